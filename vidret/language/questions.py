@@ -63,6 +63,7 @@ _SEEN = re.compile(
     r"which (?:video|film|clip|scene))\b",
     re.I,
 )
+_WHO = re.compile(r"\W*who\b(?!')", re.I)  # asks for somebody who is seen, unless for what is said or written
 _WORD = re.compile(r"\w")
 VERSION = 2  # of the prompts, in the keys of the cache
 CACHE = "planned"  # a folder of the index
@@ -102,7 +103,7 @@ def plan_queries(question: str) -> list[RetrievalQuery]:
         VidretError: The question has no word, or is too long.
 
     >>> [query.text for query in plan_queries("Who opens the door, and when?")][:1]
-    ['opens the door']
+    ['a person opens the door']
     >>> [query.sources for query in plan_queries("What does the speaker say about taxes?")]
     [None, ('speech', 'subtitles'), ('picture',)]
     >>> [query.sources for query in plan_queries("How long does it take?")]
@@ -116,7 +117,8 @@ def plan_queries(question: str) -> list[RetrievalQuery]:
     for part in split_questions(question):
         text = strip_interrogatives(part)
         is_spoken, is_written, is_seen = (bool(pattern.search(part)) for pattern in (_SPOKEN, _WRITTEN, _SEEN))
-        queries.append(RetrievalQuery(text))
+        seen = f"a person {text}" if _WHO.match(part) and not is_spoken and not is_written else text
+        queries.append(RetrievalQuery(seen))
         if is_spoken:
             queries.append(RetrievalQuery(text, ("speech", "subtitles")))
         if is_written:
@@ -124,7 +126,7 @@ def plan_queries(question: str) -> list[RetrievalQuery]:
         if not is_spoken and not is_written:
             weight = UNASKED_WORDS if is_seen else 1.0
             queries.append(RetrievalQuery(text, ("speech", "subtitles", "screen"), weight, is_asked=False))
-        queries.append(RetrievalQuery(text, ("picture",), 1.0 if is_seen else UNASKED_PICTURES))
+        queries.append(RetrievalQuery(seen, ("picture",), 1.0 if is_seen else UNASKED_PICTURES))
     return queries[:MAX_QUERIES]
 
 

@@ -271,7 +271,7 @@ class SearchOptions:
         bool,
         Option(
             help="Order the best videos again by their likeness to each other (SuperGlobal). Finds more of a kind, but "
-            "single videos less surely. Compares only pictures.",
+            "by text single videos less surely. Compares only pictures.",
             panel="Model",
         ),
     ] = False

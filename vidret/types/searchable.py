@@ -68,7 +68,7 @@ class Searchable(ABC):
             rerank: ``ucofia``, ``glscl``, None for the best frames only, or ``auto`` for what the index was built for.
                 Queries without words use the best frames in any case. Anything but ``auto`` compares only pictures.
             refine: Whether to order the best videos again by their likeness to each other (SuperGlobal). It finds more
-                of a kind, and a single video less surely. Compares only pictures.
+                of a kind, and by text a single video less surely. Compares only pictures.
             filters: Videos to search.
             sources: What to compare a text query with: ``picture``, ``speech``, ``screen``, ``subtitles``; None for
                 everything that the index has.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.fakes import DIM, PatchEncoder, make_text
 from tests.goldens import Case, check_close, find_cases
 from vidret.channels.picture import refining
-from vidret.channels.picture.refining import refine_hits, score_refined, standardise_scores
+from vidret.channels.picture.refining import keep_match, refine_hits, score_refined, standardise_scores
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.types import Hit
@@ -126,6 +126,37 @@ def test_images_and_vectors_are_ordered_as_published(engine: Engine) -> None:
     unit = query / np.linalg.norm(query)
     similarities, expanded = score_refined(unit, refine_hits(vectors_of(engine, plain)))
     check_refined(plain, refined, (similarities + expanded) / 2)
+
+
+@given(num_hits=st.integers(1, 8), noise=st.floats(0, 3), seed=st.integers(0, 999))
+def test_a_match_stays_first_if_the_query_is_nearer_to_it_than_any_hit(num_hits: int, noise: float, seed: int) -> None:
+    hits = sample(num_hits, 6, seed)
+    query = hits[0] + noise * sample(1, 6, seed + 1000)[0]
+    query /= np.linalg.norm(query)
+    hits = hits[np.argsort(-(hits @ query), kind="stable")]
+    similarities, expanded = score_refined(query, refine_hits(hits))
+    refined = (similarities + expanded) / 2
+    kept = keep_match(refined, hits, hits @ query)
+    nearest = max((sum(a * b for a, b in zip(hits[0], hit, strict=True)) for hit in hits[1:]), default=-1.0)
+    is_match = hits[0] @ query > nearest
+    assert kept[1:].tolist() == refined[1:].tolist()
+    assert kept[0] == (refined.max() if is_match else refined[0])
+    assert not is_match or np.argsort(-kept, kind="stable")[0] == 0
+
+
+def test_the_video_that_an_image_is_from_stays_first(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8) for _ in range(12)]
+    num_lost = 0
+    with Engine(tmp_path / "index", PatchEncoder(raw=False), rerank="none") as engine:
+        for number, picture in enumerate(pictures):
+            engine.index_frames(f"{number}", np.repeat(picture[None], 3, axis=0), np.arange(3.0))
+        for number, picture in enumerate(pictures):
+            plain, refined = engine.search(picture, 12), engine.search(picture, 12, refine=True)
+            assert plain[0].path == refined[0].path == f"frames://{number}"
+            vectors = vectors_of(engine, plain)
+            num_lost += int(np.add(*score_refined(vectors[0], refine_hits(vectors))).argmax()) > 0
+    assert num_lost, "as published, an image of a video may find another one"
 
 
 def test_text_keeps_half_of_its_own_scores(engine: Engine) -> None:

@@ -25,8 +25,9 @@ def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) ->
     """Return the best segment of each video, the best ``NUM_HITS`` of them refined and ordered again.
 
     Segments of one video are no neighbours of each other: they would only smooth the video. For images and vectors the
-    scores are those of the paper. For text half of them are the first scores, since the refined ones alone lower
-    recall; see ``measure_quality.py``. Further videos, and damaged segments, follow in their first order.
+    scores are those of the paper, but for ``keep_match``. For text half of them are the first scores, since the refined
+    ones alone lower recall; see ``measure_quality.py``. Further videos, and damaged segments, follow in their first
+    order.
     """
     if not ranked.segments:
         return ranked
@@ -74,11 +75,21 @@ def _score_hits(
     """
     similarities, expanded = score_refined(query.positive.sentence, refine_hits(hits))
     if not query.is_text:
-        published: Float[np.ndarray, " hit"] = (similarities + expanded) / 2
-        return published
+        return keep_match((similarities + expanded) / 2, hits, scores)
     refined = (standardise_scores(similarities) + standardise_scores(expanded)) / 2
     mixed: Float[np.ndarray, " hit"] = (standardise_scores(scores) + refined) / 2
     return mixed
+
+
+def keep_match(
+    refined: Float[np.ndarray, " hit"], hits: Float[np.ndarray, "hit dim"], scores: Float[np.ndarray, " hit"]
+) -> Float[np.ndarray, " hit"]:
+    """Return refined scores in which the first hit stays first if the query is nearer to it than all other hits are.
+
+    The image is then of this very video, which its neighbours would pull away from it. ``scores`` are the first ones.
+    """
+    is_match = scores[0] > (hits[1:] @ hits[0]).max(initial=-1.0)
+    return np.concatenate([refined[:1].clip(min=refined.max()), refined[1:]]) if is_match else refined
 
 
 def refine_hits(
