@@ -24,10 +24,9 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vidret-cache-")
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import config
 
 from tests.browser import HOW_TO_INSTALL, find_browser, is_required
-from tests.shapes import install
+from tests.shapes import install, test
 
 sys.dont_write_bytecode = False
 gc.disable()  # until everything is collected: half of that time would go to looking for garbage among imports
@@ -47,7 +46,7 @@ from vidret.video.workers.process import Process  # noqa: E402
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Check shapes, except in the tests marked ``wrong_shapes`` or ``compiles``."""
-    config.update("jaxtyping_disable", not {"wrong_shapes", "compiles"}.isdisjoint(item.keywords))
+    test.begin(is_checked={"wrong_shapes", "compiles"}.isdisjoint(item.keywords))
     return (yield)
 
 

@@ -1,7 +1,12 @@
-"""The check of shapes in signatures: in tests, every annotated array of vidret is compared with the real one."""
+"""The check of shapes in signatures: in tests, every annotated array of vidret is compared with the real one.
+
+A check takes longer than most functions, so that of the calls of a function in one test the first ones are checked, and
+then one in ``EVERY``.
+"""
 
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
+from functools import wraps
 from inspect import isclass
 from typing import Any, TypeVar, get_args
 
@@ -13,9 +18,25 @@ PACKAGES = (
     "align channels cli client data devices encode engine evaluate ground index layers metrics present search serve"
     " store text train types video"
 )
+EVERY = 16
 Function = TypeVar("Function", bound=Callable[..., object])
 
 _CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+@dataclass
+class Test:
+    """The running test: its number, and whether it has its shapes checked."""
+
+    number: int = 0
+    is_checked: bool = True
+
+    def begin(self, *, is_checked: bool) -> None:
+        """Begin the next one."""
+        self.number, self.is_checked = self.number + 1, is_checked
+
+
+test = Test()
 
 
 def install() -> None:
@@ -24,12 +45,43 @@ def install() -> None:
 
     def decorate_shaped(*, typechecker: Any) -> Callable[[Any], Any]:
         wrap = decorate(typechecker=typechecker)
-        return lambda target: wrap(target) if is_shaped(target) else target
+        return lambda target: sample(target, wrap) if is_shaped(target) else target
 
     # The import hook wraps every function, which would slow all of them down.
     jaxtyping.jaxtyped = decorate_shaped  # type: ignore[assignment]
     names = [f"vidret.{name}" for name in PACKAGES.split(" ")]
     jaxtyping.install_import_hook(names, f"{check.__module__}.{check.__name__}")
+
+
+def sample(target: Any, wrap: Callable[[Any], Any]) -> Any:
+    """Return a function, method, property or dataclass of which some calls are checked as ``wrap`` checks them."""
+    if isclass(target):
+        init: Any = target.__init__
+        wrap(target)  # which replaces it
+        target.__init__ = alternate(init, target.__init__)  # type: ignore[method-assign]
+        return target
+    if isinstance(target, property):
+        return property(*(part and alternate(part, wrap(part)) for part in (target.fget, target.fset, target.fdel)))
+    if isinstance(target, (classmethod, staticmethod)):
+        return type(target)(alternate(target.__func__, wrap(target.__func__)))
+    return alternate(target, wrap(target))
+
+
+def alternate(plain: Any, checked: Any) -> Any:
+    """Return a function that is ``checked`` for some calls of a test, and ``plain`` for others."""
+    number = num_calls = 0
+
+    @wraps(checked)
+    def sampled(*arguments: Any, **named: Any) -> Any:
+        nonlocal number, num_calls
+        if not test.is_checked:
+            return plain(*arguments, **named)
+        if number != test.number:
+            number, num_calls = test.number, 0
+        num_calls += 1
+        return (plain if num_calls > EVERY and num_calls % EVERY else checked)(*arguments, **named)
+
+    return sampled
 
 
 def is_shaped(target: Any) -> bool:

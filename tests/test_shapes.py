@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float32, TypeCheckError
 
-from tests.shapes import is_shaped
+from tests.shapes import EVERY, is_shaped
 from vidret.align.hubness import sk_norm
 from vidret.channels.picture.ranker_loading import check_ranker
 from vidret.types import Frames
@@ -60,6 +60,17 @@ def test_wrong_shapes_and_types_are_refused() -> None:
         sk_norm(wrong)
     with pytest.raises(TypeCheckError):
         Frames(wrong, np.zeros(2))
+
+
+def test_some_calls_are_checked_and_the_first_ones_of_each_test() -> None:
+    wrong: Any = np.zeros((2, 3), np.float32)
+    refused = []
+    for number in range(1, 3 * EVERY + 1):
+        try:
+            Frames(wrong, np.zeros(2))
+        except TypeCheckError:
+            refused.append(number)
+    assert refused == [*range(1, EVERY + 1), 2 * EVERY, 3 * EVERY]
 
 
 @pytest.mark.wrong_shapes
