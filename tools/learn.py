@@ -10,14 +10,17 @@ TempMe in them. ``joint`` trains the three from the start, with the captioner. `
 films, on the frozen towers of ``--towers``, beside the training-free curve; ``weighed`` is the same head with
 ``similarity_weight`` 1. The seconds are a method's own: those that build on others come after theirs.
 
-The table is of the test split. A line of JSON a method has val too, on which settings are chosen. A method takes up to
-40 minutes on two cores; ``waiting`` is the share of training in which a step waited for its data, in percent.
+``sorted`` is the rank correlation of the number of objects in a video and of its place between "five" and "one", in
+``vidret search --sort-by five/one``. The table is of the test split. A line of JSON a method has val too, on which
+settings are chosen. A method takes up to 40 minutes on two cores; ``waiting`` is the share of training in which a step
+waited for its data, in percent.
 """
 
 import argparse
 import json
 import logging
 import sys
+import tempfile
 import time
 import warnings
 from collections import defaultdict
@@ -42,6 +45,7 @@ from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.encode.precision import choose_precision
 from vidret.ground.spans import overlap
+from vidret.search.sorting import fit_attribute
 from vidret.train.grounding import GroundingModule
 from vidret.train.retrieval import RetrievalModule
 
@@ -173,6 +177,7 @@ def learn_retrieval(method: str, world: Path, arguments: argparse.Namespace) -> 
     for split in SPLITS:
         scores, names = score_split(module, open_data(world, batch, split))
         found[split] = measure(scores, names, read_pairs(world, split))
+    found["test"]["sorted"] = rank_numbers(arguments.out / f"{method}.safetensors", world)
     return found
 
 
@@ -230,6 +235,24 @@ def measure(scores: np.ndarray, names: Sequence[str], pairs: Sequence[CaptionPai
         "R@5": round(100 * float((ranks <= 5).mean()), 1),
         **kinds,
     }
+
+
+def rank_numbers(towers: Path, world: Path) -> float:
+    """Give the rank correlation of the number of objects and of what sorting by "five/one" says, in pairs by count."""
+    pairs = [pair for pair in read_pairs(world, "test") if pair.kind == "count"]
+    counted = {"two": 2, "three": 3, "four": 4, "five": 5}
+    numbers = {
+        video: max(counted.get(word, 1) for word in caption.split())
+        for pair in pairs
+        for video, caption in zip(pair.videos, pair.captions, strict=True)
+    }
+    with tempfile.TemporaryDirectory() as index, Engine.open(index, encoder=str(towers)) as engine:
+        engine.index([world / "videos" / f"{video}.mp4" for video in numbers], words=False)
+        rows = engine.embeddings("segment")
+        values = fit_attribute("five/one", engine._index.encoder).rate(rows.vectors)
+    both = [values, np.array([numbers[Path(path).stem] for path in rows.paths])]
+    ranks = [np.searchsorted(np.sort(x), x) + np.searchsorted(np.sort(x), x, side="right") for x in both]
+    return round(float(np.atleast_2d(np.corrcoef(ranks))[0, 1]), 2)
 
 
 def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
