@@ -88,7 +88,7 @@ def test_every_compared_row_has_every_seed_and_outputs_differ(tool: Any, tmp_pat
     steps = list(tool.plan_steps(plan))
     assert len({step.output for step in steps}) == len(steps) == len({step.name for step in steps})
     outputs = {step.output for step in steps}
-    for name in (*tool.METHODS, tool.AFTER, tool.AVERAGED, "curve", "head"):
+    for name in (*tool.METHODS, tool.AFTER, *tool.AVERAGED, *map(tool.on_b, tool.AVERAGED), "curve", "head"):
         assert {plan.report(name, seed) for seed in plan.seeds} <= outputs
 
 
