@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vidret.store.identities.upkeep import IdentityCounts
     from vidret.store.lookup import MomentCounts
     from vidret.store.records import StoreInfo
+    from vidret.store.sounds import WindowCounts
     from vidret.store.texts.store import TextCounts
     from vidret.types import EventSpan, Evidence, Hit, Moment
 
@@ -213,8 +214,9 @@ def show_info(
     words: "Sequence[TextCounts]" = (),
     moments: "MomentCounts | None" = None,
     identities: "Sequence[IdentityCounts]" = (),
+    windows: "Sequence[WindowCounts]" = (),
 ) -> None:
-    """Print the contents of an index as numbers, with those of its words, prepared moments, faces and voices."""
+    """Print the contents of an index as numbers, with those of its words, moments, faces, voices and audio."""
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
     rows = [
         ("index", info.path),
@@ -230,6 +232,7 @@ def show_info(
         *([("moments", describe_moments(moments))] if moments is not None and moments.videos else []),
         *[(word.source, f"{word.texts} texts, of {word.tracks} videos; {word.complete} complete") for word in words],
         *[(f"{own.kind}s", f"{own.tracks}, of {own.persons} persons, in {own.videos} videos") for own in identities],
+        *[("audio", f"{own.windows} windows by {own.model}, of {own.videos} videos") for own in windows],
         ("format", str(info.format)),
     ]
     show_table(("", ""), rows)

@@ -5,6 +5,7 @@ The file exists only in an index in which sounds were read. Videos are named by 
 
 from collections.abc import Collection, Container, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,15 @@ SCHEMA = """CREATE TABLE windows (
     checksum INTEGER NOT NULL, UNIQUE (content, model, start_s))"""
 CHECKSUM = "crc('dd', start_s, end_s, vector, CAST(content AS BLOB), CAST(model AS BLOB))"
 INTACT = f"ifnull(checksum = {CHECKSUM}, 0)"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCounts:
+    """Counts of one model: the windows that it made, and the videos that they are of."""
+
+    model: str
+    windows: int
+    videos: int
 
 
 class SoundStore(SideDatabase):
@@ -82,6 +92,15 @@ def _stack(rows: Sequence[tuple[float, float, bytes]]) -> SoundWindows:
         ends=np.array([end for _, end, _ in rows]),
         vectors=np.stack([np.frombuffer(blob, np.float16) for _, _, blob in rows]),
     )
+
+
+def count_windows(index: Path) -> list[WindowCounts]:
+    """Return the counts of each model; empty for an index without sounds."""
+    if not SoundStore.exists(index):
+        return []
+    with SoundStore.open(index) as sounds:
+        sql = "SELECT model, count(*), count(DISTINCT content) FROM windows GROUP BY model ORDER BY model"
+        return [WindowCounts(*row) for row in sounds.database.rows(sql)]
 
 
 def copy_sounds(target: Path, sources: Sequence[Path], wanted: Container[str]) -> None:

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vidret.engine
@@ -13,7 +14,9 @@ from vidret.channels.picture.query_bank import SENTENCES
 from vidret.errors import EncoderError
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS
+from vidret.store.sounds import SoundStore
 from vidret.store.store import Store
+from vidret.types import SoundWindows
 
 
 def show(run: Runner) -> str:
@@ -81,6 +84,16 @@ def test_damaged_vectors_are_found_and_dropped(run: Runner, index: Path) -> None
     assert check(run).startswith(f"{file}: size must be ")
     assert "1 damaged vector files, dropped and to be rebuilt" in repair(run)
     run.out("search", "red")
+
+
+def test_windows_of_audio_are_counted(run: Runner, index: Path) -> None:
+    assert "sound_windows" not in run.json("info")
+    windows = SoundWindows(starts=np.zeros(1), ends=np.ones(1), vectors=np.ones((1, 4), np.float16))
+    with SoundStore.create(index) as sounds:
+        for content in ("a", "b"):
+            sounds.add(content, "hf:a/b", windows)
+    assert run.json("info")["sound_windows"] == [{"model": "hf:a/b", "windows": 2, "videos": 2}]
+    assert "2 windows by hf:a/b, of 2 videos" in show(run)
 
 
 def test_words_are_counted_listed_and_checked(run: Runner, index: Path) -> None:

@@ -123,17 +123,20 @@ def info_command(
 def print_facts(facts: "StoreInfo", index: Path, moments: "MomentCounts", *, as_json: bool) -> None:
     """Print the contents of an index as numbers, with its words and prepared moments if it has any."""
     from vidret.store.identities.upkeep import count_identities
+    from vidret.store.sounds import count_windows
     from vidret.store.texts.upkeep import count_texts
 
-    words, identities = count_texts(index), count_identities(index)
+    words, identities, windows = count_texts(index), count_identities(index), count_windows(index)
     if not as_json:
-        show_info(facts, words, moments, identities)
+        show_info(facts, words, moments, identities, windows)
         return
     row = {**dataclasses.asdict(facts), "files": dict(facts.files)}
     if words:
         row["words"] = [dataclasses.asdict(counts) for counts in words]
     if identities:
         row["identities"] = [dataclasses.asdict(counts) for counts in identities]
+    if windows:
+        row["sound_windows"] = [dataclasses.asdict(counts) for counts in windows]
     if moments.videos:
         row["moments"] = {**dataclasses.asdict(moments), "bytes_per_hour": round(moments.bytes_per_hour)}
     print_json(row)
