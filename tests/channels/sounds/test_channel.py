@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from tests.indexed_texts import find_content
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
 from vidret.channels.sounds.channel import (
-    PRIOR_DEVIATION,
+    NEAREST,
+    PRIOR_SCORES,
     PRIOR_WINDOWS,
+    SHRINKAGE,
     SLOPE,
     USUAL_SCORE,
+    UsualWindows,
     rate_windows,
 )
 from vidret.channels.sounds.reading import KIND
@@ -216,14 +219,22 @@ def test_a_named_model_that_nobody_allowed_is_not_loaded(named: Path, caplog: py
 
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_evidence_agrees_with_its_naive_twin(num_windows: int, num_examples: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    vectors = rng.standard_normal((num_windows, 8)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    examples = rng.standard_normal((num_examples, 8)).astype(np.float32)
-    direction = np.sum(list(examples), axis=0) / num_examples
-    cosines = [float(own @ direction) / math.sqrt(float(direction @ direction)) for own in vectors]
-    mean = sum(cosines) / (num_windows + PRIOR_WINDOWS)
-    total = sum((cosine - mean) ** 2 for cosine in cosines) + PRIOR_WINDOWS * PRIOR_DEVIATION**2
-    deviation = math.sqrt(total / (num_windows + PRIOR_WINDOWS))
-    expected = [SLOPE * ((cosine - mean) / deviation - USUAL_SCORE) for cosine in cosines]
-    assert rate_windows(vectors, examples).tolist() == pytest.approx(expected, abs=1e-4)
+    rng, dim = np.random.default_rng(seed), 4
+    vectors = rng.standard_normal((num_windows, dim)).astype(np.float32)
+    examples = rng.standard_normal((num_examples, dim)).astype(np.float32)
+    mean = [sum(float(own[axis]) for own in vectors) / num_windows for axis in range(dim)]
+    centred = [[float(own[axis]) - mean[axis] for axis in range(dim)] for own in vectors]
+    covariance = np.array(
+        [[sum(own[row] * own[column] for own in centred) / num_windows for column in range(dim)] for row in range(dim)]
+    )
+    variance = max(sum(covariance[axis, axis] for axis in range(dim)) / dim, 1e-6)
+    inverse = np.linalg.inv(covariance + variance * (SHRINKAGE + PRIOR_WINDOWS / num_windows) * np.eye(dim))
+    scores = []
+    for example in examples:
+        direction = inverse @ (example - mean)
+        spread = direction @ covariance @ direction + variance * PRIOR_SCORES / num_windows * direction @ direction
+        scores.append([own @ direction / math.sqrt(spread) for own in centred])
+    best = [sorted(column)[-NEAREST:] for column in zip(*scores, strict=True)]
+    expected = [SLOPE * (sum(own) / len(own) - USUAL_SCORE) for own in best]
+    rated = rate_windows(vectors, examples, UsualWindows.of(vectors))
+    assert rated.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-3)
