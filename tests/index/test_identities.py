@@ -210,10 +210,10 @@ def list_speakers(turns: list[tuple[str, float, float]]) -> list[str]:
     return [name for row, (name, _, _) in enumerate(turns) if not row or turns[row - 1][0] != name]
 
 
-def test_turns_of_speakers_are_stored_by_video_and_words_with_them(tmp_path: Path, voice_films: Path) -> None:
+def test_turns_of_speakers_are_stored_by_video_and_sounds_with_them(tmp_path: Path, voice_films: Path) -> None:
     index = tmp_path / "index"
-    report = VOICE.run(index, voice_films, VOICE.model, words=WordsOptions(sources=("speech",)))
-    assert (report.encoded, list(report.texts)) == (2, ["speech"])
+    report = VOICE.run(index, voice_films, VOICE.model, words=WordsOptions(sources=("sound",)))
+    assert (report.encoded, list(report.texts)) == (2, ["sound"])
     found = VOICE.describe(index)
     assert found["silent.mp4"] == [], "it is read, and nobody speaks"
     assert list_speakers(found["a.mp4"]) == ["ann", "bob", "ann"]

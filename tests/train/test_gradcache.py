@@ -1,5 +1,7 @@
 """Tests of GradCache: chunks have the losses and the gradients of the whole batch, with one dropout."""
 
+from itertools import cycle
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,8 +11,7 @@ from vidret.train.losses import add_terms
 from vidret.train.model import encode_chunks
 
 
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "size"), [*zip(METHODS, cycle((1, 3)), strict=False)])
 def test_gradients_equal_those_of_the_whole_batch(name: str, size: int) -> None:
     """Also with frames that are padding, texts of different lengths, and dropout."""
     batch = draw_captioned(num_pairs=5)

@@ -27,14 +27,28 @@ from vidret.train.muon import MATRIX
 from vidret.train.retrieval import RetrievalModule
 
 each_method = pytest.mark.parametrize("method", METHODS)
+SAMPLE = ("clip", "all", "promptswitch")  # of the methods, where ``make slow`` takes every one
+
+
+def sample_methods() -> list[Any]:
+    """Return all methods, of which those beside ``SAMPLE`` are slow."""
+    return [pytest.param(name, marks=[] if name in SAMPLE else pytest.mark.slow) for name in METHODS]
 
 
 @each_method
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 @ignores_lightning
-def test_method_trains_logs_metrics_and_exports_a_model(
-    method: str, precision: Any, world: Path, tmp_path: Path
-) -> None:
+def test_method_trains_logs_metrics_and_exports_a_model(method: str, world: Path, tmp_path: Path) -> None:
+    check_training(method, "32-true", world, tmp_path)
+
+
+@pytest.mark.parametrize("method", sample_methods())
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@ignores_lightning
+def test_method_trains_in_half_precision(method: str, precision: str, world: Path, tmp_path: Path) -> None:
+    check_training(method, precision, world, tmp_path)
+
+
+def check_training(method: str, precision: Any, world: Path, tmp_path: Path) -> None:
     module, dtypes = make_module(method), set()
     before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
     if module.model.aligner is not None:
@@ -90,7 +104,7 @@ def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"method": method} for method in METHODS),
+        *(pytest.param({"method": method.values[0]}, marks=method.marks) for method in sample_methods()),
         {"method": "clip", "mixup_weight": 0.5},
         {"method": "tempme", "lora_rank": 2, "train_all": False},
         {"method": "clip", "train_all": False},
