@@ -21,9 +21,11 @@ os.environ["VIDRET_WORDS"] = "off"
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="vidret-state-")  # not that of who runs the tests
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vidret-cache-")
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from jaxtyping import Float32
 
 from tests.browser import HOW_TO_INSTALL, find_browser, is_required
 from tests.shapes import install, test
@@ -37,6 +39,7 @@ settings.load_profile("vidret")
 
 from tests.decoders import SpareProcess, use_processes  # noqa: E402  the hook comes before vidret
 from tests.fakes import PatchEncoder, write_mosaics  # noqa: E402
+from vidret.encode.sentences import SentenceEncoder  # noqa: E402
 from vidret.engine import Engine  # noqa: E402
 from vidret.errors import VidretError  # noqa: E402
 from vidret.present.ffmpeg import find_ffmpeg  # noqa: E402
@@ -65,6 +68,21 @@ def spare_processes() -> Iterator[None]:
     with use_processes(SpareProcess):
         yield
     SpareProcess.end_spare()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sentence_vectors() -> Iterator[None]:
+    """Encode equal lists of sentences once: every new index with words encodes the same ones, for a second."""
+    encode, known = SentenceEncoder.encode, dict[tuple[str, ...], Float32[np.ndarray, "text dim"]]()
+
+    def remember(encoder: SentenceEncoder, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        if (key := tuple(texts)) not in known:
+            known[key] = encode(encoder, texts)
+        return known[key].copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SentenceEncoder, "encode", remember)
+        yield
 
 
 @pytest.fixture(scope="module")

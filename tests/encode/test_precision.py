@@ -145,7 +145,7 @@ def exact() -> ClipEncoder:
     return load_clip("ViT-B-32/random")
 
 
-@pytest.mark.parametrize("precision", ["int8", "bf16"])
+@pytest.mark.parametrize("precision", ["int8", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_vectors_of_a_real_size_are_close_to_float32(precision: str, exact: ClipEncoder, frames: Frames) -> None:
     rough = load_clip("ViT-B-32/random", precision)
     assert rough.fingerprint == exact.fingerprint, "vectors of both may be compared"

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,20 +89,33 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_benchmarks(tmp_path_factory.mktemp("benchmarks"))
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reproduced")
+
+
+@pytest.fixture
+def folder(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return the current folder, which is empty, and one for all tests: decoding processes are reused in it only."""
+    monkeypatch.chdir(shared)
+    yield shared
+    for path in shared.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 @pytest.mark.parametrize(("line", "size"), list_cases())
 def test_a_line_evaluates_what_another_makes(
     line: list[str],
     size: Size,
     benchmarks: Path,
-    tmp_path: Path,
+    folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VIDRET_DATA", raising=False)
     run, maker = Runner(monkeypatch, capsys), find_maker(line)
-    towers = tmp_path / "towers.safetensors"
+    towers = folder / "towers.safetensors"
     save_model(ClipModel(size.card), towers)
     videos = str(benchmarks / "videos")
     places = {"$VIDEOS": videos, "$DATA": str(benchmarks), "$TRAINING_VIDEOS": videos}
@@ -109,23 +124,23 @@ def test_a_line_evaluates_what_another_makes(
         return [OPEN_CLIP.sub(str(towers), places.get(word, word)) for word in words]
 
     if maker is not None and maker[0] == "convert":
-        save_checkpoint(maker[4], size, tmp_path / maker[1])
+        save_checkpoint(maker[4], size, folder / maker[1])
         code, _, err = run(*place(maker))
         assert code == 0, err
     elif maker is not None:
-        config = shrink_config(yaml.safe_load((ROOT / maker[3]).read_text("utf-8")), benchmarks, tmp_path / "models")
+        config = shrink_config(yaml.safe_load((ROOT / maker[3]).read_text("utf-8")), benchmarks, folder / "models")
         model, data = config["model"]["init_args"], config["data"]["init_args"]
         model["out"] = f"models/{Path(maker[3]).stem}.safetensors"
         if "backbone" in model:
             marks = data["encoder"].partition(".safetensors")[2]
             data["encoder"] = f"{towers}{marks}"
             model |= {"backbone": str(towers), "width": size.vision.width, "text_width": size.text.width}
-        (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
-        code, _, err = run("train", "fit", "--config", tmp_path / "small.yaml", *place(maker[4:]))
+        (folder / "small.yaml").write_text(yaml.safe_dump(config))
+        code, _, err = run("train", "fit", "--config", folder / "small.yaml", *place(maker[4:]))
         assert code == 0, err
     code, _, err = run(*place(line), "--out", "out", "--workers", 1, "--device", "cpu", "--precision", "fp32")
     assert code == 0, err
-    report = read(tmp_path / "out" / "report.json")
+    report = read(folder / "out" / "report.json")
     assert (report["data"]["num_found"], report["data"]["missing"]) == (3, [])
     if "retrieval" in line or "msrvtt" in line:
         sampling = report["model"]["card"]["sampling"]
