@@ -102,6 +102,8 @@ def test_known_opposites_are_words_of_one_pair() -> None:
 def test_an_attribute_without_an_opposite_is_refused(engine: Engine, text: str) -> None:
     with pytest.raises(VidretError, match="sort_by must be two opposites"):
         engine.search("red", sort_by=text)
+    with pytest.raises(VidretError, match="sort_by must have at most 1000 characters, got 1001"):
+        engine.search("red", sort_by="a/" + 999 * "b")
 
 
 def test_unknown_concepts_and_queries_without_words_are_refused(engine: Engine) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 from vidret.errors import VidretError
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.query.marks import find_mentions, has_word
-from vidret.types import Hit, Vector
+from vidret.types import MAX_QUERY_LENGTH, Hit, Vector
 
 # Each word is in one pair, and either of a pair may be asked for.
 _PAIRS = (
@@ -54,11 +54,13 @@ def parse_attribute(text: str) -> tuple[str, str]:
     """Return an attribute and its opposite, which is empty for a taught concept.
 
     Raises:
-        VidretError: It is neither a word with a known opposite, nor a pair of texts, nor a concept.
+        VidretError: It is neither a word with a known opposite, nor a pair of texts, nor a concept; or it is too long.
 
     >>> parse_attribute("empty"), parse_attribute("many people / few people"), parse_attribute("@festive")
     (('empty', 'crowded'), ('many people', 'few people'), ('@festive', ''))
     """
+    if len(text) > MAX_QUERY_LENGTH:
+        raise VidretError(f"sort_by must have at most {MAX_QUERY_LENGTH} characters, got {len(text)}")
     parts = [part.strip() for part in text.split("/")]
     if len(parts) == 2 and all(map(has_word, parts)):
         return parts[0], parts[1]
