@@ -6,15 +6,18 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vidret.engine
 from tests.fakes import ColourEncoder, write_film
 from tests.index_server import serve_index
+from vidret.channels.people.models import load_face_model
 from vidret.engine import Engine
+from vidret.errors import VidretError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-MODULES = {"colour_encoder"}  # that others import
+MODULES = {"colour_encoder", "opencv_faces"}  # that others import, or --face-model names
 LINES = {
     "index_and_search": ("FILMS", "NEW", "red"),
     "own_encoder": ("FILMS", "OWN", "red"),
@@ -78,3 +81,45 @@ def test_example_runs(
         runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     printed = capsys.readouterr().out.replace(str(folder), "FOLDER")
     assert PRINTED[name] in printed, printed
+
+
+class StubNet:
+    """YuNet and SFace as OpenCV offers them: a face in BGR of one colour, which is its vector."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self._size = (0, 0)
+
+    create = classmethod(lambda cls, *arguments, **options: cls(*arguments, **options))
+
+    def setInputSize(self, size: tuple[int, int]) -> None:  # noqa: N802  its name in OpenCV
+        self._size = size
+
+    def detect(self, image: np.ndarray) -> tuple[int, np.ndarray | None]:
+        assert self._size == image.shape[1::-1]
+        points = [12, 14, 28, 14, 20, 20, 14, 30, 26, 30]
+        small = [60, 10, 8, 8, *points, 0.95]
+        return 1, np.array([[10, 5, 20, 30, *points, 0.9], small], np.float32) if image.any() else None
+
+    def feature(self, chip: np.ndarray) -> np.ndarray:
+        mean: np.ndarray = chip.mean(axis=(0, 1), keepdims=True)[0].astype(np.float32)
+        return mean
+
+
+def test_faces_of_opencv_are_those_of_a_face_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.delenv("YUNET", raising=False)
+    with pytest.raises(VidretError, match="YUNET and SFACE must name files"):
+        load_face_model("opencv_faces:OpenCVFaces")
+    for name in ("YUNET", "SFACE"):
+        (tmp_path / name).write_bytes(name.encode())
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr(cv2, "FaceDetectorYN", StubNet)
+    monkeypatch.setattr(cv2, "FaceRecognizerSF", StubNet)
+    model = load_face_model("opencv_faces:OpenCVFaces")
+    (face,) = model.find(np.full((60, 80, 3), 9, np.uint8), min_size=20)
+    assert (face.box, face.points[:2].tolist()) == ((10, 5, 30, 35), [[12, 14], [28, 14]])
+    assert face.score == pytest.approx(0.98)
+    assert model.find(np.zeros((60, 80, 3), np.uint8), min_size=20) == []
+    chips = np.full((2, 112, 112, 3), (1, 2, 3), np.uint8)
+    assert model.describe(chips).tolist() == [[3, 2, 1]] * 2, "the order of OpenCV is BGR"

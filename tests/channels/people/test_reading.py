@@ -98,6 +98,25 @@ def test_a_frame_like_one_without_faces_is_left_out_but_not_two(monkeypatch: pyt
     assert reader.finish(99.0) == []
 
 
+def test_faces_are_looked_for_about_once_a_second_and_where_the_picture_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    find, found = ScriptedFaces.find, list[int]()
+
+    def count(self: ScriptedFaces, image: Picture, *, min_size: float) -> list[Face]:
+        found.append(int(image[0, 0, 0]))
+        return find(self, image, min_size=min_size)
+
+    monkeypatch.setattr(ScriptedFaces, "find", count)
+    reader = FaceReader(ScriptedFaces(*[(1.0, 48.0)] * 3))
+    for time_s, value in ((0.0, 0), (0.4, 1), (0.8, 2), (1.2, 3), (1.3, 20), (1.6, 21), (2.4, 22)):
+        reader.read(np.full_like(IMAGE, value), time_s)
+    assert found == [0, 2, 20, 22]
+    (track,) = reader.finish(9.0)
+    assert track.boxes is not None
+    np.testing.assert_allclose(track.boxes[:, 0], (0, 0.8, 1.3, 2.4))
+
+
 def test_faces_in_one_place_are_told_apart_where_shots_are_not_known() -> None:
     for shots, num_tracks in ((None, 2), ((), 1)):
         reader = FaceReader(ColouredFaces())
@@ -107,6 +126,28 @@ def test_faces_in_one_place_are_told_apart_where_shots_are_not_known() -> None:
             reader.read(image, float(number))
         tracks = reader.take(9.0, shots)[1] + reader.finish(9.0)
         assert len(tracks) == num_tracks
+
+
+def test_vectors_are_compared_at_unit_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of single frames; what was described is not described again."""
+    colours, described = ColouredFaces.describe, list[int]()
+
+    def describe(self: ColouredFaces, chips: np.ndarray) -> np.ndarray:
+        described.append(len(chips))
+        return colours(self, chips) * [1.0, 7.0, 0.2][len(described) % 3]
+
+    monkeypatch.setattr(ColouredFaces, "describe", describe)
+    for shots in (None, ()):
+        described.clear()
+        reader = FaceReader(ColouredFaces())
+        for time_s in (0.0, 1.0, 2.0):
+            image = IMAGE.copy()
+            image[40:90, 10:60] = PEOPLE["ann"]
+            reader.read(image, time_s)
+        (track,) = reader.take(9.0, shots)[1] + reader.finish(9.0)
+        np.testing.assert_allclose(track.vector, (1, 0, 0), atol=0.02)
+        assert np.linalg.norm(track.vector) == pytest.approx(1)
+        assert sum(described) == (3 if shots is None else 1)
 
 
 def test_tracks_come_through_messages_as_they_are() -> None:

@@ -1,7 +1,5 @@
 """Tests of the tracker on made-up boxes: a naive twin, crossings, gaps, cuts and the best crops."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,12 +8,9 @@ from hypothesis import strategies as st
 from vidret.channels.people.faces import Box, Face
 from vidret.channels.people.tracking import (
     MAX_GAP_S,
-    MIN_APART_S,
-    NUM_BEST,
     FaceTrack,
     FaceTracker,
     Sighting,
-    choose_best,
     compare_boxes,
     rate_face,
 )
@@ -117,18 +112,15 @@ def test_boxes_are_compared_by_their_overlap() -> None:
     assert compare_boxes(place(0), place(0, 0, 22)) == pytest.approx(22**2 / 1600)  # near, and of a similar size
 
 
-@given(qualities=st.lists(st.tuples(st.integers(0, 40), st.floats(0, 100)), max_size=20))
-def test_the_best_crops_are_apart_in_time(qualities: list[tuple[int, float]]) -> None:
-    sightings = [see(quarter / 4, place(0), quality) for quarter, quality in qualities]
-    best = choose_best(sightings)
-    times = sorted(sighting.time_s for sighting in best)
-    assert len(best) <= NUM_BEST
-    assert all(late - early >= MIN_APART_S for early, late in itertools.pairwise(times))
-    assert [sighting.quality for sighting in best] == sorted((sighting.quality for sighting in best), reverse=True)
-    if len(best) < NUM_BEST:  # what is left out is close to one that is better
-        for sighting in sightings:
-            close = [other for other in best if abs(other.time_s - sighting.time_s) < MIN_APART_S]
-            assert max(other.quality for other in close) >= sighting.quality
+def test_the_best_crop_is_kept() -> None:
+    track = FaceTrack()
+    for time_s, quality in ((0.0, 2.0), (1.0, 5.0), (2.0, 3.0)):
+        track.add(see(time_s, place(0), quality, vector=time_s))
+    track.add(Sighting(3.0, Face(place(0), FRONT, 1.01)))
+    assert track.score == 1.0, "of a face that is described: a drawn one may be sure in profile"
+    assert track.best is not None
+    assert track.best.time_s == 1.0
+    np.testing.assert_array_equal(track.vector, [2.0])
 
 
 def test_large_sharp_frontal_faces_are_better() -> None:

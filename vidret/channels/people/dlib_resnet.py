@@ -49,7 +49,7 @@ class DlibResNet:
 
     @torch.inference_mode()
     def describe(self, chips: UInt8[np.ndarray, "face side side 3"]) -> Float32[np.ndarray, "face 128"]:
-        """Return the vectors of aligned faces; they are not of unit length, and compared by Euclidean distance."""
+        """Return the vectors of aligned faces; they are not of unit length."""
         pixels = torch.from_numpy(chips.astype(np.float32)).permute(0, 3, 1, 2)
         maps = (pixels - torch.tensor(_MEANS).view(3, 1, 1)) / _SCALE
         maps = functional.max_pool2d(_convolve(maps, self._first, stride=2).relu(), 3, 2)

@@ -20,7 +20,7 @@ class Face:
     Attributes:
         box: Where it is.
         points: Where its eyes, nose and corners of the mouth are.
-        score: How sure the detector is, in 0..1.
+        score: How sure the detector is, in 0..1; see ``MIN_SCORE`` and ``SEEN_SCORE`` of the reader.
     """
 
     box: Box
@@ -41,7 +41,7 @@ class FaceModel(Protocol):
         name: Its name, which promises the same vectors of the same images; vectors of two names are never compared.
         template: Where the five points of a face are in an aligned image, in pixels.
         side: Side of an aligned image, in pixels.
-        link_distance: Euclidean distance of vectors below which two faces are of one person.
+        link_distance: Euclidean distance of vectors of unit length below which two faces are of one person.
         maybe_distance: Distance below which they may be; at least ``link_distance``.
     """
 
@@ -56,7 +56,7 @@ class FaceModel(Protocol):
         ...
 
     def describe(self, chips: UInt8[np.ndarray, "face side side 3"]) -> Float32[np.ndarray, "face dim"]:
-        """Return the vectors of aligned images."""
+        """Return the vectors of aligned images, which are scaled to unit length before they are compared."""
         ...
 
 

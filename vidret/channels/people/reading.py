@@ -11,15 +11,17 @@ from PIL import Image
 
 from vidret.channels.people.faces import Face, FaceModel, align, measure_misfit
 from vidret.channels.people.tracking import MAX_GAP_S, FaceTrack, FaceTracker, Sighting, rate_face
+from vidret.encode.sentences import scale_to_unit
 from vidret.store.identities.tracks import Track
 from vidret.types import Picture, ShotChange
 
 MIN_SIZE = 40  # pixels of a face that is described
 SEEN_SIZE, SEEN_SHARE = 46, 1 / 28  # of a face that is looked for: pixels, and share of the frame's longer side
-MIN_SCORE = 0.98  # of the surest face of a track,
+MIN_SCORE = 0.98  # of the surest face of a track that can be described,
 SEEN_SCORE = 0.8  # and of all others
 MAX_MISFIT = 0.048  # of the side of an aligned face that is described: more is a profile, of which all look alike
-STILL = 12  # of 255: the mean difference to a frame without faces below which a frame is taken to have none either
+STILL = 12  # of 255: the mean difference to the last frame below which one shows about the same
+MIN_STEP_S = 0.75  # between two such frames: short videos are sampled more often than once a second
 MAX_HALF_STEP_S = MAX_GAP_S / 2  # by which a track begins earlier than the first frame of it, and ends later
 _JPEG_QUALITY = 85
 
@@ -45,22 +47,27 @@ class FaceReader:
         self._times_s, self._shot_starts_s = list[float](), list[float]()
         self._last_s = -1.0
         self._size = (1, 1)
-        self._empty: Int16[np.ndarray, "height width 3"] | None = None  # the last frame, if it has no faces
+        self._seen: tuple[float, Int16[np.ndarray, "height width 3"]] | None = None  # the last frame that was looked at
+        self._may_skip = False  # it has no faces
 
     def read(self, image: Picture, time_s: float) -> None:
         """Find the faces of the next frame."""
         height, width = image.shape[:2]
         self._size = width, height
-        self._times_s.append(time_s)
         small = image[:: max(1, height // 24), :: max(1, width // 32)].astype(np.int16)
-        if self._empty is not None and np.abs(small - self._empty).mean() < STILL:
-            self._waiting.append((time_s, []))
-            self._empty = None  # at most every other frame
-            return
+        if self._seen is not None and np.abs(small - self._seen[1]).mean() < STILL:
+            if time_s - self._seen[0] < MIN_STEP_S:
+                return
+            if self._may_skip:
+                self._waiting.append((time_s, []))
+                self._times_s.append(time_s)
+                self._may_skip = False  # at most every other frame
+                return
+        self._times_s.append(time_s)
         faces = self._model.find(image, min_size=max(SEEN_SIZE, SEEN_SHARE * max(height, width)))
         seen = [face for face in faces if face.score >= SEEN_SCORE]
         self._waiting.append((time_s, [self._look_at(image, face, time_s) for face in seen]))
-        self._empty = None if seen else small
+        self._seen, self._may_skip = (time_s, small), not seen
 
     def _look_at(self, image: Picture, face: Face, time_s: float) -> Sighting:
         """Return a face with its aligned image, if it is large enough and shown from the front."""
@@ -72,12 +79,14 @@ class FaceReader:
         return Sighting(time_s, face, chip, rate_face(face, chip, misfit))
 
     def _describe(self, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """Return faces with the vectors of those that have an image."""
-        chips = [sighting.chip for sighting in sightings if sighting.chip is not None]
-        vectors = iter(self._model.describe(np.stack(chips)) if chips else ())
-        return [
-            sighting if sighting.chip is None else replace(sighting, vector=next(vectors)) for sighting in sightings
-        ]
+        """Return faces with the vectors of those that have an image.
+
+        They are of unit length: of blurred faces they are shorter, which alone would make strangers close.
+        """
+        chips = {row: own.chip for row, own in enumerate(sightings) if own.chip is not None and own.vector is None}
+        vectors = scale_to_unit(self._model.describe(np.stack(list(chips.values())))) if chips else ()
+        new = dict(zip(chips, vectors, strict=True))
+        return [replace(own, vector=new[row]) if row in new else own for row, own in enumerate(sightings)]
 
     def take(self, end_s: float, shots: Sequence[ShotChange] | None) -> tuple[float, list[Track]]:
         """Follow faces through the frames before ``end_s``, up to which all shot changes are known then.
@@ -108,24 +117,26 @@ class FaceReader:
 
     def _make_tracks(self, tracks: Sequence[FaceTrack]) -> list[Track]:
         """Return those of the tracks that are surely of faces, and can be described."""
-        return [self._make_track(track) for track in tracks if track.best and track.score >= MIN_SCORE]
+        known = [(track, track.best) for track in tracks if track.best is not None and track.score >= MIN_SCORE]
+        described = self._describe([best for _, best in known])
+        return [self._make_track(track, best) for (track, _), best in zip(known, described, strict=True)]
 
-    def _make_track(self, track: FaceTrack) -> Track:
-        """Return a track with the mean vector of its best crops."""
-        vectors = [sighting.vector for sighting in self._describe(track.best) if sighting.vector is not None]
+    def _make_track(self, track: FaceTrack, best: Sighting) -> Track:
+        """Return a track with its best crop, which is described."""
+        assert best.chip is not None
+        assert best.vector is not None
         scale = np.array((*self._size, *self._size))
         rows = [(time_s, left, top, right - left, bottom - top) for time_s, (left, top, right, bottom) in track.boxes]
         boxes = np.array(rows, np.float64)
         boxes[:, 1:] /= scale
         start_s, end_s = self._bound(rows[0][0], rows[-1][0])
         jpeg = io.BytesIO()
-        if track.best[0].chip is not None:
-            Image.fromarray(track.best[0].chip).save(jpeg, "JPEG", quality=_JPEG_QUALITY)
+        Image.fromarray(best.chip).save(jpeg, "JPEG", quality=_JPEG_QUALITY)
         return Track(
             start_s=start_s,
             end_s=end_s,
-            vector=np.stack(vectors).mean(axis=0),
-            quality=track.best[0].quality,
+            vector=best.vector,
+            quality=best.quality,
             thumbnail=jpeg.getvalue(),
             boxes=boxes.astype(np.float32),
         )

@@ -1,4 +1,4 @@
-"""Follow faces from frame to frame through a shot, by where they are, and keep what shows each best."""
+"""Follow faces from frame to frame through a shot, by where they are, and keep what shows it best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,8 +11,6 @@ from vidret.channels.people.faces import Box, Face, measure_sharpness
 MIN_OVERLAP = 0.3  # intersection over union of the boxes of a face in two frames
 MAX_SHIFT = 0.5  # of the width of its box, as far as its centre may move otherwise
 MAX_GAP_S = 1.5  # frames about a second apart follow one another
-NUM_BEST = 5  # crops that are described
-MIN_APART_S = 0.5
 SHARP = 100.0  # variance of the Laplacian from which on a crop is sharp enough
 
 
@@ -37,20 +35,24 @@ class Sighting:
 
 @dataclass(slots=True, eq=False)
 class FaceTrack:
-    """A face that is followed: times with boxes, the highest score, the last vector, and what shows it best."""
+    """A face that is followed: times with boxes, the highest score of a crop, the last vector, and the best crop.
+
+    A mean of several crops is closer to all strangers than a crop is, so that one limit could not serve tracks of many
+    crops and of few.
+    """
 
     boxes: list[tuple[float, Box]] = field(default_factory=list)
     score: float = 0.0
     vector: Float32[np.ndarray, " dim"] | None = None
-    best: list[Sighting] = field(default_factory=list)
+    best: Sighting | None = None
 
     def add(self, sighting: Sighting) -> None:
         """Add the face in the next frame."""
         self.boxes.append((sighting.time_s, sighting.face.box))
-        self.score = max(self.score, sighting.face.score)
         if sighting.chip is not None:
+            self.score = max(self.score, sighting.face.score)
             self.vector = sighting.vector
-            self.best = choose_best([*self.best, sighting])
+            self.best = max(self.best or sighting, sighting, key=lambda own: own.quality)
 
     def compare(self, sighting: Sighting, max_distance: float) -> float:
         """Return how close a face in the next frame is, in 0..1; 0 if it is not this one."""
@@ -106,15 +108,6 @@ def compare_boxes(one: Box, other: Box) -> float:
     distance = np.hypot(*(first.mean(axis=0) - second.mean(axis=0)))
     is_near = distance < MAX_SHIFT * (first[1] - first[0])[0] and max(areas) < 4 * min(areas)
     return overlap if overlap >= MIN_OVERLAP or is_near else 0.0
-
-
-def choose_best(sightings: Sequence[Sighting]) -> list[Sighting]:
-    """Return the sightings of the highest quality, at most ``NUM_BEST``, that are ``MIN_APART_S`` apart; best first."""
-    best: list[Sighting] = []
-    for sighting in sorted(sightings, key=lambda sighting: -sighting.quality):
-        if all(abs(sighting.time_s - other.time_s) >= MIN_APART_S for other in best):
-            best.append(sighting)
-    return best[:NUM_BEST]
 
 
 def rate_face(face: Face, chip: UInt8[np.ndarray, "side side 3"], misfit: float) -> float:
