@@ -39,7 +39,7 @@ from vidret.channels.sounds.features import (
     encode_audio,
     measure_levels,
 )
-from vidret.channels.sounds.reading import CHUNK_S, LABELS, score_chunk
+from vidret.channels.sounds.reading import CHUNK_S, HEARD, LABELS, score_chunk
 from vidret.channels.speech import SAMPLE_RATE
 from vidret.errors import DecodeError
 from vidret.video.audio import read_audio
@@ -357,7 +357,7 @@ def measure(mixer: Mixer) -> dict[str, dict[str, float]]:
     counts = {label: np.zeros(3) for label in LEARNT}  # right, found, there
     for _ in range(NUM_TEST):
         audio, heard = mixer.draw()
-        found = score_chunk(audio)[0] > 0.5
+        found = score_chunk(audio)[0] > HEARD
         for column, label in enumerate(LEARNT):
             known, own = ~np.isnan(heard[:, column]), found[:, LABELS.index(label)]
             is_there = heard[:, column] == 1

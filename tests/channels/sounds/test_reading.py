@@ -14,6 +14,7 @@ from vidret.channels.sounds import reading
 from vidret.channels.sounds.features import EncodedAudio, pool
 from vidret.channels.sounds.reading import (
     CHUNK_S,
+    HEARD,
     LABELS,
     MAX_SPAN_S,
     SoundReader,
@@ -75,19 +76,19 @@ def read(reader: SoundReader, audio: np.ndarray, sizes: list[int], info: VideoIn
     return texts + reader.finish(info, lambda: None)
 
 
-HEARD = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30)), min_size=1, max_size=12).map(
+AUDIO = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30)), min_size=1, max_size=12).map(
     lambda runs: [kind for kind, length in runs for _ in range(length)]
 )
 SIZES = st.lists(st.integers(0, 12 * SAMPLE_RATE), max_size=8)
 
 
-@given(HEARD, SIZES)
+@given(AUDIO, SIZES)
 def test_texts_do_not_depend_on_the_pieces(info: VideoInfo, heard: list[int], sizes: list[int]) -> None:
     audio = make_audio(heard)
     assert keys(read(SoundReader(), audio, sizes, info)) == keys(read(SoundReader(), audio, [], info))
 
 
-@given(HEARD, SIZES)
+@given(AUDIO, SIZES)
 def test_a_resumed_run_finds_what_is_left(info: VideoInfo, heard: list[int], sizes: list[int]) -> None:
     audio, reader = make_audio(heard), SoundReader()
     whole, position, until_s = keys(read(SoundReader(), audio, [], info)), 0, 0.0
@@ -105,7 +106,7 @@ def test_a_resumed_run_finds_what_is_left(info: VideoInfo, heard: list[int], siz
 def test_half_seconds_become_texts(info: VideoInfo) -> None:
     texts = read(SoundReader(), make_audio([0] * 4 + [1] * 6 + [3, 3] + [1] * 3 + [2] * 4 + [0]), [], info)
     assert keys(texts) == [("music", 2.0, 7.5), ("silence", 0.0, 2.0), ("speech", 7.5, 9.5)]
-    assert all(text.source == "sound" and 0.5 < text.confidence <= 1 for text in texts)
+    assert all(text.source == "sound" and HEARD < text.confidence <= 1 for text in texts)
 
 
 def test_long_sounds_become_several_texts(info: VideoInfo) -> None:
@@ -165,10 +166,10 @@ def test_windows_of_a_chunk_have_times_and_unit_vectors() -> None:
     assert (clip.starts.tolist(), clip.ends.tolist()) == ([0.0], [0.5])
 
 
-@given(st.lists(st.sampled_from([0.0, 0.3, 0.5, 0.51, 0.9]), max_size=40), st.integers(0, 4))
+@given(st.lists(st.sampled_from([0.0, 0.3, HEARD, 0.5, 0.9]), max_size=40), st.integers(0, 4))
 def test_runs_are_those_of_a_loop(scores: list[float], gap: int) -> None:
     runs: list[list[int]] = []
-    for step in [step for step, score in enumerate(scores) if score > 0.5]:
+    for step in [step for step, score in enumerate(scores) if score > HEARD]:
         if runs and step - runs[-1][-1] - 1 < max(gap, 1):
             runs[-1].append(step)
         else:
