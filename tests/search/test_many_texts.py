@@ -103,13 +103,13 @@ def test_excluded_words_read_no_texts_and_their_videos_take_no_places(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nearly all texts hold the excluded word."""
-    read, num_read = TextTables.read_found, [0]
+    read, num_read = TextTables.read_words, [0]
 
     def counted(texts: TextTables, ids: Sequence[int]) -> object:
         num_read[0] += len(ids)
         return read(texts, ids)
 
-    monkeypatch.setattr(TextTables, "read_found", counted)
+    monkeypatch.setattr(TextTables, "read_words", counted)
     hits = engine.search("a red dog -morning", 32)
     assert sorted(set(folders(hits))) == ["rare", "silent"]
     assert len(hits) == 32

@@ -1,5 +1,6 @@
 """Vectors are read by the rows in the snapshot, and by those in the catalog where these are no longer right."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,23 @@ def test_moved_rows_are_found_in_the_catalog(
         assert store.upkeep.prune().freed_bytes > 0
         assert_right(reader)
         assert len(num_queries) == 1
+
+
+def test_a_query_sees_one_state_until_its_files_are_gone(tmp_path: Path) -> None:
+    with create(tmp_path) as store, Store.open(tmp_path) as reader, ThreadPoolExecutor(1) as other:
+        index_all(store, 6)
+        with reader.hold():
+            before = reader.snapshot(), reader.generation
+            assert_right(reader)
+            for video in (0, 2, 3):
+                store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
+            assert (reader.snapshot(), reader.generation) == before
+            assert other.submit(lambda: reader.generation).result() > before[1]
+            store.upkeep.prune()
+            other.submit(assert_right, reader).result()  # opens the files of the compaction
+            assert len(reader.features.intact_vectors(before[0].everything.ids())[0]) == len(reader)
+            assert_right(reader)
+        assert reader.snapshot() is not before[0]
 
 
 def test_a_damaged_vector_is_skipped_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

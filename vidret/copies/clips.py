@@ -99,9 +99,9 @@ class ClipFinder:
         scores, ids = self._store.search(clip.vectors.astype(np.float32), NEAREST, filters)
         owners = self._store.owners(ids[ids >= 0])
         best: dict[int, float] = {}
-        for score, segment in sorted(zip(scores.ravel().tolist(), ids.ravel().tolist(), strict=True), reverse=True):
-            if segment in owners and owners[segment] in videos:
-                best.setdefault(owners[segment], score)
+        for score, owner in sorted(zip(scores[ids >= 0].tolist(), owners.tolist(), strict=True), reverse=True):
+            if owner in videos:
+                best.setdefault(owner, score)
         return list(best)[:MAX_VIDEOS]
 
     def _align(

@@ -121,7 +121,7 @@ class CopyFolder:
 
     def _judge(self, pairs: set[tuple[int, int]], lengths: Mapping[int, float]) -> None:
         """Find the offsets of pairs of videos that are not known yet, None where they are no copies."""
-        new = sorted(pairs - self._offsets.keys())
+        new = sorted(pair for pair in pairs if pair not in self._offsets)
         if not new:
             return
         means = self._average({video for pair in new for video in pair})
@@ -139,8 +139,7 @@ class CopyFolder:
         """Return the unit mean of the segments of each video that has one."""
         ids = self._store.overlapping_segments([(video, 0.0, math.inf) for video in videos])
         kept, vectors = self._store.features.intact_vectors(ids)
-        owners = self._store.owners(kept)
-        found, rows = np.unique([owners.get(key, -1) for key in kept.tolist()], return_inverse=True)
+        found, rows = np.unique(self._store.owners(kept), return_inverse=True)
         sums = np.zeros((len(found), self._store.dim), np.float32)
         np.add.at(sums, rows, vectors.astype(np.float32))
         sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)

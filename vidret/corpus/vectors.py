@@ -141,8 +141,7 @@ def read_index_vectors(store: Store) -> IndexVectors:
     segment_ids = store.searchable()
     if not len(segment_ids):
         raise StoreError(f"{store.path}: there must be a segment to describe, got an empty index")
-    by_segment = store.owners(segment_ids)
-    owners = np.fromiter((by_segment[int(segment_id)] for segment_id in segment_ids), np.int64, len(segment_ids))
+    owners = store.owners(segment_ids)
     segments = store.features.read_searchable()
     order = np.argsort(owners, kind="stable")
     video_ids, starts = np.unique(owners[order], return_index=True)

@@ -87,10 +87,8 @@ class Explorer:
         chosen = ids[spread_evenly(len(ids), MAX_SEGMENTS)]
         kept, vectors = self._store.features.intact_vectors(chosen)
         owners = self._store.owners(kept)
-        known = np.array([key in owners for key in kept.tolist()], bool)
-        kept, vectors = kept[known], vectors[known]
-        by_segment = np.array([owners[key] for key in kept.tolist()], np.int64)
-        return SampledSegments(kept, by_segment, vectors.astype(np.float32))
+        known = owners >= 0
+        return SampledSegments(kept[known], owners[known], vectors[known].astype(np.float32))
 
     def _list_kinds(self, filters: Filters, limit: int) -> list[KindOfVideo]:
         sample = self._sample(filters)

@@ -9,7 +9,8 @@ Several clauses must hold at the same time, or one after the other.
 import heapq
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -88,6 +89,13 @@ class Fusion:
         if self._words is None and (texts := open_texts(self.pictures.store)) is not None:
             self._words = TextChannel(texts, self.pictures.store), open_sounds(self.pictures.store)
         return None if self._words is None else self._words[0]
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Let this thread see the index and its texts as they are now, for one query."""
+        texts = self.texts
+        with self.pictures.store.hold(), nullcontext() if texts is None else texts.texts.store.hold():
+            yield
 
     def close(self) -> None:
         """Close the texts and the sounds."""

@@ -77,9 +77,10 @@ class OpenIndex:
 
     def search(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
         """Return the hits of several searches; see ``Engine.search_many``."""
-        asked = [self._complete(query, own) for query, own in zip(queries, options, strict=True)]
-        analysed = [self.fusion.analyse(query, own.sources, own.person) for query, own in asked]
-        return [self._search.find_hits(query, own) for query, (_, own) in zip(analysed, asked, strict=True)]
+        with self.fusion.hold():
+            asked = [self._complete(query, own) for query, own in zip(queries, options, strict=True)]
+            analysed = [self.fusion.analyse(query, own.sources, own.person) for query, own in asked]
+            return [self._search.find_hits(query, own) for query, (_, own) in zip(analysed, asked, strict=True)]
 
     def _complete(self, query: Query, options: SearchOptions) -> tuple[Query, SearchOptions]:
         """Return what to ask: instead of an empty query, what was liked, which was then not chosen among others."""
@@ -113,7 +114,8 @@ class OpenIndex:
         self, query: Query, options: LocateOptions, *, video: VideoName | None, grounder: MomentHead | None
     ) -> list[Moment]:
         """Return the best moments in one video, or in the best videos of a search."""
-        return self._locate(self._analyse(query, options), options, video=video, grounder=grounder)
+        with self.fusion.hold():
+            return self._locate(self._analyse(query, options), options, video=video, grounder=grounder)
 
     def _analyse(self, query: Query, options: LocateOptions) -> AnalysedQuery:
         return self.fusion.analyse(query, options.sources, options.person)

@@ -277,8 +277,9 @@ class VideoCandidates:
         return sum(totals) / math.sqrt(len(steps))
 
     def _sum_clause(self, clause: int, video_id: int) -> float:
-        picture = max(ABSENT, self._pictures[video_id].best[clause]) if video_id in self._pictures else ABSENT
-        return sum_sources(find_best(picture, self._texts[video_id][clause])) if video_id in self._texts else picture
+        points, texts = self._pictures.get(video_id), self._texts.get(video_id)
+        picture = ABSENT if points is None else max(ABSENT, points.best[clause])
+        return picture if texts is None else sum_sources(find_best(picture, texts[clause]))
 
     def _make(self, video_id: int) -> VideoScores:
         num_clauses = len(self._structure.clauses)

@@ -157,7 +157,7 @@ class Epochs:
             try:
                 return self._open_epoch(epoch), value
             except FileNotFoundError:  # a compaction has just deleted them: read the catalog again
-                continue
+                self._catalog.tables.forget_held()
         raise StoreError(f"{self._folder}: the feature files of epoch {epoch} are missing")
 
     def _open_epoch(self, epoch: int) -> Features:

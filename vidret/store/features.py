@@ -185,17 +185,15 @@ class Features:
         Raises:
             StoreError: The bytes do not match their checksum.
         """
-        what = f"rows from {location.frame_row} are"
-        return _read(self.frames, location.frame_row, location.num_frames, location.frames_sum, what)
+        return _read(self.frames, location.frame_row, location.num_frames, location.frames_sum, "rows from {} are")
 
     def read_video(self, location: SegmentLocation) -> Rows:
         """Return the vector of a segment, as (1, dim); see ``read_frames``."""
-        return _read(self.video, location.row, 1, location.row_sum, f"row {location.row} is")
+        return _read(self.video, location.row, 1, location.row_sum, "row {} is")
 
     def read_tokens(self, location: SegmentLocation) -> memoryview:
         """Return the packed tokens of a segment, empty if none were stored; see ``read_frames``."""
-        what = f"bytes from {location.token_byte} are"
-        packed = _read(self.tokens, location.token_byte, location.num_bytes, location.tokens_sum, what)
+        packed = _read(self.tokens, location.token_byte, location.num_bytes, location.tokens_sum, "bytes from {} are")
         return packed.reshape(-1).data
 
     def read_videos(
@@ -213,10 +211,10 @@ class Features:
 
 
 def _read(file: RowFile, start: int, num_rows: int, checksum: int, what: str) -> Rows | Bytes:
-    """Return rows that match their checksum; ``what`` begins the error for others."""
+    """Return rows that match their checksum; ``what`` begins the error for others, given the first."""
     rows = file.view(start, start + num_rows)
     if checksum_array(rows) != checksum:
-        raise StoreError(f"{file.path}: {what} damaged (checksum); {REPAIR}")
+        raise StoreError(f"{file.path}: {what.format(start)} damaged (checksum); {REPAIR}")
     return rows
 
 

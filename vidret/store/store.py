@@ -6,7 +6,7 @@ derived from both. A writer can be killed at any time: the next one continues af
 
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +168,10 @@ class Store:
         """Return the number of searchable segments."""
         return self.select().num_segments
 
+    def hold(self) -> AbstractContextManager[None]:
+        """Let this thread see the index as it is now, whatever is committed meanwhile."""
+        return self._catalog.tables.hold()
+
     def snapshot(self) -> Snapshot:
         """Return an immutable view of the index as it is now."""
         return self._catalog.snapshots.current()
@@ -255,8 +259,8 @@ class Store:
         """Return the ids of all searchable segments, ascending."""
         return self.select().ids()
 
-    def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
-        """Return the video ids of the segments that exist, by segment id."""
+    def owners(self, ids: Sequence[int] | Ids) -> Ids:
+        """Return the id of the video of each segment, -1 for those that do not exist."""
         return self.snapshot().owners(ids)
 
     def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:

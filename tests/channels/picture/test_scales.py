@@ -156,7 +156,7 @@ def check_scores(
     """Compare the scores of hits with their naive twin: standard deviations above unrelated queries, in nats."""
     mean, deviation = measure_naively(index, kind, potentials)
     with Store.open(index) as store:
-        owners = list(store.owners(store.searchable()).values())
+        owners = store.owners(store.searchable()).tolist()
     best: dict[str, float] = {}
     for query in QUERIES:
         scores = score_naively(index, kind, query, potentials)

@@ -43,8 +43,7 @@ from vidret.channels.texts.channel import (
 )
 from vidret.channels.texts.matching import TextMatches
 from vidret.search.query.clauses import make_clause
-from vidret.store.catalog.texts import FoundText
-from vidret.store.texts.store import TextStore
+from vidret.store.texts.store import FoundText, TextStore
 from vidret.types import TEXT_SOURCES, TextSource
 
 CLAUSES = st.sampled_from(

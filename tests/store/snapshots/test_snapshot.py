@@ -168,7 +168,7 @@ class SnapshotMachine(RuleBasedStateMachine):
         reader, snapshot = self.readers[0], self.readers[0].snapshot()
         assert columns(snapshot) == columns(SnapshotBuilder().advance(reader._catalog.database, snapshot.position))
         assert snapshot.everything.ids().tolist() == naive.matching(reader)
-        assert snapshot.owners(range(60)) == naive.owners(reader)
+        assert snapshot.owners(range(60)).tolist() == [naive.owners(reader).get(key, -1) for key in range(60)]
         assert snapshot.find_contents([*(f"v{content}" for content in range(6)), "?"]) == naive.contents(reader)
         assert snapshot.describe() == naive.describe(reader)
 
@@ -300,7 +300,7 @@ def test_a_query_reads_no_rows_but_its_own(
     ids = reader.search(query, 3, filters)[1][0]
     assert len(reader) == 32
     assert reader.count_videos(filters) == 8
-    assert len(reader.owners(ids)) == 3
+    assert (reader.owners(ids) > 0).all()
     assert len(reader.overlapping_segments([(1, 0.0, 5.0)])) == 1
     assert not [sql for sql, num in counted.statements if num > 2 or "count(*) FROM segments" in sql]
     writer.writer.set_file("/videos/v1.mp4", state="missing")

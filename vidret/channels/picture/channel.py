@@ -26,12 +26,13 @@ from vidret.channels.picture.evidence import (
 from vidret.channels.picture.ranker_loading import load_ranker
 from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ids, Ranker, SegmentFeatures
 from vidret.channels.picture.refining import refine_ranking
-from vidret.channels.picture.reranking import RankedSegments, Reranker, sum_levels, widen
+from vidret.channels.picture.reranking import RankedSegments, Reranker, sum_levels
 from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, find_typical_score, lower_hinted
 from vidret.encode.encoder import Encoder
 from vidret.encode.text_cache import encode_once
 from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
+from vidret.store.vectors.flat import widen_rows
 from vidret.types import TextEmbedding
 
 logger = logging.getLogger(__name__)
@@ -229,15 +230,13 @@ def choose_segments(store: Store, query: EncodedQuery, video_ids: Sequence[int])
     Those of a video with fewer are all returned.
     """
     ids = list_segments(store, video_ids)
-    owners = store.owners(ids)
-    ids = np.array([key for key in ids.tolist() if key in owners], np.int64)
-    if not len(ids) or max(Counter(owners.values()).values()) <= NEAREST_SEGMENTS:
+    if np.unique(store.owners(ids), return_counts=True)[1].max(initial=0) <= NEAREST_SEGMENTS:
         return ids
     ids, vectors = store.features.intact_vectors(ids)
-    by_video = np.array([owners[key] for key in ids.tolist()])
-    similarities = widen([vectors])[0] @ query.positive.sentence
+    by_video = store.owners(ids)
+    similarities = widen_rows(vectors) @ query.positive.sentence
     order = np.lexsort((-similarities, by_video))
-    starts = np.flatnonzero(np.diff(by_video[order], prepend=-1))
+    starts = np.flatnonzero(np.diff(by_video[order], prepend=-2))
     ranks = np.arange(len(ids)) - np.repeat(starts, np.diff(starts, append=len(ids)))
     return np.sort(ids[order[ranks < NEAREST_SEGMENTS]])
 
@@ -247,8 +246,7 @@ def _limit_per_video(store: Store, ids: Ids, num_first: int) -> Ids:
     if len(ids) <= num_first:
         return ids
     owners = store.owners(ids)
-    ids = ids[[key in owners for key in ids.tolist()]]  # another process may have pruned some in the meantime
-    video_ids = [owners[key] for key in ids.tolist()]
+    ids, video_ids = ids[owners >= 0], owners[owners >= 0].tolist()  # another process may have pruned some meanwhile
     counts = Counter(dict.fromkeys(video_ids[:num_first], SEGMENTS_PER_VIDEO))
     kept = list(range(num_first))
     for index, video_id in enumerate(video_ids[num_first:], start=num_first):

@@ -38,9 +38,7 @@ def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) ->
         [(ranked.segments[index].video, ranked.segments[index].number) for index in best.values()]
     )
     known, rows = store.features.intact_vectors(ids)
-    vectors = {int(key): row for key, row in zip(known, rows, strict=True)}
-    owners = store.owners(known)
-    by_video = {owners[key]: vectors[key] for key in vectors if key in owners}
+    by_video = dict(zip(store.owners(known).tolist(), rows, strict=True))
     first = [index for video_id, index in best.items() if video_id in by_video][:NUM_HITS]
     if not first:
         return ranked

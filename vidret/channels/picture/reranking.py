@@ -1,6 +1,5 @@
 """Reranking: read what is stored of candidate segments, score it with a ranker, and order the segments by score."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +11,7 @@ from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
 from vidret.channels.picture.ranking import Ids, Levels, Ranker, SegmentFeatures
 from vidret.store.store import Store
+from vidret.store.vectors.flat import widen_rows
 from vidret.types import Segment, TextEmbedding
 
 SEGMENT_BATCH_SIZE = 256  # segments scored at a time when whole videos are scored
@@ -151,10 +151,9 @@ def sum_levels(
 
 
 def widen(rows: Sequence[Float16[np.ndarray, "_row dim"]]) -> list[Float32[np.ndarray, "_row dim"]]:
-    """Convert stored vectors to float32: by torch, which is ten times faster than NumPy, where it is imported."""
+    """Convert stored vectors to float32, all together."""
     if not rows:
         return []
-    together, torch = np.concatenate(rows), sys.modules.get("torch")
-    whole = together.astype(np.float32) if torch is None else torch.from_numpy(together).float().numpy()
+    whole = widen_rows(np.concatenate(rows))
     bounds = pairwise(np.cumsum([0, *map(len, rows)]).tolist())
     return [whole[start:end] for start, end in bounds]

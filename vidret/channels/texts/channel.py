@@ -167,18 +167,9 @@ class TextChannel:
                     continue
                 if video_id not in rated:
                     rated[video_id] = VideoTexts([[] for _ in query.clauses])
-                rated[video_id].matches[index].append(
-                    Match(
-                        video_id=video_id,
-                        source=source,
-                        start=texts[row].start,
-                        end=texts[row].end,
-                        evidence=nats[row],
-                        text=texts[row].text,
-                        stems=matches.stems[row],
-                        cover=cover[row],
-                    )
-                )
+                _, _, start, end, text = texts[row]
+                match = Match(video_id, source, start, end, nats[row], text, matches.stems[row], cover[row])
+                rated[video_id].matches[index].append(match)
         return rated
 
     def _find_intact(self, video_ids: Sequence[int]) -> Set[int]:

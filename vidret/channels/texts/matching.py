@@ -17,11 +17,10 @@ from jaxtyping import Float32, Float64, Int64
 from vidret.channels.base import Clause
 from vidret.channels.registry import is_hint_needed
 from vidret.encode.sentences import RARE_SHARE, find_word_share
-from vidret.store.catalog.texts import FoundText
 from vidret.store.snapshots.snapshot import find_rows
 from vidret.store.texts.allowed import AllowedTexts
 from vidret.store.texts.index import Term
-from vidret.store.texts.store import TextStore
+from vidret.store.texts.store import FoundText, TextStore
 from vidret.types import Vector
 
 TEXTS = 150  # candidates by meaning, and as many by words

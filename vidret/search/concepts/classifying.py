@@ -107,11 +107,12 @@ def average_segments(store: Store) -> tuple[Int64[np.ndarray, " video"], Float[n
     """Return the ids of the videos of an index, ascending, and the mean of each one's segments, of unit length."""
     ids = store.searchable()
     owners = store.owners(ids)
-    video_ids = np.unique(np.fromiter(owners.values(), np.int64, len(owners)))
+    ids, owners = ids[owners >= 0], owners[owners >= 0]
+    video_ids = np.unique(owners)
     sums = np.zeros((len(video_ids), store.dim))
     for start in range(0, len(ids), BLOCK):
         intact, vectors = store.features.intact_vectors(ids[start : start + BLOCK])
-        rows = np.searchsorted(video_ids, [owners[segment_id] for segment_id in intact.tolist()])
+        rows = np.searchsorted(video_ids, owners[np.searchsorted(ids, intact)])
         np.add.at(sums, rows, vectors)
     lengths = np.linalg.norm(sums, axis=1)
     return video_ids[lengths > 0], sums[lengths > 0] / lengths[lengths > 0, None]

@@ -84,10 +84,7 @@ class Composer:
     def _read_sample(self) -> VectorSample:
         ids = self._store.searchable()
         known, vectors = self._store.features.intact_vectors(ids[spread_evenly(len(ids), SAMPLE_SIZE)])
-        owners = self._store.owners(known)
-        return VectorSample(
-            vectors.reshape(-1, self._store.dim), np.array([owners.get(key, -1) for key in known.tolist()], np.int64)
-        )
+        return VectorSample(vectors.reshape(-1, self._store.dim), self._store.owners(known))
 
     @cached_property
     def _texts(self) -> Float32[np.ndarray, "query dim"]:

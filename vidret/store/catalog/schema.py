@@ -3,8 +3,11 @@
 import json
 import logging
 import os
+import struct
+import threading
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -102,28 +105,56 @@ COPY = "copy."
 NULL = -(2**63 - 1)  # replaces NULL in checksums
 
 
-def _crc(integers: str = "", reals: str = "", texts: str = "", blobs: str = "") -> str:
-    """Return the SQL expression of a row's checksum, NULL if a number has the wrong type, as in a damaged row.
+class RowLayout:
+    """The columns of a table by type, over which the checksum of a row is computed, in SQL or of a row that was read.
 
     Text is included as bytes, since Python cannot decode damaged text, and with its type, which one bit may change.
     """
-    data = [(name, "text") for name in texts.split()] + [(name, "blob") for name in blobs.split()]
-    kinds = "q" * len([*integers.split(), *data]) + "d" * len(reals.split())
-    numbers = [f"iif(typeof({name}) = 'text', '', ifnull({name}, {NULL}))" for name in integers.split()]
-    numbers += [f"typeof({name}) = '{kind}'" for name, kind in data]
-    numbers += [f"iif(typeof({name}) = 'text', '', {name})" for name in reals.split()]
-    values = [f"'{kinds}'", *numbers, *(f"CAST({name} AS BLOB)" for name, _ in data)]
-    return f"crc({', '.join(values)})"
+
+    def __init__(self, table: str, integers: str = "", reals: str = "", texts: str = "", blobs: str = "") -> None:
+        data = {**dict.fromkeys(texts.split(), "text"), **dict.fromkeys(blobs.split(), "blob")}
+        numbers = [*integers.split(), *reals.split()]
+        self._num_integers, self._num_numbers = len(integers.split()), len(numbers)
+        self._types: list[Any] = [str if kind == "text" else bytes for kind in data.values()]
+        self._flags = (1,) * len(data)
+        kinds = "q" * (self._num_integers + len(data)) + "d" * len(reals.split())
+        self._pack = struct.Struct(f"<{kinds}").pack
+        self.columns = ", ".join(f"{table}.{name}" for name in (*numbers, *data, "checksum"))
+        # NULL if a number has the wrong type, as in a damaged row.
+        values = [f"iif(typeof({name}) = 'text', '', ifnull({name}, {NULL}))" for name in integers.split()]
+        values += [f"typeof({name}) = '{kind}'" for name, kind in data.items()]
+        values += [f"iif(typeof({name}) = 'text', '', {name})" for name in reals.split()]
+        values += [f"CAST({name} AS BLOB)" for name in data]
+        self.sql = f"crc('{kinds}', {', '.join(values)})"
+
+    def is_intact(self, row: Sequence[Any]) -> bool:
+        """Return whether the values of ``columns`` are those that were stored; none may be NULL.
+
+        Python checks many rows sooner than SQLite, which would call it, and take its lock, for each.
+        """
+        integers, reals = row[: self._num_integers], row[self._num_integers : self._num_numbers]
+        try:
+            crc = zlib.crc32(self._pack(*integers, *self._flags, *reals))
+        except struct.error:
+            return False
+        for value, kind in zip(row[self._num_numbers : -1], self._types, strict=True):
+            if type(value) is not kind:
+                return False
+            encoded = value.encode("utf-8", "replace") if kind is str else value
+            crc = zlib.crc32(encoded, crc + len(encoded))
+        return bool(crc == row[-1])
 
 
+SEGMENT_ROW = RowLayout("segments", f"id video number {LOCATION.replace(',', '')}", 'start "end"', blobs="times")
+TEXT_ROW = RowLayout("texts", "segment", "confidence", texts="language", blobs="text")
 CHECKSUM = {
     "meta": "crc('', CAST(key AS BLOB), CAST(typeof(value) AS BLOB), CAST(value AS BLOB))",
-    "videos": _crc("id num_segments complete", "duration", texts="fingerprint facts salvaged"),
-    "files": _crc("video num_bytes mtime_ns", texts="state reason", blobs="path"),
-    "segments": _crc(f"id video number {LOCATION.replace(',', '')}", 'start "end"', blobs="times"),
-    "shots": _crc("segment", texts="changes"),
-    "tracks": _crc("track", "until_s", texts="content source model"),
-    "texts": _crc("segment", "confidence", texts="language", blobs="text"),
+    "videos": RowLayout("videos", "id num_segments complete", "duration", texts="fingerprint facts salvaged").sql,
+    "files": RowLayout("files", "video num_bytes mtime_ns", texts="state reason", blobs="path").sql,
+    "segments": SEGMENT_ROW.sql,
+    "shots": RowLayout("shots", "segment", texts="changes").sql,
+    "tracks": RowLayout("tracks", "track", "until_s", texts="content source model").sql,
+    "texts": TEXT_ROW.sql,
 }
 INTACT = {table: f"ifnull({table}.checksum = {expression}, 0)" for table, expression in CHECKSUM.items()}
 
@@ -186,6 +217,29 @@ class CheckedTables:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._warned: set[tuple[str, object]] = set()
+        self._held = threading.local()
+
+    # One state of the catalog
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Let this thread read each value of the metadata, and the snapshot, only once: a query sees one state."""
+        outer, self._held.values = self.held, {}
+        try:
+            yield
+        finally:
+            self._held.values = outer
+
+    @property
+    def held(self) -> dict[str, Any] | None:
+        """What this thread has read of the state that it holds; None outside of ``hold``."""
+        values: dict[str, Any] | None = getattr(self._held, "values", None)
+        return values
+
+    def forget_held(self) -> None:
+        """Let this thread read again: what it holds is outdated."""
+        if self.held is not None:
+            self.held.clear()
 
     # Checksums
 
@@ -216,12 +270,15 @@ class CheckedTables:
         Raises:
             StoreError: The value is damaged.
         """
+        held = self.held
+        if held is not None and key in held:
+            return held[key]
         rows = self.database.rows(f"SELECT value, {INTACT['meta']} FROM meta WHERE key = ?", key)
-        if not rows:
-            return None
-        value, intact = rows[0]
+        value, intact = rows[0] if rows else (None, True)
         if not intact:
             raise self.damage_error(f"the metadata {key!r}")
+        if held is not None:
+            held[key] = value
         return value
 
     def fact(self, key: str) -> Any:

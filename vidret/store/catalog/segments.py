@@ -7,7 +7,16 @@ import numpy as np
 from jaxtyping import Int64
 
 from vidret.errors import StoreError
-from vidret.store.catalog.schema import IN_IDS, INTACT, LOCATION, CheckedTables, Ids, ids_to_json, order_by_ids
+from vidret.store.catalog.schema import (
+    IN_IDS,
+    INTACT,
+    LOCATION,
+    SEGMENT_ROW,
+    CheckedTables,
+    Ids,
+    ids_to_json,
+    order_by_ids,
+)
 from vidret.store.catalog.texts import TextTables
 from vidret.store.records import NewSegment, SegmentLocation, StoredRow
 from vidret.types import SHOT_KINDS, Segment, ShotChange
@@ -112,18 +121,19 @@ class Segments:
         Returns:
             The epoch of the feature files, and the rows by id.
         """
-        columns = f'{EPOCH}, id, {INTACT["segments"]}, video, number, start, "end", times, {LOCATION}'
-        rows = self._database.rows(f"SELECT {columns} FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids))
+        sql = f"SELECT {SEGMENT_ROW.columns}, {EPOCH} FROM segments WHERE id IN {IN_IDS}"
+        rows = self._database.rows(sql, ids_to_json(ids))
         segments: dict[int, StoredRow | None] = {}
-        for _, key, intact, video, number, start, end, times, *location in rows:
+        for *row, _ in rows:
+            key, video, number, *location, start, end, times, _ = row
             segments[key] = None
-            if intact:
+            if SEGMENT_ROW.is_intact(row):
                 segments[key] = StoredRow(
                     segment=Segment(video, number, start, end),
                     times=np.frombuffer(times, np.float64),
                     location=SegmentLocation(*location),
                 )
-        return (rows[0][0] if rows else self._tables.fact("epoch")), segments
+        return (rows[0][-1] if rows else self._tables.fact("epoch")), segments
 
     def read_all(self, ids: Sequence[int] | Ids) -> tuple[int, list[StoredRow]]:
         """Return the epoch of the feature files, and the rows of segments in the order of ``ids``.

@@ -6,9 +6,9 @@ path says whether they are searched.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from vidret.store.catalog.schema import IN_IDS, INTACT, CheckedTables, Ids, ids_to_json
+from vidret.store.catalog.schema import IN_IDS, INTACT, TEXT_ROW, CheckedTables, Ids, ids_to_json
 from vidret.store.records import FileState
 from vidret.types import TextSource, TimedText
 
@@ -40,16 +40,6 @@ class StoredText:
     id: int
     fingerprint: str
     text: TimedText
-
-
-class FoundText(NamedTuple):
-    """What a query reads of a text: the id of its segment, its track, its times in seconds, and its words."""
-
-    id: int
-    track: int
-    start: float
-    end: float
-    text: str
 
 
 class TextTables:
@@ -117,17 +107,11 @@ class TextTables:
         texts = {row[0]: _read_text(row) for row in self._tables.drop_damaged("texts", rows)}
         return [texts[key] for key in map(int, ids) if key in texts]
 
-    def read_found(self, ids: Sequence[int] | Ids) -> list[FoundText]:
-        """Return what a query reads of texts, rising by id, without those that are gone or damaged."""
-        rows = self._database.rows(
-            f'SELECT segments.id, video, start, "end", text, {INTACT["texts"]} AND {INTACT["segments"]} FROM texts'
-            f" JOIN segments ON segments.id = segment WHERE segment IN {IN_IDS} ORDER BY segment",
-            ids_to_json(ids),
-        )
-        return [
-            FoundText(key, track, start_s, end_s, words.decode("utf-8", "surrogatepass"))
-            for key, track, start_s, end_s, words, _ in self._tables.drop_damaged("texts", rows)
-        ]
+    def read_words(self, ids: Sequence[int] | Ids) -> dict[int, str]:
+        """Return the words of texts by the ids of their segments, without those that are gone or damaged."""
+        rows = self._database.rows(f"SELECT {TEXT_ROW.columns} FROM texts WHERE segment IN {IN_IDS}", ids_to_json(ids))
+        kept = self._tables.drop_damaged("texts", [(row[0], row[3], TEXT_ROW.is_intact(row)) for row in rows])
+        return {segment: words.decode("utf-8", "surrogatepass") for segment, words, _ in kept}
 
 
 def _read_track(row: Sequence[Any]) -> TextTrack:

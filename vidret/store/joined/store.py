@@ -1,8 +1,8 @@
 """Several indexes that are searched as one, as if they were merged."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,14 @@ class JoinedStore(SearchedTogether, Store):
         for index in self.parts.values():
             index.close()
 
+    @override
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for index in self.parts.values():
+                stack.enter_context(index.hold())
+            yield
+
     @property
     @override
     def max_k(self) -> int | None:
@@ -230,13 +238,13 @@ class JoinedStore(SearchedTogether, Store):
         return JoinedSelection.join({number: index.select(filters, out) for number, index, out in chosen})
 
     @override
-    def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
-        name = self.ids.names()
-        return {
-            number * STRIDE + segment: name(number, video)
-            for number, index, own in self.ids.group(ids)
-            for segment, video in index.owners(own).items()
-        }
+    def owners(self, ids: Sequence[int] | Ids) -> Ids:
+        name, numbers = self.ids.names(), np.asarray(ids, np.int64) // STRIDE
+        owners = np.full(len(numbers), -1, np.int64)
+        for number, index, own in self.ids.group(ids):
+            videos = index.owners(own).tolist()
+            owners[numbers == number] = [name(number, video) if video >= 0 else -1 for video in videos]
+        return owners
 
     @override
     def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from typing_extensions import override
 
-from vidret.store.catalog.texts import FoundText, StoredText, TextTrack
+from vidret.store.catalog.texts import StoredText, TextTrack
 from vidret.store.joined.ids import STRIDE, SearchedTogether
 from vidret.store.joined.store import JoinedStore
 from vidret.store.snapshots.bitmap import Ids
@@ -16,7 +16,7 @@ from vidret.store.snapshots.snapshot import Selection
 from vidret.store.store import Store
 from vidret.store.texts.allowed import AllowedTexts
 from vidret.store.texts.index import MAX_TEXTS, Term, TextIndex
-from vidret.store.texts.store import TextStore
+from vidret.store.texts.store import FoundText, TextStore
 from vidret.types import ALL_VIDEOS, SOURCES, Filters, Source, TextSource
 
 NOTHING = Selection(np.zeros(0, np.uint8), 0, narrow=True)

@@ -28,6 +28,7 @@ from vidret.store.snapshots.snapshot import (
 )
 
 NOTHING_READ = Position(-1, -1, 0)
+SNAPSHOT = "snapshot of the catalog"  # among the values that a thread holds
 MIN_TAIL, TAIL_SHARE = 1000, 0.5  # files that are not in the order of their paths: from so many on they are sorted
 SEGMENT = {
     "ids": np.int64,
@@ -95,6 +96,15 @@ class Snapshots:
         What it holds was committed; it may hold more than its position says where a writer commits meanwhile, which the
         next call reads again.
         """
+        held = self._tables.held
+        if held is None:
+            return self._find_current()
+        if SNAPSHOT not in held:
+            held[SNAPSHOT] = self._find_current()
+        snapshot: Snapshot = held[SNAPSHOT]
+        return snapshot
+
+    def _find_current(self) -> Snapshot:
         latest = self._latest
         if latest is not None and latest.position == read_position(self._database):
             return latest

@@ -279,13 +279,12 @@ class Snapshot:
         rows[known] = np.where(self.segments.stored[rows[known]], rows[known], -1)
         return rows
 
-    def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
-        """Return the video ids of the segments that exist, by segment id."""
-        ids = np.asarray(ids, np.int64)
+    def owners(self, ids: Sequence[int] | Ids) -> Ids:
+        """Return the id of the video of each segment, -1 for those that do not exist."""
         rows = self.find_segments(ids)
-        kept = rows >= 0
-        videos = self.videos.ids[self.segments.video_rows[rows[kept]]]
-        return dict(zip(ids[kept].tolist(), videos.tolist(), strict=True))
+        owners = np.full(len(rows), -1, np.int64)
+        owners[rows >= 0] = self.videos.ids[self.segments.video_rows[rows[rows >= 0]]]
+        return owners
 
     def overlapping(self, spans: Iterable[tuple[int, float, float]]) -> Ids:
         """Return the ids of the segments that overlap spans (video, start, end in seconds), rising."""
@@ -295,8 +294,9 @@ class Snapshot:
         for row, (_, start_s, end_s) in zip(self.find_videos([span[0] for span in own]), own, strict=True):
             if row >= 0:
                 part = slice(videos.first_segments[row], videos.last_segments[row] + 1)
-                chosen = (segments.video_rows[part] == row) & segments.stored[part]
-                chosen &= (segments.starts[part] <= end_s) & (segments.ends[part] >= start_s)
+                chosen = (segments.starts[part] <= end_s) & (segments.ends[part] >= start_s)
+                if len(chosen) > videos.num_segments[row]:  # some are deleted, or of other videos
+                    chosen &= (segments.video_rows[part] == row) & segments.stored[part]
                 found.append(segments.ids[part][chosen])
         return np.unique(np.concatenate(found))
 

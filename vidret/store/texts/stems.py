@@ -5,6 +5,7 @@ import re
 import sqlite3
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from vidret.store.catalog.database import ClosingConnection
 
@@ -36,7 +37,7 @@ class Stemmer:
         """Return the stems of each text, in order."""
         words = [split_unspaced(text).split() for text in texts]
         with contextlib.suppress(KeyError):  # the usual case: all are known
-            return [[stem for word in own for stem in self._known[word]] for own in words]
+            return [list(chain.from_iterable(map(self._known.__getitem__, own))) for own in words]
         if len(self._known) > MAX_KNOWN_WORDS:
             self._known.clear()
         known: Mapping[str, list[str]] = self._known
@@ -45,7 +46,7 @@ class Stemmer:
         self._known |= {word: stems for word, stems in fresh.items() if len(word) <= MAX_KNOWN_LETTERS}
         if any(len(word) > MAX_KNOWN_LETTERS for word in new):
             known = ChainMap(self._known, fresh)
-        return [[stem for word in own for stem in known[word]] for own in words]
+        return [list(chain.from_iterable(map(known.__getitem__, own))) for own in words]
 
     def split(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the stems (Porter) of each text, in order, without remembering any."""

@@ -13,19 +13,20 @@ import threading
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from vidret.errors import StoreError
-from vidret.store.catalog.texts import DAMAGED, FoundText, StoredText, TextTrack
+from vidret.store.catalog.texts import DAMAGED, StoredText, TextTrack
 from vidret.store.disk import TEXTS
 from vidret.store.records import FILE_STATES, FileState, NewSegment
 from vidret.store.snapshots.snapshot import Snapshot, find_rows
 from vidret.store.store import Store
 from vidret.store.texts.allowed import AllowedTexts, TrackOwners
 from vidret.store.texts.index import MAX_TEXTS, TextIndex, text_id
+from vidret.store.vectors.flat import widen_rows
 from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, SegmentEmbedding, Source, TextSource, TimedText
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,16 @@ class TextCounts:
     texts: int
     tracks: int
     complete: int
+
+
+class FoundText(NamedTuple):
+    """What a query reads of a text: the id of its segment, its track, its times in seconds, and its words."""
+
+    id: int
+    track: int
+    start: float
+    end: float
+    text: str
 
 
 def _locked(method: Callable[Concatenate["TextStore", P], R]) -> Callable[Concatenate["TextStore", P], R]:
@@ -266,12 +277,18 @@ class TextStore:
 
     def read_found(self, ids: Ids) -> tuple[list[FoundText], Float32[np.ndarray, "text dim"]]:
         """Return what a query reads of texts and their vectors, rising by id, without those gone or damaged."""
-        texts = self._store.texts.read_found(ids)
-        kept, vectors = self._store.features.intact_vectors(np.array([text.id for text in texts], np.int64))
-        if len(kept) < len(texts):
-            held = set(kept.tolist())
-            texts = [text for text in texts if text.id in held]
-        return texts, vectors.astype(np.float32)
+        words = self._store.texts.read_words(ids)
+        kept, vectors = self._store.features.intact_vectors(np.fromiter(words, np.int64, len(words)))
+        snapshot = self._store.snapshot()
+        rows = snapshot.find_segments(kept)
+        if (rows < 0).any():  # deleted since
+            kept, vectors, rows = kept[rows >= 0], vectors[rows >= 0], rows[rows >= 0]
+        starts, ends = snapshot.segments.starts[rows].tolist(), snapshot.segments.ends[rows].tolist()
+        tracks = snapshot.videos.ids[snapshot.segments.video_rows[rows]].tolist()
+        columns = zip(kept.tolist(), tracks, starts, ends, strict=True)
+        return [FoundText(key, track, start, end, words[key]) for key, track, start, end in columns], widen_rows(
+            vectors
+        )
 
     def find_owners(self, pictures: Store, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
         """Return the video and the source of tracks; see ``TrackOwners``."""

@@ -79,6 +79,7 @@ class CurrentVectors:
             try:
                 return ask(index)
             except StoreError:
+                self._catalog.tables.forget_held()
                 self._catalog.tables.check_fingerprint(self._fingerprint)
                 if self._read_location() == location:
                     raise

@@ -228,11 +228,19 @@ def merge_results(results: Sequence[SearchResult], k: int) -> SearchResult:
 
 
 def score_exactly(queries: Queries, vectors: Rows) -> Float32[np.ndarray, "query id"]:
-    """Return inner products with float16 vectors; FAISS converts them four times faster than numpy."""
-    f = load_faiss()
+    """Return inner products with float16 vectors."""
+    return np.asarray(queries @ widen_rows(vectors).T, np.float32)
+
+
+def widen_rows(vectors: Rows) -> Float32[np.ndarray, "id dim"]:
+    """Convert stored vectors to float32: by FAISS, where it is installed, in a third of the time of NumPy."""
+    try:
+        f = load_faiss()
+    except MissingExtraError:  # the vectors are in Milvus
+        return vectors.astype(np.float32)
     codec = f.IndexScalarQuantizer(vectors.shape[1], f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT)
-    widened = codec.sa_decode(np.ascontiguousarray(vectors).view(np.uint8))
-    return np.asarray(queries @ widened.T, np.float32)
+    widened: np.ndarray = codec.sa_decode(np.ascontiguousarray(vectors).view(np.uint8))
+    return widened
 
 
 def split_batches(ids: Ids) -> list[Ids]:

@@ -111,8 +111,8 @@ class MilvusVectors:
         """Return a selection, without videos that are out of date, as an expression of Milvus."""
         choice = within.choice
         if choice is None and within.narrow:
-            owners = set(self._catalog.snapshots.current().owners(within.ids()).values())
-            return f"video in {sorted(owners.difference(stale.videos)) or [0]}"
+            owners = set(self._catalog.snapshots.current().owners(within.ids()).tolist())
+            return f"video in {sorted(owners.difference(stale.videos, [-1])) or [0]}"
         choice, own = choice or Choice(), [] if choice is None else self._rows.list_conditions(choice)
         by_id = [] if choice.filters == ALL_VIDEOS else self._mirror.find_by_id(within.bits)
         return " and ".join(filter(None, [*own, to_milvus_filter(choice.filters, by_id, stale.videos)]))
