@@ -105,14 +105,12 @@ class SegmentSpace:
 
     def read_feedback(
         self, like: Sequence[TimePoint], unlike: Sequence[TimePoint], seen: Sequence[TimePoint]
-    ) -> Feedback | None:
-        """Return the feedback on times of videos; None without any.
+    ) -> Feedback:
+        """Return the feedback on times of videos.
 
         Raises:
             VidretError: A video is not in the index, or a time is not in a video.
         """
-        if not like and not unlike:
-            return None
         liked, unliked = self._find(like, "like"), self._find(unlike, "unlike")
         shown = np.setdiff1d(self._find(seen, "seen"), [*liked, *unliked])
         if both := set(liked.tolist()) & set(unliked.tolist()):

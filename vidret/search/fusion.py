@@ -62,11 +62,6 @@ class Question:
     feedback: Feedback | None = None
     presence: Presence | None = None
 
-    @property
-    def structure(self) -> QueryStructure:
-        """The clauses and their order."""
-        return self.query.structure
-
     def tell_persons(self, video_id: int, spans: Sequence[tuple[float, float]]) -> tuple[Evidence, ...]:
         """Return where the persons of the query are seen or heard in spans of a video, each once."""
         presence = self.presence
@@ -141,8 +136,14 @@ class Fusion:
             depth=options.candidates,
             examples=query.examples,
         )
-        feedback = self.segments.read_feedback(options.like, options.unlike, options.seen or ())
-        found = join_evidence(*(_find_texts(channel, asked, video_id) for channel in (texts, sounds)))
+        feedback = None
+        if options.like or options.unlike:
+            feedback = self.segments.read_feedback(options.like, options.unlike, options.seen or ())
+        found: dict[int, VideoTexts] = {}
+        channels: list[TextChannel | SoundChannel] = [part for part in (texts, sounds) if part is not None]
+        for channel in channels:
+            own = channel.find(asked) if video_id is None else channel.score(asked, [video_id])
+            found = own if channel is texts else join_evidence(found, own)
         if feedback is not None:
             asked = replace(asked, weigh=partial(self._weigh, feedback, structure))
             found = self._weigh_texts(asked, found)
@@ -199,7 +200,7 @@ class Fusion:
         question = replace(question, asked=asked)
         found = self.pictures.find(asked)
         ranked = self._fuse(question, found)
-        if not question.structure.is_joint:
+        if not question.query.structure.is_joint:
             if "picture" in asked.sources and not asked.clauses[0].phrases and not asked.options.refine:
                 # Others do not depend on the nearest segments.
                 ranked.complete = partial(self._complete, question, found)
@@ -207,7 +208,8 @@ class Fusion:
         if not found:
             return ranked
         placed = self._choose_placed(ranked.list_best(MAX_PLACED))
-        return ranked.replace_pictures(self._lower(question, self.pictures.score(asked, placed)))
+        pictures = self.pictures.score(asked, placed)
+        return ranked.replace_pictures(lower_pictures(pictures, question.lowered, SAID))
 
     def _complete(
         self, question: Question, known: Mapping[int, VideoPictures], video_ids: Sequence[int]
@@ -230,7 +232,7 @@ class Fusion:
 
     def _fuse(self, question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCandidates:
         texts: dict[int, Sequence[Sequence[Match]]] = {}
-        asks_more = [clause.asks_more for clause in question.structure.clauses]
+        asks_more = [clause.asks_more for clause in question.query.structure.clauses]
         for video_id, found in question.texts.items():
             if video_id in question.asked.excluded:
                 continue
@@ -247,10 +249,7 @@ class Fusion:
             if any(own):
                 texts[video_id] = own
         kept = {video_id: own for video_id, own in pictures.items() if video_id not in question.asked.excluded}
-        return VideoCandidates(question.structure, self._lower(question, kept), texts)
-
-    def _lower(self, question: Question, pictures: Mapping[int, VideoPictures]) -> Mapping[int, VideoPictures]:
-        return lower_pictures(pictures, question.lowered, SAID) if question.lowered else pictures
+        return VideoCandidates(question.query.structure, lower_pictures(kept, question.lowered, SAID), texts)
 
     def _choose_placed(self, video_ids: Sequence[int]) -> Sequence[int]:
         """Return the first videos, as long as they have not too many segments."""
@@ -261,14 +260,6 @@ class Fusion:
                 _note_bound(index)
                 return video_ids[:index]
         return video_ids
-
-
-def _find_texts(
-    channel: TextChannel | SoundChannel | None, asked: ChannelQuery, video_id: int | None
-) -> dict[int, VideoTexts]:
-    if channel is None:
-        return {}
-    return channel.find(asked) if video_id is None else channel.score(asked, [video_id])
 
 
 def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) -> list[TimeSpan]:

@@ -163,7 +163,7 @@ class VideoSearch:
             logger.warning("left out, %d files are gone: %s%s", len(new), names, rest)
 
     def _make_hit(self, question: Question, found: FoundVideo) -> Hit:
-        video, clauses = found.scores, range(len(question.structure.clauses))
+        video, clauses = found.scores, range(len(question.query.structure.clauses))
         parts = [part for clause in clauses for part in _find_parts(video, clause)]
         evidence = make_evidence(parts, self._fusion.texts) if question.query.is_text else ()
         is_word = bool(evidence) and evidence[0].source != "picture"
@@ -189,11 +189,11 @@ class VideoSearch:
         )
 
     def _place_events(self, question: Question, video: VideoScores) -> tuple[EventSpan, ...]:
-        if not question.structure.is_joint:
+        if not question.query.structure.is_joint:
             return ()
         video.cuts = find_cuts(self._fusion.pictures.store, video.video_id)
-        spans = find_placed_spans(video, question.structure, LocateOptions(k=1))
-        return list_events(spans[0], question.structure) if spans else ()
+        spans = find_placed_spans(video, question.query.structure, LocateOptions(k=1))
+        return list_events(spans[0], question.query.structure) if spans else ()
 
     def _find_segment(self, video: VideoScores, time_s: float) -> Segment:
         """Return the segment that holds a time, or the nearest one."""

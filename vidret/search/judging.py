@@ -36,14 +36,14 @@ class EvidenceJudge:
 
     def index(self, best: float, size: int) -> float:
         """Return the probability that a query is answered at all, given the best score and the number compared."""
-        return _expit(_dot(self.index_weights, index_features(best, size)))
+        return _estimate(self.index_weights, index_features(best, size))
 
     def video(self, score: float, best: float, size: int) -> float:
         """Return the probability that a video answers a query; it rises with the score.
 
         It is at most the probability that a query whose best score is that of the video is answered at all.
         """
-        return min(_expit(_dot(self.video_weights, video_features(score, best, size))), self.index(score, size))
+        return min(_estimate(self.video_weights, video_features(score, best, size)), self.index(score, size))
 
 
 DEFAULT_JUDGE = EvidenceJudge()
@@ -108,9 +108,6 @@ def load_judge(store: Store) -> EvidenceJudge:
     return EvidenceJudge(index_weights=index, video_weights=video)
 
 
-def _dot(weights: Sequence[float], features: Sequence[float]) -> float:
-    return sum(weight * feature for weight, feature in zip(weights, features, strict=True))
-
-
-def _expit(odds: float) -> float:
+def _estimate(weights: Sequence[float], features: Sequence[float]) -> float:
+    odds = sum(weight * feature for weight, feature in zip(weights, features, strict=True))
     return 1 / (1 + math.exp(-min(max(odds, -MAX_LOG_ODDS), MAX_LOG_ODDS)))

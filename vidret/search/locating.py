@@ -126,7 +126,7 @@ def _make_moments(
     by_picture: str,
 ) -> list[Moment]:
     """Return the moments of one video, best first."""
-    spans = find_query_spans(scores, question.structure, options)
+    spans = find_query_spans(scores, question.query.structure, options)
     best = spans[0].score if spans else ABSENT
     moments = []
     for span in spans:
@@ -146,7 +146,7 @@ def _make_moments(
                 by=by,
                 similarity=find_similarity(scores, span) if by == "curve" else None,
                 evidence=evidence + question.tell_persons(video.video_id, [(span.start, span.end)]),
-                events=list_events(span, question.structure),
+                events=list_events(span, question.query.structure),
             )
         )
     return moments
@@ -162,7 +162,7 @@ def _ask_head(
     """Set the spans that the head finds in the pictures of each video, for each clause."""
     videos = [video for video, _ in scored]
     answers = [_answer_videos(pictures, grounder, clause, videos) for clause in question.asked.encoded]
-    overlapping = options.overlapping and not question.structure.is_joint
+    overlapping = options.overlapping and not question.query.structure.is_joint
     for (_, scores), spans in zip(scored, zip(*answers, strict=True), strict=True):
         scores.picture_spans = [
             _choose_spans(own, overlapping=overlapping, weak=options.weak) if own else [] for own in spans

@@ -86,7 +86,6 @@ class OpenIndex:
         """Return what to ask: instead of an empty query, what was liked, which was then not chosen among others."""
         if isinstance(query, str) and not query.strip() and options.like:
             feedback = self.fusion.segments.read_feedback(options.like, (), ())
-            assert feedback is not None
             return feedback.liked.mean(axis=0), replace(options, seen=options.seen or ())
         return query, options
 

@@ -10,7 +10,7 @@ import pytest
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
 from vidret.errors import MissingExtraError, StoreError
 from vidret.store.vectors import flat
-from vidret.store.vectors.flat import Flat, IdFilter, Ids, Rows, find_nearest_rows
+from vidret.store.vectors.flat import Flat, IdFilter, Ids, Rows, find_nearest_rows, load_faiss
 from vidret.store.vectors.ivf import Shard, build_shard, map_parts, vector_bytes
 from vidret.store.vectors.manifest import ManifestEntry
 
@@ -160,6 +160,7 @@ def test_shard_file_has_the_expected_size(tmp_path: Path, kind: str, num_bytes: 
 
 def test_missing_faiss_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
+    load_faiss.cache_clear()
     with pytest.raises(MissingExtraError, match=r'searching an index needs the extra "cpu"'):
         Flat(DIM)
 

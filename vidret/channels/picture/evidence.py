@@ -179,6 +179,8 @@ def adjust_points(
 
 def lower_pictures(pictures: Mapping[int, VideoPictures], video_ids: Set[int], loss: float) -> dict[int, VideoPictures]:
     """Return the same points, those of some videos with less evidence."""
+    if not video_ids:
+        return dict(pictures)
     return {
         video_id: replace(
             points,

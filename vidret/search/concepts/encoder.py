@@ -135,6 +135,8 @@ class ConceptEncoder:
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text; one that mentions concepts has no words of its own, like an image."""
         mentioned = [self._find_concepts(text) for text in texts]
+        if not any(mentioned):
+            return self._encoder.encode_text(texts)
         plain = [
             replace_mentions(text, {taught.concept.name: taught.concept.text for taught in concepts})
             for text, concepts in zip(texts, mentioned, strict=True)
@@ -168,8 +170,7 @@ class ConceptEncoder:
         return np.concatenate(heard) if heard else np.zeros((0, 0), np.float32)
 
     def _find_concepts(self, text: str) -> list[TaughtConcept]:
-        names = find_mentions(text) if "@" in text else ()
-        return [taught for name in names if (taught := load_concept(self._store, name)) is not None]
+        return [taught for name in find_mentions(text) if (taught := load_concept(self._store, name)) is not None]
 
     def _compose(
         self, text: str, embedding: TextEmbedding, concepts: Sequence[tuple[TaughtConcept, Vector]]

@@ -121,7 +121,8 @@ def find_mentions(text: str) -> list[str]:
     >>> find_mentions('@Mascot and (@anna) write to anna@home "@work", then @mascot leaves')
     ['mascot', 'anna']
     """
-    return list(dict.fromkeys(name.casefold() for name in MENTION.findall(PHRASE.sub(" ", straighten_quotes(text)))))
+    names = MENTION.findall(PHRASE.sub(" ", straighten_quotes(text))) if "@" in text else ()
+    return list(dict.fromkeys(map(str.casefold, names)))
 
 
 def replace_mentions(text: str, meanings: Mapping[str, str]) -> str:

@@ -319,8 +319,8 @@ class CheckedTables:
         Raises:
             MovedError: Another process has moved it to another one.
         """
-        name, current, _ = self.encoder()
-        if current != fingerprint:
+        if self.fact("encoder_fingerprint") != fingerprint:
+            name = self.fact("encoder_name")
             raise MovedError(f"{self.database.path.parent}: has moved to the encoder {name}; open it again")
 
     def tail(self) -> tuple[int, int, int]:

@@ -34,11 +34,10 @@ class Vocabulary:
 
     def add(self, last_id: int, terms: Sequence[str], masks: Int64[np.ndarray, " term"]) -> None:
         """Add terms with their masks, and the last one's id in the index."""
-        if terms:
-            self.last_id = last_id
-            self._terms += terms
-            self._masks = np.append(self._masks, masks)
-            self._lengths = np.append(self._lengths, np.fromiter(map(len, terms), np.int64, len(terms)))
+        self.last_id = last_id
+        self._terms += terms
+        self._masks = np.append(self._masks, masks)
+        self._lengths = np.append(self._lengths, np.fromiter(map(len, terms), np.int64, len(terms)))
 
     def find_similar(self, stem: str) -> dict[str, float]:
         """Return other terms within one edit, or two from eight letters on, with their likeness.
@@ -204,23 +203,19 @@ class TextIndex:
         """Return the distinct words of a query with what the index knows of each."""
         stems = list(dict.fromkeys(self.stems([text])[0]))[:MAX_TERMS]
         with self._lock:
-            self._vocabulary.add(*self._read_terms(self._vocabulary.last_id))
-            self._forget_old_counts()
+            self._read_changes()
             near = {stem: self._vocabulary.find_similar(stem) if fuzzy else {} for stem in stems}
         return [Term(stem, self._count(stem), self._choose_similar(near[stem])) for stem in stems]
 
-    def _read_terms(self, after: int) -> tuple[int, list[str], Int64[np.ndarray, " term"]]:
-        """Return the last id, the terms after one, and their masks, joined by SQLite: rows take five times as long."""
+    def _read_changes(self) -> None:
+        """Read new terms and their masks, joined by SQLite: rows take five times as long; forget counts if outdated."""
         is_intact = "typeof(term) = 'text' AND typeof(mask) = 'integer' AND instr(term, char(10)) = 0"
         rows = f"SELECT id, term, mask FROM terms WHERE id > ? AND {is_intact} ORDER BY id"
-        sql = f"SELECT max(id), group_concat(term, char(10)), group_concat(mask) FROM ({rows})"
-        last_id, terms, masks = self._database.rows(sql, after)[0]
-        if last_id is None:
-            return after, [], np.zeros(0, np.int64)
-        return last_id, terms.split("\n"), np.fromstring(masks, np.int64, sep=",")
-
-    def _forget_old_counts(self) -> None:
-        version = self._database.value("SELECT block FROM texts_data WHERE id = 1")  # the number and length of texts
+        version = "(SELECT block FROM texts_data WHERE id = 1)"  # the number and length of texts
+        sql = f"SELECT {version}, max(id), group_concat(term, char(10)), group_concat(mask) FROM ({rows})"
+        version, last_id, terms, masks = self._database.rows(sql, self._vocabulary.last_id)[0]
+        if last_id is not None:
+            self._vocabulary.add(last_id, terms.split("\n"), np.fromstring(masks, np.int64, sep=","))
         if version != self._counted or len(self._counts) > MAX_COUNTS:
             self._counts, self._counted = {}, version
 

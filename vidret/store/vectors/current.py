@@ -43,7 +43,8 @@ class CurrentVectors:
         self._options, self._catalog = options, options.catalog
         self._lock = threading.Lock()
         self._fingerprint = self._catalog.tables.fact("encoder_fingerprint")
-        self._location = self._read_location()
+        self._stored = self._catalog.tables.meta(HOME)
+        self._location = VectorLocation.from_json(self._stored)
         self.index = open_vectors(self._location, options)
 
     @property
@@ -58,11 +59,12 @@ class CurrentVectors:
             MovedError: Another process has moved the index to another encoder.
         """
         self._catalog.tables.check_fingerprint(self._fingerprint)
-        location = self._read_location()
+        stored = self._catalog.tables.meta(HOME)
         with self._lock:
-            if location != self._location:
+            if stored != self._stored:
                 self.index.close()
-                self._location, self.index = location, open_vectors(location, self._options)
+                location = VectorLocation.from_json(stored)
+                self._stored, self._location, self.index = stored, location, open_vectors(location, self._options)
             return self.index
 
     def search_within(self, queries: Queries, k: int, within: Selection) -> SearchResult:
@@ -75,13 +77,13 @@ class CurrentVectors:
 
     def _ask(self, ask: Callable[[VectorIndex], T]) -> T:
         while True:
-            index, location = self.reopen(), self._location
+            index, stored = self.reopen(), self._stored
             try:
                 return ask(index)
             except StoreError:
                 self._catalog.tables.forget_held()
                 self._catalog.tables.check_fingerprint(self._fingerprint)
-                if self._read_location() == location:
+                if self._catalog.tables.meta(HOME) == stored:
                     raise
 
     def move(self, source: str | None, target: str, on_progress: OnProgress | None) -> None:
@@ -91,7 +93,8 @@ class CurrentVectors:
         self.reopen()
 
     def _move(self, source: str | None, target: str, on_progress: OnProgress | None) -> None:
-        tables, folder, current = self._catalog.tables, self._options.folder, self._read_location()
+        tables, folder = self._catalog.tables, self._options.folder
+        current = VectorLocation.from_json(tables.meta(HOME))
         leaving, unfinished = tables.meta(LEAVING), tables.meta(MOVING)
         came_from = VectorLocation.from_json(leaving).address if leaving else tables.meta(CAME_FROM)
         target = normalise_address(target, folder)
@@ -141,6 +144,3 @@ class CurrentVectors:
         if self.address != FAISS:
             self.index.drop()
             self.index.prepare()
-
-    def _read_location(self) -> VectorLocation:
-        return VectorLocation.from_json(self._catalog.tables.meta(HOME))

@@ -107,6 +107,7 @@ class IdFilter:
         return load_faiss().IDSelectorBitmap(self.bits)
 
 
+@cache
 def load_faiss() -> Any:
     """Import FAISS on first use.
 
