@@ -159,7 +159,7 @@ class IndexWhitening:
         generation = self._store.generation
         if self._fitted is None or self._fitted[0] != generation:
             ids = self._store.searchable()
-            chosen = np.random.default_rng(0).permutation(ids)[:SAMPLED_SEGMENTS]
+            chosen = np.random.default_rng(0).choice(ids, min(len(ids), SAMPLED_SEGMENTS), replace=False, shuffle=False)
             stored = self._store.features.read(np.sort(chosen), tokens=False)
             owners = [
                 np.full(len(times), segment.video) for segment, times in zip(stored.segments, stored.times, strict=True)

@@ -221,10 +221,11 @@ def make_basis(
     times: Float64[np.ndarray, " frame"], segments: Int64[np.ndarray, " frame"]
 ) -> Float64[np.ndarray, "frame known"]:
     """Return an orthonormal basis of what does not count as a change: a level for each segment, and a trend."""
-    levels = (segments[:, None] == np.unique(segments)).astype(np.float64)
-    columns = np.concatenate([levels, (times - times.mean())[:, None]], axis=1)
-    basis, values, _ = np.linalg.svd(columns, full_matrices=False)
-    return basis[:, values > 1e-9 * values[0]]
+    _, owners, counts = np.unique(segments, return_inverse=True, return_counts=True)
+    levels = (owners[:, None] == np.arange(len(counts))) / np.sqrt(counts)
+    trend = times - (np.bincount(owners, times) / counts)[owners]
+    length = np.linalg.norm(trend)
+    return np.concatenate([levels, trend[:, None] / length], axis=1) if length > 1e-9 * np.ptp(times) else levels
 
 
 def _read_at(frames: VideoFrames, wanted: Float64[np.ndarray, " time"]) -> Float64[np.ndarray, "time dim"]:

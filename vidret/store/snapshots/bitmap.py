@@ -34,9 +34,8 @@ def make_bitmap(ids: Ids, chosen: Bool[np.ndarray, " _id"] | bool = True) -> Bit
 def list_ids(bits: Bits) -> Ids:
     """Return the ids in a bitmap, ascending; empty bytes cost next to nothing."""
     filled = np.flatnonzero(bits)
-    flags = np.unpackbits(bits[filled, None], axis=1, bitorder="little")
-    rows, places = np.nonzero(flags)
-    return filled[rows] * 8 + places
+    places = np.flatnonzero(np.unpackbits(bits[filled], bitorder="little"))
+    return filled[places >> 3] * 8 + (places & 7)
 
 
 def add_ids(bits: Bits, ids: Ids) -> Bits:
