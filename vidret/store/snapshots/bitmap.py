@@ -35,7 +35,8 @@ def list_ids(bits: Bits) -> Ids:
     """Return the ids in a bitmap, ascending; empty bytes cost next to nothing."""
     filled = np.flatnonzero(bits)
     places = np.flatnonzero(np.unpackbits(bits[filled], bitorder="little"))
-    return filled[places >> 3] * 8 + (places & 7)
+    ids: Ids = filled[places >> 3] * 8 + (places & 7)
+    return ids
 
 
 def add_ids(bits: Bits, ids: Ids) -> Bits:
