@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Float
 
-from vidret.channels.people.faces import align, fit_similarity, measure_misfit, measure_sharpness
+from vidret.channels.people.faces import align, fit_similarity, measure_misfit, measure_outside, measure_sharpness
 
 TEMPLATE = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
@@ -68,6 +68,14 @@ def test_faces_are_cut_out() -> None:
     image = np.tile(np.array([[0, 255], [255, 0]], np.uint8)[..., None], (112, 112, 3))
     chip = align(image, TEMPLATE * 2 + 0.5, TEMPLATE, 112)
     assert np.abs(chip.astype(int) - 127).max() <= 2, "a large face is averaged"
+
+
+@pytest.mark.parametrize(("shift", "share"), [((9, 4), 0), ((-28, 0), 0.25), ((28, 28), 1 - 0.75**2), ((500, 0), 1)])
+def test_share_outside_is_that_of_the_aligned_image(shift: tuple[int, int], share: float) -> None:
+    assert measure_outside(TEMPLATE + shift, TEMPLATE, 112, (122, 122)) == pytest.approx(share, abs=0.1)
+    assert measure_outside(TEMPLATE * 3 + shift, TEMPLATE, 112, (500, 500)) == pytest.approx(
+        share * (share == 1), abs=0.1
+    )
 
 
 def test_sharpness_is_the_variance_of_the_laplacian() -> None:

@@ -59,6 +59,12 @@ def test_small_faces_and_profiles_are_followed_but_not_described(monkeypatch: py
         assert len(read((1.0, 40), (1.0, 40))) == num_tracks
 
 
+def test_faces_at_the_edge_are_followed_but_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shift, num_tracks in ((-25.0, 1), (-35.0, 0)):
+        monkeypatch.setattr(ScriptedFaces, "turned", np.array((shift, 0.0)))
+        assert len(read((1.0, 40), (1.0, 40))) == num_tracks
+
+
 def test_a_cut_between_segments_is_known_before_the_next_frame_is_placed() -> None:
     """The first frame of a segment is read before the segment that ends there is over, and the cut comes with it."""
     cut = ShotChange(2.0, 2.0, "cut")

@@ -92,6 +92,15 @@ def measure_misfit(points: Points, template: Points) -> float:
     return float(np.sqrt(((placed - template) ** 2).sum(axis=1).mean()))
 
 
+def measure_outside(points: Points, template: Points, side: int, size: tuple[int, int]) -> float:
+    """Return the share of an aligned image that is outside of the image of this width and height, to a hundredth."""
+    matrix = fit_similarity(points, template)
+    middles = (np.arange(10) + 0.5) * side / 10
+    grid = np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2)
+    places = (grid - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    return float(((places < 0) | (places >= size)).any(axis=1).mean())
+
+
 def align(image: Picture, points: Points, template: Points, side: int) -> UInt8[np.ndarray, "side side 3"]:
     """Return the part of an image in which the points of a face are as close as possible to those of a template.
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int16
 from PIL import Image
 
-from vidret.channels.people.faces import Face, FaceModel, align, measure_misfit
+from vidret.channels.people.faces import Face, FaceModel, align, measure_misfit, measure_outside
 from vidret.channels.people.tracking import MAX_GAP_S, FaceTrack, FaceTracker, Sighting, rate_face
 from vidret.encode.sentences import scale_to_unit
 from vidret.store.identities.tracks import Track
@@ -20,6 +20,7 @@ SEEN_SIZE, SEEN_SHARE = 46, 1 / 28  # of a face that is looked for: pixels, and 
 MIN_SCORE = 0.98  # of the surest face of a track that can be described,
 SEEN_SCORE = 0.8  # and of all others
 MAX_MISFIT = 0.048  # of the side of an aligned face that is described: more is a profile, of which all look alike
+MAX_OUTSIDE = 0.2  # of an aligned face that is described, beyond the edges of the frame: cut-off faces look alike, too
 STILL = 12  # of 255: the mean difference to the last frame below which one shows about the same
 MIN_STEP_S = 0.75  # between two such frames: short videos are sampled more often than once a second
 MAX_HALF_STEP_S = MAX_GAP_S / 2  # by which a track begins earlier than the first frame of it, and ends later
@@ -70,10 +71,11 @@ class FaceReader:
         self._seen, self._may_skip = (time_s, small), not seen
 
     def _look_at(self, image: Picture, face: Face, time_s: float) -> Sighting:
-        """Return a face with its aligned image, if it is large enough and shown from the front."""
+        """Return a face with its aligned image, if it is large enough, shown from the front, and not cut off."""
         template, side = self._model.template, self._model.side
         misfit = measure_misfit(face.points, template) / (MAX_MISFIT * side)
-        if face.size < MIN_SIZE or misfit > 1:
+        outside = measure_outside(face.points, template, side, (image.shape[1], image.shape[0]))
+        if face.size < MIN_SIZE or misfit > 1 or outside > MAX_OUTSIDE:
             return Sighting(time_s, face)
         chip = align(image, face.points, template, side)
         return Sighting(time_s, face, chip, rate_face(face, chip, misfit))
