@@ -53,6 +53,9 @@ class Problem(BaseModel):
     detail: str
 
 
+_CONTENT = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+
+
 def problem_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the response that describes an error."""
     body = Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=sanitize(sentence))
@@ -61,8 +64,7 @@ def problem_response(status: int, sentence: str, headers: Mapping[str, str] | No
 
 def refusals(*statuses: int) -> Responses:
     """Return the error responses of a route, for the OpenAPI document."""
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+    return {status: {"description": HTTPStatus(status).phrase, "content": _CONTENT} for status in statuses}
 
 
 class ShutdownMiddleware:
