@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer
 
-from vidret.cli.app import load_commands
+from tests.cli.runner import load_commands
 from vidret.cli.commands.demo import sample_videos
 from vidret.cli.commands.train import head_app
 from vidret.data.benchmarks.captions import read_captions

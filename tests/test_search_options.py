@@ -15,8 +15,7 @@ from typing import Annotated, Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from tests.cli.runner import Runner
-from vidret.cli.app import load_commands
+from tests.cli.runner import Runner, load_commands
 from vidret.client.messages import encode_options
 from vidret.serve.fields import collect_options
 from vidret.serve.routes.search import LocateRequest, SearchRequest

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from vidret import cli
+from vidret.cli.app import COMMANDS, load_command
 
 
 class Runner:
@@ -66,3 +67,8 @@ def run_without_torch(*arguments: object) -> str:
     ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
+
+
+def load_commands() -> dict[str, Any]:
+    """Import the modules of all commands; return the commands by name."""
+    return {name: load_command(name) for name in COMMANDS}

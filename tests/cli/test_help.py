@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import typer
 
-from tests.cli.runner import Runner
+from tests.cli.runner import Runner, load_commands
 from vidret import cli
 from vidret.cli import program
-from vidret.cli.app import COMMANDS, load_commands
+from vidret.cli.app import COMMANDS
 from vidret.encode.names import RECOMMENDED
 from vidret.types import SOURCES
 

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 import vidret.engine
-from tests.cli.runner import Runner
-from vidret.cli.app import load_commands
+from tests.cli.runner import Runner, load_commands
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.store.catalog.database import as_store_error

@@ -198,11 +198,6 @@ def add_group(name: str, *, no_args_is_help: bool = True, **settings: Any) -> Co
     return group
 
 
-def load_commands() -> dict[str, Any]:
-    """Import the modules of all commands; return the commands by name."""
-    return {name: load_command(name) for name in COMMANDS}
-
-
 def print_version(asked: bool) -> None:
     """Print the version and exit, if it is asked for."""
     if asked:
