@@ -1,5 +1,6 @@
 """Training-free grounding: against loops, edges at cuts, and the choice of moments to show."""
 
+import statistics
 from itertools import pairwise
 
 import numpy as np
@@ -9,42 +10,59 @@ from hypothesis import strategies as st
 
 from tests.ground.samples import make_curve, naive_overlap
 from vidret.ground.curve import (
-    ALL_LENGTHS,
     CONTRAST,
     FLANK,
     MAX_OVERLAP,
     RELIABILITY,
+    SHARES,
     find_moments,
     find_spans,
-    list_windows,
+    grow_peaks,
     mean_inside,
-    weigh_windows,
+    widen_in_shot,
 )
 from vidret.ground.spans import Span, drop_overlapping
 from vidret.types import Curve
 
 
-def naive_weight(scores: list[float], first: int, last: int) -> float:
-    """Score one window by the definition: level, and contrast with its flanks."""
+def naive_weight(scores: list[float], peak: int, first: int, last: int) -> float:
+    """Score one span by the definition: height, and contrast with its flanks."""
     inside = scores[first:last]
     length = len(inside)
     reach = FLANK * length
     flanks = [scores[i] for i in range(len(scores)) if first - reach <= i < first or last <= i < last + reach]
     level = sum(inside) / length
+    height = (scores[peak] + level) / 2
     if not flanks:
-        return level
-    contrast = level - sum(flanks) / len(flanks)
+        return height
     weight: float = (length * len(flanks) / (length + len(flanks))) ** RELIABILITY
-    return level + CONTRAST * contrast * weight
+    return height + CONTRAST * (level - sum(flanks) / len(flanks)) * weight
+
+
+def naive_growth(scores: list[float], peak: int, limit: float, step: int) -> int:
+    """Walk from a peak, over one lower frame at a time, to the last frame that is not lower; never to a higher one."""
+    last = here = peak
+    while 0 <= here + step < len(scores) and scores[here + step] <= scores[peak]:
+        here += step
+        if scores[here] >= limit:
+            last = here
+        elif abs(here - last) == 2:
+            break
+    return last
 
 
 def naive_spans(scores: list[float], edges: list[float], k: int) -> list[Span]:
-    """Select the best windows of at least two frames that do not overlap better ones too much."""
-    num_frames, ranked = len(scores), []
-    for length in range(min(2, num_frames), num_frames + 1):
-        for first in range(num_frames - length + 1):
-            value = naive_weight(scores, first, first + length)
-            ranked.append(Span(edges[first], edges[first + length], value))
+    """Grow every peak by every share, and select the best spans that do not overlap better ones too much."""
+    median, ranked = statistics.median(scores), []
+    for share in SHARES:
+        for peak, score in enumerate(scores):
+            if score < max(scores[max(peak - 1, 0) : peak + 2]):
+                continue
+            base = median if score >= median else min(scores)
+            limit = base + share * (score - base)
+            first, last = (naive_growth(scores, peak, limit, step) for step in (-1, 1))
+            value = naive_weight(scores, peak, first, last + 1)
+            ranked.append(Span(edges[first], edges[last + 1], value))
     ranked.sort(key=lambda span: -span.score)
     kept: list[Span] = []
     for span in ranked:
@@ -73,23 +91,25 @@ def test_spans_equal_loops(num_frames: int, seed: int) -> None:
     assert_same(spans_of(scores, times, k=6), naive_spans(scores.tolist(), edges, k=6))
 
 
-def test_windows_of_a_long_curve_equal_loops() -> None:
-    scores, _ = sample(200, seed=3)
-    first, last = list_windows(200)
-    values = weigh_windows(scores, first, last)
-    for index in np.random.default_rng(0).choice(len(first), 200, replace=False):
-        assert values[index] == pytest.approx(naive_weight(scores.tolist(), int(first[index]), int(last[index])))
+def test_spans_of_a_long_curve_equal_loops() -> None:
+    scores = np.convolve(sample(800, seed=3)[0], np.ones(40), "same")  # waves over many frames
+    edges = np.arange(801.0).tolist()
+    assert_same(spans_of(scores, np.arange(800) + 0.5, k=9), naive_spans(scores.tolist(), edges, k=9))
 
 
-@pytest.mark.parametrize("num_frames", [1, 2, 3, ALL_LENGTHS, ALL_LENGTHS + 1, 300])
-def test_windows_are_distinct_valid_and_cover_short_lengths(num_frames: int) -> None:
-    first, last = list_windows(num_frames)
-    windows = set(zip(first.tolist(), last.tolist(), strict=True))
-    assert len(windows) == len(first)
-    assert all(0 <= a < b <= num_frames for a, b in windows)
-    lengths = {b - a for a, b in windows}
-    assert set(range(min(2, num_frames), min(ALL_LENGTHS, num_frames) + 1)) | {num_frames} <= lengths
-    assert all((a, a + length) in windows for length in lengths for a in range(num_frames - length + 1))
+@pytest.mark.parametrize(
+    ("scores", "span"),
+    [
+        ([0, 0, 4, 1, 4, 0, 0, 4], (2, 5)),
+        ([0, 0, 4, 4, 1, 1, 4, 0], (2, 4)),
+        ([5, 5, 4, 4, 4], (2, 5)),
+        ([1, 1, 1], (0, 3)),
+        ([5], (0, 1)),
+    ],
+)
+def test_a_span_ends_before_two_lower_frames_or_a_higher_one(scores: list[float], span: tuple[int, int]) -> None:
+    _, first, last = grow_peaks(np.array(scores, np.float64))
+    assert span in zip(first, last, strict=True)
 
 
 def test_half_precision_scores_are_computed_in_full_precision() -> None:
@@ -182,3 +202,12 @@ def test_a_high_part_between_gaps_is_one_moment() -> None:
     assert (first.start, first.end) == (0, 10)
     assert all(110 <= span.start < span.end <= 120 for span in others)
     assert shown(curve) == [first]
+
+
+def test_a_span_widens_within_its_shot_over_frames_that_match_as_well() -> None:
+    scores = np.array([5.0, 5, 0, 4.8, 5, 5, 4.6, 4.8, 2, 2, 5, 5])
+    curve = make_curve(scores)
+    assert widen_in_shot(curve, Span(4, 6, 1.0), 0.5) == Span(3, 8, 1.0)
+    cut = Curve(scores, curve.times, 0.0, 12.0, 5.0, cuts=(3.3,), gaps=((6.7, 6.9),))
+    assert widen_in_shot(cut, Span(4, 6, 1.0), 0.5) == Span(3.3, 6.7, 1.0)
+    assert widen_in_shot(curve, Span(4.6, 5.4, 1.0), 0.5) == Span(4.6, 5.4, 1.0), "no frame inside"

@@ -1,4 +1,7 @@
-"""Training-free grounding: spans that stand out of the curve of a query's score over a video's frames."""
+"""Training-free grounding: spans that stand out of the curve of a query's score over a video's frames.
+
+Points become spans, after Jeon et al. 2025, "Point to Span" (arXiv:2512.10363); how they grow and score is our own.
+"""
 
 from collections.abc import Sequence
 
@@ -8,11 +11,10 @@ from jaxtyping import Bool, Float, Int
 from vidret.ground.spans import Span, keep_best
 from vidret.types import Curve
 
+SHARES = (0.4, 0.6)  # of the rise of a peak above the median, down to which a span reaches
 FLANK = 2  # flanks on either side, in lengths of the span
-CONTRAST = 0.5  # weight of the contrast with the flanks, relative to the level inside
+CONTRAST = 0.5  # weight of the contrast with the flanks, relative to the height
 RELIABILITY = 0.25  # exponent that favours longer spans: 0 none, 0.5 as in a t-test of independent frames
-SHORTEST = 2  # frames; a single frame is noise
-ALL_LENGTHS = 64  # frames; longer ones grow by a tenth, so that a two-hour video has about a hundred lengths
 MAX_OVERLAP = 0.3
 # Measured on joined real clips with two sets of captions. Results hardly change from 0.6 to 0.9, and from 0.05 to 0.2.
 SHOT_WEIGHT = 0.6  # of the mean score of a frame's shot, against its own score
@@ -33,9 +35,11 @@ def find_spans(
 ) -> list[Span]:
     """Return the spans in which a score curve is high, both absolutely and relative to the frames around.
 
-    Every window of frames, at all scales, is compared with its flanks. Its score is the mean inside plus half the
-    contrast (mean inside minus mean of the flanks), weighted by (inside * outside / (inside + outside)) ** RELIABILITY
-    with ``inside`` and ``outside`` in frames. There is no threshold: boundaries depend on this video only.
+    Around every local maximum a span reaches as far as the curve stays above a share of the maximum's rise over the
+    median (of a lower one, over the lowest score), for each of ``SHARES``; a single lower frame does not end it. Its
+    score is the middle of the maximum and the mean inside, plus half the contrast (mean inside minus mean of the
+    flanks), weighted by (inside * outside / (inside + outside)) ** RELIABILITY with ``inside`` and ``outside`` in
+    frames. So what counts as high depends on this video only.
 
     Where shots are known, a frame's score counts less than the mean of its shot, since what is seen rarely changes
     within one. With ``snap``, ends at cuts count as a little better. Times are in seconds, those of frames rising.
@@ -51,9 +55,9 @@ def find_spans(
     if len(times) != num_frames or num_frames == 0:
         raise ValueError(f"scores and times must be of one length above 0, got {num_frames} and {len(times)}")
     edges, is_cut = find_edges(times, cuts, start=start, end=end)
-    first, last = list_windows(num_frames)
     smooth = smooth_over_shots(np.asarray(scores, dtype=np.float64), is_cut)
-    values = weigh_windows(smooth, first, last)
+    peak, first, last = grow_peaks(smooth)
+    values = weigh_spans(smooth, peak, first, last)
     if snap:
         values += CUT_BONUS * smooth.std() * (is_cut[first].astype(np.float64) + is_cut[last])
     else:
@@ -142,23 +146,68 @@ def mean_inside(curve: Curve, span: Span) -> float:
     return float(curve.scores[np.abs(curve.times - (span.start + span.end) / 2).argmin()])
 
 
-def list_windows(num_frames: int) -> tuple[Int[np.ndarray, " window"], Int[np.ndarray, " window"]]:
-    """Return all windows, as first frame and frame after the last, of all lengths, shortest first."""
-    lengths = []
-    length = min(SHORTEST, num_frames)
-    while length < num_frames:
-        lengths.append(length)
-        length = length + 1 if length < ALL_LENGTHS else int(length * 1.1)
-    lengths.append(num_frames)
-    first = np.concatenate([np.arange(num_frames - length + 1) for length in lengths])
-    counts = [num_frames - length + 1 for length in lengths]
-    return first, first + np.repeat(lengths, counts)
+def widen_in_shot(curve: Curve, span: Span, slack: float) -> Span:
+    """Return a span with the frames beside it, up to a cut or gap, that score at most ``slack`` below its mean."""
+    inside = np.flatnonzero((curve.times >= span.start) & (curve.times <= span.end))
+    if not len(inside):
+        return span
+    first, last = inside[0], inside[-1]
+    breaks = np.array([curve.start, curve.end, *curve.cuts, *(edge for gap in curve.gaps for edge in gap)])
+    left = breaks[breaks <= curve.times[first]].max()
+    right = breaks[breaks > curve.times[last]].min()
+    is_lower = curve.scores < curve.scores[inside].mean() - slack
+    ends = np.flatnonzero(is_lower | (curve.times < left) | (curve.times >= right))
+    begin, end = ends[ends < first].max(initial=-1), ends[ends > last].min(initial=len(curve.times))
+    middles = np.concatenate([[left], (curve.times[1:] + curve.times[:-1]) / 2, [right]])
+    start_s = span.start if begin == first - 1 else max(left, middles[begin + 1])
+    end_s = span.end if end == last + 1 else min(right, middles[end])
+    return Span(float(start_s), float(end_s), span.score)
 
 
-def weigh_windows(
-    scores: Float[np.ndarray, " frame"], first: Int[np.ndarray, " window"], last: Int[np.ndarray, " window"]
-) -> Float[np.ndarray, " window"]:
-    """Return each window's score from its level and its contrast with its flanks, which is 0 without flanks."""
+def grow_peaks(
+    scores: Float[np.ndarray, " frame"],
+) -> tuple[Int[np.ndarray, " span"], Int[np.ndarray, " span"], Int[np.ndarray, " span"]]:
+    """Return spans around the local maxima: the maximum, the first frame, and that after the last.
+
+    A span ends before two frames in a row that are lower than its share of the maximum's rise, and before a higher one.
+    """
+    beside = np.concatenate([[-np.inf], scores, [-np.inf]])
+    peaks = np.flatnonzero(scores >= np.maximum(beside[:-2], beside[2:]))
+    median = np.median(scores)
+    base = np.where(scores[peaks] >= median, median, scores.min())
+    limits = (base + np.multiply.outer(SHARES, scores[peaks] - base)).ravel()
+    peak, end = np.tile(peaks, len(SHARES)), len(scores) - 1
+    first = end - _grow_right(scores[::-1], end - peak, limits)
+    return peak, first, _grow_right(scores, peak, limits) + 1
+
+
+def _grow_right(
+    scores: Float[np.ndarray, " frame"], starts: Int[np.ndarray, " span"], limits: Float[np.ndarray, " span"]
+) -> Int[np.ndarray, " span"]:
+    """Return the last frame of at least the limit, before a higher one than the first or two in a row that are lower.
+
+    Steps are doubled: the tables hold the lowest of the pairs, and the highest of the frames, in 1, 2, 4 ... steps.
+    """
+    tables = [(np.maximum(scores[:-1], scores[1:]), scores[1:])]
+    while 2 ** len(tables) <= len(scores) - 1:
+        half, (lowest, highest) = 2 ** (len(tables) - 1), tables[-1]
+        tables.append((np.minimum(lowest[:-half], lowest[half:]), np.maximum(highest[:-half], highest[half:])))
+    last = starts.copy()
+    for power, (lowest, highest) in reversed(list(enumerate(tables))):
+        inside = np.flatnonzero(last < len(lowest))
+        is_free = (lowest[last[inside]] >= limits[inside]) & (highest[last[inside]] <= scores[starts[inside]])
+        last[inside[is_free]] += 2**power
+    last -= scores[last] < limits
+    return last
+
+
+def weigh_spans(
+    scores: Float[np.ndarray, " frame"],
+    peak: Int[np.ndarray, " span"],
+    first: Int[np.ndarray, " span"],
+    last: Int[np.ndarray, " span"],
+) -> Float[np.ndarray, " span"]:
+    """Return each span's score from its height and its contrast with its flanks, which is 0 without flanks."""
     total = np.concatenate([[0.0], np.cumsum(scores)])
     inside = last - first
     before = np.maximum(first - FLANK * inside, 0)
@@ -167,5 +216,6 @@ def weigh_windows(
     level = (total[last] - total[first]) / inside
     around = (total[first] - total[before] + total[after] - total[last]) / np.maximum(outside, 1)
     weight = (inside * outside / (inside + outside)) ** RELIABILITY
-    values: Float[np.ndarray, " window"] = level + CONTRAST * np.where(outside > 0, (level - around) * weight, 0.0)
+    contrast = np.where(outside > 0, (level - around) * weight, 0.0)
+    values: Float[np.ndarray, " span"] = (scores[peak] + level) / 2 + CONTRAST * contrast
     return values

@@ -16,7 +16,7 @@ import numpy as np
 from vidret.channels.base import Match
 from vidret.channels.registry import KINDS
 from vidret.channels.texts.channel import TextChannel
-from vidret.ground.curve import find_moments, mean_inside
+from vidret.ground.curve import find_moments, mean_inside, widen_in_shot
 from vidret.ground.spans import Span, keep_best
 from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import Curve, Evidence, LocateOptions, Segment, Source
@@ -26,8 +26,7 @@ JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query t
 EDGE_S = 1e-3  # tolerance for an edge at a cut
 MIN_PROBABILITY = 1e-38  # of a span that a head found
 MAX_TEXTS = 12  # of a video and a clause
-# The same for pictures that meet within a shot: a flat curve has many spans, and no edges between them.
-JOIN_PICTURES = 1.0
+JOIN_PICTURES = 0.3  # nats below a span of pictures up to which the frames beside it match as well
 MIN_OVERLAP_S = 0.5
 JOIN_CHANNELS = 1.0  # nats that a span of another channel may match less, to go on with a moment
 MIN_COVER = 0.6  # of a text that answers a clause without a hint at words
@@ -162,8 +161,8 @@ def _find_picture_spans(scores: VideoScores, clause: int, options: LocateOptions
         cuts=scores.cuts,
     )
     if scores.picture_spans is None:
-        joined = _join_pictures(_find_curve_spans(curve, replace(options, overlapping=False)), curve)
-        return _add_new(joined, _find_curve_spans(curve, options) if options.overlapping else [])
+        widened = _widen_pictures(_find_curve_spans(curve, replace(options, overlapping=False)), curve)
+        return _add_new(widened, _find_curve_spans(curve, options) if options.overlapping else [])
     by_head = scores.picture_spans[clause][: options.k]
     # The scores of a head are probabilities.
     logs = [math.log(max(span.score, MIN_PROBABILITY)) for span in by_head]
@@ -185,27 +184,10 @@ def _find_curve_spans(curve: Curve, options: LocateOptions) -> list[FusedSpan]:
     return [FusedSpan.of_pictures(span.start, span.end, curve.best - (spans[0].score - span.score)) for span in spans]
 
 
-def _join_pictures(spans: Sequence[FusedSpan], curve: Curve) -> list[FusedSpan]:
-    """Return spans of pictures, best first, each joined with those that match as well and go on from it in its shot."""
-    breaks = _list_breaks(curve.cuts, curve.gaps)
-    joined, rest = [], sorted(spans, key=lambda span: -span.score)
-    while rest:
-        own = rest.pop(0)
-        while near := [
-            span for span in rest if span.score >= own.score - JOIN_PICTURES and _goes_on(own, span, curve, breaks)
-        ]:
-            rest.remove(near[0])
-            start, end = min(own.start, near[0].start), max(own.end, near[0].end)
-            own = FusedSpan.of_pictures(start, end, own.score)
-        joined.append(own)
-    return joined
-
-
-def _goes_on(span: FusedSpan, other: FusedSpan, curve: Curve, breaks: Sequence[float]) -> bool:
-    """Return whether no cut, no gap and at most one frame is between two spans."""
-    start, end = min(span.end, other.end), max(span.start, other.start)
-    between = int(np.count_nonzero((curve.times > start) & (curve.times < end)))
-    return between <= 1 and not _has_break(breaks, start, end)
+def _widen_pictures(spans: Sequence[FusedSpan], curve: Curve) -> list[FusedSpan]:
+    """Return spans, best first, with all that matches as well in their shots; none overlaps a better one."""
+    widened = (widen_in_shot(curve, Span(span.start, span.end, span.score), JOIN_PICTURES) for span in spans)
+    return drop_overlapping_spans([FusedSpan.of_pictures(*span) for span in widened])
 
 
 def _list_breaks(cuts: Sequence[float], gaps: Sequence[tuple[float, float]]) -> list[float]:
