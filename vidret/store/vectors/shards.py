@@ -35,7 +35,7 @@ GROWTH = 2  # a shard is rebuilt together with at least half as many vectors, so
 MAX_DEAD_FRACTION = 0.3
 FASTEST = "ivf-rabitq2"  # reads a seventh of the bytes of float16
 REFINED = {"ivf-rabitq2": (4, 200), "ivf-rabitq1": (4, 400)}  # candidates to score exactly: per k, and minimum
-MAX_SCANNED = 2048  # a search within at most this many ids scores all of them
+MAX_SCANNED, SCANNED_SHARE = 2048, 500  # a search scores all ids within it that are at most so many, or one in so many
 MERGED = 2  # a flat index of new vectors takes up those that are at most twice as large
 QUERY_BATCH = 16  # queries whose candidates are read together
 
@@ -179,7 +179,7 @@ class Shards:
     def search(self, queries: Queries, k: int, within: Selection) -> SearchResult:
         """Return the k best per query within a selection; ties in the order of their ids."""
         held = self._held
-        if held.shards and within.narrow and within.num_segments <= MAX_SCANNED:
+        if held.shards and within.narrow and within.num_segments <= max(MAX_SCANNED, len(held) // SCANNED_SHARE):
             return self._score_all(queries, k, within.ids())
         id_filter = None
         if within.narrow or subtract(held.bits, within.bits).any():
