@@ -8,8 +8,8 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder
-from vidret.encode.catalog import PUBLISHED
 from vidret.encode.families.registry import load_encoder
+from vidret.encode.model_list import PUBLISHED
 from vidret.encode.names import RECOMMENDED
 from vidret.errors import EncoderError
 

@@ -12,8 +12,8 @@ from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message, write_stdout
 
 if TYPE_CHECKING:
-    from vidret.encode.catalog import CatalogEntry
     from vidret.encode.encoder import Encoder
+    from vidret.encode.model_list import CatalogEntry
 
 HEADERS = ("model", "here", "dims", "tokens", "languages", "licence", "MSR-VTT R@1")
 SPEED_HEADERS = ("model", "device", "ms a frame", "ms a query", "MB an hour", "weights")
@@ -39,7 +39,7 @@ def models_command(
 
     A dash means that it is not known before the model is loaded.
     """
-    from vidret.encode.catalog import list_catalog
+    from vidret.encode.model_list import list_catalog
     from vidret.encode.names import RECOMMENDED
 
     if names and not measure:
