@@ -45,16 +45,22 @@ def share(hit: Hit) -> int:
     return SHARES[int(hit.path.removeprefix("frames://"))]
 
 
-def make_hit(number: int, *, weak: bool) -> Hit:
-    return Hit(video=number, path=f"{number}", segment=Segment(number, 0, 0.0, 1.0), time=0.5, score=1.0, weak=weak)
+def make_hit(number: int, probability: float | None) -> Hit:
+    segment, weak = Segment(number, 0, 0.0, 1.0), probability is not None and probability < 0.02
+    return Hit(number, f"{number}", segment, time=0.5, score=1.0, weak=weak, probability=probability)
+
+
+def sort_by_share(hits: Sequence[Hit], sign: int) -> list[int]:
+    """Return what ``sort_hits`` must make of hits that are not weak."""
+    return [share(hit) for hit in sorted(hits, key=lambda hit: (hit.likelihood == "unlikely", sign * share(hit)))]
 
 
 def test_what_matches_is_sorted_by_how_much_it_has_of_an_attribute(engine: Engine) -> None:
     plain = engine.search("red", 6)
     assert not any(hit.weak for hit in plain)
     most = engine.search("red", 6, sort_by="blue/yellow")
-    assert [share(hit) for hit in most] == [5, 4, 3, 2, 1, 0]
-    assert [hit.path for hit in engine.search("red", 6, sort_by="yellow/blue")] == [hit.path for hit in most[::-1]]
+    assert [share(hit) for hit in most] == sort_by_share(plain, -1)
+    assert [share(hit) for hit in engine.search("red", 6, sort_by="yellow/blue")] == sort_by_share(plain, 1)
     assert engine.search("red", 2, offset=1, sort_by="blue/yellow") == most[1:3]
     without = {hit.video: {name: part for name, part in hit.why.items() if name != "blue"} for hit in most}
     assert without == {hit.video: dict(hit.why) for hit in plain}, "only the order changes"
@@ -68,7 +74,7 @@ def test_a_taught_concept_is_an_attribute_without_an_opposite(engine: Engine) ->
     by_share = {share(hit): hit for hit in engine.search("red", 6)}
     engine.teach("festive", [by_share[5]], [by_share[0]], text="blue")
     found = engine.search("red", 6, sort_by="@festive")
-    assert [share(hit) for hit in found] == [5, 4, 3, 2, 1, 0]
+    assert [share(hit) for hit in found] == sort_by_share(list(by_share.values()), -1)
     assert "@festive" in found[0].why
     engine.forget("festive")
 
@@ -82,14 +88,19 @@ def test_ratings_are_differences_of_similarities_in_standard_deviations(engine: 
     np.testing.assert_allclose(attribute.rate(vectors), expected, atol=2e-3)  # vectors are stored in float16
 
 
-@given(weak=st.lists(st.booleans(), min_size=1, max_size=8), seed=st.integers(0, 100))
-def test_weak_hits_follow_in_their_order(weak: list[bool], seed: int) -> None:
-    hits = [make_hit(number, weak=is_weak) for number, is_weak in enumerate(weak)]
+@given(probabilities=st.lists(st.sampled_from([None, 0.8, 0.5, 0.2, 0.01]), min_size=1), seed=st.integers(0, 100))
+def test_unlikely_hits_come_later_and_weak_ones_last_in_their_order(
+    probabilities: list[float | None], seed: int
+) -> None:
+    hits = list(map(make_hit, range(len(probabilities)), probabilities))
     vectors = np.random.default_rng(seed).standard_normal((len(hits), 3)).astype(np.float32)
     attribute = Attribute(name="x", direction=np.array([1.0, 0, 0]), mean=0.0, deviation=2.0)
     found = sort_hits(hits, list(vectors), attribute)
-    strong = sorted((hit for hit in hits if not hit.weak), key=lambda hit: -vectors[hit.video, 0])
-    assert [hit.video for hit in found] == [hit.video for hit in strong] + [hit.video for hit in hits if hit.weak]
+    by_attribute = sorted(hits, key=lambda hit: -vectors[hit.video, 0])
+    weak = [hit for hit in hits if hit.weak]
+    unlikely = [hit for hit in by_attribute if hit.likelihood == "unlikely" and not hit.weak]
+    others = [hit for hit in by_attribute if hit.likelihood != "unlikely"]
+    assert [replace(hit, why={}) for hit in found] == [*others, *unlikely, *weak]
     assert [replace(hit, why={}) for hit in sort_hits(hits, [None] * len(hits), attribute)] == hits
 
 

@@ -94,14 +94,15 @@ def sort_hits(
 ) -> list[Hit]:
     """Return the hits that are not weak, those with most of an attribute first, and then the others in their order.
 
-    ``vectors`` are those of the segments found; a hit without one is among the others.
+    Unlikely hits come after those that are not, sorted as well. ``vectors`` are those of the segments found; a hit
+    without one is among the others.
     """
     rated = {
         index: float(attribute.rate(vector[None])[0])
         for index, (hit, vector) in enumerate(zip(hits, vectors, strict=True))
         if vector is not None and not hit.weak
     }
-    first = sorted(rated, key=lambda index: -rated[index])
+    first = sorted(rated, key=lambda index: (hits[index].likelihood == "unlikely", -rated[index]))
     rest = [index for index in range(len(hits)) if index not in rated]
     named = [replace(hits[index], why={**hits[index].why, attribute.name: rated[index]}) for index in first]
     return [*named, *(hits[index] for index in rest)]
