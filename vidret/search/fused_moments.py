@@ -18,7 +18,7 @@ from vidret.channels.registry import KINDS
 from vidret.channels.texts.channel import TextChannel
 from vidret.ground.curve import find_moments, mean_inside, widen_in_shot
 from vidret.ground.spans import Span, keep_best
-from vidret.search.video_scores import ABSENT, VideoScores
+from vidret.search.fused_scores import ABSENT, VideoScores
 from vidret.types import Curve, Evidence, LocateOptions, Segment, Source
 from vidret.video.timeline import LONGEST_STILL_S
 

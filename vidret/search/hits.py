@@ -9,12 +9,12 @@ import numpy as np
 
 from vidret.errors import VidretError
 from vidret.search.fused_moments import SpanPart, make_evidence
+from vidret.search.fused_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.search.fusion import Fusion, Question
 from vidret.search.judging import ScoreStandard, load_judge
 from vidret.search.placed_moments import find_placed_spans, list_events
 from vidret.search.query.clauses import AnalysedQuery
 from vidret.search.sorting import fit_attribute, sort_hits
-from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.lookup import find_cuts
 from vidret.text import display_path, strip_query
 from vidret.types import (
