@@ -69,6 +69,18 @@ def test_an_encoder_that_encodes_otherwise_under_one_name_encodes_again() -> Non
     assert encode(CountingEncoder(shift=0.01)) == 1 + len(TEXTS)
 
 
+class StatelessEncoder(CountingEncoder):
+    """Has no text tower whose states it could give."""
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        return [replace(embedding, states=None) for embedding in super().encode_text(texts)]
+
+
+def test_an_encoder_that_now_has_states_encodes_again() -> None:
+    encode_once(StatelessEncoder(), TEXTS)
+    assert encode(CountingEncoder()) == len(TEXTS) + 1  # the first one to compare
+
+
 @pytest.mark.parametrize("position", [0, 40, -1])
 def test_a_damaged_file_is_replaced(folder: Path, position: int) -> None:
     encode(CountingEncoder())
