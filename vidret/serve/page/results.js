@@ -174,7 +174,7 @@ function makeFilm(stream, start, end) {
     film.currentTime = zero + start;
     film.play().catch(() => {}); // the thumbnail stays
   };
-  film.onloadedmetadata = () => {
+  film.onloadeddata = () => {
     zero = film.currentTime; // as in the viewer
     restart();
   };

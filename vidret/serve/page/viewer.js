@@ -18,7 +18,7 @@ const film = find("film");
 const still = find("still"); // for files that cannot be played
 const nothing = { id: "", duration: 0, curve: null, texts: [], time: 0 }; // `time` is where playback starts, or that of the frame
 let shown = nothing;
-let zero = 0; // start of the file's clock, which Chromium keeps
+let zero = null; // start of the file's clock, which Chromium keeps; null until the first frame is there
 
 const askAbout = (part) => latest((signal, id) => ask(`/api/videos/${id}${part}`, { signal }));
 const [askVideo, askTranscript, askShots] = ["", "/transcript", "/shots"].map(askAbout);
@@ -66,7 +66,7 @@ export function closeViewer() {
 export function seek(time) {
   shown.time = Math.min(Math.max(0, time), getDuration());
   if (film.hidden) showStill();
-  else if (film.readyState) film.currentTime = zero + shown.time;
+  else if (zero !== null) film.currentTime = zero + shown.time;
   follow();
 }
 
@@ -77,7 +77,8 @@ export function listenToViewer(onTime, onClose, onLike) {
     clearTimeout(timer);
     timer = setTimeout(() => dialog.open && onTime(now()), ADDRESS_PAUSE);
   };
-  on("film", "loadedmetadata", () => {
+  on("film", "loadedmetadata loadeddata", () => {
+    if (zero !== null || film.readyState < film.HAVE_CURRENT_DATA) return; // without a frame, Chromium may give 0
     zero = film.currentTime;
     seek(shown.time);
   });
@@ -182,6 +183,7 @@ function makeMoment(moments, best) {
 
 function showFilm(playing) {
   setPlayable(true);
+  zero = null;
   film.poster = thumbnail();
   film.src = `/api/videos/${shown.id}/stream`;
   if (playing) film.play().catch(() => {}); // refused, or closed
@@ -209,7 +211,7 @@ function showStill() {
 const thumbnail = (time = shown.time) => `/api/thumbnails/${shown.id}?t=${time.toFixed(1)}&w=960`;
 const say = (sentence) => (find("viewer-announcement").textContent = sentence);
 const getDuration = () => shown.duration || film.duration || 0;
-const now = () => (film.hidden || !film.readyState ? shown.time : film.currentTime - zero);
+const now = () => (film.hidden || zero === null ? shown.time : film.currentTime - zero);
 
 function follow() {
   moveHead(now(), getDuration());
