@@ -47,7 +47,10 @@ def join_cluster(address: str | None, device: str = CPU) -> Iterator[None]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         problem = f"{address}: cannot be reached" if address else "Ray cannot start on this machine"
         raise VidretError(f"{problem} ({reason})") from error
-    ray._private.worker._worker_logs_enabled = False  # there is no public way to keep it from writing to stdout
+    # There is no public way to keep it from writing to stdout, or from starting again for a thread that outlives the
+    # run after a second interrupt.
+    ray._private.worker._worker_logs_enabled = False
+    ray._private.auto_init_hook.enable_auto_connect = False
     try:
         yield
     finally:
