@@ -59,7 +59,10 @@ class Nodes:
         return found
 
     def close(self) -> None:
-        """Stop both nodes."""
+        """Stop both nodes, even if a failed test left this process connected to them."""
+        import ray
+
+        ray.shutdown()
         self._cluster.shutdown()
 
 
