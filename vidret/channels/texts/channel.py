@@ -128,16 +128,12 @@ class TextChannel:
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoTexts]:
         """Return all texts of some videos as matches of each clause."""
         rated: dict[int, VideoTexts] = {}
-        background = self.background
+        background, num_texts = self.background, self._count_texts(query)
         for video_id in video_ids:
             with contextlib.suppress(StoreError):  # the row of a video is damaged
                 fingerprint = self._pictures.videos.get(video_id).fingerprint
                 found = self._matcher.score_content(
-                    fingerprint,
-                    query.clauses,
-                    query.vectors,
-                    typical=background.typical,
-                    num_texts=self._count_texts(query),
+                    fingerprint, query.clauses, query.vectors, typical=background.typical, num_texts=num_texts
                 )
                 rated |= self._rate(query, found, background)
         return rated
