@@ -98,13 +98,7 @@ def _digest(content: bytes) -> bytes:
 
 def _are_close(one: TextEmbedding, other: TextEmbedding) -> bool:
     """Return whether two embeddings of a text are of the same model and code."""
-    same_shape = one.sentence.shape == other.sentence.shape and one.words.shape == other.words.shape
-    same_parts = (one.states is None) == (other.states is None)
-    return (
-        same_shape
-        and same_parts
-        and bool(
-            np.allclose(one.sentence, other.sentence, atol=TOLERANCE)
-            and np.allclose(one.words, other.words, atol=TOLERANCE)
-        )
-    )
+    if (one.states is None) != (other.states is None):
+        return False
+    parts = ((one.sentence, other.sentence), (one.words, other.words))
+    return all(a.shape == b.shape and np.allclose(a, b, atol=TOLERANCE) for a, b in parts)
