@@ -65,7 +65,7 @@ class SoundStore(SideDatabase):
     def add(self, content: str, model: str, windows: SoundWindows) -> None:
         """Add windows, in place of those of another model of the same kind, and of those that begin at the same times.
 
-        A model that the user named, which has a colon in its name, is of another kind than the one that is shipped.
+        A model that the user chose is of another kind than the one that is shipped; see ``is_chosen``.
         """
         rows = [
             (content, model, float(start), float(end), vector.tobytes())
@@ -94,6 +94,11 @@ def _stack(rows: Sequence[tuple[float, float, bytes]]) -> SoundWindows:
     )
 
 
+def is_chosen(model: str) -> bool:
+    """Return whether the user chose a model: then it has a colon in its name, which the one that is shipped has not."""
+    return ":" in model
+
+
 def count_windows(index: Path) -> list[WindowCounts]:
     """Return the counts of each model; empty for an index without sounds."""
     if not SoundStore.exists(index):
@@ -109,9 +114,9 @@ def copy_sounds(target: Path, sources: Sequence[Path], wanted: Container[str]) -
         own: SoundStore | None = None
         for source in [stack.enter_context(SoundStore.open(path)) for path in sources if SoundStore.exists(path)]:
             own = own or stack.enter_context(SoundStore.create(target))
-            known = {(content, ":" in model) for content, model in own.list_models()}
+            known = {(content, is_chosen(model)) for content, model in own.list_models()}
             for content, model in source.list_models():
-                if content in wanted and (content, ":" in model) not in known:
+                if content in wanted and (content, is_chosen(model)) not in known:
                     own.add(content, model, source.read(model, [content])[content])
 
 

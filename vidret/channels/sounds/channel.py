@@ -21,7 +21,7 @@ from vidret.channels.sounds.reading import KIND
 from vidret.channels.texts.channel import VideoTexts
 from vidret.errors import VidretError
 from vidret.store.consent import check_allowed
-from vidret.store.sounds import SoundStore
+from vidret.store.sounds import SoundStore, is_chosen
 from vidret.store.store import Store
 from vidret.types import SoundWindows
 
@@ -156,7 +156,7 @@ class SoundChannel:
         state = tuple(sounds.state for sounds in self._sounds)
         if state != self._state:
             self._state, self._known, self._names = state, {}, {}
-            self._models = sorted({own for sounds in self._sounds for _, own in sounds.list_models() if ":" in own})
+            self._models = sorted({own for sounds in self._sounds for _, own in sounds.list_models() if is_chosen(own)})
 
     def _read(self, model: str) -> _Windows:
         self._refresh()
