@@ -32,8 +32,7 @@ from vidret.search.concepts.classifying import classify_videos, name_concepts, s
 from vidret.search.concepts.encoder import find_direction
 from vidret.search.concepts.storage import TaughtConcept
 from vidret.search.concepts.teaching import choose_share, read_examples
-from vidret.types import Concept, Picture, Resize
-from vidret.types.queries import ComposedQuery
+from vidret.types import ComposedQuery, Concept, Picture, Resize
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 

@@ -59,11 +59,11 @@ class Runner:
         return int(ended.value.code or 0), out, err
 
 
-def run_without_torch(*arguments: object) -> str:
-    """Run a command line in a process of its own, check that it loads no torch, and return what it prints."""
+def run_without(modules: str, *arguments: object) -> str:
+    """Run a command line in a process of its own, check that it imports none of some modules, return what it prints."""
     words = ["vidret", *map(str, arguments)]
     code = f"import sys; from vidret import cli; sys.argv = {words}; cli.program(standalone_mode=False)"
-    code += "; sys.exit(3 * ('torch' in sys.modules))"
+    code += f"; sys.exit(' '.join({set(modules.split())} & sys.modules.keys()) or 0)"
     ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

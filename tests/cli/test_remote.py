@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.runner import Runner, run_without_torch
+from tests.cli.runner import Runner, run_without
 from tests.scripted_server import CURVE, HIT, MOMENT, VIDEO, Reply, Served, problem, serve
 
 
@@ -53,7 +53,15 @@ def test_locate_asks_a_server(run: Runner, server: Served, tmp_path: Path) -> No
     run.check_refusal(("locate", "dog", "--server", server.url), 1, rule)
 
 
-@pytest.mark.parametrize("command", [("search", "dog"), ("locate", "dog", "--curve", "curve.png")])
-def test_asking_a_server_needs_no_torch(server: Served, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("command", "modules"),
+    [
+        # Typer itself imports pydantic.
+        (("search", "dog"), "torch numpy jaxtyping asyncio sqlite3 PIL fastapi"),
+        (("locate", "dog"), "torch numpy jaxtyping asyncio sqlite3 PIL fastapi"),
+        (("locate", "dog", "--curve", "curve.png"), "torch sqlite3"),
+    ],
+)
+def test_a_client_imports_only_what_it_needs(server: Served, command: tuple[str, ...], modules: str) -> None:
     server.replies = [Reply({"hits": [HIT], "moments": [MOMENT]}), Reply(CURVE)]
-    assert "/films/red.mp4" in run_without_torch(*command, "--server", server.url)
+    assert "/films/red.mp4" in run_without(modules, *command, "--server", server.url)

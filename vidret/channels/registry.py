@@ -7,7 +7,7 @@ from vidret.channels.sounds import reading as sounds
 from vidret.channels.texts.kind import TextKind
 from vidret.types import Source, TextSource, TimedText
 
-GENERATED = TextKind(source="generated", name="generated", label="generated description")  # by ``vidret describe``
+GENERATED = TextKind(source="generated", name="generated")  # by ``vidret describe``
 KINDS: Mapping[TextSource, TextKind] = {
     kind.source: kind for kind in (speech.KIND, screen.KIND, subtitles.KIND, GENERATED, sounds.KIND)
 }

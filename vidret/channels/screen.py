@@ -309,7 +309,6 @@ _HINT = re.compile(
 KIND = TextKind(
     source="screen",
     name="on-screen text",
-    label="on screen",
     model=MODEL,
     package="rapidocr",
     load_frame_reader=lambda: _load_reader(),

@@ -312,7 +312,6 @@ _HINT = re.compile(
 KIND = TextKind(
     source="speech",
     name="speech",
-    label="said",
     model=BUNDLED,
     package="faster_whisper",
     read=read_speech,

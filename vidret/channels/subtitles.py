@@ -201,7 +201,6 @@ def _list_subtitles(folder: str) -> dict[str, list[str]]:
 KIND = TextKind(
     source="subtitles",
     name="subtitles",
-    label="subtitle",
     model="tracks",
     package="charset_normalizer",
     read=read_subtitles,

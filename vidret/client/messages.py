@@ -4,33 +4,29 @@ import base64
 import io
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-import numpy as np
-
 from vidret.errors import VidretError
-from vidret.language.answers import CitedAnswer
-from vidret.language.retrieval import ContextMoment, QuestionContext
-from vidret.store.records import StoredVideo
 from vidret.types import (
-    ComposedQuery,
     ConceptExample,
     CopiedFile,
     CopyGroup,
     Filters,
     ListedMoment,
     LocateOptions,
-    Picture,
-    Query,
     SavedCollection,
     SearchOptions,
     Sequence,
-    Vector,
     flatten_options,
     from_row,
     list_options,
 )
+
+if TYPE_CHECKING:
+    from vidret.language.answers import CitedAnswer
+    from vidret.store.records import StoredVideo
+    from vidret.types import Picture, Query, Vector
 
 T = TypeVar("T")
 LONGEST_SIDE = 1024  # of images in pixels; the server does not use more
@@ -42,7 +38,7 @@ def encode_fields(fields: dict[str, Any]) -> str:
     return urlencode(fields, errors="replace")  # surrogates of invalid file names
 
 
-def encode_query(query: Query) -> dict[str, Any]:
+def encode_query(query: "Query") -> dict[str, Any]:
     """Return the fields of a query: text, events, or an image as a PNG in base64.
 
     Raises:
@@ -53,19 +49,21 @@ def encode_query(query: Query) -> dict[str, Any]:
     if isinstance(query, Sequence):
         events = [event if isinstance(event, str) else list(event) for event in query.events]
         return {"events": events, **({} if query.gap is None else {"gap": query.gap})}
+    from vidret.types import ComposedQuery  # and NumPy, which words do without
+
     if isinstance(query, ComposedQuery):
         fields = {"query": query.text} if query.text.strip() else {}
         return {**fields, "image": [encode_picture(image) for image in query.images]}
     return {"image": encode_picture(query)}
 
 
-def encode_picture(query: Picture | Vector) -> str:
+def encode_picture(query: "Picture | Vector") -> str:
     """Return an image as a PNG in base64.
 
     Raises:
         VidretError: It is not RGB with 8 bits per channel.
     """
-    if query.ndim != 3 or query.shape[2] != 3 or query.dtype != np.uint8 or not query.size:
+    if query.ndim != 3 or query.shape[2] != 3 or query.dtype != "uint8" or not query.size:
         raise VidretError(f"image must be uint8 (height, width, 3), got {query.dtype} {query.shape}")
     from PIL import Image  # imported here, since texts do not need it
 
@@ -137,12 +135,15 @@ def parse_groups(
     raise ValueError("the events must end with groups")
 
 
-def parse_answer(events: Iterable[tuple[str, Any]]) -> CitedAnswer:
+def parse_answer(events: Iterable[tuple[str, Any]]) -> "CitedAnswer":
     """Return the answer to a question from the events of a server; its moments are without frames.
 
     Raises:
         ValueError: The events end before the answer.
     """
+    from vidret.language.answers import CitedAnswer
+    from vidret.language.retrieval import ContextMoment, QuestionContext
+
     context: QuestionContext | None = None
     for name, data in events:
         if name == "moments":
@@ -156,8 +157,10 @@ def parse_answer(events: Iterable[tuple[str, Any]]) -> CitedAnswer:
     raise ValueError("the events must end with an answer")
 
 
-def parse_video(row: dict[str, Any]) -> StoredVideo:
+def parse_video(row: dict[str, Any]) -> "StoredVideo":
     """Return a video of the index."""
+    from vidret.store.records import StoredVideo
+
     return StoredVideo(
         id=row["id"],
         paths=(row["path"], *row["copies"]),
@@ -170,6 +173,6 @@ def parse_video(row: dict[str, Any]) -> StoredVideo:
     )
 
 
-def parse_page(page: dict[str, Any]) -> tuple[list[StoredVideo], str | None]:
+def parse_page(page: dict[str, Any]) -> "tuple[list[StoredVideo], str | None]":
     """Return a page of the videos of the index, and the cursor of the next one, None after the last."""
     return [parse_video(row) for row in page["videos"]], page["next"]

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 from typing_extensions import override
@@ -27,25 +27,17 @@ from vidret.client.messages import (
 )
 from vidret.client.server import RemoteError, Server
 from vidret.errors import StoreError
-from vidret.language.answers import CitedAnswer, answer_question
-from vidret.language.endpoint import ChatEndpoint
-from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context, make_rounds
-from vidret.store.lookup import find_below, find_by_ending
-from vidret.store.records import StoredVideo, StoreInfo
 from vidret.store.rows_file import pick_collection
 from vidret.text import absolute_path, strip_query
 from vidret.types import (
     ALL_VIDEOS,
     Concept,
     CopyGroup,
-    Curve,
-    ExampleLike,
     Filters,
     Hit,
     ListedMoment,
     LocateOptions,
     Moment,
-    Query,
     SavedCollection,
     SearchOptions,
     SharedFootage,
@@ -55,9 +47,15 @@ from vidret.types import (
     TimePoint,
     VideoLibrary,
     VideoName,
-    as_example,
     from_row,
 )
+
+if TYPE_CHECKING:
+    from vidret.language.answers import CitedAnswer
+    from vidret.language.endpoint import ChatEndpoint
+    from vidret.language.retrieval import ContextOptions
+    from vidret.store.records import StoredVideo, StoreInfo
+    from vidret.types import Curve, ExampleLike, Query
 
 PAGE = 500  # videos per request
 
@@ -97,11 +95,11 @@ class RemoteEngine(VideoLibrary):
     def ask(
         self,
         question: str,
-        llm: ChatEndpoint | None = None,
+        llm: "ChatEndpoint | None" = None,
         *,
         videos: Sequence[VideoName] = (),
-        options: ContextOptions | None = None,
-    ) -> CitedAnswer:
+        options: "ContextOptions | None" = None,
+    ) -> "CitedAnswer":
         """Answer a question from moments that a search finds, by a language model that cites them.
 
         Args:
@@ -114,6 +112,9 @@ class RemoteEngine(VideoLibrary):
             RemoteError: As in ``locate``; or the server was started without an endpoint, or its endpoint failed.
             EndpointError: The given endpoint does not answer.
         """
+        from vidret.language.answers import answer_question
+        from vidret.language.retrieval import DEFAULT_CONTEXT, gather_context, make_rounds
+
         options = options or DEFAULT_CONTEXT
         if llm is not None:
             gather = partial(gather_context, self, question, videos, options, draw=self._draw_frame)
@@ -122,11 +123,11 @@ class RemoteEngine(VideoLibrary):
         body = {"question": question, "videos": [self._find_video(video) for video in videos]}
         return self._server.follow("/api/ask", parse_answer, body | dataclasses.asdict(options))
 
-    def _draw_frame(self, video: StoredVideo, time_s: float, width: int) -> bytes:
+    def _draw_frame(self, video: "StoredVideo", time_s: float, width: int) -> bytes:
         return self.frame(video.id, time_s, width)
 
     @override
-    def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
+    def search_with(self, query: "Query", options: SearchOptions) -> list[Hit]:
         points: dict[str, Any] = {name: self._find_times(getattr(options, name)) for name in ("like", "unlike", "seen")}
         is_empty = isinstance(query, str) and not query.strip() and bool(options.like)
         body = ({} if is_empty else encode_query(query)) | encode_options(dataclasses.replace(options, **points))
@@ -137,7 +138,7 @@ class RemoteEngine(VideoLibrary):
         return None if points is None else tuple((self._find_video(video), time_s) for video, time_s in points)
 
     @override
-    def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
+    def locate_with(self, query: "Query", options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
         body = encode_query(query) | encode_options(options)
         if video is not None:
             body["video"] = self._find_video(video)
@@ -164,6 +165,8 @@ class RemoteEngine(VideoLibrary):
     def duplicates(
         self, paths: Sequence[VideoName] = (), *, on_progress: Callable[[int, int], None] | None = None
     ) -> list[CopyGroup]:
+        from vidret.store.lookup import find_below
+
         try:
             below = [find_below(self.videos, path) for path in paths if not isinstance(path, int)]
         except StoreError as error:
@@ -173,7 +176,9 @@ class RemoteEngine(VideoLibrary):
         return self._server.follow("/api/duplicates", lambda events: parse_groups(events, on_progress), body)
 
     @override
-    def curve(self, query: Query, video: VideoName) -> Curve:
+    def curve(self, query: "Query", video: VideoName) -> "Curve":
+        from vidret.types import Curve
+
         path = f"/api/videos/{self._find_video(video)}/curve"
         parse = partial(from_row, Curve)
         if isinstance(query, str):
@@ -184,8 +189,8 @@ class RemoteEngine(VideoLibrary):
     def teach(
         self,
         name: str,
-        yes: Sequence[ExampleLike],
-        no: Sequence[ExampleLike] = (),
+        yes: "Sequence[ExampleLike]",
+        no: "Sequence[ExampleLike]" = (),
         *,
         text: str | None = None,
         replace: bool = False,
@@ -234,7 +239,9 @@ class RemoteEngine(VideoLibrary):
         path = f"/api/collections/{quote(name, safe='')}{part}"
         return self._server.ask(method, path, partial(from_row, SavedCollection), body)
 
-    def _encode_example(self, example: ExampleLike) -> dict[str, Any]:
+    def _encode_example(self, example: "ExampleLike") -> dict[str, Any]:
+        from vidret.types import as_example
+
         video_id = example.video if isinstance(example, Hit | Moment) else None
         given = as_example(example)
         if given.image is None and video_id is None:
@@ -264,7 +271,7 @@ class RemoteEngine(VideoLibrary):
         query = encode_fields({"t": time_s, "w": width})
         return self._server.fetch_image(f"/api/thumbnails/{self._find_video(video)}?{query}")
 
-    def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
+    def videos(self, filters: Filters = ALL_VIDEOS) -> "list[StoredVideo]":
         """Return the searchable videos that match, sorted by first path.
 
         Raises:
@@ -279,7 +286,7 @@ class RemoteEngine(VideoLibrary):
                 return videos
             fields["cursor"] = following
 
-    def video(self, video: int) -> StoredVideo:
+    def video(self, video: int) -> "StoredVideo":
         """Return a searchable video by its id.
 
         Raises:
@@ -287,12 +294,14 @@ class RemoteEngine(VideoLibrary):
         """
         return self._server.ask("GET", f"/api/videos/{video}", parse_video)
 
-    def info(self) -> StoreInfo:
+    def info(self) -> "StoreInfo":
         """Return statistics of the index.
 
         Raises:
             RemoteError: The server does not answer.
         """
+        from vidret.store.records import StoreInfo
+
         return self._server.ask("GET", "/api/index", lambda row: from_row(StoreInfo, row["info"]))
 
     def failed(self) -> list[tuple[str, str]]:
@@ -309,6 +318,8 @@ class RemoteEngine(VideoLibrary):
         """Return the id of a video by its id, its path or a unique ending of its path, as in ``Engine``."""
         if isinstance(video, int):
             return video
+        from vidret.store.lookup import find_by_ending
+
         path = absolute_path(video)
         found = next(
             (listed for listed in self.videos(Filters(folder=path)) if strip_query(path) in listed.paths), None

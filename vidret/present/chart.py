@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
-from vidret.present.show import SOURCE_NAMES
 from vidret.text import format_time, sanitize
-from vidret.types import CurveText, Moment, TextSource
+from vidret.types import SOURCE_LABELS, CurveText, Moment, TextSource
 
 INK, FAINT, PAPER = (24, 24, 28), (110, 110, 120), (250, 250, 248)
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
@@ -219,7 +218,7 @@ def label_texts(pen: ImageDraw.ImageDraw, texts: Sequence[CurveText], axes: Axes
     """Write the channel of words, and the words as far as there is room, below the top of their columns."""
     for text in texts:
         room = axes.x(text.end) - axes.x(text.start) - 4
-        line = fit_text(pen, sanitize(f"{SOURCE_NAMES[text.source]}: {text.text}"), font, room)
+        line = fit_text(pen, sanitize(f"{SOURCE_LABELS[text.source]}: {text.text}"), font, room)
         if len(line) > 3:  # more than the dots
             pen.text((axes.x(text.start) + 2, clip_score(text.score, axes) + 4), line, WORDS[text.source], font)
 

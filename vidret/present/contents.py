@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vidret.errors import MissingExtraError
 from vidret.present.show import format_csv, show_table
 from vidret.present.terminal import print_message, writing
 from vidret.text import display_path, format_time, show_path, strip_query
-from vidret.types import Concept, ConceptExample, Embeddings, Shot, TimedText, list_row_fields, to_row
+from vidret.types import Concept, ConceptExample, Shot, TimedText, list_row_fields, to_row
 
 if TYPE_CHECKING:
-    from vidret.types import CopiedFile, CopyGroup, SharedFootage
+    from vidret.types import CopiedFile, CopyGroup, Embeddings, SharedFootage
 
 CONCEPT_COLUMNS = ("name", "yes", "no", "examples' weight", "text")
 MAX_LISTED = 3  # examples per concept in the table
@@ -133,7 +131,7 @@ def check_vector_format(form: str) -> None:
         _import_parquet()
 
 
-def write_embeddings(embeddings: Embeddings, out: Path, form: str) -> list[Path]:
+def write_embeddings(embeddings: "Embeddings", out: Path, form: str) -> list[Path]:
     """Write vectors to a file, and return the paths of what was written.
 
     ``npy`` is a float32 array (row, dim), beside a .csv file with the path, start and end of each row. ``parquet`` has
@@ -149,8 +147,10 @@ def write_embeddings(embeddings: Embeddings, out: Path, form: str) -> list[Path]
         return writers[form](embeddings, [strip_query(path) for path in embeddings.paths], out)
 
 
-def _write_npy(embeddings: Embeddings, paths: list[str], out: Path) -> list[Path]:
+def _write_npy(embeddings: "Embeddings", paths: list[str], out: Path) -> list[Path]:
     table = out.with_suffix(".csv")
+    import numpy as np
+
     with out.open("wb") as stream:
         np.save(stream, embeddings.vectors)
     with table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines:
@@ -160,7 +160,7 @@ def _write_npy(embeddings: Embeddings, paths: list[str], out: Path) -> list[Path
     return [out, table]
 
 
-def _write_parquet(embeddings: Embeddings, paths: list[str], out: Path) -> list[Path]:
+def _write_parquet(embeddings: "Embeddings", paths: list[str], out: Path) -> list[Path]:
     pyarrow, parquet = _import_parquet()
     flat = pyarrow.array(embeddings.vectors.ravel())
     columns = {
@@ -174,7 +174,7 @@ def _write_parquet(embeddings: Embeddings, paths: list[str], out: Path) -> list[
     return [out]
 
 
-def _write_safetensors(embeddings: Embeddings, paths: list[str], out: Path) -> list[Path]:
+def _write_safetensors(embeddings: "Embeddings", paths: list[str], out: Path) -> list[Path]:
     from safetensors.numpy import save_file
 
     tensors = {"embeddings": embeddings.vectors, "videos": embeddings.videos, "times": embeddings.times}

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from vidret.channels.identities.kinds import TRACK_KINDS
-from vidret.channels.registry import KINDS
 from vidret.present.terminal import console, print_message, shows_bars
 from vidret.text import display_path, format_time, show_path
 
@@ -169,6 +167,9 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
         f"{report.unchanged} unchanged, {report.missing} missing, {len(report.failed)} failed; "
         f"{report.num_segments} segments of {format_time(report.seconds)} in {format_time(report.elapsed)}{speed}."
     )
+    from vidret.channels.identities.kinds import TRACK_KINDS
+    from vidret.channels.registry import KINDS
+
     if report.texts:
         counts = [f"{number} of {KINDS[source].name}" for source, number in report.texts.items()]
         print_message(f"  texts read: {', '.join(counts)}.")

@@ -10,10 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError, VidretError
 from vidret.present.chart import FAINT, INK, PAPER, fit_text
-from vidret.present.show import SOURCE_NAMES, describe_match
+from vidret.present.show import describe_match
 from vidret.present.terminal import print_message, show_status, writing
 from vidret.text import file_name, format_time, sanitize
-from vidret.types import CopyGroup, EventSpan, Evidence, Hit, Moment, Picture, SharedFootage, Shot
+from vidret.types import SOURCE_LABELS, CopyGroup, EventSpan, Evidence, Hit, Moment, Picture, SharedFootage, Shot
 from vidret.video.images import read_image
 from vidret.video.probe import probe
 from vidret.video.reader import Reader, open_reader
@@ -134,7 +134,7 @@ def describe_words(evidence: Sequence[Evidence]) -> str:
         return ""
     first = best.matches[0][0] if best.matches else 0
     start = best.text.rfind(" ", 0, max(0, first - LEAD)) + 1
-    return f"{SOURCE_NAMES[best.source]}: {'...' if start else ''}{best.text[start : start + MAX_WORDS]}"
+    return f"{SOURCE_LABELS[best.source]}: {'...' if start else ''}{best.text[start : start + MAX_WORDS]}"
 
 
 def write_sheet(tiles: Sequence[Tile], heading: str, out: Path, *, kind: str = "contact sheet") -> None:

@@ -7,11 +7,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidret.channels.registry import KINDS
 from vidret.errors import MissingExtraError
 from vidret.present.terminal import print_message
 from vidret.text import display_path, escape_formula, format_probability, format_time, sanitize, show_path, strip_query
-from vidret.types import Hit, Moment, Source, to_row
+from vidret.types import SOURCE_LABELS, Hit, Moment, to_row
 
 if TYPE_CHECKING:
     import pandas
@@ -34,7 +33,6 @@ NO_VIDEOS = "No matching videos in this index."
 NOTHING_MATCHES = "Nothing matches well. The nearest are:"
 MAX_LINE = 100  # characters of words below a result
 MIN_SHARE = 0.15  # of the score of a result, of a channel that is named
-SOURCE_NAMES: Mapping[Source, str] = {"picture": "seen", **{kind.source: kind.label for kind in KINDS.values()}}
 LOCATED_BY = {
     "curve": "the similarity curve (no trained head)",
     "head": "the trained grounding head",
@@ -178,7 +176,7 @@ def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) 
     for piece in [own for own in evidence if not own.person] if explain else words[:1]:
         share = f"{100 * piece.share:.0f} % " if explain else ""
         text = f': "{mark_words(piece)}"' if piece.text else ""
-        lines.append((format_time(piece.start), f"  {share}{SOURCE_NAMES[piece.source]}{text}"))
+        lines.append((format_time(piece.start), f"  {share}{SOURCE_LABELS[piece.source]}{text}"))
     return lines
 
 
@@ -191,7 +189,7 @@ def describe_presence(piece: "Evidence") -> str:
 def name_channels(evidence: "Sequence[Evidence]") -> str:
     """Return where a result was found, such as "said, seen", the best channel first; empty without evidence."""
     telling = [piece for piece in evidence if piece.share >= MIN_SHARE or piece.person]
-    return ", ".join(dict.fromkeys(SOURCE_NAMES[piece.source] for piece in telling or evidence[:1]))
+    return ", ".join(dict.fromkeys(SOURCE_LABELS[piece.source] for piece in telling or evidence[:1]))
 
 
 def mark_words(evidence: "Evidence") -> str:

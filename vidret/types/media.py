@@ -1,11 +1,8 @@
-"""What is in a video, and what an encoder makes of it: frames, segments, shots, timed texts; and their vectors."""
+"""What is in a video: segments, shots and timed texts, and how frames are sampled."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_args
-
-import numpy as np
-from jaxtyping import Bool, Float, Float16, Float32, Float64, Int16, Int64, UInt8
 
 from vidret.types.rows import Shown, show_property
 
@@ -14,12 +11,20 @@ Interpolation = Literal["bilinear", "bicubic"]
 TextSource = Literal["speech", "screen", "subtitles", "generated", "sound"]
 Source = Literal["picture", TextSource]
 ShotKind = Literal["cut", "fade", "dissolve"]
+EmbeddingLevel = Literal["segment", "frame"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 TEXT_SOURCES: tuple[TextSource, ...] = get_args(TextSource)
+SOURCE_LABELS: Mapping[Source, str] = {  # what people read of them
+    "picture": "seen",
+    "speech": "said",
+    "screen": "on screen",
+    "subtitles": "subtitle",
+    "generated": "generated description",
+    "sound": "heard",
+}
 SHOT_KINDS: tuple[ShotKind, ...] = get_args(ShotKind)
 FrameRule = Literal["seconds", "clip4clip", "tempme", "segments", "mmeb", "mteb"]  # see ``Sampling``
 FRAME_RULES: tuple[FrameRule, ...] = get_args(FrameRule)
-Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown
 
 
@@ -97,27 +102,6 @@ class Sampling:
         return f"Sampling({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frames:
-    """Decoded frames of one stretch of one video.
-
-    Attributes:
-        pixels: RGB, 0..255.
-        times: Presentation times in seconds, ascending.
-        salvaged: What was lost; empty if every requested frame was read.
-        sound: Mono samples of the stretch at the ``sound_rate`` of the encoder's sampling; None if there is no sound,
-            or none was requested.
-    """
-
-    pixels: UInt8[np.ndarray, "frame height width 3"]
-    times: Float64[np.ndarray, " frame"]
-    salvaged: str = ""
-    sound: Int16[np.ndarray, " sample"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A stretch of a video that is encoded as one.
@@ -192,123 +176,3 @@ class TimedText:
     confidence: Annotated[float, Shown(example=0.9)] = 1.0
     language: Annotated[str, Shown(example="en")] = ""
     speaker: Annotated[str, Shown(told=True, example="Anna")] = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SoundWindows:
-    """Windows of audio.
-
-    Attributes:
-        starts: In seconds.
-        ends: In seconds.
-        vectors: The vector of each.
-    """
-
-    starts: Float64[np.ndarray, " window"]
-    ends: Float64[np.ndarray, " window"]
-    vectors: Float16[np.ndarray, "window dim"]
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-
-EmbeddingLevel = Literal["segment", "frame"]
-Vector = Float[np.ndarray, " dim"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Embeddings:
-    """Stored vectors of an index, one row each, in the order of paths and times.
-
-    Attributes:
-        paths: Path of the video of each row.
-        videos: Its id.
-        times: Start and end in seconds; equal for a frame.
-        vectors: Unit vectors.
-    """
-
-    paths: tuple[str, ...]
-    videos: Int64[np.ndarray, " row"]
-    times: Float64[np.ndarray, "row 2"]
-    vectors: Float32[np.ndarray, "row dim"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LayerTokens:
-    """Raw outputs of the last layers of a vision tower for some frames.
-
-    Attributes:
-        layers: One array per layer, earliest first. The first token of a frame is its class token; the number of
-            tokens may differ between layers.
-        times: Times of the frames in seconds.
-        sizes: Number of original tokens that each token stands for, where tokens are merged across frames; else None.
-        masks: False where a token is padding; None if there is none.
-    """
-
-    layers: tuple[Float[np.ndarray, "frame _token width"], ...]
-    times: Float64[np.ndarray, " frame"]
-    sizes: tuple[Float[np.ndarray, "frame _token"], ...] | None = None
-    masks: tuple[Bool[np.ndarray, "frame _token"], ...] | None = None
-
-    def take(self, rows: Int64[np.ndarray, " row"]) -> "LayerTokens":
-        """Return some frames, in the order of ``rows``, with copies of their tokens."""
-        return LayerTokens(
-            tuple(layer[rows] for layer in self.layers),
-            self.times[rows],
-            None if self.sizes is None else tuple(sizes[rows] for sizes in self.sizes),
-            None if self.masks is None else tuple(masks[rows] for masks in self.masks),
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SegmentEmbedding:
-    """The vectors of one segment, coarse to fine, all of unit length.
-
-    Attributes:
-        video: The whole segment.
-        frames: Its frames.
-        times: Their times in seconds.
-        tokens: Its tokens; None unless requested.
-        sizes: Number of original tokens that each token is the mean of.
-        frame_lengths: Lengths of the frames before normalization, which trained aligners read; None if the encoder
-            does not provide them.
-        token_lengths: The same for the tokens.
-        layers: Outputs of the last layers of the encoder for the same frames; None unless requested.
-    """
-
-    video: Float[np.ndarray, " dim"]
-    frames: Float[np.ndarray, "frame dim"]
-    times: Float64[np.ndarray, " frame"]
-    tokens: Float[np.ndarray, "token dim"] | None = None
-    sizes: Float[np.ndarray, " token"] | None = None
-    frame_lengths: Float[np.ndarray, " frame"] | None = None
-    token_lengths: Float[np.ndarray, " token"] | None = None
-    layers: LayerTokens | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TextEmbedding:
-    """The vectors of one text, of unit length.
-
-    Attributes:
-        text: The text.
-        sentence: The whole text.
-        words: Its words, without padding and special tokens.
-        states: All states of the text tower from the start to the end token, which is the sentence; not normalized.
-            Trained aligners read them. None if the encoder does not provide them.
-        offset: What inner products with ``sentence`` lack on average to those of a plain text; 0 for plain text.
-    """
-
-    text: str
-    sentence: Float[np.ndarray, " dim"]
-    words: Float[np.ndarray, "word dim"]
-    states: Float[np.ndarray, "state dim"] | None = None
-    offset: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LayerWords:
-    """Raw outputs of the last layers of a text tower for one text, earliest layer first, start to end token."""
-
-    text: str
-    layers: Float[np.ndarray, "layer word width"]

@@ -3,11 +3,10 @@
 import os
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
-from vidret.types.media import Picture, Source, Vector
+from vidret.types.media import Source
 from vidret.types.options import Option
-from vidret.types.results import Hit, Moment
 from vidret.types.rows import Shown
 
 CANDIDATES = 200  # nearest segments that a search reranks by default
@@ -40,22 +39,6 @@ VideoName = str | os.PathLike[str] | int  # the path of a video, a unique ending
 TimePoint = tuple[VideoName, float]  # a time of a video, in seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ComposedQuery:
-    """Images to look like, and how what is looked for differs from them.
-
-    Attributes:
-        images: One or more images.
-        text: Words that it also matches; ``-word`` and ``-"some words"`` are negative terms. May be empty.
-    """
-
-    images: tuple[Picture, ...]
-    text: str = ""
-
-
-Query = str | Sequence | Picture | Vector | ComposedQuery
-"""Text, in which -word and -"some words" are negative terms and @name is a taught concept; events in order; an image to
-look like; images with words; or a vector of the encoder's space."""
 AtLeastField = Annotated[
     float,
     Option(
@@ -402,13 +385,13 @@ class ConceptExample:
         path: Path of the image or the video; a name for an image that is given.
         start: Start of the stretch in seconds; None for an image, and for a whole video.
         end: End of the stretch in seconds.
-        image: The image, where it is not read from ``path``. It is not kept.
+        image: The image, uint8 (height, width, 3), where it is not read from ``path``. It is not kept.
     """
 
     path: Annotated[str, Shown(holds="path", example="/videos/beach.mp4")]
     start: Annotated[float | None, Shown(example=24.0)] = None
     end: Annotated[float | None, Shown(example=36.0)] = None
-    image: Annotated[Picture | None, Shown(everywhere=False)] = field(default=None, repr=False, compare=False)
+    image: Annotated[Any, Shown(everywhere=False)] = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -428,20 +411,3 @@ class Concept:
     share: Annotated[float, Shown(example=0.5)]
     yes: tuple[ConceptExample, ...]
     no: tuple[ConceptExample, ...] = ()
-
-
-# An example, or anything that stands for one: the path of an image or of a video of the index, an image, a result.
-ExampleLike = ConceptExample | Hit | Moment | Picture | str | os.PathLike[str]
-
-
-def as_example(example: ExampleLike) -> ConceptExample:
-    """Return anything that stands for an example as one; a hit stands for its best segment."""
-    if isinstance(example, ConceptExample):
-        return example
-    if isinstance(example, Hit):
-        return ConceptExample(path=example.path, start=example.segment.start, end=example.segment.end)
-    if isinstance(example, Moment):
-        return ConceptExample(path=example.path, start=example.start, end=example.end)
-    if isinstance(example, str | os.PathLike):
-        return ConceptExample(path=os.fspath(example))
-    return ConceptExample(path="an image", image=example)

@@ -1,11 +1,8 @@
-"""What a search returns: hits, moments, curves, and footage that several videos share."""
+"""What a search returns: hits, moments, and footage that several videos share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
-
-import numpy as np
-from jaxtyping import Float
 
 from vidret.types.media import Segment, Source, TextSource
 from vidret.types.rows import Shown, show_property
@@ -192,33 +189,6 @@ class CurveText:
     score: float
     text: str
     matches: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Curve:
-    """Similarity of a query and every stored frame of one video, and the words that match it.
-
-    Attributes:
-        scores: Similarities.
-        times: Times of the frames in seconds.
-        start: Start of the stored part in seconds.
-        end: End of the stored part in seconds.
-        best: Score of the best segment, as in a search.
-        typical: Score that few unrelated queries reach in a segment; None for queries that are not text.
-        gaps: Start and end in seconds of stretches without a new frame, too long to be covered by a segment.
-        cuts: Times in seconds at which a new shot begins, rising; empty if shots are not known.
-        texts: The words that match, by time; none for queries that are not text.
-    """
-
-    scores: Float[np.ndarray, " frame"]
-    times: Float[np.ndarray, " frame"]
-    start: float
-    end: float
-    best: float
-    typical: float | None = None
-    gaps: tuple[tuple[float, float], ...] = ()
-    cuts: tuple[float, ...] = ()
-    texts: tuple[CurveText, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

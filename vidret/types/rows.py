@@ -12,8 +12,6 @@ from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
-
 T = TypeVar("T")
 Getter = TypeVar("Getter", bound=Callable[..., Any])
 Door = Literal["json", "http", "mcp", "csv"]
@@ -109,7 +107,7 @@ def to_row(result: Any, door: Door, show_path: Callable[[str], str], *, digits: 
             return show_path(value) if shown.holds == "path" else value
         if isinstance(value, float):
             return value if digits is None else round(value, digits)
-        if isinstance(value, np.ndarray):
+        if hasattr(value, "tolist"):  # an array
             return value.tolist()
         if isinstance(value, list | tuple):
             return [convert(item, shown) for item in value]
@@ -181,4 +179,8 @@ def _parse(kind: Any, value: Any) -> Any:
         return tuple(_parse(inner[0], item) for item in value) if inner[-1] is Ellipsis else tuple(value)
     if is_dataclass(kind):
         return from_row(kind, value)  # type: ignore[arg-type]
-    return np.array(value, np.float64) if hasattr(kind, "dtypes") else value  # an array, as jaxtyping describes it
+    if not hasattr(kind, "dtypes"):
+        return value
+    import numpy as np  # for arrays only, as jaxtyping describes them
+
+    return np.array(value, np.float64)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from vidret.types.collections import SavedCollection
 from vidret.types.media import Shot, Source, TextSource, TimedText
@@ -9,31 +10,32 @@ from vidret.types.queries import (
     ALL_VIDEOS,
     CANDIDATES,
     Concept,
-    ExampleLike,
     Filters,
     LocateOptions,
-    Query,
     SearchOptions,
     TimePoint,
     VideoName,
 )
-from vidret.types.results import CopyGroup, Curve, Hit, Moment, SharedFootage
+from vidret.types.results import CopyGroup, Hit, Moment, SharedFootage
+
+if TYPE_CHECKING:
+    from vidret.types.arrays import Curve, ExampleLike, Query
 
 
 class Searchable(ABC):
     """An index to search for videos and moments, on this machine or through a server."""
 
     @abstractmethod
-    def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
+    def search_with(self, query: "Query", options: SearchOptions) -> list[Hit]:
         """Find the videos that match a query, as ``search`` does, with all options in one object."""
 
     @abstractmethod
-    def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
+    def locate_with(self, query: "Query", options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
         """Find the moments that match a query, as ``locate`` does, with all options in one object."""
 
     def search(
         self,
-        query: Query,
+        query: "Query",
         k: int = 10,
         *,
         offset: int = 0,
@@ -115,7 +117,7 @@ class Searchable(ABC):
 
     def locate(
         self,
-        query: Query,
+        query: "Query",
         k: int = 5,
         *,
         offset: int = 0,
@@ -230,15 +232,15 @@ class VideoLibrary(Searchable):
         """
 
     @abstractmethod
-    def curve(self, query: Query, video: VideoName) -> Curve:
+    def curve(self, query: "Query", video: VideoName) -> "Curve":
         """Score a query against every stored frame of one video."""
 
     @abstractmethod
     def teach(
         self,
         name: str,
-        yes: Sequence[ExampleLike],
-        no: Sequence[ExampleLike] = (),
+        yes: "Sequence[ExampleLike]",
+        no: "Sequence[ExampleLike]" = (),
         *,
         text: str | None = None,
         replace: bool = False,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.runner import Runner, run_without_torch
+from tests.cli.runner import Runner, run_without
 from tests.copies.films import draw_footage, mirror, write_frames
 from tests.evaluate.colour_index import write_colour_index
 from tests.fakes import PatchEncoder
@@ -41,7 +41,7 @@ def test_words_are_printed_by_time_without_a_model(run: Runner, known: Path, fil
     assert run.out("transcript", "red.mp4", "--source", "screen") == "0:00.0  EXIT\n"
     assert len(json.loads(run.out("transcript", "red.mp4", "--source", "speech,subtitles", "--format", "json"))) == 2
     assert run.out("transcript", "red.mp4", "--format", "vtt").startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n")
-    assert run_without_torch("transcript", films / "red.mp4", "--index", known).splitlines()[-1:] == lines[2:]
+    assert run_without("torch", "transcript", films / "red.mp4", "--index", known).splitlines()[-1:] == lines[2:]
 
 
 def test_speakers_are_named_and_others_told_apart_only_if_asked(run: Runner, known: Path) -> None:
@@ -61,7 +61,7 @@ def test_shots_are_printed_without_a_model(run: Runner, known: Path, films: Path
     assert (code, err) == (0, "")
     assert out.splitlines()[2].split() == ["2", "0:03.0", "0:06.0", "3.0", "s", "cut"]
     assert json.loads(run.out("shots", "red.mp4", "--format", "json"))[1]["begins_with"] == "cut"
-    out = run_without_torch("shots", films / "red.mp4", "--index", known, "--format", "csv")
+    out = run_without("torch", "shots", films / "red.mp4", "--index", known, "--format", "csv")
     assert out.splitlines()[-1:] == ["2,3.0,6.0,3.0,cut"]
 
 

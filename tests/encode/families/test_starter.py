@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.cli.runner import run_without_torch
+from tests.cli.runner import run_without
 from tests.fakes import write_film
 from tests.tool_loading import load_tool
 from vidret.encode.encoder import check_encoder
@@ -223,8 +223,8 @@ def test_a_search_for_a_text_imports_no_torch(encoder: StarterEncoder, tmp_path:
     with Engine.open(tmp_path / "index", encoder=encoder) as engine:
         engine.index(films)
         hits = engine.search("a red balloon -water")
-    found = json.loads(run_without_torch("search", "a red balloon -water", "--index", tmp_path / "index", "--json"))
+    found = json.loads(run_without("torch", "search", "a red balloon -water", "--index", tmp_path / "index", "--json"))
     assert [row["path"] for row in found] == [hit.path for hit in hits]
     np.testing.assert_allclose([row["score"] for row in found], [hit.score for hit in hits], atol=1e-6)
-    again = json.loads(run_without_torch("index", *films, "--index", tmp_path / "index", "--words", "off", "--json"))
+    again = json.loads(run_without("torch", "index", *films, "--index", tmp_path / "index", "--words", "off", "--json"))
     assert again["unchanged"] == 2, "nor does a run that finds nothing new"

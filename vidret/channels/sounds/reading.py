@@ -255,7 +255,6 @@ _HINT = re.compile(
 KIND = TextKind(
     source="sound",
     name="sounds",
-    label="heard",
     model="whisper-tiny.en-1",
     package="faster_whisper",
     load_audio_reader=lambda: _load_reader(),

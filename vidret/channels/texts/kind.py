@@ -90,7 +90,6 @@ class TextKind:
     Attributes:
         source: Its name.
         name: What it is called in a sentence.
-        label: What is said of a result that it finds.
         model: Name of what reads it, which promises the same texts of the same content; empty if no run reads it.
         package: The package that must be installed to read it.
         load_frame_reader: Loads what reads it from frames, for the decoding process.
@@ -107,7 +106,6 @@ class TextKind:
 
     source: TextSource
     name: str
-    label: str
     model: str = ""
     package: str = ""
     load_frame_reader: Callable[[], FrameReader[TimedText]] | None = None

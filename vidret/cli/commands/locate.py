@@ -142,11 +142,11 @@ def locate_command(
 
 def print_moments(moments: "Sequence[Moment]", query: str, shape: MomentFormat) -> None:
     """Print moments to stdout in one of ``FORMATS``."""
-    from vidret.present.export import format_moments
-
     if shape.form == "json":
         print_json(moments)
     elif shape.form != "table":
+        from vidret.present.export import format_moments
+
         write_stdout(format_moments(moments, shape.form, query=query, fps=shape.fps, handles_s=shape.handles))
     elif moments:
         show_moments(moments)

@@ -37,12 +37,13 @@ from vidret.present.show import (
     video_to_dict,
 )
 from vidret.present.terminal import print_message
-from vidret.types import ComposedQuery, LocateOptions, Query, Searchable, SearchOptions
+from vidret.types import LocateOptions, Searchable, SearchOptions
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
     from vidret.engine import Engine
     from vidret.language.judging import JudgedHit
+    from vidret.types import Query
 
 RESULTS = ("video", "moment")
 ImageOption = Annotated[
@@ -183,7 +184,7 @@ def print_answers(engine: Searchable, queries: Path, options: SearchOptions) -> 
 
 
 def show_moments_by_video(
-    engine: Searchable, query: Query, options: SearchOptions, heading: str, sheet: Path | None, *, as_json: bool
+    engine: Searchable, query: "Query", options: SearchOptions, heading: str, sheet: Path | None, *, as_json: bool
 ) -> None:
     """Print the best moments of all videos, grouped by video."""
     if options.rerank != "auto":
@@ -212,9 +213,11 @@ def show_moments_by_video(
         write_sheet(tiles_of_moments(moments), heading, sheet)
 
 
-def read_query(query: str | None, images: Sequence[Path]) -> Query | None:
+def read_query(query: str | None, images: Sequence[Path]) -> "Query | None":
     """Return what to search for: words, an image, or both; None without any."""
-    pictures = tuple(read_image_file(image) for image in images)
-    if not pictures:
+    if not images:
         return query
+    from vidret.types import ComposedQuery
+
+    pictures = tuple(read_image_file(image) for image in images)
     return pictures[0] if query is None and len(pictures) == 1 else ComposedQuery(images=pictures, text=query or "")

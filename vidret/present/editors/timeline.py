@@ -19,9 +19,9 @@ from vidret.present.editors.timecode import (
     parse_timecode,
     snap_rate,
 )
-from vidret.present.show import SOURCE_NAMES, describe_match
+from vidret.present.show import describe_match
 from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, show_path, strip_query
-from vidret.types import LISTED, Evidence, Moment
+from vidret.types import LISTED, SOURCE_LABELS, Evidence, Moment
 from vidret.video.probe import VideoInfo, probe
 
 logger = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ def media_url(path: str) -> str:
 
 def _describe(evidence: Evidence) -> str:
     words = " ".join(evidence.text.split())
-    return f"{SOURCE_NAMES[evidence.source]} at {format_time(evidence.start)}: {sanitize(words)}"
+    return f"{SOURCE_LABELS[evidence.source]} at {format_time(evidence.start)}: {sanitize(words)}"
 
 
 def _cut_clip(rank: int, moment: Moment, footage: Footage, rate: Fraction, handles_s: float) -> TimelineClip:

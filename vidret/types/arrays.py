@@ -1,0 +1,210 @@
+"""What holds arrays: frames, vectors, curves, and queries by image. The other types load without NumPy."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float16, Float32, Float64, Int16, Int64, UInt8
+
+from vidret.types.queries import ConceptExample, Sequence
+from vidret.types.results import CurveText, Hit, Moment
+
+Picture = UInt8[np.ndarray, "height width 3"]  # RGB
+Vector = Float[np.ndarray, " dim"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ComposedQuery:
+    """Images to look like, and how what is looked for differs from them.
+
+    Attributes:
+        images: One or more images.
+        text: Words that it also matches; ``-word`` and ``-"some words"`` are negative terms. May be empty.
+    """
+
+    images: tuple[Picture, ...]
+    text: str = ""
+
+
+Query = str | Sequence | Picture | Vector | ComposedQuery
+"""Text, in which -word and -"some words" are negative terms and @name is a taught concept; events in order; an image to
+look like; images with words; or a vector of the encoder's space."""
+# An example, or anything that stands for one: the path of an image or of a video of the index, an image, a result.
+ExampleLike = ConceptExample | Hit | Moment | Picture | str | os.PathLike[str]
+
+
+def as_example(example: ExampleLike) -> ConceptExample:
+    """Return anything that stands for an example as one; a hit stands for its best segment."""
+    if isinstance(example, ConceptExample):
+        return example
+    if isinstance(example, Hit):
+        return ConceptExample(path=example.path, start=example.segment.start, end=example.segment.end)
+    if isinstance(example, Moment):
+        return ConceptExample(path=example.path, start=example.start, end=example.end)
+    if isinstance(example, str | os.PathLike):
+        return ConceptExample(path=os.fspath(example))
+    return ConceptExample(path="an image", image=example)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """Decoded frames of one stretch of one video.
+
+    Attributes:
+        pixels: RGB, 0..255.
+        times: Presentation times in seconds, ascending.
+        salvaged: What was lost; empty if every requested frame was read.
+        sound: Mono samples of the stretch at the ``sound_rate`` of the encoder's sampling; None if there is no sound,
+            or none was requested.
+    """
+
+    pixels: UInt8[np.ndarray, "frame height width 3"]
+    times: Float64[np.ndarray, " frame"]
+    salvaged: str = ""
+    sound: Int16[np.ndarray, " sample"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SoundWindows:
+    """Windows of audio.
+
+    Attributes:
+        starts: In seconds.
+        ends: In seconds.
+        vectors: The vector of each.
+    """
+
+    starts: Float64[np.ndarray, " window"]
+    ends: Float64[np.ndarray, " window"]
+    vectors: Float16[np.ndarray, "window dim"]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """Stored vectors of an index, one row each, in the order of paths and times.
+
+    Attributes:
+        paths: Path of the video of each row.
+        videos: Its id.
+        times: Start and end in seconds; equal for a frame.
+        vectors: Unit vectors.
+    """
+
+    paths: tuple[str, ...]
+    videos: Int64[np.ndarray, " row"]
+    times: Float64[np.ndarray, "row 2"]
+    vectors: Float32[np.ndarray, "row dim"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerTokens:
+    """Raw outputs of the last layers of a vision tower for some frames.
+
+    Attributes:
+        layers: One array per layer, earliest first. The first token of a frame is its class token; the number of
+            tokens may differ between layers.
+        times: Times of the frames in seconds.
+        sizes: Number of original tokens that each token stands for, where tokens are merged across frames; else None.
+        masks: False where a token is padding; None if there is none.
+    """
+
+    layers: tuple[Float[np.ndarray, "frame _token width"], ...]
+    times: Float64[np.ndarray, " frame"]
+    sizes: tuple[Float[np.ndarray, "frame _token"], ...] | None = None
+    masks: tuple[Bool[np.ndarray, "frame _token"], ...] | None = None
+
+    def take(self, rows: Int64[np.ndarray, " row"]) -> "LayerTokens":
+        """Return some frames, in the order of ``rows``, with copies of their tokens."""
+        return LayerTokens(
+            tuple(layer[rows] for layer in self.layers),
+            self.times[rows],
+            None if self.sizes is None else tuple(sizes[rows] for sizes in self.sizes),
+            None if self.masks is None else tuple(masks[rows] for masks in self.masks),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentEmbedding:
+    """The vectors of one segment, coarse to fine, all of unit length.
+
+    Attributes:
+        video: The whole segment.
+        frames: Its frames.
+        times: Their times in seconds.
+        tokens: Its tokens; None unless requested.
+        sizes: Number of original tokens that each token is the mean of.
+        frame_lengths: Lengths of the frames before normalization, which trained aligners read; None if the encoder
+            does not provide them.
+        token_lengths: The same for the tokens.
+        layers: Outputs of the last layers of the encoder for the same frames; None unless requested.
+    """
+
+    video: Float[np.ndarray, " dim"]
+    frames: Float[np.ndarray, "frame dim"]
+    times: Float64[np.ndarray, " frame"]
+    tokens: Float[np.ndarray, "token dim"] | None = None
+    sizes: Float[np.ndarray, " token"] | None = None
+    frame_lengths: Float[np.ndarray, " frame"] | None = None
+    token_lengths: Float[np.ndarray, " token"] | None = None
+    layers: LayerTokens | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextEmbedding:
+    """The vectors of one text, of unit length.
+
+    Attributes:
+        text: The text.
+        sentence: The whole text.
+        words: Its words, without padding and special tokens.
+        states: All states of the text tower from the start to the end token, which is the sentence; not normalized.
+            Trained aligners read them. None if the encoder does not provide them.
+        offset: What inner products with ``sentence`` lack on average to those of a plain text; 0 for plain text.
+    """
+
+    text: str
+    sentence: Float[np.ndarray, " dim"]
+    words: Float[np.ndarray, "word dim"]
+    states: Float[np.ndarray, "state dim"] | None = None
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerWords:
+    """Raw outputs of the last layers of a text tower for one text, earliest layer first, start to end token."""
+
+    text: str
+    layers: Float[np.ndarray, "layer word width"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """Similarity of a query and every stored frame of one video, and the words that match it.
+
+    Attributes:
+        scores: Similarities.
+        times: Times of the frames in seconds.
+        start: Start of the stored part in seconds.
+        end: End of the stored part in seconds.
+        best: Score of the best segment, as in a search.
+        typical: Score that few unrelated queries reach in a segment; None for queries that are not text.
+        gaps: Start and end in seconds of stretches without a new frame, too long to be covered by a segment.
+        cuts: Times in seconds at which a new shot begins, rising; empty if shots are not known.
+        texts: The words that match, by time; none for queries that are not text.
+    """
+
+    scores: Float[np.ndarray, " frame"]
+    times: Float[np.ndarray, " frame"]
+    start: float
+    end: float
+    best: float
+    typical: float | None = None
+    gaps: tuple[tuple[float, float], ...] = ()
+    cuts: tuple[float, ...] = ()
+    texts: tuple[CurveText, ...] = ()
