@@ -334,7 +334,7 @@ def test_grounding_knows_the_bytes_of_its_samples(moments: Path, tmp_path: Path)
     read = {sample.query: sample.video for sample in (opened.dataset[row] for row in range(len(data.train.queries)))}
     for row, query in enumerate(data.train.queries):
         own = sum(layer.nbytes for layer in read[row].layers)
-        assert own <= opened.sizes[data.train.videos.index(query.video)] < own + 200, "arrays are aligned"
+        assert own <= opened.sizes[data.train.videos.index(query.video)] < own + 500, "files have a header"
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

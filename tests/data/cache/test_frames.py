@@ -3,10 +3,8 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +12,8 @@ import pytest
 from tests.data.captioned import RESIZE, write_numbered
 from tests.video.films import read_numbers
 from vidret.data.cache import frames
-from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, map_in_workers
+from vidret.data.cache.entries import Entry
+from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, map_in_workers, read_candidates
 from vidret.data.frames import FrameSampling, VideoSpan
 from vidret.errors import VidretError
 from vidret.types import Resize
@@ -86,26 +85,17 @@ def test_files_are_read_once_per_settings(videos: dict[str, VideoSpan], tmp_path
     assert build("a", sampling=FrameSampling("tempme", 4, 3, 7)) == []
 
 
-def test_moved_file_is_found_and_changed_file_is_new(tmp_path: Path, videos: dict[str, VideoSpan]) -> None:
+def test_changed_file_is_read_again(tmp_path: Path, videos: dict[str, VideoSpan], reads: list[str]) -> None:
     path = tmp_path / "a.mp4"
     shutil.copy(videos["a"].path, path)
-    cache = FramesCache(tmp_path / "cache", SAMPLINGS[0], RESIZE)
-    cache.build([VideoSpan(str(path))], num_workers=0)
-    size = (cache.entries.shards.folder / "00000.bin").stat().st_size
-    moved = VideoSpan(str(path.rename(tmp_path / "moved.mp4")))
-    cache.build([moved], num_workers=0)
-    assert (cache.entries.shards.folder / "00000.bin").stat().st_size == size
-    assert CachedFrames(cache, {"v": VideoSpan(str(path)), "w": moved}).unreadable == {"v": "does not exist"}
-
-    changed = {"w": "is not in the cache: changed since it was read, or never read"}
-    os.utime(moved.path, ns=(0, 0))  # it may have changed, so it is read again and found to be the same
-    assert CachedFrames(cache, {"w": moved}).unreadable == changed
-    cache.build([moved], num_workers=0)
-    assert (cache.entries.shards.folder / "00000.bin").stat().st_size == size
-    write_numbered(tmp_path / "moved.mp4", 33, first=100)
-    assert CachedFrames(cache, {"w": moved}).unreadable == changed
-    cache.build([moved], num_workers=0)
-    assert read_numbers(CachedFrames(cache, {"w": moved}).read("w", make_rng(0)))[0] == 100
+    cache, spans = FramesCache(tmp_path / "cache", SAMPLINGS[0], RESIZE), {"v": VideoSpan(str(path))}
+    cache.build([*spans.values()], num_workers=0)
+    write_numbered(path, 33, first=100)
+    changed = {"v": "is not in the cache: changed since it was read, or never read"}
+    assert CachedFrames(cache, spans).unreadable == changed
+    cache.build([*spans.values()], num_workers=0)
+    assert reads == ["a.mp4", "a.mp4"]
+    assert read_numbers(CachedFrames(cache, spans).read("v", make_rng(0)))[0] == 100
 
 
 def test_failures_are_recorded_with_reason_and_read_once(
@@ -134,54 +124,24 @@ def test_failures_are_recorded_with_reason_and_read_once(
     assert reads == []
 
 
-BUILD = """
-import sys, time
-from vidret.data.cache import frames as frames_cache
-from vidret.data.frames import FrameSampling, VideoSpan
-from vidret.types import Resize
-from vidret.video.probe import probe
+def test_interrupted_build_resumes(
+    tmp_path: Path, videos: dict[str, VideoSpan], reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(span: VideoSpan, **options: Any) -> Entry:
+        if span == videos["c"]:
+            raise KeyboardInterrupt
+        return read_candidates(span, **options)
 
-read_candidates = frames_cache.read_candidates
-
-def read_slowly(span, **options):
-    time.sleep(0.05)
-    return read_candidates(span, **options)
-
-frames_cache.read_candidates = read_slowly
-cache = frames_cache.FramesCache(sys.argv[1], FrameSampling("tempme", 4), Resize(32, 32))
-cache.build([VideoSpan(path) for path in sys.argv[2:]], num_workers=0)
-"""
-
-
-def test_killed_build_resumes(tmp_path: Path, reads: list[str]) -> None:
-    videos = [VideoSpan(str(write_numbered(tmp_path / f"{number}.mp4", 12, first=number))) for number in range(12)]
-    whole = FramesCache(tmp_path / "whole", SAMPLINGS[0], RESIZE)
-    whole.build(videos, num_workers=0)
-    paths = [span.path for span in videos]
-    killed = FramesCache(tmp_path / "killed", SAMPLINGS[0], RESIZE).entries.shards.folder
-    builder = subprocess.Popen([sys.executable, "-c", BUILD, str(tmp_path / "killed"), *paths])
-    index, deadline = killed / "index.jsonl", time.monotonic() + 60
-    while not index.is_file() or index.read_bytes().count(b"\n") < 6:
-        assert builder.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(builder.pid, signal.SIGKILL)
-    assert builder.wait() == -signal.SIGKILL
-    # The worst moment: a partly written array, and a partly written line.
-    with (killed / "00000.bin").open("ab") as file:
-        file.write(b"?" * 1000)
-    with index.open("ab") as file:
-        file.write(b'{"key": "video')
-
+    cache = FramesCache(tmp_path, SAMPLINGS[0], RESIZE)
+    monkeypatch.setattr(frames, "read_candidates", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cache.build(list(videos.values()), num_workers=0)
+    monkeypatch.setattr(frames, "read_candidates", read_candidates)
+    assert set(CachedFrames(cache, videos).unreadable) == {"c", "d", "e"}
     reads.clear()
-    resumed = FramesCache(tmp_path / "killed", SAMPLINGS[0], RESIZE)
-    resumed.build(videos, num_workers=0)
-    assert 1 <= len(reads) <= 10
-    assert (killed / "00000.bin").read_bytes() == (whole.entries.shards.folder / "00000.bin").read_bytes()
-    spans = {path: VideoSpan(path) for path in paths}
-    one, two = CachedFrames(whole, spans), CachedFrames(resumed, spans)
-    for path in paths:
-        np.testing.assert_array_equal(two.read(path, make_rng(0)), one.read(path, make_rng(0)))
+    FramesCache(tmp_path, SAMPLINGS[0], RESIZE).build(list(videos.values()), num_workers=0)
+    assert reads == ["c.mp4", "d.mp4", "e.mp4"]
+    assert CachedFrames(cache, videos).unreadable == {}
 
 
 def fail_at_3(number: int) -> int:

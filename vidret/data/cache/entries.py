@@ -1,26 +1,33 @@
-"""Cache entries of video files: where an entry is, or why there is none, valid until the file changes."""
+"""A cache of arrays on disk: one file for each video or text, named after what it was made of.
 
+A file appears when it is whole. So an interrupted build can be resumed, and several processes may read and write.
+"""
+
+import hashlib
+import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from vidret.data.cache.shards import ArrayShards, Facts, name_folder
 from vidret.data.frames import VideoSpan
-from vidret.errors import DecodeError
+from vidret.errors import DecodeError, VidretError
 from vidret.video.files import stat_file
-from vidret.video.identity import fingerprint
 
 logger = logging.getLogger(__name__)
 
+FORMAT = 2
 LOG_EVERY = 100  # videos
-NOT_READ, LOST = "is not in the cache: changed since it was read, or never read", "is no longer in the cache"
-Content = TypeVar("Content")
-Entry = tuple[Mapping[str, np.ndarray], Facts]  # arrays, and facts, of which "lost" says what could not be decoded
+NOT_READ = "is not in the cache: changed since it was read, or never read"
+Facts = Mapping[str, Any]  # as JSON; "failed" says why there are no arrays, "lost" what could not be decoded
+Entry = tuple[Mapping[str, np.ndarray], Facts]
+Source = TypeVar("Source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,112 +39,111 @@ class CachedVideos:
     salvaged: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ReadResult(Generic[Content]):
-    """The result of reading a span of a file.
-
-    Attributes:
-        span: What was read.
-        size_bytes: Size of the file; -1 if it does not exist.
-        mtime_ns: Modification time of the file.
-        failed: Reason why there is no content.
-        key: Key of the content, which is the same for a copy of the file.
-        content: What was read; None on failure.
-    """
-
-    span: VideoSpan
-    size_bytes: int
-    mtime_ns: int
-    failed: str = ""
-    key: str = ""
-    content: Content | None = None
-
-
-def read_file(span: VideoSpan, *, read: Callable[[VideoSpan], Content]) -> ReadResult[Content]:
-    """Return what a function reads of a span, or the reason why it cannot be read."""
-    size_bytes = mtime_ns = -1
+def try_entry(source: Source, *, make: Callable[[Source], Entry]) -> Entry:
+    """Return the entry that a function makes, or one with the reason why a video cannot be read."""
     try:
-        status = stat_file(span.path)
-        size_bytes, mtime_ns = status.st_size, status.st_mtime_ns
-        content = read(span)
-        key = f"video {fingerprint(span.path)} {span.start} {span.end}"
+        return make(source)
     except DecodeError as error:
-        return ReadResult(span, size_bytes, mtime_ns, failed=error.reason)
-    return ReadResult(span, size_bytes, mtime_ns, key=key, content=content)
+        return {}, {"failed": error.reason}
 
 
-class VideoEntries:
-    """Entries of videos, and records of the files that were read, in a folder that depends on the settings.
+class CacheEntries:
+    """Entries of videos and texts, in a folder that depends on the settings.
 
-    A record is valid while the size and the modification time of its file stay the same. An interrupted build can be
-    resumed.
+    The entry of a video is valid while the size and the modification time of its file stay the same.
     """
 
     def __init__(self, folder: str | Path, kind: str, settings: Facts) -> None:
         """Open the cache below a folder; it need not exist yet."""
-        self._settings = settings
-        self.shards = ArrayShards(Path(folder) / name_folder(kind, settings))
+        self.folder = Path(folder) / f"{kind}-{_hash(json.dumps({'format': FORMAT, **settings}, sort_keys=True))}"
 
-    def find(self, span: VideoSpan) -> tuple[str, str]:
-        """Return the key of a span's entry, and the reason why there is none."""
+    def __contains__(self, key: str) -> bool:
+        """Whether there is an entry with this key."""
+        return self._path(key).is_file()
+
+    def num_bytes(self, key: str) -> int:
+        """Return the size of an entry."""
+        return self._path(key).stat().st_size
+
+    def facts(self, key: str) -> dict[str, Any]:
+        """Return the facts of an entry."""
+        facts: dict[str, Any] = json.loads(self._read(key, with_arrays=False)[1])
+        return facts
+
+    def read(self, key: str) -> dict[str, np.ndarray]:
+        """Return the arrays of an entry.
+
+        Raises:
+            VidretError: The file is missing or damaged.
+        """
+        return self._read(key, with_arrays=True)[0]
+
+    def _read(self, key: str, *, with_arrays: bool) -> tuple[dict[str, np.ndarray], str]:
+        path = self._path(key)
+        try:
+            with safe_open(path, "np") as file:
+                names = file.keys() if with_arrays else ()
+                return {name: file.get_tensor(name) for name in names}, file.metadata()["facts"]
+        except (OSError, SafetensorError) as error:
+            raise VidretError(f"{path}: cannot be read ({error}); delete it, and it is made again") from error
+
+    def write(self, key: str, entry: Entry) -> None:
+        """Write an entry.
+
+        Raises:
+            VidretError: It cannot be written, for example because the disk is full.
+        """
+        arrays, facts = entry
+        path = self._path(key)
+        temporary = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, _pack(facts))
+            temporary.replace(path)
+        except (OSError, SafetensorError) as error:
+            raise VidretError(f"{path}: cannot be written: {error}") from error
+
+    def find(self, span: VideoSpan) -> tuple[str, Facts]:
+        """Return the key of a span's entry, and its facts."""
         try:
             status = stat_file(span.path)
         except DecodeError as error:
-            return "", error.reason
-        key = f"file {span}"
-        facts = self.shards.facts(key) if key in self.shards else {}
-        if (facts.get("num_bytes"), facts.get("mtime_ns")) != (status.st_size, status.st_mtime_ns):
-            return "", NOT_READ
-        if not facts["failed"] and facts["key"] not in self.shards:
-            return "", LOST
-        return facts["key"], facts["failed"]
+            return "", {"failed": error.reason}
+        key = f"{span} {status.st_size} {status.st_mtime_ns}"
+        return key, self.facts(key) if key in self else {"failed": NOT_READ}
 
     def look_up(self, spans: Mapping[str, VideoSpan]) -> CachedVideos:
         """Look up every video."""
         found = {video_id: self.find(span) for video_id, span in spans.items()}
-        keys = {video_id: key for video_id, (key, failed) in found.items() if not failed}
-        lost = {video_id: self.shards.facts(key)["lost"] for video_id, key in keys.items()}
         return CachedVideos(
-            keys=keys,
-            unreadable={video_id: failed for video_id, (_, failed) in found.items() if failed},
-            salvaged={video_id: loss for video_id, loss in lost.items() if loss},
+            keys={video_id: key for video_id, (key, facts) in found.items() if "failed" not in facts},
+            unreadable={video_id: facts["failed"] for video_id, (_, facts) in found.items() if "failed" in facts},
+            salvaged={video_id: facts["lost"] for video_id, (_, facts) in found.items() if facts.get("lost")},
         )
 
-    def _find_new(self, spans: Sequence[VideoSpan]) -> list[VideoSpan]:
-        """Return the spans whose files, as they are now, have not been read yet."""
-        return [span for span in spans if self.find(span)[1] in (NOT_READ, LOST)]
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Lock the cache for appending; see ``ArrayShards.writing``."""
-        with self.shards.writing():
-            if "about" not in self.shards:
-                self.shards.append("about", {}, self._settings)
-            yield
-
-    def build(
-        self,
-        spans: Sequence[VideoSpan],
-        read: Callable[[Sequence[VideoSpan]], Iterator[ReadResult[Content]]],
-        make_entry: Callable[[Content], Entry],
-    ) -> None:
-        """Read the videos that are new or have changed, in order, and add their entries. Failures are recorded.
-
-        Of content that is there already, no entry is made.
+    def build(self, spans: Sequence[VideoSpan], make_all: Callable[[Sequence[VideoSpan]], Iterator[Entry]]) -> None:
+        """Add the entries of videos that are new or have changed, which a function makes in order.
 
         Raises:
             VidretError: The folder cannot be written.
         """
-        if not self._find_new(spans):
+        found = {span: self.find(span) for span in spans}
+        keys = {span: key for span, (key, facts) in found.items() if facts.get("failed") == NOT_READ}
+        if not keys:
             return
-        with self.writing():
-            new_spans = self._find_new(spans)
-            logger.info("%s: %d of %d videos to read", self.shards.folder, len(new_spans), len(spans))
-            for num_done, result in enumerate(read(new_spans), start=1):
-                if result.content is not None and result.key not in self.shards:
-                    self.shards.append(result.key, *make_entry(result.content))
-                if result.size_bytes >= 0:
-                    facts = {"num_bytes": result.size_bytes, "mtime_ns": result.mtime_ns, "failed": result.failed}
-                    self.shards.append(f"file {result.span}", {}, facts | {"key": result.key})
-                if num_done % LOG_EVERY == 0:
-                    logger.info("%s: read %d of %d videos", self.shards.folder, num_done, len(new_spans))
+        logger.info("%s: %d of %d videos to read", self.folder, len(keys), len(spans))
+        for num_done, (key, entry) in enumerate(zip(keys.values(), make_all(list(keys)), strict=True), start=1):
+            self.write(key, entry)
+            if num_done % LOG_EVERY == 0:
+                logger.info("%s: read %d of %d videos", self.folder, num_done, len(keys))
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{_hash(key)}.safetensors"
+
+
+def _pack(facts: Facts) -> dict[str, str]:
+    return {"facts": json.dumps(facts)}
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

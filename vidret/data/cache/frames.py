@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch.utils.data import DataLoader, Dataset
 
-from vidret.data.cache.entries import Entry, VideoEntries, read_file
+from vidret.data.cache.entries import CacheEntries, Entry, try_entry
 from vidret.data.frames import FrameSampling, VideoSpan, find_candidate_frames, read_indices
 from vidret.errors import DecodeError, VidretError
 from vidret.types import Resize
@@ -105,16 +105,13 @@ class DecodedFrames:
 
 
 class FramesCache:
-    """An on-disk cache of candidate frames, keyed by file fingerprints, so that a moved file is not stored twice.
-
-    Each combination of sampling and frame size has a folder of its own.
-    """
+    """An on-disk cache of candidate frames; each combination of sampling and frame size has a folder of its own."""
 
     def __init__(self, folder: str | Path, sampling: FrameSampling, resize: Resize) -> None:
         """Open the cache below a folder; it need not exist yet."""
         self.sampling, self._resize = sampling, resize
         settings = {"sampling": sampling.candidate_settings, "resize": asdict(resize)}
-        self.entries = VideoEntries(folder, "frames", settings)
+        self.entries = CacheEntries(folder, "frames", settings)
 
     def build(self, spans: Sequence[VideoSpan], num_workers: int) -> None:
         """Read the videos that are new or have changed, in ``num_workers`` processes. Failures are recorded.
@@ -122,8 +119,8 @@ class FramesCache:
         Raises:
             VidretError: The folder cannot be written, or a worker process died.
         """
-        read = partial(read_file, read=partial(read_candidates, sampling=self.sampling, resize=self._resize))
-        self.entries.build(spans, partial(map_in_workers, read, num_workers=num_workers), lambda entry: entry)
+        make = partial(try_entry, make=partial(read_candidates, sampling=self.sampling, resize=self._resize))
+        self.entries.build(spans, partial(map_in_workers, make, num_workers=num_workers))
 
 
 class CachedFrames:
@@ -131,17 +128,17 @@ class CachedFrames:
 
     def __init__(self, cache: FramesCache, spans: Mapping[str, VideoSpan]) -> None:
         """Look up every video in the cache."""
-        self._shards, self._sampling = cache.entries.shards, cache.sampling
+        self._entries, self._sampling = cache.entries, cache.sampling
         found = cache.entries.look_up(spans)
         self._keys, self.unreadable, self.salvaged = found.keys, found.unreadable, found.salvaged
 
     def read(self, video_id: str, rng: np.random.Generator) -> Pixels:
-        """Return the sampled frames of a video. Without random sampling, they are a read-only view of the cache.
+        """Return the sampled frames of a video.
 
         Raises:
-            VidretError: The data on disk is corrupt.
+            VidretError: The file is missing or damaged.
         """
-        pixels = self._shards.read(self._keys[video_id])["pixels"]
+        pixels = self._entries.read(self._keys[video_id])["pixels"]
         return pixels[self._sampling.draw(len(pixels), rng)] if self._sampling.is_random else pixels
 
 

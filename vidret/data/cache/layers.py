@@ -7,7 +7,6 @@ cache has those that a head reads at its own rate (see ``vidret.ground.windows``
 For ViT-B/32 a frame takes 307 kB: 150 s at 0.5 frames per second take 23 MB.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vidret.data.cache.entries import Entry, ReadResult, VideoEntries, read_file
+from vidret.data.cache.entries import CacheEntries, Entry, try_entry
 from vidret.data.frames import VideoSpan
 from vidret.encode.clip.outputs import join_layers
 from vidret.encode.encoder import LayeredEncoder, encode_shared_layers
@@ -35,7 +34,7 @@ TEXT_BATCH_SIZE = 256
 
 
 class VideoLayers(NamedTuple):
-    """A video's layers as read-only arrays, earliest first, and its duration in seconds; see ``LayerTokens``."""
+    """A video's layers, earliest first, and its duration in seconds; see ``LayerTokens``."""
 
     layers: tuple[Float[np.ndarray, "frame _token width"], ...]
     duration: float
@@ -92,7 +91,7 @@ class LayersCache:
             "sampling_fps": encoder.sampling.fps,
             "segments": "shots" if self._follows_shots else "grid",
         }
-        self.entries = VideoEntries(folder, "layers", settings)
+        self.entries = CacheEntries(folder, "layers", settings)
 
     def build(
         self, encoder: LayeredEncoder, spans: Sequence[VideoSpan], texts: Sequence[str], num_workers: int
@@ -103,24 +102,14 @@ class LayersCache:
             VidretError: The folder cannot be written.
             EncoderError: The encoder has fewer layers.
         """
-        if self._find_missing(texts):
-            with self.entries.writing():
-                self._add_texts(encoder, self._find_missing(texts))
-        self.entries.build(
-            spans, partial(self._read_all, num_workers=max(1, num_workers)), partial(self._encode, encoder)
-        )
-
-    def _find_missing(self, texts: Sequence[str]) -> list[str]:
-        return [text for text in dict.fromkeys(texts) if _text_key(text) not in self.entries.shards]
-
-    def _add_texts(self, encoder: LayeredEncoder, texts: Sequence[str]) -> None:
-        pending: Iterator[str] = iter(texts)
-        while batch := list(islice(pending, TEXT_BATCH_SIZE)):
+        missing = iter([text for text in dict.fromkeys(texts) if _text_key(text) not in self.entries])
+        while batch := list(islice(missing, TEXT_BATCH_SIZE)):
             for words in encoder.encode_text_layers(batch, self._num_layers):
-                self.entries.shards.append(_text_key(words.text), {"words": to_float16(words.layers, words.text)})
+                self.entries.write(_text_key(words.text), ({"words": to_float16(words.layers, words.text)}, {}))
+        self.entries.build(spans, partial(self._encode_all, encoder, num_workers=max(1, num_workers)))
 
-    def _read_all(self, spans: Sequence[VideoSpan], num_workers: int) -> Iterator[ReadResult[DecodedVideo]]:
-        """Yield the decoded segments of each file, in order, at most ``num_workers`` files ahead."""
+    def _encode_all(self, encoder: LayeredEncoder, spans: Sequence[VideoSpan], num_workers: int) -> Iterator[Entry]:
+        """Yield the entries of files, in order; at most ``num_workers`` files are decoded ahead."""
         pool = DecodePool(
             num_workers,
             resize=self._resize,
@@ -129,14 +118,17 @@ class LayersCache:
             shot_sampling="exact" if self._follows_shots else None,
         )
         with pool, ThreadPoolExecutor(num_workers) as threads:
-            read = partial(read_file, read=partial(decode_video, pool=pool))
-            waiting: deque[Future[ReadResult[DecodedVideo]]] = deque()
+            waiting: deque[Future[DecodedVideo]] = deque()
+
+            def encode(decoding: Future[DecodedVideo]) -> Entry:
+                return self._encode(encoder, decoding.result())
+
             for span in spans:
-                waiting.append(threads.submit(read, span))
+                waiting.append(threads.submit(decode_video, span, pool=pool))
                 if len(waiting) > num_workers:
-                    yield waiting.popleft().result()
+                    yield try_entry(waiting.popleft(), make=encode)
             while waiting:
-                yield waiting.popleft().result()
+                yield try_entry(waiting.popleft(), make=encode)
 
     def _encode(self, encoder: LayeredEncoder, video: DecodedVideo) -> Entry:
         """Return an entry with the layers of the frames that a head reads of a video, at its rate."""
@@ -163,29 +155,28 @@ class LayersCache:
         return arrays, {"duration": video.duration_s, "lost": video.lost}
 
     def read_video(self, key: str) -> VideoLayers:
-        """Return a video's layers as views of the cache.
+        """Return a video's layers.
 
         Raises:
-            VidretError: The data on disk is corrupt.
+            VidretError: The file is missing or damaged.
         """
-        arrays, indices = self.entries.shards.read(key), range(self._num_layers)
+        arrays, indices = self.entries.read(key), range(self._num_layers)
         return VideoLayers(
             layers=tuple(arrays[f"layer{index}"] for index in indices),
-            duration=self.entries.shards.facts(key)["duration"],
+            duration=self.entries.facts(key)["duration"],
             sizes=tuple(arrays[f"sizes{index}"] for index in indices) if "sizes0" in arrays else None,
             masks=tuple(arrays[f"mask{index}"] for index in indices) if "mask0" in arrays else None,
         )
 
     def read_text(self, text: str) -> Float[np.ndarray, "layer word width"]:
-        """Return a text's layers as a view of the cache.
+        """Return a text's layers.
 
         Raises:
-            VidretError: The cache lacks the text, or its data is corrupt.
+            VidretError: The cache lacks the text, or its file is damaged.
         """
-        key, shards = _text_key(text), self.entries.shards
-        if key not in shards:
-            raise VidretError(f"{shards.folder}: must contain the layers of every query, got none for {text!r}")
-        return shards.read(key)["words"]
+        if _text_key(text) not in self.entries:
+            raise VidretError(f"{self.entries.folder}: must contain the layers of every query, got none for {text!r}")
+        return self.entries.read(_text_key(text))["words"]
 
 
 def to_float16(values: Float[np.ndarray, "*shape"], name: str) -> Float[np.ndarray, "*shape"]:
@@ -199,4 +190,4 @@ def to_float16(values: Float[np.ndarray, "*shape"], name: str) -> Float[np.ndarr
 
 
 def _text_key(text: str) -> str:
-    return f"text {hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+    return f"text {text}"

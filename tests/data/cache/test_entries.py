@@ -1,0 +1,59 @@
+"""Arrays on disk keep their type and shape, settings never share them, and damage is told."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.data.cache.entries import CacheEntries
+from vidret.errors import VidretError
+
+ARRAYS: dict[str, np.ndarray] = {
+    "pixels": np.arange(60, dtype=np.uint8).reshape(3, 4, 5),
+    "none": np.empty((0, 7), np.float16),
+    "halves": np.linspace(-1, 1, 11).astype(np.float16),
+    "mask": np.array([[True], [False]]),
+    "transposed": np.arange(24, dtype=np.int32).reshape(4, 6).T,
+    "scalar": np.array(3.5),
+}
+
+
+def test_arrays_keep_their_type_and_shape_and_the_last_entry_of_a_key_counts(tmp_path: Path) -> None:
+    entries = CacheEntries(tmp_path / "not" / "there", "frames", {})
+    assert "all" not in entries
+    entries.write("all", ({"a": np.zeros(3)}, {}))
+    entries.write("all", (ARRAYS, {"seconds": 1.5, "why": "é"}))
+    entries.write("bare", ({}, {"failed": "no"}))
+    for opened in (entries, pickle.loads(pickle.dumps(entries))):
+        assert [key in opened for key in ("all", "bare", "other")] == [True, True, False]
+        assert (opened.facts("all"), opened.facts("bare")) == ({"seconds": 1.5, "why": "é"}, {"failed": "no"})
+        arrays = opened.read("all")
+        assert arrays.keys() == ARRAYS.keys()
+        assert opened.read("bare") == {}
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(arrays[name], array)
+            assert arrays[name].dtype == array.dtype
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_folder_is_of_one_kind_and_one_choice_of_settings(tmp_path: Path) -> None:
+    entries = [
+        CacheEntries(tmp_path, kind, settings)
+        for kind, settings in (("f", {"a": 1, "b": 2}), ("f", {"b": 2, "a": 1}), ("f", {"a": 2}), ("g", {"a": 2}))
+    ]
+    entries[0].write("key", ({}, {}))
+    assert ["key" in other for other in entries] == [True, True, False, False]
+
+
+def test_damaged_and_unwritable_files_are_refused_with_their_path(tmp_path: Path) -> None:
+    entries = CacheEntries(tmp_path, "frames", {})
+    entries.write("key", (ARRAYS, {}))
+    (path,) = entries.folder.iterdir()
+    for content in (path.read_bytes()[:-1], b"?", b""):
+        path.write_bytes(content)
+        with pytest.raises(VidretError, match=rf"{path.name}: cannot be read .*; delete it, and it is made again"):
+            entries.read("key")
+    (tmp_path / "file").touch()
+    with pytest.raises(VidretError, match="cannot be written: "):
+        CacheEntries(tmp_path / "file", "frames", {}).write("key", ({}, {}))
