@@ -13,7 +13,7 @@ from vidret.data.benchmarks.splits import read_split
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.composed import evaluate_composed, score_ranks
-from vidret.evaluate.gallery import index_gallery
+from vidret.evaluate.gallery import Evaluation, index_gallery
 from vidret.evaluate.tables import make_tables
 
 ROWS = [
@@ -43,7 +43,7 @@ def test_ranks_are_those_of_a_search_among_the_targets(data: Path) -> None:
     assert read == [(f"{source}.mp4", f"{target}.mp4", text) for source, target, text in ROWS]
     with Engine(data / "index", ColourEncoder()) as engine:
         gallery, _ = index_gallery(engine, split, data / "videos")
-        report = evaluate_composed(engine, split, gallery)
+        report = evaluate_composed(Evaluation(engine, split, gallery))
     assert list(report.gallery.missing) == ["gone.mp4"]
     vectors = {colour: unit(paint(colour).reshape(-1, 3).mean(axis=0) - 110) for colour in ("red", "yellow", "blue")}
     for kind in ("text", "image"):
@@ -71,7 +71,7 @@ def test_videos_that_are_all_missing_are_an_error(data: Path) -> None:
         gallery, _ = index_gallery(engine, split, data / "videos")
         gallery.failed.update(dict.fromkeys(("a/red.mp4", "a/blue.mp4", "a/yellow.mp4"), "damaged"))  # type: ignore[attr-defined]
         with pytest.raises(VidretError, match="must have at least one query with both of its videos"):
-            evaluate_composed(engine, split, gallery)
+            evaluate_composed(Evaluation(engine, split, gallery))
 
 
 def test_the_command_writes_a_report(data: Path) -> None:

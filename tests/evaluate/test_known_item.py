@@ -11,6 +11,7 @@ from tests.fakes import ColourEncoder, PatchEncoder
 from vidret.data.records import Caption, Split
 from vidret.engine import Engine
 from vidret.errors import VidretError
+from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.known_item import (
     JUDGE_S,
     LOOK_S,
@@ -57,11 +58,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Sim
         engine.close()
 
 
-def make_split(engine: Engine, tmp_path: Path) -> tuple[Split, Gallery]:
+def make_evaluation(engine: Engine, tmp_path: Path) -> Evaluation:
     """Return a caption for each video; all have the same text, so that only feedback tells them apart."""
     names = [video.paths[0] for video in engine.videos()]
     captions = tuple(Caption(id=f"c{index}", video=name, text=TEXT) for index, name in enumerate(names))
-    return Split("captions", (str(tmp_path / "captions.jsonl"),), tuple(names), captions=captions), Gallery({}, [], {})
+    split = Split("captions", (str(tmp_path / "captions.jsonl"),), tuple(names), captions=captions)
+    return Evaluation(engine, split, Gallery({}, [], {}))
 
 
 def test_points_are_those_of_the_specification() -> None:
@@ -83,10 +85,10 @@ def test_feedback_brings_scenes_to_the_front(
     pair: tuple[Engine, SimulatedUser], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     engine, user = pair
-    split, gallery = make_split(engine, tmp_path)
+    evaluation = make_evaluation(engine, tmp_path)
     ids = {video.paths[0]: video.id for video in engine.videos()}
-    monkeypatch.setattr("vidret.evaluate.known_item.find_contents", lambda _engine, _gallery: ids)
-    report = evaluate_known_items(engine, user, split, gallery, num_shown=8, num_hints=1)
+    monkeypatch.setattr(Evaluation, "find_contents", lambda _: ids)
+    report = evaluate_known_items(evaluation, user, num_shown=8, num_hints=1)
     rows = {row["band"]: row for row in report.results["known_items"]}
     assert rows["all"]["num_tasks"] == rows["1 to 9"]["num_tasks"] + rows["10 to 1000"]["num_tasks"] == NUM_VIDEOS
     hard = rows["10 to 1000"]
@@ -96,7 +98,7 @@ def test_feedback_brings_scenes_to_the_front(
     assert hard["found"][0] == 0
     assert hard["found"][-1] > 60
     json.dumps(report.to_dict())
-    few = evaluate_known_items(engine, user, split, gallery, num_rounds=0, max_tasks=5)
+    few = evaluate_known_items(evaluation, user, num_rounds=0, max_tasks=5)
     assert few.results["known_items"][0]["num_tasks"] == 5
     assert [len(row["ranks"]) for row in few.per_query] == [1] * 5
 
@@ -105,11 +107,11 @@ def test_one_search_is_as_it_is_told(
     pair: tuple[Engine, SimulatedUser], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     engine, user = pair
-    split, gallery = make_split(engine, tmp_path)
+    evaluation = make_evaluation(engine, tmp_path)
     ids = {video.paths[0]: video.id for video in engine.videos()}
-    monkeypatch.setattr("vidret.evaluate.known_item.find_contents", lambda _engine, _gallery: ids)
+    monkeypatch.setattr(Evaluation, "find_contents", lambda _: ids)
     plain = engine.search(TEXT, NUM_VIDEOS)
-    item = next(each for each in list_items(engine, split, gallery, num_hints=1) if each.video == plain[14].video)
+    item = next(each for each in list_items(evaluation, num_hints=1) if each.video == plain[14].video)
     assert find_rank(plain, item) == 15
     assert find_rank(plain[:3], item) == 4
     outcome = search_item(engine, user, item, NUM_VIDEOS, num_rounds=1, num_shown=10)
@@ -141,7 +143,7 @@ def test_bands_are_those_of_the_text() -> None:
 def test_the_user_must_see_otherwise_than_the_search(pair: tuple[Engine, SimulatedUser], tmp_path: Path) -> None:
     engine, _ = pair
     with pytest.raises(VidretError, match="user_model must be another encoder"):
-        evaluate_known_items(engine, SimulatedUser(engine), *make_split(engine, tmp_path))
+        evaluate_known_items(make_evaluation(engine, tmp_path), SimulatedUser(engine))
 
 
 def test_picture_features_are_unit_vectors_that_tell_pictures_apart() -> None:

@@ -15,6 +15,7 @@ from vidret.data.benchmarks.splits import read_split
 from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuery, Scoring, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
+from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.moments import evaluate_highlights, evaluate_moments, score_predictions
 from vidret.evaluate.report import Gallery
 from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_partially_relevant
@@ -241,7 +242,7 @@ def test_clips_are_rated_at_their_middle(engine: Engine, world: Path, tmp_path: 
     ):
         split = read_split(name, tmp_path)
         gallery = Gallery(*find_videos(split.videos, world), {})
-        report, found = evaluate_highlights(engine, split, gallery)
+        report, found = evaluate_highlights(Evaluation(engine, split, gallery))
         expected = np.interp(times, curve[query].times, curve[query].scores)
         assert found[0].saliency is not None
         np.testing.assert_allclose(found[0].saliency, expected, atol=1e-6)
@@ -294,10 +295,10 @@ def test_labels_for_some_queries_only_are_rejected(engine: Engine, world: Path, 
     split = read_split("moments", tmp_path)
     gallery = Gallery(*find_videos(split.videos, world), {})
     with pytest.raises(VidretError, match="queries must all have true spans or none, got 1 without, first 2"):
-        evaluate_moments(engine, split, gallery)
+        evaluate_moments(Evaluation(engine, split, gallery))
     with pytest.raises(VidretError, match="moments: queries must have ratings to score highlights, got none for 1"):
-        evaluate_highlights(engine, split, gallery)
+        evaluate_highlights(Evaluation(engine, split, gallery))
     with pytest.raises(VidretError, match="moments: must have at least one query into an available video, got none"):
-        evaluate_moments(engine, split, Gallery({}, ["mixed"], {}))
+        evaluate_moments(Evaluation(engine, split, Gallery({}, ["mixed"], {})))
     with pytest.raises(VidretError, match="moments: must have at least one query into an available video, got none"):
-        evaluate_moments(engine, split, Gallery(gallery.files, [], {"mixed": "no frame could be decoded"}))
+        evaluate_moments(Evaluation(engine, split, Gallery(gallery.files, [], {"mixed": "no frame could be decoded"})))

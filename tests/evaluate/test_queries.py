@@ -13,6 +13,7 @@ from vidret.channels.texts.options import WordsOptions
 from vidret.data.records import find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
+from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.queries import evaluate_queries, read_queries_folder
 from vidret.evaluate.report import Gallery, read_report
 from vidret.evaluate.tables import make_tables
@@ -95,8 +96,8 @@ def test_judge_is_measured_beside_the_search(answered: tuple[Path, Answer]) -> N
     split, videos = read_queries_folder(folder)
     with Engine(folder / "out" / "queries" / "index", colour_encoder()) as engine:
         gallery = Gallery(*find_videos(split.videos, videos), {})
-        plain = evaluate_queries(engine, split, gallery).to_dict()["results"]
-        facts = evaluate_queries(engine, split, gallery, judge=Reversing()).to_dict()
+        plain = evaluate_queries(Evaluation(engine, split, gallery)).to_dict()["results"]
+        facts = evaluate_queries(Evaluation(engine, split, gallery), judge=Reversing()).to_dict()
     judged = facts["results"]
     assert judged["kinds_unjudged"] == plain["kinds"]
     assert judged["kinds"] != plain["kinds"]
@@ -202,7 +203,7 @@ def test_words_answer_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     gallery = Gallery(*find_videos(split.videos, tmp_path), {})
     done: list[tuple[int, int]] = []
     with Engine(index, NamedColours()) as engine:
-        report = evaluate_queries(engine, split, gallery, on_progress=lambda *count: done.append(count))
+        report = evaluate_queries(Evaluation(engine, split, gallery, lambda *count: done.append(count)))
     assert done == [(1, 2), (2, 2)]
     assert sorted(report.settings["by"].split(", ")) == ["picture", "screen", "speech", "subtitles"]
     for row in report.results["kinds"]:
@@ -214,4 +215,4 @@ def test_words_answer_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         Engine(index, NamedColours()) as engine,
         pytest.raises(VidretError, match=r"late\.mp4: must be in the index"),
     ):
-        evaluate_queries(engine, split, gallery)
+        evaluate_queries(Evaluation(engine, split, gallery))

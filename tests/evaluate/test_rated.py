@@ -10,7 +10,7 @@ from tests.fakes import ColourEncoder, write_film
 from vidret.data.benchmarks.splits import read_split
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.evaluate.gallery import index_gallery
+from vidret.evaluate.gallery import Evaluation, index_gallery
 from vidret.evaluate.moments import CORPUS, evaluate_rated
 from vidret.evaluate.tables import make_tables
 from vidret.metrics.corpus_moments import RetrievedMoment, score_rated
@@ -48,7 +48,7 @@ def test_moments_of_all_videos_are_scored(data: Path) -> None:
     assert split.videos == ("one", "two", "other", "gone")
     with Engine(data / "index", ColourEncoder()) as engine:
         gallery, _ = index_gallery(engine, split, data / "videos")
-        report = evaluate_rated(engine, split, gallery)
+        report = evaluate_rated(Evaluation(engine, split, gallery))
         assert [row["id"] for row in report.per_query] == ["1", "2"]  # nothing relevant is left of the third
         found = {}
         for row in report.per_query:

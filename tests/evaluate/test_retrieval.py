@@ -24,6 +24,7 @@ from vidret.encode.names import WHOLE
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate import retrieval
+from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.report import Gallery
 from vidret.evaluate.retrieval import Bank, correct, evaluate_retrieval
 from vidret.metrics.retrieval import evaluate, evaluate_calibrated, evaluate_dual_softmax
@@ -193,25 +194,19 @@ def test_batches_of_texts_do_not_change_the_scores(
     progress: list[tuple[int, int]] = []
     monkeypatch.setattr(retrieval, "AT_ONCE", 3)
     with Engine(searched[0] / "index", colour_encoder()) as engine:
-        again = evaluate_retrieval(
-            engine,
-            split,
-            gallery,
-            rerank="none",
-            bank=Bank("bank.jsonl", BANK),
-            on_progress=lambda *at: progress.append(at),
-        )
+        evaluation = Evaluation(engine, split, gallery, lambda *at: progress.append(at))
+        again = evaluate_retrieval(evaluation, rerank="none", bank=Bank("bank.jsonl", BANK))
         assert again.results == report["results"]
         assert progress == [(8 * batch + 8, 40) for batch in range(5)], "7 segments, one of them in two videos"
         monkeypatch.setattr(retrieval, "MEMORY", 100)
         with pytest.raises(VidretError, match="scores must fit into 0 GiB, got 8 texts and 5 videos"):
-            evaluate_retrieval(engine, split, gallery, rerank="none")
+            evaluate_retrieval(evaluation, rerank="none")
         with pytest.raises(VidretError, match=r"empty\.txt: the bank must contain at least one query, got none"):
-            evaluate_retrieval(engine, split, gallery, rerank="none", bank=Bank("empty.txt", []))
+            Bank("empty.txt", [])
         with pytest.raises(
             VidretError, match="captions: must have at least one caption of an available video, got none"
         ):
-            evaluate_retrieval(engine, split, Gallery({}, list(split.videos), {}), rerank="none")
+            evaluate_retrieval(Evaluation(engine, split, Gallery({}, list(split.videos), {})), rerank="none")
 
 
 def test_captions_of_a_part_of_their_video_are_noted(searched: Searched, world: Path, tmp_path: Path) -> None:

@@ -1,18 +1,14 @@
 """Composed retrieval: a frame of one video, and a text that says how what is looked for differs from it."""
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from vidret.data.records import Caption, Split
-from vidret.engine import Engine
+from vidret.data.records import Caption
 from vidret.errors import VidretError
-from vidret.evaluate.gallery import describe_model
-from vidret.evaluate.queries import find_contents
-from vidret.evaluate.report import Gallery, Report
+from vidret.evaluate.gallery import Evaluation
+from vidret.evaluate.report import Report
 from vidret.language.judging import FileFrames
 from vidret.metrics.retrieval import hits
 from vidret.types import ComposedQuery, Picture, Query, SearchOptions
@@ -27,22 +23,10 @@ PROTOCOL = (
 )
 
 
-def evaluate_composed(
-    engine: Engine,
-    split: Split,
-    gallery: Gallery,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Report:
+def evaluate_composed(evaluation: Evaluation) -> Report:
     """Search for the target of every query by a frame with a text, by the text, and by the frame.
 
-    Queries whose source or target is missing or unreadable are omitted, and the report lists these videos.
-
-    Args:
-        engine: An engine whose index contains the videos.
-        split: Captions with sources.
-        gallery: The videos that are available.
-        on_progress: Called with the number of finished queries and of all queries.
+    The split has captions with sources.
 
     Raises:
         VidretError: No query is left, or a frame cannot be read.
@@ -50,8 +34,7 @@ def evaluate_composed(
     Reference:
         Ventura et al., CoVR: Learning Composed Video Retrieval from Web Video Captions (2024), section 4.
     """
-    started = time.monotonic()
-    contents = find_contents(engine, gallery)
+    engine, split, contents = evaluation.engine, evaluation.split, evaluation.find_contents()
     queries = [query for query in split.captions if query.video in contents and query.source in contents]
     if not queries:
         raise VidretError(f"{split.name}: must have at least one query with both of its videos, got none")
@@ -60,7 +43,7 @@ def evaluate_composed(
     frames: dict[int, Picture] = {}
     ranks: dict[str, list[int]] = {"composed": [], "text": [], "image": []}
     with FileFrames() as drawer:
-        for index, query in enumerate(queries):
+        for query in evaluation.track(queries):
             source = contents[query.source]
             if source not in frames:
                 video = engine.video(source)
@@ -69,16 +52,13 @@ def evaluate_composed(
             for kind, asked in _list_queries(frames[source], query).items():
                 found = [hit.video for hit in engine.search_with(asked, options) if hit.video in allowed]
                 ranks[kind].append(_find_rank(found, contents[query.video], len(allowed)))
-            if on_progress is not None:
-                on_progress(index + 1, len(queries))
     rows = [
         {"id": query.id, "text": query.text, "source": query.source, "video": query.video, "rank": rank}
         for query, rank in zip(queries, ranks["composed"], strict=True)
     ]
     results = {kind: score_ranks(np.array(own), len(targets)) for kind, own in ranks.items()}
     settings = {"protocol": PROTOCOL}
-    seconds = {"searching": time.monotonic() - started}
-    return Report("composed", split, gallery, describe_model(engine), settings, results, rows, seconds)
+    return evaluation.report("composed", settings=settings, results=results, per_query=rows, doing="searching")
 
 
 def score_ranks(ranks: Int[np.ndarray, " query"], gallery_size: int) -> dict[str, Any]:

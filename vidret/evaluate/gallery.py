@@ -1,21 +1,84 @@
-"""Indexing of a benchmark's videos, and the description of a model for reports."""
+"""What evaluations share: indexing of the videos, progress, and the report with a description of the model."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vidret.channels.texts.options import WordsOptions
 from vidret.data.records import Split, find_videos
 from vidret.encode.clip.model import measure_cost
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.evaluate.report import Gallery
+from vidret.evaluate.report import Gallery, Report
 from vidret.index.options import Progress
 from vidret.store.records import FOLLOW_SHOTS, StoreInfo
 from vidret.types import Sampling
-from vidret.video.scan import scan
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What is evaluated, from when on.
+
+    Attributes:
+        engine: An engine whose index contains the videos.
+        split: The split of the benchmark.
+        gallery: The videos that are available. Rows of others are omitted, and the report lists these videos.
+        on_progress: Called with the number of finished queries and of all queries.
+    """
+
+    engine: Engine
+    split: Split
+    gallery: Gallery
+    on_progress: Callable[[int, int], None] | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def track(self, items: Sequence[Item]) -> Iterator[Item]:
+        """Yield items, and report each as finished when the next one is asked for."""
+        for num_done, item in enumerate(items, start=1):
+            yield item
+            if self.on_progress is not None:
+                self.on_progress(num_done, len(items))
+
+    def find_contents(self) -> dict[str, int]:
+        """Return the ids in the index of the available videos, by their ids in the gallery.
+
+        Raises:
+            VidretError: A video is not in the index.
+        """
+        contents = {}
+        for video_id, path in self.gallery.files.items():
+            if video_id not in self.gallery.failed:
+                record = self.engine.file(str(path.absolute()))
+                if record is None or record.video is None:
+                    raise VidretError(f"{path}: must be in the index {self.engine.path}, but is not")
+                contents[video_id] = record.video
+        return contents
+
+    def report(
+        self,
+        task: str,
+        *,
+        settings: Mapping[str, Any],
+        results: Mapping[str, Any],
+        per_query: Sequence[Mapping[str, Any]],
+        doing: str = "scoring",
+        split: Split | None = None,
+    ) -> Report:
+        """Return the report, with the time that ``doing`` took; ``split`` is the one with further notes, if any."""
+        return Report(
+            task=task,
+            split=split or self.split,
+            gallery=self.gallery,
+            model=describe_model(self.engine),
+            settings=settings,
+            results=results,
+            per_query=per_query,
+            seconds={doing: time.monotonic() - self.started},
+        )
 
 
 def index_gallery(
@@ -28,19 +91,9 @@ def index_gallery(
     shots: bool | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Gallery, float]:
-    """Index the videos of a split, except those that are indexed already.
+    """Index the videos of a split in a folder, and return those that are available, and the seconds that it took.
 
-    Args:
-        engine: The engine whose index receives the videos.
-        split: The split of the benchmark.
-        folder: Folder of the videos.
-        workers: Number of decoding processes.
-        words: Words to read besides the pictures; see ``Engine.index``.
-        shots: Whether segments follow shots; see ``Engine.index``.
-        on_progress: Called with the progress of indexing.
-
-    Returns:
-        The available videos, and the seconds that it took.
+    Videos that are indexed already are not indexed again. For the options see ``Engine.index``.
 
     Raises:
         VidretError: There is no video, or the run was interrupted; running it again resumes it.
@@ -49,38 +102,27 @@ def index_gallery(
     files, missing = find_videos(split.videos, folder)
     if not files:
         raise VidretError(f"{folder}: must contain the videos of {split.name}, got none of {len(split.videos)}")
-    reasons = _index(engine, sorted(map(str, files.values())), workers, words, on_progress, shots)
-    paths = {video_id: str(path.absolute()) for video_id, path in files.items()}
-    failed = {video_id: reasons[path] for video_id, path in paths.items() if path in reasons}
+    paths = sorted(map(str, files.values()))
+    reasons = index_readable(engine, paths, workers=workers, words=words, shots=shots, on_progress=on_progress)
+    absolute = {video_id: str(path.absolute()) for video_id, path in files.items()}
+    failed = {video_id: reasons[path] for video_id, path in absolute.items() if path in reasons}
     return Gallery(files, missing, failed), time.monotonic() - started
 
 
-def index_bank(
-    engine: Engine,
-    folder: Path,
-    *,
-    workers: int | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> tuple[list[Path], Mapping[str, str]]:
-    """Index all videos of a folder as a bank for video to text; return those that can be read, and why others cannot.
-
-    Raises:
-        VidretError: The folder does not exist, or the run was interrupted; running it again resumes it.
-    """
-    files = scan([str(folder.absolute())])
-    reasons = _index(engine, files, workers, False, on_progress)
-    return [Path(file) for file in files if file not in reasons], reasons
-
-
-def _index(
+def index_readable(
     engine: Engine,
     files: Sequence[str],
-    workers: int | None,
-    words: bool | WordsOptions | None,
-    on_progress: Callable[[Progress], None] | None,
+    *,
+    workers: int | None = None,
+    words: bool | WordsOptions | None = False,
     shots: bool | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Mapping[str, str]:
-    """Index files; return why some failed."""
+    """Index files, and return why some cannot be read, by path; for the options see ``Engine.index``.
+
+    Raises:
+        VidretError: The run was interrupted; running it again resumes it.
+    """
     report = engine.index(files, workers=workers, words=words, shots=shots, on_progress=on_progress)
     if report.interrupted:
         raise VidretError("interrupted while encoding; run the same command again to resume")

@@ -5,19 +5,17 @@ results, and likes the one that resembles the scene most to another encoder.
 """
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from vidret.data.records import Split, Times
+from vidret.data.records import Times
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.evaluate.gallery import describe_model
-from vidret.evaluate.queries import find_contents
-from vidret.evaluate.report import Gallery, Report
+from vidret.evaluate.gallery import Evaluation
+from vidret.evaluate.report import Report
 from vidret.evaluate.simulated_user import SimulatedUser
 from vidret.types import Hit, TimePoint
 
@@ -102,13 +100,14 @@ def reveal(text: str, num_hints: int = NUM_HINTS) -> tuple[str, ...]:
     return tuple(" ".join(words[: -(-len(words) * step // num_hints)]) for step in range(1, num_hints + 1))
 
 
-def list_items(engine: Engine, split: Split, gallery: Gallery, *, num_hints: int = NUM_HINTS) -> list[KnownItem]:
+def list_items(evaluation: Evaluation, *, num_hints: int = NUM_HINTS) -> list[KnownItem]:
     """Return the captions and queries of a split whose video is available as scenes to find.
 
     Raises:
         VidretError: There is none.
     """
-    contents, videos = find_contents(engine, gallery), {video.id: video for video in engine.videos()}
+    split, contents = evaluation.split, evaluation.find_contents()
+    videos = {video.id: video for video in evaluation.engine.videos()}
     rows: list[tuple[str, str, str | None, tuple[Times, ...]]] = [
         *(
             (caption.id, caption.text, caption.video, _list_span(caption.start, caption.end))
@@ -141,54 +140,45 @@ def _list_span(start: float | None, end: float | None) -> tuple[Times, ...]:
 
 
 def evaluate_known_items(
-    engine: Engine,
+    evaluation: Evaluation,
     user: SimulatedUser,
-    split: Split,
-    gallery: Gallery,
     *,
     num_rounds: int = 3,
     num_shown: int = 20,
     num_hints: int = NUM_HINTS,
     max_tasks: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Search for every scene of a split with feedback, and report ranks, the share found, and points.
 
     Args:
-        engine: An engine whose index contains the videos.
+        evaluation: What is evaluated, with captions, moments or queries.
         user: Who judges, by another encoder.
-        split: Captions, moments or queries.
-        gallery: The videos that are available.
         num_rounds: Number of rounds of feedback.
         num_shown: Number of results that the user looks at in each round.
         num_hints: Number of steps in which the text is revealed.
         max_tasks: Number of tasks that are drawn; None for all.
-        on_progress: Called with the number of finished tasks and of all tasks.
 
     Raises:
         VidretError: There is no task, or the user's encoder is that of the search.
     """
+    engine = evaluation.engine
     if user.name == engine.encoder.name:
         raise VidretError(f"user_model must be another encoder than that of the search, got {user.name} for both")
-    started = time.monotonic()
-    items = list_items(engine, split, gallery, num_hints=num_hints)
+    items = list_items(evaluation, num_hints=num_hints)
     if max_tasks is not None and len(items) > max_tasks:
         chosen = np.random.default_rng(SEED).choice(len(items), max_tasks, replace=False)
         items = [items[index] for index in np.sort(chosen).tolist()]
-    num_videos, outcomes = engine.count_videos(), []
-    for index, item in enumerate(items):
-        outcomes.append(search_item(engine, user, item, num_videos, num_rounds=num_rounds, num_shown=num_shown))
-        if on_progress is not None:
-            on_progress(index + 1, len(items))
+    num_videos = engine.count_videos()
+    outcomes = [
+        search_item(engine, user, item, num_videos, num_rounds=num_rounds, num_shown=num_shown)
+        for item in evaluation.track(items)
+    ]
     rows = [
         {"id": item.id, "text": item.hints[-1], "video": item.path, **asdict(outcome), "points": outcome.points}
         for item, outcome in zip(items, outcomes, strict=True)
     ]
-    return Report(
-        task="known-item",
-        split=split,
-        gallery=gallery,
-        model=describe_model(engine),
+    return evaluation.report(
+        "known-item",
         settings={
             "by": f"feedback of {user.name}",
             "num_rounds": num_rounds,
@@ -198,7 +188,7 @@ def evaluate_known_items(
         },
         results={"known_items": summarise_bands(outcomes, num_shown), "num_videos": num_videos},
         per_query=rows,
-        seconds={"searching": time.monotonic() - started},
+        doing="searching",
     )
 
 

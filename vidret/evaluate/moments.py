@@ -3,7 +3,6 @@
 Rated moments, of which several answer a query more or less, are located in all videos as a user's queries would be.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,7 @@ import numpy as np
 from vidret.data.records import CLIP_SECONDS, LabelledQuery, SaliencyMetric, Scoring, Split
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.evaluate.gallery import describe_model
-from vidret.evaluate.queries import find_contents
+from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_partially_relevant, score_rated
 from vidret.metrics.grounding import score_moments, score_multi_moments
@@ -85,39 +83,22 @@ PROTOCOL = (
 SALIENCY_PROTOCOL = "Clips are rated at their middle. The mAP is the benchmark's own: see vidret.metrics.highlight."
 
 
-def evaluate_moments(
-    engine: Engine,
-    split: Split,
-    gallery: Gallery,
-    *,
-    corpus: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[Report, list[Prediction]]:
-    """Locate every query in its video, and score the spans.
+def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[Report, list[Prediction]]:
+    """Locate every query in its video, and score the spans; return the report, and the prediction for each query.
 
-    Queries into missing or unreadable videos are omitted, and the report lists these videos. If the labels are
-    withheld, as in QVHighlights' test split, nothing is scored, and the predictions can be submitted.
-
-    Args:
-        engine: An engine whose index contains the videos.
-        split: The split of the benchmark.
-        gallery: The videos that are available.
-        corpus: Whether to also locate every query in the whole index (VCMR), that is, in all videos of the split, and
-            to search for its video (PRVR).
-        on_progress: Called with the number of finished queries and of all queries.
-
-    Returns:
-        The report, and the prediction for each query.
+    With ``corpus``, every query is also located in the whole index (VCMR), that is, in all videos of the split, and its
+    video is searched for (PRVR). If the labels are withheld, as in QVHighlights' test split, nothing is scored, and the
+    predictions can be submitted.
 
     Raises:
         VidretError: No query is left, or only some queries have true spans.
     """
-    started = time.monotonic()
+    engine, split, gallery = evaluation.engine, evaluation.split, evaluation.gallery
     queries = keep_queries(split, gallery)
     labelled = check_labelled(queries)
     rated = all(query.saliency for query in queries) or not labelled
     predictions, retrieved, own_videos, ranks = [], {}, {}, dict[str, int]()
-    for index, query in enumerate(queries):
+    for query in evaluation.track(queries):
         path = gallery.files[query.video].absolute()
         moments = engine.locate(query.text, NUM_SPANS, video=path, overlapping=True, weak=True)
         spans = np.array([(m.start, m.end, m.score) for m in moments], np.float64).reshape(-1, 3)
@@ -130,10 +111,8 @@ def evaluate_moments(
             videos = [str(hit.video) for hit in hits]
             ranks[query.id] = videos.index(own_videos[query.id]) + 1 if own_videos[query.id] in videos else 0
             retrieved[query.id] = [RetrievedMoment(str(m.video), m.start, m.end) for m in everywhere]
-        if on_progress is not None:
-            on_progress(index + 1, len(queries))
     results: dict[str, Any] = score_matched(split.scoring, queries, predictions) if labelled else {}
-    settings = {"num_spans": NUM_SPANS, "protocol": PROTOCOL}
+    settings = _find_settings(engine, PROTOCOL, num_spans=NUM_SPANS)
     if retrieved:
         own = [replace(query, video=own_videos[query.id]) for query in queries]
         results["corpus"] = {"num_videos": engine.info().videos, **_score_corpus(own, retrieved, ranks)}
@@ -145,7 +124,7 @@ def evaluate_moments(
             }
         settings |= {"corpus_moments": CORPUS_MOMENTS, "corpus_videos": CORPUS_VIDEOS}
     rows = _describe_queries(queries, predictions, labelled=labelled)
-    return _make_report("moments", engine, split, gallery, settings, results, rows, started), predictions
+    return evaluation.report("moments", settings=settings, results=results, per_query=rows), predictions
 
 
 def _score_corpus(
@@ -155,13 +134,7 @@ def _score_corpus(
     return facts | {"PRVR": score_partially_relevant(np.array([ranks[query.id] for query in queries]))}
 
 
-def evaluate_highlights(
-    engine: Engine,
-    split: Split,
-    gallery: Gallery,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[Report, list[Prediction]]:
+def evaluate_highlights(evaluation: Evaluation) -> tuple[Report, list[Prediction]]:
     """Rate every clip of every query's video, and score the saliency with the benchmark's metric.
 
     Returns:
@@ -170,15 +143,13 @@ def evaluate_highlights(
     Raises:
         VidretError: No query is left, or a query has no ratings.
     """
-    started = time.monotonic()
+    engine, split, gallery = evaluation.engine, evaluation.split, evaluation.gallery
     queries = keep_queries(split, gallery)
     if unrated := [query.id for query in queries if not query.saliency]:
         raise VidretError(f"{split.name}: queries must have ratings to score highlights, got none for {unrated[0]}")
-    predictions = []
-    for index, query in enumerate(queries):
-        predictions.append(Prediction(query.id, None, rate_clips(engine, query, gallery)))
-        if on_progress is not None:
-            on_progress(index + 1, len(queries))
+    predictions = [
+        Prediction(query.id, None, rate_clips(engine, query, gallery)) for query in evaluation.track(queries)
+    ]
     scores = score_saliency(split.scoring, queries, predictions)
     precision = scores.average_precision
     if isinstance(scores, HighlightReport):  # the headline number: VeryGood, mean over annotators
@@ -188,8 +159,8 @@ def evaluate_highlights(
         for query, prediction, value in zip(queries, predictions, precision.tolist(), strict=True)
     ]
     results = {"highlights": scores.to_dict()}
-    settings = {"protocol": SALIENCY_PROTOCOL}
-    return _make_report("highlights", engine, split, gallery, settings, results, rows, started), predictions
+    settings = _find_settings(engine, SALIENCY_PROTOCOL)
+    return evaluation.report("highlights", settings=settings, results=results, per_query=rows), predictions
 
 
 def keep_queries(split: Split, gallery: Gallery) -> list[LabelledQuery]:
@@ -246,26 +217,9 @@ def _describe_query(query: LabelledQuery, prediction: Prediction) -> dict[str, A
     return row
 
 
-def _make_report(
-    task: str,
-    engine: Engine,
-    split: Split,
-    gallery: Gallery,
-    settings: dict[str, Any],
-    results: dict[str, Any],
-    per_query: list[dict[str, Any]],
-    started: float,
-) -> Report:
-    return Report(
-        task=task,
-        split=split,
-        gallery=gallery,
-        model=describe_model(engine),
-        settings={"by": "the trained head" if engine.grounder is not None else "the similarity curve", **settings},
-        results=results,
-        per_query=per_query,
-        seconds={"scoring": time.monotonic() - started},
-    )
+def _find_settings(engine: Engine, protocol: str, **more: Any) -> dict[str, Any]:
+    by = "the trained head" if engine.grounder is not None else "the similarity curve"
+    return {"by": by, "protocol": protocol, **more}
 
 
 RATED_PROTOCOL = (
@@ -274,28 +228,15 @@ RATED_PROTOCOL = (
 )
 
 
-def evaluate_rated(
-    engine: Engine,
-    split: Split,
-    gallery: Gallery,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Report:
+def evaluate_rated(evaluation: Evaluation) -> Report:
     """Locate every query in all videos of the index, and score the order of the moments.
 
-    Rated moments of missing or unreadable videos are omitted, and the report lists these videos.
-
-    Args:
-        engine: An engine whose index contains the videos.
-        split: Queries with rated moments.
-        gallery: The videos that are available.
-        on_progress: Called with the number of finished queries and of all queries.
+    The split has queries with rated moments; those of missing or unreadable videos are omitted.
 
     Raises:
         VidretError: No query has a relevant moment in an available video.
     """
-    started = time.monotonic()
-    contents = find_contents(engine, gallery)
+    engine, split, contents = evaluation.engine, evaluation.split, evaluation.find_contents()
     queries, retrieved, rows = [], {}, []
     for query in split.rated_queries:
         moments = tuple(
@@ -305,13 +246,10 @@ def evaluate_rated(
             queries.append(replace(query, moments=moments))
     if not queries:
         raise VidretError(f"{split.name}: must have at least one relevant moment of an available video, got none")
-    for index, query in enumerate(queries):
+    for query in evaluation.track(queries):
         found = engine.locate_with(query.text, CORPUS)
         retrieved[query.id] = [RetrievedMoment(str(one.video), one.start, one.end) for one in found]
         rows.append({"id": query.id, "text": query.text, **score_rated([query], retrieved)["nDCG"]})
-        if on_progress is not None:
-            on_progress(index + 1, len(queries))
     results = {"rated": score_rated(queries, retrieved) | {"num_videos": engine.info().videos}}
     settings = {"protocol": RATED_PROTOCOL, "corpus_moments": CORPUS.k, "corpus_videos": CORPUS.videos}
-    seconds = {"locating": time.monotonic() - started}
-    return Report("rated", split, gallery, describe_model(engine), settings, results, rows, seconds)
+    return evaluation.report("rated", settings=settings, results=results, per_query=rows, doing="locating")

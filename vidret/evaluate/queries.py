@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from vidret.data.benchmarks.moments import read_queries
 from vidret.data.records import CorpusQuery, Split, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.evaluate.gallery import describe_model
-from vidret.evaluate.report import Gallery, Report
+from vidret.evaluate.gallery import Evaluation
+from vidret.evaluate.report import Report
 from vidret.language.judging import DEFAULT_JUDGING, Judge, JudgeOptions, judge_hits
 from vidret.metrics.corpus_moments import QueryOutcome, score_kinds
 from vidret.metrics.grounding import temporal_iou
@@ -47,39 +47,24 @@ class AnsweredQuery:
 
 
 def evaluate_queries(
-    engine: Engine,
-    split: Split,
-    gallery: Gallery,
-    *,
-    judge: Judge | None = None,
-    judging: JudgeOptions = DEFAULT_JUDGING,
-    on_progress: Callable[[int, int], None] | None = None,
+    evaluation: Evaluation, *, judge: Judge | None = None, judging: JudgeOptions = DEFAULT_JUDGING
 ) -> Report:
     """Answer every query over all videos of the index, and compute the measures of each kind.
 
-    Queries whose video is missing or unreadable are omitted, and the report lists these videos. Videos are compared by
-    content, so that any copy of the correct video counts.
-
-    Args:
-        engine: An engine whose index contains the videos, with or without words.
-        split: Queries, and the videos of the index.
-        gallery: The videos that are available.
-        judge: Reranks the hits of each query; the report then has the measures with and without it.
-        judging: How it judges.
-        on_progress: Called with the number of finished queries and of all queries.
+    Videos are compared by content, so that any copy of the correct video counts. A ``judge`` reranks the hits of each
+    query; the report then has the measures with and without it.
 
     Raises:
         VidretError: No query is left, or a video is not in the index.
     """
-    started = time.monotonic()
-    contents = find_contents(engine, gallery)
+    engine, split, contents = evaluation.engine, evaluation.split, evaluation.find_contents()
     queries = [query for query in split.corpus_queries if query.video is None or query.video in contents]
     if not queries:
         raise VidretError(f"{split.name}: must have at least one query with an available video or none, got none")
     names = {content: video_id for video_id, content in reversed(contents.items())}
     outcomes, unjudged, rows, seconds = [], [], [], []
     num_failed = 0
-    for index, query in enumerate(queries):
+    for query in evaluation.track(queries):
         content = None if query.video is None else contents[query.video]
         answered = answer_query(engine, query.text)
         if judge is not None:
@@ -91,14 +76,9 @@ def evaluate_queries(
         outcomes.append(judge_answer(query, answered, content))
         rows.append(_describe_answer(query, answered, outcomes[-1], names))
         seconds.append(answered.search_s)
-        if on_progress is not None:
-            on_progress(index + 1, len(queries))
     sources = ("picture", *(count.source for count in count_texts(engine.path)))
-    return Report(
-        task="queries",
-        split=split,
-        gallery=gallery,
-        model=describe_model(engine),
+    return evaluation.report(
+        "queries",
         settings={
             "by": ", ".join(sources),
             "num_hits": NUM_HITS,
@@ -113,7 +93,6 @@ def evaluate_queries(
             **({} if judge is None else {"kinds_unjudged": score_kinds(unjudged), "num_judge_failed": num_failed}),
         },
         per_query=rows,
-        seconds={"scoring": time.monotonic() - started},
     )
 
 
@@ -162,18 +141,6 @@ def judge_answer(query: CorpusQuery, answered: AnsweredQuery, content: int | Non
 def _best_overlap(moment: Moment, query: CorpusQuery) -> float:
     span, truths = np.array([[[moment.start, moment.end]]], np.float64), np.array([query.spans], np.float64)
     return float(temporal_iou(span, truths).max())
-
-
-def find_contents(engine: Engine, gallery: Gallery) -> dict[str, int]:
-    """Return the ids in the index of the available videos, by their ids in the gallery."""
-    contents = {}
-    for video_id, path in gallery.files.items():
-        if video_id not in gallery.failed:
-            record = engine.file(str(path.absolute()))
-            if record is None or record.video is None:
-                raise VidretError(f"{path}: must be in the index {engine.path}, but is not")
-            contents[video_id] = record.video
-    return contents
 
 
 def _describe_answer(

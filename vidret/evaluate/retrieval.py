@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from vidret.channels.picture.reranking import TOTAL, sum_levels
 from vidret.data.records import Caption, Split, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.evaluate.gallery import describe_model
+from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.published import CLASSIC, PROTOCOLS, count_rows, note_rows
 from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.ranks import rank_matrix
@@ -46,111 +46,92 @@ BankLevels = Mapping[str, Float32[np.ndarray, "bank_text bank_video"]]
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """A bank of queries for hubness correction, and its name in the report."""
+    """A bank for hubness correction: queries for text to video, files of videos for video to text.
+
+    Raises:
+        VidretError: There is nothing in it.
+    """
 
     name: str
-    texts: Sequence[str]
+    items: Sequence[str] | Sequence[Path]
+    kind: Literal["query", "video"] = "query"
 
-    def describe(self, captions: Set[str]) -> str:
-        """Return the bank's name and size, and how many of its queries are among the test captions."""
-        num_shared = sum(text in captions for text in self.texts)
+    def __post_init__(self) -> None:
+        """Refuse an empty bank."""
+        if not any(str(item).strip() for item in self.items):
+            raise VidretError(f"{self.name}: the bank must contain at least one {self.kind}, got none")
+
+    def describe(self, own: Set[str] | Set[Path]) -> str:
+        """Return the bank's name and size, and how many of its items are among those of the test set."""
+        num_shared = sum(item in own for item in self.items)
         overlap = f", {num_shared} of them in the test set" if num_shared else ""
-        return f"{len(self.texts)} queries of {self.name}{overlap}"
-
-
-@dataclass(frozen=True, slots=True)
-class VideoBank:
-    """A bank of videos for hubness correction of video to text, all in the engine's index, and its name."""
-
-    name: str
-    files: Sequence[Path]
-
-    def describe(self, gallery: Set[Path]) -> str:
-        """Return the bank's name and size, and how many of its videos are in the gallery too."""
-        num_shared = sum(file.absolute() in gallery for file in self.files)
-        overlap = f", {num_shared} of them in the test set" if num_shared else ""
-        return f"{len(self.files)} videos of {self.name}{overlap}"
+        return f"{len(self.items)} {'queries' if self.kind == 'query' else 'videos'} of {self.name}{overlap}"
 
 
 def evaluate_retrieval(
-    engine: Engine,
-    split: Split,
-    gallery: Gallery,
+    evaluation: Evaluation,
     *,
     rerank: str | None,
     protocol: str = CLASSIC,
     bank: Bank | None = None,
-    video_bank: VideoBank | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    video_bank: Bank | None = None,
 ) -> Report:
     """Score every caption for every available video, and compute the metrics.
 
-    Captions of missing or unreadable videos are omitted, and the report lists these videos. The gallery is then smaller
-    than the benchmark's, and results are not comparable with it.
+    Captions of missing or unreadable videos are omitted, so that the gallery is smaller than the benchmark's, and
+    results are not comparable with it. Progress counts segments, each once per batch of texts; from 0 to all twice, if
+    there is a ``video_bank``.
 
     Args:
-        engine: An engine whose index contains the videos.
-        split: The split of the benchmark.
-        gallery: The videos that are available.
+        evaluation: What is evaluated.
         rerank: The reranker that computes the scores; see ``Engine.search``.
         protocol: Name of the protocol that the index was made for, one of ``PROTOCOLS``.
         bank: Adds rows of text to video with hubness correction by this bank (SK-norm, QB-norm). Rows with a dual
             softmax, whose bank is the test set itself, are always included and labelled as such.
-        video_bank: Adds rows of video to text in the same way.
-        on_progress: Called with the number of segments scored and of all, where each segment counts once per batch of
-            texts; twice, from 0 to all, if there is a ``video_bank``.
+        video_bank: Adds rows of video to text in the same way, by files in the engine's index.
 
     Raises:
-        VidretError: No caption is left, the bank is empty, or the scores do not fit into memory.
+        VidretError: No caption is left, or the scores do not fit into memory.
     """
-    started = time.monotonic()
+    engine, split, gallery = evaluation.engine, evaluation.split, evaluation.gallery
     video_ids, captions = choose_captions(split, gallery)
-    columns = {video_id: column for column, video_id in enumerate(video_ids)}
-    if bank is not None and not bank.texts:
-        raise VidretError(f"{bank.name}: the bank must contain at least one query, got none")
-    if video_bank is not None and not video_bank.files:
-        raise VidretError(f"{video_bank.name}: the bank must contain at least one video, got none")
     instruction = PROTOCOLS[protocol].instruction
     if instruction is not None and hasattr(engine.encoder, "instruction"):
         engine.encoder.instruction = instruction
-    ranker = engine.choose_ranker(rerank)
-    texts = [caption.text for caption in captions] + list(bank.texts if bank is not None else ())
-    paths = [gallery.files[video_id] for video_id in video_ids]
-    scoring = time.perf_counter()
-    scores = score_texts(engine, texts, paths, rerank, on_progress)
-    pair_s = (time.perf_counter() - scoring) / (len(texts) * len(paths))
+    columns = {video_id: column for column, video_id in enumerate(video_ids)}
     truth = np.array([columns[caption.video] for caption in captions])
-    own = {name: level[: len(captions)] for name, level in scores.items()}
-    rows = list(evaluate(own[TOTAL], truth))
-    rows += rate_parts(engine, ranker, own, truth, texts[: len(captions)], paths)
+    texts, paths = [caption.text for caption in captions], [gallery.files[video_id] for video_id in video_ids]
+    started = time.perf_counter()
+    asked = [*texts, *map(str, bank.items if bank is not None else ())]
+    scores = score_texts(engine, asked, paths, rerank, evaluation.on_progress)
+    pair_s = (time.perf_counter() - started) / (len(asked) * len(paths))
+    own, banked = (
+        {name: level[part] for name, level in scores.items()} for part in (slice(len(texts)), slice(len(texts), None))
+    )
+    ranker, totals = engine.choose_ranker(rerank), own[TOTAL]
+    rows = [*evaluate(totals, truth), *rate_parts(engine, ranker, own, truth, texts, paths)]
     if bank is not None:
-        bank_scores = {name: level[len(captions) :] for name, level in scores.items()}
-        rows += correct(ranker, own, bank_scores, truth, bank.describe({caption.text for caption in captions}))
+        rows += correct(ranker, own, banked, truth, bank.describe(set(texts)))
     if video_bank is not None:
-        bank_scores = score_texts(engine, texts[: len(captions)], video_bank.files, rerank, on_progress)
+        banked = score_texts(engine, texts, [*map(Path, video_bank.items)], rerank, evaluation.on_progress)
         label = video_bank.describe({path.absolute() for path in paths})
-        rows += correct(ranker, own, bank_scores, truth, label, direction="v2t")
-    rows += [evaluate_dual_softmax(direction, SCALE * own[TOTAL], truth) for direction in ("t2v", "v2t")]
-    totals = own[TOTAL]
-    results: dict[str, Any] = {
-        "rows": [row.to_dict() for row in rows],
-        "video_ranks": {video_ids[column]: rank for column, rank in _list_ranks(rows[1])},
-    }
-    if domains := _evaluate_domains(captions, totals, truth):
-        results["domains"] = domains
-    return Report(
-        task="retrieval",
+        rows += correct(ranker, own, banked, truth, label, direction="v2t")
+    rows += [evaluate_dual_softmax(direction, SCALE * totals, truth) for direction in DIRECTIONS]
+    video_ranks = {video_ids[column]: rank for column, rank in _list_ranks(rows[1])}
+    return evaluation.report(
+        "retrieval",
         split=note_differences(split, captions, engine.encoder.sampling.until_s, protocol),
-        gallery=gallery,
-        model=describe_model(engine),
         settings={
             **_describe_settings(ranker, bank, video_bank),
             **_describe_protocol(protocol, split, len(captions), engine),
             "seconds_per_pair": pair_s,
         },
-        results=results,
+        results={
+            "rows": [row.to_dict() for row in rows],
+            "video_ranks": video_ranks,
+            **_evaluate_domains(captions, totals, truth),
+        },
         per_query=_list_queries(captions, video_ids, totals, rows[0]),
-        seconds={"scoring": time.monotonic() - started},
     )
 
 
@@ -158,17 +139,14 @@ def check_banks(ranker: Ranker, split: Split, videos: Path, *, bank: Bank | None
     """Check what an evaluation of a folder of videos is given, before it is indexed, which takes hours.
 
     Raises:
-        VidretError: A bank is empty or does not exist, or the scores of the split and its bank do not fit into memory.
+        VidretError: The bank of videos is empty or does not exist, or the scores of the split and its bank do not fit
+            into memory.
     """
     found = find_videos(split.videos, videos)[0]
     num_texts = sum(caption.video in found for caption in split.captions)
-    if bank is not None:
-        if not any(text.strip() for text in bank.texts):
-            raise VidretError(f"{bank.name}: the bank must contain at least one query, got none")
-        num_texts += len(bank.texts)
-    if video_bank is not None and not scan([str(video_bank)]):
-        raise VidretError(f"{video_bank}: the bank must contain at least one video, got none")
-    _check_memory(ranker, num_texts, len(found))
+    if video_bank is not None:
+        Bank(str(video_bank), scan([str(video_bank)]), "video")
+    _check_memory(ranker, num_texts + (len(bank.items) if bank is not None else 0), len(found))
 
 
 def _check_memory(ranker: Ranker, num_texts: int, num_videos: int) -> None:
@@ -301,14 +279,13 @@ def note_differences(
     return replace(split, notes=(*split.notes, note))
 
 
-def _describe_settings(ranker: Ranker, bank: Bank | None, video_bank: VideoBank | None) -> dict[str, Any]:
+def _describe_settings(ranker: Ranker, bank: Bank | None, video_bank: Bank | None) -> dict[str, Any]:
+    banks = {"bank": bank, "video_bank": video_bank}
     return {
         "rerank": ranker.name,
         "levels": dict(ranker.weights),
-        "bank": bank.name if bank is not None else None,
-        "num_bank": len(bank.texts) if bank is not None else 0,
-        "video_bank": video_bank.name if video_bank is not None else None,
-        "num_video_bank": len(video_bank.files) if video_bank is not None else 0,
+        **{name: one.name if one is not None else None for name, one in banks.items()},
+        **{f"num_{name}": len(one.items) if one is not None else 0 for name, one in banks.items()},
         "dual_softmax_scale": SCALE,
     }
 
@@ -328,8 +305,8 @@ def _describe_protocol(protocol: str, split: Split, num_queries: int, engine: En
 
 def _evaluate_domains(
     captions: Sequence[Caption], scores: Float32[np.ndarray, "text video"], truth: Int64[np.ndarray, " text"]
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of each domain, with only its own videos as gallery; empty if there is a single domain."""
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return the rows of each domain, with only its own videos as gallery; nothing if there is a single domain."""
     rows_by_domain: defaultdict[str, list[int]] = defaultdict(list)
     for row, caption in enumerate(captions):
         rows_by_domain[caption.domain].append(row)
@@ -339,7 +316,7 @@ def _evaluate_domains(
     for domain, rows in sorted(rows_by_domain.items()):
         columns, own = np.unique(truth[rows], return_inverse=True)
         results[domain or "other"] = [row.to_dict() for row in evaluate(scores[rows][:, columns], own)]
-    return results
+    return {"domains": results}
 
 
 def _list_ranks(row: Row) -> Iterator[tuple[int, float]]:

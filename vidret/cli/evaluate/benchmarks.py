@@ -120,6 +120,7 @@ def msrvtt_command(run: SearchRun) -> None:
 def evaluate_search(run: SearchRun) -> None:
     """Evaluate retrieval, and write the report."""
     from vidret.channels.picture.ranker_loading import load_ranker
+    from vidret.evaluate.gallery import Evaluation
     from vidret.evaluate.published import choose_rows, resolve_protocol
     from vidret.evaluate.retrieval import check_banks, evaluate_retrieval
 
@@ -145,9 +146,8 @@ def evaluate_search(run: SearchRun) -> None:
         banks["video_bank"], seconds = run.fill_bank(engine, run.video_bank)
         indexing_s += seconds
     with show_count("scoring", "segments") as on_count:
-        report = evaluate_retrieval(
-            engine, split, gallery, rerank=run.rerank, protocol=protocol, **banks, on_progress=on_count
-        )
+        evaluation = Evaluation(engine, split, gallery, on_count)
+        report = evaluate_retrieval(evaluation, rerank=run.rerank, protocol=protocol, **banks)
     finish(report, run.target, indexing_s, html=run.html)
 
 
@@ -220,6 +220,7 @@ class KnownItemRun(EvalRun):
 def known_item_command(run: KnownItemRun) -> None:
     """Evaluate the search for scenes that are remembered, with feedback of a simulated user, as in the VBS."""
     from vidret.engine import Engine
+    from vidret.evaluate.gallery import Evaluation
     from vidret.evaluate.known_item import evaluate_known_items
     from vidret.evaluate.queries import read_queries_folder
     from vidret.evaluate.simulated_user import SimulatedUser
@@ -241,15 +242,12 @@ def known_item_command(run: KnownItemRun) -> None:
         user = SimulatedUser(seeing)
     with show_count("searching", "tasks") as on_count:
         report = evaluate_known_items(
-            engine,
+            Evaluation(engine, split, gallery, on_count),
             user,
-            split,
-            gallery,
             num_rounds=run.rounds,
             num_shown=run.shown,
             num_hints=run.hints,
             max_tasks=run.tasks,
-            on_progress=on_count,
         )
     finish(report, run.target, indexing_s + seconds)
 

@@ -95,12 +95,13 @@ def rate_model(run: EvalRun, split: "Split") -> "RatedModel":
     from vidret.channels.picture.ranking import MEAN
     from vidret.encode.encoder import measure_speed
     from vidret.evaluate.comparing import describe_rated
+    from vidret.evaluate.gallery import Evaluation
     from vidret.evaluate.retrieval import evaluate_retrieval
 
     with run.open_index(split, whole=True, rerank=MEAN) as engine:
         gallery, _ = run.fill_index(engine, split)
         with show_count("scoring", "segments") as on_count:
-            report = evaluate_retrieval(engine, split, gallery, rerank=MEAN, on_progress=on_count)
+            report = evaluate_retrieval(Evaluation(engine, split, gallery, on_count), rerank=MEAN)
         report.save(run.target / "report.json")
         return describe_rated(engine.encoder, measure_speed(engine.encoder), report)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vidret.data.records import Split
     from vidret.engine import Engine
     from vidret.evaluate.report import Gallery, Report
-    from vidret.evaluate.retrieval import Bank, VideoBank
+    from vidret.evaluate.retrieval import Bank
     from vidret.metrics.predictions import Prediction
 
 OWN = ("captions", "moments")  # names of your own data, whose annotations are in the folder of the videos
@@ -230,17 +230,19 @@ class EvalRun:
                 on_progress=on_progress,
             )
 
-    def fill_bank(self, engine: "Engine", folder: Path) -> "tuple[VideoBank, float]":
+    def fill_bank(self, engine: "Engine", folder: Path) -> "tuple[Bank, float]":
         """Index the videos of a bank, naming those that cannot be read; return it and the seconds that it took."""
-        from vidret.evaluate.gallery import index_bank
-        from vidret.evaluate.retrieval import VideoBank
+        from vidret.evaluate.gallery import index_readable
+        from vidret.evaluate.retrieval import Bank
+        from vidret.video.scan import scan
 
-        started = time.monotonic()
+        started, files = time.monotonic(), scan([str(folder.absolute())])
         with show_progress() as on_progress:
-            files, failed = index_bank(engine, folder, workers=self.workers, on_progress=on_progress)
+            failed = index_readable(engine, files, workers=self.workers, on_progress=on_progress)
         if failed:
             print_message(f"{folder}: {len(failed)} videos unreadable, omitted from the bank: {', '.join(failed)}")
-        return VideoBank(str(folder), files), time.monotonic() - started
+        readable = [Path(file) for file in files if file not in failed]
+        return Bank(str(folder), readable, "video"), time.monotonic() - started
 
     def evaluate(
         self,
@@ -254,14 +256,16 @@ class EvalRun:
     ) -> None:
         """Index the videos of a split, None for that of the benchmark, measure, and write the report.
 
-        ``measure`` returns the report of an engine, a split and a gallery, with predictions if it has any; ``doing``
-        says to people what it does with the queries. ``head`` is None if the evaluation has no option for one.
+        ``measure`` returns the report of an ``Evaluation``, with predictions if it has any; ``doing`` says to people
+        what it does with the queries. ``head`` is None if the evaluation has no option for one.
         """
+        from vidret.evaluate.gallery import Evaluation
+
         split = split or self.read_split()
         engine = self.open_index(split, head=head or "auto")
         gallery, indexing_s = self.fill_index(engine, split, words, head=head or "none")
         with show_count(doing, "queries") as on_count:
-            measured = measure(engine, split, gallery, on_progress=on_count)
+            measured = measure(Evaluation(engine, split, gallery, on_count))
         report, predictions = measured if isinstance(measured, tuple) else (measured, None)
         finish(report, self.target, indexing_s, predictions, html=html)
 
