@@ -11,9 +11,9 @@ from jaxtyping import Float, Float64
 from vidret.copies.alignment import Alignment, align_repeatedly, bound_gain
 from vidret.copies.candidates import IndexWhitening, read_frame_table
 from vidret.copies.checking import NUM_WORKERS, FootageReader
-from vidret.copies.pairs import LEAST_SHARE, Extent, confirm_alignment, is_worth_decoding, measure_extent
+from vidret.copies.pairs import LEAST_SHARE, confirm_alignment, is_worth_decoding
 from vidret.errors import DecodeError
-from vidret.store.records import StoredVideo
+from vidret.store.records import Extent, StoredVideo
 from vidret.store.store import Store
 from vidret.text import strip_query
 from vidret.types import ALL_VIDEOS, Filters, SharedFootage
@@ -132,7 +132,7 @@ def are_one_stretch(one: SharedFootage, other: SharedFootage | Clip) -> bool:
 def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: FootageReader) -> SharedFootage | None:
     """Return what a video shows of a clip if decoded frames agree; None if they do not, or cannot be read."""
     paths = [path for path in video.paths if may_exist(path)]
-    extents = Extent(clip.start, clip.end), measure_extent(video)
+    extents = Extent(clip.start, clip.end), video.extent
     try:
         confirmed = confirm_alignment(alignment, clip.times.tolist(), (clip.path, paths[0]), extents, reader)
     except DecodeError as error:
@@ -165,7 +165,7 @@ def read_stored_clip(store: Store, video: StoredVideo, start: float | None, end:
     Raises:
         ValueError: It has no frame there.
     """
-    extent, table = measure_extent(video), read_frame_table(store, [video.id])
+    extent, table = video.extent, read_frame_table(store, [video.id])
     begin, stop = extent.start if start is None else start, extent.end if end is None else end
     kept = (table.times >= begin) & (table.times <= stop)
     return Clip(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from vidret.copies.candidates import read_frame_table
 from vidret.copies.checking import FootageReader
-from vidret.copies.pairs import DisjointSets, FootagePair, PairFinder, measure_extent
+from vidret.copies.pairs import DisjointSets, FootagePair, PairFinder
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
 from vidret.types import CopiedFile, CopyGroup
@@ -96,8 +96,8 @@ def group_copies(
     for video_id in {*links, *(key for key, video in videos.items() if len(video.paths) > 1)}:
         members[sets.find(video_id)].add(video_id)
     for pair in containing:
-        clip_s = measure_extent(videos[pair.clip]).length
-        is_shorter = clip_s * pair.verdict.speed <= measure_extent(videos[pair.film]).length
+        clip_s = videos[pair.clip].extent.length
+        is_shorter = clip_s * pair.verdict.speed <= videos[pair.film].extent.length
         shorter, longer = (pair.clip, pair.film) if is_shorter else (pair.film, pair.clip)
         members[sets.find(shorter)].add(longer)
     groups = []
@@ -113,7 +113,7 @@ def describe_group(
 ) -> CopyGroup:
     """Return a group with its best file first, then the others by path."""
     whole = [videos[video_id] for video_id in ids if not videos[video_id].salvaged]
-    longest_s = max((measure_extent(video).length for video in whole), default=0.0)
+    longest_s = max((video.extent.length for video in whole), default=0.0)
     best = max(ids, key=lambda video_id: (rank_quality(videos[video_id], longest_s), -video_id))
     reached, waiting = {best: FootageLink(start=0.0, end=videos[best].duration)}, [best]
     while waiting:
@@ -133,7 +133,7 @@ def describe_group(
 def rank_quality(video: StoredVideo, longest_s: float) -> tuple[bool, bool, int, int, float]:
     """Return what makes a file better than others: whole, as long as the longest, pixels, bit rate, length."""
     width, height, bit_rate = read_quality(video)
-    length = measure_extent(video).length
+    length = video.extent.length
     return not video.salvaged, not is_shorter(length, longest_s, EQUAL_LENGTH), width * height, bit_rate, length
 
 
@@ -148,7 +148,7 @@ def read_quality(video: StoredVideo) -> tuple[int, int, int]:
         int(value) if isinstance(value := video.facts.get(name), int | float) else 0
         for name in ("width", "height", "num_bytes")
     )
-    length = measure_extent(video).length
+    length = video.extent.length
     return width, height, round(8 * num_bytes / length) if length > 0 else 0
 
 
@@ -175,7 +175,7 @@ def describe_file(video: StoredVideo, path: str, link: FootageLink, best: Stored
 def list_differences(video: StoredVideo, link: FootageLink, best: StoredVideo) -> tuple[str, ...]:
     """Return in which words a video differs from the best one of its group."""
     shared_s = link.end - link.start
-    own_s, best_s = measure_extent(video).length, measure_extent(best).length
+    own_s, best_s = video.extent.length, best.extent.length
     facts = {
         "mirrored": link.mirrored,
         "cropped": min(link.width, link.height) < 1 - SAME_SIZE,

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from vidret.copies.alignment import Alignment
 from vidret.copies.candidates import FrameTable, VideoPair, find_video_pairs
-from vidret.copies.checking import NUM_WORKERS, FootageGuess, FootageReader
-from vidret.copies.verdict import FootageVerdict, judge_footage
+from vidret.copies.checking import NUM_WORKERS, FootageGuess, FootageReader, FootageVerdict, judge_footage
 from vidret.errors import DecodeError
-from vidret.store.records import StoredVideo
+from vidret.store.records import Extent, StoredVideo
 from vidret.text import strip_query
 from vidret.video.files import may_exist
 
@@ -37,25 +36,6 @@ class FootagePair:
     end: float
     verdict: FootageVerdict
     is_mutual: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """When a video begins and ends, in seconds."""
-
-    start: float
-    end: float
-
-    @property
-    def length(self) -> float:
-        """The length in seconds."""
-        return self.end - self.start
-
-
-def measure_extent(video: StoredVideo) -> Extent:
-    """Return when a video begins and ends; 0 for the beginning in an older index."""
-    start = video.facts.get("start")
-    return Extent(float(start) if isinstance(start, int | float) else 0.0, video.duration)
 
 
 def is_worth_decoding(gain: float, num_frames: int) -> bool:
@@ -110,7 +90,7 @@ class PairFinder:
 
     def __init__(self, table: FrameTable, videos: Mapping[int, StoredVideo], reader: FootageReader) -> None:
         self._table, self._videos, self._reader = table, videos, reader
-        self._extents = {key: measure_extent(video) for key, video in videos.items()}
+        self._extents = {key: video.extent for key, video in videos.items()}
         existing = {key: [path for path in video.paths if may_exist(path)] for key, video in videos.items()}
         self._paths = {key: paths[0] for key, paths in existing.items() if paths}
         self._unreadable: set[str] = set()

@@ -115,14 +115,10 @@ def score_placement(
     film: Float32[np.ndarray, "frame row column"],
 ) -> float:
     """Return the mean correlation of a clip's frames with what they show of a film's, 0 for flat ones."""
-    rows, row_inside = interpolation_weights(film.shape[1], placement.top, placement.height)
-    columns, column_inside = interpolation_weights(film.shape[2], placement.left, placement.width)
-    if row_inside.mean() * column_inside.mean() < LEAST_INSIDE:
+    seen, inside = view_through(placement, film)
+    if inside.mean() < LEAST_INSIDE:
         return -1.0
-    shown = clip[:, :, ::-1] if placement.mirrored else clip
-    cut = shown[:, row_inside][:, :, column_inside].reshape(len(clip), -1)
-    seen = (rows[row_inside] @ film @ columns[column_inside].T).reshape(len(clip), -1)
-    one, other = (pixels - pixels.mean(axis=1, keepdims=True) for pixels in (cut, seen))
+    one, other = (pixels[:, inside] - pixels[:, inside].mean(axis=1, keepdims=True) for pixels in (clip, seen))
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return float((np.einsum("ij,ij->i", one, other) / np.maximum(lengths, 1e-6)).mean())
 

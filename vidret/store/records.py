@@ -72,8 +72,7 @@ class VideoRecord:
     @property
     def start(self) -> float:
         """Time of the first frame in seconds, on a player's clock; 0 if it is not known."""
-        start = self.facts.get("start")
-        return float(start) if isinstance(start, int | float) else 0.0
+        return _read_start(self.facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +92,28 @@ class StoredVideo:
     salvaged: str
     num_segments: int
     changed: float | None
+
+    @property
+    def extent(self) -> "Extent":
+        """When it begins and ends; 0 for a beginning that is not known."""
+        return Extent(_read_start(self.facts), self.duration)
+
+
+class Extent(NamedTuple):
+    """When a video or a clip begins and ends, in seconds."""
+
+    start: float
+    end: float
+
+    @property
+    def length(self) -> float:
+        """The length in seconds."""
+        return self.end - self.start
+
+
+def _read_start(facts: Mapping[str, object]) -> float:
+    start = facts.get("start")
+    return float(start) if isinstance(start, int | float) else 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
