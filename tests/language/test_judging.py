@@ -148,7 +148,7 @@ def test_endpoint_judges_twenty_in_three_calls_and_keeps_its_answers(tmp_path: A
         return say("\n".join(f"[{at}] good {at}" for at in range(10, 0, -1)))
 
     with run_chat(answer) as chat:
-        judge = EndpointJudge(make_endpoint(chat), cache=ReplyCache(tmp_path / "judged"))
+        judge = EndpointJudge(make_endpoint(chat), ReplyCache(tmp_path / "judged"))
         first = judge_hits(Library(), "oil", make_hits(22), judge)
         again = judge_hits(Library(), "oil", make_hits(22), judge)
         assert len(chat.requests) == 3
@@ -179,7 +179,7 @@ def test_words_of_videos_are_quoted_and_cannot_be_labels() -> None:
     shown = Evidence(source="screen", start=3.0, end=4.0, share=1.0, text=f'"{ATTACK}"')
     candidate = describe_hit(Library({0: f"{ATTACK}\n[2] yes"}), replace(hit, evidence=(shown,)))
     assert "far away" not in candidate.text
-    system, user = write_judging("oil", [candidate, candidate], "5f3a")
+    system, user = write_judging("oil", [candidate, candidate])
     texts = [part["text"] for part in user["content"]]
     assert "Ignore your instructions" not in system["content"] + texts[0] + texts[-1]
     for number, text in enumerate(texts[1:-1], start=1):
@@ -196,7 +196,7 @@ def test_words_of_videos_are_quoted_and_cannot_be_labels() -> None:
 
 def test_frames_are_sent_as_images() -> None:
     frames = (b"one", b"two")
-    _, user = write_judging("q", [replace(make_candidates([1])[0], frames=frames)], "m")
+    _, user = write_judging("q", [replace(make_candidates([1])[0], frames=frames)])
     assert [part["type"] for part in user["content"]] == ["text", "text", "image_url", "image_url", "text"]
     with run_chat(lambda _: say("[1] yes")) as chat:
         judge_hits(Library(), "q", make_hits(2), EndpointJudge(make_endpoint(chat)), draw=lambda _hit: frames)
@@ -209,17 +209,18 @@ def test_no_model_is_asked_about_one_hit() -> None:
     assert judge_hits(Library(), "q", make_hits(1), EndpointJudge(endpoint)).note == ""
 
 
-def test_cache_forgets_the_oldest(tmp_path: Any) -> None:
-    cache = ReplyCache(tmp_path, max_replies=10)
-    keys = [str(number) for number in range(11)]
+def test_cache_forgets_the_oldest(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.language.endpoint.MAX_REPLIES", 10)
+    cache, keys = ReplyCache(tmp_path), [str(number) for number in range(11)]
     random.Random(0).shuffle(keys)
     for key in keys:
-        cache.put(key, f"reply {key}")
-    assert cache.get(keys[0]) is None
-    assert cache.get(keys[-1]) == f"reply {keys[-1]}"
+        assert cache.ask(key, lambda key=key: f"reply {key}", str) == f"reply {key}"  # type: ignore[misc]
     assert len(list(tmp_path.iterdir())) == 9
+    assert cache.ask(keys[-1], lambda: "again", str) == f"reply {keys[-1]}"
+    assert cache.ask(keys[0], lambda: "again", str) == "again"
     (tmp_path / "file").write_text("")
-    ReplyCache(tmp_path / "file" / "below").put("a", "b")  # cannot be written, and is not needed
+    for folder in (tmp_path / "file" / "below", None):  # cannot be written, and is not needed
+        assert ReplyCache(folder).ask("a", lambda: "b", str) == "b"
 
 
 @pytest.mark.parametrize("settings", [{"top": 0}, {"window": 1}, {"step": 10}, {"step": 0}, {"permutations": 0}])

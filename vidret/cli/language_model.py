@@ -106,7 +106,7 @@ def make_judge(settings: JudgeSettings, device: str, cache: Path | None) -> "tup
         from vidret.language.judges import EndpointJudge
 
         endpoint = make_endpoint(settings.judge, settings.llm_model, settings.llm_timeout)
-        return EndpointJudge(endpoint, cache=ReplyCache(cache) if cache else None), options
+        return EndpointJudge(endpoint, ReplyCache(cache)), options
     with console.status("loading the judge"):
         from vidret.devices import choose_device
         from vidret.encode.causal import load_causal_model

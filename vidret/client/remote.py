@@ -118,7 +118,7 @@ class RemoteEngine(VideoLibrary):
         options = options or DEFAULT_CONTEXT
         if llm is not None:
             gather = partial(gather_context, self, question, videos, options, draw=self._draw_frame)
-            context, find_more = make_rounds(question, options, llm, None, gather)
+            context, find_more = make_rounds(question, options, llm, NO_CACHE, gather)
             return answer_question(context, llm, find_more)
         body = {"question": question, "videos": [self._find_video(video) for video in videos]}
         return self._server.follow("/api/ask", parse_answer, body | dataclasses.asdict(options))

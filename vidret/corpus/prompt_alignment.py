@@ -9,7 +9,6 @@ References:
     Wu et al. 2024, "Towards A Better Metric for Text-to-Video Generation" (T2VScore).
 """
 
-import base64
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ from vidret.endpoints.transport import EndpointError
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.options import Progress
-from vidret.language.endpoint import ChatEndpoint, drop_thoughts
+from vidret.language.endpoint import ChatEndpoint, drop_thoughts, write_chat
 from vidret.search.query.clauses import check_exclusions, parse_structure
 from vidret.types import Hit, SearchOptions
 from vidret.video.probe import probe
@@ -203,7 +202,7 @@ def score_by_questions(
         if on_progress is not None:
             on_progress(number, len(prompts))
         if prompt not in written:
-            written[prompt] = write_questions(endpoint, prompt), endpoint.complete(_chat(KNOW, [_say(prompt)]))
+            written[prompt] = write_questions(endpoint, prompt), endpoint.complete(write_chat(KNOW, prompt))
         questions, knowledge = written[prompt]
         images, times = read_images(path)
         asked = [ask_question(endpoint, question, prompt, knowledge, images) for question in questions]
@@ -216,7 +215,7 @@ def score_by_questions(
 
 def write_questions(endpoint: ChatEndpoint, prompt: str) -> list[VideoQuestion]:
     """Return the questions that a model writes about a prompt, each once."""
-    reply = drop_thoughts(endpoint.complete(_chat(WRITE, [_say(prompt)])))
+    reply = drop_thoughts(endpoint.complete(write_chat(WRITE, prompt)))
     found = [question for line in reply.splitlines() if (question := _read_question(line)) is not None]
     questions = {question.text: question for question in found}
     if not questions:
@@ -237,34 +236,33 @@ def _read_question(line: str) -> VideoQuestion | None:
 
 
 def ask_question(
-    endpoint: ChatEndpoint, question: VideoQuestion, prompt: str, knowledge: str, images: Sequence[str]
+    endpoint: ChatEndpoint, question: VideoQuestion, prompt: str, knowledge: str, images: Sequence[bytes]
 ) -> dict[str, Any]:
     """Return a question with the model's reply, its answer, and whether that is right; no answer is None and wrong.
 
     The last bracket counts, since a model that reflects may name the other answer before.
     """
     form = "[A], [B] or [C]" if question.has_choices else "[YES] or [NO]"
-    frames = [{"type": "image_url", "image_url": {"url": url}} for url in images]
     told = f"The video should show: {prompt}\nWhat else holds: {knowledge}\nQuestion: {question.text}"
-    reply = endpoint.complete(_chat(ANSWER.format(form=form), [*frames, _say(told)]))
+    reply = endpoint.complete(write_chat(ANSWER.format(form=form), *images, told))
     found = _REPLY.findall(drop_thoughts(reply))
     answer = found[-1].lower() if found else None
     facts = {"kind": question.kind, "question": question.text, "expected": question.expected}
     return {**facts, "reply": reply, "answer": answer, "is_right": answer == question.expected}
 
 
-def read_images(path: str) -> tuple[list[str], list[float]]:
-    """Return evenly spaced frames of a video as URLs of data, and their times in seconds."""
+def read_images(path: str) -> tuple[list[bytes], list[float]]:
+    """Return evenly spaced frames of a video as JPEGs, and their times in seconds."""
     info = probe(path)
     indices = np.unique(np.linspace(0, info.num_frames - 1, NUM_IMAGES).round().astype(np.int64))
     frames = read_frames(path, indices=indices)
-    urls = []
+    jpegs = []
     for pixels in frames.pixels:
         file, image = io.BytesIO(), Image.fromarray(pixels)
         image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
         image.save(file, "JPEG", quality=85)
-        urls.append(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}")
-    return urls, [round(float(time), 3) for time in frames.times]
+        jpegs.append(file.getvalue())
+    return jpegs, [round(float(time), 3) for time in frames.times]
 
 
 def _summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -282,11 +280,3 @@ def _summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "num_unanswered": sum(question["answer"] is None for question in asked),
         "videos": sorted(rows, key=lambda row: row["right"]),
     }
-
-
-def _say(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
-def _chat(rules: str, parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"role": "system", "content": rules}, {"role": "user", "content": list(parts)}]

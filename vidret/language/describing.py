@@ -7,7 +7,6 @@ another model or prompt replaces them once it has described the whole video.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +15,7 @@ from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
-from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts, image_part
+from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts, write_chat
 from vidret.language.retrieval import DrawFrame, spread_times
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.records import StoredVideo
@@ -113,6 +112,10 @@ def describe_index(
             texts.save()
 
 
+class _SpentError(Exception):
+    """The run may ask no more."""
+
+
 class _Run:
     """One run: what it has done, and what it may still ask."""
 
@@ -141,17 +144,15 @@ class _Run:
             for video, segments in waiting:
                 track = self._texts.begin(self._fingerprint(video), SOURCE, self._model, duration_s=video.duration)
                 for segment in segments:
-                    if not self._describe_segment(video, track, segment):
-                        return self._report(total)
+                    self._describe_segment(video, track, segment)
                     if on_progress is not None:
                         on_progress(self._described + self._empty, total)
                 if video.complete:
                     self._texts.finish(track)
         except EndpointError as failed:
             error = str(failed)
-        return self._report(total, error)
-
-    def _report(self, total: int, error: str = "") -> DescribeReport:
+        except _SpentError:
+            pass
         left = total - self._described - self._empty
         return DescribeReport(described=self._described, empty=self._empty, calls=self._calls, left=left, error=error)
 
@@ -170,8 +171,8 @@ class _Run:
     def _fingerprint(self, video: StoredVideo) -> str:
         return self._store.videos.get(video.id).fingerprint
 
-    def _describe_segment(self, video: StoredVideo, track: TextTrack, segment: Segment) -> bool:
-        """Store the description of a segment; return whether the budget allowed it."""
+    def _describe_segment(self, video: StoredVideo, track: TextTrack, segment: Segment) -> None:
+        """Store the description of a segment."""
         try:
             frames = [
                 self._draw(video, time_s, self._options.width)
@@ -179,19 +180,14 @@ class _Run:
             ]
         except VidretError:
             frames = []
-        texts = []
-        for what in WHAT[: self._options.choices] if frames else ():
-            text = self._ask(frames, what)
-            if text is None:
-                return False
-            texts += [text] if text else []
+        asked = WHAT[: self._options.choices] if frames else ()
+        texts = [text for what in asked if (text := self._ask(frames, what))]
         text = texts[self._choose(segment, texts)] if len(set(texts)) > 1 else next(iter(texts), "")
         found = [TimedText(segment.start, segment.end, text, SOURCE)] if text else []
         vectors = load_sentence_encoder().encode([description.text for description in found])
         self._texts.add(track, found, vectors, until_s=segment.end)
         self._described += len(found)
         self._empty += not found
-        return True
 
     def _choose(self, segment: Segment, texts: Sequence[str]) -> int:
         """Return the index of the most specific description of a segment."""
@@ -204,20 +200,20 @@ class _Run:
         sentences = np.stack([embedding.sentence for embedding in self._encoder.encode_text(texts)])
         return choose_specific(vectors[is_own], vectors[~is_own], sentences)
 
-    def _ask(self, frames: Sequence[bytes], what: str) -> str | None:
-        """Return the description of frames, '' for nothing; None if it takes a request too many."""
+    def _ask(self, frames: Sequence[bytes], what: str) -> str:
+        """Return the description of frames, '' for nothing."""
         digest = hashlib.blake2b(digest_size=16)
         for frame in frames:
             digest.update(hashlib.blake2b(frame).digest())
         key = f"{self._llm.url} {self._llm.model} {VERSION} {digest.hexdigest()}{'' if what == WHAT[0] else what}"
-        reply = self._cache.get(key)
-        if reply is None:
+
+        def complete() -> str:
             if self._calls >= self._options.max_calls:
-                return None
+                raise _SpentError
             self._calls += 1
-            reply = self._llm.complete(write_describing(frames, what))
-            self._cache.put(key, reply)
-        return read_description(reply)
+            return self._llm.complete(write_chat(PROMPT % what, *frames))
+
+        return self._cache.ask(key, complete, read_description) or ""
 
 
 def choose_specific(
@@ -234,14 +230,6 @@ def choose_specific(
     similarity, elsewhere = (vectors.astype(np.float32) @ sentences.T for vectors in (own[:1], others))
     ranks, margins = (elsewhere > similarity).sum(axis=0), similarity[0] - elsewhere.mean(axis=0)
     return int(np.lexsort((-margins, ranks))[0])
-
-
-def write_describing(frames: Sequence[bytes], what: str = WHAT[0]) -> list[dict[str, Any]]:
-    """Return the messages of a chat about JPEGs."""
-    return [
-        {"role": "system", "content": PROMPT % what},
-        {"role": "user", "content": [image_part(frame) for frame in frames]},
-    ]
 
 
 def read_description(reply: str) -> str:

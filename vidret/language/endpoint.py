@@ -6,14 +6,17 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vidret.endpoints.transport import EndpointError, JsonTransport
 from vidret.errors import VidretError
+
+T = TypeVar("T")
 
 KEY_VARIABLE = "VIDRET_LLM_KEY"
 MAX_ANSWER_BYTES = 1 << 20
@@ -25,37 +28,41 @@ MARGIN = 0.9  # of the replies are left when the oldest are removed
 
 
 class ReplyCache:
-    """A folder of answers by key. Processes may share it; what cannot be written is not kept."""
+    """A folder of answers by key; None keeps nothing. Processes may share it; what cannot be written is not kept."""
 
-    def __init__(self, folder: str | os.PathLike[str], *, max_replies: int = MAX_REPLIES) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None) -> None:
         """Open the cache; the folder is created with the first answer."""
-        self._folder, self._max_replies = Path(folder), max_replies
+        self._folder = None if folder is None else Path(folder)
 
-    def get(self, key: str) -> str | None:
-        """Return an answer; None if there is none."""
-        try:
-            return self._find(key).read_text("utf-8") or None
-        except (OSError, ValueError):
-            return None
+    def ask(self, key: str, complete: Callable[[], str], read: Callable[[str], T | None]) -> T | None:
+        """Return what is read of a kept answer, or else of a new one, which is kept unless it is None."""
+        path = self._folder and self._folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.txt"
+        kept = None
+        if path is not None:
+            with contextlib.suppress(OSError, ValueError):
+                kept = path.read_text("utf-8") or None
+        reply = kept or complete()
+        found = read(reply)
+        if path is not None and kept is None and found is not None:
+            with contextlib.suppress(OSError):
+                _keep(path, reply)
+        return found
 
-    def put(self, key: str, reply: str) -> None:
-        """Keep an answer, and remove the oldest ones if there are too many."""
-        with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._folder, delete=False, encoding="utf-8") as file:
-                file.write(reply)
-            Path(file.name).replace(self._find(key))
-            self._shrink()
 
-    def _find(self, key: str) -> Path:
-        return self._folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.txt"
+NO_CACHE = ReplyCache(None)
 
-    def _shrink(self) -> None:
-        kept = list(self._folder.glob(f"{'[0-9a-f]' * 32}.txt"))
-        if len(kept) > self._max_replies:
-            oldest = sorted(kept, key=lambda path: path.stat().st_mtime_ns)
-            for path in oldest[: len(kept) - int(MARGIN * self._max_replies)]:
-                path.unlink(missing_ok=True)
+
+def _keep(path: Path, reply: str) -> None:
+    """Write an answer, and remove the oldest ones of its folder if there are too many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(reply)
+    Path(file.name).replace(path)
+    kept = list(path.parent.glob(f"{'[0-9a-f]' * 32}.txt"))
+    if len(kept) > MAX_REPLIES:
+        oldest = sorted(kept, key=lambda path: path.stat().st_mtime_ns)
+        for old in oldest[: len(kept) - int(MARGIN * MAX_REPLIES)]:
+            old.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,10 +139,27 @@ def read_key() -> str | None:
     return os.environ.get(KEY_VARIABLE) or None
 
 
-def image_part(jpeg: bytes) -> dict[str, Any]:
-    """Return a JPEG as a part of a message."""
-    url = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-    return {"type": "image_url", "image_url": {"url": url}}
+def write_chat(rules: str, *said: str | bytes) -> list[dict[str, Any]]:
+    """Return the messages of a chat: rules, and what a user says in texts and JPEGs; a single text is not a list."""
+
+    def make_part(part: str | bytes) -> dict[str, Any]:
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        return {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{base64.b64encode(part).decode()}"}}
+
+    content = said[0] if len(said) == 1 and isinstance(said[0], str) else list(map(make_part, said))
+    return [{"role": "system", "content": rules}, {"role": "user", "content": content}]
+
+
+def write_data_chat(rules: str, asked: str, data: Sequence[str | bytes], instruction: str) -> list[dict[str, Any]]:
+    """Return the messages of a chat about data by strangers, between lines with a mark that nobody can foresee.
+
+    ``rules`` name these lines as ``{begin}`` and ``{end}``.
+    """
+    mark = secrets.token_hex(8)
+    begin, end = f"<<<DATA {mark}>>>", f"<<<END {mark}>>>"
+    rules = rules.format(begin=begin, end=end)
+    return write_chat(rules, f"{asked}\n\n{begin}", *data, f"{end}\n\n{instruction}")
 
 
 def drop_thoughts(reply: str) -> str:

@@ -8,7 +8,6 @@ lists candidates, best first, each with a reason; only its labels are used.
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from jaxtyping import Float
 
 from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
-from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts, image_part
+from vidret.language.endpoint import NO_CACHE, ChatEndpoint, ReplyCache, drop_thoughts, write_data_chat
 from vidret.language.judging import MAX_WORDS, Candidate, Verdict, write_passage
 from vidret.text import sanitize
 
@@ -160,15 +159,9 @@ def sort_scores(scores: Float[torch.Tensor, " candidate"]) -> tuple[int, ...]:
 class EndpointJudge:
     """Orders candidates by the lines of a language model's answer."""
 
-    def __init__(
-        self,
-        endpoint: ChatEndpoint,
-        *,
-        cache: ReplyCache | None = None,
-        make_mark: Callable[[], str] = lambda: secrets.token_hex(8),
-    ) -> None:
-        """Store the endpoint, and where its answers are kept; None to keep none."""
-        self.name, self._endpoint, self._cache, self._make_mark = endpoint.model, endpoint, cache, make_mark
+    def __init__(self, endpoint: ChatEndpoint, cache: ReplyCache = NO_CACHE) -> None:
+        """Store the endpoint, and where its answers are kept."""
+        self.name, self._endpoint, self._cache = endpoint.model, endpoint, cache
 
     def judge(self, query: str, candidates: Sequence[Candidate]) -> Verdict:
         """Order candidates by one request. Those that the answer leaves out keep their order behind the others.
@@ -176,14 +169,13 @@ class EndpointJudge:
         Raises:
             EndpointError: The endpoint does not answer, or its answer names no candidate.
         """
-        key = self._make_key(query, candidates)
-        kept = None if self._cache is None else self._cache.get(key)
-        reply = kept or self._endpoint.complete(write_judging(query, candidates, self._make_mark()))
-        verdict = read_verdict(reply, len(candidates))
+        verdict = self._cache.ask(
+            self._make_key(query, candidates),
+            lambda: self._endpoint.complete(write_judging(query, candidates)),
+            lambda reply: read_verdict(reply, len(candidates)),
+        )
         if verdict is None:
             raise EndpointError(f"{self.name}: must answer with numbers of candidates in brackets, got none")
-        if self._cache is not None and kept is None:
-            self._cache.put(key, reply)
         return verdict
 
     def _make_key(self, query: str, candidates: Sequence[Candidate]) -> str:
@@ -195,16 +187,13 @@ class EndpointJudge:
         return json.dumps([*settings, texts, frames])
 
 
-def write_judging(query: str, candidates: Sequence[Candidate], mark: str) -> list[dict[str, Any]]:
-    """Return the messages of a chat; ``mark`` is in the lines around the data, and cannot be foreseen by it."""
-    begin, end = f"<<<DATA {mark}>>>", f"<<<END {mark}>>>"
-    parts: list[dict[str, Any]] = [{"type": "text", "text": f"Search: {query}\n\n{begin}"}]
+def write_judging(query: str, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return the messages of a chat."""
+    data = list[str | bytes]()
     for number, candidate in enumerate(candidates, start=1):
-        quoted = json.dumps(write_passage(candidate), ensure_ascii=False)
-        parts.append({"type": "text", "text": f"[{number}] {quoted}"})
-        parts += [image_part(frame) for frame in candidate.frames]
-    parts.append({"type": "text", "text": f"{end}\n\nSearch: {query}\nList all {len(candidates)}, the best first."})
-    return [{"role": "system", "content": RULES.format(begin=begin, end=end)}, {"role": "user", "content": parts}]
+        data += [f"[{number}] {json.dumps(write_passage(candidate), ensure_ascii=False)}", *candidate.frames]
+    asked = f"Search: {query}"
+    return write_data_chat(RULES, asked, data, f"{asked}\nList all {len(candidates)}, the best first.")
 
 
 def read_verdict(reply: str, count: int) -> Verdict | None:

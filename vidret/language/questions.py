@@ -11,7 +11,7 @@ from typing import Any
 
 from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
-from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts
+from vidret.language.endpoint import NO_CACHE, ChatEndpoint, ReplyCache, drop_thoughts, write_chat
 from vidret.text import sanitize
 from vidret.types import Source
 
@@ -167,7 +167,7 @@ class QueryPlan:
 
 
 def plan_with_model(
-    question: str, llm: ChatEndpoint, cache: ReplyCache | None = None, *, tried: Sequence[RetrievalQuery] = ()
+    question: str, llm: ChatEndpoint, cache: ReplyCache = NO_CACHE, *, tried: Sequence[RetrievalQuery] = ()
 ) -> QueryPlan:
     """Return the queries of a question by rules, and those that a model writes in one request.
 
@@ -187,28 +187,21 @@ def plan_with_model(
     return QueryPlan(queries=tuple(queries))
 
 
-def write_queries(question: str, llm: ChatEndpoint, cache: ReplyCache | None, tried: Sequence[str] = ()) -> list[str]:
+def write_queries(question: str, llm: ChatEndpoint, cache: ReplyCache, tried: Sequence[str]) -> list[str]:
     """Return the queries that a model writes.
 
     Raises:
         EndpointError: The endpoint does not answer in time, or its answer is no list of queries.
     """
     key = json.dumps([VERSION, llm.url, llm.model, question, *tried])
-    kept = None if cache is None else cache.get(key)
     brief = replace(llm, timeout_s=min(llm.timeout_s, TIMEOUT_S), retries=0)
-    reply = kept or brief.complete(write_planning(question, tried))
-    written = read_written_queries(reply)
-    if not written:
+    messages = write_chat(
+        RULES, f"{question}\n\n{TRIED}{json.dumps(list(dict.fromkeys(tried)))}" if tried else question
+    )
+    written = cache.ask(key, lambda: brief.complete(messages), lambda reply: read_written_queries(reply) or None)
+    if written is None:
         raise EndpointError(f"{llm.model}: must write a JSON list of queries, got none")
-    if cache is not None and kept is None:
-        cache.put(key, reply)
     return written
-
-
-def write_planning(question: str, tried: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return the messages of a chat."""
-    content = "\n\n".join([question, *([TRIED + json.dumps(list(dict.fromkeys(tried)))] if tried else [])])
-    return [{"role": "system", "content": RULES}, {"role": "user", "content": content}]
 
 
 def read_written_queries(reply: str) -> list[str]:

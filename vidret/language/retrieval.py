@@ -202,7 +202,7 @@ def make_rounds(
     question: str,
     options: ContextOptions,
     llm: ChatEndpoint,
-    cache: ReplyCache | None,
+    cache: ReplyCache,
     gather: Callable[..., QuestionContext],
 ) -> tuple[QuestionContext, Callable[[QuestionContext], QuestionContext] | None]:
     """Return what is retrieved for a question, and what retrieves more if that does not show an answer.
