@@ -95,12 +95,13 @@ def test_means_are_those_of_each_video(planted: Path) -> None:
             np.testing.assert_allclose(mean, own.mean(axis=0), atol=1e-6)
 
 
-def test_phrases_that_stand_out_are_proposed() -> None:
+def test_phrases_that_stand_out_are_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.corpus.phrases.MAX_PHRASES", 10)
     rng = np.random.default_rng(0)
     texts = np.linalg.qr(rng.standard_normal((40, 40)))[0]
     vectors = np.repeat(texts[[3, 8, 20]], 5, axis=0) + 0.01 * rng.standard_normal((15, 40))
-    assert {3, 8, 20} <= set(propose_phrases(texts, vectors, limit=10).tolist())
-    assert len(propose_phrases(texts, vectors, limit=10)) == 10
+    assert {3, 8, 20} <= set(propose_phrases(texts, vectors).tolist())
+    assert len(propose_phrases(texts, vectors)) == 10
     assert propose_phrases(texts[:PER_VIDEO], vectors).tolist() == [0, 1, 2]
 
 

@@ -67,9 +67,7 @@ def test_vendi_counts_what_differs() -> None:
     assert compute_vendi(different) == pytest.approx(6, abs=1e-6)
     assert compute_vendi(np.repeat(different, 4, axis=0)) == pytest.approx(6, abs=1e-6)  # copies add nothing
     assert compute_vendi(np.ones((9, 6))) == pytest.approx(1, abs=1e-6)
-    assert compute_vendi(different, math.inf) == pytest.approx(6)
-    skewed = np.concatenate([different, np.repeat(different[:1], 20, axis=0)])
-    assert compute_vendi(skewed, 2) < compute_vendi(skewed) < 6
+    assert compute_vendi(np.concatenate([different, np.repeat(different[:1], 20, axis=0)])) < 6
 
 
 def test_entropy_of_gaussian_features_has_a_closed_form() -> None:
@@ -160,7 +158,6 @@ class TestPublished:
         assert parts.by_corpus == pytest.approx(float(case.outputs["sce_image_cosine"]), abs=2e-4)
         assert parts.by_text == pytest.approx(float(case.outputs["sce_text_cosine"]), abs=2e-4)
 
-    def test_vendi_of_every_order(self, case: Case) -> None:
-        kernel = case.outputs["kernel_image"].numpy()
-        found = [compute_vendi_of_kernel(kernel, order) for order in (1, 1.5, 2, 2.5, math.inf)]
-        np.testing.assert_allclose(found, case.outputs["vendi_image"].numpy(), atol=0.0051)
+    def test_vendi_of_the_first_order(self, case: Case) -> None:
+        found = compute_vendi_of_kernel(case.outputs["kernel_image"].numpy())
+        assert found == pytest.approx(float(case.outputs["vendi_image"][0]), abs=0.0051)

@@ -39,7 +39,9 @@ class TeacherEncoder(PatchEncoder):
 
 @pytest.fixture(scope="module")
 def world() -> ProbeWorld:
-    return draw_probe_world(32, num_pairs=30)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe_world, "NUM_SYNTHETIC_PAIRS", 30)
+        return draw_probe_world(32)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,7 +6,6 @@ References:
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,33 +43,24 @@ class DiversityParts:
     warning: str | None
 
 
-def compute_vendi(vectors: Float[np.ndarray, "sample dim"], order: float = 1.0) -> float:
+def compute_vendi(vectors: Float[np.ndarray, "sample dim"]) -> float:
     """Return the Vendi score of vectors under the cosine kernel: the effective number of different ones.
 
     It is the exponential of the entropy of the eigenvalues of the kernel divided by the number of samples. The
     covariance of the unit vectors has the same non-zero ones.
 
-    Args:
-        vectors: Vectors, which are normalised here.
-        order: Order of Renyi's entropy: 1 for Shannon's, infinity for the largest eigenvalue only.
-
     Raises:
         VidretError: There is no vector, or one is 0 or not finite.
     """
     unit = _normalise(vectors)
-    return compute_vendi_of_kernel(
-        _covary(unit, unit) if len(unit) > unit.shape[1] else unit @ unit.T / len(unit), order
-    )
+    kernel = _covary(unit, unit) if len(unit) > unit.shape[1] else unit @ unit.T / len(unit)
+    return compute_vendi_of_kernel(kernel)
 
 
-def compute_vendi_of_kernel(kernel: Float[np.ndarray, "sample sample"], order: float = 1.0) -> float:
+def compute_vendi_of_kernel(kernel: Float[np.ndarray, "sample sample"]) -> float:
     """Return the Vendi score of a symmetric matrix with the trace 1, such as a kernel divided by its samples."""
     values = np.maximum(np.linalg.eigvalsh(kernel.astype(np.float64)), FLOOR)
-    if order == 1:
-        return math.exp(-float((values * np.log(values)).sum()))
-    if math.isinf(order):
-        return 1 / float(values.max())
-    return math.exp(math.log(float((values**order).sum())) / (1 - order))
+    return math.exp(-float((values * np.log(values)).sum()))
 
 
 def split_diversity(
@@ -138,11 +128,7 @@ def measure_spread(eigenvalues: Float[np.ndarray, " dim"]) -> float:
     return math.exp(-float((values * np.log(values / values.sum())).sum()))
 
 
-def choose_ridge(
-    texts: Float[np.ndarray, "sample text_dim"],
-    vectors: Float[np.ndarray, "sample dim"],
-    ridges: Sequence[float] = RIDGES,
-) -> float:
+def choose_ridge(texts: Float[np.ndarray, "sample text_dim"], vectors: Float[np.ndarray, "sample dim"]) -> float:
     """Return the ridge that predicts the vectors of a held-out fifth best from their texts; the largest of equals."""
     held_out = np.arange(len(texts)) % 5 == 1
     values, basis = np.linalg.eigh(_covary(texts[~held_out], texts[~held_out]))
@@ -150,7 +136,7 @@ def choose_ridge(
     inputs, wanted = texts[held_out] @ basis, vectors[held_out]
     inner, outer = inputs.T @ inputs, inputs.T @ wanted
     errors = {}
-    for ridge in ridges:
+    for ridge in RIDGES:
         weights = projected / (np.maximum(values, 0) + ridge)[:, None]
         errors[ridge] = float(((inner @ weights - 2 * outer) * weights).sum())  # plus a constant
     return min(sorted(errors, reverse=True), key=errors.__getitem__)

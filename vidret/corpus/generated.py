@@ -28,17 +28,18 @@ from vidret.video.scan import list_videos
 NUM_FRAMES = 16  # of each video, evenly spaced: STREAM's default
 
 
-def read_prompts(path: Path, folder: Path) -> dict[str, str]:
-    """Return the prompt of each video of a folder, by path.
+def read_prompts(path: Path, folder: Path) -> tuple[dict[str, str], dict[str, str] | None]:
+    """Return the prompt of each video of a folder, by path, and the topic of each prompt; None if they have none.
 
     Args:
-        path: JSON lines with "prompt" and "video", the name of a file in the folder; a prompt may have several.
+        path: JSON lines with "prompt" and "video", the name of a file in the folder; a prompt may have several videos,
+            and a "topic".
         folder: Folder of the videos.
 
     Raises:
-        VidretError: A line is invalid, a prompt has no video, or a video no prompt.
+        VidretError: A line is invalid, a prompt has no video, a video no prompt, or some prompts have a topic.
     """
-    prompts: dict[str, str] = {}
+    prompts, topics = dict[str, str](), dict[str, str | None]()
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -58,6 +59,9 @@ def read_prompts(path: Path, folder: Path) -> dict[str, str]:
         if not row["prompt"].strip():
             raise VidretError(f"{path}: prompts must not be empty, got one in line {number}")
         prompts[video] = row["prompt"]
+        topic = row["topic"] if isinstance(row.get("topic"), str) else None
+        if topics.setdefault(row["prompt"], topic) != topic:
+            raise VidretError(f"{path}: a prompt must have one topic, got two for {row['prompt']!r}")
     files = list_videos([str(folder)]).files
     if missing := sorted(set(prompts) - set(files)):
         raise VidretError(f"{path}: each prompt must have its video, got none for {_name_first(missing)}")
@@ -65,7 +69,10 @@ def read_prompts(path: Path, folder: Path) -> dict[str, str]:
         raise VidretError(f"{path}: each video must have its prompt, got none for {_name_first(extra)}")
     if not prompts:
         raise VidretError(f"{path}: must contain a prompt, got none")
-    return prompts
+    named = {prompt: topic for prompt, topic in topics.items() if topic is not None}
+    if named and (lacking := topics.keys() - named.keys()):
+        raise VidretError(f"{path}: all prompts must have a topic or none, got none for {min(lacking)!r}")
+    return prompts, named or None
 
 
 def evaluate_generated(
@@ -139,26 +146,6 @@ def evaluate_generated(
         for prompt, videos in members.items()
     ]
     return {**report, "topics": rank_topics(rows), "prompts": sorted(rows, key=lambda row: row["alignment"])}
-
-
-def read_topics(path: Path) -> dict[str, str] | None:
-    """Return the topic of each prompt of a file of prompts that has been read; None if it gives none.
-
-    Raises:
-        VidretError: Some prompts have a "topic" and others have none, or one has two.
-    """
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    topics: dict[str, str] = {}
-    lacking = None
-    for row in map(json.loads, lines):
-        topic = row.get("topic")
-        if not isinstance(topic, str):
-            lacking = lacking or row["prompt"]
-        elif topics.setdefault(row["prompt"], topic) != topic:
-            raise VidretError(f"{path}: a prompt must have one topic, got two for {row['prompt']!r}")
-    if topics and lacking is not None:
-        raise VidretError(f"{path}: all prompts must have a topic or none, got none for {lacking!r}")
-    return topics or None
 
 
 def score_stream(

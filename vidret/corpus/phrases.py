@@ -43,20 +43,20 @@ def list_class_names() -> tuple[str, ...]:
 
 
 def propose_phrases(
-    texts: Float[np.ndarray, "phrase dim"], vectors: Float[np.ndarray, "video dim"], limit: int = MAX_PHRASES
+    texts: Float[np.ndarray, "phrase dim"], vectors: Float[np.ndarray, "video dim"]
 ) -> Int64[np.ndarray, " proposed"]:
-    """Return the phrases that fit some videos much better than others, at most ``limit``, in the order of the bank.
+    """Return the ``MAX_PHRASES`` phrases that fit some videos much better than others, in the order of the bank.
 
     Each video proposes the phrases that stand out in it among all videos, and the most proposed are kept. The choice
     does not look at sets of videos, so that it does not bias a comparison of two.
     """
-    if len(texts) <= limit:
+    if len(texts) <= MAX_PHRASES:
         return np.arange(len(texts))
     scores = vectors @ texts.T
     deviations = scores - scores.mean(axis=0)
     top = np.argpartition(-deviations, PER_VIDEO, axis=1)[:, :PER_VIDEO]
     votes = np.bincount(top.ravel(), minlength=len(texts))
-    chosen = np.lexsort((-deviations.max(axis=0), -votes))[:limit]
+    chosen = np.lexsort((-deviations.max(axis=0), -votes))[:MAX_PHRASES]
     proposed: Int64[np.ndarray, " proposed"] = np.sort(chosen)
     return proposed
 
@@ -140,19 +140,8 @@ SCENE_KINDS = (
     *("a black and white film", "a close-up", "an aerial view", "underwater", "at night", "at sunset", "a dark room"),
     *("a kitchen", "a living room", "an office", "a classroom", "a shop", "a factory", "a workshop", "a stage"),
     *("a studio", "a sports field", "a stadium", "a gym", "a street", "a road", "a car interior", "a city"),
-    *(
-        "a village",
-        "a forest",
-        "a field",
-        "a garden",
-        "a beach",
-        "the sea",
-        "a river",
-        "a lake",
-        "a desert",
-        "snow",
-        "mountains",
-    ),
+    *("a village", "a forest", "a field", "a garden", "a beach", "the sea", "a river", "a lake", "a desert", "snow"),
+    "mountains",
     *("the sky", "people talking", "a person talking to the camera", "a crowd", "a child", "hands at work"),
     *("cooking", "sports", "dancing", "playing music", "driving", "flying", "fire", "machinery at work"),
 )

@@ -51,7 +51,7 @@ class ProbeWorld:
     notes: tuple[str, ...] = ()
 
 
-def draw_probe_world(size: int, *, num_pairs: int = NUM_SYNTHETIC_PAIRS, seed: int = 0) -> ProbeWorld:
+def draw_probe_world(size: int, *, seed: int = 0) -> ProbeWorld:
     """Return synthetic videos of which each is shown with its opposite, in frames of ``size`` pixels.
 
     Combinations of shapes, colours and actions are those of the test split.
@@ -59,7 +59,7 @@ def draw_probe_world(size: int, *, num_pairs: int = NUM_SYNTHETIC_PAIRS, seed: i
     Raises:
         VidretError: There are not enough different scenes.
     """
-    drawn = draw_pairs("test", num_pairs, seed=seed, num_frames=NUM_FRAMES)
+    drawn = draw_pairs("test", NUM_SYNTHETIC_PAIRS, seed=seed, num_frames=NUM_FRAMES)
     scenes = caption_pairs("test", drawn, seed=seed, num_captions=1)
     captions = [scene.captions[0] for scene in scenes]
     pairs = [_pair_with_twin(scenes, row) for row in range(len(scenes))]

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from vidret.errors import VidretError
+from vidret.store.identities.grouping import measure_distances
 
 MIN_FRAMES = 4  # two frequencies, so that a slope exists
 BINS = 50
@@ -137,7 +138,7 @@ def _find_radii(points: np.ndarray) -> np.ndarray:
     """Return the distance of each point to its ``NEAREST``-th neighbour, itself excluded."""
     radii = []
     for start in range(0, len(points), ROWS):
-        distances = _measure_distances(points[start : start + ROWS], points)
+        distances = measure_distances(points[start : start + ROWS], points)
         rows = np.arange(len(distances))
         distances[rows, start + rows] = np.inf
         radii.append(np.partition(distances, NEAREST - 1, axis=1)[:, NEAREST - 1])
@@ -148,13 +149,6 @@ def _share_inside(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) ->
     """Return the share of points inside the sphere of a centre."""
     num_inside = 0
     for start in range(0, len(points), ROWS):
-        distances = _measure_distances(points[start : start + ROWS], centres)
+        distances = measure_distances(points[start : start + ROWS], centres)
         num_inside += int((distances < radii).any(axis=1).sum())
     return num_inside / len(points)
-
-
-def _measure_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return Euclidean distances."""
-    squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * points @ others.T
-    distances: np.ndarray = np.sqrt(np.maximum(squares, 0))
-    return distances

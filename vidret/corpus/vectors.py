@@ -1,8 +1,7 @@
-"""Vectors of videos, and of phrases, which an encoder sees once: in one process, or ever, if a folder keeps them."""
+"""Vectors of videos, and of phrases, which an encoder sees once, since the index keeps them."""
 
 import contextlib
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,35 +38,28 @@ class IdentifiedEncoder(TextEncoder, Protocol):
 
 
 class RememberedTexts:
-    """A text encoder that remembers the sentence vectors of texts, in a file if it is given a folder.
+    """A text encoder that remembers the sentence vectors of texts in a file of a folder.
 
     The file belongs to the encoder's fingerprint. What cannot be read or written is encoded again.
     """
 
-    def __init__(
-        self,
-        encoder: IdentifiedEncoder,
-        folder: str | os.PathLike[str] | None = None,
-        *,
-        on_new: Callable[[int], None] | None = None,
-    ) -> None:
+    def __init__(self, encoder: IdentifiedEncoder, folder: Path, *, on_new: Callable[[int], None]) -> None:
         """Read what the folder has of this encoder; ``on_new`` is called with the number of texts to be encoded."""
         self._encoder, self._on_new = encoder, on_new
         digest = hashlib.blake2b(encoder.fingerprint.encode(), digest_size=16).hexdigest()
-        self._path = None if folder is None else Path(folder) / f"{digest}.npz"
-        self._known = {} if self._path is None else read_phrases(self._path)
+        self._path = folder / f"{digest}.npz"
+        self._known = read_phrases(self._path)
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode the texts that are new, and return all, each with the sentence as its only word."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
-            if self._on_new is not None:
-                self._on_new(len(new))
+            self._on_new(len(new))
             found = {
                 text: embedding.sentence for text, embedding in zip(new, self._encoder.encode_text(new), strict=True)
             }
             self._known |= found
-            if self._path is not None and np.isfinite(np.stack(list(found.values()))).all():
+            if np.isfinite(np.stack(list(found.values()))).all():
                 write_phrases(self._path, self._known if len(self._known) <= MAX_KEPT else found)
         return [TextEmbedding(text, self._known[text], self._known[text][None]) for text in texts]
 

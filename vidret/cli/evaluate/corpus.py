@@ -61,17 +61,16 @@ def generated_command(
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate videos that a model generated from prompts: alignment, consistency, diversity and STREAM."""
-    from vidret.corpus.generated import evaluate_generated, read_prompts, read_topics
+    from vidret.corpus.generated import evaluate_generated, read_prompts
     from vidret.corpus.prompt_alignment import check_prompts, score_by_questions, score_with_words
     from vidret.video.scan import list_videos
 
     endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
     compared = choose_compared_words(words)
-    by_path = read_prompts(prompts, videos)
+    by_path, topics = read_prompts(prompts, videos)
     if compared is not None:
         compared.check_installed()
         check_prompts(list(by_path.values()))
-    topics = read_topics(prompts)
     originals = [] if real is None else list_videos([str(real)]).files
     encoder = load_chosen(model, loading)
     with show_count("encoding", "videos") as on_count:

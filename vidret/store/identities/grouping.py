@@ -70,7 +70,7 @@ def score_tracks(
 
 
 def measure_distances(
-    one: Float32[np.ndarray, "row dim"], other: Float32[np.ndarray, "column dim"]
+    one: Float[np.ndarray, "row dim"], other: Float[np.ndarray, "column dim"]
 ) -> Float64[np.ndarray, "row column"]:
     """Return the Euclidean distances of vectors."""
     one, other = one.astype(np.float64), other.astype(np.float64)
