@@ -113,6 +113,7 @@ class RemoteEngine(VideoLibrary):
             EndpointError: The given endpoint does not answer.
         """
         from vidret.language.answers import answer_question
+        from vidret.language.endpoint import NO_CACHE
         from vidret.language.retrieval import DEFAULT_CONTEXT, gather_context, make_rounds
 
         options = options or DEFAULT_CONTEXT
