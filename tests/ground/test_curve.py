@@ -1,6 +1,7 @@
 """Training-free grounding: against loops, edges at cuts, and the choice of moments to show."""
 
 import statistics
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -11,10 +12,12 @@ from hypothesis import strategies as st
 from tests.ground.samples import make_curve, naive_overlap
 from vidret.ground.curve import (
     CONTRAST,
+    CUT_BONUS,
     FLANK,
     MAX_OVERLAP,
     RELIABILITY,
     SHARES,
+    SHOT_WEIGHT,
     find_moments,
     find_spans,
     grow_peaks,
@@ -25,14 +28,14 @@ from vidret.ground.spans import Span, drop_overlapping
 from vidret.types import Curve
 
 
-def naive_weight(scores: list[float], peak: int, first: int, last: int) -> float:
+def naive_weight(scores: list[float], first: int, last: int, highest: float) -> float:
     """Score one span by the definition: height, and contrast with its flanks."""
     inside = scores[first:last]
     length = len(inside)
     reach = FLANK * length
     flanks = [scores[i] for i in range(len(scores)) if first - reach <= i < first or last <= i < last + reach]
     level = sum(inside) / length
-    height = (scores[peak] + level) / 2
+    height = (highest + level) / 2
     if not flanks:
         return height
     weight: float = (length * len(flanks) / (length + len(flanks))) ** RELIABILITY
@@ -51,9 +54,13 @@ def naive_growth(scores: list[float], peak: int, limit: float, step: int) -> int
     return last
 
 
-def naive_spans(scores: list[float], edges: list[float], k: int) -> list[Span]:
-    """Grow every peak by every share, and select the best spans that do not overlap better ones too much."""
-    median, ranked = statistics.median(scores), []
+def naive_spans(scores: list[float], edges: list[float], k: int, cuts: Iterable[int] = ()) -> list[Span]:
+    """Grow every peak by every share, add the shots, and select the best that do not overlap better ones too much."""
+    bounds = sorted({0, *cuts, len(scores)}) if cuts else []
+    shots = list(pairwise(bounds))
+    means = [statistics.fmean(scores[first:last]) for first, last in shots for _ in range(first, last)] or scores
+    scores = [(1 - SHOT_WEIGHT) * score + SHOT_WEIGHT * mean for score, mean in zip(scores, means, strict=True)]
+    median, found = statistics.median(scores), [(first, last, max(scores[first:last])) for first, last in shots]
     for share in SHARES:
         for peak, score in enumerate(scores):
             if score < max(scores[max(peak - 1, 0) : peak + 2]):
@@ -61,8 +68,11 @@ def naive_spans(scores: list[float], edges: list[float], k: int) -> list[Span]:
             base = median if score >= median else min(scores)
             limit = base + share * (score - base)
             first, last = (naive_growth(scores, peak, limit, step) for step in (-1, 1))
-            value = naive_weight(scores, peak, first, last + 1)
-            ranked.append(Span(edges[first], edges[last + 1], value))
+            found.append((first, last + 1, score))
+    ranked = []
+    for first, last, highest in found:
+        bonus = CUT_BONUS * statistics.pstdev(scores) * ((first in bounds) + (last in bounds))
+        ranked.append(Span(edges[first], edges[last], naive_weight(scores, first, last, highest) + bonus))
     ranked.sort(key=lambda span: -span.score)
     kept: list[Span] = []
     for span in ranked:
@@ -76,19 +86,21 @@ def sample(num_frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=num_frames), np.cumsum(rng.uniform(0.2, 2, num_frames))
 
 
-def spans_of(scores: np.ndarray, times: np.ndarray, k: int = 5) -> list[Span]:
-    return find_spans(scores, times, start=float(times[0]) - 0.5, end=float(times[-1]) + 0.5, k=k)
+def spans_of(scores: np.ndarray, times: np.ndarray, k: int = 5, cuts: Sequence[float] = ()) -> list[Span]:
+    return find_spans(scores, times, start=float(times[0]) - 0.5, end=float(times[-1]) + 0.5, k=k, cuts=cuts)
 
 
 def assert_same(actual: list[Span], expected: list[Span]) -> None:
     np.testing.assert_allclose(np.array(actual), np.array(expected), rtol=1e-9, atol=1e-9)
 
 
-@given(num_frames=st.integers(1, 40), seed=st.integers(0, 999))
-def test_spans_equal_loops(num_frames: int, seed: int) -> None:
+@given(num_frames=st.integers(1, 40), seed=st.integers(0, 999), cuts=st.sets(st.integers(1, 39), max_size=6))
+def test_spans_equal_loops(num_frames: int, seed: int, cuts: set[int]) -> None:
     scores, times = sample(num_frames, seed=seed)
     edges = [times[0] - 0.5, *((a + b) / 2 for a, b in pairwise(times)), times[-1] + 0.5]
-    assert_same(spans_of(scores, times, k=6), naive_spans(scores.tolist(), edges, k=6))
+    cuts = {cut for cut in cuts if cut < num_frames}
+    found = spans_of(scores, times, k=6, cuts=[edges[cut] for cut in cuts])
+    assert_same(found, naive_spans(scores.tolist(), edges, k=6, cuts=cuts))
 
 
 def test_spans_of_a_long_curve_equal_loops() -> None:
