@@ -29,8 +29,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +38,7 @@ from typing import Any
 
 import made_index
 import numpy as np
-from harness import read_memory_mb
+from harness import read_memory_mb, time_in_turn, time_queries
 from made_index import WHO, MadeEncoder, unit
 
 from vidret.align.baseline import UNRELATED
@@ -250,33 +249,31 @@ def run_cell(kind: str, size: int, work: Path, cloud: Cloud) -> dict[str, Any]:
 def measure_searches(index: Path, small: Path, encoder: MadeEncoder) -> dict[str, Any]:
     """Measure an engine over a large index and a small one; the small one holds what a few questions need."""
     told: dict[str, Any] = {"memory_before_mb": round(read_memory_mb("VmRSS"))}
-    told["open"] = measure(lambda _: open_and_search(index, encoder), range(7))
+    told["open"] = time_queries(lambda _: open_and_search(index, encoder), range(7))
     files, words = made_index.find_files(index), list(UNRELATED)
     half, few = (Filters(folder=str(files / name)) for name in ("even", "even/0"))
     with Engine.open(index, encoder=encoder, rerank="none") as engine:
         search = partial(engine.search, k=TOP)
-        told["search"] = measure(search, words * ROUNDS)
-        told["filters"] = measure_in_turn(
+        told["search"] = time_queries(search, words * ROUNDS)
+        told["filters"] = time_in_turn(
             {"none": search, "half": partial(search, filters=half), "thousandth": partial(search, filters=few)}, words
         )
         judged = [(hit.video, hit.time) for hit in search(words[0])]
         likes = {f"{number} likes": partial(search, like=judged[:number], seen=judged) for number in (1, 3)}
-        told["feedback"] = measure_in_turn({"none": search, **likes}, words)
-        told["ready"] = measure(lambda _: engine.check_index(), words)
+        told["feedback"] = time_in_turn({"none": search, **likes}, words)
+        told["ready"] = time_queries(lambda _: engine.check_index(), words)
         told["two_threads"] = measure_threads(search, words)
-        told["path"] = count_path(lambda: search("a dog runs on a beach"))
         told["beside_commits"] = measure_beside(index, search, words)
         told["memory_mb"] = {field: round(read_memory_mb(field)) for field in MEMORY_FIELDS}
     with Store.open(index) as store:
         nearest = partial(store.search, k=CANDIDATES)
         vectors = [text.sentence[None] for text in encoder.encode_text(words)]
-        told["nearest"] = measure(nearest, vectors)
+        told["nearest"] = time_queries(nearest, vectors)
         told["nearest_two_threads"] = measure_threads(nearest, vectors)
     with Engine.open(small, encoder=encoder, rerank="none") as engine:
         asked = {"plain": "a dog runs", "without": "a dog runs -good", "phrase": '"zebra crossing", then a dog runs'}
         asks = {name: partial(lambda query, _: engine.search(query, TOP), query) for name, query in asked.items()}
-        told["small"] = measure_in_turn(asks, words[:20])
-        told["pages"] = check_pages(engine, words[:20])
+        told["small"] = time_in_turn(asks, words[:20])
     return told
 
 
@@ -295,26 +292,6 @@ def open_and_search(index: Path, encoder: MadeEncoder) -> None:
     """Open an index and wait for the first result."""
     with Engine.open(index, encoder=encoder, rerank="none") as engine:
         engine.search("a dog runs on a beach", TOP)
-
-
-def measure(ask: Callable[[Any], object], queries: Sequence[Any]) -> dict[str, float]:
-    """Measure one function; see ``measure_in_turn``."""
-    return measure_in_turn({"it": ask}, queries)["it"]
-
-
-def measure_in_turn(asks: Mapping[str, Callable[[Any], object]], queries: Sequence[Any]) -> dict[str, dict[str, float]]:
-    """Call functions with each query in turn, after a warm call of each; give milliseconds of wall and CPU time."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in asks}
-    for query in (queries[0], *queries):
-        for name, ask in asks.items():
-            started, worked = time.perf_counter(), time.process_time()
-            ask(query)
-            times[name].append((time.perf_counter() - started, time.process_time() - worked))
-    told = {}
-    for name, own in times.items():
-        wall, busy = 1e3 * np.array(own[1:]).T
-        told[name] = {"p50_ms": np.median(wall), "p99_ms": np.percentile(wall, 99), "p50_cpu_ms": np.median(busy)}
-    return {name: {key: round(float(value), 2) for key, value in own.items()} for name, own in told.items()}
 
 
 def measure_threads(ask: Callable[[Any], object], queries: Sequence[Any]) -> float:
@@ -347,39 +324,6 @@ def measure_beside(index: Path, search: Callable[[str], object], words: list[str
             seconds.append(time.perf_counter() - started)
         writer.terminate()
     return {"p50_ms": round(1e3 * statistics.median(seconds), 2), "p99_ms": round(1e3 * np.percentile(seconds, 99), 2)}
-
-
-def count_path(call: Callable[[], object]) -> dict[str, int]:
-    """Count the modules and functions of vidret that a call runs through."""
-    seen: set[tuple[str, str]] = set()
-
-    def note(frame: Any, event: str, _: object) -> None:
-        code = frame.f_code
-        if event == "call" and f"{os.sep}vidret{os.sep}" in code.co_filename and not code.co_name.startswith("<"):
-            seen.add((code.co_filename, code.co_qualname))
-
-    sys.setprofile(note)
-    try:
-        call()
-    finally:
-        sys.setprofile(None)
-    return {"modules": len({file for file, _ in seen}), "functions": len(seen)}
-
-
-def check_pages(engine: Engine, words: Sequence[str]) -> dict[str, int]:
-    """Count results that pages repeat or lose, and videos that are weak in a search but strong in a location."""
-    told = dict.fromkeys(("results", "repeated_or_lost", "weak", "strong_in_locate"), 0)
-    for query in words:
-        whole = Counter(hit.video for hit in engine.search(query, 6 * TOP))
-        paged = Counter(hit.video for page in range(6) for hit in engine.search(query, TOP, offset=page * TOP))
-        told["results"] += whole.total()
-        told["repeated_or_lost"] += (whole - paged).total() + (paged - whole).total()
-        for hit in engine.search(query, TOP):
-            if hit.weak:
-                moments = engine.locate(query, video=hit.video, k=1)
-                told["weak"] += 1
-                told["strong_in_locate"] += bool(moments) and not moments[0].weak
-    return told
 
 
 def run_searches(arguments: argparse.Namespace) -> dict[str, Any]:

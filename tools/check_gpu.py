@@ -7,7 +7,7 @@ own: one that crashes costs its own row. ``difference`` is in the unit of the pa
 for decoding, 1 - cosine for encoding and indexing, the share of other results for FAISS, relative for gradients. A
 path whose library is missing, such as Decord or FAISS without GPU code, is listed as not run. With ``--device cpu``
 every path is compared with itself. Ten minutes are enough. ``--page`` is one page with the machine, the versions and
-the table, to send back; it names no file and no user.
+the numbers of each path, to send back; it names no file and no user.
 """
 
 import argparse
@@ -21,9 +21,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 LIMIT_S = 600.0
 OK, DIFFERS, FAILED, NOT_RUN = "same", "DIFFERS", "FAILED", "not run"
@@ -44,10 +41,9 @@ class Row:
 
 def list_paths() -> dict[str, Callable[[Any], Any]]:
     """Return the paths by name."""
-    from gpu_paths import INFERENCE
-    from gpu_training import TRAINING
+    from gpu_paths import PATHS
 
-    return INFERENCE | TRAINING
+    return PATHS
 
 
 def run_path(name: str, device: str, scratch: Path, videos: Sequence[str], *, tiny: bool) -> Row:
@@ -81,23 +77,8 @@ def run_apart(name: str, command: Sequence[str], limit_s: float = LIMIT_S) -> Ro
         return Row(name, FAILED, f"the process ended with {how}: {last}")
 
 
-def show(rows: Sequence[Row], device: str) -> None:
-    """Print the table."""
-    table = Table("path", title=f"the CPU and {device}")
-    for heading in ("CPU s", "device s", "speed-up", "difference", "at most"):
-        table.add_column(heading, justify="right")
-    table.add_column("verdict")
-    table.add_column("", overflow="fold")
-    for row in rows:
-        speed = f"{row.cpu_s / row.device_s:.1f}x" if row.cpu_s is not None and row.device_s else ""
-        seconds = ["" if value is None else f"{value:.3f}" for value in (row.cpu_s, row.device_s)]
-        apart = ["" if value is None else f"{value:.2g}" for value in (row.difference, row.tolerance)]
-        table.add_row(row.path, *seconds, speed, *apart, row.verdict, row.reason)
-    Console(width=160 if not sys.stdout.isatty() else None).print(table)
-
-
-def write_page(rows: Sequence[Row], device: str, path: Path) -> None:
-    """Write the page that is sent back: the machine, its card, the versions, and each path with its numbers."""
+def describe(rows: Sequence[Row], device: str) -> str:
+    """Return the page that is sent back: the machine, its card, the versions, and each path with its numbers."""
     import torch
 
     from vidret.devices import cuda_index
@@ -115,8 +96,7 @@ def write_page(rows: Sequence[Row], device: str, path: Path) -> None:
         cells = ["" if number is None else f"{number:.3g}" for number in numbers]
         note = row.reason.replace(tempfile.gettempdir(), "TMP").replace(home, "HOME").replace("|", "/")
         lines.append(f"| {row.path} | {' | '.join(cells)} | {row.verdict} | {note} |")
-    path.write_text("\n".join(lines) + "\n", "utf-8")
-    print(f"{path} has all of this on one page: please send it with your report", file=sys.stderr)
+    return "\n".join(lines) + "\n"
 
 
 def read_processor() -> str:
@@ -153,9 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.only.lower() in name.lower():
             print(f"{name} ...", file=sys.stderr)
             rows.append(run_apart(name, [*command, "--run", name]))
-    show(rows, device)
+    page = describe(rows, device)
+    print(page, end="")
     if given.page is not None:
-        write_page(rows, device, given.page)
+        given.page.write_text(page, "utf-8")
+        print(f"{given.page} has all of this: please send it with your report", file=sys.stderr)
     return int(any(row.verdict in (DIFFERS, FAILED) for row in rows))
 
 

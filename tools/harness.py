@@ -73,17 +73,29 @@ def compare(costs: Mapping[str, Cost], base: str) -> dict[str, dict[str, float]]
     }
 
 
+def time_in_turn(
+    asks: Mapping[str, Callable[[T], object]], queries: Sequence[T], *, num_warm: int = NUM_WARM
+) -> dict[str, dict[str, float]]:
+    """Call functions with every query in turn, after a few to warm up; return milliseconds of the clock and the CPU."""
+    costs: dict[str, list[Cost]] = {name: [] for name in asks}
+    for query in (*queries[:num_warm], *queries):
+        for name, ask in asks.items():
+            costs[name].append(measure(lambda ask=ask, query=query: ask(query)))  # type: ignore[misc]
+    told = {}
+    for name, own in costs.items():
+        counted = own[-len(queries) :]
+        walls = sorted(1e3 * cost.wall_s for cost in counted)
+        told[name] = {
+            "p50_ms": round(statistics.median(walls), 2),
+            "p99_ms": round(walls[min(len(walls) - 1, round(0.99 * len(walls)))], 2),
+            "p50_cpu_ms": round(1e3 * statistics.median(cost.cpu_s for cost in counted), 2),
+        }
+    return told
+
+
 def time_queries(ask: Callable[[T], object], queries: Sequence[T]) -> dict[str, float]:
-    """Ask every query once, after a few to warm up; return milliseconds of the clock and of the CPU."""
-    for query in queries[:NUM_WARM]:
-        ask(query)
-    costs = [measure(lambda query=query: ask(query)) for query in queries]  # type: ignore[misc]
-    walls = [1e3 * cost.wall_s for cost in costs]
-    return {
-        "p50_ms": round(statistics.median(walls), 2),
-        "p99_ms": round(sorted(walls)[min(len(walls) - 1, round(0.99 * len(walls)))], 2),
-        "p50_cpu_ms": round(1e3 * statistics.median(cost.cpu_s for cost in costs), 2),
-    }
+    """Time one function; see ``time_in_turn``."""
+    return time_in_turn({"it": ask}, queries)["it"]
 
 
 # Memory, on Linux

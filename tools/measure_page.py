@@ -11,13 +11,11 @@ loaded to its end before. Thumbnails are one picture, since the files are empty.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from bench_serve import run_server
 from harness import print_json
 from made_index import build_index
 from playwright.sync_api import Page, sync_playwright
@@ -26,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.browser import FLAGS, find_browser
 from vidret.encode.families.registry import load_encoder
 
-PORT = 8797
 LOADING_S = 240.0  # for the list
 TEXT = "a man rides a bicycle on a street and a dog runs in the garden of a house by the sea "
 OBSERVE = """() => {
@@ -56,27 +53,11 @@ SCROLL = """async (seconds) => {
 }"""
 
 
-@contextmanager
-def serve(index: Path) -> Iterator[str]:
-    """Start the server, and yield its URL."""
-    command = [sys.executable, "-c", "from vidret.cli import main; main()", "serve"]
-    with subprocess.Popen([*command, "--index", str(index), "--port", str(PORT)], stdout=subprocess.DEVNULL) as process:
-        try:
-            yield f"http://127.0.0.1:{PORT}"
-        finally:
-            process.terminate()
-
-
 def open_page(page: Page, url: str) -> None:
-    """Open the page once the server answers."""
+    """Open the page, and wait for its list."""
     picture = (Path(__file__).parents[1] / "docs" / "page.jpg").read_bytes()
     page.route("**/api/thumbnails/**", lambda route: route.fulfill(body=picture, content_type="image/jpeg"))
-    for _ in range(120):
-        try:
-            page.goto(url)
-            break
-        except Exception:
-            time.sleep(1)
+    page.goto(url)
     page.wait_for_selector("#results .title", timeout=120_000)
 
 
@@ -143,7 +124,7 @@ def main() -> None:
         per_video = arguments.segments // arguments.videos
         build_index(index, load_encoder("starter"), arguments.segments, 3, per_video=per_video)
     path = find_browser()  # which starts Playwright
-    with serve(index) as url, sync_playwright() as playwright:
+    with run_server(index, arguments.work / "server.log") as (url, _), sync_playwright() as playwright:
         flags = [f"--{flag}" for flag in FLAGS.split()]
         browser = playwright.chromium.launch(executable_path=path, args=flags)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
