@@ -12,7 +12,7 @@ import vidret.video.workers.image_pool
 import vidret.video.workers.pool
 from vidret.devices import CPU
 from vidret.video.workers import messages, process
-from vidret.video.workers.frame_ring import FrameRing
+from vidret.video.workers.messages import FrameRing
 
 MAX_SPARE = 4  # processes, of some 100 MB each
 _ENDS = ("ready", "end", "failed", "image")  # messages after which a process waits for the next request

@@ -41,8 +41,8 @@ from vidret.encode.families.clip import derive_card
 from vidret.encode.families.qwen3_vl import MODEL_TYPE as QWEN
 from vidret.encode.families.qwen3_vl import VIDEO
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.families.transformers_loading import hide_progress
 from vidret.encode.families.transformers_models import MODEL_TYPES
+from vidret.encode.model_hub import hide_progress
 from vidret.encode.names import STARTER
 from vidret.types import Frames
 from vidret.video.probe import probe

@@ -31,8 +31,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from vidret.channels.people.faces import Box, FaceModel
 from vidret.channels.people.models import load_face_model
-from vidret.channels.people.reading import SEEN_SHARE, FaceReader
-from vidret.channels.people.tracking import compare_boxes
+from vidret.channels.people.reading import SEEN_SHARE, FaceReader, compare_boxes
 from vidret.cli.commands.demo import sample_videos
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine

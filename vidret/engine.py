@@ -331,7 +331,7 @@ class Engine(VideoLibrary):
             MissingExtraError: The extra ``words`` is not installed, and words are to be read; ``people``, and
                 faces; ``speakers``, and voices.
         """
-        from vidret.channels.identities.kinds import choose_track_models
+        from vidret.channels.identities import choose_track_models
         from vidret.channels.texts.run import choose_words
         from vidret.index.options import IndexOptions, record_rule
         from vidret.index.run import index_files

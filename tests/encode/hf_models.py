@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from vidret.encode.families.transformers_loading import hide_progress
+from vidret.encode.model_hub import hide_progress
 
 transformers: Any = importlib.import_module("transformers")  # whose annotations are incomplete
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?你好狗猫"

@@ -12,7 +12,7 @@ from tests.fake_voices import PITCHES, BrokenVoices, PitchVoices, write_talk
 from tests.fakes import ColourEncoder, write_film
 from tests.index.samples import index_under_kills
 from tests.made_identities import FACES, make_tracks
-from vidret.channels.identities.kinds import TRACK_KINDS
+from vidret.channels.identities import TRACK_KINDS
 from vidret.channels.registry import KINDS
 from vidret.channels.speech import SAMPLE_RATE
 from vidret.channels.texts.options import WordsOptions
@@ -176,7 +176,7 @@ def test_what_cannot_be_read_as_asked_is_refused(
         kind.run(index, films, None)
     assert kind.run(index, films, kind.model).tracks == {kind.name: 0}
     assert own.choose_model(tmp_path / "none", True) == own.bundled
-    monkeypatch.setattr("vidret.channels.identities.kinds.find_spec", lambda _name: None)
+    monkeypatch.setattr("vidret.channels.identities.find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError, match=own.argument):
         kind.run(tmp_path / "other", films, True)
 
@@ -251,7 +251,8 @@ def test_audio_is_decoded_once_for_words_and_voices(voice_films: Path, monkeypat
         read.clear()
         VideoTextReader(probe(str(film)), request, send=sent.append, heartbeat=lambda: None).read_rest()
         tracks = [track for header in sent if header["kind"] == "tracks" for track in header["tracks"]]
-        assert [header["note"] for header in sent if header["kind"] == "tracks_end"] == [""]
+        ends = {header["source"]: header["note"] for header in sent if header["kind"] == "source_end"}
+        assert ends == dict.fromkeys(request, "")
         return [list(PITCHES)[int(np.argmax(track["vector"]))] for track in tracks]
 
     voice = {"start_s": 0.0, "model": VOICE.model, "digest": PitchVoices.digest}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidret.video.hdr import HLG, PQ, decode_hlg, decode_pq, encode_pq, render_sdr, tone_map
+from vidret.video.rendering import HLG, PQ, decode_hlg, decode_pq, encode_pq, render_sdr, tone_map
 
 Colour = tuple[float, float, float]
 SIGNALS = st.tuples(*[st.floats(0, 1)] * 3)

@@ -17,10 +17,9 @@ from vidret.types import Picture, Resize
 from vidret.video.container import ONE_THREAD
 from vidret.video.decoders.base import list_doubts
 from vidret.video.decoders.registry import EXACT_DECODERS, choose_decoder, find_decoder
-from vidret.video.hdr import HLG, PQ, render_sdr
 from vidret.video.probe import probe
 from vidret.video.reader import open_reader, read_frames
-from vidret.video.rendering import is_combed
+from vidret.video.rendering import HLG, PQ, is_combed, render_sdr
 
 Plane = NDArray[np.float64]
 Colour = tuple[float, float, float]

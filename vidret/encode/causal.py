@@ -9,7 +9,7 @@ import torch
 from einops import reduce
 from jaxtyping import Float
 
-from vidret.encode.families.transformers_loading import find_repository
+from vidret.encode.model_hub import find_repository
 from vidret.encode.names import ModelName
 from vidret.errors import EncoderError
 

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from vidret.channels.identities.run import ContentTracks, open_tracks
 from vidret.channels.registry import KINDS
 from vidret.channels.texts.run import ContentWords, open_words
 from vidret.encode.encoder import Encoder
@@ -23,15 +22,15 @@ from vidret.errors import ChangedError, DecodeError, UnreachableError, VidretErr
 from vidret.index.options import FileJob, IndexOptions, IndexReport, MomentRecorder
 from vidret.index.run_state import RunState
 from vidret.index.stages import LocalStages, Stages, WorkerLostError, count_cores, make_segment
+from vidret.index.tracks import ContentTracks, open_tracks
 from vidret.store.identities.tracks import IdentityKind
 from vidret.store.store import Store
-from vidret.types import SegmentEmbedding
+from vidret.types import SegmentEmbedding, TextSource
 from vidret.video.identity import Identity
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import (
     Finished,
-    FinishedTexts,
-    FinishedTracks,
+    FinishedSource,
     OpenedVideo,
     ReadPlan,
     ReadRequest,
@@ -247,10 +246,10 @@ class WorkerThreads:
                         reading.words.add(message, self._stages.embed(message))
                     case ReadTracks() if reading.tracks is not None:
                         reading.tracks.add(message)
-                    case FinishedTracks() if reading.tracks is not None:
-                        reading.tracks.finish(message.source, message.note)
-                    case FinishedTexts() if reading.words is not None:
-                        reading.words.finish(message.source, message.note)
+                    case FinishedSource(("face" | "voice") as kind, note) if reading.tracks is not None:
+                        reading.tracks.finish(kind, note)
+                    case FinishedSource(source, note) if reading.words is not None:
+                        reading.words.finish(cast(TextSource, source), note)
                 if run_state.stop.is_set() and not isinstance(message, Finished):
                     if reading.has_pictures:
                         break  # the next run reads the other words

@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from vidret.channels.identities.run import TracksRun
 from vidret.channels.texts.run import WordsRun, prune_words
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
 from vidret.index.options import FileJob, IndexReport, Progress, Workload
+from vidret.index.tracks import TracksRun
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import IdentityStore
 from vidret.store.records import FileRecord, FileState, NewSegment
@@ -146,7 +146,7 @@ class RunState:
 
     def begin(self, job: FileJob | None, fingerprint: str, opened: OpenedVideo) -> int:
         """Begin or continue a video in the store, and return its id; ``job`` is the file that is being decoded."""
-        facts = {**opened.info_facts, "decoder": opened.decoder}
+        facts = {**opened.facts, "decoder": opened.decoder}
         video_id = self.store.writer.begin_video(
             fingerprint, duration=opened.duration, facts=facts, num_segments=len(opened.cuts) or None
         )

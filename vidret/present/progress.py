@@ -167,7 +167,7 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
         f"{report.unchanged} unchanged, {report.missing} missing, {len(report.failed)} failed; "
         f"{report.num_segments} segments of {format_time(report.seconds)} in {format_time(report.elapsed)}{speed}."
     )
-    from vidret.channels.identities.kinds import TRACK_KINDS
+    from vidret.channels.identities import TRACK_KINDS
     from vidret.channels.registry import KINDS
 
     if report.texts:

@@ -30,10 +30,9 @@ from vidret.video.container import (
 )
 from vidret.video.files import SourceFile
 from vidret.video.geometry import read_display
-from vidret.video.hdr import HDR_TRANSFERS
 from vidret.video.ranges import RemoteFile
 from vidret.video.recording import read_recording
-from vidret.video.rendering import describe_rendering
+from vidret.video.rendering import HDR_TRANSFERS, describe_rendering
 from vidret.video.timeline import Packets
 
 _IS_IMAGE = "is a picture, not a video"

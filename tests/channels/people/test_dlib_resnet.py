@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float, Float32
 
-from vidret.channels.people.dlib_resnet import DIM, DlibResNet
-from vidret.channels.people.models import BundledFaces
+from vidret.channels.people.models import DIM, BundledFaces, DlibResNet
 from vidret.errors import VidretError
 from vidret.types import Picture
 

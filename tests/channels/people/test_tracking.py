@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidret.channels.people.faces import Box, Face
-from vidret.channels.people.tracking import (
+from vidret.channels.people.reading import (
     MAX_GAP_S,
     FaceTrack,
     FaceTracker,

@@ -137,7 +137,7 @@ def test_captions_are_read_where_there_is_no_audio(tmp_path: Path, monkeypatch: 
     request: Any = {"sound": {"start_s": 0.0, "sidecars": [str(tmp_path / "a.srt")]}}
     VideoTextReader(probe(film), request, send=sent.append, heartbeat=lambda: None).read_rest()
     assert [row[2] for message in sent for row in message.get("texts", [])] == ["applause"]
-    assert sent[-1] == {"kind": "texts_end", "source": "sound", "note": "has no audio track"}
+    assert sent[-1] == {"kind": "source_end", "source": "sound", "note": "has no audio track"}
 
 
 @given(st.integers(10, 80), st.sampled_from([(10, 50), (4, 9)]), st.integers(0, 9))

@@ -20,7 +20,7 @@ from vidret.video.decoders.base import SamplingMode
 from vidret.video.probe import probe
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers import process
-from vidret.video.workers.messages import Finished, FinishedTexts, OpenedVideo, ReadPlan, ReadTexts
+from vidret.video.workers.messages import Finished, FinishedSource, OpenedVideo, ReadPlan, ReadTexts
 from vidret.video.workers.pool import DecodePool
 
 SCREEN: Any = {"screen": {"start_s": 0.0}}
@@ -55,7 +55,7 @@ def test_screen_text_comes_from_the_decoded_frames(pool: DecodePool, tmp_path: P
     texts = texts_of(before)
     assert shown(texts) == ["lighthouse", "railwaybridge"]
     assert [(text.start, text.end) for text in texts] == [(0.0, 4.0), (8.0, 10.0)]
-    assert before[-1] == FinishedTexts("screen", "")
+    assert before[-1] == FinishedSource("screen", "")
     again, _ = read(pool, film, SCREEN, skip=True)
     assert not any(isinstance(message, DecodedSegment) for message in again)
     assert texts_of(again) == texts, "stored segments are decoded for their text"
@@ -117,9 +117,9 @@ def test_silence_has_no_words_and_a_missing_track_is_named(pool: DecodePool, tmp
     request: Any = {"speech": {"model": "tiny.en", "start_s": 0.0}}
     before, after = read(pool, write_worded(tmp_path / "a.mp4", ("", 2.0), silence=True), request)
     assert len([message for message in before if isinstance(message, DecodedSegment)]) == 1
-    assert (texts_of(after), after[-1]) == ([], FinishedTexts("speech", ""))
+    assert (texts_of(after), after[-1]) == ([], FinishedSource("speech", ""))
     mute = write_worded(tmp_path / "b.mp4", ("", 1.0))
-    assert read(pool, mute, request)[1] == [FinishedTexts("speech", "has no audio track")]
+    assert read(pool, mute, request)[1] == [FinishedSource("speech", "has no audio track")]
 
 
 def read_alone(film: Path, request: Any, num_frames: int = 0) -> list[dict[str, Any]]:
@@ -237,7 +237,7 @@ def test_a_source_ends_with_its_budget_and_keeps_what_it_read(tmp_path: Path, mo
     sent = read_alone(film, request, num_frames=probe(film).num_frames)
     texts = [(own["source"], text[2]) for own in sent if own["kind"] == "texts" for text in own["texts"]]
     assert texts == [("screen", "exit"), ("speech", "well")]
-    notes = {own["source"]: own["note"] for own in sent if own["kind"] == "texts_end"}
+    notes = {own["source"]: own["note"] for own in sent if own["kind"] == "source_end"}
     reason = "it would take longer than the 0 s that a video of this length may"
     assert notes["screen"].startswith("only its first ")
     assert notes["screen"].endswith(reason)

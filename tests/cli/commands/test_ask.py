@@ -8,7 +8,7 @@ import pytest
 from tests.chatting import Reply, run_chat, say
 from tests.cli.runner import Runner
 from tests.language.causal import write_causal_model
-from vidret.encode.families.transformers_loading import hide_progress
+from vidret.encode.model_hub import hide_progress
 
 pytestmark = pytest.mark.usefixtures("index")
 

@@ -16,7 +16,7 @@ from tests.fakes import write_film
 from vidret.encode.encoder import check_encoder
 from vidret.encode.families.qwen3_vl import QUERY, pool_last, thin_frames
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.families.transformers_loading import hide_progress
+from vidret.encode.model_hub import hide_progress
 from vidret.engine import Engine
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize

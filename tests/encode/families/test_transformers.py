@@ -21,9 +21,8 @@ import vidret.search.locating
 from tests.encode.hf_models import TINY, save_tiny
 from tests.fakes import write_film
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.families.transformers_loading import CONFIG, WEIGHTS, hide_progress
 from vidret.encode.families.transformers_models import MODEL_TYPES, read_preprocessing
-from vidret.encode.model_hub import find_source
+from vidret.encode.model_hub import CONFIG, WEIGHTS, find_source, hide_progress
 from vidret.encode.names import ModelName
 from vidret.engine import Engine
 from vidret.errors import AlignerError, EncoderError, MissingExtraError

@@ -10,9 +10,9 @@ import pytest
 from tests.fake_faces import ColouredFaces, write_people
 from tests.fake_voices import PitchVoices, write_talk
 from tests.index.ray.conftest import Nodes
-from vidret.channels.identities.run import ContentTracks
 from vidret.engine import Engine
 from vidret.index.options import IndexReport
+from vidret.index.tracks import ContentTracks
 from vidret.store.identities.store import IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, pack_track
 from vidret.video.workers.messages import ReadTracks

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.video.conftest import Film, numbers_of, stream_film
-from vidret.video.workers.frame_ring import FrameRing
+from vidret.video.workers.messages import FrameRing
 from vidret.video.workers.pool import DecodePool
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs Linux")

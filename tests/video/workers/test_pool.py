@@ -53,8 +53,8 @@ def wait_until_gone(pid: int) -> bool:
 def test_a_file_arrives_in_order(films: dict[str, Film], pool: DecodePool) -> None:
     opened, segments, finished = stream_film(pool, films["h264.mp4"].path)
     assert opened.duration == 4.0
-    assert opened.info_facts["codec"] == "h264"
-    assert opened.info_facts["num_bytes"] == films["h264.mp4"].path.stat().st_size
+    assert opened.facts["codec"] == "h264"
+    assert opened.facts["num_bytes"] == films["h264.mp4"].path.stat().st_size
     assert opened.decoder == "decord"
     assert finished == Finished("")
     assert [(segment.number, segment.start, segment.end) for segment in segments] == opened.cuts

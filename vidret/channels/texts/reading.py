@@ -283,7 +283,7 @@ class VideoTextReader:
             self._send({"kind": "texts", "source": source, "until_s": until_s, "texts": rows})
 
     def _end(self, source: messages.ReadSource, note: str) -> None:
-        self._send({"kind": "tracks_end" if source in _TRACKS else "texts_end", "source": source, "note": note})
+        self._send({"kind": "source_end", "source": source, "note": note})
 
 
 def _find_loaders(

@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from vidret.channels.identities.kinds import TRACK_KINDS
+from vidret.channels.identities import TRACK_KINDS
 from vidret.channels.speech import SAMPLE_RATE
 from vidret.encode.families.registry import is_class_name, make_custom
 from vidret.errors import MissingExtraError, VidretError

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidret.encode.encoder import digest_weights, embed_whole
-from vidret.encode.families.transformers_loading import Repository
 from vidret.encode.families.transformers_models import FILTERS
 from vidret.encode.long_text import encode_clauses
+from vidret.encode.model_hub import Repository
 from vidret.encode.names import ModelName
 from vidret.encode.precision import DTYPES, choose_float_precision
 from vidret.errors import EncoderError

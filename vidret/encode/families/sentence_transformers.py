@@ -18,9 +18,9 @@ from torch.nn import functional
 from vidret.encode.clip.weights import first_line
 from vidret.encode.encoder import digest_weights, encode_each_frame
 from vidret.encode.families.qwen3_vl import MODEL_TYPE, QwenVideoEncoder, load_qwen
-from vidret.encode.families.transformers_loading import find_repository
 from vidret.encode.families.transformers_models import read_preprocessing
 from vidret.encode.long_text import encode_clauses
+from vidret.encode.model_hub import find_repository
 from vidret.encode.names import ModelName, refuse_sizes
 from vidret.encode.precision import DTYPES, choose_float_precision
 from vidret.errors import EncoderError

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from vidret.encode.families.transformers_loading import Repository, find_repository
+from vidret.encode.model_hub import Repository, find_repository
 from vidret.encode.names import parse_model_name
 from vidret.errors import EncoderError
 

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from vidret.encode.encoder import digest_weights, embed_whole, encode_each_frame
 from vidret.encode.families.qwen3_vl import MODEL_TYPE, QwenVideoEncoder, load_qwen
-from vidret.encode.families.transformers_loading import Repository, find_repository
 from vidret.encode.families.transformers_models import (
     MODEL_TYPES,
     ModelType,
@@ -22,6 +21,7 @@ from vidret.encode.families.transformers_models import (
     read_preprocessing,
 )
 from vidret.encode.long_text import encode_clauses
+from vidret.encode.model_hub import Repository, find_repository
 from vidret.encode.names import ModelName, refuse_sizes
 from vidret.encode.precision import DTYPES, choose_float_precision
 from vidret.errors import EncoderError

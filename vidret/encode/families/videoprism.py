@@ -15,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Float
 
 from vidret.encode.clip.weights import first_line
-from vidret.encode.families.transformers_loading import hide_progress
+from vidret.encode.model_hub import hide_progress
 from vidret.errors import EncoderError
 
 CONTEXT = 64  # tokens

@@ -25,8 +25,7 @@ from jaxtyping import Float32
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vidret.channels.identities.kinds import TRACK_KINDS
-from vidret.channels.identities.run import open_tracks
+from vidret.channels.identities import TRACK_KINDS
 from vidret.channels.texts.run import open_words
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder
@@ -43,6 +42,7 @@ from vidret.index.stages import (
     open_decoders,
     stream_unchanged,
 )
+from vidret.index.tracks import open_tracks
 from vidret.store.store import Store
 from vidret.types import Resize, Sampling, SegmentEmbedding
 from vidret.video.identity import Identity, identify

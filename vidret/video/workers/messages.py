@@ -1,20 +1,24 @@
 """Messages between the pool and its workers: a JSON header and raw bytes, preceded by their lengths.
 
-There is no pickle, because a worker reads untrusted files, and its messages must not be able to run code.
+There is no pickle, because a worker reads untrusted files, and its messages must not be able to run code. Frames go
+through shared memory where there is some.
 """
 
 import base64
+import contextlib
 import json
 import math
+import mmap
 import os
 import queue
 import struct
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -24,12 +28,13 @@ from vidret.types import Frames, ShotChange, SoundWindows, TextSource, TimedText
 from vidret.video.grey import Greys
 from vidret.video.sampling import SampledFrames
 from vidret.video.shots.segments import DecodedSegment
-from vidret.video.workers.frame_ring import FrameRing
 
 Header = dict[str, Any]
 _ERRORS = {kind.__name__: kind for kind in (DecodeError, UnreachableError, DecoderFailedError)}
 _LENGTHS = struct.Struct("<IQ")
 HEARTBEAT_S = 1.0
+_NUM_SLOTS = 3  # of frames that are encoded, that wait, and that are written
+_SLOT_BYTES = 8 << 20  # untouched memory costs nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,7 @@ class OpenedVideo:
     """A probed file.
 
     Attributes:
-        info_facts: Its facts.
-        duration: When it ends, in seconds.
+        facts: Its facts.
         cuts: The segments of a grid as (index, start, end) in seconds; empty if segments follow shots, which are not
             known yet.
         num_expected: About how many segments there will be.
@@ -46,17 +50,21 @@ class OpenedVideo:
         why: The reason for that choice.
     """
 
-    info_facts: dict[str, str | int | float | bool]
-    duration: float
+    facts: dict[str, str | int | float | bool]
     cuts: list[tuple[int, float, float]]
     num_expected: int
     decoder: str
     why: str
 
     @property
+    def duration(self) -> float:
+        """When the last frame ends, in seconds."""
+        return float(self.facts["duration"])
+
+    @property
     def start(self) -> float:
         """When the first frame begins, in seconds."""
-        return float(self.info_facts["start"])
+        return float(self.facts["start"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +102,10 @@ class ReadTracks:
 
 
 @dataclass(frozen=True, slots=True)
-class FinishedTracks:
-    """The end of the tracks of one kind; ``note`` says why not all was read, and is empty otherwise."""
+class FinishedSource:
+    """The end of what is read of one source; ``note`` says why not all was read, and is empty otherwise."""
 
-    source: TrackSource
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedTexts:
-    """The end of one source of words; ``note`` says why nothing or not everything was read, and is empty otherwise."""
-
-    source: TextSource
+    source: ReadSource
     note: str
 
 
@@ -119,7 +119,7 @@ class GreyStretch:
 
 
 SegmentStart = tuple[int, float]
-Content = ReadTexts | FinishedTexts | ReadTracks | FinishedTracks
+Content = ReadTexts | ReadTracks | FinishedSource
 Message = OpenedVideo | DecodedSegment | Finished | Content
 WordsRequest = Mapping[TextSource, Mapping[str, Any]]
 ReadRequest = Mapping[Any, Mapping[str, Any]]  # by ``ReadSource``: words, faces and voices
@@ -202,10 +202,8 @@ def read_found(header: Header) -> Content:
     match header["kind"]:
         case "tracks":
             return ReadTracks(header["source"], header["tracks"])
-        case "tracks_end":
-            return FinishedTracks(header["source"], header["note"])
-        case "texts_end":
-            return FinishedTexts(header["source"], header["note"])
+        case "source_end":
+            return FinishedSource(header["source"], header["note"])
     source: TextSource = header["source"]
     texts = [
         TimedText(start, end, text, source, confidence, language)
@@ -228,17 +226,57 @@ def unpack_windows(header: Header) -> SoundWindows:
     return SoundWindows(starts=starts, ends=ends, vectors=vectors)
 
 
-def read_opened_video(header: Header) -> OpenedVideo:
-    """Return the facts of an ``opened`` message."""
-    facts = header["facts"]
-    return OpenedVideo(
-        info_facts=facts,
-        duration=facts["duration"],
-        cuts=[(index, start, end) for index, start, end in header["cuts"]],
-        num_expected=header["num_expected"],
-        decoder=header["decoder"],
-        why=header["why"],
-    )
+class FrameRing:
+    """One end of memory that a decoding process shares with its parent: frames pass through it without a copy.
+
+    Its first bytes say which slots are in use. The process takes a free slot, and the parent frees it once nobody holds
+    its frames. The memory has no name, so that it is gone with both. Where all slots are in use, or frames fill more
+    than one, they go through the pipe.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Map the memory of a descriptor, and close that."""
+        memory = mmap.mmap(descriptor, mmap.PAGESIZE + _NUM_SLOTS * _SLOT_BYTES)
+        os.close(descriptor)
+        self._in_use: UInt8[np.ndarray, " slot"] = np.frombuffer(memory, np.uint8, _NUM_SLOTS)
+        self._memory = memory
+
+    @classmethod
+    def create(cls) -> tuple[Self, int] | None:
+        """Return a new ring and a descriptor for the process, to be closed here; None where there is no such memory."""
+        with contextlib.suppress(AttributeError, OSError):
+            descriptor = os.memfd_create("frames")
+            os.ftruncate(descriptor, mmap.PAGESIZE + _NUM_SLOTS * _SLOT_BYTES)
+            return cls(os.dup(descriptor)), descriptor
+        return None
+
+    def put(self, pixels: UInt8[np.ndarray, "..."]) -> int | None:
+        """Copy pixels into a free slot and return which; None if there is none."""
+        free = np.flatnonzero(self._in_use == 0)
+        if len(free) == 0 or pixels.nbytes > _SLOT_BYTES:
+            return None
+        slot = int(free[0])
+        self._view(slot, pixels.nbytes).reshape(pixels.shape)[...] = pixels
+        self._in_use[slot] = 1
+        return slot
+
+    def take(self, slot: int, num_bytes: int) -> memoryview:
+        """Return the content of a slot, which is free again once nobody holds that or what was made of it.
+
+        Raises:
+            ValueError: There is no such slot, or it is smaller.
+        """
+        if not (0 <= slot < _NUM_SLOTS and 0 <= num_bytes <= _SLOT_BYTES):
+            raise ValueError(f"slot must be in 0..{_NUM_SLOTS - 1} and hold at most {_SLOT_BYTES} bytes, got {slot}")
+        view = self._view(slot, num_bytes)
+        weakref.finalize(view, self._in_use.__setitem__, slot, 0)
+        return view.data
+
+    def _view(self, slot: int, num_bytes: int) -> UInt8[np.ndarray, " byte"]:
+        view: UInt8[np.ndarray, " byte"] = np.frombuffer(
+            self._memory, np.uint8, num_bytes, offset=mmap.PAGESIZE + slot * _SLOT_BYTES
+        )
+        return view
 
 
 class Parent:

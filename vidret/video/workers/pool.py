@@ -153,7 +153,8 @@ class DecodePool:
             header, payload = process.receive(self._timeout)
             match header["kind"]:
                 case "opened":
-                    opened = messages.read_opened_video(header)
+                    cuts = [(index, start, end) for index, start, end in header.pop("cuts")]
+                    opened = OpenedVideo(**header["video"], cuts=cuts)
                     yield opened
                     wanted = plan(opened) if plan else ReadPlan(start=(0, opened.start))
                     request = wanted.words
@@ -161,7 +162,7 @@ class DecodePool:
                     process.send(reply | {"words_reader": words_reader})
                 case "segment":
                     yield messages.read_decoded_segment(header, payload)
-                case "texts" | "texts_end" | "tracks" | "tracks_end":
+                case "texts" | "tracks" | "source_end":
                     yield messages.read_found(header)
                 case "finished":
                     process.is_clean = not request

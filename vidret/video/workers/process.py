@@ -14,7 +14,7 @@ from pathlib import Path
 from vidret.devices import CPU
 from vidret.errors import VidretError
 from vidret.video.workers import messages
-from vidret.video.workers.frame_ring import FrameRing
+from vidret.video.workers.messages import FrameRing
 
 # The folder that holds the package, so that the worker imports the same code as its parent.
 ROOT = str(Path(__file__).resolve().parents[3])

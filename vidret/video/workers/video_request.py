@@ -115,14 +115,13 @@ class _Answer:
     def _send_opened(self, cuts: Iterable[Cut]) -> messages.Header:
         """Send the facts of the video; return the reply."""
         opened = {
-            "kind": "opened",
             "decoder": self._reader.decoder,
             "why": self._reader.why,
             "facts": self._info.facts(),
-            "cuts": [(cut.number, cut.start, cut.end) for cut in cuts],
             "num_expected": len(self._cuts),
         }
-        self._parent.send(*messages.pack_message(opened))
+        placed = [(cut.number, cut.start, cut.end) for cut in cuts]
+        self._parent.send(*messages.pack_message({"kind": "opened", "video": opened, "cuts": placed}))
         reply = self._parent.next_request()[0]
         if reply.get("words"):
             module, _, name = reply["words_reader"].partition(":")

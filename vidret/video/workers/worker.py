@@ -19,8 +19,7 @@ from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import read_chosen
 from vidret.video.sampling import nearest
 from vidret.video.workers import messages
-from vidret.video.workers.frame_ring import FrameRing
-from vidret.video.workers.messages import Parent
+from vidret.video.workers.messages import FrameRing, Parent
 from vidret.video.workers.video_request import answer_video
 
 

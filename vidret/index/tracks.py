@@ -5,7 +5,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
-from vidret.channels.identities.kinds import TRACK_KINDS
+from vidret.channels.identities import TRACK_KINDS
 from vidret.store.identities.store import IdentityStore
 from vidret.store.identities.tracks import IdentityKind, IdentityModel, Track, unpack_track
 from vidret.store.store import Store
