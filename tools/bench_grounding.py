@@ -21,7 +21,7 @@ import torch
 from harness import PREFIX, measure_rise_mb, print_json, run_in_new_process, take_turns, time_queries
 from made_index import make_segment
 
-from vidret.align.baseline import UNRELATED
+from vidret.channels.picture.query_bank import UNRELATED
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import load_encoder

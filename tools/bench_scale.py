@@ -41,7 +41,7 @@ import numpy as np
 from harness import read_memory_mb, time_in_turn, time_queries
 from made_index import WHO, MadeEncoder, unit
 
-from vidret.align.baseline import UNRELATED
+from vidret.channels.picture.query_bank import UNRELATED
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.search.models import choose_models

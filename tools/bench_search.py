@@ -35,7 +35,7 @@ from bench_serve import run_server
 from harness import PREFIX, VIDRET, measure, print_json, run_vidret, take_turns, time_queries
 from made_index import build_index, make_persons, make_texts
 
-from vidret.align.baseline import UNRELATED
+from vidret.channels.picture.query_bank import UNRELATED
 from vidret.corpus.vectors import FOLDER
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine

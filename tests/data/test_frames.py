@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.data.captioned import RESIZE, write_numbered
 from tests.video.films import read_numbers, write_video
-from vidret.data.frames import FrameSampling, VideoSpan, find_candidate_frames, read_indices
+from vidret.data.frames import FrameSampling, find_candidate_frames, read_indices
+from vidret.data.records import VideoSpan
 from vidret.errors import DecodeError, VidretError
 from vidret.types import Frames
 from vidret.video.probe import probe

@@ -12,10 +12,9 @@ from tests.data.captioned import RESIZE, TEXT_WIDTH, WIDTH, LayeredFake, word_la
 from tests.grounded import gather, look, make_encoder, write_numbers
 from tests.video.films import write_video
 from vidret.data.benchmarks.splits import read_split
-from vidret.data.cache.layers import LayersCache, VideoLayers, to_float16
-from vidret.data.frames import VideoSpan
 from vidret.data.grounding import GroundingSample, LabelledVideos, collate, label_frames
-from vidret.data.records import LabelledQuery
+from vidret.data.layers import LayersCache, VideoLayers, to_float16
+from vidret.data.records import LabelledQuery, VideoSpan
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead, HeadOutput

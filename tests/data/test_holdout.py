@@ -15,8 +15,7 @@ from vidret.data.benchmarks.splits import (
     keep_domain,
     source_of,
 )
-from vidret.data.frames import VideoSpan
-from vidret.data.records import Caption, LabelledQuery, Split
+from vidret.data.records import Caption, LabelledQuery, Split, VideoSpan
 from vidret.errors import VidretError
 
 

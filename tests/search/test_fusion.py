@@ -26,9 +26,8 @@ from tests.spoken import (
     say,
 )
 from tests.store.samples import damage
-from vidret.align.baseline import UNRELATED
-from vidret.align.similarity import TOP_FRAMES
-from vidret.channels.picture.query_bank import SENTENCES
+from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
+from vidret.channels.picture.ranking import TOP_FRAMES
 from vidret.channels.picture.scales import HINTED, MIN_DEVIATION, PICTURE_OFFSET, PICTURE_SLOPE, REPORTED
 from vidret.channels.texts.channel import (
     ADJACENT,

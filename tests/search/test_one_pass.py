@@ -11,8 +11,8 @@ import torch
 
 from tests.grounded import NUM_LAYERS, make_encoder, write_head, write_numbers
 from tests.store.samples import damage
-from vidret.data.cache.layers import LayersCache
-from vidret.data.frames import VideoSpan
+from vidret.data.layers import LayersCache
+from vidret.data.records import VideoSpan
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.engine import Engine
 from vidret.ground.checkpoint import load_head

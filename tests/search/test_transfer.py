@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import make_text, unit, write_mosaics
 from tests.grounded import make_encoder as make_clip
-from vidret.align.baseline import UNRELATED
-from vidret.channels.picture.query_bank import SENTENCES
+from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.channels.picture.scales import PICTURE_OFFSET, PICTURE_SLOPE, PictureScale
 from vidret.encode.encoder import Encoder

@@ -18,8 +18,9 @@ from tests.made_benchmarks import TRAIN, VAL, list_stems, write_captions
 from tests.train.small import make_module, make_trainer
 from vidret.align.glscl import ConceptAligner
 from vidret.align.ucofia import Aligner
-from vidret.data.frames import FrameSampling, SamplingKind, VideoSpan, find_candidate_frames
+from vidret.data.frames import FrameSampling, SamplingKind, find_candidate_frames
 from vidret.data.module import RetrievalData
+from vidret.data.records import VideoSpan
 from vidret.encode.clip.model import Card, measure_cost
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.align.baseline import UNRELATED, WEAK
+from vidret.channels.picture.query_bank import UNRELATED
 from vidret.corpus.minimal_pairs import CORRUPTIONS, NUM_STRENGTHS, PROBE_KINDS, MinimalPair, ProbeKind, corrupt
 from vidret.corpus.probe_world import ProbeWorld
 from vidret.corpus.significance import (
@@ -29,6 +29,7 @@ from vidret.types import Frames
 
 BATCH = 16  # videos that are encoded together
 MAX_CORRUPTED = 30  # videos
+WEAK = 0.75  # share of unrelated queries from which on a hit is weak
 OnProgress = Callable[[int, int], None]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidret.data.augment import Augmentation
-from vidret.data.cache.frames import FrameSource, Pixels
+from vidret.data.frames import FrameSource, Pixels
 from vidret.data.records import Split
 from vidret.data.sampler import Key
 from vidret.encode.clip.text import clip_words

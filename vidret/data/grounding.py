@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidret.data.cache.layers import LayersCache, VideoLayers
+from vidret.data.layers import LayersCache, VideoLayers
 from vidret.data.records import LabelledQuery, Split
 from vidret.data.sampler import Key
 from vidret.errors import VidretError

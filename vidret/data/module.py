@@ -14,8 +14,6 @@ from torch.utils.data import Dataset
 
 from vidret.data.augment import Augmentation
 from vidret.data.benchmarks.splits import SplitChoice, drop_unreadable, find_video_spans
-from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, FrameSource
-from vidret.data.cache.layers import LayersCache
 from vidret.data.dataset import (
     CaptionedVideos,
     Collate,
@@ -25,8 +23,9 @@ from vidret.data.dataset import (
     augment_batch,
     read_rewritten,
 )
-from vidret.data.frames import FrameSampling, SamplingKind
+from vidret.data.frames import CachedFrames, DecodedFrames, FrameSampling, FramesCache, FrameSource, SamplingKind
 from vidret.data.grounding import LabelledVideos, collate
+from vidret.data.layers import LayersCache
 from vidret.data.records import Split
 from vidret.data.stages import OpenedSplit, SplitData
 from vidret.devices import CPU

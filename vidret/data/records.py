@@ -160,6 +160,19 @@ class Split:
     rated_queries: tuple[RatedQuery, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class VideoSpan:
+    """A video file, or its frames from ``start`` to before ``end``, in seconds."""
+
+    path: str
+    start: float = 0.0
+    end: float = math.inf
+
+    def __str__(self) -> str:
+        """Return the path, followed by the times unless the span is the whole file."""
+        return self.path if (self.start, self.end) == (0.0, math.inf) else f"{self.path} {self.start:g}..{self.end:g} s"
+
+
 def video_stem(name: str) -> str:
     """Return a name without its video suffix. Other dots stay, since some benchmarks put times into names.
 

@@ -91,9 +91,6 @@ NUM_RECALLED = 5
 NUM_RANKED = 10
 
 
-_BLOCK = 512  # queries at a time; limits memory, and the padding to the query with the most true spans
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class MomentMetrics:
     """Scores of queries with their predicted spans. The methods return percentages.
@@ -184,19 +181,29 @@ def score_moments(
     Reference:
         Lei et al., QVHighlights (2021), section 5; Lin et al., UniVTG (2023), section 5.1.
     """
-    matched = match_predictions(queries, predictions)
-    predicted = [_predicted_spans(prediction) for prediction in matched]
+    predicted = [_predicted_spans(prediction) for prediction in match_predictions(queries, predictions)]
     truths = [true_spans(query) for query in queries]
-    ranges: Lengths = {"full": (-1, math.inf), **lengths}  # empty true spans included
-    blocks: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in ranges}
-    for start in range(0, len(queries), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        for name, scores in _score_block(predicted[block], truths[block], ranges).items():
-            blocks[name].append(scores)
-    metrics = {name: _join(queries, scores) for name, scores in blocks.items()}
-    full = metrics.pop("full")
+    true, real = pad_spans(truths, max(map(len, truths)))
+    listed, _ = pad_spans([spans[:, :2] for spans in predicted], NUM_RECALLED)
+    first = [spans[:NUM_RANKED] for spans in predicted]
+    ranked, _ = pad_spans([spans[np.argsort(-spans[:, 2], kind="stable"), :2] for spans in first], NUM_RANKED)
+    listed_overlaps, ranked_overlaps = temporal_iou(listed, true), temporal_iou(ranked, true)
+    durations = true[:, :, 1] - true[:, :, 0]
+
+    def score(low: float, high: float) -> MomentMetrics | None:
+        """Score the queries that have true spans of such lengths, for these only."""
+        inside = real & (low < durations) & (durations <= high)
+        kept = inside.any(axis=1)
+        if not kept.any():
+            return None
+        inside, own = inside[kept], [query.id for query, keep in zip(queries, kept, strict=True) if keep]
+        precision = average_precision(ranked_overlaps[kept] * inside[:, None], inside.sum(axis=1))
+        best = np.maximum.accumulate((listed_overlaps[kept] * inside[:, None]).max(axis=2), axis=1)
+        return MomentMetrics(tuple(own), precision, best)
+
+    full = score(-1, math.inf)  # empty true spans included
     assert full is not None  # every query has a true span
-    return MomentReport(full, metrics, lengths)
+    return MomentReport(full, {name: score(*ends) for name, ends in lengths.items()}, lengths)
 
 
 def _predicted_spans(prediction: Prediction) -> Float[np.ndarray, "span 3"]:
@@ -219,35 +226,6 @@ def true_spans(query: LabelledQuery) -> Float[np.ndarray, "truth 2"]:
         span = truths[invalid][0].tolist()
         raise VidretError(f"true spans of query {query.id} must start before they end, got {span}")
     return truths
-
-
-def _score_block(
-    predicted: list[Float[np.ndarray, "_span 3"]], truths: list[Float[np.ndarray, "_truth 2"]], ranges: Lengths
-) -> dict[str, tuple[Bool[np.ndarray, " query"], Float[np.ndarray, "query threshold"], Float[np.ndarray, "query 5"]]]:
-    """Return, for each length range, whether queries have such a true span, their precisions and best overlaps."""
-    true, real = pad_spans(truths, max(map(len, truths)))
-    listed, _ = pad_spans([spans[:, :2] for spans in predicted], NUM_RECALLED)
-    first = [spans[:NUM_RANKED] for spans in predicted]
-    ranked, _ = pad_spans([spans[np.argsort(-spans[:, 2], kind="stable"), :2] for spans in first], NUM_RANKED)
-    listed_overlaps, ranked_overlaps = temporal_iou(listed, true), temporal_iou(ranked, true)
-    durations = true[:, :, 1] - true[:, :, 0]
-    scored = {}
-    for name, (low, high) in ranges.items():
-        inside = real & (low < durations) & (durations <= high)
-        precision = average_precision(ranked_overlaps * inside[:, None], inside.sum(axis=1))
-        best = np.maximum.accumulate((listed_overlaps * inside[:, None]).max(axis=2), axis=1)
-        scored[name] = inside.any(axis=1), precision, best
-    return scored
-
-
-def _join(
-    queries: Sequence[LabelledQuery], blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-) -> MomentMetrics | None:
-    kept, precision, best = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
-    if not kept.any():
-        return None
-    ids = tuple(query.id for query, keep in zip(queries, kept, strict=True) if keep)
-    return MomentMetrics(ids, precision[kept], best[kept])
 
 
 MOST = 3  # predictions of a query with several moments that recalls look at

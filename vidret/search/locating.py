@@ -9,11 +9,10 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from vidret.align.similarity import score_top_frames
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.picture.evidence import FrameScorer
-from vidret.channels.picture.ranking import FrameRanker
+from vidret.channels.picture.ranking import FrameRanker, score_top_frames
 from vidret.encode.encoder import has_frame_vectors
 from vidret.errors import StoreError
 from vidret.ground.postprocess import weigh_by_similarity

@@ -16,8 +16,8 @@ from jaxtyping import Float32
 from torch import nn
 
 from vidret.data.benchmarks.splits import hold_out
-from vidret.data.cache.layers import VideoLayers
 from vidret.data.grounding import GroundingSample, collate, label_frames
+from vidret.data.layers import VideoLayers
 from vidret.data.records import LabelledQuery, Split, video_stem
 from vidret.data.sampler import TrainBatches
 from vidret.engine import Engine

@@ -12,7 +12,7 @@ import vidret.channels.picture.channel
 from tests.fakes import DIM, PatchEncoder, make_segment, make_text, write_mosaic
 from tests.rankers import make_ranker, score_stored
 from tests.store.samples import add_segment
-from vidret.align.baseline import UNRELATED
+from vidret.channels.picture.query_bank import UNRELATED
 from vidret.channels.picture.ranking import FrameRanker, Ranker
 from vidret.channels.picture.scales import (
     MIN_DEVIATION,

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from jaxtyping import Float32
 
 from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
-from vidret.align.baseline import UNRELATED
 from vidret.channels.base import Clause, Match
-from vidret.channels.picture.query_bank import SENTENCES
+from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.picture.scales import (
     HINTED,
     REPORTED,

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.cli.runner import Runner
 from tests.goldens import check_close, find_cases
-from tests.ground.universalvtg.samples import make_head, make_inputs
+from tests.ground.universalvtg_samples import make_head, make_inputs
 from tests.grounded import write_head
 from tests.published_checkpoints import SMALL, make_checkpoint
 from tests.rankers import make_published_weights
@@ -20,7 +20,7 @@ from vidret.encode.clip.model import read_card
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.names import parse_model_name, resolve_name
 from vidret.ground.checkpoint import load_head, read_head_card
-from vidret.ground.universalvtg.network import is_universal, load_universal
+from vidret.ground.universalvtg import is_universal, load_universal
 from vidret.model_files import read_part_cards
 from vidret.store.store import Store
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from vidret.align.baseline import UNRELATED
+from vidret.channels.picture.query_bank import UNRELATED
 from vidret.encode.families import starter as starter_module
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.starter import is_english, note_language

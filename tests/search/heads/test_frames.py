@@ -16,7 +16,7 @@ from tests.fakes import ColourEncoder
 from tests.grounded import write_numbers
 from vidret.engine import Engine
 from vidret.errors import DecodeError, VidretError
-from vidret.ground.universalvtg.network import UniversalVtg, decode_levels, save_universal
+from vidret.ground.universalvtg import UniversalVtg, decode_levels, save_universal
 from vidret.search.heads.base import GroundedVideo
 from vidret.search.heads.frames import FrameGrounder
 from vidret.types import Frames

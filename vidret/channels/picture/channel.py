@@ -12,7 +12,6 @@ from functools import cached_property, partial
 import numpy as np
 from jaxtyping import Float
 
-from vidret.align.baseline import UNRELATED
 from vidret.channels.base import ChannelQuery, EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
 from vidret.channels.picture.evidence import (
@@ -23,6 +22,7 @@ from vidret.channels.picture.evidence import (
     merge_segments,
     weigh_points,
 )
+from vidret.channels.picture.query_bank import UNRELATED
 from vidret.channels.picture.ranker_loading import load_ranker
 from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ids, Ranker, SegmentFeatures
 from vidret.channels.picture.refining import refine_ranking

@@ -1,4 +1,7 @@
-"""Banks of typical queries that indexes are calibrated with: the default one, and those in the files of models."""
+"""Banks of typical queries that indexes are calibrated with, the default one and those in the files of models.
+
+Unrelated queries are those whose subjects most collections lack: what they score in an index says what a score means.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,10 @@ from vidret.errors import VidretError
 from vidret.model_files import BANK, Part, read_part_cards
 
 NAME = "default"
-SENTENCES = tuple(Path(__file__).with_suffix(".txt").read_text("utf-8").splitlines())  # written for vidret
+SENTENCES, UNRELATED = (  # written for vidret
+    tuple(Path(__file__).with_name(name).read_text("utf-8").splitlines())
+    for name in ("query_bank.txt", "unrelated.txt")
+)
 # Chosen on half of the captions of 156 clips, and as good on the other half; see docs/reproduce.md.
 LEVELS, TEMPERATURE = ("frames",), 0.02
 

@@ -22,9 +22,8 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float64
 
-from vidret.align.baseline import UNRELATED
 from vidret.channels.base import ChannelQuery, Clause, Match
-from vidret.channels.picture.query_bank import SENTENCES
+from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.registry import KINDS, is_hint_needed
 from vidret.channels.texts.matching import TextMatcher, TextMatches
 from vidret.encode.sentences import load_sentence_encoder

@@ -226,7 +226,7 @@ def convert_universal_file(checkpoint: Path, out: Path) -> None:
     """Convert the checkpoint of UniversalVTG, and print how to use it."""
     from vidret.encode.clip.weights import read_weights
     from vidret.errors import VidretError
-    from vidret.ground.universalvtg.network import BACKBONE, build_universal, save_universal
+    from vidret.ground.universalvtg import BACKBONE, build_universal, save_universal
 
     try:
         head = build_universal(read_weights(checkpoint))

@@ -186,7 +186,7 @@ class EvalRun:
         from vidret.data.benchmarks.registry import DATASETS, RECIPES
         from vidret.data.benchmarks.splits import resolve_split
         from vidret.ground.checkpoint import read_head_card
-        from vidret.ground.universalvtg.network import is_universal
+        from vidret.ground.universalvtg import is_universal
         from vidret.model_files import HEAD
 
         model = choose_model(self.model)

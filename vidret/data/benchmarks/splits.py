@@ -10,8 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from vidret.data.benchmarks.registry import DATASETS
-from vidret.data.frames import VideoSpan
-from vidret.data.records import Split, find_videos
+from vidret.data.records import Split, VideoSpan, find_videos
 from vidret.errors import VidretError
 
 

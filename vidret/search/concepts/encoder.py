@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from vidret.align.baseline import UNRELATED
 from vidret.align.gda import invert_shrunk
+from vidret.channels.picture.query_bank import UNRELATED
 from vidret.encode.encoder import Encoder, has_frame_vectors
 from vidret.search.concepts.storage import TaughtConcept, check_mentions, load_concept
 from vidret.search.query.marks import find_mentions, replace_mentions

@@ -15,7 +15,7 @@ from vidret.encode.perception import PerceptionEncoder
 from vidret.errors import VidretError
 from vidret.ground.pieces import read_archive, write_archive
 from vidret.ground.spans import Span
-from vidret.ground.universalvtg.network import FPS, Level, decode_levels, load_universal
+from vidret.ground.universalvtg import FPS, Level, decode_levels, load_universal
 from vidret.ground.windows import choose_frames, place_steps
 from vidret.search.heads.base import GroundedVideo, answer_each, one_torch_thread
 from vidret.search.heads.prepared import LIMIT, PreparedFiles, decode_segments, read_prepared

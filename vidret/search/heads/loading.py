@@ -4,7 +4,7 @@ from pathlib import Path
 
 from vidret.encode.encoder import Encoder
 from vidret.ground.checkpoint import VECTORS, read_head_card
-from vidret.ground.universalvtg.network import is_universal
+from vidret.ground.universalvtg import is_universal
 from vidret.search.heads.base import MomentHead
 from vidret.search.heads.frames import FrameGrounder
 from vidret.search.heads.layers import Grounder

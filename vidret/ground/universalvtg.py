@@ -23,7 +23,7 @@ from torch.nn import functional
 from vidret.errors import VidretError
 from vidret.ground.postprocess import gaussian, soft_nms
 from vidret.ground.spans import Span, overlap
-from vidret.ground.universalvtg.layers import (
+from vidret.ground.universalvtg_layers import (
     BranchScale,
     ConvStack,
     Heads,

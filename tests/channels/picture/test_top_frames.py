@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from vidret.align.similarity import TOP_FRAMES, score_top_frames
+from vidret.channels.picture.ranking import TOP_FRAMES, score_top_frames
 
 DIM = 6
 

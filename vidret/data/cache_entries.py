@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from vidret.data.frames import VideoSpan
+from vidret.data.records import VideoSpan
 from vidret.errors import DecodeError, VidretError
 from vidret.video.files import stat_file
 

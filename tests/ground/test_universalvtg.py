@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.ground.universalvtg.samples import make_head, make_inputs
-from vidret.ground.universalvtg.layers import scan_states
-from vidret.ground.universalvtg.network import UniversalVtg, make_positions
+from tests.ground.universalvtg_samples import make_head, make_inputs
+from vidret.ground.universalvtg import UniversalVtg, make_positions
+from vidret.ground.universalvtg_layers import scan_states
 
 Array = Any  # of float64
 

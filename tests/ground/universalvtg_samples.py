@@ -2,7 +2,7 @@
 
 import torch
 
-from vidret.ground.universalvtg.network import UniversalVtg
+from vidret.ground.universalvtg import UniversalVtg
 
 WIDTH, FRAME_WIDTH, TEXT_WIDTH = 64, 20, 24
 

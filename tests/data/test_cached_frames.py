@@ -11,10 +11,10 @@ import pytest
 
 from tests.data.captioned import RESIZE, write_numbered
 from tests.video.films import read_numbers
-from vidret.data.cache import frames
-from vidret.data.cache.entries import Entry
-from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, map_in_workers, read_candidates
-from vidret.data.frames import FrameSampling, VideoSpan
+from vidret.data import frames
+from vidret.data.cache_entries import Entry
+from vidret.data.frames import CachedFrames, DecodedFrames, FrameSampling, FramesCache, map_in_workers, read_candidates
+from vidret.data.records import VideoSpan
 from vidret.errors import VidretError
 from vidret.types import Resize
 from vidret.video.probe import probe

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidret.data.cache.entries import CacheEntries
+from vidret.data.cache_entries import CacheEntries
 from vidret.errors import VidretError
 
 ARRAYS: dict[str, np.ndarray] = {

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vidret.data.cache.entries import CacheEntries, Entry, try_entry
-from vidret.data.frames import VideoSpan
+from vidret.data.cache_entries import CacheEntries, Entry, try_entry
+from vidret.data.records import VideoSpan
 from vidret.encode.clip.outputs import join_layers
 from vidret.encode.encoder import LayeredEncoder, encode_shared_layers
 from vidret.errors import DecodeError, VidretError

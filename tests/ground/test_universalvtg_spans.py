@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ground.samples import naive_overlap
-from tests.ground.universalvtg.samples import make_head
+from tests.ground.universalvtg_samples import make_head
 from vidret.errors import VidretError
-from vidret.ground.universalvtg.network import Level, build_universal, decode_levels, load_universal, save_universal
+from vidret.ground.universalvtg import Level, build_universal, decode_levels, load_universal, save_universal
 
 
 def naive_spans(levels: list[Level], duration: float) -> list[tuple[float, float, float]]:

@@ -1,1 +1,0 @@
-"""On-disk caches of frames and encoder layers for training."""

@@ -1,1 +1,0 @@
-"""UniversalVTG: one head that grounds sentences in videos of seconds to hours, over frames of PE-Core."""
