@@ -69,6 +69,9 @@ WORDS = {
 }
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 FILLED = "#results .title, #moments button, #numbers div, #map a"  # one of these exists once responses have arrived
+NOTE_SHIFTS = """window.shifts = [];
+const note = (list) => list.getEntries().forEach(({ sources }) => shifts.push(...sources.map(({ node }) => node?.id)));
+new PerformanceObserver(note).observe({ type: "layout-shift", buffered: true });"""
 ROLES = "button|link|textbox|searchbox|combobox|checkbox|slider|dialog|progressbar"
 Look = Callable[..., Page]
 
@@ -1111,6 +1114,16 @@ def test_results_appear_in_the_place_of_skeletons(look: Look) -> None:
     after = [box_of(page.locator(".card").first), box_of(titles(page).first)]
     for one, other in zip(before, after, strict=True):
         assert (one["x"], one["y"], one["height"]) == pytest.approx((other["x"], other["y"], other["height"]), abs=1)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_viewer_opens_in_the_place_that_its_words_take(look: Look, worded_url: str, bikes: int, width: int) -> None:
+    page = look("", at=worded_url, width=width)
+    page.add_init_script(NOTE_SHIFTS)
+    page.goto(f"/?q={BIKES}&v={bikes}&t=2")
+    expect(page.locator("#facts a")).to_be_visible()
+    expect(page.locator("#moments button").first).to_be_visible()
+    assert page.evaluate("shifts.filter((part) => /^(viewer|watch|player|stage|film)$/.test(part))") == []
 
 
 @pytest.mark.parametrize("is_worded", [False, True])

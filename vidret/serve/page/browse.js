@@ -29,6 +29,7 @@ export async function showFacets(place, go) {
       makeFacet("Language heard", "language", languages, place, go, nameLanguage),
     ];
     find("facets").replaceChildren(...groups.filter(Boolean));
+    find("facets").classList.remove("awaited");
   } catch (error) {
     if (!isDropped(error)) tell("notice", error.message);
   }

@@ -10,6 +10,7 @@ import { emphasiseLines, followLine, listenToTranscript, showTranscript } from "
 import { labelOf, nameChannels } from "./words.js";
 
 const SAME_EVENT = 0.5; // seconds between moments of one event, at most
+const PATIENCE = 400; // milliseconds that the viewer waits for words before it opens
 const ADDRESS_PAUSE = 300; // milliseconds before the URL gets a new time
 const UNPLAYABLE = "This browser cannot play this file: it shows single frames. You can download the file.";
 
@@ -31,7 +32,7 @@ const askCurve = latest((signal, id, { q, image, sources }) =>
 /** Open a video at a time, with the scores of a query: its text `q` or its `image`, or neither. */
 export async function openViewer(id, { time, query, title, playing }) {
   const asked = Boolean(query.q || query.image);
-  shown = { ...nothing, id, time };
+  const own = (shown = { ...nothing, id, time });
   dialog.classList.toggle("plain", !asked);
   find("viewer-title").textContent = title;
   for (const part of ["viewer-path", "facts", "moments"]) find(part).replaceChildren();
@@ -41,12 +42,14 @@ export async function openViewer(id, { time, query, title, playing }) {
   showFilm(playing && !isCalm());
   showWords([]);
   showShots(id, []);
+  const words = askTranscript(id).then(({ texts }) => showWords(texts));
   if (!dialog.open) {
+    await Promise.race([Promise.allSettled([words]), new Promise((open) => setTimeout(open, PATIENCE))]); // they make it wider
+    if (shown !== own) return;
     dialog.showModal();
     find("viewer-title").focus();
   }
   try {
-    const words = askTranscript(id).then(({ texts }) => showWords(texts));
     const board = askShots(id).then(({ shots }) => showBoard(id, shots));
     await Promise.all([describe(id), words, board, asked && search(id, query)]);
   } catch (error) {
