@@ -273,11 +273,7 @@ class RemoteEngine(VideoLibrary):
         return self._server.fetch_image(f"/api/thumbnails/{self._find_video(video)}?{query}")
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> "list[StoredVideo]":
-        """Return the searchable videos that match, sorted by first path.
-
-        Raises:
-            RemoteError: The server does not answer.
-        """
+        """Return the searchable videos that match, sorted by first path."""
         videos: list[StoredVideo] = []
         fields: dict[str, object] = {"limit": PAGE, **encode_options(filters)}
         while True:
@@ -288,29 +284,17 @@ class RemoteEngine(VideoLibrary):
             fields["cursor"] = following
 
     def video(self, video: int) -> "StoredVideo":
-        """Return a searchable video by its id.
-
-        Raises:
-            RemoteError: The server does not answer, or has no such video.
-        """
+        """Return a searchable video by its id."""
         return self._server.ask("GET", f"/api/videos/{video}", parse_video)
 
     def info(self) -> "StoreInfo":
-        """Return statistics of the index.
-
-        Raises:
-            RemoteError: The server does not answer.
-        """
+        """Return statistics of the index."""
         from vidret.store.records import StoreInfo
 
         return self._server.ask("GET", "/api/index", lambda row: from_row(StoreInfo, row["info"]))
 
     def failed(self) -> list[tuple[str, str]]:
-        """Return the paths of files that could not be indexed, with reasons.
-
-        Raises:
-            RemoteError: The server does not answer.
-        """
+        """Return the paths of files that could not be indexed, with reasons."""
         return self._server.ask(
             "GET", "/api/index", lambda row: [(failure["path"], failure["reason"]) for failure in row["failures"]]
         )

@@ -82,9 +82,10 @@ def add_fields(model: type[Request], fields: dict[str, Any]) -> type[Request]:
     return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields)
 
 
-def with_options(options_type: type) -> Callable[[type[Request]], type[Request]]:
-    """Return a decorator that adds a field per option of a dataclass to a request."""
-    fields = {option.name: make_field(option) for option in list_options(options_type)}
+def with_options(options_type: type, *, told: bool = False) -> Callable[[type[Request]], type[Request]]:
+    """Return a decorator that adds a field per option of a dataclass, or per one that is told, to a request."""
+    listed = list_options(options_type)
+    fields = {named.name: make_field(named) for named in listed if named.option.told or not told}
     return lambda model: add_fields(model, fields)
 
 
@@ -136,8 +137,9 @@ def as_json_type(kind: Any) -> Any:
 
 
 def collect_options(request: BaseModel, options_type: type[Options]) -> Options:
-    """Return the options in a request as the engine takes them."""
-    values = {option.name: getattr(request, option.name) for option in list_options(options_type)}
+    """Return the options in a request as the engine takes them; those that it has no field for have their defaults."""
+    names = [option.name for option in list_options(options_type)]
+    values = {name: getattr(request, name) for name in names if name in type(request).model_fields}
     for name, value in values.items():
         if isinstance(value, datetime):
             values[name] = value.timestamp()

@@ -47,6 +47,7 @@ AtLeastField = Annotated[
         metavar="P",
         minimum=0,
         maximum=1,
+        told=True,
     ),
 ]
 
@@ -58,6 +59,7 @@ SourcesField = Annotated[
         panel="What to search",
         flag="--in",
         metavar="LIST",
+        told=True,
     ),
 ]
 
@@ -88,6 +90,7 @@ OffsetField = Annotated[
         metavar="N",
         minimum=0,
         maximum=10_000,
+        told=True,
     ),
 ]
 
@@ -210,32 +213,16 @@ ALL_VIDEOS = Filters()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
-    """Options of one search.
-
-    Attributes:
-        sources: What the query is compared with, in an index that has words; None for everything that it has.
-        person: Names of persons who must be there, separated by commas; None for anybody.
-        filters: Which videos the search covers.
-        k: Maximum number of videos to return.
-        offset: Number of best videos to skip.
-        at_least: Minimum probability of a video; the others are left out, and the ranking stays the same.
-        rerank: Name of the ranker; ``auto`` for the one that the index was made for, None for the best frames only.
-        refine: Whether to order the best videos again by their likeness to each other (SuperGlobal).
-        candidates: Number of nearest segments that are reranked.
-        like: Times of videos that resemble what is looked for; the others that were shown resemble it less.
-        unlike: Times of videos that do not.
-        seen: Times of the videos that were shown besides; None for the first 20 of the query without feedback.
-        display: ``best`` first, or ``diverse``: the best one of each kind.
-        sort_by: An attribute: what is not weak is sorted by how much it has of it.
-        copies: ``fold``: results that show the same footage are one, as far as frame vectors tell; ``show``: each is a
-            result.
-    """
+    """Options of one search, which are the arguments of ``Searchable.search``."""
 
     sources: SourcesField = None
     person: PersonField = None
     filters: Filters = ALL_VIDEOS
     k: Annotated[
-        int, Option(help="Maximum number of videos.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200)
+        int,
+        Option(
+            help="Maximum number of videos.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200, told=True
+        ),
     ] = 10
     offset: OffsetField = 0
     at_least: AtLeastField = 0.0
@@ -269,7 +256,8 @@ class SearchOptions:
             panel="What to search",
             metavar="FILE@TIME",
             holds="times",
-            http_help="Times of videos that resemble what is looked for, as [id, seconds]; query may then be missing.",
+            http_help="Times of videos that resemble what is looked for, as [id, seconds].",
+            told=True,
         ),
     ] = ()
     unlike: Annotated[
@@ -280,6 +268,7 @@ class SearchOptions:
             metavar="FILE@TIME",
             holds="times",
             http_help="Times of videos that differ from what is looked for, as [id, seconds].",
+            told=True,
         ),
     ] = ()
     seen: Annotated[
@@ -307,6 +296,7 @@ class SearchOptions:
             "snowy/green, or a taught concept such as @festive.",
             panel="Output",
             metavar="WORD|A/B|@NAME",
+            told=True,
         ),
     ] = None
     copies: CopiesField = "fold"
@@ -314,23 +304,7 @@ class SearchOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocateOptions:
-    """Options of locating moments.
-
-    Attributes:
-        videos: Number of best videos to locate moments in, if no video is given.
-        sources: As in ``SearchOptions``.
-        person: As in ``SearchOptions``.
-        filters: Which videos are searched.
-        k: Maximum number of moments to return.
-        offset: Number of best moments to skip.
-        at_least: As in ``SearchOptions``, of the video that a moment is of.
-        overlapping: Whether to include moments that overlap better ones.
-        weak: Whether to include moments that stand out less than half as much as the best of their video.
-        snap: Whether moments that are found by the curve begin and end at cuts where they can.
-        refine_edges: Whether to decode a few frames more around the other edges, which makes these precise to about
-            0.1 s.
-        copies: As in ``SearchOptions``.
-    """
+    """Options of locating moments, which are the arguments of ``Searchable.locate``."""
 
     videos: Annotated[
         int,
@@ -347,7 +321,10 @@ class LocateOptions:
     person: PersonField = None
     filters: Filters = ALL_VIDEOS
     k: Annotated[
-        int, Option(help="Maximum number of moments.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200)
+        int,
+        Option(
+            help="Maximum number of moments.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200, told=True
+        ),
     ] = 5
     offset: OffsetField = 0
     at_least: AtLeastField = 0.0
@@ -355,7 +332,9 @@ class LocateOptions:
     weak: Annotated[
         bool,
         Option(
-            help="Include moments that stand out less than half as much as the best one of their video.", panel="Output"
+            help="Include moments that stand out less than half as much as the best one of their video.",
+            panel="Output",
+            told=True,
         ),
     ] = False
     snap: Annotated[

@@ -17,7 +17,7 @@ from vidret.serve.mcp.arguments import MIN_CHARACTERS, Budget, compact_json, fit
 from vidret.serve.mcp.protocol import PAGE_SIZE, list_links, read_link
 from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.store.records import StoredVideo
-from vidret.types import Evidence, Hit, Moment, Segment, TimedText
+from vidret.types import Evidence, Hit, LocateOptions, Moment, SearchOptions, Segment, TimedText
 
 # Every character takes two in JSON.
 LONG = '"' * 2000
@@ -32,14 +32,12 @@ class HugeEngine:
         paths = [f"/{LONG}/{i}.mp4" for i in range(NUM_RESULTS)]
         self._videos = [StoredVideo(i, (path,), 9999.0, {}, True, "", 1, None) for i, path in enumerate(paths)]
 
-    def search(self, query: str, k: int, *, offset: int, **_options: object) -> list[Hit]:
-        numbers = range(NUM_RESULTS)[offset : offset + k]
+    def search_with(self, query: str, options: SearchOptions) -> list[Hit]:
+        numbers = range(NUM_RESULTS)[options.offset : options.offset + options.k]
         return [Hit(i, f"/{LONG}/{i}.mp4", Segment(i, 0, 0, 9), 1.0, 0.5, evidence=self.evidence) for i in numbers]
 
-    def locate(
-        self, query: str, k: int, *, offset: int, at_least: float, video: int | None, weak: bool, sources: object
-    ) -> list[Moment]:
-        numbers = range(NUM_RESULTS)[offset : offset + k]
+    def locate_with(self, query: str, options: LocateOptions, *, video: int | None) -> list[Moment]:
+        numbers = range(NUM_RESULTS)[options.offset : options.offset + options.k]
         return [Moment(i, f"/{LONG}/{i}.mp4", 1.0, 2.0, 0.5, evidence=self.evidence) for i in numbers]
 
     def video(self, number: int) -> StoredVideo:
@@ -103,7 +101,7 @@ def test_pages_keep_to_the_budget_and_miss_nothing(
 def test_results_say_how_likely_they_are_and_may_have_to_be_probable(
     tools: ToolBox, engine: Engine, name: str, rows: str
 ) -> None:
-    found = engine.search("red") if name == "search" else engine.locate("red", 10)
+    found = engine.search("red") if name == "search" else engine.locate("red")
     answer = json.loads(tools.call(name, {"query": "red"}).text)[rows]
     assert [row["likelihood"] for row in answer] == [moment.likelihood for moment in found]
     assert [row["probability"] for row in answer] == pytest.approx([moment.probability for moment in found], abs=1e-3)

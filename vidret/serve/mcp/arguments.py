@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from vidret.errors import VidretError
-from vidret.serve import fields
+from vidret.serve.fields import MAX_ID, Id, QueryText, Seconds, with_options
 from vidret.text import sanitize
-from vidret.types import Source, TextSource
+from vidret.types import LocateOptions, SearchOptions, TextSource
 
 MIN_CHARACTERS = 4_000  # one row of any tool fits, however many of its characters are escaped
 MAX_OFFSET = 10_000  # as in ``OffsetField``
@@ -93,23 +93,10 @@ def fit_page(
     return compact_json({**head, name: page, NEXT: following})
 
 
-MAX_RESULTS = 200
 MAX_TIMES = 50
 MIN_FRAME_WIDTH, MAX_FRAME_WIDTH = 64, 1280
 
-VideoField = Annotated[int, Field(ge=0, le=fields.MAX_ID, description="Id of a video, as in results.")]
-OffsetArgument = Annotated[
-    int, Field(ge=0, le=MAX_OFFSET, description="Results to skip: next_offset of the page before.")
-]
-SourcesArgument = Annotated[
-    list[Source] | None, Field(description="What to compare the query with; default: all that the index has.")
-]
-AtLeastArgument = Annotated[
-    float, Field(ge=0, le=1, allow_inf_nan=False, description="Only results of this probability or more; 0: all.")
-]
-CountField = Annotated[int, Field(ge=1, le=MAX_RESULTS, description="Maximum number of results.")]
-TimeField = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
-VideoTime = tuple[VideoField, TimeField]
+CountField = Annotated[int, Field(ge=1, le=200, description="Maximum number of results.")]
 
 
 class ToolArguments(BaseModel):
@@ -119,54 +106,38 @@ class ToolArguments(BaseModel):
 
 
 class QueryArguments(ToolArguments):
-    """Arguments of tools that search."""
+    """Arguments of tools that search, beside the options that language models are told of."""
 
-    query: Annotated[fields.QueryText, Field(description="What is seen, said or written; -word excludes.")]
-    k: CountField = 10
-    offset: OffsetArgument = 0
-    at_least: AtLeastArgument = 0.0
-    sources: SourcesArgument = None
+    query: Annotated[QueryText, Field(description="What is seen, said or written; -word excludes.")]
 
 
+@with_options(SearchOptions, told=True)
 class SearchArguments(QueryArguments):
     """Arguments of ``search``."""
 
-    like: Annotated[
-        list[VideoTime],
-        Field(max_length=fields.MAX_TIMES, description="Results that resemble what you look for: [video, time]."),
-    ] = []
-    unlike: Annotated[
-        list[VideoTime],
-        Field(max_length=fields.MAX_TIMES, description="Results that differ from what you look for: [video, time]."),
-    ] = []
-    sort_by: Annotated[
-        str | None,
-        Field(max_length=fields.MAX_QUERY_LENGTH, description="Sort what matches by an attribute: crowded/empty."),
-    ] = None
 
-
+@with_options(LocateOptions, told=True)
 class LocateArguments(QueryArguments):
     """Arguments of ``locate``."""
 
-    video: Annotated[VideoField | None, Field(description="Id of the only video to look in; default: all.")] = None
-    weak: Annotated[bool, Field(description="Include moments that stand out much less than the best ones.")] = False
+    video: Annotated[Id | None, Field(description="Id of the only video to look in; default: all.")] = None
 
 
 class TranscriptArguments(ToolArguments):
     """Arguments of ``transcript``."""
 
-    video: VideoField
-    start: Annotated[TimeField, Field(description="Earliest time in seconds.")] = 0.0
-    end: Annotated[TimeField | None, Field(description="Latest time in seconds; default: the end.")] = None
+    video: Id
+    start: Annotated[Seconds, Field(description="Earliest time in seconds.")] = 0.0
+    end: Annotated[Seconds | None, Field(description="Latest time in seconds; default: the end.")] = None
     sources: Annotated[list[TextSource] | None, Field(description="Default: all but sounds.")] = None
-    offset: Annotated[int, Field(ge=0, le=fields.MAX_ID, description="Lines to skip: next_offset.")] = 0
+    offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Lines to skip: next_offset.")] = 0
 
 
 class FramesArguments(ToolArguments):
     """Arguments of ``frames``."""
 
-    video: VideoField
-    times: Annotated[list[TimeField], Field(min_length=1, max_length=MAX_TIMES, description="Times in seconds.")]
+    video: Id
+    times: Annotated[list[Seconds], Field(min_length=1, max_length=MAX_TIMES, description="Times in seconds.")]
     width: Annotated[
         int, Field(ge=MIN_FRAME_WIDTH, le=MAX_FRAME_WIDTH, description="Maximum width of an image in pixels.")
     ] = 512
@@ -175,8 +146,8 @@ class FramesArguments(ToolArguments):
 class DescribeArguments(ToolArguments):
     """Arguments of ``describe_video``."""
 
-    video: VideoField
-    offset: Annotated[int, Field(ge=0, le=fields.MAX_ID, description="Shots to skip: next_offset.")] = 0
+    video: Id
+    offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Shots to skip: next_offset.")] = 0
 
 
 class ListArguments(ToolArguments):
@@ -184,7 +155,7 @@ class ListArguments(ToolArguments):
 
     contains: Annotated[str, Field(max_length=200, description="Only videos whose path contains this.")] = ""
     limit: CountField = 50
-    offset: Annotated[int, Field(ge=0, le=fields.MAX_ID, description="Videos to skip: next_offset.")] = 0
+    offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Videos to skip: next_offset.")] = 0
 
 
 def write_schema(arguments: type[ToolArguments]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The tools: each answers with JSON, and with images if it draws frames, within a budget. None changes anything."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from vidret.client import RemoteEngine
 from vidret.engine import Engine
 from vidret.errors import MovedError, VidretError
 from vidret.language.retrieval import DrawFrame
+from vidret.serve.fields import collect_options
 from vidret.serve.files import stat_video
 from vidret.serve.mcp import arguments as given
 from vidret.serve.mcp.arguments import MAX_OFFSET, Budget, compact_json, fit_page, shorten
@@ -19,7 +20,7 @@ from vidret.serve.problems import describe_invalid
 from vidret.serve.rows import title
 from vidret.store.records import StoredVideo
 from vidret.text import strip_query
-from vidret.types import list_row_fields
+from vidret.types import LocateOptions, SearchOptions, list_row_fields
 from vidret.video.files import stat_file
 from vidret.video.workers.image_pool import ImagePool
 
@@ -104,30 +105,14 @@ class ToolBox:
 
     def search_videos(self, asked: given.SearchArguments) -> ToolReply:
         """Return the page of videos that match a query."""
-        hits = self.engine.search(
-            asked.query,
-            asked.k,
-            offset=asked.offset,
-            at_least=asked.at_least,
-            sources=asked.sources,
-            like=asked.like,
-            unlike=asked.unlike,
-            sort_by=asked.sort_by,
-        )
-        return self._page("videos", map(tell_result, hits), asked, more=len(hits) == asked.k)
+        hits = self.engine.search_with(asked.query, collect_options(asked, SearchOptions))
+        return self._page("videos", hits, asked)
 
     def locate_moments(self, asked: given.LocateArguments) -> ToolReply:
         """Return the page of moments that match a query."""
-        moments = self.engine.locate(
-            asked.query,
-            asked.k,
-            offset=asked.offset,
-            at_least=asked.at_least,
-            video=asked.video,
-            weak=asked.weak,
-            sources=asked.sources,
-        )
-        return self._page("moments", map(tell_result, moments), asked, more=len(moments) == asked.k)
+        options = collect_options(asked, LocateOptions)
+        moments = self.engine.locate_with(asked.query, options, video=asked.video)
+        return self._page("moments", moments, asked)
 
     def read_words(self, asked: given.TranscriptArguments) -> ToolReply:
         """Return the page of lines of a video between two times."""
@@ -188,9 +173,9 @@ class ToolBox:
         head = {"total": len(videos)}
         return ToolReply(fit_page(head, "videos", rows, self.budget.characters, offset=asked.offset, more=more))
 
-    def _page(
-        self, name: str, rows: Iterable[Mapping[str, Any]], asked: given.QueryArguments, *, more: bool
-    ) -> ToolReply:
+    def _page(self, name: str, results: Sequence[Any], asked: Any) -> ToolReply:
+        """Return a page of results; there may be more if it is full."""
+        rows, more = map(tell_result, results), len(results) == asked.k
         limit = self.budget.characters
         return ToolReply(fit_page({}, name, rows, limit, offset=asked.offset, more=more, last=MAX_OFFSET))
 

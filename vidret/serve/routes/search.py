@@ -69,7 +69,7 @@ class QueryRequest(BaseModel):
 
 @with_options(SearchOptions)
 class SearchRequest(QueryRequest):
-    """A search for videos."""
+    """A search for videos; ``query`` may be missing where ``like`` is given."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "a dog -beach", "k": 12, "min_seconds": 5}]})
 
