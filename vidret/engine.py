@@ -39,8 +39,7 @@ from vidret.search.models import (
 from vidret.search.open_index import OpenIndex
 from vidret.search.query.grammar import Interpretation
 from vidret.store.identities.persons import Persons
-from vidret.store.joined.ids import ONE_INDEX
-from vidret.store.joined.store import open_indexes
+from vidret.store.joined import ONE_INDEX, open_indexes
 from vidret.store.lookup import (
     Facets,
     count_facets,

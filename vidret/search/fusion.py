@@ -30,7 +30,7 @@ from vidret.search.people import KnownPersons, Presence
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.marks import find_mentions
 from vidret.search.query.planning import plan
-from vidret.store.joined.texts import open_texts
+from vidret.store.texts.joined import open_texts
 from vidret.types import SOURCES, Evidence, Query, SearchOptions, Source
 
 # What a video loses in which excluded words are said or shown; those written with a minus remove it.

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32
 
 from vidret.channels.picture.ranking import Ids, Levels, Ranker, SegmentFeatures
 from vidret.errors import StoreError, VidretError
-from vidret.store.joined.ids import STRIDE
+from vidret.store.joined import STRIDE
 from vidret.store.records import CALIBRATION
 from vidret.store.snapshots.columns import PotentialsFile, read_potentials, remove_potentials, write_potentials
 from vidret.store.store import Store

@@ -14,10 +14,10 @@ from vidret.store.catalog.texts import TextTrack
 from vidret.store.disk import FEATURES
 from vidret.store.identities.store import IdentityStore
 from vidret.store.identities.tracks import TrackColumns
-from vidret.store.joined.texts import open_texts
 from vidret.store.records import HAS_TEXTS
 from vidret.store.store import Store
 from vidret.store.texts.index import TextIndex
+from vidret.store.texts.joined import open_texts
 from vidret.store.texts.store import FOLDER, INDEX, TextCounts, TextStore
 from vidret.types import TEXT_SOURCES, TextSource, TimedText
 

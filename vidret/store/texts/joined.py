@@ -9,8 +9,7 @@ from jaxtyping import Float32, Int64, UInt8
 from typing_extensions import override
 
 from vidret.store.catalog.texts import StoredText, TextTrack
-from vidret.store.joined.ids import STRIDE, SearchedTogether
-from vidret.store.joined.store import JoinedStore
+from vidret.store.joined import STRIDE, JoinedStore, SearchedTogether
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection
 from vidret.store.store import Store

@@ -1,1 +1,0 @@
-"""Several indexes that are read as one."""
