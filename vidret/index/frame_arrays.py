@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import UInt8
 
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
@@ -14,7 +13,7 @@ from vidret.index.options import MomentRecorder, Pack
 from vidret.index.stages import encode_segments, make_segment
 from vidret.store.store import Store
 from vidret.text import FRAMES_SCHEME
-from vidret.types import NO_TIME, Frames, Picture, Resize, Sampling
+from vidret.types import NO_TIME, Frames, Resize, Sampling
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.geometry import resize_image
 from vidret.video.grey import grey_from_luma
@@ -92,8 +91,11 @@ def index_arrays(
     content, start_s = arrays.fingerprint(), float(arrays.frames.times[0])
     video_id = store.videos.find_complete(content)
     if video_id is None:
-        cut = follow_segments if follow_shots else cut_grid
-        segments = list(cut(arrays, encoder.sampling, encoder.resize))
+        if follow_shots:  # as of a decoded video
+            reader = SegmentReader(arrays, encoder.sampling, encoder.resize, start_s=start_s)
+            segments = list(reader.read(_stream(arrays.frames)))
+        else:
+            segments = list(_cut_grid(arrays, encoder.sampling, encoder.resize))
         video_id = store.writer.begin_video(
             content,
             duration=arrays.duration,
@@ -134,24 +136,15 @@ def describe_arrays(arrays: FrameArrays) -> dict[str, object]:
     }
 
 
-def follow_segments(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[DecodedSegment]:
-    """Yield segments that follow shots, as of a decoded video."""
-    reader = SegmentReader(arrays, sampling, resize, start_s=float(arrays.frames.times[0]))
-    yield from reader.read(_stream(arrays.frames))
-
-
 def _stream(frames: Frames) -> Iterator[StreamedFrame]:
+    """Yield frames as a decoder does, with their brightness in the range of video, 16..235 (BT.601)."""
     for index, (picture, time_s) in enumerate(zip(frames.pixels, frames.times.tolist(), strict=True)):
-        yield StreamedFrame(index, time_s, grey_from_luma(to_luma(picture)), partial(np.asarray, picture))
+        luma = picture.astype(np.float32) @ np.array([65.738, 129.057, 25.064], np.float32) / 256 + 16
+        grey = grey_from_luma(np.rint(luma).astype(np.uint8))
+        yield StreamedFrame(index, time_s, grey, partial(np.asarray, picture))
 
 
-def to_luma(picture: Picture) -> UInt8[np.ndarray, "height width"]:
-    """Return the brightness of a picture in the range of video, 16..235 (BT.601)."""
-    luma = picture.astype(np.float32) @ np.array([65.738, 129.057, 25.064], np.float32) / 256 + 16
-    return np.rint(luma).astype(np.uint8)
-
-
-def cut_grid(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[DecodedSegment]:
+def _cut_grid(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[DecodedSegment]:
     """Yield the segments of a fixed grid, as of a decoded video."""
     frames = arrays.frames
     cuts = cut_segments(arrays.duration, frames.times, start=float(frames.times[0]), **sampling.cutting)

@@ -35,14 +35,10 @@ class Files:
         rows = self._database.rows(f"SELECT {FILE}, {INTACT['files']} FROM files WHERE path = ?", os.fsencode(path))
         return next(map(_read_file_row, self._tables.drop_damaged("files", rows)), None)
 
-    def find(self, *, state: FileState | None = None, prefix: str = "") -> list[FileRecord]:
-        """Return the records of all paths, or of those in one state or with an ASCII prefix, sorted by path."""
-        condition, values = "(?1 IS NULL OR state = ?1)", list[object]([state])
-        if prefix:
-            condition += " AND path >= ?2 AND path < ?3"
-            values += [prefix.encode("ascii"), (prefix[:-1] + chr(ord(prefix[-1]) + 1)).encode("ascii")]
-        sql = f"SELECT {FILE}, {INTACT['files']} FROM files WHERE {condition} ORDER BY path"
-        return [_read_file_row(row) for row in self._tables.drop_damaged("files", self._database.rows(sql, *values))]
+    def find(self, *, state: FileState | None = None) -> list[FileRecord]:
+        """Return the records of all paths, or of those in one state, sorted by path."""
+        sql = f"SELECT {FILE}, {INTACT['files']} FROM files WHERE (?1 IS NULL OR state = ?1) ORDER BY path"
+        return [_read_file_row(row) for row in self._tables.drop_damaged("files", self._database.rows(sql, state))]
 
     def set(
         self, path: str, state: str, reason: str, video: int | None, num_bytes: int | None, mtime_ns: int | None
