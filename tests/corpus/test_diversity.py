@@ -70,20 +70,6 @@ def test_vendi_counts_what_differs() -> None:
     assert compute_vendi(np.concatenate([different, np.repeat(different[:1], 20, axis=0)])) < 6
 
 
-def test_entropy_of_gaussian_features_has_a_closed_form() -> None:
-    """The kernel exp(-d^2 / 2 s^2) of points far apart is the identity, and of equal ones is constant."""
-    frequencies = np.random.default_rng(0).standard_normal((3, 4000)) / 0.5
-    features = map_to_fourier(10 * np.eye(3), frequencies)
-    np.testing.assert_allclose(features @ features.T, np.eye(3), atol=0.05)
-    near = np.array([[0.0, 0, 0], [0.3, 0, 0]])
-    product = map_to_fourier(near, frequencies)
-    assert product[0] @ product[1] == pytest.approx(math.exp(-(0.3**2) / (2 * 0.25)), abs=0.03)
-    off = math.exp(-(0.3**2) / (2 * 0.25))
-    kernel = np.array([[1, off], [off, 1]]) / 2  # eigenvalues (1 +- off) / 2
-    expected = math.exp(-sum(value * math.log(value) for value in ((1 + off) / 2, (1 - off) / 2)))
-    assert compute_vendi_of_kernel(kernel) == pytest.approx(expected)
-
-
 @given(seed=st.integers(0, 99))
 def test_what_texts_determine_is_theirs_and_noise_is_not(seed: int) -> None:
     rng = np.random.default_rng(seed)

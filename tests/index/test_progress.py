@@ -61,35 +61,6 @@ def test_share_equals_naive_twin_and_never_falls(seed: int) -> None:
     assert work.share() == 1.0
 
 
-def test_share_counts_a_long_film_and_many_short_ones() -> None:
-    work = Workload()
-    work.add("film", 1_000_000)
-    for number in range(100):
-        work.add(str(number), 10)  # too short for a segment by size: one each
-    work.open("film", 100, 100)
-    assert work.share() == 0
-    for _ in range(50):
-        work.advance("film")
-    assert work.share() == 50 / 200
-    work.finish("film")
-    assert work.share() == 100 / 200
-
-
-def test_failed_and_stored_files_count_little() -> None:
-    work = Workload()
-    work.add("junk", 20 << 30)
-    for number in range(4):
-        work.add(str(number), 1 << 20)
-    work.finish("junk")
-    work.open("0", 10, 2)  # eight of its segments are stored
-    work.advance("0")
-    assert work.share() == (1 + 1) / (1 + 2 + 3 * 10)
-
-
-def test_share_of_no_work_is_one() -> None:
-    assert Workload().share() == 1.0
-
-
 class ShortThread(threading.Thread):
     """A thread that has ended when its start returns."""
 

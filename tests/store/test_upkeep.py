@@ -9,7 +9,6 @@ from vidret.errors import StoreError
 from vidret.store import upkeep
 from vidret.store.catalog.catalog import find_bad_rows
 from vidret.store.catalog.database import Database
-from vidret.store.features import Features
 from vidret.store.store import Store
 
 from .samples import DIM, add_clip, add_video, create, damage, embedding, index_all, of, seeds, tokens
@@ -212,13 +211,3 @@ def test_token_file_deleted_while_open_raises_store_error(tmp_path: Path) -> Non
         (tmp_path / "features" / "tokens.1.bin").unlink()
         with pytest.raises(StoreError, match=f"^{tmp_path}/features: the feature files of epoch 1 are missing"):
             reader.features.read_tokens([1])
-
-
-def test_reader_retries_during_a_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with create(tmp_path) as store, Store.open(tmp_path) as reader:
-        index_all(store, 3)
-        answers = [(7, {}), reader._catalog.segments.locations([1])]  # at first an epoch whose files are deleted
-        monkeypatch.setattr(reader._catalog.segments, "locations", lambda _: answers.pop(0))
-        features, locations = reader._epochs.locate([1])
-        assert isinstance(features, Features)
-        assert list(locations) == [1]

@@ -7,7 +7,6 @@ import pytest
 
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
-from vidret.store.catalog.schema import FORMAT
 from vidret.store.records import FileRecord, NewSegment, SegmentLocation
 from vidret.types import SegmentEmbedding
 
@@ -27,13 +26,6 @@ def location(row: int) -> SegmentLocation:
     return SegmentLocation(
         row, 2 * row, num_frames=2, token_byte=5 * row, num_bytes=5, row_sum=7, frames_sum=8, tokens_sum=9
     )
-
-
-def test_newer_format_is_rejected(catalog: Catalog) -> None:
-    catalog.tables.set_meta("format", FORMAT + 1)
-    catalog.close()
-    with pytest.raises(StoreError, match=rf"format must be at most {FORMAT}, got {FORMAT + 1}"):
-        Catalog(catalog.path, write=False)
 
 
 @pytest.mark.parametrize("damage", ["text", "header", "empty"])
@@ -105,26 +97,6 @@ def test_generation_changes_only_with_search_results(catalog: Catalog) -> None:
     assert changed()
 
 
-def test_segments_are_returned_in_the_order_of_ids(catalog: Catalog) -> None:
-    video = catalog.videos.begin("f", 1.0, {}, 5)
-    ids = [add(catalog, video, index, index) for index in (3, 0, 4, 1, 2)]
-    assert [s.number for s in catalog.segments.get(ids)] == [3, 0, 4, 1, 2]
-    assert [s.number for s in catalog.segments.get(np.array([ids[2], ids[0], ids[2]]))] == [4, 3, 4]
-    assert list(catalog.segments.of_video(video)) == [0, 1, 2, 3, 4]
-    assert catalog.segments.locations(ids)[1] == {
-        key: location(index) for key, index in zip(ids, (3, 0, 4, 1, 2), strict=True)
-    }
-    assert [row.times.tolist() for row in catalog.segments.read_all(ids)[1]] == [[0.25, 0.75]] * 5
-    with pytest.raises(StoreError, match="segment 99 is not in the index"):
-        catalog.segments.get([ids[0], 99])
-
-
-def test_tail_is_the_end_of_the_last_segment(catalog: Catalog) -> None:
-    assert catalog.tables.tail() == (0, 0, 0)
-    add(catalog, catalog.videos.begin("f", 1.0, {}, 1), 0, row=6)
-    assert catalog.tables.tail() == (7, 14, 35)
-
-
 def test_another_number_of_segments_starts_over(catalog: Catalog) -> None:
     video = catalog.videos.begin("f", 1.0, {"fps": 25}, 2)
     add(catalog, video, 0)
@@ -134,10 +106,3 @@ def test_another_number_of_segments_starts_over(catalog: Catalog) -> None:
     assert catalog.segments.of_video(video) == {}
     record = catalog.videos.get(video)
     assert (record.complete, record.salvaged, record.facts, record.duration) == (False, "", {"fps": 30}, 2.0)
-
-
-def test_readers_cannot_write(catalog: Catalog) -> None:
-    reader = Catalog(catalog.path, write=False)
-    with pytest.raises(StoreError, match="readonly"):
-        reader.tables.set_meta("key", "value")
-    reader.close()
