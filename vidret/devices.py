@@ -21,8 +21,7 @@ DEVICE_FILES = ("/dev/nvidia*", "/dev/kfd", "/dev/dri/render*", "/dev/accel*", "
 def choose_device(name: str = AUTO) -> str:
     """Return a device's full name; ``auto`` selects the accelerator that PyTorch finds, else the CPU.
 
-    Raises:
-        DeviceError: The name is not a device name, or this machine has no such device.
+    Raise DeviceError if the name is not a device name, or this machine has no such device.
     """
     kind, number = parse_device(name)
     if name == CPU or (kind == AUTO and not may_have_accelerator()):
@@ -44,8 +43,7 @@ def choose_device(name: str = AUTO) -> str:
 def choose_devices(names: str) -> list[str]:
     """Return the full names of devices that are given with commas between.
 
-    Raises:
-        DeviceError: One of them is not a device of this machine, or they are of several kinds.
+    Raise DeviceError if one of them is not a device of this machine, or they are of several kinds.
     """
     devices = [choose_device(name) for name in names.split(",")]
     if len({device.partition(":")[0] for device in devices}) > 1:

@@ -34,9 +34,7 @@ class Part(NamedTuple):
 def read_part_cards(path: Path) -> dict[str, dict[str, Any]]:
     """Return the cards of the parts in a joint file, by name; empty for any other file of safetensors.
 
-    Raises:
-        OSError: The file cannot be read.
-        SafetensorError: The file is not one of safetensors.
+    Raise OSError if the file cannot be read, or SafetensorError if the file is not one of safetensors.
     """
     with safe_open(path, "pt") as file:
         text = (file.metadata() or {}).get(CARD, "{}")
@@ -51,9 +49,7 @@ def read_part_cards(path: Path) -> dict[str, dict[str, Any]]:
 def read_part(path: Path, name: str) -> Part | None:
     """Return a part of a joint file; None if it has no such part, or is any other file of safetensors.
 
-    Raises:
-        OSError: The file cannot be read.
-        SafetensorError: The file is not one of safetensors.
+    Raise OSError if the file cannot be read, or SafetensorError if the file is not one of safetensors.
     """
     card, prefix = read_part_cards(path).get(name), f"{name}."
     if card is None:
@@ -66,9 +62,7 @@ def read_part(path: Path, name: str) -> Part | None:
 def read_towers(path: Path) -> "dict[str, Tensor]":
     """Return the weights of a file that belong to none of its parts.
 
-    Raises:
-        OSError: The file cannot be read.
-        SafetensorError: The file is not one of safetensors.
+    Raise OSError if the file cannot be read, or SafetensorError if the file is not one of safetensors.
     """
     prefixes = tuple(f"{name}." for name in read_part_cards(path))
     with safe_open(path, "pt") as file:
@@ -118,8 +112,7 @@ def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> 
 def save_joint(path: Path, towers: Part, parts: Mapping[str, Part]) -> None:
     """Write towers with further parts to one file; without parts it is the file of the towers.
 
-    Raises:
-        VidretError: A weight of the towers has the prefix of a part.
+    Raise VidretError if a weight of the towers has the prefix of a part.
     """
     weights, card = dict(towers.weights), dict(towers.card)
     for name, part in parts.items():
@@ -157,8 +150,7 @@ def rename_weights(
 ) -> "dict[str, Tensor]":
     """Return weights as float32 under the names that ``translate`` gives, without those that ``ignored`` matches.
 
-    Raises:
-        error: The table has no name for a weight; the message lists all of these.
+    Raise ``error`` if the table has no name for a weight; the message lists all of these.
     """
     renamed, unknown = {}, []
     for name, weight in weights.items():
@@ -180,8 +172,7 @@ def load_exactly(
 ) -> None:
     """Load the weights of a module, all of them or none; ``show`` returns the name of a weight for messages.
 
-    Raises:
-        error: Weights are missing, unknown or of another shape; the message lists them.
+    Raise ``error`` if weights are missing, unknown or of another shape; the message lists them.
     """
     own = module.state_dict()
     changed = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]

@@ -35,11 +35,7 @@ class TrackKind:
         return f"{self.argument}_model"
 
     def check_installed(self, model: str) -> None:
-        """Check that the packages of a model are installed.
-
-        Raises:
-            MissingExtraError: The extra is not installed.
-        """
+        """Raise MissingExtraError unless the packages of a model are installed."""
         if model == self.bundled and not all(find_spec(name) is not None for name in self.packages):
             raise MissingExtraError(f"reading {self.name}", self.argument)
 
@@ -47,10 +43,8 @@ class TrackKind:
         """Return the name of the model of a run, None if this kind is not read.
 
         ``asked`` None goes on as the index does, which has none unless it was asked; True reads this kind; False leaves
-        it out; a name reads it by that model.
-
-        Raises:
-            VidretError: ``asked`` is something else, or the index names a model that nobody allowed.
+        it out; a name reads it by that model. Raise VidretError if ``asked`` is something else, or the index names a
+        model that nobody allowed.
         """
         if isinstance(asked, str):
             if asked != self.bundled:
@@ -97,9 +91,8 @@ def choose_track_models(
 ) -> dict[IdentityKind, str]:
     """Return the names of the models of a run, by the kinds that it reads; see ``TrackKind.choose_model``.
 
-    Raises:
-        VidretError: What is asked for is unknown, or not allowed.
-        MissingExtraError: The extra of a kind is not installed.
+    Raise VidretError if what is asked for is unknown, or not allowed, or MissingExtraError if the extra of a kind is
+    not installed.
     """
     chosen = {kind: TRACK_KINDS[kind].choose_model(index, own) for kind, own in asked.items()}
     models = {kind: model for kind, model in chosen.items() if model is not None}

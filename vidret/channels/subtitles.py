@@ -80,10 +80,8 @@ def read_tracks(
     """Return the entries of the text subtitle tracks inside a file, by start, and the problems that were found.
 
     Times are those of a player's clock, as in ``probe``. Picture subtitles are not read, nor tracks after the first
-    ``MAX_TRACKS``: both are problems. ``heartbeat`` is called for every packet.
-
-    Raises:
-        DecodeError: The file cannot be opened.
+    ``MAX_TRACKS``: both are problems. ``heartbeat`` is called for every packet. Raise DecodeError if the file cannot be
+    opened.
     """
     from vidret.video.container import open_container, read_packets, read_start
     from vidret.video.files import open_file

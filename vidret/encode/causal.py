@@ -44,8 +44,7 @@ class CausalModel:
     def score_next(self, text: str, choices: Sequence[str]) -> Float[torch.Tensor, " choice"]:
         """Return the logits of what may come next after a text.
 
-        Raises:
-            EncoderError: The tokenizer does not write one of the choices as one token of its own.
+        Raise EncoderError if the tokenizer does not write one of the choices as one token of its own.
         """
         tokens = self._find_tokens(text[-1:], choices)
         ids = torch.tensor([self._encode(text)["input_ids"]], device=self.device)
@@ -103,9 +102,8 @@ class CausalModel:
 def load_causal_model(name: str, *, device: str) -> CausalModel:
     """Load ``org/name`` or a folder in fp32.
 
-    Raises:
-        MissingExtraError: transformers is not installed.
-        EncoderError: The model cannot be found or loaded, or its tokenizer does not tell where its tokens are.
+    Raise MissingExtraError if transformers is not installed, or EncoderError if the model cannot be found or loaded, or
+    its tokenizer does not tell where its tokens are.
     """
     repository = find_repository(ModelName(f"hf:{name}"))
     tokenizer = repository.load("AutoTokenizer")

@@ -92,8 +92,7 @@ def encode_shared_layers(
 def check_encoder(encoder: Encoder) -> None:
     """Check that an encoder gives valid, different vectors for two different images; damaged weights often do not.
 
-    Raises:
-        EncoderError: The vectors are equal, not finite, not of unit length, or not of dimension ``dim``.
+    Raise EncoderError if the vectors are equal, not finite, not of unit length, or not of dimension ``dim``.
     """
     side = encoder.resize.crop
     ramp = np.linspace(0, 255, side, dtype=np.uint8)

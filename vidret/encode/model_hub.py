@@ -50,11 +50,9 @@ def check_reachable(name: str, repository: str, files: Iterable[str]) -> None:
 def find_source(name: ModelName, configurations: Sequence[str], weights: Sequence[str] = ()) -> tuple[str, bool]:
     """Return the folder or repository of ``SCHEME:org/name`` or ``SCHEME:FOLDER``, and whether it is on this machine.
 
-    One of the configurations must be there, and in the cache of the hub one of the weights too.
-
-    Raises:
-        EncoderError: The folder does not exist or has no configuration, the name is not ``org/name``, or the model is
-            not on this machine and the hub cannot be reached.
+    One of the configurations must be there, and in the cache of the hub one of the weights too. Raise EncoderError if
+    the folder does not exist or has no configuration, the name is not ``org/name``, or the model is not on this machine
+    and the hub cannot be reached.
     """
     rest, scheme = name.rest, name.scheme
     folder = Path(rest).expanduser()
@@ -123,8 +121,7 @@ class Repository:
     def load(self, kind: str, **settings: Any) -> Any:
         """Return a part of the model, by a class of transformers such as ``AutoTokenizer``.
 
-        Raises:
-            EncoderError: It cannot be loaded.
+        Raise EncoderError if it cannot be loaded.
         """
         loader = getattr(importlib.import_module("transformers"), kind)
         try:
@@ -133,11 +130,7 @@ class Repository:
             raise EncoderError(f"{self.name.base} cannot be loaded: {first_line(error)}") from error
 
     def load_model(self, kind: str = "AutoModel", *, dtype: torch.dtype | str = torch.float32, **settings: Any) -> Any:
-        """Return the model with its weights.
-
-        Raises:
-            EncoderError: It cannot be loaded, or weights are missing.
-        """
+        """Return the model with its weights; raise EncoderError if it cannot be loaded, or weights are missing."""
         with hide_progress():
             model, info = self.load(kind, dtype=dtype, output_loading_info=True, **settings)
         if missing := sorted(str(key) for key in info["missing_keys"]):
@@ -155,9 +148,8 @@ def find_repository(
 ) -> Repository:
     """Return where a model is that a library of an extra runs.
 
-    Raises:
-        MissingExtraError: The library is not installed.
-        EncoderError: The name is unknown, or the hub cannot be reached.
+    Raise MissingExtraError if the library is not installed, or EncoderError if the name is unknown, or the hub cannot
+    be reached.
     """
     if importlib.util.find_spec(library) is None:
         raise MissingExtraError(f"the model {name.base}", extra)

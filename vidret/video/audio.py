@@ -97,8 +97,7 @@ class SoundCutter:
 def find_sound_end(path: str) -> float:
     """Return when the first audio track ends as its container declares, in seconds on a player's clock; 0 if unknown.
 
-    Raises:
-        DecodeError: The file cannot be opened.
+    Raise DecodeError if the file cannot be opened.
     """
     with open_file(path) as file, open_container(path, file) as container:
         stream = next(iter(container.streams.audio), None)

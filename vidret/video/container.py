@@ -46,10 +46,8 @@ class DamagedPacketError(Exception):
 def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
     """Open a container from its beginning. A playlist is rejected, and nothing that it refers to is opened.
 
-    The caller closes the file. Without ``parse``, packets are not parsed for fields that the container lacks.
-
-    Raises:
-        DecodeError: The file is not a video, its index is missing, or it is a playlist.
+    The caller closes the file. Without ``parse``, packets are not parsed for fields that the container lacks. Raise
+    DecodeError if the file is not a video, its index is missing, or it is a playlist.
     """
     # No protocol has this name, so that a file cannot make FFmpeg open another one.
     options = {"protocol_whitelist": "none", "format_whitelist": FORMATS} | (
@@ -107,8 +105,7 @@ def decode_all(
 def decode_packets(stream: Any, packets: Iterable[Any], *, skip_damaged: bool = True) -> Iterator[Any]:
     """Yield the decoded frames of a stream's packets, skipping packets that fail to decode.
 
-    Raises:
-        DamagedPacketError: A packet fails to decode and ``skip_damaged`` is false.
+    Raise DamagedPacketError if a packet fails to decode and ``skip_damaged`` is false.
     """
     for packet in packets:
         yield from _decode(stream, packet, skip_damaged=skip_damaged)

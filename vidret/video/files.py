@@ -23,11 +23,7 @@ class LocalFile(io.FileIO):
     """A local regular file with the interface of ``RemoteFile``. It is unbuffered, because FFmpeg has a buffer."""
 
     def __init__(self, path: str) -> None:
-        """Open the file.
-
-        Raises:
-            DecodeError: It is missing, forbidden, or not a regular file.
-        """
+        """Open the file; raise DecodeError if it is missing, forbidden, or not a regular file."""
         stat_file(path)
         try:
             # Non-blocking, in case a pipe has taken its place since.
@@ -44,11 +40,7 @@ SourceFile = LocalFile | RemoteFile
 
 
 def open_file(path: str) -> SourceFile:
-    """Open a file by path or URL for reading.
-
-    Raises:
-        DecodeError: It is missing, forbidden, or not a regular file.
-    """
+    """Open a file by path or URL for reading; raise DecodeError if it is missing, forbidden, or not a regular file."""
     return RemoteFile(path) if is_url(path) else LocalFile(path)
 
 
@@ -61,8 +53,7 @@ def read_head(file: SourceFile, num_bytes: int) -> bytes:
 def read_content(path: str, max_bytes: int) -> bytes:
     """Return the content of a local file.
 
-    Raises:
-        DecodeError: It is missing, forbidden, not a regular file, or larger than ``max_bytes``.
+    Raise DecodeError if it is missing, forbidden, not a regular file, or larger than ``max_bytes``.
     """
     with LocalFile(path) as file:
         if file.num_bytes > max_bytes:
@@ -76,10 +67,8 @@ def read_content(path: str, max_bytes: int) -> bytes:
 def stat_file(path: str, *, fresh: bool = False) -> FileStat:
     """Return the size and times of a regular file, following links, or of a file at a URL.
 
-    With ``fresh``, the listing that this process has cached of the store behind a URL is ignored.
-
-    Raises:
-        DecodeError: The file is missing, forbidden, or not a regular file.
+    With ``fresh``, the listing that this process has cached of the store behind a URL is ignored. Raise DecodeError if
+    the file is missing, forbidden, or not a regular file.
     """
     if is_url(path):
         return urls.stat_url(path, fresh=fresh)

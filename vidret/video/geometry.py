@@ -91,10 +91,7 @@ def resize_image(
     """Resize the shorter side to ``resize.shorter`` and crop the central square of ``resize.crop`` pixels.
 
     Rounding follows torchvision: the longer side is truncated to an integer, the offsets are rounded half to even. See
-    ``Resize`` for its other settings.
-
-    Raises:
-        ValueError: The crop is larger than the shorter side.
+    ``Resize`` for its other settings. Raise ValueError if the crop is larger than the shorter side.
     """
     height, width = image.shape[:2]
     plan = plan_resize(height, width, resize)
@@ -119,8 +116,7 @@ class ResizePlan:
 def plan_resize(height: int, width: int, resize: Resize) -> ResizePlan:
     """Return how an image of this size is resized and cropped.
 
-    Raises:
-        ValueError: The crop is larger than the shorter side.
+    Raise ValueError if the crop is larger than the shorter side.
     """
     if not 0 < resize.crop <= resize.shorter:
         raise ValueError(f"crop must be in 1..{resize.shorter}, got {resize.crop}")

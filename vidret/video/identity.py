@@ -71,9 +71,7 @@ def identify(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -
 def check_unchanged(path: str, identity: Identity, reason: str = "changed while it was read") -> Identity:
     """Return the current identity of a file whose content is unchanged; only its stamp may be new.
 
-    Raises:
-        ChangedError: The content has changed.
-        DecodeError: The file is missing or cannot be read.
+    Raise ChangedError if the content has changed, or DecodeError if the file is missing or cannot be read.
     """
     stamp = _stamp(stat_file(path, fresh=True))
     if stamp == identity.stamp:

@@ -25,8 +25,7 @@ _QUALITY = 82
 def draw_frame(info: VideoInfo, time_s: float, width: int) -> bytes:
     """Return a JPEG, at most ``width`` pixels wide, of the frame nearest to ``time_s`` seconds.
 
-    Raises:
-        DecodeError: The frame cannot be decoded.
+    Raise DecodeError if the frame cannot be decoded.
     """
     frames = read_chosen(info, nearest(info.times, np.array([time_s])))
     image = Image.fromarray(np.asarray(frames.pixels[0]))
@@ -44,8 +43,7 @@ def encode_jpeg(image: Image.Image) -> bytes:
 def read_image_at(path: str) -> Picture:
     """Return the image in a local file; see ``read_image``.
 
-    Raises:
-        DecodeError: The file cannot be read, or is not an image.
+    Raise DecodeError if the file cannot be read, or is not an image.
     """
     content = read_content(path, MAX_BYTES)
     try:
@@ -86,10 +84,7 @@ def read_greys(
     """Return the frames nearest to every step of ``1 / rate`` seconds as grey pictures, with their times in seconds.
 
     A picture is the whole frame as displayed, averaged to 36 x 64 pixels whatever its aspect ratio. A frame is returned
-    once; frames that cannot be read are missing.
-
-    Raises:
-        DecodeError: The file cannot be opened.
+    once; frames that cannot be read are missing. Raise DecodeError if the file cannot be opened.
     """
     num_steps = int(max(end_s - start_s, 0.0) * rate) + 1
     wanted = np.unique(nearest(info.times, start_s + np.arange(num_steps) / rate))

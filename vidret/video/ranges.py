@@ -26,8 +26,7 @@ class RemoteFile(io.RawIOBase):
     def __init__(self, url: str) -> None:
         """Stat the file and open it.
 
-        Raises:
-            DecodeError: It does not exist, or an ``UnreachableError``: its store is unavailable.
+        Raise DecodeError if it does not exist, UnreachableError if its store is unavailable.
         """
         super().__init__()
         self.url = url
@@ -58,11 +57,7 @@ class RemoteFile(io.RawIOBase):
         self._skipped = ranges
 
     def check(self) -> None:
-        """Raise the error of a failed read.
-
-        Raises:
-            DecodeError: A read failed.
-        """
+        """Raise the error of a failed read, a DecodeError."""
         if self._failure is not None:
             raise self._failure
 

@@ -50,11 +50,8 @@ class Reader:
     def read(self, indices: Sequence[int] | Int64[np.ndarray, " index"]) -> Frames:
         """Return the frames at these indices in rising order, each once.
 
-        Frames that cannot be read are missing, and ``Frames.salvaged`` reports their number.
-
-        Raises:
-            ValueError: An index is outside the file.
-            GaveUpError: The decoder gave up, and there is no other.
+        Frames that cannot be read are missing, and ``Frames.salvaged`` reports their number. Raise ValueError if an
+        index is outside the file, or GaveUpError if the decoder gave up, and there is no other.
         """
         wanted = np.unique(np.asarray(indices, dtype=np.int64))
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.info.num_frames:
@@ -86,8 +83,7 @@ class Reader:
     def stream(self, first: int = 0) -> Iterator[StreamedFrame]:
         """Yield the frames from an index to the end of the file; those that cannot be read are missing.
 
-        Raises:
-            GaveUpError: The decoder gave up, and there is no other.
+        Raise GaveUpError if the decoder gave up, and there is no other.
         """
         position = first
         try:
@@ -201,11 +197,8 @@ def read_frames(
 ) -> Frames:
     """Return the frames nearest to ``times`` in seconds, or those at ``indices``.
 
-    Damage to the file is described in ``Frames.salvaged``.
-
-    Raises:
-        DecodeError: The file is not a readable video, or none of these frames can be read.
-        ValueError: Neither or both of ``times`` and ``indices`` are given.
+    Damage to the file is described in ``Frames.salvaged``. Raise DecodeError if the file is not a readable video, or
+    none of these frames can be read, or ValueError if neither or both of ``times`` and ``indices`` are given.
     """
     if (times is None) == (indices is None):
         raise ValueError(f"exactly one of times and indices must be given, got {'none' if times is None else 'both'}")
@@ -223,11 +216,7 @@ def read_chosen(
     device: str = CPU,
     resize: Resize | None = None,
 ) -> Frames:
-    """Return the frames at these indices of a probed file, each once.
-
-    Raises:
-        DecodeError: None of them can be read.
-    """
+    """Return the frames at these indices of a probed file, each once; raise DecodeError if none of them can be read."""
     with open_reader(info, decoder=decoder, device=device, resize=resize) as reader:
         frames = reader.read(indices)
     if not len(frames):

@@ -57,11 +57,7 @@ class Renderer:
         self._open_tone_mapper = lru_cache(maxsize=2)(partial(_open_tone_mapper, transfer))
 
     def render(self, frame: Any, width: int, height: int) -> Picture:
-        """Return an RGB image of some size.
-
-        Raises:
-            av.FFmpegError, OSError, ValueError: The frame is too damaged.
-        """
+        """Return an RGB image of some size; raise av.FFmpegError, OSError or ValueError if the frame is too damaged."""
         assumes_bt709 = _assumes_bt709(frame)
         image = self._convert(frame, width, height, assumes_bt709=assumes_bt709)
         if frame.interlaced_frame and is_combed(image[:, :, 1]):

@@ -203,10 +203,8 @@ def _walk(folder: str, denied: list[OSError], exclude: Sequence[str], junk: list
 def read_manifest(path: str) -> Iterator[str]:
     """Yield the files that a .jsonl or .csv manifest lists under path, video or file.
 
-    Paths are relative to the folder of the manifest; URLs are absolute.
-
-    Raises:
-        VidretError: A row cannot be read or has no file; the message contains the line number.
+    Paths are relative to the folder of the manifest; URLs are absolute. Raise VidretError if a row cannot be read or
+    has no file; the message contains the line number.
     """
     folder = Path(path).parent
     try:

@@ -59,8 +59,7 @@ class NoRangesError(Exception):
 def stat_url(url: str, *, fresh: bool = False) -> UrlStat:
     """Return what a store reports about a file; with ``fresh``, ignore the listing that this process has cached.
 
-    Raises:
-        DecodeError: It does not exist, or an ``UnreachableError``: its store is unavailable.
+    Raise DecodeError if it does not exist, UnreachableError if its store is unavailable.
     """
     store, path = open_store(url)
     if fresh:
@@ -71,8 +70,7 @@ def stat_url(url: str, *, fresh: bool = False) -> UrlStat:
 def parse_stat(url: str, info: dict[str, Any]) -> UrlStat:
     """Return the size and time in a store's report on a file; a tag may stand in for a missing time.
 
-    Raises:
-        DecodeError: It is a folder.
+    Raise DecodeError if it is a folder.
     """
     if info.get("type") == "directory":
         raise DecodeError(url, "is a folder")
@@ -107,8 +105,7 @@ def _parse_iso(value: str) -> datetime.datetime:
 def expand(url: str, suffixes: frozenset[str]) -> Iterator[str]:
     """Yield the files that a URL means: itself, or the files with a suffix in its folder or pattern, sorted.
 
-    Raises:
-        VidretError: There are none, or the store is unavailable.
+    Raise VidretError if there are none, or the store is unavailable.
     """
     check_url(url)
     store, path = open_store(url)
@@ -169,11 +166,7 @@ def join(url: str, path: str, name: str) -> str:
 
 
 def check_url(url: str) -> None:
-    """Reject a URL with a password, which an index would store.
-
-    Raises:
-        VidretError: The URL has a password.
-    """
+    """Raise VidretError for a URL with a password, which an index would store."""
     try:
         password = urlsplit(url).password
     except ValueError:
@@ -187,9 +180,8 @@ def check_url(url: str) -> None:
 def open_store(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of a URL, and the path in it.
 
-    Raises:
-        VidretError: fsspec is not installed, does not know the scheme, or needs another package for it.
-        UnreachableError: The video was indexed from frames; it is not missing, but cannot be read.
+    Raise VidretError if fsspec is not installed, does not know the scheme, or needs another package for it, or
+    UnreachableError if the video was indexed from frames; it is not missing, but cannot be read.
     """
     scheme = url.partition("://")[0].lower()
     if not has_file(url):

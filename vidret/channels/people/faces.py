@@ -66,10 +66,7 @@ def fit_similarity(
     """Return the rotation with one scale and a shift that takes points closest to others, in least squares.
 
     Mirroring is not allowed. Reference: Umeyama 1991, "Least-squares estimation of transformation parameters between
-    two point patterns".
-
-    Raises:
-        ValueError: All points of the source are the same.
+    two point patterns". Raise ValueError if all points of the source are the same.
     """
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     centred = source - source_mean

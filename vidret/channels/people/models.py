@@ -40,11 +40,7 @@ class DlibResNet:
     """dlib's network, on one CPU thread."""
 
     def __init__(self, path: Path) -> None:
-        """Load the weights.
-
-        Raises:
-            VidretError: The file is missing or damaged.
-        """
+        """Load the weights; raise VidretError if the file is missing or damaged."""
         try:
             arrays = read_parameters(path.read_bytes())
             self._first = _take(arrays, 3, 32, _FIRST)
@@ -127,9 +123,8 @@ class BundledFaces:
     def __init__(self) -> None:
         """Load the weights.
 
-        Raises:
-            MissingExtraError: The extra ``people`` is not installed.
-            VidretError: Weights are missing or damaged.
+        Raise MissingExtraError if the extra ``people`` is not installed, or VidretError if weights are missing or
+        damaged.
         """
         TRACK_KINDS["face"].check_installed(BUNDLED)
         weights = find_package("face_recognition_models") / "models" / _RESNET
@@ -139,11 +134,7 @@ class BundledFaces:
 
 
 def find_package(name: str) -> Path:
-    """Return the folder of a package, which is not imported.
-
-    Raises:
-        VidretError: It has none.
-    """
+    """Return the folder of a package, which is not imported; raise VidretError if it has none."""
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise VidretError(f"{name}: the package has no folder; install it again")
@@ -154,8 +145,7 @@ def find_package(name: str) -> Path:
 def load_face_model(name: str = BUNDLED) -> FaceModel:
     """Load a model of faces: the one of the extra ``people``, or a class of yours, as ``package.module:Class``.
 
-    Raises:
-        VidretError: The name is unknown, or the model cannot be loaded.
+    Raise VidretError if the name is unknown, or the model cannot be loaded.
     """
     if name == BUNDLED:
         return BundledFaces()

@@ -82,11 +82,7 @@ class MTCNN:
     """The detector, on one CPU thread."""
 
     def __init__(self, folder: Path) -> None:
-        """Load the weights, files of the package ``mtcnn``.
-
-        Raises:
-            VidretError: A file is missing or damaged.
-        """
+        """Load the weights, files of the package ``mtcnn``; raise VidretError if a file is missing or damaged."""
         self._pnet, self._rnet, self._onet = (
             _Net(read_arrays(folder / f"{name}.lz4"), pools).eval().requires_grad_(False)
             for name, pools in _POOLS.items()
@@ -204,8 +200,7 @@ def suppress(
 def read_arrays(path: Path) -> list[Float32[np.ndarray, "..."]]:
     """Return the arrays of a file of weights, which joblib has pickled: it is as trusted as the code of its package.
 
-    Raises:
-        VidretError: The file is missing or damaged.
+    Raise VidretError if the file is missing or damaged.
     """
     import joblib
 

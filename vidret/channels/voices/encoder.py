@@ -61,11 +61,7 @@ class CamPlusPlusEncoder:
     same_in_film, same_voice = 0.4, 0.65
 
     def __init__(self, path: Path) -> None:
-        """Load the weights from a file.
-
-        Raises:
-            VidretError: It cannot be read, or has weights of another model.
-        """
+        """Load the weights from a file; raise VidretError if it cannot be read, or has weights of another model."""
         try:
             self.digest = f"campplus:{hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}"
             self._net = CamPlusPlus(torch.load(path, map_location="cpu", weights_only=True))
@@ -93,9 +89,7 @@ class CamPlusPlusEncoder:
 def find_voice_weights(name: str) -> Path:
     """Return the file of the weights of ``campplus``, or of CAM++ in a file that the user names.
 
-    Raises:
-        MissingExtraError: The package that ships them is not installed.
-        VidretError: There is no such file.
+    Raise MissingExtraError if the package that ships them is not installed, or VidretError if there is no such file.
     """
     if name == BUNDLED:
         spec = find_spec(_PACKAGE)  # only its file is read: its code is never imported
@@ -113,9 +107,8 @@ def find_voice_weights(name: str) -> Path:
 def load_voice_encoder(name: str) -> VoiceEncoder:
     """Load an encoder: ``campplus``, a file with weights of CAM++, or a class as ``package.module:Class``.
 
-    Raises:
-        MissingExtraError: The extra ``speakers`` is not installed.
-        VidretError: There is no such model, or it cannot be loaded.
+    Raise MissingExtraError if the extra ``speakers`` is not installed, or VidretError if there is no such model, or it
+    cannot be loaded.
     """
     if Path(name).is_file() or not is_class_name(name):
         return CamPlusPlusEncoder(find_voice_weights(name))

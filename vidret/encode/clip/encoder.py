@@ -74,10 +74,8 @@ class ClipEncoder:
         """Encode each segment's frames, which must have the size that ``resize`` produces.
 
         ``num_layers`` adds the outputs of that many last layers: float32, before any norm, without prompts. With
-        merging, a frame has the tokens of the sequence that it is part of.
-
-        Raises:
-            EncoderError: The model has fewer layers.
+        merging, a frame has the tokens of the sequence that it is part of. Raise EncoderError if the model has fewer
+        layers.
         """
         if num_layers:
             self._check_num_layers(num_layers, self.card.vision.layers)
@@ -180,10 +178,8 @@ class ClipEncoder:
     def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
         """Return the last ``num_layers`` layers of a video's frames, as ``encode_frames`` adds them to embeddings.
 
-        Models that encode segments as videos take ``sampling.num_frames`` frames at a time as one video.
-
-        Raises:
-            EncoderError: The model has fewer layers.
+        Models that encode segments as videos take ``sampling.num_frames`` frames at a time as one video. Raise
+        EncoderError if the model has fewer layers.
         """
         self._check_num_layers(num_layers, self.card.vision.layers)
         at_once = len(frames) if self.encodes_frames_alone else self.sampling.num_frames
@@ -207,10 +203,8 @@ class ClipEncoder:
     def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:
         """Return the outputs of the last ``num_layers`` text layers for each text, from start to end token, in float32.
 
-        Texts are truncated to the model's context length with a warning.
-
-        Raises:
-            EncoderError: The model has fewer layers.
+        Texts are truncated to the model's context length with a warning. Raise EncoderError if the model has fewer
+        layers.
         """
         self._check_num_layers(num_layers, self.card.text.layers)
         words = []

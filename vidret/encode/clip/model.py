@@ -67,11 +67,7 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str) -> "Card":
-        """Parse a card from JSON.
-
-        Raises:
-            ValueError: The text is not a card, or has another format version.
-        """
+        """Parse a card from JSON; raise ValueError if the text is not a card, or has another format version."""
         fields: Any = json.loads(text)
         if not isinstance(fields, dict):
             raise ValueError(f"not a model card: {text[:80]}")
@@ -129,8 +125,7 @@ def describe_towers(model: ClipModel) -> Part:
 def read_card(path: Path) -> Card | None:
     """Return the card of a weights file, or None if it has none.
 
-    Raises:
-        EncoderError: The file cannot be read, or its card is invalid.
+    Raise EncoderError if the file cannot be read, or its card is invalid.
     """
     if path.suffix != ".safetensors":
         return None
@@ -147,8 +142,7 @@ def read_card(path: Path) -> Card | None:
 def load_model(path: Path, card: Card) -> ClipModel:
     """Load the towers of a file that ``save_model`` wrote, or of a joint file, in evaluation mode.
 
-    Raises:
-        EncoderError: Weights are missing, unknown or of another shape.
+    Raise EncoderError if weights are missing, unknown or of another shape.
     """
     return fill_model(card, read_towers(path), str(path))
 
@@ -156,8 +150,7 @@ def load_model(path: Path, card: Card) -> ClipModel:
 def fill_model(card: Card, weights: Mapping[str, torch.Tensor], source: str) -> ClipModel:
     """Return the model of a card with weights that must match it exactly, in evaluation mode.
 
-    Raises:
-        EncoderError: Weights are missing, unknown or of another shape; the message lists them after the source.
+    Raise EncoderError if weights are missing, unknown or of another shape; the message lists them after the source.
     """
     model = ClipModel(card)
     try:
@@ -212,10 +205,8 @@ def _as_tuple(value: Any) -> Any:
 def merge_tokens(model: ClipModel, level: MergeLevel, *, name: str) -> ClipModel:
     """Let the vision tower of a model merge tokens within each frame, in place, and return the model.
 
-    Frames stay independent of each other, and no weight changes.
-
-    Raises:
-        EncoderError: The model merges tokens already, or shifts them between frames, or is too small to merge so many.
+    Frames stay independent of each other, and no weight changes. Raise EncoderError if the model merges tokens already,
+    or shifts them between frames, or is too small to merge so many.
     """
     card = model.card
     if level == OFF:

@@ -67,10 +67,8 @@ class PromptCube(nn.Module):
     ) -> Float[Tensor, "sequence more width"]:
         """Append each frame's prompts to its tokens; sequences are frames, those of a video consecutive.
 
-        ``padded`` is the number of frames per video with padding for merging; default: no padding.
-
-        Raises:
-            ValueError: ``num_frames`` are not whole clips, or ``padded`` is not a multiple of the number of prompts.
+        ``padded`` is the number of frames per video with padding for merging; default: no padding. Raise ValueError if
+        ``num_frames`` are not whole clips, or ``padded`` is not a multiple of the number of prompts.
         """
         self.shape.check(num_frames)
         padded = num_frames if padded is None else padded

@@ -123,9 +123,7 @@ class MergeSchedule:
         """Return the schedule with the smallest r that costs at most ``max_macs_ratio`` of plain CLIP's MACs.
 
         Tokens merge only within each frame (ToMe), which needs no training and leaves frames independent of each other.
-
-        Raises:
-            ValueError: No r meets the budget.
+        Raise ValueError if no r meets the budget.
         """
         size = {"width": width, "num_frames": num_frames, "num_patches": num_patches, "num_layers": num_layers}
         costs = [cls(layers=(), factors=(), r=r).macs(**size) for r in range(num_patches // 2 + 1)]
@@ -188,10 +186,8 @@ def plan_merge(
     """Match the ``num_merged`` tokens of A with the highest cosine to a token of B, in float32.
 
     Ties keep the order of the tokens on every device. Where ``mask`` is False a token is padding: it merges with
-    padding, and with a real token only when no other pair is left.
-
-    Raises:
-        ValueError: A has fewer tokens than ``num_merged``, or B has none.
+    padding, and with a real token only when no other pair is left. Raise ValueError if A has fewer tokens than
+    ``num_merged``, or B has none.
     """
     plan = MergePlan(front, back, metric.shape[1], *(torch.empty(len(metric), 0, dtype=torch.long),) * 3)
     (start_a, start_b), stop = plan.starts, metric.shape[1] - back

@@ -86,12 +86,8 @@ def stretch_positions(
     """Return positions for longer texts: the first ``kept`` as they are, and ``factor`` times as many of the others.
 
     New positions are on the lines between neighbours, and after the last on the line through the last two. CLIP's 77
-    positions become 248.
-
-    Raises:
-        ValueError: There are fewer than two positions after those kept, or ``factor`` is not positive.
-
-    Reference: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of CLIP", section 3.2.
+    positions become 248. Raise ValueError if there are fewer than two positions after those kept, or ``factor`` is not
+    positive. Reference: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of CLIP", section 3.2.
     """
     if factor < 1 or len(table) < kept + 2:
         rule = f"table must have at least {kept + 2} positions and factor be positive"

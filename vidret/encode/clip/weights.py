@@ -145,8 +145,7 @@ def convert_state_dict(
 def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frames: int | None) -> ClipModel:
     """Convert a checkpoint file; ``schedule`` applies to TempMe, ``clip_frames`` (per clip) to Prompt Switch.
 
-    Raises:
-        EncoderError: The file cannot be read, or its weights are not the source's; the message has the path.
+    Raise EncoderError if the file cannot be read, or its weights are not the source's; the message has the path.
     """
     weights = read_weights(path)
     try:
@@ -161,10 +160,8 @@ def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frame
 def read_weights(path: Path, *, device: str = "cpu") -> Weights:
     """Load a state dict without executing code from the file; wrapping dicts and ``module.`` prefixes are removed.
 
-    With ``device="meta"`` only shapes are loaded.
-
-    Raises:
-        EncoderError: The file cannot be read, or contains anything but named tensors.
+    With ``device="meta"`` only shapes are loaded. Raise EncoderError if the file cannot be read, or contains anything
+    but named tensors.
     """
     try:
         state: Any = (
@@ -202,8 +199,7 @@ def first_line(error: Exception) -> str:
 def measure_card(weights: Weights, *, method: str, heads: Heads | None) -> Card:
     """Return the card whose tower sizes are those of weights with vidret's names.
 
-    Raises:
-        EncoderError: Weights that determine a size are missing.
+    Raise EncoderError if weights that determine a size are missing.
     """
     needed = ["vision.patches.weight", "text.embedding.weight"]
     needed += [f"{tower}.{name}" for tower in ("vision", "text") for name in ("positions", "proj")]

@@ -30,12 +30,9 @@ def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
     """Load a CLIP model from a vidret file or from open_clip; names are described at ``load_encoder``.
 
     The variable ``VIDRET_COMPILE`` names a backend of ``torch.compile``, such as ``inductor``, for the frames of ViTs
-    with CLIP's standard blocks.
-
-    Raises:
-        EncoderError: The backend is unknown; or the name is unknown, the weights cannot be downloaded, or they do not
-            fit the architecture; or the precision is int8, and the device not the CPU or the model not a ViT with
-            CLIP's standard blocks; or the model cannot merge tokens.
+    with CLIP's standard blocks. Raise EncoderError if the backend is unknown; or the name is unknown, the weights
+    cannot be downloaded, or they do not fit the architecture; or the precision is int8, and the device not the CPU or
+    the model not a ViT with CLIP's standard blocks; or the model cannot merge tokens.
     """
     place = torch.device(device)
     chosen = choose_precision(precision, place)
@@ -77,8 +74,7 @@ def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
 def read_compiler() -> str | None:
     """Return the backend of ``torch.compile`` that ``VIDRET_COMPILE`` names; None if it is not set.
 
-    Raises:
-        EncoderError: There is no such backend.
+    Raise EncoderError if there is no such backend.
     """
     backend = os.environ.get(COMPILE_VARIABLE)
     if not backend:
@@ -92,8 +88,7 @@ def read_compiler() -> str | None:
 def load_towers(name: str) -> ClipModel:
     """Load a model for training: in float32, with low-rank updates unfolded.
 
-    Raises:
-        EncoderError: As in ``load_clip``, or the model is not a ViT with CLIP's standard blocks.
+    Raise EncoderError as in ``load_clip``, or the model is not a ViT with CLIP's standard blocks.
     """
     path = Path(name).absolute()
     card = read_card(path) if path.is_file() else None

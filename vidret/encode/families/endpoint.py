@@ -107,9 +107,8 @@ class EndpointEncoder:
     def __init__(self, name: str, *, timeout_s: float = 60.0, backoff_s: float = 1.0) -> None:
         """Connect to an endpoint by its name; see ``EndpointName``. It is asked for one text.
 
-        Raises:
-            EncoderError: The name is invalid, or the budget is no number.
-            EndpointError: The endpoint does not answer with vectors.
+        Raise EncoderError if the name is invalid, or the budget is no number, or EndpointError if the endpoint does not
+        answer with vectors.
         """
         parsed = parse_model_name(name)
         source = parse_endpoint(parsed.rest)
@@ -136,9 +135,8 @@ class EndpointEncoder:
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment's frames, which must have the size that ``resize`` produces.
 
-        Raises:
-            EncoderError: ``tokens`` are requested, or the budget is used up.
-            EndpointError: The endpoint does not answer with vectors.
+        Raise EncoderError if ``tokens`` are requested, or the budget is used up, or EndpointError if the endpoint does
+        not answer with vectors.
         """
         if tokens:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}")
@@ -155,9 +153,7 @@ class EndpointEncoder:
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text.
 
-        Raises:
-            EncoderError: The budget is used up.
-            EndpointError: The endpoint does not answer with vectors.
+        Raise EncoderError if the budget is used up, or EndpointError if the endpoint does not answer with vectors.
         """
         chunks = [list(texts[start : start + TEXT_BATCH]) for start in range(0, len(texts), TEXT_BATCH)]
         rows = (row for chunk in chunks for row in self._embed({"input": chunk}, len(chunk)))
@@ -185,9 +181,8 @@ class EndpointEncoder:
 def load_endpoint(name: ModelName, *, device: str, precision: str) -> EndpointEncoder:
     """Connect to an endpoint, which chooses its own device.
 
-    Raises:
-        EncoderError: A precision is requested, or as for ``EndpointEncoder``.
-        EndpointError: The endpoint does not answer with vectors.
+    Raise EncoderError if a precision is requested, or as for ``EndpointEncoder``, or EndpointError if the endpoint does
+    not answer with vectors.
     """
     if precision != "auto":
         raise EncoderError(f"precision of an endpoint must be auto, got {precision}")
@@ -197,8 +192,7 @@ def load_endpoint(name: ModelName, *, device: str, precision: str) -> EndpointEn
 def read_budget() -> int | None:
     """Return how many frames and texts this process may send, from the environment; None for any number.
 
-    Raises:
-        EncoderError: It is no number.
+    Raise EncoderError if it is no number.
     """
     text = os.environ.get(BUDGET_VARIABLE, "")
     if text and not text.isdecimal():

@@ -80,8 +80,7 @@ def load_open_clip(name: ModelName) -> tuple[ClipSource, Any, Any]:
 def read_resize(name: str, preprocess: dict[str, Any]) -> Resize:
     """Return the resizing of an open_clip preprocessing configuration.
 
-    Raises:
-        EncoderError: The configuration is not a square crop with a supported mode and interpolation.
+    Raise EncoderError if the configuration is not a square crop with a supported mode and interpolation.
     """
     size = preprocess["size"]
     height, width = (size, size) if isinstance(size, int) else size
@@ -134,8 +133,7 @@ def find_clip_source(name: ModelName) -> ClipSource:
 def infer_architecture(path: Path) -> str:
     """Return the open_clip ViT whose parameters have the shapes in a file.
 
-    Raises:
-        EncoderError: None fits, or several do (with and without QuickGELU, shapes are equal but outputs are not).
+    Raise EncoderError if none fits, or several do (with and without QuickGELU, shapes are equal but outputs are not).
     """
     shapes = {name: tuple(weight.shape) for name, weight in read_weights(path, device="meta").items()}
     wanted = {key: shapes.get(key) for key in ("visual.conv1.weight", "visual.positional_embedding", "text_projection")}
@@ -244,8 +242,7 @@ class OpenClipEncoder:
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment's frames, which must have the size that ``resize`` produces.
 
-        Raises:
-            EncoderError: ``tokens`` are requested of a tower whose patches cannot be pooled one by one.
+        Raise EncoderError if ``tokens`` are requested of a tower whose patches cannot be pooled one by one.
         """
         return encode_each_frame(batch, self._batch_size, partial(self._encode_images, tokens=tokens))
 
@@ -309,9 +306,8 @@ def fuse_branches(model: Any) -> Any:
 def encode_with_patches(name: str, visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the vectors of images (frame, dim) and of their patches (frame, patch, dim), not normalised.
 
-    Raises:
-        EncoderError: The tower is neither a ViT with a projection nor a trunk of timm, or its pooling takes whole
-            images only.
+    Raise EncoderError if the tower is neither a ViT with a projection nor a trunk of timm, or its pooling takes whole
+    images only.
     """
     if isinstance(visual, open_clip.timm_model.TimmModel):
         return _encode_timm(name, visual, images)

@@ -28,8 +28,7 @@ class PairEncoder:
     def __init__(self, first: Encoder, second: Encoder) -> None:
         """Join two encoders: the second sees frames as the first one's are cut, at its own size.
 
-        Raises:
-            EncoderError: One takes frames of whole videos, and the other of segments.
+        Raise EncoderError if one takes frames of whole videos, and the other of segments.
         """
         if first.sampling.whole != second.sampling.whole:
             raise EncoderError(f"{first.name} and {second.name} must both see whole videos, or segments")
@@ -56,8 +55,7 @@ class PairEncoder:
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment by both.
 
-        Raises:
-            EncoderError: ``tokens`` are requested: those of two encoders cannot be joined.
+        Raise EncoderError if ``tokens`` are requested: those of two encoders cannot be joined.
         """
         if tokens:
             raise EncoderError(f"rerank must be none or mean for a pair of models, got tokens of {self.name}")

@@ -102,8 +102,7 @@ class QwenVideoEncoder:
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment as one video; frames must have the size that ``resize`` produces.
 
-        Raises:
-            EncoderError: ``tokens`` are requested, or a segment has no frame.
+        Raise EncoderError if ``tokens`` are requested, or a segment has no frame.
         """
         if tokens:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}, which encodes videos")
@@ -188,8 +187,8 @@ def describe_clock(frames: Frames) -> dict[str, Any]:
 def load_qwen(repository: Repository, *, device: str, precision: str) -> QwenVideoEncoder:
     """Load a model.
 
-    Raises:
-        EncoderError: The files are not complete, the processor has no chat template, or the precision does not apply.
+    Raise EncoderError if the files are not complete, the processor has no chat template, or the precision does not
+    apply.
     """
     name = repository.name
     dtype = DTYPES[choose_float_precision(name.base, precision, torch.device(device))]

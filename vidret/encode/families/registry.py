@@ -141,8 +141,7 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
 def load_pair(name: ModelName, *, device: str, precision: str) -> Encoder:
     """Load the two encoders that a name joins; marks at its end are for both.
 
-    Raises:
-        EncoderError: The name does not join two, or one of them cannot be loaded.
+    Raise EncoderError if the name does not join two, or one of them cannot be loaded.
     """
     from vidret.encode.families.pair import PairEncoder
 
@@ -176,8 +175,7 @@ def is_class_name(name: str) -> bool:
 def make_custom(name: str, role: str) -> Any:
     """Return an instance of a class of the user, ``package.module:Class``, which plays a role such as "face model".
 
-    Raises:
-        VidretError: The class does not exist or cannot be made.
+    Raise VidretError if the class does not exist or cannot be made.
     """
     try:
         return find_class(name)()
@@ -191,11 +189,9 @@ def load_custom(name: ModelName, *, device: str, precision: str) -> Encoder:
     """Load an encoder by ``package.module:Class`` or the name of an entry point.
 
     The class is called without arguments, or with those of ``device``, ``precision`` and ``whole`` that it has. Its
-    attribute ``name`` becomes the name it was loaded by, so that its indexes open again.
-
-    Raises:
-        EncoderError: The module or class does not exist, is not a class with the methods of an encoder, cannot be
-            made, or lacks an attribute.
+    attribute ``name`` becomes the name it was loaded by, so that its indexes open again. Raise EncoderError if the
+    module or class does not exist, is not a class with the methods of an encoder, cannot be made, or lacks an
+    attribute.
     """
     base, made_by = name.base, find_class(name.base)
     if not isinstance(made_by, type) or not all(hasattr(made_by, method) for method in ATTRIBUTES[-2:]):
@@ -224,8 +220,7 @@ def load_custom(name: ModelName, *, device: str, precision: str) -> Encoder:
 def find_class(name: str) -> Any:
     """Return what ``package.module:Class`` or the name of an entry point stands for.
 
-    Raises:
-        EncoderError: The module or the class does not exist.
+    Raise EncoderError if the module or the class does not exist.
     """
     entry = None if is_class_name(name) else find_entry_point(name)
     module_name, _, class_name = (entry.value if entry else name).partition(":")

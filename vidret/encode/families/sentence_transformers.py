@@ -54,8 +54,7 @@ class EmbeddingModelEncoder:
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment's frames, which must have the size that ``resize`` produces.
 
-        Raises:
-            EncoderError: ``tokens`` are requested.
+        Raise EncoderError if ``tokens`` are requested.
         """
         if tokens:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}")
@@ -89,9 +88,8 @@ class EmbeddingModelEncoder:
 def load_embedding_model(name: ModelName, *, device: str, precision: str) -> EmbeddingModelEncoder | QwenVideoEncoder:
     """Load ``st:org/name`` or ``st:FOLDER``. Code that comes with a model is never run.
 
-    Raises:
-        MissingExtraError: sentence-transformers is not installed.
-        EncoderError: The name is unknown, the hub cannot be reached, or the model does not encode images and texts.
+    Raise MissingExtraError if sentence-transformers is not installed, or EncoderError if the name is unknown, the hub
+    cannot be reached, or the model does not encode images and texts.
     """
     repository = find_repository(
         name, library="sentence_transformers", extra="st", configurations=CONFIGURATIONS, weights=()

@@ -141,9 +141,8 @@ def _read_vectors(output: Any) -> Float32[np.ndarray, "row dim"]:
 def load_sound_model(name: str) -> SoundModel:
     """Load ``hf:org/name`` or ``hf:FOLDER``, or return it if it was loaded last. Code that comes with it is never run.
 
-    Raises:
-        MissingExtraError: transformers is not installed.
-        EncoderError: The name is unknown, the hub cannot be reached, or it is no model of sounds.
+    Raise MissingExtraError if transformers is not installed, or EncoderError if the name is unknown, the hub cannot be
+    reached, or it is no model of sounds.
     """
     if not name.startswith(SCHEME):
         raise EncoderError(f"sound model must be {SCHEME}org/name or {SCHEME}FOLDER, got {name}")

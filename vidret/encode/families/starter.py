@@ -92,10 +92,7 @@ class StarterEncoder:
 
         ``precision`` is fp32 or bf16, which applies to the wide layers of the image trunk only. bf16 is 1.25 times
         faster, with a cosine to fp32 of 0.9997 on average and above 0.996. int8 is no faster: most layers are narrow.
-        ``name`` says which frames are sampled.
-
-        Raises:
-            MissingExtraError: The wheels are not installed.
+        ``name`` says which frames are sampled. Raise MissingExtraError if the wheels are not installed.
         """
         name = name or ModelName(STARTER)
         self.name, self.sampling = str(name), name.sample(Sampling())
@@ -151,9 +148,7 @@ class StarterEncoder:
 def load_starter(name: ModelName, *, device: str, precision: str) -> StarterEncoder:
     """Load the starter, in float32 unless bf16 is requested.
 
-    Raises:
-        EncoderError: The precision is another.
-        MissingExtraError: The wheels are not installed.
+    Raise EncoderError if the precision is another, or MissingExtraError if the wheels are not installed.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise EncoderError(f"precision of the starter must be auto, fp32 or bf16, got {precision}")

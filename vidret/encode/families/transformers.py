@@ -119,8 +119,7 @@ class TransformersEncoder(_LoadedEncoder):
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment's frames, which must have the size that ``resize`` produces.
 
-        Raises:
-            EncoderError: ``tokens`` are requested of a model without patches.
+        Raise EncoderError if ``tokens`` are requested of a model without patches.
         """
         to_patches = self._model_type.patches
         if tokens and to_patches is None:
@@ -156,8 +155,7 @@ class TransformersVideoEncoder(_LoadedEncoder):
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment as one video; frames must have the size that ``resize`` produces.
 
-        Raises:
-            EncoderError: ``tokens`` are requested.
+        Raise EncoderError if ``tokens`` are requested.
         """
         if tokens:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}, which encodes videos")
@@ -204,10 +202,8 @@ def load_transformers(
 ) -> TransformersEncoder | TransformersVideoEncoder | QwenVideoEncoder:
     """Load ``hf:org/name`` or ``hf:FOLDER``. Code that comes with a model is never run.
 
-    Raises:
-        MissingExtraError: transformers is not installed.
-        EncoderError: The name is unknown, the hub cannot be reached, the files are not those of a model of a known
-            family, or the precision does not apply.
+    Raise MissingExtraError if transformers is not installed, or EncoderError if the name is unknown, the hub cannot be
+    reached, the files are not those of a model of a known family, or the precision does not apply.
     """
     repository = find_repository(name)
     dtype = DTYPES[choose_float_precision(name.base, precision, torch.device(device))]

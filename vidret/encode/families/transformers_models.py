@@ -226,10 +226,8 @@ def read_preprocessing(name: str, processor: Any) -> Preprocessing:
     """Return the preprocessing of a processor for images or videos.
 
     A processor computes ((pixel * factor - offset) - mean) / std; here the factor becomes 1 / 255 and the rest mean and
-    standard deviation.
-
-    Raises:
-        EncoderError: Its images are not square, or it needs another filter than bilinear or bicubic.
+    standard deviation. Raise EncoderError if its images are not square, or it needs another filter than bilinear or
+    bicubic.
     """
     factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
     offset = 1.0 if getattr(processor, "rescale_offset", False) else 0.0
@@ -248,11 +246,7 @@ def read_preprocessing(name: str, processor: Any) -> Preprocessing:
 
 
 def read_frame_size(name: str, processor: Any) -> Resize:
-    """Return how a processor resizes and crops.
-
-    Raises:
-        EncoderError: See ``read_preprocessing``.
-    """
+    """Return how a processor resizes and crops; raise EncoderError as ``read_preprocessing`` does."""
     number = int(processor.resample)
     if number not in FILTERS:
         raise EncoderError(f"{name}: the processor's filter must be bilinear or bicubic, got Pillow's number {number}")

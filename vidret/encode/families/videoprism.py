@@ -108,8 +108,7 @@ def read_npz(path: Path) -> dict[str, Float[np.ndarray, "..."]]:
 def rename_parameters(found: Parameters, path: Path) -> dict[str, torch.Tensor]:
     """Return the parameters by the names of transformers, one for each layer of a stack.
 
-    Raises:
-        EncoderError: A name is unknown.
+    Raise EncoderError if a name is unknown.
     """
     state: dict[str, torch.Tensor] = {}
     for name, value in found.items():
@@ -146,11 +145,7 @@ def turn_parameter(name: str, value: Float[np.ndarray, "..."]) -> torch.Tensor:
 
 
 def measure_config(found: Parameters) -> dict[str, dict[str, Any]]:
-    """Return the configuration that the shapes of the parameters state.
-
-    Raises:
-        EncoderError: A part is missing.
-    """
+    """Return the configuration that the shapes of the parameters state; raise EncoderError if a part is missing."""
     try:
         queries = {stack: found[f"{stack}/self_attention/query/w"].shape for stack in STACKS}
         layers, width, heads = zip(*(shape[:3] for shape in queries.values()), strict=True)
@@ -177,8 +172,7 @@ PIECES, NORMALIZER, PIECE, SCORE, CHARSMAP = 1, 3, 1, 2, 2
 def read_pieces(path: Path) -> tuple[list[tuple[str, float]], bytes]:
     """Return the pieces of a SentencePiece model with their scores, and its table of character replacements.
 
-    Raises:
-        EncoderError: The file cannot be read, or is no such model.
+    Raise EncoderError if the file cannot be read, or is no such model.
     """
     try:
         fields = list(read_fields(path.read_bytes()))

@@ -90,16 +90,14 @@ class FrameDecoder(Protocol):
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture | GpuImage]]:
         """Yield each index with its RGB image, for rising indices; frames that cannot be read are left out.
 
-        Raises:
-            GaveUpError: The decoder cannot continue with the file.
+        Raise GaveUpError if the decoder cannot continue with the file.
         """
         ...
 
     def stream(self, first: int) -> Iterator[StreamedFrame]:
         """Yield the frames from an index to the end of the file.
 
-        Raises:
-            GaveUpError: The decoder cannot continue with the file.
+        Raise GaveUpError if the decoder cannot continue with the file.
         """
         ...
 
@@ -119,9 +117,7 @@ class ExactDecoder(FrameDecoder, Protocol):
     def __init__(self, info: "VideoInfo", gpu: int | None = None) -> None:
         """Open a file on the CPU, or on the GPU with this CUDA index.
 
-        Raises:
-            GaveUpError: The file cannot be read exactly.
-            VidretError: The decoder cannot be loaded.
+        Raise GaveUpError if the file cannot be read exactly, or VidretError if the decoder cannot be loaded.
         """
         ...
 

@@ -43,8 +43,7 @@ class DecordDecoder:
     def __init__(self, info: VideoInfo, gpu: int | None = None) -> None:
         """Open a file on the CPU, or on the GPU with this CUDA index.
 
-        Raises:
-            GaveUpError: Decord cannot read the file, or counts other frames than the container has.
+        Raise GaveUpError if Decord cannot read the file, or counts other frames than the container has.
         """
         if is_url(info.path):
             raise GaveUpError("it reads local files only")

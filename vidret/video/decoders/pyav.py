@@ -82,8 +82,7 @@ class PyavDecoder:
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
         """Yield each index with its RGB image; frames that cannot be read are left out.
 
-        Raises:
-            DecodeError: A range of a remote file cannot be fetched.
+        Raise DecodeError if a range of a remote file cannot be fetched.
         """
         for index in indices:
             is_reached = self._advance_to(index)
@@ -97,9 +96,7 @@ class PyavDecoder:
 
         Frames that stand still, see ``VideoInfo.still``, are not decoded if those before and after them look alike: all
         share one picture. So do decoded frames of groups of pictures that end still, while they look like the first.
-
-        Raises:
-            DecodeError: A range of a remote file cannot be fetched.
+        Raise DecodeError if a range of a remote file cannot be fetched.
         """
         self._advance_to(first)
         self._leaves_still_out = self._can_leave_still_out()
@@ -349,8 +346,7 @@ def _look_alike(one: Grey, other: Grey) -> bool:
 def read_luma(frame: Any) -> UInt8[np.ndarray, "height width"]:
     """Return the brightness of a frame of PyAV, of any size, valid while the frame is.
 
-    Raises:
-        av.FFmpegError, OSError, ValueError: The frame is too damaged.
+    Raise av.FFmpegError, OSError or ValueError if the frame is too damaged.
     """
     name = frame.format.name
     if name in _PLANAR_8_BIT:

@@ -61,9 +61,7 @@ _MAX_BYTES = 8 << 30  # it is silent meanwhile, and a decoder that is silent for
 def load_torchcodec() -> Any:
     """Import torchcodec.
 
-    Raises:
-        MissingExtraError: It is not installed.
-        VidretError: It is installed and cannot be loaded.
+    Raise MissingExtraError if it is not installed, or VidretError if it is installed and cannot be loaded.
     """
     try:
         import torchcodec.decoders
@@ -95,9 +93,7 @@ class TorchcodecDecoder:
     def __init__(self, info: VideoInfo, gpu: int | None = None) -> None:
         """Open a file on the CPU, or on the GPU with this CUDA index.
 
-        Raises:
-            GaveUpError: The file cannot be read exactly.
-            VidretError: torchcodec cannot be loaded.
+        Raise GaveUpError if the file cannot be read exactly, or VidretError if torchcodec cannot be loaded.
         """
         doubt = self.find_doubt(info, on_gpu=gpu is not None)
         if doubt:
@@ -207,27 +203,21 @@ class DeviceImage:
         self._data = data
 
     def read(self) -> Picture:
-        """Return a copy in main memory.
-
-        Raises:
-            GaveUpError: The device failed.
-        """
+        """Return a copy in main memory; raise GaveUpError if the device failed."""
         return _copy(lambda: self._data)
 
     def read_grey(self) -> Grey:
         """Return the small grey picture of ``grey_from_luma``, of which only the samples are copied.
 
-        Raises:
-            GaveUpError: The device failed.
+        Raise GaveUpError if the device failed.
         """
         return grey_from_samples(list(_copy(self._sample_green)))
 
     def resize(self, resize: Resize) -> Picture:
         """Return a copy in main memory that was resized as by ``resize_image``, up to rounding.
 
-        Raises:
-            ValueError: The crop is larger than the shorter side.
-            GaveUpError: The device failed, as it does without free memory.
+        Raise ValueError if the crop is larger than the shorter side, or GaveUpError if the device failed, as it does
+        without free memory.
         """
         height, width, _ = self._data.shape
         plan = plan_resize(height, width, resize)

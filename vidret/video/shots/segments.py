@@ -64,8 +64,7 @@ class Segmenter(Generic[Frame, Sample]):
     ) -> None:
         """Begin at ``start_s`` seconds; ``sample`` converts a chosen frame, and returns None if it cannot be read.
 
-        Raises:
-            ValueError: ``step_s`` or ``num_frames`` is not positive.
+        Raise ValueError if ``step_s`` or ``num_frames`` is not positive.
         """
         for name, value in (("step_s", step_s), ("num_frames", num_frames)):
             if not value > 0:

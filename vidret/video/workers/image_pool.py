@@ -40,10 +40,8 @@ class ImagePool:
     def draw_frame(self, path: str, file_stat: FileStat, time_s: float, width: int) -> bytes:
         """Return a JPEG, at most ``width`` pixels wide, of the frame of a video nearest to a time in seconds.
 
-        While its ``file_stat`` stays the same, the video is probed only once.
-
-        Raises:
-            DecodeError: The file is not a readable video, or exceeds the time or memory limit.
+        While its ``file_stat`` stays the same, the video is probed only once. Raise DecodeError if the file is not a
+        readable video, or exceeds the time or memory limit.
         """
         request = {"image": "frame", "time_s": time_s, "width": width}
         return bytes(self._request_of_video(request, path, file_stat)[1])
@@ -51,8 +49,7 @@ class ImagePool:
     def read_frames(self, path: str, file_stat: FileStat, times_s: Sequence[float], resize: Resize) -> Frames:
         """Return the frames of a video nearest to some times in seconds, each once; see ``draw_frame``.
 
-        Raises:
-            DecodeError: No frame can be read, or the process exceeds the time or memory limit.
+        Raise DecodeError if no frame can be read, or the process exceeds the time or memory limit.
         """
         request = {"image": "frames", "times_s": list(times_s), "resize": asdict(resize)}
         return messages.unpack_frames(*self._request_of_video(request, path, file_stat))
@@ -60,8 +57,7 @@ class ImagePool:
     def read_greys(self, path: str, file_stat: FileStat, start_s: float, end_s: float, rate: float) -> GreyStretch:
         """Return grey pictures of a stretch of a video; see ``vidret.video.images.read_greys``.
 
-        Raises:
-            DecodeError: As for ``draw_frame``.
+        Raise DecodeError as for ``draw_frame``.
         """
         request = {"image": "greys", "start_s": start_s, "end_s": end_s, "rate": rate}
         header, payload = self._request_of_video(request, path, file_stat)
@@ -71,19 +67,14 @@ class ImagePool:
         return GreyStretch(greys, times, (width, height))
 
     def read_facts(self, path: str, file_stat: FileStat) -> dict[str, Any]:
-        """Return the facts about a video; see ``VideoInfo.facts``.
-
-        Raises:
-            DecodeError: As for ``draw_frame``.
-        """
+        """Return the facts about a video; see ``VideoInfo.facts``. Raise DecodeError as for ``draw_frame``."""
         facts: dict[str, Any] = self._request_of_video({"image": "facts"}, path, file_stat)[0]["facts"]
         return facts
 
     def read_image(self, content: bytes) -> Picture:
         """Decode an image file to RGB; see ``vidret.video.images.read_image``.
 
-        Raises:
-            VidretError: The content is not a readable image, or exceeds the time or memory limit.
+        Raise VidretError if the content is not a readable image, or exceeds the time or memory limit.
         """
         try:
             header, payload = self._request({"image": "file"}, content)

@@ -263,8 +263,7 @@ class FrameRing:
     def take(self, slot: int, num_bytes: int) -> memoryview:
         """Return the content of a slot, which is free again once nobody holds that or what was made of it.
 
-        Raises:
-            ValueError: There is no such slot, or it is smaller.
+        Raise ValueError if there is no such slot, or it is smaller.
         """
         if not (0 <= slot < _NUM_SLOTS and 0 <= num_bytes <= _SLOT_BYTES):
             raise ValueError(f"slot must be in 0..{_NUM_SLOTS - 1} and hold at most {_SLOT_BYTES} bytes, got {slot}")

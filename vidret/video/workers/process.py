@@ -58,9 +58,8 @@ class Process:
     def ensure_running(self) -> None:
         """Start the process unless it is running.
 
-        Raises:
-            VidretError: It cannot start, which is a fault of the installation, not of a file.
-            ProcessGoneError: The process was killed for good.
+        Raise VidretError if it cannot start, which is a fault of the installation, not of a file, or ProcessGoneError
+        if the process was killed for good.
         """
         if self._process is not None and self._process.poll() is None:
             return
@@ -93,11 +92,7 @@ class Process:
             raise VidretError(f"the decoding process cannot start: {error}") from error
 
     def send(self, header: messages.Header, payload: bytes = b"") -> None:
-        """Write one message.
-
-        Raises:
-            ProcessGoneError: The process is no longer running.
-        """
+        """Write one message; raise ProcessGoneError if the process is no longer running."""
         process = self._process
         if process is None or process.stdin is None:
             raise ProcessGoneError(self._describe_exit())
@@ -111,8 +106,7 @@ class Process:
     def receive(self, timeout_s: float) -> tuple[messages.Header, memoryview]:
         """Read one message; ``timeout_s`` is how long the process may stay silent.
 
-        Raises:
-            ProcessGoneError: The process ended or stayed silent.
+        Raise ProcessGoneError if the process ended or stayed silent.
         """
         process = self._process
         if process is None or process.stdout is None:
@@ -188,9 +182,7 @@ class ProcessPool:
     def take(self) -> Iterator[Process]:
         """Take a running process, which ends with the block unless it ``is_clean`` then.
 
-        Raises:
-            VidretError: It cannot start.
-            ProcessGoneError: The pool is closed.
+        Raise VidretError if it cannot start, or ProcessGoneError if the pool is closed.
         """
         process = self._idle.get()
         process.is_clean = False

@@ -59,8 +59,7 @@ class WordsReader(Protocol):
 def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
     """Send the segments of a video, and its words if they are requested.
 
-    Raises:
-        DecodeError: The file is not a readable video.
+    Raise DecodeError if the file is not a readable video.
     """
     info = probe(path, heartbeat=parent.send_heartbeat)
     sampling = Sampling(**request["sampling"])

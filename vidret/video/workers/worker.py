@@ -80,8 +80,7 @@ def _as_decode_error(error: Exception) -> DecodeError:
 def _answer_image_request(request: messages.Header, payload: bytes) -> tuple[messages.Header, bytes | memoryview]:
     """Return the message that answers an ``ImagePool``: what it reads of a video, or an image file as RGB pixels.
 
-    Raises:
-        VidretError: The video or the image cannot be read.
+    Raise VidretError if the video or the image cannot be read.
     """
     try:
         if request["image"] == "file":
