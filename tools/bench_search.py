@@ -9,8 +9,6 @@ has that many timed texts, so that a search compares pictures and words. The par
   from stored tokens, and without rerank.
 - ``questions``: events in order and at the same time, negative terms, images, images with words, taught concepts; and
   moments of them.
-- ``people``: the same queries with and without a person, who is seen in every second video; two persons, one not, and
-  only a name.
 - ``start``: what commands cost from the start of Python to their end: help, a search here, and one by a server.
 - ``describe``: the overview of a folder, a comparison of two and the diversity of the index, as commands: cold, without
   the vectors of phrases that an index keeps, and warm, with them.
@@ -33,20 +31,19 @@ import numpy as np
 import torch
 from bench_serve import run_server
 from harness import PREFIX, VIDRET, measure, print_json, run_vidret, take_turns, time_queries
-from made_index import build_index, make_persons, make_texts
+from made_index import build_index, make_texts
 
 from vidret.channels.picture.query_bank import UNRELATED
 from vidret.corpus.vectors import FOLDER
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
-from vidret.store.identities.store import IdentityStore
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.types import ComposedQuery, Query
 
 CONCEPT, NUM_EXAMPLES = "benched", 5
 START_REPEATS = 15
-PARTS = ("search", "questions", "people", "start", "describe")
+PARTS = ("search", "questions", "start", "describe")
 LOCATED = ("plain", "ordered", "while", "negative", "image", "concept")
 
 
@@ -102,26 +99,6 @@ def measure_questions(engine: Engine, num_queries: int) -> dict[str, Any]:
     engine.teach(CONCEPT, [draw_image(random) for _ in range(NUM_EXAMPLES)], replace=True)
     report: dict[str, Any] = {kind: time_queries(engine.search, own) for kind, own in questions.items()}
     for kind in LOCATED:
-        report[f"moments: {kind}"] = time_queries(lambda query: engine.locate(query, 10, weak=True), questions[kind])
-    return report
-
-
-def measure_people(engine: Engine, index: Path, num_queries: int) -> dict[str, Any]:
-    """Ask queries with and without persons, and locate some."""
-    if not IdentityStore.exists(index):
-        make_persons(index)
-    texts = UNRELATED[:num_queries]
-    questions = {
-        "plain": list(texts),
-        "person": [f"@mum {text}" for text in texts],
-        "two persons": [f"@mum and @dad {text}" for text in texts],
-        "without a person": [f"@mum {text} -@dad" for text in texts],
-        "only a name": ["@mum" for _ in texts],
-    }
-    first = measure(lambda: engine.search("@mum and @dad", 10))
-    report: dict[str, Any] = {"first_search_seconds": round(first.wall_s, 3)}
-    report |= {kind: time_queries(engine.search, own) for kind, own in questions.items()}
-    for kind in ("plain", "person", "only a name"):
         report[f"moments: {kind}"] = time_queries(lambda query: engine.locate(query, 10, weak=True), questions[kind])
     return report
 
@@ -190,7 +167,6 @@ def main() -> None:
             parts: dict[str, Callable[[], dict[str, Any]]] = {
                 "search": lambda: measure_search(engine, index, arguments.queries),
                 "questions": lambda: measure_questions(engine, arguments.queries),
-                "people": lambda: measure_people(engine, index, arguments.queries),
                 "start": lambda: measure_start(index),
                 "describe": lambda: measure_describe(index),
             }

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from vidret.cli.commands.demo import sample_videos
 from vidret.video.scan import scan
 
@@ -180,6 +182,12 @@ def copy_samples(folder: Path, num_copies: int) -> list[str]:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a JSONL file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
+    """Return the average precision of a ranking."""
+    found = relevant[np.argsort(-scores, kind="stable")]
+    return float((np.cumsum(found)[found] / (np.flatnonzero(found) + 1)).mean())
 
 
 def print_json(report: Mapping[str, Any]) -> None:

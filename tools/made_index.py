@@ -20,8 +20,6 @@ from vidret.channels.picture.ranker_loading import load_ranker
 from vidret.channels.picture.ranking import AUTO
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, _load_ranks, find_word_share, load_sentence_encoder
-from vidret.store.identities.store import IdentityStore
-from vidret.store.identities.tracks import IdentityModel, Track
 from vidret.store.records import RANKER, NewSegment
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
@@ -31,7 +29,6 @@ SEGMENT_S, SEGMENTS_PER_VIDEO, SCALED_PER_VIDEO = 12.0, 50, 100
 VIDEO_S = SEGMENT_S * SCALED_PER_VIDEO
 VIDEOS_PER_COMMIT = 20
 CENTRES = 200
-PERSONS, TRACKS_PER_VIDEO, TRACK_S = ("Mum", "Dad"), 8, 20.0
 REGIONS = 49  # a frame, of the starter
 WORDS_PER_TEXT = 9
 NUM_MADE_WORDS, MADE_SHARE = 30_000, 0.15  # words outside of the list of English ones
@@ -69,26 +66,6 @@ def build_index(
             store.writer.finish_video(video)
             store.writer.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=0)
         store.upkeep.save_vectors()
-
-
-def make_persons(path: Path) -> None:
-    """Store tracks of faces in every second video, and assign them to two persons by turns."""
-    random = np.random.default_rng(2)
-    model = IdentityModel(kind="face", digest="made", link_distance=0.5)
-    with Store.open(path) as store, IdentityStore.create(path) as identities:
-        for content in sorted(store.videos.fingerprints().values())[::2]:
-            starts = np.sort(random.uniform(0, SEGMENTS_PER_VIDEO * SEGMENT_S - TRACK_S, TRACKS_PER_VIDEO)).tolist()
-            vectors = unit(random.standard_normal((TRACKS_PER_VIDEO, 128), np.float32))
-            tracks = [
-                Track(start_s=start, end_s=start + TRACK_S, vector=vector, quality=float(random.uniform(1, 9)))
-                for start, vector in zip(starts, vectors, strict=True)
-            ]
-            identities.write_tracks(content, model, tracks)
-        with identities.change():
-            for name in PERSONS:
-                identities.database.run("INSERT INTO persons (name) VALUES (?)", name)
-            sql = "INSERT INTO assignments SELECT id, 1 + id % ?, 0, 0 FROM tracks"
-            identities.database.run(sql, len(PERSONS))
 
 
 def make_segment(

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import print_json, read_rows
+from harness import average_precision, print_json, read_rows
 
 from vidret import Engine
 from vidret.align.gda import soften
@@ -69,12 +69,6 @@ def find_category(row: dict[str, Any]) -> str | None:
     """Return the first category that the captions of a video name."""
     text = " ".join(row["captions"])
     return next((name for name, words in CATEGORIES.items() if re.search(rf"\b(?:{words})\b", text)), None)
-
-
-def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
-    """Return the average precision of a ranking."""
-    found = relevant[np.argsort(-scores, kind="stable")]
-    return float((np.cumsum(found)[found] / (np.flatnonzero(found) + 1)).mean())
 
 
 class Gallery:

@@ -8,7 +8,6 @@ window, and of windows of 2 s: those that an event fills by half count, those th
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -16,7 +15,8 @@ from typing import Any
 
 import numpy as np
 from build_sounds import SIZE, Audio, Mixer, Sources
-from jaxtyping import Bool, Float, Float32
+from harness import average_precision, print_json
+from jaxtyping import Float, Float32
 
 from vidret.channels.sounds.channel import UsualWindows, rate_windows
 from vidret.channels.sounds.reading import SoundReader
@@ -164,12 +164,6 @@ class Films:
         return total
 
 
-def average_precision(scores: Float[np.ndarray, " item"], is_right: Bool[np.ndarray, " item"]) -> float:
-    """Return the mean precision at each right item."""
-    right = is_right[np.argsort(-scores, kind="stable")]
-    return float((np.cumsum(right) / np.arange(1, len(right) + 1))[right].mean())
-
-
 def rate(films: Films, kind: str) -> list[Float[np.ndarray, " window"]]:
     """Return the evidence of each window of each film, as searches have it."""
     vectors = np.concatenate([own.vectors for own in films.windows]).astype(np.float32)
@@ -202,7 +196,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     measured = measure(Films(options.root, options.seed), rate)
-    print(json.dumps(measured, indent=2, default=float))
+    print_json(measured)
 
 
 if __name__ == "__main__":
