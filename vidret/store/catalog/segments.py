@@ -15,6 +15,7 @@ from vidret.store.catalog.schema import (
     CheckedTables,
     Ids,
     ids_to_json,
+    last_segment,
     order_by_ids,
 )
 from vidret.store.catalog.texts import TextTables
@@ -35,27 +36,22 @@ class Segments:
         """Add segments whose vectors are stored, with shot changes and texts, in one transaction; return their ids."""
         if not stored:
             return []
-        ids = []
+        columns = f'id, video, number, start, "end", {LOCATION}, times'
         with self._database.transaction():
-            for new, location in stored:
-                times = (float(new.start), float(new.end))
-                values = (int(new.video), int(new.number), *times, *location, new.embedding.times.tobytes())
-                segment_id = self._database.value(
-                    f'INSERT INTO segments (video, number, start, "end", {LOCATION}, times)'
-                    f" VALUES ({', '.join('?' * len(values))}) RETURNING id",
-                    *values,
-                )
-                ids.append(int(segment_id))
-                self.shots.add(ids[-1], new.shots)
-                if new.text is not None:
-                    self._texts.add(ids[-1], new.text)
-            self._tables.update_checksums("segments", "id >= ?", ids[0])
-            ends = (
-                location.row + 1,
-                location.frame_row + location.num_frames,
-                location.token_byte + location.num_bytes,
-            )
-            self._tables.set_tail(*ends)
+            first = 1 + max(last_segment(self._database), self._database.value("SELECT max(id) FROM segments") or 0)
+            ids = list(range(first, first + len(stored)))
+            rows = [
+                (key, int(new.video), int(new.number), float(new.start), float(new.end), *location, times.tobytes())
+                for key, (new, location) in zip(ids, stored, strict=True)
+                for times in [new.embedding.times]
+            ]
+            self._database.run_many(f"INSERT INTO segments ({columns}) VALUES ({', '.join('?' * len(rows[0]))})", rows)
+            self._tables.update_checksums("segments", "id >= ?", first)
+            self.shots.add([(key, new.shots) for key, (new, _) in zip(ids, stored, strict=True) if new.shots])
+            texts = [(key, new.text) for key, (new, _) in zip(ids, stored, strict=True) if new.text is not None]
+            self._texts.add(texts)
+            _, last = stored[-1]
+            self._tables.set_tail(last.row + 1, last.frame_row + last.num_frames, last.token_byte + last.num_bytes)
             self._tables.increment_generation()
         return ids
 
@@ -178,12 +174,12 @@ class ShotChanges:
     def __init__(self, tables: CheckedTables) -> None:
         self._tables, self._database = tables, tables.database
 
-    def add(self, segment_id: int, shots: Sequence[ShotChange]) -> None:
-        """Add the shot changes of a new segment, in a transaction of the caller."""
+    def add(self, shots: Sequence[tuple[int, Sequence[ShotChange]]]) -> None:
+        """Add the shot changes of new segments, by the rising ids of these, in a transaction of the caller."""
         if shots:
-            changes = json.dumps([[shot.start, shot.end, shot.kind] for shot in shots])
-            self._database.run("INSERT INTO shots (segment, changes) VALUES (?, ?)", segment_id, changes)
-            self._tables.update_checksums("shots", "segment = ?", segment_id)
+            rows = [(key, json.dumps([[shot.start, shot.end, shot.kind] for shot in own])) for key, own in shots]
+            self._database.run_many("INSERT INTO shots (segment, changes) VALUES (?, ?)", rows)
+            self._tables.update_checksums("shots", "segment >= ?", shots[0][0])
 
     def of_video(self, video: int) -> list[ShotChange]:
         """Return the shot changes of the stored part of a video, in time order; none from an index made without them.

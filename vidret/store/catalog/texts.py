@@ -74,14 +74,15 @@ class TextTables:
         )
         return [_read_track(row) for row in self._tables.drop_damaged("tracks", rows)]
 
-    def add(self, segment_id: int, text: TimedText) -> None:
-        """Add the text of a new segment, in a transaction of the caller."""
-        words = text.text.encode("utf-8", "surrogatepass")
-        self._database.run(
-            "INSERT INTO texts (segment, text, confidence, language) VALUES (?, ?, ?, ?)",
-            *(segment_id, words, round(float(text.confidence), 4), text.language),
-        )
-        self._tables.update_checksums("texts", "segment = ?", segment_id)
+    def add(self, texts: Sequence[tuple[int, TimedText]]) -> None:
+        """Add the texts of new segments, by the rising ids of these, in a transaction of the caller."""
+        if texts:
+            rows = [
+                (key, own.text.encode("utf-8", "surrogatepass"), round(float(own.confidence), 4), own.language)
+                for key, own in texts
+            ]
+            self._database.run_many("INSERT INTO texts (segment, text, confidence, language) VALUES (?, ?, ?, ?)", rows)
+            self._tables.update_checksums("texts", "segment >= ?", texts[0][0])
 
     def languages(self) -> dict[str, dict[str, float]]:
         """Return for how many seconds each language is heard in each content, by ISO 639-1 code, where it is known."""
