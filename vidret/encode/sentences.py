@@ -113,9 +113,10 @@ class SentenceModel:
     def embed(self, texts: Sequence[str]) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
         """Return the last layer's states, and a mask that is False where a word is padding.
 
-        Those of the last texts are remembered: a search embeds a query for pictures and for words.
+        Those of the last queries are remembered, 20 kB each: a search embeds its query for pictures and for words,
+        and people ask for further pages, moments and results like some of these.
         """
-        return _embed(self, tuple(texts))
+        return (_embed_few if len(texts) <= FEW else _embed)(self, tuple(texts))
 
     def compute_states(
         self, ids: Int64[np.ndarray, "text word"], mask: Bool[np.ndarray, "text word"]
@@ -226,7 +227,6 @@ def gelu(x: Float32[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
     return output
 
 
-@lru_cache(maxsize=2)
 def _embed(
     model: SentenceModel, texts: tuple[str, ...]
 ) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
@@ -239,6 +239,13 @@ def _embed(
     mask = np.array([encoding.attention_mask for encoding in encoded], bool)
     compute = model.compute_states if len(texts) <= FEW else model.compute_many
     return compute(ids, mask), mask
+
+
+@lru_cache(maxsize=128)
+def _embed_few(
+    model: SentenceModel, texts: tuple[str, ...]
+) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
+    return _embed(model, texts)
 
 
 @lru_cache(maxsize=256)

@@ -113,17 +113,18 @@ class RowLayout:
 
     def __init__(self, table: str, integers: str = "", reals: str = "", texts: str = "", blobs: str = "") -> None:
         data = {**dict.fromkeys(texts.split(), "text"), **dict.fromkeys(blobs.split(), "blob")}
-        numbers = [*integers.split(), *reals.split()]
-        self._num_integers, self._num_numbers = len(integers.split()), len(numbers)
+        whole, real = integers.split(), reals.split()
         self._types: list[Any] = [str if kind == "text" else bytes for kind in data.values()]
-        self._flags = (1,) * len(data)
-        kinds = "q" * (self._num_integers + len(data)) + "d" * len(reals.split())
+        self._num_packed = len(whole) + len(data) + len(real)
+        kinds = "q" * (len(whole) + len(data)) + "d" * len(real)
         self._pack = struct.Struct(f"<{kinds}").pack
-        self.columns = ", ".join(f"{table}.{name}" for name in (*numbers, *data, "checksum"))
+        columns = [f"{table}.{name}" for name in (*whole, *real, *data, "checksum")]
+        columns[len(whole) : len(whole)] = ["1"] * len(data)  # what SQL packs for data of the right type
+        self.columns = ", ".join(columns)
         # NULL if a number has the wrong type, as in a damaged row.
-        values = [f"iif(typeof({name}) = 'text', '', ifnull({name}, {NULL}))" for name in integers.split()]
+        values = [f"iif(typeof({name}) = 'text', '', ifnull({name}, {NULL}))" for name in whole]
         values += [f"typeof({name}) = '{kind}'" for name, kind in data.items()]
-        values += [f"iif(typeof({name}) = 'text', '', {name})" for name in reals.split()]
+        values += [f"iif(typeof({name}) = 'text', '', {name})" for name in real]
         values += [f"CAST({name} AS BLOB)" for name in data]
         self.sql = f"crc('{kinds}', {', '.join(values)})"
 
@@ -132,17 +133,17 @@ class RowLayout:
 
         Python checks many rows sooner than SQLite, which would call it, and take its lock, for each.
         """
-        integers, reals = row[: self._num_integers], row[self._num_integers : self._num_numbers]
         try:
-            crc = zlib.crc32(self._pack(*integers, *self._flags, *reals))
+            crc = zlib.crc32(self._pack(*row[: self._num_packed]))
         except struct.error:
             return False
-        for value, kind in zip(row[self._num_numbers : -1], self._types, strict=True):
+        for index, kind in enumerate(self._types, start=self._num_packed):
+            value = row[index]
             if type(value) is not kind:
                 return False
             encoded = value.encode("utf-8", "replace") if kind is str else value
             crc = zlib.crc32(encoded, crc + len(encoded))
-        return bool(crc == row[-1])
+        return bool(crc == row[self._num_packed + len(self._types)])
 
 
 SEGMENT_ROW = RowLayout("segments", f"id video number {LOCATION.replace(',', '')}", 'start "end"', blobs="times")

@@ -120,10 +120,10 @@ class Segments:
         sql = f"SELECT {SEGMENT_ROW.columns}, {EPOCH} FROM segments WHERE id IN {IN_IDS}"
         rows = self._database.rows(sql, ids_to_json(ids))
         segments: dict[int, StoredRow | None] = {}
-        for *row, _ in rows:
-            key, video, number, *location, start, end, times, _ = row
-            segments[key] = None
+        for row in rows:
+            segments[row[0]] = None
             if SEGMENT_ROW.is_intact(row):
+                key, video, number, *location, _, start, end, times, _, _ = row
                 segments[key] = StoredRow(
                     segment=Segment(video, number, start, end),
                     times=np.frombuffer(times, np.float64),

@@ -111,8 +111,13 @@ class TextTables:
     def read_words(self, ids: Sequence[int] | Ids) -> dict[int, str]:
         """Return the words of texts by the ids of their segments, without those that are gone or damaged."""
         rows = self._database.rows(f"SELECT {TEXT_ROW.columns} FROM texts WHERE segment IN {IN_IDS}", ids_to_json(ids))
-        kept = self._tables.drop_damaged("texts", [(row[0], row[3], TEXT_ROW.is_intact(row)) for row in rows])
-        return {segment: words.decode("utf-8", "surrogatepass") for segment, words, _ in kept}
+        words: dict[int, str] = {}
+        for row in rows:
+            if TEXT_ROW.is_intact(row):
+                words[row[0]] = row[5].decode("utf-8", "surrogatepass")
+            else:
+                self._tables.drop_damaged("texts", [(row[0], False)])
+        return words
 
 
 def _read_track(row: Sequence[Any]) -> TextTrack:
