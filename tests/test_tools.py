@@ -5,7 +5,8 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,59 @@ def test_a_measured_index_is_as_the_starter_makes_one(tmp_path: Path) -> None:
     found = ranker.score([text], packed, [rows.astype(np.float32) for rows, _ in frames])
     assert set(found.scores) == {"segment", "frames", "words"}
     assert all(np.isfinite(level).all() for level in found.scores.values())
+
+
+def make_setup(tool: ModuleType, **changes: Any) -> Any:
+    """Return one worker that decodes on one core for a second a segment, and an encoder on a card, for two."""
+    setup = {
+        "capacity": {"cores": 1, "card": 1, "writer": 1},
+        "decoding": [{"cores": 1.0}],
+        "width": 1,
+        "encoding": {"card": 2.0},
+        "num_encoders": 1,
+        "at_once": 1,
+        "storing": {"writer": 0.0},
+        "opening": {"cores": 0.5},
+        "segments_per_file": 100.0,
+        "num_segments": 10,
+    }
+    return tool.Setup(**setup | changes)
+
+
+def test_a_simulated_run_waits_for_its_slowest_stage() -> None:
+    tool = load_tool("model_throughput")
+    assert tool.Simulation(make_setup(tool)).run() == pytest.approx(0.5 + 1 + 10 * 2)
+    assert tool.Simulation(make_setup(tool, encoding={"card": 0.25})).run() == pytest.approx(0.5 + 10 + 0.25)
+    slow_writer = make_setup(
+        tool, encoding={"card": 0.0}, storing={"writer": 5.0}, capacity={"cores": 1, "writer": 0.5}
+    )
+    assert tool.Simulation(slow_writer).run() == pytest.approx(0.5 + 1 + 10 * 10)
+    short_files = make_setup(tool, encoding={"card": 0.0}, segments_per_file=2.0)
+    assert tool.Simulation(short_files).run() == pytest.approx(5 * 0.5 + 10)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_simulated_run_takes_as_long_as_its_work_at_least(seed: int) -> None:
+    tool, rng = load_tool("model_throughput"), np.random.default_rng(seed)
+    num_workers, num_cores = rng.integers(1, 5, 2).tolist()
+    setup = make_setup(
+        tool,
+        capacity={"cores": num_cores, "card": 1, "writer": 1},
+        decoding=[{"cores": float(need)} for need in rng.uniform(0.1, 2, num_workers)],
+        width=int(rng.integers(1, 4)),
+        encoding={"card": float(rng.uniform(0, 1))},
+        at_once=int(rng.integers(1, 8)),
+        storing={"cores": 0.1, "writer": float(rng.uniform(0, 0.5))},
+    )
+    simulation = tool.Simulation(setup)
+    wall_s = simulation.run()
+    needs = {
+        "cores": num_workers * (0.5 + 10 * 0.1) + 10 * sum(need["cores"] for need in setup.decoding),
+        "card": 10 * num_workers * setup.encoding["card"],
+        "writer": 10 * num_workers * setup.storing["writer"],
+    }
+    assert simulation.busy == pytest.approx(needs)
+    assert max(need / setup.capacity[name] for name, need in needs.items()) <= wall_s <= sum(needs.values())
 
 
 def test_the_peak_of_memory_is_that_during_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
