@@ -194,6 +194,22 @@ def test_a_folder_without_a_model_is_refused(recogniser: SpeechRecogniser, tmp_p
         SpeechRecogniser(str(tmp_path))
 
 
+def test_chunks_are_all_speech_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two clicks of 0.1 s make no speech; with a short pause between them they do, as pauses count."""
+    from faster_whisper import vad
+
+    def listen(*heard: slice) -> list[dict[str, int]]:
+        probabilities = np.zeros(100, np.float32)  # of windows of 32 ms
+        for own in heard:
+            probabilities[own] = 0.9
+        monkeypatch.setattr(vad, "get_vad_model", lambda: lambda _audio: probabilities)
+        return speech.find_chunks(np.zeros(99 * 512, np.float32))
+
+    assert listen() == listen(slice(10, 13)) == []
+    assert [chunk["start"] for chunk in listen(slice(0, 40), slice(70, 90))] == [0, 70 * 512 - 6400]
+    assert len(listen(slice(10, 13), slice(40, 43))) == 2
+
+
 def test_a_sentence_is_recognised(recogniser: SpeechRecogniser, tmp_path: Path) -> None:
     program = shutil.which("espeak-ng") or shutil.which("espeak")
     if program is None:
@@ -226,7 +242,8 @@ class _Model:
         word = SimpleNamespace(start=2.5, end=3.0, word=" ahoy", probability=0.7)
         unsure = SimpleNamespace(no_speech_prob=0.9, avg_logprob=-0.9, compression_ratio=1.0, words=[word])
         info = SimpleNamespace(language="de", language_probability=self.probability)
-        return iter([sure, unsure, SimpleNamespace(**{**vars(sure), "words": None})]), info
+        wordless = SimpleNamespace(**{**vars(sure), "words": None, "start": 3.0, "end": 4.0})
+        return iter([sure, unsure, wordless]), info
 
 
 @pytest.mark.parametrize(
@@ -237,7 +254,7 @@ def test_blocks_and_their_times_and_languages(
 ) -> None:
     """A model of one language hears none, and a guess is no language."""
     monkeypatch.setattr(speech, "BLOCK_S", 10.0)
-    monkeypatch.setattr(speech, "has_speech", lambda _audio: True)
+    monkeypatch.setattr(speech, "find_chunks", lambda audio: [{"start": 0, "end": len(audio)}])
     recogniser = object.__new__(SpeechRecogniser)
     recogniser.model = cast(Any, _Model(is_multilingual=is_multilingual, probability=probability))
     audio = np.full(15 * SAMPLE_RATE, 0.1, np.float32)

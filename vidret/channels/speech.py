@@ -107,14 +107,15 @@ class SpeechRecogniser:
     def _recognise(
         self, block: Float32[np.ndarray, " sample"], start_s: float, heartbeat: Heartbeat
     ) -> tuple[list[Word], str]:
-        if not block.any() or not has_speech(block):
+        chunks = find_chunks(block) if block.any() else []
+        if not chunks:
             return [], ""
         heartbeat()
+        from faster_whisper.transcribe import restore_speech_timestamps
+
         segments, info = self.model.transcribe(
-            block,
+            np.concatenate([block[chunk["start"] : chunk["end"]] for chunk in chunks]),
             beam_size=5,
-            vad_filter=True,
-            vad_parameters={"min_silence_duration_ms": 500},
             word_timestamps=True,
             condition_on_previous_text=False,
             temperature=[0.0, 0.4, 0.8],
@@ -123,7 +124,7 @@ class SpeechRecogniser:
             no_speech_threshold=MAX_NO_SPEECH,
         )
         words = []
-        for segment in segments:
+        for segment in restore_speech_timestamps(segments, chunks, SAMPLE_RATE):
             heartbeat()
             if not is_doubtful(segment):
                 words += [
@@ -163,11 +164,18 @@ def _is_intact(path: Path) -> bool:
         return False
 
 
-def has_speech(audio: Float32[np.ndarray, " sample"]) -> bool:
-    """Return whether Silero's voice activity detection finds speech."""
+def find_chunks(audio: Float32[np.ndarray, " sample"]) -> list[dict[str, int]]:
+    """Return the stretches of speech (``start`` and ``end`` in samples), cut at pauses of 0.5 s, with what is around.
+
+    Silero's voice activity detection finds them. There are none unless one of them lasts 0.2 s, pauses included.
+    """
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
-    return bool(get_speech_timestamps(audio, VadOptions(min_speech_duration_ms=200)))
+    chunks: list[dict[str, int]] = get_speech_timestamps(audio, VadOptions(min_silence_duration_ms=500))
+    longest = max((chunk["end"] - chunk["start"] for chunk in chunks), default=0)
+    if 0 < longest <= SAMPLE_RATE and not get_speech_timestamps(audio, VadOptions(min_speech_duration_ms=200)):
+        return []  # a longer one has at least 0.2 s without the 0.4 s around it
+    return chunks
 
 
 def find_speech(audio: Float32[np.ndarray, " sample"]) -> list[tuple[float, float]]:

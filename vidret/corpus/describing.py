@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 
 from vidret.corpus.phrases import Phrase, list_bank, propose_phrases, score_video_words
 from vidret.corpus.significance import ALPHA, PhraseDifference, can_be_significant, count_needed, rank_phrases
-from vidret.corpus.vectors import IndexVectors, TextEncoder, encode_phrases, read_index_vectors
+from vidret.corpus.vectors import IndexVectors, encode_phrases, read_index_vectors
+from vidret.encode.text_cache import TextEncoder
 from vidret.errors import VidretError
 from vidret.store.store import Store
 from vidret.types import Filters

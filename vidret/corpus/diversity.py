@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from vidret.corpus.phrases import list_class_names
-from vidret.corpus.vectors import TextEncoder, encode_phrases, read_index_vectors
+from vidret.corpus.vectors import encode_phrases, read_index_vectors
+from vidret.encode.text_cache import TextEncoder
 from vidret.errors import VidretError
 from vidret.store.store import Store
 

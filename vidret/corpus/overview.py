@@ -9,7 +9,8 @@ from jaxtyping import Float32, Int64
 
 from vidret.corpus.describing import ExampleFrame
 from vidret.corpus.phrases import WordUse, list_bank, measure_word_use
-from vidret.corpus.vectors import IndexVectors, TextEncoder, encode_phrases, read_index_vectors
+from vidret.corpus.vectors import IndexVectors, encode_phrases, read_index_vectors
+from vidret.encode.text_cache import TextEncoder
 from vidret.errors import VidretError
 from vidret.search.browsing import choose_num_clusters, cluster_vectors, project_to_plane
 from vidret.store.store import Store

@@ -6,35 +6,18 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float16, Float32, Int64
 
+from vidret.encode.text_cache import IdentifiedEncoder, TextEncoder
 from vidret.errors import StoreError, VidretError
 from vidret.store.store import Store
 from vidret.types import TextEmbedding
 
 FOLDER = "phrases"  # of an index
 MAX_KEPT = 20_000  # phrases of an encoder; beyond it only those of the last run are kept
-
-
-class TextEncoder(Protocol):
-    """The part of an encoder that phrases need."""
-
-    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text."""
-        ...
-
-
-class IdentifiedEncoder(TextEncoder, Protocol):
-    """A text encoder whose vectors are the same wherever its fingerprint is."""
-
-    @property
-    def fingerprint(self) -> str:
-        """What names its weights and how it uses them."""
-        ...
 
 
 class RememberedTexts:

@@ -10,13 +10,12 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from vidret.encode.encoder import Encoder
 from vidret.types import TextEmbedding
 
 logger = logging.getLogger(__name__)
@@ -26,7 +25,24 @@ TOLERANCE = 1e-4  # of a vector's values, which differ by 1e-5 between batches
 _DIGEST_BYTES = 32
 
 
-def encode_once(encoder: Encoder, texts: Sequence[str]) -> list[TextEmbedding]:
+class TextEncoder(Protocol):
+    """The part of an encoder that encodes texts."""
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each text."""
+        ...
+
+
+class IdentifiedEncoder(TextEncoder, Protocol):
+    """A text encoder whose vectors are the same wherever its fingerprint is."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What names its weights and how it uses them."""
+        ...
+
+
+def encode_once(encoder: IdentifiedEncoder, texts: Sequence[str]) -> list[TextEmbedding]:
     """Return the embeddings of texts, from a file if this encoder has encoded them before.
 
     Texts with @, which may mention the concepts of an index, are always encoded.

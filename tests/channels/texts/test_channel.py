@@ -168,8 +168,9 @@ def encode(texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
 
 
 @pytest.fixture(autouse=True)
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Return the sentences that are encoded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(CountedSentences, "encoded", [], raising=False)
     monkeypatch.setattr(channel, "load_sentence_encoder", CountedSentences)
     return CountedSentences.encoded

@@ -27,11 +27,12 @@ from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.registry import KINDS, is_hint_needed
 from vidret.channels.texts.matching import TextMatcher, TextMatches
 from vidret.encode.sentences import load_sentence_encoder
+from vidret.encode.text_cache import encode_once
 from vidret.errors import StoreError
 from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.types import TEXT_SOURCES, Source, TextSource, Vector
+from vidret.types import TEXT_SOURCES, Source, TextEmbedding, TextSource, Vector
 
 # Words that a text shares with a clause: nats for each nat of information that they carry, and for two in their order.
 WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
@@ -238,6 +239,17 @@ def rate_texts(
     return rated
 
 
+@dataclass(frozen=True, slots=True)
+class _Sentences:
+    """The sentence encoder, by its fingerprint, as an encoder of texts without words."""
+
+    fingerprint: str
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        rows = zip(texts, load_sentence_encoder().encode(texts), strict=True)
+        return [TextEmbedding(text, vector, vector[None][:0]) for text, vector in rows]
+
+
 def measure_background(texts: TextStore) -> TextBackground:
     """Measure the background of the words of an index on a sample of them."""
     ids = texts.store.searchable()
@@ -250,7 +262,8 @@ def measure_background(texts: TextStore) -> TextBackground:
     }
     typical, share = _read_typical(texts), len(ids) / max(len(sample), 1)
     if typical is None:
-        typical = load_sentence_encoder().encode([*SENTENCES, *UNRELATED]).mean(axis=0)
+        embeddings = encode_once(_Sentences(texts.store.encoder_fingerprint), [*SENTENCES, *UNRELATED])
+        typical = np.mean([embedding.sentence for embedding in embeddings], axis=0)
     return TextBackground(
         num_texts=len(ids),
         typical=typical,
