@@ -24,7 +24,7 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.train import optim
-from vidret.train.losses import add_terms, pair_losses
+from vidret.train.losses import add_terms, pair_loss
 from vidret.train.methods import tempme
 from vidret.train.retrieval import RetrievalModule
 
@@ -56,8 +56,7 @@ class Step:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             videos, texts = self.model.encode_videos(self.pixels, self.mask), self.model.encode_texts(self.ids)
             whole = pool_frames(videos.frames.float(), videos.frame_mask)
-        losses = pair_losses(texts.sentences.float(), whole, self.model.encoder.logit_scale)
-        torch.autograd.backward(add_terms(losses))
+        torch.autograd.backward(pair_loss(texts.sentences.float(), whole, self.model.encoder.logit_scale))
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.device.type == "cuda":
@@ -106,7 +105,7 @@ def draw_batch() -> RetrievalBatch:
 def run_losses(module: RetrievalModule, batch: RetrievalBatch, *, half: bool) -> None:
     """Go forwards and backwards through a training step, without the optimiser's part."""
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        terms = module.method.losses(module.model.train(), batch, torch.Generator())
+        terms = module.train().compute_terms(batch)
     torch.autograd.backward(add_terms(terms))
 
 

@@ -146,7 +146,7 @@ def count_losses(module: RetrievalModule, config: dict[str, Any], num: int, *, h
             patch.object(model, "_see", lambda pixels, mask: repeat(seen, len(pixels))),
             patch.object(model, "_read", lambda ids: repeat(read, len(ids))),
         ):
-            counts.append(count_saved(lambda: module.method.losses(model, batch, torch.Generator()), model, half=half))  # noqa: B023
+            counts.append(count_saved(lambda: module.compute_terms(batch), model, half=half))  # noqa: B023
     return float(np.polyval(np.polyfit(NUM_PAIRS, counts, 2), num))
 
 

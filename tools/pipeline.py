@@ -162,11 +162,11 @@ def time_step(config: Path) -> float:
     mask = torch.ones(batch_size, num_frames, dtype=torch.bool)
     batch = RetrievalBatch(pixels, mask, ids, numbers, numbers, numbers)
     optimizer = torch.optim.AdamW(parameter_groups(module.model, module.method.recipe.for_all(None).rule))
-    generator, half, seconds = torch.Generator().manual_seed(0), "bf16" in read["trainer"].get("precision", ""), []
+    half, seconds = "bf16" in read["trainer"].get("precision", ""), []
     for _ in range(1 + NUM_TIMED):
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            terms = module.method.losses(module.model.train(), batch, generator)
+            terms = module.train().compute_terms(batch)
         torch.autograd.backward(torch.stack(list(terms.values())).sum())
         optimizer.step()
         optimizer.zero_grad()

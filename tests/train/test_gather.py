@@ -7,16 +7,14 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from vidret.train.gather import gather
-from vidret.train.losses import add_terms, find_same_videos, pair_losses, retrieval_loss
+from vidret.train.losses import find_same_videos, mixed_loss, pair_loss
 
 ALL = slice(0, 8)
 EVEN, UNEVEN = (slice(0, 4), slice(4, 8)), (slice(0, 3), slice(3, 8))
-# How processes split the loss, and which rows each has.
-WAYS = {"whole": EVEN, "whole uneven": UNEVEN, "own rows": EVEN, "gathered logits": EVEN}
+WAYS = {"even": EVEN, "uneven": UNEVEN}  # which rows each process has
 NUM_STEPS = 3
 VIDEOS = torch.tensor([0, 1, 2, 2, 3, 1, 4, 5])
 
@@ -41,28 +39,21 @@ class Towers(nn.Module):
         return self.text(texts), self.video(videos), self.logit_scale * 1
 
 
-def compute_loss(way: str, model: nn.Module, rows: slice) -> Tensor:
+def compute_loss(model: nn.Module, rows: slice) -> Tensor:
     """Return the loss of a process from its rows of the batch."""
     texts, videos, scale = model(sample(8, 6, seed=1)[rows], sample(8, 7, seed=2)[rows])
     same = find_same_videos(gather(VIDEOS[rows]))
-    if way.startswith("whole"):
-        mixing_weights = gather(torch.linspace(0.1, 0.9, 8, dtype=torch.float64)[rows])
-        return add_terms(pair_losses(gather(texts), gather(videos), scale, same=same, mixing_weights=mixing_weights))
-    texts, videos = functional.normalize(texts, dim=-1), functional.normalize(videos, dim=-1)
-    if way == "gathered logits":
-        return retrieval_loss(gather(scale.exp() * texts @ gather(videos).T), same=same)
-    own = torch.arange(8)[rows]
-    by_text = functional.cross_entropy(scale.exp() * texts @ gather(videos).T, own)
-    by_video = functional.cross_entropy(scale.exp() * videos @ gather(texts).T, own)
-    return (by_text + by_video) / 2
+    mixing_weights = gather(torch.linspace(0.1, 0.9, 8, dtype=torch.float64)[rows])
+    pairs = gather(texts), gather(videos), scale
+    return pair_loss(*pairs, same=same) + mixed_loss(*pairs, mixing_weights, same=same)
 
 
-def train(way: str, model: nn.Module, rows: slice) -> dict[str, Any]:
+def train(model: nn.Module, rows: slice) -> dict[str, Any]:
     """Train a few steps; return the losses, the first gradients and the last weights."""
     losses, first = [], {}
     for step in range(NUM_STEPS):
         model.zero_grad()
-        loss = compute_loss(way, model, rows)
+        loss = compute_loss(model, rows)
         torch.autograd.backward(loss)
         losses.append(float(loss.detach()))
         for name, weight in model.named_parameters():
@@ -101,7 +92,7 @@ def work(rank: int, folder: str) -> None:
     try:
         results: dict[str, Any] = {"kinds": gather_all_kinds(rank)}
         for way, rows in WAYS.items():
-            result = train(way, DistributedDataParallel(Towers()), rows[rank])
+            result = train(DistributedDataParallel(Towers()), rows[rank])
             for kind in ("gradients", "weights"):
                 result[kind] = {name.removeprefix("module."): value for name, value in result[kind].items()}
             results[way] = result
@@ -134,7 +125,7 @@ def check(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_two_processes_train_like_one(results: list[dict[str, Any]], way: str) -> None:
-    expected = train(way, Towers(), ALL)
+    expected = train(Towers(), ALL)
     assert all(gradient.abs().max() > 1e-3 for gradient in expected["gradients"].values())
     for result in results:
         check(result[way]["gradients"], expected["gradients"])
@@ -142,8 +133,7 @@ def test_two_processes_train_like_one(results: list[dict[str, Any]], way: str) -
     for step, loss in enumerate(expected["losses"]):
         first, second = (result[way]["losses"][step] for result in results)
         assert (first + second) / 2 == pytest.approx(loss, abs=1e-11)
-        if way != "own rows":
-            assert first == second
+        assert first == second
 
 
 def test_rows_are_in_process_order_and_padded_with_zeros(results: list[dict[str, Any]]) -> None:

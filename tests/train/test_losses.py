@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from vidret.train.losses import (
     find_same_videos,
     mix,
     mixed_loss,
-    pair_losses,
+    pair_loss,
     retrieval_loss,
 )
 
@@ -82,10 +83,8 @@ def test_retrieval_loss_matches_naive_version(scale: float, same: Tensor | None)
 def test_mixed_loss_matches_naive_version(scale: float, same: Tensor | None) -> None:
     texts, videos = units(5, 6, seed=1), units(5, 6, seed=2)
     mixing_weights = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=torch.float64)
-    found = mixed_loss(texts, videos, torch.tensor(scale), mixing_weights, same=same)
+    found = mixed_loss(texts, videos, torch.tensor(scale).double().log(), mixing_weights, same=same)
     assert found.item() == pytest.approx(naive_mixed(texts, videos, scale, mixing_weights, same), abs=1e-9)
-    through = pair_losses(texts, videos, torch.tensor(scale).log(), same=same, mixing_weights=mixing_weights)
-    assert through["mixed"].item() == pytest.approx(found.item(), abs=1e-5)
 
 
 def test_loss_at_its_limits() -> None:
@@ -102,36 +101,28 @@ def test_vector_lengths_have_no_effect() -> None:
     texts, videos, scale = sample(5, 6, seed=1), sample(5, 6, seed=2), torch.tensor(1.5, dtype=torch.float64)
     lengths = torch.arange(1, 6, dtype=torch.float64)[:, None]
     mixing_weights = torch.full((5,), 0.3, dtype=torch.float64)
-    expected = pair_losses(texts, videos, scale, mixing_weights=mixing_weights)
-    found = pair_losses(lengths * texts, videos / lengths, scale, mixing_weights=mixing_weights)
-    torch.testing.assert_close(found, expected)
+    for lose in (pair_loss, partial(mixed_loss, mixing_weights=mixing_weights)):
+        torch.testing.assert_close(lose(lengths * texts, videos / lengths, scale), lose(texts, videos, scale))
     cosines = functional.cosine_similarity(texts[:, None], videos, dim=-1)
-    assert expected["contrast"].item() == pytest.approx(naive_both_ways(math.exp(1.5) * cosines), abs=1e-12)
-
-
-def test_mixtures_are_optional_and_weighted() -> None:
-    texts, videos, scale = sample(5, 6, seed=1), sample(5, 6, seed=2), torch.tensor(1.5)
-    mixing_weights, same = torch.full((5,), 0.3), find_same_videos(VIDEOS)
-    plain = pair_losses(texts, videos, scale, same=same)
-    mixed = pair_losses(texts, videos, scale, same=same, mixing_weights=mixing_weights)
-    half = pair_losses(texts, videos, scale, same=same, mixing_weights=mixing_weights, mixed_weight=0.5)
-    assert plain == {"contrast": mixed["contrast"]}
-    assert half["contrast"] == mixed["contrast"]
-    assert half["mixed"].item() == pytest.approx(mixed["mixed"].item() / 2) != 0
+    expected = naive_both_ways(math.exp(1.5) * cosines)
+    assert pair_loss(texts, videos, scale).item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_half_precision_is_computed_in_float32() -> None:
     texts, videos, scale = sample(5, 6, seed=1).bfloat16(), sample(5, 6, seed=2).bfloat16(), torch.tensor(4.6)
     mixing_weights, logits = torch.full((5,), 0.3), (30 * sample(5, 5)).bfloat16()
-    expected = pair_losses(texts.float(), videos.float(), scale, mixing_weights=mixing_weights)
-    expected_concepts = concept_losses(logits.float(), texts[:, None].float(), videos[:, None].float())
+
+    def lose(logits: Tensor, texts: Tensor, videos: Tensor) -> list[Tensor]:
+        concepts = concept_losses(logits, texts[:, None], videos[:, None])
+        mixed = mixed_loss(texts, videos, scale, mixing_weights)
+        return [pair_loss(texts, videos, scale), mixed, *concepts.values()]
+
+    expected = lose(logits.float(), texts.float(), videos.float())
     for enabled in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            found = pair_losses(texts, videos, scale, mixing_weights=mixing_weights)
-            concepts = concept_losses(logits, texts[:, None], videos[:, None])
-        assert {term.dtype for term in (*found.values(), *concepts.values())} == {torch.float32}
+            found = lose(logits, texts, videos)
+        assert {term.dtype for term in found} == {torch.float32}
         assert found == expected
-        assert concepts == expected_concepts
 
 
 @pytest.mark.wrong_shapes
@@ -149,19 +140,9 @@ PAIRS = (sample(4, 5, seed=1), sample(4, 5, seed=2), torch.tensor(0.7, dtype=tor
 LOSSES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "retrieval": (retrieval_loss, (3 * sample(4, 4),)),
     "retrieval, same videos": (lambda logits: retrieval_loss(logits, same=SAME), (3 * sample(4, 4),)),
-    "pairs": (lambda texts, videos, scale: add_terms(pair_losses(texts, videos, scale)), PAIRS),
-    "pairs, mixed, same videos": (
-        lambda texts, videos, scale: add_terms(
-            pair_losses(texts, videos, scale, same=SAME, mixing_weights=MIXING_WEIGHTS, mixed_weight=0.6)
-        ),
-        PAIRS,
-    ),
-    "mixed": (
-        lambda texts, videos, scale, mixing_weights: mixed_loss(
-            functional.normalize(texts, dim=-1), functional.normalize(videos, dim=-1), scale, mixing_weights
-        ),
-        (*PAIRS, 0.1 + 0.8 * MIXING_WEIGHTS),
-    ),
+    "pairs": (pair_loss, PAIRS),
+    "mixed": (mixed_loss, (*PAIRS, 0.1 + 0.8 * MIXING_WEIGHTS)),
+    "mixed, same videos": (partial(mixed_loss, mixing_weights=MIXING_WEIGHTS, same=SAME), PAIRS),
     "mixtures": (mix, (*PAIRS[:2], MIXING_WEIGHTS)),
     "mixtures of near pairs": (lambda texts, change: mix(texts, texts + 1e-3 * change, MIXING_WEIGHTS), PAIRS[:2]),
     "mixtures of one vector": (lambda texts: mix(texts, texts, MIXING_WEIGHTS), PAIRS[:1]),
@@ -194,15 +175,15 @@ def cases(method: str) -> pytest.MarkDecorator:
 @cases("tempme")
 def test_tempme_loss_matches_published_code(case: Case) -> None:
     out, scale = case.outputs, case.weights["clip.logit_scale"]
-    check_close(pair_losses(out["text_feat"], out["video_feat"], scale)["contrast"][None], out["loss"])
+    check_close(pair_loss(out["text_feat"], out["video_feat"], scale)[None], out["loss"])
     check_close(retrieval_loss(out["sim_logits"])[None], out["loss"])
 
 
 @cases("promptswitch")
 def test_prompt_switch_loss_matches_published_code(case: Case) -> None:
     out = case.outputs
-    found = pair_losses(out["text_features_l2"], out["video_features_pooled"], torch.tensor(4.0))
-    check_close(found["contrast"][None], out["clip_loss"])
+    found = pair_loss(out["text_features_l2"], out["video_features_pooled"], torch.tensor(4.0))
+    check_close(found[None], out["clip_loss"])
 
 
 @cases("ucofia")

@@ -15,7 +15,6 @@ from vidret.data.dataset import RetrievalBatch
 from vidret.errors import VidretError
 from vidret.train.losses import add_terms, draw_mixing_weights, mixed_loss
 from vidret.train.methods import list_methods, load_method
-from vidret.train.model import mixed_term
 from vidret.train.optim import parameter_groups
 
 NUM_PAIRS = 3
@@ -27,7 +26,7 @@ def test_method_fulfils_its_contract(name: str, train_all: bool) -> None:
     settings = {"lora_rank": 2} if name in ("tempme", "joint") and not train_all else {}
     module, batch = make_module(name, train_all=train_all, **settings), draw_captioned(NUM_PAIRS)
     method, model = module.method, module.model
-    terms = method.losses(model.train(), batch, torch.Generator().manual_seed(0))
+    terms = module.train().compute_terms(batch)
     assert terms
     assert all(term.shape == () and term.isfinite() for term in terms.values())
     torch.autograd.backward(add_terms(terms))
@@ -51,27 +50,18 @@ def test_method_fulfils_its_contract(name: str, train_all: bool) -> None:
 def test_mixtures_of_sentences_and_mean_frames_train_every_method(name: str) -> None:
     module, batch = make_module(name, mixup_weight=0.5).eval(), draw_captioned(NUM_PAIRS)
     model = module.model
-    with torch.no_grad():
-        mixed = module.method.losses(model, batch, torch.Generator().manual_seed(7))["mixed"]
-        texts, videos = model.encode(batch)
-        weights = draw_mixing_weights(NUM_PAIRS, torch.Generator().manual_seed(7))
-        pooled = functional.normalize(functional.normalize(videos.frames, dim=-1).mean(dim=1), dim=-1)
-        sentences = functional.normalize(texts.sentences, dim=-1)
-        scale = model.encoder.logit_scale.exp()
-        expected = 0.5 * mixed_loss(sentences, pooled, scale, weights)
-    torch.testing.assert_close(mixed, expected)
-    assert mixed > 0
-
-
-def test_mixtures_have_full_precision_under_autocast() -> None:
-    texts, videos = make_module("longclip").model.eval().encode(draw_captioned(NUM_PAIRS))
-    same, scale = torch.eye(NUM_PAIRS, dtype=torch.bool), torch.tensor(4.6)
     found = []
-    for enabled in (False, True):
-        generator = torch.Generator().manual_seed(7)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            found.append(mixed_term(texts, videos, scale, same=same, mixup_weight=1.0, generator=generator)["mixed"])
-    assert torch.equal(*found)
+    with torch.no_grad():
+        for enabled in (False, True):
+            module._generator.manual_seed(7)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                texts, videos = model.encode(batch)
+                found.append(module.compute_terms(batch)["mixed"])
+            weights = draw_mixing_weights(NUM_PAIRS, torch.Generator().manual_seed(7))
+            units = functional.normalize(videos.frames.float(), dim=-1)
+            pairs = texts.sentences.float(), functional.normalize(units.mean(dim=1), dim=-1)
+            torch.testing.assert_close(found[-1], 0.5 * mixed_loss(*pairs, model.encoder.logit_scale, weights))
+    assert min(found) > 0
 
 
 def test_settings_are_passed_to_their_method(caplog: pytest.LogCaptureFixture) -> None:
@@ -82,7 +72,7 @@ def test_settings_are_passed_to_their_method(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING):
         load_method("clip", shared={"beta": 0.02}, options={})
     assert caplog.messages == ["clip has no setting beta: ignored"]
-    with pytest.raises(VidretError, match=r"options of glscl must be of beta, .*, mixup_weight, .*, got betta"):
+    with pytest.raises(VidretError, match=r"options of glscl must be of beta, .*, num_concepts, .*, got betta"):
         load_method("glscl", shared={}, options={"betta": 0.02})
     with pytest.raises(VidretError, match=r"method must be one of clip, glscl, .*, xpool, got clap"):
         make_module("clap")
@@ -106,8 +96,8 @@ class Warm:
     def build(self, card, load):
         return Clip4Clip().build(card, load)
 
-    def losses(self, model, batch, generator):
-        return {"warm": self.warmth * Clip4Clip().losses(model, batch, generator)["contrast"]}
+    def losses(self, model, batch, texts, videos):
+        return {"warm": self.warmth * Clip4Clip().losses(model, batch, texts, videos)["contrast"]}
 
 
 METHOD = Warm
@@ -144,19 +134,15 @@ def test_joint_trains_prompts_and_positions_at_their_own_rates() -> None:
 
 def test_joint_aligns_within_groups_as_each_group_alone() -> None:
     whole = make_module("joint", captions=False, options={"align_size": 2})
-    batch, model = draw_captioned(NUM_PAIRS), whole.model.eval()
-    generator = torch.Generator()
+    batch, single = draw_captioned(NUM_PAIRS)._replace(first_sentences=None), make_module("joint", captions=False)
     with torch.no_grad():
-        grouped = whole.method.losses(model, batch, generator)
-        alone = make_module("joint", captions=False).method
-        rows = (slice(0, 2), slice(2, 3))
-        tensors = [x for x in batch._replace(first_sentences=None) if x is not None]
-        groups = [RetrievalBatch(*(x[group] for x in tensors)) for group in rows]
-        parts = [alone.losses(model, group, generator)["align"] for group in groups]
-        assert "caption" not in grouped
-        torch.testing.assert_close(grouped["align"], (2 * parts[0] + parts[1]) / 3)
-        contrast = alone.losses(model, batch, generator)["contrast"]
-        torch.testing.assert_close(grouped["contrast"], contrast, msg="mean frames have all negatives")
+        grouped, alone = (module.eval().compute_terms(batch) for module in (whole, single))
+        tensors = [x for x in batch if x is not None]
+        groups = [RetrievalBatch(*(x[group] for x in tensors)) for group in (slice(0, 2), slice(2, 3))]
+        parts = [single.compute_terms(group)["align"] for group in groups]
+    assert "caption" not in grouped
+    torch.testing.assert_close(grouped["align"], (2 * parts[0] + parts[1]) / 3)
+    torch.testing.assert_close(grouped["contrast"], alone["contrast"], msg="mean frames have all negatives")
 
 
 def test_joint_needs_merging_and_prompts() -> None:

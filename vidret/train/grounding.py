@@ -11,10 +11,10 @@ from vidret.data.benchmarks.registry import RECIPES
 from vidret.data.grounding import GroundingBatch
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import HeadCard, HeadRecipe
-from vidret.ground.head import GroundingHead, HeadOutput
+from vidret.ground.head import GroundingHead
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.spans import overlap
-from vidret.train.grounding_losses import draw_positive, find_targets, grounding_losses
+from vidret.train.grounding_losses import head_losses, predict
 from vidret.train.module import ModelDescription, TrainedModule
 from vidret.train.optim import r2_optimizer
 
@@ -119,29 +119,10 @@ class GroundingModule(TrainedModule):
         self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples
 
-    def _predict(self, batch: GroundingBatch) -> HeadOutput:
-        projected = self.model.head.prepare(
-            batch.layers, mask=batch.frame_mask, token_masks=batch.token_masks, sizes=batch.sizes
-        )
-        output: HeadOutput = self.model.head(projected, batch.words, word_mask=batch.word_mask)
-        return output
-
     def training_step(self, batch: GroundingBatch, _batch_index: int) -> Tensor:
         """Return the loss of a batch."""
-        output = self._predict(batch)
-        targets = None
-        if output.distances is not None:
-            num_frames = batch.frame_mask.sum(dim=1)
-            targets = find_targets(output.points, batch.spans, batch.span_mask, num_frames, fps=self.fps)
-        positive = draw_positive(batch.saliency.cpu(), batch.frame_mask.cpu(), self._generator).to(self.device)
-        terms = grounding_losses(
-            output,
-            targets=targets,
-            saliency=batch.saliency,
-            positive=positive,
-            saliency_weight=self._saliency_weight,
-            across_samples=self._across,
-        )
+        weights = {"saliency_weight": self._saliency_weight, "across_samples": self._across}
+        terms = head_losses(self.model.head, batch, self._generator, fps=self.fps, **weights)
         return self.log_terms(terms, len(batch.queries))
 
     def configure_optimizers(self) -> Any:
@@ -162,7 +143,7 @@ class GroundingModule(TrainedModule):
 
         A head for highlights only stores 1 or 0: whether the most salient frame is labelled.
         """
-        output = self._predict(batch)
+        output = predict(self.model.head, batch)
         for row, result in enumerate(self.model.head.decode(output, fps=self.fps)):
             if output.distances is None:
                 self._evaluated.append(float(batch.saliency[row, int(np.argmax(result.saliency))] > 0))

@@ -1,14 +1,15 @@
 """R2-Tuning's training targets and losses: points, boundaries, saliency of frames, and calibration of layers."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from vidret.ground.head import HeadOutput
+from vidret.data.grounding import GroundingBatch
+from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.train.losses import Terms, promote_half
 
 RADIUS = 1.5  # maximum distance of positive points from the centre of their span, in strides
@@ -105,6 +106,25 @@ def draw_positive(
     keys = torch.rand(saliency.shape, generator=generator, device=generator.device).to(saliency.device)
     frames = keys.masked_fill(~is_candidate, -1).argmax(dim=1)
     return frames.where(is_candidate.any(dim=1), NO_FRAME)
+
+
+def predict(head: GroundingHead, batch: GroundingBatch) -> HeadOutput:
+    """Return the output of a head for a batch."""
+    projected = head.prepare(batch.layers, mask=batch.frame_mask, token_masks=batch.token_masks, sizes=batch.sizes)
+    output: HeadOutput = head(projected, batch.words, word_mask=batch.word_mask)
+    return output
+
+
+def head_losses(
+    head: GroundingHead, batch: GroundingBatch, generator: torch.Generator, *, fps: float, **weights: Any
+) -> Terms:
+    """Compute all terms of a head for a batch; for the weights see ``grounding_losses``."""
+    output, targets = predict(head, batch), None
+    if output.distances is not None:
+        num_frames = batch.frame_mask.sum(dim=1)
+        targets = find_targets(output.points, batch.spans, batch.span_mask, num_frames, fps=fps)
+    positive = draw_positive(batch.saliency.cpu(), batch.frame_mask.cpu(), generator).to(output.logits.device)
+    return grounding_losses(output, targets=targets, saliency=batch.saliency, positive=positive, **weights)
 
 
 def grounding_losses(

@@ -108,49 +108,53 @@ def contrast_rows(
     return (logits.logsumexp(dim=1) - target).mean()
 
 
-def pair_losses(
+def pair_loss(
     texts: Float[Tensor, "pair dim"],
     videos: Float[Tensor, "pair dim"],
     logit_scale: Float[Tensor, ""],
     *,
     same: Bool[Tensor, "pair pair"] | None = None,
-    mixing_weights: Float[Tensor, " pair"] | None = None,
-    mixed_weight: float = 1.0,
-) -> Terms:
-    """Contrast one vector per text with one per video by their cosines, and with mixtures if they have weights.
+) -> Float[Tensor, ""]:
+    """Contrast one vector per text with one per video by their cosines, in full precision.
 
     Vectors have any length but 0. ``logit_scale`` is the logarithm of the factor of the cosines. For ``same`` see
-    ``retrieval_loss``, for mixing weights ``draw_mixing_weights``; ``mixed_weight`` is a factor of their loss.
+    ``retrieval_loss``.
     """
     with torch.autocast(texts.device.type, enabled=False):
-        texts, videos = (functional.normalize(promote_half(vectors), dim=-1) for vectors in (texts, videos))
-        scale = promote_half(logit_scale).exp()
-        terms = {"contrast": retrieval_loss(scale * texts @ videos.T, same=same)}
-        if mixing_weights is not None:
-            terms["mixed"] = mixed_weight * mixed_loss(texts, videos, scale, mixing_weights, same=same)
-    return terms
+        texts, videos, scale = _to_units(texts, videos, logit_scale)
+        return retrieval_loss(scale * texts @ videos.T, same=same)
 
 
 def mixed_loss(
     texts: Float[Tensor, "pair dim"],
     videos: Float[Tensor, "pair dim"],
-    scale: Float[Tensor, ""],
+    logit_scale: Float[Tensor, ""],
     mixing_weights: Float[Tensor, " pair"],
     *,
     same: Bool[Tensor, "pair pair"] | None = None,
 ) -> Float[Tensor, ""]:
     """Contrast pairs with the mixtures of the text and the video of each other pair (m2-Mix), in both directions.
 
-    Vectors have unit length. Both directions use the same mixtures.
+    Both directions use the same mixtures; for their weights see ``draw_mixing_weights``, for the rest ``pair_loss``.
 
     Reference: Oh et al. 2023, "Geodesic Multi-Modal Mixup for Robust Fine-Tuning", equation 4.
     """
-    mixtures, own = mix(texts, videos, mixing_weights.to(texts)), (texts * videos).sum(dim=-1)
-    is_own = torch.eye(len(texts), dtype=torch.bool, device=texts.device)
-    text_logits, video_logits = (scale * torch.where(is_own, own, anchors @ mixtures.T) for anchors in (texts, videos))
-    # In both matrices, rows are anchors and columns are the pairs of the mixtures.
-    same_columns = None if same is None else same.T
-    return (contrast_rows(text_logits, same) + contrast_rows(video_logits, same_columns)) / 2
+    with torch.autocast(texts.device.type, enabled=False):
+        texts, videos, scale = _to_units(texts, videos, logit_scale)
+        mixtures, own = mix(texts, videos, mixing_weights.to(texts)), (texts * videos).sum(dim=-1)
+        is_own = torch.eye(len(texts), dtype=torch.bool, device=texts.device)
+        text_logits, video_logits = (
+            scale * torch.where(is_own, own, anchors @ mixtures.T) for anchors in (texts, videos)
+        )
+        # In both matrices, rows are anchors and columns are the pairs of the mixtures.
+        same_columns = None if same is None else same.T
+        return (contrast_rows(text_logits, same) + contrast_rows(video_logits, same_columns)) / 2
+
+
+def _to_units(texts: Tensor, videos: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return vectors of unit length and the factor of their cosines, in full precision."""
+    texts, videos = (functional.normalize(promote_half(vectors), dim=-1) for vectors in (texts, videos))
+    return texts, videos, promote_half(logit_scale).exp()
 
 
 def concept_losses(

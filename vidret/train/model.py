@@ -26,7 +26,7 @@ from vidret.encode.clip.model import ClipModel
 from vidret.encode.encoder import normalise_pixels
 from vidret.train.captioner import Captioner
 from vidret.train.gather import gather, gather_batch
-from vidret.train.losses import Terms, draw_mixing_weights, find_same_videos, mixed_loss, pair_losses, promote_half
+from vidret.train.losses import find_same_videos, promote_half
 
 Vectors = tuple[Tensor | None, ...]
 
@@ -45,6 +45,7 @@ class RetrievalModel(nn.Module):
         aligner: Aligner | ConceptAligner | None = None,
         captioner: Captioner | None = None,
         with_tokens: bool = False,
+        own_scale: bool = False,
     ) -> None:
         """Compose a model.
 
@@ -53,20 +54,25 @@ class RetrievalModel(nn.Module):
             aligner: Similarity of texts and videos; None for cosines of sentences and mean-pooled frames.
             captioner: Captioner for an auxiliary loss.
             with_tokens: Whether videos are encoded with the tokens of their frames.
+            own_scale: Whether the scale of cosines is the aligner's own, not that of the towers.
         """
         super().__init__()
         self.chunk_size = 0
         self.encoder, self.aligner, self.captioner = encoder, aligner, captioner
-        self._with_tokens = with_tokens
+        self._with_tokens, self._own_scale = with_tokens, own_scale
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Return the logarithm of the factor of cosines."""
+        return cast(Aligner, self.aligner).logit_scale if self._own_scale else self.encoder.logit_scale
 
     def encode(self, batch: RetrievalBatch) -> tuple[TextBatch, VideoBatch]:
         """Return the encoded texts and videos of a batch; vectors are not normalised."""
         videos = self.encode_videos(batch.pixels, batch.frame_mask)
         return self.encode_texts(batch.ids), videos
 
-    def encode_all(self, batch: RetrievalBatch) -> tuple[TextBatch, VideoBatch]:
-        """Return the encoded texts and videos of all processes, in the precision of the modules after the towers."""
-        texts, videos = self.encode(batch)
+    def gather(self, texts: TextBatch, videos: VideoBatch) -> tuple[TextBatch, VideoBatch]:
+        """Return the texts and videos of all processes, in the precision of the modules after the towers."""
         return gather_batch(texts.to(self.head_dtype)), gather_batch(videos.to(self.head_dtype))
 
     @property
@@ -159,51 +165,11 @@ def start_temporal(encoder: ClipModel) -> TemporalTransformer:
     return temporal
 
 
-def pair_terms(
-    model: RetrievalModel,
-    batch: RetrievalBatch,
-    texts: TextBatch,
-    videos: VideoBatch,
-    *,
-    mixup_weight: float,
-    generator: torch.Generator,
-) -> Terms:
-    """Return the loss terms that contrast the sentences of all processes with the mean frames of their videos."""
-    pooled = gather(pool_frames(videos.frames.float(), videos.frame_mask))
-    sentences = gather(texts.sentences.float())
-    mixing_weights = draw_mixing_weights(len(pooled), generator).to(pooled) if mixup_weight else None
-    return pair_losses(
-        sentences,
-        pooled,
-        model.encoder.logit_scale,
-        same=same_videos(batch),
-        mixing_weights=mixing_weights,
-        mixed_weight=mixup_weight,
-    )
-
-
-def mixed_term(
-    texts: TextBatch,
-    videos: VideoBatch,
-    logit_scale: Float[Tensor, ""],
-    *,
-    same: Bool[Tensor, "text video"],
-    mixup_weight: float,
-    generator: torch.Generator,
-) -> Terms:
-    """Return the loss term of geodesic mixtures for a method with an aligner; none for a weight of 0.
-
-    An aligner compares many vectors of a video. The mixtures are of the two vectors that searches find candidates by:
-    the sentence, and the mean of the frames.
-    """
-    if not mixup_weight:
-        return {}
+def gather_pairs(texts: TextBatch, videos: VideoBatch) -> tuple[Float[Tensor, "pair dim"], Float[Tensor, "pair dim"]]:
+    """Return the sentences and the mean frames of all processes, by which searches find candidates."""
     with torch.autocast(videos.frames.device.type, enabled=False):
-        sentences = functional.normalize(promote_half(texts.sentences), dim=-1)
         pooled = pool_frames(promote_half(videos.frames), videos.frame_mask)
-        mixing_weights = draw_mixing_weights(len(pooled), generator).to(pooled)
-        scale = promote_half(logit_scale).exp()
-        return {"mixed": mixup_weight * mixed_loss(sentences, pooled, scale, mixing_weights, same=same)}
+        return gather(promote_half(texts.sentences)), gather(pooled)
 
 
 def same_videos(batch: RetrievalBatch) -> Bool[Tensor, "pair pair"]:

@@ -29,7 +29,7 @@ from vidret.ground.windows import Window, cut_windows
 from vidret.metrics.grounding import MomentMetrics, score_moments
 from vidret.metrics.predictions import Prediction
 from vidret.store.store import Store
-from vidret.train.grounding_losses import draw_positive, find_targets, grounding_losses
+from vidret.train.grounding_losses import head_losses
 from vidret.train.losses import add_terms
 from vidret.train.optim import r2_optimizer
 from vidret.types import LayerWords
@@ -80,7 +80,8 @@ def train_vector_head(
             for keys in batches:
                 if step == num_steps:
                     break
-                loss = _find_loss(head, [samples[row] for _, row in keys], fps, generator)
+                batch = collate([samples[row] for _, row in keys])
+                loss = add_terms(head_losses(head, batch, generator, fps=fps))
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(head.parameters(), MAX_NORM)
@@ -91,17 +92,6 @@ def train_vector_head(
                 if on_progress is not None:
                     on_progress(step, num_steps)
     return head.eval()
-
-
-def _find_loss(
-    head: GroundingHead, samples: Sequence[GroundingSample], fps: float, generator: torch.Generator
-) -> torch.Tensor:
-    batch = collate(samples)
-    projected = head.prepare(batch.layers, mask=batch.frame_mask)
-    output = head(projected, batch.words, word_mask=batch.word_mask)
-    targets = find_targets(output.points, batch.spans, batch.span_mask, batch.frame_mask.sum(dim=1), fps=fps)
-    positive = draw_positive(batch.saliency, batch.frame_mask, generator)
-    return add_terms(grounding_losses(output, targets=targets, saliency=batch.saliency, positive=positive))
 
 
 def make_samples(index: int, query: VectorQuery, fps: float) -> list[GroundingSample]:

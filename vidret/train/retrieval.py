@@ -23,7 +23,9 @@ from vidret.errors import VidretError
 from vidret.metrics.retrieval import evaluate
 from vidret.model_files import ALIGNER
 from vidret.train import optim
+from vidret.train.losses import Terms, draw_mixing_weights, mixed_loss
 from vidret.train.methods import load_method
+from vidret.train.model import gather_pairs, same_videos
 from vidret.train.module import ModelDescription, TrainedModule
 from vidret.train.muon import with_muon
 from vidret.types import Sampling
@@ -55,7 +57,7 @@ class RetrievalModule(TrainedModule):
         cool_down: Fraction of the steps, at the end, in which the rate falls to 0, with ``matrix_lr`` only; default: it
             falls as a cosine from the warm-up on.
         captions: Whether to train Prompt Switch's captioner; default: yes.
-        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); default: 0, for none.
+        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix), whatever the method; 0 for none.
         beta: GLSCL's weight of consistency, which depends on the batch size; default: 0.005.
         options: Further settings of the method, by name.
         checkpointing: Whether to recompute the vision tower's layers in the backward pass, which saves memory.
@@ -88,7 +90,7 @@ class RetrievalModule(TrainedModule):
         warm_up: float = 0.1,
         cool_down: float | None = None,
         captions: bool | None = None,
-        mixup_weight: float | None = None,
+        mixup_weight: float = 0.0,
         beta: float | None = None,
         options: dict[str, Any] | None = None,
         checkpointing: bool = False,
@@ -110,7 +112,8 @@ class RetrievalModule(TrainedModule):
         if not 0 <= keep < 1 or (keep and (weights is None or lora_rank)):
             raise VidretError(f"keep must be from 0 to below 1, with weights and without lora_rank, got {keep}")
         self._kept = (str(weights), keep) if keep else None
-        shared = {"num_words": num_words, "captions": captions, "mixup_weight": mixup_weight, "beta": beta}
+        self._mixup_weight = mixup_weight
+        shared = {"num_words": num_words, "captions": captions, "beta": beta}
         self.method = load_method(method, shared=shared, options=options or {})
         plain = None if weights is None else load_towers(weights)
         added: dict[str, Any] = {"merging": merging, "prompts": prompts, "lora_rank": lora_rank}
@@ -145,7 +148,21 @@ class RetrievalModule(TrainedModule):
 
     def training_step(self, batch: RetrievalBatch, _batch_index: int) -> Tensor:
         """Return the loss of a batch, gathered from all processes."""
-        return self.log_terms(self.method.losses(self.model, batch, self._generator), len(batch.videos))
+        return self.log_terms(self.compute_terms(batch), len(batch.videos))
+
+    def compute_terms(self, batch: RetrievalBatch) -> Terms:
+        """Return the terms of the loss of a batch: those of the method, and of mixtures if they have a weight.
+
+        Mixtures are of the vectors that searches find candidates by, also for methods that compare many others.
+        """
+        texts, videos = self.model.encode(batch)
+        terms = self.method.losses(self.model, batch, texts, videos)
+        if self._mixup_weight:
+            sentences, pooled = gather_pairs(texts, videos)
+            mixing_weights = draw_mixing_weights(len(pooled), self._generator)
+            mixed = mixed_loss(sentences, pooled, self.model.logit_scale, mixing_weights, same=same_videos(batch))
+            terms["mixed"] = self._mixup_weight * mixed
+        return terms
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and clamp the learned scale."""

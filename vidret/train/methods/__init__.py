@@ -3,8 +3,8 @@
 To add a method, write ``methods/NAME.py`` with a dataclass that implements ``Method`` and is bound to ``METHOD``, and a
 YAML file with ``method: NAME``. The fields of the dataclass are the settings of the method: ``options`` in the file.
 
-In losses, ``RetrievalModel.encode_all`` returns the texts and videos of all processes, and ``same_videos`` the pairs
-that are not negatives of each other.
+In losses, ``RetrievalModel.gather`` returns the texts and videos of all processes, and ``same_videos`` the pairs that
+are not negatives of each other.
 """
 
 import logging
@@ -14,8 +14,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Protocol
 
-import torch
-
+from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.errors import VidretError
@@ -38,8 +37,11 @@ class Method(Protocol):
         """Load the towers of a card, and add the modules that are trained with them, initialised as published."""
         ...
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
-        """Return the weighted terms of the loss over the batches of all processes, by name."""
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Terms:
+        """Return the weighted terms of the loss over the batches of all processes, by name.
+
+        ``texts`` and ``videos`` are the encoded ones of this process.
+        """
         ...
 
 

@@ -10,13 +10,14 @@ from typing import ClassVar, cast
 
 import torch
 
+from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.losses import Terms, concept_losses
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel, mixed_term, same_videos, start_temporal
+from vidret.train.model import RetrievalModel, same_videos, start_temporal
 
 TEMPERATURE = 3.0  # of the softmax over frames, as published
 
@@ -31,7 +32,6 @@ class Glscl:
         temperature: Temperature of the softmax over frames.
         diversity_weight: Weight of the diversity of concepts.
         beta: Weight of consistency, which depends on the batch size; the published text has 0.005, its script 0.02.
-        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(
@@ -42,7 +42,6 @@ class Glscl:
     temperature: float = TEMPERATURE
     diversity_weight: float = 1e-4
     beta: float = 0.005
-    mixup_weight: float = 0.0
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
         """Load the towers, and add the aligner with its temporal transformer initialised from the text tower."""
@@ -52,17 +51,15 @@ class Glscl:
         aligner = ConceptAligner(temporal=temporal, finder=finder, temperature=self.temperature, share=self.share)
         return RetrievalModel(encoder, aligner=aligner)
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
-        """Return the contrast of scores and of mixtures, the diversity of concepts, and their consistency."""
-        texts, videos = model.encode_all(batch)
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Terms:
+        """Return the contrast of scores, the diversity of concepts, and their consistency."""
+        texts, videos = model.gather(texts, videos)
         aligner, same = cast(ConceptAligner, model.aligner), same_videos(batch)
         with torch.autocast(same.device.type, enabled=False):  # scores times 100 need full precision
             prepared, queries = aligner.prepare(videos), aligner.prepare_texts(texts)
-            scores = model.encoder.logit_scale.exp() * aligner(queries, prepared).total
+            scores = model.logit_scale.exp() * aligner(queries, prepared).total
             weights = {"diversity_weight": self.diversity_weight, "beta": self.beta}
-            terms = concept_losses(scores, queries.concepts, prepared.concepts, same=same, **weights)
-            scale, weight = model.encoder.logit_scale, self.mixup_weight
-            return terms | mixed_term(texts, videos, scale, same=same, mixup_weight=weight, generator=generator)
+            return concept_losses(scores, queries.concepts, prepared.concepts, same=same, **weights)
 
 
 METHOD: type[Method] = Glscl

@@ -23,10 +23,10 @@ from vidret.errors import VidretError
 from vidret.train import optim
 from vidret.train.captioner import caption_loss, read_tokens, restrict_vocabulary, start_captioner
 from vidret.train.gather import gather_batch
-from vidret.train.losses import Terms, find_same_videos, retrieval_loss
+from vidret.train.losses import Terms, find_same_videos, pair_loss, retrieval_loss
 from vidret.train.methods import Method
 from vidret.train.methods.ucofia import start_aligner
-from vidret.train.model import RetrievalModel, pair_terms, same_videos
+from vidret.train.model import RetrievalModel, gather_pairs, same_videos
 
 
 def _rule(name: str, *, lr: float = 6e-4) -> optim.Setting | None:
@@ -55,7 +55,6 @@ class Joint:
     Attributes:
         num_words: Text length of the mixing matrices.
         captions: Whether to train the captioner.
-        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
         align_weight: Weight of the aligner's contrast; that of mean frames has 1.
         align_size: Pairs that the aligner contrasts with each other, consecutive ones of a process's batch: its cost
             grows with the square. 0 for all pairs of all processes.
@@ -64,7 +63,6 @@ class Joint:
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.adamw_optimizer)
     num_words: int = 32
     captions: bool = True
-    mixup_weight: float = 0.0
     align_weight: float = 1.0
     align_size: int = 0
 
@@ -83,10 +81,9 @@ class Joint:
         aligner = start_aligner(encoder, self.num_words, unit_tokens=True)
         return RetrievalModel(encoder, aligner=aligner, captioner=captioner, with_tokens=True)
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Terms:
         """Return the contrasts of mean frames and of the aligner's scores, and the caption loss."""
-        texts, videos = model.encode(batch)
-        terms = pair_terms(model, batch, texts, videos, mixup_weight=self.mixup_weight, generator=generator)
+        terms = {"contrast": pair_loss(*gather_pairs(texts, videos), model.logit_scale, same=same_videos(batch))}
         terms["align"] = self.align_weight * self._contrast(model, batch, texts, videos)
         if model.captioner is not None:
             frequent, end = read_tokens()

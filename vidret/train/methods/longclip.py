@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.ucofia_temporal import pool_frames
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
@@ -25,7 +26,7 @@ from vidret.train import optim
 from vidret.train.gather import gather
 from vidret.train.losses import Terms, promote_half, retrieval_loss
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel, mixed_term, same_videos
+from vidret.train.model import RetrievalModel, same_videos
 
 NUM_COMPONENTS, SMOOTHING = 32, 0.1
 
@@ -81,13 +82,11 @@ class LongClip:
         stretch: How many positions become of each of CLIP's after the first 20; 1 leaves them as they are. None for 4
             if the towers have CLIP's 77 positions, else 1.
         num_components: Number of principal components that first sentences are compared with.
-        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, partial(optim.adamw_optimizer, eps=1e-8))
     stretch: int | None = None
     num_components: int = NUM_COMPONENTS
-    mixup_weight: float = 0.0
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
         """Load the towers; if their positions are stretched, keep the first ones, and start at a scale of 100."""
@@ -101,20 +100,25 @@ class LongClip:
         encoder.text.positions.register_hook(_keep_first)  # type: ignore[no-untyped-call]
         return RetrievalModel(encoder)
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
-        """Return the contrasts of whole texts and of first sentences, and of mixtures if they have a weight.
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Terms:
+        """Return the contrasts of whole texts and of first sentences.
 
         Raises:
             VidretError: The batch has no first sentences.
         """
         if batch.first_sentences is None:
             raise VidretError("first_sentences of the data must be true for longclip, got false")
-        texts, videos = model.encode_all(batch)
+        texts, videos = model.gather(texts, videos)
         firsts = gather(model.encode_texts(batch.first_sentences).sentences.float())
-        same, scale = same_videos(batch), model.encoder.logit_scale
         pooled = pool_frames(videos.frames, videos.frame_mask)
-        terms = primary_losses(pooled, texts.sentences, firsts, scale, same=same, num_components=self.num_components)
-        return terms | mixed_term(texts, videos, scale, same=same, mixup_weight=self.mixup_weight, generator=generator)
+        return primary_losses(
+            pooled,
+            texts.sentences,
+            firsts,
+            model.logit_scale,
+            same=same_videos(batch),
+            num_components=self.num_components,
+        )
 
 
 def _stretch(encoder: ClipModel, factor: int) -> ClipModel:

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
+from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.captioner import caption_loss, read_tokens, start_captioner
-from vidret.train.losses import Terms
+from vidret.train.losses import Terms, pair_loss
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel, pair_terms
+from vidret.train.model import RetrievalModel, gather_pairs, same_videos
 
 CLIP_LR = 1e-6
 
@@ -37,14 +36,12 @@ class PromptSwitch:
         captions: Whether to train the captioner.
         caption_weight: Weight of the caption loss.
         caption_layers: Layers of the captioner.
-        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.adamw_optimizer)
     captions: bool = True
     caption_weight: float = 0.5
     caption_layers: int = 2
-    mixup_weight: float = 0.0
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
         """Load the towers, and add the captioner with its head initialised from the token embedding.
@@ -56,10 +53,9 @@ class PromptSwitch:
         captioner = start_captioner(encoder, num_layers=self.caption_layers) if self.captions else None
         return RetrievalModel(encoder, captioner=captioner)
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Terms:
         """Return the contrast of texts and videos, and the caption loss on the frames of each video's first clip."""
-        texts, videos = model.encode(batch)
-        terms = pair_terms(model, batch, texts, videos, mixup_weight=self.mixup_weight, generator=generator)
+        terms = {"contrast": pair_loss(*gather_pairs(texts, videos), model.logit_scale, same=same_videos(batch))}
         if model.captioner is not None:
             prompts = model.encoder.card.prompts
             memory = videos.frames if prompts is None else videos.frames[:, : prompts.num_frames]

@@ -10,6 +10,7 @@ from typing import ClassVar, cast
 
 import torch
 
+from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import KEPT, PatchSelector, ScoreNet
@@ -18,7 +19,7 @@ from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.losses import Terms, retrieval_loss
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel, mixed_term, same_videos, start_temporal
+from vidret.train.model import RetrievalModel, same_videos, start_temporal
 
 SCALE = "encoder.logit_scale"  # unused: the aligner has its own copy
 
@@ -29,7 +30,6 @@ class Ucofia:
 
     Attributes:
         num_words: Text length of the mixing matrices.
-        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
         selection: Whether words are compared with selected patches of frames, or with all.
     """
 
@@ -37,7 +37,6 @@ class Ucofia:
         partial(optim.clip4clip_rule, unused=SCALE), optim.bert_optimizer, unused=frozenset({SCALE})
     )
     num_words: int = 32
-    mixup_weight: float = 0.0
     selection: bool = True
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
@@ -47,19 +46,15 @@ class Ucofia:
         tokens in time, as published, unless they merge tokens or have prompts.
         """
         encoder = load(replace(card, token_shift=card.merging is None and card.prompts is None))
-        return RetrievalModel(
-            encoder, aligner=start_aligner(encoder, self.num_words, selection=self.selection), with_tokens=True
-        )
+        aligner = start_aligner(encoder, self.num_words, selection=self.selection)
+        return RetrievalModel(encoder, aligner=aligner, with_tokens=True, own_scale=True)
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
-        """Return the contrast of the mean of the three levels, and of mixtures if they have a weight."""
-        texts, videos = model.encode_all(batch)
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Terms:
+        """Return the contrast of the mean of the three levels."""
+        texts, videos = model.gather(texts, videos)
         aligner, same = cast(Aligner, model.aligner), same_videos(batch)
         with torch.autocast(same.device.type, enabled=False):  # a temperature of 0.01 needs full precision
-            mixed = mixed_term(
-                texts, videos, aligner.logit_scale, same=same, mixup_weight=self.mixup_weight, generator=generator
-            )
-            return {"contrast": retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same), **mixed}
+            return {"contrast": retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same)}
 
 
 def start_aligner(encoder: ClipModel, num_words: int, *, unit_tokens: bool = False, selection: bool = True) -> Aligner:

@@ -11,6 +11,7 @@ from typing import ClassVar, cast
 
 import torch
 
+from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.glscl import ConceptAligner
 from vidret.align.xpool import DROPOUT, FrameAttention
 from vidret.data.dataset import RetrievalBatch
@@ -18,7 +19,7 @@ from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.losses import Terms, retrieval_loss
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel, mixed_term, same_videos
+from vidret.train.model import RetrievalModel, same_videos
 
 
 def _rule(name: str, *, lr: float = 1e-5) -> optim.Setting:
@@ -33,27 +34,24 @@ class XPool:
     Attributes:
         top: Frames whose directions are averaged, those most similar to the text; 0 for X-Pool's attention.
         dropout: Dropout of the layer after the attention.
-        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.adamw_optimizer)
     top: int = 0
     dropout: float = DROPOUT
-    mixup_weight: float = 0.0
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
         """Load the towers, and add the pooling; that of the top frames has no weights."""
         attention = None if self.top else FrameAttention(card.vision.dim, dropout=self.dropout)
         return RetrievalModel(load(card), aligner=ConceptAligner(attention=attention, top=self.top))
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
-        """Return the contrast of texts and the videos pooled for them, and of mixtures if they have a weight."""
-        texts, videos = model.encode_all(batch)
-        aligner, same, scale = cast(ConceptAligner, model.aligner), same_videos(batch), model.encoder.logit_scale
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Terms:
+        """Return the contrast of texts and the videos pooled for them."""
+        texts, videos = model.gather(texts, videos)
+        aligner, same = cast(ConceptAligner, model.aligner), same_videos(batch)
         with torch.autocast(same.device.type, enabled=False):  # scores times 100 need full precision
             scores = aligner(aligner.prepare_texts(texts), aligner.prepare(videos)).pooled
-            mixed = mixed_term(texts, videos, scale, same=same, mixup_weight=self.mixup_weight, generator=generator)
-            return {"contrast": retrieval_loss(scale.exp() * scores, same=same), **mixed}
+            return {"contrast": retrieval_loss(model.logit_scale.exp() * scores, same=same)}
 
 
 METHOD: type[Method] = XPool
