@@ -96,15 +96,6 @@ def test_equals_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> Non
         assert own == pytest.approx(expected, abs=1e-9)
 
 
-def test_queries_are_independent_across_blocks() -> None:
-    queries, predictions = sample(1, num=1100)
-    report = score_moments(queries, predictions)
-    for row in (0, 511, 512, 1099):
-        alone = score_moments([queries[row]], [predictions[row]])
-        np.testing.assert_array_equal(alone.full.average_precision[0], report.full.average_precision[row])
-        np.testing.assert_array_equal(alone.full.best_overlaps[0], report.full.best_overlaps[row])
-
-
 def test_order_of_queries_predictions_and_true_spans_has_no_effect() -> None:
     queries, predictions = sample(2)
     report = score_moments(queries, predictions)

@@ -31,20 +31,19 @@ def write(folder: Path, content: str | bytes) -> Path:
 
 def test_each_line_is_one_prediction(tmp_path: Path) -> None:
     lines = [GOOD, "", '{"qid": "b", "pred_saliency_scores": [1, -2.5], "pred_relevant_windows": null}']
-    first, second = read_predictions(write(tmp_path, b"\xef\xbb\xbf" + "\r\n".join(lines).encode()))
+    lines += ['{"qid": 3, "pred_relevant_windows": []}', '{"qid": 4, "pred_relevant_windows": [[0, 1, -Infinity]]}']
+    first, second, none, endless = read_predictions(write(tmp_path, b"\xef\xbb\xbf" + "\r\n".join(lines).encode()))
     assert (first.id, second.id) == ("1", "b")
+    assert none.spans is not None
+    assert none.spans.shape == (0, 3)
+    assert endless.spans is not None
+    assert endless.spans.tolist() == [[0, 1, -math.inf]]
     assert first.spans is not None
     assert first.spans.tolist() == [[0, 2.5, 0.5], [4, 4, -1]]
     assert first.saliency is None
     assert second.spans is None
     assert second.saliency is not None
     assert second.saliency.tolist() == [1, -2.5]
-
-
-def test_empty_list_of_windows_is_valid(tmp_path: Path) -> None:
-    (found,) = read_predictions(write(tmp_path, '{"qid": 1, "pred_relevant_windows": []}'))
-    assert found.spans is not None
-    assert found.spans.shape == (0, 3)
 
 
 def test_round_trip_in_the_order_of_the_queries(tmp_path: Path) -> None:
@@ -109,12 +108,6 @@ def test_unreadable_file_is_rejected(tmp_path: Path) -> None:
         read_predictions(tmp_path / "none.jsonl")
     with pytest.raises(VidretError, match=r"found\.jsonl:2: .*UTF-8"):
         read_predictions(write(tmp_path, GOOD.encode() + b'\n{"qid": "\xff"}'))
-
-
-def test_infinite_scores_are_allowed(tmp_path: Path) -> None:
-    (found,) = read_predictions(write(tmp_path, '{"qid": 1, "pred_relevant_windows": [[0, 1, -Infinity]]}'))
-    assert found.spans is not None
-    assert found.spans[0, 2] == -math.inf
 
 
 def test_predictions_must_match_the_queries() -> None:
