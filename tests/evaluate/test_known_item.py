@@ -133,11 +133,12 @@ def test_one_search_is_as_it_is_told(
 
 def test_bands_are_those_of_the_text() -> None:
     outcomes = [Outcome(text_rank=rank, ranks=(rank, 1), found=1) for rank in (2, 40, 60)]
-    rows = {row["band"]: row for row in summarise_bands(outcomes, 20)}
+    rows = {row["band"]: row for row in summarise_bands(outcomes, 20, 100)}
     assert [rows[band]["num_tasks"] for band in ("all", "1 to 9", "10 to 1000")] == [3, 1, 2]
     assert rows["10 to 1000"]["ranks"] == [50.0, 1.0]
     assert rows["10 to 1000"]["paging"] == 50.0  # 40 results were looked at
     assert rows["10 to 1000"]["found"] == [0.0, 100.0]
+    assert summarise_bands(outcomes[1:2], 20, 39)[0]["paging"] == 0.0, "behind all results, none shows it"
 
 
 def test_the_user_must_see_otherwise_than_the_search(pair: tuple[Engine, SimulatedUser], tmp_path: Path) -> None:

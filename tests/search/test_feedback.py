@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import PatchEncoder
-from tests.spoken import NamedColours, make_worded_films
+from tests.spoken import NamedColours, make_worded_films, say
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search import feedback
@@ -146,6 +146,7 @@ def test_every_score_is_that_of_the_query_plus_the_naive_evidence(engine: Engine
         for row in liked:
             product = multiply_choices(vectors[hit.video][None], row[None], others, temperature)[0]
             added += min(max(math.log(max(product, 1e-300) * (1 + len(others))), -MAX_NATS), MAX_NATS)
+        added -= MAX_NATS * (hit.video in dict(seen))  # it would have been recognised
         assert hit.score == pytest.approx(scores(plain)[hit.video] + added, abs=5e-3)
     assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
 
@@ -157,7 +158,10 @@ def test_likes_count_in_any_order_and_without_them_20_results_count_as_seen(engi
     again = engine.search(QUERY, NUM_VIDEOS, like=[two, one])
     assert [hit.video for hit in again] == [hit.video for hit in found]
     assert scores(again) == pytest.approx(scores(found), abs=1e-5)
-    assert engine.search(QUERY, NUM_VIDEOS, like=[one, two], seen=points(plain)) == found
+    seen = engine.search(QUERY, NUM_VIDEOS, like=[one, two], seen=points(plain))
+    lost = dict.fromkeys((hit.video for hit in plain), MAX_NATS)  # what was seen, not only supposed to be, is ruled out
+    ruled_out = {hit.video: hit.score - lost.get(hit.video, 0) for hit in found}
+    assert scores(seen) == pytest.approx(ruled_out, abs=1e-5)
     pages = [hit for offset in (0, 10, 20) for hit in engine.search(QUERY, 10, offset=offset, like=[one, two])]
     assert pages == found
     named = [(plain[4].path, 1000.0), (plain[5].path, plain[5].time)]  # the nearest segment
@@ -227,3 +231,17 @@ def test_words_are_raised_by_the_segments_in_which_they_are_said(tmp_path: Path,
             found = spoken.search("please hold the line", 5, sources=sources, like=[(low.video, low.time)], seen=seen)
             assert scores(found)[low.video] > low.score
             assert scores(found)[plain[0].video] < plain[0].score
+
+
+def test_films_show_the_scene_of_a_text_and_another_one_where_it_was_seen(tmp_path: Path, sentences: None) -> None:
+    index = make_worded_films(tmp_path)
+    say(index, "turn", "subtitles", [(3.7, 7, "a steep descent")])  # read up to half a second too early
+    with Engine(index, NamedColours()) as spoken:
+        hit = spoken.search("steep descent", 1)[0]
+        assert (hit.segment.start, hit.time) == (4, 4)
+        like = [(video.id, 1.0) for video in spoken.videos() if "red" in video.paths[0]]
+        shown = spoken.search("green yellow", 5, sources=["picture"], like=like)
+        first = next(hit for hit in shown if "turn" in hit.path)
+        shown = spoken.search("green yellow", 5, sources=["picture"], like=like, seen=points([first]))
+        other = next(hit for hit in shown if hit.video == first.video)
+        assert other.segment != first.segment

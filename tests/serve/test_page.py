@@ -486,8 +486,10 @@ def test_results_are_judged_by_buttons_and_keys_and_judgements_are_undone(look: 
     expect(cards(page)).to_have_count(5)
     bunny = find_id(indexed, "tour.mp4")
     tour = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="tour"))
+    liked = tour.get_by_role("button", name=re.compile(r"^More like tour at 0:\d\d$"))
+    scene = liked.get_attribute("title") or ""
     with page.expect_request("**/api/search") as asking:
-        tour.get_by_role("button", name=re.compile(r"^More like tour at 0:\d\d$")).click()
+        liked.click()
     body = json.loads(asking.value.post_data or "")
     assert (body["query"], body["unlike"], len(body["seen"])) == (BIKES, [], 5)
     ((video, seconds),) = body["like"]
@@ -495,18 +497,16 @@ def test_results_are_judged_by_buttons_and_keys_and_judgements_are_undone(look: 
     judged = page.get_by_role("group", name="Judged results")
     undo = judged.get_by_role("button", name="Undo: More like tour")
     expect(undo).to_have_count(1)
-    expect(cards(page)).to_have_count(4)
-    expect(titles(page).filter(has_text="tour")).to_have_count(0)
+    expect(tour.get_by_role("button", name=scene)).to_have_count(0)
+    expect(liked).to_have_count(1)  # another scene of the same film
     assert place_of(page)["like"] == f"{video}@{seconds:.1f}"
     cards(page).first.focus()
     page.keyboard.press("-")
     expect(judged.get_by_role("button", name="Undo: Less like")).to_have_count(1)
-    expect(cards(page)).to_have_count(3)
     expect(cards(page).first).to_be_focused()
     check_names(page)
     page.keyboard.press("u")
     expect(judged.get_by_role("button", name="Undo: Less like")).to_have_count(0)
-    expect(cards(page)).to_have_count(4)
     page.reload()
     expect(judged.get_by_role("button", name=re.compile(r"^Undo: More like (tour|video \d+) at"))).to_have_count(1)
     page.locator("#query").fill("")

@@ -186,7 +186,7 @@ def evaluate_known_items(
             "num_hints": num_hints,
             "protocol": PROTOCOL,
         },
-        results={"known_items": summarise_bands(outcomes, num_shown), "num_videos": num_videos},
+        results={"known_items": summarise_bands(outcomes, num_shown, num_videos), "num_videos": num_videos},
         per_query=rows,
         doing="searching",
     )
@@ -232,15 +232,15 @@ def is_judged(hit: Hit, point: TimePoint) -> bool:
     return hit.video == point[0] and hit.segment.start <= point[1] <= hit.segment.end
 
 
-def summarise_bands(outcomes: Sequence[Outcome], num_shown: int) -> list[dict[str, Any]]:
-    """Return a row for all scenes, and one for each band of their ranks by text only."""
+def summarise_bands(outcomes: Sequence[Outcome], num_shown: int, num_results: int) -> list[dict[str, Any]]:
+    """Return a row for all scenes, and one for each band of their ranks by text only, among so many results."""
     rows = []
     for band, (low, high) in BANDS.items():
         own = [outcome for outcome in outcomes if low <= outcome.text_rank <= high or band == "all"]
         if not own:
             continue
         num_rounds = len(own[0].ranks) - 1
-        looked_at = num_shown * (num_rounds + 1)
+        looked_at = min(num_shown * (num_rounds + 1), num_results)  # no page shows what is behind all results
         rows.append(
             {
                 "band": band,

@@ -2,7 +2,8 @@
 
 Somebody looks for a scene, and likes the result that resembles it most. How probable that choice is, were a segment the
 scene, follows from how much more the segment resembles what was liked than what was shown besides. The logarithm of the
-ratio of that probability and of a blind choice is evidence, in nats, which is added to that of the query.
+ratio of that probability and of a blind choice is evidence, in nats, which is added to that of the query. A segment
+that was shown is hardly the scene, or the search would have ended: other segments of its video come before it.
 
 Reference: Cox et al. 2000, "The Bayesian image retrieval system, PicHunter"; several likes and the temperature as in
 Kratochvíl et al. 2020, "SOMHunter".
@@ -10,7 +11,7 @@ Kratochvíl et al. 2020, "SOMHunter".
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -24,7 +25,7 @@ from vidret.store.store import Store
 from vidret.types import TimePoint
 
 TEMPERATURE, MEDIAN_DISTANCE = 0.1, 0.7  # of a choice, where this is the median distance of two segments
-MAX_NATS = 4.0  # that one choice adds or takes: one wrong click must not end a search
+MAX_NATS = 4.0  # that one choice adds or takes: one wrong click must not end a search; and what was seen loses
 MAX_LOGIT = 50.0  # more changes nothing within ``MAX_NATS``
 NUM_RATED = 6000  # segments near the query and the likes; those that both together rate best are reranked
 MAX_OTHERS = 64  # that a like is compared with; of more, as many are drawn
@@ -44,12 +45,14 @@ class Feedback:
         unliked: What was marked as different from what is looked for.
         seen: What was shown besides.
         typical: Median similarity of two segments.
+        ruled_out: Ids of the segments that somebody has seen, and would have recognised.
     """
 
     liked: Float32[np.ndarray, "like dim"]
     unliked: Float32[np.ndarray, "unlike dim"]
     seen: Float32[np.ndarray, "seen dim"]
     typical: float
+    ruled_out: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def temperature(self) -> float:
@@ -80,6 +83,11 @@ class Feedback:
         total: Float[np.ndarray, " segment"] = np.sum(choices, axis=0)
         return total
 
+    def weigh(self, ids: Ids, vectors: Float32[np.ndarray, "segment dim"]) -> Float[np.ndarray, " segment"]:
+        """Return what segments gain or lose, in nats: the evidence of all choices, and that they were seen already."""
+        total: Float[np.ndarray, " segment"] = self.rate(vectors) - MAX_NATS * np.isin(ids, self.ruled_out)
+        return total
+
 
 def rate_choice(
     chosen: Float[np.ndarray, " segment"], others: Float[np.ndarray, "segment other"], temperature: float
@@ -104,22 +112,31 @@ class SegmentSpace:
         self._typical: tuple[int, float] = -1, 0.0
 
     def read_feedback(
-        self, like: Sequence[TimePoint], unlike: Sequence[TimePoint], seen: Sequence[TimePoint]
+        self,
+        like: Sequence[TimePoint],
+        unlike: Sequence[TimePoint],
+        seen: Sequence[TimePoint] = (),
+        supposed: Sequence[TimePoint] = (),
     ) -> Feedback:
         """Return the feedback on times of videos.
+
+        What was ``seen`` is ruled out; what is only ``supposed`` to have been shown competes with likes as well, but is
+        not.
 
         Raises:
             VidretError: A video is not in the index, or a time is not in a video.
         """
         liked, unliked = self._find(like, "like"), self._find(unlike, "unlike")
-        shown = np.setdiff1d(self._find(seen, "seen"), [*liked, *unliked])
+        ruled_out = self._find(seen, "seen")
+        shown = np.setdiff1d(np.concatenate([ruled_out, self._find(supposed, "seen")]), [*liked, *unliked])
         if both := set(liked.tolist()) & set(unliked.tolist()):
             raise VidretError(f"like and unlike must differ, got {len(both)} segments for both")
         room = max(MAX_OTHERS - len(unliked), 0)
         if len(shown) > room:
             shown = np.random.default_rng(SEED).choice(shown, room, replace=False)
         vectors = [self.read(ids)[1] for ids in (liked, unliked, shown)]
-        return Feedback(liked=vectors[0], unliked=vectors[1], seen=vectors[2], typical=self.typical_similarity())
+        typical = self.typical_similarity()
+        return Feedback(liked=vectors[0], unliked=vectors[1], seen=vectors[2], typical=typical, ruled_out=ruled_out)
 
     def read(self, ids: Ids) -> tuple[Ids, Float32[np.ndarray, "segment dim"]]:
         """Return the ids of the segments that can be read, rising, and their unit vectors."""
@@ -129,7 +146,7 @@ class SegmentSpace:
     def weigh(self, feedback: Feedback, ids: Ids) -> Float[np.ndarray, " segment"]:
         """Return the evidence of feedback for segments, in the order of ``ids``; 0 for what cannot be read."""
         kept, vectors = self.read(ids)
-        weights = dict(zip(kept.tolist(), feedback.rate(vectors).tolist(), strict=True))
+        weights = dict(zip(kept.tolist(), feedback.weigh(kept, vectors).tolist(), strict=True))
         return np.array([weights.get(key, 0.0) for key in ids.tolist()])
 
     def find_candidates(self, pictures: PictureChannel, query: ChannelQuery, feedback: Feedback) -> list[TimeSpan]:
@@ -148,7 +165,7 @@ class SegmentSpace:
         _, nearest = self._store.search(asked, max(num_nearest, 1), query.options.filters, excluded=query.excluded)
         ids, vectors = self.read(nearest[nearest >= 0])
         own = [scale.rate(vectors @ clause.positive.sentence + clause.positive.offset) for clause in free]
-        evidence = np.max(own, axis=0) + feedback.rate(vectors)
+        evidence = np.max(own, axis=0) + feedback.weigh(ids, vectors)
         best = ids[np.argsort(-evidence, kind="stable")[: query.depth]]
         return [(video_id, time_s, time_s) for video_id, time_s in find_middles(self._store, best).values()]
 

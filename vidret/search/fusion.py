@@ -31,7 +31,7 @@ from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.marks import find_mentions
 from vidret.search.query.planning import plan
 from vidret.store.texts.joined import open_texts
-from vidret.types import SOURCES, Evidence, Query, SearchOptions, Source
+from vidret.types import SOURCES, Evidence, Query, SearchOptions, Source, TimePoint
 
 # What a video loses in which excluded words are said or shown; those written with a minus remove it.
 SAID = 1.0
@@ -116,8 +116,18 @@ class Fusion:
             raise VidretError(f"{paths}: has no words to search: run vidret index --words on")
         return plan(query, self.encoder, self.people, texts, sources=sources, person=person)
 
-    def ask(self, query: AnalysedQuery, options: SearchOptions, *, video_id: int | None = None) -> Question:
-        """Return a query with the texts that match it: the best of the index, or all of one video."""
+    def ask(
+        self,
+        query: AnalysedQuery,
+        options: SearchOptions,
+        *,
+        video_id: int | None = None,
+        supposed: Sequence[TimePoint] = (),
+    ) -> Question:
+        """Return a query with the texts that match it: the best of the index, or all of one video.
+
+        ``supposed`` is what likes compete with if the options do not say what was seen.
+        """
         structure, is_asked_of_texts = query.structure, query.vectors.shape[1] > 0
         texts, sounds = self._words if self._words is not None and is_asked_of_texts else (None, None)
         excluded = lowered = frozenset[int]()
@@ -138,7 +148,7 @@ class Fusion:
         )
         feedback = None
         if options.like or options.unlike:
-            feedback = self.segments.read_feedback(options.like, options.unlike, options.seen or ())
+            feedback = self.segments.read_feedback(options.like, options.unlike, options.seen or (), supposed)
         found: dict[int, VideoTexts] = {}
         channels: list[TextChannel | SoundChannel] = [part for part in (texts, sounds) if part is not None]
         for channel in channels:

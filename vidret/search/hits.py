@@ -22,11 +22,13 @@ from vidret.types import (
     SOURCES,
     TEXT_SOURCES,
     EventSpan,
+    Evidence,
     Hit,
     LocateOptions,
     SearchOptions,
     Segment,
     Source,
+    TimePoint,
 )
 from vidret.video.files import may_exist
 
@@ -95,11 +97,11 @@ class VideoSearch:
         Where the nearest segments belong to too few videos, further ones are looked for and follow: those found first
         stay first, so that pages of results neither repeat nor lose a video.
         """
+        supposed: list[TimePoint] = []
         if options.seen is None and (options.like or options.unlike):
             plain = self.find(query, replace(options, k=SEEN, like=(), unlike=()))
-            seen = tuple((video.scores.video_id, video.scores.time_s[0]) for video in plain)
-            options = replace(options, seen=seen)
-        question = self._fusion.ask(query, options)
+            supposed = [(video.scores.video_id, video.scores.time_s[0]) for video in plain]
+        question = self._fusion.ask(query, options, supposed=supposed)
         found: list[FoundVideo] = []
         missing: list[str] = []
         listed: set[int] = set()
@@ -167,7 +169,11 @@ class VideoSearch:
         parts = [part for clause in clauses for part in _find_parts(video, clause)]
         evidence = make_evidence(parts, self._fusion.texts) if question.query.is_text else ()
         is_word = bool(evidence) and evidence[0].source != "picture"
-        time_s = evidence[0].start if is_word and len(clauses) == 1 else video.time_s[0]
+        if is_word and len(clauses) == 1:
+            segment, time_s = self._place_text(video, evidence[0])
+        else:
+            time_s = video.time_s[0]
+            segment = self._find_segment(video, time_s)
         best: dict[Source, float] = {}
         for clause in clauses:
             for source, score in video.source_scores(clause).items():
@@ -177,7 +183,7 @@ class VideoSearch:
         return Hit(
             video=video.video_id,
             path=found.paths[0],
-            segment=self._find_segment(video, time_s),
+            segment=segment,
             time=time_s,
             score=video.score,
             probability=found.probability,
@@ -194,6 +200,12 @@ class VideoSearch:
         video.cuts = find_cuts(self._fusion.pictures.store, video.video_id)
         spans = find_placed_spans(video, question.query.structure, LocateOptions(k=1))
         return list_events(spans[0], question.query.structure) if spans else ()
+
+    def _place_text(self, video: VideoScores, text: Evidence) -> tuple[Segment, float]:
+        """Return the segment in which words begin, and when in it: they are read up to ``TOLERANCE_S`` too early."""
+        within_s = min(text.start + TOLERANCE_S, (text.start + text.end) / 2)
+        segment = self._find_segment(video, within_s)
+        return segment, max(text.start, segment.start) if segment.start <= within_s else text.start
 
     def _find_segment(self, video: VideoScores, time_s: float) -> Segment:
         """Return the segment that holds a time, or the nearest one."""

@@ -85,7 +85,7 @@ class OpenIndex:
     def _complete(self, query: Query, options: SearchOptions) -> tuple[Query, SearchOptions]:
         """Return what to ask: instead of an empty query, what was liked, which was then not chosen among others."""
         if isinstance(query, str) and not query.strip() and options.like:
-            feedback = self.fusion.segments.read_feedback(options.like, (), ())
+            feedback = self.fusion.segments.read_feedback(options.like, ())
             return feedback.liked.mean(axis=0), replace(options, seen=options.seen or ())
         return query, options
 

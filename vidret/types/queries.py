@@ -274,8 +274,8 @@ class SearchOptions:
     seen: Annotated[
         tuple[TimePoint, ...] | None,
         Option(
-            help="Times of videos that were shown and not judged, as [id, seconds]; default: the first 20 "
-            "without feedback.",
+            help="Times of videos that were shown and are not what is looked for, as [id, seconds]; default: likes are "
+            "compared with the first 20 without feedback.",
             panel=None,
             holds="times",
         ),

@@ -79,7 +79,8 @@ class Searchable(ABC):
                 is rated again by how much that choice tells for it (PicHunter), in any order of the choices. The query
                 may then be empty: it looks for what resembles them.
             unlike: Results that differ from what you look for.
-            seen: Results that were shown besides; None for the first 20 of the query without feedback.
+            seen: Results that were shown, and are not what you look for: other scenes of their videos come first. None:
+                likes are compared with the first 20 of the query without feedback.
             display: ``best`` first, or ``diverse``: the best one of each kind, for exploring.
             sort_by: An attribute, such as ``crowded``, two opposites, such as ``snowy/green``, or a taught ``@name``.
                 What is not weak among the best 200 is sorted by how much it has of it; the others follow.

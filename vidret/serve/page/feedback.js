@@ -6,13 +6,18 @@ export const SIDES = { like: "More", unlike: "Less" };
 const ICONS = { like: "plus", unlike: "minus" };
 const MOST_SEEN = 200;
 const titles = new Map(); // by video
-let seen = new Set(); // results that were shown for the query
+let seen = new Set(); // results of the query that were in view
+const results = new WeakMap(); // by card
+const inView = new IntersectionObserver(
+  (entries) => entries.forEach(({ isIntersecting, target }) => isIntersecting && seen.add(results.get(target))),
+  { threshold: 0.5 },
+);
 
 const name = ({ video, time }) => `${video}@${Number(time).toFixed(1)}`;
 const read = (place, side) => place[side].split(",").filter(Boolean);
 const label = (side, { video, time }) => `${SIDES[side]} like ${titles.get(video) ?? `video ${video}`} at ${clock(time)}`;
 
-/** Return the judged results of a state, as the server takes them; those seen besides count as not liked. */
+/** Return the judged results of a state, as the server takes them; those seen are not what is looked for. */
 export function readJudged(place) {
   const split = (names) => names.map((each) => each.split("@").map(Number));
   if (!place.like && !place.unlike) return {};
@@ -40,10 +45,14 @@ export function dropJudged(hits, place) {
   return hits.filter(({ video, start, end }) => !judged.some(([other, time]) => other === video && time >= start - 0.1 && time <= end + 0.1));
 }
 
-/** Note results that are shown; those of another query no longer count. */
+/** Note the results that come into view; those of another query no longer count. */
 export function noteSeen(hits, isSame) {
   if (!isSame) seen = new Set();
-  for (const hit of hits) seen.add(name(hit));
+  inView.disconnect();
+  for (const [index, card] of [...document.querySelectorAll("#results > .card")].entries()) {
+    results.set(card, name(hits[index]));
+    inView.observe(card);
+  }
 }
 
 /** Create the two buttons that judge a result, before others. */
