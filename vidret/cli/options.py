@@ -200,13 +200,10 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class Places(Place):
     """The options that say where to look: in one or several indexes on this machine, or on a server."""
 
-    context: typer.Context
-    index: IndexesOption = field(default_factory=lambda: [Path(DEFAULT_INDEX)])
-    server: ServerOption = None
-    token: TokenOption = None
+    index: IndexesOption = field(default_factory=lambda: [Path(DEFAULT_INDEX)])  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

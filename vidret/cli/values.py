@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,17 +56,12 @@ def check_value(ctx: Any, param: Any, value: Any) -> None:
         return
     try:
         if CHOICES.fullmatch(metavar):
-            check_choice(str(value), metavar.split("|"))
+            if str(value) not in (allowed := metavar.split("|")):
+                raise VidretError(f"must be one of {', '.join(allowed)}, got {value}")
         elif rule := RULES.get(flag):
             rule(str(value))
     except VidretError as error:
         raise typer.BadParameter(str(error), ctx=ctx, param_hint=flag) from error
-
-
-def check_choice(value: str, allowed: list[str]) -> None:
-    """Refuse a value that is not in a list."""
-    if value not in allowed:
-        raise VidretError(f"must be one of {', '.join(allowed)}, got {value}")
 
 
 def require_file(words: tuple[str, ...], what: str) -> Callable[[str], None]:
@@ -84,43 +80,20 @@ def check_image_name(value: str) -> None:
         raise VidretError(f"must end with {', '.join(IMAGES)}, got {value}")
 
 
-def check_server(value: str) -> None:
-    """Refuse what is not the URL of a server."""
-    from vidret.client.server import Server
-
-    Server(value, None, timeout=1.0)  # contacted by the first request
-
-
-def check_store(value: str) -> None:
-    """Refuse what is not the address of a vector store."""
-    from vidret.store.vectors.registry import normalise_address
-
-    normalise_address(value, Path())
-
-
-def check_hook(value: str) -> None:
-    """Refuse what is not the URL of a webhook."""
-    from vidret.endpoints.transport import check_webhook
-
-    check_webhook(value)
-
-
-def check_device(value: str) -> None:
-    """Refuse what is not the name of a device, whether or not there is such a device."""
-    from vidret.devices import parse_device
-
-    parse_device(value)
+def require(module: str, name: str, *others: object) -> Callable[[str], None]:
+    """Return a rule for values that a function of a module takes; the module is imported with the first value."""
+    return lambda value: getattr(import_module(module), name)(value, *others)
 
 
 RULES: dict[str, Callable[[str], None]] = {
-    "--device": check_device,
+    "--device": require("vidret.devices", "parse_device"),  # whether or not there is such a device
     "--rerank": require_file(RERANKERS, "an aligner"),
     "--head": require_file(("auto", "none"), "a head"),
     "--sheet": check_image_name,
     "--curve": check_image_name,
-    "--server": check_server,
-    "--store": check_store,
-    "--webhook": check_hook,
+    "--server": require("vidret.client.server", "Server", None, 1.0),  # contacted by the first request
+    "--store": require("vidret.store.vectors.registry", "normalise_address", Path()),
+    "--webhook": require("vidret.endpoints.transport", "check_webhook"),
 }
 
 

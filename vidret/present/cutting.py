@@ -238,13 +238,10 @@ def find_copies(moments: Sequence[Moment]) -> list[CopiedFrames | None]:
     They begin at a keyframe, and end before another one or at a frame that none before it in the file needs.
     """
     check_local(moments)
-    infos = {moment.path: _probe_source(moment.path) for moment in moments}
+    for moment in moments:
+        open_source(moment.path).close()
+    infos = {path: probe(path) for path in {moment.path for moment in moments}}
     return [_find_whole_groups(moment, infos[moment.path]) for moment in moments]
-
-
-def _probe_source(path: str) -> VideoInfo:
-    open_source(path).close()
-    return probe(path)
 
 
 def _find_whole_groups(moment: Moment, info: VideoInfo) -> CopiedFrames | None:

@@ -172,18 +172,15 @@ def show_interpretation(interpretation: "Interpretation") -> None:
 def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) -> list[tuple[str, str]]:
     """Return (time, line) of the best words among evidence, or with ``explain`` of all evidence with its shares."""
     words = [piece for piece in evidence if piece.text]
-    lines = [(format_time(piece.start), f"  {describe_presence(piece)}") for piece in evidence if piece.person]
+    lines = []
+    for piece in [own for own in evidence if own.person]:
+        how, start = "seen" if piece.source == "picture" else "heard", format_time(piece.start)
+        lines.append((start, f"  @{piece.person} {how} {start} to {format_time(piece.end)}"))
     for piece in [own for own in evidence if not own.person] if explain else words[:1]:
         share = f"{100 * piece.share:.0f} % " if explain else ""
         text = f': "{mark_words(piece)}"' if piece.text else ""
         lines.append((format_time(piece.start), f"  {share}{SOURCE_LABELS[piece.source]}{text}"))
     return lines
-
-
-def describe_presence(piece: "Evidence") -> str:
-    """Return that a person is seen or heard, such as "@mum seen 0:12 to 0:20"."""
-    how = "seen" if piece.source == "picture" else "heard"
-    return f"@{piece.person} {how} {format_time(piece.start)} to {format_time(piece.end)}"
 
 
 def name_channels(evidence: "Sequence[Evidence]") -> str:
@@ -216,6 +213,11 @@ def show_info(
 ) -> None:
     """Print the contents of an index as numbers, with those of its words, moments, faces, voices and audio."""
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
+    limit = "" if info.memory is None else f", memory limit {info.memory / 1e9:.3g} GB"
+    prepared = []
+    if moments is not None and moments.videos:
+        size = f"{moments.num_bytes / 1e6:.1f} MB, {moments.bytes_per_hour / 1e6:.3g} MB per hour"
+        prepared = [("moments", f"of {moments.videos} videos, for the grounding head; {size}")]
     rows = [
         ("index", info.path),
         ("files", files),
@@ -225,28 +227,15 @@ def show_info(
         ("cut", {"shots": "where shots change", "grid": "at fixed lengths"}.get(info.segment_rule, info.segment_rule)),
         ("size", f"{info.num_bytes / 1e6:.1f} MB"),
         ("encoder", f"{info.encoder_name}, {info.dim} dimensions"),
-        ("vectors", describe_vectors(info)),
+        ("vectors", info.vectors + limit if info.store == "faiss" else info.store),
         *([("tokens", f"of {info.with_tokens} segments")] if info.with_tokens else []),
-        *([("moments", describe_moments(moments))] if moments is not None and moments.videos else []),
+        *prepared,
         *[(word.source, f"{word.texts} texts, of {word.tracks} videos; {word.complete} complete") for word in words],
         *[(f"{own.kind}s", f"{own.tracks}, of {own.persons} persons, in {own.videos} videos") for own in identities],
         *[("audio", f"{own.windows} windows by {own.model}, of {own.videos} videos") for own in windows],
         ("format", str(info.format)),
     ]
     show_table(("", ""), rows)
-
-
-def describe_moments(moments: "MomentCounts") -> str:
-    """Return of how many videos moments are prepared, and what that takes per hour of video."""
-    per_hour = f"{moments.bytes_per_hour / 1e6:.3g} MB per hour"
-    return f"of {moments.videos} videos, for the grounding head; {moments.num_bytes / 1e6:.1f} MB, {per_hour}"
-
-
-def describe_vectors(info: "StoreInfo") -> str:
-    """Return where the vectors of an index are, of which kind they are, and their memory limit."""
-    if info.store != "faiss":
-        return info.store
-    return info.vectors + ("" if info.memory is None else f", memory limit {info.memory / 1e9:.3g} GB")
 
 
 def run_to_dict(report: Any) -> dict[str, Any]:

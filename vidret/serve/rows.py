@@ -80,17 +80,12 @@ class VideoRow(BaseModel):
 Row = TypeVar("Row", bound=BaseModel)
 
 
-def find_file(video: StoredVideo) -> str | None:
-    """Return the first path of a video that exists, or None. URLs are taken to exist."""
-    return next((path for path in video.paths if is_url(path) or os.path.isfile(path)), None)  # noqa: PTH113
-
-
 def write_row(model: type[Row], result: Any, **more: Any) -> Row:
     """Return the row of a result, with links to its video if rows of this kind have them."""
     if issubclass(model, LinkedRow):
         time_s = result.time if isinstance(result, Hit | KindOfVideo) else (result.start + result.end) / 2
-        more["title"], more["stream"] = title(result.path), stream_url(result.video)
-        more["thumbnail"] = thumbnail_url(result.video, time_s)
+        more["title"], more["stream"] = title(result.path), f"/api/videos/{result.video}/stream"
+        more["thumbnail"] = f"/api/thumbnails/{result.video}?t={round(time_s, 2):g}"
     return model(**to_row(result, "http", show_path), **more)
 
 
@@ -132,20 +127,10 @@ def video_row(video: StoredVideo) -> VideoRow:
         filmed=str(video.facts.get("filmed", "")),
         camera=sanitize(str(video.facts.get("camera", ""))),
         languages=str(video.facts.get(LANGUAGES, "")).split(),
-        missing=find_file(video) is None,
+        missing=not any(is_url(path) or os.path.isfile(path) for path in video.paths),  # noqa: PTH113
     )
 
 
 def title(path: str) -> str:
     """Return the name of a file without its suffix."""
     return sanitize(Path(file_name(path)).stem)
-
-
-def thumbnail_url(video_id: int, time_s: float) -> str:
-    """Return the path of a frame in the API."""
-    return f"/api/thumbnails/{video_id}?t={round(time_s, 2):g}"
-
-
-def stream_url(video_id: int) -> str:
-    """Return the path of a file in the API."""
-    return f"/api/videos/{video_id}/stream"

@@ -91,9 +91,12 @@ class SavedCollection:
 
 def as_moments(results: Iterable[Hit | Moment]) -> list[Moment]:
     """Return results as moments, for exports: of a hit its best segment."""
-    return [result if isinstance(result, Moment) else _as_moment(result) for result in results]
-
-
-def _as_moment(hit: Hit) -> Moment:
-    facts = {"weak": hit.weak, "evidence": hit.evidence, "events": hit.events, "probability": hit.probability}
-    return Moment(hit.video, hit.path, hit.segment.start, hit.segment.end, hit.score, **facts)  # type: ignore[arg-type]
+    shared = ("video", "path", "score", "weak", "evidence", "events", "probability")
+    return [
+        result
+        if isinstance(result, Moment)
+        else Moment(
+            start=result.segment.start, end=result.segment.end, **{name: getattr(result, name) for name in shared}
+        )
+        for result in results
+    ]

@@ -74,6 +74,8 @@ def doctor_command(
 
 def run_checks(index: Path) -> Iterator[Check]:
     """Yield what works here, from the ground up."""
+    from vidret.present.ffmpeg import find_ffmpeg
+
     version = ".".join(str(part) for part in sys.version_info[:3])
     yield Check("vidret", "ok", f"{metadata.version('vidret')}, Python {version}, {os.cpu_count()} cores")
     for module, purpose, extra in PACKAGES:
@@ -84,7 +86,7 @@ def run_checks(index: Path) -> Iterator[Check]:
     yield _try("models of words", _try_words, state="missing")
     yield _try("model of faces", _try_faces, state="missing")
     yield _try("encoder of voices", _try_voices, state="missing")
-    yield _try("ffmpeg", _describe_ffmpeg, state="missing")
+    yield _try("ffmpeg", find_ffmpeg, state="missing")
     yield _try("disk", lambda: _describe_disk(index))
     yield _try("index", lambda: _describe_index(index))
 
@@ -175,12 +177,6 @@ def _try_voices() -> str:
     encoder = load_voice_encoder(BUNDLED)
     vectors = encoder.encode([np.zeros(16_000, np.float32)])
     return f"works, {vectors.shape[1]} dimensions ({encoder.digest})"
-
-
-def _describe_ffmpeg() -> str:
-    from vidret.present.ffmpeg import find_ffmpeg
-
-    return find_ffmpeg()
 
 
 def _describe_disk(index: Path) -> str:

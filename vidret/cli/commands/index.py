@@ -85,6 +85,8 @@ SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode
 @with_fields()
 def index_command(*, asked: IndexChoices) -> None:
     """Index videos: encode what is new or changed. Safe to interrupt and run again."""
+    from vidret.store.store import Store
+
     index = asked.index
     if asked.webhook is not None:
         check_webhook(asked.webhook)
@@ -94,7 +96,7 @@ def index_command(*, asked: IndexChoices) -> None:
         endpoint = make_endpoint(asked.describe, asked.describe_model, DESCRIBE_TIMEOUT_S, name="describe")
     run = choose_run(asked.runner, asked.address, asked.num_gpus_per_worker, asked.precision)
     memory = None if asked.memory is None else parse_memory(asked.memory)
-    is_new = not is_indexed(index)
+    is_new = not Store.exists(index)
     words = parse_words(
         asked.words, asked.sounds, index, speech_model=asked.speech_model, sound_model=asked.sound_model
     )
@@ -156,13 +158,6 @@ def index_command(*, asked: IndexChoices) -> None:
         return IndexOutcome(code=MATCHED if asked.exit_code and matched else 0, interrupted=False)
 
     raise typer.Exit(keep_up(index_once, watched, index) if asked.watch else index_once().code)
-
-
-def is_indexed(folder: Path) -> bool:
-    """Return whether a folder holds an index."""
-    from vidret.store.store import Store
-
-    return Store.exists(folder)
 
 
 def suggest_model() -> None:

@@ -7,7 +7,7 @@ import socket
 import sys
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 from urllib.parse import quote
 
 import typer
@@ -34,9 +34,6 @@ from vidret.present.terminal import console, print_message
 from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.store import Store
 from vidret.store.tokens import RIGHTS, TOKENS, TokenRight, make_token, read_record, record_change
-
-if TYPE_CHECKING:
-    from vidret.client import RemoteEngine
 
 WHAT, ACCESS = "What to serve", "Access"
 OpenOption = Annotated[bool, option("Open the page in a browser.", WHAT, flag="--open/--no-open")]
@@ -182,6 +179,7 @@ def mcp_command(
 ) -> None:
     """Offer an index to language models as tools to search and read it (Model Context Protocol)."""
     try:
+        from vidret.client import RemoteEngine
         from vidret.serve.access import check_access
         from vidret.serve.connections import make_server
         from vidret.serve.mcp.arguments import Budget
@@ -194,7 +192,9 @@ def mcp_command(
     budget = Budget(characters=max_characters, images=max_images)
     if transport == "http":
         check_access(host, token, None if server else index)  # before the model is loaded, which takes a while
-    engine = open_engine(index, loading, model=model) if server is None else open_client(context, server, token)
+    if server is not None:
+        refuse_options(context, LOCAL_ONLY, "needs a local index, got --server URL")
+    engine = open_engine(index, loading, model=model) if server is None else RemoteEngine(server, token)
     with engine, open_frames(engine) as draw:
         tools = ToolBox(engine, draw, budget)
         if transport == "stdio":
@@ -207,14 +207,6 @@ def mcp_command(
             print_message(f"{server or index} is offered at {url} (press Ctrl-C to stop)")
             with contextlib.suppress(KeyboardInterrupt):
                 make_server(served).run(sockets=[listener])
-
-
-def open_client(context: typer.Context, server: str, token: str | None) -> "RemoteEngine":
-    """Return a client of a server."""
-    refuse_options(context, LOCAL_ONLY, "needs a local index, got --server URL")
-    from vidret.client import RemoteEngine
-
-    return RemoteEngine(server, token)
 
 
 group = add_group("token")

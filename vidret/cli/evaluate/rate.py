@@ -111,9 +111,10 @@ def show_rating(rated: "list[RatedModel]", compared: list[dict[str, Any]]) -> No
     rows = []
     for model in rated:
         facts = model.to_dict()
-        results = [_format_result(facts["results"][direction]) for direction in ("t2v", "v2t")]
+        results = [facts["results"][direction] for direction in ("t2v", "v2t")]
+        cells = [f"{row[name]:.1f}" for row in results for name in ("R@1", "R@5", "R@10", "MnR")]
         speed = (f"{model.speed.frame_ms:.1f}", f"{model.speed.query_ms:.1f}", f"{model.speed.mb_per_hour:.1f}")
-        rows.append((model.name, str(model.frames), str(model.side), *results[0], *results[1], *speed))
+        rows.append((model.name, str(model.frames), str(model.side), *cells, *speed))
     show_table((*HEADERS, *COSTS), rows)
     for row in compared:
         first, second = row["models"]
@@ -123,10 +124,6 @@ def show_rating(rated: "list[RatedModel]", compared: list[dict[str, Any]]) -> No
             f"R@1 of {first} minus {second}: {row['difference']:+.1f} "
             f"(95 %: {row['low']:+.1f} to {row['high']:+.1f}), {said}"
         )
-
-
-def _format_result(row: dict[str, Any]) -> tuple[str, ...]:
-    return (*(f"{row[f'R@{k}']:.1f}" for k in (1, 5, 10)), f"{row['MnR']:.1f}")
 
 
 SizesOption = Annotated[

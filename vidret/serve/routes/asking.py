@@ -157,7 +157,8 @@ def send_answer(
         while not is_left.is_set():
             part = next(parts)
             if isinstance(part, CitedAnswer):
-                return write_event("answer", make_answer_event(part))
+                cited, notes = [moment.number for moment in part.cited], list(part.notes)
+                return write_event("answer", AnswerEvent(text=part.text, shown=part.is_shown, cited=cited, notes=notes))
             if isinstance(part, str):
                 send(write_event("text", TextEvent(text=part)))
             else:
@@ -165,12 +166,6 @@ def send_answer(
     except EndpointError as error:
         return write_problem(502, "Bad Gateway", error)
     return ""
-
-
-def make_answer_event(answer: CitedAnswer) -> AnswerEvent:
-    """Return the event of a complete answer."""
-    cited = [moment.number for moment in answer.cited]
-    return AnswerEvent(text=answer.text, shown=answer.is_shown, cited=cited, notes=list(answer.notes))
 
 
 def write_moments_event(engine: Engine, context: QuestionContext) -> str:

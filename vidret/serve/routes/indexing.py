@@ -134,6 +134,7 @@ class Indexer:
         with self._lock:
             if self._process is not None:
                 raise RefusedError(409, "a run is in progress")
+            own = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]  # the server's code
             report = tempfile.TemporaryFile("w+")  # noqa: SIM115  the reader closes it; a pipe could fill up
             self._process = subprocess.Popen(
                 [*self._command, "index", *self._options, *flags, "--", *checked],
@@ -141,7 +142,7 @@ class Indexer:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                env=os.environ | {"PYTHONPATH": _search_path()},
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(own)},
                 process_group=0,  # the server handles Ctrl-C
             )
             self.progress, self.last, self.stopping = None, None, False
@@ -335,9 +336,3 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
         return describe_index(request)
 
     return router
-
-
-def _search_path() -> str:
-    """Return a PYTHONPATH with which the process imports the same code as the server."""
-    root = str(Path(__file__).parents[3])
-    return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
