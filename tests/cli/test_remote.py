@@ -1,6 +1,5 @@
 """Tests of search and locate with --server."""
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.runner import Runner, run_without
-from tests.scripted_server import CURVE, HIT, MOMENT, VIDEO, Reply, Served, problem, serve
+from tests.scripted_server import CURVE, HIT, MOMENT, Reply, Served, serve
 
 
 @pytest.fixture
@@ -37,20 +36,6 @@ def test_search_asks_a_server(run: Runner, server: Served, monkeypatch: pytest.M
     assert "query" not in server.asked[1].body
     (tmp_path / "queries.jsonl").write_text('{"query": "red"}\n{"query": "blue"}\n')
     assert len(run("search", "--queries", "queries.jsonl", "--server", server.url)[1].splitlines()) == 2
-
-
-def test_locate_asks_a_server(run: Runner, server: Served, tmp_path: Path) -> None:
-    server.replies = [Reply({"videos": [VIDEO], "next": None}), Reply({"moments": [MOMENT]}), Reply(CURVE)]
-    command = ("locate", "dog", "/films/red.mp4", "--server", server.url, "--json", "--curve", "curve.png")
-    code, out, err = run(*command)
-    assert code == 0
-    assert json.loads(out) == [{name: MOMENT[name] for name in json.loads(out)[0]}]
-    assert "score curve:" in err
-    with Image.open(tmp_path / "curve.png") as chart:
-        assert min(chart.size) > 100
-    server.replies = [problem(401, "a token is needed")]
-    rule = "token must be the one the server was started with, got none"
-    run.check_refusal(("locate", "dog", "--server", server.url), 1, rule)
 
 
 @pytest.mark.parametrize(

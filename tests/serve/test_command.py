@@ -1,14 +1,13 @@
 """Tests of ``vidret serve``: its refusals, its messages, and the server over real sockets."""
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ import uvicorn
 
 import vidret.engine
 from tests.fakes import ColourEncoder
-from tests.index_server import COLOURED, connect, serve_engine
-from tests.serve.conftest import find_id
+from tests.index_server import COLOURED
 from vidret import cli
 from vidret.cli.commands.serve import has_display, listen, page_url
 from vidret.engine import Engine
@@ -90,63 +88,11 @@ def test_a_listener_says_its_url_and_a_port_in_use_is_reported() -> None:
     assert not has_display(), "tests have none"
 
 
-# Over real sockets
-
-
-@pytest.fixture
-def url(engine: Engine) -> Iterator[str]:
-    with serve_engine(engine) as url:
-        yield url
-
-
-def ask(url: str, query: str = "red") -> Any:
-    body = json.dumps({"query": query}).encode()
+def ask(url: str) -> Any:
+    body = json.dumps({"query": "red"}).encode()
     request = urllib.request.Request(f"{url}/api/search", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=20) as answer:
         return json.load(answer)
-
-
-def test_slow_clients_do_not_block_others(url: str, engine: Engine) -> None:
-    film = Path(engine.video(find_id(engine, "red.mp4")).paths[0])
-    whole, about = film.read_bytes(), film.stat()
-    stream = f"GET /api/videos/{find_id(engine, 'red.mp4')}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    lines = [
-        b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{",  # the rest never comes
-        b"GET /api/videos HTTP/1.1\r\nHost: loc",
-        stream.encode(),  # the answer is never read
-    ]
-    os.truncate(film, 1 << 30)  # a sparse file, larger than any buffer
-    slow = []
-    try:
-        for number in range(90):
-            client = connect(url)
-            client.sendall(lines[number % 3])
-            slow.append(client)
-        assert ask(url)["hits"][0]["title"] == "red"
-        with urllib.request.urlopen(f"{url}/api/videos", timeout=20) as answer:
-            assert answer.status == 200
-    finally:
-        for client in slow:
-            client.close()
-        film.write_bytes(whole)
-        os.utime(film, ns=(about.st_atime_ns, about.st_mtime_ns))
-
-
-def test_endless_body_is_cut_off(url: str) -> None:
-    with connect(url) as client:
-        client.sendall(
-            b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n"
-        )
-        chunk = b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"
-        sent = 0
-        try:
-            while sent < 64:
-                client.sendall(chunk)
-                sent += 1
-        except OSError:
-            pass  # the server has hung up
-        assert sent < 64
 
 
 def test_command_serves_and_stops(engine: Engine) -> None:

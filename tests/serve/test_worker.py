@@ -148,18 +148,6 @@ async def test_calls_run_in_order_and_fail_alone() -> None:
     assert order == ["one", "three"]
 
 
-async def test_full_queue_refuses_at_once() -> None:
-    engine = GatedEngine()
-    with working(engine, size=2) as worker:
-        await occupy(worker, engine)
-        waiting = await put(worker.search("a", SearchOptions()), worker.search("b", SearchOptions()))
-        with pytest.raises(RefusedError, match="the server is busy: 2 requests are waiting") as refused:
-            await worker.search("c", SearchOptions())
-        assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
-        engine.gate.release(2)
-        assert len(await asyncio.gather(*waiting)) == 2
-
-
 async def test_request_that_times_out_is_skipped() -> None:
     engine = GatedEngine()
     with working(engine, timeout=0.05) as worker:
@@ -211,14 +199,3 @@ async def test_panic_does_not_end_the_thread(monkeypatch: pytest.MonkeyPatch) ->
                     await request
         assert len(await worker.search("red", SearchOptions(k=1))) == 1
         assert await worker.call(lambda _: "a moment") == "a moment"
-
-
-async def test_both_threads_return_results_of_the_engine(engine: Engine) -> None:
-    hits, moments = engine.search("red", 2), engine.locate("green", 2)
-    worker = Worker(engine)
-    worker.start()
-    searches = asyncio.gather(*(worker.search("red", SearchOptions(k=2)) for _ in range(20)))
-    requests = asyncio.gather(*(worker.call(lambda engine: engine.locate("green", 2)) for _ in range(20)))
-    assert await searches == [hits] * 20
-    assert await requests == [moments] * 20
-    worker.close()

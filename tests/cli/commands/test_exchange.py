@@ -1,7 +1,6 @@
 """Tests of the commands that move vectors: vidret export, import and merge."""
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,13 +13,10 @@ from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
 from tests.spoken import FakeSentences, fake_sentences, say
 from vidret.channels.texts import channel
-from vidret.channels.texts.channel import is_background_current
 from vidret.engine import Engine
 from vidret.errors import EncoderError
 from vidret.index import merging
 from vidret.search.query import planning
-from vidret.store.store import Store
-from vidret.store.texts.store import TextStore
 from vidret.types import EmbeddingLevel, Embeddings, Filters, TextEmbedding
 
 
@@ -192,21 +188,6 @@ def test_first_search_after_a_merge_encodes_its_query_only(
         (hit,) = engine.search("blue", 1)
     assert Path(hit.path).name == "blue.mp4"
     assert set(encoded) == {"blue"}, "of pictures, and of words"
-
-
-def test_merged_index_is_prepared_as_by_a_run(run: Runner, spoken: Sources, tmp_path: Path) -> None:
-    def read_preparation() -> tuple[object, int, bool]:
-        with Store.open(tmp_path / "all") as store, TextStore.open(tmp_path / "all") as texts:
-            stored = json.loads(str(store.metadata.get("scale.none")))
-            return stored["scale"], stored["segments"], is_background_current(texts)
-
-    run.out("merge", *spoken)
-    prepared = read_preparation()
-    with Engine(tmp_path / "all", ColourEncoder()) as engine:
-        engine.index([])
-    assert read_preparation() == prepared
-    assert prepared[1] == 3, "segments of both"
-    assert prepared[2], "the background of words"
 
 
 def test_merge_without_the_encoder_says_what_the_first_search_does(

@@ -151,15 +151,6 @@ def test_groups_are_printed_drawn_and_json(run_copies: Runner, tmp_path: Path) -
     assert all(file["width"] == 160 and file["bit_rate"] > 0 for file in group)
 
 
-def test_a_server_is_asked_for_copies(run_copies: Runner) -> None:
-    events = b'event: progress\ndata: {"checked": 3, "total": 3}\n\nevent: groups\ndata: {"groups": []}\n\n'
-    with serve() as server:
-        server.replies = [Reply(events, kind="text/event-stream")]
-        code, out, err = run_copies("duplicates", "--server", server.url)
-        assert (code, out, server.asked[0].body) == (0, "", {"videos": []})
-        assert "No copies: no two files of this index show the same footage." in err
-
-
 def test_a_clip_is_searched_and_located(run_copies: Runner, tmp_path: Path) -> None:
     clip = write_frames(tmp_path / "clip.mp4", draw_footage(1, 8)[20:70])
     out = run_copies.out("search", "--clip", clip, "--from", 1, "--to", 4, "--sheet", tmp_path / "sheet.png")
@@ -169,13 +160,6 @@ def test_a_clip_is_searched_and_located(run_copies: Runner, tmp_path: Path) -> N
     assert (found["start"], found["end"]) == pytest.approx((2, 7), abs=0.2)
     assert (found["speed"], found["mirrored"]) == (1.0, False)
     assert [Path(path).name for path in found["copies"]] == ["twin.mp4"]
-
-
-def test_a_clip_longer_than_every_film_is_found_by_what_they_share(run_copies: Runner, tmp_path: Path) -> None:
-    clip = write_frames(tmp_path / "clip.mp4", [*draw_footage(8, 3), *draw_footage(1, 8), *draw_footage(9, 2)])
-    found = {Path(row["path"]).name: row for row in run_copies.json("search", "--clip", clip)}
-    assert "other.mp4" not in found
-    assert found["film.mp4"]["clip_start"] == pytest.approx(3, abs=0.2)
 
 
 def test_what_is_not_there_is_said(run_copies: Runner, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Tests of vidret/present/editors/edl.py: lists are read back by OpenTimelineIO, and their source times by ffmpeg."""
 
 import random
-import subprocess
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.present.editors.numbered import FILMS, NTSC, list_wanted, make_spoken_moment, plan, plan_unread, read_shown
+from tests.present.editors.numbered import NTSC, make_spoken_moment, plan, plan_unread
 from tests.present.moments import ODD_PATHS, assert_refused, make_moment
 from vidret.present.editors.edl import to_edl, to_markers
 from vidret.present.editors.timecode import parse_timecode
@@ -85,23 +84,6 @@ def test_times_are_exact_and_the_record_is_contiguous(fps: float, exact: Fractio
         assert record_start == record
         assert record_end - record_start == end - start
         record = record_end
-
-
-@pytest.mark.parametrize(("name", "rate", "timecode", "audio"), [film for film in FILMS if film[1].denominator != 2])
-def test_ffmpeg_finds_the_frames_at_the_source_times(
-    numbered: dict[str, Path], tmp_path: Path, ffmpeg: str, name: str, rate: Fraction, timecode: str, *, audio: bool
-) -> None:
-    moments = [make_moment(str(numbered[name]), at, at + 0.62) for at in (0.11, 1.93)]
-    shown = read_shown(numbered[name])
-    zero = parse_timecode(timecode, rate)[0] if timecode else 0
-    for event, moment in zip(read_events(to_edl(plan(moments))), moments, strict=True):
-        assert event[2] == ("B" if audio else "V")
-        start, end = (parse_timecode(code, rate)[0] - zero for code in event[4:6])
-        seek = ["-ss", f"{float((start - Fraction(1, 4)) / rate):.6f}"] if start else []
-        clip = tmp_path / f"{start}.mkv"
-        command = [ffmpeg, "-v", "error", "-y", "-i", str(numbered[name]), *seek, "-frames:v", str(end - start), "-an"]
-        subprocess.run([*command, "-c:v", "ffv1", str(clip)], check=True)
-        assert [number for number, _ in read_shown(clip)] == list_wanted(shown, moment.start, moment.end)
 
 
 def test_opentimelineio_reads_the_list(numbered: dict[str, Path]) -> None:

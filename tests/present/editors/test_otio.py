@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from tests.present.editors.numbered import FILMS, list_wanted, make_spoken_moment, plan, plan_unread, read_shown
+from tests.present.editors.numbered import FILMS, make_spoken_moment, plan, plan_unread
 from tests.present.moments import ODD_PATHS, make_moment
 from vidret.errors import MissingExtraError
 from vidret.present.editors.otio import to_otio
@@ -19,22 +19,6 @@ otio = pytest.importorskip("opentimelineio")
 
 def read(timeline: Timeline) -> Any:
     return otio.adapters.read_from_string(to_otio(timeline), "otio_json")
-
-
-def test_clips_have_the_frames_of_their_moments(numbered: dict[str, Path]) -> None:
-    moments = [make_spoken_moment(path, at, at + 0.7) for path in numbered.values() for at in (0.0, 0.31, 1.3, 2.45)]
-    timeline = plan(moments)
-    whole = read(timeline)
-    assert whole.global_start_time == otio.opentime.RationalTime(0, float(timeline.rate))
-    clips = list(whole.video_tracks()[0].find_clips())
-    for found, moment in zip(clips, moments, strict=True):
-        shown = read_shown(Path(moment.path))
-        available, source = found.available_range(), found.source_range
-        assert available.duration.value == len(shown)
-        assert source.start_time.rate == available.start_time.rate
-        first = source.start_time.value - available.start_time.value
-        numbers = [number for number, _ in shown[int(first) : int(first + source.duration.value)]]
-        assert numbers == list_wanted(shown, moment.start, moment.end)
 
 
 def test_rates_and_timecodes_are_those_of_the_videos(numbered: dict[str, Path]) -> None:

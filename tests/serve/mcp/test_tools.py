@@ -13,7 +13,7 @@ from tests.serve.conftest import find_id
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.language.retrieval import DrawFrame
-from vidret.serve.mcp.arguments import MIN_CHARACTERS, Budget, compact_json, fit_page, shorten
+from vidret.serve.mcp.arguments import MIN_CHARACTERS, Budget, fit_page
 from vidret.serve.mcp.protocol import PAGE_SIZE, list_links, read_link
 from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.store.records import StoredVideo
@@ -97,20 +97,6 @@ def test_pages_keep_to_the_budget_and_miss_nothing(
     assert seen == list(range(NUM_RESULTS))
 
 
-@pytest.mark.parametrize(("name", "rows"), [("search", "videos"), ("locate", "moments")])
-def test_results_say_how_likely_they_are_and_may_have_to_be_probable(
-    tools: ToolBox, engine: Engine, name: str, rows: str
-) -> None:
-    found = engine.search("red") if name == "search" else engine.locate("red")
-    answer = json.loads(tools.call(name, {"query": "red"}).text)[rows]
-    assert [row["likelihood"] for row in answer] == [moment.likelihood for moment in found]
-    assert [row["probability"] for row in answer] == pytest.approx([moment.probability for moment in found], abs=1e-3)
-    least = found[0].probability
-    probable = json.loads(tools.call(name, {"query": "red", "at_least": least}).text)[rows]
-    assert 0 < len(probable) < len(answer)
-    assert {row["probability"] for row in probable} == {answer[0]["probability"]}
-
-
 def test_images_are_few_and_small(huge: ToolBox) -> None:
     reply = huge.call("frames", {"video": 1, "times": [1, 2, 3, 4, 5], "width": 600})
     assert [len(image) for image in reply.images] == [9000] * 3  # 600 pixels would be 18,000 bytes
@@ -137,11 +123,6 @@ def test_budget_that_holds_nothing_is_refused() -> None:
         Budget(characters=10)
     with pytest.raises(VidretError, match="images must be at least 0, got -1"):
         Budget(images=-1)
-
-
-def test_texts_are_short_and_printable() -> None:
-    assert shorten("a\n\tb\x1b[31m", 20) == "a b\N{REPLACEMENT CHARACTER}[31m"
-    assert len(compact_json({"text": shorten(LONG, 100)})) < 220
 
 
 @pytest.mark.parametrize(

@@ -58,12 +58,6 @@ def test_results_say_how_likely_they_are_and_may_have_to_be_probable(client: Tes
         assert refusal.json()["detail"] == "at_least must be 0 for an image or a vector, got 0.5"
 
 
-def test_image_query(client: TestClient) -> None:
-    for image in (BLUE, f"data:image/png;base64,{BLUE}"):
-        answer = client.post("/api/search", json={"image": image, "k": 1})
-        assert (names(answer), answer.json()["query"]) == (["blue"], None)
-
-
 @pytest.fixture
 def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
@@ -142,15 +136,6 @@ def test_invalid_requests_are_refused_in_one_sentence(client: TestClient, body: 
     detail = problem.pop("detail")
     assert (sentence in detail, "\n" in detail) == (True, False), detail
     assert problem == {"type": "about:blank", "title": HTTPStatus(422).phrase, "status": 422}
-
-
-def test_number_of_negative_terms_is_limited(client: TestClient) -> None:
-    query = "red" + " -blue" * 8 + ' -"a dog"' * 8
-    assert client.post("/api/search", json={"query": query}).status_code == 200
-    assert client.post("/api/locate", json={"query": query + " -dog"}).status_code == 422
-    assert client.get("/api/videos/1/curve", params={"q": query + " -dog"}).status_code == 422
-    assert client.post("/knn-service", json={"text": query + " -dog"}).status_code == 422
-    assert client.post("/knn-service", json={"text": query}).status_code == 200
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"null", b"\xff", b""])

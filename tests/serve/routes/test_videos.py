@@ -1,17 +1,13 @@
 """Tests of the list of videos, of single videos, and of score curves."""
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
-from tests.followed import follow_shots
-from tests.indexed_texts import add_words, find_content
 from tests.serve.conftest import BLUE, Serve, find_id
 from vidret.engine import Engine
-from vidret.types import ShotChange
 
 
 def test_videos_are_listed_in_pages(client: TestClient, library: Path) -> None:
@@ -87,27 +83,3 @@ def test_a_curve_and_its_moments_are_those_of_the_engine(client: TestClient, eng
     assert [best["start"], best["end"]] == pytest.approx([9, 16], abs=0.11)
     assert (answer["typical"], answer["weak"]) == (None, False)
     assert client.post(path, json={"image": "%"}).status_code == 422
-
-
-def test_a_transcript_is_the_engines(client: TestClient, engine: Engine) -> None:
-    video_id = find_id(engine, "red.mp4")
-    assert client.get(f"/api/videos/{video_id}/transcript").json() == {"texts": []}
-    content = find_content(engine.path, "red.mp4")
-    add_words(engine.path, content, ["one red apple", "two pears"])
-    add_words(engine.path, content, ["EXIT"], source="screen")
-    rows = client.get(f"/api/videos/{video_id}/transcript").json()["texts"]
-    assert rows == [asdict(text) for text in engine.transcript(video_id)]
-    assert [row["text"] for row in rows] == ["one red apple", "EXIT", "two pears"]
-    chosen = client.get(f"/api/videos/{video_id}/transcript", params={"sources": ["screen", "subtitles"]}).json()
-    assert [row["text"] for row in chosen["texts"]] == ["EXIT"]
-    assert client.get(f"/api/videos/{video_id}/transcript?sources=smell").status_code == 422
-
-
-def test_shots_are_the_engines(serve: Serve, own_engine: Engine) -> None:
-    client, path = serve(own_engine), own_engine.path.parent / "films" / "blue.mp4"
-    video_id = follow_shots(own_engine.path, path, None, duration_s=3.0)
-    assert client.get(f"/api/videos/{video_id}/shots").json() == {"shots": []}
-    video_id = follow_shots(own_engine.path, path, [ShotChange(1.0, 1.0, "cut")], duration_s=3.0)
-    rows = client.get(f"/api/videos/{video_id}/shots").json()["shots"]
-    assert rows == [asdict(shot) for shot in own_engine.shots(video_id)]
-    assert [row["begins_with"] for row in rows] == [None, "cut"]
