@@ -12,7 +12,7 @@ from tests.encode.tiny import MERGING, TEXT, VISION, draw_frames, load_clip
 from vidret.encode.clip.model import MAX_MACS_RATIOS, Card, ClipModel, save_model
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.names import MERGE_LEVELS, STARTER, ModelName, parse_model_name, set_merge
+from vidret.encode.names import STARTER
 from vidret.errors import EncoderError
 from vidret.index.stages import repeat_frames
 from vidret.types import Frames
@@ -33,15 +33,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def cut(frames: Frames, start: int, stop: int) -> Frames:
     return Frames(frames.pixels[start:stop], frames.times[start:stop])
-
-
-@pytest.mark.parametrize("level", MERGE_LEVELS)
-@pytest.mark.parametrize("whole", ["", "#whole"])
-def test_a_name_holds_its_level(level: Any, whole: str) -> None:
-    name = set_merge(f"ViT-B-16/openai{whole}", level)
-    assert parse_model_name(name) == ModelName("ViT-B-16/openai", level, whole=bool(whole))
-    assert set_merge(set_merge(name, "half"), level) == name
-    assert name.endswith(whole)
 
 
 def test_an_unknown_level_is_refused() -> None:

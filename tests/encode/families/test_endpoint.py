@@ -77,15 +77,6 @@ def test_frames_and_texts_go_in_batches() -> None:
             encoder.encode_frames([Frames(pixels, np.arange(40.0))], tokens=True)
 
 
-def test_a_busy_endpoint_is_asked_again() -> None:
-    def answer(request: dict[str, Any], number: int) -> Reply:
-        return Reply(b"", 503) if number < 2 else embed_all(request)
-
-    with run_endpoint(answer) as server:
-        assert EndpointEncoder(f"endpoint:{server.url}?model=colours", backoff_s=0.01).dim == 3
-        assert len(server.requests) == 3
-
-
 def test_what_an_ended_endpoint_had_encoded_stays(tmp_path: Path) -> None:
     for colour in ("red", "blue"):
         write_film(tmp_path / f"films/{colour}.mp4", (colour, 2))
@@ -106,7 +97,6 @@ def test_what_an_ended_endpoint_had_encoded_stays(tmp_path: Path) -> None:
 
 
 BROKEN = {
-    "redirect": (Reply(b"", 307, {"Location": "http://127.0.0.1:1/"}), "a redirect"),
     "no JSON": (Reply(b"<html>"), "must answer with 1 vectors of numbers"),
     "too few": (Reply(b'{"data": []}'), "must answer with 1 vectors"),
     "not finite": (Reply(b'{"data": [{"index": 0, "embedding": [NaN, 1]}]}'), "must answer with 1 vectors"),
