@@ -15,7 +15,6 @@ from vidret.video.sampling import (
     cut_segments,
     differs,
     nearest,
-    segment_centre,
     share_pictures,
     uniform,
 )
@@ -53,17 +52,13 @@ def test_clip4clip_equals_its_naive_twin(num_frames: int, rate: float, count: in
 
 @given(num_frames=st.integers(1, 1000), count=st.integers(2, 64))
 def test_counts_are_kept_and_indices_lie_inside(num_frames: int, count: int) -> None:
-    for rule in (uniform, segment_centre):
-        indices = rule(num_frames, count)
-        assert len(indices) == count
-        assert 0 <= indices.min() <= indices.max() < num_frames
-        assert (np.diff(indices) >= 0).all()
-    assert (uniform(num_frames, count)[[0, -1]] == [0, num_frames - 1]).all()
+    indices = uniform(num_frames, count)
+    assert len(indices) == count
+    assert (np.diff(indices) >= 0).all()
+    assert (indices[[0, -1]] == [0, num_frames - 1]).all()
 
 
 def test_steps_are_sampled_in_their_middle_or_at_their_start() -> None:
-    assert segment_centre(24, 12).tolist() == list(range(1, 24, 2))
-    assert segment_centre(4, 1).tolist() == [2]
     assert at_rate(3.4, 1.0).tolist() == at_rate(3.0, 1.0).tolist() == [0.5, 1.5, 2.5]
     assert at_rate(3.6, 1.0).tolist() == [0.5, 1.5, 2.5, 3.5]
     assert at_rate(0.1, 1.0).tolist() == [0.1]

@@ -133,7 +133,6 @@ class VideoEvidence(Protocol):
     @property
     def best(self) -> Sequence[float]:
         """The best evidence of the video for each clause, in nats; -inf for none."""
-        ...
 
 
 Evidence_co = TypeVar("Evidence_co", bound=VideoEvidence, covariant=True)
@@ -144,12 +143,9 @@ class Channel(Protocol[Evidence_co]):
 
     def __len__(self) -> int:
         """Return the number of pieces that a query is compared with."""
-        ...
 
     def find(self, query: ChannelQuery) -> Mapping[int, Evidence_co]:
         """Return the best pieces, by video, of the videos that the filters allow and that are not excluded."""
-        ...
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> Mapping[int, Evidence_co]:
         """Return all pieces of some videos, whatever the filters are."""
-        ...

@@ -42,11 +42,9 @@ class Encoder(Protocol):
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each item as one segment; ``tokens`` adds the vectors of image patches."""
-        ...
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text."""
-        ...
 
 
 @runtime_checkable
@@ -57,15 +55,12 @@ class LayeredEncoder(Encoder, Protocol):
         self, batch: Sequence[Frames], *, tokens: bool = False, num_layers: int = 0
     ) -> list[SegmentEmbedding]:
         """Encode each item as one segment; ``num_layers`` adds the outputs of last layers from the same pass."""
-        ...
 
     def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
         """Return the last ``num_layers`` layers of a video's frames, encoded ``sampling.num_frames`` at a time."""
-        ...
 
     def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:
         """Return the last ``num_layers`` layers of each text."""
-        ...
 
 
 def encode_shared_layers(
@@ -184,6 +179,7 @@ def normalise_pixels(
 
 
 BYTES_PER_VALUE = 2  # vectors are stored as float16
+REPEATS = 3  # of which the fastest counts
 QUERY = "two people walk a dog along a beach at sunset"
 SECONDS_PER_HOUR = 3600
 
@@ -205,28 +201,28 @@ class EncodingSpeed:
     device: str
 
 
-def measure_speed(encoder: Encoder, *, repeats: int = 3) -> EncodingSpeed:
+def measure_speed(encoder: Encoder) -> EncodingSpeed:
     """Measure an encoder on random frames and one query; the best of several runs counts, after one to warm up."""
     sampling, side = encoder.sampling, encoder.resize.crop
     pixels = np.random.default_rng(0).integers(0, 256, (sampling.num_frames, side, side, 3), dtype=np.uint8)
     frames = Frames(pixels, np.arange(sampling.num_frames) / sampling.fps)
     device = str(getattr(encoder, "device", CPU))
     clock = time.process_time if device == CPU else time.perf_counter
-    frame_s = _time(lambda: encoder.encode_frames([frames]), repeats, clock) / sampling.num_frames
+    frame_s = _time(lambda: encoder.encode_frames([frames]), clock) / sampling.num_frames
     segments = sampling.fps / sampling.num_frames
     return EncodingSpeed(
         frame_ms=1000 * frame_s,
-        query_ms=1000 * _time(lambda: encoder.encode_text([QUERY]), repeats, clock),
+        query_ms=1000 * _time(lambda: encoder.encode_text([QUERY]), clock),
         mb_per_hour=SECONDS_PER_HOUR * (sampling.fps + segments) * encoder.dim * BYTES_PER_VALUE / 1e6,
         device=device,
     )
 
 
-def _time(run: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:
+def _time(run: Callable[[], object], clock: Callable[[], float]) -> float:
     """Return the seconds of the fastest of some runs; encoders return arrays, so no work is left on a device."""
     run()
     seconds = []
-    for _ in range(repeats):
+    for _ in range(REPEATS):
         started = clock()
         run()
         seconds.append(clock() - started)

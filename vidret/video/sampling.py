@@ -1,6 +1,6 @@
 """Frame sampling: which frames of a video to decode, computed from frame counts and times.
 
-``uniform``, ``segment_centre``, ``clip4clip`` and ``choose_frames_of_whole`` choose by count and return frame indices.
+``uniform``, ``clip4clip`` and ``choose_frames_of_whole`` choose by count and return frame indices.
 ``at_rate``, ``at_seconds`` and ``cut_segments`` choose by time and return seconds, which ``nearest`` converts to frame
 indices. Of the frames sampled from a segment, those that hardly differ share one picture.
 """
@@ -42,13 +42,6 @@ def uniform(num_frames: int, count: int) -> Int64[np.ndarray, " count"]:
     """Return ``count`` evenly spaced indices from the first frame to the last; a short video repeats some."""
     _check(num_frames=num_frames, count=count)
     return np.linspace(0, num_frames - 1, num=count).astype(np.int64)
-
-
-def segment_centre(num_frames: int, count: int) -> Int64[np.ndarray, " count"]:
-    """Return the centre index of each of ``count`` equal parts; a short video repeats some."""
-    _check(num_frames=num_frames, count=count)
-    centres: Int64[np.ndarray, " count"] = (np.arange(count) * 2 + 1) * num_frames // (2 * count)
-    return centres
 
 
 def clip4clip(num_frames: int, rate: float, count: int) -> Int64[np.ndarray, " at_most_count"]:

@@ -29,7 +29,11 @@ def test_messages_survive_the_journey() -> None:
 
 def test_frames_survive_the_journey() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)[:, ::-1]
-    header, payload = reader(*messages.pack_frames({"kind": "segment"}, Frames(pixels, np.array([0.1, 1 / 3]), "why")))
+    header, payload = reader(
+        *messages.pack_message(
+            *messages.pack_frames({"kind": "segment"}, Frames(pixels, np.array([0.1, 1 / 3]), "why"))
+        )
+    )
     frames = messages.unpack_frames(header, payload)
     assert (frames.pixels == pixels).all()
     assert frames.times.tolist() == [0.1, 1 / 3]

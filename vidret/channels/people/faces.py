@@ -53,11 +53,9 @@ class FaceModel(Protocol):
 
     def find(self, image: Picture, *, min_size: float) -> list[Face]:
         """Return the faces of an image that are at least ``min_size`` pixels large."""
-        ...
 
     def describe(self, chips: UInt8[np.ndarray, "face side side 3"]) -> Float32[np.ndarray, "face dim"]:
         """Return the vectors of aligned images, which are scaled to unit length before they are compared."""
-        ...
 
 
 def fit_similarity(

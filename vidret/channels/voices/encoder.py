@@ -52,7 +52,6 @@ class VoiceEncoder(Protocol):
 
     def encode(self, windows: Sequence[Float32[np.ndarray, " _sample"]]) -> Float32[np.ndarray, "window dim"]:
         """Return vectors of unit length of pieces of mono sound at 16 kHz in -1..1, each 0.1 s long or longer."""
-        ...
 
 
 class CamPlusPlusEncoder:

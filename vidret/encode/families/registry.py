@@ -38,7 +38,6 @@ class Loader(Protocol):
 
     def __call__(self, name: ModelName, *, device: str, precision: str) -> Encoder:
         """Load an encoder, whose name loads it again from any folder; see ``load_encoder``."""
-        ...
 
 
 def find_family(name: ModelName) -> Family:

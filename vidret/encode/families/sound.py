@@ -43,11 +43,9 @@ class SoundModel(Protocol):
 
     def encode_sounds(self, sounds: Sequence[Float32[np.ndarray, " sample"]]) -> Float32[np.ndarray, "sound step dim"]:
         """Return the vectors of sounds of one length."""
-        ...
 
     def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
         """Return the vector of each text."""
-        ...
 
 
 class _Loaded:

@@ -75,11 +75,9 @@ class GpuImage(Protocol):
 
     def read(self) -> Picture:
         """Return a copy in main memory."""
-        ...
 
     def resize(self, resize: Resize) -> Picture:
         """Return a resized copy in main memory, without one of the whole image."""
-        ...
 
 
 class FrameDecoder(Protocol):
@@ -92,18 +90,15 @@ class FrameDecoder(Protocol):
 
         Raise GaveUpError if the decoder cannot continue with the file.
         """
-        ...
 
     def stream(self, first: int) -> Iterator[StreamedFrame]:
         """Yield the frames from an index to the end of the file.
 
         Raise GaveUpError if the decoder cannot continue with the file.
         """
-        ...
 
     def close(self) -> None:
         """Close the file."""
-        ...
 
 
 class ExactDecoder(FrameDecoder, Protocol):
@@ -119,24 +114,19 @@ class ExactDecoder(FrameDecoder, Protocol):
 
         Raise GaveUpError if the file cannot be read exactly, or VidretError if the decoder cannot be loaded.
         """
-        ...
 
     @staticmethod
     def find_doubt(info: "VideoInfo", *, on_gpu: bool = False) -> str:
         """Return why the decoder may not read a file exactly; empty if there is no doubt."""
-        ...
 
     @staticmethod
     def find_gpu_doubt(info: "VideoInfo") -> str:
         """Return why a GPU may not decode a file, even if the decoder is requested; empty if it may."""
-        ...
 
     @staticmethod
     def try_gpu(gpu: int) -> str:
         """Return why the decoder cannot use a GPU, empty if it can; this process keeps a CUDA context afterwards."""
-        ...
 
     @staticmethod
     def is_at_hand() -> bool:
         """Return whether ``auto`` may use the decoder on a GPU."""
-        ...

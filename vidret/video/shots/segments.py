@@ -169,17 +169,14 @@ class VideoExtent(Protocol):
     @property
     def duration(self) -> float:
         """When the last frame ends, in seconds."""
-        ...
 
     @property
     def shown_seconds(self) -> float:
         """The time from the start of the first frame to the end of the last, in seconds."""
-        ...
 
     @property
     def num_pixels(self) -> int:
         """The number of pixels of a frame."""
-        ...
 
 
 class ShotFollower:

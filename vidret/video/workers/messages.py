@@ -167,12 +167,12 @@ def read_error(header: Header, path: str) -> DecodeError:
     return _ERRORS[header["error"]](path, header["reason"])
 
 
-def pack_frames(header: Header, frames: Frames) -> tuple[bytes, bytes | memoryview]:
-    """Return the two buffers of a message that holds frames, and after their pixels their sound."""
+def pack_frames(header: Header, frames: Frames) -> tuple[Header, bytes | memoryview]:
+    """Return a message that holds frames, and after their pixels their sound."""
     pixels = np.ascontiguousarray(frames.pixels).reshape(-1).data
     if frames.sound is None:
-        return pack_message(header | describe_frames(frames), pixels)
-    return pack_message(header | describe_frames(frames) | {"has_sound": True}, bytes(pixels) + frames.sound.tobytes())
+        return header | describe_frames(frames), pixels
+    return header | describe_frames(frames) | {"has_sound": True}, bytes(pixels) + frames.sound.tobytes()
 
 
 def describe_frames(frames: Frames) -> Header:
@@ -181,7 +181,7 @@ def describe_frames(frames: Frames) -> Header:
 
 
 def unpack_frames(header: Header, payload: memoryview) -> Frames:
-    """Return the frames of a message from ``pack_frames``; their pixels share the payload's memory."""
+    """Return the frames of ``pack_frames``; their pixels share the payload's memory."""
     num_bytes = math.prod(header["shape"])
     pixels: UInt8[np.ndarray, "frame height width 3"] = np.frombuffer(payload, np.uint8, num_bytes)
     times = np.array(header["times"], dtype=np.float64)
@@ -292,10 +292,10 @@ class Parent:
         """Wait for its next message."""
         return self._requests.get()
 
-    def send(self, *buffers: bytes | memoryview) -> None:
-        """Send the buffers of a message."""
+    def send(self, header: Header, payload: bytes | memoryview = b"") -> None:
+        """Send a message."""
         self._last_sent = time.monotonic()
-        for buffer in buffers:
+        for buffer in pack_message(header, payload):
             remaining = memoryview(buffer)
             while remaining:
                 remaining = remaining[os.write(self._out, remaining) :]
@@ -306,12 +306,12 @@ class Parent:
         if slot is None:
             self.send(*pack_frames(header, frames))
         else:
-            self.send(*pack_message(header | describe_frames(frames) | {"slot": slot}))
+            self.send(header | describe_frames(frames) | {"slot": slot})
 
     def send_heartbeat(self) -> None:
         """Show that this process is alive, once a second."""
         if time.monotonic() - self._last_sent > HEARTBEAT_S:
-            self.send(*pack_message({"kind": "busy"}))
+            self.send({"kind": "busy"})
 
     def _listen(self) -> None:
         def read(size: int) -> memoryview:

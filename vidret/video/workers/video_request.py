@@ -29,7 +29,6 @@ class WordsReader(Protocol):
     @property
     def first_segment(self) -> tuple[int, float] | None:
         """The number and the start of a segment at or before where reading begins; None if none is known."""
-        ...
 
     def wants_frames(self, end_s: float) -> bool:
         """Return whether the frames of a segment are read that ends at ``end_s`` seconds."""
@@ -88,7 +87,7 @@ def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
         answer.send()
     if answer.words is not None:
         answer.words.read_rest()
-        parent.send(*messages.pack_message({"kind": "end"}))
+        parent.send({"kind": "end"})
 
 
 class _Answer:
@@ -96,13 +95,7 @@ class _Answer:
 
     def __init__(self, parent: Parent, info: VideoInfo, reader: Reader, sampling: Sampling) -> None:
         self._parent, self._info, self._reader, self._sampling = parent, info, reader, sampling
-        self._cuts = cut_segments(
-            info.duration,
-            info.times,
-            start=info.start,
-            rate=info.mean_rate,
-            **sampling.cutting,
-        )
+        self._cuts = cut_segments(info.duration, info.times, start=info.start, rate=info.mean_rate, **sampling.cutting)
         self._sound = (
             SoundCutter(info.path, sampling.sound_rate, parent.send_heartbeat) if sampling.sound_rate else None
         )
@@ -120,16 +113,13 @@ class _Answer:
             "num_expected": len(self._cuts),
         }
         placed = [(cut.number, cut.start, cut.end) for cut in cuts]
-        self._parent.send(*messages.pack_message({"kind": "opened", "video": opened, "cuts": placed}))
+        self._parent.send({"kind": "opened", "video": opened, "cuts": placed})
         reply = self._parent.next_request()[0]
         if reply.get("words"):
             module, _, name = reply["words_reader"].partition(":")
             open_words: Callable[..., WordsReader] = getattr(importlib.import_module(module), name)
             self.words = open_words(
-                self._info,
-                reply["words"],
-                send=lambda header: self._parent.send(*messages.pack_message(header)),
-                heartbeat=self._parent.send_heartbeat,
+                self._info, reply["words"], send=self._parent.send, heartbeat=self._parent.send_heartbeat
             )
         return reply
 
@@ -157,7 +147,7 @@ class _Answer:
             "fallback": self._reader.fallback,
             "note": "; ".join(filter(None, [note, "" if self._sound is None else self._sound.fault])),
         }
-        self._parent.send(*messages.pack_message(finished))
+        self._parent.send(finished)
 
 
 class _GridAnswer(_Answer):

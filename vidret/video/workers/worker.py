@@ -45,7 +45,7 @@ def run_worker(memory: int, ring: int) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
-    parent.send(*messages.pack_message({"kind": "ready"}))
+    parent.send({"kind": "ready"})
     while True:
         header, payload = parent.next_request()
         try:
@@ -53,14 +53,14 @@ def run_worker(memory: int, ring: int) -> None:
         except BrokenPipeError:
             os._exit(0)
         except Exception as error:
-            parent.send(*messages.pack_message(messages.describe_error(_as_decode_error(error))))
+            parent.send(messages.describe_error(_as_decode_error(error)))
 
 
 def _serve(parent: Parent, request: messages.Header, payload: bytes) -> None:
     """Decode one video, with its words if they are requested, or one image."""
     if "image" in request:
         header, content = _answer_image_request(request, payload)
-        parent.send(*messages.pack_message({"kind": "image"} | header, content))
+        parent.send({"kind": "image"} | header, content)
     else:
         answer_video(parent, request, os.fsdecode(payload))
 
@@ -95,7 +95,7 @@ def _answer_image_request(request: messages.Header, payload: bytes) -> tuple[mes
             case "frames":
                 chosen = nearest(info.times, np.array(request["times_s"], np.float64))
                 frames = read_chosen(info, chosen, resize=Resize(**request["resize"]))
-                return messages.describe_frames(frames), np.ascontiguousarray(frames.pixels).reshape(-1).data
+                return messages.pack_frames({}, frames)
         greys, times = read_greys(info, request["start_s"], request["end_s"], request["rate"])
         return {"times": times.tolist(), "size": (info.width, info.height)}, greys.reshape(-1).data
     except MemoryError:
