@@ -53,6 +53,18 @@ def add_words(
         store.save()
 
 
+def find_words(texts: TextStore, words: str) -> list[str]:
+    """Return the texts that a full-text search finds, the best first."""
+    ids = texts.index.search(texts.index.stems([words])[0], 50)
+    return [text.text.text for text in texts.read_segments(texts.find_segments(ids))]
+
+
+def search_words(index: Path, words: str) -> list[str]:
+    """Return the texts of an index that a full-text search finds, the best first."""
+    with TextStore.open(index) as texts:
+        return find_words(texts, words)
+
+
 def find_content(index: Path, name: str) -> str:
     """Return the fingerprint of an indexed file by its name."""
     with Store.open(index) as store:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -31,6 +31,7 @@ def shrink(pictures: list[Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(picture.resize((64, 36), Image.Resampling.BOX)) for picture in pictures])
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 500), st.sampled_from([0.6, 0.75, 0.9]), st.floats(0, 1), st.floats(0, 1), st.booleans())
 def test_a_crop_is_found(seed: int, size: float, left: float, top: float, mirrored: bool) -> None:
     pictures = make_pictures(seed)

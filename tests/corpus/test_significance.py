@@ -65,15 +65,6 @@ def test_p_values_equal_those_of_scipy(num_a: int, num_b: int) -> None:
     np.testing.assert_allclose(measure_separation(ours, theirs)[1], expected, rtol=1e-9)
 
 
-@given(seed=st.integers(0, 999))
-def test_swapping_the_sets_mirrors_the_auroc_and_keeps_the_p_value(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    ours, theirs = rng.standard_normal((3, 6)), rng.standard_normal((3, 9))
-    there, back = measure_separation(ours, theirs), measure_separation(theirs, ours)
-    np.testing.assert_allclose(there[0], 1 - back[0], atol=1e-12)
-    np.testing.assert_allclose(there[1], back[1], atol=1e-12)
-
-
 def test_sizes_that_can_be_significant() -> None:
     assert can_be_significant(2500, 2500, 1000)
     assert count_needed(1) == 4  # 2 / C(8, 4) is below 0.05, 2 / C(6, 3) is not
@@ -111,7 +102,6 @@ def test_equals_published_ranking(case: Case) -> None:
     assert (found == outputs["significant"].astype(bool))[clear].all()
 
 
-@pytest.mark.parametrize("num_each", [5, 60], ids=["counted", "approximated"])
-def test_equal_scores_separate_nothing(num_each: int) -> None:
-    equal = np.full((1, num_each), 0.3)
+def test_equal_scores_of_many_separate_nothing() -> None:
+    equal = np.full((1, 60), 0.3)
     assert [values.tolist() for values in measure_separation(equal, equal)] == [[0.5], [1.0]]

@@ -7,28 +7,46 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
-
-import numpy as np
 
 from vidret.store.store import Store
 
 Contents = TypeVar("Contents")
 
 
-def read_contents(index: Path) -> dict[tuple[str, int], bytes]:
-    """Return the vectors and times of each segment, by the fingerprint of its video and its number."""
-    contents: dict[tuple[str, int], bytes] = {}
+def read_contents(index: Path) -> dict[tuple[str, int], tuple[object, ...]]:
+    """Return all that is stored of each segment, by the fingerprint of its video and its number."""
+    contents: dict[tuple[str, int], tuple[object, ...]] = {}
     with Store.open(index) as store:
-        for video_id in sorted({record.video for record in store.files.find() if record.video is not None}):
-            fingerprint = store.videos.get(video_id).fingerprint
-            ids = store.segments.ids_of_video(video_id)
-            for segment, (frames, times) in zip(store.segments.get(ids), store.features.read_frames(ids), strict=True):
+        for video, fingerprint in store.videos.fingerprints().items():
+            ids = store.segments.ids_of_video(video)
+            for segment, *arrays, tokens, shots in zip(
+                store.segments.get(ids),
+                store.features.read_vectors(ids),
+                *zip(*store.features.read_frames(ids), strict=True),
+                store.features.read_tokens(ids),
+                store.shots.of_segments(ids),
+                strict=True,
+            ):
                 key = (fingerprint, segment.number)
                 assert key not in contents, "each segment is stored once"
-                contents[key] = frames.tobytes() + times.tobytes() + np.array([segment.start, segment.end]).tobytes()
+                contents[key] = (replace(segment, video=0), *(each.tobytes() for each in arrays), bytes(tokens), shots)
     return contents
+
+
+def read_index(index: Path) -> tuple[dict[object, object], dict[str, object]]:
+    """Return the contents and the files of an index: all that is stored but its ids."""
+    with Store.open(index) as store:
+        names = store.videos.fingerprints()
+        contents: dict[object, object] = {name: replace(store.videos.get(video), id=0) for video, name in names.items()}
+        files: dict[str, object] = {
+            record.path: (replace(record, video=None), record.video and names[record.video])
+            for record in store.files.find()
+        }
+    contents.update(read_contents(index))
+    return contents, files
 
 
 def read_tokens(index: Path) -> dict[tuple[str, int], bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import ColourEncoder, PatchEncoder, write_film, write_mosaic
-from tests.index.samples import read_contents, read_states, read_tokens
+from tests.index.samples import read_contents, read_states
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.index.stages import SEGMENTS_AT_ONCE, EncodingThreads
@@ -77,7 +77,6 @@ def test_batches_of_segments_are_stored_as_single_ones(
     Engine(tmp_path / "one", PatchEncoder(), rerank="ucofia").index([films], workers=2, shots=False)
     on_accelerator(Engine(tmp_path / "all", encoder, rerank="ucofia")).index([films], workers=2, shots=False)
     assert read_contents(tmp_path / "all") == read_contents(tmp_path / "one")
-    assert read_tokens(tmp_path / "all") == read_tokens(tmp_path / "one")
     assert 1 < max(encoder.sizes) <= SEGMENTS_AT_ONCE
 
 
@@ -85,7 +84,7 @@ def test_batches_of_segments_are_stored_as_single_ones(
 def test_failing_encoder_ends_the_run_and_loses_nothing(films: Path, tmp_path: Path, device: str) -> None:
     class Broken(CountingEncoder):
         def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
-            if self.sizes:
+            if sum(self.sizes) + len(batch) > 4:  # of which several may come at once
                 raise RuntimeError("out of memory")
             return super().encode_frames(batch, tokens=tokens)
 

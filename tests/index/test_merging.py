@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import COLOURS, ColourEncoder, write_film
+from tests.index.samples import read_index
 from tests.store.samples import DIM, add_segment, add_video, create, damage, embedding, shots, tokens
 from vidret.engine import Engine
 from vidret.errors import StoreError
@@ -21,40 +22,6 @@ from vidret.store.store import Store
 from vidret.types import ListedMoment, SavedCollection, SearchOptions
 
 FOLDER = Path("moments") / "head-1" / "kept"
-
-
-def read_index(path: Path) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the contents and the paths of an index, without its ids."""
-    with Store.open(path) as store:
-        names = store.videos.fingerprints()
-        contents: dict[str, object] = {}
-        for video_id, name in names.items():
-            ids = store.segments.ids_of_video(video_id)
-            segments = zip(
-                store.segments.get(ids),
-                store.features.read_vectors(ids),
-                store.features.read_frames(ids),
-                store.features.read_tokens(ids),
-                strict=True,
-            )
-            rows = [
-                (
-                    segment.number,
-                    segment.start,
-                    segment.end,
-                    vector.tobytes(),
-                    frames.tobytes(),
-                    times.tobytes(),
-                    bytes(packed),
-                )
-                for segment, vector, (frames, times), packed in segments
-            ]
-            contents[name] = (replace(store.videos.get(video_id), id=0), rows, store.shots.of_segments(ids))
-        paths: dict[str, object] = {
-            record.path: (replace(record, video=None), None if record.video is None else names[record.video])
-            for record in store.files.find()
-        }
-    return contents, paths
 
 
 def read_record(path: Path, name: str) -> FileRecord:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.indexed_texts import add_words, create_words, make_texts, random_vectors
+from tests.indexed_texts import add_words, create_words, make_texts, random_vectors, search_words
 from tests.store.samples import add_video, create
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import OPTIONS, read_options
@@ -57,12 +57,6 @@ def read_words(index: Path) -> Contents:
         }
 
 
-def search(index: Path, word: str) -> list[str]:
-    with TextStore.open(index) as texts:
-        ids = texts.find_segments(texts.index.search(texts.index.stems([word])[0], 10))
-        return [row.text.text for row in texts.read_segments(ids)]
-
-
 def test_words_are_merged_and_found(one: Path, two: Path, tmp_path: Path) -> None:
     expected, steps = read_words(two) | read_words(one), list[tuple[int, int]]()
     add_words(one, "gone", ["nowhere"])  # of a content that is not merged
@@ -70,7 +64,7 @@ def test_words_are_merged_and_found(one: Path, two: Path, tmp_path: Path) -> Non
     assert steps[-1] == (16 + 3 + 4, 16 + 3 + 4), "segments, paths and tracks"
     assert (report.texts, report.damaged, report.notes) == (4, [], [])
     assert read_words(tmp_path / "out") == expected
-    assert search(tmp_path / "out", "plums") == ["blue plum"]
+    assert search_words(tmp_path / "out", "plums") == ["blue plum"]
     assert find_damaged_texts(tmp_path / "out", repair=False) == []
     with TextStore.open(tmp_path / "out") as texts:
         (row,) = texts.search(random_vectors(make_texts(["green pear"])), 1)[0].tolist()
@@ -93,7 +87,7 @@ def test_of_two_models_the_complete_one_is_taken(one: Path, two: Path, tmp_path:
     assert words["a", "speech", "model"][3] == ["red apple", "green pear"]
     assert words["c", "speech", "other"][3] == ["whole"], "the first of two that are complete"
     assert ("c", "speech", "model") not in words
-    assert search(out, "half") == []
+    assert search_words(out, "half") == []
 
 
 def test_what_is_complete_nowhere_comes_as_far_as_it_is(tmp_path: Path) -> None:

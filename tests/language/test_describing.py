@@ -1,5 +1,6 @@
 """Tests of descriptions: their budget, resuming, cache and failures, and what a picture may not do."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,13 +22,20 @@ FILMS = {"a.mp4": (("red", 3), ("blue", 3)), "b.mp4": (("green", 3),)}
 NUM_SEGMENTS = 3
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an index of films, which are beside it."""
+    folder = tmp_path_factory.mktemp("whole")
     for name, scenes in FILMS.items():
-        write_film(tmp_path / "films" / name, *scenes)
-    with Engine(tmp_path / "index", ColourEncoder()) as engine:
-        engine.index([tmp_path / "films"])
-        assert engine.info().segments == NUM_SEGMENTS
+        write_film(folder / "films" / name, *scenes)
+    with Engine(folder / "index", ColourEncoder()) as engine:
+        assert engine.index([folder / "films"]).num_segments == NUM_SEGMENTS
+    return folder / "index"
+
+
+@pytest.fixture
+def engine(whole: Path, tmp_path: Path) -> Iterator[Engine]:
+    with Engine(shutil.copytree(whole, tmp_path / "index"), ColourEncoder()) as engine:
         yield engine
 
 
@@ -101,11 +109,10 @@ def test_failing_endpoint_ends_a_run_and_loses_nothing(engine: Engine) -> None:
     assert len(read_all(engine)) == 1
 
 
-def test_answers_are_kept_by_what_is_shown(engine: Engine, tmp_path: Path) -> None:
+def test_answers_are_kept_by_what_is_shown(whole: Path, engine: Engine, tmp_path: Path) -> None:
     with run_chat(lambda number: say(f"Number {number}.")) as chat:
         engine.describe_segments(make_endpoint(chat))
-        with Engine(tmp_path / "other", ColourEncoder()) as other:
-            other.index([tmp_path / "films"])
+        with Engine(shutil.copytree(whole, tmp_path / "other"), ColourEncoder()) as other:
             (engine.path / "described").rename(other.path / "described")
             report = other.describe_segments(make_endpoint(chat))
             assert (report.described, report.calls) == (NUM_SEGMENTS, 0)
@@ -124,11 +131,13 @@ def test_another_model_replaces_descriptions_when_it_is_done(engine: Engine) -> 
     assert [text for _, _, text in read_all(engine)] == [f"Number {number}." for number in (3, 4, 5)]
 
 
-def test_missing_file_and_empty_picture_get_no_description(engine: Engine, tmp_path: Path) -> None:
-    (tmp_path / "films" / "b.mp4").unlink()
+def test_missing_file_and_empty_picture_get_no_description(whole: Path, engine: Engine, tmp_path: Path) -> None:
+    film = whole.parent / "films" / "b.mp4"
+    film.rename(tmp_path / "away.mp4")
     with run_chat(lambda number: say("Nothing." if number else "A red room.")) as chat:
         report = engine.describe_segments(make_endpoint(chat))
         assert len(chat.requests) == 2
+    (tmp_path / "away.mp4").rename(film)
     assert (report.described, report.empty, report.left) == (1, 2, 0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store.features import Bytes, Features, RowFile, Rows, feature_paths, round_to_float16
+from vidret.store.features import Bytes, Features, RowFile, Rows, feature_paths
 from vidret.store.records import SegmentLocation
 
 from .samples import damage
@@ -55,18 +55,6 @@ def test_rows_are_read_as_written(tmp_path: Path) -> None:
     assert features.num_bytes == sum(path.stat().st_size for path in feature_paths(tmp_path, 0))
 
 
-def test_reader_follows_a_growing_file(tmp_path: Path) -> None:
-    features, locations = filled(tmp_path, 1)
-    reader = Features(tmp_path, DIM, 0)
-    old = reader.read_video(locations[0])
-    old_tokens = reader.read_tokens(locations[0])
-    later = append(features, rows(50, 1), rows(51, 2), packed(52, 9))
-    np.testing.assert_array_equal(reader.read_frames(later), rows(51, 2))
-    assert reader.read_tokens(later) == packed(52, 9).tobytes()
-    np.testing.assert_array_equal(old, rows(0, 1))
-    assert old_tokens == some_tokens(0).tobytes()
-
-
 class Contested(RowFile):
     """A file whose map is always replaced at once by the empty map of another thread."""
 
@@ -83,17 +71,6 @@ def test_threads_can_map_the_same_file(tmp_path: Path) -> None:
     file = Contested(tmp_path / "rows.f16", DIM, write=True)
     file.write(0, rows(0, 3))
     np.testing.assert_array_equal(file.view(1, 3), rows(0, 3)[1:])
-
-
-def test_views_outlive_their_file(tmp_path: Path) -> None:
-    features, locations = filled(tmp_path, 3)
-    view, tokens = features.read_frames(locations[2]), features.read_tokens(locations[2])
-    features.close()
-    features.close()
-    for path in feature_paths(tmp_path, 0):
-        path.unlink()
-    np.testing.assert_array_equal(view, rows(102, 3))
-    assert tokens == some_tokens(2).tobytes()
 
 
 def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
@@ -157,24 +134,6 @@ def test_lost_rows_are_reported_and_never_reused(tmp_path: Path) -> None:
             again.read_tokens(locations[k])
     later = append(again, rows(1, 1), rows(2, 1), packed(3, 4))
     assert (later.row, later.token_byte) == (6, 32)
-
-
-def test_files_of_other_epochs_are_removed(tmp_path: Path) -> None:
-    for epoch in range(3):
-        Features(tmp_path, DIM, epoch, write=True).close()
-    Features(tmp_path, DIM, 1).remove_others()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.1.f16", "tokens.1.bin", "video.1.f16"]
-
-
-def test_conversion_to_float16_rejects_wrong_shapes_and_values() -> None:
-    np.testing.assert_array_equal(
-        round_to_float16("video", np.array([0.1, 1.0]), (2,)), np.array([0.1, 1.0], np.float16)
-    )
-    for bad in (np.nan, np.inf, 1e6):
-        with pytest.raises(StoreError, match=r"video must be finite, got"):
-            round_to_float16("video", np.array([0.0, bad]), (2,))
-    with pytest.raises(StoreError, match=r"frames must have the shape \(2, 3\), got \(3, 2\)"):
-        round_to_float16("frames", np.zeros((3, 2)), (2, 3))
 
 
 def test_full_disk_raises_store_error(tmp_path: Path) -> None:

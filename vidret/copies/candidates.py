@@ -103,11 +103,7 @@ class Whitening:
 
 
 def fit_whitening(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.ndarray, " frame"]) -> Whitening:
-    """Fit a whitening to frames of a corpus, and its level, given the video of each frame.
-
-    Raises:
-        ValueError: There are fewer than two frames.
-    """
+    """Fit a whitening to at least two frames of a corpus, and its level, given the video of each frame."""
     whitening = fit_projection(vectors, owners)
     level = unrelated_level(whitening.apply(vectors), owners)
     return replace(whitening, level=min(level, FEW_VIDEOS_LEVEL) if has_few_videos(owners) else level)

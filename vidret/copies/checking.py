@@ -140,14 +140,7 @@ class FramePair:
 
 
 def check_guess(guess: FootageGuess, reader: FootageReader) -> list[CheckedWindow]:
-    """Compare two files at both ends of the footage that they may share, or as a whole if it is short.
-
-    Returns:
-        One or two windows; none if there are no frames to compare.
-
-    Raises:
-        DecodeError: A file cannot be read.
-    """
+    """Compare two files at both ends of the footage that they may share, or as a whole if it is short."""
     checked = []
     for start, end in choose_windows(guess.start, guess.end):
         window = check_window(guess, start, end, reader)
@@ -168,11 +161,7 @@ def choose_windows(start: float, end: float) -> list[tuple[float, float]]:
 def check_middle(
     guess: FootageGuess, line: tuple[float, float], placement: PicturePlacement, reader: FootageReader
 ) -> CheckedWindow | None:
-    """Compare the middle of two files, where speed and offset are known but for ``MIDDLE_SLACK_S``; None if too short.
-
-    Raises:
-        DecodeError: A file cannot be read.
-    """
+    """Compare the middle of two files, speed and offset known but for ``MIDDLE_SLACK_S``; None if too short."""
     if guess.end - guess.start < 2 * (WINDOW_S + MARGIN_S):  # the windows at its ends meet
         return None
     start = (guess.start + guess.end - WINDOW_S) / 2

@@ -201,11 +201,7 @@ def choose_named(
 
 
 def copy_concepts(target: Store, sources: Sequence[Store]) -> tuple[int, list[str]]:
-    """Copy the taught concepts that the target lacks, with the vectors of their examples.
-
-    Returns:
-        How many were copied, and the notes of ``choose_named``.
-    """
+    """Copy the concepts that the target lacks; return how many were copied, and the notes of ``choose_named``."""
 
     def read(index: Store) -> Iterator[tuple[str, str | bytes]]:
         for key in index.metadata.keys(f"{CONCEPT}."):
@@ -245,11 +241,7 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
 
 
 def copy_collections(target: Store, sources: Sequence[Store]) -> tuple[int, list[str]]:
-    """Copy the saved searches and lists of moments that the target lacks; they name videos by their content.
-
-    Returns:
-        How many were copied, and the notes of ``choose_named``.
-    """
+    """Copy the collections that the target lacks; return how many were copied, and the notes of ``choose_named``."""
     with COLLECTIONS.change(target.path) as kept:
         found = ((source.path, saved.name, saved) for source in sources for saved in COLLECTIONS.read(source.path))
         own = [(saved.name, saved) for saved in kept]

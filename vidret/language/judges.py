@@ -146,11 +146,7 @@ def fit_prompt(model: "CausalModel", write: Callable[[int], str], num_more: int 
 
 
 def sort_scores(scores: Float[torch.Tensor, " candidate"]) -> tuple[int, ...]:
-    """Return the indices of scores, the highest first; equal ones in their order.
-
-    Raises:
-        VidretError: A score is not a number.
-    """
+    """Return the indices of scores, which must be numbers, the highest first; equal ones in their order."""
     if not bool(torch.isfinite(scores).all()):
         raise VidretError("scores must be finite, got others")
     return tuple(torch.argsort(scores, descending=True, stable=True).tolist())

@@ -174,11 +174,7 @@ def keep_order(hits: Sequence[Hit]) -> tuple[JudgedHit, ...]:
 
 
 def judge_in_windows(query: str, candidates: Sequence[Candidate], judge: Judge, options: JudgeOptions) -> Verdict:
-    """Order candidates in windows: the last ones first, so that a good one can rise from window to window.
-
-    Raises:
-        VidretError: The judge fails.
-    """
+    """Order candidates in windows: the last ones first, so that a good one can rise from window to window."""
     order, reasons = list(range(len(candidates))), dict[int, str]()
     for start, end in slide_windows(len(candidates), options.window, options.step):
         shown = order[start:end]

@@ -188,11 +188,7 @@ def plan_with_model(
 
 
 def write_queries(question: str, llm: ChatEndpoint, cache: ReplyCache, tried: Sequence[str]) -> list[str]:
-    """Return the queries that a model writes.
-
-    Raises:
-        EndpointError: The endpoint does not answer in time, or its answer is no list of queries.
-    """
+    """Return the queries that a model writes; an ``EndpointError`` if it writes none."""
     key = json.dumps([VERSION, llm.url, llm.model, question, *tried])
     brief = replace(llm, timeout_s=min(llm.timeout_s, TIMEOUT_S), retries=0)
     messages = write_chat(

@@ -65,11 +65,7 @@ class JoinedIds:
         return known[1]
 
     def find_index(self, key: int) -> tuple[int, Store, int]:
-        """Return the number of the index that has a video or segment, the index, and the id there.
-
-        Raises:
-            StoreError: There is no such index.
-        """
+        """Return the number of the index that has a video or segment, the index, and the id there."""
         number, own = divmod(int(key), STRIDE)
         if number not in self.indexes:
             raise StoreError(f"video must be one of these indexes, got {key}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from tests.encode.tiny import TEXT, VISION, stir
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.families.registry import load_encoder
+from vidret.engine import Engine
+from vidret.index.options import IndexReport
 from vidret.types import Sampling
 
+PATIENCE = 1200  # seconds: a busy machine starts a dozen processes slowly
 RAY = ("DeprecationWarning:ray", "FutureWarning:ray", "UserWarning:ray")
 IGNORED = (*RAY, "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
 
@@ -101,6 +105,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stir(model)
     save_model(model, path)
     return path
+
+
+def open_engine(index: Path, model: Path, **options: Any) -> Engine:
+    return Engine.open(index, encoder=str(model), device="cpu", precision="fp32", **options)
+
+
+def on_ray(nodes: Nodes, **options: Any) -> Callable[..., IndexReport]:
+    from vidret.index.ray.run import index_on_ray
+
+    return partial(index_on_ray, address=nodes.address, precision="fp32", **options)
 
 
 @pytest.fixture

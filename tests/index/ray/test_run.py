@@ -15,18 +15,16 @@ from typing import Any
 import pytest
 
 from tests.fakes import write_mosaic
-from tests.index.ray.conftest import Nodes
-from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
+from tests.index.ray import conftest
+from tests.index.ray.conftest import PATIENCE, Nodes, on_ray
+from tests.index.samples import make_hostile_files, read_contents, read_index, read_states
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.engine import Engine
 from vidret.errors import DecodeError, MissingExtraError, StoreError, VidretError
-from vidret.index.options import FileJob, IndexReport, Progress
+from vidret.index.options import FileJob, Progress
 from vidret.index.run_state import RunState
 from vidret.store.records import NewSegment
-from vidret.store.store import Store
 from vidret.store.writing import Writer
-
-PATIENCE = 1200  # seconds: a busy machine starts a dozen processes slowly
 
 
 @pytest.fixture(scope="module")
@@ -49,26 +47,7 @@ def whole(films: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return index
 
 
-def open_engine(index: Path, model: Path) -> Engine:
-    return Engine.open(index, encoder=str(model), rerank="ucofia", device="cpu", precision="fp32")
-
-
-def on_ray(nodes: Nodes, **options: Any) -> Callable[..., IndexReport]:
-    from vidret.index.ray.run import index_on_ray
-
-    return partial(index_on_ray, address=nodes.address, precision="fp32", **options)
-
-
-def read_index(index: Path) -> tuple[Any, ...]:
-    """Return everything in an index except its ids: files, videos, segments, vectors, times and tokens."""
-    with Store.open(index) as store:
-        files = []
-        for record in store.files.find():
-            video = None if record.video is None else store.videos.get(record.video)
-            facts = (record.path, record.state, record.reason, record.num_bytes, record.mtime_ns)
-            video_facts = video and (video.fingerprint, video.duration, video.facts, video.complete, video.salvaged)
-            files.append((*facts, video_facts))
-    return files, read_contents(index), read_tokens(index)
+open_engine = partial(conftest.open_engine, rerank="ucofia")
 
 
 def call_after_segments(monkeypatch: pytest.MonkeyPatch, num_segments: int, call: Callable[[], None]) -> None:

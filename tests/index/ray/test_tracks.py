@@ -1,7 +1,6 @@
 """Faces and voices on Ray: read in the same pass, equal to those of a run on threads, also after the loss of a node."""
 
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import pytest
 
 from tests.fake_faces import ColouredFaces, write_people
 from tests.fake_voices import PitchVoices, write_talk
-from tests.index.ray.conftest import Nodes
-from vidret.engine import Engine
+from tests.index.ray.conftest import Nodes, on_ray, open_engine
 from vidret.index.options import IndexReport
 from vidret.index.tracks import ContentTracks
 from vidret.store.identities.store import IdentityStore
@@ -31,8 +29,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def index_films(index: Path, films: Path, model: Path, *, run: Any = None) -> IndexReport:
-    engine = Engine.open(index, encoder=str(model), device="cpu", precision="fp32")
-    return engine.index([films], words=False, people=FACES, speakers=VOICES, run=run)
+    return open_engine(index, model).index([films], words=False, people=FACES, speakers=VOICES, run=run)
 
 
 def read_tracks(index: Path) -> "Counter[str]":
@@ -66,8 +63,6 @@ def test_tracks_read_on_two_nodes_equal_those_read_on_threads(
     monkeypatch: pytest.MonkeyPatch,
     loses_node: bool,
 ) -> None:
-    from vidret.index.ray.run import index_on_ray
-
     add, calls = ContentTracks.add, list[str]()
 
     def add_and_lose(self: ContentTracks, message: ReadTracks) -> None:
@@ -77,8 +72,7 @@ def test_tracks_read_on_two_nodes_equal_those_read_on_threads(
             nodes.lose_one()
 
     monkeypatch.setattr(ContentTracks, "add", add_and_lose)
-    run = partial(index_on_ray, address=nodes.address, precision="fp32")
-    report = index_films(tmp_path / "index", films, model, run=run)
+    report = index_films(tmp_path / "index", films, model, run=on_ray(nodes))
     assert (report.encoded, report.failed) == (3, [])
     assert sum(report.tracks.values()) == whole.total()
     assert {*calls} == {"face", "voice"}

@@ -3,22 +3,18 @@
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.index.ray.conftest import Nodes
+from tests.index.ray.conftest import PATIENCE, Nodes, on_ray, open_engine
 from tests.index.samples import read_contents
 from tests.word_films import SUBTITLES, shown, write_worded
 from vidret.channels.texts.run import ContentWords
-from vidret.engine import Engine
 from vidret.store.texts.store import TextStore
 from vidret.types import TimedText
 from vidret.video.workers.messages import ReadTexts
-
-PATIENCE = 1200  # seconds: a busy machine starts a dozen processes slowly
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +27,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_worded(folder / "quiet.mp4", ("", 2.0), salt=2)
     (folder / "market.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nGood morning.\n")
     return folder
-
-
-def open_engine(index: Path, model: Path) -> Engine:
-    return Engine.open(index, encoder=str(model), device="cpu", precision="fp32")
-
-
-def on_ray(nodes: Nodes) -> Any:
-    from vidret.index.ray.run import index_on_ray
-
-    return partial(index_on_ray, address=nodes.address, precision="fp32")
 
 
 def read_words(index: Path) -> dict[str, tuple[bool, str, list[TimedText], bytes]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.indexed_texts import create_words, random_vectors
+from tests.indexed_texts import create_words, find_words, random_vectors
 from vidret.errors import StoreError
 from vidret.store.catalog.texts import StoredText
 from vidret.store.texts.index import text_id
@@ -41,9 +41,7 @@ def write(
 
 
 def found(store: TextStore, words: str) -> list[str]:
-    """Return the words of the texts that a full-text search finds in the store."""
-    ids = store.index.search(store.index.stems([words])[0], 50)
-    return sorted(text.text.text for text in store.read_segments(store.find_segments(ids)))
+    return sorted(find_words(store, words))
 
 
 def near(store: TextStore, text: TimedText) -> list[StoredText]:
@@ -150,14 +148,6 @@ def test_a_replacing_track_is_hidden_until_it_is_complete(store: TextStore) -> N
     assert found(store, "sentence") == ["sentence read better"]
     assert [text.text for text in near(store, better[0])] == better
     assert agree(store)
-
-
-def test_sources_do_not_replace_each_other(store: TextStore) -> None:
-    write(store, "film")
-    write(store, "film", [TimedText(1.0, 2.0, "shown", "screen")], source="screen", model="ocr")
-    write(store, "film", [TimedText(1.0, 2.0, "written", "subtitles")], source="subtitles", model="srt")
-    assert [track.source for track in store.tracks("film")] == ["speech", "screen", "subtitles"]
-    assert len(store) == 7
 
 
 def test_prune(store: TextStore) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.indexed_texts import add_words, create_words, make_texts, random_vectors
+from tests.indexed_texts import add_words, create_words, make_texts, random_vectors, search_words
 from tests.made_identities import VOICES, make_voice
 from tests.store.samples import add_video, create, damage
 from vidret.errors import StoreError, VidretError
@@ -36,12 +36,6 @@ def index(tmp_path: Path) -> Path:
     add_words(tmp_path / "index", "a", ["EXIT"], source="screen")
     add_words(tmp_path / "index", "b", [], note="no audio track")
     return tmp_path / "index"
-
-
-def search(index: Path, word: str) -> list[str]:
-    with TextStore.open(index) as texts:
-        ids = texts.find_segments(texts.index.search(texts.index.stems([word])[0], 10))
-        return [text.text.text for text in texts.read_segments(ids)]
 
 
 def test_texts_are_counted_and_notes_are_listed(index: Path, tmp_path: Path) -> None:
@@ -143,12 +137,12 @@ def test_a_damaged_text_is_dropped_and_its_track_is_read_again(index: Path, comp
             StoreError, match=r"the row of \d in t\w+ is damaged \(checksum\); run vidret info --repair"
         ):
             find_damaged_texts(index, repair=False)
-        assert search(index, "limes") == []
+        assert search_words(index, "limes") == []
     assert len(find_damaged_texts(index, repair=True)) == 1
     assert find_damaged_texts(index, repair=False) == []
-    assert search(index, "limes") == []
+    assert search_words(index, "limes") == []
     if of != "track":
-        assert search(index, "plums") == ["four plums"], "what is intact stays searchable"
+        assert search_words(index, "plums") == ["four plums"], "what is intact stays searchable"
     with create_words(index) as store:
         track = store.find("b", "screen", "model")
         assert (track is None) == (of == "track")
@@ -158,7 +152,7 @@ def test_a_damaged_text_is_dropped_and_its_track_is_read_again(index: Path, comp
         store.add(track, texts, random_vectors(texts), until_s=6)
         store.finish(track)
         assert sorted(text.text.text for text in store.transcript(track)) == sorted(words)
-    assert search(index, "limes") == ["five limes"]
+    assert search_words(index, "limes") == ["five limes"]
     assert find_damaged_texts(index, repair=False) == []
 
 
@@ -180,7 +174,7 @@ def test_a_damaged_catalog_is_rebuilt_and_the_track_is_read_again(index: Path) -
         assert (speech.complete, speech.until_s) == (False, 0.0)
     add_words(index, "a", ["one red apple", "two green pears", "three figs"])
     add_words(index, "a", ["EXIT"], source="screen")
-    assert search(index, "pears") == ["two green pears"]
+    assert search_words(index, "pears") == ["two green pears"]
     assert count_texts(index) == [TextCounts("speech", 3, 2, 2), TextCounts("screen", 1, 1, 1)]
 
 
@@ -194,11 +188,11 @@ def test_a_damaged_full_text_index_is_rebuilt(index: Path, caplog: pytest.LogCap
     assert find_damaged_texts(index, repair=False) == []
     path.write_bytes(b"not a database" * 1000)
     assert "not a database" in find_damaged_texts(index, repair=False)[0]
-    assert search(index, "pears") == ["two green pears"], "by an index in memory"
+    assert search_words(index, "pears") == ["two green pears"], "by an index in memory"
     assert "texts are searched by an index in memory" in caplog.text
     find_damaged_texts(index, repair=True)
     assert find_damaged_texts(index, repair=False) == []
-    assert search(index, "pears") == ["two green pears"]
+    assert search_words(index, "pears") == ["two green pears"]
 
 
 def test_texts_that_the_full_text_index_lacks_are_found(index: Path) -> None:

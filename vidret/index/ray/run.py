@@ -121,11 +121,7 @@ def index_on_ray(
 
 
 def choose_gpus(wanted: float | None, device: str) -> float:
-    """Return the GPUs of each model that encodes; see ``index_on_ray``.
-
-    Raises:
-        VidretError: The cluster has too few.
-    """
+    """Return the GPUs of each model that encodes, which the cluster must have; see ``index_on_ray``."""
     num_gpus = ray.cluster_resources().get("GPU", 0.0)
     if wanted is None:
         return 1.0 if cuda_index(device) is not None and num_gpus >= 1 else 0.0
