@@ -196,7 +196,7 @@ def save_tiny(kind: str, folder: Path) -> Path:
 
 
 def save_tiny_sound(kind: str, folder: Path) -> Path:
-    """Write a tiny random CLAP or PE-A-Frame with its tokenizer and its extractor, and return the folder."""
+    """Write a tiny random CLAP, PE-A-Frame or AST with its tokenizer and its extractor, and return the folder."""
     torch.manual_seed(0)
     with hide_progress():
         if kind == "clap":
@@ -213,6 +213,13 @@ def save_tiny_sound(kind: str, folder: Path) -> Path:
             model = transformers.ClapModel(config)
             mel = {"feature_size": 8, "hop_length": 64, "fft_window_size": 128, "frequency_max": 350}
             sound = transformers.ClapFeatureExtractor(sampling_rate=800, **mel)
+        elif kind == "ast":
+            sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+            mel = {"num_mel_bins": 16, "max_length": 204}
+            names = dict(enumerate(["Dog", "Music", "Child speech, kid speaking"]))
+            config = transformers.ASTConfig(**sizes, **mel, patch_size=8, id2label=names)
+            model = transformers.ASTForAudioClassification(config)
+            sound = transformers.ASTFeatureExtractor(**mel)
         else:
             codec = {"model_type": "dac", "encoder_hidden_size": 4, "downsampling_ratios": [2, 2], "codebook_dim": 8}
             config = transformers.PeAudioConfig(text_config=_pe_text(), audio_config=_pe_encoder(dac_config=codec))

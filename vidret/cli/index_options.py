@@ -160,8 +160,8 @@ class IndexChoices:
     sound_model: Annotated[
         str | None,
         option(
-            "Model that finds any sound by name: a CLAP or PE-A-Frame, such as hf:laion/clap-htsat-unfused. The index "
-            "remembers it.",
+            "Model that finds any sound by name, a CLAP or PE-A-Frame such as hf:laion/clap-htsat-unfused, or an AST, "
+            "which tags sounds with fixed names. The index remembers it.",
             MODEL,
             "NAME|FOLDER",
         ),

@@ -13,8 +13,19 @@ from hypothesis import strategies as st
 
 from tests.encode.hf_models import save_tiny_sound
 from vidret.channels.sounds import reading
-from vidret.channels.sounds.naming import MIN_LOG_ODDS, SLOPE, UNRELATED, USUAL, Names, WindowCutter, find_heard
-from vidret.channels.sounds.reading import KIND
+from vidret.channels.sounds.naming import (
+    MAX_TAG_S,
+    MIN_LOG_ODDS,
+    SLOPE,
+    TAGGED,
+    UNRELATED,
+    USUAL,
+    Names,
+    Tags,
+    WindowCutter,
+    find_heard,
+)
+from vidret.channels.sounds.reading import KIND, LABELS
 from vidret.channels.texts.reading import VideoTextReader
 from vidret.encode.families.sound import load_sound_model
 from vidret.types import SoundWindows
@@ -76,8 +87,61 @@ def test_the_shipped_encoder_and_a_named_model_read_the_same_audio(
             found.setdefault(message.window_model, []).append(message.windows)
     assert found.keys() == {KIND.model, name}
     assert [start for own in found[name] for start in own.starts] == [0.0, 10.0, 15.0, 20.0]
-    dim = load_sound_model(name).encode_texts(["a bell"]).shape[1]
-    assert all(own.vectors.shape[1] == dim for own in found[name])
+    assert all(own.vectors.shape[1] == 24 for own in found[name])
+
+
+def test_a_tagger_makes_texts(sound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a run begins in the middle, as after an interruption; music is one of the shipped labels."""
+    name = f"hf:{save_tiny_sound('ast', tmp_path)}"
+    rated = np.array([[0.9, 0.9, 0.1], [0.2, 0.9, 0.6]], np.float32)  # up to a level of 0.05, and above
+    monkeypatch.setattr(
+        load_sound_model(name), "encode_sounds", lambda sounds: rated[None, [int(np.abs(sounds).max() > 0.05)]]
+    )
+    monkeypatch.setattr(reading, "find_subtitles", lambda *_args: ([], []))
+
+    def read(start_s: float) -> tuple[list[tuple[str, float, float]], list[float]]:
+        sent: list[dict[str, Any]] = []
+        request: Any = {"sound": {"start_s": start_s, "sidecars": [], "sound_model": name}}
+        info: Any = SimpleNamespace(path=sound, duration=23.0)
+        VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
+        messages = [message for message in map(read_found, sent) if isinstance(message, ReadTexts)]
+        assert {message.window_model for message in messages if message.windows is not None} == {KIND.model}
+        texts = [text for message in messages for text in message.texts if text.text not in LABELS]
+        return [(text.text, round(text.start, 2), round(text.end, 1)) for text in texts], [
+            own.until_s for own in messages if own.windows is None
+        ]
+
+    speaking = "child speech, kid speaking"
+    found, until_s = read(0.0)
+    assert found == [("dog", 0.0, 6.1), (speaking, 14.28, 23.0)]
+    assert until_s == sorted(until_s)
+    assert until_s[-2] <= 14.28 + 1e-6, "it goes on"
+    assert read(20.0)[0] == [(speaking, 18.36, 23.0)]
+
+
+@given(st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=2), max_size=30), st.lists(st.integers(0, 30)))
+def test_tags_agree_with_their_naive_twin(rated: list[list[float]], cuts: list[int]) -> None:
+    """However many windows are read at a time; silent ones, of a probability of 0 here, are left out."""
+    tags, found, first = Tags(("a", "b"), 0.0), [], 0
+    for last in [*sorted({cut for cut in cuts if cut < len(rated)}), len(rated)]:
+        windows = [
+            SoundWindows(starts=np.array([8.0 * row]), ends=np.array([8.0 * row + 8]), vectors=np.array([rated[row]]))
+            for row in range(first, last)
+            if any(rated[row])
+        ]
+        found += tags.read(windows, np.inf if last == len(rated) else 8.0 * last)
+        assert last == len(rated) or all(text.start >= 0 for text in found)
+        first = last
+    expected = []
+    for label, heard in (("a", [own[0] > TAGGED for own in rated]), ("b", [own[1] > TAGGED for own in rated])):
+        begin = None
+        for row, is_heard in enumerate([*heard, False]):
+            if begin is not None and (not is_heard or 8 * (row - begin) >= MAX_TAG_S):
+                expected.append((label, 8.0 * begin, 8.0 * row))
+                begin = None
+            if is_heard and begin is None:
+                begin = row
+    assert sorted((text.text, text.start, text.end) for text in found) == sorted(expected)
 
 
 def test_evidence_is_what_is_above_unrelated_names_in_the_same_film() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.encode.hf_models import save_tiny, save_tiny_sound
-from vidret.encode.families.sound import FRAMES_AT_ONCE, SoundModel, load_sound_model
+from vidret.encode.families.sound import FRAMES_AT_ONCE, SoundModel, SoundTagger, load_sound_model
 from vidret.errors import EncoderError
 
 transformers: Any = importlib.import_module("transformers")  # whose annotations are incomplete
@@ -21,12 +21,18 @@ TEXTS = ["applause", "a dog barks in the rain"]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    return {kind: save_tiny_sound(kind, tmp_path_factory.mktemp(kind)) for kind in ("clap", "pe_audio")}
+    return {kind: save_tiny_sound(kind, tmp_path_factory.mktemp(kind)) for kind in ("clap", "pe_audio", "ast")}
 
 
-def draw_sound(model: SoundModel, length_s: float) -> np.ndarray:
+def draw_sound(model: SoundModel | SoundTagger, length_s: float) -> np.ndarray:
     rng = np.random.default_rng(round(100 * length_s))
     return rng.uniform(-0.5, 0.5, round(length_s * model.sample_rate)).astype(np.float32)
+
+
+def load(folder: Path) -> SoundModel:
+    model = load_sound_model(f"hf:{folder}")
+    assert not isinstance(model, SoundTagger)
+    return model
 
 
 def load_theirs(folder: Path, kind: str) -> Any:
@@ -36,7 +42,7 @@ def load_theirs(folder: Path, kind: str) -> Any:
 
 @torch.no_grad()
 def test_clap_equals_the_library(folders: Mapping[str, Path]) -> None:
-    model = load_sound_model(f"hf:{folders['clap']}")
+    model = load(folders["clap"])
     theirs, extract, tokenize = load_theirs(folders["clap"], "ClapModel")
     tokens = tokenize(["This is a sound of applause.", TEXTS[1]], padding=True, return_tensors="pt")
     for length_s in (3.7, 10.0):
@@ -53,7 +59,7 @@ def test_clap_equals_the_library(folders: Mapping[str, Path]) -> None:
 
 @torch.no_grad()
 def test_pe_a_frame_equals_the_library(folders: Mapping[str, Path]) -> None:
-    model = load_sound_model(f"hf:{folders['pe_audio']}")
+    model = load(folders["pe_audio"])
     theirs, extract, tokenize = load_theirs(folders["pe_audio"], "PeAudioFrameLevelModel")
     tokens = tokenize(TEXTS, padding=True, return_tensors="pt")
     assert model.step_s == pytest.approx(0.4)
@@ -70,10 +76,27 @@ def test_pe_a_frame_equals_the_library(folders: Mapping[str, Path]) -> None:
         np.testing.assert_allclose(ours, np.stack(means), atol=1e-4)
 
 
+@torch.no_grad()
+def test_ast_equals_the_library(folders: Mapping[str, Path]) -> None:
+    model = load_sound_model(f"hf:{folders['ast']}")
+    assert isinstance(model, SoundTagger)
+    assert model.labels == ["dog", "music", "child speech, kid speaking"]
+    assert model.window_s == model.hop_s == 2.04
+    theirs = transformers.ASTForAudioClassification.from_pretrained(folders["ast"]).eval()
+    extract = transformers.AutoFeatureExtractor.from_pretrained(folders["ast"])
+    for length_s in (0.01, 0.3, 2.04):
+        sounds = [draw_sound(model, length_s), draw_sound(model, length_s)[::-1]]
+        padded = [np.pad(sound, (0, max(0, 400 - len(sound)))) for sound in sounds]
+        logits = theirs(**extract(padded, sampling_rate=16_000, return_tensors="pt")).logits
+        np.testing.assert_allclose(model.encode_sounds(sounds)[:, 0], 1 / (1 + np.exp(-logits.numpy())), atol=1e-5)
+
+
 def test_other_models_are_refused(folders: Mapping[str, Path], tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="sound model must be hf:org/name or hf:FOLDER, got clap"):
         load_sound_model("clap")
-    with pytest.raises(EncoderError, match="of one of the types clap, pe_audio, got clip"):
+    with pytest.raises(
+        EncoderError, match="of one of the types clap, pe_audio, audio-spectrogram-transformer, got clip"
+    ):
         load_sound_model(f"hf:{save_tiny('clip', tmp_path / 'clip')}")
     fused = shutil.copytree(folders["clap"], tmp_path / "fused")
     config = json.loads((fused / "config.json").read_text())

@@ -171,13 +171,15 @@ class SoundChannel:
         """Return what rates the windows of a model; None, with a warning, if it cannot or must not be loaded."""
         if model not in self._names:
             from vidret.channels.sounds.naming import Names
-            from vidret.encode.families.sound import load_sound_model
+            from vidret.encode.families.sound import SoundTagger, load_sound_model
 
             try:
                 for sounds in self._sounds:
                     check_allowed(sounds.path.parent, model, option="--sound-model")
                 windows = self._read(model)
-                self._names[model] = Names(load_sound_model(model), windows.vectors, windows.owners)
+                loaded = load_sound_model(model)
+                assert not isinstance(loaded, SoundTagger)  # which makes texts
+                self._names[model] = Names(loaded, windows.vectors, windows.owners)
             except VidretError as error:
                 self._names[model] = None
                 logger.warning("sounds are not found by name: %s", error)

@@ -4,11 +4,13 @@ Cosines of CLAP are low and depend on the film. So those of a text are compared 
 score in the same film: evidence begins above their best windows.
 """
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from vidret.encode.families.sound import SoundModel
-from vidret.types import SoundWindows
+from vidret.encode.families.sound import SoundModel, SoundTagger
+from vidret.types import SoundWindows, TimedText
 from vidret.video.audio import SoundCutter
 
 SILENCE_DBFS = -60.0
@@ -26,29 +28,75 @@ SLOPE = 2.5  # nats for each standard deviation above it
 MIN_LOG_ODDS = float(np.log(0.3 / 0.7))  # of PE-A-Frame, above which its authors take a sound to be heard
 
 
+TAGGED = 0.3  # probability above which a class of a tagger is heard
+MAX_TAG_S = 60.0  # longer sounds become several texts, so that an interrupted run repeats little
+
+
 class WindowCutter:
     """Cuts the sound of one video into the windows of a model, which may overlap, and encodes them in order."""
 
-    def __init__(self, model: SoundModel, path: str, start_s: float) -> None:
-        """Begin where a window may begin that reaches beyond ``start_s``; nothing is read yet."""
+    def __init__(self, model: SoundModel | SoundTagger, path: str, start_s: float) -> None:
+        """Begin where a window may begin that reaches beyond ``start_s``; nothing is read yet.
+
+        ``next_s`` is where the next window begins.
+        """
         self._model = model
         self._cutter = SoundCutter(path, model.sample_rate, lambda: None)
         overlap_s = model.window_s - model.hop_s
-        self._next_s = max(0.0, start_s - overlap_s) // model.hop_s * model.hop_s
+        self.next_s = max(0.0, start_s - overlap_s) // model.hop_s * model.hop_s
 
     def read(self, end_s: float, *, is_end: bool) -> list[SoundWindows]:
         """Return further windows that are over at ``end_s``, or, if the video is, also those that it cuts off."""
         found = []
-        while self._next_s + (0.0 if is_end else self._model.window_s) < end_s + (0.0 if is_end else 1e-6):
-            stop_s = min(self._next_s + self._model.window_s, end_s)
-            sound = self._cutter.cut(self._next_s, stop_s).astype(np.float32) / FULL_SCALE
+        while self.next_s + (0.0 if is_end else self._model.window_s) < end_s + (0.0 if is_end else 1e-6):
+            stop_s = min(self.next_s + self._model.window_s, end_s)
+            sound = self._cutter.cut(self.next_s, stop_s).astype(np.float32) / FULL_SCALE
             if len(sound) and (sound.astype(np.float64) ** 2).mean() >= 10 ** (SILENCE_DBFS / 10):
                 vectors = self._model.encode_sounds([sound])[0]
-                starts = self._next_s + np.arange(len(vectors)) * self._model.step_s
+                starts = self.next_s + np.arange(len(vectors)) * self._model.step_s
                 ends = np.append(starts[1:], stop_s)
                 found.append(SoundWindows(starts=starts, ends=ends, vectors=vectors.astype(np.float16)))
-            self._next_s += self._model.hop_s
+            self.next_s += self._model.hop_s
         return found
+
+
+class Tags:
+    """Texts of the classes that a tagger hears in consecutive windows of one video; one while a class goes on.
+
+    ``open_s`` is up to when all texts were returned.
+    """
+
+    def __init__(self, labels: Sequence[str], start_s: float) -> None:
+        """Begin a video, or where an interrupted run ended."""
+        self._labels, self.open_s = labels, start_s
+        self._open: dict[str, tuple[float, float, list[float]]] = {}  # start, end, and probabilities
+
+    def read(self, windows: Iterable[SoundWindows], end_s: float) -> list[TimedText]:
+        """Return the texts that are over, given the windows since the last call, of which the next begins at ``end_s``.
+
+        Infinity as the end ends the video.
+        """
+        texts = []
+        for window in windows:
+            start_s, stop_s, rated = float(window.starts[0]), float(window.ends[0]), window.vectors[0].tolist()
+            texts += self._close(start_s)
+            for label, probability in zip(self._labels, rated, strict=True):
+                if probability > TAGGED:
+                    begin_s, _, heard = self._open.get(label, (start_s, stop_s, []))
+                    self._open[label] = begin_s, stop_s, [*heard, probability]
+        texts += self._close(end_s)
+        self.open_s = min([end_s, *(begin_s for begin_s, _, _ in self._open.values())])
+        return texts
+
+    def _close(self, time_s: float) -> list[TimedText]:
+        """Return the texts of classes that are over before a time, or have been heard for long."""
+        held, self._open, texts = self._open, {}, []
+        for label, (begin_s, stop_s, heard) in held.items():
+            if stop_s < time_s - 1e-6 or stop_s - begin_s >= MAX_TAG_S:
+                texts.append(TimedText(begin_s, stop_s, label, "sound", float(np.mean(heard))))
+            else:
+                self._open[label] = begin_s, stop_s, heard
+        return texts
 
 
 class Names:

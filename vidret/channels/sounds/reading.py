@@ -30,7 +30,7 @@ from vidret.channels.texts.kind import Heartbeat, TextKind
 from vidret.types import SoundWindows, TimedText
 
 if TYPE_CHECKING:
-    from vidret.channels.sounds.naming import WindowCutter
+    from vidret.channels.sounds.naming import Tags, WindowCutter
     from vidret.video.probe import VideoInfo
 
 CHUNK_S = 10.0
@@ -74,7 +74,11 @@ class SoundReader:
         self._windows: list[SoundWindows] = []
         self._named: list[SoundWindows] = []
         self._named_model = str(options.get("sound_model", ""))
-        self._cutter = _open_cutter(self._named_model, options["path"], self._begin_s) if self._named_model else None
+        self._cutter: WindowCutter | None = None
+        self._tags: Tags | None = None
+        self._tagged: list[TimedText] = []
+        if self._named_model:
+            self._cutter, self._tags = _open_cutter(self._named_model, options["path"], self._begin_s)
         return self._begin_s
 
     def read(self, samples: Float32[np.ndarray, " sample"]) -> None:
@@ -94,7 +98,8 @@ class SoundReader:
         num_chunks = int((open_s - self._begin_s) // CHUNK_S)
         self._scores = self._scores[num_chunks * STEPS :]
         self._begin_s += num_chunks * CHUNK_S
-        return open_s, texts
+        tagged, self._tagged = self._tagged, []
+        return open_s if self._tags is None else min(open_s, self._tags.open_s), _sort([*texts, *tagged])
 
     def take_windows(self) -> dict[str, SoundWindows]:
         """Return the windows of audio since the last call, by what made them."""
@@ -111,14 +116,19 @@ class SoundReader:
     def _cut(self, *, is_end: bool = False) -> None:
         """Let the model that the user named hear what was read, at its own rate."""
         if self._cutter is not None:
-            self._named += self._cutter.read(self._read_s, is_end=is_end)
+            windows = self._cutter.read(self._read_s, is_end=is_end)
+            if self._tags is None:
+                self._named += windows
+            else:
+                tagged = self._tags.read(windows, np.inf if is_end else self._cutter.next_s)
+                self._tagged += [text for text in tagged if text.text not in LABELS]
 
     def finish(self, info: "VideoInfo", heartbeat: Heartbeat) -> list[TimedText]:
         """Return the remaining sounds of a video, and those that its captions name."""
         self._score_rest()
         texts, _ = self._find_texts(is_end=True)
         captions = find_captions(find_subtitles(info, self._sidecars, heartbeat)[0])
-        return sorted([*texts, *captions], key=lambda text: (text.start, text.end))
+        return _sort([*texts, *self._tagged, *captions])
 
     def finish_windows(self) -> SoundWindows:
         """Return the remaining windows of a clip, without texts."""
@@ -150,7 +160,11 @@ class SoundReader:
                     confidence = float(heard[start:stop].mean())
                     times = self._begin_s + start * STEP_S, self._begin_s + stop * STEP_S
                     texts.append(TimedText(*times, label, "sound", confidence))
-        return sorted(texts, key=lambda text: (text.start, text.end)), open_s
+        return texts, open_s
+
+
+def _sort(texts: Iterable[TimedText]) -> list[TimedText]:
+    return sorted(texts, key=lambda text: (text.start, text.end))
 
 
 def find_runs(scores: Float[np.ndarray, " step"], gap: int) -> list[tuple[int, int]]:
@@ -232,11 +246,14 @@ def find_captions(texts: Iterable[TimedText]) -> list[TimedText]:
     return found
 
 
-def _open_cutter(model: str, path: str, start_s: float) -> "WindowCutter":
-    from vidret.channels.sounds.naming import WindowCutter  # with torch, which other readers do without
-    from vidret.encode.families.sound import load_sound_model
+def _open_cutter(name: str, path: str, start_s: float) -> "tuple[WindowCutter, Tags | None]":
+    """Return what lets a model hear a video, and what makes texts of its tags, if it is a tagger."""
+    from vidret.channels.sounds.naming import Tags, WindowCutter  # with torch, which other readers do without
+    from vidret.encode.families.sound import SoundTagger, load_sound_model
 
-    return WindowCutter(load_sound_model(model), path, start_s)
+    model = load_sound_model(name)
+    cutter = WindowCutter(model, path, start_s)
+    return cutter, Tags(model.labels, cutter.next_s) if isinstance(model, SoundTagger) else None
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,8 +1,8 @@
-"""Models of transformers that compare sounds with texts: CLAP, and PE-A-Frame, which says when a sound is heard.
+"""Models of transformers that compare sounds with texts, CLAP and PE-A-Frame, or tag them with fixed names, AST.
 
 References: Wu et al. 2023, "Large-Scale Contrastive Language-Audio Pretraining with Feature Fusion and
 Keyword-to-Caption Augmentation"; Vyas et al. 2025, "Pushing the Frontier of Audiovisual Perception with Large-Scale
-Multimodal Correspondence Learning".
+Multimodal Correspondence Learning"; Gong et al. 2021, "AST: Audio Spectrogram Transformer".
 """
 
 import functools
@@ -21,7 +21,10 @@ from vidret.errors import EncoderError
 SCHEME = "hf:"
 FRAMES_AT_ONCE = 10  # of PE-A-Frame, 0.04 s each, that are stored as one
 NAME_WORDS = 2  # up to which a text is the name of a sound, not a sentence
-TYPES = ("clap", "pe_audio")
+COLUMNS_PER_S = 100  # of the spectrogram of AST
+MIN_SAMPLES = 400  # of one of its columns
+TAGGER = "audio-spectrogram-transformer"
+TYPES = ("clap", "pe_audio", TAGGER)
 
 
 class SoundModel(Protocol):
@@ -51,12 +54,12 @@ class SoundModel(Protocol):
 class _Loaded:
     """What both models share: the weights, and what prepares sounds and texts."""
 
-    kind = "AutoModel"
+    kind, has_texts = "AutoModel", True
 
     def __init__(self, repository: Repository) -> None:
         self._model = repository.load_model(self.kind).eval()
         self._listener = repository.load("AutoFeatureExtractor")
-        self._tokenizer = repository.load("AutoTokenizer")
+        self._tokenizer: Any = repository.load("AutoTokenizer") if self.has_texts else None
         self._lock = Lock()  # a fast tokenizer is set to truncate, for all threads
         self.sample_rate = int(self._listener.sampling_rate)
 
@@ -128,6 +131,29 @@ class FrameEncoder(_Loaded):
         return vectors
 
 
+class SoundTagger(_Loaded):
+    """AST: which of the classes of AudioSet are heard in 10.24 s, any number of them.
+
+    ``labels`` names its classes; what cuts windows for a ``SoundModel`` cuts them for it.
+    """
+
+    kind, has_texts = "ASTForAudioClassification", False
+
+    def __init__(self, repository: Repository) -> None:
+        super().__init__(repository)
+        config = self._model.config
+        self.labels = [str(config.id2label[index]).lower() for index in range(config.num_labels)]
+        self.window_s = self.hop_s = self.step_s = config.max_length / COLUMNS_PER_S
+
+    @torch.inference_mode()
+    def encode_sounds(self, sounds: Sequence[Float32[np.ndarray, " sample"]]) -> Float32[np.ndarray, "sound 1 label"]:
+        """Return the probability of each class in each sound; silence follows one that is shorter than a window."""
+        missing = max(0, MIN_SAMPLES - len(sounds[0]))
+        inputs = self._listen([np.pad(sound, (0, missing)) for sound in sounds])
+        rated: Float32[np.ndarray, "sound label"] = self._model(inputs["input_values"]).logits.sigmoid().numpy()
+        return rated[:, None]
+
+
 def _read_vectors(output: Any) -> Float32[np.ndarray, "row dim"]:
     """Return unit vectors: transformers 5 returns them in an object, 4 as a tensor."""
     vectors = output if isinstance(output, torch.Tensor) else output.pooler_output
@@ -136,7 +162,7 @@ def _read_vectors(output: Any) -> Float32[np.ndarray, "row dim"]:
 
 
 @functools.lru_cache(maxsize=1)
-def load_sound_model(name: str) -> SoundModel:
+def load_sound_model(name: str) -> SoundModel | SoundTagger:
     """Load ``hf:org/name`` or ``hf:FOLDER``, or return it if it was loaded last. Code that comes with it is never run.
 
     Raise MissingExtraError if transformers is not installed, or EncoderError if the name is unknown, the hub cannot be
@@ -152,4 +178,4 @@ def load_sound_model(name: str) -> SoundModel:
         if config.audio_config.enable_fusion:  # which hears random stretches of a sound
             raise EncoderError(f"{name}: must be a CLAP without fusion, such as laion/clap-htsat-unfused")
         return ClapEncoder(repository)
-    return FrameEncoder(repository)
+    return SoundTagger(repository) if config.model_type == TAGGER else FrameEncoder(repository)
