@@ -38,16 +38,6 @@ def test_equals_a_naive_twin(weight: float) -> None:
         assert weighed[0] in spans, "the best one keeps its own score"
 
 
-def test_similarity_decides_between_nearly_equal_spans() -> None:
-    curve = make_curve(np.repeat([0.1, 0.2, 0.1, 0.3], 5))
-    spans = [Span(5.0, 10.0, 0.60), Span(15.0, 20.0, 0.59), Span(0.0, 5.0, 0.05)]
-    weighed = weigh_by_similarity(spans, curve, 1.0)
-    assert [span.start for span in weighed] == [15.0, 5.0, 0.0]
-    assert weighed[0] == spans[1]
-    larger = make_curve(10 * curve.scores + 3)
-    np.testing.assert_allclose(weigh_by_similarity(spans, larger, 1.0), weighed)
-
-
 def test_flat_curve_and_no_spans_change_nothing() -> None:
     spans = [Span(5.0, 8.0, 0.6), Span(1.0, 2.0, 0.2)]
     assert weigh_by_similarity(spans, make_curve(np.full(9, 0.25)), 1.0) == spans

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
 from vidret.errors import StoreError
@@ -68,19 +67,6 @@ def test_files_round_trip(tmp_path: Path, dtype: torch.dtype, *, biases: bool) -
     actual = read(tmp_path / "new" / "folder" / "a.zip")
     assert are_same(actual, windows)
     assert all(projected.mask is None for _, projected in actual)
-
-
-def test_files_are_plain_zip_and_safetensors(tmp_path: Path) -> None:
-    windows = make_windows(2)
-    save_projected(tmp_path / "a.zip", windows)
-    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
-        assert archive.namelist() == ["0-4", "2-6"]
-        assert archive.testzip() is None
-        tensors = load(archive.read("2-6"))
-    projected = windows[1][1]
-    assert set(tensors) == {"layers.0", "layers.1", "scales.0", "scales.1", "biases.1"}
-    assert torch.equal(tensors["layers.1"], projected.layers[1])
-    assert is_same(tensors["biases.1"], projected.biases[1])
 
 
 def test_a_view_is_written_without_its_base(tmp_path: Path) -> None:
@@ -141,12 +127,6 @@ def test_a_full_disk_is_reported_and_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_path_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match=r"a\.zip: cannot be written"):
-        save_projected(tmp_path / "file" / "a.zip", make_windows())
-
-
 def test_concurrent_writes_of_one_file(tmp_path: Path) -> None:
     path, windows = tmp_path / "a.zip", make_windows(20)
     threads = [threading.Thread(target=save_projected, args=(path, windows)) for _ in range(4)]
@@ -193,18 +173,14 @@ def test_changed_bytes_are_detected(tmp_path: Path) -> None:
     assert all(sentence.startswith(f"{path}: ") for sentence in messages)
 
 
-@pytest.mark.parametrize("content", [b"", b"something else", bytes(5000)])
-def test_other_files_are_rejected(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with pytest.raises(StoreError, match=r"a\.zip: cannot be read .*No such file"):
         read(path)
-    path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"a\.zip: cannot be read"):
-        read(path)
-
-
-def test_other_zips_and_formats_are_rejected(tmp_path: Path) -> None:
-    path = tmp_path / "a.zip"
+    for content in (b"", b"something else", bytes(5000)):
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match=r"a\.zip: cannot be read"):
+            read(path)
     for comment in (b"", b"vidret mapped tokens, format 2"):
         with zipfile.ZipFile(path, "w") as archive:
             archive.comment = comment

@@ -213,22 +213,6 @@ def test_updates_match_naive_version(size: float, weight_decay: float, max_norm:
     assert idle.tolist() == before
 
 
-def test_step_calls_the_closure() -> None:
-    weight = nn.Parameter(torch.ones(2))
-    optimizer = BertAdam([{"params": [weight], "lr": 0.1, "weight_decay": 0.0}])
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        loss = weight.square().sum()
-        torch.autograd.backward(loss)
-        return float(loss.detach())
-
-    assert optimizer.step(closure) == 2.0
-    first = weight.detach().clone()
-    assert (first < 1).all()
-    assert optimizer.step(closure) == pytest.approx(float(first.square().sum()))
-
-
 @pytest.mark.parametrize("recipe", ["prompt switch", "clip4clip", "glscl", "r2"])
 def test_recipes_with_small_steps_refuse_half_precision(recipe: str) -> None:
     with pytest.raises(ValueError, match=r"weights must be float32 or float64, got torch\.bfloat16: small steps"):
