@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vidret.align.attending import SoftmaxAttention
 from vidret.align.files import UCOFIA as UCOFIA_ALIGNER
 from vidret.align.files import map_prefixes
 from vidret.align.glscl import ConceptAligner, ConceptFinder
@@ -99,7 +100,7 @@ def make_glscl(size: Size) -> Weights:
     model = ClipModel(size.card)
     dim = size.vision.dim
     finder = ConceptFinder(dim, heads=8, hidden=4 * dim)
-    aligner = ConceptAligner(temporal=start_temporal(model), finder=finder, temperature=3.0)
+    aligner = ConceptAligner(temporal=start_temporal(model), finder=finder, attention=SoftmaxAttention(3.0))
     prefixes = map_prefixes(True, True)
     state = {}
     for name, weight in aligner.state_dict().items():

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from harness import PREFIX, measure_rise_mb, print_json, run_in_new_process, take_turns, time_queries
 
+from vidret.align.attending import SoftmaxAttention
 from vidret.align.batches import TextBatch
 from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.align.prepared import PreparedVideos
@@ -59,7 +60,9 @@ def build_concepts(*, trained: bool) -> ConceptAligner:
     torch.manual_seed(0)
     if not trained:
         return ConceptAligner().eval()
-    return ConceptAligner(temporal=TemporalTransformer(DIM), finder=ConceptFinder(DIM), temperature=3.0).eval()
+    return ConceptAligner(
+        temporal=TemporalTransformer(DIM), finder=ConceptFinder(DIM), attention=SoftmaxAttention(3.0)
+    ).eval()
 
 
 def build_rankers() -> dict[str, Ranker]:

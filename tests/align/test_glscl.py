@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from tests.goldens import Case, check_close, find_cases
 from tests.rankers import save_aligner
+from vidret.align.attending import SoftmaxAttention, TopFrames
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.files import convert_concepts, load_aligner
 from vidret.align.glscl import (
@@ -63,7 +64,9 @@ def naive_pair(
     aligner: ConceptAligner, sentence: Tensor, words: list[Tensor], frames: list[Tensor]
 ) -> tuple[float, ...]:
     """Return total, pooled and shared score and the best frame of a text and the contextualized frames of a video."""
-    weights = torch.stack([sentence @ frame / aligner.temperature for frame in frames]).softmax(dim=0)
+    attention = aligner.attention
+    assert isinstance(attention, SoftmaxAttention)
+    weights = torch.stack([sentence @ frame / attention.temperature for frame in frames]).softmax(dim=0)
     video = torch.zeros_like(sentence)
     for weight, frame in zip(weights, frames, strict=True):
         video += weight * frame
@@ -92,7 +95,7 @@ def make_aligner() -> ConceptAligner:
     aligner = ConceptAligner(
         temporal=TemporalTransformer(DIM, layers=2, num_positions=9),
         finder=ConceptFinder(DIM, num_concepts=3, layers=2, heads=4, hidden=40),
-        temperature=3.0,
+        attention=SoftmaxAttention(3.0),
     ).eval()
     with torch.no_grad():
         for weight in aligner.parameters():
@@ -219,10 +222,10 @@ def test_wrong_shapes_are_rejected(tmp_path: Path) -> None:
         aligner.prepare_texts(
             TextBatch(torch.zeros(1, DIM), torch.zeros(1, 2, DIM), torch.ones(1, 2, dtype=torch.int64))
         )
-    with pytest.raises(ValueError, match=r"temperature must be positive and top at least 0, got 0 and 0"):
-        ConceptAligner(temperature=0)
-    with pytest.raises(ValueError, match=r"top at least 0, got 0\.03 and -1"):
-        ConceptAligner(top=-1)
+    with pytest.raises(ValueError, match="temperature must be positive, got 0"):
+        SoftmaxAttention(0)
+    with pytest.raises(ValueError, match="top must be at least 1, got -1"):
+        TopFrames(-1)
     with pytest.raises(ValueError, match="aligner must be trained"):
         save_aligner(ConceptAligner(), tmp_path / "aligner.safetensors")
 
@@ -231,8 +234,8 @@ def test_wrong_shapes_are_rejected(tmp_path: Path) -> None:
 def test_without_a_head_the_score_is_the_pooling() -> None:
     batch = make_batch()
     trained = make_aligner()
-    trained.temperature = 0.3
-    found = run(ConceptAligner(temperature=0.3), batch)
+    trained.attention = SoftmaxAttention(0.3)
+    found = run(ConceptAligner(attention=SoftmaxAttention(0.3)), batch)
     assert torch.equal(found.total, found.pooled)
     for text in range(3):
         for video in range(4):
@@ -263,7 +266,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.
 
 def convert_case(case: Case) -> ConceptAligner:
     aligner = convert_concepts(case.weights)
-    assert aligner.temperature == case.config["config"]["temp"]
+    assert aligner.attention.temperature == case.config["config"]["temp"]
     return aligner
 
 
@@ -367,9 +370,7 @@ def temporal_blocks() -> dict[str, Tensor]:
 
 def test_finders_must_have_equally_many_concepts() -> None:
     with pytest.raises(ValueError, match=r"finder must have seeds of shape \(4, 32\) as word_finder"):
-        ConceptAligner(
-            finder=ConceptFinder(DIM, num_concepts=3), word_finder=ConceptFinder(DIM, num_concepts=4), temperature=3.0
-        )
+        ConceptAligner(finder=ConceptFinder(DIM, num_concepts=3), word_finder=ConceptFinder(DIM, num_concepts=4))
 
 
 def test_invalid_checkpoints_are_rejected_with_the_names_of_weights() -> None:

@@ -72,7 +72,7 @@ def test_settings_reach_aligners_and_the_captioner() -> None:
     settings = {"num_concepts": 12, "share": 0.25, "temperature": 2.0}
     aligner = cast(ConceptAligner, make_module("glscl", options=settings).model.aligner)
     assert aligner.finder is not None
-    assert (len(aligner.finder.seeds), aligner.share, aligner.temperature) == (12, 0.25, 2.0)
+    assert (len(aligner.finder.seeds), aligner.share, aligner.attention.temperature) == (12, 0.25, 2.0)
     captioner = make_module("promptswitch", options={"caption_layers": 3}).model.captioner
     assert captioner is not None
     assert len(captioner.decoder.layers) == 3

@@ -13,12 +13,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vidret.align.attending import FrameAttention, SoftmaxAttention, TopFrames
 from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
 from vidret.align.ucofia_temporal import TemporalTransformer
-from vidret.align.xpool import FrameAttention
 from vidret.errors import AlignerError
 from vidret.model_files import ALIGNER, Part, load_exactly, read_part, refuse_weights, rename_weights, translate
 
@@ -171,7 +171,7 @@ def build_concepts(
         ),
         finder=_build_finder(weights, "finder.", heads),
         word_finder=_build_finder(weights, "word_finder.", heads) if for_words else None,
-        temperature=temperature,
+        attention=SoftmaxAttention(temperature),
         share=share,
     )
     load_exactly(aligner, weights, show=show, error=AlignerError)
@@ -231,8 +231,7 @@ def build_pooling(weights: Weights, top: int) -> ConceptAligner:
     Raises:
         AlignerError: Weights are missing, unknown or of another shape.
     """
-    dim = read_dim(weights)
-    aligner = ConceptAligner(attention=None if dim is None else FrameAttention(dim), top=top)
+    aligner = ConceptAligner(attention=TopFrames(top) if top else FrameAttention(read_dim(weights) or 1))
     load_exactly(aligner, weights, error=AlignerError)
     return aligner.eval()
 

@@ -5,7 +5,7 @@ takes a few matrix products over all pairs. A trained head takes features that a
 frames (temperature 3) was trained with their norms. Without a trained head, frames of unit length are pooled and no
 concepts are used.
 
-Other poolings can take the place of the softmax: the mean of the frames most similar to the text, and X-Pool's.
+Other kinds of attention can take the place of the softmax: see ``attending``.
 """
 
 from collections.abc import Sequence
@@ -15,18 +15,16 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
-from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vidret.align.attending import FrameAttention, SoftmaxAttention, mask_bias
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.prepared import run_tasks, stack_rows, unpack_stacked
 from vidret.align.stacking import pack_arrays
-from vidret.align.ucofia_temporal import EPS, TemporalTransformer
-from vidret.align.xpool import FrameAttention
+from vidret.align.ucofia_temporal import TemporalTransformer
 
-UNIT_TEMPERATURE = 0.03  # for cosines; corresponds to 3 for CLIP's raw vectors, whose norms are about 10
 TEXTS, VIDEOS = 64, 256  # per block, so that its frame weights fit a core's cache
 
 
@@ -34,7 +32,7 @@ class ConceptVideos(NamedTuple):
     """Prepared videos.
 
     ``grams`` are the Gram matrices of each video's frames; None where there are too few texts for them to pay off.
-    ``values`` are what X-Pool sums up, whose keys then are the ``frames``; None for other poolings.
+    ``values`` are what X-Pool sums up, whose keys then are the ``frames``; None for other kinds of attention.
     """
 
     frames: Float[Tensor, "video frame dim"]
@@ -44,8 +42,8 @@ class ConceptVideos(NamedTuple):
     values: Float[Tensor, "video frame dim"] | None = None
 
     def with_grams(self) -> "ConceptVideos":
-        """Return the videos with their Gram matrices, which need not be stored."""
-        return self._replace(grams=self.frames @ self.frames.mT)
+        """Return the videos with their Gram matrices, which need not be stored, unless values are summed up."""
+        return self if self.values is not None else self._replace(grams=self.frames @ self.frames.mT)
 
     def take(self, rows: Tensor | slice) -> "ConceptVideos":
         """Return the selected videos, in the given order."""
@@ -104,7 +102,7 @@ class ConceptFinder(nn.Module):
     ) -> Float[Tensor, "batch concept dim"]:
         """Return the concepts of frames or words, of unit length; zeros for rows that are all padding."""
         memory = memory.masked_fill(~mask[..., None], 0)
-        x, bias = self.seeds.expand(len(memory), -1, -1), _bias(memory, mask)
+        x, bias = self.seeds.expand(len(memory), -1, -1), mask_bias(memory, mask)
         for layer in self.decoder:
             x = layer(x, memory, memory_key_padding_mask=bias)
         return functional.normalize(x, dim=-1) * mask.any(dim=1)[:, None, None]
@@ -127,35 +125,30 @@ class ConceptAligner(nn.Module):
         temporal: TemporalTransformer | None = None,
         finder: ConceptFinder | None = None,
         word_finder: ConceptFinder | None = None,
-        attention: FrameAttention | None = None,
-        temperature: float = UNIT_TEMPERATURE,
+        attention: SoftmaxAttention | FrameAttention | None = None,
         share: float = 0.5,
-        top: int = 0,
     ) -> None:
         """Compose an aligner of trained parts; ``finder`` is also that of words unless ``word_finder`` is given.
 
-        ``temperature`` is that of the softmax over frames, 3 for the published heads; ``share`` is the weight of the
-        agreement of concepts in the score. In place of the softmax, ``attention`` pools as X-Pool does, and ``top`` is
-        the number of frames, those most similar to the text, whose directions are averaged.
+        ``attention`` pools frames, by default a softmax over cosines; ``share`` is the weight of the agreement of
+        concepts in the score.
 
         Raises:
-            ValueError: The temperature is not positive, ``top`` is negative, or the finders' seeds differ in shape.
+            ValueError: The finders' seeds differ in shape.
         """
-        if temperature <= 0 or top < 0:
-            raise ValueError(f"temperature must be positive and top at least 0, got {temperature} and {top}")
         if word_finder is not None and (finder is None or finder.seeds.shape != word_finder.seeds.shape):
             raise ValueError(
                 f"finder must have seeds of shape {tuple(word_finder.seeds.shape)} as word_finder has, "
                 f"got {None if finder is None else tuple(finder.seeds.shape)}"
             )
         super().__init__()
-        self.temporal, self.finder, self.word_finder, self.attention = temporal, finder, word_finder, attention
-        self.temperature, self.share, self.top = temperature, share, top
+        self.temporal, self.finder, self.word_finder, self.share = temporal, finder, word_finder, share
+        self.attention = attention or SoftmaxAttention()
 
     @property
     def trained(self) -> bool:
         """Whether there is a trained head, which takes raw vectors."""
-        return self.finder is not None or self.attention is not None
+        return next(self.parameters(), None) is not None
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that do not follow from the weights.
@@ -163,12 +156,13 @@ class ConceptAligner(nn.Module):
         Raises:
             ValueError: There is no trained head.
         """
-        if self.top or self.attention is not None:
-            return {"top": self.top}
+        settings = self.attention.describe()
+        if "top" in settings:
+            return settings
         if self.finder is None:
             raise ValueError("aligner must be trained to be saved, got one without a head")
         heads = cast(nn.TransformerDecoderLayer, self.finder.decoder[0]).self_attn.num_heads
-        return {"temperature": self.temperature, "heads": heads, "share": self.share}
+        return {**settings, "heads": heads, "share": self.share}
 
     def prepare(self, videos: VideoBatch) -> ConceptVideos:
         """Compute what does not depend on a text. Tokens are not used.
@@ -178,13 +172,10 @@ class ConceptAligner(nn.Module):
         """
         mask = _fill_mask(videos.frames, videos.frame_mask)
         frames = videos.frames.masked_fill(~mask[..., None], 0)
-        frames = functional.normalize(frames, dim=-1) if self.top else frames
         frames = frames if self.temporal is None else self.temporal(frames, mask)
         concepts = self.find_concepts(frames, mask)
-        if self.attention is None:
-            return ConceptVideos(frames, mask, concepts).with_grams()
-        keys, values = self.attention.prepare(frames)
-        return ConceptVideos(keys, mask, concepts, values=values)
+        frames, values = self.attention.prepare(frames)
+        return ConceptVideos(frames, mask, concepts, values=values).with_grams()
 
     def prepare_texts(self, texts: TextBatch) -> ConceptTexts:
         """Compute what does not depend on a video.
@@ -209,7 +200,7 @@ class ConceptAligner(nn.Module):
     def score(self, texts: TextBatch | ConceptTexts, videos: ConceptVideos) -> ConceptScores:
         """Score every text for every video, block by block: working memory does not grow with their numbers."""
         queries = self.prepare_texts(texts) if isinstance(texts, TextBatch) else texts
-        if self.attention is None and videos.grams is None and len(queries.sentences) >= videos.frames.shape[1]:
+        if videos.grams is None and len(queries.sentences) >= videos.frames.shape[1]:
             videos = videos.with_grams()
         shape = len(queries.sentences), len(videos.frames)
         total, pooled, shared = (videos.frames.new_empty(shape) for _ in range(3))
@@ -227,39 +218,9 @@ class ConceptAligner(nn.Module):
 
     def forward(self, texts: ConceptTexts, videos: ConceptVideos) -> ConceptScores:
         """Score every text for every video at once, with gradients."""
-        if self.attention is None:
-            pooled, ranked = self._pool(texts.sentences, videos)
-        else:
-            assert videos.values is not None
-            bias = _bias(videos.frames, videos.mask)
-            vectors, ranked = self.attention(texts.sentences, videos.frames, videos.values, bias)
-            pooled = functional.cosine_similarity(vectors, texts.sentences, dim=-1) * videos.mask.any(dim=1)[:, None]
+        pooled, ranked = self.attention(texts.sentences, videos.frames, videos.mask, videos.values, videos.grams)
         shared = texts.concepts.flatten(1) @ videos.concepts.flatten(1).mT / max(1, texts.concepts.shape[1])
         return ConceptScores(pooled.mT + self.share * shared, pooled.mT, shared, ranked.argmax(dim=-1).mT)
-
-    def _pool(
-        self, sentences: Float[Tensor, "text dim"], videos: ConceptVideos
-    ) -> tuple[Float[Tensor, "video text"], Float[Tensor, "video text frame"]]:
-        """Return the cosines of sentences and of the frames pooled for them, and the logits of frames.
-
-        Let w be the weights of frames and l their products with the sentence c. The pooled frame g = sum_f w_f v_f is
-        not needed where there are Gram matrices: c.g = sum_f w_f l_f, and |g|^2 = w^T (v v^T) w. They pay off once
-        there are as many texts as a video has frames. The published code masks after the softmax without normalizing
-        again; the cosine is the same.
-        """
-        products = einsum(sentences, videos.frames, "t d, v f d -> v t f")
-        logits = products / self.temperature + _bias(videos.frames, videos.mask)[:, None]
-        if self.top:
-            kept = logits.topk(min(self.top, logits.shape[-1]), dim=-1).indices
-            weights = torch.zeros_like(logits).scatter(-1, kept, 1.0) * videos.mask[:, None]
-        else:
-            weights = logits.softmax(dim=-1) * videos.mask[:, None]
-        if videos.grams is None:
-            squares = (weights @ videos.frames).square().sum(dim=-1)
-        else:
-            squares = ((weights @ videos.grams) * weights).sum(dim=-1)
-        lengths = squares.clamp_min(EPS).sqrt() * sentences.norm(dim=-1).clamp_min(EPS)
-        return (weights * products).sum(dim=-1) / lengths, logits
 
 
 def diversity_loss(concepts: Float[Tensor, "video concept dim"], *, margin: float = 0.1) -> Float[Tensor, ""]:
@@ -299,8 +260,3 @@ def _fill_mask(tokens: Tensor, mask: Tensor | None) -> Tensor:
     if mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
         raise ValueError(f"mask must be bool {tuple(tokens.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}")
     return mask
-
-
-def _bias(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Return an additive mask for softmax logits; finite, so that a row of padding only gives no NaN."""
-    return torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, torch.finfo(tokens.dtype).min / 2)

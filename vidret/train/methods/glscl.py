@@ -10,6 +10,7 @@ from typing import ClassVar, cast
 
 import torch
 
+from vidret.align.attending import SoftmaxAttention
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.data.dataset import RetrievalBatch
@@ -48,7 +49,8 @@ class Glscl:
         encoder, dim = load(card), card.vision.dim
         finder = ConceptFinder(dim, num_concepts=self.num_concepts, heads=max(1, dim // 64), hidden=4 * dim)
         temporal = start_temporal(encoder)
-        aligner = ConceptAligner(temporal=temporal, finder=finder, temperature=self.temperature, share=self.share)
+        attention = SoftmaxAttention(self.temperature)
+        aligner = ConceptAligner(temporal=temporal, finder=finder, attention=attention, share=self.share)
         return RetrievalModel(encoder, aligner=aligner)
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Terms:

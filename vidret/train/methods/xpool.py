@@ -11,9 +11,9 @@ from typing import ClassVar, cast
 
 import torch
 
+from vidret.align.attending import DROPOUT, FrameAttention, TopFrames
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.glscl import ConceptAligner
-from vidret.align.xpool import DROPOUT, FrameAttention
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
@@ -42,8 +42,8 @@ class XPool:
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
         """Load the towers, and add the pooling; that of the top frames has no weights."""
-        attention = None if self.top else FrameAttention(card.vision.dim, dropout=self.dropout)
-        return RetrievalModel(load(card), aligner=ConceptAligner(attention=attention, top=self.top))
+        attention = TopFrames(self.top) if self.top else FrameAttention(card.vision.dim, dropout=self.dropout)
+        return RetrievalModel(load(card), aligner=ConceptAligner(attention=attention))
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Terms:
         """Return the contrast of texts and the videos pooled for them."""

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from tests.rankers import save_aligner
+from vidret.align.attending import FrameAttention, TopFrames
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.files import load_aligner
 from vidret.align.glscl import ConceptAligner, ConceptVideos
-from vidret.align.xpool import FrameAttention
 
 DIM, TOP = 8, 2
 
@@ -38,7 +38,7 @@ def naive_top(sentence: Tensor, frames: list[Tensor]) -> Tensor:
 def make_aligner(kind: str) -> ConceptAligner:
     torch.manual_seed(0)
     if kind == "top":
-        return ConceptAligner(top=TOP)
+        return ConceptAligner(attention=TopFrames(TOP))
     aligner = ConceptAligner(attention=FrameAttention(DIM)).eval()
     with torch.no_grad():
         for weight in aligner.parameters():
@@ -67,9 +67,9 @@ def test_pooling_equals_loops_and_is_the_same_from_a_file(kind: str, tmp_path: P
         for column in range(3):
             frames = list(videos.frames[column][videos.frame_mask[column]])
             vector = (
-                naive_top(sentence, frames)
-                if aligner.attention is None
-                else naive_attention(aligner.attention, sentence, frames)
+                naive_attention(aligner.attention, sentence, frames)
+                if isinstance(aligner.attention, FrameAttention)
+                else naive_top(sentence, frames)
             )
             cosine = float(sentence @ vector / (sentence.norm() * vector.norm()))
             assert float(found.total[row, column]) == pytest.approx(cosine, abs=1e-5)
