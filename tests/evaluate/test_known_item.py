@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,12 +57,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Sim
         engine.close()
 
 
-def make_evaluation(engine: Engine, tmp_path: Path) -> Evaluation:
+@pytest.fixture
+def evaluation(pair: tuple[Engine, SimulatedUser], monkeypatch: pytest.MonkeyPatch) -> Evaluation:
     """Return a caption for each video; all have the same text, so that only feedback tells them apart."""
-    names = [video.paths[0] for video in engine.videos()]
-    captions = tuple(Caption(id=f"c{index}", video=name, text=TEXT) for index, name in enumerate(names))
-    split = Split("captions", (str(tmp_path / "captions.jsonl"),), tuple(names), captions=captions)
-    return Evaluation(engine, split, Gallery({}, [], {}))
+    ids = {video.paths[0]: video.id for video in pair[0].videos()}
+    captions = tuple(Caption(id=f"c{index}", video=name, text=TEXT) for index, name in enumerate(ids))
+    monkeypatch.setattr(Evaluation, "find_contents", lambda _: ids)
+    return Evaluation(pair[0], Split("captions", ("captions.jsonl",), tuple(ids), captions), Gallery({}, [], {}))
 
 
 def test_points_are_those_of_the_specification() -> None:
@@ -81,13 +81,8 @@ def test_a_text_is_revealed_by_thirds_of_its_words() -> None:
     assert reveal("a dog", 1) == ("a dog",)
 
 
-def test_feedback_brings_scenes_to_the_front(
-    pair: tuple[Engine, SimulatedUser], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    engine, user = pair
-    evaluation = make_evaluation(engine, tmp_path)
-    ids = {video.paths[0]: video.id for video in engine.videos()}
-    monkeypatch.setattr(Evaluation, "find_contents", lambda _: ids)
+def test_feedback_brings_scenes_to_the_front(pair: tuple[Engine, SimulatedUser], evaluation: Evaluation) -> None:
+    _, user = pair
     report = evaluate_known_items(evaluation, user, num_shown=8, num_hints=1)
     rows = {row["band"]: row for row in report.results["known_items"]}
     assert rows["all"]["num_tasks"] == rows["1 to 9"]["num_tasks"] + rows["10 to 1000"]["num_tasks"] == NUM_VIDEOS
@@ -103,13 +98,8 @@ def test_feedback_brings_scenes_to_the_front(
     assert [len(row["ranks"]) for row in few.per_query] == [1] * 5
 
 
-def test_one_search_is_as_it_is_told(
-    pair: tuple[Engine, SimulatedUser], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_one_search_is_as_it_is_told(pair: tuple[Engine, SimulatedUser], evaluation: Evaluation) -> None:
     engine, user = pair
-    evaluation = make_evaluation(engine, tmp_path)
-    ids = {video.paths[0]: video.id for video in engine.videos()}
-    monkeypatch.setattr(Evaluation, "find_contents", lambda _: ids)
     plain = engine.search(TEXT, NUM_VIDEOS)
     item = next(each for each in list_items(evaluation, num_hints=1) if each.video == plain[14].video)
     assert find_rank(plain, item) == 15
@@ -141,10 +131,9 @@ def test_bands_are_those_of_the_text() -> None:
     assert summarise_bands(outcomes[1:2], 20, 39)[0]["paging"] == 0.0, "behind all results, none shows it"
 
 
-def test_the_user_must_see_otherwise_than_the_search(pair: tuple[Engine, SimulatedUser], tmp_path: Path) -> None:
-    engine, _ = pair
+def test_the_user_must_see_otherwise_than_the_search(evaluation: Evaluation) -> None:
     with pytest.raises(VidretError, match="user_model must be another encoder"):
-        evaluate_known_items(make_evaluation(engine, tmp_path), SimulatedUser(engine))
+        evaluate_known_items(evaluation, SimulatedUser(evaluation.engine))
 
 
 def test_picture_features_are_unit_vectors_that_tell_pictures_apart() -> None:
