@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tests.align.naive import make_mixing, naive_both_ways, naive_frames
-from vidret.align.ucofia_levels import LevelScores, score_frames, score_words
+from vidret.align.ucofia_levels import score_frames, score_words
 
 
 @torch.no_grad()
@@ -42,8 +42,3 @@ def test_padded_frames_are_never_the_best() -> None:
     alone, alone_best = score_frames(sentences, frames[:1, :2])
     torch.testing.assert_close(scores[:, :1], alone)
     assert torch.equal(best[:, :1], alone_best)
-
-
-def test_score_is_the_mean_of_the_levels() -> None:
-    one = torch.ones(1, 1)
-    assert LevelScores(one, 2 * one, 6 * one, one.long()).mean == 3
