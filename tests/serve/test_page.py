@@ -182,7 +182,7 @@ def note_complaint(message: ConsoleMessage) -> list[str]:
 # Search
 
 
-def test_a_search_shows_titles_times_and_scores(look: Look) -> None:
+def test_a_search_shows_titles_times_and_scores_and_the_way_back(look: Look) -> None:
     page = look()
     expect(page.locator("#query")).to_be_focused()
     expect(titles(page)).to_have_count(6)
@@ -194,6 +194,21 @@ def test_a_search_shows_titles_times_and_scores(look: Look) -> None:
     assert re.match(r"probability 0\.\d{3}, score \d+\.\d{3}, picture .*segment 0\.\d{3}", score)
     assert place_of(page) == {"q": BIKES}
     assert page.title() == f"{BIKES} - vidret"
+    ask(page, BUNNY)
+    cards(page).first.click()
+    expect(page.locator("#viewer")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(page.locator("#query")).to_have_value(BUNNY)
+    page.go_back()
+    expect(page.locator("#query")).to_have_value(BIKES)
+    expect(titles(page).first).to_have_text("bikes")
+    page.go_back()
+    expect(page.locator("#query")).to_have_value("")
+    page.go_forward()
+    page.go_forward()
+    page.go_forward()
+    expect(page.locator("#viewer")).to_be_visible()
 
 
 def test_typing_searches_with_one_history_entry_and_file_names_are_escaped(look: Look) -> None:
@@ -369,7 +384,7 @@ def test_the_list_of_all_videos_goes_on_as_its_end_comes_near_and_results_on_req
 # Words
 
 
-def test_card_shows_the_line_that_matches_and_its_link_seeks_there(look: Look, worded_url: str) -> None:
+def test_cards_show_the_line_that_matches_and_chips_filter_by_source(look: Look, worded_url: str, url: str) -> None:
     page = look("/?q=harbour&k=24", at=worded_url)
     line = page.locator(".said").first  # a long one starts shortly before its match
     expect(line).to_have_text("said 0:00 … caller shall please hold the line until the harbour office answers.")
@@ -381,10 +396,7 @@ def test_card_shows_the_line_that_matches_and_its_link_seeks_there(look: Look, w
     line.click()
     expect(page.get_by_role("dialog", name="bikes")).to_be_visible()
     assert place_of(page)["t"] == "3.0"
-
-
-def test_source_chips_filter_and_are_part_of_the_url(look: Look, worded_url: str, url: str) -> None:
-    page = look("/?q=emergency exit", at=worded_url)
+    page.goto("/?q=emergency exit")
     chips = page.get_by_role("group", name="Sources to search").get_by_role("button")
     expect(chips).to_have_text(["Pictures", "Speech", "On screen"])
     expect(page.locator(".said .label").first).to_have_text("on screen 0:03")
@@ -481,8 +493,29 @@ def test_a_moment_is_copied_saved_and_searched_by_its_frame(look: Look, indexed:
     expect(page.get_by_alt_text("Query image")).to_be_visible()
 
 
-def test_results_are_judged_by_buttons_and_keys_and_judgements_are_undone(look: Look, indexed: Engine) -> None:
+def test_results_are_of_three_kinds_and_judged_by_buttons_and_keys(look: Look, indexed: Engine) -> None:
     page = look(f"/?q={BIKES}&k=24")
+    expect(cards(page)).to_have_count(5)
+    kinds = page.get_by_role("group", name="Results")
+    expect(kinds.get_by_role("button", name="Videos")).to_have_attribute("aria-pressed", "true")
+    kinds.get_by_role("button", name="Kinds").click()
+    found = indexed.search(BIKES, 24, display="diverse")
+    expect(titles(page)).to_have_text([Path(hit.path).stem for hit in found])
+    assert 1 < len(found) < 5
+    assert place_of(page)["by"] == "diverse"
+    kinds.get_by_role("button", name="Videos").click()
+    page.locator("#sort_by").fill("crowded")
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda _: "sort_by" in place_of(page))
+    expect(titles(page)).to_have_text([Path(hit.path).stem for hit in indexed.search(BIKES, 24, sort_by="crowded")])
+    kinds.get_by_role("button", name="Moments").click()
+    expect(page.locator("#status")).to_contain_text("moment")
+    assert place_of(page)["by"] == "moment"
+    first = cards(page).first
+    expect(first.locator(".line")).to_contain_text(re.compile(r"0:\d\d\.\d . 0:\d\d\.\d"))
+    first.click()
+    expect(page.locator("#viewer")).to_be_visible()
+    page.goto(f"/?q={BIKES}&k=24")
     expect(cards(page)).to_have_count(5)
     bunny = find_id(indexed, "tour.mp4")
     tour = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="tour"))
@@ -523,30 +556,6 @@ def test_results_are_judged_by_buttons_and_keys_and_judgements_are_undone(look: 
     expect(judged).to_be_hidden()
 
 
-def test_results_are_videos_moments_or_the_best_of_each_kind(look: Look, indexed: Engine) -> None:
-    page = look(f"/?q={BIKES}&k=24")
-    expect(cards(page)).to_have_count(5)
-    kinds = page.get_by_role("group", name="Results")
-    expect(kinds.get_by_role("button", name="Videos")).to_have_attribute("aria-pressed", "true")
-    kinds.get_by_role("button", name="Kinds").click()
-    found = indexed.search(BIKES, 24, display="diverse")
-    expect(titles(page)).to_have_text([Path(hit.path).stem for hit in found])
-    assert 1 < len(found) < 5
-    assert place_of(page)["by"] == "diverse"
-    kinds.get_by_role("button", name="Videos").click()
-    page.locator("#sort_by").fill("crowded")
-    page.keyboard.press("Enter")
-    page.wait_for_url(lambda _: "sort_by" in place_of(page))
-    expect(titles(page)).to_have_text([Path(hit.path).stem for hit in indexed.search(BIKES, 24, sort_by="crowded")])
-    kinds.get_by_role("button", name="Moments").click()
-    expect(page.locator("#status")).to_contain_text("moment")
-    assert place_of(page)["by"] == "moment"
-    first = cards(page).first
-    expect(first.locator(".line")).to_contain_text(re.compile(r"0:\d\d\.\d . 0:\d\d\.\d"))
-    first.click()
-    expect(page.locator("#viewer")).to_be_visible()
-
-
 def test_results_marked_right_or_wrong_teach_the_concept_of_the_query(
     look: Look, servers: ExitStack, films: Path, tmp_path: Path, indexed: Engine
 ) -> None:
@@ -569,7 +578,9 @@ def test_results_marked_right_or_wrong_teach_the_concept_of_the_query(
     expect(page.locator("#results .chips")).to_have_count(0)
 
 
-def test_the_home_page_shows_kinds_days_and_counts(look: Look, films: Path) -> None:
+def test_the_home_page_shows_kinds_days_and_counts_and_the_map_zooms(
+    look: Look, films: Path, refusals: list[str]
+) -> None:
     page = look()
     facets = page.get_by_role("complementary", name="Narrow down")
     folders = facets.get_by_role("list", name="Folder").get_by_role("button")
@@ -590,11 +601,8 @@ def test_the_home_page_shows_kinds_days_and_counts(look: Look, films: Path) -> N
     assert re.fullmatch(r"\d+@\d+\.\d", place_of(page)["like"])
     expect(page.locator("#judged")).to_contain_text("Judged")
     expect(page.locator("#home")).to_be_hidden()
-
-
-def test_the_map_opens_moments_and_zooms(look: Look, refusals: list[str]) -> None:
     refusals.append("404")  # of the film that is gone, which may be the first on the map
-    page = look("/?tab=map")
+    page.goto("/?tab=map")
     tiles = page.locator("#map a")
     expect(page.locator("#map-status")).to_contain_text("moments; what looks alike is near")
     before = tiles.count()
@@ -797,7 +805,7 @@ def test_film_whose_clock_starts_late_is_shown_at_the_right_time(
     expect(page.locator("#clock")).to_have_text("0:00 / 0:08")
 
 
-def test_keyboard_navigation(look: Look) -> None:
+def test_keys_go_through_results_and_a_video_and_its_url_can_be_shared(look: Look) -> None:
     page = look(f"/?q={BIKES}&k=24")
     expect(cards(page)).to_have_count(5)
     page.locator("#query").blur()
@@ -839,10 +847,6 @@ def test_keyboard_navigation(look: Look) -> None:
     expect(page.locator("#viewer")).to_be_hidden()
     expect(cards(page).nth(0)).to_be_focused()
     assert place_of(page) == {"q": BIKES, "k": "24"}
-
-
-def test_url_can_be_shared(look: Look) -> None:
-    page = look(f"/?q={BIKES}&k=24")
     page.get_by_role("link", name="tour").click()
     wait_for_film(page)
     page.keyboard.press("Space")
@@ -858,26 +862,6 @@ def test_url_can_be_shared(look: Look) -> None:
     other.keyboard.press("Escape")
     expect(other.locator("#viewer")).to_be_hidden()
     expect(titles(other).first).to_have_text("bikes")
-
-
-def test_back_and_forward_go_through_searches_and_videos(look: Look) -> None:
-    page = look()
-    ask(page, BIKES)
-    ask(page, BUNNY)
-    cards(page).first.click()
-    expect(page.locator("#viewer")).to_be_visible()
-    page.go_back()
-    expect(page.locator("#viewer")).to_be_hidden()
-    expect(page.locator("#query")).to_have_value(BUNNY)
-    page.go_back()
-    expect(page.locator("#query")).to_have_value(BIKES)
-    expect(titles(page).first).to_have_text("bikes")
-    page.go_back()
-    expect(page.locator("#query")).to_have_value("")
-    page.go_forward()
-    page.go_forward()
-    page.go_forward()
-    expect(page.locator("#viewer")).to_be_visible()
 
 
 def test_unplayable_film_is_shown_as_single_frames_and_a_missing_one_as_a_grey_tile(
@@ -959,7 +943,9 @@ def test_invalid_image_is_refused_in_one_sentence(look: Look, films: Path, tmp_p
 # The index
 
 
-def test_index_tab_lists_facts_and_failed_files(look: Look, indexed: Engine, films: Path) -> None:
+def test_the_index_tab_lists_facts_and_failed_and_missing_files(
+    look: Look, indexed: Engine, films: Path, bikes: int
+) -> None:
     page = look("/?tab=index")
     expect(page.locator("#numbers div").first).to_have_text(re.compile(r"videos\s*6"))
     expect(page.locator("#index-path")).to_have_text(str(indexed.path))
@@ -974,6 +960,20 @@ def test_index_tab_lists_facts_and_failed_files(look: Look, indexed: Engine, fil
     expect(page.locator("#roots")).to_have_text(f"They must be in {films}.")
     page.get_by_role("link", name="Search").click()
     expect(titles(page)).to_have_count(6)
+
+    def lose_files(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["info"]["files"]["missing"] = 3
+        answer |= {"missing": ["/films/a.mp4", "/films/b.mp4", "/films/c.mp4"], "no_clips": "cutting needs ffmpeg"}
+        route.fulfill(json=answer)
+
+    page.route("**/api/index", lose_files)
+    page.goto(f"/?tab=index&v={bikes}")
+    page.get_by_role("button", name="Nothing can be saved: cutting needs ffmpeg").click(force=True)
+    expect(page.locator("#viewer-announcement")).to_have_text("Nothing can be saved: cutting needs ffmpeg")
+    page.keyboard.press("Escape")
+    page.get_by_text("Missing files: 3").click()
+    expect(page.locator("#missing-list li")).to_have_text(["/films/a.mp4", "/films/b.mp4", "/films/c.mp4"])
 
 
 def test_run_is_started_watched_and_stopped(look: Look, films: Path, refusals: list[str]) -> None:
@@ -1008,24 +1008,6 @@ def test_run_is_started_watched_and_stopped(look: Look, films: Path, refusals: l
         "The last run was stopped: 1 file encoded, 0 unchanged, 1 failed, in 0:03."
     )
     expect(page.locator("#add")).to_be_visible()
-
-
-def test_missing_files_are_listed_and_what_needs_ffmpeg_says_so(look: Look, bikes: int) -> None:
-    page = look()
-
-    def lose_files(route: Route) -> None:
-        answer = route.fetch().json()
-        answer["info"]["files"]["missing"] = 3
-        answer |= {"missing": ["/films/a.mp4", "/films/b.mp4", "/films/c.mp4"], "no_clips": "cutting needs ffmpeg"}
-        route.fulfill(json=answer)
-
-    page.route("**/api/index", lose_files)
-    page.goto(f"/?tab=index&v={bikes}")
-    page.get_by_role("button", name="Nothing can be saved: cutting needs ffmpeg").click(force=True)
-    expect(page.locator("#viewer-announcement")).to_have_text("Nothing can be saved: cutting needs ffmpeg")
-    page.keyboard.press("Escape")
-    page.get_by_text("Missing files: 3").click()
-    expect(page.locator("#missing-list li")).to_have_text(["/films/a.mp4", "/films/b.mp4", "/films/c.mp4"])
 
 
 def test_empty_index_and_lost_token_have_instructions(look: Look, empty_url: str, refusals: list[str]) -> None:
@@ -1214,7 +1196,7 @@ def lists(indexed: Engine) -> Iterator[Engine]:
         indexed.remove_collection(kept.name)
 
 
-def test_moments_are_put_into_a_list_changed_and_exported(look: Look, lists: Engine, bikes: int) -> None:
+def test_lists_are_changed_and_exported_and_saved_searches_opened(look: Look, lists: Engine, bikes: int) -> None:
     page = look()
     ask(page, BIKES)
     expect(cards(page).first).to_be_visible()
@@ -1251,6 +1233,17 @@ def test_moments_are_put_into_a_list_changed_and_exported(look: Look, lists: Eng
     expect(page.locator("#viewer-announcement")).to_have_text("Added to My list: 3 moments.")
     name, start, end, _ = list_moments(lists, "My list")[-1]
     assert (name, start <= 1 < end) == ("bikes.mp4", True)
+    page.goto(f"/?q={BIKES}&min_seconds=2&filmed_after=2001-02-03&by=moment&sound=off")
+    expect(page.locator("#status")).to_contain_text("ms.")
+    page.get_by_role("button", name="Save search").click()
+    expect(page.locator("#status")).to_have_text(f"Saved as {BIKES}: see Lists.")
+    assert dict(lists.collection(BIKES).options)["min_seconds"] == 2
+    page.goto("/")
+    page.get_by_role("button", name="Lists").click()
+    page.get_by_role("link", name=BIKES).click()
+    expect(page.locator("#lists")).to_be_hidden()
+    wanted = {"q": BIKES, "by": "moment", "min_seconds": "2", "filmed_after": "2001-02-03", "sound": "off"}
+    assert place_of(page) == wanted
 
 
 def test_what_somebody_else_changed_is_shown_not_overwritten(look: Look, lists: Engine, refusals: list[str]) -> None:
@@ -1267,20 +1260,6 @@ def test_what_somebody_else_changed_is_shown_not_overwritten(look: Look, lists: 
     expect(page.locator("#lists-notice")).to_contain_text("My list was changed meanwhile")
     expect(items).to_have_count(1)
     assert list_moments(lists, "My list")[0][3] == ""
-
-
-def test_a_saved_search_is_opened_with_its_filters(look: Look, lists: Engine) -> None:
-    page = look(f"/?q={BIKES}&min_seconds=2&filmed_after=2001-02-03&by=moment&sound=off")
-    expect(page.locator("#status")).to_contain_text("ms.")
-    page.get_by_role("button", name="Save search").click()
-    expect(page.locator("#status")).to_have_text(f"Saved as {BIKES}: see Lists.")
-    assert dict(lists.collection(BIKES).options)["min_seconds"] == 2
-    page.goto("/")
-    page.get_by_role("button", name="Lists").click()
-    page.get_by_role("link", name=BIKES).click()
-    expect(page.locator("#lists")).to_be_hidden()
-    wanted = {"q": BIKES, "by": "moment", "min_seconds": "2", "filmed_after": "2001-02-03", "sound": "off"}
-    assert place_of(page) == wanted
 
 
 def test_who_may_only_read_is_offered_no_changes(look: Look, lists: Engine, servers: ExitStack) -> None:

@@ -15,7 +15,7 @@ import typer
 from vidret.cli.options import OUTPUT, SCOPE, Expansion, expand_fields, make_parameter, option, with_fields
 from vidret.cli.values import parse_names
 from vidret.present.contents import show_footage
-from vidret.present.show import print_json
+from vidret.present.show import print_result
 from vidret.present.terminal import print_message
 from vidret.text import absolute_path, file_name, is_url
 from vidret.types import (
@@ -173,10 +173,7 @@ def answer_clip(
     """Print where the footage of a clip is found, and draw a contact sheet of it; see ``Engine.find_footage``."""
     assert footage.clip is not None
     found = engine.find_footage(footage.clip, k, start=footage.start, end=footage.end, **where)
-    if as_json:
-        print_json(found, digits=4)
-    else:
-        show_footage(found)
+    print_result(found, show_footage, as_json=as_json, digits=4)
     if sheet is not None:
         from vidret.present.sheet import tiles_of_footage, write_sheet
 

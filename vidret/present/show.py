@@ -4,8 +4,8 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidret.errors import MissingExtraError
 from vidret.present.terminal import print_message
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vidret.store.sounds import WindowCounts
     from vidret.store.texts.store import TextCounts
     from vidret.types import EventSpan, Evidence, Hit, Moment
+
+T = TypeVar("T")
 
 # Columns of text. All others hold numbers and are aligned to the right.
 LEFT_ALIGNED = {
@@ -61,6 +63,21 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
 def print_json(value: Any, *, digits: int | None = None) -> None:
     """Print a value to stdout as JSON; results, and other dataclasses, are objects with their fields."""
     print(json.dumps(value, indent=2, default=lambda result: to_row(result, "json", show_path, digits=digits)))
+
+
+def print_result(
+    value: T,
+    show: Callable[[T], object],
+    *,
+    as_json: bool,
+    as_row: Callable[[T], Any] = lambda value: value,
+    digits: int | None = None,
+) -> None:
+    """Print a value as JSON, of what ``as_row`` makes of it, or let ``show`` print it for people."""
+    if as_json:
+        print_json(as_row(value), digits=digits)
+    else:
+        show(value)
 
 
 def format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -27,7 +27,7 @@ from vidret.cli.options import (
 )
 from vidret.errors import EncoderError, MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_import_summary, print_merge_summary, show_count, show_progress
-from vidret.present.show import print_json, run_to_dict
+from vidret.present.show import print_result, run_to_dict
 from vidret.present.terminal import print_message, show_status
 from vidret.store.store import Store
 from vidret.text import display_path
@@ -106,10 +106,7 @@ def import_command(
         show_count("importing", "videos") as on_count,
     ):
         report = engine.import_embeddings(embeddings, on_progress=on_count)
-    if as_json:
-        print_json(run_to_dict(report))
-    else:
-        print_import_summary(report, index)
+    print_result(report, lambda done: print_import_summary(done, index), as_json=as_json, as_row=run_to_dict)
     if report.failed:
         raise typer.Exit(1)
 
@@ -130,10 +127,7 @@ def merge_command(
         report = replace(
             report, notes=[*report.notes, f"its first search measures what unrelated queries score: {reason}"]
         )
-    if as_json:
-        print_json(run_to_dict(report))
-    else:
-        print_merge_summary(report, index)
+    print_result(report, lambda done: print_merge_summary(done, index), as_json=as_json, as_row=run_to_dict)
     if report.interrupted:
         raise typer.Exit(1)
 
@@ -213,10 +207,7 @@ def reindex_command(
             allow_loss=allow_loss,
             on_progress=on_progress,
         )
-    if as_json:
-        print_json(run_to_dict(report))
-    else:
-        print_reindex_summary(report, index)
+    print_result(report, lambda done: print_reindex_summary(done, index), as_json=as_json, as_row=run_to_dict)
     if not report.switched:
         raise typer.Exit(1)
 

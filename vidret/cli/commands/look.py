@@ -32,7 +32,7 @@ from vidret.present.contents import (
     to_transcript,
 )
 from vidret.present.progress import show_count
-from vidret.present.show import print_json, show_table
+from vidret.present.show import print_json, print_result, show_table
 from vidret.present.terminal import print_message, write_stdout
 from vidret.text import absolute_path, display_path, format_time, show_path
 from vidret.types import TEXT_SOURCES
@@ -141,10 +141,8 @@ def duplicates_command(
     engine = open_engine_or_client(place, Loading(device="cpu"))
     with show_count("comparing", "pairs") as on_count:
         groups = engine.duplicates(paths or (), on_progress=on_count)
-    if as_json:
-        print_json([group.files for group in groups], digits=4)
-    else:
-        show_copies(groups)
+    files = [group.files for group in groups]
+    print_result(files, lambda _: show_copies(groups), as_json=as_json, digits=4)
     if sheet is not None:
         from vidret.present.sheet import tiles_of_copies, write_sheet
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,7 @@ from vidret.present.show import (
     explain_nothing,
     group_by_video,
     print_json,
+    print_result,
     result_to_dict,
     show_grouped_moments,
     show_hits,
@@ -203,10 +205,8 @@ def show_moments_by_video(
         copies=options.copies,
     )
     moments = engine.locate_with(query, wanted)
-    if as_json:
-        print_json([video_to_dict(group) for group in group_by_video(moments)])
-    else:
-        show_grouped_moments(moments, first_rank=options.offset + 1, empty=explain_nothing(options.at_least))
+    show = partial(show_grouped_moments, first_rank=options.offset + 1, empty=explain_nothing(options.at_least))
+    print_result(moments, show, as_json=as_json, as_row=lambda found: [*map(video_to_dict, group_by_video(found))])
     if sheet is not None:
         from vidret.present.sheet import tiles_of_moments, write_sheet
 

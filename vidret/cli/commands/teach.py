@@ -24,7 +24,7 @@ from vidret.cli.search_options import parse_time_point
 from vidret.cli.values import read_image_file
 from vidret.errors import DecodeError, VidretError
 from vidret.present.contents import describe_concept, show_concepts
-from vidret.present.show import print_json, show_table
+from vidret.present.show import print_result, show_table
 from vidret.present.terminal import print_message
 from vidret.text import absolute_path, display_path, is_url
 from vidret.types import ConceptExample, TaggedVideo
@@ -85,10 +85,7 @@ def teach_command(
     shown, hidden = read_example_paths(yes or []), read_example_paths(no or [])
     engine = open_engine_or_client(place, loading)
     concept = engine.teach(name, shown, hidden, text=text, replace=replace, add=add)
-    if as_json:
-        print_json(concept)
-    else:
-        print_message(describe_concept(concept))
+    print_result(concept, lambda taught: print_message(describe_concept(taught)), as_json=as_json)
 
 
 @app.command("concepts")
@@ -102,10 +99,7 @@ def concepts_command(
     from vidret.search.concepts.storage import list_concepts
 
     concepts = ask_store_or_client(place, list_concepts, lambda client: client.concepts())
-    if as_json:
-        print_json(concepts)
-    else:
-        show_concepts(concepts)
+    print_result(concepts, show_concepts, as_json=as_json)
 
 
 @app.command("forget")
@@ -237,10 +231,7 @@ def classify_command(
     classes = read_classes(folders or [], examples or [])
     engine = open_engine(index, loading)
     tagged = engine.classify(classes, save=save)
-    if as_json:
-        print_json(tagged)
-    else:
-        show_tagged(tagged)
+    print_result(tagged, show_tagged, as_json=as_json)
     if save is not None:
         from vidret.search.concepts.classifying import name_concepts
 

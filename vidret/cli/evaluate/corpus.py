@@ -10,7 +10,7 @@ from vidret.cli.opening import choose_model
 from vidret.cli.options import OUTPUT, JsonOption, Loading, ProbedModelOption, argument, option, with_fields
 from vidret.cli.values import parse_names
 from vidret.present.progress import show_count, show_progress
-from vidret.present.show import print_json, show_table
+from vidret.present.show import print_result, show_table
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
@@ -81,10 +81,7 @@ def generated_command(
     if endpoint is not None:
         with show_count("asking", "videos") as on_count:
             report["questions"] = score_by_questions(endpoint, by_path, on_progress=on_count)
-    if as_json:
-        print_json(report)
-    else:
-        show_generated(report)
+    print_result(report, show_generated, as_json=as_json)
     if html is not None:
         from vidret.corpus.generated_page import write_generated_page
 
@@ -161,10 +158,7 @@ def probe_command(
         report = probe_encoder(encoder, videos, seed=seed, on_progress=on_count)
     for note in report.notes:
         print_message(f"note: {note}")
-    if as_json:
-        print_json(report_to_dict(report))
-    else:
-        show_probe(report)
+    print_result(report, show_probe, as_json=as_json, as_row=report_to_dict)
     if html is not None:
         write_probe_page(report, html)
         print_message(f"page: {html}")
