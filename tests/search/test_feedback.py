@@ -15,7 +15,7 @@ from tests.spoken import NamedColours, make_worded_films, say
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search import feedback
-from vidret.search.feedback import MAX_NATS, Feedback, rate_choice
+from vidret.search.feedback import MAX_NATS, SEEN_NATS, Feedback, rate_choice
 from vidret.types import Filters, Hit, Source
 
 NUM_VIDEOS = 30
@@ -146,7 +146,7 @@ def test_every_score_is_that_of_the_query_plus_the_naive_evidence(engine: Engine
         for row in liked:
             product = multiply_choices(vectors[hit.video][None], row[None], others, temperature)[0]
             added += min(max(math.log(max(product, 1e-300) * (1 + len(others))), -MAX_NATS), MAX_NATS)
-        added -= MAX_NATS * (hit.video in dict(seen))  # it would have been recognised
+        added -= SEEN_NATS * (hit.video in dict(seen))  # it would have been recognised
         assert hit.score == pytest.approx(scores(plain)[hit.video] + added, abs=5e-3)
     assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
 
@@ -159,7 +159,9 @@ def test_likes_count_in_any_order_and_without_them_20_results_count_as_seen(engi
     assert [hit.video for hit in again] == [hit.video for hit in found]
     assert scores(again) == pytest.approx(scores(found), abs=1e-5)
     seen = engine.search(QUERY, NUM_VIDEOS, like=[one, two], seen=points(plain))
-    lost = dict.fromkeys((hit.video for hit in plain), MAX_NATS)  # what was seen, not only supposed to be, is ruled out
+    lost = dict.fromkeys(
+        (hit.video for hit in plain), SEEN_NATS
+    )  # what was seen, not only supposed to be, is ruled out
     ruled_out = {hit.video: hit.score - lost.get(hit.video, 0) for hit in found}
     assert scores(seen) == pytest.approx(ruled_out, abs=1e-5)
     pages = [hit for offset in (0, 10, 20) for hit in engine.search(QUERY, 10, offset=offset, like=[one, two])]

@@ -25,7 +25,8 @@ from vidret.store.store import Store
 from vidret.types import TimePoint
 
 TEMPERATURE, MEDIAN_DISTANCE = 0.1, 0.7  # of a choice, where this is the median distance of two segments
-MAX_NATS = 4.0  # that one choice adds or takes: one wrong click must not end a search; and what was seen loses
+MAX_NATS = 4.0  # that one choice adds or takes: one wrong click must not end a search
+SEEN_NATS = 8.0  # that a segment loses which was seen: likes near it must not bring it back
 MAX_LOGIT = 50.0  # more changes nothing within ``MAX_NATS``
 NUM_RATED = 6000  # segments near the query and the likes; those that both together rate best are reranked
 MAX_OTHERS = 64  # that a like is compared with; of more, as many are drawn
@@ -85,7 +86,7 @@ class Feedback:
 
     def weigh(self, ids: Ids, vectors: Float32[np.ndarray, "segment dim"]) -> Float[np.ndarray, " segment"]:
         """Return what segments gain or lose, in nats: the evidence of all choices, and that they were seen already."""
-        total: Float[np.ndarray, " segment"] = self.rate(vectors) - MAX_NATS * np.isin(ids, self.ruled_out)
+        total: Float[np.ndarray, " segment"] = self.rate(vectors) - SEEN_NATS * np.isin(ids, self.ruled_out)
         return total
 
 
