@@ -145,6 +145,15 @@ def test_each_video_of_a_search_has_its_best_moment_before_any_has_another() -> 
     assert [(moment.video, moment.start) for moment in found] == [(1, 0.0), (1, 18.0), (2, 3.0), (3, 3.0)]
 
 
+def test_an_unlikely_moment_counts_less_than_a_likely_one_that_ranks_lower() -> None:
+    engine = SmallEngine()
+    unlikely = Moment(1, "/a.mp4", 20.0, 23.0, 0.9, probability=0.01)
+    likely = Moment(2, "/b.mp4", 5.0, 8.0, 0.2, probability=0.8)
+    for first, second, found in ((unlikely, likely, 2), (replace(unlikely, probability=0.5), likely, 1)):
+        engine.moments = [first, second]
+        assert gather_context(engine, "who opens the door").moments[0].video == found
+
+
 def test_moment_gets_its_shot_and_what_shows_the_same_is_left_out() -> None:
     engine = SmallEngine()
     engine.shown = {1: [Shot(0.0, 30.0, None), Shot(30.0, 39.0, "cut"), Shot(39.0, 100.0, "cut")]}

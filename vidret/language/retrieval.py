@@ -27,6 +27,8 @@ from vidret.types import (
 from vidret.types.results import LIKELIHOOD, Probability, VideoId, VideoPath
 
 RANK_OFFSET = 1  # of reciprocal rank fusion; small, so that two low ranks do not outweigh a first one
+TRUST = 0.4  # exponent of the probability of a moment, by which its rank counts: two channels are not equally sure
+MIN_PROBABILITY = 1e-3
 VIDEOS_PER_QUERY, MOMENTS_PER_QUERY = 10, 60
 LINE_LENGTH = 400  # characters of one text
 LARGE_OVERLAP = 0.5  # of the shorter of two stretches, from which on both show the same
@@ -246,9 +248,13 @@ def _locate(
 
 
 def _unite(candidates: list[_Candidate], found: Sequence[Moment], weight: float, options: ContextOptions) -> None:
-    """Add the moments of one query by reciprocal rank fusion; those that fit in one moment with another join it."""
+    """Add the moments of one query by reciprocal rank fusion, weighted by how likely they answer it.
+
+    Those that fit in one moment with another join it.
+    """
     for rank, moment in enumerate(found, start=1):
-        score = weight / (RANK_OFFSET + rank)
+        probability = 1.0 if moment.probability is None else max(moment.probability, MIN_PROBABILITY)
+        score = weight * probability**TRUST / (RANK_OFFSET + rank)
         start, end = _shorten(moment, options.max_s)
         for other in candidates:
             joined = min(other.start, start), max(other.end, end)
