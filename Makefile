@@ -50,7 +50,6 @@ bench: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_index.py
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_search.py
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_aligner.py
-	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_grounding.py
 	$(BIN)/python tools/bench_serve.py
 
 # A mark a set of extras, renewed when pyproject.toml changes.
