@@ -88,3 +88,8 @@ class MissingExtraError(VidretError):
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f'{feature} needs the extra "{extra}": pip install "vidret[{extra}]"')
         self.extra = extra
+
+
+def read_fault(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if there is no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

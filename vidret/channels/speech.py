@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.channels.texts.kind import Heartbeat, Listen, SendTexts, TextKind
-from vidret.errors import MissingExtraError, VidretError
+from vidret.errors import MissingExtraError, VidretError, read_fault
 from vidret.model_files import find_package
 from vidret.types import TimedText
 
@@ -81,8 +81,7 @@ class SpeechRecogniser:
         try:
             self.model = WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1, num_workers=1)
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise VidretError(f"speech model {model}: cannot be loaded: {reason}") from error
+            raise VidretError(f"speech model {model}: cannot be loaded: {read_fault(error)}") from error
 
     def transcribe(
         self,

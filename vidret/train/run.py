@@ -13,7 +13,7 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vidret.devices import choose_device
-from vidret.errors import DeviceError, VidretError
+from vidret.errors import DeviceError, VidretError, read_fault
 from vidret.present.terminal import print_message
 from vidret.train.module import EXPORT, write_model
 
@@ -57,7 +57,7 @@ def export_checkpoint(path: Path, out: Path | None = None) -> Path:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError) as error:
-        raise VidretError(f"{path}: cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        raise VidretError(f"{path}: cannot be read as a checkpoint: {read_fault(error)}") from error
     described = checkpoint.get(EXPORT) if isinstance(checkpoint, dict) else None
     if described is None:
         raise VidretError(f"{path}: must be a checkpoint of vidret train fit, got another one")

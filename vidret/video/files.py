@@ -151,7 +151,8 @@ def find_missing(paths: Iterable[str]) -> set[str]:
         remote_stats = list(stat_files([path for path in paths if is_url(path)]))
     except VidretError:  # the store cannot be queried from this machine
         remote_stats = []
-    return missing | {path for path, result in remote_stats if is_missing(result)}
+    gone = [(path, result) for path, result in remote_stats if isinstance(result, DecodeError)]
+    return missing | {path for path, error in gone if not isinstance(error, UnreachableError)}
 
 
 def _is_missing_locally(path: str) -> bool:
@@ -162,11 +163,6 @@ def _is_missing_locally(path: str) -> bool:
     except OSError:
         return False
     return False
-
-
-def is_missing(result: FileStat | DecodeError) -> bool:
-    """Return whether a result of ``stat_files`` means that there is no file."""
-    return isinstance(result, DecodeError) and not isinstance(result, UnreachableError)
 
 
 def may_exist(path: str) -> bool:

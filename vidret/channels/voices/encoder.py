@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 from vidret.channels.identities import TRACK_KINDS
 from vidret.channels.speech import SAMPLE_RATE
 from vidret.encode.families.registry import is_class_name, make_custom
-from vidret.errors import MissingExtraError, VidretError
+from vidret.errors import MissingExtraError, VidretError, read_fault
 from vidret.model_files import find_package
 
 BUNDLED = TRACK_KINDS["voice"].bundled
@@ -66,8 +66,7 @@ class CamPlusPlusEncoder:
             self._net = CamPlusPlus(torch.load(path, map_location="cpu", weights_only=True))
             self.encode([np.zeros(SAMPLE_RATE, np.float32)])
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise VidretError(f"{path}: cannot be loaded as weights of CAM++: {reason}") from error
+            raise VidretError(f"{path}: cannot be loaded as weights of CAM++: {read_fault(error)}") from error
 
     def encode(self, windows: Sequence[Float32[np.ndarray, " _sample"]]) -> Float32[np.ndarray, "window dim"]:
         """Return vectors of unit length; see ``VoiceEncoder``."""

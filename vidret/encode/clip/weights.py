@@ -103,6 +103,7 @@ Heads = tuple[int, int]
 PROMPT_SWITCH_IGNORED = re.compile(r"caption_|clip\.(text|vision)_model\.embeddings\.position_ids$")
 LONG_POSITIONS = "positional_embedding_res"
 LONG_IGNORED = re.compile(r"(input_resolution|context_length|vocab_size)$")
+_LETTERS = {768: "B", 1024: "L", 1280: "H"}  # in names of ViTs, by width
 FRAME_MIXING = "frame_logit_weight"  # UCoFiA's matrix over the frames that it was trained for
 
 
@@ -225,7 +226,7 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None) -> Card:
         dim=weights["text.proj"].shape[1],
         quick_gelu=True,
     )
-    return Card(method, f"ViT-{_letter(width)}-{patch}", vision, text)
+    return Card(method, f"ViT-{_LETTERS.get(width, width)}-{patch}", vision, text)
 
 
 def _from_tempme(weights: Weights, settings: ConversionSettings) -> ClipModel:
@@ -317,7 +318,3 @@ def pack_attention(weights: Weights) -> Weights:
 
 def _depth(weights: Weights, prefix: str) -> int:
     return len({name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)})
-
-
-def _letter(width: int) -> str:
-    return {768: "B", 1024: "L", 1280: "H"}.get(width, str(width))

@@ -81,7 +81,9 @@ def parse_endpoint(address: str) -> EndpointName:
     unknown = values.keys() - {"model", "images", "size"}
     if unknown or "model" not in values:
         rule = f"must be like {EXAMPLE}, with the parameters model, images and size"
-        raise EncoderError(f"endpoint:{urlunsplit(parts._replace(query='', netloc=_hide(parts.netloc)))}: {rule}")
+        raise EncoderError(
+            f"endpoint:{urlunsplit(parts._replace(query='', netloc=parts.netloc.rpartition('@')[2]))}: {rule}"
+        )
     images, size = values.get("images", "uris"), values.get("size", str(DEFAULT_SIZE))
     if images not in IMAGES:
         raise EncoderError(f"images of an endpoint must be {', '.join(IMAGES)}, got {images}")
@@ -89,10 +91,6 @@ def parse_endpoint(address: str) -> EndpointName:
         raise EncoderError(f"size of an endpoint must be {SIZES[0]} to {SIZES[1]} pixels, got {size}")
     url = urlunsplit(parts._replace(query=""))
     return EndpointName(url=url, model=values["model"], images=images, size=int(size))
-
-
-def _hide(netloc: str) -> str:
-    return netloc.rpartition("@")[2]
 
 
 class EndpointEncoder:

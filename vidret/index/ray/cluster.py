@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import UnserializableException
 
 from vidret.devices import CPU, cuda_index
-from vidret.errors import VidretError
+from vidret.errors import VidretError, read_fault
 from vidret.index.stages import count_cores
 
 CONNECT_TIMEOUT_S = 10.0
@@ -44,9 +44,8 @@ def join_cluster(address: str | None, device: str = CPU) -> Iterator[None]:
             _start(address, device)
     except Exception as error:  # Ray also raises plain exceptions
         ray.shutdown()
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         problem = f"{address}: cannot be reached" if address else "Ray cannot start on this machine"
-        raise VidretError(f"{problem} ({reason})") from error
+        raise VidretError(f"{problem} ({read_fault(error)})") from error
     # There is no public way to keep it from writing to stdout, or from starting again for a thread that outlives the
     # run after a second interrupt.
     ray._private.worker._worker_logs_enabled = False

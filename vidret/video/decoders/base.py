@@ -50,11 +50,6 @@ class GaveUpError(Exception):
     """A decoder cannot continue with a file; another decoder may."""
 
 
-def read_fault(error: Exception) -> str:
-    """Return the first line of an error's message, or its type if there is no message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def list_doubts(info: "VideoInfo") -> dict[str, bool]:
     """Return what no decoder but PyAV was measured on, and whether it is so in a file."""
     return {

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from vidret.errors import read_fault
 from vidret.text import is_url
 from vidret.types import Picture
-from vidret.video.decoders.base import GaveUpError, StreamedFrame, list_doubts, read_fault
+from vidret.video.decoders.base import GaveUpError, StreamedFrame, list_doubts
 from vidret.video.grey import grey_from_luma
 from vidret.video.probe import VideoInfo
 

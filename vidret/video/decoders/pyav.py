@@ -226,7 +226,8 @@ class PyavDecoder:
         before = self._keyframes[self._keyframes <= index]
         keyframe = int(before[-1]) if len(before) else 0
         if self._can_jump and (is_behind or self._is_far_ahead(keyframe)):
-            if self._jump(keyframe) and self._starts_at(keyframe) and self._walk(index) and not self._frame.is_corrupt:
+            has_jumped = self._seek(keyframe) if self._can_seek else self._skip(keyframe)
+            if has_jumped and self._starts_at(keyframe) and self._walk(index) and not self._frame.is_corrupt:
                 return True
             self._can_jump = False
             self._restart()
@@ -236,9 +237,6 @@ class PyavDecoder:
         """Return whether a keyframe is worth a jump: far ahead, and its packet not yet sent to the decoder."""
         is_sent = self._last_keyframe_pts is not None and self._last_keyframe_pts >= self._info.pts[keyframe]
         return keyframe > self._position + _MIN_JUMP and not is_sent
-
-    def _jump(self, keyframe: int) -> bool:
-        return self._seek(keyframe) if self._can_seek else self._skip(keyframe)
 
     def _seek(self, keyframe: int) -> bool:
         """Seek to a keyframe, and return whether the next frame is that one or an earlier one."""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from vidret.errors import MissingExtraError, VidretError
+from vidret.errors import MissingExtraError, VidretError, read_fault
 from vidret.text import is_url
 from vidret.types import Picture, Resize
-from vidret.video.decoders.base import GaveUpError, StreamedFrame, list_doubts, read_fault
+from vidret.video.decoders.base import GaveUpError, StreamedFrame, list_doubts
 from vidret.video.geometry import ResizePlan, plan_resize
 from vidret.video.grey import GREY_SHAPE, Grey, find_samples, grey_from_samples
 from vidret.video.probe import VideoInfo
