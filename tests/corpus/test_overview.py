@@ -9,7 +9,6 @@ from tests.evaluate.colour_index import write_colour_index
 from tests.fakes import ColourEncoder
 from tests.indexed_texts import add_words
 from vidret.corpus.overview import FolderOverview, make_overview, name_clusters
-from vidret.errors import VidretError
 from vidret.store.store import Store
 
 BANK = ["red", "blue", "green", "yellow"]
@@ -85,8 +84,3 @@ def test_names_are_those_of_scores_computed_one_by_one() -> None:
     for cluster, names in enumerate(name_clusters(vectors, labels, encoder, phrases)):
         gains = (scores[labels == cluster].mean(axis=0) - scores.mean(axis=0)) / scores.std(axis=0)
         assert names == tuple(phrases[position] for position in np.argsort(-gains)[:2])
-
-
-def test_a_folder_outside_the_index_is_refused(index: Path) -> None:
-    with pytest.raises(VidretError, match="/none: not in the index; index it first"):
-        overview(index, "/none")

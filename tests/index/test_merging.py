@@ -78,18 +78,6 @@ def test_merged_index_equals_one_index_of_all_videos_and_a_repeated_merge_adds_n
     assert list_sizes(tmp_path / "out") == sizes
 
 
-def test_merge_into_an_index_keeps_its_contents(tmp_path: Path) -> None:
-    out, one = write_index(tmp_path / "out", [0, 1]), write_index(tmp_path / "1", [2])
-    with create(one) as store:
-        add_video(store, "v0", seed=0, path="/elsewhere/copy.mp4")
-    mine = read_index(out)
-    assert get_counts(merge(out, one)) == (1, 0, 1, 4, 2, 0)
-    contents, paths = read_index(out)
-    assert {name: contents[name] for name in mine[0]} == mine[0]
-    assert {name: paths[name] for name in mine[1]} == mine[1]
-    assert read_record(out, "/elsewhere/copy.mp4").video == read_record(out, "/videos/v0.mp4").video, "linked"
-
-
 def write_part(path: Path, numbers: Sequence[int], *, num_segments: int | None = None, length_s: float = 10.0) -> Path:
     """Write an index with segments of a video that was not read to its end; without a planned number, of its shots."""
     with create(path) as store:
@@ -421,12 +409,3 @@ def test_search_of_a_merged_index_equals_that_of_one_index(tmp_path: Path) -> No
     assert merged.failed() == built.failed()
     again = merged.index([films])
     assert (again.encoded, again.unchanged, len(again.failed)) == (0, 6, 1), "nothing is encoded again"
-
-
-def test_empty_index_is_merged_and_merged_into(tmp_path: Path) -> None:
-    with create(tmp_path / "whole") as store:
-        add_video(store, "v0", seed=0)
-    for name in ("source", "target"):
-        create(tmp_path / name).close()
-    report = merge_indexes([tmp_path / "source", tmp_path / "whole"], tmp_path / "target")
-    assert (report.copied, report.num_segments, report.damaged) == (1, 4, [])

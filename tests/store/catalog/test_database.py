@@ -186,14 +186,6 @@ def test_damaged_unicode_text_can_be_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("may_write", [True, False])
-def test_closed_database_raises_store_error(path: Path, monkeypatch: pytest.MonkeyPatch, may_write: bool) -> None:
-    database = Database(path, write=False) if may_write else open_reader(path, monkeypatch)
-    database.close()
-    with pytest.raises(StoreError, match=r"a\.sqlite: Cannot operate on a closed database"):
-        rounds(database)
-
-
-@pytest.mark.parametrize("may_write", [True, False])
 def test_threads_of_a_reader_read_side_by_side(path: Path, monkeypatch: pytest.MonkeyPatch, may_write: bool) -> None:
     database = Database(path, write=False) if may_write else open_reader(path, monkeypatch)
     meeting = threading.Barrier(3)  # which breaks if one reads after another

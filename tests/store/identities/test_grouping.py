@@ -100,14 +100,6 @@ def make_people(counts: tuple[int, ...], *, noise: int = 0) -> tuple[Float32[np.
     return np.concatenate([np.stack(vectors), strangers])[order], truth[order]
 
 
-def test_three_people_and_noise() -> None:
-    vectors, truth = make_people((5, 4, 2), noise=6)
-    labels = group_tracks(vectors, np.zeros(17, np.int64), NO_PAIRS, set(), LINK)
-    assert (labels[truth == 0] == 0).all()
-    assert partition(labels) == partition(truth)
-    assert set(labels.tolist()) == {0, -1, -2, -3}
-
-
 def test_grouping_again_changes_nothing_and_new_tracks_join_who_is_there() -> None:
     vectors, truth = make_people((5, 4, 3), noise=3)
     first = group_tracks(vectors[:10], np.zeros(10, np.int64), NO_PAIRS, set(), LINK)
