@@ -350,24 +350,6 @@ def test_converted_model_ranks_as_its_aligner_does_without_an_index(method: str,
     assert engine.locate("cartoon", 1)[0].by == "curve", "moments need no aligner"
 
 
-@pytest.mark.parametrize("kind", ["none", "mean", "ucofia", "trained glscl"])
-def test_hit_has_the_scores_of_its_levels(kind: str, mosaics: Path, tmp_path: Path) -> None:
-    encoder, ranker = PatchEncoder(), make_ranker(kind, tmp_path)
-    engine = Engine(tmp_path / "index", encoder, rerank=ranker.name)
-    engine.index([mosaics], shots=False)
-    for query in QUERIES:
-        for hit in engine.search(query):
-            assert tuple(hit.why) == ("picture", *ranker.weights)
-            scale = engine._index.pictures.find_scale(ranker)
-            expected = scale.rate(np.array([sum_levels(hit, ranker)]))[0]
-            assert hit.score == hit.why["picture"] == pytest.approx(expected, abs=1e-4)
-            if kind != "trained glscl":  # whose frames have seen each other
-                frames = encoder.encode_frames(read_film(Path(hit.path), encoder))[hit.segment.number]
-                cosines = frames.frames @ encoder.encode_text([query])[0].sentence
-                assert hit.time == frames.times[cosines.argmax()]
-            assert hit.segment.start <= hit.time < hit.segment.end
-
-
 def test_index_records_its_aligner(indexed_mosaics: Path) -> None:
     with Engine(indexed_mosaics, PatchEncoder()) as engine:
         assert engine.ranker.name == "ucofia"
@@ -377,17 +359,6 @@ def test_index_records_its_aligner(indexed_mosaics: Path) -> None:
     assert summarise(hits[None]) == summarise(hits["none"])
     assert [hit.score for hit in hits[None]] != [hit.score for hit in hits["ucofia"]]
     assert {name for hit in hits["glscl"] for name in hit.why} == {"picture", "pooled"}
-
-
-def test_results_are_reproducible(indexed_mosaics: Path, mosaics: Path, tmp_path: Path) -> None:
-    Engine(tmp_path / "other", PatchEncoder(), rerank="ucofia").index([mosaics], shots=False, workers=1)
-    engines = [Engine(index, PatchEncoder()) for index in (indexed_mosaics, indexed_mosaics, tmp_path / "other")]
-    for query in QUERIES:
-        hits, again, other = (engine.search(query) for engine in engines)
-        assert len(hits) == 3
-        assert summarise(hits) == summarise(again) == summarise(engines[0].search(query))
-        assert_same_hits(hits, other)
-        assert_same_hits(hits[:2], engines[0].search(query, 2, candidates=9))
 
 
 def test_copies_and_moves_do_not_change_scores(indexed_mosaics: Path, mosaics: Path, tmp_path: Path) -> None:
@@ -555,46 +526,3 @@ def test_lost_head_affects_only_what_needs_it(numbered: Path, tmp_path: Path) ->
     with pytest.raises(VidretError, match="must have a CLIP model of ours as encoder, got colours"):
         Engine(tmp_path / "new", ColourEncoder(), head=write_head(head))
     assert not (tmp_path / "new").exists()
-
-
-def test_moments_are_prepared_once_and_found_after_a_move(numbered: Path, tmp_path: Path) -> None:
-    head, index = write_head(tmp_path / "head.safetensors"), tmp_path / "index"
-    shutil.copy(numbered / "first.mp4", numbered / "a copy.mp4")
-    with Engine(index, make_encoder(), head=head) as engine:
-        engine.index([numbered])
-        (numbered / "a copy.mp4").unlink()  # the first path of its content: the other is read
-        steps: list[tuple[int, int]] = []
-        engine.prepare_moments(on_progress=lambda done, total: steps.append((done, total)))
-        assert steps == [(0, 2), (1, 2), (2, 2)]
-        contents = engine._index.store.videos.fingerprints().values()
-    files = {path: path.stat().st_ino for path in index.glob("moments/*/*/*")}
-    assert kept(index) == sorted(contents)
-    assert len(files) == 2
-    moved = numbered / "moved.mp4"
-    (numbered / "first.mp4").rename(moved)
-    with Engine(index, make_encoder()) as engine:
-        assert engine.index([numbered]).linked == 1
-        engine.prepare_moments()
-        assert [moment.path for moment in engine.locate("rain", 1, video=moved, weak=True)] == [str(moved)]
-    assert {path: path.stat().st_ino for path in index.glob("moments/*/*/*")} == files, "nothing is computed again"
-
-
-def test_pruning_deletes_moments_of_missing_videos_but_not_of_an_unmounted_drive(
-    numbered: Path, tmp_path: Path
-) -> None:
-    head, index, other = write_head(tmp_path / "head.safetensors"), tmp_path / "index", tmp_path / "other"
-    other.mkdir()
-    write_numbers(other / "drive.mp4", range(40, 50))
-    with Engine(index, make_encoder(), head=head) as engine:
-        engine.index([numbered, other])
-        engine.prepare_moments()
-        every = kept(index)
-        (numbered / "second.mp4").unlink()
-        other.rename(tmp_path / "away")
-        engine.index([numbered])
-        assert kept(index) == every
-    with Engine(index, make_encoder(), head="none") as engine:
-        engine.index([numbered], prune=True)
-        left = kept(index)
-        assert left == sorted(engine._index.store.videos.fingerprints().values())
-    assert (len(every), len(left)) == (3, 2)

@@ -17,7 +17,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.present.show import result_to_dict
 from vidret.search.query.grammar import interpret
-from vidret.types import ComposedQuery, Hit, Moment, Query, SearchOptions
+from vidret.types import ComposedQuery, Hit, Moment, Query
 
 QUERIES = ("red", 'green -"yellow"', "line is busy", "green, then yellow", '"line" blue', "-white red")
 SEEN = (*COLOURS, "red and white", "blue sky", "a yellow thing", "zebra", "something of no colour", "green -blue")
@@ -162,24 +162,6 @@ def test_scores_depend_neither_on_k_nor_on_candidates(worded: Engine, query: Que
         scores = dict(search_all(worded, query, candidates=candidates))
         assert scores.keys() == dict(every).keys()
         assert all(scores[video] <= score + 1e-5 for video, score in every)
-
-
-@pytest.mark.parametrize("candidates", [1, 3, 200])
-@pytest.mark.parametrize("query", [*QUERIES, np.eye(32)[2]])
-def test_pages_neither_repeat_nor_lose_a_video(worded: Engine, query: Query, candidates: int) -> None:
-    every = search_all(worded, query, candidates=candidates)
-    for size in (1, 2):
-        pages = [
-            search_all(worded, query, k=size, offset=offset, candidates=candidates)
-            for offset in range(0, len(FILMS), size)
-        ]
-        assert [each for page in pages for each in page] == every
-
-
-def test_many_searches_have_the_results_of_each(worded: Engine) -> None:
-    queries = [*QUERIES, np.eye(32)[1]]
-    together = worded.search_many(queries, [SearchOptions()] * len(queries))
-    assert together == [worded.search(query) for query in queries]
 
 
 PARTS = st.sampled_from(

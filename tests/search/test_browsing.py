@@ -143,17 +143,6 @@ def test_equal_vectors_are_one_cluster() -> None:
         cluster_vectors(np.ones((0, 3), np.float32), 3)
 
 
-def test_a_map_keeps_neighbours_together(groups: tuple[np.ndarray, np.ndarray]) -> None:
-    vectors, owners = groups
-    positions = project_to_plane(vectors)
-    assert positions.shape == (80, 2)
-    assert (positions.min(axis=0), positions.max(axis=0)) == (pytest.approx([0, 0]), pytest.approx([1, 1]))
-    distances = np.linalg.norm(positions[:, None] - positions[None], axis=2)
-    np.fill_diagonal(distances, np.inf)
-    assert (owners[distances.argmin(axis=1)] == owners).all()
-    assert np.array_equal(project_to_plane(vectors), positions)
-
-
 def test_small_and_flat_sets_have_maps() -> None:
     assert project_to_plane(np.ones((1, 4))).tolist() == [[0.5, 0.5]]
     assert project_to_plane(np.eye(4)[:3]).shape == (3, 2)

@@ -107,18 +107,6 @@ def test_score_agrees_with_brute_force(seed: int, steps: tuple[tuple[int, ...], 
     assert len(video.time_s) == (len(structure.clauses) if best > -math.inf else 0)
 
 
-@given(seeds)
-def test_another_event_never_raises_the_score_above_the_bound_of_its_parts(seed: int) -> None:
-    video = draw_video(np.random.default_rng(seed), 2)
-    alone = []
-    for clause in range(2):
-        own = VideoScores(1, video.times, video.pictures[[clause]], [video.texts[clause]], [])
-        combine_clauses(own, make_structure((0,)))
-        alone.append(own.score)
-    combine_clauses(video, make_structure((0,), (1,)))
-    assert video.score <= sum(alone) / math.sqrt(2) + 1e-6
-
-
 # Candidates
 
 
@@ -177,20 +165,6 @@ def test_candidates_come_in_the_order_of_their_scores(
     candidates = VideoCandidates(structure, pictures, texts)
     assert [(video.video_id, video.score, video.time_s) for video in candidates] == expected
     assert len(candidates) >= len(expected)
-
-
-@given(seeds, st.floats(-20, 20))
-def test_score_is_at_least_that_of_each_source_and_a_silent_one_adds_nothing(seed: int, score: float) -> None:
-    rng = np.random.default_rng(seed)
-    structure = QueryStructure(clauses=(make_clause("a"),))
-    pictures = {1: VideoPictures(times=np.zeros(1), scores=np.full((1, 1), score), best=[score], segments=[])}
-    texts = {1: draw_texts(rng, 1)}
-    (alone,), (both,) = VideoCandidates(structure, pictures, {}), VideoCandidates(structure, pictures, texts)
-    assert alone.score == score
-    assert both.score >= max(score, *(match.evidence for match in texts[1][0])) - 1e-9
-    silent = {1: [[match._replace(evidence=ABSENT) for match in texts[1][0]]]}
-    (quiet,) = VideoCandidates(structure, pictures, silent)
-    assert quiet.score == pytest.approx(score, abs=1e-3)
 
 
 def test_candidates_keep_their_order_however_low_they_are_and_take_other_frames() -> None:

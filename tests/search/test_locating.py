@@ -13,9 +13,8 @@ import pytest
 from tests.fakes import PatchEncoder
 from tests.grounded import make_encoder, write_head, write_numbers
 from tests.video.films import write_scenes
-from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
-from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.errors import DecodeError, StoreError
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span
 from vidret.search.judging import DEFAULT_JUDGE
@@ -227,28 +226,6 @@ def test_no_moment_crosses_a_gap(made: Path, tmp_path: Path, head: str) -> None:
     assert all(moment.end - moment.start < 40 for moment in moments)
     assert any(moment.end <= 36 for moment in moments)
     assert any(moment.start >= 4_999_980 for moment in moments) == (head == "none")
-
-
-class EncoderWithoutLayers:
-    """An encoder that does not provide layers."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.name, self.dim, self.fingerprint = encoder.name, encoder.dim, encoder.fingerprint
-        self.resize, self.sampling = encoder.resize, encoder.sampling
-        self.encode_frames = encoder.encode_frames
-        self._encoder = encoder
-
-    def encode_text(self, texts: list[str]) -> list[TextEmbedding]:
-        return self._encoder.encode_text(texts)
-
-
-def test_encoder_without_layers_searches_but_rejects_a_head(made: Path) -> None:
-    with Engine(made / "index", EncoderWithoutLayers(make_encoder())) as engine:  # type: ignore[arg-type]
-        assert engine.search("rain")
-        with pytest.raises(
-            VidretError, match=r"head\.safetensors: must have a CLIP model of ours as encoder, got tiny"
-        ):
-            engine.locate("rain")
 
 
 def test_many_queries_in_many_videos_are_those_of_one_by_one(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,9 @@ def test_one_pass_gives_what_a_pass_of_its_own_gives(
         assert layer_passes == []
         one = read_moments(engine)
         assert len(one) == 3
-        engine.prepare_moments()
+        steps: list[tuple[int, int]] = []
+        engine.prepare_moments(on_progress=lambda done, total: steps.append((done, total)))
+        assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
         assert engine.locate("a dog", 3, weak=True)
         assert layer_passes == []
         assert "one more pass" not in caplog.text

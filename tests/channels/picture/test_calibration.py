@@ -92,21 +92,6 @@ def test_potentials_equal_naive_twin(
             np.testing.assert_allclose(potentials, expected, atol=2e-5, rtol=0)
 
 
-def test_segments_that_are_added_get_the_potentials_that_they_had(stored: Path, tmp_path: Path) -> None:
-    ranker, texts = make_ranker("ucofia", tmp_path), [make_text(text) for text in BANK]
-    whole = measure(stored, ranker, texts, temperature=0.1)
-    assert whole.num_measured == len(whole.ids) == len(LENGTHS)
-    kept = np.array([True, False, True, True, False, True, False])
-    own = {name: potentials[kept] for name, potentials in whole.potentials.items()}
-    part = replace(whole, ids=whole.ids[kept], potentials=own)
-    assert part.find_unknown(whole.ids).tolist() == whole.ids[~kept].tolist()
-    scores = score_stored(stored, ranker, texts, whole.ids[~kept], bare=False).scores
-    extended = part.extended(whole.ids[~kept], scores)
-    assert extended.ids.tolist() == whole.ids.tolist()
-    for name, potentials in whole.potentials.items():
-        np.testing.assert_allclose(extended.potentials[name], potentials, atol=1e-6)
-
-
 def make_calibration(ids: list[int], potentials: list[float]) -> Calibration:
     return Calibration(
         bank="",
@@ -309,19 +294,6 @@ def test_new_calibration_replaces_the_old_one(index: Path) -> None:
         assert scores(fresh.search("rain")) == twice, "an engine that has the index open uses it"
         after = fresh._index.pictures.find_scale(fresh.ranker)
         assert after == engine._index.pictures.find_scale(engine.ranker) != before
-
-
-def test_calibration_affects_only_its_ranker(index: Path) -> None:
-    with Engine(index, PatchEncoder()) as engine:
-        before = {rerank: scores(engine.search("rain", rerank=rerank)) for rerank in ("none", "glscl", "ucofia")}
-        engine.calibrate(BANK, rerank="glscl")
-        after = {rerank: scores(engine.search("rain", rerank=rerank)) for rerank in before}
-        assert after["none"] == before["none"]
-        assert after["ucofia"] == before["ucofia"]
-        assert after["glscl"] == pytest.approx(naive_scores(index, "rain", BANK, kind="glscl"), abs=1e-4)
-        engine.calibrate(BANK)
-        assert scores(engine.search("rain", rerank="glscl")) == after["glscl"]
-        assert scores(engine.search("rain")) == pytest.approx(naive_scores(index, "rain", BANK), abs=1e-4)
 
 
 def test_later_segments_are_corrected(index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

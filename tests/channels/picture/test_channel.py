@@ -150,15 +150,6 @@ def test_few_segments_are_read_of_videos_behind_many_segments_of_others(search: 
     assert max(search.num_read) == CANDIDATES + 3 * SEGMENTS_PER_VIDEO, "a missing file does not deepen the search"
 
 
-def test_scores_and_pages_do_not_depend_on_candidates(search: RecordedSearch) -> None:
-    expected = [(hit.video, hit.score, hit.segment) for hit in search.find_hits(4, candidates=2000)]
-    assert [score for _, score, _ in expected] == sorted((score for _, score, _ in expected), reverse=True)
-    for candidates in (1, 7, 100):
-        for k in range(1, 5):
-            hits = search.find_hits(k, candidates=candidates)
-            assert [(hit.video, hit.score, hit.segment) for hit in hits] == expected[:k]
-
-
 def test_depth_is_limited_by_max_k_of_the_store(
     search: RecordedSearch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -177,21 +168,6 @@ def damage_frames(store: Store, ids: Sequence[int]) -> None:
     for key in ids:
         data[(key - 1) * DIM * 2] ^= 1
     path.write_bytes(data)
-
-
-def test_damaged_segments_are_left_out_with_one_warning(
-    search: RecordedSearch, caplog: pytest.LogCaptureFixture
-) -> None:
-    undamaged = search.find_hits(4)
-    best = search.store.segments.ids_of_video(1)[undamaged[0].segment.number]
-    damage_frames(search.store, [best, *search.store.segments.ids_of_video(2)])
-    for _ in range(2):
-        assert search(4) == [0, 2, 3]
-    warnings = [message for message in caplog.messages if message.startswith(f"segment {best} is skipped: ")]
-    assert len(warnings) == 1
-    assert "frames.f16: rows from " in warnings[0]
-    assert "vidret info --repair" in warnings[0]
-    assert len(caplog.messages) == len(set(caplog.messages))
 
 
 def test_damaged_segments_do_not_count_in_scores_curves_and_calibration(search: RecordedSearch) -> None:

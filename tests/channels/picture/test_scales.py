@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vidret.channels.picture.channel
-from tests.fakes import DIM, PatchEncoder, make_segment, make_text, write_mosaic
+from tests.fakes import DIM, PatchEncoder, make_segment, make_text
 from tests.rankers import make_ranker, score_stored
 from tests.store.samples import add_segment
 from vidret.channels.picture.query_bank import UNRELATED
@@ -194,22 +194,3 @@ def test_large_index_is_measured_on_a_sample_all_over_it(
         assert len(scores) == 2 * len(UNRELATED)
         ends = searcher.reranker.score(FrameRanker(), [make_text(text) for text in UNRELATED], ids[[0, -1]])
         np.testing.assert_allclose(np.sort(scores), np.sort(ends.scores["frames"].ravel()), atol=1e-5)
-
-
-def test_indexing_stores_the_scales_that_searches_need(index: Path, indexed_mosaics: Path, tmp_path: Path) -> None:
-    encoder = PatchEncoder()
-    with Engine(index, encoder) as engine:
-        engine.search("a dog")
-        engine.search("a dog", rerank="none")
-        engine.locate("a dog")
-        assert set(encoder.encoded_texts) == {"a dog"}, "scales of the index's ranker and of frames are stored"
-        for _ in range(2):
-            engine.search("a dog", rerank="glscl")
-        assert encoder.encoded_texts.count(UNRELATED[0]) == 1, "other rankers are measured at their first search"
-        write_mosaic(tmp_path / "more" / "long.mp4", 12, seed=7)
-        Engine(index, PatchEncoder()).index([tmp_path / "more"])
-        engine.search("a dog")
-        assert encoder.encoded_texts.count(UNRELATED[0]) == 1, "the run that added a film stored them again"
-    assert measure_naively(index, "ucofia") != pytest.approx(measure_naively(indexed_mosaics, "ucofia"), abs=1e-4)
-    with Engine(index, PatchEncoder()) as engine:
-        check_scores(engine, index, "ucofia")

@@ -52,17 +52,6 @@ def test_flat_index_matches_the_naive_search(num: int, k: int) -> None:
     assert index.search(queries(0), k).ids.shape == (0, k)
 
 
-@pytest.mark.parametrize("num_within", [0, 1, 7, 150])
-def test_flat_search_with_a_filter_matches_the_naive_search(num_within: int) -> None:
-    ids, vectors = sample(300)
-    index = Flat(DIM)
-    index.add(ids, vectors)
-    chosen = np.sort(np.random.default_rng(3).choice(300, num_within, replace=False))
-    assert_found(index.search(queries(), 10, make_filter(ids[chosen])), ids[chosen], vectors[chosen], 10)
-    rest = np.setdiff1d(np.arange(300), chosen)
-    assert_found(index.search(queries(), 10, make_filter(ids[rest])), ids[rest], vectors[rest], 10)
-
-
 def test_saved_flat_index_can_be_loaded(tmp_path: Path) -> None:
     ids, vectors = sample(60)
     index = Flat(DIM)
@@ -135,18 +124,6 @@ def test_a_filter_is_searched_in_the_lists_that_hold_as_many_matches(
     far = shard._count_probes(query, 10, make_filter(np.sort(ids[order[:750]]), 0.5))
     assert far > half
     assert shard._count_probes(query, 10, make_filter(ids[:3], 1 / 500)) == shard._lists.nlist
-
-
-@pytest.mark.parametrize(("kind", "least"), [("ivf-rabitq2", 0.9), ("ivf-rabitq1", 0.6)])
-def test_coarse_shard_has_high_recall_among_many_candidates(tmp_path: Path, kind: str, least: float) -> None:
-    ids, vectors = sample(1500)
-    shard = Shard(tmp_path, build(tmp_path, kind, ids, vectors), DIM)
-    assert shard.ids.tolist() == ids.tolist()
-    assert shard.coarse
-    found = shard.search(queries(), 100, everywhere=True).ids
-    assert recall(found, naive_search(queries(), ids, vectors, 10)[1]) > least
-    few = make_filter(ids[:30], fraction=0.02)
-    assert set(shard.search(queries(), 100, few).ids[0]) - {-1} == set(ids[:30])
 
 
 @pytest.mark.parametrize(("kind", "num_bytes"), [("ivf", 1032), ("ivf-rabitq2", 160), ("ivf-rabitq1", 80)])
