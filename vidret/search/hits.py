@@ -77,7 +77,7 @@ class VideoSearch:
                 raise VidretError("sort_by must come with a query of words, got an image or a vector")
         is_diverse = options.display != "best"
         is_chosen = is_diverse or attribute is not None
-        question, found = self._find(query, replace(options, k=max(POOL, options.k)) if is_chosen else options)
+        question, found = self.find(query, replace(options, k=max(POOL, options.k)) if is_chosen else options)
         hits = [self._make_hit(question, video) for video in found]
         segments = self._fusion.segments
         if attribute is not None:  # pages are parts of one order, whatever k is
@@ -87,11 +87,7 @@ class VideoSearch:
             hits = [hits[index] for index in segments.pick_kinds([(hit.video, hit.time) for hit in hits], options.k)]
         return hits[: options.k]
 
-    def find(self, query: AnalysedQuery, options: SearchOptions) -> list[FoundVideo]:
-        """Return the best videos of a query, without what shows why they match."""
-        return self._find(query, options)[1]
-
-    def _find(self, query: AnalysedQuery, options: SearchOptions) -> tuple[Question, list[FoundVideo]]:
+    def find(self, query: AnalysedQuery, options: SearchOptions) -> tuple[Question, list[FoundVideo]]:
         """Return what was asked, and the best videos with existing files.
 
         Where the nearest segments belong to too few videos, further ones are looked for and follow: those found first
@@ -99,7 +95,7 @@ class VideoSearch:
         """
         supposed: list[TimePoint] = []
         if options.seen is None and (options.like or options.unlike):
-            plain = self.find(query, replace(options, k=SEEN, like=(), unlike=()))
+            _, plain = self.find(query, replace(options, k=SEEN, like=(), unlike=()))
             supposed = [(video.scores.video_id, video.scores.time_s[0]) for video in plain]
         question = self._fusion.ask(query, options, supposed=supposed)
         found: list[FoundVideo] = []

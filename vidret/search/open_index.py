@@ -91,7 +91,7 @@ class OpenIndex:
 
     def find(self, query: Query, options: SearchOptions) -> list[FoundVideo]:
         """Return the videos that ``search`` finds, with all that their probabilities are computed from."""
-        return self._search.find(self.fusion.analyse(query, options.sources, options.person), options)
+        return self._search.find(self.fusion.analyse(query, options.sources, options.person), options)[1]
 
     def locate_many(
         self, queries: Sequence[Query], videos: Sequence[int], options: LocateOptions, *, grounder: MomentHead | None
@@ -102,7 +102,8 @@ class OpenIndex:
         """
         found: list[list[list[Moment]]] = []
         for first in range(0, len(queries), MAX_TOGETHER):
-            batch = [self._analyse(query, options) for query in queries[first : first + MAX_TOGETHER]]
+            together = queries[first : first + MAX_TOGETHER]
+            batch = [self.fusion.analyse(query, options.sources, options.person) for query in together]
             found += [[] for _ in batch]
             for video in videos:
                 for index, query in enumerate(batch, start=first):
@@ -114,10 +115,8 @@ class OpenIndex:
     ) -> list[Moment]:
         """Return the best moments in one video, or in the best videos of a search."""
         with self.fusion.hold():
-            return self._locate(self._analyse(query, options), options, video=video, grounder=grounder)
-
-    def _analyse(self, query: Query, options: LocateOptions) -> AnalysedQuery:
-        return self.fusion.analyse(query, options.sources, options.person)
+            analysed = self.fusion.analyse(query, options.sources, options.person)
+            return self._locate(analysed, options, video=video, grounder=grounder)
 
     def _locate(
         self, query: AnalysedQuery, options: LocateOptions, *, video: VideoName | None, grounder: MomentHead | None
@@ -133,7 +132,7 @@ class OpenIndex:
                     probability=found.probability,
                     weak=found.is_weak,
                 )
-                for found in self._search.find(query, search)
+                for found in self._search.find(query, search)[1]
             ]
         moments = locate_moments(self.fusion, query, ranked, options, grounder)
         return self._refine(query.encoded, moments) if options.refine_edges else moments

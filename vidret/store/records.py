@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Float16, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 
 from vidret.types import Segment, SegmentEmbedding, ShotChange, TimedText
 
@@ -157,13 +157,13 @@ class StoredRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredSegments:
-    """Segments with their frame vectors, frame times in seconds, and packed tokens."""
+    """Segments with their frame vectors, of float16 as stored or widened, frame times in seconds, and packed tokens."""
 
     ids: Int64[np.ndarray, " id"]
-    segments: list[Segment]
-    frames: list[Float16[np.ndarray, "_frame dim"]]
-    times: list[Float64[np.ndarray, " _frame"]]
-    tokens: list[bytes | memoryview]
+    segments: Sequence[Segment]
+    frames: Sequence[Float[np.ndarray, "_frame dim"]]
+    times: Sequence[Float64[np.ndarray, " _frame"]]
+    tokens: Sequence[bytes | memoryview]
 
 
 @dataclass(frozen=True, slots=True)

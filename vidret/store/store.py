@@ -305,11 +305,12 @@ class Store:
 
     def search_within(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:
         """Find the k segments nearest to each query within a selection of a snapshot; as ``search``."""
-        return self._vectors.search_within(self._check_queries(queries, k), k, within)
+        checked = self._check_queries(queries, k)
+        return self._vectors.ask(lambda index: index.search_within(checked, k, within))
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
         """Find the k texts of a selection with the best bm25 for any of these stems; None if the store cannot."""
-        return self._vectors.search_words(terms, k, within)
+        return self._vectors.ask(lambda index: index.search_words(terms, k, within))
 
     def _check_queries(self, queries: Float[np.ndarray, "query dim"], k: int) -> Queries:
         queries = np.asarray(queries, np.float32)

@@ -15,33 +15,33 @@ from vidret.channels.picture.evidence import (
     lower_pictures,
     merge_segments,
 )
-from vidret.channels.picture.ranking import SegmentFeatures
 from vidret.channels.picture.reranking import RankedSegments
+from vidret.store.records import StoredSegments
 from vidret.types import Segment, TextEmbedding
 
 DIM = 6
 seeds = st.integers(0, 2**32 - 1)
 
 
-def draw_segments(rng: np.random.Generator) -> SegmentFeatures:
+def draw_segments(rng: np.random.Generator) -> StoredSegments:
     """Return up to 12 segments of up to 4 videos in any order, some without frames."""
     num_segments = int(rng.integers(0, 13))
     lengths = rng.integers(0, 4, num_segments)
     starts = rng.permutation(num_segments) * 10.0
     owners = rng.integers(1, 5, num_segments)
-    return SegmentFeatures(
+    return StoredSegments(
         ids=np.arange(num_segments),
         segments=[
             Segment(int(owner), i, start, start + 10)
             for i, (owner, start) in enumerate(zip(owners, starts.tolist(), strict=True))
         ],
-        packed=[b""] * num_segments,
+        tokens=[b""] * num_segments,
         frames=[rng.standard_normal((length, DIM), dtype=np.float32) for length in lengths],
         times=[start + np.arange(length) for start, length in zip(starts, lengths, strict=True)],
     )
 
 
-def draw_ranked(rng: np.random.Generator, stored: SegmentFeatures) -> tuple[RankedSegments, np.ndarray]:
+def draw_ranked(rng: np.random.Generator, stored: StoredSegments) -> tuple[RankedSegments, np.ndarray]:
     """Return the segments with frames in the order of random scores, each at one of its frames, and their evidence."""
     seen = [row for row in range(len(stored.segments)) if len(stored.frames[row])]
     scores = rng.standard_normal(len(stored.segments))
@@ -150,8 +150,8 @@ def test_frames_agree_with_a_naive_twin(seed: int, num_clauses: int) -> None:
 def test_frames_are_lowered_by_negative_terms() -> None:
     wanted, unwanted = np.eye(2, DIM, dtype=np.float32)
     frames = np.stack([wanted, (wanted + unwanted) / 2**0.5, wanted / 2])
-    stored = SegmentFeatures(
-        ids=np.arange(1), segments=[Segment(1, 0, 0.0, 3.0)], packed=[b""], frames=[frames], times=[np.arange(3.0)]
+    stored = StoredSegments(
+        ids=np.arange(1), segments=[Segment(1, 0, 0.0, 3.0)], tokens=[b""], frames=[frames], times=[np.arange(3.0)]
     )
     segments = {1: VideoPictures(times=np.zeros(1), scores=np.zeros((1, 1)), best=[4.0], segments=stored.segments)}
     positive, negative = (TextEmbedding("a", row, row[None]) for row in (wanted, unwanted))

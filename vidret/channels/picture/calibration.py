@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from vidret.channels.picture.ranking import Ids, Levels, Ranker, SegmentFeatures
+from vidret.channels.picture.ranking import Ids, Levels, Ranker
 from vidret.errors import StoreError, VidretError
 from vidret.store.joined import STRIDE
-from vidret.store.records import CALIBRATION
+from vidret.store.records import CALIBRATION, StoredSegments
 from vidret.store.snapshots.columns import PotentialsFile, read_potentials, remove_potentials, write_potentials
 from vidret.store.store import Store
 from vidret.types import TextEmbedding
@@ -138,7 +138,7 @@ class Calibrations:
         self._store, self._encode = store, encode
         self._loaded: dict[str, _Loaded] = {}
 
-    def correct(self, ranker: Ranker, segments: SegmentFeatures, levels: Levels) -> Levels:
+    def correct(self, ranker: Ranker, segments: StoredSegments, levels: Levels) -> Levels:
         """Return the corrected levels of some segments; as they are if the index has no calibration for the ranker."""
         edition, loaded = find_edition(self._store, ranker), self._loaded.get(ranker.name)
         if loaded is None or loaded.edition != edition:
@@ -151,7 +151,7 @@ class Calibrations:
         if len(missing):
             loaded.bank = loaded.bank or self._encode(list(calibration.texts))
             rows = np.flatnonzero(np.isin(segments.ids, missing)).tolist()
-            packed, frames = [segments.packed[row] for row in rows], [segments.frames[row] for row in rows]
+            packed, frames = [segments.tokens[row] for row in rows], [segments.frames[row] for row in rows]
             scores = ranker.score(loaded.bank, packed, frames).scores
             own = {name: scores[name].astype(np.float32) for name in calibration.potentials}
             loaded.new = new = new.extended(segments.ids[rows], own)

@@ -24,13 +24,14 @@ from vidret.channels.picture.evidence import (
 )
 from vidret.channels.picture.query_bank import UNRELATED
 from vidret.channels.picture.ranker_loading import load_ranker
-from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ids, Ranker, SegmentFeatures
+from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ids, Ranker
 from vidret.channels.picture.refining import refine_ranking
 from vidret.channels.picture.reranking import RankedSegments, Reranker, sum_levels
 from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, find_typical_score, lower_hinted
 from vidret.encode.encoder import Encoder
 from vidret.encode.text_cache import encode_once
 from vidret.store.lookup import spread_evenly
+from vidret.store.records import StoredSegments
 from vidret.store.store import Store
 from vidret.store.vectors.flat import widen_rows
 from vidret.types import TextEmbedding
@@ -118,15 +119,7 @@ class PictureChannel:
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoPictures]:
         """Return the evidence of all frames of some videos for each clause."""
-        if "picture" not in query.sources:
-            return {}
-        ids = list_segments(self.store, video_ids)
-        stored = self.reranker.read_again(self._choose_reader(query), ids)
-        videos = self._collect(query, stored)
-        if not videos:
-            return {}
-        videos = collect_frames(stored, videos, query.encoded, self.find_scale(FrameRanker()).slope)
-        return self._weigh(query, videos, stored, frames=True)
+        return self._rate(query, list_segments(self.store, video_ids), whole=True) if "picture" in query.sources else {}
 
     def deepen(self, query: ChannelQuery, num_videos: int) -> int | None:
         """Return the depth at which to find again after so many videos; None if that cannot find further ones."""
@@ -148,27 +141,14 @@ class PictureChannel:
             return None
         return min(DEPTH_FACTOR * depth, max_depth or num_segments)
 
-    def _rate(self, query: ChannelQuery, ids: Ids, *, refine: bool = False) -> dict[int, VideoPictures]:
-        """Return segments by video, with their evidence for each clause."""
-        stored = self.reranker.read(self._choose_reader(query), ids)
-        videos = self._collect(query, stored, refine=refine)
-        return self._weigh(query, videos, stored, frames=False)
-
-    def _weigh(
-        self, query: ChannelQuery, videos: dict[int, VideoPictures], stored: SegmentFeatures, *, frames: bool
+    def _rate(
+        self, query: ChannelQuery, ids: Ids, *, refine: bool = False, whole: bool = False
     ) -> dict[int, VideoPictures]:
-        """Return points with what feedback and persons add to their evidence."""
-        if query.weigh is not None:
-            videos = weigh_points(videos, stored, query.weigh(stored.ids))
-        return videos if query.adjust is None else adjust_points(videos, query.adjust, frames=frames)
-
-    def _choose_reader(self, query: ChannelQuery) -> Ranker:
-        """Return the ranker whose tokens are read: images and vectors are ranked by the best frames."""
-        return self.get_ranker(query.options.rerank if any(encoded.is_text for encoded in query.encoded) else None)
-
-    def _collect(
-        self, query: ChannelQuery, stored: SegmentFeatures, *, refine: bool = False
-    ) -> dict[int, VideoPictures]:
+        """Return segments by video, or all frames of ``whole`` videos, with their evidence for each clause."""
+        # Images and vectors are ranked by the best frames, which need no tokens.
+        is_text = any(encoded.is_text for encoded in query.encoded)
+        reader = self.get_ranker(query.options.rerank if is_text else None)
+        stored = (self.reranker.read_again if whole else self.reranker.read)(reader, ids)
         if not len(stored.ids):
             return {}
         ranked, evidence = self.rank(query.encoded, stored, query.options.rerank)
@@ -179,10 +159,15 @@ class PictureChannel:
             ranked, evidence = [refined], [np.array(best)]  # another order of the same evidence
         if len(query.sources) > 1:
             evidence = [own + lower_hinted(clause) for own, clause in zip(evidence, query.clauses, strict=True)]
-        return collect_segments(ranked, evidence)
+        videos = collect_segments(ranked, evidence)
+        if whole:
+            videos = collect_frames(stored, videos, query.encoded, self.find_scale(FrameRanker()).slope)
+        if query.weigh is not None:
+            videos = weigh_points(videos, stored, query.weigh(stored.ids))
+        return videos if query.adjust is None else adjust_points(videos, query.adjust, frames=whole)
 
     def rank(
-        self, queries: Sequence[EncodedQuery], stored: SegmentFeatures, rerank: str | None
+        self, queries: Sequence[EncodedQuery], stored: StoredSegments, rerank: str | None
     ) -> tuple[list[RankedSegments], list[Float[np.ndarray, " segment"]]]:
         """Return segments as each query ranks them, and their evidence.
 
@@ -211,7 +196,7 @@ class PictureChannel:
         stored = self.reranker.read(ranker, sample)
         if not len(stored.ids):
             return np.empty(0)
-        levels = ranker.score(self._unrelated, stored.packed, stored.frames)
+        levels = ranker.score(self._unrelated, stored.tokens, stored.frames)
         return sum_levels(self.calibrations.correct(ranker, stored, levels).scores, ranker).ravel()
 
     @cached_property

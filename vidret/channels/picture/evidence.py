@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from vidret.channels.base import AdjustSpans, EncodedQuery
-from vidret.channels.picture.ranking import Ids, SegmentFeatures
+from vidret.channels.picture.ranking import Ids
 from vidret.channels.picture.reranking import RankedSegments
+from vidret.store.records import StoredSegments
 from vidret.types import Segment, Vector
 
 
@@ -121,7 +122,7 @@ def merge_segments(parts: Sequence[VideoPictures], ids: Set[int]) -> VideoPictur
 
 
 def collect_frames(
-    stored: SegmentFeatures, segments: Mapping[int, VideoPictures], queries: Sequence[EncodedQuery], slope: float
+    stored: StoredSegments, segments: Mapping[int, VideoPictures], queries: Sequence[EncodedQuery], slope: float
 ) -> dict[int, VideoPictures]:
     """Return all stored frames of videos as points in time.
 
@@ -152,7 +153,7 @@ def collect_frames(
 
 
 def weigh_points(
-    videos: Mapping[int, VideoPictures], stored: SegmentFeatures, weights: Float[np.ndarray, "clause segment"]
+    videos: Mapping[int, VideoPictures], stored: StoredSegments, weights: Float[np.ndarray, "clause segment"]
 ) -> dict[int, VideoPictures]:
     """Return the same points, with what the segment of each adds to its evidence, for each of the stored segments."""
     rows = {segment: row for row, segment in enumerate(stored.segments)}

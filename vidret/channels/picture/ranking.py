@@ -1,13 +1,12 @@
 """Rankers: score segments for reranking, by levels, and pack at indexing what that needs of a segment."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int, Int64
+from jaxtyping import Float, Int, Int64
 
-from vidret.types import Segment, SegmentEmbedding, TextEmbedding
+from vidret.types import SegmentEmbedding, TextEmbedding
 
 TOP_FRAMES = 4
 NONE = "none"
@@ -26,25 +25,6 @@ class Levels(NamedTuple):
 
     scores: dict[str, Float[np.ndarray, "text segment"]]
     best: Int[np.ndarray, "text segment"]
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SegmentFeatures:
-    """What is stored of some segments.
-
-    Attributes:
-        ids: Ids, ascending.
-        segments: The segments.
-        packed: What the ranker packed.
-        frames: Frame vectors.
-        times: Times of the frames in seconds.
-    """
-
-    ids: Ids
-    segments: Sequence[Segment]
-    packed: Packed
-    frames: Sequence[Float32[np.ndarray, "_frame dim"]]
-    times: Sequence[Float64[np.ndarray, " _frame"]]
 
 
 class Ranker(Protocol):

@@ -1,7 +1,7 @@
 """Reranking: read what is stored of candidate segments, score it with a ranker, and order the segments by score."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +9,8 @@ from jaxtyping import Float, Float16, Float32, Float64
 
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
-from vidret.channels.picture.ranking import Ids, Levels, Ranker, SegmentFeatures
+from vidret.channels.picture.ranking import Ids, Levels, Ranker
+from vidret.store.records import StoredSegments
 from vidret.store.store import Store
 from vidret.store.vectors.flat import widen_rows
 from vidret.types import Segment, TextEmbedding
@@ -45,9 +46,9 @@ class Reranker:
     def __init__(self, store: Store, ranker: Ranker, calibrations: Calibrations) -> None:
         """Set the index, the ranker that it was made for, and its calibrations."""
         self._store, self._index_ranker, self._calibrations = store, ranker, calibrations
-        self._last: tuple[tuple[object, ...], SegmentFeatures] | None = None
+        self._last: tuple[tuple[object, ...], StoredSegments] | None = None
 
-    def read_again(self, ranker: Ranker, ids: Sequence[int] | Ids) -> SegmentFeatures:
+    def read_again(self, ranker: Ranker, ids: Sequence[int] | Ids) -> StoredSegments:
         """Read segments for a ranker; the last ones are kept, as of a video that many queries are asked of."""
         key = (ranker.name, self._store.generation, *map(int, ids))
         last = self._last
@@ -55,20 +56,14 @@ class Reranker:
             self._last = last = key, self.read(ranker, ids)
         return last[1]
 
-    def read(self, ranker: Ranker, ids: Sequence[int] | Ids) -> SegmentFeatures:
-        """Read segments for a ranker; missing and damaged ones are left out."""
+    def read(self, ranker: Ranker, ids: Sequence[int] | Ids) -> StoredSegments:
+        """Read segments for a ranker, with frames of float32; missing and damaged ones are left out."""
         # Tokens that another aligner packed cannot be used.
         is_own = ranker.fingerprint == self._index_ranker.fingerprint
         stored = self._store.features.read(ids, tokens=is_own and bool(ranker.fingerprint))
-        return SegmentFeatures(
-            ids=stored.ids,
-            segments=stored.segments,
-            packed=stored.tokens,
-            frames=widen(stored.frames),
-            times=stored.times,
-        )
+        return replace(stored, frames=widen(stored.frames))
 
-    def rerank(self, query: EncodedQuery, stored: SegmentFeatures, ranker: Ranker, *, typical: float) -> RankedSegments:
+    def rerank(self, query: EncodedQuery, stored: StoredSegments, ranker: Ranker, *, typical: float) -> RankedSegments:
         """Return segments in the order of their scores for a query.
 
         A negative term lowers a score by how much that term scores above ``typical``, the mean of unrelated queries.
@@ -78,7 +73,7 @@ class Reranker:
             return RankedSegments(
                 ids=stored.ids, segments=(), scores=nothing, positive_scores=nothing, times=nothing, levels={}
             )
-        levels = ranker.score([query.positive, *query.negatives], stored.packed, stored.frames)
+        levels = ranker.score([query.positive, *query.negatives], stored.tokens, stored.frames)
         if query.is_text:
             levels = self._calibrations.correct(ranker, stored, levels)
         positive_scores, *negatives = sum_levels(levels.scores, ranker)
@@ -105,7 +100,7 @@ class Reranker:
         scores = {name: np.full((len(texts), len(ids)), -np.inf, np.float32) for name in ranker.weights}
         best = np.zeros((len(texts), len(ids)), np.int64)
         if exists.any():
-            levels = ranker.score(texts, stored.packed, stored.frames)
+            levels = ranker.score(texts, stored.tokens, stored.frames)
             best[:, exists] = levels.best
             for name, level in levels.scores.items():
                 scores[name][:, exists] = level

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from vidret.channels.picture.ranking import SegmentFeatures
 from vidret.errors import DecodeError, StoreError
 from vidret.ground.postprocess import find_highlights, postprocess_spans
 from vidret.ground.spans import Span
+from vidret.store.records import StoredSegments
 from vidret.types import LayerWords
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class GroundedVideo:
     duration: float
     start: float = 0.0
     shot_sampling: "SamplingMode | None" = None
-    read: Callable[[], SegmentFeatures] | None = None
+    read: Callable[[], StoredSegments] | None = None
 
 
 class MomentHead(Protocol):

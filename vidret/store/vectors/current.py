@@ -7,18 +7,14 @@ incomplete copy, ``leaving`` a copy to be deleted.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
 
 from vidret.errors import StoreError, VidretError
-from vidret.store.snapshots.snapshot import Selection
 from vidret.store.vectors.base import (
     FAISS,
-    FoundWords,
-    Queries,
-    SearchResult,
     VectorIndex,
     VectorLocation,
     VectorOptions,
@@ -67,15 +63,8 @@ class CurrentVectors:
                 self._stored, self._location, self.index = stored, location, open_vectors(location, self._options)
             return self.index
 
-    def search_within(self, queries: Queries, k: int, within: Selection) -> SearchResult:
-        """Search as ``VectorIndex.search_within``, again if another process moves the vectors meanwhile."""
-        return self._ask(lambda index: index.search_within(queries, k, within))
-
-    def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
-        """Search as ``VectorIndex.search_words``; None if the store cannot."""
-        return self._ask(lambda index: index.search_words(terms, k, within))
-
-    def _ask(self, ask: Callable[[VectorIndex], T]) -> T:
+    def ask(self, ask: Callable[[VectorIndex], T]) -> T:
+        """Return what the vector index answers, asked again if another process moves the vectors meanwhile."""
         while True:
             index, stored = self.reopen(), self._stored
             try:
