@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -256,21 +255,6 @@ def test_other_encoders_and_invalid_queries_are_rejected(engine: Engine, films: 
         Engine(tmp_path / "nothing", ColourEncoder()).search("red")
     with pytest.raises(VidretError, match="head must be given to prepare moments, got none"):
         engine.prepare_moments()
-
-
-def test_threads_can_search_at_once(engine: Engine) -> None:
-    expected = [(hit.path, hit.score) for hit in engine.search("red")]
-    answers: list[list[tuple[str, float]]] = []
-
-    def ask() -> None:
-        answers.extend([(hit.path, hit.score) for hit in engine.search("red")] for _ in range(10))
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == [expected] * 40
 
 
 def test_info_counts_and_an_empty_index_has_no_results(engine: Engine, tmp_path: Path) -> None:

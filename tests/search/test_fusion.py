@@ -18,7 +18,6 @@ from tests.spoken import (
     WORDS,
     FakeSentences,
     NamedColours,
-    add_all_words,
     make_films,
     make_worded_films,
     open_texts,
@@ -49,7 +48,6 @@ from vidret.errors import VidretError
 from vidret.search.fusion import SAID
 from vidret.search.query.clauses import make_clause
 from vidret.search.query.planning import VERBATIM
-from vidret.store.texts.store import TextStore
 from vidret.types import Hit, Source, TextEmbedding, TextSource, TimedText
 from vidret.types import Sequence as EventSequence
 
@@ -311,33 +309,7 @@ def test_sources_restrict_the_search(engine: Engine) -> None:
             engine.search("red", sources=wrong)  # type: ignore[arg-type]
 
 
-def test_k_may_exceed_the_number_of_videos(engine: Engine) -> None:
-    assert sorted(search(engine, "captain", 1000)) == sorted(FILMS)
-    assert len(search(engine, "captain", 2)) == 2
-    assert len(engine.search("captain", 5, candidates=1)) == 5
-
-
 # The index changes
-
-
-def test_video_whose_file_is_gone_is_left_out(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    films = shutil.copytree(folder / "films", tmp_path / "films")
-    with Engine(tmp_path / "index", NamedColours()) as engine:
-        engine.index([films])
-    add_all_words(tmp_path / "index")
-    with Engine(tmp_path / "index", NamedColours()) as engine:
-        (films / "blue.mp4").unlink()
-        assert search(engine, "good morning captain", 1) != ["blue"]
-        assert search(engine, '"good morning captain"') == []
-        engine.index([films], prune=True, words=False)
-        assert search(engine, '"good morning captain"') == []
-        assert find_words(tmp_path / "index", "captain") == 0, "its words are pruned with it"
-        assert search(engine, '"platform nine"') == ["red"]
-
-
-def find_words(index: Path, word: str) -> int:
-    with TextStore.open(index) as texts:
-        return len(texts.index.search([word], 10))
 
 
 def test_words_of_contents_that_the_index_lacks_are_not_found(index: Path) -> None:

@@ -87,24 +87,6 @@ def test_stored_segments_score_as_the_aligner_scores_them(kind: str, tokens: str
     assert np.array_equal(stored.best, best.numpy())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_score_depends_only_on_the_segment_and_the_text(kind: str, tmp_path: Path) -> None:
-    texts, segments = make_all()
-    ranker = make_ranker(kind, tmp_path)
-    ids = store_all(tmp_path / "index", segments, [ranker.pack(segment) for segment in segments])
-    whole = score_stored(tmp_path / "index", ranker, texts, ids)
-    order = [3, 0, 5, 2, 4, 1]
-    reordered = score_stored(tmp_path / "index", ranker, texts[::-1], [ids[index] for index in order])
-    for name, level in whole.scores.items():
-        np.testing.assert_allclose(reordered.scores[name][::-1], level[:, order], atol=2e-6, rtol=0)
-    assert np.array_equal(reordered.best[::-1], whole.best[:, order])
-    for column, segment_id in enumerate(ids):
-        single = score_stored(tmp_path / "index", ranker, texts[1:2], [segment_id])
-        for name, level in whole.scores.items():
-            assert float(single.scores[name][0, 0]) == pytest.approx(float(level[1, column]), abs=2e-6)
-        assert single.best[0, 0] == whole.best[1, column]
-
-
 @pytest.mark.parametrize("tokens", ["float16", "int8"])
 def test_a_few_texts_score_without_torch_as_with_it(tokens: str, tmp_path: Path) -> None:
     texts, segments = make_all()

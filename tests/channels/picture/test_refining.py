@@ -14,7 +14,6 @@ from tests.goldens import Case, check_close, find_cases
 from vidret.channels.picture import refining
 from vidret.channels.picture.refining import keep_match, refine_hits, score_refined, standardise_scores
 from vidret.engine import Engine
-from vidret.errors import VidretError
 from vidret.types import Hit
 
 CASES = find_cases("superglobal")
@@ -61,13 +60,6 @@ def test_equals_loops(num_hits: int, num_neighbours: int, beta: float, seed: int
     np.testing.assert_allclose(refined, expected, atol=1e-12)
     scores = score_refined(query, refined, num_best=num_neighbours + 1)
     np.testing.assert_allclose(scores, naive_scores(query, expected, num_neighbours + 1), atol=1e-12)
-
-
-@given(num_hits=st.integers(2, 8), seed=st.integers(0, 999))
-def test_order_of_hits_does_not_matter(num_hits: int, seed: int) -> None:
-    vectors = sample(num_hits, 6, seed)
-    order = np.random.default_rng(seed).permutation(num_hits)
-    np.testing.assert_allclose(refine_hits(vectors[order]), refine_hits(vectors)[order], atol=1e-12)
 
 
 def test_opposite_neighbours_and_longer_copies_change_nothing() -> None:
@@ -144,21 +136,6 @@ def test_a_match_stays_first_if_the_query_is_nearer_to_it_than_any_hit(num_hits:
     assert not is_match or np.argsort(-kept, kind="stable")[0] == 0
 
 
-def test_the_video_that_an_image_is_from_stays_first(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    pictures = [np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8) for _ in range(12)]
-    num_lost = 0
-    with Engine(tmp_path / "index", PatchEncoder(raw=False), rerank="none") as engine:
-        for number, picture in enumerate(pictures):
-            engine.index_frames(f"{number}", np.repeat(picture[None], 3, axis=0), np.arange(3.0))
-        for number, picture in enumerate(pictures):
-            plain, refined = engine.search(picture, 12), engine.search(picture, 12, refine=True)
-            assert plain[0].path == refined[0].path == f"frames://{number}"
-            vectors = vectors_of(engine, plain)
-            num_lost += int(np.add(*score_refined(vectors[0], refine_hits(vectors))).argmax()) > 0
-    assert num_lost, "as published, an image of a video may find another one"
-
-
 def test_text_keeps_half_of_its_own_scores(engine: Engine) -> None:
     plain, refined = engine.search("a dog"), engine.search("a dog", refine=True)
     scores = np.array([float(np.mean([hit.why[name] for name in LEVELS])) for hit in plain])
@@ -185,8 +162,3 @@ def test_further_hits_follow_in_their_first_order(engine: Engine, monkeypatch: p
     refined_scores = [hit.why["refined"] for hit in refined]
     assert refined_scores == sorted(refined_scores, reverse=True)
     assert [hit.score for hit in refined] == [hit.score for hit in plain]
-
-
-def test_words_are_not_refined(engine: Engine) -> None:
-    with pytest.raises(VidretError, match="has no words to search"):
-        engine.search("a dog", refine=True, sources=("speech",))

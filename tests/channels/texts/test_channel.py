@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float32
 
 from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
-from vidret.channels.base import Clause, Match
+from vidret.channels.base import Clause
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.picture.scales import (
     HINTED,
@@ -137,12 +137,6 @@ def test_hints_ask_for_the_words_that_they_name_and_lower_pictures() -> None:
     assert asked["speech"] == asked["subtitles"] == [False, False, True, True]
     assert asked["screen"] == [False, True, False, False]
     assert [lower_hinted(clause) for clause in clauses] == pytest.approx([0, -HINTED, -HINTED, -HINTED - REPORTED])
-
-
-@given(st.floats(0, 1), st.floats(-20, 20))
-def test_only_a_text_without_a_word_of_the_clause_is_silent(cover: float, evidence: float) -> None:
-    match = Match(video_id=1, source="speech", start=0.0, end=1.0, evidence=evidence, cover=cover)
-    assert match.is_silent == (cover == 0 and evidence < 0)
 
 
 # The background.

@@ -6,7 +6,6 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from vidret.errors import StoreError
@@ -15,9 +14,8 @@ from vidret.store.store import Store
 from vidret.store.vectors.faiss import FaissVectors
 from vidret.store.vectors.ivf import Shard
 from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, ManifestEntry
-from vidret.types import Filters
 
-from ..samples import DIM, add_video, create, damage, embedding, environment, index_all, of, seeds
+from ..samples import add_video, create, damage, embedding, environment, index_all, of, seeds
 
 IVF_FROM = 40
 
@@ -50,26 +48,6 @@ def entries(store: Store) -> list[ManifestEntry]:
     shards = faiss_vectors(store)._shards
     assert shards is not None
     return [shard.entry for shard in shards._held.shards]
-
-
-def test_growing_index_switches_from_flat_to_shards(tmp_path: Path) -> None:
-    with sharded(create(tmp_path)) as store:
-        index_all(store, 6)
-        assert (names(tmp_path), store.info().vectors) == (["flat"], "flat")
-        index_all(store, 12)
-        assert (names(tmp_path), store.info().vectors) == (["ivf-rabitq2"], "ivf-rabitq2")
-        index_all(store, 15)
-        assert (names(tmp_path), store.info().vectors) == (["flat", "ivf-rabitq2"], "ivf-rabitq2, flat")
-        assert_answers(store, of(*range(15)))
-        store.writer.set_file("/videos/v3.mp4", state="missing")
-        store.upkeep.save_vectors()
-    remaining = of(*range(3), *range(4, 15))
-    with sharded(Store.open(tmp_path)) as store:
-        assert_answers(store, remaining)
-        only = Filters(folder="/videos/v7.mp4")
-        segments = store.segments.get([int(key) for key in store.search(np.ones((1, DIM)), 9, only)[1][0] if key >= 0])
-        assert len(segments) == 4
-        assert {store.videos.get(segment.video).fingerprint for segment in segments} == {"v7"}
 
 
 def test_up_to_date_vectors_are_loaded_without_listing_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,22 +80,6 @@ def test_shard_stores_ids_and_float16_values_exactly(tmp_path: Path, monkeypatch
         Shard(tmp_path, shard.entry, DIM + 1)
 
 
-@pytest.mark.parametrize("kind", ["ivf", "ivf-rabitq2", "ivf-rabitq1"])
-def test_one_query_finds_what_it_finds_among_others(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidret.store.vectors.ivf.PROBES", 40)
-    monkeypatch.setattr("vidret.store.vectors.ivf.THREADS", 3)
-    ids, vectors = clustered(1500)
-    shard = Shard(tmp_path, build(tmp_path, kind, ids, vectors), DIM)
-    third = make_filter(ids[::3], 0.3)
-    assert np.isin(shard.search(queries(), 20, third).ids, ids[::3]).all()
-    for id_filter, everywhere in ((None, False), (None, True), (third, True)):
-        together = shard.search(queries(), 20, id_filter, everywhere=everywhere)
-        for index, query in enumerate(queries()):
-            alone = shard.search(query[None], 20, id_filter, everywhere=everywhere)
-            np.testing.assert_allclose(alone.scores[0], together.scores[index], rtol=1e-5)
-            assert set(alone.ids[0]) == set(together.ids[index])
-
-
 def test_parts_of_a_query_are_searched_in_threads_unless_another_query_has_them() -> None:
     def find_thread(_: int) -> str:
         return threading.current_thread().name
