@@ -210,11 +210,6 @@ class JoinedSegments(JoinedTable, Segments):
         return {place: number * STRIDE + segment for place, segment in index.segments.of_video(own).items()}
 
     @override
-    def find_many(self, pairs: Sequence[tuple[int, int]]) -> Ids:
-        listed = {video: self.of_video(video) for video, _ in pairs}
-        return np.array([listed[video][place] for video, place in pairs if place in listed[video]], np.int64)
-
-    @override
     def intact(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
         name = self._ids.names()
         return {

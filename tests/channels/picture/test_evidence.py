@@ -50,7 +50,6 @@ def draw_ranked(rng: np.random.Generator, stored: StoredSegments) -> tuple[Ranke
         ids=np.array(order, np.int64),
         segments=[stored.segments[row] for row in order],
         scores=scores[order],
-        positive_scores=scores[order],
         times=np.array([rng.choice(stored.times[row]) for row in order], np.float64),
         levels={"frames": scores[order] + 1},
     )
@@ -88,7 +87,6 @@ def _collect_rows(ranked: RankedSegments, evidence: np.ndarray, chosen: np.ndarr
         ids=ranked.ids[rows],
         segments=[ranked.segments[row] for row in rows.tolist()],
         scores=ranked.scores[rows],
-        positive_scores=ranked.positive_scores[rows],
         times=ranked.times[rows],
         levels={name: level[rows] for name, level in ranked.levels.items()},
     )

@@ -29,15 +29,10 @@ def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) ->
     ones alone lower recall; see ``measure_quality.py``. Further videos, and damaged segments, follow in their first
     order.
     """
-    if not ranked.segments:
-        return ranked
     best: dict[int, int] = {}
     for index, segment in enumerate(ranked.segments):
         best.setdefault(segment.video, index)
-    ids = store.segments.find_many(
-        [(ranked.segments[index].video, ranked.segments[index].number) for index in best.values()]
-    )
-    known, rows = store.features.intact_vectors(ids)
+    known, rows = store.features.intact_vectors(ranked.ids[list(best.values())])
     by_video = dict(zip(store.owners(known).tolist(), rows, strict=True))
     first = [index for video_id, index in best.items() if video_id in by_video][:NUM_HITS]
     if not first:
@@ -58,7 +53,6 @@ def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) ->
         ids=ranked.ids[taken],
         segments=[ranked.segments[index] for index in taken],
         scores=refined,
-        positive_scores=ranked.positive_scores[taken],
         times=ranked.times[taken],
         levels={**{name: level[taken] for name, level in ranked.levels.items()}, REFINED: refined},
     )

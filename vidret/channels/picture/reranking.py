@@ -27,7 +27,6 @@ class RankedSegments:
         ids: Ids of the segments.
         segments: The segments.
         scores: Their scores.
-        positive_scores: Their scores for the positive part of the query alone.
         times: Times of their best frames in seconds.
         levels: What the scores are made of, by name.
     """
@@ -35,7 +34,6 @@ class RankedSegments:
     ids: Ids
     segments: Sequence[Segment]
     scores: Float[np.ndarray, " segment"]
-    positive_scores: Float[np.ndarray, " segment"]
     times: Float[np.ndarray, " segment"]
     levels: Mapping[str, Float[np.ndarray, " segment"]]
 
@@ -68,17 +66,12 @@ class Reranker:
 
         A negative term lowers a score by how much that term scores above ``typical``, the mean of unrelated queries.
         """
-        if not len(stored.ids):
-            nothing = np.empty(0)
-            return RankedSegments(
-                ids=stored.ids, segments=(), scores=nothing, positive_scores=nothing, times=nothing, levels={}
-            )
         levels = ranker.score([query.positive, *query.negatives], stored.tokens, stored.frames)
         if query.is_text:
             levels = self._calibrations.correct(ranker, stored, levels)
-        positive_scores, *negatives = sum_levels(levels.scores, ranker)
+        positive, *negatives = sum_levels(levels.scores, ranker)
         penalties = np.sum([np.maximum(0, negative - typical) for negative in negatives], axis=0)
-        scores = positive_scores - penalties
+        scores = positive - penalties
         parts: dict[str, Float[np.ndarray, " segment"]] = {name: level[0] for name, level in levels.scores.items()}
         if negatives:
             parts["unwanted"] = -penalties
@@ -88,7 +81,6 @@ class Reranker:
             ids=stored.ids[order],
             segments=[stored.segments[index] for index in order],
             scores=scores[order],
-            positive_scores=positive_scores[order],
             times=times[order],
             levels={name: part[order] for name, part in parts.items()},
         )
