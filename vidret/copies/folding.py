@@ -48,7 +48,7 @@ class VideoFrames:
     """The frames of a video, in time order.
 
     Attributes:
-        vectors: Unit vectors.
+        vectors: Whitened unit vectors.
         times: Times in seconds.
         segments: Index of the segment of each.
     """
@@ -140,16 +140,18 @@ class CopyFolder:
         ids = self._store.overlapping_segments([(video, 0.0, math.inf) for video in videos])
         kept, vectors = self._store.features.intact_vectors(ids)
         found, rows = np.unique(self._store.owners(kept), return_inverse=True)
-        sums = np.zeros((len(found), self._store.dim), np.float32)
-        np.add.at(sums, rows, vectors.astype(np.float32))
+        sums = (rows == np.arange(len(found))[:, None]).astype(np.float32) @ vectors.astype(np.float32)
         sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
         return dict(zip(found.tolist(), sums, strict=True))
 
     def _read(self, video: int) -> VideoFrames:
+        """Return the whitened frames of a video; too few, which tell nothing, as zeros."""
         stored = self._store.features.read(self._store.segments.ids_of_video(video), tokens=False)
+        times = np.concatenate([np.empty(0), *stored.times])
+        is_enough = len(times) >= MIN_FRAMES
         return VideoFrames(
-            np.concatenate([np.empty((0, self._store.dim), np.float32), *stored.frames]).astype(np.float32),
-            np.concatenate([np.empty(0), *stored.times]),
+            self._whitening.fit().apply(np.concatenate(stored.frames)) if is_enough else np.zeros((len(times), 1)),
+            times,
             np.repeat(np.arange(len(stored.times)), [len(times) for times in stored.times]),
         )
 
@@ -157,8 +159,6 @@ class CopyFolder:
         """Return the time of the second of two videos at time 0 of the first; None if they are no copies for sure."""
         if min(len(one.times), len(other.times)) < MIN_FRAMES:
             return None
-        whitening = self._whitening.fit()
-        one, other = (replace(frames, vectors=whitening.apply(frames.vectors)) for frames in (one, other))
         if is_same_length(one_s, other_s):
             order, agreement = measure_order(one, other, 0.0)
             return 0.0 if order >= ORDER_OF_WHOLE and agreement >= AGREEMENT_OF_WHOLE else None
