@@ -95,6 +95,10 @@ class Match(NamedTuple):
         return self.cover == 0.0 and self.evidence < 0.0
 
 
+VideoTexts = list[list[Match]]  # the texts of a video that match each clause, best first
+Evidence_co = TypeVar("Evidence_co", covariant=True)
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ChannelQuery:
     """A query as channels are asked it.
@@ -127,22 +131,8 @@ class ChannelQuery:
     adjust: AdjustSpans | None = None
 
 
-class VideoEvidence(Protocol):
-    """What a channel has found in one video."""
-
-    @property
-    def best(self) -> Sequence[float]:
-        """The best evidence of the video for each clause, in nats; -inf for none."""
-
-
-Evidence_co = TypeVar("Evidence_co", bound=VideoEvidence, covariant=True)
-
-
 class Channel(Protocol[Evidence_co]):
     """A kind of evidence of one index. It finds nothing for a query that is not compared with it."""
-
-    def __len__(self) -> int:
-        """Return the number of pieces that a query is compared with."""
 
     def find(self, query: ChannelQuery) -> Mapping[int, Evidence_co]:
         """Return the best pieces, by video, of the videos that the filters allow and that are not excluded."""

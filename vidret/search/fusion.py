@@ -17,11 +17,11 @@ from functools import lru_cache, partial
 import numpy as np
 from jaxtyping import Float
 
-from vidret.channels.base import ChannelQuery, Match, TimeSpan
+from vidret.channels.base import ChannelQuery, Match, TimeSpan, VideoTexts
 from vidret.channels.picture.channel import PictureChannel, list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
 from vidret.channels.sounds.channel import SoundChannel, join_evidence, open_sounds
-from vidret.channels.texts.channel import TextChannel, VideoTexts
+from vidret.channels.texts.channel import TextChannel
 from vidret.errors import VidretError
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.feedback import Feedback, Ids, SegmentSpace
@@ -181,22 +181,19 @@ class Fusion:
         """Return texts with what the segments add that are seen meanwhile, the best one of each text."""
         assert asked.weigh is not None
         spans = {
-            (match.video_id, match.start, match.end)
-            for own in found.values()
-            for clause in own.matches
-            for match in clause
+            (match.video_id, match.start, match.end) for own in found.values() for clause in own for match in clause
         }
         seen = {span: self.pictures.store.overlapping_segments([span]) for span in spans}
         ids = np.unique(np.concatenate([np.zeros(0, np.int64), *seen.values()]))
         weights = asked.weigh(ids)
         weighed = {}
         for video_id, own in found.items():
-            matches: list[list[Match]] = [[] for _ in own.matches]
-            for clause, match in ((clause, match) for clause, texts in enumerate(own.matches) for match in texts):
+            matches: list[list[Match]] = [[] for _ in own]
+            for clause, match in ((clause, match) for clause, texts in enumerate(own) for match in texts):
                 rows = np.searchsorted(ids, seen[match.video_id, match.start, match.end])
                 nats = float(weights[clause, rows].max()) if len(rows) else 0.0
                 matches[clause].append(match._replace(evidence=match.evidence + nats))
-            weighed[video_id] = VideoTexts([sorted(texts, key=lambda match: -match.evidence) for texts in matches])
+            weighed[video_id] = [sorted(texts, key=lambda match: -match.evidence) for texts in matches]
         return weighed
 
     def rank(self, question: Question, depth: int) -> VideoCandidates:
@@ -238,7 +235,7 @@ class Fusion:
     def count(self, query: ChannelQuery) -> int:
         """Return the number of segments and texts that a query is compared with."""
         num_texts = self.texts.count(query) if self.texts is not None else 0
-        return num_texts + (len(self.pictures) if "picture" in query.sources else 0)
+        return num_texts + (len(self.pictures.store) if "picture" in query.sources else 0)
 
     def _fuse(self, question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCandidates:
         texts: dict[int, Sequence[Sequence[Match]]] = {}
@@ -246,7 +243,7 @@ class Fusion:
         for video_id, found in question.texts.items():
             if video_id in question.asked.excluded:
                 continue
-            own: Sequence[Sequence[Match]] = found.matches
+            own: Sequence[Sequence[Match]] = found
             if video_id in pictures:
                 own = [[match for match in clause if not match.is_silent] for clause in own]
                 if any(asks_more):
@@ -276,7 +273,7 @@ def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) ->
     """Return video, start and end of the best texts, while which pictures are read."""
     covered: list[TimeSpan] = []
     for index, clause in enumerate(structure.clauses):
-        matches = [match for found in texts.values() for match in found.matches[index]]
+        matches = [match for found in texts.values() for match in found[index]]
         if not clause.asks_more:
             matches = heapq.nlargest(COVERED_TEXTS, matches, key=lambda match: match.evidence)
         covered += [(match.video_id, match.start, match.end) for match in matches]
@@ -288,15 +285,15 @@ def _adjust_texts(presence: Presence, found: Mapping[int, VideoTexts]) -> dict[i
     adjusted = {}
     for video_id, own in found.items():
         matches: list[list[Match]] = []
-        for clause, found_texts in enumerate(own.matches):
+        for clause, found_texts in enumerate(own):
             speakers = presence.speakers[clause]
             said = [match for match in found_texts if all(person.speaks(match) for person in speakers)]
             starts, ends = np.array([(match.start, match.end) for match in said], np.float64).reshape(-1, 2).T
-            scores = np.tile(np.array([match.evidence for match in said]), (len(own.matches), 1))
+            scores = np.tile(np.array([match.evidence for match in said]), (len(own), 1))
             evidence = presence.adjust(video_id, starts, ends, scores)[clause].tolist()
             rated = [match._replace(evidence=nats) for match, nats in zip(said, evidence, strict=True)]
             matches.append(sorted(rated, key=lambda match: -match.evidence))
-        adjusted[video_id] = VideoTexts(matches)
+        adjusted[video_id] = matches
     return adjusted
 
 

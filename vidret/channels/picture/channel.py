@@ -69,10 +69,6 @@ class PictureChannel:
         """Return what unrelated queries score by a ranker."""
         return self.scales.find(self.store, ranker)
 
-    def __len__(self) -> int:
-        """Return the number of segments that a query is compared with."""
-        return len(self.store)
-
     def find(self, query: ChannelQuery) -> dict[int, VideoPictures]:
         """Return the best segments by video, with their evidence for each clause.
 

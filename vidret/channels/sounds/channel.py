@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from vidret.channels.base import ChannelQuery, Match
+from vidret.channels.base import ChannelQuery, Match, VideoTexts
 from vidret.channels.sounds.reading import KIND
-from vidret.channels.texts.channel import VideoTexts
 from vidret.errors import VidretError
 from vidret.store.consent import check_allowed
 from vidret.store.sounds import SoundStore, is_chosen
@@ -88,10 +87,6 @@ class SoundChannel:
         self._known: dict[str, _Windows] = {}
         self._names: dict[str, Names | None] = {}
 
-    def __len__(self) -> int:
-        """Return the number of windows that a query is compared with."""
-        return len(self._read(KIND.model).starts)
-
     def close(self) -> None:
         """Close the windows."""
         for sounds in self._sounds:
@@ -124,7 +119,7 @@ class SoundChannel:
             for content, start, end, nats in found:
                 video_id = video_ids.get(content)
                 if video_id is not None:
-                    own = rated.setdefault(video_id, VideoTexts([[] for _ in query.clauses])).matches[index]
+                    own = rated.setdefault(video_id, [[] for _ in query.clauses])[index]
                     if len(own) < MAX_MATCHES:
                         own.append(Match(video_id, "sound", start, end, nats, clause.text, cover=1.0))
         return rated
@@ -212,11 +207,8 @@ def join_evidence(texts: Mapping[int, VideoTexts], sounds: Mapping[int, VideoTex
     """Return the matches of texts and of sounds by video, best first."""
     joined = dict(texts)
     for video_id, own in sounds.items():
-        others = texts[video_id].matches if video_id in texts else [[] for _ in own.matches]
-        pairs = zip(own.matches, others, strict=True)
-        joined[video_id] = VideoTexts(
-            [sorted([*heard, *said], key=lambda match: -match.evidence) for heard, said in pairs]
-        )
+        pairs = zip(own, texts.get(video_id, [[] for _ in own]), strict=True)
+        joined[video_id] = [sorted([*heard, *said], key=lambda match: -match.evidence) for heard, said in pairs]
     return joined
 
 

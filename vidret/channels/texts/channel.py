@@ -22,7 +22,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float64
 
-from vidret.channels.base import ChannelQuery, Clause, Match
+from vidret.channels.base import ChannelQuery, Clause, Match, VideoTexts
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.registry import KINDS, is_hint_needed
 from vidret.channels.texts.matching import TextMatcher, TextMatches
@@ -47,18 +47,6 @@ SAMPLE = 1024  # texts that levels are measured on
 DRIFT = 1.25  # growth of the words above which they are measured again
 _KEY, _TYPICAL = "background", "background.typical"
 _DIGEST_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class VideoTexts:
-    """The texts of a video that match each clause, best first."""
-
-    matches: Sequence[list[Match]]
-
-    @property
-    def best(self) -> list[float]:
-        """The best evidence of the video for each clause; -inf for none."""
-        return [max((match.evidence for match in own), default=-math.inf) for own in self.matches]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -99,10 +87,6 @@ class TextChannel:
         self._matcher = TextMatcher(texts)
         self._intact: set[int] = set()  # the videos whose rows were checked
         self._background: tuple[int, TextBackground] | None = None  # with the generation for which it holds
-
-    def __len__(self) -> int:
-        """Return the number of texts that a query is compared with."""
-        return len(self.texts)
 
     def count(self, query: ChannelQuery) -> int:
         """Return the number of texts that a query is compared with: names of sounds only if it asks for sounds."""
@@ -162,10 +146,10 @@ class TextChannel:
                 if video_id not in kept or source not in query.sources:
                     continue
                 if video_id not in rated:
-                    rated[video_id] = VideoTexts([[] for _ in query.clauses])
+                    rated[video_id] = [[] for _ in query.clauses]
                 _, _, start, end, text = texts[row]
                 match = Match(video_id, source, start, end, nats[row], text, matches.stems[row], cover[row])
-                rated[video_id].matches[index].append(match)
+                rated[video_id][index].append(match)
         return rated
 
     def _find_intact(self, video_ids: Sequence[int]) -> Set[int]:
