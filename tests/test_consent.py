@@ -78,15 +78,6 @@ def test_code_that_an_index_names_runs_only_after_its_user_has_named_it(index: P
         Engine.open(other)
 
 
-def test_an_index_that_was_built_here_opens_as_before(tmp_path: Path, code: Path) -> None:
-    film = write_film(tmp_path / "red.mp4", ("red", 2))
-    with Engine.open(tmp_path / "own", encoder="from_elsewhere:Colours") as engine:
-        engine.index([film])
-    assert code.exists()
-    with Engine.open(tmp_path / "own") as engine:
-        assert engine.search("red")
-
-
 @pytest.mark.parametrize("name", ["hf-hub:a/b", "hf:a/b", "st:a/b", "ViT-B-32/openai", "antigravity:x", "good"])
 def test_no_model_is_looked_for_that_only_an_index_names(index: Path, name: str) -> None:
     set_metadata(index, encoder_name=name)

@@ -1,7 +1,8 @@
-"""Models of open_clip: how they are loaded, and the encoder that runs those other than plain CLIP ViTs."""
+"""Models of open_clip: how they load, what runs those other than plain CLIP ViTs, and PE-Core for a grounding head."""
 
 import difflib
 import importlib.util
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import open_clip
 import torch
 from einops import rearrange, repeat
+from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,6 +27,11 @@ from vidret.encode.model_hub import check_reachable
 from vidret.encode.names import FILE_SUFFIXES, FOLDER, HUB, RANDOM, RECOMMENDED, STARTER, ModelName, drop_sampling
 from vidret.errors import EncoderError, MissingExtraError, UnknownEncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
+
+logger = logging.getLogger(__name__)
+
+FRAMES_AT_ONCE = 32  # that a ``PerceptionEncoder`` encodes
+GREY = (0.5,) * 3  # mean and deviation of its pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,3 +351,41 @@ def project_words(text_tower: Any, output: Any) -> Tensor:
     states, projection = text_tower.ln_final(output), text_tower.text_projection
     words: Tensor = projection(states) if isinstance(projection, nn.Module) else states @ projection
     return words
+
+
+class PerceptionEncoder:
+    """PE-Core as UniversalVTG reads it: frames are squashed to a square, and no vector is normalised."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        """Load the model; raise EncoderError if it cannot be loaded."""
+        _, self._model, self._tokenizer = load_open_clip(ModelName(name))
+        size = open_clip.get_model_preprocess_cfg(self._model)["size"]
+        side = size if isinstance(size, int) else size[0]
+        self.name, self._device = name, device
+        self.resize = Resize(shorter=side, crop=side, interpolation="bilinear", squash=True)
+        self._model.eval().to(device)
+
+    @torch.inference_mode()
+    def encode_frames(self, frames: Frames) -> Float[np.ndarray, "frame width"]:
+        """Return the projected vectors of frames."""
+        images = normalise_pixels(torch.from_numpy(frames.pixels).to(self._device), GREY, GREY, torch.float32)
+        vectors = [self._model.encode_image(batch).float().cpu() for batch in torch.split(images, FRAMES_AT_ONCE)]
+        return torch.cat(vectors).numpy()
+
+    @torch.inference_mode()
+    def encode_words(self, text: str) -> Float[np.ndarray, "token width"]:
+        """Return the projected vector of a text, then the states of its tokens from start to end.
+
+        Tokens beyond the model's length are not read, which is logged.
+        """
+        ids, outputs = self._tokenizer([text]).to(self._device), list[Tensor]()
+        tower: Any = getattr(self._model, "text", self._model)
+        hook = tower.ln_final.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        try:
+            sentence = self._model.encode_text(ids)
+        finally:
+            hook.remove()
+        real = ids[0] != 0
+        if bool(real.all()):
+            logger.warning("the head reads the first %d tokens of %r", len(real), text)
+        return torch.cat([sentence, outputs[0][0, real]]).float().cpu().numpy()

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidret.devices import choose_device
-from vidret.encode.perception import PerceptionEncoder
+from vidret.encode.families.open_clip import PerceptionEncoder
 from vidret.errors import VidretError
 from vidret.ground.pieces import read_archive, write_archive
 from vidret.ground.spans import Span
