@@ -1,6 +1,7 @@
 """Films in which a bright spot wanders over a scene of blobs, and copies of them."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ RATE, WIDTH, HEIGHT = 10, 160, 90
 Change = Callable[[np.ndarray], np.ndarray]
 
 
+@lru_cache(64)
 def draw_scene(seed: int) -> np.ndarray:
     """Return a colourful still picture."""
     blobs = np.random.default_rng(seed).integers(0, 200, (9, 16, 3), dtype=np.uint8)

@@ -2,9 +2,11 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.copies.films import crop, draw_footage, fade, mirror, write_frames
@@ -77,49 +79,37 @@ def test_offsets_and_speeds_are_those_of_the_copies(files: dict[str, CopiedFile]
         assert {name: at(name, film_s) for name in expected} == pytest.approx(expected, abs=0.2)
 
 
-def find_groups(folder: Path) -> dict[frozenset[str], dict[str, CopiedFile]]:
-    """Index a folder; return its groups by their names, each with the files by name, the best first."""
-    with Engine(folder.parent / "index", PatchEncoder()) as engine:
-        engine.index([folder])
+def test_copies_of_several_films_are_told_apart_and_the_best_is_first(tmp_path: Path) -> None:
+    """Whole before damaged, long before large, large before as long; films that share clips are no copies."""
+
+    def write(name: str, *parts: Sequence[np.ndarray], **options: Any) -> Path:
+        return write_frames(tmp_path / f"films/{name}.mp4", [frame for part in parts for frame in part], **options)
+
+    def draw(*seeds: int, length_s: float = 6) -> list[list[np.ndarray]]:
+        return [draw_footage(seed, length_s) for seed in seeds]
+
+    whole, small, other, film = draw_footage(1, 8), draw_footage(3, 8), draw_footage(2, 20), draw_footage(4, 24)
+    content = write("whole", whole, faststart=True).read_bytes()
+    (tmp_path / "films/truncated.mp4").write_bytes(content[: len(content) * 3 // 10])
+    write("other", other, change=crop)
+    write("large", other[:120])
+    write("small", small, change=crop)
+    write("trimmed", small[:76])
+    write("film", film)
+    write("cut", film[:70], film[85:])
+    clips, own, frame = draw(20, 21, length_s=5), draw(11, 12, 13, 14, 15), draw(22, 16, 17, 23)
+    write("one", own[0], clips[0], own[1][:40], clips[1], own[2][:30])
+    write("two", clips[0], own[3][:59], clips[1], own[4][:20])
+    write("episode1", frame[0], frame[1], frame[3])
+    write("episode2", frame[0], frame[2], frame[3])
+    with Engine(tmp_path / "index", PatchEncoder()) as engine:
+        engine.index([tmp_path / "films"])
         groups = [{Path(file.path).stem: file for file in group.files} for group in engine.duplicates()]
-    return {frozenset(group): group for group in groups}
-
-
-def test_a_whole_file_is_better_than_a_damaged_one_and_a_long_one_than_a_large_one(tmp_path: Path) -> None:
-    film = draw_footage(1, 8)
-    whole = write_frames(tmp_path / "films/whole.mp4", film, faststart=True).read_bytes()
-    (tmp_path / "films/truncated.mp4").write_bytes(whole[: len(whole) * 3 // 10])
-    write_frames(tmp_path / "films/other.mp4", draw_footage(2, 20), change=crop)
-    write_frames(tmp_path / "films/large.mp4", draw_footage(2, 20)[:120])
-    write_frames(tmp_path / "films/small.mp4", draw_footage(3, 8), change=crop)
-    write_frames(tmp_path / "films/trimmed.mp4", draw_footage(3, 8)[:76])
-    groups = find_groups(tmp_path / "films")
-    files = groups[frozenset({"whole", "truncated"})]
-    assert list(files) == ["whole", "truncated"]
+    best = {tuple(files) for files in groups}
+    assert best == {("whole", "truncated"), ("other", "large"), ("trimmed", "small"), ("film", "cut")}
+    files = {name: file for group in groups for name, file in group.items()}
     assert files["truncated"].differs == ("part", "damaged")
-    files = groups[frozenset({"other", "large"})]
-    assert list(files) == ["other", "large"]
     assert "part" in files["large"].differs
-    assert next(iter(groups[frozenset({"small", "trimmed"})])) == "trimmed", "as long, and with a larger picture"
-
-
-def test_films_that_share_clips_are_not_faster_copies(tmp_path: Path) -> None:
-    clips = draw_footage(20, 5), draw_footage(21, 5)
-    own = [draw_footage(seed, 6) for seed in (11, 12, 13, 14, 15, 16)]
-    write_frames(tmp_path / "films/one.mp4", [*own[0], *clips[0], *own[1][:40], *clips[1], *own[2][:30]])
-    write_frames(tmp_path / "films/two.mp4", [*clips[0], *own[3][:59], *clips[1], *own[4][:20]])
-    write_frames(tmp_path / "films/episode1.mp4", [*draw_footage(22, 6), *own[5], *draw_footage(23, 6)])
-    write_frames(tmp_path / "films/episode2.mp4", [*draw_footage(22, 6), *draw_footage(17, 6), *draw_footage(23, 6)])
-    assert find_groups(tmp_path / "films") == {}
-
-
-def test_a_film_that_lacks_a_moment_is_a_part_at_the_same_speed(tmp_path: Path) -> None:
-    film = draw_footage(1, 24)
-    write_frames(tmp_path / "films/film.mp4", film)
-    write_frames(tmp_path / "films/cut.mp4", [*film[:70], *film[85:]])
-    write_frames(tmp_path / "films/other.mp4", draw_footage(2, 12))
-    (files,) = find_groups(tmp_path / "films").values()
-    assert list(files) == ["film", "cut"]
     assert files["cut"].speed == pytest.approx(1.0, abs=0.02)
     assert files["cut"].start - files["cut"].best_start == pytest.approx(-1.5, abs=0.15)
     assert files["cut"].differs == ("part", "longer")
