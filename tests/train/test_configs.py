@@ -74,11 +74,8 @@ def test_every_configuration_names_its_source() -> None:
         assert "# Source: " in text or "synthetic" in path.stem or "joint" in path.stem or "longclip" in path.stem
 
 
-QUICK = (
+QUICK = (  # beside those of tests/evaluate/test_reproduce.py
     "msrvtt_clip_b32",
-    "msrvtt7k_promptswitch_b32",
-    "msvd_ucofia_b32",
-    "lsmdc_glscl_b32",
     "vatex_tempme_full_b32",
     "didemo_tempme_b16",
     "activitynet_glscl_b16",

@@ -33,12 +33,11 @@ from vidret.train.optim import (
     bert_optimizer,
     clamp_scale,
     clip4clip_rule,
-    cooling_schedule,
+    falling_schedule,
     parameter_groups,
     r2_optimizer,
-    warm_then_cool,
-    warm_then_cosine,
     warm_then_drop,
+    warm_then_fall,
 )
 
 VISION = VisionShape(224, 32, 768, 12, 12, 512, quick_gelu=True)
@@ -224,7 +223,7 @@ def test_recipes_with_small_steps_refuse_half_precision(recipe: str) -> None:
 
 
 def test_bert_schedule_drops_at_the_end_of_the_warm_up() -> None:
-    rate = partial(warm_then_cosine, num_steps=1000, warm_up=0.1, rescaled=False)
+    rate = partial(warm_then_fall, num_steps=1000, warm_up=0.1, rescaled=False)
     assert [rate(step) for step in (0, 50, 99)] == pytest.approx([0, 0.5, 0.99])
     for step in (100, 101, 500, 999, 1000):
         assert rate(step) == pytest.approx(0.5 * (1 + math.cos(math.pi * step / 1000)), abs=1e-12)
@@ -232,23 +231,25 @@ def test_bert_schedule_drops_at_the_end_of_the_warm_up() -> None:
     assert rate(1001) == 0, "stays at 0 after the last step"
 
 
-def test_rescaled_schedule_is_continuous() -> None:
-    rate = partial(warm_then_cosine, num_steps=1000, warm_up=0.1, rescaled=True)
+def test_other_schedules_are_continuous() -> None:
+    rate = partial(warm_then_fall, num_steps=1000, warm_up=0.1)
     assert [rate(step) for step in (0, 50, 100, 550, 1000, 2000)] == pytest.approx([0, 0.5, 1, 0.5, 0, 0], abs=1e-12)
     assert max(abs(rate(step + 1) - rate(step)) for step in range(1000)) == pytest.approx(0.01)
-    assert warm_then_cosine(0, num_steps=10, warm_up=0.0, rescaled=True) == 1
-
-
-def test_cooling_schedule() -> None:
-    rate = partial(warm_then_cool, num_steps=1000, warm_up=0.1, cool_down=0.4)
     steps = [0, 50, 100, 600, 601, 800, 1000, 2000]
-    assert [rate(step) for step in steps] == pytest.approx([0, 0.5, 1, 1, 0.9975, 0.5, 0, 0], abs=1e-12)
-    assert warm_then_cool(0, num_steps=10, warm_up=0.0, cool_down=1.0) == 1
+    cooled = [rate(step, cool_down=0.4) for step in steps]
+    assert cooled == pytest.approx([0, 0.5, 1, 1, 0.9975, 0.5, 0, 0], abs=1e-12)
+    for cool_down in (None, 1.0):
+        assert warm_then_fall(0, num_steps=10, warm_up=0.0, cool_down=cool_down) == 1
+
+
+def test_impossible_schedules_are_refused() -> None:
     optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2))], lr=2.0)
-    assert cooling_schedule(optimizer, 4, 0.0, 1.0).get_last_lr() == [2.0]
-    for steps_and_shares in ((0, 0.1, 0.1), (5, -0.1, 0.1), (5, 0.1, 0.0), (5, 0.6, 0.5)):
-        with pytest.raises(ValueError, match="num_steps must be at least 1, warm_up at least 0, cool_down positive"):
-            cooling_schedule(optimizer, *steps_and_shares)
+    assert falling_schedule(optimizer, 4, 0.0, cool_down=1.0).get_last_lr() == [2.0]
+    for wrong in ((0, 0.1, None), (5, 1.0, None), (5, -0.1, 0.1), (5, 0.1, 0.0), (5, 0.6, 0.5)):
+        with pytest.raises(
+            ValueError, match=r"num_steps must be at least 1, warm_up in 0\.\.1, and cool_down positive"
+        ):
+            falling_schedule(optimizer, *wrong[:2], cool_down=wrong[2])
 
 
 def test_r2_tuning_schedule() -> None:
@@ -307,6 +308,3 @@ def test_recipes_have_their_published_settings() -> None:
     (group,) = r2.param_groups
     assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.999), 1e-8, 1e-4)
     assert schedule.get_last_lr() == pytest.approx([5e-4 * 0.001])
-    for wrong in ({"num_steps": 0}, {"num_steps": 5, "warm_up": 1.0}):
-        with pytest.raises(ValueError, match="num_steps must be at least 1 and warm_up in"):
-            adamw_optimizer(Small(), TempMe().recipe.rule, **wrong)

@@ -25,8 +25,7 @@ from vidret.train.optim import (
     Rule,
     Setting,
     compute_loss,
-    cooling_schedule,
-    cosine_schedule,
+    falling_schedule,
     parameter_groups,
     refuse_half,
 )
@@ -158,6 +157,4 @@ def muon_optimizer(
     device = next(model.parameters()).device
     dtype = torch.bfloat16 if choose_precision("auto", device) == "bf16" else torch.float32
     optimizer = Muon(groups, betas=FROM_SCRATCH, eps=1e-6, matrix_dtype=dtype)
-    if cool_down is not None:
-        return optimizer, cooling_schedule(optimizer, num_steps, warm_up, cool_down)
-    return optimizer, cosine_schedule(optimizer, num_steps, warm_up, rescaled=True)
+    return optimizer, falling_schedule(optimizer, num_steps, warm_up, cool_down=cool_down)

@@ -183,29 +183,25 @@ class BertAdam(Optimizer):
         torch._foreach_add_(weights, changes, alpha=-group["lr"])
 
 
-def warm_then_cosine(step: int, *, num_steps: int, warm_up: float, rescaled: bool) -> float:
-    """Return the factor of the learning rate: linear warm-up over a fraction of all steps, then half a cosine to 0.
+def warm_then_fall(
+    step: int, *, num_steps: int, warm_up: float, cool_down: float | None = None, rescaled: bool = True
+) -> float:
+    """Return the factor of the learning rate: linear warm-up over a fraction of all steps, then a fall to 0.
 
-    With ``rescaled`` the cosine starts at the end of the warm-up. Without, it runs from the first step, and the rate
-    drops at the end of the warm-up: to 0.976 after a tenth of the steps.
-    """
-    progress = min(step / num_steps, 1.0)
-    if progress < warm_up:
-        return progress / warm_up
-    if rescaled:
-        progress = (progress - warm_up) / (1 - warm_up)
-    return (1 + math.cos(math.pi * progress)) / 2
-
-
-def warm_then_cool(step: int, *, num_steps: int, warm_up: float, cool_down: float) -> float:
-    """Return a linear rise from 0 over the fraction ``warm_up``, 1, and a linear fall to 0 over the last ``cool_down``.
+    The fall is half a cosine from the end of the warm-up on. Unless ``rescaled`` it runs from the first step, so that
+    the rate drops at the end of the warm-up: to 0.976 after a tenth of the steps. With ``cool_down`` the factor is 1,
+    and falls linearly over that last fraction.
 
     Reference: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations".
     """
     progress = min(step / num_steps, 1.0)
     if progress < warm_up:
         return progress / warm_up
-    return min(1.0, (1 - progress) / cool_down)
+    if cool_down is not None:
+        return min(1.0, (1 - progress) / cool_down)
+    if rescaled:
+        progress = (progress - warm_up) / (1 - warm_up)
+    return (1 + math.cos(math.pi * progress)) / 2
 
 
 def warm_then_drop(step: int, *, warm_up: int, drop_at: int | None) -> float:
@@ -234,13 +230,13 @@ def adamw_optimizer(
             refuse_half(group["params"])
     # Not fused: a fused step unscales gradients itself, so that under autocast their norm cannot be clipped before.
     optimizer = AdamW(groups, betas=betas, eps=eps)
-    return optimizer, cosine_schedule(optimizer, num_steps, warm_up, rescaled=True)
+    return optimizer, falling_schedule(optimizer, num_steps, warm_up)
 
 
 def bert_optimizer(model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1) -> tuple[Optimizer, LambdaLR]:
     """Return BertAdam and a schedule over all steps, for CLIP4Clip, UCoFiA and GLSCL."""
     optimizer = BertAdam(parameter_groups(model, rule))
-    return optimizer, cosine_schedule(optimizer, num_steps, warm_up, rescaled=False)
+    return optimizer, falling_schedule(optimizer, num_steps, warm_up, rescaled=False)
 
 
 def r2_optimizer(head: nn.Module, *, lr: float, drop_at: int | None, warm_up: int) -> tuple[Optimizer, LambdaLR]:
@@ -254,30 +250,22 @@ def r2_optimizer(head: nn.Module, *, lr: float, drop_at: int | None, warm_up: in
     return optimizer, LambdaLR(optimizer, partial(warm_then_drop, warm_up=warm_up, drop_at=drop_at))
 
 
-def cosine_schedule(optimizer: Optimizer, num_steps: int, warm_up: float, *, rescaled: bool) -> LambdaLR:
-    """Return the schedule of ``warm_then_cosine``, in steps.
+def falling_schedule(
+    optimizer: Optimizer, num_steps: int, warm_up: float, *, cool_down: float | None = None, rescaled: bool = True
+) -> LambdaLR:
+    """Return the schedule of ``warm_then_fall``, in steps.
 
     Raises:
         ValueError: A number is out of range.
     """
-    if num_steps < 1 or not 0 <= warm_up < 1:
-        raise ValueError(f"num_steps must be at least 1 and warm_up in 0..1, got {num_steps} and {warm_up}")
-    factor = partial(warm_then_cosine, num_steps=num_steps, warm_up=warm_up, rescaled=rescaled)
-    return LambdaLR(optimizer, factor)
-
-
-def cooling_schedule(optimizer: Optimizer, num_steps: int, warm_up: float, cool_down: float) -> LambdaLR:
-    """Return the schedule of ``warm_then_cool``, in steps.
-
-    Raises:
-        ValueError: A number is out of range.
-    """
-    if num_steps < 1 or warm_up < 0 or cool_down <= 0 or warm_up + cool_down > 1:
+    fits = cool_down is None or (cool_down > 0 and warm_up + cool_down <= 1)
+    if num_steps < 1 or not 0 <= warm_up < 1 or not fits:
         raise ValueError(
-            "num_steps must be at least 1, warm_up at least 0, cool_down positive, and the two at most 1 together, "
+            "num_steps must be at least 1, warm_up in 0..1, and cool_down positive and at most what that leaves, "
             f"got {num_steps}, {warm_up} and {cool_down}"
         )
-    return LambdaLR(optimizer, partial(warm_then_cool, num_steps=num_steps, warm_up=warm_up, cool_down=cool_down))
+    fall = partial(warm_then_fall, num_steps=num_steps, warm_up=warm_up, cool_down=cool_down, rescaled=rescaled)
+    return LambdaLR(optimizer, fall)
 
 
 @torch.no_grad()
