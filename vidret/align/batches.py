@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vidret.align.stacking import pad_rows
 from vidret.errors import AlignerError
 from vidret.types import SegmentEmbedding, TextEmbedding
 
@@ -58,12 +59,12 @@ def collate_texts(texts: Sequence[TextEmbedding], *, raw: bool = False) -> TextB
         AlignerError: The encoder does not provide raw states.
     """
     if not raw:
-        words, mask = _pad([text.words for text in texts])
+        words, mask = stack_rows([text.words for text in texts])
         return TextBatch(torch.from_numpy(np.stack([text.sentence for text in texts])).float(), words, mask)
     states = [text.states for text in texts if text.states is not None]
     if len(states) < len(texts):
         raise AlignerError("the encoder of a trained aligner must be a vidret CLIP model, got one without raw states")
-    words, mask = _pad(states)
+    words, mask = stack_rows(states)
     return TextBatch(torch.from_numpy(np.stack([state[-1] for state in states])).float(), words, mask)
 
 
@@ -76,20 +77,20 @@ def collate_segments(segments: Sequence[SegmentEmbedding], *, raw: bool = False)
     Raises:
         AlignerError: The encoder does not provide the original lengths of vectors.
     """
-    frames, frame_mask = _pad([_rescale(segment.frames, segment.frame_lengths, raw=raw) for segment in segments])
+    frames, frame_mask = stack_rows([_rescale(segment.frames, segment.frame_lengths, raw=raw) for segment in segments])
     segment_tokens = [
         _rescale(segment.tokens, segment.token_lengths, raw=raw) for segment in segments if segment.tokens is not None
     ]
     if len(segment_tokens) < len(segments):
         return VideoBatch(frames, frame_mask=frame_mask)
-    tokens, token_mask = _pad(segment_tokens)
+    tokens, token_mask = stack_rows(segment_tokens)
     counts = [
         np.ones(len(rows), np.float32) if segment.sizes is None else segment.sizes
         for rows, segment in zip(segment_tokens, segments, strict=True)
     ]
     if all((count == 1).all() for count in counts):
         return VideoBatch(frames, tokens, frame_mask, token_mask)
-    sizes = _pad([count[:, None] for count in counts])[0].squeeze(-1).clamp(min=1)
+    sizes = stack_rows([count[:, None] for count in counts])[0].squeeze(-1).clamp(min=1)
     return VideoBatch(frames, tokens, frame_mask, token_mask, sizes)
 
 
@@ -105,13 +106,9 @@ def _rescale(
     return rescaled
 
 
-def _pad(rows: Sequence[Float[np.ndarray, "_row dim"]]) -> tuple[Tensor, Tensor | None]:
-    """Stack arrays, zero-padded to the most rows; the mask is None if all have equally many."""
-    lengths = [len(row) for row in rows]
-    longest = max(lengths)
-    if min(lengths) == longest:
-        return torch.from_numpy(np.stack(rows)).float(), None
-    padded = torch.zeros(len(rows), longest, rows[0].shape[-1])
-    for row, values in zip(padded, rows, strict=True):
-        row[: len(values)] = torch.from_numpy(values)
-    return padded, torch.arange(longest) < torch.tensor(lengths)[:, None]
+def stack_rows(
+    arrays: Sequence[Float[np.ndarray, "_row dim"]],
+) -> tuple[Float[Tensor, "item row dim"], Bool[Tensor, "item row"] | None]:
+    """Return what ``pad_rows`` does, as tensors of float32."""
+    rows, mask = pad_rows(arrays)
+    return torch.from_numpy(rows).float(), None if mask is None else torch.from_numpy(mask)

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from vidret.align.batches import TextBatch
-from vidret.align.stacking import Array, Padded, pack_arrays, pad_rows, unpack_arrays
+from vidret.align.batches import TextBatch, stack_rows
+from vidret.align.stacking import Array, pack_arrays, unpack_arrays
 from vidret.align.ucofia_temporal import pool_frames
 from vidret.layers import pack_rows
 
@@ -72,17 +72,10 @@ class PreparedVideos(NamedTuple):
 
 def unpack_stacked(packed: Sequence[bytes | memoryview]) -> list[Stacked]:
     """Return what ``unpack_arrays`` does, as tensors."""
-    return [_as_tensors(padded) for padded in unpack_arrays(packed)]
-
-
-def stack_rows(arrays: Sequence[Array]) -> Stacked:
-    """Return what ``pad_rows`` does, as tensors."""
-    return _as_tensors(pad_rows(arrays))
-
-
-def _as_tensors(padded: Padded) -> Stacked:
-    rows, mask = padded
-    return torch.from_numpy(rows), None if mask is None else torch.from_numpy(mask)
+    return [
+        (torch.from_numpy(rows), None if mask is None else torch.from_numpy(mask))
+        for rows, mask in unpack_arrays(packed)
+    ]
 
 
 def pack_video(video: PreparedVideos, *, whole: bool) -> bytes:
@@ -115,7 +108,6 @@ def unpack_videos(
         AlignerError: The bytes have another format version.
     """
     rows, frame_mask = stack_rows(frames)
-    rows = rows.float()
     if not all(map(len, packed)):
         return PreparedVideos(pool_frames(rows, frame_mask), rows, rows, frame_mask, frame_mask)
     scales, sizes, wholes, (tokens, token_mask) = unpack_stacked(packed)

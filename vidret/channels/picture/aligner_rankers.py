@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from vidret.align.batches import collate_segments, collate_texts, move_batch
+from vidret.align.batches import collate_segments, collate_texts, move_batch, stack_rows
 from vidret.align.glscl import ConceptAligner, ConceptVideos
-from vidret.align.prepared import pack_video, stack_rows, unpack_videos
+from vidret.align.prepared import pack_video, unpack_videos
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import score_frames
 from vidret.align.ucofia_temporal import pool_frames
@@ -35,7 +35,6 @@ class MeanRanker(FrameRanker):
     def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
         """Score texts against the mean of each segment's frames."""
         rows, mask = stack_rows(frames)
-        rows = rows.float()
         sentences = torch.from_numpy(np.stack([text.sentence for text in texts])).float()
         best = score_frames(sentences, rows, mask=mask)[1]
         return Levels({"segment": (sentences @ pool_frames(rows, mask).T).numpy()}, best.numpy())
