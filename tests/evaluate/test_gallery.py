@@ -4,7 +4,6 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ from tests.train.small import make_module
 from vidret.cli.evaluate.steps import EvalRun
 from vidret.data.records import Split
 from vidret.encode.clip.model import Card
-from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.names import parse_model_name
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model, index_gallery
@@ -205,22 +202,14 @@ def test_videos_of_didemo_end_where_its_captions_do(tmp_path: Path) -> None:
     )
     out = tmp_path / "out"
     settings = ("--data", "didemo", "--annotations", tmp_path, "--out", out, "--frames", 8, "--workers", 1)
-    answer = run("eval", "retrieval", "--videos", tmp_path / "videos", *settings, load=load_named)
+    answer = run("eval", "retrieval", "--videos", tmp_path / "videos", *settings)
     assert answer.code == 0, answer.err
     report = read(out / "report.json")
     assert (report["model"]["name"], report["model"]["num_frames"]) == ("colours#frames=8#until=31#whole", 8)
     assert report["data"]["notes"] == []
     assert report["per_query"][0]["score"] > 0.99, "no blue frame is among them"
-    again = run("eval", "retrieval", "--videos", tmp_path / "videos", *settings[:-4], "--frames", 4, load=load_named)
+    again = run("eval", "retrieval", "--videos", tmp_path / "videos", *settings[:-4], "--frames", 4)
     assert "frames must be those of the index, 8, got 4" in again.err
-
-
-def load_named(name: str = "starter", **_: Any) -> Encoder:
-    """Return the encoder of colours with the marks of a name."""
-    parsed = replace(parse_model_name(name), base="colours")
-    encoder = colour_encoder(whole=parsed.whole)
-    encoder.sampling, encoder.name = parsed.sample(encoder.sampling), str(parsed)
-    return encoder
 
 
 @pytest.mark.parametrize(("data", "head", "rate"), [("charades-sta", "head", 1.0), ("tacos", "head", 0.5)])

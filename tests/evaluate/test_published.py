@@ -1,18 +1,15 @@
 """Protocols of video embedders, and published results next to one's own."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.evaluate.world import colour_encoder, read, run
+from tests.evaluate.world import load_colours, read, run
 from tests.fakes import write_film
 from tests.made_benchmarks import TEST, list_stems, write_msrvtt
 from vidret.data.records import Caption, Split
-from vidret.encode.encoder import Encoder
-from vidret.encode.names import parse_model_name
 from vidret.evaluate.published import PROTOCOLS, PUBLISHED, count_rows, note_rows
 
 
@@ -25,17 +22,9 @@ def msrvtt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def load_named(name: str = "starter", **_: Any) -> Encoder:
-    """Return the encoder of colours with the marks of a name."""
-    parsed = replace(parse_model_name(name), base="colours")
-    encoder = colour_encoder(whole=parsed.whole)
-    encoder.sampling, encoder.name = parsed.sample(encoder.sampling), str(parsed)
-    return encoder
-
-
 def evaluate(folder: Path, out: Path, *more: object) -> Any:
     settings = ("--data", "msrvtt-1k-a", "--videos", folder / "videos", "--annotations", folder, "--workers", 1)
-    return run("eval", "retrieval", *settings, "--out", out, *more, load=load_named)
+    return run("eval", "retrieval", *settings, "--out", out, *more)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -68,9 +57,9 @@ def test_published_results_stand_next_to_complete_ones(msrvtt: Path, tmp_path: P
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         assert evaluate(msrvtt, folder, "--protocol", "1k-a").code == 0
-    assert "published" not in run("eval", "compare", first, second, load=load_named).out
+    assert "published" not in run("eval", "compare", first, second).out
     complete(first, complete=True)
-    answer = run("eval", "compare", first, second, load=load_named)
+    answer = run("eval", "compare", first, second)
     assert answer.code == 0, answer.err
     table = answer.out[answer.out.index("published results") :].splitlines()[1:]
     assert table[0].split()[:2] == ["model", "R@1,"]
@@ -78,7 +67,7 @@ def test_published_results_stand_next_to_complete_ones(msrvtt: Path, tmp_path: P
     assert table[3].split()[:3] == ["PE-Core-G,", "published", "51.2"], "the best first"
     assert len(table) == 3 + sum(each.benchmark == "msrvtt-1k-a" for each in PUBLISHED)
     complete(first, protocol="mteb")
-    answer = run("eval", "compare", first, second, load=load_named)
+    answer = run("eval", "compare", first, second)
     assert answer.code == 1
     assert "reports must be by one protocol" in answer.err
     assert "got mteb and classic" in answer.err
@@ -106,7 +95,7 @@ def test_rows_are_those_of_a_file(msrvtt: Path, tmp_path: Path) -> None:
 
 def test_a_protocol_gives_queries_its_instruction(msrvtt: Path, tmp_path: Path) -> None:
     def load(name: str = "starter", **settings: Any) -> Any:
-        encoder: Any = load_named(name, **settings)
+        encoder: Any = load_colours(name, **settings)
         encoder.instruction = "its own"
         return encoder
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import vidret.engine
 from tests.fakes import ColourEncoder, write_film
 from vidret import cli
 from vidret.encode.encoder import Encoder
-from vidret.encode.names import WHOLE
+from vidret.encode.names import WHOLE, parse_model_name
 from vidret.types import Sampling
 
 SCENES: dict[str, tuple[tuple[str, float], ...]] = {
@@ -81,8 +82,11 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
 
 
 def load_colours(name: str = "starter", **_: Any) -> Encoder:
-    """Return the encoder of colours for any name, for whole videos if the name says so."""
-    return colour_encoder(whole=name.endswith(WHOLE))
+    """Return the encoder of colours for any name, with the marks of the name."""
+    parsed = replace(parse_model_name(name), base="colours")
+    encoder = colour_encoder(whole=parsed.whole)
+    encoder.sampling, encoder.name = parsed.sample(encoder.sampling), str(parsed)
+    return encoder
 
 
 def colour_encoder(*, whole: bool = False) -> ColourEncoder:
