@@ -48,10 +48,10 @@ def test_captions_are_reworded_once_and_a_failed_run_goes_on(tmp_path: Path) -> 
     with pytest.raises(VidretError, match="variants must be at least 1, got 0"):
         rewrite_captions(CAPTIONS, make_endpoint("http://127.0.0.1:1"), path, variants=0)
     path.write_text('{"video": "v0", "caption": "a", "variants": [1]}\n')
-    with pytest.raises(
-        VidretError, match=r'line 1 must have "video", "caption" and the list "variants", got \{"video"'
-    ):
+    with pytest.raises(VidretError, match=r"rewritten\.jsonl:1: variants must be a non-empty string, got 1"):
         read_rewritten(path)
+    path.write_text('{"video": "v0", "caption": "a\u2028b", "variants": []}\n', encoding="utf-8")
+    assert read_rewritten(path) == {("v0", "a\u2028b"): ()}, "a line ends at a line feed only"
 
 
 def reword(request: dict[str, object]) -> str:

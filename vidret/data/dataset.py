@@ -3,7 +3,6 @@
 Pixels stay uint8 and channels-last, as ``normalise_pixels`` takes them. Normalisation happens on the device.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidret.data.augment import Augmentation
+from vidret.data.benchmarks.files import read_jsonl
 from vidret.data.frames import FrameSource, Pixels
 from vidret.data.records import Split
 from vidret.data.sampler import Key
@@ -74,21 +74,10 @@ def read_rewritten(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
     Raises:
         VidretError: The file cannot be read, or a line is something else.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise VidretError(f"{path}: cannot be read: {error}") from error
     rewritten = {}
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            video, caption, variants = row["video"], row["caption"], row["variants"]
-            if not all(isinstance(text, str) for text in (video, caption, *variants)):
-                raise TypeError
-        except (ValueError, KeyError, TypeError):
-            rule = 'must have "video", "caption" and the list "variants"'
-            raise VidretError(f"{path}: line {number} {rule}, got {line:.80}") from None
-        rewritten[video, caption] = tuple(variants)
+    for row in read_jsonl(path):
+        variants = (row.check_text("variants", text) for text in row.items("variants"))
+        rewritten[row.text("video"), row.text("caption")] = tuple(variants)
     return rewritten
 
 
