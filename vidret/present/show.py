@@ -100,60 +100,64 @@ def show_hits(
     With ``judged``, the hits as a judge ordered them, it also adds their ranks before and the judge's reasons.
     """
     warn_of_nothing(hits)
-    is_rated = any(hit.probability is not None for hit in hits)
+    shows_scores = explain or all(hit.probability is None for hit in hits)
     levels = list(dict.fromkeys(level for hit in hits for level in hit.why)) if explain else []
-    found_column = ["found"] if any(hit.evidence for hit in hits) else []
-    score_columns = [*(["match"] if is_rated else []), *(["score"] if explain or not is_rated else []), *levels]
-    score_columns += found_column
-    rows = []
+    rows: list[dict[str, str]] = []
     for rank, hit in enumerate(hits, start=1):
-        cells = {"match": describe_match(hit), "score": f"{hit.score:.3f}"}
-        cells |= {level: f"{score:.3f}" for level, score in hit.why.items()}
-        cells["found"] = name_channels(hit.evidence)
-        scores = [cells.get(column, "") for column in score_columns]
-        was = [str(judged[rank - 1].old_rank)] if explain and judged else []
-        rows.append((str(rank), *was, *scores, format_time(hit.time), display_path(hit.path)))
-        blank = ("", *([""] * len([*was, *scores])))
-        if was and judged[rank - 1].reason:
-            rows.append((*blank, "", f"  judged: {judged[rank - 1].reason}"))
-        rows += [(*blank, "", f"= {display_path(copy)}") for copy in hit.copies]
-        rows += [(*blank, format_time(copy.time), f"~ {display_path(copy.path)}") for copy in hit.near_copies]
-        rows += [(*blank, format_time(event.start), f"  {line}") for event, line in describe_events(hit.events)]
-        rows += [(*blank, *line) for line in describe_evidence(hit.evidence, explain=explain)]
-    was_column = ["was"] if explain and judged else []
-    show_table(("rank", *was_column, *score_columns, "best at", "video"), rows, empty)
+        row = {"rank": str(rank), "match": describe_match(hit), "score": f"{hit.score:.3f}" if shows_scores else ""}
+        row |= {level: f"{score:.3f}" for level, score in hit.why.items()}
+        row |= {"found": name_channels(hit.evidence), "best at": format_time(hit.time), "video": display_path(hit.path)}
+        rows.append(row)
+        if explain and judged:
+            row["was"], reason = str(judged[rank - 1].old_rank), judged[rank - 1].reason
+            rows += [{"video": f"  judged: {reason}"}] if reason else []
+        rows += [{"video": f"= {display_path(copy)}"} for copy in hit.copies]
+        below = [(copy.time, f"~ {display_path(copy.path)}") for copy in hit.near_copies]
+        below += [(event.start, f"  {line}") for event, line in describe_events(hit.events)]
+        below += describe_evidence(hit.evidence, explain=explain)
+        rows += [{"best at": format_time(time_s), "video": line} for time_s, line in below]
+    show_cells(("rank", "was", "match", "score", *levels, "found", "best at", "video"), rows, empty)
+
+
+def show_cells(columns: Sequence[str], rows: Sequence[Mapping[str, str]], empty: str) -> None:
+    """Print a table of rows that name their cells; a column that no row fills is left out. See ``show_table``."""
+    filled = [name for name in columns if any(row.get(name) for row in rows)]
+    show_table(filled, [[row.get(name, "") for name in filled] for row in rows], empty)
 
 
 def show_moments(moments: "Sequence[Moment]") -> None:
     """Print moments, best first, with how likely their videos are and their scores."""
     warn_of_nothing(moments)
-    match_column = ["match"] if any(moment.probability is not None for moment in moments) else []
-    found_column = ["found"] if any(moment.evidence for moment in moments) else []
     if moments:
         by = "words" if any(moment.evidence for moment in moments) else moments[0].by
         print_message(f"located by {LOCATED_BY[by]}", style="dim")
-    rows: list[tuple[str, ...]] = []
+    rows: list[dict[str, str]] = []
     for rank, moment in enumerate(moments, start=1):
-        times = format_time(moment.start), format_time(moment.end)
-        match = [describe_match(moment)] if match_column else []
-        found = [name_channels(moment.evidence)] if found_column else []
-        rows.append((str(rank), *match, f"{moment.score:.3f}", *found, *times, display_path(moment.path)))
-        blank = ("", *([""] * len([*match, *found])), "")
-        rows += list_below(moment, blank, describe_evidence(moment.evidence))
-    show_table(("rank", *match_column, "score", *found_column, "start", "end", "video"), rows, NO_VIDEOS)
+        row = {"rank": str(rank), "match": describe_match(moment), "found": name_channels(moment.evidence)}
+        rows.append(row | describe_span(moment) | {"video": display_path(moment.path)})
+        rows += list_below(moment, describe_evidence(moment.evidence))
+    show_cells(("rank", "match", "score", "found", "start", "end", "video"), rows, NO_VIDEOS)
+
+
+def describe_span(moment: "Moment") -> dict[str, str]:
+    """Return the cells of a moment: its score, its start and its end."""
+    return {"score": f"{moment.score:.3f}", "start": format_time(moment.start), "end": format_time(moment.end)}
 
 
 def list_below(
-    moment: "Moment", blank: Sequence[str], evidence: Sequence[tuple[str, str]] = (), *, indent: str = ""
-) -> list[tuple[str, ...]]:
+    moment: "Moment", evidence: Sequence[tuple[float, str]] = (), *, indent: str = ""
+) -> list[dict[str, str]]:
     """Return the rows below a moment: the events of its query, its evidence, and its copies in other videos."""
     return [
         *(
-            (*blank, format_time(event.start), format_time(event.end), f"  {line}")
+            {"start": format_time(event.start), "end": format_time(event.end), "video": f"  {line}"}
             for event, line in describe_events(moment.events)
         ),
-        *((*blank, "", *line) for line in evidence),
-        *((*blank, format_time(copy.time), "", f"{indent}~ {display_path(copy.path)}") for copy in moment.near_copies),
+        *({"end": format_time(time_s), "video": line} for time_s, line in evidence),
+        *(
+            {"start": format_time(copy.time), "video": f"{indent}~ {display_path(copy.path)}"}
+            for copy in moment.near_copies
+        ),
     ]
 
 
@@ -186,17 +190,18 @@ def show_interpretation(interpretation: "Interpretation") -> None:
         print_message(text, style="dim")
 
 
-def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) -> list[tuple[str, str]]:
+def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) -> list[tuple[float, str]]:
     """Return (time, line) of the best words among evidence, or with ``explain`` of all evidence with its shares."""
     words = [piece for piece in evidence if piece.text]
     lines = []
     for piece in [own for own in evidence if own.person]:
-        how, start = "seen" if piece.source == "picture" else "heard", format_time(piece.start)
-        lines.append((start, f"  @{piece.person} {how} {start} to {format_time(piece.end)}"))
+        how = "seen" if piece.source == "picture" else "heard"
+        span = f"{format_time(piece.start)} to {format_time(piece.end)}"
+        lines.append((piece.start, f"  @{piece.person} {how} {span}"))
     for piece in [own for own in evidence if not own.person] if explain else words[:1]:
         share = f"{100 * piece.share:.0f} % " if explain else ""
         text = f': "{mark_words(piece)}"' if piece.text else ""
-        lines.append((format_time(piece.start), f"  {share}{SOURCE_LABELS[piece.source]}{text}"))
+        lines.append((piece.start, f"  {share}{SOURCE_LABELS[piece.source]}{text}"))
     return lines
 
 
@@ -296,21 +301,16 @@ def video_to_dict(moments: "Sequence[Moment]") -> dict[str, Any]:
 def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, empty: str = NO_VIDEOS) -> None:
     """Print moments below their videos, with their ranks among all moments, or the message ``empty``."""
     warn_of_nothing(moments)
-    is_rated = any(moment.probability is not None for moment in moments)
     ranks = {id(moment): rank for rank, moment in enumerate(moments, start=first_rank)}
-    rows: list[tuple[str, ...]] = []
+    rows: list[dict[str, str]] = []
     for group in group_by_video(moments):
-        match = [describe_match(group[0])] if is_rated else []
-        rows.append(("", *match, "", "", "", display_path(group[0].path)))
-        no_match = [""] * len(match)
+        rows.append({"match": describe_match(group[0]), "video": display_path(group[0].path)})
         for moment in group:
             words = describe_evidence(moment.evidence)
             text = words[0][1].strip() if words else name_channels(moment.evidence)
-            times = format_time(moment.start), format_time(moment.end)
-            rows.append((str(ranks[id(moment)]), *no_match, f"{moment.score:.3f}", *times, f"  {text}".rstrip()))
-            rows += list_below(moment, ("", *no_match, ""), indent="  ")
-    match_column = ["match"] if is_rated else []
-    show_table(("rank", *match_column, "score", "start", "end", "video"), rows, empty)
+            rows.append({"rank": str(ranks[id(moment)]), **describe_span(moment), "video": f"  {text}".rstrip()})
+            rows += list_below(moment, indent="  ")
+    show_cells(("rank", "match", "score", "start", "end", "video"), rows, empty)
 
 
 def to_dicts(results: Iterable[Hit | Moment]) -> list[dict[str, Any]]:
