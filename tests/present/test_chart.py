@@ -129,7 +129,7 @@ def test_labels_have_ranks_times_and_similarities(tmp_path: Path, texts: list[An
     assert [text[0] for text, _ in texts if ":  " in text] == list("12345"), "five that overlap"
 
 
-@pytest.mark.parametrize("end", [0.05, 1.0, 5.0, 33.3, 600.0, 3 * 3600.0, 31 * 3600.0, 40 * 86400.0])
+@pytest.mark.parametrize("end", [0.05, 33.3, 3 * 3600.0, 40 * 86400.0])
 def test_texts_neither_overlap_nor_leave_the_image(end: float, tmp_path: Path, texts: list[Any]) -> None:
     rng = np.random.default_rng(int(end))
     starts = rng.uniform(0, 0.95 * end, 12)

@@ -90,7 +90,7 @@ def test_opentimelineio_reads_the_list(numbered: dict[str, Path]) -> None:
     otio = pytest.importorskip("opentimelineio")
     paths = [str(path) for path in numbered.values()]
     moments = [make_spoken_moment(path, 1 + 0.3 * k, 2.5 + 0.2 * k, weak=k == 1) for k, path in enumerate(paths * 3)]
-    for fps in (23.976, 24, 25, 29.97, 30, 50, 59.94, 60):
+    for fps in (23.976, 25, 29.97, 60):
         timeline = plan(moments, fps=fps, handles_s=0.2)
         read = otio.adapters.read_from_string(to_edl(timeline), "cmx_3600", rate=float(timeline.rate))
         assert read.name == "second coat"

@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 from pathlib import Path
 
 import av
@@ -88,16 +87,6 @@ def test_a_changed_film_is_sent_and_what_is_no_file_is_reported(serve: Serve, ow
         assert (answer.status_code, answer.json()["detail"]) == (404, f"{path}: {GONE}")
         if make is os.mkfifo:
             path.unlink()
-
-
-def test_copy_replaces_a_missing_file(serve: Serve, own_engine: Engine) -> None:
-    films = own_engine.path.parent / "films"
-    shutil.copy(films / "red.mp4", films / "zzz.mp4")
-    own_engine.index([films])
-    client, number = serve(own_engine), find_id(own_engine, "red.mp4")
-    (films / "red.mp4").unlink()
-    assert client.get(f"/api/videos/{number}/stream").content == (films / "zzz.mp4").read_bytes()
-    assert "x-vidret-reason" not in client.get(f"/api/thumbnails/{number}").headers
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ def test_copies_and_missing_files_are_reported(serve: Serve, own_engine: Engine)
     assert client.get(f"/api/videos/{video_id}").json()["copies"] == [str(films / "zzz.mp4")]
     (films / "red.mp4").unlink()
     assert client.get(f"/api/videos/{video_id}").json()["missing"] is False, "a copy exists"
+    assert client.get(f"/api/videos/{video_id}/stream").content == (films / "zzz.mp4").read_bytes()
+    assert "x-vidret-reason" not in client.get(f"/api/thumbnails/{video_id}").headers
     (films / "zzz.mp4").unlink()
     assert client.get(f"/api/videos/{video_id}").json()["missing"] is True
 
