@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LONGEST_SIDE = 1024  # of images in pixels; the server does not use more
-FACTS = {"width": "width", "height": "height", "average_rate": "fps"}  # names in the store and in the HTTP API
 
 
 def encode_fields(fields: dict[str, Any]) -> str:
@@ -159,13 +158,13 @@ def parse_answer(events: Iterable[tuple[str, Any]]) -> "CitedAnswer":
 
 def parse_video(row: dict[str, Any]) -> "StoredVideo":
     """Return a video of the index."""
-    from vidret.store.records import StoredVideo
+    from vidret.store.records import TOLD_FACTS, StoredVideo
 
     return StoredVideo(
         id=row["id"],
         paths=(row["path"], *row["copies"]),
         duration=row["duration"],
-        facts={name: row[field] for name, field in FACTS.items() if row[field] is not None},
+        facts={name: row[field] for name, field in TOLD_FACTS.items() if row[field] is not None},
         complete=row["complete"],
         salvaged=row["salvaged"],
         num_segments=row["segments"],

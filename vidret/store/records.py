@@ -23,6 +23,8 @@ MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"
 SEGMENTS, FOLLOW_SHOTS, FIXED_GRID = "segments", "shots", "grid"
 IMPORTED = "imported"  # the fact that marks a video whose vectors another program made
 LANGUAGES = "languages"  # the fact of a video that lists the languages heard in it, most heard first
+# What the HTTP API, its client and MCP tell of a video, by the names of the facts.
+TOLD_FACTS = {"width": "width", "height": "height", "average_rate": "fps"}
 HAS_TEXTS = "has texts"  # the metadata key that says that the index has a folder of texts
 SAMPLING = "sampling"  # the metadata key of which frames are decoded to follow shots; all of them if it was never set
 

@@ -18,7 +18,7 @@ from vidret.serve.mcp import arguments as given
 from vidret.serve.mcp.arguments import MAX_OFFSET, Budget, compact_json, fit_page, shorten
 from vidret.serve.problems import describe_invalid
 from vidret.serve.rows import title
-from vidret.store.records import StoredVideo
+from vidret.store.records import TOLD_FACTS, StoredVideo
 from vidret.text import strip_query
 from vidret.types import LocateOptions, SearchOptions, list_row_fields
 from vidret.video.files import stat_file
@@ -157,7 +157,7 @@ class ToolBox:
         counts: dict[str, int] = {}
         for text in self.engine.transcript(video.id):
             counts[text.source] = counts.get(text.source, 0) + 1
-        facts = {name: video.facts.get(key) for name, key in FACTS.items()}
+        facts = {field: video.facts.get(name) for name, field in TOLD_FACTS.items()}
         head = {**_video_fields(video), **facts, "complete": video.complete, "segments": video.num_segments}
         head |= {"lines_of_words": counts, "total_shots": len(shots)}
         rows = map(tell_result, shots[asked.offset :])
@@ -223,7 +223,6 @@ CARDS = {
         "List videos", "List the videos of the library by path.", given.ListArguments, ToolBox.list_page
     ),
 }
-FACTS = {"width": "width", "height": "height", "fps": "average_rate"}
 
 
 def _video_fields(video: StoredVideo) -> dict[str, Any]:
