@@ -134,12 +134,12 @@ def show_moments(moments: "Sequence[Moment]") -> None:
     rows: list[dict[str, str]] = []
     for rank, moment in enumerate(moments, start=1):
         row = {"rank": str(rank), "match": describe_match(moment), "found": name_channels(moment.evidence)}
-        rows.append(row | describe_span(moment) | {"video": display_path(moment.path)})
+        rows.append(row | cells_of_span(moment) | {"video": display_path(moment.path)})
         rows += list_below(moment, describe_evidence(moment.evidence))
     show_cells(("rank", "match", "score", "found", "start", "end", "video"), rows, NO_VIDEOS)
 
 
-def describe_span(moment: "Moment") -> dict[str, str]:
+def cells_of_span(moment: "Moment") -> dict[str, str]:
     """Return the cells of a moment: its score, its start and its end."""
     return {"score": f"{moment.score:.3f}", "start": format_time(moment.start), "end": format_time(moment.end)}
 
@@ -308,7 +308,7 @@ def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, em
         for moment in group:
             words = describe_evidence(moment.evidence)
             text = words[0][1].strip() if words else name_channels(moment.evidence)
-            rows.append({"rank": str(ranks[id(moment)]), **describe_span(moment), "video": f"  {text}".rstrip()})
+            rows.append({"rank": str(ranks[id(moment)]), **cells_of_span(moment), "video": f"  {text}".rstrip()})
             rows += list_below(moment, indent="  ")
     show_cells(("rank", "match", "score", "start", "end", "video"), rows, empty)
 
