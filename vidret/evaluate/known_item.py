@@ -27,10 +27,10 @@ BANDS: Mapping[str, tuple[float, float]] = {"all": (1, math.inf), "1 to 9": (1, 
 PROTOCOL = (
     "A text is revealed in three steps, a third of its words at a time, one with each round. In each round the user "
     "looks at the first results that were not judged before; the scene is found if one of them overlaps it. Then the "
-    "one that resembles the scene most to another encoder is liked, but never the scene itself: ranks go on for all "
-    "rounds as if it were not recognised. Text only: the rank by the whole text. Paging: the scene is among as many "
-    "results of the whole text as were looked at. Points (DRES): 1000 to 500 by the time of the answer, less 100 for "
-    "each wrong one before it; a look takes 1 s, a judgement 5 s, a task 300 s."
+    "one that resembles the scene most to another encoder is liked, never the scene itself, and the others are told "
+    "as seen: ranks go on for all rounds as if it were not recognised. Text only: the rank by the whole text. Paging: "
+    "the scene is among as many results of the whole text as were looked at. Points (DRES): 1000 to 500 by the time of "
+    "the answer, less 100 for each wrong one before it; a look takes 1 s, a judgement 5 s, a task 300 s."
 )
 
 
