@@ -16,13 +16,13 @@ from functools import partial
 from typing import Any, cast
 
 from vidret.channels.registry import KINDS
-from vidret.channels.texts.run import ContentWords, open_words
+from vidret.channels.texts.run import ContentWords
 from vidret.encode.encoder import Encoder
 from vidret.errors import ChangedError, DecodeError, UnreachableError, VidretError
 from vidret.index.options import FileJob, IndexOptions, IndexReport, MomentRecorder
-from vidret.index.run_state import RunState
+from vidret.index.run_state import RunState, open_run
 from vidret.index.stages import LocalStages, Stages, WorkerLostError, count_cores, make_segment
-from vidret.index.tracks import ContentTracks, open_tracks
+from vidret.index.tracks import ContentTracks
 from vidret.store.identities.tracks import IdentityKind
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, TextSource
@@ -49,12 +49,7 @@ def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: I
         VidretError: The index cannot be written, or the decoder fails on each of several files for the same unexpected
             reason. Single files that fail raise nothing.
     """
-    retry_failed = options.retry_failed
-    with (
-        open_words(store, options.words, retry_failed=retry_failed) as words,
-        open_tracks(store, options.tracks) as tracks,
-    ):
-        run_state = RunState(store, retry_failed=retry_failed, words=words, tracks=tracks)
+    with open_run(store, options) as run_state:
         if run_state.prepare(files, options.check):
             num_workers, run_state.workers = choose_workers(options.workers, len(run_state.jobs))
             with LocalStages(encoder, options, num_workers) as stages:

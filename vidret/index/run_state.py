@@ -7,13 +7,14 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
-from vidret.channels.texts.run import WordsRun, prune_words
+from vidret.channels.texts.run import WordsRun, open_words, prune_words
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
-from vidret.index.options import FileJob, IndexReport, Progress, Workload
-from vidret.index.tracks import TracksRun
+from vidret.index.options import FileJob, IndexOptions, IndexReport, Progress, Workload
+from vidret.index.tracks import TracksRun, open_tracks
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import IdentityStore
 from vidret.store.records import FileRecord, FileState, NewSegment
@@ -26,6 +27,16 @@ from vidret.video.workers.messages import OpenedVideo
 logger = logging.getLogger(__name__)
 POLL_INTERVAL_S = 0.1
 _SHORTEST_S = 1e-3
+
+
+@contextmanager
+def open_run(store: Store, options: IndexOptions) -> "Iterator[RunState]":
+    """Begin a run on an open store, with what reads words, faces and voices besides the pictures."""
+    with (
+        open_words(store, options.words, retry_failed=options.retry_failed) as words,
+        open_tracks(store, options.tracks) as tracks,
+    ):
+        yield RunState(store, retry_failed=options.retry_failed, words=words, tracks=tracks)
 
 
 class RunState:

@@ -26,14 +26,13 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vidret.channels.identities import TRACK_KINDS
-from vidret.channels.texts.run import open_words
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder
 from vidret.errors import DecodeError, VidretError
 from vidret.index.options import IndexOptions, IndexReport, Pack
 from vidret.index.ray.cluster import describe_ray_error, find_cause, join_cluster
 from vidret.index.run import run_workers
-from vidret.index.run_state import RunState
+from vidret.index.run_state import open_run
 from vidret.index.stages import (
     SEGMENTS_AT_ONCE,
     EncodingThreads,
@@ -42,7 +41,6 @@ from vidret.index.stages import (
     open_decoders,
     stream_unchanged,
 )
-from vidret.index.tracks import open_tracks
 from vidret.store.store import Store
 from vidret.types import Resize, Sampling, SegmentEmbedding
 from vidret.video.identity import Identity, identify
@@ -95,12 +93,7 @@ def index_on_ray(
     if options.moments is not None:
         logger.warning("Ray's workers store nothing for a grounding head: --prepare-moments takes another pass")
     options = replace(options, moments=None)
-    retry_failed = options.retry_failed
-    with (
-        open_words(store, options.words, retry_failed=retry_failed) as words,
-        open_tracks(store, options.tracks) as tracks,
-    ):
-        run_state = RunState(store, retry_failed=retry_failed, words=words, tracks=tracks)
+    with open_run(store, options) as run_state:
         if not run_state.prepare(files, options.check):
             return run_state.close(prune_below=options.prune_below)
         began = time.monotonic()
