@@ -50,7 +50,7 @@ from vidret.store.lookup import (
     read_shots,
 )
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
-from vidret.store.rows_file import pick_collection
+from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import read_transcript
 from vidret.store.vectors.flat import choose_search_device
@@ -891,9 +891,7 @@ class Engine(VideoLibrary):
 
     @override
     def remove_collection(self, name: str) -> None:
-        from vidret.search.collections import delete_collection
-
-        delete_collection(self.path, name)
+        COLLECTIONS.remove(self.path, name, "a collection")
 
     # Contents
 

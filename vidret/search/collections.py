@@ -68,15 +68,6 @@ def extend_list(store: Store, index: Path, name: str, results: Sequence[Hit | Mo
         rows[at : at + 1] = [replace(known, moments=moments, revision=known.revision + 1)]
 
 
-def delete_collection(index: Path, name: str) -> None:
-    """Remove a collection.
-
-    Raises:
-        VidretError: There is none of this name.
-    """
-    COLLECTIONS.remove(index, name, "a collection")
-
-
 def check_collection(store: Store, collection: SavedCollection) -> None:
     """Check all of a collection but the videos of its moments."""
     if not _NAME.fullmatch(collection.name):

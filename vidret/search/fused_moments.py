@@ -72,7 +72,8 @@ def find_fused_spans(scores: VideoScores, options: LocateOptions, *, expects_wor
     find = partial(find_clause_spans, scores, 0, expects_words=expects_words)
     wider = replace(options, k=max(options.k, 5))
     best_first = sorted(find(replace(wider, overlapping=False)), key=lambda span: -span.score)
-    spans = _join_channels(best_first, _list_breaks(scores.cuts, gaps_between(scores.segments)))
+    breaks = [*scores.cuts, *(edge for gap in gaps_between(scores.segments) for edge in gap)]
+    spans = _join_channels(best_first, breaks)
     if not options.overlapping:
         return drop_overlapping_spans(spans)[: options.k]
     return sorted(_add_new(spans, find(wider)), key=lambda span: -span.score)[: options.k]
@@ -190,18 +191,10 @@ def _widen_pictures(spans: Sequence[FusedSpan], curve: Curve) -> list[FusedSpan]
     return drop_overlapping_spans([FusedSpan.of_pictures(*span) for span in widened])
 
 
-def _list_breaks(cuts: Sequence[float], gaps: Sequence[tuple[float, float]]) -> list[float]:
-    """Return the times at which a video has a cut, or a gap begins or ends."""
-    return [*cuts, *(edge for gap in gaps for edge in gap)]
-
-
-def _has_break(breaks: Sequence[float], start_s: float, end_s: float) -> bool:
-    return any(start_s - EDGE_S <= time_s <= end_s + EDGE_S for time_s in breaks)
-
-
 def _join_channels(spans: Sequence[FusedSpan], breaks: Sequence[float]) -> list[FusedSpan]:
     """Return spans, best first, each joined with one of every other channel that matches about as well and goes on.
 
+    ``breaks`` are the times at which the video has a cut, or a gap begins or ends.
     So an event that is first said and then seen is one moment. A span inside a better one, or around it, says nothing
     about where the better one ends.
     """
@@ -234,7 +227,8 @@ def _continues(span: FusedSpan, other: FusedSpan, breaks: Sequence[float]) -> bo
     first, second = sorted([span, other], key=lambda one: (one.start, one.end))
     if first.start == second.start or second.end <= first.end:
         return False
-    return second.start - first.end <= JOIN_S and not _has_break(breaks, first.end, second.start)
+    is_broken = any(first.end - EDGE_S <= time_s <= second.start + EDGE_S for time_s in breaks)
+    return second.start - first.end <= JOIN_S and not is_broken
 
 
 def _add_support(span: FusedSpan, others: Sequence[FusedSpan]) -> FusedSpan:

@@ -66,15 +66,6 @@ def check_kept_query(store: Store, query: str) -> None:
     check_mentions(store, [str(people.name_handles(query))], people.find_handles(query))
 
 
-def remove_watch(index: Path, name: str) -> None:
-    """Remove a watch.
-
-    Raises:
-        VidretError: There is none of this name.
-    """
-    WATCHES.remove(index, name, "a watch")
-
-
 def find_new_matches(watches: Sequence[Watch], complete: Collection[int], locate: LocateMany) -> list[WatchMatch]:
     """Return the matches among the complete videos that a watch has not reported; ``mark_reported`` makes them so.
 

@@ -13,7 +13,7 @@ from vidret.endpoints.transport import post_json
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search import watches
-from vidret.search.watches import add_watch, mark_reported, remove_watch
+from vidret.search.watches import add_watch, mark_reported
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.types import UNLIKELY
@@ -148,7 +148,7 @@ def test_watches_that_are_added_at_once_are_all_kept(index: Path) -> None:
         videos = store.videos.completeness()
     assert {watch.name for watch in WATCHES.read(index)} == {f"watch{number}" for number in range(16)}
     with ThreadPoolExecutor(8) as threads:
-        removals = [threads.submit(remove_watch, index, f"watch{number}") for number in range(8)]
+        removals = [threads.submit(WATCHES.remove, index, f"watch{number}", "a watch") for number in range(8)]
         reports = [threads.submit(mark_reported, index, videos, videos) for _ in range(8)]
         assert [job.result() for job in (*removals, *reports)] == [None] * 16
     assert {watch.name for watch in WATCHES.read(index)} == {f"watch{number}" for number in range(8, 16)}

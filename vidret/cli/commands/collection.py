@@ -22,9 +22,9 @@ from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_hits, show_table
 from vidret.present.terminal import print_message
-from vidret.search.collections import delete_collection, extend_list, list_collections, store_collection
+from vidret.search.collections import extend_list, list_collections, store_collection
 from vidret.store.lookup import look_up_video
-from vidret.store.rows_file import pick_collection
+from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.store import Store
 from vidret.text import display_path, format_time
 from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments
@@ -111,7 +111,7 @@ def remove_kept_command(
 ) -> None:
     """Remove a moment of a list, or a whole collection; videos stay."""
     if number is None:
-        delete_collection(index, name)
+        COLLECTIONS.remove(index, name, "a collection")
     else:
         kept, _, others = _take_out(index, name, number)
         _save(index, kept, others)

@@ -54,9 +54,9 @@ def list_command(index: WatchIndexOption = Path(DEFAULT_INDEX), as_json: JsonOpt
 @group.command("remove")
 def remove_command(name: NameArgument, index: WatchIndexOption = Path(DEFAULT_INDEX)) -> None:
     """Stop watching for a query."""
-    from vidret.search.watches import remove_watch
+    from vidret.store.rows_file import WATCHES
 
-    remove_watch(index, name)
+    WATCHES.remove(index, name, "a watch")
 
 
 def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str | None) -> bool:
