@@ -108,16 +108,6 @@ def test_recall_equals_naive_twin(
             assert recalls[name].low
 
 
-def test_recall_of_half_the_segments_is_half_at_any_depth_and_of_the_first_differs(tmp_path: Path) -> None:
-    with HalfStore.open(write_index(tmp_path / "half", make_unit_vectors(400))) as store:
-        result = measure_recall(store, {"a": make_unit_vectors(300, seed=1)}, candidates=200)["a"]
-    assert result.searched == result.asked == result.within == pytest.approx(0.5, abs=0.03)
-    with ShallowStore.open(write_index(tmp_path / "shallow", make_unit_vectors(100))) as store:
-        result = measure_recall(store, {"a": make_unit_vectors(20, seed=1)}, candidates=40)["a"]
-    assert (result.searched, result.within) == (0.0, 1.0), "the nearest come last, but are reranked"
-    assert result.asked < 0.1
-
-
 def test_equally_near_segments_are_interchangeable(tmp_path: Path) -> None:
     """Segments after the tenth that are equal within float16 count as near; others do not."""
     query = np.eye(DIM, dtype=np.float32)[:1]

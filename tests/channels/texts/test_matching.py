@@ -21,7 +21,7 @@ from vidret.channels.texts.matching import (
     match_terms,
     weigh_terms,
 )
-from vidret.encode.sentences import RARE_SHARE, find_word_share
+from vidret.encode.sentences import RARE_SHARE
 from vidret.search.query.clauses import make_clause
 from vidret.store.texts.index import Term
 
@@ -170,17 +170,6 @@ def test_all_texts_of_a_content_are_scored_as_they_are_among_the_candidates(matc
         assert set(split(own)) <= set(split(others))
     none = matcher.score_content("another film", clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
     assert [split(own) for own in none] == [[], [], []]
-
-
-def test_matches_hold_what_their_words_tell(matcher: TextMatcher) -> None:
-    """The words of English count for some texts: "the" is frequent in both, "lighthouse" rare in both."""
-    lighthouse, line = (find(matcher, query)[0] for query in ("the lighthouse", "the line"))
-    for match, stem, count in ((lighthouse, "lighthouse", 1), (line, "line", 2)):
-        expected = 1 - (1 - find_word_share(stem)) ** TYPICAL_WORDS
-        held = (count + PRIOR_TEXTS * expected) / (len(SAID) + PRIOR_TEXTS)
-        assert match.information == pytest.approx(-math.log(held))
-        assert (match.cover, match.num_words) == (1, 1)
-    assert find(matcher, "green fox")[0].num_words == 2
 
 
 # The naive twin
