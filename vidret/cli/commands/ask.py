@@ -15,31 +15,6 @@ from vidret.present.terminal import print_message, write_stdout
 if TYPE_CHECKING:
     from vidret.language.answers import CitedAnswer
 
-QuestionArgument = Annotated[str, argument("A question about the videos.", "QUESTION")]
-VideosArgument = Annotated[list[str] | None, argument("Indexed videos to look in; default: all of them.", "[VIDEO]...")]
-LlmOption = Annotated[
-    str | None,
-    option(
-        "Chat endpoint in OpenAI's style, such as http://127.0.0.1:11434/v1. It gets the question, and frames, "
-        "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
-        LANGUAGE_MODEL,
-        "URL",
-        envvar="VIDRET_LLM",
-    ),
-]
-ContextOption = Annotated[bool, option("Print what was retrieved, without asking a model.", OUTPUT, flag="--context")]
-ImagesOption = Annotated[Path | None, option("Write the frames of --context into this folder.", OUTPUT, "DIR")]
-MomentsOption = Annotated[int, option("Maximum number of moments.", SCOPE, "N", min=1, max=50)]
-FramesOption = Annotated[int, option("Frames of each moment.", SCOPE, "N", min=0, max=8)]
-
-LlmQueriesOption = Annotated[
-    bool,
-    option(
-        "Also let the model write queries, in one more request, and others if these find no answer.",
-        LANGUAGE_MODEL,
-        flag="--llm-queries/--no-llm-queries",
-    ),
-]
 
 NO_MODEL = ", or --context to ask no model, or --server URL of one that asks"
 
@@ -48,17 +23,37 @@ NO_MODEL = ", or --context to ask no model, or --server URL of one that asks"
 @with_fields()
 def ask_command(
     *,
-    question: QuestionArgument,
-    videos: VideosArgument = None,
+    question: Annotated[str, argument("A question about the videos.", "QUESTION")],
+    videos: Annotated[
+        list[str] | None, argument("Indexed videos to look in; default: all of them.", "[VIDEO]...")
+    ] = None,
     place: Place,
-    llm: LlmOption = None,
+    llm: Annotated[
+        str | None,
+        option(
+            "Chat endpoint in OpenAI's style, such as http://127.0.0.1:11434/v1. It gets the question, and frames, "
+            "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
+            LANGUAGE_MODEL,
+            "URL",
+            envvar="VIDRET_LLM",
+        ),
+    ] = None,
     llm_model: LlmModelOption = None,
     llm_timeout: LlmTimeoutOption = 120.0,
-    llm_queries: LlmQueriesOption = True,
-    only_context: ContextOption = False,
-    images: ImagesOption = None,
-    moments: MomentsOption = 5,
-    frames: FramesOption = 2,
+    llm_queries: Annotated[
+        bool,
+        option(
+            "Also let the model write queries, in one more request, and others if these find no answer.",
+            LANGUAGE_MODEL,
+            flag="--llm-queries/--no-llm-queries",
+        ),
+    ] = True,
+    only_context: Annotated[
+        bool, option("Print what was retrieved, without asking a model.", OUTPUT, flag="--context")
+    ] = False,
+    images: Annotated[Path | None, option("Write the frames of --context into this folder.", OUTPUT, "DIR")] = None,
+    moments: Annotated[int, option("Maximum number of moments.", SCOPE, "N", min=1, max=50)] = 5,
+    frames: Annotated[int, option("Frames of each moment.", SCOPE, "N", min=0, max=8)] = 2,
     as_json: JsonOption = False,
     loading: Loading,
 ) -> None:

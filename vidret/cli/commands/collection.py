@@ -32,16 +32,9 @@ from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments
 group = add_group("collection")
 
 NameArgument = Annotated[str, argument("Name of the collection.", "NAME")]
-PlaceArgument = Annotated[int, argument("Place of the moment in the list, from 1.", "N", min=1)]
 StartOption = Annotated[float | None, option("Where the moment begins.", metavar="SECONDS", flag="--from", min=0)]
 EndOption = Annotated[float | None, option("Where the moment ends.", metavar="SECONDS", flag="--to", min=0)]
 NoteOption = Annotated[str | None, option("What to say about it.", metavar="TEXT")]
-ToPlaceOption = Annotated[int | None, option("New place in the list.", metavar="N", flag="--place", min=1)]
-OutArgument = Annotated[Path, argument("Folder for a file per moment, or a film that ends in .mp4.", "DIR|FILE.mp4")]
-EncodeOption = Annotated[
-    bool, option("Encode all pictures again, also where they could be copied.", OUTPUT, flag="--encode")
-]
-ReplaceOption = Annotated[bool, option("Replace existing files.", OUTPUT, flag="--overwrite")]
 
 
 @group.command("list")
@@ -88,11 +81,11 @@ def add_moment_command(
 @group.command("edit")
 def edit_moment_command(
     name: NameArgument,
-    number: PlaceArgument,
+    number: Annotated[int, argument("Place of the moment in the list, from 1.", "N", min=1)],
     start: StartOption = None,
     end: EndOption = None,
     note: NoteOption = None,
-    place: ToPlaceOption = None,
+    place: Annotated[int | None, option("New place in the list.", metavar="N", flag="--place", min=1)] = None,
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Change a moment of a list: where it begins and ends, its note, its place."""
@@ -120,10 +113,12 @@ def remove_kept_command(
 @app.command("cut")
 def cut_command(
     name: NameArgument,
-    out: OutArgument,
+    out: Annotated[Path, argument("Folder for a file per moment, or a film that ends in .mp4.", "DIR|FILE.mp4")],
     index: IndexOption = Path(DEFAULT_INDEX),
-    encode: EncodeOption = False,
-    overwrite: ReplaceOption = False,
+    encode: Annotated[
+        bool, option("Encode all pictures again, also where they could be copied.", OUTPUT, flag="--encode")
+    ] = False,
+    overwrite: Annotated[bool, option("Replace existing files.", OUTPUT, flag="--overwrite")] = False,
 ) -> None:
     """Cut a collection into files or one film (needs ffmpeg)."""
     from vidret.present.cutting import cut_moments, find_copies

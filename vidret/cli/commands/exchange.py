@@ -74,20 +74,17 @@ def embeddings_command(
     print_message(f"{len(found.vectors)} vectors of {found.vectors.shape[1]}: {', '.join(map(str, written))}")
 
 
-SourceArgument = Annotated[
-    Path,
-    argument(
-        "Vectors as vidret export embeddings writes them (.npy with a .csv, .parquet or .safetensors), or a "
-        "folder of clip-retrieval (img_emb and metadata). Rows name a video by path, video_path or image_path, and its "
-        "segment by start_s and end_s, equal for a frame; a row without times is a whole video.",
-        "FILE|FOLDER",
-    ),
-]
-
-
 @app.command("import")
 def import_command(
-    source: SourceArgument,
+    source: Annotated[
+        Path,
+        argument(
+            "Vectors as vidret export embeddings writes them (.npy with a .csv, .parquet or .safetensors), or a "
+            "folder of clip-retrieval (img_emb and metadata). Rows name a video by path, video_path or image_path, and "
+            "its segment by start_s and end_s, equal for a frame; a row without times is a whole video.",
+            "FILE|FOLDER",
+        ),
+    ],
     index: Annotated[Path, index_option(text="Index folder, new or not.")] = Path(DEFAULT_INDEX),
     model: ModelOption = None,
     device: DeviceOption = "auto",
@@ -165,19 +162,17 @@ def move_command(
 
 
 NUM_LISTED = 5
-NewModelOption = Annotated[
-    str | None, option("The new encoder, as for vidret index. VIDRET_MODEL sets the default.", MODEL, "NAME|FILE")
-]
-AllowLossOption = Annotated[
-    bool, option("Switch even if videos that can be found now are lost, such as gone files.", flag="--allow-loss")
-]
 
 
 @app.command("reindex")
 def reindex_command(
     index: Annotated[Path, index_option()] = Path(DEFAULT_INDEX),
-    allow_loss: AllowLossOption = False,
-    model: NewModelOption = None,
+    allow_loss: Annotated[
+        bool, option("Switch even if videos that can be found now are lost, such as gone files.", flag="--allow-loss")
+    ] = False,
+    model: Annotated[
+        str | None, option("The new encoder, as for vidret index. VIDRET_MODEL sets the default.", MODEL, "NAME|FILE")
+    ] = None,
     merge: MergeOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",

@@ -37,16 +37,6 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "csv", *TIMELINES, "chapters", "srt", "html")
 EXPORT = "Export"
 CLIP_RULE = "needs at most a VIDEO, as a table or JSON, without --curve and --export"
-VideoArgument = Annotated[
-    str | None, argument("One indexed video, by its path or a unique ending of it; default: all.", "VIDEO")
-]
-CurveOption = Annotated[
-    Path | None, option("Draw the score over the length of the best video, with its moments (.png).", OUTPUT, "FILE")
-]
-ExportOption = Annotated[
-    Path | None, option("Cut the moments out as files in this folder (needs ffmpeg).", EXPORT, "DIR")
-]
-OverwriteOption = Annotated[bool, option("Replace existing clips in that folder.", EXPORT, flag="--overwrite")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,17 +80,24 @@ class MomentFormat:
 def locate_command(
     *,
     query: Annotated[str | None, argument(QUERY_HELP, "QUERY")] = None,
-    video: VideoArgument = None,
+    video: Annotated[
+        str | None, argument("One indexed video, by its path or a unique ending of it; default: all.", "VIDEO")
+    ] = None,
     footage: ClipChoice,
     place: Places,
     options: LocateOptions,
     sheet: SheetOption = None,
-    curve: CurveOption = None,
+    curve: Annotated[
+        Path | None,
+        option("Draw the score over the length of the best video, with its moments (.png).", OUTPUT, "FILE"),
+    ] = None,
     save: SaveOption = None,
     as_json: JsonOption = False,
     shape: MomentFormat,
-    export: ExportOption = None,
-    overwrite: OverwriteOption = False,
+    export: Annotated[
+        Path | None, option("Cut the moments out as files in this folder (needs ffmpeg).", EXPORT, "DIR")
+    ] = None,
+    overwrite: Annotated[bool, option("Replace existing clips in that folder.", EXPORT, flag="--overwrite")] = False,
     head: HeadOption = "auto",
     model: TrustedModelOption = None,
     loading: Loading,

@@ -41,23 +41,6 @@ if TYPE_CHECKING:
     from vidret.corpus.describing import FolderDescription, RankedPhrase
     from vidret.corpus.overview import FolderOverview
 
-SourceOption = Annotated[
-    str | None,
-    option(
-        "Only what is said, what is written in the picture, the subtitles, what a model generated, or the sounds; "
-        "default: all but sounds.",
-        SCOPE,
-        ",".join(TEXT_SOURCES),
-    ),
-]
-TranscriptFormatOption = Annotated[
-    str, option("Format of stdout.", OUTPUT, "|".join(TRANSCRIPT_FORMATS), flag="--format")
-]
-
-SpeakersOption = Annotated[
-    bool, option("Also tell speakers without a name apart, as person-7.", OUTPUT, flag="--speakers")
-]
-
 
 @app.command("transcript")
 @with_fields()
@@ -65,9 +48,19 @@ def transcript_command(
     *,
     video: IndexedVideoArgument,
     place: Place,
-    source: SourceOption = None,
-    form: TranscriptFormatOption = "txt",
-    speakers: SpeakersOption = False,
+    source: Annotated[
+        str | None,
+        option(
+            "Only what is said, what is written in the picture, the subtitles, what a model generated, or the sounds; "
+            "default: all but sounds.",
+            SCOPE,
+            ",".join(TEXT_SOURCES),
+        ),
+    ] = None,
+    form: Annotated[str, option("Format of stdout.", OUTPUT, "|".join(TRANSCRIPT_FORMATS), flag="--format")] = "txt",
+    speakers: Annotated[
+        bool, option("Also tell speakers without a name apart, as person-7.", OUTPUT, flag="--speakers")
+    ] = False,
 ) -> None:
     """Print the words of a video with their times: what is said and shown in it."""
     from vidret.store.lookup import look_up_video
@@ -84,20 +77,16 @@ def transcript_command(
     write_stdout(to_transcript(texts, form))
 
 
-ShotsFormatOption = Annotated[str, option("Format of stdout.", OUTPUT, "|".join(SHOT_FORMATS), flag="--format")]
-StoryboardOption = Annotated[
-    Path | None, option("Write a storyboard: the frame in the middle of each shot (.jpg or .png).", OUTPUT, "FILE")
-]
-
-
 @app.command("shots")
 @with_fields()
 def shots_command(
     *,
     video: IndexedVideoArgument,
     place: Place,
-    form: ShotsFormatOption = "table",
-    sheet: StoryboardOption = None,
+    form: Annotated[str, option("Format of stdout.", OUTPUT, "|".join(SHOT_FORMATS), flag="--format")] = "table",
+    sheet: Annotated[
+        Path | None, option("Write a storyboard: the frame in the middle of each shot (.jpg or .png).", OUTPUT, "FILE")
+    ] = None,
 ) -> None:
     """Print the shots of a video, and how each begins; draw a storyboard of them."""
     from vidret.store.lookup import look_up_video, read_shots
@@ -120,22 +109,19 @@ def shots_command(
         write_storyboard(absolute_path(video), shots, sheet)
 
 
-PathsArgument = Annotated[
-    list[str] | None, argument("Indexed files or folders to find copies of; default: all.", "[PATH]...", panel=SCOPE)
-]
-CopiesSheetOption = Annotated[
-    Path | None, option("Write a contact sheet: the same moment of each file (.jpg or .png).", OUTPUT, "FILE")
-]
-
-
 @app.command("duplicates")
 @with_fields()
 def duplicates_command(
     *,
-    paths: PathsArgument = None,
+    paths: Annotated[
+        list[str] | None,
+        argument("Indexed files or folders to find copies of; default: all.", "[PATH]...", panel=SCOPE),
+    ] = None,
     place: Place,
     as_json: JsonOption = False,
-    sheet: CopiesSheetOption = None,
+    sheet: Annotated[
+        Path | None, option("Write a contact sheet: the same moment of each file (.jpg or .png).", OUTPUT, "FILE")
+    ] = None,
 ) -> None:
     """Find files that show the same footage, and the best file of each group; nothing is deleted."""
     engine = open_engine_or_client(place, Loading(device="cpu"))
@@ -149,11 +135,6 @@ def duplicates_command(
         write_sheet(tiles_of_copies(groups), f"{len(groups)} groups of copies", sheet)
 
 
-ClustersOption = Annotated[
-    int | None,
-    option("Maximum number of clusters; default: what suits the number of segments, up to 12.", OUTPUT, "N", min=1),
-]
-PageOption = Annotated[Path | None, option("Also write a page with frames and a map.", OUTPUT, "FILE")]
 COLUMNS = ("AUROC", "p", "source", "what", "video")
 
 
@@ -177,8 +158,11 @@ def describe_command(
     ] = None,
     index: IndexOption = Path(DEFAULT_INDEX),
     k: Annotated[int, option("Maximum number of phrases each.", OUTPUT, "N", flag="-k", min=1)] = 10,
-    clusters: ClustersOption = None,
-    html: PageOption = None,
+    clusters: Annotated[
+        int | None,
+        option("Maximum number of clusters; default: what suits the number of segments, up to 12.", OUTPUT, "N", min=1),
+    ] = None,
+    html: Annotated[Path | None, option("Also write a page with frames and a map.", OUTPUT, "FILE")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames."""

@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 HEADERS = ("model", "here", "dims", "tokens", "languages", "licence", "MSR-VTT R@1")
 SPEED_HEADERS = ("model", "device", "ms a frame", "ms a query", "MB an hour", "weights")
-NamesArgument = Annotated[
-    list[str] | None, argument("Models to measure; default: those on this machine.", "MODEL", show_default=False)
-]
-MeasureOption = Annotated[
-    bool,
-    option(
-        "Measure the speed of models on this machine, in CPU time on a CPU. One of open_clip that is not "
-        "downloaded is measured with random weights.",
-        flag="--measure",
-    ),
-]
-EveryOption = Annotated[bool, option("List all pretrained models of open_clip.", flag="--all")]
 
 
 @app.command("models")
 def models_command(
-    names: NamesArgument = None, measure: MeasureOption = False, every: EveryOption = False, as_json: JsonOption = False
+    names: Annotated[
+        list[str] | None, argument("Models to measure; default: those on this machine.", "MODEL", show_default=False)
+    ] = None,
+    measure: Annotated[
+        bool,
+        option(
+            "Measure the speed of models on this machine, in CPU time on a CPU. One of open_clip that is not "
+            "downloaded is measured with random weights.",
+            flag="--measure",
+        ),
+    ] = False,
+    every: Annotated[bool, option("List all pretrained models of open_clip.", flag="--all")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the models that --model accepts: installed, cached or to download, with what is known of them.
 

@@ -26,7 +26,6 @@ PeopleIndexOption = Annotated[Path, index_option()]
 PersonArgument = Annotated[str, argument("Number or name of a person.", "PERSON")]
 TracksArgument = Annotated[list[int], argument("Numbers of tracks, as vidret people show prints them.", "TRACK...")]
 SheetOption = Annotated[Path | None, option("Also write a contact sheet.", metavar="FILE")]
-HiddenOption = Annotated[bool, option("Also list those that were hidden.", flag="--hidden")]
 
 
 def add_identities(name: str, kind: "IdentityKind") -> None:
@@ -37,7 +36,7 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
     def list_command(
         context: typer.Context,
         index: PeopleIndexOption = INDEX,
-        hidden: HiddenOption = False,
+        hidden: Annotated[bool, option("Also list those that were hidden.", flag="--hidden")] = False,
         sheet: SheetOption = None,
         as_json: JsonOption = False,
     ) -> None:

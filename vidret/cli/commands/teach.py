@@ -30,30 +30,6 @@ from vidret.text import absolute_path, display_path, is_url
 from vidret.types import ConceptExample, TaggedVideo
 
 CONCEPT = "Concept"
-YesOption = Annotated[
-    list[str] | None,
-    option(
-        "Examples: an image, an indexed video, a folder of them, or a .json or .jsonl file of moments, as vidret "
-        "locate --json prints them. Repeatable.",
-        CONCEPT,
-        "PATH",
-    ),
-]
-NoOption = Annotated[
-    list[str] | None, option("Examples of what it is not, preferably similar-looking ones. As --yes.", CONCEPT, "PATH")
-]
-MeaningOption = Annotated[str | None, option("The concept in plain words; default: its name.", CONCEPT, "TEXT")]
-SoundOption = Annotated[
-    list[str] | None,
-    option(
-        "Examples of a sound, in place of pictures: a file with sound, or a moment of an indexed video as FILE@TIME. "
-        "Repeatable.",
-        CONCEPT,
-        "FILE|FILE@TIME",
-    ),
-]
-ReplaceOption = Annotated[bool, option("Replace a concept of that name.", CONCEPT, flag="--replace")]
-AddOption = Annotated[bool, option("Add the examples to an existing concept of that name.", CONCEPT, flag="--add")]
 
 
 @app.command("teach")
@@ -61,12 +37,33 @@ AddOption = Annotated[bool, option("Add the examples to an existing concept of t
 def teach_command(
     *,
     name: Annotated[str, argument("Name of the concept; @NAME stands for it in queries.", "NAME")],
-    yes: YesOption = None,
-    no: NoOption = None,
-    sound: SoundOption = None,
-    text: MeaningOption = None,
-    replace: ReplaceOption = False,
-    add: AddOption = False,
+    yes: Annotated[
+        list[str] | None,
+        option(
+            "Examples: an image, an indexed video, a folder of them, or a .json or .jsonl file of moments, as vidret "
+            "locate --json prints them. Repeatable.",
+            CONCEPT,
+            "PATH",
+        ),
+    ] = None,
+    no: Annotated[
+        list[str] | None,
+        option("Examples of what it is not, preferably similar-looking ones. As --yes.", CONCEPT, "PATH"),
+    ] = None,
+    sound: Annotated[
+        list[str] | None,
+        option(
+            "Examples of a sound, in place of pictures: a file with sound, or a moment of an indexed video as "
+            "FILE@TIME. Repeatable.",
+            CONCEPT,
+            "FILE|FILE@TIME",
+        ),
+    ] = None,
+    text: Annotated[str | None, option("The concept in plain words; default: its name.", CONCEPT, "TEXT")] = None,
+    replace: Annotated[bool, option("Replace a concept of that name.", CONCEPT, flag="--replace")] = False,
+    add: Annotated[
+        bool, option("Add the examples to an existing concept of that name.", CONCEPT, flag="--add")
+    ] = False,
     place: Place,
     as_json: JsonOption = False,
     loading: Loading,
@@ -198,31 +195,29 @@ def _read_row(row: dict[str, Any], folder: Path, or_whole: bool) -> Iterator[Con
 
 
 CLASSES = "Classes"
-FoldersArgument = Annotated[
-    list[Path] | None,
-    argument("Folders of examples, one per class and named after it: images or indexed videos.", "FOLDER"),
-]
-ExamplesOption = Annotated[
-    list[Path] | None,
-    option(
-        'Lines of {"class": "sport", "path": "a.mp4"}, with "start" and "end" in seconds for a stretch. Repeatable.',
-        CLASSES,
-        "FILE.jsonl",
-    ),
-]
-SaveOption = Annotated[
-    str | None,
-    option("Keep each class in the index as a concept: @NAME-CLASS stands for it in queries.", CLASSES, "NAME"),
-]
 
 
 @app.command("classify")
 @with_fields()
 def classify_command(
     *,
-    folders: FoldersArgument = None,
-    examples: ExamplesOption = None,
-    save: SaveOption = None,
+    folders: Annotated[
+        list[Path] | None,
+        argument("Folders of examples, one per class and named after it: images or indexed videos.", "FOLDER"),
+    ] = None,
+    examples: Annotated[
+        list[Path] | None,
+        option(
+            'Lines of {"class": "sport", "path": "a.mp4"}, with "start" and "end" in seconds for a stretch. '
+            "Repeatable.",
+            CLASSES,
+            "FILE.jsonl",
+        ),
+    ] = None,
+    save: Annotated[
+        str | None,
+        option("Keep each class in the index as a concept: @NAME-CLASS stands for it in queries.", CLASSES, "NAME"),
+    ] = None,
     index: IndexOption = Path(DEFAULT_INDEX),
     as_json: JsonOption = False,
     loading: Loading,

@@ -58,14 +58,16 @@ def train_command(
 
 
 export_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
-CheckpointArgument = Annotated[Path, argument("Checkpoint of vidret train fit, such as last.ckpt.", "CKPT")]
 ModelOption = Annotated[
     Path | None, option("File of the model (.safetensors); default: that of the run.", None, "FILE", flag="--out")
 ]
 
 
 @export_app.command()
-def train_export_command(checkpoint: CheckpointArgument, out: ModelOption = None) -> None:
+def train_export_command(
+    checkpoint: Annotated[Path, argument("Checkpoint of vidret train fit, such as last.ckpt.", "CKPT")],
+    out: ModelOption = None,
+) -> None:
     """Write the model in a checkpoint to a file, for vidret index --model, or --head."""
     try:
         from vidret.train.run import export_checkpoint
@@ -75,28 +77,25 @@ def train_export_command(checkpoint: CheckpointArgument, out: ModelOption = None
 
 
 captions_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
-CaptionsArgument = Annotated[Path, argument("File to write or to go on with (.jsonl).", "OUT")]
-DataOption = Annotated[str, option("Benchmark and split, such as msrvtt-1k-a-train-9k, or captions.", None, "NAME")]
-AnnotationsOption = Annotated[Path, option("Folder or file of the annotations.", None, "PATH")]
-RewriteLlmOption = Annotated[
-    str | None, option("Chat endpoint in OpenAI's style, which gets the captions.", None, "URL", envvar="VIDRET_LLM")
-]
-VariantsOption = Annotated[int, option("Other wordings of a caption.", None, "N", min=1, max=20)]
-DescribedOption = Annotated[
-    Path | None,
-    option("Index of the videos, made with --describe, whose descriptions are joined with captions.", None, "DIR"),
-]
 
 
 @captions_app.command()
 def train_captions_command(
-    out: CaptionsArgument,
-    annotations: AnnotationsOption,
-    llm: RewriteLlmOption = None,
+    out: Annotated[Path, argument("File to write or to go on with (.jsonl).", "OUT")],
+    annotations: Annotated[Path, option("Folder or file of the annotations.", None, "PATH")],
+    llm: Annotated[
+        str | None,
+        option("Chat endpoint in OpenAI's style, which gets the captions.", None, "URL", envvar="VIDRET_LLM"),
+    ] = None,
     llm_model: LlmModelOption = None,
-    data: DataOption = "captions",
-    variants: VariantsOption = 3,
-    index: DescribedOption = None,
+    data: Annotated[
+        str, option("Benchmark and split, such as msrvtt-1k-a-train-9k, or captions.", None, "NAME")
+    ] = "captions",
+    variants: Annotated[int, option("Other wordings of a caption.", None, "N", min=1, max=20)] = 3,
+    index: Annotated[
+        Path | None,
+        option("Index of the videos, made with --describe, whose descriptions are joined with captions.", None, "DIR"),
+    ] = None,
     llm_timeout: LlmTimeoutOption = 120.0,
 ) -> None:
     """Let a language model reword captions, for --data.init_args.rewritten OUT of vidret train fit.
@@ -120,26 +119,24 @@ def train_captions_command(
 
 
 head_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
-MomentsOption = Annotated[
-    Path,
-    option("Annotations: JSON lines with qid, query, vid, duration and relevant_windows in seconds.", None, "FILE"),
-]
 OutOption = Annotated[
     Path | None, option("File of the head (.safetensors); default: head.safetensors in the index.", None, "FILE")
 ]
-ShareOption = Annotated[float, option("Share of the annotated videos to compare on.", None, "SHARE", flag="--held-out")]
-StepsOption = Annotated[int, option("Training steps.", None, "N", min=1)]
-SeedOption = Annotated[int, option("Seed of the held-out videos and of training.", None, "N")]
 
 
 @head_app.command()
 def train_head_command(
-    moments: MomentsOption,
+    moments: Annotated[
+        Path,
+        option("Annotations: JSON lines with qid, query, vid, duration and relevant_windows in seconds.", None, "FILE"),
+    ],
     index: Annotated[Path, index_option(None)] = Path(DEFAULT_INDEX),
     out: OutOption = None,
-    held_out: ShareOption = 0.2,
-    steps: StepsOption = 1500,
-    seed: SeedOption = 0,
+    held_out: Annotated[
+        float, option("Share of the annotated videos to compare on.", None, "SHARE", flag="--held-out")
+    ] = 0.2,
+    steps: Annotated[int, option("Training steps.", None, "N", min=1)] = 1500,
+    seed: Annotated[int, option("Seed of the held-out videos and of training.", None, "N")] = 0,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a head that locates moments, on the stored vectors of an index.

@@ -45,41 +45,8 @@ group = add_group("eval", no_args_is_help=False)
 HtmlOption = Annotated[
     bool, option("Also write report.html, with curves and the worst queries.", OUTPUT, flag="--html")
 ]
-SegmentsOption = Annotated[
-    str,
-    option(
-        "whole: each video is one segment, as in papers; cut: as in vidret index; auto: as in the index, and "
-        "for a new one whole for benchmarks and cut for your own videos.",
-        MODEL,
-        "auto|whole|cut",
-    ),
-]
 # OpenAI's weights were trained with QuickGELU: under the plain name open_clip uses another activation, and is worse.
 ZERO_SHOT = "ViT-B-32-quickgelu/openai"
-
-
-CalibrateOption = Annotated[
-    str | None,
-    option(
-        "Bank of queries (text or .jsonl), or a split such as train-9k; adds SK-norm and QB-norm of text to video.",
-        MODEL,
-        "FILE|SPLIT",
-    ),
-]
-VideoBankOption = Annotated[
-    Path | None,
-    option(
-        "Folder of other videos, such as those of the training split; adds SK-norm and QB-norm of video to text.",
-        MODEL,
-        "DIR",
-    ),
-]
-CorpusOption = Annotated[
-    bool,
-    option(
-        "Also locate every query among all videos (VCMR), and search for its video (PRVR, SumR).", DATA, flag="--corpus"
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +54,31 @@ class SearchRun(EvalRun):
     """The options of an evaluation of retrieval."""
 
     rerank: EvalRerankOption = "auto"
-    calibrate: CalibrateOption = None
-    video_bank: VideoBankOption = None
-    segments: SegmentsOption = "auto"
+    calibrate: Annotated[
+        str | None,
+        option(
+            "Bank of queries (text or .jsonl), or a split such as train-9k; adds SK-norm and QB-norm of text to video.",
+            MODEL,
+            "FILE|SPLIT",
+        ),
+    ] = None
+    video_bank: Annotated[
+        Path | None,
+        option(
+            "Folder of other videos, such as those of the training split; adds SK-norm and QB-norm of video to text.",
+            MODEL,
+            "DIR",
+        ),
+    ] = None
+    segments: Annotated[
+        str,
+        option(
+            "whole: each video is one segment, as in papers; cut: as in vidret index; auto: as in the index, and "
+            "for a new one whole for benchmarks and cut for your own videos.",
+            MODEL,
+            "auto|whole|cut",
+        ),
+    ] = "auto"
     protocol: ProtocolOption = "classic"
     rows: RowsOption = None
     html: HtmlOption = False
@@ -161,7 +150,17 @@ class LocateRun(EvalRun):
 
 @group.command("moments")
 @with_fields(data="moments")
-def moments_command(run: LocateRun, corpus: CorpusOption = False) -> None:
+def moments_command(
+    run: LocateRun,
+    corpus: Annotated[
+        bool,
+        option(
+            "Also locate every query among all videos (VCMR), and search for its video (PRVR, SumR).",
+            DATA,
+            flag="--corpus",
+        ),
+    ] = False,
+) -> None:
     """Evaluate moment retrieval: locate each query in its own video."""
     evaluate_located(run, corpus=corpus)
 

@@ -18,29 +18,6 @@ if TYPE_CHECKING:
     from vidret.corpus.probe import ProbeReport
     from vidret.encode.encoder import Encoder
 
-PromptsOption = Annotated[Path, option('JSON lines with "prompt" and "video", a file in DIR.', DATA, "FILE")]
-RealOption = Annotated[Path | None, option("Folder of real videos; adds STREAM, which compares both.", DATA, "DIR")]
-GeneratedPageOption = Annotated[
-    Path | None, option("Also write a page with frames of the worst prompts.", OUTPUT, "FILE")
-]
-QuestionsOption = Annotated[
-    str | None,
-    option(
-        "Chat endpoint of a model that sees images, in OpenAI's style; adds alignment by questions (ETVA, "
-        "T2VScore). Prompts and frames are sent to it. A key is read from VIDRET_LLM_KEY.",
-        LANGUAGE_MODEL,
-        "URL",
-    ),
-]
-ComparedWordsOption = Annotated[
-    str,
-    option(
-        "Also compare prompts with what is said and shown in the videos, as a search does: speech, screen (text "
-        "in the picture), subtitles, or several of them separated by commas; on is all. Each video is indexed for it.",
-        DATA,
-        "off|on|LIST",
-    ),
-]
 NUM_SHOWN = 10  # prompts in the table, worst first
 
 
@@ -48,16 +25,35 @@ NUM_SHOWN = 10  # prompts in the table, worst first
 @with_fields()
 def generated_command(
     *,
-    prompts: PromptsOption,
+    prompts: Annotated[Path, option('JSON lines with "prompt" and "video", a file in DIR.', DATA, "FILE")],
     videos: VideosOption,
-    real: RealOption = None,
-    words: ComparedWordsOption = "off",
+    real: Annotated[
+        Path | None, option("Folder of real videos; adds STREAM, which compares both.", DATA, "DIR")
+    ] = None,
+    words: Annotated[
+        str,
+        option(
+            "Also compare prompts with what is said and shown in the videos, as a search does: speech, screen (text "
+            "in the picture), subtitles, or several of them separated by commas; on is all. Each video is "
+            "indexed for it.",
+            DATA,
+            "off|on|LIST",
+        ),
+    ] = "off",
     model: ProbedModelOption = None,
     loading: Loading,
-    llm: QuestionsOption = None,
+    llm: Annotated[
+        str | None,
+        option(
+            "Chat endpoint of a model that sees images, in OpenAI's style; adds alignment by questions (ETVA, "
+            "T2VScore). Prompts and frames are sent to it. A key is read from VIDRET_LLM_KEY.",
+            LANGUAGE_MODEL,
+            "URL",
+        ),
+    ] = None,
     llm_model: LlmModelOption = None,
     llm_timeout: LlmTimeoutOption = 120.0,
-    html: GeneratedPageOption = None,
+    html: Annotated[Path | None, option("Also write a page with frames of the worst prompts.", OUTPUT, "FILE")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate videos that a model generated from prompts: alignment, consistency, diversity and STREAM."""
@@ -122,25 +118,24 @@ def load_chosen(model: str | None, loading: Loading) -> "Encoder":
 
 
 SYNTHETIC = "synthetic"
-WorldArgument = Annotated[
-    str,
-    argument(
-        "Folder with videos and their captions.jsonl, or synthetic for rendered videos.", "FOLDER|synthetic", panel=DATA
-    ),
-]
-ProbePageOption = Annotated[Path | None, option("Also write a page that says where to trust it.", OUTPUT, "FILE")]
-ProbeSeedOption = Annotated[int, option("Seed of the videos that are drawn.", DATA, "N", min=0)]
 
 
 @group.command("probe")
 @with_fields()
 def probe_command(
     *,
-    world: WorldArgument,
+    world: Annotated[
+        str,
+        argument(
+            "Folder with videos and their captions.jsonl, or synthetic for rendered videos.",
+            "FOLDER|synthetic",
+            panel=DATA,
+        ),
+    ],
     model: ProbedModelOption = None,
-    seed: ProbeSeedOption = 0,
+    seed: Annotated[int, option("Seed of the videos that are drawn.", DATA, "N", min=0)] = 0,
     loading: Loading,
-    html: ProbePageOption = None,
+    html: Annotated[Path | None, option("Also write a page that says where to trust it.", OUTPUT, "FILE")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find out where an encoder can be trusted: minimal pairs, corruptions, and 'nothing matches well'."""

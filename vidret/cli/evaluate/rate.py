@@ -31,29 +31,27 @@ if TYPE_CHECKING:
 HEADERS = ("model", "frames", "side", "R@1", "R@5", "R@10", "mean rank", "v2t R@1", "R@5", "R@10", "mean rank")
 COSTS = ("ms a frame", "ms a query", "MB an hour")
 CAPTIONS = "captions"
-RatedArgument = Annotated[list[str], argument("Encoders, as for vidret index --model.", "MODEL", show_default=False)]
-RatedDataOption = Annotated[
-    str, option("Benchmark, such as msrvtt-1k-a, or a folder with captions.jsonl and the videos.", DATA, "NAME|FOLDER")
-]
-RatedVideosOption = Annotated[Path | None, option("Folder of the videos of a benchmark.", DATA, "DIR")]
-RatedOutOption = Annotated[
-    Path | None,
-    option("Folder for rating.json, and the report and index of each model; default: eval/rate-DATA.", OUTPUT, "DIR"),
-]
-SeedOption = Annotated[int, option("Seed of the bootstrap.", MODEL, "N")]
 
 
 @group.command("rate")
 @with_fields()
 def rate_command(
     *,
-    models: RatedArgument,
-    data: RatedDataOption,
-    videos: RatedVideosOption = None,
+    models: Annotated[list[str], argument("Encoders, as for vidret index --model.", "MODEL", show_default=False)],
+    data: Annotated[
+        str,
+        option("Benchmark, such as msrvtt-1k-a, or a folder with captions.jsonl and the videos.", DATA, "NAME|FOLDER"),
+    ],
+    videos: Annotated[Path | None, option("Folder of the videos of a benchmark.", DATA, "DIR")] = None,
     annotations: AnnotationsOption = None,
-    seed: SeedOption = 0,
+    seed: Annotated[int, option("Seed of the bootstrap.", MODEL, "N")] = 0,
     loading: Loading,
-    out: RatedOutOption = None,
+    out: Annotated[
+        Path | None,
+        option(
+            "Folder for rating.json, and the report and index of each model; default: eval/rate-DATA.", OUTPUT, "DIR"
+        ),
+    ] = None,
     as_json: JsonOption = False,
     workers: WorkersOption = None,
 ) -> None:
@@ -126,26 +124,22 @@ def show_rating(rated: "list[RatedModel]", compared: list[dict[str, Any]]) -> No
         )
 
 
-SizesOption = Annotated[
-    list[int] | None,
-    option(
-        "Number of videos in the gallery; repeat it for several. Default: round numbers, and all videos.",
-        DATA,
-        "N",
-        flag="--size",
-        min=2,
-    ),
-]
-DrawsOption = Annotated[int, option("Random galleries of each size.", ADVANCED, "N", min=1)]
-
-
 @group.command("curves")
 @with_fields()
 def curves_command(
     run: EvalRun,
-    sizes: SizesOption = None,
+    sizes: Annotated[
+        list[int] | None,
+        option(
+            "Number of videos in the gallery; repeat it for several. Default: round numbers, and all videos.",
+            DATA,
+            "N",
+            flag="--size",
+            min=2,
+        ),
+    ] = None,
     rerank: EvalRerankOption = "auto",
-    draws: DrawsOption = 200,
+    draws: Annotated[int, option("Random galleries of each size.", ADVANCED, "N", min=1)] = 200,
     as_json: JsonOption = False,
 ) -> None:
     """Measure recall in random galleries by size, to compare results on galleries of different sizes."""

@@ -29,15 +29,6 @@ if TYPE_CHECKING:
 OWN = ("captions", "moments")  # names of your own data, whose annotations are in the folder of the videos
 QUERIES = "queries"  # whose annotations are there, too, with a kind and a file for each
 DATA = "Data"
-DataOption = Annotated[
-    str,
-    option(
-        "Benchmark, with its split if that is not the usual one: msrvtt-1k-a, qvhighlights-val, charades-sta; "
-        "captions or moments for your own .jsonl. An unknown name lists all of them.",
-        DATA,
-        "NAME",
-    ),
-]
 AnnotationsOption = Annotated[
     Path | None,
     option(
@@ -48,20 +39,6 @@ AnnotationsOption = Annotated[
     ),
 ]
 VideosOption = Annotated[Path, option("Folder of the videos; subfolders are searched.", DATA, "DIR")]
-FramesOption = Annotated[
-    int | None,
-    option("Frames of a video, 64 in papers on paragraphs; default: the model's own.", MODEL, "N", min=1),
-]
-TextWordsOption = Annotated[
-    int | None,
-    option(
-        "Tokens that texts are cut to, 32 in most papers and 64 for paragraphs; default: long texts are split into "
-        "clauses.",
-        MODEL,
-        "N",
-        min=3,
-    ),
-]
 ProtocolOption = Annotated[
     str,
     option(
@@ -78,7 +55,6 @@ RowsOption = Annotated[
 OutOption = Annotated[
     Path | None, option("Folder for report.json, predictions and the index; default: eval/DATA-MODEL.", OUTPUT, "DIR")
 ]
-EvalIndexOption = Annotated[Path | None, option("Index to use or create; default: OUT/index.", ADVANCED, "DIR")]
 EvalRerankOption = Annotated[
     str,
     option(
@@ -117,15 +93,35 @@ class EvalRun:
     """The options of a command that evaluates a model on annotated videos, and what follows from only them."""
 
     videos: VideosOption
-    data: DataOption = "captions"
+    data: Annotated[
+        str,
+        option(
+            "Benchmark, with its split if that is not the usual one: msrvtt-1k-a, qvhighlights-val, charades-sta; "
+            "captions or moments for your own .jsonl. An unknown name lists all of them.",
+            DATA,
+            "NAME",
+        ),
+    ] = "captions"
     annotations: AnnotationsOption = None
     model: EvalModelOption = None
-    frames: FramesOption = None
-    words: TextWordsOption = None
+    frames: Annotated[
+        int | None,
+        option("Frames of a video, 64 in papers on paragraphs; default: the model's own.", MODEL, "N", min=1),
+    ] = None
+    words: Annotated[
+        int | None,
+        option(
+            "Tokens that texts are cut to, 32 in most papers and 64 for paragraphs; default: long texts are split into "
+            "clauses.",
+            MODEL,
+            "N",
+            min=3,
+        ),
+    ] = None
     device: DeviceOption = "auto"
     precision: PrecisionOption = "auto"
     out: OutOption = None
-    index: EvalIndexOption = None
+    index: Annotated[Path | None, option("Index to use or create; default: OUT/index.", ADVANCED, "DIR")] = None
     workers: WorkersOption = None
 
     @property
