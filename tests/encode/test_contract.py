@@ -75,7 +75,9 @@ def assert_unit(vectors: np.ndarray | None) -> None:
 
 def test_it_is_valid_and_known_again(name: str, encoder: Encoder) -> None:
     check_encoder(encoder)
+    torch.manual_seed(7)
     again = load_encoder(name, device="cpu", precision="fp32")
+    assert torch.initial_seed() == 7, "random weights are drawn by a seed of their own"
     assert (again.name, again.dim, again.fingerprint) == (encoder.name, encoder.dim, encoder.fingerprint)
 
 
