@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int64
 
 from vidret.align.hubness import qb_norm, sk_norm
@@ -27,6 +26,7 @@ from vidret.metrics.retrieval import (
     PLAIN,
     Direction,
     Row,
+    calibrate_scores,
     evaluate,
     evaluate_calibrated,
     evaluate_dual_softmax,
@@ -241,22 +241,15 @@ def correct(
         label: Description of the bank.
         direction: "t2v" corrects videos, "v2t" texts.
     """
-    levels, rows = {}, []
-    for name in ranker.weights:
-        bank_level, level = (
-            torch.from_numpy(by_level[name] if direction == "t2v" else by_level[name].T)
-            for by_level in (bank_scores, scores)
-        )
-        corrected = sk_norm(bank_level, temperature=ranker.temperature).correct(level).numpy()
-        levels[name] = corrected if direction == "t2v" else corrected.T
-        if len(ranker.weights) > 1:
-            rows.append(make_row(f"SK-norm, level {name}", direction, rank_matrix(levels[name], truth), CUTS, label))
+    balance = partial(sk_norm, temperature=ranker.temperature)
+    levels = {name: calibrate_scores(direction, scores[name], bank_scores[name], balance) for name in ranker.weights}
+    parts = levels.items() if len(levels) > 1 else ()
     ranks = rank_matrix(sum_levels(levels, ranker), truth)
     totals = scores[TOTAL], bank_scores[TOTAL]
     glscl_qb_norm = partial(qb_norm, beta=70.0, min_queries=3 if direction == "t2v" else 5)
     return [
         make_row("SK-norm", direction, ranks, CUTS, label),
-        *rows,
+        *(make_row(f"SK-norm, level {name}", direction, rank_matrix(one, truth), CUTS, label) for name, one in parts),
         evaluate_calibrated("QB-norm", direction, *totals, qb_norm, truth, bank=label),
         evaluate_calibrated("QB-norm, as GLSCL has it", direction, *totals, glscl_qb_norm, truth, bank=label),
     ]

@@ -230,9 +230,21 @@ def evaluate_calibrated(
         VidretError: A score or a bank score is not finite.
         ValueError: A shape or dtype is wrong.
     """
-    correction = calibrate(_to_tensor(bank_scores, direction))
-    corrected = _turn(correction.correct(_to_tensor(scores, direction)), direction).numpy()
+    corrected = calibrate_scores(direction, scores, bank_scores, calibrate)
     return make_row(label, direction, rank_matrix(corrected, truth), CUTS, bank)
+
+
+def calibrate_scores(
+    direction: Direction,
+    scores: Float[np.ndarray, "text video"],
+    bank_scores: Float[np.ndarray, "bank_text bank_video"],
+    calibrate: Callable[[torch.Tensor], HubnessCorrection],
+) -> Float[np.ndarray, "text video"]:
+    """Return scores with a hubness correction; see ``evaluate_calibrated``."""
+    correction = calibrate(_to_tensor(bank_scores, direction))
+    corrected: Float[np.ndarray, "text video"]
+    corrected = _turn(correction.correct(_to_tensor(scores, direction)), direction).numpy()
+    return corrected
 
 
 def evaluate_dual_softmax(
