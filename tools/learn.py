@@ -1,6 +1,6 @@
 """Train every method on the synthetic world, from random towers, and print one table of what each has learned.
 
-    python tools/learn.py WORLD [--methods clip tempme promptswitch ucofia glscl all joint r2] [--out MODELS]
+    python tools/learn.py WORLD [--methods clip tempme promptswitch ucofia glscl all joint r2 ...] [--out MODELS]
 
 WORLD is made if it is not there. Retrieval is measured on combinations that training never showed: recall in a gallery
 of 200, and on pairs of videos that differ in only one respect, how often a caption prefers its own video (50 is
@@ -9,6 +9,10 @@ pooling: it cannot know an order of frames. ``ucofia`` goes on from its towers; 
 TempMe in them. ``joint`` trains the three from the start, with the captioner. ``r2`` grounds moments in long held-out
 films, on the frozen towers of ``--towers``, beside the training-free curve; ``weighed`` is the same head with
 ``similarity_weight`` 1. The seconds are a method's own: those that build on others come after theirs.
+
+``coarse`` is TempMe on frames of half the size, and ``sharp`` mean pooling of three whole ones. ``pair`` searches all
+test videos (val too) for all their captions, by each of the two and by both in one index; ties share a hit, and the
+standard error is that over videos.
 
 ``sorted`` is the rank correlation of the number of objects in a video and of its place between "five" and "one", in
 ``vidret search --sort-by five/one``. The table is of the test split. A line of JSON a method has val too, on which
@@ -36,6 +40,8 @@ from harness import print_rows
 from pytorch_lightning.callbacks import Callback
 
 from vidret import Engine
+from vidret.channels.picture.ranking import MEAN
+from vidret.channels.picture.reranking import TOTAL
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.module import GroundingData, RetrievalData
 from vidret.data.synthetic.world import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
@@ -44,7 +50,9 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.encode.precision import choose_precision
+from vidret.evaluate.retrieval import score_texts
 from vidret.ground.spans import overlap
+from vidret.metrics.ranks import rank_matrix
 from vidret.search.sorting import fit_attribute
 from vidret.train.grounding import GroundingModule
 from vidret.train.retrieval import RetrievalModule
@@ -67,7 +75,7 @@ class Setting(NamedTuple):
 
     ``on_clip`` starts from the towers that ``clip`` left, whose training counts: what UCoFiA aligns in detail, its
     paper takes from towers that agree as a whole already. From nothing it learns half as much in that time. ``half``
-    trains in bfloat16 where the CPU has it.
+    trains in bfloat16 where the CPU has it. ``size`` and ``frames`` are what a tower sees of a video.
     """
 
     batch: int
@@ -75,6 +83,8 @@ class Setting(NamedTuple):
     extra: Mapping[str, Any]
     on_clip: bool = False
     half: bool = False
+    size: int = SIZE
+    frames: int = FRAMES
 
     @property
     def precision(self) -> str:
@@ -103,7 +113,10 @@ SETTINGS = {
         },
         half=True,
     ),
+    "coarse": Setting(64, 4000, {"method": "tempme", "merging": MERGING}, half=True, size=SIZE // 2),
+    "sharp": Setting(64, 1500, {"method": "clip"}, half=True, frames=FRAMES // 2),
 }
+PAIR = ("coarse", "sharp")
 
 
 class Clock(Callback):
@@ -164,24 +177,24 @@ def learn_retrieval(method: str, world: Path, arguments: argparse.Namespace) -> 
     lightning.seed_everything(arguments.seed, verbose=False)
     setting, clock = SETTINGS[method], Clock(method)
     steps, batch = arguments.steps or setting.steps, arguments.batch or setting.batch
-    start: dict[str, Any] = {"vision": VISION, "text": TEXT}
+    start: dict[str, Any] = {"vision": replace(VISION, image_size=setting.size), "text": TEXT}
     if setting.on_clip:
         start = {"weights": str(arguments.out / "clip.safetensors")}
-    lr = arguments.lr or LR
-    module = RetrievalModule(num_frames=FRAMES, fps=FPS, train_all=True, lr=lr, **start, **RATES, **setting.extra)
+    start |= {"num_frames": setting.frames, "lr": arguments.lr or LR}
+    module = RetrievalModule(fps=FPS, train_all=True, **start, **RATES, **setting.extra)
     trainer = make_trainer(clock, world, arguments.precision or setting.precision, max_steps=steps)
-    trainer.fit(module, datamodule=open_data(world, batch))
+    trainer.fit(module, datamodule=open_data(world, setting, batch))
     module.export(arguments.out / f"{method}.safetensors")
     found: dict[str, Any] = {"trained": sum(p.numel() for p in module.parameters() if p.requires_grad)}
     found |= clock.report()
     for split in SPLITS:
-        scores, names = score_split(module, open_data(world, batch, split))
+        scores, names = score_split(module, open_data(world, setting, batch, split))
         found[split] = measure(scores, names, read_pairs(world, split))
     found["test"]["sorted"] = rank_numbers(arguments.out / f"{method}.safetensors", world)
     return found
 
 
-def open_data(world: Path, batch_size: int, split: Split | None = None) -> RetrievalData:
+def open_data(world: Path, setting: Setting, batch_size: int, split: Split | None = None) -> RetrievalData:
     """Give the world's short videos; nothing is held out of training, for nothing is chosen."""
     return RetrievalData(
         "msrvtt-full",
@@ -192,8 +205,8 @@ def open_data(world: Path, batch_size: int, split: Split | None = None) -> Retri
         val_share=0.0,
         cache=str(world / "cache"),
         sampling="tempme",
-        num_frames=FRAMES,
-        image_size=SIZE,
+        num_frames=setting.frames,
+        image_size=setting.size,
         batch_size=batch_size,
         neighbours=2,
         eval_batch_size=50,
@@ -253,6 +266,31 @@ def rank_numbers(towers: Path, world: Path) -> float:
     both = [values, np.array([numbers[Path(path).stem] for path in rows.paths])]
     ranks = [np.searchsorted(np.sort(x), x) + np.searchsorted(np.sort(x), x, side="right") for x in both]
     return round(float(np.atleast_2d(np.corrcoef(ranks))[0, 1]), 2)
+
+
+def measure_pair(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return R@1 of each tower of the pair, of both in one index, and the gain over the better one with its error."""
+    models = {name: str(arguments.out / f"{name}.safetensors") for name in PAIR}
+    models["both"] = " + ".join(models.values())
+    found: dict[str, Any] = {}
+    for name in SPLITS:
+        split, hits = read_split(f"msrvtt-full-{name}", world), {}
+        files = [world / "videos" / f"{video}.mp4" for video in split.videos]
+        truth = np.array([split.videos.index(caption.video) for caption in split.captions])
+        for kind, model in models.items():
+            with tempfile.TemporaryDirectory() as index, Engine.open(index, encoder=f"{model}#whole") as engine:
+                engine.index(files, words=False)
+                scores = score_texts(engine, [caption.text for caption in split.captions], files, MEAN)[TOTAL]
+            ranks = rank_matrix(scores, truth).t2v
+            hits[kind] = np.bincount(truth, (ranks.higher == 0) / (1 + ranks.equal)) / np.bincount(truth)
+        better = max(PAIR, key=lambda kind: float(hits[kind].mean()))
+        found[name] = {f"R@1 of {kind}": round(100 * float(rates.mean()), 1) for kind, rates in hits.items()}
+        gains = 100 * (hits["both"] - hits[better])
+        found[name] |= {
+            "gain": round(float(gains.mean()), 1),
+            "error": round(float(gains.std() / len(gains) ** 0.5), 1),
+        }
+    return found
 
 
 def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -329,7 +367,8 @@ def main() -> None:
     """Make the world, train, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("world", type=Path)
-    parser.add_argument("--methods", nargs="+", default=[*SETTINGS, "r2"], choices=[*SETTINGS, "r2"])
+    methods = [*SETTINGS, "pair", "r2"]
+    parser.add_argument("--methods", nargs="+", default=methods, choices=methods)
     parser.add_argument("--steps", type=int, help="unless given, each method its own")
     parser.add_argument("--head-epochs", type=int, default=10)
     parser.add_argument("--motion", type=int, default=0, help="frames of the head's convolution over time; 0: none")
@@ -354,9 +393,12 @@ def main() -> None:
     write_grounding_world(long, num_train=arguments.films, num_val=100, num_test=100, size=SIZE)
     table = {}
     for method in arguments.methods:
-        table[method] = (
-            learn_grounding(long, arguments) if method == "r2" else learn_retrieval(method, short, arguments)
-        )
+        if method == "r2":
+            table[method] = learn_grounding(long, arguments)
+        elif method == "pair":
+            table[method] = measure_pair(short, arguments)
+        else:
+            table[method] = learn_retrieval(method, short, arguments)
         print(json.dumps({method: table[method]}), flush=True)
     show_table(table)
 

@@ -30,8 +30,8 @@ class Encoder(Protocol):
 
     An encoder whose frame vectors do not depend on the other frames of a segment may set ``encodes_frames_alone``, so
     that frames that hardly differ are encoded once. One that gives a single vector for a segment sets
-    ``has_frame_vectors`` to False and repeats it for every frame. ``spread`` is the standard deviation of the cosines
-    of a text with unrelated frames, 0.03 if it is not set; a pair of encoders weighs them by it.
+    ``has_frame_vectors`` to False and repeats it for every frame. ``scale`` is the factor of cosines in the softmax
+    that it was trained with, 100 if it is not set; a pair of encoders weighs them by it.
     """
 
     name: str

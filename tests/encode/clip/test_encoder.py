@@ -176,6 +176,7 @@ def test_files_load_with_and_without_an_architecture(
         loaded = load_clip(name)
         np.testing.assert_array_equal(loaded.encode_frames([draw_frames(2)])[0].frames, expected)
         assert loaded.fingerprint == encoder.fingerprint
+        assert loaded.scale == pytest.approx(float(state["logit_scale"].exp()))
         # An index stores this name and may be opened from another folder.
         assert find_clip_source(ModelName(loaded.name)).weights == str(path)
 

@@ -27,7 +27,7 @@ class OneColour(ColourEncoder):
     channel = 0
     size = 24
     has_frame_vectors = True
-    spread = 0.3
+    scale = 10.0
 
     def __init__(self, whole: bool = False) -> None:
         super().__init__(f"knows {self.channel}")
@@ -58,7 +58,7 @@ class Warm(OneColour):
 
 
 class Cold(OneColour):
-    known, channel, size, spread = COLD, 2, 32, 0.1
+    known, channel, size, scale = COLD, 2, 32, 30.0
 
 
 class SegmentCold(Cold):
@@ -77,7 +77,7 @@ def films(tmp_path: Path) -> Path:
 
 
 @pytest.mark.wrong_shapes
-def test_a_similarity_is_the_mean_of_both_weighted_by_their_spreads() -> None:
+def test_a_similarity_is_the_mean_of_both_weighted_by_their_scales() -> None:
     first, second = Warm(), Cold()
     pair: Any = PairEncoder(first, second)
     check_encoder(pair)
@@ -86,7 +86,7 @@ def test_a_similarity_is_the_mean_of_both_weighted_by_their_spreads() -> None:
     embedding, text = pair.encode_frames([frames])[0], pair.encode_text(["something red"])[0]
     one = first.encode_frames([small])[0].frames @ first.encode_text(["red"])[0].sentence
     two = second.encode_frames([frames])[0].frames @ second.encode_text(["red"])[0].sentence
-    weights = np.array([1 / 0.3, 1 / 0.1]) / np.hypot(1 / 0.3, 1 / 0.1) / np.sqrt(2)
+    weights = np.array([10, 30]) / np.hypot(10, 30) / np.sqrt(2)
     np.testing.assert_allclose(embedding.frames @ text.sentence, weights[0] * one + weights[1] * two, atol=1e-6)
     assert (pair.dim, pair.resize.crop, first.sizes, second.sizes) == (4, 32, {24}, {32})
 

@@ -59,6 +59,7 @@ class ClipEncoder:
         card = model.card
         self.name, self.card, self.device = name, card, str(device)
         self.dim, self.resize, self.sampling = card.vision.dim, card.resize, card.sampling
+        self.scale = float(model.logit_scale.detach().float().exp())
         self.fingerprint = digest_weights(model.state_dict().items(), card.to_json())
         self._model = model.folded().to(device, dtype).eval()
         self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size

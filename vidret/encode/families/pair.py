@@ -19,7 +19,7 @@ from vidret.types import Frames, SegmentEmbedding, TextEmbedding
 
 logger = logging.getLogger(__name__)
 
-SPREAD = 0.03  # of the cosines of a text with unrelated frames: CLIP's, and that of models like it
+SCALE = 100.0  # of the cosines in CLIP's softmax, and about that of models like it
 
 
 class PairEncoder:
@@ -48,9 +48,8 @@ class PairEncoder:
         self.sampling = (segmented or [first])[0].sampling
         self.has_frame_vectors = len(segmented) < 2
         self.encodes_frames_alone = all(getattr(encoder, "encodes_frames_alone", False) for encoder in self._parts)
-        weights = np.array([1 / getattr(encoder, "spread", SPREAD) for encoder in self._parts], np.float32)
-        self._weights = weights / np.linalg.norm(weights)
-        self.spread = SPREAD
+        scales = np.array([getattr(encoder, "scale", SCALE) for encoder in self._parts], np.float32)
+        self._weights = scales / np.linalg.norm(scales)
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment by both.
@@ -73,7 +72,7 @@ class PairEncoder:
         ]
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text by both, with the weights that make their similarities spread equally."""
+        """Encode each text by both, weighted by their scales: a similarity is the sum of their logits, scaled."""
         pairs = zip(*(encoder.encode_text(texts) for encoder in self._parts), strict=True)
         return [self._join(text, [part.sentence for part in pair]) for text, pair in zip(texts, pairs, strict=True)]
 
