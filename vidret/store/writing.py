@@ -78,7 +78,7 @@ class Writer:
         for key, segment in zip(keys, segments, strict=True):
             checked.setdefault(key, _check_segment(segment, videos[segment.video], self._dim))
         with self._access:
-            ids = {key: known for key in checked if (known := self._catalog.segments.find(*key)) is not None}
+            ids = self._catalog.segments.find_many(checked)
             new = {key: valid for key, valid in checked.items() if key not in ids}
             locations = self._epochs.current().append_all([_list_arrays(valid) for valid in new.values()])
             ids |= zip(new, self._catalog.segments.add(list(zip(new.values(), locations, strict=True))), strict=True)
@@ -113,7 +113,7 @@ def _check_segment(new: NewSegment, video: VideoRecord, dim: int) -> NewSegment:
     if not 0 <= new.number < (math.inf if video.open_ended else video.num_segments):
         rule = "not be negative" if video.open_ended else f"be in 0..{video.num_segments - 1}"
         raise StoreError(f"number must {rule}, got {new.number}")
-    if not (np.isfinite([new.start, new.end]).all() and new.start <= new.end):
+    if not -math.inf < new.start <= new.end < math.inf:
         raise StoreError(f"start and end must be finite and ascending, got {new.start} and {new.end}")
     vector = round_to_float16("video", new.embedding.video, (dim,))
     times = np.ascontiguousarray(new.embedding.times, np.float64)

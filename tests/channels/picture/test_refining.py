@@ -108,7 +108,7 @@ def engine(index: Path) -> Engine:
 
 def vectors_of(engine: Engine, hits: list[Hit]) -> np.ndarray:
     store = engine._index.store
-    ids = store.segments.find_many([(hit.segment.video, hit.segment.number) for hit in hits])
+    ids = list(store.segments.find_many((hit.segment.video, hit.segment.number) for hit in hits).values())
     return store.features.read_vectors(ids).astype(np.float32)
 
 

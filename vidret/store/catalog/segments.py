@@ -86,22 +86,15 @@ class Segments:
         """Return the ids of a video's segments, in time order."""
         return list(self.of_video(video).values())
 
-    def find(self, video: int, segment_index: int) -> int | None:
-        """Return the id of a segment by its index in its video, None if it is not stored."""
-        segment_id: int | None = self._database.value(
-            "SELECT id FROM segments WHERE video = ? AND number = ?", int(video), int(segment_index)
-        )
-        return segment_id
-
-    def find_many(self, pairs: Sequence[tuple[int, int]]) -> Ids:
-        """Return the ids of segments by (video, index), in the same order, without those that are not stored."""
+    def find_many(self, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
+        """Return the ids of segments by (video, index), each once and in the same order, without those not stored."""
         sql = (
-            "SELECT segments.id FROM json_each(?) AS pair CROSS JOIN segments"
+            "SELECT video, number, segments.id FROM json_each(?) AS pair CROSS JOIN segments"
             " ON video = json_extract(pair.value, '$[0]') AND number = json_extract(pair.value, '$[1]')"
             " ORDER BY pair.key"
         )
         rows = self._database.rows(sql, json.dumps([[int(video), int(index)] for video, index in pairs]))
-        return np.array([row[0] for row in rows], np.int64)
+        return {(video, number): key for video, number, key in rows}
 
     def get(self, ids: Sequence[int] | Ids) -> list[Segment]:
         """Return segments in the order of ``ids``."""

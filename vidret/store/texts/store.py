@@ -269,7 +269,8 @@ class TextStore:
             if (is_own & segments.stored[places]).all():
                 found: Ids = segments.ids[places]
                 return found
-        return self._store.segments.find_many(list(zip(tracks.tolist(), numbers.tolist(), strict=True)))
+        listed = self._store.segments.find_many(zip(tracks.tolist(), numbers.tolist(), strict=True))
+        return np.array(list(listed.values()), np.int64)
 
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
         """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
