@@ -297,6 +297,8 @@ def _has_predicate(text: str) -> bool:
     (True, True, True)
     >>> _has_predicate("two cats"), _has_predicate("a man with glasses"), _has_predicate("a man with the bags")
     (False, False, False)
+    >>> _has_predicate("two children"), _has_predicate("a man with glasses runs")
+    (False, True)
     """
     words = re.findall(r"\w+", text.lower())
     if _has_verb(text):
