@@ -10,7 +10,7 @@ import { emphasiseLines, followLine, listenToTranscript, showTranscript } from "
 import { labelOf, nameChannels } from "./words.js";
 
 const SAME_EVENT = 0.5; // seconds between moments of one event, at most
-const PATIENCE = 400; // milliseconds that the viewer waits for words before it opens
+const PATIENCE = 400; // milliseconds that the viewer waits for words and shots before it opens
 const ADDRESS_PAUSE = 300; // milliseconds before the URL gets a new time
 const UNPLAYABLE = "This browser cannot play this file: it shows single frames. You can download the file.";
 
@@ -42,16 +42,17 @@ export async function openViewer(id, { time, query, title, playing }) {
   showFilm(playing && !isCalm());
   showWords([]);
   showShots(id, []);
-  const words = askTranscript(id).then(({ texts }) => showWords(texts));
+  const [words, board] = [askTranscript(id), askShots(id)];
   if (!dialog.open) {
-    await Promise.race([Promise.allSettled([words]), new Promise((open) => setTimeout(open, PATIENCE))]); // they make it wider
+    await Promise.race([Promise.allSettled([words, board]), new Promise((open) => setTimeout(open, PATIENCE))]); // they make it larger
     if (shown !== own) return;
     dialog.showModal();
     find("viewer-title").focus();
   }
   try {
-    const board = askShots(id).then(({ shots }) => showBoard(id, shots));
-    await Promise.all([describe(id), words, board, asked && search(id, query)]);
+    const texts = words.then(({ texts }) => showWords(texts)); // at once if they are here, so that nothing moves
+    const shots = board.then(({ shots }) => showBoard(id, shots));
+    await Promise.all([describe(id), texts, shots, asked && search(id, query)]);
   } catch (error) {
     if (!isDropped(error)) tell("viewer-notice", error.message);
   }
