@@ -101,9 +101,9 @@ def test_lines_name_examples_of_classes(run: Runner, films: Path, images: Path, 
     by_lines = ("classify", "--examples", file)
     rows = [
         {"class": "red", "path": str(films / "red.mp4"), "start": 0, "end": 1},
-        {"class": "other", "path": "images/blue/blue.png"},
+        {"class": "other", "path": "images/blue/blue.png", "note": "a line\u2028that goes on"},
     ]
-    file.write_text("\n".join(map(json.dumps, rows)))
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     tagged = run.json(*by_lines, images / "red")
     assert {"path", "tag", "probability"} <= tagged[0].keys()
     assert {row["tag"] for row in tagged if Path(row["path"]).stem == "red"} == {"red"}

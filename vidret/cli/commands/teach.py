@@ -172,7 +172,7 @@ def read_moments(file: Path, *, or_whole: bool = False) -> Iterator[tuple[dict[s
     try:
         text = read_content(str(file), MAX_LIST_BYTES).decode("utf-8-sig")
         has_lines = file.suffix.lower() == ".jsonl"
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if has_lines else json.loads(text)
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()] if has_lines else json.loads(text)
         for row in rows if isinstance(rows, list) else [rows]:
             yield from ((row, example) for example in _read_row(row, file.parent, or_whole))
     except (DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
