@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.word_films import write_worded
-from vidret.channels.sounds import reading
+from vidret.channels.sounds import features, reading
 from vidret.channels.sounds.features import EncodedAudio, pool
 from vidret.channels.sounds.reading import (
     CHUNK_S,
@@ -50,6 +51,22 @@ def score_only(reader: SoundReader, audio: np.ndarray) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "make_windows", lambda *_args, **_options: join_windows([]))
         reader._scores = np.concatenate([reader._scores, score_chunk(audio)[0]])
+
+
+@pytest.mark.parametrize("length_s", [0.5, 5.0, 7.5, 10.0])
+def test_stretches_of_audio_are_encoded_one_after_the_other(monkeypatch: pytest.MonkeyPatch, length_s: float) -> None:
+    mel = np.random.default_rng(0).random((80, round(100 * length_s) + 1), np.float32)
+    lengths = list[int]()
+
+    def encode(part: np.ndarray) -> np.ndarray:
+        lengths.append(part.shape[1])
+        return np.pad(part[None, :, ::2].swapaxes(1, 2), ((0, 0), (0, 0), (0, 304)))
+
+    model = SimpleNamespace(feature_extractor=lambda _audio, padding: mel[:, padding:], encode=encode)
+    monkeypatch.setattr(features, "load_recogniser", lambda _name: SimpleNamespace(model=model))
+    encoded = features.encode_audio(np.zeros(round(length_s * SAMPLE_RATE), np.float32))
+    assert (encoded.states[:, :80] == mel.T[:-1:2]).all()
+    assert max(lengths) <= 500
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, Float32
+from numpy.lib.stride_tricks import sliding_window_view
 from safetensors.numpy import load_file
 
 from vidret.channels.speech import BUNDLED, SAMPLE_RATE, load_recogniser
@@ -23,11 +24,13 @@ from vidret.channels.speech import BUNDLED, SAMPLE_RATE, load_recogniser
 FRAMES_PER_S = 50
 STEP_S = 0.5
 CONTEXTS_S = (1, 5)
+MEAN_STEPS = 5  # which score higher than one step on both halves of the stretches, as docs/sounds.md says
 LEARNT = ("music", "speech")  # in the order of the weights
 LABEL_WEIGHTS, WINDOW_WEIGHTS = (Path(__file__).with_name(f"{name}.safetensors") for name in ("labels", "windows"))
 WINDOW_S, HOP_S = 2.0, 1.0
 WINDOW_FRAMES = round(WINDOW_S * FRAMES_PER_S)
 _MEL_STEP = 160  # samples
+_COLUMNS = 500  # of the spectrogram that are encoded at a time: 5 s; 10 s take a fifth longer and find no more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +51,8 @@ def encode_audio(audio: Float32[np.ndarray, " sample"]) -> EncodedAudio:
     model: Any = load_recogniser(BUNDLED).model
     num_frames = len(audio) // (2 * _MEL_STEP)
     mel = model.feature_extractor(audio, padding=0)[:, : 2 * num_frames]
-    return EncodedAudio(states=np.asarray(model.encode(mel))[0], mel=mel.T)
+    parts = [mel[:, start : start + _COLUMNS] for start in range(0, 2 * num_frames, _COLUMNS)]
+    return EncodedAudio(states=np.concatenate([np.asarray(model.encode(part))[0] for part in parts]), mel=mel.T)
 
 
 def describe(encoded: EncodedAudio) -> Float32[np.ndarray, "step 1536"]:
@@ -78,9 +82,11 @@ def pool(
 
 
 def rate_labels(features: Float32[np.ndarray, "step 1536"]) -> Float32[np.ndarray, "step label"]:
-    """Return the probabilities of music and of speech, given ``describe``."""
-    probabilities: Float32[np.ndarray, "step label"] = 1 / (1 + np.exp(-_apply(LABEL_WEIGHTS, features)))
-    return probabilities
+    """Return the probabilities of music and of speech, given ``describe``: each the mean of the steps around it."""
+    probabilities = 1 / (1 + np.exp(-_apply(LABEL_WEIGHTS, features)))
+    padded = np.pad(probabilities, ((MEAN_STEPS // 2, MEAN_STEPS // 2), (0, 0)), mode="edge")
+    means: Float32[np.ndarray, "step label"] = sliding_window_view(padded, MEAN_STEPS, axis=0).mean(axis=-1)
+    return means
 
 
 def embed_windows(encoded: EncodedAudio) -> Float32[np.ndarray, "window 128"]:
