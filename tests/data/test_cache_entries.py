@@ -1,5 +1,7 @@
 """Arrays on disk keep their type and shape, settings never share them, and damage is told."""
 
+import errno
+import os
 import pickle
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 
 from vidret.data.cache_entries import CacheEntries
-from vidret.errors import VidretError
+from vidret.data.records import VideoSpan
+from vidret.errors import VidretError, is_disk_full
 
 ARRAYS: dict[str, np.ndarray] = {
     "pixels": np.arange(60, dtype=np.uint8).reshape(3, 4, 5),
@@ -57,3 +60,51 @@ def test_damaged_and_unwritable_files_are_refused_with_their_path(tmp_path: Path
     (tmp_path / "file").touch()
     with pytest.raises(VidretError, match="cannot be written: "):
         CacheEntries(tmp_path / "file", "frames", {}).write("key", ({}, {}))
+
+
+def test_a_full_disk_is_told_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    entries = CacheEntries(tmp_path, "frames", {})
+    monkeypatch.setattr("os.fdatasync", fail, raising=False)
+    with pytest.raises(VidretError, match="cannot be written: No space left on device") as caught:
+        entries.write("key", (ARRAYS, {}))
+    assert is_disk_full(caught.value)
+    assert list(entries.folder.iterdir()) == []
+
+
+def test_processes_that_write_one_entry_do_not_share_an_unfinished_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries, unfinished = CacheEntries(tmp_path, "frames", {}), list[Path]()
+    replace = Path.replace
+
+    def follow(path: Path, target: Path) -> Path:
+        unfinished.append(path)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", follow)
+    monkeypatch.setattr("os.getpid", lambda: 1)  # as in each container that has this folder
+    for _ in range(2):
+        entries.write("key", ({}, {}))
+    assert unfinished[0] != unfinished[1]
+
+
+def test_every_name_of_a_file_and_every_text_can_be_a_key(tmp_path: Path) -> None:
+    entries = CacheEntries(tmp_path, "frames", {})
+    keys = ("/videos/\udcff.mp4 1 2", "half of an emoji \ud83d")
+    for index, key in enumerate(keys):
+        entries.write(key, ({"a": np.array([index])}, {}))
+    assert [entries.read(key)["a"].tolist() for key in keys] == [[0], [1]]
+
+
+def test_spans_that_print_alike_have_entries_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.touch()
+    entries, spans = (
+        CacheEntries(tmp_path, "frames", {}),
+        [VideoSpan(str(path), at, 2000.0) for at in (1234.561, 1234.564)],
+    )
+    assert str(spans[0]) == str(spans[1])
+    assert entries.find(spans[0])[0] != entries.find(spans[1])[0]

@@ -124,6 +124,29 @@ def test_failures_are_recorded_with_reason_and_read_once(
     assert reads == []
 
 
+def test_files_that_go_away_meanwhile_are_read_when_they_are_back(
+    tmp_path: Path, videos: dict[str, VideoSpan], reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive, away = tmp_path / "drive", tmp_path / "away"
+    drive.mkdir()
+    spans = {name: VideoSpan(str(shutil.copy(videos[name].path, drive))) for name in "abd"}
+
+    def unmount(span: VideoSpan, **options: Any) -> Entry:
+        if span == spans["b"]:
+            drive.rename(away)
+        return read_candidates(span, **options)
+
+    cache = FramesCache(tmp_path / "cache", SAMPLINGS[0], RESIZE)
+    monkeypatch.setattr(frames, "read_candidates", unmount)
+    cache.build(list(spans.values()), num_workers=0)
+    away.rename(drive)
+    monkeypatch.setattr(frames, "read_candidates", read_candidates)
+    reads.clear()
+    cache.build(list(spans.values()), num_workers=0)
+    assert reads == ["b.mp4", "d.mp4"]
+    assert CachedFrames(cache, spans).unreadable == {}
+
+
 def test_interrupted_build_resumes(
     tmp_path: Path, videos: dict[str, VideoSpan], reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,21 +3,23 @@
 A file appears when it is whole. So an interrupted build can be resumed, and several processes may read and write.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from vidret.data.records import VideoSpan
 from vidret.errors import DecodeError, VidretError
+from vidret.store.disk import sync_data
 from vidret.video.files import stat_file
 
 logger = logging.getLogger(__name__)
@@ -94,14 +96,23 @@ class CacheEntries:
             VidretError: It cannot be written, for example because the disk is full.
         """
         arrays, facts = entry
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        content = save(contiguous, {"facts": json.dumps(facts)})
         path = self._path(key)
-        temporary = path.with_suffix(f".{os.getpid()}.part")
+        # The name is unique, since another process, also on another machine, may write the same entry.
+        unfinished = path.with_suffix(f".{uuid4().hex}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, _pack(facts))
-            temporary.replace(path)
-        except (OSError, SafetensorError) as error:
-            raise VidretError(f"{path}: cannot be written: {error}") from error
+            with unfinished.open("wb") as file:
+                file.write(content)
+                file.flush()
+                sync_data(file.fileno())
+            unfinished.replace(path)
+        except OSError as error:
+            raise VidretError(f"{path}: cannot be written: {error.strerror}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
 
     def find(self, span: VideoSpan) -> tuple[str, Facts]:
         """Return the key of a span's entry, and its facts."""
@@ -109,7 +120,7 @@ class CacheEntries:
             status = stat_file(span.path)
         except DecodeError as error:
             return "", {"failed": error.reason}
-        key = f"{span} {status.st_size} {status.st_mtime_ns}"
+        key = f"{span.path} {span.start} {span.end} {status.st_size} {status.st_mtime_ns}"
         return key, self.facts(key) if key in self else {"failed": NOT_READ}
 
     def look_up(self, spans: Mapping[str, VideoSpan]) -> CachedVideos:
@@ -132,8 +143,9 @@ class CacheEntries:
         if not keys:
             return
         logger.info("%s: %d of %d videos to read", self.folder, len(keys), len(spans))
-        for num_done, (key, entry) in enumerate(zip(keys.values(), make_all(list(keys)), strict=True), start=1):
-            self.write(key, entry)
+        for num_done, (span, entry) in enumerate(zip(keys, make_all(list(keys)), strict=True), start=1):
+            if "failed" not in entry[1] or self.find(span)[0] == keys[span]:  # else it has gone, and may come back
+                self.write(keys[span], entry)
             if num_done % LOG_EVERY == 0:
                 logger.info("%s: read %d of %d videos", self.folder, num_done, len(keys))
 
@@ -141,9 +153,6 @@ class CacheEntries:
         return self.folder / f"{_hash(key)}.safetensors"
 
 
-def _pack(facts: Facts) -> dict[str, str]:
-    return {"facts": json.dumps(facts)}
-
-
 def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    # Paths that are not UTF-8 have surrogates, and texts from JSON may.
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
