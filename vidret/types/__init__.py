@@ -90,8 +90,8 @@ if TYPE_CHECKING:
     from vidret.types.arrays import TextEmbedding as TextEmbedding
     from vidret.types.arrays import Vector as Vector
     from vidret.types.arrays import as_example as as_example
+else:
 
-
-def __getattr__(name: str) -> object:
-    """Import what holds arrays when it is asked for: a client, which needs no NumPy for words, starts fast."""
-    return getattr(import_module("vidret.types.arrays"), name)
+    def __getattr__(name: str) -> object:
+        """Import what holds arrays when it is asked for: a client, which needs no NumPy for words, starts fast."""
+        return getattr(import_module("vidret.types.arrays"), name)
