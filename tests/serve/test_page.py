@@ -556,6 +556,21 @@ def test_results_are_of_three_kinds_and_judged_by_buttons_and_keys(look: Look, i
     expect(judged).to_be_hidden()
 
 
+def test_results_of_another_query_do_not_count_as_seen(look: Look, indexed: Engine) -> None:
+    page = look(f"/?q={BUNNY}&k=24")
+    expect(cards(page)).to_have_count(5)
+    kinds = page.get_by_role("group", name="Results")
+    kinds.get_by_role("button", name="Moments").click()
+    expect(page.locator("#status")).to_contain_text("moment")
+    ask(page, BIKES)  # as moments
+    kinds.get_by_role("button", name="Videos").click()
+    expect(page.locator("#status")).to_contain_text("video")
+    with page.expect_request(lambda request: "like" in (request.post_data or "")) as asking:
+        page.get_by_role("button", name=re.compile("^More like")).first.click()
+    found = {(hit.video, round(hit.time, 1)) for hit in indexed.search(BIKES, 24)}
+    assert {(video, time_s) for video, time_s in json.loads(asking.value.post_data or "")["seen"]} <= found
+
+
 def test_results_marked_right_or_wrong_teach_the_concept_of_the_query(
     look: Look, servers: ExitStack, films: Path, tmp_path: Path, indexed: Engine
 ) -> None:
@@ -576,6 +591,18 @@ def test_results_marked_right_or_wrong_teach_the_concept_of_the_query(
     assert len(concept.no) == 1
     ask(page, BIKES)
     expect(page.locator("#results .chips")).to_have_count(0)
+
+
+def test_videos_take_the_place_of_facets_that_cannot_be_read(look: Look, refusals: list[str]) -> None:
+    refusals.append("500")
+    page = look()
+    page.route("**/api/facets?*", lambda route: route.fulfill(status=500, json={"title": "out of order"}))
+    page.reload()
+    expect(page.get_by_role("alert").first).not_to_be_empty()
+    expect(cards(page)).not_to_have_count(0)
+    assert page.evaluate(
+        "document.getElementById('found').offsetLeft === document.getElementById('search-tab').offsetLeft"
+    )
 
 
 def test_the_home_page_shows_kinds_days_and_counts_and_the_map_zooms(

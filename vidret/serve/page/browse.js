@@ -29,10 +29,11 @@ export async function showFacets(place, go) {
       makeFacet("Language heard", "language", languages, place, go, nameLanguage),
     ];
     find("facets").replaceChildren(...groups.filter(Boolean));
-    find("facets").classList.remove("awaited");
   } catch (error) {
-    if (!isDropped(error)) tell("notice", error.message);
+    if (isDropped(error)) return;
+    tell("notice", error.message);
   }
+  find("facets").classList.remove("awaited");
 }
 
 /** Return the name of a language by its code, if the browser knows one. */

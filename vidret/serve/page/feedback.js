@@ -49,9 +49,10 @@ export function dropJudged(hits, place) {
 export function noteSeen(hits, isSame) {
   if (!isSame) seen = new Set();
   inView.disconnect();
-  for (const [index, card] of [...document.querySelectorAll("#results > .card")].entries()) {
-    results.set(card, name(hits[index]));
-    inView.observe(card);
+  const cards = document.querySelectorAll("#results > .card");
+  for (const [index, hit] of hits.slice(0, cards.length).entries()) {
+    results.set(cards[index], name(hit));
+    inView.observe(cards[index]);
   }
 }
 

@@ -155,7 +155,7 @@ function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretati
   if (hits && !moments) hits = dropJudged(hits, place);
   const number = count(found.length, moments ? "moment" : "video");
   folded = hits ? showHits(hits, place) : showVideos(videos, place);
-  if (hits && !moments) noteSeen(hits, !differ(place, answered, QUERY));
+  noteSeen(hits && !moments ? hits : [], !differ(place, answered, QUERY));
   answered = place;
   const note = place.picture ? " An image cannot be shared by URL." : "";
   following = next ?? "";
