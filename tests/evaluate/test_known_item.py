@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,9 @@ def test_one_search_is_as_it_is_told(pair: tuple[Engine, SimulatedUser], evaluat
         assert outcome.found_s == 10 * LOOK_S + JUDGE_S + expected * LOOK_S
     at_once = search_item(engine, user, item, NUM_VIDEOS, num_rounds=0, num_shown=20)
     assert (at_once.found, at_once.found_s) == (0, 15 * LOOK_S)
+    unseen = replace(item, spans=((100.0, 101.0),))
+    outcome = search_item(engine, user, unseen, NUM_VIDEOS, num_rounds=0, num_shown=NUM_VIDEOS + 1)
+    assert (outcome.ranks, outcome.found) == ((NUM_VIDEOS + 1,), None), "all results are looked at, and none shows it"
 
 
 def test_bands_are_those_of_the_text() -> None:

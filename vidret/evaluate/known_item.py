@@ -208,7 +208,7 @@ def search_item(
         ranks.append(find_rank(left, item))
         shown = left[:num_shown]
         alike = user.compare(item.scene, [(hit.path, hit.segment.start, hit.segment.end) for hit in shown])
-        if found is None and ranks[-1] <= num_shown:
+        if found is None and ranks[-1] <= len(shown):
             found, found_s = step, spent_s + ranks[-1] * LOOK_S
             num_wrong += int((alike[: ranks[-1] - 1] >= SAME).sum())
         elif found is None:
