@@ -10,8 +10,10 @@ from jaxtyping import Float64
 
 from tests.copies.films import draw_footage, fade, write_frames
 from tests.fakes import PatchEncoder
-from vidret.copies.folding import ORDER_OF_WHOLE, VideoFrames, find_part, measure_order
+from vidret.copies.candidates import IndexWhitening, Whitening
+from vidret.copies.folding import ORDER_OF_WHOLE, CopyFolder, VideoFrames, find_part, measure_order
 from vidret.engine import Engine
+from vidret.store.store import Store
 from vidret.types import Hit, LocateOptions, Moment, SearchOptions
 
 
@@ -78,6 +80,17 @@ def test_moments_are_folded_where_they_show_the_same(engine: Engine) -> None:
     assert {name(moment) for moment in shown} - {"film", "faded"} == {name(m) for m in folded} - {"film", "faded"}
     within = engine.locate(query(engine), video=copies[0].video)
     assert not any(moment.near_copies for moment in within)
+
+
+def test_videos_are_compared_by_one_whitening_while_the_index_grows(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = engine.search(query(engine), copies="show")
+    dim = len(query(engine))
+    fitted = (Whitening(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32)[:, -size:]) for size in range(2, dim))
+    monkeypatch.setattr(IndexWhitening, "fit", lambda _self: next(fitted))
+    with Store.open(engine.path) as store:
+        CopyFolder(store).fold_results(shown)
 
 
 # The measure

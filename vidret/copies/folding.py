@@ -48,7 +48,7 @@ class VideoFrames:
     """The frames of a video, in time order.
 
     Attributes:
-        vectors: Whitened unit vectors.
+        vectors: Unit vectors, as stored or whitened.
         times: Times in seconds.
         segments: Index of the segment of each.
     """
@@ -132,8 +132,14 @@ class CopyFolder:
             if one in means and other in means and float(means[one] @ means[other]) >= LEAST_ALIKE
         ]
         videos = {video: self._read(video) for video in {video for pair in alike for video in pair}}
+        enough = {video: frames for video, frames in videos.items() if len(frames.times) >= MIN_FRAMES}
+        if enough:
+            whitening = self._whitening.fit()  # once: of an index that grows, each is another
+            for video, frames in enough.items():
+                enough[video] = replace(frames, vectors=whitening.apply(frames.vectors))
         for one, other in alike:
-            self._offsets[one, other] = self._align(videos[one], videos[other], lengths[one], lengths[other])
+            if one in enough and other in enough:
+                self._offsets[one, other] = self._align(enough[one], enough[other], lengths[one], lengths[other])
 
     def _average(self, videos: Collection[int]) -> dict[int, Float[np.ndarray, " dim"]]:
         """Return the unit mean of the segments of each video that has one."""
@@ -145,20 +151,15 @@ class CopyFolder:
         return dict(zip(found.tolist(), sums, strict=True))
 
     def _read(self, video: int) -> VideoFrames:
-        """Return the whitened frames of a video; too few, which tell nothing, as zeros."""
         stored = self._store.features.read(self._store.segments.ids_of_video(video), tokens=False)
-        times = np.concatenate([np.empty(0), *stored.times])
-        is_enough = len(times) >= MIN_FRAMES
         return VideoFrames(
-            self._whitening.fit().apply(np.concatenate(stored.frames)) if is_enough else np.zeros((len(times), 1)),
-            times,
+            np.concatenate([np.empty((0, self._store.dim), np.float16), *stored.frames]),
+            np.concatenate([np.empty(0), *stored.times]),
             np.repeat(np.arange(len(stored.times)), [len(times) for times in stored.times]),
         )
 
     def _align(self, one: VideoFrames, other: VideoFrames, one_s: float, other_s: float) -> float | None:
         """Return the time of the second of two videos at time 0 of the first; None if they are no copies for sure."""
-        if min(len(one.times), len(other.times)) < MIN_FRAMES:
-            return None
         if is_same_length(one_s, other_s):
             order, agreement = measure_order(one, other, 0.0)
             return 0.0 if order >= ORDER_OF_WHOLE and agreement >= AGREEMENT_OF_WHOLE else None
