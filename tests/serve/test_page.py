@@ -571,6 +571,20 @@ def test_results_of_another_query_do_not_count_as_seen(look: Look, indexed: Engi
     assert {(video, time_s) for video, time_s in json.loads(asking.value.post_data or "")["seen"]} <= found
 
 
+def test_further_results_follow_those_of_a_judgement(look: Look, bikes: int) -> None:
+    page = look()
+    with page.expect_request("**/api/search") as asking:
+        page.goto(f"/?q={BIKES}&k=2&like={bikes}@1.0")
+    first = json.loads(asking.value.post_data or "")
+    page.get_by_role("button", name="Show more").wait_for()
+    page.evaluate("() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 50)))")  # seen
+    with page.expect_request("**/api/search") as asking:
+        page.get_by_role("button", name="Show more").click()
+    further = json.loads(asking.value.post_data or "")
+    assert further["k"] > first["k"] == 2
+    assert further | {"k": 2} == first, "what was seen meanwhile would change the order"
+
+
 def test_results_marked_right_or_wrong_teach_the_concept_of_the_query(
     look: Look, servers: ExitStack, films: Path, tmp_path: Path, indexed: Engine
 ) -> None:

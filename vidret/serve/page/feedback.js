@@ -7,6 +7,7 @@ const ICONS = { like: "plus", unlike: "minus" };
 const MOST_SEEN = 200;
 const titles = new Map(); // by video
 let seen = new Set(); // results of the query that were in view
+let told = { of: "" }; // of these, what the server is told, for the judgements that it is of
 const results = new WeakMap(); // by card
 const inView = new IntersectionObserver(
   (entries) => entries.forEach(({ isIntersecting, target }) => isIntersecting && seen.add(results.get(target))),
@@ -17,12 +18,17 @@ const name = ({ video, time }) => `${video}@${Number(time).toFixed(1)}`;
 const read = (place, side) => place[side].split(",").filter(Boolean);
 const label = (side, { video, time }) => `${SIDES[side]} like ${titles.get(video) ?? `video ${video}`} at ${clock(time)}`;
 
-/** Return the judged results of a state, as the server takes them; those seen are not what is looked for. */
+/**
+ * Return the judged results of a state, as the server takes them; those seen are not what is looked for.
+ * What is seen later counts from the next judgement on, so that further results do not change the order of the first.
+ */
 export function readJudged(place) {
   const split = (names) => names.map((each) => each.split("@").map(Number));
-  if (!place.like && !place.unlike) return {};
+  const of = place.like || place.unlike ? `${place.like} ${place.unlike}` : "";
+  if (told.of !== of) told = { of, seen: split([...seen].slice(-MOST_SEEN)) };
+  if (!of) return {};
   const judged = { like: split(read(place, "like")), unlike: split(read(place, "unlike")) };
-  return { ...judged, ...(seen.size && { seen: split([...seen].slice(-MOST_SEEN)) }) };
+  return { ...judged, ...(told.seen.length && { seen: told.seen }) };
 }
 
 /** Return the change of a state by which a result is judged, or is no longer. */
