@@ -13,17 +13,22 @@ from tests.chatting import run_chat, say
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
 from tests.index_server import serve_index
+from vidret.cli.commands.watch import match_to_dict
 from vidret.client import RemoteEngine
 from vidret.engine import Engine
 from vidret.language.endpoint import ChatEndpoint
 from vidret.present.export import FORMATS, format_moments
 from vidret.present.show import to_dicts
+from vidret.search.watches import WatchMatch
 from vidret.serve.app import create_app
 from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.routes.indexing import Indexer
 from vidret.store.records import FileState
+from vidret.store.rows_file import Watch
 from vidret.store.store import Store
+from vidret.text import show_path
+from vidret.types import Moment, SharedFootage, to_row
 from vidret.video import urls
 
 HOST = "http://127.0.0.1:9"  # nothing listens there
@@ -147,6 +152,24 @@ REQUESTS: tuple[tuple[str, str, dict[str, Any] | None], ...] = (
     ("POST", "/knn-service", {"text": "red", "num_images": 2}),
     ("POST", "/api/concepts", {"name": "emblem", "yes": [{"video": 1, "start": 0, "end": 1}]}),
 )
+
+
+def test_no_webhook_or_find_has_it() -> None:
+    moment = Moment(1, sign("red.mp4"), 0.0, 1.0, 0.9)
+    match = WatchMatch(watch=Watch(name="reds", query="red", last_video=0), moment=moment)
+    found = SharedFootage(
+        video=1,
+        path=sign("red.mp4"),
+        start=0.0,
+        end=1.0,
+        clip_start=0.0,
+        clip_end=1.0,
+        speed=1.0,
+        similarity=0.9,
+        copies=(sign("other.mp4"),),
+    )
+    assert SECRET not in json.dumps([match_to_dict(match), to_row(found, "json", show_path)])
+    assert match_to_dict(match)["path"] == f"{HOST}/red.mp4"
 
 
 def test_no_response_has_it(signed: Path) -> None:

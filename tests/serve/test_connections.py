@@ -58,6 +58,19 @@ def test_missing_head_times_out(hasty: str, sent: bytes) -> None:
         assert time.monotonic() - started < 3
 
 
+def test_slow_head_times_out(hasty: str) -> None:
+    with connect(hasty) as client:
+        client.sendall(GET)
+        time.sleep(0.05)
+        sent = 0
+        with suppress(OSError):  # the server has closed the connection
+            while sent < 40:
+                client.sendall(b"G")
+                sent += 1
+                time.sleep(0.05)
+        assert sent < 20
+
+
 def test_each_request_has_the_full_time(engine: Engine) -> None:
     with serve_engine(engine, Patient) as url, connect(url) as client:
         for _ in range(3):

@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.cli.runner import Runner
 from tests.fake_faces import write_people
 from tests.fakes import ColourEncoder, write_film
 from tests.grounded import write_head
+from vidret.cli.values import parse_memory
 
 
 @pytest.fixture
@@ -113,6 +115,20 @@ def test_memory_limit_is_stored(run: Runner, films: Path) -> None:
     assert "flat, memory limit 1.61 GB" in " ".join(run.out("info").split())
     run.out("index", films, "--memory", "none")
     assert run.json("info")["memory"] is None
+
+
+def test_sizes_are_parsed() -> None:
+    for text, size_bytes in (
+        ("8GB", 8 * 10**9),
+        ("500 kb", 500_000),
+        ("1.5MiB", 3 * 2**19),
+        ("2tib", 2**41),
+        ("none", 0),
+    ):
+        assert parse_memory(text) == size_bytes
+    for text in ("8", "GB", "-1GB", "0GB", "8G", "8 gigs", "1e3MB", "", "nan GB"):
+        with pytest.raises(typer.BadParameter, match="must be a number with KB, MB, GB or TB"):
+            parse_memory(text)
 
 
 @pytest.mark.usefixtures("encoder", "new")

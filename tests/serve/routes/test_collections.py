@@ -1,5 +1,6 @@
 """Collections over HTTP, their export, and that the client agrees with the engine."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,14 @@ def test_an_export_is_that_of_the_command(client: TestClient, engine: Engine, fo
     assert answer.headers["Content-Disposition"].endswith(f"filename*=UTF-8''x%20y.{suffix}")
     if form == "html":
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+
+
+def test_a_saved_search_is_run_for_its_export(client: TestClient, engine: Engine) -> None:
+    body = {"finds": "videos", "query": "red", "options": {"k": 1}}
+    assert client.put("/api/collections/reds", json=body).status_code == 200
+    (row,) = json.loads(client.get("/api/collections/reds/export?format=json").text)
+    hit = engine.search("red", 1)[0]
+    assert (row["path"], row["start"]) == (hit.path, hit.segment.start)
 
 
 def test_failed_exports_say_why(client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
