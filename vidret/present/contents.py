@@ -122,9 +122,6 @@ def show_shots(shots: Sequence[Shot]) -> None:
     show_table(("shot", "start", "end", "length", "begins with"), rows)
 
 
-VECTOR_FORMATS = ("npy", "parquet", "safetensors")
-
-
 def check_vector_format(form: str) -> None:
     """Raise MissingExtraError for a format that cannot be written here."""
     if form == "parquet":

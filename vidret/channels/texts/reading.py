@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,6 @@ READER = f"{__name__}:VideoTextReader"  # for ``DecodePool.stream``
 SAMPLE_RATE = 16_000  # of audio
 TEXTS_AT_ONCE = 500  # in a message
 MIN_BUDGET_S, BUDGET_PER_S, MAX_BUDGET_S = 600.0, 20.0, 2 * 86400.0  # of time for one kind, by the video's length
-_TRACKS = get_args(messages.TrackSource)
 _PASSED_ON = (BrokenPipeError, UnreachableError)  # the parent is gone; the file may be read later
 
 
