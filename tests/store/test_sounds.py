@@ -53,6 +53,20 @@ def test_a_resumed_run_repeats_windows_without_doubling_them(tmp_path: Path) -> 
     assert read_starts(tmp_path / "copy") == {"a": [0.0]}, "what is there is kept"
 
 
+def test_what_an_interrupted_run_read_gives_way_to_what_was_read_to_its_end(tmp_path: Path) -> None:
+    for name, model, starts in (("old", "m-1", (0, 1)), ("new", "m-2", (0, 1, 2))):
+        (tmp_path / name).mkdir()
+        with SoundStore.create(tmp_path / name) as sounds:
+            sounds.add("a", model, make_windows(*starts))
+    with sqlite3.connect(tmp_path / "new" / FILE) as database:
+        database.execute("INSERT INTO windows VALUES ('damaged', 'm-2', 0, 2, x'00', 0)")
+    for target in ("old", "copy"):
+        (tmp_path / target).mkdir(exist_ok=True)
+        copy_sounds(tmp_path / target, [tmp_path / "new", tmp_path / "old"], {"a", "damaged"})
+        assert read_starts(tmp_path / target, "m-2") == {"a": [0.0, 1.0, 2.0]}
+        assert read_starts(tmp_path / target, "m-1") == {}
+
+
 def test_pruning_and_copying(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()

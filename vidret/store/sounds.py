@@ -3,6 +3,7 @@
 The file exists only in an index in which sounds were read. Videos are named by the fingerprint of their content.
 """
 
+import math
 from collections.abc import Collection, Container, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -49,6 +50,12 @@ class SoundStore(SideDatabase):
     def list_models(self) -> list[tuple[str, str]]:
         """Return the contents that have windows, with the models that made them."""
         return self.database.rows("SELECT DISTINCT content, model FROM windows ORDER BY content, model")
+
+    def find_ends(self) -> list[tuple[str, str, float]]:
+        """Return each content and model that has intact windows, and where these end, in seconds."""
+        return self.database.rows(
+            f"SELECT content, model, max(end_s) FROM windows WHERE {INTACT} GROUP BY content, model"
+        )
 
     def read(self, model: str, contents: Collection[str] | None = None) -> dict[str, SoundWindows]:
         """Return the intact windows of a model by content and time, of some contents or of all."""
@@ -109,14 +116,14 @@ def count_windows(index: Path) -> list[WindowCounts]:
 
 
 def copy_sounds(target: Path, sources: Sequence[Path], wanted: Container[str]) -> None:
-    """Copy the windows of the wanted videos that the target lacks."""
+    """Copy the windows of the wanted videos that reach further than what the target has, as after an interruption."""
     with ExitStack() as stack:
         own: SoundStore | None = None
         for source in [stack.enter_context(SoundStore.open(path)) for path in sources if SoundStore.exists(path)]:
             own = own or stack.enter_context(SoundStore.create(target))
-            known = {(content, is_chosen(model)) for content, model in own.list_models()}
-            for content, model in source.list_models():
-                if content in wanted and (content, is_chosen(model)) not in known:
+            known = {(content, is_chosen(model)): end_s for content, model, end_s in own.find_ends()}
+            for content, model, end_s in source.find_ends():
+                if content in wanted and end_s > known.get((content, is_chosen(model)), -math.inf):
                     own.add(content, model, source.read(model, [content])[content])
 
 
