@@ -23,6 +23,7 @@ from vidret.channels.sounds.channel import (
     rate_windows,
 )
 from vidret.channels.sounds.reading import KIND
+from vidret.encode.families.sound import SoundTagger
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.store.sounds import SoundStore
@@ -215,6 +216,16 @@ def test_a_named_model_that_nobody_allowed_is_not_loaded(named: Path, caplog: py
             engine.locate("music", k=1, sources=["sound"])
     assert caplog.text.count("sounds are not found by name") == 1
     assert "once, by --sound-model hf:two/sounds" in caplog.text
+
+
+def test_a_folder_whose_model_now_tags_sounds_compares_none(
+    named: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("vidret.encode.families.sound.load_sound_model", lambda _name: object.__new__(SoundTagger))
+    monkeypatch.setenv("VIDRET_ALLOW", "hf:two/sounds")
+    with Engine(named, NamedColours()) as engine:
+        assert Path(engine.locate("music", k=1, sources=["sound"])[0].path).stem == "red", "labels are searched"
+    assert "hf:two/sounds: must compare sounds with texts, got a model that tags them" in caplog.text
 
 
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(0, 2**32 - 1))

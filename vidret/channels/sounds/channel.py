@@ -173,7 +173,8 @@ class SoundChannel:
                     check_allowed(sounds.path.parent, model, option="--sound-model")
                 windows = self._read(model)
                 loaded = load_sound_model(model)
-                assert not isinstance(loaded, SoundTagger)  # which makes texts
+                if isinstance(loaded, SoundTagger):  # the folder had another model when its windows were made
+                    raise VidretError(f"{model}: must compare sounds with texts, got a model that tags them")
                 self._names[model] = Names(loaded, windows.vectors, windows.owners)
             except VidretError as error:
                 self._names[model] = None
