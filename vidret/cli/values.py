@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from vidret.errors import DecodeError, VidretError
+from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
     from vidret.types import Picture
-    from vidret.types import Sequence as EventSequence
 
 Name = TypeVar("Name", bound=str)
 SMALLEST_BANK = 10  # queries; what fewer have in common says nothing of other queries
@@ -164,8 +164,6 @@ def _read_texts(path: Path, line_number: int, line: str) -> list[str]:
 
 def iterate_queries(path: Path) -> "Iterator[tuple[dict[str, Any], str | EventSequence]]":
     """Yield the objects of a JSONL file, or of stdin for ``-``, each with its query."""
-    from vidret.types import Sequence as EventSequence  # and numpy, which the help does not need
-
     try:
         with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
             for line_number, line in _number_lines(lines):
