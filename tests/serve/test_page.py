@@ -1149,6 +1149,28 @@ def test_the_viewer_opens_in_the_place_that_its_words_take(look: Look, worded_ur
     assert page.evaluate("shifts.filter((part) => /^(viewer|watch|player|stage|film)$/.test(part))") == []
 
 
+def test_a_video_that_is_closed_while_it_waits_stays_closed_and_errors_do_not_keep_it(
+    look: Look, worded_url: str, bikes: int, refusals: list[str]
+) -> None:
+    refusals.append("500")
+    page = look(f"/?q={BIKES}", at=worded_url)
+    page.route("**/transcript", lambda _: None)  # no answer
+    cards(page).first.click()
+    page.wait_for_url(lambda _: "v" in place_of(page))
+    page.go_back()
+    page.wait_for_timeout(800)  # twice as long as it waits
+    expect(page.locator("#viewer")).to_be_hidden()
+    assert page.evaluate("!document.getElementById('film').hasAttribute('src')")
+    cards(page).first.click()
+    expect(page.locator("#viewer")).to_be_visible()  # without its words
+    expect(page.locator("#facts a")).to_be_visible()
+    page.unroute("**/transcript")
+    page.route("**/transcript", lambda route: route.fulfill(status=500, json={"detail": "out of order"}))
+    page.goto(f"/?v={bikes}")
+    expect(page.locator("#viewer-notice")).to_have_text("out of order")
+    expect(page.locator("#facts a")).to_be_visible()
+
+
 @pytest.mark.parametrize("is_worded", [False, True])
 def test_every_place_is_legible_and_accessible(
     look: Look, url: str, worded_url: str, bikes: int, is_worded: bool
