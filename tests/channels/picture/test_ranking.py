@@ -15,8 +15,11 @@ from tests.goldens import find_cases
 from tests.rankers import convert_golden, make_ranker, save_aligner, score_directly, score_stored, store_all
 from vidret.align.ucofia import Aligner
 from vidret.channels.picture.aligner_rankers import UcofiaRanker
+from vidret.channels.picture.calibration import Calibrations
 from vidret.channels.picture.ranker_loading import FEW, UNTRAINED_UCOFIA, choose_ranker, load_ranker
+from vidret.channels.picture.reranking import Reranker
 from vidret.errors import AlignerError
+from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, TextEmbedding
 
 KINDS = ("none", "mean", "ucofia", "glscl", "trained ucofia", "trained glscl")
@@ -99,6 +102,17 @@ def test_a_few_texts_score_without_torch_as_with_it(tokens: str, tmp_path: Path)
         assert np.array_equal(few.best, many.best)
         for name, level in many.scores.items():
             np.testing.assert_allclose(few.scores[name], level, atol=2e-6, rtol=0)
+
+
+def test_tokens_are_read_by_the_aligner_that_packed_them_alone(tmp_path: Path) -> None:
+    _, segments = make_all()
+    own, other = make_ranker("ucofia", tmp_path), make_ranker("trained ucofia", tmp_path)
+    packed = [own.pack(segment) for segment in segments]
+    ids = store_all(tmp_path / "index", segments, packed)
+    with Store.open(tmp_path / "index") as store:
+        reranker = Reranker(store, own, Calibrations(store, PatchEncoder().encode_text))
+        assert [bytes(tokens) for tokens in reranker.read(own, ids).tokens] == packed
+        assert not any(reranker.read(other, ids).tokens)
 
 
 def test_packing_is_reproducible_and_small(tmp_path: Path) -> None:
