@@ -264,6 +264,8 @@ def test_negative_terms_exclude_and_weak_results_are_announced(look: Look, refus
     expect(page.get_by_role("alert")).to_have_text("Nothing matches well. The nearest are:")
     assert page.locator(".card.weak").count() == cards(page).count() > 0
     assert float(page.locator(".weak img").first.evaluate("img => getComputedStyle(img).opacity")) < 1
+    page.get_by_role("button", name=re.compile("^More like")).first.click()
+    expect(page.get_by_role("alert")).to_have_text("Nothing else matches well. The nearest are:")
 
 
 def test_unlikely_results_are_folded(look: Look, indexed: Engine) -> None:

@@ -164,7 +164,7 @@ function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretati
   if (!found.length || hits) find("status").textContent = found.length ? `${number} in ${Math.round(took)} ms.${note}` : "";
   find("more").textContent = folded ? `${folded} less likely` : "Show more";
   if (!found.length) tellNothing();
-  else if (weak) tell("notice", "Nothing matches well. The nearest are:");
+  else if (weak) tell("notice", `Nothing ${place.like || place.unlike ? "else " : ""}matches well. The nearest are:`);
   if (found.length && QUOTES.test(place.q)) tellWordless(place);
 }
 
