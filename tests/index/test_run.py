@@ -316,7 +316,7 @@ def test_truncated_film_is_salvaged_and_reported(tmp_path: Path) -> None:
     assert moment.end - moment.start == pytest.approx(3, abs=0.2)
 
 
-class SlowEncoder(ColourEncoder):
+class SlowEncoder(PatchEncoder):
     """An encoder that takes 50 ms per batch."""
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
@@ -325,7 +325,7 @@ class SlowEncoder(ColourEncoder):
 
 
 def test_interrupted_run_leaves_a_valid_index_and_is_resumed(tmp_path: Path) -> None:
-    write_mosaic(tmp_path / "films" / "long.mp4", 60, seed=0)
+    write_mosaic(tmp_path / "films" / "long.mp4", 240, seed=0)
     whole = Engine(tmp_path / "whole", PatchEncoder(), rerank="ucofia", tokens="float16")
     num_segments = whole.index([tmp_path / "films"]).num_segments
 
@@ -336,7 +336,7 @@ def test_interrupted_run_leaves_a_valid_index_and_is_resumed(tmp_path: Path) -> 
             pressed.append("Ctrl-C")
             raise KeyboardInterrupt
 
-    begun = Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia", tokens="float16")
+    begun = Engine(tmp_path / "index", SlowEncoder(), rerank="ucofia", tokens="float16")
     first = begun.index([tmp_path / "films"], on_progress=interrupt)
     assert first.interrupted
     assert 0 < first.num_segments < num_segments
