@@ -24,13 +24,12 @@ FILES = (
     "writer.lock",
     "watches.json",
     "watches.lock",
-    "watches.tmp",
     "catalog.sqlite",
     "catalog.sqlite-wal",
     "identities.sqlite",
     "features/video.f16",
     "features/tokens.bin",
-    "vectors/unfinished",
+    "vectors/flat-0123456789abcdef.faiss",
 )
 NAMES = (
     "photo.jpg",

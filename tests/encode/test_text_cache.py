@@ -99,13 +99,6 @@ def test_texts_that_may_mention_concepts_of_an_index_are_encoded(folder: Path) -
     assert not folder.exists()
 
 
-def test_a_folder_that_cannot_be_written_costs_time_only(folder: Path) -> None:
-    folder.parent.mkdir(parents=True)
-    folder.write_bytes(b"a file")
-    assert encode(CountingEncoder()) == len(TEXTS)
-    assert encode(CountingEncoder()) == len(TEXTS)
-
-
 def test_files_used_last_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_cache, "MAX_FILES", 2)
     for text in ("red", "green"):

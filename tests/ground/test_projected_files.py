@@ -1,7 +1,5 @@
 """Files of projected tokens: round trips, one window in memory, atomic writes, and detection of damage."""
 
-import resource
-import threading
 import weakref
 import zipfile
 from collections.abc import Iterator
@@ -114,28 +112,6 @@ def test_writes_are_atomic(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     save_projected(path, windows[:1])
     assert are_same(read(path), windows[:1])
-
-
-def test_a_full_disk_is_reported_and_leaves_no_file(tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-        with pytest.raises(StoreError, match=r"a\.zip: cannot be written"):
-            save_projected(tmp_path / "a.zip", make_windows(9))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_concurrent_writes_of_one_file(tmp_path: Path) -> None:
-    path, windows = tmp_path / "a.zip", make_windows(20)
-    threads = [threading.Thread(target=save_projected, args=(path, windows)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert are_same(read(path), windows)
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_deleting_a_file_while_reading(tmp_path: Path) -> None:

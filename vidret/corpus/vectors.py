@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float16, Float32, Int64
 
+from vidret.disk import replacing
 from vidret.encode.text_cache import IdentifiedEncoder, TextEncoder
 from vidret.errors import StoreError, VidretError
 from vidret.store.store import Store
@@ -58,12 +58,8 @@ def read_phrases(path: Path) -> dict[str, Float32[np.ndarray, " dim"]]:
 
 def write_phrases(path: Path, vectors: dict[str, Float32[np.ndarray, " dim"]]) -> None:
     """Write vectors by phrase in place of a file, if the folder can be written."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            whole = Path(folder) / path.name
-            np.savez(whole, phrases=np.array(list(vectors)), vectors=np.stack(list(vectors.values())))
-            whole.replace(path)
+    with contextlib.suppress(StoreError), replacing(path) as draft, draft.open("wb") as file:
+        np.savez(file, phrases=np.array(list(vectors)), vectors=np.stack(list(vectors.values())))
 
 
 def encode_phrases(encoder: TextEncoder, phrases: Sequence[str]) -> Float32[np.ndarray, "phrase dim"]:

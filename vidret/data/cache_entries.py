@@ -3,7 +3,6 @@
 A file appears when it is whole. So an interrupted build can be resumed, and several processes may read and write.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -11,15 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vidret.data.records import VideoSpan
+from vidret.disk import replacing
 from vidret.errors import DecodeError, VidretError
-from vidret.store.disk import sync_data
 from vidret.video.files import stat_file
 
 logger = logging.getLogger(__name__)
@@ -99,20 +97,8 @@ class CacheEntries:
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         content = save(contiguous, {"facts": json.dumps(facts)})
         path = self._path(key)
-        # The name is unique, since another process, also on another machine, may write the same entry.
-        unfinished = path.with_suffix(f".{uuid4().hex}.part")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                file.write(content)
-                file.flush()
-                sync_data(file.fileno())
-            unfinished.replace(path)
-        except OSError as error:
-            raise VidretError(f"{path}: cannot be written: {error.strerror}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
+        with replacing(path, durable=True) as draft:
+            draft.write_bytes(content)
 
     def find(self, span: VideoSpan) -> tuple[str, Facts]:
         """Return the key of a span's entry, and its facts."""

@@ -4,7 +4,6 @@ A file is named after the encoder and the texts, begins with a digest of the res
 still gives its first text the same vectors. Files that are missing, damaged or cannot be written cost time only.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -16,6 +15,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from vidret.disk import replacing
+from vidret.errors import StoreError
 from vidret.types import TextEmbedding
 
 logger = logging.getLogger(__name__)
@@ -95,17 +96,13 @@ def _write(path: Path, embeddings: Sequence[TextEmbedding]) -> None:
     content = save(tensors)
     if len(content) > MAX_BYTES:
         return
-    draft = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(_digest(content) + content)
-        draft.replace(path)
+        with replacing(path) as draft:
+            draft.write_bytes(_digest(content) + content)
         for old in sorted(path.parent.iterdir(), key=lambda file: -file.stat().st_mtime)[MAX_FILES:]:
             old.unlink(missing_ok=True)
-    except OSError as error:
-        logger.info("%s: cannot be written, so that texts will be encoded again (%s)", path, error.strerror)
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+    except (StoreError, OSError) as error:
+        logger.info("texts will be encoded again: %s", error)
 
 
 def _digest(content: bytes) -> bytes:

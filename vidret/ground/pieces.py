@@ -4,9 +4,6 @@ Files are written and read one window at a time. A file is an uncompressed zip w
 checksums of the zip reveal damage.
 """
 
-import contextlib
-import os
-import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional
 
+from vidret.disk import replacing
 from vidret.errors import StoreError
 from vidret.ground.head import GroundingHead
 from vidret.ground.projected import (
@@ -51,20 +49,10 @@ def save_projected(path: Path, windows: Iterable[tuple[Window, ProjectedVideos]]
 
 def write_archive(path: Path, mark: bytes, entries: Iterable[tuple[str, dict[str, Tensor]]]) -> None:
     """Write entries of named tensors to a file atomically, keeping one entry in memory; ``mark`` names the format."""
-    # The name is unique, since another process or thread may write the same file.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with ZipFile(temporary, "w") as archive:
-            archive.comment = mark
-            for name, tensors in entries:
-                archive.writestr(name, save(tensors))
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with replacing(path) as draft, ZipFile(draft, "w") as archive:
+        archive.comment = mark
+        for name, tensors in entries:
+            archive.writestr(name, save(tensors))
 
 
 def load_projected(path: Path, *, device: torch.device) -> Iterator[tuple[Window, ProjectedVideos]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from vidret.channels.picture.calibration import is_automatic
+from vidret.disk import replacing
 from vidret.errors import StoreError
 from vidret.index.copying import ContentCopier, TextMerge, copy_collections, copy_concepts, copy_watches
 from vidret.store.consent import allow, is_allowed
@@ -357,15 +358,8 @@ class Merge:
     def _copy_projected(self, files: Iterable[tuple[Path, Path]]) -> None:
         """Copy files of projected tokens, each atomically."""
         for path, destination in files:
-            temporary = destination.with_name(f"{destination.name}.{os.getpid()}.part")
-            try:
-                destination.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, temporary)
-                temporary.replace(destination)
-            except OSError as error:
-                raise StoreError(f"{destination}: cannot be copied from {path} ({error.strerror})") from error
-            finally:
-                temporary.unlink(missing_ok=True)
+            with replacing(destination) as draft:
+                shutil.copy2(path, draft)
             self._counts["moments"] += 1
             self._advance(1)
 

@@ -7,14 +7,14 @@ import json
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vidret.disk import replacing
 from vidret.endpoints.transport import EndpointError, JsonTransport
-from vidret.errors import VidretError
+from vidret.errors import StoreError, VidretError
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class ReplyCache:
         reply = kept or complete()
         found = read(reply)
         if path is not None and kept is None and found is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(StoreError, OSError):
                 _keep(path, reply)
         return found
 
@@ -54,10 +54,8 @@ NO_CACHE = ReplyCache(None)
 
 def _keep(path: Path, reply: str) -> None:
     """Write an answer, and remove the oldest ones of its folder if there are too many."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(reply)
-    Path(file.name).replace(path)
+    with replacing(path) as draft:
+        draft.write_text(reply, "utf-8")
     kept = list(path.parent.glob(f"{'[0-9a-f]' * 32}.txt"))
     if len(kept) > MAX_REPLIES:
         oldest = sorted(kept, key=lambda path: path.stat().st_mtime_ns)

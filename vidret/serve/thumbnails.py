@@ -15,7 +15,8 @@ import anyio
 import anyio.to_thread
 from PIL import Image, ImageDraw, ImageFont
 
-from vidret.errors import DecodeError
+from vidret.disk import replacing
+from vidret.errors import DecodeError, StoreError
 from vidret.serve.problems import make_busy
 from vidret.text import sanitize
 from vidret.video.files import FileStat, stat_file
@@ -121,17 +122,13 @@ class ThumbnailCache:
         """Store a file atomically; a failure is logged."""
         path = self._folder / f"{key}.jpg"
         try:
-            self._folder.mkdir(exist_ok=True)
+            with replacing(path) as draft:
+                draft.write_bytes(content)
             with self._lock:
-                temporary = path.with_suffix(".part")
-                temporary.unlink(missing_ok=True)
-                with temporary.open("xb") as file:  # never through a link
-                    file.write(content)
-                temporary.replace(path)
                 self._num_bytes += len(content)
                 if self._num_bytes > self._max_bytes:
                     self._shrink()
-        except OSError as error:
+        except (StoreError, OSError) as error:
             logger.warning("thumbnails are not cached: %s", error)
 
     def _shrink(self) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Int64, Integer, UInt8
 
+from vidret.disk import open_handle, remove_closed, sync_data, sync_folder, write_at
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR
-from vidret.store.disk import open_handle, remove_closed, sync_data, sync_folder, write_at
 from vidret.store.records import SegmentLocation
 
 Rows = Float16[np.ndarray, "_row dim"]

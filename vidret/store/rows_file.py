@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from vidret.disk import open_handle, replacing, unlock, wait_for_lock
 from vidret.errors import NotFoundError, StoreError
-from vidret.store.disk import check_entries, open_handle, unlock, wait_for_lock
+from vidret.store.folder import check_entries
 from vidret.types import OPTIONS, ListedMoment, SavedCollection
 
 
@@ -101,18 +102,9 @@ class RowsFile(Generic[Row]):
         Raises:
             StoreError: The file cannot be written; the old one stays.
         """
-        path = self.path(index)
-        draft = path.with_suffix(".tmp")
-        try:
-            draft.unlink(missing_ok=True)
-            with draft.open("x", encoding="utf-8") as file:  # never through a link
-                listed = [asdict(row) for row in rows]  # type: ignore[call-overload]
-                json.dump({"checksum": _checksum(listed), self.kind: listed}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)  # noqa: PTH105  a run that is killed leaves the old file
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be written: {error}") from error
+        listed = [asdict(row) for row in rows]  # type: ignore[call-overload]
+        with replacing(self.path(index), durable=True) as draft:
+            draft.write_text(json.dumps({"checksum": _checksum(listed), self.kind: listed}, indent=1), "utf-8")
 
     def find_damage(self, index: Path, *, repair: bool) -> str:
         """Return why the rows of an index cannot be read, '' if they can; ``repair`` deletes them."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database
-from vidret.store.disk import check_entries
+from vidret.store.folder import check_entries
 
 
 class SideDatabase(ABC):

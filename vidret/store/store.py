@@ -15,9 +15,9 @@ from jaxtyping import Float
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog, repair_catalog
 from vidret.store.catalog.schema import Metadata
-from vidret.store.disk import CATALOG, FEATURES, TEXTS, WriteAccess, check_entries, check_folder
 from vidret.store.feature_epochs import Epochs
 from vidret.store.features import create_features
+from vidret.store.folder import CATALOG, FEATURES, TEXTS, WriteAccess, check_entries, check_folder
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vidret.errors import StoreError, VidretError
-from vidret.store.disk import check_entries
+from vidret.store.folder import check_entries
 from vidret.store.rows_file import RowsFile
 
 TokenRight = Literal["read", "change"]

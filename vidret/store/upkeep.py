@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
+from vidret.disk import remove_closed, sync_folder
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog, find_bad_rows
 from vidret.store.catalog.database import REPAIR, Database, remove_database
 from vidret.store.catalog.schema import IN_IDS, CheckedTables, ids_to_json
-from vidret.store.disk import CATALOG, FEATURES, VECTORS, WriteAccess, remove_closed, sync_folder
 from vidret.store.feature_epochs import Epochs
 from vidret.store.features import BYTES_PER_VALUE, Features, feature_paths
+from vidret.store.folder import CATALOG, FEATURES, VECTORS, WriteAccess
 from vidret.store.records import BadFile, BadSegment, PruneReport, SegmentLocation
 from vidret.store.snapshots.changes import restart_log
 from vidret.store.snapshots.columns import KEY

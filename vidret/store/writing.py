@@ -9,9 +9,9 @@ import numpy as np
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.segments import check_shots
-from vidret.store.disk import WriteAccess
 from vidret.store.feature_epochs import Epochs
 from vidret.store.features import Bytes, Rows, round_to_float16
+from vidret.store.folder import WriteAccess
 from vidret.store.records import FILE_STATES, FileState, NewSegment, VideoRecord
 from vidret.store.vectors.current import CurrentVectors
 from vidret.types import SegmentEmbedding

@@ -115,9 +115,7 @@ def test_existing_videos_are_not_rendered_again(tmp_path: Path) -> None:
     (videos / "train1.mp4").unlink()
     (videos / "val0.mp4").write_bytes((videos / "val0.mp4").read_bytes()[:900])
     (videos / "test2.mp4").write_bytes((videos / "test3.mp4").read_bytes())
-    (videos / "test0.mp4.part").write_bytes(b"begun")
     assert world.write_retrieval_world(tmp_path, **small) == 3
-    (videos / "test0.mp4.part").unlink()
     assert hash_files(tmp_path) == before
     assert world.write_retrieval_world(tmp_path, **{**small, "num_train": 8, "num_test": 6}) == 6
     assert all(hash_files(tmp_path)[name] == value for name, value in before.items() if name.endswith(".mp4"))
@@ -230,7 +228,7 @@ def test_grounding_world_refuses_invalid_numbers_and_unwritable_folders(tmp_path
     with pytest.raises(VidretError, match=r"must be at least 1, got \(3, 0, 3, 1\)"):
         world.write_grounding_world(tmp_path, **{**FILMS, "num_val": 0})
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(VidretError, match=r"train0\.mp4: cannot be written: "):
+    with pytest.raises(VidretError, match=r"train0\.mp4: cannot be written"):
         world.write_grounding_world(tmp_path / "taken", **FILMS)
 
 

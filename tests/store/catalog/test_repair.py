@@ -11,7 +11,7 @@ from vidret.errors import StoreError
 from vidret.store.catalog import catalog as catalog_module
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.schema import ESSENTIAL, FORMAT, find_schema_checksum
-from vidret.store.disk import WriteAccess
+from vidret.store.folder import WriteAccess
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
 from vidret.store.store import Store
 

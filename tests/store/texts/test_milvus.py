@@ -16,7 +16,7 @@ import pytest
 from vidret.channels.base import Clause
 from vidret.channels.texts.matching import TextMatcher
 from vidret.errors import StoreError
-from vidret.store.disk import CATALOG
+from vidret.store.folder import CATALOG
 from vidret.store.store import Store
 from vidret.store.texts.store import FOLDER, TextStore
 from vidret.store.vectors.milvus import MilvusVectors

@@ -210,7 +210,7 @@ store.upkeep.save_vectors()
 @pytest.mark.parametrize(
     ("count", "function", "files"),
     [
-        (1, "fsync", ["ivf-rabitq2", "unfinished"]),
+        (1, "fsync", ["ivf-rabitq2", "ivf-rabitq2"]),
         (2, "fsync", ["ivf-rabitq2", "ivf-rabitq2"]),
         (1, "unlink", ["ivf-rabitq2", "ivf-rabitq2"]),
     ],

@@ -23,7 +23,7 @@ from vidret.data.synthetic.scenes import (
     SplitName,
     Statement,
 )
-from vidret.errors import VidretError
+from vidret.disk import replacing
 
 NUM_ANNOTATORS = 3
 QIDS_PER_SPLIT = 100_000_000
@@ -279,10 +279,5 @@ def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Write a file atomically."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, "utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise VidretError(f"{path}: cannot be written: {error.strerror}") from error
+    with replacing(path) as draft:
+        draft.write_text(text, "utf-8")

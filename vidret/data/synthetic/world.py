@@ -26,6 +26,7 @@ from vidret.data.synthetic.annotations import (
 from vidret.data.synthetic.generation import draw_films, draw_pairs
 from vidret.data.synthetic.render import render
 from vidret.data.synthetic.scenes import SPLITS, Scene, SplitName
+from vidret.disk import replacing
 from vidret.errors import VidretError
 
 RENDER_VERSION = 1  # part of the signature; increment it when rendering or encoding changes
@@ -48,13 +49,8 @@ def write_scenes(videos: Sequence[tuple[Path, Scene]], *, size: int, fps: int, p
     for num_done, (path, scene) in enumerate(videos, start=1):
         signature = scene_signature(scene, size=size, fps=fps)
         if read_signature(path) != signature:
-            partial = path.with_name(path.name + ".part")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_frames(partial, render(scene, size), fps=fps, signature=signature)
-                partial.replace(path)
-            except (av.FFmpegError, OSError) as error:
-                raise VidretError(f"{path}: cannot be written: {error.strerror}") from error
+            with replacing(path) as draft:
+                write_frames(draft, render(scene, size), fps=fps, signature=signature)
             num_written += 1
         if progress is not None:
             progress(num_done, len(videos))

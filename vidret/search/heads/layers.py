@@ -17,6 +17,7 @@ from torch import nn
 
 from vidret.channels.picture.ranker_loading import TOKENS
 from vidret.devices import choose_device
+from vidret.disk import DRAFT
 from vidret.encode.encoder import Encoder, LayeredEncoder, encode_shared_layers
 from vidret.encode.names import drop_sampling
 from vidret.errors import DecodeError, StoreError, VidretError
@@ -102,7 +103,7 @@ class Grounder:
 
         def make(target: Path) -> None:
             # The name is unique, since another process or thread may prepare the same video.
-            folder = self.files.locate_pieces(f"{video.content}.{os.getpid()}-{threading.get_ident()}.part")
+            folder = self.files.locate_pieces(f"{video.content}.{os.getpid()}-{threading.get_ident()}{DRAFT}")
             try:
                 save_projected(target, self._project(video, folder, timeout))
             finally:

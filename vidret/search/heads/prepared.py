@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vidret.disk import DRAFT
 from vidret.errors import DecodeError, StoreError
 from vidret.search.heads.base import GroundedVideo, PreparedHead
 from vidret.store.records import KEPT, PROJECTED
@@ -107,12 +108,12 @@ def forget_others(folder: Path, contents: Container[str]) -> None:
     """Delete the files of all heads for other contents than these, and what killed runs left behind."""
 
     def is_abandoned(path: Path) -> bool:
-        return path.suffix == ".part" and path.stat().st_mtime < time.time() - ABANDONED
+        return path.suffix == DRAFT and path.stat().st_mtime < time.time() - ABANDONED
 
     for path in folder.glob("*/*/*"):
         with contextlib.suppress(FileNotFoundError):
             if path.parent.name == PIECES:
-                if is_abandoned(path) or (path.suffix != ".part" and path.name not in contents):
+                if is_abandoned(path) or (path.suffix != DRAFT and path.name not in contents):
                     shutil.rmtree(path, ignore_errors=True)
             elif (path.suffix == PROJECTED and path.stem not in contents) or is_abandoned(path):
                 path.unlink()

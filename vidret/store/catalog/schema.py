@@ -15,7 +15,7 @@ from jaxtyping import Int64
 
 from vidret.errors import MovedError, StoreError
 from vidret.store.catalog.database import REPAIR, Database
-from vidret.store.disk import WriteAccess
+from vidret.store.folder import WriteAccess
 from vidret.store.records import DEAD_STATES, SEGMENTS
 from vidret.store.snapshots.changes import LOG
 from vidret.types import NO_TIME, Filters

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from vidret.disk import DRAFT, remove_closed, replacing, sync_folder
 from vidret.errors import StoreError
-from vidret.store.disk import remove_closed, sync_folder
 from vidret.store.snapshots.changes import Position
 
 logger = logging.getLogger(__name__)
@@ -94,22 +94,15 @@ def save_columns(folder: Path, columns: Mapping[str, np.ndarray], position: Posi
     Raises:
         StoreError: The disk is full or fails.
     """
-    path, unfinished = folder / FILE_NAME, folder / f"{FILE_NAME}.unfinished"
     listed = {}
-    try:
-        with unfinished.open("wb") as file:
-            for name, column in columns.items():
-                file.write(bytes(-file.tell() % ALIGNMENT))
-                data = np.ascontiguousarray(column).data
-                listed[name] = [len(column), file.tell(), zlib.crc32(data)]
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-        sync_folder(folder)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)  # a full disk needs the space
-        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+    for left in folder.glob(f"{FILE_NAME}.*{DRAFT}"):  # by a writer that was killed
+        left.unlink()
+    with replacing(folder / FILE_NAME, durable=True) as draft, draft.open("wb") as file:
+        for name, column in columns.items():
+            file.write(bytes(-file.tell() % ALIGNMENT))
+            data = np.ascontiguousarray(column).data
+            listed[name] = [len(column), file.tell(), zlib.crc32(data)]
+            file.write(data)
     return json.dumps({"version": VERSION, "columns": listed, "position": position})
 
 

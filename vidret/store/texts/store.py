@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from vidret.errors import StoreError
 from vidret.store.catalog.texts import DAMAGED, StoredText, TextTrack
-from vidret.store.disk import TEXTS
+from vidret.store.folder import TEXTS
 from vidret.store.records import FILE_STATES, FileState, NewSegment
 from vidret.store.snapshots.snapshot import Snapshot, find_rows
 from vidret.store.store import Store

@@ -11,7 +11,7 @@ import numpy as np
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.database import REPAIR, remove_database
 from vidret.store.catalog.texts import TextTrack
-from vidret.store.disk import FEATURES
+from vidret.store.folder import FEATURES
 from vidret.store.identities.store import IdentityStore
 from vidret.store.identities.tracks import TrackColumns
 from vidret.store.records import HAS_TEXTS

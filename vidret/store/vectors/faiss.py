@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vidret.store.disk import VECTORS
+from vidret.store.folder import VECTORS
 from vidret.store.snapshots.bitmap import MAX_ID, Bits
 from vidret.store.snapshots.snapshot import Selection
 from vidret.store.vectors.base import FAISS, Queries, SearchResult, VectorOptions, VectorStore

@@ -1,4 +1,4 @@
-"""The manifest of saved vectors: immutable files, named after their checksums.
+"""The manifest of saved vectors: immutable files with their checksums.
 
 A reader uses only files listed in the catalog's manifest. A file is on disk before a durable transaction lists it, and
 never changes afterwards, so that the listed files are complete whenever a writer is killed. FAISS loads flipped bytes
@@ -10,20 +10,20 @@ import json
 import logging
 import os
 import re
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from vidret.disk import remove_closed, sync_folder
 from vidret.errors import StoreError
-from vidret.store.disk import remove_closed, sync_folder
 
 logger = logging.getLogger(__name__)
 
 MANIFEST, HELD_IDS = "vectors", "vectors.held"  # keys of the manifest and of the ids in its files, a packed bitmap
 VERSION = 1
 NUM_SAMPLES, SAMPLE_BYTES = 16, 4096
-UNFINISHED = "unfinished"
 NAME = re.compile(r"[a-z0-9-]+-[0-9a-f]{16}\.faiss")  # of the files that ``write_file`` writes
 
 
@@ -83,7 +83,7 @@ class Manifest:
 def write_file(
     folder: Path, kind: str, total: int, payload_bytes: int, write: Callable[[Callable[[bytes], None]], None]
 ) -> ManifestEntry:
-    """Write a file of ``total`` vectors durably, then rename it after its kind and checksum; return its entry.
+    """Write a new file of ``total`` vectors durably, and return its entry; no manifest lists its name yet.
 
     ``payload_bytes`` is the size of the vectors and ids at its end. ``write`` is called with a function that accepts
     the bytes, chunk by chunk.
@@ -91,7 +91,7 @@ def write_file(
     Raises:
         StoreError: The disk is full or fails.
     """
-    unfinished, digest = folder / UNFINISHED, hashlib.sha256()
+    path, digest = folder / f"{kind}-{secrets.token_hex(8)}.faiss", hashlib.sha256()
 
     def append(chunk: bytes) -> None:
         digest.update(chunk)
@@ -99,23 +99,26 @@ def write_file(
 
     try:
         folder.mkdir(exist_ok=True)
-        with unfinished.open("wb") as file:
+        with path.open("xb") as file:
             write(append)
             file.flush()
             os.fsync(file.fileno())
             num_bytes = file.tell()
-        sha256 = digest.hexdigest()
-        path = folder / f"{kind}-{sha256[:16]}.faiss"
-        unfinished.replace(path)
         sync_folder(folder)
         head_bytes = num_bytes - payload_bytes
         with path.open("rb") as written:
             proof = sample_checksum(written, num_bytes, head_bytes)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)  # a full disk needs the space
+        path.unlink(missing_ok=True)  # a full disk needs the space
         raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
     return ManifestEntry(
-        name=path.name, kind=kind, total=total, num_bytes=num_bytes, head_bytes=head_bytes, proof=proof, sha256=sha256
+        name=path.name,
+        kind=kind,
+        total=total,
+        num_bytes=num_bytes,
+        head_bytes=head_bytes,
+        proof=proof,
+        sha256=digest.hexdigest(),
     )
 
 
@@ -153,5 +156,5 @@ def remove_others(folder: Path, manifest: Manifest) -> None:
     """Delete files of vectors that the manifest does not list; open files stay readable."""
     known = {entry.name for entry in manifest.files}
     for path in folder.glob("*"):
-        if path.name not in known and (path.name == UNFINISHED or NAME.fullmatch(path.name)):
+        if path.name not in known and NAME.fullmatch(path.name):
             remove_closed(path)

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int64
 
 from vidret.errors import StoreError
 from vidret.store.consent import check_allowed
-from vidret.store.disk import MILVUS_FILE
+from vidret.store.folder import MILVUS_FILE
 from vidret.store.snapshots.bitmap import contains
 from vidret.store.snapshots.snapshot import Choice, Selection
 from vidret.store.vectors.base import FoundWords, Queries, SearchResult, VectorLocation, VectorOptions, VectorStore

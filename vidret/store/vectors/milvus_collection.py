@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from vidret.errors import MissingExtraError, StoreError
-from vidret.store.disk import MILVUS_FILE
+from vidret.store.folder import MILVUS_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,130 @@
+"""Files that are replaced as a whole: whoever writes one leaves the old file, and no draft, where it cannot."""
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fakes import PatchEncoder
+from vidret.corpus.vectors import write_phrases
+from vidret.data.cache_entries import CacheEntries
+from vidret.data.synthetic.scenes import Scene, SceneShot
+from vidret.data.synthetic.world import write_scenes
+from vidret.disk import DRAFT, replacing
+from vidret.encode.text_cache import encode_once
+from vidret.errors import StoreError, is_disk_full
+from vidret.ground.pieces import write_archive
+from vidret.language.endpoint import ReplyCache
+from vidret.serve.thumbnails import ThumbnailCache
+from vidret.store.rows_file import WATCHES, Watch
+from vidret.store.snapshots.changes import Position
+from vidret.store.snapshots.columns import save_columns
+
+
+def write_texts(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        encode_once(PatchEncoder(), ["a"])
+
+
+Writer = Callable[[Path], object]
+KEY = "0" * 32
+REFUSED: dict[str, Writer] = {
+    "an archive of tensors": lambda folder: write_archive(folder / "a.zip", b"m", [("a", {"a": torch.zeros(9)})]),
+    "an entry of a cache": lambda folder: CacheEntries(folder, "frames", {}).write("a", ({"a": np.zeros(9)}, {})),
+    "rows beside a catalog": lambda folder: WATCHES.write(folder, [Watch(name="a", query="b", last_video=1)]),
+    "columns of a snapshot": lambda folder: save_columns(folder, {"a": np.zeros(9)}, Position(1, 1, 2)),
+    "a video of a world": lambda folder: write_scenes([(folder / "a.mp4", Scene((SceneShot(2),), 0))], size=32, fps=1),
+}
+DONE_WITHOUT: dict[str, Writer] = {
+    "a thumbnail": lambda folder: ThumbnailCache(folder, 1000).put(KEY, b"a"),
+    "vectors of phrases": lambda folder: write_phrases(folder / "a.npz", {"a": np.zeros(9, np.float32)}),
+    "vectors of texts": write_texts,
+    "an answer of a model": lambda folder: ReplyCache(folder).ask("a", lambda: "b", str),
+}
+
+
+def list_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("write", [*REFUSED.values(), *DONE_WITHOUT.values()], ids=[*REFUSED, *DONE_WITHOUT])
+def test_a_full_disk_leaves_the_old_file_and_no_draft(
+    write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(draft: Path, target: Path) -> Path:
+        assert draft.name.endswith(DRAFT)
+        assert draft.stat().st_size
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    caplog.set_level(logging.INFO)
+    write(tmp_path)
+    (path,) = list_files(tmp_path)
+    path.write_bytes(b"old")
+    monkeypatch.setattr(Path, "replace", fail)
+    if write in REFUSED.values():
+        with pytest.raises(StoreError, match=rf"{path.name}: cannot be written \(No space left on device\)") as caught:
+            write(tmp_path)
+        assert is_disk_full(caught.value)
+    else:
+        write(tmp_path)
+    assert [path.read_bytes() for path in list_files(tmp_path)] == [b"old"]
+
+
+def test_an_error_while_a_draft_is_written_passes_through(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a"
+    with replacing(path) as draft:
+        draft.write_bytes(b"old")
+    with pytest.raises(RuntimeError), replacing(path) as draft:
+        raise RuntimeError(draft.write_bytes(b"half"))
+    assert list_files(tmp_path) == [path]
+    assert path.read_bytes() == b"old"
+    with pytest.raises(StoreError, match=r"a/b: cannot be written \(File exists\)"), replacing(path / "b"):
+        pass
+
+
+def test_threads_that_write_one_file_do_not_share_a_draft(tmp_path: Path) -> None:
+    barrier = threading.Barrier(4)
+
+    def write(letter: str) -> None:
+        with replacing(tmp_path / "a") as draft:
+            barrier.wait()
+            draft.write_text(letter * 9)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "a").read_text() in {letter * 9 for letter in "abcd"}
+    assert list_files(tmp_path) == [tmp_path / "a"]
+
+
+def test_a_durable_file_and_its_entry_are_on_disk_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, replace = list[str](), Path.replace
+
+    def follow(draft: Path, target: Path) -> Path:
+        calls.append("replace")
+        return replace(draft, target)
+
+    monkeypatch.setattr("vidret.disk.sync_data", lambda _: calls.append("data"))
+    monkeypatch.setattr("vidret.disk.sync_folder", lambda _: calls.append("folder"))
+    monkeypatch.setattr(Path, "replace", follow)
+    for durable in (True, False):
+        with replacing(tmp_path / "a", durable=durable) as draft:
+            draft.touch()
+    assert calls == ["data", "replace", "folder", "replace"]
+
+
+def test_drafts_of_columns_that_a_killed_writer_left_are_removed(tmp_path: Path) -> None:
+    (tmp_path / f"snapshot.columns.1{DRAFT}").touch()
+    save_columns(tmp_path, {}, Position(1, 1, 2))
+    assert [path.name for path in tmp_path.iterdir()] == ["snapshot.columns"]

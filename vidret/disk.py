@@ -1,0 +1,125 @@
+"""Files on disk: calls that differ between systems, and files that are replaced as a whole."""
+
+import contextlib
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from vidret.errors import StoreError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+DRAFT = ".part"  # the suffix of a file that is not complete
+_WAIT_S = 0.1
+_LOCKED_BYTE = 1 << 30  # Windows keeps others from reading what is locked, so it is a byte that no file has
+
+
+def open_handle(path: Path, *, write: bool) -> int:
+    """Open a file for reading, or for reading and writing, created if it is missing, and return its handle."""
+    flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
+    return os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), 0o644)
+
+
+def try_lock(handle: int) -> bool:
+    """Lock a file for this process, unless another has it; return whether it is locked."""
+    try:
+        if sys.platform == "win32":
+            os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def wait_for_lock(handle: int) -> None:
+    """Lock a file as soon as no other process has it."""
+    while not try_lock(handle):
+        time.sleep(_WAIT_S)
+
+
+def unlock(handle: int) -> None:
+    """Release a lock, also for the copies of the handle in forked processes."""
+    if sys.platform == "win32":
+        os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def read_at(handle: int, num_bytes: int, offset: int) -> bytes:
+    """Read from a position."""
+    if hasattr(os, "pread"):
+        return os.pread(handle, num_bytes, offset)
+    os.lseek(handle, offset, os.SEEK_SET)
+    return os.read(handle, num_bytes)
+
+
+def write_at(handle: int, data: bytes | memoryview, offset: int) -> int:
+    """Write to a position, and return how many bytes were written. One thread at a time may use a handle."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(handle, data, offset)
+    os.lseek(handle, offset, os.SEEK_SET)
+    return os.write(handle, data)
+
+
+def sync_data(handle: int) -> None:
+    """Wait until the content of a file is on disk."""
+    getattr(os, "fdatasync", os.fsync)(handle)  # macOS and Windows have only fsync
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the entries of a folder are on disk; Windows writes them with the files."""
+    if sys.platform != "win32":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_closed(path: Path) -> None:
+    """Remove a file; on Windows, leave one that a reader has open to the next writer."""
+    try:
+        path.unlink()
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yield the path of a draft, which replaces a file once it is written, or is removed after an error.
+
+    Folders are created as needed. A process that is killed leaves the old file as it is, beside a draft, which ends in
+    ``DRAFT``. Its name is unique, since another process or thread may write the same file; so no link can stand there.
+
+    Args:
+        path: The file.
+        durable: Whether the new file must be on disk at the end. Otherwise a power cut may leave an empty one.
+
+    Raises:
+        StoreError: It cannot be written; the old file stays.
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}{DRAFT}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        if durable:
+            with draft.open("r+b") as file:
+                sync_data(file.fileno())
+        draft.replace(path)
+        if durable:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with contextlib.suppress(OSError):  # a full disk needs the space
+            draft.unlink()
