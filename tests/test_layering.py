@@ -221,7 +221,7 @@ def test_there_are_few_rungs_that_name_each_room_once_and_few_loose_modules() ->
     assert len(rooms) == len(set(rooms))
     assert set(ONLY) <= set(rooms)
     assert len(RUNGS) <= 9
-    assert len([path for path in (ROOT / "vidret").glob("*.py") if path.stem != "__init__"]) <= 7
+    assert len([path for path in (ROOT / "vidret").glob("*.py") if path.stem != "__init__"]) <= 8
 
 
 def test_no_test_module_imports_another() -> None:
