@@ -1012,12 +1012,12 @@ class Engine(VideoLibrary):
         """Compute again what depends on all segments, after a run."""
         from vidret.search.heads.prepared import forget_others
         from vidret.search.preparation import calibrate_with_bank, save_text_background
-        from vidret.store.texts.upkeep import note_languages
+        from vidret.store.texts.upkeep import note_heard
 
         if report is None or not report.interrupted:
             calibrate_with_bank(self._index.pictures, self._models.bank)
         save_text_background(self._index.store)
-        note_languages(self._index.store)
+        note_heard(self._index.store)
         if report is not None and report.pruned is not None:
             forget_others(self.path / MOMENTS, set(self._index.store.videos.fingerprints().values()))
 

@@ -32,6 +32,8 @@ def has_facts(facts: dict[str, Any], mtime_ns: int | None, filters: Filters) -> 
         return False
     if filters.language is not None and filters.language.lower() not in facts.get("languages", "").split():
         return False
+    if filters.heard is not None and filters.heard.strip().lower() not in facts.get("heard", "").lower().splitlines():
+        return False
     if filters.near is not None:
         if "latitude" not in facts:
             return False

@@ -14,9 +14,10 @@ FACTS: list[dict[str, object]] = [
         "hdr": True,
         "has_audio": True,
         "languages": "de en",
+        "heard": "speech\nchild speech, kid speaking\nÉclat",
     },
     {},
-    {"width": 1080, "height": 1920, "average_rate": 59.94, "hdr": False, "has_audio": False, "languages": "en"},
+    {"width": 1080, "height": 1920, "average_rate": 59.94, "hdr": False, "has_audio": False, "languages": "en", "heard": "speech"},
     {"width": 480, "height": 480, "average_rate": 25.0, "latitude": 60.0, "longitude": 179.99, "hdr": False},
 ]
 FACT_FILTERS = [
@@ -30,6 +31,7 @@ FACT_FILTERS = [
     *(Filters(min_fps=rate) for rate in (25, 59.9, 60)),
     *(Filters(orientation=shape) for shape in ("landscape", "portrait", "square")),
     *(Filters(language=code) for code in ("de", "EN", "d", "de en", "")),
+    *(Filters(heard=name) for name in ("Speech ", "child speech, kid speaking", "éclat", "kid", "")),
     *(Filters(sound=wanted) for wanted in (False, True)),
     *(Filters(hdr=wanted) for wanted in (False, True)),
 ]

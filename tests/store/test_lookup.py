@@ -151,6 +151,8 @@ def test_each_count_is_what_its_filter_finds(filmed: Store, filters: Filters) ->
     own += [({"orientation": shape}, count) for shape, count in facets.orientations.items()]
     listed: list[tuple[dict[str, Any], int]] = [({"camera": camera}, count) for camera, count in facets.cameras.items()]
     listed += [({"folder": folder}, count) for folder, count in facets.folders.items()]
+    listed += [({"language": code}, count) for code, count in facets.languages.items()]
+    listed += [({"heard": name}, count) for name, count in facets.heard.items()]
     for day, count in facets.days.items():
         start = datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
         listed.append(({"filmed_after": start, "filmed_before": start + DAY_S}, count))

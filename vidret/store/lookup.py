@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.facts import ORIENTATIONS, to_seconds
-from vidret.store.records import KEPT, LANGUAGES, MOMENTS, PROJECTED, StoredVideo
+from vidret.store.records import HEARD, KEPT, LANGUAGES, MOMENTS, PROJECTED, SEPARATORS, StoredVideo
 from vidret.text import absolute_path, compose, strip_query
 from vidret.types import ALL_VIDEOS, EmbeddingLevel, Embeddings, Filters, Shot, ShotChange, ShotKind, VideoName
 
@@ -197,7 +197,7 @@ def count_moments(store: "Store") -> MomentCounts:
 
 
 HEIGHTS = (2160, 1080, 720)
-MAX_LISTED = 200  # cameras and folders, those with most videos
+MAX_LISTED = 200  # cameras, sounds and folders, those with most videos
 DAY_S = 86400
 
 
@@ -206,7 +206,7 @@ class Facets:
     """The numbers of videos that match some filters, by each fact; those of a fact regardless of its own filter.
 
     Days are year-month-day, of the modification for files that do not say when they were filmed. Cameras are by make
-    and model, heights by minimum in pixels, sound is ``on`` or ``off``.
+    and model, heights by minimum in pixels, sound is ``on`` or ``off``, ``heard`` is by the names of sounds.
     """
 
     days: dict[str, int]
@@ -215,6 +215,7 @@ class Facets:
     sound: dict[str, int]
     orientations: dict[str, int]
     languages: dict[str, int]
+    heard: dict[str, int]
     folders: dict[str, int]
 
 
@@ -242,7 +243,15 @@ def count_facets(snapshot: "Snapshot", filters: Filters, *, utc_offset_s: float 
     cameras = Counter({name.decode(errors="replace"): count for name, count in named if name})
     heights, sound, shapes = read("min_height")[1]["height"], read("sound")[1]["has_audio"], read("orientation")[1]
     signs = np.sign(shapes["width"] - shapes["height"])
-    heard = Counter(code.decode() for codes in read("language")[1][LANGUAGES].tolist() for code in codes.split())
+    listed = {
+        name: Counter(
+            entry
+            for fact in read(option)[1][name].tolist()
+            for entry in fact.decode(errors="replace").split(SEPARATORS[name])
+            if entry
+        )
+        for option, name in (("language", LANGUAGES), ("heard", HEARD))
+    }
     folders = Counter(os.fsdecode(path.rpartition(b"/")[0]) for path in read("folder")[0])
     return Facets(
         days=dict(zip(np.datetime_as_string(days.astype("datetime64[D]")).tolist(), num_days.tolist(), strict=True)),
@@ -250,6 +259,7 @@ def count_facets(snapshot: "Snapshot", filters: Filters, *, utc_offset_s: float 
         heights={str(height): int((heights >= height).sum()) for height in HEIGHTS},
         sound={name: int((sound == value).sum()) for name, value in (("on", 1.0), ("off", 0.0))},
         orientations={name: int((signs == index - 1).sum()) for index, name in enumerate(ORIENTATIONS)},
-        languages=dict(sorted(heard.items())),
+        languages=dict(sorted(listed[LANGUAGES].items())),
+        heard=dict(sorted(listed[HEARD].most_common(MAX_LISTED))),
         folders=dict(sorted(folders.most_common(MAX_LISTED))),
     )

@@ -84,6 +84,12 @@ class SoundStore(SideDatabase):
             self.database.run_many("REPLACE INTO windows VALUES (?, ?, ?, ?, ?, 0)", rows)
             self.database.run(f"UPDATE windows SET checksum = {CHECKSUM} WHERE content = ? AND checksum = 0", content)
 
+    def keep(self, content: str, *models: str) -> None:
+        """Delete the windows of a content that other models made."""
+        others = f"model NOT IN ({', '.join('?' * len(models))})"
+        with self.database.transaction():
+            self.database.run(f"DELETE FROM windows WHERE content = ? AND {others}", content, *models)
+
     @override
     def prune(self, contents: Iterable[str]) -> None:
         kept = set(contents)

@@ -117,6 +117,7 @@ class Filters:
         orientation: ``landscape``, ``portrait`` or ``square``.
         language: A language that is heard, by its ISO 639-1 code, where the model that read the speech tells languages
             apart.
+        heard: The name of a sound that is heard, where sounds were read.
     """
 
     folder: Annotated[
@@ -204,6 +205,14 @@ class Filters:
             help="Only videos in which this language is heard, such as de, by a speech model of many languages.",
             panel="Filters",
             metavar="CODE",
+        ),
+    ] = None
+    heard: Annotated[
+        str | None,
+        Option(
+            help="Only videos in which this sound is heard, such as music, or applause by a sound model that tags.",
+            panel="Filters",
+            metavar="NAME",
         ),
     ] = None
 

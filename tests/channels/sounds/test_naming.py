@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.encode.hf_models import save_tiny_sound
+from tests.store.samples import add_video, create
 from vidret.channels.sounds import reading
 from vidret.channels.sounds.naming import (
     MAX_TAG_S,
@@ -26,9 +27,16 @@ from vidret.channels.sounds.naming import (
     find_heard,
 )
 from vidret.channels.sounds.reading import KIND, LABELS
+from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.reading import VideoTextReader
+from vidret.channels.texts.run import open_words
 from vidret.encode.families.sound import load_sound_model
-from vidret.types import SoundWindows, TimedText
+from vidret.encode.sentences import DIM
+from vidret.store.lookup import count_facets
+from vidret.store.sounds import SoundStore
+from vidret.store.store import Store
+from vidret.store.texts.upkeep import note_heard
+from vidret.types import ALL_VIDEOS, Filters, SoundWindows, TimedText
 from vidret.video.workers.messages import ReadTexts, read_found
 
 RATE = 8000
@@ -60,6 +68,12 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return names of models with random weights."""
+    return {kind: f"hf:{save_tiny_sound(kind, tmp_path_factory.mktemp(kind))}" for kind in ("clap", "ast")}
+
+
 @pytest.mark.parametrize("start_s", [0.0, 20.0])
 def test_windows_are_cut_as_a_video_is_read(sound: str, start_s: float) -> None:
     cutter = WindowCutter(Loudness(), sound, start_s)
@@ -73,10 +87,10 @@ def test_windows_are_cut_as_a_video_is_read(sound: str, start_s: float) -> None:
 
 
 def test_the_shipped_encoder_and_a_named_model_read_the_same_audio(
-    sound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sound: str, tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[dict[str, Any]] = []
-    name = f"hf:{save_tiny_sound('clap', tmp_path)}"
+    name = tiny["clap"]
     request: Any = {"sound": {"start_s": 0.0, "sidecars": [], "sound_model": name}}
     monkeypatch.setattr(reading, "find_subtitles", lambda *_args: ([], []))
     info: Any = SimpleNamespace(path=sound, duration=23.0)
@@ -90,9 +104,9 @@ def test_the_shipped_encoder_and_a_named_model_read_the_same_audio(
     assert all(own.vectors.shape[1] == 24 for own in found[name])
 
 
-def test_a_tagger_makes_texts(sound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tagger_makes_texts(sound: str, tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a run begins in the middle, as after an interruption; music is one of the shipped labels."""
-    name = f"hf:{save_tiny_sound('ast', tmp_path)}"
+    name = tiny["ast"]
     rated = np.array([[0.9, 0.9, 0.1], [0.2, 0.9, 0.6]], np.float32)  # up to a level of 0.05, and above
     monkeypatch.setattr(
         load_sound_model(name), "encode_sounds", lambda sounds: rated[None, [int(np.abs(sounds).max() > 0.05)]]
@@ -117,6 +131,42 @@ def test_a_tagger_makes_texts(sound: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert until_s == sorted(until_s)
     assert until_s[-2] <= 14.28 + 1e-6, "it goes on"
     assert read(20.0)[0] == [(speaking, 18.36, 23.0)]
+
+
+def test_another_model_replaces_what_the_last_one_heard(
+    sound: str, tiny: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows of CLAP give way to tags of AST, by which videos can be filtered, and the other way round."""
+    monkeypatch.setattr(reading, "find_subtitles", lambda *_args: ([], []))
+    window = SoundWindows(starts=np.zeros(1), ends=np.ones(1), vectors=np.ones((1, 2), np.float16))
+    monkeypatch.setattr(reading, "score_chunk", lambda *_args: (np.zeros((20, len(LABELS)), np.float32), window))
+    info: Any = SimpleNamespace(path=sound, duration=23.0)
+    index = tmp_path / "index"
+
+    def read(model: str) -> tuple[set[str], list[str], int]:
+        """Return the models that have windows, what tags are heard, and in how many videos a dog is."""
+        options, sent = WordsOptions(sources=("sound",), sound_model=model), list[dict[str, Any]]()
+        with Store.open(index, write=True) as store, open_words(store, options, retry_failed=False) as run:
+            assert run is not None
+            words = run.begin("a", [], 23.0)
+            request: Any = words.request()
+            VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
+            for found in map(read_found, sent):
+                if isinstance(found, ReadTexts):
+                    words.add(found, np.zeros((len(found.texts), DIM), np.float32))
+            words.finish("sound", "")
+        with Store.open(index) as store, SoundStore.open(index) as sounds:
+            note_heard(store)
+            tags = list(count_facets(store.snapshot(), ALL_VIDEOS).heard)
+            return {own for _, own in sounds.list_models()}, tags, store.count_videos(Filters(heard="Dog"))
+
+    clap, ast = tiny["clap"], tiny["ast"]
+    with create(index) as store:
+        add_video(store, "a", seed=0)
+    assert read(clap) == ({KIND.model, clap}, [], 0)
+    assert read(ast) == ({KIND.model}, ["child speech, kid speaking", "dog"], 1)
+    assert read(clap) == ({KIND.model, clap}, [], 0)
+    assert read("") == ({KIND.model}, [], 0)
 
 
 RATED = st.lists(st.lists(st.floats(0, 1, width=16), min_size=2, max_size=2), max_size=30)

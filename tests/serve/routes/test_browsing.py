@@ -14,6 +14,8 @@ def test_facets_are_counted(client: TestClient, library: Path) -> None:
     assert (answer["sound"], answer["orientations"]["landscape"]) == ({"on": 0, "off": 3}, 3)
     assert sum(answer["days"].values()) == 3
     assert sum(client.get("/api/facets", params={"min_seconds": 10}).json()["days"].values()) == 1
+    unheard = client.get("/api/facets", params={"heard": "applause"}).json()
+    assert (answer["heard"], unheard["days"], unheard["heard"]) == ({}, {}, {})
     assert client.get("/api/facets", params={"utc_offset": 100_000}).status_code == 422
 
 

@@ -272,7 +272,10 @@ class ContentWords:
 
     def finish(self, source: TextSource, note: str) -> None:
         """Mark a source as read, with the reason if not everything was."""
-        self._run.finish(self._tracks.pop(source), note)
+        track = self._tracks.pop(source)
+        if source == "sound" and self._run.sounds is not None:
+            self._run.sounds.keep(track.fingerprint, KINDS[source].model, find_sound_model(track.model))
+        self._run.finish(track, note)
 
 
 def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]) -> dict[str, object]:

@@ -1,7 +1,7 @@
 // The URL of the page holds its state: query, filters, open video and time.
 
 export const FIELDS = ["folder", "min_seconds", "max_seconds", "filmed_after", "filmed_before", "camera", "sort_by"];
-const FACETS = ["min_height", "sound", "orientation", "language"]; // chosen by buttons
+const FACETS = ["min_height", "sound", "orientation", "language", "heard"]; // chosen by buttons
 export const FILTERS = [...FIELDS, ...FACETS, "sources"];
 const NUMBERS = ["min_seconds", "max_seconds", "min_height", "k", "v", "t"];
 export const JUDGED = ["like", "unlike"];

@@ -18,7 +18,7 @@ const SOUND = { on: "With sound", off: "Without" };
 /** Show how many videos there are of each kind of file, and when they were filmed. */
 export async function showFacets(place, go) {
   try {
-    const { days, cameras, heights, sound, orientations, languages, folders } = await askFacets(place, { utc_offset: -60 * new Date().getTimezoneOffset() });
+    const { days, cameras, heights, sound, orientations, languages, heard, folders } = await askFacets(place, { utc_offset: -60 * new Date().getTimezoneOffset() });
     showStrip(days, place, go);
     const groups = [
       makeFacet("Folder", "folder", folders, place, go, (path) => path.slice(findShared(Object.keys(folders))) || path),
@@ -27,6 +27,7 @@ export async function showFacets(place, go) {
       makeFacet("Sound", "sound", sound, place, go, (has) => SOUND[has]),
       makeFacet("Shape", "orientation", orientations, place, go),
       makeFacet("Language heard", "language", languages, place, go, nameLanguage),
+      makeFacet("Sound heard", "heard", heard, place, go),
     ];
     find("facets").replaceChildren(...groups.filter(Boolean));
   } catch (error) {
@@ -55,7 +56,7 @@ function findShared(folders) {
 /** Create the values of a filter with their counts; a single value that all videos have is no choice. */
 function makeFacet(title, name, counts, place, go, label = (value) => value) {
   const values = Object.entries(counts).filter(([value, number]) => number || value === place[name]);
-  if (!place[name] && values.length < 2 && !["min_height", "language"].includes(name)) return null;
+  if (!place[name] && values.length < 2 && !["min_height", "language", "heard"].includes(name)) return null;
   if (!values.length) return null;
   const buttons = values.map(([value, number]) => {
     const chosen = place[name] === value;

@@ -51,6 +51,7 @@ class FacetsAnswer(BaseModel):
     sound: dict[str, int] = Field(description="With (on) and without (off) sound.")
     orientations: dict[str, int]
     languages: dict[str, int] = Field(description="Heard in them, by ISO 639-1 code.")
+    heard: dict[str, int] = Field(description="Sounds, by name.", examples=[{"applause": 3}])
     folders: dict[str, int]
 
 

@@ -1,5 +1,6 @@
 """Filters by the facts of a video: when and where it was filmed, with what, and of which kind it is."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from vidret.errors import VidretError
-from vidret.store.records import LANGUAGES
+from vidret.store.records import HEARD, LANGUAGES, SEPARATORS
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
 KM_PER_DEGREE = 111.2
@@ -15,17 +16,17 @@ NEAR_KM = 10.0  # around a place without a distance
 ORIENTATIONS = ("portrait", "square", "landscape")
 COMMON = frozenset(("folder", "min_seconds", "max_seconds", "after", "before"))  # what catalog and vector stores apply
 CAMERA_BYTES = 60
-LANGUAGE_BYTES = 40  # of the codes of ten languages
+LIST_BYTES = {LANGUAGES: 40, HEARD: 200}  # of the codes of ten languages, and the names of about fifteen sounds
 NUMBERS = ("latitude", "longitude", "width", "height", "average_rate", "has_audio", "hdr")
 FACT_ROW = np.dtype(
     [
         ("filmed_s", np.float64),
         *((name, np.float64) for name in NUMBERS),
         ("camera", f"S{CAMERA_BYTES}"),
-        (LANGUAGES, f"S{LANGUAGE_BYTES}"),
+        *((name, f"S{num_bytes}") for name, num_bytes in LIST_BYTES.items()),
     ]
 )
-FACT_NAMES = ("filmed_s", *NUMBERS, "camera", LANGUAGES)
+FACT_NAMES = ("filmed_s", *NUMBERS, "camera", *LIST_BYTES)
 
 
 def _read(name: str, kind: str) -> str:
@@ -37,8 +38,10 @@ FACT_VALUES = ", ".join(
     (
         f"CAST(strftime('%s', {_read('filmed', 'TEXT')}) AS REAL)",
         *(_read(name, "REAL") for name in NUMBERS),
-        f"ifnull(substr({_read('camera', 'BLOB')}, 1, {CAMERA_BYTES}), x'')",
-        f"ifnull(substr({_read(LANGUAGES, 'BLOB')}, 1, {LANGUAGE_BYTES}), x'')",
+        *(
+            f"ifnull(substr({_read(name, 'BLOB')}, 1, {num_bytes}), x'')"
+            for name, num_bytes in (("camera", CAMERA_BYTES), *LIST_BYTES.items())
+        ),
     )
 )
 
@@ -119,10 +122,14 @@ def match_facts(
     if filters.camera is not None:
         wanted_name = filters.camera.strip().casefold()
         matching &= match_texts(facts["camera"], lambda name: wanted_name in name.casefold())
-    if filters.language is not None:
-        wanted_code = filters.language.strip().casefold()
-        matching &= match_texts(facts[LANGUAGES], lambda codes: wanted_code in codes.split())
+    for name, listed in ((LANGUAGES, filters.language), (HEARD, filters.heard)):
+        if listed is not None:
+            matching &= match_texts(facts[name], functools.partial(_lists, name, listed.strip().casefold()))
     return matching
+
+
+def _lists(name: str, wanted: str, fact: str) -> bool:
+    return wanted in fact.casefold().split(SEPARATORS[name])
 
 
 def match_texts(texts: np.ndarray, matches: Callable[[str], bool]) -> Bool[np.ndarray, " file"]:

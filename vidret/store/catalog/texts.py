@@ -84,17 +84,19 @@ class TextTables:
             self._database.run_many("INSERT INTO texts (segment, text, confidence, language) VALUES (?, ?, ?, ?)", rows)
             self._tables.update_checksums("texts", "segment >= ?", texts[0][0])
 
-    def languages(self) -> dict[str, dict[str, float]]:
-        """Return for how many seconds each language is heard in each content, by ISO 639-1 code, where it is known."""
+    def sum_heard(self, source: TextSource) -> dict[str, dict[str, float]]:
+        """Return for how many seconds what is heard in each content: known languages of speech, or sounds by name."""
+        name = "language" if source == "speech" else "text"
         rows = self._database.rows(
-            'SELECT content, language, sum("end" - start) FROM texts JOIN segments ON segments.id = segment'
-            " JOIN tracks ON track = segments.video WHERE source = 'speech' AND language <> ''"
+            f'SELECT content, {name}, sum("end" - start) FROM texts JOIN segments ON segments.id = segment'
+            f" JOIN tracks ON track = segments.video WHERE source = ? AND {name} <> ''"
             f" AND track IN (SELECT video FROM files WHERE state <> 'missing') AND {INTACT['texts']}"
-            f" AND {INTACT['segments']} AND {INTACT['tracks']} GROUP BY content, language"
+            f" AND {INTACT['segments']} AND {INTACT['tracks']} GROUP BY content, {name}",
+            source,
         )
         heard: dict[str, dict[str, float]] = {}
-        for content, language, seconds in rows:
-            heard.setdefault(content, {})[language] = seconds
+        for content, own, seconds in rows:
+            heard.setdefault(content, {})[own if isinstance(own, str) else own.decode(errors="replace")] = seconds
         return heard
 
     def read(self, ids: Sequence[int] | Ids) -> list[StoredText]:

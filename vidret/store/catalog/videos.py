@@ -17,7 +17,7 @@ from vidret.store.catalog.schema import (
     filter_values,
     ids_to_json,
 )
-from vidret.store.records import FOLLOW_SHOTS, LANGUAGES, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
+from vidret.store.records import FOLLOW_SHOTS, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
 FILE = COLUMNS["files"]
@@ -187,20 +187,18 @@ class Videos:
             self._tables.update_checksums("videos", "id = ?", video_id)
             return int(video_id)
 
-    def languages(self) -> dict[str, tuple[int, str]]:
-        """Return the id of each video and its fact ``languages``, empty if it has none, by fingerprint."""
-        heard = f"iif(json_valid(facts), ifnull(json_extract(facts, '$.{LANGUAGES}'), ''), '')"
-        rows = self._database.rows(f"SELECT id, fingerprint, {heard}, {INTACT['videos']} FROM videos")
+    def read_fact(self, name: str) -> dict[str, tuple[int, str]]:
+        """Return the id of each video and a fact of it, empty if it has none, by fingerprint."""
+        noted = f"iif(json_valid(facts), ifnull(json_extract(facts, '$.{name}'), ''), '')"
+        rows = self._database.rows(f"SELECT id, fingerprint, {noted}, {INTACT['videos']} FROM videos")
         return {row[1]: (row[0], row[2]) for row in self._tables.drop_damaged("videos", rows)}
 
-    def note_languages(self, languages: Mapping[int, str]) -> None:
-        """Set the fact ``languages`` of some videos."""
+    def note_fact(self, name: str, values: Mapping[int, str]) -> None:
+        """Set a fact of some videos."""
         with self._database.transaction():
-            for video, heard in languages.items():
-                sql = (
-                    f"UPDATE videos SET facts = json_set(facts, '$.{LANGUAGES}', ?) WHERE id = ? AND {INTACT['videos']}"
-                )
-                if self._database.run(sql, heard, video):
+            for video, value in values.items():
+                sql = f"UPDATE videos SET facts = json_set(facts, '$.{name}', ?) WHERE id = ? AND {INTACT['videos']}"
+                if self._database.run(sql, value, video):
                     self._tables.update_checksums("videos", "id = ?", video)
 
     def finish(self, video: int, salvaged: str, *, num_segments: int | None = None) -> None:

@@ -82,7 +82,7 @@ class Columns:
 
 
 FILE_NAME, KEY = "snapshot.columns", "columns"  # in the folder of the index, and in the catalog
-VERSION = 4
+VERSION = 5
 ALIGNMENT = 64  # bytes
 THREADS = 2  # that verify checksums
 Saved = dict[str, np.ndarray]

@@ -1,7 +1,7 @@
 """Upkeep of the timed texts of an index: counts, notes, the transcript of a video with its speakers, damage, repair."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,15 +10,17 @@ import numpy as np
 
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.database import REPAIR, remove_database
+from vidret.store.catalog.facts import LIST_BYTES
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.folder import FEATURES
 from vidret.store.identities.store import IdentityStore
 from vidret.store.identities.tracks import TrackColumns
-from vidret.store.records import HAS_TEXTS
+from vidret.store.records import HAS_TEXTS, HEARD, LANGUAGES, SEPARATORS
 from vidret.store.store import Store
 from vidret.store.texts.index import TextIndex
 from vidret.store.texts.joined import open_texts
 from vidret.store.texts.store import FOLDER, INDEX, TextCounts, TextStore
+from vidret.text import sanitize
 from vidret.types import TEXT_SOURCES, TextSource, TimedText
 
 MIN_HEARD = 0.1  # share of what is said, of a language that is noted
@@ -119,22 +121,33 @@ def _find_speaker(text: TimedText, voices: TrackColumns) -> int:
     return int(persons[sums_s.argmax()]) if sums_s.max() > 0 else 0
 
 
-def note_languages(store: Store) -> None:
-    """Note among the facts of each video which languages are heard in it, for filters, where that has changed."""
+def note_heard(store: Store) -> None:
+    """Note among the facts of each video which languages and sounds are heard in it, for filters, where that changed."""
     if not TextStore.exists(store.path):
         return
     with TextStore.open(store.path) as texts:
-        heard = texts.store.texts.languages()
-    known, changed = store.videos.languages(), dict[int, str]()
-    for fingerprint, (video_id, noted) in known.items():
-        seconds = heard.get(fingerprint, {})
-        often = [code for code, length in seconds.items() if length >= MIN_HEARD * sum(seconds.values())]
-        listed = " ".join(sorted(often, key=lambda code: (-seconds[code], code)))
-        if listed != noted:
-            changed[video_id] = listed
+        heard = {LANGUAGES: texts.store.texts.sum_heard("speech"), HEARD: texts.store.texts.sum_heard("sound")}
+    changed: dict[str, dict[int, str]] = {}
+    for name, found in heard.items():
+        for fingerprint, (video_id, noted) in store.videos.read_fact(name).items():
+            listed = list_heard(name, found.get(fingerprint, {}))
+            if listed != noted:
+                changed.setdefault(name, {})[video_id] = listed
     if changed:
         with Store.open(store.path, write=True) as opened:
-            opened.videos.note_languages(changed)
+            for name, values in changed.items():
+                opened.videos.note_fact(name, values)
+
+
+def list_heard(name: str, seconds: Mapping[str, float]) -> str:
+    """Return the fact that lists languages or sounds, those that are heard longest first, as far as it may be long."""
+    least_s = MIN_HEARD * sum(seconds.values()) if name == LANGUAGES else 0.0
+    listed = ""
+    for own in sorted(seconds, key=lambda own: (-seconds[own], own)):
+        longer = SEPARATORS[name].join(filter(None, (listed, sanitize(own))))
+        if seconds[own] >= least_s and len(longer.encode()) <= LIST_BYTES[name]:
+            listed = longer
+    return listed
 
 
 def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[str]:

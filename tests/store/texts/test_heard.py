@@ -1,4 +1,4 @@
-"""Languages that are heard: noted among the facts of videos from what was read, for filters and facets."""
+"""Languages and sounds that are heard: noted among the facts of videos from what was read, for filters and facets."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from vidret.engine import Engine
 from vidret.search import preparation
 from vidret.store.lookup import count_facets
 from vidret.store.store import Store
-from vidret.store.texts.upkeep import note_languages
+from vidret.store.texts.upkeep import note_heard
 from vidret.types import ALL_VIDEOS, Filters
 
 
@@ -30,7 +30,7 @@ def list_names(store: Store, language: str) -> list[str]:
 
 
 def test_what_is_heard_for_long_can_be_filtered_and_counted(store: Store) -> None:
-    note_languages(store)
+    note_heard(store)
     assert count_facets(store.snapshot(), ALL_VIDEOS).languages == {}
     add_words(store.path, "a", ["a"], language="de")
     add_words(store.path, "b", ["b"], language="")  # a model of one language does not tell
@@ -41,13 +41,32 @@ def test_what_is_heard_for_long_can_be_filtered_and_counted(store: Store) -> Non
             said = make_texts([f"{language} {i}" for i in range(number)], language=language)
             texts.add(track, said, random_vectors(said), until_s=20.0)
         texts.finish(track)
-    note_languages(store)
+    note_heard(store)
     found = {language: list_names(store, language) for language in ("de", "DE ", "en", "fr", "cy")}
     assert found == {"de": ["a", "d"], "DE ": ["a", "d"], "en": ["d"], "fr": [], "cy": []}
     assert count_facets(store.snapshot(), ALL_VIDEOS).languages == {"de": 2, "en": 1}
     assert [video.facts.get("languages") for video in store.videos.find()] == ["de", None, None, "de en"]
     before = store.snapshot()
-    note_languages(store)
+    note_heard(store)
+    assert store.snapshot() is before, "nothing is written if nothing changed"
+
+
+def test_names_of_sounds_can_be_filtered_and_counted(store: Store) -> None:
+    add_words(store.path, "a", ["Applause", "bark", "bark"], source="sound")
+    add_words(store.path, "b", ["child speech, kid speaking", "bark", "odd\x00\nname"], source="sound")
+    add_words(store.path, "c", [f"sound {i}".ljust(29, "o") for i in range(10)], source="sound")
+    add_words(store.path, "d", ["bark"])  # is said
+    note_heard(store)
+    videos = {Path(video.paths[0]).stem: video.facts.get("heard", "") for video in store.videos.find()}
+    assert str(videos["a"]).split("\n") == ["bark", "Applause"], "what is heard longest is first"
+    assert [len(name) for name in str(videos["c"]).split("\n")] == [29] * 6, "whole names, as many as 200 bytes hold"
+    assert videos["d"] == ""
+    for name, expected in {"BARK": "ab", "child speech, kid speaking": "b", "applause": "a", "speech": ""}.items():
+        assert [Path(video.paths[0]).stem for video in store.videos.find(Filters(heard=name))] == [*expected], name
+    heard = count_facets(store.snapshot(), ALL_VIDEOS).heard
+    assert (len(heard), heard["bark"], count_facets(store.snapshot(), Filters(heard="applause")).heard) == (10, 2, heard)
+    before = store.snapshot()
+    note_heard(store)
     assert store.snapshot() is before, "nothing is written if nothing changed"
 
 
