@@ -144,7 +144,9 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], locate
         "moments, scenes only, each in 4 videos",
         "moments, single only, each in 4 videos",
     ]
-    assert " ".join(out.splitlines()[1].split()) == "true spans queries R1@0.3 R1@0.5 R1@0.7 R5@0.5 mIoU mAP"
+    assert " ".join(out.splitlines()[1].split()) == (
+        "true spans queries R1@0.3 R1@0.5 R1@0.7 R5@0.5 mIoU mAP@0.5 mAP@0.75 mAP"
+    )
     assert out.splitlines()[2].split()[:2] == ["all", "6"]
 
 
@@ -152,9 +154,12 @@ def test_score_command_equals_the_report(report: dict[str, Any], located: Locate
     truth = write_rows(tmp_path / "kept.jsonl", map(as_row, AVAILABLE))
     pred = ("--pred", located[0] / "predictions.jsonl")
     answer = run("eval", "score", *pred, "--truth", truth, "--json")
-    assert json.loads(answer.out) == {name: report["results"][name] for name in ("moments", "domains")}
-    table = run("eval", "score", *pred, "--truth", truth).out
-    assert table.strip() == located[1].out.split("\n\nmoments, each in 4")[0]
+    scored = json.loads(answer.out)
+    assert scored.pop("data") == {"name": "moments", "files": [str(truth)], "notes": [], "num_queries": len(AVAILABLE)}
+    assert scored == {name: report["results"][name] for name in ("moments", "domains")}
+    table = run("eval", "score", *pred, "--truth", truth)
+    assert table.out.strip() == located[1].out.split("\n\nmoments, each in 4")[0]
+    assert f"moments ({truth}): {len(AVAILABLE)} queries" in table.err
     answer = run("eval", "score", *pred, "--truth", world)
     assert (answer.code, answer.out) == (1, "")
     assert "predictions must include every query, but lack 2 of 8, first 7" in answer.err
@@ -209,6 +214,7 @@ def test_highlights_match_the_colours(searched: tuple[Path, Answer], world: Path
             "--json",
         ).out
     )
+    assert again.pop("data")["name"] == "qvhighlights-val"
     assert again == both
 
 
@@ -286,7 +292,17 @@ def test_without_labels_predictions_are_written_but_not_scored(
     facts = read(tmp_path / "out" / "report.json")
     assert facts["results"] == {}
     assert "overlap" not in facts["per_query"][0]
-    assert "note: the labels of the test split are not in this file" in answer.err
+    note = "note: this file has no labels, as those of test splits that withhold them: nothing can be scored"
+    assert note in answer.err
+    command = ("eval", "score", "--pred", tmp_path / "out" / "predictions.jsonl", "--truth", tmp_path)
+    answer = run(*command, "--data", "qvhighlights-test")
+    assert "qvhighlights-test must have labels to score predictions, got none for query 9" in answer.err
+    write_rows(tmp_path / "highlight_test_release.jsonl", [{**rows[0], "relevant_windows": [[4, 8]]}])
+    answer = run(*command, "--data", "qvhighlights-test")
+    assert (answer.code, "note: " in answer.err) == (0, False)
+    write_rows(tmp_path / "captions.jsonl", [{"video": "mixed", "caption": "red"}])
+    answer = run(*command, "--data", "captions")
+    assert "captions must have queries into videos to score predictions, got none" in answer.err
 
 
 def test_labels_for_some_queries_only_are_rejected(engine: Engine, world: Path, tmp_path: Path) -> None:

@@ -31,11 +31,17 @@ def score_predictions(path: Path, split: Split) -> dict[str, Any]:
     """Return the scores of a predictions file: of spans if it has them, else of saliency.
 
     Raises:
-        VidretError: The file cannot be read, does not have exactly one prediction per query, or predicts nothing that
-            the split has labels for.
+        VidretError: The split has no queries into videos, or no labels for all of them; the file cannot be read, does
+            not have exactly one prediction per query, or does not predict for each what the split has labels for.
     """
+    if not split.queries:
+        raise VidretError(f"{split.name} must have queries into videos to score predictions, got none")
+    if bare := [query.id for query in split.queries if not (query.spans or query.saliency)]:
+        raise VidretError(f"{split.name} must have labels to score predictions, got none for query {bare[0]}")
     predictions = read_predictions(path)
     if all(query.spans for query in split.queries) and all(prediction.spans is not None for prediction in predictions):
+        if 0 < sum(prediction.saliency is not None for prediction in predictions) < len(predictions):
+            raise VidretError(f"{path}: must have saliency for all queries or none, got it for some")
         return score_matched(split.scoring, split.queries, predictions)
     if all(query.saliency for query in split.queries) and all(
         prediction.saliency is not None for prediction in predictions

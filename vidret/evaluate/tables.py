@@ -152,12 +152,14 @@ def tabulate_moments(facts: Facts) -> Table:
             labels[name],
             str(metrics["num_queries"]),
             *(f"{metrics['R1'][threshold]:.1f}" for threshold in ("0.3", "0.5", "0.7")),
-            *(f"{value:.1f}" for value in (metrics["R5"]["0.5"], metrics["mIoU"], metrics["mAP"]["average"])),
+            *(f"{value:.1f}" for value in (metrics["R5"]["0.5"], metrics["mIoU"])),
+            *(f"{metrics['mAP'][threshold]:.1f}" for threshold in ("0.5", "0.75", "average")),
         ]
         for name, metrics in facts.items()
         if name in labels and metrics is not None
     ]
-    return ["true spans", "queries", "R1@0.3", "R1@0.5", "R1@0.7", "R5@0.5", "mIoU", "mAP"], lines
+    recalls = ("R1@0.3", "R1@0.5", "R1@0.7", "R5@0.5")
+    return ["true spans", "queries", *recalls, "mIoU", "mAP@0.5", "mAP@0.75", "mAP"], lines
 
 
 def _describe_range(low: float, high: float | None) -> str:

@@ -31,11 +31,16 @@ def score_command(
     """Score a predictions file of any model."""
     from vidret.evaluate.moments import score_predictions
 
-    results = score_predictions(pred, read_data(data, truth))
+    split = read_data(data, truth)
+    results = score_predictions(pred, split)
     if as_json:
-        print(json.dumps(results, indent=1))
-    else:
-        print_tables({"results": results})
+        scored = {"name": split.name, "files": split.files, "notes": split.notes, "num_queries": len(split.queries)}
+        print(json.dumps({"data": scored, **results}, indent=1))
+        return
+    print_message(f"{split.name} ({', '.join(split.files)}): {len(split.queries)} queries")
+    for note in split.notes:
+        print_message(f"note: {note}")
+    print_tables({"results": results})
 
 
 def compare_command(

@@ -54,9 +54,13 @@ def read_labelled(name: str, path: Path, *, notes: Sequence[str] = ()) -> Split:
     """Read queries with windows, in the format of QVHighlights and of custom moments.
 
     A row has ``qid``, ``query``, ``vid`` and ``duration``. Optional are ``relevant_windows`` in seconds,
-    ``relevant_clip_ids`` of 2 s clips with their ``saliency_scores``, and ``kind``, which becomes the domain.
+    ``relevant_clip_ids`` of 2 s clips with their ``saliency_scores``, and ``kind``, which becomes the domain. A note
+    says if no row has labels.
     """
-    return make_query_split(name, (path,), [_read_query(row) for row in _read_rows(path)], notes)
+    queries = [_read_query(row) for row in _read_rows(path)]
+    if not any(query.spans or query.saliency for query in queries):
+        notes = (*notes, "this file has no labels, as those of test splits that withhold them: nothing can be scored")
+    return make_query_split(name, (path,), queries, notes)
 
 
 def _read_query(row: AnnotationRow) -> LabelledQuery:

@@ -173,14 +173,7 @@ DATASETS: Mapping[str, Benchmark] = {
     "qvhighlights": Benchmark(
         "moments",
         ("qvhighlights", "qvhighlight", "QVHighlights"),
-        {
-            **_each("val test train", moments.read_labelled, "highlight_{}_release.jsonl"),
-            "test": SplitSource(
-                moments.read_labelled,
-                "highlight_test_release.jsonl",
-                notes=("the labels of the test split are not in this file",),
-            ),
-        },
+        _each("val test train", moments.read_labelled, "highlight_{}_release.jsonl"),
         scoring=Scoring(lengths=QVHIGHLIGHTS_LENGTHS),
         recipe="qvhighlights",
     ),
