@@ -74,7 +74,7 @@ def test_settings_are_passed_to_their_method(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == ["clip has no setting beta: ignored"]
     with pytest.raises(VidretError, match=r"options of glscl must be of beta, .*, num_concepts, .*, got betta"):
         load_method("glscl", shared={}, options={"betta": 0.02})
-    with pytest.raises(VidretError, match=r"method must be one of clip, glscl, .*, xpool, got clap"):
+    with pytest.raises(VidretError, match=r"method must be one of .*clip, glscl, .*xpool.*, got clap"):
         make_module("clap")
 
 

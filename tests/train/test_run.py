@@ -18,7 +18,7 @@ from vidret.channels.picture.ranker_loading import choose_ranker, load_ranker
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import load_head
-from vidret.train.run import ExportBest, export_checkpoint
+from vidret.train.run import ExportBest, export_checkpoint, run
 
 pytestmark = ignores_lightning
 
@@ -65,6 +65,48 @@ def test_run_that_is_interrupted_leaves_a_model_and_a_checkpoint(
     for name, weight in module.model.encoder.state_dict().items():
         assert torch.equal(found[name], weight), name
     assert f"written: {out} (from " in capsys.readouterr().err
+
+
+def test_run_that_goes_on_elsewhere_exports_the_best_of_both_parts(world: Path, tmp_path: Path) -> None:
+    out, last = tmp_path / "clip.safetensors", None
+    for number, (name, recall) in enumerate((("first", 90.0), ("second", 10.0)), start=1):
+        module = make_module("clip", out=str(out))
+        module.summarize = lambda _evaluated, recall=recall: {"R@1": recall}  # type: ignore[method-assign,misc]
+        checkpoint = ModelCheckpoint(monitor="val/R@1", mode="max", save_last=True)
+        settings: dict[str, Any] = {"max_epochs": number, "enable_checkpointing": True, "limit_train_batches": 2}
+        trainer = make_trainer(tmp_path / name, callbacks=[checkpoint, ExportBest()], **settings)
+        trainer.fit(module, datamodule=open_data(world), ckpt_path=last)
+        last = checkpoint.last_model_path
+    (best,) = (path for path in (tmp_path / "first" / "checkpoints").iterdir() if path.name != "last.ckpt")
+    again = export_checkpoint(best, tmp_path / "again.safetensors")
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_checkpoint_of_another_model_is_refused(world: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    trainer.fit(make_module("clip"), datamodule=open_data(world))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    trainer = make_trainer(tmp_path, max_steps=2, limit_val_batches=0)
+    with pytest.raises(
+        VidretError, match=r"checkpoint must have the weights of the configured model, got others at \d+"
+    ):
+        trainer.fit(make_module("tempme"), datamodule=open_data(world), ckpt_path=str(tmp_path / "a.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["predict"], "invalid choice: 'predict'"),
+        (["fit", "--confg", "a.yaml"], "For details of accepted options run: vidret train fit --help"),
+        (["test", "--config", "CONFIG", "--ckpt_path", "none.ckpt"], "none.ckpt: cannot be read as a checkpoint"),
+        (["test", "--config", "CONFIG", "--ckpt_path", "CONFIG"], ".yaml: cannot be read as a checkpoint"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(Path(__file__).parents[2] / "configs" / "synthetic_clip.yaml")
+    with pytest.raises((SystemExit, VidretError)) as refused:
+        run([config if argument == "CONFIG" else argument for argument in arguments])
+    assert reason in capsys.readouterr().err + str(refused.value)
 
 
 def test_run_that_reaches_its_time_leaves_a_model(world: Path, tmp_path: Path) -> None:

@@ -110,6 +110,17 @@ class TrainedModule(lightning.LightningModule):
         """Store what an export of the checkpoint needs."""
         checkpoint[EXPORT] = {"out": self.out, **self.describe()}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another model."""
+        own, saved = (
+            {name: weight.shape for name, weight in state.items()}
+            for state in (self.state_dict(), checkpoint["state_dict"])
+        )
+        if unlike := sorted(name for name in own | saved if own.get(name) != saved.get(name)):
+            raise VidretError(
+                f"checkpoint must have the weights of the configured model, got others at {len(unlike)}: {unlike[0]}"
+            )
+
     def export(self, path: Path) -> None:
         """Write the trained model and its card, for ``--model`` or ``--head``."""
         write_model(self.describe(), self.state_dict(), path)

@@ -24,12 +24,19 @@ class ExportBest(Callback):
     That is done when fitting ends, be it by its length, its time, Ctrl-C, or the SIGTERM of a scheduler.
     """
 
+    def on_load_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Let the best checkpoint so far count on; Lightning forgets it where a run goes on in another folder."""
+        for callback in _find_checkpointing(trainer):
+            state = checkpoint["callbacks"].get(callback.state_key)
+            if state is not None and Path(state["best_model_path"]).is_file():
+                state["dirpath"] = callback.dirpath
+
     def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Load the best checkpoint, if there is one, and export it."""
         out = getattr(module, "out", None)
         if out is None or not trainer.is_global_zero:
             return
-        checkpoints = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]  # type: ignore[attr-defined]
+        checkpoints = _find_checkpointing(trainer)
         monitored = bool(checkpoints) and checkpoints[0].monitor is not None
         best = checkpoints[0].best_model_path if monitored else ""
         if best:
@@ -44,6 +51,25 @@ class ExportBest(Callback):
             self.on_fit_end(trainer, module)
 
 
+def _find_checkpointing(trainer: lightning.Trainer) -> list[ModelCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint of ``vidret train fit``.
+
+    Raises:
+        VidretError: It cannot be read, or is another one.
+    """
+    try:
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, UnpicklingError) as error:
+        raise VidretError(f"{path}: cannot be read as a checkpoint: {read_fault(error)}") from error
+    if not isinstance(checkpoint, dict) or EXPORT not in checkpoint:
+        raise VidretError(f"{path}: must be a checkpoint of vidret train fit, got another one")
+    return checkpoint
+
+
 def export_checkpoint(path: Path, out: Path | None = None) -> Path:
     """Write the model in a checkpoint to a file, and return its path.
 
@@ -54,13 +80,8 @@ def export_checkpoint(path: Path, out: Path | None = None) -> Path:
     Raises:
         VidretError: It cannot be read, is not one of vidret, or ``out`` is missing.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError) as error:
-        raise VidretError(f"{path}: cannot be read as a checkpoint: {read_fault(error)}") from error
-    described = checkpoint.get(EXPORT) if isinstance(checkpoint, dict) else None
-    if described is None:
-        raise VidretError(f"{path}: must be a checkpoint of vidret train fit, got another one")
+    checkpoint = read_checkpoint(path)
+    described = checkpoint[EXPORT]
     if out is None and described["out"] is None:
         raise VidretError(f"{path}: out must be given, since its run had none")
     out = Path(described["out"]) if out is None else out
@@ -77,6 +98,29 @@ def device_arguments(device: str) -> list[str]:
     return [f"--trainer.accelerator={kind}", f"--trainer.devices={f'[{index}]' if index else 1}"]
 
 
+class TrainingCLI(LightningCLI):
+    """LightningCLI under the name of ``vidret train``, without what its modules cannot do."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the commands with the arguments that are not options: all but ``predict``."""
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Parse the arguments, and refuse a file that is no checkpoint with one sentence."""
+        super().parse_arguments(parser, args)
+        path = self.config[self.config.subcommand].ckpt_path
+        if path not in (None, "best", "last", "hpc"):
+            read_checkpoint(Path(path))
+
+    def before_validate(self) -> None:
+        """Say that nothing trained is measured, if that is so."""
+        if self.config[self.subcommand].ckpt_path is None:
+            print_message("No --ckpt_path is given: the weights that training begins with are measured.")
+
+    before_test = before_validate
+
+
 def run(arguments: Sequence[str], *, device: str | None = None) -> None:
     """Run ``fit``, ``validate`` or ``test``.
 
@@ -89,12 +133,13 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs, which is more precise than bf16-mixed
     # Lightning compares what it is given with sys.argv, which has the command's name before it.
     warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter")
-    LightningCLI(
+    TrainingCLI(
         lightning.LightningModule,
         lightning.LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_kwargs={"overwrite": True},
+        parser_kwargs={"prog": "vidret train"},
         trainer_defaults={"callbacks": [ExportBest()]},
         args=list(arguments),
     )
