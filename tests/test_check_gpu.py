@@ -1,8 +1,6 @@
 """tools/check_gpu.py: every path agrees with itself; one that differs, crashes or is missing costs its row alone."""
 
-import importlib
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,67 +8,30 @@ from typing import Any
 import pytest
 import torch
 
-TOOLS = Path(__file__).parents[1] / "tools"
-PATHS = [
-    "decode, made videos",
-    "decode, real videos",
-    "decode and resize, torchcodec",
-    "encode, CLIP",
-    "encode, CLIP in the device's own precision",
-    "encode, TempMe",
-    "encode, Prompt Switch",
-    "encode, starter",
-    "encode, VideoPrism",
-    "encode, PE-AV with sound",
-    "encode, Qwen3-VL-Embedding",
-    "encode, Qwen3-VL-Embedding in the device's own precision",
-    "FAISS, flat",
-    "FAISS, flat, filtered",
-    "FAISS, flat, 2,500 results",
-    "FAISS, lists",
-    "FAISS, lists, filtered",
-    "rerank, UCoFiA",
-    "rerank, GLSCL",
-    "head",
-    "index, search, locate",
-    "train, CLIP",
-    "train, TempMe",
-    "train, head",
-    "train in two processes, gloo",
-    "train in a process a card, nccl",
-]
+from tests.tool_loading import load_tool
+from vidret.video import reader
 
+tool = load_tool("check_gpu")
 TWO_PROCESSES = ("train in two processes, gloo",)  # each imports all that training needs
 
 
-@pytest.fixture(scope="module")
-def tool() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(TOOLS))
-        yield importlib.import_module("check_gpu")
-
-
 @pytest.fixture
-def setup(tool: Any, tmp_path: Path) -> Any:
-    return importlib.import_module("gpu_paths").Setup("cpu", tmp_path, tiny=True)
-
-
-def test_no_path_is_left_out_here(tool: Any) -> None:
-    assert list(tool.list_paths()) == PATHS
+def setup(tmp_path: Path) -> Any:
+    return tool.Setup("cpu", tmp_path, tiny=True)
 
 
 @pytest.mark.parametrize(
     "path",
     [
         pytest.param(path, marks=pytest.mark.slow if path in TWO_PROCESSES else ())
-        for path in PATHS
-        if path not in ("decode, real videos", PATHS[-1])
+        for path in tool.PATHS
+        if path not in ("decode, real videos", "train in a process a card, nccl")
     ],
 )
-def test_a_path_agrees_with_itself(tool: Any, setup: Any, path: str) -> None:
+def test_a_path_agrees_with_itself(setup: Any, path: str) -> None:
     try:
-        outcome = tool.list_paths()[path](setup)
-    except importlib.import_module("gpu_paths").NotHereError as error:
+        outcome = tool.PATHS[path](setup)
+    except tool.NotHereError as error:
         assert "torchcodec" in path
         pytest.skip(str(error))
     assert outcome.difference <= 1e-5
@@ -79,9 +40,8 @@ def test_a_path_agrees_with_itself(tool: Any, setup: Any, path: str) -> None:
     assert outcome.device_s > 0
 
 
-def test_real_videos_are_decoded_where_they_are_given(tool: Any, setup: Any) -> None:
-    paths = importlib.import_module("gpu_paths")
-    outcome = tool.list_paths()["decode, real videos"](replace(setup, videos=paths.write_videos(setup)))
+def test_real_videos_are_decoded_where_they_are_given(setup: Any) -> None:
+    outcome = tool.PATHS["decode, real videos"](replace(setup, videos=tool.write_videos(setup)))
     assert (outcome.difference, outcome.note) == (0, "2 videos")
     row = tool.run_path("decode, real videos", "cpu", setup.scratch, [], tiny=True)
     assert (row.verdict, row.reason) == ("not run", "no folder of videos was given")
@@ -98,41 +58,38 @@ def test_real_videos_are_decoded_where_they_are_given(tool: Any, setup: Any) -> 
         ("train in two processes, gloo", "mps", "gloo gathers on CPUs and CUDA"),
     ],
 )
-def test_what_this_machine_lacks_is_listed(tool: Any, tmp_path: Path, path: str, device: str, reason: str) -> None:
+def test_what_this_machine_lacks_is_listed(tmp_path: Path, path: str, device: str, reason: str) -> None:
     row = tool.run_path(path, device, tmp_path, [], tiny=True)
     assert row.verdict == "not run"
     assert row.reason.startswith(reason)
 
 
-def test_frames_of_a_neighbour_are_found_out(tool: Any, setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths, decode = importlib.import_module("gpu_paths"), importlib.import_module("vidret.video.reader")
-    opened, open_reader = [], decode.open_reader
+def test_frames_of_a_neighbour_are_found_out(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, open_reader = list[Any](), reader.open_reader
 
     def open_late(info: Any, **settings: Any) -> Any:
-        reader = open_reader(info, **settings)
-        opened.append(reader)
+        opened.append(open_reader(info, **settings))
         if len(opened) == 2:  # the device's
-            read = reader.read
-            reader.read = lambda chosen: read(chosen + 1)
-        return reader
+            read = opened[1].read
+            opened[1].read = lambda chosen: read(chosen + 1)
+        return opened[-1]
 
-    monkeypatch.setattr(decode, "open_reader", open_late)
-    outcome = paths.check_decoding(setup, paths.write_videos(setup)[:1])
+    monkeypatch.setattr(reader, "open_reader", open_late)
+    outcome = tool.check_decoding(setup, tool.write_videos(setup)[:1])
     assert outcome.difference == 255
     assert not outcome.is_same
 
 
-def test_a_wrong_gradient_and_a_nan_differ(tool: Any) -> None:
-    outcome = importlib.import_module("gpu_paths").Outcome
-    assert not outcome(1.0, 1.0, 0.02, 0.01).is_same
-    assert not outcome(1.0, 1.0, float("nan"), 0.01).is_same
+def test_a_wrong_gradient_and_a_nan_differ() -> None:
+    assert not tool.Outcome(1.0, 1.0, 0.02, 0.01).is_same
+    assert not tool.Outcome(1.0, 1.0, float("nan"), 0.01).is_same
 
 
-def test_a_path_that_fails_or_crashes_costs_its_row(tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_fails_or_crashes_costs_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Any) -> None:
         raise RuntimeError("out of memory\nand more")
 
-    monkeypatch.setattr(tool, "list_paths", lambda: {"a": fail})
+    monkeypatch.setattr(tool, "PATHS", {"a": fail})
     row = tool.run_path("a", "cpu", tmp_path, [], tiny=True)
     assert (row.verdict, row.reason) == ("FAILED", "RuntimeError: out of memory")
     row = tool.run_apart("b", [sys.executable, "-c", "import os; os.abort()"])
@@ -144,7 +101,6 @@ def test_a_path_that_fails_or_crashes_costs_its_row(tool: Any, tmp_path: Path, m
 
 @pytest.mark.parametrize(("verdict", "status"), [("same", 0), ("not run", 0), ("DIFFERS", 1), ("FAILED", 1)])
 def test_the_page_has_the_machine_and_every_path_and_the_status_says_whether_all_agree(
-    tool: Any,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -153,7 +109,7 @@ def test_the_page_has_the_machine_and_every_path_and_the_status_says_whether_all
 ) -> None:
     rows = {"a": tool.Row("a", "same", "2 videos", 2.0, 0.5, 1e-6, 0.01)}
     rows["b"] = tool.Row("b", verdict, f"no file {Path.home()}/a|b")
-    monkeypatch.setattr(tool, "list_paths", lambda: rows)
+    monkeypatch.setattr(tool, "PATHS", rows)
     monkeypatch.setattr(tool, "run_apart", lambda name, _command: rows[name])
     assert tool.main(["--device", "cpu", "--page", str(tmp_path / "page.md")]) == status
     page = (tmp_path / "page.md").read_text()
@@ -166,7 +122,7 @@ def test_the_page_has_the_machine_and_every_path_and_the_status_says_whether_all
     ]
 
 
-def test_a_path_runs_in_a_process_of_its_own(tool: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_runs_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert tool.main(["--device", "cpu", "--tiny", "--only", "flat, filtered"]) == 0
     shown = capsys.readouterr().out
     assert "FAISS, flat, filtered" in shown
@@ -174,7 +130,7 @@ def test_a_path_runs_in_a_process_of_its_own(tool: Any, capsys: pytest.CaptureFi
 
 
 @pytest.mark.gpu
-def test_every_path_agrees_on_a_gpu(tool: Any) -> None:
+def test_every_path_agrees_on_a_gpu() -> None:
     if not torch.cuda.is_available():
         pytest.skip("PyTorch sees no CUDA device")
     assert tool.main(["--device", "cuda", "--tiny"]) == 0

@@ -16,14 +16,13 @@ CLIP ViT-B/32, asked with 14 tokens:
 import argparse
 import tempfile
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import PREFIX, measure_rise_mb, print_json, run_in_new_process, take_turns, time_queries
-from made_index import make_segment
+from harness import PREFIX, make_parser, measure_rise_mb, run_in_new_process, run_parts, take_turns, time_queries
+from made_index import SEGMENT_S, MadeVideo, add_videos, describe_encoder, make_segment
 
 from vidret.align.attending import SoftmaxAttention
 from vidret.align.batches import TextBatch
@@ -49,7 +48,7 @@ from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.windows import Window, cut_windows, join_results
 from vidret.search.heads.layers import Grounder
-from vidret.store.records import HEAD, NewSegment
+from vidret.store.records import HEAD
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, TextEmbedding
 
@@ -64,7 +63,6 @@ SEGMENTS_PER_VIDEO = 50
 BACKBONE = "ViT-B-32-quickgelu/random"
 NUM_LAYERS, NUM_TOKENS, WIDTH, TEXT_WIDTH, HEAD_DIM = 4, 50, 768, 512, 256
 FPS, CLIPS, NUM_WORDS = 0.5, 75, 14
-SEGMENT = 12  # seconds, and frames of it that are stored
 TEN_HOURS = 6000 * 3  # clips
 
 
@@ -159,14 +157,14 @@ def find_matrix_peak_mb(trained: bool, num: int) -> float:
     return measure_rise_mb(lambda: aligner.score(texts, videos))
 
 
-def measure_matrix(sizes: list[int], repeats: int) -> dict[str, Any]:
+def measure_matrix(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     """Score as many texts as videos, all with all."""
     report: dict[str, Any] = {"words": WORDS}
     aligners = {trained: build_aligner(trained=trained) for trained in (True, False)}
-    for num in sizes:
+    for num in given.pairs:
         texts, videos = make_matrix(num)
         runs = {str(trained): partial(aligner.score, texts, videos) for trained, aligner in aligners.items()}
-        costs = take_turns(runs, repeats)
+        costs = take_turns(runs, given.repeats)
         for trained in aligners:
             report.setdefault("trained" if trained else "training-free", {})[num] = {
                 "cpu_us_a_pair": round(1e6 * costs[str(trained)].cpu_s / num**2, 1),
@@ -180,45 +178,38 @@ def measure_matrix(sizes: list[int], repeats: int) -> dict[str, Any]:
 
 
 def fill_store(path: Path, ranker: Ranker, pool: Pool, num_segments: int) -> None:
-    """Store segments with what a ranker wants, as an index run would."""
+    """Store segments with what a ranker wants."""
     packed = [ranker.pack(segment) for segment in pool]
     with Store.create(path, encoder_name="made", encoder_fingerprint="made", dim=DIM) as store:
         for first in range(0, num_segments, SEGMENTS_PER_VIDEO):
             count = min(SEGMENTS_PER_VIDEO, num_segments - first)
-            video = store.writer.begin_video(f"made-{first}", duration=count * 12.0, facts={}, num_segments=count)
-            numbered = [(number, number * 12.0, (first + number) % len(pool)) for number in range(count)]
-            store.writer.add_segments(
-                [NewSegment(video, number, start, start + 12.0, pool[at], packed[at]) for number, start, at in numbered]
-            )
-            store.writer.finish_video(video)
-            store.writer.set_file(f"/made/{first}.mp4", state="done", video=video, num_bytes=0, mtime_ns=0)
+            rows = np.arange(first, first + count) % len(pool)
+            vectors, tokens = [pool[row] for row in rows], [packed[row] for row in rows]
+            edges = SEGMENT_S * np.arange(count + 1)
+            add_videos(store, [MadeVideo(f"made-{first}", path / "files" / f"{first}.mp4", edges, vectors, tokens)])
 
 
-def rerank(store: Store, ranker: Ranker, text: TextEmbedding, ids: np.ndarray) -> None:
-    """Read candidates and score them, as the engine does."""
+def rerank(store: Store, ranker: Ranker, query: tuple[TextEmbedding, np.ndarray]) -> None:
+    """Read the candidates of a text and score them, as the engine does."""
+    text, ids = query
     frames = widen([rows for rows, _ in store.features.read_frames(ids)])
     ranker.score([text], store.features.read_tokens(ids), frames)
 
 
-def measure_rerank(folder: Path, rankers: dict[str, Ranker], num_segments: int, num_queries: int) -> dict[str, Any]:
-    """Rerank candidates drawn at random; before each query a text is encoded, as in a search."""
-    maker, encoder = Maker(), load_encoder()
+def measure_rerank(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Rerank candidates drawn at random."""
+    maker = Maker()
     pool = [maker.segment() for _ in range(POOL)]
-    report: dict[str, Any] = {"candidates": CANDIDATES, "words": QUERY_WORDS, "segments": num_segments}
-    for name, ranker in rankers.items():
-        fill_store(folder / name, ranker, pool, num_segments)
+    report: dict[str, Any] = {"candidates": CANDIDATES, "words": QUERY_WORDS, "segments": given.segments}
+    for name, ranker in build_rankers().items():
+        fill_store(folder / name, ranker, pool, given.segments)
         with Store.open(folder / name) as store:
             ids = store.searchable()
             queries = []
-            for number in range(num_queries):
+            for number in range(given.queries):
                 chosen = ids[maker.choose(len(ids), min(CANDIDATES, len(ids)))]
                 queries.append((maker.text(pool[number % POOL], QUERY_WORDS), chosen))
-
-            def ask(query: tuple[TextEmbedding, np.ndarray], store: Store = store, ranker: Ranker = ranker) -> None:
-                rerank(store, ranker, *query)
-
-            encoder.encode_text(["a man plays the guitar"])
-            report[name] = time_queries(ask, queries)
+            report[name] = time_queries(partial(rerank, store, ranker), queries)
     return report
 
 
@@ -257,14 +248,14 @@ def ask(head: GroundingHead, card: HeadCard, parts: Any, num_clips: int) -> int:
     return len(postprocess_spans(join_results(windows, answers, fps=FPS), card, duration=num_clips / FPS))
 
 
-def measure_head(repeats: int) -> dict[str, Any]:
+def measure_head(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     """Time a query with its tokens at hand, by number of clips, and return the memory of one over ten hours."""
     head, card = make_head()
     runs = {}
     for num_clips in (CLIPS, 8 * CLIPS):
         parts = [(window, make_projected(window, seed)) for seed, window in enumerate(cut_windows(num_clips))]
         runs[f"{num_clips} clips"] = partial(ask, head, card, parts, num_clips)
-    report: dict[str, Any] = {name: cost.to_dict() for name, cost in take_turns(runs, repeats).items()}
+    report: dict[str, Any] = {name: cost.to_dict() for name, cost in take_turns(runs, given.repeats).items()}
     return report | {"ten_hours_memory_mb": round(run_in_new_process(find_head_peak_mb))}
 
 
@@ -279,78 +270,47 @@ def find_head_peak_mb() -> float:
 
 
 def build_grounded(path: Path, encoder: Encoder, num_videos: int) -> None:
-    """Store made vectors of videos of 150 s as an index run would, and keep made tokens for its head."""
+    """Store made vectors of videos of 150 s, and keep made tokens for its head."""
     head, card = make_head()
-    with Store.create(
-        path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
-    ) as store:
+    with Store.create(path, **describe_encoder(encoder)) as store:
         save_head(head, card, path / "head.safetensors")
         store.metadata.set(HEAD, str((path / "head.safetensors").absolute()))
     with Engine(path, encoder) as engine:
         grounder = engine.grounder
         assert isinstance(grounder, Grounder)
         places = [grounder.files.locate(f"made-{number}", keep=True) for number in range(num_videos)]
-    random = np.random.default_rng(0)
-    bounds = [*np.arange(0.0, CLIPS / FPS - SEGMENT, SEGMENT), CLIPS / FPS]
+    random, centre = np.random.default_rng(0), np.zeros(encoder.dim, np.float32)
+    edges = [*np.arange(0.0, CLIPS / FPS - SEGMENT_S, SEGMENT_S), CLIPS / FPS]
     with Store.open(path, write=True) as store:
         for number, place in enumerate(places):
-            file = path / "files" / f"{number}.mp4"
-            file.parent.mkdir(exist_ok=True)
-            file.touch()
-            video = store.writer.begin_video(place.stem, duration=CLIPS / FPS, facts={}, num_segments=len(bounds) - 1)
-            for segment, (start, end) in enumerate(pairwise(bounds)):
-                vectors = make_segment(np.zeros(encoder.dim, np.float32), SEGMENT, random, start=float(start))
-                store.writer.add_segments([NewSegment(video, segment, float(start), float(end), vectors)])
-            store.writer.finish_video(video)
-            store.writer.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=0)
+            vectors = [make_segment(centre, int(SEGMENT_S), random, start=start) for start in edges[:-1]]
+            add_videos(store, [MadeVideo(place.stem, path / "files" / f"{number}.mp4", edges, vectors)])
             save_projected(place, [(Window(0, CLIPS), make_projected(Window(0, CLIPS), number))])
         store.upkeep.save_vectors()
 
 
-def measure_corpus(index: Path, encoder: Encoder, num_queries: int) -> dict[str, Any]:
+def measure_corpus(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Locate in all of an index, by the head, and for comparison by the curve."""
+    encoder, index = load_encoder(BACKBONE, device="cpu", precision="fp32"), given.index or scratch / "corpus"
+    if not Store.exists(index):
+        build_grounded(index, encoder, given.videos)
     found: dict[str, Any] = {}
     for name, head in (("head", "auto"), ("curve", "none")):
         with Engine(index, encoder, head=head) as engine:
-            moments = engine.locate("a warm start", 5, overlapping=True, weak=True)
-            assert {moment.by for moment in moments} == {name}
-            found[name] = time_queries(
-                lambda query, engine=engine: engine.locate(query, 5, overlapping=True, weak=True),  # type: ignore[misc]
-                UNRELATED[:num_queries],
-            )
+            locate = partial(engine.locate, k=5, overlapping=True, weak=True)
+            assert {moment.by for moment in locate("a warm start")} == {name}
+            found[name] = time_queries(locate, UNRELATED[: given.located])
             found["videos"] = engine.info().videos
     return found
 
 
 def main() -> None:
     """Measure and print."""
-    parts = ("matrix", "rerank", "head", "corpus")
-    parser = argparse.ArgumentParser(description="Measure the aligners, and a trained grounding head.")
-    parser.add_argument("--only", nargs="+", choices=parts, default=[*parts])
-    parser.add_argument("--pairs", nargs="+", type=int, default=[128, 256, 512, 1000], help="texts, and videos")
-    parser.add_argument("--repeats", type=int, default=3, help="of each matrix and of a query of the head")
-    parser.add_argument("--segments", type=int, default=5000, help="of the index that is reranked")
-    parser.add_argument("--queries", type=int, default=100, help="that are reranked")
-    parser.add_argument("--videos", type=int, default=300, help="of the corpus")
-    parser.add_argument("--located", type=int, default=20, help="queries of the corpus")
+    pairs = [128, 256, 512, 1000]
+    parser = make_parser(__doc__, pairs=pairs, repeats=3, segments=5000, queries=100, videos=300, located=20)
     parser.add_argument("--index", type=Path, default=None, help="of the corpus, kept for the next time")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    report: dict[str, Any] = {"dim": DIM, "frames": FRAMES, "tokens": KEPT}
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-        if "matrix" in given.only:
-            report["matrix"] = measure_matrix(given.pairs, given.repeats)
-        if "rerank" in given.only:
-            report["rerank"] = measure_rerank(Path(folder), build_rankers(), given.segments, given.queries)
-        if "head" in given.only:
-            report["head"] = measure_head(given.repeats)
-        if "corpus" in given.only:
-            encoder = load_encoder(BACKBONE, device="cpu", precision="fp32")
-            index = given.index or Path(folder, "corpus")
-            if not Store.exists(index):
-                build_grounded(index, encoder, given.videos)
-            report["corpus"] = measure_corpus(index, encoder, given.located)
-    print_json(report)
+    parts = {"matrix": measure_matrix, "rerank": measure_rerank, "head": measure_head, "corpus": measure_corpus}
+    run_parts(parser, parts)
 
 
 if __name__ == "__main__":

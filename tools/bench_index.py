@@ -31,7 +31,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +38,16 @@ import av
 import numpy as np
 import torch
 from harness import (
-    PREFIX,
     compare,
     copy_samples,
     count_cpu_s,
     find_peak_mb,
-    print_json,
+    index_run,
+    make_parser,
+    run_parts,
     run_vidret,
     take_turns,
+    tell,
 )
 
 from vidret.encode.encoder import Encoder, LayeredEncoder
@@ -71,7 +72,6 @@ from vidret.video.scan import scan
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.pool import DecodePool
 
-NUM_COPIES = {"indexing": 12, "modes": 12, "head": 2}
 DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
 MERGED, GROUNDED = "ViT-B-16/random", "ViT-B-32-quickgelu/random"
 HEAD_LAYERS, HEAD_FPS = 4, 0.5
@@ -82,15 +82,9 @@ print(time.process_time(), next(line.split()[1] for line in open("/proc/self/sta
 """
 
 
-def run_index(scratch: Path, encoder: Encoder, files: list[str], **options: Any) -> Callable[[], None]:
-    """Return what indexes files into a new folder each time it is called."""
-    numbers, head = count(), options.pop("head", "none")
-
-    def run() -> None:
-        with Engine(Path(tempfile.mkdtemp(dir=scratch), str(next(numbers))), encoder, head=head) as engine:
-            engine.index(files, **{"words": False, **options})
-
-    return run
+def find_files(given: argparse.Namespace, scratch: Path, num_copies: int = 1) -> list[str]:
+    """Return the files of the given folder, or copies of the samples."""
+    return scan([str(given.videos)]) if given.videos else copy_samples(scratch / "videos", num_copies)
 
 
 def decode_all(files: list[str], encoder: Encoder) -> list[SampledFrames]:
@@ -99,8 +93,9 @@ def decode_all(files: list[str], encoder: Encoder) -> list[SampledFrames]:
         return [part.frames for file in files for part in pool.stream(file) if isinstance(part, DecodedSegment)]
 
 
-def measure_indexing(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+def measure_indexing(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time decoding, encoding and both together."""
+    files = find_files(given, scratch, 12)
     encoder = load_encoder()
     segments = decode_all(files, encoder)
     encode = partial(encode_segments, encoder, pack=None, tokens=False)
@@ -108,9 +103,9 @@ def measure_indexing(files: list[str], repeats: int, scratch: Path) -> dict[str,
         {
             "decode": lambda: decode_all(files, encoder),
             "encode": lambda: [encode([segment]) for segment in segments],
-            "index": run_index(scratch, encoder, files),
+            "index": index_run(scratch, encoder, files),
         },
-        repeats,
+        given.repeats,
     )
     index = costs["index"]
     return {
@@ -144,13 +139,14 @@ def run_script(files: list[str], encoder: Encoder) -> None:
     torch.set_num_threads(num_threads)
 
 
-def measure_modes(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+def measure_modes(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time a plain script, and runs on a grid and in each sampling mode."""
+    files = find_files(given, scratch, 12)
     encoder = load_encoder()
     runs: dict[str, Callable[[], None]] = {"script": partial(run_script, files, encoder)}
-    runs["grid"] = run_index(scratch, encoder, files, shots=False)
-    runs |= {mode: run_index(scratch, encoder, files, shots=True, sampling=mode) for mode in SAMPLING_MODES}
-    costs = take_turns(runs, repeats, num_warm=0)
+    runs["grid"] = index_run(scratch, encoder, files, shots=False)
+    runs |= {mode: index_run(scratch, encoder, files, shots=True, sampling=mode) for mode in SAMPLING_MODES}
+    costs = take_turns(runs, given.repeats, num_warm=0)
     rows = compare(costs, "grid")
     return {
         name: row | {"wall_against_script": round(costs["script"].wall_s / costs[name].wall_s, 3)}
@@ -158,16 +154,18 @@ def measure_modes(files: list[str], repeats: int, scratch: Path) -> dict[str, An
     }
 
 
-def measure_words(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+def measure_words(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time runs without and with words, and find their peaks of memory."""
+    files = find_files(given, scratch)
     encoder = load_encoder()
-    runs = {name: run_index(scratch, encoder, files, words=on) for name, on in (("without", False), ("with", True))}
-    rows = compare(take_turns(runs, repeats, num_warm=0), "without")
+    runs = {name: index_run(scratch, encoder, files, words=on) for name, on in (("without", False), ("with", True))}
+    rows = compare(take_turns(runs, given.repeats, num_warm=0), "without")
     return {name: row | {"peak_mb": round(find_peak_mb(runs[name]))} for name, row in rows.items()}
 
 
-def measure_merging(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+def measure_merging(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time runs with merged tokens, and compare their vectors."""
+    files = find_files(given, scratch)
     source, towers, tokenizer = load_open_clip(ModelName(MERGED))
     cpu = torch.device("cpu")
     encoders: dict[str, Encoder] = {
@@ -177,8 +175,8 @@ def measure_merging(files: list[str], repeats: int, scratch: Path) -> dict[str, 
         for level in MERGE_LEVELS:
             name = set_merge(MERGED, level)
             encoders[f"{level} {precision}"] = load_encoder(name, device="cpu", precision=precision)
-    runs = {name: run_index(scratch, encoder, files, workers=1) for name, encoder in encoders.items()}
-    rows = compare(take_turns(runs, repeats, num_warm=0), "open_clip")
+    runs = {name: index_run(scratch, encoder, files, workers=1) for name, encoder in encoders.items()}
+    rows = compare(take_turns(runs, given.repeats, num_warm=0), "open_clip")
     segments = decode_all(files, encoders["off fp32"])
     sample, vectors = segments[:: max(1, len(segments) // 8)], {}
     for name, encoder in encoders.items():
@@ -190,8 +188,9 @@ def measure_merging(files: list[str], repeats: int, scratch: Path) -> dict[str, 
     return rows
 
 
-def measure_head(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+def measure_head(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time runs without a head, with one, and prepared for one in another pass."""
+    files = find_files(given, scratch, 2)
     encoder = load_encoder(GROUNDED, device="cpu", precision="fp32")
     assert isinstance(encoder, LayeredEncoder)
     torch.manual_seed(0)
@@ -210,15 +209,16 @@ def measure_head(files: list[str], repeats: int, scratch: Path) -> dict[str, Any
             engine.prepare_moments()
 
     runs = {
-        "without": run_index(scratch, encoder, files),
-        "one pass": run_index(scratch, encoder, files, head=str(path)),
+        "without": index_run(scratch, encoder, files),
+        "one pass": index_run(scratch, encoder, files, head=str(path)),
         "two passes": take_two_passes,
     }
-    return compare(take_turns(runs, repeats), "without")
+    return compare(take_turns(runs, given.repeats), "without")
 
 
-def measure_decoders(files: list[str], repeats: int, _scratch: Path) -> dict[str, Any]:
+def measure_decoders(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time the decoders on the videos that all of them read."""
+    files = find_files(given, scratch)
     load_torchcodec()
     videos, difference = [], dict.fromkeys(DECODERS, 0)
     for file in files:
@@ -226,7 +226,7 @@ def measure_decoders(files: list[str], repeats: int, _scratch: Path) -> dict[str
             info = probe(file)
             frames = {decoder: read_frames(info, decoder).astype(np.int16) for decoder in DECODERS}
         except DecodeError as error:
-            print(error, file=sys.stderr)
+            tell(str(error))
             continue
         videos.append(info)
         for decoder, pixels in frames.items():
@@ -237,7 +237,7 @@ def measure_decoders(files: list[str], repeats: int, _scratch: Path) -> dict[str
     without, loaded = (load_modules(f"vidret.video.workers.worker{more}") for more in ("", ", torchcodec.decoders"))
     return {
         "videos": len(videos),
-        "decoders": compare(take_turns(runs, repeats, num_warm=0), "pyav"),
+        "decoders": compare(take_turns(runs, given.repeats, num_warm=0), "pyav"),
         "max_difference": difference,
         "loading_torchcodec": {"cpu_s": loaded[0] - without[0], "memory_mb": (loaded[1] - without[1]) / 1000},
     }
@@ -259,17 +259,18 @@ def load_modules(names: str) -> list[float]:
     return list(map(float, done.stdout.split()))
 
 
-def measure_ray(files: list[str], repeats: int, scratch: Path, *, words: str = "off") -> dict[str, Any]:
+def measure_ray(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time ``vidret index`` on threads and on Ray, without Ray's start."""
+    files = find_files(given, scratch)
     from vidret.index.ray.run import START  # the extra ray
 
     manifest = scratch / "videos.jsonl"
     manifest.write_text("".join(json.dumps({"path": file}) + "\n" for file in files))
     seconds: dict[str, list[float]] = {"local": [], "ray": []}
     starts = []
-    for turn in range(repeats):
+    for turn in range(given.repeats):
         for runner in list(seconds)[:: 1 if turn % 2 else -1]:
-            options = ("--index", tempfile.mkdtemp(dir=scratch), "--runner", runner, "--words", words)
+            options = ("--index", tempfile.mkdtemp(dir=scratch), "--runner", runner, "--words", given.words)
             report = run_vidret("index", manifest, *options)
             if report["failed"]:
                 sys.exit(f"videos must be readable, got {report['failed'][0]}")
@@ -279,10 +280,11 @@ def measure_ray(files: list[str], repeats: int, scratch: Path, *, words: str = "
     return {"seconds": medians, "start_s": max(starts), "throughput_of_ray": medians["local"] / medians["ray"]}
 
 
-def measure_film(files: list[str], scratch: Path, hours: float) -> dict[str, Any]:
+def measure_film(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Index a long film and look on."""
+    files = find_files(given, scratch)
     film, encoder, index = scratch / "film.mp4", load_encoder(), scratch / "film"
-    report: dict[str, Any] = {"film_hours": repeat_clip(Path(files[0]), film, hours * 3600) / 3600}
+    report: dict[str, Any] = {"film_hours": repeat_clip(Path(files[0]), film, given.hours * 3600) / 3600}
     first_s, started = 0.0, time.perf_counter()
 
     def search() -> None:
@@ -325,7 +327,9 @@ def repeat_clip(clip: Path, out: Path, seconds: float) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parts: dict[str, Callable[..., dict[str, Any]]] = {
+    parser = make_parser(__doc__, repeats=3, words="off", hours=2.0)
+    parser.add_argument("videos", nargs="?", type=Path)
+    parts = {
         "indexing": measure_indexing,
         "modes": measure_modes,
         "words": measure_words,
@@ -335,31 +339,7 @@ def main() -> None:
         "ray": measure_ray,
         "film": measure_film,
     }
-    parser = argparse.ArgumentParser(description="Measure indexing.")
-    parser.add_argument("videos", nargs="?", type=Path)
-    parser.add_argument("--only", nargs="+", choices=parts, default=["indexing", "modes"])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--words", default="off", help="words that runs on Ray read too, as for vidret index")
-    parser.add_argument("--hours", type=float, default=2.0, help="length of the film")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    report: dict[str, dict[str, Any]] = {}
-    for name in arguments.only:
-        with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-            scratch = Path(folder)
-            given = arguments.videos and scan([str(arguments.videos)])
-            files = given or copy_samples(scratch / "videos", NUM_COPIES.get(name, 1))
-            try:
-                if name == "film":
-                    report[name] = measure_film(files, scratch, arguments.hours)
-                elif name == "ray":
-                    report[name] = measure_ray(files, arguments.repeats, scratch, words=arguments.words)
-                else:
-                    report[name] = parts[name](files, arguments.repeats, scratch)
-            except VidretError as error:  # such as an extra that is not installed
-                report[name] = {"not measured": str(error)}
-        print(json.dumps({name: report[name]}), file=sys.stderr, flush=True)  # outlives an interruption
-    print_json(report)
+    run_parts(parser, parts, ["indexing", "modes"])
 
 
 if __name__ == "__main__":

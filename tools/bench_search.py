@@ -3,7 +3,7 @@
     python tools/bench_search.py [--segments 100000] [--frames 12] [--texts 0] [--index DIR] [--only PART ...]
 
 The index is of made vectors (see made_index.py), or the one that an earlier run left in DIR; with ``--texts`` it also
-has that many timed texts, so that a search compares pictures and words. The parts:
+has that many timed texts, so that a search compares pictures and words. Parts share it with ``--index`` only:
 
 - ``search``: opens it and asks with the real text encoder, one query after another: reranked by the index's own ranker
   from stored tokens, and without rerank.
@@ -20,7 +20,6 @@ import argparse
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -28,9 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from bench_serve import run_server
-from harness import PREFIX, VIDRET, measure, print_json, run_vidret, take_turns, time_queries
+from harness import VIDRET, make_parser, measure, run_parts, run_vidret, take_turns, time_queries
 from made_index import build_index, make_texts
 
 from vidret.channels.picture.query_bank import UNRELATED
@@ -43,7 +41,6 @@ from vidret.types import ComposedQuery, Query
 
 CONCEPT, NUM_EXAMPLES = "benched", 5
 START_REPEATS = 15
-PARTS = ("search", "questions", "start", "describe")
 LOCATED = ("plain", "ordered", "while", "negative", "image", "concept")
 
 
@@ -92,7 +89,7 @@ def draw_image(random: np.random.Generator) -> np.ndarray:
     return random.integers(256, size=(9, 16, 3), dtype=np.uint8).repeat(20, axis=0).repeat(20, axis=1)
 
 
-def measure_questions(engine: Engine, num_queries: int) -> dict[str, Any]:
+def measure_questions(engine: Engine, _index: Path, num_queries: int) -> dict[str, Any]:
     """Ask every kind of question, and locate some."""
     random = np.random.default_rng(1)
     questions = {kind: own[:num_queries] for kind, own in list_questions().items()}
@@ -138,40 +135,38 @@ def measure_describe(index: Path) -> dict[str, Any]:
     return report
 
 
+def open_index(given: argparse.Namespace, scratch: Path) -> tuple[Path, Engine]:
+    """Open the index, or build it unless it is there."""
+    encoder, index = load_encoder(), given.index or scratch
+    encoder.encode_text(["warm"])
+    if not Store.exists(index):
+        build_index(index, encoder, given.segments, given.frames)
+    if given.texts and not TextStore.exists(index):
+        make_texts(index, given.texts)
+    engine = Engine.open(index, encoder=encoder)
+    info = engine.info()
+    if info.with_tokens < info.segments:
+        raise SystemExit(f"{index}: all {info.segments} segments must have tokens, got {info.with_tokens}")
+    return index, engine
+
+
 def main() -> None:
     """Build or open the index, ask, print."""
-    parser = argparse.ArgumentParser(description="Measure search over a large index.")
-    parser.add_argument("--segments", type=int, default=100_000)
-    parser.add_argument("--frames", type=int, default=12)
-    parser.add_argument("--texts", type=int, default=0)
+    parser = make_parser(__doc__, segments=100_000, frames=12, texts=0, queries=len(UNRELATED))
     parser.add_argument("--index", type=Path, default=None)
-    parser.add_argument("--queries", type=int, default=len(UNRELATED), help="of each kind")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=["search"])
-    arguments = parser.parse_args()
-    encoder = load_encoder()
-    encoder.encode_text(["warm"])
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-        index = arguments.index or Path(folder)
-        report: dict[str, Any] = {"texts": arguments.texts, "threads": torch.get_num_threads()}
-        if not Store.exists(index):
-            report["build"] = measure(
-                lambda: build_index(index, encoder, arguments.segments, arguments.frames)
-            ).to_dict()
-        if arguments.texts and not TextStore.exists(index):
-            report["build_texts"] = measure(lambda: make_texts(index, arguments.texts, common=False)).to_dict()
-        with Engine.open(index, encoder=encoder) as engine:
-            info = engine.info()
-            report["segments"] = info.segments
-            if info.with_tokens < info.segments:
-                parser.error(f"{index}: all {info.segments} segments must have tokens, got {info.with_tokens}")
-            parts: dict[str, Callable[[], dict[str, Any]]] = {
-                "search": lambda: measure_search(engine, index, arguments.queries),
-                "questions": lambda: measure_questions(engine, arguments.queries),
-                "start": lambda: measure_start(index),
-                "describe": lambda: measure_describe(index),
-            }
-            report |= {name: parts[name]() for name in arguments.only}
-    print_json(report)
+    measures: dict[str, Callable[[Engine, Path, int], dict[str, Any]]] = {
+        "search": measure_search,
+        "questions": measure_questions,
+        "start": lambda _engine, index, _: measure_start(index),
+        "describe": lambda _engine, index, _: measure_describe(index),
+    }
+
+    def run(name: str, given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+        index, engine = open_index(given, scratch)
+        with engine:
+            return measures[name](engine, index, given.queries)
+
+    run_parts(parser, {name: partial(run, name) for name in measures}, ["search"])
 
 
 if __name__ == "__main__":

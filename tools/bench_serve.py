@@ -1,16 +1,21 @@
 """Measure vidret serve; print one JSON object, and exit with 1 after an error.
 
     python tools/bench_serve.py [--videos 300] [--queries 200] [--clients 50] [--repeats 5] [--index DIR]
-    python tools/bench_serve.py --soak 10 [--videos 120] [--clients 50]
+    python tools/bench_serve.py --only soak [--minutes 10] [--videos 120] [--clients 50]
+    python tools/bench_serve.py --only page [--segments 100000] [--keys 40] [--index DIR]
 
-Starts the real server in a process of its own on an index of rendered videos, starter encoder, or on DIR. By turns,
-medians, no query asked twice: the engine in this process and a client of the server; one client and all at once,
-through kept connections. Clients and server share the machine.
+The server runs in a process of its own; clients and the browser share the machine. The parts:
 
-``--soak`` loads the server for minutes: clients search, locate and fetch frames, each with a pause of about a second
-between two calls, while an indexer adds videos, deletes files, and runs ``vidret index --prune``. A video whose file is
-deleted between a search and its frame is no error, if the answer says so: it is counted as ``gone``. ``memory_mb`` is
-of the server and its decoders, the median of the second, third and fourth quarter of the time, on Linux.
+- ``search``: an index of rendered videos by the starter, or DIR. By turns, medians, no query asked twice: the engine in
+  this process and a client of the server; one client and all at once, through kept connections.
+- ``soak``: minutes of load: clients search, locate and fetch frames, each with a pause of about a second between two
+  calls, while an indexer adds videos, deletes files, and runs ``vidret index --prune``. A video whose file is deleted
+  between a search and its frame is no error, if the answer says so: it is counted as ``gone``. ``memory_mb`` is of the
+  server and its decoders, the median of the second, third and fourth quarter of the time, on Linux.
+- ``page``: the page in a browser, over a made index, which is left in DIR. ``key_to_results_ms`` is from a key press in
+  the search box to the cards of its results, with pauses between keys; ``took_ms`` is what the server says of it.
+  ``scroll`` are the times between two frames while a list of all videos, loaded to its end before, is scrolled by 3,000
+  pixels a second. Thumbnails are one picture, since the files are empty. ``facets_ms`` are requests for counts.
 """
 
 import argparse
@@ -22,7 +27,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -36,13 +40,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import PREFIX, VIDRET, measure, print_json
+from harness import VIDRET, make_parser, measure, run_parts
+from made_index import build_index
 
 from vidret.client import RemoteEngine, RemoteError
 from vidret.data.synthetic.world import write_retrieval_world
+from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.serve.files import GONE
 
+ROOT = Path(__file__).parents[1]
 PATIENCE = 120.0  # seconds a server may take to start
 SIZE = 320  # pixels of a rendered video
 WARM_QUERIES = 20
@@ -55,6 +62,34 @@ WORDS = (
     ("moving to the left", "turning", "growing", "falling", "at rest", "seen from above", "in the dark", "jumping"),
     ("on a beach", "in a street", "beside another", "before a wall", "in the snow", "on green ground"),
 )
+SEGMENTS_PER_VIDEO, SCROLL_S = 10, 5.0
+LOADING_S = 240.0  # for the list
+TEXT = "a man rides a bicycle on a street and a dog runs in the garden of a house by the sea "
+OBSERVE = """() => {
+    window.waits = [];
+    let pressed = 0;
+    document.getElementById("query").addEventListener("input", () => (pressed = performance.now()));
+    new MutationObserver(() => {
+        if (!pressed || !document.querySelector("#results .title")) return;
+        const took = /in (\\d+) ms/.exec(document.getElementById("status").textContent)?.[1];
+        if (!took) return;
+        window.waits.push([performance.now() - pressed, Number(took)]);
+        pressed = 0;
+    }).observe(document.getElementById("status"), { childList: true, characterData: true, subtree: true });
+}"""
+SCROLL = """async (seconds) => {
+    const gaps = [];
+    scrollTo(0, 0);
+    let last = await new Promise(requestAnimationFrame);
+    const end = last + 1000 * seconds;
+    while (last < end) {
+        const now = await new Promise(requestAnimationFrame);
+        scrollBy(0, 3 * (now - last));
+        gaps.push(now - last);
+        last = now;
+    }
+    return gaps.slice(5);
+}"""
 
 
 def draw_queries() -> Iterator[str]:
@@ -135,11 +170,14 @@ def measure_many(url: str, num_clients: int, repeats: int, queries: Iterator[str
     return {"one_a_second": round(one, 1), "many_a_second": round(many, 1), "ratio": round(many / one, 2)}
 
 
-def measure_server(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure_server(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Start the server and measure it."""
-    queries, index = draw_queries(), arguments.index or scratch / "index"
-    if arguments.index is None:
-        videos = render_videos(scratch, arguments.videos)
+    asked = WARM_QUERIES + given.queries + 4 * given.clients * given.repeats
+    if asked > (most := math.prod(map(len, WORDS))):
+        raise SystemExit(f"no query is asked twice: there are {most}, and {asked} are needed")
+    queries, index = draw_queries(), given.index or scratch / "index"
+    if given.index is None:
+        videos = render_videos(scratch, given.videos)
         with Engine.open(index, encoder="starter") as engine:
             engine.index([videos], words=False)
     with (
@@ -151,8 +189,8 @@ def measure_server(scratch: Path, arguments: argparse.Namespace) -> dict[str, An
         return {
             "videos": engine.info().videos,
             "threads": torch.get_num_threads(),
-            "search": measure_one(engine, remote, list(itertools.islice(queries, arguments.queries))),
-            f"{arguments.clients} clients": measure_many(url, arguments.clients, arguments.repeats, queries),
+            "search": measure_one(engine, remote, list(itertools.islice(queries, given.queries))),
+            f"{given.clients} clients": measure_many(url, given.clients, given.repeats, queries),
         }
 
 
@@ -254,9 +292,13 @@ def watch_memory(pid: int, stop: threading.Event, record: Record) -> None:
         record.memory_mb.append(read_private_mb(pid))
 
 
-def soak(folder: Path, *, minutes: float, num_clients: int, num_videos: int) -> dict[str, Any]:
+def soak(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Render videos, index half of them, and load a server with clients and an indexer."""
-    waiting = sorted(render_videos(folder, num_videos).iterdir())
+    waiting, num_videos, num_clients = (
+        sorted(render_videos(folder, given.videos).iterdir()),
+        given.videos,
+        given.clients,
+    )
     videos, index = folder / "videos", folder / "index"
     videos.mkdir()
     for path in waiting[: num_videos // 2]:
@@ -266,7 +308,7 @@ def soak(folder: Path, *, minutes: float, num_clients: int, num_videos: int) -> 
     record, stop = Record(), threading.Event()
     queries = list(draw_queries())
     with run_server(index, folder / "server.log") as (url, pid), ThreadPoolExecutor(num_clients + 2) as pool:
-        ends = time.monotonic() + 60 * minutes
+        ends = time.monotonic() + 60 * given.minutes
         memory = pool.submit(watch_memory, pid, stop, record)
         jobs = [pool.submit(run_client, url, number, queries, ends, record) for number in range(num_clients)]
         jobs.append(pool.submit(run_indexer, index, videos, waiting, ends, record))
@@ -279,26 +321,91 @@ def soak(folder: Path, *, minutes: float, num_clients: int, num_videos: int) -> 
     return record.to_dict()
 
 
+# The page
+
+
+def time_keys(page: Any, num_keys: int) -> dict[str, float]:
+    """Type letters with pauses; return how long each waited for results."""
+    page.evaluate(OBSERVE)
+    page.locator("#query").press_sequentially(TEXT[:10], delay=30)  # the models load
+    page.wait_for_timeout(15_000)
+    page.evaluate("() => { window.waits.length = 0; }")
+    for letter in TEXT[10 : 10 + num_keys]:
+        page.keyboard.press("Space" if letter == " " else letter)
+        page.wait_for_timeout(700)
+    waits = page.evaluate("window.waits")
+    shown, took = [wait for wait, _ in waits], [took for _, took in waits if took is not None]
+    return {
+        "num_keys": len(shown),
+        "best": round(min(shown), 1),
+        "p50": round(statistics.median(shown), 1),
+        "p95": round(sorted(shown)[int(0.95 * (len(shown) - 1))], 1),
+        "took_p50": statistics.median(took),
+    }
+
+
+def time_scrolling(page: Any, url: str, num_videos: int, seconds: float) -> dict[str, float]:
+    """Load the whole list, and scroll through it; return the times between two frames in milliseconds."""
+    page.goto(url)
+    page.wait_for_selector("#results .title")
+    deadline = time.monotonic() + LOADING_S
+    while page.locator("#results .card").count() < num_videos and time.monotonic() < deadline:
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        page.wait_for_timeout(50)
+    gaps = sorted(page.evaluate(SCROLL, seconds))
+    return {
+        "cards": page.locator("#results .card").count(),
+        "frames_per_second": round(1000 / statistics.fmean(gaps), 1),
+        "gap_p50_ms": round(statistics.median(gaps), 1),
+        "gap_p95_ms": round(gaps[int(0.95 * (len(gaps) - 1))], 1),
+    }
+
+
+def time_facets(page: Any, url: str) -> list[float]:
+    """Return how long the counts take, first and again, with a filter."""
+    waits = []
+    for query in ("", "", "?sound=off", "?min_seconds=1"):
+        cost = measure(lambda query=query: page.request.get(f"{url}/api/facets{query}"))  # type: ignore[misc]
+        waits.append(round(1000 * cost.wall_s, 1))
+    return waits
+
+
+def measure_page(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Serve a made index, and use its page in a browser."""
+    from playwright.sync_api import sync_playwright
+
+    sys.path.insert(0, str(ROOT))
+    from tests.browser import FLAGS, find_browser
+
+    index, num_videos = given.index or scratch / "index", given.segments // SEGMENTS_PER_VIDEO
+    if not index.exists():
+        build_index(index, load_encoder("starter"), given.segments, 3, per_video=SEGMENTS_PER_VIDEO)
+    path = find_browser()  # which starts Playwright
+    with run_server(index, scratch / "server.log") as (url, _), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[f"--{flag}" for flag in FLAGS.split()])
+        page, picture = (
+            browser.new_page(viewport={"width": 1280, "height": 800}),
+            (ROOT / "docs" / "page.jpg").read_bytes(),
+        )
+        page.route("**/api/thumbnails/**", lambda route: route.fulfill(body=picture, content_type="image/jpeg"))
+        page.goto(url)
+        page.wait_for_selector("#results .title", timeout=120_000)
+        report = {"facets_ms": time_facets(page, url), "key_to_results_ms": time_keys(page, given.keys)}
+        report["scroll"] = time_scrolling(page, url, num_videos, SCROLL_S)
+        browser.close()
+    return report
+
+
 def main() -> int:
-    """Measure or soak, and print."""
-    parser = argparse.ArgumentParser(description="Measure vidret serve.")
-    parser.add_argument("--videos", type=int, default=300, help="how many to render; even")
-    parser.add_argument("--queries", type=int, default=200, help="asked of the engine and of the server in turn")
-    parser.add_argument("--clients", type=int, default=50, help="that ask at once")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--index", type=Path, default=None, help="an index that is there, in place of rendered videos")
-    parser.add_argument("--soak", type=float, default=None, metavar="MINUTES", help="load the server while it changes")
-    given = parser.parse_args()
-    asked = WARM_QUERIES + given.queries + 4 * given.clients * given.repeats
-    if asked > (most := math.prod(map(len, WORDS))):
-        parser.error(f"no query is asked twice: there are {most}, and {asked} are needed")
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-        if given.soak is None:
-            report = measure_server(Path(folder), given)
-        else:
-            report = soak(Path(folder), minutes=given.soak, num_clients=given.clients, num_videos=given.videos)
-    print_json(report)
-    return int(bool(report.get("errors")))
+    """Measure and print; return 1 after an error."""
+    parser = make_parser(
+        __doc__, videos=300, queries=200, clients=50, repeats=5, minutes=10.0, segments=100_000, keys=40
+    )
+    parser.add_argument("--index", type=Path, default=None, help="an index that is there, in place of a made one")
+    report = run_parts(
+        parser, {"search": measure_server, "soak": soak, "page": measure_page}, ["search"], num_threads=None
+    )
+    return int(bool(report.get("soak", {}).get("errors")))
 
 
 if __name__ == "__main__":

@@ -1,40 +1,73 @@
-"""Measure training steps on one thread; print one JSON object.
+"""Measure training on one thread: steps by turns in one process, and memory; print one JSON object.
 
     python tools/bench_train.py [--only PART ...] [--batch 4] [--repeats 3] [--device cpu|cuda] [--precision fp32|bf16]
+    python tools/bench_train.py --only memory [--configs FILE ...]
 
-``tempme``: a step of TempMe against full fine-tuning of plain CLIP: ViT-B/32 and its text tower with random weights,
-12 frames at 224, 32 words; the peak of memory is that of a process of its own for each, on a GPU what torch allocated.
-``small``: the small towers of learn.py: a step of the joint model and of TempMe in bfloat16 against float32, and
-encoding videos by the joint model against TempMe, and with what reranking stores. Everything takes turns in one
-process; medians of CPU time, on a GPU of the clock.
+- ``tempme``: a step of TempMe against full fine-tuning of plain CLIP: ViT-B/32 and its text tower with random weights,
+  12 frames at 224, 32 words; the peak of memory is that of a process of its own, on a GPU what torch allocated.
+- ``small``: the small towers of learn.py: a step of the joint model and of TempMe in bfloat16 against float32, and
+  encoding videos by the joint model against TempMe, and with what reranking stores. Medians of CPU time, on a GPU of
+  the clock.
+- ``memory``: what a step of each configuration keeps in memory on one GPU, in GB, without a GPU. Activations are what
+  autograd saves for the backward pass, each storage once, weights and their casts left out. A forward pass of the real
+  shapes on the CPU counts them, in the casts of CUDA's autocast, and keeps none. They are proportional to the videos
+  and texts that are encoded, without merging and prompts also to the frames, and grow with the square of the pairs that
+  the losses compare, which 8, 16 and 24 pairs show. ``as configured`` has the precision and the ``chunk_size`` of the
+  file; the state is weights, their copies in bfloat16, gradients and the optimiser's two moments. What a kernel needs
+  for a moment, and what the allocator loses, come on top.
 """
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
+import numpy as np
 import torch
-from harness import Cost, measure_rise_mb, print_json, run_in_new_process, take_turns
+import yaml  # type: ignore[import-untyped]
+from harness import (
+    Cost,
+    draw_batch,
+    draw_ids,
+    make_parser,
+    measure_rise_mb,
+    run_in_new_process,
+    run_parts,
+    take_turns,
+)
 from learn import FPS, FRAMES, SETTINGS, SIZE, TEXT, VISION
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional
 
+from vidret import layers
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_temporal import pool_frames
 from vidret.data.dataset import RetrievalBatch
+from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.train import optim
 from vidret.train.losses import add_terms, pair_loss
 from vidret.train.methods import tempme
+from vidret.train.model import Vectors
 from vidret.train.retrieval import RetrievalModule
 
-LARGE_VISION = VisionShape(image_size=224, patch=32, width=768, layers=12, heads=12, dim=512, quick_gelu=True)
+CONFIGS = Path(__file__).parents[1] / "configs"
+LARGE: dict[str, Any] = {"image_size": 224, "width": 768, "layers": 12, "heads": 12, "dim": 512, "quick_gelu": True}
 LARGE_TEXT = TextShape(context=77, vocabulary=49408, width=512, layers=12, heads=8, dim=512, quick_gelu=True)
 KINDS: dict[str, dict[str, Any]] = {
     "full": {"method": "clip"},
     "tempme": {"method": "tempme", "merging": MergeSchedule(), "lora_rank": 8},
 }
 SMALL_BATCH, NUM_WORDS = 64, 18
+SHAPES = {"vision": VisionShape, "text": TextShape, "merging": MergeSchedule, "prompts": PromptShape}
+PATCHES = {"ViT-B-32": 32, "ViT-B-16": 16}
+NUM_PAIRS = (8, 16, 24)  # that losses are measured with
 
 
 class Step:
@@ -43,7 +76,11 @@ class Step:
     def __init__(self, kind: str, batch: int, device: str, precision: str) -> None:
         torch.manual_seed(0)
         self.device, self.precision = torch.device(device), precision
-        self.model = RetrievalModule(vision=LARGE_VISION, text=LARGE_TEXT, **KINDS[kind]).model.to(self.device).train()
+        self.model = (
+            RetrievalModule(vision=VisionShape(patch=32, **LARGE), text=LARGE_TEXT, **KINDS[kind])
+            .model.to(self.device)
+            .train()
+        )
         rule: Any = tempme.TempMe().recipe.rule if kind == "tempme" else lambda name: optim.Setting("all", 1e-6, 0.2)
         self.optimizer = torch.optim.AdamW(optim.parameter_groups(self.model, rule))
         self.pixels = torch.randint(0, 255, (batch, 12, 224, 224, 3), dtype=torch.uint8, device=self.device)
@@ -76,7 +113,7 @@ def find_peak_mb(kind: str, batch: int, device: str, precision: str) -> float:
     return torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else rise_mb
 
 
-def measure_tempme(given: argparse.Namespace) -> dict[str, Any]:
+def measure_tempme(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     """Compare a step of TempMe with one of full fine-tuning."""
     settings = (given.batch, given.device, given.precision)
     peaks_mb = {kind: run_in_new_process(find_peak_mb, kind, *settings) for kind in KINDS}
@@ -91,15 +128,6 @@ def measure_tempme(given: argparse.Namespace) -> dict[str, Any]:
         "speed": round(read_s(costs["full"]) / read_s(costs["tempme"]), 3),
         "memory": round(peaks_mb["tempme"] / peaks_mb["full"], 3),
     }
-
-
-def draw_batch() -> RetrievalBatch:
-    """Return random frames and texts."""
-    ids = torch.randint(1, 40_000, (SMALL_BATCH, NUM_WORDS))
-    ids[:, 0], ids[:, -1] = 49406, 49407
-    pixels = torch.randint(0, 256, (SMALL_BATCH, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8)
-    numbers = torch.arange(SMALL_BATCH)
-    return RetrievalBatch(pixels, torch.ones(SMALL_BATCH, FRAMES, dtype=torch.bool), ids, numbers, numbers, numbers)
 
 
 def run_losses(module: RetrievalModule, batch: RetrievalBatch, *, half: bool) -> None:
@@ -117,11 +145,11 @@ def encode(module: RetrievalModule, batch: RetrievalBatch, *, packs: bool) -> No
         cast(Aligner, module.model.aligner).prepare(videos)
 
 
-def measure_small(given: argparse.Namespace) -> dict[str, Any]:
+def measure_small(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     """Compare steps and encodings of small towers by CPU time."""
     ratios: dict[str, float] = {}
     shapes: dict[str, Any] = {"num_frames": FRAMES, "fps": FPS, "train_all": True, "vision": VISION, "text": TEXT}
-    batch = draw_batch()
+    batch = draw_batch(SMALL_BATCH, FRAMES, SIZE, NUM_WORDS)
     modules = {method: RetrievalModule(**shapes, **SETTINGS[method].extra) for method in ("tempme", "joint")}
     for method, module in modules.items():
         steps = {kind: partial(run_losses, module, batch, half=kind == "bf16") for kind in ("fp32", "bf16")}
@@ -135,18 +163,145 @@ def measure_small(given: argparse.Namespace) -> dict[str, Any]:
     return {name: round(value, 2) for name, value in ratios.items()}
 
 
+# Memory
+
+
+def build(config: dict[str, Any]) -> RetrievalModule:
+    """Return the module of a configuration with random weights."""
+    given = dict(config["model"]["init_args"])
+    weights = given.pop("weights", None)
+    if weights is not None:
+        given |= {"vision": VisionShape(patch=PATCHES[weights.partition("-quickgelu")[0]], **LARGE), "text": LARGE_TEXT}
+    for name, shape in SHAPES.items():
+        if isinstance(given.get(name), dict):
+            lists = {key: tuple(value) for key, value in given[name].items() if isinstance(value, list)}
+            given[name] = shape(**given[name] | lists)
+    return RetrievalModule(**{**given, "chunk_size": 0, "compiled": None})
+
+
+@contextmanager
+def like_cuda(half: bool) -> Iterator[None]:
+    """Cast as CUDA does: autocast normalises in float32, and attention runs in one kernel."""
+
+    def normalise(self: nn.LayerNorm, x: Tensor) -> Tensor:
+        x = x.float() if half else x
+        return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    with (
+        patch.object(nn.LayerNorm, "forward", normalise),
+        patch.object(layers, "SHORT", 0),
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+    ):
+        yield
+
+
+def count_saved(run: Callable[[], object], model: nn.Module, *, half: bool) -> int:
+    """Return the bytes that autograd saves in a run, without weights."""
+    own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    linear = [weight for name, weight in model.named_parameters() if not name.endswith("positions")]
+    casts = {shape for weight in linear for shape in (weight.shape, weight.shape[::-1])}
+    seen: dict[int, Any] = {}  # weak references to storages, by their addresses
+    count = 0
+
+    def drop(x: Tensor) -> Tensor:
+        nonlocal count
+        storage, pointer = x.untyped_storage(), x.untyped_storage().data_ptr()
+        is_weight = pointer in own or (x.dtype == torch.bfloat16 and x.shape in casts)
+        if not is_weight and (pointer not in seen or seen[pointer].expired()):
+            seen[pointer] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+            count += storage.nbytes()
+        return x.new_empty(0)
+
+    with torch.autograd.graph.saved_tensors_hooks(drop, lambda x: x), like_cuda(half):
+        run()
+    return count
+
+
+def count_encoding(module: RetrievalModule, config: dict[str, Any], *, half: bool) -> int:
+    """Return the bytes that the towers keep of one video and its text."""
+    model, data = module.model, config["data"]["init_args"]
+    card, num_frames = model.encoder.card, data.get("num_frames", 12)
+    alone = card.merging is None and card.prompts is None  # frames are as good as one of them
+    num, size = 1 if alone else num_frames, card.vision.image_size
+    pixels, ids = torch.zeros(1, num, size, size, 3, dtype=torch.uint8), draw_ids(1, data.get("num_words", 32))
+    videos = count_saved(lambda: model._see(pixels, None), model, half=half) * int(num_frames) // num
+    return videos + count_saved(lambda: model._read(ids), model, half=half)
+
+
+def count_losses(module: RetrievalModule, config: dict[str, Any], num: int, *, half: bool) -> float:
+    """Return the bytes that the losses of ``num`` pairs keep."""
+    data, model = config["data"]["init_args"], module.model
+    num_frames, num_words = data.get("num_frames", 12), data.get("num_words", 32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        side = model.encoder.card.vision.image_size
+        seen = model._see(torch.zeros(1, num_frames, side, side, 3, dtype=torch.uint8), None)
+        read = model._read(draw_ids(1, num_words))
+
+    def repeat(vectors: Vectors, rows: int) -> Vectors:
+        whole = (None if x is None else x.expand(rows, *x.shape[1:]) for x in vectors)
+        return tuple(x if x is None or not x.is_floating_point() else like(x) for x in whole)
+
+    def like(x: Tensor) -> Tensor:
+        return x.to(torch.bfloat16 if half else torch.float32, copy=True).requires_grad_()
+
+    counts = []
+    for rows in NUM_PAIRS:
+        batch = draw_batch(rows, num_frames, 8, num_words)
+        batch = batch._replace(first_sentences=batch.ids)
+        with (
+            patch.object(model, "_see", lambda pixels, mask: repeat(seen, len(pixels))),
+            patch.object(model, "_read", lambda ids: repeat(read, len(ids))),
+        ):
+            counts.append(count_saved(lambda: module.compute_terms(batch), model, half=half))  # noqa: B023
+    return float(np.polyval(np.polyfit(NUM_PAIRS, counts, 2), num))
+
+
+def count_state(module: nn.Module, *, half: bool) -> float:
+    """Return the bytes of weights, gradients and moments in float32, and of the copies that autocast makes."""
+    weights = sum(weight.numel() for weight in module.parameters())
+    trained = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
+    return 4 * weights + 12 * trained + (2 * weights if half else 0)
+
+
+def count(config: dict[str, Any]) -> dict[str, float]:
+    """Return the bytes that a configuration of retrieval keeps, by what they are for."""
+    module = build(config)
+    module.model.train()
+    data, chunk = config["data"]["init_args"], config["model"]["init_args"].get("chunk_size", 0)
+    batch, found = data["batch_size"], dict[str, float]()
+    configured = str(config["trainer"]["precision"]).startswith("bf16")
+    for half in (False, True):
+        encoded = batch * count_encoding(module, config, half=half)
+        losses, state = count_losses(module, config, batch, half=half), count_state(module, half=half)
+        found["bf16-mixed" if half else "32-true"] = encoded + losses
+        if half == configured:
+            chunked = encoded * min(chunk or batch, batch) / batch + losses
+            pixels = batch * data.get("num_frames", 12) * module.model.encoder.card.vision.image_size**2 * 3
+            found |= {"as configured": chunked, "state": state, "total": chunked + state + pixels}
+    return found
+
+
+def measure_memory(given: argparse.Namespace, _: Path) -> dict[str, Any]:
+    """Return GB by configuration."""
+    report: dict[str, Any] = {}
+    for path in given.configs or (
+        path for name in ("msrvtt", "activitynet") for path in CONFIGS.glob(f"{name}_*.yaml")
+    ):
+        config = yaml.safe_load(path.read_text("utf-8"))
+        if "method" in config["model"]["init_args"]:
+            report[path.stem] = {name: round(num_bytes / 1e9, 1) for name, num_bytes in count(config).items()}
+    return report
+
+
 def main() -> None:
     """Measure and print."""
-    parts = {"tempme": measure_tempme, "small": measure_small}
-    parser = argparse.ArgumentParser(description="Measure training steps.")
-    parser.add_argument("--only", nargs="+", choices=parts, default=[*parts])
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = make_parser(__doc__, batch=4, repeats=3)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    print_json({name: parts[name](given) for name in given.only})
+    parser.add_argument(
+        "--configs", nargs="+", type=Path, help="default: of MSR-VTT and ActivityNet; others cost the same"
+    )
+    run_parts(parser, {"tempme": measure_tempme, "small": measure_small, "memory": measure_memory}, ["tempme", "small"])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""What the measuring scripts share: runs by turns, CPU time and memory, videos, commands of vidret, and output."""
+"""What the measuring scripts share: parts and options, runs by turns, CPU time and memory, films, and output."""
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -7,21 +8,30 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
+import av
 import numpy as np
+import torch
 
 from vidret.cli.commands.demo import sample_videos
+from vidret.data.dataset import RetrievalBatch
+from vidret.encode.encoder import Encoder
+from vidret.engine import Engine
+from vidret.errors import MissingExtraError
 from vidret.video.scan import scan
 
 T = TypeVar("T")
 PREFIX = "vidret-bench-"  # of temporary folders
 VIDRET = (sys.executable, "-c", "from vidret.cli import main; main()")  # from the environment of this Python
+AUDIO_RATE = 16_000
 NUM_WARM = 8  # queries before the clock counts
 
 
@@ -83,16 +93,17 @@ def time_in_turn(
     for query in (*queries[:num_warm], *queries):
         for name, ask in asks.items():
             costs[name].append(measure(lambda ask=ask, query=query: ask(query)))  # type: ignore[misc]
-    told = {}
-    for name, own in costs.items():
-        counted = own[-len(queries) :]
-        walls = sorted(1e3 * cost.wall_s for cost in counted)
-        told[name] = {
-            "p50_ms": round(statistics.median(walls), 2),
-            "p99_ms": round(walls[min(len(walls) - 1, round(0.99 * len(walls)))], 2),
-            "p50_cpu_ms": round(1e3 * statistics.median(cost.cpu_s for cost in counted), 2),
-        }
-    return told
+    return {name: describe_ms(own[-len(queries) :]) for name, own in costs.items()}
+
+
+def describe_ms(costs: Sequence[Cost]) -> dict[str, float]:
+    """Return the median and the slowest per cent of calls in milliseconds of the clock, and the median of the CPU."""
+    walls = [1e3 * cost.wall_s for cost in costs]
+    return {
+        "p50_ms": round(statistics.median(walls), 2),
+        "p99_ms": round(float(np.percentile(walls, 99, method="nearest")), 2),
+        "p50_cpu_ms": round(1e3 * statistics.median(cost.cpu_s for cost in costs), 2),
+    }
 
 
 def time_queries(ask: Callable[[T], object], queries: Sequence[T]) -> dict[str, float]:
@@ -170,6 +181,104 @@ def run_vidret(*arguments: object) -> dict[str, Any]:
 # Input and output
 
 
+def make_parser(doc: str | None, **options: Any) -> argparse.ArgumentParser:
+    """Return a parser whose help is the description of a script, with options: their defaults by name.
+
+    The type of a value is that of its default; a list takes several values.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in options.items():
+        kind = type(default[0]) if isinstance(default, list) else type(default)
+        several = {"nargs": "+"} if isinstance(default, list) else {}
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, **several)  # type: ignore[arg-type]
+    return parser
+
+
+def run_parts(
+    parser: argparse.ArgumentParser,
+    parts: Mapping[str, Callable[[argparse.Namespace, Path], Mapping[str, Any]]],
+    default: Sequence[str] | None = None,
+    *,
+    num_threads: int | None = 1,
+) -> dict[str, Any]:
+    """Run the parts that ``--only`` names, each with a folder of its own; print and return a JSON object.
+
+    A part whose extra is not installed says so. PyTorch has ``num_threads`` threads, its own number with None.
+    """
+    parser.add_argument("--only", nargs="+", choices=parts, default=default or [*parts])
+    given, report = parser.parse_args(), dict[str, Any]()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    for name in given.only:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+            try:
+                report[name] = parts[name](given, Path(folder))
+            except MissingExtraError as error:
+                report[name] = {"not measured": str(error)}
+        tell(json.dumps({name: report[name]}))  # outlives an interruption
+    print_json(report)
+    return report
+
+
+def tell(line: str, *, end: str = "\n") -> None:
+    """Print progress."""
+    print(f"{line:<60}", end=end, file=sys.stderr, flush=True)
+
+
+def write_film(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    rate: int,
+    audio: np.ndarray | None = None,
+    *,
+    colorspace: int | None = None,
+    **options: str,
+) -> None:
+    """Write a film of frames, (y, x, 3), with options of x264, and with sound at 16 kHz from -1 to 1 if any."""
+    with av.open(str(path), "w") as container:
+        video: Any = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", **options})
+        video.pix_fmt = "yuv420p"
+        if audio is not None:
+            sound: Any = container.add_stream("aac", AUDIO_RATE)
+            sound.layout, sound.bit_rate = "mono", 64_000
+        for pixels in frames:
+            if not video.codec_context.is_open:
+                video.height, video.width = pixels.shape[:2]
+                if colorspace is not None:
+                    video.codec_context.colorspace = colorspace
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+        if audio is not None:
+            heard = av.AudioFrame.from_ndarray((audio * 32767).astype(np.int16)[None], format="s16", layout="mono")
+            heard.sample_rate, heard.pts, heard.time_base = AUDIO_RATE, 0, Fraction(1, AUDIO_RATE)
+            container.mux([*sound.encode(heard), *sound.encode(None)])
+
+
+def index_run(scratch: Path, encoder: Encoder, files: Sequence[str], **options: Any) -> Callable[[], None]:
+    """Return what indexes files into a new folder, without words by default, each time it is called."""
+    head = options.pop("head", "none")
+
+    def run() -> None:
+        with Engine(Path(tempfile.mkdtemp(dir=scratch), "index"), encoder, head=head) as engine:
+            engine.index(files, **{"words": False, **options})
+
+    return run
+
+
+def draw_batch(num_pairs: int, num_frames: int, side: int, num_words: int) -> RetrievalBatch:
+    """Return random frames and texts to train on, each text as long as it may be."""
+    pixels = torch.randint(0, 256, (num_pairs, num_frames, side, side, 3), dtype=torch.uint8)
+    mask, indices = torch.ones(num_pairs, num_frames, dtype=torch.bool), torch.arange(num_pairs)
+    return RetrievalBatch(pixels, mask, draw_ids(num_pairs, num_words), indices, indices, indices)
+
+
+def draw_ids(num_texts: int, num_words: int) -> torch.Tensor:
+    """Return the token ids of random texts, (text, word)."""
+    ids = torch.randint(1, 40_000, (num_texts, num_words))
+    ids[:, 0], ids[:, -1] = 49406, 49407
+    return ids
+
+
 def copy_samples(folder: Path, num_copies: int) -> list[str]:
     """Copy the sample videos into a folder, each several times with a byte more, which makes it another content."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,6 +291,16 @@ def copy_samples(folder: Path, num_copies: int) -> list[str]:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a JSONL file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def average(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the mean of each list."""
+    return {key: float(np.mean(own)) for key, own in values.items()}
+
+
+def percent(flags: Sequence[float] | np.ndarray) -> float:
+    """Return how many are true, in percent, to a tenth; NaN of none."""
+    return round(100 * float(np.mean(flags)), 1) if len(flags) else float("nan")
 
 
 def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:

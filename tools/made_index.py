@@ -9,6 +9,8 @@ three quarters of the centres each. The second is for ``bench_scale.py``. Words 
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,46 @@ from vidret.types import SegmentEmbedding, TextEmbedding, TextSource, TimedText
 
 SEGMENT_S, SEGMENTS_PER_VIDEO, SCALED_PER_VIDEO = 12.0, 50, 100
 VIDEO_S = SEGMENT_S * SCALED_PER_VIDEO
-VIDEOS_PER_COMMIT = 20
+SEGMENTS_PER_COMMIT = 2000
 CENTRES = 200
 REGIONS = 49  # a frame, of the starter
 WORDS_PER_TEXT = 9
 NUM_MADE_WORDS, MADE_SHARE = 30_000, 0.15  # words outside of the list of English ones
-COMMON, PHRASE = "good", "zebra crossing"  # said in every second text, and in two videos
 WHO = {"encoder_name": "made", "encoder_fingerprint": "made"}
 Draw = Callable[[int, int], np.ndarray]  # so many unit vectors, by a seed
+
+
+@dataclass(frozen=True, slots=True)
+class MadeVideo:
+    """A video to store: its content's name, its file, the edges of its segments in seconds, and their vectors."""
+
+    content: str
+    file: Path
+    edges: Sequence[float] | np.ndarray
+    vectors: Sequence[SegmentEmbedding]
+    packed: Sequence[bytes] = ()
+
+
+def add_videos(store: Store, videos: Sequence[MadeVideo]) -> None:
+    """Store videos in one commit as an index run would, with empty files."""
+    ids, segments = [], []
+    for video in videos:
+        facts: dict[str, Any] = {"duration": video.edges[-1], "facts": {}, "num_segments": len(video.vectors)}
+        ids.append(store.writer.begin_video(video.content, **facts))
+        for number, ((start, end), vectors) in enumerate(zip(pairwise(video.edges), video.vectors, strict=True)):
+            packed = video.packed[number] if video.packed else b""
+            segments.append(NewSegment(ids[-1], number, float(start), float(end), vectors, packed))
+    store.writer.add_segments(segments)
+    for video_id, video in zip(ids, videos, strict=True):
+        video.file.parent.mkdir(parents=True, exist_ok=True)
+        video.file.touch()
+        store.writer.finish_video(video_id)
+        store.writer.set_file(str(video.file), state="done", video=video_id, num_bytes=0, mtime_ns=video_id * 10**9)
+
+
+def describe_encoder(encoder: Encoder) -> dict[str, Any]:
+    """Return what a store keeps of an encoder."""
+    return {"encoder_name": encoder.name, "encoder_fingerprint": encoder.fingerprint, "dim": encoder.dim}
 
 
 def build_index(
@@ -45,26 +79,19 @@ def build_index(
     ranker = load_ranker(AUTO, encoder)
     centres = random.standard_normal((CENTRES, encoder.dim), dtype=np.float32)
     packed = [ranker.pack(make_segment(centre, num_frames, random, regions=REGIONS)) for centre in centres]
-    with Store.create(
-        path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
-    ) as store:
+    with Store.create(path, **describe_encoder(encoder)) as store:
         made = {"name": ranker.name, "fingerprint": ranker.fingerprint, "tokens": "int8"}
         store.metadata.set(RANKER, json.dumps(made))
         for first in range(0, num_segments, per_video):
-            count, folder = min(per_video, num_segments - first), first // per_video % 2
+            folder = first // per_video % 2
+            edges = SEGMENT_S * np.arange(min(per_video, num_segments - first) + 1)
+            chosen = random.integers(CENTRES * 3 // 4, size=len(edges) - 1) + folder * CENTRES // 4
+            vectors = [
+                make_segment(centres[centre], num_frames, random, start=start)
+                for centre, start in zip(chosen, edges, strict=False)
+            ]
             file = path / "files" / "ab"[folder] / f"{first}.mp4"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
-            video = store.writer.begin_video(f"made-{first}", duration=count * SEGMENT_S, facts={}, num_segments=count)
-            chosen = random.integers(CENTRES * 3 // 4, size=count) + folder * CENTRES // 4
-            segments = []
-            for number, centre in enumerate(chosen):
-                start = SEGMENT_S * number
-                vectors = make_segment(centres[centre], num_frames, random, start=start)
-                segments.append(NewSegment(video, number, start, start + SEGMENT_S, vectors, packed[centre]))
-            store.writer.add_segments(segments)
-            store.writer.finish_video(video)
-            store.writer.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=0)
+            add_videos(store, [MadeVideo(f"made-{first}", file, edges, vectors, [packed[centre] for centre in chosen])])
         store.upkeep.save_vectors()
 
 
@@ -118,38 +145,30 @@ def find_files(index: Path) -> Path:
     return index.with_name(f"{index.name}-files")
 
 
-def make_pictures(index: Path, size: int, draw: Draw, dim: int) -> None:
-    """Store segments as an index run would, a frame each; what is stored already is skipped."""
-    num_videos = -(-size // SCALED_PER_VIDEO)
-    with Store.create(index, **WHO, dim=dim) as store:
-        for first in range(0, num_videos, VIDEOS_PER_COMMIT):
-            numbers = range(first, min(first + VIDEOS_PER_COMMIT, num_videos))
-            if store.videos.find_complete(f"made-{numbers[-1]}") is None:
-                add_videos(store, numbers, draw(len(numbers) * SCALED_PER_VIDEO, first), num_videos)
-        store.upkeep.save_vectors()
+def make_pictures(
+    index: Path, size: int, draw: Draw, dim: int, *, per_video: int = SCALED_PER_VIDEO, vectors: str | None = None
+) -> None:
+    """Store segments as an index run would, a frame each, but save no vectors; what is stored already is skipped."""
+    num_videos = -(-size // per_video)
+    at_once, edges = max(1, SEGMENTS_PER_COMMIT // per_video), SEGMENT_S * np.arange(per_video + 1)
+    with Store.create(index, **WHO, dim=dim, vectors=vectors) as store:
+        for first in range(0, num_videos, at_once):
+            videos, numbers = [], range(first, min(first + at_once, num_videos))
+            if store.videos.find_complete(f"made-{numbers[-1]}") is not None:
+                continue
+            for number in numbers:
+                folder = find_files(index) / ("even", "odd")[number % 2] / str(number * 500 // num_videos)
+                frames = draw(min(per_video, size - number * per_video), number)
+                made = [
+                    SegmentEmbedding(frame, frame[None], np.array([start + SEGMENT_S / 2]))
+                    for frame, start in zip(frames, edges, strict=False)
+                ]
+                videos.append(MadeVideo(f"made-{number}", folder / f"{number}.mp4", edges[: len(made) + 1], made))
+            add_videos(store, videos)
 
 
-def add_videos(store: Store, numbers: range, vectors: np.ndarray, num_videos: int) -> None:
-    """Store some videos in one commit, with empty files."""
-    facts: dict[str, Any] = {"duration": VIDEO_S, "facts": {}, "num_segments": SCALED_PER_VIDEO}
-    videos = [store.writer.begin_video(f"made-{number}", **facts) for number in numbers]
-    segments = []
-    for row, vector in enumerate(vectors):
-        index, start = row % SCALED_PER_VIDEO, SEGMENT_S * (row % SCALED_PER_VIDEO)
-        embedding = SegmentEmbedding(vector, vector[None], np.array([start + SEGMENT_S / 2]))
-        segments.append(NewSegment(videos[row // SCALED_PER_VIDEO], index, start, start + SEGMENT_S, embedding))
-    store.writer.add_segments(segments)
-    for number, video in zip(numbers, videos, strict=True):
-        folder = find_files(store.path) / ("even", "odd")[number % 2] / str(number * 500 // num_videos)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{number}.mp4"
-        file.touch()
-        store.writer.finish_video(video)
-        store.writer.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=(number + 1) * 10**9)
-
-
-def make_texts(index: Path, num_texts: int, *, common: bool) -> None:
-    """Store texts for the videos of an index, a track each; ``common`` adds the word and the phrase."""
+def make_texts(index: Path, num_texts: int) -> None:
+    """Store texts for the videos of an index, a track each."""
     rng = np.random.default_rng(1)
     draw_words = make_vocabulary(rng)
     sentences = load_sentence_encoder().encode(SENTENCES[:500])
@@ -161,12 +180,7 @@ def make_texts(index: Path, num_texts: int, *, common: bool) -> None:
             track = texts.begin(contents[number], source, "made", duration_s=VIDEO_S)
             if track.complete or not len(rows):
                 continue
-            words = draw_words(len(rows))
-            if common:
-                words[::2, 0] = COMMON
-            lines = [" ".join(own) for own in words]
-            if common and number in (7, len(contents) // 2):
-                lines[0] = PHRASE
+            lines = [" ".join(own) for own in draw_words(len(rows))]
             starts = np.sort(rng.uniform(0, VIDEO_S - 5, len(rows))).tolist()
             timed = [TimedText(start, start + 3, line, source) for start, line in zip(starts, lines, strict=True)]
             vectors = sentences[rng.integers(len(sentences), size=len(rows))]

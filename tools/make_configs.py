@@ -123,7 +123,7 @@ PAIRS: Mapping[tuple[str, str], tuple[Settings, Settings, Settings]] = {
 }
 # Videos that are encoded at a time, by whether patches are small and videos long, so that a step fits into 80 GB.
 CHUNKS = {(False, True): 32, (True, False): 32, (True, True): 8}
-NOT_CHUNKED = {"tempme_b16": (True, False)}  # merging saves enough; see tools/measure_memory.py
+NOT_CHUNKED = {"tempme_b16": (True, False)}  # merging saves enough; see bench_train.py
 R2 = "the released configuration, which validates on the reported split; here training videos are held out"
 
 

@@ -14,7 +14,6 @@ of a category, and of the colourfulness of a frame (Hasler and Süsstrunk 2003),
 half.
 """
 
-import argparse
 import re
 import tempfile
 import time
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import average_precision, print_json, read_rows
+from harness import PREFIX, average, average_precision, make_parser, print_json, read_rows
 
 from vidret import Engine
 from vidret.align.gda import soften
@@ -119,7 +118,7 @@ def measure_taught(
                 ):
                     results[key].append(average_precision(scores[rest], labels[rest] == name))
                 results["weight of examples"].append(share)
-        report[shots] = {key: float(np.mean(values)) for key, values in results.items()}
+        report[shots] = average(results)
     return report
 
 
@@ -158,7 +157,7 @@ def measure_classes(
                 results["classify"].append(average_precision(scores[rest], relevant))
                 results["search"].append(average_precision(gallery.rank(f"@{concept}")[rest], relevant))
                 engine.forget(concept)
-        report[shots] = {key: float(np.mean(values)) for key, values in results.items()}
+        report[shots] = average(results)
     return report
 
 
@@ -187,7 +186,7 @@ def measure_composed(
                     ("image and words", gallery.rank(ComposedQuery(images=(image,), text=detail))),
                 ):
                     results[key].append(average_precision(scores[rest], targets[rest]))
-    return {"queries": len(results["image"])} | {key: float(np.mean(values)) for key, values in results.items()}
+    return {"queries": len(results["image"])} | average(results)
 
 
 @cache
@@ -213,7 +212,7 @@ def measure_refined(gallery: Gallery, labels: np.ndarray, paths: list[str]) -> d
         for name in CATEGORIES:
             scores = gallery.rank(name, refine=refine)
             results[key]["category by text, AP"].append(average_precision(scores, labels == name))
-    return {key: {name: float(np.mean(value)) for name, value in values.items()} for key, values in results.items()}
+    return {key: average(values) for key, values in results.items()}
 
 
 def rate_colours(picture: Picture) -> float:
@@ -243,14 +242,12 @@ def measure_sorted(engine: Engine, paths: list[str]) -> dict[str, list[float]]:
 
 def main() -> None:
     """Index the videos if need be, measure everything, print the numbers."""
-    parser = argparse.ArgumentParser(description="Measure concepts, images with words, and refinement.")
+    parser = make_parser(__doc__, draws=12)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--index", type=Path, default=None, help="Index of the videos; default: a new one.")
-    parser.add_argument("--draws", type=int, default=12, help="Draws of examples per category.")
+    parser.add_argument("--index", type=Path, default=None, help="of the videos; default: a new one")
     arguments = parser.parse_args()
-    with Engine.open(arguments.index or tempfile.mkdtemp(prefix="vidret-concepts-")) as engine:
-        if arguments.index is None:
-            engine.index([arguments.data / "videos"], words=False)
+    with Engine.open(arguments.index or tempfile.mkdtemp(prefix=PREFIX)) as engine:
+        engine.index([arguments.data / "videos"], words=False)
         rows, paths = read_videos(arguments.data, engine)
         labels = np.array([find_category(row) for row in rows], dtype=object)
         gallery = Gallery(engine, paths)

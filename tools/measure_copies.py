@@ -1,15 +1,15 @@
-"""Measure how well copies of videos are found among look-alikes.
+"""Measure how well copies of videos are found among look-alikes; print one JSON object.
 
-    python tools/measure_copies.py REALSET [--work FOLDER]
-    python tools/measure_copies.py --work FOLDER --clips 60
-    python tools/measure_copies.py --work FOLDER --fold
+    python tools/measure_copies.py REALSET [--work measure-copies] [--only PART ...] [--clips 40]
 
-REALSET is a folder with captions.jsonl and videos/. Of 30 of its videos, chosen at random, ffmpeg makes copies of ten
-kinds. Other videos are cut into disjoint clips: look-alikes that show the same place and people, but share no footage.
-The rest are bystanders. A pair of files is a copy if they share footage that fills half of the shorter one.
-``--clips N`` looks for the footage of N of the copies of an indexed corpus, and prints what it finds and costs.
-``--fold`` folds all videos of an indexed corpus as results of one search, and prints which copies of a source are one
-result with it, and which pairs are that share no footage.
+REALSET is a folder with captions.jsonl and videos/, which the first part needs. The parts:
+
+- ``copies``: of 30 videos, chosen at random, ffmpeg makes copies of ten kinds. Others are cut into disjoint clips:
+  look-alikes that show the same place and people, but share no footage. The rest are bystanders. A pair of files is a
+  copy if they share footage that fills half of the shorter one. The corpus and its index stay in --work.
+- ``clips``: the footage of some copies of that corpus is looked for.
+- ``fold``: all videos of that corpus are folded as results of one search: which copies of a source are one result with
+  it, and which pairs are that share no footage.
 """
 
 import argparse
@@ -17,28 +17,27 @@ import json
 import random
 import shutil
 import subprocess
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import count_cpu_s, read_rows
+from harness import Cost, describe_ms, make_parser, measure, percent, read_rows, run_parts
 
 from vidret import Engine
 from vidret.copies.folding import CopyFolder, FoundSpan
 from vidret.present.ffmpeg import find_ffmpeg
 from vidret.store.store import Store
-from vidret.types import CopyGroup
+from vidret.types import CopyGroup, SharedFootage
 
 SEED = 21
 NUM_SOURCES, NUM_PADDING, NUM_LOOK_ALIKES = 30, 12, 300
 SHORTEST_S, LONGEST_S = 3.0, 30.0  # of a source
 LEAST_SHARE = 0.5
+ORIGINALS = ("source", "look-alike", "bystander")
 ENCODE = ("-an", "-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-threads", "1")
 SMALL = "scale=320:-2"
 
@@ -136,7 +135,7 @@ def cut_look_alikes(rng: random.Random, path: Path, length_s: float, out: Path) 
         at, number = at + clip_s + 0.5, number + 1
 
 
-def make_corpus(realset: Path, out: Path) -> list[MadeFile]:
+def make_corpus(realset: Path, out: Path) -> None:
     """Make the files of the corpus in a folder, and a list of them in truth.json."""
     rng = random.Random(SEED)
     rows = read_rows(realset / "captions.jsonl")
@@ -164,18 +163,6 @@ def make_corpus(realset: Path, out: Path) -> list[MadeFile]:
         kind = "source" if name in sources else "bystander"
         files.append(MadeFile(name, kind, lengths[name], (Span(name, 0.0, lengths[name]),)))
     (out / "truth.json").write_text(json.dumps([asdict(file) for file in files]))
-    return files
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What was found: copies by kind, files listed with a group that do not belong there, and errors of offsets."""
-
-    found: Counter[str]
-    total: Counter[str]
-    num_listed: int
-    wrong: list[tuple[str, str]]
-    errors_s: list[float]
 
 
 def share_footage(one: MadeFile, other: MadeFile) -> float:
@@ -199,128 +186,101 @@ def map_time(time_s: float, one: MadeFile, other: MadeFile) -> float | None:
     return None
 
 
-def score_groups(groups: Sequence[CopyGroup], files: Mapping[str, MadeFile]) -> Score:
-    """Compare groups of copies with the list of made files."""
-    total = Counter(file.kind for file in files.values() if file.kind not in ("source", "look-alike", "bystander"))
+def score_groups(groups: Sequence[CopyGroup], files: Mapping[str, MadeFile]) -> dict[str, Any]:
+    """Return recall by kind, precision and the accuracy of offsets of groups of copies."""
     found: set[str] = set()  # a film that shows several sources is in a group of each
-    wrong, errors, num_listed = [], [], 0
+    wrong, errors_s, num_listed = list[tuple[str, str]](), list[float](), 0
     for group in groups:
         best = files[Path(group.best.path).name]
-        names = [Path(file.path).name for file in group.files]
-        for listed in group.files[1:]:
-            file, num_listed = files[Path(listed.path).name], num_listed + 1
+        own = [files[Path(file.path).name] for file in group.files]
+        for listed, file in zip(group.files[1:], own[1:], strict=True):
+            num_listed += 1
             if share_footage(best, file) < LEAST_SHARE - 0.1:
                 wrong.append((best.name, file.name))
             elif (expected := map_time(listed.best_start, best, file)) is not None:
-                errors.append(abs(listed.start - expected))
-        for name in names:
-            file = files[name]
-            has_source = any(files[other].kind == "source" and share_footage(file, files[other]) > 0 for other in names)
-            if file.kind in total and has_source:
-                found.add(name)
-    return Score(Counter(files[name].kind for name in found), total, num_listed, wrong, errors)
+                errors_s.append(abs(listed.start - expected))
+        sources = [file for file in own if file.kind == "source"]
+        found |= {file.name for file in own if any(share_footage(file, source) > 0 for source in sources)}
+    return {
+        **count_by_kind(files, found),
+        "precision": round(1 - len(wrong) / max(num_listed, 1), 3),
+        "listed": num_listed,
+        "offset within 0.2 s": percent(np.array(errors_s) <= 0.2),
+        "wrong": wrong,
+    }
 
 
-def print_score(score: Score) -> None:
-    """Print recall by kind, precision and the accuracy of offsets."""
-    for kind in sorted(score.total):
-        print(f"{kind:12s} {score.found[kind]:3d} of {score.total[kind]}")
-    errors = np.array(score.errors_s)
-    precision = 1 - len(score.wrong) / max(score.num_listed, 1)
-    print(
-        f"recall {score.found.total() / score.total.total():.3f}, precision {precision:.3f} of {score.num_listed} files"
-    )
-    print(f"offset within 0.2 s: {(errors <= 0.2).mean():.3f}, median {np.median(errors):.3f} s")
-    for one, other in score.wrong:
-        print(f"wrong: {one} {other}")
+def count_by_kind(files: Mapping[str, MadeFile], found: Collection[str]) -> dict[str, Any]:
+    """Return how many copies are found and there, by kind, and how many of all in percent."""
+    copies = [file for file in files.values() if file.kind not in ORIGINALS]
+    kinds = {
+        kind: [file.name in found for file in copies if file.kind == kind] for kind in {file.kind for file in copies}
+    }
+    counts = {kind: f"{sum(own)} of {len(own)}" for kind, own in sorted(kinds.items())}
+    return {"found": counts, "recall": percent([file.name in found for file in copies])}
 
 
-def read_truth(path: Path) -> dict[str, MadeFile]:
+def read_truth(work: Path) -> dict[str, MadeFile]:
     """Return the files of a corpus by name."""
-    rows = json.loads(path.read_text())
+    rows = json.loads((work / "corpus" / "truth.json").read_text())
     return {row["name"]: MadeFile(**row | {"spans": tuple(Span(**span) for span in row["spans"])}) for row in rows}
 
 
-def measure_copies(realset: Path, work: Path) -> None:
-    """Make the corpus unless it is there, index it, look for copies, print the score and the CPU seconds."""
-    corpus = work / "corpus"
+def measure_copies(given: argparse.Namespace, _: Path) -> dict[str, Any]:
+    """Make the corpus unless it is there, index it, and look for copies."""
+    corpus = given.work / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
-    truth = corpus / "truth.json"
-    if not truth.exists():
-        make_corpus(realset, corpus)
-    files = read_truth(truth)
-    with Engine.open(work / "index") as engine:
+    if not (corpus / "truth.json").exists():
+        if given.realset is None:
+            raise SystemExit(f"REALSET must be given, since {corpus} has no videos yet")
+        make_corpus(given.realset, corpus)
+    groups = list[CopyGroup]()
+    with Engine.open(given.work / "index") as engine:
         engine.index([corpus], words=False)
-        before, started = count_cpu_s(), time.perf_counter()
-        groups = engine.duplicates()
-        print(f"{count_cpu_s() - before:.0f} s of CPU, {time.perf_counter() - started:.0f} s")
-    print_score(score_groups(groups, files))
+        cost = measure(lambda: groups.extend(engine.duplicates()))
+    return cost.to_dict(1) | score_groups(groups, read_truth(given.work))
 
 
-def measure_clips(work: Path, num_clips: int) -> None:
-    """Look for the footage of some copies; print how many of their other copies are found, and what a search costs."""
-    files = read_truth(work / "corpus" / "truth.json")
-    copies = [file for file in files.values() if file.kind not in ("source", "look-alike", "bystander", "exact")]
-    chosen = random.Random(SEED).sample(copies, num_clips)
-    num_true = num_found = num_wrong = num_sources = 0
-    waited: list[float] = []
-    before = count_cpu_s()
-    with Engine.open(work / "index") as engine:
-        for file in chosen:
-            started = time.perf_counter()
-            found = engine.find_footage(work / "corpus" / file.name, 20)
-            waited.append(time.perf_counter() - started)
+def measure_clips(given: argparse.Namespace, _: Path) -> dict[str, Any]:
+    """Look for the footage of some copies; return how many of their other copies are found, and what a search costs."""
+    files = read_truth(given.work)
+    copies = [file for file in files.values() if file.kind not in (*ORIGINALS, "exact")]
+    counts, costs = Counter[str](), list[Cost]()
+    with Engine.open(given.work / "index") as engine:
+        for file in random.Random(SEED).sample(copies, given.clips):
+            found = list[SharedFootage]()
+            path = given.work / "corpus" / file.name
+            costs.append(measure(lambda path=path, found=found: found.extend(engine.find_footage(path, 20))))  # type: ignore[misc]
             names = {Path(path).name for footage in found for path in (footage.path, *footage.copies)} - {file.name}
             true = {other.name for other in files.values() if share_footage(file, other) >= LEAST_SHARE} - {file.name}
-            num_true, num_found = num_true + len(true), num_found + len(true & names)
-            num_wrong += sum(share_footage(file, files[name]) == 0 for name in names)
-            num_sources += any(span.source in names for span in file.spans)
-    spent = (count_cpu_s() - before) / num_clips
-    print(f"{num_sources} of {num_clips} sources found, {num_found} of {num_true} copies, {num_wrong} others")
-    print(f"{spent:.2f} s of CPU each, with the start of the decoders; p50 {np.median(waited):.3f} s")
+            counts += Counter({"copies": len(true), "copies found": len(true & names)})
+            counts["others found"] += sum(share_footage(file, files[name]) == 0 for name in names)
+            counts["sources found"] += any(span.source in names for span in file.spans)
+    cpu_s = sum(cost.cpu_s for cost in costs) / len(costs)  # with the start of the decoders
+    return {**counts, "clips": given.clips, "cpu_s": round(cpu_s, 2), "p50_ms": describe_ms(costs)["p50_ms"]}
 
 
-def measure_folding(work: Path) -> None:
-    """Fold each two videos of the corpus; print which copies of a source are folded, and what else is."""
-    files = read_truth(work / "corpus" / "truth.json")
-    total, found = Counter[str](), Counter[str]()
-    wrong: list[tuple[str, str]] = []
-    with Store.open(work / "index") as store:
+def measure_folding(given: argparse.Namespace, _: Path) -> dict[str, Any]:
+    """Fold each two videos of the corpus; return which copies of a source are folded, and what else is."""
+    files = read_truth(given.work)
+    with Store.open(given.work / "index") as store:
         videos = store.videos.find()
         videos.sort(key=lambda video: all(files[Path(path).name].kind != "source" for path in video.paths))
         names = [min(Path(path).name for path in video.paths) for video in videos]
         spans = [FoundSpan(video.id, 0.0, video.duration) for video in videos]
         leaders = CopyFolder(store).fold(spans, whole=True)
-    for index, leader in enumerate(leaders):
-        file, first = files[names[index]], files[names[leader]]
-        if leader != index and share_footage(file, first) == 0:
-            wrong.append((file.name, first.name))
-        if file.kind not in ("source", "exact", "look-alike", "bystander"):
-            total[file.kind] += 1
-            found[file.kind] += leader != index
-    for kind in sorted(total):
-        print(f"{kind:12s} {found[kind]:3d} of {total[kind]}")
-    print(f"{len(wrong)} of {len(leaders)} results are folded that share nothing: {wrong[:5]}")
+    folded = {names[index]: names[leader] for index, leader in enumerate(leaders) if leader != index}
+    wrong = [pair for pair in folded.items() if share_footage(files[pair[0]], files[pair[1]]) == 0]
+    compared = {name: file for name, file in files.items() if name in names and file.kind != "exact"}
+    return {**count_by_kind(compared, folded), "results": len(leaders), "wrong": wrong}
 
 
 def main() -> None:
     """Measure what the arguments say."""
-    parser = argparse.ArgumentParser(description="Measure how well copies of videos are found.")
-    parser.add_argument("realset", type=Path, nargs="?", default=None)
-    parser.add_argument(
-        "--work", type=Path, default=None, help="Folder for the corpus and its index; default: a new one."
-    )
-    parser.add_argument("--clips", type=int, default=None, metavar="N", help="Only look for N clips, in --work.")
-    parser.add_argument("--fold", action="store_true", help="Only fold the videos, in --work.")
-    arguments = parser.parse_args()
-    if arguments.fold and arguments.work is not None:
-        measure_folding(arguments.work)
-    elif arguments.clips is not None and arguments.work is not None:
-        measure_clips(arguments.work, arguments.clips)
-    elif arguments.realset is not None:
-        measure_copies(arguments.realset, arguments.work or Path(tempfile.mkdtemp(prefix="vidret-copies-")))
-    else:
-        parser.error("give a REALSET, or --work FOLDER --clips N")
+    parser = make_parser(__doc__, clips=40)
+    parser.add_argument("realset", type=Path, nargs="?")
+    parser.add_argument("--work", type=Path, default=Path("measure-copies"))
+    run_parts(parser, {"copies": measure_copies, "clips": measure_clips, "fold": measure_folding}, ["copies"])
 
 
 if __name__ == "__main__":

@@ -17,16 +17,15 @@ the astronaut of scikit-image, Grace Hopper of matplotlib, the presidents of fac
 
 import argparse
 import itertools
-import tempfile
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from harness import PREFIX, copy_samples, print_json, take_turns
+from harness import copy_samples, index_run, make_parser, percent, run_parts, take_turns, write_film
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from vidret.channels.people.faces import Box, FaceModel
@@ -98,34 +97,32 @@ def read_backgrounds() -> list[Image.Image]:
     return [frame.resize(FRAME) for frame in frames[::6]]
 
 
-def paste(frame: Image.Image, drawn: Image.Image, box: Box, at: tuple[int, int]) -> Box:
-    """Paste a picture into a frame; return where its face is."""
-    frame.paste(drawn, at)
-    return (box[0] + at[0], box[1] + at[1], box[2] + at[0], box[3] + at[1])
-
-
-def measure_faces(photos: list[Photo], backgrounds: list[Image.Image], model: FaceModel) -> dict[str, Any]:
+def measure_faces(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     """Count the faces that are found, kept as tracks and made up, by their size and look."""
+    model = load_face_model()
+    photos, backgrounds = load_photos(given.folder, model), read_backgrounds()
     rng, reader = np.random.default_rng(SEED), FaceReader(model)
-    found: dict[str, list[bool]] = {}
-    num_false = num_right = 0
+    found = defaultdict[str, list[bool]](list)
+    num_false = 0
     for number in range(NUM_FRAMES):
         photo, look = photos[number % len(photos)], LOOKS[rng.integers(len(LOOKS))]
         size = float(np.exp(rng.uniform(*np.log(SIZES))))
         frame = backgrounds[rng.integers(len(backgrounds))].copy()
         drawn, box = photo.draw(size, look)
-        at = (int(rng.integers(FRAME[0] - drawn.width)), int(rng.integers(max(1, FRAME[1] - drawn.height))))
-        truth = paste(frame, drawn, box, at)
+        left, top = int(rng.integers(FRAME[0] - drawn.width)), int(rng.integers(max(1, FRAME[1] - drawn.height)))
+        frame.paste(drawn, (left, top))
+        truth = (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
         faces = model.find(np.asarray(frame), min_size=SEEN_SHARE * FRAME[0])
-        found.setdefault("found", []).append(any(compare_boxes(truth, face.box) > 0 for face in faces))
+        found["found"].append(any(compare_boxes(truth, face.box) > 0 for face in faces))
         reader.read(np.asarray(frame), 0.0)
         tracks = reader.finish(1.0)
         right = any(compare_boxes(truth, locate(track)) > 0 for track in tracks)
         for key in ("kept", look, "below 64 pixels" if size < 64 else "from 64 pixels on"):
-            found.setdefault(key, []).append(right)
-        num_right, num_false = num_right + right, num_false + len(tracks) - right
-    recalls = {key: round(100 * float(np.mean(values)), 1) for key, values in sorted(found.items())}
-    return {"frames": NUM_FRAMES, "recall": recalls, "precision": round(100 * num_right / (num_right + num_false), 1)}
+            found[key].append(right)
+        num_false += len(tracks) - right
+    num_right = sum(found["kept"])
+    precision = round(100 * num_right / (num_right + num_false), 1)
+    return {"recall": {key: percent(flags) for key, flags in sorted(found.items())}, "precision": precision}
 
 
 def locate(track: Track) -> Box:
@@ -135,31 +132,29 @@ def locate(track: Track) -> Box:
     return (left, top, left + width, top + height)
 
 
-def write_film(
+def make_film(
     path: Path, photos: list[Photo], backgrounds: list[Image.Image], rng: np.random.Generator
 ) -> list[tuple[float, float, float, str]]:
     """Write a film of shots; return the start, the end, the middle of the path from left to right, and the person."""
     truth: list[tuple[float, float, float, str]] = []
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=RATE, options={"preset": "veryfast", "crf": "28"})
-        (stream.width, stream.height), stream.pix_fmt = FRAME, "yuv420p"
-        for shot in range(SHOTS):
-            start_s, background = shot * SHOT_S, backgrounds[rng.integers(len(backgrounds))]
-            background = ImageOps.mirror(background) if shot % 2 else background  # else no cut can be seen
-            names = rng.choice(sorted({photo.person for photo in photos}), int(rng.integers(1, 3)), replace=False)
-            cast = []
-            for side, name in enumerate(names):
-                own = [photo for photo in photos if photo.person == name]
-                size = float(np.exp(rng.uniform(np.log(60), np.log(180))))
-                drawn, _ = own[rng.integers(len(own))].draw(size, LOOKS[rng.integers(len(LOOKS))])
-                cast.append((drawn, 120 + 560 * side, int(rng.integers(10, FRAME[1] - drawn.height))))
-                truth.append((start_s, start_s + SHOT_S, (120 + 560 * side + drawn.width / 2) / FRAME[0], str(name)))
-            for step in range(RATE * SHOT_S):
-                frame = background.copy()
-                for drawn, left, top in cast:
-                    frame.paste(drawn, (left + 2 * step, top))
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(frame), format="rgb24")))
-        container.mux(stream.encode())
+    frames = list[np.ndarray]()
+    for shot in range(SHOTS):
+        start_s, background = shot * SHOT_S, backgrounds[rng.integers(len(backgrounds))]
+        background = ImageOps.mirror(background) if shot % 2 else background  # else no cut can be seen
+        names = rng.choice(sorted({photo.person for photo in photos}), int(rng.integers(1, 3)), replace=False)
+        cast = []
+        for side, name in enumerate(names):
+            own = [photo for photo in photos if photo.person == name]
+            size = float(np.exp(rng.uniform(np.log(60), np.log(180))))
+            drawn, _ = own[rng.integers(len(own))].draw(size, LOOKS[rng.integers(len(LOOKS))])
+            cast.append((drawn, 120 + 560 * side, int(rng.integers(10, FRAME[1] - drawn.height))))
+            truth.append((start_s, start_s + SHOT_S, (120 + 560 * side + drawn.width / 2) / FRAME[0], str(name)))
+        for step in range(RATE * SHOT_S):
+            frame = background.copy()
+            for drawn, left, top in cast:
+                frame.paste(drawn, (left + 2 * step, top))
+            frames.append(np.asarray(frame))
+    write_film(path, frames, RATE, crf="28")
     return truth
 
 
@@ -172,18 +167,13 @@ def name_track(track: Track, truth: list[tuple[float, float, float, str]]) -> st
     return name if distance < 0.1 else ""
 
 
-def measure_people(
-    photos: list[Photo], backgrounds: list[Image.Image], num_films: int, scratch: Path
-) -> dict[str, Any]:
+def measure_people(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Index films, and compare the clusters of their tracks with who is shown."""
-    rng, films = np.random.default_rng(SEED), scratch / "films"
-    films.mkdir()
-    truth = {
-        str(films / f"{number}.mp4"): write_film(films / f"{number}.mp4", photos, backgrounds, rng)
-        for number in range(num_films)
-    }
+    photos, backgrounds = load_photos(given.folder, load_face_model()), read_backgrounds()
+    rng, paths = np.random.default_rng(SEED), [scratch / f"{number}.mp4" for number in range(given.films)]
+    truth = {str(path): make_film(path, photos, backgrounds, rng) for path in paths}
     with Engine(scratch / "index", load_encoder()) as engine:
-        engine.index([films], words=False, people=True)
+        engine.index(paths, words=False, people=True)
     rows: list[tuple[str, str, int, np.ndarray]] = []
     with Store.open(scratch / "index") as store, IdentityStore.open(scratch / "index") as identities:
         columns = identities.columns(kind="face")
@@ -192,25 +182,22 @@ def measure_people(
             (path,) = store.files.paths_of([video])[video]
             for key, track in identities.tracks(content, "face").items():
                 rows.append((path, name_track(track, truth[path]), persons[key], track.vector))
-    num_shown = sum(map(len, truth.values()))
     return {
-        "films": num_films,
         "persons": len({photo.person for photo in photos}),
-        "shown": num_shown,
+        "shown": sum(map(len, truth.values())),
         "tracks": len(rows),
         "of nobody": sum(not name for _, name, _, _ in rows),
         **compare_pairs([(name, person) for _, name, person, _ in rows if name]),
-        "found in other films, R@1": round(100 * float(np.mean(list(find_elsewhere(rows)))), 1),
+        "found in other films, R@1": percent(list(find_elsewhere(rows))),
     }
 
 
 def compare_pairs(rows: list[tuple[str, int]]) -> dict[str, float]:
     """Return how many pairs of tracks in one cluster are of one person, and how many of one person are in one."""
     pairs = [(one[0] == other[0], one[1] == other[1] != 0) for one, other in itertools.combinations(rows, 2)]
-    both = sum(same and joined for same, joined in pairs)
     return {
-        "pairwise precision": round(100 * both / max(1, sum(joined for _, joined in pairs)), 1),
-        "pairwise recall": round(100 * both / max(1, sum(same for same, _ in pairs)), 1),
+        "pairwise precision": percent([same for same, joined in pairs if joined]),
+        "pairwise recall": percent([joined for same, joined in pairs if same]),
         "clusters": len({person for _, person in rows if person}),
     }
 
@@ -226,47 +213,29 @@ def find_elsewhere(rows: list[tuple[str, str, int, np.ndarray]]) -> Iterator[boo
             yield nearest[0] == name
 
 
-def measure_cost(scratch: Path, repeats: int) -> dict[str, Any]:
+def measure_cost(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Compare indexing with faces and without."""
-    numbers, encoder = itertools.count(), load_encoder()
+    encoder = load_encoder()
     samples = {num_copies: copy_samples(scratch / f"samples-{num_copies}", num_copies) for num_copies in COPIES}
-
-    def index(num_copies: int, people: bool) -> None:
-        with Engine(scratch / f"cost-{next(numbers)}", encoder) as engine:
-            engine.index(samples[num_copies], words=False, people=people)
-
     runs = {
-        (num_copies, people): partial(index, num_copies, people) for num_copies in COPIES for people in (False, True)
+        f"{num_copies} {people}": index_run(scratch, encoder, samples[num_copies], people=people)
+        for num_copies in COPIES
+        for people in (False, True)
     }
-    costs = take_turns({str(key): run for key, run in runs.items()}, repeats)
-    few, many = ({people: costs[str((copies, people))].cpu_s for people in (False, True)} for copies in COPIES)
-    further = {people: (many[people] - few[people]) / (COPIES[1] - COPIES[0]) for people in few}
+    costs = take_turns(runs, given.repeats)
+    few, many = ([costs[f"{copies} {people}"].cpu_s for people in (False, True)] for copies in COPIES)
+    further = [(more - less) / (COPIES[1] - COPIES[0]) for less, more in zip(few, many, strict=True)]
     return {
-        f"{COPIES[0]} copies": {"pictures_cpu_s": round(few[False], 2), "ratio": round(few[True] / few[False], 2)},
-        "a further copy": {
-            "pictures_cpu_s": round(further[False], 3),
-            "ratio": round(further[True] / further[False], 2),
-        },
+        name: {"pictures_cpu_s": round(without, 3), "ratio": round(with_faces / without, 2)}
+        for name, (without, with_faces) in ((f"{COPIES[0]} copies", few), ("a further copy", further))
     }
 
 
 def main() -> None:
     """Measure, and print the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("faces", type=Path)
-    parser.add_argument("--films", type=int, default=12)
-    parser.add_argument("--only", choices=["faces", "people", "cost"], action="append")
-    parser.add_argument("--repeats", type=int, default=3)
-    asked = parser.parse_args()
-    model = load_face_model()
-    photos, backgrounds = load_photos(asked.faces, model), read_backgrounds()
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-        parts: dict[str, Callable[[], dict[str, Any]]] = {
-            "faces": lambda: measure_faces(photos, backgrounds, model),
-            "people": lambda: measure_people(photos, backgrounds, asked.films, Path(folder)),
-            "cost": lambda: measure_cost(Path(folder), asked.repeats),
-        }
-        print_json({name: measure() for name, measure in parts.items() if name in (asked.only or parts)})
+    parser = make_parser(__doc__, films=12, repeats=3)
+    parser.add_argument("folder", type=Path, metavar="FACES")
+    run_parts(parser, {"faces": measure_faces, "people": measure_people, "cost": measure_cost})
 
 
 if __name__ == "__main__":

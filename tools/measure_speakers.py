@@ -14,21 +14,20 @@ speech, at the best assignment of the found speakers to the true ones. A collar 
 and end. Names are right if a sentence, in another film than that in which the speaker was named, has the right one.
 """
 
-import argparse
 import itertools
 import random
 import tempfile
 import wave
 from collections import defaultdict
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from string import ascii_lowercase
+from typing import NamedTuple
 
-import av
 import numpy as np
-from harness import measure, print_rows, read_rows
+from harness import make_parser, measure, print_rows, read_rows, write_film
 from jaxtyping import Float32
+from scipy.optimize import linear_sum_assignment
 
 from vidret import Engine
 from vidret.channels.texts.options import WordsOptions
@@ -42,7 +41,7 @@ SAMPLE_RATE = 16_000
 STEP_S = 0.01  # resolution of errors
 COLLAR_S = 0.25
 NOISE_DB, LEVEL_DB = -25.0, -20.0  # of noise relative to speech, of speech
-FRAME_RATE, SIZE = 5, (64, 48)
+FRAME_RATE, SIZE = 5, (48, 64)
 
 Samples = Float32[np.ndarray, " sample"]
 
@@ -81,7 +80,7 @@ def measure_errors(true: Sequence[Spoken], found: Sequence[Spoken], collar_s: fl
     steps = (
         np.maximum(num_true - num_found, 0).sum(),
         np.maximum(num_found - num_true, 0).sum(),
-        np.minimum(num_true, num_found).sum() - _assign(shared),
+        np.minimum(num_true, num_found).sum() - shared[linear_sum_assignment(shared, maximize=True)].sum(),
         num_true.sum(),
     )
     return Errors(*(float(count) * STEP_S for count in steps))
@@ -94,22 +93,6 @@ def _draw(spans: Sequence[Spoken], num_steps: int) -> np.ndarray:
     for start_s, end_s, speaker in spans:
         drawn[speakers.index(speaker), round(start_s / STEP_S) : round(end_s / STEP_S)] = True
     return drawn
-
-
-def _assign(shared: np.ndarray) -> int:
-    """Return the most steps that true and found speakers share if each has at most one partner."""
-    few, many = sorted(shared.shape)
-    table = shared if shared.shape[0] == few else shared.T
-    best = {0: 0}  # by the set of partners that are taken
-    for row in table if few else ():
-        following: dict[int, int] = dict(best)
-        for taken, value in best.items():
-            for column in range(many):
-                if not taken >> column & 1:
-                    key = taken | 1 << column
-                    following[key] = max(following.get(key, 0), value + int(row[column]))
-        best = following
-    return max(best.values())
 
 
 def read_sentence(path: Path) -> Samples:
@@ -146,20 +129,6 @@ def make_sound(rng: random.Random, voices: dict[str, list[Path]], length_s: floa
     return np.clip(audio, -1, 1), spoken
 
 
-def write_film(path: Path, audio: Samples, shade: int) -> None:
-    """Write a film of one shade of grey with this sound."""
-    with av.open(str(path), "w") as file:
-        video, sound = file.add_stream("libx264", FRAME_RATE), file.add_stream("aac", SAMPLE_RATE)
-        video.width, video.height, video.pix_fmt = *SIZE, "yuv420p"
-        sound.layout, sound.bit_rate = "mono", 64_000
-        for _ in range(int(len(audio) / SAMPLE_RATE * FRAME_RATE)):
-            frame = av.VideoFrame.from_ndarray(np.full((SIZE[1], SIZE[0], 3), shade, np.uint8), format="rgb24")
-            file.mux(video.encode(frame))
-        heard = av.AudioFrame.from_ndarray((audio * 32767).astype(np.int16)[None], format="s16", layout="mono")
-        heard.sample_rate, heard.pts, heard.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
-        file.mux([*sound.encode(heard), *sound.encode(None), *video.encode(None)])
-
-
 def make_films(
     folder: Path, voices: dict[str, list[Path]], num_films: int, length_s: float, seed: int
 ) -> dict[str, list[Spoken]]:
@@ -168,7 +137,8 @@ def make_films(
     for number in range(num_films):
         audio, spoken = make_sound(rng, voices, length_s)
         path = folder / f"film{seed}-{number:02}.mp4"
-        write_film(path, audio, 5 * number % 256)
+        picture = np.full((*SIZE, 3), 5 * number % 256, np.uint8)
+        write_film(path, [picture] * int(len(audio) / SAMPLE_RATE * FRAME_RATE), FRAME_RATE, audio)
         films[str(path)] = spoken
     return films
 
@@ -219,13 +189,13 @@ def count_right_names(index: Path, films: dict[str, list[Spoken]]) -> tuple[int,
         for turn in spoken:
             said_s[turn.speaker][path] += turn.end_s - turn.start_s
     homes = {speaker: max(own, key=own.__getitem__) for speaker, own in said_s.items()}
-    for number, (speaker, home) in enumerate(homes.items()):
+    names = {speaker: f"Speaker {letter}" for speaker, letter in zip(homes, ascii_lowercase, strict=False)}
+    for speaker, home in homes.items():
         texts = [TimedText(turn.start_s, turn.end_s, "", "speech") for turn in films[home] if turn.speaker == speaker]
         named = name_speakers([index], contents[home], texts, unnamed=True)
         handles = [text.speaker for text in named if text.speaker.startswith("person-")]
         if handles:
-            persons.rename(max(set(handles), key=handles.count), f"Speaker {'abcdefghijklmnopqrstuvwxyz'[number]}")
-    names = {speaker: f"Speaker {'abcdefghijklmnopqrstuvwxyz'[number]}" for number, speaker in enumerate(homes)}
+            persons.rename(max(set(handles), key=handles.count), names[speaker])
     num_right = num_all = 0
     for path, spoken in films.items():
         elsewhere = [turn for turn in spoken if homes[turn.speaker] != path]
@@ -250,29 +220,25 @@ def deal_voices(folder: Path) -> list[dict[str, list[Path]]]:
     return [{path.name: sorted(path.glob("*.wav")) for path in speakers[half::2]} for half in (0, 1)]
 
 
-def _rename(spoken: Spoken, alike: str) -> Spoken:
-    return spoken._replace(speaker=alike) if alike and alike in spoken.speaker else spoken
-
-
 def main() -> None:
     """Make the films, index them, and print a table."""
-    parser = argparse.ArgumentParser(description="Measure who speaks when, and who is called what.")
+    parser = make_parser(__doc__, films=20, seconds=75.0, alike="")
     parser.add_argument("voices", type=Path)
-    parser.add_argument("--films", type=int, default=20, help="Films of each half of the speakers.")
-    parser.add_argument("--seconds", type=float, default=75.0, help="Length of a film.")
-    parser.add_argument("--known", type=Path, default=None, help="Folder of films whose speakers are known.")
-    parser.add_argument("--alike", default="", help="Count speakers with this word in their names as one.")
-    parser.add_argument("--cost", action="store_true", help="Also measure what indexing costs.")
-    asked: Any = parser.parse_args()
+    parser.add_argument("--known", type=Path)
+    parser.add_argument("--cost", action="store_true")
+    asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="vidret-spoken-"))
     sets = {
         f"half {half}: {', '.join(voices)}": make_films(folder, voices, asked.films, asked.seconds, half)
         for half, voices in enumerate(deal_voices(asked.voices), 1)
     }
     sets |= {str(asked.known): read_known(asked.known)} if asked.known else {}
-    rows = []
+    rows, alike = [], asked.alike
     for name, spoken in sets.items():
-        films = {path: [_rename(turn, asked.alike) for turn in own] for path, own in spoken.items()}
+        films = {
+            path: [turn._replace(speaker=alike) if alike and alike in turn.speaker else turn for turn in own]
+            for path, own in spoken.items()
+        }
         index = index_films(films, words=False, speakers=True)
         errors = [sum_errors(index, films, collar_s).describe() for collar_s in (0.0, COLLAR_S)]
         num_right, num_all = count_right_names(index, films)

@@ -1,36 +1,37 @@
-"""Predict how fast films are indexed, and what that waits for: a simulation of the stages with their queues.
+"""Predict how fast films are indexed, and what that waits for.
 
     python tools/model_throughput.py VIDEOS [--sampling exact] [--hours 10000] [--check]
 
 VIDEOS are a folder or a file like those to be indexed. Stage times are measured on them here, in CPU seconds, so that
-a busy machine gives the same; those of a card are published ones, see ``H100``. A run on this machine's cores is
-predicted, and with ``--check`` done: wall time then needs a machine without other work. Prints one row for each setup:
-utilisation is the share of the time in which a resource works, and the bottleneck is the resource that works most.
-
-As built, a worker reads a file: its process decodes up to ``AHEAD`` segments more than are stored, encoders take the
-segments of all workers in batches, and one writer stores them. On a card, ``NUM_PROCESSES`` workers decode on it, and
-the other files are decoded by CPU cores. Cards of one run share nothing but the writer, which stores their batches, as
-on Ray.
+a busy machine gives the same; those of a card are published ones, see ``H100``. The throughput is the greatest that the
+units of each resource allow, in a run so long that its queues do not count: a worker decodes a segment at a time,
+encoders take the segments of all workers, and one writer stores them. On a card, ``NUM_PROCESSES`` workers decode on
+it, and the other files are decoded by CPU cores. Cards of one run share nothing but the writer, which stores their
+batches, as on Ray. A run on this machine's cores is predicted, and with ``--check`` done: wall time then needs a
+machine without other work. Prints one row for each setup: utilisation is the share of the time in which a resource
+works, and the bottleneck is the resource that works most.
 """
 
-import argparse
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from harness import PREFIX, Cost, measure, print_rows
+from harness import PREFIX, Cost, make_parser, measure, print_rows
+from made_index import describe_encoder
+from scipy.optimize import linprog
 
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.index.options import FileJob
-from vidret.index.run import MAX_PENDING
 from vidret.index.run_state import RunState
 from vidret.index.stages import SEGMENTS_AT_ONCE, count_cores, encode_segments
 from vidret.store.records import NewSegment
@@ -44,9 +45,7 @@ from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import ReadPlan
 from vidret.video.workers.pool import NUM_PROCESSES, DecodePool
 
-CORES, CARD, NVDEC, WRITER = "cores", "encoder's card", "NVDECs", "writer"
-AHEAD = 3 + MAX_PENDING  # segments of a file that are decoded and not stored: in the ring, and waiting to be encoded
-NUM_SIMULATED = 150  # segments of each worker, after which the throughput is steady
+CORES, CARD, NVDEC, WRITER, DECODERS = "cores", "encoder's card", "NVDECs", "writer", "decoding processes"
 NUM_GREYS = 512
 
 
@@ -188,8 +187,7 @@ def run_index(files: list[str], mode: SamplingMode) -> tuple[Cost, Stored]:
             main_s = time.thread_time()
             cost = measure(lambda: engine.index(files, words=False, sampling=mode))
             main_s = time.thread_time() - main_s
-        again, digest = Path(folder, "again"), encoder.fingerprint
-        with Store.create(again, encoder_name=encoder.name, encoder_fingerprint=digest, dim=encoder.dim) as store:
+        with Store.create(Path(folder, "again"), **describe_encoder(encoder)) as store:
             video_id = store.writer.begin_video("all of them", duration=0.0, facts={}, num_segments=None)
             moved = [replace(segment, video=video_id, number=number) for number, segment in enumerate(segments)]
             started = time.thread_time()
@@ -199,187 +197,93 @@ def run_index(files: list[str], mode: SamplingMode) -> tuple[Cost, Stored]:
     return cost, Stored(main_s, seconds, in_batches_s)
 
 
-@dataclass(slots=True)
-class Task:
-    """Work in progress: seconds on each resource, of which so much is done, on at most so many units of each."""
-
-    needs: Mapping[str, float]
-    kind: str
-    worker: int
-    width: float = 1.0
-    segments: Sequence[int] = ()
-    remaining: float = 1.0
-
-
-@dataclass(slots=True)
-class Setup:
-    """A machine: units of each resource, and what a worker's segment needs of them.
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Decoding workers of one kind: how many, and the seconds of each resource that one segment takes of each.
 
     Attributes:
-        capacity: Units of each resource; of a writer shared with other cards, a part of one.
-        decoding: Of each worker, the seconds that decoding a segment takes on resources.
-        width: Threads of a decoder.
-        encoding: The seconds that encoding a segment takes.
-        num_encoders: Encoders, each with its batch.
-        at_once: Segments of a batch.
-        storing: The seconds that storing a segment takes.
-        opening: The seconds that a file takes before its first segment.
-        segments_per_file: Segments of a file.
-        num_segments: Segments of each worker.
+        num: Workers, each of which decodes a segment at a time.
+        needs: Seconds of each resource, from decoding to storing.
+        decode_s: Seconds that decoding a segment takes a worker, with its part of opening the file.
     """
 
-    capacity: Mapping[str, float]
-    decoding: Sequence[Mapping[str, float]]
-    width: float
-    encoding: Mapping[str, float]
-    num_encoders: int
-    at_once: int
-    storing: Mapping[str, float]
-    opening: Mapping[str, float]
-    segments_per_file: float
-    num_segments: int = NUM_SIMULATED
+    num: int
+    needs: Mapping[str, float]
+    decode_s: float
 
 
-@dataclass(slots=True)
-class Simulation:
-    """The state of a run, advanced from one end of a task to the next."""
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Segments a second, and the share of the time in which each resource works."""
 
-    setup: Setup
-    time_s: float = 0.0
-    busy: dict[str, float] = field(default_factory=dict)
+    segments_per_s: float
+    utilisation: Mapping[str, float]
 
-    def run(self) -> float:
-        """Return when the last segment is stored."""
-        setup, num_workers = self.setup, len(self.setup.decoding)
-        decoded, stored = [0] * num_workers, [0] * num_workers
-        waiting, unwritten = list[int](), list[int]()
-        tasks = [Task(setup.opening, "open", worker) for worker in range(num_workers)]
-        free, num_encoding = [False] * num_workers, 0
-        while True:
-            for worker in range(num_workers):
-                if free[worker] and decoded[worker] < setup.num_segments and decoded[worker] - stored[worker] < AHEAD:
-                    free[worker] = False
-                    tasks.append(Task(setup.decoding[worker], "decode", worker, setup.width))
-            while waiting and num_encoding < setup.num_encoders:
-                batch, waiting = waiting[: setup.at_once], waiting[setup.at_once :]
-                needs = {name: seconds * len(batch) for name, seconds in setup.encoding.items()}
-                tasks.append(Task(needs, "encode", -1, segments=batch))
-                num_encoding += 1
-            tasks += [Task(setup.storing, "store", worker) for worker in unwritten]
-            unwritten.clear()
-            if not tasks:
-                return self.time_s
-            for task in self._advance(tasks):
-                tasks.remove(task)
-                match task.kind:
-                    case "open":
-                        free[task.worker] = True
-                    case "decode":
-                        decoded[task.worker] += 1
-                        waiting.append(task.worker)
-                        is_end = decoded[task.worker] % max(1, round(setup.segments_per_file)) == 0
-                        if is_end and decoded[task.worker] < setup.num_segments:
-                            tasks.append(Task(setup.opening, "open", task.worker))
-                        else:
-                            free[task.worker] = True
-                    case "encode":
-                        num_encoding -= 1
-                        unwritten.extend(task.segments)
-                    case "store":
-                        stored[task.worker] += 1
-
-    def _advance(self, tasks: Sequence[Task]) -> list[Task]:
-        """Go to the next end of a task; resources are shared equally. Return the tasks that end."""
-        widths = {name: sum(task.width for task in tasks if task.needs.get(name)) for name in self.setup.capacity}
-        rates = []
-        for task in tasks:
-            speeds = [
-                task.width * min(1.0, self.setup.capacity[name] / widths[name]) / seconds
-                for name, seconds in task.needs.items()
-                if seconds
-            ]
-            rates.append(min(speeds, default=1e9))
-        step_s = min(task.remaining / rate for task, rate in zip(tasks, rates, strict=True))
-        self.time_s += step_s
-        ended = []
-        for task, rate in zip(tasks, rates, strict=True):
-            task.remaining -= rate * step_s
-            for name, seconds in task.needs.items():
-                self.busy[name] = self.busy.get(name, 0.0) + rate * step_s * seconds
-            if task.remaining <= 1e-9:
-                ended.append(task)
-        return ended
+    def describe(self, name: str, film_s: float, hours: float, num_cards: int) -> list[str]:
+        """Return a row of the table."""
+        used, real_time = self.utilisation, num_cards * self.segments_per_s * film_s
+        shares = ", ".join(f"{key} {share:.0%}" for key, share in used.items())
+        return [name, f"{real_time:,.0f}x", f"{hours / real_time:,.1f} h", max(used, key=lambda key: used[key]), shares]
 
 
-def on_cores(times: StageTimes, num_files: int, num_cores: int) -> Setup:
-    """Return a run on CPU cores: a worker for each, and the cores' threads for fewer files."""
+def predict(capacity: Mapping[str, float], workers: Sequence[Workers]) -> Throughput:
+    """Return the greatest throughput that the units of each resource and the workers' own speed allow."""
+    limits = {**capacity, **{f"{DECODERS} {index}": own.num for index, own in enumerate(workers)}}
+    needs = [{**own.needs, f"{DECODERS} {index}": own.decode_s} for index, own in enumerate(workers)]
+    matrix = np.array([[own.get(name, 0.0) for own in needs] for name in limits])
+    found = linprog(-np.ones(len(workers)), A_ub=matrix, b_ub=list(limits.values()))
+    used = dict(zip(limits, (matrix @ found.x / list(limits.values())).tolist(), strict=True))
+    return Throughput(-found.fun, used)
+
+
+def on_cores(times: StageTimes, num_files: int, num_cores: int) -> Throughput:
+    """Return the throughput of CPU cores: a worker for each, and the cores' threads for fewer files."""
     num_workers = min(num_files, num_cores)
-    return Setup(
-        capacity={CORES: num_cores, WRITER: 1},
-        decoding=[{CORES: times.decode_s}] * num_workers,
-        width=max(1, num_cores // num_workers),
-        encoding={CORES: times.encode_s},
-        num_encoders=num_cores,
-        at_once=1,
-        storing={CORES: times.store_s + times.rest_s, WRITER: times.store_s},
-        opening={CORES: times.open_s},
-        segments_per_file=times.segments_per_file,
-        num_segments=max(1, round(times.segments_per_file * num_files / num_workers)),
+    open_s = times.open_s / times.segments_per_file
+    needs = {CORES: open_s + times.decode_s + times.encode_s + times.store_s + times.rest_s, WRITER: times.store_s}
+    decode_s = open_s + times.decode_s / max(1, num_cores // num_workers)
+    return predict({CORES: num_cores, WRITER: 1}, [Workers(num_workers, needs, decode_s)])
+
+
+def on_card(times: StageTimes, card: Card, num_cards: int, num_gpu_decoders: int) -> Throughput:
+    """Return the throughput of one of several cards: its decoders, its part of the cores, and of the writer."""
+    open_s, decode_s = times.open_s / times.segments_per_file, times.num_pixels / card.pixels_per_s
+    rest = {CORES: open_s + times.batch_s + times.rest_s, CARD: times.num_pictures / card.frames_per_s}
+    rest[WRITER] = times.batch_s
+    on_gpu = {**rest, NVDEC: decode_s, CORES: rest[CORES] + times.detect_s}
+    here = {**rest, CORES: rest[CORES] + times.decode_s}
+    return predict(
+        {CORES: card.cores, WRITER: 1 / num_cards, NVDEC: card.num_decoders, CARD: 1},
+        [
+            Workers(num_gpu_decoders, on_gpu, open_s + max(decode_s, times.detect_s)),
+            Workers(max(0, round(card.cores) - num_gpu_decoders), here, open_s + times.decode_s),
+        ],
     )
-
-
-def on_card(times: StageTimes, card: Card, num_cards: int, num_gpu_decoders: int) -> Setup:
-    """Return the share of one of several cards: its decoders, its part of the cores, and of the writer."""
-    on_gpu = {NVDEC: times.num_pixels / card.pixels_per_s, CORES: times.detect_s}
-    num_on_cores = max(0, round(card.cores) - num_gpu_decoders)
-    return Setup(
-        capacity={CORES: card.cores, WRITER: 1 / num_cards, NVDEC: card.num_decoders, CARD: 1},
-        decoding=[on_gpu] * num_gpu_decoders + [{CORES: times.decode_s}] * num_on_cores,
-        width=1,
-        encoding={CARD: times.num_pictures / card.frames_per_s},
-        num_encoders=1,
-        at_once=SEGMENTS_AT_ONCE,
-        storing={CORES: times.batch_s + times.rest_s, WRITER: times.batch_s},
-        opening={CORES: times.open_s},
-        segments_per_file=times.segments_per_file,
-    )
-
-
-def describe(name: str, simulation: Simulation, film_s: float, hours: float, num_cards: int) -> list[str]:
-    """Return a row of the table."""
-    setup, time_s = simulation.setup, simulation.time_s
-    real_time = num_cards * len(setup.decoding) * setup.num_segments * film_s / time_s
-    used = {key: simulation.busy.get(key, 0.0) / units / time_s for key, units in setup.capacity.items()}
-    shares = ", ".join(f"{key} {share:.0%}" for key, share in used.items())
-    return [name, f"{real_time:,.0f}x", f"{hours / real_time:,.1f} h", max(used, key=lambda key: used[key]), shares]
 
 
 def main() -> None:
-    """Measure, simulate and print."""
-    parser = argparse.ArgumentParser(description="Predict the throughput of indexing.")
+    """Measure, predict and print."""
+    parser = make_parser(__doc__, hours=10_000.0)
     parser.add_argument("videos", type=Path)
     parser.add_argument("--sampling", choices=SAMPLING_MODES, default="exact")
-    parser.add_argument("--hours", type=float, default=10_000.0)
     parser.add_argument("--check", action="store_true", help="index the videos here, and compare the wall time")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    files = scan([str(arguments.videos)])
-    times = measure_stages(files, arguments.sampling)
-    print("CPU seconds of a segment here:", {k: round(getattr(times, k), 4) for k in StageTimes.__dataclass_fields__})
-    here = Simulation(on_cores(times, len(files), count_cores()))
-    predicted_s = times.start_s + here.run() + times.end_s
-    rows = [describe(f"{count_cores()} cores", here, times.film_s, arguments.hours, 1)]
-    for num_cards in (1, 8, 64):
-        for num_decoders in (NUM_PROCESSES, H100.num_decoders):
-            simulation = Simulation(on_card(times, H100, num_cards, num_decoders))
-            simulation.run()
-            name = f"{num_cards} H100, {num_decoders} decoding processes a card"
-            rows.append(describe(name, simulation, times.film_s, arguments.hours, num_cards))
-    print_rows(["setup", "real time", f"{arguments.hours:,.0f} hours in", "bottleneck", "utilisation"], rows)
-    if arguments.check:
-        walls = [run_index(files, arguments.sampling)[0].wall_s for _ in range(3)]
-        wall_s, load = float(np.median(walls)), os.getloadavg()[0]
-        print(f"predicted {predicted_s:.2f} s, run {wall_s:.2f} s: {predicted_s / wall_s - 1:+.0%} (load {load:.1f})")
+    files = scan([str(given.videos)])
+    times = measure_stages(files, given.sampling)
+    print("CPU seconds of a segment here:", {name: round(value, 4) for name, value in asdict(times).items()})
+    here = on_cores(times, len(files), count_cores())
+    predicted_s = times.start_s + len(files) * times.segments_per_file / here.segments_per_s + times.end_s
+    rows = [here.describe(f"{count_cores()} cores", times.film_s, given.hours, 1)]
+    for num_cards, num_decoders in product((1, 8, 64), (NUM_PROCESSES, H100.num_decoders)):
+        name = f"{num_cards} H100, {num_decoders} decoding processes a card"
+        card = on_card(times, H100, num_cards, num_decoders)
+        rows.append(card.describe(name, times.film_s, given.hours, num_cards))
+    print_rows(["setup", "real time", f"{given.hours:,.0f} hours in", "bottleneck", "utilisation"], rows)
+    if given.check:
+        wall_s = statistics.median(run_index(files, given.sampling)[0].wall_s for _ in range(3))
+        change, load = predicted_s / wall_s - 1, os.getloadavg()[0]
+        print(f"predicted {predicted_s:.2f} s, run {wall_s:.2f} s: {change:+.0%} (load {load:.1f})")
 
 
 if __name__ == "__main__":

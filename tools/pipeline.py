@@ -21,7 +21,6 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,18 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
+from bench_train import build
+from harness import draw_batch, take_turns, tell
 from scipy.stats import t
 
-from vidret.data.dataset import RetrievalBatch
-from vidret.encode.clip.prompt_switch import PromptShape
-from vidret.encode.clip.tempme import MergeSchedule
-from vidret.encode.clip.text import TextShape
-from vidret.encode.clip.vision import VisionShape
 from vidret.evaluate.plots import plot_recall, plot_timeline
 from vidret.present.html import STYLE, escape_text, render_table
 from vidret.text import format_time
+from vidret.train.losses import add_terms
 from vidret.train.optim import parameter_groups
-from vidret.train.retrieval import RetrievalModule
 
 TOOLS = Path(__file__).parent
 CONFIGS = TOOLS.parent / "configs"
@@ -57,7 +53,6 @@ TRAINING_SHARE, START_S = 0.7, 8.0  # of the time; seconds until a command takes
 OVERHEAD = 1.3  # of a step in training, with its data, relative to a timed one
 SHARE_ON_B = 1 / 3  # of the steps on world A
 NUM_TIMED = 3
-SHAPES = {"vision": VisionShape, "text": TextShape, "merging": MergeSchedule, "prompts": PromptShape}
 SHORT, SHORT_B, FILMS = (4000, 200, 400), (200, 40, 400), (200, 20, 40)
 
 
@@ -151,27 +146,21 @@ def count_steps(out: Path, minutes: float, seeds: Sequence[int]) -> dict[str, in
 def time_step(config: Path) -> float:
     """Return the seconds of a training step of a configuration on random frames, the median of a few."""
     read = yaml.safe_load(config.read_text("utf-8"))
-    settings, batch_size = read["model"]["init_args"], read["data"]["init_args"]["batch_size"]
-    module = RetrievalModule(
-        **{name: SHAPES[name](**value) if name in SHAPES else value for name, value in settings.items()}
+    settings, module = read["model"]["init_args"], build(read)
+    batch = draw_batch(
+        read["data"]["init_args"]["batch_size"], settings["num_frames"], settings["vision"]["image_size"], 20
     )
-    side, num_frames, numbers = settings["vision"]["image_size"], settings["num_frames"], torch.arange(batch_size)
-    ids = torch.randint(1, 40_000, (batch_size, 20))
-    ids[:, 0], ids[:, -1] = 49406, 49407
-    pixels = torch.randint(0, 256, (batch_size, num_frames, side, side, 3), dtype=torch.uint8)
-    mask = torch.ones(batch_size, num_frames, dtype=torch.bool)
-    batch = RetrievalBatch(pixels, mask, ids, numbers, numbers, numbers)
     optimizer = torch.optim.AdamW(parameter_groups(module.model, module.method.recipe.for_all(None).rule))
-    half, seconds = "bf16" in read["trainer"].get("precision", ""), []
-    for _ in range(1 + NUM_TIMED):
-        started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+    half = "bf16" in read["trainer"].get("precision", "")
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             terms = module.train().compute_terms(batch)
-        torch.autograd.backward(torch.stack(list(terms.values())).sum())
+        torch.autograd.backward(add_terms(terms))
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[1:]))
+
+    return take_turns({"step": step}, NUM_TIMED)["step"].wall_s
 
 
 def plan_worlds(plan: Plan) -> Iterator[Step]:
@@ -294,11 +283,6 @@ def is_done(step: Step, logs: Path) -> bool:
 def locate_log(step: Step, logs: Path) -> Path:
     """Return the file of a step's output."""
     return logs / f"{step.name.replace(', ', '-').replace(' ', '-')}.log"
-
-
-def tell(line: str) -> None:
-    """Print a line of progress."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def read_scores(plan: Plan, names: Sequence[str], kind: str) -> dict[str, list[Mapping[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Tests of tools/measure_memory.py, and of what it says of training: bfloat16 and chunks save memory."""
+"""Tests of what tools/bench_train.py says of memory, and of what it says of training: bfloat16 and chunks save memory."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch import nn
 from tests.tool_loading import load_tool
 
 ROOT = Path(__file__).parents[2]
-memory = load_tool("measure_memory")
+memory = load_tool("bench_train")
 TOWERS = {
     "vision": {"image_size": 64, "patch": 8, "width": 64, "layers": 4, "heads": 2, "dim": 32, "quick_gelu": True},
     "text": {"context": 32, "vocabulary": 49408, "width": 32, "layers": 2, "heads": 2, "dim": 32},
@@ -31,10 +31,10 @@ MERGING = {"merging": {"layers": [1, 2], "factors": [2, 3], "r": 2, "cross": 0.3
 
 @pytest.mark.parametrize(("method", "model"), [("clip", {}), ("tempme", MERGING)])
 def test_bfloat16_and_chunks_save_activations(method: str, model: dict[str, Any]) -> None:
-    found = memory.measure(make_config(method, num_frames=6, **model))
+    found = memory.count(make_config(method, num_frames=6, **model))
     assert 0.5 * found["32-true"] < found["bf16-mixed"] < 0.65 * found["32-true"]
     assert found["as configured"] == found["bf16-mixed"]
-    chunked = memory.measure(make_config(method, num_frames=6, chunk_size=8, **model))
+    chunked = memory.count(make_config(method, num_frames=6, chunk_size=8, **model))
     assert found["bf16-mixed"] / 8 < chunked["as configured"] < 0.15 * found["bf16-mixed"]
 
 

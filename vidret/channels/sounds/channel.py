@@ -1,7 +1,7 @@
 """The windows of audio of an index as a channel: which sound like the examples of a taught sound, or like a text.
 
 Examples are told from the windows of the index by a linear discriminant, which lowers the directions in which windows
-differ anyway, such as in who speaks. Evidence is linear in its standard score. ``tools/measure_sounds.py`` measures it.
+differ anyway, such as in who speaks. Evidence is linear in its standard score. ``tools/build_sounds.py`` measures it.
 Texts are compared by a model that the user named (``naming.py``).
 
 Reference: Hariharan et al. 2012, "Discriminative Decorrelation for Clustering and Classification".
