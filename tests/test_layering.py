@@ -142,7 +142,9 @@ def test_a_broken_rule_is_caught_with_its_file_and_line() -> None:
         f"{room}:8: imports faiss.contrib",
         f"{room}:9: imports vidret.cli",
     ]
-    assert broken[0].endswith("align may import devices, disk, endpoints, errors, layers, model_files, text, types only")
+    assert broken[0].endswith(
+        "align may import devices, disk, endpoints, errors, layers, model_files, text, types only"
+    )
     assert broken[3].endswith("faiss may be named in vidret/store/vectors/flat.py only")
 
 

@@ -17,7 +17,7 @@ from vidret.store.catalog.catalog import Catalog, repair_catalog
 from vidret.store.catalog.schema import Metadata
 from vidret.store.feature_epochs import Epochs
 from vidret.store.features import create_features
-from vidret.store.folder import CATALOG, FEATURES, TEXTS, WriteAccess, check_entries, check_folder
+from vidret.store.folder import CATALOG, FEATURES, WriteAccess, check_entries, check_folder
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
@@ -58,11 +58,8 @@ class Store:
                 self._epochs = epochs = Epochs(path / FEATURES, self.dim, catalog, write=access.is_writer)
             except OSError as error:
                 raise StoreError(f"{error.filename}: {error.strerror}") from error
-            pictures = _find_pictures(path)
             self._vectors = vectors = CurrentVectors(
-                VectorOptions(
-                    folder=path, dim=self.dim, catalog=catalog, epochs=epochs, device=device, pictures=pictures
-                )
+                VectorOptions(folder=path, dim=self.dim, catalog=catalog, epochs=epochs, device=device)
             )
             opened.pop_all()  # ``close`` closes them
         self.files, self.videos, self.segments = catalog.files, catalog.videos, catalog.segments
@@ -321,10 +318,3 @@ class Store:
         if k < 1:
             raise StoreError(f"k must be at least 1, got {k}")
         return queries
-
-
-def _find_pictures(folder: Path) -> Path | None:
-    """Return the catalog of the index whose texts a folder holds; None if it holds an index of pictures."""
-    folder = folder.absolute()
-    catalog = folder.parent / CATALOG
-    return catalog if folder.name == TEXTS and catalog.is_file() else None

@@ -136,11 +136,8 @@ def test_answers_are_those_of_faiss_after_any_changes(indexes: tuple[Index, Inde
                 milvus = indexes[1]
                 allowed = milvus.texts.allow(milvus.pictures, filters, excluded, sources).selection
                 vectors = vectors_of(milvus.texts)
-                stale = vectors._find_stale()
-                assert not stale.owners
-                if allowed.choice is not None:
-                    expression = vectors._make_expression(allowed, stale)
-                    assert vectors._open().count(expression) == allowed.num_segments
+                expression = vectors._make_expression(allowed, vectors._read_pushed())
+                assert vectors._open().count(expression) == allowed.num_segments
 
 
 def fill(folder: Path, vectors: str, num_videos: int = 3) -> None:
@@ -202,46 +199,19 @@ def test_without_bm25_in_milvus_full_text_is_searched_by_sqlite(
     assert search(tmp_path) == ([3, 1, 5, *search(tmp_path)[0][3:]], [1, 3, 5])
 
 
-def test_changed_paths_that_a_killed_run_had_read_are_pushed_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_and_lost_paths_of_videos_need_no_push_of_their_texts(tmp_path: Path) -> None:
     fill(tmp_path, MILVUS)
+    expected = search(tmp_path)
     with Store.open(tmp_path, write=True) as store:
         store.writer.set_file("/films/1.mp4", state="missing")
         store.writer.set_file("/other/1.mp4", state="done", video=2)
-    inside = Filters(folder="/other")
-    assert search(tmp_path, inside) == ([3, 4], [3])
-
-    def kill(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    for method in ("forget", "next_tasks", "record"):
-        with monkeypatch.context() as patch, TextStore.open(tmp_path, write=True) as texts:
-            patch.setattr(f"vidret.store.vectors.mirror.Mirror.{method}", kill)
-            with pytest.raises(KeyboardInterrupt):
-                texts.save()
-        assert search(tmp_path, inside) == ([3, 4], [3])
-    with TextStore.open(tmp_path, write=True) as texts:
-        texts.save()
-        assert vectors_of(texts)._find_stale().owners == ()
-        assert vectors_of(texts)._open().count('path == "/other/1.mp4"') == 2
-    assert search(tmp_path, inside) == ([3, 4], [3])
-
-
-def test_a_repaired_catalog_of_pictures_loses_no_texts(tmp_path: Path) -> None:
-    fill(tmp_path, MILVUS)
-    expected = search(tmp_path)
+    assert search(tmp_path, Filters(folder="/other")) == ([3, 4], [3])
     with closing(sqlite3.connect(tmp_path / CATALOG)) as database, database:
         database.execute("UPDATE files SET checksum = 0 WHERE path = CAST('/films/2.mp4' AS BLOB)")
     assert Store.repair_catalog(tmp_path)
-    with TextStore.open(tmp_path) as texts:
-        assert len(vectors_of(texts)._find_stale().owners) == 3
+    assert search(tmp_path)[1] == [1, 3]
     with Store.open(tmp_path, write=True) as store:
         add_video(store, "v2", seed=2, path="/films/2.mp4")
-    assert search(tmp_path) == expected
-    with create_words(tmp_path) as texts:
-        texts.save()
-        assert vectors_of(texts)._find_stale().owners == ()
     assert search(tmp_path) == expected
 
 
@@ -300,5 +270,5 @@ def test_texts_move_to_milvus_and_back(tmp_path: Path) -> None:
                 texts.store.upkeep.move_vectors(None, target)
                 assert texts.store.home == target
             assert search(index) == expected
-    with closing(sqlite3.connect(index / CATALOG)) as database:  # nothing counts changes for texts any more
-        assert database.execute("SELECT count(*) FROM sqlite_master WHERE name LIKE 'mirror%'").fetchone() == (0,)
+    with closing(sqlite3.connect(index / FOLDER / CATALOG)) as database:
+        assert database.execute("SELECT count(*) FROM meta WHERE key LIKE 'milvus.%'").fetchone() == (0,)

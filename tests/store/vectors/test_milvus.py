@@ -19,7 +19,6 @@ from vidret.store.snapshots.bitmap import make_bitmap
 from vidret.store.store import Store
 from vidret.store.vectors.flat import Flat, IdFilter
 from vidret.store.vectors.milvus import MilvusVectors
-from vidret.store.vectors.milvus_rows import to_milvus_filter
 from vidret.types import Filters, SegmentEmbedding
 
 from ..naive import matching
@@ -115,8 +114,9 @@ def test_filters_match_those_of_the_catalog_after_any_changes(tmp_path: Path) ->
                 ids = store.search(QUERY, 60, filters)[1][0]
                 assert sorted(ids[ids >= 0].tolist()) == expected, filters
                 if pushed:
-                    by_id = open_vectors(store)._mirror.find_by_id(store.snapshot().select(filters).bits)
-                    assert count(store, to_milvus_filter(filters, by_id, [])) == len(expected), filters
+                    vectors, selected = open_vectors(store), store.snapshot().select(filters)
+                    expression = vectors._make_expression(selected, vectors._read_pushed())
+                    assert count(store, expression) == len(expected), filters
 
 
 # Synchronisation
@@ -142,19 +142,18 @@ from pathlib import Path
 from tests.store.samples import add_video
 from tests.store.vectors.test_milvus import create
 from vidret.store.vectors import milvus
-from vidret.store.vectors.mirror import Mirror
 method, remaining = sys.argv[2], int(sys.argv[3])
-owner = Mirror if method == "record" else milvus.Collection
+owner = milvus.MilvusVectors if method == "_record" else milvus.Collection
 original = getattr(owner, method)
 def kill(*args):
     global remaining
     remaining -= 1
-    if method == "record" and not remaining:
+    if method == "_record" and not remaining:
         os.kill(os.getpid(), signal.SIGKILL)
     original(*args)
     if not remaining:
         os.kill(os.getpid(), signal.SIGKILL)
-milvus.BATCH, milvus.EVERY = 2, 10
+milvus.ROWS, milvus.EVERY = 8, 10
 setattr(owner, method, kill)
 store = create(Path(sys.argv[1]))
 for seed in range(5):
@@ -174,7 +173,8 @@ CUT_FILE = "No data left in file"  # NumPy's sentence, by which milvus-lite repo
 
 
 @pytest.mark.parametrize(
-    ("method", "count_calls"), [("upsert", 1), ("upsert", 3), ("delete", 1), ("record", 2), ("flush", 2)]
+    ("method", "count_calls"),
+    [("upsert", 1), ("upsert", 3), ("delete", 1), *(("_record", number) for number in (3, 4, 5, 8)), ("flush", 2)],
 )
 def test_run_after_a_killed_writer_leaves_no_duplicates(tmp_path: Path, method: str, count_calls: int) -> None:
     command = [sys.executable, "-c", KILLED_WRITER, str(tmp_path), method, str(count_calls)]
@@ -235,8 +235,7 @@ def test_outdated_rows_in_the_collection_are_not_returned(tmp_path: Path) -> Non
     with create(tmp_path) as store:
         index_all(store, 3)
         best = embedding(0).video.astype(np.float32)
-        about = {"video": 99, "seconds": 1.0, "path": "/", "changed": 1}
-        rows = [{"id": 1000 + row, **about} for row in range(50)]
+        rows = [{"id": 1000 + row, "video": 99} for row in range(50)]
         open_vectors(store)._open().upsert(rows, np.repeat(best[None], 50, axis=0))
         scores, ids = store.search(best[None], 3)
         assert ids[0, 0] == 1
@@ -300,7 +299,7 @@ def test_indexes_share_a_server_and_move_there_and_back(tmp_path: Path, server: 
                 assert calls == ([] if target == "faiss" else [(0, 3), (3, 3)])
                 assert (tmp_path / "a" / "vectors.milvus.db").exists() == (target == "milvus://")
                 assert (tmp_path / "a" / "vectors").exists() == (target == "faiss")
-        assert first._catalog.database.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%'") == []
+        assert first._catalog.database.rows("SELECT key FROM meta WHERE key LIKE 'milvus.%'") == []
         assert open_vectors(second)._open()._client.list_collections() == [open_vectors(second)._name]
 
 
@@ -322,9 +321,8 @@ import os, signal, sys
 from pathlib import Path
 from vidret.store.store import Store
 from vidret.store.vectors import milvus
-from vidret.store.vectors.mirror import Mirror
 method, remaining = sys.argv[2], int(sys.argv[3])
-owner = Mirror if method.startswith("Mirror.") else milvus.Collection
+owner = getattr(milvus, method.split(".")[0])
 original = getattr(owner, method.split(".")[1])
 def kill(*args):
     global remaining
@@ -332,7 +330,7 @@ def kill(*args):
     if not remaining:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*args)
-milvus.BATCH = 2
+milvus.ROWS = 8
 setattr(owner, method.split(".")[1], kill)
 Store.open(sys.argv[1], write=True).upkeep.move_vectors(sys.argv[4], sys.argv[5])
 """
@@ -340,7 +338,7 @@ Store.open(sys.argv[1], write=True).upkeep.move_vectors(sys.argv[4], sys.argv[5]
 
 @pytest.mark.parametrize(
     ("method", "count_calls", "home"),
-    [("Collection.upsert", 2, "faiss"), ("Mirror.record", 2, "faiss"), ("Collection.flush", 1, "faiss")],
+    [("Collection.upsert", 2, "faiss"), ("MilvusVectors._record", 4, "faiss"), ("Collection.flush", 1, "faiss")],
 )
 def test_killed_move_is_resumed(tmp_path: Path, method: str, count_calls: int, home: str) -> None:
     with create(tmp_path, "faiss") as store:

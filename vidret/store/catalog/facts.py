@@ -14,7 +14,7 @@ from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 KM_PER_DEGREE = 111.2
 NEAR_KM = 10.0  # around a place without a distance
 ORIENTATIONS = ("portrait", "square", "landscape")
-COMMON = frozenset(("folder", "min_seconds", "max_seconds", "after", "before"))  # what catalog and vector stores apply
+COMMON = frozenset(("folder", "min_seconds", "max_seconds", "after", "before"))  # what the catalog applies by SQL
 CAMERA_BYTES = 60
 LIST_BYTES = {LANGUAGES: 40, HEARD: 200}  # of the codes of ten languages, and the names of about fifteen sounds
 NUMBERS = ("latitude", "longitude", "width", "height", "average_rate", "has_audio", "hdr")

@@ -183,8 +183,7 @@ def read_format(database: Database) -> int:
         StoreError: The format is newer than this version supports, or the file has SQL of its own, which could take
             for ever.
     """
-    own = "type = 'view' OR type = 'trigger' AND name NOT LIKE 'mirror%'"
-    for kind, name, sql in database.rows(f"SELECT type, name, sql FROM sqlite_master WHERE {own}"):
+    for kind, name, sql in database.rows("SELECT type, name, sql FROM sqlite_master WHERE type IN ('view', 'trigger')"):
         if LOG.get(name) != sql:
             hint = f"; {REPAIR}" if name in LOG else ""
             raise StoreError(f"{database.path}: must hold only tables and indexes, got the {kind} {name!r}{hint}")
@@ -203,8 +202,8 @@ def last_segment(database: Database) -> int:
 
 
 def find_schema_checksum(database: Database) -> int:
-    """Compute the checksum of the CREATE statements, except those of mirrors and of the log, which are derived."""
-    own = "name NOT LIKE 'mirror%' AND name NOT LIKE 'changes%'"
+    """Compute the checksum of the CREATE statements, except those of the log, which are derived."""
+    own = "name NOT LIKE 'changes%'"
     sql = f"SELECT type, name, tbl_name, sql FROM sqlite_master WHERE {own} ORDER BY type, name"
     return zlib.crc32(json.dumps(database.rows(sql)).encode())
 

@@ -1,5 +1,7 @@
 """Sets of ids as bitmaps, least significant bit first, as FAISS reads them."""
 
+import zlib
+
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
@@ -64,6 +66,22 @@ def subtract(bits: Bits, others: Bits) -> Bits:
     shared = min(len(bits), len(others))
     rest[:shared] &= ~others[:shared]
     return rest
+
+
+def pack_bitmap(bits: Bits) -> bytes:
+    """Return a bitmap as a catalog stores it."""
+    return zlib.compress(bits.tobytes(), level=1)
+
+
+def unpack_bitmap(packed: object) -> Bits | None:
+    """Return a bitmap that was stored; None if it is missing, or not valid."""
+    if not isinstance(packed, bytes):
+        return None
+    try:
+        unpacked = zlib.decompressobj().decompress(packed, MAX_ID // 8 + 1)
+    except zlib.error:
+        return None
+    return np.frombuffer(unpacked, np.uint8)
 
 
 def count_ids(bits: Bits) -> int:

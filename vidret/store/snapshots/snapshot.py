@@ -20,7 +20,7 @@ from vidret.store.records import DEAD_STATES, FILE_STATES
 from vidret.store.snapshots.bitmap import Bits, Ids, contains, list_ids, make_bitmap
 from vidret.store.snapshots.changes import Position
 from vidret.text import compose, strip_query
-from vidret.types import ALL_VIDEOS, NO_TIME, TEXT_SOURCES, Filters, TextSource
+from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
 LIVE_STATES = np.array([state not in DEAD_STATES for state in FILE_STATES] + [True])  # the last stands for any other
 MAX_SELECTIONS = 64  # remembered by a snapshot
@@ -28,26 +28,13 @@ MAX_SELECTIONS = 64  # remembered by a snapshot
 Videos = Bool[np.ndarray, " video"]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What segments were selected by: filters, videos that are left out, and the sources of texts."""
-
-    filters: Filters = ALL_VIDEOS
-    excluded: frozenset[int] = frozenset()
-    sources: tuple[TextSource, ...] = TEXT_SOURCES
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """Some searchable segments: their ids as a bitmap, and their number; ``narrow`` if filters left videos out.
-
-    ``choice`` is what they were selected by, for stores that select by it; None if only the ids say it.
-    """
+    """Some searchable segments: their ids as a bitmap, and their number; ``narrow`` if filters left videos out."""
 
     bits: Bits
     num_segments: int
     narrow: bool
-    choice: Choice | None = None
 
     def ids(self) -> Ids:
         """Return the ids, ascending."""
@@ -262,15 +249,14 @@ class Snapshot:
         key = filters, frozenset(excluded)
         if key not in self._selections:
             _make_room(self._selections)
-            choice = None if has_fact_filters(filters) else Choice(filters, frozenset(excluded))
-            self._selections[key] = self.select_videos(self.allow_videos(filters, excluded), choice)
+            self._selections[key] = self.select_videos(self.allow_videos(filters, excluded))
         return self._selections[key]
 
-    def select_videos(self, allowed: Videos, choice: Choice | None = None) -> Selection:
-        """Return the searchable segments of some videos, which were chosen by ``choice``."""
+    def select_videos(self, allowed: Videos) -> Selection:
+        """Return the searchable segments of some videos."""
         chosen = allowed[self.segments.video_rows] & self.segments.searchable
         bits = make_bitmap(self.segments.ids, chosen)
-        return Selection(bits, int(np.count_nonzero(chosen)), narrow=True, choice=choice)
+        return Selection(bits, int(np.count_nonzero(chosen)), narrow=True)
 
     def find_segments(self, ids: Sequence[int] | Ids) -> Ids:
         """Return the rows of segments, -1 for those that are unknown or deleted."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from vidret.store.snapshots.bitmap import Ids
-from vidret.store.snapshots.snapshot import Choice, Selection, Snapshot, Videos, find_rows
+from vidret.store.snapshots.snapshot import Selection, Snapshot, Videos, find_rows
 from vidret.types import TEXT_SOURCES, Filters, TextSource
 
 MAX_REMEMBERED = 16
@@ -46,8 +46,7 @@ class TrackOwners:
                 while len(self._allowed) >= MAX_REMEMBERED:
                     del self._allowed[next(iter(self._allowed))]
                 videos = pictures.allow_videos(filters, excluded)
-                choice = Choice(filters, frozenset(excluded), sources)
-                self._allowed[key] = _select(texts, self._find_allowed(texts, pictures, videos, sources), choice)
+                self._allowed[key] = _select(texts, self._find_allowed(texts, pictures, videos, sources))
             return self._allowed[key]
 
     def find_owners(self, texts: Snapshot, pictures: Snapshot, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
@@ -98,11 +97,11 @@ class TrackOwners:
         self._sources[rows] = [codes.get(key[1], len(TEXT_SOURCES)) for key in keys]
 
 
-def _select(texts: Snapshot, allowed: Tracks, choice: Choice) -> AllowedTexts:
+def _select(texts: Snapshot, allowed: Tracks) -> AllowedTexts:
     tracks = texts.videos
     allowed = allowed & (tracks.num_paths > 0)
     if allowed[tracks.num_segments > 0].all():
         return AllowedTexts(texts.everything, None)
     flags = np.zeros(int(tracks.ids[-1]) + 1, np.uint8)
     flags[tracks.ids[allowed]] = 1
-    return AllowedTexts(texts.select_videos(allowed, choice), flags.tobytes())
+    return AllowedTexts(texts.select_videos(allowed), flags.tobytes())

@@ -110,7 +110,7 @@ class VectorOptions:
     """What a vector store is opened for: an index in a folder, whose catalog says which vectors ``epochs`` reads.
 
     ``device`` is where to search, if the store can choose. ``on_progress`` receives the number of videos saved and the
-    total. ``pictures`` is, for texts, the catalog of the index that they are of.
+    total.
     """
 
     folder: Path
@@ -119,7 +119,6 @@ class VectorOptions:
     epochs: Epochs
     device: str = "cpu"
     on_progress: Callable[[int, int], None] | None = None
-    pictures: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,10 @@
 import contextlib
 import logging
 import threading
-import zlib
 from collections.abc import Sequence
 
-import numpy as np
-
 from vidret.store.folder import VECTORS
-from vidret.store.snapshots.bitmap import MAX_ID, Bits
+from vidret.store.snapshots.bitmap import pack_bitmap, unpack_bitmap
 from vidret.store.snapshots.snapshot import Selection
 from vidret.store.vectors.base import FAISS, Queries, SearchResult, VectorOptions, VectorStore
 from vidret.store.vectors.flat import load_faiss
@@ -56,7 +53,7 @@ class FaissVectors:
             shards, wanted = self._load(), self._catalog.snapshots.current().everything
             memory = self._catalog.tables.meta(MEMORY) if wanted.num_segments >= self._ivf_from else None
             shards.rebuild(self._folder, choose_kind(wanted.num_segments, self._dim, memory or None), wanted.bits)
-            manifest, held = shards.save(self._folder), zlib.compress(shards.bits.tobytes(), level=1)
+            manifest, held = shards.save(self._folder), pack_bitmap(shards.bits)
             text = manifest.to_json()
             if [text, held] != self._catalog.tables.derived(MANIFEST, HELD_IDS):
                 with self._catalog.database.transaction(durable=True):
@@ -111,20 +108,9 @@ class FaissVectors:
             if manifest is None or manifest.dim != self._dim:
                 logger.info("%s: rebuilding (saved by another version)", self._folder)
                 break
-            self._shards.load(self._folder, manifest, _unpack(packed))
+            self._shards.load(self._folder, manifest, unpack_bitmap(packed))
             # Otherwise a writer may have saved again just now, and removed these files.
         return self._shards
-
-
-def _unpack(packed: object) -> Bits | None:
-    """Return a bitmap that was saved; None if it is missing, or not valid."""
-    if not isinstance(packed, bytes):
-        return None
-    try:
-        unpacked = zlib.decompressobj().decompress(packed, MAX_ID // 8 + 1)
-    except zlib.error:
-        return None
-    return np.frombuffer(unpacked, np.uint8)
 
 
 STORE = VectorStore(

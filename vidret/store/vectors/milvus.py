@@ -1,46 +1,65 @@
 """Vectors of an index in Milvus, with results that always agree with the catalog and the feature files.
 
-Milvus searches the videos that are up to date there; the few that changed since the last push are scored here, from the
-feature files. Ids from Milvus are verified against the catalog and scored by exact inner products with the stored
-vectors, so that an outdated or damaged collection causes no wrong result. The writer pushes after ``EVERY`` changes or
-``SECONDS``, and at the end of a run.
+The catalog lists which segments a collection has. Ids are never reused and the vector of an id never changes, so that
+comparing sets of ids tells what is new there, and what is to be deleted. Milvus searches what it has; the few segments
+that it lacks are scored here, from the feature files. Ids from Milvus are verified against the catalog and scored by
+exact inner products with the stored vectors, so that an outdated or damaged collection causes no wrong result. The
+writer pushes after ``EVERY`` changes or ``SECONDS``, and at the end of a run.
 """
 
 import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
 from vidret.errors import StoreError
 from vidret.store.consent import check_allowed
-from vidret.store.folder import MILVUS_FILE
-from vidret.store.snapshots.bitmap import contains
-from vidret.store.snapshots.snapshot import Choice, Selection
+from vidret.store.folder import CATALOG, MILVUS_FILE, TEXTS
+from vidret.store.snapshots.bitmap import (
+    Bits,
+    Ids,
+    add_ids,
+    contains,
+    count_ids,
+    list_ids,
+    pack_bitmap,
+    subtract,
+    unpack_bitmap,
+)
+from vidret.store.snapshots.snapshot import Selection, find_rows
+from vidret.store.texts.stems import Stemmer
 from vidret.store.vectors.base import FoundWords, Queries, SearchResult, VectorLocation, VectorOptions, VectorStore
 from vidret.store.vectors.milvus_collection import (
     FORMS,
     LIMIT,
     MILVUS,
+    WORDS_BYTES,
     Collection,
     missing_collection_error,
     normalise_milvus,
 )
-from vidret.store.vectors.milvus_rows import CollectionRows, to_milvus_filter
-from vidret.store.vectors.mirror import PushTask, StaleRows
-from vidret.types import ALL_VIDEOS
 
 logger = logging.getLogger(__name__)
 
 EVERY, SECONDS = 512, 30.0  # pushes: changes and seconds in between
-BATCH = 256  # videos per push
-ROWS = 4096  # vectors read together
+ROWS = 4096  # vectors read or pushed together
 QUERIES = 16  # queries whose candidates are read together
-Ids = Int64[np.ndarray, " _id"]
+
+
+class Pushed(NamedTuple):
+    """The ids of a collection's rows: those ``held`` are there, and none is that was never ``sent``."""
+
+    held: Bits
+    sent: Bits
+
+
+NOTHING = Pushed(np.zeros(0, np.uint8), np.zeros(0, np.uint8))
 
 
 class MilvusVectors:
@@ -49,14 +68,17 @@ class MilvusVectors:
     def __init__(self, location: VectorLocation, options: VectorOptions) -> None:
         self._address, self._folder, self._dim = location.address, options.folder, options.dim
         self._name = f"vidret_{location.name}"
+        self._keys = [f"milvus.{location.name}.{kind}" for kind in Pushed._fields]
         self._catalog, self._epochs, self._on_progress = options.catalog, options.epochs, options.on_progress
-        self._rows = CollectionRows(self._catalog, location.name, options.pictures)
-        self._mirror = self._rows.mirror
+        folder = options.folder.absolute()
+        self._has_texts = folder.name == TEXTS and (folder.parent / CATALOG).is_file()
         # The index whose user allows the address.
-        self._owner = options.folder if options.pictures is None else options.pictures.parent
+        self._owner = folder.parent if self._has_texts else options.folder
+        self._stemmer: Stemmer | None = None
         self._lock, self._pushing = threading.Lock(), threading.Lock()
         self._collection: Collection | None = None
-        self._loaded = self._prepared = False  # searchable; verified against the mirror
+        self._loaded = self._prepared = False  # searchable; verified against what was pushed
+        self._pushed: tuple[list[object], Pushed] = [], NOTHING  # as it was last read
         self._num_changes, self._pushed_at = 0, time.monotonic()
 
     @property
@@ -82,12 +104,12 @@ class MilvusVectors:
         collection = self._open()
         scores = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), -1, np.int64)
-        stale = self._find_stale()
-        expression = self._make_expression(within, stale)
+        pushed = self._read_pushed()
+        missing, expression = list_ids(subtract(within.bits, pushed.held)), self._make_expression(within, pushed)
         for first in range(0, len(queries), QUERIES):
             batch = slice(first, first + QUERIES)
             found = _deepen(partial(collection.search, queries[batch], expression=expression), k, within)
-            kept, products = self._score(queries[batch], np.unique(np.concatenate([*found, _keep(stale.ids, within)])))
+            kept, products = self._score(queries[batch], np.unique(np.concatenate([*found, missing])))
             order = np.argsort(-products, axis=1, kind="stable")[:, :k]  # stable: ties in the order of their ids
             scores[batch, : order.shape[1]] = np.take_along_axis(products, order, axis=1)
             ids[batch, : order.shape[1]] = kept[order]
@@ -98,33 +120,46 @@ class MilvusVectors:
         collection = self._open()
         if not collection.has_words:
             return None
-        stale = self._find_stale()
-        ask = partial(
-            collection.search_words, " ".join(dict.fromkeys(terms)), expression=self._make_expression(within, stale)
-        )
-        return FoundWords(_deepen(ask, k, within)[0][:k], stale.owners)
+        pushed = self._read_pushed()
+        expression = self._make_expression(within, pushed)
+        ask = partial(collection.search_words, " ".join(dict.fromkeys(terms)), expression=expression)
+        missing = list_ids(subtract(within.bits, pushed.held))
+        owners = set(self._catalog.snapshots.current().owners(missing).tolist()) - {-1}
+        return FoundWords(_deepen(ask, k, within)[0][:k], tuple(sorted(owners)))
 
-    def _find_stale(self) -> StaleRows:
-        return self._mirror.find_stale(self._rows.find_outdated())
-
-    def _make_expression(self, within: Selection, stale: StaleRows) -> str:
-        """Return a selection, without videos that are out of date, as an expression of Milvus."""
-        choice = within.choice
-        if choice is None and within.narrow:
-            owners = set(self._catalog.snapshots.current().owners(within.ids()).tolist())
-            return f"video in {sorted(owners.difference(stale.videos, [-1])) or [0]}"
-        choice, own = choice or Choice(), [] if choice is None else self._rows.list_conditions(choice)
-        by_id = [] if choice.filters == ALL_VIDEOS else self._mirror.find_by_id(within.bits)
-        return " and ".join(filter(None, [*own, to_milvus_filter(choice.filters, by_id, stale.videos)]))
+    def _make_expression(self, within: Selection, pushed: Pushed) -> str:
+        """Return an expression of Milvus that leaves out most of what is not in a selection."""
+        snapshot = self._catalog.snapshots.current()
+        segments, videos = snapshot.segments, snapshot.videos
+        is_in = np.zeros(len(videos.ids), bool)
+        is_in[segments.video_rows[contains(within.bits, segments.ids)]] = True
+        chosen, others = videos.ids[is_in].tolist(), videos.ids[~is_in & (videos.last_segments >= 0)].tolist()
+        if len(chosen) <= len(others):
+            return f"video in {chosen or [0]}"
+        dead = list_ids(subtract(pushed.sent, snapshot.everything.bits))
+        rows = find_rows(segments.ids, dead)
+        dead = dead[(rows < 0) | is_in[segments.video_rows[rows]]]
+        conditions = {"video": others, "id": dead.tolist()}
+        return " and ".join(f"{field} not in {values}" for field, values in conditions.items() if values)
 
     def _score(self, queries: Queries, ids: Ids) -> tuple[Ids, Float32[np.ndarray, "query id"]]:
         """Return the ids of intact vectors, and their inner products with the queries."""
         kept, products = [np.empty(0, np.int64)], [np.empty((len(queries), 0), np.float32)]
-        for first in range(0, len(ids), ROWS):
-            known, vectors = self._epochs.intact_vectors(ids[first : first + ROWS])
+        for batch in _split(ids):
+            known, vectors = self._epochs.intact_vectors(batch)
             kept.append(known)
             products.append(queries @ vectors.astype(np.float32).T)
         return np.concatenate(kept), np.concatenate(products, axis=1)
+
+    def _read_pushed(self) -> Pushed:
+        """Return what the collection has; nothing if that is not known."""
+        stored = self._catalog.tables.derived(*self._keys)
+        known, pushed = self._pushed
+        if stored != known:
+            held, sent = map(unpack_bitmap, stored)
+            pushed = NOTHING if held is None or sent is None else Pushed(held, sent)
+            self._pushed = stored, pushed
+        return pushed
 
     # Writing
 
@@ -150,8 +185,8 @@ class MilvusVectors:
             self._open().flush()
 
     def drop(self) -> None:
-        """Delete the mirror's tables in the catalog, then the collection."""
-        self._rows.drop()
+        """Delete what the catalog says of the collection, then the collection."""
+        self._catalog.database.run("DELETE FROM meta WHERE key IN (?, ?)", *self._keys)
         self._connect().drop()
         self.close()
         if self._address == MILVUS:  # the file belongs to this index
@@ -162,66 +197,87 @@ class MilvusVectors:
         with self._lock:
             if self._collection is not None:
                 self._collection.close()
-            self._collection, self._loaded, self._prepared = None, False, False
-            self._rows.close()
+            if self._stemmer is not None:
+                self._stemmer.close()
+            self._collection, self._stemmer, self._loaded, self._prepared = None, None, False, False
 
     def _prepare(self) -> Collection:
         collection = self._connect()
         if self._prepared:
             return collection
-        self._rows.begin()
-        valid = collection.exists()
-        if valid:
-            stale, expected = self._mirror.count_expected()
-            num_vectors = collection.count(to_milvus_filter(ALL_VIDEOS, [], stale))
-            valid = num_vectors == expected
-            if not valid:
+        is_valid = collection.exists()
+        if is_valid:
+            pushed, num_rows = self._read_pushed(), collection.count("")
+            num_held = count_ids(pushed.held)
+            is_valid = num_held <= num_rows <= count_ids(pushed.sent)
+            if not is_valid:
                 message = "%s: the collection must have %d vectors, got %d; filling a new one"
-                logger.warning(message, self._address, expected, num_vectors)
+                logger.warning(message, self._address, num_held, num_rows)
                 collection.drop()
-        if not valid:
-            self._mirror.restart()
-            collection.create(with_texts=self._rows.has_texts)
+        if not is_valid:
+            self._record(NOTHING)
+            collection.create(with_texts=self._has_texts)
         self._loaded = self._prepared = True
         return collection
 
     def _push(self) -> None:
-        """Push changed videos, batch by batch, until less than a batch is left."""
+        """Push new segments, batch by batch, and delete those that searches must not return."""
         collection = self._prepare()
         self._num_changes, self._pushed_at = 0, time.monotonic()
-        self._rows.follow()
-        self._report_progress()
-        while True:
-            tasks = self._mirror.next_tasks(BATCH)
-            self._push_batch(collection, tasks)
-            self._report_progress()
-            if len(tasks) < BATCH:
-                break
+        wanted, (held, sent) = self._catalog.snapshots.current().everything.bits, self._read_pushed()
+        missing, dead = list_ids(subtract(wanted, held)), list_ids(subtract(sent, wanted))
+        report = self._follow_progress(missing)
+        report(0)
+        if not len(missing) and not len(dead):
+            return
+        held = subtract(held, subtract(held, wanted))
+        sent = add_ids(sent, missing)
+        self._record(Pushed(held, sent))
+        for batch in _split(dead):
+            collection.delete(f"id in {batch.tolist()}")
+        for first, batch in zip(range(0, len(missing), ROWS), _split(missing), strict=True):
+            kept = self._push_batch(collection, batch)
+            held = add_ids(held, kept)
+            self._record(Pushed(held, sent))
+            report(first + len(batch))
+        self._record(Pushed(held, held))
 
-    def _report_progress(self) -> None:
-        if self._on_progress is not None:
-            num_stale, total = self._mirror.count()
-            self._on_progress(total - num_stale, total)
+    def _push_batch(self, collection: Collection, ids: Ids) -> Ids:
+        """Push the segments that can be read, and return their ids; a killed run may have pushed others."""
+        kept, vectors = self._epochs.intact_vectors(ids)
+        owners = self._catalog.snapshots.current().owners(kept).tolist()
+        rows = [{"id": key, "video": video} for key, video in zip(kept.tolist(), owners, strict=True)]
+        if collection.has_words:
+            words = self._read_words(kept)
+            rows = [{**row, "words": words.get(key, "")} for key, row in zip(kept.tolist(), rows, strict=True)]
+        collection.upsert(rows, vectors)
+        if len(kept) < len(ids):
+            collection.delete(f"id in {np.setdiff1d(ids, kept).tolist()}")
+        return kept
 
-    def _push_batch(self, collection: Collection, tasks: Sequence[PushTask]) -> None:
-        """Write new rows, then delete outdated ones, so that searches find a video all the time."""
-        owners = {key: task for task in tasks for key in task.ids}
-        ids, pushed = np.array(sorted(owners), np.int64), [np.empty(0, np.int64)]
-        for first in range(0, len(ids), ROWS):
-            kept, vectors = self._epochs.intact_vectors(ids[first : first + ROWS])
-            pushed.append(kept)
-            rows = [{"id": key, "video": owners[key].video, **(owners[key].about or {})} for key in kept.tolist()]
-            if collection.has_words:
-                words = self._rows.read_words(kept.tolist())
-                rows = [{**row, "words": words.get(key, "")} for key, row in zip(kept.tolist(), rows, strict=True)]
-            collection.upsert(rows, vectors)
-        replaced = [task for task in tasks if task.whole and task.pushed]
-        if replaced:
-            valid = np.concatenate(pushed)
-            valid = valid[np.isin(valid, [key for task in replaced for key in task.ids])]
-            videos = [task.video for task in replaced]
-            collection.delete(f"video in {videos}" + (f" and id not in {valid.tolist()}" if len(valid) else ""))
-        self._mirror.record(tasks, np.concatenate(pushed))
+    def _read_words(self, ids: Ids) -> dict[int, str]:
+        """Return the stems of texts, as the full-text index has them."""
+        self._stemmer = self._stemmer or Stemmer()
+        found = self._catalog.texts.read_words(ids)
+        words = [" ".join(own).encode()[:WORDS_BYTES] for own in self._stemmer.stems(list(found.values()))]
+        return {key: own.decode(errors="ignore") for key, own in zip(found, words, strict=True)}
+
+    def _record(self, pushed: Pushed) -> None:
+        with self._catalog.database.transaction(durable=True):
+            for key, bits in zip(self._keys, pushed, strict=True):
+                self._catalog.tables.set_meta(key, pack_bitmap(bits))
+
+    def _follow_progress(self, missing: Ids) -> Callable[[int], None]:
+        """Return what reports how many videos are whole in the collection, given how many of the missing rows are."""
+        on_progress = self._on_progress
+        if on_progress is None:
+            return lambda _num_rows: None
+        snapshot = self._catalog.snapshots.current()
+        owners = snapshot.owners(missing)
+        _, last = np.unique(owners[::-1], return_index=True)
+        ends = np.sort(len(owners) - last)
+        total = snapshot.count_videos()
+        return lambda num_rows: on_progress(total - int((ends > num_rows).sum()), total)
 
     def _open(self) -> Collection:
         """Return the collection, loaded for searching."""
@@ -239,6 +295,10 @@ class MilvusVectors:
                     check_allowed(self._owner, self._address, option="--store")
                 self._collection = Collection(self._address, self._name, self._dim, self._folder)
             return self._collection
+
+
+def _split(ids: Ids) -> Iterator[Ids]:
+    return (ids[first : first + ROWS] for first in range(0, len(ids), ROWS))
 
 
 def _keep(ids: Ids, within: Selection) -> Ids:

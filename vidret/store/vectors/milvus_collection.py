@@ -1,8 +1,8 @@
 """A Milvus collection with the vectors of one index. This is the only module that imports pymilvus.
 
 Searches return ids only: the caller has the exact vectors, while a server may score compressed ones. All reads have
-consistency level Strong: they see every acknowledged write of any process, which the mirror relies on. A file is served
-by milvus-lite in this process, with exact search (FLAT); a server chooses its kind of index itself (AUTOINDEX).
+consistency level Strong: they see every acknowledged write of any process. A file is served by milvus-lite in this
+process, with exact search (FLAT); a server chooses its kind of index itself (AUTOINDEX).
 
 milvus-lite locks its file: while one process has it open, for reading or writing, all others are rejected. Collections
 of one process share the file; closing the last one releases it.
@@ -96,7 +96,7 @@ ROWS = 1000  # per message: 4 MB at 1,024 dimensions; the limit is 64 MB
 CONNECT_SECONDS, SECONDS = 10.0, 60.0
 NOT_FOUND: Final = 100
 STRONG = "Strong"
-PATH_BYTES = WORDS_BYTES = 65_535  # maximum size of a text field
+WORDS_BYTES = 65_535  # maximum size of a text field
 ANALYZERS = ("whitespace", "standard")  # of stems; milvus-lite has the second one only
 BM25 = {"bm25_k1": 1.2, "bm25_b": 0.75}  # as FTS5
 
@@ -120,7 +120,7 @@ def load_pymilvus() -> Any:
 
 
 class Collection:
-    """A collection of rows: id, video, vector, and the fields of filters."""
+    """A collection of rows: id, video, vector and, of texts, the stems of their words."""
 
     def __init__(self, address: str, name: str, dim: int, folder: Path) -> None:
         """Connect to a normalised address; the collection need not exist yet.
@@ -160,7 +160,7 @@ class Collection:
         reason = ""
         for analyzer in ANALYZERS if with_texts else ():
             try:
-                self._create(with_texts=True, analyzer=analyzer)
+                self._create(analyzer)
             except self._pymilvus.MilvusException as error:
                 reason = _first_line(error.message)
                 self.drop()  # it may exist without its indexes
@@ -170,23 +170,17 @@ class Collection:
         if with_texts:
             logger.warning("%s: words are searched by SQLite, since Milvus has no bm25 (%s)", self._address, reason)
         with self._as_store_error():
-            self._create(with_texts=with_texts)
+            self._create()
 
-    def _create(self, *, with_texts: bool, analyzer: str = "") -> None:
+    def _create(self, analyzer: str = "") -> None:
         """Create the collection; with an analyzer, the fields ``words`` and ``bm25`` too."""
         pymilvus, kinds = self._pymilvus, self._pymilvus.DataType
         schema = pymilvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", kinds.INT64, is_primary=True)
         schema.add_field("video", kinds.INT64)
         schema.add_field("vector", kinds.FLOAT_VECTOR, dim=self._dim)  # milvus-lite has no float16
-        schema.add_field("seconds", kinds.DOUBLE)
-        schema.add_field("path", kinds.VARCHAR, max_length=PATH_BYTES)
-        schema.add_field("changed", kinds.INT64)
         index = pymilvus.MilvusClient.prepare_index_params()
         index.add_index("vector", index_type="AUTOINDEX" if self._file is None else "FLAT", metric_type="IP")
-        if with_texts:
-            schema.add_field("content", kinds.INT64)
-            schema.add_field("source", kinds.INT64)
         if analyzer:
             options = {"enable_analyzer": True, "analyzer_params": {"tokenizer": analyzer}}
             schema.add_field("words", kinds.VARCHAR, max_length=WORDS_BYTES, **options)
