@@ -17,7 +17,6 @@ as fast. The parts:
 import argparse
 import importlib
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +27,7 @@ import numpy as np
 import open_clip
 import torch
 from einops import rearrange
-from harness import PREFIX, compare, copy_samples, measure_rise_mb, print_json, run_in_new_process, take_turns
+from harness import compare, copy_samples, make_parser, measure_rise_mb, run_in_new_process, run_parts, take_turns
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional
@@ -100,13 +99,13 @@ def find_peak_mb(card: Card) -> float:
         return measure_rise_mb(lambda: model.vision(pixels, num_frames=NUM_FRAMES))
 
 
-def measure_towers(given: argparse.Namespace) -> dict[str, Any]:
-    """Time all variants of each backbone."""
+def measure_towers(given: argparse.Namespace, _: Path) -> dict[str, Any]:
+    """Time all variants of backbones; what a method adds starts as it does in training."""
     return {backbone: measure_backbone(backbone, given.repeats, given.videos) for backbone in given.backbone}
 
 
 def measure_backbone(backbone: str, repeats: int, num_videos: int) -> dict[str, Any]:
-    """Time all variants of a backbone; what a method adds starts as it does in training."""
+    """Time all variants of a backbone."""
     torch.manual_seed(0)
     other: Any = open_clip.create_model(backbone, pretrained=None).eval()
     card = derive_card(other, backbone)
@@ -134,27 +133,25 @@ def measure_backbone(backbone: str, repeats: int, num_videos: int) -> dict[str, 
 # Precision
 
 
-def measure_precision(given: argparse.Namespace) -> dict[str, Any]:
+def measure_precision(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time each precision of each model, and compare its vectors."""
-    report: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-        files = copy_samples(Path(folder), 1)
-        for model, precisions in PRECISIONS.items():
-            encoders = {precision: load_encoder(model, device="cpu", precision=precision) for precision in precisions}
-            resize, pixels = encoders["fp32"].resize, []
-            for file in files:
-                times = (np.arange(NUM_FRAMES) + 0.5) / NUM_FRAMES * probe(file).duration
-                pixels.append(read_frames(file, times=times, resize=resize).pixels)
-            frames = np.concatenate(pixels)
-            for length in LENGTHS:
-                segment = Frames(frames[:length], np.arange(float(length)))
-                runs = {name: partial(encoder.encode_frames, [segment]) for name, encoder in encoders.items()}
-                report[f"{model}, {length} frames"] = compare(take_turns(runs, given.repeats), "fp32")
-            sample = Frames(frames, np.arange(float(len(frames))))
-            vectors = {name: encoder.encode_frames([sample])[0].frames for name, encoder in encoders.items()}
-            report[f"{model}, least cosine"] = {
-                name: float((rows * vectors["fp32"]).sum(axis=1).min()) for name, rows in vectors.items()
-            }
+    report, files = dict[str, Any](), copy_samples(scratch, 1)
+    for model, precisions in PRECISIONS.items():
+        encoders = {precision: load_encoder(model, device="cpu", precision=precision) for precision in precisions}
+        resize, pixels = encoders["fp32"].resize, []
+        for file in files:
+            times = (np.arange(NUM_FRAMES) + 0.5) / NUM_FRAMES * probe(file).duration
+            pixels.append(read_frames(file, times=times, resize=resize).pixels)
+        frames = np.concatenate(pixels)
+        for length in LENGTHS:
+            segment = Frames(frames[:length], np.arange(float(length)))
+            runs = {name: partial(encoder.encode_frames, [segment]) for name, encoder in encoders.items()}
+            report[f"{model}, {length} frames"] = compare(take_turns(runs, given.repeats), "fp32")
+        sample = Frames(frames, np.arange(float(len(frames))))
+        vectors = {name: encoder.encode_frames([sample])[0].frames for name, encoder in encoders.items()}
+        report[f"{model}, least cosine"] = {
+            name: float((rows * vectors["fp32"]).sum(axis=1).min()) for name, rows in vectors.items()
+        }
     return report
 
 
@@ -303,23 +300,20 @@ def check_vectors(family: str, contest: Contest) -> None:
         raise SystemExit(f"{family}: vectors must be those of the library, got a difference of {difference:.2g}")
 
 
-def measure_families(given: argparse.Namespace) -> dict[str, Any]:
+def measure_families(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time encoding through vidret, the library, and only the library's forward."""
     report: dict[str, Any] = {}
     for family in given.family:
-        with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, torch.inference_mode():
-            if family == QWEN:
-                own = match_qwen(Path(folder))
-            elif family in OPEN_CLIP:
+        with torch.inference_mode():
+            if family in OPEN_CLIP:
                 own = match_open_clip(OPEN_CLIP[family])
             else:
-                own = match_transformers(family, Path(folder))
+                own = (match_qwen if family == QWEN else partial(match_transformers, family))(scratch / family)
             check_vectors(family, own)
-            inputs = own.read()
             runs: dict[str, Callable[[], Any]] = {
                 "vidret": partial(own.encoder.encode_frames, own.segments),
                 "library": lambda own=own: own.run(own.read()),  # type: ignore[misc]
-                "forward": partial(own.run, inputs),
+                "forward": partial(own.run, own.read()),
             }
             costs = take_turns(runs, given.repeats)
             report[family] = compare(costs, "library")["vidret"] | compare(costs, "forward")["vidret"]
@@ -328,17 +322,10 @@ def measure_families(given: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    parts = {"towers": measure_towers, "precision": measure_precision, "families": measure_families}
     families = [*MADE_FAMILIES, QWEN, *OPEN_CLIP]
-    parser = argparse.ArgumentParser(description="Measure encoders.")
-    parser.add_argument("--only", nargs="+", choices=parts, default=[*parts])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--backbone", nargs="+", default=["ViT-B-32", "ViT-B-16"], help="of towers")
-    parser.add_argument("--videos", type=int, default=1, help="that towers encode at once")
+    parser = make_parser(__doc__, repeats=5, backbone=["ViT-B-32", "ViT-B-16"], videos=1)
     parser.add_argument("--family", nargs="+", choices=families, default=families)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    print_json({name: parts[name](given) for name in given.only})
+    run_parts(parser, {"towers": measure_towers, "precision": measure_precision, "families": measure_families})
 
 
 if __name__ == "__main__":

@@ -40,18 +40,8 @@ def check_files(packed: Collection[str], tracked: Collection[str]) -> list[str]:
 def build(out: Path) -> Path:
     """Build the sdist, then the wheel from it, and return the path of the wheel."""
     shutil.rmtree(out, ignore_errors=True)
-    _run(
-        [
-            shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "uv",
-            "build",
-            "--quiet",
-            "--python",
-            sys.executable,
-            "--out-dir",
-            str(out),
-            str(ROOT),
-        ]
-    )
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "uv"
+    _run([uv, "build", "--quiet", "--python", sys.executable, "--out-dir", str(out), str(ROOT)])
     (wheel,) = out.glob("*.whl")
     return wheel
 
@@ -61,12 +51,7 @@ def install(wheel: Path, folder: Path) -> Path:
     _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
     python = folder / "bin" / "python"
     _run([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", str(wheel)])
-    own = subprocess.run(
-        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    own = _read([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
     # After its own packages, so that vidret is the wheel's; the checkout's entry in a .pth file there is not followed.
     (Path(own) / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n", "utf-8")
     return python.parent
@@ -78,14 +63,16 @@ def _run(command: Sequence[str], *, folder: Path | None = None) -> None:
     subprocess.run(command, cwd=folder, env=environment, check=True)
 
 
+def _read(command: Sequence[str]) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 def main() -> None:
     """Build, check the files, install, and run the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "package")
     wheel = build(parser.parse_args().out)
-    tracked = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    tracked = _read(["git", "ls-files"]).splitlines()
     with zipfile.ZipFile(wheel) as archive:
         if wrong := check_files(archive.namelist(), tracked):
             raise SystemExit("\n".join(wrong))

@@ -8,7 +8,8 @@ chance). In training the two videos of a pair come in one batch, each other's ha
 pooling: it cannot know an order of frames. ``ucofia`` goes on from its towers; ``all`` does so with Prompt Switch and
 TempMe in them. ``joint`` trains the three from the start, with the captioner. ``r2`` grounds moments in long held-out
 films, on the frozen towers of ``--towers``, beside the training-free curve; ``weighed`` is the same head with
-``similarity_weight`` 1. The seconds are a method's own: those that build on others come after theirs.
+``similarity_weight`` 1, and ``--motion`` the frames of its convolution over time. The seconds are a method's own: those
+that build on others come after theirs.
 
 ``coarse`` is TempMe on frames of half the size, and ``sharp`` mean pooling of three whole ones. ``pair`` searches all
 test videos (val too) for all their captions, by each of the two and by both in one index; ties share a hit, and the
@@ -23,20 +24,20 @@ waited for its data, in percent.
 import argparse
 import json
 import logging
-import sys
 import tempfile
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-from harness import print_rows
+from harness import make_parser, percent, print_rows, tell
 from pytorch_lightning.callbacks import Callback
 
 from vidret import Engine
@@ -88,7 +89,7 @@ class Setting(NamedTuple):
 
     @property
     def precision(self) -> str:
-        """Give the precision of the trainer."""
+        """Return the precision of the trainer."""
         return "bf16-mixed" if self.half and choose_precision("auto", torch.device("cpu")) == "bf16" else "32-true"
 
 
@@ -142,20 +143,20 @@ class Clock(Callback):
             self._next = self.elapsed + 20
             loss = float(trainer.callback_metrics.get("loss", float("nan")))
             where = f"{self._name}: step {trainer.global_step}/{trainer.estimated_stepping_batches}"
-            print(f"{where}, loss {loss:.3f}, {self.elapsed:.0f} s", file=sys.stderr, flush=True)
+            tell(f"{where}, loss {loss:.3f}, {self.elapsed:.0f} s")
 
     @property
     def elapsed(self) -> float:
-        """Give the seconds up to the last step."""
+        """Return the seconds up to the last step."""
         return self._ended - self._started
 
     def report(self) -> dict[str, int | float]:
-        """Give the seconds, and the share of them that was spent waiting."""
+        """Return the seconds, and the share of them that was spent waiting."""
         return {"seconds": round(self.elapsed), "waiting": round(100 * self.waited / self.elapsed, 1)}
 
 
 def make_trainer(clock: Clock, folder: Path, precision: str = "32-true", **length: int) -> lightning.Trainer:
-    """Give a trainer for the CPU that keeps nothing but what it is asked for."""
+    """Return a trainer for the CPU that keeps nothing but what it is asked for."""
     return lightning.Trainer(
         **length,  # type: ignore[arg-type]
         accelerator="cpu",
@@ -195,7 +196,7 @@ def learn_retrieval(method: str, world: Path, arguments: argparse.Namespace) -> 
 
 
 def open_data(world: Path, setting: Setting, batch_size: int, split: Split | None = None) -> RetrievalData:
-    """Give the world's short videos; nothing is held out of training, for nothing is chosen."""
+    """Return the world's short videos; nothing is held out of training, for nothing is chosen."""
     return RetrievalData(
         "msrvtt-full",
         str(world),
@@ -232,7 +233,7 @@ def score_split(module: RetrievalModule, data: RetrievalData) -> tuple[np.ndarra
 
 
 def measure(scores: np.ndarray, names: Sequence[str], pairs: Sequence[CaptionPair]) -> dict[str, Any]:
-    """Give recall in a gallery, and the share of captions that prefer their video in each kind of pair."""
+    """Return recall in a gallery, and the share of captions that prefer their video in each kind of pair."""
     part = scores[:GALLERY, :GALLERY]
     ranks = 1 + (part > part.diagonal()[:, None]).sum(axis=1)
     place = {name: number for number, name in enumerate(names)}
@@ -242,16 +243,12 @@ def measure(scores: np.ndarray, names: Sequence[str], pairs: Sequence[CaptionPai
         for own, other in ((a, b), (b, a)):
             gap = scores[own, own] - scores[own, other]
             right[pair.kind].append(1.0 if gap > 1e-5 else 0.5 if gap > -1e-5 else 0.0)
-    kinds = {kind: round(100 * float(np.mean(values)), 1) for kind, values in sorted(right.items())}
-    return {
-        "R@1": round(100 * float((ranks == 1).mean()), 1),
-        "R@5": round(100 * float((ranks <= 5).mean()), 1),
-        **kinds,
-    }
+    kinds = {kind: percent(values) for kind, values in sorted(right.items())}
+    return {"R@1": percent(ranks == 1), "R@5": percent(ranks <= 5), **kinds}
 
 
 def rank_numbers(towers: Path, world: Path) -> float:
-    """Give the rank correlation of the number of objects and of what sorting by "five/one" says, in pairs by count."""
+    """Return the rank correlation of the number of objects and of sorting by "five/one", in pairs by count."""
     pairs = [pair for pair in read_pairs(world, "test") if pair.kind == "count"]
     counted = {"two": 2, "three": 3, "four": 4, "five": 5}
     numbers = {
@@ -284,12 +281,9 @@ def measure_pair(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             ranks = rank_matrix(scores, truth).t2v
             hits[kind] = np.bincount(truth, (ranks.higher == 0) / (1 + ranks.equal)) / np.bincount(truth)
         better = max(PAIR, key=lambda kind: float(hits[kind].mean()))
-        found[name] = {f"R@1 of {kind}": round(100 * float(rates.mean()), 1) for kind, rates in hits.items()}
-        gains = 100 * (hits["both"] - hits[better])
-        found[name] |= {
-            "gain": round(float(gains.mean()), 1),
-            "error": round(float(gains.std() / len(gains) ** 0.5), 1),
-        }
+        found[name] = {f"R@1 of {kind}": percent(rates) for kind, rates in hits.items()}
+        gains = hits["both"] - hits[better]
+        found[name] |= {"gain": percent(gains), "error": round(100 * float(gains.std() / len(gains) ** 0.5), 1)}
     return found
 
 
@@ -339,12 +333,12 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
                 engine.index([str(world / "videos" / f"{video}.mp4") for video in asked.videos], words=False)
                 overlaps = np.array([best_overlap(engine, query, world) for query in asked.queries])
             for limit in (0.5, 0.7):
-                found[split][f"{method} R1@{limit}"] = round(100 * float((overlaps >= limit).mean()), 1)
+                found[split][f"{method} R1@{limit}"] = percent(overlaps >= limit)
     return found
 
 
 def best_overlap(engine: Engine, query: Any, world: Path) -> float:
-    """Give how far the first moment overlaps the best true window."""
+    """Return how far the first moment overlaps the best true window."""
     moments = engine.locate(query.text, 1, video=world / "videos" / f"{query.video}.mp4", overlapping=True, weak=True)
     if not moments:
         return 0.0
@@ -355,32 +349,24 @@ def best_overlap(engine: Engine, query: Any, world: Path) -> float:
 def show_table(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Print a line for each method, of what was measured of it on the test split."""
     table = {method: {**found, **found["test"]} for method, found in results.items()}
-    for found in table.values():
-        del found["val"], found["test"]
-    columns = list(dict.fromkeys(name for found in table.values() for name in found))
-    print_rows(
-        ["", *columns], ([method, *(found.get(name, "") for name in columns)] for method, found in table.items())
-    )
+    columns = list(dict.fromkeys(name for found in table.values() for name in found if name not in SPLITS))
+    rows = ([method, *(found.get(name, "") for name in columns)] for method, found in table.items())
+    print_rows(["", *columns], rows)
 
 
 def main() -> None:
     """Make the world, train, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("world", type=Path)
     methods = [*SETTINGS, "pair", "r2"]
+    parser = make_parser(__doc__, head_epochs=10, motion=0, seed=0, train=24_000, films=2000)
+    parser.add_argument("world", type=Path)
     parser.add_argument("--methods", nargs="+", default=methods, choices=methods)
-    parser.add_argument("--steps", type=int, help="unless given, each method its own")
-    parser.add_argument("--head-epochs", type=int, default=10)
-    parser.add_argument("--motion", type=int, default=0, help="frames of the head's convolution over time; 0: none")
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--lr", type=float, help="of the weights that Muon does not train, and of the head")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches; the world stays the same")
     parser.add_argument(
-        "--towers", default="clip", choices=("clip", "joint"), help="trained before, that r2 looks through"
+        "--towers", default="clip", choices=("clip", "joint"), help="trained before, that r2 sees through"
     )
-    parser.add_argument("--train", type=int, default=24_000, help="videos to train on")
-    parser.add_argument("--films", type=int, default=2000, help="films to train on")
-    parser.add_argument("--precision", help="of the trainer, unless given, each method its own")
+    parser.add_argument("--steps", type=int, help="unless given, as the other two, each method its own")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--precision")
+    parser.add_argument("--lr", type=float, help="of the weights that Muon does not train, and of the head")
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
     arguments.out = arguments.out or arguments.world / "models"
@@ -391,14 +377,9 @@ def main() -> None:
         short, num_train=arguments.train, num_val=400, num_captions=6, size=SIZE, num_frames=FRAMES, fps=FPS
     )
     write_grounding_world(long, num_train=arguments.films, num_val=100, num_test=100, size=SIZE)
-    table = {}
+    table, others = {}, {"r2": partial(learn_grounding, long), "pair": partial(measure_pair, short)}
     for method in arguments.methods:
-        if method == "r2":
-            table[method] = learn_grounding(long, arguments)
-        elif method == "pair":
-            table[method] = measure_pair(short, arguments)
-        else:
-            table[method] = learn_retrieval(method, short, arguments)
+        table[method] = others.get(method, partial(learn_retrieval, method, short))(arguments)
         print(json.dumps({method: table[method]}), flush=True)
     show_table(table)
 

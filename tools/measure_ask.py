@@ -4,23 +4,23 @@
 
 DATA has films.jsonl, the timeline of every film: a line has ``file`` and ``events`` with ``type`` (speech, text or
 picture), ``id``, ``text`` and ``window``. Questions are made from events that are in one film only, a third of each
-type; or read from FILE, such as ``ask_questions.jsonl``, whose 60 questions a person wrote (``is_new``: about an event
-that none of the questions of four seeds is about, which retrieval was tuned on).
+type, by as many seeds as --seeds says (docs/measured.md: 4); or read from FILE, such as ``ask_questions.jsonl``, whose
+60 questions a person wrote (``is_new``: about an event that none of the questions of four seeds is about, which
+retrieval was tuned on).
 
 The right moment is found if one in the context, of at most 12 s, is in the right film and covers half of the window
 (of 12 s, for a longer window).
 """
 
-import argparse
 import random
 import re
-import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import read_rows
+import numpy as np
+from harness import Cost, describe_ms, make_parser, measure, percent, print_rows, read_rows
 
 from vidret import Engine
 from vidret.language.questions import QueryPlan
@@ -88,67 +88,52 @@ def is_found(context: QuestionContext, asked: Asked, max_s: float) -> bool:
 
 def measure_sizes(engine: Engine, asked: Sequence[Asked], *, is_shown: bool) -> None:
     """Print the recall by type and number of moments, and the time of a context."""
-    found: Counter[tuple[str, int]] = Counter()
-    took = []
+    found = defaultdict[str, list[list[bool]]](list)
+    costs = list[Cost]()
     for question in asked:
+        contexts = list[QuestionContext]()
         for size in SIZES:
-            started = time.process_time()
-            context = gather_context(engine, question.question, (), ContextOptions(moments=size))
-            took.append(time.process_time() - started)
-            hit = is_found(context, question, ContextOptions().max_s)
-            for group in (question.kind, "all", *(["new"] if question.is_new else [])):
-                found[group, size] += hit
-            if is_shown and size == 5 and not hit:
-                print("missed:", question, [query.text for query in context.queries][:1])
-    totals = Counter(
-        group for question in asked for group in (question.kind, "all", *(["new"] if question.is_new else []))
-    )
-    for group in (*TEMPLATES, "all", "new"):
-        if totals[group]:
-            shares = (f"@{size}: {100 * found[group, size] / totals[group]:5.1f}" for size in SIZES)
-            print(f"{group:8} {totals[group]:3}", *shares)
-    print(f"CPU seconds of a context, p50: {sorted(took)[len(took) // 2]:.3f}")
+            options = ContextOptions(moments=size)
+            costs.append(measure(lambda: contexts.append(gather_context(engine, question.question, (), options))))  # noqa: B023
+        hits = [is_found(context, question, ContextOptions().max_s) for context in contexts]
+        for group in (question.kind, "all", *(["new"] if question.is_new else [])):
+            found[group].append(hits)
+        if is_shown and not hits[SIZES.index(5)]:
+            print("missed:", question, [query.text for query in contexts[-1].queries][:1])
+    rows = ((group, len(hits), *map(percent, np.transpose(hits))) for group, hits in found.items())
+    print_rows(("type", "questions", *(f"@{size}" for size in SIZES)), rows)
+    print(f"CPU milliseconds of a context, p50: {describe_ms(costs)['p50_cpu_ms']}")
 
 
 def measure_rounds(engine: Engine, asked: Sequence[Asked]) -> None:
     """Print the recall of two rounds of 5 moments by type, if a judge knows that the first does not show the answer."""
-    found: Counter[str] = Counter()
+    found = defaultdict[str, list[bool]](list)
     for question in asked:
-        first = gather_context(engine, question.question)
-        hit = is_found(first, question, ContextOptions().max_s)
-        if not hit:
-            plan = QueryPlan(queries=first.queries)
-            more = gather_context(engine, question.question, plan=plan, known=first.moments)
-            hit = is_found(more, question, ContextOptions().max_s)
-        found[question.kind] += hit
-        found["all"] += hit
-    totals = Counter(question.kind for question in asked)
-    shares = (f"{kind} {100 * found[kind] / total:.1f}" for kind, total in totals.items())
-    print("two rounds of 5:", *shares, f"all {100 * found['all'] / len(asked):.1f}")
+        context = gather_context(engine, question.question)
+        if not (hit := is_found(context, question, ContextOptions().max_s)):
+            plan = QueryPlan(queries=context.queries)
+            context = gather_context(engine, question.question, plan=plan, known=context.moments)
+            hit = is_found(context, question, ContextOptions().max_s)
+        for group in (question.kind, "all"):
+            found[group].append(hit)
+    print("two rounds of 5:", *(f"{group} {percent(hits)}" for group, hits in found.items()))
 
 
 def main() -> None:
     """Make or read the questions, gather their contexts, print the recall."""
-    parser = argparse.ArgumentParser(description="Measure the context recall of questions.")
+    parser = make_parser(__doc__, questions=60, seed=0, seeds=1)
     parser.add_argument("data", type=Path)
     parser.add_argument("--index", type=Path, required=True)
-    parser.add_argument("--written", type=Path, default=None, help="File of questions, in place of made ones.")
-    parser.add_argument("--questions", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--seeds", type=int, default=1, help="Unite the questions of this many seeds (docs/measured.md: 4)."
-    )
-    parser.add_argument("--show", action="store_true", help="Print the questions that miss at 5 moments.")
-    arguments = parser.parse_args()
-    if arguments.written is not None:
-        asked = read_questions(arguments.written)
+    parser.add_argument("--written", type=Path, default=None, help="file of questions, in place of made ones")
+    parser.add_argument("--show", action="store_true", help="print the questions that miss at 5 moments")
+    given = parser.parse_args()
+    if given.written is not None:
+        asked = read_questions(given.written)
     else:
-        films = read_rows(arguments.data / "films.jsonl")
-        seeds = range(arguments.seed, arguments.seed + arguments.seeds)
-        drawn = [question for seed in seeds for question in make_questions(films, arguments.questions, seed)]
-        asked = list(dict.fromkeys(drawn))
-    with Engine.open(arguments.index) as engine:
-        measure_sizes(engine, asked, is_shown=arguments.show)
+        films, seeds = read_rows(given.data / "films.jsonl"), range(given.seed, given.seed + given.seeds)
+        asked = list(dict.fromkeys(own for seed in seeds for own in make_questions(films, given.questions, seed)))
+    with Engine.open(given.index) as engine:
+        measure_sizes(engine, asked, is_shown=given.show)
         measure_rounds(engine, asked)
 
 

@@ -1,6 +1,6 @@
 """Measure searches of mixed libraries, clips without words beside films with them: does joining evidence help.
 
-    python tools/measure_mixed.py CLIPS FILMS [--index INDEX] [--sizes 1,10,40,150] [--libraries N] [--seed N]
+    python tools/measure_mixed.py CLIPS FILMS [--index INDEX] [--sizes 1 10 40 150] [--libraries N] [--seed N]
 
 CLIPS has ``captions.jsonl`` (``video``, ``captions``), FILMS ``queries.jsonl`` and ``films.jsonl``, as ``vidret eval
 folder`` reads them. Libraries of each size are drawn from all videos. For each kind of query the table shows R@1 with
@@ -8,20 +8,18 @@ everything joined and with pictures only, how often an answer that is there is c
 not there is; then how often results of each probability are right.
 """
 
-import argparse
-import math
 import re
 import shutil
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from harness import read_rows
+from harness import PREFIX, make_parser, percent, print_rows, read_rows
 
 from vidret import Engine
 from vidret.store.store import Store
@@ -128,40 +126,28 @@ def is_first(hits: Sequence[Hit], names: set[str] | frozenset[str]) -> bool:
     return bool(hits) and Path(hits[0].path).name in names
 
 
-def show_share(values: Sequence[bool]) -> str:
-    """Return a percentage; a dash without values."""
-    return f"{100 * sum(values) / len(values):5.1f}" if values else "    -"
-
-
 def main() -> None:
     """Index the videos if need be, ask libraries of each size, print the tables."""
-    parser = argparse.ArgumentParser(description="Measure searches of mixed libraries.")
+    parser = make_parser(__doc__, sizes=[1, 10, 40, 150], libraries=3, seed=0)
     parser.add_argument("clips", type=Path)
     parser.add_argument("films", type=Path)
-    parser.add_argument("--index", type=Path, default=None, help="Index of all videos; default: a new one.")
-    parser.add_argument("--sizes", default="1,10,40,150", help="Sizes of libraries, besides all videos.")
-    parser.add_argument("--libraries", type=int, default=3, help="Libraries of each size.")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--index", type=Path, default=None, help="of all videos; default: a new one")
     arguments = parser.parse_args()
     queries = read_queries(arguments.clips, arguments.films)
-    index = arguments.index or Path(tempfile.mkdtemp(prefix="vidret-mixed-"))
-    if arguments.index is None:
-        with Engine.open(index) as engine:
-            engine.index([arguments.clips / "videos", arguments.films / "videos"], words=True)
+    index = arguments.index or Path(tempfile.mkdtemp(prefix=PREFIX))
+    with Engine.open(index) as engine:
+        engine.index([arguments.clips / "videos", arguments.films / "videos"], words=True)
     random, rated = np.random.default_rng(arguments.seed), []
-    for size in [*map(int, arguments.sizes.split(",")), sys.maxsize]:
+    for size in [*arguments.sizes, sys.maxsize]:
         tallies = defaultdict[str, Tally](Tally)
         for _ in range(1 if size == sys.maxsize else arguments.libraries * max(1, 30 // size)):
-            with tempfile.TemporaryDirectory(prefix="vidret-mixed-") as folder:
+            with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
                 library, names = draw_library(index, size, random, Path(folder))
                 with Engine.open(library) as engine:
                     rated += ask_all(engine, queries, names, tallies)
-        print(f"\n{'all' if size == sys.maxsize else size} videos: joined, pictures only; absent: wrongly, rightly")
-        for kind, tally in tallies.items():
-            cells = [show_share(share) for share in (tally.joined, tally.pictures)]
-            cells += [show_share(share) for share in (tally.wrongly_absent, tally.rightly_absent)]
-            counts = f"{len(tally.joined)} there, {len(tally.rightly_absent)} not"
-            print(f"  {kind:16s} {'  '.join(cells)}   ({counts})", flush=True)
+        print(f"\n{'all' if size == sys.maxsize else size} videos")
+        rows = ((kind, *(f"{percent(own)} of {len(own)}" for own in astuple(tally))) for kind, tally in tallies.items())
+        print_rows(("", "joined", "pictures only", "wrongly absent", "rightly absent"), rows)
     print("\nprobability of a result: how many, how many are right")
     error = 0.0
     for low, high in pairwise(EDGES):
@@ -170,12 +156,7 @@ def main() -> None:
             mean, right = np.mean(own, axis=0)
             error += abs(mean - right) * len(own) / len(rated)
             print(f"  {low:4.2f} to {min(high, 1):4.2f}: {len(own):6d}  mean {mean:.2f}  right {right:.2f}")
-    print(f"expected calibration error: {error:.3f}; log loss {compute_loss(rated):.3f}")
-
-
-def compute_loss(rated: Sequence[tuple[float, bool]]) -> float:
-    """Return the mean logarithmic loss of probabilities."""
-    return -float(np.mean([math.log(max(p if right else 1 - p, 1e-6)) for p, right in rated]))
+    print(f"expected calibration error: {error:.3f}")
 
 
 if __name__ == "__main__":

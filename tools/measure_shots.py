@@ -12,7 +12,6 @@ DATA holds films.jsonl and videos/, or moments.jsonl whose rows of kind "concat"
 A cut is right within one frame, and every true cut answers for one. Cost is CPU time over that of decoding.
 """
 
-import argparse
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from typing import Any
 
 import av
 import numpy as np
-from harness import print_rows, read_rows
+from harness import make_parser, print_rows, read_rows
 
 from vidret.video.grey import Grey, grey_from_luma
 from vidret.video.shots.cuts import ShotDetector
@@ -127,10 +126,10 @@ def show(films: Sequence[Measured], truths: Sequence[Sequence[int]]) -> None:
 
 def main() -> None:
     """Measure every film and print the tables."""
-    parser = argparse.ArgumentParser(description="Measure shot detection.")
+    parser = make_parser(__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--seen", type=Path, default=None, help="Cuts seen inside the clips.")
-    parser.add_argument("--limit", type=int, default=None, help="Number of films.")
+    parser.add_argument("--seen", type=Path, default=None)
+    parser.add_argument("--limit", type=int, default=None, help="number of films")
     options = parser.parse_args()
     cuts_s = dict(list(read_cuts(options.data).items())[: options.limit])
     films = [measure(path) for path in cuts_s]
