@@ -17,7 +17,15 @@ FACTS: list[dict[str, object]] = [
         "heard": "speech\nchild speech, kid speaking\nÉclat",
     },
     {},
-    {"width": 1080, "height": 1920, "average_rate": 59.94, "hdr": False, "has_audio": False, "languages": "en", "heard": "speech"},
+    {
+        "width": 1080,
+        "height": 1920,
+        "average_rate": 59.94,
+        "hdr": False,
+        "has_audio": False,
+        "languages": "en",
+        "heard": "speech",
+    },
     {"width": 480, "height": 480, "average_rate": 25.0, "latitude": 60.0, "longitude": 179.99, "hdr": False},
 ]
 FACT_FILTERS = [

@@ -22,7 +22,7 @@ MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"
 # The metadata key of the rule by which films are cut into segments, and its values; the grid if it was never set.
 SEGMENTS, FOLLOW_SHOTS, FIXED_GRID = "segments", "shots", "grid"
 IMPORTED = "imported"  # the fact that marks a video whose vectors another program made
-LANGUAGES, HEARD = "languages", "heard"  # the facts of a video that list the languages and sounds of it, most heard first
+LANGUAGES, HEARD = "languages", "heard"  # the facts of a video that list what is heard in it, most heard first
 SEPARATORS = {LANGUAGES: " ", HEARD: "\n"}  # between what they list
 # What the HTTP API, its client and MCP tell of a video, by the names of the facts.
 TOLD_FACTS = {"width": "width", "height": "height", "average_rate": "fps"}

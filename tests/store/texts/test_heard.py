@@ -64,7 +64,8 @@ def test_names_of_sounds_can_be_filtered_and_counted(store: Store) -> None:
     for name, expected in {"BARK": "ab", "child speech, kid speaking": "b", "applause": "a", "speech": ""}.items():
         assert [Path(video.paths[0]).stem for video in store.videos.find(Filters(heard=name))] == [*expected], name
     heard = count_facets(store.snapshot(), ALL_VIDEOS).heard
-    assert (len(heard), heard["bark"], count_facets(store.snapshot(), Filters(heard="applause")).heard) == (10, 2, heard)
+    assert (len(heard), heard["bark"]) == (10, 2)
+    assert count_facets(store.snapshot(), Filters(heard="applause")).heard == heard, "regardless of its own filter"
     before = store.snapshot()
     note_heard(store)
     assert store.snapshot() is before, "nothing is written if nothing changed"

@@ -122,7 +122,7 @@ def _find_speaker(text: TimedText, voices: TrackColumns) -> int:
 
 
 def note_heard(store: Store) -> None:
-    """Note among the facts of each video which languages and sounds are heard in it, for filters, where that changed."""
+    """Note among the facts of each video which languages and sounds are heard in it, where that has changed."""
     if not TextStore.exists(store.path):
         return
     with TextStore.open(store.path) as texts:
