@@ -185,10 +185,34 @@ def frames(*parts: tuple[str, str, int, float]) -> Iterator[av.AudioFrame]:
 
 def test_track_that_changes_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [("fltp", "mono", 16_000, 1.0), ("fltp", "stereo", 48_000, 1.0), ("s16", "mono", 22_050, 1.0)]
-    monkeypatch.setattr(audio, "decode_packets", lambda _stream, _packets: frames(*parts))
+    monkeypatch.setattr(audio, "decode_all", lambda *_args: frames(*parts))
     begin_s, sound = read(write_sound(tmp_path / "a.mp4", chirp(1.0)))
     assert clicks(begin_s, sound) == pytest.approx([0.1, 1.1, 2.1], abs=0.01)
     assert len(sound) / RATE == pytest.approx(3.0, abs=0.05)
+
+
+@pytest.mark.parametrize(("sample_format", "layout"), [("fltp", "stereo"), ("flt", "stereo"), ("s16", "mono")])
+def test_frames_that_are_joined_sound_as_single_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample_format: str, layout: str
+) -> None:
+    """Also where a frame is missing, or has no time."""
+    sound = np.random.default_rng(0).uniform(-0.9, 0.9, 50 * CHUNK).astype(np.float32)
+
+    def decode(*_args: object) -> Iterator[av.AudioFrame]:
+        for number, chunk in enumerate(sound.reshape(50, CHUNK)):
+            frame = make_frame(chunk, sample_format, layout, 44_100, number * CHUNK, 0.0)
+            if number == 7:
+                frame.pts = None
+            if not 20 <= number < 30:
+                yield frame
+
+    path = write_sound(tmp_path / "a.mp4", chirp(0.1))
+    monkeypatch.setattr(audio, "decode_all", decode)
+    joined = read(path)
+    monkeypatch.setattr(audio, "_JOINED", 1)
+    single = read(path)
+    assert joined[0] == single[0]
+    np.testing.assert_array_equal(joined[1], single[1])
 
 
 def place(*chunks: tuple[float | None, int], zero_s: float = 0.0) -> list[tuple[int, int]]:

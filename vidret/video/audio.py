@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from vidret.errors import DecodeError
-from vidret.video.container import decode_packets, open_container, read_packets, read_start
+from vidret.video.container import decode_all, open_container, read_start
 from vidret.video.files import open_file
 
 NO_TRACK = "has no audio track"
@@ -17,6 +17,8 @@ _PIECE_S = 10.0
 _MIN_GAP_S = 0.1  # less is jitter of the timestamps
 _MAX_OVERLAP_S = 1.0  # more is a restart of the clock
 _MAX_GAPS_S = 6 * 3600.0  # of a file together; more is broken timestamps
+_JOINED, _JITTER_S = 16, 0.01  # frames that are resampled in one call, and by how much their times may be off
+_DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}  # of sample formats
 _FORMAT, _FULL_SCALE = "s16", 32768  # in floating point, channels that are alike add up to more than 1
 
 
@@ -31,7 +33,7 @@ def read_audio(
     Args:
         path: The path or URL.
         sample_rate: Samples per second.
-        start_s: Skip what ends before this time.
+        start_s: Skip what is before this time.
         heartbeat: Called for every packet.
 
     Raises:
@@ -111,14 +113,8 @@ def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable
     """Yield (seconds or None, samples of 16 bits) of each decoded frame, resampled."""
     resampler = av.AudioResampler(format=_FORMAT, layout="mono", rate=sample_rate)
     layout: Any = None
-
-    def packets() -> Iterator[Any]:
-        for packet in read_packets(container, stream):
-            heartbeat()
-            yield packet
-
-    for frame in decode_packets(stream, packets()):
-        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+    for frame in _join_frames(decode_all(container, stream, heartbeat)):
+        shape = _read_shape(frame)
         if layout is not None and shape != layout:  # the track changes its form in the middle
             resampler = av.AudioResampler(format=_FORMAT, layout="mono", rate=sample_rate)
         layout = shape
@@ -133,19 +129,63 @@ def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable
             time_s = None
 
 
+def _join_frames(frames: Iterator[Any]) -> Iterator[Any]:
+    """Yield frames of which those that follow one another are one, since each call of a resampler takes as long."""
+    group: list[Any] = []
+    end_s: float | None = None
+    last_shape = ("", "", 0)
+    for frame in frames:
+        time_s, shape = frame.time, _read_shape(frame)
+        follows = time_s is None or (end_s is not None and abs(time_s - end_s) <= _JITTER_S)
+        if group and not (follows and len(group) < _JOINED and shape == last_shape):
+            yield from _concatenate(group)
+            group = []
+        if not group:
+            end_s, last_shape = time_s, shape
+        group.append(frame)
+        end_s = None if end_s is None else end_s + frame.samples / shape[2]
+    yield from _concatenate(group)
+
+
+def _concatenate(frames: list[Any]) -> list[Any]:
+    """Return one frame with the samples of several of one shape, or these if PyAV cannot make it."""
+    if len(frames) < 2:
+        return frames
+    name, layout, rate = _read_shape(frames[0])
+    dtype = _DTYPES.get(name.removesuffix("p"))
+    if dtype is None:
+        return frames
+    width = 1 if frames[0].format.is_planar else frames[0].layout.nb_channels
+    planes = [  # quicker than to_ndarray
+        np.concatenate([np.frombuffer(frame.planes[row], dtype, frame.samples * width) for frame in frames])
+        for row in range(len(frames[0].planes))
+    ]
+    try:
+        whole = av.AudioFrame.from_ndarray(np.stack(planes), name, layout)
+    except ValueError:
+        return frames
+    whole.sample_rate, whole.pts, whole.time_base = rate, frames[0].pts, frames[0].time_base
+    return [whole]
+
+
+def _read_shape(frame: Any) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
 def _join(
     frames: Iterator[Any], sample_rate: int, zero_s: float, start_s: float
 ) -> Iterator[tuple[float, Float32[np.ndarray, " sample"]]]:
-    """Join chunks to pieces of about ``_PIECE_S`` seconds, without what ends before ``start_s``."""
+    """Join chunks to pieces of about ``_PIECE_S`` seconds, without what is before ``start_s``."""
     pending: list[Int16[np.ndarray, " sample"]] = []
     begin = end = 0  # samples from the player's zero
+    first = int(start_s * sample_rate)
     for position, samples in _place(frames, sample_rate, zero_s):
-        if position + len(samples) <= start_s * sample_rate:
+        end = position + len(samples)
+        if end <= first:
             continue
         if not pending:
-            begin = position
-        pending.append(samples)
-        end = position + len(samples)
+            begin = max(position, first)
+        pending.append(samples[max(first - position, 0) :])
         if end - begin >= _PIECE_S * sample_rate:
             yield begin / sample_rate, _scale(pending)
             pending = []
