@@ -1,4 +1,4 @@
-"""Tests of what tools/bench_train.py says of memory, and of what it says of training: bfloat16 and chunks save memory."""
+"""Tests of what tools/bench_train.py says of memory and of training: bfloat16 and chunks save memory."""
 
 from pathlib import Path
 from typing import Any
