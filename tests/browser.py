@@ -48,9 +48,12 @@ def find_browser() -> str | None:
     """Return the path of a browser that starts, or None."""
     if chosen := os.environ.get("VIDRET_BROWSER"):
         return chosen if _starts(chosen) else None
-    installed = [path for command in COMMANDS if (path := shutil.which(command))]
-    candidates = [*installed, *APPLICATIONS, _playwright_path()]
-    return next((path for path in candidates if _starts(path)), None)
+    installed = (path for command in COMMANDS if (path := shutil.which(command)))
+    for path in (*installed, *APPLICATIONS):
+        if _starts(path):
+            return path
+    path = _playwright_path()  # which takes a second
+    return path if _starts(path) else None
 
 
 def install_browser() -> str | None:

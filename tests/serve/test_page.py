@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, FloatRect, Page, Route, expect
 
 from tests.chatting import run_chat, stream
 from tests.made_identities import FACES, make_track, make_tracks
@@ -150,18 +150,33 @@ def servers() -> Iterator[ExitStack]:
         yield stack
 
 
+@pytest.fixture(scope="module")
+def contexts() -> dict[str, BrowserContext]:
+    """Return the browser's context for each server, which all tests share: a new one loads as much as a page."""
+    return {}
+
+
 @pytest.fixture
 def look(
-    browser: Browser, url: str, refusals: list[str], servers: ExitStack, request: pytest.FixtureRequest
+    browser: Browser,
+    contexts: dict[str, BrowserContext],
+    url: str,
+    refusals: list[str],
+    servers: ExitStack,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Look]:
-    """Return a function that opens a path in a new browser context; other errors in its console fail the test."""
-    contexts: list[BrowserContext] = []
+    """Return a function that opens a path in a new page; other errors in its console fail the test."""
+    pages: list[Page] = []
     complaints: list[str] = []
 
     def open_page(place: str = "/", *, at: str = url, width: int = 1280, height: int = 860, **given: Any) -> Page:
-        context = browser.new_context(base_url=at, viewport={"width": width, "height": height}, **given)
-        contexts.append(context)
+        context = None if given else contexts.get(at)
+        if context is None:
+            context = browser.new_context(base_url=at, **given)
+            contexts.update({} if given else {at: context})
         page = context.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
         page.set_default_timeout(15_000)
         page.on("console", lambda message: complaints.extend(note_complaint(message)))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -169,9 +184,10 @@ def look(
         return page
 
     yield open_page
-    for context in contexts:
-        shoot(context.pages[0], request.node.name)
-        context.close()
+    for number, page in enumerate(pages):
+        shoot(page, f"{request.node.name}-{number}")
+        page.evaluate("localStorage.clear()")
+        page.close()
     assert [text for text in complaints if not any(refusal in text for refusal in refusals)] == []
 
 
@@ -1039,14 +1055,15 @@ def test_run_is_started_watched_and_stopped(look: Look, films: Path, refusals: l
     expect(page.get_by_role("img", name="indexing now")).to_be_visible()
     expect(page.locator("#add")).to_be_hidden()
     expect(page.locator("#progress-file")).to_have_text("/films/bikes.mp4")
-    held: list[Route] = []
-    page.route(
-        "**/api/index", lambda route: held.append(route) if route.request.method == "DELETE" else route.continue_()
-    )
+
+    def stop_when_told(route: Route) -> None:
+        if route.request.method == "DELETE":
+            expect(progress).to_have_text("Stopping: what is in progress is finished first")
+            expect(page.get_by_role("button", name="Stop now")).to_be_visible()
+        route.continue_()
+
+    page.route("**/api/index", stop_when_told)
     page.get_by_role("button", name="Stop").click()
-    expect(progress).to_have_text("Stopping: what is in progress is finished first")
-    expect(page.get_by_role("button", name="Stop now")).to_be_visible()
-    held[0].continue_()
     expect(page.locator("#last")).to_have_text(
         "The last run was stopped: 1 file encoded, 0 unchanged, 1 failed, in 0:03."
     )
@@ -1128,14 +1145,20 @@ def test_late_responses_are_dropped_and_a_busy_server_is_asked_once_more(look: L
 
 def test_results_appear_in_the_place_of_skeletons(look: Look) -> None:
     page = look()
-    held: list[Route] = []
-    page.route("**/api/search", lambda route: held.append(route))
+    before: list[FloatRect] = []
+    late: list[Route] = []
+
+    def measure_first(route: Route) -> None:
+        skeleton = page.locator(".skeleton").first
+        before.extend([box_of(skeleton), box_of(skeleton.locator(".title"))])
+        route.continue_()
+
+    page.route("**/api/search", measure_first)
+    page.route("**/api/facets?*", lambda route: late.append(route))
     page.goto(f"/?q={BIKES}")
-    skeleton = page.locator(".skeleton").first
-    expect(skeleton).to_be_visible()
-    before = [box_of(skeleton), box_of(skeleton.locator(".title"))]
-    held[0].continue_()
     expect(titles(page).first).to_have_text("bikes")
+    late[0].continue_()
+    expect(page.locator("#strip button")).not_to_have_count(0)
     after = [box_of(page.locator(".card").first), box_of(titles(page).first)]
     for one, other in zip(before, after, strict=True):
         assert (one["x"], one["y"], one["height"]) == pytest.approx((other["x"], other["y"], other["height"]), abs=1)

@@ -32,6 +32,7 @@ export async function showFacets(place, go) {
     find("facets").replaceChildren(...groups.filter(Boolean));
   } catch (error) {
     if (isDropped(error)) return;
+    find("strip").hidden = true;
     tell("notice", error.message);
   }
   find("facets").classList.remove("awaited");
