@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic
-from tests.index.samples import index_under_kills, make_hostile_files, read_contents, read_states, read_tokens
+from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
 from tests.rankers import make_ranker
 from vidret.engine import Engine
 from vidret.errors import EncoderError, VidretError
@@ -405,25 +405,6 @@ def test_progress_counts_segments_and_not_bytes(tmp_path: Path) -> None:
         finished = progress.done + progress.failed
         assert finished / 7 <= progress.share <= (finished + 1) / 7
         assert progress.num_files == 7
-
-
-INDEX_SCRIPT = """
-import sys
-from tests.fakes import ColourEncoder
-from vidret.engine import Engine
-Engine(sys.argv[1], ColourEncoder()).index([sys.argv[2]])
-"""
-
-
-@pytest.mark.parametrize("num_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_index_is_resumed_without_loss_after_kills_at_any_time(tmp_path: Path, num_kills: int) -> None:
-    films, index = tmp_path / "films", tmp_path / "index"
-    for number in range(3):
-        write_film(films / f"{number}.mp4", *[("red", 3), ("blue", 2), ("green", 4)] * (8 + number), salt=number)
-    expected = index_under_kills(tmp_path, films, INDEX_SCRIPT, num_kills, read_contents)
-    Engine(index, ColourEncoder()).index([films])
-    assert read_contents(index) == expected
-    assert set(read_states(index).values()) == {"done"}
 
 
 # Packed tokens.

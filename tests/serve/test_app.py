@@ -24,7 +24,7 @@ from vidret.serve.routes.indexing import Indexer
 from vidret.store.catalog.database import Database
 
 EXAMPLES = settings(
-    max_examples=5,
+    max_examples=3,
     derandomize=True,
     deadline=None,
     database=None,

@@ -1,5 +1,7 @@
 """Tests of error responses: one problem document with one sentence, without internal details."""
 
+from unittest.mock import Mock
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -17,9 +19,9 @@ from vidret.errors import (
 from vidret.serve.problems import INTERNAL_ERROR, MAX_VALUE_LENGTH, describe_invalid
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "sentence"),
-    [
+def test_errors_of_the_engine_become_problems(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve(engine)
+    for error, status, sentence in (
         (VidretError("k must be at least 1, got 0"), 422, "k must be at least 1, got 0"),
         (EncoderError("no such words"), 422, "no such words"),
         (DecodeError("/a/film.mp4", "is empty"), 422, "/a/film.mp4: is empty"),
@@ -33,20 +35,12 @@ from vidret.serve.problems import INTERNAL_ERROR, MAX_VALUE_LENGTH, describe_inv
             "/a/\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.mp4: is damaged",
         ),
         (RuntimeError("the password is hunter2"), 500, INTERNAL_ERROR),
-    ],
-)
-def test_errors_of_the_engine_become_problems(
-    serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, sentence: str
-) -> None:
-    def fail(*_asked: object) -> None:
-        raise error
-
-    client = serve(engine)
-    monkeypatch.setattr(engine, "search_many", fail)
-    answer = client.post("/api/search", json={"query": "red"})
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-    assert answer.json()["detail"] == sentence
-    assert answer.headers["x-content-type-options"] == "nosniff"
+    ):
+        monkeypatch.setattr(engine, "search_many", Mock(side_effect=error))
+        answer = client.post("/api/search", json={"query": "red"})
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+        assert answer.json()["detail"] == sentence
+        assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:

@@ -125,9 +125,8 @@ def test_budget_that_holds_nothing_is_refused() -> None:
         Budget(images=-1)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "rule"),
-    [
+def test_invalid_calls_are_refused_in_one_sentence(tools: ToolBox) -> None:
+    for name, arguments, rule in (
         ("delete", {}, "tool must be one of search, locate"),
         ("search", {}, "query: Field required"),
         ("search", {"query": "a", "k": 0}, "k: Input should be greater than or equal to 1, got 0"),
@@ -139,15 +138,11 @@ def test_budget_that_holds_nothing_is_refused() -> None:
         ("frames", {"video": 10**6, "times": [1]}, "video must be one of this index, got 1000000"),
         ("transcript", {"video": 1, "start": 5, "end": 4}, "end must not be less than start, got 4 and 5"),
         ("transcript", {"video": "/etc/passwd"}, "video: Input should be a valid integer"),
-    ],
-)
-def test_invalid_calls_are_refused_in_one_sentence(
-    tools: ToolBox, name: str, arguments: dict[str, Any], rule: str
-) -> None:
-    with pytest.raises(VidretError) as refused:
-        tools.call(name, arguments)
-    assert rule in str(refused.value)
-    assert "\n" not in str(refused.value)
+    ):
+        with pytest.raises(VidretError) as refused:
+            tools.call(name, arguments)
+        assert rule in str(refused.value)
+        assert "\n" not in str(refused.value)
 
 
 def test_tools_answer_what_the_engine_answers(tools: ToolBox, engine: Engine) -> None:

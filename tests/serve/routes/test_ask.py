@@ -81,27 +81,24 @@ def test_server_without_an_endpoint_asks_nobody(client: TestClient) -> None:
     assert client.get("/api/index").json()["asks"] is False
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "rule"),
-    [
+def test_invalid_questions_are_refused(serve: Serve, engine: Engine, chat: Chat) -> None:
+    client = serve(engine, llm=make_llm(chat))
+    for body, status, rule in (
         ({"question": "..."}, 422, "question must contain a word"),
         ({"question": "a b", "videos": [99]}, 404, "99"),
         ({"question": "a b", "moments": 21}, 422, "moments"),
         ({"question": "a b", "llm": "http://elsewhere"}, 422, "llm"),
         ({"question": "a" * 1001}, 422, "question"),
-    ],
-)
-def test_invalid_questions_are_refused(
-    serve: Serve, engine: Engine, chat: Chat, body: dict[str, Any], status: int, rule: str
-) -> None:
-    answer = serve(engine, llm=make_llm(chat)).post("/api/ask", json=body)
-    assert (answer.status_code, rule in answer.json()["detail"]) == (status, True)
+    ):
+        answer = client.post("/api/ask", json=body)
+        assert (answer.status_code, rule in answer.json()["detail"]) == (status, True)
     assert chat.requests == []
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
+def test_failing_endpoint_is_a_problem_without_the_key(
+    serve: Serve, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    replies = [
         Reply(b"", 302, {"Location": "http://127.0.0.1:1/"}),
         Reply(b"", 401),
         Reply(b"<html>"),
@@ -109,16 +106,15 @@ def test_invalid_questions_are_refused(
         say("It is \ud800 [1]."),
         stream("It is ", "\ud800 [1]."),
         Reply(b"[" * 100_000),
-    ],
-)
-def test_failing_endpoint_is_a_problem_without_the_key(
-    serve: Serve, engine: Engine, reply: Reply, caplog: pytest.LogCaptureFixture
-) -> None:
-    with run_chat(lambda _: reply) as chat:
-        events = ask(serve(engine, llm=make_llm(chat)), frames=0)
-    assert [name for name, _ in events if name != "text"] == ["moments", "problem"]
-    assert events[-1][1]["status"] == 502
-    assert "secret-key" not in json.dumps(events) + caplog.text
+    ]
+    with run_chat(lambda number: replies[number]) as chat:
+        client = serve(engine, llm=make_llm(chat))
+        for _ in replies:
+            events = ask(client, frames=0)
+            assert [name for name, _ in events if name != "text"] == ["moments", "problem"]
+            assert events[-1][1]["status"] == 502
+            assert "secret-key" not in json.dumps(events) + caplog.text
+    assert len(chat.requests) == len(replies)
 
 
 def test_a_stream_ends_with_a_problem_whatever_fails(

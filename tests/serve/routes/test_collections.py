@@ -40,9 +40,8 @@ def test_lists_are_kept_changed_and_removed(client: TestClient, engine: Engine) 
     assert client.delete("/api/collections/my list").status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "detail"),
-    [
+def test_wrong_collections_are_refused(client: TestClient) -> None:
+    for body, status, detail in (
         ({"finds": "videos", "query": "red", "options": {"colour": 1}}, 422, "colour: Extra inputs"),
         ({"finds": "videos", "query": "red", "options": {"k": 0}}, 422, "k: "),
         ({"finds": "moments", "query": "red", "options": {"like": [[1, 2]]}}, 422, "like"),
@@ -51,27 +50,25 @@ def test_lists_are_kept_changed_and_removed(client: TestClient, engine: Engine) 
         ({"moments": [{"video": 99, "start": 0, "end": 1}]}, 404, "99"),
         ({"moments": [{"content": "x", "start": 0, "end": 1}]}, 422, "videos of the index"),
         ({"moments": [{"start": 0, "end": 1, "video": True}]}, 422, "must be a number"),
-    ],
-)
-def test_wrong_collections_are_refused(client: TestClient, body: dict[str, Any], status: int, detail: str) -> None:
-    answer = client.put("/api/collections/best", json=body)
-    assert answer.status_code == status
-    assert detail in answer.json()["detail"]
-    assert client.get("/api/collections").json() == {"collections": []}
+    ):
+        answer = client.put("/api/collections/best", json=body)
+        assert answer.status_code == status
+        assert detail in answer.json()["detail"]
+        assert client.get("/api/collections").json() == {"collections": []}
 
 
-@pytest.mark.parametrize("form", ["csv", "json", "edl", "markers", "html", "srt"])
-def test_an_export_is_that_of_the_command(client: TestClient, engine: Engine, form: str) -> None:
-    red = find_id(engine, "red.mp4")
-    client.post("/api/collections/x y/moments", json={"moments": [{"video": red, "start": 0.5, "end": 2, "note": "n"}]})
-    answer = client.get("/api/collections/x y/export", params={"format": form})
+def test_an_export_is_that_of_the_command(client: TestClient, engine: Engine) -> None:
+    moment = {"video": find_id(engine, "red.mp4"), "start": 0.5, "end": 2, "note": "n"}
+    client.post("/api/collections/x y/moments", json={"moments": [moment]})
     moments = [moment for moment in engine.collect("x y") if isinstance(moment, Moment)]
-    assert answer.status_code == 200
-    assert answer.text == format_moments(moments, form, query="x y")
-    suffix = {"markers": "edl"}.get(form, form)
-    assert answer.headers["Content-Disposition"].endswith(f"filename*=UTF-8''x%20y.{suffix}")
-    if form == "html":
-        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    for form in ("csv", "json", "edl", "markers", "html", "srt"):
+        answer = client.get("/api/collections/x y/export", params={"format": form})
+        assert answer.status_code == 200
+        assert answer.text == format_moments(moments, form, query="x y")
+        suffix = {"markers": "edl"}.get(form, form)
+        assert answer.headers["Content-Disposition"].endswith(f"filename*=UTF-8''x%20y.{suffix}")
+        if form == "html":
+            assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
 def test_a_saved_search_is_run_for_its_export(client: TestClient, engine: Engine) -> None:

@@ -110,9 +110,12 @@ def test_words_are_counted_by_source(client: TestClient, engine: Engine) -> None
     assert client.get("/api/index").json()["words"] == [speech, screen], "a change is noticed"
 
 
-def test_a_run_from_start_to_end(allowed: TestClient, indexer: Indexer, gate: Gate, root: Path) -> None:
-    write_film(root / "yellow.mp4", ("yellow", 6))
+def test_a_run_is_interrupted_and_resumed_while_searches_are_answered(
+    allowed: TestClient, indexer: Indexer, gate: Gate, root: Path, library: Path
+) -> None:
+    write_film(root / "long.mp4", ("yellow", 20), ("white", 20))
     (root / "bad.mp4").write_text("no film")
+    assert allowed.delete("/api/index").json()["detail"] == "no run is in progress"
     answer = allowed.post("/api/index", json={"paths": [str(root)]})
     assert (answer.status_code, answer.json()["running"]) == (202, True)
     while indexer.running and indexer.progress is None:  # the run waits at the gate, and prints progress
@@ -121,19 +124,6 @@ def test_a_run_from_start_to_end(allowed: TestClient, indexer: Indexer, gate: Ga
     assert (indexer.progress["files"], indexer.progress["done"]) == (2, 0)
     again = allowed.post("/api/index", json={"paths": [str(root)]})
     assert (again.status_code, again.json()["detail"]) == (409, "a run is in progress")
-    gate.open_until_end(indexer)
-    state = allowed.get("/api/index").json()
-    assert (state["running"], state["progress"], state["roots"]) == (False, None, [str(root)])
-    assert (state["last"]["encoded"], state["last"]["interrupted"]) == (1, False)
-    assert state["failures"] == [{"path": str(root / "bad.mp4"), "reason": "is not a video"}]
-    best = allowed.post("/api/search", json={"query": "yellow", "k": 1}).json()["hits"][0]
-    assert best["path"] == str(root / "yellow.mp4"), "found without a restart"
-
-
-def test_interrupted_run_is_resumed_by_the_next(allowed: TestClient, indexer: Indexer, gate: Gate, root: Path) -> None:
-    write_film(root / "long.mp4", ("yellow", 20), ("white", 20))
-    assert allowed.delete("/api/index").json()["detail"] == "no run is in progress"
-    allowed.post("/api/index", json={"paths": [str(root)]})
     gate.open()
     assert allowed.delete("/api/index").status_code == 202
     gate.open_until_end(indexer)
@@ -142,10 +132,26 @@ def test_interrupted_run_is_resumed_by_the_next(allowed: TestClient, indexer: In
     assert stopped["num_segments"] < 10
     assert allowed.delete("/api/index").status_code == 409
     allowed.post("/api/index", json={"paths": [str(root)]})
-    gate.open_until_end(indexer)
-    state = allowed.get("/api/index").json()["last"]
-    assert (state["encoded"], state["interrupted"]) == (1, False)
-    assert state["num_segments"] + stopped["num_segments"] == 10
+    gate.open()  # the run has started
+    releasing = threading.Thread(target=gate.open_until_end, args=(indexer,))
+    releasing.start()
+
+    def ask(number: int) -> tuple[str, Any]:
+        title, query = (("red", "red"), ("blue", "blue"), ("both", "green"))[number % 3]
+        return title, allowed.post("/api/search", json={"query": query, "folder": str(library), "k": 1})
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(ask, range(50)))
+    releasing.join()
+    assert {answer.status_code for _, answer in answers} == {200}
+    assert all(answer.json()["hits"][0]["title"] == title for title, answer in answers)
+    state = allowed.get("/api/index").json()
+    assert (state["running"], state["progress"], state["roots"]) == (False, None, [str(root)])
+    assert (state["last"]["encoded"], state["last"]["interrupted"]) == (1, False)
+    assert state["last"]["num_segments"] + stopped["num_segments"] == 10
+    assert state["failures"] == [{"path": str(root / "bad.mp4"), "reason": "is not a video"}]
+    best = allowed.post("/api/search", json={"query": "yellow", "k": 1}).json()["hits"][0]
+    assert best["path"] == str(root / "long.mp4"), "found without a restart"
 
 
 def test_relative_paths_and_those_outside_the_roots_are_refused(
@@ -178,31 +184,6 @@ def test_relative_paths_and_those_outside_the_roots_are_refused(
     monkeypatch.chdir(root.parent)
     for path in ("root", ".", "", "~", "--prune", "file:///"):
         assert allowed.post("/api/index", json={"paths": [path]}).status_code in (403, 422), path
-
-
-def test_searches_work_during_a_run(
-    allowed: TestClient, indexer: Indexer, gate: Gate, root: Path, library: Path
-) -> None:
-    for number in range(4):
-        write_film(root / f"{number}.mp4", ("yellow", 12), salt=number)
-    allowed.post("/api/index", json={"paths": [str(root)]})
-    gate.open()  # the run has started
-    releasing = threading.Thread(target=gate.open_until_end, args=(indexer,))
-    releasing.start()
-
-    def ask(number: int) -> Any:
-        query = ("red", "blue", "green")[number % 3]
-        body = {"query": query, "folder": str(library), "k": 1}
-        return query, allowed.post("/api/search", json=body)
-
-    with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(ask, range(50)))
-    releasing.join()
-    assert {answer.status_code for _, answer in answers} == {200}
-    best = {"red": "red", "blue": "blue", "green": "both"}
-    assert [answer.json()["hits"][0]["title"] for _, answer in answers] == [best[query] for query, _ in answers]
-    assert indexer.last is not None
-    assert indexer.last["encoded"] == 4
 
 
 def test_folders_are_listed_below_the_roots_only(allowed: TestClient, root: Path) -> None:

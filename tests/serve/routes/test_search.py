@@ -95,9 +95,8 @@ def test_moments_are_those_of_the_engine_in_all_videos_or_in_one(client: TestCli
     assert (missing.status_code, missing.json()["detail"]) == (404, "video must be one of this index, got 99")
 
 
-@pytest.mark.parametrize(
-    ("body", "sentence"),
-    [
+def test_invalid_requests_are_refused_in_one_sentence(client: TestClient) -> None:
+    for body, sentence in (
         ({}, "query, image, both, or only events must be given"),
         ({"query": "red", "events": ["red"]}, "query, image, both, or only events must be given"),
         ({"query": ""}, "query: String should have at least 1 character, got ''"),
@@ -126,23 +125,21 @@ def test_moments_are_those_of_the_engine_in_all_videos_or_in_one(client: TestCli
         ({"query": "red", "like": [[1]]}, "like.0.1: Field required"),
         ({"query": "red", "like": [["a", 1]]}, "like.0.0: "),
         ({"query": "red", "like": [[999, 1.0]]}, "like must name a video"),
-    ],
-)
-def test_invalid_requests_are_refused_in_one_sentence(client: TestClient, body: dict[str, Any], sentence: str) -> None:
-    answer = client.post("/api/search", content=json.dumps(body), headers={"Content-Type": "application/json"})
-    assert answer.status_code == 422
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
-    detail = problem.pop("detail")
-    assert (sentence in detail, "\n" in detail) == (True, False), detail
-    assert problem == {"type": "about:blank", "title": HTTPStatus(422).phrase, "status": 422}
+    ):
+        answer = client.post("/api/search", content=json.dumps(body), headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422
+        assert answer.headers["content-type"] == "application/problem+json"
+        problem = answer.json()
+        detail = problem.pop("detail")
+        assert (sentence in detail, "\n" in detail) == (True, False), detail
+        assert problem == {"type": "about:blank", "title": HTTPStatus(422).phrase, "status": 422}
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"null", b"\xff", b""])
-def test_invalid_json_is_refused(client: TestClient, body: bytes) -> None:
-    answer = client.post("/api/search", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code in (400, 422)
-    assert answer.headers["content-type"] == "application/problem+json"
+def test_invalid_json_is_refused(client: TestClient) -> None:
+    for body in (b"{", b"[]", b"null", b"\xff", b""):
+        answer = client.post("/api/search", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code in (400, 422)
+        assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_removed_video_is_left_out(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
