@@ -1,14 +1,21 @@
-"""Tests of gathering: two processes give the values, gradients and training steps of one."""
+"""Tests of two processes: they give the values, gradients and steps of one, and train every recipe without deadlock."""
 
+import os
+import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
+from tests.train.small import METHODS, draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
 from vidret.train.gather import gather
 from vidret.train.losses import find_same_videos, mixed_loss, pair_loss
 
@@ -17,6 +24,16 @@ EVEN, UNEVEN = (slice(0, 4), slice(4, 8)), (slice(0, 3), slice(3, 8))
 WAYS = {"even": EVEN, "uneven": UNEVEN}  # which rows each process has
 NUM_STEPS = 3
 VIDEOS = torch.tensor([0, 1, 2, 2, 3, 1, 4, 5])
+RECIPES: dict[str, dict[str, Any]] = {
+    **{
+        f"{method}, {'all' if train_all else 'recipe'}": {"train_all": train_all}
+        for method in METHODS
+        for train_all in (False, True)
+    },
+    "tempme, recipe": {"train_all": False, "lora_rank": 2},
+    "clip, mixed": {"train_all": False, "mixup_weight": 0.5},
+}
+HEADS: dict[str, dict[str, Any]] = {"r2": {}, "r2, highlights": {"boundaries": False, "strides": (1,)}}
 
 
 def sample(*shape: int, seed: int = 0) -> Tensor:
@@ -84,36 +101,80 @@ def gather_all_kinds(rank: int) -> dict[str, Any]:
     }
 
 
-def work(rank: int, folder: str) -> None:
-    """Be one of two processes, and save its results to a file."""
+def fit(folder: Path, recipe: str) -> dict[str, Any]:
+    """Train two steps and validate; return the final weights, the names of changed ones, and the recall."""
+    if recipe in HEADS:
+        module: Any = make_head_module(**HEADS[recipe])
+        loaders = [DataLoader([draw_moments(seed) for seed in range(2)], batch_size=None) for _ in range(2)]  # type: ignore[var-annotated, arg-type]
+        data: dict[str, Any] = {"train_dataloaders": loaders[0], "val_dataloaders": loaders[1]}
+    else:
+        module, data = make_module(recipe.split(",")[0], lr=2e-3, **RECIPES[recipe]), {"datamodule": open_data(folder)}
+    before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+    trainer = make_trainer(
+        folder,
+        max_steps=2,
+        val_check_interval=2,
+        devices=len(EVEN),
+        strategy=DDPStrategy(process_group_backend="gloo"),
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, **data)
+    after = {name: weight.detach() for name, weight in module.named_parameters()}
+    return {
+        "weights": after,
+        "trained": {name for name, weight in module.named_parameters() if weight.requires_grad},
+        "changed": {name for name in after if not torch.equal(after[name], before[name])},
+        "recall": {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")},
+    }
+
+
+def train_like_one(rank: int) -> dict[str, Any]:
+    """Gather and train as one of two processes."""
+    results: dict[str, Any] = {"kinds": gather_all_kinds(rank)}
+    for way, rows in WAYS.items():
+        result = train(DistributedDataParallel(Towers()), rows[rank])
+        for kind in ("gradients", "weights"):
+            result[kind] = {name.removeprefix("module."): value for name, value in result[kind].items()}
+        results[way] = result
+    return results
+
+
+def work(rank: int, folder: str, recipes: list[str]) -> None:
+    """Be one of two processes, and save the results."""
     torch.set_num_threads(1)
-    rendezvous = f"file://{folder}/rendezvous"
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=len(EVEN))
-    try:
-        results: dict[str, Any] = {"kinds": gather_all_kinds(rank)}
-        for way, rows in WAYS.items():
-            result = train(DistributedDataParallel(Towers()), rows[rank])
-            for kind in ("gradients", "weights"):
-                result[kind] = {name.removeprefix("module."): value for name, value in result[kind].items()}
-            results[way] = result
-        torch.save(results, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    settings: dict[str, Any] = {"init_method": f"file://{folder}/rendezvous", "timeout": timedelta(seconds=180)}
+    # LOCAL_RANK tells Lightning that the processes exist already.
+    with warnings.catch_warnings(), mock.patch.dict(os.environ, LOCAL_RANK=str(rank)):
+        warnings.simplefilter("ignore")  # Lightning's own, of its use of torch
+        dist.init_process_group("gloo", rank=rank, world_size=len(EVEN), **settings)
+        try:
+            results = train_like_one(rank) | {recipe: fit(Path(folder), recipe) for recipe in recipes}
+            torch.save(results, f"{folder}/{rank}.pt")
+        finally:
+            dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder: Path = tmp_path_factory.mktemp("processes")
-    other = multiprocessing.get_context("spawn").Process(target=work, args=(1, str(folder)))
+def work_together(folder: Path, recipes: list[str]) -> list[dict[str, Any]]:
+    """Gather, and train recipes, in this process and another, and return the results of both."""
+    write_world(folder)
+    other = multiprocessing.get_context("spawn").Process(target=work, args=(1, str(folder), recipes))
     other.start()
     try:
-        work(0, str(folder))
+        work(0, str(folder), recipes)
     finally:
         other.join(180)
         other.kill()
         other.join()
     assert other.exitcode == 0
-    return [torch.load(folder / f"{rank}.pt") for rank in range(len(EVEN))]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(len(EVEN))]
+
+
+QUICK = ["clip, recipe", "ucofia, all"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return work_together(tmp_path_factory.mktemp("processes"), QUICK)
 
 
 def check(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -157,3 +218,23 @@ def test_gradient_is_the_sum_over_processes(results: list[dict[str, Any]]) -> No
 def test_single_process_returns_its_input() -> None:
     x = sample(3, 2)
     assert gather(x) is x
+
+
+def check_recipes(results: list[dict[str, Any]], recipes: list[str]) -> None:
+    for recipe in recipes:
+        first, second = (result[recipe] for result in results)
+        assert first["recall"] == second["recall"], recipe
+        for name, weight in first["weights"].items():
+            assert torch.equal(weight, second["weights"][name]), f"{recipe}: {name}"
+        assert first["changed"] <= first["trained"], f"{recipe}: frozen weights do not change"
+        assert first["changed"], recipe
+
+
+def test_frozen_weights_do_not_block_training(results: list[dict[str, Any]]) -> None:
+    check_recipes(results, QUICK)
+
+
+@pytest.mark.slow
+def test_every_recipe_trains_in_two_processes(tmp_path: Path) -> None:
+    recipes = [*RECIPES, *HEADS]
+    check_recipes(work_together(tmp_path, recipes), recipes)
