@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -387,8 +388,12 @@ def test_results_stay_correct_while_another_process_indexes(
         before = engine.search("a dog", candidates=10)
         known = {hit.video: (*summarise([hit])[0][:3], sum_levels(hit, engine.ranker)) for hit in before}
         writer = subprocess.Popen([sys.executable, "-c", INDEX_SCRIPT, str(index), str(films)])
-        sizes = set()
+        sizes = {engine.info().searchable}
         while writer.poll() is None:
+            sizes.add(engine.info().searchable)
+            if len(sizes) == 1:
+                time.sleep(0.005)  # while the process starts
+                continue
             hits = engine.search("a dog", 100)
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
             ranker = engine.ranker
@@ -397,7 +402,6 @@ def test_results_stay_correct_while_another_process_indexes(
             }
             assert {video: each[:3] for video, each in found.items()} == {v: each[:3] for v, each in known.items()}
             assert [found[video][3] for video in known] == pytest.approx([known[v][3] for v in known], abs=2e-6)
-            sizes.add(engine.info().searchable)
         assert writer.returncode == 0
         assert len(sizes) > 1, "the index grew during the searches"
         assert engine.info().searchable == 6 + 3 * 3

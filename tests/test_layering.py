@@ -3,8 +3,8 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -70,17 +70,19 @@ BANS = {"torch": tuple(f"vidret/{each}" for each in NO_TORCH)}
 EXEMPT = {("torch", "vidret/video/decoders/torchcodec.py")}
 
 
-def read_imports(source: str, path: str) -> Iterator[tuple[int, str]]:
-    """Give the line and the full name of every import in a file, those inside functions included."""
+@cache
+def read_imports(source: str, path: str) -> list[tuple[int, str]]:
+    """Return the line and the full name of every import in a file, those inside functions included."""
     package = path.removesuffix(".py").split("/")[:-1]
+    imports = []
     for node in ast.walk(ast.parse(source, path)):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, name.name) for name in node.names)
+            imports += [(node.lineno, name.name) for name in node.names]
         elif isinstance(node, ast.ImportFrom):
             start = package[: len(package) - node.level + 1] if node.level else []
             origin = ".".join([*start, *([node.module] if node.module else [])])
-            for name in node.names:
-                yield node.lineno, f"{origin}.{name.name}"
+            imports += [(node.lineno, f"{origin}.{name.name}") for name in node.names]
+    return imports
 
 
 def rung(room: str) -> int | None:

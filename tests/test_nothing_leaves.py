@@ -16,6 +16,18 @@ from tests.word_films import SUBTITLES, write_worded
 from vidret.cli.commands.demo import sample_videos
 
 VIDRET = ("-c", "from vidret.cli import main; main()")
+# Runs command lines one after another, and ends the output of each.
+IN_TURN = """
+import json, sys
+from vidret.cli import main
+for line in json.loads(sys.argv[1]):
+    sys.argv = ["vidret", *line]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, line
+    print("\\0", end="")
+"""
 LIBRARIES = (
     "cv2 decord einops faiss faster_whisper fastapi huggingface_hub mcp onnxruntime open_clip opentimelineio "
     "pymilvus pytorch_lightning rapidocr ray sentence_transformers timm torchcodec transformers uvicorn watchfiles"
@@ -54,22 +66,23 @@ def test_the_guard_sees_python_and_native_code(tmp_path: Path) -> None:
     assert tried == [*expected, "getaddrinfo example.org"]
 
 
-def test_indexing_searching_and_checking_reach_nothing(guard: Guard, index: Path) -> None:
-    hits = json.loads(guard.run(*VIDRET, "search", "lighthouse", "--index", index, "--json"))
-    assert Path(hits[0]["path"]).name == "sign.mkv"
-    assert hits[0]["evidence"]
-    guard.run(*VIDRET, "locate", "a rabbit", "--index", index)
-    guard.run(*VIDRET, "doctor", "--index", index)
-    check(guard)
-
-
-def test_questions_reach_the_endpoint_alone(guard: Guard, index: Path) -> None:
+def test_commands_reach_nothing_and_questions_the_endpoint_alone(guard: Guard, index: Path) -> None:
     def answer(number: int) -> Reply:
         return say("At the lighthouse [1]." if number else '["a lighthouse"]')
 
     with run_chat(answer) as chat:
-        command = ["ask", "where are we?", "--index", index, "--llm", chat.url, "--llm-model", "small"]
-        assert "At the lighthouse [1]." in guard.run(*VIDRET, *command)
+        lines = [
+            ["search", "lighthouse", "--json"],
+            ["locate", "a rabbit"],
+            ["doctor"],
+            ["ask", "where are we?", "--llm", chat.url, "--llm-model", "small"],
+        ]
+        out = guard.run("-c", IN_TURN, json.dumps([[*line, "--index", str(index)] for line in lines]))
+    found, _, _, answered, _ = out.split("\0")
+    hits = json.loads(found)
+    assert Path(hits[0]["path"]).name == "sign.mkv"
+    assert hits[0]["evidence"]
+    assert "At the lighthouse [1]." in answered
     check(guard)
 
 
