@@ -1,4 +1,4 @@
-"""MiniLM on torch's layers and in NumPy: states equal to loops and to transformers."""
+"""MiniLM on torch and in NumPy: states equal to loops and to transformers."""
 
 import math
 from pathlib import Path
@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vidret.encode.minilm import MiniLM, load_minilm
 from vidret.encode.sentences import FEW, SENTENCES, find_weights, gelu, load_sentence_model, map_weights
 
+NAMES = ("word", "position", "token_type")
 TEXTS = ["a dog on a beach", "", "two people ride their bicycles through a busy street in the rain", "x"]
 
 
@@ -24,23 +24,30 @@ def folder() -> Path:
     return find_weights(SENTENCES).parent
 
 
-def naive_states(model: MiniLM, ids: list[int]) -> Tensor:
+def naive_states(weights: dict[str, Tensor], ids: list[int], num_heads: int = 12) -> Tensor:
     """Compute the states of one text layer by layer and head by head, as in the paper."""
-    words, positions, kind = model.words.weight, model.positions.weight, model.kinds.weight[0]
-    x = torch.stack([words[word] + positions[position] + kind for position, word in enumerate(ids)])
-    x = nn.functional.layer_norm(x, x.shape[-1:], model.norm.weight, model.norm.bias, model.norm.eps)
-    for part in model.encoder.layers:
-        layer: Any = part
-        attention = layer.self_attn
-        weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
-        query, key, value = (x @ weight.T + bias for weight, bias in zip(weights, biases, strict=True))
-        heads = []
-        for head in range(attention.num_heads):
-            own = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
-            logits = query[:, own] @ key[:, own].T / attention.head_dim**0.5
+
+    def apply(states: Tensor, name: str) -> Tensor:
+        return states @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def norm(states: Tensor, name: str) -> Tensor:
+        factor, bias = weights[f"{name}.LayerNorm.weight"], weights[f"{name}.LayerNorm.bias"]
+        return nn.functional.layer_norm(states, states.shape[-1:], factor, bias, 1e-12)
+
+    words, positions, kinds = (weights[f"embeddings.{name}_embeddings.weight"] for name in NAMES)
+    x = torch.stack([words[word] + positions[position] + kinds[0] for position, word in enumerate(ids)])
+    x = norm(x, "embeddings")
+    for index in range(6):
+        layer = f"encoder.layer.{index}"
+        query, key, value = (apply(x, f"{layer}.attention.self.{name}") for name in ("query", "key", "value"))
+        heads, width = [], x.shape[1] // num_heads
+        for head in range(num_heads):
+            own = slice(head * width, (head + 1) * width)
+            logits = query[:, own] @ key[:, own].T / width**0.5
             heads.append(logits.softmax(-1) @ value[:, own])
-        x = layer.norm1(x + attention.out_proj(torch.cat(heads, dim=1)))
-        x = layer.norm2(x + layer.linear2(nn.functional.gelu(layer.linear1(x))))
+        x = norm(x + apply(torch.cat(heads, dim=1), f"{layer}.attention.output.dense"), f"{layer}.attention.output")
+        inner = nn.functional.gelu(apply(x, f"{layer}.intermediate.dense"))
+        x = norm(x + apply(inner, f"{layer}.output.dense"), f"{layer}.output")
     return x
 
 
@@ -49,10 +56,10 @@ def naive_states(model: MiniLM, ids: list[int]) -> Tensor:
 def test_states_equal_loops_and_ignore_padding(folder: Path, repeats: int) -> None:
     texts = repeats * TEXTS
     assert (len(texts) <= FEW) == (repeats == 1)  # in NumPy, and on torch
-    model, naive = load_sentence_model(folder / "model.safetensors"), load_minilm(folder)
+    model, weights = load_sentence_model(folder / "model.safetensors"), load_file(folder / "model.safetensors")
     words, mask = model.embed(texts)
     for text, row, real in zip(texts, words, mask, strict=True):
-        alone = naive_states(naive, model.tokenizer.encode(text).ids)
+        alone = naive_states(weights, model.tokenizer.encode(text).ids)
         np.testing.assert_allclose(row[real], alone, atol=1e-5, rtol=0)
 
 
@@ -75,7 +82,8 @@ def test_states_equal_transformers(folder: Path) -> None:
 
     theirs: Any = transformers.BertModel.from_pretrained(folder, local_files_only=True)
     theirs.eval()
-    ids = torch.tensor([[101, 1037, 3899, 2006, 1037, 3509, 102], [101, 1060, 102, 0, 0, 0, 0]])
-    mask = ids != 0
-    expected = theirs(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-    torch.testing.assert_close(load_minilm(folder)(ids, mask)[mask], expected[mask], atol=1e-5, rtol=0)
+    ids = np.array([[101, 1037, 3899, 2006, 1037, 3509, 102], [101, 1060, 102, 0, 0, 0, 0]])
+    mask, model = ids != 0, load_sentence_model(folder / "model.safetensors")
+    states = theirs(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask).long()).last_hidden_state
+    for found in (model.compute_many(ids, mask), model.compute_states(ids, mask)):
+        np.testing.assert_allclose(found[mask], states.numpy()[mask], atol=1e-5, rtol=0)

@@ -10,9 +10,9 @@ import json
 import logging
 import mmap
 from collections.abc import Sequence
-from functools import cached_property, lru_cache, reduce
+from functools import lru_cache, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from einops import rearrange
@@ -21,12 +21,9 @@ from jaxtyping import Bool, Float32, Int64
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.model_files import find_package
 
-if TYPE_CHECKING:
-    from vidret.encode.minilm import MiniLM
-
 CONTEXT_LENGTH = 128
 FEW = 4  # texts, such as a query and its negative terms, that are encoded without torch
-SPLIT_HEADS = "text word (head dim) -> text head word dim"
+SPLIT_HEADS, JOIN_HEADS = "text word (head dim) -> text head word dim", "text head word dim -> text word (head dim)"
 
 Array = Float32[np.ndarray, "..."]
 
@@ -103,7 +100,7 @@ class SentenceModel:
         from tokenizers import Tokenizer
 
         config = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
-        self._path, self._eps = path, float(config["layer_norm_eps"])
+        self._eps = float(config["layer_norm_eps"])
         self._num_layers, self._num_heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
         self._weights = map_weights(path)
         self.tokenizer = Tokenizer.from_file(str(path.with_name("tokenizer.json")))
@@ -140,18 +137,35 @@ class SentenceModel:
     ) -> Float32[np.ndarray, "text word dim"]:
         """Return what ``compute_states`` does, in two thirds of its time for a batch, once torch is imported."""
         import torch
+        from torch.nn import functional
+
+        weights = {name: torch.from_numpy(array) for name, array in self._weights.items()}
+
+        def apply(states: torch.Tensor, name: str) -> torch.Tensor:
+            return functional.linear(states, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+        def norm(states: torch.Tensor, name: str) -> torch.Tensor:
+            factor, bias = (weights[f"{name}.LayerNorm.{kind}"] for kind in ("weight", "bias"))
+            return functional.layer_norm(states, states.shape[-1:], factor, bias, self._eps)
 
         with torch.inference_mode():
-            states: Float32[np.ndarray, "text word dim"] = self._on_torch(
-                torch.from_numpy(ids), torch.from_numpy(mask)
-            ).numpy()
-        return states
-
-    @cached_property
-    def _on_torch(self) -> "MiniLM":
-        from vidret.encode.minilm import load_minilm
-
-        return load_minilm(self._path.parent)
+            words = weights["embeddings.word_embeddings.weight"][torch.from_numpy(ids)]
+            positions = weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
+            states = norm(words + positions + weights["embeddings.token_type_embeddings.weight"][0], "embeddings")
+            attended = torch.from_numpy(mask)[:, None, None]
+            for index in range(self._num_layers):
+                layer = f"encoder.layer.{index}"
+                query, key, value = (
+                    rearrange(apply(states, f"{layer}.attention.self.{name}"), SPLIT_HEADS, head=self._num_heads)
+                    for name in ("query", "key", "value")
+                )
+                heads = functional.scaled_dot_product_attention(query, key, value, attn_mask=attended)
+                mixed = rearrange(heads, JOIN_HEADS)
+                states = norm(states + apply(mixed, f"{layer}.attention.output.dense"), f"{layer}.attention.output")
+                inner = functional.gelu(apply(states, f"{layer}.intermediate.dense"))
+                states = norm(states + apply(inner, f"{layer}.output.dense"), f"{layer}.output")
+        found: Float32[np.ndarray, "text word dim"] = states.numpy()
+        return found
 
     def _attend(self, states: Array, bias: Array, layer: str) -> Array:
         """Return the output of a layer's attention; ``bias`` is -inf where a word is padding."""
@@ -162,9 +176,7 @@ class SentenceModel:
         logits = query @ key.swapaxes(-1, -2) * np.float32(query.shape[-1] ** -0.5) + bias
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         mixed = (weights / weights.sum(-1, keepdims=True)) @ value
-        return self._apply(
-            rearrange(mixed, "text head word dim -> text word (head dim)"), f"{layer}.attention.output.dense"
-        )
+        return self._apply(rearrange(mixed, JOIN_HEADS), f"{layer}.attention.output.dense")
 
     def _apply(self, states: Array, name: str) -> Array:
         """Return a linear layer's output."""
@@ -185,7 +197,7 @@ def map_weights(path: Path) -> dict[str, Array]:
     Reference: the format, https://github.com/huggingface/safetensors#format.
     """
     with path.open("rb") as stream:
-        data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)  # torch warns of arrays that cannot be written
     start = 8 + int.from_bytes(data[:8], "little")
     weights = {}
     for name, tensor in json.loads(data[8:start]).items():

@@ -28,7 +28,6 @@ from vidret.encode.families.efficientnet import (
 )
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.starter import CLASS_TEXTS, CLASSIFIER, StarterEncoder
-from vidret.encode.minilm import load_minilm
 from vidret.encode.sentences import SENTENCES, find_weights, load_sentence_model
 from vidret.engine import Engine
 from vidret.errors import EncoderError, MissingExtraError
@@ -141,12 +140,12 @@ def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, weight
 @torch.no_grad()
 def test_a_text_is_its_mean_word_centred_by_the_classes(encoder: StarterEncoder) -> None:
     path = find_weights(SENTENCES)
-    tokenizer, model = load_sentence_model(path).tokenizer, load_minilm(path.parent)
+    model = load_sentence_model(path)
     middle = load_file(CLASS_TEXTS)["classes"].double().mean(0)
     for text, embedding in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
-        ids = torch.tensor([tokenizer.encode(text).ids])
-        states = model(ids, ids != tokenizer.token_to_id("[PAD]"))[0].double()
-        mean = sum(states) / len(states)
+        ids = np.array([encoding.ids for encoding in model.tokenizer.encode_batch([text])])
+        states = torch.from_numpy(model.compute_many(ids, np.ones(ids.shape, bool)))[0].double()
+        mean = torch.stack([*states]).sum(0) / len(states)
         sentence = mean / mean.norm() - middle
         words = (states[1:-1] if len(states) > 2 else states) - middle
         np.testing.assert_allclose(embedding.sentence, sentence / sentence.norm(), atol=1e-5)
