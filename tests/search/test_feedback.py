@@ -19,6 +19,7 @@ from vidret.search.feedback import MAX_NATS, SEEN_NATS, Feedback, rate_choice
 from vidret.types import Filters, Hit, Source
 
 NUM_VIDEOS = 30
+NOTHING = np.zeros(0, np.int64)
 QUERY = "a dog runs over a meadow"
 
 
@@ -34,7 +35,7 @@ def at_angles(*degrees: float) -> np.ndarray:
 
 def make_feedback(liked: np.ndarray, others: np.ndarray, typical: float = 0.3) -> Feedback:
     """Return feedback whose temperature is 0.1, unless two vectors are typically more or less similar."""
-    return Feedback(liked=liked, unliked=others[:1], seen=others[1:], typical=typical)
+    return Feedback(liked=liked, unliked=others[:1], seen=others[1:], typical=typical, ruled_out=NOTHING)
 
 
 def multiply_choices(vectors: np.ndarray, liked: np.ndarray, others: np.ndarray, temperature: float) -> np.ndarray:
@@ -70,7 +71,9 @@ def test_evidence_is_the_logarithm_of_the_naive_product(seed: int, rounds: int) 
 
 
 def test_a_dislike_alone_lowers_what_resembles_it_more_than_is_typical() -> None:
-    found = Feedback(liked=np.zeros((0, 2), np.float32), unliked=at_angles(0), seen=at_angles(45), typical=0.3)
+    found = Feedback(
+        liked=np.zeros((0, 2), np.float32), unliked=at_angles(0), seen=at_angles(45), typical=0.3, ruled_out=NOTHING
+    )
     same, typical, opposite = found.rate(at_angles(0, math.degrees(math.acos(0.3)), 180))
     assert same == -MAX_NATS
     assert typical == pytest.approx(0, abs=1e-4)

@@ -112,10 +112,6 @@ def describe_index(
             texts.save()
 
 
-class _SpentError(Exception):
-    """The run may ask no more."""
-
-
 class _Run:
     """One run: what it has done, and what it may still ask."""
 
@@ -139,20 +135,21 @@ class _Run:
     def describe(self, on_progress: Callable[[int, int], None] | None) -> DescribeReport:
         waiting = list(self._list_waiting())
         total = sum(len(segments) for _, segments in waiting)
-        error = ""
         try:
             for video, segments in waiting:
                 track = self._texts.begin(self._fingerprint(video), SOURCE, self._model, duration_s=video.duration)
                 for segment in segments:
-                    self._describe_segment(video, track, segment)
+                    if not self._describe_segment(video, track, segment):
+                        return self._report(total)
                     if on_progress is not None:
                         on_progress(self._described + self._empty, total)
                 if video.complete:
                     self._texts.finish(track)
-        except EndpointError as failed:
-            error = str(failed)
-        except _SpentError:
-            pass
+        except EndpointError as error:
+            return self._report(total, str(error))
+        return self._report(total)
+
+    def _report(self, total: int, error: str = "") -> DescribeReport:
         left = total - self._described - self._empty
         return DescribeReport(described=self._described, empty=self._empty, calls=self._calls, left=left, error=error)
 
@@ -171,8 +168,8 @@ class _Run:
     def _fingerprint(self, video: StoredVideo) -> str:
         return self._store.videos.get(video.id).fingerprint
 
-    def _describe_segment(self, video: StoredVideo, track: TextTrack, segment: Segment) -> None:
-        """Store the description of a segment."""
+    def _describe_segment(self, video: StoredVideo, track: TextTrack, segment: Segment) -> bool:
+        """Store the description of a segment; return False if the run may ask no more."""
         try:
             frames = [
                 self._draw(video, time_s, self._options.width)
@@ -181,13 +178,17 @@ class _Run:
         except VidretError:
             frames = []
         asked = WHAT[: self._options.choices] if frames else ()
-        texts = [text for what in asked if (text := self._ask(frames, what))]
+        answers = [self._ask(frames, what) for what in asked]
+        if None in answers:
+            return False
+        texts = [text for text in answers if text]
         text = texts[self._choose(segment, texts)] if len(set(texts)) > 1 else next(iter(texts), "")
         found = [TimedText(segment.start, segment.end, text, SOURCE)] if text else []
         vectors = load_sentence_encoder().encode([description.text for description in found])
         self._texts.add(track, found, vectors, until_s=segment.end)
         self._described += len(found)
         self._empty += not found
+        return True
 
     def _choose(self, segment: Segment, texts: Sequence[str]) -> int:
         """Return the index of the most specific description of a segment."""
@@ -200,20 +201,20 @@ class _Run:
         sentences = np.stack([embedding.sentence for embedding in self._encoder.encode_text(texts)])
         return choose_specific(vectors[is_own], vectors[~is_own], sentences)
 
-    def _ask(self, frames: Sequence[bytes], what: str) -> str:
-        """Return the description of frames, '' for nothing."""
+    def _ask(self, frames: Sequence[bytes], what: str) -> str | None:
+        """Return the description of frames, '' for nothing; None if the run may ask no more."""
         digest = hashlib.blake2b(digest_size=16)
         for frame in frames:
             digest.update(hashlib.blake2b(frame).digest())
         key = f"{self._llm.url} {self._llm.model} {VERSION} {digest.hexdigest()}{'' if what == WHAT[0] else what}"
 
-        def complete() -> str:
+        def complete() -> str | None:
             if self._calls >= self._options.max_calls:
-                raise _SpentError
+                return None
             self._calls += 1
             return self._llm.complete(write_chat(PROMPT % what, *frames))
 
-        return self._cache.ask(key, complete, read_description) or ""
+        return self._cache.ask(key, complete, read_description)
 
 
 def choose_specific(

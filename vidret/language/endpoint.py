@@ -34,16 +34,16 @@ class ReplyCache:
         """Open the cache; the folder is created with the first answer."""
         self._folder = None if folder is None else Path(folder)
 
-    def ask(self, key: str, complete: Callable[[], str], read: Callable[[str], T | None]) -> T | None:
-        """Return what is read of a kept answer, or else of a new one, which is kept unless it is None."""
+    def ask(self, key: str, complete: Callable[[], str | None], read: Callable[[str], T | None]) -> T | None:
+        """Return what is read of a kept answer, or else of a new one, if there is any; it is kept unless it is None."""
         path = self._folder and self._folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.txt"
         kept = None
         if path is not None:
             with contextlib.suppress(OSError, ValueError):
                 kept = path.read_text("utf-8") or None
         reply = kept or complete()
-        found = read(reply)
-        if path is not None and kept is None and found is not None:
+        found = None if reply is None else read(reply)
+        if path is not None and kept is None and reply is not None and found is not None:
             with contextlib.suppress(StoreError, OSError):
                 _keep(path, reply)
         return found

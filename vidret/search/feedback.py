@@ -11,7 +11,7 @@ Kratochvíl et al. 2020, "SOMHunter".
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -53,7 +53,7 @@ class Feedback:
     unliked: Float32[np.ndarray, "unlike dim"]
     seen: Float32[np.ndarray, "seen dim"]
     typical: float
-    ruled_out: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
+    ruled_out: Ids
 
     @property
     def temperature(self) -> float:
