@@ -40,6 +40,7 @@ WORDS: Mapping[TextSource, tuple[int, int, int]] = {
     "generated": (163, 22, 79),
     "sound": (107, 93, 0),
 }
+OTHER_WORDS = (82, 82, 82)  # of kinds without a colour of their own
 ROOM_FOR_WORDS = 0.4  # of the range of the scores, above them, for words that say more
 BAND, EDGE, WEAK_BAND, WEAK_EDGE = (253, 236, 194), (226, 160, 40), (236, 236, 234), (170, 170, 170)
 DOT_GAP = 10  # pixels between frames, from which on each frame gets a dot
@@ -147,8 +148,9 @@ def draw_plot(
             pen.line((x, 0, x, fine.bottom), WEAK_EDGE if weak else EDGE, OVERSAMPLING)
     for text in texts:
         top = clip_score(text.score, fine)
-        pen.rectangle((fine.x(text.start), top, fine.x(text.end), fine.bottom), tint(WORDS[text.source]))
-        pen.line((fine.x(text.start), top, fine.x(text.end), top), WORDS[text.source], 2 * OVERSAMPLING)
+        colour = WORDS.get(text.source, OTHER_WORDS)
+        pen.rectangle((fine.x(text.start), top, fine.x(text.end), fine.bottom), tint(colour))
+        pen.line((fine.x(text.start), top, fine.x(text.end), top), colour, 2 * OVERSAMPLING)
     if typical is not None:
         for left in range(0, round(fine.right), 2 * DASH * OVERSAMPLING):
             pen.line((left, fine.y(typical), left + DASH * OVERSAMPLING, fine.y(typical)), FAINT, OVERSAMPLING)
@@ -220,7 +222,12 @@ def label_texts(pen: ImageDraw.ImageDraw, texts: Sequence[CurveText], axes: Axes
         room = axes.x(text.end) - axes.x(text.start) - 4
         line = fit_text(pen, sanitize(f"{SOURCE_LABELS[text.source]}: {text.text}"), font, room)
         if len(line) > 3:  # more than the dots
-            pen.text((axes.x(text.start) + 2, clip_score(text.score, axes) + 4), line, WORDS[text.source], font)
+            pen.text(
+                (axes.x(text.start) + 2, clip_score(text.score, axes) + 4),
+                line,
+                WORDS.get(text.source, OTHER_WORDS),
+                font,
+            )
 
 
 def clip_score(score: float, axes: Axes) -> float:
