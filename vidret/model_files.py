@@ -5,12 +5,13 @@ as prefix, such as ``aligner.``, and its card is in the card of the towers, unde
 would hold.
 """
 
+import hashlib
 import importlib.util
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from safetensors import SafetensorError, safe_open
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # an index whose encoder is in no file needs no torch for thi
     from torch import Tensor, nn
 
 CARD = "vidret"  # key of the card in the metadata
+TRAINED_ON = "trained_on"  # key in a card of what the weights were trained on
+DIGEST_SIZE = 6  # bytes; of 100,000 videos, one in three billion others has the digest of one
 JOINT_FORMAT = 2  # format of a card with parts
 ALIGNER, HEAD, BANK = "aligner", "head", "bank"
 NOTHING = re.compile(r"(?!)")
@@ -30,6 +33,37 @@ def find_package(name: str) -> Path | None:
     spec = importlib.util.find_spec(name)
     folders = list((spec.submodule_search_locations if spec is not None else None) or [])
     return Path(folders[0]) if folders else None
+
+
+class TrainedOn(NamedTuple):
+    """What a model was trained on: the name of a split, and the digests of the names of its videos, in one string."""
+
+    split: str
+    digests: str
+
+    @classmethod
+    def describe(cls, split: str, videos: Iterable[str]) -> Self:
+        """Return what trained on these videos, whose names cannot be read from it."""
+        return cls(split, "".join(sorted(map(_digest, videos))))
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Return what the model in a file was trained on; None if the file does not say so."""
+        try:
+            with safe_open(path, "np") as file:
+                return cls(*json.loads((file.metadata() or {})[CARD])[TRAINED_ON])
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+            return None
+
+    def find(self, videos: Iterable[str]) -> list[str]:
+        """Return the videos among these that have the name of one that was trained on."""
+        size = 2 * DIGEST_SIZE
+        known = {self.digests[start : start + size] for start in range(0, len(self.digests), size)}
+        return [video for video in videos if _digest(video) in known]
+
+
+def _digest(video: str) -> str:
+    return hashlib.blake2b(video.encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE).hexdigest()
 
 
 class Part(NamedTuple):
@@ -117,8 +151,10 @@ def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> 
     save_file(averages, out, metadata=metadata)
 
 
-def save_joint(path: Path, towers: Part, parts: Mapping[str, Part]) -> None:
+def save_joint(path: Path, towers: Part, parts: Mapping[str, Part], trained_on: TrainedOn | None = None) -> None:
     """Write towers with further parts to one file; without parts it is the file of the towers.
+
+    ``trained_on`` becomes a part of the card, unless it is not known.
 
     Raise VidretError if a weight of the towers has the prefix of a part.
     """
@@ -132,6 +168,7 @@ def save_joint(path: Path, towers: Part, parts: Mapping[str, Part]) -> None:
     contiguous = {name: weight.detach().contiguous() for name, weight in weights.items()}
     from safetensors.torch import save_file
 
+    card |= {} if trained_on is None else {TRAINED_ON: trained_on}
     save_file(contiguous, path, metadata={CARD: json.dumps(card)})
 
 

@@ -5,9 +5,11 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import vidret.cli.evaluate.steps
 from tests.encode.tiny import TEXT, VISION
@@ -20,8 +22,9 @@ from vidret.encode.clip.model import Card
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.evaluate.gallery import describe_model, index_gallery
+from vidret.evaluate.gallery import describe_model, index_gallery, note_trained_on
 from vidret.index.options import Progress
+from vidret.model_files import Part, TrainedOn, save_joint
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
@@ -46,6 +49,19 @@ def test_gallery_without_videos_is_rejected(world: Path, tmp_path: Path) -> None
     with pytest.raises(VidretError, match="must contain the videos of nobody's, got none of 2"):
         index_gallery(engine, Split("nobody's", (), ("a", "b")), world)
     assert not (tmp_path / "index").exists()
+
+
+def test_videos_that_a_model_was_trained_on_are_noted(tmp_path: Path) -> None:
+    trained_on, path = TrainedOn.describe("mine-rest", ["a", "b", "ü"]), tmp_path / "model.safetensors"
+    save_joint(path, Part({"method": "clip"}, {"weight": torch.zeros(1)}), {}, trained_on)
+    assert b"mine-rest" in path.read_bytes()
+    for videos, noted in ((("c", "ü", "b"), ["2 (ü, b)"]), (("c", "A"), [])):
+        for encoder, head in ((path, None), (tmp_path / "gone.safetensors", path)):
+            grounder = head and SimpleNamespace(path=head)
+            engine: Any = SimpleNamespace(encoder=SimpleNamespace(name=f"{encoder}#whole"), grounder=grounder)
+            notes = list(note_trained_on(engine, Split("test", (), videos)))
+            sentence = "model.safetensors was trained on mine-rest, with videos of these names"
+            assert notes == [f"{sentence}: {names}" for names in noted]
 
 
 class SlowEncoder(ColourEncoder):

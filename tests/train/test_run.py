@@ -18,6 +18,7 @@ from vidret.channels.picture.ranker_loading import choose_ranker, load_ranker
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import load_head
+from vidret.model_files import TrainedOn
 from vidret.train.run import ExportBest, export_checkpoint, run
 
 pytestmark = ignores_lightning
@@ -156,6 +157,11 @@ def test_checkpoint_exports_what_its_run_would_have(method: str, world: Path, tm
     assert export_checkpoint(tmp_path / "a.ckpt") == tmp_path / "told.safetensors"
     for name in ("new/again", "told"):
         assert (tmp_path / f"{name}.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    trained_on, data = TrainedOn.read(tmp_path / "told.safetensors"), trainer.datamodule  # type: ignore[attr-defined]
+    assert trained_on is not None
+    assert trained_on.split == "msrvtt-1k-a-train-9k-rest"
+    assert (trained_on.find(data.train.videos), trained_on.find(data.val.videos)) == (list(data.train.videos), [])
+    assert TrainedOn.read(tmp_path / "a.ckpt") is None
     encoder = load_encoder(str(tmp_path / "told.safetensors"))
     assert (load_ranker(choose_ranker(encoder), encoder).name == encoder.name) == (method == "ucofia")
 

@@ -138,6 +138,11 @@ class SplitData(lightning.LightningDataModule):
         self._loader_state: dict[str, Any] | None = None
 
     @property
+    def has_train(self) -> bool:
+        """Whether the training split is open."""
+        return "train" in self._opened
+
+    @property
     def train(self) -> Split:
         """Return the training split, which the indices in batches refer to."""
         return self._opened["train"].split

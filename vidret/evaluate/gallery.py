@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vidret.channels.texts.options import WordsOptions
+from vidret.data.benchmarks.splits import list_some
 from vidret.data.records import Split, find_videos
 from vidret.encode.clip.model import measure_cost
+from vidret.encode.names import parse_model_name
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.report import Gallery, Report
 from vidret.index.options import Progress
+from vidret.model_files import TrainedOn
 from vidret.store.records import FOLLOW_SHOTS, StoreInfo
 from vidret.types import Sampling
 
@@ -69,9 +72,10 @@ class Evaluation:
         split: Split | None = None,
     ) -> Report:
         """Return the report, with the time that ``doing`` took; ``split`` is the one with further notes, if any."""
+        split = split or self.split
         return Report(
             task=task,
-            split=split or self.split,
+            split=replace(split, notes=(*split.notes, *note_trained_on(self.engine, split))),
             gallery=self.gallery,
             model=describe_model(self.engine),
             settings=settings,
@@ -127,6 +131,16 @@ def index_readable(
     if report.interrupted:
         raise VidretError("interrupted while encoding; run the same command again to resume")
     return dict(report.failed)
+
+
+def note_trained_on(engine: Engine, split: Split) -> Iterator[str]:
+    """Yield a note for each file of the engine that says that it was trained on videos of a split."""
+    files = [Path(parse_model_name(engine.encoder.name).base)]
+    files += [engine.grounder.path] if engine.grounder is not None else []
+    for path in dict.fromkeys(files):
+        trained_on = TrainedOn.read(path) if path.is_file() else None
+        if trained_on is not None and (seen := trained_on.find(split.videos)):
+            yield f"{path.name} was trained on {trained_on.split}, with videos of these names: {list_some(seen)}"
 
 
 def describe_model(engine: Engine) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead
-from vidret.model_files import CARD, HEAD, load_exactly, read_part, read_part_cards
+from vidret.model_files import CARD, HEAD, TRAINED_ON, load_exactly, read_part, read_part_cards
 
 # Prefixes of published names, and vidret's.
 NAMES = {
@@ -143,6 +143,7 @@ class HeadCard:
         fields: Any = json.loads(text)
         if not isinstance(fields, dict):
             raise ValueError(f"not a head's card: {text[:80]}")
+        fields.pop(TRAINED_ON, None)
         for name, wanted in (("format", FORMAT), ("method", METHOD)):
             if (value := fields.pop(name, None)) != wanted:
                 raise ValueError(f"the card's {name} must be {wanted}, got {value}")

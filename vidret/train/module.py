@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from vidret.channels.picture.joint import join_files
+from vidret.data.stages import SplitData
 from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
-from vidret.model_files import Part, save_joint
+from vidret.model_files import Part, TrainedOn, save_joint
 from vidret.train.gather import gather_objects
 from vidret.train.losses import Terms, add_terms
 
@@ -31,6 +32,7 @@ class ModelDescription(TypedDict):
         parts: Cards of the further parts, whose weights have ``model.`` and their name as prefix.
         backbone: File whose copy the model is joined to; left out if it has a file of its own.
         kept: The towers that training began with, and the share of their weights in the file; left out for none.
+        trained_on: See ``TrainedOn``; left out before training.
     """
 
     card: Mapping[str, Any]
@@ -38,6 +40,7 @@ class ModelDescription(TypedDict):
     parts: Mapping[str, Mapping[str, Any]]
     backbone: NotRequired[str]
     kept: NotRequired[tuple[str, float]]
+    trained_on: NotRequired[list[str]]
 
 
 class TrainedModule(lightning.LightningModule):
@@ -108,7 +111,7 @@ class TrainedModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what an export of the checkpoint needs."""
-        checkpoint[EXPORT] = {"out": self.out, **self.describe()}
+        checkpoint[EXPORT] = {"out": self.out, **self._describe_trained()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model."""
@@ -123,7 +126,14 @@ class TrainedModule(lightning.LightningModule):
 
     def export(self, path: Path) -> None:
         """Write the trained model and its card, for ``--model`` or ``--head``."""
-        write_model(self.describe(), self.state_dict(), path)
+        write_model(self._describe_trained(), self.state_dict(), path)
+
+    def _describe_trained(self) -> ModelDescription:
+        """Return the description of the model with the videos of the trainer's data, if it has any."""
+        data, description = getattr(self._trainer, "datamodule", None), self.describe()
+        if isinstance(data, SplitData) and data.has_train:
+            description["trained_on"] = list(TrainedOn.describe(data.train.name, data.train.videos))
+        return description
 
 
 def write_model(description: ModelDescription, state: Mapping[str, Tensor], path: Path) -> None:
@@ -142,12 +152,13 @@ def write_model(description: ModelDescription, state: Mapping[str, Tensor], path
             weights[key] = torch.lerp(weights[key].float().cpu(), start, share)
     model = Part(description["card"], weights)
     parts = {name: Part(card, _take(state, f"model.{name}.")) for name, card in description["parts"].items()}
+    trained_on = TrainedOn(*description["trained_on"]) if "trained_on" in description else None
     if "backbone" not in description:
-        save_joint(path, model, parts)
+        save_joint(path, model, parts, trained_on)
         return
     with TemporaryDirectory() as folder:
         part = Path(folder) / "part.safetensors"
-        save_joint(part, model, parts)
+        save_joint(part, model, parts, trained_on)
         join_files(Path(description["backbone"]), [part], path)
 
 

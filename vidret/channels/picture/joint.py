@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from vidret.channels.picture.query_bank import QueryBank
 from vidret.encode.names import OFF, MergeLevel
 from vidret.errors import VidretError
-from vidret.model_files import ALIGNER, BANK, CARD, HEAD, Part, read_part, read_part_cards, save_joint
+from vidret.model_files import ALIGNER, BANK, CARD, HEAD, Part, TrainedOn, read_part, read_part_cards, save_joint
 
 if TYPE_CHECKING:
     from vidret.encode.clip.model import Card, ClipModel
@@ -58,7 +58,7 @@ def join_files(
     if bank is not None:
         parts[BANK] = bank.to_part()
         notes.append(f"bank: {len(bank.queries)} queries of {bank.name}, with which every index is calibrated")
-    save_joint(out, describe_towers(model), parts)
+    save_joint(out, describe_towers(model), parts, next(filter(None, map(TrainedOn.read, (base, *others))), None))
     return notes
 
 

@@ -19,7 +19,7 @@ from vidret.encode.clip.vision import VisionShape, VisionTower
 from vidret.encode.names import OFF, MergeLevel
 from vidret.errors import EncoderError, VidretError
 from vidret.layers import fold
-from vidret.model_files import CARD, JOINT_FORMAT, Part, load_exactly, read_towers, save_joint
+from vidret.model_files import CARD, JOINT_FORMAT, TRAINED_ON, Part, load_exactly, read_towers, save_joint
 from vidret.types import Resize, Sampling
 
 FORMAT = 1
@@ -71,6 +71,7 @@ class Card:
         fields: Any = json.loads(text)
         if not isinstance(fields, dict):
             raise ValueError(f"not a model card: {text[:80]}")
+        fields.pop(TRAINED_ON, None)
         expected = FORMAT if fields.pop("parts", None) is None else JOINT_FORMAT
         if (version := fields.pop("format", None)) != expected:
             raise ValueError(f"the card's format must be {expected}, got {version}; update vidret to read a newer one")
