@@ -587,11 +587,12 @@ class Engine(VideoLibrary):
         if len(queries) != len(options):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
         whole = [replace(option, k=option.k + option.offset, offset=0) for option in options]
-        found = self._index.search(queries, whole)
-        unique = [
-            self._fold_hits(query, option, hits) if option.copies == "fold" else hits
-            for query, option, hits in zip(queries, whole, found, strict=True)
-        ]
+        with self._index.fusion.hold():
+            found = self._index.search(queries, whole)
+            unique = [
+                self._fold_hits(query, option, hits) if option.copies == "fold" else hits
+                for query, option, hits in zip(queries, whole, found, strict=True)
+            ]
         return [
             keep_probable(hits, option.at_least)[option.offset :] for hits, option in zip(unique, options, strict=True)
         ]
@@ -634,14 +635,15 @@ class Engine(VideoLibrary):
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
         check_page(options)
         wanted = k = options.k + options.offset
-        while True:  # improbable moments and copies may stand between the others
-            whole = replace(options, k=k, offset=0)
-            moments = self._index.locate(query, whole, video=video, grounder=self.grounder)
-            unique = self._copies.fold_results(moments) if video is None and options.copies == "fold" else moments
-            kept = keep_probable(unique, options.at_least)
-            if len(kept) >= wanted or len(moments) < k:
-                return kept[options.offset : wanted]
-            k *= 4
+        with self._index.fusion.hold():
+            while True:  # improbable moments and copies may stand between the others
+                whole = replace(options, k=k, offset=0)
+                moments = self._index.locate(query, whole, video=video, grounder=self.grounder)
+                unique = self._copies.fold_results(moments) if video is None and options.copies == "fold" else moments
+                kept = keep_probable(unique, options.at_least)
+                if len(kept) >= wanted or len(moments) < k:
+                    return kept[options.offset : wanted]
+                k *= 4
 
     def locate_many(
         self, queries: Sequence[Query], videos: Sequence[VideoName], options: LocateOptions = DEFAULT_LOCATING

@@ -77,10 +77,9 @@ class OpenIndex:
 
     def search(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
         """Return the hits of several searches; see ``Engine.search_many``."""
-        with self.fusion.hold():
-            asked = [self._complete(query, own) for query, own in zip(queries, options, strict=True)]
-            analysed = [self.fusion.analyse(query, own.sources, own.person) for query, own in asked]
-            return [self._search.find_hits(query, own) for query, (_, own) in zip(analysed, asked, strict=True)]
+        asked = [self._complete(query, own) for query, own in zip(queries, options, strict=True)]
+        analysed = [self.fusion.analyse(query, own.sources, own.person) for query, own in asked]
+        return [self._search.find_hits(query, own) for query, (_, own) in zip(analysed, asked, strict=True)]
 
     def _complete(self, query: Query, options: SearchOptions) -> tuple[Query, SearchOptions]:
         """Return what to ask: instead of an empty query, what was liked, which was then not chosen among others."""
@@ -114,9 +113,8 @@ class OpenIndex:
         self, query: Query, options: LocateOptions, *, video: VideoName | None, grounder: MomentHead | None
     ) -> list[Moment]:
         """Return the best moments in one video, or in the best videos of a search."""
-        with self.fusion.hold():
-            analysed = self.fusion.analyse(query, options.sources, options.person)
-            return self._locate(analysed, options, video=video, grounder=grounder)
+        analysed = self.fusion.analyse(query, options.sources, options.person)
+        return self._locate(analysed, options, video=video, grounder=grounder)
 
     def _locate(
         self, query: AnalysedQuery, options: LocateOptions, *, video: VideoName | None, grounder: MomentHead | None

@@ -2,9 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float16, Float64, Int64
@@ -15,7 +15,8 @@ from vidret.store.catalog.database import REPAIR
 from vidret.store.catalog.schema import order_by_ids
 from vidret.store.features import Features, Rows
 from vidret.store.records import SegmentLocation, StoredRow, StoredSegments
-from vidret.store.snapshots.snapshot import find_rows
+from vidret.store.snapshots.snapshot import UNREADABLE, find_rows
+from vidret.types import Segment
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,12 @@ class Epochs:
 
         Other processes may have deleted segments since a search. A damaged segment is skipped with one warning.
         """
-        features, rows = self._read_epoch(lambda: self._catalog.segments.read(np.asarray(ids, np.int64)))
+        ids = np.asarray(ids, np.int64)
+        if (known := self._read_known(ids, tokens=tokens)) is not None:
+            return known
+        features, rows = self._read_epoch(lambda: self._catalog.segments.read(ids))
         kept: list[tuple[int, StoredRow, Rows, bytes | memoryview]] = []
-        for key in np.asarray(ids).tolist():
+        for key in ids.tolist():
             if key not in rows:
                 continue
             try:
@@ -92,6 +96,33 @@ class Epochs:
             frames=[frames for *_, frames, _ in kept],
             times=[row.times for _, row, *_ in kept],
             tokens=[packed for *_, packed in kept],
+        )
+
+    def _read_known(self, ids: Ids, *, tokens: bool) -> StoredSegments | None:
+        """Read segments as the snapshot has them; None if one is damaged, gone or moved by a compaction."""
+        snapshot = self._catalog.snapshots.current()
+        rows, own = snapshot.find_segments(ids), snapshot.segments
+        if (rows < 0).any() or (own.frame_rows[rows] == UNREADABLE).any():
+            return None
+        features, _ = self._read_epoch(lambda: (self._catalog.tables.meta("epoch"), None))
+
+        def take(*columns: np.ndarray) -> Iterator[tuple[Any, ...]]:
+            return zip(*(column[rows].tolist() for column in columns), strict=True)
+
+        try:
+            frames = [features.frames.read(*place) for place in take(own.frame_rows, own.num_frames, own.frame_sums)]
+            places = take(own.token_bytes, own.num_bytes, own.token_sums) if tokens else ()
+            packed = [features.tokens.read(*place).reshape(-1).data for place in places]
+        except StoreError:
+            return None
+        videos = snapshot.videos.ids[own.video_rows[rows]].tolist()
+        facts = zip(videos, take(own.numbers, own.starts, own.ends), strict=True)
+        return StoredSegments(
+            ids=ids,
+            segments=[Segment(video, *own) for video, own in facts],
+            frames=frames,
+            times=[snapshot.frame_times[first : first + num] for first, num in take(own.first_frames, own.num_frames)],
+            tokens=packed or [b""] * len(ids),
         )
 
     def read_frames(

@@ -29,7 +29,7 @@ NAME = re.compile(r"((video|frames)(\.\d+)?\.f16|tokens(\.\d+)?\.bin)")  # those
 
 def checksum_array(rows: np.ndarray) -> int:
     """Compute the CRC-32 of contiguous rows, which detects every burst of up to 32 flipped bits."""
-    return zlib.crc32(rows.data) if rows.size else 0
+    return zlib.crc32(rows)  # type: ignore[arg-type]
 
 
 class RowFile:
@@ -60,6 +60,17 @@ class RowFile:
             pages: Any = mmap.mmap(self._handle, num_rows * self._row_bytes, access=mmap.ACCESS_READ)
             self._mapped = mapped = np.frombuffer(pages, self._dtype).reshape(num_rows, self._dim)
         return mapped[start:stop]
+
+    def read(self, start: int, num_rows: int, checksum: int, what: str = "rows from {} are") -> Rows | Bytes:
+        """Return rows without copying that match their checksum; ``what`` begins the error for others.
+
+        Raises:
+            StoreError: They do not.
+        """
+        rows = self.view(start, start + num_rows)
+        if checksum_array(rows) != checksum:
+            raise StoreError(f"{self.path}: {what.format(start)} damaged (checksum); {REPAIR}")
+        return rows
 
     def take(self, indices: Int64[np.ndarray, " row"]) -> tuple[Rows, Bool[np.ndarray, " row"]]:
         """Return copies of rows, and whether each exists; missing ones are zeros."""
@@ -185,15 +196,15 @@ class Features:
         Raises:
             StoreError: The bytes do not match their checksum.
         """
-        return _read(self.frames, location.frame_row, location.num_frames, location.frames_sum, "rows from {} are")
+        return self.frames.read(location.frame_row, location.num_frames, location.frames_sum)
 
     def read_video(self, location: SegmentLocation) -> Rows:
         """Return the vector of a segment, as (1, dim); see ``read_frames``."""
-        return _read(self.video, location.row, 1, location.row_sum, "row {} is")
+        return self.video.read(location.row, 1, location.row_sum, "row {} is")
 
     def read_tokens(self, location: SegmentLocation) -> memoryview:
         """Return the packed tokens of a segment, empty if none were stored; see ``read_frames``."""
-        packed = _read(self.tokens, location.token_byte, location.num_bytes, location.tokens_sum, "bytes from {} are")
+        packed = self.tokens.read(location.token_byte, location.num_bytes, location.tokens_sum, "bytes from {} are")
         return packed.reshape(-1).data
 
     def read_videos(
@@ -208,14 +219,6 @@ class Features:
         self.video.close()
         self.frames.close()
         self.tokens.close()
-
-
-def _read(file: RowFile, start: int, num_rows: int, checksum: int, what: str) -> Rows | Bytes:
-    """Return rows that match their checksum; ``what`` begins the error for others, given the first."""
-    rows = file.view(start, start + num_rows)
-    if checksum_array(rows) != checksum:
-        raise StoreError(f"{file.path}: {what.format(start)} damaged (checksum); {REPAIR}")
-    return rows
 
 
 def create_features(folder: Path, dim: int) -> None:

@@ -74,7 +74,7 @@ class OneMatch:
 def rate_all(clause: Clause, matches: Sequence[OneMatch], levels: Mapping[TextSource, float]) -> list[float]:
     """Return the evidence of texts, which have as many words of the clause."""
     found = TextMatches(
-        texts=[FoundText(row, 1, 0.0, 2.0, "words") for row in range(len(matches))],
+        texts=[FoundText(row, 1, 0.0, 2.0, "words", ["word"]) for row in range(len(matches))],
         cosines=np.array([match.cosine for match in matches]),
         hubness=np.array([match.hubness for match in matches]),
         cover=np.array([match.cover for match in matches]),

@@ -48,7 +48,7 @@ def columns(snapshot: Snapshot) -> dict[str, object]:
     """Return what a snapshot says of each segment, video and path."""
     segments, videos, files = snapshot.segments, snapshot.videos, snapshot.files
     rows = np.flatnonzero(segments.stored).tolist()
-    own = ("starts", "ends", "num_frames", "has_tokens", "searchable")
+    own = ("starts", "ends", "num_frames", "num_bytes", "searchable")
     paths = {files.paths[row]: row for row in np.flatnonzero(files.current).tolist()}
     owner = [int(videos.ids[row]) if row >= 0 else None for row in files.video_rows.tolist()]
     return {
@@ -171,6 +171,12 @@ class SnapshotMachine(RuleBasedStateMachine):
         assert snapshot.owners(range(60)).tolist() == [naive.owners(reader).get(key, -1) for key in range(60)]
         assert snapshot.find_contents([*(f"v{content}" for content in range(6)), "?"]) == naive.contents(reader)
         assert snapshot.describe() == naive.describe(reader)
+        ids = np.flip(snapshot.segments.ids[snapshot.segments.stored])
+        read, asked = reader.features.read(ids), reader.features.read_frames(ids)
+        assert (read.ids.tolist(), read.segments) == (ids.tolist(), reader.segments.get(ids))
+        assert [frames.tolist() for frames in read.frames] == [frames.tolist() for frames, _ in asked]
+        assert [times.tolist() for times in read.times] == [times.tolist() for _, times in asked]
+        assert list(map(bytes, read.tokens)) == list(map(bytes, reader.features.read_tokens(ids)))
 
 
 SnapshotMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)
@@ -262,7 +268,10 @@ def test_what_is_deleted_is_not_saved_for_ever(stores: tuple[Store, Store], tmp_
         assert columns(snapshot) == columns(writer.snapshot())
 
 
-@pytest.mark.parametrize("name", ["segments.ids", "segments.video_rows", "videos.ids", "files.video_rows", "bits"])
+@pytest.mark.parametrize(
+    "name",
+    ["segments.ids", "segments.video_rows", "segments.first_frames", "videos.ids", "files.video_rows", "bits"],
+)
 @pytest.mark.parametrize("is_listed", [False, True])
 def test_columns_that_cannot_be_right_are_read_from_the_catalog(
     stores: tuple[Store, Store], tmp_path: Path, name: str, *, is_listed: bool

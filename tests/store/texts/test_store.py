@@ -88,6 +88,7 @@ def test_texts_of_tracks_that_are_written_by_turns_are_found(store: TextStore) -
     texts, rows = store.read_found(store.store.searchable()[::-1])
     assert [text.text for text in texts[:2]] == [SPOKEN[0].text, shown[0].text]
     assert [text.track for text in texts[:2]] == [track.id for track in tracks]
+    assert [text.stems for text in texts] == store.index.stems([text.text for text in texts])
     assert np.allclose(rows[:2], random_vectors([SPOKEN[0], shown[0]]), atol=1e-2)
 
 

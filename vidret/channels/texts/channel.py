@@ -147,7 +147,7 @@ class TextChannel:
                     continue
                 if video_id not in rated:
                     rated[video_id] = [[] for _ in query.clauses]
-                _, _, start, end, text = texts[row]
+                start, end, text = texts[row][2:5]
                 match = Match(video_id, source, start, end, nats[row], text, matches.stems[row], cover[row])
                 rated[video_id][index].append(match)
         return rated

@@ -164,14 +164,13 @@ class TextMatcher:
     ) -> list[TextMatches]:
         """Return the intact ones of the texts that were found for each clause as its matches."""
         texts, rows = self._store.read_found(np.unique(np.concatenate([np.zeros(0, np.int64), *found])))
-        stems = self._store.index.stems([text.text for text in texts])
         ids, hubness = np.array([text.id for text in texts], np.int64), np.vecdot(rows, typical).astype(np.float64)
         matches, given = [], zip(clauses, vectors, num_texts, terms, found, strict=True)
         for clause, vector, own_count, own_terms, own_ids in given:
             own = find_rows(ids, own_ids)
             own = own[own >= 0]
             weights = weigh_terms(own_terms, own_count, self._find_shares(clause.content))
-            shared = self._share(clause, own_terms, weights, [stems[row] for row in own.tolist()])
+            shared = self._share(clause, own_terms, weights, [texts[row].stems for row in own.tolist()])
             information = np.array([told for told, _, _ in shared], np.float64)
             matches.append(
                 TextMatches(

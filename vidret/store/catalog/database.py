@@ -176,6 +176,10 @@ class Database:
         rows = self.rows(sql, *values)
         return rows[0][0] if rows else None
 
+    def version(self) -> int | None:
+        """Return what changes when another connection commits; None where that says nothing about this thread's."""
+        return None if self._write or self._read_only else int(self.value("PRAGMA data_version"))
+
     def run(self, sql: str, *values: object) -> int:
         """Execute a statement; return the number of changed rows."""
         with self.access() as connection:

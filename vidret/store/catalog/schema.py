@@ -114,18 +114,15 @@ class RowLayout:
     def __init__(self, table: str, integers: str = "", reals: str = "", texts: str = "", blobs: str = "") -> None:
         data = {**dict.fromkeys(texts.split(), "text"), **dict.fromkeys(blobs.split(), "blob")}
         whole, real = integers.split(), reals.split()
-        self._types: list[Any] = [str if kind == "text" else bytes for kind in data.values()]
-        self._num_packed = len(whole) + len(data) + len(real)
-        kinds = "q" * (len(whole) + len(data)) + "d" * len(real)
+        types = [f"typeof({name}) = '{kind}'" for name, kind in data.items()]
+        bodies = [f"CAST({name} AS BLOB)" for name in data]
+        self.columns = ", ".join([*whole, *types, *real, *bodies, "checksum"])
+        self._num_packed, self._num_values = len(whole + types + real), len(whole + types + real + bodies)
+        kinds = "q" * len(whole + types) + "d" * len(real)
         self._pack = struct.Struct(f"<{kinds}").pack
-        columns = [f"{table}.{name}" for name in (*whole, *real, *data, "checksum")]
-        columns[len(whole) : len(whole)] = ["1"] * len(data)  # what SQL packs for data of the right type
-        self.columns = ", ".join(columns)
         # NULL if a number has the wrong type, as in a damaged row.
         values = [f"iif(typeof({name}) = 'text', '', ifnull({name}, {NULL}))" for name in whole]
-        values += [f"typeof({name}) = '{kind}'" for name, kind in data.items()]
-        values += [f"iif(typeof({name}) = 'text', '', {name})" for name in real]
-        values += [f"CAST({name} AS BLOB)" for name in data]
+        values += [*types, *(f"iif(typeof({name}) = 'text', '', {name})" for name in real), *bodies]
         self.sql = f"crc('{kinds}', {', '.join(values)})"
 
     def is_intact(self, row: Sequence[Any]) -> bool:
@@ -135,15 +132,11 @@ class RowLayout:
         """
         try:
             crc = zlib.crc32(self._pack(*row[: self._num_packed]))
-        except struct.error:
+            for body in row[self._num_packed : self._num_values]:
+                crc = zlib.crc32(body, crc + len(body))
+        except (struct.error, TypeError):
             return False
-        for index, kind in enumerate(self._types, start=self._num_packed):
-            value = row[index]
-            if type(value) is not kind:
-                return False
-            encoded = value.encode("utf-8", "replace") if kind is str else value
-            crc = zlib.crc32(encoded, crc + len(encoded))
-        return bool(crc == row[self._num_packed + len(self._types)])
+        return bool(crc == row[self._num_values])
 
 
 SEGMENT_ROW = RowLayout("segments", f"id video number {LOCATION.replace(',', '')}", 'start "end"', blobs="times")
@@ -209,6 +202,7 @@ def find_schema_checksum(database: Database) -> int:
 
 
 MAX_DIM = 1 << 16
+SNAPSHOT = "snapshot of the catalog"  # among the values that a thread holds
 
 
 class CheckedTables:
@@ -223,12 +217,21 @@ class CheckedTables:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Let this thread read each value of the metadata, and the snapshot, only once: a query sees one state."""
-        outer, self._held.values = self.held, {}
+        """Let this thread read each value of the metadata, and the snapshot, only once: a query sees one state.
+
+        Values are kept for its next query unless another connection has committed since.
+        """
+        if self.held is not None:  # for a part of a query
+            yield
+            return
+        version = self.database.version()
+        kept: tuple[int | None, dict[str, Any]] = getattr(self._held, "kept", (None, {}))
+        self._held.values = values = kept[1] if version is not None and kept[0] == version else {}
         try:
             yield
         finally:
-            self._held.values = outer
+            values.pop(SNAPSHOT, None)  # which may be large
+            self._held.values, self._held.kept = None, (version, values)
 
     @property
     def held(self) -> dict[str, Any] | None:

@@ -2,22 +2,24 @@
 
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.facts import FACT_ROW, FACT_VALUES, stack_facts
-from vidret.store.catalog.schema import IN_IDS, CheckedTables, Ids, ids_to_json
+from vidret.store.catalog.schema import IN_IDS, SEGMENT_ROW, SNAPSHOT, CheckedTables, Ids, ids_to_json
 from vidret.store.records import FILE_STATES, IMPORTED
 from vidret.store.snapshots.bitmap import add_ids, are_ids, make_bitmap
 from vidret.store.snapshots.changes import Changes, Position, read_changes, read_position, trim_log
 from vidret.store.snapshots.columns import KEY, Columns, Saved, load_columns, save_columns
 from vidret.store.snapshots.snapshot import (
     LIVE_STATES,
+    UNREADABLE,
     FileColumns,
     PathNames,
     SegmentColumns,
@@ -28,7 +30,6 @@ from vidret.store.snapshots.snapshot import (
 )
 
 NOTHING_READ = Position(-1, -1, 0)
-SNAPSHOT = "snapshot of the catalog"  # among the values that a thread holds
 MIN_TAIL, TAIL_SHARE = 1000, 0.5  # files that are not in the order of their paths: from so many on they are sorted
 SEGMENT = {
     "ids": np.int64,
@@ -36,9 +37,13 @@ SEGMENT = {
     "starts": np.float64,
     "ends": np.float64,
     "num_frames": np.int32,
-    "has_tokens": np.bool_,
     "rows": np.int64,
     "row_sums": np.uint32,
+    "frame_rows": np.int64,
+    "frame_sums": np.uint32,
+    "token_bytes": np.int64,
+    "num_bytes": np.int32,
+    "token_sums": np.uint32,
 }
 VIDEO: dict[str, Any] = {
     "ids": np.int64,
@@ -49,13 +54,17 @@ VIDEO: dict[str, Any] = {
     "facts": FACT_ROW,
 }
 FILE = {"video_rows": np.int64, "mtimes_ns": np.int64, "states": np.uint8, "current": np.bool_}
-SEGMENT_ROW = np.dtype([*SEGMENT.items(), ("videos", np.int64)])
+# Wide, since the row of a foreign index may have any number.
+SEGMENT_VALUES = np.dtype(
+    [(name, np.float64 if name in ("starts", "ends") else np.int64) for name in (*SEGMENT, "videos")]
+)
 VIDEO_ROW = np.dtype(list(VIDEO.items()))
 ENDS = ("first_segments", "last_segments")
 # What the columns of a snapshot have beside what is read from the rows of a table.
-SEGMENTS = {**SEGMENT, "video_rows": np.int32, "stored": np.bool_, "searchable": np.bool_}
+SEGMENTS = {**SEGMENT, "video_rows": np.int32, "first_frames": np.int64, "stored": np.bool_, "searchable": np.bool_}
 VIDEOS = {**VIDEO, **dict.fromkeys(("num_paths", "num_segments"), np.int32), **dict.fromkeys(ENDS, np.int64)}
-TABLES = {"segments": SEGMENTS, "videos": VIDEOS, "files": FILE}
+FRAMES = {"times": np.float64}
+TABLES = {"segments": SEGMENTS, "videos": VIDEOS, "files": FILE, "frames": FRAMES}
 TEXTS = ("fingerprints", "paths")  # each a column of bytes, and one of where each text ends
 SAVED = {
     **{f"{table}.{name}": dtype for table, columns in TABLES.items() for name, dtype in columns.items()},
@@ -64,12 +73,12 @@ SAVED = {
 }
 DEAD_SHARE = 0.25  # of segments, from which on all rows are read again before they are saved
 # Casts, since a damaged row may have values of another type.
-SEGMENT_VALUES = (
+DAMAGED_SEGMENT = (
     "id, ifnull(CAST(number AS INTEGER) & 2147483647, 0),"
     ' ifnull(CAST(start AS REAL), 0), ifnull(CAST("end" AS REAL), 0),'
-    " ifnull(CAST(num_frames AS INTEGER) & 2147483647, 0), ifnull(CAST(num_bytes AS INTEGER) > 0, 0),"
+    " ifnull(CAST(num_frames AS INTEGER) & 2147483647, 0),"
     " ifnull(CAST(row AS INTEGER), -1), ifnull(CAST(row_sum AS INTEGER) & 4294967295, 0),"
-    " ifnull(CAST(video AS INTEGER), -1)"
+    f" {UNREADABLE}, 0, 0, ifnull(CAST(num_bytes AS INTEGER) > 0, 0), 0, ifnull(CAST(video AS INTEGER), -1)"
 )
 VIDEO_VALUES = (
     "id, ifnull(CAST(duration AS REAL), 0), ifnull(CAST(complete AS INTEGER) <> 0, 0),"
@@ -162,6 +171,7 @@ class SnapshotBuilder:
     def __init__(self) -> None:
         self.position = NOTHING_READ
         self._segments, self._videos, self._files = Columns(SEGMENTS), Columns(VIDEOS), Columns(FILE)
+        self._frames = Columns(FRAMES)
         self._fingerprints: list[bytes] = []
         self._rows: dict[bytes, int] = {}
         self._paths: list[bytes] = []
@@ -175,7 +185,7 @@ class SnapshotBuilder:
         """Continue with saved columns, which are valid."""
         builder = cls()
         builder.position = position
-        builder._segments, builder._videos, builder._files = (
+        builder._segments, builder._videos, builder._files, builder._frames = (
             Columns(dtypes, {name: saved[f"{table}.{name}"] for name in dtypes}) for table, dtypes in TABLES.items()
         )
         builder._fingerprints, builder._paths = (split_texts(saved[name], saved[f"{name}.ends"]) for name in TEXTS)
@@ -188,7 +198,7 @@ class SnapshotBuilder:
     def pack(self) -> Saved:
         """Return all columns by the names in ``SAVED``."""
         self._sort_files()
-        tables = zip(TABLES, (self._segments, self._videos, self._files), strict=True)
+        tables = zip(TABLES, (self._segments, self._videos, self._files, self._frames), strict=True)
         saved = {f"{table}.{name}": columns[name] for table, columns in tables for name in columns}
         saved["bits"] = self._everything.bits
         for name, texts in zip(TEXTS, (self._fingerprints, self._paths), strict=True):
@@ -209,7 +219,7 @@ class SnapshotBuilder:
         first_new = len(self._segments)
         segments = read_segment_rows(database, self.position.segment, position)
         self._add_videos(*read_video_rows(database, None if is_first else changes.videos), changes.videos)
-        self._add_segments(segments)
+        self._add_segments(*segments)
         shortened = self._drop_segments(database, changes.shortened)
         self._add_files(read_file_rows(database, None if is_first else changes.paths), changes.paths)
         self._refresh_searchable(was_live, first_new, is_changed=shortened)
@@ -241,13 +251,18 @@ class SnapshotBuilder:
 
     # Segments
 
-    def _add_segments(self, rows: np.ndarray) -> None:
+    def _add_segments(self, rows: np.ndarray, times: np.ndarray) -> None:
         """Append segments, without those of unknown videos: deleted ones, or with damaged rows."""
+        counts = np.where(rows["frame_rows"] == UNREADABLE, 0, rows["num_frames"])
+        first_frames = len(self._frames) + np.cumsum(counts) - counts
+        self._frames.append({"times": times}, len(times))
         video_rows = find_rows(self._videos["ids"], rows["videos"])
-        rows, video_rows = rows[video_rows >= 0], video_rows[video_rows >= 0]
+        kept = video_rows >= 0
+        rows, video_rows, first_frames = rows[kept], video_rows[kept], first_frames[kept]
         first, num_new = len(self._segments), len(video_rows)
         own = {name: rows[name] for name in SEGMENT}
-        own |= {"stored": np.ones(num_new, bool), "searchable": np.zeros(num_new, bool), "video_rows": video_rows}
+        own |= {"stored": np.ones(num_new, bool), "searchable": np.zeros(num_new, bool)}
+        own |= {"video_rows": video_rows, "first_frames": first_frames}
         self._segments.append(own, num_new)
         if not num_new:
             return
@@ -355,6 +370,7 @@ class SnapshotBuilder:
             segments=SegmentColumns(**pick(self._segments, SegmentColumns)),
             videos=VideoColumns(**videos, fingerprints=self._fingerprints, rows=self._rows),
             files=FileColumns(**files, paths=self._paths, names=self._names, num_sorted=self._num_sorted),
+            frame_times=self._frames["times"],
             everything=self._everything,
         )
 
@@ -366,13 +382,16 @@ def are_valid(saved: Saved, position: Position) -> bool:
     lengths["files"].add(len(saved["paths.ends"]))
     ids, num_videos = saved["segments.ids"], len(saved["videos.ids"])
     owners = saved["segments.video_rows"], saved["files.video_rows"]
+    readable = saved["segments.frame_rows"] != UNREADABLE
+    firsts, counts = saved["segments.first_frames"][readable], saved["segments.num_frames"][readable]
     return (
-        all(len(counts) == 1 for counts in lengths.values())
+        all(len(sizes) == 1 for sizes in lengths.values())
         and are_ids(ids)
         and (not len(ids) or ids[-1] <= position.segment)
         and bool((saved["videos.ids"][1:] > saved["videos.ids"][:-1]).all())
         and all(not len(rows) or -1 <= rows.min() <= rows.max() < num_videos for rows in owners)
         and (not len(ids) or owners[0].min() >= 0)
+        and bool((firsts >= 0).all() and (counts >= 0).all() and (firsts + counts <= len(saved["frames.times"])).all())
         and bool((saved["files.states"] <= len(FILE_STATES)).all())
         and len(saved["bits"]) <= (ids[-1] // 8 + 1 if len(ids) else 0)
     )
@@ -384,10 +403,25 @@ def split_texts(data: np.ndarray, ends: np.ndarray) -> list[bytes]:
     return [whole[start:end] for start, end in zip([0, *stops], stops, strict=False)]
 
 
-def read_segment_rows(database: Database, after: int, position: Position) -> np.ndarray:
-    """Return the rows of the segments after one, up to a position."""
-    sql = f"SELECT {SEGMENT_VALUES} FROM segments WHERE id > ? AND id <= ? ORDER BY id"
-    return database.read(lambda rows: np.fromiter(rows, SEGMENT_ROW), sql, after, position.segment)
+def read_segment_rows(
+    database: Database, after: int, position: Position
+) -> tuple[np.ndarray, Float64[np.ndarray, " frame"]]:
+    """Return the rows of the segments after one, up to a position, and the times of the frames of all intact ones."""
+    times = bytearray()
+
+    def pick(row: Sequence[Any]) -> tuple[Any, ...]:
+        if not SEGMENT_ROW.is_intact(row) or len(row[14]) != 8 * row[5] or row[4] < 0:
+            return tuple(database.rows(f"SELECT {DAMAGED_SEGMENT} FROM segments WHERE id = ?", row[0])[0])
+        times.extend(row[14])
+        return (row[0], row[2], *row[12:14], row[5], row[3], row[8], row[4], row[9], row[6], row[7], row[10], row[1])
+
+    def read(cursor: Iterable[Sequence[Any]]) -> np.ndarray:
+        times.clear()  # it may be read again
+        return np.fromiter(map(pick, cursor), SEGMENT_VALUES)
+
+    sql = f"SELECT {SEGMENT_ROW.columns} FROM segments WHERE id > ? AND id <= ? ORDER BY id"
+    rows = database.read(read, sql, after, position.segment)
+    return rows, np.frombuffer(times, np.float64)
 
 
 def read_video_rows(database: Database, ids: Sequence[int] | None) -> tuple[np.ndarray, list[bytes]]:

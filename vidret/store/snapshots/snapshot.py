@@ -24,6 +24,7 @@ from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
 LIVE_STATES = np.array([state not in DEAD_STATES for state in FILE_STATES] + [True])  # the last stands for any other
 MAX_SELECTIONS = 64  # remembered by a snapshot
+UNREADABLE = -1
 
 Videos = Bool[np.ndarray, " video"]
 
@@ -51,8 +52,10 @@ class SegmentColumns:
     """The segments in the order of their ids.
 
     ``video_rows`` are the rows of their videos, ``numbers`` their indices there, ``starts`` and ``ends`` in seconds.
-    ``rows`` and ``row_sums`` are those of their vectors in the feature files and their checksums, of an earlier epoch
-    if a compaction goes on. Deleted ones are not ``stored``; others are ``searchable`` if their video has a live path.
+    ``rows``, ``frame_rows`` and ``token_bytes`` are those of their vectors, of the first of their frames, and of the
+    first of the ``num_bytes`` of their tokens in the feature files, each with checksums, of an earlier epoch if a
+    compaction goes on; ``first_frames`` are those of their frames among ``frame_times``. A damaged row has the frame
+    row ``UNREADABLE``. Deleted ones are not ``stored``; others are ``searchable`` if their video has a live path.
     """
 
     ids: Ids
@@ -61,9 +64,14 @@ class SegmentColumns:
     starts: Float64[np.ndarray, " segment"]
     ends: Float64[np.ndarray, " segment"]
     num_frames: Int32[np.ndarray, " segment"]
-    has_tokens: Bool[np.ndarray, " segment"]
     rows: Int64[np.ndarray, " segment"]
     row_sums: UInt32[np.ndarray, " segment"]
+    frame_rows: Int64[np.ndarray, " segment"]
+    frame_sums: UInt32[np.ndarray, " segment"]
+    first_frames: Int64[np.ndarray, " segment"]
+    token_bytes: Int64[np.ndarray, " segment"]
+    num_bytes: Int32[np.ndarray, " segment"]
+    token_sums: UInt32[np.ndarray, " segment"]
     stored: Bool[np.ndarray, " segment"]
     searchable: Bool[np.ndarray, " segment"]
 
@@ -132,12 +140,13 @@ class FileColumns:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Snapshot:
-    """A catalog at one time; ``everything`` are all searchable segments."""
+    """A catalog at one time; ``everything`` are all searchable segments, ``frame_times`` those of frames in seconds."""
 
     position: Position
     segments: SegmentColumns
     videos: VideoColumns
     files: FileColumns
+    frame_times: Float64[np.ndarray, " frame"]
     everything: Selection
     _matching: dict[Filters, Videos] = field(default_factory=dict)
     _selections: dict[tuple[Filters, frozenset[int]], Selection] = field(default_factory=dict)
@@ -311,7 +320,7 @@ class Snapshot:
             "seconds": float(videos.durations[videos.stored].sum()),
             "segments": int(np.count_nonzero(segments.stored)),
             "frames": int(segments.num_frames[segments.stored].sum(dtype=np.int64)),
-            "with_tokens": int(np.count_nonzero(segments.has_tokens & segments.stored)),
+            "with_tokens": int(np.count_nonzero((segments.num_bytes > 0) & segments.stored)),
             "searchable": self.everything.num_segments,
             "imported": int(np.count_nonzero(videos.imported & videos.stored)),
         }

