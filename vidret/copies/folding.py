@@ -151,11 +151,14 @@ class CopyFolder:
         return dict(zip(found.tolist(), sums, strict=True))
 
     def _read(self, video: int) -> VideoFrames:
-        stored = self._store.features.read(self._store.segments.ids_of_video(video), tokens=False)
+        ids = self._store.overlapping_segments([(video, -math.inf, math.inf)])
+        stored = self._store.features.read(ids, tokens=False)
+        order = sorted(range(len(stored.ids)), key=lambda row: stored.segments[row].number)
+        frames, times = [stored.frames[row] for row in order], [stored.times[row] for row in order]
         return VideoFrames(
-            np.concatenate([np.empty((0, self._store.dim), np.float16), *stored.frames]),
-            np.concatenate([np.empty(0), *stored.times]),
-            np.repeat(np.arange(len(stored.times)), [len(times) for times in stored.times]),
+            np.concatenate([np.empty((0, self._store.dim), np.float16), *frames]),
+            np.concatenate([np.empty(0), *times]),
+            np.repeat(np.arange(len(times)), list(map(len, times))),
         )
 
     def _align(self, one: VideoFrames, other: VideoFrames, one_s: float, other_s: float) -> float | None:

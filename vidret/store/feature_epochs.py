@@ -2,9 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float16, Float64, Int64
@@ -105,24 +105,25 @@ class Epochs:
         if (rows < 0).any() or (own.frame_rows[rows] == UNREADABLE).any():
             return None
         features, _ = self._read_epoch(lambda: (self._catalog.tables.meta("epoch"), None))
-
-        def take(*columns: np.ndarray) -> Iterator[tuple[Any, ...]]:
-            return zip(*(column[rows].tolist() for column in columns), strict=True)
-
+        numbers, starts, ends = own.numbers[rows].tolist(), own.starts[rows].tolist(), own.ends[rows].tolist()
+        num_frames, first_times = own.num_frames[rows].tolist(), own.first_frames[rows].tolist()
+        frame_places = own.frame_rows[rows].tolist(), num_frames, own.frame_sums[rows].tolist()
+        token_places = (column[rows].tolist() for column in (own.token_bytes, own.num_bytes, own.token_sums))
         try:
-            frames = [features.frames.read(*place) for place in take(own.frame_rows, own.num_frames, own.frame_sums)]
-            places = take(own.token_bytes, own.num_bytes, own.token_sums) if tokens else ()
-            packed = [features.tokens.read(*place).reshape(-1).data for place in places]
+            frames = list(map(features.frames.read, *frame_places))
+            packed = (
+                [part.reshape(-1).data for part in map(features.tokens.read, *token_places)]
+                if tokens
+                else [b""] * len(ids)
+            )
         except StoreError:
             return None
-        videos = snapshot.videos.ids[own.video_rows[rows]].tolist()
-        facts = zip(videos, take(own.numbers, own.starts, own.ends), strict=True)
         return StoredSegments(
             ids=ids,
-            segments=[Segment(video, *own) for video, own in facts],
+            segments=list(map(Segment, snapshot.owners(ids).tolist(), numbers, starts, ends)),
             frames=frames,
-            times=[snapshot.frame_times[first : first + num] for first, num in take(own.first_frames, own.num_frames)],
-            tokens=packed or [b""] * len(ids),
+            times=[snapshot.frame_times[t : t + num] for t, num in zip(first_times, num_frames, strict=True)],
+            tokens=packed,
         )
 
     def read_frames(

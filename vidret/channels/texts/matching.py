@@ -193,7 +193,8 @@ class TextMatcher:
         phrases = self._store.index.stems(list(clause.phrases))
         # Stemming is slow, so only pairs that begin as a term does are joined.
         beginnings = {term.stem[:length] for term in terms for length in range(1, len(term.stem))}
-        pairs = {pair for stems in texts for pair in pairwise(stems) if pair[0] in beginnings}
+        some = (stems for stems in texts if not beginnings.isdisjoint(stems))
+        pairs = {pair for stems in some for pair in pairwise(stems) if pair[0] in beginnings}
         own_stems, own_pairs = {term.stem for term in terms}, set(pairwise(term.stem for term in terms))
         joined = self._join([*pairs, *own_pairs])
         compounds = {pair: stem for pair, stem in joined.items() if stem in own_stems or pair in own_pairs}

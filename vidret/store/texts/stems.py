@@ -22,7 +22,7 @@ class Stemmer:
     """Splits texts into stems by FTS5 in memory, and remembers those of words; one thread at a time."""
 
     def __init__(self) -> None:
-        self._known: dict[str, list[str]] = {}
+        self._known: dict[str, tuple[str, ...]] = {}  # the garbage collector walks lists, but no tuples of texts
         self._database = sqlite3.connect(
             ":memory:", check_same_thread=False, isolation_level=None, factory=ClosingConnection
         )
@@ -40,9 +40,9 @@ class Stemmer:
             return [list(chain.from_iterable(map(self._known.__getitem__, own))) for own in words]
         if len(self._known) > MAX_KNOWN_WORDS:
             self._known.clear()
-        known: Mapping[str, list[str]] = self._known
+        known: Mapping[str, tuple[str, ...]] = self._known
         new = [word for word in {word for own in words for word in own} if word not in known]
-        fresh = dict(zip(new, self.split(new), strict=True))
+        fresh = dict(zip(new, map(tuple, self.split(new)), strict=True))
         self._known |= {word: stems for word, stems in fresh.items() if len(word) <= MAX_KNOWN_LETTERS}
         if any(len(word) > MAX_KNOWN_LETTERS for word in new):
             known = ChainMap(self._known, fresh)
