@@ -5,9 +5,9 @@
 
 - ``tempme``: a step of TempMe against full fine-tuning of plain CLIP: ViT-B/32 and its text tower with random weights,
   12 frames at 224, 32 words; the peak of memory is that of a process of its own, on a GPU what torch allocated.
-- ``small``: the small towers of learn.py: a step of the joint model and of TempMe in bfloat16 against float32, and
-  encoding videos by the joint model against TempMe, and with what reranking stores. Medians of CPU time, on a GPU of
-  the clock.
+- ``small``: the small towers of configs/synthetic_*.yaml: a step of the joint model and of TempMe in bfloat16 against
+  float32, and encoding videos by the joint model against TempMe, and with what reranking stores. Medians of CPU time,
+  on a GPU of the clock.
 - ``memory``: what a step of each configuration keeps in memory on one GPU, in GB, without a GPU. Activations are what
   autograd saves for the backward pass, each storage once, weights and their casts left out. A forward pass of the real
   shapes on the CPU counts them, in the casts of CUDA's autocast, and keeps none. They are proportional to the videos
@@ -38,7 +38,6 @@ from harness import (
     run_parts,
     take_turns,
 )
-from learn import FPS, FRAMES, SETTINGS, SIZE, TEXT, VISION
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
@@ -64,7 +63,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "full": {"method": "clip"},
     "tempme": {"method": "tempme", "merging": MergeSchedule(), "lora_rank": 8},
 }
-SMALL_BATCH, NUM_WORDS = 64, 18
 SHAPES = {"vision": VisionShape, "text": TextShape, "merging": MergeSchedule, "prompts": PromptShape}
 PATCHES = {"ViT-B-32": 32, "ViT-B-16": 16}
 NUM_PAIRS = (8, 16, 24)  # that losses are measured with
@@ -148,9 +146,8 @@ def encode(module: RetrievalModule, batch: RetrievalBatch, *, packs: bool) -> No
 def measure_small(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     """Compare steps and encodings of small towers by CPU time."""
     ratios: dict[str, float] = {}
-    shapes: dict[str, Any] = {"num_frames": FRAMES, "fps": FPS, "train_all": True, "vision": VISION, "text": TEXT}
-    batch = draw_batch(SMALL_BATCH, FRAMES, SIZE, NUM_WORDS)
-    modules = {method: RetrievalModule(**shapes, **SETTINGS[method].extra) for method in ("tempme", "joint")}
+    modules = {method: RetrievalModule(**read_synthetic(method)) for method in ("tempme", "joint")}
+    batch = draw_batch(64, 6, 64, 18)
     for method, module in modules.items():
         steps = {kind: partial(run_losses, module, batch, half=kind == "bf16") for kind in ("fp32", "bf16")}
         costs = take_turns(steps, given.repeats)
@@ -166,16 +163,27 @@ def measure_small(given: argparse.Namespace, _: Path) -> dict[str, Any]:
 # Memory
 
 
+def read_synthetic(method: str) -> dict[str, Any]:
+    """Return the arguments of a module of the configuration of a method on the synthetic world."""
+    return read_arguments(yaml.safe_load((CONFIGS / f"synthetic_{method}.yaml").read_text("utf-8")))
+
+
+def read_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a module, with shapes in place of what a configuration says of them."""
+    given = dict(config["model"]["init_args"])
+    for name, shape in SHAPES.items():
+        if name in given:
+            lists = {key: tuple(value) for key, value in given[name].items() if isinstance(value, list)}
+            given[name] = shape(**given[name] | lists)
+    return given
+
+
 def build(config: dict[str, Any]) -> RetrievalModule:
     """Return the module of a configuration with random weights."""
-    given = dict(config["model"]["init_args"])
+    given = read_arguments(config)
     weights = given.pop("weights", None)
     if weights is not None:
         given |= {"vision": VisionShape(patch=PATCHES[weights.partition("-quickgelu")[0]], **LARGE), "text": LARGE_TEXT}
-    for name, shape in SHAPES.items():
-        if isinstance(given.get(name), dict):
-            lists = {key: tuple(value) for key, value in given[name].items() if isinstance(value, list)}
-            given[name] = shape(**given[name] | lists)
     return RetrievalModule(**{**given, "chunk_size": 0, "compiled": None})
 
 

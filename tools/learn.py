@@ -37,6 +37,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pytorch_lightning as lightning
 import torch
+from bench_train import read_synthetic
 from harness import make_parser, percent, print_rows, tell
 from pytorch_lightning.callbacks import Callback
 
@@ -46,10 +47,6 @@ from vidret.channels.picture.reranking import TOTAL
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.module import GroundingData, RetrievalData
 from vidret.data.synthetic.world import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
-from vidret.encode.clip.prompt_switch import PromptShape
-from vidret.encode.clip.tempme import MergeSchedule
-from vidret.encode.clip.text import TextShape
-from vidret.encode.clip.vision import VisionShape
 from vidret.encode.precision import choose_precision
 from vidret.evaluate.retrieval import score_texts
 from vidret.ground.spans import overlap
@@ -62,26 +59,21 @@ Split = Literal["val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 GALLERY = 200
 SIZE, FRAMES, FPS = 64, 6, 2  # every frame is looked at: mean pooling then cannot tell an order, bit for bit
-VISION = VisionShape(image_size=SIZE, patch=16, width=96, layers=4, heads=3, dim=128)
-TEXT = TextShape(context=32, vocabulary=49408, width=128, layers=3, heads=4, dim=128)
-MERGING = MergeSchedule(layers=(1, 2), factors=(2, 3), r=0, cross=0.3, intra=0.1)
-PROMPTS = PromptShape(num_prompts=FRAMES, num_frames=FRAMES)
-# Of every retrieval method: Muon for the matrices of the blocks, AdamW at LR for all other weights.
-RATES: Mapping[str, Any] = {"matrix_lr": 0.008, "warm_up": 0.05, "cool_down": 0.3}
-LR = 5e-4  # and that of the grounding head
 
 
 class Setting(NamedTuple):
     """How a method is trained: as many steps, of as many videos, as two cores make in 20 minutes.
 
-    ``on_clip`` starts from the towers that ``clip`` left, whose training counts: what UCoFiA aligns in detail, its
-    paper takes from towers that agree as a whole already. From nothing it learns half as much in that time. ``half``
-    trains in bfloat16 where the CPU has it. ``size`` and ``frames`` are what a tower sees of a video.
+    ``config`` is the method in ``configs/synthetic_CONFIG.yaml``, and ``parts`` are others whose merging or prompts it
+    has too. ``on_clip`` starts from the towers that ``clip`` left, whose training counts: what UCoFiA aligns in detail,
+    its paper takes from towers that agree as a whole already. From nothing it learns half as much in that time.
+    ``half`` trains in bfloat16 where the CPU has it. ``size`` and ``frames`` are what a tower sees of a video.
     """
 
     batch: int
     steps: int
-    extra: Mapping[str, Any]
+    config: str
+    parts: tuple[str, ...] = ()
     on_clip: bool = False
     half: bool = False
     size: int = SIZE
@@ -92,30 +84,27 @@ class Setting(NamedTuple):
         """Return the precision of the trainer."""
         return "bf16-mixed" if self.half and choose_precision("auto", torch.device("cpu")) == "bf16" else "32-true"
 
+    def make_module(self, towers: Path, lr: float | None) -> RetrievalModule:
+        """Return an untrained module, or one on towers."""
+        given = read_synthetic(self.config)
+        for part in self.parts:
+            given |= {name: value for name, value in read_synthetic(part).items() if name in ("merging", "prompts")}
+        given |= {"vision": replace(given["vision"], image_size=self.size), "num_frames": self.frames}
+        if self.on_clip:
+            given |= {"weights": str(towers), "vision": None, "text": None}
+        return RetrievalModule(**given | {"out": None, "lr": lr or given["lr"]})
+
 
 SETTINGS = {
-    "clip": Setting(128, 1700, {"method": "clip"}),
-    "tempme": Setting(128, 2600, {"method": "tempme", "merging": MERGING}),
-    # No captioner: most of a step would be its vocabulary of 49,408.
-    "promptswitch": Setting(128, 1500, {"method": "promptswitch", "prompts": PROMPTS, "captions": False}),
-    "ucofia": Setting(64, 750, {"method": "ucofia", "num_words": 32}, on_clip=True),
-    "glscl": Setting(128, 1600, {"method": "glscl"}),
-    "all": Setting(
-        64, 750, {"method": "ucofia", "merging": MERGING, "prompts": PROMPTS, "num_words": 32}, on_clip=True
-    ),
-    "joint": Setting(
-        64,
-        6500,  # a quarter more videos than TempMe sees
-        {
-            "method": "joint",
-            "merging": replace(MERGING, cross=0.5, intra=0.2),  # two prompts a frame cost what this saves
-            "prompts": PromptShape(num_prompts=2, num_frames=FRAMES),
-            "options": {"align_size": 32},
-        },
-        half=True,
-    ),
-    "coarse": Setting(64, 4000, {"method": "tempme", "merging": MERGING}, half=True, size=SIZE // 2),
-    "sharp": Setting(64, 1500, {"method": "clip"}, half=True, frames=FRAMES // 2),
+    "clip": Setting(128, 1700, "clip"),
+    "tempme": Setting(128, 2600, "tempme"),
+    "promptswitch": Setting(128, 1500, "promptswitch"),
+    "ucofia": Setting(64, 750, "ucofia", on_clip=True),
+    "glscl": Setting(128, 1600, "glscl"),
+    "all": Setting(64, 750, "ucofia", ("tempme", "promptswitch"), on_clip=True),
+    "joint": Setting(64, 6500, "joint", half=True),  # a quarter more videos than TempMe sees
+    "coarse": Setting(64, 4000, "tempme", half=True, size=SIZE // 2),
+    "sharp": Setting(64, 1500, "clip", half=True, frames=FRAMES // 2),
 }
 PAIR = ("coarse", "sharp")
 
@@ -178,11 +167,7 @@ def learn_retrieval(method: str, world: Path, arguments: argparse.Namespace) -> 
     lightning.seed_everything(arguments.seed, verbose=False)
     setting, clock = SETTINGS[method], Clock(method)
     steps, batch = arguments.steps or setting.steps, arguments.batch or setting.batch
-    start: dict[str, Any] = {"vision": replace(VISION, image_size=setting.size), "text": TEXT}
-    if setting.on_clip:
-        start = {"weights": str(arguments.out / "clip.safetensors")}
-    start |= {"num_frames": setting.frames, "lr": arguments.lr or LR}
-    module = RetrievalModule(fps=FPS, train_all=True, **start, **RATES, **setting.extra)
+    module = setting.make_module(arguments.out / "clip.safetensors", arguments.lr)
     trainer = make_trainer(clock, world, arguments.precision or setting.precision, max_steps=steps)
     trainer.fit(module, datamodule=open_data(world, setting, batch))
     module.export(arguments.out / f"{method}.safetensors")
@@ -290,14 +275,15 @@ def measure_pair(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train the R2 head on the towers that retrieval left, and measure it and the curve in held-out films."""
     towers, epochs = arguments.out / f"{arguments.towers}.safetensors", arguments.head_epochs
+    shapes = read_synthetic("clip")
     module = GroundingModule(
         backbone=str(towers),
-        width=VISION.width,
-        text_width=TEXT.width,
+        width=shapes["vision"].width,
+        text_width=shapes["text"].width,
         dim=128,
         num_layers=3,
         recipe="qvhighlights",
-        lr=arguments.lr or LR,
+        lr=arguments.lr or shapes["lr"],
         drop_at=3 * epochs // 4,
         warm_up=50,
         dropout=0.1,
