@@ -45,6 +45,8 @@ def test_help_describes_everything(
         assert param.help.endswith("."), param.name
         assert param.metavar is not None or param.is_flag, param.name
         assert param.opts[0] in out or param.metavar in out
+        assert not re.search(r"^\[|\.\.\.$", param.metavar or "")  # Typer adds brackets and dots
+        assert not re.search(r"\[[a-z]", param.help)  # Rich takes it for a style
 
 
 def test_commands_are_described_in_the_order_of_their_use(run: Runner) -> None:

@@ -101,7 +101,7 @@ class IndexChoices:
     sounds: Annotated[
         str,
         option(
-            "Sounds to read besides words: silence, loud noise, music, speech, and captions such as [applause]. auto "
+            "Sounds to read besides words: silence, loud noise, music, speech, and captions such as (applause). auto "
             "keeps the setting of the index; a new index gets them if it gets words.",
             SOURCES,
             "auto|on|off",

@@ -25,7 +25,7 @@ def ask_command(
     *,
     question: Annotated[str, argument("A question about the videos.", "QUESTION")],
     videos: Annotated[
-        list[str] | None, argument("Indexed videos to look in; default: all of them.", "[VIDEO]...")
+        list[str] | None, argument("Indexed videos to look in; default: all of them.", "VIDEO")
     ] = None,
     place: Place,
     llm: Annotated[

@@ -55,7 +55,7 @@ SeedOption = Annotated[int, option("Seed of the sample of stored vectors for --r
 
 PromptArgument = Annotated[
     str | None,
-    argument("Text for --diversity: measure only the segments that match it best.", "[PROMPT]", panel=DIVERSITY),
+    argument("Text for --diversity: measure only the segments that match it best.", "PROMPT", panel=DIVERSITY),
 ]
 DiversityOption = Annotated[
     bool,

@@ -115,7 +115,7 @@ def duplicates_command(
     *,
     paths: Annotated[
         list[str] | None,
-        argument("Indexed files or folders to find copies of; default: all.", "[PATH]...", panel=SCOPE),
+        argument("Indexed files or folders to find copies of; default: all.", "PATH", panel=SCOPE),
     ] = None,
     place: Place,
     as_json: JsonOption = False,

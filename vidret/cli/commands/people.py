@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 INDEX = Path(DEFAULT_INDEX)
 PeopleIndexOption = Annotated[Path, index_option()]
 PersonArgument = Annotated[str, argument("Number or name of a person.", "PERSON")]
-TracksArgument = Annotated[list[int], argument("Numbers of tracks, as vidret people show prints them.", "TRACK...")]
+TracksArgument = Annotated[list[int], argument("Numbers of tracks, as vidret people show prints them.", "TRACK")]
 SheetOption = Annotated[Path | None, option("Also write a contact sheet.", metavar="FILE")]
 
 
@@ -86,7 +86,7 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
 
     @group.command("forget")
     def forget_command(
-        person: Annotated[str | None, argument("Number or name of a person.", "[PERSON]")] = None,
+        person: Annotated[str | None, argument("Number or name of a person.", "PERSON")] = None,
         index: PeopleIndexOption = INDEX,
         video: Annotated[str | None, option("Forget all in this video instead.", metavar="VIDEO")] = None,
         everybody: Annotated[bool, option("Forget everybody instead.", flag="--all")] = False,
@@ -117,7 +117,7 @@ def name_person(
 
 def merge_persons(
     person: PersonArgument,
-    others: Annotated[list[str], argument("Who is the same person.", "PERSON...")],
+    others: Annotated[list[str], argument("Who is the same person.", "PERSON")],
     index: PeopleIndexOption = INDEX,
 ) -> None:
     """Make several persons one."""
