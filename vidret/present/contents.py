@@ -76,7 +76,8 @@ def show_copies(groups: "Sequence[CopyGroup]") -> None:
     show_table(("group", "pixels", "kbit/s", "length", "at", "best at", "what", "video"), rows, NO_COPIES)
     if rows:
         num_files = sum(len(group.files) for group in groups)
-        print_message(f"{num_files} files in {len(groups)} groups of the same footage; nothing was changed.")
+        of = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
+        print_message(f"{num_files} files in {of} of the same footage; nothing was changed.")
 
 
 def describe_differences(file: "CopiedFile") -> str:

@@ -12,7 +12,7 @@ from vidret.errors import DecodeError, VidretError
 from vidret.present.chart import FAINT, INK, PAPER, fit_text
 from vidret.present.show import describe_match
 from vidret.present.terminal import print_message, show_status, writing
-from vidret.text import file_name, format_time, sanitize
+from vidret.text import compose, file_name, format_time, sanitize
 from vidret.types import SOURCE_LABELS, CopyGroup, EventSpan, Evidence, Hit, Moment, Picture, SharedFootage, Shot
 from vidret.video.images import read_image
 from vidret.video.probe import probe
@@ -170,7 +170,7 @@ def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
         left = GAP + (index % COLUMNS) * (TILE[0] + GAP)
         top = 2 * LINE + GAP + (index // COLUMNS) * cell_height
         sheet.paste(image, (left, top))
-        pen.text((left, top + TILE[1] + 2), fit_text(pen, sanitize(tile.title), small, TILE[0]), INK, small)
+        pen.text((left, top + TILE[1] + 2), fit_text(pen, sanitize(compose(tile.title)), small, TILE[0]), INK, small)
         pen.text((left, top + TILE[1] + 2 + LINE), sanitize(tile.line), FAINT, small)
         pen.text((left, top + TILE[1] + 2 + 2 * LINE), fit_text(pen, sanitize(tile.words), small, TILE[0]), INK, small)
     sheet.save(out)

@@ -103,14 +103,15 @@ def test_windows_of_audio_are_counted(run: Runner, index: Path) -> None:
 def test_words_are_counted_and_listed(run: Runner, index: Path) -> None:
     assert "words" not in run.json("info")
     add_words(index, find_content(index, "red.mp4"), ["one red apple", "two pears"])
-    add_words(index, find_content(index, "blue.mp4"), [], note="no audio track")
+    add_words(index, find_content(index, "blue.mp4"), [], note="has no audio track")
     assert "speech 2 texts, of 2 videos; 2 complete" in show(run)
     assert run.json("info")["words"] == [{"source": "speech", "texts": 2, "tracks": 2, "complete": 2}]
-    lines = run.out("info", "--failed").splitlines()
-    assert [line.split()[1] for line in lines] == ["source", "video", "speech"]
-    assert lines[2].endswith("speech  no audio track")
+    add_words(index, find_content(index, "red.mp4"), [], source="screen", note="took too long")
+    code, out, err = run("info", "--failed")
+    assert [line.split()[0] for line in out.splitlines()] == ["source", "video", "screen"]
+    assert (code, err) == (0, "Without an audio track: 1"), "which is no failure"
     note = run.json("info", "--failed")[1]
-    assert (Path(note["path"]).name, note["source"], note["reason"]) == ("blue.mp4", "speech", "no audio track")
+    assert (Path(note["path"]).name, note["source"], note["reason"]) == ("blue.mp4", "speech", "has no audio track")
 
 
 def test_lost_words_are_found(run: Runner, own_index: Path, own_films: Path) -> None:

@@ -66,7 +66,8 @@ def test_shots_are_printed_without_a_model(run: Runner, known: Path, films: Path
 
 
 @pytest.mark.usefixtures("known")
-def test_storyboard_shows_the_middle_of_each_shot(run: Runner, tmp_path: Path) -> None:
+def test_storyboard_shows_the_middle_of_each_shot(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # red.mp4 is the end of a path
     code, out, err = run("shots", "red.mp4", "--sheet", tmp_path / "new" / "board.png")
     assert (code, err) == (0, f"storyboard: {tmp_path / 'new' / 'board.png'}")
     assert out.startswith("shot ")
@@ -143,7 +144,7 @@ def test_groups_are_printed_drawn_and_json(run_copies: Runner, tmp_path: Path) -
     assert len(others) == 2
     assert "best" in best
     assert "mirrored" in out
-    assert "3 files in 1 groups of the same footage; nothing was changed." in err
+    assert "3 files in 1 group of the same footage; nothing was changed." in err
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 1200
     (group,) = run_copies.json("duplicates", "mirrored.mp4")

@@ -42,6 +42,21 @@ def test_every_video_gets_the_class_that_its_examples_show(engine: Engine, films
     assert {(Path(video.path).stem, video.tag) for video in wordless} >= {("red", "a"), ("blue", "b")}
 
 
+def test_examples_keep_their_class_and_unreadable_files_are_left_out(
+    engine: Engine, films: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (films.parent / "bad.mp4").write_text("no video")
+    tagged = engine.classify(
+        {
+            "red": [paint("red"), films / "blue.mp4", films.parent / "bad.mp4", films / "green.mp4"],
+            "blue": [paint("blue"), films / "green.mp4"],
+        }
+    )
+    sure = {Path(video.path).stem: video.tag for video in tagged if video.probability == 1}
+    assert sure == {"blue": "red"}, "green is an example of both"
+    assert "bad.mp4: must be an image or a video of the index" in caplog.text
+
+
 def test_the_vector_of_a_video_is_the_mean_of_its_segments(engine: Engine) -> None:
     with Store.open(engine.path) as store:
         video_ids, vectors = average_segments(store)

@@ -24,9 +24,7 @@ NO_MODEL = ", or --context to ask no model, or --server URL of one that asks"
 def ask_command(
     *,
     question: Annotated[str, argument("A question about the videos.", "QUESTION")],
-    videos: Annotated[
-        list[str] | None, argument("Indexed videos to look in; default: all of them.", "VIDEO")
-    ] = None,
+    videos: Annotated[list[str] | None, argument("Indexed videos to look in; default: all of them.", "VIDEO")] = None,
     place: Place,
     llm: Annotated[
         str | None,

@@ -15,7 +15,7 @@ from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_info, show_table
 from vidret.present.terminal import print_message
 from vidret.store.store import Store
-from vidret.text import sanitize, show_path
+from vidret.text import display_path, sanitize, show_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,17 +145,19 @@ def print_facts(facts: "StoreInfo", index: Path, moments: "MomentCounts", *, as_
 def print_failed(store: "Store", *, as_json: bool) -> None:
     """Print the files that failed, with reasons, and the files of which words could not be read."""
     from vidret.store.texts.upkeep import list_notes
+    from vidret.video.audio import NO_TRACK
 
-    failed = [(show_path(record.path), record.reason) for record in store.files.find(state="failed")]
-    notes = [(show_path(note.path), note.source, note.reason) for note in list_notes(store)]
+    failed, notes = store.files.find(state="failed"), list_notes(store)
     if as_json:
-        rows = [{"path": path, "reason": reason} for path, reason in failed]
-        rows += [{"path": path, "source": source, "reason": reason} for path, source, reason in notes]
+        rows = [{"path": show_path(record.path), "reason": record.reason} for record in failed]
+        rows += [{"path": show_path(note.path), "source": note.source, "reason": note.reason} for note in notes]
         print_json(rows)
-    elif notes:
-        show_table(("file", "source", "reason"), [*((path, "video", reason) for path, reason in failed), *notes])
-    else:
-        show_table(("file", "reason"), failed, "No files failed.")
+        return
+    lines = [("video", record.reason, display_path(record.path)) for record in failed]
+    lines += [(note.source, note.reason, display_path(note.path)) for note in notes if note.reason != NO_TRACK]
+    show_table(("source", "reason", "file"), lines, "No files failed.")
+    if mute := {note.path for note in notes if note.reason == NO_TRACK}:
+        print_message(f"Without an audio track: {len(mute)}")
 
 
 def print_damage(store: "Store", *, repair: bool) -> bool:

@@ -89,7 +89,7 @@ def shots_command(
     ] = None,
 ) -> None:
     """Print the shots of a video, and how each begins; draw a storyboard of them."""
-    from vidret.store.lookup import look_up_video, read_shots
+    from vidret.store.lookup import find_below, look_up_video, read_shots
 
     shots = ask_store_or_client(
         place,
@@ -106,7 +106,10 @@ def shots_command(
     if sheet is not None:
         from vidret.present.sheet import write_storyboard
 
-        write_storyboard(absolute_path(video), shots, sheet)
+        found, *_ = ask_store_or_client(
+            place, lambda store: find_below(store.videos.find, video), lambda client: find_below(client.videos, video)
+        )
+        write_storyboard(found.paths[0], shots, sheet)
 
 
 @app.command("duplicates")

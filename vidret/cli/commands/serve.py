@@ -248,7 +248,7 @@ def list_tokens_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonO
         print_json([{name: getattr(token, name) for name in names} for token in kept])
         return
     rows = [(token.name, token.right, token.collection or "all of the index", token.made) for token in kept]
-    show_table(("what", "right", "collection", "made"), rows, "There are no tokens.")
+    show_table(("name", "right", "collection", "made"), rows, "There are no tokens.")
 
 
 @group.command("revoke")

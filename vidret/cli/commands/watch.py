@@ -48,7 +48,7 @@ def list_command(index: WatchIndexOption = Path(DEFAULT_INDEX), as_json: JsonOpt
     if as_json:
         print_json([{"name": watch.name, "query": watch.query} for watch in watches])
     else:
-        show_table(("what", ""), [(watch.name, watch.query) for watch in watches], "There are no watches.")
+        show_table(("name", ""), [(watch.name, watch.query) for watch in watches], "There are no watches.")
 
 
 @group.command("remove")

@@ -46,8 +46,12 @@ class Classification:
     directions: Float64[np.ndarray, "class_ dim"]
 
     def tag(self, store: Store) -> list[TaggedVideo]:
-        """Return the most probable class of each video, by class and with the most probable videos first."""
-        probabilities = soften(self.logits)
+        """Return the most probable class of each video, by class and with the most probable videos first.
+
+        A video that is an example of one class is certainly of this class.
+        """
+        shown = np.stack([np.isin(self.video_ids, list(shown.video_ids)) for shown in self.examples], axis=1)
+        probabilities = np.where(shown.sum(axis=1, keepdims=True) == 1, shown, soften(self.logits))
         labels, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
         paths = store.files.paths_of(self.video_ids.tolist())
         tagged = []

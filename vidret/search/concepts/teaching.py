@@ -1,5 +1,6 @@
 """Teaching a concept or a sound: read its examples, weigh them against its text, and store both in the index."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from vidret.types import Concept, ConceptExample, ExampleLike, Vector, as_exampl
 from vidret.video.images import read_image_at
 from vidret.video.scan import VIDEO_SUFFIXES
 
+logger = logging.getLogger(__name__)
 # Weights of the examples that are tried. The one that is expected grows with their number: n / (n + 3).
 SHARES = np.linspace(0, 1, 9)
 HALF = 3.0  # examples that count as much as the text
@@ -146,19 +148,30 @@ def _keep_others(
 def read_examples(store: Store, encoder: Encoder, examples: Sequence[ExampleLike]) -> ReadExamples:
     """Return examples with their vectors: of images as the encoder sees them, of videos as the index has them.
 
+    A file that is neither, as there may be in a folder of them, is left out with a warning.
+
     Raises:
-        VidretError: One is neither an image nor a video of the index, or no frame of a stretch is stored.
+        VidretError: None is an image or a video of the index, one does not exist, or no frame of a stretch is stored.
     """
     kept: list[ConceptExample] = []
     vectors: list[Vector] = []
     video_ids: set[int] = set()
+    unread: list[DecodeError] = []
     for example in map(as_example, examples):
         if example.image is None and (video_id := _find_video(store, example)) is not None:
             vectors.append(_average_frames(store, video_id, example))
             video_ids.add(video_id)
         else:
-            vectors.append(_encode_picture(example, encoder))
+            try:
+                vectors.append(_encode_picture(example, encoder))
+            except DecodeError as error:
+                unread.append(error)
+                continue
         kept.append(replace(example, image=None))
+    if unread and not kept:
+        raise unread[0]
+    for reason in unread:
+        logger.warning("left out: %s", reason)
     return ReadExamples(
         examples=tuple(kept), vectors=stack_vectors(vectors, encoder.dim), video_ids=frozenset(video_ids)
     )
@@ -196,7 +209,7 @@ def _encode_picture(example: ConceptExample, encoder: Encoder) -> Vector:
     except DecodeError as error:
         is_video = Path(example.path).suffix.lower() in VIDEO_SUFFIXES
         reason = "index this video first" if is_video else error.reason
-        raise VidretError(f"{example.path}: must be an image or a video of the index: {reason}") from error
+        raise DecodeError(example.path, f"must be an image or a video of the index: {reason}") from error
     return _scale(encode_image(image, encoder).sentence)
 
 
