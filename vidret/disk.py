@@ -86,9 +86,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_closed(path: Path) -> None:
-    """Remove a file; on Windows, leave one that a reader has open to the next writer."""
+    """Remove a file, if it exists; on Windows, leave one that a reader has open to the next writer."""
     try:
-        path.unlink()
+        path.unlink(missing_ok=True)
     except PermissionError:
         if sys.platform != "win32":
             raise

@@ -3,20 +3,23 @@
 import json
 import logging
 import math
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from vidret.channels.picture.ranking import Ids, Levels, Ranker
-from vidret.errors import StoreError, VidretError
+from vidret.disk import remove_closed
+from vidret.errors import VidretError
 from vidret.store.joined import STRIDE
 from vidret.store.records import CALIBRATION, StoredSegments
-from vidret.store.snapshots.columns import PotentialsFile, read_potentials, remove_potentials, write_potentials
+from vidret.store.snapshots.columns import read_columns, write_columns
 from vidret.store.store import Store
 from vidret.types import TextEmbedding
 
@@ -26,6 +29,8 @@ BATCH = 256  # segments read and scored at a time
 MEMORY = 4 << 30  # bytes that the scores of the bank may take, with Sinkhorn's temporary arrays: else of a sample
 COPIES = 4  # arrays of the size of one level that exist at once
 SEED = 1234
+POTENTIALS, IDS = "potentials", "ids"  # the folder of an index, and the column in its files besides the levels
+_FILE = re.compile(r"[0-9a-f]{32}\.rows")
 COLDEST = 1e-6  # minimum temperature; below, float32 scores lose their differences
 STORED_AS_IS = ("bank", "texts", "num_queries", "temperature", "error", "num_measured", "is_automatic")
 
@@ -48,7 +53,6 @@ class Calibration:
         num_measured: Number of segments of the index when ``queries`` were balanced.
         is_automatic: Whether an indexing run made it, which also measures it again.
         texts: The bank.
-        file: The file in which the first segments are stored; None if none are.
     """
 
     bank: str
@@ -62,7 +66,6 @@ class Calibration:
     num_measured: int = 0
     is_automatic: bool = False
     texts: Sequence[str] = field(default=(), repr=False)
-    file: PotentialsFile | None = field(default=None, repr=False)
 
     def correct(self, levels: Levels, ids: Ids) -> Levels:
         """Return corrected levels of some segments; those without potentials keep their scores."""
@@ -108,13 +111,12 @@ class Calibration:
             name: np.concatenate([values, *(other.potentials[name] for other in others)])[order]
             for name, values in self.potentials.items()
         }
-        is_appended = bool((np.diff(order) > 0).all())
-        return replace(self, ids=ids[order], potentials=potentials, file=self.file if is_appended else None)
+        return replace(self, ids=ids[order], potentials=potentials)
 
     def without_segments(self) -> "Calibration":
         """Return the calibration of no segments yet."""
         nothing = {name: values[:0] for name, values in self.potentials.items()}
-        return replace(self, ids=self.ids[:0], potentials=nothing, file=None)
+        return replace(self, ids=self.ids[:0], potentials=nothing)
 
 
 @dataclass(slots=True, eq=False)
@@ -275,20 +277,20 @@ def save_calibration(
     store: Store, ranker: Ranker, calibration: Calibration, scale: Mapping[str, str] | None = None
 ) -> None:
     """Store a calibration in its index, in one transaction with the scale that was measured with it."""
-    replaced = _read_file(store.metadata.get(_key(ranker)))
-    columns = dict(calibration.potentials)
-    file = write_potentials(store.path, calibration.ids, columns, calibration.file)
+    replaced = _find_file(store, store.metadata.get(_key(ranker)))
+    path = store.path / POTENTIALS / f"{uuid.uuid4().hex}.rows"
+    columns = write_columns(path, {IDS: calibration.ids, **calibration.potentials})
     header = {name: getattr(calibration, name) for name in STORED_AS_IS} | {
         "offsets": dict(calibration.offsets),
         "fingerprint": ranker.fingerprint,
-        "levels": list(columns),
-        "file": asdict(file),
+        "file": path.name,
+        "columns": columns,
         "queries": {name: values.tolist() for name, values in calibration.queries.items()},
     }
     metas = {_key(ranker): json.dumps(header), f"{_key(ranker)}.edition": uuid.uuid4().hex}
     store.metadata.set_many({**metas, **(scale or {})})
-    if replaced is not None and replaced.name != file.name:
-        remove_potentials(store.path, replaced)
+    if replaced is not None:
+        remove_closed(replaced)
 
 
 def find_edition(store: Store, ranker: Ranker) -> str:
@@ -318,29 +320,29 @@ def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
 def _load_own(store: Store, ranker: Ranker) -> Calibration | None:
     for _ in range(2):
         stored = store.metadata.get(_key(ranker))
-        file = _read_file(stored)
-        if not isinstance(stored, str) or file is None:
+        path = _find_file(store, stored)
+        if not isinstance(stored, str) or path is None:
             return None
         header: dict[str, Any] = json.loads(stored)
         if header.pop("fingerprint") != ranker.fingerprint:
             return None
-        try:
-            ids, potentials = read_potentials(store.path, file, header.pop("levels"))
-        except StoreError as error:
-            reason = str(error)  # or a writer has just replaced it
-            continue
+        listed = header.pop("columns")
+        potentials = read_columns(path, listed, {**dict.fromkeys(listed, np.float32), IDS: np.int64})
+        if potentials is None:
+            continue  # a writer may have just replaced it
         queries = {name: np.array(values, np.float32) for name, values in header.pop("queries").items()}
-        return Calibration(**{**header, "ids": ids, "potentials": potentials, "queries": queries, "file": file})
-    logger.warning("%s: scores are not corrected, run vidret calibrate", reason)
+        own = {name: header[name] for name in (*STORED_AS_IS, "offsets")}
+        return Calibration(**own, ids=potentials.pop(IDS), potentials=potentials, queries=queries)
+    logger.warning("%s: is damaged, so scores are not corrected, run vidret calibrate", path)
     return None
 
 
 def forget_calibration(store: Store, ranker: Ranker, facts: Mapping[str, str]) -> None:
     """Remove the calibration of an index for a ranker, and store other facts, in one transaction."""
-    replaced = _read_file(store.metadata.get(_key(ranker)))
+    replaced = _find_file(store, store.metadata.get(_key(ranker)))
     store.metadata.set_many({_key(ranker): "", f"{_key(ranker)}.edition": "", **facts})
     if replaced is not None:
-        remove_potentials(store.path, replaced)
+        remove_closed(replaced)
 
 
 def is_automatic(stored: str | bytes) -> bool:
@@ -355,10 +357,15 @@ def _key(ranker: Ranker) -> str:
     return f"{CALIBRATION}.{ranker.name}"
 
 
-def _read_file(stored: str | bytes | None) -> PotentialsFile | None:
-    """Return the file that a stored calibration lists; None if there is none, or nothing valid."""
+def _find_file(store: Store, stored: str | bytes | None) -> Path | None:
+    """Return the file that a stored calibration lists, whether it exists or not; None if there is nothing valid."""
+    if not stored or not isinstance(stored, str):
+        return None
     try:
-        return PotentialsFile(**json.loads(stored)["file"]) if stored and isinstance(stored, str) else None
+        name: str = json.loads(stored)["file"]
+        if _FILE.fullmatch(name):  # it could lead out of the folder
+            return store.path / POTENTIALS / name
+        logger.warning("the calibration is not valid: file must be that of potentials, got %s", name)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         logger.warning("the calibration is not valid: %s", error)
-        return None
+    return None
