@@ -41,9 +41,8 @@ def test_search_asks_a_server(run: Runner, server: Served, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("command", "modules"),
     [
-        # Typer itself imports pydantic.
-        (("search", "dog"), "torch numpy jaxtyping asyncio sqlite3 PIL fastapi"),
-        (("locate", "dog"), "torch numpy jaxtyping asyncio sqlite3 PIL fastapi"),
+        (("search", "dog"), "torch numpy jaxtyping asyncio sqlite3 PIL fastapi pydantic rich"),
+        (("locate", "dog"), "torch numpy jaxtyping asyncio sqlite3 PIL fastapi pydantic"),
         (("locate", "dog", "--curve", "curve.png"), "torch sqlite3"),
     ],
 )

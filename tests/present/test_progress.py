@@ -84,7 +84,8 @@ def test_the_bar_says_that_an_interrupted_run_stops(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("vidret.present.progress.shows_bars", lambda: True)
-    monkeypatch.setattr("vidret.present.progress.console", Console(stderr=True, force_terminal=True, width=100))
+    console = Console(stderr=True, force_terminal=True, width=100)
+    monkeypatch.setattr("vidret.present.progress.load_console", lambda: console)
     with show_progress() as update:
         update(Progress(8, 4, 0, 40, 100.0, 0.5, 20.0, interrupted=True))
     assert "stopping" in capsys.readouterr().err

@@ -6,7 +6,7 @@ A module is imported when its command runs: the help and the completion of the s
 from collections.abc import Callable
 from functools import cache, partial
 from importlib import import_module
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -101,10 +101,27 @@ def tidy(params: list[Any]) -> list[Any]:
         elif values := list_values(param):
             # Typer takes this only with the declaration of each option.
             param._custom_shell_complete = partial(_complete, values)
+        param.process_value = partial(convert, param)
     *others, last = params
     if others and "--help" in last.opts:
         last.rich_help_panel = getattr(others[-1], "rich_help_panel", None)
     return params
+
+
+def convert(param: Any, ctx: Any, value: Any) -> Any:
+    """Return the value of a parameter, converted to its type.
+
+    Newer versions of typer load pydantic to convert one, and build what converts it; most have their type already.
+    """
+    annotation = getattr(getattr(param, "type_descriptor", None), "annotation", None)
+    kind: Any = next(iter(get_args(annotation)), annotation)
+    is_list = get_origin(annotation) is list
+    values = () if value is None else value if is_list else (value,)
+    is_typed = isinstance(kind, type) and is_list == (param.multiple or param.nargs == -1)
+    if not is_typed or (param.required and not value) or not all(isinstance(part, kind) for part in values):
+        return type(param).process_value(param, ctx, value)
+    result = list(values) if is_list else value
+    return param.callback(ctx, param, result) if param.callback else result
 
 
 def _complete(values: list[str], _ctx: Any, _param: Any, incomplete: str) -> list[str]:

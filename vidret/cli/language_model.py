@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.options import option
-from vidret.present.terminal import console
+from vidret.present.terminal import load_console
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
@@ -107,7 +107,7 @@ def make_judge(settings: JudgeSettings, device: str, cache: Path | None) -> "tup
 
         endpoint = make_endpoint(settings.judge, settings.llm_model, settings.llm_timeout)
         return EndpointJudge(endpoint, ReplyCache(cache)), options
-    with console.status("loading the judge"):
+    with load_console().status("loading the judge"):
         from vidret.devices import choose_device
         from vidret.encode.causal import load_causal_model
         from vidret.language.judges import FirstJudge, IcrJudge

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from vidret.present.terminal import console, print_message, shows_bars
+from vidret.present.terminal import load_console, print_message, shows_bars
 from vidret.text import display_path, format_time, show_path
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
         TextColumn("{task.percentage:3.0f}%"),
         TextColumn("{task.fields[summary]}"),
     )
-    with Bar(*columns, console=console, transient=True) as bar:
+    with Bar(*columns, console=load_console(), transient=True) as bar:
         task = bar.add_task("indexing", total=1.0, summary="")
 
         def update(progress: "Progress") -> None:
@@ -91,7 +91,7 @@ def show_count(title: str, unit: str) -> "Iterator[Callable[[int, int], None]]":
         yield log
         return
     columns = (TextColumn(title), BarColumn(), TextColumn("{task.fields[summary]}"))
-    with Bar(*columns, console=console, transient=True) as bar:
+    with Bar(*columns, console=load_console(), transient=True) as bar:
         task = bar.add_task(title, total=1.0, summary="")
         yield lambda done, total: bar.update(task, completed=done, total=total, summary=describe(done, total))
 

@@ -11,15 +11,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
-
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from vidret.errors import VidretError, is_disk_full
 from vidret.text import sanitize
 
-console = Console(stderr=True)
+if TYPE_CHECKING:
+    from rich.console import Console  # takes a fifth of what a command needs to start
+
 SLOW_S = 5.0
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -28,6 +29,14 @@ class _Format:
     """Whether messages are lines of JSON; ``set_log_format`` sets it for a command."""
 
     is_json = False
+
+
+@cache
+def load_console() -> "Console":
+    """Return what draws on stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def set_log_format(level: str, *, as_json: bool) -> None:
@@ -43,7 +52,7 @@ def set_log_format(level: str, *, as_json: bool) -> None:
 
 def shows_bars() -> bool:
     """Return whether progress is drawn: stderr is a terminal, and messages are for people."""
-    return console.is_terminal and not _Format.is_json
+    return not _Format.is_json and load_console().is_terminal
 
 
 @contextmanager
@@ -54,7 +63,7 @@ def show_status(text: str, *, slow: str = "") -> Iterator[None]:
     if slow:
         timer.start()
     try:
-        with console.status(text) if shows_bars() else nullcontext():
+        with load_console().status(text) if shows_bars() else nullcontext():
             yield
     finally:
         timer.cancel()
@@ -65,7 +74,9 @@ def print_message(message: str, *, style: str = "", level: str = "info") -> None
     if _Format.is_json:
         _print_json(level, "vidret", message)
         return
-    console.print(Text(sanitize(message), style), soft_wrap=True)
+    from rich.text import Text
+
+    load_console().print(Text(sanitize(message), style), soft_wrap=True)
 
 
 def _print_json(level: str, logger: str, message: str, **fields: str) -> None:
@@ -96,7 +107,9 @@ def print_error(message: str) -> None:
     if _Format.is_json:
         print_message(message, level="error")
         return
-    console.print(Text.assemble(("error:", "bold red"), f" {sanitize(message)}"), soft_wrap=True)
+    from rich.text import Text
+
+    load_console().print(Text.assemble(("error:", "bold red"), f" {sanitize(message)}"), soft_wrap=True)
 
 
 def print_failure(error: BaseException) -> None:

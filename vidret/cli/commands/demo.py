@@ -10,7 +10,7 @@ from vidret.cli.options import argument, option
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.progress import print_index_summary, show_progress
 from vidret.present.show import show_hits, show_moments
-from vidret.present.terminal import console
+from vidret.present.terminal import load_console
 
 DEMO_QUERIES = ("people riding bicycles", "a cartoon rabbit", "a man in a suit and tie", "a news presenter")
 DEMO_MOMENT = "a taxi in the traffic"
@@ -29,7 +29,7 @@ def demo_command(
 
     folder = videos or sample_videos()
     engine = open_engine(out / "index", may_be_new=True)
-    console.rule("[bold]vidret index")
+    load_console().rule("[bold]vidret index")
     with show_progress() as on_progress:
         words = False if videos is None else None  # nobody speaks in the sample clips
         report = engine.index([folder], words=words, on_progress=on_progress)
@@ -38,12 +38,12 @@ def demo_command(
         index = out / "index"
         raise VidretError(f"{folder}: no video here could be indexed; see vidret info --failed --index {index}")
     for position, query in enumerate(DEMO_QUERIES, start=1):
-        console.rule(f'[bold]vidret search "{query}"')
+        load_console().rule(f'[bold]vidret search "{query}"')
         hits = engine.search(query, 4)
         show_hits(hits)
         write_sheet(tiles_of_hits(hits), query, out / f"search-{position}.jpg")
     query = DEMO_MOMENT
-    console.rule(f'[bold]vidret locate "{query}"')
+    load_console().rule(f'[bold]vidret locate "{query}"')
     moments = engine.locate(query, 3)
     show_moments(moments)
     write_sheet(tiles_of_moments(moments), query, out / "locate.jpg")

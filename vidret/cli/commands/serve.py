@@ -30,7 +30,7 @@ from vidret.cli.options import (
 )
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.show import print_json, show_table
-from vidret.present.terminal import console, print_message
+from vidret.present.terminal import load_console, print_message
 from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.store import Store
 from vidret.store.tokens import RIGHTS, TOKENS, TokenRight, make_token, read_record, record_change
@@ -137,7 +137,7 @@ def page_url(listener: socket.socket, token: str | None) -> str:
 def has_display() -> bool:
     """Return whether a browser can be opened: there is a desktop, and stderr is a terminal."""
     desktop = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-    return desktop and console.is_terminal
+    return desktop and load_console().is_terminal
 
 
 TRANSPORTS = ("stdio", "http")
