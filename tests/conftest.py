@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.temporary import make_temporary_folder
 
@@ -21,29 +22,30 @@ os.environ["VIDRET_WORDS"] = "off"
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="vidret-state-")  # not that of who runs the tests
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vidret-cache-")
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import settings
-from jaxtyping import Float32
 
-from tests.browser import HOW_TO_INSTALL, find_browser, is_required
 from tests.shapes import install, test
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float32
+
+    from vidret.encode.sentences import SentenceEncoder
 
 sys.dont_write_bytecode = False
 gc.disable()  # until everything is collected: half of that time would go to looking for garbage among imports
-install()
-torch.set_num_threads(1)
+install()  # before vidret is imported, which nothing does at the top of this file
 settings.register_profile("vidret", derandomize=True, deadline=None, database=None, max_examples=40)
 settings.load_profile("vidret")
 
-from tests.decoders import SpareProcess, use_processes  # noqa: E402  the hook comes before vidret
-from tests.fakes import PatchEncoder, write_mosaics  # noqa: E402
-from vidret.encode.sentences import SentenceEncoder  # noqa: E402
-from vidret.engine import Engine  # noqa: E402
-from vidret.errors import VidretError  # noqa: E402
-from vidret.present.ffmpeg import find_ffmpeg  # noqa: E402
-from vidret.video.workers.process import Process  # noqa: E402
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Use one thread where tests run; the process that hands them out to others starts them sooner without torch."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -65,6 +67,8 @@ def state() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def spare_processes() -> Iterator[None]:
     """Keep decoding processes from test to test; ``fresh_processes`` is for tests of the processes themselves."""
+    from tests.decoders import SpareProcess, use_processes
+
     with use_processes(SpareProcess):
         yield
     SpareProcess.end_spare()
@@ -73,9 +77,11 @@ def spare_processes() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def sentence_vectors() -> Iterator[None]:
     """Encode equal lists of sentences once: every new index with words encodes the same ones, for a second."""
-    encode, known = SentenceEncoder.encode, dict[tuple[str, ...], Float32[np.ndarray, "text dim"]]()
+    from vidret.encode.sentences import SentenceEncoder
 
-    def remember(encoder: SentenceEncoder, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+    encode, known = SentenceEncoder.encode, dict[tuple[str, ...], "np.ndarray"]()
+
+    def remember(encoder: "SentenceEncoder", texts: Sequence[str]) -> 'Float32[np.ndarray, "text dim"]':
         if (key := tuple(texts)) not in known:
             known[key] = encode(encoder, texts)
         return known[key].copy()
@@ -88,6 +94,9 @@ def sentence_vectors() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def fresh_processes() -> Iterator[None]:
     """Start and end decoding processes with their pools, as outside of tests."""
+    from tests.decoders import use_processes
+    from vidret.video.workers.process import Process
+
     with use_processes(Process):
         yield
 
@@ -95,6 +104,9 @@ def fresh_processes() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def ffmpeg() -> str:
     """Return the path of ffmpeg; skip what needs one where there is none."""
+    from vidret.errors import VidretError
+    from vidret.present.ffmpeg import find_ffmpeg
+
     try:
         return find_ffmpeg()
     except VidretError:
@@ -103,6 +115,8 @@ def ffmpeg() -> str:
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Skip the tests marked ``browser`` where there is none, unless one is required."""
+    from tests.browser import HOW_TO_INSTALL, find_browser, is_required
+
     marked = [item for item in items if "browser" in item.keywords]
     if not marked or find_browser() is not None:
         return
@@ -124,6 +138,8 @@ def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None
     # A whole module that is skipped leaves a report of the collection, which has no keywords.
     skipped = [report for report in reports if "browser" in getattr(report, "keywords", ())]
     if skipped:
+        from tests.browser import HOW_TO_INSTALL
+
         terminalreporter.write_line(
             f"NOT TESTED: the page of vidret serve ({len(skipped)} tests), for want of a browser: {HOW_TO_INSTALL}.",
             red=True,
@@ -134,12 +150,17 @@ def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None
 @pytest.fixture(scope="session")
 def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of three films, which must not be changed."""
+    from tests.fakes import write_mosaics
+
     return write_mosaics(tmp_path_factory.mktemp("mosaics"), (3, 6, 9))
 
 
 @pytest.fixture(scope="session")
 def indexed_mosaics(mosaics: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an index of ``mosaics``, which must not be changed; ``index`` is a copy that a test may change."""
+    from tests.fakes import PatchEncoder
+    from vidret.engine import Engine
+
     index = tmp_path_factory.mktemp("indexed") / "index"
     Engine(index, PatchEncoder(), rerank="ucofia").index([mosaics], shots=False)
     return index

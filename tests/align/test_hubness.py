@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.goldens import HERE, Case, check_close, find_cases
+from tests.goldens import Case, check_close, find_cases
+from tests.metrics.published import find_goldens
 from vidret.align.hubness import HubnessCorrection, balance_columns, dual_softmax, qb_norm, sk_norm
 
 LEVELS = ("video_sentence", "frame_sentence", "patch_word")
@@ -188,14 +188,6 @@ def test_sinkhorn_equals_published_code() -> None:
         check_close(found.potentials, demo["sk_demo.col_bias"])
 
 
-def find_folders() -> list[Path]:
-    """Return the folders of retrieval goldens: in the repository, and under VIDRET_GOLDENS if set."""
-    folders = [HERE / "eval" / "retrieval"]
-    if elsewhere := os.environ.get("VIDRET_GOLDENS"):
-        folders.append(Path(elsewhere) / "eval" / "retrieval")
-    return folders
-
-
 class Retrieval:
     """A thousand texts and videos, a bank of three thousand texts, and the published code's results for them."""
 
@@ -210,7 +202,7 @@ class Retrieval:
         self.rows = torch.from_numpy(np.load(folder / "qbnorm_k1_beta20_rows0_50.npz")["rows"])
 
 
-@pytest.fixture(scope="module", params=find_folders(), ids=str)
+@pytest.fixture(scope="module", params=find_goldens(), ids=str)
 def retrieval(request: pytest.FixtureRequest) -> Retrieval:
     return Retrieval(request.param)
 

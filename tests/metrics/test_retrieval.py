@@ -52,18 +52,6 @@ def test_one_rule_counts_ties_at_every_k() -> None:
     assert hits(ranks, 5).tolist() == [True, True, True, False, False]
 
 
-@pytest.mark.parametrize("steps", [0.5, 2.0, 0.0])
-def test_bounds_contain_the_result(steps: float) -> None:
-    for seed in range(10):
-        for row in evaluate(sample(30, 12, seed, steps), np.arange(30) % 12, cuts=(1, 2, 5, 10)):
-            best, mean, worst = row.metrics.optimistic, row.metrics.summary, row.metrics.pessimistic
-            for k in (1, 2, 5, 10):
-                assert worst.recalls[k] <= mean.recalls[k] <= best.recalls[k]
-            for name in ("median_rank", "lower_median_rank", "mean_rank"):
-                assert getattr(best, name) <= getattr(mean, name) <= getattr(worst, name)
-            assert (best == worst) == (row.metrics.ranks.num_ties == 0)
-
-
 def test_report_has_metrics_and_protocol() -> None:
     forth, back = (json.loads(json.dumps(row.to_dict())) for row in evaluate(np.eye(3)))
     numbers = {"R@1": 100, "R@5": 100, "R@10": 100, "R@50": 100, "MdR": 1, "MdR_lower": 1, "MnR": 1}
@@ -95,15 +83,6 @@ def test_protocol_describes_the_gallery() -> None:
     assert "3 videos, each to find its best caption among the best of each video." in back.metrics.protocol
     assert "3 videos, each to find its best caption among all 7." in everything.metrics.protocol
     assert back.metrics.ranks.queries.tolist() == [0, 1, 3]
-
-
-def test_gallery_of_all_captions_is_never_easier() -> None:
-    truth = np.arange(60) % 20
-    for seed in range(5):
-        scores = sample(60, 20, seed)
-        best, everything = (evaluate(scores, truth, all_captions=each)[1].metrics.ranks for each in (False, True))
-        assert (best.mean <= everything.mean).all()
-        assert (best.mean < everything.mean).any()
 
 
 def test_invalid_arguments_are_rejected() -> None:

@@ -73,25 +73,6 @@ def test_targets_match_naive_version(fps: float) -> None:
             assert found.distances[sample, place].tolist() == pytest.approx(distances, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "frames"),
-    [
-        ((4, 10), (2, 5)),
-        ((10, 4), (2, 5)),  # reversed
-        ((-3, 6), (0, 3)),  # cut
-        ((12, 99), (6, 10)),
-        ((7, 7.2), (3.05, 4.05)),  # widened about its middle
-        ((6, 8), (3, 4)),  # one frame is long enough
-        ((0, 0.4), (0, 1)),  # widened within the video
-        ((19.9, 20), (9, 10)),
-        ((50, 60), (9, 10)),  # outside: what is left of it lies at the end
-    ],
-)
-def test_spans_are_clipped_sorted_and_widened(seconds: tuple[float, float], frames: tuple[float, float]) -> None:
-    found = spans_in_frames(torch.tensor([[seconds]]).float(), torch.tensor([10]), fps=0.5)
-    assert found.flatten().tolist() == pytest.approx(frames, abs=1e-5)
-
-
 def match(point: list[float], *spans: list[float]) -> PointTargets:
     return match_points(
         torch.tensor([point]).float(), torch.tensor([spans]).float(), torch.ones(1, len(spans), dtype=torch.bool)
