@@ -39,12 +39,6 @@ def try_lock(handle: int) -> bool:
     return True
 
 
-def wait_for_lock(handle: int) -> None:
-    """Lock a file as soon as no other process has it."""
-    while not try_lock(handle):
-        time.sleep(_WAIT_S)
-
-
 def unlock(handle: int) -> None:
     """Release a lock, also for the copies of the handle in forked processes."""
     if sys.platform == "win32":
@@ -52,6 +46,27 @@ def unlock(handle: int) -> None:
         msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
     else:
         fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
+def locking(path: Path) -> Iterator[None]:
+    """Lock a file, made if it is missing, as soon as no other process has it.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open_handle(path, write=True)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        while not try_lock(handle):
+            time.sleep(_WAIT_S)
+        yield
+    finally:
+        unlock(handle)
+        os.close(handle)
 
 
 def read_at(handle: int, num_bytes: int, offset: int) -> bytes:

@@ -1,12 +1,14 @@
 """Arrays on disk keep their type and shape, settings never share them, and damage is told."""
 
 import pickle
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vidret.data.cache_entries import CacheEntries
+from vidret.data.cache_entries import CacheEntries, Entry
 from vidret.data.records import VideoSpan
 from vidret.errors import VidretError
 
@@ -76,3 +78,25 @@ def test_spans_that_print_alike_have_entries_of_their_own(tmp_path: Path) -> Non
     )
     assert str(spans[0]) == str(spans[1])
     assert entries.find(spans[0])[0] != entries.find(spans[1])[0]
+
+
+def test_an_entry_that_two_builds_need_is_made_once(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    spans, made, waiting = [VideoSpan(str(tmp_path / "a.mp4"))], list[VideoSpan](), threading.Event()
+
+    def make_all(missing: Sequence[VideoSpan]) -> Iterator[Entry]:
+        assert waiting.wait(9)
+        for span in missing:
+            made.append(span)
+            yield {}, {}
+
+    def build() -> None:
+        CacheEntries(tmp_path / "cache", "frames", {}).build(spans, make_all)
+
+    threads = [threading.Thread(target=build) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    waiting.set()
+    for thread in threads:
+        thread.join()
+    assert made == spans

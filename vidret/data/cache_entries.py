@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vidret.data.records import VideoSpan
-from vidret.disk import replacing
+from vidret.disk import locking, replacing
 from vidret.errors import DecodeError, VidretError
 from vidret.video.files import stat_file
 
@@ -121,13 +121,26 @@ class CacheEntries:
     def build(self, spans: Sequence[VideoSpan], make_all: Callable[[Sequence[VideoSpan]], Iterator[Entry]]) -> None:
         """Add the entries of videos that are new or have changed, which a function makes in order.
 
+        Another process that builds the same entries waits, and finds them.
+
         Raises:
             VidretError: The folder cannot be written.
         """
+        if self._find_missing(spans):
+            with locking(self.folder / "build.lock"):
+                self._build(spans, self._find_missing(spans), make_all)
+
+    def _find_missing(self, spans: Sequence[VideoSpan]) -> dict[VideoSpan, str]:
+        """Return the keys of the entries that are not there."""
         found = {span: self.find(span) for span in spans}
-        keys = {span: key for span, (key, facts) in found.items() if facts.get("failed") == NOT_READ}
-        if not keys:
-            return
+        return {span: key for span, (key, facts) in found.items() if facts.get("failed") == NOT_READ}
+
+    def _build(
+        self,
+        spans: Sequence[VideoSpan],
+        keys: Mapping[VideoSpan, str],
+        make_all: Callable[[Sequence[VideoSpan]], Iterator[Entry]],
+    ) -> None:
         logger.info("%s: %d of %d videos to read", self.folder, len(keys), len(spans))
         for num_done, (span, entry) in enumerate(zip(keys, make_all(list(keys)), strict=True), start=1):
             if "failed" not in entry[1] or self.find(span)[0] == keys[span]:  # else it has gone, and may come back

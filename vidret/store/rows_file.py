@@ -5,7 +5,6 @@ Its collections and its watches are such rows.
 
 import json
 import math
-import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from vidret.disk import open_handle, replacing, unlock, wait_for_lock
+from vidret.disk import locking, replacing
 from vidret.errors import NotFoundError, StoreError
 from vidret.store.folder import check_entries
 from vidret.types import OPTIONS, ListedMoment, SavedCollection
@@ -68,21 +67,12 @@ class RowsFile(Generic[Row]):
             StoreError: The file cannot be read or written; the old one stays.
         """
         check_entries(index)
-        lock = index / f"{self.kind}.lock"
-        try:
-            handle = open_handle(lock, write=True)
-        except OSError as error:
-            raise StoreError(f"{lock}: cannot be written: {error.strerror}") from error
-        try:
-            wait_for_lock(handle)
+        with locking(index / f"{self.kind}.lock"):
             rows = self.read(index)
             known = list(rows)
             yield rows
             if rows != known:
                 self.write(index, rows)
-        finally:
-            unlock(handle)
-            os.close(handle)
 
     def remove(self, index: Path, name: str, what: str) -> None:
         """Remove the row of a name; ``what`` says in the error what it is of.
