@@ -21,7 +21,7 @@ def naive_rank_bounds(correct: float, wrong: list[float]) -> tuple[int, int]:
     return first, first + wrong.count(correct)
 
 
-def naive_ranks(scores: Any, truth: list[int], all_captions: bool) -> tuple[list[Any], list[Any]]:
+def naive_ranks(scores: Any, truth: list[int]) -> tuple[list[Any], list[Any]]:
     """Return (best, worst) rank for every text, and (video, best, worst) for every video with a caption."""
     rows, num_videos = scores.tolist(), scores.shape[1]
     texts = [naive_rank_bounds(row[own], row[:own] + row[own + 1 :]) for row, own in zip(rows, truth, strict=True)]
@@ -31,8 +31,7 @@ def naive_ranks(scores: Any, truth: list[int], all_captions: bool) -> tuple[list
         for row, own in zip(rows, truth, strict=True):
             captions[own].append(row[video])
         others = [caption for other, caption in captions.items() if other != video and caption]
-        wrong = [score for each in others for score in (each if all_captions else [max(each)])]
-        videos.append((video, *naive_rank_bounds(max(captions[video]), wrong)))
+        videos.append((video, *naive_rank_bounds(max(captions[video]), [max(scores) for scores in others])))
     return texts, videos
 
 
@@ -62,61 +61,42 @@ def sample(texts: int, videos: int, seed: int = 0, steps: float = 0.0) -> Any:
     truth=st.lists(st.integers(0, 6), min_size=1, max_size=12),
     num_others=st.integers(0, 3),
     steps=st.sampled_from([0.0, 2.0, 0.25]),
-    all_captions=st.booleans(),
     seed=st.integers(0, 999),
 )
-@example(truth=[0, 1, 2, 3, 4, 5], num_others=0, steps=0.25, all_captions=False, seed=0)
-@example(truth=[0], num_others=0, steps=0.0, all_captions=True, seed=0)
-@example(truth=[1, 1, 1], num_others=1, steps=2.0, all_captions=True, seed=0)
-def test_equals_naive_ranks(truth: list[int], num_others: int, steps: float, all_captions: bool, seed: int) -> None:
+@example(truth=[0, 1, 2, 3, 4, 5], num_others=0, steps=0.25, seed=0)
+@example(truth=[0], num_others=0, steps=0.0, seed=0)
+@example(truth=[1, 1, 1], num_others=1, steps=2.0, seed=0)
+def test_equals_naive_ranks(truth: list[int], num_others: int, steps: float, seed: int) -> None:
     videos = max(truth) + 1 + num_others
     scores = sample(len(truth), videos, seed, steps)
-    found = rank_matrix(scores, np.array(truth), all_captions=all_captions)
-    check_naive(found, naive_ranks(scores, truth, all_captions))
+    found = rank_matrix(scores, np.array(truth))
+    check_naive(found, naive_ranks(scores, truth))
     assert found.t2v.queries.tolist() == list(range(len(truth)))
     assert found.t2v.gallery_size == videos
-    assert found.v2t.gallery_size == (len(truth) if all_captions else len(set(truth)))
+    assert found.v2t.gallery_size == len(set(truth))
 
 
-@pytest.mark.parametrize("all_captions", [False, True])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
-def test_blocks_of_texts_change_nothing(all_captions: bool, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_texts_change_nothing(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     truth = np.repeat(random.permutation(17)[:14], random.integers(1, 9, 14))
     scores = (4 * sample(len(truth), 17, steps=4.0)).astype(dtype)
-    expected = rank_matrix(scores, truth, all_captions=all_captions)
+    expected = rank_matrix(scores, truth)
     assert expected.t2v.num_ties > 0
-    check_naive(expected, naive_ranks(scores, truth.tolist(), all_captions))
+    check_naive(expected, naive_ranks(scores, truth.tolist()))
     for size in (1, 2, 7, 30):
         monkeypatch.setattr(module, "BLOCK", size)
-        check_same(rank_matrix(scores, truth, all_captions=all_captions), expected)
+        check_same(rank_matrix(scores, truth), expected)
 
 
 def test_directions_are_transposes_with_one_text_per_video() -> None:
     scores = sample(12, 12, steps=2.0)
     forth, back = rank_matrix(scores), rank_matrix(scores.T)
     check_same(BidirectionalRanks(forth.v2t, forth.t2v), back)
-    check_same(rank_matrix(scores, all_captions=True), forth)
 
 
 def test_minus_zero_ties_with_zero() -> None:
     assert rank_matrix(np.array([[0.0, -0.0], [-1.0, 0.0]])).t2v.mean.tolist() == [1.5, 1.0]
-
-
-@pytest.mark.parametrize("all_captions", [False, True])
-@pytest.mark.parametrize("padding", [-math.inf, math.nan, 9.0])
-def test_padding_has_no_effect(padding: float, all_captions: bool) -> None:
-    scores, truth = sample(12, 5, steps=2.0), np.arange(12) % 5
-    mask = np.random.default_rng(0).random(12) < 0.7
-    expected = rank_matrix(scores[mask], truth[mask], all_captions=all_captions)
-    padded, somewhere = scores.copy(), truth.copy()
-    padded[~mask], somewhere[~mask] = padding, -1
-    found = rank_matrix(padded, somewhere, text_mask=mask, all_captions=all_captions)
-    assert np.array_equal(found.t2v.queries, np.flatnonzero(mask))
-    assert np.array_equal(found.t2v.mean, expected.t2v.mean)
-    check_same(BidirectionalRanks(found.v2t, found.v2t), BidirectionalRanks(expected.v2t, expected.v2t))
-    whole = rank_matrix(scores, truth, text_mask=np.ones(12, dtype=bool), all_captions=all_captions)
-    check_same(whole, rank_matrix(scores, truth, all_captions=all_captions))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -138,8 +118,6 @@ def test_invalid_arguments_are_rejected() -> None:
         (lambda: rank_matrix(scores, truth + 1), ValueError, r"truth must be in 0..2, got 1..3"),
         (lambda: rank_matrix(scores, truth - 1), ValueError, r"truth must be in 0..2, got -1..1"),
         (lambda: rank_matrix(scores, truth / 1), ValueError, r"truth must be a vector of integers, got float64"),
-        (lambda: rank_matrix(scores, truth, text_mask=truth), ValueError, r"text_mask must be 4 bools, got int64"),
-        (lambda: rank_matrix(scores, truth, text_mask=truth < 0), VidretError, "texts must be at least 1, got 0"),
         (lambda: rank_matrix(scores[:0], truth[:0]), VidretError, "texts must be at least 1, got 0"),
     ]
     for call, error, message in cases:

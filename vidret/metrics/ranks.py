@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from vidret.errors import VidretError
 
@@ -67,21 +67,15 @@ class BidirectionalRanks(NamedTuple):
 def rank_matrix(
     scores: Shaped[np.ndarray, "text video"],
     truth: Int[np.ndarray, " text"] | None = None,
-    *,
-    text_mask: Bool[np.ndarray, " text"] | None = None,
-    all_captions: bool = False,
 ) -> BidirectionalRanks:
     """Compute the ranks of texts and of videos with a text. A video without one is a wrong answer to every text.
 
     Args:
         scores: Scores of texts for videos, higher is better.
         truth: Video index of each text, in any order; defaults to video i for text i.
-        text_mask: True where a text is real. Padding is neither query nor answer, and may contain any values.
-        all_captions: Whether video to text counts all wrong captions, not only the best one of each video: a harder
-            protocol, whose results differ where videos have several captions.
 
     Raises:
-        VidretError: A score is not finite, or no text is real.
+        VidretError: A score is not finite, or there is no text.
         ValueError: A shape or dtype is wrong.
     """
     scores = np.asarray(scores)
@@ -92,18 +86,13 @@ def rank_matrix(
     truth = np.arange(len(scores)) if truth is None else np.asarray(truth)
     if truth.shape != scores.shape[:1]:
         raise ValueError(f"truth must have one video for each of {len(scores)} texts, got shape {truth.shape}")
-    texts = np.arange(len(scores))
-    if text_mask is not None:
-        if text_mask.shape != truth.shape or text_mask.dtype != bool:
-            raise ValueError(f"text_mask must be {len(scores)} bools, got {text_mask.dtype} {text_mask.shape}")
-        texts = np.flatnonzero(text_mask)
-    texts = texts[np.argsort(truth[texts], kind="stable")]
+    texts = np.argsort(truth, kind="stable")
     if not np.array_equal(texts, np.arange(len(scores))):
         scores, truth = scores[texts], truth[texts]
     check_scores(scores, texts)
-    ranks = _count(scores, truth, all_captions)
+    ranks = _count(scores, truth)
     order = np.argsort(texts)
-    t2v = replace(ranks.t2v, queries=texts[order], higher=ranks.t2v.higher[order], equal=ranks.t2v.equal[order])
+    t2v = replace(ranks.t2v, higher=ranks.t2v.higher[order], equal=ranks.t2v.equal[order])
     return BidirectionalRanks(t2v, ranks.v2t)
 
 
@@ -119,9 +108,7 @@ def check_scores(scores: Any, texts: Any) -> None:
         raise VidretError(f"scores must be finite, got {scores[row, column]} for text {texts[row]} and video {column}")
 
 
-def _count(
-    scores: Shaped[np.ndarray, "text video"], truth: Int[np.ndarray, " text"], all_captions: bool
-) -> BidirectionalRanks:
+def _count(scores: Shaped[np.ndarray, "text video"], truth: Int[np.ndarray, " text"]) -> BidirectionalRanks:
     """Return the ranks of texts that are sorted by their video."""
     num_texts, num_videos = scores.shape
     starts = _find_starts(truth, num_videos)
@@ -138,19 +125,16 @@ def _count(
         block = scores[first:end]
         first_captions = starts[(starts >= first) & (starts < end)] - first
         text_counts[:, first:end] = _compare(block, correct[first:end, None], axis=1)
-        keep_all = all_captions or len(first_captions) == len(block)
-        best = block if keep_all else np.maximum.reduceat(block, first_captions, axis=0)
+        is_single = len(first_captions) == len(block)
+        best = block if is_single else np.maximum.reduceat(block, first_captions, axis=0)
         video_counts += _compare(best, best_correct, axis=0)
 
-    # Equal scores include the correct answers themselves, and all captions of a video that share its best score.
-    num_own = np.add.reduceat(correct == best_correct[truth], starts, dtype=np.int64) if all_captions else 1
-    text_counts[1] -= 1
+    text_counts[1] -= 1  # equal scores include the correct answers themselves
     video_counts = video_counts[:, owners]
-    video_counts[1] -= num_own
-    gallery_size = num_texts if all_captions else len(owners)
+    video_counts[1] -= 1
     return BidirectionalRanks(
         Ranks(np.arange(num_texts), text_counts[0], text_counts[1], num_videos),
-        Ranks(owners, video_counts[0], video_counts[1], gallery_size),
+        Ranks(owners, video_counts[0], video_counts[1], len(owners)),
     )
 
 

@@ -147,30 +147,26 @@ def evaluate(
     scores: Shaped[np.ndarray, "text video"],
     truth: Int[np.ndarray, " text"] | None = None,
     *,
-    text_mask: Bool[np.ndarray, " text"] | None = None,
-    all_captions: bool = False,
     cuts: Sequence[int] = CUTS,
 ) -> tuple[Row, Row]:
     """Evaluate plain scores, from text to video and from video to text.
 
     If videos have several captions, each of them is a text-to-video query. From video to text, a video's best caption
-    is ranked among the best captions of all videos, or, with ``all_captions``, among all captions of other videos.
+    is ranked among the best captions of all videos.
 
     Args:
         scores: Scores of texts for videos, finite, higher is better.
         truth: Video index of each text; defaults to video i for text i.
-        text_mask: True where a text is real. Padding is neither query nor answer, and may contain any values.
-        all_captions: Selects one of two video-to-text protocols with different results; see above.
         cuts: The K of R@K.
 
     Returns:
         The text-to-video row and the video-to-text row.
 
     Raises:
-        VidretError: A score is not finite, or no text is real.
+        VidretError: A score is not finite, or there is no text.
         ValueError: A shape or dtype is wrong.
     """
-    ranks = rank_matrix(scores, truth, text_mask=text_mask, all_captions=all_captions)
+    ranks = rank_matrix(scores, truth)
     return make_row(PLAIN, "t2v", ranks, cuts), make_row(PLAIN, "v2t", ranks, cuts)
 
 
@@ -200,8 +196,6 @@ def _describe(both: BidirectionalRanks, direction: Direction) -> str:
         return f"Text to video: {num_texts} texts, each to find its video among {both.t2v.gallery_size}."
     if num_texts == num_videos:
         return f"Video to text: {num_videos} videos, each to find its text among {num_texts}."
-    if both.v2t.gallery_size == num_texts:
-        return f"Video to text: {num_videos} videos, each to find its best caption among all {num_texts}."
     return f"Video to text: {num_videos} videos, each to find its best caption among the best of each video."
 
 
