@@ -15,7 +15,7 @@ import vidret.cli.evaluate.steps
 from tests.encode.tiny import TEXT, VISION
 from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run, write_rows
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
-from tests.train.small import make_module
+from tests.train.small import make_head_module, make_module
 from vidret.cli.evaluate.steps import EvalRun
 from vidret.data.records import Split
 from vidret.encode.clip.model import Card
@@ -234,6 +234,8 @@ def test_heads_of_benchmarks_read_the_frames_of_its_recipe(data: str, head: str,
     run_of = EvalRun(videos=tmp_path / "videos", data=data)
     assert (run_of.find_rate(head), run_of.find_rate("none"), run_of.find_rate("auto")) == (rate, None, None)
     assert EvalRun(videos=tmp_path, data="moments").find_rate(head) is None, "own moments have no recipe"
+    make_head_module(fps=3.0).export(tmp_path / "fast.safetensors")
+    assert run_of.find_rate(str(tmp_path / "fast.safetensors")) == 3.0, "the head was trained at another rate"
     split = Split("one", ("here",), ("film",))
     for given, rule in ((head, FIXED_GRID), ("none", FOLLOW_SHOTS)):
         with Engine(tmp_path / given, colour_encoder()) as engine:

@@ -573,6 +573,7 @@ def test_head_for_another_encoder_of_the_same_widths_is_warned_about(
     open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     open_videos()
+    open_videos(head=write_head(tmp_path / "same.safetensors", backbone=str(Path("tiny").absolute())))
     assert caplog.text == ""
     open_videos(head=write_head(tmp_path / "h.safetensors", backbone="ViT-B-32/laion"))
     assert "h.safetensors: was made for ViT-B-32/laion, and reads tiny" in caplog.text

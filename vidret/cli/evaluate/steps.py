@@ -177,7 +177,7 @@ class EvalRun:
         return engine
 
     def find_rate(self, head: str) -> float | None:
-        """Return the frames per second of the benchmark's recipe for heads, or else of the head; None without them."""
+        """Return the frames per second of a head, or else of the benchmark's recipe; None without both of them."""
         from vidret.channels.picture.query_bank import find_model_parts
         from vidret.data.benchmarks.registry import DATASETS, RECIPES
         from vidret.data.benchmarks.splits import resolve_split
@@ -189,14 +189,15 @@ class EvalRun:
         has_head = head not in ("auto", "none") or (
             head == "auto" and model is not None and HEAD in find_model_parts(model)[1]
         )
-        if not has_head or self.data == QUERIES:
-            return None
-        recipe = RECIPES.get(DATASETS[resolve_split(self.data)[0]].recipe)
-        if Path(head).is_file() and is_universal(Path(head)):
-            return None  # it reads frames of its own
-        if recipe is None or recipe.get("fps") is not None or not Path(head).is_file():
+        recipe = None
+        if has_head and self.data != QUERIES:
+            recipe = RECIPES.get(DATASETS[resolve_split(self.data)[0]].recipe)
+        file = Path(str(model) if head == "auto" else head)
+        if recipe is None or not file.is_file():
             return None if recipe is None else recipe.get("fps")
-        return read_head_card(Path(head)).fps
+        if is_universal(file):
+            return None  # it reads frames of its own
+        return read_head_card(file).fps or recipe.get("fps")
 
     def fill_index(
         self,

@@ -82,7 +82,7 @@ class Grounder:
         self._dtype = getattr(torch, tokens)
         layers = encoder.encode_text_layers([""], self.num_layers)[0].layers
         self._check_width("text", layers, _count_inputs(self._head.block.query_map))
-        if self.card.backbone != drop_sampling(encoder.name):
+        if Path(self.card.backbone).absolute() != Path(drop_sampling(encoder.name)).absolute():
             logger.warning("%s: was made for %s, and reads %s", head, self.card.backbone, encoder.name)
         fingerprint = hashlib.blake2b(
             head.read_bytes() + f"{encoder.fingerprint} {tokens} {READING}".encode(), digest_size=16
