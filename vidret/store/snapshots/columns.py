@@ -77,7 +77,7 @@ class Columns:
 
 
 FILE_NAME, KEY = "snapshot.columns", "columns"  # in the folder of the index, and in the catalog
-VERSION = 5
+VERSION = 6
 ALIGNMENT = 64  # bytes
 THREADS = 2  # that verify checksums
 Saved = dict[str, np.ndarray]
@@ -86,6 +86,8 @@ Saved = dict[str, np.ndarray]
 def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
     """Write columns to a file durably; return the length, the offset and the checksum of each.
 
+    One that is zero throughout, as the frames of texts are, is not written, and its offset is -1.
+
     Raises:
         StoreError: The disk is full or fails.
     """
@@ -93,9 +95,10 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> dict[str, li
     with replacing(path, durable=True) as draft, draft.open("wb") as file:
         for name, column in columns.items():
             file.write(bytes(-file.tell() % ALIGNMENT))
-            data = np.ascontiguousarray(column).data
-            listed[name] = [len(column), file.tell(), zlib.crc32(data)]
-            file.write(data)
+            data = np.ascontiguousarray(column).view(np.uint8)
+            offset, data = (file.tell(), data) if data.any() else (-1, data[:0])
+            listed[name] = [len(column), offset, zlib.crc32(data.data)]
+            file.write(data.data)
     return listed
 
 
@@ -106,11 +109,12 @@ def read_columns(path: Path, listed: Any, dtypes: Mapping[str, type[np.generic]]
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         places = {name: listed[name] for name in dtypes}
         columns = {
-            name: np.frombuffer(data, dtype, count, offset) if count else np.zeros(0, dtype)
+            name: np.frombuffer(data, dtype, count, offset) if offset >= 0 else np.zeros(min(count, len(data)), dtype)
             for (name, dtype), (count, offset, _) in zip(dtypes.items(), places.values(), strict=True)
         }
         with ThreadPoolExecutor(THREADS) as pool:
-            checksums = list(pool.map(zlib.crc32, columns.values()))
+            written = (columns[name] if offset >= 0 else b"" for name, (_, offset, _) in places.items())
+            checksums = list(pool.map(zlib.crc32, written))
     except (OSError, ValueError, LookupError, TypeError) as error:
         logger.info("%s: is missing or damaged (%s)", path, error)
         return None

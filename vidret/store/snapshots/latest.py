@@ -76,8 +76,7 @@ DEAD_SHARE = 0.25  # of segments, from which on all rows are read again before t
 DAMAGED_SEGMENT = (
     "id, ifnull(CAST(number AS INTEGER) & 2147483647, 0),"
     ' ifnull(CAST(start AS REAL), 0), ifnull(CAST("end" AS REAL), 0),'
-    " ifnull(CAST(num_frames AS INTEGER) & 2147483647, 0),"
-    " ifnull(CAST(row AS INTEGER), -1), ifnull(CAST(row_sum AS INTEGER) & 4294967295, 0),"
+    " 0, ifnull(CAST(row AS INTEGER), -1), ifnull(CAST(row_sum AS INTEGER) & 4294967295, 0),"
     f" {UNREADABLE}, 0, 0, ifnull(CAST(num_bytes AS INTEGER) > 0, 0), 0, ifnull(CAST(video AS INTEGER), -1)"
 )
 VIDEO_VALUES = (
@@ -253,8 +252,7 @@ class SnapshotBuilder:
 
     def _add_segments(self, rows: np.ndarray, times: np.ndarray) -> None:
         """Append segments, without those of unknown videos: deleted ones, or with damaged rows."""
-        counts = np.where(rows["frame_rows"] == UNREADABLE, 0, rows["num_frames"])
-        first_frames = len(self._frames) + np.cumsum(counts) - counts
+        first_frames = len(self._frames) + np.cumsum(rows["num_frames"]) - rows["num_frames"]
         self._frames.append({"times": times}, len(times))
         video_rows = find_rows(self._videos["ids"], rows["videos"])
         kept = video_rows >= 0
@@ -382,8 +380,7 @@ def are_valid(saved: Saved, position: Position) -> bool:
     lengths["files"].add(len(saved["paths.ends"]))
     ids, num_videos = saved["segments.ids"], len(saved["videos.ids"])
     owners = saved["segments.video_rows"], saved["files.video_rows"]
-    readable = saved["segments.frame_rows"] != UNREADABLE
-    firsts, counts = saved["segments.first_frames"][readable], saved["segments.num_frames"][readable]
+    firsts, counts = saved["segments.first_frames"], saved["segments.num_frames"]
     return (
         all(len(sizes) == 1 for sizes in lengths.values())
         and are_ids(ids)
@@ -391,7 +388,8 @@ def are_valid(saved: Saved, position: Position) -> bool:
         and bool((saved["videos.ids"][1:] > saved["videos.ids"][:-1]).all())
         and all(not len(rows) or -1 <= rows.min() <= rows.max() < num_videos for rows in owners)
         and (not len(ids) or owners[0].min() >= 0)
-        and bool((firsts >= 0).all() and (counts >= 0).all() and (firsts + counts <= len(saved["frames.times"])).all())
+        and (not len(ids) or min(firsts.min(), counts.min()) >= 0)
+        and (not len(ids) or (firsts + counts).max() <= len(saved["frames.times"]))
         and bool((saved["files.states"] <= len(FILE_STATES)).all())
         and len(saved["bits"]) <= (ids[-1] // 8 + 1 if len(ids) else 0)
     )
