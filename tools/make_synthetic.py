@@ -3,14 +3,16 @@
     python tools/make_synthetic.py OUT [--seed 0] [--short 2000 200 500] [--films 200 40 40] [--size 96 64] [--frames 6]
 
 OUT/msrvtt holds short captioned videos, OUT/qvhighlights long ones with moments, both with their annotation files; the
-numbers are of train, val and test. Videos that are there already are not drawn again.
+numbers are of train, val and test. A short video has --frames, two a second. Videos that are there already are not
+drawn again.
 """
 
-import argparse
 import sys
 import time
 from functools import partial
 from pathlib import Path
+
+from harness import make_parser
 
 from vidret.data.synthetic.world import write_grounding_world, write_retrieval_world
 from vidret.errors import VidretError
@@ -20,13 +22,11 @@ FPS = 2
 
 def main() -> None:
     """Write both worlds."""
-    parser = argparse.ArgumentParser(description="Write the synthetic world.")
+    parser = make_parser(__doc__, seed=0, frames=6)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--short", type=int, nargs=3, default=(2000, 200, 500), metavar=("TRAIN", "VAL", "TEST"))
-    parser.add_argument("--films", type=int, nargs=3, default=(200, 40, 40), metavar=("TRAIN", "VAL", "TEST"))
+    for name, counts in (("--short", (2000, 200, 500)), ("--films", (200, 40, 40))):
+        parser.add_argument(name, type=int, nargs=3, default=counts, metavar=("TRAIN", "VAL", "TEST"))
     parser.add_argument("--size", type=int, nargs=2, default=(96, 64), metavar=("SHORT", "FILMS"), help="pixels a side")
-    parser.add_argument("--frames", type=int, default=6, help=f"of a short video, {FPS} a second")
     arguments = parser.parse_args()
     short, films = arguments.out / "msrvtt", arguments.out / "qvhighlights"
     seed = arguments.seed

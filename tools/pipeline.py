@@ -6,14 +6,13 @@ Every step is a command that a user could type; it is printed, and its output go
 with the same command is skipped, so an interrupted run goes on where it stopped. ``--minutes`` scales the number of
 videos. Seven tenths of it are for training, in equal time for each method: a step of each is timed first, and
 OUT/plan.json keeps how many there are. It is an estimate, not a limit. OUT/index.html has the table, with 95 %
-intervals over the seeds, the curves, and timelines of moments.
+intervals over the seeds, and links to the reports of all evaluations, with their curves and timelines.
 
 ``clip, reranked`` is scored by UCoFiA's levels without training. ``clip after B`` went on to train on a second, small
 world, and is measured on both: what fine-tuning forgets, and what it learns. ``clip, half of B`` and ``clip, 0.3 of B``
 are averages of the weights before and after, with that share of those after, which protect what was known.
 """
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -29,10 +28,9 @@ import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
 from bench_train import build
-from harness import draw_batch, take_turns, tell
+from harness import draw_batch, make_parser, take_turns, tell
 from scipy.stats import t
 
-from vidret.evaluate.plots import plot_recall, plot_timeline
 from vidret.present.html import STYLE, escape_text, render_table
 from vidret.text import format_time
 from vidret.train.losses import add_terms
@@ -43,8 +41,6 @@ CONFIGS = TOOLS.parent / "configs"
 METHODS = ("clip", "tempme", "promptswitch", "ucofia", "joint")
 AFTER, RERANKED = "clip after B", "clip, reranked"
 AVERAGED = {"clip, half of B": 0.5, "clip, 0.3 of B": 0.3}
-KS = (1, 5, 10)
-NUM_TIMELINES = 4
 # At 60 minutes and three seeds, on two cores.
 FULL_MINUTES, FULL_SEEDS = 60.0, 3
 HEAD_STEPS = 1500
@@ -229,7 +225,8 @@ def plan_moments(plan: Plan, seed: int) -> Iterator[Step]:
         report = plan.report(name, seed)
         command = vidret("eval", "moments", "--data", "moments", "--videos", films, "--index", index, "--head", chosen)
         needs = head if name == "head" else None  # train head keeps none that loses to the curve
-        yield Step(f"locate with {name}, seed {seed}", [*command, "--out", str(report.parent)], report, needs=needs)
+        command += ["--out", str(report.parent), "--html"]
+        yield Step(f"locate with {name}, seed {seed}", command, report, needs=needs)
 
 
 def plan_pictures(plan: Plan) -> Iterator[Step]:
@@ -332,17 +329,7 @@ def write_page(plan: Plan, failed: Sequence[str], seconds: float) -> Path:
     parts += [f'<p class="note">Not done: {escape_text(name)}</p>' for name in failed]
     if retrieval:
         metrics = ["R@1", "R@5", "R@10", "MnR"]
-        parts += ["<h2>Text to video, test split of world A</h2>", tabulate(retrieval, metrics), '<div class="plots">']
-        curves = {
-            name: [(float(k), float(np.mean([row[f"R@{k}"] for row in rows]))) for k in KS]
-            for name, rows in retrieval.items()
-        }
-        reference = {name: points for name, points in curves.items() if name == "clip"}
-        parts += [
-            f"<figure>{plot_recall({name: points} | reference)}<figcaption>{escape_text(name)}</figcaption></figure>"
-            for name, points in curves.items()
-        ]
-        parts.append("</div>")
+        parts += ["<h2>Text to video, test split of world A</h2>", tabulate(retrieval, metrics)]
     if other:
         parts += ["<h2>Text to video, test split of world B</h2>", tabulate(other, ["R@1", "R@5", "R@10", "MnR"])]
     if moments:
@@ -353,7 +340,9 @@ def write_page(plan: Plan, failed: Sequence[str], seconds: float) -> Path:
             for name, moment in moments.items()
         }
         parts += ["<h2>Moments in held-out films</h2>", tabulate(rows, ["R1@0.5", "R1@0.7", "mIoU"])]
-        parts += draw_timelines(plan)
+    names = (path.relative_to(plan.out) for path in sorted(plan.out.glob("eval/*/report.html")))
+    parts += ["<h2>Reports, with curves and timelines</h2>"]
+    parts += [f'<p class="facts"><a href="{name}">{escape_text(name.parent.name)}</a></p>' for name in names]
     for picture in sorted((plan.out / "pictures").glob("*.png")):
         data = b64encode(picture.read_bytes()).decode()
         parts.append(f'<h2>{picture.stem.title()}</h2><img style="max-width:100%" src="data:image/png;base64,{data}">')
@@ -363,23 +352,10 @@ def write_page(plan: Plan, failed: Sequence[str], seconds: float) -> Path:
     return page
 
 
-def draw_timelines(plan: Plan) -> Iterator[str]:
-    """Yield true and found moments of the first queries, by the head or else by the curve."""
-    paths = [plan.report(name, plan.seeds[0]) for name in ("head", "curve")]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        return
-    for row in json.loads(path.read_text("utf-8"))["per_query"][:NUM_TIMELINES]:
-        yield f'<p class="facts">{escape_text(row["text"])} ({escape_text(row["video"])})</p>'
-        yield plot_timeline(row["duration"] or max(end for _, end in row["true"]), row["true"], row["found"])
-
-
 def main() -> None:
     """Run the steps and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__, minutes=FULL_MINUTES, seeds=[0, 1, 2])
     parser.add_argument("out", type=Path, nargs="?", default=Path("pipeline"))
-    parser.add_argument("--minutes", type=float, default=FULL_MINUTES, help="about how long it may take on two cores")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
     if given.minutes <= 0:
         parser.error(f"--minutes must be positive, got {given.minutes:g}")

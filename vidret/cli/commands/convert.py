@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
 from vidret.cli.app import app
 from vidret.cli.options import MergeOption, argument, option
 from vidret.cli.values import read_bank
+from vidret.errors import VidretError
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vidret.encode.clip.tempme import MergeSchedule
     from vidret.encode.names import MergeLevel
 
+T = TypeVar("T")
 TEMPME, PROMPT_SWITCH, GLSCL, R2_TUNING = "TempMe", "Prompt Switch", "GLSCL", "R2-Tuning"
 JOIN = "Joining models"
 BANK_SUFFIXES = (".txt", ".jsonl")
@@ -165,7 +167,6 @@ def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLe
     from vidret.channels.picture.joint import join_files
     from vidret.channels.picture.query_bank import QueryBank
     from vidret.encode.names import OFF
-    from vidret.errors import VidretError
 
     files, bank = [path for path in others if path.suffix not in BANK_SUFFIXES], None
     if not others and merge == OFF:
@@ -197,16 +198,11 @@ def parse_schedule(layers: str, factors: str, r: int, shares: str, *, proportion
 def convert_head_file(checkpoint: Path, out: Path, recipe: str, backbone: str) -> None:
     """Convert the checkpoint of a grounding head, and print how to use it."""
     from vidret.data.benchmarks.registry import RECIPES
-    from vidret.encode.clip.weights import read_weights
-    from vidret.errors import VidretError
     from vidret.ground.checkpoint import HeadCard, convert_head, save_head
 
     if recipe not in RECIPES:
         raise typer.BadParameter(f"must be one of {', '.join(RECIPES)}, got {recipe}", param_hint="--recipe")
-    try:
-        head = convert_head(read_weights(checkpoint))
-    except VidretError as error:
-        raise VidretError(f"{checkpoint}: {error}") from error
+    head = convert_weights(checkpoint, convert_head)
     save_head(head, HeadCard.describe(head, backbone=backbone, **RECIPES[recipe]), out)
     print_message(f"{out}: a grounding head for {backbone}; use it as --head {out} with an index of that model")
 
@@ -224,15 +220,9 @@ def convert_videoprism_file(checkpoint: Path, out: Path, others: list[Path]) -> 
 
 def convert_universal_file(checkpoint: Path, out: Path) -> None:
     """Convert the checkpoint of UniversalVTG, and print how to use it."""
-    from vidret.encode.clip.weights import read_weights
-    from vidret.errors import VidretError
     from vidret.ground.universalvtg import BACKBONE, build_universal, save_universal
 
-    try:
-        head = build_universal(read_weights(checkpoint))
-    except VidretError as error:
-        raise VidretError(f"{checkpoint}: {error}") from error
-    save_universal(head, out)
+    save_universal(convert_weights(checkpoint, build_universal), out)
     print_message(f"{out}: a grounding head over {BACKBONE}; use it as --head {out} with an index of any model")
 
 
@@ -241,14 +231,19 @@ def convert_aligner_of(checkpoint: Path, source: str, shared_queries: bool | Non
     from vidret.align.files import convert_aligner, convert_concepts
     from vidret.align.glscl import ConceptAligner
     from vidret.align.ucofia import Aligner
-    from vidret.encode.clip.weights import read_weights
-    from vidret.errors import AlignerError
 
     converters: dict[str, Callable[[Any], Aligner | ConceptAligner]] = {
         Aligner.kind: convert_aligner,
         ConceptAligner.kind: partial(convert_concepts, shared_queries=shared_queries),
     }
+    return convert_weights(checkpoint, converters[source]) if source in converters else None
+
+
+def convert_weights(checkpoint: Path, convert: Callable[[Any], T]) -> T:
+    """Return what is made of the weights of a checkpoint; errors name it."""
+    from vidret.encode.clip.weights import read_weights
+
     try:
-        return converters[source](read_weights(checkpoint)) if source in converters else None
-    except AlignerError as error:
-        raise AlignerError(f"{checkpoint}: {error}") from error
+        return convert(read_weights(checkpoint))
+    except VidretError as error:
+        raise VidretError(f"{checkpoint}: {error}") from error

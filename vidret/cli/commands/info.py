@@ -18,7 +18,7 @@ from vidret.store.store import Store
 from vidret.text import display_path, sanitize, show_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
 
@@ -81,11 +81,7 @@ def info_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""
-    from vidret.store.identities.upkeep import find_damaged_identities
     from vidret.store.lookup import count_moments
-    from vidret.store.rows_file import COLLECTIONS, WATCHES
-    from vidret.store.sounds import find_damaged_sounds
-    from vidret.store.texts.upkeep import find_lost_texts
 
     if diversity:
         print_diversity(index, prompt, seed, as_json=as_json)
@@ -106,16 +102,13 @@ def info_command(
             print_failed(store, as_json=as_json)
             return
         if check or repair:
-            is_damaged = print_damage(store, repair=repair)
-            is_damaged |= print_damaged_words(index, repair=repair)
-            kept = [rows.find_damage(index, repair=repair) for rows in (WATCHES, COLLECTIONS)]
-            lost: tuple[str, ...] = (find_lost_texts(store, repair=repair), *kept)
-            for find_damaged in (find_damaged_identities, find_damaged_sounds):
-                lost = (*lost, *find_damaged(index, repair=repair))
-            for reason in filter(None, lost):
+            num_damaged = 0
+            for reason in list_damage(store, index, repair=repair):
                 print(sanitize(reason))
-                is_damaged = True
-            raise typer.Exit(1 if is_damaged and not repair else 0)
+                num_damaged += 1
+            told = ", dropped: vidret index reads or encodes them again" if repair and num_damaged else ""
+            print_message(f"{num_damaged} damaged parts{told}")
+            raise typer.Exit(1 if num_damaged and not repair else 0)
         facts, moments = store.info(), count_moments(store)
     print_facts(facts, index, moments, as_json=as_json)
 
@@ -160,30 +153,23 @@ def print_failed(store: "Store", *, as_json: bool) -> None:
         print_message(f"Without an audio track: {len(mute)}")
 
 
-def print_damage(store: "Store", *, repair: bool) -> bool:
-    """Print damaged segments and vector files, and return whether there are any; ``repair`` drops them."""
-    segments = store.upkeep.verify(repair=repair)
-    for segment in segments:
-        print(sanitize(f"segment {segment.number} of video {segment.video}: {segment.reason}"))
-    print_message(f"{len(segments)} damaged segments{', to be encoded again' if repair and segments else ''}")
-    files = store.upkeep.verify_vectors(repair=repair)
-    for file in files:
-        print(sanitize(f"{file.path}: {file.reason}"))
-    if files:
-        print_message(f"{len(files)} damaged vector files{', dropped and to be rebuilt' if repair else ''}")
-    return bool(segments or files)
+def list_damage(store: "Store", index: Path, *, repair: bool) -> "Iterator[str]":
+    """Yield what is damaged in an index; ``repair`` drops it."""
+    from vidret.store.identities.upkeep import find_damaged_identities
+    from vidret.store.rows_file import COLLECTIONS, WATCHES
+    from vidret.store.sounds import find_damaged_sounds
+    from vidret.store.texts.upkeep import find_damaged_texts, find_lost_texts
 
-
-def print_damaged_words(index: Path, *, repair: bool) -> bool:
-    """Print what is damaged in the words of an index, and return whether anything is; ``repair`` drops it."""
-    from vidret.store.texts.upkeep import find_damaged_texts
-
-    damage = find_damaged_texts(index, repair=repair)
-    for reason in damage:
-        print(sanitize(f"words: {reason}"))
-    if damage:
-        print_message(f"{len(damage)} damaged parts of the words{', to be read again or rebuilt' if repair else ''}")
-    return bool(damage)
+    for segment in store.upkeep.verify(repair=repair):
+        yield f"segment {segment.number} of video {segment.video}: {segment.reason}"
+    for file in store.upkeep.verify_vectors(repair=repair):
+        yield f"{file.path}: {file.reason}"
+    for reason in find_damaged_texts(index, repair=repair):
+        yield f"words: {reason}"
+    kept = (rows.find_damage(index, repair=repair) for rows in (WATCHES, COLLECTIONS))
+    yield from filter(None, (find_lost_texts(store, repair=repair), *kept))
+    for find_damaged in (find_damaged_identities, find_damaged_sounds):
+        yield from find_damaged(index, repair=repair)
 
 
 STORED_VECTORS, TEXT_QUERIES = "its own vectors", "queries in words"
