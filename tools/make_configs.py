@@ -202,9 +202,9 @@ def list_configs() -> Iterator[tuple[str, str, dict[str, Any]]]:
             if stem == variant.base or (variant.benchmarks and name not in variant.benchmarks):
                 continue
             model, data, trainer = PAIRS.get((variant_name, name), (NOTHING, NOTHING, NOTHING))
-            own = {key: on.data[key] for key in ("num_frames", "num_words") if key in on.data}
-            if "num_words" not in base["model"]["init_args"]:
-                own.pop("num_words", None)
+            own = {"num_frames": on.data["num_frames"]} if "num_frames" in on.data else {}
+            if "num_words" in on.data and "num_words" in base["model"]["init_args"].get("options", {}):
+                own["options"] = {"num_words": on.data["num_words"]}
             config = derive(base, {**variant.model, "out": f"models/{stem}.safetensors", **own}, on.data, NOTHING)
             header = f"{variant.title}, {on.title}.\n# Source: {variant.source}."
             config = derive(config, model, data, trainer)

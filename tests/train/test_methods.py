@@ -1,8 +1,8 @@
 """Tests of the contract of training methods, and of adding a method as one file."""
 
-import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -64,16 +64,12 @@ def test_mixtures_of_sentences_and_mean_frames_train_every_method(name: str) -> 
     assert min(found) > 0
 
 
-def test_settings_are_passed_to_their_method(caplog: pytest.LogCaptureFixture) -> None:
-    assert load_method("glscl", shared={"beta": 0.02, "captions": None}, options={}) == load_method(
-        "glscl", shared={}, options={"beta": 0.02}
-    )
-    assert not caplog.records
-    with caplog.at_level(logging.WARNING):
-        load_method("clip", shared={"beta": 0.02}, options={})
-    assert caplog.messages == ["clip has no setting beta: ignored"]
+def test_options_are_passed_to_their_method() -> None:
+    assert load_method("glscl", {"beta": 0.02}) == replace(cast(Any, load_method("glscl", {})), beta=0.02)
     with pytest.raises(VidretError, match=r"options of glscl must be of beta, .*, num_concepts, .*, got betta"):
-        load_method("glscl", shared={}, options={"betta": 0.02})
+        load_method("glscl", {"betta": 0.02})
+    with pytest.raises(VidretError, match="options of clip must be of none, got beta"):
+        load_method("clip", {"beta": 0.02})
     with pytest.raises(VidretError, match=r"method must be one of .*clip, glscl, .*xpool.*, got clap"):
         make_module("clap")
 
@@ -133,8 +129,11 @@ def test_joint_trains_prompts_and_positions_at_their_own_rates() -> None:
 
 
 def test_joint_aligns_within_groups_as_each_group_alone() -> None:
-    whole = make_module("joint", captions=False, options={"align_size": 2})
-    batch, single = draw_captioned(NUM_PAIRS)._replace(first_sentences=None), make_module("joint", captions=False)
+    whole = make_module("joint", options={"captions": False, "align_size": 2})
+    batch, single = (
+        draw_captioned(NUM_PAIRS)._replace(first_sentences=None),
+        make_module("joint", options={"captions": False}),
+    )
     with torch.no_grad():
         grouped, alone = (module.eval().compute_terms(batch) for module in (whole, single))
         tensors = [x for x in batch if x is not None]

@@ -45,7 +45,6 @@ class RetrievalModule(TrainedModule):
         fps: Frames per second of an index made with the exported model.
         sampling: Which frames of whole videos an index made with the exported model has; as the data module has it.
         num_segments: Segments per video, for ``segments``.
-        num_words: Text length for UCoFiA's matrices; default: 32.
         merging: TempMe's schedule.
         prompts: Prompt Switch's prompts.
         lora_rank: Rank of TempMe's updates.
@@ -56,10 +55,8 @@ class RetrievalModule(TrainedModule):
         warm_up: Fraction of the steps in which the rate rises.
         cool_down: Fraction of the steps, at the end, in which the rate falls to 0, with ``matrix_lr`` only; default: it
             falls as a cosine from the warm-up on.
-        captions: Whether to train Prompt Switch's captioner; default: yes.
         mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix), whatever the method; 0 for none.
-        beta: GLSCL's weight of consistency, which depends on the batch size; default: 0.005.
-        options: Further settings of the method, by name.
+        options: Settings of the method, by name: the fields of its class.
         checkpointing: Whether to recompute the vision tower's layers in the backward pass, which saves memory.
         chunk_size: Videos, or texts, that are encoded at a time, each chunk again in the backward pass; default: all,
             once. Gradients are those of the whole batch, memory is that of a chunk (GradCache).
@@ -80,7 +77,6 @@ class RetrievalModule(TrainedModule):
         fps: float = 1.0,
         sampling: SamplingKind = "tempme",
         num_segments: int = 6,
-        num_words: int | None = None,
         merging: MergeSchedule | None = None,
         prompts: PromptShape | None = None,
         lora_rank: int = 0,
@@ -89,9 +85,7 @@ class RetrievalModule(TrainedModule):
         matrix_lr: float | None = None,
         warm_up: float = 0.1,
         cool_down: float | None = None,
-        captions: bool | None = None,
         mixup_weight: float = 0.0,
-        beta: float | None = None,
         options: dict[str, Any] | None = None,
         checkpointing: bool = False,
         chunk_size: int = 0,
@@ -113,8 +107,7 @@ class RetrievalModule(TrainedModule):
             raise VidretError(f"keep must be from 0 to below 1, with weights and without lora_rank, got {keep}")
         self._kept = (str(weights), keep) if keep else None
         self._mixup_weight = mixup_weight
-        shared = {"num_words": num_words, "captions": captions, "beta": beta}
-        self.method = load_method(method, shared=shared, options=options or {})
+        self.method = load_method(method, options or {})
         plain = None if weights is None else load_towers(weights)
         added: dict[str, Any] = {"merging": merging, "prompts": prompts, "lora_rank": lora_rank}
         frames = Sampling(num_frames, fps, rule=sampling, num_segments=num_segments)

@@ -7,7 +7,6 @@ In losses, ``RetrievalModel.gather`` returns the texts and videos of all process
 are not negatives of each other.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib import import_module
@@ -21,8 +20,6 @@ from vidret.errors import VidretError
 from vidret.train.losses import Terms
 from vidret.train.model import RetrievalModel
 from vidret.train.optim import Recipe
-
-logger = logging.getLogger(__name__)
 
 
 class Method(Protocol):
@@ -50,14 +47,12 @@ def list_methods() -> list[str]:
     return sorted(module.name for module in iter_modules(__path__))
 
 
-def load_method(name: str, *, shared: Mapping[str, Any], options: Mapping[str, Any]) -> Method:
-    """Return a method by name.
+def load_method(name: str, options: Mapping[str, Any]) -> Method:
+    """Return a method by name, with settings.
 
     Args:
         name: One of ``list_methods()``.
-        shared: Settings that several methods may have. None means the default; a setting that the method lacks is
-            ignored with a warning.
-        options: Settings of this method only.
+        options: Settings of the method; those that are left out have their defaults.
 
     Raises:
         VidretError: The method does not exist, or lacks an option.
@@ -67,9 +62,8 @@ def load_method(name: str, *, shared: Mapping[str, Any], options: Mapping[str, A
     kind = import_module(f"{__name__}.{name}").METHOD
     known = {field.name for field in fields(kind)}
     if unknown := options.keys() - known:
-        raise VidretError(f"options of {name} must be of {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}")
-    set_values = {setting: value for setting, value in shared.items() if value is not None}
-    for setting in set_values.keys() - known:
-        logger.warning("%s has no setting %s: ignored", name, setting)
-    method: Method = kind(**{setting: set_values[setting] for setting in set_values.keys() & known}, **options)
+        raise VidretError(
+            f"options of {name} must be of {', '.join(sorted(known)) or 'none'}, got {', '.join(sorted(unknown))}"
+        )
+    method: Method = kind(**options)
     return method
