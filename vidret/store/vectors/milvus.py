@@ -131,8 +131,10 @@ class MilvusVectors:
         """Return an expression of Milvus that leaves out most of what is not in a selection."""
         snapshot = self._catalog.snapshots.current()
         segments, videos = snapshot.segments, snapshot.videos
-        is_in = np.zeros(len(videos.ids), bool)
-        is_in[segments.video_rows[contains(within.bits, segments.ids)]] = True
+        is_in = videos.num_paths > 0
+        if within.narrow:
+            is_in = np.zeros(len(videos.ids), bool)
+            is_in[segments.video_rows[contains(within.bits, segments.ids)]] = True
         chosen, others = videos.ids[is_in].tolist(), videos.ids[~is_in & (videos.last_segments >= 0)].tolist()
         if len(chosen) <= len(others):
             return f"video in {chosen or [0]}"
