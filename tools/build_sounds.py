@@ -77,7 +77,9 @@ EFFECTS = [
     *("lmms-common", "marsshooter-data", "btanks-data", "fillets-ng-data", "mu-cade-data", "gunroar-data"),
     *("tumiki-fighters-data", "torus-trooper-data", "parsec47-data", "tuxmath-data", "sound-theme-freedesktop"),
 ]
-NUM_TRAIN, NUM_TEST, NUM_EFFECTS = 2400, 480, 2000
+NUM_TRAIN, NUM_MIXED, NUM_TEST, NUM_EFFECTS = 4000, 1400, 480, 2000
+KINDS = ("s", "s", "m", "m", "o", "o", "sm", "so", "mo", "cut", "cut")  # what is heard: the loudest first
+MIXED = ("sm", "sm", "sm", "ms", "so")  # of further stretches to fit to, since music hides behind speech
 BATCH, TEMPERATURE = 128, 0.1
 NUM_FILMS, FILM_STRETCHES, NUM_EXAMPLES, EXAMPLE_S = 60, 4, 5, 3.0
 Weights = dict[str, np.ndarray]
@@ -131,9 +133,9 @@ class Mixer:
     def __init__(self, sources: Sources, seed: int) -> None:
         self._sources, self._random, self._numpy = sources, Random(seed), np.random.default_rng(seed)
 
-    def draw(self) -> tuple[Audio, Float[np.ndarray, "step label"]]:
+    def draw(self, kinds: Sequence[str] = KINDS) -> tuple[Audio, Float[np.ndarray, "step label"]]:
         """Return a stretch and, for each of ``LEARNT``, 1 where it is heard, 0 where not, NaN where nobody can tell."""
-        kind = self._random.choice(["s", "s", "m", "m", "o", "o", "sm", "so", "mo", "cut", "cut"])
+        kind = self._random.choice(kinds)
         level = self._random.uniform(-42, -12)
         if kind == "cut":
             before, after = self._random.sample("smo", 2)
@@ -278,19 +280,21 @@ def make_noise(random: Random, rng: np.random.Generator, kind: str = "", size: i
     return np.asarray(noise, np.float32)
 
 
-def fit_labels(mixer: Mixer) -> Weights:
+def fit_labels(sources: Sources) -> Weights:
     """Return a network with one hidden layer that tells the labels of drawn stretches."""
     features, labels = list[Float32[np.ndarray, "step feature"]](), list[Float[np.ndarray, "step label"]]()
-    for _ in range(NUM_TRAIN):
-        audio, heard = mixer.draw()
-        features.append(describe(encode_audio(audio)))
-        labels.append(heard)
+    for number, kinds, seed in ((NUM_TRAIN, KINDS, 0), (NUM_MIXED, MIXED, 50)):
+        mixer = Mixer(sources, seed)
+        for _ in range(number):
+            audio, heard = mixer.draw(kinds)
+            features.append(describe(encode_audio(audio)))
+            labels.append(heard)
     inputs, mean, deviation = standardise(np.concatenate(features))
     targets = torch.from_numpy(np.concatenate(labels)).float()
     known = ~torch.isnan(targets)
     network = make_network(inputs.shape[1], 32, len(LEARNT))
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.05)
-    for _ in range(6):
+    for _ in range(4):
         for rows in torch.split(torch.randperm(len(inputs)), 256):
             own = known[rows]
             loss = binary_cross_entropy_with_logits(network(inputs[rows])[own], targets[rows][own])
@@ -537,7 +541,7 @@ def main() -> None:
             "features": "Whisper tiny.en, last layer",
             "packages": " ".join(dict.fromkeys(packages)),
         }
-        save_file(fit_labels(Mixer(sources, seed=0)), LABEL_WEIGHTS, metadata=provenance)
+        save_file(fit_labels(sources), LABEL_WEIGHTS, metadata=provenance)
         effects = [*sources.others, *(path for path in _list(options.root, EFFECTS) if is_effect(path))]
         save_file(fit_windows(Mixer(sources, seed=11), effects), WINDOW_WEIGHTS, metadata=provenance)
     sources = Sources.find(options.root, "test")

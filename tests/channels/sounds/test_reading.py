@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.word_films import write_worded
 from vidret.channels.sounds import features, reading
-from vidret.channels.sounds.features import EncodedAudio, pool
+from vidret.channels.sounds.features import FLOOR_STEPS, EncodedAudio, measure_floors, pool
 from vidret.channels.sounds.reading import (
     CHUNK_S,
     HEARD,
@@ -168,6 +168,17 @@ def test_frames_are_pooled_as_by_a_loop(num_frames: int, widths: tuple[int, ...]
             row += [*states[near].mean(axis=0), *states[near].std(axis=0)]
         rows.append(row)
     np.testing.assert_allclose(pool(states, widths=widths, hop=hop), rows, atol=1e-5)
+
+
+@given(st.integers(10, 80), st.integers(0, 9))
+def test_floors_are_those_of_a_loop(num_columns: int, seed: int) -> None:
+    mel, hop = np.random.default_rng(seed).standard_normal((num_columns, 2)).astype(np.float32), 5
+    softest = np.array([mel[at : at + hop].min(axis=0) for at in range(0, num_columns - hop + 1, hop)])
+    rows = []
+    for step in range(len(softest)):
+        near = [np.clip(np.arange(step - n // 2, step + n // 2 + 1), 0, len(softest) - 1) for n in FLOOR_STEPS]
+        rows.append(np.concatenate([*(softest[own].mean(axis=0) for own in near), softest.mean(axis=0)]))
+    np.testing.assert_allclose(measure_floors(mel, hop=hop), rows, atol=1e-6)
 
 
 def test_windows_of_a_chunk_have_times_and_unit_vectors() -> None:

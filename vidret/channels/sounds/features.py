@@ -24,7 +24,8 @@ from vidret.channels.speech import BUNDLED, SAMPLE_RATE, load_recogniser
 FRAMES_PER_S = 50
 STEP_S = 0.5
 CONTEXTS_S = (1, 5)
-MEAN_STEPS = 5  # which score higher than one step on both halves of the stretches, as docs/sounds.md says
+FLOOR_STEPS = (3, 11)  # whose softest columns are averaged
+MEAN_STEPS = 5  # which score higher than one step
 LEARNT = ("music", "speech")  # in the order of the weights
 LABEL_WEIGHTS, WINDOW_WEIGHTS = (Path(__file__).with_name(f"{name}.safetensors") for name in ("labels", "windows"))
 WINDOW_S, HOP_S = 2.0, 1.0
@@ -55,9 +56,29 @@ def encode_audio(audio: Float32[np.ndarray, " sample"]) -> EncodedAudio:
     return EncodedAudio(states=np.concatenate([np.asarray(model.encode(part))[0] for part in parts]), mel=mel.T)
 
 
-def describe(encoded: EncodedAudio) -> Float32[np.ndarray, "step 1536"]:
-    """Return the features of each half second: of the second around it, and of 5 s around it."""
-    return pool(encoded.states, widths=[width * FRAMES_PER_S for width in CONTEXTS_S], hop=round(STEP_S * FRAMES_PER_S))
+def describe(encoded: EncodedAudio) -> Float32[np.ndarray, "step 1776"]:
+    """Return the features of each half second: of the second and the 5 s around it, and how soft it gets around it."""
+    hop = round(STEP_S * FRAMES_PER_S)
+    pooled = pool(encoded.states, widths=[width * FRAMES_PER_S for width in CONTEXTS_S], hop=hop)
+    return np.concatenate([pooled, measure_floors(encoded.mel, hop=2 * hop)], axis=1)
+
+
+def measure_floors(mel: Float32[np.ndarray, "column band"], *, hop: int) -> Float32[np.ndarray, "step feature"]:
+    """Return the softest of every ``hop`` columns in each band: the means of the steps around each, and of all steps.
+
+    What goes on behind speech is heard in its pauses.
+    """
+    num_steps = len(mel) // hop
+    softest = rearrange(mel[: num_steps * hop], "(step column) band -> step column band", column=hop).min(axis=1)
+    near = [average_around(softest, num_near) for num_near in FLOOR_STEPS]
+    return np.concatenate([*near, np.broadcast_to(softest.mean(axis=0), softest.shape)], axis=1)
+
+
+def average_around(rows: Float32[np.ndarray, "step value"], num_near: int) -> Float32[np.ndarray, "step value"]:
+    """Return the mean of an odd number of rows around each; those at the ends stand for what is beyond."""
+    padded = np.pad(rows, ((num_near // 2, num_near // 2), (0, 0)), mode="edge")
+    means: Float32[np.ndarray, "step value"] = sliding_window_view(padded, num_near, axis=0).mean(axis=-1)
+    return means
 
 
 def pool(
@@ -81,12 +102,9 @@ def pool(
     return np.concatenate(features, axis=1).astype(np.float32)
 
 
-def rate_labels(features: Float32[np.ndarray, "step 1536"]) -> Float32[np.ndarray, "step label"]:
+def rate_labels(features: Float32[np.ndarray, "step 1776"]) -> Float32[np.ndarray, "step label"]:
     """Return the probabilities of music and of speech, given ``describe``: each the mean of the steps around it."""
-    probabilities = 1 / (1 + np.exp(-_apply(LABEL_WEIGHTS, features)))
-    padded = np.pad(probabilities, ((MEAN_STEPS // 2, MEAN_STEPS // 2), (0, 0)), mode="edge")
-    means: Float32[np.ndarray, "step label"] = sliding_window_view(padded, MEAN_STEPS, axis=0).mean(axis=-1)
-    return means
+    return average_around(1 / (1 + np.exp(-_apply(LABEL_WEIGHTS, features))), MEAN_STEPS)
 
 
 def embed_windows(encoded: EncodedAudio) -> Float32[np.ndarray, "window 128"]:
