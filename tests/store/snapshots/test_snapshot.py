@@ -317,6 +317,22 @@ def test_a_query_reads_no_rows_but_its_own(
     assert counted.num_rows < 32, counted.statements
 
 
+def test_metadata_is_read_again_only_after_a_commit(
+    stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = stores
+
+    def ask() -> tuple[int, object]:
+        with reader.hold():
+            return reader.generation, reader.metadata.get("ranker")
+
+    first, counted = ask(), Counted(monkeypatch)
+    assert ask() == first
+    assert [sql for sql, _ in counted.statements] == ["PRAGMA data_version"]
+    writer.metadata.set("ranker", "another")
+    assert ask() == (first[0], "another")
+
+
 def test_two_threads_search_at_the_same_time(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
     _, reader = stores
     meeting, search = threading.Barrier(2), Flat.search  # which breaks if one search waits for the other

@@ -10,7 +10,7 @@ import pytest
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
 from vidret.errors import MissingExtraError, StoreError
 from vidret.store.vectors import flat
-from vidret.store.vectors.flat import Flat, IdFilter, Ids, Rows, find_nearest_rows, load_faiss
+from vidret.store.vectors.flat import Flat, IdFilter, Ids, Rows, find_nearest_rows, load_faiss, widen_rows
 from vidret.store.vectors.ivf import Shard, build_shard, map_parts, vector_bytes
 from vidret.store.vectors.manifest import ManifestEntry
 
@@ -50,6 +50,12 @@ def test_flat_index_matches_the_naive_search(num: int, k: int) -> None:
         index.add(ids[part], vectors[part])
     assert_exact(index, ids, vectors, k)
     assert index.search(queries(0), k).ids.shape == (0, k)
+
+
+def test_all_finite_values_of_float16_are_widened_exactly() -> None:
+    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    rows = values[np.isfinite(values)].reshape(-1, 2)
+    assert widen_rows(rows).tobytes() == rows.astype(np.float32).tobytes()
 
 
 def test_saved_flat_index_can_be_loaded(tmp_path: Path) -> None:

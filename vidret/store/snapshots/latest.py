@@ -54,10 +54,9 @@ VIDEO: dict[str, Any] = {
     "facts": FACT_ROW,
 }
 FILE = {"video_rows": np.int64, "mtimes_ns": np.int64, "states": np.uint8, "current": np.bool_}
-# Wide, since the row of a foreign index may have any number.
-SEGMENT_VALUES = np.dtype(
-    [(name, np.float64 if name in ("starts", "ends") else np.int64) for name in (*SEGMENT, "videos")]
-)
+# In the order of ``SEGMENT_ROW``; wide, since the row of a foreign index may have any number.
+WHOLE = "ids videos numbers rows frame_rows num_frames token_bytes num_bytes row_sums frame_sums token_sums is_blob"
+SEGMENT_VALUES = np.dtype([*((name, np.int64) for name in WHOLE.split()), ("starts", np.float64), ("ends", np.float64)])
 VIDEO_ROW = np.dtype(list(VIDEO.items()))
 ENDS = ("first_segments", "last_segments")
 # What the columns of a snapshot have beside what is read from the rows of a table.
@@ -74,10 +73,10 @@ SAVED = {
 DEAD_SHARE = 0.25  # of segments, from which on all rows are read again before they are saved
 # Casts, since a damaged row may have values of another type.
 DAMAGED_SEGMENT = (
-    "id, ifnull(CAST(number AS INTEGER) & 2147483647, 0),"
-    ' ifnull(CAST(start AS REAL), 0), ifnull(CAST("end" AS REAL), 0),'
-    " 0, ifnull(CAST(row AS INTEGER), -1), ifnull(CAST(row_sum AS INTEGER) & 4294967295, 0),"
-    f" {UNREADABLE}, 0, 0, ifnull(CAST(num_bytes AS INTEGER) > 0, 0), 0, ifnull(CAST(video AS INTEGER), -1)"
+    "id, ifnull(CAST(video AS INTEGER), -1), ifnull(CAST(number AS INTEGER) & 2147483647, 0),"
+    f" ifnull(CAST(row AS INTEGER), -1), {UNREADABLE}, 0, 0, ifnull(CAST(num_bytes AS INTEGER) > 0, 0),"
+    " ifnull(CAST(row_sum AS INTEGER) & 4294967295, 0), 0, 0, 0,"
+    ' ifnull(CAST(start AS REAL), 0), ifnull(CAST("end" AS REAL), 0)'
 )
 VIDEO_VALUES = (
     "id, ifnull(CAST(duration AS REAL), 0), ifnull(CAST(complete AS INTEGER) <> 0, 0),"
@@ -407,13 +406,13 @@ def read_segment_rows(
     """Return the rows of the segments after one, up to a position, and the times of the frames of all intact ones."""
     times = bytearray()
 
-    def pick(row: Sequence[Any]) -> tuple[Any, ...]:
+    def pick(row: tuple[Any, ...]) -> tuple[Any, ...]:
         if not SEGMENT_ROW.is_intact(row) or len(row[14]) != 8 * row[5] or row[4] < 0:
             return tuple(database.rows(f"SELECT {DAMAGED_SEGMENT} FROM segments WHERE id = ?", row[0])[0])
         times.extend(row[14])
-        return (row[0], row[2], *row[12:14], row[5], row[3], row[8], row[4], row[9], row[6], row[7], row[10], row[1])
+        return row[:14]
 
-    def read(cursor: Iterable[Sequence[Any]]) -> np.ndarray:
+    def read(cursor: Iterable[tuple[Any, ...]]) -> np.ndarray:
         times.clear()  # it may be read again
         return np.fromiter(map(pick, cursor), SEGMENT_VALUES)
 
