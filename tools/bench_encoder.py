@@ -16,7 +16,6 @@ as fast. The parts:
 
 import argparse
 import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,9 +26,17 @@ import numpy as np
 import open_clip
 import torch
 from einops import rearrange
-from harness import compare, copy_samples, make_parser, measure_rise_mb, run_in_new_process, run_parts, take_turns
+from harness import (
+    compare,
+    copy_samples,
+    load_tiny_models,
+    make_parser,
+    measure_rise_mb,
+    run_in_new_process,
+    run_parts,
+    take_turns,
+)
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional
 
 from vidret.encode.clip.model import Card, ClipModel
@@ -53,7 +60,7 @@ PRECISIONS = {STARTER: ("fp32", "bf16"), "ViT-B-32/random": ("fp32", "bf16", "in
 LENGTHS = (1, 4, 12)  # frames in a call
 SIDE, PATCH, WIDTH, HEADS, LAYERS = 224, 16, 384, 6, 4
 VIDEO_FRAMES = 8  # in a segment of a model of videos
-WORDS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 8}
+WORDS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 64}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "max_position_embeddings": 64}
 MADE_FAMILIES = ("clip", "siglip", "siglip2", "xclip")  # whose models are made here
 OPEN_CLIP = {"open_clip, own tower": "ViT-B-32", "open_clip, foreign tower": "PE-Core-T-16-384"}
@@ -202,16 +209,7 @@ def save_model(family: str, folder: Path) -> None:
     torch.manual_seed(0)
     with hide_progress():
         transformers.AutoModel.from_config(make_config(family)).save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({"<p>": 0, "<u>": 1, "<s>": 2, "</s>": 3, "a": 4}, "<u>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token="<p>",
-        unk_token="<u>",
-        model_max_length=16,
-        model_input_names=["input_ids", "attention_mask"],
-    )
-    tokenizer.save_pretrained(folder)
+    load_tiny_models().make_tokenizer(16).save_pretrained(folder)
     make_processor(family).save_pretrained(folder)
 
 
@@ -247,8 +245,7 @@ def match_transformers(family: str, folder: Path) -> Contest:
 
 def match_qwen(folder: Path) -> Contest:
     """Return what runs for a Qwen3-VL-Embedding: segments as videos, through the processor of transformers."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    made = importlib.import_module("tests.encode.hf_models").save_tiny_qwen(folder, width=WIDTH, layers=LAYERS)
+    made = load_tiny_models().save_tiny_qwen(folder, width=WIDTH, layers=LAYERS)
     encoder: Any = load_encoder(f"hf:{made}#pixels={SIDE * SIDE}", device="cpu", precision="fp32")
     segments = draw_segments(SIDE, VIDEO_FRAMES)
     model, processor = encoder._model, encoder._processor

@@ -11,7 +11,6 @@ with the machine, the versions and the numbers of each path, to send back; it na
 """
 
 import argparse
-import importlib
 import json
 import os
 import platform
@@ -29,7 +28,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 import torch.distributed as dist
-from harness import draw_batch, write_film
+from harness import draw_batch, load_tiny_models, write_film
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
@@ -69,7 +68,6 @@ LIMIT_S = 600.0
 OK, DIFFERS, FAILED, NOT_RUN = "same", "DIFFERS", "FAILED", "not run"
 NUM_FRAMES, FPS = 12, 10
 NUM_PAIRS, TOWER_WIDTH = 8, 64  # of training in several processes
-TINY_MODELS = "tests.encode.hf_models"  # random models of the kinds that transformers runs
 QWEN = "qwen3_vl"
 METHODS: dict[str, dict[str, Any]] = {
     "clip": {},
@@ -247,9 +245,8 @@ def write_model(setup: Setup, method: str) -> str:
 
 def save_tiny(setup: Setup, kind: str) -> str:
     """Write a tiny model of transformers; return its name. Its speed says nothing."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     try:
-        models = importlib.import_module(TINY_MODELS)
+        models = load_tiny_models()
     except ImportError as error:
         raise NotHereError(f"models of transformers: {error}") from error
     folder = setup.scratch / kind

@@ -1,6 +1,7 @@
 """What the measuring scripts share: parts and options, runs by turns, CPU time and memory, films, and output."""
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -263,6 +264,12 @@ def index_run(scratch: Path, encoder: Encoder, files: Sequence[str], **options: 
             engine.index(files, **{"words": False, **options})
 
     return run
+
+
+def load_tiny_models() -> Any:
+    """Return the module of the tests that makes random models of the kinds that transformers runs."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    return importlib.import_module("tests.encode.hf_models")
 
 
 def draw_batch(num_pairs: int, num_frames: int, side: int, num_words: int) -> RetrievalBatch:

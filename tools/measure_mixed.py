@@ -146,7 +146,10 @@ def main() -> None:
                 with Engine.open(library) as engine:
                     rated += ask_all(engine, queries, names, tallies)
         print(f"\n{'all' if size == sys.maxsize else size} videos")
-        rows = ((kind, *(f"{percent(own)} of {len(own)}" for own in astuple(tally))) for kind, tally in tallies.items())
+        rows = (
+            (kind, *(f"{percent(own)} of {len(own)}" if own else "-" for own in astuple(tally)))
+            for kind, tally in tallies.items()
+        )
         print_rows(("", "joined", "pictures only", "wrongly absent", "rightly absent"), rows)
     print("\nprobability of a result: how many, how many are right")
     error = 0.0
