@@ -44,6 +44,11 @@ def write_cue(number: int, start_ms: int, words: str) -> str:
     return f"{number}\n{start} --> {end}\n{words}\n\n"
 
 
+def write_entries(path: Path) -> None:
+    """Write a hundred thousand entries."""
+    path.write_text("".join(write_cue(number, 2 * number, f"word {number}") for number in range(100_000)))
+
+
 def write_sparse(path: Path) -> None:
     """Write a file that is far larger than the disk."""
     path.touch()
@@ -70,12 +75,11 @@ negative
 00:00:01,000 --> 999999999999999999999:00:00,000
 huge end
 """
-MANY_ENTRIES = "".join(write_cue(number, 2 * number, f"word {number}") for number in range(100_000))
 ONE_INSTANT = ASS + f"\n{DIALOGUE}".join(map(str, range(50_000)))
 REPEATED = "WEBVTT\n\n" + "00:00.000 --> 00:01.500\nsame <c.1>words</c>\n\n" * 50_000
 SUBTITLES = {
     "good": HostileSubtitles(".srt", f"{CUE}a lighthouse\n", ("a lighthouse",)),
-    "many_entries": HostileSubtitles(".srt", MANY_ENTRIES, None, "after the end"),
+    "many_entries": HostileSubtitles(".srt", write_entries, None, "after the end"),
     "one_instant": HostileSubtitles(".ass", ONE_INSTANT, None, "left out"),
     "long_entry": HostileSubtitles(".srt", CUE + "gold river " * 500_000, None, "are cut"),
     "tags": HostileSubtitles(".srt", CUE + "<a" * 200_000, None, "are cut"),

@@ -80,8 +80,6 @@ QUICK = (  # beside those of tests/evaluate/test_reproduce.py
     "didemo_tempme_b16",
     "activitynet_glscl_b16",
     "qvhighlights_r2_b32",
-    "charades_r2_b32",
-    "ego4d_r2_b32",
     "youtube_r2_b32",
     "tvsum_r2_b32",
 )
