@@ -132,7 +132,7 @@ def test_what_a_store_says_is_gone_is_missing(films: Path, server: FileServer, e
     assert (report.pruned.files, report.unpruned) == (1, [])
 
 
-def test_a_server_that_breaks_in_the_middle_is_gone_on_with(tmp_path: Path, films: Path, engine: Engine) -> None:
+def test_a_server_that_breaks_in_the_middle_is_gone_on_with(films: Path, engine: Engine) -> None:
     write_film(films / "red.mp4", *[(colour, 1) for colour in ("red", "green", "blue") * 8])
     with serve_files(films, most_bytes=(films / "red.mp4").stat().st_size) as server:  # enough for one reading
         report = engine.index([f"{server.url}/red.mp4"])

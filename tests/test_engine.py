@@ -377,9 +377,7 @@ Engine(sys.argv[1], PatchEncoder()).index([sys.argv[2]], shots=False)
 """
 
 
-def test_results_stay_correct_while_another_process_indexes(
-    indexed_mosaics: Path, mosaics: Path, tmp_path: Path
-) -> None:
+def test_results_stay_correct_while_another_process_indexes(indexed_mosaics: Path, tmp_path: Path) -> None:
     films, index = tmp_path / "films", tmp_path / "index"
     shutil.copytree(indexed_mosaics, index)
     for seed in range(10, 13):

@@ -247,7 +247,7 @@ def test_without_a_head_the_score_is_the_pooling() -> None:
 
 
 @torch.no_grad()
-def test_packing_round_trip(tmp_path: Path) -> None:
+def test_packing_round_trip() -> None:
     aligner, batch = make_aligner(), make_batch()
     texts, videos = prepare(aligner, batch)
     packed = [videos.take(slice(row, row + 1)).pack() for row in range(4)]

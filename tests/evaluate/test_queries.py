@@ -147,7 +147,7 @@ def test_page_shows_the_kinds_and_the_worst_queries(answered: tuple[Path, Answer
     assert all(article.count("<img") >= 2 for article in articles)
 
 
-def test_run_is_repeated_from_its_index(answered: tuple[Path, Answer], tmp_path: Path) -> None:
+def test_run_is_repeated_from_its_index(answered: tuple[Path, Answer]) -> None:
     encoder = colour_encoder()
     first = read(answered[0] / "out" / "queries" / "report.json")
     answer = run("eval", "folder", answered[0], "--out", answered[0] / "out", load=lambda *_, **__: encoder)

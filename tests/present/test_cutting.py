@@ -21,6 +21,8 @@ from vidret.present.cutting import cut_moments, find_copies
 from vidret.present.ffmpeg import find_ffmpeg
 from vidret.video.probe import probe
 
+pytestmark = pytest.mark.usefixtures("ffmpeg")
+
 NUM_FRAMES = 250  # at 25 frames per second; numbers fit in eight bits
 
 
@@ -53,7 +55,7 @@ def list_names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "odd.mkv", "open.mp4"])
-def test_a_clip_has_exactly_its_frames(name: str, ffmpeg: str, films: Path, tmp_path: Path) -> None:
+def test_a_clip_has_exactly_its_frames(name: str, films: Path, tmp_path: Path) -> None:
     cuts = [(0, 12, 0), (37, 58, -0.5), (158, 171, 0), (158, 171, -0.5), (240, 250, -0.25)]
     moments = [make_moment(str(films / name), (first + off) / 25, (last + off) / 25) for first, last, off in cuts]
     for clip, moment, (first, last, _) in zip(cut_moments(moments, tmp_path), moments, cuts, strict=True):
@@ -71,9 +73,7 @@ def test_a_clip_has_exactly_its_frames(name: str, ffmpeg: str, films: Path, tmp_
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("audio", [False, True])
-def test_a_clip_of_a_video_that_starts_late_has_exactly_its_frames(
-    suffix: str, ffmpeg: str, tmp_path: Path, *, audio: bool
-) -> None:
+def test_a_clip_of_a_video_that_starts_late_has_exactly_its_frames(suffix: str, tmp_path: Path, *, audio: bool) -> None:
     check_frames(
         write_video(tmp_path / f"late.{suffix}", range(200), options={"g": "30"}, shift=125, audio=audio), 37, 158
     )
@@ -86,13 +86,13 @@ def check_frames(film: Path, first: int, last: int) -> None:
     assert read_clip(clip) == list(range(first, last))
 
 
-def test_a_frame_that_ffmpeg_rounds_down_is_kept(ffmpeg: str, tmp_path: Path) -> None:
+def test_a_frame_that_ffmpeg_rounds_down_is_kept(tmp_path: Path) -> None:
     # The container starts at 4.9360625 s, which is not a whole number of ticks of the video stream.
     check_frames(write_video(tmp_path / "film.mp4", range(60), shift=125, audio=True, sound_start=80_001), 33, 50)
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".mpg"])
-def test_a_clip_of_joined_recordings_has_exactly_its_frames(ffmpeg: str, tmp_path: Path, suffix: str) -> None:
+def test_a_clip_of_joined_recordings_has_exactly_its_frames(tmp_path: Path, suffix: str) -> None:
     how: dict[str, Any] = {"rate": 25, "codec": "mpeg2video", "options": {"g": "12", "bf": "2"}}
     numbers = ([first + k // 5 for k in range(200)] for first in (0, 40))
     parts = [write_video(tmp_path / f"{own[0]}{suffix}", own, **how) for own in numbers]
@@ -102,7 +102,7 @@ def test_a_clip_of_joined_recordings_has_exactly_its_frames(ffmpeg: str, tmp_pat
     assert read_clip(clip) == [60 + k // 5 for k in range(25)]
 
 
-def test_variable_frame_intervals_are_kept(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+def test_variable_frame_intervals_are_kept(films: Path, tmp_path: Path) -> None:
     times = [(k + 3 * (k // 7)) / 25 for k in range(NUM_FRAMES)]
     (clip,) = cut_moments([make_moment(str(films / "uneven.mkv"), times[60], times[90])], tmp_path)
     found = read_timed(clip)
@@ -110,7 +110,7 @@ def test_variable_frame_intervals_are_kept(ffmpeg: str, films: Path, tmp_path: P
     assert [time for _, time in found] == pytest.approx([time - times[60] for time in times[60:90]], abs=1e-3)
 
 
-def test_video_and_audio_stay_in_sync(ffmpeg: str, tmp_path: Path) -> None:
+def test_video_and_audio_stay_in_sync(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "flash.mp4"), "w") as container:  # a white frame of a second, a beep at its start
         picture: Any = container.add_stream("libx264", rate=1)
         sound: Any = container.add_stream("aac", rate=16000, layout="mono")
@@ -150,9 +150,7 @@ def test_video_and_audio_stay_in_sync(ffmpeg: str, tmp_path: Path) -> None:
         "pipe:0",
     ],
 )
-def test_any_file_name_can_be_cut(
-    name: str, ffmpeg: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_file_name_can_be_cut(name: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(films / "plain.mp4", tmp_path / name)
     (clip,) = cut_moments([make_moment(name, 1, 1.5)], Path("-clips"))
@@ -175,7 +173,7 @@ def test_clip_names_sort_by_rank_and_are_unique() -> None:
     assert len(os.fsencode(longest + ".part")) < 255
 
 
-def test_existing_files_are_kept_without_overwrite(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+def test_existing_files_are_kept_without_overwrite(films: Path, tmp_path: Path) -> None:
     moments = [make_moment(str(films / "plain.mp4"), 1, 1.5), make_moment(str(films / "plain.mp4"), 3, 3.5)]
     theirs = tmp_path / "02_plain_3.00-3.50.mp4"
     theirs.write_text("a person's own")
@@ -186,7 +184,7 @@ def test_existing_files_are_kept_without_overwrite(ffmpeg: str, films: Path, tmp
     assert read_clip(theirs) == list(range(75, 88))
 
 
-def test_progress_is_reported_after_each_clip(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+def test_progress_is_reported_after_each_clip(films: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int, int]] = []
     moments = [make_moment(str(films / "plain.mp4"), start, start + 0.2) for start in (1, 2, 3)]
     clips = cut_moments(
@@ -201,7 +199,7 @@ def seen(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("[!.]*.mp4") if ".cutting-" not in str(path))
 
 
-def test_uncuttable_moments_are_refused_in_one_sentence(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+def test_uncuttable_moments_are_refused_in_one_sentence(films: Path, tmp_path: Path) -> None:
     out, plain = tmp_path / "out", str(films / "plain.mp4")
     (tmp_path / "text.mp4").write_text("no video at all")
     write_audio(tmp_path / "sound.mp4")
@@ -247,9 +245,7 @@ def test_ffmpeg_gets_absolute_paths_and_exact_times(tmp_path: Path, monkeypatch:
     assert "-ss" not in cutting.ffmpeg_arguments(make_moment(start=4, end=6), Path("out.mp4"), can_seek=True)[0]
 
 
-def test_an_interrupt_leaves_no_files(
-    ffmpeg: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_leaves_no_files(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = subprocess.Popen.wait
 
     def interrupt(process: "subprocess.Popen[str]", timeout: float | None = None) -> int:
@@ -275,7 +271,7 @@ def test_the_open_file_is_cut_whatever_lies_at_its_path_by_then(ffmpeg: str, fil
         assert [stream.type for stream in clip.streams] == ["video", "audio"], "the other one has no sound"
 
 
-def test_a_file_that_names_another_is_refused(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+def test_a_file_that_names_another_is_refused(films: Path, tmp_path: Path) -> None:
     private = films / "plain.mp4"
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
@@ -305,7 +301,7 @@ def write_playlists(private: Path, url: str) -> dict[str, str]:
     return playlists
 
 
-def test_pictures_are_copied_where_that_is_exact(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+def test_pictures_are_copied_where_that_is_exact(films: Path, tmp_path: Path) -> None:
     """Keyframes are at every 30th frame; frames are stored in another order, so that an end must be before one too."""
     spans = [(30, 90), (37, 60), (210, 250), (60, 75)]
     plain = [make_moment(str(films / "plain.mp4"), first / 25, last / 25) for first, last in spans]

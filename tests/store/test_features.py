@@ -136,7 +136,7 @@ def test_lost_rows_are_reported_and_never_reused(tmp_path: Path) -> None:
     assert (later.row, later.token_byte) == (6, 32)
 
 
-def test_full_disk_raises_store_error(tmp_path: Path) -> None:
+def test_full_disk_raises_store_error() -> None:
     file = RowFile(Path("/dev/full"), DIM, write=True)
     with pytest.raises(StoreError, match=r"/dev/full: cannot be written \(No space left"):
         file.write(0, rows(0, 1))

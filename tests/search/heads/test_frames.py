@@ -133,7 +133,7 @@ def test_missing_videos_are_left_out(head: Path, film: Path, tmp_path: Path, cap
     assert "the head left out" in caplog.text
 
 
-def test_widths_must_match(film: Path, tmp_path: Path) -> None:
+def test_widths_must_match(tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
     save_universal(UniversalVtg(DIM, 48, 64), path, backbone=f"{NAME}/random")
     with pytest.raises(VidretError, match=r"must be \(32, 48\) wide, got \(32, 32\)"):

@@ -411,9 +411,7 @@ def test_one_video_can_be_queried_from_many_threads(open_videos: Callable[..., V
     assert len(list_files(tmp_path / "moments")) == 1, "no partial file stays"
 
 
-def test_files_of_removed_videos_are_deleted(
-    open_videos: Callable[..., Videos], films: Path, head: Path, tmp_path: Path
-) -> None:
+def test_files_of_removed_videos_are_deleted(open_videos: Callable[..., Videos], films: Path, tmp_path: Path) -> None:
     videos, folder = open_videos(), tmp_path / "moments"
     other = open_videos(head=write_head(tmp_path / "other.safetensors", seed=5))
     removed = [videos.prepare("short.mp4"), videos.prepare("other.mp4", keep=True), other.prepare("other.mp4")]
@@ -628,9 +626,7 @@ def test_highlights_are_spans_of_high_saliency() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["youtube", "tvsum"])
-def test_highlight_head_answers_with_spans(
-    open_videos: Callable[..., Videos], films: Path, tmp_path: Path, recipe: str
-) -> None:
+def test_highlight_head_answers_with_spans(open_videos: Callable[..., Videos], tmp_path: Path, recipe: str) -> None:
     videos = open_videos(head=write_head(tmp_path / "highlights.safetensors", recipe, boundaries=False))
     spans = videos.answer("long.mp4")
     saliency = videos.grounder.rate_frames(videos.grounder.read(QUERY), videos.describe("long.mp4"))
