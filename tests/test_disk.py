@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: whoever writes one leaves the old file, and no draft, where it cannot."""
+"""Files that are replaced as a whole, and locks: whoever writes one leaves the old file, and no draft, where it cannot."""
 
 import errno
 import logging
@@ -16,7 +16,7 @@ from vidret.corpus.vectors import write_phrases
 from vidret.data.cache_entries import CacheEntries
 from vidret.data.synthetic.scenes import Scene, SceneShot
 from vidret.data.synthetic.world import write_scenes
-from vidret.disk import DRAFT, replacing
+from vidret.disk import DRAFT, locking, open_handle, replacing, try_lock
 from vidret.encode.text_cache import encode_once
 from vidret.errors import StoreError, is_disk_full
 from vidret.ground.pieces import write_archive
@@ -128,3 +128,17 @@ def test_drafts_of_columns_that_a_killed_writer_left_are_removed(tmp_path: Path)
     (tmp_path / f"snapshot.columns.1{DRAFT}").touch()
     save_columns(tmp_path, {}, Position(1, 1, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["snapshot.columns"]
+
+
+def test_a_lock_makes_no_folder_and_is_free_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"lock: cannot be written \(No such file or directory\)"):
+        WATCHES.remove(tmp_path / "nowhere", "a", "a watch")
+    assert list(tmp_path.iterdir()) == []
+    path = tmp_path / "lock"
+    with pytest.raises(RuntimeError), locking(path):
+        raise RuntimeError
+    with locking(path):
+        handle = open_handle(path, write=True)
+        assert not try_lock(handle)
+    assert try_lock(handle)
+    os.close(handle)

@@ -50,13 +50,12 @@ def unlock(handle: int) -> None:
 
 @contextlib.contextmanager
 def locking(path: Path) -> Iterator[None]:
-    """Lock a file, made if it is missing, as soon as no other process has it.
+    """Lock a file of a folder, made if it is missing, as soon as no other process has it.
 
     Raises:
         StoreError: The file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle = open_handle(path, write=True)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror})") from error

@@ -127,6 +127,10 @@ class CacheEntries:
             VidretError: The folder cannot be written.
         """
         if self._find_missing(spans):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise VidretError(f"{self.folder}: cannot be written ({error.strerror})") from error
             with locking(self.folder / "build.lock"):
                 self._build(spans, self._find_missing(spans), make_all)
 
