@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole, and locks: whoever writes one leaves the old file, and no draft, where it cannot."""
+"""Files that are replaced as a whole, and locks: where one cannot be written, the old file stays, and no draft."""
 
 import errno
 import logging
@@ -39,7 +39,7 @@ REFUSED: dict[str, Writer] = {
     "an archive of tensors": lambda folder: write_archive(folder / "a.zip", b"m", [("a", {"a": torch.zeros(9)})]),
     "an entry of a cache": lambda folder: CacheEntries(folder, "frames", {}).write("a", ({"a": np.zeros(9)}, {})),
     "rows beside a catalog": lambda folder: WATCHES.write(folder, [Watch(name="a", query="b", last_video=1)]),
-    "columns of a snapshot": lambda folder: save_columns(folder, {"a": np.zeros(9)}, Position(1, 1, 2)),
+    "columns of a snapshot": lambda folder: save_columns(folder, {"a": np.ones(9)}, Position(1, 1, 2)),
     "a video of a world": lambda folder: write_scenes([(folder / "a.mp4", Scene((SceneShot(2),), 0))], size=32, fps=1),
 }
 DONE_WITHOUT: dict[str, Writer] = {
