@@ -226,7 +226,7 @@ def test_the_command_says_what_it_did(
     code, out, _ = run("reindex", "--index", index, "--model", "wide", "--allow-loss", "--json")
     report = json.loads(out)
     assert (code, report["videos"], [name for name, _ in report["to_teach"]]) == (0, 2, ["bright"])
-    assert "has moved to" in run("reindex", "--index", index, "--model", "wide")[2]
+    assert "has the vectors of" in run("reindex", "--index", index, "--model", "wide")[2]
 
 
 KILLED = """

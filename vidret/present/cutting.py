@@ -64,7 +64,9 @@ def cut_moments(
     clips = [folder / name for name in name_clips(moments)]
     for clip in clips:
         if not overwrite and os.path.lexists(clip):
-            raise VidretError(f"{sanitize(str(clip))}: exists already; choose another folder, or overwrite it")
+            raise VidretError(
+                f"{sanitize(str(clip))}: exists already; choose another folder, or overwrite it (--overwrite)"
+            )
     with writing(folder):
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".cutting-", dir=folder) as scratch:

@@ -51,7 +51,7 @@ def cut_film(
     if out.suffix.lower() != ".mp4":
         raise VidretError(f"a film must end in .mp4, got {sanitize(str(out))}")
     if not overwrite and out.exists():
-        raise VidretError(f"{sanitize(str(out))}: exists already; choose another name, or overwrite it")
+        raise VidretError(f"{sanitize(str(out))}: exists already; choose another name, or overwrite it (--overwrite)")
     footage = {moment.path: read_footage(moment.path) for moment in moments}
     is_copied = len(footage) == 1 and len(copies) == len(moments) and None not in copies
     ffmpeg, first = find_ffmpeg(), footage[moments[0].path]

@@ -174,8 +174,10 @@ def describe_match(result: "Hit | Moment") -> str:
     return f"{format_probability(result.probability):>5} {result.likelihood}"
 
 
-def explain_nothing(at_least: float) -> str:
-    """Return why there are no results, given the probability that they must have."""
+def explain_nothing(at_least: float, offset: int = 0) -> str:
+    """Return why there are no results, given the probability that they must have and how many were skipped."""
+    if offset:
+        return f"No results after the first {offset}."
     return f"No match has a probability of {format_probability(at_least)} or more." if at_least else NO_VIDEOS
 
 

@@ -14,6 +14,7 @@ from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, li
 
 MAX_MOMENTS = 2000  # of a list
 MAX_NOTE = 2000  # characters
+ROUNDING_S = 1.0  # by which a moment may be longer than its video, whose length a player rounds up
 FEEDBACK = ("like", "unlike", "seen")
 _NAME = re.compile(r"\w(?:[\w .-]{0,62}[\w.-])?")
 
@@ -98,7 +99,11 @@ def _find(rows: Sequence[SavedCollection], name: str) -> tuple[int, SavedCollect
 def _keep_moment(store: Store, moment: ListedMoment, known: Mapping[str, ListedMoment]) -> ListedMoment:
     """Return a moment as it is kept: named by its content, which ``known`` has of videos that were removed."""
     if moment.video is not None:
-        return replace(moment, content=store.videos.get(moment.video).fingerprint, video=None)
+        video = store.videos.get(moment.video)
+        if video.complete and moment.end > video.duration + ROUNDING_S:
+            span = f"{moment.start:g} to {moment.end:g} s"
+            raise VidretError(f"moments must end with their video, at {video.duration:.1f} s, got {span}")
+        return replace(moment, content=video.fingerprint, video=None)
     if moment.content not in known:
         raise VidretError(f"moments must be of videos of the index, got one of {moment.path}")
     return replace(moment, path=known[moment.content].path)

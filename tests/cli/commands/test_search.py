@@ -84,6 +84,7 @@ def test_results_that_are_improbable_are_told_or_left_out(run: Runner) -> None:
         code, out, err = run(*command, "red", "--at-least", 0.999)
         assert (code, out) == (0, "")
         assert "No match has a probability of >99 % or more." in err
+    assert "No results after the first 100." in run.err("search", "red", "--offset", 100)
     hits = run.json("search", "red")
     assert run.json("search", "red", "--at-least", hits[0]["probability"]) == hits[:1]
     run.check_refusal("search red --at-least 2", 1, "at_least must be between 0 and 1, got 2.0")

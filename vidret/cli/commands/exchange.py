@@ -213,7 +213,7 @@ def print_reindex_summary(report: "ReindexReport", index: Path) -> None:
         print_message("Interrupted: the index has its old vectors. Run the same command again to continue.")
         return
     if report.switched:
-        print_message(f"{index} has moved to {report.encoder}: {report.videos} videos")
+        print_message(f"{index} has the vectors of {report.encoder}: {report.videos} videos")
     else:
         print_message(
             f"{index} keeps its old vectors, since {len(report.lost)} of its videos cannot be encoded; bring the files "

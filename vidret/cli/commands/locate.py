@@ -110,6 +110,8 @@ def locate_command(
         raise typer.BadParameter(CLIP_RULE, param_hint="--clip")
     if save is not None and (clip is not None or video is not None):
         raise typer.BadParameter("needs a QUERY of all videos, got a VIDEO or --clip", param_hint="--save")
+    if overwrite and export is None:
+        raise typer.BadParameter("needs --export DIR, got none", param_hint="--overwrite")
     if query is None and clip is None:
         raise typer.BadParameter("give a query or --clip FILE, got neither", param_hint="QUERY")
     if as_json:

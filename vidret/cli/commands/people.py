@@ -52,7 +52,11 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
             print_json(listed)
         else:
             columns = ("number", "name", "tracks", "videos", "time")
-            show_table(columns, [describe_person(person) for person in listed], f"No {name} were found.")
+            show_table(
+                columns,
+                [describe_person(person) for person in listed],
+                f"No {name} were found. To look for them: vidret index PATH --{name} on",
+            )
             for offer in persons.offer_pairs():
                 both, seen = f"{offer.face} {offer.voice}", f"{offer.num_seen} of {offer.num_turns}"
                 why = f"{offer.face} is seen while {offer.voice} speaks, {seen} times, by chance {offer.expected:.1f}"

@@ -137,7 +137,7 @@ def search_command(
             row |= {"old_rank": answer.old_rank, "reason": answer.reason}
         print_json(rows)
     else:
-        show_hits(hits, explain=explain, judged=judged, empty=explain_nothing(options.at_least))
+        show_hits(hits, explain=explain, judged=judged, empty=explain_nothing(options.at_least, options.offset))
     if sheet is not None:
         from vidret.present.sheet import tiles_of_hits, write_sheet
 
@@ -205,7 +205,9 @@ def show_moments_by_video(
         copies=options.copies,
     )
     moments = engine.locate_with(query, wanted)
-    show = partial(show_grouped_moments, first_rank=options.offset + 1, empty=explain_nothing(options.at_least))
+    show = partial(
+        show_grouped_moments, first_rank=options.offset + 1, empty=explain_nothing(options.at_least, options.offset)
+    )
     print_result(moments, show, as_json=as_json, as_row=lambda found: [*map(video_to_dict, group_by_video(found))])
     if sheet is not None:
         from vidret.present.sheet import tiles_of_moments, write_sheet

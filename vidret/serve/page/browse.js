@@ -79,7 +79,8 @@ function showStrip(days, place, go) {
   find("strip").replaceChildren(
     ...names.map((name, number) => {
       const isNewYear = name.slice(0, 4) !== names[number - 1]?.slice(0, 4);
-      const label = isNewYear ? name.slice(0, 4) : name.slice(5);
+      const month = new Date(`${name}-15`).toLocaleString("en", { month: "short" }); // of a month
+      const label = isNewYear ? name.slice(0, 4) : name.length === 7 ? month : name.slice(5);
       const [first, last] = [`${name}-01-01`.slice(0, 10), findLastDay(name)];
       const chosen = place.filmed_after === first && place.filmed_before === last;
       const bar = make("span", { className: "bar" });

@@ -22,6 +22,7 @@ export function listenToLists(getPlace) {
     dialog.showModal();
     find("lists-title").focus();
     await look();
+    if (!localStorage.getItem("list")) name = kept.find((each) => !each.finds)?.name ?? FIRST;
     show();
   });
   on("lists-close", "click", () => dialog.close());
