@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 from tests.growth import assert_linear
 from vidret.channels import screen
 from vidret.channels.screen import (
-    FULL_EVERY,
     MAX_BOXES,
     MAX_CHARACTERS,
     MAX_COMPARED,
@@ -144,7 +143,7 @@ def test_unchanged_frames_are_not_read_again(reader: ScreenReader, monkeypatch: 
     (text,) = follow(reader, [EMPTY] * 3 + [SHOWN] * 30 + [EMPTY] * 3)
     assert (text.text, text.start, text.end, text.source) == ("Northern Express", 2.5, 32.5, "screen")
     assert text.confidence > 0.8
-    assert (engine.num_detected, engine.num_recognised) == (4, 1), "where a scene changes, in two resolutions"
+    assert (engine.num_detected, engine.num_recognised) == (5, 1), "what changes, and what stands still then"
 
 
 @pytest.mark.parametrize("changing", [False, True])
@@ -198,16 +197,28 @@ def test_lines_are_joined_whenever_texts_are_taken(reader: ScreenReader) -> None
     assert words(taken + reader.finish(20.0)) == ["Oskar Lindqvist Clockmaker"]
 
 
-def test_small_texts_are_found_within_a_few_frames(reader: ScreenReader, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search at a low resolution finds nothing here."""
+def test_small_texts_are_found_where_nothing_moves(reader: ScreenReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search at a lower resolution finds nothing here."""
     detect = reader._detect
     monkeypatch.setattr(reader, "_detect", lambda image: detect(image) if image.shape[1] == SIZE[0] else [])
-    ground = [draw(shade=40 + 12 * step) for step in range(2)]
-    small = [draw(("harbour office", 60, 120), size=12, shade=64 + 12 * step) for step in range(2 * FULL_EVERY)]
-    (text,) = follow(reader, [*ground, *small])
-    assert text.text == "harbour office"
-    assert 1.5 <= text.start <= 1.5 + FULL_EVERY
-    assert text.end == 2.0 + len(small)
+    small = draw(("harbour office", 60, 120), size=12)
+    (text,) = follow(reader, [EMPTY, *[draw(shade=shade) for shade in (80, 120)], *[small] * 3, EMPTY])
+    assert (text.text, text.start, text.end) == ("harbour office", 2.5, 5.5)
+
+
+def test_texts_over_moving_ground_are_looked_for_in_every_other_frame(
+    reader: ScreenReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What begins or ends between two of them is told by its strokes."""
+    engine = Counted(reader._engine)
+    monkeypatch.setattr(reader, "_engine", engine)
+    for num_before in (3, 4):
+        grounds = [draw(shade=40 + 12 * step) for step in range(12)]
+        for step in range(num_before, num_before + 4):
+            grounds[step] = draw(("Northern Express", 60, 120), shade=40 + 12 * step)
+        (text,) = follow(reader, grounds)
+        assert (text.text, text.start, text.end) == ("Northern Express", num_before - 0.5, num_before + 3.5)
+    assert engine.num_detected <= 16
 
 
 def test_a_text_may_go_undetected_for_a_moment(reader: ScreenReader) -> None:

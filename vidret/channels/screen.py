@@ -1,9 +1,11 @@
 """On-screen text to timed text, with PP-OCR models on ONNX Runtime (rapidocr).
 
 A text that is still in its place is known by its strokes, and is not read again. Frames are searched for other texts at
-a low resolution; at a high one only where that finds any, where a scene begins, and in every fourth frame. A text is
-followed from frame to frame and becomes one entry; lines that come and go together become one. Dense text is read over
-several frames, the largest first, so that no frame takes much longer than others.
+a resolution that shows what can be read in moving pictures; a picture that stands still is searched once more, at a
+higher one. While the whole picture moves, every other frame is not searched: a text that is found in the next one began
+there if its strokes are there. A text is followed from frame to frame and becomes one entry; lines that come and go
+together become one. Dense text is read over several frames, the largest first, so that no frame takes much longer than
+others.
 """
 
 import functools
@@ -24,6 +26,7 @@ from vidret.channels.texts.images import (
     cut,
     fit_image,
     is_cut,
+    is_moving,
     is_unchanged,
     likeness,
     overlap_boxes,
@@ -34,9 +37,8 @@ from vidret.errors import MissingExtraError
 from vidret.types import Picture, ShotChange, TimedText
 
 MODEL = "pp-ocrv6"
-DETECTION_SIDE = 640  # pixels; the longer side of the image in which text is looked for
-QUICK_SIDE = 320  # pixels; the same for a search at a low resolution
-FULL_EVERY = 4  # frames; how often small texts are looked for
+DETECTION_SIDE = 640  # pixels; the longer side of the image in which text is looked for, where nothing moves
+MOVING_SIDE = 448  # pixels; the same where something does
 MIN_SCORE = 0.6
 MIN_SHORT_SCORE = 0.8  # for up to three characters: most false readings on texture are that short
 MIN_OVERLAP = 0.5  # intersection over union of a text's boxes in consecutive frames
@@ -47,7 +49,8 @@ MAX_BOXES = 300  # texts that are followed in one frame
 MAX_READ = 32  # texts that are read in one frame; the others wait
 MAX_CHARACTERS = 2000  # of an entry
 MAX_TRACK_S = 60.0  # longer texts become several entries, so that an interrupted run repeats little
-MAX_MISSED = FULL_EVERY - 1  # consecutive frames in which a text may go undetected
+RETRY_S = 4.0  # until what was no text is read again, though it looks the same
+MAX_MISSED = 3  # consecutive frames in which a text may go undetected
 _MAX_LAG_S = 1.2  # between lines that come and go together
 _GRID = (90, 160)
 _CROP = (24, 192)
@@ -95,6 +98,10 @@ class ScreenReader:
                 "EngineConfig.onnxruntime.inter_op_num_threads": 1,
             }
         )
+        self._engine(np.zeros((32, 32, 3), np.uint8), use_det=True, use_cls=False, use_rec=False)  # loads the detector
+        detector: Any = self._engine.text_det
+        # A tenth of a search: the library reads them from its configuration for every image.
+        detector.mean, detector.std = (np.array(list(row), np.float32) for row in (detector.mean, detector.std))
         self.start()
 
     def start(self, start_s: float = 0.0) -> None:
@@ -107,8 +114,10 @@ class ScreenReader:
         self._tracks: list[_Track] = []
         self._closed: list[_Track] = []
         self._grid: UInt8[np.ndarray, "height width"] | None = None
-        self._num_quick = 0
-        self._rejected: list[Extent] = []
+        self._before: tuple[Picture, float] | None = None  # the last frame, and when it began
+        self._is_due = False  # whether that was not searched
+        self._rejected: list[_Track] = []  # what is no text, while it looks the same
+        self._is_done = False  # whether the picture was searched at the higher resolution
         self._last_s: float | None = None
         self._num_crowded = self._num_unread = 0
 
@@ -120,13 +129,20 @@ class ScreenReader:
         first_s = self._resumed_s or max(0.0, time_s - 0.5)
         middle_s = first_s if previous_s is None else (previous_s + time_s) / 2
         grid = shrink(image, _GRID)
-        if self._grid is not None and is_unchanged(self._grid, grid):
+        before = self._grid
+        is_still = before is not None and is_unchanged(before, grid)
+        if is_still and self._is_done:
             for track in self._tracks:
                 track.last_s = track.last_s if track.missed else time_s
         else:
-            is_new_scene = self._grid is None or is_cut(self._grid, grid)
-            self._grid = grid
-            self._search(image, is_new_scene, time_s, middle_s)
+            self._grid, self._is_done = grid, is_still or before is None
+            self._follow(image, time_s)
+            is_due = self._is_due or any(track.last_s == previous_s for track in self._tracks)
+            is_due = is_due or before is None or is_still or is_cut(before, grid) or not is_moving(before, grid)
+            if is_due:
+                self._search(image, time_s, middle_s)
+            self._is_due = not is_due
+        self._before = image, middle_s
         self._read_waiting(image, time_s)
         for track in self._tracks:
             track.missed = 0 if track.last_s == time_s else track.missed + 1
@@ -135,21 +151,28 @@ class ScreenReader:
         self._tracks = [track for track in self._tracks if track.missed <= MAX_MISSED]
         self._split_long(time_s, middle_s)
 
-    def _search(self, image: Picture, is_new_scene: bool, time_s: float, middle_s: float) -> None:
-        """Find the texts of a frame: those that are followed already, by their strokes, and others."""
-        for track in self._tracks:
+    def _follow(self, image: Picture, time_s: float) -> None:
+        """Find the texts that are followed already, and what was rejected lately, by their strokes."""
+        for track in self._tracks + self._rejected:
             crop = shrink(cut(image, track.extent), _CROP)
             if likeness(track.crop, crop) >= MIN_LIKENESS:
                 track.last_s, track.crop = time_s, crop
-        boxes = sorted(self._find_boxes(image, is_new_scene), key=_height, reverse=True)
+        kept = [track for track in self._rejected if track.last_s == time_s and time_s - track.start_s < RETRY_S]
+        self._rejected = [] if self._is_done else kept
+
+    def _search(self, image: Picture, time_s: float, middle_s: float) -> None:
+        """Find other texts of a frame, and when they appeared."""
+        before, before_s = self._before or (image, middle_s)
+        side = DETECTION_SIDE if self._is_done else MOVING_SIDE
+        boxes = sorted(self._detect(fit_image(image, side)), key=_height, reverse=True)
         self._num_crowded += len(boxes) > MAX_BOXES
-        self._rejected += [bound(box) for box in boxes[MAX_BOXES:]]
-        followed = [track.extent for track in self._tracks if track.last_s == time_s]
+        followed = [track.extent for track in self._tracks + self._rejected if track.last_s == time_s]
         for box in boxes[:MAX_BOXES]:
             extent = bound(box)
             if all(overlap_boxes(other, extent) < MIN_OVERLAP for other in followed):
                 crop = shrink(cut(image, extent), _CROP)
-                self._tracks.append(_Track(extent, box, middle_s, time_s, crop))
+                is_older = likeness(shrink(cut(before, extent), _CROP), crop) >= MIN_LIKENESS
+                self._tracks.append(_Track(extent, box, before_s if is_older else middle_s, time_s, crop))
 
     def _read_waiting(self, image: Picture, time_s: float) -> None:
         """Read texts that are shown and were not read yet, the largest first."""
@@ -157,7 +180,7 @@ class ScreenReader:
         for track in sorted(waiting, key=lambda track: _height(track.box), reverse=True)[:MAX_READ]:
             track.text, track.score = self._recognise(image, track.box)
             if not is_text(track.text, track.score):
-                self._rejected.append(track.extent)
+                self._rejected.append(replace(track, start_s=time_s))
                 self._tracks.remove(track)
                 continue
             gone = [other for other in self._tracks if other.last_s < time_s and other.text]
@@ -200,18 +223,6 @@ class ScreenReader:
         read = [track for track in tracks if track.text]
         self._closed += read
         self._num_unread += len(tracks) - len(read)
-
-    def _find_boxes(self, image: Picture, is_new_scene: bool) -> list[Box]:
-        """Return the boxes of texts; none if a search at a low resolution finds only those that are known."""
-        if not is_new_scene and self._num_quick + 1 < FULL_EVERY:
-            known = [track.extent for track in self._tracks if track.last_s == self._last_s] + self._rejected
-            boxes = self._detect(fit_image(image, QUICK_SIDE))
-            found = map(bound, boxes)
-            if all(any(overlap_boxes(extent, other) >= MIN_OVERLAP for extent in known) for other in found):
-                self._num_quick += 1
-                return []
-        self._num_quick, self._rejected = 0, []
-        return self._detect(image)
 
     def _detect(self, image: Picture) -> list[Box]:
         height, width = image.shape[:2]

@@ -7,6 +7,7 @@ from vidret.types import Picture
 
 READING_SIDE = 1280  # pixels; the longer side of the image from which text is read
 _CHANGED_LEVEL, _CHANGED_SHARE = 10, 0.001  # of 255, and of all points
+_MOVING_SHARE = 0.25
 _CUT_LEVEL, _CUT_SHARE = 40, 0.5
 _STROKE = 9  # pixels
 
@@ -36,19 +37,30 @@ def shrink(image: Picture, shape: tuple[int, int]) -> UInt8[np.ndarray, "new_hei
 
 def is_unchanged(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
     """Return whether so few points of two small grey images differ that no text can have come or gone."""
-    changed = np.abs(before.astype(np.int16) - after) > _CHANGED_LEVEL
-    return bool(changed.mean() < _CHANGED_SHARE)
+    return _find_changed(before, after, _CHANGED_LEVEL) < _CHANGED_SHARE
+
+
+def is_moving(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
+    """Return whether more of two small grey images differs than where a text comes or goes."""
+    return _find_changed(before, after, _CHANGED_LEVEL) > _MOVING_SHARE
+
+
+def is_cut(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
+    """Return whether so much of two small grey images differs that another scene has begun."""
+    return _find_changed(before, after, _CUT_LEVEL) > _CUT_SHARE
+
+
+def _find_changed(
+    before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"], level: int
+) -> float:
+    """Return the share of points that differ by more than a level."""
+    return float((np.abs(before.astype(np.int16) - after) > level).mean())
 
 
 def bound(box: Box) -> Extent:
     """Return the extent of a box: its left, top, right and bottom."""
     low, high = box.min(axis=0), box.max(axis=0)
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def is_cut(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
-    """Return whether so much of two small grey images differs that another scene has begun."""
-    return bool((np.abs(before.astype(np.int16) - after) > _CUT_LEVEL).mean() > _CUT_SHARE)
 
 
 def cut(image: Picture, extent: Extent) -> UInt8[np.ndarray, "new_height new_width 3"]:
