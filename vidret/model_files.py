@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -36,15 +36,15 @@ def find_package(name: str) -> Path | None:
 
 
 class TrainedOn(NamedTuple):
-    """What a model was trained on: the name of a split, and the digests of the names of its videos, in one string."""
+    """What a model was trained on: the name of a split, and digests of the names of its videos."""
 
     split: str
-    digests: str
+    digests: Sequence[str]
 
     @classmethod
     def describe(cls, split: str, videos: Iterable[str]) -> Self:
         """Return what trained on these videos, whose names cannot be read from it."""
-        return cls(split, "".join(sorted(map(_digest, videos))))
+        return cls(split, sorted(map(_digest, videos)))
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -57,8 +57,7 @@ class TrainedOn(NamedTuple):
 
     def find(self, videos: Iterable[str]) -> list[str]:
         """Return the videos among these that have the name of one that was trained on."""
-        size = 2 * DIGEST_SIZE
-        known = {self.digests[start : start + size] for start in range(0, len(self.digests), size)}
+        known = set(self.digests)
         return [video for video in videos if _digest(video) in known]
 
 

@@ -26,11 +26,6 @@ class Gallery:
     missing: Sequence[str]
     failed: Mapping[str, str]
 
-    @property
-    def complete(self) -> bool:
-        """Whether all videos of the split are available."""
-        return not self.missing and not self.failed
-
 
 @dataclass(frozen=True, slots=True)
 class Report:

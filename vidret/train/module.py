@@ -40,7 +40,7 @@ class ModelDescription(TypedDict):
     parts: Mapping[str, Mapping[str, Any]]
     backbone: NotRequired[str]
     kept: NotRequired[tuple[str, float]]
-    trained_on: NotRequired[list[str]]
+    trained_on: NotRequired[list[Any]]
 
 
 class TrainedModule(lightning.LightningModule):

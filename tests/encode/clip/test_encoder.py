@@ -258,6 +258,7 @@ def test_mismatched_weights_are_reported_by_name(tmp_path: Path, model: Any) -> 
         ("nonsense", "model must be starter, small, good, best, video, multilingual, an open_clip name"),
         ("ViT-B32/openai", "got ViT-B32/openai; did you mean ViT-B-32/openai?"),
         ("startr", "did you mean starter?"),
+        ("runs/last.ckpt", "got runs/last.ckpt; vidret train export writes the model of a checkpoint"),
         ("", "model must be starter"),
         ("nonsense/openai", "model must be starter"),
         ("ViT-B-32", "weights of ViT-B-32 must be one of openai, .* or a file, got ''"),

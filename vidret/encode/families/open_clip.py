@@ -122,6 +122,8 @@ def find_clip_source(name: ModelName) -> ClipSource:
             architecture, [STARTER, *RECOMMENDED, *open_clip.list_models()], n=1, cutoff=0.75
         )
         advice = f"; did you mean {similar[0]}{f'/{weights}' if weights else ''}?" if similar else ""
+        if base.endswith(".ckpt"):
+            advice = "; vidret train export writes the model of a checkpoint"
         raise UnknownEncoderError(
             f"model must be {', '.join((STARTER, *RECOMMENDED))}, an open_clip name such as "
             "ViT-B-32/laion2b_s34b_b79k, hf-hub:org/name, hf:org/name, package.module:Class, "
