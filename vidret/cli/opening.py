@@ -51,6 +51,8 @@ def open_engine(
 
     indexes = [index] if isinstance(index, Path) else index
     model = choose_model(model, indexes[0])
+    if may_be_new and model is not None and Store.exists(indexes[0]):
+        refuse_other_model(indexes[0], model)
     for path in () if may_be_new else indexes:
         if not Store.exists(path):
             raise VidretError(f"{path}: there is no index here; make one with: vidret index PATH... --index {path}")
@@ -95,6 +97,18 @@ def choose_model(model: str | None, index: Path | None = None) -> str | None:
     if model is not None or (index is not None and Store.exists(index)):
         return model
     return os.environ.get(MODEL_VARIABLE) or None
+
+
+def refuse_other_model(index: Path, model: str) -> None:
+    """Refuse another model for an index of the starter before it is downloaded; else its fingerprint tells."""
+    from vidret.encode.names import STARTER, parse_model_name
+    from vidret.store.store import Store
+
+    with Store.open(index) as store:
+        is_starter = store.encoder_name == STARTER
+    if is_starter and ":" not in model and parse_model_name(model).base != STARTER:
+        remedy = f"name another --index, or move it: vidret reindex --model {model}"
+        raise typer.BadParameter(f"{index} was made with {STARTER}, got {model}; {remedy}", param_hint="--model")
 
 
 def choose_merge(merge: str | None, model: str | None, index: Path) -> str | None:

@@ -12,6 +12,7 @@ from tests.fake_faces import write_people
 from tests.fakes import ColourEncoder, write_film
 from tests.grounded import write_head
 from vidret.cli.values import parse_memory
+from vidret.store.store import Store
 
 
 @pytest.fixture
@@ -105,6 +106,12 @@ def test_wrong_settings_are_refused_before_anything_is_made(
     rule = 'indexing on Ray needs the extra "ray": pip install "vidret[ray]"'
     run.check_refusal(("index", films, "--runner", "ray"), 1, rule)
     assert not new.exists()
+
+
+def test_another_model_is_refused_before_it_is_loaded(run: Runner, films: Path, tmp_path: Path) -> None:
+    Store.create(tmp_path / "index", encoder_name="starter", encoder_fingerprint="f", dim=4).close()
+    sentence = "was made with starter, got good; name another --index, or move it: vidret reindex --model good"
+    run.check_refusal(("index", films, "--index", tmp_path / "index", "--model", "good"), 2, sentence)
 
 
 @pytest.mark.usefixtures("index")
