@@ -43,7 +43,8 @@ class QuickReader(ScreenReader):
         return [np.array(corners, np.float32) / image.shape[1::-1]]
 
     def _recognise(self, image, box):
-        return chr(97 + round(float(np.ptp(box[:, 0])) * 20)) * 6, 0.9
+        columns = np.nonzero(image.min(axis=2) > 200)[1]  # the box depends on the resolution of the search
+        return chr(97 + round(float(np.ptp(columns)) / image.shape[1] * 20)) * 6, 0.9
 
 screen._load_reader = QuickReader
 worker.run_worker(int(sys.argv[2]), int(sys.argv[3]))

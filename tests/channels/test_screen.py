@@ -218,7 +218,22 @@ def test_texts_over_moving_ground_are_looked_for_in_every_other_frame(
             grounds[step] = draw(("Northern Express", 60, 120), shade=40 + 12 * step)
         (text,) = follow(reader, grounds)
         assert (text.text, text.start, text.end) == ("Northern Express", num_before - 0.5, num_before + 3.5)
-    assert engine.num_detected <= 16
+        (text,) = follow(reader, grounds[: num_before + 1])  # the last frame is always searched
+        assert (text.text, text.start, text.end) == ("Northern Express", num_before - 0.5, num_before + 1.0)
+    assert engine.num_detected <= 22, "of 33 frames"
+
+
+def test_reading_resumes_where_a_text_begins_that_is_found_later(reader: ScreenReader) -> None:
+    grounds = [draw(*([("Northern Express", 60, 120)] if step >= 3 else []), shade=40 + 12 * step) for step in range(6)]
+    for time_s, image in enumerate(grounds[:4]):  # the last of which is not searched
+        reader.read(image, float(time_s))
+    until_s, _ = reader.take()
+    reader.start(until_s)
+    for time_s, image in enumerate(grounds):
+        if time_s >= until_s:
+            reader.read(image, float(time_s))
+    (text,) = reader.finish(6.0)
+    assert (text.start, text.end) == (2.5, 6.0)
 
 
 def test_a_text_may_go_undetected_for_a_moment(reader: ScreenReader) -> None:

@@ -194,7 +194,7 @@ class ScreenReader:
 
     def take(self, _end_s: float = np.inf, _shots: Sequence[ShotChange] | None = None) -> tuple[float, list[TimedText]]:
         """Return the time up to which all texts were returned, and the entries since the last call."""
-        horizon_s = min((track.start_s for track in self._tracks), default=self._last_s or 0.0)
+        begun_s = 0.0 if self._before is None else self._before[1]  # what is found next may have begun there
         ready = [track for track in self._closed if track.end_s < (self._last_s or 0.0) - 2 * _MAX_LAG_S]
         waiting = [track for track in self._closed if track not in ready]
         waiting += [track for track in self._tracks if track.missed]
@@ -202,12 +202,17 @@ class ScreenReader:
             ready = [track for track in ready if track not in held]
             waiting += held
         self._closed = [track for track in self._closed if track not in ready]
-        return min([horizon_s, *(track.start_s for track in self._closed)]), join_lines(ready)
+        return min([begun_s, *(track.start_s for track in self._tracks + self._closed)]), join_lines(ready)
 
     def finish(self, end_s: float) -> list[TimedText]:
-        """Return the remaining entries of a video that ends at ``end_s``."""
+        """Return the remaining entries of a video that ends at ``end_s``. The last frame is always searched."""
+        last_s = self._last_s or 0.0
+        if self._is_due and self._before is not None:
+            image, middle_s = self._before
+            self._search(image, last_s, middle_s)
+            self._read_waiting(image, last_s)
         for track in self._tracks:
-            track.end_s = track.end_s if track.missed else end_s
+            track.end_s = end_s if track.last_s == last_s else track.end_s
         self._close(self._tracks)
         texts = join_lines(self._closed)
         met = {

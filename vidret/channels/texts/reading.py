@@ -153,8 +153,13 @@ class VideoTextReader:
         """Send the remaining texts of frames up to ``end_s`` seconds, and read no more."""
         watcher = self._watchers.pop(source, None)
         if watcher is not None:
-            self._send_pieces(source, max(end_s, watcher.start_s), watcher.reader.finish(end_s))
-            self._end(source, "; ".join(filter(None, (note, watcher.reader.note))))
+            try:
+                pieces = watcher.reader.finish(end_s)
+            except Exception as error:
+                self._fail(source, error)
+            else:
+                self._send_pieces(source, max(end_s, watcher.start_s), pieces)
+                self._end(source, "; ".join(filter(None, (note, watcher.reader.note))))
 
     def _send_pieces(self, source: messages.ReadSource, until_s: float, pieces: Sequence[Any]) -> None:
         if source == "face" or source == "voice":
