@@ -185,3 +185,16 @@ def test_damaged_vectors_are_not_pushed_and_what_is_not_known_is_filled_again(tm
         assert pushed(store) == []
         store.upkeep.save_vectors()
         assert pushed(store) == [1, 2, 3]
+
+
+def test_an_emptied_index_is_searched_while_its_next_video_begins(tmp_path: Path) -> None:
+    """The collection still has rows, of which the catalog knows no segment."""
+    with create(tmp_path) as store:
+        add_video(store, "v0", seed=0)
+        store.upkeep.save_vectors()
+        store.writer.set_file("/videos/v0.mp4", state="missing")
+        store.upkeep.prune()
+        video = store.writer.begin_video("/a/v1.mp4", duration=1.0, facts={}, num_segments=4)
+        store.writer.set_file("/a/v1.mp4", state="pending", video=video)
+    with Store.open(tmp_path) as reader:
+        check(reader)

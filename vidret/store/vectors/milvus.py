@@ -140,8 +140,9 @@ class MilvusVectors:
             return f"video in {chosen or [0]}"
         dead = list_ids(subtract(pushed.sent, snapshot.everything.bits))
         rows = find_rows(segments.ids, dead)
-        dead = dead[(rows < 0) | is_in[segments.video_rows[rows]]]
-        conditions = {"video": others, "id": dead.tolist()}
+        is_listed = rows < 0
+        is_listed[~is_listed] = is_in[segments.video_rows[rows[~is_listed]]]
+        conditions = {"video": others, "id": dead[is_listed].tolist()}
         return " and ".join(f"{field} not in {values}" for field, values in conditions.items() if values)
 
     def _score(self, queries: Queries, ids: Ids) -> tuple[Ids, Float32[np.ndarray, "query id"]]:
