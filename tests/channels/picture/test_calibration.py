@@ -216,8 +216,13 @@ def test_damaged_potentials_correct_nothing(
         save_calibration(store, ranker, measure(stored, ranker, [make_text("a dog")]))
         assert load_calibration(store, ranker) is not None
         listed = store.metadata.get("calibration.none")
-        store.metadata.set("calibration.none", '{"file": "../x", "columns": {}}')
-        assert load_calibration(store, ranker) is None
+        for invalid in ('{"file": "../x", "columns": {}}', f'{{"file": {{"name": "{"0" * 32}.rows", "num_rows": 7}}}}'):
+            caplog.clear()
+            store.metadata.set("calibration.none", invalid)
+            assert load_calibration(store, ranker) is None
+            (record,) = caplog.records
+            assert "the calibration is damaged or of an earlier version, so scores are not" in record.getMessage()
+            assert record.getMessage().endswith("run vidret calibrate")
         store.metadata.set("calibration.none", str(listed))
         forget_calibration(store, ranker, {})
         assert list((stored / "potentials").iterdir()) == []

@@ -234,6 +234,14 @@ def test_damaged_log_is_found_and_made_again(index: Path, what: str, monkeypatch
         assert seeds(reader) == [200, 201, 202, 203]
 
 
+def test_a_catalog_with_triggers_of_others_is_refused(index: Path) -> None:
+    with create(index) as store:
+        store._catalog.database.run("CREATE TRIGGER mirror_1 DELETE ON files BEGIN SELECT 1; END")
+    for use in (Store.open, Store.repair_catalog):
+        with pytest.raises(StoreError, match=r"got the trigger 'mirror_1'; build a new index$"):
+            use(index)
+
+
 def test_loss_of_essential_metadata_and_its_copy_is_rejected(index: Path) -> None:
     damage_rows(index, "UPDATE meta SET value = 9 WHERE key IN ('dim', 'copy.dim')")
     before = (index / "catalog.sqlite").read_bytes()

@@ -6,7 +6,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -288,7 +288,7 @@ def save_calibration(
         "queries": {name: values.tolist() for name, values in calibration.queries.items()},
     }
     metas = {_key(ranker): json.dumps(header), f"{_key(ranker)}.edition": uuid.uuid4().hex}
-    store.metadata.set_many({**metas, **(scale or {})})
+    store.metadata.set_many({**metas, **(scale or {})}, durable=True)  # before the file of the old one goes
     if replaced is not None:
         remove_closed(replaced)
 
@@ -320,9 +320,11 @@ def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
 def _load_own(store: Store, ranker: Ranker) -> Calibration | None:
     for _ in range(2):
         stored = store.metadata.get(_key(ranker))
-        path = _find_file(store, stored)
-        if not isinstance(stored, str) or path is None:
+        if not stored:
             return None
+        path = _find_file(store, stored)
+        if path is None:
+            break
         header: dict[str, Any] = json.loads(stored)
         if header.pop("fingerprint") != ranker.fingerprint:
             return None
@@ -333,14 +335,15 @@ def _load_own(store: Store, ranker: Ranker) -> Calibration | None:
         queries = {name: np.array(values, np.float32) for name, values in header.pop("queries").items()}
         own = {name: header[name] for name in (*STORED_AS_IS, "offsets")}
         return Calibration(**own, ids=potentials.pop(IDS), potentials=potentials, queries=queries)
-    logger.warning("%s: is damaged, so scores are not corrected, run vidret calibrate", path)
+    reason = "the calibration is damaged or of an earlier version"
+    logger.warning("%s: %s, so scores are not corrected, run vidret calibrate", path or store.path, reason)
     return None
 
 
 def forget_calibration(store: Store, ranker: Ranker, facts: Mapping[str, str]) -> None:
     """Remove the calibration of an index for a ranker, and store other facts, in one transaction."""
     replaced = _find_file(store, store.metadata.get(_key(ranker)))
-    store.metadata.set_many({_key(ranker): "", f"{_key(ranker)}.edition": "", **facts})
+    store.metadata.set_many({_key(ranker): "", f"{_key(ranker)}.edition": "", **facts}, durable=True)
     if replaced is not None:
         remove_closed(replaced)
 
@@ -359,13 +362,8 @@ def _key(ranker: Ranker) -> str:
 
 def _find_file(store: Store, stored: str | bytes | None) -> Path | None:
     """Return the file that a stored calibration lists, whether it exists or not; None if there is nothing valid."""
-    if not stored or not isinstance(stored, str):
-        return None
-    try:
-        name: str = json.loads(stored)["file"]
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
+        name: str = json.loads(stored or "{}")["file"]
         if _FILE.fullmatch(name):  # it could lead out of the folder
             return store.path / POTENTIALS / name
-        logger.warning("the calibration is not valid: file must be that of potentials, got %s", name)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        logger.warning("the calibration is not valid: %s", error)
     return None

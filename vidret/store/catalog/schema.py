@@ -178,8 +178,8 @@ def read_format(database: Database) -> int:
     """
     for kind, name, sql in database.rows("SELECT type, name, sql FROM sqlite_master WHERE type IN ('view', 'trigger')"):
         if LOG.get(name) != sql:
-            hint = f"; {REPAIR}" if name in LOG else ""
-            raise StoreError(f"{database.path}: must hold only tables and indexes, got the {kind} {name!r}{hint}")
+            advice = REPAIR if name in LOG else "build a new index"  # earlier ones with vectors in Milvus have triggers
+            raise StoreError(f"{database.path}: must hold only tables and indexes, got the {kind} {name!r}; {advice}")
     file_format = database.value(f"SELECT value FROM meta WHERE key = 'format' AND {INTACT['meta']}")
     if not isinstance(file_format, int):
         return 0
@@ -371,9 +371,9 @@ class Metadata:
         """Set a metadata value."""
         self.set_many({key: value})
 
-    def set_many(self, facts: Mapping[str, str | bytes]) -> None:
-        """Set metadata values in one transaction."""
+    def set_many(self, facts: Mapping[str, str | bytes], *, durable: bool = False) -> None:
+        """Set metadata values in one transaction; ``durable`` waits until they are on disk."""
         self._access.check()
-        with self._tables.database.transaction():
+        with self._tables.database.transaction(durable=durable):
             for key, value in facts.items():
                 self._tables.set_meta(f"user.{key}", value)
