@@ -1,6 +1,7 @@
 """Snapshots: after any changes, extended ones are those read from scratch, and answer what SQL over all rows does."""
 
 import json
+import math
 import shutil
 import tempfile
 import threading
@@ -296,6 +297,18 @@ def test_columns_that_cannot_be_right_are_read_from_the_catalog(
         file.write_bytes(content[:offset])
     with Store.open(tmp_path) as opened:
         assert columns(opened.snapshot()) == columns(reader.snapshot())
+
+
+def test_a_list_of_columns_with_impossible_numbers_is_ignored(stores: tuple[Store, Store], tmp_path: Path) -> None:
+    writer, reader = stores
+    writer.upkeep.save_vectors()
+    entry = json.loads(writer._catalog.tables.derived(KEY)[0])
+    endless = {name: [10**30, 0, 0] for name in entry["columns"]}
+    wrongs: list[dict[str, object]] = [{"columns": endless}, {"position": [math.inf] * 3}, {"columns": 3}]
+    for wrong in wrongs:
+        writer._catalog.tables.set_meta(KEY, json.dumps(entry | wrong))
+        with Store.open(tmp_path) as opened:
+            assert columns(opened.snapshot()) == columns(reader.snapshot())
 
 
 @pytest.mark.parametrize("filters", [Filters(), Filters(folder="/videos"), Filters(min_seconds=1.0)])

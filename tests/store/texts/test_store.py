@@ -92,6 +92,13 @@ def test_texts_of_tracks_that_are_written_by_turns_are_found(store: TextStore) -
     assert np.allclose(rows[:2], random_vectors([SPOKEN[0], shown[0]]), atol=1e-2)
 
 
+def test_damaged_words_of_the_full_text_index_are_no_error(store: TextStore) -> None:
+    write(store, "one")
+    store.index._database.run("UPDATE texts_content SET c0 = CAST(x'73ff20' AS TEXT)")
+    texts, _ = store.read_found(store.store.searchable())
+    assert [text.text for text in texts] == [text.text for text in SPOKEN]
+
+
 def test_search_by_words_and_by_vector(store: TextStore) -> None:
     write(store, "one")
     write(store, "two", [TimedText(3.0, 4.0, "something else", "speech")])

@@ -115,7 +115,7 @@ def read_columns(path: Path, listed: Any, dtypes: Mapping[str, type[np.generic]]
         with ThreadPoolExecutor(THREADS) as pool:
             written = (columns[name] if offset >= 0 else b"" for name, (_, offset, _) in places.items())
             checksums = list(pool.map(zlib.crc32, written))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         logger.info("%s: is missing or damaged (%s)", path, error)
         return None
     if checksums != [checksum for _, _, checksum in places.values()]:
@@ -143,7 +143,7 @@ def load_columns(folder: Path, listed: str, dtypes: Mapping[str, type[np.generic
         position, columns = Position(*map(int, entry["position"])), entry["columns"]
         if entry["version"] != VERSION:
             return None
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         logger.info("%s: reading all rows (%s)", folder / FILE_NAME, error)
         return None
     saved = read_columns(folder / FILE_NAME, columns, dtypes)

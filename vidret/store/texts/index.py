@@ -194,7 +194,7 @@ class TextIndex:
         rows = self._database.rows(
             f"SELECT id, CAST(c0 AS BLOB) FROM texts_content WHERE id IN {IN_IDS}", ids_to_json(ids)
         )
-        stored = {key: body.decode().split() for key, body in rows}
+        stored = {key: body.decode(errors="replace").split() for key, body in rows}
         return [
             stored[key] if key in stored else self.stems([text])[0]
             for key, text in zip(ids.tolist(), texts, strict=True)
