@@ -142,3 +142,13 @@ def test_a_lock_makes_no_folder_and_is_free_after_an_error(tmp_path: Path) -> No
         assert not try_lock(handle)
     assert try_lock(handle)
     os.close(handle)
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bool:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("vidret.disk.try_lock", fail)
+    monkeypatch.setattr("vidret.disk.unlock", fail)
+    with pytest.raises(StoreError, match=r"a: cannot be locked \(Function not implemented\)"), locking(tmp_path / "a"):
+        pass

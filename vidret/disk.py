@@ -53,19 +53,21 @@ def locking(path: Path) -> Iterator[None]:
     """Lock a file of a folder, made if it is missing, as soon as no other process has it.
 
     Raises:
-        StoreError: The file cannot be written.
+        StoreError: The file cannot be written, or its file system has no locks.
     """
-    try:
-        handle = open_handle(path, write=True)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
-    try:
-        while not try_lock(handle):
-            time.sleep(_WAIT_S)
+    with contextlib.ExitStack() as held:
+        try:
+            handle = open_handle(path, write=True)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+        held.callback(os.close, handle)
+        try:
+            while not try_lock(handle):
+                time.sleep(_WAIT_S)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be locked ({error.strerror})") from error
+        held.callback(unlock, handle)
         yield
-    finally:
-        unlock(handle)
-        os.close(handle)
 
 
 def read_at(handle: int, num_bytes: int, offset: int) -> bytes:

@@ -132,7 +132,8 @@ class CacheEntries:
             except OSError as error:
                 raise VidretError(f"{self.folder}: cannot be written ({error.strerror})") from error
             with locking(self.folder / "build.lock"):
-                self._build(spans, self._find_missing(spans), make_all)
+                if missing := self._find_missing(spans):  # the other build may have made them
+                    self._build(spans, missing, make_all)
 
     def _find_missing(self, spans: Sequence[VideoSpan]) -> dict[VideoSpan, str]:
         """Return the keys of the entries that are not there."""
