@@ -135,7 +135,8 @@ def test_what_is_no_checkpoint_is_refused(run: Runner, tmp_path: Path) -> None:
     bank, out = tmp_path / "bank.txt", tmp_path / "out.safetensors"
     bank.write_text("a dog\n")
     rule = "must be a readable file of nothing but named tensors: neither PyTorch nor safetensors wrote it"
-    run.check_refusal(("convert", bank, out, "--from", "tempme"), 1, f"bank.txt: {rule}")
+    for method in ("tempme", "r2tuning", "universalvtg"):
+        run.check_refusal(("convert", bank, out, "--from", method), 1, f"error: {bank}: {rule}")
     prism = ("convert", tmp_path / "lvt.npz", tmp_path / "out", "--from", "videoprism")
     run.check_refusal(prism, 2, "must be the vocabulary of VideoPrism")
     run.check_refusal((*prism, "--with", tmp_path / "spiece.model"), 1, "lvt.npz: must be an .npz of arrays")

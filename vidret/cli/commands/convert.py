@@ -243,7 +243,8 @@ def convert_weights(checkpoint: Path, convert: Callable[[Any], T]) -> T:
     """Return what is made of the weights of a checkpoint; errors name it."""
     from vidret.encode.clip.weights import read_weights
 
+    weights = read_weights(checkpoint)
     try:
-        return convert(read_weights(checkpoint))
+        return convert(weights)
     except VidretError as error:
         raise VidretError(f"{checkpoint}: {error}") from error
