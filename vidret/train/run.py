@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -63,8 +62,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError) as error:
-        raise VidretError(f"{path}: cannot be read as a checkpoint: {read_fault(error)}") from error
+    except Exception as error:  # torch.load documents no exceptions, and a corrupt file can raise any
+        is_known = isinstance(error, OSError | RuntimeError)
+        reason = read_fault(error) if is_known else "it is no file of plain data that PyTorch wrote"
+        raise VidretError(f"{path}: cannot be read as a checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict) or EXPORT not in checkpoint:
         raise VidretError(f"{path}: must be a checkpoint of vidret train fit, got another one")
     return checkpoint
@@ -110,7 +111,7 @@ class TrainingCLI(LightningCLI):
         """Parse the arguments, and refuse a file that is no checkpoint with one sentence."""
         super().parse_arguments(parser, args)
         path = self.config[self.config.subcommand].ckpt_path
-        if path not in (None, "best", "last", "hpc"):
+        if path not in (None, "best", "last", "hpc") and "://" not in str(path):
             read_checkpoint(Path(path))
 
     def before_validate(self) -> None:

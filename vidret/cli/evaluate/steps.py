@@ -177,7 +177,7 @@ class EvalRun:
         return engine
 
     def find_rate(self, head: str) -> float | None:
-        """Return the frames per second of a head, or else of the benchmark's recipe; None without both of them."""
+        """Return the frames per second of a head, or else of the benchmark's recipe; None without one."""
         from vidret.channels.picture.query_bank import find_model_parts
         from vidret.data.benchmarks.registry import DATASETS, RECIPES
         from vidret.data.benchmarks.splits import resolve_split
@@ -192,7 +192,7 @@ class EvalRun:
         recipe = None
         if has_head and self.data != QUERIES:
             recipe = RECIPES.get(DATASETS[resolve_split(self.data)[0]].recipe)
-        file = Path(str(model) if head == "auto" else head)
+        file = find_model_parts(str(model))[0] if head == "auto" else Path(head)
         if recipe is None or not file.is_file():
             return None if recipe is None else recipe.get("fps")
         if is_universal(file):
