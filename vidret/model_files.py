@@ -36,14 +36,14 @@ def find_package(name: str) -> Path | None:
 
 
 class TrainedOn(NamedTuple):
-    """What a model was trained on: the name of a split, and digests of the names of its videos."""
+    """What a model was trained on: the name of a split, or those of several, and digests of the names of its videos."""
 
     split: str
     digests: Sequence[str]
 
     @classmethod
     def describe(cls, split: str, videos: Iterable[str]) -> Self:
-        """Return what trained on these videos, whose names cannot be read from it."""
+        """Return what trained on these videos; only who guesses their names can tell them from it."""
         return cls(split, sorted(map(_digest, videos)))
 
     @classmethod
@@ -54,6 +54,15 @@ class TrainedOn(NamedTuple):
                 return cls(*json.loads((file.metadata() or {})[CARD])[TRAINED_ON])
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None
+
+    @classmethod
+    def join(cls, known: "Iterable[TrainedOn | None]") -> Self | None:
+        """Return all that the parts of a model were trained on, as far as it is known; None if nothing is."""
+        found = [each for each in known if each is not None]
+        names = dict.fromkeys(name for each in found for name in each.split.split(" and "))
+        return (
+            cls(" and ".join(names), sorted({digest for each in found for digest in each.digests})) if found else None
+        )
 
     def find(self, videos: Iterable[str]) -> list[str]:
         """Return the videos among these that have the name of one that was trained on."""
@@ -113,7 +122,7 @@ def read_towers(path: Path) -> "dict[str, Tensor]":
 def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> None:
     """Write a model whose weights are averages of those of two, such as before and after it was trained further.
 
-    The average knows much of what both know. Its card is that of the second model.
+    The average knows much of what both know. Its card is that of the second model, with the videos of both.
 
     Args:
         first: A model file of vidret.
@@ -147,6 +156,8 @@ def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> 
     for name, new in averages.items():
         if new.is_floating_point():
             averages[name] = torch.lerp(old[name].float(), new.float(), weight).to(new.dtype)
+    if (trained_on := TrainedOn.join(map(TrainedOn.read, (first, second)))) is not None:
+        metadata[CARD] = json.dumps({**json.loads(metadata[CARD]), TRAINED_ON: trained_on})
     save_file(averages, out, metadata=metadata)
 
 

@@ -55,7 +55,11 @@ def test_videos_that_a_model_was_trained_on_are_noted(tmp_path: Path) -> None:
     save_joint(path, Part({"method": "clip"}, {"weight": torch.zeros(1)}), {}, trained_on)
     assert b"mine-rest" in path.read_bytes()
     for videos, noted in ((("c", "ü", "b"), ["2 (ü, b)"]), (("c", "A"), [])):
-        for encoder, head in ((path, None), (tmp_path / "gone.safetensors", path)):
+        for encoder, head in (
+            (path, None),
+            (tmp_path / "gone.safetensors", path),
+            (f"{path}#merge=half + starter", None),
+        ):
             grounder = head and SimpleNamespace(path=head)
             engine: Any = SimpleNamespace(encoder=SimpleNamespace(name=f"{encoder}#whole"), grounder=grounder)
             notes = list(note_trained_on(engine, Split("test", (), videos)))
@@ -235,6 +239,11 @@ def test_heads_of_benchmarks_read_the_frames_of_its_recipe(data: str, head: str,
     assert EvalRun(videos=tmp_path, data="moments").find_rate(head) is None, "own moments have no recipe"
     make_head_module(fps=3.0).export(tmp_path / "fast.safetensors")
     assert run_of.find_rate(str(tmp_path / "fast.safetensors")) == 3.0, "the head was trained at another rate"
+    make_module("clip").export(tmp_path / "towers.safetensors")
+    sizes: dict[str, Any] = {"width": 32, "text_width": 32, "num_layers": 1, "fps": 3.0, "join": True}
+    make_head_module(backbone=str(tmp_path / "towers.safetensors"), **sizes).export(tmp_path / "joint.safetensors")
+    model = f"{tmp_path / 'joint.safetensors'}#merge=gentle"
+    assert EvalRun(videos=tmp_path, data=data, model=model).find_rate("auto") == 3.0, "the head of the model"
     split = Split("one", ("here",), ("film",))
     for given, rule in ((head, FIXED_GRID), ("none", FOLLOW_SHOTS)):
         with Engine(tmp_path / given, colour_encoder()) as engine:

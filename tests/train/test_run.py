@@ -19,7 +19,7 @@ from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import load_head
 from vidret.model_files import TrainedOn
-from vidret.train.run import ExportBest, export_checkpoint, run
+from vidret.train.run import ExportBest, export_checkpoint, read_checkpoint, run
 
 pytestmark = ignores_lightning
 
@@ -110,6 +110,13 @@ def test_wrong_arguments_are_refused(arguments: list[str], reason: str, capsys: 
     assert reason in capsys.readouterr().err + str(refused.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02}q\x00(X"])
+def test_what_is_no_checkpoint_is_refused_with_one_sentence(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").write_bytes(content)
+    with pytest.raises(VidretError, match=r"a\.ckpt: cannot be read as a checkpoint: it is no file of plain data"):
+        read_checkpoint(tmp_path / "a.ckpt")
+
+
 def test_run_that_reaches_its_time_leaves_a_model(world: Path, tmp_path: Path) -> None:
     module = make_module("clip", out=str(tmp_path / "clip.safetensors"))
     settings: dict[str, Any] = {"max_time": {"seconds": 1}, "max_steps": 10**6, "limit_val_batches": 0}
@@ -162,6 +169,10 @@ def test_checkpoint_exports_what_its_run_would_have(method: str, world: Path, tm
     assert trained_on.split == "msrvtt-1k-a-train-9k-rest"
     assert (trained_on.find(data.train.videos), trained_on.find(data.val.videos)) == (list(data.train.videos), [])
     assert TrainedOn.read(tmp_path / "a.ckpt") is None
+    make_module("clip", weights=str(tmp_path / "told.safetensors"), vision=None, text=None).export(
+        tmp_path / "on.safetensors"
+    )
+    assert TrainedOn.read(tmp_path / "on.safetensors") == trained_on, "training that goes on keeps what it knew"
     encoder = load_encoder(str(tmp_path / "told.safetensors"))
     assert (load_ranker(choose_ranker(encoder), encoder).name == encoder.name) == (method == "ucofia")
 

@@ -10,7 +10,7 @@ from vidret.channels.texts.options import WordsOptions
 from vidret.data.benchmarks.splits import list_some
 from vidret.data.records import Split, find_videos
 from vidret.encode.clip.model import measure_cost
-from vidret.encode.names import parse_model_name
+from vidret.encode.names import PAIR, parse_model_name
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.report import Gallery, Report
@@ -135,7 +135,8 @@ def index_readable(
 
 def note_trained_on(engine: Engine, split: Split) -> Iterator[str]:
     """Yield a note for each file of the engine that says that it was trained on videos of a split."""
-    files = [Path(parse_model_name(engine.encoder.name).base)]
+    models = parse_model_name(engine.encoder.name).base.split(PAIR)
+    files = [Path(parse_model_name(model).base) for model in models]
     files += [engine.grounder.path] if engine.grounder is not None else []
     for path in dict.fromkeys(files):
         trained_on = TrainedOn.read(path) if path.is_file() else None

@@ -60,6 +60,7 @@ class TrainedModule(lightning.LightningModule):
         self.out = out
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
+        self._trained_before: TrainedOn | None = None  # what the weights that training begins with were trained on
         self._evaluated: list[Any] = []
 
     @abstractmethod
@@ -129,10 +130,13 @@ class TrainedModule(lightning.LightningModule):
         write_model(self._describe_trained(), self.state_dict(), path)
 
     def _describe_trained(self) -> ModelDescription:
-        """Return the description of the model with the videos of the trainer's data, if it has any."""
+        """Return the description of the model with the videos of the trainer's data, if any, and those of before."""
         data, description = getattr(self._trainer, "datamodule", None), self.describe()
+        known = [self._trained_before]
         if isinstance(data, SplitData) and data.has_train:
-            description["trained_on"] = list(TrainedOn.describe(data.train.name, data.train.videos))
+            known.append(TrainedOn.describe(data.train.name, data.train.videos))
+        if (trained_on := TrainedOn.join(known)) is not None:
+            description["trained_on"] = list(trained_on)
         return description
 
 

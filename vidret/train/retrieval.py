@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from vidret.encode.clip.vision import VisionShape, compile_tower
 from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
 from vidret.metrics.retrieval import evaluate
-from vidret.model_files import ALIGNER
+from vidret.model_files import ALIGNER, TrainedOn
 from vidret.train import optim
 from vidret.train.losses import Terms, draw_mixing_weights, mixed_loss
 from vidret.train.methods import load_method
@@ -109,6 +110,7 @@ class RetrievalModule(TrainedModule):
         self._mixup_weight = mixup_weight
         self.method = load_method(method, options or {})
         plain = None if weights is None else load_towers(weights)
+        self._trained_before = None if weights is None else TrainedOn.read(Path(weights))
         added: dict[str, Any] = {"merging": merging, "prompts": prompts, "lora_rank": lora_rank}
         frames = Sampling(num_frames, fps, rule=sampling, num_segments=num_segments)
         added |= {"method": method, "token_shift": False, "sampling": frames}

@@ -20,11 +20,24 @@ from vidret.channels.picture.calibration import load_calibration
 from vidret.channels.picture.joint import join_files
 from vidret.channels.picture.query_bank import QueryBank, find_bank, find_model_parts
 from vidret.encode.clip.model import ClipModel, describe_towers, load_model, read_card, save_model
+from vidret.encode.families.clip import load_towers
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import load_head
-from vidret.model_files import ALIGNER, BANK, CARD, HEAD, read_part, read_part_cards, save_joint
+from vidret.model_files import (
+    ALIGNER,
+    BANK,
+    CARD,
+    HEAD,
+    TRAINED_ON,
+    Part,
+    TrainedOn,
+    average_files,
+    read_part,
+    read_part_cards,
+    save_joint,
+)
 from vidret.store.store import Store
 
 COLOURS = QueryBank(name="colours", queries=("red", "blue", "a dog", "two green cars", "night"))
@@ -165,6 +178,23 @@ def test_towers_take_merging_and_prompts_of_other_models(tmp_path: Path) -> None
     for name in weights.keys() - sources[0].keys():
         assert any(name in source and torch.equal(weights[name], source[name]) for source in sources[1:])
     load_encoder(str(tmp_path / "joint.safetensors"))
+
+
+def test_a_file_that_is_joined_or_averaged_knows_what_each_was_trained_on(tmp_path: Path) -> None:
+    towers, again, head, out = (tmp_path / f"{name}.safetensors" for name in ("towers", "again", "head", "out"))
+    plain = make_plain(tmp_path / "plain.safetensors")
+    part = describe_towers(load_towers(str(plain)))
+    save_joint(towers, part, {}, TrainedOn.describe("clips", ["a", "b"]))
+    save_joint(again, part, {}, TrainedOn.describe("clips", ["b", "c"]))
+    own, card = load_head(write_head(tmp_path / "own.safetensors", backbone="elsewhere", **SIZES))
+    save_joint(head, Part(json.loads(card.to_json()), own.state_dict()), {}, TrainedOn.describe("films", ["d"]))
+    join_files(towers, [head], out)
+    assert TrainedOn.read(out) == ("clips and films", sorted(TrainedOn.describe("", "abd").digests))
+    assert TRAINED_ON not in read_part_cards(out)[HEAD]
+    for first, second, videos in ((towers, again, "abc"), (plain, towers, "ab"), (towers, plain, "ab")):
+        average_files(first, second, out)
+        assert TrainedOn.read(out) == ("clips", sorted(TrainedOn.describe("", videos).digests))
+        assert read_card(out) == read_card(second)
 
 
 def test_a_head_that_reads_vectors_fits_by_their_dimension(films: Path, tmp_path: Path) -> None:

@@ -11,7 +11,18 @@ from safetensors import SafetensorError, safe_open
 from vidret.channels.picture.query_bank import QueryBank
 from vidret.encode.names import OFF, MergeLevel
 from vidret.errors import VidretError
-from vidret.model_files import ALIGNER, BANK, CARD, HEAD, Part, TrainedOn, read_part, read_part_cards, save_joint
+from vidret.model_files import (
+    ALIGNER,
+    BANK,
+    CARD,
+    HEAD,
+    TRAINED_ON,
+    Part,
+    TrainedOn,
+    read_part,
+    read_part_cards,
+    save_joint,
+)
 
 if TYPE_CHECKING:
     from vidret.encode.clip.model import Card, ClipModel
@@ -58,7 +69,7 @@ def join_files(
     if bank is not None:
         parts[BANK] = bank.to_part()
         notes.append(f"bank: {len(bank.queries)} queries of {bank.name}, with which every index is calibrated")
-    save_joint(out, describe_towers(model), parts, next(filter(None, map(TrainedOn.read, (base, *others))), None))
+    save_joint(out, describe_towers(model), parts, TrainedOn.join(map(TrainedOn.read, (base, *others))))
     return notes
 
 
@@ -81,6 +92,7 @@ def _read_model(path: Path) -> "tuple[Card | None, dict[str, Part]]":
             parts = {name: read_part(path, name) for name in read_part_cards(path)}
             return read_card(path), {name: part for name, part in parts.items() if part is not None}
         read_head_card(path)  # or it is no file of ours
+        card.pop(TRAINED_ON, None)  # which the card of the joint file has
         return None, {HEAD: Part(card, load_file(path))}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise VidretError(f"{path}: {error}") from error
