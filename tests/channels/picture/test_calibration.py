@@ -188,6 +188,8 @@ def test_new_potentials_replace_the_file(stored: Path, tmp_path: Path) -> None:
         first = load_calibration(reader, ranker)
         assert first is not None
         (old,) = (stored / "potentials").iterdir()
+        for left in (f"{'0' * 32}.rows", f"{'0' * 32}.rows.1.part"):  # by runs that were killed
+            (stored / "potentials" / left).touch()
         save_calibration(store, ranker, first.extended(new, score_stored(stored, ranker, texts, new).scores))
         (file,) = (stored / "potentials").iterdir()
         assert file.name != old.name, "a reader may have it open"
@@ -195,6 +197,21 @@ def test_new_potentials_replace_the_file(stored: Path, tmp_path: Path) -> None:
         assert again is not None
         assert again.ids.tolist() == whole.ids.tolist()
         np.testing.assert_allclose(again.potentials["frames"], whole.potentials["frames"], atol=1e-6)
+
+
+def test_a_calibration_that_is_replaced_during_a_query_is_read_again(
+    stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rankers = [make_ranker(kind, tmp_path) for kind in ("none", "ucofia")]
+    with Store.open(stored, write=True) as store, Store.open(stored) as reader:
+        for ranker in rankers:
+            save_calibration(store, ranker, measure(stored, ranker, [make_text("a dog")]))
+        with reader.hold():
+            assert load_calibration(reader, rankers[0]) is not None
+            save_calibration(store, rankers[0], measure(stored, rankers[0], [make_text("a cat")]))
+            assert load_calibration(reader, rankers[0]) is not None
+        assert load_calibration(reader, rankers[1]) is not None, "its file stays"
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete"])

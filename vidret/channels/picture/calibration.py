@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32
 
 from vidret.channels.picture.ranking import Ids, Levels, Ranker
 from vidret.disk import remove_closed
-from vidret.errors import VidretError
+from vidret.errors import StoreError, VidretError
 from vidret.store.joined import STRIDE
 from vidret.store.records import CALIBRATION, StoredSegments
 from vidret.store.snapshots.columns import read_columns, write_columns
@@ -277,7 +277,6 @@ def save_calibration(
     store: Store, ranker: Ranker, calibration: Calibration, scale: Mapping[str, str] | None = None
 ) -> None:
     """Store a calibration in its index, in one transaction with the scale that was measured with it."""
-    replaced = _find_file(store, store.metadata.get(_key(ranker)))
     path = store.path / POTENTIALS / f"{uuid.uuid4().hex}.rows"
     columns = write_columns(path, {IDS: calibration.ids, **calibration.potentials})
     header = {name: getattr(calibration, name) for name in STORED_AS_IS} | {
@@ -289,8 +288,7 @@ def save_calibration(
     }
     metas = {_key(ranker): json.dumps(header), f"{_key(ranker)}.edition": uuid.uuid4().hex}
     store.metadata.set_many({**metas, **(scale or {})}, durable=True)  # before the file of the old one goes
-    if replaced is not None:
-        remove_closed(replaced)
+    _remove_others(store)
 
 
 def find_edition(store: Store, ranker: Ranker) -> str:
@@ -331,7 +329,8 @@ def _load_own(store: Store, ranker: Ranker) -> Calibration | None:
         listed = header.pop("columns")
         potentials = read_columns(path, listed, {**dict.fromkeys(listed, np.float32), IDS: np.int64})
         if potentials is None:
-            continue  # a writer may have just replaced it
+            store.metadata.forget_held()  # a writer may have just replaced it
+            continue
         queries = {name: np.array(values, np.float32) for name, values in header.pop("queries").items()}
         own = {name: header[name] for name in (*STORED_AS_IS, "offsets")}
         return Calibration(**own, ids=potentials.pop(IDS), potentials=potentials, queries=queries)
@@ -342,10 +341,18 @@ def _load_own(store: Store, ranker: Ranker) -> Calibration | None:
 
 def forget_calibration(store: Store, ranker: Ranker, facts: Mapping[str, str]) -> None:
     """Remove the calibration of an index for a ranker, and store other facts, in one transaction."""
-    replaced = _find_file(store, store.metadata.get(_key(ranker)))
     store.metadata.set_many({_key(ranker): "", f"{_key(ranker)}.edition": "", **facts}, durable=True)
-    if replaced is not None:
-        remove_closed(replaced)
+    _remove_others(store)
+
+
+def _remove_others(store: Store) -> None:
+    """Delete files of potentials that no calibration lists, also those that killed runs or earlier versions left."""
+    store.metadata.forget_held()
+    with suppress(StoreError):  # what is damaged may list any of them
+        listed = [_find_file(store, store.metadata.get(key)) for key in store.metadata.keys(f"{CALIBRATION}.")]
+        for path in (store.path / POTENTIALS).glob("*"):
+            if _FILE.match(path.name) and path not in listed and path.is_file():
+                remove_closed(path)
 
 
 def is_automatic(stored: str | bytes) -> bool:

@@ -362,6 +362,10 @@ class Metadata:
         value: str | bytes | None = self._tables.meta(f"user.{key}")
         return value
 
+    def forget_held(self) -> None:
+        """Let this thread read again: what it holds is outdated."""
+        self._tables.forget_held()
+
     def keys(self, prefix: str) -> list[str]:
         """Return the sorted metadata keys that begin with a prefix."""
         sql = "SELECT key FROM meta WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key"
