@@ -1,5 +1,7 @@
 """Arrays on disk keep their type and shape, settings never share them, and damage is told."""
 
+import errno
+import os
 import pickle
 import threading
 from collections.abc import Iterator, Sequence
@@ -100,3 +102,17 @@ def test_an_entry_that_two_builds_need_is_made_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert made == spans
+
+
+def test_a_cache_is_built_where_no_file_can_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: int) -> bool:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("vidret.disk.try_lock", fail)
+    (tmp_path / "a.mp4").touch()
+    spans, entries = [VideoSpan(str(tmp_path / "a.mp4"))], CacheEntries(tmp_path / "cache", "frames", {})
+    entries.build(spans, lambda missing: (({}, {}) for _ in missing))
+    assert entries.find(spans[0])[1] == {}
+    assert "build.lock: cannot be locked (Function not implemented); builds of this cache" in caplog.text

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from safetensors.numpy import save
 
 from vidret.data.records import VideoSpan
 from vidret.disk import locking, replacing
-from vidret.errors import DecodeError, VidretError
+from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.video.files import stat_file
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,8 @@ class CacheEntries:
     def build(self, spans: Sequence[VideoSpan], make_all: Callable[[Sequence[VideoSpan]], Iterator[Entry]]) -> None:
         """Add the entries of videos that are new or have changed, which a function makes in order.
 
-        Another process that builds the same entries waits, and finds them.
+        Another process that builds the same entries waits, and finds them. On a file system without locks, as of some
+        clusters, both read all videos, and a warning says so.
 
         Raises:
             VidretError: The folder cannot be written.
@@ -131,7 +133,11 @@ class CacheEntries:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise VidretError(f"{self.folder}: cannot be written ({error.strerror})") from error
-            with locking(self.folder / "build.lock"):
+            with ExitStack() as held:
+                try:
+                    held.enter_context(locking(self.folder / "build.lock"))
+                except StoreError as error:
+                    logger.warning("%s; builds of this cache at the same time each read all videos", error)
                 if missing := self._find_missing(spans):  # the other build may have made them
                     self._build(spans, missing, make_all)
 
