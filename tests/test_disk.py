@@ -24,7 +24,7 @@ from vidret.language.endpoint import ReplyCache
 from vidret.serve.thumbnails import ThumbnailCache
 from vidret.store.rows_file import WATCHES, Watch
 from vidret.store.snapshots.changes import Position
-from vidret.store.snapshots.columns import save_columns
+from vidret.store.snapshots.columns import read_columns, save_columns, write_columns
 
 
 def write_texts(folder: Path) -> None:
@@ -128,6 +128,16 @@ def test_drafts_of_columns_that_a_killed_writer_left_are_removed(tmp_path: Path)
     (tmp_path / f"snapshot.columns.1{DRAFT}").touch()
     save_columns(tmp_path, {}, Position(1, 1, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["snapshot.columns"]
+
+
+def test_columns_are_not_mapped_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is mapped cannot be replaced there, so that no second run could save."""
+    listed = write_columns(tmp_path / "a", {"a": np.arange(9.0)})
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr("mmap.mmap", None)
+    columns = read_columns(tmp_path / "a", listed, {"a": np.float64})
+    assert columns is not None
+    assert columns["a"].tolist() == list(range(9))
 
 
 def test_a_lock_makes_no_folder_and_is_free_after_an_error(tmp_path: Path) -> None:

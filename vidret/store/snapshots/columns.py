@@ -8,6 +8,7 @@ the time to compute them again, and no wrong result.
 import json
 import logging
 import mmap
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -103,10 +104,12 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> dict[str, li
 
 
 def read_columns(path: Path, listed: Any, dtypes: Mapping[str, type[np.generic]]) -> Saved | None:
-    """Return columns mapped from a file, given what ``write_columns`` returned; None, with a log, if not intact."""
+    """Return columns of a file given what ``write_columns`` returned; None, with a log, if not intact."""
     try:
         with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            # Windows cannot replace a file that is mapped.
+            is_mapped = sys.platform != "win32"
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if is_mapped else file.read()
         places = {name: listed[name] for name in dtypes}
         columns = {
             name: np.frombuffer(data, dtype, count, offset) if offset >= 0 else np.zeros(min(count, len(data)), dtype)
