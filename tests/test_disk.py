@@ -16,7 +16,7 @@ from vidret.corpus.vectors import write_phrases
 from vidret.data.cache_entries import CacheEntries
 from vidret.data.synthetic.scenes import Scene, SceneShot
 from vidret.data.synthetic.world import write_scenes
-from vidret.disk import DRAFT, locking, open_handle, replacing, try_lock
+from vidret.disk import DRAFT, locking, open_handle, replacing, try_lock, unlock
 from vidret.encode.text_cache import encode_once
 from vidret.errors import StoreError, is_disk_full
 from vidret.ground.pieces import write_archive
@@ -151,6 +151,18 @@ def test_a_lock_makes_no_folder_and_is_free_after_an_error(tmp_path: Path) -> No
         handle = open_handle(path, write=True)
         assert not try_lock(handle)
     assert try_lock(handle)
+    os.close(handle)
+
+
+def test_who_waits_for_a_lock_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    handle = open_handle(tmp_path / "a", write=True)
+    assert try_lock(handle)
+    monkeypatch.setattr("time.sleep", lambda _: unlock(handle))
+    with locking(tmp_path / "a"):
+        assert [record.getMessage() for record in caplog.records] == [f"{tmp_path / 'a'}: waiting for another process"]
     os.close(handle)
 
 

@@ -1,6 +1,7 @@
 """Files on disk: calls that differ between systems, and files that are replaced as a whole."""
 
 import contextlib
+import logging
 import os
 import secrets
 import sys
@@ -14,6 +15,8 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+logger = logging.getLogger(__name__)
 
 DRAFT = ".part"  # the suffix of a file that is not complete
 _WAIT_S = 0.1
@@ -62,8 +65,12 @@ def locking(path: Path) -> Iterator[None]:
             raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
         held.callback(os.close, handle)
         try:
-            while not try_lock(handle):
+            is_locked = try_lock(handle)
+            if not is_locked:  # the other one may need hours, for the cache of a training
+                logger.info("%s: waiting for another process", path)
+            while not is_locked:
                 time.sleep(_WAIT_S)
+                is_locked = try_lock(handle)
         except OSError as error:
             raise StoreError(f"{path}: cannot be locked ({error.strerror})") from error
         held.callback(unlock, handle)
