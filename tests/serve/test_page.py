@@ -1285,6 +1285,7 @@ def lists(indexed: Engine) -> Iterator[Engine]:
 
 
 def test_lists_are_changed_and_exported_and_saved_searches_opened(look: Look, lists: Engine, bikes: int) -> None:
+    lists.add_to_list("Another", lists.locate(BIKES, 1))
     page = look()
     ask(page, BIKES)
     expect(cards(page).first).to_be_visible()
@@ -1351,7 +1352,7 @@ def test_what_somebody_else_changed_is_shown_not_overwritten(look: Look, lists: 
 
 
 def test_who_may_only_read_is_offered_no_changes(look: Look, lists: Engine, servers: ExitStack) -> None:
-    lists.add_to_list("My list", lists.locate(BIKES, 1))
+    lists.add_to_list("Another", lists.locate(BIKES, 1))  # the only one is opened
     token = make_token(lists.path, "ann", "read")
     servers.callback(TOKENS.path(lists.path).unlink)
     url = servers.enter_context(serve_page(lists))

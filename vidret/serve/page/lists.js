@@ -22,7 +22,8 @@ export function listenToLists(getPlace) {
     dialog.showModal();
     find("lists-title").focus();
     await look();
-    if (!localStorage.getItem("list")) name = kept.find((each) => !each.finds)?.name ?? FIRST;
+    const lists = kept.filter(({ finds }) => !finds).map((list) => list.name);
+    if (!localStorage.getItem("list") && !lists.includes(name)) name = lists[0] ?? FIRST;
     show();
   });
   on("lists-close", "click", () => dialog.close());
