@@ -73,6 +73,12 @@ def test_targets_match_naive_version(fps: float) -> None:
             assert found.distances[sample, place].tolist() == pytest.approx(distances, abs=1e-4)
 
 
+def test_short_spans_are_widened_within_the_video() -> None:
+    spans = torch.tensor([[[0.0, 0.4], [7.0, 7.2], [6.0, 8.0], [19.9, 20.0], [50.0, 60.0]]])
+    found = spans_in_frames(spans, torch.tensor([10]), fps=0.5)
+    assert found.flatten().tolist() == pytest.approx([0, 1, 3.05, 4.05, 3, 4, 9, 10, 9, 10], abs=1e-5)
+
+
 def match(point: list[float], *spans: list[float]) -> PointTargets:
     return match_points(
         torch.tensor([point]).float(), torch.tensor([spans]).float(), torch.ones(1, len(spans), dtype=torch.bool)
