@@ -218,7 +218,9 @@ def test_cache_forgets_the_oldest(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     assert len(list(tmp_path.iterdir())) == 9
     assert cache.ask(keys[-1], lambda: "again", str) == f"reply {keys[-1]}"
     assert cache.ask(keys[0], lambda: "again", str) == "again"
-    assert ReplyCache(None).ask("a", lambda: "b", str) == "b"
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "below", None):  # cannot be written, and is not needed
+        assert ReplyCache(folder).ask("a", lambda: "b", str) == "b"
 
 
 @pytest.mark.parametrize("settings", [{"top": 0}, {"window": 1}, {"step": 10}, {"step": 0}, {"permutations": 0}])
