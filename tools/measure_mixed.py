@@ -76,6 +76,13 @@ def read_queries(clips: Path, films: Path) -> list[AskedQuery]:
     for noun in sorted(NOUNS):
         own = frozenset[str]().union(*(files[stem] for stem in words if words[stem] & {noun, f"{noun}s"}))
         queries.append(AskedQuery(noun, "noun", frozenset(own)))
+    spoken = defaultdict[str, set[str]](set)
+    for film in read_rows(films / "films.jsonl"):
+        texts = (event["text"] for event in film["events"] if event["type"] != "picture")
+        for word in set(re.findall("[a-z]{5,}", " ".join(texts).lower())).difference(*words.values()):
+            spoken[word].add(film["file"])
+    only = sorted(word for word, own in spoken.items() if len(own) == 1)
+    queries += [AskedQuery(word, "word said or shown", frozenset(spoken[word])) for word in only[::4]]
     for row in read_rows(films / "queries.jsonl"):
         answers = {row["file"]} if row.get("file") else set()
         clip = files.get(row.get("clip", ""), set()) if row["kind"] == "picture" else set()

@@ -36,7 +36,8 @@ from vidret.channels.texts.channel import (
     MEANING_OFFSET,
     MEANING_SLOPE,
     PRIOR_TEXTS,
-    SHORT,
+    SHORT_MEANING,
+    SHORT_WORDS,
     WORDS_OFFSET,
     WORDS_SLOPE,
     measure_background,
@@ -187,8 +188,9 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
         by_meaning += MATCHES_HINT + (
             MATCHES_REPORT if clause.content != clause.text and clause.source == "speech" else 0
         )
-    total = float(np.log(np.exp(by_words) + np.exp(by_meaning)))
-    return total - (SHORT / num_words if clause.source is None else 0.0)
+    if clause.source is None:
+        by_words, by_meaning = by_words - SHORT_WORDS / num_words, by_meaning - SHORT_MEANING / num_words
+    return float(np.log(np.exp(by_words) + np.exp(by_meaning)))
 
 
 def read_segments(engine: Engine) -> dict[str, list[int]]:

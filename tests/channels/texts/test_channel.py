@@ -30,7 +30,8 @@ from vidret.channels.texts.channel import (
     MEANING_SLOPE,
     NAMES,
     PRIOR_TEXTS,
-    SHORT,
+    SHORT_MEANING,
+    SHORT_WORDS,
     WORDS_OFFSET,
     WORDS_SLOPE,
     TextBackground,
@@ -114,10 +115,10 @@ def rate_naively(clause: Clause, match: OneMatch, level: float) -> float:
             meaning += MATCHES_REPORT
     if source == "sound":
         meaning = meaning - NAMES if clause.source == "sound" else -1e9
-    total = max(words, meaning) + math.log(1 + math.exp(-abs(words - meaning)))
     if clause.phrases == () and (clause.source is None or (clause.source == "sound" and source != "sound")):
-        total -= SHORT / (match.num_words or 1)
-    return total
+        words -= SHORT_WORDS / (match.num_words or 1)
+        meaning -= SHORT_MEANING / (match.num_words or 1)
+    return max(words, meaning) + math.log(1 + math.exp(-abs(words - meaning)))
 
 
 @given(CLAUSES, st.lists(MATCHES, min_size=1, max_size=5), st.lists(LEVELS, min_size=5, max_size=5))

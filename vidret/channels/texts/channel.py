@@ -40,7 +40,9 @@ WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
 MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.9, 26.0, 0.35
 MATCHES_HINT, MATCHES_REPORT = 2.0, 1.2  # what a clause that hints at a kind of words adds to it
 NAMES = 5.0  # what meaning loses with names of sounds, which are like one another
-SHORT = 4.3  # what a single word without a hint or quotes takes from words, since it mostly names a thing; n words 1/n
+# What a single word without a hint or quotes loses with texts that mean it or hold it, since it mostly names a thing
+# that is seen; n words lose 1/n of it.
+SHORT_MEANING, SHORT_WORDS = 4.3, 1.7
 # What unrelated texts look like.
 PRIOR_TEXTS = 30  # texts that the level of typical sentences counts for, beside those of the index
 SAMPLE = 1024  # texts that levels are measured on
@@ -217,9 +219,11 @@ def rate_texts(
     by_meaning += np.array([hints[source] for source in sources], np.float64)
     # A hint at sounds says nothing about words.
     is_short = clause.source is None or is_hint_needed(clause.source)
-    short = 0.0 if clause.phrases or not is_short else SHORT / max(matches.num_words, 1)
-    loss = np.array([0.0 if source == clause.source else short for source in sources], np.float64)
-    rated: Float64[np.ndarray, " text"] = np.logaddexp(by_words, by_meaning) - loss
+    share = 0.0 if clause.phrases or not is_short else 1 / max(matches.num_words, 1)
+    shares = np.array([0.0 if source == clause.source else share for source in sources], np.float64)
+    rated: Float64[np.ndarray, " text"] = np.logaddexp(
+        by_words - SHORT_WORDS * shares, by_meaning - SHORT_MEANING * shares
+    )
     return rated
 
 
