@@ -11,12 +11,11 @@ import pytest
 
 from tests.fakes import ColourEncoder, write_film
 from tests.hostile_indexes import NUM_FLAT_FILES, Change, list_changes, make_own_folder
-from vidret.cli.commands.info import print_damage, print_damaged_words
+from vidret.cli.commands.info import list_damage
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search.watches import add_watch
 from vidret.serve.thumbnails import ThumbnailCache
-from vidret.store.identities.upkeep import find_damaged_identities
 from vidret.store.rows_file import WATCHES, Watch
 from vidret.store.store import Store
 
@@ -48,17 +47,13 @@ def add_films(index: Path, films: Path) -> None:
 def check(index: Path, _films: Path) -> None:
     with Store.open(index) as store:
         store.info()
-        print_damage(store, repair=False)
-    print_damaged_words(index, repair=False)
-    find_damaged_identities(index, repair=False)
+        list(list_damage(store, index, repair=False))
 
 
 def repair(index: Path, _films: Path) -> None:
     Store.repair_catalog(index)
     with Store.open(index, write=True) as store:
-        print_damage(store, repair=True)
-    print_damaged_words(index, repair=True)
-    find_damaged_identities(index, repair=True)
+        list(list_damage(store, index, repair=True))
 
 
 def keep_thumbnails(index: Path, _films: Path) -> None:
