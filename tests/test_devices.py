@@ -155,7 +155,7 @@ def test_training_gets_the_device(monkeypatch: pytest.MonkeyPatch, device: str, 
 
     pretend_cuda(monkeypatch)
     got: list[str] = []
-    monkeypatch.setattr(run, "LightningCLI", lambda *_, args, **__: got.extend(args))
+    monkeypatch.setattr(run, "TrainingCLI", lambda *_, args, **__: got.extend(args))
     monkeypatch.setattr("sys.argv", ["vidret", "train", "fit", "--config", "a.yaml", "--device", device])
     with pytest.raises(SystemExit) as ended:
         main()

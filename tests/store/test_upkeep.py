@@ -111,7 +111,7 @@ def test_interrupted_compaction_loses_nothing(tmp_path: Path, monkeypatch: pytes
         assert_stored(store, of(2, 3, 5))
 
 
-def stop(*_: object) -> None:
+def stop(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
