@@ -58,11 +58,11 @@ class TrainedOn(NamedTuple):
     @classmethod
     def join(cls, known: "Iterable[TrainedOn | None]") -> Self | None:
         """Return all that the parts of a model were trained on, as far as it is known; None if nothing is."""
-        found = [each for each in known if each is not None]
-        names = dict.fromkeys(name for each in found for name in each.split.split(" and "))
-        return (
-            cls(" and ".join(names), sorted({digest for each in found for digest in each.digests})) if found else None
-        )
+        found = [part for part in known if part is not None]
+        if not found:
+            return None
+        splits = dict.fromkeys(name for part in found for name in part.split.split(" and "))
+        return cls(" and ".join(splits), sorted({digest for part in found for digest in part.digests}))
 
     def find(self, videos: Iterable[str]) -> list[str]:
         """Return the videos among these that have the name of one that was trained on."""
