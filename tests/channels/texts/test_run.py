@@ -20,13 +20,13 @@ from vidret.channels.texts import options as options_module
 from vidret.channels.texts import run as words_module
 from vidret.channels.texts.options import WordsOptions, find_sound_model
 from vidret.channels.texts.run import choose_sounds, choose_words, open_words, read_options, read_setting
-from vidret.encode.sentences import DIM, load_sentence_encoder
+from vidret.encode.sentences import DIM, SentenceModel, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.types import Frames, SegmentEmbedding, TextSource, TimedText
+from vidret.types import Frames, SegmentEmbedding, SoundWindows, TextSource, TimedText
 from vidret.video.workers import process
 from vidret.video.workers.messages import ReadTexts
 
@@ -276,6 +276,32 @@ def test_a_resumed_run_compares_only_what_may_be_repeated(tmp_path: Path, monkey
         assert reading.request()["screen"]["start_s"] == until_s
         reading.add(ReadTexts("screen", 400.0, stored), np.zeros((200, DIM), np.float32))
     assert {text.text for text in compared} == {"word 198", "word 199"}
+
+
+def test_windows_change_no_text_and_names_of_sounds_are_encoded_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[Sequence[str]] = []
+    embed = SentenceModel.embed
+
+    def note(model: SentenceModel, texts: Sequence[str]) -> Any:
+        encoded.append(texts)
+        return embed(model, texts)
+
+    monkeypatch.setattr(SentenceModel, "embed", note)
+    windows = SoundWindows(starts=np.zeros(1), ends=np.ones(1), vectors=np.ones((1, 4), np.float16))
+    with (
+        Store.create(tmp_path, encoder_name="none", encoder_fingerprint="0", dim=2) as store,
+        open_words(store, WordsOptions(sources=("sound",)), retry_failed=False) as run,
+    ):
+        assert run is not None
+        reading = run.begin("content", [], 400.0)
+        reading.request()
+        reading.add(ReadTexts("sound", 0.0, [], windows, "model"))
+        assert (encoded, run.store.tracks()[0].until_s) == ([], 0.0)
+        reading.add(ReadTexts("sound", 30.0, make_texts(["music", "speech", "music"], "sound")))
+        assert encoded == [["music"], ["speech"]], "each by itself, and none twice"
+        assert run.store.tracks()[0].until_s == 30.0
 
 
 def test_wrong_options_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -261,11 +261,11 @@ class ContentWords:
         if message.windows is not None and self._run.sounds is not None:  # first: the texts say how far was read
             track = self._tracks[source]
             self._run.sounds.add(track.fingerprint, message.window_model, message.windows)
+            if not message.texts:
+                return
         kept = [row for row, text in enumerate(message.texts) if not any(_repeats(text, known) for known in stored)]
         texts = [message.texts[row] for row in kept]
-        own = (
-            load_sentence_encoder().encode([as_sentence(text) for text in texts]) if vectors is None else vectors[kept]
-        )
+        own = _embed(texts) if vectors is None else vectors[kept]
         self._until_s[source] = max(self._until_s[source], message.until_s)  # what is repeated ends earlier
         num_new = self._run.store.add(self._tracks[source], texts, own, until_s=self._until_s[source])
         self._run.count(source, num_new)
@@ -276,6 +276,14 @@ class ContentWords:
         if source == "sound" and self._run.sounds is not None:
             self._run.sounds.keep(track.fingerprint, KINDS[source].model, find_sound_model(track.model))
         self._run.finish(track, note)
+
+
+def _embed(texts: Sequence[TimedText]) -> Float32[np.ndarray, "text dim"]:
+    """Return the sentence vectors of texts of one source. The encoder remembers few texts, such as names of sounds."""
+    encode, sentences = load_sentence_encoder().encode, [as_sentence(text) for text in texts]
+    if texts and texts[0].source == "sound":
+        return np.concatenate([encode([sentence]) for sentence in sentences])
+    return encode(sentences)
 
 
 def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]) -> dict[str, object]:
