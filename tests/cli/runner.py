@@ -62,7 +62,7 @@ class Runner:
 def run_without(modules: str, *arguments: object) -> str:
     """Run a command line in a process of its own, check that it imports none of some modules, return what it prints."""
     words = ["vidret", *map(str, arguments)]
-    code = f"import sys; from vidret import cli; sys.argv = {words}; cli.program(standalone_mode=False)"
+    code = f"import sys; from vidret.cli.app import program; sys.argv = {words}; program(standalone_mode=False)"
     code += f"; sys.exit(' '.join({set(modules.split())} & sys.modules.keys()) or 0)"
     ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

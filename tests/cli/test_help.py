@@ -13,7 +13,7 @@ import typer
 
 from tests.cli.runner import Runner, load_commands
 from vidret import cli
-from vidret.cli import program
+from vidret.cli.app import program
 from vidret.cli.app import COMMANDS
 from vidret.encode.names import RECOMMENDED
 from vidret.types import SOURCES
@@ -81,7 +81,7 @@ def test_every_module_that_registers_a_command_is_in_the_table() -> None:
 
 def test_help_imports_no_command_and_no_numpy() -> None:
     """Counts modules, as time would fail on a busy machine: with 500, help took 0.6 s rather than 0.2 s."""
-    code = "import sys; from vidret.cli import program; program(['--help'], standalone_mode=False); "
+    code = "import sys; from vidret.cli.app import program; program(['--help'], standalone_mode=False); "
     code += "sys.exit(str([sum(name.startswith('vidret.cli.') for name in sys.modules), len(sys.modules),"
     code += " *{'numpy', 'jaxtyping', 'torch', 'rich.progress'} & {*sys.modules}]))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -91,7 +91,7 @@ def test_help_imports_no_command_and_no_numpy() -> None:
 
 
 def test_help_of_a_command_imports_no_torch_and_opens_no_index() -> None:
-    code = "import sys; from vidret.cli import program; program(['search', '--help'], standalone_mode=False); "
+    code = "import sys; from vidret.cli.app import program; program(['search', '--help'], standalone_mode=False); "
     code += "sys.exit(str({'torch', 'faiss', 'av', 'PIL', 'sqlite3', 'vidret.engine'} & {*sys.modules} or ''))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "--rerank" in ran.stdout

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -138,6 +139,28 @@ def test_a_signal_ends_a_command_without_a_traceback(
         run.check_refusal(("search", "red", "--index", tmp_path), 130, "interrupted")
     finally:
         signal.signal(signal.SIGINT, ignored)
+
+
+def test_an_interruption_while_modules_are_imported_is_told_in_one_line() -> None:
+    code = """
+import sys, _signal
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            _signal.raise_signal(_signal.SIGINT)
+_signal.signal(_signal.SIGINT, _signal.default_int_handler)
+sys.meta_path.insert(0, Finder())
+from vidret.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_a_reader_that_is_gone_is_no_error() -> None:
+    command = f"{sys.executable} -m vidret models --all --json | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 def test_messages_can_be_lines_of_json(run: Runner, films: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 ``vidret index --exit-code`` also has 3: a new video matches a watch.
 """
 
-import os
 import shlex
 import signal
 import sys
@@ -11,56 +10,58 @@ import threading
 from types import FrameType
 from typing import Any
 
-import typer
-
-from vidret.cli.app import program
-from vidret.errors import VidretError, is_disk_full
-from vidret.present.terminal import log_to_terminal, print_error, print_failure, print_message
-
-__all__ = ["main", "program"]
+__all__ = ["main"]
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ends
-UsageError: Any = typer.BadParameter.__base__  # click's class, or the copy of it in newer versions of typer
 
 
 def main() -> None:
     """Run the program and exit; an expected error is printed to stderr as one sentence."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
-    with log_to_terminal():
-        sys.exit(_run())
+    try:
+        code = _run()
+    except KeyboardInterrupt:  # while modules are imported
+        print("error: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 def _run() -> int:
     """Run the command of ``sys.argv``; return the exit code."""
-    try:
-        # In standalone mode typer would print errors itself, without replacing unprintable characters.
-        code = program(prog_name="vidret", standalone_mode=False)
-        if code == INTERRUPTED:  # how newer versions of typer end at Ctrl-C; older ones raise
-            raise KeyboardInterrupt
-    except UsageError as error:
-        if message := error.format_message():  # empty after the help that `vidret` without arguments prints
-            print_message(error.ctx.get_usage().strip())
-            print_message(f"Help: {error.ctx.command_path} --help")
-            print_error(message)
-            if hint := suggest_separator(error, sys.argv[1:]):
-                print_message(hint)
-        return int(error.exit_code)
-    except VidretError as error:
-        print_failure(error)
-        return 1
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        print_failure(error)
-        return 1
-    except (typer.Abort, KeyboardInterrupt):
-        print_error("interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout is gone, for example head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return code if isinstance(code, int) else 0
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+    import typer
+
+    from vidret.cli.app import program
+    from vidret.errors import VidretError, is_disk_full
+    from vidret.present.terminal import log_to_terminal, print_error, print_failure, print_message
+
+    usage_error: Any = typer.BadParameter.__base__  # click's class, or the copy of it in newer versions of typer
+    with log_to_terminal():
+        try:
+            # In standalone mode typer would print errors itself, without replacing unprintable characters.
+            code = program(prog_name="vidret", standalone_mode=False)
+            if code == INTERRUPTED:  # how newer versions of typer end at Ctrl-C; older ones raise
+                raise KeyboardInterrupt
+        except usage_error as error:
+            if message := error.format_message():  # empty after the help that `vidret` without arguments prints
+                print_message(error.ctx.get_usage().strip())
+                print_message(f"Help: {error.ctx.command_path} --help")
+                print_error(message)
+                if hint := suggest_separator(error, sys.argv[1:]):
+                    print_message(hint)
+            return int(error.exit_code)
+        except VidretError as error:
+            print_failure(error)
+            return 1
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            print_failure(error)
+            return 1
+        except (typer.Abort, KeyboardInterrupt):
+            print_error("interrupted")
+            return INTERRUPTED
+        return code if isinstance(code, int) else 0
 
 
 def suggest_separator(error: Any, arguments: list[str]) -> str:

@@ -1,0 +1,5 @@
+"""Runs the command line: ``python -m vidret``."""
+
+from vidret.cli import main
+
+main()
