@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from safetensors import SafetensorError, safe_open
 
+from vidret.disk import replacing
 from vidret.errors import VidretError
 
 if TYPE_CHECKING:  # an index whose encoder is in no file needs no torch for this module
@@ -158,7 +159,8 @@ def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> 
             averages[name] = torch.lerp(old[name].float(), new.float(), weight).to(new.dtype)
     if (trained_on := TrainedOn.join(map(TrainedOn.read, (first, second)))) is not None:
         metadata[CARD] = json.dumps({**json.loads(metadata[CARD]), TRAINED_ON: trained_on})
-    save_file(averages, out, metadata=metadata)
+    with replacing(out) as draft:
+        save_file(averages, draft, metadata=metadata)
 
 
 def save_joint(path: Path, towers: Part, parts: Mapping[str, Part], trained_on: TrainedOn | None = None) -> None:
@@ -179,7 +181,8 @@ def save_joint(path: Path, towers: Part, parts: Mapping[str, Part], trained_on: 
     from safetensors.torch import save_file
 
     card |= {} if trained_on is None else {TRAINED_ON: trained_on}
-    save_file(contiguous, path, metadata={CARD: json.dumps(card)})
+    with replacing(path) as draft:
+        save_file(contiguous, draft, metadata={CARD: json.dumps(card)})
 
 
 def translate(name: str, names: Mapping[str, str]) -> str | None:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vidret.disk import replacing
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead
 from vidret.model_files import CARD, HEAD, TRAINED_ON, load_exactly, read_part, read_part_cards
@@ -177,7 +178,8 @@ def save_head(head: GroundingHead, card: HeadCard, path: Path) -> None:
     if card != expected:
         raise ValueError(f"card must describe the head, {expected}, got {card}")
     weights = {name: weight.detach().contiguous() for name, weight in head.state_dict().items()}
-    save_file(weights, path, metadata={CARD: card.to_json()})
+    with replacing(path) as draft:
+        save_file(weights, draft, metadata={CARD: card.to_json()})
 
 
 def read_head_card(path: Path) -> HeadCard:

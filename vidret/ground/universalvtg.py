@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vidret.disk import replacing
 from vidret.errors import VidretError
 from vidret.ground.postprocess import gaussian, soft_nms
 from vidret.ground.spans import Span, overlap
@@ -264,9 +265,9 @@ def build_universal(weights: Mapping[str, Tensor]) -> UniversalVtg:
 def save_universal(head: UniversalVtg, path: Path, *, backbone: str = BACKBONE) -> None:
     """Write a head, and the name of the encoder whose frames and words it reads, to a file for ``load_universal``."""
     fields = {"format": FORMAT, "method": METHOD, "backbone": backbone}
-    save_file(
-        {name: weight.contiguous() for name, weight in head.state_dict().items()}, path, {CARD: json.dumps(fields)}
-    )
+    weights = {name: weight.contiguous() for name, weight in head.state_dict().items()}
+    with replacing(path) as draft:
+        save_file(weights, draft, {CARD: json.dumps(fields)})
 
 
 def is_universal(path: Path) -> bool:

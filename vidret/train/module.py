@@ -146,9 +146,8 @@ def write_model(description: ModelDescription, state: Mapping[str, Tensor], path
     Args:
         description: What the module trains.
         state: Weights of the module.
-        path: The file, in a folder that is made if need be.
+        path: The file, which is replaced; its folder is made if need be.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     weights = _take(state, description["weights"])
     if "kept" in description:
         name, share = description["kept"]

@@ -24,7 +24,8 @@ from vidret.encode.families.clip import load_towers
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.ground.checkpoint import load_head
+from vidret.ground.checkpoint import load_head, save_head
+from vidret.ground.universalvtg import UniversalVtg, save_universal
 from vidret.model_files import (
     ALIGNER,
     BANK,
@@ -195,6 +196,27 @@ def test_a_file_that_is_joined_or_averaged_knows_what_each_was_trained_on(tmp_pa
         average_files(first, second, out)
         assert TrainedOn.read(out) == ("clips", sorted(TrainedOn.describe("", videos).digests))
         assert read_card(out) == read_card(second)
+
+
+def test_a_model_is_replaced_and_not_written_in_place(tmp_path: Path) -> None:
+    head, card = load_head(write_head(tmp_path / "head.safetensors", backbone="elsewhere", **SIZES))
+    plain = make_plain(tmp_path / "plain.safetensors")
+    part = describe_towers(load_towers(str(plain)))
+    path, kept = tmp_path / "new" / "model.safetensors", tmp_path / "kept"
+    for write in (
+        lambda: save_joint(path, part, {}),
+        lambda: average_files(plain, plain, path),
+        lambda: save_head(head, card, path),
+        lambda: save_universal(UniversalVtg(32, 32, 64), path),
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("an old model, which is read meanwhile")
+        kept.unlink(missing_ok=True)
+        kept.hardlink_to(path)
+        write()
+        assert kept.read_text() == "an old model, which is read meanwhile"
+        assert [each.name for each in path.parent.iterdir()] == ["model.safetensors"]
+        assert path.stat().st_size > 100
 
 
 def test_a_head_that_reads_vectors_fits_by_their_dimension(films: Path, tmp_path: Path) -> None:
