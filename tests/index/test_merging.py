@@ -386,6 +386,13 @@ def test_kept_projected_tokens_are_copied_with_their_contents(tmp_path: Path) ->
     assert merge(tmp_path / "out", one, two).moments == 0
 
 
+def test_projected_tokens_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    one = write_index(tmp_path / "1", [0])
+    (one / FOLDER / "v0.zip").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"1/moments/head-1/kept/v0\.zip: cannot be read \(Is a directory\)"):
+        merge(tmp_path / "out", one)
+
+
 def test_search_of_a_merged_index_equals_that_of_one_index(tmp_path: Path) -> None:
     films = tmp_path / "films"
     for number, colour in enumerate(COLOURS):

@@ -6,7 +6,6 @@ are written. An interrupted merge can be continued, and a repeated one adds noth
 
 import json
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -358,8 +357,12 @@ class Merge:
     def _copy_projected(self, files: Iterable[tuple[Path, Path]]) -> None:
         """Copy files of projected tokens, each atomically."""
         for path, destination in files:
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
             with replacing(destination) as draft:
-                shutil.copy2(path, draft)
+                draft.write_bytes(content)
             self._counts["moments"] += 1
             self._advance(1)
 
