@@ -158,7 +158,7 @@ def test_likes_count_in_any_order_and_without_them_20_results_count_as_seen(engi
     assert scores(seen) == pytest.approx(ruled_out, abs=1e-5)
     pages = [hit for offset in (0, 10, 20) for hit in engine.search(QUERY, 10, offset=offset, like=[one, two])]
     assert pages == found
-    named = [(plain[4].path, 1000.0), (plain[5].path, plain[5].time)]  # the nearest segment
+    named = [(plain[4].path, 3.5), (plain[5].path, plain[5].time)]  # the nearest segment, a little after its end
     assert engine.search(QUERY, NUM_VIDEOS, like=named) == found
     assert engine.search(QUERY, 5, like=[one], filters=Filters(min_seconds=10**6)) == []
     judged = points(plain)[6:7]
@@ -208,6 +208,7 @@ def test_invalid_judgements_are_refused(engine: Engine) -> None:
         ({"unlike": [("none.mp4", 1.0)]}, "unlike must name a video"),
         ({"like": [(video, -1.0)]}, "like must have a time"),
         ({"like": [(video, math.nan)]}, "like must have a time"),
+        ({"unlike": [(video, 99.0)]}, r"unlike must have a time from 0 to \S+ s, where \d+ ends, got 99"),
         ({"like": [(video, 1.0)], "unlike": [(video, 1.0)]}, "like and unlike must differ"),
     ]
     for options, message in wrong:

@@ -31,6 +31,7 @@ MAX_LOGIT = 50.0  # more changes nothing within ``MAX_NATS``
 NUM_RATED = 6000  # segments near the query and the likes; those that both together rate best are reranked
 MAX_OTHERS = 64  # that a like is compared with; of more, as many are drawn
 SAMPLE = 256  # segments from which the median distance is estimated
+ROUGH_S = 1.0  # by which a time may lie behind the end, since containers round their duration
 KIND = 0.5  # share of the median distance within which segments show one kind of thing
 SEED = 1234
 
@@ -215,12 +216,15 @@ class SegmentSpace:
         """Return the ids of the segments at some times, rising, each once."""
         found = set()
         for video, time_s in points:
-            if not 0 <= time_s < math.inf:
-                raise VidretError(f"{name} must have a time of 0 or more seconds, got {time_s:g}")
             try:
-                key = self.find_at(look_up_video(self._store, video), time_s)
+                video_id = look_up_video(self._store, video)
+                record = self._store.videos.get(video_id)
             except StoreError as error:
                 raise VidretError(f"{name} must name a video of the index: {error}") from error
+            end_s = record.start + record.duration
+            if not 0 <= time_s <= end_s + ROUGH_S:
+                raise VidretError(f"{name} must have a time from 0 to {end_s:g} s, where {video} ends, got {time_s:g}")
+            key = self.find_at(video_id, time_s)
             if key is None:
                 raise VidretError(f"{name} must name a video with a segment, got {video}")
             found.add(key)
