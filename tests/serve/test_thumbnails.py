@@ -76,6 +76,16 @@ def test_each_thumbnail_of_a_file_is_made_once(tmp_path: Path, film: Path, drawn
     assert len(drawn) == 4
 
 
+def test_an_index_that_was_deleted_does_not_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = ThumbnailCache(tmp_path / "index" / "thumbnails", 1 << 20)
+    cache.put("0" * 32, b"an image")
+    assert not list(tmp_path.iterdir())
+    assert "the index is gone" in caplog.text
+    (tmp_path / "index").mkdir()
+    cache.put("0" * 32, b"an image")
+    assert cache.get("0" * 32) == b"an image"
+
+
 @pytest.mark.anyio
 async def test_concurrent_requests_share_one_computation_and_cached_ones_wait_for_none(
     tmp_path: Path, film: Path

@@ -122,6 +122,8 @@ class ThumbnailCache:
         """Store a file atomically; a failure is logged."""
         path = self._folder / f"{key}.jpg"
         try:
+            if not self._folder.parent.exists():  # it must not come back when somebody deletes the index
+                raise StoreError(f"{self._folder.parent}: the index is gone")
             with replacing(path) as draft:
                 draft.write_bytes(content)
             with self._lock:
