@@ -167,6 +167,11 @@ def test_queries_without_their_videos_are_refused(tmp_path: Path) -> None:
     answer = run("eval", "folder", tmp_path, "--out", tmp_path / "other")
     assert f"{tmp_path / 'queries.jsonl'}:2: file must be a non-empty string, got 3" in answer.err
     assert not (tmp_path / "other").exists()
+    write_rows(tmp_path / "captions.jsonl", [{"video": "red.mp4", "captions": ["red"]}])
+    assert run("eval", "folder", tmp_path, "--out", tmp_path / "other").code == 1
+    write_rows(tmp_path / "queries.jsonl", [{**row, "file": "red.mp4"}])
+    assert run("eval", "folder", tmp_path, "--out", tmp_path / "other", "--words", "smell").code == 2
+    assert not (tmp_path / "other").exists(), "nothing is indexed before all is checked"
 
 
 def test_words_are_read_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,17 +283,41 @@ def folder_command(
         raise VidretError(f"{path}: must contain captions.jsonl, moments.jsonl or queries.jsonl, got none of them")
     if judging.judge is not None and QUERIES not in names:
         raise typer.BadParameter(f"needs {path / QUERIES}.jsonl, got no such file", param_hint="--judge")
-    for position, name in enumerate(names):
+    kinds: dict[str, Any] = {"captions": partial(SearchRun, html=html), "moments": partial(LocateRun, html=html)}
+    runs = [
+        kinds.get(name, EvalRun)(
+            videos=path,
+            annotations=path,
+            data=name,
+            out=target / name,
+            model=model,
+            device=loading.device,
+            precision=loading.precision,
+        )
+        for name in names
+    ]
+    for run in runs:  # what is wrong is told before anything is indexed
+        check_annotations(run, words)
+    for position, run in enumerate(runs):
         if position:
             print()
-        settings: dict[str, Any] = {"videos": path, "annotations": path, "data": name, "out": target / name}
-        settings |= {"model": model, "device": loading.device, "precision": loading.precision}
-        if name == "captions":
-            evaluate_search(SearchRun(**settings, html=html))
-        elif name == "moments":
-            evaluate_located(LocateRun(**settings, html=html), corpus=True)
+        if run.data == "captions":
+            evaluate_search(run)
+        elif run.data == "moments":
+            evaluate_located(run, corpus=True)
         else:
-            answer_queries(EvalRun(**settings), words, judging, target / JUDGED, html=html)
+            answer_queries(run, words, judging, target / JUDGED, html=html)
+
+
+def check_annotations(run: EvalRun, words: str) -> None:
+    """Read the annotations of a folder, and the option of its words."""
+    from vidret.evaluate.queries import read_queries_folder
+
+    if run.data == QUERIES:
+        read_queries_folder(run.videos)
+        parse_words(words, "auto", run.target / "index")
+    else:
+        run.read_split()
 
 
 def answer_queries(run: EvalRun, words: str, settings: JudgeSettings, cache: Path, *, html: bool) -> None:
