@@ -96,3 +96,18 @@ def test_the_peak_of_memory_is_that_during_a_call(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(harness, "sum_memory_mb", look)
     assert harness.find_peak_mb(lambda: looked.wait(30), step_s=0.001) == 60.0
+
+
+def test_tools_say_what_is_wrong_with_their_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["build_starter.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        load_tool("build_starter").main()
+    assert "python tools/build_starter.py [OUT]" in capsys.readouterr().out
+    for part in ("clips", "fold"):
+        monkeypatch.setattr("sys.argv", ["measure_copies.py", "--only", part])
+        with pytest.raises(SystemExit, match="--only must have copies, which makes the corpus"):
+            load_tool("measure_copies").main()
+    assert not list(tmp_path.iterdir())

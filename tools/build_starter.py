@@ -6,11 +6,11 @@ A class is read in three sentences, so that it is seen as pictures, videos and w
 in the third brings synonyms and hypernyms along ("tench, freshwater dace-like game fish of Europe ...").
 """
 
-import sys
 from pathlib import Path
 
 import open_clip
 import torch
+from harness import make_parser
 from safetensors.torch import save_file
 from timm.data.imagenet_info import ImageNetInfo
 
@@ -39,7 +39,14 @@ def embed_classes(classes: list[tuple[str, str]]) -> torch.Tensor:
     return total
 
 
-if __name__ == "__main__":
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else CLASS_TEXTS
+def main() -> None:
+    """Write the vectors."""
+    parser = make_parser(__doc__)
+    parser.add_argument("out", type=Path, nargs="?", default=CLASS_TEXTS)
+    out = parser.parse_args().out
     save_file({"classes": embed_classes(read_classes()).half()}, out, metadata={"templates": " | ".join(TEMPLATES)})
     print(f"{out}: {out.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -222,7 +222,10 @@ def count_by_kind(files: Mapping[str, MadeFile], found: Collection[str]) -> dict
 
 def read_truth(work: Path) -> dict[str, MadeFile]:
     """Return the files of a corpus by name."""
-    rows = json.loads((work / "corpus" / "truth.json").read_text())
+    path = work / "corpus" / "truth.json"
+    if not path.exists():
+        raise SystemExit(f"--only must have copies, which makes the corpus, since there is no {path}")
+    rows = json.loads(path.read_text())
     return {row["name"]: MadeFile(**row | {"spans": tuple(Span(**span) for span in row["spans"])}) for row in rows}
 
 

@@ -13,8 +13,7 @@ import typer
 
 from tests.cli.runner import Runner, load_commands
 from vidret import cli
-from vidret.cli.app import program
-from vidret.cli.app import COMMANDS
+from vidret.cli.app import COMMANDS, program
 from vidret.encode.names import RECOMMENDED
 from vidret.types import SOURCES
 
