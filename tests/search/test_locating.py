@@ -138,17 +138,26 @@ def test_moments_begin_at_cuts_unless_told_not_to(tmp_path: Path) -> None:
     assert (free.start, free.end) != (snapped.start, snapped.end)
 
 
-def test_moments_have_the_probability_of_their_video(engine: Engine, made: Path) -> None:
+def test_the_best_moment_has_the_probability_of_its_video_and_others_less(engine: Engine, made: Path) -> None:
     store, path = engine._index.store, str(made / "films" / "b.mp4")
     video_id = look_up_video(store, path)
     hits = {hit.path: hit for hit in engine.search("rain")}
-    for moment in engine.locate("rain", 50, **ALL):
+    moments = engine.locate("rain", 50, **ALL)
+    assert {moment.path for moment in moments} == {*hits}
+    for moment in moments:
         hit = hits[moment.path]
-        assert (moment.probability, moment.weak) == (hit.probability, hit.weak)
+        assert moment.weak == hit.weak
+        assert (moment.score == hit.score) == (moment.probability == hit.probability)
+    probabilities = [moment.probability or 0 for moment in moments]
+    assert len(moments) > len(hits)
+    assert probabilities == sorted(probabilities, reverse=True), "no result is more probable than one above it"
     num_segments = len(store.segments.ids_of_video(video_id))
     expected = DEFAULT_JUDGE.index(hits[path].score, num_segments)
     alone = engine.locate("rain", 50, video=path, **ALL)
-    assert [m.probability for m in alone] == pytest.approx([expected] * len(alone), abs=1e-6)
+    assert [m.probability for m in alone] == pytest.approx(
+        [DEFAULT_JUDGE.index(m.score, num_segments) for m in alone], abs=1e-6
+    )
+    assert alone[0].probability == pytest.approx(expected, abs=1e-6)
     assert {m.weak for m in alone} == {expected < UNLIKELY}
 
 

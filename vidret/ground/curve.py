@@ -149,8 +149,11 @@ def mean_inside(curve: Curve, span: Span) -> float:
     return float(curve.scores[np.abs(curve.times - (span.start + span.end) / 2).argmin()])
 
 
-def widen_in_shot(curve: Curve, span: Span, slack: float) -> Span:
-    """Return a span with the frames beside it, up to a cut or gap, that score at most ``slack`` below its mean."""
+def widen_in_shot(curve: Curve, span: Span, slack: float, shortest_s: float = 0.0) -> Span:
+    """Return a span with the frames beside it, up to a cut or gap, that score at most ``slack`` below its mean.
+
+    A span that is still shorter than ``shortest_s`` grows on both sides, as far as its shot goes.
+    """
     inside = np.flatnonzero((curve.times >= span.start) & (curve.times <= span.end))
     if not len(inside):
         return span
@@ -164,6 +167,9 @@ def widen_in_shot(curve: Curve, span: Span, slack: float) -> Span:
     middles = np.concatenate([[left], (curve.times[1:] + curve.times[:-1]) / 2, [right]])
     start_s = span.start if begin == first - 1 else max(left, middles[begin + 1])
     end_s = span.end if end == last + 1 else min(right, middles[end])
+    if (lacking_s := shortest_s - (end_s - start_s)) > 0:
+        start_s = min(start_s, max(left, min(start_s - lacking_s / 2, right - shortest_s)))
+        end_s = max(end_s, min(right, start_s + shortest_s))
     return Span(float(start_s), float(end_s), span.score)
 
 

@@ -2,9 +2,9 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from jaxtyping import Float
@@ -44,13 +44,14 @@ class RankedVideo:
     """A video to locate moments in.
 
     Attributes:
-        probability: How likely it answers the query; None if nothing tells.
+        rate: Returns how likely something with a score answers the query, None if nothing tells; None of a video that
+            was not searched for.
         weak: Whether nothing that scores no higher is said to match well.
     """
 
     video_id: int
     path: str
-    probability: float | None = None
+    rate: Callable[[float], float | None] | None = None
     weak: bool = False
 
 
@@ -106,9 +107,9 @@ def locate_moments(
         _ask_head(fusion.pictures, grounder, question, scored, options)
     moments: list[Moment] = []
     for video, scores in scored:
-        if video.probability is None and query.is_text:  # judged by itself
-            probability = judge.index(scores.score, len(scores.segments) + max(map(len, scores.texts)))
-            video = replace(video, probability=probability, weak=probability < UNLIKELY)
+        if video.rate is None and query.is_text:  # judged by itself
+            rate = partial(judge.index, size=len(scores.segments) + max(map(len, scores.texts)))
+            video = replace(video, rate=rate, weak=rate(scores.score) < UNLIKELY)
         moments += _make_moments(
             fusion, question, video, scores, options, by_picture="curve" if grounder is None else "head"
         )
@@ -133,14 +134,15 @@ def _make_moments(
             continue
         by = "words" if span.parts[0].match is not None else by_picture
         evidence = make_evidence(span.parts, fusion.texts)
+        score = scores.score - (best - span.score)
         moments.append(
             Moment(
                 video=video.video_id,
                 path=video.path,
                 start=span.start,
                 end=span.end,
-                score=scores.score - (best - span.score),
-                probability=video.probability,
+                score=score,
+                probability=None if video.rate is None else video.rate(score),
                 weak=video.weak,
                 by=by,
                 similarity=find_similarity(scores, span) if by == "curve" else None,

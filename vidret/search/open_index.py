@@ -127,7 +127,7 @@ class OpenIndex:
                 RankedVideo(
                     video_id=found.scores.video_id,
                     path=found.paths[0],
-                    probability=found.probability,
+                    rate=found.standard.rate,
                     weak=found.is_weak,
                 )
                 for found in self._search.find(query, search)[1]

@@ -140,7 +140,7 @@ class Searchable(ABC):
             query: As in ``search``.
             k: Maximum number of moments.
             offset: Number of best moments to skip.
-            at_least: As in ``search``; the probability of a moment is that of its video.
+            at_least: As in ``search``.
             video: Path or id of a single video; None for all.
             videos: Number of best videos to locate moments in.
             filters: Videos to search.
