@@ -135,6 +135,17 @@ def format_probability(probability: float) -> str:
     return ">99 %" if percent == 100 and probability < 1 else f"{percent} %"
 
 
+def format_count(number: int, noun: str) -> str:
+    """Return a number with a regular noun, in the plural unless it is one.
+
+    >>> format_count(1, "video"), format_count(0, "query"), format_count(2, "day")
+    ('1 video', '0 queries', '2 days')
+    """
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith(("ry", "py")) else f"{number} {noun}s"
+
+
 def format_time(seconds: float) -> str:
     """Return a time as ``minutes:seconds`` or ``hours:minutes:seconds``, to a tenth of a second.
 

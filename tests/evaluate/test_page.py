@@ -109,7 +109,7 @@ def test_page_has_the_content_of_the_report(pages: dict[str, str], searched: tup
     facts = read(searched[0] / "report.json")
     assert f"Retrieval on {world.name}" in texts
     assert f"{world.name}: 10 captions, 5 of 7 videos" in texts
-    assert "1 videos missing, omitted with their rows: gone.mp4" in texts
+    assert "1 video missing, omitted with their rows: gone.mp4" in texts
     assert f"bad.mp4: {facts['data']['failed']['bad.mp4']}" in texts
     assert facts["results"]["rows"][0]["protocol"] in texts
     assert "t2v, plain: 2 tied queries" in texts

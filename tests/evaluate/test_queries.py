@@ -118,7 +118,7 @@ def test_report_round_trip_and_table_by_kind(answered: tuple[Path, Answer]) -> N
     assert (facts["task"], facts["settings"]["by"]) == ("queries", "picture")
     assert (facts["data"]["num_queries"], facts["data"]["missing"]) == (7, ["gone.mp4"])
     assert (facts["data"]["num_videos"], facts["results"]["num_videos"]) == (5, 4), "also the video without a query"
-    assert "1 videos missing, omitted with their rows: gone.mp4" in answer.err
+    assert "1 video missing, omitted with their rows: gone.mp4" in answer.err
     kinds = facts["results"]["kinds"]
     assert [(row["kind"], row["num_queries"]) for row in kinds] == [
         ("hard", 1),

@@ -174,8 +174,8 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], world:
 def test_missing_and_unreadable_videos_are_listed(searched: Searched) -> None:
     err = searched[1].err
     assert "10 captions, 5 of 7 videos" in err
-    assert "1 videos missing, omitted with their rows: gone.mp4" in err
-    assert "1 videos unreadable, omitted with their rows: bad.mp4" in err
+    assert "1 video missing, omitted with their rows: gone.mp4" in err
+    assert "1 video unreadable, omitted with their rows: bad.mp4" in err
     assert "written to" in err
 
 
@@ -248,7 +248,7 @@ def test_videos_are_the_bank_of_video_to_text(
     answer = run("eval", "retrieval", "--videos", world, "--video-bank", tmp_path / "bank", *out)
     assert answer.code == 0, answer.err
     bad = tmp_path / "bank" / "bad.mp4"
-    assert f"{bad.parent}: 1 videos unreadable, omitted from the bank: {bad}" in answer.err
+    assert f"{bad.parent}: 1 video unreadable, omitted from the bank: {bad}" in answer.err
     encoder, names = colour_encoder(), ("both", "green", "red", "white")
     texts = [text for _, _, text in QUERIED]
     bank_scores = np.array(

@@ -109,7 +109,7 @@ def test_missing_videos_are_counted_and_the_first_are_listed() -> None:
     data = {"missing": [f"v{index}" for index in range(7)], "failed": {"w": "no frame could be decoded"}}
     assert list(describe_missing(data)) == [
         "7 videos missing, omitted with their rows: v0, v1, v2, v3, v4 and 2 more",
-        "1 videos unreadable, omitted with their rows: w",
+        "1 video unreadable, omitted with their rows: w",
     ]
     assert list(describe_missing({"missing": [], "failed": {}})) == []
 
@@ -128,6 +128,6 @@ def test_report_summary() -> None:
         "moments on tacos-test (test.json)",
         "3 queries, 1 of 2 videos",
         "model starter, segments of 12 s, found by the curve",
-        "1 videos missing, omitted with their rows: s1",
+        "1 video missing, omitted with their rows: s1",
         "note: windows that passed their video: 2",
     ]

@@ -8,7 +8,7 @@ from vidret.corpus.describing import ExampleFrame, FolderDescription, RankedPhra
 from vidret.corpus.overview import ContentCluster, FolderOverview, MapPoint
 from vidret.corpus.phrases import WordShare, WordUse
 from vidret.present.html import FrameImages, escape_text, render_table, write_document
-from vidret.text import display_path, file_name, format_time
+from vidret.text import display_path, file_name, format_count, format_time
 
 MAP_IMAGE = (160, 120)
 NUM_COLOURS = 12
@@ -95,7 +95,7 @@ def render_overview(found: FolderOverview, frames: "_FrameCounter") -> Iterator[
 
 def list_facts(found: FolderOverview) -> Iterator[tuple[str, str]]:
     """Yield the name and the value of each number about a folder, in words."""
-    yield "videos", f"{found.num_videos}, {format_hours(found.hours)}, {found.num_segments} segments"
+    yield "videos", f"{found.num_videos}, {format_hours(found.hours)}, {format_count(found.num_segments, 'segment')}"
     yield from describe_word_use(found.words)
 
 
@@ -127,7 +127,7 @@ def render_cluster(number: int, cluster: ContentCluster, found: FolderOverview, 
     name = ", ".join(cluster.phrases) or "all segments"
     share = 100 * cluster.num_segments / found.num_segments
     size = f"{share:.0f} % of the segments ({cluster.num_segments})"
-    videos = "1 video" if cluster.num_videos == 1 else f"{cluster.num_videos} videos"
+    videos = format_count(cluster.num_videos, "video")
     facts = f"{size}, {videos}, {format_hours(cluster.hours)}"
     heading = f'<h3><span class="swatch c{number % NUM_COLOURS}"></span>{escape_text(name)}</h3>'
     return f'<article>{heading}<p class="facts">{facts}</p>{render_frames(cluster.examples, frames)}</article>'
@@ -144,7 +144,8 @@ def render_dot(point: MapPoint, frames: "_FrameCounter") -> str:
 
 def render_differences(found: FolderDescription, others: str, frames: "_FrameCounter") -> Iterator[str]:
     """Yield the phrases that set a folder apart in each direction, with frames."""
-    counts = f"{found.num_videos} videos, compared with {found.num_others} by {found.num_phrases} phrases."
+    videos, phrases = format_count(found.num_videos, "video"), format_count(found.num_phrases, "phrase")
+    counts = f"{videos}, compared with {found.num_others} by {phrases}."
     yield f'<p class="facts">{counts} AUROC is the chance that a phrase fits a video of one set better than one of the '
     yield "other; p is corrected for the number of phrases.</p>"
     for title, ranked in ((f"More than in {others}", found.more), (f"Less than in {others}", found.less)):

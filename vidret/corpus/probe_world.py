@@ -15,6 +15,7 @@ from vidret.data.synthetic.generation import PairKind, draw_pairs
 from vidret.data.synthetic.render import render
 from vidret.data.synthetic.scenes import SHAPES, Scene
 from vidret.errors import DecodeError, VidretError
+from vidret.text import format_count
 from vidret.types import Frames, Resize
 from vidret.video.probe import probe
 
@@ -117,7 +118,7 @@ def read_probe_world(
     """
     split = read_split("captions", folder)
     files, missing = find_videos(split.videos, folder)
-    notes = [f"{len(missing)} videos are missing"] if missing else []
+    notes = [f"missing: {format_count(len(missing), 'video')}"] if missing else []
     video_ids = [video_id for video_id in split.videos if video_id in files]
     if len(video_ids) > MAX_VIDEOS:
         drawn = np.random.default_rng(seed).permutation(len(video_ids))[:MAX_VIDEOS]

@@ -6,7 +6,7 @@ from typing import Any
 
 from vidret.metrics.retrieval import CUTS
 from vidret.present.html import Table
-from vidret.text import format_time
+from vidret.text import format_count, format_time
 
 Facts = Mapping[str, Any]
 OWN = ("captions", "moments", "queries")
@@ -62,7 +62,7 @@ def describe_missing(data: Facts) -> Iterator[str]:
         if video_ids := list(data[kind]):
             more = f" and {len(video_ids) - NUM_LISTED} more" if len(video_ids) > NUM_LISTED else ""
             listed = ", ".join(video_ids[:NUM_LISTED])
-            yield f"{len(video_ids)} videos {reason}, omitted with their rows: {listed}{more}"
+            yield f"{format_count(len(video_ids), 'video')} {reason}, omitted with their rows: {listed}{more}"
 
 
 def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:

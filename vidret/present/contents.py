@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vidret.errors import MissingExtraError
 from vidret.present.show import format_csv, show_table
 from vidret.present.terminal import print_message, writing
-from vidret.text import display_path, format_time, show_path, strip_query
+from vidret.text import display_path, format_count, format_time, show_path, strip_query
 from vidret.types import Concept, ConceptExample, Shot, TimedText, list_row_fields, to_row
 
 if TYPE_CHECKING:
@@ -75,9 +75,8 @@ def show_copies(groups: "Sequence[CopyGroup]") -> None:
             )
     show_table(("group", "pixels", "kbit/s", "length", "at", "best at", "what", "video"), rows, NO_COPIES)
     if rows:
-        num_files = sum(len(group.files) for group in groups)
-        of = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
-        print_message(f"{num_files} files in {of} of the same footage; nothing was changed.")
+        files, of = sum(len(group.files) for group in groups), format_count(len(groups), "group")
+        print_message(f"{files} files in {of} of the same footage; nothing was changed.")
 
 
 def describe_differences(file: "CopiedFile") -> str:

@@ -15,7 +15,7 @@ from vidret.present.editors.otio import to_otio
 from vidret.present.editors.timeline import list_remarks, plan_timeline, read_footage
 from vidret.present.show import format_csv
 from vidret.present.terminal import writing
-from vidret.text import file_name, format_time, sanitize, show_path, strip_query
+from vidret.text import file_name, format_count, format_time, sanitize, show_path, strip_query
 from vidret.types import Moment, TimedText, list_row_fields, to_row
 
 COLUMNS = ("rank", "query", *(field.name for field in list_row_fields(Moment, "csv")))
@@ -194,7 +194,7 @@ def to_page(moments: Sequence[Moment], *, query: str, clip_url: str = "") -> str
             shot = f'<a href="{escape_text(url)}">{shot}</a>'
         remarks = "".join(f"<p>{escape_text(line)}</p>" for line in list_remarks(moment))
         cards.append(f'<article>{shot}{remarks}<p class="facts">{escape_text(show_path(moment.path))}</p></article>')
-    count = "1 moment" if len(moments) == 1 else f"{len(moments)} moments"
+    count = format_count(len(moments), "moment")
     facts = f'<p class="facts">{count}, {format_time(length_s)} in all</p>'
     grid = f'<div class="cards">{"".join(cards)}</div>'
     return render_document(query, [f"<h1>{escape_text(query)}</h1>", facts, grid], style=PAGE_STYLE)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from vidret.present.terminal import load_console, print_message, shows_bars
-from vidret.text import display_path, format_time, show_path
+from vidret.text import display_path, format_count, format_time, show_path
 
 if TYPE_CHECKING:
     from vidret.index.importing import ImportReport
@@ -165,7 +165,8 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
     print_message(
         f"{'Interrupted: ' if report.interrupted else ''}{report.encoded} encoded, {report.linked} moved or copied, "
         f"{report.unchanged} unchanged, {report.missing} missing, {len(report.failed)} failed; "
-        f"{report.num_segments} segments of {format_time(report.seconds)} in {format_time(report.elapsed)}{speed}."
+        f"{format_count(report.num_segments, 'segment')} of {format_time(report.seconds)} in "
+        f"{format_time(report.elapsed)}{speed}."
     )
     from vidret.channels.identities import TRACK_KINDS
     from vidret.channels.registry import KINDS
@@ -188,7 +189,8 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
         print_message(f"  left out: {_name_first(report.junk)}: thumbnails, deleted files or the like.")
     if report.pruned is not None:
         pruned = report.pruned
-        print_message(f"  pruned {pruned.files} files, {pruned.videos} videos, {pruned.segments} segments.")
+        counts = {"file": pruned.files, "video": pruned.videos, "segment": pruned.segments}
+        print_message(f"  pruned {', '.join(format_count(number, noun) for noun, number in counts.items())}.")
     if report.unpruned:
         print_message(
             f"  not pruned: {_name_first(report.unpruned)}: missing, but not from a folder of this run that "
@@ -204,7 +206,8 @@ def print_describe_summary(report: "DescribeReport") -> None:
     """Print what a model described, what is left, and what failed."""
     empty = f", {report.empty} without anything to see" if report.empty else ""
     print_message(
-        f"  {report.described} segments described{empty}; {report.calls} requests, {report.left} segments left."
+        f"  {format_count(report.described, 'segment')} described{empty}; {format_count(report.calls, 'request')}, "
+        f"{format_count(report.left, 'segment')} left."
     )
     if report.error:
         print_message(f"error: descriptions ended early: {report.error}")
@@ -215,8 +218,9 @@ def print_describe_summary(report: "DescribeReport") -> None:
 def print_merge_summary(report: "MergeReport", index: Path) -> None:
     """Print what a merge did, and what differs in the merged index from its sources."""
     print_message(
-        f"{'Interrupted: ' if report.interrupted else ''}{report.copied} videos copied, {report.completed} completed, "
-        f"{report.known} already present; {report.num_segments} segments, {report.added} files added, "
+        f"{'Interrupted: ' if report.interrupted else ''}{format_count(report.copied, 'video')} copied, "
+        f"{report.completed} completed, {report.known} already present; "
+        f"{format_count(report.num_segments, 'segment')}, {format_count(report.added, 'file')} added, "
         f"{report.changed} changed, {report.moments} prepared moments{_describe_kept(report)}, "
         f"in {format_time(report.elapsed)}."
     )
@@ -233,11 +237,12 @@ def print_merge_summary(report: "MergeReport", index: Path) -> None:
 def print_import_summary(report: "ImportReport", index: Path) -> None:
     """Print what an import did, what was changed of the vectors, and which videos are not in the index."""
     print_message(
-        f"{report.imported} videos imported, {report.known} known before, with the vectors that they had; "
-        f"{report.num_segments} segments, {len(report.failed)} videos failed."
+        f"{format_count(report.imported, 'video')} imported, {report.known} known before, "
+        f"with the vectors that they had; "
+        f"{format_count(report.num_segments, 'segment')}, {format_count(len(report.failed), 'video')} failed."
     )
     if report.num_rescaled:
-        print_message(f"  {report.num_rescaled} vectors were not of unit length, and were normalised.")
+        print_message(f"  normalised, since not of unit length: {format_count(report.num_rescaled, 'vector')}.")
     _print_files("failed", report.failed, "; --json lists them all")
     if report.imported:
         print_message(f"  Search them: vidret search QUERY --index {index}")

@@ -5,11 +5,21 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidret.errors import MissingExtraError
 from vidret.present.terminal import print_message
-from vidret.text import display_path, escape_formula, format_probability, format_time, sanitize, show_path, strip_query
+from vidret.text import (
+    display_path,
+    escape_formula,
+    format_count,
+    format_probability,
+    format_time,
+    sanitize,
+    show_path,
+    strip_query,
+)
 from vidret.types import SOURCE_LABELS, Hit, Moment, to_row
 
 if TYPE_CHECKING:
@@ -241,22 +251,33 @@ def show_info(
     prepared = []
     if moments is not None and moments.videos:
         size = f"{moments.num_bytes / 1e6:.1f} MB, {moments.bytes_per_hour / 1e6:.3g} MB per hour"
-        prepared = [("moments", f"of {moments.videos} videos, for the grounding head; {size}")]
+        prepared = [("moments", f"of {format_count(moments.videos, 'video')}, for the grounding head; {size}")]
+    videos = partial(format_count, noun="video")
+    imported = [("imported", f"{videos(info.imported)}, with vectors of another program")] if info.imported else []
     rows = [
         ("index", info.path),
         ("files", files),
         ("videos", f"{info.videos}, {info.complete_videos} complete; {info.seconds / 3600:.2f} hours"),
-        *([("imported", f"{info.imported} videos, with vectors of another program")] if info.imported else []),
-        ("segments", f"{info.segments}, {info.searchable} searchable; {info.frames} frames"),
+        *imported,
+        ("segments", f"{info.segments}, {info.searchable} searchable; {format_count(info.frames, 'frame')}"),
         ("cut", {"shots": "where shots change", "grid": "at fixed lengths"}.get(info.segment_rule, info.segment_rule)),
         ("size", f"{info.num_bytes / 1e6:.1f} MB"),
         ("encoder", f"{info.encoder_name}, {info.dim} dimensions"),
         ("vectors", info.vectors + limit if info.store == "faiss" else info.store),
-        *([("tokens", f"of {info.with_tokens} segments")] if info.with_tokens else []),
+        *([("tokens", f"of {format_count(info.with_tokens, 'segment')}")] if info.with_tokens else []),
         *prepared,
-        *[(word.source, f"{word.texts} texts, of {word.tracks} videos; {word.complete} complete") for word in words],
-        *[(f"{own.kind}s", f"{own.tracks}, of {own.persons} persons, in {own.videos} videos") for own in identities],
-        *[("audio", f"{own.windows} windows by {own.model}, of {own.videos} videos") for own in windows],
+        *[
+            (word.source, f"{format_count(word.texts, 'text')}, of {videos(word.tracks)}; {word.complete} complete")
+            for word in words
+        ],
+        *[
+            (f"{own.kind}s", f"{own.tracks}, of {format_count(own.persons, 'person')}, in {videos(own.videos)}")
+            for own in identities
+        ],
+        *[
+            ("audio", f"{format_count(own.windows, 'window')} by {own.model}, of {videos(own.videos)}")
+            for own in windows
+        ],
         ("format", str(info.format)),
     ]
     show_table(("", ""), rows)

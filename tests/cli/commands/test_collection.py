@@ -41,13 +41,13 @@ def test_lists_are_made_changed_and_shown(run: Runner, own_films: Path) -> None:
     run.out("index", own_films)
     code, out, err = run("collection", "show", "best")
     assert (code, "red.mp4  (not in the index)" in out) == (0, True)
-    assert "1 moments of best are of videos that are not in the index, and left out" in err
+    assert "left out, since the index does not have their videos: 1 moment of best" in err
     table = run.out("collection", "show", "best", "--format", "csv")
     assert [row.split(",")[2].rpartition("/")[2] for row in table.splitlines()[1:]] == ["blue.mp4"]
     run.out("collection", "remove", "best", 1)
     (kept,) = run.json("collection", "list")
     assert [moment["note"] for moment in kept["moments"]] == ["the take"], "what is missing stays"
-    run.check_refusal("collection edit best 2", 1, "which has 1 moments, got 2")
+    run.check_refusal("collection edit best 2", 1, "which has 1 moment, got 2")
     run.out("collection", "remove", "best")
     assert "There are no collections." in run.err("collection", "list")
     run.check_refusal("collection show best", 1, "name must be that of a collection, got best")

@@ -104,8 +104,8 @@ def test_folder_of_clip_retrieval_is_searched(run: Runner, films: Path, tmp_path
     parts = [(3 * BLUE.sentence[None], blues), (np.stack([RED.sentence] * 3), columns)]
     code, _, err = run("import", write_clip_retrieval(tmp_path / "made", parts), "--index", tmp_path / "new")
     assert code == 1
-    assert "1 videos imported" in err
-    assert "1 vectors were not of unit length" in err
+    assert "1 video imported" in err
+    assert "normalised, since not of unit length: 1 vector." in err
     assert "gone.mp4: " in err
     assert "red.mp4: has 2 vectors, and not all have start_s and end_s" in err
     assert [hit["path"] for hit in run.json("search", "blue", "--index", tmp_path / "new")] == [blue]

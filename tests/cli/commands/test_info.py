@@ -131,7 +131,7 @@ def test_info_counts_identities(run: Runner, index: Path) -> None:
     assert "identities" not in run.json("info")
     with IdentityStore.create(index) as identities:
         identities.write_tracks("a", FACES, make_tracks([0, 1]))
-    assert "faces 2, of 0 persons, in 1 videos" in show(run)
+    assert "faces 2, of 0 persons, in 1 video" in show(run)
     assert run.json("info")["identities"] == [{"kind": "face", "videos": 1, "tracks": 2, "persons": 0}]
 
 

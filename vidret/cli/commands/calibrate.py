@@ -14,6 +14,7 @@ from vidret.cli.values import iterate_queries, read_bank
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.terminal import print_message
+from vidret.text import format_count
 from vidret.types import SearchOptions, list_options
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ def calibrate_command(
         calibration = engine.calibrate(sample, name=bank.name, rerank=rerank, on_progress=on_count)
     of_all = f" (of {len(queries)}; --limit sets how many)" if len(sample) < len(queries) else ""
     print_message(
-        f"{index}: calibrated {len(calibration.ids)} segments with {calibration.num_queries} queries{of_all} of "
-        f"{bank.name}, temperature {calibration.temperature:g}. Segments that are indexed later are corrected too."
+        f"{index}: calibrated {format_count(len(calibration.ids), 'segment')} with "
+        f"{format_count(calibration.num_queries, 'query')}{of_all} of {bank.name}, "
+        f"temperature {calibration.temperature:g}. Segments that are indexed later are corrected too."
     )
 
 
@@ -109,8 +111,8 @@ def _fit(engine: "Engine", index: Path, name: str, answers: Mapping[str, Collect
     with show_count("searching", "queries") as on_count:
         report = engine.calibrate_judge(answers, on_progress=on_count)
     print_message(
-        f"{index}: {report.num_answered + report.num_absent} queries of {name}, {report.num_absent} of them without an "
-        "answer. By cross-validation over two halves:"
+        f"{index}: {format_count(report.num_answered + report.num_absent, 'query')} of {name}, "
+        f"{report.num_absent} of them without an answer. By cross-validation over two halves:"
     )
     print_message(f"whether the index has an answer: {_describe_fit(report.index)}")
     print_message(f"whether a result is an answer: {_describe_fit(report.videos)}")

@@ -26,7 +26,7 @@ from vidret.search.collections import extend_list, list_collections, store_colle
 from vidret.store.lookup import look_up_video
 from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.store import Store
-from vidret.text import display_path, format_time
+from vidret.text import display_path, format_count, format_time
 from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments
 
 group = add_group("collection")
@@ -129,12 +129,13 @@ def cut_command(
     with show_count("cutting", "moments") as on_count:
         if out.suffix.lower() == ".mp4":
             is_copied = cut_film(moments, out, copies=copies, overwrite=overwrite, on_progress=on_count)
-            print_message(f"{out}: {'copied as it is' if is_copied else 'encoded again'}, {len(moments)} moments")
+            how = "copied as it is" if is_copied else "encoded again"
+            print_message(f"{out}: {how}, {format_count(len(moments), 'moment')}")
             return
         clips = cut_moments(moments, out, copies=copies, overwrite=overwrite, on_progress=on_count)
     for clip, frames in zip(clips, copies, strict=True):
         print_message(f"{clip.name}: {'encoded again' if frames is None else 'copied as it is'}")
-    print_message(f"{len(clips)} clips in {out}")
+    print_message(f"{format_count(len(clips), 'clip')} in {out}")
 
 
 def show_list(kept: SavedCollection) -> None:
@@ -160,7 +161,8 @@ def _collect(index: Path, name: str) -> tuple[SavedCollection, Sequence[Hit | Mo
             return kept, engine.collect(name)
     moments = kept.list_moments()
     if num_missing := len(kept.moments) - len(moments):
-        print_message(f"{num_missing} moments of {name} are of videos that are not in the index, and left out")
+        missing = format_count(num_missing, "moment")
+        print_message(f"left out, since the index does not have their videos: {missing} of {name}")
     return kept, moments
 
 
@@ -168,7 +170,9 @@ def _take_out(index: Path, name: str, number: int) -> tuple[SavedCollection, Lis
     """Return a list, the moment at a place of it, and its others."""
     kept = pick_collection(_read_all(index), name)
     if number > len(kept.moments):
-        raise VidretError(f"N must be a place in {name}, which has {len(kept.moments)} moments, got {number}")
+        raise VidretError(
+            f"N must be a place in {name}, which has {format_count(len(kept.moments), 'moment')}, got {number}"
+        )
     moments = list(kept.moments)
     return kept, moments.pop(number - 1), moments
 

@@ -17,6 +17,7 @@ from vidret.cli.options import DEFAULT_INDEX, JsonOption, index_option
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.show import print_json
 from vidret.present.terminal import show_status, write_stdout
+from vidret.text import format_count
 
 State = Literal["ok", "missing", "broken"]
 LITTLE_SPACE = 1 << 30  # bytes: fewer are a problem for an index of many videos
@@ -196,4 +197,4 @@ def _describe_index(index: Path) -> str:
         return f"none at {index}"
     with Store.open(index) as store:
         info = store.info()
-        return f"{index}: {info.videos} videos, encoder {store.encoder_name}"
+        return f"{index}: {format_count(info.videos, 'video')}, encoder {store.encoder_name}"

@@ -26,7 +26,7 @@ from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
 from vidret.present.show import explain_nothing, print_json, show_interpretation, show_moments
 from vidret.present.terminal import print_message, write_stdout, writing
-from vidret.text import file_name
+from vidret.text import file_name, format_count
 from vidret.types import LocateOptions
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def export_clips(moments: "Sequence[Moment]", folder: Path, *, overwrite: bool) 
 
     with show_count("cutting", "moments") as on_count:
         clips = cut_moments(moments, folder, overwrite=overwrite, on_progress=on_count)
-    print_message(f"{len(clips)} clips in {folder}")
+    print_message(f"{format_count(len(clips), 'clip')} in {folder}")
 
 
 def draw_best_curve(engine: "Engine | RemoteEngine", query: str, moments: "Sequence[Moment]", out: Path) -> None:

@@ -34,7 +34,7 @@ from vidret.present.contents import (
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, print_result, show_table
 from vidret.present.terminal import print_message, write_stdout
-from vidret.text import absolute_path, display_path, format_time, show_path
+from vidret.text import absolute_path, display_path, format_count, format_time, show_path
 from vidret.types import TEXT_SOURCES
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def duplicates_command(
     if sheet is not None:
         from vidret.present.sheet import tiles_of_copies, write_sheet
 
-        write_sheet(tiles_of_copies(groups), f"{len(groups)} groups of copies", sheet)
+        write_sheet(tiles_of_copies(groups), f"{format_count(len(groups), 'group')} of copies", sheet)
 
 
 COLUMNS = ("AUROC", "p", "source", "what", "video")
@@ -253,7 +253,8 @@ def description_to_dict(found: "FolderDescription") -> dict[str, object]:
 
 def show_description(found: "FolderDescription") -> None:
     """Print the phrases that are significant in each direction, and say where there are none."""
-    print_message(f"{found.num_videos} videos against {found.num_others}, {found.num_phrases} phrases", style="dim")
+    videos, phrases = format_count(found.num_videos, "video"), format_count(found.num_phrases, "phrase")
+    print_message(f"{videos} against {found.num_others}, {phrases}", style="dim")
     for title, phrases in (("More of", found.more), ("Less of", found.less)):
         significant = [phrase for phrase in phrases if phrase.is_significant]
         if not significant:

@@ -26,7 +26,7 @@ from vidret.errors import DecodeError, VidretError
 from vidret.present.contents import describe_concept, show_concepts
 from vidret.present.show import print_result, show_table
 from vidret.present.terminal import print_message
-from vidret.text import absolute_path, display_path, is_url
+from vidret.text import absolute_path, display_path, format_count, is_url
 from vidret.types import ConceptExample, TaggedVideo
 
 CONCEPT = "Concept"
@@ -75,7 +75,8 @@ def teach_command(
         taught = open_engine(place.index, loading).teach_sound(
             name, [read_sound_path(path) for path in sound], replace=replace, add=add
         )
-        print_message(f"@{taught.name} is taught from {len(taught.yes)} sounds. Search for it: vidret search '@{name}'")
+        examples = format_count(len(taught.yes), "sound")
+        print_message(f"@{taught.name} is taught from {examples}. Search for it: vidret search '@{name}'")
         return
     if not (yes or (no and add)):
         raise typer.BadParameter("must name an example, got none", param_hint="--yes")

@@ -17,6 +17,7 @@ from vidret.cli.values import read_texts
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
 from vidret.present.terminal import print_message
+from vidret.text import format_count
 
 if TYPE_CHECKING:
     from vidret.channels.texts.options import WordsOptions
@@ -237,7 +238,8 @@ class EvalRun:
         with show_progress() as on_progress:
             failed = index_readable(engine, files, workers=self.workers, on_progress=on_progress)
         if failed:
-            print_message(f"{folder}: {len(failed)} videos unreadable, omitted from the bank: {', '.join(failed)}")
+            unreadable = format_count(len(failed), "video")
+            print_message(f"{folder}: {unreadable} unreadable, omitted from the bank: {', '.join(failed)}")
         readable = [Path(file) for file in files if file not in failed]
         return Bank(str(folder), readable, "video"), time.monotonic() - started
 
