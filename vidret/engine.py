@@ -23,7 +23,7 @@ from vidret.devices import AUTO as AUTO_DEVICE
 from vidret.devices import CPU, choose_device, choose_devices
 from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.registry import load_encoder
-from vidret.errors import DeviceError, NotFoundError, StoreError, UnknownEncoderError, VidretError
+from vidret.errors import DeviceError, NotFoundError, OptionError, StoreError, UnknownEncoderError, VidretError
 from vidret.search.concepts.storage import forget_concept, list_concepts
 from vidret.search.models import (
     allow_encoder,
@@ -583,7 +583,7 @@ class Engine(VideoLibrary):
         for option in options:
             check_page(option)
             if option.candidates < 1:
-                raise VidretError(f"candidates must be at least 1, got {option.candidates}")
+                raise OptionError(f"candidates must be at least 1, got {option.candidates}")
         if len(queries) != len(options):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
         whole = [replace(option, k=option.k + option.offset, offset=0) for option in options]
@@ -1093,15 +1093,15 @@ def list_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
 def check_page(options: SearchOptions | LocateOptions) -> None:
     """Check how many results are wanted, how many are skipped, and how probable they must be."""
     if options.k < 1:
-        raise VidretError(f"k must be at least 1, got {options.k}")
+        raise OptionError(f"k must be at least 1, got {options.k}")
     if options.offset < 0:
-        raise VidretError(f"offset must be at least 0, got {options.offset}")
+        raise OptionError(f"offset must be at least 0, got {options.offset}")
     if not 0 <= options.at_least <= 1:
-        raise VidretError(f"at_least must be between 0 and 1, got {options.at_least}")
+        raise OptionError(f"at_least must be between 0 and 1, got {options.at_least}")
 
 
 def keep_probable(results: list[Result], at_least: float) -> list[Result]:
     """Return the results that have a minimum probability."""
     if at_least and any(result.probability is None for result in results):
-        raise VidretError(f"at_least must be 0 for an image or a vector, got {at_least}")
+        raise OptionError(f"at_least must be 0 for an image or a vector, got {at_least}")
     return [result for result in results if (result.probability or 0.0) >= at_least]

@@ -7,6 +7,10 @@ class VidretError(Exception):
     """An expected failure, described in one sentence: a rule and the value that broke it, or a path and the reason."""
 
 
+class OptionError(VidretError):
+    """A query or the value of an option that is wrong whatever an index or a file holds."""
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Return whether a full disk or a used quota is behind an error, of the system or of SQLite."""
     causes: list[BaseException] = []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from safetensors import SafetensorError, safe_open
 
 from vidret.disk import replacing
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 
 if TYPE_CHECKING:  # an index whose encoder is in no file needs no torch for this module
     from torch import Tensor, nn
@@ -138,7 +138,7 @@ def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> 
     Reference: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
     """
     if not 0 <= weight <= 1:
-        raise VidretError(f"weight must be from 0 to 1, got {weight}")
+        raise OptionError(f"weight must be from 0 to 1, got {weight}")
     import torch
     from safetensors.torch import load_file, save_file
 

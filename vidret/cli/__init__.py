@@ -1,6 +1,7 @@
 """The command line. Data goes to stdout, messages to stderr; exit codes are 0 (success), 1 (failure) and 2 (usage).
 
-``vidret index --exit-code`` also has 3: a new video matches a watch.
+A value that is wrong whatever an index or a file holds is an error of usage. ``vidret index --exit-code`` also has 3: a
+new video matches a watch.
 """
 
 import shlex
@@ -32,7 +33,7 @@ def _run() -> int:
     import typer
 
     from vidret.cli.app import program
-    from vidret.errors import VidretError, is_disk_full
+    from vidret.errors import OptionError, VidretError, is_disk_full
     from vidret.present.terminal import log_to_terminal, print_error, print_failure, print_message
 
     usage_error: Any = typer.BadParameter.__base__  # click's class, or the copy of it in newer versions of typer
@@ -52,7 +53,7 @@ def _run() -> int:
             return int(error.exit_code)
         except VidretError as error:
             print_failure(error)
-            return 1
+            return 2 if isinstance(error, OptionError) else 1
         except OSError as error:
             if not is_disk_full(error):
                 raise

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Protocol
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.language.endpoint import ChatEndpoint, ReplyCache
 from vidret.language.questions import QueryPlan, RetrievalQuery, plan_queries, plan_with_model
 from vidret.store.records import StoredVideo
@@ -80,11 +80,11 @@ class ContextOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.moments <= 50:
-            raise VidretError(f"moments must be between 1 and 50, got {self.moments}")
+            raise OptionError(f"moments must be between 1 and 50, got {self.moments}")
         if not self.max_s > 0 or self.margin_s < 0:
-            raise VidretError(f"max_s must be positive and margin_s not negative, got {self.max_s}, {self.margin_s}")
+            raise OptionError(f"max_s must be positive and margin_s not negative, got {self.max_s}, {self.margin_s}")
         if not 0 <= self.frames <= 8:
-            raise VidretError(f"frames must be between 0 and 8, got {self.frames}")
+            raise OptionError(f"frames must be between 0 and 8, got {self.frames}")
 
 
 DEFAULT_CONTEXT = ContextOptions()

@@ -7,7 +7,7 @@ from itertools import chain, groupby, islice
 
 import numpy as np
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError
 from vidret.search.fused_moments import SpanPart, make_evidence
 from vidret.search.fused_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.search.fusion import Fusion, Question
@@ -15,14 +15,15 @@ from vidret.search.judging import ScoreStandard, load_judge
 from vidret.search.placed_moments import find_placed_spans, list_events
 from vidret.search.query.clauses import AnalysedQuery
 from vidret.search.sorting import fit_attribute, sort_hits
-from vidret.store.lookup import find_cuts
-from vidret.text import display_path, strip_query
+from vidret.store.lookup import count_facets, find_cuts
+from vidret.text import display_path, format_count, strip_query
 from vidret.types import (
     ALL_VIDEOS,
     SOURCES,
     TEXT_SOURCES,
     EventSpan,
     Evidence,
+    Filters,
     Hit,
     LocateOptions,
     SearchOptions,
@@ -74,7 +75,7 @@ class VideoSearch:
         if options.sort_by is not None:
             attribute = fit_attribute(options.sort_by, self._fusion.encoder)
             if not query.is_text:
-                raise VidretError("sort_by must come with a query of words, got an image or a vector")
+                raise OptionError("sort_by must come with a query of words, got an image or a vector")
         is_diverse = options.display != "best"
         is_chosen = is_diverse or attribute is not None
         question, found = self.find(query, replace(options, k=max(POOL, options.k)) if is_chosen else options)
@@ -117,6 +118,8 @@ class VideoSearch:
             asked = replace(question.asked, depth=depth)
             depth = self._fusion.pictures.deepen(asked, len(ranked)) if len(found) < options.k else None
         self._warn_missing(missing)
+        if not found and (question.asked.options.filters.language or question.asked.options.filters.heard):
+            self._warn_unheard(question.asked.options.filters)
         return question, found
 
     def _make_standard(self, question: Question, best: Sequence[VideoScores]) -> ScoreStandard:
@@ -159,6 +162,17 @@ class VideoSearch:
         elif new:
             rest = f" and {len(new) - MAX_LISTED} more" if len(new) > MAX_LISTED else ""
             logger.warning("left out, %d files are gone: %s%s", len(new), names, rest)
+
+    def _warn_unheard(self, filters: Filters) -> None:
+        """Log which languages or sounds there are, if a filter asks for one that no video has."""
+        facets = count_facets(self._fusion.pictures.store.snapshot(), ALL_VIDEOS)
+        for what, asked, known in (
+            ("language", filters.language, facets.languages),
+            ("sound", filters.heard, facets.heard),
+        ):
+            if asked is not None and asked not in known:
+                counts = (f"{name} ({format_count(number, 'video')})" for name, number in known.items())
+                logger.warning("no video has the %s %s; known are: %s", what, asked, ", ".join(counts) or "none")
 
     def _make_hit(self, question: Question, found: FoundVideo) -> Hit:
         video, clauses = found.scores, range(len(question.query.structure.clauses))

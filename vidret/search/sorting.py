@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Float32
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.query.marks import find_mentions, has_word
 from vidret.types import MAX_QUERY_LENGTH, Hit, Vector
@@ -60,7 +60,7 @@ def parse_attribute(text: str) -> tuple[str, str]:
     (('empty', 'crowded'), ('many people', 'few people'), ('@festive', ''))
     """
     if len(text) > MAX_QUERY_LENGTH:
-        raise VidretError(f"sort_by must have at most {MAX_QUERY_LENGTH} characters, got {len(text)}")
+        raise OptionError(f"sort_by must have at most {MAX_QUERY_LENGTH} characters, got {len(text)}")
     parts = [part.strip() for part in text.split("/")]
     if len(parts) == 2 and all(map(has_word, parts)):
         return parts[0], parts[1]
@@ -69,7 +69,7 @@ def parse_attribute(text: str) -> tuple[str, str]:
     if (word := text.strip().casefold()) in OPPOSITES:
         return word, OPPOSITES[word]
     rule = f"must be two opposites such as crowded/empty, a taught concept as @NAME, or one of {', '.join(OPPOSITES)}"
-    raise VidretError(f"sort_by {rule}, got {text[:80]!r}")
+    raise OptionError(f"sort_by {rule}, got {text[:80]!r}")
 
 
 def fit_attribute(text: str, encoder: ConceptEncoder) -> Attribute:

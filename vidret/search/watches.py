@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.storage import check_mentions
 from vidret.search.people import KnownPersons
 from vidret.search.query.clauses import check_exclusions, parse_structure
@@ -60,7 +60,7 @@ def check_kept_query(store: Store, query: str) -> None:
     """
     text, excluded = split_exclusions(query)
     if not has_word(text) or not all(excluded):
-        raise VidretError(f"query must contain a positive word, and no empty quotes after a minus, got {query!r}")
+        raise OptionError(f"query must contain a positive word, and no empty quotes after a minus, got {query!r}")
     check_exclusions(parse_structure(query))
     people = KnownPersons(store)
     check_mentions(store, [str(people.name_handles(query))], people.find_handles(query))

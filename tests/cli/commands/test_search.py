@@ -84,10 +84,14 @@ def test_results_that_are_improbable_are_told_or_left_out(run: Runner) -> None:
         code, out, err = run(*command, "red", "--at-least", 0.999)
         assert (code, out) == (0, "")
         assert "No match has a probability of >99 % or more." in err
+    for flag, what in (("--language", "language"), ("--heard", "sound")):
+        assert f"no video has the {what} de; known are: none" in run.err("search", "red", flag, "de")
     assert "No results after the first 100." in run.err("search", "red", "--offset", 100)
     hits = run.json("search", "red")
     assert run.json("search", "red", "--at-least", hits[0]["probability"]) == hits[:1]
-    run.check_refusal("search red --at-least 2", 1, "at_least must be between 0 and 1, got 2.0")
+    run.check_refusal("search red --at-least 2", 2, "at_least must be between 0 and 1, got 2.0")
+    run.check_refusal("search red --near 1", 2, "near must be LAT,LON")
+    run.check_refusal("search red --sort-by /", 2, "sort_by must be two opposites")
 
 
 @pytest.mark.usefixtures("index")
@@ -98,7 +102,7 @@ def test_an_image_finds_similar_videos_without_probabilities(run: Runner, blue: 
     assert {(hit["probability"], hit["likelihood"], hit["weak"]) for hit in hits} == {(None, None, False)}
     assert "contact sheet:" in run.err("search", "--image", blue, "--sheet", tmp_path / "hits.png")
     rule = "at_least must be 0 for an image or a vector, got 0.5"
-    run.check_refusal(("search", "--image", blue, "--at-least", 0.5), 1, rule)
+    run.check_refusal(("search", "--image", blue, "--at-least", 0.5), 2, rule)
     Image.new("1", (8000, 5001)).save(tmp_path / "large.png")
     rule = "large.png: cannot be read as an image: image must have at most 40 megapixels"
     run.check_refusal(("search", "--image", tmp_path / "large.png"), 1, rule)

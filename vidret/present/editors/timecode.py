@@ -7,7 +7,7 @@ labels of every minute but each tenth, so that it keeps up with the clock. It ha
 import re
 from fractions import Fraction
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 
 EDITING_RATES = tuple(
     Fraction(rate) for rate in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")
@@ -28,7 +28,7 @@ def parse_rate(fps: float) -> Fraction:
         for rate in (Fraction(whole), Fraction(whole * 1000, 1001)):
             if abs(fps - rate) < 0.001:
                 return rate
-    raise VidretError(f"fps must be a whole number in 1..100, or 1000/1001 of one, got {fps:g}")
+    raise OptionError(f"fps must be a whole number in 1..100, or 1000/1001 of one, got {fps:g}")
 
 
 def snap_rate(fps: float) -> Fraction:

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from vidret.channels.base import Clause, EncodedQuery
 from vidret.channels.registry import find_hint
-from vidret.errors import VidretError
+from vidret.errors import OptionError
 from vidret.search.query.grammar import Interpretation, interpret
 from vidret.search.query.marks import PHRASE, find_mentions, replace_mentions
 from vidret.text import MENTION_NAME
@@ -122,11 +122,11 @@ def check_exclusions(structure: QueryStructure) -> None:
     """
     both = {person for clause in structure.clauses for person in clause.persons} & {*structure.unwanted}
     if both:
-        raise VidretError(f"query must not exclude what it looks for, got @{sorted(both)[0]} for both")
+        raise OptionError(f"query must not exclude what it looks for, got @{sorted(both)[0]} for both")
     wanted = {_ARTICLE.sub("", clause.text.casefold()) for clause in structure.clauses}
     for term in structure.excluded:
         if _ARTICLE.sub("", term.casefold()) in wanted:
-            raise VidretError(f"query must not exclude what it looks for, got {term!r} for both")
+            raise OptionError(f"query must not exclude what it looks for, got {term!r} for both")
 
 
 def read_clause(event: str, people: Container[str] = ()) -> Clause:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.search.query.marks import MASK, check_length, has_word, mask_quotes, split_exclusions, split_negatives
 from vidret.types import MAX_EVENTS, Sequence
 
@@ -186,7 +186,7 @@ def _interpret_sequence(query: Sequence) -> Interpretation:
     for text in texts:
         check_length(str(text))
     if len(texts) > MAX_EVENTS:
-        raise VidretError(f"a query must have at most {MAX_EVENTS} events, got {len(texts)}")
+        raise OptionError(f"a query must have at most {MAX_EVENTS} events, got {len(texts)}")
     if query.gap is not None and not 0 <= query.gap < math.inf:
         raise VidretError(f"gap must be at least 0 seconds, got {query.gap}")
     steps = []

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.text import MENTION_NAME
 from vidret.types import MAX_QUERY_LENGTH
 
@@ -86,7 +86,7 @@ def split_exclusions(query: str) -> tuple[str, tuple[str, ...]]:
         parts.append(text[at : match.start()])
         at = match.end()
     if len(terms) > MAX_EXCLUSIONS:
-        raise VidretError(f"query must exclude at most {MAX_EXCLUSIONS} words or phrases, got {len(terms)}")
+        raise OptionError(f"query must exclude at most {MAX_EXCLUSIONS} words or phrases, got {len(terms)}")
     rest = "".join([*parts, text[at:]])
     return (rest if parts else text).strip(), tuple(terms)
 
@@ -98,7 +98,7 @@ def check_length(query: str) -> None:
         VidretError: It is too long.
     """
     if len(query) > MAX_QUERY_LENGTH:
-        raise VidretError(f"query must have at most {MAX_QUERY_LENGTH} characters, got {len(query)}")
+        raise OptionError(f"query must have at most {MAX_QUERY_LENGTH} characters, got {len(query)}")
 
 
 def mask_quotes(text: str) -> str:

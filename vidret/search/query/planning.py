@@ -12,7 +12,7 @@ from vidret.channels.base import Clause, EncodedQuery
 from vidret.channels.texts.channel import TextChannel
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import load_sentence_encoder
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import Composer, ConceptEncoder
 from vidret.search.people import KnownPersons
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure, check_exclusions, make_structure
@@ -164,7 +164,7 @@ def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:
 def _parse(query: Query) -> tuple[str, tuple[str, ...]]:
     """Return the positive words of a query, empty without any, and its negative terms."""
     if isinstance(query, EventSequence):
-        raise VidretError(f"query must be text, an image or a vector here, got {len(query.events)} events")
+        raise OptionError(f"query must be text, an image or a vector here, got {len(query.events)} events")
     if isinstance(query, str):
         return parse_query(query)
     if not isinstance(query, ComposedQuery):
@@ -197,7 +197,7 @@ def parse_query(query: str) -> tuple[str, tuple[str, ...]]:
     """
     positive, negatives = split_terms(query)
     if not has_word(positive):
-        raise VidretError(f"query must contain a {'positive ' if negatives else ''}word, got {query!r}")
+        raise OptionError(f"query must contain a {'positive ' if negatives else ''}word, got {query!r}")
     return positive, negatives
 
 
@@ -209,7 +209,7 @@ def split_terms(text: str) -> tuple[str, tuple[str, ...]]:
     """
     positive, negatives = split_exclusions(text)
     if not all(negatives):
-        raise VidretError(f'query must contain a word between -" and ", got {text!r}')
+        raise OptionError(f'query must contain a word between -" and ", got {text!r}')
     return positive if negatives else text, negatives
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.store.records import HEARD, LANGUAGES, SEPARATORS
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
@@ -82,7 +82,7 @@ def parse_near(near: str) -> tuple[float, float, float]:
         latitude, longitude, km = (*numbers, NEAR_KM)[:3]
         if km > 0:
             return latitude, longitude, km
-    raise VidretError(f"near must be LAT,LON or LAT,LON,KM in degrees and kilometres, got {near}")
+    raise OptionError(f"near must be LAT,LON or LAT,LON,KM in degrees and kilometres, got {near}")
 
 
 def match_facts(
