@@ -214,7 +214,7 @@ def test_the_command_says_what_it_did(
 ) -> None:
     run = Runner(monkeypatch, capsys)
     monkeypatch.setattr("vidret.reindex.load_encoder", lambda *_args, **_options: WideEncoder())
-    run.check_refusal(["reindex", "--index", index], 1, "model must be given by --model or VIDRET_MODEL, got none")
+    run.check_refusal(["reindex", "--index", index], 2, "must be given, or VIDRET_MODEL, got neither")
     gone = index.parent / "films/red.mp4"
     gone.rename(index.parent / "red.mp4")
     code, _, err = run("reindex", "--index", index, "--model", "wide")

@@ -95,5 +95,7 @@ class MissingExtraError(VidretError):
 
 
 def read_fault(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if there is no message."""
+    """Return the first line of an error's message, or its type if there is no message; of the system, its reason."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -43,7 +43,7 @@ def test_a_full_disk_is_told_with_what_to_do(
 
 
 def test_a_misspelt_option_is_not_taken_for_a_query(run: Runner) -> None:
-    for arguments in (("search", "red", "--shet", "a.png"), ("info", "-x")):
+    for arguments in (("search", "red", "--shet", "a.png"), ("info", "-x"), ("ask", "who?", "-k", "3")):
         code, _, err = run(*arguments)
         assert (code, "No such option" in err, "after --" in err) == (2, True, False)
 
@@ -85,6 +85,8 @@ def test_wrong_use_exits_with_a_code_and_one_sentence(
         ("search red --folder nowhere", 2, "--folder: must be an existing folder, got /"),
         ("search -dog", 2, "A query that starts with a minus goes last, after --: vidret search -- -dog"),
         ("locate '-a dog'", 2, "after --: vidret locate -- '-a dog'"),
+        ("serve --allow-index nowhere --index new", 2, "--allow-index: must be an existing folder, got nowhere"),
+        ("calibrate --bank nowhere.txt", 1, "nowhere.txt: cannot be read: No such file or directory"),
         ("ask '-\"hot dog\"?' --context", 2, "after --: vidret ask -- '-\"hot dog\"?'"),
     ):
         run.check_refusal(command, code, sentence)

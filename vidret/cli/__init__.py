@@ -70,9 +70,9 @@ def suggest_separator(error: Any, arguments: list[str]) -> str:
     command = error.ctx.command if error.ctx is not None else None
     asks = any(param.metavar in ("QUERY", "QUESTION") for param in getattr(command, "params", ()))
     short = getattr(error, "option_name", "")
-    if not asks or not short.startswith("-") or short.startswith("--"):
-        return ""
     query = next((argument for argument in arguments if argument.startswith(short[:2])), "-WORD")
+    if not asks or not short.startswith("-") or short.startswith("--") or len(query) == 2:  # -k of another command
+        return ""
     return f"A query that starts with a minus goes last, after --: {error.ctx.command_path} -- {shlex.quote(query)}"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from vidret.errors import DecodeError, VidretError
+from vidret.errors import DecodeError, VidretError, read_fault
 from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def read_texts(path: Path) -> list[str]:
             texts = [text for number, line in _number_lines(lines) for text in _read_texts(path, number, line)]
             return [text for text in texts if text.strip()]
     except (OSError, ValueError) as error:
-        raise VidretError(f"{path}: cannot be read: {error}") from error
+        raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
 
 
 def _read_texts(path: Path, line_number: int, line: str) -> list[str]:
@@ -175,7 +175,7 @@ def iterate_queries(path: Path) -> "Iterator[tuple[dict[str, Any], str | EventSe
                 else:
                     raise VidretError(f'{path}: line {line_number} must be an object with "query", got {line}')
     except (OSError, ValueError) as error:
-        raise VidretError(f"{path}: cannot be read: {error}") from error
+        raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
 
 
 def _number_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:

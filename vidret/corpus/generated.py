@@ -20,7 +20,7 @@ from vidret.corpus.stream import CORRECTED_EXPONENT, NEAREST, compare_mean_signa
 from vidret.corpus.vectors import encode_phrases
 from vidret.data.frames import read_indices
 from vidret.encode.encoder import Encoder
-from vidret.errors import VidretError
+from vidret.errors import VidretError, read_fault
 from vidret.search.browsing import choose_num_clusters, cluster_vectors
 from vidret.video.probe import probe
 from vidret.video.scan import list_videos
@@ -43,7 +43,7 @@ def read_prompts(path: Path, folder: Path) -> tuple[dict[str, str], dict[str, st
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would also split inside strings
     except (OSError, ValueError) as error:
-        raise VidretError(f"{path}: cannot be read: {error}") from error
+        raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

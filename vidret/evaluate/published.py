@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidret.data.records import Split
-from vidret.errors import VidretError
+from vidret.errors import VidretError, read_fault
 from vidret.types import FrameRule
 
 
@@ -80,7 +80,7 @@ def choose_rows(split: Split, path: Path) -> Split:
     try:
         listed = dict.fromkeys(line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip())
     except (OSError, ValueError) as error:
-        raise VidretError(f"{path}: cannot be read: {error}") from error
+        raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
     captions = tuple(caption for caption in split.captions if caption.id in listed or caption.video in listed)
     unknown = set(listed) - {caption.id for caption in captions} - {caption.video for caption in captions}
     if unknown or not listed:

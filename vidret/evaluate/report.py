@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidret.data.records import Split
-from vidret.errors import VidretError
+from vidret.errors import VidretError, read_fault
 from vidret.present.terminal import writing
 
 FORMAT = 1
@@ -102,7 +102,7 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         report: Any = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise VidretError(f"{path}: cannot be read: {error}") from error
+        raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
     if not isinstance(report, dict) or report.get("format") != FORMAT or "per_query" not in report:
         raise VidretError(f"{path}: must be a report.json that vidret eval wrote, in format {FORMAT}")
     return report

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vidret.errors import ConflictError, VidretError
+from vidret.errors import ConflictError, OptionError, VidretError
 from vidret.search.watches import check_kept_query
 from vidret.store.rows_file import COLLECTIONS
 from vidret.store.store import Store
@@ -73,7 +73,7 @@ def check_collection(store: Store, collection: SavedCollection) -> None:
     """Check all of a collection but the videos of its moments."""
     if not _NAME.fullmatch(collection.name):
         rule = "name must be up to 64 letters, digits, spaces, dots, dashes and underscores"
-        raise VidretError(f"{rule}, got {collection.name!r}")
+        raise OptionError(f"{rule}, got {collection.name!r}")
     if len(collection.moments) > MAX_MOMENTS:
         raise VidretError(f"a list must have at most {MAX_MOMENTS} moments, got {len(collection.moments)}")
     for moment in collection.moments:

@@ -38,7 +38,7 @@ def add_watch(store: Store, name: str, query: str) -> Watch:
         VidretError: The name is taken or invalid, or the query is, or mentions an unknown concept.
     """
     if not _NAME.fullmatch(name):
-        raise VidretError(f"name must be up to 64 letters, digits, dots, dashes and underscores, got {name!r}")
+        raise OptionError(f"name must be up to 64 letters, digits, dots, dashes and underscores, got {name!r}")
     query = str(KnownPersons(store).name_handles(query))
     check_kept_query(store, query)
     with WATCHES.change(store.path) as watches:

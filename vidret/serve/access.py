@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vidret.errors import StoreError, VidretError
+from vidret.errors import OptionError, StoreError
 from vidret.serve.problems import problem_response
 from vidret.serve.rights import ANYONE, GRANT, Keyring
 from vidret.store.tokens import TOKENS
@@ -128,9 +128,9 @@ def check_access(host: str, token: str | None, index: Path | None = None) -> Non
     """
     if token is None and not is_loopback(host) and (index is None or not TOKENS.read(index)):
         rule = f"token must be given to listen on {host}, which other machines can reach"
-        raise VidretError(f"{rule}, or made by vidret token add, got none")
+        raise OptionError(f"{rule}, or made by vidret token add, got none")
     if token is not None and not TOKEN.fullmatch(token):
-        raise VidretError("token must be 8 or more letters, digits or any of . _ ~ + / = -, got something else")
+        raise OptionError("token must be 8 or more letters, digits or any of . _ ~ + / = -, got something else")
 
 
 def is_loopback(host: str) -> bool:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from vidret.errors import StoreError, VidretError
+from vidret.errors import OptionError, StoreError, VidretError
 from vidret.store.folder import check_entries
 from vidret.store.rows_file import RowsFile
 
@@ -54,7 +54,7 @@ def make_token(index: Path, name: str, right: TokenRight, *, collection: str = "
         VidretError: The name is taken or invalid.
     """
     if not _NAME.fullmatch(name):
-        raise VidretError(f"name must be up to 64 letters, digits and any of . _ @ -, got {name!r}")
+        raise OptionError(f"name must be up to 64 letters, digits and any of . _ @ -, got {name!r}")
     token = secrets.token_urlsafe(32)
     with TOKENS.change(index) as kept:
         if any(known.name == name for known in kept):

@@ -177,7 +177,7 @@ def test_wrong_watches_are_refused_in_one_sentence(run: Runner, index: Path, fil
         ("x", "a dog, no dog", "query must not exclude what it looks for"),
         ("x", "@mascot, then red", "@mascot: must be the name of a taught concept (none)"),
     ):
-        code = 2 if rule.startswith("query") else 1
+        code = 2 if rule.startswith(("query", "name must be up")) else 1
         run.check_refusal(("watch", "add", name, query), code, rule)
     run.check_refusal("watch remove x", 1, "name must be that of a watch, got x")
     run.check_refusal(("index", films, "--webhook", "nowhere"), 2, "webhook must be a URL")

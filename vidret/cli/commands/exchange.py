@@ -191,7 +191,7 @@ def reindex_command(
     if merge is not None:
         name = set_merge(name or read_encoder_name(index), cast("MergeLevel", merge))
     if name is None:
-        raise VidretError("model must be given by --model or VIDRET_MODEL, got none")
+        raise typer.BadParameter("must be given, or VIDRET_MODEL, got neither", param_hint="--model")
     with show_progress() as on_progress:
         report = reindex(
             index,

@@ -96,7 +96,7 @@ def serve_command(
     roots = allow_index or []
     for root in roots:
         if not root.is_dir():
-            raise VidretError(f"{root}: --allow-index must be an existing folder")
+            raise typer.BadParameter(f"must be an existing folder, got {root}", param_hint="--allow-index")
     endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
     check_access(host, token, index)  # before the model is loaded, which takes a while
     options = ["--index", str(index), "--device", loading.device, "--precision", loading.precision]

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from vidret.errors import OptionError, VidretError
+from vidret.errors import OptionError
 from vidret.text import MENTION_NAME
 from vidret.types import MAX_QUERY_LENGTH
 
@@ -142,5 +142,5 @@ def check_concept_name(name: str) -> str:
     """
     bare = name.removeprefix("@")
     if not re.fullmatch(MENTION_NAME, bare):
-        raise VidretError(f"name must be a letter and up to 63 letters, digits, _ or -, got {name!r}")
+        raise OptionError(f"name must be a letter and up to 63 letters, digits, _ or -, got {name!r}")
     return bare.casefold()
