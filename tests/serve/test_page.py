@@ -399,6 +399,33 @@ def test_the_list_of_all_videos_goes_on_as_its_end_comes_near_and_results_on_req
     expect(page.locator("#more")).to_be_hidden()
 
 
+def test_the_list_of_all_videos_does_not_go_on_below_a_search(look: Look, refusals: list[str]) -> None:
+    refusals.append("422")
+    page = look()
+    pages, searches = list[str](), list[Route]()
+
+    def give_one_page(route: Route) -> None:
+        if "cursor" in route.request.url:
+            pages.append(route.request.url)
+            route.fulfill(status=422, json={"detail": "not now"})
+        else:
+            route.continue_(url=re.sub(r"limit=\d+", "limit=2", route.request.url))
+
+    page.route("**/api/videos?*", give_one_page)
+    page.route("**/api/search", lambda route: searches.append(route))  # noqa: PLW0108  a builtin takes no attributes
+    page.goto("/")
+    expect(page.get_by_role("alert")).to_have_text("not now")
+    search(page, BIKES)
+    expect(page.locator("#status")).to_have_text("Searching")
+    for shown in ("none", ""):  # its end goes out of sight, and comes near again
+        page.evaluate("shown => document.querySelector('#more').style.display = shown", shown)
+        page.wait_for_timeout(200)
+    expect(page.locator("#status")).to_have_text("Searching")
+    assert len(pages) == 1
+    searches.pop().continue_()
+    expect(page.locator("#status")).to_contain_text("ms.")
+
+
 # Words
 
 

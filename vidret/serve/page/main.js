@@ -104,6 +104,7 @@ async function search({ more }) {
   const isWithin = grid.contains(document.activeElement);
   tell("notice");
   tell("understood");
+  following = ""; // what is listed does not go on below the answer
   if (!more) dropAnswer();
   find("status").textContent = "Searching";
   if (!number) showSkeletons();
