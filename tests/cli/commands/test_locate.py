@@ -150,7 +150,7 @@ def test_wrong_use_is_refused(run_grounded: Runner, tmp_path: Path, monkeypatch:
         ("locate rain --fps 25", 2, "needs --format otio, fcpxml, edl, markers, got table"),
         ("locate rain --format edl --handles -1", 2, "--handles"),
         ("locate rain --weak --format srt -k 100", 1, "srt must be of one video, got 2"),
-        ("locate rain --weak --format edl --fps 23.5", 1, "fps must be a whole number in 1..100"),
+        ("locate rain --weak --format edl --fps 23.5", 2, "fps must be a whole number in 1..100"),
         ("locate rain --weak nowhere.mp4", 1, "not in the index"),
         ("locate rain --weak --head gone.safetensors", 2, "the file of a head, got gone.safetensors"),
         ("locate rain --weak --head text.txt", 1, "text.txt: "),
