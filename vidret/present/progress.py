@@ -189,8 +189,8 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
         print_message(f"  left out: {_name_first(report.junk)}: thumbnails, deleted files or the like.")
     if report.pruned is not None:
         pruned = report.pruned
-        counts = {"file": pruned.files, "video": pruned.videos, "segment": pruned.segments}
-        print_message(f"  pruned {', '.join(format_count(number, noun) for noun, number in counts.items())}.")
+        removed = {"file": pruned.files, "video": pruned.videos, "segment": pruned.segments}
+        print_message(f"  pruned {', '.join(format_count(number, noun) for noun, number in removed.items())}.")
     if report.unpruned:
         print_message(
             f"  not pruned: {_name_first(report.unpruned)}: missing, but not from a folder of this run that "
