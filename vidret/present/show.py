@@ -101,7 +101,12 @@ def format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str
 
 
 def show_hits(
-    hits: "Sequence[Hit]", *, explain: bool = False, judged: "Sequence[JudgedHit]" = (), empty: str = NO_VIDEOS
+    hits: "Sequence[Hit]",
+    *,
+    explain: bool = False,
+    judged: "Sequence[JudgedHit]" = (),
+    first_rank: int = 1,
+    empty: str = NO_VIDEOS,
 ) -> None:
     """Print hits, best first, with copies of a video below it, or the message ``empty`` if there are none.
 
@@ -113,13 +118,13 @@ def show_hits(
     shows_scores = explain or all(hit.probability is None for hit in hits)
     levels = list(dict.fromkeys(level for hit in hits for level in hit.why)) if explain else []
     rows: list[dict[str, str]] = []
-    for rank, hit in enumerate(hits, start=1):
+    for rank, hit in enumerate(hits, start=first_rank):
         row = {"rank": str(rank), "match": describe_match(hit), "score": f"{hit.score:.3f}" if shows_scores else ""}
         row |= {level: f"{score:.3f}" for level, score in hit.why.items()}
         row |= {"found": name_channels(hit.evidence), "best at": format_time(hit.time), "video": display_path(hit.path)}
         rows.append(row)
         if explain and judged:
-            row["was"], reason = str(judged[rank - 1].old_rank), judged[rank - 1].reason
+            row["was"], reason = str(judged[rank - first_rank].old_rank), judged[rank - first_rank].reason
             rows += [{"video": f"  judged: {reason}"}] if reason else []
         rows += [{"video": f"= {display_path(copy)}"} for copy in hit.copies]
         below = [(copy.time, f"~ {display_path(copy.path)}") for copy in hit.near_copies]

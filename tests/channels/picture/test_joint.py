@@ -203,12 +203,13 @@ def test_a_model_is_replaced_and_not_written_in_place(tmp_path: Path) -> None:
     plain = make_plain(tmp_path / "plain.safetensors")
     part = describe_towers(load_towers(str(plain)))
     path, kept = tmp_path / "new" / "model.safetensors", tmp_path / "kept"
-    for write in (
+    writes: list[Callable[[], None]] = [
         lambda: save_joint(path, part, {}),
         lambda: average_files(plain, plain, path),
         lambda: save_head(head, card, path),
         lambda: save_universal(UniversalVtg(32, 32, 64), path),
-    ):
+    ]
+    for write in writes:
         path.parent.mkdir(exist_ok=True)
         path.write_text("an old model, which is read meanwhile")
         kept.unlink(missing_ok=True)

@@ -87,6 +87,8 @@ def test_results_that_are_improbable_are_told_or_left_out(run: Runner) -> None:
     for flag, what in (("--language", "language"), ("--heard", "sound")):
         assert f"no video has the {what} de; known are: none" in run.err("search", "red", flag, "de")
     assert "No results after the first 100." in run.err("search", "red", "--offset", 100)
+    ranks = [line.split()[0] for line in run.out("search", "red", "--offset", 1).splitlines()]
+    assert ranks[:2] == ["rank", "2"], "ranks go on from the page before"
     hits = run.json("search", "red")
     assert run.json("search", "red", "--at-least", hits[0]["probability"]) == hits[:1]
     run.check_refusal("search red --at-least 2", 2, "at_least must be between 0 and 1, got 2.0")

@@ -137,7 +137,8 @@ def search_command(
             row |= {"old_rank": answer.old_rank, "reason": answer.reason}
         print_json(rows)
     else:
-        show_hits(hits, explain=explain, judged=judged, empty=explain_nothing(options.at_least, options.offset))
+        nothing = explain_nothing(options.at_least, options.offset)
+        show_hits(hits, explain=explain, judged=judged, first_rank=options.offset + 1, empty=nothing)
     if sheet is not None:
         from vidret.present.sheet import tiles_of_hits, write_sheet
 
