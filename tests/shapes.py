@@ -58,27 +58,33 @@ def sample(target: Any, wrap: Callable[[Any], Any]) -> Any:
     if isclass(target):
         init: Any = target.__init__
         wrap(target)  # which replaces it
-        target.__init__ = alternate(init, target.__init__)  # type: ignore[method-assign]
+        checked = target.__init__
+        target.__init__ = alternate(init, lambda _init: checked)  # type: ignore[method-assign]
         return target
     if isinstance(target, property):
-        return property(*(part and alternate(part, wrap(part)) for part in (target.fget, target.fset, target.fdel)))
+        return property(*(part and alternate(part, wrap) for part in (target.fget, target.fset, target.fdel)))
     if isinstance(target, (classmethod, staticmethod)):
-        return type(target)(alternate(target.__func__, wrap(target.__func__)))
-    return alternate(target, wrap(target))
+        return type(target)(alternate(target.__func__, wrap))
+    return alternate(target, wrap)
 
 
-def alternate(plain: Any, checked: Any) -> Any:
-    """Return a function that is ``checked`` for some calls of a test, and ``plain`` for others."""
+def alternate(plain: Any, wrap: Callable[[Any], Any]) -> Any:
+    """Return a function that is checked for some calls of a test.
+
+    It is wrapped at the first of them: compiling checks takes a millisecond, and most runs call few of all functions.
+    """
     number = num_calls = 0
+    checked: Any = None
 
-    @wraps(checked)
+    @wraps(plain)
     def sampled(*arguments: Any, **named: Any) -> Any:
-        nonlocal number, num_calls
+        nonlocal number, num_calls, checked
         if not test.is_checked:
             return plain(*arguments, **named)
         if number != test.number:
             number, num_calls = test.number, 0
         num_calls += 1
+        checked = checked or wrap(plain)
         return (plain if num_calls > EVERY and num_calls % EVERY else checked)(*arguments, **named)
 
     return sampled

@@ -1,6 +1,6 @@
 """Picture scales: what unrelated queries score by ranker, which stays valid until the index has grown by a quarter."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -130,22 +130,22 @@ def test_evidence_of_pictures_agrees_with_its_naive_twin(scores: list[float], me
 
 
 def score_naively(
-    index: Path, kind: str, query: str, potentials: Mapping[str, np.ndarray] | None = None
-) -> list[float]:
-    """Score a query against every segment, corrected by the potentials of a calibration."""
+    index: Path, kind: str, queries: Sequence[str], potentials: Mapping[str, np.ndarray] | None = None
+) -> np.ndarray:
+    """Score queries against every segment, (query, segment), corrected by the potentials of a calibration."""
     ranker = make_ranker(kind, index)
     with Store.open(index) as store:
         ids = store.searchable()
-    levels = score_stored(index, ranker, [make_text(query)], ids, bare=kind != "ucofia").scores
-    total = np.zeros(len(ids))
+    levels = score_stored(index, ranker, list(map(make_text, queries)), ids, bare=kind != "ucofia").scores
+    total = np.zeros((len(queries), len(ids)))
     for name, weight in ranker.weights.items():
-        total += weight * (levels[name][0] + (0 if potentials is None else potentials[name]))
-    return [float(score) for score in total]
+        total += weight * (levels[name] + (0 if potentials is None else potentials[name]))
+    return total
 
 
 def measure_naively(index: Path, kind: str, potentials: Mapping[str, np.ndarray] | None = None) -> tuple[float, float]:
     """Return the mean and the standard deviation of what the unrelated queries score in the segments of an index."""
-    scores = [score for query in UNRELATED for score in score_naively(index, kind, query, potentials)]
+    scores = score_naively(index, kind, UNRELATED, potentials).ravel().tolist()
     mean = sum(scores) / len(scores)
     return mean, (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
 
@@ -158,8 +158,7 @@ def check_scores(
     with Store.open(index) as store:
         owners = store.owners(store.searchable()).tolist()
     best: dict[str, float] = {}
-    for query in QUERIES:
-        scores = score_naively(index, kind, query, potentials)
+    for query, scores in zip(QUERIES, score_naively(index, kind, QUERIES, potentials), strict=True):
         for hit in engine.search(query, rerank=kind):
             own = max(score for score, owner in zip(scores, owners, strict=True) if owner == hit.video)
             expected = PICTURE_SLOPE * (own - mean) / max(deviation, MIN_DEVIATION) + PICTURE_OFFSET

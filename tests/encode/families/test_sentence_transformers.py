@@ -15,12 +15,17 @@ from vidret.engine import Engine
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames
 
-library: Any = pytest.importorskip("sentence_transformers", minversion="6.2")
 PROMPTS = {"query": "find: ", "document": ""}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def library() -> Any:
+    """Return the library, which takes a second to import: only the process that runs these tests does."""
+    return pytest.importorskip("sentence_transformers", minversion="6.2")
+
+
 @pytest.fixture(scope="module", params=["clip", "siglip"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(library: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Save a model of a family as sentence-transformers does, with a prompt for queries."""
     tiny = save_tiny(request.param, tmp_path_factory.mktemp("model") / "tiny")
     make = {"clip": transformers.CLIPProcessor, "siglip": transformers.SiglipProcessor}[request.param]
@@ -32,7 +37,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return saved
 
 
-def test_vectors_are_those_of_the_library(folder: Path) -> None:
+def test_vectors_are_those_of_the_library(library: Any, folder: Path) -> None:
     encoder: Any = load_encoder(f"st:{folder}", device="cpu", precision="fp32")
     model = library.SentenceTransformer(str(folder), device="cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)

@@ -12,11 +12,17 @@ from tests.fakes import ColourEncoder, write_film
 from vidret.engine import Engine
 from vidret.errors import VidretError
 
-ray = pytest.importorskip("ray")
+
+@pytest.fixture
+def ray() -> Any:
+    """Return the module of Ray, whose import the quick tests do without."""
+    return pytest.importorskip("ray")
 
 
 @pytest.mark.parametrize(("visible", "seen"), [(None, "1"), ("4,7", "7")])
-def test_local_ray_has_only_the_named_gpu(monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: str) -> None:
+def test_local_ray_has_only_the_named_gpu(
+    ray: Any, monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: str
+) -> None:
     from vidret.index.ray.cluster import join_cluster
 
     if visible is None:
@@ -31,7 +37,7 @@ def test_local_ray_has_only_the_named_gpu(monkeypatch: pytest.MonkeyPatch, visib
 
 
 @pytest.mark.parametrize("failures", [1, 2])
-def test_local_ray_is_started_again_once(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
+def test_local_ray_is_started_again_once(ray: Any, monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
     from vidret.index.ray.cluster import join_cluster
 
     starts = list[str]()
@@ -53,7 +59,7 @@ def test_local_ray_is_started_again_once(monkeypatch: pytest.MonkeyPatch, failur
     [("cuda:1", None, 1), ("cuda:1", 0.5, 0.5), ("cuda:1", 0, 0), ("cpu", None, 0), ("mps", None, 0)],
 )
 def test_workers_use_a_gpu_as_the_engine_does_unless_set(
-    monkeypatch: pytest.MonkeyPatch, device: str, asked: float | None, taken: float
+    ray: Any, monkeypatch: pytest.MonkeyPatch, device: str, asked: float | None, taken: float
 ) -> None:
     from vidret.index.ray.run import choose_gpus
 
@@ -63,6 +69,7 @@ def test_workers_use_a_gpu_as_the_engine_does_unless_set(
         choose_gpus(2, device)
 
 
+@pytest.mark.usefixtures("ray")
 def test_accelerator_that_ray_cannot_use_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from vidret.index.ray.run import index_on_ray
 
