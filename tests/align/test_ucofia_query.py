@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vidret.align.batches import TextBatch
 from vidret.align.prepared import PreparedVideos, pack_video, unpack_videos
 from vidret.align.ucofia import Aligner
-from vidret.align.ucofia_query import TAU, score_queries
+from vidret.align.ucofia_query import BLOCK, TAU, score_queries
 from vidret.types import TextEmbedding
 
 DIM = 8
@@ -76,3 +76,18 @@ def test_an_aligner_on_torch_gives_the_same_where_frames_are_the_tokens() -> Non
     theirs = Aligner().score(batch, unpack_videos([b""], [frames]))
     np.testing.assert_allclose(levels.frames, theirs.frame_sentence[0] / 100, atol=1e-5)
     np.testing.assert_allclose(levels.words, theirs.patch_word[0] / 100, atol=1e-5)
+
+
+def test_videos_score_together_as_they_do_alone() -> None:
+    random = np.random.default_rng(1)
+    text = TextEmbedding("words", draw_units(random, 1)[0], draw_units(random, 3))
+    frames = [draw_units(random, 1 + number % 4) for number in range(2 * BLOCK + 3)]
+    packed = []
+    for number, own in enumerate(frames):
+        tokens = torch.from_numpy(draw_units(random, 1 + number % 3)[None])
+        video = PreparedVideos(torch.from_numpy(own.mean(0)[None]), torch.from_numpy(own[None]), tokens)
+        packed.append(pack_video(video.packed(torch.int8), whole=False))
+    (together,) = score_queries([text], packed, frames)
+    alone = [score_queries([text], [data], [own])[0] for data, own in zip(packed, frames, strict=True)]
+    for level, expected in zip(together, zip(*alone, strict=True), strict=True):
+        np.testing.assert_allclose(level, np.concatenate(expected), atol=1e-5)

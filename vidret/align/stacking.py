@@ -58,11 +58,12 @@ def _read_head(packed: bytes | memoryview) -> bytes:
 
 def _unpack_group(head: bytes, packed: Sequence[bytes | memoryview]) -> list[Shaped[np.ndarray, "item row column"]]:
     """Deserialize items with equal headers."""
-    offset, arrays = len(head), []
+    whole, offset, arrays = np.frombuffer(bytearray().join(packed), np.uint8).reshape(len(packed), -1), len(head), []
     for code, columns, rows in _SHAPE.iter_unpack(head[_HEAD.size :]):
-        values = [np.frombuffer(data, _TYPES[code], rows * columns, offset) for data in packed]
-        arrays.append(np.concatenate(values).reshape(len(packed), rows, columns))
-        offset += values[0].nbytes + -values[0].nbytes % 4
+        num_bytes = rows * columns * _TYPES[code].itemsize
+        values = whole[:, offset : offset + num_bytes].view(_TYPES[code])
+        arrays.append(values.reshape(len(packed), rows, columns))
+        offset += num_bytes + -num_bytes % 4
     return arrays
 
 

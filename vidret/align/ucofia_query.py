@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from einops import rearrange
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from vidret.align.stacking import pad_rows, unpack_arrays
 from vidret.types import TextEmbedding
 
 TAU = 0.01
+BLOCK = 32  # videos scored at once, whose frames and tokens fit a core's cache: 1 MB
 CHUNK = 256  # packed tokens multiplied at once: 0.5 MB of float32
+LEAST_LENGTH = np.float32(1e-12)
 LEAST_LOGIT = np.float32(-80)  # below the maximum; exponentials of less are denormals, with which a CPU is slow
 
 Array = Float32[np.ndarray, "..."]
@@ -42,12 +43,24 @@ def score_queries(
     Raises:
         AlignerError: The bytes have another format version.
     """
+    # If any is empty, frames are the tokens of all.
+    packed = packed if all(map(len, packed)) else [b""] * len(packed)
+    starts = range(0, len(packed), BLOCK)
+    found = [_score_block(texts, packed[i : i + BLOCK], frames[i : i + BLOCK]) for i in starts]
+    return [QueryLevels(*map(np.concatenate, zip(*own, strict=True))) for own in zip(*found, strict=True)]
+
+
+def _score_block(
+    texts: Sequence[TextEmbedding],
+    packed: Sequence[bytes | memoryview],
+    frames: Sequence[Float[np.ndarray, "_frame dim"]],
+) -> list[QueryLevels]:
     rows, frame_mask = pad_rows(frames)
     rows = rows.astype(np.float32, copy=False)
-    units = _scale(rows) if frame_mask is None else _scale(rows) * frame_mask[..., None]
-    videos = _scale(units.sum(1))
+    lengths = np.sqrt(np.vecdot(rows, rows))[:, None]
+    videos = _scale((1 / np.maximum(lengths, LEAST_LENGTH) @ rows)[:, 0])  # padding is zeros
     tokens, token_mask, sizes, scales = rows, frame_mask, None, None
-    if all(map(len, packed)):
+    if len(packed[0]):
         (scales, _), (sizes, _), _, (tokens, token_mask) = unpack_arrays(packed)
         scales = scales[..., 0] if scales.shape[1] else None
         sizes = np.pad(sizes[..., 0], ((0, 0), (0, tokens.shape[1] - sizes.shape[1]))) if sizes.shape[1] else None
@@ -70,13 +83,12 @@ def compare_packed(
     scales: Float32[np.ndarray, "video token"] | None,
 ) -> Float32[np.ndarray, "word video token"]:
     """Return the similarity of every word and every token, which are unpacked in chunks that fit a core's cache."""
-    rows = rearrange(tokens, "video token dim -> (video token) dim")
-    products = np.empty((len(words), len(rows)), np.float32)
-    for start in range(0, len(rows), CHUNK):
-        products[:, start : start + CHUNK] = words @ rows[start : start + CHUNK].astype(np.float32, copy=False).T
-    if scales is not None:
-        products *= scales.reshape(-1)
-    return rearrange(products, "word (video token) -> word video token", video=len(tokens))
+    num_videos, num_tokens, dim = tokens.shape
+    products, step = np.empty((len(words), num_videos, num_tokens), np.float32), max(CHUNK // num_tokens, 1)
+    for start in range(0, num_videos, step):
+        chunk = tokens[start : start + step].astype(np.float32, copy=False).reshape(-1, dim)
+        products[:, start : start + step] = (chunk @ words.T).T.reshape(len(words), -1, num_tokens)
+    return products if scales is None else products * scales
 
 
 def aggregate_last(
@@ -106,5 +118,5 @@ def _softmax(logits: Array, mask: Mask | None) -> Array:
 
 def _scale(vectors: Array) -> Array:
     """Return vectors (..., dim) of unit length; zeros stay zeros."""
-    units: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))
+    units: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), LEAST_LENGTH)
     return units

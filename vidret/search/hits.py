@@ -219,9 +219,11 @@ class VideoSearch:
 
     def _find_segment(self, video: VideoScores, time_s: float) -> Segment:
         """Return the segment that holds a time, or the nearest one."""
-        stored, segments = self._fusion.pictures.store.segments, video.segments
+        store, segments = self._fusion.pictures.store, video.segments
         if not any(segment.start <= time_s <= segment.end for segment in segments):
-            segments = list(stored.intact(stored.ids_of_video(video.video_id)).values())
+            held = store.segments.intact(store.overlapping_segments([(video.video_id, time_s, time_s)]))
+            held = held or store.segments.intact(store.segments.ids_of_video(video.video_id))
+            segments = list(held.values())
         nearest = Segment(video.video_id, 0, time_s, time_s)
         return min(segments, key=lambda one: max(one.start - time_s, time_s - one.end, 0.0), default=nearest)
 

@@ -106,23 +106,21 @@ class Epochs:
             return None
         features, _ = self._read_epoch(lambda: (self._catalog.tables.meta("epoch"), None))
         numbers, starts, ends = own.numbers[rows].tolist(), own.starts[rows].tolist(), own.ends[rows].tolist()
-        num_frames, first_times = own.num_frames[rows].tolist(), own.first_frames[rows].tolist()
-        frame_places = own.frame_rows[rows].tolist(), num_frames, own.frame_sums[rows].tolist()
-        token_places = (column[rows].tolist() for column in (own.token_bytes, own.num_bytes, own.token_sums))
+        num_frames, first_times = own.num_frames[rows], own.first_frames[rows]
         try:
-            frames = list(map(features.frames.read, *frame_places))
-            packed = (
-                [part.reshape(-1).data for part in map(features.tokens.read, *token_places)]
-                if tokens
-                else [b""] * len(ids)
-            )
+            frames = features.frames.read_all(own.frame_rows[rows], num_frames, own.frame_sums[rows])
+            packed: list[bytes | memoryview] = [b""] * len(ids)
+            if tokens:
+                token_places = (column[rows] for column in (own.token_bytes, own.num_bytes, own.token_sums))
+                packed = [part.reshape(-1).data for part in features.tokens.read_all(*token_places)]
         except StoreError:
             return None
+        times = zip(first_times.tolist(), (first_times + num_frames).tolist(), strict=True)
         return StoredSegments(
             ids=ids,
             segments=list(map(Segment, snapshot.owners(ids).tolist(), numbers, starts, ends)),
             frames=frames,
-            times=[snapshot.frame_times[t : t + num] for t, num in zip(first_times, num_frames, strict=True)],
+            times=[snapshot.frame_times[start:end] for start, end in times],
             tokens=packed,
         )
 

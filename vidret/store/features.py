@@ -72,6 +72,20 @@ class RowFile:
             raise StoreError(f"{self.path}: {what.format(start)} damaged (checksum); {REPAIR}")
         return rows
 
+    def read_all(
+        self,
+        starts: Int64[np.ndarray, " piece"],
+        lengths: Integer[np.ndarray, " piece"],
+        checksums: Integer[np.ndarray, " piece"],
+    ) -> list[Rows | Bytes]:
+        """Return many pieces, each of so many rows from its start on, as ``read`` does."""
+        ends = starts + lengths
+        rows = self.view(0, int(ends.max(initial=0)))
+        pieces = [rows[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        if list(map(checksum_array, pieces)) != checksums.tolist():
+            raise StoreError(f"{self.path}: some rows are damaged (checksum); {REPAIR}")
+        return pieces
+
     def take(self, indices: Int64[np.ndarray, " row"]) -> tuple[Rows, Bool[np.ndarray, " row"]]:
         """Return copies of rows, and whether each exists; missing ones are zeros."""
         exists = indices < os.fstat(self._handle).st_size // self._row_bytes

@@ -83,7 +83,7 @@ def score_top_frames(
     """
     if not frames:
         return np.zeros(0, dtype=np.float32), []
-    similarities = np.concatenate(frames) @ sentence
+    similarities = np.concatenate([rows @ sentence for rows in frames])
     lengths = np.array([len(segment) for segment in frames])
     starts = np.cumsum(lengths) - lengths
     scores, best = np.empty(len(frames), np.float32), np.empty(len(frames), np.int64)

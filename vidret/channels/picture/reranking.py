@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float, Float16, Float32, Float64
+from jaxtyping import Float, Float32, Float64
 
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
@@ -59,7 +58,7 @@ class Reranker:
         # Tokens that another aligner packed cannot be used.
         is_own = ranker.fingerprint == self._index_ranker.fingerprint
         stored = self._store.features.read(ids, tokens=is_own and bool(ranker.fingerprint))
-        return replace(stored, frames=widen(stored.frames))
+        return replace(stored, frames=[*map(widen_rows, stored.frames)])  # each in a core's cache
 
     def rerank(self, query: EncodedQuery, stored: StoredSegments, ranker: Ranker, *, typical: float) -> RankedSegments:
         """Return segments in the order of their scores for a query.
@@ -135,12 +134,3 @@ def sum_levels(
     parts = [weight * scores[name].astype(np.float64) for name, weight in ranker.weights.items()]
     total: Float64[np.ndarray, "text segment"] = np.sum(parts, axis=0)
     return total
-
-
-def widen(rows: Sequence[Float16[np.ndarray, "_row dim"]]) -> list[Float32[np.ndarray, "_row dim"]]:
-    """Convert stored vectors to float32, all together."""
-    if not rows:
-        return []
-    whole = widen_rows(np.concatenate(rows))
-    bounds = pairwise(np.cumsum([0, *map(len, rows)]).tolist())
-    return [whole[start:end] for start, end in bounds]
