@@ -36,7 +36,6 @@ from vidret.channels.picture.aligner_rankers import GlsclRanker, UcofiaRanker
 from vidret.channels.picture.query_bank import UNRELATED
 from vidret.channels.picture.ranker_loading import TOKENS
 from vidret.channels.picture.ranking import Ranker
-from vidret.channels.picture.reranking import widen
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import load_encoder
@@ -192,7 +191,7 @@ def fill_store(path: Path, ranker: Ranker, pool: Pool, num_segments: int) -> Non
 def rerank(store: Store, ranker: Ranker, query: tuple[TextEmbedding, np.ndarray]) -> None:
     """Read the candidates of a text and score them, as the engine does."""
     text, ids = query
-    frames = widen([rows for rows, _ in store.features.read_frames(ids)])
+    frames = [rows for rows, _ in store.features.read_frames(ids)]
     ranker.score([text], store.features.read_tokens(ids), frames)
 
 

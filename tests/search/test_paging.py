@@ -1,6 +1,6 @@
 """Pages of results in an index of many videos, of any kind of query: no video is repeated or lost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,12 @@ def test_pages_are_parts_of_one_ranking(engine: Engine, query: Any, candidates: 
         assert page == every[offset : offset + PAGE]
 
 
-def find_score(engine: Engine, query: Any, video_id: int) -> float:
-    """Return the score of a video, of which every segment is read."""
-    pictures = engine._index.pictures
-    encoded = embed_query(query, engine._index.encoder)
-    stored = pictures.reranker.read(pictures.ranker, pictures.store.segments.ids_of_video(video_id))
-    return float(pictures.rank([encoded], stored, "none")[1][0].max())
+def find_score(engine: Engine, query: Any, ids: Sequence[int] | np.ndarray) -> float:
+    """Return the score of a video of which some segments are read."""
+    pictures, encoded = engine._index.pictures, embed_query(query, engine._index.encoder)
+    scale, stored = pictures.find_scale(pictures.ranker), pictures.reranker.read(pictures.ranker, ids)
+    ranked = pictures.reranker.rerank(encoded, stored, pictures.ranker, typical=scale.mean)
+    return float(scale.rate(ranked.scores + encoded.positive.offset).max())
 
 
 @pytest.mark.parametrize("candidates", [1, 5, 40, NUM_VIDEOS * NUM_SEGMENTS])
@@ -54,7 +54,8 @@ def find_score(engine: Engine, query: Any, video_id: int) -> float:
 def test_scores_do_not_depend_on_candidates(engine: Engine, query: Any, candidates: int) -> None:
     hits = engine.search(query, NUM_VIDEOS, candidates=candidates)
     assert len(hits) == NUM_VIDEOS
-    expected = [find_score(engine, query, hit.video) for hit in hits]
+    list_ids = engine._index.store.segments.ids_of_video
+    expected = [find_score(engine, query, list_ids(hit.video)) for hit in hits]
     assert [hit.score for hit in hits] == pytest.approx(expected, abs=1e-4)
     for first in range(0, NUM_VIDEOS, BLOCK):
         block = [hit.score for hit in hits[first : first + BLOCK]]
@@ -76,5 +77,4 @@ def test_the_nearest_segments_of_a_long_video_set_its_score(
     for video_id, score in few.items():
         ids = np.array(pictures.store.segments.ids_of_video(video_id))
         similarities = pictures.store.features.read_vectors(ids).astype(np.float32) @ encoded.positive.sentence
-        stored = pictures.reranker.read(pictures.ranker, ids[np.argsort(-similarities)[:2]])
-        assert score == pytest.approx(float(pictures.rank([encoded], stored, "none")[1][0].max()), abs=1e-4)
+        assert score == pytest.approx(find_score(engine, query, ids[np.argsort(-similarities)[:2]]), abs=1e-4)

@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from vidret.align.stacking import pad_rows, unpack_arrays
 from vidret.types import TextEmbedding
+from vidret.types.arrays import widen_rows
 
 TAU = 0.01
 BLOCK = 32  # videos scored at once, whose frames and tokens fit a core's cache: 1 MB
 CHUNK = 256  # packed tokens multiplied at once: 0.5 MB of float32
-LEAST_LENGTH = np.float32(1e-12)
 LEAST_LOGIT = np.float32(-80)  # below the maximum; exponentials of less are denormals, with which a CPU is slow
 
 Array = Float32[np.ndarray, "..."]
@@ -55,10 +55,9 @@ def _score_block(
     packed: Sequence[bytes | memoryview],
     frames: Sequence[Float[np.ndarray, "_frame dim"]],
 ) -> list[QueryLevels]:
-    rows, frame_mask = pad_rows(frames)
-    rows = rows.astype(np.float32, copy=False)
-    lengths = np.sqrt(np.vecdot(rows, rows))[:, None]
-    videos = _scale((1 / np.maximum(lengths, LEAST_LENGTH) @ rows)[:, 0])  # padding is zeros
+    stored, frame_mask = pad_rows(frames)
+    rows = widen_rows(stored)
+    videos = _scale(_scale(rows).sum(1))  # padding is zeros
     tokens, token_mask, sizes, scales = rows, frame_mask, None, None
     if len(packed[0]):
         (scales, _), (sizes, _), _, (tokens, token_mask) = unpack_arrays(packed)
@@ -118,5 +117,6 @@ def _softmax(logits: Array, mask: Mask | None) -> Array:
 
 def _scale(vectors: Array) -> Array:
     """Return vectors (..., dim) of unit length; zeros stay zeros."""
-    units: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), LEAST_LENGTH)
+    lengths = np.sqrt(np.vecdot(vectors, vectors))[..., None]
+    units: Array = vectors / np.maximum(lengths, np.float32(1e-12))
     return units

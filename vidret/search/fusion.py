@@ -232,11 +232,6 @@ class Fusion:
         allowed = replace(question, texts=texts, asked=replace(question.asked, excluded=frozenset()))
         return next(iter(self._fuse(allowed, self.pictures.score(question.asked, [video_id]))), None)
 
-    def count(self, query: ChannelQuery) -> int:
-        """Return the number of segments and texts that a query is compared with."""
-        num_texts = self.texts.count(query) if self.texts is not None else 0
-        return num_texts + (len(self.pictures.store) if "picture" in query.sources else 0)
-
     def _fuse(self, question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCandidates:
         texts: dict[int, Sequence[Sequence[Match]]] = {}
         asks_more = [clause.asks_more for clause in question.query.structure.clauses]

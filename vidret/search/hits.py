@@ -126,10 +126,12 @@ class VideoSearch:
         """Return what the scores of a query mean, given the best; those of images are compared with nothing."""
         if not best or not question.query.is_text:
             return ScoreStandard()
-        store, filters, share = self._fusion.pictures.store, question.asked.options.filters, 1.0
+        store, texts, asked = self._fusion.pictures.store, self._fusion.texts, question.asked
+        filters, share = asked.options.filters, 1.0
         if filters != ALL_VIDEOS:
             share = store.count_videos(filters) / max(store.count_videos(), 1)
-        size = max(round(share * self._fusion.count(question.asked)), 1)
+        num_compared = (0 if texts is None else texts.count(asked)) + len(store) * ("picture" in asked.sources)
+        size = max(round(share * num_compared), 1)
         return ScoreStandard(best=best[0].score, size=size, judge=load_judge(store))
 
     def _list_existing(
@@ -221,9 +223,8 @@ class VideoSearch:
         """Return the segment that holds a time, or the nearest one."""
         store, segments = self._fusion.pictures.store, video.segments
         if not any(segment.start <= time_s <= segment.end for segment in segments):
-            held = store.segments.intact(store.overlapping_segments([(video.video_id, time_s, time_s)]))
-            held = held or store.segments.intact(store.segments.ids_of_video(video.video_id))
-            segments = list(held.values())
+            read, ids = store.segments.intact, store.overlapping_segments([(video.video_id, time_s, time_s)])
+            segments = list((read(ids) or read(store.segments.ids_of_video(video.video_id))).values())
         nearest = Segment(video.video_id, 0, time_s, time_s)
         return min(segments, key=lambda one: max(one.start - time_s, time_s - one.end, 0.0), default=nearest)
 

@@ -29,6 +29,7 @@ from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.text import absolute_path, as_path, strip_query
 from vidret.types import UNLIKELY, Curve, CurveText, LocateOptions, Moment, SearchOptions
+from vidret.types.arrays import widen_rows
 from vidret.video.decoders.base import choose_mode
 from vidret.video.files import may_exist
 
@@ -235,7 +236,7 @@ def read_curve(pictures: PictureChannel, query: EncodedQuery, video_id: int) -> 
     segments, frames = stored.segments, stored.frames
     if not segments:
         return None
-    rows = np.concatenate(frames)
+    rows = widen_rows(np.concatenate(frames))
     scorer = FrameScorer.fit(query, rows)
     curve = Curve(
         scores=scorer.score(rows),

@@ -149,16 +149,9 @@ class OpenIndex:
             from vidret.search.edges import EdgeRefiner
 
             self._refiner = EdgeRefiner(self._plain_encoder)
-        return self._refiner.refine(moments, curves, self._sizes(moments))
-
-    def _sizes(self, moments: Sequence[Moment]) -> dict[str, int]:
-        """Return the bytes of the files of some moments when they were indexed, by path."""
-        records = {path: self.store.files.get(path) for path in {moment.path for moment in moments}}
-        return {
-            path: record.num_bytes
-            for path, record in records.items()
-            if record is not None and record.num_bytes is not None
-        }
+        records = [self.store.files.get(path) for path in {moment.path for moment in moments}]
+        sizes = {record.path: record.num_bytes for record in records if record and record.num_bytes is not None}
+        return self._refiner.refine(moments, curves, sizes)
 
     def rate(
         self, query: Query, video: VideoName, times: Float[np.ndarray, " time"], *, grounder: MomentHead | None

@@ -23,6 +23,7 @@ from vidret.store.records import SegmentLocation
 
 Rows = Float16[np.ndarray, "_row dim"]
 Bytes = UInt8[np.ndarray, "_byte 1"]
+Numbers = Integer[np.ndarray, " piece"]
 BYTES_PER_VALUE = 2
 NAME = re.compile(r"((video|frames)(\.\d+)?\.f16|tokens(\.\d+)?\.bin)")  # those of ``feature_paths``
 
@@ -72,12 +73,7 @@ class RowFile:
             raise StoreError(f"{self.path}: {what.format(start)} damaged (checksum); {REPAIR}")
         return rows
 
-    def read_all(
-        self,
-        starts: Int64[np.ndarray, " piece"],
-        lengths: Integer[np.ndarray, " piece"],
-        checksums: Integer[np.ndarray, " piece"],
-    ) -> list[Rows | Bytes]:
+    def read_all(self, starts: Numbers, lengths: Numbers, checksums: Numbers) -> list[Rows | Bytes]:
         """Return many pieces, each of so many rows from its start on, as ``read`` does."""
         ends = starts + lengths
         rows = self.view(0, int(ends.max(initial=0)))

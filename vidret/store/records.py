@@ -160,7 +160,7 @@ class StoredRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredSegments:
-    """Segments with their frame vectors, of float16 as stored or widened, frame times in seconds, and packed tokens."""
+    """Segments with their frame vectors as stored, frame times in seconds, and packed tokens."""
 
     ids: Int64[np.ndarray, " id"]
     segments: Sequence[Segment]

@@ -31,10 +31,9 @@ from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, 
 from vidret.encode.encoder import Encoder
 from vidret.encode.text_cache import encode_once
 from vidret.store.lookup import spread_evenly
-from vidret.store.records import StoredSegments
 from vidret.store.store import Store
-from vidret.store.vectors.flat import widen_rows
 from vidret.types import TextEmbedding
+from vidret.types.arrays import widen_rows
 
 logger = logging.getLogger(__name__)
 
@@ -141,13 +140,19 @@ class PictureChannel:
         self, query: ChannelQuery, ids: Ids, *, refine: bool = False, whole: bool = False
     ) -> dict[int, VideoPictures]:
         """Return segments by video, or all frames of ``whole`` videos, with their evidence for each clause."""
-        # Images and vectors are ranked by the best frames, which need no tokens.
+        # Images, vectors and taught concepts are ranked by the best frames, which need no tokens.
         is_text = any(encoded.is_text for encoded in query.encoded)
         reader = self.get_ranker(query.options.rerank if is_text else None)
         stored = (self.reranker.read_again if whole else self.reranker.read)(reader, ids)
         if not len(stored.ids):
             return {}
-        ranked, evidence = self.rank(query.encoded, stored, query.options.rerank)
+        ranked: list[RankedSegments] = []
+        evidence: list[Float[np.ndarray, " segment"]] = []
+        for encoded in query.encoded:
+            ranker = self.get_ranker(query.options.rerank if encoded.is_text else None)
+            scale = self.find_scale(ranker)
+            ranked.append(self.reranker.rerank(encoded, stored, ranker, typical=scale.mean))
+            evidence.append(scale.rate(ranked[-1].scores + encoded.positive.offset))
         if refine and len(ranked) == 1:
             refined = refine_ranking(self.store, query.encoded[0], ranked[0])
             rated = dict(zip(ranked[0].segments, evidence[0].tolist(), strict=True))
@@ -161,22 +166,6 @@ class PictureChannel:
         if query.weigh is not None:
             videos = weigh_points(videos, stored, query.weigh(stored.ids))
         return videos if query.adjust is None else adjust_points(videos, query.adjust, frames=whole)
-
-    def rank(
-        self, queries: Sequence[EncodedQuery], stored: StoredSegments, rerank: str | None
-    ) -> tuple[list[RankedSegments], list[Float[np.ndarray, " segment"]]]:
-        """Return segments as each query ranks them, and their evidence.
-
-        Images, vectors and taught concepts are ranked by the best frames, whatever ``rerank`` is.
-        """
-        ranked: list[RankedSegments] = []
-        evidence: list[Float[np.ndarray, " segment"]] = []
-        for query in queries:
-            ranker = self.get_ranker(rerank if query.is_text else None)
-            scale = self.find_scale(ranker)
-            ranked.append(self.reranker.rerank(query, stored, ranker, typical=scale.mean))
-            evidence.append(scale.rate(ranked[-1].scores + query.positive.offset))
-        return ranked, evidence
 
     # Unrelated queries
 

@@ -12,6 +12,7 @@ from vidret.channels.picture.ranking import Ids
 from vidret.channels.picture.reranking import RankedSegments
 from vidret.store.records import StoredSegments
 from vidret.types import Segment, Vector
+from vidret.types.arrays import widen_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +138,7 @@ def collect_frames(
     videos = {}
     for video_id, own in members.items():
         own.sort(key=lambda row: stored.segments[row].start)
-        frames = np.concatenate([stored.frames[row] for row in own])
+        frames = widen_rows(np.concatenate([stored.frames[row] for row in own]))
         similarities = np.stack([FrameScorer.fit(query, frames).score(frames) for query in queries])
         best = np.array(segments[video_id].best)
         below = slope * (similarities.max(axis=1, keepdims=True) - similarities)

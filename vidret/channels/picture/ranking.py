@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Int64
 
 from vidret.types import SegmentEmbedding, TextEmbedding
+from vidret.types.arrays import widen_rows
 
 TOP_FRAMES = 4
 NONE = "none"
@@ -83,7 +84,7 @@ def score_top_frames(
     """
     if not frames:
         return np.zeros(0, dtype=np.float32), []
-    similarities = np.concatenate([rows @ sentence for rows in frames])
+    similarities = np.concatenate([widen_rows(rows) @ sentence for rows in frames])
     lengths = np.array([len(segment) for segment in frames])
     starts = np.cumsum(lengths) - lengths
     scores, best = np.empty(len(frames), np.float32), np.empty(len(frames), np.int64)

@@ -1,7 +1,7 @@
 """Reranking: read what is stored of candidate segments, score it with a ranker, and order the segments by score."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
@@ -11,7 +11,6 @@ from vidret.channels.picture.calibration import Calibrations
 from vidret.channels.picture.ranking import Ids, Levels, Ranker
 from vidret.store.records import StoredSegments
 from vidret.store.store import Store
-from vidret.store.vectors.flat import widen_rows
 from vidret.types import Segment, TextEmbedding
 
 SEGMENT_BATCH_SIZE = 256  # segments scored at a time when whole videos are scored
@@ -54,11 +53,10 @@ class Reranker:
         return last[1]
 
     def read(self, ranker: Ranker, ids: Sequence[int] | Ids) -> StoredSegments:
-        """Read segments for a ranker, with frames of float32; missing and damaged ones are left out."""
+        """Read segments for a ranker; missing and damaged ones are left out."""
         # Tokens that another aligner packed cannot be used.
         is_own = ranker.fingerprint == self._index_ranker.fingerprint
-        stored = self._store.features.read(ids, tokens=is_own and bool(ranker.fingerprint))
-        return replace(stored, frames=[*map(widen_rows, stored.frames)])  # each in a core's cache
+        return self._store.features.read(ids, tokens=is_own and bool(ranker.fingerprint))
 
     def rerank(self, query: EncodedQuery, stored: StoredSegments, ranker: Ranker, *, typical: float) -> RankedSegments:
         """Return segments in the order of their scores for a query.

@@ -26,8 +26,8 @@ from vidret.store.snapshots.snapshot import Snapshot, find_rows
 from vidret.store.store import Store
 from vidret.store.texts.allowed import AllowedTexts, TrackOwners
 from vidret.store.texts.index import MAX_TEXTS, TextIndex, text_id
-from vidret.store.vectors.flat import widen_rows
 from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, SegmentEmbedding, Source, TextSource, TimedText
+from vidret.types.arrays import widen_rows
 
 logger = logging.getLogger(__name__)
 
