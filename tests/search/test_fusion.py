@@ -42,7 +42,7 @@ from vidret.channels.texts.channel import (
     WORDS_SLOPE,
     measure_background,
 )
-from vidret.channels.texts.matching import STOP_STEMS, TYPICAL_WORDS
+from vidret.channels.texts.matching import ENGLISH_TEXTS, STOP_STEMS, TYPICAL_WORDS
 from vidret.encode.sentences import find_word_share
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -167,9 +167,9 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
     clause, encode, source = make_clause(query), FakeSentences().encode, said[1]
     vector, text = encode([clause.content])[0], encode([said[4]])[0]
     typical = encode([*SENTENCES, *UNRELATED]).mean(axis=0)
-    others = [encode([row[4]])[0] for row in WORDS if row[1] == source]
-    level = sum(float(each @ vector) for each in others) + PRIOR_TEXTS * float(typical @ vector)
-    level /= len(others) + PRIOR_TEXTS
+    vectors = [encode([row[4]])[0] for row in WORDS if row[1] == source]
+    level = sum(float(own @ vector) for own in vectors) + PRIOR_TEXTS * float(typical @ vector)
+    level /= len(vectors) + PRIOR_TEXTS
     asked, held = clause.content.split(), said[4].split()
     told, whole, num_words = 0.0, 0.0, 0
     for word in asked:
@@ -178,7 +178,8 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
         num_words += 1
         number = sum(word in row[4].split() for row in WORDS)
         expected = 1 - (1 - find_word_share(word)) ** TYPICAL_WORDS
-        weight = -np.log((number + PRIOR_TEXTS * expected) / (len(WORDS) + PRIOR_TEXTS))
+        others = max(number - 1, 0) + ENGLISH_TEXTS * expected
+        weight = -np.log(others / (len(WORDS) + ENGLISH_TEXTS))
         whole += weight
         told += weight if word in held else 0.0
     neighbours = sum(pair in pairwise(held) for pair in set(pairwise(asked)))

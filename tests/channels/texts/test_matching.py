@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
 from vidret.channels.texts.matching import (
+    ENGLISH_TEXTS,
     FUZZY_WEIGHT,
-    PRIOR_TEXTS,
     STOP_STEMS,
     TYPICAL_WORDS,
     TextMatcher,
@@ -225,7 +225,7 @@ def test_phrase_agrees_with_its_naive_twin(stems: list[str], phrase: list[str]) 
     assert holds_phrase(stems, phrase) == held
 
 
-@given(TERMS, st.integers(0, 200), st.dictionaries(STEMS, st.floats(0, 0.1)))
+@given(TERMS, st.integers(0, 200), st.dictionaries(STEMS, st.floats(1e-6, 0.1)))
 def test_weights_agree_with_their_naive_twin(terms: list[Term], num_texts: int, shares: dict[str, float]) -> None:
     weights = weigh_terms(terms, num_texts, shares)
     has_content = False
@@ -235,6 +235,13 @@ def test_weights_agree_with_their_naive_twin(terms: list[Term], num_texts: int, 
         without = 1.0  # the chance that a typical text does not hold the word
         for _ in range(TYPICAL_WORDS):
             without *= 1 - shares.get(term.stem, RARE_SHARE)
-        held = min((term.num_texts + PRIOR_TEXTS * (1 - without)) / (num_texts + PRIOR_TEXTS), 1)
+        others = term.num_texts - 1 if term.num_texts else 0
+        held = min((others + ENGLISH_TEXTS * (1 - without)) / (num_texts + ENGLISH_TEXTS), 1)
         is_silent = term.stem in STOP_STEMS and has_content
         assert weight == pytest.approx(0 if is_silent else math.log(1 / held), abs=1e-9)
+
+
+@given(st.integers(0, 10**6), st.floats(1e-6, 0.1))
+def test_text_that_holds_a_word_does_not_make_it_less_rare(num_texts: int, share: float) -> None:
+    absent, once = (weigh_terms([Term("honey", count, {})], num_texts + 1, {"honey": share}) for count in (0, 1))
+    assert once == absent

@@ -42,7 +42,7 @@ MATCHES_HINT, MATCHES_REPORT = 2.0, 1.2  # what a clause that hints at a kind of
 NAMES = 5.0  # what meaning loses with names of sounds, which are like one another
 # What a single word without a hint or quotes loses with texts that mean it or hold it, since it mostly names a thing
 # that is seen; n words lose 1/n of it.
-SHORT_MEANING, SHORT_WORDS = 4.3, 1.7
+SHORT_MEANING, SHORT_WORDS = 4.3, 3.0
 # What unrelated texts look like.
 PRIOR_TEXTS = 30  # texts that the level of typical sentences counts for, beside those of the index
 SAMPLE = 1024  # texts that levels are measured on

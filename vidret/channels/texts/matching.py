@@ -28,7 +28,7 @@ PHRASES = 200  # texts that hold a phrase
 COMMON = 0.01  # share of the texts above which a word chooses no candidates
 MIN_COMMON = 500  # texts
 FUZZY_WEIGHT = 0.9
-PRIOR_TEXTS = 30  # texts that English counts for beside those of the index, in how rarely a text holds a word
+ENGLISH_TEXTS = 300  # texts that English counts for beside those of the index, in how rarely a text holds a word
 TYPICAL_WORDS = 6  # of a text
 _WORD = re.compile(r"\w+")
 # Words that say little about a text, as Porter's stems.
@@ -236,13 +236,15 @@ class TextMatcher:
 def weigh_terms(terms: Sequence[Term], num_texts: int, shares: Mapping[str, float]) -> list[float]:
     """Return what it tells that a text holds each term, in nats; 0 for stop words, unless there is nothing else.
 
-    ``shares`` are how often each stem occurs among the words of English texts; the index counts more as it grows.
+    The rarer other texts hold it, the more it tells. ``shares`` are how often each stem occurs among the words of
+    English texts; the index counts more as it grows.
     """
     has_content = any(term.stem not in STOP_STEMS for term in terms)
     weights = []
     for term in terms:
         expected = 1 - (1 - shares.get(term.stem, RARE_SHARE)) ** TYPICAL_WORDS
-        held = (term.num_texts + PRIOR_TEXTS * expected) / (num_texts + PRIOR_TEXTS)
+        num_others = max(term.num_texts - 1, 0)  # without the text that is rated, which says nothing about others
+        held = (num_others + ENGLISH_TEXTS * expected) / (num_texts + ENGLISH_TEXTS)
         is_silent = has_content and term.stem in STOP_STEMS
         weights.append(0.0 if is_silent else -math.log(min(held, 1.0)))
     return weights
