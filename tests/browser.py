@@ -13,7 +13,10 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-FLAGS = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
+FLAGS = (
+    "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
+    " process-per-site"  # a process for each page would take most of the time of the page's tests
+)
 COMMANDS = (
     "chromium",
     "chromium-browser",

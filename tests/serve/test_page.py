@@ -173,7 +173,9 @@ def look(
         context = None if given else contexts.get(at)
         if context is None:
             context = browser.new_context(base_url=at, **given)
-            contexts.update({} if given else {at: context})
+            if not given:
+                contexts[at] = context
+                context.new_page().goto("/page/words.js")  # stays open, so that later pages use its process
         page = context.new_page()
         pages.append(page)
         page.set_viewport_size({"width": width, "height": height})
