@@ -98,6 +98,12 @@ def test_one_strong_source_is_enough(engine: Engine) -> None:
     assert set(search(engine, "sand the door lightly", 2)) == {"turn", "back"}, "only said"
 
 
+def test_word_that_is_asked_of_words_only_is_likelier_where_a_text_holds_it(engine: Engine) -> None:
+    joined, asked = engine.search("lightly", 1), engine.search("lightly", 1, sources=["speech"])
+    assert names(joined) == names(asked)
+    assert asked[0].why["speech"] > joined[0].why["speech"]
+
+
 def test_two_sources_help(engine: Engine) -> None:
     assert set(search(engine, "the line is busy", 2)) == {"red", "blue"}
     assert search(engine, "blue line is busy", 1) == ["blue"]

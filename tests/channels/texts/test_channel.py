@@ -72,7 +72,9 @@ class OneMatch:
     num_words: int = 3
 
 
-def rate_all(clause: Clause, matches: Sequence[OneMatch], levels: Mapping[TextSource, float]) -> list[float]:
+def rate_all(
+    clause: Clause, matches: Sequence[OneMatch], levels: Mapping[TextSource, float], *, with_pictures: bool
+) -> list[float]:
     """Return the evidence of texts, which have as many words of the clause."""
     found = TextMatches(
         texts=[FoundText(row, 1, 0.0, 2.0, "words", ["word"]) for row in range(len(matches))],
@@ -84,7 +86,8 @@ def rate_all(clause: Clause, matches: Sequence[OneMatch], levels: Mapping[TextSo
         num_adjacent=np.array([match.num_adjacent for match in matches]),
         num_words=matches[0].num_words,
     )
-    rated: list[float] = rate_texts(clause, found, [match.source for match in matches], levels).tolist()
+    sources = [match.source for match in matches]
+    rated: list[float] = rate_texts(clause, found, sources, levels, with_pictures=with_pictures).tolist()
     return rated
 
 
@@ -101,7 +104,7 @@ MATCHES = st.builds(
 LEVELS = st.floats(-0.2, 0.8)
 
 
-def rate_naively(clause: Clause, match: OneMatch, level: float) -> float:
+def rate_naively(clause: Clause, match: OneMatch, level: float, *, with_pictures: bool) -> float:
     """Return the evidence of a text from the two ways in which it may answer a clause."""
     words = WORDS_OFFSET if clause.phrases == () else 0.0
     words += match.cover * WORDS_SLOPE * match.information
@@ -116,19 +119,19 @@ def rate_naively(clause: Clause, match: OneMatch, level: float) -> float:
     if source == "sound":
         meaning = meaning - NAMES if clause.source == "sound" else -1e9
     if clause.phrases == () and (clause.source is None or (clause.source == "sound" and source != "sound")):
-        words -= SHORT_WORDS / (match.num_words or 1)
+        words -= SHORT_WORDS / (match.num_words or 1) if with_pictures else 0
         meaning -= SHORT_MEANING / (match.num_words or 1)
     return max(words, meaning) + math.log(1 + math.exp(-abs(words - meaning)))
 
 
-@given(CLAUSES, st.lists(MATCHES, min_size=1, max_size=5), st.lists(LEVELS, min_size=5, max_size=5))
+@given(CLAUSES, st.lists(MATCHES, min_size=1, max_size=5), st.lists(LEVELS, min_size=5, max_size=5), st.booleans())
 def test_evidence_of_texts_agrees_with_its_naive_twin(
-    clause: Clause, drawn: list[OneMatch], drawn_levels: list[float]
+    clause: Clause, drawn: list[OneMatch], drawn_levels: list[float], with_pictures: bool
 ) -> None:
     matches = [replace(match, num_words=drawn[0].num_words) for match in drawn]
     levels = dict(zip(TEXT_SOURCES, drawn_levels, strict=True))
-    expected = [rate_naively(clause, match, levels[match.source]) for match in matches]
-    assert rate_all(clause, matches, levels) == pytest.approx(expected, abs=1e-6)
+    expected = [rate_naively(clause, match, levels[match.source], with_pictures=with_pictures) for match in matches]
+    assert rate_all(clause, matches, levels, with_pictures=with_pictures) == pytest.approx(expected, abs=1e-6)
 
 
 def test_hints_ask_for_the_words_that_they_name_and_lower_pictures() -> None:

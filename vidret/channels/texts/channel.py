@@ -41,7 +41,7 @@ MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.9, 26.0, 0.35
 MATCHES_HINT, MATCHES_REPORT = 2.0, 1.2  # what a clause that hints at a kind of words adds to it
 NAMES = 5.0  # what meaning loses with names of sounds, which are like one another
 # What a single word without a hint or quotes loses with texts that mean it or hold it, since it mostly names a thing
-# that is seen; n words lose 1/n of it.
+# that is seen; n words lose 1/n of it. Where only words are searched, those that hold it lose nothing.
 SHORT_MEANING, SHORT_WORDS = 4.3, 3.0
 # What unrelated texts look like.
 PRIOR_TEXTS = 30  # texts that the level of typical sentences counts for, beside those of the index
@@ -140,7 +140,7 @@ class TextChannel:
             owners, codes = self.texts.find_owners(self._pictures, np.array([text.track for text in texts], np.int64))
             video_ids, own_sources = owners.tolist(), [TEXT_SOURCES[code] for code in codes.tolist()]
             levels = {source: background.level(source, vector) for source in TEXT_SOURCES}
-            evidence = rate_texts(clause, matches, own_sources, levels)
+            evidence = rate_texts(clause, matches, own_sources, levels, with_pictures="picture" in query.sources)
             kept = self._find_intact(video_ids)
             cover, nats = matches.cover.tolist(), evidence.tolist()
             for row in np.argsort(-evidence, kind="stable").tolist():
@@ -201,11 +201,17 @@ def _find_compared(clause: Clause, sources: Sequence[Source]) -> set[TextSource]
 
 
 def rate_texts(
-    clause: Clause, matches: TextMatches, sources: Sequence[TextSource], levels: Mapping[TextSource, float]
+    clause: Clause,
+    matches: TextMatches,
+    sources: Sequence[TextSource],
+    levels: Mapping[TextSource, float],
+    *,
+    with_pictures: bool,
 ) -> Float64[np.ndarray, " text"]:
     """Return the evidence of texts of some sources for a clause.
 
-    ``levels`` are the cosines that texts of each source have on average.
+    ``levels`` are the cosines that texts of each source have on average. ``with_pictures`` says whether the clause is
+    compared with pictures too; if not, it asks for words, and a single one that a text holds loses nothing.
     """
     by_words = matches.cover * (WORDS_SLOPE * matches.information + ADJACENT * matches.num_adjacent)
     by_words += 0.0 if clause.phrases else WORDS_OFFSET  # who quotes words looks for words
@@ -221,8 +227,9 @@ def rate_texts(
     is_short = clause.source is None or is_hint_needed(clause.source)
     share = 0.0 if clause.phrases or not is_short else 1 / max(matches.num_words, 1)
     shares = np.array([0.0 if source == clause.source else share for source in sources], np.float64)
+    short_words = SHORT_WORDS if with_pictures else 0.0
     rated: Float64[np.ndarray, " text"] = np.logaddexp(
-        by_words - SHORT_WORDS * shares, by_meaning - SHORT_MEANING * shares
+        by_words - short_words * shares, by_meaning - SHORT_MEANING * shares
     )
     return rated
 
