@@ -91,3 +91,6 @@ def test_videos_score_together_as_they_do_alone() -> None:
     alone = [score_queries([text], [data], [own])[0] for data, own in zip(packed, frames, strict=True)]
     for level, expected in zip(together, zip(*alone, strict=True), strict=True):
         np.testing.assert_allclose(level, np.concatenate(expected), atol=1e-5)
+    untold = score_queries([text], [*packed[:-1], b""], frames)[0]  # one in another block lacks tokens
+    for level, expected in zip(untold, score_queries([text], [b""] * len(frames), frames)[0], strict=True):
+        np.testing.assert_array_equal(level, expected)

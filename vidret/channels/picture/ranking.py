@@ -68,6 +68,8 @@ class FrameRanker:
 
     def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
         """Score texts against the best frames of each segment."""
+        if len(texts) > 1:  # each would widen them again
+            frames = [widen_rows(rows) for rows in frames]
         scores, best = zip(*(score_top_frames(text.sentence, frames) for text in texts), strict=True)
         return Levels({"frames": np.stack(scores)}, np.array(best))
 
