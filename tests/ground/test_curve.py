@@ -21,6 +21,7 @@ from vidret.ground.curve import (
     find_moments,
     find_spans,
     grow_peaks,
+    lengthen_in_shot,
     mean_inside,
     widen_in_shot,
 )
@@ -223,10 +224,15 @@ def test_a_span_widens_within_its_shot_over_frames_that_match_as_well() -> None:
     cut = Curve(scores, curve.times, 0.0, 12.0, 5.0, cuts=(3.3,), gaps=((6.7, 6.9),))
     assert widen_in_shot(cut, Span(4, 6, 1.0), 0.5) == Span(3.3, 6.7, 1.0)
     assert widen_in_shot(curve, Span(4.6, 5.4, 1.0), 0.5) == Span(4.6, 5.4, 1.0), "no frame inside"
-    peaks = np.zeros(12)
-    peaks[[5, 11]] = 5
-    curve = make_curve(peaks)
-    assert widen_in_shot(curve, Span(5.4, 5.6, 1.0), 0.1, 3.0) == Span(4.0, 7.0, 1.0), "as long as asked"
-    assert widen_in_shot(curve, Span(11.4, 11.6, 1.0), 0.1, 3.0) == Span(9.0, 12.0, 1.0), "up to the end"
-    cut = Curve(peaks, curve.times, 0.0, 12.0, 5.0, cuts=(3.3,), gaps=((6.7, 6.9),))
-    assert widen_in_shot(cut, Span(5.4, 5.6, 1.0), 0.1, 5.0) == Span(3.3, 6.7, 1.0), "not over a cut"
+
+
+def test_a_span_is_lengthened_within_its_shot_and_beside_others() -> None:
+    curve = make_curve(np.zeros(12))
+    assert lengthen_in_shot(curve, Span(5, 6, 1.0), 3.0) == Span(4.0, 7.0, 1.0)
+    assert lengthen_in_shot(curve, Span(5, 8, 1.0), 3.0) == Span(5, 8, 1.0), "long enough"
+    assert lengthen_in_shot(curve, Span(11, 12, 1.0), 3.0) == Span(9.0, 12.0, 1.0), "up to the end"
+    cut = Curve(curve.scores, curve.times, 0.0, 12.0, 5.0, cuts=(3.3,), gaps=((6.7, 6.9),))
+    assert lengthen_in_shot(cut, Span(5, 6, 1.0), 5.0) == Span(3.3, 6.7, 1.0), "not over a cut"
+    others = [Span(6, 9, 2.0), Span(1, 2, 3.0)]
+    assert lengthen_in_shot(curve, Span(5, 6, 1.0), 3.0, others) == Span(3.0, 6.0, 1.0), "not over another span"
+    assert lengthen_in_shot(curve, Span(-1.0, 12.5, 1.0), 20.0) == Span(-1.0, 12.5, 1.0), "out of the curve"

@@ -162,6 +162,16 @@ def test_moments_of_pictures_are_joined_within_a_shot_and_if_they_match_as_well(
     assert times(find(make_scores([], pictures=[steps]), make_structure(), k=10))[0] == (10.0, 20.0)
 
 
+def test_short_moments_of_pictures_last_a_second_and_displace_no_other() -> None:
+    curve = np.zeros(160)
+    curve[80:104], curve[76:78] = 4.5, 6.0  # eight frames a second
+    scores = VideoScores(1, np.arange(160) / 8 + 1 / 16, curve[None], [[]], [Segment(1, 0, 0.0, 20.0)])
+    spans = times(find(scores, make_structure(), k=2))
+    assert spans == [(10.0, 13.0), (9.0, 10.0)]
+    scores.pictures[0][80:104] = 0
+    assert times(find(scores, make_structure(), k=1)) == [(9.125, 10.125)]
+
+
 def test_words_that_match_no_better_than_unrelated_queries_give_way_to_pictures() -> None:
     poor = [(14.0, 16.0, UNEXPECTED - 0.1)]
     low = [value - 8.0 for value in bump(6, 10)]  # that of a video in which little is seen of the query

@@ -149,16 +149,13 @@ def mean_inside(curve: Curve, span: Span) -> float:
     return float(curve.scores[np.abs(curve.times - (span.start + span.end) / 2).argmin()])
 
 
-def widen_in_shot(curve: Curve, span: Span, slack: float, shortest_s: float = 0.0) -> Span:
-    """Return a span with the frames beside it, up to a cut or gap, that score at most ``slack`` below its mean.
-
-    A span that is still shorter than ``shortest_s`` grows on both sides, as far as its shot goes.
-    """
+def widen_in_shot(curve: Curve, span: Span, slack: float) -> Span:
+    """Return a span with the frames beside it, up to a cut or gap, that score at most ``slack`` below its mean."""
     inside = np.flatnonzero((curve.times >= span.start) & (curve.times <= span.end))
     if not len(inside):
         return span
     first, last = inside[0], inside[-1]
-    breaks = np.array([curve.start, curve.end, *curve.cuts, *(edge for gap in curve.gaps for edge in gap)])
+    breaks = _list_breaks(curve)
     left = breaks[breaks <= curve.times[first]].max()
     right = breaks[breaks > curve.times[last]].min()
     is_lower = curve.scores < curve.scores[inside].mean() - slack
@@ -167,10 +164,24 @@ def widen_in_shot(curve: Curve, span: Span, slack: float, shortest_s: float = 0.
     middles = np.concatenate([[left], (curve.times[1:] + curve.times[:-1]) / 2, [right]])
     start_s = span.start if begin == first - 1 else max(left, middles[begin + 1])
     end_s = span.end if end == last + 1 else min(right, middles[end])
-    if (lacking_s := shortest_s - (end_s - start_s)) > 0:
-        start_s = min(start_s, max(left, min(start_s - lacking_s / 2, right - shortest_s)))
-        end_s = max(end_s, min(right, start_s + shortest_s))
     return Span(float(start_s), float(end_s), span.score)
+
+
+def lengthen_in_shot(curve: Curve, span: Span, shortest_s: float, others: Sequence[Span] = ()) -> Span:
+    """Return a span that lasts ``shortest_s`` at least, grown on both sides, but over no cut, gap or other span."""
+    breaks = np.array([*_list_breaks(curve), *(edge for other in others for edge in (other.start, other.end))])
+    left = breaks[breaks <= span.start].max(initial=-np.inf)
+    right = breaks[breaks >= span.end].min(initial=np.inf)
+    lacking_s = shortest_s - (span.end - span.start)
+    if lacking_s <= 0 or not np.isfinite([left, right]).all():
+        return span
+    start_s = min(span.start, max(left, min(span.start - lacking_s / 2, right - shortest_s)))
+    return Span(float(start_s), float(max(span.end, min(right, start_s + shortest_s))), span.score)
+
+
+def _list_breaks(curve: Curve) -> Float[np.ndarray, " time"]:
+    """Return the times in seconds at which a curve starts or ends, or has a cut, or a gap that starts or ends."""
+    return np.array([curve.start, curve.end, *curve.cuts, *(edge for gap in curve.gaps for edge in gap)], np.float64)
 
 
 def grow_peaks(

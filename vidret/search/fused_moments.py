@@ -16,7 +16,7 @@ import numpy as np
 from vidret.channels.base import Match
 from vidret.channels.registry import KINDS
 from vidret.channels.texts.channel import TextChannel
-from vidret.ground.curve import find_moments, mean_inside, widen_in_shot
+from vidret.ground.curve import find_moments, lengthen_in_shot, mean_inside, widen_in_shot
 from vidret.ground.spans import Span, keep_best
 from vidret.search.fused_scores import ABSENT, VideoScores
 from vidret.types import Curve, Evidence, LocateOptions, Segment, Source
@@ -189,12 +189,14 @@ def _find_curve_spans(curve: Curve, options: LocateOptions) -> list[FusedSpan]:
 def _widen_pictures(spans: Sequence[FusedSpan], curve: Curve) -> list[FusedSpan]:
     """Return spans, best first, with all that matches as well in their shots; none overlaps a better one.
 
-    Those that are too short to be seen grow.
+    Those that are too short to be seen grow as far as there is room beside the others.
     """
-    widened = (
-        widen_in_shot(curve, Span(span.start, span.end, span.score), JOIN_PICTURES, SHORTEST_S) for span in spans
-    )
-    return drop_overlapping_spans([FusedSpan.of_pictures(*span) for span in widened])
+    widened = (widen_in_shot(curve, Span(span.start, span.end, span.score), JOIN_PICTURES) for span in spans)
+    kept = drop_overlapping_spans([FusedSpan.of_pictures(*span) for span in widened])
+    grown = [Span(span.start, span.end, span.score) for span in kept]
+    for index, span in enumerate(grown):
+        grown[index] = lengthen_in_shot(curve, span, SHORTEST_S, [*grown[:index], *grown[index + 1 :]])
+    return [FusedSpan.of_pictures(*span) for span in grown]
 
 
 def _join_channels(spans: Sequence[FusedSpan], breaks: Sequence[float]) -> list[FusedSpan]:
