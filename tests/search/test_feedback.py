@@ -15,7 +15,7 @@ from tests.spoken import NamedColours, make_worded_films, say
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search import feedback
-from vidret.search.feedback import MAX_NATS, SEEN_NATS, Feedback, rate_choice
+from vidret.search.feedback import MAX_NATS, SEEN_NATS, Feedback, SegmentSpace, rate_choice
 from vidret.types import Filters, Hit, Source
 
 NUM_VIDEOS = 30
@@ -214,6 +214,9 @@ def test_invalid_judgements_are_refused(engine: Engine) -> None:
     for options, message in wrong:
         with pytest.raises(VidretError, match=message):
             engine.search(QUERY, **options)
+    space = SegmentSpace(engine._index.store)
+    supposed = space.read_feedback([(video, 1.0)], [], supposed=[(video + 1, 99.0), (12345, 1.0)])
+    assert len(supposed.seen) == 1, "what nobody named is not refused: the nearest segment, or none"
 
 
 def test_words_are_raised_by_the_segments_in_which_they_are_said(tmp_path: Path, sentences: None) -> None:

@@ -118,19 +118,21 @@ class SegmentSpace:
         like: Sequence[TimePoint],
         unlike: Sequence[TimePoint],
         seen: Sequence[TimePoint] = (),
-        supposed: Sequence[TimePoint] = (),
+        supposed: Sequence[tuple[int, float]] = (),
     ) -> Feedback:
         """Return the feedback on times of videos.
 
-        What was ``seen`` is ruled out; what is only ``supposed`` to have been shown competes with likes as well, but is
-        not.
+        What was ``seen`` is ruled out; what is only ``supposed`` to have been shown, by id of the video, competes with
+        likes as well, but is not.
 
         Raises:
             VidretError: A video is not in the index, or a time is not in a video.
         """
         liked, unliked = self._find(like, "like"), self._find(unlike, "unlike")
         ruled_out = self._find(seen, "seen")
-        shown = np.setdiff1d(np.concatenate([ruled_out, self._find(supposed, "seen")]), [*liked, *unliked])
+        found = [self.find_at(video_id, time_s) for video_id, time_s in supposed]
+        known = np.array([key for key in found if key is not None], np.int64)
+        shown = np.setdiff1d(np.concatenate([ruled_out, known]), [*liked, *unliked])
         if both := set(liked.tolist()) & set(unliked.tolist()):
             raise VidretError(f"like and unlike must differ, got {len(both)} segments for both")
         room = max(MAX_OTHERS - len(unliked), 0)
@@ -218,10 +220,11 @@ class SegmentSpace:
         for video, time_s in points:
             try:
                 video_id = look_up_video(self._store, video)
-                record = self._store.videos.get(video_id)
+                is_held = len(self._store.overlapping_segments([(video_id, time_s, time_s)])) > 0
+                record = None if is_held else self._store.videos.get(video_id)
             except StoreError as error:
                 raise VidretError(f"{name} must name a video of the index: {error}") from error
-            end_s = record.start + record.duration
+            end_s = math.inf if record is None else record.start + record.duration
             if not 0 <= time_s <= end_s + ROUGH_S:
                 raise VidretError(f"{name} must have a time from 0 to {end_s:g} s, where {video} ends, got {time_s:g}")
             key = self.find_at(video_id, time_s)

@@ -22,7 +22,7 @@ from vidret.channels.picture.channel import PictureChannel, list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
 from vidret.channels.sounds.channel import SoundChannel, join_evidence, open_sounds
 from vidret.channels.texts.channel import TextChannel
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.feedback import Feedback, Ids, SegmentSpace
 from vidret.search.fused_scores import VideoCandidates, VideoScores
@@ -31,7 +31,7 @@ from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.marks import find_mentions
 from vidret.search.query.planning import plan
 from vidret.store.texts.joined import open_texts
-from vidret.types import SOURCES, Evidence, Query, SearchOptions, Source, TimePoint
+from vidret.types import SOURCES, Evidence, Query, SearchOptions, Source
 
 # What a video loses in which excluded words are said or shown; those written with a minus remove it.
 SAID = 1.0
@@ -110,7 +110,7 @@ class Fusion:
         """
         texts = self.texts
         if sources is not None and (not sources or not set(sources) <= set(SOURCES)):
-            raise VidretError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
+            raise OptionError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
         if sources is not None and texts is None and set(sources) != {"picture"}:
             paths = ", ".join(str(index.path) for index in self.pictures.store.parts.values())
             raise VidretError(f"{paths}: has no words to search: run vidret index --words on")
@@ -122,7 +122,7 @@ class Fusion:
         options: SearchOptions,
         *,
         video_id: int | None = None,
-        supposed: Sequence[TimePoint] = (),
+        supposed: Sequence[tuple[int, float]] = (),
     ) -> Question:
         """Return a query with the texts that match it: the best of the index, or all of one video.
 

@@ -29,7 +29,6 @@ from vidret.types import (
     SearchOptions,
     Segment,
     Source,
-    TimePoint,
 )
 from vidret.video.files import may_exist
 
@@ -94,8 +93,9 @@ class VideoSearch:
         Where the nearest segments belong to too few videos, further ones are looked for and follow: those found first
         stay first, so that pages of results neither repeat nor lose a video.
         """
-        supposed: list[TimePoint] = []
-        if options.seen is None and (options.like or options.unlike):
+        supposed: list[tuple[int, float]] = []
+        is_supposed = options.seen is None and bool(options.like or options.unlike)
+        if is_supposed:
             _, plain = self.find(query, replace(options, k=SEEN, like=(), unlike=()))
             supposed = [(video.scores.video_id, video.scores.time_s[0]) for video in plain]
         question = self._fusion.ask(query, options, supposed=supposed)
@@ -118,7 +118,7 @@ class VideoSearch:
             asked = replace(question.asked, depth=depth)
             depth = self._fusion.pictures.deepen(asked, len(ranked)) if len(found) < options.k else None
         self._warn_missing(missing)
-        if not found and (question.asked.options.filters.language or question.asked.options.filters.heard):
+        if not found and not is_supposed:  # else it was told already
             self._warn_unheard(question.asked.options.filters)
         return question, found
 
@@ -167,12 +167,15 @@ class VideoSearch:
 
     def _warn_unheard(self, filters: Filters) -> None:
         """Log which languages or sounds there are, if a filter asks for one that no video has."""
-        facets = count_facets(self._fusion.pictures.store.snapshot(), ALL_VIDEOS)
-        for what, asked, known in (
-            ("language", filters.language, facets.languages),
-            ("sound", filters.heard, facets.heard),
+        if filters.language is None and filters.heard is None:
+            return
+        store = self._fusion.pictures.store
+        facets = count_facets(store.snapshot(), ALL_VIDEOS)
+        for what, asked, own, known in (
+            ("language", filters.language, Filters(language=filters.language), facets.languages),
+            ("sound", filters.heard, Filters(heard=filters.heard), facets.heard),
         ):
-            if asked is not None and asked not in known:
+            if asked is not None and not store.count_videos(own):  # facets list neither all sounds nor other spellings
                 counts = (f"{name} ({format_count(number, 'video')})" for name, number in known.items())
                 logger.warning("no video has the %s %s; known are: %s", what, asked, ", ".join(counts) or "none")
 
