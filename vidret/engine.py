@@ -766,9 +766,9 @@ class Engine(VideoLibrary):
     ) -> list[SharedFootage]:
         self._check_frames()
         if k < 1:
-            raise VidretError(f"k must be at least 1, got {k}")
+            raise OptionError(f"k must be at least 1, got {k}")
         if start is not None and end is not None and not start < end:
-            raise VidretError(f"start must be less than end, got {start:g} and {end:g}")
+            raise OptionError(f"start must be less than end, got {start:g} and {end:g}")
         store = self._index.store
         inside = None if video is None else look_up_video(store, video)
         query = self._read_clip(clip, start, end)

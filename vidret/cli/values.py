@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from vidret.errors import DecodeError, VidretError, read_fault
+from vidret.errors import DecodeError, OptionError, VidretError, read_fault
 from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
@@ -163,17 +163,28 @@ def _read_texts(path: Path, line_number: int, line: str) -> list[str]:
 
 
 def iterate_queries(path: Path) -> "Iterator[tuple[dict[str, Any], str | EventSequence]]":
-    """Yield the objects of a JSONL file, or of stdin for ``-``, each with its query."""
+    """Yield the objects of a JSONL file, or of stdin for ``-``, each with its query.
+
+    Raises:
+        VidretError: It cannot be read, or a line has no query or one that no index makes right.
+    """
+    from vidret.search.query.planning import check_query
+
     try:
         with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
             for line_number, line in _number_lines(lines):
                 row = _parse_json(line)
                 if isinstance(row, dict) and isinstance(row.get("query"), str):
-                    yield row, row["query"]
+                    query: str | EventSequence = row["query"]
                 elif isinstance(row, dict) and isinstance(row.get("events"), list):
-                    yield row, EventSequence(row["events"], row.get("gap"))
+                    query = EventSequence(row["events"], row.get("gap"))
                 else:
                     raise VidretError(f'{path}: line {line_number} must be an object with "query", got {line}')
+                try:
+                    check_query(query)
+                except OptionError as error:  # of the file, not of the command line
+                    raise VidretError(f"{path}: line {line_number}: {error}") from error
+                yield row, query
     except (OSError, ValueError) as error:
         raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vidret.endpoints.transport import EndpointError
-from vidret.errors import VidretError
+from vidret.errors import OptionError
 from vidret.language.endpoint import NO_CACHE, ChatEndpoint, ReplyCache, drop_thoughts, write_chat
 from vidret.text import sanitize
 from vidret.types import Source
@@ -110,9 +110,9 @@ def plan_queries(question: str) -> list[RetrievalQuery]:
     [None, ('speech', 'subtitles', 'screen'), ('picture',)]
     """
     if len(question) > MAX_QUESTION:
-        raise VidretError(f"question must have at most {MAX_QUESTION} characters, got {len(question)}")
+        raise OptionError(f"question must have at most {MAX_QUESTION} characters, got {len(question)}")
     if not _WORD.search(question):
-        raise VidretError(f"question must contain a word, got {question!r}")
+        raise OptionError(f"question must contain a word, got {question!r}")
     queries: list[RetrievalQuery] = []
     for part in split_questions(question):
         text = strip_interrogatives(part)

@@ -90,7 +90,7 @@ def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
     for command, code, sentence in (
         ("ask what?", 2, "must be given, or --context to ask no model, or --server"),
         ("ask what? --llm http://127.0.0.1:1", 2, "--llm-model"),
-        ("ask ... --context", 1, "question must contain a word"),
+        ("ask ... --context", 2, "question must contain a word"),
         ("ask red? /no.mp4 --context", 1, "/no.mp4: not in the index"),
         ("ask red? --images x", 2, "needs --context"),
         (f"search red {url}", 2, "--llm-model"),

@@ -67,6 +67,13 @@ def test_queries_of_a_file_are_answered_by_lines(run: Runner, tmp_path: Path) ->
     assert [(row.get("qid"), read_names(row["hits"])[0]) for row in rows[:2]] == [(7, "red.mp4"), (8, "blue.mp4")]
     assert rows[2]["interpretation"] == "looking for 1. red then within 2 s 2. blue"
     assert [event["text"] for event in rows[2]["hits"][0]["events"]] == ["red", "blue"]
+    for line, rule in (
+        ('{"query": " "}', "query must contain a word"),
+        ('{"events": ["red"], "gap": -1}', "gap must be"),
+        ('{"query": "red -red"}', "query must not exclude"),
+    ):
+        queries.write_text(f"\n{line}\n")
+        run.check_refusal(("search", "--queries", queries), 1, f"queries.jsonl: line 2: {rule}")
     for line in ('{"text": "blue"}', '{"query": '):
         queries.write_text(f'{{"query": "red"}}\n{line}\n')
         code, _, err = run("search", "--queries", queries)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32
 from vidret.channels.sounds.reading import KIND, SoundReader
 from vidret.channels.speech import SAMPLE_RATE
 from vidret.encode.encoder import Encoder
-from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.errors import DecodeError, OptionError, StoreError, VidretError
 from vidret.search.concepts.encoder import Composer, Counterexamples, Examples, VectorSample, find_direction
 from vidret.search.concepts.storage import TaughtConcept, load_concept, save_concept, stack_vectors
 from vidret.search.query.marks import check_concept_name
@@ -72,13 +72,13 @@ def teach_concept(
     """
     name = check_concept_name(name)
     if replace_old and add:
-        raise VidretError("a concept must be replaced or added to, got both")
+        raise OptionError("a concept must be replaced or added to, got both")
     old = load_concept(store, name)
     if old is not None and not (replace_old or add):
         raise VidretError(f"@{name} is taught already: to teach it again, replace it (--replace), or add to it (--add)")
     meaning = old.concept.text if text is None and old is not None and add else text or re.sub("[_-]", " ", name)
     if not meaning.strip():
-        raise VidretError(f"text must contain a word, got {text!r}")
+        raise OptionError(f"text must contain a word, got {text!r}")
     shown, hidden = (read_examples(store, encoder, examples) for examples in (yes, no))
     if old is not None and add:
         new = [*shown.examples, *hidden.examples]

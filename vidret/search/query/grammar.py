@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from vidret.errors import OptionError, VidretError
+from vidret.errors import OptionError
 from vidret.search.query.marks import MASK, check_length, has_word, mask_quotes, split_exclusions, split_negatives
 from vidret.types import MAX_EVENTS, Sequence
 
@@ -182,13 +182,13 @@ def make_plain(text: str, excluded: tuple[str, ...], forbidden: tuple[str, ...])
 def _interpret_sequence(query: Sequence) -> Interpretation:
     texts = [text for event in query.events for text in (event if isinstance(event, tuple) else [event])]
     if not all(isinstance(text, str) and text.strip() for text in texts) or () in query.events or not texts:
-        raise VidretError(f"events must be texts with a word each, got {list(query.events)}")
+        raise OptionError(f"events must be texts with a word each, got {list(query.events)}")
     for text in texts:
         check_length(str(text))
     if len(texts) > MAX_EVENTS:
         raise OptionError(f"a query must have at most {MAX_EVENTS} events, got {len(texts)}")
     if query.gap is not None and not 0 <= query.gap < math.inf:
-        raise VidretError(f"gap must be at least 0 seconds, got {query.gap}")
+        raise OptionError(f"gap must be at least 0 seconds, got {query.gap}")
     steps = []
     for index, event in enumerate(query.events):
         events = (event,) if isinstance(event, str) else tuple(event)

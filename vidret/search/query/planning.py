@@ -15,7 +15,7 @@ from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import Composer, ConceptEncoder
 from vidret.search.people import KnownPersons
-from vidret.search.query.clauses import AnalysedQuery, QueryStructure, check_exclusions, make_structure
+from vidret.search.query.clauses import AnalysedQuery, QueryStructure, check_exclusions, make_structure, parse_structure
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
 from vidret.search.query.marks import find_mentions, has_word, replace_mentions, split_exclusions, split_negatives
 from vidret.types import (
@@ -78,7 +78,7 @@ def plan(
     encoder.check_mentions(query, handles)
     if not isinstance(query, str | EventSequence):
         if is_without_pictures:
-            raise VidretError("sources must include picture for an image or a vector, got words only")
+            raise OptionError("sources must include picture for an image or a vector, got words only")
         return _plan_vector(query, encoder, handles, persons)
     if isinstance(query, str):
         parse_query(query)
@@ -184,6 +184,17 @@ def compose_images(images: Sequence[TextEmbedding], words: TextEmbedding | None,
         parts.append((words.sentence, TEXT_WEIGHT))
     vector, offset = composer.compose(parts)
     return TextEmbedding("images" if words is None else words.text, vector, vector[None], offset=offset)
+
+
+def check_query(query: str | EventSequence) -> None:
+    """Check what no index makes right in a query.
+
+    Raises:
+        OptionError: It has no positive word, excludes what it looks for, or is too long.
+    """
+    if isinstance(query, str):
+        parse_query(query)
+    check_exclusions(parse_structure(query))
 
 
 def parse_query(query: str) -> tuple[str, tuple[str, ...]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from vidret.errors import OptionError, VidretError
+from vidret.errors import OptionError
 from vidret.store.records import HEARD, LANGUAGES, SEPARATORS
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
@@ -117,7 +117,7 @@ def match_facts(
     if filters.orientation is not None:
         if filters.orientation not in ORIENTATIONS:
             rule = f"orientation must be {', '.join(ORIENTATIONS[:-1])} or {ORIENTATIONS[-1]}"
-            raise VidretError(f"{rule}, got {filters.orientation}")
+            raise OptionError(f"{rule}, got {filters.orientation}")
         matching &= np.sign(facts["width"] - facts["height"]) == ORIENTATIONS.index(filters.orientation) - 1
     if filters.camera is not None:
         wanted_name = filters.camera.strip().casefold()
