@@ -50,7 +50,8 @@ def test_limit_samples_queries_evenly(run: Runner, encoder: PatchEncoder, tmp_pa
         encoder.encoded_texts.clear()
         err = run.err("calibrate", "--bank", bank, "--limit", limit)
         assert encoder.encoded_texts[: len(taken)] == [f"query {number}" for number in taken]
-        assert (f"with {limit} queries (of 10; --limit sets how many) of" in err) == (limit < 10)
+        queries = "1 query" if limit == 1 else f"{limit} queries"
+        assert (f"with {queries} (of 10; --limit sets how many) of" in err) == (limit < 10)
 
 
 @pytest.mark.parametrize(
