@@ -136,7 +136,7 @@ def test_answers_that_cannot_be_used_are_refused(run: Runner, tmp_path: Path) ->
         ({"query": "red", "files": [None]}, '"files" a list of paths, got'),
         ({"query": "red", "file": None}, "a query must have an answer or none, got both for red"),
         ({"query": "x", "file": "gone.mp4"}, "gone.mp4: not in the index"),
-        ({"query": "-dog", "file": None}, "-dog: "),
+        ({"query": "-dog", "file": None}, "line 21: query must contain a positive word"),
     ):
         run.check_refusal(("calibrate", "--answers", write_rows(answers, [*list_rows(5), row])), 1, sentence)
     write_rows(answers, [row for row in list_rows(5) if "thing" not in row["query"]])
