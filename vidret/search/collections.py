@@ -80,7 +80,7 @@ def check_collection(store: Store, collection: SavedCollection) -> None:
         if not (0 <= moment.start < moment.end < math.inf):
             raise VidretError(f"moments must have 0 <= start < end, got {moment.start:g} and {moment.end:g}")
         if len(moment.note) > MAX_NOTE:
-            raise VidretError(f"note must have at most {MAX_NOTE} characters, got {len(moment.note)}")
+            raise OptionError(f"note must have at most {MAX_NOTE} characters, got {len(moment.note)}")
     if not collection.finds:
         return
     check_kept_query(store, collection.query)

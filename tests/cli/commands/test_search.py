@@ -284,7 +284,8 @@ def test_explain_shows_the_score_of_each_source(run_worded: Runner) -> None:
     assert " % on screen" in out
 
 
-def test_unknown_sources_are_refused(run_worded: Runner) -> None:
+def test_unknown_sources_are_refused(run_worded: Runner, blue: Path) -> None:
     for command in ("search", "locate"):
         for names in ("speech,nonsense", "", "speech,"):
             run_worded.check_refusal((command, "red", "--in", names), 2, "must list some of picture, speech")
+    run_worded.check_refusal(("search", "--image", blue, "--in", "speech"), 2, "sources must include picture")
