@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 # Bottom up. A room (a folder or a module of vidret) imports from rungs below its own only; rooms that share a rung are
-# strangers. vidret/__init__.py is the face, not a room: it names what is public; nor is
-# vidret/__main__.py, which runs the command line.
+# strangers. No rooms are vidret/__init__.py, the face, which names what is public, and vidret/__main__.py, which runs
+# the command line.
 RUNGS = (
     {"types", "errors", "text", "layers"},
     {"devices", "disk"},

@@ -108,6 +108,6 @@ def test_tools_say_what_is_wrong_with_their_arguments(
     assert "python tools/build_starter.py [OUT]" in capsys.readouterr().out
     for part in ("clips", "fold"):
         monkeypatch.setattr("sys.argv", ["measure_copies.py", "--only", part])
-        with pytest.raises(SystemExit, match="--only must have copies, which makes the corpus"):
+        with pytest.raises(SystemExit, match="--only must include copies, which makes the corpus"):
             load_tool("measure_copies").main()
     assert not list(tmp_path.iterdir())

@@ -224,7 +224,7 @@ def read_truth(work: Path) -> dict[str, MadeFile]:
     """Return the files of a corpus by name."""
     path = work / "corpus" / "truth.json"
     if not path.exists():
-        raise SystemExit(f"--only must have copies, which makes the corpus, since there is no {path}")
+        raise SystemExit(f"--only must include copies, which makes the corpus, if there is no {path}")
     rows = json.loads(path.read_text())
     return {row["name"]: MadeFile(**row | {"spans": tuple(Span(**span) for span in row["spans"])}) for row in rows}
 

@@ -31,7 +31,7 @@ MAX_LOGIT = 50.0  # more changes nothing within ``MAX_NATS``
 NUM_RATED = 6000  # segments near the query and the likes; those that both together rate best are reranked
 MAX_OTHERS = 64  # that a like is compared with; of more, as many are drawn
 SAMPLE = 256  # segments from which the median distance is estimated
-ROUGH_S = 1.0  # by which a time may lie behind the end, since containers round their duration
+ROUGH_S = 1.0  # how far a time may be after the end, since containers round their duration
 KIND = 0.5  # share of the median distance within which segments show one kind of thing
 SEED = 1234
 

@@ -28,7 +28,7 @@ MIN_PROBABILITY = 1e-38  # of a span that a head found
 MAX_TEXTS = 12  # of a video and a clause
 JOIN_PICTURES = 0.3  # nats below a span of pictures up to which the frames beside it match as well
 MIN_OVERLAP_S = 0.5
-SHORTEST_S = 1.0  # of a moment of pictures: less is hardly seen, unless its shot is shorter
+SHORTEST_S = 1.0  # minimum duration of a moment of pictures, unless its shot is shorter
 JOIN_CHANNELS = 1.0  # nats that a span of another channel may match less, to go on with a moment
 MIN_COVER = 0.6  # of a text that answers a clause without a hint at words
 MAX_EVIDENCE, MIN_SHARE = 4, 0.05  # pieces that are told, and their share of the score
@@ -189,7 +189,7 @@ def _find_curve_spans(curve: Curve, options: LocateOptions) -> list[FusedSpan]:
 def _widen_pictures(spans: Sequence[FusedSpan], curve: Curve) -> list[FusedSpan]:
     """Return spans, best first, with all that matches as well in their shots; none overlaps a better one.
 
-    Those that are too short to be seen grow as far as there is room beside the others.
+    Those shorter than ``SHORTEST_S`` grow as far as there is room beside the others.
     """
     widened = (widen_in_shot(curve, Span(span.start, span.end, span.score), JOIN_PICTURES) for span in spans)
     kept = drop_overlapping_spans([FusedSpan.of_pictures(*span) for span in widened])

@@ -177,7 +177,7 @@ class VideoSearch:
         ):
             if asked is not None and not store.count_videos(own):  # facets list neither all sounds nor other spellings
                 counts = (f"{name} ({format_count(number, 'video')})" for name, number in known.items())
-                logger.warning("no video has the %s %s; known are: %s", what, asked, ", ".join(counts) or "none")
+                logger.warning("no video has the %s %s; the index has: %s", what, asked, ", ".join(counts) or "none")
 
     def _make_hit(self, question: Question, found: FoundVideo) -> Hit:
         video, clauses = found.scores, range(len(question.query.structure.clauses))

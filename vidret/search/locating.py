@@ -45,8 +45,8 @@ class RankedVideo:
     """A video to locate moments in.
 
     Attributes:
-        rate: Returns how likely something with a score answers the query, None if nothing tells; None of a video that
-            was not searched for.
+        rate: Returns the probability that a moment with a score answers the query, None if nothing tells; None for a
+            video that was not searched for.
         weak: Whether nothing that scores no higher is said to match well.
     """
 

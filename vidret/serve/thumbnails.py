@@ -122,7 +122,7 @@ class ThumbnailCache:
         """Store a file atomically; a failure is logged."""
         path = self._folder / f"{key}.jpg"
         try:
-            if not self._folder.parent.exists():  # it must not come back when somebody deletes the index
+            if not self._folder.parent.exists():  # making the file would make the folder of a deleted index again
                 raise StoreError(f"{self._folder.parent}: the index is gone")
             with replacing(path) as draft:
                 draft.write_bytes(content)

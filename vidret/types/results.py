@@ -144,8 +144,8 @@ class Moment:
         similarity: Mean of the curve inside the span, for ``curve`` and one event; None otherwise.
         evidence: What matches, best first; empty in an index without words.
         events: As in ``Hit``.
-        probability: How likely it answers the query: that of its video for the best moment, and less for others; in a
-            video that was named, by itself.
+        probability: How likely it answers the query: as of ``Hit`` for the best moment of a video, less for others; a
+            video that was named is judged by itself.
         near_copies: As in ``Hit``.
         note: What somebody wrote about a moment of a list; empty for what a search finds.
     """

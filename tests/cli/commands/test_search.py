@@ -92,7 +92,7 @@ def test_results_that_are_improbable_are_told_or_left_out(run: Runner) -> None:
         assert (code, out) == (0, "")
         assert "No match has a probability of >99 % or more." in err
     for flag, what in (("--language", "language"), ("--heard", "sound")):
-        assert f"no video has the {what} de; known are: none" in run.err("search", "red", flag, "de")
+        assert f"no video has the {what} de; the index has: none" in run.err("search", "red", flag, "de")
     assert "No results after the first 100." in run.err("search", "red", "--offset", 100)
     ranks = [line.split()[0] for line in run.out("search", "red", "--offset", 1).splitlines()]
     assert ranks[:2] == ["rank", "2"], "ranks go on from the page before"

@@ -88,5 +88,26 @@ def test_a_run_notes_them_and_forgets_what_another_model_replaced(
         for language in ("FR ", "de"):
             assert engine.search("red", filters=Filters(language=language, min_seconds=99.0)) == []
         assert [record.message for record in caplog.records if "no video has" in record.message] == [
-            "no video has the language de; known are: fr (1 video)"
+            "no video has the language de; the index has: fr (1 video)"
         ], "not of another spelling"
+
+
+def test_a_search_for_a_language_or_a_sound_that_no_video_has_names_those_that_there_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_film(tmp_path / "films" / "a.mp4", ("red", 3))
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"], words=False)
+        content = find_content(engine.path, "a.mp4")
+        add_words(engine.path, content, ["a"], language="de")
+        add_words(engine.path, content, [f"sound {i:03}" for i in range(5)], source="sound")
+        note_heard(engine._index.store)
+        for filters in (Filters(language="fr"), Filters(heard="bark")):
+            assert engine.search("red", sources=["picture"], filters=filters) == []
+        for filters in (Filters(language="DE ", min_seconds=100), Filters(heard="Sound 001", min_seconds=100)):
+            assert engine.search("red", sources=["picture"], filters=filters) == []
+    sounds = ", ".join(f"sound {i:03} (1 video)" for i in range(5))
+    assert [message for message in caplog.messages if "the index has" in message] == [
+        "no video has the language fr; the index has: de (1 video)",
+        f"no video has the sound bark; the index has: {sounds}",
+    ]
