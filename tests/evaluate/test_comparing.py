@@ -144,7 +144,7 @@ def test_file_that_is_no_report_is_rejected(located: tuple[Path, Answer], tmp_pa
     for path, reason in (
         (other, "other.json: must be a report.json"),
         (located[0] / "predictions.jsonl", "predictions.jsonl: cannot be read: Extra data"),
-        (tmp_path / "nowhere.json", "nowhere.json: cannot be read: [Errno 2] No such file"),
+        (tmp_path / "nowhere.json", "nowhere.json: cannot be read: No such file"),
     ):
         answer = run("eval", "compare", report, path)
         assert (answer.code, answer.out) == (1, "")

@@ -119,7 +119,7 @@ def test_what_cannot_be_averaged_or_joined_is_refused(run: Runner, tmp_path: Pat
         (("vidret", "--average", other), 1, "must have the weights of"),
         (("vidret", "--average", plain), 1, "must be a model of vidret"),
         (("vidret", "--average", tmp_path / "gone.safetensors"), 1, "gone.safetensors"),
-        (("vidret", "--average", base, "--weight", "2"), 1, "weight must be from 0 to 1, got 2"),
+        (("vidret", "--average", base, "--weight", "2"), 2, "weight must be from 0 to 1, got 2"),
         (("tempme", "--average", base), 2, "needs --from vidret, without --with and --merge"),
         (("vidret",), 2, "must name a part to add"),
         (("tempme", "--with", wide), 2, "needs --from vidret, got tempme"),

@@ -68,6 +68,6 @@ def test_invalid_settings_are_refused(run: Runner) -> None:
         ("mcp --index /no/such", 1, "/no/such: there is no index here"),
         ("mcp --max-characters 10", 2, "--max-characters"),
         ("mcp --index /no/such --server http://127.0.0.1:1", 2, "needs a local index"),
-        ("mcp --transport http --host 0.0.0.0", 1, "token must be given to listen on 0.0.0.0"),
+        ("mcp --transport http --host 0.0.0.0", 2, "token must be given to listen on 0.0.0.0"),
     ):
         run.check_refusal(command, code, sentence)
