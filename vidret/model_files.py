@@ -140,7 +140,7 @@ def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> 
     if not 0 <= weight <= 1:
         raise OptionError(f"weight must be from 0 to 1, got {weight}")
     import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     try:
         models = [load_file(path) for path in (first, second)]
@@ -159,8 +159,7 @@ def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> 
             averages[name] = torch.lerp(old[name].float(), new.float(), weight).to(new.dtype)
     if (trained_on := TrainedOn.join(map(TrainedOn.read, (first, second)))) is not None:
         metadata[CARD] = json.dumps({**json.loads(metadata[CARD]), TRAINED_ON: trained_on})
-    with replacing(out) as draft:
-        save_file(averages, draft, metadata=metadata)
+    save_tensors(averages, out, metadata)
 
 
 def save_joint(path: Path, towers: Part, parts: Mapping[str, Part], trained_on: TrainedOn | None = None) -> None:
@@ -178,11 +177,16 @@ def save_joint(path: Path, towers: Part, parts: Mapping[str, Part], trained_on: 
     if parts:
         card |= {"format": JOINT_FORMAT, "parts": {name: part.card for name, part in parts.items()}}
     contiguous = {name: weight.detach().contiguous() for name, weight in weights.items()}
+    card |= {} if trained_on is None else {TRAINED_ON: trained_on}
+    save_tensors(contiguous, path, {CARD: json.dumps(card)})
+
+
+def save_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str]) -> None:
+    """Write contiguous tensors to a file of safetensors, which replaces an older one once it is complete."""
     from safetensors.torch import save_file
 
-    card |= {} if trained_on is None else {TRAINED_ON: trained_on}
     with replacing(path) as draft:
-        save_file(contiguous, draft, metadata={CARD: json.dumps(card)})
+        save_file(tensors, draft, metadata=metadata)
 
 
 def translate(name: str, names: Mapping[str, str]) -> str | None:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from vidret.disk import replacing
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead
-from vidret.model_files import CARD, HEAD, TRAINED_ON, load_exactly, read_part, read_part_cards
+from vidret.model_files import CARD, HEAD, TRAINED_ON, load_exactly, read_part, read_part_cards, save_tensors
 
 # Prefixes of published names, and vidret's.
 NAMES = {
@@ -178,8 +177,7 @@ def save_head(head: GroundingHead, card: HeadCard, path: Path) -> None:
     if card != expected:
         raise ValueError(f"card must describe the head, {expected}, got {card}")
     weights = {name: weight.detach().contiguous() for name, weight in head.state_dict().items()}
-    with replacing(path) as draft:
-        save_file(weights, draft, metadata={CARD: card.to_json()})
+    save_tensors(weights, path, {CARD: card.to_json()})
 
 
 def read_head_card(path: Path) -> HeadCard:

@@ -16,11 +16,10 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.disk import replacing
 from vidret.errors import VidretError
 from vidret.ground.postprocess import gaussian, soft_nms
 from vidret.ground.spans import Span, overlap
@@ -36,7 +35,7 @@ from vidret.ground.universalvtg_layers import (
     TextFusion,
     apply_stack,
 )
-from vidret.model_files import CARD, load_exactly
+from vidret.model_files import CARD, load_exactly, save_tensors
 
 FORMAT = 1
 METHOD = "universalvtg"
@@ -266,8 +265,7 @@ def save_universal(head: UniversalVtg, path: Path, *, backbone: str = BACKBONE) 
     """Write a head, and the name of the encoder whose frames and words it reads, to a file for ``load_universal``."""
     fields = {"format": FORMAT, "method": METHOD, "backbone": backbone}
     weights = {name: weight.contiguous() for name, weight in head.state_dict().items()}
-    with replacing(path) as draft:
-        save_file(weights, draft, {CARD: json.dumps(fields)})
+    save_tensors(weights, path, {CARD: json.dumps(fields)})
 
 
 def is_universal(path: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import cast
 
 from vidret.channels.picture.calibration import is_automatic
 from vidret.disk import replacing
-from vidret.errors import StoreError
+from vidret.errors import StoreError, read_fault
 from vidret.index.copying import ContentCopier, TextMerge, copy_collections, copy_concepts, copy_watches
 from vidret.store.consent import allow, is_allowed
 from vidret.store.identities.persons import Persons
@@ -360,7 +360,7 @@ class Merge:
             try:
                 content = path.read_bytes()
             except OSError as error:
-                raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
+                raise StoreError(f"{path}: cannot be read ({read_fault(error)})") from error
             with replacing(destination) as draft:
                 draft.write_bytes(content)
             self._counts["moments"] += 1
