@@ -10,8 +10,10 @@ from jaxtyping import Float64
 
 from tests.copies.films import draw_footage, fade, write_frames
 from tests.fakes import PatchEncoder
+from tests.store.samples import add_segment, create, embedding
+from vidret.copies import folding
 from vidret.copies.candidates import IndexWhitening, Whitening
-from vidret.copies.folding import ORDER_OF_WHOLE, CopyFolder, VideoFrames, find_part, measure_order
+from vidret.copies.folding import ORDER_OF_WHOLE, CopyFolder, FoundSpan, VideoFrames, find_part, measure_order
 from vidret.engine import Engine
 from vidret.store.store import Store
 from vidret.types import Hit, LocateOptions, Moment, SearchOptions
@@ -91,6 +93,59 @@ def test_videos_are_compared_by_one_whitening_while_the_index_grows(
     monkeypatch.setattr(IndexWhitening, "fit", lambda _self: next(fitted))
     with Store.open(engine.path) as store:
         CopyFolder(store).fold_results(shown)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with create(tmp_path / "index") as store:
+        yield store
+
+
+def add_take(store: Store, name: str, seeds: Sequence[int], *, num_segments: int | None = None) -> int:
+    """Store a video with a segment of ten frames for each seed, and perhaps room for more."""
+    num_segments = num_segments or len(seeds)
+    video = store.writer.begin_video(name, duration=10.0 * num_segments, facts={}, num_segments=num_segments)
+    store.writer.set_file(f"/films/{name}.mp4", state="running", video=video)
+    for number in sorted(set(range(len(seeds))) - store.segments.stored_indices(video)):
+        vectors = embedding(seeds[number], num_frames=10)
+        add_segment(store, video, number, 10.0 * number, 10.0 * number + 10, vectors)
+    return video
+
+
+def test_verdicts_hold_until_one_of_the_videos_changes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[float] = []
+
+    def measure(one: VideoFrames, other: VideoFrames, offset_s: float) -> tuple[float, float]:
+        judged.append(offset_s)
+        return measure_order(one, other, offset_s)
+
+    monkeypatch.setattr(folding, "measure_order", measure)
+    videos = add_take(store, "film", [1, 2], num_segments=3), add_take(store, "copy", [1, 2], num_segments=3)
+    spans = [FoundSpan(video, 0.0, 0.0) for video in videos]
+    folder = CopyFolder(store)
+    assert folder.fold(spans, whole=True) == [0, 0]
+    assert judged
+    judged.clear()
+    add_take(store, "other", [5])
+    assert folder.fold(spans, whole=True) == [0, 0]
+    assert not judged
+    add_take(store, "copy", [1, 2, 7], num_segments=3)
+    folder.fold(spans, whole=True)
+    assert judged
+
+
+def test_the_whitening_holds_until_the_index_has_drifted(store: Store) -> None:
+    whitening = IndexWhitening(store)
+    add_take(store, "first", range(8))
+    fitted = whitening.fit()
+    add_take(store, "second", range(2))
+    assert whitening.fit() is fitted
+    add_take(store, "third", [1])
+    grown = whitening.fit()
+    assert grown is not fitted
+    store.writer.set_file("/films/first.mp4", state="missing")
+    store.upkeep.prune()
+    assert whitening.fit() is not grown
 
 
 # The measure

@@ -8,7 +8,7 @@ whitening", section 3.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -140,28 +140,37 @@ def unrelated_level(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.nd
 
 
 SAMPLED_SEGMENTS = 600  # whose frames stand for the whole index
+DRIFT = 1.25  # growth of the index, or loss of the sample, from which on it does so no longer
 
 
 class IndexWhitening:
-    """The whitening of an index, fitted to a sample of its frames, and again after it has changed."""
+    """The whitening of an index without its level, fitted to a sample of frames, and again once that is outdated."""
 
-    def __init__(self, store: Store, fit: Callable[..., Whitening] = fit_whitening) -> None:
-        """Set the index, and how to fit: ``fit_projection`` leaves the level out."""
-        self._store, self._fit = store, fit
-        self._fitted: tuple[int, Whitening] | None = None
+    def __init__(self, store: Store) -> None:
+        self._store, self._num_segments = store, 0
+        self._sample: Int64[np.ndarray, " segment"] = np.zeros(0, np.int64)
+        self._fitted: Whitening | None = None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the index has grown much since it was fitted, or has lost much of the sample."""
+        num_kept = np.count_nonzero(self._store.owners(self._sample) >= 0)
+        is_drawn = len(self._store) <= DRIFT * self._num_segments and len(self._sample) <= DRIFT * num_kept
+        return self._fitted is not None and not is_drawn
 
     def fit(self) -> Whitening:
-        """Return the whitening of the index as it is now."""
-        generation = self._store.generation
-        if self._fitted is None or self._fitted[0] != generation:
+        """Return the whitening of the index."""
+        fitted = self._fitted
+        if fitted is None or self.is_outdated:
             ids = self._store.searchable()
             chosen = np.random.default_rng(0).choice(ids, min(len(ids), SAMPLED_SEGMENTS), replace=False, shuffle=False)
             stored = self._store.features.read(np.sort(chosen), tokens=False)
             owners = [
                 np.full(len(times), segment.video) for segment, times in zip(stored.segments, stored.times, strict=True)
             ]
-            self._fitted = generation, self._fit(np.concatenate(stored.frames), np.concatenate(owners))
-        return self._fitted[1]
+            fitted = self._fitted = fit_projection(np.concatenate(stored.frames), np.concatenate(owners))
+            self._num_segments, self._sample = len(ids), stored.ids
+        return fitted
 
 
 SAMPLE = 20_000  # frames to which the whitening is fitted

@@ -8,14 +8,15 @@ Reference: Daniels 1944, "The relation between measures of correlation in the un
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from vidret.copies.candidates import IndexWhitening, fit_projection
+from vidret.copies.candidates import IndexWhitening
 from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
 from vidret.types import Hit, Moment, NearCopy
@@ -32,6 +33,7 @@ ORDER_OF_WHOLE, AGREEMENT_OF_WHOLE = 3.3, 0.2
 ORDER_OF_PART, AGREEMENT_OF_PART = 5.0, 0.35  # the best of many offsets must be surer
 STEP_S = 0.25  # between offsets of a part
 MAX_VERDICTS = 100_000  # that are remembered
+Offsets = dict[tuple[int, int], float | None]  # of the second of two videos at time 0 of the first, by pair; see _align
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class FoundSpan:
     end: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class VideoFrames:
     """The frames of a video, in time order.
 
@@ -57,14 +59,25 @@ class VideoFrames:
     times: Float64[np.ndarray, " frame"]
     segments: Int64[np.ndarray, " frame"]
 
+    @cached_property
+    def changes(
+        self,
+    ) -> tuple[Float64[np.ndarray, " row"], Float[np.ndarray, "row known"], Float[np.ndarray, "row dim"]]:
+        """The times of at most ``MAX_FRAMES`` frames, the basis of what does not count as a change, and the rest."""
+        rows = spread_evenly(len(self.times), MAX_FRAMES)
+        known, vectors = make_basis(self.times[rows], self.segments[rows]), self.vectors[rows]
+        return self.times[rows], known, vectors - known @ (known.T @ vectors)
+
 
 class CopyFolder:
-    """Folds results that show the same footage; verdicts on pairs of videos are kept until the index changes."""
+    """Folds results that show the same footage; verdicts on pairs of videos are kept until one of the two changes."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self._whitening = store, IndexWhitening(store, fit_projection)
+        self._store, self._whitening = store, IndexWhitening(store)
         self._generation = -1
-        self._offsets: dict[tuple[int, int], float | None] = {}
+        self._offsets: Offsets = {}
+        self._states: dict[int, tuple[int, int]] = {}  # of judged videos: how many segments, and the last one
+        self._checked: set[int] = set()  # those whose state was read in this generation
 
     def fold_results(self, results: Sequence[Result]) -> list[Result]:
         """Return the results that show no footage of an earlier one; those that do are ``near_copies`` of that."""
@@ -93,8 +106,7 @@ class CopyFolder:
 
         If results stand for ``whole`` videos, copies of whole videos are one whatever was found where.
         """
-        if self._generation != self._store.generation or len(self._offsets) > MAX_VERDICTS:
-            self._generation, self._offsets = self._store.generation, {}
+        offsets = self._forget_changed({span.video for span in spans})
         lengths = {video.id: video.duration for video in self._store.videos.find(ids=[span.video for span in spans])}
         pairs = {
             (spans[one].video, spans[other].video)
@@ -102,64 +114,83 @@ class CopyFolder:
             for other in range(one)
             if may_be_copies(*(lengths.get(spans[index].video, 0.0) for index in (one, other)))
         }
-        self._judge({(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]}, lengths)
+        self._judge({(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]}, lengths, offsets)
         leaders: list[int] = []
         for index, span in enumerate(spans):
             firsts = (other for other in range(index) if leaders[other] == other)
-            leaders.append(next((other for other in firsts if self._shows(spans[other], span, lengths, whole)), index))
+            leaders.append(
+                next((other for other in firsts if _shows(spans[other], span, lengths, offsets, whole=whole)), index)
+            )
         return leaders
 
-    def _shows(self, one: FoundSpan, other: FoundSpan, lengths: Mapping[int, float], whole: bool) -> bool:
-        """Return whether a result shows the footage of another one."""
-        offset = self._offsets.get((min(one.video, other.video), max(one.video, other.video)))
-        if offset is None or one.video == other.video:
-            return False
-        if whole and is_same_length(lengths[one.video], lengths[other.video]):
-            return True
-        moved = -offset if one.video < other.video else offset  # from the times of ``other`` to those of ``one``
-        return other.start + moved <= one.end and one.start <= other.end + moved
+    def _forget_changed(self, video_ids: Set[int]) -> Offsets:
+        """Return the known verdicts, without those on some videos whose segments are others than they were."""
+        generation = self._store.generation
+        if generation != self._generation:
+            self._generation, self._checked = generation, set()
+            if self._whitening.is_outdated or len(self._offsets) > MAX_VERDICTS:
+                self._offsets, self._states = {}, {}
+        new = video_ids - self._checked
+        if new:
+            ids = self._list_segments(new)
+            owners = self._store.owners(ids)
+            own = {video_id: ids[owners == video_id] for video_id in new}
+            states = {video_id: (len(keys), int(keys.max(initial=0))) for video_id, keys in own.items()}
+            changed = {video_id for video_id, state in states.items() if self._states.get(video_id, state) != state}
+            if changed:
+                kept = ((pair, offset) for pair, offset in self._offsets.items() if changed.isdisjoint(pair))
+                self._offsets = dict(kept)
+            self._states |= states
+            self._checked |= new
+        return self._offsets
 
-    def _judge(self, pairs: set[tuple[int, int]], lengths: Mapping[int, float]) -> None:
-        """Find the offsets of pairs of videos that are not known yet, None where they are no copies."""
-        new = sorted(pair for pair in pairs if pair not in self._offsets)
+    def _list_segments(self, video_ids: Iterable[int]) -> Int64[np.ndarray, " segment"]:
+        return self._store.overlapping_segments([(video_id, -math.inf, math.inf) for video_id in video_ids])
+
+    def _judge(self, pairs: Set[tuple[int, int]], lengths: Mapping[int, float], offsets: Offsets) -> None:
+        """Add the offsets of pairs of videos that are not known yet, None where they are no copies."""
+        new = sorted(pair for pair in pairs if pair not in offsets)
         if not new:
             return
         means = self._average({video for pair in new for video in pair})
-        self._offsets |= dict.fromkeys(new)
+        offsets |= dict.fromkeys(new)
         alike = [
             (one, other)
             for one, other in new
             if one in means and other in means and float(means[one] @ means[other]) >= LEAST_ALIKE
         ]
-        videos = {video: self._read(video) for video in {video for pair in alike for video in pair}}
+        videos = self._read({video for pair in alike for video in pair})
         enough = {video: frames for video, frames in videos.items() if len(frames.times) >= MIN_FRAMES}
         if enough:
-            whitening = self._whitening.fit()  # once: of an index that grows, each is another
+            whitening = self._whitening.fit()  # once: of an index that grows, each may be another
             for video, frames in enough.items():
                 enough[video] = replace(frames, vectors=whitening.apply(frames.vectors))
         for one, other in alike:
             if one in enough and other in enough:
-                self._offsets[one, other] = self._align(enough[one], enough[other], lengths[one], lengths[other])
+                offsets[one, other] = self._align(enough[one], enough[other], lengths[one], lengths[other])
 
     def _average(self, videos: Collection[int]) -> dict[int, Float[np.ndarray, " dim"]]:
         """Return the unit mean of the segments of each video that has one."""
-        ids = self._store.overlapping_segments([(video, 0.0, math.inf) for video in videos])
-        kept, vectors = self._store.features.intact_vectors(ids)
+        kept, vectors = self._store.features.intact_vectors(self._list_segments(videos))
         found, rows = np.unique(self._store.owners(kept), return_inverse=True)
         sums = (rows == np.arange(len(found))[:, None]).astype(np.float32) @ vectors.astype(np.float32)
         sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
         return dict(zip(found.tolist(), sums, strict=True))
 
-    def _read(self, video: int) -> VideoFrames:
-        ids = self._store.overlapping_segments([(video, -math.inf, math.inf)])
-        stored = self._store.features.read(ids, tokens=False)
-        order = sorted(range(len(stored.ids)), key=lambda row: stored.segments[row].number)
-        frames, times = [stored.frames[row] for row in order], [stored.times[row] for row in order]
-        return VideoFrames(
-            np.concatenate([np.empty((0, self._store.dim), np.float16), *frames]),
-            np.concatenate([np.empty(0), *times]),
-            np.repeat(np.arange(len(times)), list(map(len, times))),
-        )
+    def _read(self, videos: Collection[int]) -> dict[int, VideoFrames]:
+        """Return the frames of the videos that have a segment, in time order."""
+        stored = self._store.features.read(self._list_segments(videos), tokens=False)
+        rows: dict[int, list[int]] = {}
+        for row, segment in sorted(enumerate(stored.segments), key=lambda numbered: numbered[1].number):
+            rows.setdefault(segment.video, []).append(row)
+        return {
+            video: VideoFrames(
+                np.concatenate([stored.frames[row] for row in own]),
+                np.concatenate([stored.times[row] for row in own]),
+                np.repeat(np.arange(len(own)), [len(stored.times[row]) for row in own]),
+            )
+            for video, own in rows.items()
+        }
 
     def _align(self, one: VideoFrames, other: VideoFrames, one_s: float, other_s: float) -> float | None:
         """Return the time of the second of two videos at time 0 of the first; None if they are no copies for sure."""
@@ -170,6 +201,17 @@ class CopyFolder:
             return find_part(one, other, other_s - one_s)
         offset = find_part(other, one, one_s - other_s)
         return None if offset is None else -offset
+
+
+def _shows(one: FoundSpan, other: FoundSpan, lengths: Mapping[int, float], offsets: Offsets, *, whole: bool) -> bool:
+    """Return whether a result shows the footage of another one."""
+    offset = offsets.get((min(one.video, other.video), max(one.video, other.video)))
+    if offset is None or one.video == other.video:
+        return False
+    if whole and is_same_length(lengths[one.video], lengths[other.video]):
+        return True
+    moved = -offset if one.video < other.video else offset  # from the times of ``other`` to those of ``one``
+    return other.start + moved <= one.end and one.start <= other.end + moved
 
 
 def is_same_length(one_s: float, other_s: float) -> bool:
@@ -205,20 +247,17 @@ def measure_order(one: VideoFrames, other: VideoFrames, offset_s: float) -> tupl
     Both are 0 if there are fewer than ``MIN_FRAMES`` frames, or if one video does not change. The other video is at
     ``offset_s`` when the first is at 0 s.
     """
-    rows = spread_evenly(len(one.times), MAX_FRAMES)
-    times = one.times[rows]
-    known = make_basis(times, one.segments[rows])
-    num_free = len(rows) - known.shape[1]
+    times, known, ours = one.changes
+    num_free = len(times) - known.shape[1]
     if num_free < MIN_FRAMES - 2:
         return 0.0, 0.0
-    ours, theirs = (
-        vectors - known @ (known.T @ vectors) for vectors in (one.vectors[rows], _read_at(other, times + offset_s))
-    )
+    theirs = _read_at(other, times + offset_s)
+    theirs = theirs - known @ (known.T @ theirs)
     products = ours @ theirs.T
     spread = math.sqrt(float((products**2).sum()) / num_free)
     size = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
     total = float(np.trace(products))
-    return (total / spread, total / size) if spread > 0 and size > 1e-6 * len(rows) else (0.0, 0.0)
+    return (total / spread, total / size) if spread > 0 and size > 1e-6 * len(times) else (0.0, 0.0)
 
 
 def make_basis(
