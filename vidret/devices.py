@@ -1,4 +1,4 @@
-"""Device names, shared by encoders, the grounding head, decoding, FAISS, Ray workers and training.
+"""Device names, shared by encoders, the grounding head, decoding, FAISS, Ray workers and training; NumPy's threads.
 
 A device's full name is ``cpu``, ``cuda:N``, ``xpu:N`` or ``mps``. Encoders and the grounding head support all four,
 training all but ``xpu``; decoding and FAISS support ``cpu`` and ``cuda`` only.
@@ -7,6 +7,12 @@ training all but ``xpu``; decoding and FAISS support ``cpu`` and ``cuda`` only.
 import glob
 import logging
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import product
+from typing import Any
 
 from vidret.errors import DeviceError
 
@@ -79,3 +85,53 @@ def cuda_index(device: str) -> int | None:
     """Return N of ``cuda:N``, 0 of ``cuda``, and None of any other device, where decoding and FAISS use the CPU."""
     kind, _, digits = device.partition(":")
     return int(digits or 0) if kind == "cuda" else None
+
+
+@cache
+def find_blas() -> tuple[Any, Any] | None:
+    """Return what gets and what sets the number of threads of NumPy's OpenBLAS; None where it has another library."""
+    import ctypes
+
+    import numpy as np
+
+    library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]  # and what it is linked to
+    for prefix, suffix in product(("scipy_openblas", "openblas"), ("64_", "")):
+        if hasattr(library, f"{prefix}_set_num_threads{suffix}"):
+            get, set_to = (getattr(library, f"{prefix}_{verb}_num_threads{suffix}") for verb in ("get", "set"))
+            return get, set_to
+    return None
+
+
+class BlasThreads:
+    """The threads of NumPy's OpenBLAS; all threads of a process share the number.
+
+    OpenBLAS hands even the product of a matrix and a vector to a thread for each core, which then waits for more by
+    spinning: a search took the time of two cores, no less on the clock, and searches side by side hindered each other.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._num_inside, self._num_threads = threading.Lock(), 0, 1
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Let NumPy compute on the thread that asks it, until the last one inside has left."""
+        blas = find_blas()
+        if blas is None:
+            yield
+            return
+        get, set_to = blas
+        with self._lock:
+            if not self._num_inside:
+                self._num_threads = get()
+                set_to(1)
+            self._num_inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_inside -= 1
+                if not self._num_inside:
+                    set_to(self._num_threads)
+
+
+BLAS_THREADS = BlasThreads()

@@ -22,6 +22,7 @@ from vidret.channels.picture.channel import PictureChannel, list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
 from vidret.channels.sounds.channel import SoundChannel, join_evidence, open_sounds
 from vidret.channels.texts.channel import TextChannel
+from vidret.devices import BLAS_THREADS
 from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.feedback import Feedback, Ids, SegmentSpace
@@ -87,9 +88,10 @@ class Fusion:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Let this thread see the index and its texts as they are now, for one query."""
+        """Let this thread see the index and its texts as they are now, for a query; NumPy starts no others."""
         texts = self.texts
-        with self.pictures.store.hold(), nullcontext() if texts is None else texts.texts.store.hold():
+        words = nullcontext() if texts is None else texts.texts.store.hold()
+        with BLAS_THREADS.one(), self.pictures.store.hold(), words:
             yield
 
     def close(self) -> None:

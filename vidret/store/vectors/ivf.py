@@ -163,8 +163,9 @@ class Shard:
         if not self.coarse:
             return queries
         chain = self._index.chain
-        for step in range(chain.size()):
-            queries = chain.at(step).apply(np.ascontiguousarray(queries))
+        with one_thread():
+            for step in range(chain.size()):
+                queries = chain.at(step).apply(np.ascontiguousarray(queries))
         return queries
 
     def _make_params(self, **options: Any) -> Any:
