@@ -32,13 +32,3 @@ def test_levels_equal_loops() -> None:
             torch.testing.assert_close(plain[pair], torch.tensor(score).double())
             expected = naive_both_ways(words[text] @ tokens[video].T, matrices, 0.01)
             torch.testing.assert_close(fine[pair], torch.tensor(expected).double())
-
-
-@torch.no_grad()
-def test_padded_frames_are_never_the_best() -> None:
-    sentences, frames = torch.randn(4, 6), torch.randn(3, 5, 6)
-    frames[0, 2:], mask = 9 * sentences[:3], torch.arange(5) < torch.tensor([[2], [5], [3]])
-    scores, best = score_frames(sentences, frames, mask=mask)
-    alone, alone_best = score_frames(sentences, frames[:1, :2])
-    torch.testing.assert_close(scores[:, :1], alone)
-    assert torch.equal(best[:, :1], alone_best)

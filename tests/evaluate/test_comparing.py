@@ -57,12 +57,6 @@ def test_rows_have_the_means_and_the_bootstrap_of_each_metric(ranks: tuple[list[
     assert swapped["MnR"] == "second"
 
 
-def test_report_does_not_differ_from_itself(ranks: tuple[list[float], list[float]]) -> None:
-    report = make_report("retrieval", "rank", ranks[0])
-    for row in compare_reports(report, report):
-        assert (row["difference"], row["low"], row["high"], row["better"]) == (0, 0, 0, "identical")
-
-
 def test_moments_and_highlights_are_compared() -> None:
     overlaps = [0.3, 0.29999, 0.5, 0.7, 0.0, 1.0]
     first, second = make_report("moments", "overlap", overlaps), make_report("moments", "overlap", [0.0] * 6)

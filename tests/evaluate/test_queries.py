@@ -147,15 +147,6 @@ def test_page_shows_the_kinds_and_the_worst_queries(answered: tuple[Path, Answer
     assert all(article.count("<img") >= 2 for article in articles)
 
 
-def test_run_is_repeated_from_its_index(answered: tuple[Path, Answer]) -> None:
-    encoder = colour_encoder()
-    first = read(answered[0] / "out" / "queries" / "report.json")
-    answer = run("eval", "folder", answered[0], "--out", answered[0] / "out", load=lambda *_, **__: encoder)
-    assert (answer.code, answer.out) == (0, answered[1].out)
-    assert encoder.num_frames == 0
-    assert read(answered[0] / "out" / "queries" / "report.json")["per_query"] == first["per_query"]
-
-
 def test_queries_without_their_videos_are_refused(tmp_path: Path) -> None:
     row = {"query": "red", "kind": "plain", "file": "gone.mp4", "relevant_windows": [[0, 1]]}
     write_film(tmp_path / "videos" / "red.mp4", ("red", 1))

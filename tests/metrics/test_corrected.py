@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,16 +26,6 @@ def check_same(found: Row, scores: Any, truth: Any = None) -> None:
     assert found.metrics.to_dict() == expected.to_dict()
 
 
-def naive_dual_softmax(scores: Any) -> Any:
-    """Multiply each score by the softmax of its column."""
-    weighted = np.zeros_like(scores)
-    for column in range(scores.shape[1]):
-        powers = [np.exp(value) for value in scores[:, column]]
-        for row in range(scores.shape[0]):
-            weighted[row, column] = scores[row, column] * powers[row] / sum(powers)
-    return weighted
-
-
 @pytest.mark.parametrize("calibrate", [sk_norm, qb_norm, partial(qb_norm, beta=2.0, k=2)])
 def test_row_equals_metrics_of_corrected_scores(calibrate: Any) -> None:
     scores, bank, truth = sample(9, 4), sample(30, 4, seed=1), np.array([0, 0, 1, 1, 1, 2, 2, 3, 3])
@@ -52,16 +42,6 @@ def test_video_to_text_corrects_texts_with_a_bank_of_videos() -> None:
     corrected = scores + correction.potentials.numpy()[:, None]
     row = evaluate_calibrated("SK-norm", "v2t", scores, bank, sk_norm, truth, bank="made-up videos")
     check_same(row, corrected, truth)
-
-
-@pytest.mark.parametrize("direction", ["t2v", "v2t"])
-def test_dual_softmax_equals_naive_version(direction: Literal["t2v", "v2t"]) -> None:
-    scores, truth = sample(9, 4), np.array([0, 0, 1, 1, 1, 2, 2, 3, 3])
-    weighted = naive_dual_softmax(scores) if direction == "t2v" else naive_dual_softmax(scores.T).T
-    row = evaluate_dual_softmax(direction, scores, truth)
-    check_same(row, weighted, truth)
-    queries = "9 texts" if direction == "t2v" else "4 videos"
-    assert (row.label, row.bank) == ("dual softmax", f"all {queries} of the test set at once")
 
 
 def test_scores_are_not_modified() -> None:

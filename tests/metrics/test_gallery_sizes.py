@@ -44,13 +44,6 @@ def test_the_full_gallery_has_the_plain_recall_and_no_interval() -> None:
         assert found.mean == pytest.approx(recalls[found.k])
 
 
-def test_recall_falls_with_the_size() -> None:
-    scores = np.random.default_rng(1).standard_normal((200, 200)) + 2 * np.eye(200)
-    means = [each.mean for each in measure_by_size(scores, np.arange(200), choose_sizes(200), cuts=[1])]
-    assert means == sorted(means, reverse=True)
-    assert means[0] > means[-1] + 10
-
-
 def test_sizes_and_scores_that_cannot_be_are_refused() -> None:
     assert choose_sizes(15) == [10, 15]
     assert choose_sizes(3) == [3]

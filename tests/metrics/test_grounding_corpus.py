@@ -15,8 +15,6 @@ from vidret.metrics.corpus_moments import (
     score_corpus,
     score_partially_relevant,
 )
-from vidret.metrics.grounding import score_moments
-from vidret.metrics.predictions import Prediction
 
 
 def naive_corpus_ranks(query: LabelledQuery, moments: list[RetrievedMoment], threshold: float) -> tuple[int, int, int]:
@@ -70,20 +68,6 @@ def test_report_has_recalls_and_is_json() -> None:
     assert report["VR"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
     assert (found.moments.tolist(), found.spans.tolist(), found.videos.tolist()) == ([[4, 0]], [[2, 0]], [2])
     assert (recall_at(np.array([0, 1, 5, 6]), 5), recall_at(np.array([0, 0]), 100)) == (50, 0)
-
-
-def test_one_video_corpus_agrees_with_moment_metrics() -> None:
-    queries, found = sample(10)
-    queries = [LabelledQuery(query.id, "v", "", query.duration, query.spans) for query in queries]
-    one = {name: [each._replace(video="v") for each in listed] for name, listed in found.items()}
-    report = score_corpus(queries, one)
-    np.testing.assert_array_equal(report.moments, report.spans)
-    assert set(report.videos) <= {0, 1}
-    predictions = [Prediction(n, np.array([(m.start, m.end, 0) for m in ms]).reshape(-1, 3)) for n, ms in one.items()]
-    alone = score_moments(queries, predictions)
-    for column, threshold in enumerate((0.5, 0.7)):
-        for rank in (1, 5):
-            assert recall_at(report.moments[:, column], rank) == alone.full.recall(threshold, rank)
 
 
 def test_invalid_queries_and_predictions_are_rejected() -> None:

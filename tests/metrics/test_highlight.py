@@ -122,21 +122,6 @@ def test_domain_metrics_equal_loops(seed: int) -> None:
         assert scored.mean == pytest.approx(sum(scored.by_domain.values()) / len(scored.by_domain))
 
 
-def test_stepwise_precision_of_extreme_rankings() -> None:
-    rng = np.random.default_rng(1)
-    labels = rng.random((20, 5)) < 0.4
-    scores = rng.normal(size=20)
-    assert stepwise_precision(np.zeros((20, 1), dtype=bool), scores).tolist() == [0]
-    assert stepwise_precision(np.ones((20, 1), dtype=bool), scores).tolist() == [1]
-    for column in labels.T:
-        assert stepwise_precision(column[:, None], column + 0.1 * rng.random(20)).tolist() == [1]
-    np.testing.assert_allclose(
-        stepwise_precision(labels, np.zeros(20)), labels.mean(axis=0)
-    )  # one step of recall: the share of positives
-    random, better = stepwise_precision(labels, scores), stepwise_precision(labels, scores + 9 * labels.mean(axis=1))
-    assert better.mean() > random.mean()
-
-
 def test_missing_scores_are_0_excess_scores_are_no_hits_and_both_are_reported() -> None:
     # As officially, since published files have such rows: a missing score of 0 ranks above negative scores.
     query = LabelledQuery("1", "v", "", 6.0, (), (0, 2), ((4.0, 1.0), (4.0, 1.0)))
@@ -148,15 +133,6 @@ def test_missing_scores_are_0_excess_scores_are_no_hits_and_both_are_reported() 
     assert not many.hits.any()  # the highest score belongs to no clip
     assert many.average_precision[0, 0, 0] == pytest.approx(naive_stepwise([True, False, True], long[:3]))
     assert (many.padded, many.cut) == ((), ("1",))
-
-
-def test_first_of_equal_best_clips_is_the_top_clip() -> None:
-    query = LabelledQuery("1", "v", "", 6.0, (), (1,), ((2.0, 4.0, 0.0),))
-    first, second = (
-        score_highlights([query], [Prediction("1", saliency=np.array(each))]) for each in ([1.0, 1, 0], [0.0, 1, 1])
-    )
-    assert not first.hits.any()
-    assert second.hits.all()  # one annotator is enough
 
 
 def test_ceiling_is_the_score_of_a_perfect_ranking() -> None:

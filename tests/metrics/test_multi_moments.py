@@ -6,7 +6,7 @@ import pytest
 from tests.metrics.naive import naive_overlap
 from vidret.data.records import LabelledQuery
 from vidret.evaluate.tables import make_tables
-from vidret.metrics.grounding import match_spans, score_moments, score_multi_moments
+from vidret.metrics.grounding import score_moments, score_multi_moments
 from vidret.metrics.predictions import Prediction
 
 Spans = list[tuple[float, float]]
@@ -63,13 +63,6 @@ def test_scores_equal_loops(seed: int) -> None:
     several = [mean for count, mean in means.items() if count >= 3]
     assert scores["mAP"] == pytest.approx({"1": means[1], "2": means[2], "3+": sum(several) / len(several)})
     assert scores["G-mAP"] == pytest.approx(sum(sum(own) for own in groups.values()) / len(queries))
-
-
-def test_a_true_span_is_found_once() -> None:
-    overlaps = np.array([[0.9, 0.2], [0.8, 0.1]])
-    assert match_spans(overlaps, 0.3) == [0.9]
-    assert match_spans(overlaps, -1.0) == [0.9, 0.1]
-    assert match_spans(np.array([[0.0], [0.5]]), -1.0) == [0.0]
 
 
 def test_queries_with_one_moment_have_no_score_of_two() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.metrics.naive import naive_overlap
 from vidret.data.records import RatedMoment, RatedQuery
-from vidret.metrics.corpus_moments import RetrievedMoment, rate_retrieved, score_rated
+from vidret.metrics.corpus_moments import RetrievedMoment, score_rated
 
 
 def sample(seed: int, num: int = 20) -> tuple[list[RatedQuery], dict[str, list[RetrievedMoment]]]:
@@ -54,14 +54,3 @@ def test_gains_equal_loops(seed: int) -> None:
         for k in (10, 20, 40):
             expected = 100 * sum(gain_naively(query, found[query.id], least, k) for query in queries) / len(queries)
             assert scores["nDCG"][str(least)][f"nDCG@{k}"] == pytest.approx(expected)
-
-
-def test_a_rating_is_given_once_and_the_best_order_has_all_of_the_gain() -> None:
-    rated = tuple(RatedMoment("v", 10.0 * number, 10.0 * number + 5, float(number)) for number in range(4))
-    query = RatedQuery("1", "", rated)
-    best = [RetrievedMoment("v", moment.start, moment.end) for moment in reversed(rated)]
-    assert rate_retrieved(query, best, 0.7) == [3.0, 2.0, 1.0, 0.0]
-    assert list(score_rated([query], {"1": best})["nDCG"]["0.7"].values()) == pytest.approx([100.0] * 3)
-    assert rate_retrieved(query, [best[0], best[0]], 0.3) == [3.0, 0.0]
-    assert rate_retrieved(query, [RetrievedMoment("w", 30.0, 35.0)], 0.3) == [0.0]
-    assert rate_retrieved(query, [RetrievedMoment("v", 30.0, 40.0)], 0.5) == [0.0]  # the minimum must be exceeded

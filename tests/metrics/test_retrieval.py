@@ -11,7 +11,7 @@ import pytest
 from tests.metrics.published import PRINTED, SINGLE, Golden, check_published, find_goldens
 from vidret.errors import VidretError
 from vidret.metrics.ranks import Ranks
-from vidret.metrics.retrieval import Row, Summary, evaluate, hits, summarise
+from vidret.metrics.retrieval import Row, Summary, evaluate, summarise
 
 
 def naive_summary(ranks: list[float], cuts: tuple[int, ...]) -> Summary:
@@ -44,12 +44,6 @@ def test_summary_equals_naive_version(count: int, cuts: tuple[int, ...]) -> None
     ranks = np.random.default_rng(count).integers(2, 40, count) / 2
     found, expected = summarise(ranks, cuts), naive_summary(ranks.tolist(), cuts)
     assert found.to_dict() == pytest.approx(expected.to_dict(), abs=1e-9)
-
-
-def test_one_rule_counts_ties_at_every_k() -> None:
-    ranks = np.array([1.0, 1.5, 5.0, 5.5, 6.0])
-    assert hits(ranks, 1).tolist() == [True, False, False, False, False]
-    assert hits(ranks, 5).tolist() == [True, True, True, False, False]
 
 
 def test_report_has_metrics_and_protocol() -> None:

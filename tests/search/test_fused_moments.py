@@ -1,6 +1,5 @@
 """Moments from pictures and words together: of scores made by hand, and in films in which words are said."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.spoken import NamedColours, make_worded_films, say
+from tests.spoken import NamedColours, make_worded_films
 from vidret.channels.base import Match
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.engine import Engine
@@ -321,14 +320,6 @@ def test_moment_of_words_has_their_times_and_evidence(engine: Engine) -> None:
     assert {evidence.source for moment in pictures for evidence in moment.evidence} == {"picture"}
 
 
-def test_moment_of_two_clauses(engine: Engine) -> None:
-    together = locate(engine, "green, while someone says sand the door lightly")[0]
-    assert Path(together.path).stem == "turn"
-    assert [together.start, together.end] == pytest.approx([1, 4], abs=0.3)
-    then = locate(engine, "someone says the line is busy, then someone says please call again tomorrow")[0]
-    assert (Path(then.path).stem, then.start, then.end) == ("red", 1.0, 10.0)
-
-
 def test_weak_moments_are_marked_and_never_hidden(engine: Engine) -> None:
     for name in (None, "red"):
         moments = locate(engine, "an unheard submarine", name)
@@ -366,15 +357,6 @@ def test_trained_head_bounds_the_pictures_if_they_are_searched(engine: Engine) -
     assert grounder.queries == ["yellow", "good morning captain"]
     use_grounder(engine, fails=True)
     assert times(locate(engine, "good morning captain", "blue"))[0] == (5.0, 7.0), "it cannot read the pictures"
-
-
-def test_video_without_pictures_has_moments_of_words(index: Path, engine: Engine, tmp_path: Path) -> None:
-    """The words of a video may be stored before its pictures."""
-    copy = shutil.copytree(index, tmp_path / "index")
-    say(copy, "white", "speech", [(2.0, 4.0, "zebra crossing ahead")])
-    with Engine(copy, NamedColours()) as other:
-        moment = other.locate("zebra crossing ahead")[0]
-        assert (Path(moment.path).stem, moment.start, moment.end) == ("white", 2.0, 4.0)
 
 
 def test_words_of_a_curve_are_as_high_as_a_frame_that_says_as_much(engine: Engine) -> None:

@@ -223,7 +223,7 @@ def test_times_agree_with_a_player_if_sound_starts_first(made: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("head", ["none", "head"])
-def test_no_moment_crosses_a_gap(made: Path, tmp_path: Path, head: str) -> None:
+def test_no_moment_crosses_a_gap(made: Path, tmp_path: Path, head: str, caplog: pytest.LogCaptureFixture) -> None:
     stamps = [*range(25), *range(5_000_000, 5_000_025)]
     film = write_numbers(tmp_path / "films" / "gap.mkv", range(50), pts=stamps)
     chosen = head if head == "none" else made / f"{head}.safetensors"
@@ -235,6 +235,7 @@ def test_no_moment_crosses_a_gap(made: Path, tmp_path: Path, head: str) -> None:
     assert all(moment.end - moment.start < 40 for moment in moments)
     assert any(moment.end <= 36 for moment in moments)
     assert any(moment.start >= 4_999_980 for moment in moments) == (head == "none")
+    assert ("the head sees what comes before the first gap" in caplog.text) == (head == "head")
 
 
 def test_many_queries_in_many_videos_are_those_of_one_by_one(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """Indexing with a grounding head: what the head needs comes from the pass that encodes, and is never lost."""
 
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -242,16 +241,3 @@ def test_moved_films_keep_their_moments_and_pruned_ones_lose_them(
         engine.index([tmp_path / "films"], prune=True)
         assert len(list_moments(engine)) == 2
     assert layer_passes == []
-
-
-def test_index_without_its_recorded_head_is_still_indexed(
-    films: Path, head: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    own = tmp_path / "own.safetensors"
-    shutil.copy(head, own)
-    with open_index(tmp_path, own) as engine:
-        engine.index([films / "short.mp4"])
-    own.unlink()
-    with caplog.at_level(logging.WARNING), open_index(tmp_path, "auto") as engine:
-        assert engine.index([films]).encoded == 2
-    assert "nothing is stored for the grounding head: " in caplog.text

@@ -31,7 +31,3 @@ def test_the_command_searches_for_captions_and_for_moments(
         assert code == 0, err
         assert printed.startswith("known items by the rank that the text leaves, each in 3 videos\n")
         assert read(out / "report.json")["results"]["known_items"][0]["num_tasks"] == (3 if data == "captions" else 1)
-    same = ("--model", "colours", "--user-model", "colours")
-    code, _, err = run("eval", "known-item", "--videos", tmp_path, "--out", tmp_path / "out" / "same", *same)
-    assert code == 1
-    assert "user_model must be another encoder" in err

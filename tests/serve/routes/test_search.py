@@ -5,13 +5,11 @@ import os
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from tests.fakes import ColourEncoder
 from tests.serve.conftest import BLUE, Serve, find_id
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -149,16 +147,6 @@ def test_removed_video_is_left_out(serve: Serve, engine: Engine, monkeypatch: py
     find_video = type(engine).video
     monkeypatch.setattr(engine, "video", lambda number: find_video(engine, 99 if number == removed_id else number))
     assert "red" not in names(client.post("/api/search", json={"query": "red"}))
-
-
-def test_empty_index_has_no_hits(serve: Serve, tmp_path: Path) -> None:
-    with Engine(tmp_path / "empty", ColourEncoder()) as empty:
-        empty.index([])
-        client = serve(empty)
-        assert client.post("/api/search", json={"query": "red"}).json()["hits"] == []
-        assert client.post("/api/locate", json={"query": "red"}).json()["moments"] == []
-        assert client.get("/api/videos").json() == {"total": 0, "videos": [], "next": None}
-        assert client.get("/api/index").json()["info"]["videos"] == 0
 
 
 # Several events

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import Database
-from vidret.store.snapshots.bitmap import add_ids, count_ids, list_ids, make_bitmap, subtract
+from vidret.store.snapshots.bitmap import make_bitmap
 from vidret.store.snapshots.columns import FILE_NAME, KEY
 from vidret.store.snapshots.latest import SAVED, SnapshotBuilder, Snapshots
 from vidret.store.snapshots.snapshot import Snapshot
@@ -359,19 +359,6 @@ def test_two_threads_search_at_the_same_time(stores: tuple[Store, Store], monkey
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(reader.search, embedding(seed).video[None], 1) for seed in (100, 200)]
         assert len({int(job.result()[1][0, 0]) for job in found}) == 2
-
-
-@pytest.mark.parametrize("ids", [[], [0], [7, 8], [1, 63, 64, 1000]])
-def test_bitmaps(ids: list[int]) -> None:
-    bits = make_bitmap(np.array(ids, np.int64))
-    assert list_ids(bits).tolist() == ids
-    assert count_ids(bits) == len(ids)
-    grown = add_ids(bits, np.array([3, 70], np.int64))
-    assert list_ids(grown).tolist() == sorted({*ids, 3, 70})
-    assert list_ids(subtract(grown, bits)).tolist() == sorted({3, 70} - set(ids))
-    assert list_ids(subtract(bits, grown)).tolist() == []
-    chosen = np.array([key % 2 == 1 for key in ids], bool)
-    assert list_ids(make_bitmap(np.array(ids, np.int64), chosen)).tolist() == [key for key in ids if key % 2 == 1]
 
 
 @pytest.mark.parametrize("ids", [[-1, 3], [5, 2**40]])
