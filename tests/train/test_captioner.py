@@ -1,9 +1,7 @@
 """Tests of the captioner: its loss against a naive version, causality, and numbers of the published code."""
 
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import torch
@@ -90,7 +88,8 @@ def test_loss_matches_naive_version(padding: int, frequent: list[int], weight: f
     got = caption_loss(logits, ids, end=END, frequent=frequent, weight=weight)
     expected = naive_loss(logits, ids, frequent, weight=weight)
     assert got.item() == pytest.approx(expected, abs=1e-5)
-    assert torch.autograd.gradcheck(lambda x: compute_loss(x, ids), (logits.double().requires_grad_(),))
+    inputs = (logits.double().requires_grad_(),)
+    assert torch.autograd.gradcheck(lambda x: compute_loss(x, ids), inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("ids", [torch.full((2, 4), END), torch.full((2, 1), START), torch.empty(0, 4).long()])
@@ -150,11 +149,6 @@ def test_frequent_tokens_are_sorted_and_include_start_and_end() -> None:
     assert found_end == end
     assert frequent == sorted({start, end, *(piece for word in FREQUENT_WORDS.split() for piece in encode(word))})
     assert len(frequent) == 17 + 2
-
-
-def test_requested_goldens_exist() -> None:
-    if folder := os.environ.get("VIDRET_GOLDENS"):
-        assert Path(folder) / "promptswitch" in {case.folder.parent for case in CASES}, f"none in {folder}"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.folder.parents[1].name}-{case.folder.name}")

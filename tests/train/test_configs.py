@@ -74,8 +74,7 @@ def test_every_configuration_names_its_source() -> None:
         assert "# Source: " in text or "synthetic" in path.stem or "joint" in path.stem or "longclip" in path.stem
 
 
-QUICK = (  # beside those of tests/evaluate/test_reproduce.py
-    "msrvtt_clip_b32",
+QUICK = (  # beside those of tests/evaluate/test_reproduce.py, and msrvtt_clip_b32 below
     "vatex_tempme_full_b32",
     "didemo_tempme_b16",
     "activitynet_glscl_b16",
