@@ -1,18 +1,15 @@
 """What holds for every encoder of images: valid vectors, which depend on nothing else that is encoded."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 
 from tests.encode.hf_models import save_tiny
-from tests.encode.tiny import TEXT, VISION, assert_same_embeddings, draw_frames
+from tests.encode.tiny import TEXT, VISION, add_rows_tower, assert_same_embeddings, draw_frames
 from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.registry import load_encoder
@@ -32,13 +29,8 @@ def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             card = Card("clip", "tiny", VISION, replace(TEXT, context=77, vocabulary=49408))
             save_model(ClipModel(card), folder / "tiny.safetensors")
             return str(folder / "tiny.safetensors")
-        case "open_clip":  # no ViT: the encoder for foreign towers
-            vision: dict[str, Any] = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
-            text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-            config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
-            (folder / "vidret-rows.json").write_text(json.dumps(config))
-            open_clip.add_model_config(folder)
-            return "vidret-rows/random"
+        case "open_clip":  # the encoder for foreign towers
+            return add_rows_tower(folder)
         case "transformers":
             return f"hf:{save_tiny('siglip', folder / 'tiny')}"
         case "sentence-transformers":

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.encode.tiny import MERGING, TEXT, VISION, draw_frames, load_clip, stir
+from tests.encode.tiny import MERGING, TEXT, VISION, add_rows_tower, draw_frames, load_clip, stir
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import Card, ClipModel, save_model
-from vidret.encode.clip.vision import VisionTower
+from vidret.encode.clip.vision import VisionShape, VisionTower
 from vidret.encode.families.open_clip import OpenClipEncoder
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.names import STARTER
@@ -75,24 +75,20 @@ def test_precisions_that_do_not_apply_are_refused_before_loading() -> None:
         choose_precision("int8", CUDA)
 
 
-def test_int8_is_refused_for_other_towers() -> None:
-    with pytest.raises(
-        EncoderError, match="a model in int8 must be a ViT with CLIP's standard blocks, got RN50/random"
-    ):
-        load_encoder("RN50/random", device="cpu", precision="int8")
-
-
-def test_other_towers_are_in_float32_where_auto_is_int8(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_other_towers_are_never_in_int8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    name = add_rows_tower(tmp_path)
+    with pytest.raises(EncoderError, match=f"a model in int8 must be a ViT with CLIP's standard blocks, got {name}"):
+        load_encoder(name, device="cpu", precision="int8")
     fake_cpu(monkeypatch, VNNI)
     with caplog.at_level(logging.INFO, "vidret"):
-        encoder = load_encoder("RN50/random", device="cpu")
+        encoder = load_encoder(name, device="cpu")
     assert isinstance(encoder, OpenClipEncoder)
     assert encoder._dtype == torch.float32
     chosen, reason = (record.getMessage() for record in caplog.records if record.name.startswith("vidret"))
     assert chosen == "precision auto is int8 on cpu"
-    assert reason.startswith("RN50/random is in fp32")
+    assert reason.startswith(f"{name} is in fp32")
 
 
 def make_tower(*, merging: bool = False) -> VisionTower:
@@ -140,14 +136,24 @@ def frames() -> Frames:
     return Frames(pixels.numpy(), np.arange(3.0))
 
 
-@pytest.fixture(scope="module")
-def exact() -> ClipEncoder:
-    return load_clip("ViT-B-32/random")
+@pytest.fixture(scope="module", params=["wide", pytest.param("ViT-B-32/random", marks=pytest.mark.slow)])
+def exact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ClipEncoder:
+    """Load ViT-B/32, or two layers as wide with hardly any text tower, which takes seconds less."""
+    if request.param != "wide":
+        return load_clip(request.param)
+    vision = VisionShape(image_size=224, patch=32, width=768, layers=2, heads=12, dim=512)
+    text = replace(TEXT, context=77, vocabulary=49408, dim=512)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ClipModel(Card("clip", "tiny", vision, text))
+    path = tmp_path_factory.mktemp("wide") / "model.safetensors"
+    save_model(model, path)
+    return load_clip(path)
 
 
 @pytest.mark.parametrize("precision", ["int8", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_vectors_of_a_real_size_are_close_to_float32(precision: str, exact: ClipEncoder, frames: Frames) -> None:
-    rough = load_clip("ViT-B-32/random", precision)
+    rough = load_clip(exact.name, precision)
     assert rough.fingerprint == exact.fingerprint, "vectors of both may be compared"
     near, expected = (encoder.encode_frames([frames], tokens=True)[0] for encoder in (rough, exact))
     assert near.tokens is not None

@@ -1,5 +1,6 @@
 """Tiny CLIP towers for tests."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -49,6 +51,15 @@ def draw_frames(num: int, seed: int = 0, side: int = 32) -> Frames:
     pixels = np.random.default_rng(seed).integers(0, 256, (num, side, side, 3), dtype=np.uint8)
     pixels.flags.writeable = False
     return Frames(pixels, np.arange(num) / 2)
+
+
+def add_rows_tower(folder: Path) -> str:
+    """Make a tower that is no ViT known to open_clip, and return the name of a model of it."""
+    vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    (folder / "vidret-rows.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(folder)
+    return "vidret-rows/random"
 
 
 def load_clip(name: str | Path, precision: str = "fp32") -> ClipEncoder:

@@ -9,9 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.encode.hf_models import save_tiny, transformers
-from tests.fakes import write_film
 from vidret.encode.families.registry import load_encoder
-from vidret.engine import Engine
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames
 
@@ -37,7 +35,7 @@ def folder(library: Any, request: pytest.FixtureRequest, tmp_path_factory: pytes
     return saved
 
 
-def test_vectors_are_those_of_the_library(library: Any, folder: Path) -> None:
+def test_vectors_are_those_of_the_library(library: Any, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     encoder: Any = load_encoder(f"st:{folder}", device="cpu", precision="fp32")
     model = library.SentenceTransformer(str(folder), device="cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
@@ -49,19 +47,11 @@ def test_vectors_are_those_of_the_library(library: Any, folder: Path) -> None:
     texts = ["a dog", "a cat"]
     found = np.stack([text.sentence for text in encoder.encode_text(texts)])
     np.testing.assert_allclose(found, model.encode_query(texts, normalize_embeddings=True), atol=1e-5)
+    assert "split into" not in caplog.text
+    encoder.encode_text(["a dog runs, then a cat jumps, then it rains"])
+    assert "split into" in caplog.text
     with pytest.raises(EncoderError, match="tokens must come from a model with patches"):
         encoder.encode_frames(batch, tokens=True)
-
-
-def test_an_index_opens_again_and_long_texts_are_split(folder: Path, tmp_path: Path, caplog: Any) -> None:
-    film = write_film(tmp_path / "film.mp4", ("red", 3), ("blue", 3))
-    with Engine.open(tmp_path / "index", encoder=f"st:{folder}") as engine:
-        assert not engine.index([film], workers=1).failed
-    with Engine.open(tmp_path / "index") as engine:
-        assert engine.search("red", 1)[0].path == str(film)
-        assert engine.locate("red", 1, video=film, weak=True)[0].end <= 6.1
-        engine.encoder.encode_text(["a dog runs, then a cat jumps, then it rains"])
-    assert "split into" in caplog.text
 
 
 @pytest.mark.parametrize(
