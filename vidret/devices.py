@@ -10,9 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from itertools import product
-from typing import Any
 
 from vidret.errors import DeviceError
 
@@ -87,9 +85,8 @@ def cuda_index(device: str) -> int | None:
     return int(digits or 0) if kind == "cuda" else None
 
 
-@cache
-def find_blas() -> tuple[Any, Any] | None:
-    """Return what gets and what sets the number of threads of NumPy's OpenBLAS; None where it has another library."""
+def set_blas_threads(num_threads: int) -> int:
+    """Set how many threads NumPy's OpenBLAS starts; return the number before, or the same if it has another library."""
     import ctypes
 
     import numpy as np
@@ -97,41 +94,28 @@ def find_blas() -> tuple[Any, Any] | None:
     library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]  # and what it is linked to
     for prefix, suffix in product(("scipy_openblas", "openblas"), ("64_", "")):
         if hasattr(library, f"{prefix}_set_num_threads{suffix}"):
-            get, set_to = (getattr(library, f"{prefix}_{verb}_num_threads{suffix}") for verb in ("get", "set"))
-            return get, set_to
-    return None
+            before = int(getattr(library, f"{prefix}_get_num_threads{suffix}")())
+            getattr(library, f"{prefix}_set_num_threads{suffix}")(num_threads)
+            return before
+    return num_threads
 
 
-class BlasThreads:
-    """The threads of NumPy's OpenBLAS; all threads of a process share the number.
+_blas_turn, _blas_threads = threading.Lock(), list[int]()  # the number before, once for each one inside
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let NumPy compute on the thread that asks it, until the last one inside has left.
 
     OpenBLAS hands even the product of a matrix and a vector to a thread for each core, which then waits for more by
     spinning: a search took the time of two cores, no less on the clock, and searches side by side hindered each other.
     """
-
-    def __init__(self) -> None:
-        self._lock, self._num_inside, self._num_threads = threading.Lock(), 0, 1
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Let NumPy compute on the thread that asks it, until the last one inside has left."""
-        blas = find_blas()
-        if blas is None:
-            yield
-            return
-        get, set_to = blas
-        with self._lock:
-            if not self._num_inside:
-                self._num_threads = get()
-                set_to(1)
-            self._num_inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._num_inside -= 1
-                if not self._num_inside:
-                    set_to(self._num_threads)
-
-
-BLAS_THREADS = BlasThreads()
+    with _blas_turn:
+        _blas_threads.append(_blas_threads[0] if _blas_threads else set_blas_threads(1))
+    try:
+        yield
+    finally:
+        with _blas_turn:
+            before = _blas_threads.pop()
+            if not _blas_threads:
+                set_blas_threads(before)

@@ -25,9 +25,9 @@ from tests.spoken import (
     say,
 )
 from tests.store.samples import damage
+from vidret.channels.picture.evidence import HINTED, MIN_DEVIATION, PICTURE_OFFSET, PICTURE_SLOPE, REPORTED
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.picture.ranking import TOP_FRAMES
-from vidret.channels.picture.scales import HINTED, MIN_DEVIATION, PICTURE_OFFSET, PICTURE_SLOPE, REPORTED
 from vidret.channels.texts.channel import (
     ADJACENT,
     HUBNESS,

@@ -17,13 +17,14 @@ from .samples import create, damage, embedding, index_all, seeds
 @pytest.fixture
 def num_queries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list with the number of ids that each query for rows had."""
-    video_rows, queries = Segments.video_rows, list[int]()
+    locations, queries = Segments.locations, list[int]()
 
-    def counted(segments: Segments, ids: np.ndarray) -> object:
-        queries.append(len(ids))
-        return video_rows(segments, ids)
+    def counted(segments: Segments, ids: np.ndarray | None = None) -> object:
+        if ids is not None:  # else a compaction lists all
+            queries.append(len(ids))
+        return locations(segments, ids)
 
-    monkeypatch.setattr(Segments, "video_rows", counted)
+    monkeypatch.setattr(Segments, "locations", counted)
     return queries
 
 

@@ -11,17 +11,14 @@ GENERATED = TextKind(source="generated", name="generated")  # by ``vidret descri
 KINDS: Mapping[TextSource, TextKind] = {
     kind.source: kind for kind in (speech.KIND, screen.KIND, subtitles.KIND, GENERATED, sounds.KIND)
 }
+# Sources with which only clauses that ask for them are compared by meaning.
+HINT_NEEDED: frozenset[Source | None] = frozenset(kind.source for kind in KINDS.values() if kind.is_hint_needed)
 READ_KINDS = tuple(kind.source for kind in KINDS.values() if kind.model)  # which an indexing run reads
 
 
 def find_hint(text: str) -> TextSource | None:
     """Return the kind that a text asks for by its words, None if it asks for none."""
     return next((kind.source for kind in KINDS.values() if kind.hint is not None and kind.hint.search(text)), None)
-
-
-def is_hint_needed(source: Source) -> bool:
-    """Return whether only clauses that ask for a source are compared with it by meaning."""
-    return source != "picture" and KINDS[source].is_hint_needed
 
 
 def as_sentence(text: TimedText) -> str:

@@ -140,23 +140,20 @@ def unrelated_level(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.nd
 
 
 SAMPLED_SEGMENTS = 600  # whose frames stand for the whole index
-DRIFT = 1.25  # growth of the index, or loss of the sample, from which on it does so no longer
+DRIFT = 1.25  # of the index, from which on they do so no longer
 
 
 class IndexWhitening:
     """The whitening of an index without its level, fitted to a sample of frames, and again once that is outdated."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self._num_segments = store, 0
-        self._sample: Int64[np.ndarray, " segment"] = np.zeros(0, np.int64)
-        self._fitted: Whitening | None = None
+        self._store = store
+        self._fitted: tuple[int, Whitening] | None = None  # with the number of segments
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the index has grown much since it was fitted, or has lost much of the sample."""
-        num_kept = np.count_nonzero(self._store.owners(self._sample) >= 0)
-        is_drawn = len(self._store) <= DRIFT * self._num_segments and len(self._sample) <= DRIFT * num_kept
-        return self._fitted is not None and not is_drawn
+        """Whether the index has grown or shrunk much since it was fitted."""
+        return self._fitted is not None and not 1 / DRIFT <= len(self._store) / self._fitted[0] <= DRIFT
 
     def fit(self) -> Whitening:
         """Return the whitening of the index."""
@@ -168,9 +165,8 @@ class IndexWhitening:
             owners = [
                 np.full(len(times), segment.video) for segment, times in zip(stored.segments, stored.times, strict=True)
             ]
-            fitted = self._fitted = fit_projection(np.concatenate(stored.frames), np.concatenate(owners))
-            self._num_segments, self._sample = len(ids), stored.ids
-        return fitted
+            fitted = self._fitted = len(ids), fit_projection(np.concatenate(stored.frames), np.concatenate(owners))
+        return fitted[1]
 
 
 SAMPLE = 20_000  # frames to which the whitening is fitted

@@ -11,13 +11,15 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from itertools import combinations
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from vidret.copies.candidates import IndexWhitening
 from vidret.store.lookup import spread_evenly
+from vidret.store.records import VideoSize
 from vidret.store.store import Store
 from vidret.types import Hit, Moment, NearCopy
 
@@ -33,11 +35,11 @@ ORDER_OF_WHOLE, AGREEMENT_OF_WHOLE = 3.3, 0.2
 ORDER_OF_PART, AGREEMENT_OF_PART = 5.0, 0.35  # the best of many offsets must be surer
 STEP_S = 0.25  # between offsets of a part
 MAX_VERDICTS = 100_000  # that are remembered
-Offsets = dict[tuple[int, int], float | None]  # of the second of two videos at time 0 of the first, by pair; see _align
+Pair = tuple[VideoSize, VideoSize]  # a video with other segments is another one
+Offsets = dict[Pair, float | None]  # of the second of two videos at time 0 of the first; None if they are no copies
 
 
-@dataclass(frozen=True, slots=True)
-class FoundSpan:
+class FoundSpan(NamedTuple):
     """Where a search has found something: a video, and from when to when in seconds."""
 
     video: int
@@ -74,10 +76,7 @@ class CopyFolder:
 
     def __init__(self, store: Store) -> None:
         self._store, self._whitening = store, IndexWhitening(store)
-        self._generation = -1
         self._offsets: Offsets = {}
-        self._states: dict[int, tuple[int, int]] = {}  # of judged videos: how many segments, and the last one
-        self._checked: set[int] = set()  # those whose state was read in this generation
 
     def fold_results(self, results: Sequence[Result]) -> list[Result]:
         """Return the results that show no footage of an earlier one; those that do are ``near_copies`` of that."""
@@ -106,68 +105,47 @@ class CopyFolder:
 
         If results stand for ``whole`` videos, copies of whole videos are one whatever was found where.
         """
-        offsets = self._forget_changed({span.video for span in spans})
-        lengths = {video.id: video.duration for video in self._store.videos.find(ids=[span.video for span in spans])}
+        videos = self._store.read_sizes({span.video for span in spans})
+        if self._whitening.is_outdated or len(self._offsets) > MAX_VERDICTS:
+            self._offsets = {}
+        offsets = self._offsets  # another thread may replace them
         pairs = {
-            (spans[one].video, spans[other].video)
-            for one in range(len(spans))
-            for other in range(one)
-            if may_be_copies(*(lengths.get(spans[index].video, 0.0) for index in (one, other)))
+            _pair(videos[one.video], videos[other.video])
+            for one, other in combinations(spans, 2)
+            if one.video != other.video and may_be_copies(videos[one.video].seconds, videos[other.video].seconds)
         }
-        self._judge({(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]}, lengths, offsets)
+        self._judge(pairs, offsets)
         leaders: list[int] = []
         for index, span in enumerate(spans):
             firsts = (other for other in range(index) if leaders[other] == other)
-            leaders.append(
-                next((other for other in firsts if _shows(spans[other], span, lengths, offsets, whole=whole)), index)
-            )
+            same = (other for other in firsts if _shows(spans[other], span, videos, offsets, whole=whole))
+            leaders.append(next(same, index))
         return leaders
-
-    def _forget_changed(self, video_ids: Set[int]) -> Offsets:
-        """Return the known verdicts, without those on some videos whose segments are others than they were."""
-        generation = self._store.generation
-        if generation != self._generation:
-            self._generation, self._checked = generation, set()
-            if self._whitening.is_outdated or len(self._offsets) > MAX_VERDICTS:
-                self._offsets, self._states = {}, {}
-        new = video_ids - self._checked
-        if new:
-            ids = self._list_segments(new)
-            owners = self._store.owners(ids)
-            own = {video_id: ids[owners == video_id] for video_id in new}
-            states = {video_id: (len(keys), int(keys.max(initial=0))) for video_id, keys in own.items()}
-            changed = {video_id for video_id, state in states.items() if self._states.get(video_id, state) != state}
-            if changed:
-                kept = ((pair, offset) for pair, offset in self._offsets.items() if changed.isdisjoint(pair))
-                self._offsets = dict(kept)
-            self._states |= states
-            self._checked |= new
-        return self._offsets
 
     def _list_segments(self, video_ids: Iterable[int]) -> Int64[np.ndarray, " segment"]:
         return self._store.overlapping_segments([(video_id, -math.inf, math.inf) for video_id in video_ids])
 
-    def _judge(self, pairs: Set[tuple[int, int]], lengths: Mapping[int, float], offsets: Offsets) -> None:
+    def _judge(self, pairs: Set[Pair], offsets: Offsets) -> None:
         """Add the offsets of pairs of videos that are not known yet, None where they are no copies."""
         new = sorted(pair for pair in pairs if pair not in offsets)
         if not new:
             return
-        means = self._average({video for pair in new for video in pair})
+        means = self._average({video.id for pair in new for video in pair})
         offsets |= dict.fromkeys(new)
         alike = [
             (one, other)
             for one, other in new
-            if one in means and other in means and float(means[one] @ means[other]) >= LEAST_ALIKE
+            if one.id in means and other.id in means and float(means[one.id] @ means[other.id]) >= LEAST_ALIKE
         ]
-        videos = self._read({video for pair in alike for video in pair})
+        videos = self._read({video.id for pair in alike for video in pair})
         enough = {video: frames for video, frames in videos.items() if len(frames.times) >= MIN_FRAMES}
         if enough:
             whitening = self._whitening.fit()  # once: of an index that grows, each may be another
             for video, frames in enough.items():
                 enough[video] = replace(frames, vectors=whitening.apply(frames.vectors))
         for one, other in alike:
-            if one in enough and other in enough:
-                offsets[one, other] = self._align(enough[one], enough[other], lengths[one], lengths[other])
+            if one.id in enough and other.id in enough:
+                offsets[one, other] = self._align(enough[one.id], enough[other.id], one.seconds, other.seconds)
 
     def _average(self, videos: Collection[int]) -> dict[int, Float[np.ndarray, " dim"]]:
         """Return the unit mean of the segments of each video that has one."""
@@ -203,12 +181,16 @@ class CopyFolder:
         return None if offset is None else -offset
 
 
-def _shows(one: FoundSpan, other: FoundSpan, lengths: Mapping[int, float], offsets: Offsets, *, whole: bool) -> bool:
+def _pair(one: VideoSize, other: VideoSize) -> Pair:
+    return (one, other) if one.id < other.id else (other, one)
+
+
+def _shows(one: FoundSpan, other: FoundSpan, videos: Mapping[int, VideoSize], offsets: Offsets, *, whole: bool) -> bool:
     """Return whether a result shows the footage of another one."""
-    offset = offsets.get((min(one.video, other.video), max(one.video, other.video)))
+    offset = offsets.get(_pair(videos[one.video], videos[other.video]))
     if offset is None or one.video == other.video:
         return False
-    if whole and is_same_length(lengths[one.video], lengths[other.video]):
+    if whole and is_same_length(videos[one.video].seconds, videos[other.video].seconds):
         return True
     moved = -offset if one.video < other.video else offset  # from the times of ``other`` to those of ``one``
     return other.start + moved <= one.end and one.start <= other.end + moved

@@ -178,7 +178,7 @@ class SegmentSpace:
         held = self._store.overlapping_segments([(video_id, time_s, time_s)])
         if len(held):
             return int(held[-1])
-        own = self._store.segments.intact(self._store.segments.ids_of_video(video_id))
+        own = self._store.read_segments(self._store.segments.ids_of_video(video_id))
         return min(own, key=lambda key: max(own[key].start - time_s, time_s - own[key].end), default=None)
 
     def read_at(self, points: Sequence[tuple[int, float]]) -> list[Float32[np.ndarray, " dim"] | None]:

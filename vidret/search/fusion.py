@@ -22,7 +22,7 @@ from vidret.channels.picture.channel import PictureChannel, list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
 from vidret.channels.sounds.channel import SoundChannel, join_evidence, open_sounds
 from vidret.channels.texts.channel import TextChannel
-from vidret.devices import BLAS_THREADS
+from vidret.devices import one_blas_thread
 from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.feedback import Feedback, Ids, SegmentSpace
@@ -91,7 +91,7 @@ class Fusion:
         """Let this thread see the index and its texts as they are now, for a query; NumPy starts no others."""
         texts = self.texts
         words = nullcontext() if texts is None else texts.texts.store.hold()
-        with BLAS_THREADS.one(), self.pictures.store.hold(), words:
+        with one_blas_thread(), self.pictures.store.hold(), words:
             yield
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """The best videos of a query as hits, with what speaks for them and how likely they are."""
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
@@ -22,7 +23,6 @@ from vidret.types import (
     SOURCES,
     TEXT_SOURCES,
     EventSpan,
-    Evidence,
     Filters,
     Hit,
     LocateOptions,
@@ -46,16 +46,6 @@ class FoundVideo:
     scores: VideoScores
     paths: tuple[str, ...]
     standard: ScoreStandard
-
-    @property
-    def probability(self) -> float | None:
-        """The probability that it answers the query; None if nothing tells."""
-        return self.standard.rate(self.scores.score)
-
-    @property
-    def is_weak(self) -> bool:
-        """Whether it is unlikely that the index has an answer that scores as high as this."""
-        return self.standard.is_weak(self.scores.score)
 
 
 class VideoSearch:
@@ -183,51 +173,46 @@ class VideoSearch:
         video, clauses = found.scores, range(len(question.query.structure.clauses))
         parts = [part for clause in clauses for part in _find_parts(video, clause)]
         evidence = make_evidence(parts, self._fusion.texts) if question.query.is_text else ()
-        is_word = bool(evidence) and evidence[0].source != "picture"
-        if is_word and len(clauses) == 1:
-            segment, time_s = self._place_text(video, evidence[0])
-        else:
-            time_s = video.time_s[0]
-            segment = self._find_segment(video, time_s)
+        within_s = time_s = video.time_s[0]
+        is_word = bool(evidence) and evidence[0].source != "picture" and len(clauses) == 1
+        if is_word:  # words are read up to ``TOLERANCE_S`` too early
+            time_s = evidence[0].start
+            within_s = min(time_s + TOLERANCE_S, (time_s + evidence[0].end) / 2)
+        segment = self._find_segment(video, within_s)
+        if is_word and segment.start <= within_s:
+            time_s = max(time_s, segment.start)
         best: dict[Source, float] = {}
         for clause in clauses:
             for source, score in video.source_scores(clause).items():
                 best[source] = max(best.get(source, ABSENT), score)
         why: dict[str, float] = {source: best[source] for source in SOURCES if best.get(source, ABSENT) > ABSENT}
         times = [(time, time) for time in sorted({*video.time_s, time_s})]
+        events: tuple[EventSpan, ...] = ()
+        if question.query.structure.is_joint:
+            video.cuts = find_cuts(self._fusion.pictures.store, video.video_id)
+            for span in find_placed_spans(video, question.query.structure, LocateOptions(k=1))[:1]:
+                events = list_events(span, question.query.structure)
         return Hit(
             video=video.video_id,
             path=found.paths[0],
             segment=segment,
             time=time_s,
             score=video.score,
-            probability=found.probability,
-            weak=found.is_weak,
+            probability=found.standard.rate(video.score),
+            weak=found.standard.is_weak(video.score),
             copies=found.paths[1:],
             why=why | dict(video.levels) if set(why) == {"picture"} else why,
             evidence=evidence + question.tell_persons(video.video_id, times),
-            events=self._place_events(question, video),
+            events=events,
         )
-
-    def _place_events(self, question: Question, video: VideoScores) -> tuple[EventSpan, ...]:
-        if not question.query.structure.is_joint:
-            return ()
-        video.cuts = find_cuts(self._fusion.pictures.store, video.video_id)
-        spans = find_placed_spans(video, question.query.structure, LocateOptions(k=1))
-        return list_events(spans[0], question.query.structure) if spans else ()
-
-    def _place_text(self, video: VideoScores, text: Evidence) -> tuple[Segment, float]:
-        """Return the segment in which words begin, and when in it: they are read up to ``TOLERANCE_S`` too early."""
-        within_s = min(text.start + TOLERANCE_S, (text.start + text.end) / 2)
-        segment = self._find_segment(video, within_s)
-        return segment, max(text.start, segment.start) if segment.start <= within_s else text.start
 
     def _find_segment(self, video: VideoScores, time_s: float) -> Segment:
         """Return the segment that holds a time, or the nearest one."""
         store, segments = self._fusion.pictures.store, video.segments
         if not any(segment.start <= time_s <= segment.end for segment in segments):
-            read, ids = store.segments.intact, store.overlapping_segments([(video.video_id, time_s, time_s)])
-            segments = list((read(ids) or read(store.segments.ids_of_video(video.video_id))).values())
+            spans = ((video.video_id, start_s, end_s) for start_s, end_s in ((time_s, time_s), (-math.inf, math.inf)))
+            found = (store.read_segments(store.overlapping_segments([span])) for span in spans)
+            segments = list(next(filter(None, found), {}).values())
         nearest = Segment(video.video_id, 0, time_s, time_s)
         return min(segments, key=lambda one: max(one.start - time_s, time_s - one.end, 0.0), default=nearest)
 

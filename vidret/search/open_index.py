@@ -128,7 +128,7 @@ class OpenIndex:
                     video_id=found.scores.video_id,
                     path=found.paths[0],
                     rate=found.standard.rate,
-                    weak=found.is_weak,
+                    weak=found.standard.is_weak(found.scores.score),
                 )
                 for found in self._search.find(query, search)[1]
             ]

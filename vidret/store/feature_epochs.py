@@ -12,11 +12,9 @@ from jaxtyping import Float16, Float64, Int64
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.database import REPAIR
-from vidret.store.catalog.schema import order_by_ids
 from vidret.store.features import Features, Rows
 from vidret.store.records import SegmentLocation, StoredRow, StoredSegments
-from vidret.store.snapshots.snapshot import UNREADABLE, find_rows
-from vidret.types import Segment
+from vidret.store.snapshots.snapshot import find_rows
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +62,8 @@ class Epochs:
             if intact.all():
                 return ids, vectors
         # Some are damaged or gone, were written a moment ago, or have just been moved by a compaction.
-        features, rows = self._read_epoch(lambda: self._catalog.segments.video_rows(ids))
+        features, locations = self.locate(ids)
+        rows = np.array([(key, own.row, own.row_sum) for key, own in locations.items()], np.int64).reshape(-1, 3)
         vectors, intact = features.read_videos(rows[:, 1], rows[:, 2])
         for key, row in rows[~intact, :2].tolist():
             self._warn_skipped(key, "cannot be searched", f"{features.video.path}: row {row} is damaged")
@@ -101,11 +100,11 @@ class Epochs:
     def _read_known(self, ids: Ids, *, tokens: bool) -> StoredSegments | None:
         """Read segments as the snapshot has them; None if one is damaged, gone or moved by a compaction."""
         snapshot = self._catalog.snapshots.current()
-        rows, own = snapshot.find_segments(ids), snapshot.segments
-        if (rows < 0).any() or (own.frame_rows[rows] == UNREADABLE).any():
+        segments = snapshot.read_segments(ids)
+        if len(segments) < len(ids):
             return None
+        rows, own = snapshot.find_segments(ids), snapshot.segments
         features, _ = self._read_epoch(lambda: (self._catalog.tables.meta("epoch"), None))
-        numbers, starts, ends = own.numbers[rows].tolist(), own.starts[rows].tolist(), own.ends[rows].tolist()
         num_frames, first_times = own.num_frames[rows], own.first_frames[rows]
         try:
             frames = features.frames.read_all(own.frame_rows[rows], num_frames, own.frame_sums[rows])
@@ -118,7 +117,7 @@ class Epochs:
         times = zip(first_times.tolist(), (first_times + num_frames).tolist(), strict=True)
         return StoredSegments(
             ids=ids,
-            segments=list(map(Segment, snapshot.owners(ids).tolist(), numbers, starts, ends)),
+            segments=list(segments.values()),
             frames=frames,
             times=[snapshot.frame_times[start:end] for start, end in times],
             tokens=packed,
@@ -132,26 +131,16 @@ class Epochs:
         Raises:
             StoreError: A segment does not exist, or is damaged.
         """
-        features, rows = self._read_epoch(lambda: self._catalog.segments.read_all(ids))
-        return [(features.read_frames(row.location), row.times) for row in rows]
+        return self._read_all(ids, lambda features, row: (features.read_frames(row.location), row.times))
 
     def read_tokens(self, ids: Sequence[int] | Ids) -> list[memoryview]:
-        """Read the packed tokens of segments, in the order of ``ids``; empty for a segment without tokens.
-
-        Raises:
-            StoreError: A segment does not exist, or is damaged.
-        """
-        features, locations = self._locate_all(ids)
-        return [features.read_tokens(location) for location in locations]
+        """Read the packed tokens of segments, in the order of ``ids``; empty for one without, errors as above."""
+        return self._read_all(ids, lambda features, row: features.read_tokens(row.location))
 
     def read_vectors(self, ids: Sequence[int] | Ids) -> Float16[np.ndarray, "segment dim"]:
-        """Read the vectors of segments, in the order of ``ids``.
-
-        Raises:
-            StoreError: A segment does not exist, or is damaged.
-        """
-        features, locations = self._locate_all(ids)
-        return np.concatenate([np.empty((0, self._dim), np.float16), *map(features.read_video, locations)])
+        """Read the vectors of segments, in the order of ``ids``; errors as above."""
+        rows = self._read_all(ids, lambda features, row: features.read_video(row.location))
+        return np.concatenate([np.empty((0, self._dim), np.float16), *rows])
 
     def read_searchable(self) -> Float16[np.ndarray, "segment dim"]:
         """Return the vectors of all searchable segments in id order, without a copy if no row is dead."""
@@ -160,10 +149,9 @@ class Epochs:
         stored = features.video.view(0, int(rows.max()) + 1 if len(rows) else 0)
         return stored if len(rows) == len(stored) and (np.diff(rows) == 1).all() else stored[rows]
 
-    def _locate_all(self, ids: Sequence[int] | Ids) -> tuple[Features, list[SegmentLocation]]:
-        """Return feature files and the locations of segments, in the order of ``ids``."""
-        features, locations = self.locate(ids)
-        return features, order_by_ids(locations, ids)
+    def _read_all(self, ids: Sequence[int] | Ids, read: Callable[[Features, StoredRow], T]) -> list[T]:
+        features, rows = self._read_epoch(lambda: self._catalog.segments.read_all(ids))
+        return [read(features, row) for row in rows]
 
     def _warn_skipped(self, key: int, what: str, reason: str) -> None:
         if (key, what) not in self._warned:

@@ -22,7 +22,7 @@ from vidret.store.catalog.schema import Metadata
 from vidret.store.catalog.segments import Segments, ShotChanges
 from vidret.store.catalog.videos import Files, Videos
 from vidret.store.feature_epochs import Epochs
-from vidret.store.records import CALIBRATION, JUDGE, FileRecord, StoredSegments, StoredVideo, VideoRecord
+from vidret.store.records import CALIBRATION, JUDGE, FileRecord, StoredSegments, StoredVideo, VideoRecord, VideoSize
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.store import Store
@@ -209,15 +209,6 @@ class JoinedSegments(JoinedTable, Segments):
         number, index, own = self._ids.find_index(video)
         return {place: number * STRIDE + segment for place, segment in index.segments.of_video(own).items()}
 
-    @override
-    def intact(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
-        name = self._ids.names()
-        return {
-            number * STRIDE + key: replace(segment, video=name(number, segment.video))
-            for number, index, own in self._ids.group(ids)
-            for key, segment in index.segments.intact(own).items()
-        }
-
 
 class JoinedShots(JoinedTable, ShotChanges):
     """The shot changes of several indexes."""
@@ -351,6 +342,20 @@ class JoinedStore(SearchedTogether, Store):
     def select(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> Selection:
         chosen = self.ids.select(filters, excluded)
         return JoinedSelection.join({number: index.select(filters, out) for number, index, out in chosen})
+
+    @override
+    def read_segments(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
+        name = self.ids.names()
+        return {
+            number * STRIDE + key: replace(segment, video=name(number, segment.video))
+            for number, index, own in self.ids.group(ids)
+            for key, segment in index.read_segments(own).items()
+        }
+
+    @override
+    def read_sizes(self, video_ids: Iterable[int]) -> dict[int, VideoSize]:
+        found = ((video_id, *self.ids.find_index(video_id)[1:]) for video_id in video_ids)
+        return {video_id: index.read_sizes([own])[own]._replace(id=video_id) for video_id, index, own in found}
 
     @override
     def owners(self, ids: Sequence[int] | Ids) -> Ids:

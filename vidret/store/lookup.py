@@ -133,7 +133,7 @@ def read_shots(store: "Store", video_id: int) -> list[Shot]:
     Raises:
         StoreError: There is no such video.
     """
-    segments = list(store.segments.intact(store.segments.ids_of_video(video_id)).values())
+    segments = list(store.read_segments(store.segments.ids_of_video(video_id)).values())
     if not (store.videos.get(video_id).follows_shots and segments):
         return []
     start, end = min(segment.start for segment in segments), max(segment.end for segment in segments)
@@ -147,7 +147,7 @@ def spread_evenly(num_rows: int, limit: int) -> Int64[np.ndarray, " row"]:
 
 def find_middles(store: "Store", ids: Int64[np.ndarray, " segment"]) -> dict[int, tuple[int, float]]:
     """Return the video and the middle, in seconds, of the segments by id that are intact."""
-    segments = store.segments.intact(ids)
+    segments = store.read_segments(ids)
     return {key: (segment.video, (segment.start + segment.end) / 2) for key, segment in segments.items()}
 
 

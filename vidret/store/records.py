@@ -102,6 +102,15 @@ class StoredVideo:
         return Extent(_read_start(self.facts), self.duration)
 
 
+class VideoSize(NamedTuple):
+    """How much of a video is stored: its length, the number of its segments, and the row of the last one."""
+
+    id: int
+    seconds: float
+    num_segments: int
+    last_segment: int
+
+
 class Extent(NamedTuple):
     """When a video or a clip begins and ends, in seconds."""
 

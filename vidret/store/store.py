@@ -18,7 +18,7 @@ from vidret.store.catalog.schema import Metadata
 from vidret.store.feature_epochs import Epochs
 from vidret.store.features import create_features
 from vidret.store.folder import CATALOG, FEATURES, WriteAccess, check_entries, check_folder
-from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
+from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo, VideoSize
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.upkeep import Upkeep, folder_size
@@ -27,7 +27,7 @@ from vidret.store.vectors.current import HOME, CurrentVectors
 from vidret.store.vectors.faiss import MEMORY
 from vidret.store.vectors.registry import allow_address, check_address, normalise_address
 from vidret.store.writing import Writer
-from vidret.types import ALL_VIDEOS, Filters
+from vidret.types import ALL_VIDEOS, Filters, Segment
 
 
 class Store:
@@ -255,6 +255,17 @@ class Store:
     def searchable(self) -> Ids:
         """Return the ids of all searchable segments, ascending."""
         return self.select().ids()
+
+    def read_segments(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
+        """Return the segments that exist and are intact, by id."""
+        return self.snapshot().read_segments(ids)
+
+    def read_sizes(self, video_ids: Iterable[int]) -> dict[int, VideoSize]:
+        """Return how much is stored of some videos of the index."""
+        snapshot, known = self.snapshot(), list(video_ids)
+        rows, videos = snapshot.find_videos(known), snapshot.videos
+        columns = videos.durations[rows], videos.num_segments[rows], videos.last_segments[rows]
+        return {key: VideoSize(key, *own) for key, *own in zip(known, *(own.tolist() for own in columns), strict=True)}
 
     def owners(self, ids: Sequence[int] | Ids) -> Ids:
         """Return the id of the video of each segment, -1 for those that do not exist."""

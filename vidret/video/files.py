@@ -167,7 +167,7 @@ def _is_missing_locally(path: str) -> bool:
 
 def may_exist(path: str) -> bool:
     """Return whether a local file exists; True for every URL, since a check would cost a request."""
-    return is_url(path) or os.path.exists(path)  # noqa: PTH110
+    return os.path.exists(path) or is_url(path)  # noqa: PTH110
 
 
 def describe_failure(error: OSError | ValueError) -> str:

@@ -12,8 +12,8 @@ import pytest
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.calibration import Calibration, measure_calibration
 from vidret.channels.picture.channel import NEAREST_SEGMENTS, SEGMENTS_PER_VIDEO, PictureChannel
+from vidret.channels.picture.evidence import UNKNOWN
 from vidret.channels.picture.ranking import FrameRanker
-from vidret.channels.picture.scales import UNKNOWN
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.fusion import Fusion
 from vidret.search.hits import VideoSearch

@@ -12,9 +12,7 @@ import vidret.channels.picture.channel
 from tests.fakes import DIM, PatchEncoder, make_segment, make_text
 from tests.rankers import make_ranker, score_stored
 from tests.store.samples import add_segment
-from vidret.channels.picture.query_bank import UNRELATED
-from vidret.channels.picture.ranking import FrameRanker, Ranker
-from vidret.channels.picture.scales import (
+from vidret.channels.picture.evidence import (
     MIN_DEVIATION,
     PICTURE_OFFSET,
     PICTURE_SLOPE,
@@ -23,6 +21,8 @@ from vidret.channels.picture.scales import (
     PictureScales,
     find_typical_score,
 )
+from vidret.channels.picture.query_bank import UNRELATED
+from vidret.channels.picture.ranking import FrameRanker, Ranker
 from vidret.engine import Engine
 from vidret.store.store import Store
 

@@ -13,12 +13,12 @@ from jaxtyping import Float32
 
 from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
 from vidret.channels.base import Clause
-from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
-from vidret.channels.picture.scales import (
+from vidret.channels.picture.evidence import (
     HINTED,
     REPORTED,
     lower_hinted,
 )
+from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.registry import KINDS
 from vidret.channels.texts import channel
 from vidret.channels.texts.channel import (

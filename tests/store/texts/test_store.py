@@ -180,10 +180,10 @@ made.write(store, "film", made.SPOKEN[:2], finish=False)
 def kill(*given):
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before":
-    store._store.writer.add_segments = kill
+    store.store.writer.add_segments = kill
 else:
     store.index.add = lambda texts: None
-    store._store.texts.set_progress = kill
+    store.store.texts.set_progress = kill
 made.write(store, "film", made.SPOKEN[2:3])
 """
 
@@ -216,7 +216,7 @@ def test_reader_without_a_full_text_index_makes_one_in_memory(
     if content is not None:
         path.write_bytes(content)
     with TextStore.open(tmp_path) as reader:
-        generation = reader.generation
+        generation = reader.store.generation
         assert found(reader, "sentence") == [text.text for text in SPOKEN]
         assert path.exists() == (content is not None)
         assert [record.levelname for record in caplog.records] == ["WARNING"] * (content is not None)
@@ -227,7 +227,7 @@ def test_reader_without_a_full_text_index_makes_one_in_memory(
         with create_words(tmp_path) as store:
             assert agree(store)
             write(store, "two", SPOKEN[:2])
-        assert reader.generation > generation
+        assert reader.store.generation > generation
         assert reader.index.in_memory
         assert len(found(reader, "sentence")) == 7
         with create_words(tmp_path) as store:

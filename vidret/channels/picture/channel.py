@@ -15,10 +15,14 @@ from jaxtyping import Float
 from vidret.channels.base import ChannelQuery, EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
 from vidret.channels.picture.evidence import (
+    SAMPLE,
+    PictureScales,
     VideoPictures,
     adjust_points,
     collect_frames,
     collect_segments,
+    find_typical_score,
+    lower_hinted,
     merge_segments,
     weigh_points,
 )
@@ -27,7 +31,6 @@ from vidret.channels.picture.ranker_loading import load_ranker
 from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ids, Ranker
 from vidret.channels.picture.refining import refine_ranking
 from vidret.channels.picture.reranking import RankedSegments, Reranker, sum_levels
-from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, find_typical_score, lower_hinted
 from vidret.encode.encoder import Encoder
 from vidret.encode.text_cache import encode_once
 from vidret.store.lookup import spread_evenly
@@ -52,6 +55,7 @@ class PictureChannel:
         """Set the parts; ``tokens`` is the format in which the index stores the tokens of UCoFiA."""
         self.store, self.encoder, self.ranker = store, encoder, ranker
         self.scales = PictureScales(self._score_unrelated)
+        self.find_scale = partial(self.scales.find, store)  # what unrelated queries score by a ranker
         self.calibrations = Calibrations(store, partial(encode_once, encoder))
         self.reranker = Reranker(store, ranker, self.calibrations)
         self._tokens = tokens
@@ -63,10 +67,6 @@ class PictureChannel:
         if name not in self._rankers:
             self._rankers[name] = load_ranker(name, self.encoder, tokens=self._tokens)
         return self._rankers[name]
-
-    def find_scale(self, ranker: Ranker) -> PictureScale:
-        """Return what unrelated queries score by a ranker."""
-        return self.scales.find(self.store, ranker)
 
     def find(self, query: ChannelQuery) -> dict[int, VideoPictures]:
         """Return the best segments by video, with their evidence for each clause.

@@ -10,6 +10,7 @@ from vidret.types import SegmentEmbedding, TextEmbedding
 from vidret.types.arrays import widen_rows
 
 TOP_FRAMES = 4
+BLOCK = 64  # segments whose frames are compared together
 NONE = "none"
 MEAN = "mean"
 AUTO = "auto"
@@ -86,7 +87,8 @@ def score_top_frames(
     """
     if not frames:
         return np.zeros(0, dtype=np.float32), []
-    similarities = np.concatenate([widen_rows(rows) @ sentence for rows in frames])
+    blocks = (frames[first : first + BLOCK] for first in range(0, len(frames), BLOCK))
+    similarities = np.concatenate([widen_rows(np.concatenate(block)) @ sentence for block in blocks])
     lengths = np.array([len(segment) for segment in frames])
     starts = np.cumsum(lengths) - lengths
     scores, best = np.empty(len(frames), np.float32), np.empty(len(frames), np.int64)

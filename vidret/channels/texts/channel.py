@@ -24,7 +24,7 @@ from jaxtyping import Float64
 
 from vidret.channels.base import ChannelQuery, Clause, Match, VideoTexts
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
-from vidret.channels.registry import KINDS, is_hint_needed
+from vidret.channels.registry import HINT_NEEDED, KINDS
 from vidret.channels.texts.matching import TextMatcher, TextMatches
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.encode.text_cache import encode_once
@@ -100,7 +100,7 @@ class TextChannel:
         if not any(source in TEXT_SOURCES for source in query.sources):
             return {}
         allow = partial(self.texts.allow, self._pictures, query.options.filters, query.excluded)
-        background, plain = self.background, tuple(source for source in query.sources if not is_hint_needed(source))
+        background, plain = self.background, tuple(source for source in query.sources if source not in HINT_NEEDED)
         found = self._matcher.find(
             query.clauses,
             query.vectors,
@@ -126,7 +126,7 @@ class TextChannel:
 
     def _count_texts(self, query: ChannelQuery) -> list[int]:
         """Return among how many texts words of each clause are rare, whichever sources the query is compared with."""
-        heard = tuple(source for source in TEXT_SOURCES if source in query.sources or not is_hint_needed(source))
+        heard = tuple(source for source in TEXT_SOURCES if source in query.sources or source not in HINT_NEEDED)
         shares = [self.background.share(_find_compared(clause, heard)) for clause in query.clauses]
         return [round(share * len(self.texts)) for share in shares]
 
@@ -141,11 +141,12 @@ class TextChannel:
             video_ids, own_sources = owners.tolist(), [TEXT_SOURCES[code] for code in codes.tolist()]
             levels = {source: background.level(source, vector) for source in TEXT_SOURCES}
             evidence = rate_texts(clause, matches, own_sources, levels, with_pictures="picture" in query.sources)
-            kept = self._find_intact(video_ids)
+            if new := set(video_ids) - self._intact - {-1}:
+                self._intact |= self._pictures.videos.find_intact(new)
             cover, nats = matches.cover.tolist(), evidence.tolist()
             for row in np.argsort(-evidence, kind="stable").tolist():
                 video_id, source = video_ids[row], own_sources[row]
-                if video_id not in kept or source not in query.sources:
+                if video_id not in self._intact or source not in query.sources:
                     continue
                 if video_id not in rated:
                     rated[video_id] = [[] for _ in query.clauses]
@@ -153,13 +154,6 @@ class TextChannel:
                 match = Match(video_id, source, start, end, nats[row], text, matches.stems[row], cover[row])
                 rated[video_id][index].append(match)
         return rated
-
-    def _find_intact(self, video_ids: Sequence[int]) -> Set[int]:
-        """Return the videos whose rows are intact, at least those of some; each is checked once."""
-        new = set(video_ids) - self._intact - {-1}
-        if new:
-            self._intact |= self._pictures.videos.find_intact(new)
-        return self._intact
 
     def holds(self, text: str) -> bool:
         """Return whether a text of the index says or shows exactly these words."""
@@ -182,7 +176,7 @@ class TextChannel:
     @property
     def background(self) -> TextBackground:
         """What unrelated texts say: as it is stored, or measured now if there are many more since."""
-        generation, known = self.texts.generation, self._background
+        generation, known = self.texts.store.generation, self._background
         if known is None or known[0] != generation:
             background = known[1] if known is not None else load_background(self.texts)
             if background is None or len(self.texts) > DRIFT * background.num_texts:
@@ -196,7 +190,7 @@ def _find_compared(clause: Clause, sources: Sequence[Source]) -> set[TextSource]
     return {
         source
         for source in TEXT_SOURCES
-        if source in sources and (not is_hint_needed(source) or KINDS[source].is_asked_for(clause.source))
+        if source in sources and (source not in HINT_NEEDED or KINDS[source].is_asked_for(clause.source))
     }
 
 
@@ -220,11 +214,11 @@ def rate_texts(
     hint = MATCHES_HINT + clause.is_report * MATCHES_REPORT
     hints = {source: hint if KINDS[source].is_asked_for(clause.source) else 0.0 for source in levels}
     hints |= {
-        source: hints[source] - NAMES if hints[source] else -math.inf for source in levels if is_hint_needed(source)
+        source: hints[source] - NAMES if hints[source] else -math.inf for source in levels if source in HINT_NEEDED
     }
     by_meaning += np.array([hints[source] for source in sources], np.float64)
     # A hint at sounds says nothing about words.
-    is_short = clause.source is None or is_hint_needed(clause.source)
+    is_short = clause.source is None or clause.source in HINT_NEEDED
     share = 0.0 if clause.phrases or not is_short else 1 / max(matches.num_words, 1)
     shares = np.array([0.0 if source == clause.source else share for source in sources], np.float64)
     short_words = SHORT_WORDS if with_pictures else 0.0

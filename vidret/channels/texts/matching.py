@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from vidret.channels.base import Clause
-from vidret.channels.registry import is_hint_needed
+from vidret.channels.registry import HINT_NEEDED
 from vidret.encode.sentences import RARE_SHARE, find_word_share
 from vidret.store.snapshots.snapshot import find_rows
 from vidret.store.texts.allowed import AllowedTexts
@@ -119,7 +119,7 @@ class TextMatcher:
         """Return the texts nearest to each clause."""
         if unasked is None:
             return self._store.search(vectors, TEXTS, allowed)
-        asks = np.array([clause.source is not None and is_hint_needed(clause.source) for clause in clauses])
+        asks = np.array([clause.source in HINT_NEEDED for clause in clauses])
         nearest = [np.zeros(0, np.int64) for _ in clauses]
         for rows, within in ((np.flatnonzero(~asks), unasked), (np.flatnonzero(asks), allowed)):
             for row, found in zip(rows.tolist(), self._store.search(vectors[rows], TEXTS, within), strict=True):

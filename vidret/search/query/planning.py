@@ -27,7 +27,6 @@ from vidret.types import (
     Query,
     Source,
     TextEmbedding,
-    TextSource,
     Vector,
 )
 from vidret.types import Sequence as EventSequence
@@ -84,12 +83,18 @@ def plan(
         parse_query(query)
     structure = make_structure(interpret_for(query, sources, texts), handles)
     is_compared_with_texts = texts is not None and set(sources or SOURCES) != {"picture"}
+    hears_only = set(sources or ()) == {"sound"}
     clauses = tuple(
         replace(
             clause,
             persons=tuple(dict.fromkeys([*clause.persons, *persons])),
             phrases=clause.phrases if is_compared_with_texts else (),  # no text could hold a phrase
-            source=_choose_hint(clause, sources, texts),
+            # Sounds if only those are searched, and not if the index has none.
+            source="sound"
+            if hears_only
+            else None
+            if clause.source == "sound" and (texts is None or "sound" not in texts.sources)
+            else clause.source,
         )
         for clause in structure.clauses
     )
@@ -129,14 +134,6 @@ def _plan_vector(
         vectors=np.zeros((1, 0), np.float32),
         is_text=False,
     )
-
-
-def _choose_hint(clause: Clause, sources: Sequence[Source] | None, texts: TextChannel | None) -> TextSource | None:
-    """Return the source that a clause hints at: sounds if only those are searched, and not if the index has none."""
-    if sources is not None and set(sources) == {"sound"}:
-        return "sound"
-    has_sounds = clause.source != "sound" or (texts is not None and "sound" in texts.sources)
-    return clause.source if has_sounds else None
 
 
 def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:

@@ -225,9 +225,9 @@ class WordSummary:
         if not TextStore.exists(self._index):
             return
         with TextStore.open(self._index) as texts:
-            if texts.generation == self._generation:
+            if texts.store.generation == self._generation:
                 return
-            generation = texts.generation
+            generation = texts.store.generation
         self.counts, self._generation = count_texts(self._index), generation
 
 

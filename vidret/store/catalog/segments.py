@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Int64
 
 from vidret.errors import StoreError
 from vidret.store.catalog.schema import (
@@ -100,10 +99,6 @@ class Segments:
         """Return segments in the order of ``ids``."""
         return [row.segment for row in self.read_all(ids)[1]]
 
-    def intact(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
-        """Return the segments that exist and are intact, by id."""
-        return {key: row.segment for key, row in self.read(ids)[1].items() if row is not None}
-
     def read(self, ids: Sequence[int] | Ids) -> tuple[int, dict[int, StoredRow | None]]:
         """Return the rows of the segments that exist, None for a damaged row, read in one statement.
 
@@ -142,17 +137,6 @@ class Segments:
         values = () if ids is None else (ids_to_json(ids),)
         rows = self._database.rows(f"SELECT {EPOCH}, id, {LOCATION} FROM segments{condition} ORDER BY id", *values)
         return (rows[0][0] if rows else self._tables.fact("epoch")), {row[1]: SegmentLocation(*row[2:]) for row in rows}
-
-    def video_rows(self, ids: Ids) -> tuple[int, Int64[np.ndarray, "segment 3"]]:
-        """Return the epoch, and the id, row and checksum of each segment that exists, in id order.
-
-        The fast form of ``locations``: milliseconds for thousands of segments.
-        """
-        rows = self._database.rows(
-            f"SELECT {EPOCH}, id, row, row_sum FROM segments WHERE id IN {IN_IDS} ORDER BY id", ids_to_json(ids)
-        )
-        table = np.array(rows, np.int64).reshape(-1, 4)
-        return (int(table[0, 0]) if len(table) else self._tables.fact("epoch")), table[:, 1:]
 
     def relocate(self, locations: Iterable[tuple[int, int, int, int]]) -> None:
         """Set new locations: segment row, frame row, token byte, and id of each; damaged rows stay unchanged."""

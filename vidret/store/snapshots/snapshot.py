@@ -20,7 +20,7 @@ from vidret.store.records import DEAD_STATES, FILE_STATES
 from vidret.store.snapshots.bitmap import Bits, Ids, contains, list_ids, make_bitmap
 from vidret.store.snapshots.changes import Position
 from vidret.text import compose, strip_query
-from vidret.types import ALL_VIDEOS, NO_TIME, Filters
+from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment
 
 LIVE_STATES = np.array([state not in DEAD_STATES for state in FILE_STATES] + [True])  # the last stands for any other
 MAX_SELECTIONS = 64  # remembered by a snapshot
@@ -273,6 +273,15 @@ class Snapshot:
         known = rows >= 0
         rows[known] = np.where(self.segments.stored[rows[known]], rows[known], -1)
         return rows
+
+    def read_segments(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
+        """Return the segments that exist and are intact, by id."""
+        own, rows = self.segments, self.find_segments(ids)
+        rows = rows[(rows >= 0) & (own.frame_rows[rows] != UNREADABLE)]
+        video_ids = self.videos.ids[own.video_rows[rows]]
+        columns = (video_ids, own.numbers[rows], own.starts[rows], own.ends[rows])
+        segments = map(Segment, *(column.tolist() for column in columns))
+        return dict(zip(own.ids[rows].tolist(), segments, strict=True))
 
     def owners(self, ids: Sequence[int] | Ids) -> Ids:
         """Return the id of the video of each segment, -1 for those that do not exist."""

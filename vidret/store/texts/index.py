@@ -73,7 +73,7 @@ MAX_TEXTS = 1 << 24  # of one track
 _WORD = re.compile(r"\w+")
 VOCABULARY = ("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)",)
 MAX_TERMS = 32  # of one query
-MAX_COUNTS = 100_000  # remembered
+MAX_COUNTS, MAX_LISTED = 100_000, 4_000_000  # terms whose counts are remembered, and ids in their lists of texts
 MAX_FUZZY_TERMS = 12  # for one word of a query
 MAX_RANKED = 3000  # texts that FTS5 ranks itself, in about 3 ms
 MEASURED = 5  # times as many texts as are asked for, whose lengths are read
@@ -93,7 +93,7 @@ class Term:
 
 
 class TextIndex:
-    """A full-text index in one SQLite file, or in memory. One writer at a time; readers see whole transactions."""
+    """A full-text index in a SQLite file, or ``in_memory``. One writer at a time; readers see whole transactions."""
 
     def __init__(self, path: Path | None, *, write: bool) -> None:
         """Open the index, or create it when writing.
@@ -102,7 +102,10 @@ class TextIndex:
             StoreError: It cannot be opened.
         """
         self._path, self._lock, self._stemming = path, threading.Lock(), threading.Lock()
-        self._counts: dict[str, int] = {}  # of texts that hold a term: slow for frequent words, which queries share
+        self.in_memory = path is None
+        # How many texts hold a term, and which: slow for frequent words, which queries share.
+        self._counts: dict[str, int] = {}
+        self._listed: dict[str, Int64[np.ndarray, " id"]] = {}
         self._counted: object = None  # the version of the index for which they hold
         self._vocabulary = Vocabulary()
         try:
@@ -133,11 +136,6 @@ class TextIndex:
             self._database.run("CREATE TABLE terms (id INTEGER PRIMARY KEY, term TEXT UNIQUE, mask INTEGER)")
             self._database.run(f"CREATE VIRTUAL TABLE texts USING fts5(body, tokenize = '{TOKENIZER}')")
             self._database.run(f"PRAGMA user_version = {FORMAT}")
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether it is not stored."""
-        return self._path is None
 
     def close(self) -> None:
         """Close the index."""
@@ -191,10 +189,11 @@ class TextIndex:
 
     def read_stems(self, ids: Int64[np.ndarray, " id"], texts: Sequence[str]) -> list[list[str]]:
         """Return the stems of stored texts by id, in half of the time of ``stems``, which splits lost ones again."""
-        rows = self._database.rows(
-            f"SELECT id, CAST(c0 AS BLOB) FROM texts_content WHERE id IN {IN_IDS}", ids_to_json(ids)
-        )
-        stored = {key: body.decode(errors="replace").split() for key, body in rows}
+        sql = f"SELECT group_concat(id), group_concat(c0, char(10)) FROM texts_content WHERE id IN {IN_IDS}"
+        keys, bodies = self._database.rows(sql, ids_to_json(ids))[0]
+        known, lines = read_ids(keys).tolist(), (bodies or "").split("\n")
+        is_whole = len(known) == len(lines)  # else one is damaged
+        stored = dict(zip(known, map(str.split, lines), strict=True)) if is_whole else {}
         return [
             stored[key] if key in stored else self.stems([text])[0]
             for key, text in zip(ids.tolist(), texts, strict=True)
@@ -228,7 +227,7 @@ class TextIndex:
         if last_id is not None:
             self._vocabulary.add(last_id, terms.split("\n"), np.fromstring(masks, np.int64, sep=","))
         if version != self._counted or len(self._counts) > MAX_COUNTS:
-            self._counts, self._counted = {}, version
+            self._counts, self._listed, self._counted = {}, {}, version
 
     def _count(self, term: str) -> int:
         """Return the number of texts that hold a term."""
@@ -257,11 +256,13 @@ class TextIndex:
     def _rank_many(self, terms: Sequence[str], k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
         """Rank by the terms that each text holds, and the best by their lengths too."""
         num_texts, num_words = read_varints(self._database.value("SELECT block FROM texts_data WHERE id = 1"))[:2]
-        sql = "SELECT group_concat(rowid) FROM texts WHERE texts MATCH ?"
-        found = [np.fromstring(self._database.value(sql, _quote(term)) or "", np.int64, sep=",") for term in terms]
+        found = [self._list_texts(term) for term in terms if self._count(term)]
         rarity = [max(math.log((num_texts - len(ids) + 0.5) / (len(ids) + 0.5)), LEAST_RARITY) for ids in found]
-        ids, rows = np.unique(np.concatenate(found), return_inverse=True)
-        scores = np.bincount(rows, np.repeat(rarity, [len(matches) for matches in found]))
+        listed = np.concatenate(found)
+        order = np.argsort(listed, kind="stable")  # lists rise, so that they are merged
+        firsts = np.flatnonzero(np.diff(listed[order], prepend=-1))
+        ids = listed[order[firsts]]
+        scores = np.add.reduceat(np.repeat(rarity, [len(matches) for matches in found])[order], firsts)
         if allowed is not None:
             flags, tracks = np.frombuffer(allowed, np.uint8), ids // MAX_TEXTS
             kept = tracks < len(flags)
@@ -269,11 +270,28 @@ class TextIndex:
             ids, scores = ids[kept], scores[kept]
         best = np.sort(np.argsort(-scores, kind="stable")[: MEASURED * k])
         ids = ids[best]
-        sizes = f"SELECT id, sz FROM texts_docsize WHERE id IN {IN_IDS} ORDER BY id"
-        lengths = {row: read_varints(size)[0] for row, size in self._database.rows(sizes, ids_to_json(ids))}
-        relative = np.array([lengths.get(row, 0) for row in ids.tolist()]) * num_texts / max(num_words, 1)
+        relative = self._read_lengths(ids) * num_texts / max(num_words, 1)
         ranks = scores[best] / (1 + BM25_SATURATION * (1 - BM25_LENGTH + BM25_LENGTH * relative))
         return ids[np.lexsort((ids, -ranks))[:k]]
+
+    def _list_texts(self, term: str) -> Int64[np.ndarray, " id"]:
+        """Return the ids of the texts that hold a term, rising."""
+        listed = self._listed  # another thread may replace it
+        if term not in listed:
+            if sum(map(len, listed.values())) > MAX_LISTED:
+                self._listed = listed = {}
+            sql = "SELECT group_concat(rowid) FROM texts WHERE texts MATCH ?"
+            listed[term] = read_ids(self._database.value(sql, _quote(term)))
+        return listed[term]
+
+    def _read_lengths(self, ids: Int64[np.ndarray, " id"]) -> Int64[np.ndarray, " text"]:
+        """Return the number of words of texts, whose ids rise; 0 for lost ones."""
+        rows = f"SELECT id, sz FROM texts_docsize WHERE id IN {IN_IDS} ORDER BY id"
+        sql = f"SELECT group_concat(id), CAST(group_concat(sz, '') AS BLOB) FROM ({rows})"
+        keys, sizes = self._database.rows(sql, ids_to_json(ids))[0]
+        known, lengths = read_ids(keys), np.zeros(len(ids), np.int64)
+        lengths[np.searchsorted(ids, known)] = (read_varints(sizes or b"") + [0] * len(known))[: len(known)]
+        return lengths
 
     def find_phrase(self, phrase: str, k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
         """Return the ids of up to ``k`` texts that hold these words next to one another, in this order."""
@@ -289,9 +307,18 @@ class TextIndex:
 
     def _match(self, expression: str, k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
         condition = "" if allowed is None else f"AND substr(?3, rowid / {MAX_TEXTS} + 1, 1) = x'01'"
-        sql = f"SELECT rowid FROM texts WHERE texts MATCH ?1 {condition} ORDER BY rank LIMIT ?2"
+        rows = f"SELECT rowid FROM texts WHERE texts MATCH ?1 {condition} ORDER BY rank LIMIT ?2"
         values = (expression, int(k)) if allowed is None else (expression, int(k), allowed)
-        return np.array([row[0] for row in self._database.rows(sql, *values)], np.int64)
+        return read_ids(self._database.value(f"SELECT group_concat(rowid) FROM ({rows})", *values))
+
+
+def read_ids(joined: str | None) -> Int64[np.ndarray, " id"]:
+    """Return ids that SQLite has joined by commas: for each row, Python's lock would change hands.
+
+    >>> read_ids("3,14").tolist(), read_ids(None).tolist()
+    ([3, 14], [])
+    """
+    return np.fromstring(joined or "", np.int64, sep=",")
 
 
 def read_varints(data: bytes) -> list[int]:

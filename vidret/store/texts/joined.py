@@ -54,7 +54,7 @@ class JoinedTextStore(SearchedTogether, TextStore):
         """Use open texts, which ``close`` closes, and the indexes whose videos they are of."""
         self._texts, self._pictures = texts, pictures
         joined = JoinedStore({number: own.store for number, own in texts.items()})
-        self._store, self._ids = joined, joined.ids
+        self.store, self._ids = joined, joined.ids
         self._known: tuple[int, JoinedTextIndex] | None = None  # with the generation for which it holds
 
     @override
@@ -65,7 +65,7 @@ class JoinedTextStore(SearchedTogether, TextStore):
     @property
     @override
     def index(self) -> TextIndex:
-        generation, known = self.generation, self._known
+        generation, known = self.store.generation, self._known
         if known is None or known[0] != generation:
             copies = {number: sorted(own) for number, _, own in self._ids.select(ALL_VIDEOS, frozenset())}
             indexes = {number: own.index for number, own in self._texts.items()}

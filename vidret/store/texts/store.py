@@ -72,11 +72,14 @@ def _locked(method: Callable[Concatenate["TextStore", P], R]) -> Callable[Concat
 
 
 class TextStore:
-    """Timed texts of one index. Any number of readers and one writer, whose threads may share it; a context manager."""
+    """Timed texts of one index. Any number of readers and one writer, whose threads may share it; a context manager.
+
+    ``store`` is the store that holds them, for checks, merging and small derived facts.
+    """
 
     def __init__(self, store: Store, folder: Path, *, write: bool) -> None:
         """Use an open store; use ``create`` or ``open``."""
-        self._store, self._folder, self._write = store, folder, write
+        self.store, self._folder, self._write = store, folder, write
         self._index: TextIndex | None = None
         self._indexed = -1  # the generation that an index in memory has
         self._lock = threading.RLock()
@@ -95,8 +98,8 @@ class TextStore:
         with self._lock:
             if self._index is None:
                 self._index = _open_index(self._folder / INDEX, write=self._write)
-            if self._index.in_memory and self._indexed != self._store.generation:
-                self._indexed = self._store.generation
+            if self._index.in_memory and self._indexed != self.store.generation:
+                self._indexed = self.store.generation
                 self.update_index()
             return self._index
 
@@ -134,7 +137,7 @@ class TextStore:
         """Close the store."""
         if self._index is not None:
             self._index.close()
-        self._store.close()
+        self.store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -144,17 +147,7 @@ class TextStore:
 
     def __len__(self) -> int:
         """Return the number of texts that a search may find."""
-        return len(self._store)
-
-    @property
-    def store(self) -> Store:
-        """The store that holds the texts, for checks, merging and small derived facts."""
-        return self._store
-
-    @property
-    def generation(self) -> int:
-        """Number of changes so far."""
-        return self._store.generation
+        return len(self.store)
 
     # Reading
 
@@ -167,11 +160,11 @@ class TextStore:
     ) -> AllowedTexts:
         """Return the texts that a query may find: of the videos that match, without some of them, in some sources."""
         own = tuple(source for source in TEXT_SOURCES if source in sources)
-        return self._owners.allow(self._store.snapshot(), pictures.snapshot(), filters, excluded, own)
+        return self._owners.allow(self.store.snapshot(), pictures.snapshot(), filters, excluded, own)
 
     def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
         """Return the fingerprints of the contents of tracks that can be searched."""
-        videos = self._store.snapshot().videos
+        videos = self.store.snapshot().videos
         rows = find_rows(videos.ids, np.asarray(tracks, np.int64))
         rows = rows[rows >= 0]
         found = (videos.fingerprints[row] for row in rows[videos.num_paths[rows] > 0].tolist())
@@ -179,11 +172,11 @@ class TextStore:
 
     def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
         """Return all tracks, or those of one content, by id."""
-        return self._store.texts.tracks(fingerprint)
+        return self.store.texts.tracks(fingerprint)
 
     def find(self, fingerprint: str, source: TextSource, model: str) -> TextTrack | None:
         """Return one track, None if it does not exist."""
-        tracks = self._store.texts.tracks(fingerprint)
+        tracks = self.store.texts.tracks(fingerprint)
         return next((track for track in tracks if (track.source, track.model) == (source, model)), None)
 
     def count(self) -> list[TextCounts]:
@@ -197,12 +190,12 @@ class TextStore:
 
     def transcript(self, track: TextTrack) -> list[StoredText]:
         """Return the texts of a track, by time."""
-        texts = self.read_segments(self._store.segments.ids_of_video(track.id))
+        texts = self.read_segments(self.store.segments.ids_of_video(track.id))
         return sorted(texts, key=lambda stored: (stored.text.start, stored.text.end))
 
     def stored_ids(self) -> tuple[Ids, Ids]:
         """Return the ids that all stored texts have in the full-text index, and the segment of each."""
-        snapshot = self._store.snapshot()
+        snapshot = self.store.snapshot()
         segments = snapshot.segments
         kept = segments.stored & self._find_tracks(snapshot)[segments.video_rows]
         tracks = snapshot.videos.ids[segments.video_rows[kept]]
@@ -220,10 +213,10 @@ class TextStore:
         self, vectors: Float32[np.ndarray, "query dim"], k: int, allowed: AllowedTexts | None = None
     ) -> list[Ids]:
         """Return the segments of the ``k`` texts nearest to each vector, among all or those allowed, best first."""
-        within = self._store.snapshot().everything if allowed is None else allowed.selection
+        within = self.store.snapshot().everything if allowed is None else allowed.selection
         if not within.num_segments or not len(vectors):
             return [np.zeros(0, np.int64) for _ in vectors]
-        found = self._store.search_within(vectors, min(k, within.num_segments), within)[1]
+        found = self.store.search_within(vectors, min(k, within.num_segments), within)[1]
         return [row[row >= 0] for row in found]
 
     def search_words(self, terms: Sequence[str], k: int, allowed: AllowedTexts | None = None) -> Ids:
@@ -231,11 +224,11 @@ class TextStore:
 
         Where the vectors are in Milvus, it searches them; what it does not have yet is searched here and comes last.
         """
-        within = self._store.snapshot().everything if allowed is None else allowed.selection
+        within = self.store.snapshot().everything if allowed is None else allowed.selection
         if not terms or not within.num_segments:
             return np.zeros(0, np.int64)
         flags = None if allowed is None else allowed.flags
-        found = self._store.search_words(terms, k, within)
+        found = self.store.search_words(terms, k, within)
         if found is None:
             return self.find_segments(self.index.search(terms, k, flags))
         if not found.missed:
@@ -258,7 +251,7 @@ class TextStore:
 
         Lost ones are left out, and those of tracks that are still hidden.
         """
-        snapshot = self._store.snapshot()
+        snapshot = self.store.snapshot()
         videos, segments = snapshot.videos, snapshot.segments
         tracks, numbers = np.divmod(np.asarray(text_ids, np.int64), MAX_TEXTS)
         rows = find_rows(videos.ids, tracks)
@@ -270,18 +263,18 @@ class TextStore:
             if (is_own & segments.stored[places]).all():
                 found: Ids = segments.ids[places]
                 return found
-        listed = self._store.segments.find_many(zip(tracks.tolist(), numbers.tolist(), strict=True))
+        listed = self.store.segments.find_many(zip(tracks.tolist(), numbers.tolist(), strict=True))
         return np.array(list(listed.values()), np.int64)
 
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
         """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
-        return self._store.texts.read(ids)
+        return self.store.texts.read(ids)
 
     def read_found(self, ids: Ids) -> tuple[list[FoundText], Float32[np.ndarray, "text dim"]]:
         """Return what a query reads of texts and their vectors, rising by id, without those gone or damaged."""
-        words = self._store.texts.read_words(ids)
-        kept, vectors = self._store.features.intact_vectors(np.fromiter(words, np.int64, len(words)))
-        snapshot = self._store.snapshot()
+        words = self.store.texts.read_words(ids)
+        kept, vectors = self.store.features.intact_vectors(np.fromiter(words, np.int64, len(words)))
+        snapshot = self.store.snapshot()
         rows, segments = snapshot.find_segments(kept), snapshot.segments
         if (rows < 0).any():  # deleted since
             kept, vectors, rows = kept[rows >= 0], vectors[rows >= 0], rows[rows >= 0]
@@ -292,11 +285,11 @@ class TextStore:
 
     def find_owners(self, pictures: Store, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
         """Return the video and the source of tracks; see ``TrackOwners``."""
-        return self._owners.find_owners(self._store.snapshot(), pictures.snapshot(), tracks)
+        return self._owners.find_owners(self.store.snapshot(), pictures.snapshot(), tracks)
 
     def intact_vectors(self, ids: Sequence[int] | Ids) -> dict[int, Float32[np.ndarray, " dim"]]:
         """Return the sentence vectors of texts by id, without those that are gone or damaged."""
-        kept, vectors = self._store.features.intact_vectors(np.asarray(ids, np.int64))
+        kept, vectors = self.store.features.intact_vectors(np.asarray(ids, np.int64))
         return dict(zip(kept.tolist(), vectors.astype(np.float32), strict=True))
 
     # Writing
@@ -308,7 +301,7 @@ class TextStore:
         A damaged track starts over.
         """
         track = self.find(fingerprint, source, model)
-        record = self._store.files.get(_make_key(fingerprint, source, model))
+        record = self.store.files.get(_make_key(fingerprint, source, model))
         if track is None or record is None or record.state == DAMAGED:
             self._start(fingerprint, source, model, duration_s, is_known=record is not None)
             track = self.find(fingerprint, source, model)
@@ -319,14 +312,14 @@ class TextStore:
     def _start(self, fingerprint: str, source: TextSource, model: str, duration_s: float, *, is_known: bool) -> None:
         """Let a track begin with no texts read; texts that are stored stay until they are read again."""
         key = _make_key(fingerprint, source, model)
-        video = self._store.writer.begin_video(key, duration=duration_s, facts={}, num_segments=MAX_TEXTS)
+        video = self.store.writer.begin_video(key, duration=duration_s, facts={}, num_segments=MAX_TEXTS)
         others = [track for track in self.tracks(fingerprint) if track.source == source and track.complete]
         state: FileState = "failed" if others else "done"  # what has failed is not searched
-        self._store.texts.begin_track(video, fingerprint, source, model)
-        self._store.writer.set_file(key, state=state, reason="not complete" if others else "", video=video)
+        self.store.texts.begin_track(video, fingerprint, source, model)
+        self.store.writer.set_file(key, state=state, reason="not complete" if others else "", video=video)
         if is_known:
             self.index.remove_range(text_id(video, 0), text_id(video + 1, 0))
-        if self._store.segments.stored_indices(video):
+        if self.store.segments.stored_indices(video):
             self.update_index()
 
     @_locked
@@ -337,7 +330,7 @@ class TextStore:
 
         They can be found at once. Texts that are stored already, by an interrupted run, are left out.
         """
-        numbers = self._store.segments.stored_indices(track.id)
+        numbers = self.store.segments.stored_indices(track.id)
         if track.id not in self._written:
             self._written[track.id] = (
                 {_identify(stored.text) for stored in self.transcript(track)} if numbers else set()
@@ -357,9 +350,9 @@ class TextStore:
             for segment, row in zip(segments, kept, strict=True)
         )
         if segments:
-            self._store.writer.add_segments(segments)
+            self.store.writer.add_segments(segments)
         known.update(rows)
-        self._store.texts.set_progress(track.id, until_s)
+        self.store.texts.set_progress(track.id, until_s)
         return len(segments)
 
     @_locked
@@ -367,8 +360,8 @@ class TextStore:
         """Mark a track as complete; it replaces other tracks of the same source."""
         key = _make_key(track.fingerprint, track.source, track.model)
         self._written.pop(track.id, None)
-        self._store.writer.end_video(track.id, note=note)
-        self._store.writer.set_file(key, state="done")
+        self.store.writer.end_video(track.id, note=note)
+        self.store.writer.set_file(key, state="done")
         others = self.tracks(track.fingerprint)
         self._forget([other for other in others if other.source == track.source and other.id != track.id])
 
@@ -385,30 +378,30 @@ class TextStore:
         """Delete tracks."""
         if tracks:
             self._forget(tracks)
-            self._store.upkeep.prune()
+            self.store.upkeep.prune()
 
     @_locked
     def save(self) -> None:
         """Save what a search needs, and delete what was replaced: the end of an indexing run."""
-        if self._store.files.find(state="missing"):
-            self._store.upkeep.prune()
-        self._store.upkeep.save_vectors()
+        if self.store.files.find(state="missing"):
+            self.store.upkeep.prune()
+        self.store.upkeep.save_vectors()
 
     def _forget(self, tracks: Sequence[TextTrack]) -> None:
         """Remove tracks from searches; ``save`` deletes them."""
         for track in tracks:
             key = _make_key(track.fingerprint, track.source, track.model)
-            self._store.writer.set_file(key, state="missing", reason="replaced or removed")
+            self.store.writer.set_file(key, state="missing", reason="replaced or removed")
             self.index.remove_range(text_id(track.id, 0), text_id(track.id + 1, 0))
 
     @_locked
     def restart(self, track: TextTrack) -> None:
         """Mark a track for the next run to read from the start. What is stored stays searchable until then."""
         key = _make_key(track.fingerprint, track.source, track.model)
-        record = self._store.files.get(key)
-        self._store.texts.set_progress(track.id, 0.0)
+        record = self.store.files.get(key)
+        self.store.texts.set_progress(track.id, 0.0)
         if record is not None and record.state != "failed":
-            self._store.writer.set_file(key, state=DAMAGED, reason=record.reason)
+            self.store.writer.set_file(key, state=DAMAGED, reason=record.reason)
 
     def update_index(self) -> None:
         """Make the full-text index hold exactly the stored texts, whatever was interrupted; without damaged ones."""
