@@ -1,7 +1,7 @@
 """Results of the same footage are one, those of look-alikes are not, and folding changes no other result."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from tests.copies.films import draw_footage, fade, write_frames
 from tests.fakes import PatchEncoder
 from tests.store.samples import add_segment, create, embedding
 from vidret.copies import folding
-from vidret.copies.candidates import IndexWhitening, Whitening
+from vidret.copies.candidates import Whitening, fit_projection, whiten_index
 from vidret.copies.folding import ORDER_OF_WHOLE, CopyFolder, FoundSpan, VideoFrames, find_part, measure_order
 from vidret.engine import Engine
 from vidret.store.store import Store
@@ -90,7 +90,7 @@ def test_videos_are_compared_by_one_whitening_while_the_index_grows(
     shown = engine.search(query(engine), copies="show")
     dim = len(query(engine))
     fitted = (Whitening(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32)[:, -size:]) for size in range(2, dim))
-    monkeypatch.setattr(IndexWhitening, "fit", lambda _self: next(fitted))
+    monkeypatch.setattr(folding, "whiten_index", lambda *_: next(fitted))
     with Store.open(engine.path) as store:
         CopyFolder(store).fold_results(shown)
 
@@ -134,18 +134,36 @@ def test_verdicts_hold_until_one_of_the_videos_changes(store: Store, monkeypatch
     assert judged
 
 
-def test_the_whitening_holds_until_the_index_has_drifted(store: Store) -> None:
-    whitening = IndexWhitening(store)
-    add_take(store, "first", range(8))
-    fitted = whitening.fit()
-    add_take(store, "second", range(2))
-    assert whitening.fit() is fitted
-    add_take(store, "third", [1])
-    grown = whitening.fit()
-    assert grown is not fitted
-    store.writer.set_file("/films/first.mp4", state="missing")
-    store.upkeep.prune()
-    assert whitening.fit() is not grown
+def test_the_whitening_holds_until_the_index_has_drifted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[int] = []
+
+    def whiten(store: Store, fit: Callable[..., Whitening]) -> Whitening:
+        fitted.append(len(store))
+        return whiten_index(store, fit)
+
+    monkeypatch.setattr(folding, "whiten_index", whiten)
+    folder, spans = CopyFolder(store), [FoundSpan(add_take(store, name, range(4)), 0.0, 0.0) for name in ("a", "b")]
+
+    def fold_with(name: str, seeds: Sequence[int]) -> list[int]:
+        spans.append(FoundSpan(add_take(store, name, seeds), 0.0, 0.0))
+        folder.fold(spans, whole=True)
+        return fitted
+
+    assert fold_with("c", range(4)) == [12]
+    assert fold_with("d", range(3)) == [12]
+    assert fold_with("e", range(3)) == [12, 18]
+    store.writer.set_file("/films/a.mp4", state="missing")
+    assert fold_with("f", [0]) == [12, 18]
+    for name in "cd":
+        store.writer.set_file(f"/films/{name}.mp4", state="missing")
+    assert fold_with("g", [0, 1, 2]) == [12, 18, 11]
+
+
+def test_only_folding_does_without_the_level(store: Store) -> None:
+    for seed in range(3):
+        add_take(store, f"film{seed}", range(4 * seed, 4 * seed + 4))
+    assert whiten_index(store).level != 0.0
+    assert whiten_index(store, fit_projection).level == 0.0
 
 
 # The measure

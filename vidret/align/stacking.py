@@ -43,17 +43,12 @@ def unpack_arrays(packed: Sequence[bytes | memoryview]) -> list[Padded]:
     """
     by_head: dict[bytes, list[int]] = {}
     for index, data in enumerate(packed):
-        by_head.setdefault(_read_head(data), []).append(index)
+        version, count = _HEAD.unpack_from(data) if len(data) >= _HEAD.size else (None, 0)
+        if version != FORMAT:
+            raise AlignerError(f"stored tokens must have format {FORMAT}, got {version}: index again with this version")
+        by_head.setdefault(bytes(data[: _HEAD.size + count * _SHAPE.size]), []).append(index)
     groups = [_unpack_group(head, [packed[index] for index in indices]) for head, indices in by_head.items()]
     return [_join(list(by_head.values()), arrays) for arrays in zip(*groups, strict=True)]
-
-
-def _read_head(packed: bytes | memoryview) -> bytes:
-    """Return the header, which describes the arrays that follow."""
-    version, count = _HEAD.unpack_from(packed) if len(packed) >= _HEAD.size else (None, 0)
-    if version != FORMAT:
-        raise AlignerError(f"stored tokens must have format {FORMAT}, got {version}: index again with this version")
-    return bytes(packed[: _HEAD.size + count * _SHAPE.size])
 
 
 def _unpack_group(head: bytes, packed: Sequence[bytes | memoryview]) -> list[Shaped[np.ndarray, "item row column"]]:

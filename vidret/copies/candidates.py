@@ -8,7 +8,7 @@ whitening", section 3.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -140,33 +140,15 @@ def unrelated_level(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.nd
 
 
 SAMPLED_SEGMENTS = 600  # whose frames stand for the whole index
-DRIFT = 1.25  # of the index, from which on they do so no longer
 
 
-class IndexWhitening:
-    """The whitening of an index without its level, fitted to a sample of frames, and again once that is outdated."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._fitted: tuple[int, Whitening] | None = None  # with the number of segments
-
-    @property
-    def is_outdated(self) -> bool:
-        """Whether the index has grown or shrunk much since it was fitted."""
-        return self._fitted is not None and not 1 / DRIFT <= len(self._store) / self._fitted[0] <= DRIFT
-
-    def fit(self) -> Whitening:
-        """Return the whitening of the index."""
-        fitted = self._fitted
-        if fitted is None or self.is_outdated:
-            ids = self._store.searchable()
-            chosen = np.random.default_rng(0).choice(ids, min(len(ids), SAMPLED_SEGMENTS), replace=False, shuffle=False)
-            stored = self._store.features.read(np.sort(chosen), tokens=False)
-            owners = [
-                np.full(len(times), segment.video) for segment, times in zip(stored.segments, stored.times, strict=True)
-            ]
-            fitted = self._fitted = len(ids), fit_projection(np.concatenate(stored.frames), np.concatenate(owners))
-        return fitted[1]
+def whiten_index(store: Store, fit: Callable[..., Whitening] = fit_whitening) -> Whitening:
+    """Fit a whitening to the frames of a sample of the segments of an index; ``fit_projection`` without its level."""
+    ids = store.searchable()
+    chosen = np.random.default_rng(0).choice(ids, min(len(ids), SAMPLED_SEGMENTS), replace=False, shuffle=False)
+    stored = store.features.read(np.sort(chosen), tokens=False)
+    owners = np.repeat([segment.video for segment in stored.segments], [len(times) for times in stored.times])
+    return fit(np.concatenate(stored.frames), owners)
 
 
 SAMPLE = 20_000  # frames to which the whitening is fitted

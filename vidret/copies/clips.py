@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from vidret.copies.alignment import Alignment, align_repeatedly, bound_gain
-from vidret.copies.candidates import IndexWhitening, read_frame_table
+from vidret.copies.candidates import Whitening, read_frame_table, whiten_index
 from vidret.copies.checking import NUM_WORKERS, FootageReader
 from vidret.copies.pairs import LEAST_SHARE, confirm_alignment, is_worth_decoding
 from vidret.errors import DecodeError
@@ -50,7 +50,7 @@ class ClipFinder:
 
     def __init__(self, store: Store) -> None:
         self._store, self._reader = store, FootageReader()
-        self._whitening = IndexWhitening(store)
+        self._fitted: tuple[int, Whitening] | None = None  # with the generation for which it holds
 
     def close(self) -> None:
         """End the processes that decode frames."""
@@ -108,7 +108,10 @@ class ClipFinder:
         self, clip: Clip, chosen: Sequence[int], videos: dict[int, StoredVideo], *, repeated: bool
     ) -> list[tuple[int, Alignment]]:
         """Return the alignments of a clip with some videos, most alike first."""
-        whitening, table = self._whitening.fit(), read_frame_table(self._store, chosen)
+        generation, fitted = self._store.generation, self._fitted
+        if fitted is None or fitted[0] != generation:
+            self._fitted = fitted = generation, whiten_index(self._store)
+        whitening, table = fitted[1], read_frame_table(self._store, chosen)
         own = whitening.apply(clip.vectors)
         found: list[tuple[int, Alignment]] = []
         for index, key in enumerate(table.video_ids.tolist()):

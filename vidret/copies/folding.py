@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from vidret.copies.candidates import IndexWhitening
+from vidret.copies.candidates import Whitening, fit_projection, whiten_index
 from vidret.store.lookup import spread_evenly
 from vidret.store.records import VideoSize
 from vidret.store.store import Store
@@ -34,6 +34,7 @@ LEAST_ALIKE = 0.75  # similarity of the mean vectors; of copies, nearly all have
 ORDER_OF_WHOLE, AGREEMENT_OF_WHOLE = 3.3, 0.2
 ORDER_OF_PART, AGREEMENT_OF_PART = 5.0, 0.35  # the best of many offsets must be surer
 STEP_S = 0.25  # between offsets of a part
+DRIFT = 1.25  # growth of the index, from which on it is whitened anew
 MAX_VERDICTS = 100_000  # that are remembered
 Pair = tuple[VideoSize, VideoSize]  # a video with other segments is another one
 Offsets = dict[Pair, float | None]  # of the second of two videos at time 0 of the first; None if they are no copies
@@ -75,7 +76,8 @@ class CopyFolder:
     """Folds results that show the same footage; verdicts on pairs of videos are kept until one of the two changes."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self._whitening = store, IndexWhitening(store)
+        self._store = store
+        self._fitted: tuple[int, Whitening] | None = None  # with the number of segments
         self._offsets: Offsets = {}
 
     def fold_results(self, results: Sequence[Result]) -> list[Result]:
@@ -106,15 +108,13 @@ class CopyFolder:
         If results stand for ``whole`` videos, copies of whole videos are one whatever was found where.
         """
         videos = self._store.read_sizes({span.video for span in spans})
-        if self._whitening.is_outdated or len(self._offsets) > MAX_VERDICTS:
-            self._offsets = {}
+        fitted, num_segments = self._fitted, len(self._store)
+        has_drifted = fitted is not None and not 1 / DRIFT <= num_segments / fitted[0] <= DRIFT
+        if has_drifted or len(self._offsets) > MAX_VERDICTS:
+            self._fitted, self._offsets = None, {}
         offsets = self._offsets  # another thread may replace them
-        pairs = {
-            _pair(videos[one.video], videos[other.video])
-            for one, other in combinations(spans, 2)
-            if one.video != other.video and may_be_copies(videos[one.video].seconds, videos[other.video].seconds)
-        }
-        self._judge(pairs, offsets)
+        pairs = combinations(sorted(videos.values()), 2)
+        self._judge({(one, other) for one, other in pairs if may_be_copies(one.seconds, other.seconds)}, offsets)
         leaders: list[int] = []
         for index, span in enumerate(spans):
             firsts = (other for other in range(index) if leaders[other] == other)
@@ -140,9 +140,9 @@ class CopyFolder:
         videos = self._read({video.id for pair in alike for video in pair})
         enough = {video: frames for video, frames in videos.items() if len(frames.times) >= MIN_FRAMES}
         if enough:
-            whitening = self._whitening.fit()  # once: of an index that grows, each may be another
+            fitted = self._fitted = self._fitted or (len(self._store), whiten_index(self._store, fit_projection))
             for video, frames in enough.items():
-                enough[video] = replace(frames, vectors=whitening.apply(frames.vectors))
+                enough[video] = replace(frames, vectors=fitted[1].apply(frames.vectors))
         for one, other in alike:
             if one.id in enough and other.id in enough:
                 offsets[one, other] = self._align(enough[one.id], enough[other.id], one.seconds, other.seconds)
@@ -181,13 +181,10 @@ class CopyFolder:
         return None if offset is None else -offset
 
 
-def _pair(one: VideoSize, other: VideoSize) -> Pair:
-    return (one, other) if one.id < other.id else (other, one)
-
-
 def _shows(one: FoundSpan, other: FoundSpan, videos: Mapping[int, VideoSize], offsets: Offsets, *, whole: bool) -> bool:
     """Return whether a result shows the footage of another one."""
-    offset = offsets.get(_pair(videos[one.video], videos[other.video]))
+    first, second = sorted((videos[one.video], videos[other.video]))
+    offset = offsets.get((first, second))
     if offset is None or one.video == other.video:
         return False
     if whole and is_same_length(videos[one.video].seconds, videos[other.video].seconds):

@@ -137,7 +137,8 @@ def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:
     ]
     with TextStore.open(tmp_path / "index") as store:
         texts = store.read_segments(store.store.searchable())
-        vectors = store.intact_vectors([text.id for text in texts])
+        ids, rows = store.store.features.intact_vectors(np.array([text.id for text in texts]))
+    vectors = dict(zip(ids.tolist(), rows.astype(np.float32), strict=True))
     by_text = {text.text.text: vectors[text.id] for text in texts}
     said, shown_word = load_sentence_encoder().encode(['"Good morning."', "lighthouse"])
     np.testing.assert_allclose(by_text["Good morning."], said, atol=2e-3, err_msg="what is said is in quotes")

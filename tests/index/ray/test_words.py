@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.index.ray.conftest import PATIENCE, Nodes, on_ray, open_engine
@@ -35,7 +36,7 @@ def read_words(index: Path) -> dict[str, tuple[bool, str, list[TimedText], bytes
     with TextStore.open(index) as store:
         for track in store.tracks():
             texts = store.transcript(track)
-            vectors = b"".join(row.tobytes() for row in store.intact_vectors([text.id for text in texts]).values())
+            vectors = store.store.features.intact_vectors(np.array([text.id for text in texts], np.int64))[1].tobytes()
             key = f"{track.fingerprint} {track.source} {track.model}"
             tracks[key] = track.complete, track.note, [text.text for text in texts], vectors
     return tracks

@@ -58,37 +58,27 @@ def lower_hinted(clause: Clause) -> float:
 UNKNOWN = PictureScale(mean=0.0, deviation=0.1)  # of an empty index
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    """A scale, and the index for which it holds."""
-
-    generation: int
-    stored: str | bytes | None
-    num_segments: int
-    scale: PictureScale
-
-
 class PictureScales:
     """The scales of an index. Indexing stores them; a reader measures again when the index has grown since."""
 
     def __init__(self, measure: Measure) -> None:
         """Set the function that scores unrelated queries in a sample of the index."""
         self._measure = measure
-        self._known: dict[str, _Known] = {}
+        # By ranker: the generation for which it holds, what was stored, the number of segments, and the scale.
+        self._known: dict[str, tuple[int, str | bytes | None, int, PictureScale]] = {}
 
     def find(self, store: Store, ranker: Ranker) -> PictureScale:
         """Return the scale of a ranker, as stored or measured now."""
         generation, stored = store.generation, store.metadata.get(_key(ranker))
         known = self._known.get(ranker.name)
-        if known is None or (known.generation, known.stored) != (generation, stored):
+        if known is None or known[:2] != (generation, stored):
             num_segments, scale = _read(stored)
-            if known is not None and known.stored == stored and known.num_segments > num_segments:
-                num_segments, scale = known.num_segments, known.scale
+            if known is not None and known[1] == stored and known[2] > num_segments:
+                _, _, num_segments, scale = known
             if len(store) > num_segments * DRIFT:
                 num_segments, scale = len(store), self._measure_scale(ranker)
-            known = _Known(generation=generation, stored=stored, num_segments=num_segments, scale=scale)
-            self._known[ranker.name] = known
-        return known.scale
+            self._known[ranker.name] = known = generation, stored, num_segments, scale
+        return known[3]
 
     def save(self, store: Store, ranker: Ranker) -> None:
         """Measure and store a scale, unless the stored one was measured on the index as it is."""

@@ -244,7 +244,8 @@ def measure_background(texts: TextStore) -> TextBackground:
     ids = texts.store.searchable()
     sample = ids[spread_evenly(len(ids), SAMPLE)]
     rows = texts.read_segments(sample)
-    vectors = texts.intact_vectors([row.id for row in rows])
+    kept, found = texts.store.features.intact_vectors(np.array([row.id for row in rows], np.int64))
+    vectors = dict(zip(kept.tolist(), found.astype(np.float32), strict=True))
     by_source = {
         source: [vectors[row.id] for row in rows if row.text.source == source and row.id in vectors]
         for source in TEXT_SOURCES

@@ -7,7 +7,7 @@ of what all words of the clause would tell.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -273,19 +273,14 @@ def match_terms(
         if term.stem in held:  # the usual case, and the shortest
             covered += weight
             shared.add(term.stem)
-        elif matching or term.similar:
-            likeness, own = _match_term(term, held, matching)
-            covered += weight * likeness
-            shared.update(own)
+        elif term.stem in matching:
+            covered += weight
+            shared.update(matching[term.stem])
+        elif similar := held & term.similar.keys():
+            likeness, stem = max((term.similar[stem], stem) for stem in similar)
+            covered += weight * (FUZZY_WEIGHT * likeness)
+            shared.add(stem)
     return covered, shared
-
-
-def _match_term(term: Term, held: Set[str], compounds: Mapping[str, tuple[str, ...]]) -> tuple[float, tuple[str, ...]]:
-    """Return how far a text holds a term that is not one of its words, in 0..1, and its stems that match it."""
-    if term.stem in compounds:
-        return 1.0, compounds[term.stem]
-    likeness, stem = max(((term.similar[stem], stem) for stem in held & term.similar.keys()), default=(0.0, ""))
-    return (FUZZY_WEIGHT * likeness, (stem,)) if stem else (0.0, ())
 
 
 def holds_phrase(stems: Sequence[str], phrase: Sequence[str]) -> bool:

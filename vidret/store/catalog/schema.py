@@ -45,18 +45,6 @@ def filter_values(
     return folder, inside, filters.min_seconds, filters.max_seconds, after, before
 
 
-def order_by_ids(values: Mapping[int, T], ids: Sequence[int] | Ids) -> list[T]:
-    """Return values of segments in the order of ``ids``.
-
-    Raises:
-        StoreError: A segment has no value.
-    """
-    try:
-        return [values[int(segment_id)] for segment_id in ids]
-    except KeyError as error:
-        raise StoreError(f"segment {error.args[0]} is not in the index") from None
-
-
 def ids_to_json(ids: Sequence[int] | Ids) -> str:
     """Return ids as JSON, the parameter of ``IN_IDS``."""
     return json.dumps(np.asarray(ids, np.int64).tolist())

@@ -15,7 +15,6 @@ from vidret.store.catalog.schema import (
     Ids,
     ids_to_json,
     last_segment,
-    order_by_ids,
 )
 from vidret.store.catalog.texts import TextTables
 from vidret.store.records import NewSegment, SegmentLocation, StoredRow
@@ -129,7 +128,10 @@ class Segments:
         intact = {key: row for key, row in rows.items() if row is not None}
         for key in rows.keys() - intact.keys():
             raise self._tables.damage_error(f"the row of segment {key}")
-        return epoch, order_by_ids(intact, ids)
+        for key in map(int, ids):
+            if key not in intact:
+                raise StoreError(f"segment {key} is not in the index")
+        return epoch, [intact[int(key)] for key in ids]
 
     def locations(self, ids: Sequence[int] | Ids | None = None) -> tuple[int, dict[int, SegmentLocation]]:
         """Return the epoch of the feature files, and the locations of segments by id; by default all, in id order."""

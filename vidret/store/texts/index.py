@@ -192,8 +192,7 @@ class TextIndex:
         sql = f"SELECT group_concat(id), group_concat(c0, char(10)) FROM texts_content WHERE id IN {IN_IDS}"
         keys, bodies = self._database.rows(sql, ids_to_json(ids))[0]
         known, lines = read_ids(keys).tolist(), (bodies or "").split("\n")
-        is_whole = len(known) == len(lines)  # else one is damaged
-        stored = dict(zip(known, map(str.split, lines), strict=True)) if is_whole else {}
+        stored = dict(zip(known, map(str.split, lines), strict=True)) if len(known) == len(lines) else {}
         return [
             stored[key] if key in stored else self.stems([text])[0]
             for key, text in zip(ids.tolist(), texts, strict=True)
@@ -270,7 +269,12 @@ class TextIndex:
             ids, scores = ids[kept], scores[kept]
         best = np.sort(np.argsort(-scores, kind="stable")[: MEASURED * k])
         ids = ids[best]
-        relative = self._read_lengths(ids) * num_texts / max(num_words, 1)
+        rows = f"SELECT id, sz FROM texts_docsize WHERE id IN {IN_IDS} ORDER BY id"
+        sql = f"SELECT group_concat(id), CAST(group_concat(sz, '') AS BLOB) FROM ({rows})"
+        keys, sizes = self._database.rows(sql, ids_to_json(ids))[0]
+        known, lengths = read_ids(keys), np.zeros(len(ids), np.int64)  # 0 for a lost one
+        lengths[np.searchsorted(ids, known)] = (read_varints(sizes or b"") + [0] * len(known))[: len(known)]
+        relative = lengths * num_texts / max(num_words, 1)
         ranks = scores[best] / (1 + BM25_SATURATION * (1 - BM25_LENGTH + BM25_LENGTH * relative))
         return ids[np.lexsort((ids, -ranks))[:k]]
 
@@ -283,15 +287,6 @@ class TextIndex:
             sql = "SELECT group_concat(rowid) FROM texts WHERE texts MATCH ?"
             listed[term] = read_ids(self._database.value(sql, _quote(term)))
         return listed[term]
-
-    def _read_lengths(self, ids: Int64[np.ndarray, " id"]) -> Int64[np.ndarray, " text"]:
-        """Return the number of words of texts, whose ids rise; 0 for lost ones."""
-        rows = f"SELECT id, sz FROM texts_docsize WHERE id IN {IN_IDS} ORDER BY id"
-        sql = f"SELECT group_concat(id), CAST(group_concat(sz, '') AS BLOB) FROM ({rows})"
-        keys, sizes = self._database.rows(sql, ids_to_json(ids))[0]
-        known, lengths = read_ids(keys), np.zeros(len(ids), np.int64)
-        lengths[np.searchsorted(ids, known)] = (read_varints(sizes or b"") + [0] * len(known))[: len(known)]
-        return lengths
 
     def find_phrase(self, phrase: str, k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
         """Return the ids of up to ``k`` texts that hold these words next to one another, in this order."""

@@ -72,10 +72,7 @@ def _locked(method: Callable[Concatenate["TextStore", P], R]) -> Callable[Concat
 
 
 class TextStore:
-    """Timed texts of one index. Any number of readers and one writer, whose threads may share it; a context manager.
-
-    ``store`` is the store that holds them, for checks, merging and small derived facts.
-    """
+    """Timed texts of one index, in ``store``. Any number of readers and one writer, whose threads may share it."""
 
     def __init__(self, store: Store, folder: Path, *, write: bool) -> None:
         """Use an open store; use ``create`` or ``open``."""
@@ -286,11 +283,6 @@ class TextStore:
     def find_owners(self, pictures: Store, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
         """Return the video and the source of tracks; see ``TrackOwners``."""
         return self._owners.find_owners(self.store.snapshot(), pictures.snapshot(), tracks)
-
-    def intact_vectors(self, ids: Sequence[int] | Ids) -> dict[int, Float32[np.ndarray, " dim"]]:
-        """Return the sentence vectors of texts by id, without those that are gone or damaged."""
-        kept, vectors = self.store.features.intact_vectors(np.asarray(ids, np.int64))
-        return dict(zip(kept.tolist(), vectors.astype(np.float32), strict=True))
 
     # Writing
 

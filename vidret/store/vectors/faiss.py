@@ -19,7 +19,9 @@ MEMORY = "memory"
 
 
 class FaissVectors:
-    """A ``VectorIndex`` in FAISS; nothing is loaded before the first search."""
+    """A ``VectorIndex`` in FAISS; nothing is loaded before the first search, which may be of any depth."""
+
+    max_k: int | None = None
 
     def __init__(self, options: VectorOptions, *, ivf_from: int = IVF_FROM) -> None:
         """Store the arguments. From ``ivf_from`` vectors on, shards are built."""
@@ -34,11 +36,6 @@ class FaissVectors:
     def kind(self) -> str:
         """The kinds of the saved files, such as ``flat`` or ``ivf, flat``."""
         return describe_kinds(Manifest.from_json(self._catalog.tables.derived(MANIFEST)[0]))
-
-    @property
-    def max_k(self) -> int | None:
-        """The largest ``k`` that ``search_within`` takes: no limit."""
-        return None
 
     def search_within(self, queries: Queries, k: int, within: Selection) -> SearchResult:
         """Return scores and ids of the k best per query, within a selection of a snapshot."""

@@ -180,7 +180,9 @@ class Shards:
         """Return the k best per query within a selection; ties in the order of their ids."""
         held = self._held
         if held.shards and within.narrow and within.num_segments <= max(MAX_SCANNED, len(held) // SCANNED_SHARE):
-            return self._score_all(queries, k, within.ids())
+            ids, vectors = self._read(within.ids())
+            scores = score_exactly(queries, vectors) if len(ids) else np.empty((len(queries), 0), np.float32)
+            return merge_results([SearchResult(scores, np.broadcast_to(ids, scores.shape))], k)
         id_filter = None
         if within.narrow or subtract(held.bits, within.bits).any():
             id_filter = IdFilter(within.bits, min(1.0, within.num_segments / max(1, len(held))), within.narrow)
@@ -232,12 +234,6 @@ class Shards:
                 exact = np.take_along_axis(score_exactly(queries[batch], vectors), columns, axis=1)
                 scores[batch][readable], result_ids[batch][readable] = exact[readable], ids[columns][readable]
         return SearchResult(scores, result_ids)
-
-    def _score_all(self, queries: Queries, k: int, within: Ids) -> SearchResult:
-        """Return the k best among a few ids, whose vectors are all read."""
-        ids, vectors = self._read(within)
-        scores = score_exactly(queries, vectors) if len(ids) else np.empty((len(queries), 0), np.float32)
-        return merge_results([SearchResult(scores, np.broadcast_to(ids, scores.shape))], k)
 
     def _open(self, folder: Path, entry: ManifestEntry) -> Shard | None:
         """Open a saved shard; None if its file is damaged."""
