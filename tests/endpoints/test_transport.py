@@ -80,9 +80,8 @@ def test_an_endpoint_has_until_the_deadline_in_all(name: str) -> None:
         assert time.monotonic() - start < LIMIT_S
 
 
-@pytest.mark.parametrize("name", ["nothing", "headers", "status", "continue"])
-def test_a_webhook_has_until_the_deadline_in_all(name: str) -> None:
-    with answer_with(SLOW[name]) as (url, _):
+def test_a_webhook_has_until_the_deadline_in_all() -> None:
+    with answer_with(SLOW["headers"]) as (url, _):
         start = time.monotonic()
         with pytest.raises(VidretError, match=r"did not take the matches: no answer within 0\.3 s"):
             post_json(url, {}, timeout_s=TIMEOUT_S)

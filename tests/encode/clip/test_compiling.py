@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("method", ["clip", "tempme", "joint"])
+@pytest.mark.parametrize("method", [pytest.param("clip", marks=pytest.mark.slow), "tempme", "joint"])
 def test_compiling_ends_with_videos_of_any_number_of_frames(method: str) -> None:
     torch.manual_seed(0)
     torch._dynamo.reset()
