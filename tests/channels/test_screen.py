@@ -39,15 +39,22 @@ def draw(*lines: tuple[str, int, int], size: int = 28, shade: int = 40) -> Pictu
 
 
 class Counted:
-    """An engine that counts its calls."""
+    """Counts how often a reader looks for texts and reads one."""
 
-    def __init__(self, engine: Any) -> None:
-        self.engine, self.num_detected, self.num_recognised = engine, 0, 0
+    def __init__(self, reader: ScreenReader, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.num_detected = self.num_recognised = 0
+        detect, recognise = reader._detect, reader._recognise
 
-    def __call__(self, image: Any, **options: Any) -> Any:
-        self.num_detected += options["use_det"]
-        self.num_recognised += options["use_rec"]
-        return self.engine(image, **options)
+        def count_detected(image: Picture) -> list[Box]:
+            self.num_detected += 1
+            return detect(image)
+
+        def count_recognised(image: Picture, box: Box) -> tuple[str, float]:
+            self.num_recognised += 1
+            return recognise(image, box)
+
+        monkeypatch.setattr(reader, "_detect", count_detected)
+        monkeypatch.setattr(reader, "_recognise", count_recognised)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +88,9 @@ SHOWN = draw(("Northern Express", 60, 120))
 
 def test_a_text_over_moving_ground_is_read_once(reader: ScreenReader, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [draw(("Northern Express", 60, 120), shade=shade) for shade in range(20, 160, 20)]
-    engine = Counted(reader._engine)
-    monkeypatch.setattr(reader, "_engine", engine)
+    counted = Counted(reader, monkeypatch)
     assert words(follow(reader, images)) == ["Northern Express"]
-    assert engine.num_recognised == 1
+    assert counted.num_recognised == 1
 
 
 def test_a_moving_text_stays_one_entry(reader: ScreenReader) -> None:
@@ -138,12 +144,11 @@ def test_odd_shapes_are_no_error(reader: ScreenReader) -> None:
 
 
 def test_unchanged_frames_are_not_read_again(reader: ScreenReader, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Counted(reader._engine)
-    monkeypatch.setattr(reader, "_engine", engine)
+    counted = Counted(reader, monkeypatch)
     (text,) = follow(reader, [EMPTY] * 3 + [SHOWN] * 30 + [EMPTY] * 3)
     assert (text.text, text.start, text.end, text.source) == ("Northern Express", 2.5, 32.5, "screen")
     assert text.confidence > 0.8
-    assert (engine.num_detected, engine.num_recognised) == (5, 1), "what changes, and what stands still then"
+    assert (counted.num_detected, counted.num_recognised) == (5, 1), "what changes, and what stands still then"
 
 
 @pytest.mark.parametrize("changing", [False, True])
@@ -210,8 +215,7 @@ def test_texts_over_moving_ground_are_looked_for_in_every_other_frame(
     reader: ScreenReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What begins or ends between two of them is told by its strokes."""
-    engine = Counted(reader._engine)
-    monkeypatch.setattr(reader, "_engine", engine)
+    counted = Counted(reader, monkeypatch)
     for num_before in (3, 4):
         grounds = [draw(shade=40 + 12 * step) for step in range(12)]
         for step in range(num_before, num_before + 4):
@@ -220,7 +224,7 @@ def test_texts_over_moving_ground_are_looked_for_in_every_other_frame(
         assert (text.text, text.start, text.end) == ("Northern Express", num_before - 0.5, num_before + 3.5)
         (text,) = follow(reader, grounds[: num_before + 1])  # the last frame is always searched
         assert (text.text, text.start, text.end) == ("Northern Express", num_before - 0.5, num_before + 1.0)
-    assert engine.num_detected <= 22, "of 33 frames"
+    assert counted.num_detected <= 22, "of 33 frames"
 
 
 def test_reading_resumes_where_a_text_begins_that_is_found_later(reader: ScreenReader) -> None:

@@ -10,6 +10,8 @@ _CHANGED_LEVEL, _CHANGED_SHARE = 10, 0.001  # of 255, and of all points
 _MOVING_SHARE = 0.25
 _CUT_LEVEL, _CUT_SHARE = 40, 0.5
 _STROKE = 9  # pixels
+_BLOB_STEP = 32  # pixels; the sides of images in which text is looked for are multiples
+_HALF_LEVEL = 127.5
 
 Box = Float[np.ndarray, "corner 2"]  # relative to the frame
 Extent = tuple[float, float, float, float]  # left, top, right and bottom, relative to the frame
@@ -25,6 +27,17 @@ def fit_image(image: Picture, side: int = READING_SIDE) -> UInt8[np.ndarray, "ne
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def make_blob(image: Picture) -> Float32[np.ndarray, "1 3 new_height new_width"]:
+    """Return an image as the detector of texts takes it: blue, green and red from -1 to 1."""
+    import cv2
+
+    height, width = image.shape[:2]
+    size = [max(1, round(side / _BLOB_STEP)) * _BLOB_STEP for side in (width, height)]
+    fitted = cv2.resize(image, size)
+    blob = cv2.dnn.blobFromImage(fitted, 1 / _HALF_LEVEL, mean=(_HALF_LEVEL,) * 3, swapRB=True)
+    return np.asarray(blob, np.float32)
 
 
 def shrink(image: Picture, shape: tuple[int, int]) -> UInt8[np.ndarray, "new_height new_width"]:
