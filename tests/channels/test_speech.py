@@ -23,6 +23,7 @@ from vidret.channels.speech import (
     SAMPLE_RATE,
     SpeechRecogniser,
     Word,
+    encode_heard,
     find_model,
     find_quietest,
     is_doubtful,
@@ -245,6 +246,16 @@ class _Model:
         info = SimpleNamespace(language="de", language_probability=self.probability)
         wordless = SimpleNamespace(**{**vars(sure), "words": None, "start": 3.0, "end": 4.0})
         return iter([sure, unsure, wordless]), info
+
+
+@pytest.mark.parametrize(("num_heard", "num_encoded"), [(0, 500), (1, 501), (1300, 1800), (2600, 3000), (3000, 3000)])
+def test_what_fills_a_window_is_not_encoded(num_heard: int, num_encoded: int) -> None:
+    features = np.zeros((80, 3000), np.float32)
+    features[:, :num_heard] = 0.5
+    features[:, : num_heard // 2] = 0  # within what is heard, it may be silent
+    encoded = encode_heard(lambda window: window, features)
+    assert encoded.shape == (80, num_encoded)
+    assert np.array_equal(encoded, features[:, :num_encoded])
 
 
 @pytest.mark.parametrize(

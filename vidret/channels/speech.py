@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16_000
 BUNDLED = "tiny.en"
 BLOCK_S = 120.0  # audio recognised at a time
+_BUNDLED_BEAM_SIZE = 2  # of the bundled model, more beams make as many errors
+_PAUSE_FRAMES = 500  # of 10 ms, after the end of what is encoded
 MAX_PAUSE_S = 0.7  # between the words of one utterance
 MAX_UTTERANCE_S = 20.0
 MAX_NO_SPEECH = 0.6  # the model's probability that there is no speech
@@ -66,6 +68,8 @@ class Word:
 class SpeechRecogniser:
     """A Whisper model on one CPU thread."""
 
+    _beam_size = 5
+
     def __init__(self, model: str = BUNDLED) -> None:
         """Load a model by name or folder.
 
@@ -82,6 +86,10 @@ class SpeechRecogniser:
             self.model = WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1, num_workers=1)
         except Exception as error:
             raise VidretError(f"speech model {model}: cannot be loaded: {read_fault(error)}") from error
+        if model == BUNDLED:  # for others, nobody measured what this does to their words
+            self._beam_size = _BUNDLED_BEAM_SIZE
+            whisper: Any = self.model
+            whisper.encode = functools.partial(encode_heard, whisper.encode)
 
     def transcribe(
         self,
@@ -115,7 +123,7 @@ class SpeechRecogniser:
 
         segments, info = self.model.transcribe(
             np.concatenate([block[chunk["start"] : chunk["end"]] for chunk in chunks]),
-            beam_size=5,
+            beam_size=self._beam_size,
             word_timestamps=True,
             condition_on_previous_text=False,
             temperature=[0.0, 0.4, 0.8],
@@ -133,6 +141,18 @@ class SpeechRecogniser:
                 ]
         is_heard = self.model.model.is_multilingual and info.language_probability >= MIN_LANGUAGE
         return words, info.language if is_heard else ""
+
+
+def encode_heard(
+    encode: Callable[[Float32[np.ndarray, "mel heard"]], Any], features: Float32[np.ndarray, "mel frame"]
+) -> Any:
+    """Encode a window of features without what fills it up to 30 s, but for a pause after what is heard.
+
+    Whisper knows from the pause that nothing follows: after 1 s it repeats and invents words, after 5 s it does not.
+    """
+    heard = np.flatnonzero(features.any(axis=0))  # what fills a window is 0
+    end = int(heard[-1]) + 1 if len(heard) else 0
+    return encode(features[:, : end + _PAUSE_FRAMES])
 
 
 def find_model(name: str) -> str:
