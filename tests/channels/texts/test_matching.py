@@ -35,6 +35,9 @@ SAID = (
     "strikes go on for the fourth day",
     "the day after the fourth strike",
     "i'm sure you're in their house",
+    "for the weather press 1",
+    "to leave platform two press on",
+    "turn on the radio",
 )
 COUNTS = (len(SAID),) * 3  # of up to three clauses
 
@@ -119,6 +122,17 @@ def test_phrases_must_be_held(matcher: TextMatcher) -> None:
     assert {match.text for match in find(matcher, "x", ["fourth day", "hold"])} == {SAID[3], SAID[5]}
     assert find(matcher, "the line", ["hold line"]) == []
     assert find(matcher, "the line", ["!?"]) == []
+
+
+def test_small_numbers_match_in_words_and_in_digits(matcher: TextMatcher) -> None:
+    for query, text in (("press one", SAID[8]), ("Platform 2", SAID[9])):
+        match = best(matcher, query)
+        assert (match.text, match.num_adjacent) == (text, 1)
+        assert match.cover > FUZZY_WEIGHT
+        assert text in {match.text for match in find(matcher, query, [query])}
+    assert read_marked(matcher, best(matcher, "platform 2")) == ["platform", "two"]
+    assert matcher.holds("weather press one") == matcher.holds("platform 2 press") == {"film"}
+    assert [match.text for match in find(matcher, "1") if match.cover] == [SAID[8]], "'on' has the stem of 'one'"
 
 
 def test_cosine_is_the_inner_product(matcher: TextMatcher) -> None:

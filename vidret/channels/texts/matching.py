@@ -20,6 +20,7 @@ from vidret.encode.sentences import RARE_SHARE, find_word_share
 from vidret.store.snapshots.snapshot import find_rows
 from vidret.store.texts.allowed import AllowedTexts
 from vidret.store.texts.index import Term
+from vidret.store.texts.stems import vary_numbers
 from vidret.store.texts.store import FoundText, TextStore
 from vidret.types import Vector
 
@@ -190,7 +191,9 @@ class TextMatcher:
         self, clause: Clause, terms: Sequence[Term], weights: Sequence[float], texts: Sequence[Sequence[str]]
     ) -> list[tuple[float, frozenset[str], int]]:
         """Return the information, the stems and the neighbours that texts, given as stems, share with a clause."""
-        phrases = self._store.index.stems(list(clause.phrases))
+        stem = self._store.index.stems
+        phrases = stem([variant for phrase in clause.phrases for variant in vary_numbers(phrase)])
+        variants = [list(dict.fromkeys(stems)) for stems in stem(vary_numbers(clause.content))]
         # Stemming is slow, so only pairs that begin as a term does are joined.
         beginnings = {term.stem[:length] for term in terms for length in range(1, len(term.stem))}
         some = (stems for stems in texts if not beginnings.isdisjoint(stems))
@@ -198,6 +201,7 @@ class TextMatcher:
         own_stems, own_pairs = {term.stem for term in terms}, set(pairwise(term.stem for term in terms))
         joined = self._join([*pairs, *own_pairs])
         compounds = {pair: stem for pair, stem in joined.items() if stem in own_stems or pair in own_pairs}
+        neighbours = own_pairs.union(*map(pairwise, variants))
         # A text without any of these shares nothing.
         telling = {term.stem for term, weight in zip(terms, weights, strict=True) if weight} | own_stems - STOP_STEMS
         telling.update(*(term.similar for term in terms), (compounds[pair] for pair in own_pairs & compounds.keys()))
@@ -208,7 +212,7 @@ class TextMatcher:
                 shared.append(NOTHING)
                 continue
             information, own = match_terms(stems, terms, weights, compounds)
-            num_adjacent = len(own_pairs.intersection(pairwise(stems)))
+            num_adjacent = len(neighbours.intersection(pairwise(stems)))
             own -= STOP_STEMS  # they are evidence only in quotes
             for phrase in phrases:
                 if holds_phrase(stems, phrase):

@@ -19,9 +19,10 @@ from jaxtyping import Int64
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
-from vidret.store.texts.stems import TOKENIZER, Stemmer
+from vidret.store.texts.stems import TOKENIZER, Stemmer, vary_numbers
 
 MIN_FUZZY_LETTERS = 5
+STEM_OF_ONE = "on"  # and that of "on", which most texts hold
 
 
 class Vocabulary:
@@ -84,7 +85,7 @@ BM25_SATURATION, BM25_LENGTH, LEAST_RARITY = 1.2, 0.75, 1e-6  # of FTS5's bm25
 class Term:
     """A word of a query: its stem, how many texts hold it, and the stored terms that are spelt nearly like it.
 
-    ``similar`` maps those terms to their likeness, 0..1.
+    ``similar`` maps those terms to their likeness, 0..1; and a small number in words to its digits, or the other way.
     """
 
     stem: str
@@ -208,12 +209,16 @@ class TextIndex:
             if any(stem in stems for stem in word_stems)
         )
 
-    def terms(self, text: str, *, fuzzy: bool = True) -> list[Term]:
+    def terms(self, text: str) -> list[Term]:
         """Return the distinct words of a query with what the index knows of each."""
-        stems = list(dict.fromkeys(self.stems([text])[0]))[:MAX_TERMS]
+        variants = self.stems(vary_numbers(text))
+        stems = list(dict.fromkeys(variants[0]))[:MAX_TERMS]
         with self._lock:
             self._read_changes()
-            near = {stem: self._vocabulary.find_similar(stem) if fuzzy else {} for stem in stems}
+            near = {stem: self._vocabulary.find_similar(stem) for stem in stems}
+        for stem, *others in zip(*variants, strict=True):
+            if stem in near:
+                near[stem] |= {other: 1.0 for other in others if other not in (stem, STEM_OF_ONE)}
         return [Term(stem, self._count(stem), self._choose_similar(near[stem])) for stem in stems]
 
     def _read_changes(self) -> None:
@@ -290,15 +295,19 @@ class TextIndex:
 
     def find_phrase(self, phrase: str, k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
         """Return the ids of up to ``k`` texts that hold these words next to one another, in this order."""
-        stems = self.stems([phrase])[0]
-        return self._match(_quote(" ".join(stems)), k, allowed) if stems else np.zeros(0, np.int64)
+        expression = self._express(phrase)
+        return self._match(expression, k, allowed) if expression else np.zeros(0, np.int64)
 
     def find_tracks(self, phrase: str) -> Int64[np.ndarray, " track"]:
         """Return the tracks with a text that holds these words next to one another, in this order."""
-        stems = self.stems([phrase])[0]
+        expression = self._express(phrase)
         sql = f"SELECT DISTINCT rowid / {MAX_TEXTS} FROM texts WHERE texts MATCH ?"
-        rows = self._database.rows(sql, _quote(" ".join(stems))) if stems else []
+        rows = self._database.rows(sql, expression) if expression else []
         return np.array(sorted(row[0] for row in rows), np.int64)
+
+    def _express(self, phrase: str) -> str:
+        """Return what FTS5 matches for a phrase, with its numbers in words or in digits; empty without a word."""
+        return " OR ".join(_quote(" ".join(stems)) for stems in self.stems(vary_numbers(phrase)) if stems)
 
     def _match(self, expression: str, k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
         condition = "" if allowed is None else f"AND substr(?3, rowid / {MAX_TEXTS} + 1, 1) = x'01'"

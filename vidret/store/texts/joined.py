@@ -187,8 +187,8 @@ class JoinedTextIndex(SearchedTogether, TextIndex):
         return self._first.find_words(text, stems)
 
     @override
-    def terms(self, text: str, *, fuzzy: bool = True) -> list[Term]:
-        found = [index.terms(text, fuzzy=fuzzy) for index in self._indexes.values()]
+    def terms(self, text: str) -> list[Term]:
+        found = [index.terms(text) for index in self._indexes.values()]
         terms = []
         for same in zip(*found, strict=True):
             near = {stem: likeness for term in same for stem, likeness in term.similar.items()}

@@ -15,6 +15,13 @@ TOKENIZER = "unicode61 remove_diacritics 2"
 _UNSPACED = re.compile(
     r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff])"
 )
+_SMALL_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_IN_DIGITS = {word: str(number) for number, word in enumerate(_SMALL_NUMBERS.split())}
+_IN_WORDS = {digits: word for word, digits in _IN_DIGITS.items()}
+_WORD = re.compile(r"\w+")
 MAX_KNOWN_WORDS, MAX_KNOWN_LETTERS = 100_000, 64  # whose stems are remembered, about 20 MB
 
 
@@ -73,3 +80,13 @@ def split_unspaced(text: str) -> str:
         return text.replace("\0", " ")
     storable = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")  # without lone surrogates
     return _UNSPACED.sub(r" \1 ", storable)
+
+
+def vary_numbers(text: str) -> list[str]:
+    """Return a text, and with its small numbers in digits and in words if that differs; the words stay as many.
+
+    >>> vary_numbers("Press one or 2")
+    ['Press one or 2', 'Press 1 or 2', 'Press one or two']
+    """
+    varied = (_WORD.sub(lambda word: twins.get(word[0].lower(), word[0]), text) for twins in (_IN_DIGITS, _IN_WORDS))
+    return list(dict.fromkeys((text, *varied)))
