@@ -147,9 +147,9 @@ def format_count(number: int, noun: str) -> str:
 
 
 def format_time(seconds: float) -> str:
-    """Return a time as ``minutes:seconds`` or ``hours:minutes:seconds``, to a tenth of a second.
+    """Return a time as ``minutes:seconds`` or ``hours:minutes:seconds``; what is below a tenth is cut off.
 
-    >>> format_time(75.25), format_time(3675)
+    >>> format_time(75.29), format_time(3675)
     ('1:15.2', '1:01:15.0')
     """
     minutes, tenths = divmod(int(seconds * 10 + 1e-6), 600)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.runner import Runner, run_without
-from tests.scripted_server import CURVE, HIT, MOMENT, Reply, Served, serve
+from tests.scripted_server import CURVE, HIT, MOMENT, Reply, Served, problem, serve
 
 
 @pytest.fixture
@@ -49,3 +49,11 @@ def test_search_asks_a_server(run: Runner, server: Served, monkeypatch: pytest.M
 def test_a_client_imports_only_what_it_needs(server: Served, command: tuple[str, ...], modules: str) -> None:
     server.replies = [Reply({"hits": [HIT], "moments": [MOMENT]}), Reply(CURVE)]
     assert "/films/red.mp4" in run_without(modules, *command, "--server", server.url)
+
+
+@pytest.mark.parametrize(("status", "code"), [(422, 2), (404, 1), (503, 1)])
+def test_what_a_server_refuses_as_wrong_is_an_error_of_usage(
+    run: Runner, server: Served, status: int, code: int
+) -> None:
+    server.replies = [problem(status, "k must be at most 1000, got 5000")]
+    run.check_refusal(f"search dog -k 5000 --server {server.url}", code, "k must be at most 1000")

@@ -101,7 +101,7 @@ INVALID: tuple[tuple[dict[str, object], str], ...] = (
     ({"name": "a/b"}, "name must be up to 64 letters"),
     ({"name": "x" * 65}, "name must be up to 64 letters"),
     ({"name": "end "}, "name must be up to 64 letters"),
-    ({"finds": "videos", "query": " "}, "positive word"),
+    ({"finds": "videos", "query": " "}, "must contain a word"),
     ({"finds": "videos", "query": "@nobody"}, "@nobody"),
     (
         {"finds": "videos", "query": "red", "options": {"snap": True}},

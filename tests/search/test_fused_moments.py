@@ -76,6 +76,24 @@ def test_words_last_as_long_as_they_are_said() -> None:
     assert span.start <= 3.0 < span.end
 
 
+@pytest.mark.parametrize("overlapping", [False, True])
+@pytest.mark.parametrize("by_head", [False, True])
+def test_moments_of_pictures_last_a_second_at_least(overlapping: bool, by_head: bool) -> None:
+    scores = make_scores([], pictures=[np.zeros(20)])
+    scores.times = np.arange(0.05, 20, 0.1)
+    scores.pictures = np.random.default_rng(0).exponential(size=(1, 200))
+    scores.cuts = (12.0, 12.5)
+    if by_head:
+        scores.picture_spans = [
+            [Span(3.0, 3.2, 0.9), Span(3.4, 3.5, 0.8), Span(12.1, 12.2, 0.7), Span(19.9, 20.0, 0.6)]
+        ]
+    spans = find(scores, make_structure(), 9, overlapping=overlapping)
+    lengths = [round(span.end - span.start, 6) for span in spans if not 12.0 <= span.start <= span.end <= 12.5]
+    assert len(lengths) > 2
+    assert min(lengths) >= (1.0 if overlapping else 0.4), "others beside it leave less room"
+    assert sorted(lengths)[-2] >= 1.0
+
+
 @pytest.mark.parametrize(
     ("texts", "source", "expected"),
     [
@@ -338,6 +356,8 @@ def test_moments_far_below_the_best_of_a_video_are_returned_on_request(engine: E
     )
     assert few == [moment for moment in all_moments if moment.score >= all_moments[0].score - STANDS_OUT]
     assert len(few) < len(all_moments)
+    assert {moment.weak for moment in all_moments} == {True, False}, "each is judged by its own score"
+    assert all((moment.probability < UNLIKELY) == moment.weak for moment in all_moments if moment.probability)
 
 
 def use_grounder(engine: Engine, *, fails: bool = False) -> FakeGrounder:

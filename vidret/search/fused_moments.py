@@ -17,7 +17,7 @@ from vidret.channels.base import Match
 from vidret.channels.registry import KINDS
 from vidret.channels.texts.channel import TextChannel
 from vidret.ground.curve import find_moments, lengthen_in_shot, mean_inside, widen_in_shot
-from vidret.ground.spans import Span, keep_best
+from vidret.ground.spans import Span, drop_overlapping, keep_best
 from vidret.search.fused_scores import ABSENT, VideoScores
 from vidret.types import Curve, Evidence, LocateOptions, Segment, Source
 from vidret.video.timeline import LONGEST_STILL_S
@@ -163,15 +163,16 @@ def _find_picture_spans(scores: VideoScores, clause: int, options: LocateOptions
         cuts=scores.cuts,
     )
     if scores.picture_spans is None:
-        widened = _widen_pictures(_find_curve_spans(curve, replace(options, overlapping=False)), curve)
-        return _add_new(widened, _find_curve_spans(curve, options) if options.overlapping else [])
+        apart = _find_curve_spans(curve, replace(options, overlapping=False))
+        widened = (Span(*widen_in_shot(curve, span, JOIN_PICTURES)) for span in apart)
+        spans = _lengthen(drop_overlapping(list(widened)), curve)
+        more = _lengthen(_find_curve_spans(curve, options), curve, overlapping=True) if options.overlapping else []
+        return _add_new(spans, more)
     by_head = scores.picture_spans[clause][: options.k]
     # The scores of a head are probabilities.
     logs = [math.log(max(span.score, MIN_PROBABILITY)) for span in by_head]
-    return [
-        FusedSpan.of_pictures(span.start, span.end, curve.best + log - max(logs))
-        for span, log in zip(by_head, logs, strict=True)
-    ]
+    scored = [Span(span.start, span.end, curve.best + log - max(logs)) for span, log in zip(by_head, logs, strict=True)]
+    return _lengthen(scored, curve, overlapping=options.overlapping)
 
 
 def _add_new(spans: list[FusedSpan], more: Sequence[FusedSpan]) -> list[FusedSpan]:
@@ -180,22 +181,18 @@ def _add_new(spans: list[FusedSpan], more: Sequence[FusedSpan]) -> list[FusedSpa
     return spans + [span for span in more if (span.start, span.end) not in known]
 
 
-def _find_curve_spans(curve: Curve, options: LocateOptions) -> list[FusedSpan]:
+def _find_curve_spans(curve: Curve, options: LocateOptions) -> list[Span]:
     """Return spans of a curve with the score of its best frame, less what they stand out less than the best of them."""
     spans = find_moments(curve, k=options.k, overlapping=options.overlapping, weak=options.weak, snap=options.snap)
-    return [FusedSpan.of_pictures(span.start, span.end, curve.best - (spans[0].score - span.score)) for span in spans]
+    return [Span(span.start, span.end, curve.best - (spans[0].score - span.score)) for span in spans]
 
 
-def _widen_pictures(spans: Sequence[FusedSpan], curve: Curve) -> list[FusedSpan]:
-    """Return spans, best first, with all that matches as well in their shots; none overlaps a better one.
-
-    Those shorter than ``SHORTEST_S`` grow as far as there is room beside the others.
-    """
-    widened = (widen_in_shot(curve, Span(span.start, span.end, span.score), JOIN_PICTURES) for span in spans)
-    kept = drop_overlapping_spans([FusedSpan.of_pictures(*span) for span in widened])
-    grown = [Span(span.start, span.end, span.score) for span in kept]
+def _lengthen(spans: Sequence[Span], curve: Curve, *, overlapping: bool = False) -> list[FusedSpan]:
+    """Return spans that last ``SHORTEST_S``, if their shots and, unless they may overlap, the others leave room."""
+    grown = list(spans)
     for index, span in enumerate(grown):
-        grown[index] = lengthen_in_shot(curve, span, SHORTEST_S, [*grown[:index], *grown[index + 1 :]])
+        others = () if overlapping else [*grown[:index], *grown[index + 1 :]]
+        grown[index] = lengthen_in_shot(curve, span, SHORTEST_S, others)
     return [FusedSpan.of_pictures(*span) for span in grown]
 
 

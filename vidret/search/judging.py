@@ -54,18 +54,22 @@ class ScoreStandard:
     """What the scores of a query mean.
 
     Attributes:
-        best: The best score.
+        best: The best score; None if what is rated was named, not searched for, and is judged by itself.
         size: Number of segments and texts that were compared; 0 if scores say nothing, as those of images.
         judge: What probabilities are computed by.
     """
 
-    best: float = 0.0
+    best: float | None = None
     size: int = 0
     judge: EvidenceJudge = DEFAULT_JUDGE
 
     def rate(self, score: float) -> float | None:
-        """Return the probability that a video with this score answers the query; None if nothing tells."""
-        return self.judge.video(score, self.best, self.size) if self.size else None
+        """Return the probability that what has this score answers the query; None if nothing tells."""
+        if not self.size:
+            return None
+        if self.best is None:
+            return self.judge.index(score, self.size)
+        return self.judge.video(score, self.best, self.size)
 
     def is_weak(self, score: float) -> bool:
         """Return whether it is unlikely that the index has an answer that scores as high as this."""

@@ -2,9 +2,9 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -21,14 +21,14 @@ from vidret.search.fused_moments import find_similarity, gaps_between, make_evid
 from vidret.search.fused_scores import ABSENT, VideoScores
 from vidret.search.fusion import Fusion, Question
 from vidret.search.heads.base import GroundedVideo, MomentHead
-from vidret.search.judging import load_judge
+from vidret.search.judging import ScoreStandard, load_judge
 from vidret.search.placed_moments import find_query_spans, list_events
 from vidret.search.query.clauses import AnalysedQuery
 from vidret.store.lookup import find_cuts, look_up_video
 from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.text import absolute_path, as_path, strip_query
-from vidret.types import UNLIKELY, Curve, CurveText, LocateOptions, Moment, SearchOptions
+from vidret.types import Curve, CurveText, LocateOptions, Moment, SearchOptions
 from vidret.types.arrays import widen_rows
 from vidret.video.decoders.base import choose_mode
 from vidret.video.files import may_exist
@@ -45,15 +45,12 @@ class RankedVideo:
     """A video to locate moments in.
 
     Attributes:
-        rate: Returns the probability that a moment with a score answers the query, None if nothing tells; None for a
-            video that was not searched for.
-        weak: Whether nothing that scores no higher is said to match well.
+        standard: What the scores of its moments mean; None for a video that was not searched for.
     """
 
     video_id: int
     path: str
-    rate: Callable[[float], float | None] | None = None
-    weak: bool = False
+    standard: ScoreStandard | None = None
 
 
 def choose_video(store: Store, video: str | os.PathLike[str] | int) -> RankedVideo:
@@ -108,11 +105,12 @@ def locate_moments(
         _ask_head(fusion.pictures, grounder, question, scored, options)
     moments: list[Moment] = []
     for video, scores in scored:
-        if video.rate is None and query.is_text:  # judged by itself
-            rate = partial(judge.index, size=len(scores.segments) + max(map(len, scores.texts)))
-            video = replace(video, rate=rate, weak=rate(scores.score) < UNLIKELY)
+        standard = video.standard
+        if standard is None:
+            size = len(scores.segments) + max(map(len, scores.texts)) if query.is_text else 0
+            standard = ScoreStandard(size=size, judge=judge)
         moments += _make_moments(
-            fusion, question, video, scores, options, by_picture="curve" if grounder is None else "head"
+            fusion, question, video, scores, standard, options, by_picture="curve" if grounder is None else "head"
         )
     return sorted(moments, key=lambda moment: -moment.score)[: options.k]
 
@@ -122,6 +120,7 @@ def _make_moments(
     question: Question,
     video: RankedVideo,
     scores: VideoScores,
+    standard: ScoreStandard,
     options: LocateOptions,
     *,
     by_picture: str,
@@ -143,8 +142,8 @@ def _make_moments(
                 start=span.start,
                 end=span.end,
                 score=score,
-                probability=None if video.rate is None else video.rate(score),
-                weak=video.weak,
+                probability=standard.rate(score),
+                weak=standard.is_weak(score),
                 by=by,
                 similarity=find_similarity(scores, span) if by == "curve" else None,
                 evidence=evidence + question.tell_persons(video.video_id, [(span.start, span.end)]),

@@ -127,8 +127,7 @@ class OpenIndex:
                 RankedVideo(
                     video_id=found.scores.video_id,
                     path=found.paths[0],
-                    rate=found.standard.rate,
-                    weak=found.standard.is_weak(found.scores.score),
+                    standard=found.standard,
                 )
                 for found in self._search.find(query, search)[1]
             ]

@@ -10,8 +10,8 @@ from pathlib import Path
 from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.storage import check_mentions
 from vidret.search.people import KnownPersons
-from vidret.search.query.clauses import check_exclusions, parse_structure
-from vidret.search.query.marks import find_mentions, has_word, split_exclusions
+from vidret.search.query.marks import find_mentions
+from vidret.search.query.planning import check_query
 from vidret.store.rows_file import WATCHES, Watch
 from vidret.store.store import Store
 from vidret.types import Moment
@@ -56,12 +56,9 @@ def check_kept_query(store: Store, query: str) -> None:
     """Check a query that an index is to keep.
 
     Raises:
-        VidretError: It has no positive word, or mentions an unknown concept.
+        VidretError: As ``check_query``, or it mentions an unknown concept.
     """
-    text, excluded = split_exclusions(query)
-    if not has_word(text) or not all(excluded):
-        raise OptionError(f"query must contain a positive word, and no empty quotes after a minus, got {query!r}")
-    check_exclusions(parse_structure(query))
+    check_query(query)
     people = KnownPersons(store)
     check_mentions(store, [str(people.name_handles(query))], people.find_handles(query))
 

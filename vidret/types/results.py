@@ -139,7 +139,7 @@ class Moment:
         end: In seconds.
         score: Evidence in nats, as of ``Hit``, for the best moment of a video; of others as much less as they match or
             stand out less, for ``head`` the logarithm of how much less probable they are.
-        weak: Whether the video is unlikely to answer the query.
+        weak: Whether it is unlikely that an answer scores no higher; never more probable than 28 %.
         by: ``curve`` (training-free), ``head`` (a trained grounding head), ``words``, or ``list``: somebody picked it.
         similarity: Mean of the curve inside the span, for ``curve`` and one event; None otherwise.
         evidence: What matches, best first; empty in an index without words.

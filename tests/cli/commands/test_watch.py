@@ -173,7 +173,7 @@ def test_wrong_watches_are_refused_in_one_sentence(run: Runner, index: Path, fil
     for name, query, rule in (
         ("reds", "blue", "name must be new, got reds, which looks for 'red'"),
         ("a/b", "red", "name must be up to 64 letters"),
-        ("x", "...", "query must contain a positive word"),
+        ("x", "...", "query must contain a word"),
         ("x", "a dog, no dog", "query must not exclude what it looks for"),
         ("x", "@mascot, then red", "@mascot: must be the name of a taught concept (none)"),
     ):

@@ -40,9 +40,10 @@ export function setCurrent(list, item) {
   return true;
 }
 
-/** Format seconds as 0:07, 12:40 or 1:02:03, optionally with tenths. */
+/** Format seconds as 0:07, 12:40 or 1:02:03, optionally with tenths; what is smaller is cut off, as on the command line. */
 export function clock(seconds, tenths = false) {
-  const units = tenths ? Math.round(seconds * 10) / 10 : Math.floor(seconds + 1e-6);
+  const unit = tenths ? 10 : 1;
+  const units = Math.floor(seconds * unit + 1e-6) / unit;
   const [hours, minutes] = [Math.floor(units / 3600), Math.floor(units / 60) % 60];
   const rest = (units % 60).toFixed(tenths).padStart(tenths ? 4 : 2, "0");
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;

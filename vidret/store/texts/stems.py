@@ -21,7 +21,7 @@ _SMALL_NUMBERS = (
 )
 _IN_DIGITS = {word: str(number) for number, word in enumerate(_SMALL_NUMBERS.split())}
 _IN_WORDS = {digits: word for word, digits in _IN_DIGITS.items()}
-_WORD = re.compile(r"\w+")
+_WORDS = re.compile(r"(\w+)")
 MAX_KNOWN_WORDS, MAX_KNOWN_LETTERS = 100_000, 64  # whose stems are remembered, about 20 MB
 
 
@@ -88,5 +88,6 @@ def vary_numbers(text: str) -> list[str]:
     >>> vary_numbers("Press one or 2")
     ['Press one or 2', 'Press 1 or 2', 'Press one or two']
     """
-    varied = (_WORD.sub(lambda word: twins.get(word[0].lower(), word[0]), text) for twins in (_IN_DIGITS, _IN_WORDS))
+    pieces = _WORDS.split(text)
+    varied = ("".join(twins.get(piece.lower(), piece) for piece in pieces) for twins in (_IN_DIGITS, _IN_WORDS))
     return list(dict.fromkeys((text, *varied)))
