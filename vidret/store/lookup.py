@@ -1,5 +1,6 @@
 """Videos of an index by path, or by the end of one, and what is stored of them: vectors, shots, counts of facts."""
 
+import difflib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ from jaxtyping import Float64, Int64
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.facts import ORIENTATIONS, to_seconds
 from vidret.store.records import HEARD, KEPT, LANGUAGES, MOMENTS, PROJECTED, SEPARATORS, StoredVideo
-from vidret.text import absolute_path, compose, strip_query
+from vidret.text import absolute_path, compose, display_path, file_name, strip_query
 from vidret.types import ALL_VIDEOS, EmbeddingLevel, Embeddings, Filters, Shot, ShotChange, ShotKind, VideoName
 
 if TYPE_CHECKING:  # a client has no store
@@ -38,7 +39,18 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
     if record is None and (found := find_by_ending(store.find_named(video), video)) is not None:
         return found.id
     reason = f" ({record.reason})" if record is not None and record.reason else ""
-    raise StoreError(f"{strip_query(os.fspath(video))}: not in the index{reason}")
+    raise StoreError(f"{strip_query(os.fspath(video))}: not in the index{reason or _suggest(store, os.fspath(video))}")
+
+
+def _suggest(store: "Store", typed: str) -> str:
+    """Return which paths may be meant: those whose file names hold the typed one, or else are spelt nearly alike."""
+    names = {path: compose(file_name(path)).casefold() for video in store.videos.find() for path in video.paths}
+    name = compose(file_name(typed)).casefold()
+    meant = sorted((path for path in names if name and name in names[path]), key=lambda path: len(names[path]))
+    if not meant:
+        near = difflib.get_close_matches(name, names.values(), MAX_NAMED, cutoff=0.8)
+        meant = [path for path in names if names[path] in near]
+    return f"; did you mean {' or '.join(map(display_path, meant[:MAX_NAMED]))}?" if meant else ""
 
 
 def find_by_ending(videos: Iterable[StoredVideo], ending: str | os.PathLike[str]) -> StoredVideo | None:

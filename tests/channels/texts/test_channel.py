@@ -28,6 +28,7 @@ from vidret.channels.texts.channel import (
     MATCHES_REPORT,
     MEANING_OFFSET,
     MEANING_SLOPE,
+    NAMED,
     NAMES,
     PRIOR_TEXTS,
     SHORT_MEANING,
@@ -95,7 +96,7 @@ MATCHES = st.builds(
     OneMatch,
     source=st.sampled_from(TEXT_SOURCES),
     cosine=st.floats(-1, 1),
-    cover=st.floats(0, 1),
+    cover=st.floats(0, 1) | st.just(1.0),
     information=st.floats(0, 60),
     num_adjacent=st.integers(0, 6),
     hubness=st.floats(-0.2, 0.6),
@@ -110,6 +111,8 @@ def rate_naively(clause: Clause, match: OneMatch, level: float, *, with_pictures
     words += match.cover * WORDS_SLOPE * match.information
     for _ in range(match.num_adjacent):
         words += match.cover * ADJACENT
+    if clause.source == match.source == "sound" and match.cover == 1:
+        words = max(words, NAMED)
     meaning = MEANING_OFFSET + MEANING_SLOPE * (match.cosine - level - HUBNESS * match.hubness)
     source = match.source
     if clause.source == source or (clause.source == "speech" and source == "subtitles"):

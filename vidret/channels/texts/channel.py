@@ -40,9 +40,11 @@ WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
 MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.9, 26.0, 0.35
 MATCHES_HINT, MATCHES_REPORT = 2.0, 1.2  # what a clause that hints at a kind of words adds to it
 NAMES = 5.0  # what meaning loses with names of sounds, which are like one another
+NAMED = 10.0  # what the name of a sound that a clause asks for tells at least, however many others have it
 # What a single word without a hint or quotes loses with texts that mean it or hold it, since it mostly names a thing
 # that is seen; n words lose 1/n of it. Where only words are searched, those that hold it lose nothing.
 SHORT_MEANING, SHORT_WORDS = 4.3, 3.0
+EPSILON = 1e-9  # of a cover, which is a quotient of sums
 # What unrelated texts look like.
 PRIOR_TEXTS = 30  # texts that the level of typical sentences counts for, beside those of the index
 SAMPLE = 1024  # texts that levels are measured on
@@ -209,6 +211,9 @@ def rate_texts(
     """
     by_words = matches.cover * (WORDS_SLOPE * matches.information + ADJACENT * matches.num_adjacent)
     by_words += 0.0 if clause.phrases else WORDS_OFFSET  # who quotes words looks for words
+    asked = {source for source in levels if KINDS[source].is_hint_needed and KINDS[source].is_asked_for(clause.source)}
+    is_named = np.array([source in asked for source in sources], bool) & (matches.cover > 1 - EPSILON)
+    by_words = np.where(is_named, np.maximum(by_words, NAMED), by_words)
     own_levels = np.array([levels[source] for source in sources], np.float64)
     by_meaning = MEANING_OFFSET + MEANING_SLOPE * (matches.cosines - own_levels - HUBNESS * matches.hubness)
     hint = MATCHES_HINT + clause.is_report * MATCHES_REPORT

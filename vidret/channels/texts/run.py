@@ -279,11 +279,10 @@ class ContentWords:
 
 
 def _embed(texts: Sequence[TimedText]) -> Float32[np.ndarray, "text dim"]:
-    """Return the sentence vectors of texts of one source. The encoder remembers few texts, such as names of sounds."""
-    encode, sentences = load_sentence_encoder().encode, [as_sentence(text) for text in texts]
-    if texts and texts[0].source == "sound":
-        return np.concatenate([encode([sentence]) for sentence in sentences])
-    return encode(sentences)
+    """Return the sentence vectors of texts, each encoded once; the encoder remembers few, such as names of sounds."""
+    sentences = [as_sentence(text) for text in texts]
+    rows = {sentence: row for row, sentence in enumerate(sorted(set(sentences)))}
+    return load_sentence_encoder().encode(list(rows))[[rows[sentence] for sentence in sentences]]
 
 
 def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]) -> dict[str, object]:
