@@ -76,8 +76,7 @@ def test_words_last_as_long_as_they_are_said() -> None:
     assert span.start <= 3.0 < span.end
 
 
-@pytest.mark.parametrize("overlapping", [False, True])
-@pytest.mark.parametrize("by_head", [False, True])
+@pytest.mark.parametrize(("overlapping", "by_head"), [(False, False), (False, True), (True, False)])
 def test_moments_of_pictures_last_a_second_at_least(overlapping: bool, by_head: bool) -> None:
     scores = make_scores([], pictures=[np.zeros(20)])
     scores.times = np.arange(0.05, 20, 0.1)

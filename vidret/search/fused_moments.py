@@ -72,7 +72,8 @@ def find_fused_spans(scores: VideoScores, options: LocateOptions, *, expects_wor
     """Return the spans of a video that match a query of one clause, best first; see ``find_moments``."""
     find = partial(find_clause_spans, scores, 0, expects_words=expects_words)
     wider = replace(options, k=max(options.k, 5))
-    best_first = sorted(find(replace(wider, overlapping=False)), key=lambda span: -span.score)
+    is_complete = options.overlapping and scores.picture_spans is not None  # as a head is evaluated
+    best_first = sorted(find(replace(wider, overlapping=is_complete)), key=lambda span: -span.score)
     breaks = [*scores.cuts, *(edge for gap in gaps_between(scores.segments) for edge in gap)]
     spans = _join_channels(best_first, breaks)
     if not options.overlapping:
@@ -172,7 +173,7 @@ def _find_picture_spans(scores: VideoScores, clause: int, options: LocateOptions
     # The scores of a head are probabilities.
     logs = [math.log(max(span.score, MIN_PROBABILITY)) for span in by_head]
     scored = [Span(span.start, span.end, curve.best + log - max(logs)) for span, log in zip(by_head, logs, strict=True)]
-    return _lengthen(scored, curve, overlapping=options.overlapping)
+    return [FusedSpan.of_pictures(*span) for span in scored] if options.overlapping else _lengthen(scored, curve)
 
 
 def _add_new(spans: list[FusedSpan], more: Sequence[FusedSpan]) -> list[FusedSpan]:
