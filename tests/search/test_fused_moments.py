@@ -78,7 +78,7 @@ def test_words_last_as_long_as_they_are_said() -> None:
 
 @pytest.mark.parametrize(("overlapping", "by_head"), [(False, False), (False, True), (True, False)])
 def test_moments_of_pictures_last_a_second_at_least(overlapping: bool, by_head: bool) -> None:
-    scores = make_scores([], pictures=[np.zeros(20)])
+    scores = make_scores([], pictures=[[0.0] * 20])
     scores.times = np.arange(0.05, 20, 0.1)
     scores.pictures = np.random.default_rng(0).exponential(size=(1, 200))
     scores.cuts = (12.0, 12.5)

@@ -15,6 +15,7 @@ def test_videos_are_listed_in_pages(client: TestClient, library: Path) -> None:
     assert all_videos["total"] == 3
     assert [video["title"] for video in all_videos["videos"]] == ["blue", "both", "red"]
     assert all_videos["next"] is None
+    assert client.get("/api/videos", params={"limit": 3}).json() == all_videos, "a full page may be the last one"
     first = client.get("/api/videos", params={"limit": 1}).json()
     page = client.get("/api/videos", params={"limit": 1, "cursor": first["next"]}).json()
     assert (page["total"], page["videos"]) == (3, all_videos["videos"][1:2])

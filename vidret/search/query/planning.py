@@ -15,7 +15,14 @@ from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import Composer, ConceptEncoder
 from vidret.search.people import KnownPersons
-from vidret.search.query.clauses import AnalysedQuery, QueryStructure, check_exclusions, make_structure, parse_structure
+from vidret.search.query.clauses import (
+    AnalysedQuery,
+    QueryStructure,
+    check_exclusions,
+    make_structure,
+    parse_structure,
+    strip_article,
+)
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
 from vidret.search.query.marks import find_mentions, has_word, replace_mentions, split_exclusions, split_negatives
 from vidret.types import (
@@ -105,7 +112,7 @@ def plan(
         is_heard = len(examples) > 0 and "sound" in (sources or ())
         if is_without_pictures and clause.text and not (clause.content or clause.phrases or is_heard):
             raise VidretError(f"sources must include picture for a concept or a person, got others for {clause.text!r}")
-    embeddings = encoder.encode_text([*(clause.text for clause in clauses), *structure.excluded])
+    embeddings = _encode_texts([*(clause.text for clause in clauses), *structure.excluded], encoder)
     negatives = tuple(embeddings[len(clauses) :])
     return AnalysedQuery(
         structure=structure,
@@ -115,7 +122,7 @@ def plan(
         ],
         vectors=np.zeros((len(clauses), 0), np.float32)
         if texts is None
-        else load_sentence_encoder().encode([clause.content for clause in clauses]),
+        else load_sentence_encoder().encode([strip_article(clause.content) for clause in clauses]),
         examples=sounds,
     )
 
@@ -144,7 +151,7 @@ def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:
     """
     text, terms = _parse(query)
     texts = [*([text] if text else []), *terms]
-    embeddings = encoder.encode_text(texts) if texts else []
+    embeddings = _encode_texts(texts, encoder) if texts else []
     words, negatives = embeddings[0] if text else None, tuple(embeddings[bool(text) :])
     if isinstance(query, str):
         assert words is not None
@@ -156,6 +163,12 @@ def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:
     else:
         positive = embed_vector(query, encoder) if query.ndim == 1 else encode_image(query, encoder)
     return EncodedQuery(positive=positive, negatives=negatives, is_text=False)
+
+
+def _encode_texts(texts: Sequence[str], encoder: Encoder) -> list[TextEmbedding]:
+    """Encode texts, of single words without an article: "a dog" and "dog" are one query. Heads read the whole text."""
+    encoded = encoder.encode_text([strip_article(text) for text in texts])
+    return [replace(embedding, text=text) for embedding, text in zip(encoded, texts, strict=True)]
 
 
 def _parse(query: Query) -> tuple[str, tuple[str, ...]]:

@@ -102,9 +102,10 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     def list_videos(request: Annotated[VideosRequest, Query()]) -> VideosAnswer:
         """List videos in the order of their paths."""
         filters = collect_options(request, Filters)
-        page = engine.list_page(filters, after=parse_cursor(request.cursor), limit=request.limit)
-        following = make_cursor(page[-1].paths[0]) if len(page) == request.limit else None
-        rows = [video_row(video) for video in page]
+        page = engine.list_page(filters, after=parse_cursor(request.cursor), limit=request.limit + 1)
+        shown = page[: request.limit]
+        following = make_cursor(shown[-1].paths[0]) if len(page) > len(shown) else None
+        rows = [video_row(video) for video in shown]
         return VideosAnswer(total=engine.count_videos(filters), videos=rows, next=following)
 
     @router.get("/{id}", responses=refusals(404))
