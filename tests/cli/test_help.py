@@ -56,6 +56,12 @@ def test_commands_are_described_in_the_order_of_their_use(run: Runner) -> None:
         assert text == " ".join(LOADED[name].help.split("\n\n")[0].split())
 
 
+@pytest.mark.parametrize("name", ["collection", "eval", "store", "watch"])
+def test_a_command_of_commands_lists_them(run: Runner, name: str) -> None:
+    code, out, err = run(name)
+    assert (code, f"Usage: vidret {name} " in out + err, "error" in err) == (2, True, False)
+
+
 def test_the_shell_completes_values(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_VIDRET_COMPLETE", "complete_bash")
     for line, values in (

@@ -40,7 +40,7 @@ from vidret.cli.options import (
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
 
-group = add_group("eval", no_args_is_help=False)
+group = add_group("eval")
 
 HtmlOption = Annotated[
     bool, option("Also write report.html, with curves and the worst queries.", OUTPUT, flag="--html")
