@@ -3,10 +3,12 @@
     mkdir sounds && cd sounds && apt-get download PACKAGES && for deb in *.deb; do dpkg -x $deb ${deb%%_*}; done
     python tools/build_sounds.py sounds              # fits, writes the weights, and measures
     python tools/build_sounds.py sounds --measure    # measures the weights that are there
+    python tools/build_sounds.py sounds --choose     # fits labels to fewer packages, and measures those on others
 
 PACKAGES of Debian, whose licences their copyright files state, are named below. Only numbers that were fitted to their
 sounds are kept. Noise is synthesised. Speech, music and other sounds are cut into stretches
-of 10 s, by themselves, one after the other, and mixed: what is fitted to and what is measured share no package.
+of 10 s, by themselves, one after the other, and mixed: what is fitted to and what is measured share no package. Where
+settings are chosen, labels are fitted to some of the former packages and measured on the others.
 
 Sounds by example are measured with ten kinds of synthesised sounds, five clips of each. 60 films of 40 s have speech,
 music and other sounds behind up to three events of 2 to 5 s, from 4 dB softer to 26 dB louder. Average precision is the
@@ -31,18 +33,18 @@ from safetensors.numpy import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
 from vidret.channels.sounds.channel import UsualWindows, rate_windows
+from vidret.channels.sounds.encoder import NUM_LAYERS, load_sound_encoder
 from vidret.channels.sounds.features import (
-    FRAMES_PER_S,
     LABEL_WEIGHTS,
     LEARNT,
     STEP_S,
-    WINDOW_FRAMES,
     WINDOW_S,
+    WINDOW_STEPS,
     WINDOW_WEIGHTS,
     describe,
-    describe_window,
-    encode_audio,
+    describe_windows,
     measure_levels,
+    summarise_sound,
 )
 from vidret.channels.sounds.reading import CHUNK_S, HEARD, LABELS, SoundReader, score_chunk
 from vidret.channels.speech import SAMPLE_RATE
@@ -57,19 +59,25 @@ SIZE = round(CHUNK_S * SAMPLE_RATE)
 STEPS = round(CHUNK_S / STEP_S)
 MASKED_DB = 15.0  # below the total, from which it is not held against a label whether it is found
 SPEECH = {
-    "train": [f"asterisk-core-sounds-{language}-wav" for language in ("en", "es", "it", "fr", "ru")],
+    "train": [*(f"asterisk-core-sounds-{language}-wav" for language in ("en", "es", "fr")), "klettres-data"],
+    "choose": ["asterisk-core-sounds-it-wav", "asterisk-core-sounds-ru-wav", "ktuberling-data", "hedgewars-data"],
     "test": ["tuxpaint-stamps-default"],
 }
 MUSIC = {
     "train": [
         *("asterisk-moh-opsound-wav", "tuxmath-data", "lincity-ng-data", "ardentryst", "asc-music", "supertux-data"),
         *("marsshooter-data", "krank", "mu-cade-data", "tumiki-fighters-data", "parsec47-data", "gunroar-data"),
-        *("torus-trooper-data", "enigma-data", "btanks-data"),
+        *("torus-trooper-data", "enigma-data", "btanks-data", "wesnoth-1.18-music", "warzone2100-music"),
     ],
+    "choose": ["hedgewars-data", "colobot-common-sounds", "starfighter-data", "flare-game"],
     "test": ["extremetuxracer-data", "singularity-music", "xmoto-data", "frozen-bubble-data"],
 }
 OTHERS = {
-    "train": ["lincity-ng-data", "ardentryst", "libreoffice-common", "supertux-data", "krank", "enigma-data"],
+    "train": [
+        *("lincity-ng-data", "ardentryst", "libreoffice-common", "supertux-data", "krank", "enigma-data"),
+        *("wesnoth-1.18-data", "marsshooter-data", "btanks-data"),
+    ],
+    "choose": ["hedgewars-data", "colobot-common-sounds", "starfighter-data", "teeworlds-data"],
     "test": ["tuxpaint-stamps-default", "extremetuxracer-data", "pingus-data"],
 }
 FEATURED = ("animals", "household", "vehicles", "naturalforces", "newyears")  # stamps that are heard, not described
@@ -77,10 +85,14 @@ EFFECTS = [
     *("lmms-common", "marsshooter-data", "btanks-data", "fillets-ng-data", "mu-cade-data", "gunroar-data"),
     *("tumiki-fighters-data", "torus-trooper-data", "parsec47-data", "tuxmath-data", "sound-theme-freedesktop"),
 ]
-NUM_TRAIN, NUM_MIXED, NUM_TEST, NUM_EFFECTS = 4000, 1400, 480, 2000
 KINDS = ("s", "s", "m", "m", "o", "o", "sm", "so", "mo", "cut", "cut")  # what is heard: the loudest first
 MIXED = ("sm", "sm", "sm", "ms", "so")  # of further stretches to fit to, since music hides behind speech
-BATCH, TEMPERATURE = 128, 0.1
+# Seeds of the draws to fit to, each of so many stretches.
+DRAWN = 250
+DRAWS = {"train": ((KINDS, range(7)), (MIXED, (50, 51))), "choose": ((KINDS, (100,)), (MIXED, (150,)))}
+EFFECT_SEEDS = (11, 12)
+MEASURED = {1: 480, 1234: 400}  # stretches of the draws that are measured, by their seed
+EPOCHS, BATCH, TEMPERATURE = 6, 128, 0.1
 NUM_FILMS, FILM_STRETCHES, NUM_EXAMPLES, EXAMPLE_S = 60, 4, 5, 3.0
 Weights = dict[str, np.ndarray]
 
@@ -97,15 +109,23 @@ class Sources:
     def find(cls, root: Path, split: str) -> "Sources":
         """Return the files of the packages that were unpacked below a folder."""
         return cls(
-            speech=[path for path in _list(root, SPEECH[split]) if split == "train" or "_desc" in path.name],
+            speech=[path for path in _list(root, SPEECH[split]) if is_speech(path)],
             music=[path for path in _list(root, MUSIC[split]) if path.stat().st_size > MUSIC_BYTES],
             others=[
                 path
                 for path in _list(root, OTHERS[split])
                 if is_effect(path)
+                and "voices" not in path.parts
                 and ("stamps" not in path.parts or ({*FEATURED} & {*path.parts} and "_desc" not in path.name))
             ],
         )
+
+
+def is_speech(path: Path) -> bool:
+    """Return whether a file of a package with speech is of it."""
+    if "hedgewars" in path.parts:
+        return "voices" in path.parts
+    return "stamps" not in path.parts or "_desc" in path.name
 
 
 def is_effect(path: Path) -> bool:
@@ -114,7 +134,7 @@ def is_effect(path: Path) -> bool:
 
 
 def _list(root: Path, packages: Sequence[str]) -> list[Path]:
-    suffixes = (".wav", ".ogg", ".oga", ".mp3", ".flac")
+    suffixes = (".wav", ".ogg", ".oga", ".opus", ".mp3", ".flac", ".wv")
     return sorted(path for name in packages for path in (root / name).rglob("*") if path.suffix in suffixes)
 
 
@@ -280,21 +300,27 @@ def make_noise(random: Random, rng: np.random.Generator, kind: str = "", size: i
     return np.asarray(noise, np.float32)
 
 
-def fit_labels(sources: Sources) -> Weights:
-    """Return a network with one hidden layer that tells the labels of drawn stretches."""
+def draw_labels(root: Path, splits: Sequence[str]) -> tuple[Float32[np.ndarray, "step feature"], Any]:
+    """Return the features of the half seconds of drawn stretches, and their labels."""
     features, labels = list[Float32[np.ndarray, "step feature"]](), list[Float[np.ndarray, "step label"]]()
-    for number, kinds, seed in ((NUM_TRAIN, KINDS, 0), (NUM_MIXED, MIXED, 50)):
-        mixer = Mixer(sources, seed)
-        for _ in range(number):
-            audio, heard = mixer.draw(kinds)
-            features.append(describe(encode_audio(audio)))
-            labels.append(heard)
-    inputs, mean, deviation = standardise(np.concatenate(features))
-    targets = torch.from_numpy(np.concatenate(labels)).float()
+    for split in splits:
+        sources = Sources.find(root, split)
+        for kinds, seeds in DRAWS[split]:
+            for mixer in (Mixer(sources, seed) for seed in seeds):
+                for audio, heard in (mixer.draw(kinds) for _ in range(DRAWN)):
+                    features.append(describe(summarise_sound(load_sound_encoder().encode(audio))))
+                    labels.append(heard)
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def fit_labels(features: Float32[np.ndarray, "step feature"], labels: Float[np.ndarray, "step label"]) -> Weights:
+    """Return a network with one hidden layer that tells labels; NaN are not held against it."""
+    inputs, mean, deviation = standardise(features)
+    targets = torch.from_numpy(labels).float()
     known = ~torch.isnan(targets)
     network = make_network(inputs.shape[1], 32, len(LEARNT))
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.05)
-    for _ in range(4):
+    for _ in range(EPOCHS):
         for rows in torch.split(torch.randperm(len(inputs)), 256):
             own = known[rows]
             loss = binary_cross_entropy_with_logits(network(inputs[rows])[own], targets[rows][own])
@@ -302,21 +328,26 @@ def fit_labels(sources: Sources) -> Weights:
     return export(network, mean, deviation)
 
 
-def fit_windows(mixer: Mixer, effects: Sequence[Path]) -> Weights:
-    """Return a network whose outputs for a sound over other sounds are near one another, by InfoNCE.
+def draw_effects(sources: Sources, effects: Sequence[Path]) -> tuple[Float32[np.ndarray, "event feature"], list[Path]]:
+    """Return the features of drawn effects over other sounds, and of which file each is.
 
-    Each stretch of 10 s has up to three effects, each louder or hardly louder than what goes on behind them.
+    Each stretch of 10 s has up to three, each louder or hardly louder than what goes on behind them.
     """
-    features, owners = list[Float32[np.ndarray, " feature"]](), list[int]()
-    for _ in range(NUM_EFFECTS):
-        audio, events = mixer.draw_effects(effects)
-        encoded = encode_audio(audio)
-        for effect, start_s in events:
-            first = min(round(start_s * FRAMES_PER_S), len(encoded.states) - WINDOW_FRAMES)
-            features.append(describe_window(encoded, first))
-            owners.append(effect)
-    inputs, mean, deviation = standardise(np.array(features))
-    by_effect: dict[int, list[int]] = {}
+    features, owners = list[Float32[np.ndarray, " feature"]](), list[Path]()
+    for mixer in (Mixer(sources, seed) for seed in EFFECT_SEEDS):
+        for audio, events in (mixer.draw_effects(effects) for _ in range(DRAWN)):
+            steps = summarise_sound(load_sound_encoder().encode(audio))
+            for effect, start_s in events:
+                first = min(round(start_s / STEP_S), STEPS - WINDOW_STEPS)
+                features.append(describe_windows(steps[first : first + WINDOW_STEPS])[0])
+                owners.append(effects[effect])
+    return np.array(features), owners
+
+
+def fit_windows(features: Float32[np.ndarray, "event feature"], owners: Sequence[Path]) -> Weights:
+    """Return a network whose outputs for a sound over other sounds are near one another, by InfoNCE."""
+    inputs, mean, deviation = standardise(features)
+    by_effect: dict[Path, list[int]] = {}
     for row, effect in enumerate(owners):
         by_effect.setdefault(effect, []).append(row)
     several = [rows for rows in by_effect.values() if len(rows) > 1]
@@ -363,10 +394,10 @@ def export(network: torch.nn.Sequential, mean: Any, deviation: Any) -> Weights:
     return {"mean": mean, "deviation": deviation, **half}
 
 
-def measure_labels(mixer: Mixer) -> dict[str, dict[str, float]]:
+def measure_labels(mixer: Mixer, number: int) -> dict[str, dict[str, float]]:
     """Return precision, recall and F1 of the half seconds of drawn stretches, by label."""
     counts = {label: np.zeros(3) for label in LEARNT}  # right, found, there
-    for _ in range(NUM_TEST):
+    for _ in range(number):
         audio, heard = mixer.draw()
         found = score_chunk(audio)[0] > HEARD
         for column, label in enumerate(LEARNT):
@@ -532,21 +563,27 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("root", type=Path, help="folder with a folder for each package")
     parser.add_argument("--measure", action="store_true", help="measure the weights that are there")
+    parser.add_argument("--choose", action="store_true", help="fit labels to fewer packages, measure on others")
     options = parser.parse_args()
+    splits = ("train",) if options.choose else ("train", "choose")
+    packages = [*(name for split in splits for names in (SPEECH, MUSIC, OTHERS) for name in names[split]), *EFFECTS]
+    provenance = {
+        "tool": "tools/build_sounds.py",
+        "features": f"Whisper tiny.en, layer {NUM_LAYERS}",
+        "packages": " ".join(dict.fromkeys(packages)),
+    }
+    if not options.measure:
+        save_file(fit_labels(*draw_labels(options.root, splits)), LABEL_WEIGHTS, metadata=provenance)
+    if options.choose:
+        print_json({"labels": measure_labels(Mixer(Sources.find(options.root, "choose"), seed=100), DRAWN)})
+        return
     if not options.measure:
         sources = Sources.find(options.root, "train")
-        packages = [*SPEECH["train"], *MUSIC["train"], *OTHERS["train"], *EFFECTS]
-        provenance = {
-            "tool": "tools/build_sounds.py",
-            "features": "Whisper tiny.en, last layer",
-            "packages": " ".join(dict.fromkeys(packages)),
-        }
-        save_file(fit_labels(sources), LABEL_WEIGHTS, metadata=provenance)
         effects = [*sources.others, *(path for path in _list(options.root, EFFECTS) if is_effect(path))]
-        save_file(fit_windows(Mixer(sources, seed=11), effects), WINDOW_WEIGHTS, metadata=provenance)
+        save_file(fit_windows(*draw_effects(sources, effects)), WINDOW_WEIGHTS, metadata=provenance)
     sources = Sources.find(options.root, "test")
-    examples = [measure_examples(Films(sources, seed)) for seed in (1, 2)]
-    print_json({"labels": measure_labels(Mixer(sources, seed=1)), "examples": examples})
+    labels = {seed: measure_labels(Mixer(sources, seed), number) for seed, number in MEASURED.items()}
+    print_json({"labels": labels, "examples": [measure_examples(Films(sources, seed)) for seed in (1, 2)]})
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.word_films import write_worded
-from vidret.channels.sounds import features, reading
-from vidret.channels.sounds.features import FLOOR_STEPS, EncodedAudio, measure_floors, pool
+from vidret.channels.sounds import reading
+from vidret.channels.sounds.encoder import EncodedAudio
+from vidret.channels.sounds.features import CONTEXT_STEPS, describe, describe_windows, summarise_sound
 from vidret.channels.sounds.reading import (
     CHUNK_S,
     HEARD,
@@ -37,11 +38,12 @@ Key = tuple[str, float, float]
 def quick_encoder() -> Iterator[None]:
     """Music is a sample of 0.1, speech one of 0.2."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "load_recogniser", lambda _model: None)
+        encoder = SimpleNamespace(encode=lambda audio: audio[:: SAMPLE_RATE // 50, None])
+        patch.setattr(reading, "load_sound_encoder", lambda: encoder)
         patch.setattr(reading, "find_subtitles", lambda *_args: ([], []))
-        patch.setattr(reading, "encode_audio", lambda audio: audio[:: SAMPLE_RATE // 50, None])
         patch.setattr(SoundReader, "_score", score_only)
-        patch.setattr(reading, "describe", lambda states: states[::25])
+        patch.setattr(reading, "summarise_sound", lambda states: states[::25])
+        patch.setattr(reading, "describe", lambda steps: steps)
         patch.setattr(reading, "rate_labels", lambda rows: np.isclose(rows, [0.1, 0.2]).astype(np.float32))
         yield
 
@@ -51,22 +53,6 @@ def score_only(reader: SoundReader, audio: np.ndarray) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "make_windows", lambda *_args, **_options: join_windows([]))
         reader._scores = np.concatenate([reader._scores, score_chunk(audio)[0]])
-
-
-@pytest.mark.parametrize("length_s", [0.5, 5.0, 7.5, 10.0])
-def test_stretches_of_audio_are_encoded_one_after_the_other(monkeypatch: pytest.MonkeyPatch, length_s: float) -> None:
-    mel = np.random.default_rng(0).random((80, round(100 * length_s) + 1), np.float32)
-    lengths = list[int]()
-
-    def encode(part: np.ndarray) -> np.ndarray:
-        lengths.append(part.shape[1])
-        return np.pad(part[None, :, ::2].swapaxes(1, 2), ((0, 0), (0, 0), (0, 304)))
-
-    model = SimpleNamespace(feature_extractor=lambda _audio, padding: mel[:, padding:], encode=encode)
-    monkeypatch.setattr(features, "load_recogniser", lambda _name: SimpleNamespace(model=model))
-    encoded = features.encode_audio(np.zeros(round(length_s * SAMPLE_RATE), np.float32))
-    assert (encoded.states[:, :80] == mel.T[:-1:2]).all()
-    assert max(lengths) <= 500
 
 
 @pytest.fixture(scope="module")
@@ -157,28 +143,40 @@ def test_captions_are_read_where_there_is_no_audio(tmp_path: Path, monkeypatch: 
     assert sent[-1] == {"kind": "source_end", "source": "sound", "note": "has no audio track"}
 
 
-@given(st.integers(10, 80), st.sampled_from([(10, 50), (4, 9)]), st.integers(0, 9))
-def test_frames_are_pooled_as_by_a_loop(num_frames: int, widths: tuple[int, ...], seed: int) -> None:
-    states, hop = np.random.default_rng(seed).standard_normal((num_frames, 3)).astype(np.float32), 10
-    rows = []
-    for step in range(num_frames // hop):
-        middle, row = step * hop + hop // 2, list[float]()
-        for width in widths:
-            near = [*range(max(middle - width // 2, 0), min(middle + width - width // 2, num_frames))]
-            row += [*states[near].mean(axis=0), *states[near].std(axis=0)]
-        rows.append(row)
-    np.testing.assert_allclose(pool(states, widths=widths, hop=hop), rows, atol=1e-5)
+def describe_one(states: np.ndarray, mel: np.ndarray) -> np.ndarray:
+    """Return the features of some half seconds."""
+    halves = np.split(mel, len(mel) // 50)
+    moves, softest = [np.abs(np.diff(own, axis=0)).mean(axis=0) for own in halves], [own.min(axis=0) for own in halves]
+    pooled = [part for own in (states, mel) for part in (own.mean(axis=0), own.std(axis=0))]
+    return np.concatenate([*pooled, np.mean(moves, axis=0), np.mean(softest, axis=0)])
 
 
-@given(st.integers(10, 80), st.integers(0, 9))
-def test_floors_are_those_of_a_loop(num_columns: int, seed: int) -> None:
-    mel, hop = np.random.default_rng(seed).standard_normal((num_columns, 2)).astype(np.float32), 5
-    softest = np.array([mel[at : at + hop].min(axis=0) for at in range(0, num_columns - hop + 1, hop)])
+@given(st.integers(1, 12), st.integers(0, 9))
+def test_half_seconds_are_described_as_by_a_loop(num_steps: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    states, mel = rng.standard_normal((25 * num_steps + 7, 384)), rng.standard_normal((50 * num_steps + 14, 80))
+    halves = [(states[25 * step : 25 * step + 25], mel[50 * step : 50 * step + 50]) for step in range(num_steps)]
+    softest = np.mean([own.min(axis=0) for _, own in halves], axis=0)
     rows = []
-    for step in range(len(softest)):
-        near = [np.clip(np.arange(step - n // 2, step + n // 2 + 1), 0, len(softest) - 1) for n in FLOOR_STEPS]
-        rows.append(np.concatenate([*(softest[own].mean(axis=0) for own in near), softest.mean(axis=0)]))
-    np.testing.assert_allclose(measure_floors(mel, hop=hop), rows, atol=1e-6)
+    for step in range(num_steps):
+        near = [
+            [halves[min(max(other, 0), num_steps - 1)] for other in range(step - size // 2, step + size // 2 + 1)]
+            for size in CONTEXT_STEPS
+        ]
+        pooled = [describe_one(*(np.concatenate(part) for part in zip(*own, strict=True))) for own in near]
+        rows.append(np.concatenate([*pooled, softest]))
+    encoded = EncodedAudio(states.astype(np.float32), mel.astype(np.float32))
+    np.testing.assert_allclose(describe(summarise_sound(encoded)), rows, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 4, 5, 20])
+def test_windows_are_described_as_by_a_loop(num_steps: int) -> None:
+    rng = np.random.default_rng(0)
+    states, mel = rng.standard_normal((25 * num_steps, 384)), rng.standard_normal((50 * num_steps, 80))
+    starts = range(0, max(num_steps - 4, 0) + 1, 2)
+    rows = [describe_one(states[25 * start : 25 * start + 100], mel[50 * start : 50 * start + 200]) for start in starts]
+    encoded = EncodedAudio(states.astype(np.float32), mel.astype(np.float32))
+    np.testing.assert_allclose(describe_windows(summarise_sound(encoded)), rows, atol=1e-4)
 
 
 def test_windows_of_a_chunk_have_times_and_unit_vectors() -> None:
@@ -186,11 +184,11 @@ def test_windows_of_a_chunk_have_times_and_unit_vectors() -> None:
     states, mel = rng.standard_normal((500, 384), np.float32), rng.standard_normal((1000, 80), np.float32)
     silent = np.zeros(20, bool)
     silent[:6] = True
-    windows = make_windows(EncodedAudio(states, mel), 30.0, is_silent=silent)
+    windows = make_windows(summarise_sound(EncodedAudio(states, mel)), 30.0, is_silent=silent)
     assert windows.starts.tolist() == [32.0, 33.0, 34.0, 35.0, 36.0, 37.0, 38.0]
     assert windows.ends.tolist() == [34.0, 35.0, 36.0, 37.0, 38.0, 39.0, 40.0]
     assert np.linalg.norm(windows.vectors.astype(np.float32), axis=1) == pytest.approx(1, abs=1e-3)
-    clip = make_windows(EncodedAudio(states[:25], mel[:50]), 0.0, is_silent=silent[-1:])
+    clip = make_windows(summarise_sound(EncodedAudio(states[:25], mel[:50])), 0.0, is_silent=silent[-1:])
     assert (clip.starts.tolist(), clip.ends.tolist()) == ([0.0], [0.5])
 
 

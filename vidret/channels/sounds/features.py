@@ -1,17 +1,15 @@
 """What the encoder of the bundled Whisper model hears: labels, and vectors of windows.
 
-A frozen speech encoder keeps background sounds. Its states are averaged over time, with their deviations. Two networks
-with one hidden layer make of them what is searched; ``tools/build_sounds.py`` trains and measures them.
+A frozen speech encoder keeps background sounds. Each half second of its states and of its spectrogram is summarised,
+once for labels and for windows. Two networks with one hidden layer make of that what is searched;
+``tools/build_sounds.py`` trains and measures them.
 
 Reference: Gong et al. 2023, "Whisper-AT: Noise-Robust Automatic Speech Recognizers are Also Strong General Audio Event
 Taggers".
 """
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -19,59 +17,51 @@ from jaxtyping import Float, Float32
 from numpy.lib.stride_tricks import sliding_window_view
 from safetensors.numpy import load_file
 
-from vidret.channels.speech import BUNDLED, SAMPLE_RATE, load_recogniser
+from vidret.channels.sounds.encoder import EncodedAudio
+from vidret.channels.speech import SAMPLE_RATE
 
 FRAMES_PER_S = 50
 STEP_S = 0.5
-CONTEXTS_S = (1, 5)
-FLOOR_STEPS = (3, 11)  # whose softest columns are averaged
+CONTEXT_STEPS = (3, 11)  # around each, whose summaries are averaged
 MEAN_STEPS = 5  # which score higher than one step
 LEARNT = ("music", "speech")  # in the order of the weights
 LABEL_WEIGHTS, WINDOW_WEIGHTS = (Path(__file__).with_name(f"{name}.safetensors") for name in ("labels", "windows"))
 WINDOW_S, HOP_S = 2.0, 1.0
-WINDOW_FRAMES = round(WINDOW_S * FRAMES_PER_S)
-_MEL_STEP = 160  # samples
-_COLUMNS = 500  # of the spectrogram that are encoded at a time: 5 s; 10 s take a fifth longer and find no more
+WINDOW_STEPS, HOP_STEPS = round(WINDOW_S / STEP_S), round(HOP_S / STEP_S)
+_PARTS = np.cumsum([384, 384, 80, 80, 80])  # of a summary: see ``summarise_sound``
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedAudio:
-    """What the encoder reads and makes of up to 30 s of audio.
+def summarise_sound(encoded: EncodedAudio) -> Float32[np.ndarray, "step 1088"]:
+    """Return what each half second is like.
 
-    Attributes:
-        states: Its states, 50 a second.
-        mel: The log-mel spectrogram, 100 columns a second.
+    That is the mean of its states and of their squares; of the bands of its spectrogram the mean, the mean square, how
+    much they change from column to column, and the least: what goes on behind speech is heard in its pauses.
     """
-
-    states: Float32[np.ndarray, "frame 384"]
-    mel: Float32[np.ndarray, "column 80"]
-
-
-def encode_audio(audio: Float32[np.ndarray, " sample"]) -> EncodedAudio:
-    """Encode up to 30 s of mono sound at 16 kHz by Whisper's encoder."""
-    model: Any = load_recogniser(BUNDLED).model
-    num_frames = len(audio) // (2 * _MEL_STEP)
-    mel = model.feature_extractor(audio, padding=0)[:, : 2 * num_frames]
-    parts = [mel[:, start : start + _COLUMNS] for start in range(0, 2 * num_frames, _COLUMNS)]
-    return EncodedAudio(states=np.concatenate([np.asarray(model.encode(part))[0] for part in parts]), mel=mel.T)
+    size = round(STEP_S * FRAMES_PER_S)
+    num_steps = len(encoded.states) // size
+    states = rearrange(encoded.states[: num_steps * size], "(step frame) dim -> step frame dim", frame=size)
+    mel = rearrange(encoded.mel[: 2 * num_steps * size], "(step column) band -> step column band", column=2 * size)
+    parts = [states.mean(axis=1), (states**2).mean(axis=1), mel.mean(axis=1), (mel**2).mean(axis=1)]
+    return np.concatenate([*parts, np.abs(np.diff(mel, axis=1)).mean(axis=1), mel.min(axis=1)], axis=1)
 
 
-def describe(encoded: EncodedAudio) -> Float32[np.ndarray, "step 1776"]:
-    """Return the features of each half second: of the second and the 5 s around it, and how soft it gets around it."""
-    hop = round(STEP_S * FRAMES_PER_S)
-    pooled = pool(encoded.states, widths=[width * FRAMES_PER_S for width in CONTEXTS_S], hop=hop)
-    return np.concatenate([pooled, measure_floors(encoded.mel, hop=2 * hop)], axis=1)
-
-
-def measure_floors(mel: Float32[np.ndarray, "column band"], *, hop: int) -> Float32[np.ndarray, "step feature"]:
-    """Return the softest of every ``hop`` columns in each band: the means of the steps around each, and of all steps.
-
-    What goes on behind speech is heard in its pauses.
-    """
-    num_steps = len(mel) // hop
-    softest = rearrange(mel[: num_steps * hop], "(step column) band -> step column band", column=hop).min(axis=1)
-    near = [average_around(softest, num_near) for num_near in FLOOR_STEPS]
+def describe(steps: Float32[np.ndarray, "step 1088"]) -> Float32[np.ndarray, "step 2256"]:
+    """Return the features of each half second: what is around it, twice, and how soft each band gets in all."""
+    near = [_deviate(average_around(steps, num_near)) for num_near in CONTEXT_STEPS]
+    softest = steps[:, _PARTS[-1] :]
     return np.concatenate([*near, np.broadcast_to(softest.mean(axis=0), softest.shape)], axis=1)
+
+
+def describe_windows(steps: Float32[np.ndarray, "step 1088"]) -> Float32[np.ndarray, "window 1088"]:
+    """Return the features of windows of ``WINDOW_S``, from every ``HOP_S`` on; one of a clip that is shorter."""
+    return _deviate(sliding_window_view(steps, min(WINDOW_STEPS, len(steps)), axis=0)[::HOP_STEPS].mean(axis=-1))
+
+
+def _deviate(summaries: Float32[np.ndarray, "row 1088"]) -> Float32[np.ndarray, "row 1088"]:
+    """Return summaries with standard deviations in place of mean squares."""
+    states, squares, mel, mel_squares, *others = np.split(summaries, _PARTS, axis=1)
+    deviations = [np.sqrt((own - mean**2).clip(0)) for mean, own in ((states, squares), (mel, mel_squares))]
+    return np.concatenate([states, deviations[0], mel, deviations[1], *others], axis=1)
 
 
 def average_around(rows: Float32[np.ndarray, "step value"], num_near: int) -> Float32[np.ndarray, "step value"]:
@@ -81,51 +71,19 @@ def average_around(rows: Float32[np.ndarray, "step value"], num_near: int) -> Fl
     return means
 
 
-def pool(
-    states: Float32[np.ndarray, "frame dim"], *, widths: Sequence[int], hop: int
-) -> Float32[np.ndarray, "step feature"]:
-    """Return means and standard deviations of so many frames around the middle of every ``hop``, cut off at the ends.
-
-    Frames are summed once, from one border of any width to the next.
-    """
-    middles = np.arange(hop // 2, len(states) - hop + hop // 2 + 1, hop)
-    spans = [((middles - width // 2).clip(0), (middles + width - width // 2).clip(max=len(states))) for width in widths]
-    borders = np.unique([0, len(states), *(border for span in spans for ends in span for border in ends)])
-    totals = [np.add.reduceat(values, borders[:-1], axis=0) for values in (states, states**2)]
-    sums, squares = (np.cumsum(np.pad(own, ((1, 0), (0, 0))), axis=0, dtype=np.float64) for own in totals)
-    features = []
-    for begins, ends in spans:
-        first, last, counts = *np.searchsorted(borders, (begins, ends)), (ends - begins)[:, None]
-        means = (sums[last] - sums[first]) / counts
-        variances = (squares[last] - squares[first]) / counts - means**2
-        features += [means, np.sqrt(variances.clip(0))]
-    return np.concatenate(features, axis=1).astype(np.float32)
-
-
-def rate_labels(features: Float32[np.ndarray, "step 1776"]) -> Float32[np.ndarray, "step label"]:
+def rate_labels(features: Float32[np.ndarray, "step 2256"]) -> Float32[np.ndarray, "step label"]:
     """Return the probabilities of music and of speech, given ``describe``: each the mean of the steps around it."""
     return average_around(1 / (1 + np.exp(-_apply(LABEL_WEIGHTS, features))), MEAN_STEPS)
 
 
-def embed_windows(encoded: EncodedAudio) -> Float32[np.ndarray, "window 128"]:
-    """Return unit vectors of windows of ``WINDOW_S``, from every ``HOP_S`` on, that tell sounds apart.
+def embed_windows(steps: Float32[np.ndarray, "step 1088"]) -> Float32[np.ndarray, "window 128"]:
+    """Return unit vectors of windows that tell sounds apart; see ``describe_windows``.
 
-    A small network makes them of the means and deviations of states and of the spectrogram, and how the latter moves.
-    It was trained so that a sound is near itself over other speech, music and noise (``tools/build_sounds.py``).
+    They are trained so that a sound is near itself over other speech, music and noise (``tools/build_sounds.py``).
     """
-    starts = range(0, max(len(encoded.states) - WINDOW_FRAMES, 0) + 1, round(HOP_S * FRAMES_PER_S))
-    vectors = _apply(WINDOW_WEIGHTS, np.stack([describe_window(encoded, start) for start in starts]))
+    vectors = _apply(WINDOW_WEIGHTS, describe_windows(steps))
     unit: Float32[np.ndarray, "window 128"] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
     return unit
-
-
-def describe_window(encoded: EncodedAudio, start: int) -> Float32[np.ndarray, " 1008"]:
-    """Return the features of a window that begins at a frame."""
-    states = encoded.states[start : start + WINDOW_FRAMES]
-    mel = encoded.mel[2 * start : 2 * (start + WINDOW_FRAMES)]
-    flux = np.abs(np.diff(mel, axis=0)).mean(axis=0)
-    parts = [states.mean(axis=0), states.std(axis=0), mel.mean(axis=0), mel.std(axis=0), flux]
-    return np.concatenate(parts).astype(np.float32)
 
 
 def _apply(path: Path, features: Float32[np.ndarray, "row feature"]) -> Float32[np.ndarray, "row output"]:

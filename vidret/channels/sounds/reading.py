@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from vidret.channels.sounds.encoder import load_sound_encoder
 from vidret.channels.sounds.features import (
     HOP_S,
     LEARNT,
     STEP_S,
     WINDOW_S,
-    EncodedAudio,
     describe,
     embed_windows,
-    encode_audio,
     measure_levels,
     rate_labels,
+    summarise_sound,
 )
-from vidret.channels.speech import BUNDLED, SAMPLE_RATE, load_recogniser
+from vidret.channels.speech import SAMPLE_RATE
 from vidret.channels.subtitles import find_subtitles
 from vidret.channels.texts.kind import Heartbeat, TextKind
 from vidret.types import SoundWindows, TimedText
@@ -60,7 +60,7 @@ class SoundReader:
         Raises:
             MissingExtraError: The extra ``words`` is not installed.
         """
-        load_recogniser(BUNDLED)
+        load_sound_encoder()
         self.start(0.0, {})
 
     def start(self, start_s: float, options: Mapping[str, Any]) -> float:
@@ -199,18 +199,20 @@ def score_chunk(
     scores[:, 1] = levels.max(axis=1) >= max(usual + PEAK_DB, MIN_PEAK_DBFS)
     if scores[:, 0].all():
         return scores, join_windows([])
-    encoded = encode_audio(audio)
-    scores[:, 2:] = rate_labels(describe(encoded)) * (1 - scores[:, :1])
-    return scores, make_windows(encoded, start_s, is_silent=scores[:, 0] > 0)
+    steps = summarise_sound(load_sound_encoder().encode(audio))
+    scores[:, 2:] = rate_labels(describe(steps)) * (1 - scores[:, :1])
+    return scores, make_windows(steps, start_s, is_silent=scores[:, 0] > 0)
 
 
-def make_windows(encoded: EncodedAudio, start_s: float, *, is_silent: Bool[np.ndarray, " step"]) -> SoundWindows:
+def make_windows(
+    steps: Float32[np.ndarray, "step 1088"], start_s: float, *, is_silent: Bool[np.ndarray, " step"]
+) -> SoundWindows:
     """Return the windows of audio that begins at ``start_s``, but those that are silent."""
-    vectors = embed_windows(encoded)
+    vectors = embed_windows(steps)
     starts = np.arange(len(vectors)) * HOP_S
     ends = np.minimum(starts + WINDOW_S, len(is_silent) * STEP_S)
-    steps = [slice(round(start / STEP_S), round(end / STEP_S)) for start, end in zip(starts, ends, strict=True)]
-    kept = np.array([not is_silent[own].all() for own in steps])
+    spans = [slice(round(start / STEP_S), round(end / STEP_S)) for start, end in zip(starts, ends, strict=True)]
+    kept = np.array([not is_silent[own].all() for own in spans])
     return SoundWindows(
         starts=start_s + starts[kept], ends=start_s + ends[kept], vectors=vectors[kept].astype(np.float16)
     )
@@ -272,7 +274,7 @@ _HINT = re.compile(
 KIND = TextKind(
     source="sound",
     name="sounds",
-    model="whisper-tiny.en-3",
+    model="whisper-tiny.en-4",
     package="faster_whisper",
     load_audio_reader=lambda: _load_reader(),
     hint=_HINT,
