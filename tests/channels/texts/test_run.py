@@ -279,7 +279,7 @@ def test_a_resumed_run_compares_only_what_may_be_repeated(tmp_path: Path, monkey
     assert {text.text for text in compared} == {"word 198", "word 199"}
 
 
-def test_windows_change_no_text_and_names_of_sounds_are_encoded_by_themselves(
+def test_windows_change_no_text_and_names_of_sounds_are_encoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[Sequence[str]] = []
@@ -301,7 +301,7 @@ def test_windows_change_no_text_and_names_of_sounds_are_encoded_by_themselves(
         reading.add(ReadTexts("sound", 0.0, [], windows, "model"))
         assert (encoded, run.store.tracks()[0].until_s) == ([], 0.0)
         reading.add(ReadTexts("sound", 30.0, make_texts(["music", "speech", "music"], "sound")))
-        assert encoded == [["music"], ["speech"]], "each by itself, and none twice"
+        assert encoded == [["music", "speech"]], "none twice"
         assert run.store.tracks()[0].until_s == 30.0
 
 
