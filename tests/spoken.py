@@ -93,9 +93,10 @@ class FakeSentences:
 
 
 def fake_sentences(patch: pytest.MonkeyPatch) -> None:
-    """Let searches embed words with ``FakeSentences``."""
+    """Let searches embed words with ``FakeSentences``, whose vectors say nothing about wording."""
     for module in (vidret.search.query.planning, vidret.channels.texts.channel):
         patch.setattr(module, "load_sentence_encoder", FakeSentences)
+    patch.setattr(vidret.search.query.planning, "read_intents", lambda texts, vectors: [{} for _ in texts])
 
 
 def make_films(folder: Path) -> Path:

@@ -406,7 +406,7 @@ def test_a_search_encodes_the_query_alone(index: Path, monkeypatch: pytest.Monke
         engine.search("red line")
         engine.search("someone says red, no line")
     assert encoded == ["red line", "someone says red", "line"], "unrelated queries and typical sentences are stored"
-    assert sentences == ["red line", "red"]
+    assert sentences == ["red line", "red", "someone says red"], "what is said, and how it is asked for"
 
 
 # Damage

@@ -1,7 +1,8 @@
 """What a query asks of each channel, and what a channel answers."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -11,6 +12,8 @@ from vidret.types import CANDIDATES, SearchOptions, Source, TextEmbedding, TextS
 
 Times = Float64[np.ndarray, " span"]
 AdjustSpans = Callable[[int, Times, Times, Float[np.ndarray, "clause span"]], Float[np.ndarray, "clause span"]]
+# Sources that wording asks for as it does for another.
+ASKED_LIKE: Mapping[Source, Source] = {"subtitles": "speech", "generated": "picture"}
 TimeSpan = tuple[int, float, float]  # id of a video, start and end in seconds
 
 
@@ -28,6 +31,7 @@ class Clause:
         speakers: The persons who must say the phrases; they are among ``persons``.
         is_bare: Whether it says nothing but who must be there.
         shown: The clause as it is shown, with names.
+        intent: How likely its wording asks for pictures, speech and on-screen text; empty if it does not tell.
     """
 
     text: str
@@ -38,6 +42,17 @@ class Clause:
     speakers: tuple[str, ...] = ()
     is_bare: bool = False
     shown: str = ""
+    intent: Mapping[Source, float] = field(default_factory=dict)
+
+    def weigh(self, source: Source, compared: Collection[Source]) -> float:
+        """Return what its wording adds to a source, one of those that it is compared with, in nats.
+
+        It is the logarithm of the probability that the clause asks for this one of them; 0 if its wording does not
+        tell.
+        """
+        asked = self.intent.keys() & {ASKED_LIKE.get(other, other) for other in compared}
+        own = ASKED_LIKE.get(source, source)
+        return math.log(self.intent[own] / sum(self.intent[other] for other in asked)) if own in asked else 0.0
 
     @property
     def is_report(self) -> bool:

@@ -16,7 +16,7 @@ from vidret.channels.base import Clause
 from vidret.channels.picture.evidence import (
     HINTED,
     REPORTED,
-    lower_hinted,
+    weigh_pictures,
 )
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.registry import KINDS
@@ -45,7 +45,7 @@ from vidret.channels.texts.channel import (
 from vidret.channels.texts.matching import TextMatches
 from vidret.search.query.clauses import make_clause
 from vidret.store.texts.store import FoundText, TextStore
-from vidret.types import TEXT_SOURCES, TextSource
+from vidret.types import SOURCES, TEXT_SOURCES, Source, TextSource
 
 CLAUSES = st.sampled_from(
     [
@@ -56,6 +56,8 @@ CLAUSES = st.sampled_from(
         make_clause("a voice"),
         make_clause("a town limit sign"),
         make_clause("a song by the fire"),
+        replace(make_clause("a red car"), intent={"picture": 0.8, "speech": 0.1, "screen": 0.1}),
+        replace(make_clause("a town limit sign"), intent={"picture": 0.2, "speech": 0.1, "screen": 0.7}),
     ]
 )
 
@@ -74,7 +76,7 @@ class OneMatch:
 
 
 def rate_all(
-    clause: Clause, matches: Sequence[OneMatch], levels: Mapping[TextSource, float], *, with_pictures: bool
+    clause: Clause, matches: Sequence[OneMatch], levels: Mapping[TextSource, float], compared: Sequence[Source]
 ) -> list[float]:
     """Return the evidence of texts, which have as many words of the clause."""
     found = TextMatches(
@@ -88,7 +90,7 @@ def rate_all(
         num_words=matches[0].num_words,
     )
     sources = [match.source for match in matches]
-    rated: list[float] = rate_texts(clause, found, sources, levels, with_pictures=with_pictures).tolist()
+    rated: list[float] = rate_texts(clause, found, sources, levels, compared=compared).tolist()
     return rated
 
 
@@ -105,7 +107,7 @@ MATCHES = st.builds(
 LEVELS = st.floats(-0.2, 0.8)
 
 
-def rate_naively(clause: Clause, match: OneMatch, level: float, *, with_pictures: bool) -> float:
+def rate_naively(clause: Clause, match: OneMatch, level: float, compared: Sequence[Source]) -> float:
     """Return the evidence of a text from the two ways in which it may answer a clause."""
     words = WORDS_OFFSET if clause.phrases == () else 0.0
     words += match.cover * WORDS_SLOPE * match.information
@@ -119,10 +121,17 @@ def rate_naively(clause: Clause, match: OneMatch, level: float, *, with_pictures
         meaning += MATCHES_HINT
         if clause.is_report:
             meaning += MATCHES_REPORT
+    if clause.intent and source != "sound":
+        asked = {**clause.intent, "subtitles": clause.intent["speech"], "generated": clause.intent["picture"]}
+        spoken, seen = {"speech", "subtitles"} & {*compared}, {"picture", "generated"} & {*compared}
+        total = (
+            asked["speech"] * bool(spoken) + asked["picture"] * bool(seen) + asked["screen"] * ("screen" in compared)
+        )
+        meaning += math.log(asked[source] / total)
     if source == "sound":
         meaning = meaning - NAMES if clause.source == "sound" else -1e9
     if clause.phrases == () and (clause.source is None or (clause.source == "sound" and source != "sound")):
-        words -= SHORT_WORDS / (match.num_words or 1) if with_pictures else 0
+        words -= SHORT_WORDS / (match.num_words or 1) if "picture" in compared else 0
         meaning -= SHORT_MEANING / (match.num_words or 1)
     return max(words, meaning) + math.log(1 + math.exp(-abs(words - meaning)))
 
@@ -133,8 +142,9 @@ def test_evidence_of_texts_agrees_with_its_naive_twin(
 ) -> None:
     matches = [replace(match, num_words=drawn[0].num_words) for match in drawn]
     levels = dict(zip(TEXT_SOURCES, drawn_levels, strict=True))
-    expected = [rate_naively(clause, match, levels[match.source], with_pictures=with_pictures) for match in matches]
-    assert rate_all(clause, matches, levels, with_pictures=with_pictures) == pytest.approx(expected, abs=1e-6)
+    compared = SOURCES if with_pictures else TEXT_SOURCES
+    expected = [rate_naively(clause, match, levels[match.source], compared) for match in matches]
+    assert rate_all(clause, matches, levels, compared) == pytest.approx(expected, abs=1e-6)
 
 
 def test_hints_ask_for_the_words_that_they_name_and_lower_pictures() -> None:
@@ -143,7 +153,17 @@ def test_hints_ask_for_the_words_that_they_name_and_lower_pictures() -> None:
     asked = {source: [KINDS[source].is_asked_for(clause.source) for clause in clauses] for source in KINDS}
     assert asked["speech"] == asked["subtitles"] == [False, False, True, True]
     assert asked["screen"] == [False, True, False, False]
-    assert [lower_hinted(clause) for clause in clauses] == pytest.approx([0, -HINTED, -HINTED, -HINTED - REPORTED])
+    added = [weigh_pictures(clause, SOURCES) for clause in clauses]
+    assert added == pytest.approx([0, -HINTED, -HINTED, -HINTED - REPORTED])
+
+
+def test_wording_divides_its_weight_among_the_sources_that_are_compared() -> None:
+    clause = replace(make_clause("hikers are warned"), intent={"picture": 0.2, "speech": 0.5, "screen": 0.3})
+    assert weigh_pictures(clause, SOURCES) == pytest.approx(math.log(0.2))
+    assert clause.weigh("subtitles", SOURCES) == clause.weigh("speech", SOURCES) == pytest.approx(math.log(0.5))
+    assert clause.weigh("screen", ("screen", "speech")) == pytest.approx(math.log(0.3 / 0.8))
+    assert clause.weigh("picture", ["picture"]) == clause.weigh("generated", ["generated"]) == 0
+    assert clause.weigh("sound", SOURCES) == make_clause("hikers").weigh("speech", SOURCES) == 0
 
 
 # The background.

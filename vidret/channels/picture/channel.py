@@ -22,8 +22,8 @@ from vidret.channels.picture.evidence import (
     collect_frames,
     collect_segments,
     find_typical_score,
-    lower_hinted,
     merge_segments,
+    weigh_pictures,
     weigh_points,
 )
 from vidret.channels.picture.query_bank import UNRELATED
@@ -159,7 +159,8 @@ class PictureChannel:
             best = sorted((rated[segment] for segment in refined.segments), reverse=True)
             ranked, evidence = [refined], [np.array(best)]  # another order of the same evidence
         if len(query.sources) > 1:
-            evidence = [own + lower_hinted(clause) for own, clause in zip(evidence, query.clauses, strict=True)]
+            added = [weigh_pictures(clause, query.sources) for clause in query.clauses]
+            evidence = [own + nats for own, nats in zip(evidence, added, strict=True)]
         videos = collect_segments(ranked, evidence)
         if whole:
             videos = collect_frames(stored, videos, query.encoded, self.find_scale(FrameRanker()).slope)

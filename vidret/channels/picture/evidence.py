@@ -4,7 +4,7 @@ Scores become evidence by the picture scales of an index: what unrelated queries
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Any, Self
@@ -17,7 +17,7 @@ from vidret.channels.picture.ranking import Ids, Ranker
 from vidret.channels.picture.reranking import RankedSegments
 from vidret.store.records import StoredSegments
 from vidret.store.store import Store
-from vidret.types import Segment, Vector
+from vidret.types import Segment, Source, Vector
 from vidret.types.arrays import widen_rows
 
 DRIFT = 1.25  # growth of the index above which a scale is measured again
@@ -27,7 +27,7 @@ SAMPLE = 256  # segments that it is measured on
 PICTURE_SLOPE, PICTURE_OFFSET = 1.9, -0.5
 MIN_DEVIATION = 1e-4  # of the scores of unrelated queries: stored vectors, of float16, tell no smaller ones apart
 # What a hint at words takes from pictures, and what "someone says that ..." takes besides.
-HINTED, REPORTED = 1.1, 2.4
+HINTED, REPORTED = 0.8, 1.7
 
 Measure = Callable[[Ranker], Float[np.ndarray, " score"]]
 
@@ -50,9 +50,10 @@ class PictureScale:
         return PICTURE_SLOPE / max(self.deviation, MIN_DEVIATION)
 
 
-def lower_hinted(clause: Clause) -> float:
-    """Return what a clause takes from pictures where they are compared with words too."""
-    return -(clause.source not in (None, "sound")) * HINTED - clause.is_report * REPORTED
+def weigh_pictures(clause: Clause, compared: Collection[Source]) -> float:
+    """Return what a clause adds to pictures where they are compared with words too; it is not positive."""
+    hinted = (clause.source not in (None, "sound")) * HINTED + clause.is_report * REPORTED
+    return clause.weigh("picture", compared) - hinted
 
 
 UNKNOWN = PictureScale(mean=0.0, deviation=0.1)  # of an empty index

@@ -35,15 +35,15 @@ from vidret.store.texts.store import TextStore
 from vidret.types import TEXT_SOURCES, Source, TextEmbedding, TextSource, Vector
 
 # Words that a text shares with a clause: nats for each nat of information that they carry, and for two in their order.
-WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
+WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.7, 1.8, 4.5
 # Meaning: nats for cosines above the level of the clause; a text that is like every sentence is lowered.
-MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.9, 26.0, 0.35
-MATCHES_HINT, MATCHES_REPORT = 2.0, 1.2  # what a clause that hints at a kind of words adds to it
+MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.5, 30.0, 0.35
+MATCHES_HINT, MATCHES_REPORT = 1.4, 0.8  # what a clause that hints at a kind of words adds to it
 NAMES = 5.0  # what meaning loses with names of sounds, which are like one another
 NAMED = 10.0  # what the name of a sound that a clause asks for tells at least, however many others have it
 # What a single word without a hint or quotes loses with texts that mean it or hold it, since it mostly names a thing
 # that is seen; n words lose 1/n of it. Where only words are searched, those that hold it lose nothing.
-SHORT_MEANING, SHORT_WORDS = 4.3, 3.0
+SHORT_MEANING, SHORT_WORDS = 5.0, 3.0
 EPSILON = 1e-9  # of a cover, which is a quotient of sums
 # What unrelated texts look like.
 PRIOR_TEXTS = 30  # texts that the level of typical sentences counts for, beside those of the index
@@ -142,7 +142,7 @@ class TextChannel:
             owners, codes = self.texts.find_owners(self._pictures, np.array([text.track for text in texts], np.int64))
             video_ids, own_sources = owners.tolist(), [TEXT_SOURCES[code] for code in codes.tolist()]
             levels = {source: background.level(source, vector) for source in TEXT_SOURCES}
-            evidence = rate_texts(clause, matches, own_sources, levels, with_pictures="picture" in query.sources)
+            evidence = rate_texts(clause, matches, own_sources, levels, compared=query.sources)
             if new := set(video_ids) - self._intact - {-1}:
                 self._intact |= self._pictures.videos.find_intact(new)
             cover, nats = matches.cover.tolist(), evidence.tolist()
@@ -202,12 +202,12 @@ def rate_texts(
     sources: Sequence[TextSource],
     levels: Mapping[TextSource, float],
     *,
-    with_pictures: bool,
+    compared: Sequence[Source],
 ) -> Float64[np.ndarray, " text"]:
     """Return the evidence of texts of some sources for a clause.
 
-    ``levels`` are the cosines that texts of each source have on average. ``with_pictures`` says whether the clause is
-    compared with pictures too; if not, it asks for words, and a single one that a text holds loses nothing.
+    ``levels`` are the cosines that texts of each source have on average. If pictures are not among what the clause is
+    compared with, it asks for words, and a single one that a text holds loses nothing.
     """
     by_words = matches.cover * (WORDS_SLOPE * matches.information + ADJACENT * matches.num_adjacent)
     by_words += 0.0 if clause.phrases else WORDS_OFFSET  # who quotes words looks for words
@@ -221,12 +221,12 @@ def rate_texts(
     hints |= {
         source: hints[source] - NAMES if hints[source] else -math.inf for source in levels if source in HINT_NEEDED
     }
-    by_meaning += np.array([hints[source] for source in sources], np.float64)
+    by_meaning += np.array([hints[source] + clause.weigh(source, compared) for source in sources], np.float64)
     # A hint at sounds says nothing about words.
     is_short = clause.source is None or clause.source in HINT_NEEDED
     share = 0.0 if clause.phrases or not is_short else 1 / max(matches.num_words, 1)
     shares = np.array([0.0 if source == clause.source else share for source in sources], np.float64)
-    short_words = SHORT_WORDS if with_pictures else 0.0
+    short_words = SHORT_WORDS if "picture" in compared else 0.0
     rated: Float64[np.ndarray, " text"] = np.logaddexp(
         by_words - short_words * shares, by_meaning - SHORT_MEANING * shares
     )

@@ -7,6 +7,7 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float32
 
 from vidret.channels.base import Clause, EncodedQuery
 from vidret.channels.texts.channel import TextChannel
@@ -24,6 +25,7 @@ from vidret.search.query.clauses import (
     strip_article,
 )
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
+from vidret.search.query.intent import read_intents
 from vidret.search.query.marks import find_mentions, has_word, replace_mentions, split_exclusions, split_negatives
 from vidret.types import (
     SOURCES,
@@ -114,16 +116,31 @@ def plan(
             raise VidretError(f"sources must include picture for a concept or a person, got others for {clause.text!r}")
     embeddings = _encode_texts([*(clause.text for clause in clauses), *structure.excluded], encoder)
     negatives = tuple(embeddings[len(clauses) :])
+    vectors = np.zeros((len(clauses), 0), np.float32)
+    if texts is not None:
+        vectors = load_sentence_encoder().encode([strip_article(clause.content) for clause in clauses])
+        structure = replace(structure, clauses=_add_intents(clauses, vectors))
     return AnalysedQuery(
         structure=structure,
         encoded=[
             EncodedQuery(positive=embedding, negatives=negatives, is_text=not find_mentions(clause.text))
             for embedding, clause in zip(embeddings, clauses, strict=False)
         ],
-        vectors=np.zeros((len(clauses), 0), np.float32)
-        if texts is None
-        else load_sentence_encoder().encode([strip_article(clause.content) for clause in clauses]),
+        vectors=vectors,
         examples=sounds,
+    )
+
+
+def _add_intents(clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"]) -> tuple[Clause, ...]:
+    """Return clauses with what their wording asks for, given the sentence vectors of what they say."""
+    rows = [
+        vector if clause.content == clause.text else load_sentence_encoder().encode([strip_article(clause.text)])[0]
+        for clause, vector in zip(clauses, vectors, strict=True)
+    ]
+    intents = read_intents([clause.text for clause in clauses], np.stack(rows))
+    return tuple(
+        replace(clause, intent=intent) if clause.content else clause  # a taught concept is seen
+        for clause, intent in zip(clauses, intents, strict=True)
     )
 
 
