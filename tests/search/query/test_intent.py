@@ -1,5 +1,7 @@
 """What the wording of a query asks for."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,10 +11,11 @@ from safetensors.numpy import load_file
 from tests.tool_loading import load_tool
 from vidret.encode.sentences import DIM, load_sentence_encoder
 from vidret.search.query.intent import CLASSES, WEIGHTS, estimate, read_intents
+from vidret.types import Source
 
 
-def read(*texts: str) -> list[dict[str, float]]:
-    return [dict(intent) for intent in read_intents(texts, load_sentence_encoder().encode(texts))]
+def read(*texts: str) -> list[Mapping[Source, float]]:
+    return read_intents(texts, load_sentence_encoder().encode(texts))
 
 
 @settings(max_examples=20)
@@ -38,7 +41,7 @@ def test_probabilities_agree_with_a_naive_twin(seed: int, num_texts: int) -> Non
 )
 def test_wording_tells_what_is_asked_for(source: str, queries: list[str]) -> None:
     for query, intent in zip(queries, read(*queries), strict=True):
-        assert max(intent, key=intent.__getitem__) == source, query
+        assert max(intent, key=lambda own: intent[own]) == source, query
         assert sum(intent.values()) == pytest.approx(1)
 
 
