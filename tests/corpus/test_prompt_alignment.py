@@ -30,7 +30,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_words_tell_videos_of_one_look_apart(videos: Path) -> None:
-    wanted = {"ferry": "a boat to an island", "bread": "dough for bread", "red": "red"}
+    wanted = {"ferry": "a ship that sails to an island", "bread": "dough for bread", "red": "red"}
     prompts = {str(videos / f"{name}.mp4"): text for name, text in wanted.items()}
     found = score_with_words(ColourEncoder(), prompts, SUBTITLES)
     assert (found["sources"], found["num_with_words"]) == (["subtitles"], 2)

@@ -104,17 +104,6 @@ def test_word_that_is_asked_of_words_only_is_likelier_where_a_text_holds_it(engi
     assert asked[0].why["speech"] > joined[0].why["speech"]
 
 
-@pytest.mark.parametrize("same", ["Boat", "a boat", "THE BOAT"])
-def test_neither_case_nor_an_article_of_a_single_word_matters(engine: Engine, same: str) -> None:
-    expected = engine.search("boat", 3)
-    found = engine.search(same, 3)
-    assert [(hit.path, hit.time, hit.probability) for hit in found] == [
-        (hit.path, hit.time, hit.probability) for hit in expected
-    ]
-    assert found[0].probability is not None
-    assert (engine.curve(same, expected[0].path).scores == engine.curve("boat", expected[0].path).scores).all()
-
-
 def test_hit_has_scores_and_evidence_of_its_sources(engine: Engine) -> None:
     hit = engine.search("platform nine", 1)[0]
     assert not hit.weak

@@ -258,6 +258,6 @@ def test_many_queries_in_many_videos_are_those_of_one_by_one(made: Path, monkeyp
         monkeypatch.setattr(encoder, "encode_text", count_texts)
         monkeypatch.setattr(engine._index.store.features, "read", count_reads)
         assert engine.locate_many(queries, ids, LocateOptions(k=2, weak=True)) == single
-    asked = [*QUERIES, "dog", "rain", *QUERIES[1:]]
+    asked = [*QUERIES, "a dog", "rain", *QUERIES[1:]]
     assert sorted(texts) == sorted(asked), "each query is encoded once"
     assert len(reads) == len(ids), "each video is read once"

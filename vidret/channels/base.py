@@ -14,6 +14,7 @@ Times = Float64[np.ndarray, " span"]
 AdjustSpans = Callable[[int, Times, Times, Float[np.ndarray, "clause span"]], Float[np.ndarray, "clause span"]]
 # Sources that wording asks for as it does for another.
 ASKED_LIKE: Mapping[Source, Source] = {"subtitles": "speech", "generated": "picture"}
+ASKED = 0.6  # how likely a clause asks for the source of its answer, by its wording, on average
 TimeSpan = tuple[int, float, float]  # id of a video, start and end in seconds
 
 
@@ -47,12 +48,14 @@ class Clause:
     def weigh(self, source: Source, compared: Collection[Source]) -> float:
         """Return what its wording adds to a source, one of those that it is compared with, in nats.
 
-        It is the logarithm of the probability that the clause asks for this one of them; 0 if its wording does not
-        tell.
+        It is the logarithm of the probability that the clause asks for this one of them, over ``ASKED``; 0 if its
+        wording does not tell, or there is nothing to tell apart.
         """
         asked = self.intent.keys() & {ASKED_LIKE.get(other, other) for other in compared}
         own = ASKED_LIKE.get(source, source)
-        return math.log(self.intent[own] / sum(self.intent[other] for other in asked)) if own in asked else 0.0
+        if own not in asked or len(asked) == 1:
+            return 0.0
+        return math.log(self.intent[own] / sum(self.intent[other] for other in asked) / ASKED)
 
     @property
     def is_report(self) -> bool:

@@ -31,7 +31,7 @@ class EvidenceJudge:
             logarithm, and the offset.
     """
 
-    index_weights: tuple[float, ...] = (0.44, -0.19, -0.75)
+    index_weights: tuple[float, ...] = (0.44, -0.19, -0.96)
     video_weights: tuple[float, ...] = (0.41, 1.6, -0.37, -0.41)
 
     def index(self, best: float, size: int) -> float:

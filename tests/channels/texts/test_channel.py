@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float32
 
 from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
-from vidret.channels.base import Clause
+from vidret.channels.base import ASKED, Clause
 from vidret.channels.picture.evidence import (
     HINTED,
     REPORTED,
@@ -127,7 +127,7 @@ def rate_naively(clause: Clause, match: OneMatch, level: float, compared: Sequen
         total = (
             asked["speech"] * bool(spoken) + asked["picture"] * bool(seen) + asked["screen"] * ("screen" in compared)
         )
-        meaning += math.log(asked[source] / total)
+        meaning += math.log(asked[source] / total) - math.log(ASKED)
     if source == "sound":
         meaning = meaning - NAMES if clause.source == "sound" else -1e9
     if clause.phrases == () and (clause.source is None or (clause.source == "sound" and source != "sound")):
@@ -159,9 +159,9 @@ def test_hints_ask_for_the_words_that_they_name_and_lower_pictures() -> None:
 
 def test_wording_divides_its_weight_among_the_sources_that_are_compared() -> None:
     clause = replace(make_clause("hikers are warned"), intent={"picture": 0.2, "speech": 0.5, "screen": 0.3})
-    assert weigh_pictures(clause, SOURCES) == pytest.approx(math.log(0.2))
-    assert clause.weigh("subtitles", SOURCES) == clause.weigh("speech", SOURCES) == pytest.approx(math.log(0.5))
-    assert clause.weigh("screen", ("screen", "speech")) == pytest.approx(math.log(0.3 / 0.8))
+    assert weigh_pictures(clause, SOURCES) == pytest.approx(math.log(0.2 / ASKED))
+    assert clause.weigh("subtitles", SOURCES) == clause.weigh("speech", SOURCES) == pytest.approx(math.log(0.5 / ASKED))
+    assert clause.weigh("screen", ("screen", "speech")) == pytest.approx(math.log(0.3 / 0.8 / ASKED))
     assert clause.weigh("picture", ["picture"]) == clause.weigh("generated", ["generated"]) == 0
     assert clause.weigh("sound", SOURCES) == make_clause("hikers").weigh("speech", SOURCES) == 0
 

@@ -51,7 +51,7 @@ class PictureScale:
 
 
 def weigh_pictures(clause: Clause, compared: Collection[Source]) -> float:
-    """Return what a clause adds to pictures where they are compared with words too; it is not positive."""
+    """Return what a clause adds to pictures where they are compared with words too."""
     hinted = (clause.source not in (None, "sound")) * HINTED + clause.is_report * REPORTED
     return clause.weigh("picture", compared) - hinted
 

@@ -35,7 +35,7 @@ from vidret.store.texts.store import TextStore
 from vidret.types import TEXT_SOURCES, Source, TextEmbedding, TextSource, Vector
 
 # Words that a text shares with a clause: nats for each nat of information that they carry, and for two in their order.
-WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.7, 1.8, 4.5
+WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
 # Meaning: nats for cosines above the level of the clause; a text that is like every sentence is lowered.
 MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.5, 30.0, 0.35
 MATCHES_HINT, MATCHES_REPORT = 1.4, 0.8  # what a clause that hints at a kind of words adds to it

@@ -129,16 +129,6 @@ def check_exclusions(structure: QueryStructure) -> None:
             raise OptionError(f"query must not exclude what it looks for, got {term!r} for both")
 
 
-def strip_article(text: str) -> str:
-    """Return a single word without an article before it; any other text as it is.
-
-    >>> strip_article("A dog"), strip_article("a dog on a beach")
-    ('dog', 'a dog on a beach')
-    """
-    word = _ARTICLE.sub("", text)
-    return text if " " in word.strip() else word
-
-
 def read_clause(event: str, people: Container[str] = ()) -> Clause:
     """Return a clause, in which "a person" stands for each person, or nothing if it says nothing else.
 

@@ -22,7 +22,6 @@ from vidret.search.query.clauses import (
     check_exclusions,
     make_structure,
     parse_structure,
-    strip_article,
 )
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
 from vidret.search.query.intent import read_intents
@@ -114,11 +113,11 @@ def plan(
         is_heard = len(examples) > 0 and "sound" in (sources or ())
         if is_without_pictures and clause.text and not (clause.content or clause.phrases or is_heard):
             raise VidretError(f"sources must include picture for a concept or a person, got others for {clause.text!r}")
-    embeddings = _encode_texts([*(clause.text for clause in clauses), *structure.excluded], encoder)
+    embeddings = encoder.encode_text([*(clause.text for clause in clauses), *structure.excluded])
     negatives = tuple(embeddings[len(clauses) :])
     vectors = np.zeros((len(clauses), 0), np.float32)
     if texts is not None:
-        vectors = load_sentence_encoder().encode([strip_article(clause.content) for clause in clauses])
+        vectors = load_sentence_encoder().encode([clause.content for clause in clauses])
         structure = replace(structure, clauses=_add_intents(clauses, vectors))
     return AnalysedQuery(
         structure=structure,
@@ -134,7 +133,7 @@ def plan(
 def _add_intents(clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"]) -> tuple[Clause, ...]:
     """Return clauses with what their wording asks for, given the sentence vectors of what they say."""
     rows = [
-        vector if clause.content == clause.text else load_sentence_encoder().encode([strip_article(clause.text)])[0]
+        vector if clause.content == clause.text else load_sentence_encoder().encode([clause.text])[0]
         for clause, vector in zip(clauses, vectors, strict=True)
     ]
     intents = read_intents([clause.text for clause in clauses], np.stack(rows))
@@ -168,7 +167,7 @@ def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:
     """
     text, terms = _parse(query)
     texts = [*([text] if text else []), *terms]
-    embeddings = _encode_texts(texts, encoder) if texts else []
+    embeddings = encoder.encode_text(texts) if texts else []
     words, negatives = embeddings[0] if text else None, tuple(embeddings[bool(text) :])
     if isinstance(query, str):
         assert words is not None
@@ -180,12 +179,6 @@ def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:
     else:
         positive = embed_vector(query, encoder) if query.ndim == 1 else encode_image(query, encoder)
     return EncodedQuery(positive=positive, negatives=negatives, is_text=False)
-
-
-def _encode_texts(texts: Sequence[str], encoder: Encoder) -> list[TextEmbedding]:
-    """Encode texts, of single words without an article: "a dog" and "dog" are one query. Heads read the whole text."""
-    encoded = encoder.encode_text([strip_article(text) for text in texts])
-    return [replace(embedding, text=text) for embedding, text in zip(encoded, texts, strict=True)]
 
 
 def _parse(query: Query) -> tuple[str, tuple[str, ...]]:
