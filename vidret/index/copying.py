@@ -342,8 +342,7 @@ class TextMerge:
         num_copied = 0
         for start in range(0, len(rows) or 1, TEXTS_AT_ONCE):
             stored = job.source.read_segments(rows[start : start + TEXTS_AT_ONCE])
-            kept, found = job.source.store.features.intact_vectors(np.array([row.id for row in stored], np.int64))
-            intact = dict(zip(kept.tolist(), found.astype(np.float32), strict=True))
+            intact = job.source.intact_vectors([row.id for row in stored])
             num_copied += len(intact)
             texts = [row.text for row in stored if row.id in intact]
             vectors = np.array([intact[row.id] for row in stored if row.id in intact], np.float32)

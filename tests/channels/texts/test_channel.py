@@ -13,11 +13,7 @@ from jaxtyping import Float32
 
 from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
 from vidret.channels.base import ASKED, Clause
-from vidret.channels.picture.evidence import (
-    HINTED,
-    REPORTED,
-    weigh_pictures,
-)
+from vidret.channels.picture.evidence import HINTED, REPORTED, weigh_pictures
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.registry import KINDS
 from vidret.channels.texts import channel

@@ -16,6 +16,7 @@ from vidret.channels.base import ChannelQuery, EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
 from vidret.channels.picture.evidence import (
     SAMPLE,
+    PictureScale,
     PictureScales,
     VideoPictures,
     adjust_points,
@@ -55,7 +56,6 @@ class PictureChannel:
         """Set the parts; ``tokens`` is the format in which the index stores the tokens of UCoFiA."""
         self.store, self.encoder, self.ranker = store, encoder, ranker
         self.scales = PictureScales(self._score_unrelated)
-        self.find_scale = partial(self.scales.find, store)  # what unrelated queries score by a ranker
         self.calibrations = Calibrations(store, partial(encode_once, encoder))
         self.reranker = Reranker(store, ranker, self.calibrations)
         self._tokens = tokens
@@ -67,6 +67,10 @@ class PictureChannel:
         if name not in self._rankers:
             self._rankers[name] = load_ranker(name, self.encoder, tokens=self._tokens)
         return self._rankers[name]
+
+    def find_scale(self, ranker: Ranker) -> PictureScale:
+        """Return what unrelated queries score by a ranker."""
+        return self.scales.find(self.store, ranker)
 
     def find(self, query: ChannelQuery) -> dict[int, VideoPictures]:
         """Return the best segments by video, with their evidence for each clause.

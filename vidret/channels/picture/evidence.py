@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -59,27 +59,35 @@ def weigh_pictures(clause: Clause, compared: Collection[Source]) -> float:
 UNKNOWN = PictureScale(mean=0.0, deviation=0.1)  # of an empty index
 
 
+class _Known(NamedTuple):
+    """A scale by a ranker, and the index for which it holds."""
+
+    generation: int
+    stored: str | bytes | None
+    num_segments: int
+    scale: PictureScale
+
+
 class PictureScales:
     """The scales of an index. Indexing stores them; a reader measures again when the index has grown since."""
 
     def __init__(self, measure: Measure) -> None:
         """Set the function that scores unrelated queries in a sample of the index."""
         self._measure = measure
-        # By ranker: the generation for which it holds, what was stored, the number of segments, and the scale.
-        self._known: dict[str, tuple[int, str | bytes | None, int, PictureScale]] = {}
+        self._known: dict[str, _Known] = {}
 
     def find(self, store: Store, ranker: Ranker) -> PictureScale:
         """Return the scale of a ranker, as stored or measured now."""
         generation, stored = store.generation, store.metadata.get(_key(ranker))
         known = self._known.get(ranker.name)
-        if known is None or known[:2] != (generation, stored):
+        if known is None or (known.generation, known.stored) != (generation, stored):
             num_segments, scale = _read(stored)
-            if known is not None and known[1] == stored and known[2] > num_segments:
-                _, _, num_segments, scale = known
+            if known is not None and known.stored == stored and known.num_segments > num_segments:
+                num_segments, scale = known.num_segments, known.scale
             if len(store) > num_segments * DRIFT:
                 num_segments, scale = len(store), self._measure_scale(ranker)
-            self._known[ranker.name] = known = generation, stored, num_segments, scale
-        return known[3]
+            self._known[ranker.name] = known = _Known(generation, stored, num_segments, scale)
+        return known.scale
 
     def save(self, store: Store, ranker: Ranker) -> None:
         """Measure and store a scale, unless the stored one was measured on the index as it is."""

@@ -211,7 +211,7 @@ def rate_texts(
     """
     by_words = matches.cover * (WORDS_SLOPE * matches.information + ADJACENT * matches.num_adjacent)
     by_words += 0.0 if clause.phrases else WORDS_OFFSET  # who quotes words looks for words
-    asked = {source for source in levels if KINDS[source].is_hint_needed and KINDS[source].is_asked_for(clause.source)}
+    asked = {source for source in levels if source in HINT_NEEDED and KINDS[source].is_asked_for(clause.source)}
     is_named = np.array([source in asked for source in sources], bool) & (matches.cover > 1 - EPSILON)
     by_words = np.where(is_named, np.maximum(by_words, NAMED), by_words)
     own_levels = np.array([levels[source] for source in sources], np.float64)
@@ -221,7 +221,8 @@ def rate_texts(
     hints |= {
         source: hints[source] - NAMES if hints[source] else -math.inf for source in levels if source in HINT_NEEDED
     }
-    by_meaning += np.array([hints[source] + clause.weigh(source, compared) for source in sources], np.float64)
+    added = {source: hints[source] + clause.weigh(source, compared) for source in levels}
+    by_meaning += np.array([added[source] for source in sources], np.float64)
     # A hint at sounds says nothing about words.
     is_short = clause.source is None or clause.source in HINT_NEEDED
     share = 0.0 if clause.phrases or not is_short else 1 / max(matches.num_words, 1)
@@ -249,8 +250,7 @@ def measure_background(texts: TextStore) -> TextBackground:
     ids = texts.store.searchable()
     sample = ids[spread_evenly(len(ids), SAMPLE)]
     rows = texts.read_segments(sample)
-    kept, found = texts.store.features.intact_vectors(np.array([row.id for row in rows], np.int64))
-    vectors = dict(zip(kept.tolist(), found.astype(np.float32), strict=True))
+    vectors = texts.intact_vectors([row.id for row in rows])
     by_source = {
         source: [vectors[row.id] for row in rows if row.text.source == source and row.id in vectors]
         for source in TEXT_SOURCES

@@ -16,13 +16,7 @@ from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import Composer, ConceptEncoder
 from vidret.search.people import KnownPersons
-from vidret.search.query.clauses import (
-    AnalysedQuery,
-    QueryStructure,
-    check_exclusions,
-    make_structure,
-    parse_structure,
-)
+from vidret.search.query.clauses import AnalysedQuery, QueryStructure, check_exclusions, make_structure, parse_structure
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
 from vidret.search.query.intent import read_intents
 from vidret.search.query.marks import find_mentions, has_word, replace_mentions, split_exclusions, split_negatives
@@ -35,6 +29,7 @@ from vidret.types import (
     Query,
     Source,
     TextEmbedding,
+    TextSource,
     Vector,
 )
 from vidret.types import Sequence as EventSequence
@@ -91,18 +86,12 @@ def plan(
         parse_query(query)
     structure = make_structure(interpret_for(query, sources, texts), handles)
     is_compared_with_texts = texts is not None and set(sources or SOURCES) != {"picture"}
-    hears_only = set(sources or ()) == {"sound"}
     clauses = tuple(
         replace(
             clause,
             persons=tuple(dict.fromkeys([*clause.persons, *persons])),
             phrases=clause.phrases if is_compared_with_texts else (),  # no text could hold a phrase
-            # Sounds if only those are searched, and not if the index has none.
-            source="sound"
-            if hears_only
-            else None
-            if clause.source == "sound" and (texts is None or "sound" not in texts.sources)
-            else clause.source,
+            source=_choose_hint(clause, sources, texts),
         )
         for clause in structure.clauses
     )
@@ -157,6 +146,14 @@ def _plan_vector(
         vectors=np.zeros((1, 0), np.float32),
         is_text=False,
     )
+
+
+def _choose_hint(clause: Clause, sources: Sequence[Source] | None, texts: TextChannel | None) -> TextSource | None:
+    """Return the source that a clause hints at: sounds if only those are searched, and not if the index has none."""
+    if sources is not None and set(sources) == {"sound"}:
+        return "sound"
+    has_sounds = clause.source != "sound" or (texts is not None and "sound" in texts.sources)
+    return clause.source if has_sounds else None
 
 
 def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:

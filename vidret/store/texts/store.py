@@ -284,6 +284,11 @@ class TextStore:
         """Return the video and the source of tracks; see ``TrackOwners``."""
         return self._owners.find_owners(self.store.snapshot(), pictures.snapshot(), tracks)
 
+    def intact_vectors(self, ids: Sequence[int] | Ids) -> dict[int, Float32[np.ndarray, " dim"]]:
+        """Return the sentence vectors of texts by id, without those that are gone or damaged."""
+        kept, vectors = self.store.features.intact_vectors(np.asarray(ids, np.int64))
+        return dict(zip(kept.tolist(), vectors.astype(np.float32), strict=True))
+
     # Writing
 
     @_locked
