@@ -8,8 +8,9 @@ import glob
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import product
 
 from vidret.errors import DeviceError
@@ -85,8 +86,9 @@ def cuda_index(device: str) -> int | None:
     return int(digits or 0) if kind == "cuda" else None
 
 
-def set_blas_threads(num_threads: int) -> int:
-    """Set how many threads NumPy's OpenBLAS starts; return the number before, or the same if it has another library."""
+@lru_cache(maxsize=1)
+def _find_blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """Return what tells and what sets the threads of NumPy's OpenBLAS; None if it has another library."""
     import ctypes
 
     import numpy as np
@@ -94,10 +96,20 @@ def set_blas_threads(num_threads: int) -> int:
     library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]  # and what it is linked to
     for prefix, suffix in product(("scipy_openblas", "openblas"), ("64_", "")):
         if hasattr(library, f"{prefix}_set_num_threads{suffix}"):
-            before = int(getattr(library, f"{prefix}_get_num_threads{suffix}")())
-            getattr(library, f"{prefix}_set_num_threads{suffix}")(num_threads)
-            return before
-    return num_threads
+            tell, change = (getattr(library, f"{prefix}_{verb}_num_threads{suffix}") for verb in ("get", "set"))
+            return tell, change
+    return None
+
+
+def set_blas_threads(num_threads: int) -> int:
+    """Set how many threads NumPy's OpenBLAS starts; return the number before, or the same if it has another library."""
+    blas = _find_blas()
+    if blas is None:
+        return num_threads
+    tell, change = blas
+    before = int(tell())
+    change(num_threads)
+    return before
 
 
 _blas_turn, _blas_threads = threading.Lock(), list[int]()  # the number before, once for each one inside
