@@ -84,15 +84,17 @@ class StarterImages:
     def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Encode uint8 (frame, height, width, 3): frames (frame, dim), and with ``tokens`` regions (frame, 49, dim)."""
         features = self._trunk(normalise_pixels(pixels.to(self._device), MEAN, STD, torch.float32))
-        frames = self._mix(self._standardise(reduce(features, "frame dim row column -> frame dim", "mean")))
+        pooled = reduce(features, "frame dim row column -> frame dim", "mean")
+        frames = mix_classes(self._standardise(pooled), self._classes).cpu()
         if not tokens:
             return frames, None
         regions = rearrange(features, "frame dim row column -> frame (row column) dim")
-        return frames, self._mix(self._standardise(regions))
+        return frames, mix_classes(self._standardise(regions), self._classes).cpu()
 
-    def _mix(self, logits: torch.Tensor) -> torch.Tensor:
-        """Mix class vectors by standardised logits (..., class) into unit vectors (..., dim)."""
-        return functional.normalize(logits.clamp(min=0).square() @ self._classes, dim=-1).cpu()
+
+def mix_classes(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Mix class vectors (class, dim) by standardised logits (..., class) into unit vectors (..., dim)."""
+    return functional.normalize(logits.clamp(min=0).square() @ classes, dim=-1)
 
 
 def make_standardiser(weights: LiteWeights) -> nn.Linear:

