@@ -127,7 +127,7 @@ def train(examples: Examples, start: Tensor, spread: Tensor, seed: int) -> Tenso
         own = torch.arange(BATCH)
         loss = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     print(f"training {seed + 1} of {TRAININGS}: loss {float(loss.detach()) / 2:.2f}")
     return classes.detach()
