@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tests.train.small import draw_moments, ignores_lightning, make_head_module, make_module, make_trainer, open_data
 from vidret.channels.picture.ranker_loading import choose_ranker, load_ranker
 from vidret.encode.families.registry import load_encoder
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.ground.checkpoint import load_head
 from vidret.model_files import TrainedOn
 from vidret.train.run import ExportBest, export_checkpoint, read_checkpoint, run
@@ -98,16 +98,37 @@ def test_checkpoint_of_another_model_is_refused(world: Path, tmp_path: Path) -> 
     ("arguments", "reason"),
     [
         (["predict"], "invalid choice: 'predict'"),
-        (["fit", "--confg", "a.yaml"], "For details of accepted options run: vidret train fit --help"),
+        (["fit", "--confg", "a.yaml"], "unrecognized arguments: --confg a.yaml (options: vidret train fit --help)"),
         (["test", "--config", "CONFIG", "--ckpt_path", "none.ckpt"], "none.ckpt: cannot be read as a checkpoint"),
         (["test", "--config", "CONFIG", "--ckpt_path", "CONFIG"], ".yaml: cannot be read as a checkpoint"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     config = str(Path(__file__).parents[2] / "configs" / "synthetic_clip.yaml")
-    with pytest.raises((SystemExit, VidretError)) as refused:
+    with pytest.raises(VidretError) as refused:
         run([config if argument == "CONFIG" else argument for argument in arguments])
-    assert reason in capsys.readouterr().err + str(refused.value)
+    assert reason in str(refused.value)
+    assert "usage" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "--config: File does not exist: "),
+        ("a: [", "Problems parsing config"),
+        ("trainer:\n  max_stepz: 3", "does not accept option 'trainer.max_stepz'"),
+        ("trainer:\n  max_steps: many", "trainer.max_steps"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_one_sentence(content: str | None, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(OptionError) as refused:
+        run(["fit", "--config", str(path)])
+    assert reason in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert content is not None or str(path) in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02}q\x00(X"])

@@ -1,6 +1,8 @@
 """The command line of training: LightningCLI with vidret's modules, and the export of the best weights."""
 
+import re
 import warnings
+from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vidret.devices import choose_device
-from vidret.errors import DeviceError, VidretError, read_fault
+from vidret.errors import DeviceError, OptionError, VidretError, read_fault
 from vidret.present.terminal import print_message
 from vidret.train.module import EXPORT, write_model
 
@@ -128,19 +130,27 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
     Args:
         arguments: Arguments of LightningCLI, above all ``--config FILE``.
         device: One device to use, in place of the configured accelerator and devices.
+
+    Raises:
+        OptionError: An argument, or what a configuration file says, is wrong.
     """
     if device is not None:
         arguments = [*arguments, *device_arguments(device)]
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs, which is more precise than bf16-mixed
     # Lightning compares what it is given with sys.argv, which has the command's name before it.
     warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter")
-    TrainingCLI(
-        lightning.LightningModule,
-        lightning.LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"prog": "vidret train"},
-        trainer_defaults={"callbacks": [ExportBest()]},
-        args=list(arguments),
-    )
+    raising = {"exit_on_error": False}  # of each parser, in place of the usage with all options
+    try:
+        TrainingCLI(
+            lightning.LightningModule,
+            lightning.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"prog": "vidret train", **raising, **dict.fromkeys(TrainingCLI.subcommands(), raising)},
+            trainer_defaults={"callbacks": [ExportBest()]},
+            args=list(arguments),
+        )
+    except ArgumentError as error:
+        reason = re.sub(r'^Parser key "([\w.]+)":', r"--\1:", " ".join(str(error).split()))
+        raise OptionError(f"{reason} (options: vidret train fit --help)") from error
