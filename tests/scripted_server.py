@@ -84,9 +84,9 @@ class Reply:
         return self.content if isinstance(self.content, bytes) else json.dumps(self.content).encode()
 
 
-def problem(status: int, detail: str, **headers: str) -> Reply:
+def problem(status: int, detail: str, *, kind: str = "failure", **headers: str) -> Reply:
     """Say what is wrong as the contract does."""
-    content = {"type": "about:blank", "title": "wrong", "status": status, "detail": detail}
+    content = {"type": "about:blank", "title": "wrong", "status": status, "detail": detail, "kind": kind}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Reply(content, status, "application/problem+json", named)
 

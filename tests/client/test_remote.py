@@ -163,6 +163,7 @@ def test_errors_have_the_message_of_the_server(
         Reply([]),
         Reply({"detail": "Not Found"}, 404),
         Reply({"status": 502}, 502, "application/problem+json"),
+        Reply(["usage"], 502, "application/problem+json"),
     ):
         server.replies = [invalid]
         with pytest.raises(RemoteError, match=f"^{server.url}: must be a vidret server, got {invalid.status} "):

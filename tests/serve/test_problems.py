@@ -13,6 +13,7 @@ from vidret.errors import (
     EncoderError,
     MissingExtraError,
     NotFoundError,
+    OptionError,
     StoreError,
     VidretError,
 )
@@ -22,7 +23,8 @@ from vidret.serve.problems import INTERNAL_ERROR, MAX_VALUE_LENGTH, describe_inv
 def test_errors_of_the_engine_become_problems(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     client = serve(engine)
     for error, status, sentence in (
-        (VidretError("k must be at least 1, got 0"), 422, "k must be at least 1, got 0"),
+        (OptionError("k must be at least 1, got 0"), 422, "k must be at least 1, got 0"),
+        (VidretError("head must be trained, got none"), 422, "head must be trained, got none"),
         (EncoderError("no such words"), 422, "no such words"),
         (DecodeError("/a/film.mp4", "is empty"), 422, "/a/film.mp4: is empty"),
         (NotFoundError("no video has the id 7"), 404, "no video has the id 7"),
@@ -40,7 +42,12 @@ def test_errors_of_the_engine_become_problems(serve: Serve, engine: Engine, monk
         answer = client.post("/api/search", json={"query": "red"})
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
         assert answer.json()["detail"] == sentence
+        assert answer.json()["kind"] == ("usage" if isinstance(error, OptionError) else "failure")
         assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_wrong_value_in_a_request_is_an_error_of_usage(client: TestClient) -> None:
+    assert client.post("/api/search", json={"query": "red", "k": 0}).json()["kind"] == "usage"
 
 
 def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:

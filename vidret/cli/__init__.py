@@ -13,7 +13,6 @@ from typing import Any
 
 __all__ = ["main"]
 
-REFUSED = 422  # the HTTP status with which a server refuses a wrong value
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ends
 
 
@@ -54,8 +53,7 @@ def _run() -> int:
             return int(error.exit_code)
         except VidretError as error:
             print_failure(error)
-            is_usage = isinstance(error, OptionError) or getattr(error, "status", None) == REFUSED
-            return 2 if is_usage else 1
+            return 2 if isinstance(error, OptionError) else 1
         except OSError as error:
             if not is_disk_full(error):
                 raise

@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 
 T = TypeVar("T")
 
@@ -24,6 +24,10 @@ class RemoteError(VidretError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class RemoteOptionError(RemoteError, OptionError):
+    """A request with a value that is wrong whatever an index or a file holds."""
 
 
 class Server:
@@ -102,7 +106,7 @@ class Server:
         """Return the error that a response describes."""
         if response.headers.get_content_type() == "application/problem+json":
             with suppress(ValueError, LookupError, TypeError, RecursionError):
-                return RemoteError(str(json.loads(content)["detail"]), response.status)
+                return read_problem(json.loads(content), response.status)
         answer = f"{response.status} {response.reason}"
         return RemoteError(f"{self.url}: must be a vidret server, got {answer}", response.status)
 
@@ -169,5 +173,11 @@ def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
         elif field == "data":
             data = json.loads(value)
             if name == "problem":
-                raise RemoteError(str(data["detail"]), int(data["status"]))
+                raise read_problem(data, int(data["status"]))
             yield name, data
+
+
+def read_problem(problem: dict[str, Any], status: int) -> RemoteError:
+    """Return the error that a problem document (RFC 9457) describes; not every server tells its kind."""
+    sentence = str(problem["detail"])
+    return (RemoteOptionError if problem.get("kind") == "usage" else RemoteError)(sentence, status)

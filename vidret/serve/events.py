@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from vidret.errors import VidretError
-from vidret.serve.problems import INTERNAL_ERROR, Problem
+from vidret.serve.problems import INTERNAL_ERROR, Problem, kind_of
 from vidret.text import sanitize
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,10 @@ def write_event(name: str, data: BaseModel) -> str:
 
 def write_problem(status: int, title: str, error: VidretError) -> str:
     """Return the event that ends an answer that failed."""
-    return write_event("problem", Problem(type="about:blank", title=title, status=status, detail=sanitize(str(error))))
+    sentence = sanitize(str(error))
+    return write_event(
+        "problem", Problem(type="about:blank", title=title, status=status, detail=sentence, kind=kind_of(error))
+    )
 
 
 def stream_events(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -13,9 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vidret.errors import ConflictError, MissingExtraError, NotFoundError, StoreError, VidretError
+from vidret.errors import ConflictError, MissingExtraError, NotFoundError, OptionError, StoreError, VidretError
 from vidret.text import sanitize
 
+Kind = Literal["usage", "failure"]
 Responses = dict[int | str, dict[str, Any]]  # responses of a route, for the OpenAPI document
 
 MEDIA_TYPE = "application/problem+json"
@@ -39,11 +40,20 @@ def make_busy(reason: str, retry_s: int = 1) -> RefusedError:
 
 
 class Problem(BaseModel):
-    """The body of an error response."""
+    """The body of an error response.
+
+    ``kind`` is ``usage`` for a value that is wrong whatever an index or a file holds.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {"type": "about:blank", "title": "Not Found", "status": 404, "detail": "no video has the id 7"}
+            "example": {
+                "type": "about:blank",
+                "title": "Not Found",
+                "status": 404,
+                "detail": "no video has the id 7",
+                "kind": "failure",
+            }
         }
     )
 
@@ -51,14 +61,23 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+    kind: Kind
 
 
 _CONTENT = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
 
 
-def problem_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def kind_of(error: VidretError) -> Kind:
+    """Return the kind of an error."""
+    return "usage" if isinstance(error, OptionError) else "failure"
+
+
+def problem_response(
+    status: int, sentence: str, headers: Mapping[str, str] | None = None, *, kind: Kind = "failure"
+) -> JSONResponse:
     """Return the response that describes an error."""
-    body = Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=sanitize(sentence))
+    title = HTTPStatus(status).phrase
+    body = Problem(type="about:blank", title=title, status=status, detail=sanitize(sentence), kind=kind)
     return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
 
 
@@ -101,15 +120,17 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def _handle_vidret_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, VidretError)
     if isinstance(error, RefusedError):
         return problem_response(error.status, str(error), error.headers)
     kinds = {NotFoundError: 404, ConflictError: 409, StoreError | MissingExtraError: 503}
-    return problem_response(next((kinds[kind] for kind in kinds if isinstance(error, kind)), 422), str(error))
+    status = next((kinds[kind] for kind in kinds if isinstance(error, kind)), 422)
+    return problem_response(status, str(error), kind=kind_of(error))
 
 
 def _handle_invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return problem_response(422, describe_invalid(error.errors()))
+    return problem_response(422, describe_invalid(error.errors()), kind="usage")
 
 
 def _handle_http(_request: Request, error: Exception) -> JSONResponse:

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vidret.engine import Engine
-from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.errors import DecodeError, OptionError, StoreError, VidretError
 from vidret.present.export import FORMATS
 from vidret.present.html import POLICY
 from vidret.search.collections import MAX_MOMENTS, MAX_NOTE
@@ -168,7 +168,7 @@ def read_collection(engine: Engine, name: str, body: CollectionRequest) -> Saved
 
     Raises:
         NotFoundError: A moment is of no video of the index.
-        VidretError: An option of the search is invalid.
+        OptionError: An option of the search is invalid.
     """
     if not body.finds:
         moments = tuple(read_moment(engine, moment) for moment in body.moments)
@@ -176,7 +176,7 @@ def read_collection(engine: Engine, name: str, body: CollectionRequest) -> Saved
     try:
         asked = REQUESTS[body.finds].model_validate({"query": body.query, **body.options})
     except ValidationError as error:
-        raise VidretError(describe_invalid(error.errors(), within=0)) from None
+        raise OptionError(describe_invalid(error.errors(), within=0)) from None
     options: Any = collect_options(asked, OPTIONS[body.finds])
     return replace(SavedCollection.of_search(name, body.query, options), revision=body.revision)
 
