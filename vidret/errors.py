@@ -1,6 +1,7 @@
 """The exceptions that vidret raises for expected failures; ``VidretError`` is the base of them all."""
 
 import errno
+import re
 
 
 class VidretError(Exception):
@@ -99,3 +100,16 @@ def read_fault(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def read_rule(message: str) -> str:
+    """Return a message of pydantic in the words of vidret; one that is no rule as it is.
+
+    >>> read_rule("Input should be greater than or equal to 1"), read_rule("Extra inputs are not permitted")
+    ('must be at least 1', 'Extra inputs are not permitted')
+    """
+    rule = re.sub(r"^\w+ should ", "must ", message.removeprefix("Value error, "))
+    rule = re.sub(r"(?: after validation)?, (?:unable|input|not) .*", "", rule)
+    for theirs, ours in (("greater than or equal to", "at least"), ("less than or equal to", "at most")):
+        rule = rule.replace(theirs, ours)
+    return rule.replace("Field required", "must be given")

@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from vidret.cli.options import choose_index
 from vidret.cli.values import check_values, list_values
+from vidret.errors import read_rule
 from vidret.present.terminal import LEVELS, set_log_format
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -119,7 +120,14 @@ def convert(param: Any, ctx: Any, value: Any) -> Any:
     values = () if value is None else value if is_list else (value,)
     is_typed = isinstance(kind, type) and is_list == (param.multiple or param.nargs == -1)
     if not is_typed or (param.required and not value) or not all(isinstance(part, kind) for part in values):
-        return type(param).process_value(param, ctx, value)
+        try:
+            return type(param).process_value(param, ctx, value)
+        except typer.BadParameter as error:
+            rule = read_rule(error.message or "")
+            if rule.startswith("must "):
+                rule = f"{rule}, got {' '.join(map(str, values))}"
+                raise typer.BadParameter(rule, ctx=ctx, param=param) from error
+            raise
     result = list(values) if is_list else value
     return param.callback(ctx, param, result) if param.callback else result
 

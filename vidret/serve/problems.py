@@ -13,7 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vidret.errors import ConflictError, MissingExtraError, NotFoundError, OptionError, StoreError, VidretError
+from vidret.errors import (
+    ConflictError,
+    MissingExtraError,
+    NotFoundError,
+    OptionError,
+    StoreError,
+    VidretError,
+    read_rule,
+)
 from vidret.text import sanitize
 
 Kind = Literal["usage", "failure"]
@@ -146,10 +154,10 @@ def describe_invalid(errors: Any, *, within: int = 1) -> str:
     sentences = []
     for error in errors[:MAX_ERRORS]:
         field = ".".join(str(name) for name in error["loc"][within:]) or "the body"
-        rule = str(error["msg"]).removeprefix("Value error, ")
+        rule = read_rule(str(error["msg"]))
         value = repr(error.get("input"))
         shortened = value if len(value) <= MAX_VALUE_LENGTH else value[:MAX_VALUE_LENGTH] + "..."
-        sentences.append(f"{field}: {rule}, got {shortened}")
+        sentences.append(f"{field}{'' if rule.startswith('must ') else ':'} {rule}, got {shortened}")
     if len(errors) > MAX_ERRORS:
         sentences.append(f"and {len(errors) - MAX_ERRORS} more")
     return "; ".join(sentences)

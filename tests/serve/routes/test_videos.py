@@ -63,7 +63,7 @@ def test_unknown_and_invalid_ids_are_refused(client: TestClient) -> None:
         for path in (f"/api/videos/{video_id}", f"/api/videos/{video_id}/stream", f"/api/thumbnails/{video_id}"):
             answer = client.get(path)
             assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
-            assert answer.json()["detail"].startswith("id: Input should be ")
+            assert answer.json()["detail"].startswith("id must be ")
 
 
 def test_a_curve_and_its_moments_are_those_of_the_engine(client: TestClient, engine: Engine) -> None:
