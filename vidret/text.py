@@ -146,12 +146,17 @@ def format_count(number: int, noun: str) -> str:
     return f"{number} {noun[:-1]}ies" if noun.endswith(("ry", "py")) else f"{number} {noun}s"
 
 
+def cut_to_tenths(seconds: float) -> int:
+    """Return the tenths of a second in a time, as ``format_time`` shows them; what is below one is cut off."""
+    return int(seconds * 10 + 1e-6)
+
+
 def format_time(seconds: float) -> str:
     """Return a time as ``minutes:seconds`` or ``hours:minutes:seconds``; what is below a tenth is cut off.
 
     >>> format_time(75.29), format_time(3675)
     ('1:15.2', '1:01:15.0')
     """
-    minutes, tenths = divmod(int(seconds * 10 + 1e-6), 600)
+    minutes, tenths = divmod(cut_to_tenths(seconds), 600)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{tenths / 10:04.1f}" if hours else f"{minutes}:{tenths / 10:04.1f}"

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from decimal import Decimal
 
 import pytest
 
@@ -125,11 +126,16 @@ def test_shots_in_csv_and_json_agree() -> None:
     assert [{name: str("" if value is None else value) for name, value in row.items()} for row in rows] == table
 
 
+def test_start_and_length_add_up_to_the_end() -> None:
+    (row,) = csv.DictReader(io.StringIO(format_shots([Shot(1 / 3, 2 / 3, None)], "csv")))
+    assert Decimal(row["start"]) + Decimal(row["length"]) == Decimal(row["end"])
+
+
 def test_table_of_shots(capsys: pytest.CaptureFixture[str]) -> None:
     show_shots(SHOTS)
     assert capsys.readouterr().out.splitlines() == [
         "shot   start     end  length  begins with",
-        "   1  0:00.0  0:12.4  12.5 s  ",
+        "   1  0:00.0  0:12.4  12.4 s  ",
         "   2  0:12.4  1:15.2  62.8 s  cut",
         "   3  1:17.0  1:20.0   3.0 s  dissolve",
     ]

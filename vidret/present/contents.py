@@ -4,13 +4,14 @@ import csv
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidret.errors import MissingExtraError
 from vidret.present.show import format_csv, show_table
 from vidret.present.terminal import print_message, writing
-from vidret.text import display_path, format_count, format_time, show_path, strip_query
+from vidret.text import cut_to_tenths, display_path, format_count, format_time, show_path, strip_query
 from vidret.types import Concept, ConceptExample, Shot, TimedText, list_row_fields, to_row
 
 if TYPE_CHECKING:
@@ -107,18 +108,20 @@ SHOT_FORMATS = ("table", "csv", "json")
 
 def format_shots(shots: Sequence[Shot], form: str) -> str:
     """Return shots as ``csv``, as specified in RFC 4180, or as ``json``: numbered from 1, times in seconds."""
-    shown = [to_row(shot, "csv", show_path, digits=6) for shot in shots]
+    rounded = [replace(shot, start=round(shot.start, 6), end=round(shot.end, 6)) for shot in shots]
+    shown = [to_row(shot, "csv", show_path, digits=6) for shot in rounded]
     rows = [{"shot": number, **row} for number, row in enumerate(shown, start=1)]
     columns = ["shot", *(field.name for field in list_row_fields(Shot, "csv"))]
     return json.dumps(rows, indent=2) + "\n" if form == "json" else format_csv(columns, rows)
 
 
 def show_shots(shots: Sequence[Shot]) -> None:
-    """Print shots as a table."""
-    rows = [
-        (str(number), format_time(shot.start), format_time(shot.end), f"{shot.length:.1f} s", shot.begins_with or "")
-        for number, shot in enumerate(shots, start=1)
-    ]
+    """Print shots as a table; lengths are those between the times as they are shown."""
+    rows = []
+    for number, shot in enumerate(shots, start=1):
+        length_s = (cut_to_tenths(shot.end) - cut_to_tenths(shot.start)) / 10
+        times = format_time(shot.start), format_time(shot.end)
+        rows.append((str(number), *times, f"{length_s:.1f} s", shot.begins_with or ""))
     show_table(("shot", "start", "end", "length", "begins with"), rows)
 
 
