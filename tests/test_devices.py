@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
@@ -16,7 +15,7 @@ from tests.fakes import ColourEncoder, write_film
 from tests.gpus import gpu_faiss, pretend_cuda
 from tests.index.samples import read_contents
 from vidret.cli import main
-from vidret.devices import choose_device, choose_devices, cuda_index, one_blas_thread, set_blas_threads
+from vidret.devices import choose_device, choose_devices, cuda_index
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import DeviceError, VidretError
@@ -218,23 +217,3 @@ def test_several_devices_are_of_one_kind_for_an_encoder_loaded_by_name(
         pytest.raises(VidretError, match="one for another runner, got 2"),
     ):
         engine.index([film], run=index_files)
-
-
-def test_numpy_gets_its_threads_back_when_the_last_query_has_ended() -> None:
-    def count() -> int:
-        number = set_blas_threads(1)
-        set_blas_threads(number)
-        return number
-
-    before = set_blas_threads(2)
-    if count() != 2:
-        pytest.skip("NumPy has no OpenBLAS here")
-    try:
-        with ExitStack() as second:
-            with one_blas_thread():
-                second.enter_context(one_blas_thread())
-                assert count() == 1
-            assert count() == 1
-        assert count() == 2
-    finally:
-        set_blas_threads(before)
