@@ -109,6 +109,10 @@ class TrainingCLI(LightningCLI):
         """Return the commands with the arguments that are not options: all but ``predict``."""
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
 
+    def init_parser(self, **settings: Any) -> Any:
+        """Return a parser that raises ArgumentError; others print all options and exit."""
+        return super().init_parser(exit_on_error=False, **settings)
+
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Parse the arguments, and refuse a file that is no checkpoint with one sentence."""
         super().parse_arguments(parser, args)
@@ -139,7 +143,6 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs, which is more precise than bf16-mixed
     # Lightning compares what it is given with sys.argv, which has the command's name before it.
     warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter")
-    raising = {"exit_on_error": False}  # of each parser, in place of the usage with all options
     try:
         TrainingCLI(
             lightning.LightningModule,
@@ -147,7 +150,7 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"prog": "vidret train", **raising, **dict.fromkeys(TrainingCLI.subcommands(), raising)},
+            parser_kwargs={"prog": "vidret train"},
             trainer_defaults={"callbacks": [ExportBest()]},
             args=list(arguments),
         )
