@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
 
@@ -207,14 +207,18 @@ class VideoSearch:
         )
 
     def _find_segment(self, video: VideoScores, time_s: float) -> Segment:
-        """Return the segment that holds a time, or the nearest one."""
-        store, segments = self._fusion.pictures.store, video.segments
-        if not any(segment.start <= time_s <= segment.end for segment in segments):
-            spans = ((video.video_id, start_s, end_s) for start_s, end_s in ((time_s, time_s), (-math.inf, math.inf)))
-            found = (store.read_segments(store.overlapping_segments([span])) for span in spans)
-            segments = list(next(filter(None, found), {}).values())
-        nearest = Segment(video.video_id, 0, time_s, time_s)
-        return min(segments, key=lambda one: max(one.start - time_s, time_s - one.end, 0.0), default=nearest)
+        """Return the segment that holds a time, or the nearest one; an empty one there if the video has none."""
+        store = self._fusion.pictures.store
+
+        def measure_gap(segment: Segment) -> float:
+            return max(segment.start - time_s, time_s - segment.end, 0.0)
+
+        def read(start_s: float, end_s: float) -> Collection[Segment]:
+            return store.read_segments(store.overlapping_segments([(video.video_id, start_s, end_s)])).values()
+
+        compared = [segment for segment in video.segments if measure_gap(segment) == 0.0]
+        segments = compared or read(time_s, time_s) or read(-math.inf, math.inf)
+        return min(segments, key=measure_gap, default=Segment(video.video_id, 0, time_s, time_s))
 
 
 def _find_parts(video: VideoScores, clause: int) -> list[SpanPart]:
