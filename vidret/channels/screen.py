@@ -315,8 +315,11 @@ def _load_reader() -> ScreenReader:
     return ScreenReader()
 
 
+# What slides past something is no slide with text.
+_MOTION = "across|along|around|away|down|into|off|out|over|past|round|through|under"
 _HINT = re.compile(
-    r"\b(signs?|captions?|titles?|notices?|labels?|boards?|menu|slides?|(?:on|over)\s+the\s+screen|displayed|display|text"
+    r"\b(signs?|captions?|titles?|notices?|labels?|boards?(?!\s+games?\b)|menu"
+    rf"|slides?(?!\s+(?:{_MOTION})\b)|(?:on|over)\s+the\s+screen|displayed|display|text"
     r"|written|writing|posters?|banners?|headlines?|scoreboard|strip|credits?|tag|dialog|message\s+box|window\s+asking"
     r"|code|subtitles?|sheet|logo|chart)\b",
     re.IGNORECASE,
