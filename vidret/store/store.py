@@ -198,7 +198,8 @@ class Store:
         """
         if fingerprint != self.encoder_fingerprint:
             expected = f"{self.encoder_name} ({self.encoder_fingerprint}), which built the index"
-            raise StoreError(f"{self.path}: encoder must be {expected}, got {name} ({fingerprint})")
+            found = f"{name} ({fingerprint}); vidret reindex moves an index to another encoder"
+            raise StoreError(f"{self.path}: encoder must be {expected}, got {found}")
 
     @property
     def home(self) -> str:
