@@ -129,7 +129,8 @@ def test_no_answers_change_the_ranking(queries: list[ScoredQuery], scores: list[
 
 def test_ten_answers_move_the_judge_little_and_a_thousand_decide() -> None:
     other = EvidenceJudge(
-        index_weights=(1.2, -0.19, -3.0), video_weights=(1.0, 0.3, DEFAULT_JUDGE.video_weights[2], -2.0)
+        index_weights=(1.2, DEFAULT_JUDGE.index_weights[1], -3.0),
+        video_weights=(1.0, 0.3, DEFAULT_JUDGE.video_weights[2], -2.0),
     )
     scores = np.linspace(-3, 12, 31)
     defaults, others = ([judge.index(score, SIZE) for score in scores] for judge in (DEFAULT_JUDGE, other))
@@ -169,7 +170,9 @@ def test_halves_are_even_and_divide_no_name() -> None:
 
 
 def test_fit_is_chosen_where_it_helps_with_held_out_answers() -> None:
-    other = EvidenceJudge(index_weights=(1.2, -0.19, -3.0), video_weights=DEFAULT_JUDGE.video_weights)
+    other = EvidenceJudge(
+        index_weights=(1.2, DEFAULT_JUDGE.index_weights[1], -3.0), video_weights=DEFAULT_JUDGE.video_weights
+    )
     queries = draw_answers(other, 400)
     report = choose_judge(queries)
     assert report.num_answered == sum(query.is_answered for query in queries) == 400 - report.num_absent

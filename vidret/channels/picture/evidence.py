@@ -24,7 +24,7 @@ DRIFT = 1.25  # growth of the index above which a scale is measured again
 SAMPLE = 256  # segments that it is measured on
 
 # Pictures: nats for each standard deviation of the scores of unrelated queries, and for a score at their mean.
-PICTURE_SLOPE, PICTURE_OFFSET = 1.9, -1.0
+PICTURE_SLOPE, PICTURE_OFFSET = 1.9, -0.9
 MIN_DEVIATION = 1e-4  # of the scores of unrelated queries: stored vectors, of float16, tell no smaller ones apart
 # What a hint at words takes from pictures, and what "someone says that ..." takes besides.
 HINTED, REPORTED = 0.8, 1.7
