@@ -32,8 +32,8 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 from torch.nn import functional
 
-from vidret.encode.families.efficientnet import RELU6, clipped_normal, load_weights, make_standardiser, mix_classes
-from vidret.encode.families.starter import CLASS_TEXTS, CLASSIFIER
+from vidret.encode.families.efficientnet import load_weights, make_standardiser, mix_classes, read_moments
+from vidret.encode.families.starter import CLASS_VECTORS, CLASSIFIER
 from vidret.encode.sentences import find_weights, load_sentence_encoder
 
 CAPTIONS = Path(__file__).with_name("starter_captions.jsonl")
@@ -87,8 +87,7 @@ def read_examples() -> Examples:
 def read_spread() -> Tensor:
     """Return how a standardised logit depends on each standardised feature: (class, feature), rows of unit length."""
     weights = load_weights(find_weights(CLASSIFIER))
-    last = weights.read_norm("_bn1")
-    _, variance = clipped_normal(last.bias.double(), last.weight.double().abs(), RELU6)
+    _, variance = read_moments(weights)
     return (make_standardiser(weights).weight * variance.sqrt()).float().detach()
 
 
@@ -136,7 +135,7 @@ def train(examples: Examples, start: Tensor, spread: Tensor, seed: int) -> Tenso
 def main() -> None:
     """Train and write the vectors."""
     parser = make_parser(__doc__)
-    parser.add_argument("out", type=Path, nargs="?", default=CLASS_TEXTS)
+    parser.add_argument("out", type=Path, nargs="?", default=CLASS_VECTORS)
     out = parser.parse_args().out
     examples, spread = read_examples(), read_spread()
     start = begin(examples)

@@ -27,7 +27,7 @@ from vidret.encode.families.efficientnet import (
     make_standardiser,
 )
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.families.starter import CLASS_TEXTS, CLASSIFIER, StarterEncoder
+from vidret.encode.families.starter import CLASS_VECTORS, CLASSIFIER, StarterEncoder
 from vidret.encode.sentences import SENTENCES, find_weights, load_sentence_model
 from vidret.engine import Engine
 from vidret.errors import EncoderError, MissingExtraError
@@ -59,7 +59,7 @@ def naive_standardised(logits: np.ndarray, head: nn.Linear, moments: Sequence[tu
 
 
 def naive_mixture(standardised: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Add up class texts, weighted by the squares of positive standardised logits."""
+    """Add up class vectors, weighted by the squares of positive standardised logits."""
     total = np.zeros(classes.shape[1])
     for weight, vector in zip(standardised, classes, strict=True):
         if weight > 0:
@@ -126,7 +126,7 @@ def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, weight
     frames = sample(2)
     images = torch.from_numpy((frames.pixels.transpose(0, 3, 1, 2) - 127.0) / 128).float()
     features = LiteTrunk(weights)(images).double()
-    classes = load_file(CLASS_TEXTS)["classes"].double().numpy()
+    classes = load_file(CLASS_VECTORS)["classes"].double().numpy()
     layer, centred = make_standardiser(weights).double(), classes - classes.mean(0)
     (embedding,) = encoder.encode_frames([frames], tokens=True)
     assert embedding.tokens is not None
@@ -141,7 +141,7 @@ def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, weight
 def test_a_text_is_its_mean_word_centred_by_the_classes(encoder: StarterEncoder) -> None:
     path = find_weights(SENTENCES)
     model = load_sentence_model(path)
-    middle = load_file(CLASS_TEXTS)["classes"].double().mean(0)
+    middle = load_file(CLASS_VECTORS)["classes"].double().mean(0)
     for text, embedding in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
         ids = np.array([encoding.ids for encoding in model.tokenizer.encode_batch([text])])
         states = torch.from_numpy(model.compute_many(ids, np.ones(ids.shape, bool)))[0].double()
@@ -248,7 +248,7 @@ def test_drawn_frames_have_the_classifiers_logits(weights: LiteWeights) -> None:
 @pytest.mark.slow
 def test_the_tool_reproduces_the_shipped_class_vectors() -> None:
     """One training of four is near their mean."""
-    tool, shipped = load_tool("build_starter"), load_file(CLASS_TEXTS)["classes"].float()
+    tool, shipped = load_tool("build_starter"), load_file(CLASS_VECTORS)["classes"].float()
     examples = tool.read_examples()
     made = tool.train(examples, tool.begin(examples), tool.read_spread(), 0)
     cosines = nn.functional.cosine_similarity(made - made.mean(0), shipped - shipped.mean(0))

@@ -100,17 +100,24 @@ def mix_classes(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 def make_standardiser(weights: LiteWeights) -> nn.Linear:
     """Return a linear layer from pooled features to standardised logits, (logit - mean) / deviation.
 
-    Mean and deviation are those over the classifier's training set: by the last batch normalisation each channel is
-    normal with mean ``bias`` and deviation ``|weight|``, followed by ReLU6 and a linear layer. Channels are taken as
-    independent.
+    Mean and deviation are those over the classifier's training set, with channels taken as independent.
     """
-    last, weight = weights.read_norm("_bn1"), weights.tensors["_fc.weight"].double()
-    mean, variance = clipped_normal(last.bias.double(), last.weight.double().abs(), RELU6)
+    weight = weights.tensors["_fc.weight"].double()
+    mean, variance = read_moments(weights)
     deviation = (weight.square() @ variance).sqrt()
     standardise = nn.Linear(weight.shape[1], weight.shape[0])
     standardise.weight.data = (weight / deviation.unsqueeze(1)).float().detach()
     standardise.bias.data = (-(weight @ mean) / deviation).float().detach()
     return standardise
+
+
+def read_moments(weights: LiteWeights) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and variance (channel) of pooled features over the classifier's training set.
+
+    By the last batch normalisation each channel is normal with mean ``bias`` and deviation ``|weight|``, before ReLU6.
+    """
+    last = weights.read_norm("_bn1")
+    return clipped_normal(last.bias.double(), last.weight.double().abs(), RELU6)
 
 
 def clipped_normal(mean: torch.Tensor, deviation: torch.Tensor, top: float) -> tuple[torch.Tensor, torch.Tensor]:

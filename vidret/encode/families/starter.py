@@ -49,7 +49,7 @@ CLASSIFIER = WheelFile(
     "models/efficientnet-lite0-57934424.pth",
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 )
-CLASS_TEXTS = Path(__file__).with_name("starter_classes.safetensors")
+CLASS_VECTORS = Path(__file__).with_name("starter_classes.safetensors")
 TEXT_BATCH = 32
 
 # Function words of other languages that hardly occur in English, not even in names such as Los Angeles or Big Sur.
@@ -79,7 +79,6 @@ class StarterEncoder:
     dim = 384
     encodes_frames_alone = True
     resize = Resize(shorter=224, crop=224)
-    spread = 0.1  # of the cosines of a text with unrelated frames, on real films
 
     def __init__(
         self,
@@ -100,10 +99,10 @@ class StarterEncoder:
         self._lock = Lock()
         for wheel_file in (CLASSIFIER, SENTENCES):
             locate_weights(wheel_file)
-        classes = load_file(CLASS_TEXTS)["classes"].astype(np.float32)
+        classes = load_file(CLASS_VECTORS)["classes"].astype(np.float32)
         self._centre = classes.mean(0)
         self._classes = classes - self._centre
-        classes_sha256 = hashlib.sha256(CLASS_TEXTS.read_bytes()).hexdigest()
+        classes_sha256 = hashlib.sha256(CLASS_VECTORS.read_bytes()).hexdigest()
         identity = (CLASSIFIER.sha256, SENTENCES.sha256, classes_sha256, self.resize, self.sampling)
         self.fingerprint = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
 
@@ -114,7 +113,7 @@ class StarterEncoder:
         return images.encode(batch, tokens=tokens)
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text relative to the mean of the class texts, truncated to 128 word pieces with a warning.
+        """Encode each text relative to the mean of the class vectors, truncated to 128 word pieces with a warning.
 
         Another language than English gets a note.
         """
