@@ -32,7 +32,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 from torch.nn import functional
 
-from vidret.encode.families.efficientnet import load_weights, make_standardiser, mix_classes, read_moments
+from vidret.encode.families.efficientnet import load_weights, make_standardiser, mix_classes, read_feature_moments
 from vidret.encode.families.starter import CLASS_VECTORS, CLASSIFIER
 from vidret.encode.sentences import find_weights, load_sentence_encoder
 
@@ -87,7 +87,7 @@ def read_examples() -> Examples:
 def read_spread() -> Tensor:
     """Return how a standardised logit depends on each standardised feature: (class, feature), rows of unit length."""
     weights = load_weights(find_weights(CLASSIFIER))
-    _, variance = read_moments(weights)
+    _, variance = read_feature_moments(weights)
     return (make_standardiser(weights).weight * variance.sqrt()).float().detach()
 
 

@@ -103,7 +103,7 @@ def make_standardiser(weights: LiteWeights) -> nn.Linear:
     Mean and deviation are those over the classifier's training set, with channels taken as independent.
     """
     weight = weights.tensors["_fc.weight"].double()
-    mean, variance = read_moments(weights)
+    mean, variance = read_feature_moments(weights)
     deviation = (weight.square() @ variance).sqrt()
     standardise = nn.Linear(weight.shape[1], weight.shape[0])
     standardise.weight.data = (weight / deviation.unsqueeze(1)).float().detach()
@@ -111,7 +111,7 @@ def make_standardiser(weights: LiteWeights) -> nn.Linear:
     return standardise
 
 
-def read_moments(weights: LiteWeights) -> tuple[torch.Tensor, torch.Tensor]:
+def read_feature_moments(weights: LiteWeights) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and variance (channel) of pooled features over the classifier's training set.
 
     By the last batch normalisation each channel is normal with mean ``bias`` and deviation ``|weight|``, before ReLU6.
