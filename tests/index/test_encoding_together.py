@@ -74,8 +74,8 @@ def on_accelerator(engine: Engine) -> Engine:
 def test_batches_of_segments_are_stored_as_single_ones(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = SlowEncoder(monkeypatch)
     Engine(tmp_path / "one", PatchEncoder(), rerank="ucofia").index([films], workers=2, shots=False)
+    encoder = SlowEncoder(monkeypatch)  # counts segments from here on, and so waits for those of its own run
     on_accelerator(Engine(tmp_path / "all", encoder, rerank="ucofia")).index([films], workers=2, shots=False)
     assert read_contents(tmp_path / "all") == read_contents(tmp_path / "one")
     assert 1 < max(encoder.sizes) <= SEGMENTS_AT_ONCE
