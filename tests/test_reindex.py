@@ -24,6 +24,7 @@ from vidret.search.watches import add_watch
 from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.worker import Worker
+from vidret.store.records import CALIBRATION
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.types import Frames, Moment, SearchOptions, SegmentEmbedding, TextEmbedding
@@ -115,6 +116,14 @@ def test_probabilities_are_those_of_no_answers_after_a_move(index: Path) -> None
     with Store.open(index) as store:
         assert load_judge(store) == DEFAULT_JUDGE
     assert reindex(index, ColourEncoder(), workers=1).to_redo == ()
+
+
+@pytest.mark.parametrize("is_automatic", [True, False])
+def test_only_a_calibration_that_was_asked_for_is_to_be_made_again(index: Path, is_automatic: bool) -> None:
+    with Store.open(index, write=True) as store:
+        store.metadata.set(f"{CALIBRATION}.none", json.dumps({"is_automatic": is_automatic}))
+    to_redo = () if is_automatic else (f"its calibration: vidret calibrate --bank FILE --index {index}",)
+    assert reindex(index, WideEncoder(), workers=1).to_redo == to_redo
 
 
 def find_unreported(index: Path) -> list[str]:

@@ -4,8 +4,7 @@
 
 DATA holds captions.jsonl (video, captions, kind; files under videos/) and moments.jsonl (query, file, kind,
 relevant_windows in seconds). Each kind of caption is searched among the videos of its kind: as a new index has it,
-without reranking, without the bank of queries that corrects hubness, and in an index of the sampling ``fast`` without
-reranking. Moments are looked for in their own video.
+without reranking, and in an index of the sampling ``fast`` without reranking. Moments are looked for in their own video.
 """
 
 import time
@@ -88,8 +87,6 @@ def main() -> None:
         engine.index([data / "videos"], words=False)
         report["as a new index"] = rank_captions(engine, data, captions)
         report["without reranking"] = rank_captions(engine, data, captions, "none")
-        engine.forget_calibration()
-        report["without the bank"] = rank_captions(engine, data, captions)
     with Engine.open(index / "fast", encoder=given.model) as engine:
         engine.index([data / "videos"], words=False, sampling="fast")
         report["fast, without reranking"] = rank_captions(engine, data, captions, "none")

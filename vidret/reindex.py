@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vidret.channels.picture.calibration import is_automatic
 from vidret.channels.picture.ranking import NONE
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import load_encoder
@@ -187,8 +188,9 @@ def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[t
 
 def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
     """Return what an index has that was made for its old encoder and has to be made again."""
+    calibrations = (store.metadata.get(key) for key in store.metadata.keys(f"{CALIBRATION}."))
     stale = []
-    if any(store.metadata.get(key) for key in store.metadata.keys(f"{CALIBRATION}.")):
+    if any(stored and not is_automatic(stored) for stored in calibrations):
         stale.append(f"its calibration: vidret calibrate --bank FILE --index {index}")
     if store.metadata.get(JUDGE):
         stale.append(f"its probabilities: vidret calibrate --answers FILE --index {index}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidret.channels.picture.calibration import load_calibration
-from vidret.channels.picture.query_bank import QueryBank, choose_bank, find_bank, find_model_parts
+from vidret.channels.picture.query_bank import QueryBank, find_bank, find_model_parts
 from vidret.channels.picture.ranker_loading import load_ranker
 from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.encode.encoder import Encoder
@@ -57,7 +57,7 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
     ranker = load_ranker(rerank, encoder, tokens=tokens)
     models = Models(
         ranker=ranker,
-        bank=find_bank(encoder.name) or choose_bank(encoder.name, ranker.name),
+        bank=find_bank(encoder.name),
         tokens=tokens,
         head=os.fspath(head) if is_head_given else recorded_head or NONE,
         is_head_given=is_head_given,

@@ -57,7 +57,6 @@ def calibrate_index(
     name: str,
     rerank: str | None,
     temperature: float | None,
-    levels: Sequence[str] | None = None,
     is_automatic: bool = False,
     on_progress: Callable[[int, int], None] | None,
 ) -> Calibration:
@@ -80,7 +79,6 @@ def calibrate_index(
             bank=name,
             read=lambda ids: pictures.reranker.score(ranker, embeddings, ids),
             temperature=temperature,
-            levels=levels,
             on_progress=on_progress,
         )
         calibration = replace(calibration, texts=tuple(texts), is_automatic=is_automatic)
@@ -119,9 +117,9 @@ def calibrate_with_bank(pictures: PictureChannel, bank: QueryBank | None) -> Non
         return
     is_own = known is not None and (bank is None or known.bank != bank.name)
     if bank is not None and not is_own and (known is None or len(ids) > GROWTH * known.num_measured):
-        settings: Any = {"temperature": bank.temperature, "levels": bank.levels, "is_automatic": True}
+        settings: Any = {"name": bank.name, "temperature": bank.temperature, "is_automatic": True}
         try:
-            calibrate_index(pictures, bank.queries, name=bank.name, rerank=AUTO, on_progress=None, **settings)
+            calibrate_index(pictures, bank.queries, rerank=AUTO, on_progress=None, **settings)
         except VidretError as error:  # the run itself is done
             logger.warning("not calibrated: %s", error)
         return

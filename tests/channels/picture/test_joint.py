@@ -155,6 +155,29 @@ def test_new_segments_are_calibrated_too(joint: Path, films: Path, tmp_path: Pat
         assert engine.grounder is None, "the index was made without a head"
 
 
+def test_runs_calibrate_until_that_is_taken_back(
+    joint: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Engine.open(tmp_path / "index", encoder=str(joint), precision="fp32", head="none") as engine:
+
+        def find() -> tuple[str, int] | None:
+            engine.index([films])
+            found = load_calibration(engine._index.store, engine.ranker)
+            return None if found is None else (found.bank, len(found.ids))
+
+        assert find() == ("colours", 2)
+        with monkeypatch.context() as patch:
+            patch.setattr("vidret.search.preparation.calibrate_with_bank", lambda *_: None)  # as if interrupted
+            write_film(tmp_path / "late.mp4", ("white", 2))
+            engine.index([tmp_path / "late.mp4"])
+        engine.search("a dog")
+        assert "calibrat" not in caplog.text, "nobody asked for a calibration"
+        engine.forget_calibration()
+        assert find() is None
+        engine.calibrate(["a dog"])
+        assert find() == ("bank", 3)
+
+
 def test_towers_take_merging_and_prompts_of_other_models(tmp_path: Path) -> None:
     base = make_plain(tmp_path / "base.safetensors")
     parts = []

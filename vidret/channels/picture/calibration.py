@@ -192,7 +192,6 @@ def measure_calibration(
     bank: str,
     read: Callable[[Ids], Levels],
     temperature: float | None = None,
-    levels: Sequence[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Calibration:
     """Score every segment of an index with a bank of queries, and balance each level with SK-norm.
@@ -201,7 +200,7 @@ def measure_calibration(
     the queries.
 
     ``texts`` are the bank; ``read`` returns its levels for segments by id. The temperature of Sinkhorn has the unit of
-    the levels; None is that of the ranker. Of ``levels``, None corrects all.
+    the levels; None is that of the ranker.
 
     Raises:
         VidretError: As in ``check_calibration``.
@@ -217,7 +216,7 @@ def measure_calibration(
         measured = np.sort(np.random.default_rng(SEED).choice(ids, max_segments, replace=False))
     measured, scores = _score_segments(measured, read, on_progress)
     potentials, queries, offsets, errors = {}, {}, {}, []
-    for name in ranker.weights if levels is None else levels:
+    for name in ranker.weights:
         scores_of_level = torch.from_numpy(scores.pop(name))
         correction = sk_norm(scores_of_level, temperature=temperature)
         centred = correction.potentials - correction.potentials.mean()

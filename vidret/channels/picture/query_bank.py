@@ -1,4 +1,4 @@
-"""Banks of typical queries that indexes are calibrated with, the default one and those in the files of models.
+"""Lists of queries: typical ones, unrelated ones, and banks in the files of models, that indexes are calibrated with.
 
 Unrelated queries are those whose subjects most collections lack: what they score in an index says what a score means.
 """
@@ -9,17 +9,14 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from vidret.encode.names import STARTER, parse_model_name
+from vidret.encode.names import parse_model_name
 from vidret.errors import VidretError
 from vidret.model_files import BANK, Part, read_part_cards
 
-NAME = "default"
 SENTENCES, UNRELATED = (  # written for vidret
     tuple(Path(__file__).with_name(name).read_text("utf-8").splitlines())
     for name in ("query_bank.txt", "unrelated.txt")
 )
-# Chosen on half of the captions of 156 clips, and as good on the other half; see docs/reproduce.md.
-LEVELS, TEMPERATURE = ("frames",), 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,24 +27,15 @@ class QueryBank:
         name: Name of the bank in reports.
         queries: The queries.
         temperature: Temperature of the Sinkhorn normalisation; None for that of the ranker.
-        levels: Levels of the ranker to correct; None for all.
     """
 
     name: str
     queries: tuple[str, ...]
     temperature: float | None = None
-    levels: tuple[str, ...] | None = None
 
     def to_part(self) -> Part:
         """Return the bank as a part of a joint file."""
         return Part({"name": self.name, "queries": list(self.queries), "temperature": self.temperature}, {})
-
-
-def choose_bank(encoder: str, ranker: str) -> QueryBank | None:
-    """Return the default bank for an encoder and a ranker by name; None where it was not shown to help."""
-    if parse_model_name(encoder).base != STARTER or ranker != "ucofia":
-        return None
-    return QueryBank(name=NAME, queries=SENTENCES, temperature=TEMPERATURE, levels=LEVELS)
 
 
 def find_model_parts(encoder: str) -> tuple[Path, dict[str, dict[str, Any]]]:
