@@ -4,7 +4,8 @@
 
 DATA holds captions.jsonl (video, captions, kind; files under videos/) and moments.jsonl (query, file, kind,
 relevant_windows in seconds). Each kind of caption is searched among the videos of its kind: as a new index has it,
-without reranking, and in an index of the sampling ``fast`` without reranking. Moments are looked for in their own video.
+without reranking, and in an index of the sampling ``fast`` without reranking. Moments are looked for in their own
+video.
 """
 
 import time
