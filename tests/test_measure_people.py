@@ -1,4 +1,4 @@
-"""What measures speakers: errors, and films in which it is known who speaks."""
+"""What measures people: errors of speakers, and films in which it is known who speaks."""
 
 import itertools
 import random
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.tool_loading import load_tool
 from vidret.video.audio import read_audio
 
-tool = load_tool("measure_speakers")
+tool = load_tool("measure_people")
 Spans = list[tuple[int, int, str]]  # in tenths of a second
 
 
