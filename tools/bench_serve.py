@@ -15,7 +15,7 @@ The server runs in a process of its own; clients and the browser share the machi
 - ``page``: the page in a browser, over a made index, which is left in DIR. ``key_to_results_ms`` is from a key press in
   the search box to the cards of its results, with pauses between keys; ``took_ms`` is what the server says of it.
   ``scroll`` are the times between two frames while a list of all videos, loaded to its end before, is scrolled by 3,000
-  pixels a second. Thumbnails are one picture, since the files are empty. ``facets_ms`` are requests for counts.
+  pixels a second. Thumbnails are one picture, since the files are empty.
 """
 
 import argparse
@@ -38,9 +38,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from harness import VIDRET, make_parser, measure, run_parts
+from harness import VIDRET, Cost, describe_ms, make_parser, measure, run_parts, time_in_turn
 from made_index import build_index
 
 from vidret.client import RemoteEngine, RemoteError
@@ -135,20 +134,6 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
     raise SystemExit(f"the server does not answer:\n{log.read_text()}")
 
 
-def measure_one(engine: Engine, remote: RemoteEngine, queries: Sequence[str]) -> dict[str, float]:
-    """Ask the engine here and the server the same, by turns."""
-    spent_ms: dict[str, list[float]] = {"engine": [], "http": []}
-    asked = [("engine", engine.search), ("http", remote.search)]
-    for query in queries:
-        for name, search in asked:
-            cost = measure(lambda search=search, query=query: search(query))  # type: ignore[misc]
-            spent_ms[name].append(1e3 * cost.wall_s)
-        asked.reverse()
-    added = statistics.median(far - near for near, far in zip(spent_ms["engine"], spent_ms["http"], strict=True))
-    medians = {f"{name}_p50_ms": round(statistics.median(own), 2) for name, own in spent_ms.items()}
-    return {**medians, "added_p50_ms": round(added, 2)}
-
-
 def measure_many(url: str, num_clients: int, repeats: int, queries: Iterator[str]) -> dict[str, float]:
     """Ask with one client, then with many at once, by turns and equally often; return searches a second."""
     rates: dict[str, list[float]] = {"one": [], "many": []}
@@ -185,11 +170,14 @@ def measure_server(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         RemoteEngine(url) as remote,
         Engine.open(index) as engine,
     ):
-        measure_one(engine, remote, list(itertools.islice(queries, WARM_QUERIES)))
+        asks = {"engine": engine.search, "http": remote.search}
+        time_in_turn(asks, list(itertools.islice(queries, WARM_QUERIES)), num_warm=0)
+        search = time_in_turn(asks, list(itertools.islice(queries, given.queries)), num_warm=0)
         return {
             "videos": engine.info().videos,
             "threads": torch.get_num_threads(),
-            "search": measure_one(engine, remote, list(itertools.islice(queries, given.queries))),
+            "search": search,
+            "added_p50_ms": round(search["http"]["p50_ms"] - search["engine"]["p50_ms"], 2),
             f"{given.clients} clients": measure_many(url, given.clients, given.repeats, queries),
         }
 
@@ -201,7 +189,7 @@ def measure_server(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 class Record:
     """What clients and the indexer did, filled by all threads; appending is atomic."""
 
-    waited_ms: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    calls: defaultdict[str, list[Cost]] = field(default_factory=lambda: defaultdict(list))
     errors: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     runs: list[float] = field(default_factory=list)
@@ -209,30 +197,22 @@ class Record:
 
     def time(self, kind: str, call: Callable[[], Any]) -> Any:
         """Call something, and note how long it took or why it failed; None after an error."""
-        started = time.perf_counter()
+        answers = list[Any]()
         try:
-            answer = call()
+            cost = measure(lambda: answers.append(call()))
         except RemoteError as error:
             is_gone = kind == "frame" and (error.status == HTTPStatus.NOT_FOUND or GONE in str(error))
             (self.gone if is_gone else self.errors).append(f"{kind}: {error}")
             return None
-        self.waited_ms[kind].append(1e3 * (time.perf_counter() - started))
-        return answer
+        self.calls[kind].append(cost)
+        return answers[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is printed."""
         quarter = max(1, len(self.memory_mb) // 4)
         quarters = [self.memory_mb[number * quarter : (number + 1) * quarter] for number in (1, 2, 3)]
-        calls = {
-            kind: {
-                "calls": len(waited),
-                "p50_ms": round(statistics.median(waited), 1),
-                "p99_ms": round(float(np.percentile(waited, 99)), 1),
-            }
-            for kind, waited in sorted(self.waited_ms.items())
-        }
         return {
-            **calls,
+            **{kind: {"calls": len(own), **describe_ms(own)} for kind, own in sorted(self.calls.items())},
             "index_runs": len(self.runs),
             "memory_mb": [round(statistics.median(own)) for own in quarters if own],
             "gone": len(self.gone),
@@ -361,15 +341,6 @@ def time_scrolling(page: Any, url: str, num_videos: int, seconds: float) -> dict
     }
 
 
-def time_facets(page: Any, url: str) -> list[float]:
-    """Return how long the counts take, first and again, with a filter."""
-    waits = []
-    for query in ("", "", "?sound=off", "?min_seconds=1"):
-        cost = measure(lambda query=query: page.request.get(f"{url}/api/facets{query}"))  # type: ignore[misc]
-        waits.append(round(1000 * cost.wall_s, 1))
-    return waits
-
-
 def measure_page(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Serve a made index, and use its page in a browser."""
     from playwright.sync_api import sync_playwright
@@ -383,14 +354,12 @@ def measure_page(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     path = find_browser()  # which starts Playwright
     with run_server(index, scratch / "server.log") as (url, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=[f"--{flag}" for flag in FLAGS.split()])
-        page, picture = (
-            browser.new_page(viewport={"width": 1280, "height": 800}),
-            (ROOT / "docs" / "page.jpg").read_bytes(),
-        )
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        picture = (ROOT / "docs" / "page.jpg").read_bytes()
         page.route("**/api/thumbnails/**", lambda route: route.fulfill(body=picture, content_type="image/jpeg"))
         page.goto(url)
         page.wait_for_selector("#results .title", timeout=120_000)
-        report = {"facets_ms": time_facets(page, url), "key_to_results_ms": time_keys(page, given.keys)}
+        report = {"key_to_results_ms": time_keys(page, given.keys)}
         report["scroll"] = time_scrolling(page, url, num_videos, SCROLL_S)
         browser.close()
     return report

@@ -28,31 +28,20 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
-from harness import (
-    Cost,
-    draw_batch,
-    draw_ids,
-    make_parser,
-    measure_rise_mb,
-    run_in_new_process,
-    run_parts,
-    take_turns,
-)
+from harness import Cost, draw_batch, draw_ids, make_parser, measure_rise_mb, run_in_new_process, run_parts, take_turns
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 
 from vidret import layers
 from vidret.align.ucofia import Aligner
-from vidret.align.ucofia_temporal import pool_frames
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.train import optim
-from vidret.train.losses import add_terms, pair_loss
-from vidret.train.methods import tempme
+from vidret.train.losses import add_terms
 from vidret.train.model import Vectors
 from vidret.train.retrieval import RetrievalModule
 
@@ -68,34 +57,33 @@ PATCHES = {"ViT-B-32": 32, "ViT-B-16": 16}
 NUM_PAIRS = (8, 16, 24)  # that losses are measured with
 
 
-class Step:
-    """One kind's model, optimiser and batch."""
+def make_step(module: RetrievalModule, batch: RetrievalBatch, rule: Any, *, half: bool) -> Callable[[], None]:
+    """Return what makes a training step, with weights and rates by a rule."""
+    optimizer = torch.optim.AdamW(optim.parameter_groups(module.model, rule))
 
-    def __init__(self, kind: str, batch: int, device: str, precision: str) -> None:
-        torch.manual_seed(0)
-        self.device, self.precision = torch.device(device), precision
-        self.model = (
-            RetrievalModule(vision=VisionShape(patch=32, **LARGE), text=LARGE_TEXT, **KINDS[kind])
-            .model.to(self.device)
-            .train()
-        )
-        rule: Any = tempme.TempMe().recipe.rule if kind == "tempme" else lambda name: optim.Setting("all", 1e-6, 0.2)
-        self.optimizer = torch.optim.AdamW(optim.parameter_groups(self.model, rule))
-        self.pixels = torch.randint(0, 255, (batch, 12, 224, 224, 3), dtype=torch.uint8, device=self.device)
-        self.mask = torch.ones(batch, 12, dtype=torch.bool, device=self.device)
-        self.ids = torch.randint(1, 40000, (batch, 32), device=self.device)
-        self.ids[:, -1] = 49407
-
-    def run(self) -> None:
-        """Make one step."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            videos, texts = self.model.encode_videos(self.pixels, self.mask), self.model.encode_texts(self.ids)
-            whole = pool_frames(videos.frames.float(), videos.frame_mask)
-        torch.autograd.backward(pair_loss(texts.sentences.float(), whole, self.model.encoder.logit_scale))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.device.type == "cuda":
+    def step() -> None:
+        run_losses(module, batch, half=half)
+        optimizer.step()
+        optimizer.zero_grad()
+        if batch.ids.is_cuda:
             torch.cuda.synchronize()
+
+    return step
+
+
+def run_losses(module: RetrievalModule, batch: RetrievalBatch, *, half: bool) -> None:
+    """Go forwards and backwards through a training step, without the optimiser's part."""
+    with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=half):
+        terms = module.train().compute_terms(batch)
+    torch.autograd.backward(add_terms(terms))
+
+
+def make_large_step(kind: str, num_pairs: int, device: str, precision: str) -> Callable[[], None]:
+    """Return what makes a step of a kind on a device."""
+    torch.manual_seed(0)
+    module = RetrievalModule(vision=VisionShape(patch=32, **LARGE), text=LARGE_TEXT, **KINDS[kind]).to(device)
+    batch = module.transfer_batch_to_device(draw_batch(num_pairs, 12, 224, 32), torch.device(device), 0)
+    return make_step(module, batch, module.method.recipe.rule, half=precision == "bf16")
 
 
 def find_peak_mb(kind: str, batch: int, device: str, precision: str) -> float:
@@ -103,9 +91,9 @@ def find_peak_mb(kind: str, batch: int, device: str, precision: str) -> float:
     torch.set_num_threads(1)
 
     def run_twice() -> None:
-        step = Step(kind, batch, device, precision)
-        step.run()
-        step.run()
+        step = make_large_step(kind, batch, device, precision)
+        step()
+        step()
 
     rise_mb = measure_rise_mb(run_twice)
     return torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else rise_mb
@@ -115,7 +103,7 @@ def measure_tempme(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     """Compare a step of TempMe with one of full fine-tuning."""
     settings = (given.batch, given.device, given.precision)
     peaks_mb = {kind: run_in_new_process(find_peak_mb, kind, *settings) for kind in KINDS}
-    costs = take_turns({kind: Step(kind, *settings).run for kind in KINDS}, given.repeats)
+    costs = take_turns({kind: make_large_step(kind, *settings) for kind in KINDS}, given.repeats)
 
     def read_s(cost: Cost) -> float:
         return cost.wall_s if given.device == "cuda" else cost.cpu_s
@@ -126,13 +114,6 @@ def measure_tempme(given: argparse.Namespace, _: Path) -> dict[str, Any]:
         "speed": round(read_s(costs["full"]) / read_s(costs["tempme"]), 3),
         "memory": round(peaks_mb["tempme"] / peaks_mb["full"], 3),
     }
-
-
-def run_losses(module: RetrievalModule, batch: RetrievalBatch, *, half: bool) -> None:
-    """Go forwards and backwards through a training step, without the optimiser's part."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        terms = module.train().compute_terms(batch)
-    torch.autograd.backward(add_terms(terms))
 
 
 @torch.inference_mode()

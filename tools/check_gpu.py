@@ -28,7 +28,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 import torch.distributed as dist
-from harness import draw_batch, load_tiny_models, write_film
+from harness import draw_batch, load_tiny_models, make_parser, write_film
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
@@ -434,31 +434,19 @@ def train_head(setup: Setup) -> Outcome:
 # Several processes
 
 
-class Towers(nn.Module):
-    """A small tower for each side."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.video, self.text = (
-            nn.Sequential(nn.Linear(TOWER_WIDTH, TOWER_WIDTH), nn.GELU(), nn.Linear(TOWER_WIDTH, 32)) for _ in "vt"
-        )
-
-    def forward(self, videos: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return unit vectors."""
-        return functional.normalize(self.video(videos), dim=-1), functional.normalize(self.text(texts), dim=-1)
-
-
 def step_together(device: str, rank: int, world: int) -> Tensor:
     """Return the gradients of one step, on the CPU; the processes' shares of the batch follow each other."""
     torch.manual_seed(0)
-    model: nn.Module = Towers().to(device)
+    layers = nn.Linear(TOWER_WIDTH, TOWER_WIDTH), nn.GELU(), nn.Linear(TOWER_WIDTH, 32)
+    model: nn.Module = nn.Sequential(*layers).to(device)
     videos, texts = torch.randn(2, NUM_PAIRS, TOWER_WIDTH)
     own = torch.arange(NUM_PAIRS)[rank * NUM_PAIRS // world : (rank + 1) * NUM_PAIRS // world]
     if dist.is_initialized():
         model = DistributedDataParallel(model)
         rows = [torch.zeros(1, device=device) for _ in range(world)]
         dist.all_gather(rows, torch.ones(1, device=device))  # also where there is one process, which gathers nothing
-    found, asked = (gather(rows) for rows in model(videos[own].to(device), texts[own].to(device)))
+    units = functional.normalize(model(torch.cat([videos[own], texts[own]]).to(device)), dim=-1)
+    found, asked = map(gather, units.chunk(2))
     loss = retrieval_loss(20 * asked @ found.T, same=find_same_videos(gather(own.to(device))))
     torch.autograd.backward(loss)
     return torch.cat([weight.grad.flatten().cpu() for weight in model.parameters() if weight.grad is not None])
@@ -559,9 +547,8 @@ def run_path(name: str, device: str, scratch: Path, videos: Sequence[str], *, ti
         return Row(name, NOT_RUN, str(error))
     except Exception as error:
         return Row(name, FAILED, (f"{type(error).__name__}: {error}".splitlines())[0])
-    numbers = {"cpu_s": outcome.cpu_s, "device_s": outcome.device_s}
-    numbers |= {"difference": outcome.difference, "tolerance": outcome.tolerance}
-    return Row(name, OK if outcome.is_same else DIFFERS, outcome.note, **numbers)
+    numbers = asdict(outcome)
+    return Row(name, OK if outcome.is_same else DIFFERS, numbers.pop("note"), **numbers)
 
 
 def run_apart(name: str, command: Sequence[str], limit_s: float = LIMIT_S) -> Row:
@@ -604,10 +591,9 @@ def read_processor() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the paths; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, max_videos=8)
     parser.add_argument("videos", nargs="?", help="A folder of real videos.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, xpu, xpu:N or mps.")
-    parser.add_argument("--max-videos", type=int, default=8, help="Real videos to take at most.")
     parser.add_argument("--only", default="", help="Run only paths whose name holds this.")
     parser.add_argument("--tiny", action="store_true", help="Small models and inputs.")
     parser.add_argument("--page", type=Path, help="The page to write.")

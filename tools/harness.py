@@ -23,10 +23,15 @@ import numpy as np
 import torch
 
 from vidret.cli.commands.demo import sample_videos
+from vidret.data.benchmarks.registry import RECIPES
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError
+from vidret.ground.checkpoint import HeadCard
+from vidret.ground.head import GroundingHead
+from vidret.ground.spans import overlap
+from vidret.present.ffmpeg import find_ffmpeg
 from vidret.video.scan import scan
 
 T = TypeVar("T")
@@ -34,6 +39,8 @@ PREFIX = "vidret-bench-"  # of temporary folders
 VIDRET = (sys.executable, "-c", "from vidret.cli import main; main()")  # from the environment of this Python
 AUDIO_RATE = 16_000
 NUM_WARM = 8  # queries before the clock counts
+# R2-Tuning's head over CLIP ViT-B/32 as published, and its encoder with random weights.
+BACKBONE, HEAD_LAYERS, HEAD_DIM, WIDTH, TEXT_WIDTH = "ViT-B-32-quickgelu/random", 4, 256, 768, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +186,14 @@ def run_vidret(*arguments: object) -> dict[str, Any]:
     return printed
 
 
+def run_ffmpeg(*arguments: str) -> None:
+    """Run ffmpeg; its error output is raised."""
+    command = [find_ffmpeg(), "-nostdin", "-v", "error", "-y", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+
+
 # Input and output
 
 
@@ -221,9 +236,9 @@ def run_parts(
     return report
 
 
-def tell(line: str, *, end: str = "\n") -> None:
+def tell(line: str) -> None:
     """Print progress."""
-    print(f"{line:<60}", end=end, file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)
 
 
 def write_film(
@@ -272,6 +287,16 @@ def load_tiny_models() -> Any:
     return importlib.import_module("tests.encode.hf_models")
 
 
+def make_head() -> tuple[GroundingHead, HeadCard]:
+    """Return R2-Tuning's head with random weights, every part of which counts, and its card."""
+    torch.manual_seed(0)
+    head = GroundingHead(WIDTH, TEXT_WIDTH, HEAD_DIM, num_layers=HEAD_LAYERS).eval()
+    with torch.no_grad():
+        head.block.scales.normal_()
+        head.block.gates.normal_()
+    return head, HeadCard.describe(head, backbone=BACKBONE, **RECIPES["qvhighlights"])
+
+
 def draw_batch(num_pairs: int, num_frames: int, side: int, num_words: int) -> RetrievalBatch:
     """Return random frames and texts to train on, each text as long as it may be."""
     pixels = torch.randint(0, 256, (num_pairs, num_frames, side, side, 3), dtype=torch.uint8)
@@ -300,9 +325,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def average(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Return the mean of each list."""
-    return {key: float(np.mean(own)) for key, own in values.items()}
+def find_overlaps(
+    engine: Engine, text: str, video: Path, windows: Sequence[Sequence[float]], k: int, **options: Any
+) -> list[float]:
+    """Locate a text in its video; return how far each of k moments overlaps the best true window, from 0 to 1."""
+    moments = engine.locate(text, k, video=video, overlapping=True, weak=True, **options)
+    starts, ends = np.array(windows).T
+    return [float(overlap(starts, ends, moment.start, moment.end).max()) for moment in moments]
 
 
 def percent(flags: Sequence[float] | np.ndarray) -> float:

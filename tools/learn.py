@@ -38,8 +38,9 @@ import numpy as np
 import pytorch_lightning as lightning
 import torch
 from bench_train import read_synthetic
-from harness import make_parser, percent, print_rows, tell
-from pytorch_lightning.callbacks import Callback
+from harness import find_overlaps, make_parser, percent, print_rows
+from pytorch_lightning.callbacks import Timer
+from scipy.stats import spearmanr
 
 from vidret import Engine
 from vidret.channels.picture.ranking import MEAN
@@ -49,7 +50,6 @@ from vidret.data.module import GroundingData, RetrievalData
 from vidret.data.synthetic.world import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
 from vidret.encode.precision import choose_precision
 from vidret.evaluate.retrieval import score_texts
-from vidret.ground.spans import overlap
 from vidret.metrics.ranks import rank_matrix
 from vidret.search.sorting import fit_attribute
 from vidret.train.grounding import GroundingModule
@@ -109,39 +109,26 @@ SETTINGS = {
 PAIR = ("coarse", "sharp")
 
 
-class Clock(Callback):
-    """Print where a run is, once in a while, and count how long it waits for data."""
+class Clock(Timer):
+    """Count how long a run takes, and how long it waits for data."""
 
-    def __init__(self, name: str) -> None:
-        self._name, self._next = name, 0.0
-        self._started = self._ended = time.monotonic()
-        self.waited = 0.0
-
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, *arguments: Any) -> None:
         """Count from here on."""
-        self._started = self._ended = time.monotonic()
+        super().on_train_start(*arguments)
+        self._waited_s, self._ended_s = 0.0, time.monotonic()
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Count what passed between two steps."""
-        self.waited += time.monotonic() - self._ended
+        self._waited_s += time.monotonic() - self._ended_s
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Say step, loss and time."""
-        self._ended = time.monotonic()
-        if self.elapsed >= self._next:
-            self._next = self.elapsed + 20
-            loss = float(trainer.callback_metrics.get("loss", float("nan")))
-            where = f"{self._name}: step {trainer.global_step}/{trainer.estimated_stepping_batches}"
-            tell(f"{where}, loss {loss:.3f}, {self.elapsed:.0f} s")
-
-    @property
-    def elapsed(self) -> float:
-        """Return the seconds up to the last step."""
-        return self._ended - self._started
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Wait for data from here on."""
+        self._ended_s = time.monotonic()
 
     def report(self) -> dict[str, int | float]:
         """Return the seconds, and the share of them that was spent waiting."""
-        return {"seconds": round(self.elapsed), "waiting": round(100 * self.waited / self.elapsed, 1)}
+        elapsed_s = self.time_elapsed("train")
+        return {"seconds": round(elapsed_s), "waiting": round(100 * self._waited_s / elapsed_s, 1)}
 
 
 def make_trainer(clock: Clock, folder: Path, precision: str = "32-true", **length: int) -> lightning.Trainer:
@@ -152,7 +139,6 @@ def make_trainer(clock: Clock, folder: Path, precision: str = "32-true", **lengt
         precision=precision,  # type: ignore[arg-type]
         logger=False,
         enable_checkpointing=False,
-        enable_progress_bar=False,
         enable_model_summary=False,
         gradient_clip_val=1.0,
         num_sanity_val_steps=0,
@@ -165,7 +151,7 @@ def make_trainer(clock: Clock, folder: Path, precision: str = "32-true", **lengt
 def learn_retrieval(method: str, world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train one method and measure it on the test split."""
     lightning.seed_everything(arguments.seed, verbose=False)
-    setting, clock = SETTINGS[method], Clock(method)
+    setting, clock = SETTINGS[method], Clock()
     steps, batch = arguments.steps or setting.steps, arguments.batch or setting.batch
     module = setting.make_module(arguments.out / "clip.safetensors", arguments.lr)
     trainer = make_trainer(clock, world, arguments.precision or setting.precision, max_steps=steps)
@@ -245,9 +231,7 @@ def rank_numbers(towers: Path, world: Path) -> float:
         engine.index([world / "videos" / f"{video}.mp4" for video in numbers], words=False)
         rows = engine.embeddings("segment")
         values = fit_attribute("five/one", engine._index.encoder).rate(rows.vectors)
-    both = [values, np.array([numbers[Path(path).stem] for path in rows.paths])]
-    ranks = [np.searchsorted(np.sort(x), x) + np.searchsorted(np.sort(x), x, side="right") for x in both]
-    return round(float(np.atleast_2d(np.corrcoef(ranks))[0, 1]), 2)
+    return round(float(spearmanr(values, [numbers[Path(path).stem] for path in rows.paths]).statistic), 2)
 
 
 def measure_pair(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -275,6 +259,7 @@ def measure_pair(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train the R2 head on the towers that retrieval left, and measure it and the curve in held-out films."""
     towers, epochs = arguments.out / f"{arguments.towers}.safetensors", arguments.head_epochs
+    films = world / "videos"
     shapes = read_synthetic("clip")
     module = GroundingModule(
         backbone=str(towers),
@@ -293,7 +278,7 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
     data = GroundingData(
         "qvhighlights",
         str(world),
-        str(world / "videos"),
+        str(films),
         str(world / "cache"),
         encoder=str(towers),
         num_layers=3,
@@ -302,7 +287,7 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
         batch_size=32,
         num_workers=0,
     )
-    clock = Clock("r2")
+    clock = Clock()
     trainer = make_trainer(clock, world, max_epochs=epochs)
     trainer.fit(module, datamodule=data)
     heads = {"curve": "none"}
@@ -316,20 +301,14 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
         for method, chosen in heads.items():
             index = arguments.out / f"films-{split}-{arguments.towers}"
             with Engine.open(index, encoder=str(towers), head=chosen) as engine:
-                engine.index([str(world / "videos" / f"{video}.mp4") for video in asked.videos], words=False)
-                overlaps = np.array([best_overlap(engine, query, world) for query in asked.queries])
+                engine.index([films / f"{video}.mp4" for video in asked.videos], words=False)
+                best = [
+                    max(find_overlaps(engine, query.text, films / f"{query.video}.mp4", query.spans, 1), default=0.0)
+                    for query in asked.queries
+                ]
             for limit in (0.5, 0.7):
-                found[split][f"{method} R1@{limit}"] = percent(overlaps >= limit)
+                found[split][f"{method} R1@{limit}"] = percent(np.array(best) >= limit)
     return found
-
-
-def best_overlap(engine: Engine, query: Any, world: Path) -> float:
-    """Return how far the first moment overlaps the best true window."""
-    moments = engine.locate(query.text, 1, video=world / "videos" / f"{query.video}.mp4", overlapping=True, weak=True)
-    if not moments:
-        return 0.0
-    starts, ends = np.array(query.spans).T
-    return float(overlap(starts, ends, moments[0].start, moments[0].end).max())
 
 
 def show_table(results: Mapping[str, Mapping[str, Any]]) -> None:

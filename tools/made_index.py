@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from vidret.channels.picture.query_bank import SENTENCES
 from vidret.channels.picture.ranker_loading import load_ranker
-from vidret.channels.picture.ranking import AUTO
+from vidret.channels.picture.ranking import AUTO, Ranker
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, _load_ranks, find_word_share, load_sentence_encoder
 from vidret.store.records import RANKER, NewSegment
@@ -72,11 +72,16 @@ def describe_encoder(encoder: Encoder) -> dict[str, Any]:
 
 
 def build_index(
-    path: Path, encoder: Encoder, num_segments: int, num_frames: int = 12, *, per_video: int = SEGMENTS_PER_VIDEO
+    path: Path,
+    encoder: Any,
+    num_segments: int,
+    num_frames: int = 12,
+    *,
+    per_video: int = SEGMENTS_PER_VIDEO,
+    ranker: Ranker | None = None,
 ) -> None:
-    """Store made segments as an index run would."""
-    random = np.random.default_rng(0)
-    ranker = load_ranker(AUTO, encoder)
+    """Store made segments as an index run would, with the tokens of the encoder's own ranker or of another."""
+    random, ranker = np.random.default_rng(0), ranker or load_ranker(AUTO, encoder)
     centres = random.standard_normal((CENTRES, encoder.dim), dtype=np.float32)
     packed = [ranker.pack(make_segment(centre, num_frames, random, regions=REGIONS)) for centre in centres]
     with Store.create(path, **describe_encoder(encoder)) as store:
@@ -106,11 +111,12 @@ def make_segment(
     """Draw a segment's vectors around a centre, with as many regions of each frame."""
     frames = unit(centre + random.standard_normal((num_frames, len(centre)), dtype=np.float32))
     times = start + np.arange(num_frames) + 0.5
-    tokens = None
-    if regions:
-        noise = random.standard_normal((num_frames, regions, len(centre)), dtype=np.float32)
-        tokens = unit(frames[:, None] + noise / len(centre) ** 0.5).reshape(-1, len(centre))
-    return SegmentEmbedding(unit(frames.mean(0)), frames, times, tokens)
+    video, lengths = unit(frames.mean(0)), np.ones(num_frames, np.float32)
+    if not regions:
+        return SegmentEmbedding(video, frames, times)
+    noise = random.standard_normal((num_frames, regions, len(centre)), dtype=np.float32)
+    tokens = unit(frames[:, None] + noise / len(centre) ** 0.5).reshape(-1, len(centre))
+    return SegmentEmbedding(video, frames, times, tokens, None, lengths, lengths.repeat(regions))
 
 
 def unit(vectors: Float[np.ndarray, "*any dim"]) -> Float[np.ndarray, "*any dim"]:

@@ -86,7 +86,7 @@ def is_found(context: QuestionContext, asked: Asked, max_s: float) -> bool:
     )
 
 
-def measure_sizes(engine: Engine, asked: Sequence[Asked], *, is_shown: bool) -> None:
+def measure_sizes(engine: Engine, asked: Sequence[Asked]) -> None:
     """Print the recall by type and number of moments, and the time of a context."""
     found = defaultdict[str, list[list[bool]]](list)
     costs = list[Cost]()
@@ -98,8 +98,6 @@ def measure_sizes(engine: Engine, asked: Sequence[Asked], *, is_shown: bool) -> 
         hits = [is_found(context, question, ContextOptions().max_s) for context in contexts]
         for group in (question.kind, "all", *(["new"] if question.is_new else [])):
             found[group].append(hits)
-        if is_shown and not hits[SIZES.index(5)]:
-            print("missed:", question, [query.text for query in contexts[-1].queries][:1])
     rows = ((group, len(hits), *map(percent, np.transpose(hits))) for group, hits in found.items())
     print_rows(("type", "questions", *(f"@{size}" for size in SIZES)), rows)
     print(f"CPU milliseconds of a context, p50: {describe_ms(costs)['p50_cpu_ms']}")
@@ -125,7 +123,6 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--written", type=Path, default=None, help="file of questions, in place of made ones")
-    parser.add_argument("--show", action="store_true", help="print the questions that miss at 5 moments")
     given = parser.parse_args()
     if given.written is not None:
         asked = read_questions(given.written)
@@ -133,7 +130,7 @@ def main() -> None:
         films, seeds = read_rows(given.data / "films.jsonl"), range(given.seed, given.seed + given.seeds)
         asked = list(dict.fromkeys(own for seed in seeds for own in make_questions(films, given.questions, seed)))
     with Engine.open(given.index) as engine:
-        measure_sizes(engine, asked, is_shown=given.show)
+        measure_sizes(engine, asked)
         measure_rounds(engine, asked)
 
 

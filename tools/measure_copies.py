@@ -16,7 +16,6 @@ import argparse
 import json
 import random
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Cost, describe_ms, make_parser, measure, percent, read_rows, run_parts
+from harness import Cost, describe_ms, make_parser, measure, percent, read_rows, run_ffmpeg, run_parts
 
 from vidret import Engine
 from vidret.copies.folding import CopyFolder, FoundSpan
-from vidret.present.ffmpeg import find_ffmpeg
 from vidret.store.store import Store
 from vidret.types import CopyGroup, SharedFootage
 
@@ -61,14 +59,6 @@ class MadeFile:
     kind: str
     length_s: float
     spans: tuple[Span, ...]
-
-
-def run_ffmpeg(*arguments: str) -> None:
-    """Run ffmpeg; its error output is raised."""
-    command = [find_ffmpeg(), "-nostdin", "-v", "error", "-y", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
 
 
 def describe_filters(rng: random.Random, length_s: float) -> dict[str, tuple[str, float, float, float]]:

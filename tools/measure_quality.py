@@ -15,10 +15,9 @@ from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
-from harness import PREFIX, make_parser, percent, print_json, read_rows
+from harness import PREFIX, find_overlaps, make_parser, percent, print_json, read_rows
 
 from vidret import Engine
-from vidret.ground.spans import overlap
 from vidret.text import absolute_path
 
 Rows = list[dict[str, Any]]
@@ -59,12 +58,10 @@ def locate_moments(engine: Engine, data: Path, rows: Rows, *, refine: bool = Fal
     first, best, spent_s = [], [], []
     for row in rows:
         started = time.process_time()
-        moments = engine.locate(
-            row["query"], 5, video=data / row["file"], overlapping=True, weak=True, refine_edges=refine
+        overlaps = find_overlaps(
+            engine, row["query"], data / row["file"], row["relevant_windows"], 5, refine_edges=refine
         )
         spent_s.append(time.process_time() - started)
-        starts, ends = np.array(row["relevant_windows"]).T
-        overlaps = [float(overlap(starts, ends, moment.start, moment.end).max()) for moment in moments]
         first.append(overlaps[0])
         best.append(max(overlaps))
     recalls = {

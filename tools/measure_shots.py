@@ -1,19 +1,13 @@
 """Measure shot detection on films whose cuts are known; print tables.
 
-    python tools/measure_shots.py DATA [--seen SEEN.jsonl] [--limit N]
+    python tools/measure_shots.py DATA [--seen SEEN.jsonl]
 
-DATA holds films.jsonl and videos/, or moments.jsonl whose rows of kind "concat" are windows of joined clips.
-
-- films.jsonl: a row per film with ``file`` and ``events``. Windows of type "picture" are clips, and a cut is where one
-  starts. A text that covers the whole picture hides the cuts under it, and is a shot of its own.
-- moments.jsonl: ``file`` and ``relevant_windows``; a cut is where a window starts or ends.
-- SEEN.jsonl: ``file`` and ``frames``, cuts inside the clips that somebody saw. A second table counts them as true.
-
-A cut is right within one frame, and every true cut answers for one. Cost is CPU time over that of decoding.
+DATA holds films.jsonl, a row per film with ``file`` and ``events``, and videos/. Windows of type "picture" are clips,
+and a cut is where one starts. A text that covers the whole picture hides the cuts under it, and is a shot of its own.
+SEEN.jsonl has rows of ``file`` and ``frames``, cuts inside the clips that somebody saw. A second table counts them as
+true. A cut is right within one frame, and every true cut answers for one.
 """
 
-import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +17,7 @@ import av
 import numpy as np
 from harness import make_parser, print_rows, read_rows
 
-from vidret.video.grey import Grey, grey_from_luma
+from vidret.video.grey import grey_from_luma
 from vidret.video.shots.cuts import ShotDetector
 
 TOLERANCE = 1  # frames
@@ -32,25 +26,11 @@ AT_ONCE = 32  # frames, as indexing adds them to the detector
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was found in a film: the times of its frames, the first frames of shots, and CPU seconds."""
+    """What was found in a film: the times of its frames, the first frames of shots, and how many come gradually."""
 
     times_s: list[float]
     cuts: list[int]
     num_gradual: int
-    decoding_s: float
-    detecting_s: float
-
-
-def read_cuts(data: Path) -> dict[Path, list[float]]:
-    """Return the times of the true cuts of each film of a folder, in seconds."""
-    if (data / "films.jsonl").exists():
-        rows = read_rows(data / "films.jsonl")
-        return {data / "videos" / row["file"]: find_visible_cuts(row["events"], row["duration"]) for row in rows}
-    edges: defaultdict[Path, set[float]] = defaultdict(set)
-    for row in read_rows(data / "moments.jsonl"):
-        if row["kind"] == "concat":
-            edges[data / row["file"]].update(edge for window in row["relevant_windows"] for edge in window)
-    return {path: sorted(own) for path, own in edges.items()}
 
 
 def find_visible_cuts(events: Sequence[dict[str, Any]], duration_s: float) -> list[float]:
@@ -61,35 +41,22 @@ def find_visible_cuts(events: Sequence[dict[str, Any]], duration_s: float) -> li
     return sorted(seen | {edge for window in covers for edge in window if edge < duration_s})
 
 
-def measure(path: Path) -> Measured:
-    """Decode a film on one thread, and pass all frames to the detector."""
-    detector, transitions, times_s = ShotDetector(), [], []
-    greys: list[Grey] = []
-    decoding_s = detecting_s = 0.0
+def detect_cuts(path: Path) -> Measured:
+    """Decode a film, and pass all frames to the detector."""
+    greys, times_s = [], []
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        frames: Any = container.decode(stream)
-        while True:
-            started = time.process_time()
-            frame = next(frames, None)
-            decoded = time.process_time()
-            decoding_s += decoded - started
-            if frame is not None:
-                plane = frame.planes[0]
-                luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
-                greys.append(grey_from_luma(luma))
-                times_s.append(frame.time)
-            if greys and (frame is None or len(greys) == AT_ONCE):
-                for _, own in detector.add(np.stack(greys), times_s[-len(greys) :]):
-                    transitions += own
-                greys = []
-            detecting_s += time.process_time() - decoded
-            if frame is None:
-                break
+        for frame in container.decode(video=0):
+            plane: Any = frame.planes[0]
+            luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+            greys.append(grey_from_luma(luma))
+            times_s.append(float(frame.time or 0.0))
+    detector, transitions = ShotDetector(), []
+    for first in range(0, len(greys), AT_ONCE):
+        part = slice(first, first + AT_ONCE)
+        transitions += [own for _, found in detector.add(np.stack(greys[part]), times_s[part]) for own in found]
     transitions += detector.finish()
     cuts = [transition.frame for transition in transitions if transition.kind == "cut"]
-    return Measured(times_s, cuts, len(transitions) - len(cuts), decoding_s, detecting_s)
+    return Measured(times_s, cuts, len(transitions) - len(cuts))
 
 
 def to_frames(cuts_s: Sequence[float], times_s: Sequence[float]) -> list[int]:
@@ -119,9 +86,8 @@ def show(films: Sequence[Measured], truths: Sequence[Sequence[int]]) -> None:
     num_true, num_found = sum(map(len, truths)), sum(len(film.cuts) for film in films)
     precision, recall = right / max(num_found, 1), right / max(num_true, 1)
     f1 = 2 * right / max(num_true + num_found, 1)
-    cost = sum(film.detecting_s for film in films) / sum(film.decoding_s for film in films)
-    shares = [f"{share:.3f}" for share in (precision, recall, f1, cost)]
-    print_rows(("true", "found", "precision", "recall", "F1", "CPU / decoding"), [(num_true, num_found, *shares)])
+    shares = [f"{share:.3f}" for share in (precision, recall, f1)]
+    print_rows(("true", "found", "precision", "recall", "F1"), [(num_true, num_found, *shares)])
 
 
 def main() -> None:
@@ -129,16 +95,16 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--seen", type=Path, default=None)
-    parser.add_argument("--limit", type=int, default=None, help="number of films")
-    options = parser.parse_args()
-    cuts_s = dict(list(read_cuts(options.data).items())[: options.limit])
-    films = [measure(path) for path in cuts_s]
-    truths = [to_frames(own, film.times_s) for own, film in zip(cuts_s.values(), films, strict=True)]
+    given = parser.parse_args()
+    rows = read_rows(given.data / "films.jsonl")
+    films = [detect_cuts(given.data / "videos" / row["file"]) for row in rows]
+    cuts_s = [find_visible_cuts(row["events"], row["duration"]) for row in rows]
+    truths = [to_frames(own, film.times_s) for own, film in zip(cuts_s, films, strict=True)]
     show(films, truths)
     print(f"gradual transitions: {sum(film.num_gradual for film in films)}")
-    if options.seen:
-        rows = read_rows(options.seen)
-        seen = [[cut for row in rows if row["file"] == path.name for cut in row["frames"]] for path in cuts_s]
+    if given.seen:
+        seen_rows = read_rows(given.seen)
+        seen = [[cut for own in seen_rows if own["file"] == row["file"] for cut in own["frames"]] for row in rows]
         print(f"\nwith {sum(map(len, seen))} cuts seen inside the clips:")
         show(films, [sorted({*true, *more}) for true, more in zip(truths, seen, strict=True)])
 

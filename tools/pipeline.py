@@ -25,16 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml  # type: ignore[import-untyped]
-from bench_train import build
+from bench_train import build, make_step
 from harness import draw_batch, make_parser, take_turns, tell
 from scipy.stats import t
 
 from vidret.present.html import STYLE, escape_text, render_table
 from vidret.text import format_time
-from vidret.train.losses import add_terms
-from vidret.train.optim import parameter_groups
 
 TOOLS = Path(__file__).parent
 CONFIGS = TOOLS.parent / "configs"
@@ -44,7 +41,6 @@ AVERAGED = {"clip, half of B": 0.5, "clip, 0.3 of B": 0.3}
 # At 60 minutes and three seeds, on two cores.
 FULL_MINUTES, FULL_SEEDS = 60.0, 3
 HEAD_STEPS = 1500
-FULL_S = {"world a": 23.0, "world b": 6.0, "films": 30.0, "head": 110.0}
 TRAINING_SHARE, START_S = 0.7, 8.0  # of the time; seconds until a command takes its first step
 OVERHEAD = 1.3  # of a step in training, with its data, relative to a timed one
 SHARE_ON_B = 1 / 3  # of the steps on world A
@@ -54,24 +50,22 @@ SHORT, SHORT_B, FILMS = (4000, 200, 400), (200, 40, 400), (200, 20, 40)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command, the file or folder that it writes, and about how many seconds it takes."""
+    """One command, and the file or folder that it writes."""
 
     name: str
     command: Sequence[str]
     output: Path
-    seconds: float = 8.0
     needs: Path | None = None  # skipped, and said so, if this is missing
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The folder of a run, its seeds, the scale of its videos, and each method's training in steps and in seconds."""
+    """The folder of a run, its seeds, the scale of its videos, and the steps of each method's training."""
 
     out: Path
     seeds: Sequence[int]
     scale: float
     steps: Mapping[str, int] = field(default_factory=dict)
-    training_s: float = 0.0
 
     def count(self, full: int, least: int = 4) -> int:
         """Return a number of steps or videos at this scale; even, as the world wants it."""
@@ -146,17 +140,8 @@ def time_step(config: Path) -> float:
     batch = draw_batch(
         read["data"]["init_args"]["batch_size"], settings["num_frames"], settings["vision"]["image_size"], 20
     )
-    optimizer = torch.optim.AdamW(parameter_groups(module.model, module.method.recipe.for_all(None).rule))
-    half = "bf16" in read["trainer"].get("precision", "")
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            terms = module.train().compute_terms(batch)
-        torch.autograd.backward(add_terms(terms))
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return take_turns({"step": step}, NUM_TIMED)["step"].wall_s
+    rule, half = module.method.recipe.for_all(None).rule, "bf16" in read["trainer"].get("precision", "")
+    return take_turns({"step": make_step(module, batch, rule, half=half)}, NUM_TIMED)["step"].wall_s
 
 
 def plan_worlds(plan: Plan) -> Iterator[Step]:
@@ -166,7 +151,7 @@ def plan_worlds(plan: Plan) -> Iterator[Step]:
         command = [sys.executable, str(TOOLS / "make_synthetic.py"), str(plan.out / name), "--seed", str(seed)]
         command += ["--short", *(str(plan.count(number, 40)) for number in short)]
         command += ["--films", *(str(plan.count(number, 4)) for number in films), "--size", "64", "64"]
-        yield Step(f"world {name}", command, plan.out / name / "qvhighlights", FULL_S[f"world {name}"] * plan.scale)
+        yield Step(f"world {name}", command, plan.out / name / "qvhighlights")
 
 
 def plan_training(plan: Plan, name: str, seed: int, world: Path, num_steps: int, config: str | None = None) -> Step:
@@ -193,8 +178,7 @@ def plan_training(plan: Plan, name: str, seed: int, world: Path, num_steps: int,
         settings |= {"model.init_args.weights": start, "model.init_args.vision": "null", "model.init_args.text": "null"}
     for key, value in settings.items():
         command += [f"--{key}", str(value)]
-    seconds = START_S + plan.training_s * (SHARE_ON_B if name == AFTER else 1)
-    return Step(f"train {name}, seed {seed}", command, out, seconds)
+    return Step(f"train {name}, seed {seed}", command, out)
 
 
 def on_b(name: str) -> str:
@@ -217,10 +201,10 @@ def plan_moments(plan: Plan, seed: int) -> Iterator[Step]:
     films, index = plan.out / "a" / "qvhighlights", plan.out / "films" / f"seed-{seed}"
     command = vidret("index", films / "videos", "--index", index, "--model", plan.model("clip", seed), "--words", "off")
     head = plan.model("head", seed)
-    yield Step(f"index films, seed {seed}", command, index, FULL_S["films"] * plan.scale)
+    yield Step(f"index films, seed {seed}", command, index)
     train = vidret("train", "head", "--index", index, "--moments", films / "highlight_train_release.jsonl")
     train += ["--out", str(head), "--seed", str(seed), "--steps", str(plan.count(HEAD_STEPS, 50))]
-    yield Step(f"train head, seed {seed}", train, head, FULL_S["head"] * plan.scale)
+    yield Step(f"train head, seed {seed}", train, head)
     for name, chosen in (("curve", "none"), ("head", str(head))):
         report = plan.report(name, seed)
         command = vidret("eval", "moments", "--data", "moments", "--videos", films, "--index", index, "--head", chosen)
@@ -242,19 +226,15 @@ def plan_pictures(plan: Plan) -> Iterator[Step]:
 def run_steps(steps: Sequence[Step], logs: Path) -> list[str]:
     """Run the steps that are not done; return what failed and why; the others go on.
 
-    Progress and the estimated time left go to stderr. A failed step leaves its log.
+    Progress goes to stderr. A failed step leaves its log.
     """
     failed: list[str] = []
     waiting = [step for step in steps if not is_done(step, logs)]
     logs.mkdir(parents=True, exist_ok=True)
-    started, total, done = time.monotonic(), sum(step.seconds for step in waiting), 0.0
     tell(f"{len(steps) - len(waiting)} of {len(steps)} steps are done already")
     for number, step in enumerate(waiting, 1):
-        elapsed = time.monotonic() - started
-        left = f", about {format_time(elapsed / done * (total - done))} left" if done else ""
-        tell(f"[{number}/{len(waiting)}{left}] {step.name}: {shlex.join(step.command)}")
+        tell(f"[{number}/{len(waiting)}] {step.name}: {shlex.join(step.command)}")
         step.output.parent.mkdir(parents=True, exist_ok=True)
-        done += step.seconds
         if step.needs is not None and not step.needs.exists():
             failed.append(f"{step.name}: skipped, for there is no {step.needs}")
             tell(failed[-1])
@@ -362,7 +342,7 @@ def main() -> None:
     scale = given.minutes / FULL_MINUTES * FULL_SEEDS / len(given.seeds)
     started = time.monotonic()
     steps = count_steps(given.out, given.minutes, given.seeds)
-    plan = Plan(given.out, given.seeds, scale, steps, share_time(given.minutes, given.seeds))
+    plan = Plan(given.out, given.seeds, scale, steps)
     failed = run_steps(list(plan_steps(plan)), plan.out / "logs")
     print(write_page(plan, failed, time.monotonic() - started))
     sys.exit(1 if failed else 0)

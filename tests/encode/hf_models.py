@@ -246,29 +246,17 @@ QWEN_TEMPLATE = """{%- for message in messages -%}
 {% endif -%}"""
 
 
-def save_tiny_qwen(
-    folder: Path, chat_template: str | None = QWEN_TEMPLATE, *, width: int = 32, layers: int = 2
-) -> Path:
+def save_tiny_qwen(folder: Path, chat_template: str | None = QWEN_TEMPLATE) -> Path:
     """Write a tiny random Qwen3-VL with a language-model head, as the released ones have, and return the folder."""
     tokenizer = make_tokenizer(8192)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     tokenizer.add_special_tokens({"additional_special_tokens": QWEN_TOKENS})
     ids = dict(zip(QWEN_TOKENS, tokenizer.convert_tokens_to_ids(QWEN_TOKENS), strict=True))
-    text: dict[str, Any] = {
-        "hidden_size": width,
-        "intermediate_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-    }
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 32}
+    text = {**sizes, "num_hidden_layers": 2, "num_attention_heads": 4}
     text |= {"num_key_value_heads": 2, "head_dim": 8, "vocab_size": len(tokenizer), "max_position_embeddings": 9000}
     text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
-    vision: dict[str, Any] = {
-        "depth": layers,
-        "hidden_size": width,
-        "intermediate_size": width,
-        "num_heads": 4,
-        "out_hidden_size": width,
-    }
+    vision = {**sizes, "depth": 2, "num_heads": 4, "out_hidden_size": 32}
     vision |= {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
     config = transformers.Qwen3VLConfig(
         text_config=text,
