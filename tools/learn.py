@@ -38,7 +38,7 @@ import numpy as np
 import pytorch_lightning as lightning
 import torch
 from bench_train import read_synthetic
-from harness import find_overlaps, make_parser, percent, print_rows
+from harness import find_overlaps, make_parser, percent, print_rows, tell
 from pytorch_lightning.callbacks import Timer
 from scipy.stats import spearmanr
 
@@ -107,10 +107,11 @@ SETTINGS = {
     "sharp": Setting(64, 1500, "clip", half=True, frames=FRAMES // 2),
 }
 PAIR = ("coarse", "sharp")
+TOLD_STEPS = 50
 
 
 class Clock(Timer):
-    """Count how long a run takes, and how long it waits for data."""
+    """Count how long a run takes, and how long it waits for data, and print where it is."""
 
     def on_train_start(self, *arguments: Any) -> None:
         """Count from here on."""
@@ -121,9 +122,12 @@ class Clock(Timer):
         """Count what passed between two steps."""
         self._waited_s += time.monotonic() - self._ended_s
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Wait for data from here on."""
         self._ended_s = time.monotonic()
+        if trainer.global_step % TOLD_STEPS == 0:
+            loss = float(trainer.callback_metrics.get("loss", float("nan")))
+            tell(f"step {trainer.global_step}/{trainer.estimated_stepping_batches}, loss {loss:.3f}")
 
     def report(self) -> dict[str, int | float]:
         """Return the seconds, and the share of them that was spent waiting."""
@@ -139,6 +143,7 @@ def make_trainer(clock: Clock, folder: Path, precision: str = "32-true", **lengt
         precision=precision,  # type: ignore[arg-type]
         logger=False,
         enable_checkpointing=False,
+        enable_progress_bar=False,
         enable_model_summary=False,
         gradient_clip_val=1.0,
         num_sanity_val_steps=0,
