@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from tests.train.small import METHODS, draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
 from vidret.train.gather import gather
-from vidret.train.losses import find_same_videos, mixed_loss, pair_loss
+from vidret.train.losses import find_same_videos, pair_loss
 
 ALL = slice(0, 8)
 EVEN, UNEVEN = (slice(0, 4), slice(4, 8)), (slice(0, 3), slice(3, 8))
@@ -31,7 +31,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         for train_all in (False, True)
     },
     "tempme, recipe": {"train_all": False, "lora_rank": 2},
-    "clip, mixed": {"train_all": False, "mixup_weight": 0.5},
 }
 HEADS: dict[str, dict[str, Any]] = {"r2": {}, "r2, highlights": {"boundaries": False, "strides": (1,)}}
 
@@ -60,9 +59,7 @@ def compute_loss(model: nn.Module, rows: slice) -> Tensor:
     """Return the loss of a process from its rows of the batch."""
     texts, videos, scale = model(sample(8, 6, seed=1)[rows], sample(8, 7, seed=2)[rows])
     same = find_same_videos(gather(VIDEOS[rows]))
-    mixing_weights = gather(torch.linspace(0.1, 0.9, 8, dtype=torch.float64)[rows])
-    pairs = gather(texts), gather(videos), scale
-    return pair_loss(*pairs, same=same) + mixed_loss(*pairs, mixing_weights, same=same)
+    return pair_loss(gather(texts), gather(videos), scale, same=same)
 
 
 def train(model: nn.Module, rows: slice) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def test_gradients_equal_those_of_the_whole_batch(name: str, size: int) -> None:
     batch.frame_mask[3, 7:] = False
     found = []
     for chunk_size in (0, size):
-        module = make_module(name, chunk_size=chunk_size, mixup_weight=0.5).double().train()
+        module = make_module(name, chunk_size=chunk_size).double().train()
         torch.manual_seed(1)
         terms = module.compute_terms(batch)
         torch.autograd.backward(add_terms(terms))

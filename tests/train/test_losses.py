@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -16,8 +15,6 @@ from vidret.train.losses import (
     concept_losses,
     contrast_rows,
     find_same_videos,
-    mix,
-    mixed_loss,
     pair_loss,
     retrieval_loss,
 )
@@ -42,27 +39,6 @@ def naive_both_ways(logits: Tensor, same: Tensor | None = None) -> float:
     return (naive_contrast(rows, masks[0]) + naive_contrast(columns, masks[1])) / 2
 
 
-def naive_mixed(
-    texts: Tensor, videos: Tensor, scale: float, mixing_weights: Tensor, same: Tensor | None = None
-) -> float:
-    """Contrast each anchor's own partner with the mixtures of all other pairs, by loops (m2-Mix, equation 4)."""
-    masks = (None, None) if same is None else (same.tolist(), same.T.tolist())
-    losses = []
-    for anchors, partners, mask in ((texts, videos, masks[0]), (videos, texts, masks[1])):
-        scores = []
-        for i in range(len(texts)):
-            row = []
-            for j in range(len(texts)):
-                angle = math.acos(float(texts[j] @ videos[j]))
-                weight = float(mixing_weights[j])
-                mixture = math.sin(weight * angle) * texts[j] + math.sin((1 - weight) * angle) * videos[j]
-                point = partners[i] if i == j else mixture / math.sin(angle)
-                row.append(scale * float(anchors[i] @ point))
-            scores.append(row)
-        losses.append(naive_contrast(scores, mask))
-    return sum(losses) / 2
-
-
 def sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
@@ -78,15 +54,6 @@ def test_retrieval_loss_matches_naive_version(scale: float, same: Tensor | None)
     assert retrieval_loss(logits, same=same).item() == pytest.approx(naive_both_ways(logits, same), abs=1e-12)
 
 
-@pytest.mark.parametrize("same", [None, find_same_videos(VIDEOS), ONE_WAY])
-@pytest.mark.parametrize("scale", [1.0, 20.0])
-def test_mixed_loss_matches_naive_version(scale: float, same: Tensor | None) -> None:
-    texts, videos = units(5, 6, seed=1), units(5, 6, seed=2)
-    mixing_weights = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=torch.float64)
-    found = mixed_loss(texts, videos, torch.tensor(scale).double().log(), mixing_weights, same=same)
-    assert found.item() == pytest.approx(naive_mixed(texts, videos, scale, mixing_weights, same), abs=1e-9)
-
-
 def test_loss_at_its_limits() -> None:
     far = (1000 * sample(4, 4).sign()).float().requires_grad_()
     assert torch.autograd.grad(retrieval_loss(far), far)[0].isfinite().all()
@@ -100,9 +67,7 @@ def test_loss_at_its_limits() -> None:
 def test_vector_lengths_have_no_effect() -> None:
     texts, videos, scale = sample(5, 6, seed=1), sample(5, 6, seed=2), torch.tensor(1.5, dtype=torch.float64)
     lengths = torch.arange(1, 6, dtype=torch.float64)[:, None]
-    mixing_weights = torch.full((5,), 0.3, dtype=torch.float64)
-    for lose in (pair_loss, partial(mixed_loss, mixing_weights=mixing_weights)):
-        torch.testing.assert_close(lose(lengths * texts, videos / lengths, scale), lose(texts, videos, scale))
+    torch.testing.assert_close(pair_loss(lengths * texts, videos / lengths, scale), pair_loss(texts, videos, scale))
     cosines = functional.cosine_similarity(texts[:, None], videos, dim=-1)
     expected = naive_both_ways(math.exp(1.5) * cosines)
     assert pair_loss(texts, videos, scale).item() == pytest.approx(expected, abs=1e-12)
@@ -110,12 +75,11 @@ def test_vector_lengths_have_no_effect() -> None:
 
 def test_half_precision_is_computed_in_float32() -> None:
     texts, videos, scale = sample(5, 6, seed=1).bfloat16(), sample(5, 6, seed=2).bfloat16(), torch.tensor(4.6)
-    mixing_weights, logits = torch.full((5,), 0.3), (30 * sample(5, 5)).bfloat16()
+    logits = (30 * sample(5, 5)).bfloat16()
 
     def lose(logits: Tensor, texts: Tensor, videos: Tensor) -> list[Tensor]:
         concepts = concept_losses(logits, texts[:, None], videos[:, None])
-        mixed = mixed_loss(texts, videos, scale, mixing_weights)
-        return [pair_loss(texts, videos, scale), mixed, *concepts.values()]
+        return [pair_loss(texts, videos, scale), *concepts.values()]
 
     expected = lose(logits.float(), texts.float(), videos.float())
     for enabled in (False, True):
@@ -133,7 +97,6 @@ def test_logits_that_are_not_square_are_refused() -> None:
 
 
 SAME = find_same_videos(torch.tensor([0, 1, 0, 2]))
-MIXING_WEIGHTS = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
 # So near each other that the hinges of their diversity are not flat.
 CONCEPTS = functional.normalize(sample(4, 3, 5, seed=2) + 4, dim=-1)
 PAIRS = (sample(4, 5, seed=1), sample(4, 5, seed=2), torch.tensor(0.7, dtype=torch.float64))
@@ -141,11 +104,6 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "retrieval": (retrieval_loss, (3 * sample(4, 4),)),
     "retrieval, same videos": (lambda logits: retrieval_loss(logits, same=SAME), (3 * sample(4, 4),)),
     "pairs": (pair_loss, PAIRS),
-    "mixed": (mixed_loss, (*PAIRS, 0.1 + 0.8 * MIXING_WEIGHTS)),
-    "mixed, same videos": (partial(mixed_loss, mixing_weights=MIXING_WEIGHTS, same=SAME), PAIRS),
-    "mixtures": (mix, (*PAIRS[:2], MIXING_WEIGHTS)),
-    "mixtures of near pairs": (lambda texts, change: mix(texts, texts + 1e-3 * change, MIXING_WEIGHTS), PAIRS[:2]),
-    "mixtures of one vector": (lambda texts: mix(texts, texts, MIXING_WEIGHTS), PAIRS[:1]),
     "concepts": (
         lambda *given: add_terms(concept_losses(*given, diversity_weight=0.3, beta=0.2)),
         (3 * sample(4, 4), units(4, 3, 5, seed=1), CONCEPTS),
@@ -160,8 +118,7 @@ def test_gradient_matches_finite_differences(name: str) -> None:
     lose, values = LOSSES[name]
     inputs = [value.clone().requires_grad_() for value in values]
     slopes = torch.autograd.grad(lose(*inputs).sum(), inputs)
-    if "of one vector" not in name:
-        assert all(slope.any() for slope in slopes), "a loss that is flat proves nothing"
+    assert all(slope.any() for slope in slopes), "a loss that is flat proves nothing"
     assert torch.autograd.gradcheck(lose, inputs)
 
 

@@ -105,7 +105,6 @@ def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> N
     "settings",
     [
         *(pytest.param({"method": method.values[0]}, marks=method.marks) for method in sample_methods()),
-        {"method": "clip", "mixup_weight": 0.5},
         {"method": "tempme", "lora_rank": 2, "train_all": False},
         {"method": "clip", "train_all": False},
         {"method": "clip", "matrix_lr": 0.02, "cool_down": 0.5},

@@ -46,9 +46,8 @@ class ModelDescription(TypedDict):
 class TrainedModule(lightning.LightningModule):
     """A module that is exported as a model file, and whose steps are seeded by the number of the batch.
 
-    Dropout, noise and mixtures depend on the seed and the batch only, not on what was drawn before, so that a
-    checkpoint need not hold the states of generators. Steps of evaluation append to ``_evaluated`` what ``summarize``
-    makes metrics of.
+    Dropout and noise depend on the seed and the batch only, not on what was drawn before, so that a checkpoint need not
+    hold the states of generators. Steps of evaluation append to ``_evaluated`` what ``summarize`` makes metrics of.
 
     Attributes:
         out: Path of the exported model; None if it is not written.

@@ -24,9 +24,8 @@ from vidret.errors import VidretError
 from vidret.metrics.retrieval import evaluate
 from vidret.model_files import ALIGNER, TrainedOn
 from vidret.train import optim
-from vidret.train.losses import Terms, draw_mixing_weights, mixed_loss
+from vidret.train.losses import Terms
 from vidret.train.methods import load_method
-from vidret.train.model import gather_pairs, same_videos
 from vidret.train.module import ModelDescription, TrainedModule
 from vidret.train.muon import with_muon
 from vidret.types import Sampling
@@ -56,13 +55,12 @@ class RetrievalModule(TrainedModule):
         warm_up: Fraction of the steps in which the rate rises.
         cool_down: Fraction of the steps, at the end, in which the rate falls to 0, with ``matrix_lr`` only; default: it
             falls as a cosine from the warm-up on.
-        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix), whatever the method; 0 for none.
         options: Settings of the method, by name: the fields of its class.
         checkpointing: Whether to recompute the vision tower's layers in the backward pass, which saves memory.
         chunk_size: Videos, or texts, that are encoded at a time, each chunk again in the backward pass; default: all,
             once. Gradients are those of the whole batch, memory is that of a chunk (GradCache).
         compiled: ``torch.compile`` backend of the towers, such as ``inductor``; None for no compilation.
-        seed: Seed of mixtures, dropout and the noise of patch selection.
+        seed: Seed of dropout and the noise of patch selection.
         out: Path of the exported model (.safetensors), written at the end.
     """
 
@@ -86,7 +84,6 @@ class RetrievalModule(TrainedModule):
         matrix_lr: float | None = None,
         warm_up: float = 0.1,
         cool_down: float | None = None,
-        mixup_weight: float = 0.0,
         options: dict[str, Any] | None = None,
         checkpointing: bool = False,
         chunk_size: int = 0,
@@ -107,7 +104,6 @@ class RetrievalModule(TrainedModule):
         if not 0 <= keep < 1 or (keep and (weights is None or lora_rank)):
             raise VidretError(f"keep must be from 0 to below 1, with weights and without lora_rank, got {keep}")
         self._kept = (str(weights), keep) if keep else None
-        self._mixup_weight = mixup_weight
         self.method = load_method(method, options or {})
         plain = None if weights is None else load_towers(weights)
         self._trained_before = None if weights is None else TrainedOn.read(Path(weights))
@@ -146,18 +142,9 @@ class RetrievalModule(TrainedModule):
         return self.log_terms(self.compute_terms(batch), len(batch.videos))
 
     def compute_terms(self, batch: RetrievalBatch) -> Terms:
-        """Return the terms of the loss of a batch: those of the method, and of mixtures if they have a weight.
-
-        Mixtures are of the vectors that searches find candidates by, also for methods that compare many others.
-        """
+        """Return the terms of the loss of a batch."""
         texts, videos = self.model.encode(batch)
-        terms = self.method.losses(self.model, batch, texts, videos)
-        if self._mixup_weight:
-            sentences, pooled = gather_pairs(texts, videos)
-            mixing_weights = draw_mixing_weights(len(pooled), self._generator)
-            mixed = mixed_loss(sentences, pooled, self.model.logit_scale, mixing_weights, same=same_videos(batch))
-            terms["mixed"] = self._mixup_weight * mixed
-        return terms
+        return self.method.losses(self.model, batch, texts, videos)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and clamp the learned scale."""
