@@ -221,9 +221,7 @@ def write_msrvtt(folder: Path, videos: Sequence[CaptionedScene], *, duration_s: 
         _write_lines(folder / file_name, pairs)
 
 
-def label_film(
-    film: Scene, video_id: str, *, split: SplitName, seed: int, film_index: int, num_wordings: int, fps: int
-) -> list[QueryRow]:
+def label_film(film: Scene, video_id: str, *, split: SplitName, seed: int, film_index: int, fps: int) -> list[QueryRow]:
     """Return a query with windows, clips and saliency for each event of a film."""
     split_index = SPLITS.index(split)
     random = np.random.default_rng((seed, SALIENCY_STREAM, split_index, film_index))
@@ -242,9 +240,9 @@ def label_film(
     rows: list[QueryRow] = []
     for event_index, (statement, labels) in enumerate(events.items()):
         key = (seed, QUERY_STREAM, split_index, film_index, event_index)
-        for text in write_captions((statement,), key, num_wordings):
-            qid = split_index * QIDS_PER_SPLIT + film_index * QIDS_PER_VIDEO + len(rows)
-            rows.append({"qid": qid, "query": text, "duration": int(starts[-1]) / fps, "vid": video_id, **labels})
+        (text,) = write_captions((statement,), key, 1)
+        qid = split_index * QIDS_PER_SPLIT + film_index * QIDS_PER_VIDEO + event_index
+        rows.append({"qid": qid, "query": text, "duration": int(starts[-1]) / fps, "vid": video_id, **labels})
     return rows
 
 

@@ -160,7 +160,6 @@ def write_grounding_world(
     num_train: int = 200,
     num_val: int = 40,
     num_test: int = 40,
-    num_wordings: int = 1,
     size: int = 64,
     fps: int = 2,
     progress: Progress | None = None,
@@ -175,17 +174,15 @@ def write_grounding_world(
     Writes videos/ and highlight_{train,val,test}_release.jsonl. The test file has no labels, as in the benchmark;
     moments.jsonl has them: ``read_split("moments", folder)``.
 
-    Each event has ``num_wordings`` queries in different words, fewer where there are not enough wordings. All else is
-    as in ``write_retrieval_world``.
+    All else is as in ``write_retrieval_world``.
 
     Raises:
         VidretError: An argument is invalid, or a file cannot be written.
     """
     folder = Path(folder)
     counts: dict[SplitName, int] = {"train": num_train, "val": num_val, "test": num_test}
-    if min(*counts.values(), num_wordings) < 1:
-        numbers = (*counts.values(), num_wordings)
-        raise VidretError(f"num_train, num_val, num_test and num_wordings must be at least 1, got {numbers}")
+    if min(counts.values()) < 1:
+        raise VidretError(f"num_train, num_val and num_test must be at least 1, got {(*counts.values(),)}")
     _check_arguments(seed, size, fps)
     scenes: list[tuple[Path, Scene]] = []
     rows: dict[SplitName, list[QueryRow]] = {split: [] for split in SPLITS}
@@ -193,9 +190,7 @@ def write_grounding_world(
         for film_index, film in enumerate(draw_films(split, count, seed=seed, fps=fps)):
             video_id = f"{split}{film_index}"
             scenes.append((folder / "videos" / f"{video_id}.mp4", film))
-            rows[split] += label_film(
-                film, video_id, split=split, seed=seed, film_index=film_index, num_wordings=num_wordings, fps=fps
-            )
+            rows[split] += label_film(film, video_id, split=split, seed=seed, film_index=film_index, fps=fps)
     num_written = write_scenes(scenes, size=size, fps=fps, progress=progress)
     write_qvhighlights(folder, rows)
     return num_written
