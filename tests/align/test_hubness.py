@@ -1,9 +1,7 @@
 """Hubness correction: equality with naive versions, and results of the published code."""
 
-import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.goldens import Case, check_close, find_cases
-from tests.metrics.published import find_goldens
+from tests.metrics.published import Golden, find_goldens
 from vidret.align.hubness import HubnessCorrection, balance_columns, dual_softmax, qb_norm, sk_norm
 
 LEVELS = ("video_sentence", "frame_sentence", "patch_word")
@@ -188,23 +186,9 @@ def test_sinkhorn_equals_published_code() -> None:
         check_close(found.potentials, demo["sk_demo.col_bias"])
 
 
-class Retrieval:
-    """A thousand texts and videos, a bank of three thousand texts, and the published code's results for them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-        pairs = np.load(folder / "n1000_embeddings_int16.npz")
-        text, video, bank = (
-            torch.from_numpy(rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True))
-            for rows in (pairs["text"], pairs["video"], np.load(folder / "qb_bank_int16.npz")["bank"])
-        )
-        self.scores, self.bank = text @ video.T, bank @ video.T
-        self.rows = torch.from_numpy(np.load(folder / "qbnorm_k1_beta20_rows0_50.npz")["rows"])
-
-
 @pytest.fixture(scope="module", params=find_goldens(), ids=str)
-def retrieval(request: pytest.FixtureRequest) -> Retrieval:
-    return Retrieval(request.param)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(request.param)
 
 
 def published(correction: HubnessCorrection, scores: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -214,22 +198,25 @@ def published(correction: HubnessCorrection, scores: Tensor, beta: float) -> tup
     return torch.where(rows[:, None], (beta * corrected).exp(), corrected), rows
 
 
-def test_qb_norm_equals_published_code(retrieval: Retrieval) -> None:
-    values, rows = published(qb_norm(retrieval.bank), retrieval.scores, 20.0)
-    torch.testing.assert_close(values[: len(retrieval.rows)], retrieval.rows, rtol=1e-11, atol=0)
+def test_qb_norm_equals_published_code(golden: Golden) -> None:
+    scores, bank = map(torch.from_numpy, golden.corrected)
+    values, rows = published(qb_norm(bank), scores, 20.0)
+    expected = torch.from_numpy(np.load(golden.folder / "qbnorm_k1_beta20_rows0_50.npz")["rows"])
+    torch.testing.assert_close(values[: len(expected)], expected, rtol=1e-11, atol=0)
     assert 0 < int((~rows).sum()) < 100
 
 
-def test_corrected_rows_are_as_many_as_in_published_code_for_each_setting(retrieval: Retrieval) -> None:
-    results = {name: result for name, result in retrieval.metrics["qbnorm"]["results"].items() if name != "base"}
+def test_corrected_rows_are_as_many_as_in_published_code_for_each_setting(golden: Golden) -> None:
+    scores, bank = map(torch.from_numpy, golden.corrected)
+    results = {name: result for name, result in golden.metrics["qbnorm"]["results"].items() if name != "base"}
     assert len(results) >= 9
     for name, expected in results.items():
         k, beta = name.removeprefix("k").split("_beta")
         exact = 1 / 1.99 if beta == "0.5025" else float(beta)
-        correction = qb_norm(retrieval.bank, beta=exact, k=int(k))
+        correction = qb_norm(bank, beta=exact, k=int(k))
         assert correction.active is not None
         assert int(correction.active.sum()) == expected["n_active_videos"]
-        _, rows = published(correction, retrieval.scores, exact)
+        _, rows = published(correction, scores, exact)
         assert int(rows.sum()) == expected["n_normalised_rows"]
 
 

@@ -27,7 +27,8 @@ from vidret.evaluate import retrieval
 from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.report import Gallery
 from vidret.evaluate.retrieval import Bank, correct, evaluate_retrieval
-from vidret.metrics.retrieval import evaluate, evaluate_calibrated, evaluate_dual_softmax
+from vidret.metrics.ranks import rank_matrix
+from vidret.metrics.retrieval import Direction, Row, calibrate_scores, evaluate, evaluate_dual_softmax, make_row
 from vidret.types import Sampling
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
@@ -57,6 +58,17 @@ def rank_naively(scores: list[float], own: int) -> float:
     """Return the mean rank of the correct video, by counting."""
     higher = sum(score > scores[own] for score in scores)
     return 1 + higher + (sum(score == scores[own] for score in scores) - 1) / 2
+
+
+BALANCE = partial(sk_norm, temperature=0.05)
+
+
+def rate(
+    label: str, direction: Direction, bank: str, scores: np.ndarray, bank_scores: np.ndarray, calibrate: Any, truth: Any
+) -> Row:
+    """Return the row of scores that were corrected by a bank."""
+    corrected = calibrate_scores(direction, scores, bank_scores, calibrate)
+    return make_row(label, direction, rank_matrix(corrected, truth), bank)
 
 
 @pytest.fixture(scope="module")
@@ -93,19 +105,13 @@ def test_ranks_equal_loops(report: dict[str, Any], matrix: np.ndarray, truth: np
 
 def test_rows_equal_the_metrics_of_the_matrix(report: dict[str, Any], matrix: np.ndarray, truth: np.ndarray) -> None:
     scores, bank_scores = matrix[: len(truth)], matrix[len(truth) :]
-    label = "5 queries of bank.jsonl, 3 of them in the test set"
-
-    def balance(bank_scores: torch.Tensor) -> Any:
-        return sk_norm(bank_scores, temperature=0.05)
-
-    def as_glscl(bank_scores: torch.Tensor) -> Any:
-        return qb_norm(bank_scores, beta=70.0, min_queries=3)
-
+    bank = "5 queries of bank.jsonl, 3 of them in the test set"
+    as_glscl = partial(qb_norm, beta=70.0, min_queries=3)
     expected = [
         *evaluate(scores, truth),
-        evaluate_calibrated("SK-norm", "t2v", scores, bank_scores, balance, truth, bank=label),
-        evaluate_calibrated("QB-norm", "t2v", scores, bank_scores, qb_norm, truth, bank=label),
-        evaluate_calibrated("QB-norm, as GLSCL has it", "t2v", scores, bank_scores, as_glscl, truth, bank=label),
+        rate("SK-norm", "t2v", bank, scores, bank_scores, BALANCE, truth),
+        rate("QB-norm", "t2v", bank, scores, bank_scores, qb_norm, truth),
+        rate("QB-norm, as GLSCL has it", "t2v", bank, scores, bank_scores, as_glscl, truth),
         *(evaluate_dual_softmax(direction, 100 * scores, truth) for direction in ("t2v", "v2t")),
     ]
     assert sum(text in {text for _, _, text in QUERIED} for text in BANK) == 3
@@ -255,12 +261,10 @@ def test_videos_are_the_bank_of_video_to_text(
         [[score_naively(encoder, text, tmp_path / "bank" / f"{name}.mp4") for name in names] for text in texts],
         np.float32,
     )
-    scores, label = matrix[: len(truth)], f"4 videos of {tmp_path / 'bank'}"
+    scores, bank = matrix[: len(truth)], f"4 videos of {tmp_path / 'bank'}"
     expected = [
-        evaluate_calibrated(
-            "SK-norm", "v2t", scores, bank_scores, partial(sk_norm, temperature=0.05), truth, bank=label
-        ),
-        evaluate_calibrated("QB-norm", "v2t", scores, bank_scores, qb_norm, truth, bank=label),
+        rate("SK-norm", "v2t", bank, scores, bank_scores, BALANCE, truth),
+        rate("QB-norm", "v2t", bank, scores, bank_scores, qb_norm, truth),
     ]
     report = read(tmp_path / "out" / "report.json")
     assert report["results"]["rows"][2:4] == [json.loads(json.dumps(row.to_dict())) for row in expected]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from tests.goldens import HERE
 from vidret.metrics.retrieval import Summary
 
 Metrics = dict[str, Any]
+TIED = ("constant4", "zeros6", "anti3", "two_way_tie_diag", "tie_at_rank5_boundary")
 PRINTED = 0.05 + 1e-9  # one decimal is printed
 SINGLE = 1e-4  # computed in float32 there
 
 
 class Golden:
-    """A folder of published results and the embeddings that they were computed from."""
+    """A folder of published results, the embeddings that they were computed from, and the scores with ties."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -25,6 +27,17 @@ class Golden:
         self.distinct, _ = self.read("n1000_embeddings_int16.npz")
         self.ties = np.round(self.distinct * 8) / 8
         self.small = {name: (np.array(each["sim"]), each["metrics"]) for name, each in self.metrics["small"].items()}
+        self.tied = [(self.ties, self.metrics["n1000_ties"]["metrics"]), *(self.small[name] for name in TIED)]
+
+    @cached_property
+    def corrected(self) -> tuple[Any, Any]:
+        """The cosines that were corrected, and those of the bank."""
+        pairs, bank = np.load(self.folder / "n1000_embeddings_int16.npz"), np.load(self.folder / "qb_bank_int16.npz")
+        text, video, bank = (
+            rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            for rows in (each.astype(np.float64) for each in (pairs["text"], pairs["video"], bank["bank"]))
+        )
+        return text @ video.T, bank @ video.T
 
     def read(self, name: str) -> tuple[Any, Any]:
         """Return exact scores and the video of each text."""

@@ -22,13 +22,11 @@ from vidret.evaluate.published import CLASSIC, PROTOCOLS, count_rows, note_rows
 from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.ranks import rank_matrix
 from vidret.metrics.retrieval import (
-    CUTS,
     PLAIN,
     Direction,
     Row,
     calibrate_scores,
     evaluate,
-    evaluate_calibrated,
     evaluate_dual_softmax,
     make_row,
 )
@@ -173,7 +171,7 @@ def rate_parts(
     rows = []
     for name, level in found.items():
         ranks = rank_matrix(level, truth)
-        rows += [make_row(f"{PLAIN}, {name}", direction, ranks, CUTS) for direction in DIRECTIONS]
+        rows += [make_row(f"{PLAIN}, {name}", direction, ranks) for direction in DIRECTIONS]
     return rows
 
 
@@ -242,17 +240,15 @@ def correct(
         direction: "t2v" corrects videos, "v2t" texts.
     """
     balance = partial(sk_norm, temperature=ranker.temperature)
-    levels = {name: calibrate_scores(direction, scores[name], bank_scores[name], balance) for name in ranker.weights}
-    parts = levels.items() if len(levels) > 1 else ()
-    ranks = rank_matrix(sum_levels(levels, ranker), truth)
-    totals = scores[TOTAL], bank_scores[TOTAL]
     glscl_qb_norm = partial(qb_norm, beta=70.0, min_queries=3 if direction == "t2v" else 5)
-    return [
-        make_row("SK-norm", direction, ranks, CUTS, label),
-        *(make_row(f"SK-norm, level {name}", direction, rank_matrix(one, truth), CUTS, label) for name, one in parts),
-        evaluate_calibrated("QB-norm", direction, *totals, qb_norm, truth, bank=label),
-        evaluate_calibrated("QB-norm, as GLSCL has it", direction, *totals, glscl_qb_norm, truth, bank=label),
-    ]
+    levels = {name: calibrate_scores(direction, scores[name], bank_scores[name], balance) for name in ranker.weights}
+    rows = [make_row("SK-norm", direction, rank_matrix(sum_levels(levels, ranker), truth), label)]
+    for name, level in levels.items() if len(levels) > 1 else ():
+        rows.append(make_row(f"SK-norm, level {name}", direction, rank_matrix(level, truth), label))
+    for name, calibrate in (("QB-norm", qb_norm), ("QB-norm, as GLSCL has it", glscl_qb_norm)):
+        corrected = calibrate_scores(direction, scores[TOTAL], bank_scores[TOTAL], calibrate)
+        rows.append(make_row(name, direction, rank_matrix(corrected, truth), label))
+    return rows
 
 
 def note_differences(

@@ -127,9 +127,7 @@ def hits(ranks: Float[np.ndarray, " query"], k: int) -> Bool[np.ndarray, " query
 
 
 def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) -> Summary:
-    """Return the summary of ranks that count from 1."""
-    if not all(k >= 1 for k in cuts):
-        raise ValueError(f"cuts must be at least 1, got {list(cuts)}")
+    """Return the summary of ranks that count from 1, with R@K for each of ``cuts``."""
     recalls = {k: 100 * float(hits(ranks, k).mean()) for k in {*cuts, 1, 5, 10}}
     ordered = np.sort(ranks)
     return Summary(
@@ -146,8 +144,6 @@ def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) ->
 def evaluate(
     scores: Shaped[np.ndarray, "text video"],
     truth: Int[np.ndarray, " text"] | None = None,
-    *,
-    cuts: Sequence[int] = CUTS,
 ) -> tuple[Row, Row]:
     """Evaluate plain scores, from text to video and from video to text.
 
@@ -157,34 +153,27 @@ def evaluate(
     Args:
         scores: Scores of texts for videos, finite, higher is better.
         truth: Video index of each text; defaults to video i for text i.
-        cuts: The K of R@K.
 
     Returns:
         The text-to-video row and the video-to-text row.
 
     Raises:
         VidretError: A score is not finite, or there is no text.
-        ValueError: A shape or dtype is wrong.
+        ValueError: The truth does not fit the scores.
     """
     ranks = rank_matrix(scores, truth)
-    return make_row(PLAIN, "t2v", ranks, cuts), make_row(PLAIN, "v2t", ranks, cuts)
+    return make_row(PLAIN, "t2v", ranks), make_row(PLAIN, "v2t", ranks)
 
 
-def make_row(
-    label: str,
-    direction: Direction,
-    both: BidirectionalRanks,
-    cuts: Sequence[int],
-    bank: str | None = None,
-) -> Row:
+def make_row(label: str, direction: Direction, both: BidirectionalRanks, bank: str | None = None) -> Row:
     """Return the row of one direction."""
     ranks = both.t2v if direction == "t2v" else both.v2t
     metrics = RetrievalMetrics(
         protocol=f"{_describe(both, direction)} {TIES}",
         ranks=ranks,
-        summary=summarise(ranks.mean, cuts),
-        optimistic=summarise(ranks.optimistic, cuts),
-        pessimistic=summarise(ranks.pessimistic, cuts),
+        summary=summarise(ranks.mean),
+        optimistic=summarise(ranks.optimistic),
+        pessimistic=summarise(ranks.pessimistic),
     )
     return Row(label, direction, metrics, bank)
 
@@ -199,42 +188,23 @@ def _describe(both: BidirectionalRanks, direction: Direction) -> str:
     return f"Video to text: {num_videos} videos, each to find its best caption among the best of each video."
 
 
-def evaluate_calibrated(
-    label: str,
-    direction: Direction,
-    scores: Float[np.ndarray, "text video"],
-    bank_scores: Float[np.ndarray, "bank_text bank_video"],
-    calibrate: Callable[[torch.Tensor], HubnessCorrection],
-    truth: Int[np.ndarray, " text"] | None = None,
-    *,
-    bank: str,
-) -> Row:
-    """Evaluate one direction of scores with a hubness correction.
-
-    Args:
-        label: Name of the correction, such as "SK-norm".
-        direction: "t2v" corrects videos with a bank of texts, "v2t" corrects texts with a bank of videos.
-        scores: Scores of texts for videos.
-        bank_scores: (bank text, video) for t2v, (text, bank video) for v2t.
-        calibrate: ``sk_norm`` or ``qb_norm``, or a partial of one of them.
-        truth: See ``evaluate``.
-        bank: Description of the bank, such as "the captions of the training split".
-
-    Raises:
-        VidretError: A score or a bank score is not finite.
-        ValueError: A shape or dtype is wrong.
-    """
-    corrected = calibrate_scores(direction, scores, bank_scores, calibrate)
-    return make_row(label, direction, rank_matrix(corrected, truth), CUTS, bank)
-
-
 def calibrate_scores(
     direction: Direction,
     scores: Float[np.ndarray, "text video"],
     bank_scores: Float[np.ndarray, "bank_text bank_video"],
     calibrate: Callable[[torch.Tensor], HubnessCorrection],
 ) -> Float[np.ndarray, "text video"]:
-    """Return scores with a hubness correction; see ``evaluate_calibrated``."""
+    """Return scores of one direction with a hubness correction.
+
+    Args:
+        direction: "t2v" corrects videos with a bank of texts, "v2t" corrects texts with a bank of videos.
+        scores: Scores of texts for videos.
+        bank_scores: (bank text, video) for t2v, (text, bank video) for v2t.
+        calibrate: ``sk_norm`` or ``qb_norm``, or a partial of one of them.
+
+    Raises:
+        VidretError: A score or a bank score is not finite.
+    """
     correction = calibrate(_to_tensor(bank_scores, direction))
     corrected: Float[np.ndarray, "text video"]
     corrected = _turn(correction.correct(_to_tensor(scores, direction)), direction).numpy()
@@ -250,24 +220,18 @@ def evaluate_dual_softmax(
 
     Raises:
         VidretError: A score is not finite.
-        ValueError: A shape or dtype is wrong.
     """
     logits = _to_tensor(scores, direction)
     weighted = _turn(dual_softmax(logits), direction).numpy()
     bank = f"all {len(logits)} {'texts' if direction == 't2v' else 'videos'} of the test set at once"
-    return make_row("dual softmax", direction, rank_matrix(weighted, truth), CUTS, bank)
+    return make_row("dual softmax", direction, rank_matrix(weighted, truth), bank)
 
 
 def _to_tensor(scores: Shaped[np.ndarray, "text video"], direction: Direction) -> torch.Tensor:
     """Return a copy of the scores as a tensor whose rows are queries."""
-    scores = np.asarray(scores)
-    if scores.ndim != 2 or scores.dtype.kind != "f":
-        raise ValueError(f"scores must be a matrix of floats, got {scores.dtype} {scores.shape}")
     check_scores(scores, range(len(scores)))
     return _turn(torch.tensor(scores), direction)
 
 
 def _turn(scores: torch.Tensor, direction: Direction) -> torch.Tensor:
-    if direction not in ("t2v", "v2t"):
-        raise ValueError(f"direction must be t2v or v2t, got {direction}")
     return scores if direction == "t2v" else scores.T
