@@ -1,7 +1,6 @@
 """Moment retrieval from a corpus: equality with loops, and properties."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -70,23 +69,9 @@ def test_report_has_recalls_and_is_json() -> None:
     assert (recall_at(np.array([0, 1, 5, 6]), 5), recall_at(np.array([0, 0]), 100)) == (50, 0)
 
 
-def test_invalid_queries_and_predictions_are_rejected() -> None:
-    query = LabelledQuery("1", "v", "", 9.0, ((0.0, 3.0),))
-    for queries, moments, reason in (
-        ([], {}, "queries must be at least one and have unique ids, got 0"),
-        ([query, query], {"1": []}, "queries must be at least one and have unique ids, got 2"),
-        ([query], {}, "retrieved must have a list for every query, got none for 1"),
-        ([LabelledQuery("1", "v", "", 9.0)], {"1": []}, "query 1 must have at least one true span"),
-        (
-            [query],
-            {"1": [RetrievedMoment("v", 3, 2)]},
-            r"moments of query 1 must start before they end, got \[3.0, 2.0\]",
-        ),
-        ([query], {"1": [RetrievedMoment("v", 3, math.nan)]}, "must start before they end"),
-        ([query], {"1": [RetrievedMoment("v", 3, math.inf)]}, "must start before they end"),
-    ):
-        with pytest.raises(VidretError, match=reason):
-            score_corpus(queries, moments)
+def test_query_without_a_true_span_is_rejected() -> None:
+    with pytest.raises(VidretError, match="query 1 must have at least one true span"):
+        score_corpus([LabelledQuery("1", "v", "", 9.0)], {"1": []})
 
 
 def test_partially_relevant_retrieval_sums_recalls() -> None:

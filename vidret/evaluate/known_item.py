@@ -81,13 +81,13 @@ class Outcome:
         return score_answer(self.found_s, self.num_wrong) if self.found is not None else 0.0
 
 
-def score_answer(time_s: float, num_wrong: int, task_s: float = TASK_S) -> float:
+def score_answer(time_s: float, num_wrong: int) -> float:
     """Return the points of a correct answer after some wrong ones, as DRES computes them.
 
     >>> score_answer(0.4 * 300, 2)
     600.0
     """
-    return max(0.0, 500 + 500 * (1 - min(time_s / task_s, 1.0)) - 100 * num_wrong)
+    return max(0.0, 500 + 500 * (1 - min(time_s / TASK_S, 1.0)) - 100 * num_wrong)
 
 
 def reveal(text: str, num_hints: int = NUM_HINTS) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vidret.errors import VidretError
+from vidret.metrics.ranks import check_scores
 from vidret.metrics.retrieval import hits
 
 CONFIDENCE = 0.95
@@ -55,11 +56,10 @@ def measure_by_size(
         seed: Seed of the draws.
 
     Raises:
-        VidretError: A size is below 2 or above that of the gallery, a score is not finite, or there is no text.
+        VidretError: A size is below 2 or above that of the gallery, or a score is not finite.
     """
     num_texts, num_videos = scores.shape
-    if not num_texts or not np.isfinite(scores).all():
-        raise VidretError(f"scores must be finite, of at least one text, got {num_texts} texts")
+    check_scores(scores, range(num_texts))
     if wrong := [size for size in sizes if not MIN_GALLERY <= size <= num_videos]:
         raise VidretError(f"sizes must be between {MIN_GALLERY} and the {num_videos} videos, got {wrong[0]}")
     own = scores[np.arange(num_texts), truth][:, None]

@@ -37,9 +37,8 @@ def temporal_iou(
 def average_precision(
     overlaps: Float[np.ndarray, "query rank truth"],
     num_truths: Int[np.ndarray, " query"],
-    thresholds: tuple[float, ...] = PRECISION_THRESHOLDS,
 ) -> Float[np.ndarray, "query threshold"]:
-    """Return the interpolated average precision of each query at each threshold, in 0..1.
+    """Return the interpolated average precision of each query at each of ``PRECISION_THRESHOLDS``, in 0..1.
 
     From the best rank down, each span is matched with the unmatched true span that it overlaps most; of equal ones, the
     last. It is a true positive if the overlap reaches the threshold, and else a false positive, like a second span for
@@ -49,14 +48,13 @@ def average_precision(
         overlaps: Overlaps of spans sorted by score, best first; 0 where a span (after all real ones) or a true span is
             padding.
         num_truths: Number of true spans per query; without any the result is 0.
-        thresholds: Minimum overlaps, positive.
 
     Reference:
         Everingham et al., The PASCAL Visual Object Classes Challenge (2010), section 4.2; Lei et al., QVHighlights
         (2021), section 5.
     """
     num_queries, num_ranks, max_truths = overlaps.shape
-    minimums = np.array(thresholds)
+    minimums = np.array(PRECISION_THRESHOLDS)
     correct = np.zeros((num_queries, len(minimums), num_ranks), dtype=bool)
     if overlaps.size == 0:
         return np.zeros((num_queries, len(minimums)))
@@ -108,8 +106,6 @@ class MomentMetrics:
 
     def recall(self, threshold: float, num_spans: int = 1) -> float:
         """Return R@num_spans, the percentage of queries for which one of the first spans reaches the threshold."""
-        if not 1 <= num_spans <= NUM_RECALLED:
-            raise ValueError(f"num_spans must be in 1..{NUM_RECALLED}, got {num_spans}")
         return 100 * float(np.mean(self.best_overlaps[:, num_spans - 1] >= threshold))
 
     @property
