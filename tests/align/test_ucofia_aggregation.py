@@ -75,8 +75,3 @@ def test_resizing_keeps_symmetry_between_positions() -> None:
         torch.testing.assert_close(
             aggregate(values, -1, mixing=torch.eye(4).double() + 7, tau=0.3), aggregate(values, -1, tau=0.3)
         )
-
-
-def test_axis_in_between_is_rejected() -> None:
-    with pytest.raises(ValueError, match="dim must be 1 or the last, got 2"):
-        aggregate(torch.zeros(2, 3, 4, 5), 2, mixing=torch.eye(4))

@@ -52,6 +52,11 @@ def move_batch(batch: Fields, device: torch.device | str) -> Fields:
     return type(batch)(*moved)  # type: ignore[arg-type]
 
 
+def fill_mask(mask: Tensor | None, rows: Tensor) -> Bool[Tensor, "item row"]:
+    """Return the mask of rows (item, row, dim), or one that is all True if there is none."""
+    return torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else mask
+
+
 def collate_texts(texts: Sequence[TextEmbedding], *, raw: bool = False) -> TextBatch:
     """Collate texts, padded to the longest; ``raw`` ones have the text tower's states, from start to end token.
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.attending import FrameAttention, SoftmaxAttention, mask_bias
-from vidret.align.batches import TextBatch, VideoBatch, stack_rows
+from vidret.align.batches import TextBatch, VideoBatch, fill_mask, stack_rows
 from vidret.align.prepared import run_tasks, unpack_stacked
 from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia_temporal import TemporalTransformer
@@ -165,12 +165,8 @@ class ConceptAligner(nn.Module):
         return {**settings, "heads": heads, "share": self.share}
 
     def prepare(self, videos: VideoBatch) -> ConceptVideos:
-        """Compute what does not depend on a text. Tokens are not used.
-
-        Raises:
-            ValueError: The mask is not bool or has the wrong shape.
-        """
-        mask = _fill_mask(videos.frames, videos.frame_mask)
+        """Compute what does not depend on a text. Tokens are not used."""
+        mask = fill_mask(videos.frame_mask, videos.frames)
         frames = videos.frames.masked_fill(~mask[..., None], 0)
         frames = frames if self.temporal is None else self.temporal(frames, mask)
         concepts = self.find_concepts(frames, mask)
@@ -178,12 +174,8 @@ class ConceptAligner(nn.Module):
         return ConceptVideos(frames, mask, concepts, values=values).with_grams()
 
     def prepare_texts(self, texts: TextBatch) -> ConceptTexts:
-        """Compute what does not depend on a video.
-
-        Raises:
-            ValueError: The mask is not bool or has the wrong shape.
-        """
-        mask = _fill_mask(texts.words, texts.mask)
+        """Compute what does not depend on a video."""
+        mask = fill_mask(texts.mask, texts.words)
         return ConceptTexts(texts.sentences, self.find_concepts(texts.words, mask, of_words=True))
 
     def find_concepts(
@@ -251,12 +243,3 @@ def consistency_loss(
     """
     products = (texts * videos).sum(dim=(0, 2)) / texts.shape[1]
     return functional.mse_loss(videos.mean(dim=0), texts.mean(dim=0)) + beta * (products - target).square().sum()
-
-
-def _fill_mask(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the validated mask, or one that is all True if it is None."""
-    if mask is None:
-        return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    if mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
-        raise ValueError(f"mask must be bool {tuple(tokens.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}")
-    return mask

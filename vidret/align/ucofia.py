@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.batches import TextBatch, VideoBatch, fill_mask
 from vidret.align.prepared import PreparedVideos, plan_blocks, run_tasks, trim
 from vidret.align.ucofia_levels import LevelScores, Mixing, score_frames, score_words
 from vidret.align.ucofia_selection import PatchSelector
@@ -131,7 +131,7 @@ class Aligner(nn.Module):
         if self.selector is None or videos.sizes is not None:
             mask = sizes = None
             if frame_mask is not None or videos.token_mask is not None:
-                mask = torch.cat([_real(frame_mask, frames), _real(videos.token_mask, tokens)], dim=1)
+                mask = torch.cat([fill_mask(frame_mask, frames), fill_mask(videos.token_mask, tokens)], dim=1)
             if videos.sizes is not None:
                 sizes = torch.cat([torch.ones_like(frames[..., 0]), videos.sizes], dim=1)
                 sizes = sizes if mask is None else sizes.masked_fill(~mask, 1)
@@ -141,12 +141,12 @@ class Aligner(nn.Module):
             raise ValueError(f"number of tokens must be a multiple of the {num_frames} frames, got {tokens.shape[1]}")
         patches = rearrange(tokens, "video (frame patch) dim -> (video frame) patch dim", frame=num_frames)
         classes = rearrange(frames, "video frame dim -> (video frame) 1 dim")
-        real = rearrange(_real(videos.token_mask, tokens), "video (frame p) -> (video frame) p", frame=num_frames)
+        real = rearrange(fill_mask(videos.token_mask, tokens), "video (frame p) -> (video frame) p", frame=num_frames)
         selected, kept = self.selector(torch.cat([classes, patches], dim=1), real, noise=noise)
         selected = rearrange(selected, "(video frame) kept dim -> video (frame kept) dim", frame=num_frames)
         if frame_mask is None and videos.token_mask is None:
             return selected, None, None
-        frame_real = rearrange(_real(frame_mask, frames), "video frame -> (video frame) 1")
+        frame_real = rearrange(fill_mask(frame_mask, frames), "video frame -> (video frame) 1")
         mask = torch.cat([frame_real, kept & frame_real], dim=1)
         mask = rearrange(mask, "(video frame) kept -> video (frame kept)", frame=num_frames)
         return zero_padding(selected, mask), mask, None
@@ -192,7 +192,3 @@ def move_padding_last(
     order = mask.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     tokens = tokens.gather(1, order[..., None].expand_as(tokens))
     return tokens, mask.gather(1, order), None if sizes is None else sizes.gather(1, order)
-
-
-def _real(mask: Tensor | None, x: Tensor) -> Tensor:
-    return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
