@@ -1,6 +1,7 @@
 """UCoFiA's aggregation and levels by loops, written from the paper."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def naive_aggregate(values: list[float], matrix: Tensor | None, tau: float) -> f
     return sum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
-def naive_both_ways(similarities: Tensor, matrices: list[Tensor | None], tau: float) -> float:
+def naive_both_ways(similarities: Tensor, matrices: Sequence[Tensor | None], tau: float) -> float:
     """Return Bi-ISA of a pair's (word, token) similarities."""
     rows, columns = similarities.tolist(), similarities.T.tolist()
     first = naive_aggregate([naive_aggregate(column, matrices[0], tau) for column in columns], matrices[1], tau)

@@ -1,27 +1,91 @@
-"""UCoFiA's three levels: equality with loops over pairs, written from the paper."""
+"""UCoFiA's levels and their aggregation: equality with loops, sizes as copies, and resized matrices."""
 
+import pytest
 import torch
 from torch import Tensor
 
 from tests.align.naive import make_mixing, naive_both_ways, naive_frames
-from vidret.align.ucofia_levels import score_frames, score_words
+from vidret.align.ucofia_levels import aggregate, aggregate_both_ways, resize_mixing, score_frames, score_words
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def make_matrices(num_words: int, num_tokens: int) -> list[Tensor]:
+    sizes = (num_words, num_tokens, num_tokens, num_words)
+    return [torch.eye(size).double() + 0.3 * torch.randn(size, size).double() for size in sizes]
+
+
+def test_both_orders_equal_loops() -> None:
+    similarities = torch.randn(3, 4, 2, 5).double()
+    matrices = make_matrices(4, 5)
+    cases: list[list[Tensor | None]] = [list(matrices), [None] * 4]
+    for mixing in cases:
+        for tau in (0.01, 0.5):
+            found = aggregate_both_ways(
+                similarities, words_then=(mixing[0], mixing[1]), tokens_then=(mixing[2], mixing[3]), tau=tau
+            )
+            for text in range(3):
+                for video in range(2):
+                    expected = naive_both_ways(similarities[text, :, video], mixing, tau)
+                    assert float(found[text, video]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_padding_only_gives_finite_scores_and_gradients() -> None:
+    similarities = torch.zeros(2, 3, 2, 4, requires_grad=True)
+    found = aggregate_both_ways(
+        similarities, word_mask=torch.zeros(2, 3).bool(), token_mask=torch.tensor([[True] * 4, [False] * 4])
+    )
+    found.sum().backward()  # type: ignore[no-untyped-call]
+    assert found.isfinite().all()
+    assert similarities.grad is not None
+    assert similarities.grad.isfinite().all()
+
+
+def test_token_of_size_n_counts_as_n_equal_tokens() -> None:
+    sizes = torch.tensor([[1.0, 3.0, 2.0, 1.0], [2.0, 1.0, 1.0, 3.0]]).double()
+    similarities = torch.randn(3, 5, 2, 4).double() * 0.2
+    for tau in (0.01, 0.3):
+        found = aggregate_both_ways(similarities, sizes=sizes, tau=tau)
+        for video in range(2):
+            copies = similarities[:, :, video].repeat_interleave(sizes[video].long(), dim=-1)[:, :, None]
+            torch.testing.assert_close(found[:, video], aggregate_both_ways(copies, tau=tau)[:, 0])
+    once = aggregate_both_ways(similarities, sizes=torch.ones_like(sizes))
+    assert torch.equal(once, aggregate_both_ways(similarities))
+
+
+def test_resizing_keeps_trained_entries() -> None:
+    matrix = torch.randn(5, 5)
+    assert resize_mixing(matrix, 5) is matrix
+    assert torch.equal(resize_mixing(matrix, 3), matrix[:3, :3])
+    assert torch.equal(resize_mixing(matrix, 8)[:5, :5], matrix)
+    assert resize_mixing(torch.tensor([[2.0, 1.0], [1.0, 4.0]]), 3).tolist() == [[2, 1, 1], [1, 4, 1], [1, 1, 3]]
+    assert resize_mixing(torch.tensor([[2.0]]), 2).tolist() == [[2, 0], [0, 2]]
+
+
+def test_resizing_keeps_symmetry_between_positions() -> None:
+    for size in (2, 9):
+        assert torch.equal(resize_mixing(torch.eye(4), size), torch.eye(size))
+        symmetric = 2 * torch.eye(4) + 0.5
+        torch.testing.assert_close(resize_mixing(symmetric, size), 2 * torch.eye(size) + 0.5)
+        # A constant added to the matrix has no effect, since the outer softmax is invariant to it.
+        values = torch.randn(3, size).double()
+        torch.testing.assert_close(
+            aggregate(values, -1, mixing=torch.eye(4).double() + 7, tau=0.3), aggregate(values, -1, tau=0.3)
+        )
 
 
 @torch.no_grad()
 def test_levels_equal_loops() -> None:
-    torch.manual_seed(1)
     sentences, words = 0.2 * torch.randn(3, 6).double(), 0.2 * torch.randn(3, 4, 6).double()
     frames, tokens = torch.randn(2, 3, 6).double(), torch.randn(2, 5, 6).double()
     mixing = make_mixing().double()
     fine = score_words(words, tokens, mixing=mixing)
     middle, best = score_frames(sentences, frames, mixing=mixing.frames)
-    plain, plain_best = score_frames(sentences, frames)[0], score_frames(sentences, frames)[1]
-    matrices: list[Tensor | None] = [
-        mixing.words_first,
-        mixing.tokens_second,
-        mixing.tokens_first,
-        mixing.words_second,
-    ]
+    plain, plain_best = score_frames(sentences, frames)
+    matrices = [mixing.words_first, mixing.tokens_second, mixing.tokens_first, mixing.words_second]
     for text in range(3):
         for video in range(2):
             pair = (text, video)

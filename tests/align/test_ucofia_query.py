@@ -1,6 +1,5 @@
 """The training-free UCoFiA of a query in NumPy: equal to loops over words and tokens, and to the aligner on torch."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.align.naive import naive_aggregate
 from vidret.align.batches import TextBatch
 from vidret.align.prepared import PreparedVideos, pack_video, unpack_videos
 from vidret.align.ucofia import Aligner
@@ -18,16 +18,9 @@ DIM = 8
 
 
 def naive_isa(similarities: Sequence[float], sizes: Sequence[float]) -> float:
-    """Return the sum weighted by softmax(softmax(s / tau) / tau), every item as often as its size says."""
+    """Return the aggregated similarity, with every item as often as its size says."""
     listed = [value for value, size in zip(similarities, sizes, strict=True) for _ in range(int(size))]
-    weights = softmax([value / TAU for value in listed])
-    weights = softmax([weight / TAU for weight in weights])
-    return sum(weight * value for weight, value in zip(weights, listed, strict=True))
-
-
-def softmax(logits: Sequence[float]) -> list[float]:
-    powers = [math.exp(logit - max(logits)) for logit in logits]
-    return [power / sum(powers) for power in powers]
+    return naive_aggregate(listed, None, TAU)
 
 
 def draw_units(random: np.random.Generator, num: int) -> np.ndarray:
