@@ -331,13 +331,13 @@ def test_levels_are_corrected_separately_and_weighted_as_in_search() -> None:
                 total += weight * (float(scores[name][text, video]) + float(potentials[video]))
             corrected.append(total)
         expected.append(rank_naively(corrected, int(truth[text])))
-    assert row.metrics.ranks.mean.tolist() == expected
+    assert row.ranks.mean.tolist() == expected
     assert expected != [rank_naively(list(line), int(own)) for line, own in zip(scores[TOTAL], truth, strict=True)]
     assert [each.label for each in (row, *others)] == ["SK-norm", "QB-norm", "QB-norm, as GLSCL has it"]
     for level, name in ((coarse, "coarse"), (fine, "fine")):
         assert level.label == f"SK-norm, level {name}"
         balanced = sk_norm(torch.from_numpy(bank_scores[name]), temperature=0.2).correct(torch.from_numpy(scores[name]))
-        assert level.metrics.ranks.mean.tolist() == [
+        assert level.ranks.mean.tolist() == [
             rank_naively(line, int(own)) for line, own in zip(balanced.tolist(), truth, strict=True)
         ]
     assert {each.bank for each in (row, coarse, fine, *others)} == {"a bank"}

@@ -59,7 +59,7 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 
 def measure(scores: Any) -> Summary:
-    return evaluate(scores)[0].metrics.summary
+    return evaluate(scores)[0].summary
 
 
 def test_qb_norm_equals_published_code(golden: Golden) -> None:
@@ -83,5 +83,5 @@ def test_sk_norm_equals_published_code(golden: Golden) -> None:
 
 def test_dual_softmax_equals_published_code(golden: Golden) -> None:
     logits, expected = 10 * golden.distinct, golden.metrics["dsl"]
-    check_published(evaluate_dual_softmax("t2v", logits).metrics.summary, expected["t2v"])
-    check_published(evaluate_dual_softmax("v2t", logits).metrics.summary, expected["v2t"])
+    check_published(evaluate_dual_softmax("t2v", logits).summary, expected["t2v"])
+    check_published(evaluate_dual_softmax("v2t", logits).summary, expected["v2t"])

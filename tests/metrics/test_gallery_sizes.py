@@ -38,7 +38,7 @@ def test_means_equal_the_closed_form(seed: int, size: int, k: int) -> None:
 def test_the_full_gallery_has_the_plain_recall_and_no_interval() -> None:
     scores = np.random.default_rng(0).standard_normal((60, 30)).round(1)  # with ties
     truth = np.repeat(np.arange(30), 2)
-    recalls = evaluate(scores, truth)[0].metrics.summary.recalls
+    recalls = evaluate(scores, truth)[0].summary.recalls
     for found in measure_by_size(scores, truth, [30]):
         assert (found.low, found.high) == pytest.approx((found.mean, found.mean))
         assert found.mean == pytest.approx(recalls[found.k])

@@ -64,7 +64,7 @@ def test_report_has_bounds_if_there_are_ties() -> None:
     row = evaluate(np.ones((4, 4)))[0]
     report = row.to_dict()
     assert report["num_ties"] == 4
-    assert (report["R@1"], report["MnR"], row.metrics.ranks.mean.tolist()) == (0, 2.5, [2.5] * 4)
+    assert (report["R@1"], report["MnR"], row.ranks.mean.tolist()) == (0, 2.5, [2.5] * 4)
     assert (report["optimistic"]["R@1"], report["optimistic"]["MnR"]) == (100, 1)
     assert (report["pessimistic"]["R@1"], report["pessimistic"]["MnR"]) == (0, 4)
 
@@ -72,16 +72,16 @@ def test_report_has_bounds_if_there_are_ties() -> None:
 def test_protocol_describes_the_gallery() -> None:
     scores, truth = sample(7, 4), np.array([0, 0, 1, 1, 1, 3, 3])
     forth, back = evaluate(scores, truth)
-    assert "7 texts, each to find its video among 4." in forth.metrics.protocol
-    assert "3 videos, each to find its best caption among the best of each video." in back.metrics.protocol
-    assert back.metrics.ranks.queries.tolist() == [0, 1, 3]
+    assert "7 texts, each to find its video among 4." in forth.protocol
+    assert "3 videos, each to find its best caption among the best of each video." in back.protocol
+    assert back.ranks.queries.tolist() == [0, 1, 3]
 
 
 def test_invalid_arguments_are_rejected() -> None:
-    metrics = evaluate(np.eye(2))[0].metrics
+    ranks = evaluate(np.eye(2))[0].ranks
     for label, bank in [("plain", "the train captions"), ("SK-norm", None), ("SK-norm", ""), ("", None), ("", "bank")]:
         with pytest.raises(ValueError, match="bank must be None for a label that begins with 'plain'"):
-            Row(label, "t2v", metrics, bank)
+            Row(label, "t2v", "protocol", ranks, bank)
 
 
 # Results of published evaluators on the same scores.
@@ -96,7 +96,7 @@ CUTS = (1, 5, 10, 50, 100)
 
 
 def measure(scores: Any, truth: Any = None) -> dict[str, Summary]:
-    return {row.direction: summarise(row.metrics.ranks.mean, CUTS) for row in evaluate(scores, truth)}
+    return {row.direction: summarise(row.ranks.mean, CUTS) for row in evaluate(scores, truth)}
 
 
 EVALUATORS = {"clip4clip": 1e-6, "tempme_R50": 1e-6, "qbnorm_ce_avg_ties": PRINTED, "promptswitch_argsort": 1e-6}
@@ -115,7 +115,7 @@ def test_ties_equal_the_evaluator_that_averages_them(golden: Golden) -> None:
     for scores, expected in golden.tied:
         for row in evaluate(scores):
             # At 1 it has our rule; beyond, a tie for the places K and K + 1 is a hit there, which is another rule.
-            ranks = row.metrics.ranks.mean
+            ranks = row.ranks.mean
             summary = summarise(ranks, CUTS)
             theirs = {k: 100 * float((ranks == 1 if k == 1 else ranks < k + 1).mean()) for k in summary.recalls}
             geometric = float(np.cbrt(theirs[1] * theirs[5] * theirs[10]))
@@ -134,7 +134,7 @@ def test_published_code_counts_a_tied_query_once_per_rank(golden: Golden) -> Non
     # matrix of 4 gets R@1 25. Ours is a mean over queries, and the bounds show the effect of ties.
     for scores, expected in golden.tied:
         for row in evaluate(scores):
-            tied_ranks = all_tied_ranks(row.metrics.ranks)
+            tied_ranks = all_tied_ranks(row.ranks)
             assert len(tied_ranks) == expected["clip4clip_len_ind"][row.direction] >= len(scores)
             check_published(summarise(tied_ranks), expected["clip4clip"][row.direction])
             check_published(summarise(tied_ranks), expected["tempme_R50"][row.direction])
@@ -148,7 +148,7 @@ def test_arbitrary_order_of_ties_is_within_the_bounds(golden: Golden) -> None:
     for scores, expected in golden.tied:
         for row in evaluate(scores):
             published = expected["promptswitch_argsort"][row.direction]
-            ranks = row.metrics.ranks
+            ranks = row.ranks
             best, worst = summarise(ranks.optimistic, CUTS), summarise(ranks.pessimistic, CUTS)
             for k in best.recalls:
                 assert worst.recalls[k] - 1e-9 <= published[f"R{k}-{row.direction}"] <= best.recalls[k] + 1e-9
@@ -188,7 +188,7 @@ def test_several_captions_equal_published_code(golden: Golden) -> None:
     for name, (scores, truth) in find_captioned(golden).items():
         expected = golden.metrics[name]
         rows = evaluate(scores, truth)
-        assert all(row.metrics.ranks.num_ties <= (name == "multicap_msvd670") for row in rows)
+        assert all(row.ranks.num_ties <= (name == "multicap_msvd670") for row in rows)
         found = measure(scores, truth)
         check_published(found["t2v"], expected["metrics"]["t2v"], SINGLE, lower_median=True)
         check_published(found["v2t"], expected["metrics"]["v2t"])

@@ -309,7 +309,7 @@ def _evaluate_domains(
 
 
 def _list_ranks(row: Row) -> Iterator[tuple[int, float]]:
-    return zip(row.metrics.ranks.queries.tolist(), row.metrics.ranks.mean.tolist(), strict=True)
+    return zip(row.ranks.queries.tolist(), row.ranks.mean.tolist(), strict=True)
 
 
 def _list_queries(

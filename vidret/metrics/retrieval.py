@@ -2,7 +2,7 @@
 
     t2v, v2t = evaluate(scores)                       # text i describes video i
     t2v, v2t = evaluate(scores, truth)                # several captions per video: text i describes video truth[i]
-    print(t2v.metrics.summary.recalls[1], json.dumps(t2v.to_dict()))
+    print(t2v.summary.recalls[1], json.dumps(t2v.to_dict()))
 
 In every matrix rows are texts and columns are videos, in both directions. Scores with hubness correction use
 extra data, so every row names its query bank.
@@ -67,44 +67,21 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RetrievalMetrics:
-    """The metrics of one direction, its protocol, and the ranks.
+class Row:
+    """One row of a table of results.
 
     Attributes:
+        label: Name of the scores.
+        direction: What is searched by what.
         protocol: Description of the queries, the gallery, and the treatment of ties.
         ranks: Ranks of all queries.
-        summary: The result, with mean ranks for ties.
-        optimistic: The result if every tie were resolved in favour of the correct answer.
-        pessimistic: The result if every tie were resolved against it.
+        bank: Bank of queries that corrected the scores; None for plain ones.
     """
-
-    protocol: str
-    ranks: Ranks
-    summary: Summary
-    optimistic: Summary
-    pessimistic: Summary
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the content for a report; the bounds only if ties make them differ."""
-        report: dict[str, Any] = {
-            "protocol": self.protocol,
-            "num_queries": len(self.ranks.queries),
-            "gallery_size": self.ranks.gallery_size,
-            "num_ties": self.ranks.num_ties,
-            **self.summary.to_dict(),
-        }
-        if self.optimistic != self.pessimistic:
-            report |= {"optimistic": self.optimistic.to_dict(), "pessimistic": self.pessimistic.to_dict()}
-        return report
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Row:
-    """One row of a table of results: the label of the scores, the direction, the metrics, and the query bank."""
 
     label: str
     direction: Direction
-    metrics: RetrievalMetrics
+    protocol: str
+    ranks: Ranks
     bank: str | None = None
 
     def __post_init__(self) -> None:
@@ -115,9 +92,27 @@ class Row:
                 f"and {self.bank!r}"
             )
 
+    @property
+    def summary(self) -> Summary:
+        """Return the result, with mean ranks for ties."""
+        return summarise(self.ranks.mean)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the content for a report."""
-        return {"label": self.label, "direction": self.direction, "bank": self.bank, **self.metrics.to_dict()}
+        """Return the content for a report; the results if ties were resolved one way only if that differs."""
+        report: dict[str, Any] = {
+            "label": self.label,
+            "direction": self.direction,
+            "bank": self.bank,
+            "protocol": self.protocol,
+            "num_queries": len(self.ranks.queries),
+            "gallery_size": self.ranks.gallery_size,
+            "num_ties": self.ranks.num_ties,
+            **self.summary.to_dict(),
+        }
+        optimistic, pessimistic = summarise(self.ranks.optimistic), summarise(self.ranks.pessimistic)
+        if optimistic != pessimistic:
+            report |= {"optimistic": optimistic.to_dict(), "pessimistic": pessimistic.to_dict()}
+        return report
 
 
 def hits(ranks: Float[np.ndarray, " query"], k: int) -> Bool[np.ndarray, " query"]:
@@ -168,14 +163,7 @@ def evaluate(
 def make_row(label: str, direction: Direction, both: BidirectionalRanks, bank: str | None = None) -> Row:
     """Return the row of one direction."""
     ranks = both.t2v if direction == "t2v" else both.v2t
-    metrics = RetrievalMetrics(
-        protocol=f"{_describe(both, direction)} {TIES}",
-        ranks=ranks,
-        summary=summarise(ranks.mean),
-        optimistic=summarise(ranks.optimistic),
-        pessimistic=summarise(ranks.pessimistic),
-    )
-    return Row(label, direction, metrics, bank)
+    return Row(label, direction, f"{_describe(both, direction)} {TIES}", ranks, bank)
 
 
 def _describe(both: BidirectionalRanks, direction: Direction) -> str:

@@ -185,8 +185,8 @@ class RetrievalModule(TrainedModule):
         metrics: dict[str, float] = {}
         for row in evaluate(*self.score(evaluated)):
             prefix = "" if row.direction == "t2v" else "v2t/"
-            metrics |= {f"{prefix}R@{k}": value for k, value in row.metrics.summary.recalls.items()}
-            metrics[f"{prefix}MnR"] = row.metrics.summary.mean_rank
+            metrics |= {f"{prefix}R@{k}": value for k, value in row.summary.recalls.items()}
+            metrics[f"{prefix}MnR"] = row.summary.mean_rank
         return metrics
 
     def score(self, batches: list[dict[str, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
