@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.rankers import save_aligner
 from vidret.align.attending import FrameAttention, TopFrames
-from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.batches import TextBatch, VideoBatch, take_rows
 from vidret.align.files import load_aligner
 from vidret.align.glscl import ConceptAligner, ConceptVideos
 
@@ -79,7 +79,7 @@ def test_pooling_equals_loops_and_is_the_same_from_a_file(kind: str, tmp_path: P
     again = load_aligner(tmp_path / "aligner.safetensors")
     assert isinstance(again, ConceptAligner)
     assert torch.equal(again.score(texts, again.prepare(videos)).total, found.total)
-    packed = [prepared.take(slice(row, row + 1)).pack() for row in range(4)]
+    packed = [take_rows(prepared, slice(row, row + 1)).pack() for row in range(4)]
     stored = again.score(texts, ConceptVideos.unpack(packed))
     torch.testing.assert_close(stored.total, found.total, atol=3e-3, rtol=0)
 

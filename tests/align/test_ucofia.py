@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tests.align.naive import make_mixing, naive_aggregate, naive_frames
 from vidret.align import prepared
-from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collate_texts
+from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collate_texts, take_rows
 from vidret.align.prepared import pack_video, unpack_stacked, unpack_videos
 from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia import Aligner
@@ -155,7 +155,7 @@ def test_scores_do_not_depend_on_the_size_of_blocks(build: Any, make: Any, monke
 
 def test_no_texts_or_videos_give_empty_scores() -> None:
     aligner, texts, videos = Aligner(), make_texts(), Aligner().prepare(make_videos())
-    assert aligner.score(texts, videos.take(slice(0, 0))).mean.shape == (5, 0)
+    assert aligner.score(texts, take_rows(videos, slice(0, 0))).mean.shape == (5, 0)
     none = TextBatch(texts.sentences[:0], texts.words[:0])
     assert aligner.score(none, videos).mean.shape == (0, 6)
 
@@ -190,7 +190,7 @@ def test_packed_tokens_change_scores_little(dtype: torch.dtype, loss: float) -> 
     found, expected = aligner.score(texts, packed), aligner.score(texts, videos)
     assert (found.patch_word - expected.patch_word).abs().max() < loss
     assert torch.equal(found.frame_sentence, expected.frame_sentence)
-    assert not packed.packed(torch.int8).take(slice(0, 0)).tokens.numel()
+    assert not take_rows(packed.packed(torch.int8), slice(0, 0)).tokens.numel()
 
 
 def test_selector_needs_equally_many_patches_per_frame() -> None:
@@ -258,7 +258,7 @@ def test_packing_round_trip(build: Any, make: Any, dtype: torch.dtype) -> None:
     aligner, texts = build(), make_texts()
     videos = aligner.prepare(make()).packed(dtype)
     whole = build is make_head
-    packed = [pack_video(videos.take(slice(row, row + 1)), whole=whole) for row in range(6)]
+    packed = [pack_video(take_rows(videos, slice(row, row + 1)), whole=whole) for row in range(6)]
     frames = [
         videos.frames[row] if videos.frame_mask is None else videos.frames[row, videos.frame_mask[row]]
         for row in range(6)

@@ -1,6 +1,6 @@
 """Batches of text and video embeddings, padded to tensors: the input of the aligners."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -46,10 +46,20 @@ class VideoBatch(NamedTuple):
         return self._replace(frames=self.frames.to(dtype), tokens=tokens)
 
 
+def map_fields(batch: Fields, change: Callable[[Tensor], Tensor]) -> Fields:
+    """Return a named tuple of tensors with each of them changed; None stays None."""
+    changed = [None if field is None else change(field) for field in batch]
+    return type(batch)(*changed)  # type: ignore[arg-type]
+
+
 def move_batch(batch: Fields, device: torch.device | str) -> Fields:
-    """Return a named tuple of tensors on a device; None stays None."""
-    moved = [None if field is None else field.to(device) for field in batch]
-    return type(batch)(*moved)  # type: ignore[arg-type]
+    """Return a named tuple of tensors on a device."""
+    return map_fields(batch, lambda field: field.to(device))
+
+
+def take_rows(batch: Fields, rows: Tensor | slice) -> Fields:
+    """Return the selected texts or videos, in the given order."""
+    return map_fields(batch, lambda field: field[rows])
 
 
 def fill_mask(mask: Tensor | None, rows: Tensor) -> Bool[Tensor, "item row"]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.attending import FrameAttention, SoftmaxAttention, mask_bias
-from vidret.align.batches import TextBatch, VideoBatch, fill_mask, stack_rows
+from vidret.align.batches import TextBatch, VideoBatch, fill_mask, stack_rows, take_rows
 from vidret.align.prepared import run_tasks, unpack_stacked
 from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia_temporal import TemporalTransformer
@@ -44,10 +44,6 @@ class ConceptVideos(NamedTuple):
     def with_grams(self) -> "ConceptVideos":
         """Return the videos with their Gram matrices, which need not be stored, unless values are summed up."""
         return self if self.values is not None else self._replace(grams=self.frames @ self.frames.mT)
-
-    def take(self, rows: Tensor | slice) -> "ConceptVideos":
-        """Return the selected videos, in the given order."""
-        return ConceptVideos(*(None if field is None else field[rows] for field in self))  # type: ignore[arg-type]
 
     def pack(self) -> bytes:
         """Return the real frames, the concepts and the values, if any, of a single video as float16 bytes."""
@@ -200,7 +196,7 @@ class ConceptAligner(nn.Module):
 
         def score_block(row: int, column: int) -> None:
             rows, columns = slice(row, row + TEXTS), slice(column, column + VIDEOS)
-            block = self(ConceptTexts(queries.sentences[rows], queries.concepts[rows]), videos.take(columns))
+            block = self(take_rows(queries, rows), take_rows(videos, columns))
             for full, values in zip(scores, block, strict=True):
                 full[rows, columns] = values
 

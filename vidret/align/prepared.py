@@ -41,10 +41,6 @@ class PreparedVideos(NamedTuple):
     sizes: Float[Tensor, "video token"] | None = None
     token_scales: Float[Tensor, "video token"] | None = None
 
-    def take(self, rows: Tensor | slice) -> "PreparedVideos":
-        """Return the selected videos, in the given order."""
-        return PreparedVideos(*(None if field is None else field[rows] for field in self))  # type: ignore[arg-type]
-
     def trimmed(self) -> "PreparedVideos":
         """Return a copy without frames and tokens that are padding in every video; masks that are all True are None."""
         num_frames, frame_mask = trim(self.frame_mask)

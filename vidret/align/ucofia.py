@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.align.batches import TextBatch, VideoBatch, fill_mask
+from vidret.align.batches import TextBatch, VideoBatch, fill_mask, take_rows
 from vidret.align.prepared import PreparedVideos, plan_blocks, run_tasks, trim
 from vidret.align.ucofia_levels import LevelScores, Mixing, score_frames, score_words
 from vidret.align.ucofia_selection import PatchSelector
@@ -104,10 +104,10 @@ class Aligner(nn.Module):
         queries: dict[int, TextBatch] = {}
 
         def prepare(index: int) -> None:
-            queries[index] = self._prepare_texts(take_texts(texts, blocks[index]))
+            queries[index] = self._prepare_texts(take_rows(texts, blocks[index]))
 
         def score_columns(columns: slice) -> None:
-            block = videos.take(columns)
+            block = take_rows(videos, columns)
             if len(blocks) > 1:  # unpack once, not in each product
                 block = block.unpacked()
             block = block.trimmed()
@@ -176,11 +176,6 @@ class Aligner(nn.Module):
             scales=videos.token_scales,
         )
         return LevelScores(scale * coarse, scale * middle, scale * fine if self.unit_tokens else fine, best)
-
-
-def take_texts(texts: TextBatch, rows: Tensor) -> TextBatch:
-    """Return the selected texts, in the given order."""
-    return TextBatch(texts.sentences[rows], texts.words[rows], None if texts.mask is None else texts.mask[rows])
 
 
 def move_padding_last(

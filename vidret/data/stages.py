@@ -38,8 +38,7 @@ class ShardLoader(Generic[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches."""
-        if self._loader is None:
-            raise ValueError("loader must be open, got a closed one")
+        assert self._loader is not None, "closed"
         self._iteration = self._load(self._loader)
         return self._iteration
 

@@ -14,10 +14,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vidret.align.batches import TextBatch, VideoBatch
-
 Item = TypeVar("Item")
-Batch = TypeVar("Batch", TextBatch, VideoBatch)
 
 
 def gather(x: Shaped[Tensor, "own ..."]) -> Shaped[Tensor, "all ..."]:
@@ -37,11 +34,6 @@ def gather(x: Shaped[Tensor, "own ..."]) -> Shaped[Tensor, "all ..."]:
         x = padded
     gathered: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
     return torch.cat([rows[:num_rows] for rows, num_rows in zip(gathered, shapes[:, 0].tolist(), strict=True)])
-
-
-def gather_batch(own: Batch) -> Batch:
-    """Gather the fields of a batch of texts or videos as ``gather`` does; None stays None."""
-    return type(own)._make(None if field is None else gather(field) for field in own)
 
 
 def gather_objects(own: list[Item]) -> list[Item]:

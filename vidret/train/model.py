@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.batches import TextBatch, VideoBatch, map_fields
 from vidret.align.glscl import ConceptAligner, ConceptScores
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
@@ -25,7 +25,7 @@ from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import ClipModel
 from vidret.encode.encoder import normalise_pixels
 from vidret.train.captioner import Captioner
-from vidret.train.gather import gather, gather_batch
+from vidret.train.gather import gather
 from vidret.train.losses import find_same_videos, promote_half
 
 Vectors = tuple[Tensor | None, ...]
@@ -73,7 +73,7 @@ class RetrievalModel(nn.Module):
 
     def gather(self, texts: TextBatch, videos: VideoBatch) -> tuple[TextBatch, VideoBatch]:
         """Return the texts and videos of all processes, in the precision of the modules after the towers."""
-        return gather_batch(texts.to(self.head_dtype)), gather_batch(videos.to(self.head_dtype))
+        return map_fields(texts.to(self.head_dtype), gather), map_fields(videos.to(self.head_dtype), gather)
 
     @property
     def head_dtype(self) -> torch.dtype:

@@ -15,14 +15,13 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.ucofia import Aligner, take_texts
+from vidret.align.batches import TextBatch, VideoBatch, take_rows
+from vidret.align.ucofia import Aligner
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.errors import VidretError
 from vidret.train import optim
 from vidret.train.captioner import caption_loss, read_tokens, restrict_vocabulary, start_captioner
-from vidret.train.gather import gather_batch
 from vidret.train.losses import Terms, find_same_videos, pair_loss, retrieval_loss
 from vidret.train.methods import Method
 from vidret.train.methods.ucofia import start_aligner
@@ -95,14 +94,13 @@ class Joint:
     def _contrast(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Tensor:
         """Return the contrast of the mean of the three levels, over all pairs or within groups of ``align_size``."""
         aligner = cast(Aligner, model.aligner)
-        texts, videos = texts.to(model.head_dtype), videos.to(model.head_dtype)
         with torch.autocast(batch.videos.device.type, enabled=False):  # a temperature of 0.01 needs full precision
             if not self.align_size:
-                texts, videos = gather_batch(texts), gather_batch(videos)
+                texts, videos = model.gather(texts, videos)
                 return retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same_videos(batch))
-            prepared, total = aligner.prepare(videos), []
+            texts, prepared, total = texts.to(model.head_dtype), aligner.prepare(videos.to(model.head_dtype)), []
             for rows in torch.split(torch.arange(len(batch.videos), device=batch.videos.device), self.align_size):
-                scores = aligner(take_texts(texts, rows), prepared.take(rows)).mean
+                scores = aligner(take_rows(texts, rows), take_rows(prepared, rows)).mean
                 total.append(retrieval_loss(scores, same=find_same_videos(batch.videos[rows])) * len(rows))
             return torch.stack(total).sum() / len(batch.videos)
 
