@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.evaluate.world import MOMENTS, Answer, as_row, colour_encoder, read, run, write_rows
+from tests.metrics.naive import naive_overlap
 from vidret.data.benchmarks.moments import read_labelled
 from vidret.data.benchmarks.registry import DATASETS, Benchmark, SplitSource
 from vidret.data.benchmarks.splits import read_split
@@ -51,11 +52,6 @@ def as_json(facts: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def overlap_naively(found: tuple[float, float], true: tuple[float, float]) -> float:
-    shared = max(0.0, min(found[1], true[1]) - max(found[0], true[0]))
-    return shared / (found[1] - found[0] + true[1] - true[0] - shared)
-
-
 def test_moments_match_the_colours(report: dict[str, Any]) -> None:
     rows = {row["id"]: row for row in report["per_query"]}
     assert list(rows) == [str(moment[0]) for moment in AVAILABLE]
@@ -63,7 +59,7 @@ def test_moments_match_the_colours(report: dict[str, Any]) -> None:
         row = rows[str(qid)]
         assert (row["text"], row["video"], row["domain"], row["duration"]) == (query, video, kind, duration)
         assert row["true"] == [list(window)]
-        assert row["overlap"] == pytest.approx(overlap_naively(row["found"][:2], window), abs=1e-9)
+        assert row["overlap"] == pytest.approx(naive_overlap(row["found"][:2], window), abs=1e-9)
     assert [rows[str(qid)]["overlap"] > 0.9 for qid in (1, 2, 3)] == [True] * 3
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run, write_rows
 from tests.fakes import write_film
+from tests.metrics.naive import naive_overlap
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
 from vidret.channels.texts.options import WordsOptions
 from vidret.data.records import find_videos
@@ -49,13 +50,6 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
     return folder, answer
 
 
-def find_share(start: float, end: float, windows: list[list[float]]) -> float:
-    """Return the best intersection over union of a span and a window, in steps of a millisecond."""
-    span = set(range(round(1000 * start), round(1000 * end)))
-    true = [set(range(round(1000 * first), round(1000 * last))) for first, last in windows]
-    return max(len(span & each) / len(span | each) for each in true)
-
-
 def test_report_equals_what_search_and_locate_find(answered: tuple[Path, Answer]) -> None:
     folder, _ = answered
     rows = {row["text"]: row for row in read(folder / "out" / "queries" / "report.json")["per_query"]}
@@ -73,8 +67,8 @@ def test_report_equals_what_search_and_locate_find(answered: tuple[Path, Answer]
                 continue
             own = [moment for moment in moments if Path(moment.path).stem == Path(file).stem]
             assert row["rank"] == found.index(Path(file).stem) + 1
-            share = find_share(own[0].start, own[0].end, windows)
-            assert row["best_overlap"] == pytest.approx(share, abs=1e-3)
+            share = max(naive_overlap((own[0].start, own[0].end), (start, end)) for start, end in windows)
+            assert row["best_overlap"] == pytest.approx(share)
             right = not row["nothing"] and share >= 0.5
             first = Path(moments[0].path).stem == Path(file).stem
             assert (row["correct"]["R1@0.5"], row["correct"]["hit@1"]) == (right, right and first)

@@ -137,6 +137,6 @@ def test_precision_equals_published_code() -> None:
         for case in cases:
             spans, truths = np.array(case["pred"]).reshape(-1, 3), np.array(case["gt"])
             ranked = spans[np.argsort(-spans[:, 2], kind="stable"), :2]
-            overlaps = temporal_iou(ranked[None], truths[None])
-            found = average_precision(overlaps, np.array([len(truths)]))
+            overlaps = temporal_iou(ranked, truths)
+            found = average_precision(overlaps[None], np.array([len(truths)]))
             np.testing.assert_allclose(found[0], case["ap"], atol=1e-12, rtol=0)

@@ -19,7 +19,7 @@ from vidret.encode.families.registry import load_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.ground.checkpoint import load_head
 from vidret.model_files import TrainedOn
-from vidret.train.run import ExportBest, export_checkpoint, read_checkpoint, run
+from vidret.train.run import ExportBest, export_checkpoint, run
 
 pytestmark = ignores_lightning
 
@@ -131,11 +131,17 @@ def test_a_wrong_configuration_is_refused_with_one_sentence(content: str | None,
     assert content is not None or str(path) in str(refused.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02}q\x00(X"])
-def test_what_is_no_checkpoint_is_refused_with_one_sentence(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "a.ckpt").write_bytes(content)
-    with pytest.raises(VidretError, match=r"a\.ckpt: cannot be read as a checkpoint: it is no file of plain data"):
-        read_checkpoint(tmp_path / "a.ckpt")
+@pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02}q\x00(X", {"state_dict": {}}, None])
+def test_what_is_no_checkpoint_is_refused_with_one_sentence(content: Any, tmp_path: Path) -> None:
+    path, reason = tmp_path / "a.ckpt", "cannot be read as a checkpoint: "
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        reason += "it is no file of plain data"
+    elif content is not None:
+        torch.save(content, path)
+        reason = "must be a checkpoint of vidret train fit"
+    with pytest.raises(VidretError, match=rf"a\.ckpt: {reason}"):
+        export_checkpoint(path, tmp_path / "out.safetensors")
 
 
 def test_run_that_reaches_its_time_leaves_a_model(world: Path, tmp_path: Path) -> None:
@@ -209,11 +215,3 @@ def test_checkpoint_of_a_head_is_exported_like_the_head(tmp_path: Path) -> None:
         assert torch.equal(head.state_dict()[name], weight), name
     with pytest.raises(VidretError, match=r"a\.ckpt: out must be given, since its run had none"):
         export_checkpoint(tmp_path / "a.ckpt")
-
-
-def test_what_is_no_checkpoint_of_vidret_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.ckpt").write_text("no checkpoint")
-    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    for name, reason in (("text", "cannot be read"), ("other", "must be a checkpoint of"), ("none", "cannot be read")):
-        with pytest.raises(VidretError, match=rf"{name}\.ckpt: {reason}"):
-            export_checkpoint(tmp_path / f"{name}.ckpt", tmp_path / "out.safetensors")

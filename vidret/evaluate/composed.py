@@ -10,11 +10,10 @@ from vidret.errors import VidretError
 from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.report import Report
 from vidret.language.judging import FileFrames
-from vidret.metrics.retrieval import hits
+from vidret.metrics.retrieval import summarise
 from vidret.types import ComposedQuery, Picture, Query, SearchOptions
 from vidret.video.images import read_image
 
-CUTS = (1, 5, 10, 50)
 WIDTH = 512  # of frames, in pixels
 PROTOCOL = (
     "Each query is the frame in the middle of its source video with its text. Ranks are among the target videos of all "
@@ -63,7 +62,7 @@ def evaluate_composed(evaluation: Evaluation) -> Report:
 
 def score_ranks(ranks: Int[np.ndarray, " query"], gallery_size: int) -> dict[str, Any]:
     """Return recalls in percent, and their mean."""
-    recalls = {f"R@{k}": 100 * float(hits(ranks.astype(np.float64), k).mean()) for k in CUTS}
+    recalls = {f"R@{k}": value for k, value in summarise(ranks.astype(np.float64)).recalls.items()}
     mean = sum(recalls.values()) / len(recalls)
     return {"num_queries": len(ranks), "gallery_size": gallery_size, **recalls, "mean": mean}
 

@@ -127,20 +127,16 @@ def judge_answer(query: CorpusQuery, answered: AnsweredQuery, content: int | Non
         return QueryOutcome(kind=query.kind, answerable=False, nothing=nothing, score=score)
     found = [hit.video for hit in hits]
     own = next((moment for moment in answered.moments if moment.video == content), None)
+    truths = np.array(query.spans, np.float64).reshape(-1, 2)
     return QueryOutcome(
         kind=query.kind,
         answerable=True,
         nothing=nothing,
         score=score,
         rank=found.index(content) + 1 if content in found else 0,
-        overlap=0.0 if own is None else _best_overlap(own, query),
+        overlap=0.0 if own is None else float(temporal_iou(np.array([[own.start, own.end]]), truths).max()),
         is_first=own is not None and own is answered.moments[0],
     )
-
-
-def _best_overlap(moment: Moment, query: CorpusQuery) -> float:
-    span, truths = np.array([[[moment.start, moment.end]]], np.float64), np.array([query.spans], np.float64)
-    return float(temporal_iou(span, truths).max())
 
 
 def _describe_answer(

@@ -100,7 +100,7 @@ def _rank(query: LabelledQuery, moments: Sequence[RetrievedMoment]) -> tuple[lis
     truths = true_spans(query)
     times = np.array([(moment.start, moment.end) for moment in moments], dtype=np.float64).reshape(-1, 2)
     same_video = np.array([moment.video == query.video for moment in moments], dtype=bool)
-    overlaps: Float[np.ndarray, " moment"] = temporal_iou(times[None], truths[None])[0].max(axis=1)
+    overlaps: Float[np.ndarray, " moment"] = temporal_iou(times, truths).max(axis=1)
     correct = [same_video & (overlaps >= threshold) for threshold in CORPUS_THRESHOLDS]
     video_ids = list(dict.fromkeys(moment.video for moment in moments))
     video_rank = video_ids.index(query.video) + 1 if query.video in video_ids else 0
@@ -234,7 +234,7 @@ def rate_retrieved(query: RatedQuery, retrieved: Sequence[RetrievedMoment], leas
         rates.append(0.0)
         if own:
             spans = np.array([(rated.start, rated.end) for rated in own])
-            overlaps = temporal_iou(np.array([[[moment.start, moment.end]]], np.float64), spans[None])[0, 0]
+            overlaps = temporal_iou(np.array([[moment.start, moment.end]], np.float64), spans)[0]
             best = int(overlaps.argmax())
             if overlaps[best] > least:
                 rates[-1] = own[best].relevance

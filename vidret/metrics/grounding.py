@@ -17,18 +17,18 @@ PRECISION_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
 def temporal_iou(
-    predicted: Float[np.ndarray, "query rank 2"], truths: Float[np.ndarray, "query truth 2"]
-) -> Float[np.ndarray, "query rank truth"]:
+    predicted: Float[np.ndarray, "*query rank 2"], truths: Float[np.ndarray, "*query truth 2"]
+) -> Float[np.ndarray, "*query rank truth"]:
     """Return the intersection over union of predicted and true spans; 0 for empty spans, so pad with [0, 0].
 
     The union is measured from the first start to the last end, which differs only for disjoint spans, where the
     intersection is 0.
     """
-    starts, ends = predicted[:, :, None, 0], predicted[:, :, None, 1]
-    true_starts, true_ends = truths[:, None, :, 0], truths[:, None, :, 1]
+    starts, ends = predicted[..., :, None, 0], predicted[..., :, None, 1]
+    true_starts, true_ends = truths[..., None, :, 0], truths[..., None, :, 1]
     intersection = np.maximum(np.minimum(ends, true_ends) - np.maximum(starts, true_starts), 0)
     union = np.maximum(ends, true_ends) - np.minimum(starts, true_starts)
-    ratio: Float[np.ndarray, "query rank truth"] = np.divide(
+    ratio: Float[np.ndarray, "*query rank truth"] = np.divide(
         intersection, union, out=np.zeros_like(intersection), where=union > 0
     )
     return ratio
@@ -251,7 +251,7 @@ def score_multi_moments(queries: Sequence[LabelledQuery], predictions: Sequence[
     counts = np.array([len(spans) for spans in truths])
     matched = match_predictions(queries, predictions)
     first = [np.zeros((0, 2)) if one.spans is None else one.spans[:MOST, :2] for one in matched]
-    pairs = [temporal_iou(spans[None], own[None])[0] for spans, own in zip(first, truths, strict=True)]
+    pairs = [temporal_iou(spans, own) for spans, own in zip(first, truths, strict=True)]
     scores: dict[str, Any] = {"num_queries": len(queries)}
     for k in range(1, MOST + 1):
         counted = [overlaps[:k] for overlaps in pairs if overlaps.shape[0] >= k and overlaps.shape[1] >= k]
