@@ -1,11 +1,26 @@
-"""Measures of answered queries, compared with counting query by query and pair by pair."""
+"""Moments of many videos: ranks, gains and measures of answered queries, compared with loops from the definitions."""
+
+import json
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidret.metrics.corpus_moments import QueryOutcome, score_kinds, separate_scores
+from tests.metrics.naive import naive_overlap
+from vidret.data.records import LabelledQuery, RatedMoment, RatedQuery
+from vidret.errors import VidretError
+from vidret.metrics.corpus_moments import (
+    QueryOutcome,
+    RetrievedMoment,
+    recall_at,
+    score_corpus,
+    score_kinds,
+    score_partially_relevant,
+    score_rated,
+    separate_scores,
+)
 
 SCORES = st.sampled_from((-np.inf, -1.0, 0.0, 0.5, 0.5000001, 2.0))
 OUTCOMES = st.lists(
@@ -72,3 +87,120 @@ def test_auc_of_swapped_scores_is_the_rest(present: list[float], absent: list[fl
     one, other = np.array(present), np.array(absent)
     assert separate_scores(one, other) + separate_scores(other, one) == pytest.approx(1)
     assert 0 <= separate_scores(one, other) <= 1
+
+
+# Video corpus moment retrieval
+
+
+def naive_corpus_ranks(query: LabelledQuery, moments: list[RetrievedMoment], threshold: float) -> tuple[int, int, int]:
+    moment_rank = span_rank = video_rank = 0
+    num_inside, seen = 0, []
+    for rank, moment in enumerate(moments, start=1):
+        if moment.video not in seen:
+            seen.append(moment.video)
+        if moment.video != query.video:
+            continue
+        num_inside += 1
+        video_rank = video_rank or len(seen)
+        if any(naive_overlap((moment.start, moment.end), truth) >= threshold for truth in query.spans):
+            moment_rank, span_rank = moment_rank or rank, span_rank or num_inside
+    return moment_rank, span_rank, video_rank
+
+
+def draw_moments(seed: int, num: int = 40) -> tuple[list[LabelledQuery], dict[str, list[RetrievedMoment]]]:
+    rng = np.random.default_rng(seed)
+    queries: list[LabelledQuery] = []
+    found: dict[str, list[RetrievedMoment]] = {}
+    for name in map(str, range(num)):
+        starts = rng.integers(0, 10, size=rng.integers(1, 4)) * 10.0
+        truths = tuple((start, start + 10.0 + 2 * rng.integers(0, 5)) for start in starts)
+        queries.append(LabelledQuery(name, f"v{rng.integers(8)}", "", 200.0, truths))
+        found[name] = []
+        for _ in range(rng.integers(0, 150)):
+            start = rng.integers(0, 100) * 1.0
+            found[name].append(RetrievedMoment(f"v{rng.integers(8)}", start, start + rng.integers(0, 25)))
+    return queries, found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ranks_equal_loops(seed: int) -> None:
+    queries, found = draw_moments(seed)
+    report = score_corpus(queries, {**found, "not asked": []})
+    for row, query in enumerate(queries):
+        for column, threshold in enumerate((0.5, 0.7)):
+            own = report.moments[row, column], report.spans[row, column], report.videos[row]
+            assert own == naive_corpus_ranks(query, found[query.id], threshold)
+
+
+def test_report_has_recalls_and_is_json() -> None:
+    query = LabelledQuery("1", "a", "", 50.0, ((10.0, 20.0),))
+    near, far, other = RetrievedMoment("a", 10, 16), RetrievedMoment("a", 30, 40), RetrievedMoment("b", 10, 20)
+    found = score_corpus([query], {"1": [other, other, far, near]})
+    report = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert report["VCMR"]["0.5"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
+    assert report["VCMR"]["0.7"] == {"R1": 0, "R5": 0, "R10": 0, "R100": 0}
+    assert report["SVMR"]["0.5"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
+    assert report["VR"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
+    assert (found.moments.tolist(), found.spans.tolist(), found.videos.tolist()) == ([[4, 0]], [[2, 0]], [2])
+    assert (recall_at(np.array([0, 1, 5, 6]), 5), recall_at(np.array([0, 0]), 100)) == (50, 0)
+
+
+def test_query_without_a_true_span_is_rejected() -> None:
+    with pytest.raises(VidretError, match="query 1 must have at least one true span"):
+        score_corpus([LabelledQuery("1", "v", "", 9.0)], {"1": []})
+
+
+def test_partially_relevant_retrieval_sums_recalls() -> None:
+    ranks = np.random.default_rng(0).integers(0, 150, 200)
+    expected = {f"R{k}": 100 * sum(0 < rank <= k for rank in ranks) / 200 for k in (1, 5, 10, 100)}
+    scores = score_partially_relevant(ranks)
+    assert scores == pytest.approx({**expected, "SumR": sum(expected.values())})
+
+
+# Rated moments
+
+
+def draw_rated(seed: int, num: int = 20) -> tuple[list[RatedQuery], dict[str, list[RetrievedMoment]]]:
+    rng = np.random.default_rng(seed)
+    queries, found = list[RatedQuery](), dict[str, list[RetrievedMoment]]()
+    for name in map(str, range(num)):
+        rated = []
+        for _ in range(rng.integers(1, 12)):
+            start = float(rng.integers(0, 50))
+            rated.append(
+                RatedMoment(f"v{rng.integers(3)}", start, start + 3 + rng.integers(0, 6), rng.integers(0, 9) / 2)
+            )
+        queries.append(RatedQuery(name, "", tuple(rated)))
+        found[name] = []
+        for _ in range(rng.integers(0, 60)):
+            start = float(rng.integers(0, 50))
+            found[name].append(RetrievedMoment(f"v{rng.integers(4)}", start, start + 3 + rng.integers(0, 6)))
+    return queries, found
+
+
+def gain_naively(query: RatedQuery, found: list[RetrievedMoment], least: float, k: int) -> float:
+    left = sorted(query.moments, key=lambda moment: -moment.relevance)
+    total = 0.0
+    for rank, moment in enumerate(found[:k], start=1):
+        pick, most = None, -1.0
+        for rated in left:
+            overlap = naive_overlap((moment.start, moment.end), (rated.start, rated.end))
+            if rated.video == moment.video and overlap > most:
+                pick, most = rated, overlap
+        if pick is not None and most > least:
+            left.remove(pick)
+            total += (2**pick.relevance - 1) / math.log2(rank + 1)
+    best = sorted((moment.relevance for moment in query.moments), reverse=True)[:k]
+    ideal = sum((2**relevance - 1) / math.log2(rank + 1) for rank, relevance in enumerate(best, start=1))
+    return total / ideal if ideal > 0 else 0.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gains_equal_loops(seed: int) -> None:
+    queries, found = draw_rated(seed)
+    scores = score_rated(queries, found)
+    assert scores["num_queries"] == len(queries)
+    for least in (0.3, 0.5, 0.7):
+        for k in (10, 20, 40):
+            expected = 100 * sum(gain_naively(query, found[query.id], least, k) for query in queries) / len(queries)
+            assert scores["nDCG"][str(least)][f"nDCG@{k}"] == pytest.approx(expected)

@@ -128,36 +128,30 @@ class CacheEntries:
         Raises:
             VidretError: The folder cannot be written.
         """
-        if self._find_missing(spans):
+        if not self._find_missing(spans):
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise VidretError(f"{self.folder}: cannot be written ({error.strerror})") from error
+        with ExitStack() as held:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise VidretError(f"{self.folder}: cannot be written ({error.strerror})") from error
-            with ExitStack() as held:
-                try:
-                    held.enter_context(locking(self.folder / "build.lock"))
-                except StoreError as error:
-                    logger.warning("%s; builds of this cache at the same time each read all videos", error)
-                if missing := self._find_missing(spans):  # the other build may have made them
-                    self._build(spans, missing, make_all)
+                held.enter_context(locking(self.folder / "build.lock"))
+            except StoreError as error:
+                logger.warning("%s; builds of this cache at the same time each read all videos", error)
+            keys = self._find_missing(spans)  # without those that the other build has made
+            logger.info("%s: %d of %d videos to read", self.folder, len(keys), len(spans))
+            made = make_all(list(keys)) if keys else ()
+            for num_done, (span, entry) in enumerate(zip(keys, made, strict=True), start=1):
+                if "failed" not in entry[1] or self.find(span)[0] == keys[span]:  # else it has gone, and may come back
+                    self.write(keys[span], entry)
+                if num_done % LOG_EVERY == 0:
+                    logger.info("%s: read %d of %d videos", self.folder, num_done, len(keys))
 
     def _find_missing(self, spans: Sequence[VideoSpan]) -> dict[VideoSpan, str]:
         """Return the keys of the entries that are not there."""
         found = {span: self.find(span) for span in spans}
         return {span: key for span, (key, facts) in found.items() if facts.get("failed") == NOT_READ}
-
-    def _build(
-        self,
-        spans: Sequence[VideoSpan],
-        keys: Mapping[VideoSpan, str],
-        make_all: Callable[[Sequence[VideoSpan]], Iterator[Entry]],
-    ) -> None:
-        logger.info("%s: %d of %d videos to read", self.folder, len(keys), len(spans))
-        for num_done, (span, entry) in enumerate(zip(keys, make_all(list(keys)), strict=True), start=1):
-            if "failed" not in entry[1] or self.find(span)[0] == keys[span]:  # else it has gone, and may come back
-                self.write(keys[span], entry)
-            if num_done % LOG_EVERY == 0:
-                logger.info("%s: read %d of %d videos", self.folder, num_done, len(keys))
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{_hash(key)}.safetensors"
