@@ -45,6 +45,15 @@ def write_moments(folder: Path, queries: Sequence[int], *, num_frames: int = 40)
     return folder
 
 
+def write_msvd(folder: Path, **splits: Sequence[str]) -> Path:
+    """Write the annotation files of MSVD, which has its own splits, with a caption for each video."""
+    texts = {video: [f"about {video}"] for videos in splits.values() for video in videos}
+    (folder / "captions_msvd.json").write_text(json.dumps(texts))
+    for name, videos in splits.items():
+        (folder / f"{name}_list.txt").write_text("\n".join(videos))
+    return folder
+
+
 WIDTH, TEXT_WIDTH = 6, 5
 
 

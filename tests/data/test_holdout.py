@@ -1,12 +1,12 @@
 """Held-out validation splits, and splits without unreadable videos."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.data.captioned import write_msvd
 from vidret.data.benchmarks.splits import (
     SplitChoice,
     drop_unreadable,
@@ -95,14 +95,6 @@ def test_video_spans_have_files_and_described_times(tmp_path: Path) -> None:
         VidretError, match=r"captions of a must describe one part of it, got \(0\.0, 31\.0\) and \(5\.0, 9\.0\) s"
     ):
         find_video_spans(Split("own", (), ("a",), (rows[0], Caption("3", "a", "text", 5.0, 9.0))), tmp_path)
-
-
-def write_msvd(folder: Path, **splits: Sequence[str]) -> Path:
-    texts = {video: [f"about {video}"] for videos in splits.values() for video in videos}
-    (folder / "captions_msvd.json").write_text(json.dumps(texts))
-    for name, videos in splits.items():
-        (folder / f"{name}_list.txt").write_text("\n".join(videos))
-    return folder
 
 
 def test_validation_is_held_out_unless_a_split_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from tests.data.captioned import LayeredFake, write_captioned, write_moments, write_numbered
+from tests.data.captioned import LayeredFake, write_captioned, write_moments, write_msvd, write_numbered
 from tests.video.films import read_numbers
 from vidret.data import stages
 from vidret.data.dataset import RetrievalBatch
@@ -228,49 +228,44 @@ def test_unreadable_videos_are_omitted_from_training_and_noted(tmp_path: Path, i
     assert sum(len(batch.captions) for batch in data.train_dataloader()) == 4
 
 
-def write_msvd(world: Path) -> Path:
-    """Write the annotation files of MSVD, which has its own train, val and test splits, for existing videos."""
-    videos = sorted(path.stem for path in (world / "videos").iterdir())
-    (world / "captions_msvd.json").write_text(json.dumps({video: [f"about {video}"] for video in videos}))
-    for name, listed in {"train": videos[:3], "val": videos[3:4], "test": videos[4:]}.items():
-        (world / f"{name}_list.txt").write_text("\n".join(listed))
-    return world
+@pytest.fixture
+def msvd(tmp_path: Path) -> Path:
+    write_captioned(tmp_path, (1,) * 7)
+    return write_msvd(tmp_path, train=("v0", "v1", "v2"), val=("v3",), test=("v4", "v5", "v6"))
 
 
-def make_msvd(world: Path, **settings: Any) -> RetrievalData:
+def make_msvd(folder: Path, **settings: Any) -> RetrievalData:
     sizes: dict[str, Any] = {"image_size": 32, "num_frames": 3, "batch_size": 2, "num_workers": 0}
-    return RetrievalData("msvd", str(world), str(world / "videos"), **{**sizes, **settings})
+    return RetrievalData("msvd", str(folder), str(folder / "videos"), **{**sizes, **settings})
 
 
-def test_own_split_with_unreadable_video_is_refused_unless_allowed(tmp_path: Path) -> None:
-    world = write_msvd(write_captioned(tmp_path, (1,) * 7))
-    (world / "videos" / "v5.mp4").write_text("no video")
+def test_own_split_with_unreadable_video_is_refused_unless_allowed(msvd: Path) -> None:
+    (msvd / "videos" / "v5.mp4").write_text("no video")
     with pytest.raises(
         VidretError, match=r"msvd-test must have all its videos, .*: cannot read 1 \(v5: is not a video\)"
     ):
-        ready(make_msvd(world, test_split="test"), "test")
-    data = ready(make_msvd(world, test_split="test", allow_missing=True), "test")
+        ready(make_msvd(msvd, test_split="test"), "test")
+    data = ready(make_msvd(msvd, test_split="test", allow_missing=True), "test")
     assert data.test.videos == ("v4", "v6")
     assert "videos omitted of 3" in data.test.notes[-1]
-    (world / "videos" / "v3.mp4").unlink()
+    (msvd / "videos" / "v3.mp4").unlink()
     with pytest.raises(VidretError, match=r"msvd-val must have all its videos, .*: cannot read 1 \(v3: no file"):
-        ready(make_msvd(world, val_split="val"), "validate")
+        ready(make_msvd(msvd, val_split="val"), "validate")
 
 
-def test_test_split_is_read_only_if_named(tmp_path: Path) -> None:
-    world = write_msvd(write_captioned(tmp_path, (1,) * 7))
-    (world / "test_list.txt").rename(world / "away.txt")
-    data = ready(make_msvd(world, val_share=0.34))
+def test_test_split_is_read_only_if_named(msvd: Path) -> None:
+    (msvd / "test_list.txt").rename(msvd / "away.txt")
+    data = ready(make_msvd(msvd, val_share=0.34))
     assert sorted(data.train.videos + data.val.videos) == ["v0", "v1", "v2"]
     with pytest.raises(VidretError, match="test_split must be set for testing, got None"):
         data.setup("test")
-    (world / "away.txt").rename(world / "test_list.txt")
-    named = ready(make_msvd(world, test_split="test", val_split="val"))
+    (msvd / "away.txt").rename(msvd / "test_list.txt")
+    named = ready(make_msvd(msvd, test_split="test", val_split="val"))
     assert [batch.videos.tolist() for batch in named.test_dataloader()] == [[0, 1, 2]]
     assert named.val.videos == ("v3",)
     for train_split in ("train", None):
         with pytest.raises(VidretError, match="test_split must differ from the training split, got train"):
-            make_msvd(world, train_split=train_split, test_split="train")
+            make_msvd(msvd, train_split=train_split, test_split="train")
 
 
 def test_evaluation_may_use_more_frames_than_training_and_short_videos_are_padded(world: Path) -> None:
