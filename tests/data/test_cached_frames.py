@@ -83,6 +83,9 @@ def test_files_are_read_once_per_settings(videos: dict[str, VideoSpan], tmp_path
     assert build("a", sampling=FrameSampling("tempme", 5)) == ["a.mp4"]
     assert build("a", resize=Resize(32, 32, "bilinear")) == ["a.mp4"]
     assert build("a", sampling=FrameSampling("tempme", 4, 3, 7)) == []
+    assert build("a", sampling=FrameSampling("segments", 12, 6)) == ["a.mp4"]
+    assert build("a", sampling=FrameSampling("segments", 6, 6, 4)) == ["a.mp4"]
+    assert build("a", sampling=FrameSampling("segments", 12, 6, 4)) == []
 
 
 def test_changed_file_is_read_again(tmp_path: Path, videos: dict[str, VideoSpan], reads: list[str]) -> None:

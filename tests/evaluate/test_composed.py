@@ -1,19 +1,19 @@
 """Composed retrieval: ranks by loops, what is left out, and the command on WebVid-CoVR's files."""
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.evaluate.world import run
+from tests.evaluate.world import read, run
 from tests.fakes import ColourEncoder, paint, unit, write_film
 from vidret.data.benchmarks.splits import read_split
+from vidret.data.records import find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.composed import evaluate_composed, score_ranks
-from vidret.evaluate.gallery import Evaluation, index_gallery
+from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.report import Gallery
 from vidret.evaluate.tables import make_tables
 
@@ -41,15 +41,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.wrong_shapes
 def test_ranks_are_those_of_a_search_among_the_targets(data: Path) -> None:
     split = read_split("webvid-covr", data)
-    read = [(one.source, one.video, one.text) for one in split.captions]
-    assert read == [(f"{source}.mp4", f"{target}.mp4", text) for source, target, text in ROWS]
-    with Engine(data / "index", ColourEncoder()) as engine:
-        gallery, _ = index_gallery(engine, split, data / "videos")
-        report = evaluate_composed(Evaluation(engine, split, gallery))
-        failed = dict.fromkeys(("a/red.mp4", "a/blue.mp4", "a/yellow.mp4"), "damaged")
-        with pytest.raises(VidretError, match="must have at least one query with both of its videos"):
-            evaluate_composed(Evaluation(engine, split, Gallery(gallery.files, gallery.missing, failed)))
-    assert list(report.gallery.missing) == ["gone.mp4"]
+    listed = [(one.source, one.video, one.text) for one in split.captions]
+    assert listed == [(f"{source}.mp4", f"{target}.mp4", text) for source, target, text in ROWS]
+    answer = run("eval", "composed", "--videos", data / "videos", "--annotations", data, "--out", data / "out")
+    assert answer.code == 0, answer.err
+    report = read(data / "out" / "report.json")
+    assert report["data"]["missing"] == ["gone.mp4"]
     vectors = {colour: unit(paint(colour).reshape(-1, 3).mean(axis=0) - 110) for colour in ("red", "yellow", "blue")}
     for kind in ("text", "image"):
         ranks = []
@@ -58,23 +55,26 @@ def test_ranks_are_those_of_a_search_among_the_targets(data: Path) -> None:
             others = [colour for colour in vectors if colour != source]
             best = sorted(others, key=lambda colour: -float(asked @ vectors[colour]))
             ranks.append(best.index(target) + 1 if target in best else len(best) + 1)
-        assert report.results[kind] == score_ranks(np.array(ranks), 3)
-    assert report.results["text"]["R@1"] == 75.0  # a video is not its own target
-    assert [row["rank"] for row in report.per_query][3] == 3
+        assert report["results"][kind] == score_ranks(np.array(ranks), 3)
+    assert report["results"]["text"]["R@1"] == 75.0  # a video is not its own target
+    assert [row["rank"] for row in report["per_query"]][3] == 3
+    (title, (columns, lines)) = next(make_tables(report))
+    assert title == "a frame and a text: 4 queries, 3 videos"
+    assert columns == ["query", "R@1", "R@5", "R@10", "R@50", "mean"]
+    assert [line[0] for line in lines] == ["frame and text", "text only", "frame only"]
+    assert "frame and text" in answer.out
+
+
+def test_queries_without_both_of_their_videos_are_refused(data: Path) -> None:
+    split = read_split("webvid-covr", data)
+    files, missing = find_videos(split.videos, data / "videos")
+    with Engine(data / "none", ColourEncoder()) as engine:
+        evaluation = Evaluation(engine, split, Gallery(files, missing, dict.fromkeys(files, "damaged")))
+        with pytest.raises(VidretError, match="must have at least one query with both of its videos"):
+            evaluate_composed(evaluation)
 
 
 def test_recalls_count_ranks() -> None:
     scores = score_ranks(np.array([1, 3, 7, 60]), 80)
     expected = {"R@1": 25.0, "R@5": 50.0, "R@10": 75.0, "R@50": 75.0}
     assert scores == {"num_queries": 4, "gallery_size": 80, **expected, "mean": 56.25}
-
-
-def test_the_command_writes_a_report(data: Path) -> None:
-    answer = run("eval", "composed", "--videos", data / "videos", "--annotations", data, "--out", data / "out")
-    facts = json.loads((data / "out" / "report.json").read_text())
-    assert facts["results"]["composed"]["num_queries"] == 4
-    (title, (columns, lines)) = next(make_tables(facts))
-    assert title == "a frame and a text: 4 queries, 3 videos"
-    assert columns == ["query", "R@1", "R@5", "R@10", "R@50", "mean"]
-    assert [line[0] for line in lines] == ["frame and text", "text only", "frame only"]
-    assert "frame and text" in answer.out

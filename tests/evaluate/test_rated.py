@@ -1,17 +1,17 @@
-"""Rated moments of all videos: the reader, what is left out, scores of the moments located, and the command."""
+"""Rated moments of all videos: the reader, what is left out, scores of the moments located, by the command."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.evaluate.world import run
-from tests.fakes import ColourEncoder, write_film
+from tests.evaluate.world import colour_encoder, read, run
+from tests.fakes import write_film
 from vidret.data.benchmarks.splits import read_split
 from vidret.engine import Engine
-from vidret.evaluate.gallery import Evaluation, index_gallery
-from vidret.evaluate.moments import CORPUS, evaluate_rated
+from vidret.evaluate.moments import CORPUS
 from vidret.evaluate.tables import make_tables
 from vidret.metrics.corpus_moments import RetrievedMoment, score_rated
 
@@ -47,21 +47,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_moments_of_all_videos_are_scored(data: Path) -> None:
     split = read_split("tvr-ranking", data)
     assert split.videos == ("one", "two", "other", "gone")
-    with Engine(data / "index", ColourEncoder()) as engine:
-        gallery, _ = index_gallery(engine, split, data / "videos")
-        report = evaluate_rated(Evaluation(engine, split, gallery))
-        assert [row["id"] for row in report.per_query] == ["1", "2"]  # nothing relevant is left of the third
-        found = {}
-        for row in report.per_query:
+    answer = run("eval", "rated", "--videos", data / "videos", "--annotations", data, "--out", data / "out")
+    assert answer.code == 0, answer.err
+    report = read(data / "out" / "report.json")
+    assert [row["id"] for row in report["per_query"]] == ["1", "2"]  # nothing relevant is left of the third
+    assert (report["data"]["num_queries"], report["data"]["missing"]) == (3, ["gone"])
+    found = {}
+    with Engine(data / "out" / "index", colour_encoder()) as engine:
+        for row in report["per_query"]:
             moments = engine.locate_with(row["text"], CORPUS)
             found[row["id"]] = [RetrievedMoment(Path(one.path).stem, one.start, one.end) for one in moments]
     kept = [query for query in split.rated_queries if query.id != "3"]
-    kept = [
-        type(query)(query.id, query.text, tuple(one for one in query.moments if one.video != "gone")) for query in kept
-    ]
-    assert report.results["rated"] == score_rated(kept, found) | {"num_videos": 3}
-    assert report.results["rated"]["nDCG"]["0.7"]["nDCG@10"] > 90
-    assert list(report.gallery.missing) == ["gone"]
+    kept = [replace(query, moments=tuple(one for one in query.moments if one.video != "gone")) for query in kept]
+    assert report["results"]["rated"] == score_rated(kept, found) | {"num_videos": 3}
+    assert report["results"]["rated"]["nDCG"]["0.7"]["nDCG@10"] > 90
+    (title, (columns, lines)) = next(make_tables(report))
+    assert title == "rated moments: 2 queries, each in 3 videos"
+    assert columns == ["minimum IoU", "nDCG@10", "nDCG@20", "nDCG@40"]
+    assert [line[0] for line in lines] == ["0.3", "0.5", "0.7"]
+    assert "minimum IoU" in answer.out
 
 
 def test_without_a_corpus_the_rated_videos_are_searched(data: Path, tmp_path: Path) -> None:
@@ -69,14 +73,3 @@ def test_without_a_corpus_the_rated_videos_are_searched(data: Path, tmp_path: Pa
     split = read_split("tvr-ranking", tmp_path)
     assert split.videos == ("one", "two", "gone")
     assert split.notes == ("only videos with rated moments are searched",)
-
-
-def test_the_command_writes_a_report(data: Path) -> None:
-    answer = run("eval", "rated", "--videos", data / "videos", "--annotations", data, "--out", data / "out")
-    facts = json.loads((data / "out" / "report.json").read_text())
-    assert facts["data"]["num_queries"] == 3
-    (title, (columns, lines)) = next(make_tables(facts))
-    assert title == "rated moments: 2 queries, each in 3 videos"
-    assert columns == ["minimum IoU", "nDCG@10", "nDCG@20", "nDCG@40"]
-    assert [line[0] for line in lines] == ["0.3", "0.5", "0.7"]
-    assert "minimum IoU" in answer.out

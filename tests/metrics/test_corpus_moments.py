@@ -1,6 +1,5 @@
 """Moments of many videos: ranks, gains and measures of answered queries, compared with loops from the definitions."""
 
-import json
 import math
 
 import numpy as np
@@ -14,7 +13,6 @@ from vidret.errors import VidretError
 from vidret.metrics.corpus_moments import (
     QueryOutcome,
     RetrievedMoment,
-    recall_at,
     score_corpus,
     score_kinds,
     score_partially_relevant,
@@ -130,19 +128,6 @@ def test_ranks_equal_loops(seed: int) -> None:
         for column, threshold in enumerate((0.5, 0.7)):
             own = report.moments[row, column], report.spans[row, column], report.videos[row]
             assert own == naive_corpus_ranks(query, found[query.id], threshold)
-
-
-def test_report_has_recalls_and_is_json() -> None:
-    query = LabelledQuery("1", "a", "", 50.0, ((10.0, 20.0),))
-    near, far, other = RetrievedMoment("a", 10, 16), RetrievedMoment("a", 30, 40), RetrievedMoment("b", 10, 20)
-    found = score_corpus([query], {"1": [other, other, far, near]})
-    report = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert report["VCMR"]["0.5"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
-    assert report["VCMR"]["0.7"] == {"R1": 0, "R5": 0, "R10": 0, "R100": 0}
-    assert report["SVMR"]["0.5"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
-    assert report["VR"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
-    assert (found.moments.tolist(), found.spans.tolist(), found.videos.tolist()) == ([[4, 0]], [[2, 0]], [2])
-    assert (recall_at(np.array([0, 1, 5, 6]), 5), recall_at(np.array([0, 0]), 100)) == (50, 0)
 
 
 def test_query_without_a_true_span_is_rejected() -> None:

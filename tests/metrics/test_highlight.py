@@ -151,18 +151,6 @@ def test_ceiling_is_the_score_of_a_perfect_ranking() -> None:
     assert report.mean_average_precision() <= report.ceiling()
 
 
-def test_reports_are_json() -> None:
-    queries, predictions = sample(8, num=5)
-    content = json.loads(json.dumps(score_highlights(queries, predictions).to_dict(), allow_nan=False))
-    assert content["num_queries"] == 5
-    assert set(content["VeryGood"]) == {"mAP", "Hit1", "mAP_ceiling"}
-    videos = [rated("1", [1, 0], "dog"), rated("2", [0, 1], "cat"), rated("3", [0, 0], "cat")]
-    found = [Prediction(video.id, saliency=np.array([2.0, 1.0])) for video in videos]
-    content = json.loads(json.dumps(score_youtube(videos, found).to_dict(), allow_nan=False))
-    assert content["num_videos"] == {"cat": 2, "dog": 1}
-    assert content["mAP"] == {"cat": 12.5, "dog": 100.0, "average": 56.25}
-
-
 def test_invalid_queries_and_predictions_are_rejected() -> None:
     query = LabelledQuery("1", "v", "", 6.0, (), (1,), ((2.0, 4.0),))
     found = [Prediction("1", saliency=np.ones(3))]
