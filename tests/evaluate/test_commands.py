@@ -54,53 +54,29 @@ def test_environment_variable_locates_benchmarks(
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
-        (("retrieval", "--videos", "nowhere"), 1, "captions needs captions.jsonl: not found in nowhere"),
-        (("retrieval", "--videos", "VIDEOS", "--annotations", "WORLD"), 1, "VIDEOS: no such folder of videos"),
-        (("retrieval", "--videos", "WORLD", "--data", "msrvt"), 2, "must be one of msrvtt-1k-a, "),
-        (
-            ("retrieval", "--videos", "WORLD", "--data", "didemo"),
-            1,
-            "didemo-test needs test_data.json and test_list.txt",
-        ),
-        (("retrieval", "--videos", "WORLD", "--segments", "whale"), 2, "must be one of auto, whole, cut, got whale"),
-        (
-            ("retrieval", "--videos", "WORLD", "--calibrate", "none.txt"),
-            2,
-            "a file of queries or a split, got none.txt",
-        ),
-        (
-            ("retrieval", "--videos", "WORLD", "--rerank", "colbert"),
-            2,
-            "must be auto, none, mean, ucofia, glscl or the file of an aligner, got colbert",
-        ),
-        (("retrieval",), 2, "Missing option"),
-        (
-            ("moments", "--videos", "WORLD", "--data", "tacos"),
-            1,
-            "tacos-test needs test.json or tacos_test_release.jsonl",
-        ),
-        (("moments", "--videos", "WORLD", "--head", "none.safetensors"), 2, "none.safetensors"),
-        (("highlights", "--videos", "WORLD"), 1, "qvhighlights-val needs highlight_val_release.jsonl"),
-        (
-            ("folder", "nowhere"),
-            1,
-            "nowhere: must contain captions.jsonl, moments.jsonl or queries.jsonl, got none of them",
-        ),
-        (("score", "--pred", "none.jsonl", "--truth", "WORLD"), 1, "none.jsonl: cannot be read"),
-        (
-            ("score", "--pred", "none.jsonl", "--truth", "nowhere"),
-            1,
-            "moments needs moments.jsonl: not found in nowhere",
-        ),
-        (("compare", "none.json", "none.json"), 1, "none.json: cannot be read"),
+        ("retrieval --videos nowhere", 1, "captions needs captions.jsonl: not found in nowhere"),
+        ("retrieval --videos VIDEOS --annotations WORLD", 1, "VIDEOS: no such folder of videos"),
+        ("retrieval --videos WORLD --data msrvt", 2, "must be one of msrvtt-1k-a, "),
+        ("retrieval --videos WORLD --data didemo", 1, "didemo-test needs test_data.json and test_list.txt"),
+        ("retrieval --videos WORLD --segments whale", 2, "must be one of auto, whole, cut, got whale"),
+        ("retrieval --videos WORLD --calibrate none.txt", 2, "a file of queries or a split, got none.txt"),
+        ("retrieval --videos WORLD --rerank colbert", 2, "ucofia, glscl or the file of an aligner, got colbert"),
+        ("retrieval", 2, "Missing option"),
+        ("moments --videos WORLD --data tacos", 1, "tacos-test needs test.json or tacos_test_release.jsonl"),
+        ("moments --videos WORLD --head none.safetensors", 2, "none.safetensors"),
+        ("highlights --videos WORLD", 1, "qvhighlights-val needs highlight_val_release.jsonl"),
+        ("folder nowhere", 1, "nowhere: must contain captions.jsonl, moments.jsonl or queries.jsonl, got none of them"),
+        ("score --pred none.jsonl --truth WORLD", 1, "none.jsonl: cannot be read"),
+        ("score --pred none.jsonl --truth nowhere", 1, "moments needs moments.jsonl: not found in nowhere"),
+        ("compare none.json none.json", 1, "none.json: cannot be read"),
     ],
 )
 def test_invalid_arguments_exit_with_an_error(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, reason: str
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, code: int, reason: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VIDRET_DATA", raising=False)
-    answer = run("eval", *(world if argument == "WORLD" else argument for argument in arguments))
+    answer = run("eval", *(world if argument == "WORLD" else argument for argument in arguments.split()))
     assert (answer.code, answer.out) == (code, "")
     assert reason in answer.err
     assert "Traceback" not in answer.err
