@@ -167,6 +167,5 @@ def write_mosaics(folder: Path, durations_s: Sequence[int]) -> Path:
 
 def read_film(path: Path, encoder: Encoder) -> list[Frames]:
     """Return the frames of a film's segments, decoded without an index."""
-    sampling = encoder.sampling
-    cuts = cut_segments(probe(path).duration, num_frames=sampling.num_frames, fps=sampling.fps)
+    cuts = cut_segments(probe(path).duration, sampling=encoder.sampling)
     return [read_frames(str(path), times=cut.times, resize=encoder.resize) for cut in cuts]

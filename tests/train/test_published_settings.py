@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,7 +92,7 @@ def test_an_index_has_the_frames_that_training_validates_on(rule: SamplingKind, 
     trained = info.times[find_candidate_frames(info, VideoSpan(path), sampling)]
     whole = Sampling(12, whole=True, rule=rule)
     assert sampling.matches(whole)
-    with DecodePool(1, resize=Resize(32, 32), **asdict(whole)) as pool:
+    with DecodePool(1, resize=Resize(32, 32), sampling=whole) as pool:
         (segment,) = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
     assert segment.frames.times.tolist() == trained.tolist()
     assert len(trained) == (min(12, math.ceil(seconds)) if rule == "clip4clip" else 12), "short videos repeat frames"
@@ -104,7 +104,7 @@ def test_a_whole_video_ends_where_its_captions_do(tmp_path: Path) -> None:
     path = str(write_film(tmp_path / "film.mp4", ("red", 20)))
     for rule in ("seconds", "clip4clip", "tempme"):
         sampling = Sampling(12, whole=True, rule=rule, until_s=5.0)
-        with DecodePool(1, resize=Resize(32, 32), **asdict(sampling)) as pool:
+        with DecodePool(1, resize=Resize(32, 32), sampling=sampling) as pool:
             (segment,) = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
         assert segment.end == 5.0
         assert segment.frames.times.max() < 5.0

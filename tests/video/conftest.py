@@ -10,11 +10,13 @@ import av
 import pytest
 
 from tests.video.films import read_numbers, write_video
+from vidret.types import Sampling
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import Finished, OpenedVideo
 from vidret.video.workers.pool import DecodePool
 
 NUM_FRAMES = 100
+EVERY_FRAME = Sampling(fps=25.0)
 # An odd distance between pauses: no grid fits.
 _UNEVEN = [k + 3 * (k // 7) for k in range(NUM_FRAMES)]
 _B_FRAMES = {"g": "20", "bf": "3"}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vidret.types import Picture
+from vidret.types import Picture, Sampling
 from vidret.video.sampling import (
     SampledFrames,
     at_rate,
@@ -92,7 +92,7 @@ def test_a_video_is_cut_on_a_fixed_grid(duration: float, spans: list[tuple[float
 @example(duration=35.999999, fps=1.0)
 @example(duration=7200.3, fps=3.0)
 def test_cuts_cover_a_video_without_gaps(duration: float, fps: float) -> None:
-    cuts = cut_segments(duration, num_frames=12, fps=fps)
+    cuts = cut_segments(duration, sampling=Sampling(fps=fps))
     assert cuts[0].start == 0
     assert cuts[-1].end == duration
     assert [cut.number for cut in cuts] == list(range(len(cuts)))
@@ -105,8 +105,8 @@ def test_cuts_cover_a_video_without_gaps(duration: float, fps: float) -> None:
 @pytest.mark.parametrize("duration", [0.0, 0.04, 12.0, 24.4, 24.6, 100.0])
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_late_start_moves_all_segments_and_changes_no_choice(duration: float, *, whole: bool) -> None:
-    late = cut_segments(5.0 + duration, start=5.0, whole=whole)
-    for cut, early in zip(late, cut_segments(duration, whole=whole), strict=True):
+    late = cut_segments(5.0 + duration, sampling=Sampling(whole=whole), start=5.0)
+    for cut, early in zip(late, cut_segments(duration, sampling=Sampling(whole=whole)), strict=True):
         assert (cut.number, cut.start) == (early.number, 5.0 + early.start)
         assert cut.end == pytest.approx(5.0 + early.end)
         assert cut.times == pytest.approx([5.0 + time for time in early.times])
@@ -120,8 +120,8 @@ def test_a_late_start_moves_all_segments_and_changes_no_choice(duration: float, 
 def test_of_a_steady_rate_every_span_is_a_segment(rate: float, num_frames: int, fps: float) -> None:
     times = 5 + np.arange(num_frames) / rate
     duration = 5 + num_frames / rate
-    expected = cut_segments(duration, start=5.0, num_frames=1, fps=fps)
-    assert cut_segments(duration, times, start=5.0, num_frames=1, fps=fps) == expected
+    single = Sampling(1, fps)
+    assert cut_segments(duration, times, single, start=5.0) == cut_segments(duration, sampling=single, start=5.0)
     assert cut_segments(duration, times, start=5.0) == cut_segments(duration, start=5.0)
 
 
@@ -142,7 +142,7 @@ def test_a_long_gap_is_of_no_segment() -> None:
         (9e6, 9e6 + 1),
     ]
     assert [cut.number for cut in cuts] == [0, 1, 2, 3, 4]
-    whole = cut_segments(9e6 + 1, np.array([0.0, 1.0, 2.0, 5.0, 9e6]), num_frames=3, whole=True)
+    whole = cut_segments(9e6 + 1, np.array([0.0, 1.0, 2.0, 5.0, 9e6]), Sampling(3, whole=True))
     assert [(cut.start, cut.end, cut.times) for cut in whole] == [(0, 5, (0, 2, 4))]
 
 
@@ -162,19 +162,19 @@ def test_every_segment_shows_a_frame_of_its_own(seed: int) -> None:
 def test_a_whole_video_is_seen_in_the_frames_that_clip4clip_reads(rate: int, seconds: int, more: int) -> None:
     num_frames = max(1, seconds * rate + more)
     times = np.arange(num_frames) / rate
-    (cut,) = cut_segments(num_frames / rate, num_frames=12, whole=True)
+    (cut,) = cut_segments(num_frames / rate, sampling=Sampling(whole=True))
     seen = nearest(times, np.array(cut.times)).tolist()
     assert seen == clip4clip_naively(num_frames, rate, 12)
     assert (cut.number, cut.start, cut.end) == (0, 0.0, num_frames / rate)
 
 
 def test_a_whole_video_is_one_segment_however_long() -> None:
-    (cut,) = cut_segments(7200.3, num_frames=12, whole=True)
+    (cut,) = cut_segments(7200.3, sampling=Sampling(whole=True))
     assert cut.times[0] == 0
     assert cut.times[-1] == 7200
     assert len(cut.times) == 12
-    assert len(cut_segments(7200.3, num_frames=12)) == 600
-    (cut,) = cut_segments(0.0, whole=True)
+    assert len(cut_segments(7200.3)) == 600
+    (cut,) = cut_segments(0.0, sampling=Sampling(whole=True))
     assert (cut.end, cut.times) == (0.0, (0.0,))
 
 
@@ -183,7 +183,7 @@ def test_wrong_numbers_are_named() -> None:
         lambda: uniform(0, 12),
         lambda: uniform(5, 0),
         lambda: at_seconds(3.0, 1.0, 0),
-        lambda: cut_segments(5, fps=0),
+        lambda: cut_segments(5, sampling=Sampling(fps=0)),
     ):
         with pytest.raises(ValueError, match="must be positive, got 0"):
             call()

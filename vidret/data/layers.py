@@ -25,6 +25,7 @@ from vidret.encode.clip.outputs import join_layers
 from vidret.encode.encoder import LayeredEncoder, encode_shared_layers
 from vidret.errors import DecodeError, VidretError
 from vidret.ground.windows import choose_frames, place_steps
+from vidret.types import Sampling
 from vidret.video.probe import probe
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import Finished, OpenedVideo
@@ -113,8 +114,7 @@ class LayersCache:
         pool = DecodePool(
             num_workers,
             resize=self._resize,
-            num_frames=self._sampling.num_frames,
-            fps=self._sampling.fps,
+            sampling=Sampling(self._sampling.num_frames, self._sampling.fps),
             shot_sampling="exact" if self._follows_shots else None,
         )
         with pool, ThreadPoolExecutor(num_workers) as threads:

@@ -147,7 +147,7 @@ def _stream(frames: Frames) -> Iterator[StreamedFrame]:
 def _cut_grid(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[DecodedSegment]:
     """Yield the segments of a fixed grid, as of a decoded video."""
     frames = arrays.frames
-    cuts = cut_segments(arrays.duration, frames.times, start=float(frames.times[0]), **sampling.cutting)
+    cuts = cut_segments(arrays.duration, frames.times, sampling, start=float(frames.times[0]))
     for cut in cuts:
         chosen = nearest(frames.times, np.array(cut.times))
         rows = np.unique(chosen)

@@ -5,7 +5,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -40,9 +40,9 @@ def open_decoders(
         decoder=options.decoder,
         devices=devices,
         resize=resize,
+        sampling=sampling,
         shot_sampling=options.shot_sampling,
         timeout=options.timeout,
-        **asdict(sampling),
     )
 
 
@@ -286,7 +286,7 @@ def encode_clip(
 
     vectors, times = [np.empty((0, encoder.dim), np.float32)], [np.empty(0, np.float64)]
     sampling = replace(encoder.sampling, fps=RATE, whole=False)
-    with DecodePool(1, resize=encoder.resize, timeout=TIMEOUT_S, **asdict(sampling)) as pool:
+    with DecodePool(1, resize=encoder.resize, sampling=sampling, timeout=TIMEOUT_S) as pool:
         for message in pool.stream(path, plan=plan):
             if isinstance(message, DecodedSegment):
                 (embedding,) = encode_segments(encoder, [message.frames], pack=None, tokens=False)

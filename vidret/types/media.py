@@ -92,11 +92,6 @@ class Sampling:
         """Return the fields, without those that samplings did not always have while they have their defaults."""
         return list_settings(self, always=("num_frames", "fps", "whole"))
 
-    @property
-    def cutting(self) -> dict[str, Any]:
-        """The settings by which ``cut_segments`` cuts a video."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "sound_rate"}
-
     def __repr__(self) -> str:
         """Return the fields of ``to_dict``: fingerprints of encoders are made of it."""
         return f"Sampling({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"

@@ -16,6 +16,7 @@ from jaxtyping import Float64, Int64
 from vidret.types import FrameRule, Frames, Picture, Sampling
 from vidret.video import timeline
 
+DEFAULT_SAMPLING = Sampling()
 _TIE_S = 1e-6
 
 # Mean absolute differences in grey levels. Of 1,972 pairs of frames of real videos, half a second or more apart, 151
@@ -147,22 +148,17 @@ def at_seconds(duration: float, fps: float, count: int) -> Float64[np.ndarray, "
 def cut_segments(
     duration: float,
     times: Float64[np.ndarray, " frame"] | None = None,
+    sampling: Sampling = DEFAULT_SAMPLING,
     *,
     start: float = 0.0,
-    num_frames: int = 12,
-    fps: float = 1.0,
-    whole: bool = False,
-    rule: FrameRule = "seconds",
-    num_segments: int = 6,
-    until_s: float | None = None,
     rate: float | None = None,
 ) -> list[Cut]:
     """Split a video into the segments that are encoded as units.
 
     A video of at most ``num_frames / fps`` seconds is one segment, sampled at the centres of ``num_frames`` equal
     parts. A longer one is split on a fixed grid of that span, sampled at ``fps``, so that appending to a video moves no
-    segment. A remainder shorter than half a frame step belongs to the segment before it. With ``whole`` the video is
-    one segment, sampled by ``rule``.
+    segment. A remainder shorter than half a frame step belongs to the segment before it. A ``whole`` video is one
+    segment, sampled by ``rule``.
 
     A span in which no frame begins is not a segment: the segment before it lasts until the next one, up to
     ``LONGEST_STILL_S``. Longer gaps belong to no segment, and a ``whole`` video ends at the first gap. So there are
@@ -171,24 +167,20 @@ def cut_segments(
     Args:
         duration: When the last frame ends, in seconds.
         times: When frames begin, in seconds, rising; None if every span has a frame.
+        sampling: The samples of a segment; its sound does not matter here.
         start: When the first frame begins, in seconds. The grid starts there.
-        num_frames: Samples of a full segment.
-        fps: Samples per second.
-        whole: Return a single segment.
-        rule: See ``Sampling``; so are the next two.
-        num_segments: Parts of a whole video.
-        until_s: Where a whole video ends.
         rate: Frames of the video per second, for rules that count frames; None if these are evenly spaced.
 
     Raises:
         ValueError: ``num_frames`` or ``fps`` is not positive, or a rule that counts frames is without ``times``.
     """
+    num_frames, fps, rule = sampling.num_frames, sampling.fps, sampling.rule
     _check(num_frames=num_frames, fps=fps)
     shown = max(duration - start, 0.0)
     begins = None if times is None else times - start
-    if whole:
+    if sampling.whole:
         end = shown if begins is None else timeline.first_gap_start(begins, shown)
-        end = end if until_s is None else min(end, max(until_s - start, 0.0))
+        end = end if sampling.until_s is None else min(end, max(sampling.until_s - start, 0.0))
         if rule == "seconds":
             chosen = at_seconds(end, fps, num_frames)
         elif begins is None:
@@ -196,9 +188,8 @@ def cut_segments(
         else:
             num_begun = max(1, int(np.searchsorted(begins, end)))
             rate = rate or len(begins) / max(shown, _TIE_S)
-            chosen = begins[
-                choose_frames_of_whole(rule, num_begun, rate, num_frames, num_segments=num_segments, fps=fps)
-            ]
+            parts = sampling.num_segments
+            chosen = begins[choose_frames_of_whole(rule, num_begun, rate, num_frames, num_segments=parts, fps=fps)]
         cuts = [Cut(0, 0.0, end, tuple(chosen.tolist()))]
     elif shown <= num_frames / fps:
         cuts = [Cut(0, 0.0, shown, tuple((i + 0.5) * shown / num_frames for i in range(num_frames)))]

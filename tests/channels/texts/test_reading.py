@@ -14,7 +14,7 @@ from tests.word_films import QUICK_OCR, SUBTITLES, shown, write_worded
 from vidret.channels import screen, speech
 from vidret.channels.texts import reading as words_module
 from vidret.channels.texts.reading import MAX_BUDGET_S, READER, VideoTextReader
-from vidret.types import Resize, TimedText
+from vidret.types import Resize, Sampling, TimedText
 from vidret.video import audio
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.probe import probe
@@ -28,7 +28,7 @@ SCREEN: Any = {"screen": {"start_s": 0.0}}
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[DecodePool]:
-    with DecodePool(1, num_frames=4, fps=1.0) as pool:
+    with DecodePool(1, sampling=Sampling(4)) as pool:
         yield pool
 
 
@@ -96,7 +96,7 @@ def test_screen_text_has_the_same_times_after_a_resumption(
 
         return list(decoders.stream(film, plan=plan, words_reader=READER))
 
-    with DecodePool(1, num_frames=12, fps=1.0, shot_sampling=mode) as decoders:
+    with DecodePool(1, shot_sampling=mode) as decoders:
         messages = read_from(0.0, 0, 0.0)
         whole = texts_of(messages)
         assert len(whole) >= 6

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.video.conftest import Film, numbers_of, stream_film
+from tests.video.conftest import EVERY_FRAME, Film, numbers_of, stream_film
 from tests.video.films import read_numbers
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.reader import read_frames
@@ -79,7 +79,7 @@ def test_a_decord_without_gpu_code_leaves_it_to_the_cpu_and_says_so_once(
 ) -> None:
     film = films["h264.mp4"]
     for _ in range(2):
-        with DecodePool(3, num_frames=12, fps=25.0, devices=["cuda:1"]) as pool:
+        with DecodePool(3, sampling=EVERY_FRAME, devices=["cuda:1"]) as pool:
             opened, numbers, finished = stream(pool, film.path)
             assert [process.device for process in pool.processes.processes] == ["cpu"] * 3
             assert all(process._memory for process in pool.processes.processes), "memory stays limited"
@@ -95,7 +95,7 @@ def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
 ) -> None:
     film = films["h264.mp4"]
     refused = link(film, tmp_path / "refused.mp4")
-    with DecodePool(1, num_frames=12, fps=25.0, devices=["cuda"]) as pool:
+    with DecodePool(1, sampling=EVERY_FRAME, devices=["cuda"]) as pool:
         for path in (refused, link(film, tmp_path / "broken.mp4")):
             opened, numbers, finished = stream(pool, path)
             assert numbers == film.numbers
@@ -111,7 +111,7 @@ def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
 
 def test_several_gpus_decode_in_two_processes_each(films: dict[str, Film], log: Path) -> None:
     film = films["h264.mp4"]
-    with DecodePool(5, num_frames=12, fps=25.0, devices=["cuda:0", "cuda:1"]) as pool:
+    with DecodePool(5, sampling=EVERY_FRAME, devices=["cuda:0", "cuda:1"]) as pool:
         assert [process.device for process in pool.processes.processes] == [
             "cpu",
             "cuda:0",
@@ -151,7 +151,7 @@ def test_a_gpu_that_decodes_more_than_the_sampling_says_so(caplog: pytest.LogCap
 def test_what_gpus_do_not_decode_here_needs_no_warning(
     films: dict[str, Film], log: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with DecodePool(1, num_frames=12, fps=25.0, devices=["cuda"]) as pool:
+    with DecodePool(1, sampling=EVERY_FRAME, devices=["cuda"]) as pool:
         for name in ("vp9.webm", "hevc.mp4", "h264_10bit.mp4", "mpeg4.avi"):
             opened, numbers, finished = stream(pool, films[name].path)
             assert numbers == films[name].numbers
@@ -164,7 +164,7 @@ def test_what_gpus_do_not_decode_here_needs_no_warning(
 def test_only_frames_that_a_gpu_may_decode_say_why_the_cpu_read_them(
     films: dict[str, Film], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with DecodePool(1, decoder="pyav", num_frames=12, fps=25.0, devices=["cuda"]) as pool:
+    with DecodePool(1, decoder="pyav", sampling=EVERY_FRAME, devices=["cuda"]) as pool:
         assert stream(pool, films["h264.mp4"].path)[1] == films["h264.mp4"].numbers
     assert not caplog.records
     frames = read_frames(str(films["h264.mp4"].path), indices=[9], device="cuda:1")

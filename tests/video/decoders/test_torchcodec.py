@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.video.conftest import NAMES, Film, stream_film
+from tests.video.conftest import EVERY_FRAME, NAMES, Film, stream_film
 from tests.video.films import read_numbers
 from vidret.errors import DecodeError, MissingExtraError, VidretError
-from vidret.types import Resize
+from vidret.types import Resize, Sampling
 from vidret.video.decoders.base import GaveUpError
 from vidret.video.decoders.registry import choose_decoder
 from vidret.video.decoders.torchcodec import (
@@ -208,7 +208,7 @@ def test_auto_prefers_it_on_a_gpu_and_resizes_there(
     refused, inexact = tmp_path / "refused.mp4", tmp_path / "inexact.mp4"
     for link in (refused, inexact):
         link.symlink_to(film.path)
-    with DecodePool(1, num_frames=12, fps=25.0, devices=["cuda:1"], resize=resize) as pool:
+    with DecodePool(1, sampling=EVERY_FRAME, devices=["cuda:1"], resize=resize) as pool:
         opened, segments, finished = stream_film(pool, film.path)
         assert (opened.decoder, opened.why, finished) == ("torchcodec", "GPU 1 decodes hevc", Finished(""))
         small = np.concatenate([segment.frames.pictures.pixels for segment in segments])
@@ -231,7 +231,7 @@ def test_shots_are_followed_on_a_gpu(films: dict[str, Film]) -> None:
     film, resize = films["hevc.mp4"], Resize(32, 24)
     found = []
     for device in ("cpu", "cuda:1"):
-        with DecodePool(1, fps=5.0, devices=[device], resize=resize, shot_sampling="exact") as pool:
+        with DecodePool(1, sampling=Sampling(fps=5.0), devices=[device], resize=resize, shot_sampling="exact") as pool:
             opened, segments, finished = stream_film(pool, film.path)
         assert finished == Finished("")
         found.append([(segment.start, segment.end, segment.frames.times.tolist()) for segment in segments])

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from tests.video.conftest import Film, numbers_of, stream_film
+from tests.video.conftest import EVERY_FRAME, Film, numbers_of, stream_film
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError
 from vidret.types import Frames
 from vidret.video.workers import messages
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused() -> None:
 @needs_linux
 @pytest.mark.usefixtures("fresh_processes")
 def test_frames_outlive_their_process(films: dict[str, Film]) -> None:
-    with DecodePool(1, num_frames=12, fps=25.0) as pool:
+    with DecodePool(1, sampling=EVERY_FRAME) as pool:
         _, segments, _ = stream_film(pool, films["h264.mp4"].path)
         assert len(segments) > 3, "frames that nobody frees do not stop it"
     assert numbers_of(segments) == films["h264.mp4"].numbers

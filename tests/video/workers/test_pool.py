@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.video.conftest import Film, numbers_of, stream_film
+from tests.video.conftest import EVERY_FRAME, Film, numbers_of, stream_film
 from tests.video.films import read_numbers, write_video
 from vidret.errors import DecodeError
 from vidret.types import Frames, Resize
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("fresh_processes")
 
 @pytest.fixture
 def pool() -> Iterator[DecodePool]:
-    with DecodePool(1, num_frames=12, fps=25.0) as pool:
+    with DecodePool(1, sampling=EVERY_FRAME) as pool:
         yield pool
 
 
@@ -165,7 +165,7 @@ def test_a_crash_between_files_costs_none(films: dict[str, Film], pool: DecodePo
 
 
 def test_a_hang_costs_one_file(films: dict[str, Film], long_film: Film) -> None:
-    with DecodePool(1, fps=25.0, timeout=1.0) as pool:
+    with DecodePool(1, sampling=EVERY_FRAME, timeout=1.0) as pool:
         messages = pool.stream(long_film.path)
         next(messages)
         pid = pool.processes.pids()[0]
@@ -179,7 +179,7 @@ def test_a_hang_costs_one_file(films: dict[str, Film], long_film: Film) -> None:
 def test_a_swollen_decoder_costs_one_file(films: dict[str, Film], tmp_path: Path) -> None:
     huge = write_video(tmp_path / "huge.mp4", range(25), size=(1920, 1080), options={"preset": "ultrafast"})
     # Enough to decode frames, too little for a segment of them: with less, FFmpeg takes the file for damaged at times.
-    with DecodePool(1, fps=25.0, memory=140 << 20) as pool:
+    with DecodePool(1, sampling=EVERY_FRAME, memory=140 << 20) as pool:
         with pytest.raises(DecodeError, match=r"memory|crashed"):
             list(pool.stream(huge))
         assert read(pool, films["one.mp4"].path) == [5]
@@ -198,7 +198,7 @@ def test_a_dropped_stream_leaves_a_clean_pool(films: dict[str, Film], long_film:
 def test_threads_share_a_pool(films: dict[str, Film]) -> None:
     names = ["h264.mp4", "hevc.mp4", "vp9.webm", "h264.ts", "av1.mp4", "edit_list.mp4"]
     answers: dict[str, list[int]] = {}
-    with DecodePool(2, fps=25.0) as pool:
+    with DecodePool(2, sampling=EVERY_FRAME) as pool:
         threads = [
             threading.Thread(target=lambda name=name: answers.update({name: read(pool, films[name].path)}))
             for name in names
@@ -222,7 +222,7 @@ def test_memory_stays_flat(long_film: Film, pool: DecodePool) -> None:
 
 
 def test_processes_can_be_started_before_the_first_file(films: dict[str, Film]) -> None:
-    with DecodePool(2, num_frames=12, fps=25.0) as pool:
+    with DecodePool(2, sampling=EVERY_FRAME) as pool:
         pool.start()
         wait_until(lambda: len(pool.processes.pids()) == 2 and pool.processes._idle.qsize() == 2)
         started = set(pool.processes.pids())
@@ -249,7 +249,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def test_a_closed_pool_runs_nothing(films: dict[str, Film], long_film: Film) -> None:
-    pool = DecodePool(1, fps=25.0)
+    pool = DecodePool(1, sampling=EVERY_FRAME)
     messages = pool.stream(long_film.path)
     next(messages)
     (pid,) = pool.processes.pids()
@@ -265,7 +265,7 @@ def test_a_worker_dies_with_its_parent(long_film: Film) -> None:
     program = (
         "import os, sys\n"
         "from vidret.video.workers.pool import DecodePool\n"
-        "pool = DecodePool(1, fps=25.0)\n"
+        "pool = DecodePool(1)\n"
         "messages = pool.stream(sys.argv[1])\n"
         "next(messages)\n"
         "print(pool.processes.pids()[0], flush=True)\n"

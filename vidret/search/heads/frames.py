@@ -20,7 +20,7 @@ from vidret.ground.windows import choose_frames, place_steps
 from vidret.search.heads.base import GroundedVideo, answer_each, one_torch_thread
 from vidret.search.heads.prepared import LIMIT, PreparedFiles, decode_segments, read_prepared
 from vidret.text import strip_query
-from vidret.types import Frames, LayerWords
+from vidret.types import Frames, LayerWords, Sampling
 from vidret.video.workers.messages import OpenedVideo
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class FrameGrounder:
     def _encode_video(self, video: GroundedVideo, timeout_s: float) -> Float[np.ndarray, "frame width"]:
         """Return the vectors of two frames a second."""
         vectors, spans, first = [], list[tuple[float, float]](), 0.0
-        how = {"resize": self._encoder.resize, "fps": 2 * FPS, "timeout": timeout_s}
+        how = {"resize": self._encoder.resize, "sampling": Sampling(fps=2 * FPS), "timeout": timeout_s}
         for message in decode_segments(video.path, video.content, **how):
             if isinstance(message, OpenedVideo):
                 first = message.start

@@ -31,7 +31,7 @@ from vidret.ground.windows import MOST_WINDOWS, Window, choose_frames, ground_wi
 from vidret.search.heads.base import FPS, GroundedVideo, one_torch_thread, shape_spans
 from vidret.search.heads.prepared import LIMIT, PreparedFiles, decode_segments, read_prepared
 from vidret.text import strip_query
-from vidret.types import LayerTokens, LayerWords, Segment
+from vidret.types import LayerTokens, LayerWords, Sampling, Segment
 from vidret.video.workers.messages import OpenedVideo
 
 logger = logging.getLogger(__name__)
@@ -126,8 +126,7 @@ class Grounder:
             video.path,
             video.content,
             resize=self._encoder.resize,
-            num_frames=sampling.num_frames,
-            fps=sampling.fps,
+            sampling=Sampling(sampling.num_frames, sampling.fps),
             shot_sampling=None if sampling.whole else video.shot_sampling,
             timeout=timeout_s,
         ):

@@ -8,15 +8,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
-from typing import Any, Self
+from typing import Self
 
 from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
 from vidret.text import strip_query
-from vidret.types import Resize
+from vidret.types import Resize, Sampling
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.decoders.registry import Decoder, find_decoder, list_gpu_decoders
 from vidret.video.decoders.torchcodec import load_torchcodec
+from vidret.video.sampling import DEFAULT_SAMPLING
 from vidret.video.workers import messages
 from vidret.video.workers.messages import Finished, Message, OpenedVideo, ReadPlan, ReadRequest
 from vidret.video.workers.process import ROOT, START_TIMEOUT_S, Process, ProcessGoneError, ProcessPool
@@ -50,13 +51,10 @@ class DecodePool:
         decoder: Decoder = "auto",
         devices: Sequence[str] = (CPU,),
         resize: Resize | None = None,
-        num_frames: int = 12,
-        fps: float = 1.0,
-        whole: bool = False,
+        sampling: Sampling = DEFAULT_SAMPLING,
         shot_sampling: SamplingMode | None = None,
         timeout: float = 120.0,
         memory: int = 8 * _GIBIBYTE,
-        **others: Any,
     ) -> None:
         """Create the pool without starting any process.
 
@@ -66,12 +64,9 @@ class DecodePool:
             devices: With ``cuda:N``, two of the processes decode on that GPU where ``open_reader`` can, and so with
                 each of several; the others decode on the CPU. If no decoder can use a device, there is a warning.
             resize: How frames are resized before they are sent; None keeps them full-sized.
-            num_frames: Frames in a full segment.
-            fps: Frames per second inside the segments of a long video.
-            whole: Treat each video as one segment; see ``cut_segments``.
-            **others: How a whole video is sampled, and the rate of sound: further fields of ``Sampling``.
-            shot_sampling: Which frames are decoded to cut segments at shots, unless ``whole``; see ``Segmenter``. None
-                cuts them on a grid.
+            sampling: The frames of a segment, and the rate of its sound; see ``cut_segments``.
+            shot_sampling: Which frames are decoded to cut segments at shots, unless videos are sampled as a whole; see
+                ``Segmenter``. None cuts them on a grid.
             timeout: Seconds that a decoder may stay silent.
             memory: Maximum bytes of a decoder on the CPU; 0 sets no limit. A GPU process has none, because its driver
                 maps more address space than any useful limit allows.
@@ -80,7 +75,12 @@ class DecodePool:
             ValueError: A number is not positive.
             VidretError: torchcodec is requested and cannot be loaded.
         """
-        limits = {"num_workers": num_workers, "num_frames": num_frames, "fps": fps, "timeout": timeout}
+        limits = {
+            "num_workers": num_workers,
+            "num_frames": sampling.num_frames,
+            "fps": sampling.fps,
+            "timeout": timeout,
+        }
         for name, value in limits.items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -89,14 +89,14 @@ class DecodePool:
         self._gpu_decoders = {device: find_gpu_decoders(device, decoder) for device in devices}
         gpus = [device for device in devices if self._gpu_decoders[device]]
         on_gpu = (gpus * NUM_PROCESSES)[:num_workers]
-        if on_gpu and shot_sampling in ("balanced", "fast") and not whole:
+        if on_gpu and shot_sampling in ("balanced", "fast") and not sampling.whole:
             note = "GPU %s decodes all frames of the files that it reads, although sampling is %s"
             _log.warning(note, " and ".join(str(cuda_index(device)) for device in gpus), shot_sampling)
         self._timeout, self._has_warned = timeout, False
         self._request: messages.Header = {
             "decoder": decoder,
             "resize": asdict(resize) if resize else None,
-            "sampling": {"num_frames": num_frames, "fps": fps, "whole": whole, **others},
+            "sampling": asdict(sampling),
             "shot_sampling": shot_sampling,
         }
         processes = [Process(memory) for _ in range(num_workers - len(on_gpu))]

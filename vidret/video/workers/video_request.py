@@ -95,7 +95,7 @@ class _Answer:
 
     def __init__(self, parent: Parent, info: VideoInfo, reader: Reader, sampling: Sampling) -> None:
         self._parent, self._info, self._reader, self._sampling = parent, info, reader, sampling
-        self._cuts = cut_segments(info.duration, info.times, start=info.start, rate=info.mean_rate, **sampling.cutting)
+        self._cuts = cut_segments(info.duration, info.times, sampling, start=info.start, rate=info.mean_rate)
         self._sound = (
             SoundCutter(info.path, sampling.sound_rate, parent.send_heartbeat) if sampling.sound_rate else None
         )
