@@ -229,7 +229,7 @@ def measure_merging(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     source, towers, tokenizer = load_open_clip(ModelName(MERGED))
     cpu = torch.device("cpu")
     encoders: dict[str, Encoder] = {
-        "open_clip": OpenClipEncoder(source.name, towers, tokenizer, device=cpu, dtype=torch.float32)
+        "open_clip": OpenClipEncoder(str(source), towers, tokenizer, device=cpu, dtype=torch.float32)
     }
     for precision in ("fp32", "bf16"):
         for level in MERGE_LEVELS:

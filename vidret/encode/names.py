@@ -97,13 +97,13 @@ class ModelName:
 
     @property
     def architecture(self) -> str:
-        """The architecture of open_clip: what comes before the first slash."""
-        return self.base.partition("/")[0]
+        """The architecture of open_clip: what comes before the first slash, or all of a repository or a folder."""
+        return self.base if self.scheme in OPEN_CLIP_SCHEMES else self.base.partition("/")[0]
 
     @property
     def weights(self) -> str:
-        """The tag or the path of the weights: what comes after the first slash; empty without one."""
-        return self.base.partition("/")[2]
+        """The tag or the path of the weights: what comes after the architecture and a slash; empty without one."""
+        return self.base.removeprefix(self.architecture).removeprefix("/")
 
 
 def parse_model_name(name: str) -> ModelName:

@@ -24,7 +24,7 @@ from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.clip import derive_card
-from vidret.encode.families.open_clip import OpenClipEncoder, find_clip_source, read_resize
+from vidret.encode.families.open_clip import OpenClipEncoder, read_resize
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.long_text import _note_split
 from vidret.encode.names import ModelName
@@ -178,7 +178,7 @@ def test_files_load_with_and_without_an_architecture(
         assert loaded.fingerprint == encoder.fingerprint
         assert loaded.scale == pytest.approx(float(state["logit_scale"].exp()))
         # An index stores this name and may be opened from another folder.
-        assert find_clip_source(ModelName(loaded.name)).weights == str(path)
+        assert ModelName(loaded.name).weights == str(path)
 
 
 def test_ambiguous_shapes_need_an_architecture(tmp_path: Path) -> None:

@@ -58,17 +58,17 @@ def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
             str(replace(name, base=str(path))), merge_tokens(model, name.merge, name=name.base), tokenizer, **settings
         )
     source, other, tokenizer = load_open_clip(name)
-    card, full_name = derive_card(other, source.architecture), str(replace(name, base=source.name))
+    card = derive_card(other, source.architecture)
     if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
         refuse_marks(name)
         dtype = DTYPES[choose_float_precision(name.base, precision, place)]
         sampling = name.sample(Sampling())
-        return OpenClipEncoder(full_name, other, tokenizer, device=place, dtype=dtype, sampling=sampling)
+        return OpenClipEncoder(str(source), other, tokenizer, device=place, dtype=dtype, sampling=sampling)
     card = replace(card, sampling=name.sample(card.sampling))
     if name.words is not None:
         tokenizer = open_clip.SimpleTokenizer(context_length=name.words)
     model = merge_tokens(from_open_clip(other.state_dict(), card), name.merge, name=name.base)
-    return ClipEncoder(full_name, model, tokenizer, **settings)
+    return ClipEncoder(str(source), model, tokenizer, **settings)
 
 
 def read_compiler() -> str | None:

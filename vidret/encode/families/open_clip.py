@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -34,29 +34,16 @@ FRAMES_AT_ONCE = 32  # that a ``PerceptionEncoder`` encodes
 GREY = (0.5,) * 3  # mean and deviation of its pixels
 
 
-@dataclass(frozen=True, slots=True)
-class ClipSource:
-    """The origin of a CLIP model: an open_clip architecture (or hf-hub: name) and a tag, a file or ``random``."""
-
-    architecture: str
-    weights: str
-
-    @property
-    def name(self) -> str:
-        """Return the name that loads the model again from any working directory."""
-        return f"{self.architecture}/{self.weights}" if self.weights else self.architecture
-
-
-def load_open_clip(name: ModelName) -> tuple[ClipSource, Any, Any]:
+def load_open_clip(name: ModelName) -> tuple[ModelName, Any, Any]:
     """Load an open_clip model and its tokenizer; names are described at ``load_encoder``.
 
     Returns:
-        The model's origin, the model and the tokenizer.
+        The name that loads the model again from any working directory, the model and the tokenizer.
 
     Raises:
         EncoderError: The name is unknown, the weights cannot be downloaded, or they do not fit the architecture.
     """
-    source = find_clip_source(name)
+    source = locate_clip(name)
     model_name, weights = source.architecture, None if source.weights == RANDOM else source.weights
     _check_source(name.base, source)
     if Path(source.weights).is_file() and Path(source.weights).suffix not in (".npz", ".npy"):
@@ -99,24 +86,21 @@ def read_resize(name: str, preprocess: dict[str, Any]) -> Resize:
     return Resize(shorter=height, crop=height, interpolation=interpolation, squash=mode == "squash")
 
 
-def find_clip_source(name: ModelName) -> ClipSource:
-    """Return the origin of a model by its name; a file's path becomes absolute.
+def locate_clip(name: ModelName) -> ModelName:
+    """Return the name of a model with its architecture, and with the absolute path of its file, if it is one.
 
     Raises:
         EncoderError: The name is unknown or its file does not exist.
-
-    >>> find_clip_source(ModelName("ViT-B-32/laion2b_s34b_b79k"))
-    ClipSource(architecture='ViT-B-32', weights='laion2b_s34b_b79k')
     """
     if name.scheme == HUB:
-        return ClipSource(name.base, "")
+        return name
     if name.scheme == FOLDER:
-        return ClipSource(f"{FOLDER}:{Path(name.rest).absolute()}", "")
+        return replace(name, base=f"{FOLDER}:{Path(name.rest).absolute()}")
     base, architecture, weights = name.base, name.architecture, name.weights
     if Path(base).suffix in FILE_SUFFIXES and architecture not in open_clip.list_models():
         if not Path(base).is_file():
             raise EncoderError(f"{base}: no such file")
-        return ClipSource(infer_architecture(Path(base)), str(Path(base).absolute()))
+        return replace(name, base=f"{infer_architecture(Path(base))}/{Path(base).absolute()}")
     if architecture not in open_clip.list_models():
         similar = difflib.get_close_matches(
             architecture, [STARTER, *RECOMMENDED, *open_clip.list_models()], n=1, cutoff=0.75
@@ -136,7 +120,7 @@ def find_clip_source(name: ModelName) -> ClipSource:
         known = f"one of {', '.join(tags)} or a file" if tags else "a file"
         raise EncoderError(f"weights of {architecture} must be {known}, got {weights!r}")
     is_file = weights != RANDOM and weights not in tags
-    return ClipSource(architecture, str(Path(weights).absolute()) if is_file else weights)
+    return replace(name, base=f"{architecture}/{Path(weights).absolute()}") if is_file else name
 
 
 def infer_architecture(path: Path) -> str:
@@ -178,7 +162,7 @@ def _shapes_of(config: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
     return shapes, vision["layers"] + text["layers"]
 
 
-def _check_tokenizer(name: str, source: ClipSource) -> None:
+def _check_tokenizer(name: str, source: ModelName) -> None:
     """Check that the parts of the text tower that come from transformers are here or can be had."""
     config = open_clip.get_model_config(source.architecture) or {}
     for repository, file in find_tokenizer_files(config.get("text_cfg", {})):
@@ -188,9 +172,9 @@ def _check_tokenizer(name: str, source: ClipSource) -> None:
             check_reachable(f"the tokenizer of {name}", repository, [file])
 
 
-def _check_source(name: str, source: ClipSource) -> None:
+def _check_source(name: str, source: ModelName) -> None:
     """Raise EncoderError at once, not after a minute of retries, if weights are missing and the hub is unreachable."""
-    if source.weights == RANDOM or Path(source.weights).is_file() or ModelName(source.architecture).scheme == FOLDER:
+    if source.weights == RANDOM or Path(source.weights).is_file() or source.scheme == FOLDER:
         return
     repository, files = list_weight_files(source.architecture, source.weights)
     if repository:
