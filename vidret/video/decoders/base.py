@@ -50,6 +50,11 @@ class GaveUpError(Exception):
     """A decoder cannot continue with a file; another decoder may."""
 
 
+# In even sizes, all decoders convert these to identical RGB; not so 10-bit 4:2:0.
+SAME_COLOURS = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuva420p", "gray", "bgr0"}
+SAME_COLOURS |= {"yuv422p10le"}
+
+
 def list_doubts(info: "VideoInfo") -> dict[str, bool]:
     """Return what no decoder but PyAV was measured on, and whether it is so in a file."""
     return {

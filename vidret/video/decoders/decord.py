@@ -12,25 +12,12 @@ from typing import Any
 from vidret.errors import read_fault
 from vidret.text import is_url
 from vidret.types import Picture
-from vidret.video.decoders.base import GaveUpError, StreamedFrame, list_doubts
+from vidret.video.decoders.base import SAME_COLOURS, GaveUpError, StreamedFrame, list_doubts
 from vidret.video.grey import grey_from_luma
 from vidret.video.probe import VideoInfo
 
 # Measured frame by frame, in rising and in shuffled order, with decord 0.6.0 and decord2 3.4.0.
-_EXACT = {
-    ("mov", "h264"),
-    ("mov", "av1"),
-    ("mov", "prores"),
-    ("mov", "mjpeg"),
-    ("matroska", "h264"),
-    ("matroska", "vp8"),
-    ("matroska", "vp9"),
-    ("matroska", "av1"),
-    ("matroska", "ffv1"),
-}
-# In even sizes, Decord and PyAV convert these to identical RGB; not so 10-bit 4:2:0.
-_SAME_COLOURS = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuva420p", "gray", "bgr0"}
-_SAME_COLOURS |= {"yuv422p10le"}
+_EXACT = {"mov": {"h264", "av1", "prores", "mjpeg"}, "matroska": {"h264", "vp8", "vp9", "av1", "ffv1"}}
 # Decord decodes ahead without a limit while its caller is busy: in the worst case the whole file.
 _MAX_BYTES = 512 << 20
 
@@ -96,12 +83,12 @@ class DecordDecoder:
             return "Decord is not installed"
         num_bytes = info.num_frames * info.width * info.height * 3
         doubts = {
-            f"Decord was not measured to be exact on {info.codec} in {kind}": (kind, info.codec) not in _EXACT,
+            f"Decord was not measured to be exact on {info.codec} in {kind}": info.codec not in _EXACT.get(kind, ()),
             "this version of Decord has no AV1": info.codec == "av1" and version.startswith("0."),
             "the frame rate varies": info.variable_rate,
             "an edit list removes frames": info.edit_list,
             "groups of pictures are open": info.open_gop,
-            f"Decord converts {info.pixel_format} colours differently": info.pixel_format not in _SAME_COLOURS,
+            f"Decord converts {info.pixel_format} colours differently": info.pixel_format not in SAME_COLOURS,
             "it is displayed rotated": info.rotation != 0,
             "Decord might load all of it into memory": not on_gpu and num_bytes > _MAX_BYTES,
         } | list_doubts(info)

@@ -17,41 +17,18 @@ from jaxtyping import UInt8
 from vidret.errors import MissingExtraError, VidretError, read_fault
 from vidret.text import is_url
 from vidret.types import Picture, Resize
-from vidret.video.decoders.base import GaveUpError, StreamedFrame, list_doubts
+from vidret.video.decoders.base import SAME_COLOURS, GaveUpError, StreamedFrame, list_doubts
 from vidret.video.geometry import ResizePlan, plan_resize
 from vidret.video.grey import GREY_SHAPE, Grey, find_samples, grey_from_samples
 from vidret.video.probe import VideoInfo
 
 # Measured frame by frame, in rising and in shuffled order, with torchcodec 0.12.0 and FFmpeg 8: equal to PyAV's.
 _EXACT = {
-    ("mov", "h264"),
-    ("mov", "hevc"),
-    ("mov", "av1"),
-    ("mov", "mpeg4"),
-    ("mov", "prores"),
-    ("mov", "mjpeg"),
-    ("matroska", "h264"),
-    ("matroska", "hevc"),
-    ("matroska", "vp8"),
-    ("matroska", "vp9"),
-    ("matroska", "av1"),
-    ("matroska", "ffv1"),
-    ("avi", "mjpeg"),
-    ("asf", "wmv2"),
-    ("gif", "gif"),
-}
-_SAME_COLOURS = {
-    "yuv420p",
-    "yuvj420p",
-    "yuv422p",
-    "yuvj422p",
-    "yuv444p",
-    "yuvj444p",
-    "yuva420p",
-    "gray",
-    "bgr0",
-    "bgra",
-    "yuv422p10le",
+    "mov": {"h264", "hevc", "av1", "mpeg4", "prores", "mjpeg"},
+    "matroska": {"h264", "hevc", "vp8", "vp9", "av1", "ffv1"},
+    "avi": {"mjpeg"},
+    "asf": {"wmv2"},
+    "gif": {"gif"},
 }
 _GPU_CODECS = {"h264", "hevc", "vp9", "av1"}
 _CLOCK_TOLERANCE_S = 1e-3
@@ -157,9 +134,9 @@ class TorchcodecDecoder:
             return "it reads local files only"
         kind = info.container.split(",")[0]
         doubts = {
-            f"it was not measured to be exact on {info.codec} in {kind}": (kind, info.codec) not in _EXACT,
+            f"it was not measured to be exact on {info.codec} in {kind}": info.codec not in _EXACT.get(kind, ()),
             "groups of pictures are open": info.codec == "h264" and info.open_gop,  # or begin without a whole picture
-            f"it converts {info.pixel_format} colours differently": info.pixel_format not in _SAME_COLOURS,
+            f"it converts {info.pixel_format} colours differently": info.pixel_format not in {*SAME_COLOURS, "bgra"},
             "it reads all of a file to open it, which takes too long here": info.num_bytes > _MAX_BYTES,
         } | list_doubts(info)
         if on_gpu:
