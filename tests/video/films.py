@@ -13,6 +13,8 @@ import numpy as np
 from av.stream import Disposition
 from numpy.typing import NDArray
 
+from tests.fakes import write_pictures
+
 Picture = NDArray[np.uint8]
 
 ROWS, COLUMNS = 2, 4
@@ -155,17 +157,10 @@ def write_audio(path: Path) -> Path:
 
 def write_scenes(path: Path, lengths: Sequence[int], *, rate: int = 25, options: dict[str, str] | None = None) -> Path:
     """Write shots of some numbers of frames: each a texture of its own that moves slowly."""
-    with av.open(str(path), "w") as container:
-        stream = cast(
-            Any, container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", **(options or {})})
-        )
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        for scene, length in enumerate(lengths):
-            rng = np.random.default_rng(scene)
-            texture = np.kron(rng.integers(20, 236, (16, 20, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
-            for index in range(length):
-                shift = index * 16 // max(length, 1)
-                picture = np.ascontiguousarray(texture[16 : 16 + 96, shift : shift + 128])
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return path
+    pictures = []
+    for scene, length in enumerate(lengths):
+        rng = np.random.default_rng(scene)
+        texture = np.kron(rng.integers(20, 236, (16, 20, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+        shifts = (index * 16 // length for index in range(length))
+        pictures += [texture[16 : 16 + 96, shift : shift + 128] for shift in shifts]
+    return write_pictures(path, pictures, rate, **(options or {}))

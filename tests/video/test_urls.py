@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
 
-import av
 import numpy as np
 import pytest
 
+from tests.fakes import write_pictures
 from tests.stores import FileServer, serve_files
 from tests.video.conftest import NAMES, Film
 from tests.video.films import draw, read_numbers, write_video
@@ -55,17 +54,13 @@ def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a film of 6 seconds and some 10 MB whose times stand at its end, and the same with them at its start."""
     folder = tmp_path_factory.mktemp("heavy")
     random = np.random.default_rng(0)
-    for name, options in {"end.mp4": {}, "start.mp4": {"movflags": "faststart"}}.items():
-        with av.open(str(folder / name), "w", options=options) as container:
-            settings = {"g": "5", "preset": "ultrafast", "crf": "4"}
-            stream = cast(Any, container.add_stream("libx264", rate=25, options=settings))
-            stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
-            for number in range(160):
-                noise = random.integers(-40, 40, (SIZE[1], SIZE[0], 1))
-                picture = np.clip(draw(number, *SIZE).astype(np.int16) + noise, 0, 255).astype(np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode(None))
-        assert (folder / name).stat().st_size > 8 << 20
+    pictures = []
+    for number in range(160):
+        noise = random.integers(-40, 40, (SIZE[1], SIZE[0], 1))
+        pictures.append(np.clip(draw(number, *SIZE).astype(np.int16) + noise, 0, 255).astype(np.uint8))
+    for name in ("end.mp4", "start.mp4"):
+        path = write_pictures(folder / name, pictures, 25, faststart=name == "start.mp4", g="5", crf="4")
+        assert path.stat().st_size > 8 << 20
     return folder
 
 
