@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from vidret.types import Picture, Sampling
 from vidret.video.sampling import (
-    SampledFrames,
     at_rate,
     at_seconds,
     choose_frames_of_whole,
@@ -169,13 +168,9 @@ def test_a_whole_video_is_seen_in_the_frames_that_clip4clip_reads(rate: int, sec
 
 
 def test_a_whole_video_is_one_segment_however_long() -> None:
-    (cut,) = cut_segments(7200.3, sampling=Sampling(whole=True))
-    assert cut.times[0] == 0
-    assert cut.times[-1] == 7200
-    assert len(cut.times) == 12
-    assert len(cut_segments(7200.3)) == 600
-    (cut,) = cut_segments(0.0, sampling=Sampling(whole=True))
-    assert (cut.end, cut.times) == (0.0, (0.0,))
+    long, empty = (cut_segments(duration, sampling=Sampling(whole=True)) for duration in (7200.3, 0.0))
+    assert [(cut.times[0], cut.times[-1], len(cut.times)) for cut in long] == [(0, 7200, 12)]
+    assert [(cut.end, cut.times) for cut in empty] == [(0.0, (0.0,))]
 
 
 def test_wrong_numbers_are_named() -> None:
@@ -245,14 +240,6 @@ def test_pictures_differ_on_the_whole_or_in_a_block(height: int, width: int, see
         for column in range(num_columns)
     ]
     assert differs(picture, other) == (difference.mean() > 1 or max(means) > 4)
-
-
-def test_different_frames_are_their_own_pictures() -> None:
-    samples = [(index / 2, make_picture(index)) for index in range(3)]
-    shared = share_pictures(samples)
-    plain = SampledFrames.all_different(shared.pictures)
-    assert len(plain) == len(shared) == 3
-    assert (plain.repeat().pixels == np.stack([picture for _, picture in samples])).all()
 
 
 @pytest.mark.parametrize("num_frames", [1, 15, 64, 65, 100, 2000])

@@ -8,7 +8,6 @@ indices. Of the frames sampled from a segment, those that hardly differ share on
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -246,11 +245,6 @@ class SampledFrames:
     def __len__(self) -> int:
         return len(self.times)
 
-    @classmethod
-    def all_different(cls, frames: Frames) -> Self:
-        """Return frames of which none share a picture."""
-        return cls(frames, frames.times, np.arange(len(frames)))
-
     def repeat(self) -> Frames:
         """Return all samples, with repeated pictures."""
         return replace(self.pictures, pixels=self.pictures.pixels[self.rows], times=self.times)
@@ -258,9 +252,8 @@ class SampledFrames:
 
 def sample_again(frames: Frames, times: Float64[np.ndarray, " sample"], sampling: Sampling) -> SampledFrames:
     """Return decoded frames as the samples at ``times``: with repeats, where a rule repeats frames of short videos."""
-    if not sampling.whole or sampling.rule == "seconds":
-        return SampledFrames.all_different(frames)
-    rows = nearest(frames.times, times)
+    repeats = sampling.whole and sampling.rule != "seconds"
+    rows = nearest(frames.times, times) if repeats else np.arange(len(frames))
     return SampledFrames(frames, frames.times[rows], rows)
 
 

@@ -42,14 +42,6 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_until_gone(pid: int) -> bool:
-    for _ in range(100):
-        if not is_running(pid):
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def test_a_file_arrives_in_order(films: dict[str, Film], pool: DecodePool) -> None:
     opened, segments, finished = stream_film(pool, films["h264.mp4"].path)
     assert opened.duration == 4.0
@@ -274,7 +266,7 @@ def test_a_worker_dies_with_its_parent(long_film: Film) -> None:
     root = Path(__file__).parents[3]
     command = [sys.executable, "-c", program, str(long_film.path)]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, cwd=root)
-    assert wait_until_gone(int(answer.stdout))
+    wait_until(lambda: not is_running(int(answer.stdout)))
 
 
 def test_wrong_numbers_are_named() -> None:
