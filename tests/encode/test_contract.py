@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from tests.encode.hf_models import save_tiny
-from tests.encode.tiny import TEXT, VISION, add_rows_tower, assert_same_embeddings, draw_frames
-from vidret.encode.clip.model import Card, ClipModel, save_model
+from tests.encode.tiny import add_rows_tower, assert_same_embeddings, draw_frames, save_clip
 from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.names import WHOLE
@@ -19,16 +18,17 @@ from vidret.types import Frames
 TEXTS = ["a dog on a beach", "", "bikes", "two people ride bikes past a parked car while it snows in the mountains"]
 
 
-@pytest.fixture(scope="module", params=["starter", "clip", "open_clip", "transformers", "sentence-transformers"])
+FAMILIES = ["starter", "clip", "clip, merged", "open_clip", "transformers", "sentence-transformers"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the name of an encoder of each family, of random weights but for the starter."""
     folder = tmp_path_factory.mktemp("model")
     match request.param:
-        case "clip":
-            torch.manual_seed(0)
-            card = Card("clip", "tiny", VISION, replace(TEXT, context=77, vocabulary=49408))
-            save_model(ClipModel(card), folder / "tiny.safetensors")
-            return str(folder / "tiny.safetensors")
+        case "clip" | "clip, merged":
+            path = save_clip(folder / "tiny.safetensors")
+            return f"{path}#merge=half" if request.param == "clip, merged" else str(path)
         case "open_clip":  # the encoder for foreign towers
             return add_rows_tower(folder)
         case "transformers":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vidret.encode.clip.encoder import ClipEncoder
+from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.clip.outputs import Trunk
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
@@ -23,6 +24,7 @@ from vidret.types import Frames, SegmentEmbedding
 
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=6, heads=2, dim=16)
 TEXT = TextShape(context=12, vocabulary=40, width=24, layers=2, heads=2, dim=16)
+CARD = Card("clip", "tiny", VISION, replace(TEXT, context=77, vocabulary=49408))  # for CLIP's tokenizer
 MERGING = MergeSchedule(layers=(2, 3, 4), factors=(2, 2, 3), r=1)
 HARSH = replace(MERGING, r=1000, cross=0.9, intra=0.9)
 METHODS: dict[str, dict[str, Any]] = {
@@ -60,6 +62,16 @@ def add_rows_tower(folder: Path) -> str:
     (folder / "vidret-rows.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
     open_clip.add_model_config(folder)
     return "vidret-rows/random"
+
+
+def save_clip(path: Path, *, std: float = 0.0, **changes: Any) -> Path:
+    """Write towers of ``CARD`` with the same random weights each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ClipModel(replace(CARD, **changes))
+        stir(model, std)
+    save_model(model, path)
+    return path
 
 
 def load_clip(name: str | Path, precision: str = "fp32") -> ClipEncoder:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.encode.tiny import (
+    CARD,
     HARSH,
     MERGING,
     METHODS,
@@ -29,7 +30,7 @@ from tests.encode.tiny import (
 )
 from tests.goldens import check_close
 from vidret.encode.clip.encoder import ClipEncoder
-from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.outputs import FrameTokens, Trunk
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
@@ -40,7 +41,7 @@ from vidret.encode.encoder import LayeredEncoder
 from vidret.encode.families.clip import derive_card
 from vidret.encode.families.open_clip import OpenClipEncoder
 from vidret.errors import EncoderError
-from vidret.types import Frames, LayerTokens, Sampling
+from vidret.types import Frames, LayerTokens
 
 CPU = torch.device("cpu")
 NAME = "vidret-layers"
@@ -96,8 +97,7 @@ def make_tokenizer() -> Any:
 def make_encoder(method: str, *, batch_size: int = 64, dtype: torch.dtype = torch.float32) -> ClipEncoder:
     """Return an encoder with random weights; the aggregation of prompts is zero, so that frames are class tokens."""
     torch.manual_seed(1)
-    text = replace(TEXT, context=77, vocabulary=49408)
-    model = ClipModel(Card(method, "tiny", VISION, text, sampling=Sampling(12), **METHODS[method]))
+    model = ClipModel(replace(CARD, **METHODS[method]))
     stir(model)
     if model.vision.prompts is not None:
         nn.init.zeros_(model.vision.prompts.aggregation.out_proj.weight)
