@@ -195,6 +195,12 @@ def save_tiny(kind: str, folder: Path) -> Path:
     return folder
 
 
+def load_theirs(folder: Path, kind: str = "AutoModel") -> Any:
+    """Return a model as the library itself loads it."""
+    with hide_progress():
+        return getattr(transformers, kind).from_pretrained(folder).eval()
+
+
 def save_tiny_sound(kind: str, folder: Path) -> Path:
     """Write a tiny random CLAP, PE-A-Frame or AST with its tokenizer and its extractor, and return the folder."""
     torch.manual_seed(0)

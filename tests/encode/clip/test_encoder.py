@@ -26,7 +26,6 @@ from vidret.encode.encoder import Encoder
 from vidret.encode.families.clip import derive_card
 from vidret.encode.families.open_clip import OpenClipEncoder, read_resize
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.long_text import _note_split
 from vidret.encode.names import ModelName
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize
@@ -111,18 +110,6 @@ def test_sentences_equal_open_clip(encoder: Encoder, model: Any) -> None:
     for embedding, text, vector in zip(encoder.encode_text(TEXTS), TEXTS, expected, strict=True):
         assert embedding.text == text
         np.testing.assert_allclose(embedding.sentence, vector, atol=1e-5)
-
-
-def test_a_long_text_is_split_with_a_warning(encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
-    _note_split.cache_clear()
-    with caplog.at_level(logging.WARNING, "vidret"):
-        long, short = encoder.encode_text(["word " * 200, "word"])
-    assert (len(long.words), len(short.words)) == (200, 1)
-    (record,) = [record for record in caplog.records if record.name.startswith("vidret")]
-    assert record.getMessage() == f"{encoder.name} reads 77 tokens: split into 3 parts: {'word ' * 12}..."
-    parts = encoder.encode_text(["word " * 74, "word " * 74, "word " * 52])
-    mean = unit(torch.from_numpy(sum(74 * part.sentence for part in parts[:2]) + 52 * parts[2].sentence))
-    np.testing.assert_allclose(long.sentence, mean, atol=1e-3)
 
 
 class PaddedWords:

@@ -1,5 +1,6 @@
 """Conversion of published checkpoints: every weight is used, and unknown or missing ones are reported."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,38 +207,26 @@ def test_default_heads_are_one_per_64_channels() -> None:
 # Files.
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2)}
+PARALLEL = {f"module.{name}": weight for name, weight in STATE.items()}
+WRAPPED: dict[str, dict[str, Any]] = {
+    "bare.pt": STATE,
+    "state_dict.pt": {"epoch": 3, "state_dict": STATE},
+    "model.pt": {"model": STATE, "optimizer": {"lr": 1.0}},
+    "model_state_dict.pt": {"model_state_dict": STATE},
+    "parallel.pt": PARALLEL,
+    "parallel in state_dict.pt": {"state_dict": PARALLEL},
+    "bare.safetensors": STATE,
+    "parallel.safetensors": PARALLEL,
+}
 
 
-def wrapped(kind: str) -> Any:
-    parallel = {f"module.{name}": weight for name, weight in STATE.items()}
-    return {
-        "bare": STATE,
-        "state_dict": {"epoch": 3, "state_dict": STATE},
-        "model": {"model": STATE, "optimizer": {"lr": 1.0}},
-        "model_state_dict": {"model_state_dict": STATE},
-        "parallel": parallel,
-        "parallel in state_dict": {"state_dict": parallel},
-    }[kind]
-
-
-@pytest.mark.parametrize(
-    "kind", ["bare", "state_dict", "model", "model_state_dict", "parallel", "parallel in state_dict"]
-)
-def test_a_state_dict_is_unwrapped(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "weights.pt"
-    torch.save(wrapped(kind), path)
-    loaded = read_weights(path)
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_state_dict_is_unwrapped(name: str, tmp_path: Path) -> None:
+    save: Callable[..., None] = save_file if name.endswith(".safetensors") else torch.save
+    save(WRAPPED[name], tmp_path / name)
+    loaded = read_weights(tmp_path / name)
     assert loaded.keys() == STATE.keys()
-    assert all(torch.equal(loaded[name], STATE[name]) for name in STATE)
-
-
-def test_safetensors_load(tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    for prefix in ("", "module."):
-        save_file({prefix + name: weight for name, weight in STATE.items()}, path)
-        loaded = read_weights(path)
-        assert loaded.keys() == STATE.keys()
-        assert all(torch.equal(loaded[name], STATE[name]) for name in STATE)
+    assert all(torch.equal(loaded[key], STATE[key]) for key in STATE)
 
 
 @pytest.mark.parametrize("kind", ["gone", "folder"])

@@ -11,18 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tests.encode.hf_models import save_tiny_qwen
+from tests.encode.hf_models import load_theirs, save_tiny_qwen, transformers
 from tests.fakes import write_film
 from vidret.encode.encoder import check_encoder
 from vidret.encode.families.qwen3_vl import QUERY, pool_last, thin_frames
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.model_hub import hide_progress
 from vidret.engine import Engine
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize
 from vidret.video.geometry import fit_budget
 
-transformers: Any = importlib.import_module("transformers")
 TEXTS = ["a dog", "two cats run, and then they sleep.", ""]
 DOCUMENT = "Represent the user's input."
 PIXELS = 64 * 64
@@ -89,15 +87,10 @@ def test_the_last_token_before_the_padding_is_pooled() -> None:
 # The same vectors as the libraries.
 
 
-def load_theirs(folder: Path) -> tuple[Any, Any]:
-    with hide_progress():
-        return transformers.AutoModel.from_pretrained(folder).eval(), transformers.AutoProcessor.from_pretrained(folder)
-
-
 @torch.no_grad()
 def embed(folder: Path, message: list[dict[str, Any]], frames: Frames | None = None) -> np.ndarray:
     """Return the library's vector of one message, a video at one frame a second if there is one."""
-    model, processor = load_theirs(folder)
+    model, processor = load_theirs(folder), transformers.AutoProcessor.from_pretrained(folder)
     videos: dict[str, Any] = {}
     if frames is not None:
         metadata = {"total_num_frames": len(frames), "fps": 1.0, "frames_indices": list(range(len(frames)))}

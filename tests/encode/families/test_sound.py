@@ -1,6 +1,5 @@
 """Models of sounds: equal to the library's own forward, of sounds of any length, and what is said of others."""
 
-import importlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.encode.hf_models import save_tiny, save_tiny_sound
+from tests.encode.hf_models import load_theirs, save_tiny, save_tiny_sound, transformers
 from vidret.encode.families.sound import FRAMES_AT_ONCE, SoundModel, SoundTagger, load_sound_model
 from vidret.errors import EncoderError
 
-transformers: Any = importlib.import_module("transformers")  # whose annotations are incomplete
 TEXTS = ["applause", "a dog barks in the rain"]
 
 
@@ -35,21 +33,20 @@ def load(folder: Path) -> SoundModel:
     return model
 
 
-def load_theirs(folder: Path, kind: str) -> Any:
-    parts = (kind, "AutoFeatureExtractor", "AutoTokenizer")
-    return [getattr(transformers, part).from_pretrained(folder) for part in parts]
+def load_inputs(folder: Path) -> tuple[Any, Any]:
+    return transformers.AutoFeatureExtractor.from_pretrained(folder), transformers.AutoTokenizer.from_pretrained(folder)
 
 
 @torch.no_grad()
 def test_clap_equals_the_library(folders: Mapping[str, Path]) -> None:
     model = load(folders["clap"])
-    theirs, extract, tokenize = load_theirs(folders["clap"], "ClapModel")
+    theirs, (extract, tokenize) = load_theirs(folders["clap"]), load_inputs(folders["clap"])
     tokens = tokenize(["This is a sound of applause.", TEXTS[1]], padding=True, return_tensors="pt")
     for length_s in (3.7, 10.0):
         sounds = [draw_sound(model, length_s), draw_sound(model, length_s)[::-1]]
         heard = extract(sounds, sampling_rate=800, truncation="rand_trunc", return_tensors="pt")["input_features"]
         assert heard.shape == (2, 1, 126, 8)
-        output = theirs.eval()(input_features=heard, **tokens)
+        output = theirs(input_features=heard, **tokens)
         ours = model.encode_sounds(sounds)[:, 0]
         np.testing.assert_allclose(ours, output.audio_embeds, atol=1e-5)
         np.testing.assert_allclose(model.encode_sounds(sounds[:1])[0, 0], ours[0], atol=1e-6)
@@ -60,13 +57,14 @@ def test_clap_equals_the_library(folders: Mapping[str, Path]) -> None:
 @torch.no_grad()
 def test_pe_a_frame_equals_the_library(folders: Mapping[str, Path]) -> None:
     model = load(folders["pe_audio"])
-    theirs, extract, tokenize = load_theirs(folders["pe_audio"], "PeAudioFrameLevelModel")
+    theirs = load_theirs(folders["pe_audio"], "PeAudioFrameLevelModel")
+    extract, tokenize = load_inputs(folders["pe_audio"])
     tokens = tokenize(TEXTS, padding=True, return_tensors="pt")
     assert model.step_s == pytest.approx(0.4)
     for length_s in (0.02, 0.3, 4.05):
         sound = draw_sound(model, length_s)
         padded = np.pad(sound, (0, max(0, 5 - len(sound))))
-        logits = theirs.eval()(**extract(padded, sampling_rate=100, return_tensors="pt"), **tokens).logits_audio_text
+        logits = theirs(**extract(padded, sampling_rate=100, return_tensors="pt"), **tokens).logits_audio_text
         ours = model.encode_sounds([sound])[0] @ model.encode_texts(TEXTS).T
         num_steps = max(logits.shape[2] // FRAMES_AT_ONCE, 1)
         means = [
@@ -82,8 +80,7 @@ def test_ast_equals_the_library(folders: Mapping[str, Path]) -> None:
     assert isinstance(model, SoundTagger)
     assert model.labels == ["dog", "music", "child speech, kid speaking"]
     assert model.window_s == model.hop_s == 2.04
-    theirs = transformers.ASTForAudioClassification.from_pretrained(folders["ast"]).eval()
-    extract = transformers.AutoFeatureExtractor.from_pretrained(folders["ast"])
+    theirs, (extract, _) = load_theirs(folders["ast"], "ASTForAudioClassification"), load_inputs(folders["ast"])
     for length_s in (0.01, 0.3, 2.04):
         sounds = [draw_sound(model, length_s), draw_sound(model, length_s)[::-1]]
         padded = [np.pad(sound, (0, max(0, 400 - len(sound)))) for sound in sounds]

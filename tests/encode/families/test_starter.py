@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,14 +149,6 @@ def test_a_text_is_its_mean_word_centred_by_the_classes(encoder: StarterEncoder)
         words = (states[1:-1] if len(states) > 2 else states) - middle
         np.testing.assert_allclose(embedding.sentence, sentence / sentence.norm(), atol=1e-5)
         np.testing.assert_allclose(embedding.words, words / words.norm(dim=1, keepdim=True), atol=1e-4)
-
-
-def test_a_long_text_is_truncated_with_a_warning(encoder: StarterEncoder, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "vidret"):
-        long, _ = encoder.encode_text(["word " * 200, "word"])
-    assert len(long.words) == 126
-    (record,) = caplog.records
-    assert record.getMessage().startswith("only the first 128 word pieces are read of: word word")
 
 
 def test_bfloat16_is_close_to_float32(encoder: StarterEncoder) -> None:

@@ -1,7 +1,6 @@
 """Models of transformers: equal to the library's own forward, and what is said when one cannot be loaded."""
 
 import functools
-import importlib
 import json
 import logging
 import time
@@ -18,11 +17,11 @@ import torch
 from torch.nn import functional
 
 import vidret.search.locating
-from tests.encode.hf_models import TINY, save_tiny
+from tests.encode.hf_models import TINY, load_theirs, save_tiny, transformers
 from tests.fakes import write_film
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.transformers_models import MODEL_TYPES, read_preprocessing
-from vidret.encode.model_hub import CONFIG, WEIGHTS, find_source, hide_progress
+from vidret.encode.model_hub import CONFIG, WEIGHTS, find_source
 from vidret.encode.names import ModelName
 from vidret.engine import Engine
 from vidret.errors import AlignerError, EncoderError, MissingExtraError
@@ -31,7 +30,6 @@ from vidret.video.audio import read_audio
 from vidret.video.geometry import resize_image
 from vidret.video.reader import read_frames
 
-transformers: Any = importlib.import_module("transformers")  # whose annotations are incomplete
 KINDS = list(TINY)
 IMAGES = [kind for kind in KINDS if MODEL_TYPES[kind].num_frames is None]
 VIDEOS = [kind for kind in KINDS if kind not in IMAGES]
@@ -80,7 +78,7 @@ def test_vectors_equal_those_of_the_library(kind: str, folders: Mapping[str, Pat
     encoder, folder = load(folders[kind]), folders[kind]
     images, frames = draw_frames(encoder, 5)
     processor = transformers.AutoProcessor.from_pretrained(folder).image_processor
-    model: Any = transformers.AutoModel.from_pretrained(folder).eval()
+    model = load_theirs(folder)
     inputs = processor(images=list(images), return_tensors="pt")
     theirs = unit(model.get_image_features(**inputs))
     first, second = encoder.encode_frames(
@@ -94,11 +92,6 @@ def test_vectors_equal_those_of_the_library(kind: str, folders: Mapping[str, Pat
     ours = np.stack([text.sentence for text in encoder.encode_text(TEXTS)])
     np.testing.assert_allclose(ours, unit(output.text_embeds), atol=1e-5)
     assert ours.shape[1] == encoder.dim
-
-
-def load_theirs(folder: Path) -> Any:
-    with hide_progress():
-        return transformers.AutoModel.from_pretrained(folder).eval()
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """VideoPrism's released weights: a made-up .npz in the layout of JAX becomes the model that it was made from."""
 
-import importlib
 import math
 import struct
 from pathlib import Path
@@ -11,14 +10,13 @@ import pytest
 import torch
 from scipy.special import erf, softmax
 
-from tests.encode.hf_models import TINY
+from tests.encode.hf_models import TINY, load_theirs, transformers
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.transformers_models import canonicalise
 from vidret.encode.families.videoprism import STACKS, convert_videoprism, read_pieces
 from vidret.errors import EncoderError
 from vidret.types import Frames
 
-transformers: Any = importlib.import_module("transformers")
 PIECES = ["<pad>", "</s>", "<unk>", ".", "▁", *"abcdefghijklmnopqrstuvwxyz", "▁do", "▁dog", "og", "▁a"]
 HEADS, WIDTH = 4, 8
 
@@ -182,7 +180,7 @@ def attend(x: np.ndarray, arrays: dict[str, np.ndarray], stack: str) -> Any:
 def test_a_converted_layer_computes_what_jax_does(released: Any) -> None:
     """The norm's weight is stored minus one, and logits are capped."""
     _, arrays, folder = released
-    model = transformers.AutoModel.from_pretrained(folder / "out").eval()
+    model = load_theirs(folder / "out")
     x = 3 * np.random.default_rng(1).standard_normal((5, 32))
     (stack, *_), layer = STACKS, model.video_model.vision_model.spatial_layers[0]
     found = layer(torch.from_numpy(x[None]).float())[0].numpy()
