@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vidret.encode.sentences import FEW, SENTENCES, find_weights, gelu, load_sentence_model, map_weights
+from vidret.encode.sentences import FEW, SENTENCES, find_weights, gelu, load_sentence_encoder, map_weights
 
 NAMES = ("word", "position", "token_type")
 TEXTS = ["a dog on a beach", "", "two people ride their bicycles through a busy street in the rain", "x"]
@@ -56,7 +56,7 @@ def naive_states(weights: dict[str, Tensor], ids: list[int], num_heads: int = 12
 def test_states_equal_loops_and_ignore_padding(folder: Path, repeats: int) -> None:
     texts = repeats * TEXTS
     assert (len(texts) <= FEW) == (repeats == 1)  # in NumPy, and on torch
-    model, weights = load_sentence_model(folder / "model.safetensors"), load_file(folder / "model.safetensors")
+    model, weights = load_sentence_encoder(), load_file(folder / "model.safetensors")
     words, mask = model.embed(texts)
     for text, row, real in zip(texts, words, mask, strict=True):
         alone = naive_states(weights, model.tokenizer.encode(text).ids)
@@ -83,7 +83,7 @@ def test_states_equal_transformers(folder: Path) -> None:
     theirs: Any = transformers.BertModel.from_pretrained(folder, local_files_only=True)
     theirs.eval()
     ids = np.array([[101, 1037, 3899, 2006, 1037, 3509, 102], [101, 1060, 102, 0, 0, 0, 0]])
-    mask, model = ids != 0, load_sentence_model(folder / "model.safetensors")
+    mask, model = ids != 0, load_sentence_encoder()
     states = theirs(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask).long()).last_hidden_state
     for found in (model.compute_many(ids, mask), model.compute_states(ids, mask)):
         np.testing.assert_allclose(found[mask], states.numpy()[mask], atol=1e-5, rtol=0)

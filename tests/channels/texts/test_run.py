@@ -20,7 +20,7 @@ from vidret.channels.texts import options as options_module
 from vidret.channels.texts import run as words_module
 from vidret.channels.texts.options import WordsOptions, find_sound_model
 from vidret.channels.texts.run import choose_sounds, choose_words, open_words, read_options, read_setting
-from vidret.encode.sentences import DIM, SentenceModel, load_sentence_encoder
+from vidret.encode.sentences import DIM, SentenceEncoder, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.store.catalog.texts import TextTrack
@@ -283,13 +283,13 @@ def test_windows_change_no_text_and_names_of_sounds_are_encoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[Sequence[str]] = []
-    embed = SentenceModel.embed
+    embed = SentenceEncoder.embed
 
-    def note(model: SentenceModel, texts: Sequence[str]) -> Any:
+    def note(model: SentenceEncoder, texts: Sequence[str]) -> Any:
         encoded.append(texts)
         return embed(model, texts)
 
-    monkeypatch.setattr(SentenceModel, "embed", note)
+    monkeypatch.setattr(SentenceEncoder, "embed", note)
     windows = SoundWindows(starts=np.zeros(1), ends=np.ones(1), vectors=np.ones((1, 4), np.float16))
     with (
         Store.create(tmp_path, encoder_name="none", encoder_fingerprint="0", dim=2) as store,

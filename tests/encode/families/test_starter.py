@@ -27,7 +27,7 @@ from vidret.encode.families.efficientnet import (
 )
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.starter import CLASS_VECTORS, CLASSIFIER, StarterEncoder
-from vidret.encode.sentences import SENTENCES, find_weights, load_sentence_model
+from vidret.encode.sentences import find_weights, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames
@@ -138,8 +138,7 @@ def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, weight
 
 @torch.no_grad()
 def test_a_text_is_its_mean_word_centred_by_the_classes(encoder: StarterEncoder) -> None:
-    path = find_weights(SENTENCES)
-    model = load_sentence_model(path)
+    model = load_sentence_encoder()
     middle = load_file(CLASS_VECTORS)["classes"].double().mean(0)
     for text, embedding in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
         ids = np.array([encoding.ids for encoding in model.tokenizer.encode_batch([text])])

@@ -28,10 +28,9 @@ from vidret.devices import CPU
 from vidret.encode.names import STARTER, ModelName
 from vidret.encode.sentences import (
     SENTENCES,
-    SentenceModel,
     WheelFile,
     find_weights,
-    load_sentence_model,
+    load_sentence_encoder,
     locate_weights,
     pool_words,
     scale_to_unit,
@@ -119,7 +118,7 @@ class StarterEncoder:
         """
         note_language(self.name, texts)
         with self._lock:
-            model = self._sentence_model
+            model = load_sentence_encoder()
         embeddings = []
         for start in range(0, len(texts), TEXT_BATCH):
             chunk = list(texts[start : start + TEXT_BATCH])
@@ -138,10 +137,6 @@ class StarterEncoder:
         find_weights(SENTENCES)  # now, rather than when the first text is encoded, after hours of indexing
         weights = find_weights(CLASSIFIER)
         return StarterImages(weights, self._classes, device=self.device, precision=self._precision)
-
-    @cached_property
-    def _sentence_model(self) -> SentenceModel:
-        return load_sentence_model(find_weights(SENTENCES))
 
 
 def load_starter(name: ModelName, *, device: str, precision: str) -> StarterEncoder:
