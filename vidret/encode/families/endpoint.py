@@ -102,7 +102,7 @@ class EndpointEncoder:
 
     encodes_frames_alone = True
 
-    def __init__(self, name: str, *, timeout_s: float = 60.0, backoff_s: float = 1.0) -> None:
+    def __init__(self, name: str) -> None:
         """Connect to an endpoint by its name; see ``EndpointName``. It is asked for one text.
 
         Raise EncoderError if the name is invalid, or the budget is no number, or EndpointError if the endpoint does not
@@ -118,9 +118,9 @@ class EndpointEncoder:
             example=EXAMPLE,
             key=os.environ.get(KEY_VARIABLE) or None,
             key_variable=KEY_VARIABLE,
-            timeout_s=timeout_s,
+            timeout_s=60.0,
             retries=4,
-            backoff_s=backoff_s,
+            backoff_s=1.0,
             max_answer_bytes=MAX_ANSWER_BYTES,
         )
         self._budget, self._lock = read_budget(), threading.Lock()

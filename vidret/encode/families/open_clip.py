@@ -30,6 +30,7 @@ from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbeddi
 
 logger = logging.getLogger(__name__)
 
+BATCH_SIZE = 64  # frames
 FRAMES_AT_ONCE = 32  # that a ``PerceptionEncoder`` encodes
 GREY = (0.5,) * 3  # mean and deviation of its pixels
 
@@ -217,9 +218,8 @@ class OpenClipEncoder:
         device: torch.device,
         dtype: torch.dtype,
         sampling: Sampling | None = None,
-        batch_size: int = 64,
     ) -> None:
-        """Wrap an open_clip model with loaded weights and its tokenizer; ``batch_size`` counts frames."""
+        """Wrap an open_clip model with loaded weights and its tokenizer."""
         preprocess = open_clip.get_model_preprocess_cfg(model)
         self.name, self.device = name, str(device)
         self.resize = read_resize(drop_sampling(name), preprocess)
@@ -227,7 +227,7 @@ class OpenClipEncoder:
         self.fingerprint = digest_weights(model.state_dict().items(), preprocess, self.sampling)
         self._mean, self._std = preprocess["mean"], preprocess["std"]
         self._model = fuse_branches(model.eval()).to(device, dtype)
-        self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
+        self._tokenizer, self._device, self._dtype = tokenizer, device, dtype
         self._lock, self._context = Lock(), int(tokenizer([""]).shape[1])
         self.dim = len(self.encode_text(["a video"])[0].sentence)
 
@@ -237,7 +237,7 @@ class OpenClipEncoder:
 
         Raise EncoderError if ``tokens`` are requested of a tower whose patches cannot be pooled one by one.
         """
-        return encode_each_frame(batch, self._batch_size, partial(self._encode_images, tokens=tokens))
+        return encode_each_frame(batch, BATCH_SIZE, partial(self._encode_images, tokens=tokens))
 
     def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Encode uint8 (frame, height, width, 3): class embeddings (frame, dim), patch tokens (frame, token, dim)."""

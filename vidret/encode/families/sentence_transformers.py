@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 CONFIGURATIONS = ("modules.json", "config.json")
 ANY_SIZE = Resize(shorter=384, crop=384)  # for models that take images of any size
+BATCH_SIZE = 32  # frames or texts
 UNLIMITED = 1 << 20  # tokens, where a model states no limit
 
 
@@ -42,11 +43,11 @@ class EmbeddingModelEncoder:
 
     encodes_frames_alone = True
 
-    def __init__(self, name: str, model: Any, *, resize: Resize, sampling: Sampling, batch_size: int = 32) -> None:
-        """Wrap a loaded model of images and texts; ``batch_size`` counts frames."""
+    def __init__(self, name: str, model: Any, *, resize: Resize, sampling: Sampling) -> None:
+        """Wrap a loaded model of images and texts."""
         self.name, self.device, self.resize, self.sampling = name, str(model.device), resize, sampling
         self.prompts = {key: text for key, text in model.prompts.items() if text}
-        self._model, self._batch_size, self._lock = model.eval(), batch_size, Lock()
+        self._model, self._lock = model.eval(), Lock()
         self._context = int(model.max_seq_length or UNLIMITED)
         self.fingerprint = digest_weights(model.state_dict().items(), self.prompts, resize, sampling, self._context)
         self.dim = len(self.encode_text(["a video"])[0].sentence)
@@ -62,7 +63,7 @@ class EmbeddingModelEncoder:
         def encode(pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
             return self._normalise(self._model.encode_document, list(map(Image.fromarray, pixels.numpy()))), None
 
-        return encode_each_frame(batch, self._batch_size, encode)
+        return encode_each_frame(batch, BATCH_SIZE, encode)
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text; one beyond the model's length is split into clauses, with a warning."""
@@ -81,7 +82,7 @@ class EmbeddingModelEncoder:
 
     def _normalise(self, encode: Any, inputs: list[Any]) -> torch.Tensor:
         """Return what the model gives for inputs, scaled to unit length, as float32 on the CPU."""
-        vectors = encode(inputs, batch_size=self._batch_size, convert_to_tensor=True, show_progress_bar=False)
+        vectors = encode(inputs, batch_size=BATCH_SIZE, convert_to_tensor=True, show_progress_bar=False)
         return functional.normalize(torch.as_tensor(vectors).float(), dim=-1).cpu()
 
 

@@ -27,6 +27,7 @@ from vidret.encode.precision import DTYPES, choose_float_precision
 from vidret.errors import EncoderError
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
 
+BATCH_SIZE = 64  # frames
 FULL_SCALE = 32768  # of samples in 16 bits
 
 
@@ -111,10 +112,6 @@ class TransformersEncoder(_LoadedEncoder):
 
     encodes_frames_alone = True
 
-    def __init__(self, loaded: TransformersModel, *, batch_size: int = 64) -> None:
-        super().__init__(loaded)
-        self._batch_size = batch_size
-
     @torch.inference_mode()
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment's frames, which must have the size that ``resize`` produces.
@@ -132,7 +129,7 @@ class TransformersEncoder(_LoadedEncoder):
                 return vectors, None
             return vectors, functional.normalize(to_patches(self._model, output).float(), dim=-1).cpu()
 
-        return encode_each_frame(batch, self._batch_size, encode)
+        return encode_each_frame(batch, BATCH_SIZE, encode)
 
 
 class TransformersVideoEncoder(_LoadedEncoder):
@@ -145,11 +142,11 @@ class TransformersVideoEncoder(_LoadedEncoder):
     encodes_frames_alone = False
     has_frame_vectors = False
 
-    def __init__(self, loaded: TransformersModel, num_frames: int, *, batch_size: int = 64) -> None:
-        """Wrap a loaded model that sees ``num_frames`` at once; ``batch_size`` counts frames."""
+    def __init__(self, loaded: TransformersModel, num_frames: int) -> None:
+        """Wrap a loaded model that sees ``num_frames`` at once."""
         super().__init__(loaded)
         self._num_frames = num_frames
-        self._batch_size = max(1, batch_size // num_frames)
+        self._batch_size = max(1, BATCH_SIZE // num_frames)
 
     @torch.inference_mode()
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
