@@ -92,11 +92,7 @@ SINGLE = {
 }
 
 
-def save_npz(path: Path, arrays: dict[str, Any]) -> None:
-    np.savez(path, **arrays)
-
-
-def write_npz(model: Any, path: Path) -> dict[str, np.ndarray]:
+def write_npz(model: Any, path: Path) -> dict[str, Any]:
     """Write a model as VideoPrism is released: a stack of layers is one array."""
     state = {name: value.numpy() for name, value in model.state_dict().items()}
     arrays = {f"params/{theirs}": to_jax(own, state[own]) for own, theirs in SINGLE.items()}
@@ -105,7 +101,7 @@ def write_npz(model: Any, path: Path) -> dict[str, np.ndarray]:
         for weight, name in NAMES:
             layers = [to_jax(weight, state[f"{own}.{layer}.{weight}"]) for layer in range(count)]
             arrays[f"params/{theirs}/{name}"] = np.stack(layers)
-    save_npz(path, arrays)
+    np.savez(path, **arrays)
     return arrays
 
 
@@ -209,7 +205,7 @@ def test_files_of_something_else_are_refused(released: Any, tmp_path: Path) -> N
         convert_videoprism(tmp_path / "a.npz", vocabulary, tmp_path / "out")
     with pytest.raises(EncoderError, match=r"b\.model: must be a SentencePiece model"):
         read_pieces(tmp_path / "b.model")
-    save_npz(tmp_path / "more.npz", {**arrays, "params/decoder/w": np.zeros(3)})
+    np.savez(tmp_path / "more.npz", **(arrays | {"params/decoder/w": np.zeros(3)}))
     with pytest.raises(EncoderError, match="must be of VideoPrism-LvT, got a weight named decoder/w"):
         convert_videoprism(tmp_path / "more.npz", vocabulary, tmp_path / "out")
     np.savez(tmp_path / "less.npz", **{key: value for key, value in arrays.items() if "cls_emb" not in key})

@@ -63,8 +63,6 @@ class TextTower(nn.Module):
 
         Words run from the start token to the batch's last end token, as in ``forward``.
         """
-        if not 1 <= num_layers <= self.shape.layers:
-            raise ValueError(f"num_layers must be in 1..{self.shape.layers}, got {num_layers}")
         x, _ = self._embed(ids)
         kept = []
         for layer, block in enumerate(self.blocks):

@@ -108,14 +108,11 @@ class VisionTower(nn.Module):
             num_frames: Frames per video; temporal positions are interpolated to it.
             mask: False where a frame is padding, which does not affect the other frames.
             tokens: Whether to return the remaining patches.
-            num_layers: Number of last layers whose outputs to return.
+            num_layers: Number of last layers whose outputs to return, at most all.
 
         Raises:
-            ValueError: ``images`` are not whole videos, ``num_frames`` does not fit the prompts, or the tower has
-                fewer layers.
+            ValueError: ``images`` are not whole videos, or ``num_frames`` does not fit the prompts.
         """
-        if not 0 <= num_layers <= self.shape.layers:
-            raise ValueError(f"num_layers must be in 0..{self.shape.layers}, got {num_layers}")
         steps = self.plan(num_frames)
         trunk = self._embed(images, num_frames, steps[0].clips * steps[0].join, mask)
         kept = []
