@@ -2,9 +2,10 @@
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 from typing import Protocol
 
@@ -79,38 +80,35 @@ def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
         ) as reader,
         ThreadPoolExecutor(num_threads) as executor,
     ):
-        answer: _Answer
+        answer = _Answer(parent, info, reader, sampling)
         if follows_shots:
-            answer = _ShotsAnswer(parent, info, reader, sampling, resize, executor if num_threads > 1 else None)
+            others = executor if num_threads > 1 else None
+            _send_by_shots(answer, partial(SegmentReader, info, sampling, resize, executor=others))
         else:
-            answer = _GridAnswer(parent, info, reader, sampling)
-        answer.send()
+            _send_on_grid(answer)
     if answer.words is not None:
         answer.words.read_rest()
         parent.send({"kind": "end"})
 
 
 class _Answer:
-    """The messages about one video."""
+    """The messages about one video; ``words`` reads its words once it is opened, if they are requested."""
 
     def __init__(self, parent: Parent, info: VideoInfo, reader: Reader, sampling: Sampling) -> None:
-        self._parent, self._info, self._reader, self._sampling = parent, info, reader, sampling
-        self._cuts = cut_segments(info.duration, info.times, sampling, start=info.start, rate=info.mean_rate)
+        self._parent, self.info, self.reader, self.sampling = parent, info, reader, sampling
+        self.cuts = cut_segments(info.duration, info.times, sampling, start=info.start, rate=info.mean_rate)
         self._sound = (
             SoundCutter(info.path, sampling.sound_rate, parent.send_heartbeat) if sampling.sound_rate else None
         )
         self.words: WordsReader | None = None
 
-    def send(self) -> None:
-        raise NotImplementedError
-
-    def _send_opened(self, cuts: Iterable[Cut]) -> messages.Header:
+    def send_opened(self, cuts: Iterable[Cut]) -> messages.Header:
         """Send the facts of the video; return the reply."""
         opened = {
-            "decoder": self._reader.decoder,
-            "why": self._reader.why,
-            "facts": self._info.facts(),
-            "num_expected": len(self._cuts),
+            "decoder": self.reader.decoder,
+            "why": self.reader.why,
+            "facts": self.info.facts(),
+            "num_expected": len(self.cuts),
         }
         placed = [(cut.number, cut.start, cut.end) for cut in cuts]
         self._parent.send({"kind": "opened", "video": opened, "cuts": placed})
@@ -119,11 +117,12 @@ class _Answer:
             module, _, name = reply["words_reader"].partition(":")
             open_words: Callable[..., WordsReader] = getattr(importlib.import_module(module), name)
             self.words = open_words(
-                self._info, reply["words"], send=self._parent.send, heartbeat=self._parent.send_heartbeat
+                self.info, reply["words"], send=self._parent.send, heartbeat=self._parent.send_heartbeat
             )
         return reply
 
-    def _send_segment(self, segment: DecodedSegment) -> None:
+    def send_segment(self, segment: DecodedSegment) -> None:
+        """Send a segment, with its sound if the encoder hears it."""
         header = {
             "kind": "segment",
             "number": segment.number,
@@ -138,117 +137,96 @@ class _Answer:
             pictures = replace(pictures, sound=self._sound.cut(segment.start, segment.end))
         self._parent.send_frames(header, pictures)
 
-    def _send_finished(self, lost: str, note: str = "") -> None:
+    def send_finished(self, lost: str, note: str = "") -> None:
+        """Send the remaining words of frames, and what was lost."""
         if self.words is not None:
             self.words.finish_frames()
         finished = {
             "kind": "finished",
-            "salvaged": self._info.damage or lost,
-            "fallback": self._reader.fallback,
+            "salvaged": self.info.damage or lost,
+            "fallback": self.reader.fallback,
             "note": "; ".join(filter(None, [note, "" if self._sound is None else self._sound.fault])),
         }
         self._parent.send(finished)
 
 
-class _GridAnswer(_Answer):
-    """The segments of a fixed grid, of which the parent may skip some."""
+def _send_on_grid(answer: _Answer) -> None:
+    """Send the segments of a fixed grid, of which the parent may skip some."""
+    reply, info, reader = answer.send_opened(answer.cuts), answer.info, answer.reader
+    skip, words = set(reply["skip"]), answer.words
+    reader.observe = None if words is None else words.observe
+    num_wanted = num_read = 0
+    for cut in answer.cuts:
+        wants_text = words is not None and words.wants_frames(cut.end)
+        if cut.number in skip and not wants_text:
+            continue
+        chosen = nearest(info.times, np.array(cut.times))
+        wanted = np.unique(chosen).tolist()
+        if cut.number not in skip:
+            frames = reader.read(wanted)
+            num_wanted, num_read = num_wanted + len(wanted), num_read + len(frames)
+            if len(frames):
+                sampled = sample_again(frames, info.times[chosen], answer.sampling)
+                answer.send_segment(DecodedSegment(cut.number, cut.start, cut.end, sampled))
+        elif words is not None:
+            words.read_stored(reader, wanted)
+        if words is not None and wants_text:
+            words.end_segment(cut.end, None)
+    if num_wanted and not num_read:
+        raise DecodeError(info.path, NOT_DECODED)
+    answer.send_finished(
+        f"{num_read} of {num_wanted} chosen frames could be read: damaged" if num_read < num_wanted else ""
+    )
 
-    def send(self) -> None:
-        reply = self._send_opened(self._cuts)
-        skip, words = set(reply["skip"]), self.words
-        self._reader.observe = None if words is None else words.observe
-        num_wanted = num_read = 0
-        for cut in self._cuts:
-            wants_text = words is not None and words.wants_frames(cut.end)
-            if cut.number in skip and not wants_text:
-                continue
-            chosen = nearest(self._info.times, np.array(cut.times))
-            wanted = np.unique(chosen).tolist()
-            if cut.number not in skip:
-                frames = self._reader.read(wanted)
-                num_wanted, num_read = num_wanted + len(wanted), num_read + len(frames)
-                if len(frames):
-                    sampled = sample_again(frames, self._info.times[chosen], self._sampling)
-                    self._send_segment(DecodedSegment(cut.number, cut.start, cut.end, sampled))
-            elif words is not None:
-                words.read_stored(self._reader, wanted)
-            if words is not None and wants_text:
-                words.end_segment(cut.end, None)
-        if num_wanted and not num_read:
-            raise DecodeError(self._info.path, NOT_DECODED)
-        lost = f"{num_read} of {num_wanted} chosen frames could be read: damaged" if num_read < num_wanted else ""
-        self._send_finished(lost)
 
+def _send_by_shots(answer: _Answer, open_segments: Callable[..., SegmentReader]) -> None:
+    """Send the segments that follow shots, from where the parent has them."""
+    reply, info, reader, words = answer.send_opened([]), answer.info, answer.reader, answer.words
+    number, start_s = reply["start"] if reply["start"] is not None else (0, info.duration)
+    if words is not None and words.wants_frames(start_s):
+        _read_text_before(start_s, answer, words, open_segments)
+    if reply["start"] is None:
+        answer.send_finished("")
+        return
+    num_frames_read = num_sent = 0
 
-class _ShotsAnswer(_Answer):
-    """The segments that follow shots, from where the parent has them."""
-
-    def __init__(
-        self,
-        parent: Parent,
-        info: VideoInfo,
-        reader: Reader,
-        sampling: Sampling,
-        resize: Resize | None,
-        executor: Executor | None,
-    ) -> None:
-        super().__init__(parent, info, reader, sampling)
-        self._resize, self._executor = resize, executor
-        self._num_frames_read = 0
-
-    def send(self) -> None:
-        reply, info = self._send_opened([]), self._info
-        number, start_s = reply["start"] if reply["start"] is not None else (0, info.duration)
-        if self.words is not None and self.words.wants_frames(start_s):
-            self._read_text_before(start_s, self.words)
-        if reply["start"] is None:
-            self._send_finished("")
-            return
-        segments = self._open_segments(number, start_s, self.words)
-        first = int(np.searchsorted(info.times, start_s - WARM_UP_S))
-        num_sent = 0
-        for segment in segments.read(self._count(self._reader.stream(first))):
-            self._send_segment(segment)
-            num_sent += 1
-            if self.words is not None:
-                self.words.end_segment(segment.end, segment.shots)
-        if not (num_sent or number):
-            raise DecodeError(info.path, NOT_DECODED)
-        num_expected = info.num_frames - first
-        lost = ""
-        if self._reader.reads_all and self._num_frames_read < num_expected:
-            lost = f"{self._num_frames_read} of {num_expected} frames could be read: damaged"
-        elif segments.num_lost:
-            lost = f"{segments.num_lost} chosen frames could not be read: damaged"
-        self._send_finished(lost, segments.note)
-
-    def _count(self, frames: Iterable[StreamedFrame]) -> Iterator[StreamedFrame]:
+    def count(frames: Iterable[StreamedFrame]) -> Iterator[StreamedFrame]:
+        nonlocal num_frames_read
         for frame in frames:
-            self._num_frames_read += 1
+            num_frames_read += 1
             yield frame
 
-    def _open_segments(self, number: int, start_s: float, words: WordsReader | None) -> SegmentReader:
-        observe = None if words is None else words.observe
-        return SegmentReader(
-            self._info,
-            self._sampling,
-            self._resize,
-            start_s=start_s,
-            first_number=number,
-            observe=observe,
-            executor=self._executor,
-        )
+    observe = None if words is None else words.observe
+    segments = open_segments(start_s=start_s, first_number=number, observe=observe)
+    first = int(np.searchsorted(info.times, start_s - WARM_UP_S))
+    for segment in segments.read(count(reader.stream(first))):
+        answer.send_segment(segment)
+        num_sent += 1
+        if words is not None:
+            words.end_segment(segment.end, segment.shots)
+    if not (num_sent or number):
+        raise DecodeError(info.path, NOT_DECODED)
+    num_expected = info.num_frames - first
+    lost = ""
+    if reader.reads_all and num_frames_read < num_expected:
+        lost = f"{num_frames_read} of {num_expected} frames could be read: damaged"
+    elif segments.num_lost:
+        lost = f"{segments.num_lost} chosen frames could not be read: damaged"
+    answer.send_finished(lost, segments.note)
 
-    def _read_text_before(self, until_s: float, words: WordsReader) -> None:
-        """Read the on-screen text of what the parent has already, from the frames that were sampled for it."""
-        number, start_s = words.first_segment or (0, self._info.start)
-        first = int(np.searchsorted(self._info.times, start_s - WARM_UP_S))
-        # Whether a shot ends at ``until_s`` is seen from the frames after it.
-        frames = takewhile(lambda frame: frame.time_s < until_s + WARM_UP_S, self._reader.stream(first))
-        segments = self._open_segments(number, start_s, words)
-        try:
-            with words.ignore_from(until_s):
-                for segment in segments.read(frames):
-                    words.end_segment(segment.end, segment.shots)
-        except Exception as error:
-            words.fail_frames(error)
+
+def _read_text_before(
+    until_s: float, answer: _Answer, words: WordsReader, open_segments: Callable[..., SegmentReader]
+) -> None:
+    """Read the on-screen text of what the parent has already, from the frames that were sampled for it."""
+    number, start_s = words.first_segment or (0, answer.info.start)
+    first = int(np.searchsorted(answer.info.times, start_s - WARM_UP_S))
+    # Whether a shot ends at ``until_s`` is seen from the frames after it.
+    frames = takewhile(lambda frame: frame.time_s < until_s + WARM_UP_S, answer.reader.stream(first))
+    segments = open_segments(start_s=start_s, first_number=number, observe=words.observe)
+    try:
+        with words.ignore_from(until_s):
+            for segment in segments.read(frames):
+                words.end_segment(segment.end, segment.shots)
+    except Exception as error:
+        words.fail_frames(error)
