@@ -113,8 +113,8 @@ def test_a_gradual_change_is_found_where_it_is(kind: str, length: int) -> None:
         middle = blend(before[50 : 50 + length // 2], black) + blend(black, after[: length // 2])
     found = detect(before[:50] + middle + after[length:])
     assert [change.kind for change in found] == [kind]
-    assert abs(found[0].start - 50) <= 5
-    assert abs(found[0].frame - (50 + len(middle))) <= 5
+    assert abs(found[0].start - 50) <= 1 + 0.2 * length
+    assert abs(found[0].frame - (50 + len(middle))) <= 1 + 0.2 * length
 
 
 def test_a_caption_that_appears_is_no_cut() -> None:
