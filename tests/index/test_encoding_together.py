@@ -121,7 +121,7 @@ def encode_counting(sizes: list[int], batch: Sequence[SampledFrames]) -> list[Se
     return PatchEncoder().encode_frames([frames.pictures for frames in batch])
 
 
-SEGMENT = SampledFrames.all_different(Frames(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1)))
+SEGMENT = SampledFrames(Frames(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1)), np.zeros(1), np.zeros(1, np.int64))
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])

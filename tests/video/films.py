@@ -163,4 +163,4 @@ def write_scenes(path: Path, lengths: Sequence[int], *, rate: int = 25, options:
         texture = np.kron(rng.integers(20, 236, (16, 20, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
         shifts = (index * 16 // length for index in range(length))
         pictures += [texture[16 : 16 + 96, shift : shift + 128] for shift in shifts]
-    return write_pictures(path, pictures, rate, **(options or {}))
+    return write_pictures(path, pictures, rate, faststart=False, **(options or {}))
