@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int64
 
+from vidret.store.catalog.texts import TextTrack
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.types import TextSource, TimedText
+from vidret.types import TextSource
 
 PhraseKind = Literal["seen", "said", "shown"]
 WORD = re.compile(r"[^\W\d_]{4,}")  # shorter words are mostly articles and misreadings
@@ -84,10 +85,12 @@ def score_video_words(store: Store, durations: Mapping[int, float]) -> WordScore
     columns = {video_id: column for column, video_id in enumerate(durations)}
     totals: dict[PhraseKind, Counter[int]] = defaultdict(Counter)
     firsts: dict[tuple[PhraseKind, str], dict[int, float]] = defaultdict(dict)  # [of a word or of any][video]
-    for kind, video_id, text in _read_words(store, columns):
-        totals[kind][video_id] += len(text.text.split())
-        for word in (ANY, *WORD.findall(text.text.lower())):
-            firsts[kind, word].setdefault(video_id, (text.start + text.end) / 2)
+    for texts, track, video_id in _read_tracks(store, columns):
+        kind = KINDS[track.source]
+        for text in (stored.text for stored in texts.transcript(track)):
+            totals[kind][video_id] += len(text.text.split())
+            for word in (ANY, *WORD.findall(text.text.lower())):
+                firsts[kind, word].setdefault(video_id, (text.start + text.end) / 2)
     phrases, rows, times = [], [], []
     for kind, counts in totals.items():
         phrases.append(Phrase(ANY_WORDS[kind], kind))
@@ -107,18 +110,15 @@ def _choose_words(counts: Mapping[str, int], num_videos: int) -> Sequence[str]:
     return sorted(useful, key=lambda word: (abs(2 * counts[word] - num_videos), word))[:MAX_WORDS]
 
 
-def _read_words(store: Store, videos: Collection[int]) -> Iterator[tuple[PhraseKind, int, TimedText]]:
-    """Yield the kind and the video of each text of some videos, by time in each track."""
+def _read_tracks(store: Store, videos: Collection[int]) -> Iterator[tuple[TextStore, TextTrack, int]]:
+    """Yield the tracks of words of some videos, each with the texts of the index, open, and the id of its video."""
     if not TextStore.exists(store.path):
         return
-    contents = {
-        fingerprint: video_id for video_id, fingerprint in store.videos.fingerprints().items() if video_id in videos
-    }
+    contents = {content: video_id for video_id, content in store.videos.fingerprints().items() if video_id in videos}
     with TextStore.open(store.path) as texts:
         for track in texts.tracks():
-            if track.fingerprint in contents and track.num_texts and track.source in KINDS:
-                for stored in texts.transcript(track):
-                    yield KINDS[track.source], contents[track.fingerprint], stored.text
+            if track.fingerprint in contents and track.source in KINDS:
+                yield texts, track, contents[track.fingerprint]
 
 
 # Of the things that ImageNet's classes are in WordNet 3.0 (hypernyms of five classes or more), those that can be seen.
@@ -195,23 +195,16 @@ class WordUse:
 
 def measure_word_use(store: Store, durations: Mapping[int, float]) -> WordUse:
     """Measure what an index has read of some videos, given by the duration in seconds of each."""
-    if not TextStore.exists(store.path):
-        return WordUse(said=None, shown=None, languages=())
-    contents = {key: video_id for video_id, key in store.videos.fingerprints().items() if video_id in durations}
     read, having = defaultdict[PhraseKind, set[int]](set), defaultdict[PhraseKind, set[int]](set)
     seconds = defaultdict[str, defaultdict[int, float]](lambda: defaultdict(float))
-    with TextStore.open(store.path) as texts:
-        for track in texts.tracks():
-            video_id, kind = contents.get(track.fingerprint), KINDS.get(track.source)
-            if video_id is None or kind is None or not track.complete:
-                continue
+    for texts, track, video_id in _read_tracks(store, durations):
+        kind = KINDS[track.source]
+        if track.complete:
             read[kind].add(video_id)
-            if not track.num_texts:
-                continue
+        if track.complete and track.num_texts:
             having[kind].add(video_id)
-            if kind == "said":
-                for stored in texts.transcript(track):
-                    seconds[stored.text.language or UNKNOWN][video_id] += stored.text.end - stored.text.start
+            for text in (stored.text for stored in texts.transcript(track) if kind == "said"):
+                seconds[text.language or UNKNOWN][video_id] += text.end - text.start
 
     def share(kind: PhraseKind) -> WordShare | None:
         return WordShare(num_read=len(read[kind]), num_with=len(having[kind])) if read[kind] else None
