@@ -18,7 +18,7 @@ from vidret.errors import VidretError
 from vidret.store.catalog.database import remove_database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.identities.grouping import PairOffer, find_overlaps, find_pairs, group_tracks, score_tracks
-from vidret.store.identities.store import FILE, IdentityStore
+from vidret.store.identities.store import ADD_PERSON, FILE, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, IdentityModel
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
@@ -148,8 +148,7 @@ class Persons:
         key = self.find(person)
         with self._change([key]) as identities:
             database, moved = identities.database, self._check_own(identities, key, tracks)
-            database.run("INSERT INTO persons (name) VALUES ('')")
-            new = int(database.value("SELECT last_insert_rowid()"))
+            new = int(database.value(ADD_PERSON, "", 0))
             sql = f"UPDATE assignments SET person = ?, by_user = 1, score = 0 WHERE track IN {IN_IDS}"
             database.run(sql, new, moved)
             for own, other in ((key, new), (new, key)):
@@ -348,8 +347,7 @@ def _group_model(identities: IdentityStore, model: IdentityModel) -> bool:
         for label in np.unique(labels[joined])[::-1].tolist():
             person, rows = label, joined[labels[joined] == label]
             if label < 0:
-                identities.database.run("INSERT INTO persons (name) VALUES ('')")
-                person = int(identities.database.value("SELECT last_insert_rowid()"))
+                person = int(identities.database.value(ADD_PERSON, "", 0))
             scores = np.linalg.norm(vectors[rows] - vectors[labels == label].mean(0), axis=1)
             values = [
                 (track, person, 0, score)

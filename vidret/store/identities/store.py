@@ -53,6 +53,7 @@ TABLES = {statement: statement.split()[2] for statement in SCHEMA if statement.s
 CHECKSUM = """crc('qddd', id, start_s, end_s, quality, vector, ifnull(thumbnail, x''), ifnull(boxes, x''),
     CAST(content AS BLOB), CAST(model AS BLOB))"""
 INTACT = f"ifnull(tracks.checksum = {CHECKSUM}, 0)"
+ADD_PERSON = "INSERT INTO persons (name, hidden) VALUES (?, ?) RETURNING id"
 OF_KIND = "model IN (SELECT digest FROM models WHERE kind = ?)"
 
 
@@ -191,12 +192,11 @@ class IdentityStore(SideDatabase):
 
     def _add(self, content: str, model: IdentityModel, track: Track) -> int:
         sql = """INSERT INTO tracks (content, model, start_s, end_s, quality, vector, thumbnail, boxes, checksum)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)"""
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0) RETURNING id"""
         vector = np.ascontiguousarray(track.vector, np.float32).tobytes()
         boxes = None if track.boxes is None else np.ascontiguousarray(track.boxes, np.float32).tobytes()
         times = (float(track.start_s), float(track.end_s), float(track.quality))
-        self.database.run(sql, content, model.digest, *times, vector, track.thumbnail, boxes)
-        track_id = int(self.database.value("SELECT last_insert_rowid()"))
+        track_id = int(self.database.value(sql, content, model.digest, *times, vector, track.thumbnail, boxes))
         self.database.run(f"UPDATE tracks SET checksum = {CHECKSUM} WHERE id = ?", track_id)
         return track_id
 

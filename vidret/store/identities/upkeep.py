@@ -8,7 +8,7 @@ from typing import Any
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database, remove_database
-from vidret.store.identities.store import FILE, INTACT, SCHEMA, TABLES, IdentityStore
+from vidret.store.identities.store import ADD_PERSON, FILE, INTACT, SCHEMA, TABLES, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind
 
 # A person whom clustering by itself would not make again as it is.
@@ -95,8 +95,7 @@ def _find_or_add(own: IdentityStore, name: str, hidden: int) -> int:
     known = {own_name.casefold(): key for key, own_name in own.database.rows("SELECT id, name FROM persons")}
     if name and name.casefold() in known:
         return int(known[name.casefold()])
-    own.database.run("INSERT INTO persons (name, hidden) VALUES (?, ?)", name, hidden)
-    return int(own.database.value("SELECT last_insert_rowid()"))
+    return int(own.database.value(ADD_PERSON, name, hidden))
 
 
 def find_damaged_identities(index: Path, *, repair: bool) -> list[str]:
