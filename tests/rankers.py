@@ -19,8 +19,8 @@ from vidret.align.ucofia_selection import PatchSelector
 from vidret.channels.picture.ranker_loading import load_ranker
 from vidret.channels.picture.ranking import Levels, Ranker
 from vidret.encode.encoder import Encoder
+from vidret.store.snapshots.bitmap import Ids
 from vidret.store.store import Store
-from vidret.store.vectors.flat import Ids
 from vidret.types import SegmentEmbedding, TextEmbedding
 
 

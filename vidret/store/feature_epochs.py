@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float16, Float64, Int64
+from jaxtyping import Float16, Float64
 
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.database import REPAIR
 from vidret.store.features import Features, Rows
 from vidret.store.records import SegmentLocation, StoredRow, StoredSegments
+from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import find_rows
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Ids = Int64[np.ndarray, " _id"]
 
 
 class Epochs:
@@ -43,9 +43,7 @@ class Epochs:
         """Return the files of the current epoch."""
         return self._open_epoch(self._catalog.tables.meta("epoch"))
 
-    def locate(
-        self, ids: Sequence[int] | Int64[np.ndarray, " id"] | None = None
-    ) -> tuple[Features, dict[int, SegmentLocation]]:
+    def locate(self, ids: Sequence[int] | Ids | None = None) -> tuple[Features, dict[int, SegmentLocation]]:
         """Return feature files and the locations of segments in them by id; by default all segments, in id order."""
         return self._read_epoch(lambda: self._catalog.segments.locations(ids))
 

@@ -129,7 +129,10 @@ class RowFile:
 
 
 class Features:
-    """The feature files of one epoch: a row per segment, a row per frame, and the packed tokens of segments."""
+    """The feature files of one epoch: a row per segment, a row per frame, and the packed tokens of segments.
+
+    ``tail`` is the next free segment row, frame row and token byte of a writer.
+    """
 
     def __init__(self, folder: Path, dim: int, epoch: int, *, write: bool = False) -> None:
         """Open the files of an epoch."""
@@ -139,14 +142,14 @@ class Features:
         video, frames, tokens = feature_paths(folder, epoch)
         self.video, self.frames = (RowFile(path, dim, write=write) for path in (video, frames))
         self.tokens = RowFile(tokens, 1, np.uint8, write=write)
-        self._tail = (0, 0, 0)
+        self.tail = (0, 0, 0)
 
     def resume(self, num_rows: int, num_frame_rows: int, num_bytes: int) -> None:
         """Continue after the rows in the catalog; truncate what an interrupted append left behind."""
         self.video.truncate(num_rows)
         self.frames.truncate(num_frame_rows)
         self.tokens.truncate(num_bytes)
-        self._tail = (num_rows, num_frame_rows, num_bytes)
+        self.tail = (num_rows, num_frame_rows, num_bytes)
 
     def remove_others(self) -> None:
         """Delete the files of other epochs, which an interrupted compaction left behind."""
@@ -155,21 +158,16 @@ class Features:
             remove_closed(path)
 
     @property
-    def tail(self) -> tuple[int, int, int]:
-        """The next free segment row, frame row and token byte."""
-        return self._tail
-
-    @property
     def num_bytes(self) -> int:
         """The size of all files in bytes."""
-        row, frame_row, token_byte = self._tail
+        row, frame_row, token_byte = self.tail
         return (row + frame_row) * self.dim * BYTES_PER_VALUE + token_byte
 
     def append_all(self, segments: Sequence[tuple[Rows, Rows, Bytes]]) -> list[SegmentLocation]:
         """Write segments durably and return their locations; they are invisible until the catalog refers to them."""
         if not segments:
             return []
-        row, frame_row, token_byte = self._tail
+        row, frame_row, token_byte = self.tail
         files = (self.video, row), (self.frames, frame_row), (self.tokens, token_byte)
         for (file, start), arrays in zip(files, zip(*segments, strict=True), strict=True):
             file.write(start, arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
@@ -188,7 +186,7 @@ class Features:
                 )
             )
             row, frame_row, token_byte = row + 1, frame_row + len(frames), token_byte + len(tokens)
-        self._tail = (row, frame_row, token_byte)
+        self.tail = (row, frame_row, token_byte)
         return locations
 
     def view(self, location: SegmentLocation) -> tuple[Rows, Rows, Bytes]:

@@ -9,8 +9,9 @@ import pytest
 
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
 from vidret.errors import MissingExtraError, StoreError
+from vidret.store.snapshots.bitmap import Ids
 from vidret.store.vectors import flat
-from vidret.store.vectors.flat import Flat, IdFilter, Ids, Rows, find_nearest_rows, load_faiss
+from vidret.store.vectors.flat import Flat, IdFilter, Rows, find_nearest_rows, load_faiss
 from vidret.store.vectors.ivf import Shard, build_shard, map_parts, vector_bytes
 from vidret.store.vectors.manifest import ManifestEntry
 from vidret.types.arrays import widen_rows

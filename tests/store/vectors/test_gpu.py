@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.gpus import MAX_SELECTION, GpuFaiss, gpu_faiss
-from vidret.store.snapshots.bitmap import make_bitmap
+from vidret.store.snapshots.bitmap import Ids, make_bitmap
 from vidret.store.snapshots.snapshot import Selection
 from vidret.store.vectors.base import SearchResult
-from vidret.store.vectors.flat import Flat, IdFilter, Ids, Rows
+from vidret.store.vectors.flat import Flat, IdFilter, Rows
 from vidret.store.vectors.ivf import Shard, build_shard
 from vidret.store.vectors.manifest import ManifestEntry
 from vidret.store.vectors.shards import Shards

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
-from vidret.store.snapshots.bitmap import list_ids, make_bitmap, subtract
+from vidret.store.snapshots.bitmap import Ids, list_ids, make_bitmap, subtract
 from vidret.store.snapshots.snapshot import Selection
 from vidret.store.vectors.base import SearchResult
-from vidret.store.vectors.flat import Flat, Ids, Rows, load_faiss, merge_results
+from vidret.store.vectors.flat import Flat, Rows, load_faiss, merge_results
 from vidret.store.vectors.ivf import Shard, build_shard, vector_bytes
 from vidret.store.vectors.shards import MAX_SHARD_SIZE, Shards, ShardSize, choose_kind, choose_rebuilt
 

@@ -26,7 +26,6 @@ FACT_ROW = np.dtype(
         *((name, f"S{num_bytes}") for name, num_bytes in LIST_BYTES.items()),
     ]
 )
-FACT_NAMES = ("filmed_s", *NUMBERS, "camera", *LIST_BYTES)
 
 
 def _read(name: str, kind: str) -> str:
@@ -54,7 +53,7 @@ def has_fact_filters(filters: Filters) -> bool:
 def stack_facts(values: Sequence[Sequence[object]]) -> np.ndarray:
     """Return rows of ``FACT_VALUES`` as ``FACT_ROW``, with NaN for NULL."""
     rows = np.zeros(len(values), FACT_ROW)
-    for name, column in zip(FACT_NAMES, zip(*values, strict=True), strict=False):  # no column of no rows
+    for name, column in zip(FACT_ROW.names or (), zip(*values, strict=True), strict=False):  # no column of no rows
         rows[name] = np.array(column, FACT_ROW[name])
     return rows
 

@@ -11,19 +11,18 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Int64
 
 from vidret.errors import MovedError, StoreError
 from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.folder import WriteAccess
 from vidret.store.records import DEAD_STATES, SEGMENTS
+from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.changes import LOG
 from vidret.types import NO_TIME, Filters
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Ids = Int64[np.ndarray, " _id"]
 
 LIVE = f"state NOT IN {DEAD_STATES}"
 # Files that make a video searchable; the parameters are ``filter_values``, of which NULL disables a condition.
@@ -99,7 +98,7 @@ class RowLayout:
     Text is included as bytes, since Python cannot decode damaged text, and with its type, which one bit may change.
     """
 
-    def __init__(self, table: str, integers: str = "", reals: str = "", texts: str = "", blobs: str = "") -> None:
+    def __init__(self, integers: str, reals: str = "", texts: str = "", blobs: str = "") -> None:
         data = {**dict.fromkeys(texts.split(), "text"), **dict.fromkeys(blobs.split(), "blob")}
         whole, real = integers.split(), reals.split()
         types = [f"typeof({name}) = '{kind}'" for name, kind in data.items()]
@@ -127,15 +126,15 @@ class RowLayout:
         return bool(crc == row[self._num_values])
 
 
-SEGMENT_ROW = RowLayout("segments", f"id video number {LOCATION.replace(',', '')}", 'start "end"', blobs="times")
-TEXT_ROW = RowLayout("texts", "segment", "confidence", texts="language", blobs="text")
+SEGMENT_ROW = RowLayout(f"id video number {LOCATION.replace(',', '')}", 'start "end"', blobs="times")
+TEXT_ROW = RowLayout("segment", "confidence", texts="language", blobs="text")
 CHECKSUM = {
     "meta": "crc('', CAST(key AS BLOB), CAST(typeof(value) AS BLOB), CAST(value AS BLOB))",
-    "videos": RowLayout("videos", "id num_segments complete", "duration", texts="fingerprint facts salvaged").sql,
-    "files": RowLayout("files", "video num_bytes mtime_ns", texts="state reason", blobs="path").sql,
+    "videos": RowLayout("id num_segments complete", "duration", texts="fingerprint facts salvaged").sql,
+    "files": RowLayout("video num_bytes mtime_ns", texts="state reason", blobs="path").sql,
     "segments": SEGMENT_ROW.sql,
-    "shots": RowLayout("shots", "segment", texts="changes").sql,
-    "tracks": RowLayout("tracks", "track", "until_s", texts="content source model").sql,
+    "shots": RowLayout("segment", texts="changes").sql,
+    "tracks": RowLayout("track", "until_s", texts="content source model").sql,
     "texts": TEXT_ROW.sql,
 }
 INTACT = {table: f"ifnull({table}.checksum = {expression}, 0)" for table, expression in CHECKSUM.items()}

@@ -7,17 +7,18 @@ import numpy as np
 
 from vidret.errors import StoreError
 from vidret.store.catalog.schema import (
+    COLUMNS,
     IN_IDS,
     INTACT,
     LOCATION,
     SEGMENT_ROW,
     CheckedTables,
-    Ids,
     ids_to_json,
     last_segment,
 )
 from vidret.store.catalog.texts import TextTables
 from vidret.store.records import NewSegment, SegmentLocation, StoredRow
+from vidret.store.snapshots.bitmap import Ids
 from vidret.types import SHOT_KINDS, Segment, ShotChange
 
 EPOCH = "(SELECT value FROM meta WHERE key = 'epoch')"  # a subquery, so that it is read in the same statement
@@ -34,7 +35,6 @@ class Segments:
         """Add segments whose vectors are stored, with shot changes and texts, in one transaction; return their ids."""
         if not stored:
             return []
-        columns = f'id, video, number, start, "end", {LOCATION}, times'
         with self._database.transaction():
             first = 1 + max(last_segment(self._database), self._database.value("SELECT max(id) FROM segments") or 0)
             ids = list(range(first, first + len(stored)))
@@ -43,7 +43,8 @@ class Segments:
                 for key, (new, location) in zip(ids, stored, strict=True)
                 for times in [new.embedding.times]
             ]
-            self._database.run_many(f"INSERT INTO segments ({columns}) VALUES ({', '.join('?' * len(rows[0]))})", rows)
+            marks = ", ".join("?" * len(rows[0]))
+            self._database.run_many(f"INSERT INTO segments ({COLUMNS['segments']}) VALUES ({marks})", rows)
             self._tables.update_checksums("segments", "id >= ?", first)
             self.shots.add([(key, new.shots) for key, (new, _) in zip(ids, stored, strict=True) if new.shots])
             texts = [(key, new.text) for key, (new, _) in zip(ids, stored, strict=True) if new.text is not None]

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vidret.store.catalog.schema import IN_IDS, INTACT, TEXT_ROW, CheckedTables, Ids, ids_to_json
+from vidret.store.catalog.schema import IN_IDS, INTACT, TEXT_ROW, CheckedTables, ids_to_json
 from vidret.store.records import FileState
+from vidret.store.snapshots.bitmap import Ids
 from vidret.types import TextSource, TimedText
 
 DAMAGED: FileState = "pending"  # the state in which a repair leaves a track, so that it is read again from the start

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
 from vidret.errors import StoreError
 from vidret.store.catalog.texts import DAMAGED, StoredText, TextTrack
 from vidret.store.folder import TEXTS
 from vidret.store.records import FILE_STATES, FileState, NewSegment
+from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Snapshot, find_rows
 from vidret.store.store import Store
 from vidret.store.texts.allowed import AllowedTexts, TrackOwners
@@ -36,7 +37,6 @@ BATCH = 5000
 P = ParamSpec("P")
 R = TypeVar("R")
 MISSING = FILE_STATES.index("missing")  # of a track that was replaced or removed
-Ids = Int64[np.ndarray, " _id"]
 
 
 @dataclass(frozen=True, slots=True)

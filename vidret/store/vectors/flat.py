@@ -17,18 +17,17 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float16, Float32, Int64
+from jaxtyping import Float, Float16, Float32
 
 from vidret.devices import CPU, cuda_index
 from vidret.errors import MissingExtraError, StoreError
-from vidret.store.snapshots.bitmap import Bits, are_ids
+from vidret.store.snapshots.bitmap import Bits, Ids, are_ids
 from vidret.store.vectors.base import Queries, SearchResult
 from vidret.store.vectors.manifest import ManifestEntry, write_file
 from vidret.types.arrays import widen_rows
 
 logger = logging.getLogger(__name__)
 
-Ids = Int64[np.ndarray, " _id"]
 Rows = Float16[np.ndarray, "id dim"]
 Read = Callable[[Ids], tuple[Ids, Rows]]  # returns the ids that can be read, ascending, and their vectors
 

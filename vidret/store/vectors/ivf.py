@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from vidret.devices import CPU
-from vidret.store.snapshots.bitmap import Bits
+from vidret.store.snapshots.bitmap import Bits, Ids
 from vidret.store.vectors.base import Queries, SearchResult
 from vidret.store.vectors.flat import (
     LISTS,
@@ -20,7 +20,6 @@ from vidret.store.vectors.flat import (
     SEED,
     GpuCopies,
     IdFilter,
-    Ids,
     Read,
     load_faiss,
     make_writer,

@@ -20,10 +20,11 @@ from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32
 
 from vidret.errors import MissingExtraError, StoreError
 from vidret.store.folder import MILVUS_FILE
+from vidret.store.snapshots.bitmap import Ids
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +101,6 @@ WORDS_BYTES = 65_535  # maximum size of a text field
 ANALYZERS = ("whitespace", "standard")  # of stems; milvus-lite has the second one only
 BM25 = {"bm25_k1": 1.2, "bm25_b": 0.75}  # as FTS5
 
-Ids = Int64[np.ndarray, " _id"]
-
 
 def load_pymilvus() -> Any:
     """Import pymilvus on first use and silence its loggers, since it raises everything that it logs.
@@ -147,13 +146,12 @@ class Collection:
 
     def exists(self) -> bool:
         """Return whether the collection exists; if so, load it for searching."""
-        with self._as_store_error():
-            exists = bool(self._client.has_collection(self.name, timeout=SECONDS))
-            if exists:
-                self._client.load_collection(self.name, timeout=SECONDS)
-                fields = self._client.describe_collection(self.name, timeout=SECONDS)["fields"]
-                self.has_words = any(field["name"] == "words" for field in fields)
-            return exists
+        exists = bool(self._call("has_collection"))
+        if exists:
+            self._call("load_collection")
+            fields = self._call("describe_collection")["fields"]
+            self.has_words = any(field["name"] == "words" for field in fields)
+        return exists
 
     def create(self, *, with_texts: bool = False) -> None:
         """Create the collection, empty; that of texts has a full-text index if Milvus supports one."""
@@ -201,49 +199,40 @@ class Collection:
         return self._search([words], k, expression, "bm25", "BM25")
 
     def _search(self, queries: Sequence[object], k: int, expression: str, field: str, metric: str) -> list[Ids]:
-        with self._as_store_error():
-            results = self._client.search(
-                self.name,
-                data=queries,
-                anns_field=field,
-                limit=k,
-                filter=expression,
-                output_fields=["id"],
-                search_params={"metric_type": metric},
-                consistency_level=STRONG,
-                timeout=SECONDS,
-            )
-            return [np.array([hit["id"] for hit in hits], np.int64) for hits in results]
+        results = self._call(
+            "search",
+            data=queries,
+            anns_field=field,
+            limit=k,
+            filter=expression,
+            output_fields=["id"],
+            search_params={"metric_type": metric},
+            consistency_level=STRONG,
+        )
+        return [np.array([hit["id"] for hit in hits], np.int64) for hits in results]
 
     def upsert(self, rows: Sequence[Mapping[str, object]], vectors: Float[np.ndarray, "row dim"]) -> None:
         """Insert or replace rows."""
         records = [{**row, "vector": vector} for row, vector in zip(rows, vectors.astype(np.float32), strict=True)]
-        with self._as_store_error():
-            for first in range(0, len(records), ROWS):
-                self._client.upsert(self.name, records[first : first + ROWS], timeout=SECONDS)
+        for first in range(0, len(records), ROWS):
+            self._call("upsert", records[first : first + ROWS])
 
     def delete(self, expression: str) -> None:
         """Delete the rows that match the expression."""
-        with self._as_store_error():
-            self._client.delete(self.name, filter=expression, timeout=SECONDS)
+        self._call("delete", filter=expression)
 
     def count(self, expression: str) -> int:
         """Return the number of rows that match the expression, '' for all."""
-        with self._as_store_error():
-            rows = self._client.query(
-                self.name, filter=expression, output_fields=["count(*)"], consistency_level=STRONG, timeout=SECONDS
-            )
-            return int(rows[0]["count(*)"])
+        rows = self._call("query", filter=expression, output_fields=["count(*)"], consistency_level=STRONG)
+        return int(rows[0]["count(*)"])
 
     def flush(self) -> None:
         """Make Milvus write everything to disk."""
-        with self._as_store_error():
-            self._client.flush(self.name, timeout=SECONDS)
+        self._call("flush")
 
     def drop(self) -> None:
         """Delete the collection if it exists."""
-        with self._as_store_error():
-            self._client.drop_collection(self.name, timeout=SECONDS)
+        self._call("drop_collection")
 
     def close(self) -> None:
         """Disconnect; the last collection of a file releases it for other processes."""
@@ -251,6 +240,11 @@ class Collection:
             self._client.close()
         if self._file is not None:
             _lite.close(self._file)
+
+    def _call(self, method: str, *values: object, **options: object) -> Any:
+        """Call a method of the client for this collection."""
+        with self._as_store_error():
+            return getattr(self._client, method)(self.name, *values, **options, timeout=SECONDS)
 
     @contextmanager
     def _as_store_error(self) -> Iterator[None]:

@@ -11,19 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vidret.store.snapshots.bitmap import Bits, add_ids, are_ids, count_ids, list_ids, make_bitmap, subtract
+from vidret.store.snapshots.bitmap import Bits, Ids, add_ids, are_ids, count_ids, list_ids, make_bitmap, subtract
 from vidret.store.snapshots.snapshot import Selection
 from vidret.store.vectors.base import Queries, SearchResult
-from vidret.store.vectors.flat import (
-    FLAT,
-    Flat,
-    IdFilter,
-    Ids,
-    Read,
-    merge_results,
-    score_exactly,
-    split_batches,
-)
+from vidret.store.vectors.flat import FLAT, Flat, IdFilter, Read, merge_results, score_exactly, split_batches
 from vidret.store.vectors.ivf import KINDS, Shard, build_shard, map_parts, vector_bytes
 from vidret.store.vectors.manifest import Manifest, ManifestEntry, find_mismatch
 
