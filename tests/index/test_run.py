@@ -15,6 +15,7 @@ import pytest
 from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic
 from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
 from tests.rankers import make_ranker
+from tests.store.samples import damage
 from vidret.engine import Engine
 from vidret.errors import EncoderError, VidretError
 from vidret.index.options import Progress
@@ -446,10 +447,7 @@ def test_damaged_tokens_are_detected_and_packed_again(tmp_path: Path) -> None:
     engine = Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia")
     engine.index([tmp_path / "films"], shots=False)
     before = read_tokens(tmp_path / "index")
-    file = tmp_path / "index" / "features" / "tokens.bin"
-    damaged = bytearray(file.read_bytes())
-    damaged[40] ^= 1
-    file.write_bytes(damaged)
+    damage(tmp_path / "index" / "features" / "tokens.bin", 40)
     with Store.open(tmp_path / "index", write=True) as store:
         assert len(store.upkeep.verify(repair=True)) == 1
     assert engine.index([tmp_path / "films"], shots=False).num_segments == 1

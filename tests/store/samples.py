@@ -1,9 +1,14 @@
-"""Synthetic videos for the store's tests. Run as a script, it is a writer to be killed."""
+"""Synthetic videos for the store's tests, and code that runs in processes of its own."""
 
+import itertools
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -34,8 +39,8 @@ def shots(seed: int, start: float) -> list[ShotChange]:
     return [ShotChange(start, start, "cut"), dissolve][: seed % 3]
 
 
-def create(path: Path, *, fingerprint: str = "tower-1") -> Store:
-    return Store.create(path, encoder_name="tower", encoder_fingerprint=fingerprint, dim=DIM)
+def create(path: Path, *, fingerprint: str = "tower-1", dim: int = DIM, vectors: str | None = None) -> Store:
+    return Store.create(path, encoder_name="tower", encoder_fingerprint=fingerprint, dim=dim, vectors=vectors)
 
 
 def add_segment(
@@ -105,6 +110,12 @@ def index_all(store: Store, num_videos: int) -> None:
     store.upkeep.save_vectors()
 
 
+def lose(store: Store, *videos: int) -> None:
+    """Say that the files of videos are gone, by the seeds of these."""
+    for seed in videos:
+        store.writer.set_file(f"/videos/v{seed}.mp4", state="missing")
+
+
 def damage(path: Path, offset: int, *, bits: int = 1) -> None:
     """Flip bits in one byte of a file."""
     data = bytearray(path.read_bytes())
@@ -122,7 +133,32 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
-if __name__ == "__main__":
-    with create(Path(sys.argv[1])) as opened:
-        print("ready", flush=True)
-        index_all(opened, int(sys.argv[2]))
+def run_code(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Run Python code to its end, with the same modules."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=300)
+
+
+def kill_at(owner: object, name: str, count: int = 1, *, after: bool = False) -> None:
+    """Have this process killed when a function is called for the n-th time, before or ``after`` its work."""
+    original, calls = getattr(owner, name), itertools.count(1)
+
+    def call(*arguments: object, **options: object) -> object:
+        is_last = next(calls) == count
+        result = None if is_last and not after else original(*arguments, **options)
+        if is_last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, call)
+
+
+@contextmanager
+def start_code(code: str, *arguments: object) -> "Iterator[tuple[subprocess.Popen[str], IO[str], IO[str]]]":
+    """Run Python code until it says that it is ready; yield the process, its input and its output."""
+    command, pipe = [sys.executable, "-c", code, *map(str, arguments)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process, process.stdin, process.stdout

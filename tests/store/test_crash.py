@@ -2,8 +2,6 @@
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -35,6 +33,16 @@ def content(store: Store) -> list[tuple[object, ...]]:
     )
 
 
+WRITER = """
+import sys
+from pathlib import Path
+from tests.store import samples
+with samples.create(Path(sys.argv[1])) as store:
+    print("ready", flush=True)
+    samples.index_all(store, int(sys.argv[2]))
+"""
+
+
 def test_killed_writer_is_continued(tmp_path: Path) -> None:
     rng = random.Random(0)
     killed = 0
@@ -42,10 +50,7 @@ def test_killed_writer_is_continued(tmp_path: Path) -> None:
         samples.index_all(store, NUM_VIDEOS)
         whole = content(store)
     for _ in range(ROUNDS):
-        command = [sys.executable, samples.__file__, str(tmp_path / "killed"), str(NUM_VIDEOS)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=samples.environment()) as writer:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == "ready\n"
+        with samples.start_code(WRITER, tmp_path / "killed", NUM_VIDEOS) as (writer, _, _):
             time.sleep(rng.uniform(0, 0.05))
             writer.send_signal(signal.SIGKILL)
         killed += writer.returncode == -signal.SIGKILL
@@ -63,16 +68,10 @@ def test_killed_writer_is_continued(tmp_path: Path) -> None:
 
 
 KILLED_WRITER = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
 from tests.store import samples
-remaining = int(sys.argv[2])
-def kill(handle):
-    global remaining
-    remaining -= 1
-    if not remaining:
-        os.kill(os.getpid(), signal.SIGKILL)
-os.fdatasync = kill
+samples.kill_at(os, "fdatasync", int(sys.argv[2]))
 samples.index_all(samples.create(Path(sys.argv[1])), 2)
 """
 
@@ -82,9 +81,7 @@ samples.index_all(samples.create(Path(sys.argv[1])), 2)
 )
 def test_torn_tail_of_each_file_is_truncated(tmp_path: Path, sync: int, torn: list[str]) -> None:
     """Killed at the n-th sync: the bytes are in the file, but not in the catalog."""
-    command = [sys.executable, "-c", KILLED_WRITER, str(tmp_path / "killed"), str(sync)]
-    run = subprocess.run(command, check=False, env=samples.environment())
-    assert run.returncode == -signal.SIGKILL
+    assert samples.run_code(KILLED_WRITER, tmp_path / "killed", sync).returncode == -signal.SIGKILL
     paths = sorted((tmp_path / "killed" / "features").iterdir())
     with Store.open(tmp_path / "killed") as reader:
         known = content(reader)
@@ -113,11 +110,7 @@ signal.pause()
 
 
 def test_child_of_a_killed_writer_does_not_keep_the_lock(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FORKING_WRITER, str(tmp_path)]
-    pipe, env = subprocess.PIPE, samples.environment()
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
+    with samples.start_code(FORKING_WRITER, tmp_path) as (writer, _, _):
         writer.kill()
         writer.wait()
         samples.create(tmp_path).close()

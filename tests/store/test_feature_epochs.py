@@ -11,7 +11,7 @@ from vidret.store.catalog.segments import Segments
 from vidret.store.snapshots.latest import Snapshots
 from vidret.store.store import Store
 
-from .samples import create, damage, embedding, index_all, seeds
+from .samples import create, damage, embedding, index_all, lose, seeds
 
 
 @pytest.fixture
@@ -41,8 +41,7 @@ def test_vectors_are_read_without_a_query(tmp_path: Path, num_queries: list[int]
         index_all(store, 6)
         assert_right(reader)
         assert num_queries == []
-        for video in (0, 2, 3):
-            store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
+        lose(store, 0, 2, 3)
         gone = reader.searchable()[:1] - 4
         assert store.upkeep.prune().freed_bytes > 0
         assert_right(reader)  # a compaction has moved all rows
@@ -61,8 +60,7 @@ def test_moved_rows_are_found_in_the_catalog(
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 6)
         assert_right(reader)
-        for video in (0, 2, 3):
-            store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
+        lose(store, 0, 2, 3)
         assert store.upkeep.prune().freed_bytes > 0
         assert_right(reader)
         assert len(num_queries) == 1
@@ -74,8 +72,7 @@ def test_a_query_sees_one_state_until_its_files_are_gone(tmp_path: Path) -> None
         with reader.hold():
             before = reader.snapshot(), reader.generation
             assert_right(reader)
-            for video in (0, 2, 3):
-                store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
+            lose(store, 0, 2, 3)
             assert (reader.snapshot(), reader.generation) == before
             assert other.submit(lambda: reader.generation).result() > before[1]
             store.upkeep.prune()

@@ -1,6 +1,5 @@
 """Disks: an index is written without what other systems lack, and read where nothing can be written."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -46,15 +45,10 @@ store.close()
 
 @pytest.mark.parametrize("system", [WINDOWS, MACOS], ids=["windows", "macos"])
 def test_index_is_written_without_calls_of_linux(tmp_path: Path, system: str) -> None:
-    command = [sys.executable, "-c", system + WRITER, str(tmp_path / "index")]
-    pipe, env = subprocess.PIPE, samples.environment()
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as writer:
-        assert writer.stdout is not None
-        assert writer.stdin is not None
-        assert writer.stdout.readline() == "ready\n"
-        locked = subprocess.run([*command[:2], system + WRITER, command[3]], capture_output=True, text=True, env=env)
+    with samples.start_code(system + WRITER, tmp_path / "index") as (writer, told, _):
+        locked = samples.run_code(system + WRITER, tmp_path / "index")
         assert f"process {writer.pid} is writing this index; wait for it to end" in locked.stderr
-        writer.stdin.close()
+        told.close()
     assert writer.returncode == 0
     with samples.create(tmp_path / "index") as store:
         samples.index_all(store, 3)
@@ -98,7 +92,5 @@ def test_an_intact_index_is_read_on_a_full_disk(tmp_path: Path, is_copy: bool) -
     add_words(index, "a", ["one red apple", "two green pears"])
     for path in [*index.rglob("*-wal"), *index.rglob("*-shm")] if is_copy else []:
         path.unlink()
-    done = subprocess.run(
-        [sys.executable, "-c", READ, str(index)], capture_output=True, text=True, check=False, env=samples.environment()
-    )
+    done = samples.run_code(READ, index)
     assert (done.stdout, done.stderr) == ("read\n", "")

@@ -11,7 +11,7 @@ from vidret.store.catalog.catalog import find_bad_rows
 from vidret.store.catalog.database import Database
 from vidret.store.store import Store
 
-from .samples import DIM, add_clip, add_video, create, damage, embedding, index_all, of, seeds, tokens
+from .samples import DIM, add_clip, add_video, create, damage, embedding, index_all, lose, of, seeds, tokens
 
 
 def assert_stored(store: Store, expected: list[int]) -> None:
@@ -43,7 +43,7 @@ def test_prune_deletes_missing_files_and_their_videos(tmp_path: Path) -> None:
         index_all(store, 6)
         add_video(store, "v0", seed=0, path="copy.mp4")
         store.writer.set_file("/videos/v0.mp4", state="missing")  # there is still a copy
-        store.writer.set_file("/videos/v1.mp4", state="missing")
+        lose(store, 1)
         store.writer.set_file("/videos/v2.mp4", state="failed", reason="unreadable now")  # kept, but not searchable
         report = store.upkeep.prune()
         assert (report.files, report.videos, report.segments, report.freed_bytes) == (2, 1, 4, 0)
@@ -61,8 +61,7 @@ def test_compaction_keeps_all_results(tmp_path: Path, monkeypatch: pytest.Monkey
         kept = reader.features.read_searchable()
         copy = kept.copy()
         old_tokens = reader.features.read_tokens(range(1, 25))
-        for video in (0, 2, 3):
-            store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
+        lose(store, 0, 2, 3)
         report = store.upkeep.prune()
         assert report.freed_bytes == num_bytes(of(0, 2, 3)) == 3 * (4 + 10) * DIM * 2 + 13 * (0 + 1 + 2 + 3 + 4 * 6)
         assert files(tmp_path) == ["frames.1.f16", "tokens.1.bin", "video.1.f16"]
@@ -77,8 +76,7 @@ def test_compaction_keeps_all_results(tmp_path: Path, monkeypatch: pytest.Monkey
         assert reader.features.read_searchable().shape == (16, DIM)
     with create(tmp_path) as store:
         assert_stored(store, of(1, 4, 5, 8))
-        for video in (1, 4, 5, 8):
-            store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
+        lose(store, 1, 4, 5, 8)
         assert store.upkeep.prune().videos == 4
         assert files(tmp_path) == ["frames.2.f16", "tokens.2.bin", "video.2.f16"]
         add_video(store, "v9", seed=9)
@@ -89,8 +87,7 @@ def test_compaction_keeps_all_results(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_interrupted_compaction_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     with create(tmp_path) as store:
         index_all(store, 4)
-        for video in (0, 1):
-            store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
+        lose(store, 0, 1)
         if moment == "before the switch":
             monkeypatch.setattr("vidret.store.upkeep.sync_folder", stop)
         else:
@@ -191,8 +188,7 @@ def test_dead_tokens_alone_cause_a_compaction(tmp_path: Path) -> None:
 def test_verify_during_a_compaction_finds_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 4)
-        store.writer.set_file("/videos/v0.mp4", state="missing")
-        store.writer.set_file("/videos/v1.mp4", state="missing")
+        lose(store, 0, 1)
 
         def check_while_compacting(database: Database) -> list[str]:
             assert store.upkeep.prune().freed_bytes == num_bytes(of(0, 1))
@@ -206,7 +202,7 @@ def test_verify_during_a_compaction_finds_no_damage(tmp_path: Path, monkeypatch:
 def test_token_file_deleted_while_open_raises_store_error(tmp_path: Path) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 3)
-        store.writer.set_file("/videos/v2.mp4", state="missing")
+        lose(store, 2)
         store.upkeep.prune()
         (tmp_path / "features" / "tokens.1.bin").unlink()
         with pytest.raises(StoreError, match=f"^{tmp_path}/features: the feature files of epoch 1 are missing"):

@@ -1,5 +1,6 @@
 """Two Ray nodes on this machine, one core each, and a model that their workers can load by its name."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -122,3 +123,15 @@ def encoder(model: Path) -> ClipEncoder:
     encoder = load_encoder(str(model), device="cpu", precision="fp32")
     assert isinstance(encoder, ClipEncoder)
     return encoder
+
+
+def call_after(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, number: int, call: Callable[[], None]) -> None:
+    """Call a function right after the n-th call of a method."""
+    method, calls = getattr(owner, name), itertools.count(1)
+
+    def call_both(*arguments: Any, **options: Any) -> None:
+        method(*arguments, **options)
+        if next(calls) == number:
+            call()
+
+    monkeypatch.setattr(owner, name, call_both)

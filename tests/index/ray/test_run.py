@@ -16,15 +16,14 @@ import pytest
 
 from tests.fakes import write_mosaic
 from tests.index.ray import conftest
-from tests.index.ray.conftest import PATIENCE, Nodes, on_ray
+from tests.index.ray.conftest import PATIENCE, Nodes, call_after, on_ray
 from tests.index.samples import make_hostile_files, read_contents, read_index, read_states
 from vidret.cli.opening import FIRST_START
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.engine import Engine
 from vidret.errors import DecodeError, MissingExtraError, StoreError, VidretError
-from vidret.index.options import FileJob, Progress
+from vidret.index.options import Progress
 from vidret.index.run_state import RunState
-from vidret.store.records import NewSegment
 from vidret.store.writing import Writer
 
 
@@ -51,20 +50,6 @@ def whole(films: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 open_engine = partial(conftest.open_engine, rerank="ucofia")
 
 
-def call_after_segments(monkeypatch: pytest.MonkeyPatch, num_segments: int, call: Callable[[], None]) -> None:
-    """Call a function once, right after this many segments of a run were committed."""
-    add = RunState.add
-    stored: list[object] = []
-
-    def add_and_call(self: RunState, job: FileJob, segment: NewSegment) -> None:
-        add(self, job, segment)
-        stored.append(segment)
-        if len(stored) == num_segments:
-            call()
-
-    monkeypatch.setattr(RunState, "add", add_and_call)
-
-
 def test_index_made_on_two_nodes_equals_that_made_on_threads(
     nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -89,7 +74,7 @@ def test_index_made_on_two_nodes_equals_that_made_on_threads(
 def test_lost_node_loses_nothing(
     nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call_after_segments(monkeypatch, 1, nodes.lose_one)
+    call_after(monkeypatch, RunState, "add", 1, nodes.lose_one)
     report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
     assert (report.encoded, report.failed) == (13, [])
     assert read_index(tmp_path / "index") == read_index(whole)
@@ -106,7 +91,7 @@ def test_killed_workers_lose_nothing(
                 killed.append(name)
                 os.kill(pid, signal.SIGKILL)
 
-    call_after_segments(monkeypatch, 1, kill)
+    call_after(monkeypatch, RunState, "add", 1, kill)
     report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
     assert any(name.startswith("ray::RemoteEncoder") for name in killed), "at least one encoder"
     assert (report.encoded, report.failed) == (13, [])

@@ -8,12 +8,11 @@ import pytest
 
 from tests.fake_faces import ColouredFaces, write_people
 from tests.fake_voices import PitchVoices, write_talk
-from tests.index.ray.conftest import Nodes, on_ray, open_engine
+from tests.index.ray.conftest import Nodes, call_after, on_ray, open_engine
 from vidret.index.options import IndexReport
 from vidret.index.tracks import ContentTracks
 from vidret.store.identities.store import IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, pack_track
-from vidret.video.workers.messages import ReadTracks
 
 FACES, VOICES = (f"{model.__module__}:{model.__name__}" for model in (ColouredFaces, PitchVoices))
 
@@ -63,17 +62,10 @@ def test_tracks_read_on_two_nodes_equal_those_read_on_threads(
     monkeypatch: pytest.MonkeyPatch,
     loses_node: bool,
 ) -> None:
-    add, calls = ContentTracks.add, list[str]()
-
-    def add_and_lose(self: ContentTracks, message: ReadTracks) -> None:
-        add(self, message)
-        calls.append(message.source)
-        if loses_node and len(calls) == 1:
-            nodes.lose_one()
-
-    monkeypatch.setattr(ContentTracks, "add", add_and_lose)
+    if loses_node:
+        call_after(monkeypatch, ContentTracks, "add", 1, nodes.lose_one)
     report = index_films(tmp_path / "index", films, model, run=on_ray(nodes))
     assert (report.encoded, report.failed) == (3, [])
     assert sum(report.tracks.values()) == whole.total()
-    assert {*calls} == {"face", "voice"}
+    assert {*report.tracks} == {"face", "voice"}
     assert read_tracks(tmp_path / "index") == whole

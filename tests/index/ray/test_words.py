@@ -4,18 +4,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.index.ray.conftest import PATIENCE, Nodes, on_ray, open_engine
+from tests.index.ray.conftest import PATIENCE, Nodes, call_after, on_ray, open_engine
 from tests.index.samples import read_contents
 from tests.word_films import SUBTITLES, shown, write_worded
 from vidret.channels.texts.run import ContentWords
 from vidret.store.texts.store import TextStore
 from vidret.types import TimedText
-from vidret.video.workers.messages import ReadTexts
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +74,7 @@ def test_words_are_added_on_ray_without_encoding_again(
 def test_lost_node_loses_no_words(
     nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, calls = ContentWords.add, list[str]()
-
-    def add_and_lose(self: ContentWords, message: ReadTexts, vectors: Any = None) -> None:
-        add(self, message, vectors)
-        calls.append(message.source)
-        if len(calls) == 1:
-            nodes.lose_one()
-
-    monkeypatch.setattr(ContentWords, "add", add_and_lose)
+    call_after(monkeypatch, ContentWords, "add", 1, nodes.lose_one)
     report = open_engine(tmp_path / "index", model).index([films], words=True, run=on_ray(nodes))
     assert (report.encoded, report.failed) == (3, [])
     assert read_words(tmp_path / "index") == read_words(whole)

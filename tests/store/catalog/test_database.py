@@ -16,7 +16,7 @@ from vidret.errors import StoreError
 from vidret.store.catalog import database as database_module
 from vidret.store.catalog.database import Database, checksum_values
 
-from ..samples import environment
+from ..samples import environment, run_code
 
 NUM_ROWS = 400
 PREPARE = ["CREATE TEMP VIEW padded AS SELECT * FROM t WHERE length(padding) = 500"]
@@ -235,16 +235,15 @@ def test_closing_waits_for_the_threads_that_read(path: Path) -> None:
 
 def test_a_database_that_is_dropped_open_closes_silently(tmp_path: Path) -> None:
     code = """
-import gc, sys
+import gc, sys, warnings
 from pathlib import Path
 from vidret.store.catalog.database import Database
 from vidret.store.texts.index import TextIndex
+warnings.simplefilter("error")
 Database(Path(sys.argv[1]), write=True, create=True)
 Database(None, write=True)
 TextIndex(None, write=True)
 gc.collect()
 """
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, str(tmp_path / "a.sqlite")], capture_output=True, check=False
-    )
-    assert (run.returncode, run.stderr) == (0, b"")
+    run = run_code(code, tmp_path / "a.sqlite")
+    assert (run.returncode, run.stderr) == (0, "")

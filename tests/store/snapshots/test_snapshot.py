@@ -29,7 +29,7 @@ from vidret.types import Filters
 
 from .. import naive
 from ..recorded import FACT_FILTERS, FACTS
-from ..samples import DIM, add_segment, add_video, create, embedding
+from ..samples import DIM, add_segment, add_video, create, embedding, lose
 
 FOLDERS = ["/a", "/a/b", "/a/b c", "/a0", "/b"]
 NAMES = st.builds("{}/{}.mp4".format, st.sampled_from(FOLDERS), st.integers(0, 3))
@@ -229,7 +229,7 @@ def test_a_commit_costs_a_reader_its_new_rows(stores: tuple[Store, Store], monke
     assert second.everything.ids().tolist() == [*first.everything.ids().tolist(), key]
     assert len(first.segments.ids) == 32, "the first snapshot stays as it was"
     assert key not in first.everything.ids()
-    writer.writer.set_file("/videos/v3.mp4", state="missing")
+    lose(writer, 3)
     counted.clear()
     third = reader.snapshot()
     assert counted.num_rows <= 8, counted.statements
@@ -250,7 +250,7 @@ def test_opening_a_saved_index_reads_what_changed_since(
         assert columns(opened.snapshot()) == columns(reader.snapshot())
         assert counted.num_rows < 8, counted.statements
     add_video(writer, "new", seed=900)
-    writer.writer.set_file("/videos/v3.mp4", state="missing")
+    lose(writer, 3)
     with Store.open(tmp_path) as opened:
         assert columns(opened.snapshot()) == columns(reader.snapshot())
         assert opened.searchable()[-1] == opened.searchable().max() > 32
@@ -259,8 +259,7 @@ def test_opening_a_saved_index_reads_what_changed_since(
 def test_what_is_deleted_is_not_saved_for_ever(stores: tuple[Store, Store], tmp_path: Path) -> None:
     writer, _ = stores
     writer.upkeep.save_vectors()
-    for seed in range(4):
-        writer.writer.set_file(f"/videos/v{seed}.mp4", state="missing")
+    lose(writer, 0, 1, 2, 3)
     writer.upkeep.prune()
     writer.upkeep.save_vectors()
     with Store.open(tmp_path) as opened:
@@ -325,7 +324,7 @@ def test_a_query_reads_no_rows_but_its_own(
     assert (reader.owners(ids) > 0).all()
     assert len(reader.overlapping_segments([(1, 0.0, 5.0)])) == 1
     assert not [sql for sql, num in counted.statements if num > 2 or "count(*) FROM segments" in sql]
-    writer.writer.set_file("/videos/v1.mp4", state="missing")
+    lose(writer, 1)
     reader.search(query, 3, filters)
     assert counted.num_rows < 32, counted.statements
 
@@ -380,5 +379,5 @@ def test_what_is_rolled_back_is_in_no_snapshot(stores: tuple[Store, Store]) -> N
     with pytest.raises(KeyError):
         fail()
     assert len(writer) == 32
-    writer.writer.set_file("/videos/v2.mp4", state="missing")
+    lose(writer, 2)
     assert writer.searchable().tolist() == naive.matching(writer)

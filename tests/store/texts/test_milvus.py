@@ -4,8 +4,6 @@ import ast
 import itertools
 import random
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -23,8 +21,7 @@ from vidret.store.vectors.milvus import MilvusVectors
 from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, Source
 
 from ...indexed_texts import DIM, add_words, create_words, make_texts, random_vectors
-from ..samples import DIM as PICTURE_DIM
-from ..samples import add_video, environment
+from ..samples import add_video, create, start_code
 
 pytestmark = pytest.mark.scale
 MILVUS = "milvus://"
@@ -36,9 +33,7 @@ class Index:
     """An index with texts, open for writing and for reading."""
 
     def __init__(self, folder: Path, vectors: str, stack: ExitStack) -> None:
-        self.pictures = stack.enter_context(
-            Store.create(folder, encoder_name="tower", encoder_fingerprint="tower-1", dim=PICTURE_DIM, vectors=vectors)
-        )
+        self.pictures = stack.enter_context(create(folder, vectors=vectors))
         self.texts = stack.enter_context(create_words(folder))
         self.reader = stack.enter_context(TextStore.open(folder))
 
@@ -141,9 +136,7 @@ def test_answers_are_those_of_faiss_after_any_changes(indexes: tuple[Index, Inde
 
 
 def fill(folder: Path, vectors: str, num_videos: int = 3) -> None:
-    with Store.create(
-        folder, encoder_name="tower", encoder_fingerprint="tower-1", dim=PICTURE_DIM, vectors=vectors
-    ) as store:
+    with create(folder, vectors=vectors) as store:
         for number in range(num_videos):
             add_video(store, f"v{number}", seed=number, path=f"/films/{number}.mp4")
         store.upkeep.save_vectors()
@@ -236,22 +229,15 @@ for _ in range(20):
 
 
 def test_several_processes_answer_from_one_server_while_a_run_writes(tmp_path: Path, server: str) -> None:
-    index, pipe = tmp_path / "index", subprocess.PIPE
+    index = tmp_path / "index"
     fill(index, server)
-    expected, command = search(index), [sys.executable, "-c", READER, str(index)]
-    with ExitStack() as stack:
-        readers = [
-            stack.enter_context(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()))
-            for _ in range(2)
-        ]
-        for reader in readers:
-            assert reader.stdout is not None
+    expected = search(index)
+    with start_code(READER, index) as (one, *_), start_code(READER, index) as (other, *_):
+        for reader in (one, other):
             assert reader.stdin is not None
-            assert reader.stdout.readline() == "ready\n"
-            reader.stdin.write("\n")
-            reader.stdin.flush()
+            print(file=reader.stdin, flush=True)
         add_words(index, "v0", ["a bird"] * 3, source="screen")  # of a content with other texts
-        for reader in readers:
+        for reader in (one, other):
             lines = [ast.literal_eval(line) for line in reader.communicate()[0].splitlines()]
             assert [words for _, words in lines] == [expected[1]] * 20
             assert {tuple(key for key in nearest if key <= 6) for nearest, _ in lines} == {tuple(expected[0])}

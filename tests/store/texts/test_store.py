@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,19 +169,18 @@ def test_prune(store: TextStore) -> None:
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from pathlib import Path
 from tests.indexed_texts import create_words
+from tests.store.samples import kill_at
 from tests.store.texts import test_store as made
 store = create_words(Path(sys.argv[1]))
 made.write(store, "film", made.SPOKEN[:2], finish=False)
-def kill(*given):
-    os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before":
-    store.store.writer.add_segments = kill
+    kill_at(store.store.writer, "add_segments")
 else:
     store.index.add = lambda texts: None
-    store.store.texts.set_progress = kill
+    kill_at(store.store.texts, "set_progress")
 made.write(store, "film", made.SPOKEN[2:3])
 """
 
@@ -191,9 +188,7 @@ made.write(store, "film", made.SPOKEN[2:3])
 @pytest.mark.parametrize(("moment", "num_texts"), [("before", 2), ("after", 3)])
 def test_killed_writer_is_caught_up(tmp_path: Path, moment: str, num_texts: int) -> None:
     """The full-text index holds a text that is not stored, or lacks one that is."""
-    command = [sys.executable, "-c", KILLED, str(tmp_path), moment]
-    run = subprocess.run(command, check=False, env=samples.environment(), timeout=60)
-    assert run.returncode == -signal.SIGKILL
+    assert samples.run_code(KILLED, tmp_path, moment).returncode == -signal.SIGKILL
     with TextStore.open(tmp_path) as reader:
         assert set(found(reader, "sentence")) <= {text.text for text in SPOKEN[:num_texts]}
     with create_words(tmp_path) as store:
@@ -276,6 +271,7 @@ os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
 with TextStore.open(sys.argv[1]) as reader:
+    print("ready", flush=True)
     for line in sys.stdin:
         print(len(found(reader, line)), reader.index.terms(line)[0].num_texts, reader.index.in_memory, flush=True)
 """
@@ -285,23 +281,20 @@ with TextStore.open(sys.argv[1]) as reader:
 def test_another_user_searches_the_stored_index_and_sees_every_commit() -> None:
     pytest.importorskip("rapidfuzz", reason='the extra "words" is not installed')
     with tempfile.TemporaryDirectory() as folder:
-        index, pipe = Path(folder), subprocess.PIPE
+        index = Path(folder)
         index.chmod(0o755)
         with create_words(index) as store:
             write(store, "one")
-        command = [sys.executable, "-c", OTHER_USER, folder]
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=samples.environment()) as reader:
-            assert reader.stdin is not None
-            assert reader.stdout is not None
+        with samples.start_code(OTHER_USER, folder) as (_, told, said):
 
             def ask() -> str:
-                print("sentence", file=reader.stdin, flush=True)
-                return str(reader.stdout and reader.stdout.readline().strip())
+                print("sentence", file=told, flush=True)
+                return said.readline().strip()
 
             assert ask() == "5 5 False"
             with create_words(index) as store:
                 write(store, "two", SPOKEN[:2])
                 assert ask() == "7 7 False"
             assert ask() == "7 7 False"
-            reader.stdin.close()
+            told.close()
         assert {path.stat().st_uid for path in index.rglob("*")} == {0}, "the reader creates no files"

@@ -16,7 +16,7 @@ from vidret.store.vectors.faiss import FaissVectors
 from vidret.store.vectors.ivf import KINDS as SHARDS
 from vidret.types import ALL_VIDEOS, Filters
 
-from ..samples import DIM, add_video, damage, embedding, index_all, of, seeds
+from ..samples import DIM, add_video, create, damage, embedding, index_all, of, seeds
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,7 @@ class Kind:
     vectors: str
 
     def create(self) -> Store:
-        return Store.create(
-            self.folder, encoder_name="tower", encoder_fingerprint="tower-1", dim=DIM, vectors=self.vectors
-        )
+        return create(self.folder, vectors=self.vectors)
 
     def open(self) -> Store:
         return Store.open(self.folder)

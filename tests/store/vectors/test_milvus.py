@@ -2,9 +2,7 @@
 
 import itertools
 import os
-import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,15 +19,16 @@ from vidret.store.vectors.flat import Flat, IdFilter
 from vidret.store.vectors.milvus import MilvusVectors
 from vidret.types import Filters, SegmentEmbedding
 
+from .. import samples
 from ..naive import matching
-from ..samples import DIM, add_clip, add_video, embedding, environment, index_all, of, seeds
+from ..samples import DIM, add_video, embedding, index_all, lose, of, run_code, seeds, start_code
 
 pytestmark = pytest.mark.scale
 QUERY = np.ones((1, DIM), np.float32)
 
 
 def create(folder: Path, vectors: str | None = "milvus://", *, dim: int = DIM) -> Store:
-    return Store.create(folder, encoder_name="tower", encoder_fingerprint="tower-1", dim=dim, vectors=vectors)
+    return samples.create(folder, dim=dim, vectors=vectors)
 
 
 def open_vectors(store: Store) -> MilvusVectors:
@@ -82,43 +81,6 @@ def test_results_are_those_of_faiss(tmp_path: Path) -> None:
         assert len(np.unique(store.search(queries[:1], 16_384)[1])) == 16_384
 
 
-def test_filters_match_those_of_the_catalog_after_any_changes(tmp_path: Path) -> None:
-    """If everything is pushed, also the results of Milvus before the catalog verifies them."""
-    rng = random.Random(1)
-    folders = ["/a", "/a/b", "/a/b c", "/a0", '/a/"q"', "/a/%41", "/a/\udcff", "/Ä/ö", "/a/b/c/d"]
-
-    def some_path() -> str:
-        return f"{rng.choice(folders)}/{rng.randrange(6)}.mp4"
-
-    def some_filters() -> Filters:
-        day = [None, *range(0, 50, 5)]
-        seconds = [None, 0, 3.3, 7, 20]
-        folder = rng.choice([None, *folders, some_path(), "/"])
-        return Filters(folder, rng.choice(seconds), rng.choice(seconds), rng.choice(day), rng.choice(day))
-
-    with create(tmp_path) as store:
-        for seed in range(40):
-            add_clip(store, seed, {some_path(): rng.choice([None, seed * 10**9])}, seconds=seed / 3)
-        for round_number in range(4):
-            for _ in range(12):
-                video, path = rng.randrange(1, 41), some_path()
-                state = rng.choice(["done", "done", "missing", "failed", "pending"])
-                changed = rng.choice([None, rng.randrange(50) * 10**9])
-                store.writer.set_file(path, state=state, video=rng.choice([None, video]), mtime_ns=changed)  # type: ignore[arg-type]
-            pushed = bool(round_number % 2)
-            if pushed:
-                store.upkeep.save_vectors()
-            for _ in range(40):
-                filters = some_filters()
-                expected = matching(store, filters)
-                ids = store.search(QUERY, 60, filters)[1][0]
-                assert sorted(ids[ids >= 0].tolist()) == expected, filters
-                if pushed:
-                    vectors, selected = open_vectors(store), store.snapshot().select(filters)
-                    expression = vectors._make_expression(selected, vectors._read_pushed())
-                    assert count(store, expression) == len(expected), filters
-
-
 # Synchronisation
 
 
@@ -131,36 +93,26 @@ def test_changes_are_pushed_periodically(tmp_path: Path, monkeypatch: pytest.Mon
         add_video(store, "v1", seed=1)
         assert count(store) == 4
         monkeypatch.setattr("vidret.store.vectors.milvus.SECONDS", 0.0)
-        store.writer.set_file("/videos/v0.mp4", state="missing")
+        lose(store, 0)
         assert count(store) == 4
         assert seeds(store) == [100, 101, 102, 103]
 
 
 KILLED_WRITER = """
-import os, signal, sys
+import sys
 from pathlib import Path
-from tests.store.samples import add_video
+from tests.store.samples import add_video, kill_at, lose
 from tests.store.vectors.test_milvus import create
 from vidret.store.vectors import milvus
-method, remaining = sys.argv[2], int(sys.argv[3])
-owner = milvus.MilvusVectors if method == "_record" else milvus.Collection
-original = getattr(owner, method)
-def kill(*args):
-    global remaining
-    remaining -= 1
-    if method == "_record" and not remaining:
-        os.kill(os.getpid(), signal.SIGKILL)
-    original(*args)
-    if not remaining:
-        os.kill(os.getpid(), signal.SIGKILL)
+owner, method = sys.argv[2].split(".")
 milvus.ROWS, milvus.EVERY = 8, 10
-setattr(owner, method, kill)
+kill_at(getattr(milvus, owner), method, int(sys.argv[3]), after=owner == "Collection")
 store = create(Path(sys.argv[1]))
 for seed in range(5):
     add_video(store, f"v{seed}", seed=seed)
-store.writer.set_file("/videos/v0.mp4", state="missing")
+lose(store, 0)
 add_video(store, "v1", seed=1, path="/videos/v1 moved.mp4")
-store.writer.set_file("/videos/v1.mp4", state="missing")
+lose(store, 1)
 store.upkeep.save_vectors()
 store.writer.begin_video("v3", duration=9.0, facts={}, num_segments=2)
 add_video(store, "v3", seed=3, num_segments=2)
@@ -174,11 +126,15 @@ CUT_FILE = "No data left in file"  # NumPy's sentence, by which milvus-lite repo
 
 @pytest.mark.parametrize(
     ("method", "count_calls"),
-    [("upsert", 1), ("upsert", 3), ("delete", 1), *(("_record", number) for number in (3, 4, 5, 8)), ("flush", 2)],
+    [
+        *(("Collection.upsert", number) for number in (1, 3)),
+        *(("MilvusVectors._record", number) for number in (3, 4, 5, 8)),
+        ("Collection.delete", 1),
+        ("Collection.flush", 2),
+    ],
 )
 def test_run_after_a_killed_writer_leaves_no_duplicates(tmp_path: Path, method: str, count_calls: int) -> None:
-    command = [sys.executable, "-c", KILLED_WRITER, str(tmp_path), method, str(count_calls)]
-    assert subprocess.run(command, check=False, env=environment()).returncode == -signal.SIGKILL
+    assert run_code(KILLED_WRITER, tmp_path, method, count_calls).returncode == -signal.SIGKILL
     try:
         check_after_kill(tmp_path)
     except StoreError as error:
@@ -194,7 +150,7 @@ def check_after_kill(index: Path) -> None:
         assert sorted(key for key in reader.search(QUERY, 99)[1][0].tolist() if key >= 0) == known
     with create(index, None) as store:
         index_all(store, 5)
-        store.writer.set_file("/videos/v2.mp4", state="missing")
+        lose(store, 2)
         store.upkeep.save_vectors()
         searchable = store.searchable()
         assert count(store) == len(searchable)
@@ -216,18 +172,6 @@ def test_dropped_collection_is_reported_to_readers_and_refilled_by_the_next_writ
         assert len(seeds(store)) == 12
         store.upkeep.save_vectors()
         assert count(store) == 12
-
-
-def test_lost_rows_are_detected_by_the_next_writer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with create(tmp_path) as store:
-        index_all(store, 3)
-        open_vectors(store)._open().delete("video == 2")
-        add_video(store, "v5", seed=5)
-    with create(tmp_path) as store:
-        assert "the collection must have 12 vectors, got 8; filling a new one" in caplog.text
-        store.upkeep.save_vectors()
-        assert count(store) == 16
-        assert len(seeds(store)) == 16
 
 
 def test_outdated_rows_in_the_collection_are_not_returned(tmp_path: Path) -> None:
@@ -257,23 +201,18 @@ sys.stdin.read()
 
 
 def test_file_open_in_another_process_is_rejected(tmp_path: Path) -> None:
-    pipe, reason = subprocess.PIPE, "open in another process"
-    address = f"milvus://{tmp_path}/shared.db"
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "ready\n"
-        with Store.open(tmp_path / "held") as reader:
-            assert len(reader) == 0  # the catalog needs no Milvus
-            assert reader.info().store == address
-            with pytest.raises(StoreError, match=f"^{address}: {reason}"):
-                reader.search(QUERY, 1)
-            with pytest.raises(StoreError, match=reason):
-                create(tmp_path / "other", address)
-            assert not Store.exists(tmp_path / "other")
-            holder.kill()
-            holder.wait()
-            assert seeds(reader) == []
+    reason, address = "open in another process", f"milvus://{tmp_path}/shared.db"
+    with start_code(HOLDER, tmp_path) as (holder, _, _), Store.open(tmp_path / "held") as reader:
+        assert len(reader) == 0  # the catalog needs no Milvus
+        assert reader.info().store == address
+        with pytest.raises(StoreError, match=f"^{address}: {reason}"):
+            reader.search(QUERY, 1)
+        with pytest.raises(StoreError, match=reason):
+            create(tmp_path / "other", address)
+        assert not Store.exists(tmp_path / "other")
+        holder.kill()
+        holder.wait()
+        assert seeds(reader) == []
     with create(tmp_path / "other", address) as store:  # collections of one process share it
         index_all(store, 1)
         with create(tmp_path / "held", None) as held:
@@ -317,38 +256,28 @@ def test_wrong_locations_of_vectors_are_rejected(tmp_path: Path) -> None:
 
 
 KILLED_MOVER = """
-import os, signal, sys
-from pathlib import Path
+import sys
+from tests.store.samples import kill_at
 from vidret.store.store import Store
 from vidret.store.vectors import milvus
-method, remaining = sys.argv[2], int(sys.argv[3])
-owner = getattr(milvus, method.split(".")[0])
-original = getattr(owner, method.split(".")[1])
-def kill(*args):
-    global remaining
-    remaining -= 1
-    if not remaining:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*args)
+owner, method = sys.argv[2].split(".")
 milvus.ROWS = 8
-setattr(owner, method.split(".")[1], kill)
-Store.open(sys.argv[1], write=True).upkeep.move_vectors(sys.argv[4], sys.argv[5])
+kill_at(getattr(milvus, owner), method, int(sys.argv[3]))
+Store.open(sys.argv[1], write=True).upkeep.move_vectors("faiss", "milvus://")
 """
 
 
 @pytest.mark.parametrize(
-    ("method", "count_calls", "home"),
-    [("Collection.upsert", 2, "faiss"), ("MilvusVectors._record", 4, "faiss"), ("Collection.flush", 1, "faiss")],
+    ("method", "count_calls"), [("Collection.upsert", 2), ("MilvusVectors._record", 4), ("Collection.flush", 1)]
 )
-def test_killed_move_is_resumed(tmp_path: Path, method: str, count_calls: int, home: str) -> None:
+def test_killed_move_is_resumed(tmp_path: Path, method: str, count_calls: int) -> None:
     with create(tmp_path, "faiss") as store:
         index_all(store, 5)
-    command = [sys.executable, "-c", KILLED_MOVER, str(tmp_path), method, str(count_calls), "faiss", "milvus://"]
-    assert subprocess.run(command, check=False, env=environment()).returncode == -signal.SIGKILL
+    assert run_code(KILLED_MOVER, tmp_path, method, count_calls).returncode == -signal.SIGKILL
     with Store.open(tmp_path) as reader:
-        assert (reader.home, len(seeds(reader))) == (home, 20)
+        assert (reader.home, len(seeds(reader))) == ("faiss", 20)
     with create(tmp_path, None) as store:  # a run in between is kept
-        store.writer.set_file("/videos/v0.mp4", state="missing")
+        lose(store, 0)
         add_video(store, "v7", seed=7)
         store.upkeep.save_vectors()
         expected = seeds(store)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from vidret.store.store import Store
 from vidret.store.vectors import milvus
 from vidret.types import Filters
 
+from .. import samples
 from ..naive import matching
-from ..samples import DIM, add_video
+from ..samples import DIM, add_video, damage, lose
 
 QUERY = np.ones((1, DIM), np.float32)
 
@@ -79,8 +81,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(milvus, "ROWS", 5)
 
 
-def create(folder: Path) -> Store:
-    return Store.create(folder, encoder_name="t", encoder_fingerprint="t-1", dim=DIM, vectors="milvus://")
+create = partial(samples.create, vectors="milvus://")
 
 
 def pushed(store: Store) -> list[int]:
@@ -174,9 +175,7 @@ def test_damaged_vectors_are_not_pushed_and_what_is_not_known_is_filled_again(tm
     with create(tmp_path) as store:
         add_video(store, "v0", seed=0)
         path = store._epochs.current().video.path
-        data = bytearray(path.read_bytes())
-        data[-1] ^= 1
-        path.write_bytes(data)
+        damage(path, -1)
         store.upkeep.save_vectors()
         assert pushed(store) == [1, 2, 3]
         store._catalog.database.run("UPDATE meta SET checksum = 0 WHERE key LIKE 'milvus.%'")
@@ -192,7 +191,7 @@ def test_an_emptied_index_is_searched_while_its_next_video_begins(tmp_path: Path
     with create(tmp_path) as store:
         add_video(store, "v0", seed=0)
         store.upkeep.save_vectors()
-        store.writer.set_file("/videos/v0.mp4", state="missing")
+        lose(store, 0)
         store.upkeep.prune()
         video = store.writer.begin_video("/a/v1.mp4", duration=1.0, facts={}, num_segments=4)
         store.writer.set_file("/a/v1.mp4", state="pending", video=video)
