@@ -3,7 +3,9 @@
 import os
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 # At least two letters: a single one is a Windows drive.
@@ -18,6 +20,22 @@ def sanitize(text: str) -> str:
     """Return text with every unprintable character, undecodable byte and line end replaced by U+FFFD."""
     decoded = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in decoded)
+
+
+def map_texts(change: Callable[[str], str], value: Any) -> Any:
+    """Return a value that JSON can represent with each text in it changed, and tuples as lists; names stay.
+
+    >>> map_texts(str.upper, {"a": ["b", ("c", 1)]})
+    {'a': ['B', ['C', 1]]}
+    """
+    match value:
+        case str():
+            return change(value)
+        case list() | tuple():
+            return [map_texts(change, item) for item in value]
+        case dict():
+            return {key: map_texts(change, item) for key, item in value.items()}
+    return value
 
 
 def show_path(path: str) -> str:

@@ -16,6 +16,7 @@ from vidret.text import (
     format_count,
     format_probability,
     format_time,
+    map_texts,
     sanitize,
     show_path,
     strip_query,
@@ -290,19 +291,8 @@ def show_info(
 
 def run_to_dict(report: Any) -> dict[str, Any]:
     """Return the report of a run, a dataclass, as a dict that JSON can represent; its URLs have no query strings."""
-    rows: dict[str, Any] = _strip_queries(dataclasses.asdict(report))
+    rows: dict[str, Any] = map_texts(strip_query, dataclasses.asdict(report))
     return rows
-
-
-def _strip_queries(value: Any) -> Any:
-    match value:
-        case str():
-            return strip_query(value)
-        case list() | tuple():
-            return [_strip_queries(item) for item in value]
-        case dict():
-            return {key: _strip_queries(item) for key, item in value.items()}
-    return value
 
 
 def result_to_dict(result: "Hit | Moment") -> dict[str, Any]:

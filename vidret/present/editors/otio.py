@@ -8,7 +8,7 @@ from typing import Any
 
 from vidret.errors import MissingExtraError
 from vidret.present.editors.timeline import Timeline, TimelineClip, list_remarks, media_url
-from vidret.text import file_name, sanitize
+from vidret.text import file_name, map_texts, sanitize
 
 
 def check_installed() -> None:
@@ -59,7 +59,7 @@ def _make_clip(clip: TimelineClip, timeline: Timeline, *, with_marker: bool = Fa
     reference.name = name
     made = schema.Clip(name, reference, _make_range(first + clip.start, first + clip.end, clip.rate))
     if with_marker:
-        moment = _clean(dataclasses.asdict(clip.moment))
+        moment = map_texts(_clean, dataclasses.asdict(clip.moment))
         del moment["path"]  # a URL may hold a signature
         made.metadata["vidret"] = {"rank": clip.rank, "query": _clean(timeline.query), "moment": moment}
         made.markers.append(
@@ -79,13 +79,6 @@ def _make_range(start: int, end: int, rate: Fraction) -> Any:
     return TimeRange(RationalTime(start, float(rate)), RationalTime(end - start, float(rate)))
 
 
-def _clean(value: Any) -> Any:
-    """Return a value whose texts are valid, and do not have the NUL at which OpenTimelineIO would cut them."""
-    match value:
-        case str():
-            return "\n".join(sanitize(line) for line in value.split("\n"))
-        case dict():
-            return {key: _clean(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_clean(item) for item in value]
-    return value
+def _clean(text: str) -> str:
+    """Return a text that is valid, and does not have the NUL at which OpenTimelineIO would cut it."""
+    return "\n".join(map(sanitize, text.split("\n")))

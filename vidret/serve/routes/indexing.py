@@ -24,7 +24,7 @@ from vidret.store.identities.store import IdentityStore
 from vidret.store.records import StoreInfo
 from vidret.store.texts.store import TextCounts, TextStore
 from vidret.store.texts.upkeep import count_texts
-from vidret.text import sanitize, show_path
+from vidret.text import map_texts, sanitize, show_path
 from vidret.video.scan import MANIFEST_SUFFIXES, VIDEO_SUFFIXES, is_junk_folder
 
 
@@ -237,19 +237,7 @@ def read_json(text: str) -> dict[str, Any] | None:
         value = json.loads(text)
     except ValueError:
         return None
-    return as_printable(value) if isinstance(value, dict) else None
-
-
-def as_printable(value: Any) -> Any:
-    """Return a JSON value with all strings made printable; file names may contain bytes that are not text."""
-    match value:
-        case str():
-            return sanitize(value)
-        case list():
-            return [as_printable(item) for item in value]
-        case dict():
-            return {key: as_printable(item) for key, item in value.items()}
-    return value
+    return map_texts(sanitize, value) if isinstance(value, dict) else None  # file names may hold undecodable bytes
 
 
 def list_folder(indexer: Indexer, path: str) -> FolderAnswer:
