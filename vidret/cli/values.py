@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vidret.types import Picture
 
 Name = TypeVar("Name", bound=str)
+T = TypeVar("T")
 SMALLEST_BANK = 10  # queries; what fewer have in common says nothing of other queries
 CHOICES = re.compile(r"[a-z0-9]+(\|[a-z0-9]+)+")
 RERANKERS = ("auto", "none", "mean", "ucofia", "glscl")
@@ -139,6 +140,15 @@ def read_bank(path: Path) -> list[str]:
     if len(queries) < SMALLEST_BANK:
         raise VidretError(f"{path}: a bank must hold at least {SMALLEST_BANK} queries, got {len(queries)}")
     return queries
+
+
+def sample_evenly(items: Sequence[T], limit: int) -> Sequence[T]:
+    """Return at most ``limit`` items, evenly spread over all of them.
+
+    >>> sample_evenly("abcde", 2), sample_evenly("abc", 5)
+    (['a', 'c'], 'abc')
+    """
+    return items if len(items) <= limit else [items[i * len(items) // limit] for i in range(limit)]
 
 
 def read_texts(path: Path) -> list[str]:

@@ -10,7 +10,7 @@ from vidret.cli.app import app
 from vidret.cli.opening import open_engine, refuse_options
 from vidret.cli.options import DEFAULT_INDEX, Loading, index_option, option, with_fields
 from vidret.cli.search_options import make_option
-from vidret.cli.values import iterate_queries, read_bank
+from vidret.cli.values import iterate_queries, read_bank, sample_evenly
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.terminal import print_message
@@ -79,7 +79,7 @@ def calibrate_command(
         print_message(f"{index}: scores are not corrected, and later runs of vidret index leave it so.")
         return
     queries = read_bank(bank)
-    sample = queries if len(queries) <= limit else [queries[i * len(queries) // limit] for i in range(limit)]
+    sample = sample_evenly(queries, limit)
     engine = open_engine(index, loading)
     with show_count("calibrating", "segments") as on_count:
         calibration = engine.calibrate(sample, name=bank.name, rerank=rerank, on_progress=on_count)

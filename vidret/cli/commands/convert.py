@@ -9,7 +9,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.options import MergeOption, argument, option
-from vidret.cli.values import read_bank
+from vidret.cli.values import read_bank, sample_evenly
 from vidret.errors import VidretError
 from vidret.present.terminal import print_message
 
@@ -175,10 +175,7 @@ def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLe
         raise VidretError(f"a model must have one bank of queries, got {len(others) - len(files)}")
     for path in others:
         if path not in files:
-            queries = read_bank(path)
-            size = min(len(queries), BANK_SIZE)
-            sample = tuple(queries[index * len(queries) // size] for index in range(size))
-            bank = QueryBank(name=path.name, queries=sample)
+            bank = QueryBank(name=path.name, queries=tuple(sample_evenly(read_bank(path), BANK_SIZE)))
     for note in join_files(model, files, out, bank=bank, merge=merge):
         print_message(note)
     print_message(f"{out}: use it as --model {out}")

@@ -9,7 +9,7 @@ import typer
 from vidret.cli.app import app
 from vidret.cli.opening import open_engine, remember_phrases
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, argument, index_option, option
-from vidret.cli.values import read_texts
+from vidret.cli.values import read_texts, sample_evenly
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_info, show_table
@@ -209,9 +209,8 @@ def encode_texts(index: Path, texts: "Sequence[str]") -> "np.ndarray":
 
     if not texts:
         raise VidretError("queries must not be empty, got none")
-    sample = texts if len(texts) <= SAMPLE else [texts[i * len(texts) // SAMPLE] for i in range(SAMPLE)]
     with open_engine(index) as engine:
-        embeddings = engine.encoder.encode_text([parse_query(text)[0] for text in sample])
+        embeddings = engine.encoder.encode_text([parse_query(text)[0] for text in sample_evenly(texts, SAMPLE)])
         return np.stack([embedding.sentence for embedding in embeddings])
 
 
