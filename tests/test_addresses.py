@@ -19,7 +19,7 @@ from tests.stores import FileServer, serve_files
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.present.cutting import cut_moments
-from vidret.present.sheet import draw_sheet, tiles_of_hits
+from vidret.present.sheet import draw_sheet, tiles_of_results
 from vidret.serve.app import create_app
 from vidret.serve.routes.indexing import Indexer
 from vidret.store.store import Store
@@ -178,7 +178,7 @@ def test_sheets_pages_and_pieces(tmp_path: Path, server: FileServer, engine: Eng
     engine.index([address])
     hit = engine.search("red", 1)[0]
     assert hit.path == address
-    shots = tiles_of_hits([hit])
+    shots = tiles_of_results([hit])
     assert shots[0].title == "1. red.mp4"
     draw_sheet(shots, "red", tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:

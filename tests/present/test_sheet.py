@@ -15,8 +15,7 @@ from vidret.present.sheet import (
     describe_words,
     draw_sheet,
     draw_tiles,
-    tiles_of_hits,
-    tiles_of_moments,
+    tiles_of_results,
     tiles_of_shots,
 )
 from vidret.types import EventSpan, Evidence, Hit, Moment, Segment, Shot
@@ -41,7 +40,7 @@ GONE = Hit(1, "/films/gone.mp4", Segment(1, 0, 0.0, 1.0), 0.5, 0.25)
 
 def check_margin(hit: Hit, out: Path) -> None:
     """Check that nothing is written beyond the tile of a hit."""
-    draw_sheet(tiles_of_hits([hit]), "a heading " * 40, out)
+    draw_sheet(tiles_of_results([hit]), "a heading " * 40, out)
     with Image.open(out) as sheet:
         pixels = sheet.convert("L")
     assert pixels.crop((8 + TILE[0] + 4, 60, pixels.width, pixels.height)).getextrema() == (250, 250)
@@ -50,7 +49,7 @@ def check_margin(hit: Hit, out: Path) -> None:
 def test_frames_that_cannot_be_read_leave_a_reason_each(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     shots = [Shot(0.0, 1.0, None), Shot(1.0, 4.0, "cut")]
-    tiles = [*tiles_of_shots(str(tmp_path / "bad.mp4"), shots), *tiles_of_hits([GONE])]
+    tiles = [*tiles_of_shots(str(tmp_path / "bad.mp4"), shots), *tiles_of_results([GONE])]
     assert [(tile.time, tile.title) for tile in tiles[:2]] == [(0.5, "1."), (2.5, "2. cut")]
     images = list(draw_tiles(tiles))
     assert len(images) == 3
@@ -87,7 +86,7 @@ def test_words_start_shortly_before_their_match() -> None:
 def test_sheet_has_a_line_for_words_only_if_there_are_any(tmp_path: Path) -> None:
     def draw(evidence: tuple[Evidence, ...]) -> Image.Image:
         moment = Moment(1, "/films/gone.mp4", 1.0, 3.0, 0.5, evidence=evidence)
-        draw_sheet(tiles_of_moments([moment]), "press", tmp_path / "sheet.png")
+        draw_sheet(tiles_of_results([moment]), "press", tmp_path / "sheet.png")
         with Image.open(tmp_path / "sheet.png") as sheet:
             return sheet.convert("L")
 
@@ -119,7 +118,7 @@ def test_names_and_words_of_any_script_stay_below_their_tile(tmp_path: Path, tex
 def test_tiles_show_the_events_of_a_query() -> None:
     spans = ((1.0, 3.0), (8.0, 9.0))
     events = tuple(EventSpan(text="x", start=start, end=end, score=1.0) for start, end in spans)
-    tiles = tiles_of_moments([Moment(1, "/films/gone.mp4", 1.0, 9.0, 0.5, events=events)])
+    tiles = tiles_of_results([Moment(1, "/films/gone.mp4", 1.0, 9.0, 0.5, events=events)])
     assert [tile.time for tile in tiles] == [1.5, 2.5, 8.25, 8.75]
     assert tiles[0].words == "1. 0:01.0   2. 0:08.0"
-    assert tiles_of_hits([replace(GONE, events=events)])[0].words == tiles[0].words
+    assert tiles_of_results([replace(GONE, events=events)])[0].words == tiles[0].words

@@ -31,6 +31,7 @@ from vidret.types import (
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
     from vidret.engine import Engine
+    from vidret.types import CopyGroup, Hit, Moment, SharedFootage
 
 SWITCH = {True: "on", False: "off"}
 
@@ -174,7 +175,14 @@ def answer_clip(
     assert footage.clip is not None
     found = engine.find_footage(footage.clip, k, start=footage.start, end=footage.end, **where)
     print_result(found, show_footage, as_json=as_json, digits=4)
-    if sheet is not None:
-        from vidret.present.sheet import tiles_of_footage, write_sheet
+    draw_results(found, f"the footage of {file_name(footage.clip)}", sheet)
 
-        write_sheet(tiles_of_footage(found), f"the footage of {file_name(footage.clip)}", sheet)
+
+def draw_results(
+    results: "Sequence[Hit | Moment | SharedFootage | CopyGroup]", heading: str, sheet: Path | None
+) -> None:
+    """Write the contact sheet of results, if one is asked for."""
+    if sheet is not None:
+        from vidret.present.sheet import tiles_of_results, write_sheet
+
+        write_sheet(tiles_of_results(results), heading, sheet)

@@ -1,7 +1,7 @@
 """Contact sheets: one image that shows the frames of several results."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -44,35 +44,40 @@ class Tile:
     jpeg: bytes | None = None
 
 
-def tiles_of_hits(hits: Sequence[Hit]) -> list[Tile]:
-    """Return one tile per hit: its best frame."""
-    return [
-        Tile(
-            hit.path,
-            hit.time,
-            f"{rank}. {file_name(hit.path)}",
-            f"{format_time(hit.time)}   {describe_score(hit)}",
-            describe_times(hit.events) or describe_words(hit.evidence),
-        )
-        for rank, hit in enumerate(hits, start=1)
-    ]
+def tiles_of_results(results: Sequence[Hit | Moment | SharedFootage | CopyGroup]) -> list[Tile]:
+    """Return the tiles of results, best first.
+
+    A hit is its best frame; a moment, or a find of a clip, a row of four, evenly spaced in time or in the events of the
+    query; a group of copies a tile per file, the best first, of the same moment of each, if all have it.
+    """
+    return [tile for rank, result in enumerate(results, start=1) for tile in _list_tiles(rank, result)]
 
 
-def tiles_of_moments(moments: Sequence[Moment]) -> list[Tile]:
-    """Return four tiles per moment, one row of the sheet: evenly spaced in time, or in the events of a query."""
+def _list_tiles(rank: int, result: Hit | Moment | SharedFootage | CopyGroup) -> list[Tile]:
+    if isinstance(result, CopyGroup):
+        return _list_copies(rank, result)
+    title = f"{rank}. {file_name(result.path)}"
+    if isinstance(result, SharedFootage):
+        return _make_row(result, title, f"{result.speed:.2f}x", [(result.start, result.end)])
+    words = describe_times(result.events) or describe_words(result.evidence)
+    if isinstance(result, Hit):
+        return [Tile(result.path, result.time, title, f"{format_time(result.time)}   {describe_score(result)}", words)]
+    spans = [(event.start, event.end) for event in result.events] or [(result.start, result.end)]
+    return _make_row(result, title, describe_score(result), spans, words)
+
+
+def _make_row(
+    result: Moment | SharedFootage, title: str, fact: str, spans: Sequence[tuple[float, float]], words: str = ""
+) -> list[Tile]:
+    """Return four tiles, evenly spaced in the spans, of which the first says what they show."""
     tiles = []
-    for rank, moment in enumerate(moments, start=1):
-        spans = [(event.start, event.end) for event in moment.events] or [(moment.start, moment.end)]
-        for column in range(COLUMNS):
-            place = (column + 0.5) / COLUMNS * len(spans)
-            start, end = spans[int(place)]
-            time = start + (end - start) * (place - int(place))
-            span = f"{format_time(moment.start)} to {format_time(moment.end)}"
-            title = f"{rank}. {file_name(moment.path)}" if column == 0 else ""
-            line = f"{span}   {describe_score(moment)}" if column == 0 else format_time(time)
-            words = (describe_times(moment.events) or describe_words(moment.evidence)) if column == 0 else ""
-            tiles.append(Tile(moment.path, time, title, line, words))
-    return tiles
+    for column in range(COLUMNS):
+        place = (column + 0.5) / COLUMNS * len(spans)
+        start, end = spans[int(place)]
+        time = start + (end - start) * (place - int(place))
+        tiles.append(Tile(result.path, time, "", format_time(time)))
+    line = f"{format_time(result.start)} to {format_time(result.end)}   {fact}"
+    return [replace(tiles[0], title=title, line=line, words=words), *tiles[1:]]
 
 
 def describe_times(events: Sequence[EventSpan]) -> str:
@@ -80,31 +85,17 @@ def describe_times(events: Sequence[EventSpan]) -> str:
     return "   ".join(f"{number}. {format_time(event.start)}" for number, event in enumerate(events, start=1))
 
 
-def tiles_of_footage(found: Sequence[SharedFootage]) -> list[Tile]:
-    """Return four tiles per find of a clip, evenly spaced in time: one row of the sheet."""
+def _list_copies(number: int, group: CopyGroup) -> list[Tile]:
+    first = max(file.best_start for file in group.files)
+    last = min(file.best_start + (file.end - file.start) / file.speed for file in group.files)
+    middle = (first + last) / 2 if first <= last else group.best.duration / 2
     tiles = []
-    for rank, footage in enumerate(found, start=1):
-        for column in range(COLUMNS):
-            time = footage.start + (footage.end - footage.start) * (column + 0.5) / COLUMNS
-            title = f"{rank}. {file_name(footage.path)}" if column == 0 else ""
-            span = f"{format_time(footage.start)} to {format_time(footage.end)}   {footage.speed:.2f}x"
-            tiles.append(Tile(footage.path, time, title, span if column == 0 else format_time(time)))
-    return tiles
-
-
-def tiles_of_copies(groups: Sequence[CopyGroup]) -> list[Tile]:
-    """Return one tile per file of each group of copies, the best first: the same moment of each, if all have it."""
-    tiles = []
-    for number, group in enumerate(groups, start=1):
-        first = max(file.best_start for file in group.files)
-        last = min(file.best_start + (file.end - file.start) / file.speed for file in group.files)
-        middle = (first + last) / 2 if first <= last else group.best.duration / 2
-        for file in group.files:
-            own = file.start + (middle - file.best_start) * file.speed
-            time = min(max(own, file.start), file.end)
-            mark = "best" if file is group.best else ", ".join(file.differs) or "same footage"
-            title = f"{number}. {file_name(file.path)}"
-            tiles.append(Tile(file.path, time, title, f"{format_time(time)}   {file.width}x{file.height}   {mark}"))
+    for file in group.files:
+        own = file.start + (middle - file.best_start) * file.speed
+        time = min(max(own, file.start), file.end)
+        mark = "best" if file is group.best else ", ".join(file.differs) or "same footage"
+        line = f"{format_time(time)}   {file.width}x{file.height}   {mark}"
+        tiles.append(Tile(file.path, time, f"{number}. {file_name(file.path)}", line))
     return tiles
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from vidret.cli.app import app
 from vidret.cli.opening import open_engine
 from vidret.cli.options import argument, option
+from vidret.cli.search_options import draw_results
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.progress import print_index_summary, show_progress
 from vidret.present.show import show_hits, show_moments
@@ -25,8 +26,6 @@ def demo_command(
     out: Annotated[Path, option("Folder for the index and the contact sheets.", None, "DIR")] = Path("demo"),
 ) -> None:
     """Index sample videos, search them and locate a moment."""
-    from vidret.present.sheet import tiles_of_hits, tiles_of_moments, write_sheet
-
     folder = videos or sample_videos()
     engine = open_engine(out / "index", may_be_new=True)
     load_console().rule("[bold]vidret index")
@@ -41,12 +40,12 @@ def demo_command(
         load_console().rule(f'[bold]vidret search "{query}"')
         hits = engine.search(query, 4)
         show_hits(hits)
-        write_sheet(tiles_of_hits(hits), query, out / f"search-{position}.jpg")
+        draw_results(hits, query, out / f"search-{position}.jpg")
     query = DEMO_MOMENT
     load_console().rule(f'[bold]vidret locate "{query}"')
     moments = engine.locate(query, 3)
     show_moments(moments)
-    write_sheet(tiles_of_moments(moments), query, out / "locate.jpg")
+    draw_results(moments, query, out / "locate.jpg")
 
 
 def sample_videos() -> Path:

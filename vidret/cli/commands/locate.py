@@ -21,7 +21,14 @@ from vidret.cli.options import (
     argument,
     option,
 )
-from vidret.cli.search_options import ClipChoice, SaveOption, answer_clip, save_search, with_search_options
+from vidret.cli.search_options import (
+    ClipChoice,
+    SaveOption,
+    answer_clip,
+    draw_results,
+    save_search,
+    with_search_options,
+)
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
 from vidret.present.show import explain_nothing, print_json, show_interpretation, show_moments
@@ -129,10 +136,7 @@ def locate_command(
     if not moments:
         print_message(explain_nothing(options.at_least))
     print_moments(moments, query, shape)
-    if sheet is not None:
-        from vidret.present.sheet import tiles_of_moments, write_sheet
-
-        write_sheet(tiles_of_moments(moments), query, sheet)
+    draw_results(moments, query, sheet)
     if curve is not None and moments:
         draw_best_curve(engine, query, moments, curve)
     if export is not None and moments:

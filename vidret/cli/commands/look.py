@@ -21,6 +21,7 @@ from vidret.cli.options import (
     option,
     with_fields,
 )
+from vidret.cli.search_options import draw_results
 from vidret.cli.values import parse_names, read_texts
 from vidret.errors import VidretError
 from vidret.present.contents import (
@@ -132,10 +133,7 @@ def duplicates_command(
         groups = engine.duplicates(paths or (), on_progress=on_count)
     files = [group.files for group in groups]
     print_result(files, lambda _: show_copies(groups), as_json=as_json, digits=4)
-    if sheet is not None:
-        from vidret.present.sheet import tiles_of_copies, write_sheet
-
-        write_sheet(tiles_of_copies(groups), f"{format_count(len(groups), 'group')} of copies", sheet)
+    draw_results(groups, f"{format_count(len(groups), 'group')} of copies", sheet)
 
 
 COLUMNS = ("AUROC", "p", "source", "what", "video")

@@ -24,7 +24,14 @@ from vidret.cli.options import (
     argument,
     option,
 )
-from vidret.cli.search_options import ClipChoice, SaveOption, answer_clip, save_search, with_search_options
+from vidret.cli.search_options import (
+    ClipChoice,
+    SaveOption,
+    answer_clip,
+    draw_results,
+    save_search,
+    with_search_options,
+)
 from vidret.cli.values import iterate_queries, read_image_file
 from vidret.errors import VidretError
 from vidret.present.show import (
@@ -139,10 +146,7 @@ def search_command(
     else:
         nothing = explain_nothing(options.at_least, options.offset)
         show_hits(hits, explain=explain, judged=judged, first_rank=options.offset + 1, empty=nothing)
-    if sheet is not None:
-        from vidret.present.sheet import tiles_of_hits, write_sheet
-
-        write_sheet(tiles_of_hits(hits), heading, sheet)
+    draw_results(hits, heading, sheet)
 
 
 def check_judged(query: str | None, options: SearchOptions, by: str, queries: Path | None) -> None:
@@ -210,10 +214,7 @@ def show_moments_by_video(
         show_grouped_moments, first_rank=options.offset + 1, empty=explain_nothing(options.at_least, options.offset)
     )
     print_result(moments, show, as_json=as_json, as_row=lambda found: [*map(video_to_dict, group_by_video(found))])
-    if sheet is not None:
-        from vidret.present.sheet import tiles_of_moments, write_sheet
-
-        write_sheet(tiles_of_moments(moments), heading, sheet)
+    draw_results(moments, heading, sheet)
 
 
 def read_query(query: str | None, images: Sequence[Path]) -> "Query | None":
