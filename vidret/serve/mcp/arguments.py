@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from vidret.errors import VidretError
 from vidret.serve.fields import MAX_ID, Id, QueryText, Seconds, with_options
@@ -99,10 +99,8 @@ MIN_FRAME_WIDTH, MAX_FRAME_WIDTH = 64, 1280
 CountField = Annotated[int, Field(ge=1, le=200, description="Maximum number of results.")]
 
 
-class ToolArguments(BaseModel):
+class ToolArguments(BaseModel, extra="forbid"):
     """Arguments of a tool; unknown ones are refused."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class QueryArguments(ToolArguments):

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from vidret.endpoints.transport import EndpointError
 from vidret.engine import Engine
@@ -42,10 +42,8 @@ MAX_VIDEOS = 100  # of one question
 MAX_MOMENTS = 20
 
 
-class AskRequest(BaseModel):
+class AskRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"question": "who opens the door?"}]}):
     """A question about videos."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"question": "who opens the door?"}]})
 
     question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
     videos: list[Id] = Field([], max_length=MAX_VIDEOS, description="Videos to look in; default: all of them.")

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from vidret.engine import Engine
 from vidret.serve.fields import MAX_PATH_LENGTH, collect_options, with_options, with_rows_of
@@ -15,26 +15,20 @@ from vidret.types import Filters, KindOfVideo, MappedMoment
 
 
 @with_options(Filters)
-class FacetsRequest(BaseModel):
+class FacetsRequest(BaseModel, extra="forbid"):
     """The videos to count."""
-
-    model_config = ConfigDict(extra="forbid")
 
     utc_offset: int = Field(0, ge=-86400, le=86400, description="Of the days, in seconds; 3600 is an hour east.")
 
 
 @with_options(Filters)
-class BrowseRequest(BaseModel):
+class BrowseRequest(BaseModel, extra="forbid"):
     """The videos to look around in."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 @with_options(Filters)
-class UnusualRequest(BaseModel):
+class UnusualRequest(BaseModel, extra="forbid"):
     """The videos among which to look for unusual ones."""
-
-    model_config = ConfigDict(extra="forbid")
 
     against: str | None = Field(
         None, max_length=MAX_PATH_LENGTH, description="Folder of the videos to compare with; default: all others."

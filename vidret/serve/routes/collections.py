@@ -50,10 +50,8 @@ sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
 """
 
 
-class PickedRequest(BaseModel):
+class PickedRequest(BaseModel, extra="forbid"):
     """A moment to add to a list."""
-
-    model_config = ConfigDict(extra="forbid")
 
     video: Id
     start: Seconds

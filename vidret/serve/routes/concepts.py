@@ -20,10 +20,8 @@ MAX_EXAMPLES = 64  # of each kind, in one request
 Name = Annotated[str, Field(min_length=1, max_length=65, examples=["mascot"])]
 
 
-class ExampleRequest(BaseModel):
+class ExampleRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"image": TINY_IMAGE}]}):
     """An image, or a stretch of a video; without start and end, the whole video."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"image": TINY_IMAGE}]})
 
     image: str | None = Field(None, min_length=1, description="Base64 of an image; see ImageRequest.")
     name: str = Field("an image", min_length=1, max_length=4096, description="What the list of examples calls it.")

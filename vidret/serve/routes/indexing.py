@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -28,10 +28,8 @@ from vidret.text import map_texts, sanitize, show_path
 from vidret.video.scan import MANIFEST_SUFFIXES, VIDEO_SUFFIXES, is_junk_folder
 
 
-class IndexRequest(BaseModel):
+class IndexRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"paths": ["/videos/new"]}]}):
     """Files and folders to index."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"paths": ["/videos/new"]}]})
 
     paths: list[str] = Field(min_length=1, max_length=1000, description="Absolute paths, under the allowed roots.")
     retry_failed: bool = Field(False, description="Try failed files again, even unchanged ones.")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
@@ -43,19 +43,15 @@ class PersonTracksAnswer(BaseModel):
     tracks: list[PersonTrackRow]
 
 
-class PersonRequest(BaseModel):
+class PersonRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"name": "Mum"}]}):
     """What to change of a person; what is missing stays."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "Mum"}]})
 
     name: str | None = Field(None, max_length=64, description="Its name; empty for none.")
     hidden: bool | None = Field(None, description="Whether lists leave it out.")
 
 
-class RejectRequest(BaseModel):
+class RejectRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"tracks": [812]}]}):
     """Tracks that are not of a person."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"tracks": [812]}]})
 
     tracks: Tracks
 

@@ -37,10 +37,8 @@ from vidret.types import (
 MAX_IMAGES = 8  # in one query
 
 
-class QueryRequest(BaseModel):
+class QueryRequest(BaseModel, extra="forbid"):
     """Text, events in order, images, or images with text."""
-
-    model_config = ConfigDict(extra="forbid")
 
     query: QueryText | None = Field(
         None, description='Text; -word and -"some words" are excluded, up to 16 of them; @name is a taught concept.'
@@ -75,19 +73,15 @@ class SearchRequest(QueryRequest):
 
 
 @with_options(LocateOptions)
-class LocateRequest(QueryRequest):
+class LocateRequest(QueryRequest, json_schema_extra={"examples": [{"query": "somebody opens a door", "k": 5}]}):
     """A search for moments."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "somebody opens a door", "k": 5}]})
 
     video: Id | None = Field(None, description="Video to locate moments in; default: all of them.")
 
 
 @with_options(Filters)
-class FootageRequest(BaseModel):
+class FootageRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"video": 1, "start": 3, "end": 8}]}):
     """A stretch of a video whose footage to find."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"video": 1, "start": 3, "end": 8}]})
 
     video: Id
     start: float | None = Field(None, ge=0, le=1e9, description="In seconds; default: its beginning.")

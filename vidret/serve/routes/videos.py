@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -35,10 +35,8 @@ from vidret.types import CopiedFile, Curve, Filters, Shot, Source, TextSource, T
 from vidret.types import Query as SearchQuery
 
 
-class ImageRequest(BaseModel):
+class ImageRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"image": TINY_IMAGE}]}):
     """An image in place of text."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"image": TINY_IMAGE}]})
 
     image: EncodedImage
 
@@ -52,10 +50,8 @@ class CurveAnswer(BaseModel):
 
 
 @with_options(Filters)
-class VideosRequest(BaseModel):
+class VideosRequest(BaseModel, extra="forbid"):
     """A page of the list of videos."""
-
-    model_config = ConfigDict(extra="forbid")
 
     cursor: str = Field("", max_length=2 * MAX_PATH_LENGTH, description="Default: the first page.")
     limit: int = Field(100, ge=1, le=1000)
@@ -184,10 +180,8 @@ MAX_VIDEOS = 100_000  # whose copies one request looks for
 EVENTS = document_events("Events: progress, repeatedly, then groups; or problem, if the index cannot be compared.")
 
 
-class DuplicatesRequest(BaseModel):
+class DuplicatesRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{}, {"videos": [7]}]}):
     """Videos to find copies of."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}, {"videos": [7]}]})
 
     videos: list[Id] = Field([], max_length=MAX_VIDEOS, description="Default: all of them.")
 
