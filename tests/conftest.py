@@ -148,6 +148,14 @@ def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None
 
 
 @pytest.fixture(scope="session")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the films ``red``, ``blue`` and ``both``, and their index, which no test changes."""
+    from tests.fakes import write_coloured
+
+    return write_coloured(tmp_path_factory.mktemp("coloured"))
+
+
+@pytest.fixture(scope="session")
 def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of three films, which must not be changed."""
     from tests.fakes import write_mosaics

@@ -11,6 +11,7 @@ import numpy as np
 from einops import rearrange, repeat
 
 from vidret.encode.encoder import Encoder
+from vidret.engine import Engine
 from vidret.types import Frames, Picture, Resize, Sampling, SegmentEmbedding, TextEmbedding
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
@@ -45,6 +46,16 @@ def write_film(path: Path, *scenes: tuple[str, float], salt: int = 0) -> Path:
         picture[:2, :2] = salt
         pictures += [picture] * round(seconds * RATE)
     return write_pictures(path, pictures, RATE)
+
+
+def write_coloured(folder: Path) -> Path:
+    """Write the folders ``films``, of plain colours, and ``index``, by a ``ColourEncoder``."""
+    write_film(folder / "films" / "red.mp4", ("red", 3))
+    write_film(folder / "films" / "blue.mp4", ("blue", 3))
+    write_film(folder / "films" / "both.mp4", ("green", 5), ("red", 4), ("blue", 7))
+    with Engine(folder / "index", ColourEncoder()) as engine:
+        engine.index([folder / "films"])
+    return folder
 
 
 def paint(colour: str) -> Picture:

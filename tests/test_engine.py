@@ -24,25 +24,14 @@ from vidret.errors import AlignerError, StoreError, VidretError
 from vidret.types import Filters, Hit, Query, SearchOptions
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with films and their index, which no test changes."""
-    folder = tmp_path_factory.mktemp("coloured")
-    write_film(folder / "films" / "red.mp4", ("red", 3))
-    write_film(folder / "films" / "blue.mp4", ("blue", 3))
-    write_film(folder / "films" / "both.mp4", ("green", 5), ("red", 4), ("blue", 7))
-    Engine(folder / "index", ColourEncoder()).index([folder / "films"])
-    return folder
+@pytest.fixture
+def films(coloured: Path) -> Path:
+    return coloured / "films"
 
 
 @pytest.fixture
-def films(shared: Path) -> Path:
-    return shared / "films"
-
-
-@pytest.fixture
-def engine(shared: Path) -> Iterator[Engine]:
-    with Engine(shared / "index", ColourEncoder()) as engine:
+def engine(coloured: Path) -> Iterator[Engine]:
+    with Engine(coloured / "index", ColourEncoder()) as engine:
         yield engine
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.fakes import COLOURS, ColourEncoder, write_film
+from tests.fakes import COLOURS, ColourEncoder, write_coloured
 from tests.index_server import serve_engine
 from vidret.client import RemoteEngine
 from vidret.engine import Engine
@@ -23,27 +23,10 @@ from vidret.serve.routes.indexing import Indexer
 URL = "http://localhost"
 
 
-def make_library(folder: Path) -> None:
-    """Write the folders ``films`` and ``index``."""
-    write_film(folder / "films" / "red.mp4", ("red", 3))
-    write_film(folder / "films" / "blue.mp4", ("blue", 3))
-    write_film(folder / "films" / "both.mp4", ("green", 5), ("red", 4), ("blue", 7))
-    with Engine(folder / "index", ColourEncoder()) as engine:
-        engine.index([folder / "films"])
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with ``films`` and their ``index``, shared by all tests."""
-    folder = tmp_path_factory.mktemp("library")
-    make_library(folder)
-    return folder
-
-
 @pytest.fixture
-def engine(library: Path, tmp_path: Path) -> Iterator[Engine]:
+def engine(coloured: Path, tmp_path: Path) -> Iterator[Engine]:
     """Open a private copy of the index; its films are shared."""
-    shutil.copytree(library / "index", tmp_path / "index")
+    shutil.copytree(coloured / "index", tmp_path / "index")
     with Engine(tmp_path / "index", ColourEncoder()) as engine:
         yield engine
 
@@ -51,7 +34,7 @@ def engine(library: Path, tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def own_engine(tmp_path: Path) -> Iterator[Engine]:
     """Open a private index of private films, which tests may change."""
-    make_library(tmp_path / "own")
+    write_coloured(tmp_path / "own")
     with Engine(tmp_path / "own" / "index", ColourEncoder()) as engine:
         yield engine
 

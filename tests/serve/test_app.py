@@ -83,8 +83,8 @@ def test_full_queue_is_reported_over_http(serve: Serve, engine: Engine) -> None:
 
 
 @pytest.fixture(scope="module")
-def document(library: Any) -> Any:
-    with Engine(library / "index", ColourEncoder()) as engine:
+def document(coloured: Any) -> Any:
+    with Engine(coloured / "index", ColourEncoder()) as engine:
         client = TestClient(create_app(engine, Indexer([])), base_url=URL)
         return client.get("/openapi.json").json()
 

@@ -8,9 +8,9 @@ from tests.serve.conftest import find_id
 from vidret.engine import Engine
 
 
-def test_facets_are_counted(client: TestClient, library: Path) -> None:
+def test_facets_are_counted(client: TestClient, coloured: Path) -> None:
     answer = client.get("/api/facets").json()
-    assert answer["folders"] == {str(library / "films"): 3}
+    assert answer["folders"] == {str(coloured / "films"): 3}
     assert (answer["sound"], answer["orientations"]["landscape"]) == ({"on": 0, "off": 3}, 3)
     assert sum(answer["days"].values()) == 3
     assert sum(client.get("/api/facets", params={"min_seconds": 10}).json()["days"].values()) == 1

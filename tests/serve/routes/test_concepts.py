@@ -49,8 +49,8 @@ def test_wrong_requests_are_refused(client: TestClient) -> None:
         assert client.get("/api/concepts").json() == {"concepts": []}
 
 
-def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine, library: Path) -> None:
-    red = str(library / "films" / "red.mp4")
+def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine, coloured: Path) -> None:
+    red = str(coloured / "films" / "red.mp4")
     examples: list[ExampleLike] = [red, ConceptExample(path="red.png", image=paint("red")), engine.search("red", 1)[0]]
     concept = remote.teach("mascot", examples, [paint("blue")], text="red")
     assert remote.concepts() == engine.concepts() == [concept]

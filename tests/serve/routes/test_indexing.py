@@ -111,7 +111,7 @@ def test_words_are_counted_by_source(client: TestClient, engine: Engine) -> None
 
 
 def test_a_run_is_interrupted_and_resumed_while_searches_are_answered(
-    allowed: TestClient, indexer: Indexer, gate: Gate, root: Path, library: Path
+    allowed: TestClient, indexer: Indexer, gate: Gate, root: Path, coloured: Path
 ) -> None:
     write_film(root / "long.mp4", ("yellow", 20), ("white", 20))
     (root / "bad.mp4").write_text("no film")
@@ -138,7 +138,7 @@ def test_a_run_is_interrupted_and_resumed_while_searches_are_answered(
 
     def ask(number: int) -> tuple[str, Any]:
         title, query = (("red", "red"), ("blue", "blue"), ("both", "green"))[number % 3]
-        return title, allowed.post("/api/search", json={"query": query, "folder": str(library), "k": 1})
+        return title, allowed.post("/api/search", json={"query": query, "folder": str(coloured), "k": 1})
 
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(ask, range(50)))

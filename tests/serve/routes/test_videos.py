@@ -10,7 +10,7 @@ from tests.serve.conftest import BLUE, Serve, find_id
 from vidret.engine import Engine
 
 
-def test_videos_are_listed_in_pages(client: TestClient, library: Path) -> None:
+def test_videos_are_listed_in_pages(client: TestClient, coloured: Path) -> None:
     all_videos = client.get("/api/videos").json()
     assert all_videos["total"] == 3
     assert [video["title"] for video in all_videos["videos"]] == ["blue", "both", "red"]
@@ -22,14 +22,14 @@ def test_videos_are_listed_in_pages(client: TestClient, library: Path) -> None:
     rest = client.get("/api/videos", params={"limit": 2, "cursor": page["next"]}).json()
     assert (rest["videos"], rest["next"]) == (all_videos["videos"][2:], None)
     assert client.get("/api/videos", params={"cursor": "?"}).status_code == 422
-    assert client.get("/api/videos", params={"folder": str(library / "films" / "red.mp4")}).json()["total"] == 1
+    assert client.get("/api/videos", params={"folder": str(coloured / "films" / "red.mp4")}).json()["total"] == 1
     assert client.get("/api/videos", params={"min_seconds": 10}).json()["total"] == 1
     assert client.get("/api/videos", params={"limit": 0}).status_code == 422
 
 
-def test_video_is_described(client: TestClient, engine: Engine, library: Path) -> None:
+def test_video_is_described(client: TestClient, engine: Engine, coloured: Path) -> None:
     video = client.get(f"/api/videos/{find_id(engine, 'both.mp4')}").json()
-    path = library / "films" / "both.mp4"
+    path = coloured / "films" / "both.mp4"
     assert (video["path"], video["title"], video["copies"]) == (str(path), "both", [])
     assert (video["width"], video["height"], video["fps"]) == (64, 48, 5.0)
     assert (video["complete"], video["salvaged"], video["segments"], video["missing"]) == (True, "", 4, False)
