@@ -1,10 +1,14 @@
-"""Moments for the tests of exports and cutting."""
+"""Moments for the tests of exports and cutting, and what the frames of a film show."""
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
+from tests.video.films import read_number
 from vidret.errors import VidretError
 from vidret.types import Moment
 
@@ -21,6 +25,13 @@ ODD_PATHS = (
 
 def make_moment(path: str = "/films/a.mp4", start: float = 1.0, end: float = 2.0, score: float = 0.5) -> Moment:
     return Moment(1, path, start, end, score)
+
+
+def read_timed(path: Path) -> list[tuple[int, float]]:
+    """Return the number that each frame shows, and its time."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    return [(read_number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)), frame.time or 0) for frame in frames]
 
 
 def assert_refused(call: Callable[[], object], message: str) -> None:

@@ -13,8 +13,8 @@ import av
 import numpy as np
 import pytest
 
-from tests.present.moments import assert_refused, make_moment
-from tests.video.films import read_number, write_audio, write_video
+from tests.present.moments import assert_refused, make_moment, read_timed
+from tests.video.films import write_audio, write_video
 from vidret.errors import VidretError
 from vidret.present import cutting
 from vidret.present.cutting import cut_moments, find_copies
@@ -38,12 +38,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     uneven = [k + 3 * (k // 7) for k in range(NUM_FRAMES)]
     write_video(folder / "uneven.mkv", range(NUM_FRAMES), options=reordered, pts=uneven)
     return folder
-
-
-def read_timed(path: Path) -> list[tuple[int, float]]:
-    with av.open(str(path)) as container:
-        frames = list(container.decode(video=0))
-    return [(read_number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)), frame.time or 0) for frame in frames]
 
 
 def read_clip(path: Path) -> list[int]:

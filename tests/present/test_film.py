@@ -4,11 +4,10 @@ from functools import partial
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 
-from tests.present.moments import assert_refused, make_moment
-from tests.video.films import read_number, write_video
+from tests.present.moments import assert_refused, make_moment, read_timed
+from tests.video.films import write_video
 from vidret.present.cutting import find_copies
 from vidret.present.film import cut_film
 
@@ -19,9 +18,9 @@ def read_film(path: Path) -> tuple[list[int], dict[str, float]]:
     """Return the numbers of the frames, and the lengths of the streams by kind."""
     with av.open(str(path)) as container:
         lengths = {str(own.type): float((own.duration or 0) * (own.time_base or 0)) for own in container.streams}
-        frames = list(container.decode(video=0))
-    assert [frame.time for frame in frames] == pytest.approx([k / 25 for k in range(len(frames))], abs=1e-3)
-    return [read_number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)) for frame in frames], lengths
+    frames = read_timed(path)
+    assert [time for _, time in frames] == pytest.approx([k / 25 for k in range(len(frames))], abs=1e-3)
+    return [number for number, _ in frames], lengths
 
 
 def test_one_video_is_copied_and_others_are_fitted_to_the_first(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 
-from tests.video.films import read_number, write_video
+from tests.present.moments import read_timed
+from tests.video.films import write_video
 from vidret.present.editors.timeline import Footage, Timeline, plan_timeline, read_footage
 from vidret.types import Evidence, Moment
 
@@ -40,11 +40,7 @@ def read_shown(path: Path) -> list[tuple[int, float]]:
     """Return the number that each frame shows, and its time on a player's clock."""
     with av.open(str(path)) as container:
         zero = (container.start_time or 0) / 1_000_000
-        frames = list(container.decode(video=0))
-    return [
-        (read_number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)), float(frame.time or 0) - zero)
-        for frame in frames
-    ]
+    return [(number, time - zero) for number, time in read_timed(path)]
 
 
 def list_wanted(shown: Sequence[tuple[int, float]], start: float, end: float) -> list[int]:
