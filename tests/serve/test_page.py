@@ -350,13 +350,20 @@ def test_filters_select_videos_and_are_part_of_the_url(look: Look, films: Path) 
     assert "min_seconds" not in place_of(page)
 
 
-def test_copies_of_a_result_are_listed_behind_a_click(look: Look, bikes: int) -> None:
+def test_copies_are_behind_a_click_and_moments_of_one_event_are_one_chip(look: Look, bikes: int) -> None:
     page = look()
     copy = {"video": bikes, "path": "/small/bikes.mp4", "time": 2.5}
 
     def add_copies(route: Route) -> None:
         answer = route.fetch().json()
         answer["hits"][0] |= {"near_copies": [copy], "copies": ["/twin/bikes.mp4"]}
+        route.fulfill(json=answer)
+
+    def split(route: Route) -> None:
+        answer = route.fetch().json()
+        first = answer["moments"][0]
+        spans = [(0.0, 2.0), (2.0, 4.5), (8.0, 9.0)]
+        answer["moments"] = [{**first, "start": start, "end": end, "events": []} for start, end in spans]
         route.fulfill(json=answer)
 
     page.route("**/api/search", add_copies)
@@ -368,22 +375,40 @@ def test_copies_of_a_result_are_listed_behind_a_click(look: Look, bikes: int) ->
     expect(folded).to_contain_text("/twin/bikes.mp4 (same content)")
     page.get_by_role("link", name="/small/bikes.mp4").click()
     assert place_of(page) == {"q": BIKES, "v": str(bikes), "t": "2.5"}
+    page.route("**/curve?*", split)
+    page.goto(f"/?q={BIKES}&v={bikes}")
+    chips = page.locator("#moments button")
+    expect(chips).to_have_text([re.compile("0:00.0 . 0:04.5.*, 2 moments"), re.compile(r"0:08.0 . 0:09.0\D*$")])
 
 
-def test_the_list_of_all_videos_goes_on_as_its_end_comes_near_and_results_on_request(
+def test_the_list_of_all_videos_goes_on_as_its_end_comes_near_unless_there_is_a_search_and_results_on_request(
     look: Look, refusals: list[str]
 ) -> None:
     refusals.append("422")
     page = look()
-    fail = [True]
+    refused, searches = list[str](), list[Route]()
 
     def give_pages_of_two(route: Route) -> None:
-        if "cursor" in route.request.url and fail and fail.pop():
+        if "cursor" in route.request.url and len(refused) < 2:
+            refused.append(route.request.url)
             route.fulfill(status=422, json={"detail": "not now"})
         else:
             route.continue_(url=re.sub(r"limit=\d+", "limit=2", route.request.url))
 
     page.route("**/api/videos?*", give_pages_of_two)
+    page.route("**/api/search", lambda route: searches.append(route))
+    page.goto("/")
+    expect(page.get_by_role("alert")).to_have_text("not now")
+    search(page, BIKES)
+    expect(page.locator("#status")).to_have_text("Searching")
+    for shown in ("none", ""):  # its end goes out of sight, and comes near again
+        page.evaluate("shown => document.querySelector('#more').style.display = shown", shown)
+        page.wait_for_timeout(200)
+    expect(page.locator("#status")).to_have_text("Searching")
+    assert len(refused) == 1
+    searches.pop().continue_()
+    expect(page.locator("#status")).to_contain_text("ms.")
+    page.unroute("**/api/search")
     page.goto("/")
     expect(page.get_by_role("alert")).to_have_text("not now")
     page.get_by_role("button", name="Show more").click()
@@ -401,33 +426,6 @@ def test_the_list_of_all_videos_goes_on_as_its_end_comes_near_and_results_on_req
     expect(cards(page)).to_have_count(5)
     expect(cards(page).nth(2)).to_be_focused()
     expect(page.locator("#more")).to_be_hidden()
-
-
-def test_the_list_of_all_videos_does_not_go_on_below_a_search(look: Look, refusals: list[str]) -> None:
-    refusals.append("422")
-    page = look()
-    pages, searches = list[str](), list[Route]()
-
-    def give_one_page(route: Route) -> None:
-        if "cursor" in route.request.url:
-            pages.append(route.request.url)
-            route.fulfill(status=422, json={"detail": "not now"})
-        else:
-            route.continue_(url=re.sub(r"limit=\d+", "limit=2", route.request.url))
-
-    page.route("**/api/videos?*", give_one_page)
-    page.route("**/api/search", lambda route: searches.append(route))
-    page.goto("/")
-    expect(page.get_by_role("alert")).to_have_text("not now")
-    search(page, BIKES)
-    expect(page.locator("#status")).to_have_text("Searching")
-    for shown in ("none", ""):  # its end goes out of sight, and comes near again
-        page.evaluate("shown => document.querySelector('#more').style.display = shown", shown)
-        page.wait_for_timeout(200)
-    expect(page.locator("#status")).to_have_text("Searching")
-    assert len(pages) == 1
-    searches.pop().continue_()
-    expect(page.locator("#status")).to_contain_text("ms.")
 
 
 # Words
@@ -605,7 +603,9 @@ def test_results_are_of_three_kinds_and_judged_by_buttons_and_keys(look: Look, i
     expect(judged).to_be_hidden()
 
 
-def test_results_of_another_query_do_not_count_as_seen(look: Look, indexed: Engine) -> None:
+def test_only_results_of_the_query_count_as_seen_and_further_ones_follow_those_of_a_judgement(
+    look: Look, indexed: Engine, bikes: int
+) -> None:
     page = look(f"/?q={BUNNY}&k=24")
     expect(cards(page)).to_have_count(5)
     kinds = page.get_by_role("group", name="Results")
@@ -619,9 +619,6 @@ def test_results_of_another_query_do_not_count_as_seen(look: Look, indexed: Engi
     found = {(hit.video, round(hit.time, 1)) for hit in indexed.search(BIKES, 24)}
     assert {(video, time_s) for video, time_s in json.loads(asking.value.post_data or "")["seen"]} <= found
 
-
-def test_further_results_follow_those_of_a_judgement(look: Look, bikes: int) -> None:
-    page = look()
     with page.expect_request("**/api/search") as asking:
         page.goto(f"/?q={BIKES}&k=2&like={bikes}@1.0")
     first = json.loads(asking.value.post_data or "")
@@ -742,22 +739,6 @@ def test_people_are_named_corrected_and_offered_while_an_at_is_typed(
     expect(titles(page)).to_have_text(["bikes"])
     expect(page.locator("#results .card").first).to_contain_text(re.compile("@anna-maria seen 0:0\\d to 0:0\\d"))
     expect(page.get_by_role("button", name="Right")).to_have_count(0)
-
-
-def test_moments_of_one_event_are_one_chip(look: Look, bikes: int) -> None:
-    page = look()
-
-    def split(route: Route) -> None:
-        answer = route.fetch().json()
-        first = answer["moments"][0]
-        spans = [(0.0, 2.0), (2.0, 4.5), (8.0, 9.0)]
-        answer["moments"] = [{**first, "start": start, "end": end, "events": []} for start, end in spans]
-        route.fulfill(json=answer)
-
-    page.route("**/curve?*", split)
-    page.goto(f"/?q={BIKES}&v={bikes}")
-    chips = page.locator("#moments button")
-    expect(chips).to_have_text([re.compile("0:00.0 . 0:04.5.*, 2 moments"), re.compile(r"0:08.0 . 0:09.0\D*$")])
 
 
 def test_transcript_seeks_follows_and_filters(look: Look, worded_url: str, bikes: int) -> None:

@@ -46,10 +46,6 @@ def test_errors_of_the_engine_become_problems(serve: Serve, engine: Engine, monk
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_wrong_value_in_a_request_is_an_error_of_usage(client: TestClient) -> None:
-    assert client.post("/api/search", json={"query": "red", "k": 0}).json()["kind"] == "usage"
-
-
 def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:
     for method, path, status in (("GET", "/nothing", 404), ("PUT", "/api/search", 405), ("POST", "/", 405)):
         answer = client.request(method, path)
