@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -97,11 +98,8 @@ def test_threads_that_write_one_file_do_not_share_a_draft(tmp_path: Path) -> Non
             barrier.wait()
             draft.write_text(letter * 9)
 
-    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, "abcd"))
     assert (tmp_path / "a").read_text() in {letter * 9 for letter in "abcd"}
     assert list_files(tmp_path) == [tmp_path / "a"]
 

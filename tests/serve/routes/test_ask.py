@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -139,15 +140,12 @@ def test_only_a_few_questions_are_answered_at_a_time(serve: Serve, engine: Engin
 
     with run_chat(answer) as chat:
         client = serve(engine, llm=make_llm(chat))
-        threads = [threading.Thread(target=ask, args=(client,), kwargs={"frames": 0}) for _ in range(MAX_ASKED)]
-        for thread in threads:
-            thread.start()
-        assert all(begun.acquire(timeout=10) for _ in threads)
-        refused = client.post("/api/ask", json={"question": QUESTION, "frames": 0})
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
-        gate.set()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(MAX_ASKED) as threads:
+            asked = [threads.submit(ask, client, frames=0) for _ in range(MAX_ASKED)]
+            assert all(begun.acquire(timeout=10) for _ in asked)
+            refused = client.post("/api/ask", json={"question": QUESTION, "frames": 0})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+            gate.set()
         assert ask(client, frames=0)[-1][0] == "answer"
 
 

@@ -3,8 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -79,15 +79,14 @@ def test_one_request_is_served_at_a_time(serve: Serve, copies: Engine, monkeypat
         raise VidretError("videos must be comparable, got none")
 
     monkeypatch.setattr(copies, "duplicates", wait)
-    client, answers = serve(copies), list[Any]()
-    thread = threading.Thread(target=lambda: answers.append(client.post("/api/duplicates", json={})))
-    thread.start()
-    assert begun.wait(10)
-    busy = client.post("/api/duplicates", json={})
-    assert (busy.status_code, busy.headers["retry-after"]) == (503, "30")
-    gate.set()
-    thread.join()
-    ((name, problem),) = read_events(answers[0])
+    client = serve(copies)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(client.post, "/api/duplicates", json={})
+        assert begun.wait(10)
+        busy = client.post("/api/duplicates", json={})
+        assert (busy.status_code, busy.headers["retry-after"]) == (503, "30")
+        gate.set()
+    ((name, problem),) = read_events(first.result())
     assert (name, problem["title"], problem["status"]) == ("problem", "Unprocessable Content", 422)
     assert problem["detail"] == "videos must be comparable, got none"
 
