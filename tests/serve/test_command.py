@@ -15,9 +15,9 @@ import pytest
 import uvicorn
 
 import vidret.engine
+from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder
 from tests.index_server import COLOURED
-from vidret import cli
 from vidret.cli.commands.serve import has_display, listen, page_url
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -36,10 +36,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     monkeypatch.delenv("VIDRET_TOKEN", raising=False)
 
     def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["vidret", "serve", "--port", "0", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0), " ".join(capsys.readouterr().err.split())
+        code, _, err = Runner(monkeypatch, capsys)("serve", "--port", "0", *arguments)
+        return code, err
 
     return call
 
