@@ -17,6 +17,8 @@ from vidret.engine import Engine
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
     monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
     monkeypatch.setattr(default_index, "find_own_index", lambda: Path("own-index"))  # not that of who runs the tests
+    for name in ("VIDRET_LLM", "VIDRET_LLM_MODEL", "VIDRET_LLM_KEY"):
+        monkeypatch.delenv(name, raising=False)
     return Runner(monkeypatch, capsys)
 
 

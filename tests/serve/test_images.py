@@ -6,6 +6,7 @@ import io
 import itertools
 import struct
 import zlib
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -82,17 +83,11 @@ def test_bombs_and_invalid_images_are_refused(text: str, rule: str) -> None:
 
 def test_reader_gives_the_same_from_a_process_or_times_out() -> None:
     text = encode(noise(40, 60))
-    reader = ImageReader()
-    try:
+    with closing(ImageReader()) as reader:
         assert (asyncio.run(reader.read(text)) == decode_image(text)).all()
         for wrong, rule in ((bomb(10_000, 10_000), BOMB), (DAMAGED, INCOMPLETE), ("%", NO_BASE64)):
             with pytest.raises(VidretError, match=rule):
                 asyncio.run(reader.read(wrong))
-    finally:
-        reader.close()
-    reader = ImageReader(timeout_s=0.001)
-    try:
-        with pytest.raises(VidretError, match=r"image cannot be decoded: no answer from the decoder for 0.001 s"):
-            asyncio.run(reader.read(encode(noise(1000, 1000))))
-    finally:
-        reader.close()
+    rule = r"image cannot be decoded: no answer from the decoder for 0.001 s"
+    with closing(ImageReader(timeout_s=0.001)) as reader, pytest.raises(VidretError, match=rule):
+        asyncio.run(reader.read(encode(noise(1000, 1000))))

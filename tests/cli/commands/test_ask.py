@@ -13,12 +13,6 @@ from vidret.encode.model_hub import hide_progress
 pytestmark = pytest.mark.usefixtures("index")
 
 
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("VIDRET_LLM", "VIDRET_LLM_MODEL", "VIDRET_LLM_KEY"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def test_context_is_printed_and_nobody_is_asked(run: Runner, tmp_path: Path) -> None:
     question = ("ask", "when do we see red?", "--context")
     assert "red.mp4 00:00-00:0" in run.out(*question, "--images", tmp_path / "images")
