@@ -27,57 +27,51 @@ if TYPE_CHECKING:
     from vidret.store.records import StoreInfo
 
 WHAT, RECALL, DIVERSITY = "What to show", "Recall", "Diversity"
-FailedOption = Annotated[
-    bool,
-    option("List the files that failed, and those whose words could not be read, with reasons.", WHAT, flag="--failed"),
-]
-CheckOption = Annotated[bool, option("Verify every stored byte against its checksum.", WHAT, flag="--check")]
-RepairOption = Annotated[
-    bool,
-    option(
-        "Like --check, and drop what is damaged, so that the next vidret index encodes it again.", WHAT, flag="--repair"
-    ),
-]
-RecallOption = Annotated[
-    bool,
-    option(
-        "Measure how many of the nearest segments the search finds, compared with an exact search.",
-        RECALL,
-        flag="--recall",
-    ),
-]
-RecallQueriesOption = Annotated[
-    Path | None,
-    option("Queries for --recall, in a file as for vidret calibrate; default: a built-in list.", RECALL, "FILE"),
-]
-SeedOption = Annotated[int, option("Seed of the sample of stored vectors for --recall and --diversity.", RECALL, "N")]
-
-
-PromptArgument = Annotated[
-    str | None,
-    argument("Text for --diversity: measure only the segments that match it best.", "PROMPT", panel=DIVERSITY),
-]
-DiversityOption = Annotated[
-    bool,
-    option(
-        "Measure how many different segments there are (Vendi score), and how much of that texts explain.",
-        DIVERSITY,
-        flag="--diversity",
-    ),
-]
 
 
 @app.command("info")
 def info_command(
-    prompt: PromptArgument = None,
+    prompt: Annotated[
+        str | None,
+        argument("Text for --diversity: measure only the segments that match it best.", "PROMPT", panel=DIVERSITY),
+    ] = None,
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
-    failed: FailedOption = False,
-    check: CheckOption = False,
-    repair: RepairOption = False,
-    diversity: DiversityOption = False,
-    recall: RecallOption = False,
-    queries: RecallQueriesOption = None,
-    seed: SeedOption = 0,
+    failed: Annotated[
+        bool,
+        option(
+            "List the files that failed, and those whose words could not be read, with reasons.", WHAT, flag="--failed"
+        ),
+    ] = False,
+    check: Annotated[bool, option("Verify every stored byte against its checksum.", WHAT, flag="--check")] = False,
+    repair: Annotated[
+        bool,
+        option(
+            "Like --check, and drop what is damaged, so that the next vidret index encodes it again.",
+            WHAT,
+            flag="--repair",
+        ),
+    ] = False,
+    diversity: Annotated[
+        bool,
+        option(
+            "Measure how many different segments there are (Vendi score), and how much of that texts explain.",
+            DIVERSITY,
+            flag="--diversity",
+        ),
+    ] = False,
+    recall: Annotated[
+        bool,
+        option(
+            "Measure how many of the nearest segments the search finds, compared with an exact search.",
+            RECALL,
+            flag="--recall",
+        ),
+    ] = False,
+    queries: Annotated[
+        Path | None,
+        option("Queries for --recall, in a file as for vidret calibrate; default: a built-in list.", RECALL, "FILE"),
+    ] = None,
+    seed: Annotated[int, option("Seed of the sample of stored vectors for --recall and --diversity.", RECALL, "N")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""

@@ -55,28 +55,6 @@ if TYPE_CHECKING:
     from vidret.types import Query
 
 RESULTS = ("video", "moment")
-ImageOption = Annotated[
-    list[Path] | None,
-    option("Image to search with; QUERY then says what else it must match. Repeatable.", SCOPE, "FILE"),
-]
-QueriesOption = Annotated[
-    Path | None,
-    option(
-        'Many queries: one JSON object per line (.jsonl) with "query", or with "events" in order and a maximum '
-        '"gap" in seconds; - for stdin. Prints one line of JSON per query.',
-        SCOPE,
-        "FILE",
-    ),
-]
-ByOption = Annotated[
-    str,
-    option(
-        "What a result is: a video, or a moment, of which a video may have many; they are shown by video.",
-        OUTPUT,
-        "|".join(RESULTS),
-    ),
-]
-ExplainOption = Annotated[bool, option("Show each score and its parts.", OUTPUT, flag="--explain")]
 
 
 @app.command("search")
@@ -84,14 +62,32 @@ ExplainOption = Annotated[bool, option("Show each score and its parts.", OUTPUT,
 def search_command(
     *,
     query_words: Annotated[list[str] | None, argument(QUERY_HELP, "QUERY")] = None,
-    image: ImageOption = None,
-    queries: QueriesOption = None,
+    image: Annotated[
+        list[Path] | None,
+        option("Image to search with; QUERY then says what else it must match. Repeatable.", SCOPE, "FILE"),
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        option(
+            'Many queries: one JSON object per line (.jsonl) with "query", or with "events" in order and a maximum '
+            '"gap" in seconds; - for stdin. Prints one line of JSON per query.',
+            SCOPE,
+            "FILE",
+        ),
+    ] = None,
     footage: ClipChoice,
     place: Places,
     options: SearchOptions,
-    by: ByOption = "video",
+    by: Annotated[
+        str,
+        option(
+            "What a result is: a video, or a moment, of which a video may have many; they are shown by video.",
+            OUTPUT,
+            "|".join(RESULTS),
+        ),
+    ] = "video",
     judging: JudgeSettings,
-    explain: ExplainOption = False,
+    explain: Annotated[bool, option("Show each score and its parts.", OUTPUT, flag="--explain")] = False,
     save: SaveOption = None,
     sheet: SheetOption = None,
     as_json: JsonOption = False,

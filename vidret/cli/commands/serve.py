@@ -36,33 +36,8 @@ from vidret.store.store import Store
 from vidret.store.tokens import RIGHTS, TOKENS, TokenRight, make_token, read_record, record_change
 
 WHAT, ACCESS = "What to serve", "Access"
-OpenOption = Annotated[bool, option("Open the page in a browser.", WHAT, flag="--open/--no-open")]
 HostOption = Annotated[str, option("Bind address; the default accepts local connections only.", ACCESS, "HOST")]
 PortOption = Annotated[int, option("Port; 0 selects a free one.", ACCESS, "PORT", min=0, max=65535)]
-RequiredTokenOption = Annotated[
-    str | None,
-    option(
-        "Access token with all rights; if other machines can connect, it or those of vidret token add are required.",
-        ACCESS,
-        "TOKEN",
-        envvar="VIDRET_TOKEN",
-    ),
-]
-AllowIndexOption = Annotated[
-    list[Path] | None, option("Folder whose videos the page may add to the index; may be repeated.", ACCESS, "FOLDER")
-]
-TimeoutOption = Annotated[float, option("Maximum time that a request waits.", ADVANCED, "SECONDS", min=0.1)]
-
-# No environment variable: a server sends frames and words to nobody unless this command says so.
-ServedLlmOption = Annotated[
-    str | None,
-    option(
-        "Chat endpoint in OpenAI's style that answers questions (/api/ask, and on the page). It gets frames, "
-        "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
-        LANGUAGE_MODEL,
-        "URL",
-    ),
-]
 
 
 @app.command("serve")
@@ -70,15 +45,36 @@ ServedLlmOption = Annotated[
 def serve_command(
     *,
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
-    open_page: OpenOption = True,
+    open_page: Annotated[bool, option("Open the page in a browser.", WHAT, flag="--open/--no-open")] = True,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
-    token: RequiredTokenOption = None,
-    allow_index: AllowIndexOption = None,
+    token: Annotated[
+        str | None,
+        option(
+            "Access token with all rights; if other machines can connect, it or those of vidret token add are "
+            "required.",
+            ACCESS,
+            "TOKEN",
+            envvar="VIDRET_TOKEN",
+        ),
+    ] = None,
+    allow_index: Annotated[
+        list[Path] | None,
+        option("Folder whose videos the page may add to the index; may be repeated.", ACCESS, "FOLDER"),
+    ] = None,
     model: TrustedModelOption = None,
     loading: Loading,
-    timeout: TimeoutOption = 30.0,
-    llm: ServedLlmOption = None,
+    timeout: Annotated[float, option("Maximum time that a request waits.", ADVANCED, "SECONDS", min=0.1)] = 30.0,
+    # No environment variable: a server sends frames and words to nobody unless this command says so.
+    llm: Annotated[
+        str | None,
+        option(
+            "Chat endpoint in OpenAI's style that answers questions (/api/ask, and on the page). It gets frames, "
+            "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
+            LANGUAGE_MODEL,
+            "URL",
+        ),
+    ] = None,
     llm_model: LlmModelOption = None,
     llm_timeout: LlmTimeoutOption = 120.0,
 ) -> None:
@@ -142,23 +138,6 @@ def has_display() -> bool:
 
 TRANSPORTS = ("stdio", "http")
 NEEDED = ("mcp", "mcp_types", "fastapi", "starlette", "uvicorn", "pydantic", "anyio")
-TransportOption = Annotated[
-    str,
-    option(
-        "stdio, for a client that starts this command, or http: streamable HTTP at /mcp.", ACCESS, "|".join(TRANSPORTS)
-    ),
-]
-SharedTokenOption = Annotated[
-    str | None,
-    option(
-        "Access token that requests over HTTP must send, and that of the --server.",
-        ACCESS,
-        "TOKEN",
-        envvar="VIDRET_TOKEN",
-    ),
-]
-CharactersOption = Annotated[int, option("Maximum number of characters in one answer.", ADVANCED, "N", min=4000)]
-ImagesOption = Annotated[int, option("Maximum number of images in one answer.", ADVANCED, "N", min=0)]
 
 
 @app.command("mcp")
@@ -168,14 +147,31 @@ def mcp_command(
     context: typer.Context,
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
     server: ServerOption = None,
-    transport: TransportOption = "stdio",
+    transport: Annotated[
+        str,
+        option(
+            "stdio, for a client that starts this command, or http: streamable HTTP at /mcp.",
+            ACCESS,
+            "|".join(TRANSPORTS),
+        ),
+    ] = "stdio",
     host: HostOption = "127.0.0.1",
     port: PortOption = 8001,
-    token: SharedTokenOption = None,
+    token: Annotated[
+        str | None,
+        option(
+            "Access token that requests over HTTP must send, and that of the --server.",
+            ACCESS,
+            "TOKEN",
+            envvar="VIDRET_TOKEN",
+        ),
+    ] = None,
     model: TrustedModelOption = None,
     loading: Loading,
-    max_characters: CharactersOption = 20_000,
-    max_images: ImagesOption = 8,
+    max_characters: Annotated[
+        int, option("Maximum number of characters in one answer.", ADVANCED, "N", min=4000)
+    ] = 20_000,
+    max_images: Annotated[int, option("Maximum number of images in one answer.", ADVANCED, "N", min=0)] = 8,
 ) -> None:
     """Offer an index to language models as tools to search and read it (Model Context Protocol)."""
     try:
@@ -212,20 +208,20 @@ def mcp_command(
 group = add_group("token")
 
 HolderArgument = Annotated[str, argument("Who has the token.", "NAME")]
-RightOption = Annotated[
-    str,
-    option("read: search and watch; change: also index, name, teach and change collections.", metavar="|".join(RIGHTS)),
-]
-OnlyOption = Annotated[
-    str | None, option("Only this collection, its frames and its clips; not the rest of the index.", metavar="NAME")
-]
 
 
 @group.command("add")
 def add_token_command(
     name: HolderArgument,
-    right: RightOption = "read",
-    collection: OnlyOption = None,
+    right: Annotated[
+        str,
+        option(
+            "read: search and watch; change: also index, name, teach and change collections.", metavar="|".join(RIGHTS)
+        ),
+    ] = "read",
+    collection: Annotated[
+        str | None, option("Only this collection, its frames and its clips; not the rest of the index.", metavar="NAME")
+    ] = None,
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Make a token for an index, and print it, once: the index keeps only its hash. A running server knows it."""
