@@ -9,10 +9,11 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from tests.serve.conftest import Serve
+from vidret.endpoints.transport import is_loopback
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve import access as bodies
-from vidret.serve.access import MAX_BYTES, check_access, is_loopback
+from vidret.serve.access import MAX_BYTES, check_access
 from vidret.serve.app import create_app
 from vidret.serve.routes.indexing import Indexer
 

@@ -193,7 +193,7 @@ class JsonTransport:
             raise VidretError(f"{self.option} must be a URL such as {self.example}, without a user or a query")
         if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
             raise VidretError(f"{self.key_variable} must be printable ASCII, got something else")
-        if self.key and parts.scheme == "http" and not _is_this_machine(parts.hostname):
+        if self.key and parts.scheme == "http" and not is_loopback(parts.hostname):
             raise VidretError(f"{self.option} must be an https URL to send the key in {self.key_variable}, got http")
 
     @property
@@ -266,7 +266,8 @@ class JsonTransport:
             raise EndpointError(f"{self.name}: answered {status} {sanitize(response.reason)[:REASON_LENGTH]}")
 
 
-def _is_this_machine(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach a host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,7 +1,6 @@
 """Access control: checks of the token, host, origin and size of a request before anything else handles it."""
 
 import asyncio
-import ipaddress
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vidret.endpoints.transport import is_loopback
 from vidret.errors import OptionError, StoreError
 from vidret.serve.problems import problem_response
 from vidret.serve.rights import ANYONE, GRANT, Keyring
@@ -131,14 +131,6 @@ def check_access(host: str, token: str | None, index: Path | None = None) -> Non
         raise OptionError(f"{rule}, or made by vidret token add, got none")
     if token is not None and not TOKEN.fullmatch(token):
         raise OptionError("token must be 8 or more letters, digits or any of . _ ~ + / = -, got something else")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class AccessMiddleware:
