@@ -15,7 +15,7 @@ import vidret.engine
 from tests.cli.runner import Runner
 from tests.fakes import write_film
 from tests.rankers import make_ranker
-from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
+from tests.spoken import NamedColours, fake_sentences, make_worded_films
 from vidret.text import format_probability
 
 
@@ -233,12 +233,7 @@ def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
 @pytest.fixture(scope="module")
 def worded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an index with words, which must not be changed."""
-    index = make_films(tmp_path_factory.mktemp("spoken"))
-    add_all_words(index)
-    with pytest.MonkeyPatch.context() as patch:
-        fake_sentences(patch)
-        save_background(index)
-    return index
+    return make_worded_films(tmp_path_factory.mktemp("spoken"))
 
 
 @pytest.fixture
