@@ -263,19 +263,13 @@ class Engine(VideoLibrary):
         """The people who are seen and heard in the index: to list, name, correct and forget them."""
         return Persons(self.path)
 
+    @override
     def close(self) -> None:
-        """Close the index."""
         for opened in (*self._retired, self._clip_finder, self._opened):
             if opened is not None:
                 opened.close()
         self._opened = self._clip_finder = self._copy_folder = None
         self._retired.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     # Indexing
 

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from typing_extensions import override
@@ -80,15 +80,9 @@ class RemoteEngine(VideoLibrary):
         self._server = Server(url, token, timeout)
         self.url = self._server.url
 
+    @override
     def close(self) -> None:
-        """Close the connection."""
         self._server.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     # Methods of ``Engine``
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from vidret.types.collections import SavedCollection
 from vidret.types.media import Shot, Source, TextSource, TimedText
@@ -185,6 +185,16 @@ class VideoLibrary(Searchable):
     Of a ``RemoteEngine``, paths are the server's, and each method raises ``RemoteError`` if the server does not answer
     or rejects the request.
     """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is open: the index, or the connection."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     @abstractmethod
     def find_footage(
