@@ -235,13 +235,9 @@ def clip_score(score: float, axes: Axes) -> float:
     return min(max(axes.y(score), axes.top + OVERSAMPLING), axes.bottom - OVERSAMPLING)
 
 
-def tint(colour: tuple[int, int, int], share: float = 0.15) -> tuple[int, ...]:
-    """Return a colour on paper, as if it were that opaque.
-
-    >>> tint((0, 0, 0), 0.5)
-    (125, 125, 124)
-    """
-    return tuple(round(share * own + (1 - share) * paper) for own, paper in zip(colour, PAPER, strict=True))
+def tint(colour: tuple[int, int, int]) -> tuple[int, ...]:
+    """Return a colour on paper, as if it were 15 % opaque."""
+    return tuple(round(0.15 * own + 0.85 * paper) for own, paper in zip(colour, PAPER, strict=True))
 
 
 def label_typical(pen: ImageDraw.ImageDraw, y: float, font: Font) -> None:

@@ -40,9 +40,9 @@ class Thumbnails:
     The cache key includes the size and time of the file, so that a changed file has new thumbnails.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES, pool: ImagePool | None = None) -> None:
+    def __init__(self, folder: Path, *, pool: ImagePool | None = None) -> None:
         """Open the cache in a folder, which is created with the first thumbnail."""
-        self._cache = ThumbnailCache(folder, max_bytes)
+        self._cache = ThumbnailCache(folder, MAX_BYTES)
         self._pool = pool or ImagePool(NUM_PROCESSES)
         self._limiter = anyio.CapacityLimiter(NUM_PROCESSES)
         self._stat_limiter = anyio.CapacityLimiter(MAX_STATS)
