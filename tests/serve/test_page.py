@@ -169,7 +169,7 @@ def look(
     pages: list[Page] = []
     complaints: list[str] = []
 
-    def open_page(place: str = "/", *, at: str = url, width: int = 1280, height: int = 860, **given: Any) -> Page:
+    def open_page(place: str = "/", *, at: str = url, **given: Any) -> Page:
         context = None if given else contexts.get(at)
         if context is None:
             context = browser.new_context(base_url=at, **given)
@@ -178,7 +178,7 @@ def look(
                 context.new_page().goto("/page/words.js")  # stays open, so that later pages use its process
         page = context.new_page()
         pages.append(page)
-        page.set_viewport_size({"width": width, "height": height})
+        page.set_viewport_size({"width": 1280, "height": 860})
         page.set_default_timeout(15_000)
         page.on("console", lambda message: complaints.extend(note_complaint(message)))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -653,7 +653,9 @@ def test_results_marked_right_or_wrong_teach_the_concept_of_the_query(
     expect(page.locator("#results .chips")).to_have_count(0)
 
 
-def test_videos_take_the_place_of_facets_that_cannot_be_read(look: Look, refusals: list[str]) -> None:
+def test_the_home_page_shows_kinds_days_and_counts_or_only_videos_and_the_map_zooms(
+    look: Look, films: Path, refusals: list[str]
+) -> None:
     refusals.append("500")
     page = look()
     page.route("**/api/facets?*", lambda route: route.fulfill(status=500, json={"title": "out of order"}))
@@ -663,12 +665,8 @@ def test_videos_take_the_place_of_facets_that_cannot_be_read(look: Look, refusal
     assert page.evaluate(
         "document.getElementById('found').offsetLeft === document.getElementById('search-tab').offsetLeft"
     )
-
-
-def test_the_home_page_shows_kinds_days_and_counts_and_the_map_zooms(
-    look: Look, films: Path, refusals: list[str]
-) -> None:
-    page = look()
+    page.unroute("**/api/facets?*")
+    page.reload()
     facets = page.get_by_role("complementary", name="Narrow down")
     folders = facets.get_by_role("list", name="Folder").get_by_role("button")
     expect(folders).to_have_text([re.compile(r"films\s*5"), re.compile(r"films/people\s*1")])
@@ -972,33 +970,34 @@ def image_path(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("way", ["file", "drop", "paste"])
-def test_image_query(look: Look, image_path: Path, way: str) -> None:
+def test_image_query(look: Look, image_path: Path) -> None:
     page = look()
-    expect(titles(page)).to_have_count(6)
-    with page.expect_request("**/api/search") as asking:
-        if way == "file":
-            give_by_file(page, image_path)
-        else:
-            give_by_event(page, image_path, way)
-            assert page.evaluate("window.veiled") == (way == "drop")
-    sent = json.loads(asking.value.post_data or "")
-    with Image.open(io.BytesIO(base64.b64decode(sent["image"].partition(",")[2]))) as small:
-        assert (small.format, small.size) == ("JPEG", (1024, 435))
-    expect(page.locator("#status")).to_contain_text("An image cannot be shared by URL.")
-    expect(titles(page).first).to_have_text("bikes")
-    expect(page.locator("#drop")).to_be_hidden()
-    assert place_of(page) == {}
-    cards(page).first.click()
-    expect(page.locator("#curve path.score-line")).to_have_count(1)
-    page.keyboard.press("Escape")
-    page.get_by_role("button", name="Remove the image").click()
-    expect(page.locator("#chip")).to_be_hidden()
-    expect(titles(page)).to_have_count(6)
-    page.go_back()
-    expect(page.get_by_role("img", name="Query image", exact=True)).to_be_visible()
-    page.reload()
-    expect(page.get_by_role("alert")).to_contain_text("The image is gone")
+    for way in ("file", "drop", "paste"):
+        page.goto("/")
+        expect(titles(page)).to_have_count(6)
+        with page.expect_request("**/api/search") as asking:
+            if way == "file":
+                give_by_file(page, image_path)
+            else:
+                give_by_event(page, image_path, way)
+                assert page.evaluate("window.veiled") == (way == "drop")
+        sent = json.loads(asking.value.post_data or "")
+        with Image.open(io.BytesIO(base64.b64decode(sent["image"].partition(",")[2]))) as small:
+            assert (small.format, small.size) == ("JPEG", (1024, 435))
+        expect(page.locator("#status")).to_contain_text("An image cannot be shared by URL.")
+        expect(titles(page).first).to_have_text("bikes")
+        expect(page.locator("#drop")).to_be_hidden()
+        assert place_of(page) == {}
+        cards(page).first.click()
+        expect(page.locator("#curve path.score-line")).to_have_count(1)
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Remove the image").click()
+        expect(page.locator("#chip")).to_be_hidden()
+        expect(titles(page)).to_have_count(6)
+        page.go_back()
+        expect(page.get_by_role("img", name="Query image", exact=True)).to_be_visible()
+        page.reload()
+        expect(page.get_by_role("alert")).to_contain_text("The image is gone")
 
 
 def test_invalid_image_is_refused_in_one_sentence(look: Look, films: Path, tmp_path: Path) -> None:
@@ -1176,14 +1175,15 @@ def test_results_appear_in_the_place_of_skeletons(look: Look) -> None:
         assert (one["x"], one["y"], one["height"]) == pytest.approx((other["x"], other["y"], other["height"]), abs=1)
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_viewer_opens_in_the_place_that_its_words_take(look: Look, worded_url: str, bikes: int, width: int) -> None:
-    page = look("", at=worded_url, width=width)
+def test_the_viewer_opens_in_the_place_that_its_words_take(look: Look, worded_url: str, bikes: int) -> None:
+    page = look("", at=worded_url)
     page.add_init_script(NOTE_SHIFTS)
-    page.goto(f"/?q={BIKES}&v={bikes}&t=2")
-    expect(page.locator("#facts a")).to_be_visible()
-    expect(page.locator("#moments button").first).to_be_visible()
-    assert page.evaluate("shifts.filter((part) => /^(viewer|watch|player|stage|film)$/.test(part))") == []
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 860})
+        page.goto(f"/?q={BIKES}&v={bikes}&t=2")
+        expect(page.locator("#facts a")).to_be_visible()
+        expect(page.locator("#moments button").first).to_be_visible()
+        assert page.evaluate("shifts.filter((part) => /^(viewer|watch|player|stage|film)$/.test(part))") == []
 
 
 def test_a_video_that_is_closed_while_it_waits_stays_closed_and_errors_do_not_keep_it(
