@@ -197,13 +197,6 @@ def test_words_that_match_no_better_than_unrelated_queries_give_way_to_pictures(
     assert (alone.start, alone.end) == (14.0, 16.0)
 
 
-def test_pictures_snap_to_cuts_unless_told_not_to() -> None:
-    scores = make_scores([], pictures=[bump(5, 10)])
-    scores.cuts = (5.2, 9.7)
-    for snap, expected in ((True, (5.2, 9.7)), (False, (5.0, 10.0))):
-        assert times(find_query_spans(scores, make_structure(), LocateOptions(k=1, weak=True, snap=snap))) == [expected]
-
-
 def test_sources_at_the_same_time_support_one_another() -> None:
     scores = make_scores([(6.0, 9.0, 5.0), (14.0, 16.0, 5.1)], pictures=[bump(6, 10)])
     best = find(scores, make_structure())[0]

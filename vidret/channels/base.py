@@ -93,13 +93,13 @@ class Match(NamedTuple):
         start: In seconds.
         end: In seconds.
         evidence: In nats.
-        text: What is said or shown.
+        text: What is said or shown; empty for pictures, as are the others.
         stems: The stems that it shares with the clause, but for stop words.
         cover: Share of what the words of the clause tell that it holds, in 0..1.
     """
 
     video_id: int
-    source: TextSource
+    source: Source
     start: float
     end: float
     evidence: float

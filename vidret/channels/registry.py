@@ -8,7 +8,7 @@ from vidret.channels.texts.kind import TextKind
 from vidret.types import Source, TextSource, TimedText
 
 GENERATED = TextKind(source="generated", name="generated")  # by ``vidret describe``
-KINDS: Mapping[TextSource, TextKind] = {
+KINDS: Mapping[Source, TextKind] = {
     kind.source: kind for kind in (speech.KIND, screen.KIND, subtitles.KIND, GENERATED, sounds.KIND)
 }
 # Sources with which only clauses that ask for them are compared by meaning.
@@ -19,6 +19,11 @@ READ_KINDS = tuple(kind.source for kind in KINDS.values() if kind.model)  # whic
 def find_hint(text: str) -> TextSource | None:
     """Return the kind that a text asks for by its words, None if it asks for none."""
     return next((kind.source for kind in KINDS.values() if kind.hint is not None and kind.hint.search(text)), None)
+
+
+def list_asked(hint: TextSource | None) -> set[TextSource]:
+    """Return the kinds that a clause asks for which hints at one: that one, and those that its hints ask for too."""
+    return {kind.source for kind in KINDS.values() if hint is not None and hint in (kind.source, kind.also_hinted_by)}
 
 
 def as_sentence(text: TimedText) -> str:

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
 from vidret.channels.base import Match
 from vidret.channels.registry import KINDS
-from vidret.channels.texts.channel import TextChannel
 from vidret.ground.curve import find_moments, lengthen_in_shot, mean_inside, widen_in_shot
 from vidret.ground.spans import Span, drop_overlapping, keep_best
 from vidret.search.fused_scores import ABSENT, VideoScores
-from vidret.types import Curve, Evidence, LocateOptions, Segment, Source
+from vidret.types import Curve, LocateOptions, Segment, Source
 from vidret.video.timeline import LONGEST_STILL_S
 
 JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
@@ -31,19 +30,7 @@ MIN_OVERLAP_S = 0.5
 SHORTEST_S = 1.0  # minimum duration of a moment of pictures, unless its shot is shorter
 JOIN_CHANNELS = 1.0  # nats that a span of another channel may match less, to go on with a moment
 MIN_COVER = 0.6  # of a text that answers a clause without a hint at words
-MAX_EVIDENCE, MIN_SHARE = 4, 0.05  # pieces that are told, and their share of the score
 UNEXPECTED = 1.0  # standard deviations that another text loses there, against pictures
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpanPart:
-    """One source's part of a span; ``match`` is the text if it is words."""
-
-    source: Source
-    start: float
-    end: float
-    score: float
-    match: Match | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +45,16 @@ class FusedSpan:
     start: float
     end: float
     score: float
-    parts: tuple[SpanPart, ...]
+    parts: tuple[Match, ...]
     events: tuple["FusedSpan", ...] = ()
 
     @classmethod
-    def of_pictures(cls, start: float, end: float, score: float) -> Self:
+    def of_pictures(cls, video_id: int, start: float, end: float, score: float) -> Self:
         """Return a span in which only pictures match."""
-        part = SpanPart(source="picture", start=start, end=end, score=score)
-        return cls(start=start, end=end, score=score, parts=(part,))
+        return cls(start=start, end=end, score=score, parts=(Match(video_id, "picture", start, end, score),))
+
+
+AnySpan = TypeVar("AnySpan", Span, FusedSpan)
 
 
 def find_fused_spans(scores: VideoScores, options: LocateOptions, *, expects_words: bool) -> list[FusedSpan]:
@@ -113,7 +102,7 @@ def drop_overlapping_spans(spans: Sequence[FusedSpan]) -> list[FusedSpan]:
 
 
 def _covers(span: FusedSpan) -> bool:
-    return any(part.match is not None and part.match.cover >= MIN_COVER for part in span.parts)
+    return any(part.cover >= MIN_COVER for part in span.parts)
 
 
 def _find_text_spans(matches: Sequence[Match]) -> list[FusedSpan]:
@@ -128,12 +117,10 @@ def _find_text_spans(matches: Sequence[Match]) -> list[FusedSpan]:
             if match.source == best.source and abs(match.evidence - best.evidence) <= join_nats
         ]
         group = sorted(_chain(near, best), key=lambda match: -match.evidence)
-        parts = tuple(
-            SpanPart(source=match.source, start=match.start, end=match.end, score=match.evidence, match=match)
-            for match in group
-        )
         start, end = min(match.start for match in group), max(match.end for match in group)
-        spans.append(FusedSpan(start=start, end=max(end, start + MIN_OVERLAP_S), score=best.evidence, parts=parts))
+        spans.append(
+            FusedSpan(start=start, end=max(end, start + MIN_OVERLAP_S), score=best.evidence, parts=tuple(group))
+        )
     return spans
 
 
@@ -165,18 +152,19 @@ def _find_picture_spans(scores: VideoScores, clause: int, options: LocateOptions
     )
     if scores.picture_spans is None:
         apart = _find_curve_spans(curve, replace(options, overlapping=False))
-        widened = (Span(*widen_in_shot(curve, span, JOIN_PICTURES)) for span in apart)
-        spans = _lengthen(drop_overlapping(list(widened)), curve)
-        more = _lengthen(_find_curve_spans(curve, options), curve, overlapping=True) if options.overlapping else []
-        return _add_new(spans, more)
-    by_head = scores.picture_spans[clause][: options.k]
-    # The scores of a head are probabilities.
-    logs = [math.log(max(span.score, MIN_PROBABILITY)) for span in by_head]
-    scored = [Span(span.start, span.end, curve.best + log - max(logs)) for span, log in zip(by_head, logs, strict=True)]
-    return [FusedSpan.of_pictures(*span) for span in scored] if options.overlapping else _lengthen(scored, curve)
+        spans = _lengthen(drop_overlapping([widen_in_shot(curve, span, JOIN_PICTURES) for span in apart]), curve)
+        if options.overlapping:
+            spans = _add_new(spans, _lengthen(_find_curve_spans(curve, options), curve, overlapping=True))
+    else:
+        by_head = scores.picture_spans[clause][: options.k]
+        # The scores of a head are probabilities.
+        logs = [math.log(max(span.score, MIN_PROBABILITY)) for span in by_head]
+        spans = [span._replace(score=curve.best + log - max(logs)) for span, log in zip(by_head, logs, strict=True)]
+        spans = spans if options.overlapping else _lengthen(spans, curve)
+    return [FusedSpan.of_pictures(scores.video_id, *span) for span in spans]
 
 
-def _add_new(spans: list[FusedSpan], more: Sequence[FusedSpan]) -> list[FusedSpan]:
+def _add_new(spans: list[AnySpan], more: Sequence[AnySpan]) -> list[AnySpan]:
     """Return spans, and those of others that have other bounds."""
     known = {(span.start, span.end) for span in spans}
     return spans + [span for span in more if (span.start, span.end) not in known]
@@ -185,16 +173,16 @@ def _add_new(spans: list[FusedSpan], more: Sequence[FusedSpan]) -> list[FusedSpa
 def _find_curve_spans(curve: Curve, options: LocateOptions) -> list[Span]:
     """Return spans of a curve with the score of its best frame, less what they stand out less than the best of them."""
     spans = find_moments(curve, k=options.k, overlapping=options.overlapping, weak=options.weak, snap=options.snap)
-    return [Span(span.start, span.end, curve.best - (spans[0].score - span.score)) for span in spans]
+    return [span._replace(score=curve.best - (spans[0].score - span.score)) for span in spans]
 
 
-def _lengthen(spans: Sequence[Span], curve: Curve, *, overlapping: bool = False) -> list[FusedSpan]:
+def _lengthen(spans: Sequence[Span], curve: Curve, *, overlapping: bool = False) -> list[Span]:
     """Return spans that last ``SHORTEST_S``, if their shots and, unless they may overlap, the others leave room."""
     grown = list(spans)
     for index, span in enumerate(grown):
         others = () if overlapping else [*grown[:index], *grown[index + 1 :]]
         grown[index] = lengthen_in_shot(curve, span, SHORTEST_S, others)
-    return [FusedSpan.of_pictures(*span) for span in grown]
+    return grown
 
 
 def _join_channels(spans: Sequence[FusedSpan], breaks: Sequence[float]) -> list[FusedSpan]:
@@ -258,25 +246,3 @@ def gaps_between(segments: Sequence[Segment]) -> tuple[tuple[float, float], ...]
     return tuple(
         (before.end, after.start) for before, after in pairwise(segments) if after.start - before.end > LONGEST_STILL_S
     )
-
-
-def make_evidence(parts: Sequence[SpanPart], texts: TextChannel | None) -> tuple[Evidence, ...]:
-    """Return the evidence of some matches, best first, with each one's share of the score; none without words."""
-    if not parts or texts is None:
-        return ()
-    best = max(part.score for part in parts)
-    weights = np.exp([part.score - best for part in parts])
-    shares = weights / weights.sum()
-    evidence: list[Evidence] = []
-    for index in np.argsort(-shares, kind="stable")[:MAX_EVIDENCE]:
-        part = parts[index]
-        if shares[index] < MIN_SHARE and evidence:
-            continue
-        text = "" if part.match is None else part.match.text
-        marks = () if part.match is None else texts.mark(part.match)
-        evidence.append(
-            Evidence(
-                source=part.source, start=part.start, end=part.end, share=float(shares[index]), text=text, matches=marks
-            )
-        )
-    return tuple(evidence)

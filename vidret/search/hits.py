@@ -8,8 +8,9 @@ from itertools import chain, groupby, islice
 
 import numpy as np
 
+from vidret.channels.base import Match
+from vidret.channels.texts.channel import TextChannel
 from vidret.errors import OptionError
-from vidret.search.fused_moments import SpanPart, make_evidence
 from vidret.search.fused_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.search.fusion import Fusion, Question
 from vidret.search.judging import ScoreStandard, load_judge
@@ -23,6 +24,7 @@ from vidret.types import (
     SOURCES,
     TEXT_SOURCES,
     EventSpan,
+    Evidence,
     Filters,
     Hit,
     LocateOptions,
@@ -35,6 +37,7 @@ from vidret.video.files import may_exist
 POOL = 200  # best videos of which the kinds are shown, or that are sorted
 SEEN = 20  # best videos of a query that were seen before one was liked, unless others were
 MAX_LISTED = 2  # missing files that one warning lists
+MAX_EVIDENCE, MIN_SHARE = 4, 0.05  # pieces that are told, and their share of the score
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +224,26 @@ class VideoSearch:
         return min(segments, key=measure_gap, default=Segment(video.video_id, 0, time_s, time_s))
 
 
-def _find_parts(video: VideoScores, clause: int) -> list[SpanPart]:
+def make_evidence(parts: Sequence[Match], texts: TextChannel | None) -> tuple[Evidence, ...]:
+    """Return the evidence of some matches, best first, with each one's share of the score; none without words."""
+    if not parts or texts is None:
+        return ()
+    best = max(part.evidence for part in parts)
+    weights = np.exp([part.evidence - best for part in parts])
+    shares = weights / weights.sum()
+    evidence: list[Evidence] = []
+    for index in np.argsort(-shares, kind="stable")[:MAX_EVIDENCE]:
+        part, share = parts[index], float(shares[index])
+        if share < MIN_SHARE and evidence:
+            continue
+        marks = texts.mark(part) if part.text else ()
+        evidence.append(
+            Evidence(source=part.source, start=part.start, end=part.end, share=share, text=part.text, matches=marks)
+        )
+    return tuple(evidence)
+
+
+def _find_parts(video: VideoScores, clause: int) -> list[Match]:
     """Return the best match of each source for a clause: for several clauses, at the time at which it was placed."""
     parts = []
     is_local = len(video.time_s) > 1
@@ -234,11 +256,10 @@ def _find_parts(video: VideoScores, clause: int) -> list[SpanPart]:
             and (not is_local or match.start - TOLERANCE_S <= time_s <= match.end + TOLERANCE_S)
         ]
         if own:
-            best = max(own, key=lambda match: match.evidence)
-            parts.append(SpanPart(source=source, start=best.start, end=best.end, score=best.evidence, match=best))
+            parts.append(max(own, key=lambda match: match.evidence))
     pictures = video.pictures[clause]
     point = int(np.abs(video.times - time_s).argmin()) if is_local else int(pictures.argmax())
     if pictures[point] > ABSENT:
         seen = float(video.times[point])
-        parts.append(SpanPart(source="picture", start=seen, end=seen, score=float(pictures[point])))
+        parts.append(Match(video.video_id, "picture", seen, seen, float(pictures[point])))
     return parts

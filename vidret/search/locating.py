@@ -17,10 +17,11 @@ from vidret.encode.encoder import has_frame_vectors
 from vidret.errors import StoreError
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span, drop_overlapping
-from vidret.search.fused_moments import find_similarity, gaps_between, make_evidence
+from vidret.search.fused_moments import find_similarity, gaps_between
 from vidret.search.fused_scores import ABSENT, VideoScores
 from vidret.search.fusion import Fusion, Question
 from vidret.search.heads.base import GroundedVideo, MomentHead
+from vidret.search.hits import make_evidence
 from vidret.search.judging import ScoreStandard, load_judge
 from vidret.search.placed_moments import find_query_spans, list_events
 from vidret.search.query.clauses import AnalysedQuery
@@ -132,7 +133,7 @@ def _make_moments(
     for span in spans:
         if not options.weak and span.score < best - STANDS_OUT:
             continue
-        by = "words" if span.parts[0].match is not None else by_picture
+        by = "words" if span.parts[0].source != "picture" else by_picture
         evidence = make_evidence(span.parts, fusion.texts)
         score = scores.score - (best - span.score)
         moments.append(
@@ -268,6 +269,7 @@ def list_curve_texts(fusion: Fusion, query: AnalysedQuery, video_id: int) -> tup
             matches=fusion.texts.mark(match),
         )
         for match in sorted(best, key=lambda match: (match.start, match.end))
+        if match.source != "picture"  # which no text is
     )
 
 

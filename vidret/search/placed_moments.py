@@ -78,7 +78,7 @@ def _list_candidates(
     for clause in step:
         own = structure.clauses[clause]
         spans = find_clause_spans(scores, clause, options, expects_words=own.source is not None)
-        found.append([span for span in spans if not own.phrases or span.parts[0].match is not None])
+        found.append([span for span in spans if not own.phrases or span.parts[0].source != "picture"])
     wholes = [(span,) for span in found[0]] if len(step) == 1 else _join_clauses(scores, structure, step, found)
     frames = []
     if len(step) == 1 and not structure.clauses[step[0]].phrases:
@@ -119,7 +119,9 @@ def _join_clauses(
             reached = [_reach(scores, clause, span, on_text=bool(structure.clauses[clause].phrases)) for clause in step]
             if min(reached) > -np.inf:
                 loss = APART * math.sqrt(len(step)) / (len(step) - 1)
-                events = [FusedSpan.of_pictures(span.start, span.end, score - loss) for score in reached]
+                events = [
+                    FusedSpan.of_pictures(scores.video_id, span.start, span.end, score - loss) for score in reached
+                ]
                 events[index] = span
                 joined.append(tuple(events))
     return joined
@@ -183,7 +185,7 @@ def _grow_frame(
     time, score = float(scores.times[frame]), float(scores.pictures[step.clauses[0], frame])
     start, end = bounds
     for (whole,) in step.wholes:
-        if whole.parts[0].match is None and whole.start <= time <= whole.end:
+        if whole.parts[0].source == "picture" and whole.start <= time <= whole.end:
             start, end = min(start, max(whole.start, earliest)), max(end, min(whole.end, latest))
             break
-    return FusedSpan.of_pictures(start, end, score)
+    return FusedSpan.of_pictures(scores.video_id, start, end, score)

@@ -15,7 +15,7 @@ from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
 from vidret.channels.base import ASKED, Clause
 from vidret.channels.picture.evidence import HINTED, REPORTED, weigh_pictures
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
-from vidret.channels.registry import KINDS
+from vidret.channels.registry import KINDS, list_asked
 from vidret.channels.texts import channel
 from vidret.channels.texts.channel import (
     ADJACENT,
@@ -146,7 +146,7 @@ def test_evidence_of_texts_agrees_with_its_naive_twin(
 def test_hints_ask_for_the_words_that_they_name_and_lower_pictures() -> None:
     queries = ("the line is busy", "a busy sign", "a busy voice", "someone says that the line is busy")
     clauses = [make_clause(query) for query in queries]
-    asked = {source: [KINDS[source].is_asked_for(clause.source) for clause in clauses] for source in KINDS}
+    asked = {source: [source in list_asked(clause.source) for clause in clauses] for source in KINDS}
     assert asked["speech"] == asked["subtitles"] == [False, False, True, True]
     assert asked["screen"] == [False, True, False, False]
     added = [weigh_pictures(clause, SOURCES) for clause in clauses]

@@ -24,7 +24,7 @@ from jaxtyping import Float64
 
 from vidret.channels.base import ChannelQuery, Clause, Match, VideoTexts
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
-from vidret.channels.registry import HINT_NEEDED, KINDS
+from vidret.channels.registry import HINT_NEEDED, list_asked
 from vidret.channels.texts.matching import TextMatcher, TextMatches
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.encode.text_cache import encode_once
@@ -189,11 +189,8 @@ class TextChannel:
 
 def _find_compared(clause: Clause, sources: Sequence[Source]) -> set[TextSource]:
     """Return the sources of texts, of some, that a clause is compared with by meaning."""
-    return {
-        source
-        for source in TEXT_SOURCES
-        if source in sources and (source not in HINT_NEEDED or KINDS[source].is_asked_for(clause.source))
-    }
+    asked = list_asked(clause.source)
+    return {source for source in TEXT_SOURCES if source in sources and (source not in HINT_NEEDED or source in asked)}
 
 
 def rate_texts(
@@ -211,16 +208,15 @@ def rate_texts(
     """
     by_words = matches.cover * (WORDS_SLOPE * matches.information + ADJACENT * matches.num_adjacent)
     by_words += 0.0 if clause.phrases else WORDS_OFFSET  # who quotes words looks for words
-    asked = {source for source in levels if source in HINT_NEEDED and KINDS[source].is_asked_for(clause.source)}
-    is_named = np.array([source in asked for source in sources], bool) & (matches.cover > 1 - EPSILON)
+    asked = list_asked(clause.source)
+    named = asked & HINT_NEEDED
+    is_named = np.array([source in named for source in sources], bool) & (matches.cover > 1 - EPSILON)
     by_words = np.where(is_named, np.maximum(by_words, NAMED), by_words)
     own_levels = np.array([levels[source] for source in sources], np.float64)
     by_meaning = MEANING_OFFSET + MEANING_SLOPE * (matches.cosines - own_levels - HUBNESS * matches.hubness)
     hint = MATCHES_HINT + clause.is_report * MATCHES_REPORT
-    hints = {source: hint if KINDS[source].is_asked_for(clause.source) else 0.0 for source in levels}
-    hints |= {
-        source: hints[source] - NAMES if hints[source] else -math.inf for source in levels if source in HINT_NEEDED
-    }
+    hints = {source: -math.inf if source in HINT_NEEDED else 0.0 for source in levels}
+    hints |= {source: hint - NAMES * (source in named) for source in asked}
     added = {source: hints[source] + clause.weigh(source, compared) for source in levels}
     by_meaning += np.array([added[source] for source in sources], np.float64)
     # A hint at sounds says nothing about words.

@@ -118,10 +118,6 @@ class TextKind:
     join_nats: float = 0.5
     is_same: Callable[[str, str], bool] = str.__eq__
 
-    def is_asked_for(self, source: TextSource | None) -> bool:
-        """Return whether a clause that hints at a source asks for this kind."""
-        return source is not None and source in (self.source, self.also_hinted_by)
-
 
 def as_note(error: Exception) -> str:
     """Return the reason of a failure in one line."""
