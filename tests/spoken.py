@@ -94,9 +94,11 @@ class FakeSentences:
 
 def fake_sentences(patch: pytest.MonkeyPatch) -> None:
     """Let searches embed words with ``FakeSentences``, whose vectors say nothing about wording."""
-    for module in (vidret.search.query.planning, vidret.channels.texts.channel):
+    planning = vidret.search.query.planning
+    for module in (planning, vidret.channels.texts.channel):
         patch.setattr(module, "load_sentence_encoder", FakeSentences)
-    patch.setattr(vidret.search.query.planning, "read_intents", lambda texts, vectors: [{} for _ in texts])
+    patch.setattr(planning, "estimate_intents", lambda vectors: np.zeros((len(vectors), len(planning.CLASSES))))
+    patch.setattr(planning, "is_english", lambda _: False)
 
 
 def make_films(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from scipy.optimize import minimize
 
 from vidret.encode.sentences import load_sentence_encoder
-from vidret.search.query.intent import CLASSES, WEIGHTS
+from vidret.search.query.planning import CLASSES, WEIGHTS
 
 EXAMPLES = Path(__file__).with_name("intent_examples.jsonl")
 PENALTY = 0.003  # on the squared weights; with 0.001 and 0.01, 1 % more and less are read right

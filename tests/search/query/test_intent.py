@@ -10,12 +10,14 @@ from safetensors.numpy import load_file
 
 from tests.tool_loading import load_tool
 from vidret.encode.sentences import DIM, load_sentence_encoder
-from vidret.search.query.intent import CLASSES, WEIGHTS, estimate, read_intents
+from vidret.search.query.clauses import make_clause
+from vidret.search.query.planning import CLASSES, WEIGHTS, _add_intents, estimate_intents
 from vidret.types import Source
 
 
 def read(*texts: str) -> list[Mapping[Source, float]]:
-    return read_intents(texts, load_sentence_encoder().encode(texts))
+    clauses = [make_clause(text) for text in texts]
+    return [clause.intent for clause in _add_intents(clauses, load_sentence_encoder().encode(texts))]
 
 
 @settings(max_examples=20)
@@ -23,7 +25,7 @@ def read(*texts: str) -> list[Mapping[Source, float]]:
 def test_probabilities_agree_with_a_naive_twin(seed: int, num_texts: int) -> None:
     vectors = np.random.default_rng(seed).standard_normal((num_texts, DIM)).astype(np.float32)
     tensors = load_file(WEIGHTS)
-    for found, vector in zip(estimate(vectors), vectors, strict=True):
+    for found, vector in zip(estimate_intents(vectors), vectors, strict=True):
         odds = [
             np.exp(sum(float(w) * float(x) for w, x in zip(row, vector, strict=True)) + float(offset))
             for row, offset in zip(tensors["weights"], tensors["offsets"], strict=True)

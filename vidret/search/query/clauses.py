@@ -141,32 +141,28 @@ def read_clause(event: str, people: Container[str] = ()) -> Clause:
         return replace(read_clause(_SAID_BY.sub("", event), people), speakers=speakers, shown=" ".join(event.split()))
     persons = tuple(name for name in find_mentions(event) if name in people)
     if not persons:
-        return _read_event(event)
+        return make_clause(event)
     rest = PHRASE.sub(" ", replace_mentions(event, dict.fromkeys(persons, "")))
     is_alone = not set(re.findall(r"\w+", rest.casefold())) - _JOINS
-    clause = _read_event(replace_mentions(event, dict.fromkeys(persons, "" if is_alone else A_PERSON)))
+    clause = make_clause(replace_mentions(event, dict.fromkeys(persons, "" if is_alone else A_PERSON)))
     is_bare = is_alone and not clause.phrases
     if is_bare:
         clause = Clause(text=A_PERSON, content="")
     return replace(clause, persons=persons, is_bare=is_bare, shown=" ".join(event.split()))
 
 
-def _read_event(event: str) -> Clause:
-    phrases = tuple(phrase for found in PHRASE.findall(event) if (phrase := " ".join(found.split())))
-    clause = make_clause(" ".join(event.replace('"', " ").split()))
-    names = find_mentions(event)
-    if not names:
-        return replace(clause, phrases=phrases)
-    rest = replace_mentions(clause.content, dict.fromkeys(names, ""))
-    return replace(clause, phrases=phrases, content="" if clause.source is None else " ".join(rest.split()))
-
-
-def make_clause(text: str) -> Clause:
-    """Return a clause with the source that its words hint at.
+def make_clause(event: str) -> Clause:
+    """Return a clause that names no person, with its phrases and the source that its words hint at.
 
     >>> make_clause("a voice says that the line is busy").content
     'the line is busy'
     >>> make_clause("a town limit sign").source
     'screen'
     """
-    return Clause(text=text, content=_FRAME.sub("", text) or text, source=find_hint(text))
+    phrases = tuple(phrase for found in PHRASE.findall(event) if (phrase := " ".join(found.split())))
+    text = " ".join(event.replace('"', " ").split())
+    content, source = _FRAME.sub("", text) or text, find_hint(text)
+    if names := find_mentions(event):
+        rest = replace_mentions(content, dict.fromkeys(names, ""))
+        content = "" if source is None else " ".join(rest.split())
+    return Clause(text=text, content=content, source=source, phrases=phrases)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from vidret.errors import OptionError
-from vidret.search.query.marks import MASK, check_length, has_word, mask_quotes, split_exclusions, split_negatives
+from vidret.search.query.marks import MASK, check_length, has_word, mask_quotes, split_exclusions
 from vidret.types import MAX_EVENTS, Sequence
 
 _AFTER = (
@@ -150,8 +150,8 @@ def interpret(query: str | Sequence) -> Interpretation:
     """
     if isinstance(query, Sequence):
         return _interpret_sequence(query)
-    text, excluded = split_exclusions(query)
-    plain = make_plain(text, excluded, split_negatives(query)[1])
+    text, negatives, others = split_exclusions(query)
+    plain = make_plain(text, negatives + others, negatives)
     masked = mask_quotes(text)
     dangling = _DANGLING.search(masked)
     pieces = list(_split(text, masked))

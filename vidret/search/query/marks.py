@@ -65,17 +65,20 @@ def split_negatives(query: str) -> tuple[str, tuple[str, ...]]:
     return (_SPACED.sub("", text).rstrip(",;. ") if terms else text), tuple(terms)
 
 
-def split_exclusions(query: str) -> tuple[str, tuple[str, ...]]:
-    """Return a query without what it excludes, and these terms; one is empty for an empty pair of quotes.
+def split_exclusions(query: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Return a query without what it excludes, the terms that are written with a minus, and the others.
+
+    One is empty for an empty pair of quotes.
 
     Raises:
         VidretError: The query is too long, or excludes too much.
 
     >>> split_exclusions('a beach -dog -"two cats", no people or boats')
-    ('a beach', ('dog', 'two cats', 'people', 'boats'))
+    ('a beach', ('dog', 'two cats'), ('people', 'boats'))
     """
     text, negatives = split_negatives(query)
-    masked, terms, at = mask_quotes(text), list(negatives), 0
+    masked, at = mask_quotes(text), 0
+    terms: list[str] = []
     parts: list[str] = []
     for match in _EXCLUDED.finditer(masked):
         start = match.start()
@@ -85,10 +88,9 @@ def split_exclusions(query: str) -> tuple[str, tuple[str, ...]]:
         terms += [PHRASE.sub(r"\1", term).strip() for term in _OR.split(text[start:end])]
         parts.append(text[at : match.start()])
         at = match.end()
-    if len(terms) > MAX_EXCLUSIONS:
-        raise OptionError(f"query must exclude at most {MAX_EXCLUSIONS} words or phrases, got {len(terms)}")
-    rest = "".join([*parts, text[at:]])
-    return (rest if parts else text).strip(), tuple(terms)
+    if (num_terms := len(negatives) + len(terms)) > MAX_EXCLUSIONS:
+        raise OptionError(f"query must exclude at most {MAX_EXCLUSIONS} words or phrases, got {num_terms}")
+    return "".join([*parts, text[at:]]).strip(), negatives, tuple(terms)
 
 
 def check_length(query: str) -> None:

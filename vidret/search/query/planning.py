@@ -1,24 +1,37 @@
 """The plan of a query: its clauses, their order, and the vectors by which each channel is asked.
 
-A query is text with negative terms, images, both, or a vector.
+A query is text with negative terms, images, both, or a vector. The wording of a clause asks for something seen, said or
+shown as text: "a sign against bathing" for text, "hikers are warned" for speech. A linear model of its sentence vector
+tells; ``tools/build_intent.py`` fits it to examples.
+
+Reference: Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes".
 """
 
 from collections.abc import Container, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
+from safetensors.numpy import load_file
 
 from vidret.channels.base import Clause, EncodedQuery
 from vidret.channels.texts.channel import TextChannel
 from vidret.encode.encoder import Encoder
+from vidret.encode.families.starter import is_english
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import Composer, ConceptEncoder
 from vidret.search.people import KnownPersons
-from vidret.search.query.clauses import AnalysedQuery, QueryStructure, check_exclusions, make_structure, parse_structure
+from vidret.search.query.clauses import (
+    AnalysedQuery,
+    QueryStructure,
+    check_exclusions,
+    make_structure,
+    parse_structure,
+)
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
-from vidret.search.query.intent import read_intents
 from vidret.search.query.marks import find_mentions, has_word, replace_mentions, split_exclusions, split_negatives
 from vidret.types import (
     SOURCES,
@@ -35,6 +48,8 @@ from vidret.types import (
 from vidret.types import Sequence as EventSequence
 
 VERBATIM = "exactly this is said or shown in a video"
+WEIGHTS = Path(__file__).with_name("intent.safetensors")
+CLASSES: tuple[Source, ...] = ("picture", "speech", "screen")  # what wording asks for, in the order of the weights
 TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_concepts.py
 
 
@@ -120,16 +135,35 @@ def plan(
 
 
 def _add_intents(clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"]) -> tuple[Clause, ...]:
-    """Return clauses with what their wording asks for, given the sentence vectors of what they say."""
+    """Return clauses with how likely their wording asks for each of ``CLASSES``, given the vectors of their content.
+
+    Wording in another language than English does not tell, nor does a clause without content: a taught concept is seen.
+    """
     rows = [
         vector if clause.content == clause.text else load_sentence_encoder().encode([clause.text])[0]
         for clause, vector in zip(clauses, vectors, strict=True)
     ]
-    intents = read_intents([clause.text for clause in clauses], np.stack(rows))
     return tuple(
-        replace(clause, intent=intent) if clause.content else clause  # a taught concept is seen
-        for clause, intent in zip(clauses, intents, strict=True)
+        replace(clause, intent=dict(zip(CLASSES, shares, strict=True)))
+        if clause.content and is_english(clause.text)
+        else clause
+        for clause, shares in zip(clauses, estimate_intents(np.stack(rows)).tolist(), strict=True)
     )
+
+
+def estimate_intents(vectors: Float32[np.ndarray, "text dim"]) -> Float64[np.ndarray, "text category"]:
+    """Return the probability that texts ask for each of ``CLASSES``, given their sentence vectors."""
+    weights, offsets = _load_weights()
+    logits = (vectors @ weights.T + offsets).astype(np.float64)
+    shares: Float64[np.ndarray, "text category"] = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares
+
+
+@lru_cache(maxsize=1)
+def _load_weights() -> tuple[Float32[np.ndarray, "category dim"], Float32[np.ndarray, " category"]]:
+    tensors = load_file(WEIGHTS)
+    return tensors["weights"].astype(np.float32), tensors["offsets"].astype(np.float32)
 
 
 def _plan_vector(
@@ -235,10 +269,11 @@ def split_terms(text: str) -> tuple[str, tuple[str, ...]]:
     Raises:
         VidretError: A negative term is empty.
     """
-    positive, negatives = split_exclusions(text)
-    if not all(negatives):
+    positive, negatives, others = split_exclusions(text)
+    excluded = negatives + others
+    if not all(excluded):
         raise OptionError(f'query must contain a word between -" and ", got {text!r}')
-    return positive if negatives else text, negatives
+    return positive if excluded else text, excluded
 
 
 def embed_vector(vector: Vector, encoder: Encoder) -> TextEmbedding:
