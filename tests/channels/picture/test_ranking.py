@@ -17,6 +17,7 @@ from vidret.align.ucofia import Aligner
 from vidret.channels.picture.aligner_rankers import UcofiaRanker
 from vidret.channels.picture.calibration import Calibrations
 from vidret.channels.picture.ranker_loading import FEW, UNTRAINED_UCOFIA, choose_ranker, load_ranker
+from vidret.channels.picture.ranking import score_top_frames
 from vidret.channels.picture.reranking import Reranker
 from vidret.errors import AlignerError
 from vidret.store.store import Store
@@ -88,6 +89,15 @@ def test_stored_segments_score_as_the_aligner_scores_them(kind: str, tokens: str
     for (name, level), expected in zip(stored.scores.items(), levels, strict=True):
         np.testing.assert_allclose(level, expected.numpy(), atol=find_tolerances(kind, tokens)[name], rtol=0)
     assert np.array_equal(stored.best, best.numpy())
+
+
+def test_half_precision_frames_and_no_frames_are_scored() -> None:
+    (text, *_), segments = make_all()
+    halves = [segment.frames.astype(np.float16) for segment in segments]
+    scores, _ = score_top_frames(text.sentence, [segment.frames for segment in segments])
+    np.testing.assert_allclose(score_top_frames(text.sentence, halves)[0], scores, atol=5e-3)
+    scores, best = score_top_frames(text.sentence, [])
+    assert (scores.shape, best) == ((0,), [])
 
 
 @pytest.mark.parametrize("tokens", ["float16", "int8"])

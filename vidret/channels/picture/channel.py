@@ -157,8 +157,8 @@ class PictureChannel:
             scale = self.find_scale(ranker)
             ranked.append(self.reranker.rerank(encoded, stored, ranker, typical=scale.mean))
             evidence.append(scale.rate(ranked[-1].scores + encoded.positive.offset))
-        if refine and len(ranked) == 1:
-            refined = refine_ranking(self.store, query.encoded[0], ranked[0])
+        is_refined = refine and len(ranked) == 1
+        if is_refined and (refined := refine_ranking(self.store, query.encoded[0], ranked[0])) is not None:
             rated = dict(zip(ranked[0].segments, evidence[0].tolist(), strict=True))
             best = sorted((rated[segment] for segment in refined.segments), reverse=True)
             ranked, evidence = [refined], [np.array(best)]  # another order of the same evidence

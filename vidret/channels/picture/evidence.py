@@ -186,17 +186,18 @@ class VideoPictures:
 def collect_segments(
     ranked: Sequence[RankedSegments], evidence: Sequence[Float[np.ndarray, " segment"]]
 ) -> dict[int, VideoPictures]:
-    """Return segments, as each clause ranks them, by video as points in time; the best video of the first clause first.
+    """Return segments with their evidence for each clause, by video as points in time.
 
-    ``evidence`` is in the order of each clause.
+    The best video of the first clause is first, and its times are those of the points.
     """
-    first: dict[int, int] = {}  # the row of the best segment of each video
-    owners = np.array([first.setdefault(segment.video, row) for row, segment in enumerate(ranked[0].segments)])
+    best_rows: dict[int, int] = {}  # the row of the best segment of each video
+    for row in np.argsort(-ranked[0].scores, kind="stable").tolist():
+        best_rows.setdefault(ranked[0].segments[row].video, row)
+    ranks = {video_id: rank for rank, video_id in enumerate(best_rows)}
+    owners = np.array([ranks[segment.video] for segment in ranked[0].segments])
     order = np.lexsort((ranked[0].times, owners))
     ids, segments = ranked[0].ids[order], [ranked[0].segments[row] for row in order.tolist()]
-    rows = [{segment: row for row, segment in enumerate(others.segments)} for others in ranked[1:]]
-    orders = [order, *(np.array([own[segment] for segment in segments]) for own in rows)]
-    scores = np.stack([nats[own] for nats, own in zip(evidence, orders, strict=True)])
+    scores = np.stack(evidence)[:, order]
     times = ranked[0].times[order].astype(np.float64)
     starts = np.flatnonzero(np.diff(owners[order], prepend=-1))
     best = np.maximum.reduceat(scores, starts, axis=1).T.tolist()
@@ -211,7 +212,7 @@ def collect_segments(
             levels={name: float(level[row]) for name, level in levels.items()},
         )
         for (video_id, row), start, end, own_best in zip(
-            first.items(), starts.tolist(), [*starts[1:].tolist(), len(segments)], best, strict=True
+            best_rows.items(), starts.tolist(), [*starts[1:].tolist(), len(segments)], best, strict=True
         )
     }
 

@@ -5,9 +5,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 
 from vidret.align.ucofia_query import score_queries
+from vidret.channels.picture.query_bank import find_model_parts
 from vidret.channels.picture.ranking import (
     AUTO,
     MEAN,
@@ -24,7 +24,7 @@ from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder, has_frame_vectors
 from vidret.encode.names import STARTER, parse_model_name
 from vidret.errors import AlignerError
-from vidret.model_files import ALIGNER, read_part_cards
+from vidret.model_files import ALIGNER
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding
 
 ALIGNER_SUFFIX = ".aligner.safetensors"  # of the aligner that belongs to a model file of the same name
@@ -122,18 +122,13 @@ def find_aligner(name: str) -> Path | None:
     """Return the file of the trained aligner that belongs to a model file: itself, or the one beside it; None if none.
 
     Raises:
-        AlignerError: The file cannot be read.
+        VidretError: The file cannot be read.
     """
-    path = Path(parse_model_name(name).base)
-    if path.suffix != ".safetensors":
-        return None
-    try:
-        if path.is_file() and ALIGNER in read_part_cards(path):
-            return path
-    except (SafetensorError, OSError) as error:
-        raise AlignerError(f"{path}: {error}") from error
+    path, parts = find_model_parts(name)
+    if ALIGNER in parts:
+        return path
     aligner = path.with_suffix(ALIGNER_SUFFIX)
-    return aligner if aligner.is_file() else None
+    return aligner if path.suffix == ".safetensors" and aligner.is_file() else None
 
 
 def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:

@@ -76,9 +76,9 @@ class FrameRanker:
 
 
 def score_top_frames(
-    sentence: Float[np.ndarray, " dim"], frames: Sequence[Float[np.ndarray, "_frame dim"]], *, top: int = TOP_FRAMES
+    sentence: Float[np.ndarray, " dim"], frames: Sequence[Float[np.ndarray, "_frame dim"]]
 ) -> tuple[Float[np.ndarray, " segment"], list[int]]:
-    """Score segments by the mean similarity of the ``top`` frames that are most similar to a query.
+    """Score segments by the mean similarity of the ``TOP_FRAMES`` frames that are most similar to a query.
 
     A video may show the query's content in a few frames only, and the single best frame may be accidental.
 
@@ -95,6 +95,6 @@ def score_top_frames(
     for length in np.unique(lengths):  # segments of as many frames together
         own = np.flatnonzero(lengths == length)
         rows = similarities[starts[own][:, None] + np.arange(length)]
-        kept = np.partition(rows, -top, axis=1)[:, -top:] if length > top else rows
+        kept = np.partition(rows, -TOP_FRAMES, axis=1)[:, -TOP_FRAMES:] if length > TOP_FRAMES else rows
         scores[own], best[own] = kept.mean(axis=1), rows.argmax(axis=1)
     return scores, best.tolist()

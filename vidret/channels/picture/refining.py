@@ -21,22 +21,22 @@ NUM_NEIGHBOURS = 9
 BETA = 0.15  # weight of a neighbour, times its similarity
 
 
-def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) -> RankedSegments:
-    """Return the best segment of each video, the best ``NUM_HITS`` of them refined and ordered again.
+def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) -> RankedSegments | None:
+    """Return the best segment of each video, best first, the best ``NUM_HITS`` of them refined and ordered again.
 
     Segments of one video are no neighbours of each other: they would only smooth the video. For images and vectors the
     scores are those of the paper, but for ``keep_match``. For text half of them are the first scores, since the refined
     ones alone lower recall; see ``measure_quality.py``. Further videos, and damaged segments, follow in their first
-    order.
+    order. None if all are damaged.
     """
     best: dict[int, int] = {}
-    for index, segment in enumerate(ranked.segments):
-        best.setdefault(segment.video, index)
+    for index in np.argsort(-ranked.scores, kind="stable").tolist():
+        best.setdefault(ranked.segments[index].video, index)
     known, rows = store.features.intact_vectors(ranked.ids[list(best.values())])
     by_video = dict(zip(store.owners(known).tolist(), rows, strict=True))
     first = [index for video_id, index in best.items() if video_id in by_video][:NUM_HITS]
     if not first:
-        return ranked
+        return None
     hits = np.stack([by_video[ranked.segments[index].video] for index in first]).astype(np.float32)
     scores = _score_hits(query, hits, ranked.scores[first])
     order = np.argsort(-scores, kind="stable")

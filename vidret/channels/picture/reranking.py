@@ -1,4 +1,4 @@
-"""Reranking: read what is stored of candidate segments, score it with a ranker, and order the segments by score."""
+"""Reranking: read what is stored of candidate segments, and score it with a ranker."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TOTAL = "total"
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RankedSegments:
-    """The candidates of one query, best first.
+    """The candidates of one query.
 
     Attributes:
         ids: Ids of the segments.
@@ -37,7 +37,7 @@ class RankedSegments:
 
 
 class Reranker:
-    """Score and order the segments of one index."""
+    """Score the segments of one index."""
 
     def __init__(self, store: Store, ranker: Ranker, calibrations: Calibrations) -> None:
         """Set the index, the ranker that it was made for, and its calibrations."""
@@ -59,7 +59,7 @@ class Reranker:
         return self._store.features.read(ids, tokens=is_own and bool(ranker.fingerprint))
 
     def rerank(self, query: EncodedQuery, stored: StoredSegments, ranker: Ranker, *, typical: float) -> RankedSegments:
-        """Return segments in the order of their scores for a query.
+        """Return the scores of segments for a query.
 
         A negative term lowers a score by how much that term scores above ``typical``, the mean of unrelated queries.
         """
@@ -73,14 +73,7 @@ class Reranker:
         if negatives:
             parts["unwanted"] = -penalties
         times = np.array([times[best] for times, best in zip(stored.times, levels.best[0], strict=True)])
-        order = np.argsort(-scores, kind="stable")
-        return RankedSegments(
-            ids=stored.ids[order],
-            segments=[stored.segments[index] for index in order],
-            scores=scores[order],
-            times=times[order],
-            levels={name: part[order] for name, part in parts.items()},
-        )
+        return RankedSegments(ids=stored.ids, segments=stored.segments, scores=scores, times=times, levels=parts)
 
     def score(self, ranker: Ranker, texts: Sequence[TextEmbedding], ids: Ids) -> Levels:
         """Score texts against segments without correction; missing and damaged segments score -inf."""
