@@ -17,9 +17,8 @@ import torch
 
 import vidret.ground.pieces
 import vidret.search.heads.layers
-from tests.encode.tiny import TEXT, VISION
 from tests.fakes import ColourEncoder
-from tests.ground.samples import pack
+from tests.ground.samples import naive_overlap, pack
 from tests.grounded import (
     AT_ONCE,
     NUM_LAYERS,
@@ -30,11 +29,8 @@ from tests.grounded import (
     write_head,
     write_numbers,
 )
-from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.errors import DecodeError, EncoderError, StoreError, VidretError
-from vidret.ground.checkpoint import HeadCard
-from vidret.ground.head import GroundingResult
 from vidret.ground.pieces import load_projected
 from vidret.ground.postprocess import find_highlights, postprocess_spans
 from vidret.ground.projected import ProjectedVideos
@@ -52,39 +48,6 @@ CPU = torch.device("cpu")
 QUERY = "a dog on a beach"
 WINDOWS = [Window(0, 75), Window(27, 102), Window(55, 130)]  # of 130 frames
 DTYPES = {"int8": torch.int8, "float16": torch.float16}
-
-
-# Naive twin of postprocessing
-
-
-def naive_overlap(one: list[float], other: list[float]) -> float:
-    shared = max(min(one[1], other[1]) - max(one[0], other[0]), 0.0)
-    joined = max(one[1], other[1]) - min(one[0], other[0])
-    return shared / joined if joined else 0.0
-
-
-def naive_postprocess(spans: list[list[float]], recipe: str, duration: float) -> list[list[float]]:
-    """Postprocess spans as the published code of a benchmark does; empty spans and those of score 0 are dropped."""
-    remaining = []
-    for start, end, score in spans:
-        clamped = [min(max(start, 0.0), duration), min(max(end, 0.0), duration)]
-        unit = {"qvhighlights": 2.0, "charades": 0.1}.get(recipe)
-        if unit is not None and end < duration:
-            clamped = [round(value / unit) * unit for value in clamped]
-        if clamped[1] > clamped[0]:
-            remaining.append([*clamped, score])
-    kept = []
-    while remaining:
-        best = max(remaining, key=lambda span: span[2])
-        remaining.remove(best)
-        kept.append(best)
-        for span in remaining:
-            ratio = naive_overlap(span, best)
-            if recipe == "qvhighlights":
-                span[2] *= ratio < 0.7
-            elif recipe in ("charades", "ego4d", "tacos"):
-                span[2] *= 1 - ratio
-    return [span for span in kept if span[2] > 0]
 
 
 # Fixtures
@@ -571,33 +534,6 @@ def test_unwritable_folder_is_an_error(open_videos: Callable[..., Videos], tmp_p
         open_videos().answer("short.mp4", 20.0)
 
 
-# Postprocessing
-
-
-def draw_result(seed: int, *, duration: float = 31.3, num_spans: int = 40) -> GroundingResult:
-    rng = np.random.default_rng(seed)
-    middles, halves = rng.uniform(-4, duration + 4, num_spans), rng.gamma(1.0, 4.0, num_spans)
-    scores = np.sort(rng.random(num_spans))[::-1]
-    spans = np.stack([middles - halves, middles + halves, scores], axis=1).astype(np.float32)
-    return GroundingResult(spans, np.zeros(1, np.float32))
-
-
-def make_card(recipe: str, **changes: Any) -> HeadCard:
-    facts: Any = {**RECIPES[recipe], **changes}
-    return HeadCard(backbone=VISION.__class__.__name__, strides=(1,), num_layers=TEXT.layers, **facts)
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_spans_are_postprocessed_as_in_each_benchmark(recipe: str, seed: int) -> None:
-    result = draw_result(seed)
-    spans = postprocess_spans(result, make_card(recipe), duration=31.3)
-    expected = naive_postprocess(result.spans.tolist(), recipe, 31.3)
-    assert len(spans) == len(expected)
-    np.testing.assert_allclose(np.array(spans), np.array(expected), atol=1e-5)
-    assert all(0 <= span.start < span.end <= np.float32(31.3) for span in spans)
-
-
 # Highlight heads
 
 
@@ -625,6 +561,6 @@ def test_highlight_head_answers_with_spans(open_videos: Callable[..., Videos], t
         frames = [frame for frame in range(65) if span.start <= 2 * frame + 1 < span.end]
         score = float(np.mean(saliency[frames]))
         for better in spans[:index]:
-            score *= 1 - naive_overlap(list(span), list(better))
+            score *= 1 - naive_overlap(span, better)
         assert span.score == pytest.approx(score, rel=1e-5)
         assert 0 <= span.start < span.end <= 130
