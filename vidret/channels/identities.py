@@ -52,20 +52,15 @@ class TrackKind:
             return asked
         if asked not in (True, False, None):
             raise VidretError(f"{self.argument} must be True, False, None or the name of a model, got {asked!r}")
-        known = self._read_setting(index)
+        known: str | bytes | None = None
+        if Store.exists(index):
+            with Store.open(index) as store:
+                known = store.metadata.get(self.setting)
         if asked is False or (asked is None and known is None):
             return None
         if known is not None and known != self.bundled:
-            check_allowed(index, known, option=self.model_option)
-        return known or self.bundled
-
-    def _read_setting(self, index: str | os.PathLike[str]) -> str | None:
-        """Return the name of the model by which an index was read last; None if it never was."""
-        if not Store.exists(index):
-            return None
-        with Store.open(index) as store:
-            name = store.metadata.get(self.setting)
-        return None if name is None else str(name)
+            check_allowed(index, str(known), option=self.model_option)
+        return str(known or self.bundled)
 
 
 TRACK_KINDS: Mapping[IdentityKind, TrackKind] = {

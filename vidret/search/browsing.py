@@ -59,11 +59,11 @@ class Explorer:
 
     def list_kinds(self, filters: Filters = ALL_VIDEOS, limit: int = 8) -> list[KindOfVideo]:
         """Return what the videos that match show, each kind by a moment typical of it, the most frequent first."""
-        return self._keep(("kinds", filters, limit), lambda: self._list_kinds(filters, limit))
+        return self._keep(self._list_kinds, filters, limit)
 
     def draw_map(self, filters: Filters = ALL_VIDEOS) -> list[MappedMoment]:
         """Return moments of the videos that match, with places on a map on which those that look alike are near."""
-        return self._keep(("map", filters), lambda: self._draw_map(filters))
+        return self._keep(self._draw_map, filters)
 
     def list_unusual(
         self, filters: Filters = ALL_VIDEOS, against: Filters = ALL_VIDEOS, limit: int = 20
@@ -73,13 +73,14 @@ class Explorer:
         Raises:
             VidretError: There are too few videos to compare with.
         """
-        return self._keep(("unusual", filters, against, limit), lambda: self._list_unusual(filters, against, limit))
+        return self._keep(self._list_unusual, filters, against, limit)
 
-    def _keep(self, key: object, compute: Callable[[], list[Answer]]) -> list[Answer]:
+    def _keep(self, compute: Callable[..., list[Answer]], *asked: object) -> list[Answer]:
         if self._generation != self._store.generation or len(self._answers) > MAX_ANSWERS:
             self._generation, self._answers = self._store.generation, {}
+        key = compute.__name__, *asked
         if key not in self._answers:
-            self._answers[key] = compute()
+            self._answers[key] = compute(*asked)
         return self._answers[key]  # type: ignore[return-value]
 
     def _sample(self, filters: Filters) -> SampledSegments:

@@ -94,7 +94,8 @@ class EdgeRefiner:
         if not getattr(self._encoder, "encodes_frames_alone", False):
             logger.warning("edges are not refined: %s encodes frames together", self._encoder.name)
             return list(moments)
-        shared = find_shared_edges(moments)
+        starts, ends = ({(moment.video, getattr(moment, side)) for moment in moments} for side in ("start", "end"))
+        shared = starts & ends  # at which one moment ends and another begins
         edges = [
             edge
             for index, moment in enumerate(moments)
@@ -156,12 +157,6 @@ class EdgeRefiner:
             for index, time in enumerate(edge.wanted_s):
                 row = int(np.abs(frames.times - time).argmin())
                 edge.pictures[index] = Frames(frames.pixels[row : row + 1], frames.times[row : row + 1])
-
-
-def find_shared_edges(moments: Sequence[Moment]) -> set[tuple[int, float]]:
-    """Return the edges, as video id and time, at which one moment ends and another begins."""
-    starts, ends = ({(moment.video, getattr(moment, side)) for moment in moments} for side in ("start", "end"))
-    return starts & ends
 
 
 def _open_edges(index: int, moment: Moment, curve: Curve) -> list[_OpenEdge]:

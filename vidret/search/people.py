@@ -192,10 +192,10 @@ class KnownPersons:
     def name_handles(self, query: Query) -> Query:
         """Return a query with the names of persons as their handles: "@Anna Maria dances" is "@anna-maria dances"."""
         if isinstance(query, EventSequence):
-            named = [event if isinstance(event, str) else tuple(map(self._name, event)) for event in query.events]
-            return replace(
-                query, events=tuple(self._name(event) if isinstance(event, str) else event for event in named)
+            named = (
+                self._name(event) if isinstance(event, str) else tuple(map(self._name, event)) for event in query.events
             )
+            return replace(query, events=tuple(named))
         if isinstance(query, ComposedQuery):
             return replace(query, text=self._name(query.text))
         return self._name(query) if isinstance(query, str) else query

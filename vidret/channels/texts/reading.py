@@ -76,11 +76,9 @@ class VideoTextReader:
         for source, options in request.items():
             load, _ = _find_loaders(source, options)
             if load is not None:
-                try:
+                with self._attempt(source):
                     self._watchers[source] = watcher = _Watcher(load(), float(options["start_s"]))
                     watcher.reader.start(watcher.start_s)
-                except Exception as error:
-                    self._fail(source, error)
 
     # From frames
 
@@ -112,10 +110,8 @@ class VideoTextReader:
             watcher.last_s = time_s
             self._heartbeat()
             started = time.monotonic()
-            try:
+            with self._attempt(source):
                 watcher.reader.read(image, time_s)
-            except Exception as error:
-                self._fail(source, error)
             watcher.spent_s += time.monotonic() - started
             if watcher.spent_s > self._budget_s:
                 self._finish(source, time_s, f"only its first {time_s:.0f} s were read: {self._describe_budget()}")
@@ -130,11 +126,8 @@ class VideoTextReader:
     def end_segment(self, end_s: float, shots: Sequence[ShotChange] | None) -> None:
         """Send what is over at the end of a segment, given the shot changes found in it, if any are looked for."""
         for source, watcher in list(self._watchers.items()):
-            try:
+            with self._attempt(source):
                 until_s, pieces = watcher.reader.take(end_s, shots)
-            except Exception as error:
-                self._fail(source, error)
-            else:
                 self._send_pieces(source, max(until_s, watcher.start_s), pieces)
 
     def finish_frames(self) -> None:
@@ -153,11 +146,8 @@ class VideoTextReader:
         """Send the remaining texts of frames up to ``end_s`` seconds, and read no more."""
         watcher = self._watchers.pop(source, None)
         if watcher is not None:
-            try:
+            with self._attempt(source):
                 pieces = watcher.reader.finish(end_s)
-            except Exception as error:
-                self._fail(source, error)
-            else:
                 self._send_pieces(source, max(end_s, watcher.start_s), pieces)
                 self._end(source, "; ".join(filter(None, (note, watcher.reader.note))))
 
@@ -166,6 +156,14 @@ class VideoTextReader:
             self._send({"kind": "tracks", "source": source, "tracks": [pack_track(track) for track in pieces]})
         else:
             self._send_texts(source, until_s, pieces)
+
+    @contextlib.contextmanager
+    def _attempt(self, source: messages.ReadSource) -> Iterator[None]:
+        """Read a source; an error ends this one only."""
+        try:
+            yield
+        except Exception as error:
+            self._fail(source, error)
 
     def _fail(self, source: messages.ReadSource, error: Exception) -> None:
         """Read no more of a source because of an error; errors that are no fault of it are raised."""
@@ -180,27 +178,22 @@ class VideoTextReader:
     def read_rest(self) -> None:
         """Read what is not read from frames, as far as it is requested. Audio is decoded once for all that need it."""
         self._open_listeners()
-        for source, kind in KINDS.items():
+        for kind in KINDS.values():
+            source = kind.source
             if kind.read is not None and source in self._request:
                 send, heartbeat = partial(self._send_texts, source), self._make_heartbeat()
-                try:
-                    note = kind.read(self._info, self._request[source], send, heartbeat, self._listen)
-                except Exception as error:
-                    self._fail(source, error)
-                else:
-                    self._end(source, note)
+                with self._attempt(source):
+                    self._end(source, kind.read(self._info, self._request[source], send, heartbeat, self._listen))
         self._finish_listeners()
 
     def _open_listeners(self) -> None:
         for source, options in self._request.items():
             _, load = _find_loaders(source, options)
             if load is not None:
-                try:
+                with self._attempt(source):
                     reader, start_s = load(), float(options["start_s"])
                     first_s = reader.start(start_s, {**options, "path": self._info.path})
                     self._listeners[source] = _Listener(reader, start_s, first_s)
-                except Exception as error:
-                    self._fail(source, error)
 
     def _listen(self, pieces: AudioPieces, start_s: float = float("inf")) -> AudioPieces:
         """Yield pieces of the audio, and let all listeners read them that have read what is before.
@@ -215,15 +208,12 @@ class VideoTextReader:
             start_s, end_s = float("inf"), time_s + len(samples) / SAMPLE_RATE
             for source, listener in list(self._listeners.items()):
                 if time_s <= listener.heard_s + 1 / SAMPLE_RATE and end_s > listener.heard_s:
-                    try:
+                    with self._attempt(source):
                         listener.reader.read(samples[max(0, round((listener.heard_s - time_s) * SAMPLE_RATE)) :])
                         until_s, texts = listener.reader.take()
-                    except Exception as error:
-                        self._fail(source, error)
-                        continue
-                    listener.heard_s = end_s
-                    self._send_windows(source, listener)
-                    self._send_pieces(source, max(until_s, listener.start_s), texts)
+                        listener.heard_s = end_s
+                        self._send_windows(source, listener)
+                        self._send_pieces(source, max(until_s, listener.start_s), texts)
             yield time_s, samples
         for listener in self._listeners.values():
             listener.heard_all |= listener.heard_s >= end_s > 0
@@ -255,14 +245,11 @@ class VideoTextReader:
             except Exception as error:
                 note, is_silent = as_note(error), isinstance(error, DecodeError)
         for source, listener in list(self._listeners.items()):
-            try:
+            with self._attempt(source):
                 texts = listener.reader.finish(self._info, heartbeat)
-            except Exception as error:
-                self._fail(source, error)
-                continue
-            self._send_windows(source, listener)
-            self._send_pieces(source, max(self._info.duration, listener.start_s), texts)
-            self._end(source, "" if source == "voice" and is_silent else note)
+                self._send_windows(source, listener)
+                self._send_pieces(source, max(self._info.duration, listener.start_s), texts)
+                self._end(source, "" if source == "voice" and is_silent else note)
 
     def _make_heartbeat(self) -> Heartbeat:
         """Return the heartbeat of a kind, which raises VidretError once the time for it is over."""

@@ -77,14 +77,12 @@ class Composer:
         if self._sample is None or generation != self._checked:
             size = len(self._store)
             if self._sample is None or not self._size / DRIFT <= size <= self._size * DRIFT:
-                self._sample, self._size = self._read_sample(), size
+                ids = self._store.searchable()
+                known, vectors = self._store.features.intact_vectors(ids[spread_evenly(len(ids), SAMPLE_SIZE)])
+                self._sample = VectorSample(vectors.reshape(-1, self._store.dim), self._store.owners(known))
+                self._size = size
             self._checked = generation
         return self._sample
-
-    def _read_sample(self) -> VectorSample:
-        ids = self._store.searchable()
-        known, vectors = self._store.features.intact_vectors(ids[spread_evenly(len(ids), SAMPLE_SIZE)])
-        return VectorSample(vectors.reshape(-1, self._store.dim), self._store.owners(known))
 
     @cached_property
     def _texts(self) -> Float32[np.ndarray, "query dim"]:

@@ -43,10 +43,12 @@ def save_concept(store: Store, taught: TaughtConcept) -> None:
         VidretError: A person has the name.
     """
     check_no_person(store.path, taught.concept.name)
-    file = io.BytesIO()
+    file, facts = io.BytesIO(), asdict(taught.concept)
+    for example in (*facts["yes"], *facts["no"]):
+        del example["image"]
     arrays = {name: getattr(taught, name) for name in ("yes", "no", "direction", "heard")}
     arrays = {name: array for name, array in arrays.items() if array is not None}
-    np.savez(file, facts=np.array(json.dumps(_describe(taught.concept))), **arrays)
+    np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
     store.metadata.set(_key(taught.concept.name), file.getvalue())
 
 
@@ -91,13 +93,6 @@ def check_mentions(store: Store, texts: Iterable[str], people: Collection[str] =
             taught = ", ".join(f"@{concept.name}" for concept in list_concepts(store)) or "none"
             rule = f"must be the name of a taught concept{' or of a person' if people else ''} ({taught})"
             raise VidretError(f"@{name}: {rule}; to teach it: vidret teach {name}")
-
-
-def _describe(concept: Concept) -> dict[str, Any]:
-    facts = asdict(concept)
-    for example in (*facts["yes"], *facts["no"]):
-        del example["image"]
-    return facts
 
 
 def _key(name: str) -> str:

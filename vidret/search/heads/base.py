@@ -118,14 +118,16 @@ class PreparedHead(Protocol):
         ...
 
 
-def shape_spans(
-    result: "GroundingResult", card: "HeadCard", video: GroundedVideo, *, has_boundaries: bool
-) -> list[Span]:
-    """Return the spans of a head's result in a video, as its card sets, in seconds of the video's own time."""
+def shape_spans(result: "GroundingResult", card: "HeadCard", video: GroundedVideo) -> list[Span]:
+    """Return the spans of a head's result in a video, as its card sets, in seconds of the video's own time.
+
+    They are best first, clamped, rounded and suppressed. A head without boundaries finds no spans: those of high
+    saliency are returned, with the mean saliency of their frames as score.
+    """
     fps = card.fps or FPS
     # A remainder of less than half a step has no frame of its own; what is further off lies behind a gap.
     covered_s = min(video.duration - video.start, (len(result.saliency) + 0.5) / fps)
-    if has_boundaries:
+    if len(result.spans):
         spans = postprocess_spans(result, card, duration=covered_s)
     else:
         spans = find_highlights(result.saliency, fps=fps, duration=covered_s, limit=card.limit)

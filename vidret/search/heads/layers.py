@@ -194,11 +194,8 @@ class Grounder:
 
     @torch.inference_mode()
     def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
-        """Return the spans of a query in one video, best first, clamped, rounded and suppressed as the card sets.
-
-        A head without boundaries returns spans of high saliency, with the mean saliency of their frames as score.
-        """
-        return shape_spans(self._query(text, video), self.card, video, has_boundaries=self._head.boundaries is not None)
+        """Return the spans of a query in one video; see ``shape_spans``."""
+        return shape_spans(self._query(text, video), self.card, video)
 
     @torch.inference_mode()
     def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
@@ -208,9 +205,8 @@ class Grounder:
         """
         cuts = range(0, len(videos), MOST_WINDOWS)
         results = [result for cut in cuts for result in self._query_many(text, videos[cut : cut + MOST_WINDOWS])]
-        has_boundaries = self._head.boundaries is not None
         return [
-            None if result is None else shape_spans(result, self.card, video, has_boundaries=has_boundaries)
+            None if result is None else shape_spans(result, self.card, video)
             for result, video in zip(results, videos, strict=True)
         ]
 

@@ -45,7 +45,7 @@ class VectorGrounder:
 
     def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
         """Return the spans of a query in one video, best first."""
-        return shape_spans(self._query(text, video), self.card, video, has_boundaries=self._head.boundaries is not None)
+        return shape_spans(self._query(text, video), self.card, video)
 
     def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
         """Return the spans of a query in each video; None for one of which nothing is stored, which is logged."""
