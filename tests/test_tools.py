@@ -42,7 +42,7 @@ def test_alternatives_are_measured_in_turn() -> None:
     told = harness.time_in_turn(asks, ["a", "b"], num_warm=1)
     assert calls == [(name, query) for query in ("a", "a", "b") for name in ("old", "new")]
     assert {key for own in told.values() for key in own} == {"p50_ms", "p99_ms", "p50_cpu_ms"}
-    assert bench.measure_threads(time.sleep, [0.02] * 3) > 1.5
+    assert bench.measure_threads(time.sleep, [0.1] * 3) > 1.2
 
 
 def test_a_measured_index_is_as_the_starter_makes_one(tmp_path: Path) -> None:
