@@ -24,7 +24,7 @@ FOREIGN = (
 )
 ENGLISH = (
     *("", "123", "dog", "a man in a van", "Los Angeles at night", "Big Sur", "a café", "Leonardo da Vinci"),
-    *("El Capitan", "the word und on a sign", "a sign with 出口"),
+    *("El Capitan", "the word und on a sign", "a sign with 出口", "las vegas strip", "you've won", "I\u2019ve never"),
 )
 
 

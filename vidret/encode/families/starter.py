@@ -51,11 +51,11 @@ CLASSIFIER = WheelFile(
 CLASS_VECTORS = Path(__file__).with_name("starter_classes.safetensors")
 TEXT_BATCH = 32
 
-# Function words of other languages that hardly occur in English, not even in names such as Los Angeles or Big Sur.
+# Function words of other languages that hardly occur in English, not even in names such as Las Vegas or Big Sur.
 OTHERS = {
     "German": "das dem der ein eine einem einen einer im ist nicht und auf zum zur für über",
     "French": "avec dans elle leur mais qui une du",
-    "Spanish": "las para por una unos unas sobre",
+    "Spanish": "para por una unos unas sobre",
     "Italian": "della delle dei gli nel nella sul sulla una uno degli",
     "Portuguese": "não um uma sobre pela pelo",
     "Dutch": "aan bij een het naar niet voor",
@@ -65,7 +65,7 @@ OTHERS = {
 ENGLISH = frozenset({"and", "are", "at", "from", "her", "his", "into", "of", "the", "their", "with"})
 _FOREIGN = frozenset(word for words in OTHERS.values() for word in words.split())
 NOTE = "%s understands English only, and this seems to be another language: %.60s; for others, see --model multilingual"
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = re.compile("(?<!['\u2019])[^\\W\\d_]+")  # without what "you've" ends with, which is Turkish by itself
 _noted: set[str] = set()  # the encoders
 
 
