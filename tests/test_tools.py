@@ -6,6 +6,7 @@ import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,6 +64,24 @@ def test_a_measured_index_is_as_the_starter_makes_one(tmp_path: Path) -> None:
     found = ranker.score([text], packed, [rows.astype(np.float32) for rows, _ in frames])
     assert set(found.scores) == {"segment", "frames", "words"}
     assert all(np.isfinite(level).all() for level in found.scores.values())
+
+
+@pytest.mark.parametrize(
+    ("workers", "capacity", "segments_per_s"),
+    [
+        ([(1, {"cores": 1.0, "card": 2.0}, 1.0)], {"cores": 1, "card": 1}, 0.5),  # the card is slower
+        ([(1, {"cores": 1.0, "card": 0.25}, 1.5)], {"cores": 4, "card": 1}, 1 / 1.5),  # a worker has one segment
+        ([(3, {"cores": 1.0, "writer": 0.5}, 1.0)], {"cores": 2, "writer": 0.5}, 1.0),
+        ([(1, {"cores": 0.5}, 0.5), (4, {"cores": 1.0}, 1.0)], {"cores": 2}, 3.0),  # the fast one first
+    ],
+)
+def test_a_run_waits_for_its_slowest_stage(
+    workers: list[Any], capacity: dict[str, float], segments_per_s: float
+) -> None:
+    tool = load_tool("model_throughput")
+    found = tool.predict(capacity, [tool.Workers(*own) for own in workers])
+    assert found.segments_per_s == pytest.approx(segments_per_s)
+    assert max(found.utilisation.values()) == pytest.approx(1)
 
 
 def test_the_peak_of_memory_is_that_during_a_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,6 @@ process on one thread of PyTorch, medians, CPU seconds of this process and its d
 
 - ``indexing``: only decoding, only encoding (frames in memory), whole runs. ``busy`` is CPU / (cores x wall) of a
   whole run, ``overhead`` its CPU against the two parts.
-- ``prediction``: the time of a run by its stages, measured apart: what the cores, the writer and the decoding processes
-  need for all files, of which the slowest is waited for; relative to the median of real runs, which need a machine
-  without other work.
 - ``modes``: a plain script (PyAV with frame threads, a frame a second, the same encoder, on all cores), runs on a grid,
   and following shots in each sampling mode; ``wall_against_script`` is 2 where a run takes half as long.
 - ``words``: runs without words, with speech and text on the screen, and with all, sounds too; memory is of all
@@ -37,7 +34,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import av
 import numpy as np
@@ -50,7 +46,6 @@ from harness import (
     index_run,
     make_head,
     make_parser,
-    measure,
     run_ffmpeg,
     run_parts,
     run_vidret,
@@ -66,10 +61,8 @@ from vidret.encode.names import MERGE_LEVELS, ModelName, set_merge
 from vidret.engine import Engine
 from vidret.errors import DecodeError, VidretError
 from vidret.ground.checkpoint import save_head
-from vidret.index.options import FileJob, IndexReport
-from vidret.index.run_state import RunState
+from vidret.index.options import IndexReport
 from vidret.index.stages import count_cores, encode_segments
-from vidret.store.records import NewSegment
 from vidret.types import Frames
 from vidret.video.decoders.base import SAMPLING_MODES
 from vidret.video.decoders.registry import Decoder
@@ -80,7 +73,6 @@ from vidret.video.reader import open_reader
 from vidret.video.sampling import SampledFrames
 from vidret.video.scan import scan
 from vidret.video.shots.segments import DecodedSegment
-from vidret.video.workers.messages import ReadPlan
 from vidret.video.workers.pool import DecodePool
 
 DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
@@ -126,54 +118,6 @@ def measure_indexing(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
         "busy": round(index.cpu_s / (count_cores() * index.wall_s), 3),
         "overhead": round(index.cpu_s / (costs["decode"].cpu_s + costs["encode"].cpu_s), 3),
     }
-
-
-def measure_prediction(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Predict how long a run takes, and run it."""
-    files, encoder, num_cores = find_files(given, scratch), load_encoder(), count_cores()
-    segments, store_s, add = list[SampledFrames](), 0.0, RunState.add
-
-    def decode(chosen: list[str], *, only_open: bool = False) -> float:
-        """Return the CPU seconds of a process that decodes files, or only opens them."""
-
-        def stream() -> None:
-            with DecodePool(1, resize=encoder.resize, shot_sampling="exact") as pool:
-                for file in chosen:
-                    plan = (lambda _: ReadPlan()) if only_open else None
-                    parts = pool.stream(file, plan=plan, num_threads=max(1, num_cores // len(files)))
-                    segments.extend(part.frames for part in parts if isinstance(part, DecodedSegment))
-
-        return measure(stream).cpu_s
-
-    def add_timed(run_state: RunState, job: FileJob, segment: NewSegment) -> None:
-        nonlocal store_s
-        started = time.thread_time()
-        add(run_state, job, segment)
-        store_s += time.thread_time() - started
-
-    first_s = decode(files[:1], only_open=True)  # of the process, and of opening a file
-    open_s = max(decode(files[:1] + files, only_open=True) - first_s, 0.0)
-    start_s = max(first_s - open_s / len(files), 0.0)
-    decode_s = decode(files) - start_s - open_s
-    encode, run = partial(encode_segments, encoder, pack=None, tokens=False), index_run(scratch, encoder, files)
-    encode(segments[:1])
-    encode_s = measure(lambda: [encode([segment]) for segment in segments]).cpu_s
-    index_run(scratch, encoder, files[:1], sampling="fast")()  # what a process and a machine do once
-    with patch.object(RunState, "add", add_timed):
-        main_s = time.thread_time()
-        whole_s = measure(run).cpu_s
-        main_s = time.thread_time() - main_s
-    stages_s = open_s + decode_s + encode_s + store_s
-    rest_s = max(0.0, whole_s - start_s - stages_s - main_s)  # of the threads of a run: packing, messages
-    num_workers = min(len(files), num_cores)
-    waits_s = {
-        "cores": (stages_s + rest_s) / num_cores,
-        "writer": store_s,
-        "decoding processes": (open_s + decode_s / max(1, num_cores // num_workers)) / num_workers,
-    }
-    predicted_s = start_s + max(waits_s.values()) + main_s
-    run_s = statistics.median(measure(run).wall_s for _ in range(given.repeats))
-    return {"waits_s": waits_s, "predicted_s": predicted_s, "run_s": run_s, "ratio": round(predicted_s / run_s, 2)}
 
 
 def run_script(files: list[str], encoder: Encoder) -> None:
@@ -356,7 +300,6 @@ def main() -> None:
     parser.add_argument("videos", nargs="?", type=Path)
     parts = {
         "indexing": measure_indexing,
-        "prediction": measure_prediction,
         "modes": measure_modes,
         "words": measure_words,
         "merging": measure_merging,
