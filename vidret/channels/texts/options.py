@@ -95,7 +95,7 @@ class WordsOptions:
 def find_sound_model(model: str) -> str:
     """Return the sound model in what ``WordsOptions.models`` says of sounds; empty without one.
 
-    >>> find_sound_model("whisper-tiny.en-4+hf:laion/clap-htsat-unfused+0123456789ab")
+    >>> find_sound_model("whisper-tiny.en-5+hf:laion/clap-htsat-unfused+0123456789ab")
     'hf:laion/clap-htsat-unfused'
     """
     found = _SOUND_MODEL.search(model)
