@@ -230,7 +230,7 @@ class Endless:
 def test_a_source_ends_with_its_budget_and_keeps_what_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screen, "_load_reader", Endless)
     monkeypatch.setattr(speech, "load_recogniser", lambda _model: Endless())
-    monkeypatch.setattr(words_module, "MIN_BUDGET_S", 0.05)
+    monkeypatch.setattr(words_module, "MIN_BUDGET_S", 0.5)
     monkeypatch.setattr(words_module, "BUDGET_PER_S", 0.0)
     film = write_worded(tmp_path / "a.mp4", ("", 100.0), silence=True)
     request = {**SCREEN, "speech": {"model": "tiny.en", "start_s": 0.0}}
