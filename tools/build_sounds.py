@@ -108,7 +108,7 @@ DRAWS = {
     "train": ((KINDS, range(3)), (MIXED, (50,)), (UNMUSICAL, (60,))),
     "choose": ((KINDS, (100,)),),
 }
-EFFECT_SEEDS = (11, 12)
+EFFECT_SEEDS = range(11, 17)
 MEASURED = {1: 480, 1234: 400}  # stretches of the draws that are measured, by their seed
 EPOCHS, BATCH, TEMPERATURE = 6, 128, 0.1
 NUM_FILMS, FILM_STRETCHES, NUM_EXAMPLES, EXAMPLE_S = 60, 4, 5, 3.0
