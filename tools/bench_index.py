@@ -9,7 +9,7 @@ process on one thread of PyTorch, medians, CPU seconds of this process and its d
   whole run, ``overhead`` its CPU against the two parts.
 - ``modes``: a plain script (PyAV with frame threads, a frame a second, the same encoder, on all cores), runs on a grid,
   and following shots in each sampling mode; ``wall_against_script`` is 2 where a run takes half as long.
-- ``words``: runs without words, with speech and text on the screen, and with all, sounds too; memory is of all
+- ``words``: runs without words, with speech and text on the screen, with sounds, and with all; memory is of all
   processes.
 - ``merging``: runs with open_clip's own towers and with each level of merged tokens, in fp32 and bf16, ViT-B/16 with
   random weights.
@@ -160,8 +160,13 @@ def measure_words(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time runs without and with words, and find their peaks of memory."""
     files = find_files(given, scratch)
     encoder = load_encoder()
-    some = WordsOptions(sources=("speech", "screen"))
-    kinds: dict[str, bool | WordsOptions] = {"without": False, "speech and screen": some, "with": True}
+    some, sounds = (WordsOptions(sources=sources) for sources in (("speech", "screen"), ("sound",)))
+    kinds: dict[str, bool | WordsOptions] = {
+        "without": False,
+        "speech and screen": some,
+        "sounds": sounds,
+        "with": True,
+    }
     runs = {name: index_run(scratch, encoder, files, words=words) for name, words in kinds.items()}
     rows = compare(take_turns(runs, given.repeats, num_warm=0), "without")
     return {name: row | {"peak_mb": round(find_peak_mb(runs[name]))} for name, row in rows.items()}
