@@ -217,10 +217,17 @@ spans = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 10)), min_size=1, 
 def test_presence_equals_loops(tracks: list[tuple[int, int]], asked: list[tuple[int, int]], cuts: list[int]) -> None:
     own = np.array([(start, start + length, 0.5, 0) for start, length in tracks], np.float64)
     none = np.zeros(0, np.int64)
-    person = PersonSpans(handle="mum", tracks={7: own}, segments=none, qualities=np.zeros(0))
+    elsewhere = np.array([[0.0, 60.0, 1.0, 0]])
+    videos, tracks_of_all = np.array([6, *[7] * len(own), 9]), np.concatenate([elsewhere, own, elsewhere])
+    person = PersonSpans(handle="mum", videos=videos, tracks=tracks_of_all, segments=none, qualities=np.zeros(0))
     starts = np.array([start for start, _ in asked], np.float64)
     ends = starts + np.array([length for _, length in asked])
-    presence, quality = person.rate(7, starts, ends, sorted(map(float, cuts)))
+    cuts_of = {6: (3.0, 30.0), 7: sorted(map(float, cuts))}
+    asked_of = np.array([6, *[7] * len(starts), 8])  # a span of another video, and one where nobody is
+    (before, *presence, after), (_, *quality, _) = person.rate(
+        asked_of, np.array([5.0, *starts, 5.0]), np.array([6.0, *ends, 6.0]), lambda video: cuts_of.get(video, ())
+    )
+    assert (before, after) == (1.0, 0.0)
     for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
         best = 0.0
         for first, last, *_ in own.tolist():
@@ -230,7 +237,6 @@ def test_presence_equals_loops(tracks: list[tuple[int, int]], asked: list[tuple[
             best = max(best, 1.0 if gap <= 0.5 else 0.5 if gap <= 5 or not apart else 0.0)
         assert presence[row] == best
         assert quality[row] == (0.5 if best == 1 else 0)
-    assert person.rate(8, starts, ends, ())[0].tolist() == [0.0] * len(starts)
 
 
 def test_a_watch_may_name_a_person(folder: Path, tmp_path: Path) -> None:

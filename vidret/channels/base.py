@@ -11,7 +11,9 @@ from jaxtyping import Float, Float32, Float64, Int64
 from vidret.types import CANDIDATES, SearchOptions, Source, TextEmbedding, TextSource
 
 Times = Float64[np.ndarray, " span"]
-AdjustSpans = Callable[[int, Times, Times, Float[np.ndarray, "clause span"]], Float[np.ndarray, "clause span"]]
+AdjustSpans = Callable[
+    [Int64[np.ndarray, " span"], Times, Times, Float[np.ndarray, "clause span"]], Float[np.ndarray, "clause span"]
+]
 # Sources that wording asks for as it does for another.
 ASKED_LIKE: Mapping[Source, Source] = {"subtitles": "speech", "generated": "picture"}
 ASKED = 0.6  # how likely a clause asks for the source of its answer, by its wording, on average

@@ -6,13 +6,13 @@ by the detector is found below that.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 
 from vidret.channels.base import ChannelQuery, Match, TimeSpan
 from vidret.errors import VidretError
@@ -32,7 +32,10 @@ SEEN = 15.0  # nats of a clause that names only persons, where they are
 NEAR_S, TOUCH_S = 5.0, 0.5  # of a track; frames of tracks are about a second apart
 MAX_SPANS = 3  # that are told of each person as evidence
 
+APART_S = 1e7  # between the beginnings of videos, as if they followed one another
+
 Spans = Float64[np.ndarray, " span"]
+FindCuts = Callable[[int], Sequence[float]]  # returns the times of a video at which new shots begin
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -41,36 +44,46 @@ class PersonSpans:
 
     Attributes:
         handle: What stands for the person in a query.
-        tracks: Start, end, quality from 0 to 1, and whether it is a voice, of each track by video.
+        videos: The video of each track, rising.
+        tracks: Start, end, quality from 0 to 1, and whether it is a voice, of each track.
         segments: The ids of the segments meanwhile, rising.
         qualities: The best quality in each.
     """
 
     handle: str
-    tracks: Mapping[int, Float64[np.ndarray, "_track 4"]]
+    videos: Int64[np.ndarray, " track"]
+    tracks: Float64[np.ndarray, "track 4"]
     segments: Int64[np.ndarray, " segment"]
     qualities: Float64[np.ndarray, " segment"]
 
+    def find_tracks(self, video_id: int) -> Float64[np.ndarray, "_track 4"]:
+        """Return the tracks of a video."""
+        return self.tracks[slice(*np.searchsorted(self.videos, [video_id, video_id + 1]))]
+
     def speaks(self, match: Match) -> bool:
         """Return whether the voice of the person is heard in at least half of a text that is said."""
-        starts, ends, _, are_voices = self.tracks.get(match.video_id, np.zeros((0, 4))).T
+        starts, ends, _, are_voices = self.find_tracks(match.video_id).T
         heard_s = np.minimum(ends, match.end) - np.maximum(starts, match.start)
         return match.source in SPOKEN and 2 * float(np.maximum(heard_s, 0) @ are_voices) >= match.end - match.start
 
     def rate(
-        self, video_id: int, starts: Spans, ends: Spans, cuts: Sequence[float]
+        self, videos: Int64[np.ndarray, " span"], starts: Spans, ends: Spans, find_cuts: FindCuts
     ) -> tuple[Float64[np.ndarray, " span"], Float64[np.ndarray, " span"]]:
-        """Return the presence of the person in spans of a video, and the best quality of its tracks meanwhile."""
-        tracks = self.tracks.get(video_id)
-        if tracks is None:
-            return np.zeros(len(starts)), np.zeros(len(starts))
-        gaps = np.maximum(tracks[:, 0] - ends[:, None], starts[:, None] - tracks[:, 1])
-        shots = np.searchsorted(cuts, (starts + ends) / 2, side="right")[:, None]
-        first, last = (np.searchsorted(cuts, edge, side="right") for edge in tracks[:, :2].T)
-        is_near: Bool[np.ndarray, "span track"] = (gaps <= NEAR_S) | ((first <= shots) & (shots <= last))
-        is_inside = gaps <= TOUCH_S
-        presence = np.where(is_inside.any(1), 1.0, np.where(is_near.any(1), 0.5, 0.0))
-        return presence, np.where(is_inside, tracks[:, 2], 0.0).max(1)
+        """Return the presence of the person in spans of videos, and the best quality of its tracks meanwhile."""
+        first, last = (np.searchsorted(self.videos, videos, side=side) for side in ("left", "right"))
+        counts = last - first
+        spans = np.repeat(np.arange(len(videos)), counts)  # each with each track of its video
+        rows = np.arange(len(spans)) + np.repeat(first - np.cumsum(counts) + counts, counts)
+        track_starts, track_ends, qualities, _ = self.tracks[rows].T
+        gaps = np.maximum(track_starts - ends[spans], starts[spans] - track_ends)
+        middles = (starts + ends)[spans] / 2
+        shots, from_shots, to_shots = _number_shots(videos[spans], (middles, track_starts, track_ends), find_cuts)
+        is_near, is_inside = (gaps <= NEAR_S) | ((from_shots <= shots) & (shots <= to_shots)), gaps <= TOUCH_S
+        presence, quality = np.zeros(len(videos)), np.zeros(len(videos))
+        presence[spans[is_near]] = 0.5
+        presence[spans[is_inside]] = 1.0
+        np.maximum.at(quality, spans[is_inside], qualities[is_inside])
+        return presence, quality
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -82,16 +95,14 @@ class Presence:
         speakers: Those who must say the phrases of each clause.
         bare: Whether a clause names only persons.
         unwanted: Those who must not be there.
-        videos: The videos with any of them.
-        find_cuts: Returns the times of a video at which new shots begin.
+        find_cuts: See ``FindCuts``.
     """
 
     wanted: tuple[tuple[PersonSpans, ...], ...]
     speakers: tuple[tuple[PersonSpans, ...], ...]
     bare: tuple[bool, ...]
     unwanted: tuple[PersonSpans, ...]
-    videos: Set[int]
-    find_cuts: Callable[[int], Sequence[float]]
+    find_cuts: FindCuts
 
     @property
     def persons(self) -> tuple[PersonSpans, ...]:
@@ -99,23 +110,18 @@ class Presence:
         return tuple({person.handle: person for own in self.wanted for person in own}.values())
 
     def adjust(
-        self, video_id: int, starts: Spans, ends: Spans, scores: Float[np.ndarray, "clause span"]
+        self, videos: Int64[np.ndarray, " span"], starts: Spans, ends: Spans, scores: Float[np.ndarray, "clause span"]
     ) -> Float[np.ndarray, "clause span"]:
-        """Return the evidence of each clause in spans of a video, given what it is without persons."""
+        """Return the evidence of each clause in spans of videos, given what it is without persons."""
         adjusted = np.array(scores, np.float64)
-        if video_id not in self.videos:
-            for clause, (persons, is_bare) in enumerate(zip(self.wanted, self.bare, strict=True)):
-                adjusted[clause] = 0.0 if is_bare else adjusted[clause] - ABSENCE * bool(persons)
-            return adjusted
-        cuts = self.find_cuts(video_id)
         for clause, (persons, is_bare) in enumerate(zip(self.wanted, self.bare, strict=True)):
             if persons:
-                rated = [person.rate(video_id, starts, ends, cuts) for person in persons]
+                rated = [person.rate(videos, starts, ends, self.find_cuts) for person in persons]
                 presence, quality = (np.min(values, axis=0) for values in zip(*rated, strict=True))
                 lost = ABSENCE * (presence - 1)
                 adjusted[clause] = SEEN * presence + quality if is_bare else adjusted[clause] + lost
         for person in self.unwanted:
-            adjusted -= ABSENCE * (person.rate(video_id, starts, ends, cuts)[0] == 1)
+            adjusted -= ABSENCE * (person.rate(videos, starts, ends, self.find_cuts)[0] == 1)
         return adjusted
 
     def find_spans(self, store: Store, asked: ChannelQuery) -> list[TimeSpan]:
@@ -147,7 +153,7 @@ class Presence:
         """Return where each person is seen or heard in a span of a video, by time."""
         found: list[Evidence] = []
         for person in self.persons:
-            tracks = person.tracks.get(video_id, np.zeros((0, 4)))
+            tracks = person.find_tracks(video_id)
             gaps = np.maximum(tracks[:, 0] - end_s, start_s - tracks[:, 1])
             nearest = [row for row in np.argsort(gaps, kind="stable").tolist() if gaps[row] <= NEAR_S][:MAX_SPANS]
             found += [
@@ -245,7 +251,6 @@ class KnownPersons:
             speakers=tuple(tuple(map(self._find, clause.speakers)) for clause in structure.clauses),
             bare=tuple(clause.is_bare for clause in structure.clauses),
             unwanted=unwanted,
-            videos=set().union(*(person.tracks for own in (*wanted, unwanted) for person in own)),
             find_cuts=self._find_cuts,
         )
 
@@ -269,21 +274,36 @@ class KnownPersons:
                 rows += identities.database.rows(sql, person)
         videos = self._store.find_contents({row[0] for row in rows})
         best = max((row[3] for row in rows), default=1.0) or 1.0
-        tracks: dict[int, list[tuple[float, float, float, float]]] = {}
+        tracks: list[tuple[int, float, float, float, int]] = []
         segments: dict[int, float] = {}
         for content, start, end, quality, is_voice in rows:
             if (video := videos.get(content)) is not None:
                 share = float(np.clip(quality / best, 0, 1))
-                tracks.setdefault(video, []).append((start, end, share, is_voice))
+                tracks.append((video, start, end, share, is_voice))
                 for key in self._store.overlapping_segments([(video, start, end)]).tolist():
                     segments[key] = max(segments.get(key, 0.0), share)
         ids = np.array(sorted(segments), np.int64)
+        tracks.sort(key=lambda track: track[0])
         return PersonSpans(
             handle=handle,
-            tracks={video: np.array(own, np.float64) for video, own in tracks.items()},
+            videos=np.array([video for video, *_ in tracks], np.int64),
+            tracks=np.array([own for _, *own in tracks], np.float64).reshape(-1, 4),
             segments=ids,
             qualities=np.array([segments[key] for key in ids.tolist()], np.float64),
         )
+
+
+def _number_shots(
+    videos: Int64[np.ndarray, " time"], times: Sequence[Float64[np.ndarray, " time"]], find_cuts: FindCuts
+) -> list[Int64[np.ndarray, " time"]]:
+    """Return numbers of the shots of videos at several times of each; those of one video rise with time."""
+    different, places = np.unique(videos, return_inverse=True)
+    cuts = [
+        np.zeros(0),
+        *(place * APART_S + np.array(find_cuts(video)) for place, video in enumerate(different.tolist())),
+    ]
+    edges = np.concatenate(cuts)
+    return [np.searchsorted(edges, places * APART_S + own, side="right") for own in times]
 
 
 def _read_state(index: Path) -> tuple[int, ...]:

@@ -283,12 +283,18 @@ def adjust_points(
     videos: Mapping[int, VideoPictures], adjust: AdjustSpans, *, frames: bool
 ) -> dict[int, VideoPictures]:
     """Return the same points with their evidence adjusted, each over its time or, without ``frames``, its segment."""
-    adjusted = {}
-    for video_id, points in videos.items():
-        starts = points.times if frames else np.array([segment.start for segment in points.segments])
-        ends = points.times if frames else np.array([segment.end for segment in points.segments])
-        adjusted[video_id] = points.with_scores(adjust(video_id, starts, ends, points.scores))
-    return adjusted
+    if not videos:
+        return {}
+    if frames:
+        starts = ends = np.concatenate([points.times for points in videos.values()])
+    else:
+        spans = [(segment.start, segment.end) for points in videos.values() for segment in points.segments]
+        starts, ends = np.array(spans, np.float64).T
+    counts = [len(points.times) for points in videos.values()]
+    scores = np.concatenate([points.scores for points in videos.values()], axis=1)
+    scores = adjust(np.repeat(np.array([*videos]), counts), starts, ends, scores)
+    parts = np.split(scores, np.cumsum(counts)[:-1], axis=1)
+    return {video_id: points.with_scores(own) for (video_id, points), own in zip(videos.items(), parts, strict=True)}
 
 
 def lower_pictures(pictures: Mapping[int, VideoPictures], video_ids: Set[int], loss: float) -> dict[int, VideoPictures]:
