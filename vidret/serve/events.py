@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from vidret.errors import VidretError
-from vidret.serve.problems import INTERNAL_ERROR, Problem, kind_of
-from vidret.text import sanitize
+from vidret.serve.problems import INTERNAL_ERROR, kind_of, make_problem
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +30,9 @@ def write_event(name: str, data: BaseModel) -> str:
     return f"event: {name}\ndata: {data.model_dump_json()}\n\n"
 
 
-def write_problem(status: int, title: str, error: VidretError) -> str:
+def write_problem(status: int, error: VidretError) -> str:
     """Return the event that ends an answer that failed."""
-    sentence = sanitize(str(error))
-    return write_event(
-        "problem", Problem(type="about:blank", title=title, status=status, detail=sentence, kind=kind_of(error))
-    )
+    return write_event("problem", make_problem(status, str(error), kind_of(error)))
 
 
 def stream_events(
@@ -61,10 +57,10 @@ def stream_events(
         try:
             last = work(send, is_left)
         except VidretError as error:
-            last = write_problem(500, "Internal Server Error", error)
+            last = write_problem(500, error)
         except BaseException:  # such as a panic of native code
             logger.exception("a stream failed")
-            last = write_problem(500, "Internal Server Error", VidretError(INTERNAL_ERROR))
+            last = write_problem(500, VidretError(INTERNAL_ERROR))
         finally:
             on_end()  # before the last event, after which a client may send its next request
             if last:

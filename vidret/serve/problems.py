@@ -80,13 +80,17 @@ def kind_of(error: VidretError) -> Kind:
     return "usage" if isinstance(error, OptionError) else "failure"
 
 
+def make_problem(status: int, sentence: str, kind: Kind) -> Problem:
+    """Return the description of an error."""
+    title = HTTPStatus(status).phrase
+    return Problem(type="about:blank", title=title, status=status, detail=sanitize(sentence), kind=kind)
+
+
 def problem_response(
     status: int, sentence: str, headers: Mapping[str, str] | None = None, *, kind: Kind = "failure"
 ) -> JSONResponse:
     """Return the response that describes an error."""
-    title = HTTPStatus(status).phrase
-    body = Problem(type="about:blank", title=title, status=status, detail=sanitize(sentence), kind=kind)
-    return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
+    return JSONResponse(make_problem(status, sentence, kind).model_dump(), status, headers, MEDIA_TYPE)
 
 
 def refusals(*statuses: int) -> Responses:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_one_request_is_served_at_a_time(serve: Serve, copies: Engine, monkeypat
         assert (busy.status_code, busy.headers["retry-after"]) == (503, "30")
         gate.set()
     ((name, problem),) = read_events(first.result())
-    assert (name, problem["title"], problem["status"]) == ("problem", "Unprocessable Content", 422)
+    assert (name, problem["title"], problem["status"]) == ("problem", HTTPStatus(422).phrase, 422)
     assert problem["detail"] == "videos must be comparable, got none"
 
 

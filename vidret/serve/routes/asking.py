@@ -162,7 +162,7 @@ def send_answer(
             else:
                 send(write_moments_event(engine, part))
     except EndpointError as error:
-        return write_problem(502, "Bad Gateway", error)
+        return write_problem(502, error)
     return ""
 
 

@@ -239,6 +239,6 @@ def send_groups(engine: Engine, videos: list[int], send: Send, is_left: threadin
     except LeftError:
         return ""
     except VidretError as error:
-        return write_problem(422, "Unprocessable Content", error)
+        return write_problem(422, error)
     rows = [[write_row(CopyRow, file) for file in group.files] for group in groups]
     return write_event("groups", GroupsEvent(groups=rows))
