@@ -214,7 +214,14 @@ def test_gradients_are_finite_and_reach_every_weight() -> None:
     assert (batch["frames"].grad[~batch["frame_mask"]] == 0).all()
 
 
-def test_impossible_aligners_are_rejected(tmp_path: Path) -> None:
+def test_wrong_shapes_are_rejected(tmp_path: Path) -> None:
+    aligner = make_aligner()
+    with pytest.raises(ValueError, match=r"mask must be bool \(1, 2\), got torch.bool \(1, 3\)"):
+        aligner.prepare(VideoBatch(torch.zeros(1, 2, DIM), frame_mask=torch.ones(1, 3, dtype=torch.bool)))
+    with pytest.raises(ValueError, match=r"mask must be bool \(1, 2\), got torch.int64 \(1, 2\)"):
+        aligner.prepare_texts(
+            TextBatch(torch.zeros(1, DIM), torch.zeros(1, 2, DIM), torch.ones(1, 2, dtype=torch.int64))
+        )
     with pytest.raises(ValueError, match="temperature must be positive, got 0"):
         SoftmaxAttention(0)
     with pytest.raises(ValueError, match="top must be at least 1, got -1"):

@@ -126,15 +126,27 @@ def test_logits_of_a_thousand_do_not_overflow(dtype: torch.dtype) -> None:
     assert dual_softmax(scores).isfinite().all()
 
 
-def test_scores_that_are_not_finite_are_rejected() -> None:
+@pytest.mark.wrong_shapes
+def test_invalid_arguments_are_rejected() -> None:
     bank = sample(2, 3)
     holed = bank.clone()
     holed[1, 0] = math.inf
+    correction = sk_norm(bank)
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: sk_norm(holed), r"bank must be finite, got inf at \[1, 0\]"),
         (lambda: qb_norm(holed), r"bank must be finite, got inf at \[1, 0\]"),
         (lambda: dual_softmax(holed), r"scores must be finite, got inf at \[1, 0\]"),
-        (lambda: sk_norm(bank).correct(-holed[1]), r"scores must be finite, got -inf at \[0\]"),
+        (lambda: correction.correct(-holed[1]), r"scores must be finite, got -inf at \[0\]"),
+        (lambda: sk_norm(bank[:0]), r"bank must be a float32 or float64 matrix .* got torch.float64 \(0, 3\)"),
+        (lambda: qb_norm(bank[0]), r"bank must be a float32 or float64 matrix .* got torch.float64 \(3,\)"),
+        (lambda: dual_softmax(bank.half()), r"scores must be a float32 .* got torch.float16 \(2, 3\)"),
+        (lambda: correction.correct(bank[:, :2]), r"scores must have 3 videos, .*got shape \(2, 2\)"),
+        (lambda: correction.correct(bank[0, 0]), r"scores must have 3 videos, .*got shape \(\)"),
+        (lambda: sk_norm(bank, temperature=-1), "temperature must be positive and finite, got -1"),
+        (lambda: sk_norm(bank, temperature=math.nan), "temperature must be positive and finite, got nan"),
+        (lambda: qb_norm(bank, beta=0), "beta must be positive and finite, got 0"),
+        (lambda: qb_norm(bank, k=0), r"k must be in 1..3, the number of videos, got 0"),
+        (lambda: qb_norm(bank, k=4), r"k must be in 1..3, the number of videos, got 4"),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):

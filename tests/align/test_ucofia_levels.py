@@ -96,3 +96,8 @@ def test_levels_equal_loops() -> None:
             torch.testing.assert_close(plain[pair], torch.tensor(score).double())
             expected = naive_both_ways(words[text] @ tokens[video].T, matrices, 0.01)
             torch.testing.assert_close(fine[pair], torch.tensor(expected).double())
+
+
+def test_axis_in_between_is_rejected() -> None:
+    with pytest.raises(ValueError, match="dim must be 1 or the last, got 2"):
+        aggregate(torch.zeros(2, 3, 4, 5), 2, mixing=torch.eye(4))

@@ -130,9 +130,30 @@ def test_ranks_equal_loops(seed: int) -> None:
             assert own == naive_corpus_ranks(query, found[query.id], threshold)
 
 
-def test_query_without_a_true_span_is_rejected() -> None:
-    with pytest.raises(VidretError, match="query 1 must have at least one true span"):
-        score_corpus([LabelledQuery("1", "v", "", 9.0)], {"1": []})
+def test_no_queries_and_no_scores_are_refused() -> None:
+    with pytest.raises(VidretError, match="outcomes must be at least one, got none"):
+        score_kinds([])
+    with pytest.raises(VidretError, match="must be at least one, got 0 and 1"):
+        separate_scores(np.array([]), np.array([1.0]))
+
+
+def test_invalid_queries_and_predictions_are_rejected() -> None:
+    query = LabelledQuery("1", "v", "", 9.0, ((0.0, 3.0),))
+    for queries, moments, reason in (
+        ([], {}, "queries must be at least one and have unique ids, got 0"),
+        ([query, query], {"1": []}, "queries must be at least one and have unique ids, got 2"),
+        ([query], {}, "retrieved must have a list for every query, got none for 1"),
+        ([LabelledQuery("1", "v", "", 9.0)], {"1": []}, "query 1 must have at least one true span"),
+        (
+            [query],
+            {"1": [RetrievedMoment("v", 3, 2)]},
+            r"moments of query 1 must start before they end, got \[3.0, 2.0\]",
+        ),
+        ([query], {"1": [RetrievedMoment("v", 3, math.nan)]}, "must start before they end"),
+        ([query], {"1": [RetrievedMoment("v", 3, math.inf)]}, "must start before they end"),
+    ):
+        with pytest.raises(VidretError, match=reason):
+            score_corpus(queries, moments)
 
 
 def test_partially_relevant_retrieval_sums_recalls() -> None:

@@ -161,7 +161,10 @@ def test_invalid_queries_and_predictions_are_rejected() -> None:
             [Prediction("1", np.ones((1, 3)))],
             "query 1 must have saliency scores, got windows",
         ),
+        (score_highlights, [replace(query, duration=None)], found, "query 1 must have the duration of its video"),
         (score_highlights, [replace(query, clips=(3,))], found, r"query 1 must be among its 3, got 3\.\.3"),
+        (score_highlights, [replace(query, clips=(), saliency=())], found, "query 1 must have ratings"),
+        (score_highlights, [replace(query, clips=(0, 1))], found, "query 1 must have ratings"),
         (
             score_highlights,
             [query, replace(query, id="2", saliency=((1.0,),))],

@@ -63,8 +63,16 @@ def take_rows(batch: Fields, rows: Tensor | slice) -> Fields:
 
 
 def fill_mask(mask: Tensor | None, rows: Tensor) -> Bool[Tensor, "item row"]:
-    """Return the mask of rows (item, row, dim), or one that is all True if there is none."""
-    return torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device) if mask is None else mask
+    """Return the mask of rows (item, row, dim), or one that is all True if there is none.
+
+    Raises:
+        ValueError: The mask is not bool or has the wrong shape.
+    """
+    if mask is None:
+        return torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
+    if mask.dtype != torch.bool or mask.shape != rows.shape[:2]:
+        raise ValueError(f"mask must be bool {tuple(rows.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}")
+    return mask
 
 
 def collate_texts(texts: Sequence[TextEmbedding], *, raw: bool = False) -> TextBatch:

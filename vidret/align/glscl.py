@@ -161,7 +161,11 @@ class ConceptAligner(nn.Module):
         return {**settings, "heads": heads, "share": self.share}
 
     def prepare(self, videos: VideoBatch) -> ConceptVideos:
-        """Compute what does not depend on a text. Tokens are not used."""
+        """Compute what does not depend on a text. Tokens are not used.
+
+        Raises:
+            ValueError: The mask is not bool or has the wrong shape.
+        """
         mask = fill_mask(videos.frame_mask, videos.frames)
         frames = videos.frames.masked_fill(~mask[..., None], 0)
         frames = frames if self.temporal is None else self.temporal(frames, mask)
@@ -170,7 +174,11 @@ class ConceptAligner(nn.Module):
         return ConceptVideos(frames, mask, concepts, values=values).with_grams()
 
     def prepare_texts(self, texts: TextBatch) -> ConceptTexts:
-        """Compute what does not depend on a video."""
+        """Compute what does not depend on a video.
+
+        Raises:
+            ValueError: The mask is not bool or has the wrong shape.
+        """
         mask = fill_mask(texts.mask, texts.words)
         return ConceptTexts(texts.sentences, self.find_concepts(texts.words, mask, of_words=True))
 

@@ -41,8 +41,11 @@ class HubnessCorrection:
         """Return the corrected scores of one or many queries, each independent of the others.
 
         Raises:
-            ValueError: A score is not finite.
+            ValueError: The number of videos differs from the bank's, or a score is not finite.
         """
+        if scores.ndim == 0 or scores.shape[-1] != len(self.potentials):
+            wanted = len(self.potentials)
+            raise ValueError(f"scores must have {wanted} videos, as the bank has, got shape {tuple(scores.shape)}")
         check_finite("scores", scores)
         corrected = scores + self.potentials
         if self.active is None:
@@ -64,13 +67,15 @@ def sk_norm(bank: Float[Tensor, "query video"], *, temperature: float = 1.0) -> 
         temperature: 1 for logits, as published; about 0.01 for cosines, equivalent to scaling them by 100.
 
     Raises:
-        ValueError: A score is not finite.
+        ValueError: The bank is not a matrix of finite floats, or a setting is invalid.
 
     References:
         Wang et al., Unified Coarse-to-Fine Alignment for Video-Text Retrieval (2023), SK-norm; Cuturi, Sinkhorn
         Distances: Lightspeed Computation of Optimal Transport (2013), algorithm 1.
     """
-    check_finite("bank", bank)
+    check_bank(bank)
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
     logits = bank / temperature
     log_rows, log_columns = (-math.log(count) for count in bank.shape)
     rows, columns = torch.zeros_like(bank[:, 0]), log_columns - logits.logsumexp(0)
@@ -110,12 +115,16 @@ def qb_norm(
         min_queries: How many queries are enough; GLSCL's published results are with 3, and with a beta of 70.
 
     Raises:
-        ValueError: A score is not finite.
+        ValueError: The bank is not a matrix of finite floats, or a setting is invalid.
 
     Reference:
         Bogolin et al., Cross Modal Retrieval with Querybank Normalisation (2022).
     """
-    check_finite("bank", bank)
+    check_bank(bank)
+    if not 0 < beta < float("inf"):
+        raise ValueError(f"beta must be positive and finite, got {beta}")
+    if not 1 <= k <= bank.shape[1]:
+        raise ValueError(f"k must be in 1..{bank.shape[1]}, the number of videos, got {k}")
     active = (bank >= bank.topk(k, dim=1).values[:, -1:]).sum(0) >= min_queries
     return HubnessCorrection(-(beta * bank).logsumexp(0) / beta, active)
 
@@ -128,13 +137,23 @@ def dual_softmax(scores: Float[Tensor, "query video"]) -> Float[Tensor, "query v
     video-to-text retrieval pass the transpose; the result is not the transpose of the other direction's.
 
     Raises:
-        ValueError: A score is not finite.
+        ValueError: The scores are not a matrix of finite floats.
 
     Reference:
         Cheng et al., Improving Video-Text Retrieval by Multi-Stream Corpus Alignment and Dual Softmax Loss (2021).
     """
-    check_finite("scores", scores)
+    check_bank(scores, "scores")
     return scores * scores.softmax(0)
+
+
+def check_bank(bank: Tensor, name: str = "bank") -> None:
+    """Check for a matrix of finite floats with at least one query and one video."""
+    if bank.ndim != 2 or bank.numel() == 0 or bank.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"{name} must be a float32 or float64 matrix of at least one query and one video, got {bank.dtype} "
+            f"{tuple(bank.shape)}"
+        )
+    check_finite(name, bank)
 
 
 def check_finite(name: str, values: Tensor) -> None:

@@ -81,6 +81,8 @@ def _mix(weights: Tensor, mixing: Tensor | None, dim: int, tau: float) -> Tensor
     matrix = resize_mixing(mixing, weights.shape[dim]) / tau
     if dim in (-1, weights.ndim - 1):
         return weights @ matrix
+    if dim != 1:
+        raise ValueError(f"dim must be 1 or the last, got {dim}")
     return torch.matmul(matrix.T, rearrange(weights, "text n ... -> text n (...)")).view_as(weights)
 
 

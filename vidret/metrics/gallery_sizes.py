@@ -56,10 +56,12 @@ def measure_by_size(
         seed: Seed of the draws.
 
     Raises:
-        VidretError: A size is below 2 or above that of the gallery, or a score is not finite.
+        VidretError: A size is below 2 or above that of the gallery, a score is not finite, or there is no text.
     """
     num_texts, num_videos = scores.shape
     check_scores(scores, range(num_texts))
+    if not num_texts:
+        raise VidretError("scores must be of at least one text, got none")
     if wrong := [size for size in sizes if not MIN_GALLERY <= size <= num_videos]:
         raise VidretError(f"sizes must be between {MIN_GALLERY} and the {num_videos} videos, got {wrong[0]}")
     own = scores[np.arange(num_texts), truth][:, None]

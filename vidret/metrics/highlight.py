@@ -98,8 +98,7 @@ def score_highlights(queries: Sequence[LabelledQuery], predictions: Sequence[Pre
     scored by the official rule and listed in the report instead of being rejected.
 
     Raises:
-        VidretError: There is not exactly one prediction with saliency per query, a clip is not in its video, or the
-            numbers of annotators differ.
+        VidretError: There is not exactly one prediction with saliency per query, or ratings are missing or invalid.
 
     Reference:
         Lei et al., QVHighlights (2021), section 5.
@@ -137,8 +136,9 @@ def score_highlights(queries: Sequence[LabelledQuery], predictions: Sequence[Pre
 
 def _clip_ratings(query: LabelledQuery) -> Float[np.ndarray, "clip annotator"]:
     """Return the ratings of all clips of the video, 0 for unrated clips."""
-    ratings = np.array(query.saliency, dtype=np.float64)
-    assert query.duration is not None  # readers of rated clips require it
+    ratings = _ratings(query)
+    if query.duration is None:
+        raise VidretError(f"query {query.id} must have the duration of its video, got none")
     num_clips = int(query.duration / CLIP_SECONDS)
     if not 0 <= min(query.clips) <= max(query.clips) < num_clips:
         raise VidretError(
@@ -147,6 +147,13 @@ def _clip_ratings(query: LabelledQuery) -> Float[np.ndarray, "clip annotator"]:
     grid = np.zeros((num_clips, ratings.shape[1]))
     grid[list(query.clips)] = ratings
     return grid
+
+
+def _ratings(query: LabelledQuery) -> Float[np.ndarray, "clip annotator"]:
+    num_annotators = {len(ratings) for ratings in query.saliency}
+    if len(num_annotators) != 1 or num_annotators == {0} or len(query.saliency) != len(query.clips):
+        raise VidretError(f"query {query.id} must have ratings by the same annotators for each rated clip")
+    return np.array(query.saliency, dtype=np.float64)
 
 
 def _predicted_saliency(prediction: Prediction) -> Float[np.ndarray, " clip"]:
@@ -224,7 +231,7 @@ def _score_domains(
 ) -> DomainReport:
     values = []
     for query, prediction in zip(queries, match_predictions(queries, predictions), strict=True):
-        ratings, scores = np.array(query.saliency, dtype=np.float64), _predicted_saliency(prediction)
+        ratings, scores = _ratings(query), _predicted_saliency(prediction)
         if query.clips != tuple(range(len(ratings))) or len(scores) != len(ratings):
             raise VidretError(
                 f"query {query.id} must have a rating and a score for each clip, got {len(ratings)} and {len(scores)}"

@@ -28,6 +28,9 @@ def retrieval_loss(
             ignored.
         smoothing: See ``contrast_rows``.
 
+    Raises:
+        ValueError: The logits are not a square matrix of at least one pair.
+
     Reference: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", figure 3.
     """
     columns = None if same is None else same.T
@@ -41,6 +44,8 @@ def contrast_rows(
 
     With ``smoothing``, that share of each row's target is spread evenly over the row (label smoothing).
     """
+    if logits.ndim != 2 or logits.shape[0] != logits.shape[1] or not len(logits):
+        raise ValueError(f"logits must be a square matrix of at least one pair, got {tuple(logits.shape)}")
     logits = promote_half(logits)
     own = logits.diagonal()
     target = own
