@@ -2,16 +2,18 @@
 
 import logging
 from collections import Counter
-from itertools import combinations, combinations_with_replacement, pairwise
+from itertools import combinations, combinations_with_replacement, islice, pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from vidret.data.sampler import (
     MAX_BUCKETS,
+    Key,
     TrainBatches,
     assign_batches,
     can_assign,
@@ -19,6 +21,7 @@ from vidret.data.sampler import (
     plan_batch_sizes,
     plan_buckets,
 )
+from vidret.data.stages import TrainLoader
 from vidret.errors import VidretError
 
 
@@ -209,6 +212,37 @@ def test_smaller_batches_due_to_one_video_are_logged(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING):
         TrainBatches(shuffled_videos(*(1,) * 9), 4)
     assert caplog.messages == []
+
+
+def load(batches: TrainBatches, num_workers: int = 0) -> TrainLoader[list[Key]]:
+    keys = {(epoch, row): (epoch, row) for epoch in range(3) for row in range(200)}
+    loader: DataLoader[list[Key]] = DataLoader(keys, batch_sampler=batches, collate_fn=list, num_workers=num_workers)  # type: ignore[arg-type]
+    return TrainLoader(loader, batches)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_restored_state_continues_exactly(num_workers: int) -> None:
+    videos = shuffled_videos(*(4,) * 12)
+    whole = load(TrainBatches(videos, 7, seed=3))
+    expected = [*whole, *whole]
+    assert len(expected) == 2 * len(whole) == 14
+    stopped = load(TrainBatches(videos, 7, seed=3), num_workers)
+    seen = [*stopped, *islice(stopped, 3)]  # workers have prefetched more by now
+    state = stopped.state_dict()
+    stopped.close()
+    assert (state["epoch"], state["position"]) == (1, 3)
+    resumed = load(TrainBatches(videos, 7, seed=3), num_workers)
+    resumed.load_state_dict(state)
+    assert len(resumed) == 7
+    assert seen + list(resumed) == expected
+    assert (resumed.state_dict()["epoch"], resumed.state_dict()["position"]) == (2, 0)
+
+
+def test_a_closed_loader_is_refused() -> None:
+    loader = load(TrainBatches(shuffled_videos(1, 1), 2))
+    loader.close()
+    with pytest.raises(ValueError, match="loader must be open, got a closed one"):
+        list(loader)
 
 
 def test_state_of_other_settings_is_refused_within_an_epoch() -> None:

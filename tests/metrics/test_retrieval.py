@@ -82,6 +82,8 @@ def test_invalid_arguments_are_rejected() -> None:
     for label, bank in [("plain", "the train captions"), ("SK-norm", None), ("SK-norm", ""), ("", None), ("", "bank")]:
         with pytest.raises(ValueError, match="bank must be None for a label that begins with 'plain'"):
             Row(label, "t2v", "protocol", ranks, bank)
+    with pytest.raises(ValueError, match=r"cuts must be at least 1, got \[1, 0\]"):
+        summarise(ranks.mean, (1, 0))
 
 
 # Results of published evaluators on the same scores.

@@ -38,7 +38,8 @@ class ShardLoader(Generic[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches."""
-        assert self._loader is not None, "closed"
+        if self._loader is None:
+            raise ValueError("loader must be open, got a closed one")
         self._iteration = self._load(self._loader)
         return self._iteration
 

@@ -76,13 +76,16 @@ def rank_matrix(
 
     Raises:
         VidretError: A score is not finite, or there is no text.
-        ValueError: The truth does not fit the scores.
+        ValueError: A shape or dtype is wrong.
     """
+    scores = np.asarray(scores)
+    if scores.ndim != 2 or scores.dtype.kind not in "fiu":
+        raise ValueError(f"scores must be a matrix of real numbers, got {scores.dtype} {scores.shape}")
     if truth is None and scores.shape[0] != scores.shape[1]:
         raise ValueError(f"scores must be square where truth is not given, got {scores.shape}")
-    truth = np.arange(len(scores)) if truth is None else truth
-    if len(truth) != len(scores):
-        raise ValueError(f"truth must have one video for each of {len(scores)} texts, got {len(truth)}")
+    truth = np.arange(len(scores)) if truth is None else np.asarray(truth)
+    if truth.shape != scores.shape[:1]:
+        raise ValueError(f"truth must have one video for each of {len(scores)} texts, got shape {truth.shape}")
     texts = np.argsort(truth, kind="stable")
     if not np.array_equal(texts, np.arange(len(scores))):
         scores, truth = scores[texts], truth[texts]
@@ -137,6 +140,8 @@ def _count(scores: Shaped[np.ndarray, "text video"], truth: Int[np.ndarray, " te
 
 def _find_starts(truth: Int[np.ndarray, " text"], num_videos: int) -> Int[np.ndarray, " owner"]:
     """Return the index of the first caption of each video, of captions that are sorted by their video."""
+    if truth.ndim != 1 or truth.dtype.kind not in "iu":
+        raise ValueError(f"truth must be a vector of integers, got {truth.dtype} {truth.shape}")
     if len(truth) == 0:
         raise VidretError("texts must be at least 1, got 0")
     if truth.min() < 0 or truth.max() >= num_videos:

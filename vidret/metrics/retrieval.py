@@ -123,6 +123,8 @@ def hits(ranks: Float[np.ndarray, " query"], k: int) -> Bool[np.ndarray, " query
 
 def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) -> Summary:
     """Return the summary of ranks that count from 1, with R@K for each of ``cuts``."""
+    if not all(k >= 1 for k in cuts):
+        raise ValueError(f"cuts must be at least 1, got {list(cuts)}")
     recalls = {k: 100 * float(hits(ranks, k).mean()) for k in {*cuts, 1, 5, 10}}
     ordered = np.sort(ranks)
     return Summary(
@@ -154,7 +156,7 @@ def evaluate(
 
     Raises:
         VidretError: A score is not finite, or there is no text.
-        ValueError: The truth does not fit the scores.
+        ValueError: A shape or dtype is wrong.
     """
     ranks = rank_matrix(scores, truth)
     return make_row(PLAIN, "t2v", ranks), make_row(PLAIN, "v2t", ranks)
@@ -192,6 +194,7 @@ def calibrate_scores(
 
     Raises:
         VidretError: A score or a bank score is not finite.
+        ValueError: A shape or dtype is wrong.
     """
     correction = calibrate(_to_tensor(bank_scores, direction))
     corrected: Float[np.ndarray, "text video"]
@@ -208,6 +211,7 @@ def evaluate_dual_softmax(
 
     Raises:
         VidretError: A score is not finite.
+        ValueError: A shape or dtype is wrong.
     """
     logits = _to_tensor(scores, direction)
     weighted = _turn(dual_softmax(logits), direction).numpy()
@@ -217,9 +221,14 @@ def evaluate_dual_softmax(
 
 def _to_tensor(scores: Shaped[np.ndarray, "text video"], direction: Direction) -> torch.Tensor:
     """Return a copy of the scores as a tensor whose rows are queries."""
+    scores = np.asarray(scores)
+    if scores.ndim != 2 or scores.dtype.kind != "f":
+        raise ValueError(f"scores must be a matrix of floats, got {scores.dtype} {scores.shape}")
     check_scores(scores, range(len(scores)))
     return _turn(torch.tensor(scores), direction)
 
 
 def _turn(scores: torch.Tensor, direction: Direction) -> torch.Tensor:
+    if direction not in ("t2v", "v2t"):
+        raise ValueError(f"direction must be t2v or v2t, got {direction}")
     return scores if direction == "t2v" else scores.T
