@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from vidret.errors import StoreError
+from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog, repair_catalog
 from vidret.store.catalog.schema import Metadata
 from vidret.store.feature_epochs import Epochs
@@ -97,9 +97,8 @@ class Store:
         except OSError as error:
             raise StoreError(f"{folder}: cannot be created ({error.strerror})") from error
         check_entries(folder)
-        with ExitStack() as opened:
-            access = WriteAccess(folder, write=True)
-            opened.callback(access.release)
+        access = WriteAccess(folder, write=True)
+        try:
             if not Catalog.exists(folder / CATALOG):
                 facts: dict[str, str | int] = {
                     "encoder_name": encoder_name,
@@ -111,13 +110,19 @@ class Store:
                     facts[HOME] = VectorLocation.create(address).to_json()
                 create_features(folder / FEATURES, dim)
                 Catalog.create(folder / CATALOG, facts).close()
-            store = opened.enter_context(cls(folder, access, device="cpu"))
+        except BaseException:
+            access.release()
+            raise
+        store = cls(folder, access, device="cpu")
+        try:
             store.check_encoder(encoder_name, encoder_fingerprint)
             if address not in (None, store.home):
                 command = f"vidret store move {store.home} {address} --index {folder}"
                 raise StoreError(f"{folder}: store must be {store.home}, got {address}; to move the vectors: {command}")
             store._vectors.index.prepare()
-            opened.pop_all()  # ``close`` closes them
+        except VidretError:
+            store.close()
+            raise
         return store
 
     @staticmethod
@@ -232,9 +237,11 @@ class Store:
         check_entries(folder)
         if not (folder / CATALOG).is_file():
             raise StoreError(f"{folder}: there is no index here")
-        with ExitStack() as opened:
-            opened.callback(WriteAccess(folder, write=True).release)
+        access = WriteAccess(folder, write=True)
+        try:
             damage = repair_catalog(folder / CATALOG)
+        finally:
+            access.release()
         if damage:
             with cls.open(folder, write=True) as store:
                 store._vectors.reset()

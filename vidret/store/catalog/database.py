@@ -91,7 +91,7 @@ class Database:
 
     def _open(self, *, create: bool = False) -> DatabaseConnection:
         if self._read_only:
-            connection = self._try_unlocked(lambda state: DatabaseConnection(self._connect_read_only(state), state))
+            connection = self._open_read_only()
         else:  # a reader may have to replay the log of a killed writer, so it also opens for writing
             uri = _uri(self.path, "mode=rwc" if create else "mode=rw")
             connection = DatabaseConnection(
@@ -200,24 +200,30 @@ class Database:
     def _read_without_lock(
         self, connection: DatabaseConnection, take: Callable[[sqlite3.Cursor], T], sql: str, values: Sequence[object]
     ) -> T:
-        def read(state: State) -> T:
-            if state != connection.state:
-                handle = self._connect_read_only(state)  # if this fails, the next attempt opens again
-                connection.handle.close()
-                connection.handle, connection.state = handle, state
-            return take(connection.handle.execute(sql, values))
-
-        return self._try_unlocked(read)
-
-    def _try_unlocked(self, use: Callable[[State], T]) -> T:
-        """Return ``use(state)`` once the file has stayed in that state; a writer may open or close it meanwhile."""
         deadline = time.monotonic() + READ_ONLY_WAIT_S
         while True:
             state = self._read_state()
             try:
-                result = use(state)
+                if state != connection.state:
+                    handle = self._connect_read_only(state)  # if this fails, the next attempt opens again
+                    connection.handle.close()
+                    connection.handle, connection.state = handle, state
+                result = take(connection.handle.execute(sql, values))
                 if self._read_state() == state:
                     return result
+            except sqlite3.Error as error:
+                transient = self._read_state() != state or _code(error) in TRANSIENT_ERRORS
+                if not transient or time.monotonic() > deadline:
+                    raise
+            time.sleep(PAUSE_S)
+
+    def _open_read_only(self) -> DatabaseConnection:
+        """Open the file, once more if a writer closes it meanwhile, whose log is then gone."""
+        deadline = time.monotonic() + READ_ONLY_WAIT_S
+        while True:
+            state = self._read_state()
+            try:
+                return DatabaseConnection(self._connect_read_only(state), state)
             except sqlite3.Error as error:
                 transient = state == WAL_STATE and _code(error) in TRANSIENT_ERRORS
                 if not (transient or self._read_state() != state) or time.monotonic() > deadline:
