@@ -198,12 +198,14 @@ def measure_word_use(store: Store, durations: Mapping[int, float]) -> WordUse:
     read, having = defaultdict[PhraseKind, set[int]](set), defaultdict[PhraseKind, set[int]](set)
     seconds = defaultdict[str, defaultdict[int, float]](lambda: defaultdict(float))
     for texts, track, video_id in _read_tracks(store, durations):
+        if not track.complete:
+            continue
         kind = KINDS[track.source]
-        if track.complete:
-            read[kind].add(video_id)
-        if track.complete and track.num_texts:
+        read[kind].add(video_id)
+        if track.num_texts:
             having[kind].add(video_id)
-            for text in (stored.text for stored in texts.transcript(track) if kind == "said"):
+        if kind == "said":
+            for text in (stored.text for stored in texts.transcript(track)):
                 seconds[text.language or UNKNOWN][video_id] += text.end - text.start
 
     def share(kind: PhraseKind) -> WordShare | None:

@@ -279,15 +279,14 @@ def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) ->
 
 def _adjust_texts(presence: Presence, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
     """Return texts with what they lose where the persons of their clauses are not, without what others say."""
-    num_clauses = len(presence.wanted)
-    adjusted: dict[int, list[list[Match]]] = {video_id: [[] for _ in range(num_clauses)] for video_id in found}
+    adjusted: dict[int, list[list[Match]]] = {video_id: [[] for _ in own] for video_id, own in found.items()}
     for clause, speakers in enumerate(presence.speakers):
         matches = [match for own in found.values() for match in own[clause]]
         said = [match for match in matches if all(person.speaks(match) for person in speakers)]
         videos = np.array([match.video_id for match in said], np.int64)
         starts, ends = np.array([(match.start, match.end) for match in said], np.float64).reshape(-1, 2).T
-        scores = np.tile(np.array([match.evidence for match in said], np.float64), (num_clauses, 1))
-        evidence = presence.adjust(videos, starts, ends, scores)[clause].tolist()
+        scores = np.array([match.evidence for match in said], np.float64)
+        evidence = presence.adjust_clause(clause, videos, starts, ends, scores).tolist()
         for match, nats in sorted(zip(said, evidence, strict=True), key=lambda pair: -pair[1]):
             adjusted[match.video_id][clause].append(match._replace(evidence=nats))
     return adjusted

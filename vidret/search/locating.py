@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
@@ -29,7 +30,7 @@ from vidret.store.lookup import find_cuts, look_up_video
 from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.text import absolute_path, as_path, strip_query
-from vidret.types import Curve, CurveText, LocateOptions, Moment, SearchOptions
+from vidret.types import Curve, CurveText, LocateOptions, Moment, SearchOptions, TextSource
 from vidret.types.arrays import widen_rows
 from vidret.video.decoders.base import choose_mode
 from vidret.video.files import may_exist
@@ -261,7 +262,7 @@ def list_curve_texts(fusion: Fusion, query: AnalysedQuery, video_id: int) -> tup
     best = sorted(telling, key=lambda match: -match.evidence)[:MAX_CURVE_TEXTS]
     return tuple(
         CurveText(
-            source=match.source,
+            source=cast(TextSource, match.source),
             start=match.start,
             end=match.end,
             score=(match.evidence - offset) / slope,
@@ -269,7 +270,6 @@ def list_curve_texts(fusion: Fusion, query: AnalysedQuery, video_id: int) -> tup
             matches=fusion.texts.mark(match),
         )
         for match in sorted(best, key=lambda match: (match.start, match.end))
-        if match.source != "picture"  # which no text is
     )
 
 

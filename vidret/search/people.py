@@ -113,13 +113,18 @@ class Presence:
         self, videos: Int64[np.ndarray, " span"], starts: Spans, ends: Spans, scores: Float[np.ndarray, "clause span"]
     ) -> Float[np.ndarray, "clause span"]:
         """Return the evidence of each clause in spans of videos, given what it is without persons."""
+        return np.stack([self.adjust_clause(clause, videos, starts, ends, own) for clause, own in enumerate(scores)])
+
+    def adjust_clause(
+        self, clause: int, videos: Int64[np.ndarray, " span"], starts: Spans, ends: Spans, scores: Spans
+    ) -> Spans:
+        """Return the evidence of one clause in spans of videos, given what it is without persons."""
         adjusted = np.array(scores, np.float64)
-        for clause, (persons, is_bare) in enumerate(zip(self.wanted, self.bare, strict=True)):
-            if persons:
-                rated = [person.rate(videos, starts, ends, self.find_cuts) for person in persons]
-                presence, quality = (np.min(values, axis=0) for values in zip(*rated, strict=True))
-                lost = ABSENCE * (presence - 1)
-                adjusted[clause] = SEEN * presence + quality if is_bare else adjusted[clause] + lost
+        if persons := self.wanted[clause]:
+            rated = [person.rate(videos, starts, ends, self.find_cuts) for person in persons]
+            presence, quality = (np.min(values, axis=0) for values in zip(*rated, strict=True))
+            lost = ABSENCE * (presence - 1)
+            adjusted = SEEN * presence + quality if self.bare[clause] else adjusted + lost
         for person in self.unwanted:
             adjusted -= ABSENCE * (person.rate(videos, starts, ends, self.find_cuts)[0] == 1)
         return adjusted
