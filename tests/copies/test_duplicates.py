@@ -115,6 +115,20 @@ def test_copies_of_several_films_are_told_apart_and_the_best_is_first(tmp_path: 
     assert files["cut"].differs == ("part", "longer")
 
 
+def test_a_link_is_no_copy_and_a_copied_film_with_a_part_is_one_group(tmp_path: Path) -> None:
+    film = draw_footage(1, 12)
+    write_frames(tmp_path / "films/film.mp4", film)
+    write_frames(tmp_path / "films/part.mp4", film[20:60])
+    shutil.copyfile(tmp_path / "films/film.mp4", tmp_path / "films/twin.mp4")
+    write_frames(tmp_path / "films/other.mp4", draw_footage(2, 9))
+    (tmp_path / "films/a link.mp4").symlink_to("film.mp4")
+    (tmp_path / "films/another link.mp4").symlink_to("other.mp4")
+    with Engine(tmp_path / "index", PatchEncoder()) as engine:
+        engine.index([tmp_path / "films"])
+        (group,) = engine.duplicates()
+    assert [Path(file.path).name for file in group.files] == ["film.mp4", "twin.mp4", "part.mp4"]
+
+
 def test_paths_choose_whose_copies_are_listed(engine: Engine, folder: Path, groups: list[CopyGroup]) -> None:
     assert engine.duplicates([folder / "other3.mp4"]) == []
     found = engine.duplicates([folder / "fast.mp4"])

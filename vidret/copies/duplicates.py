@@ -1,5 +1,6 @@
 """Groups of files that show the same footage, each compared with the best file of its group."""
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from vidret.copies.checking import FootageReader
 from vidret.copies.pairs import DisjointSets, FootagePair, PairFinder
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
+from vidret.text import is_url
 from vidret.types import CopiedFile, CopyGroup
 
 SAME_SIZE = 0.03  # of a picture, that counts as neither cropped nor with bars
@@ -82,7 +84,7 @@ def group_copies(
     """Return the groups of files that show the same footage, those with most files first.
 
     Videos that share most of both are one group. A longer film that contains the footage is in the group of each
-    footage that it contains.
+    footage that it contains. A group that is part of another one is left out.
     """
     sets, links = DisjointSets(), defaultdict[int, dict[int, FootageLink]](dict)
     containing = []
@@ -100,10 +102,15 @@ def group_copies(
         is_shorter = clip_s * pair.verdict.speed <= videos[pair.film].extent.length
         shorter, longer = (pair.clip, pair.film) if is_shorter else (pair.film, pair.clip)
         members[sets.find(shorter)].add(longer)
+    groups_of = defaultdict[int, list[set[int]]](list)
+    for ids in members.values():
+        for video_id in ids:
+            groups_of[video_id].append(ids)
     groups = []
     for ids in members.values():
+        is_part = any(ids < other for other in groups_of[min(ids)])
         num_files = sum(len(videos[video_id].paths) for video_id in ids)
-        if num_files > 1 and (wanted is None or not ids.isdisjoint(wanted)):
+        if num_files > 1 and not is_part and (wanted is None or not ids.isdisjoint(wanted)):
             groups.append(describe_group(ids, links, videos))
     return sorted(groups, key=lambda group: (-len(group.files), group.best.path))
 
@@ -172,6 +179,18 @@ def describe_file(video: StoredVideo, path: str, link: FootageLink, best: Stored
     )
 
 
+def skip_links(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the paths without those that lead to the file of another one by symbolic links: a link is no copy."""
+    if len(paths) == 1:
+        return paths
+    path_of: dict[str, str] = {}
+    for path in paths:
+        real = path if is_url(path) else os.path.realpath(path)
+        if path == real or real not in path_of:
+            path_of[real] = path
+    return tuple(path_of.values())
+
+
 def list_differences(video: StoredVideo, link: FootageLink, best: StoredVideo) -> tuple[str, ...]:
     """Return in which words a video differs from the best one of its group."""
     shared_s = link.end - link.start
@@ -199,7 +218,7 @@ def find_duplicates(
         wanted: Ids of the videos to look for copies of; None for all.
         on_progress: Called with the number of pairs of videos checked and the total.
     """
-    videos = {video.id: video for video in store.videos.find()}
+    videos = {video.id: replace(video, paths=skip_links(video.paths)) for video in store.videos.find()}
     table = read_frame_table(store)
     pairs, reader = list[FootagePair](), FootageReader()
     try:
