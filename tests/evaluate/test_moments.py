@@ -17,12 +17,13 @@ from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuer
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import Evaluation
-from vidret.evaluate.moments import evaluate_highlights, evaluate_moments, score_predictions
+from vidret.evaluate.moments import CORPUS, evaluate_highlights, evaluate_moments, score_predictions
 from vidret.evaluate.report import Gallery
 from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_partially_relevant
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions
+from vidret.types import Sequence
 
 Located = tuple[Path, Answer]
 AVAILABLE = MOMENTS[:6]
@@ -144,6 +145,30 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], locate
         "true spans queries R1@0.3 R1@0.5 R1@0.7 R5@0.5 mIoU mAP@0.5 mAP@0.75 mAP"
     )
     assert out.splitlines()[2].split()[:2] == ["all", "6"]
+
+
+def test_sentences_of_benchmarks_are_located_as_one_event_and_your_own_as_typed(
+    engine: Engine, world: Path, tmp_path: Path
+) -> None:
+    text, film = "green then yellow, no red", world / "videos" / "mixed.mp4"
+    row = as_row((1, text, "mixed", 16, (0, 16), "any"))
+    for name, asked in (("qvhighlights", Sequence([text])), ("moments", text)):
+        benchmark = DATASETS[name]
+        write_rows(tmp_path / benchmark.splits[benchmark.default].needed[0], [row])
+        split = read_split(name, tmp_path)
+        evaluation = Evaluation(engine, split, Gallery(*find_videos(split.videos, world), {}))
+        report, (found,) = evaluate_moments(evaluation, corpus=True)
+        moments = engine.locate(asked, 50, video=film, overlapping=True, weak=True)
+        assert found.spans is not None
+        assert found.spans.tolist() == [[moment.start, moment.end, moment.score] for moment in moments]
+        everywhere = [
+            RetrievedMoment(Path(moment.path).stem, moment.start, moment.end)
+            for moment in engine.locate_with(asked, CORPUS)
+        ]
+        expected = as_json(score_corpus(split.queries, {"1": everywhere}).to_dict())
+        assert {name: report.results["corpus"][name] for name in expected} == expected
+    whole, placed = (engine.locate(asked, video=film, weak=True)[0] for asked in (Sequence([text]), text))
+    assert [len(moment.events) for moment in (whole, placed)] == [0, 2], "the sentence is one that searches split"
 
 
 def test_score_command_equals_the_report(report: dict[str, Any], located: Located, world: Path, tmp_path: Path) -> None:

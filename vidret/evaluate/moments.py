@@ -1,6 +1,6 @@
 """Evaluation of moments and highlights by the rules of a benchmark, whether an engine or a file makes predictions.
 
-Rated moments, of which several answer a query more or less, are located in all videos as a user's queries would be.
+Rated moments, of which several answer a query more or less, are located in all videos.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +15,13 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.report import Gallery, Report
+from vidret.evaluate.tables import OWN
 from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_partially_relevant, score_rated
 from vidret.metrics.grounding import score_moments, score_multi_moments
 from vidret.metrics.highlight import DomainReport, HighlightReport, score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions
-from vidret.types import LocateOptions, SearchOptions
+from vidret.types import LocateOptions, Query, SearchOptions
+from vidret.types import Sequence as EventSequence
 
 SALIENCY_METRICS: Mapping[
     SaliencyMetric,
@@ -82,9 +84,10 @@ NUM_SPANS = 50  # predicted per query; metrics use at most the first ten
 CORPUS_MOMENTS, CORPUS_VIDEOS = 100, 100  # moments retrieved from the whole index, and the number of its best videos
 CORPUS = LocateOptions(k=CORPUS_MOMENTS, videos=CORPUS_VIDEOS, overlapping=True, weak=True, copies="show")
 PROTOCOL = (
-    "Each query is located in its own video. R1@t: percentage of queries whose first span has an intersection over "
-    "union of t or more with a true span; R5: one of the first five spans; mIoU: mean over first spans; mAP: over the "
-    "first ten spans, mean of thresholds 0.5 to 0.95. Length ranges use only true spans of that length."
+    "Each query is located in its own video: a sentence of a benchmark as one event, your own as it is typed. R1@t: "
+    "percentage of queries whose first span has an intersection over union of t or more with a true span; R5: one of "
+    "the first five spans; mIoU: mean over first spans; mAP: over the first ten spans, mean of thresholds 0.5 to 0.95. "
+    "Length ranges use only true spans of that length."
 )
 SALIENCY_PROTOCOL = "Clips are rated at their middle. The mAP is the benchmark's own: see vidret.metrics.highlight."
 
@@ -105,15 +108,15 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
     rated = all(query.saliency for query in queries) or not labelled
     predictions, retrieved, own_videos, ranks = [], {}, {}, dict[str, int]()
     for query in evaluation.track(queries):
-        path = gallery.files[query.video].absolute()
-        moments = engine.locate(query.text, NUM_SPANS, video=path, overlapping=True, weak=True)
+        path, asked = gallery.files[query.video].absolute(), ask(query.text, split)
+        moments = engine.locate(asked, NUM_SPANS, video=path, overlapping=True, weak=True)
         spans = np.array([(m.start, m.end, m.score) for m in moments], np.float64).reshape(-1, 3)
         predictions.append(Prediction(query.id, spans, rate_clips(engine, query, gallery) if rated else None))
         if corpus and labelled:
             # Videos are compared by content, so that any copy of the right video counts.
             own_videos[query.id] = str(moments[0].video) if moments else query.video
-            everywhere = engine.locate_with(query.text, CORPUS)
-            hits = engine.search_with(query.text, SearchOptions(k=CORPUS_VIDEOS, copies="show"))
+            everywhere = engine.locate_with(asked, CORPUS)
+            hits = engine.search_with(asked, SearchOptions(k=CORPUS_VIDEOS, copies="show"))
             videos = [str(hit.video) for hit in hits]
             ranks[query.id] = videos.index(own_videos[query.id]) + 1 if own_videos[query.id] in videos else 0
             retrieved[query.id] = [RetrievedMoment(str(m.video), m.start, m.end) for m in everywhere]
@@ -167,6 +170,15 @@ def evaluate_highlights(evaluation: Evaluation) -> tuple[Report, list[Prediction
     results = {"highlights": scores.to_dict()}
     settings = _find_settings(engine, SALIENCY_PROTOCOL)
     return evaluation.report("highlights", settings=settings, results=results, per_query=rows), predictions
+
+
+def ask(text: str, split: Split) -> Query:
+    """Return a query as a split asks it: a sentence of a benchmark as one event, your own as it is typed.
+
+    Papers give the whole sentence to their model. A search splits "she opens the door, then leaves" into two events and
+    takes "no dogs" as an exclusion.
+    """
+    return text if split.name in OWN else EventSequence([text])
 
 
 def keep_queries(split: Split, gallery: Gallery) -> list[LabelledQuery]:
@@ -253,7 +265,7 @@ def evaluate_rated(evaluation: Evaluation) -> Report:
     if not queries:
         raise VidretError(f"{split.name}: must have at least one relevant moment of an available video, got none")
     for query in evaluation.track(queries):
-        found = engine.locate_with(query.text, CORPUS)
+        found = engine.locate_with(ask(query.text, split), CORPUS)
         retrieved[query.id] = [RetrievedMoment(str(one.video), one.start, one.end) for one in found]
         rows.append({"id": query.id, "text": query.text, **score_rated([query], retrieved)["nDCG"]})
     results = {"rated": score_rated(queries, retrieved) | {"num_videos": engine.info().videos}}
