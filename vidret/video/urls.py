@@ -5,7 +5,6 @@ own configuration files. Nothing is cached on disk.
 """
 
 import datetime
-import email.utils
 import hashlib
 import importlib
 import os
@@ -86,6 +85,8 @@ def parse_stat(url: str, info: dict[str, Any]) -> UrlStat:
 
 def _parse_time(value: Any) -> float | None:
     """Return a time, in any of the forms that stores use, as seconds since 1970; None if it is not a time."""
+    import email.utils  # which loads sockets and calendars, and few runs read URLs
+
     try:
         if isinstance(value, str):
             value = email.utils.parsedate_to_datetime(value) if value[:1].isalpha() else _parse_iso(value)
