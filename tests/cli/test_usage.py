@@ -48,6 +48,18 @@ def test_a_misspelt_option_is_not_taken_for_a_query(run: Runner) -> None:
         assert (code, "No such option" in err, "after --" in err) == (2, True, False)
 
 
+def test_an_option_without_a_value_or_with_one_too_many_is_refused_with_the_usage(run: Runner) -> None:
+    for arguments, sentence in (
+        (("search", "red", "-k"), "Option '-k' requires an argument"),
+        (("search", "red", "--in"), "Option '--in' requires an argument"),
+        (("search", "red", "--json=yes"), "Option '--json' does not take a value"),
+        (("token", "add", "ann", "--right"), "Option '--right' requires an argument"),
+        (("--log-level",), "Option '--log-level' requires an argument"),
+    ):
+        code, _, err = run(*arguments)
+        assert (code, sentence in err, "--help" in err) == (2, True, True), err
+
+
 def test_training_has_a_help_without_its_extra(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
     monkeypatch.delitem(sys.modules, "vidret.train.run", raising=False)

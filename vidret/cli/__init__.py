@@ -32,18 +32,17 @@ def _run() -> int:
         signal.signal(signal.SIGTERM, _interrupt)
     import typer
 
-    from vidret.cli.app import program
+    from vidret.cli.app import USAGE_ERROR, program
     from vidret.errors import OptionError, VidretError, is_disk_full
     from vidret.present.terminal import log_to_terminal, print_error, print_failure, print_message
 
-    usage_error: Any = typer.BadParameter.__base__  # click's class, or the copy of it in newer versions of typer
     with log_to_terminal():
         try:
             # In standalone mode typer would print errors itself, without replacing unprintable characters.
             code = program(prog_name="vidret", standalone_mode=False)
             if code == INTERRUPTED:  # how newer versions of typer end at Ctrl-C; older ones raise
                 raise KeyboardInterrupt
-        except usage_error as error:
+        except USAGE_ERROR as error:
             if message := error.format_message():  # empty after the help that `vidret` without arguments prints
                 print_message(error.ctx.get_usage().strip())
                 print_message(f"Help: {error.ctx.command_path} --help")

@@ -17,6 +17,7 @@ from vidret.errors import read_rule
 from vidret.present.terminal import LEVELS, set_log_format
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+USAGE_ERROR: Any = typer.BadParameter.__base__  # click's class, or the copy of it in newer versions of typer
 SEARCH, LOOK, TEACH, KEEP = "Index and search", "Look into videos", "Teach and watch", "Keep and cut"
 OFFER, MODELS, MANAGE = "Serve", "Models", "Manage indexes"
 # The modules of ``vidret.cli`` that define other commands than ``commands.NAME`` does, which is named after its own.
@@ -145,7 +146,11 @@ class _Checked:
         return tidy(super().get_params(ctx))  # type: ignore[misc]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        try:
+            rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        except USAGE_ERROR as error:
+            error.ctx = error.ctx or ctx  # click leaves it out where an option has no value, or one too many
+            raise
         check_values(ctx, self.params)
         return rest
 
