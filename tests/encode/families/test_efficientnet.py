@@ -125,3 +125,16 @@ def test_margins_are_cleared_in_place() -> None:
     clear_margins(images, (1, 2), (0, 1))
     assert images[:, :, 1:3, :5].eq(1).all()
     assert images.sum() == 2 * 2 * 5
+
+
+@torch.inference_mode()
+def test_weights_are_reordered_once(weights: LiteWeights, capfd: pytest.CaptureFixture[str]) -> None:
+    if not efficientnet.supports_onednn(CPU, torch.float32):
+        pytest.skip("without oneDNN, weights stay as they are")
+    trunk, images = LiteTrunk(weights), noise(4, 3, 224, 224)
+    trunk(images)
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):  # type: ignore[no-untyped-call]
+        trunk(images)
+    executed = capfd.readouterr().out
+    assert ",convolution," in executed
+    assert ",reorder," not in executed

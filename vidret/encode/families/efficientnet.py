@@ -220,12 +220,15 @@ class FoldedConv:
         self._bias, self._relu6, self._groups = fused.bias, relu6, conv.groups
         self._size, self._stride = int(conv.kernel_size[0]), int(conv.stride[0])
         self._padding = self._size // 2 if self._stride == 1 else 0
-        self._packed = self._pack() if supports_onednn(device, dtype) else None
+        self._is_packable = supports_onednn(device, dtype)
+        self._packed: Tensor | None = None
 
     def __call__(self, x: Float[Tensor, "image channel row column"]) -> Float[Tensor, "image out down across"]:
         """Return the convolution, in float32, of images whose margins are padded."""
         x = x.to(self._weight.dtype)
-        if self._packed is not None:
+        if self._is_packable:
+            if self._packed is None:
+                self._packed = self._pack(x)
             kind, limits = ("hardtanh", [0.0, RELU6]) if self._relu6 else ("none", [])
             out: Tensor = torch.ops.mkldnn._convolution_pointwise(
                 x, self._packed, self._bias, *self._geometry, self._groups, kind, limits, ""
@@ -246,9 +249,15 @@ class FoldedConv:
         """Return padding, stride and dilation."""
         return [self._padding] * 2, [self._stride] * 2, [1, 1]
 
-    def _pack(self) -> Tensor:
-        """Return the weights in the order in which oneDNN reads them."""
-        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(self._weight, *self._geometry, self._groups)
+    def _pack(self, x: Float[Tensor, "image channel row column"]) -> Tensor:
+        """Return the weights in the order in which oneDNN reads them for batches of images as large as these.
+
+        For another size it may reorder them in each call, which takes longer than the convolution.
+        """
+        shape = [CPU_BATCH, *x.shape[1:]]
+        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+            self._weight, *self._geometry, self._groups, shape
+        )
         return packed
 
 
