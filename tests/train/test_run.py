@@ -101,6 +101,10 @@ def test_checkpoint_of_another_model_is_refused(world: Path, tmp_path: Path) -> 
         (["fit", "--confg", "a.yaml"], "unrecognized arguments: --confg a.yaml (options: vidret train fit --help)"),
         (["test", "--config", "CONFIG", "--ckpt_path", "none.ckpt"], "none.ckpt: cannot be read as a checkpoint"),
         (["test", "--config", "CONFIG", "--ckpt_path", "CONFIG"], ".yaml: cannot be read as a checkpoint"),
+        (["fit", "--config", "CONFIG", "--model.init_args.method", "clop"], "method must be one of clip, "),
+        (["fit", "--config", "CONFIG", "--model.init_args.weights", "none.safetensors"], "none.safetensors: "),
+        (["fit", "--config", "CONFIG", "--data.init_args.num_words", "2"], "num_words must be at least 3"),
+        (["fit", "--config", "CONFIG", "--data.init_args.batch_sise", "2"], "Option 'batch_sise' is not accepted (opt"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +112,7 @@ def test_wrong_arguments_are_refused(arguments: list[str], reason: str, capsys: 
     with pytest.raises(VidretError) as refused:
         run([config if argument == "CONFIG" else argument for argument in arguments])
     assert reason in str(refused.value)
+    assert "\n" not in str(refused.value)
     assert "usage" not in capsys.readouterr().err
 
 

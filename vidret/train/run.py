@@ -18,6 +18,9 @@ from vidret.errors import DeviceError, OptionError, VidretError, read_fault
 from vidret.present.terminal import print_message
 from vidret.train.module import EXPORT, write_model
 
+# jsonargparse says why each type does not fit: the first is that of a module or data, the other None.
+UNION = re.compile(r"Does not validate against any of the Union subtypes .*? Errors: - (.*?) - Expected a .*")
+
 
 class ExportBest(Callback):
     """Export the best weights by validation, or else the last ones, to the module's ``out``.
@@ -156,4 +159,10 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
         )
     except ArgumentError as error:
         reason = re.sub(r'^Parser key "([\w.]+)":', r"--\1:", " ".join(str(error).split()))
+        reason = UNION.sub(r"\1", reason)
         raise OptionError(f"{reason} (options: vidret train fit --help)") from error
+    except ValueError as error:
+        # jsonargparse wraps what a module or its data refuse when they are made of their settings.
+        if isinstance(error.__cause__, VidretError):
+            raise error.__cause__ from None
+        raise
