@@ -24,7 +24,6 @@ from vidret.channels.screen import (
     similar,
 )
 from vidret.channels.texts.images import Box, bound, cut, fit_image, likeness, overlap_boxes, shrink
-from vidret.errors import MissingExtraError
 from vidret.types import Picture, TimedText
 
 SIZE = (480, 270)
@@ -304,12 +303,6 @@ def test_comparing_takes_linear_time(repeated: str) -> None:
     assert_linear(lambda text: similar(text, text[::-1] + "x"), lambda length: repeated * (length // len(repeated)))
     assert_linear(lambda text: is_text(text, 1.0), lambda length: repeated * (length // len(repeated)))
     assert not similar("a" * MAX_COMPARED, "b" * MAX_COMPARED)
-
-
-def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screen, "find_spec", lambda _name: None)
-    with pytest.raises(MissingExtraError, match="words"):
-        ScreenReader()
 
 
 def test_readings_that_are_texts_and_those_that_are_alike() -> None:

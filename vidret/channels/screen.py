@@ -1,4 +1,4 @@
-"""On-screen text to timed text, with PP-OCR models on ONNX Runtime (rapidocr).
+"""On-screen text to timed text, with PP-OCR models.
 
 A text that is still in its place is known by its strokes, and is not read again. Frames are searched for other texts at
 a resolution that shows what can be read in moving pictures; a picture that stands still is searched once more, at a
@@ -9,12 +9,9 @@ others.
 """
 
 import functools
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -29,12 +26,11 @@ from vidret.channels.texts.images import (
     is_moving,
     is_unchanged,
     likeness,
-    make_blob,
     overlap_boxes,
     shrink,
 )
 from vidret.channels.texts.kind import TextKind
-from vidret.errors import MissingExtraError
+from vidret.channels.texts.ocr import TextModels
 from vidret.types import Picture, ShotChange, TimedText
 
 MODEL = "pp-ocrv6"
@@ -52,7 +48,6 @@ MAX_CHARACTERS = 2000  # of an entry
 MAX_TRACK_S = 60.0  # longer texts become several entries, so that an interrupted run repeats little
 RETRY_S = 4.0  # until what was no text is read again, though it looks the same
 MAX_MISSED = 3  # consecutive frames in which a text may go undetected
-MIN_READ_WIDTH = 160  # pixels at a height of 48; narrower texts are read with an empty margin
 _MAX_LAG_S = 1.2  # between lines that come and go together
 _GRID = (90, 160)
 _CROP = (24, 192)
@@ -77,7 +72,7 @@ class _Track:
 
 
 class ScreenReader:
-    """An OCR engine on one CPU thread, and the texts that it follows through one video at a time."""
+    """Models that read texts, and the texts that are followed through one video at a time."""
 
     def __init__(self) -> None:
         """Load the models.
@@ -85,22 +80,7 @@ class ScreenReader:
         Raises:
             MissingExtraError: The extra ``words`` is not installed.
         """
-        if find_spec("rapidocr") is None:
-            raise MissingExtraError("reading on-screen text", "words")
-        from rapidocr import RapidOCR
-
-        logging.getLogger("RapidOCR").setLevel(logging.CRITICAL)
-        self._engine: Any = RapidOCR(
-            params={
-                "Global.use_cls": False,
-                "Global.log_level": "critical",
-                "Det.limit_type": "max",
-                "Rec.rec_img_shape": [3, 48, MIN_READ_WIDTH],
-                "EngineConfig.onnxruntime.intra_op_num_threads": 1,
-                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
-            }
-        )
-        self._engine(np.zeros((32, 32, 3), np.uint8), use_det=True, use_cls=False, use_rec=False)  # loads the detector
+        self._models = TextModels()
         self.start()
 
     def start(self, start_s: float = 0.0) -> None:
@@ -229,22 +209,10 @@ class ScreenReader:
         self._num_unread += len(tracks) - len(read)
 
     def _detect(self, image: Picture) -> list[Box]:
-        """Return the corners of texts, by the library's model; its own preparation takes three times as long."""
-        height, width = image.shape[:2]
-        detector: Any = self._engine.text_det
-        boxes, _ = detector.postprocess_op(detector.session(make_blob(image)), (height, width))
-        return [np.asarray(box, np.float32) / (width, height) for box in boxes]
+        return self._models.detect(image)
 
     def _recognise(self, image: Picture, box: Box) -> tuple[str, float]:
-        from rapidocr.utils.process_img import get_rotate_crop_image
-
-        height, width = image.shape[:2]
-        corners = np.ascontiguousarray(box * np.array((width, height)), np.float32)
-        crop = get_rotate_crop_image(np.ascontiguousarray(image), corners)
-        flipped = np.ascontiguousarray(crop[..., ::-1])
-        found = self._engine(flipped, use_det=False, use_cls=False, use_rec=True)
-        texts, scores = getattr(found, "txts", None), getattr(found, "scores", None)
-        return (str(texts[0]).strip(), float(scores[0])) if texts and scores else ("", 0.0)
+        return self._models.read(image, box)
 
     def _split_long(self, time_s: float, middle_s: float) -> None:
         """Close tracks that are too long; those that are still seen go on as new ones."""

@@ -12,6 +12,12 @@ _CUT_LEVEL, _CUT_SHARE = 40, 0.5
 _STROKE = 9  # pixels
 _BLOB_STEP = 32  # pixels; the sides of images in which text is looked for are multiples
 _HALF_LEVEL = 127.5
+_STRIP_HEIGHT, _MIN_STRIP_WIDTH = 48, 160  # pixels; narrower texts are read with an empty margin
+_UPRIGHT = 1.5  # height relative to width from which a text is read upwards
+_MIN_PROBABILITY, _MIN_MEAN = 0.3, 0.5  # of the points of a text, and of all in its box
+_MIN_SIDE = 3  # pixels
+_GROWTH = 1.6  # of the narrow boxes in which a detector finds texts: area times this, over the length of the outline
+_MAX_FOUND = 1000
 
 Box = Float[np.ndarray, "corner 2"]  # relative to the frame
 Extent = tuple[float, float, float, float]  # left, top, right and bottom, relative to the frame
@@ -38,6 +44,68 @@ def make_blob(image: Picture) -> Float32[np.ndarray, "1 3 new_height new_width"]
     fitted = cv2.resize(image, size)
     blob = cv2.dnn.blobFromImage(fitted, 1 / _HALF_LEVEL, mean=(_HALF_LEVEL,) * 3, swapRB=True)
     return np.asarray(blob, np.float32)
+
+
+def find_boxes(probabilities: Float32[np.ndarray, "height width"]) -> list[Box]:
+    """Return the corners of texts, given how probable a detector finds the middle of a text at each point."""
+    import cv2
+
+    size = np.array(probabilities.shape[::-1], np.float32)
+    is_text = cv2.dilate((probabilities > _MIN_PROBABILITY).astype(np.uint8), np.ones((2, 2), np.uint8))
+    outlines, _ = cv2.findContours(is_text, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    boxes = list[Box]()
+    for outline in outlines[:_MAX_FOUND]:
+        middle, (width, height), angle = cv2.minAreaRect(outline)
+        if min(width, height) < _MIN_SIDE:
+            continue
+        if _average_inside(probabilities, cv2.boxPoints((middle, (width, height), angle))) < _MIN_MEAN:
+            continue
+        margin = _GROWTH * width * height / (width + height)
+        corners = cv2.boxPoints((middle, (width + margin, height + margin), angle))
+        boxes.append(_sort_corners(corners.clip(0, size - 1) / size))
+    return boxes
+
+
+def _average_inside(values: Float32[np.ndarray, "height width"], corners: Float[np.ndarray, "4 2"]) -> float:
+    """Return the mean of the values within four corners."""
+    import cv2
+
+    last = np.array(values.shape[::-1]) - 1
+    low = np.floor(corners.min(axis=0)).astype(int).clip(0, last)
+    high = np.ceil(corners.max(axis=0)).astype(int).clip(0, last)
+    mask = np.zeros((high - low + 1)[::-1], np.uint8)
+    cv2.fillPoly(mask, [(corners - low).astype(np.int32)], 1)
+    return float(cv2.mean(values[low[1] : high[1] + 1, low[0] : high[0] + 1], mask)[0])
+
+
+def _sort_corners(corners: Box) -> Box:
+    """Return four corners clockwise from the upper left."""
+    by_x = corners[np.argsort(corners[:, 0], kind="stable")]
+    left, right = (side[np.argsort(side[:, 1], kind="stable")] for side in (by_x[:2], by_x[2:]))
+    return np.stack([left[0], right[0], right[1], left[1]])
+
+
+def crop_box(image: Picture, box: Box) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    """Return the part of an image in a box, upright, and turned to the right if it is much higher than wide."""
+    import cv2
+
+    corners = np.asarray(box * np.array(image.shape[1::-1]), np.float32)
+    sides = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
+    width, height = max(1, int(max(sides[0], sides[2]))), max(1, int(max(sides[1], sides[3])))
+    target = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+    turn = cv2.getPerspectiveTransform(corners, target)
+    part = cv2.warpPerspective(image, turn, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.rot90(part) if height >= _UPRIGHT * width else part
+
+
+def make_strip(image: Picture) -> Float32[np.ndarray, "1 3 48 new_width"]:
+    """Return a line of text as the recogniser takes it: blue, green and red from -1 to 1, and 0 in the margin."""
+    import cv2
+
+    height, width = image.shape[:2]
+    fitted = cv2.resize(image, (int(np.ceil(_STRIP_HEIGHT * width / height)), _STRIP_HEIGHT))
+    blob = cv2.dnn.blobFromImage(fitted, 1 / _HALF_LEVEL, mean=(_HALF_LEVEL,) * 3, swapRB=True)
+    return np.pad(blob, ((0, 0), (0, 0), (0, 0), (0, max(0, _MIN_STRIP_WIDTH - blob.shape[3]))))
 
 
 def shrink(image: Picture, shape: tuple[int, int]) -> UInt8[np.ndarray, "new_height new_width"]:

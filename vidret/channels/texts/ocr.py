@@ -1,0 +1,89 @@
+"""Text in images: PP-OCR's detector and recogniser on ONNX Runtime.
+
+The models come with rapidocr, which is not imported: it reads its settings for longer than the models take to load, in
+every process.
+
+Reference: Liao et al. 2020, "Real-time Scene Text Detection with Differentiable Binarization"; Graves et al. 2006,
+"Connectionist Temporal Classification".
+"""
+
+import functools
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.channels.texts.images import Box, crop_box, find_boxes, make_blob, make_strip
+from vidret.errors import MissingExtraError, VidretError, read_fault
+from vidret.model_files import find_package
+from vidret.types import Picture
+
+
+class TextModels:
+    """A detector and a recogniser of texts, on one CPU thread."""
+
+    def __init__(self) -> None:
+        """Load the detector.
+
+        Raises:
+            MissingExtraError: The extra ``words`` is not installed.
+            VidretError: The model is missing or damaged.
+        """
+        if find_spec("onnxruntime") is None or find_package("rapidocr") is None:
+            raise MissingExtraError("reading on-screen text", "words")
+        self._detector = _load_model("det")
+
+    @functools.cached_property
+    def _recogniser(self) -> Any:
+        return _load_model("rec")
+
+    @functools.cached_property
+    def _characters(self) -> list[str]:
+        """The characters of the recogniser: the first means none, the last is a space."""
+        return ["", *self._recogniser.get_modelmeta().custom_metadata_map["character"].splitlines(), " "]
+
+    def detect(self, image: Picture) -> list[Box]:
+        """Return the corners of texts."""
+        return find_boxes(_run(self._detector, make_blob(image))[0, 0])
+
+    def read(self, image: Picture, box: Box) -> tuple[str, float]:
+        """Return the text in a box, and how probable its characters are in the mean."""
+        probabilities = _run(self._recogniser, make_strip(crop_box(image, box)))[0]
+        return decode_characters(probabilities, self._characters)
+
+
+def decode_characters(
+    probabilities: Float32[np.ndarray, "step character"], characters: Sequence[str]
+) -> tuple[str, float]:
+    """Return the most probable text, and the mean probability of its characters; the first character means none.
+
+    What is read in consecutive steps is one character.
+    """
+    best = probabilities.argmax(axis=1)
+    kept = np.flatnonzero((best > 0) & np.concatenate([[True], best[1:] != best[:-1]]))
+    text = "".join(characters[row] for row in best[kept])
+    return text.strip(), float(probabilities[kept, best[kept]].mean()) if len(kept) else 0.0
+
+
+def _load_model(part: str) -> Any:
+    """Load the detector (``det``) or the recogniser (``rec``)."""
+    import onnxruntime
+
+    folder = find_package("rapidocr")
+    path = next(iter((folder / "models").glob(f"*_{part}_*.onnx")), None) if folder is not None else None
+    if path is None:
+        raise VidretError(f"{folder}: must hold models/*_{part}_*.onnx; install rapidocr again")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.enable_cpu_mem_arena = False  # it keeps the memory of the largest image
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise VidretError(f"{path}: cannot be loaded: {read_fault(error)}") from error
+
+
+def _run(session: Any, blob: Float32[np.ndarray, "1 3 height width"]) -> Any:
+    return session.run(None, {session.get_inputs()[0].name: blob})[0]
