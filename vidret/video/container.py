@@ -148,7 +148,7 @@ def scan_packets(
 ) -> tuple[Packets, Any, bool]:
     """Return all packets, the first decoded frame, None without ``decode``, and whether the file is cut off."""
     stream.codec_context.thread_count = 1
-    columns = [array("q"), array("q"), array("q"), array("q"), array("b"), array("b"), array("b")]
+    rows = array("q")
     frame, is_cut_short, is_vp8 = None, False, stream.codec_context.name == "vp8"
     try:
         for packet in _demux(container, stream):
@@ -159,15 +159,14 @@ def scan_packets(
             if not (is_vp8 and not bytes(packet)[0] & 0x10):
                 pts = MISSING if packet.pts is None else packet.pts
                 dts = MISSING if packet.dts is None else packet.dts
-                flags = (packet.is_keyframe, packet.is_discard, packet.is_corrupt)
-                for column, value in zip(columns, (pts, dts, packet.duration or 0, packet.size, *flags), strict=True):
-                    column.append(value)
+                rows.extend((pts, dts, packet.duration or 0, packet.size))
+                rows.extend((packet.is_keyframe, packet.is_discard, packet.is_corrupt))
     except (av.FFmpegError, OSError, ValueError):
         is_cut_short = True
     if frame is None and decode:
         frame = next(iter(_decode(stream, None)), None)
-    pts, dts, durations, num_bytes = (np.array(column, dtype=np.int64) for column in columns[:4])
-    keyframes, discarded, corrupt = (np.array(column, dtype=bool) for column in columns[4:])
+    pts, dts, durations, num_bytes, *flags = np.asarray(rows).reshape(-1, 7).T.copy()
+    keyframes, discarded, corrupt = (flag.astype(bool) for flag in flags)
     # A packet that is cut off by the end of the file holds at most a part of a frame.
     end = len(corrupt) - int(np.argmin(corrupt[::-1])) if not corrupt.all() else 0
     packets = Packets(*(column[:end] for column in (pts, dts, durations, keyframes, discarded, num_bytes)))
