@@ -149,11 +149,22 @@ class StopAt(lightning.Callback):
 
 
 @ignores_lightning
-def test_model_must_have_the_number_of_frames_of_validation(world: Path, tmp_path: Path) -> None:
-    module = make_module("clip", num_frames=6)
-    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=1, val_check_interval=1)
-    with pytest.raises(VidretError, match="num_frames of the model must be that of validation, 12, got 6"):
-        trainer.fit(module, datamodule=open_data(world, num_frames=6, eval_frames=12))
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"num_frames": 6}, "num_frames of the model must be that of its data in validation, 6, got 12"),
+        ({"eval_frames": 6}, "num_frames of the model must be that of its data in validation, 6, got 12"),
+        ({"sampling": "clip4clip"}, "sampling and num_segments of the model must be those of its data"),
+        ({"image_size": 48}, "image_size of the model must be that of its data, 48, got 32"),
+        ({"num_words": 33}, "num_words of the data must be at most the context of the text tower, 32, got 33"),
+    ],
+)
+def test_model_that_does_not_fit_its_data_is_refused_before_a_step(
+    settings: dict[str, Any], reason: str, world: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    with pytest.raises(VidretError, match=reason):
+        trainer.fit(make_module("clip"), datamodule=open_data(world, **settings))
 
 
 def test_checkpointing_does_not_change_gradients() -> None:

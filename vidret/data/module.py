@@ -127,9 +127,30 @@ class RetrievalData(SplitData):
         self._resize = Resize(image_size, image_size, interpolation)
         self._augmentation = Augmentation(crop, flip, colour, policy)
 
-    def follows(self, sampling: Sampling) -> bool:
-        """Return whether videos are evaluated with the frames that a whole video has in an index by this sampling."""
-        return self._eval_sampling.matches(sampling)
+    def check_fit(self, sampling: Sampling, *, image_size: int, context: int) -> None:
+        """Check that a model fits these data, and evaluates the frames that a whole video has in its index.
+
+        Args:
+            sampling: Frames of a video in an index of the model.
+            image_size: Height and width of its frames in pixels.
+            context: Tokens of its longest text.
+
+        Raises:
+            VidretError: It does not.
+        """
+        own = self._eval_sampling
+        if not own.matches(sampling):
+            raise VidretError(f"sampling and num_segments of the model must be those of its data, got {sampling}")
+        for name, rule, wanted, got in (
+            ("num_frames", "that of its data in validation", own.num_frames, sampling.num_frames),
+            ("image_size", "that of its data", self._resize.crop, image_size),
+        ):
+            if wanted != got:
+                raise VidretError(f"{name} of the model must be {rule}, {wanted}, got {got}")
+        if self._num_words > context:
+            raise VidretError(
+                f"num_words of the data must be at most the context of the text tower, {context}, got {self._num_words}"
+            )
 
     def prepare_split(self, split: Split, *, training: bool) -> None:
         """Decode the frames into the cache, if there is one."""

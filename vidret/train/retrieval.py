@@ -128,14 +128,14 @@ class RetrievalModule(TrainedModule):
         optim.freeze(self.model, self._recipe.rule)
 
     def setup(self, stage: str) -> None:
-        """Check that the frames of the data are those of an index made with the exported model.
+        """Check that the data have what the towers read, and the frames of an index made with the exported model.
 
         Raises:
-            VidretError: The data module has another sampling rule.
+            VidretError: They do not.
         """
-        data, own = getattr(self.trainer, "datamodule", None), self.model.encoder.card.sampling
-        if isinstance(data, RetrievalData) and not data.follows(own):
-            raise VidretError(f"sampling and num_segments of the model must be those of its data, got {own}")
+        data, card = getattr(self.trainer, "datamodule", None), self.model.encoder.card
+        if isinstance(data, RetrievalData):
+            data.check_fit(card.sampling, image_size=card.vision.image_size, context=card.text.context)
 
     def training_step(self, batch: RetrievalBatch, _batch_index: int) -> Tensor:
         """Return the loss of a batch, gathered from all processes."""
@@ -161,14 +161,7 @@ class RetrievalModule(TrainedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def validation_step(self, batch: RetrievalBatch, _batch_index: int) -> None:
-        """Store the encoded texts and videos; processes have disjoint sets of videos.
-
-        Raises:
-            VidretError: Videos have another number of frames than in an index made with the model.
-        """
-        num_frames, exported = batch.pixels.shape[1], self.model.encoder.card.sampling.num_frames
-        if num_frames != exported:
-            raise VidretError(f"num_frames of the model must be that of validation, {num_frames}, got {exported}")
+        """Store the encoded texts and videos; processes have disjoint sets of videos."""
         videos = self.model.encode_videos(batch.pixels, batch.frame_mask)
         texts = self.model.encode_texts(batch.ids) if len(batch.ids) else None
         encoded: dict[str, Tensor | None] = {**videos._asdict(), "videos": batch.videos}
