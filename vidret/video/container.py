@@ -165,7 +165,7 @@ def scan_packets(
         is_cut_short = True
     if frame is None and decode:
         frame = next(iter(_decode(stream, None)), None)
-    pts, dts, durations, num_bytes, *flags = np.asarray(rows).reshape(-1, 7).T.copy()
+    pts, dts, durations, num_bytes, *flags = np.array(rows, dtype=np.int64).reshape(-1, 7).T.copy()
     keyframes, discarded, corrupt = (flag.astype(bool) for flag in flags)
     # A packet that is cut off by the end of the file holds at most a part of a frame.
     end = len(corrupt) - int(np.argmin(corrupt[::-1])) if not corrupt.all() else 0
