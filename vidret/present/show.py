@@ -115,7 +115,7 @@ def show_hits(
     channels each hit was found. ``explain`` adds the score and its parts.
     With ``judged``, the hits as a judge ordered them, it also adds their ranks before and the judge's reasons.
     """
-    warn_of_nothing(hits)
+    warn_of_nothing(hits, first_rank)
     shows_scores = explain or all(hit.probability is None for hit in hits)
     levels = list(dict.fromkeys(level for hit in hits for level in hit.why)) if explain else []
     rows: list[dict[str, str]] = []
@@ -141,14 +141,14 @@ def show_cells(columns: Sequence[str], rows: Sequence[Mapping[str, str]], empty:
     show_table(filled, [[row.get(name, "") for name in filled] for row in rows], empty)
 
 
-def show_moments(moments: "Sequence[Moment]") -> None:
+def show_moments(moments: "Sequence[Moment]", *, first_rank: int = 1) -> None:
     """Print moments, best first, with how likely their videos are and their scores."""
-    warn_of_nothing(moments)
+    warn_of_nothing(moments, first_rank)
     if moments:
         by = "words" if any(moment.evidence for moment in moments) else moments[0].by
         print_message(f"located by {LOCATED_BY[by]}", style="dim")
     rows: list[dict[str, str]] = []
-    for rank, moment in enumerate(moments, start=1):
+    for rank, moment in enumerate(moments, start=first_rank):
         row = {"rank": str(rank), "match": describe_match(moment), "found": name_channels(moment.evidence)}
         rows.append(row | cells_of_span(moment) | {"video": display_path(moment.path)})
         rows += list_below(moment, describe_evidence(moment.evidence))
@@ -177,9 +177,9 @@ def list_below(
     ]
 
 
-def warn_of_nothing(results: "Sequence[Hit | Moment]") -> None:
-    """Print to stderr that nothing matches well, above a list of which that is true."""
-    if results and all(result.weak for result in results):
+def warn_of_nothing(results: "Sequence[Hit | Moment]", first_rank: int) -> None:
+    """Print to stderr that nothing matches well, above a list of which that is true and which begins with the best."""
+    if first_rank == 1 and results and all(result.weak for result in results):
         print_message(NOTHING_MATCHES, style="yellow")
 
 
@@ -318,7 +318,7 @@ def video_to_dict(moments: "Sequence[Moment]") -> dict[str, Any]:
 
 def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, empty: str = NO_VIDEOS) -> None:
     """Print moments below their videos, with their ranks among all moments, or the message ``empty``."""
-    warn_of_nothing(moments)
+    warn_of_nothing(moments, first_rank)
     ranks = {id(moment): rank for rank, moment in enumerate(moments, start=first_rank)}
     rows: list[dict[str, str]] = []
     for group in group_by_video(moments):

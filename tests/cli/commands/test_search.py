@@ -93,7 +93,11 @@ def test_results_that_are_improbable_are_told_or_left_out(run: Runner) -> None:
         assert "No match has a probability of >99 % or more." in err
     for flag, what in (("--language", "language"), ("--heard", "sound")):
         assert f"no video has the {what} de; the index has: none" in run.err("search", "red", flag, "de")
-    assert "No results after the first 100." in run.err("search", "red", "--offset", 100)
+    for verb in ("search", "locate"):
+        assert "No results after the first 100." in run.err(verb, "red", "--offset", 100)
+        assert "Nothing matches well" not in run.err(verb, "yellow", "--offset", 1), "it is said above the first page"
+        _, first = run.out(verb, "red", "--offset", 1, "-k", 1).splitlines()
+        assert first.split()[0] == "2"
     ranks = [line.split()[0] for line in run.out("search", "red", "--offset", 1).splitlines()]
     assert ranks[:2] == ["rank", "2"], "ranks go on from the page before"
     hits = run.json("search", "red")

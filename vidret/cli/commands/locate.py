@@ -134,8 +134,8 @@ def locate_command(
     show_interpretation(interpret_query(engine, query, options.sources))
     moments = engine.locate_with(query, options, video=video)
     if not moments:
-        print_message(explain_nothing(options.at_least))
-    print_moments(moments, query, shape)
+        print_message(explain_nothing(options.at_least, options.offset))
+    print_moments(moments, query, shape, first_rank=options.offset + 1)
     draw_results(moments, query, sheet)
     if curve is not None and moments:
         draw_best_curve(engine, query, moments, curve)
@@ -143,8 +143,8 @@ def locate_command(
         export_clips(moments, export, overwrite=overwrite)
 
 
-def print_moments(moments: "Sequence[Moment]", query: str, shape: MomentFormat) -> None:
-    """Print moments to stdout in one of ``FORMATS``."""
+def print_moments(moments: "Sequence[Moment]", query: str, shape: MomentFormat, *, first_rank: int = 1) -> None:
+    """Print moments to stdout in one of ``FORMATS``; a table numbers them from ``first_rank``."""
     if shape.form == "json":
         print_json(moments)
     elif shape.form != "table":
@@ -152,7 +152,7 @@ def print_moments(moments: "Sequence[Moment]", query: str, shape: MomentFormat) 
 
         write_stdout(format_moments(moments, shape.form, query=query, fps=shape.fps, handles_s=shape.handles))
     elif moments:
-        show_moments(moments)
+        show_moments(moments, first_rank=first_rank)
 
 
 def export_clips(moments: "Sequence[Moment]", folder: Path, *, overwrite: bool) -> None:
