@@ -9,7 +9,7 @@ import pytest
 
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
 from vidret.errors import MissingExtraError, StoreError
-from vidret.store.snapshots.bitmap import Ids
+from vidret.store.snapshots.bitmap import Ids, make_bitmap
 from vidret.store.vectors import flat
 from vidret.store.vectors.flat import Flat, IdFilter, Rows, find_nearest_rows, load_faiss
 from vidret.store.vectors.ivf import Shard, build_shard, map_parts, vector_bytes
@@ -30,9 +30,7 @@ def assert_exact(index: Flat, ids: np.ndarray, vectors: np.ndarray, k: int = 10)
 
 
 def make_filter(ids: np.ndarray, fraction: float = 0.1) -> IdFilter:
-    flags = np.zeros(4000, bool)
-    flags[ids] = True
-    return IdFilter(np.packbits(flags, bitorder="little"), fraction)
+    return IdFilter(make_bitmap(ids), fraction)
 
 
 def build(folder: Path, kind: str, ids: np.ndarray, vectors: np.ndarray) -> ManifestEntry:
@@ -100,22 +98,47 @@ def test_parts_of_a_query_are_searched_in_threads_unless_another_query_has_them(
     assert own not in map_parts(find_thread, range(3))
 
 
-def test_a_filter_is_searched_in_the_lists_that_hold_as_many_matches(
+def test_a_filter_is_searched_in_the_lists_that_hold_enough_matches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Matches in the lists decrease with the root of the share that matches, unless few are near the query."""
     monkeypatch.setattr("vidret.store.vectors.ivf.PROBES", 20)
     ids, vectors = clustered(1500)
     shard = Shard(tmp_path, build(tmp_path, "ivf", ids, vectors), DIM)
-    query = queries()[:1]
-    num_lists = shard._count_probes(query, 10, make_filter(ids, 1.0))
-    half, tenth = (shard._count_probes(query, 10, make_filter(ids[::step], 1 / step)) for step in (2, 10))
-    assert 21 <= num_lists < 2 * 21
-    assert 1.3 * num_lists < half < 3 * num_lists
-    assert half < tenth
-    order = np.argsort(vectors.astype(np.float32) @ query[0])
-    far = shard._count_probes(query, 10, make_filter(np.sort(ids[order[:750]]), 0.5))
-    assert far > half
-    assert shard._count_probes(query, 10, make_filter(ids[:3], 1 / 500)) == shard._lists.nlist
+    nearest = shard._find_lists(queries()[:1], shard._lists.nlist).ids
+
+    def count(kept: np.ndarray) -> int:
+        return shard._count_probes_within(nearest, 21, make_filter(kept, len(kept) / len(ids)))
+
+    assert shard._count_probes(10, None) == shard._count_probes(10, make_filter(ids, 1.0)) >= 21
+    every, half, tenth = (count(ids[::step]) for step in (1, 2, 10))
+    assert 21 <= every < 2 * 21
+    assert 1.1 * every < half < 2.2 * every
+    assert 2 * every < tenth < 5 * every
+    order = np.argsort(vectors.astype(np.float32) @ queries()[0])
+    assert count(np.sort(ids[order[:750]])) > half
+    assert count(ids[:3]) == shard._lists.nlist
+
+
+def test_a_filter_finds_as_much_of_what_matches_as_a_search_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidret.store.vectors.ivf.PROBES", 11)
+    rng = np.random.default_rng(0)
+    ids, vectors = np.arange(12_000), rng.standard_normal((12_000, DIM)).astype(np.float16)
+    shard = Shard(tmp_path, build(tmp_path, "ivf", ids, vectors), DIM)
+    asked = rng.standard_normal((40, DIM)).astype(np.float32)
+    scores, side = asked @ vectors.astype(np.float32).T, vectors[:, 0] > 0
+
+    def measure_recall(kept: np.ndarray, id_filter: IdFilter | None) -> float:
+        expected = kept[np.argsort(-scores[:, kept], axis=1)[:, :10]]
+        found = [shard.search(query[None], 10, id_filter).ids[0] for query in asked]
+        return float(np.mean([np.isin(one, other).mean() for one, other in zip(expected, found, strict=True)]))
+
+    without = measure_recall(ids, None)
+    assert 0.5 < without < 0.95, "few enough lists that some are missed"
+    for kept in (ids[::2], ids[::5], ids[::20], ids[side], ids[side & (ids % 4 == 0)]):
+        assert measure_recall(kept, make_filter(kept, len(kept) / len(ids))) > without - 0.02
 
 
 @pytest.mark.parametrize(("kind", "num_bytes"), [("ivf", 1032), ("ivf-rabitq2", 160), ("ivf-rabitq1", 80)])

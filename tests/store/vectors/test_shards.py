@@ -116,7 +116,7 @@ def test_matches_far_from_the_query_are_found(world: World, tmp_path: Path, monk
     far = np.sort(world.ids[np.argsort(world.vectors.astype(np.float32) @ query[0])[: NUM // 5]])
     found = shards.search(query, 10, select(far, narrow=True))
     assert found.ids.tolist() == naive_search(query, far, world.of(far), 10)[1]
-    monkeypatch.setattr(Shard, "_count_probes", lambda *_: 1)  # too few lists, so that all are searched then
+    monkeypatch.setattr(Shard, "_count_probes_within", lambda *_: 1)  # too few lists, so that all are searched then
     assert shards.search(query, 10, select(far, narrow=True)).ids.tolist() == found.ids.tolist()
 
 

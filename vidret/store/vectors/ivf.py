@@ -105,43 +105,56 @@ class Shard:
         everywhere: bool = False,
     ) -> SearchResult:
         """Return approximately the k best per query, from enough lists to find k, or from all if ``everywhere``."""
-        f, num_lists, total = self._faiss, self._lists.nlist, self.entry.total
-        num_probes = num_lists if everywhere else self._count_probes(queries, k, id_filter)
+        f, num_lists, rotated = self._faiss, int(self._lists.nlist), self._rotate(queries)
+        num_probes, nearest = num_lists if everywhere else self._count_probes(k, id_filter), None
+        if id_filter is not None and id_filter.narrow and not everywhere:
+            nearest = self._find_lists(rotated, num_lists)
+            num_probes = self._count_probes_within(nearest.ids, num_probes, id_filter)
         options: dict[str, Any] = {"nprobe": num_probes}
         if id_filter is not None:
             options["sel"] = id_filter.selector()
-        num_results = min(k, total)
-        index = self._gpu_copies.choose(
-            self._index, max(num_results, options["nprobe"]), filtered=id_filter is not None
-        )
+        num_results = min(k, self.entry.total)
+        index = self._gpu_copies.choose(self._index, max(num_results, num_probes), filtered=id_filter is not None)
         if len(queries) == 1 and index is self._index:
             # Lists of compressed vectors are short: handing some to another thread takes a third more of CPU time.
             parts = 1 if self.coarse else THREADS
-            return search_lists(self._lists, self._rotate(queries), k, num_results, self._make_params, options, parts)
+            lists = SearchResult(*(part[:, :num_probes] for part in nearest or self._find_lists(rotated, num_probes)))
+            return search_lists(self._lists, rotated, lists, k, num_results, self._make_params, options, parts)
         params = self._make_params(**options)
         if self.coarse:
             params = f.SearchParametersPreTransform(index_params=params)
         return search_index(index, queries, k, num_results, params)
 
-    def _count_probes(self, queries: Queries, k: int, id_filter: IdFilter | None) -> int:
-        """Return in how many lists nearest to a query to search.
-
-        With a filter, as many vectors must match in these lists as there are without one, and more of them if few
-        match in the nearest lists: they are then far from the query, where lists say less about what is in them.
-        """
+    def _count_probes(self, k: int, id_filter: IdFilter | None) -> int:
+        """Return in how many lists nearest to a query to search; with a narrow filter, if it kept all vectors."""
         num_lists, total = int(self._lists.nlist), self.entry.total
         num_probes = min(num_lists, int(max(PROBES, 4 * k * num_lists / total)) + 1)
-        if id_filter is None:
+        if id_filter is None or id_filter.narrow:
             return num_probes
-        if not id_filter.narrow:
-            return min(num_lists, int(num_probes / max(id_filter.fraction, 1 / total)) + 1)
-        with one_thread():
-            nearest = self._lists.quantizer.search(self._rotate(queries), num_lists)[1]
+        return min(num_lists, int(num_probes / max(id_filter.fraction, 1 / total)) + 1)
+
+    def _count_probes_within(
+        self, nearest: Int64[np.ndarray, "query list"], num_probes: int, id_filter: IdFilter
+    ) -> int:
+        """Return in how many lists to search with a filter, of all lists by nearness, where ``num_probes`` do without.
+
+        The matching vectors in these lists decrease with the square root of the share that matches, which keeps recall
+        at least as high as without a filter. There are more of them if few match in the nearest lists: they are then
+        far from the query, where lists say less about what is in them.
+        """
+        num_lists, total = int(self._lists.nlist), self.entry.total
         matching = np.cumsum(self._count_matching(id_filter.bits)[nearest], axis=1)
-        wanted = num_probes * total / num_lists
-        shares = matching[:, num_probes - 1] / wanted, matching[:, -1] / total  # in the nearest lists, and in all
-        factors = np.clip(shares[1] / np.maximum(shares[0], 1 / total), 1, FAR)
-        return int(np.minimum((matching < wanted * factors[:, None]).sum(axis=1) + 1, num_lists).max())
+        share = matching[:, -1] / total
+        searched = num_probes * total / num_lists
+        nearby = matching[:, num_probes - 1] / searched
+        root = np.sqrt(share)
+        wanted = searched * np.clip(root * share / np.maximum(nearby, 1 / total), root, FAR)
+        return int(np.minimum((matching < wanted[:, None]).sum(axis=1) + 1, num_lists).max())
+
+    def _find_lists(self, rotated: Queries, num_lists: int) -> SearchResult:
+        """Return the lists nearest to rotated queries."""
+        with one_thread():
+            return SearchResult(*self._lists.quantizer.search(np.ascontiguousarray(rotated), num_lists))
 
     def _count_matching(self, bits: Bits) -> Int64[np.ndarray, " list"]:
         """Return how many vectors of each list are in a bitmap."""
@@ -211,30 +224,28 @@ def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> Mani
 def search_lists(
     lists: Any,
     query: Float32[np.ndarray, "1 dim"],
+    nearest: SearchResult,
     k: int,
     num_results: int,
     make_params: Callable[..., Any],
     options: Mapping[str, Any],
     num_parts: int,
 ) -> SearchResult:
-    """Search the lists of one query in a few parts, which may be searched at the same time."""
+    """Search the lists nearest to one query in a few parts, which may be searched at the same time."""
     f = load_faiss()
     query = np.ascontiguousarray(query)
-    with one_thread():
-        similarities, list_indices = lists.quantizer.search(query, options["nprobe"])
 
     def search_some(selected: slice) -> SearchResult:
-        indices = np.ascontiguousarray(list_indices[:, selected])
-        nearest = np.ascontiguousarray(similarities[:, selected])
+        similarities, indices = (np.ascontiguousarray(part[:, selected]) for part in nearest)
         params = make_params(**{**options, "nprobe": indices.shape[1]})
         result = SearchResult(np.empty((1, num_results), np.float32), np.empty((1, num_results), np.int64))
-        pointers = (f.swig_ptr(array) for array in (indices, nearest, *result))
+        pointers = (f.swig_ptr(array) for array in (indices, similarities, *result))
         with one_thread():  # search_preassigned, without the c, does not accept parameters
             lists.search_preassigned_c(1, f.swig_ptr(query), num_results, *pointers, False, params)
         result.scores[result.ids < 0] = -np.inf
         return result
 
-    num_parts = min(num_parts, options["nprobe"])
+    num_parts = min(num_parts, nearest.ids.shape[1])
     return merge_results(map_parts(search_some, [slice(first, None, num_parts) for first in range(num_parts)]), k)
 
 
