@@ -341,3 +341,65 @@ def test_boxes(one: list[tuple[float, float]], other: list[tuple[float, float]])
     inside = cut(np.zeros((20, 30, 3), np.uint8), first)
     assert inside.shape[0] >= 1
     assert inside.shape[1] >= 1
+
+
+class BrightReader(ScreenReader):
+    """Takes bright lines for texts, and reads how wide they are. It finds small ones only at the higher resolution."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def _detect(self, image: Picture) -> list[Box]:
+        height, width = image.shape[:2]
+        boxes = []
+        for rows in np.split(np.arange(height), np.flatnonzero(np.diff((image.min(axis=2) > 200).any(axis=1))) + 1):
+            columns = np.flatnonzero((image[rows].min(axis=2) > 200).any(axis=0))
+            if len(columns) and (width == SIZE[0] or len(rows) / height > 0.05):
+                left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
+                corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+                boxes.append(np.array(corners, np.float32) / (width, height))
+        return boxes
+
+    def _recognise(self, image: Picture, box: Box) -> tuple[str, float]:
+        left, _, right, _ = bound(box)
+        return f"{right - left:.4f}".translate(str.maketrans("0123456789.", "abcdefghijk")), 0.9
+
+
+def draw_bars(step: int, *bars: tuple[int, int, int]) -> Picture:
+    """Return a picture over ground that moves with each step, with bright stripes of (top, height, width)."""
+    image = np.full((*SIZE[::-1], 3), 20 + 24 * (step % 7), np.uint8)
+    for top, height, width in bars:
+        for left in range(40, 40 + width, 8):
+            image[top : top + height, left : left + 5] = 255
+    return image
+
+
+LARGE, OTHER, SMALL = (60, 24, 201), (160, 24, 333), (220, 8, 263)
+MOVING = {4: (SMALL,), 5: (SMALL,), 6: (LARGE,), 7: (LARGE,), 8: (LARGE,), 13: (OTHER,), 16: (OTHER,), 17: (LARGE,)}
+
+
+@pytest.mark.parametrize("shown", [MOVING, {step + 1: bars for step, bars in MOVING.items()}])
+def test_reading_resumes_in_a_moving_picture_as_it_would_have_gone_on(
+    shown: dict[int, tuple[tuple[int, int, int], ...]],
+) -> None:
+    """The same frames are searched, at the same resolution."""
+    images = [draw_bars(step, *shown.get(step, ())) for step in range(24)]
+    reader = BrightReader()
+    whole = follow(reader, images)
+    assert len(whole) >= 2
+    for num_read in range(1, len(images)):
+        reader.start()
+        for time_s, image in enumerate(images[:num_read]):
+            reader.read(image, float(time_s))
+        until_s, texts = reader.take()
+        reader.start(until_s)
+        for time_s, image in enumerate(images):
+            if time_s >= until_s:
+                reader.read(image, float(time_s))
+        repeated = [(known.start, known.end, known.text) for known in texts]
+        for text in reader.finish(float(len(images))):
+            if not any(
+                start <= text.start and text.end <= end and text.text == known for start, end, known in repeated
+            ):
+                texts.append(text)
+        assert sorted({*texts}, key=repr) == sorted(whole, key=repr), (num_read, until_s)

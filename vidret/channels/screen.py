@@ -57,11 +57,13 @@ _CROP = (24, 192)
 class _Track:
     """A text that is followed: its extent (left, top, right, bottom) relative to the frame, and when it was seen.
 
-    Its text is empty until it is read, from the corners in ``box``.
+    Its text is empty until it is read, from the corners in ``box``. Reading that resumes at ``resume_s`` finds it as
+    it was found.
     """
 
     extent: Extent
     box: Box
+    resume_s: float
     start_s: float
     last_s: float
     crop: UInt8[np.ndarray, "height width"]
@@ -95,6 +97,7 @@ class ScreenReader:
         self._grid: UInt8[np.ndarray, "height width"] | None = None
         self._before: tuple[Picture, float] | None = None  # the last frame, and when it began
         self._is_due = False  # whether that was not searched
+        self._resume_s = start_s  # when the last frame began that was searched, or showed nothing new
         self._rejected: list[_Track] = []  # what is no text, while it looks the same
         self._is_done = False  # whether the picture was searched at the higher resolution
         self._last_s: float | None = None
@@ -114,7 +117,8 @@ class ScreenReader:
             for track in self._tracks:
                 track.last_s = track.last_s if track.missed else time_s
         else:
-            self._grid, self._is_done = grid, is_still or before is None
+            is_first = before is None and not self._resumed_s  # a resumed run had a frame before
+            self._grid, self._is_done = grid, is_still or is_first
             self._follow(image, time_s)
             is_due = self._is_due or any(track.last_s == previous_s for track in self._tracks)
             is_due = is_due or before is None or is_still or is_cut(before, grid) or not is_moving(before, grid)
@@ -122,6 +126,7 @@ class ScreenReader:
                 self._search(image, time_s, middle_s)
             self._is_due = not is_due
         self._before = image, middle_s
+        self._resume_s = self._resume_s if self._is_due else middle_s
         self._read_waiting(image, time_s)
         for track in self._tracks:
             track.missed = 0 if track.last_s == time_s else track.missed + 1
@@ -151,7 +156,8 @@ class ScreenReader:
             if all(overlap_boxes(other, extent) < MIN_OVERLAP for other in followed):
                 crop = shrink(cut(image, extent), _CROP)
                 is_older = likeness(shrink(cut(before, extent), _CROP), crop) >= MIN_LIKENESS
-                self._tracks.append(_Track(extent, box, before_s if is_older else middle_s, time_s, crop))
+                resume_s, start_s = (self._resume_s, before_s) if is_older else (middle_s, middle_s)
+                self._tracks.append(_Track(extent, box, resume_s, start_s, time_s, crop))
 
     def _read_waiting(self, image: Picture, time_s: float) -> None:
         """Read texts that are shown and were not read yet, the largest first."""
@@ -173,7 +179,6 @@ class ScreenReader:
 
     def take(self, _end_s: float = np.inf, _shots: Sequence[ShotChange] | None = None) -> tuple[float, list[TimedText]]:
         """Return the time up to which all texts were returned, and the entries since the last call."""
-        begun_s = 0.0 if self._before is None else self._before[1]  # what is found next may have begun there
         ready = [track for track in self._closed if track.end_s < (self._last_s or 0.0) - 2 * _MAX_LAG_S]
         waiting = [track for track in self._closed if track not in ready]
         waiting += [track for track in self._tracks if track.missed]
@@ -181,7 +186,8 @@ class ScreenReader:
             ready = [track for track in ready if track not in held]
             waiting += held
         self._closed = [track for track in self._closed if track not in ready]
-        return min([begun_s, *(track.start_s for track in self._tracks + self._closed)]), join_lines(ready)
+        # What is found next may have begun in a frame that was not searched.
+        return min([self._resume_s, *(track.resume_s for track in self._tracks + self._closed)]), join_lines(ready)
 
     def finish(self, end_s: float) -> list[TimedText]:
         """Return the remaining entries of a video that ends at ``end_s``. The last frame is always searched."""
@@ -220,7 +226,7 @@ class ScreenReader:
             self._tracks.remove(track)
             self._closed.append(replace(track, end_s=track.end_s if track.missed else middle_s))
             if not track.missed:
-                self._tracks.append(replace(track, start_s=middle_s))
+                self._tracks.append(replace(track, resume_s=middle_s, start_s=middle_s))
 
 
 def is_text(text: str, score: float) -> bool:
