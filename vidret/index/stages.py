@@ -185,6 +185,11 @@ class EncodingThreads:
     def __exit__(self, *error: object) -> None:
         self._waiting.put(None)
 
+    def join(self) -> None:
+        """Wait, after the block, until the threads have ended."""
+        for thread in self._threads:
+            thread.join()
+
     def _run(self, encode: Encode) -> None:
         import torch  # not above: decoding processes import this module
 

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from vidret.errors import DecodeError, MissingExtraError, StoreError, VidretErro
 from vidret.index.options import Progress
 from vidret.index.run_state import RunState
 from vidret.store.writing import Writer
+from vidret.video.shots.segments import DecodedSegment
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,60 @@ def test_killed_workers_lose_nothing(
     assert any(name.startswith("ray::RemoteEncoder") for name in killed), "at least one encoder"
     assert (report.encoded, report.failed) == (13, [])
     assert read_index(tmp_path / "index") == read_index(whole)
+
+
+def test_decoder_lost_between_a_segment_and_its_frames_loses_nothing(
+    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vidret.index.ray import run
+
+    decode, marker = run.decode_file, tmp_path / "killed"
+
+    def decode_and_die(*arguments: Any) -> Iterator[Any]:
+        for sent in decode(*arguments):
+            yield sent
+            if isinstance(sent, tuple) and isinstance(sent[0], DecodedSegment) and not marker.exists():
+                marker.touch()
+                time.sleep(2)  # until the segment has arrived
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(run, "decode_file", decode_and_die)
+    report = open_engine(tmp_path / "index", model).index([films / "long.mp4"], run=on_ray(nodes))
+    assert marker.exists()
+    assert (report.encoded, report.failed) == (1, [])
+    contents, known = read_contents(tmp_path / "index"), read_contents(whole)
+    (film,) = {content for content, _ in contents}
+    assert contents == {key: segment for key, segment in known.items() if key[0] == film}
+
+
+def test_no_thread_uses_ray_while_it_is_shut_down(
+    nodes: Nodes, films: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray frees memory then that its calls still use."""
+    import ray
+
+    from vidret.index.ray import run
+
+    class SlowEncoder(run.RemoteEncoder):
+        def encode(self, *segments: Any) -> Any:
+            time.sleep(3)
+            return super().encode(*segments)
+
+    def refuse(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    alive, shutdown = list[str](), ray.shutdown
+
+    def note_and_shut_down() -> None:
+        alive.extend(thread.name for thread in threading.enumerate() if thread.name in ("encode", "worker"))
+        shutdown()
+
+    monkeypatch.setattr(run, "RemoteEncoder", SlowEncoder)
+    monkeypatch.setattr(Writer, "add_segments", refuse)
+    monkeypatch.setattr(ray, "shutdown", note_and_shut_down)
+    with pytest.raises(StoreError, match="the disk is full"):
+        open_engine(tmp_path / "index", model).index([films / "long.mp4"], run=on_ray(nodes))
+    assert alive == []
 
 
 # Index on a local Ray, and send a signal after some commits. Arguments: index, films, model, signal, number of commits.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import Lock
+from threading import Event, Lock, Thread, current_thread
 from typing import Any
 from uuid import uuid4
 
@@ -31,7 +31,7 @@ from vidret.encode.encoder import Encoder
 from vidret.errors import DecodeError, VidretError
 from vidret.index.options import IndexOptions, IndexReport, Pack
 from vidret.index.ray.cluster import describe_ray_error, find_cause, join_cluster
-from vidret.index.run import run_workers
+from vidret.index.run import StopRun, run_workers
 from vidret.index.run_state import open_run
 from vidret.index.stages import (
     SEGMENTS_AT_ONCE,
@@ -157,11 +157,13 @@ class RayStages:
             for _ in range(num_encoders)
         ]
         self._lock, self._spent = Lock(), defaultdict[str, float](float)
+        self._is_closed, self._threads = Event(), set[Thread]()
+        self._streams: dict[str, Any] = {}  # what decoders send, by the key of their plan
         checks = [actor.check.remote() for actor in self._actors]
         if len(ray.wait(checks, num_returns=len(checks), timeout=START_TIMEOUT_S)[0]) < len(checks):
             raise VidretError(f"the {num_encoders} encoders must start within {START_TIMEOUT_S:g} s, got fewer")
         for check in checks:
-            _get(check)
+            self._get(check)
         # While an actor encodes a batch on a GPU, its next one is sent.
         encoders = [partial(self._encode, actor) for actor in self._actors] * (2 if num_gpus else 1)
         self._encoding = EncodingThreads(encoders, at_once=SEGMENTS_AT_ONCE if num_gpus else 1)
@@ -169,34 +171,52 @@ class RayStages:
 
     def identify(self, path: str, heartbeat: Callable[[], None]) -> Identity:
         """See ``Stages``."""
+        self._threads.add(current_thread())
         identity = self._identify.remote(path)
-        while not ray.wait([identity], timeout=POLL_S)[0]:
-            heartbeat()
-        found: Identity = _get(identity)
+        self._wait(identity, heartbeat)
+        found: Identity = self._get(identity)
         return found
 
     def stream(
         self, path: str, identity: Identity, plan: Callable[[OpenedVideo], ReadPlan], num_threads: int
     ) -> Iterator[Message]:
         """See ``Stages``; a decoder has one thread. The frames of a segment are a reference to where they are."""
+        self._threads.add(current_thread())
         key = uuid4().hex
-        sent = self._decode.remote(path, identity, self._decoding, self._plans, key)
+        self._streams[key] = sent = self._decode.remote(path, identity, self._decoding, self._plans, key)
         try:
-            for reference in sent:
-                message, seconds = _get(reference)
+            while True:
+                message, seconds = self._get(self._take_next(sent))
+                if message is None:
+                    del self._streams[key]
+                    return
                 if isinstance(message, DecodedSegment):
                     self._count(decode=seconds, video=message.end - message.start)
-                    message = replace(message, frames=next(sent))
+                    message = replace(message, frames=self._take_next(sent))
                 yield message
                 if isinstance(message, OpenedVideo):
                     self._plans.put.remote(key, plan(message))
         finally:
-            if ray.is_initialized():  # else Ray would connect again for it
-                ray.cancel(sent)
+            self._cancel(key)
+
+    def _take_next(self, sent: Any) -> Any:
+        """Return the next reference of a decoder that has not said that it is at the end.
+
+        If the decoder is lost, one of them is an error, which may be in the place of frames; then there are no more.
+        """
+        self._wait(sent)
+        for reference in sent:
+            return reference
+        raise WorkerLostError("a decoder is gone")
+
+    def _cancel(self, key: str) -> None:
+        sent = self._streams.pop(key, None)
+        if sent is not None:
+            ray.cancel(sent)
 
     def embed(self, message: ReadTexts) -> Float32[np.ndarray, "text dim"]:
         """See ``Stages``."""
-        vectors: Float32[np.ndarray, "text dim"] = _get(random.choice(self._actors).embed.remote(message))
+        vectors: Float32[np.ndarray, "text dim"] = self._get(random.choice(self._actors).embed.remote(message))
         return vectors
 
     def speeds(self, storing_s: float) -> dict[str, float]:
@@ -214,7 +234,7 @@ class RayStages:
         }
 
     def _encode(self, actor: Any, references: Sequence[Any]) -> list[SegmentEmbedding]:
-        embeddings, seconds = _get(actor.encode.remote(*references))
+        embeddings, seconds = self._get(actor.encode.remote(*references))
         self._count(encode=seconds, segments=len(embeddings))
         return list(embeddings)
 
@@ -228,26 +248,46 @@ class RayStages:
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Wait for all threads that use Ray: shutting it down meanwhile crashes the process."""
+        self._is_closed.set()
         self._encoding.__exit__(*error)
+        self._encoding.join()
+        for thread in list(self._threads):  # alive after a second interrupt
+            thread.join()
+        for key in list(self._streams):
+            self._cancel(key)
 
+    def _wait(self, reference: Any, heartbeat: Callable[[], None] = lambda: None) -> None:
+        """Wait until remote code has returned, or a decoder has sent, what a reference stands for.
 
-def _get(reference: Any) -> Any:
-    """Return what remote code returned, or raise the ``VidretError`` that it returned in place of raising it.
+        Raises:
+            StopRun: These stages are closed.
+        """
+        while not self._is_closed.is_set():
+            if ray.wait([reference], timeout=POLL_S, fetch_local=False)[0]:
+                return
+            heartbeat()
+        raise StopRun
 
-    Raises:
-        VidretError: It failed otherwise.
-        WorkerLostError: The process or node that had the result is gone.
-    """
-    try:
-        value = ray.get(reference)
-    except RayError as error:
-        cause = find_cause(error)
-        if isinstance(cause, RayError) and not isinstance(cause, RayTaskError):
-            raise WorkerLostError(describe_ray_error(error)) from error
-        raise VidretError(f"Ray ended the run: {describe_ray_error(error)}") from error
-    if isinstance(value, VidretError):
-        raise value
-    return value
+    def _get(self, reference: Any) -> Any:
+        """Return what remote code returned, or raise the ``VidretError`` that it returned in place of raising it.
+
+        Raises:
+            VidretError: It failed otherwise.
+            WorkerLostError: The process or node that had the result is gone.
+            StopRun: These stages are closed.
+        """
+        self._wait(reference)
+        try:
+            value = ray.get(reference)
+        except RayError as error:
+            cause = find_cause(error)
+            if isinstance(cause, RayError) and not isinstance(cause, RayTaskError):
+                raise WorkerLostError(describe_ray_error(error)) from error
+            raise VidretError(f"Ray ended the run: {describe_ray_error(error)}") from error
+        if isinstance(value, VidretError):
+            raise value
+        return value
 
 
 # What runs on workers
@@ -281,7 +321,10 @@ def identify_file(path: str) -> Identity | VidretError:
 def decode_file(
     path: str, identity: Identity, decoding: tuple[Resize, Sampling, IndexOptions], plans: Any, key: str
 ) -> Iterator[Any]:
-    """Yield the messages about a file with the seconds that each took, each segment before its frames, or an error."""
+    """Yield the messages about a file with the seconds that each took, each segment before its frames, or an error.
+
+    None in place of a message is the end.
+    """
     since = time.monotonic()
     try:
         pool = _open_pool(*decoding)
@@ -293,6 +336,7 @@ def decode_file(
             else:
                 yield message, seconds
             since = time.monotonic()
+        yield None, 0.0
     except VidretError as error:
         yield _name_host(error)
 
