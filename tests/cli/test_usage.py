@@ -75,8 +75,11 @@ def test_wrong_use_exits_with_a_code_and_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films/link.mp4").symlink_to("film.mp4")
     for command, code, sentence in (
         ("index empty", 1, "no videos found in empty"),
+        ("search red --index films", 1, "films: there is no index here; make one with"),
         ("search red --index nowhere", 1, "there is no index here; make one with"),
         ("index nowhere.mp4", 1, "no such file"),
         ("search", 2, "give a query, --image FILE, both, or only --clip FILE, --queries FILE or --like FILE@TIME"),
@@ -103,7 +106,7 @@ def test_wrong_use_exits_with_a_code_and_one_sentence(
         ("ask '-\"hot dog\"?' --context", 2, "after --: vidret ask -- '-\"hot dog\"?'"),
     ):
         run.check_refusal(command, code, sentence)
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"], "no index is left"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "films"], "no index is left"
 
 
 WRONG_VALUES = {

@@ -130,9 +130,11 @@ class Store:
         """Return whether the folder contains an index; one whose creation was interrupted does not count.
 
         Raises:
-            StoreError: The folder holds a link or a special file, or its catalog is something else.
+            StoreError: Beside a catalog, it holds a link or a special file, or its catalog is something else.
         """
         folder = check_folder(path)
+        if not os.path.lexists(folder / CATALOG):  # so that a folder of videos is none, whatever it holds
+            return False
         check_entries(folder)
         return Catalog.exists(folder / CATALOG)
 
