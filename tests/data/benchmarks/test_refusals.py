@@ -63,6 +63,11 @@ CAPTIONS: list[tuple[Callable[..., Split], tuple[object, ...], str]] = [
     (captions.read_captions, (({"video": "a.mp4"},),), r"a:1: captions is missing"),
     (
         captions.read_captions,
+        (({"video": "a.mp4", "caption": "fog", "captions": ["rain"]},),),
+        r"a:1: must have captions or caption, got both",
+    ),
+    (
+        captions.read_captions,
         (({"video": "a.mp4", "captions": "fog"},),),
         r"a:1: captions must be a list, got 'fog'",
     ),

@@ -189,6 +189,8 @@ def read_captions(name: str, path: Path) -> Split:
     for row in read_jsonl(path):
         video_id = row.check_unique("video", row.text("video"), locations)
         domain = row.text("kind") if "kind" in row.values else ""
+        if "caption" in row.values and "captions" in row.values:
+            raise row.error("must have captions or caption, got both")
         captions += [
             Caption(id=f"{video_id}_{index}", video=video_id, text=text, domain=domain)
             for index, text in enumerate([row.text("caption")] if "caption" in row.values else row.texts("captions"))
