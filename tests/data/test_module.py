@@ -101,6 +101,19 @@ def test_validation_is_held_out_and_yields_each_video_once(world: Path) -> None:
     assert ready(make(world, val_share=0.0)).val_dataloader() == []
 
 
+def test_other_wordings_must_be_of_captions_that_are_trained_on(
+    world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, captions = tmp_path / "rewritten.jsonl", ready(make(world)).train.captions
+    row = {"video": captions[0].video, "caption": captions[0].text, "variants": ["fog"]}
+    path.write_text(json.dumps(row))
+    ready(make(world, rewritten=str(path)))
+    assert f"1 of {len(captions)} captions have other wordings" in caplog.text
+    path.write_text(json.dumps({**row, "caption": "another"}))
+    with pytest.raises(VidretError, match=r"rewritten\.jsonl: must have other wordings of captions of captions-rest, "):
+        ready(make(world, rewritten=str(path)))
+
+
 def test_batches_depend_neither_on_the_number_of_workers_nor_on_the_cache(world: Path, tmp_path: Path) -> None:
     expected = ready(make(world))
     train, val = expected.train_dataloader(), list(expected.val_dataloader())

@@ -3,6 +3,7 @@
 Pixels stay uint8 and channels-last, as ``normalise_pixels`` takes them. Normalisation happens on the device.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from vidret.data.records import Split
 from vidret.data.sampler import Key
 from vidret.encode.clip.text import clip_words
 from vidret.errors import VidretError
+
+logger = logging.getLogger(__name__)
 
 
 class RetrievalBatch(NamedTuple):
@@ -78,6 +81,21 @@ def read_rewritten(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
     for row in read_jsonl(path):
         variants = (row.check_text("variants", text) for text in row.items("variants"))
         rewritten[row.text("video"), row.text("caption")] = tuple(variants)
+    return rewritten
+
+
+def find_rewritten(path: Path, split: Split) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Read other wordings of the captions of a split, and log how many captions have some if not all do.
+
+    Raises:
+        VidretError: As in ``read_rewritten``; or no caption of the split has another wording.
+    """
+    rewritten = read_rewritten(path)
+    num_found = sum(bool(rewritten.get((caption.video, caption.text))) for caption in split.captions)
+    if not num_found:
+        raise VidretError(f"{path}: must have other wordings of captions of {split.name}, got none")
+    if num_found < len(split.captions):
+        logger.warning("%s: %d of %d captions have other wordings", split.name, num_found, len(split.captions))
     return rewritten
 
 

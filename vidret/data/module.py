@@ -21,7 +21,7 @@ from vidret.data.dataset import (
     RetrievalBatch,
     Sample,
     augment_batch,
-    read_rewritten,
+    find_rewritten,
 )
 from vidret.data.frames import CachedFrames, DecodedFrames, FrameSampling, FramesCache, FrameSource, SamplingKind
 from vidret.data.grounding import LabelledVideos, collate
@@ -184,7 +184,7 @@ class RetrievalData(SplitData):
                 augmentation=self._augmentation,
                 seed=self._splits.seed,
                 later=later,
-                rewritten={} if self._rewritten is None else read_rewritten(Path(self._rewritten)),
+                rewritten={} if self._rewritten is None else find_rewritten(Path(self._rewritten), kept),
             )
         return OpenedSplit(split=kept, dataset=dataset, collate=collate_captions, sizes=sizes)
 
