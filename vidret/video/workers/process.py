@@ -26,7 +26,10 @@ if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
 class Shape:
     def __class_getitem__(cls, shape): return cls
 sys.modules["jaxtyping"] = types.ModuleType("jaxtyping")
-sys.modules["jaxtyping"].__getattr__ = lambda name: Shape
+def find(name):
+    if name.startswith("__"): raise AttributeError(name)  # such as __file__, which the import of torch looks at
+    return Shape
+sys.modules["jaxtyping"].__getattr__ = find
 from vidret.video.workers.worker import run_worker
 run_worker(int(sys.argv[2]), int(sys.argv[3]))
 """
