@@ -6,7 +6,7 @@ What a search does not need is imported by the methods that do: a search from th
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -327,8 +327,9 @@ class Engine(VideoLibrary):
         from vidret.channels.identities import choose_track_models
         from vidret.channels.texts.run import choose_words
         from vidret.index.options import IndexOptions, record_rule
-        from vidret.index.run import index_files
+        from vidret.index.run import choose_workers, index_files
         from vidret.video.scan import list_videos
+        from vidret.video.workers.pool import start_processes
 
         words = choose_words(self.path, words)
         if words is not None:
@@ -340,9 +341,14 @@ class Engine(VideoLibrary):
             raise VidretError(f"no videos found in {', '.join(display_path(os.fspath(path)) for path in paths)}")
         if self._other_devices and run is not None:
             raise VidretError(f"device must be one for another runner, got {len(self._other_devices) + 1}")
-        if not exists:
-            self._check_models()
-        with self._write() as store:
+        started = None
+        with ExitStack() as stack:
+            if not exists:
+                if run is None and self.device == CPU:  # they start while the models are loaded
+                    started = start_processes(choose_workers(workers, len(listing.files))[0])
+                    stack.callback(started.close)
+                self._check_models()
+            store = stack.enter_context(self._write())
             whole = self.encoder.sampling.whole
             shot_sampling = record_rule(store, shots=shots, mode=sampling, whole=whole, decoder=decoder)
             if memory is not None:
@@ -361,6 +367,7 @@ class Engine(VideoLibrary):
                 moments=self._choose_recorder(),
                 words=words,
                 tracks=tracks,
+                started=started,
                 check=self._check_models if exists else None,
                 on_progress=on_progress,
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vidret.channels.texts.options import WordsOptions
 from vidret.devices import CPU
@@ -14,6 +14,9 @@ from vidret.store.store import Store
 from vidret.types import LayerTokens, Segment, SegmentEmbedding, TextSource
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode, choose_mode
 from vidret.video.decoders.registry import DECODERS, EXACT_DECODERS, Decoder
+
+if TYPE_CHECKING:
+    from vidret.video.workers.process import ProcessPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,7 @@ class IndexOptions:
         moments: Stores what a grounding head needs, from the pass that encodes; None for nothing. Not on Ray.
         words: Which words are read besides the pictures; None for none.
         tracks: By which models faces and voices are read, as far as they are.
+        started: Decoding processes that are starting already, on the CPU; None starts them. Not on Ray.
         check: Called before the first file is encoded, if any has to be; its exception ends the run.
         on_progress: Called from the thread of the caller a few times per second.
     """
@@ -223,6 +227,7 @@ class IndexOptions:
     moments: MomentRecorder | None = None
     words: WordsOptions | None = None
     tracks: Mapping[IdentityKind, str] = field(default_factory=dict)
+    started: "ProcessPool | None" = None
     check: Callable[[], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
 

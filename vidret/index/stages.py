@@ -43,6 +43,7 @@ def open_decoders(
         sampling=sampling,
         shot_sampling=options.shot_sampling,
         timeout=options.timeout,
+        started=options.started,
     )
 
 

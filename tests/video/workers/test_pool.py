@@ -20,7 +20,7 @@ from vidret.video.reader import read_frames
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers import messages, worker
 from vidret.video.workers.messages import Finished, ReadPlan
-from vidret.video.workers.pool import DecodePool
+from vidret.video.workers.pool import DecodePool, start_processes
 
 pytestmark = pytest.mark.usefixtures("fresh_processes")
 
@@ -54,6 +54,15 @@ def test_a_file_arrives_in_order(films: dict[str, Film], pool: DecodePool) -> No
     _, segments, _ = stream_film(pool, films["h264.mp4"].path, plan=lambda _: ReadPlan(range(7)))
     assert [segment.number for segment in segments] == [7, 8], "known segments are skipped"
     assert len(list(pool.stream(films["h264.mp4"].path, plan=lambda _: ReadPlan(range(9))))) == 2
+
+
+def test_processes_that_started_ahead_are_used(films: dict[str, Film]) -> None:
+    started = start_processes(1)
+    with DecodePool(1, sampling=EVERY_FRAME, started=started) as pool:
+        assert read(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
+        assert pool.processes is started
+        (pid,) = started.pids()
+    assert not is_running(pid)
 
 
 def test_every_frame_comes_through_whatever_the_path(films: dict[str, Film], pool: DecodePool, tmp_path: Path) -> None:

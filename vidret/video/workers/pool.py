@@ -25,7 +25,7 @@ from vidret.video.workers.process import ROOT, START_TIMEOUT_S, Process, Process
 _log = logging.getLogger(__name__)
 
 _FILES_PER_PROCESS = 200
-_GIBIBYTE = 1 << 30
+_MEMORY = 8 << 30  # bytes
 NUM_PROCESSES = 2  # each needs a CUDA context of several hundred MB, and a card has few decoding units
 _PROGRAM = """
 import json, os, sys
@@ -54,7 +54,8 @@ class DecodePool:
         sampling: Sampling = DEFAULT_SAMPLING,
         shot_sampling: SamplingMode | None = None,
         timeout: float = 120.0,
-        memory: int = 8 * _GIBIBYTE,
+        memory: int = _MEMORY,
+        started: ProcessPool | None = None,
     ) -> None:
         """Create the pool without starting any process.
 
@@ -70,6 +71,8 @@ class DecodePool:
             timeout: Seconds that a decoder may stay silent.
             memory: Maximum bytes of a decoder on the CPU; 0 sets no limit. A GPU process has none, because its driver
                 maps more address space than any useful limit allows.
+            started: Processes of ``start_processes`` to use in place of new ones, without a GPU. They close with this
+                pool.
 
         Raises:
             ValueError: A number is not positive.
@@ -99,9 +102,11 @@ class DecodePool:
             "sampling": asdict(sampling),
             "shot_sampling": shot_sampling,
         }
-        processes = [Process(memory) for _ in range(num_workers - len(on_gpu))]
-        processes += [Process(0, device=device) for device in on_gpu]
-        self.processes = ProcessPool(processes, max_requests=_FILES_PER_PROCESS)
+        if started is None:
+            processes = [Process(memory) for _ in range(num_workers - len(on_gpu))]
+            processes += [Process(0, device=device) for device in on_gpu]
+            started = ProcessPool(processes, max_requests=_FILES_PER_PROCESS)
+        self.processes = started
         self.start = self.processes.start
         self.close = self.processes.close
 
@@ -191,6 +196,13 @@ class DecodePool:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def start_processes(num_workers: int) -> ProcessPool:
+    """Start processes for a ``DecodePool`` on the CPU, beside what has to be done before it can be created."""
+    processes = ProcessPool([Process(_MEMORY) for _ in range(num_workers)], max_requests=_FILES_PER_PROCESS)
+    processes.start()
+    return processes
 
 
 @cache
