@@ -52,7 +52,7 @@ def describe_concept(concept: Concept) -> str:
 
 
 NO_COPIES = "No copies: no two files of this index show the same footage."
-NO_FOOTAGE = "No video of this index shows this footage."
+NO_FOOTAGE = "No other video of this index shows this footage."
 STILL = "still: too little moves to tell it from another recording of the same place"
 
 

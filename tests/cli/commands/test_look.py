@@ -169,7 +169,7 @@ def test_a_clip_is_searched_and_located(run_copies: Runner, tmp_path: Path) -> N
 def test_what_is_not_there_is_said(run_copies: Runner, tmp_path: Path) -> None:
     clip = write_frames(tmp_path / "clip.mp4", draw_footage(7, 5))
     for command, message in (
-        (("locate", "--clip", clip), "No video of this index shows this footage."),
+        (("locate", "--clip", clip), "No other video of this index shows this footage."),
         (("duplicates", "other.mp4"), "No copies: no two files of this index show the same footage."),
     ):
         code, out, err = run_copies(*command)
