@@ -100,6 +100,7 @@ def test_wrong_use_exits_with_a_code_and_one_sentence(
         ("search red -k many", 2, "'-k': must be a valid integer, got many"),
         ("search red --folder nowhere", 2, "--folder: must be an existing folder, got /"),
         ("search -dog", 2, "A query that starts with a minus goes last, after --: vidret search -- -dog"),
+        ("locate a dog runs", 2, 'A query of several words goes in quotes: vidret locate "A DOG RUNS"'),
         ("locate '-a dog'", 2, "after --: vidret locate -- '-a dog'"),
         ("serve --allow-index nowhere --index new", 2, "--allow-index: must be an existing folder, got nowhere"),
         ("calibrate --bank nowhere.txt", 1, "nowhere.txt: cannot be read: No such file or directory"),

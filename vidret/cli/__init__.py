@@ -47,7 +47,7 @@ def _run() -> int:
                 print_message(error.ctx.get_usage().strip())
                 print_message(f"Help: {error.ctx.command_path} --help")
                 print_error(message)
-                if hint := suggest_separator(error, sys.argv[1:]):
+                if hint := suggest_separator(error, sys.argv[1:]) or suggest_quotes(error):
                     print_message(hint)
             return int(error.exit_code)
         except VidretError as error:
@@ -73,6 +73,15 @@ def suggest_separator(error: Any, arguments: list[str]) -> str:
     if not asks or not short.startswith("-") or short.startswith("--") or len(query) == 2:  # -k of another command
         return ""
     return f"A query that starts with a minus goes last, after --: {error.ctx.command_path} -- {shlex.quote(query)}"
+
+
+def suggest_quotes(error: Any) -> str:
+    """Return how to write a query of several words, if all but the first were taken for other arguments."""
+    command = error.ctx.command if error.ctx is not None else None
+    is_query = any(param.metavar == "QUERY" for param in getattr(command, "params", ()))
+    if not is_query or not error.format_message().startswith("Got unexpected extra argument"):
+        return ""
+    return f'A query of several words goes in quotes: {error.ctx.command_path} "A DOG RUNS"'
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -29,6 +29,7 @@ from vidret.cli.search_options import (
     save_search,
     with_search_options,
 )
+from vidret.errors import StoreError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
 from vidret.present.show import explain_nothing, print_json, show_interpretation, show_moments
@@ -132,7 +133,13 @@ def locate_command(
     if save is not None:
         save_search(engine, save, query, options)
     show_interpretation(interpret_query(engine, query, options.sources))
-    moments = engine.locate_with(query, options, video=video)
+    try:
+        moments = engine.locate_with(query, options, video=video)
+    except StoreError as error:
+        is_word = video is not None and " " not in query and not Path(video).suffix
+        if not is_word or not str(error).startswith(f"{video}: not in the index"):
+            raise
+        raise StoreError(f"{error}; a query of several words goes in quotes") from error
     if not moments:
         print_message(explain_nothing(options.at_least, options.offset))
     print_moments(moments, query, shape, first_rank=options.offset + 1)
