@@ -114,7 +114,9 @@ def test_many_missing_files_are_one_line(
     assert code == 0
     gone = [line for line in written.splitlines() if "gone" in line]
     assert len(gone) == 1
-    assert re.fullmatch(r"WARNING: left out, 8 files are gone: films/\d.mp4, films/\d.mp4 and 6 more", gone[0])
+    files = r"films/\d.mp4, films/\d.mp4 and 6 more"
+    advice = "index again to find those that were moved"
+    assert re.fullmatch(f"WARNING: left out, 8 files are gone: {files}; {advice}", gone[0])
 
 
 def test_commands_print_through_the_terminal_module() -> None:

@@ -153,10 +153,11 @@ class VideoSearch:
         self._missing.update(new)
         names = ", ".join(display_path(strip_query(path)) for path in new[:MAX_LISTED])
         if len(new) == 1:
-            logger.warning("left out, its file is gone: %s", names)
+            logger.warning("left out, its file is gone: %s; index again to find it if it was moved", names)
         elif new:
             rest = f" and {len(new) - MAX_LISTED} more" if len(new) > MAX_LISTED else ""
-            logger.warning("left out, %d files are gone: %s%s", len(new), names, rest)
+            advice = "index again to find those that were moved"
+            logger.warning("left out, %d files are gone: %s%s; %s", len(new), names, rest, advice)
 
     def _warn_unheard(self, filters: Filters) -> None:
         """Log which languages or sounds there are, if a filter asks for one that no video has."""
