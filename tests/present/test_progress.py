@@ -1,13 +1,15 @@
-"""The time left, against a simulated clock."""
+"""The time left, against a simulated clock, and the summary of a merge."""
 
 import json
+from pathlib import Path
 from random import Random
 
 import pytest
 from rich.console import Console
 
+from vidret.index.merging import MergeReport
 from vidret.index.options import Progress, Workload
-from vidret.present.progress import LOG_INTERVAL_S, RemainingTime, show_count, show_progress
+from vidret.present.progress import LOG_INTERVAL_S, RemainingTime, print_merge_summary, show_count, show_progress
 
 
 def simulate(start_s: float, segment_s: float, seed: int) -> list[tuple[float, float]]:
@@ -98,3 +100,8 @@ def test_a_count_has_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         update(10, 100)
         update(50, 100)
     assert capsys.readouterr().err == "scoring: 50 of 100 queries, 0:25.0 left\n"
+
+
+def test_a_merge_counts_in_the_singular_and_names_what_it_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    print_merge_summary(MergeReport(copied=1, moments=1, texts=2, watches=1, collections=1), Path("out"))
+    assert "1 prepared moment, 2 texts, 1 watch, 1 collection, in " in capsys.readouterr().err.replace("\n", " ")

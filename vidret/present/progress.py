@@ -221,7 +221,7 @@ def print_merge_summary(report: "MergeReport", index: Path) -> None:
         f"{'Interrupted: ' if report.interrupted else ''}{format_count(report.copied, 'video')} copied, "
         f"{report.completed} completed, {report.known} already present; "
         f"{format_count(report.num_segments, 'segment')}, {format_count(report.added, 'file')} added, "
-        f"{report.changed} changed, {report.moments} prepared moments{_describe_kept(report)}, "
+        f"{report.changed} changed, {format_count(report.moments, 'prepared moment')}{_describe_kept(report)}, "
         f"in {format_time(report.elapsed)}."
     )
     _print_files("not copied", report.damaged, "; --json lists them all")
@@ -249,14 +249,15 @@ def print_import_summary(report: "ImportReport", index: Path) -> None:
 
 
 def _describe_kept(report: "MergeReport") -> str:
-    """Return the numbers of copied texts, concepts, watches and tracks of identities, as far as there are any."""
+    """Return the numbers of texts, concepts, watches, collections and tracks that were copied, without zeros."""
     numbers = {
-        "texts": report.texts,
-        "concepts": report.concepts,
-        "watches": report.watches,
-        "tracks of faces and voices": report.identities,
+        ("text", "texts"): report.texts,
+        ("concept", "concepts"): report.concepts,
+        ("watch", "watches"): report.watches,
+        ("collection", "collections"): report.collections,
+        ("track of a face or voice", "tracks of faces and voices"): report.identities,
     }
-    return "".join(f", {number} {name}" for name, number in numbers.items() if number)
+    return "".join(f", {number} {name[number > 1]}" for name, number in numbers.items() if number)
 
 
 def _name_first(paths: Sequence[str]) -> str:
