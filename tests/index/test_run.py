@@ -1,5 +1,6 @@
 """Indexing runs: changed, missing and unreadable files, and interrupted, killed and resumed runs."""
 
+import _thread
 import os
 import shutil
 import struct
@@ -20,6 +21,7 @@ from vidret.engine import Engine
 from vidret.errors import EncoderError, VidretError
 from vidret.index.options import Progress
 from vidret.index.run import MAX_PENDING, choose_workers
+from vidret.index.run_state import RunState
 from vidret.index.stages import LocalStages, WorkerLostError
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
@@ -452,3 +454,21 @@ def test_damaged_tokens_are_detected_and_packed_again(tmp_path: Path) -> None:
         assert len(store.upkeep.verify(repair=True)) == 1
     assert engine.index([tmp_path / "films"], shots=False).num_segments == 1
     assert read_tokens(tmp_path / "index") == before
+
+
+def test_run_ends_after_its_threads_when_it_is_interrupted(tmp_path: Path) -> None:
+    """Python 3.11 takes a thread for ended once an interrupt has ended a call of its ``join``."""
+    ended = list[bool]()
+
+    def work() -> None:
+        time.sleep(0.3)
+        _thread.interrupt_main()
+        time.sleep(1)
+        ended.append(True)
+
+    Engine(tmp_path / "index", ColourEncoder()).index([write_film(tmp_path / "red.mp4", ("red", 2))])
+    with Store.open(tmp_path / "index", write=True) as store:
+        run_state = RunState(store, retry_failed=False)
+        run_state.watch([threading.Thread(target=work)], None)
+    assert run_state.interrupted
+    assert ended

@@ -25,6 +25,7 @@ from vidret.video.scan import is_below
 from vidret.video.workers.messages import OpenedVideo
 
 logger = logging.getLogger(__name__)
+END_INTERVAL_S = 0.01
 POLL_INTERVAL_S = 0.1
 _SHORTEST_S = 1e-3
 
@@ -267,14 +268,16 @@ class RunState:
         """
         report, waiting = on_progress or (lambda _progress: None), list(threads)
         try:
-            while waiting or any(thread.is_alive() for thread in threads):
+            while waiting or not set(threads).isdisjoint(threading.enumerate()):
                 try:
                     if waiting:
                         report(self._progress())
                     while waiting:
                         waiting.pop().start()
-                    if running := [thread for thread in threads if thread.is_alive()]:
-                        running[0].join(POLL_INTERVAL_S)
+                    if joinable := [thread for thread in threads if thread.is_alive()]:
+                        joinable[0].join(POLL_INTERVAL_S)
+                    else:  # Python 3.11 takes a thread for ended once an interrupt has ended a call of its ``join``
+                        time.sleep(END_INTERVAL_S)
                     report(self._progress())
                 except KeyboardInterrupt:
                     if self.interrupted:

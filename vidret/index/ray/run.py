@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event, Lock, Thread, current_thread
+from threading import enumerate as enumerate_threads
 from typing import Any
 from uuid import uuid4
 
@@ -32,7 +33,7 @@ from vidret.errors import DecodeError, VidretError
 from vidret.index.options import IndexOptions, IndexReport, Pack
 from vidret.index.ray.cluster import describe_ray_error, find_cause, join_cluster
 from vidret.index.run import StopRun, run_workers
-from vidret.index.run_state import open_run
+from vidret.index.run_state import END_INTERVAL_S, open_run
 from vidret.index.stages import (
     SEGMENTS_AT_ONCE,
     EncodingThreads,
@@ -252,8 +253,8 @@ class RayStages:
         self._is_closed.set()
         self._encoding.__exit__(*error)
         self._encoding.join()
-        for thread in list(self._threads):  # alive after a second interrupt
-            thread.join()
+        while not self._threads.isdisjoint(enumerate_threads()):  # after a second interrupt; see ``RunState.watch``
+            time.sleep(END_INTERVAL_S)
         for key in list(self._streams):
             self._cancel(key)
 
