@@ -18,18 +18,10 @@ from vidret.video.workers.messages import FrameRing
 
 # The folder that holds the package, so that the worker imports the same code as its parent.
 ROOT = str(Path(__file__).resolve().parents[3])
-# -P with -c, not -m: the current folder may hold a numpy.py of its own. Shapes in signatures are checked by tests only,
-# in their own process: without jaxtyping, the worker starts in four fifths of the CPU time.
+# -P with -c, not -m: the current folder may hold a numpy.py of its own.
 _PROGRAM = """
-import sys, types
+import sys
 if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
-class Shape:
-    def __class_getitem__(cls, shape): return cls
-sys.modules["jaxtyping"] = types.ModuleType("jaxtyping")
-def find(name):
-    if name.startswith("__"): raise AttributeError(name)  # such as __file__, which the import of torch looks at
-    return Shape
-sys.modules["jaxtyping"].__getattr__ = find
 from vidret.video.workers.worker import run_worker
 run_worker(int(sys.argv[2]), int(sys.argv[3]))
 """
