@@ -35,7 +35,7 @@ from vidret.types import Picture, ShotChange, TimedText
 
 MODEL = "pp-ocrv6"
 DETECTION_SIDE = 640  # pixels; the longer side of the image in which text is looked for, where nothing moves
-MOVING_SIDE = 384  # pixels; the same where something does: less misses letters of a fiftieth of the width
+MOVING_SIDE = 448  # pixels; the same where something does
 MIN_SCORE = 0.6
 MIN_SHORT_SCORE = 0.8  # for up to three characters: most false readings on texture are that short
 MIN_OVERLAP = 0.5  # intersection over union of a text's boxes in consecutive frames
