@@ -153,7 +153,9 @@ def fill_model(card: Card, weights: Mapping[str, torch.Tensor], source: str) -> 
 
     Raise EncoderError if weights are missing, unknown or of another shape; the message lists them after the source.
     """
-    model = ClipModel(card)
+    with torch.device("meta"):  # to draw random weights takes longer than to load all of a large model
+        model = ClipModel(card)
+    model.to_empty(device="cpu")
     try:
         load_exactly(model, weights)
     except VidretError as error:
