@@ -3,6 +3,7 @@
 import _thread
 import os
 import shutil
+import signal
 import struct
 import threading
 import time
@@ -469,6 +470,10 @@ def test_run_ends_after_its_threads_when_it_is_interrupted(tmp_path: Path) -> No
     Engine(tmp_path / "index", ColourEncoder()).index([write_film(tmp_path / "red.mp4", ("red", 2))])
     with Store.open(tmp_path / "index", write=True) as store:
         run_state = RunState(store, retry_failed=False)
-        run_state.watch([threading.Thread(target=work)], None)
+        ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # in a test run in the background, by nohup
+        try:
+            run_state.watch([threading.Thread(target=work)], None)
+        finally:
+            signal.signal(signal.SIGINT, ignored)
     assert run_state.interrupted
     assert ended
