@@ -69,10 +69,11 @@ def reader(loaded: ScreenReader) -> ScreenReader:
     return loaded
 
 
-def follow(reader: ScreenReader, images: Sequence[Picture]) -> list[TimedText]:
-    """Read one image a second."""
+def follow(reader: ScreenReader, images: Sequence[Picture], *, from_s: float = 0.0) -> list[TimedText]:
+    """Read one image a second, from a time on."""
     for time_s, image in enumerate(images):
-        reader.read(image, float(time_s))
+        if time_s >= from_s:
+            reader.read(image, float(time_s))
     return reader.finish(float(len(images)))
 
 
@@ -232,10 +233,7 @@ def test_reading_resumes_where_a_text_begins_that_is_found_later(reader: ScreenR
         reader.read(image, float(time_s))
     until_s, _ = reader.take()
     reader.start(until_s)
-    for time_s, image in enumerate(grounds):
-        if time_s >= until_s:
-            reader.read(image, float(time_s))
-    (text,) = reader.finish(6.0)
+    (text,) = follow(reader, grounds, from_s=until_s)
     assert (text.start, text.end) == (2.5, 6.0)
 
 
@@ -393,11 +391,8 @@ def test_reading_resumes_in_a_moving_picture_as_it_would_have_gone_on(
             reader.read(image, float(time_s))
         until_s, texts = reader.take()
         reader.start(until_s)
-        for time_s, image in enumerate(images):
-            if time_s >= until_s:
-                reader.read(image, float(time_s))
         repeated = [(known.start, known.end, known.text) for known in texts]
-        for text in reader.finish(float(len(images))):
+        for text in follow(reader, images, from_s=until_s):
             if not any(
                 start <= text.start and text.end <= end and text.text == known for start, end, known in repeated
             ):

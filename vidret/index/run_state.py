@@ -268,7 +268,7 @@ class RunState:
         """
         report, waiting = on_progress or (lambda _progress: None), list(threads)
         try:
-            while waiting or not set(threads).isdisjoint(threading.enumerate()):
+            while waiting or are_running(threads):
                 try:
                     if waiting:
                         report(self._progress())
@@ -276,7 +276,7 @@ class RunState:
                         waiting.pop().start()
                     if joinable := [thread for thread in threads if thread.is_alive()]:
                         joinable[0].join(POLL_INTERVAL_S)
-                    else:  # Python 3.11 takes a thread for ended once an interrupt has ended a call of its ``join``
+                    else:
                         time.sleep(END_INTERVAL_S)
                     report(self._progress())
                 except KeyboardInterrupt:
@@ -353,3 +353,11 @@ class RunState:
                 interrupted=self.interrupted,
                 file=self._work.file,
             )
+
+
+def are_running(threads: Iterable[threading.Thread]) -> bool:
+    """Return whether any of these threads has not ended.
+
+    Python 3.11 calls a thread dead once an interrupt has ended a call of its ``join``, though it may run.
+    """
+    return not set(threads).isdisjoint(threading.enumerate())

@@ -41,8 +41,14 @@ def make_blob(image: Picture) -> Float32[np.ndarray, "1 3 new_height new_width"]
 
     height, width = image.shape[:2]
     size = [max(1, round(side / _BLOB_STEP)) * _BLOB_STEP for side in (width, height)]
-    fitted = cv2.resize(image, size)
-    blob = cv2.dnn.blobFromImage(fitted, 1 / _HALF_LEVEL, mean=(_HALF_LEVEL,) * 3, swapRB=True)
+    return _to_blob(cv2.resize(image, size))
+
+
+def _to_blob(image: Picture) -> Float32[np.ndarray, "1 3 height width"]:
+    """Return an image with blue, green and red from -1 to 1."""
+    import cv2
+
+    blob = cv2.dnn.blobFromImage(image, 1 / _HALF_LEVEL, mean=(_HALF_LEVEL,) * 3, swapRB=True)
     return np.asarray(blob, np.float32)
 
 
@@ -103,8 +109,7 @@ def make_strip(image: Picture) -> Float32[np.ndarray, "1 3 48 new_width"]:
     import cv2
 
     height, width = image.shape[:2]
-    fitted = cv2.resize(image, (int(np.ceil(_STRIP_HEIGHT * width / height)), _STRIP_HEIGHT))
-    blob = cv2.dnn.blobFromImage(fitted, 1 / _HALF_LEVEL, mean=(_HALF_LEVEL,) * 3, swapRB=True)
+    blob = _to_blob(cv2.resize(image, (int(np.ceil(_STRIP_HEIGHT * width / height)), _STRIP_HEIGHT)))
     return np.pad(blob, ((0, 0), (0, 0), (0, 0), (0, max(0, _MIN_STRIP_WIDTH - blob.shape[3]))))
 
 

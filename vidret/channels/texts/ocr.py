@@ -10,6 +10,7 @@ Reference: Liao et al. 2020, "Real-time Scene Text Detection with Differentiable
 import functools
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,15 @@ class TextModels:
             MissingExtraError: The extra ``words`` is not installed.
             VidretError: The model is missing or damaged.
         """
-        if find_spec("onnxruntime") is None or find_package("rapidocr") is None:
+        folder = find_package("rapidocr")
+        if find_spec("onnxruntime") is None or folder is None:
             raise MissingExtraError("reading on-screen text", "words")
-        self._detector = _load_model("det")
+        self._folder = folder
+        self._detector = _load_model(folder, "det")
 
     @functools.cached_property
     def _recogniser(self) -> Any:
-        return _load_model("rec")
+        return _load_model(self._folder, "rec")
 
     @functools.cached_property
     def _characters(self) -> list[str]:
@@ -67,12 +70,11 @@ def decode_characters(
     return text.strip(), float(probabilities[kept, best[kept]].mean()) if len(kept) else 0.0
 
 
-def _load_model(part: str) -> Any:
+def _load_model(folder: Path, part: str) -> Any:
     """Load the detector (``det``) or the recogniser (``rec``)."""
     import onnxruntime
 
-    folder = find_package("rapidocr")
-    path = next(iter((folder / "models").glob(f"*_{part}_*.onnx")), None) if folder is not None else None
+    path = next(iter((folder / "models").glob(f"*_{part}_*.onnx")), None)
     if path is None:
         raise VidretError(f"{folder}: must hold models/*_{part}_*.onnx; install rapidocr again")
     options = onnxruntime.SessionOptions()

@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event, Lock, Thread, current_thread
-from threading import enumerate as enumerate_threads
 from typing import Any
 from uuid import uuid4
 
@@ -33,7 +32,7 @@ from vidret.errors import DecodeError, VidretError
 from vidret.index.options import IndexOptions, IndexReport, Pack
 from vidret.index.ray.cluster import describe_ray_error, find_cause, join_cluster
 from vidret.index.run import StopRun, run_workers
-from vidret.index.run_state import END_INTERVAL_S, open_run
+from vidret.index.run_state import END_INTERVAL_S, are_running, open_run
 from vidret.index.stages import (
     SEGMENTS_AT_ONCE,
     EncodingThreads,
@@ -173,9 +172,7 @@ class RayStages:
     def identify(self, path: str, heartbeat: Callable[[], None]) -> Identity:
         """See ``Stages``."""
         self._threads.add(current_thread())
-        identity = self._identify.remote(path)
-        self._wait(identity, heartbeat)
-        found: Identity = self._get(identity)
+        found: Identity = self._get(self._identify.remote(path), heartbeat)
         return found
 
     def stream(
@@ -253,12 +250,12 @@ class RayStages:
         self._is_closed.set()
         self._encoding.__exit__(*error)
         self._encoding.join()
-        while not self._threads.isdisjoint(enumerate_threads()):  # after a second interrupt; see ``RunState.watch``
+        while are_running(self._threads):  # after a second interrupt
             time.sleep(END_INTERVAL_S)
         for key in list(self._streams):
             self._cancel(key)
 
-    def _wait(self, reference: Any, heartbeat: Callable[[], None] = lambda: None) -> None:
+    def _wait(self, reference: Any, heartbeat: Callable[[], None] | None = None) -> None:
         """Wait until remote code has returned, or a decoder has sent, what a reference stands for.
 
         Raises:
@@ -267,10 +264,11 @@ class RayStages:
         while not self._is_closed.is_set():
             if ray.wait([reference], timeout=POLL_S, fetch_local=False)[0]:
                 return
-            heartbeat()
+            if heartbeat is not None:
+                heartbeat()
         raise StopRun
 
-    def _get(self, reference: Any) -> Any:
+    def _get(self, reference: Any, heartbeat: Callable[[], None] | None = None) -> Any:
         """Return what remote code returned, or raise the ``VidretError`` that it returned in place of raising it.
 
         Raises:
@@ -278,7 +276,7 @@ class RayStages:
             WorkerLostError: The process or node that had the result is gone.
             StopRun: These stages are closed.
         """
-        self._wait(reference)
+        self._wait(reference, heartbeat)
         try:
             value = ray.get(reference)
         except RayError as error:

@@ -105,9 +105,12 @@ class Shard:
         everywhere: bool = False,
     ) -> SearchResult:
         """Return approximately the k best per query, from enough lists to find k, or from all if ``everywhere``."""
-        f, num_lists, rotated = self._faiss, int(self._lists.nlist), self._rotate(queries)
+        f, num_lists = self._faiss, int(self._lists.nlist)
+        is_narrow = id_filter is not None and id_filter.narrow and not everywhere
+        # For many queries, FAISS rotates them itself, and finds the lists.
+        rotated = self._rotate(queries) if is_narrow or len(queries) == 1 else queries
         num_probes, nearest = num_lists if everywhere else self._count_probes(k, id_filter), None
-        if id_filter is not None and id_filter.narrow and not everywhere:
+        if id_filter is not None and is_narrow:
             nearest = self._find_lists(rotated, num_lists)
             num_probes = self._count_probes_within(nearest.ids, num_probes, id_filter)
         options: dict[str, Any] = {"nprobe": num_probes}

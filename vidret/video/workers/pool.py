@@ -102,11 +102,7 @@ class DecodePool:
             "sampling": asdict(sampling),
             "shot_sampling": shot_sampling,
         }
-        if started is None:
-            processes = [Process(memory) for _ in range(num_workers - len(on_gpu))]
-            processes += [Process(0, device=device) for device in on_gpu]
-            started = ProcessPool(processes, max_requests=_FILES_PER_PROCESS)
-        self.processes = started
+        self.processes = started or _make_processes(num_workers - len(on_gpu), memory, on_gpu)
         self.start = self.processes.start
         self.close = self.processes.close
 
@@ -200,9 +196,15 @@ class DecodePool:
 
 def start_processes(num_workers: int) -> ProcessPool:
     """Start processes for a ``DecodePool`` on the CPU, beside what has to be done before it can be created."""
-    processes = ProcessPool([Process(_MEMORY) for _ in range(num_workers)], max_requests=_FILES_PER_PROCESS)
+    processes = _make_processes(num_workers, _MEMORY)
     processes.start()
     return processes
+
+
+def _make_processes(num_on_cpu: int, memory: int, gpus: Sequence[str] = ()) -> ProcessPool:
+    """Make the processes of a pool, not started: some on the CPU, and one for each GPU that is named."""
+    processes = [Process(memory) for _ in range(num_on_cpu)] + [Process(0, device=gpu) for gpu in gpus]
+    return ProcessPool(processes, max_requests=_FILES_PER_PROCESS)
 
 
 @cache
