@@ -244,7 +244,7 @@ def read_curve(pictures: PictureChannel, query: EncodedQuery, video_id: int) -> 
         times=np.concatenate(stored.times),
         start=segments[0].start,
         end=segments[-1].end,
-        best=float(score_top_frames(query.positive.sentence, frames)[0].max()),
+        best=float(score_top_frames(query.positive.sentence[None], frames)[0].max()),
         typical=pictures.typical_score() if query.is_text else None,
         gaps=gaps_between(segments),
         cuts=find_cuts(pictures.store, video_id),

@@ -92,12 +92,13 @@ def test_stored_segments_score_as_the_aligner_scores_them(kind: str, tokens: str
 
 
 def test_half_precision_frames_and_no_frames_are_scored() -> None:
-    (text, *_), segments = make_all()
+    texts, segments = make_all()
+    sentences = np.stack([text.sentence for text in texts])
     halves = [segment.frames.astype(np.float16) for segment in segments]
-    scores, _ = score_top_frames(text.sentence, [segment.frames for segment in segments])
-    np.testing.assert_allclose(score_top_frames(text.sentence, halves)[0], scores, atol=5e-3)
-    scores, best = score_top_frames(text.sentence, [])
-    assert (scores.shape, best) == ((0,), [])
+    scores, _ = score_top_frames(sentences, [segment.frames for segment in segments])
+    np.testing.assert_allclose(score_top_frames(sentences, halves)[0], scores, atol=5e-3)
+    scores, best = score_top_frames(sentences, [])
+    assert scores.shape == best.shape == (len(texts), 0)
 
 
 @pytest.mark.parametrize("tokens", ["float16", "int8"])

@@ -11,6 +11,7 @@ from vidret.types.arrays import widen_rows
 
 TOP_FRAMES = 4
 BLOCK = 64  # segments whose frames are compared together
+MAX_TEXTS = 256  # that are compared with them at a time
 NONE = "none"
 MEAN = "mean"
 AUTO = "auto"
@@ -69,32 +70,33 @@ class FrameRanker:
 
     def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
         """Score texts against the best frames of each segment."""
-        if len(texts) > 1:  # each would widen them again
-            frames = [widen_rows(rows) for rows in frames]
-        scores, best = zip(*(score_top_frames(text.sentence, frames) for text in texts), strict=True)
-        return Levels({"frames": np.stack(scores)}, np.array(best))
+        sentences = np.stack([text.sentence for text in texts])
+        few = (sentences[first : first + MAX_TEXTS] for first in range(0, len(texts), MAX_TEXTS))
+        scores, best = zip(*(score_top_frames(some, frames) for some in few), strict=True)
+        return Levels({"frames": np.concatenate(scores)}, np.concatenate(best))
 
 
 def score_top_frames(
-    sentence: Float[np.ndarray, " dim"], frames: Sequence[Float[np.ndarray, "_frame dim"]]
-) -> tuple[Float[np.ndarray, " segment"], list[int]]:
-    """Score segments by the mean similarity of the ``TOP_FRAMES`` frames that are most similar to a query.
+    sentences: Float[np.ndarray, "text dim"], frames: Sequence[Float[np.ndarray, "_frame dim"]]
+) -> tuple[Float[np.ndarray, "text segment"], Int[np.ndarray, "text segment"]]:
+    """Score segments by the mean similarity of the ``TOP_FRAMES`` frames that are most similar to each query.
 
     A video may show the query's content in a few frames only, and the single best frame may be accidental.
 
     Returns:
-        The score of each segment, and the index of its best frame.
+        The score of each segment for each query, and the index of its best frame.
     """
+    shape = len(sentences), len(frames)
+    scores, best = np.empty(shape, np.float32), np.empty(shape, np.int64)
     if not frames:
-        return np.zeros(0, dtype=np.float32), []
+        return scores, best
     blocks = (frames[first : first + BLOCK] for first in range(0, len(frames), BLOCK))
-    similarities = np.concatenate([widen_rows(np.concatenate(block)) @ sentence for block in blocks])
+    similarities = np.concatenate([sentences @ widen_rows(np.concatenate(block)).T for block in blocks], axis=1)
     lengths = np.array([len(segment) for segment in frames])
     starts = np.cumsum(lengths) - lengths
-    scores, best = np.empty(len(frames), np.float32), np.empty(len(frames), np.int64)
     for length in np.unique(lengths):  # segments of as many frames together
         own = np.flatnonzero(lengths == length)
-        rows = similarities[starts[own][:, None] + np.arange(length)]
-        kept = np.partition(rows, -TOP_FRAMES, axis=1)[:, -TOP_FRAMES:] if length > TOP_FRAMES else rows
-        scores[own], best[own] = kept.mean(axis=1), rows.argmax(axis=1)
-    return scores, best.tolist()
+        rows = similarities[:, starts[own][:, None] + np.arange(length)]
+        kept = np.partition(rows, -TOP_FRAMES, axis=2)[..., -TOP_FRAMES:] if length > TOP_FRAMES else rows
+        scores[:, own], best[:, own] = kept.mean(axis=2), rows.argmax(axis=2)
+    return scores, best
