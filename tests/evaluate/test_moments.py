@@ -23,7 +23,7 @@ from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_p
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions
-from vidret.types import Sequence
+from vidret.types import Sequence, TextEmbedding
 
 Located = tuple[Path, Answer]
 AVAILABLE = MOMENTS[:6]
@@ -152,7 +152,7 @@ def test_sentences_of_benchmarks_are_located_as_one_event_and_your_own_as_typed(
 ) -> None:
     text, film = "green then yellow, no red", world / "videos" / "mixed.mp4"
     row = as_row((1, text, "mixed", 16, (0, 16), "any"))
-    for name, asked in (("qvhighlights", Sequence([text])), ("moments", text)):
+    for name, asked in (("qvhighlights", Sequence([text], verbatim=True)), ("moments", text)):
         benchmark = DATASETS[name]
         write_rows(tmp_path / benchmark.splits[benchmark.default].needed[0], [row])
         split = read_split(name, tmp_path)
@@ -169,6 +169,32 @@ def test_sentences_of_benchmarks_are_located_as_one_event_and_your_own_as_typed(
         assert {name: report.results["corpus"][name] for name in expected} == expected
     whole, placed = (engine.locate(asked, video=film, weak=True)[0] for asked in (Sequence([text]), text))
     assert [len(moment.events) for moment in (whole, placed)] == [0, 2], "the sentence is one that searches split"
+
+
+def test_sentences_of_benchmarks_are_encoded_as_they_are(
+    world: Path, tmp_path: Path, searched: tuple[Path, Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, asked = colour_encoder(), list[str]()
+    encode = encoder.encode_text
+
+    def note_and_encode(texts: list[str]) -> list[TextEmbedding]:
+        asked.extend(texts)
+        return encode(texts)
+
+    monkeypatch.setattr(encoder, "encode_text", note_and_encode)
+    sentence, rating = ' A sign  with the words "red eye" is green.', {"relevant_clip_ids": [0]}
+    row = as_row((1, sentence, "mixed", 16, (0, 16), "any")) | rating | {"saliency_scores": [[4, 4, 4]]}
+    write_rows(tmp_path / "highlight_val_release.jsonl", [row])
+    split = read_split("qvhighlights", tmp_path)
+    with Engine(searched[0] / "index", encoder) as engine:
+        gallery = Gallery(*find_videos(split.videos, world), {})
+        _, (found,) = evaluate_moments(Evaluation(engine, split, gallery), corpus=True)
+        assert {text for text in asked if "sign" in text} == {sentence}
+        _, (rated,) = evaluate_highlights(Evaluation(engine, split, gallery))
+    assert found.saliency is not None
+    assert rated.saliency is not None
+    assert found.saliency.tolist() == rated.saliency.tolist()
+    assert {text for text in asked if "sign" in text} == {sentence}
 
 
 def test_score_command_equals_the_report(report: dict[str, Any], located: Located, world: Path, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
         path, asked = gallery.files[query.video].absolute(), ask(query.text, split)
         moments = engine.locate(asked, NUM_SPANS, video=path, overlapping=True, weak=True)
         spans = np.array([(m.start, m.end, m.score) for m in moments], np.float64).reshape(-1, 3)
-        predictions.append(Prediction(query.id, spans, rate_clips(engine, query, gallery) if rated else None))
+        predictions.append(Prediction(query.id, spans, rate_clips(query, evaluation) if rated else None))
         if corpus and labelled:
             # Videos are compared by content, so that any copy of the right video counts.
             own_videos[query.id] = str(moments[0].video) if moments else query.video
@@ -152,13 +152,11 @@ def evaluate_highlights(evaluation: Evaluation) -> tuple[Report, list[Prediction
     Raises:
         VidretError: No query is left, or a query has no ratings.
     """
-    engine, split, gallery = evaluation.engine, evaluation.split, evaluation.gallery
-    queries = keep_queries(split, gallery)
+    split = evaluation.split
+    queries = keep_queries(split, evaluation.gallery)
     if unrated := [query.id for query in queries if not query.saliency]:
         raise VidretError(f"{split.name}: queries must have ratings to score highlights, got none for {unrated[0]}")
-    predictions = [
-        Prediction(query.id, None, rate_clips(engine, query, gallery)) for query in evaluation.track(queries)
-    ]
+    predictions = [Prediction(query.id, None, rate_clips(query, evaluation)) for query in evaluation.track(queries)]
     scores = score_saliency(split.scoring, queries, predictions)
     precision = scores.average_precision
     if isinstance(scores, HighlightReport):  # the headline number: VeryGood, mean over annotators
@@ -168,17 +166,17 @@ def evaluate_highlights(evaluation: Evaluation) -> tuple[Report, list[Prediction
         for query, prediction, value in zip(queries, predictions, precision.tolist(), strict=True)
     ]
     results = {"highlights": scores.to_dict()}
-    settings = _find_settings(engine, SALIENCY_PROTOCOL)
+    settings = _find_settings(evaluation.engine, SALIENCY_PROTOCOL)
     return evaluation.report("highlights", settings=settings, results=results, per_query=rows), predictions
 
 
 def ask(text: str, split: Split) -> Query:
     """Return a query as a split asks it: a sentence of a benchmark as one event, your own as it is typed.
 
-    Papers give the whole sentence to their model. A search splits "she opens the door, then leaves" into two events and
-    takes "no dogs" as an exclusion.
+    Papers give the whole sentence to their model, with its quotes. A search splits "she opens the door, then leaves"
+    into two events and takes "no dogs" as an exclusion.
     """
-    return text if split.name in OWN else EventSequence([text])
+    return text if split.name in OWN else EventSequence([text], verbatim=True)
 
 
 def keep_queries(split: Split, gallery: Gallery) -> list[LabelledQuery]:
@@ -197,15 +195,16 @@ def check_labelled(queries: Sequence[LabelledQuery]) -> bool:
     return not without
 
 
-def rate_clips(engine: Engine, query: LabelledQuery, gallery: Gallery) -> np.ndarray:
+def rate_clips(query: LabelledQuery, evaluation: Evaluation) -> np.ndarray:
     """Return the saliency at the middle of each clip: of listed clips if there are any, else of the whole video."""
-    path = gallery.files[query.video].absolute()
+    engine, asked = evaluation.engine, ask(query.text, evaluation.split)
+    path = evaluation.gallery.files[query.video].absolute()
     if query.clip_spans:
         times = np.array(query.clip_spans, np.float64).mean(axis=1)
     else:
-        duration_s = query.duration if query.duration is not None else engine.curve(query.text, path).end
+        duration_s = query.duration if query.duration is not None else engine.curve(asked, path).end
         times = (np.arange(max(1, int(duration_s / CLIP_SECONDS))) + 0.5) * CLIP_SECONDS
-    saliency: np.ndarray = engine.rate(query.text, path, times)
+    saliency: np.ndarray = engine.rate(asked, path, times)
     return saliency
 
 

@@ -24,10 +24,13 @@ class Sequence:
     Attributes:
         events: Texts. A list of texts in place of one stands for events that happen at the same time.
         gap: Maximum time in seconds between the end of an event and the start of the next; None for any.
+        verbatim: Whether pictures are compared with the texts as they are written, as papers encode the sentences of a
+            benchmark; else without quotes, which mark words that must be said or shown, and repeated spaces.
     """
 
     events: AnySequence[str | AnySequence[str]]
     gap: float | None = None
+    verbatim: bool = False
 
     def __post_init__(self) -> None:
         """Keep the events as tuples; a search checks them."""

@@ -21,6 +21,10 @@ def test_structure_has_clauses_steps_and_gaps() -> None:
 
 
 def test_sequences_have_the_structure_that_they_state() -> None:
+    verbatim = parse_structure(Sequence([' the words  "red eye" appear'], verbatim=True))
+    assert [(clause.text, clause.phrases) for clause in verbatim.clauses] == [
+        (' the words  "red eye" appear', ("red eye",))
+    ]
     structure = parse_structure(Sequence(["a dog, then a cat", ["rain", 'someone says "hello"']], gap=2))
     assert [clause.text for clause in structure.clauses] == ["a dog, then a cat", "rain", "someone says hello"]
     assert structure.steps == ((0,), (1, 2))

@@ -101,6 +101,11 @@ def parse_structure(query: str | EventSequence) -> QueryStructure:
 def make_structure(interpretation: Interpretation, people: Container[str] = ()) -> QueryStructure:
     """Return the structure of a query that was interpreted, given the handles of known persons."""
     clauses = tuple(read_clause(event, people) for event in interpretation.events)
+    if interpretation.verbatim:
+        clauses = tuple(
+            clause if clause.persons else replace(clause, text=event)
+            for clause, event in zip(clauses, interpretation.events, strict=True)
+        )
     excluded = [(term, read_clause(term, people)) for term in interpretation.excluded]
     forbidden = dict.fromkeys(interpretation.forbidden)
     numbers = iter(range(len(clauses)))

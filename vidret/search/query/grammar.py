@@ -101,12 +101,14 @@ class Interpretation:
         excluded: What must not be there.
         forbidden: Those of them that are written with a minus: no text must hold them.
         note: Why the query is searched as plain words although it looks like more; empty otherwise.
+        verbatim: See ``Sequence``.
     """
 
     steps: tuple[QueryStep, ...]
     excluded: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     note: str = ""
+    verbatim: bool = False
 
     @property
     def events(self) -> tuple[str, ...]:
@@ -193,7 +195,7 @@ def _interpret_sequence(query: Sequence) -> Interpretation:
     for index, event in enumerate(query.events):
         events = (event,) if isinstance(event, str) else tuple(event)
         steps.append(QueryStep(events=events, gap_s=query.gap if index else None))
-    return Interpretation(steps=tuple(steps))
+    return Interpretation(steps=tuple(steps), verbatim=query.verbatim)
 
 
 def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:

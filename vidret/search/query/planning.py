@@ -200,10 +200,9 @@ def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:
     texts = [*([text] if text else []), *terms]
     embeddings = encoder.encode_text(texts) if texts else []
     words, negatives = embeddings[0] if text else None, tuple(embeddings[bool(text) :])
-    if isinstance(query, str):
+    if isinstance(query, str | EventSequence):
         assert words is not None
-        return EncodedQuery(positive=words, negatives=negatives, is_text=not find_mentions(query))
-    assert not isinstance(query, EventSequence)
+        return EncodedQuery(positive=words, negatives=negatives, is_text=not find_mentions(text))
     if isinstance(query, ComposedQuery):
         images = [encode_image(image, encoder) for image in query.images]
         positive = compose_images(images, words, encoder.composer)
@@ -215,7 +214,10 @@ def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:
 def _parse(query: Query) -> tuple[str, tuple[str, ...]]:
     """Return the positive words of a query, empty without any, and its negative terms."""
     if isinstance(query, EventSequence):
-        raise OptionError(f"query must be text, an image or a vector here, got {len(query.events)} events")
+        (event, *more) = parse_structure(query).clauses
+        if more or not query.verbatim:
+            raise OptionError(f"query must be text, an image or a vector here, got {len(query.events)} events")
+        return event.text, ()
     if isinstance(query, str):
         return parse_query(query)
     if not isinstance(query, ComposedQuery):
