@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
+from tests.spoken import WORDS, NamedColours, add_all_words, fake_sentences, make_films, save_background, say
 from vidret.channels.base import Channel, ChannelQuery
 from vidret.channels.picture.evidence import VideoPictures
 from vidret.channels.registry import KINDS
@@ -31,8 +31,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with pytest.MonkeyPatch.context() as patch:
         fake_sentences(patch)
         add_all_words(index)
-        say(index, "white", "generated", [(0, 12, "a white wall")])
-        say(index, "white", "sound", [(0, 12, "the line crackles before a white noise")])
+        for kind in KINDS.values():
+            if kind.source not in {source for _, source, *_ in WORDS}:
+                say(index, "white", kind.source, [(0, 12, "the line is busy beside a white wall")])
         save_background(index)
         with Engine(index, NamedColours()) as engine:
             yield engine

@@ -1,5 +1,6 @@
 """Tests of the app: its page, its health, and the conformance of all routes to the OpenAPI document."""
 
+import re
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from importlib import metadata
@@ -22,6 +23,7 @@ from vidret.errors import StoreError
 from vidret.serve.app import PAGE, create_app
 from vidret.serve.routes.indexing import Indexer
 from vidret.store.catalog.database import Database
+from vidret.types import SOURCES
 
 EXAMPLES = settings(
     max_examples=3,
@@ -106,6 +108,11 @@ def test_every_request_has_an_example_and_examples_match_their_schemas(document:
                 named = document["components"]["schemas"][media["schema"]["$ref"].rsplit("/", 1)[1]]
                 fields = named["properties"].values()
                 assert "examples" in named or all("examples" in field for field in fields), f"{method} {path}"
+
+
+def test_the_page_names_every_source() -> None:
+    table = (PAGE / "words.js").read_text("utf-8").partition("SOURCES = {")[2].partition("};")[0]
+    assert re.findall(r"^  (\w+): \[", table, re.MULTILINE) == list(SOURCES)
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from vidret.encode.names import RECOMMENDED, STARTER
 from vidret.errors import DecodeError, OptionError, VidretError, read_fault
+from vidret.types import SOURCES
 from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ RERANKERS = ("auto", "none", "mean", "ucofia", "glscl")
 COMPLETED = {
     "--device": "auto cpu cuda mps xpu",
     "--head": "auto none",
-    "--in": "picture speech screen subtitles generated sound",
-    "--model": "starter small good best video multilingual",
+    "--in": " ".join(SOURCES),
+    "--model": " ".join((STARTER, *RECOMMENDED)),
     "--rerank": " ".join(RERANKERS),
     "--store": "faiss milvus://",
 }

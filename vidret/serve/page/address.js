@@ -1,5 +1,7 @@
 // The URL of the page holds its state: query, filters, open video and time.
 
+import { SOURCES } from "./words.js";
+
 export const FIELDS = ["folder", "min_seconds", "max_seconds", "filmed_after", "filmed_before", "camera", "sort_by"];
 const FACETS = ["min_height", "sound", "orientation", "language", "heard"]; // chosen by buttons
 export const FILTERS = [...FIELDS, ...FACETS, "sources"];
@@ -26,7 +28,7 @@ export function writePlace(place) {
 export const differ = (one, other, names = [...NAMES, "picture"]) => names.some((name) => one[name] !== other[name]);
 
 /** Return the sources that a query is compared with; none stands for all. */
-export const readSources = ({ sources }) => sources.match(/picture|speech|screen|subtitles|generated|sound/g) ?? [];
+export const readSources = ({ sources }) => sources.split(",").filter((source) => Object.hasOwn(SOURCES, source));
 
 /** Return the filters of videos for the server; days become instants in the user's time zone. */
 export function readFilters(place) {

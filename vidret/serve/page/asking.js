@@ -3,10 +3,10 @@
 import { FIELDS, FILTERS, readPlace, readSources } from "./address.js";
 import { clock, find, make, on, readClock } from "./dom.js";
 import { recall } from "./picture.js";
+import { SOURCES } from "./words.js";
 
 const TYPING_PAUSE = 60; // milliseconds without a key before a search starts
 const LENGTHS = ["min_seconds", "max_seconds"];
-const SOURCES = { picture: "Pictures", speech: "Speech", screen: "On screen", subtitles: "Subtitles", sound: "Sounds" };
 
 /** Listen to the form: `go(change, how)` is called with changes of the state. */
 export function listenToForm(go) {
@@ -60,7 +60,7 @@ export function offerSources(words) {
   if (known.length) known.unshift("picture");
   find("sources").classList.remove("awaited");
   if (known.length === find("sources").children.length) return;
-  find("sources").replaceChildren(...known.map((value) => make("button", { type: "button", value }, SOURCES[value] ?? "Described")));
+  find("sources").replaceChildren(...known.map((value) => make("button", { type: "button", value }, SOURCES[value][0])));
   showSources();
 }
 

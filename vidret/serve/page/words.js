@@ -2,11 +2,19 @@
 
 import { make } from "./dom.js";
 
-const LABELS = { picture: "seen", speech: "said", screen: "on screen", subtitles: "subtitle", sound: "heard" };
+// What a button that searches a source says, and the label of what was found in it.
+export const SOURCES = {
+  picture: ["Pictures", "seen"],
+  speech: ["Speech", "said"],
+  screen: ["On screen", "on screen"],
+  subtitles: ["Subtitles", "subtitle"],
+  generated: ["Described", "described"],
+  sound: ["Sounds", "heard"],
+};
 const WEAKEST = 0.15; // share of the score with which a line explains a result
 const LEAD = 40; // characters before the first match
 
-export const labelOf = (source) => LABELS[source] ?? "described";
+export const labelOf = (source) => SOURCES[source][1];
 
 /** Name where a result was found, the best channel first; empty in an index without words. */
 export const nameChannels = (evidence) => [...new Set(evidence.filter(({ share }) => share >= WEAKEST).map(({ source }) => labelOf(source)))].join(", ");
