@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import DecodeError, UnreachableError
-from vidret.text import absolute_path, as_path, display_path, file_name, is_url, show_path, strip_query
+from vidret.text import absolute_path, as_path, display_path, file_name, is_url, sanitize, show_path, strip_query
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,25 @@ def test_query_strings_are_left_out_of_messages() -> None:
     for kind in (DecodeError, UnreachableError):
         assert str(kind(url, "is empty")) == "https://host/films/a.mp4: is empty"
     assert str(DecodeError("/films/why?.mp4", "is empty")) == "/films/why?.mp4: is empty"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Screen Recording 2024-07-14 at 10.15.00\u202fAM.mov",  # as macOS names it
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.mp4",  # Persian, with a non-joiner
+        "family \U0001f468\u200d\U0001f469\u200d\U0001f467.mp4",  # one emoji, of three and joiners
+        "\u200eWhatsApp Video.mp4",  # as WhatsApp names it
+        "a\u00a0b.mp4",
+        "why\uf025.mp4",  # a question mark from a share of Windows
+        "heart \U0001fa77.mp4",  # unknown to Python 3.11
+    ],
+)
+def test_names_are_shown_as_they_are(name: str) -> None:
+    assert sanitize(name) == show_path(name) == name
+
+
+def test_what_acts_on_the_text_around_is_replaced() -> None:
+    acting = "\x1b\x00\x9b\n\r\x85\u2028\u2029\u202e\u2066\ufffe\uffff\udcff\ud800\U000e0041"
+    assert set(sanitize(acting)) == {"\N{REPLACEMENT CHARACTER}"}
+    assert sanitize("a" + acting).startswith("a")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vidret.errors import MissingExtraError
 from vidret.present.show import format_csv, show_table
 from vidret.present.terminal import print_message, writing
-from vidret.text import cut_to_tenths, display_path, format_count, format_time, show_path, strip_query
+from vidret.text import cut_to_tenths, display_path, format_count, format_time, sanitize, show_path, strip_query
 from vidret.types import Concept, ConceptExample, Shot, TimedText, list_row_fields, to_row
 
 if TYPE_CHECKING:
@@ -192,8 +192,6 @@ def _import_parquet() -> tuple[Any, Any]:
 
 
 TRANSCRIPT_FORMATS = ("txt", "srt", "vtt", "json")
-# Control characters, which could control a terminal, and surrogates, which no encoding has.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _OVERRIDE = re.compile(r"\{(?=\\)")  # {\an8} would move a text in players
 # SubRip has no escapes: characters that look alike keep a text from being read as times or as a tag.
 _SRT = str.maketrans("<>", "\u2039\u203a")
@@ -251,7 +249,7 @@ def _to_txt(lines: Lines) -> str:
 
 
 def _clean(text: str) -> str:
-    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
+    return sanitize(" ".join(text.split()))
 
 
 def _mark(text: TimedText) -> str:
