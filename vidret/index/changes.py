@@ -1,5 +1,6 @@
 """Changes of files below folders, told by the operating system through watchfiles."""
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,8 @@ def iterate_changes(paths: Sequence[str], ignored: str | os.PathLike[str]) -> It
         return path != hidden and not is_below(path, hidden)
 
     settings: dict[str, Any] = {"debounce": LONGEST_MS, "step": SETTLE_MS, "rust_timeout": BEGIN_MS}
-    watching = watch(*paths, watch_filter=is_wanted, yield_on_timeout=True, raise_interrupt=False, **settings)
-    for number, changes in enumerate(watching):
-        if changes or not number:
-            yield
+    watching = watch(*paths, watch_filter=is_wanted, yield_on_timeout=True, **settings)
+    with contextlib.suppress(KeyboardInterrupt):  # with raise_interrupt=False, watchfiles would log a warning
+        for number, changes in enumerate(watching):
+            if changes or not number:
+                yield

@@ -71,6 +71,7 @@ def test_an_index_follows_its_folder_until_ctrl_c(run: Runner, tmp_path: Path, m
     assert (code, seen) == (0, ["blue"])
     assert err.count("1 encoded") == 2
     assert err.count("encoded") == 2, "its own files start no run"
+    assert "Interrupt" not in err
 
 
 def test_what_a_run_reports_does_not_end_the_watching(
