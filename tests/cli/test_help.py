@@ -15,6 +15,7 @@ from tests.cli.runner import Runner, load_commands, run_without
 from vidret import cli
 from vidret.cli.app import COMMANDS, program
 from vidret.encode.names import RECOMMENDED
+from vidret.store.vectors.registry import STORES
 from vidret.types import SOURCES
 
 
@@ -70,6 +71,7 @@ def test_the_shell_completes_values(run: Runner, monkeypatch: pytest.MonkeyPatch
         ("vidret search dog --in ", set(SOURCES)),
         ("vidret index films --words ", {"auto", "on", "off"}),
         ("vidret index films --model ", {"starter", *RECOMMENDED}),
+        ("vidret index films --store ", {store.address for store in STORES}),
         ("vidret locate dog --sheet ", set()),
     ):
         monkeypatch.setenv("COMP_WORDS", line)

@@ -12,8 +12,10 @@ import pytest
 
 from vidret.store.snapshots.snapshot import Selection
 from vidret.store.store import Store
+from vidret.store.vectors.base import FAISS
 from vidret.store.vectors.faiss import FaissVectors
 from vidret.store.vectors.ivf import KINDS as SHARDS
+from vidret.store.vectors.registry import STORES
 from vidret.types import ALL_VIDEOS, Filters
 
 from ..samples import DIM, add_video, create, damage, embedding, index_all, of, seeds
@@ -33,7 +35,7 @@ class Kind:
         return Store.open(self.folder)
 
 
-KINDS = {"faiss": "faiss", **dict.fromkeys(SHARDS, "faiss"), "milvus-lite": "milvus://"}
+KINDS = {**{store.address: store.address for store in STORES}, **dict.fromkeys(SHARDS, FAISS)}
 ALL = [pytest.param(name, marks=pytest.mark.scale if name.startswith("milvus") else ()) for name in KINDS]
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from tests.video.conftest import KINDS, NAMES, NUM_FRAMES, Film
 from tests.video.films import draw, read_numbers, write_scenes, write_video
-from vidret.errors import DecodeError
+from vidret.errors import DecodeError, MissingExtraError
 from vidret.types import Resize
 from vidret.video.container import decode_packets
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
-from vidret.video.decoders.registry import Decoder, choose_decoder
+from vidret.video.decoders.registry import DECODERS, EXACT_DECODERS, Decoder, choose_decoder, find_decoder
 from vidret.video.geometry import resize_image
 from vidret.video.probe import probe
 from vidret.video.reader import open_reader, read_frames
@@ -58,6 +58,33 @@ def check_reads(film: Film) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_frames_are_those_asked_for(films: dict[str, Film], name: str) -> None:
     assert check_reads(films[name]) == "decord" or name not in BY_DECORD
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("decoder", EXACT_DECODERS)
+def test_every_decoder_reads_what_it_does_not_doubt_as_pyav_does(
+    films: dict[str, Film], name: str, decoder: Decoder
+) -> None:
+    film, info = films[name], probe(films[name].path)
+    if find_decoder(decoder).find_doubt(info):
+        return
+    try:
+        reader = open_reader(info, decoder=decoder)
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    with reader, open_reader(info, decoder="pyav") as other:
+        for wanted in np.random.default_rng(0).integers(0, film.num_frames, (6, 5)):
+            frames, expected = reader.read(wanted), other.read(wanted)
+            assert (frames.pixels == expected.pixels).all()
+            assert (frames.times == expected.times).all()
+        streamed = list(reader.stream(film.num_frames // 2))
+        assert [frame.time_s for frame in streamed] == info.times[film.num_frames // 2 :].tolist()
+        assert (reader.decoder, reader.fallback) == (decoder, "")
+
+
+def test_every_decoder_can_be_requested() -> None:
+    assert {"auto", "pyav", *EXACT_DECODERS} == set(DECODERS)
+    assert all(find_decoder(name).title for name in EXACT_DECODERS)
 
 
 def test_a_lossless_film_is_read_as_it_was_drawn(films: dict[str, Film]) -> None:

@@ -321,6 +321,7 @@ def _deepen(ask: Callable[[int], list[Ids]], k: int, within: Selection) -> list[
 
 
 STORE = VectorStore(
+    address=MILVUS,
     forms=FORMS,
     normalise=normalise_milvus,
     is_part=lambda address: address == MILVUS,
