@@ -1,8 +1,10 @@
 """What holds for every encoder of images: valid vectors, which depend on nothing else that is encoded."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,15 +12,33 @@ import torch
 
 from tests.encode.hf_models import save_tiny
 from tests.encode.tiny import add_rows_tower, assert_same_embeddings, draw_frames, save_clip
+from tests.spoken import NamedColours
 from vidret.encode.encoder import Encoder, check_encoder
-from vidret.encode.families.registry import load_encoder
-from vidret.encode.names import WHOLE
-from vidret.types import Frames
+from vidret.encode.families.registry import Family, find_family, load_encoder
+from vidret.encode.names import PAIR, WHOLE, parse_model_name
+from vidret.types import Frames, Sampling
 
 TEXTS = ["a dog on a beach", "", "bikes", "two people ride bikes past a parked car while it snows in the mountains"]
 
 
-FAMILIES = ["starter", "clip", "clip, merged", "open_clip", "transformers", "sentence-transformers"]
+FAMILIES: Mapping[str, Family] = {
+    "starter": "starter",
+    "clip": "clip",
+    "clip, merged": "clip",
+    "open_clip": "clip",
+    "transformers": "hf",
+    "sentence-transformers": "st",
+    "pair": "pair",
+    "custom": "custom",
+}
+
+
+class Custom(NamedColours):
+    """An encoder from outside vidret, which may see whole videos."""
+
+    def __init__(self, whole: bool = False) -> None:
+        super().__init__()
+        self.sampling, self.fingerprint = Sampling(whole=whole), f"custom, whole: {whole}"
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -35,6 +55,10 @@ def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             return f"hf:{save_tiny('siglip', folder / 'tiny')}"
         case "sentence-transformers":
             return f"st:{save_sentence_model(folder)}"
+        case "pair":
+            return f"starter + {save_clip(folder / 'tiny.safetensors')}"
+        case "custom":
+            return f"{__name__}:{Custom.__name__}"
     return str(request.param)
 
 
@@ -56,13 +80,22 @@ def encoder(name: str) -> Encoder:
 
 @pytest.fixture(scope="module")
 def has_tokens(name: str) -> bool:
-    return not name.startswith(("st:", "vidret-rows"))
+    return not name.startswith(("st:", "vidret-rows", __name__)) and PAIR not in name
 
 
 def assert_unit(vectors: np.ndarray | None) -> None:
     assert vectors is not None
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-5)
+
+
+def test_every_family_is_tested() -> None:
+    """An endpoint computes its vectors elsewhere, so that its tests are of what it is asked."""
+    assert {*FAMILIES.values(), "endpoint"} == {*get_args(Family)}
+
+
+def test_its_name_is_of_its_family(name: str, request: pytest.FixtureRequest) -> None:
+    assert find_family(parse_model_name(name)) == FAMILIES[request.node.callspec.params["name"]]
 
 
 def test_it_is_valid_and_known_again(name: str, encoder: Encoder) -> None:

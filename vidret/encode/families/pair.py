@@ -76,7 +76,7 @@ class PairEncoder:
         pairs = zip(*(encoder.encode_text(texts) for encoder in self._parts), strict=True)
         return [self._join(text, [part.sentence for part in pair]) for text, pair in zip(texts, pairs, strict=True)]
 
-    def _join(self, text: str, sentences: Sequence[Float32[np.ndarray, " dim"]]) -> TextEmbedding:
+    def _join(self, text: str, sentences: Sequence[Float32[np.ndarray, " _dim"]]) -> TextEmbedding:
         weighted = [weight * sentence for weight, sentence in zip(self._weights, sentences, strict=True)]
         sentence = np.concatenate(weighted, dtype=np.float32)
         return TextEmbedding(text, sentence, sentence[None])
@@ -94,6 +94,6 @@ def resize_square(pixels: UInt8[np.ndarray, "frame side side 3"], size: int) -> 
     import torch
     from torch.nn import functional
 
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+    images = torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2)
     resized = functional.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
     return resized.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()

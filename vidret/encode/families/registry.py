@@ -9,7 +9,7 @@ import inspect
 import re
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from vidret.devices import choose_device
 from vidret.encode.encoder import Encoder
@@ -29,8 +29,9 @@ from vidret.encode.names import (
 )
 from vidret.errors import EncoderError, VidretError
 
-Family = Literal["starter", "pair", "hf", "st", "endpoint", "custom", "clip"]
-SCHEMES: tuple[Family, ...] = ("hf", "st", "endpoint")  # families whose names begin with their own and a colon
+Scheme = Literal["hf", "st", "endpoint"]  # families whose names begin with their own and a colon
+Family = Literal["starter", "pair", Scheme, "custom", "clip"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
 class Loader(Protocol):
