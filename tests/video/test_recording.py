@@ -33,6 +33,11 @@ TAGS = {"movflags": "use_metadata_tags"}
             ("", "Google Pixel 8", -33.86, 151.21),
         ),
         ("a.mkv", {"creation_time": "2023-01-02T03:04:05Z"}, ("2023-01-02T03:04:05+00:00", "", None, None)),
+        (
+            "a.mkv",
+            {"date": "2023-01-02T03:04:05Z;2023-01-02T03:04:05Z", "model": "Pixel 8;Pixel 8"},
+            ("2023-01-02T03:04:05+00:00", "Pixel 8", None, None),
+        ),
         ("a.mkv", {"date": "2019", "location": "Munich"}, ("", "", None, None)),
         ("a.mkv", {"date": "1904-01-01T00:00:00Z", "location": "+00.0000+000.0000/"}, ("", "", None, None)),
         ("a.mkv", {"date": "2024-13-45T00:00:00Z", "location": "+95.0+011.5/"}, ("", "", None, None)),

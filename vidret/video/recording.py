@@ -34,7 +34,9 @@ class Recording:
 
 def read_recording(container: Any, stream: Any) -> Recording:
     """Return the facts of an open container of PyAV and its video stream; tags of the container come first."""
-    tags = {key.lower(): value.strip() for part in (stream, container) for key, value in part.metadata.items()}
+    # FFmpeg 9 joins the values of a tag that a file has twice, such as a date in its header and in a tag of its own.
+    pairs = (pair for part in (stream, container) for pair in part.metadata.items())
+    tags = {key.lower(): value.partition(";")[0].strip() for key, value in pairs}
     latitude, longitude = parse_place(_find(tags, PLACE_KEYS)) or (None, None)
     make, model = _find(tags, MAKE_KEYS), _find(tags, MODEL_KEYS)
     camera = model if model.casefold().startswith(make.casefold()) else f"{make} {model}".strip()
