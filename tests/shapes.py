@@ -7,12 +7,13 @@ then one in ``EVERY``.
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from functools import wraps
-from inspect import isclass
-from typing import Any, TypeVar, get_args
+from inspect import isclass, isgeneratorfunction
+from types import FunctionType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
-from jaxtyping import AbstractArray
+from jaxtyping import AbstractArray, TypeCheckError
 
 PACKAGES = (
     "align channels cli client data devices encode engine evaluate ground index layers metrics present search serve"
@@ -21,7 +22,8 @@ PACKAGES = (
 EVERY = 16
 Function = TypeVar("Function", bound=Callable[..., object])
 
-_CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeCheckError))
+_CALL = jaxtyping.jaxtyped("context")  # of one call, whose axes are compared with one another alone
 
 
 @dataclass
@@ -44,7 +46,9 @@ def install() -> None:
     decorate = jaxtyping.jaxtyped
 
     def decorate_shaped(*, typechecker: Any) -> Callable[[Any], Any]:
-        wrap = decorate(typechecker=typechecker)
+        def wrap(function: Any) -> Any:
+            return check_once(function) or decorate(function, typechecker=typechecker)
+
         return lambda target: sample(target, wrap) if is_shaped(target) else target
 
     # The import hook wraps every function, which would slow all of them down.
@@ -56,16 +60,52 @@ def install() -> None:
 def sample(target: Any, wrap: Callable[[Any], Any]) -> Any:
     """Return a function, method, property or dataclass of which some calls are checked as ``wrap`` checks them."""
     if isclass(target):
-        init: Any = target.__init__
-        wrap(target)  # which replaces it
-        checked = target.__init__
-        target.__init__ = alternate(init, lambda _init: checked)  # type: ignore[method-assign]
+        target.__init__ = alternate(target.__init__, wrap)  # type: ignore[method-assign]
         return target
     if isinstance(target, property):
         return property(*(part and alternate(part, wrap) for part in (target.fget, target.fset, target.fdel)))
     if isinstance(target, (classmethod, staticmethod)):
         return type(target)(alternate(target.__func__, wrap))
     return alternate(target, wrap)
+
+
+def check_once(function: Any) -> Any:
+    """Return a function that checks its arguments and its result in one pass; None if only jaxtyping's wrapper can.
+
+    That one takes several times as long: it binds the arguments, from which axes such as ``{k}`` are computed, and
+    checks them once more beside the result. It also leaves alone what a generator yields.
+    """
+    hints = {name: resolve(hint, function) for name, hint in function.__annotations__.items()}
+    shaped = {name: hint for name, hint in hints.items() if has_shape(hint)}
+    if not shaped:
+        return function
+    if isgeneratorfunction(function) or any("{" in str(hint) for hint in shaped.values()):
+        return None
+    same: Any = FunctionType(  # so that the annotations of the function itself stay complete
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    same.__kwdefaults__, same.__qualname__ = function.__kwdefaults__, function.__qualname__
+    same.__annotations__ = shaped
+    checked = _CHECK(same)
+
+    @wraps(function)
+    def called(*arguments: Any, **named: Any) -> Any:
+        with _CALL:
+            return checked(*arguments, **named)
+
+    return called
+
+
+def resolve(hint: object, function: Any) -> object:
+    """Return an annotation of a function with the types that its strings name; Any where one is not imported."""
+
+    def holder() -> None: ...
+
+    holder.__annotations__ = {"hint": hint}
+    try:
+        return get_type_hints(holder, function.__globals__, include_extras=True)["hint"]
+    except Exception:  # as jaxtyping does: NameError, or what an expression raises
+        return Any
 
 
 def alternate(plain: Any, wrap: Callable[[Any], Any]) -> Any:

@@ -1,5 +1,6 @@
 """Tests of the check of shapes: it refuses wrong arrays, and leaves alone what has none."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float32, TypeCheckError
 
-from tests.shapes import EVERY, is_shaped
+from tests.shapes import EVERY, check_once, is_shaped
 from vidret.align.hubness import sk_norm
 from vidret.channels.picture.ranker_loading import check_ranker
 from vidret.types import Frames
@@ -60,6 +61,45 @@ def test_wrong_shapes_and_types_are_refused() -> None:
         sk_norm(wrong)
     with pytest.raises(TypeCheckError):
         Frames(wrong, np.zeros(2))
+
+
+def same_dim(rows: Rows, *, like: Rows | None = None) -> Rows:
+    return rows if like is None else like
+
+
+def first(rows: Rows, k: int = 1) -> 'list[Float32[np.ndarray, "row {k}"]]':
+    return [rows]
+
+
+def each(rows: Rows) -> Iterator[Float32[np.ndarray, " dim"]]:
+    yield from rows
+
+
+def test_a_call_is_checked_in_one_pass_where_axes_are_not_computed() -> None:
+    rows: Any = np.zeros((2, 3), np.float32)
+    checked = check_once(same_dim)
+    assert checked(rows) is rows
+    assert checked.__annotations__ == same_dim.__annotations__
+    assert same_dim.__annotations__["like"] == Rows | None
+    for like in (rows[:, :2], rows[:1], rows.astype(np.float64), rows.ravel(), 1):
+        with pytest.raises(TypeCheckError):
+            checked(rows, like=like)
+    for result in (rows[:, :2], rows.tolist()):
+        with pytest.raises(TypeCheckError):
+            check_once(return_always(result))(rows)
+
+
+def return_always(result: Any) -> Callable[[Rows], Rows]:
+    def function(rows: Rows) -> Rows:
+        answer: Rows = result
+        return answer
+
+    return function
+
+
+@pytest.mark.parametrize("function", [first, each])
+def test_computed_axes_and_generators_are_left_to_jaxtyping(function: Any) -> None:
+    assert check_once(function) is None
 
 
 def test_some_calls_are_checked_and_the_first_ones_of_each_test() -> None:
