@@ -16,7 +16,7 @@ from tests.rankers import convert_golden, make_ranker, save_aligner, score_direc
 from vidret.align.ucofia import Aligner
 from vidret.channels.picture.aligner_rankers import UcofiaRanker
 from vidret.channels.picture.calibration import Calibrations
-from vidret.channels.picture.ranker_loading import FEW, UNTRAINED_UCOFIA, choose_ranker, load_ranker
+from vidret.channels.picture.ranker_loading import FEW, UNTRAINED, UNTRAINED_UCOFIA, choose_ranker, load_ranker
 from vidret.channels.picture.ranking import score_top_frames
 from vidret.channels.picture.reranking import Reranker
 from vidret.errors import AlignerError
@@ -69,6 +69,10 @@ def find_tolerances(kind: str, tokens: str) -> dict[str, float]:
     """Return the tolerance of each level of stored segments."""
     words = FLOAT16 if tokens == "float16" else INT8
     return dict.fromkeys(LEVELS[kind], FLOAT16) | {"words": words}
+
+
+def test_every_training_free_ranker_is_tested() -> None:
+    assert {kind for kind in LEVELS if not kind.startswith("trained")} == {*UNTRAINED}
 
 
 # Scores.

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.benchmarks.annotated import write
+from vidret.data.benchmarks.registry import DATASETS, RECIPES
 from vidret.data.benchmarks.splits import read_split
 from vidret.errors import VidretError
 
@@ -22,6 +23,19 @@ def test_name_may_include_split(tmp_path: Path) -> None:
         read_split("qvhighlights", str(tmp_path), split="train"),
     ):
         assert (split.name, split.queries[0].text) == ("qvhighlights-train", "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [(name, split) for name, benchmark in DATASETS.items() for split in benchmark.splits]
+)
+def test_every_split_says_which_files_it_needs(name: str, split: str, tmp_path: Path) -> None:
+    with pytest.raises(VidretError, match=rf"^{name}.* needs .*: not found in {tmp_path}$") as caught:
+        read_split(name, tmp_path, split)
+    assert all(file in str(caught.value) for file in DATASETS[name].splits[split].needed)
+
+
+def test_recipes_of_benchmarks_exist() -> None:
+    assert {benchmark.recipe for benchmark in DATASETS.values()} == {"", *RECIPES}
 
 
 def test_unknown_names_and_splits_are_refused_with_the_known_ones(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_tools_read_a_running_server(engine: Engine) -> None:
 
 
 def test_schemas_are_those_of_the_snapshot(app: ASGIApp) -> None:
-    """A changed schema changes what clients know: renew the file with VIDRET_RENEW=1 if that is meant."""
+    """A changed schema changes what clients know."""
     schemas: dict[str, Any] = {}
 
     async def read(client: Any) -> None:
@@ -165,4 +165,4 @@ def test_schemas_are_those_of_the_snapshot(app: ASGIApp) -> None:
         drive(lambda: connect(url), read)
     if os.environ.get("VIDRET_RENEW"):
         SNAPSHOT.write_text(json.dumps(schemas, indent=2) + "\n", "utf-8")
-    assert schemas == json.loads(SNAPSHOT.read_text("utf-8"))
+    assert schemas == json.loads(SNAPSHOT.read_text("utf-8")), "renew the snapshot with VIDRET_RENEW=1 if that is meant"
