@@ -1,7 +1,6 @@
 """Encoders from elsewhere: the example that is documented, classes by name, entry points, and objects."""
 
 import sys
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +99,16 @@ def test_what_is_no_encoder_is_refused(name: str, reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_entry_point_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("my-colours", f"{__name__}:Plain", "vidret.encoders")
-
-    def list_points(*, group: str, name: str) -> EntryPoints:
-        return EntryPoints(point for point in [entry] if (point.group, point.name) == (group, name))
-
-    monkeypatch.setattr("vidret.encode.families.registry.entry_points", list_points)
+def test_an_entry_point_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "mine-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        f"[vidret.encoders]\nmy-colours = {__name__}:Plain\n[console_scripts]\nother-colours = {__name__}:Plain\n"
+    )
+    with pytest.raises(EncoderError, match="my-colours"):
+        load_encoder("my-colours", device="cpu")
+    monkeypatch.syspath_prepend(tmp_path)
     encoder = load_encoder("my-colours", device="cpu")
     assert isinstance(encoder, Plain)
     assert encoder.name == "my-colours"
