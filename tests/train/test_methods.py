@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
 import vidret.train.methods
 from tests.train.small import METHODS, draw_captioned, ignores_lightning, make_module, make_trainer, open_data
-from vidret.align.batches import TextBatch
+from vidret.align.batches import TextBatch, take_rows
+from vidret.align.ucofia_selection import KEPT
 from vidret.data.dataset import RetrievalBatch
 from vidret.errors import VidretError
 from vidret.train.losses import add_terms
@@ -40,9 +42,26 @@ def test_method_fulfils_its_contract(name: str, train_all: bool) -> None:
     assert texts.mask is not None
     first = TextBatch(texts.sentences[:1], texts.words[:1], texts.mask[:1])
     with torch.no_grad():
-        whole, alone = model.score(texts, videos), model.score(first, videos)
+        prepared = model.prepare(videos)
+        whole, alone = model.score(texts, prepared), model.score(first, prepared)
     assert whole.shape == (NUM_PAIRS, NUM_PAIRS)
     torch.testing.assert_close(alone[0], whole[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_validation_keeps_what_scores_need_and_scores_batches_as_one(name: str) -> None:
+    module, batch = make_module(name).eval(), draw_captioned(4)
+    for part in (slice(0, 3), slice(3, 4)):
+        module.validation_step(take_rows(batch, part), 0)
+    with torch.no_grad():
+        texts, videos = module.model.encode(batch)
+        expected = module.model.score(texts, module.model.prepare(videos))
+    scores, truth = module.score(module._evaluated)
+    np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=1e-4)
+    assert truth.tolist() == [0, 1, 2, 3]
+    if name == "ucofia":
+        kept = module._evaluated[0]["prepared"].tokens.shape
+        assert kept == (3, 12 * (1 + KEPT), 32), "a video of 64 frames has 6 MB of tokens"
 
 
 def test_options_are_passed_to_their_method() -> None:

@@ -8,7 +8,7 @@ Reference: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under 
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -18,7 +18,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from vidret.align.batches import TextBatch, VideoBatch, map_fields
-from vidret.align.glscl import ConceptAligner, ConceptScores
+from vidret.align.glscl import ConceptAligner, ConceptScores, ConceptVideos
+from vidret.align.prepared import PreparedVideos
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
 from vidret.data.dataset import RetrievalBatch
@@ -29,6 +30,7 @@ from vidret.train.gather import gather
 from vidret.train.losses import find_same_videos, promote_half
 
 Vectors = tuple[Tensor | None, ...]
+Prepared = VideoBatch | PreparedVideos | ConceptVideos
 
 
 class RetrievalModel(nn.Module):
@@ -104,11 +106,19 @@ class RetrievalModel(nn.Module):
         return TextBatch(sentences, words, positions <= ends[:, None])
 
     @torch.no_grad()
-    def score(self, texts: TextBatch, videos: VideoBatch) -> Float[Tensor, "text video"]:
+    def prepare(self, videos: VideoBatch) -> Prepared:
+        """Return what scores of encoded videos need: a part of the tokens only, of which a video may have thousands."""
+        with torch.autocast(videos.frames.device.type, enabled=False):
+            videos = videos.to(self.head_dtype)
+            return videos if self.aligner is None else self.aligner.prepare(videos)
+
+    @torch.no_grad()
+    def score(self, texts: TextBatch, videos: Prepared) -> Float[Tensor, "text video"]:
         """Return the scores of all texts against all videos, by which a search with the exported model ranks."""
-        if self.aligner is None:
+        texts = texts.to(self.head_dtype)
+        if isinstance(videos, VideoBatch):
             return functional.normalize(texts.sentences, dim=-1) @ pool_frames(videos.frames, videos.frame_mask).T
-        scores = self.aligner.score(texts, self.aligner.prepare(videos))  # type: ignore[arg-type]
+        scores = cast(Any, self.aligner).score(texts, videos)
         return scores.total if isinstance(scores, ConceptScores) else scores.mean
 
     def _encode(self, encode: Callable[..., Vectors], *inputs: Tensor | None) -> Vectors:

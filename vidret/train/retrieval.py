@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, float32
 from torch.nn.utils.rnn import pad_sequence
 
-from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.batches import Fields, move_batch
 from vidret.align.files import describe_aligner
 from vidret.data.dataset import RetrievalBatch
 from vidret.data.frames import SamplingKind
 from vidret.data.module import RetrievalData
+from vidret.devices import CPU
 from vidret.encode.clip.model import Card, ClipModel, describe_towers
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
@@ -161,19 +162,21 @@ class RetrievalModule(TrainedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def validation_step(self, batch: RetrievalBatch, _batch_index: int) -> None:
-        """Store the encoded texts and videos; processes have disjoint sets of videos."""
-        videos = self.model.encode_videos(batch.pixels, batch.frame_mask)
-        texts = self.model.encode_texts(batch.ids) if len(batch.ids) else None
-        encoded: dict[str, Tensor | None] = {**videos._asdict(), "videos": batch.videos}
-        if texts is not None:
-            encoded |= {"sentences": texts.sentences, "words": texts.words, "word_mask": texts.mask}
-            encoded["text_videos"] = batch.text_videos
-        kept = {name: x.cpu() for name, x in encoded.items() if x is not None}
-        self._evaluated.append({name: x.float() if x.is_floating_point() else x for name, x in kept.items()})
+        """Store the encoded texts and videos, prepared for scores; processes have disjoint sets of videos."""
+        videos = self.model.prepare(self.model.encode_videos(batch.pixels, batch.frame_mask))
+        texts = self.model.encode_texts(batch.ids).to(float32) if len(batch.ids) else None
+        self._evaluated.append(
+            {
+                "videos": batch.videos.cpu(),
+                "prepared": move_batch(videos, CPU),
+                "texts": None if texts is None else move_batch(texts, CPU),
+                "text_videos": batch.text_videos.cpu(),
+            }
+        )
 
     test_step = validation_step
 
-    def summarize(self, evaluated: list[dict[str, Tensor]]) -> dict[str, float]:
+    def summarize(self, evaluated: list[dict[str, Any]]) -> dict[str, float]:
         """Score all texts against all videos, and return recalls and mean ranks."""
         metrics: dict[str, float] = {}
         for row in evaluate(*self.score(evaluated)):
@@ -182,20 +185,14 @@ class RetrievalModule(TrainedModule):
             metrics[f"{prefix}MnR"] = row.summary.mean_rank
         return metrics
 
-    def score(self, batches: list[dict[str, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
+    def score(self, batches: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
         """Return the scores (text x video) of the batches of validation, and the column of each text's video."""
-        with_texts = [batch for batch in batches if "sentences" in batch]
-
-        def stack(name: str, batches: list[dict[str, Tensor]]) -> Tensor:
-            return pad_sequence([row for batch in batches for row in batch[name]], batch_first=True).to(self.device)
-
-        texts = TextBatch(*(stack(name, with_texts) for name in ("sentences", "words", "word_mask")))
-        videos = VideoBatch(**{name: stack(name, batches) for name in VideoBatch._fields if name in batches[0]})
-        dtype = self.model.head_dtype
-        scores = self.model.score(texts.to(dtype), videos.to(dtype))
+        texts = _stack([batch["texts"] for batch in batches if batch["texts"] is not None])
+        videos = _stack([batch["prepared"] for batch in batches])
+        scores = self.model.score(move_batch(texts, self.device), move_batch(videos, self.device))
         videos_in_order = (video_index for batch in batches for video_index in batch["videos"].tolist())
         columns = {video_index: column for column, video_index in enumerate(videos_in_order)}
-        truth = [columns[video_index] for batch in with_texts for video_index in batch["text_videos"].tolist()]
+        truth = [columns[video_index] for batch in batches for video_index in batch["text_videos"].tolist()]
         return scores.float().cpu().numpy(), np.array(truth)
 
     def describe(self) -> ModelDescription:
@@ -205,6 +202,13 @@ class RetrievalModule(TrainedModule):
         card = describe_towers(self.model.encoder).card
         description: ModelDescription = {"card": card, "weights": "model.encoder.", "parts": parts}
         return description if self._kept is None else {**description, "kept": self._kept}
+
+
+def _stack(batches: list[Fields]) -> Fields:
+    """Return the rows of several batches, which have the same fields, as one, padded to the longest."""
+    fields = zip(*batches, strict=True)
+    stacked = [None if own[0] is None else pad_sequence([row for rows in own for row in rows], True) for own in fields]
+    return type(batches[0])(*stacked)  # type: ignore[arg-type]
 
 
 def _start_card(plain: ClipModel | None, vision: VisionShape | None, text: TextShape | None) -> Card:
