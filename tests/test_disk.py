@@ -22,10 +22,13 @@ from vidret.encode.text_cache import encode_once
 from vidret.errors import StoreError, is_disk_full
 from vidret.ground.pieces import write_archive
 from vidret.language.endpoint import ReplyCache
+from vidret.model_files import save_tensors
+from vidret.present.contents import write_embeddings
 from vidret.serve.thumbnails import ThumbnailCache
 from vidret.store.rows_file import WATCHES, Watch
 from vidret.store.snapshots.changes import Position
 from vidret.store.snapshots.columns import read_columns, save_columns, write_columns
+from vidret.types import Embeddings
 
 
 def write_texts(folder: Path) -> None:
@@ -88,6 +91,14 @@ def test_an_error_while_a_draft_is_written_passes_through(tmp_path: Path) -> Non
     assert path.read_bytes() == b"old"
     with pytest.raises(StoreError, match=r"a/b: cannot be written \(File exists\)"), replacing(path / "b"):
         pass
+
+
+def test_models_and_exported_embeddings_have_the_mode_of_other_new_files(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    save_tensors({"a": torch.ones(2)}, tmp_path / "model.safetensors", {})
+    vectors = Embeddings(("a.mp4",), np.zeros(1, np.int64), np.zeros((1, 2)), np.ones((1, 2), np.float32))
+    write_embeddings(vectors, tmp_path / "vectors.safetensors", "safetensors")
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
 
 
 def test_threads_that_write_one_file_do_not_share_a_draft(tmp_path: Path) -> None:

@@ -146,3 +146,15 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # a full disk needs the space
             draft.unlink()
+
+
+@contextlib.contextmanager
+def readable_by_others(path: Path) -> Iterator[None]:
+    """Leave a file that is written inside with the mode of other new files, or the one that it has.
+
+    safetensors 0.8 writes a file that only its owner can read: what one user trains would be of no use to others.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    yield
+    path.chmod(mode)

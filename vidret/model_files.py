@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from safetensors import SafetensorError, safe_open
 
-from vidret.disk import replacing
+from vidret.disk import readable_by_others, replacing
 from vidret.errors import OptionError, VidretError
 
 if TYPE_CHECKING:  # an index whose encoder is in no file needs no torch for this module
@@ -185,7 +185,7 @@ def save_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, s
     """Write contiguous tensors to a file of safetensors, which replaces an older one once it is complete."""
     from safetensors.torch import save_file
 
-    with replacing(path) as draft:
+    with replacing(path) as draft, readable_by_others(draft):
         save_file(tensors, draft, metadata=metadata)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidret.disk import readable_by_others
 from vidret.errors import MissingExtraError
 from vidret.present.show import format_csv, show_table
 from vidret.present.terminal import print_message, writing
@@ -178,7 +179,8 @@ def _write_safetensors(embeddings: "Embeddings", paths: list[str], out: Path) ->
     from safetensors.numpy import save_file
 
     tensors = {"embeddings": embeddings.vectors, "videos": embeddings.videos, "times": embeddings.times}
-    save_file(tensors, out, metadata={"paths": json.dumps(paths)})
+    with readable_by_others(out):
+        save_file(tensors, out, metadata={"paths": json.dumps(paths)})
     return [out]
 
 
