@@ -1,15 +1,15 @@
 """The check of shapes in signatures: in tests, every annotated array of vidret is compared with the real one.
 
 A check takes longer than most functions, so that of the calls of a function in one test the first ones are checked, and
-then one in ``EVERY``.
+then one in ``EVERY``; and what depends on the types and shapes of arrays alone is checked once for each.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from inspect import isclass, isgeneratorfunction
-from types import FunctionType
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import FunctionType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -81,6 +81,9 @@ def check_once(function: Any) -> Any:
         return function
     if isgeneratorfunction(function) or any("{" in str(hint) for hint in shaped.values()):
         return None
+    names = function.__code__.co_varnames[: function.__code__.co_argcount + function.__code__.co_kwonlyargcount]
+    if all(is_array(hint) for hint in shaped.values()) and {*shaped} <= {*names, "return"}:
+        return check_new(function, names, shaped)
     same: Any = FunctionType(  # so that the annotations of the function itself stay complete
         function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
@@ -94,6 +97,45 @@ def check_once(function: Any) -> Any:
             return checked(*arguments, **named)
 
     return called
+
+
+def check_new(function: Any, names: tuple[str, ...], hints: dict[str, Any]) -> Any:
+    """Return a function of arrays that checks a call unless one of the same types and shapes was right."""
+    places = [(place, name) for place, name in enumerate(names) if name in hints]
+    right = set[object]()
+
+    @wraps(function)
+    def called(*arguments: Any, **named: Any) -> Any:
+        given = [
+            (name, arguments[place] if place < len(arguments) else named[name])
+            for place, name in places
+            if place < len(arguments) or name in named
+        ]
+        kinds = tuple((name, describe(value)) for name, value in given)
+        if kinds not in right:
+            compare(function, hints, given)
+            right.add(kinds)
+        result = function(*arguments, **named)
+        if "return" in hints and (kinds, describe(result)) not in right:
+            compare(function, hints, [*given, ("return", result)])
+            right.add((kinds, describe(result)))
+        return result
+
+    return called
+
+
+def describe(value: Any) -> tuple[object, ...]:
+    """Return all that a check of an array depends on."""
+    return type(value), getattr(value, "shape", None), getattr(value, "dtype", None)
+
+
+def compare(function: Any, hints: dict[str, Any], values: list[tuple[str, Any]]) -> None:
+    """Raise TypeCheckError unless the arrays of one call are as annotated, axes of one name being equal."""
+    with _CALL:
+        for name, value in values:
+            if not isinstance(value, hints[name]):
+                told = ", ".join(f"{other} {describe(given)}" for other, given in values)
+                raise TypeCheckError(f"{function.__qualname__}: {name} must be {hints[name]}, got {told}")
 
 
 def resolve(hint: object, function: Any) -> object:
@@ -148,6 +190,13 @@ def check(function: Function) -> Function:
     function.__annotations__ = annotations
     checked: Function = _CHECK(function)
     return checked
+
+
+def is_array(hint: object) -> bool:
+    """Return whether a type is a jaxtyping array, or a choice between some and None."""
+    if isinstance(hint, UnionType) or get_origin(hint) is Union:
+        return all(choice is type(None) or is_array(choice) for choice in get_args(hint))
+    return isclass(hint) and issubclass(hint, AbstractArray)
 
 
 def has_shape(hint: object) -> bool:

@@ -1,6 +1,6 @@
 """Tests of the check of shapes: it refuses wrong arrays, and leaves alone what has none."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,23 +78,32 @@ def each(rows: Rows) -> Iterator[Float32[np.ndarray, " dim"]]:
 def test_a_call_is_checked_in_one_pass_where_axes_are_not_computed() -> None:
     rows: Any = np.zeros((2, 3), np.float32)
     checked = check_once(same_dim)
-    assert checked(rows) is rows
+    for _ in range(2):
+        assert checked(rows) is checked(rows, like=rows) is checked(rows=rows, like=rows) is rows
     assert checked.__annotations__ == same_dim.__annotations__
     assert same_dim.__annotations__["like"] == Rows | None
     for like in (rows[:, :2], rows[:1], rows.astype(np.float64), rows.ravel(), 1):
         with pytest.raises(TypeCheckError):
             checked(rows, like=like)
-    for result in (rows[:, :2], rows.tolist()):
         with pytest.raises(TypeCheckError):
-            check_once(return_always(result))(rows)
+            checked(rows=like.tolist() if isinstance(like, np.ndarray) else like)
 
 
-def return_always(result: Any) -> Callable[[Rows], Rows]:
-    def function(rows: Rows) -> Rows:
-        answer: Rows = result
-        return answer
+@pytest.mark.parametrize("kind", [Rows, list[Rows]])
+def test_results_are_checked_with_the_arguments(kind: Any) -> None:
+    rows: Any = np.zeros((2, 3), np.float32)
+    results = [rows, rows[:, :2], rows[:1], 1, rows]
 
-    return function
+    def function(rows: Any) -> Any:
+        return results.pop(0) if kind is Rows else [results.pop(0)]
+
+    function.__annotations__ = {"rows": Rows, "return": kind}
+    checked = check_once(function)
+    checked(rows)
+    for _ in range(3):
+        with pytest.raises(TypeCheckError):
+            checked(rows)
+    checked(rows)
 
 
 @pytest.mark.parametrize("function", [first, each])
