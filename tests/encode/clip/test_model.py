@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.encode.tiny import MERGING, TEXT, VISION, make_images, stir
-from vidret.encode.clip.model import CLIP_MEAN, Card, ClipModel, load_model, read_card, save_model
+from vidret.encode.clip.model import CLIP_MEAN, Card, ClipModel, fill_model, load_model, read_card, save_model
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.errors import EncoderError, VidretError
 from vidret.model_files import CARD, load_exactly
@@ -49,6 +49,15 @@ def rewrite(path: Path, card: str | None = None, **changes: Tensor | None) -> Pa
     kept = {name: weight for name, weight in (load_file(path) | weights).items() if weight is not None}
     save_file(kept, path, metadata={CARD: card or CARDS[1].to_json()})
     return path
+
+
+@each_card
+def test_loading_draws_no_random_number(card: Card) -> None:
+    drawn = make_model(card)
+    state = torch.random.get_rng_state()
+    loaded = fill_model(card, drawn.state_dict(), "made")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(weight, drawn.state_dict()[name]) for name, weight in loaded.state_dict().items())
 
 
 @each_card

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
@@ -26,6 +27,7 @@ FORMAT = 1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 ADDED = re.compile(r"\.lora\.|^vision\.(temporal|prompts)\.")  # names of weights that CLIP does not have
+DRAWING = {nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_, torch.Tensor.normal_, torch.Tensor.uniform_}
 MAX_MACS_RATIOS: dict[MergeLevel, float] = {"gentle": 0.75, "half": 0.5}
 
 
@@ -113,6 +115,23 @@ class ClipModel(nn.Module):
         return self
 
 
+class Undrawn(TorchFunctionMode):
+    """Leave weights as memory has them where modules made in the block would draw them.
+
+    To draw them takes longer than to load all of a large model. On the device "meta" nothing is drawn either, but
+    PyTorch imports its compiler at the first random number there, which takes two seconds.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call a function of PyTorch, or one that draws nothing in its place."""
+        given = dict(kwargs or {})
+        if function in DRAWING:
+            return args[0] if args else given["tensor"]
+        return (torch.empty if function is torch.randn else function)(*args, **given)
+
+
 def save_model(model: ClipModel, path: Path) -> None:
     """Write a model's weights and card to a safetensors file that ``load_encoder`` loads."""
     save_joint(path, describe_towers(model), {})
@@ -153,9 +172,8 @@ def fill_model(card: Card, weights: Mapping[str, torch.Tensor], source: str) -> 
 
     Raise EncoderError if weights are missing, unknown or of another shape; the message lists them after the source.
     """
-    with torch.device("meta"):  # to draw random weights takes longer than to load all of a large model
+    with Undrawn():
         model = ClipModel(card)
-    model.to_empty(device="cpu")
     try:
         load_exactly(model, weights)
     except VidretError as error:
@@ -190,7 +208,7 @@ def measure_cost(card: Card) -> Cost:
     shape = {"num_frames": num_frames, "num_patches": vision.num_patches, "num_layers": vision.layers}
     last = schedule.steps(**shape, num_prompts=num_prompts)[-1]
     patches = num_frames * vision.num_patches * 3 * vision.patch**2 * vision.width
-    with torch.device("meta"):
+    with Undrawn():
         sizes = {name: weight.numel() for name, weight in ClipModel(card).named_parameters()}
     added = (size for name, size in sizes.items() if ADDED.search(name))
     return Cost(
