@@ -64,7 +64,7 @@ def measure_backbone(backbone: str, repeats: int, num_videos: int) -> dict[str, 
     """Time all variants of a backbone."""
     torch.manual_seed(0)
     other: Any = open_clip.create_model(backbone, pretrained=None).eval()
-    card = derive_card(other, backbone)
+    card = derive_card(backbone, open_clip.get_model_config(backbone), {})
     assert card is not None
     state = from_open_clip(other.state_dict(), card).state_dict()
     pixels = torch.randn(num_videos * NUM_FRAMES, 3, card.vision.image_size, card.vision.image_size)

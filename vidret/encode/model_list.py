@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import huggingface_hub
-import open_clip
 
-from vidret.encode.families.open_clip import list_weight_files
 from vidret.encode.families.qwen3_vl import CONTEXT
 from vidret.encode.families.qwen3_vl import MODEL_TYPE as QWEN
 from vidret.encode.families.registry import GROUP
@@ -24,6 +22,8 @@ from vidret.encode.families.starter import CLASSIFIER, StarterEncoder
 from vidret.encode.families.transformers_models import MODEL_TYPES
 from vidret.encode.model_hub import find_cached
 from vidret.encode.names import RECOMMENDED, STARTER, ModelName, find_short_name
+from vidret.encode.open_clip_models import list_weight_files
+from vidret.encode.open_clip_parts import import_part, read_configs
 from vidret.encode.sentences import CONTEXT_LENGTH, SENTENCES
 
 PROTOCOL = "zero-shot, text to video, as its authors ran it; others count 879 or 1000 rows, and other frames"
@@ -89,8 +89,9 @@ def list_catalog(*, every: bool = False) -> Iterator[CatalogEntry]:
     yield _describe_starter()
     for entry in entry_points(group=GROUP):
         yield CatalogEntry(name=entry.name, state="installed")
-    for architecture, tag in open_clip.list_pretrained():
-        described = _describe_open_clip(architecture, tag)
+    configs = read_configs()
+    for architecture, tag in import_part("pretrained").list_pretrained():
+        described = _describe_open_clip(architecture, tag, configs[architecture])
         is_named = described.name in SUGGESTED or described.published is not None or described.short_name
         if every or is_named or described.state == "cached":
             yield described
@@ -121,8 +122,7 @@ def _read_licence(package: str) -> str:
     return "" if licence == "UNKNOWN" else licence
 
 
-def _describe_open_clip(architecture: str, tag: str) -> CatalogEntry:
-    config: dict[str, Any] = open_clip.get_model_config(architecture)
+def _describe_open_clip(architecture: str, tag: str, config: dict[str, Any]) -> CatalogEntry:
     text, (repository, files) = config["text_cfg"], list_weight_files(architecture, tag)
     needs_transformers = bool(text.get("hf_tokenizer_name") or text.get("hf_model_name"))
     return _describe(

@@ -18,15 +18,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.encode.tiny import assert_same_embeddings, draw_frames, load_clip
+from tests.encode.tiny import assert_same_embeddings, draw_frames, load_clip, stir
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.clip import derive_card
-from vidret.encode.families.open_clip import OpenClipEncoder, read_resize
+from vidret.encode.families.open_clip import OpenClipEncoder
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.names import ModelName
+from vidret.encode.open_clip_models import read_resize
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize
 
@@ -76,7 +77,7 @@ def encoder(weights: Path) -> Encoder:
 
 def ours(model: Any) -> ClipModel:
     """Return a ``ClipModel`` with the weights of an open_clip model."""
-    card = derive_card(model, TINY)
+    card = derive_card(TINY, open_clip.get_model_config(TINY), {})
     assert card is not None
     return from_open_clip(model.state_dict(), card)
 
@@ -174,6 +175,108 @@ def test_ambiguous_shapes_need_an_architecture(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=f"fits {TWIN}, {TWIN}-quickgelu; write {TWIN}/"):
         load_clip(str(path))
     assert load_clip(f"{TWIN}-quickgelu/{path}").dim == 52
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("side", "dtype"), [(32, torch.float16), (48, torch.float32)])
+def test_half_precision_and_resized_positions_load_as_open_clip_loads_them(
+    model: Any, tmp_path: Path, side: int, dtype: torch.dtype
+) -> None:
+    name, path = f"vidret-side-{side}", tmp_path / "weights.safetensors"
+    wider = config(44)
+    wider["vision_cfg"] |= {"image_size": side}
+    (tmp_path / f"{name}.json").write_text(json.dumps(wider))
+    open_clip.add_model_config(tmp_path)
+    save_file({key: weight.to(dtype) for key, weight in model.state_dict().items()}, path)
+    loaded = load_clip(f"{name}/{path}")
+    other = open_clip.create_model(name, pretrained=str(path)).state_dict()
+    expected = from_open_clip(other, loaded.card).state_dict()
+    for key, weight in loaded._model.state_dict().items():
+        assert torch.equal(weight, expected[key])
+
+
+SETTINGS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [  # of a vision and a text tower; whether we run them
+    ({}, {}, True),
+    ({"patch_dropout": 0.5, "mlp_ratio": 2.5, "pool_type": "tok"}, {"mlp_ratio": 3, "pool_type": "argmax"}, True),
+    ({"norm_kwargs": {}, "act_kwargs": None, "block_type": "default"}, {"ls_init_value": None, "pad_id": 1}, True),
+    ({"act_kwargs": {"approximate": "tanh"}}, {}, False),
+    ({"norm_kwargs": {"eps": 0.1}}, {}, False),
+    ({"ls_init_value": 0.5}, {}, False),
+    ({"no_ln_pre": True}, {}, False),
+    ({"pool_type": "avg", "final_ln_after_pool": True}, {}, False),
+    ({"qk_norm": True}, {}, False),
+    ({}, {"norm_kwargs": {"eps": 0.1}}, False),
+    ({}, {"no_causal_mask": True}, False),
+    ({}, {"pool_type": "last"}, False),
+    ({}, {"tokenizer_kwargs": {"clean": "canonicalize"}}, False),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("vision", "text", "is_ours"), SETTINGS)
+def test_every_setting_of_a_tower_acts(
+    vision: dict[str, Any], text: dict[str, Any], is_ours: bool, tmp_path: Path
+) -> None:
+    name = f"vidret-set-{tmp_path.name}"
+    settings = config(44)
+    settings["vision_cfg"] |= vision
+    settings["text_cfg"] |= text
+    (tmp_path / f"{name}.json").write_text(json.dumps(settings))
+    open_clip.add_model_config(tmp_path)
+    torch.manual_seed(0)
+    other = open_clip.create_model(name).eval()
+    stir(other)
+    save_file(other.state_dict(), tmp_path / "weights.safetensors")
+    loaded = load_encoder(f"{name}/{tmp_path / 'weights.safetensors'}", device="cpu", precision="fp32")
+    assert isinstance(loaded, ClipEncoder) == is_ours
+    (embedding,) = loaded.encode_frames([draw_frames(3)])
+    np.testing.assert_allclose(embedding.frames, unit(other.encode_image(naive_images(draw_frames(3)))), atol=1e-5)
+    expected = unit(other.encode_text(open_clip.get_tokenizer(name)(TEXTS)))
+    np.testing.assert_allclose([text.sentence for text in loaded.encode_text(TEXTS)], expected, atol=1e-5)
+
+
+def make_folder(folder: Path, state: dict[str, torch.Tensor] | None, **preprocess: Any) -> str:
+    """Write a model as the hub holds it, without weights if ``state`` is None; return its name."""
+    described = {"model_cfg": config(44), "preprocess_cfg": {"size": 99, "mean": None, **preprocess}}
+    (folder / "open_clip_config.json").write_text(json.dumps(described))
+    if state is not None:
+        save_file(state, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+def test_a_folder_loads_with_its_preprocessing(model: Any, encoder: Encoder, tmp_path: Path) -> None:
+    name = make_folder(tmp_path, model.state_dict(), std=[0.5, 0.25, 1], interpolation="bilinear")
+    loaded = load_clip(name)
+    assert (loaded.name, loaded.card.backbone) == (name, name)
+    assert loaded.resize == Resize(32, 32, "bilinear")
+    assert (loaded.card.mean, loaded.card.std) == (open_clip.OPENAI_DATASET_MEAN, (0.5, 0.25, 1))
+    for text, other in zip(loaded.encode_text(TEXTS), encoder.encode_text(TEXTS), strict=True):
+        np.testing.assert_array_equal(text.sentence, other.sentence)
+    squashed = load_encoder(make_folder(tmp_path, None, resize_mode="squash"), device="cpu", precision="fp32")
+    assert isinstance(squashed, OpenClipEncoder)
+    assert squashed.resize.squash
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+def test_a_folder_without_weights_is_rejected_rather_than_drawn_at_random(mode: str, tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"local-dir:.* cannot be loaded: Required pretrained weights"):
+        load_encoder(make_folder(tmp_path, None, resize_mode=mode), device="cpu")
+
+
+def test_a_tag_sets_preprocessing_and_its_activation_is_checked(
+    weights: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tag = {"file": str(weights), "mean": (0.1, 0.2, 0.3), "std": (1, 2, 3), "interpolation": "bilinear"}
+    tags = {"plain": tag, "quick": {**tag, "quick_gelu": True}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, TINY, tags)
+    with caplog.at_level(logging.WARNING, "vidret"):
+        plain = load_clip(f"{TINY}/plain")
+        assert not caplog.records
+        load_clip(f"{TINY}/quick")
+    expected = f"{TINY}/quick: its weights were trained with QuickGELU, which its architecture lacks"
+    assert [record.getMessage() for record in caplog.records] == [expected]
+    assert (plain.card.mean, plain.card.std, plain.card.interpolation) == ((0.1, 0.2, 0.3), (1, 2, 3), "bilinear")
+    np.testing.assert_array_equal(plain.encode_text(TEXTS)[0].sentence, encoder.encode_text(TEXTS)[0].sentence)
 
 
 class Trap:
@@ -288,7 +391,8 @@ def test_an_unreachable_hub_fails_fast(name: str, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: pytest.fail("a download was tried"))
+    for download in ("download_pretrained", "download_pretrained_from_hf"):
+        monkeypatch.setattr(open_clip.pretrained, download, lambda *_, **__: pytest.fail("a download was tried"))
     with pytest.raises(EncoderError, match=r"the model hub cannot be reached \(no route to host\); download them"):
         load_clip(name)
 
@@ -298,12 +402,12 @@ def test_a_reachable_hub_reports_its_own_errors(monkeypatch: pytest.MonkeyPatch)
     def answer(request: urllib.request.Request, *, timeout: float) -> None:
         raise urllib.error.HTTPError(request.full_url, 403, "Forbidden", None, None)  # type: ignore[arg-type]
 
-    def create(*_: object, **__: object) -> None:
+    def download(*_: object, **__: object) -> None:
         raise OSError("repository not found\nsee the manual")
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(urllib.request, "urlopen", answer)
-    monkeypatch.setattr(open_clip, "create_model", create)
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", download)
     with pytest.raises(EncoderError, match="ViT-B-32/openai cannot be loaded: repository not found see the manual"):
         load_clip("ViT-B-32/openai")
 

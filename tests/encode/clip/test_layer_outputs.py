@@ -123,7 +123,8 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def take(other: Any, *, batch_size: int = 64) -> ClipEncoder:
     """Return a ``ClipEncoder`` with the weights of an open_clip model."""
-    card = derive_card(other, NAME)
+    quick = isinstance(other.visual.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU)
+    card = derive_card(NAME, open_clip.get_model_config(f"{NAME}-{quick}"), {})
     assert card is not None
     model = from_open_clip(other.state_dict(), card)
     return ClipEncoder(NAME, model, make_tokenizer(), device=CPU, dtype=torch.float32, batch_size=batch_size)

@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vidret.encode.open_clip_parts import import_part
 from vidret.layers import Block
 
+NUM_PIECES = 49408  # word pieces of CLIP's tokenizer, with the start and the end token
 KEPT_POSITIONS = 20  # of CLIP's, which Long-CLIP leaves as they are: few captions that CLIP was trained on are longer
 
 
@@ -104,15 +106,11 @@ def clip_words(texts: Sequence[str], num_words: int) -> Int[Tensor, "text word"]
     """
     if num_words < 3:
         raise ValueError(f"num_words must be at least 3, got {num_words}")
-    import open_clip
-
-    ids: Tensor = open_clip.tokenize(list(texts), context_length=num_words)
+    ids: Tensor = import_part("tokenizer").tokenize(list(texts), context_length=num_words)
     return ids
 
 
 def clip_pieces() -> tuple[Callable[[str], list[int]], int, int]:
     """Return a function from text to CLIP's word piece ids, the start token and the end token."""
-    import open_clip
-
-    tokenizer = open_clip.SimpleTokenizer()
+    tokenizer = import_part("tokenizer").SimpleTokenizer()
     return tokenizer.encode, tokenizer.sot_token_id, tokenizer.eot_token_id

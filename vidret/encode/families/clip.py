@@ -2,21 +2,30 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 
 from vidret.encode.clip.encoder import ClipEncoder
-from vidret.encode.clip.model import Card, ClipModel, load_model, merge_tokens, read_card
-from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.model import CLIP_MEAN, CLIP_STD, Card, ClipModel, load_model, merge_tokens, read_card
+from vidret.encode.clip.text import NUM_PIECES, TextShape
 from vidret.encode.clip.vision import VisionShape
-from vidret.encode.clip.weights import from_open_clip
+from vidret.encode.clip.weights import from_open_clip, read_weights
 from vidret.encode.encoder import Encoder
-from vidret.encode.families.open_clip import OpenClipEncoder, load_open_clip, read_resize
 from vidret.encode.names import ModelName, refuse_marks
+from vidret.encode.open_clip_models import (
+    check_source,
+    fetch_config,
+    fetch_weights,
+    locate_clip,
+    one_line_errors,
+    read_resize,
+)
+from vidret.encode.open_clip_parts import import_part
 from vidret.encode.precision import DTYPES, MIN_COSINE, choose_float_precision, choose_precision
 from vidret.errors import EncoderError
 from vidret.types import Sampling
@@ -49,26 +58,30 @@ def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
     path = Path(name.base).absolute()
     card = read_card(path) if path.is_file() else None
     if card is not None:
-        tokenizer = open_clip.SimpleTokenizer(context_length=name.words or card.text.context)
-        if card.text.vocabulary != tokenizer.vocab_size:
-            size, own = tokenizer.vocab_size, card.text.vocabulary
-            raise EncoderError(f"{path}: vocabulary must be CLIP's {size} word pieces, got {own}")
-        model = load_model(path, replace(card, sampling=name.sample(card.sampling)))
-        return ClipEncoder(
-            str(replace(name, base=str(path))), merge_tokens(model, name.merge, name=name.base), tokenizer, **settings
-        )
-    source, other, tokenizer = load_open_clip(name)
-    card = derive_card(other, source.architecture)
-    if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
-        refuse_marks(name)
-        dtype = DTYPES[choose_float_precision(name.base, precision, place)]
-        sampling = name.sample(Sampling())
-        return OpenClipEncoder(str(source), other, tokenizer, device=place, dtype=dtype, sampling=sampling)
-    card = replace(card, sampling=name.sample(card.sampling))
-    if name.words is not None:
-        tokenizer = open_clip.SimpleTokenizer(context_length=name.words)
-    model = merge_tokens(from_open_clip(other.state_dict(), card), name.merge, name=name.base)
-    return ClipEncoder(str(source), model, tokenizer, **settings)
+        if card.text.vocabulary != NUM_PIECES:
+            raise EncoderError(
+                f"{path}: vocabulary must be CLIP's {NUM_PIECES} word pieces, got {card.text.vocabulary}"
+            )
+        source = replace(name, base=str(path))
+        model: ClipModel | None = load_model(path, replace(card, sampling=name.sample(card.sampling)))
+    else:
+        source = locate_clip(name)
+        model = _load_standard(name, source)
+    if model is None:
+        return _load_foreign(name, place, precision)
+    tokenizer = partial(import_part("tokenizer").tokenize, context_length=name.words or model.card.text.context)
+    return ClipEncoder(str(source), merge_tokens(model, name.merge, name=name.base), tokenizer, **settings)
+
+
+def _load_foreign(name: ModelName, device: torch.device, precision: str) -> Encoder:
+    """Load a model that open_clip itself runs, whose import takes seconds."""
+    from vidret.encode.families.open_clip import OpenClipEncoder, load_open_clip
+
+    source, model, tokenizer = load_open_clip(name)
+    refuse_marks(name)
+    dtype = DTYPES[choose_float_precision(name.base, precision, device)]
+    sampling = name.sample(Sampling())
+    return OpenClipEncoder(str(source), model, tokenizer, device=device, dtype=dtype, sampling=sampling)
 
 
 def read_compiler() -> str | None:
@@ -94,49 +107,102 @@ def load_towers(name: str) -> ClipModel:
     card = read_card(path) if path.is_file() else None
     if card is not None:
         return load_model(path, card)
-    source, other, _ = load_open_clip(ModelName(name))
-    card = derive_card(other, source.architecture)
-    if card is None:
+    parsed = ModelName(name)
+    model = _load_standard(parsed, locate_clip(parsed))
+    if model is None:
         raise EncoderError(f"{name}: a model to train must be a ViT with CLIP's standard blocks")
-    return from_open_clip(other.float().state_dict(), card)
+    return model
 
 
-def derive_card(model: Any, architecture: str) -> Card | None:
-    """Return the card of an open_clip model, or None if it is not a ViT with CLIP's standard blocks."""
-    visual = model.visual
-    plain = type(model) is open_clip.CLIP and type(visual) is open_clip.transformer.VisionTransformer
-    if not plain or visual.attn_pool is not None or visual.proj is None or visual.pool_type != "tok":
+def _load_standard(name: ModelName, source: ModelName) -> ClipModel | None:
+    """Load a model of open_clip, located at ``source``; None if it is not a ViT with CLIP's standard blocks.
+
+    open_clip itself draws random weights, and loads those that do not fit as they are: it resizes positions, and says
+    what is missing.
+    """
+    check_source(name.base, source)
+    with one_line_errors(name.base):
+        config, preprocess = fetch_config(source)
+        card = derive_card(source.architecture, config, preprocess)
+        if card is None:
+            return None
+        if not source.scheme and preprocess and bool(preprocess.get("quick_gelu")) != card.vision.quick_gelu:
+            facts = ("without", "has") if card.vision.quick_gelu else ("with", "lacks")
+            logger.warning("%s: its weights were trained %s QuickGELU, which its architecture %s", name.base, *facts)
+        card = replace(card, sampling=name.sample(card.sampling))
+        path = fetch_weights(source)
+        if path is not None:
+            weights = read_weights(path)
+            try:
+                return from_open_clip(weights, card)
+            except EncoderError as error:
+                logger.info("open_clip loads %s: %s", name.base, error)
+    from vidret.encode.families.open_clip import load_open_clip
+
+    return from_open_clip(load_open_clip(name)[1].state_dict(), card)
+
+
+# open_clip's defaults of what its configurations say of a tower
+VISION_SIZES = {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "head_width": 64, "mlp_ratio": 4.0}
+TEXT_SIZES = {"context_length": 77, "vocab_size": NUM_PIECES, "width": 512, "layers": 12, "heads": 8, "mlp_ratio": 4.0}
+# Settings that CLIP's standard blocks have, and those that change none of our vectors. All others must be off.
+STANDARD = {"pool_type": ("tok", "argmax"), "block_type": ("default",), "proj_type": ("linear",)}
+WITHOUT_EFFECT = {"patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads", "pad_id", "eos_id"}
+
+
+def derive_card(architecture: str, config: Mapping[str, Any], preprocess: Mapping[str, Any]) -> Card | None:
+    """Return the card of an open_clip model, or None if it is not a ViT with CLIP's standard blocks.
+
+    Args:
+        architecture: Its name.
+        config: Its configuration.
+        preprocess: Its settings of preprocessing, of which those that are missing are open_clip's own.
+
+    Raises:
+        EncoderError: Images are not cropped to a square.
+    """
+    vision, text = _read_sizes(config["vision_cfg"], VISION_SIZES), _read_sizes(config["text_cfg"], TEXT_SIZES)
+    if vision is None or text is None or any(config.get(key) for key in ("custom_text", "nonscalar_logit_scale")):
         return None
-    preprocess = open_clip.get_model_preprocess_cfg(model)
-    resize = read_resize(architecture, preprocess)
-    vision_block, text_block = visual.transformer.resblocks[0], model.transformer.resblocks[0]
-    standard = all(type(block) is open_clip.transformer.ResidualAttentionBlock for block in (vision_block, text_block))
-    scaled = any(hasattr(block.ls_1, "gamma") for block in (vision_block, text_block))
-    odd = visual.final_ln_after_pool or not hasattr(visual.ln_pre, "weight") or visual.conv1.bias is not None
-    if not standard or scaled or odd or resize.squash or model.text_pool_type != "argmax":
+    preprocess = {key: value for key, value in preprocess.items() if value is not None}
+    resize = read_resize(architecture, {**preprocess, "size": vision["image_size"]})
+    if resize.squash:
         return None
-    quick = [type(block.mlp.gelu) is open_clip.transformer.QuickGELU for block in (vision_block, text_block)]
-    hidden = [block.mlp.c_fc.out_features / block.mlp.c_fc.in_features for block in (vision_block, text_block)]
-    width, text_width = visual.conv1.out_channels, model.token_embedding.embedding_dim
-    vision = VisionShape(
-        image_size=resize.crop,
-        patch=visual.conv1.kernel_size[0],
-        width=width,
-        layers=len(visual.transformer.resblocks),
-        heads=vision_block.attn.num_heads,
-        dim=visual.proj.shape[1],
-        quick_gelu=quick[0],
-        mlp_ratio=hidden[0],
+    quick_gelu, dim = bool(config.get("quick_gelu")), config["embed_dim"]
+    return Card(
+        "clip",
+        architecture,
+        VisionShape(
+            image_size=resize.crop,
+            patch=vision["patch_size"],
+            width=vision["width"],
+            layers=vision["layers"],
+            heads=vision["width"] // vision["head_width"],
+            dim=dim,
+            quick_gelu=quick_gelu,
+            mlp_ratio=vision["mlp_ratio"],
+        ),
+        TextShape(
+            context=text["context_length"],
+            vocabulary=text["vocab_size"],
+            width=text["width"],
+            layers=text["layers"],
+            heads=text["heads"],
+            dim=dim,
+            quick_gelu=quick_gelu,
+            mlp_ratio=text["mlp_ratio"],
+        ),
+        mean=tuple(preprocess.get("mean", CLIP_MEAN)),
+        std=tuple(preprocess.get("std", CLIP_STD)),
+        interpolation=resize.interpolation,
     )
-    text = TextShape(
-        context=model.positional_embedding.shape[0],
-        vocabulary=model.token_embedding.num_embeddings,
-        width=text_width,
-        layers=len(model.transformer.resblocks),
-        heads=text_block.attn.num_heads,
-        dim=model.text_projection.shape[1],
-        quick_gelu=quick[1],
-        mlp_ratio=hidden[1],
-    )
-    mean, std = tuple(preprocess["mean"]), tuple(preprocess["std"])
-    return Card("clip", architecture, vision, text, mean=mean, std=std, interpolation=resize.interpolation)
+
+
+def _read_sizes(tower: Mapping[str, Any], defaults: Mapping[str, float]) -> dict[str, Any] | None:
+    """Return the sizes of a tower, with the ratio of its MLPs in whole channels; None if it is not CLIP's own."""
+    others = {key: value for key, value in tower.items() if value and key not in defaults.keys() | WITHOUT_EFFECT}
+    sizes = {key: tower.get(key, default) for key, default in defaults.items()}
+    is_standard = all(value in STANDARD.get(key, ()) for key, value in others.items())
+    if not is_standard or not isinstance(sizes["layers"], int):
+        return None
+    return sizes | {"mlp_ratio": int(sizes["width"] * sizes["mlp_ratio"]) / sizes["width"]}
