@@ -1,5 +1,6 @@
 """Tests of commands without ``--index``."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,14 @@ def test_the_own_index_is_with_the_data_of_the_user(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # of Linux
     assert default_index.find_own_index().name == "index"
     assert "vidret" in default_index.find_own_index().parts
+
+
+def test_several_indexes_are_not_the_path_of_one(
+    run: Runner, films: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDRET_INDEX", os.pathsep.join([str(index), str(tmp_path / "other")]))
+    for command in (("index", films), ("info",), ("collection", "list"), ("merge", index)):
+        run.check_refusal(command, 2, "--index: must be one index for this command; VIDRET_INDEX names several")
+    assert run("info", "--index", index)[0] == 0
+    monkeypatch.setenv("VIDRET_INDEX", str(index.rename(tmp_path / f"a{os.pathsep}b")))
+    assert run("info")[0] == 0, "it is the name of a folder"

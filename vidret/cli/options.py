@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -20,8 +21,16 @@ def choose_index(ctx: Any) -> None:
     """Let a command that was given no index use the user's own, unless the current folder has one.
 
     The choice is printed. A command with ``--server`` needs no index.
+
+    Raises:
+        typer.BadParameter: ``VIDRET_INDEX`` names several indexes, and the command takes one.
     """
     source, given, usual = ctx.get_parameter_source("index"), ctx.params.get("index"), Path(DEFAULT_INDEX)
+    if source is not None and source.name == "ENVIRONMENT" and isinstance(given, Path):
+        if os.pathsep in str(given) and not given.exists():
+            message = f"must be one index for this command; VIDRET_INDEX names several, {given}"
+            raise typer.BadParameter(message, ctx=ctx, param_hint="--index")
+        return
     if source is None or source.name != "DEFAULT" or given not in (usual, [usual]):
         return
     if usual.exists() or ctx.params.get("server") is not None:
