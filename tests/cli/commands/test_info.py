@@ -1,5 +1,6 @@
 """Tests of vidret info."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def test_info_in_text_and_json(run: Runner, index: Path) -> None:
             store.metadata.set(SEGMENTS, rule)
         assert words in show(run)
         assert run.json("info")["segment_rule"] == rule
+
+
+def test_damage_in_json(run: Runner, index: Path) -> None:
+    assert run.json("info", "--check") == []
+    (index / "collections.json").write_text("{")
+    lines = check(run).splitlines()
+    code, out, _ = run("info", "--check", "--json")
+    assert code == 1
+    assert json.loads(out) == lines[:-1]
+    assert run.json("info", "--repair", "--json") == lines[:-1]
+    assert run.json("info", "--check") == []
 
 
 def test_every_kind_of_damage_is_found_and_repaired(run: Runner, index: Path, films: Path) -> None:

@@ -87,19 +87,24 @@ def info_command(
         return
     if queries is not None:
         raise typer.BadParameter("needs --recall, got none", param_hint="--queries")
-    if repair and (damaged := Store.repair_catalog(index)):
-        for reason in damaged:
-            print(sanitize(f"catalog: {reason}"))
+    lost = [f"catalog: {reason}" for reason in Store.repair_catalog(index)] if repair else []
+    if lost:
+        if not as_json:
+            print("\n".join(map(sanitize, lost)))
         print_message("The catalog was rebuilt from its intact rows: run vidret index again over the same videos.")
     with Store.open(index, write=repair) as store:
         if failed:
             print_failed(store, as_json=as_json)
             return
         if check or repair:
-            num_damaged = 0
+            damaged = []
             for reason in list_damage(store, index, repair=repair):
-                print(sanitize(reason))
-                num_damaged += 1
+                damaged.append(sanitize(reason))
+                if not as_json:
+                    print(damaged[-1])
+            if as_json:
+                print_json([*lost, *damaged])
+            num_damaged = len(damaged)
             told = ", dropped: vidret index reads or encodes them again" if repair and num_damaged else ""
             print_message(f"{num_damaged} damaged parts{told}")
             raise typer.Exit(1 if num_damaged and not repair else 0)
