@@ -1,6 +1,7 @@
 """What is behind an error."""
 
 import errno
+import sqlite3
 from itertools import pairwise
 
 from vidret.errors import VidretError, is_disk_full
@@ -17,6 +18,9 @@ def test_full_disk_is_found_behind_other_errors() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     assert is_disk_full(full)
     assert is_disk_full(chain(VidretError("cannot be written"), ValueError("row"), full))
+    no_memory = sqlite3.OperationalError("disk I/O error")
+    no_memory.sqlite_errorname = "SQLITE_IOERR_SHMSIZE"  # as on a disk that is full while a log is opened
+    assert is_disk_full(chain(VidretError("cannot be written"), no_memory))
     assert not is_disk_full(chain(VidretError("cannot be read"), OSError(errno.EIO, "Input/output error")))
 
 

@@ -12,13 +12,17 @@ class OptionError(VidretError):
     """A query or the value of an option that is wrong whatever an index or a file holds."""
 
 
+# The last is that of a log whose shared memory has no room.
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, "SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Return whether a full disk or a used quota is behind an error, of the system or of SQLite."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and all(cause is not seen for seen in causes):  # some libraries make them go in a circle
         codes = (getattr(cause, "errno", None), getattr(cause, "sqlite_errorname", None))
-        if not {errno.ENOSPC, errno.EDQUOT, "SQLITE_FULL"}.isdisjoint(codes):
+        if not FULL_DISK.isdisjoint(codes):
             return True
         causes.append(cause)
         cause = cause.__cause__

@@ -101,3 +101,10 @@ def test_a_file_that_is_no_database_is_named_and_removed(tmp_path: Path) -> None
     assert len(find_damaged_sounds(tmp_path, repair=True)) == 1
     assert not SoundStore.exists(tmp_path)
     assert find_damaged_sounds(tmp_path, repair=True) == []
+
+
+def test_a_file_whose_tables_cannot_be_made_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SoundStore, "SCHEMA", (*SoundStore.SCHEMA, "fails, as on a full disk"))
+    with pytest.raises(StoreError):
+        SoundStore.create(tmp_path)
+    assert list(tmp_path.iterdir()) == []

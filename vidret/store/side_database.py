@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from vidret.errors import StoreError
-from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.catalog.database import REPAIR, Database, remove_database
 from vidret.store.folder import check_entries
 
 
@@ -31,9 +31,12 @@ class SideDatabase(ABC):
     def __init__(self, path: Path, *, write: bool) -> None:
         """Open the file; use ``create`` or ``open``."""
         self.path = path
+        is_new = write and not path.exists()
         try:
             self.database = Database(path, write=write, create=write, prepare=self.PREPARE)
         except StoreError as error:
+            if is_new:
+                remove_database(path)
             raise StoreError(f"{error}; {REPAIR}" if "not a database" in str(error) else str(error)) from error
         try:
             if write and self.database.value("SELECT count(*) FROM sqlite_master") == 0:
@@ -44,6 +47,8 @@ class SideDatabase(ABC):
             self._check_tables()
         except BaseException:
             self.close()
+            if is_new:  # such as on a full disk: readers would refuse a file without tables
+                remove_database(path)
             raise
 
     def _check_tables(self) -> None:
