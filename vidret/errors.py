@@ -83,6 +83,10 @@ class NotFoundError(StoreError):
     """Something that an index does not have."""
 
 
+class MissingVideoError(NotFoundError):
+    """A video that an index does not have, or whose files are all missing."""
+
+
 class MovedError(StoreError):
     """An index that another process has moved to another encoder."""
 

@@ -38,6 +38,12 @@ def test_search_asks_a_server(run: Runner, server: Served, monkeypatch: pytest.M
     assert len(run("search", "--queries", "queries.jsonl", "--server", server.url)[1].splitlines()) == 2
 
 
+def test_a_query_without_quotes_is_told_from_a_video_by_a_server_too(run: Runner, server: Served) -> None:
+    server.replies = [Reply({"videos": [], "next": None})]
+    rule = f"car: not in the index of {server.url}; a query of several words goes in quotes"
+    run.check_refusal(f"locate red car --server {server.url}", 1, rule)
+
+
 @pytest.mark.parametrize(
     ("command", "modules"),
     [

@@ -119,6 +119,7 @@ def test_tiles_show_the_events_of_a_query() -> None:
     spans = ((1.0, 3.0), (8.0, 9.0))
     events = tuple(EventSpan(text="x", start=start, end=end, score=1.0) for start, end in spans)
     tiles = tiles_of_results([Moment(1, "/films/gone.mp4", 1.0, 9.0, 0.5, events=events)])
+    assert tiles_of_results([GONE], first_rank=11)[0].title.startswith("11. ")
     assert [tile.time for tile in tiles] == [1.5, 2.5, 8.25, 8.75]
     assert tiles[0].words == "1. 0:01.0   2. 0:08.0"
     assert tiles_of_results([replace(GONE, events=events)])[0].words == tiles[0].words

@@ -179,10 +179,14 @@ def answer_clip(
 
 
 def draw_results(
-    results: "Sequence[Hit | Moment | SharedFootage | CopyGroup]", heading: str, sheet: Path | None
+    results: "Sequence[Hit | Moment | SharedFootage | CopyGroup]",
+    heading: str,
+    sheet: Path | None,
+    *,
+    first_rank: int = 1,
 ) -> None:
-    """Write the contact sheet of results, if one is asked for."""
+    """Write the contact sheet of results, numbered from ``first_rank``, if one is asked for."""
     if sheet is not None:
         from vidret.present.sheet import tiles_of_results, write_sheet
 
-        write_sheet(tiles_of_results(results), heading, sheet)
+        write_sheet(tiles_of_results(results, first_rank=first_rank), heading, sheet)

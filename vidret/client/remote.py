@@ -25,7 +25,7 @@ from vidret.client.messages import (
     parse_rows,
     parse_video,
 )
-from vidret.client.server import RemoteError, Server
+from vidret.client.server import RemoteError, RemoteMissingVideoError, Server
 from vidret.errors import StoreError
 from vidret.store.rows_file import pick_collection
 from vidret.text import absolute_path, strip_query
@@ -305,5 +305,5 @@ class RemoteEngine(VideoLibrary):
         )
         found = found or find_by_ending(self.videos(), video)
         if found is None:
-            raise RemoteError(f"{strip_query(os.fspath(video))}: not in the index of {self.url}")
+            raise RemoteMissingVideoError(f"{strip_query(os.fspath(video))}: not in the index of {self.url}")
         return found.id

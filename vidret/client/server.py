@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from vidret.errors import OptionError, VidretError
+from vidret.errors import MissingVideoError, OptionError, VidretError
 
 T = TypeVar("T")
 
@@ -28,6 +28,10 @@ class RemoteError(VidretError):
 
 class RemoteOptionError(RemoteError, OptionError):
     """A request with a value that is wrong whatever an index or a file holds."""
+
+
+class RemoteMissingVideoError(RemoteError, MissingVideoError):
+    """A video that the index of a server does not have."""
 
 
 class Server:

@@ -64,6 +64,7 @@ def format_moments(
     form: str,
     *,
     query: str,
+    first_rank: int = 1,
     fps: float | None = None,
     handles_s: float = 0.0,
     clip_url: str = "",
@@ -77,6 +78,7 @@ def format_moments(
         moments: The moments, best first.
         form: The format.
         query: The query that the moments answer.
+        first_rank: Rank of the first one, in CSV, JSON and on a page.
         fps: The frame rate of a timeline, in frames per second; None for that of most moments.
         handles_s: Seconds of the video that a timeline shows before and after each moment, as far as it has them.
         clip_url: Where a page finds the clip of a moment, with ``{video}``, ``{start}`` and ``{end}``; empty for none.
@@ -89,37 +91,38 @@ def format_moments(
         raise ValueError(f"form must be one of {', '.join(FORMATS)}, got {form}")
     match form:
         case "json":
-            return to_json(moments, query=query)
+            return to_json(moments, query=query, first_rank=first_rank)
         case "csv":
-            return to_csv(moments, query=query)
+            return to_csv(moments, query=query, first_rank=first_rank)
         case "chapters":
             return to_chapters(moments, query=query)
         case "srt":
             return to_srt(moments, query=query)
         case "html":
-            return to_page(moments, query=query, clip_url=clip_url)
+            return to_page(moments, query=query, first_rank=first_rank, clip_url=clip_url)
     check_moments(moments)
     footage = {path: read_footage(path) for path in dict.fromkeys(moment.path for moment in moments)}
     timeline = plan_timeline(moments, footage, query=query, fps=fps, handles_s=handles_s)
     return {"otio": to_otio, "fcpxml": to_fcpxml, "edl": to_edl, "markers": to_markers}[form](timeline)
 
 
-def to_json(moments: Sequence[Moment], *, query: str) -> str:
+def to_json(moments: Sequence[Moment], *, query: str, first_rank: int = 1) -> str:
     """Return a JSON list of objects in plain ASCII, so that every path survives a round trip."""
-    return json.dumps(moment_rows(moments, query), indent=2) + "\n"
+    return json.dumps(moment_rows(moments, query, first_rank), indent=2) + "\n"
 
 
-def to_csv(moments: Sequence[Moment], *, query: str) -> str:
+def to_csv(moments: Sequence[Moment], *, query: str, first_rank: int = 1) -> str:
     """Return a header and one line per moment, as specified in RFC 4180; a query that is a formula begins with '."""
     has_notes = any(moment.note for moment in moments)
     columns = [column for column in COLUMNS if has_notes or column != "note"]
-    return format_csv(columns, [{name: row[name] for name in columns} for row in moment_rows(moments, query)])
+    rows = moment_rows(moments, query, first_rank)
+    return format_csv(columns, [{name: row[name] for name in columns} for row in rows])
 
 
-def moment_rows(moments: Sequence[Moment], query: str) -> list[dict[str, Any]]:
+def moment_rows(moments: Sequence[Moment], query: str, first_rank: int) -> list[dict[str, Any]]:
     """Return one dict of ``COLUMNS`` per moment, with times in seconds rounded to the microsecond."""
     rows = [to_row(moment, "csv", strip_query, digits=6) for moment in moments]
-    return [{"rank": rank, "query": query, **row} for rank, row in enumerate(rows, start=1)]
+    return [{"rank": rank, "query": query, **row} for rank, row in enumerate(rows, start=first_rank)]
 
 
 def to_chapters(moments: Sequence[Moment], *, query: str) -> str:
@@ -175,7 +178,7 @@ def to_srt(moments: Sequence[Moment], *, query: str) -> str:
     return to_transcript(cues, "srt")
 
 
-def to_page(moments: Sequence[Moment], *, query: str, clip_url: str = "") -> str:
+def to_page(moments: Sequence[Moment], *, query: str, first_rank: int = 1, clip_url: str = "") -> str:
     """Return a page that loads nothing: the middle frame of each moment, its video, its times, and what is known of it.
 
     A frame that cannot be read is a tile with the reason.
@@ -185,7 +188,7 @@ def to_page(moments: Sequence[Moment], *, query: str, clip_url: str = "") -> str
     frames = FrameImages(size=PAGE_FRAME)
     length_s = sum(moment.end - moment.start for moment in moments)
     cards = []
-    for rank, moment in enumerate(moments, start=1):
+    for rank, moment in enumerate(moments, start=first_rank):
         name = f"{rank}. {Path(file_name(moment.path)).stem}"
         span = f"{format_time(moment.start)} to {format_time(moment.end)}"
         shot = frames.render(moment.path, (moment.start + moment.end) / 2, name, span, "")

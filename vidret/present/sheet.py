@@ -44,13 +44,13 @@ class Tile:
     jpeg: bytes | None = None
 
 
-def tiles_of_results(results: Sequence[Hit | Moment | SharedFootage | CopyGroup]) -> list[Tile]:
-    """Return the tiles of results, best first.
+def tiles_of_results(results: Sequence[Hit | Moment | SharedFootage | CopyGroup], *, first_rank: int = 1) -> list[Tile]:
+    """Return the tiles of results, best first, with their ranks from ``first_rank`` on.
 
     A hit is its best frame; a moment, or a find of a clip, a row of four, evenly spaced in time or in the events of the
     query; a group of copies a tile per file, the best first, of the same moment of each, if all have it.
     """
-    return [tile for rank, result in enumerate(results, start=1) for tile in _list_tiles(rank, result)]
+    return [tile for rank, result in enumerate(results, start=first_rank) for tile in _list_tiles(rank, result)]
 
 
 def _list_tiles(rank: int, result: Hit | Moment | SharedFootage | CopyGroup) -> list[Tile]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from vidret.errors import StoreError, VidretError
+from vidret.errors import MissingVideoError, StoreError, VidretError
 from vidret.store.catalog.facts import ORIENTATIONS, to_seconds
 from vidret.store.records import HEARD, KEPT, LANGUAGES, MOMENTS, PROJECTED, SEPARATORS, StoredVideo
 from vidret.text import absolute_path, compose, display_path, file_name, strip_query
@@ -28,7 +28,7 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
     """Return the id of a video by its id, its path, or a unique ending of its path.
 
     Raises:
-        StoreError: The index does not have it, or its file is missing.
+        MissingVideoError: The index does not have it, or its file is missing.
         VidretError: Several videos have paths with that ending.
     """
     if isinstance(video, int):
@@ -39,7 +39,8 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
     if record is None and (found := find_by_ending(store.find_named(video), video)) is not None:
         return found.id
     reason = f" ({record.reason})" if record is not None and record.reason else ""
-    raise StoreError(f"{strip_query(os.fspath(video))}: not in the index{reason or _suggest(store, os.fspath(video))}")
+    hint = reason or _suggest(store, os.fspath(video))
+    raise MissingVideoError(f"{strip_query(os.fspath(video))}: not in the index{hint}")
 
 
 def _suggest(store: "Store", typed: str) -> str:

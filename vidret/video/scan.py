@@ -33,6 +33,7 @@ JUNK_FOLDERS = frozenset(
         *("$recycle.bin", "system volume information"),
     )
 )
+MISSING = "no such file, folder or pattern"
 NO_MEDIA = ".nomedia"  # an empty file that tells Android to ignore a folder
 
 
@@ -85,6 +86,18 @@ def list_videos(paths: Iterable[str], exclude: Sequence[str] = ()) -> Listing:
     listing.files.extend(files)
     listing.folders.extend(folders)
     return listing
+
+
+def check_paths(paths: Iterable[str]) -> None:
+    """Check that local paths exist or are patterns that match something.
+
+    Raises:
+        VidretError: One does not.
+    """
+    for path in paths:
+        local = os.path.expanduser(as_path(path))  # noqa: PTH111
+        if not is_url(path) and not os.path.lexists(local) and next(_match(local), None) is None:
+            raise VidretError(f"{local}: {MISSING}")
 
 
 def is_junk_folder(name: str) -> bool:
@@ -152,7 +165,7 @@ def _expand(path: str, folders: dict[str, None], exclude: Sequence[str], junk: l
         for match in _select(matches, root, exclude, junk):
             yield from _expand(match, folders, exclude, junk)
     else:
-        raise VidretError(f"{path}: no such file, folder or pattern")
+        raise VidretError(f"{path}: {MISSING}")
 
 
 def _select(found: Iterable[str], root: str, exclude: Sequence[str], junk: list[str]) -> Iterator[str]:

@@ -98,6 +98,7 @@ def test_results_that_are_improbable_are_told_or_left_out(run: Runner) -> None:
         assert "Nothing matches well" not in run.err(verb, "yellow", "--offset", 1), "it is said above the first page"
         _, first = run.out(verb, "red", "--offset", 1, "-k", 1).splitlines()
         assert first.split()[0] == "2"
+    assert run.out("locate", "red", "--offset", 1, "-k", 1, "--format", "csv").splitlines()[1].startswith("2,red,")
     ranks = [line.split()[0] for line in run.out("search", "red", "--offset", 1).splitlines()]
     assert ranks[:2] == ["rank", "2"], "ranks go on from the page before"
     hits = run.json("search", "red")
@@ -166,6 +167,7 @@ def test_wrong_rerank_settings_are_refused(run: Runner, tmp_path: Path, monkeypa
     make_ranker("trained glscl", tmp_path)
     save_file({"a": torch.ones(1)}, tmp_path / "odd.safetensors")
     (tmp_path / "bank.txt").write_text("a dog\n" * 10)
+    (tmp_path / "films").mkdir()
     for command, code, sentence in (
         ("index films --rerank glscl", 1, "patched: rerank must be ucofia, which the index was built with, got glscl"),
         ("index films --index new --rerank odd.safetensors", 1, "odd.safetensors: not an aligner that"),

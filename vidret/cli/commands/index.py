@@ -86,11 +86,13 @@ SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode
 def index_command(*, asked: IndexChoices) -> None:
     """Index videos: encode what is new or changed. Safe to interrupt and run again."""
     from vidret.store.store import Store
+    from vidret.video.scan import check_paths
 
     index = asked.index
     if asked.webhook is not None:
         check_webhook(asked.webhook)
     watched = read_watched(asked.paths) if asked.watch else []
+    check_paths(asked.paths)  # before a model is loaded or downloaded
     endpoint = None
     if asked.describe is not None:
         endpoint = make_endpoint(asked.describe, asked.describe_model, DESCRIBE_TIMEOUT_S, name="describe")

@@ -29,7 +29,7 @@ from vidret.cli.search_options import (
     save_search,
     with_search_options,
 )
-from vidret.errors import StoreError
+from vidret.errors import MissingVideoError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
 from vidret.present.show import explain_nothing, print_json, show_interpretation, show_moments
@@ -135,29 +135,31 @@ def locate_command(
     show_interpretation(interpret_query(engine, query, options.sources))
     try:
         moments = engine.locate_with(query, options, video=video)
-    except StoreError as error:
-        is_word = video is not None and " " not in query and not Path(video).suffix
-        if not is_word or not str(error).startswith(f"{video}: not in the index"):
+    except MissingVideoError as error:
+        if video is None or " " in query or Path(video).suffix:
             raise
-        raise StoreError(f"{error}; a query of several words goes in quotes") from error
+        raise MissingVideoError(f"{error}; a query of several words goes in quotes") from error
     if not moments:
         print_message(explain_nothing(options.at_least, options.offset))
     print_moments(moments, query, shape, first_rank=options.offset + 1)
-    draw_results(moments, query, sheet)
+    draw_results(moments, query, sheet, first_rank=options.offset + 1)
     if curve is not None and moments:
-        draw_best_curve(engine, query, moments, curve)
+        draw_best_curve(engine, query, moments, curve, first_rank=options.offset + 1)
     if export is not None and moments:
         export_clips(moments, export, overwrite=overwrite)
 
 
 def print_moments(moments: "Sequence[Moment]", query: str, shape: MomentFormat, *, first_rank: int = 1) -> None:
-    """Print moments to stdout in one of ``FORMATS``; a table numbers them from ``first_rank``."""
+    """Print moments to stdout in one of ``FORMATS``; they are numbered from ``first_rank``."""
     if shape.form == "json":
         print_json(moments)
     elif shape.form != "table":
         from vidret.present.export import format_moments
 
-        write_stdout(format_moments(moments, shape.form, query=query, fps=shape.fps, handles_s=shape.handles))
+        text = format_moments(
+            moments, shape.form, query=query, first_rank=first_rank, fps=shape.fps, handles_s=shape.handles
+        )
+        write_stdout(text)
     elif moments:
         show_moments(moments, first_rank=first_rank)
 
@@ -171,13 +173,16 @@ def export_clips(moments: "Sequence[Moment]", folder: Path, *, overwrite: bool) 
     print_message(f"{format_count(len(clips), 'clip')} in {folder}")
 
 
-def draw_best_curve(engine: "Engine | RemoteEngine", query: str, moments: "Sequence[Moment]", out: Path) -> None:
-    """Draw the score curve of the video with the best moment, with all moments of that video."""
+def draw_best_curve(
+    engine: "Engine | RemoteEngine", query: str, moments: "Sequence[Moment]", out: Path, *, first_rank: int
+) -> None:
+    """Draw the score curve of the video with the best moment, with all moments of that video, by their ranks."""
     from vidret.present.chart import draw_curve
 
     best = moments[0]
     curve = engine.curve(query, best.video)
-    ranked = [(rank, moment) for rank, moment in enumerate(moments, start=1) if moment.video == best.video]
+    numbered = enumerate(moments, start=first_rank)
+    ranked = [(rank, moment) for rank, moment in numbered if moment.video == best.video]
     with writing(out):
         draw_curve(
             curve.times,

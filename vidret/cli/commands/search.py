@@ -142,7 +142,7 @@ def search_command(
     else:
         nothing = explain_nothing(options.at_least, options.offset)
         show_hits(hits, explain=explain, judged=judged, first_rank=options.offset + 1, empty=nothing)
-    draw_results(hits, heading, sheet)
+    draw_results(hits, heading, sheet, first_rank=options.offset + 1)
 
 
 def check_judged(query: str | None, options: SearchOptions, by: str, queries: Path | None) -> None:
@@ -210,7 +210,7 @@ def show_moments_by_video(
         show_grouped_moments, first_rank=options.offset + 1, empty=explain_nothing(options.at_least, options.offset)
     )
     print_result(moments, show, as_json=as_json, as_row=lambda found: [*map(video_to_dict, group_by_video(found))])
-    draw_results(moments, heading, sheet)
+    draw_results(moments, heading, sheet, first_rank=options.offset + 1)
 
 
 def read_query(query: str | None, images: Sequence[Path]) -> "Query | None":
