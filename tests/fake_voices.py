@@ -70,7 +70,7 @@ def write_talk(path: Path, *turns: tuple[str, float], shade: int = 80, late_s: f
     audio += 0.003 * np.random.default_rng(0).standard_normal(len(audio))
     with av.open(str(path), "w") as container:
         video = cast(Any, container.add_stream("libx264", rate=4, options={"preset": "ultrafast"}))
-        sound = cast(Any, container.add_stream("aac", rate=SAMPLE_RATE, layout="mono"))
+        sound = cast(Any, container.add_stream("alac", rate=SAMPLE_RATE, layout="mono"))
         (video.width, video.height), video.pix_fmt = (64, 48), "yuv420p"
         for _ in range(int(4 * (len(audio) / SAMPLE_RATE + late_s))):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade, np.uint8), format="rgb24")

@@ -1,6 +1,7 @@
 """Windows of audio in an index: what is added is read, once, and what is damaged is named."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_what_an_interrupted_run_read_gives_way_to_what_was_read_to_its_end(tmp_
         (tmp_path / name).mkdir()
         with SoundStore.create(tmp_path / name) as sounds:
             sounds.add("a", model, make_windows(*starts))
-    with sqlite3.connect(tmp_path / "new" / FILE) as database:
+    with closing(sqlite3.connect(tmp_path / "new" / FILE)) as database, database:
         database.execute("INSERT INTO windows VALUES ('damaged', 'm-2', 0, 2, x'00', 0)")
     for target in ("old", "copy"):
         (tmp_path / target).mkdir(exist_ok=True)
@@ -84,7 +85,7 @@ def test_pruning_and_copying(tmp_path: Path) -> None:
 def test_damaged_windows_are_left_out_and_named(tmp_path: Path) -> None:
     with SoundStore.create(tmp_path) as sounds:
         sounds.add("a", "m", make_windows(0, 1))
-    with sqlite3.connect(tmp_path / FILE) as database:
+    with closing(sqlite3.connect(tmp_path / FILE)) as database, database:
         database.execute("UPDATE windows SET vector = x'0011' WHERE start_s = 1")
     assert read_starts(tmp_path) == {"a": [0.0]}
     assert find_damaged_sounds(tmp_path, repair=False) == [
