@@ -112,4 +112,5 @@ def test_lines_name_examples_of_classes(run: Runner, films: Path, images: Path, 
     file.write_text("{}")
     run.check_refusal(by_lines, 1, "cannot be read as a list of moments")
     run.check_refusal(("classify", tmp_path / "gone"), 1, "gone: must be a folder with the examples")
+    run.check_refusal("classify", 2, "FOLDER: must be given, or --examples, got neither")
     run.check_refusal(("classify", images / "red"), 1, "classes must be two or more, got red")

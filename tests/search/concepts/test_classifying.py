@@ -1,5 +1,6 @@
 """Tags: the classes of all videos from a few examples, and the concepts that they are kept as."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,22 @@ def test_examples_keep_their_class_and_unreadable_files_are_left_out(
     sure = {Path(video.path).stem: video.tag for video in tagged if video.probability == 1}
     assert sure == {"blue": "red"}, "green is an example of both"
     assert "bad.mp4: must be an image or a video of the index" in caplog.text
+
+
+def test_copies_and_links_of_videos_are_examples(engine: Engine, films: Path, tmp_path: Path) -> None:
+    copy, link = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    shutil.copyfile(films / "red.mp4", copy)
+    link.symlink_to(films / "blue.mp4")
+    tagged = engine.classify({"red": [copy], "blue": [link]}, save="kind")
+    sure = {Path(video.path).stem: video.tag for video in tagged if video.probability == 1}
+    assert sure == {"red": "red", "blue": "blue"}
+    copy.unlink()
+    examples = [example.path for concept in engine.concepts() for example in concept.yes]
+    assert sorted(examples) == sorted([str(films / "blue.mp4"), str(films / "red.mp4")])
+    engine.teach("reds", yes=[ConceptExample(path=str(link), start=0, end=1)])
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(VidretError, match=r"empty.mp4: must be an image or a video of the index"):
+        engine.teach("none", yes=[tmp_path / "empty.mp4"])
 
 
 def test_the_vector_of_a_video_is_the_mean_of_its_segments(engine: Engine) -> None:

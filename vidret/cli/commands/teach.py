@@ -224,6 +224,8 @@ def classify_command(
     loading: Loading,
 ) -> None:
     """Tag all videos of an index with one of some classes, from a few examples of each."""
+    if not folders and not examples:
+        raise typer.BadParameter("must be given, or --examples, got neither", param_hint="FOLDER")
     classes = read_classes(folders or [], examples or [])
     engine = open_engine(index, loading)
     tagged = engine.classify(classes, save=save)

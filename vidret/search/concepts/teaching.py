@@ -1,5 +1,6 @@
 """Teaching a concept or a sound: read its examples, weigh them against its text, and store both in the index."""
 
+import contextlib
 import logging
 import re
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from vidret.store.sounds import SoundStore
 from vidret.store.store import Store
 from vidret.text import strip_query
 from vidret.types import Concept, ConceptExample, ExampleLike, Vector, as_example
+from vidret.video.identity import fingerprint
 from vidret.video.images import read_image_at
 from vidret.video.scan import VIDEO_SUFFIXES
 
@@ -158,7 +160,8 @@ def read_examples(store: Store, encoder: Encoder, examples: Sequence[ExampleLike
     video_ids: set[int] = set()
     unread: list[DecodeError] = []
     for example in map(as_example, examples):
-        if example.image is None and (video_id := _find_video(store, example)) is not None:
+        if example.image is None and (found := _find_video(store, example)) is not None:
+            video_id, example = found
             vectors.append(_average_frames(store, video_id, example))
             video_ids.add(video_id)
         else:
@@ -177,12 +180,21 @@ def read_examples(store: Store, encoder: Encoder, examples: Sequence[ExampleLike
     )
 
 
-def _find_video(store: Store, example: ConceptExample) -> int | None:
-    """Return the id of the video that an example is a stretch of; None for an image."""
+def _find_video(store: Store, example: ConceptExample) -> tuple[int, ConceptExample] | None:
+    """Return the id of the video that an example is a stretch of, and the example; None for an image.
+
+    An example in a copy of a video, as people put into a folder of examples, becomes one in the video.
+    """
     try:
-        return look_up_video(store, example.path)
+        return look_up_video(store, example.path), example
     except StoreError as error:
-        if example.start is not None or not Path(example.path).is_file():
+        path = Path(example.path)
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+            with contextlib.suppress(DecodeError):  # of an empty file
+                video_id = store.videos.find_complete(fingerprint(path))
+                for video in store.videos.find(ids=[] if video_id is None else [video_id]):
+                    return video.id, replace(example, path=video.paths[0])
+        if example.start is not None or not path.is_file():
             raise VidretError(f"{error}; an example must be an image or a video of the index") from error
         return None
 
