@@ -30,11 +30,8 @@ from vidret.channels.screen import ScreenReader
 from vidret.channels import screen
 from vidret.video.workers import worker
 
-class QuickReader(ScreenReader):
-    def __init__(self):
-        self.start()
-
-    def _detect(self, image):
+class QuickModels:
+    def detect(self, image):
         rows, columns = np.nonzero(image.min(axis=2) > 200)
         if not len(rows):
             return []
@@ -42,9 +39,14 @@ class QuickReader(ScreenReader):
         corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
         return [np.array(corners, np.float32) / image.shape[1::-1]]
 
-    def _recognise(self, image, box):
+    def read(self, image, box):
         columns = np.nonzero(image.min(axis=2) > 200)[1]  # the box depends on the resolution of the search
         return chr(97 + round(float(np.ptp(columns)) / image.shape[1] * 20)) * 6, 0.9
+
+class QuickReader(ScreenReader):
+    def __init__(self):
+        self._models = QuickModels()
+        self.start()
 
 screen._load_reader = QuickReader
 worker.run_worker(int(sys.argv[2]), int(sys.argv[3]))

@@ -24,6 +24,7 @@ from vidret.channels.screen import (
     similar,
 )
 from vidret.channels.texts.images import Box, bound, cut, fit_image, likeness, overlap_boxes, shrink
+from vidret.channels.texts.ocr import TextModels
 from vidret.types import Picture, TimedText
 
 SIZE = (480, 270)
@@ -42,7 +43,8 @@ class Counted:
 
     def __init__(self, reader: ScreenReader, monkeypatch: pytest.MonkeyPatch) -> None:
         self.num_detected = self.num_recognised = 0
-        detect, recognise = reader._detect, reader._recognise
+        models = reader._models
+        detect, recognise = models.detect, models.read
 
         def count_detected(image: Picture) -> list[Box]:
             self.num_detected += 1
@@ -52,8 +54,8 @@ class Counted:
             self.num_recognised += 1
             return recognise(image, box)
 
-        monkeypatch.setattr(reader, "_detect", count_detected)
-        monkeypatch.setattr(reader, "_recognise", count_recognised)
+        monkeypatch.setattr(models, "detect", count_detected)
+        monkeypatch.setattr(models, "read", count_recognised)
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +206,8 @@ def test_lines_are_joined_whenever_texts_are_taken(reader: ScreenReader) -> None
 
 def test_small_texts_are_found_where_nothing_moves(reader: ScreenReader, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search at a lower resolution finds nothing here."""
-    detect = reader._detect
-    monkeypatch.setattr(reader, "_detect", lambda image: detect(image) if image.shape[1] == SIZE[0] else [])
+    detect = reader._models.detect
+    monkeypatch.setattr(reader._models, "detect", lambda image: detect(image) if image.shape[1] == SIZE[0] else [])
     small = draw(("harbour office", 60, 120), size=12)
     (text,) = follow(reader, [EMPTY, *[draw(shade=shade) for shade in (80, 120)], *[small] * 3, EMPTY])
     assert (text.text, text.start, text.end) == ("harbour office", 2.5, 5.5)
@@ -245,35 +247,43 @@ def test_a_text_may_go_undetected_for_a_moment(reader: ScreenReader) -> None:
         assert [(text.start, text.end) for text in texts] == [(0.0, 0.5), (MAX_MISSED + 1.5, MAX_MISSED + 3.0)]
 
 
-class DenseReader(ScreenReader):
-    """Reads pages of many texts, and counts how many it reads in each frame. Lower texts are larger."""
+class DensePage(TextModels):
+    """Finds many texts on every page, and counts what it reads. Lower texts are larger."""
 
     def __init__(self, num_texts: int) -> None:
-        self.num_texts, self.num_detected = num_texts, 0
-        self.read_in_frame: list[int] = []
-        self.start()
+        self.num_texts, self.num_detected, self.num_read = num_texts, 0, 0
 
-    def read(self, image: Picture, time_s: float) -> None:
-        self.read_in_frame.append(0)
-        super().read(image, time_s)
-
-    def _detect(self, image: Picture) -> list[Box]:
+    def detect(self, image: Picture) -> list[Box]:
         self.num_detected += 1
         cells = [divmod(number, 20) for number in range(self.num_texts)]
         corners = [(x / 20, y / 50, x / 20 + 0.04, y / 50 + 0.01 + y / 10_000) for y, x in cells]
         return [np.array([(a, b), (c, b), (c, d), (a, d)], np.float32) for a, b, c, d in corners]
 
-    def _recognise(self, image: Picture, box: Box) -> tuple[str, float]:
-        self.read_in_frame[-1] += 1
+    def read(self, image: Picture, box: Box) -> tuple[str, float]:
+        self.num_read += 1
         left, top = box[0]
         return f"{round(float(top) * 50):02}{chr(97 + round(float(left) * 20)) * 6}", 0.9
+
+
+class DenseReader(ScreenReader):
+    """Reads pages of many texts, and counts how many it reads in each frame."""
+
+    def __init__(self, num_texts: int) -> None:
+        self._models = self.page = DensePage(num_texts)
+        self.read_in_frame: list[int] = []
+        self.start()
+
+    def read(self, image: Picture, time_s: float) -> None:
+        num_read = self.page.num_read
+        super().read(image, time_s)
+        self.read_in_frame.append(self.page.num_read - num_read)
 
 
 def test_a_dense_page_is_read_over_several_frames() -> None:
     reader = DenseReader(4 * MAX_READ)
     texts = follow(reader, [make_noise(np.random.default_rng(0))] * 6)
     assert reader.read_in_frame == [MAX_READ] * 4 + [0, 0]
-    assert reader.num_detected == 1
+    assert reader.page.num_detected == 1
     assert (texts[0].start, texts[-1].end) == (0.0, 6.0)
     assert {(text.start, text.end) for text in texts} == {(0.0, 6.0)}, "read late, but seen from the start"
     found = [word for text in texts for word in text.text.split()]
@@ -291,7 +301,7 @@ def test_dense_pages_that_change_take_bounded_time_a_frame() -> None:
     assert min(first) >= "35", "the largest texts are read first"
     assert reader.note.startswith(f"frames with more than {MAX_BOXES} texts, of which the largest are read: ")
     follow(reader, [EMPTY])
-    reader.num_texts = 0
+    reader.page.num_texts = 0
     assert follow(reader, [EMPTY]) == []
     assert reader.note == ""
 
@@ -341,13 +351,13 @@ def test_boxes(one: list[tuple[float, float]], other: list[tuple[float, float]])
     assert inside.shape[1] >= 1
 
 
-class BrightReader(ScreenReader):
+class BrightLines(TextModels):
     """Takes bright lines for texts, and reads how wide they are. It finds small ones only at the higher resolution."""
 
     def __init__(self) -> None:
-        self.start()
+        pass
 
-    def _detect(self, image: Picture) -> list[Box]:
+    def detect(self, image: Picture) -> list[Box]:
         height, width = image.shape[:2]
         boxes = []
         for rows in np.split(np.arange(height), np.flatnonzero(np.diff((image.min(axis=2) > 200).any(axis=1))) + 1):
@@ -358,9 +368,17 @@ class BrightReader(ScreenReader):
                 boxes.append(np.array(corners, np.float32) / (width, height))
         return boxes
 
-    def _recognise(self, image: Picture, box: Box) -> tuple[str, float]:
+    def read(self, image: Picture, box: Box) -> tuple[str, float]:
         left, _, right, _ = bound(box)
         return f"{right - left:.4f}".translate(str.maketrans("0123456789.", "abcdefghijk")), 0.9
+
+
+class BrightReader(ScreenReader):
+    """Reads bright lines."""
+
+    def __init__(self) -> None:
+        self._models = BrightLines()
+        self.start()
 
 
 def draw_bars(step: int, *bars: tuple[int, int, int]) -> Picture:

@@ -1,5 +1,7 @@
 """Speech: utterances, what Whisper invents, blocks, models; and the bundled model on sounds without speech."""
 
+import hashlib
+import os
 import shutil
 import subprocess
 import wave
@@ -130,6 +132,22 @@ def test_blocks_hold_all_samples(lengths: list[int], start_s: float) -> None:
     for begin_s, block in blocks:
         assert 0 < len(block) <= 300
         assert begin_s == pytest.approx(start_s + block[0] / 100)
+
+
+def test_the_bundled_model_is_read_for_its_digest_once_unless_it_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(speech, "find_package", lambda _name: tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.bin").write_bytes(b"weights")
+    monkeypatch.setattr(speech, "_BUNDLED_DIGEST", hashlib.sha256(b"weights").hexdigest())
+    speech._digest_file.cache_clear()
+    assert {find_model(BUNDLED) for _ in range(3)} == {str(tmp_path / "model")}
+    assert speech._digest_file.cache_info().misses == 1
+    (tmp_path / "model" / "model.bin").write_bytes(b"damaged")
+    os.utime(tmp_path / "model" / "model.bin", ns=(0, 1))
+    with pytest.raises(VidretError, match="damaged"):
+        find_model(BUNDLED)
 
 
 def test_models_are_found_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

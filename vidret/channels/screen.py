@@ -148,7 +148,7 @@ class ScreenReader:
         """Find other texts of a frame, and when they appeared."""
         before, before_s = self._before or (image, middle_s)
         side = DETECTION_SIDE if self._is_done else MOVING_SIDE
-        boxes = sorted(self._detect(fit_image(image, side)), key=_height, reverse=True)
+        boxes = sorted(self._models.detect(fit_image(image, side)), key=_height, reverse=True)
         self._num_crowded += len(boxes) > MAX_BOXES
         followed = [track.extent for track in self._tracks + self._rejected if track.last_s == time_s]
         for box in boxes[:MAX_BOXES]:
@@ -163,7 +163,7 @@ class ScreenReader:
         """Read texts that are shown and were not read yet, the largest first."""
         waiting = [track for track in self._tracks if not track.text and track.last_s == time_s]
         for track in sorted(waiting, key=lambda track: _height(track.box), reverse=True)[:MAX_READ]:
-            track.text, track.score = self._recognise(image, track.box)
+            track.text, track.score = self._models.read(image, track.box)
             if not is_text(track.text, track.score):
                 self._rejected.append(replace(track, start_s=time_s))
                 self._tracks.remove(track)
@@ -213,12 +213,6 @@ class ScreenReader:
         read = [track for track in tracks if track.text]
         self._closed += read
         self._num_unread += len(tracks) - len(read)
-
-    def _detect(self, image: Picture) -> list[Box]:
-        return self._models.detect(image)
-
-    def _recognise(self, image: Picture, box: Box) -> tuple[str, float]:
-        return self._models.read(image, box)
 
     def _split_long(self, time_s: float, middle_s: float) -> None:
         """Close tracks that are too long; those that are still seen go on as new ones."""

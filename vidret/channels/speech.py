@@ -178,10 +178,17 @@ def find_model(name: str) -> str:
 
 def _is_intact(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == _BUNDLED_DIGEST
+        stat = path.stat()
+        return _digest_file(path, stat.st_size, stat.st_mtime_ns) == _BUNDLED_DIGEST
     except OSError:
         return False
+
+
+@functools.lru_cache(maxsize=1)
+def _digest_file(path: Path, _size: int, _mtime_ns: int) -> str:
+    """Return the digest of a file, once a process unless it changes: speech and sounds load the same model."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_chunks(audio: Float32[np.ndarray, " sample"]) -> list[dict[str, int]]:

@@ -104,12 +104,12 @@ class FootageAnswer(BaseModel):
 
 
 class FoundAnswer(BaseModel):
-    """What answers of searches have besides the results. ``weak`` is true if nothing matches well: all are weak."""
+    """What answers of searches have besides the results."""
 
     query: str | None = Field(examples=["a dog -beach"])
     interpretation: InterpretationRow | None = Field(description="null for an image, or without a query.")
     next_offset: int | None = Field(description="Offset of the next page; null after the last one.")
-    weak: bool
+    weak: bool = Field(description="All results of this page are weak; on the first page, nothing matches well.")
     took_ms: float = Field(examples=[21.5])
 
 
