@@ -128,14 +128,14 @@ def _make_moments(
     by_picture: str,
 ) -> list[Moment]:
     """Return the moments of one video, best first."""
-    spans = find_query_spans(scores, question.query.structure, options)
+    spans, texts = find_query_spans(scores, question.query.structure, options), fusion.texts
     best = spans[0].score if spans else ABSENT
     moments = []
     for span in spans:
         if not options.weak and span.score < best - STANDS_OUT:
             continue
         by = "words" if span.parts[0].source != "picture" else by_picture
-        evidence = make_evidence(span.parts, fusion.texts)
+        evidence = make_evidence(span.parts, texts)
         score = scores.score - (best - span.score)
         moments.append(
             Moment(
