@@ -95,8 +95,6 @@ class Aligner(nn.Module):
         shape, device = (len(texts.sentences), len(videos.videos)), videos.videos.device
         coarse, middle, fine = (videos.videos.new_empty(shape) for _ in range(3))
         scores = LevelScores(coarse, middle, fine, torch.empty(shape, dtype=torch.long, device=device))
-        if not len(texts.sentences):
-            return scores
         per_text, per_video = plan_blocks(texts, videos)
         # Texts of similar length share a block, which is padded to its longest.
         lengths = torch.zeros(len(texts.sentences)) if texts.mask is None else texts.mask.sum(dim=1)

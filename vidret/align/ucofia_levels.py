@@ -179,7 +179,8 @@ def compare_words(
     products = torch.cat([texts @ chunk.to(texts.dtype).T for chunk in chunks], dim=1)
     if scales is not None:
         products = products * rearrange(scales, "v p -> (v p)")
-    return rearrange(products, "(t w) (v p) -> t w v p", t=len(words), v=len(tokens))
+    (t, w, _), (v, p, _) = words.shape, tokens.shape
+    return rearrange(products, "(t w) (v p) -> t w v p", t=t, w=w, v=v, p=p)  # there may be none of each
 
 
 def score_words(
