@@ -5,6 +5,7 @@ Weights are those of the package ``mtcnn`` (MIT licence), which is not imported;
 but for ``HALVE_BELOW`` and the first of ``MIN_SCORES``.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -203,9 +204,10 @@ def read_arrays(path: Path) -> list[Float32[np.ndarray, "..."]]:
     Raise VidretError if the file is missing or damaged.
     """
     import joblib
+    import lz4.frame
 
-    try:
-        arrays: list[Float32[np.ndarray, ...]] = joblib.load(path)
+    try:  # joblib's own reader of lz4 leaves a file that Python 3.13 complains of when it is dropped
+        arrays: list[Float32[np.ndarray, ...]] = joblib.load(io.BytesIO(lz4.frame.decompress(path.read_bytes())))
     except Exception as error:
         raise VidretError(f"{path}: not the weights of MTCNN: {error}") from error
     return arrays
