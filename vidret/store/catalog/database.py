@@ -75,7 +75,7 @@ class Database:
         """
         self.path = path or Path("temporary database")
         self._write, self._lenient, self._prepare = write, lenient, prepare
-        self._read_only = not write and path is not None and not _can_share_memory(path)
+        self._read_only = not write and path is not None and not _may_write(path)
         self._is_closed = False
         self._own = threading.local()  # a connection is closed when its thread ends
         self._opened = weakref.WeakSet[DatabaseConnection]()
@@ -87,7 +87,20 @@ class Database:
             elif write:
                 self._shared = self._open(create=create)
             else:
-                self._own.connection = self._open()
+                self._own.connection = self._open_first()
+
+    def _open_first(self) -> DatabaseConnection:
+        """Open the file for reading; as read-only if this process cannot make the file of shared memory beside it."""
+        if not self._read_only:
+            try:
+                connection = self._open()
+                connection.handle.execute("SELECT count(*) FROM sqlite_master").fetchall()
+                return connection
+            except sqlite3.Error as error:
+                if _code(error) not in FULL_ERRORS:
+                    raise
+            self._read_only = True
+        return self._open()
 
     def _open(self, *, create: bool = False) -> DatabaseConnection:
         if self._read_only:
@@ -282,16 +295,8 @@ def remove_database(path: Path) -> None:
         path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
 
-def _can_share_memory(path: Path) -> bool:
-    """Return whether this process can make the file of shared memory beside a database."""
-    if not (os.access(path.parent, os.W_OK) and os.access(path, os.W_OK)):
-        return False
-    try:
-        with contextlib.closing(_connect(_uri(path, "mode=rw"), write=False)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # whatever else is wrong is said when the file is opened
-        return isinstance(error, UnicodeDecodeError) or _code(error) not in FULL_ERRORS
-    return True
+def _may_write(path: Path) -> bool:
+    return os.access(path.parent, os.W_OK) and os.access(path, os.W_OK)
 
 
 def _code(error: Exception) -> int:
