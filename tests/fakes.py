@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,9 +91,14 @@ class ColourEncoder:
             known = [COLOURS[word] for word in text.split() if word in COLOURS]
             # What names no colour points somewhere of its own, always the same.
             seed = sum(map(ord, text))
-            vector = np.mean(known, axis=0) - 110.0 if known else np.random.default_rng(seed).standard_normal(3)
+            vector = np.mean(known, axis=0) - 110.0 if known else draw_direction(seed)
             embeddings.append(TextEmbedding(text, unit(vector), unit(vector)[None]))
         return embeddings
+
+
+@cache
+def draw_direction(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(3)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -152,9 +158,14 @@ def normalize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def make_text(text: str, *, raw: bool = True) -> TextEmbedding:
     """Return an embedding in which each word and the sentence has a random vector that depends on its text alone."""
     names = ["<start>", *(text.split() or ["<end>"]), f"<end> {text}"]
-    states = np.stack([np.random.default_rng(zlib.crc32(name.encode())).standard_normal(DIM) for name in names])
+    states = np.stack([draw_state(name) for name in names])
     units = normalize(states)[0]
     return TextEmbedding(text, units[-1], units[1:-1], states.astype(np.float32) if raw else None)
+
+
+@cache
+def draw_state(name: str) -> np.ndarray:
+    return np.random.default_rng(zlib.crc32(name.encode())).standard_normal(DIM)
 
 
 def make_segment(num_frames: int, seed: int = 0, *, raw: bool = True) -> SegmentEmbedding:

@@ -3,6 +3,7 @@
 import re
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ WORDS: tuple[tuple[str, TextSource, float, float, str], ...] = (
 )
 
 
+@cache
 def word_vector(word: str, dim: int) -> np.ndarray:
     return unit(np.random.default_rng(zlib.crc32(word.encode("utf-8", "replace"))).standard_normal(dim))
 

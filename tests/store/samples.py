@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +21,7 @@ DIM = 8
 NUM_SEGMENTS = 4
 
 
+@cache
 def embedding(seed: int, *, dim: int = DIM, num_frames: int | None = None) -> SegmentEmbedding:
     rng = np.random.default_rng(seed)
     frames = rng.standard_normal((num_frames or 1 + seed % 4, dim)).astype(np.float32)

@@ -22,14 +22,21 @@ ALL = of(0, 1, 2)
 Answers = dict[object, object]
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
-    with create(tmp_path / "index") as store:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an index, of which ``index`` is a copy that a test may damage."""
+    folder = tmp_path_factory.mktemp("made") / "index"
+    with create(folder) as store:
         index_all(store, 3)
         store.metadata.set("ranker", "{}")
         store.metadata.set(SEGMENTS, FOLLOW_SHOTS)
         store.metadata.set("baseline.none", "[]")
-    return tmp_path / "index"
+    return folder
+
+
+@pytest.fixture
+def index(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "index")
 
 
 def damage_rows(index: Path, sql: str) -> None:

@@ -1,5 +1,6 @@
 """Tests of the upkeep of timed texts: counts, transcripts, damage and repair."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,16 +27,22 @@ from vidret.store.texts.upkeep import (
 from vidret.types import TEXT_SOURCES, TimedText
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
-    """Make an index of two videos with words."""
-    with create(tmp_path / "index") as store:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an index of two videos with words, of which ``index`` is a copy that a test may change."""
+    folder = tmp_path_factory.mktemp("made") / "index"
+    with create(folder) as store:
         for seed, name in enumerate(("a", "b")):
             add_video(store, name, seed=seed)
-    add_words(tmp_path / "index", "a", ["one red apple", "two green pears", "three figs"])
-    add_words(tmp_path / "index", "a", ["EXIT"], source="screen")
-    add_words(tmp_path / "index", "b", [], note="no audio track")
-    return tmp_path / "index"
+    add_words(folder, "a", ["one red apple", "two green pears", "three figs"])
+    add_words(folder, "a", ["EXIT"], source="screen")
+    add_words(folder, "b", [], note="no audio track")
+    return folder
+
+
+@pytest.fixture
+def index(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "index")
 
 
 def test_texts_are_counted_and_notes_are_listed(index: Path, tmp_path: Path) -> None:
