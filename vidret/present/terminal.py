@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidret.errors import VidretError, is_disk_full
+from vidret.errors import VidretError, describe_cause, is_disk_full
 from vidret.text import sanitize
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def print_error(message: str) -> None:
 
 def print_failure(error: BaseException) -> None:
     """Print an error that ends a command or a run, and what to do if a full disk is behind it."""
-    print_error(str(error))
+    print_error(describe_cause(error))
     if is_disk_full(error):
         print_message(
             "The disk is full. Free some space and run the same command again: an index keeps what is in it. df -h "
