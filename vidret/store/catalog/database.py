@@ -14,6 +14,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -265,12 +266,19 @@ def checksum_values(kinds: str, *values: float | bytes | None) -> int | None:
     Returns None where a value has the wrong type, as in a damaged row.
     """
     try:
-        crc = zlib.crc32(struct.pack(f"<{kinds}", *values[: len(kinds)]))
-        for data in values[len(kinds) :]:
+        num_packed = len(kinds)
+        crc = zlib.crc32(_find_format(kinds).pack(*values[:num_packed]))
+        for data in values[num_packed:]:
             crc = zlib.crc32(data, crc + len(data))  # type: ignore[arg-type]
     except (struct.error, TypeError):
         return None
     return crc
+
+
+@lru_cache(maxsize=64)
+def _find_format(kinds: str) -> struct.Struct:
+    """Return a format of the schema, prepared once: each row that is read has a checksum."""
+    return struct.Struct(f"<{kinds}")
 
 
 @contextmanager
