@@ -230,12 +230,13 @@ def _add_support(span: FusedSpan, others: Sequence[FusedSpan]) -> FusedSpan:
 
     So the source that matches best sets the bounds of a moment, and long spans gain nothing from short ones in them.
     """
-    best: dict[Source, FusedSpan] = {}
+    own, best = span.parts[0].source, dict[Source, FusedSpan]()
     for other in others:
         source = other.parts[0].source
+        if source == own or other.score > span.score:  # first, since most spans are of pictures
+            continue
         overlaps = min(span.end, other.end) > max(span.start, other.start)
-        is_weaker = source != span.parts[0].source and other.score <= span.score
-        if overlaps and is_weaker and (source not in best or other.score > best[source].score):
+        if overlaps and (source not in best or other.score > best[source].score):
             best[source] = other
     total = float(np.logaddexp.reduce([span.score, *(other.score for other in best.values())]))
     return replace(span, score=total, parts=(*span.parts, *(other.parts[0] for other in best.values())))
