@@ -10,10 +10,13 @@ as fast. The parts:
 - ``families``: ``encode_frames`` against the library's own processor and one batched forward, and only that forward on
   pixels that are ready: towers of width 384 at 224 pixels, and two models of open_clip, one that vidret runs by its own
   tower and one that open_clip runs. The script stops if the vectors differ.
+- ``start``: from the start of Python to the vector of a query, by vidret and by open_clip, from a file of weights.
 """
 
 import argparse
 import importlib
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +29,7 @@ import torch
 from einops import rearrange
 from harness import compare, copy_samples, load_tiny_models, make_parser, run_parts, take_turns
 from PIL import Image
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from vidret.encode.clip.model import ClipModel, measure_cost
@@ -50,6 +54,14 @@ SIDE, PATCH, WIDTH, HEADS, LAYERS = 224, 16, 384, 6, 4
 VIDEO_FRAMES = 8  # in a segment of a model of videos
 MADE_FAMILIES = ("clip", "siglip", "siglip2", "xclip")  # whose models are made here
 OPEN_CLIP = {"open_clip, own tower": "ViT-B-32", "open_clip, foreign tower": "PE-Core-T-16-384"}
+
+STARTED = ("ViT-B-32", "ViT-L-14")
+STARTS = {
+    "vidret": "from vidret.encode.families.registry import load_encoder\n"
+    "load_encoder(f'{sys.argv[1]}/{sys.argv[2]}', device='cpu', precision='fp32').encode_text(['a dog'])",
+    "open_clip": "import open_clip\nmodel = open_clip.create_model(sys.argv[1], pretrained=sys.argv[2]).eval()\n"
+    "model.encode_text(open_clip.get_tokenizer(sys.argv[1])(['a dog']))",
+}
 
 
 # Towers
@@ -236,13 +248,29 @@ def measure_families(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
     return report
 
 
+def measure_start(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Load models and encode one text by turns, each time in a process of its own."""
+    report: dict[str, Any] = {}
+    for architecture in STARTED:
+        path = scratch / f"{architecture}.safetensors"
+        save_file(open_clip.create_model(architecture).state_dict(), path)
+        runs = {
+            name: partial(subprocess.run, [sys.executable, "-c", f"import sys\n{code}", architecture, path], check=True)
+            for name, code in STARTS.items()
+        }
+        report[architecture] = compare(take_turns(runs, given.repeats), "open_clip")
+        path.unlink()
+    return report
+
+
 def main() -> None:
     """Measure and print."""
     families = [*MADE_FAMILIES, *OPEN_CLIP]
     parser = make_parser(__doc__, repeats=5, videos=1)
     parser.add_argument("--backbone", nargs="+", choices=MERGED, default=[*MERGED])
     parser.add_argument("--family", nargs="+", choices=families, default=families)
-    run_parts(parser, {"towers": measure_towers, "precision": measure_precision, "families": measure_families})
+    parts = {"towers": measure_towers, "precision": measure_precision, "families": measure_families}
+    run_parts(parser, {**parts, "start": measure_start})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ has that many timed texts, so that a search compares pictures and words. Parts s
   from stored tokens, and without rerank.
 - ``questions``: events in order and at the same time, negative terms, images, images with words, taught concepts; and
   moments of them.
-- ``start``: what commands cost from the start of Python to their end: help, a search here, and one by a server.
+- ``start``: what commands cost from the start of Python to their end: help, a search here, one by a server, the models.
 - ``describe``: the overview of a folder, a comparison of two and the diversity of the index, as commands: cold, without
   the vectors of phrases that an index keeps, and warm, with them.
 
@@ -109,6 +109,7 @@ def measure_start(index: Path) -> dict[str, Any]:
             "help of search": (*VIDRET, "search", "--help"),
             "search": (*VIDRET, "search", "a dog on a beach", "--index", index),
             "search --server": (*VIDRET, "search", "a dog on a beach", "--server", url),
+            "models": (*VIDRET, "models"),
         }
         runs = {
             name: partial(subprocess.run, [str(word) for word in command], check=True, stdout=subprocess.DEVNULL)

@@ -8,6 +8,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,21 @@ def test_a_folder_loads_with_its_preprocessing(model: Any, encoder: Encoder, tmp
     squashed = load_encoder(make_folder(tmp_path, None, resize_mode="squash"), device="cpu", precision="fp32")
     assert isinstance(squashed, OpenClipEncoder)
     assert squashed.resize.squash
+
+
+def test_a_repository_in_the_cache_loads_as_the_folder_that_it_is(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / "models--org--name/snapshots/0123"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--org--name/refs").mkdir()
+    (tmp_path / "models--org--name/refs/main").write_text("0123")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = load_clip(make_folder(snapshot, model.state_dict(), mean=[0.5, 0.5, 0.25]))
+    loaded = load_clip("hf-hub:org/name")
+    assert loaded.name == loaded.card.backbone == "hf-hub:org/name"
+    assert replace(loaded.card, backbone=folder.card.backbone) == folder.card
+    np.testing.assert_array_equal(loaded.encode_text(TEXTS)[0].sentence, folder.encode_text(TEXTS)[0].sentence)
 
 
 @pytest.mark.parametrize("mode", ["shortest", "squash"])
