@@ -72,6 +72,10 @@ def name_class(model: type) -> str:
     return f"{model.__module__}:{model.__name__}"
 
 
+class Bare:
+    """A class that is no model."""
+
+
 FACE = Kind("face", name_class(ColouredFaces), name_class(BrokenFaces), "face model must be", "no face today")
 VOICE = Kind("voice", name_class(PitchVoices), name_class(BrokenVoices), "speaker model must be", "no voice today")
 SCENES: tuple[tuple[int, dict[str, int], int], ...] = (
@@ -166,8 +170,11 @@ def test_what_cannot_be_read_as_asked_is_refused(
     tmp_path: Path, kind: Kind, films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index, own = tmp_path / "index", TRACK_KINDS[kind.name]
-    with pytest.raises(VidretError, match=kind.refusal):
-        kind.run(index, films, "insightface")
+    for wrong in ("insightface", name_class(Bare)):
+        with pytest.raises(VidretError, match=f"{kind.refusal}|model .*:Bare must have .*, got none named "):
+            kind.run(index, films, wrong)
+        with Store.open(index) as store:
+            assert store.metadata.get(own.setting) is None, "later runs do not go on with it"
     with pytest.raises(VidretError, match=f"{own.argument} must be True, False"):
         kind.run(index, films, 3)
     kind.run(index, films, kind.model)

@@ -22,11 +22,15 @@ CONSENT = (
 def open_tracks(index: Store, models: Mapping[IdentityKind, str]) -> "Iterator[TracksRun | None]":
     """Open the identities of an index that is open for writing; None unless a model is named.
 
-    An index that reads a kind for the first time remembers it, and says what that means.
+    An index that reads a kind for the first time remembers it once its model is loaded, and says what that means.
+
+    Raises:
+        VidretError: A model is missing or damaged.
     """
     if not models:
         yield None
         return
+    loaded = {kind: _load_model(kind, name) for kind, name in models.items()}
     for name, model in models.items():
         kind = TRACK_KINDS[name]
         known = index.metadata.get(kind.setting)
@@ -35,7 +39,7 @@ def open_tracks(index: Store, models: Mapping[IdentityKind, str]) -> "Iterator[T
         if known != model:
             index.metadata.set(kind.setting, model)
     with IdentityStore.create(index.path) as store:
-        yield TracksRun(store, models)
+        yield TracksRun(store, models, loaded)
 
 
 class TracksRun:
@@ -45,15 +49,15 @@ class TracksRun:
         counts: Number of tracks that were read, by kind.
     """
 
-    def __init__(self, store: IdentityStore, models: Mapping[IdentityKind, str]) -> None:
-        """Load the models, so that a fault of the installation ends the run before the first file.
-
-        Raises:
-            VidretError: A model is missing or damaged.
-        """
-        self._names, self._store, self._lock = models, store, threading.Lock()
-        self._models = {kind: _load_model(kind, name) for kind, name in models.items()}
-        self.counts: dict[IdentityKind, int] = dict.fromkeys(models, 0)
+    def __init__(
+        self,
+        store: IdentityStore,
+        names: Mapping[IdentityKind, str],
+        models: Mapping[IdentityKind, IdentityModel],
+    ) -> None:
+        """Store the names of the models, and what is stored of them."""
+        self._store, self._names, self._models, self._lock = store, names, models, threading.Lock()
+        self.counts: dict[IdentityKind, int] = dict.fromkeys(names, 0)
 
     def list_wanted(self, content: str) -> list[IdentityKind]:
         """Return what was not read of a content, given by its fingerprint, by these models."""

@@ -150,5 +150,5 @@ def load_face_model(name: str = BUNDLED) -> FaceModel:
         return BundledFaces()
     if not is_class_name(name):
         raise VidretError(f"a face model must be {BUNDLED} or package.module:Class, got {name}")
-    model: FaceModel = make_custom(name, "face model")
+    model: FaceModel = make_custom(name, "face model", FaceModel)
     return model

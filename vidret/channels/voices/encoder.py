@@ -108,7 +108,7 @@ def load_voice_encoder(name: str) -> VoiceEncoder:
     """
     if Path(name).is_file() or not is_class_name(name):
         return CamPlusPlusEncoder(find_voice_weights(name))
-    encoder: VoiceEncoder = make_custom(name, "speaker model")
+    encoder: VoiceEncoder = make_custom(name, "speaker model", VoiceEncoder)
     return encoder
 
 

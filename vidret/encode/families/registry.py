@@ -183,17 +183,21 @@ def is_class_name(name: str) -> bool:
     return CLASS_NAME.fullmatch(name) is not None
 
 
-def make_custom(name: str, role: str) -> Any:
+def make_custom(name: str, role: str, protocol: type) -> Any:
     """Return an instance of a class of the user, ``package.module:Class``, which plays a role such as "face model".
 
-    Raise VidretError if the class does not exist or cannot be made.
+    Raise VidretError if the class does not exist, cannot be made, or lacks a member of the protocol.
     """
     try:
-        return find_class(name)()
+        made = find_class(name)()
     except VidretError:
         raise
     except Exception as error:  # it is someone else's code
         raise VidretError(f"{role} {name}: cannot be loaded: {error}") from error
+    members = [member for member in (*protocol.__annotations__, *vars(protocol)) if not member.startswith("_")]
+    if missing := [member for member in members if not hasattr(made, member)]:
+        raise VidretError(f"{role} {name} must have {', '.join(members)}, got none named {', '.join(missing)}")
+    return made
 
 
 def load_custom(name: ModelName, *, device: str, precision: str) -> Encoder:
