@@ -72,7 +72,7 @@ def test_every_kind_of_damage_is_found_and_repaired(run: Runner, index: Path, fi
     (words,) = (index / "words" / "features").glob("video*")
     (vectors,) = (index / "vectors").iterdir()
     changes: list[tuple[Path, int, str]] = [
-        (index / "features" / "frames.f16", 3, "1 damaged parts"),
+        (index / "features" / "frames.f16", 3, "1 damaged part"),
         *((index / "watches.json", at, "watches.json: cannot be read as watches") for at in (whole.index(b"reds"), 15)),
         (words, 3, "words: "),
         (index / FILE, 0, FILE),

@@ -15,7 +15,7 @@ from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_info, show_table
 from vidret.present.terminal import print_message
 from vidret.store.store import Store
-from vidret.text import display_path, sanitize, show_path
+from vidret.text import display_path, format_count, sanitize, show_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,7 +106,7 @@ def info_command(
                 print_json([*lost, *damaged])
             num_damaged = len(damaged)
             told = ", dropped: vidret index reads or encodes them again" if repair and num_damaged else ""
-            print_message(f"{num_damaged} damaged parts{told}")
+            print_message(f"{format_count(num_damaged, 'damaged part')}{told}")
             raise typer.Exit(1 if num_damaged and not repair else 0)
         facts, moments = store.info(), count_moments(store)
     print_facts(facts, index, moments, as_json=as_json)
