@@ -59,29 +59,36 @@ AnySpan = TypeVar("AnySpan", Span, FusedSpan)
 
 def find_fused_spans(scores: VideoScores, options: LocateOptions, *, expects_words: bool) -> list[FusedSpan]:
     """Return the spans of a video that match a query of one clause, best first; see ``find_moments``."""
-    find = partial(find_clause_spans, scores, 0, expects_words=expects_words)
     wider = replace(options, k=max(options.k, 5))
-    is_complete = options.overlapping and scores.picture_spans is not None  # as a head is evaluated
-    best_first = sorted(find(replace(wider, overlapping=is_complete)), key=lambda span: -span.score)
+    pictures, overlapping = _find_picture_spans(scores, 0, wider)
+    rank = partial(_rank_spans, scores.texts[0], k=wider.k, expects_words=expects_words)
+    best_first = sorted(rank(pictures), key=lambda span: -span.score)
     breaks = [*scores.cuts, *(edge for gap in gaps_between(scores.segments) for edge in gap)]
     spans = _join_channels(best_first, breaks)
     if not options.overlapping:
         return drop_overlapping_spans(spans)[: options.k]
-    return sorted(_add_new(spans, find(wider)), key=lambda span: -span.score)[: options.k]
+    every = rank([*pictures, *overlapping])
+    return sorted(_add_new(spans, every), key=lambda span: -span.score)[: options.k]
 
 
 def find_clause_spans(
     scores: VideoScores, clause: int, options: LocateOptions, *, expects_words: bool
 ) -> list[FusedSpan]:
     """Return the spans of one clause, best first: those of words, and those of pictures."""
-    texts = _find_text_spans(scores.texts[clause])
-    pictures = _find_picture_spans(scores, clause, options)
+    pictures, overlapping = _find_picture_spans(scores, clause, options)
+    return _rank_spans(scores.texts[clause], [*pictures, *overlapping], k=options.k, expects_words=expects_words)
+
+
+def _rank_spans(
+    matches: Sequence[Match], pictures: Sequence[FusedSpan], *, k: int, expects_words: bool
+) -> list[FusedSpan]:
+    texts = _find_text_spans(matches)
     if not expects_words:
         texts = [span if _covers(span) else replace(span, score=span.score - UNEXPECTED) for span in texts]
         if pictures:  # a text that matches no better than it would an unrelated query is no moment of its own
             texts = [span for span in texts if span.score >= 0.0 or _covers(span)]
     spans = [*texts, *pictures]
-    return [_add_support(span, spans) for span in sorted(spans, key=lambda span: -span.score)[: 2 * options.k]]
+    return [_add_support(span, spans) for span in sorted(spans, key=lambda span: -span.score)[: 2 * k]]
 
 
 def find_similarity(scores: VideoScores, span: FusedSpan) -> float | None:
@@ -135,10 +142,16 @@ def _chain(near: Sequence[Match], match: Match) -> list[Match]:
     return next(group for group in groups if any(text is match for text in group))
 
 
-def _find_picture_spans(scores: VideoScores, clause: int, options: LocateOptions) -> list[FusedSpan]:
+def _find_picture_spans(
+    scores: VideoScores, clause: int, options: LocateOptions
+) -> tuple[list[FusedSpan], list[FusedSpan]]:
+    """Return the spans of pictures, and those that overlap them, if the options ask for these.
+
+    A head's own spans are all among the first, as they are evaluated.
+    """
     seen = scores.pictures[clause] > ABSENT
     if not seen.any() or not scores.segments:
-        return []
+        return [], []
     values = scores.pictures[clause][seen]
     curve = Curve(
         scores=values,
@@ -150,18 +163,21 @@ def _find_picture_spans(scores: VideoScores, clause: int, options: LocateOptions
         gaps=gaps_between(scores.segments),
         cuts=scores.cuts,
     )
+    more: list[Span] = []
     if scores.picture_spans is None:
         apart = _find_curve_spans(curve, replace(options, overlapping=False))
         spans = _lengthen(drop_overlapping([widen_in_shot(curve, span, JOIN_PICTURES) for span in apart]), curve)
         if options.overlapping:
-            spans = _add_new(spans, _lengthen(_find_curve_spans(curve, options), curve, overlapping=True))
+            every = _lengthen(_find_curve_spans(curve, options), curve, overlapping=True)
+            more = _add_new(spans, every)[len(spans) :]
     else:
         by_head = scores.picture_spans[clause][: options.k]
         # The scores of a head are probabilities.
         logs = [math.log(max(span.score, MIN_PROBABILITY)) for span in by_head]
         spans = [span._replace(score=curve.best + log - max(logs)) for span, log in zip(by_head, logs, strict=True)]
         spans = spans if options.overlapping else _lengthen(spans, curve)
-    return [FusedSpan.of_pictures(scores.video_id, *span) for span in spans]
+    fused = [FusedSpan.of_pictures(scores.video_id, *span) for span in (*spans, *more)]
+    return fused[: len(spans)], fused[len(spans) :]
 
 
 def _add_new(spans: list[AnySpan], more: Sequence[AnySpan]) -> list[AnySpan]:
