@@ -244,6 +244,18 @@ worker.run_worker(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 
+def test_a_model_that_does_not_exist_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    film = write_worded(tmp_path / "films" / "a.mkv", ("", 2.0), subtitles=SUBTITLES)
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([film], words=False)
+        for known in (None, WordsOptions(sources=("subtitles",))):
+            with pytest.raises(VidretError, match="speech model must be"):
+                engine.index([film], words=WordsOptions(speech_model="tinny.en"))
+            assert read_options(tmp_path / "index") == known
+            engine.index([film], words=WordsOptions(sources=("subtitles",)))
+
+
 def test_a_crash_over_words_spares_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film = write_worded(tmp_path / "films" / "a.mkv", ("", 4.0), subtitles=SUBTITLES)
     monkeypatch.setattr(process, "_PROGRAM", CRASHING)

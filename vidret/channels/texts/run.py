@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
@@ -35,10 +36,18 @@ _SEGMENTS_PER_SPEECH = 4
 
 @contextlib.contextmanager
 def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool) -> "Iterator[WordsRun | None]":
-    """Open the texts of an index that is open for writing, and save them at the end; None without options."""
+    """Open the texts of an index that is open for writing, and save them at the end; None without options.
+
+    An index remembers other options than it had once their models are loaded.
+
+    Raises:
+        VidretError: A model is missing or damaged.
+    """
     if options is None:
         yield None
         return
+    if _read_known(index.path) != options.to_json():
+        options.check_models()
     with TextStore.create(index.path, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
         if store.store.metadata.get(OPTIONS) != options.to_json():
             store.store.metadata.set(OPTIONS, options.to_json())
@@ -47,6 +56,14 @@ def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool
         with SoundStore.create(index.path) if "sound" in options.sources else contextlib.nullcontext() as sounds:
             yield WordsRun(store, options, retry_failed=retry_failed, sounds=sounds)
         store.save()
+
+
+def _read_known(index: Path) -> str | bytes | None:
+    """Return the options that an index remembers; None if it has none."""
+    if not TextStore.exists(index):
+        return None
+    with Store.open(index / FOLDER) as store:
+        return store.metadata.get(OPTIONS)
 
 
 def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
