@@ -101,6 +101,19 @@ def test_broken_encoder_is_rejected_before_it_adds_to_an_index(tmp_path: Path) -
     assert Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"]).encoded == 1
 
 
+def test_a_deleted_copy_is_not_moved(tmp_path: Path) -> None:
+    film, copy = write_film(tmp_path / "films" / "a.mp4", ("red", 2)), tmp_path / "films" / "b.mp4"
+    shutil.copyfile(film, copy)
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([tmp_path / "films"])
+    copy.unlink()
+    report = engine.index([tmp_path / "films"])
+    assert (report.deleted_copies, report.moved, report.missing) == ([(str(copy), str(film))], [], 0)
+    film.rename(copy)
+    report = engine.index([tmp_path / "films"])
+    assert (report.deleted_copies, report.moved, report.missing) == ([], [(str(film), str(copy))], 0)
+
+
 def test_moved_changed_deleted_and_pruned_files(tmp_path: Path) -> None:
     films = tmp_path / "films"
     write_film(films / "a.mp4", ("red", 2))

@@ -69,6 +69,8 @@ class IndexReport:
         linked: Number of files whose content was stored already, because they were moved, renamed or copied.
         unchanged: Number of files that are as they were at the last run.
         moved: Old and new paths of the files that were moved or renamed since the last run.
+        deleted_copies: Paths of the files that were deleted since the last run, each with that of a copy
+            that is still there.
         missing: Number of files in the index that no longer exist, and whose content is not elsewhere.
         gone: Their paths.
         failed: Paths of files that cannot be read, with reasons.
@@ -91,6 +93,7 @@ class IndexReport:
     linked: int = 0
     unchanged: int = 0
     moved: list[tuple[str, str]] = field(default_factory=list)
+    deleted_copies: list[tuple[str, str]] = field(default_factory=list)
     missing: int = 0
     gone: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)

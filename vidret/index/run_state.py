@@ -60,6 +60,7 @@ class RunState:
         self.storing_s = 0.0
         self._counts: dict[str, int] = defaultdict(int)
         self._newly_missing: set[str] = set()
+        self._found = set[str]()  # paths that had no file at the last run, or another content
         self._failed: list[tuple[str, str]] = []
         self._undecoded: list[tuple[FileJob, DecodeError]] = []
         self._salvaged: list[tuple[str, str]] = []
@@ -105,6 +106,7 @@ class RunState:
         if record.state in ("done", "missing") and is_complete:
             self._counts["unchanged"] += 1
             if record.state == "missing":  # it exists again
+                self._found.add(job.path)
                 self.store.writer.set_file(job.path, state="done")
         elif record.state == "failed" and not self.retry_failed:
             self._failed.append((job.path, record.reason))
@@ -146,13 +148,16 @@ class RunState:
                 self._newly_missing.add(record.path)
                 self.store.writer.set_file(record.path, state="missing", reason="the file is gone")
 
-    def _sort_missing(self) -> tuple[list[tuple[str, str]], list[str]]:
-        """Return old and new paths of the files that this run found moved, and the files whose content is nowhere."""
+    def _sort_missing(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[str]]:
+        """Return the moved files with their new paths, the deleted ones with those of copies, and what is nowhere."""
         missing = list(self.store.files.find(state="missing"))
-        places = {record.video: record.path for record in self.store.files.find(state="done")} if missing else {}
-        moved = [(record.path, places[record.video]) for record in missing if record.video in places]
-        gone = [record.path for record in missing if record.video not in places]
-        return sorted(pair for pair in moved if pair[0] in self._newly_missing), sorted(gone)
+        done = self.store.files.find(state="done") if missing else ()
+        places = {record.video: record.path for record in sorted(done, key=lambda record: record.path in self._found)}
+        elsewhere = [(record.path, places[record.video]) for record in missing if record.video in places]
+        new = sorted(pair for pair in elsewhere if pair[0] in self._newly_missing)
+        moved = [pair for pair in new if pair[1] in self._found]
+        copies = [pair for pair in new if pair[1] not in self._found]
+        return moved, copies, sorted(record.path for record in missing if record.video not in places)
 
     # Record
 
@@ -217,6 +222,7 @@ class RunState:
         salvaged = self.store.videos.get(video_id).salvaged
         with self._lock:
             self._counts["encoded" if encoded else "linked"] += 1
+            self._found.add(job.path)
             self._work.finish(job.path)
             if salvaged:
                 self._salvaged.append((job.path, salvaged))
@@ -310,7 +316,7 @@ class RunState:
             VidretError: The decoder failed on every file, or the index cannot be written.
         """
         self._settle_undecoded()
-        moved, gone = self._sort_missing()
+        moved, deleted_copies, gone = self._sort_missing()
         pruned, unpruned = None, list[str]()
         if prune_below is not None and not self.interrupted:
             missing = [record.path for record in self.store.files.find(state="missing")]
@@ -325,6 +331,7 @@ class RunState:
             linked=self._counts["linked"],
             unchanged=self._counts["unchanged"],
             moved=moved,
+            deleted_copies=deleted_copies,
             missing=len(gone),
             gone=gone,
             failed=sorted(self._failed),

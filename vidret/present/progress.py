@@ -182,6 +182,7 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
     for stage, rate in report.speeds.items():
         print_message(f"  {stage}: {rate:.3g}")
     _print_files("moved", [(old, f"now {display_path(new)}") for old, new in report.moved], "")
+    _print_files("deleted", [(old, f"a copy is at {display_path(copy)}") for old, copy in report.deleted_copies], "")
     _print_files("missing", [(path, "not at any other path") for path in report.gone], "")
     _print_files("salvaged", report.salvaged, "")
     _print_files("failed", report.failed, f": vidret info --failed --index {index}")
