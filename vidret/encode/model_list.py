@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ import huggingface_hub
 
 from vidret.encode.families.qwen3_vl import CONTEXT
 from vidret.encode.families.qwen3_vl import MODEL_TYPE as QWEN
-from vidret.encode.families.registry import GROUP
+from vidret.encode.families.registry import list_entry_points
 from vidret.encode.families.starter import CLASSIFIER, StarterEncoder
 from vidret.encode.families.transformers_models import MODEL_TYPES
 from vidret.encode.model_hub import find_cached
@@ -87,7 +86,7 @@ class CatalogEntry:
 def list_catalog(*, every: bool = False) -> Iterator[CatalogEntry]:
     """Yield the models, the starter first; ``every`` adds all pretrained models of open_clip."""
     yield _describe_starter()
-    for entry in entry_points(group=GROUP):
+    for entry in list_entry_points():
         yield CatalogEntry(name=entry.name, state="installed")
     configs = read_configs()
     for architecture, tag in import_part("pretrained").list_pretrained():

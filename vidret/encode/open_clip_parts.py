@@ -9,6 +9,8 @@ import json
 import logging
 import re
 import sys
+from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -26,28 +28,32 @@ def import_part(name: Literal["pretrained", "tokenizer"]) -> Any:
     It is imported alone, in a package that stands in for the real one, unless open_clip is imported already, or is of a
     version whose module needs the rest.
     """
-    folder = find_package(PACKAGE)
-    if PACKAGE not in sys.modules and folder is not None:
-        sys.modules.setdefault(ALONE, ModuleType(ALONE)).__path__ = [str(folder)]
-        try:
-            return importlib.import_module(f"{ALONE}.{name}")
-        except Exception as error:  # whatever it is, importing all of open_clip does without it, or says what is wrong
-            logger.info("open_clip is imported as a whole: %s", error)
-    importlib.import_module(PACKAGE)
+    part = f"{ALONE}.{name}"
+    if PACKAGE not in sys.modules:
+        if (known := sys.modules.get(part)) is not None:  # each batch of texts asks again
+            return known
+        if (folder := find_package(PACKAGE)) is not None:
+            sys.modules.setdefault(ALONE, ModuleType(ALONE)).__path__ = [str(folder)]
+            try:
+                return importlib.import_module(part)
+            except Exception as error:  # whatever it is, all of open_clip does without it, or says what is wrong
+                logger.info("open_clip is imported as a whole: %s", error)
     return importlib.import_module(f"{PACKAGE}.{name}")
 
 
 def read_configs() -> dict[str, dict[str, Any]]:
     """Return the configurations of open_clip's architectures by name, with those that a program has added to it."""
-    if PACKAGE not in sys.modules and (configs := _read_config_files()):
-        return dict(sorted(configs.items(), key=lambda item: _split_numbers(item[0])))
+    folder = None if PACKAGE in sys.modules else find_package(PACKAGE)
+    if folder is not None and (configs := _read_config_files(folder)):
+        return configs
     package: Any = importlib.import_module(PACKAGE)
     return {name: package.get_model_config(name) for name in package.list_models()}
 
 
-def _read_config_files() -> dict[str, dict[str, Any]]:
-    folder = find_package(PACKAGE)
-    paths = () if folder is None else (folder / "model_configs").glob("*.json")
+@lru_cache(maxsize=1)
+def _read_config_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the configurations in the folder of open_clip, read once: some 150 files, which loading asks for twice."""
+    paths = sorted((folder / "model_configs").glob("*.json"), key=lambda path: _split_numbers(path.stem))
     read = {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
     return {name: config for name, config in read.items() if config.keys() >= CONFIG_KEYS}
 

@@ -162,7 +162,12 @@ ATTRIBUTES = ("dim", "fingerprint", "resize", "sampling", "encode_frames", "enco
 
 def find_entry_point(name: str) -> EntryPoint | None:
     """Return the entry point of a name in the group ``vidret.encoders``; None if there is none."""
-    return next(iter(_read_entry_points(tuple(sys.path)).select(name=name)), None)
+    return next(iter(list_entry_points().select(name=name)), None)
+
+
+def list_entry_points() -> EntryPoints:
+    """Return the encoders that installed packages offer."""
+    return _read_entry_points(tuple(sys.path))
 
 
 @lru_cache(maxsize=1)
