@@ -7,7 +7,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
@@ -46,7 +45,7 @@ def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool
     if options is None:
         yield None
         return
-    if _read_known(index.path) != options.to_json():
+    if read_options(index.path) != options:
         options.check_models()
     with TextStore.create(index.path, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
         if store.store.metadata.get(OPTIONS) != options.to_json():
@@ -58,22 +57,15 @@ def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool
         store.save()
 
 
-def _read_known(index: Path) -> str | bytes | None:
-    """Return the options that an index remembers; None if it has none."""
-    if not TextStore.exists(index):
-        return None
-    with Store.open(index / FOLDER) as store:
-        return store.metadata.get(OPTIONS)
-
-
 def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
     """Return the options with which the words of an index were read last; None if it has no words."""
     if not TextStore.exists(index):
         return None
     with Store.open(os.path.join(index, FOLDER)) as store:  # noqa: PTH118
-        known, keys = store.metadata.get(OPTIONS), [record.path for record in store.files.find(state="done")]
-    if known is not None:
-        return WordsOptions.from_json(str(known))
+        known = store.metadata.get(OPTIONS)
+        if known is not None:
+            return WordsOptions.from_json(str(known))
+        keys = [record.path for record in store.files.find(state="done")]
     models = {source: model for _, source, model in (key.split(" ", 2) for key in keys)}  # of a merged index
     if keys and not any(source in models for source in READ_KINDS):
         return None  # descriptions alone
