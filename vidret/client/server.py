@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from vidret.errors import MissingVideoError, OptionError, VidretError, describe_cause
+from vidret.errors import MissingVideoError, OptionError, VidretError, read_fault
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ class Server:
         except TimeoutError:
             raise RemoteError(f"{self.url}: no answer within {self._timeout:g} s") from None
         except (OSError, HTTPException) as error:
-            raise RemoteError(f"{self.url}: cannot be reached: {describe_cause(error)}") from error
+            raise RemoteError(f"{self.url}: cannot be reached: {read_fault(error)}") from error
         except (ValueError, LookupError, TypeError, RecursionError):
             raise RemoteError(f"{self.url}: must be a vidret server, got other events") from None
         finally:
@@ -159,7 +159,7 @@ class Server:
                 return self._send(method, path, body)
             if isinstance(error, HTTPException):
                 raise RemoteError(f"{self.url}: must be a vidret server: {error}") from error
-            raise RemoteError(f"{self.url}: cannot be reached: {describe_cause(error)}") from error
+            raise RemoteError(f"{self.url}: cannot be reached: {read_fault(error)}") from error
 
 
 def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from time import monotonic, sleep
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from vidret.errors import VidretError, describe_cause
+from vidret.errors import VidretError, read_fault
 from vidret.text import sanitize
 
 PORTS = {"http": 80, "https": 443}
@@ -238,7 +238,7 @@ class JsonTransport:
         except TimeoutError:
             raise _BusyError(f"no complete answer within {self.timeout_s:g} s") from None
         except (OSError, HTTPException) as error:
-            raise _BusyError(f"cannot be reached: {sanitize(describe_cause(error))[:REASON_LENGTH]}") from None
+            raise _BusyError(f"cannot be reached: {sanitize(read_fault(error))[:REASON_LENGTH]}") from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise EndpointError(f"{self.name}: must answer with {what}, got something else") from None
 
