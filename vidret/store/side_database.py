@@ -3,6 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -31,25 +32,21 @@ class SideDatabase(ABC):
     def __init__(self, path: Path, *, write: bool) -> None:
         """Open the file; use ``create`` or ``open``."""
         self.path = path
-        is_new = write and not path.exists()
-        try:
-            self.database = Database(path, write=write, create=write, prepare=self.PREPARE)
-        except StoreError as error:
-            if is_new:
-                remove_database(path)
-            raise StoreError(f"{error}; {REPAIR}" if "not a database" in str(error) else str(error)) from error
-        try:
+        with ExitStack() as undo:
+            if write and not path.exists():  # a full disk may leave a file without tables, which readers would refuse
+                undo.callback(remove_database, path)
+            try:
+                self.database = Database(path, write=write, create=write, prepare=self.PREPARE)
+            except StoreError as error:
+                raise StoreError(f"{error}; {REPAIR}" if "not a database" in str(error) else str(error)) from error
+            undo.callback(self.close)
             if write and self.database.value("SELECT count(*) FROM sqlite_master") == 0:
                 with self.database.transaction():
                     for statement in self.SCHEMA:
                         self.database.run(statement)
                     self.database.run(f"PRAGMA user_version = {self.FORMAT}")
             self._check_tables()
-        except BaseException:
-            self.close()
-            if is_new:  # such as on a full disk: readers would refuse a file without tables
-                remove_database(path)
-            raise
+            undo.pop_all()
 
     def _check_tables(self) -> None:
         found = self.database.value("PRAGMA user_version")
