@@ -191,8 +191,8 @@ def _find_video(store: Store, example: ConceptExample) -> tuple[int, ConceptExam
         path = Path(example.path)
         if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
             with contextlib.suppress(DecodeError):  # of an empty file
-                video_id = store.videos.find_complete(fingerprint(path))
-                for video in store.videos.find(ids=[] if video_id is None else [video_id]):
+                contents = store.find_contents([fingerprint(path)])
+                for video in store.videos.find(ids=[*contents.values()]):
                     return video.id, replace(example, path=video.paths[0])
         if example.start is not None or not path.is_file():
             raise VidretError(f"{error}; an example must be an image or a video of the index") from error
