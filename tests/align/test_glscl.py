@@ -13,6 +13,7 @@ from vidret.align.attending import SoftmaxAttention, TopFrames
 from vidret.align.batches import TextBatch, VideoBatch, take_rows
 from vidret.align.files import convert_concepts, load_aligner
 from vidret.align.glscl import (
+    AT_ONCE,
     TEXTS,
     VIDEOS,
     ConceptAligner,
@@ -194,6 +195,18 @@ def test_blocks_equal_the_whole_and_candidates_can_be_selected() -> None:
     rows = torch.tensor([VIDEOS, 0, 5])
     check_close(aligner.score(texts, take_rows(videos, rows)).total, whole.total[:, rows], 2e-6)
     assert aligner.score(texts, take_rows(videos, slice(0))).total.shape == (TEXTS + 1, 0)
+
+
+@torch.no_grad()
+def test_concepts_of_many_texts_are_found_some_at_a_time() -> None:
+    aligner = make_aligner()
+    assert aligner.finder is not None
+    videos = aligner.prepare(VideoBatch(torch.randn(3, 2, DIM)))
+    texts = TextBatch(torch.randn(2 * AT_ONCE + 1, DIM), torch.randn(2 * AT_ONCE + 1, 2, DIM))
+    expected, sizes = aligner(aligner.prepare_texts(texts), videos), list[int]()
+    aligner.finder.register_forward_hook(lambda _finder, inputs, _output: sizes.append(len(inputs[0])))
+    check_same(aligner.score(texts, videos), expected)
+    assert sizes == [AT_ONCE, AT_ONCE, 1]
 
 
 def test_gradients_are_finite_and_reach_every_weight() -> None:

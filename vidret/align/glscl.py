@@ -26,6 +26,7 @@ from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia_temporal import TemporalTransformer
 
 TEXTS, VIDEOS = 64, 256  # per block, so that its frame weights fit a core's cache
+AT_ONCE = 256  # texts whose concepts are found at a time: each takes a third of a megabyte meanwhile
 
 
 class ConceptVideos(NamedTuple):
@@ -182,6 +183,12 @@ class ConceptAligner(nn.Module):
         mask = fill_mask(texts.mask, texts.words)
         return ConceptTexts(texts.sentences, self.find_concepts(texts.words, mask, of_words=True))
 
+    def _prepare_all(self, texts: TextBatch) -> ConceptTexts:
+        """Return what ``prepare_texts`` does, some texts at a time."""
+        starts = range(0, max(1, len(texts.sentences)), AT_ONCE)
+        parts = [self.prepare_texts(take_rows(texts, slice(start, start + AT_ONCE))) for start in starts]
+        return ConceptTexts(texts.sentences, torch.cat([part.concepts for part in parts]))
+
     def find_concepts(
         self, memory: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"], *, of_words: bool = False
     ) -> Float[Tensor, "batch concept dim"]:
@@ -195,7 +202,7 @@ class ConceptAligner(nn.Module):
     @torch.no_grad()
     def score(self, texts: TextBatch | ConceptTexts, videos: ConceptVideos) -> ConceptScores:
         """Score every text for every video, block by block: working memory does not grow with their numbers."""
-        queries = self.prepare_texts(texts) if isinstance(texts, TextBatch) else texts
+        queries = self._prepare_all(texts) if isinstance(texts, TextBatch) else texts
         if videos.grams is None and len(queries.sentences) >= videos.frames.shape[1]:
             videos = videos.with_grams()
         shape = len(queries.sentences), len(videos.frames)
