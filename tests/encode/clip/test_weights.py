@@ -229,6 +229,14 @@ def test_a_state_dict_is_unwrapped(name: str, tmp_path: Path) -> None:
     assert all(torch.equal(loaded[key], STATE[key]) for key in STATE)
 
 
+def test_which_of_several_states_is_taken_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, other = tmp_path / "weights.pt", {name: weight + 1 for name, weight in STATE.items()}
+    torch.save({"state_dict": other, "model_ema": STATE, "epoch": 3}, path)
+    for _ in range(2):
+        assert all(torch.equal(weight, STATE[name]) for name, weight in read_weights(path).items())
+    assert caplog.messages == [f"{path} holds weights named model_ema and state_dict: model_ema were taken"]
+
+
 @pytest.mark.parametrize("kind", ["gone", "folder"])
 def test_what_holds_no_tensors_is_rejected(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"

@@ -3,10 +3,12 @@
 Every weight must be in its source's table of names or be ignored on purpose; an unknown name is an error.
 """
 
+import logging
 import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,11 @@ from vidret.errors import EncoderError
 from vidret.model_files import refuse_weights, rename_weights
 from vidret.types import Sampling
 
+logger = logging.getLogger(__name__)
+
 Names = Mapping[str, str]
 
+WRAPPERS = ("model_ema", "state_dict", "model", "model_state_dict")  # names of weights in a checkpoint, averages first
 PROMPT_KEY = "clip.vision_model.encoder.prompt_embedding"
 
 _PARTS = ("weight", "bias")
@@ -161,8 +166,8 @@ def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frame
 def read_weights(path: Path, *, device: str = "cpu") -> Weights:
     """Load a state dict without executing code from the file; wrapping dicts and ``module.`` prefixes are removed.
 
-    With ``device="meta"`` only shapes are loaded. Raise EncoderError if the file cannot be read, or contains anything
-    but named tensors.
+    Of several states in a file, the first of ``WRAPPERS`` is taken, which is logged. With ``device="meta"`` only shapes
+    are loaded. Raise EncoderError if the file cannot be read, or contains anything but named tensors.
     """
     try:
         state: Any = (
@@ -170,8 +175,10 @@ def read_weights(path: Path, *, device: str = "cpu") -> Weights:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location=device, weights_only=True)
         )
-        for wrapper in ("model_ema", "state_dict", "model", "model_state_dict"):
-            state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
+        for wrapper in WRAPPERS:
+            if isinstance(state.get(wrapper), dict):
+                _note_state(path, wrapper, *(name for name in WRAPPERS if isinstance(state.get(name), dict)))
+                state = state[wrapper]
         if not state or not all(isinstance(value, Tensor) for value in state.values()):
             raise TypeError("it contains something else")
         return {name.removeprefix("module."): value for name, value in state.items()}
@@ -179,6 +186,13 @@ def read_weights(path: Path, *, device: str = "cpu") -> Weights:
         known = isinstance(error, OSError | RuntimeError | TypeError | SafetensorError | pickle.UnpicklingError)
         reason = first_line(error) if known else "neither PyTorch nor safetensors wrote it"
         raise EncoderError(f"{path}: must be a readable file of nothing but named tensors: {reason}") from error
+
+
+@lru_cache(maxsize=16)
+def _note_state(path: Path, taken: str, *states: str) -> None:
+    """Log, once for each file, which of several states is taken."""
+    if len(states) > 1:
+        logger.warning("%s holds weights named %s: %s were taken", path, " and ".join(states), taken)
 
 
 def _read_safetensors(path: Path, device: str) -> Weights:
