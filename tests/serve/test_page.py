@@ -1056,11 +1056,12 @@ def test_run_is_started_watched_and_stopped(look: Look, films: Path, refusals: l
     expect(page.locator("#index-notice")).to_have_text("/nowhere/at/all: no such file or folder")
     paths.fill("")
     page.get_by_text("Choose a folder").click()
-    page.get_by_role("button", name=str(films).removeprefix("/")).click()
+    page.get_by_role("button", name=str(films), exact=True).click()
     expect(page.get_by_role("button", name="people")).to_be_visible()
-    page.get_by_role("button", name="Add this folder (5 videos in it)").click()
+    page.get_by_role("button", name="Add this folder (5 videos, 1 folder in it)").click()
     expect(paths).to_have_value(str(films))
     page.get_by_role("button", name="Start indexing").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_focused()
     progress = page.locator("#progress-status")
     expect(progress).to_have_text("25 %, 1 of 4 files, 1 failed, after 0:20, about 1:00 left")
     expect(page.get_by_role("progressbar")).to_have_js_property("value", 0.25)
@@ -1079,6 +1080,18 @@ def test_run_is_started_watched_and_stopped(look: Look, films: Path, refusals: l
     expect(page.locator("#last")).to_have_text(
         "The last run was stopped: 1 file encoded, 0 unchanged, 1 failed, in 0:03."
     )
+    expect(page.locator("#add")).to_be_visible()
+    expect(paths).to_have_value(str(films))  # to go on
+
+
+def test_empty_index_leads_to_the_form_where_it_may_be_used(look: Look, empty_url: str, films: Path) -> None:
+    def allow(route: Route) -> None:
+        route.fulfill(json=route.fetch().json() | {"allow_index": True, "roots": [str(films)]})
+
+    page = look("", at=empty_url)
+    page.route("**/api/index", allow)
+    page.reload()
+    page.get_by_role("alert").get_by_role("link", name="Index").click()
     expect(page.locator("#add")).to_be_visible()
 
 

@@ -17,7 +17,7 @@ let onEnd = null;
 /** Return facts about the index as it is now. */
 export async function findIndex() {
   await look();
-  return { words: known?.words ?? [], ...known?.info };
+  return { words: known?.words ?? [], allowed: known?.allow_index, ...known?.info };
 }
 
 /** Show or leave the tab; it polls while it is shown or a run is in progress. */
@@ -32,7 +32,7 @@ export function listenToIndexTab(whenDone) {
   on("add", "submit", async (event) => {
     event.preventDefault();
     const paths = find("paths").value.split("\n").map((path) => path.trim()).filter(Boolean);
-    if (await change("POST", { paths, retry_failed: find("retry").checked })) find("add").reset();
+    if (await change("POST", { paths, retry_failed: find("retry").checked })) find("stop").focus(); // the form is hidden now
   });
   on("stop", "click", () => {
     showStopping();
@@ -69,7 +69,10 @@ async function look() {
     if (isDropped(error)) return;
     tell("index-notice", error.message);
   }
-  if (wasRunning && !known?.running) onEnd();
+  if (wasRunning && !known?.running) {
+    if (known.last?.interrupted === false) find("add").reset(); // after another end, the same paths can be started again
+    onEnd();
+  }
   if (visible || known?.running) timer = setTimeout(look, known?.running ? BUSY_PAUSE : CALM_PAUSE);
 }
 
@@ -134,9 +137,10 @@ async function showFolder(path) {
       find("paths").focus();
     };
     const up = here ? [makeButton("↑ Up", () => showFolder(parent ?? ""))] : [];
-    const own = here ? [makeButton(`Add this folder (${count(videos, "video")} in it)`, add)] : [];
+    const own = here ? [makeButton(`Add this folder (${count(videos, "video")}, ${count(folders.length, "folder")} in it)`, add)] : [];
     find("pick-path").textContent = here;
-    find("pick-folders").replaceChildren(...up, ...own, ...folders.map((each) => makeButton(each.slice(here.length).replace(/^\//, ""), () => showFolder(each))));
+    const nameOf = (folder) => here ? folder.slice(here.length).replace(/^\//, "") : folder;
+    find("pick-folders").replaceChildren(...up, ...own, ...folders.map((each) => makeButton(nameOf(each), () => showFolder(each))));
     if (path) find("pick-folders").querySelector("button")?.focus();
   } catch (error) {
     if (!isDropped(error)) tell("index-notice", error.message);

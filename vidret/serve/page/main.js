@@ -175,13 +175,13 @@ async function tellWordless(asked) {
 }
 
 async function tellNothing() {
-  const { path, videos } = await findIndex();
+  const { path, videos, allowed } = await findIndex();
   if (find("results").children.length) return; // meanwhile
   const command = make("code", {}, `vidret index ~/Videos --index ${path}`);
   const linkTo = (text, change) => make("a", { href: writePlace({ ...place, ...change }) }, text);
   const used = FILTERS.filter((name) => place[name] && name !== "sources");
   const without = linkTo("Search without quotes", { q: place.q.replace(/["“”„]/g, "") });
-  if (!videos) tell("notice", "There are no videos in this index yet. Add some with ", command, ".");
+  if (!videos) tell("notice", "There are no videos in this index yet. Add some ", ...(allowed ? ["at ", linkTo("Index", { tab: "index" })] : ["with ", command]), ".");
   else if (QUOTES.test(place.q)) tell("notice", "Nobody says or shows this phrase word for word. ", without);
   else if (used.length) tell("notice", "No video matches these filters. ", linkTo("Clear them", Object.fromEntries(used.map((name) => [name, ""]))));
   else if (place.sources) tell("notice", "Nothing matches in the sources that you chose. ", linkTo("Search all", { sources: "" }));
