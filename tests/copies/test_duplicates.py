@@ -1,7 +1,10 @@
 """Copies are found with their offsets, look-alikes are not, and files that cannot be read are left out."""
 
+import itertools
 import logging
 import shutil
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ import pytest
 
 from tests.copies.films import crop, draw_footage, fade, mirror, write_frames
 from tests.fakes import PatchEncoder
+from vidret.copies import pairs
+from vidret.copies.checking import FootageGuess, FootageReader, FootageVerdict
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.types import CopiedFile, CopyGroup, Sampling
@@ -65,6 +70,35 @@ def test_all_copies_are_one_group_without_look_alikes_and_their_differences_are_
     assert "faster" in others["fast"]
     assert all(("part" in differs) == (files[name] is not best) for name, differs in others.items())
     assert not any("longer" in differs for differs in others.values())
+
+
+def test_interruption_ends_the_checks_in_progress(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers, busy, outcomes = itertools.count(), threading.Event(), list[str]()
+
+    def judge(guess: FootageGuess, reader: FootageReader) -> FootageVerdict | None:
+        if next(numbers) == 0:
+            busy.wait(30)
+            return None
+        busy.set()
+        outcomes.append("begun")
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            reader.forget()
+            reader.read(guess.clip_path, 0, 1)
+        outcomes.append("ended by itself")
+        return None
+
+    def interrupt(done: int, _total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pairs, "judge_footage", judge)
+    with pytest.raises(KeyboardInterrupt):
+        engine.duplicates(on_progress=interrupt)
+    assert set(outcomes) == {"begun"}
+    assert not caplog.records, "no file is at fault"
 
 
 def test_offsets_and_speeds_are_those_of_the_copies(files: dict[str, CopiedFile]) -> None:

@@ -48,8 +48,13 @@ class FootageReader:
         self._pool = ImagePool(NUM_WORKERS)
         self._read_block = lru_cache(MAX_BLOCKS)(self._decode_block)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether reading fails because the processes were ended."""
+        return self._pool.processes.is_closed
+
     def close(self) -> None:
-        """End the processes."""
+        """End the processes; reading in progress and later fails."""
         self._pool.close()
 
     def forget(self) -> None:

@@ -100,23 +100,28 @@ class PairFinder:
     ) -> Iterator[FootagePair]:
         """Yield the pairs with at least one of the wanted videos, by id; None for all.
 
-        A pair is not checked if both videos are known to show the same whole footage through others.
+        A pair is not checked if both videos are known to show the same whole footage through others. An exception, such
+        as an interruption, closes the reader, which ends the checks in progress.
         """
         candidates = [pair for pair in find_video_pairs(self._table) if self._is_likely(pair, wanted)]
         groups = DisjointSets()
+        report = on_progress or (lambda _done, _total: None)
         with ThreadPoolExecutor(NUM_WORKERS) as threads:
-            for first in range(0, len(candidates), CHECKED_AT_ONCE):
-                if on_progress is not None:
-                    on_progress(first, len(candidates))
-                batch = candidates[first : first + CHECKED_AT_ONCE]
-                open_pairs = [pair for pair in batch if not groups.are_joined(pair.clip, pair.film)]
-                for pair in threads.map(self._check, open_pairs):
-                    if pair is not None:
-                        if pair.is_mutual:
-                            groups.join(pair.clip, pair.film)
-                        yield pair
-        if on_progress is not None:
-            on_progress(len(candidates), len(candidates))
+            try:
+                for first in range(0, len(candidates), CHECKED_AT_ONCE):
+                    report(first, len(candidates))
+                    batch = candidates[first : first + CHECKED_AT_ONCE]
+                    open_pairs = [pair for pair in batch if not groups.are_joined(pair.clip, pair.film)]
+                    for done, pair in enumerate(threads.map(self._check, open_pairs), start=first + 1):
+                        report(done, len(candidates))
+                        if pair is not None:
+                            if pair.is_mutual:
+                                groups.join(pair.clip, pair.film)
+                            yield pair
+            except BaseException:
+                self._reader.close()
+                raise
+        report(len(candidates), len(candidates))
 
     def _is_likely(self, candidate: VideoPair, wanted: Collection[int] | None) -> bool:
         clip, film, times, alignment = candidate.clip, candidate.film, candidate.times, candidate.alignment
@@ -144,7 +149,7 @@ class PairFinder:
         try:
             confirmed = confirm_alignment(candidate.alignment, candidate.times, paths, extents, self._reader)
         except DecodeError as error:
-            if error.path not in self._unreadable:
+            if error.path not in self._unreadable and not self._reader.is_closed:
                 self._unreadable.add(error.path)
                 logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
             return None
