@@ -121,14 +121,26 @@ def read_fault(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+PYDANTIC_WORDS = {
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "Field required": "must be given",
+    "Extra inputs are not permitted": "must not be given",
+    "a valid dictionary or object to extract fields from": "a JSON object",
+    "a valid tuple": "a JSON array",
+    "a valid list": "a JSON array",
+    "JSON decode error": "must be JSON",
+}
+
+
 def read_rule(message: str) -> str:
     """Return a message of pydantic in the words of vidret; one that is no rule as it is.
 
     >>> read_rule("Input should be greater than or equal to 1"), read_rule("Extra inputs are not permitted")
-    ('must be at least 1', 'Extra inputs are not permitted')
+    ('must be at least 1', 'must not be given')
     """
     rule = re.sub(r"^\w+ should ", "must ", message.removeprefix("Value error, "))
     rule = re.sub(r"(?: after validation)?, (?:unable|input|not) .*", "", rule)
-    for theirs, ours in (("greater than or equal to", "at least"), ("less than or equal to", "at most")):
+    for theirs, ours in PYDANTIC_WORDS.items():
         rule = rule.replace(theirs, ours)
-    return rule.replace("Field required", "must be given")
+    return rule

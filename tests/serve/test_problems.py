@@ -53,6 +53,12 @@ def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
+def test_body_that_is_no_json_is_a_problem(client: TestClient) -> None:
+    answer = client.post("/api/search", content="{query: red}", headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("the body must be JSON, got Expecting property name")
+
+
 def test_long_values_are_shortened_and_many_errors_counted() -> None:
     sentence = describe_invalid([{"loc": ("body", "image"), "msg": "is wrong", "input": "x" * 10_000}])
     assert sentence.startswith("image: is wrong, got 'xxx")

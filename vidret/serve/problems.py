@@ -160,6 +160,8 @@ def describe_invalid(errors: Any, *, within: int = 1) -> str:
         field = ".".join(str(name) for name in error["loc"][within:]) or "the body"
         rule = read_rule(str(error["msg"]))
         value = repr(error.get("input"))
+        if error.get("type") == "json_invalid":  # whose place is a character, and whose input is nothing
+            field, value = "the body", f"{error['ctx']['error']} at character {error['loc'][-1]}"
         shortened = value if len(value) <= MAX_VALUE_LENGTH else value[:MAX_VALUE_LENGTH] + "..."
         sentences.append(f"{field}{'' if rule.startswith('must ') else ':'} {rule}, got {shortened}")
     if len(errors) > MAX_ERRORS:
