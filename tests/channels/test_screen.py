@@ -394,15 +394,8 @@ LARGE, OTHER, SMALL = (60, 24, 201), (160, 24, 333), (220, 8, 263)
 MOVING = {4: (SMALL,), 5: (SMALL,), 6: (LARGE,), 7: (LARGE,), 8: (LARGE,), 13: (OTHER,), 16: (OTHER,), 17: (LARGE,)}
 
 
-@pytest.mark.parametrize("shown", [MOVING, {step + 1: bars for step, bars in MOVING.items()}])
-def test_reading_resumes_in_a_moving_picture_as_it_would_have_gone_on(
-    shown: dict[int, tuple[tuple[int, int, int], ...]],
-) -> None:
-    """The same frames are searched, at the same resolution."""
-    images = [draw_bars(step, *shown.get(step, ())) for step in range(24)]
-    reader = BrightReader()
-    whole = follow(reader, images)
-    assert len(whole) >= 2
+def check_resumptions(reader: ScreenReader, images: Sequence[Picture], whole: Sequence[TimedText]) -> None:
+    """Interrupt reading after each frame: what is read until then, and from there on, must be the whole."""
     for num_read in range(1, len(images)):
         reader.start()
         for time_s, image in enumerate(images[:num_read]):
@@ -416,3 +409,32 @@ def test_reading_resumes_in_a_moving_picture_as_it_would_have_gone_on(
             ):
                 texts.append(text)
         assert sorted({*texts}, key=repr) == sorted(whole, key=repr), (num_read, until_s)
+
+
+@pytest.mark.parametrize("shown", [MOVING, {step + 1: bars for step, bars in MOVING.items()}])
+def test_reading_resumes_in_a_moving_picture_as_it_would_have_gone_on(
+    shown: dict[int, tuple[tuple[int, int, int], ...]],
+) -> None:
+    """The same frames are searched, at the same resolution."""
+    images = [draw_bars(step, *shown.get(step, ())) for step in range(24)]
+    reader = BrightReader()
+    whole = follow(reader, images)
+    assert len(whole) >= 2
+    check_resumptions(reader, images, whole)
+
+
+class BrightGround(BrightLines):
+    """Reads no text over dark ground, though its strokes look the same there."""
+
+    def read(self, image: Picture, box: Box) -> tuple[str, float]:
+        return super().read(image, box)[0], 0.9 if image[0, 0, 0] > 100 else 0.1
+
+
+def test_reading_resumes_before_what_was_rejected_lately() -> None:
+    """It would be read again too early otherwise."""
+    images = [draw_bars(step, *([LARGE] if 2 <= step < 12 else [])) for step in range(16)]
+    reader = BrightReader()
+    reader._models = BrightGround()
+    whole = follow(reader, images)
+    assert [text.start for text in whole] == [5.5], "it was rejected for four seconds"
+    check_resumptions(reader, images, whole)

@@ -141,7 +141,7 @@ class ScreenReader:
             crop = shrink(cut(image, track.extent), _CROP)
             if likeness(track.crop, crop) >= MIN_LIKENESS:
                 track.last_s, track.crop = time_s, crop
-        kept = [track for track in self._rejected if track.last_s == time_s and time_s - track.start_s < RETRY_S]
+        kept = [track for track in self._rejected if track.last_s == time_s]
         self._rejected = [] if self._is_done else kept
 
     def _search(self, image: Picture, time_s: float, middle_s: float) -> None:
@@ -150,12 +150,16 @@ class ScreenReader:
         side = DETECTION_SIDE if self._is_done else MOVING_SIDE
         boxes = sorted(self._models.detect(fit_image(image, side)), key=_height, reverse=True)
         self._num_crowded += len(boxes) > MAX_BOXES
+        retried = [track.extent for track in self._rejected if time_s - track.start_s >= RETRY_S]
+        self._rejected = [track for track in self._rejected if time_s - track.start_s < RETRY_S]
         followed = [track.extent for track in self._tracks + self._rejected if track.last_s == time_s]
         for box in boxes[:MAX_BOXES]:
             extent = bound(box)
             if all(overlap_boxes(other, extent) < MIN_OVERLAP for other in followed):
                 crop = shrink(cut(image, extent), _CROP)
                 is_older = likeness(shrink(cut(before, extent), _CROP), crop) >= MIN_LIKENESS
+                # What is read again begins now: reading that resumes in the frame before would read it there.
+                is_older = is_older and all(overlap_boxes(other, extent) < MIN_OVERLAP for other in retried)
                 resume_s, start_s = (self._resume_s, before_s) if is_older else (middle_s, middle_s)
                 self._tracks.append(_Track(extent, box, resume_s, start_s, time_s, crop))
 
@@ -186,8 +190,9 @@ class ScreenReader:
             ready = [track for track in ready if track not in held]
             waiting += held
         self._closed = [track for track in self._closed if track not in ready]
-        # What is found next may have begun in a frame that was not searched.
-        return min([self._resume_s, *(track.resume_s for track in self._tracks + self._closed)]), join_lines(ready)
+        # What is found next may have begun in a frame that was not searched, or look like what was rejected.
+        known = self._tracks + self._closed + self._rejected
+        return min([self._resume_s, *(track.resume_s for track in known)]), join_lines(ready)
 
     def finish(self, end_s: float) -> list[TimedText]:
         """Return the remaining entries of a video that ends at ``end_s``. The last frame is always searched."""
