@@ -19,7 +19,7 @@ from tests.fakes import ColourEncoder, unit, write_film
 from vidret.engine import Engine
 from vidret.errors import EncoderError, StoreError, VidretError
 from vidret.reindex import FOLDER, reindex
-from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge, load_judge, save_judge
+from vidret.search.probability import UNFITTED, ProbabilityModel, load_probabilities, save_probabilities
 from vidret.search.watches import add_watch
 from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.tools import ToolBox, open_frames
@@ -109,12 +109,12 @@ def test_an_index_moves_and_keeps_what_does_not_depend_on_the_encoder(index: Pat
 
 def test_probabilities_are_those_of_no_answers_after_a_move(index: Path) -> None:
     with Store.open(index, write=True) as store:
-        save_judge(store, EvidenceJudge(index_weights=(0.1, 0.2, 0.3)))
+        save_probabilities(store, ProbabilityModel(index_weights=(0.1, 0.2, 0.3)))
     assert reindex(index, WideEncoder(), workers=1).to_redo == (
         f"its probabilities: vidret calibrate --answers FILE --index {index}",
     )
     with Store.open(index) as store:
-        assert load_judge(store) == DEFAULT_JUDGE
+        assert load_probabilities(store) == UNFITTED
     assert reindex(index, ColourEncoder(), workers=1).to_redo == ()
 
 

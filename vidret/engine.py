@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     from vidret.search.browsing import Explorer
     from vidret.search.heads.base import MomentHead
     from vidret.search.heads.layers import Grounder
-    from vidret.search.judge_fitting import JudgeReport
+    from vidret.search.probability_fitting import ProbabilityReport
     from vidret.video.decoders.base import SamplingMode
     from vidret.video.decoders.registry import Decoder
 
@@ -519,9 +519,9 @@ class Engine(VideoLibrary):
 
         leave_uncalibrated(self._index.pictures, rerank)
 
-    def calibrate_judge(
+    def calibrate_probabilities(
         self, answers: Mapping[str, Collection[VideoName]], *, on_progress: Callable[[int, int], None] | None = None
-    ) -> "JudgeReport":
+    ) -> "ProbabilityReport":
         """Fit the probabilities of results to queries whose answers are known, and keep that in the index if it helps.
 
         Each query is searched once. The ranking of results stays as it is. What an earlier call stored is replaced if
@@ -535,21 +535,21 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: There are too few queries, one is invalid, or the index does not have a video.
         """
-        from vidret.search.judge_fitting import choose_judge, score_answers
-        from vidret.search.judging import save_judge
+        from vidret.search.probability import save_probabilities
+        from vidret.search.probability_fitting import choose_probabilities, score_answers
 
-        report = choose_judge(score_answers(self._index, answers, on_progress))
+        report = choose_probabilities(score_answers(self._index, answers, on_progress))
         if report.helps:
             with Store.open(self.path, write=True) as store:
-                save_judge(store, report.judge)
+                save_probabilities(store, report.model)
         return report
 
-    def forget_judge(self) -> None:
+    def forget_probabilities(self) -> None:
         """Go back to the probabilities of an index that was fitted to no answers."""
-        from vidret.search.judging import DEFAULT_JUDGE, save_judge
+        from vidret.search.probability import UNFITTED, save_probabilities
 
         with Store.open(self.path, write=True) as store:
-            save_judge(store, DEFAULT_JUDGE)
+            save_probabilities(store, UNFITTED)
 
     # Searching
 

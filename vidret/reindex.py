@@ -21,7 +21,7 @@ from vidret.errors import VidretError
 from vidret.index.options import IndexReport, Progress
 from vidret.search.concepts.storage import list_concepts, load_concept, save_concept
 from vidret.search.models import allow_encoder
-from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, JUDGE, MOMENTS, SAMPLING, SEGMENTS
+from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, MOMENTS, PROBABILITIES, SAMPLING, SEGMENTS
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.store.vectors.base import FAISS
@@ -192,7 +192,7 @@ def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
     stale = []
     if any(stored and not is_automatic(stored) for stored in calibrations):
         stale.append(f"its calibration: vidret calibrate --bank FILE --index {index}")
-    if store.metadata.get(JUDGE):
+    if store.metadata.get(PROBABILITIES):
         stale.append(f"its probabilities: vidret calibrate --answers FILE --index {index}")
     if (store.metadata.get(HEAD) or NONE) != NONE:
         stale.append(f"its grounding head: vidret train head --index {index} --moments FILE, or --head FILE")

@@ -231,7 +231,7 @@ def test_invalid_urls_and_tokens_are_rejected_without_showing_them() -> None:
 
 LOCAL_METHODS = {  # that a server does not offer
     "calibrate",
-    "calibrate_judge",
+    "calibrate_probabilities",
     "check_index",
     "choose_ranker",
     "classify",
@@ -241,7 +241,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "facets",
     "file",
     "forget_calibration",
-    "forget_judge",
+    "forget_probabilities",
     "import_embeddings",
     "index",
     "index_frames",

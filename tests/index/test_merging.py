@@ -16,7 +16,7 @@ from vidret.errors import StoreError
 from vidret.index import copying
 from vidret.index.merging import MergeReport, merge_indexes
 from vidret.search.collections import list_collections
-from vidret.store.records import CALIBRATION, CONCEPT, FOLLOW_SHOTS, HEAD, JUDGE, RANKER, SEGMENTS, FileRecord
+from vidret.store.records import CALIBRATION, CONCEPT, FOLLOW_SHOTS, HEAD, PROBABILITIES, RANKER, SEGMENTS, FileRecord
 from vidret.store.rows_file import COLLECTIONS, WATCHES, Watch
 from vidret.store.store import Store
 from vidret.types import ListedMoment, SavedCollection, SearchOptions
@@ -302,7 +302,7 @@ def test_aligner_and_head_are_merged_and_differences_noted(tmp_path: Path) -> No
         store.metadata.set(f"{CALIBRATION}.ucofia", b"numbers")
         store.metadata.set(f"{CALIBRATION}.none", "")
     with create(one) as store:
-        store.metadata.set(JUDGE, "weights")
+        store.metadata.set(PROBABILITIES, "weights")
     with create(empty) as store:  # its calibration is made again by the next run
         store.metadata.set(f"{CALIBRATION}.none", json.dumps({"is_automatic": True}))
     report = merge(tmp_path / "out", empty, one, two)
@@ -310,7 +310,7 @@ def test_aligner_and_head_are_merged_and_differences_noted(tmp_path: Path) -> No
         assert json.loads(str(store.metadata.get(RANKER)))["name"] == "ucofia"
         assert store.metadata.get(HEAD) == "/heads/a.safetensors"
         assert store.metadata.get(f"{CALIBRATION}.ucofia") is None
-        assert store.metadata.get(JUDGE) is None
+        assert store.metadata.get(PROBABILITIES) is None
     assert report.notes == [
         f"{empty}: its grounding head none is /heads/a.safetensors in the merged index",
         f"{two}: its grounding head /heads/b.safetensors is /heads/a.safetensors in the merged index",

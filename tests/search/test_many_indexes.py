@@ -152,7 +152,7 @@ def test_several_indexes_are_searched_and_not_changed(engines: tuple[Engine, Eng
         lambda: joined.index([folder / "films"]),
         lambda: joined.calibrate(["red"]),
         lambda: joined.teach("warm", ["red.mp4"]),
-        lambda: joined.forget_judge(),
+        lambda: joined.forget_probabilities(),
         lambda: joined.info(),
         lambda: joined.path,
     ):

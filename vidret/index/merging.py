@@ -24,9 +24,9 @@ from vidret.store.identities.upkeep import copy_identities
 from vidret.store.records import (
     CALIBRATION,
     HEAD,
-    JUDGE,
     KEPT,
     MOMENTS,
+    PROBABILITIES,
     PROJECTED,
     RANKER,
     SEGMENTS,
@@ -372,7 +372,7 @@ class Merge:
         return [
             f"{index.path}: its calibration is not copied: {again}"
             for index in self.sources
-            if _is_calibrated(index) or index.metadata.get(JUDGE)
+            if _is_calibrated(index) or index.metadata.get(PROBABILITIES)
         ]
 
     def _advance(self, num_steps: int) -> None:

@@ -13,8 +13,8 @@ from vidret.channels.texts.channel import TextChannel
 from vidret.errors import OptionError
 from vidret.search.fused_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.search.fusion import Fusion, Question
-from vidret.search.judging import ScoreStandard, load_judge
 from vidret.search.placed_moments import find_placed_spans, list_events
+from vidret.search.probability import ScoreStandard, load_probabilities
 from vidret.search.query.clauses import AnalysedQuery
 from vidret.search.sorting import fit_attribute, sort_hits
 from vidret.store.lookup import count_facets, find_cuts
@@ -125,7 +125,7 @@ class VideoSearch:
             share = store.count_videos(filters) / max(store.count_videos(), 1)
         num_compared = (0 if texts is None else texts.count(asked)) + len(store) * ("picture" in asked.sources)
         size = max(round(share * num_compared), 1)
-        return ScoreStandard(best=best[0].score, size=size, judge=load_judge(store))
+        return ScoreStandard(best=best[0].score, size=size, model=load_probabilities(store))
 
     def _list_existing(
         self, ranked: Iterable[VideoScores], options: SearchOptions, listed: set[int], missing: list[str]

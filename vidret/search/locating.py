@@ -23,8 +23,8 @@ from vidret.search.fused_scores import ABSENT, VideoScores
 from vidret.search.fusion import Fusion, Question
 from vidret.search.heads.base import GroundedVideo, MomentHead
 from vidret.search.hits import make_evidence
-from vidret.search.judging import ScoreStandard, load_judge
 from vidret.search.placed_moments import find_query_spans, list_events
+from vidret.search.probability import ScoreStandard, load_probabilities
 from vidret.search.query.clauses import AnalysedQuery
 from vidret.store.lookup import find_cuts, look_up_video
 from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
@@ -94,7 +94,7 @@ def locate_moments(
         grounder = None  # a head reads text
     if grounder is None and has_pictures and not has_frame_vectors(fusion.encoder):
         note_coarse(fusion.encoder.name)
-    scored, judge = [], load_judge(store)
+    scored, model = [], load_probabilities(store)
     typical = fusion.pictures.typical_score() if query.is_text else None
     for video in videos:
         scores = fusion.score_video(question, video.video_id)
@@ -110,7 +110,7 @@ def locate_moments(
         standard = video.standard
         if standard is None:
             size = len(scores.segments) + max(map(len, scores.texts)) if query.is_text else 0
-            standard = ScoreStandard(size=size, judge=judge)
+            standard = ScoreStandard(size=size, model=model)
         moments += _make_moments(
             fusion, question, video, scores, standard, options, by_picture="curve" if grounder is None else "head"
         )

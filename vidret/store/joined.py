@@ -22,7 +22,15 @@ from vidret.store.catalog.schema import Metadata
 from vidret.store.catalog.segments import Segments, ShotChanges
 from vidret.store.catalog.videos import Files, Videos
 from vidret.store.feature_epochs import Epochs
-from vidret.store.records import CALIBRATION, JUDGE, FileRecord, StoredSegments, StoredVideo, VideoRecord, VideoSize
+from vidret.store.records import (
+    CALIBRATION,
+    PROBABILITIES,
+    FileRecord,
+    StoredSegments,
+    StoredVideo,
+    VideoRecord,
+    VideoSize,
+)
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.store import Store
@@ -144,7 +152,7 @@ def _find_copies(snapshots: Mapping[int, Snapshot]) -> Copies:
     return copies
 
 
-MEASURED = ("scale.", "background", f"{CALIBRATION}.", JUDGE)  # metadata that hold for the videos of one index
+MEASURED = ("scale.", "background", f"{CALIBRATION}.", PROBABILITIES)  # metadata that hold for the videos of one index
 
 
 class JoinedTable(SearchedTogether):

@@ -15,7 +15,7 @@ DEAD_STATES: tuple[FileState, ...] = ("failed", "missing")  # a path in one of t
 
 # Names shared by several packages: metadata keys, and the folder of prepared moments. The latter has a folder per
 # grounding head, whose subfolder KEPT has a file per prepared video, named after its fingerprint.
-RANKER, HEAD, CALIBRATION, CONCEPT, JUDGE = "ranker", "head", "calibration", "concept", "judge"
+RANKER, HEAD, CALIBRATION, CONCEPT, PROBABILITIES = "ranker", "head", "calibration", "concept", "judge"
 UNCALIBRATED = "uncalibrated"  # set where a run must not calibrate by itself
 ENCODER_CLASS = "encoder class"
 MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"

@@ -19,7 +19,7 @@ from vidret.types import SearchOptions, list_options
 
 if TYPE_CHECKING:
     from vidret.engine import Engine
-    from vidret.search.judge_fitting import HeldOutFit
+    from vidret.search.probability_fitting import HeldOutFit
 
 CALIBRATION = "Calibration"
 NONE = "none"
@@ -70,7 +70,7 @@ def calibrate_command(
         if known is not None:
             _fit(engine, index, answers.name, known)
         else:
-            engine.forget_judge()
+            engine.forget_probabilities()
             print_message(f"{index}: probabilities are those of an index without known answers.")
         return
     assert bank is not None
@@ -107,9 +107,9 @@ def read_answers(path: Path) -> dict[str, set[str]]:
 
 
 def _fit(engine: "Engine", index: Path, name: str, answers: Mapping[str, Collection[str]]) -> None:
-    """Fit the judge of an index to known answers, and say what that did."""
+    """Fit the probabilities of an index to known answers, and say what that did."""
     with show_count("searching", "queries") as on_count:
-        report = engine.calibrate_judge(answers, on_progress=on_count)
+        report = engine.calibrate_probabilities(answers, on_progress=on_count)
     print_message(
         f"{index}: {format_count(report.num_answered + report.num_absent, 'query')} of {name}, "
         f"{report.num_absent} of them without an answer. By cross-validation over two halves:"

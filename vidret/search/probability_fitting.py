@@ -1,4 +1,4 @@
-"""Fitting the judge to queries whose answers are known, and measuring on held-out ones whether that helps."""
+"""Fitting probabilities to queries whose answers are known, and measuring on held-out ones whether that helps."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidret.errors import VidretError
-from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge, index_features, video_features
 from vidret.search.open_index import OpenIndex
+from vidret.search.probability import UNFITTED, ProbabilityModel, index_features, video_features
 from vidret.store.lookup import look_up_video
 from vidret.types import SearchOptions, VideoName
 
-NUM_RESULTS = 10  # of a query, of which each is judged
+NUM_RESULTS = 10  # of a query, of which each is rated
 MIN_ANSWERS = 5  # queries with an answer, and queries without
 PRIOR_ANSWERS = 100  # what the default coefficients count as, beside the answers of the user
 MAX_STEPS, MAX_HALVINGS = 100, 30  # of Newton's method
@@ -62,18 +62,18 @@ class HeldOutFit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeReport:
-    """The judge of an index, and how well it judges answers that it was not fitted to.
+class ProbabilityReport:
+    """The probabilities of an index, and how well they hold for answers that it was not fitted to.
 
     Attributes:
-        judge: The judge, fitted to all answers where that helps with held-out ones, and the default otherwise.
+        model: The model, fitted to all answers where that helps with held-out ones, and the default otherwise.
         num_answered: Number of queries with an answer.
         num_absent: Number of queries without.
         index: How well it tells these two.
         videos: How well it tells whether a video that was found is an answer.
     """
 
-    judge: EvidenceJudge
+    model: ProbabilityModel
     num_answered: int
     num_absent: int
     index: HeldOutFit
@@ -81,7 +81,7 @@ class JudgeReport:
 
     @property
     def helps(self) -> bool:
-        """Whether the judge is another one than the default."""
+        """Whether the model differs from the default."""
         return self.index.helps or self.videos.helps
 
 
@@ -117,8 +117,8 @@ def score_answers(
     return scored
 
 
-def choose_judge(queries: Sequence[ScoredQuery]) -> JudgeReport:
-    """Fit a judge to queries, and measure by cross-validation over two halves whether either of its parts helps.
+def choose_probabilities(queries: Sequence[ScoredQuery]) -> ProbabilityReport:
+    """Fit a model to queries, and measure by cross-validation over two halves whether either of its parts helps.
 
     Raises:
         VidretError: There are too few queries with or without an answer.
@@ -131,15 +131,15 @@ def choose_judge(queries: Sequence[ScoredQuery]) -> JudgeReport:
             f"got {num_answered} and {num_absent}"
         )
     halves = split_halves(queries)
-    others = [fit_judge(half) for half in reversed(halves)]
+    others = [fit_probabilities(half) for half in reversed(halves)]
     index = _measure(_index_rows, "index_weights", halves, others)
     videos = _measure(_video_rows, "video_weights", halves, others)
-    fitted = fit_judge(queries)
-    judge = EvidenceJudge(
-        index_weights=(fitted if index.helps else DEFAULT_JUDGE).index_weights,
-        video_weights=(fitted if videos.helps else DEFAULT_JUDGE).video_weights,
+    fitted = fit_probabilities(queries)
+    model = ProbabilityModel(
+        index_weights=(fitted if index.helps else UNFITTED).index_weights,
+        video_weights=(fitted if videos.helps else UNFITTED).video_weights,
     )
-    return JudgeReport(judge=judge, num_answered=num_answered, num_absent=num_absent, index=index, videos=videos)
+    return ProbabilityReport(model=model, num_answered=num_answered, num_absent=num_absent, index=index, videos=videos)
 
 
 def split_halves(queries: Sequence[ScoredQuery]) -> tuple[list[ScoredQuery], list[ScoredQuery]]:
@@ -152,18 +152,18 @@ def split_halves(queries: Sequence[ScoredQuery]) -> tuple[list[ScoredQuery], lis
     return halves
 
 
-def fit_judge(queries: Sequence[ScoredQuery]) -> EvidenceJudge:
-    """Return a judge fitted to queries, shrunk towards the default as by ``PRIOR_ANSWERS`` others that it is right for.
+def fit_probabilities(queries: Sequence[ScoredQuery]) -> ProbabilityModel:
+    """Return a model fitted to queries, shrunk towards the default as by ``PRIOR_ANSWERS`` others that it is right for.
 
     The others score as the queries do. Of logistic models this is the conjugate prior (Diaconis and Ylvisaker 1979,
     "Conjugate Priors for Exponential Families"), and needs no scale of the coefficients.
     """
     if not queries:
-        return DEFAULT_JUDGE
+        return UNFITTED
     strength = PRIOR_ANSWERS / len(queries)
-    index = fit_weights(*_index_rows(queries), DEFAULT_JUDGE.index_weights, INDEX_FREE, INDEX_SLOPES, strength=strength)
-    video = fit_weights(*_video_rows(queries), DEFAULT_JUDGE.video_weights, VIDEO_FREE, VIDEO_SLOPES, strength=strength)
-    return EvidenceJudge(index_weights=index, video_weights=video)
+    index = fit_weights(*_index_rows(queries), UNFITTED.index_weights, INDEX_FREE, INDEX_SLOPES, strength=strength)
+    video = fit_weights(*_video_rows(queries), UNFITTED.video_weights, VIDEO_FREE, VIDEO_SLOPES, strength=strength)
+    return ProbabilityModel(index_weights=index, video_weights=video)
 
 
 def _index_rows(queries: Sequence[ScoredQuery]) -> tuple[Rows, Labels]:
@@ -180,12 +180,12 @@ def _measure(
     make_rows: Callable[[Sequence[ScoredQuery]], tuple[Rows, Labels]],
     name: str,
     halves: Sequence[Sequence[ScoredQuery]],
-    judges: Sequence[EvidenceJudge],
+    models: Sequence[ProbabilityModel],
 ) -> HeldOutFit:
-    """Return how well one part of the default judge, and of a judge for each half, holds on the halves."""
+    """Return how well one part of the default model, and of a model for each half, holds on the halves."""
     rows, labels = zip(*map(make_rows, halves), strict=True)
-    before = np.concatenate([own @ np.array(getattr(DEFAULT_JUDGE, name)) for own in rows])
-    after = np.concatenate([own @ np.array(getattr(judge, name)) for own, judge in zip(rows, judges, strict=True)])
+    before = np.concatenate([own @ np.array(getattr(UNFITTED, name)) for own in rows])
+    after = np.concatenate([own @ np.array(getattr(model, name)) for own, model in zip(rows, models, strict=True)])
     right = np.concatenate(labels)
     return HeldOutFit(
         loss_before=_cross_entropy(before, right.astype(np.float64)) / len(right),

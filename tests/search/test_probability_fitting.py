@@ -1,4 +1,4 @@
-"""Fitting the judge: a naive twin, what must hold for any answers, and the judge of an index through the engine."""
+"""Fitting probabilities: a naive twin, what must hold for any answers, and the model of an index through the engine."""
 
 import math
 import shutil
@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from tests.fakes import ColourEncoder, write_film
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.search.judge_fitting import (
+from vidret.search.probability import MAX_GAP, UNFITTED, ProbabilityModel
+from vidret.search.probability_fitting import (
     MIN_ANSWERS,
     PRIOR_ANSWERS,
     ScoredQuery,
-    choose_judge,
+    choose_probabilities,
     find_calibration_error,
-    fit_judge,
+    fit_probabilities,
     split_halves,
 )
-from vidret.search.judging import DEFAULT_JUDGE, MAX_GAP, EvidenceJudge
 from vidret.types import Hit
 
 SIZE = 300
@@ -47,14 +47,14 @@ def draw_queries(draw: st.DrawFn, min_size: int = 1) -> list[ScoredQuery]:
     return queries
 
 
-def draw_answers(judge: EvidenceJudge, number: int, *, seed: int = 0) -> list[ScoredQuery]:
-    """Return queries whose answers are as probable as a judge says."""
+def draw_answers(model: ProbabilityModel, number: int, *, seed: int = 0) -> list[ScoredQuery]:
+    """Return queries whose answers are as probable as a model says."""
     rng = np.random.default_rng(seed)
     queries = []
     for each in range(number):
         scores = np.sort(rng.normal(2, 4, 10))[::-1]
-        present = bool(rng.random() < judge.index(scores[0], SIZE))
-        rights = [bool(rng.random() < judge.video(score, scores[0], SIZE)) for score in scores]
+        present = bool(rng.random() < model.index(scores[0], SIZE))
+        rights = [bool(rng.random() < model.video(score, scores[0], SIZE)) for score in scores]
         queries.append(make_query(f"{each}", present, scores.tolist(), rights))
     return queries
 
@@ -65,7 +65,7 @@ def draw_answers(judge: EvidenceJudge, number: int, *, seed: int = 0) -> list[Sc
 def measure_naively(
     weights: Sequence[float], prior: Sequence[float], rows: list[tuple[list[float], bool, float]]
 ) -> float:
-    """Return what a fit minimises: the log loss of labels, and of as many answers as the prior judges right."""
+    """Return what a fit minimises: the log loss of labels, and of as many answers as the prior has it."""
     loss = 0.0
     for features, label, weight in rows:
         odds = sum(a * b for a, b in zip(weights, features, strict=True))
@@ -94,10 +94,10 @@ def list_rows(queries: Sequence[ScoredQuery], part: str) -> list[tuple[list[floa
 @given(draw_queries())
 def test_no_other_weights_fit_better_by_a_naive_twin(queries: list[ScoredQuery]) -> None:
     """The loss is convex, so that weights next to which none are better are the best."""
-    fitted = fit_judge(queries)
+    fitted = fit_probabilities(queries)
     for part, weights, prior, size in (
-        ("index", fitted.index_weights, DEFAULT_JUDGE.index_weights, 1),
-        ("video", fitted.video_weights, DEFAULT_JUDGE.video_weights, 2),
+        ("index", fitted.index_weights, UNFITTED.index_weights, 1),
+        ("video", fitted.video_weights, UNFITTED.video_weights, 2),
     ):
         rows = list_rows(queries, part)
         assert weights[size] == prior[size], "one index does not tell what its size does"
@@ -113,7 +113,7 @@ def test_no_other_weights_fit_better_by_a_naive_twin(queries: list[ScoredQuery])
 def test_order_of_answers_does_not_matter(queries: list[ScoredQuery], random: Random) -> None:
     shuffled = list(queries)
     random.shuffle(shuffled)
-    one, other = fit_judge(queries), fit_judge(shuffled)
+    one, other = fit_probabilities(queries), fit_probabilities(shuffled)
     assert one.index_weights == pytest.approx(other.index_weights, abs=1e-5)
     assert one.video_weights == pytest.approx(other.video_weights, abs=1e-5)
     halves = [sorted(half, key=repr) for half in split_halves(queries)]
@@ -122,39 +122,39 @@ def test_order_of_answers_does_not_matter(queries: list[ScoredQuery], random: Ra
 
 @given(draw_queries(), st.lists(st.floats(-20, 20), min_size=2, max_size=5))
 def test_no_answers_change_the_ranking(queries: list[ScoredQuery], scores: list[float]) -> None:
-    judge = fit_judge(queries)
-    ranked = [judge.video(score, max(scores), SIZE) for score in sorted(scores)]
+    model = fit_probabilities(queries)
+    ranked = [model.video(score, max(scores), SIZE) for score in sorted(scores)]
     assert ranked == sorted(ranked)
 
 
-def test_ten_answers_move_the_judge_little_and_a_thousand_decide() -> None:
-    other = EvidenceJudge(
-        index_weights=(1.2, DEFAULT_JUDGE.index_weights[1], -3.0),
-        video_weights=(1.0, 0.3, DEFAULT_JUDGE.video_weights[2], -2.0),
+def test_ten_answers_move_probabilities_little_and_a_thousand_decide() -> None:
+    other = ProbabilityModel(
+        index_weights=(1.2, UNFITTED.index_weights[1], -3.0),
+        video_weights=(1.0, 0.3, UNFITTED.video_weights[2], -2.0),
     )
     scores = np.linspace(-3, 12, 31)
-    defaults, others = ([judge.index(score, SIZE) for score in scores] for judge in (DEFAULT_JUDGE, other))
+    defaults, others = ([model.index(score, SIZE) for score in scores] for model in (UNFITTED, other))
     distance = np.abs(np.subtract(defaults, others)).max()
 
     def measure_share(number: int) -> float:
-        fitted = fit_judge(draw_answers(other, number))
+        fitted = fit_probabilities(draw_answers(other, number))
         found = [fitted.index(score, SIZE) for score in scores]
         return float(np.abs(np.subtract(found, defaults)).max() / distance)
 
     assert measure_share(10) < 0.25
     assert measure_share(1000) > 0.75
-    found = fit_judge(draw_answers(other, 20_000))
+    found = fit_probabilities(draw_answers(other, 20_000))
     assert found.index_weights == pytest.approx(other.index_weights, abs=0.15)
     assert found.video_weights == pytest.approx(other.video_weights, abs=0.15)
 
 
 def test_answers_that_contradict_the_scores_make_them_say_nothing() -> None:
     rows = [(n % 2 == 0, (9.0 * (n % 2), -9.0), (False, n % 2 == 0)) for n in range(2000)]
-    judge = fit_judge([make_query(f"{n}", *row) for n, row in enumerate(rows)])
-    assert judge.index_weights[0] == 0
-    assert judge.index(9.0, SIZE) == judge.index(0.0, SIZE) == pytest.approx(0.5, abs=0.05)
-    assert min(judge.video_weights[:2]) == 0
-    assert fit_judge([]) == DEFAULT_JUDGE
+    model = fit_probabilities([make_query(f"{n}", *row) for n, row in enumerate(rows)])
+    assert model.index_weights[0] == 0
+    assert model.index(9.0, SIZE) == model.index(0.0, SIZE) == pytest.approx(0.5, abs=0.05)
+    assert min(model.video_weights[:2]) == 0
+    assert fit_probabilities([]) == UNFITTED
 
 
 # Held-out answers
@@ -170,15 +170,16 @@ def test_halves_are_even_and_divide_no_name() -> None:
 
 
 def test_fit_is_chosen_where_it_helps_with_held_out_answers() -> None:
-    other = EvidenceJudge(
-        index_weights=(1.2, DEFAULT_JUDGE.index_weights[1], -3.0), video_weights=DEFAULT_JUDGE.video_weights
+    other = ProbabilityModel(
+        index_weights=(1.2, UNFITTED.index_weights[1], -3.0),
+        video_weights=UNFITTED.video_weights,
     )
     queries = draw_answers(other, 400)
-    report = choose_judge(queries)
+    report = choose_probabilities(queries)
     assert report.num_answered == sum(query.is_answered for query in queries) == 400 - report.num_absent
     assert report.index.helps
     assert report.index.error_after < report.index.error_before
-    assert report.judge.index_weights == fit_judge(queries).index_weights
+    assert report.model.index_weights == fit_probabilities(queries).index_weights
 
 
 def test_fit_to_what_the_other_half_contradicts_does_not_help() -> None:
@@ -187,19 +188,19 @@ def test_fit_to_what_the_other_half_contradicts_does_not_help() -> None:
         present, is_second = number < 20, number % 2 == 1
         score = 9.0 if present != is_second else -3.0
         queries.append(make_query(f"{number:02}", present, (score,), (present,)))
-    report = choose_judge(queries)
+    report = choose_probabilities(queries)
     assert (report.index.helps, report.videos.helps, report.helps) == (False, False, False)
-    assert report.judge == DEFAULT_JUDGE != fit_judge(queries)
+    assert report.model == UNFITTED != fit_probabilities(queries)
 
 
 def test_measures_of_the_default_are_those_of_all_answers() -> None:
-    queries = draw_answers(DEFAULT_JUDGE, 60)
-    report = choose_judge(queries)
+    queries = draw_answers(UNFITTED, 60)
+    report = choose_probabilities(queries)
     losses = [
         -math.log(probability if right else 1 - probability)
         for query in queries
         for score, right in zip(query.scores, query.rights, strict=True)
-        for probability in [DEFAULT_JUDGE.video(score, query.scores[0], SIZE)]
+        for probability in [UNFITTED.video(score, query.scores[0], SIZE)]
     ]
     assert report.videos.loss_before == pytest.approx(sum(losses) / len(losses))
 
@@ -221,13 +222,13 @@ def test_few_answers_of_a_kind_are_refused(queries: list[ScoredQuery], few: int,
     own = [query for query in queries if query.is_answered != is_answered]
     own += [query for query in queries if query.is_answered == is_answered][:few]
     with pytest.raises(VidretError, match=rf"at least {MIN_ANSWERS} queries that .* got \d+ and \d+$"):
-        choose_judge(own)
+        choose_probabilities(own)
 
 
 # Through the engine
 
 
-USELESS = EvidenceJudge(index_weights=(0.5, 0.0, 0.0), video_weights=(5.0, 0.0, 0.0, 5.0))
+USELESS = ProbabilityModel(index_weights=(0.5, 0.0, 0.0), video_weights=(5.0, 0.0, 0.0, 5.0))
 COLOURS = ("red", "green", "blue", "white", "yellow")
 NO_COLOURS = ("a dog", "rain", "the sea", "a car", "music", "a tree")
 
@@ -260,18 +261,18 @@ def ask(engine: Engine) -> list[list[Hit]]:
     return [engine.search(query) for query in (*COLOURS, *NO_COLOURS)]
 
 
-def test_judge_changes_probabilities_and_no_ranking(index: Path) -> None:
+def test_a_fit_changes_probabilities_and_no_ranking(index: Path) -> None:
     answers = list_answers(30)
     seen: list[tuple[int, int]] = []
     wrong = {query: ["red.mp4"] if not files else [] for query, files in list_answers(1).items()}
     with Engine(index, ColourEncoder()) as engine, Engine(index, ColourEncoder()) as reader:
         before = ask(engine)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("vidret.search.judge_fitting.fit_judge", lambda _: USELESS)
-            assert not engine.calibrate_judge(wrong).helps
+            patch.setattr("vidret.search.probability_fitting.fit_probabilities", lambda _: USELESS)
+            assert not engine.calibrate_probabilities(wrong).helps
         assert ask(reader) == before, "what does not help is not stored"
         alone = reader.locate("red", video="red.mp4")[0].probability
-        report = engine.calibrate_judge(answers, on_progress=lambda done, total: seen.append((done, total)))
+        report = engine.calibrate_probabilities(answers, on_progress=lambda done, total: seen.append((done, total)))
         assert seen == [(done, len(answers)) for done in range(1, len(answers) + 1)]
         assert (report.num_answered, report.num_absent) == (150, 180)
         assert report.helps
@@ -281,10 +282,10 @@ def test_judge_changes_probabilities_and_no_ranking(index: Path) -> None:
         for old, new in zip(before, after, strict=True):
             assert [(hit.video, hit.score, hit.why) for hit in old] == [(hit.video, hit.score, hit.why) for hit in new]
         assert [hits[0].probability for hits in after] != [hits[0].probability for hits in before]
-        assert after[0][0].probability == report.judge.video(
+        assert after[0][0].probability == report.model.video(
             after[0][0].score, after[0][0].score, len(engine._index.store)
         )
-        engine.forget_judge()
+        engine.forget_probabilities()
         assert ask(reader) == before
 
 
@@ -298,4 +299,4 @@ def test_answers_that_cannot_be_used_are_refused(index: Path) -> None:
     with Engine(index, ColourEncoder()) as engine:
         for answers, message in refused:
             with pytest.raises(VidretError, match=message):
-                engine.calibrate_judge(answers)
+                engine.calibrate_probabilities(answers)

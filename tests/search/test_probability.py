@@ -1,4 +1,4 @@
-"""The judge: a naive twin, what must hold for any score, and how an index keeps its own."""
+"""Probabilities: a naive twin, what must hold for any score, and how an index keeps its own."""
 
 import json
 import math
@@ -11,15 +11,21 @@ from hypothesis import strategies as st
 
 from tests.fakes import DIM
 from vidret.errors import StoreError
-from vidret.search.judging import DEFAULT_JUDGE, MAX_GAP, EvidenceJudge, load_judge, save_judge
-from vidret.store.records import JUDGE
+from vidret.search.probability import (
+    MAX_GAP,
+    UNFITTED,
+    ProbabilityModel,
+    load_probabilities,
+    save_probabilities,
+)
+from vidret.store.records import PROBABILITIES
 from vidret.store.store import Store
 from vidret.types import LIKELY, UNLIKELY
 
 SCORES, SIZES = st.floats(-60, 60), st.integers(1, 10**7)
 SLOPES, OFFSETS = st.floats(0, 3), st.floats(-3, 3)
 JUDGES = st.builds(
-    EvidenceJudge,
+    ProbabilityModel,
     index_weights=st.tuples(SLOPES, OFFSETS, OFFSETS),
     video_weights=st.tuples(SLOPES, SLOPES, OFFSETS, OFFSETS),
 )
@@ -33,47 +39,47 @@ def to_probability(log_odds: float) -> float:
 
 
 @given(JUDGES, SCORES, SCORES, SIZES)
-def test_judge_agrees_with_its_naive_twin(judge: EvidenceJudge, one: float, other: float, size: int) -> None:
+def test_the_model_agrees_with_its_naive_twin(model: ProbabilityModel, one: float, other: float, size: int) -> None:
     score, best = sorted((one, other))
-    slope, by_size, offset = judge.index_weights
+    slope, by_size, offset = model.index_weights
     present = to_probability(slope * best + by_size * math.log(size) + offset)
-    assert judge.index(best, size) == pytest.approx(present, abs=1e-12)
+    assert model.index(best, size) == pytest.approx(present, abs=1e-12)
     at_most = to_probability(slope * score + by_size * math.log(size) + offset)
-    slope, gap, by_size, offset = judge.video_weights
+    slope, gap, by_size, offset = model.video_weights
     right = to_probability(slope * score - gap * min(best - score, MAX_GAP) + by_size * math.log(size) + offset)
-    assert judge.video(score, best, size) == pytest.approx(min(right, at_most), abs=1e-12)
+    assert model.video(score, best, size) == pytest.approx(min(right, at_most), abs=1e-12)
 
 
 @given(st.floats(MAX_GAP, 100.0), SIZES)
 def test_video_far_below_the_best_is_judged_by_its_own_score(gap: float, size: int) -> None:
-    judge = DEFAULT_JUDGE
-    assert judge.video(12.0, 12.0 + gap, size) == pytest.approx(judge.video(12.0, 12.0 + MAX_GAP, size))
-    assert judge.video(12.0, 12.0 + gap, 700) >= UNLIKELY, "all words of a phrase, though another video has more"
-    assert judge.video(2.0, 2.0 + gap, 700) < UNLIKELY
+    model = UNFITTED
+    assert model.video(12.0, 12.0 + gap, size) == pytest.approx(model.video(12.0, 12.0 + MAX_GAP, size))
+    assert model.video(12.0, 12.0 + gap, 700) >= UNLIKELY, "all words of a phrase, though another video has more"
+    assert model.video(2.0, 2.0 + gap, 700) < UNLIKELY
 
 
 @given(JUDGES, st.lists(SCORES, min_size=1, max_size=6), SIZES)
-def test_probabilities_are_ordered_as_scores(judge: EvidenceJudge, scores: list[float], size: int) -> None:
+def test_probabilities_are_ordered_as_scores(model: ProbabilityModel, scores: list[float], size: int) -> None:
     scores.sort()
-    videos = [judge.video(score, scores[-1], size) for score in scores]
-    indexes = [judge.index(score, size) for score in scores]
+    videos = [model.video(score, scores[-1], size) for score in scores]
+    indexes = [model.index(score, size) for score in scores]
     assert (videos, indexes) == (sorted(videos), sorted(indexes))
     assert all(0 <= each <= 1 for each in videos + indexes)
 
 
 @given(SCORES, SCORES, SIZES, SIZES)
 def test_a_high_score_among_few_things_is_most_likely_an_answer(one: float, other: float, few: int, many: int) -> None:
-    judge = DEFAULT_JUDGE
+    model = UNFITTED
     low, high = sorted((one, other))
     few, many = sorted((few, many))
-    assert judge.index(high, many) <= judge.index(high, few)
-    assert judge.video(low, high, many) <= judge.video(low, high, few)
-    assert judge.video(low, high, few) <= judge.video(low, low, few), "beside a better one, it is less likely"
+    assert model.index(high, many) <= model.index(high, few)
+    assert model.video(low, high, many) <= model.video(low, high, few)
+    assert model.video(low, high, few) <= model.video(low, low, few), "beside a better one, it is less likely"
 
 
 @pytest.mark.parametrize("score", [-1e9, -700.0, 700.0, 1e9])
 def test_extreme_scores_have_a_probability(score: float) -> None:
-    for probability in (DEFAULT_JUDGE.index(score, 0), DEFAULT_JUDGE.video(score, score, 0)):
+    for probability in (UNFITTED.index(score, 0), UNFITTED.video(score, score, 0)):
         assert 0 <= probability <= 1
         assert (probability > LIKELY) == (score > 0)
         assert (probability < UNLIKELY) == (score < 0)
@@ -88,15 +94,15 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def test_an_index_keeps_its_judge(store: Store) -> None:
-    assert load_judge(store) == DEFAULT_JUDGE
-    own = EvidenceJudge(index_weights=(0.1, 0.2, 1 / 3), video_weights=(0.0, 0.5, -0.6, -0.7))
-    save_judge(store, own)
+def test_an_index_keeps_its_probabilities(store: Store) -> None:
+    assert load_probabilities(store) == UNFITTED
+    own = ProbabilityModel(index_weights=(0.1, 0.2, 1 / 3), video_weights=(0.0, 0.5, -0.6, -0.7))
+    save_probabilities(store, own)
     with Store.open(store.path) as reader:
-        assert load_judge(reader) == own
-        save_judge(store, DEFAULT_JUDGE)
-        assert load_judge(reader) == DEFAULT_JUDGE
-    assert not store.metadata.get(JUDGE)
+        assert load_probabilities(reader) == own
+        save_probabilities(store, UNFITTED)
+        assert load_probabilities(reader) == UNFITTED
+    assert not store.metadata.get(PROBABILITIES)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +120,7 @@ def test_an_index_keeps_its_judge(store: Store) -> None:
         json.dumps({"index_weights": [1, 2, 3], "video_weights": [1, -2, 3, 4]}),
     ],
 )
-def test_what_is_no_judge_is_refused(store: Store, stored: str) -> None:
-    store.metadata.set(JUDGE, stored)
-    with pytest.raises(StoreError, match="judge must be 3 and 4 finite weights"):
-        load_judge(store)
+def test_what_is_no_model_is_refused(store: Store, stored: str) -> None:
+    store.metadata.set(PROBABILITIES, stored)
+    with pytest.raises(StoreError, match="probabilities must have 3 and 4 finite weights"):
+        load_probabilities(store)

@@ -1,6 +1,6 @@
-"""The judge: how likely it is that an index answers a query at all, and that one of its videos does.
+"""How likely it is that an index answers a query at all, and that one of its videos does.
 
-Both are logistic models of scores, which are evidence in nats, and of the number of segments and texts that were
+Both are by logistic models of scores, which are evidence in nats, and of the number of segments and texts that were
 compared with the query: the more there are, the higher some of them score by chance.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from vidret.errors import StoreError
-from vidret.store.records import JUDGE
+from vidret.store.records import PROBABILITIES
 from vidret.store.store import Store
 from vidret.types import UNLIKELY
 
@@ -19,8 +19,8 @@ MAX_GAP = 1.5  # nats below the best score, beyond which a video is judged by it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvidenceJudge:
-    """The coefficients of the judge. Those of the best score, the score and the gap are not negative.
+class ProbabilityModel:
+    """The coefficients of both models. Those of the best score, the score and the gap are not negative.
 
     The defaults were fitted by maximum likelihood on libraries of clips and films with speech and on-screen text: for
     an index at even odds, for a video where four queries of five have an answer. The offset for an index was then
@@ -47,7 +47,7 @@ class EvidenceJudge:
         return min(_estimate(self.video_weights, video_features(score, best, size)), self.index(score, size))
 
 
-DEFAULT_JUDGE = EvidenceJudge()
+UNFITTED = ProbabilityModel()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,24 +57,24 @@ class ScoreStandard:
     Attributes:
         best: The best score; None if what is rated was named, not searched for, and is judged by itself.
         size: Number of segments and texts that were compared; 0 if scores say nothing, as those of images.
-        judge: What probabilities are computed by.
+        model: What probabilities are computed by.
     """
 
     best: float | None = None
     size: int = 0
-    judge: EvidenceJudge = DEFAULT_JUDGE
+    model: ProbabilityModel = UNFITTED
 
     def rate(self, score: float) -> float | None:
         """Return the probability that what has this score answers the query; None if nothing tells."""
         if not self.size:
             return None
         if self.best is None:
-            return self.judge.index(score, self.size)
-        return self.judge.video(score, self.best, self.size)
+            return self.model.index(score, self.size)
+        return self.model.video(score, self.best, self.size)
 
     def is_weak(self, score: float) -> bool:
         """Return whether it is unlikely that the index has an answer that scores as high as this."""
-        return self.size > 0 and self.judge.index(score, self.size) < UNLIKELY
+        return self.size > 0 and self.model.index(score, self.size) < UNLIKELY
 
 
 def index_features(best: float, size: int) -> tuple[float, float, float]:
@@ -87,20 +87,20 @@ def video_features(score: float, best: float, size: int) -> tuple[float, float, 
     return score, max(min(score - best, 0.0), -MAX_GAP), math.log(max(size, 1)), 1.0
 
 
-def save_judge(store: Store, judge: EvidenceJudge) -> None:
-    """Store a judge in its index; the default is stored as none."""
-    store.metadata.set(JUDGE, "" if judge == DEFAULT_JUDGE else json.dumps(asdict(judge)))
+def save_probabilities(store: Store, model: ProbabilityModel) -> None:
+    """Store the probabilities of an index; the default is stored as none."""
+    store.metadata.set(PROBABILITIES, "" if model == UNFITTED else json.dumps(asdict(model)))
 
 
-def load_judge(store: Store) -> EvidenceJudge:
-    """Load the judge of an index: its own, or the default.
+def load_probabilities(store: Store) -> ProbabilityModel:
+    """Load the probabilities of an index: its own, or the default.
 
     Raises:
-        StoreError: What is stored is no judge.
+        StoreError: What is stored is no such model.
     """
-    stored = store.metadata.get(JUDGE)
+    stored = store.metadata.get(PROBABILITIES)
     if not stored:
-        return DEFAULT_JUDGE
+        return UNFITTED
     try:
         facts = json.loads(stored)
         index, video = (tuple(map(float, facts[name])) for name in ("index_weights", "video_weights"))
@@ -109,8 +109,8 @@ def load_judge(store: Store) -> EvidenceJudge:
         if min(index[0], *video[:2]) < 0:
             raise ValueError(facts)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise StoreError(f"{store.path}: judge must be 3 and 4 finite weights, got {stored!r:.80}") from error
-    return EvidenceJudge(index_weights=index, video_weights=video)
+        raise StoreError(f"{store.path}: probabilities must have 3 and 4 finite weights, got {stored!r:.80}") from error
+    return ProbabilityModel(index_weights=index, video_weights=video)
 
 
 def _estimate(weights: Sequence[float], features: Sequence[float]) -> float:
