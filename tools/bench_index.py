@@ -58,6 +58,7 @@ from vidret.encode.encoder import Encoder
 from vidret.encode.families.open_clip import OpenClipEncoder, load_open_clip
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.names import MERGE_LEVELS, ModelName, set_merge
+from vidret.encode.open_clip_models import locate_clip
 from vidret.engine import Engine
 from vidret.errors import DecodeError, VidretError
 from vidret.ground.checkpoint import save_head
@@ -175,7 +176,8 @@ def measure_words(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 def measure_merging(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time runs with merged tokens, and compare their vectors."""
     files = find_files(given, scratch)
-    source, towers, tokenizer = load_open_clip(ModelName(MERGED))
+    source = locate_clip(ModelName(MERGED))
+    towers, tokenizer = load_open_clip(ModelName(MERGED), source)
     cpu = torch.device("cpu")
     encoders: dict[str, Encoder] = {
         "open_clip": OpenClipEncoder(str(source), towers, tokenizer, device=cpu, dtype=torch.float32)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32, UInt8
 from typing_extensions import override
 
 from vidret.channels.picture.channel import TYPICAL_SHARE
-from vidret.channels.picture.ranker_loading import UNTRAINED, check_ranker
+from vidret.channels.picture.ranker_loading import check_ranker
 from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.devices import AUTO as AUTO_DEVICE
 from vidret.devices import CPU, choose_device, choose_devices
@@ -58,6 +58,7 @@ from vidret.store.vectors.registry import allow_address
 from vidret.text import absolute_path, display_path, strip_query
 from vidret.types import (
     ALL_VIDEOS,
+    RERANKERS,
     Concept,
     ConceptExample,
     CopyGroup,
@@ -438,8 +439,8 @@ class Engine(VideoLibrary):
         from vidret.index.importing import check_embeddings, import_videos
         from vidret.index.options import record_rule
 
-        if self.ranker.name not in UNTRAINED:
-            raise VidretError(f"rerank must be {', '.join(UNTRAINED)} to import vectors, got {self.ranker.name}")
+        if self.ranker.name not in RERANKERS:
+            raise VidretError(f"rerank must be {', '.join(RERANKERS)} to import vectors, got {self.ranker.name}")
         unit, num_rescaled = check_embeddings(embeddings, self.encoder.dim)
         with self._write() as store:
             sampling = self.encoder.sampling

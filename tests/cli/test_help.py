@@ -13,12 +13,11 @@ import typer
 
 from tests.cli.runner import Runner, load_commands, run_without
 from vidret import cli
-from vidret.channels.picture.ranker_loading import UNTRAINED
 from vidret.channels.picture.ranking import AUTO
 from vidret.cli.app import COMMANDS, program
 from vidret.encode.names import RECOMMENDED
 from vidret.store.vectors.registry import STORES
-from vidret.types import SOURCES
+from vidret.types import RERANKERS, SOURCES
 
 
 def list_commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -74,7 +73,7 @@ def test_the_shell_completes_values(run: Runner, monkeypatch: pytest.MonkeyPatch
         ("vidret index films --words ", {"auto", "on", "off"}),
         ("vidret index films --model ", {"starter", *RECOMMENDED}),
         ("vidret index films --store ", {store.address for store in STORES}),
-        ("vidret search dog --rerank ", {AUTO, *UNTRAINED}),
+        ("vidret search dog --rerank ", {AUTO, *RERANKERS}),
         ("vidret locate dog --sheet ", set()),
     ):
         monkeypatch.setenv("COMP_WORDS", line)

@@ -15,7 +15,7 @@ import typer
 
 from vidret.encode.names import RECOMMENDED, STARTER
 from vidret.errors import DecodeError, OptionError, VidretError, read_fault
-from vidret.types import SOURCES
+from vidret.types import RERANKERS, SOURCES
 from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
@@ -25,14 +25,13 @@ Name = TypeVar("Name", bound=str)
 T = TypeVar("T")
 SMALLEST_BANK = 10  # queries; what fewer have in common says nothing of other queries
 CHOICES = re.compile(r"[a-z0-9]+(\|[a-z0-9]+)+")
-RERANKERS = ("auto", "none", "mean", "ucofia", "glscl")
 # For the completion of the shell: words of options whose metavar does not list them.
 COMPLETED = {
     "--device": "auto cpu cuda mps xpu",
     "--head": "auto none",
     "--in": " ".join(SOURCES),
     "--model": " ".join((STARTER, *RECOMMENDED)),
-    "--rerank": " ".join(RERANKERS),
+    "--rerank": " ".join(("auto", *RERANKERS)),
     "--store": "faiss milvus://",
 }
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
@@ -90,7 +89,7 @@ def require(module: str, name: str, *others: object) -> Callable[[str], None]:
 
 RULES: dict[str, Callable[[str], None]] = {
     "--device": require("vidret.devices", "parse_device"),  # whether or not there is such a device
-    "--rerank": require_file(RERANKERS, "an aligner"),
+    "--rerank": require_file(("auto", *RERANKERS), "an aligner"),
     "--head": require_file(("auto", "none"), "a head"),
     "--sheet": check_image_name,
     "--curve": check_image_name,

@@ -40,8 +40,18 @@ def locate_clip(name: ModelName) -> ModelName:
     """Return the name of a model with its architecture, and with the absolute path of its file, if it is one.
 
     Raises:
-        EncoderError: The name is unknown or its file does not exist.
+        EncoderError: The name is unknown, its file does not exist, or its weights are missing and the hub is
+            unreachable, which is said at once, not after a minute of retries.
     """
+    source = _find_source(name)
+    if source.weights != RANDOM and source.scheme != FOLDER and not Path(source.weights).is_file():
+        repository, files = list_weight_files(source.architecture, source.weights)
+        if repository:
+            check_reachable(name.base, repository, files)
+    return source
+
+
+def _find_source(name: ModelName) -> ModelName:
     if name.scheme == HUB:
         return name
     if name.scheme == FOLDER:
@@ -105,15 +115,6 @@ def _shapes_of(config: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
         "positional_embedding": (text["context_length"], text["width"]),
     }
     return shapes, vision["layers"] + text["layers"]
-
-
-def check_source(name: str, source: ModelName) -> None:
-    """Raise EncoderError at once, not after a minute of retries, if weights are missing and the hub is unreachable."""
-    if source.weights == RANDOM or Path(source.weights).is_file() or source.scheme == FOLDER:
-        return
-    repository, files = list_weight_files(source.architecture, source.weights)
-    if repository:
-        check_reachable(name, repository, files)
 
 
 def list_weight_files(architecture: str, weights: str) -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ from vidret.types.options import Option
 from vidret.types.rows import Shown
 
 CANDIDATES = 200  # nearest segments that a search reranks by default
+RERANKERS = ("none", "mean", "ucofia", "glscl")  # that work without training
 MAX_EVENTS = 8  # of one query
 MAX_QUERY_LENGTH = 1000  # characters; text encoders read 77 to 256 tokens
 
@@ -241,11 +242,11 @@ class SearchOptions:
     rerank: Annotated[
         str | None,
         Option(
-            help="Reranker of the candidates: ucofia or glscl (both work without training), the file of a trained "
+            help="Reranker of the candidates: mean, ucofia or glscl (all work without training), the file of a trained "
             "aligner, none, or auto (the one that the index was prepared for).",
             panel="Model",
             metavar="NAME|FILE",
-            choices=("auto", "none", "ucofia", "glscl"),  # no file: a request must not make a server open one
+            choices=("auto", *RERANKERS),  # no file: a request must not make a server open one
             http_help="Reranker of the candidates; auto is the one that the index was prepared for.",
         ),
     ] = "auto"

@@ -16,12 +16,12 @@ from tests.rankers import convert_golden, make_ranker, save_aligner, score_direc
 from vidret.align.ucofia import Aligner
 from vidret.channels.picture.aligner_rankers import UcofiaRanker
 from vidret.channels.picture.calibration import Calibrations
-from vidret.channels.picture.ranker_loading import FEW, UNTRAINED, UNTRAINED_UCOFIA, choose_ranker, load_ranker
+from vidret.channels.picture.ranker_loading import FEW, UNTRAINED_UCOFIA, choose_ranker, load_ranker
 from vidret.channels.picture.ranking import score_top_frames
 from vidret.channels.picture.reranking import Reranker
 from vidret.errors import AlignerError
 from vidret.store.store import Store
-from vidret.types import SegmentEmbedding, TextEmbedding
+from vidret.types import RERANKERS, SegmentEmbedding, TextEmbedding
 
 KINDS = ("none", "mean", "ucofia", "glscl", "trained ucofia", "trained glscl")
 LEVELS = {
@@ -72,7 +72,7 @@ def find_tolerances(kind: str, tokens: str) -> dict[str, float]:
 
 
 def test_every_training_free_ranker_is_tested() -> None:
-    assert {kind for kind in LEVELS if not kind.startswith("trained")} == {*UNTRAINED}
+    assert {kind for kind in LEVELS if not kind.startswith("trained")} == {*RERANKERS}
 
 
 # Scores.

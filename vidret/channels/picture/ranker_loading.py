@@ -25,7 +25,7 @@ from vidret.encode.encoder import Encoder, has_frame_vectors
 from vidret.encode.names import STARTER, parse_model_name
 from vidret.errors import AlignerError
 from vidret.model_files import ALIGNER
-from vidret.types import Frames, SegmentEmbedding, TextEmbedding
+from vidret.types import RERANKERS, Frames, SegmentEmbedding, TextEmbedding
 
 ALIGNER_SUFFIX = ".aligner.safetensors"  # of the aligner that belongs to a model file of the same name
 TOKENS = ("int8", "float16")  # the names of their types in NumPy and in torch
@@ -76,9 +76,6 @@ def find_device(encoder: Encoder) -> str:
     """
     device = str(getattr(encoder, "device", CPU))
     return CPU if cuda_index(device) is None else device
-
-
-UNTRAINED = (NONE, MEAN, UCOFIA, GLSCL)
 
 
 def make_untrained(name: str, encoder: Encoder, tokens: str) -> Ranker:
@@ -152,11 +149,11 @@ def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
         raise AlignerError(
             f"rerank must be none or mean for {encoder.name}, which has one vector a segment, got {name}"
         )
-    if name in UNTRAINED:
+    if name in RERANKERS:
         return make_untrained(name, encoder, tokens)
     path = Path(name)
     if not path.is_file():
-        raise AlignerError(f"rerank must be {', '.join((AUTO, *UNTRAINED))} or the file of an aligner, got {name}")
+        raise AlignerError(f"rerank must be {', '.join((AUTO, *RERANKERS))} or the file of an aligner, got {name}")
     return load_trained(path, encoder, tokens)
 
 

@@ -12,20 +12,18 @@ import torch
 
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import CLIP_MEAN, CLIP_STD, Card, ClipModel, load_model, merge_tokens, read_card
-from vidret.encode.clip.text import NUM_PIECES, TextShape
+from vidret.encode.clip.text import NUM_PIECES, TextShape, clip_words
 from vidret.encode.clip.vision import VisionShape
 from vidret.encode.clip.weights import from_open_clip, read_weights
 from vidret.encode.encoder import Encoder
 from vidret.encode.names import ModelName, refuse_marks
 from vidret.encode.open_clip_models import (
-    check_source,
     fetch_config,
     fetch_weights,
     locate_clip,
     one_line_errors,
     read_resize,
 )
-from vidret.encode.open_clip_parts import import_part
 from vidret.encode.precision import DTYPES, MIN_COSINE, choose_float_precision, choose_precision
 from vidret.errors import EncoderError
 from vidret.types import Sampling
@@ -68,16 +66,16 @@ def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
         source = locate_clip(name)
         model = _load_standard(name, source)
     if model is None:
-        return _load_foreign(name, place, precision)
-    tokenizer = partial(import_part("tokenizer").tokenize, context_length=name.words or model.card.text.context)
+        return _load_foreign(name, source, place, precision)
+    tokenizer = partial(clip_words, num_words=name.words or model.card.text.context)
     return ClipEncoder(str(source), merge_tokens(model, name.merge, name=name.base), tokenizer, **settings)
 
 
-def _load_foreign(name: ModelName, device: torch.device, precision: str) -> Encoder:
+def _load_foreign(name: ModelName, source: ModelName, device: torch.device, precision: str) -> Encoder:
     """Load a model that open_clip itself runs, whose import takes seconds."""
     from vidret.encode.families.open_clip import OpenClipEncoder, load_open_clip
 
-    source, model, tokenizer = load_open_clip(name)
+    model, tokenizer = load_open_clip(name, source)
     refuse_marks(name)
     dtype = DTYPES[choose_float_precision(name.base, precision, device)]
     sampling = name.sample(Sampling())
@@ -120,7 +118,6 @@ def _load_standard(name: ModelName, source: ModelName) -> ClipModel | None:
     open_clip itself draws random weights, and loads those that do not fit as they are: it resizes positions, and says
     what is missing.
     """
-    check_source(name.base, source)
     with one_line_errors(name.base):
         config, preprocess = fetch_config(source)
         card = derive_card(source.architecture, config, preprocess)
@@ -139,7 +136,7 @@ def _load_standard(name: ModelName, source: ModelName) -> ClipModel | None:
                 logger.info("open_clip loads %s: %s", name.base, error)
     from vidret.encode.families.open_clip import load_open_clip
 
-    return from_open_clip(load_open_clip(name)[1].state_dict(), card)
+    return from_open_clip(load_open_clip(name, source)[0].state_dict(), card)
 
 
 # open_clip's defaults of what its configurations say of a tower

@@ -22,7 +22,6 @@ from vidret.encode.long_text import encode_clauses
 from vidret.encode.model_hub import check_reachable
 from vidret.encode.names import RANDOM, ModelName, drop_sampling
 from vidret.encode.open_clip_models import (
-    check_source,
     find_tokenizer_files,
     locate_clip,
     one_line_errors,
@@ -38,18 +37,13 @@ FRAMES_AT_ONCE = 32  # that a ``PerceptionEncoder`` encodes
 GREY = (0.5,) * 3  # mean and deviation of its pixels
 
 
-def load_open_clip(name: ModelName) -> tuple[ModelName, Any, Any]:
-    """Load an open_clip model and its tokenizer; names are described at ``load_encoder``.
-
-    Returns:
-        The name that loads the model again from any working directory, the model and the tokenizer.
+def load_open_clip(name: ModelName, source: ModelName) -> tuple[Any, Any]:
+    """Load an open_clip model and its tokenizer, given its name and what ``locate_clip`` makes of it.
 
     Raises:
-        EncoderError: The name is unknown, the weights cannot be downloaded, or they do not fit the architecture.
+        EncoderError: The weights cannot be downloaded, or they do not fit the architecture.
     """
-    source = locate_clip(name)
     model_name, weights = source.architecture, None if source.weights == RANDOM else source.weights
-    check_source(name.base, source)
     if Path(source.weights).is_file() and Path(source.weights).suffix not in (".npz", ".npy"):
         read_weights(Path(source.weights), device="meta")  # a short error before torch.load fails at length
     try:
@@ -71,7 +65,7 @@ def load_open_clip(name: ModelName) -> tuple[ModelName, Any, Any]:
         raise EncoderError(
             f"{name.base} must have a text tower of open_clip or transformers, got {type(text).__name__}"
         )
-    return source, model, tokenizer
+    return model, tokenizer
 
 
 def _check_tokenizer(name: str, source: ModelName) -> None:
@@ -228,7 +222,8 @@ class PerceptionEncoder:
 
     def __init__(self, name: str, device: torch.device) -> None:
         """Load the model; raise EncoderError if it cannot be loaded."""
-        _, self._model, self._tokenizer = load_open_clip(ModelName(name))
+        parsed = ModelName(name)
+        self._model, self._tokenizer = load_open_clip(parsed, locate_clip(parsed))
         size = open_clip.get_model_preprocess_cfg(self._model)["size"]
         side = size if isinstance(size, int) else size[0]
         self.name, self._device = name, device
