@@ -98,11 +98,11 @@ def test_every_component_of_an_engine_gets_the_device(
         got["decoder"] = options.device
         return index_files(store, encoder, files, replace(options, device="cpu"))
 
-    def ground(_path: Path, _encoder: Any, _folder: Path, *, tokens: str, device: str) -> None:
+    def ground(_path: Path, _models: Any, _encoder: Any, device: str) -> None:
         got["head"] = device
 
     monkeypatch.setattr(vidret.engine, "load_encoder", load)
-    monkeypatch.setattr("vidret.search.heads.loading.load_moment_head", ground)
+    monkeypatch.setattr(vidret.engine, "load_moment_head", ground)
     with gpu_faiss() as faiss, Engine.open(tmp_path / "index", device=asked, head="head.safetensors") as engine:
         assert engine.device == wanted
         engine.index([tmp_path / "films"], run=run)

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from vidret.channels.picture.channel import TYPICAL_SHARE
 from vidret.channels.picture.ranker_loading import check_ranker
-from vidret.channels.picture.ranking import AUTO, NONE, Ranker
+from vidret.channels.picture.ranking import AUTO, Ranker
 from vidret.devices import AUTO as AUTO_DEVICE
 from vidret.devices import CPU, choose_device, choose_devices
 from vidret.encode.encoder import Encoder, check_encoder
@@ -31,6 +31,7 @@ from vidret.search.models import (
     choose_models,
     describe_pipeline,
     explain_unknown,
+    load_moment_head,
     read_encoder_name,
     record_class,
     record_head,
@@ -228,13 +229,7 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: Its file cannot be read, or it does not match the encoder.
         """
-        models = self._models
-        if models.head == NONE:
-            return None
-        from vidret.search.heads.loading import load_moment_head
-
-        folder = self.paths[0] / MOMENTS
-        return load_moment_head(Path(models.head), self.encoder, folder, tokens=models.tokens, device=self.device)
+        return load_moment_head(self.paths[0], self._models, self.encoder, self.device)
 
     @property
     def pipeline(self) -> str:

@@ -111,7 +111,7 @@ class PairFinder:
                 for first in range(0, len(candidates), CHECKED_AT_ONCE):
                     report(first, len(candidates))
                     batch = candidates[first : first + CHECKED_AT_ONCE]
-                    open_pairs = [pair for pair in batch if not groups.are_joined(pair.clip, pair.film)]
+                    open_pairs = [pair for pair in batch if groups.find(pair.clip) != groups.find(pair.film)]
                     for done, pair in enumerate(threads.map(self._check, open_pairs), start=first + 1):
                         report(done, len(candidates))
                         if pair is not None:
@@ -181,7 +181,3 @@ class DisjointSets:
     def join(self, one: int, other: int) -> None:
         """Join the sets of two ids."""
         self._parents[self.find(one)] = self.find(other)
-
-    def are_joined(self, one: int, other: int) -> bool:
-        """Return whether two ids are in one set."""
-        return self.find(one) == self.find(other)

@@ -50,13 +50,9 @@ class CorpusReport:
         }
 
 
-def recall_at(ranks: Int[np.ndarray, " query"], rank: int) -> float:
-    """Return the percentage of queries with a correct answer at this rank or better."""
-    return 100 * float(np.mean((ranks > 0) & (ranks <= rank)))
-
-
 def _recalls(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:
-    return {f"R{rank}": recall_at(ranks, rank) for rank in CORPUS_RANKS}
+    """Return the percentage of queries with a correct answer at each rank or better."""
+    return {f"R{rank}": 100 * float(np.mean((ranks > 0) & (ranks <= rank))) for rank in CORPUS_RANKS}
 
 
 def score_partially_relevant(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidret.channels.picture.calibration import load_calibration
 from vidret.channels.picture.query_bank import QueryBank, find_bank, find_model_parts
@@ -16,8 +17,11 @@ from vidret.encode.names import STARTER, parse_model_name
 from vidret.errors import EncoderError, StoreError, UnknownEncoderError
 from vidret.model_files import HEAD as HEAD_PART
 from vidret.store.consent import allow, check_allowed
-from vidret.store.records import ENCODER_CLASS, HEAD, RANKER, UNCALIBRATED
+from vidret.store.records import ENCODER_CLASS, HEAD, MOMENTS, RANKER, UNCALIBRATED
 from vidret.store.store import Store
+
+if TYPE_CHECKING:
+    from vidret.search.heads.base import MomentHead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,28 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
     if recorded:
         _check_recorded(path, models, recorded)
     return models
+
+
+def load_moment_head(path: Path, models: Models, encoder: Encoder, device: str) -> "MomentHead | None":
+    """Load the grounding head of an index folder; None if it has none.
+
+    Raises:
+        VidretError: The head cannot be loaded, or does not match the encoder.
+    """
+    if models.head == NONE:
+        return None
+    from vidret.ground.checkpoint import VECTORS, read_head_card
+    from vidret.ground.universalvtg import is_universal
+    from vidret.search.heads.frames import FrameGrounder
+    from vidret.search.heads.layers import Grounder
+    from vidret.search.heads.vectors import VectorGrounder
+
+    file = Path(models.head)
+    if is_universal(file):
+        return FrameGrounder(file, path / MOMENTS, device=device)
+    if read_head_card(file).reads == VECTORS:
+        return VectorGrounder(file, encoder, device=device)
+    return Grounder(file, encoder, path / MOMENTS, tokens=models.tokens, device=device)
 
 
 def describe_pipeline(path: Path, encoder: Encoder, models: Models) -> str:

@@ -159,7 +159,10 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """
     if not 0 < share < 1:
         raise VidretError(f"val_share must be between 0 and 1, or 0 for no validation, got {share}")
-    sort_keys = {video_id: _sort_key(source_of(video_id), seed) for video_id in split.videos}
+    sort_keys = {
+        video_id: hashlib.blake2b(f"{seed} {source_of(video_id)}".encode(), digest_size=16).hexdigest()
+        for video_id in split.videos
+    }
     num_wanted = max(1, round(share * len(split.videos)))
     held_out: set[str] = set()
     for _, clips in groupby(sorted(split.videos, key=sort_keys.__getitem__), key=sort_keys.__getitem__):
@@ -269,7 +272,3 @@ def _subset(split: Split, video_ids: Collection[str]) -> Split:
         captions=tuple(row for row in split.captions if row.video in video_ids),
         queries=tuple(row for row in split.queries if row.video in video_ids),
     )
-
-
-def _sort_key(source: str, seed: int) -> str:
-    return hashlib.blake2b(f"{seed} {source}".encode(), digest_size=16).hexdigest()

@@ -29,14 +29,6 @@ DEFAULT_SIZE, SIZES = 224, (32, 1024)
 JPEG_QUALITY = 95
 
 
-def _ask_by_uris(images: Sequence[str]) -> dict[str, Any]:
-    return {"input": list(images), "modality": "image"}
-
-
-def _ask_by_objects(images: Sequence[str]) -> dict[str, Any]:
-    return {"input": [{"image": image.partition(",")[2]} for image in images]}
-
-
 def _ask_by_message(images: Sequence[str]) -> dict[str, Any]:
     content = [{"type": "image_url", "image_url": {"url": image}} for image in images]
     return {"messages": [{"role": "user", "content": content}]}
@@ -44,8 +36,8 @@ def _ask_by_message(images: Sequence[str]) -> dict[str, Any]:
 
 # How images are sent: as data URIs (Infinity), as objects (Jina), or one a request as a chat message (vLLM).
 IMAGES: dict[str, tuple[Callable[[Sequence[str]], dict[str, Any]], int]] = {
-    "uris": (_ask_by_uris, IMAGE_BATCH),
-    "objects": (_ask_by_objects, IMAGE_BATCH),
+    "uris": (lambda images: {"input": list(images), "modality": "image"}, IMAGE_BATCH),
+    "objects": (lambda images: {"input": [{"image": image.partition(",")[2]} for image in images]}, IMAGE_BATCH),
     "messages": (_ask_by_message, 1),
 }
 

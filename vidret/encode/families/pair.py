@@ -34,7 +34,8 @@ class PairEncoder:
             raise EncoderError(f"{first.name} and {second.name} must both see whole videos, or segments")
         self._parts = first, second
         names = [parse_model_name(encoder.name) for encoder in self._parts]
-        self.name = str(replace(names[0], base=PAIR.join(_drop_marks(part) for part in names), merge="off"))
+        parts = (str(ModelName(part.base, part.merge)) for part in names)  # what both share is said once, at the end
+        self.name = str(replace(names[0], base=PAIR.join(parts), merge="off"))
         self.dim = first.dim + second.dim
         self.device = str(getattr(first, "device", "cpu"))
         self.fingerprint = hashlib.blake2b(
@@ -80,11 +81,6 @@ class PairEncoder:
         weighted = [weight * sentence for weight, sentence in zip(self._weights, sentences, strict=True)]
         sentence = np.concatenate(weighted, dtype=np.float32)
         return TextEmbedding(text, sentence, sentence[None])
-
-
-def _drop_marks(name: ModelName) -> str:
-    """Return the name of a part: what is the same for both is said once, at the end of the pair."""
-    return str(ModelName(name.base, name.merge))
 
 
 def resize_square(pixels: UInt8[np.ndarray, "frame side side 3"], size: int) -> UInt8[np.ndarray, "frame size size 3"]:

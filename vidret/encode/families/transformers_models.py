@@ -52,10 +52,6 @@ def _normalise_images(model: Any, pixels: Tensor, mean: Constants, std: Constant
     return normalise_pixels(pixels, mean, std, dtype)
 
 
-def _encode_texts(model: Any, tokens: Inputs) -> Any:
-    return model.get_text_features(**tokens)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelType:
     """How a model of transformers is called.
@@ -78,9 +74,11 @@ class ModelType:
     """
 
     encode: Callable[[Any, Tensor], Any]
-    normalise: Callable[[Any, Tensor, Constants, Constants, torch.dtype], Tensor] = _normalise_images
+    normalise: Callable[[Any, Tensor, Constants, Constants, torch.dtype], Tensor] = lambda _model, *images: (
+        normalise_pixels(*images)
+    )
     patches: Callable[[Any, Any], Tensor] | None = None
-    texts: Callable[[Any, Inputs], Any] = _encode_texts
+    texts: Callable[[Any, Inputs], Any] = lambda model, tokens: model.get_text_features(**tokens)
     words: Callable[[Any, Tensor], Tensor] | None = None
     context: int | None = None
     pads: bool = False

@@ -218,9 +218,10 @@ def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
     for match in _JOINT.finditer(masked):
         kind = match.lastgroup or ""
         before, after = masked[at : match.start()], masked[match.end() :]
-        is_clause = _DETERMINER.match(after) is not None and _has_predicate(before) and _has_predicate(after)
+        has_subject = _DETERMINER.match(after) is not None
+        is_clause = has_subject and _has_predicate(before) and _has_predicate(after)
         if kind == "both":
-            is_clause = _has_verb(before) and _is_clause(after) and not _REPORTED.search(before)
+            is_clause = _has_verb(before) and has_subject and _has_verb(after) and not _REPORTED.search(before)
             is_clause = is_clause or "AND" in match[0]
         if kind in ("both", "before", "after") and not is_clause:
             continue
@@ -264,11 +265,6 @@ def _build_steps(pieces: list[tuple[str, str]]) -> tuple[QueryStep, ...]:
 
 def _trim(text: str) -> str:
     return text.strip().rstrip(",;. ").lstrip(",; ")
-
-
-def _is_clause(text: str) -> bool:
-    """Return whether a text begins with a subject and goes on with a verb of its own."""
-    return _DETERMINER.match(text) is not None and _has_verb(text)
 
 
 def _has_verb(text: str) -> bool:

@@ -182,7 +182,8 @@ class IdentityStore(SideDatabase):
             matches = match_tracks(list(old.values()), tracks)
             for row, old_id in enumerate(old):
                 if row in matches:
-                    self._carry_over(old_id, ids[matches[row]])
+                    for table in ("assignments", "rejections"):
+                        self.database.run(f"UPDATE {table} SET track = ? WHERE track = ?", ids[matches[row]], old_id)
             self.delete([key for key in self.list_ids(content, model.kind) if key not in ids])
             reading = (content, model.kind, model.digest)
             self.database.run("REPLACE INTO readings (content, kind, model) VALUES (?, ?, ?)", *reading)
@@ -199,11 +200,6 @@ class IdentityStore(SideDatabase):
         track_id = int(self.database.value(sql, content, model.digest, *times, vector, track.thumbnail, boxes))
         self.database.run(f"UPDATE tracks SET checksum = {CHECKSUM} WHERE id = ?", track_id)
         return track_id
-
-    def _carry_over(self, old_id: int, new_id: int) -> None:
-        """Let a track have the person and the rejections of the one that it replaces."""
-        for table in ("assignments", "rejections"):
-            self.database.run(f"UPDATE {table} SET track = ? WHERE track = ?", new_id, old_id)
 
     def list_ids(self, content: str, *kinds: IdentityKind) -> list[int]:
         """Return the tracks of a video, of all kinds unless some are given, whether or not they are intact."""

@@ -138,7 +138,8 @@ class GradualFinder:
         self._num_samples += 1
         found = []
         if len(self._samples) > _BESIDE:
-            found += self._look_before(self._num_samples - 1 - _BESIDE)
+            for half in self._samples[-1 - _BESIDE].halves:
+                found += self._look(self._num_samples - 1 - _BESIDE - half, half)
         if self._pending and self._num_samples > self._pending.last + _WAIT:
             found += self._take()
         return found
@@ -150,11 +151,6 @@ class GradualFinder:
             for middle in range(self._num_samples - _BESIDE - half, self._num_samples - half):
                 found += self._look(middle, half)
         return found + self._take()
-
-    def _look_before(self, last: int) -> list[Transition]:
-        """Look at the windows that end with a sample."""
-        halves = self._samples[last - self._num_samples].halves
-        return [transition for half in halves for transition in self._look(last - half, half)]
 
     def _take(self) -> list[Transition]:
         pending, self._pending = self._pending, None
