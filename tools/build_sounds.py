@@ -30,11 +30,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import average_precision, make_parser, print_json
+from harness import make_parser, print_json
 from jaxtyping import Float, Float32
 from safetensors.numpy import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
+from vidret.align.gda import ranking_precision
 from vidret.channels.sounds.channel import UsualWindows, rate_windows
 from vidret.channels.sounds.encoder import NUM_LAYERS, load_sound_encoder
 from vidret.channels.sounds.features import (
@@ -582,10 +583,10 @@ def measure_examples(films: Films) -> dict[str, dict[str, float]]:
         scores = rate_windows(vectors, np.stack(films.examples[kind]), usual)  # as searches have it
         best = np.array([own.max(initial=-np.inf) for own in np.split(scores, edges)])
         has_kind = np.array([any(own == kind for own, *_ in events) for events in films.events])
-        by_film[kind] = 100 * average_precision(best, has_kind)
+        by_film[kind] = 100 * ranking_precision(best, has_kind)
         seconds = np.concatenate([films.find_overlaps(kind, film) for film in range(NUM_FILMS)])
         kept = (seconds == 0) | (seconds >= 1.0)
-        by_window[kind] = 100 * average_precision(scores[kept], seconds[kept] > 0)
+        by_window[kind] = 100 * ranking_precision(scores[kept], seconds[kept] > 0)
     results = {"films": by_film, "windows": by_window}
     return {name: {**own, "mean": float(np.mean(list(own.values())))} for name, own in results.items()}
 

@@ -339,12 +339,6 @@ def percent(flags: Sequence[float] | np.ndarray) -> float:
     return round(100 * float(np.mean(flags)), 1) if len(flags) else float("nan")
 
 
-def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
-    """Return the average precision of a ranking."""
-    found = relevant[np.argsort(-scores, kind="stable")]
-    return float((np.cumsum(found)[found] / (np.flatnonzero(found) + 1)).mean())
-
-
 def print_json(report: Mapping[str, Any]) -> None:
     """Print a report with the load of the machine: above its cores, times of the clock tell little."""
     print(json.dumps({**report, "load": round(os.getloadavg()[0], 1)}, indent=2))

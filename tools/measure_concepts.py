@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import PREFIX, average_precision, make_parser, print_json, read_rows
+from harness import PREFIX, make_parser, print_json, read_rows
 from scipy.stats import spearmanr
 
 from vidret import Engine
-from vidret.align.gda import soften
+from vidret.align.gda import ranking_precision, soften
 from vidret.search.concepts.classifying import classify_videos, name_concepts, save_classes
 from vidret.search.concepts.encoder import find_direction
 from vidret.search.concepts.storage import TaughtConcept
@@ -116,7 +116,7 @@ def measure_taught(
                     ("examples", gallery.rank(direction.astype(np.float32))),
                     ("both", gallery.rank(both)),
                 ):
-                    results[key].append(average_precision(scores[rest], labels[rest] == name))
+                    results[key].append(ranking_precision(scores[rest], labels[rest] == name))
         report[shots] = average(results)
     return report
 
@@ -147,8 +147,8 @@ def measure_classes(
                 found.names, logits.T, name_concepts("measured", found.names), strict=True
             ):
                 relevant = labels[rest] == name
-                results["classify"].append(average_precision(scores[rest], relevant))
-                results["search"].append(average_precision(gallery.rank(f"@{concept}")[rest], relevant))
+                results["classify"].append(ranking_precision(scores[rest], relevant))
+                results["search"].append(ranking_precision(gallery.rank(f"@{concept}")[rest], relevant))
                 engine.forget(concept)
         report[shots] = average(results)
     return report
@@ -178,7 +178,7 @@ def measure_composed(
                     ("words", by_words),
                     ("image and words", gallery.rank(ComposedQuery(images=(image,), text=detail))),
                 ):
-                    results[key].append(average_precision(scores[rest], targets[rest]))
+                    results[key].append(ranking_precision(scores[rest], targets[rest]))
     return {"queries": len(results["image"])} | average(results)
 
 
@@ -201,7 +201,7 @@ def measure_refined(gallery: Gallery, labels: np.ndarray, paths: list[str]) -> d
             if labels[index] is not None:
                 rest = np.arange(len(paths)) != index
                 relevant = (labels == labels[index])[rest]
-                results[key]["category by image, AP"].append(average_precision(scores[rest], relevant))
+                results[key]["category by image, AP"].append(ranking_precision(scores[rest], relevant))
     return {key: average(values) for key, values in results.items()}
 
 

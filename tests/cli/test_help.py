@@ -72,7 +72,7 @@ def test_the_shell_completes_values(run: Runner, monkeypatch: pytest.MonkeyPatch
         ("vidret search dog --in ", set(SOURCES)),
         ("vidret index films --words ", {"auto", "on", "off"}),
         ("vidret index films --model ", {"starter", *RECOMMENDED}),
-        ("vidret index films --store ", {store.address for store in STORES}),
+        ("vidret index films --store ", {store.forms[0] for store in STORES}),
         ("vidret search dog --rerank ", {AUTO, *RERANKERS}),
         ("vidret locate dog --sheet ", set()),
     ):

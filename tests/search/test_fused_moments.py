@@ -15,11 +15,11 @@ from vidret.channels.picture.ranking import FrameRanker
 from vidret.engine import Engine
 from vidret.ground.spans import Span
 from vidret.search.fused_moments import JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan
-from vidret.search.fused_scores import ABSENT, VideoScores
 from vidret.search.heads.base import GroundedVideo
 from vidret.search.locating import STANDS_OUT
 from vidret.search.placed_moments import APART, find_query_spans
 from vidret.search.query.clauses import QueryStructure, make_clause
+from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import LIKELY, UNLIKELY, LocateOptions, Moment, Segment, TextSource
 
 Text = tuple[float, float, float]  # start, end, score

@@ -10,8 +10,8 @@ import vidret.channels.picture.channel
 import vidret.search.fusion
 from tests.spoken import RandomTexts, make_random_index
 from vidret.engine import Engine
-from vidret.search.fused_scores import BLOCK
 from vidret.search.query.planning import embed_query
+from vidret.search.video_scores import BLOCK
 from vidret.types import Query
 from vidret.types import Sequence as EventSequence
 

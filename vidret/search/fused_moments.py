@@ -17,7 +17,7 @@ from vidret.channels.base import Match
 from vidret.channels.registry import KINDS
 from vidret.ground.curve import find_moments, lengthen_in_shot, mean_inside, widen_in_shot
 from vidret.ground.spans import Span, drop_overlapping, keep_best
-from vidret.search.fused_scores import ABSENT, VideoScores
+from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import Curve, LocateOptions, Segment, Source
 from vidret.video.timeline import LONGEST_STILL_S
 

@@ -26,11 +26,11 @@ from vidret.errors import OptionError, VidretError
 from vidret.search.blas_threads import one_blas_thread
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.feedback import Feedback, Ids, SegmentSpace
-from vidret.search.fused_scores import VideoCandidates, VideoScores
 from vidret.search.people import KnownPersons, Presence
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.marks import find_mentions
 from vidret.search.query.planning import plan
+from vidret.search.video_scores import VideoCandidates, VideoScores
 from vidret.store.texts.joined import open_texts
 from vidret.types import SOURCES, Evidence, Query, SearchOptions, Source
 

@@ -11,12 +11,12 @@ import numpy as np
 from vidret.channels.base import Match
 from vidret.channels.texts.channel import TextChannel
 from vidret.errors import OptionError
-from vidret.search.fused_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.search.fusion import Fusion, Question
 from vidret.search.placed_moments import find_placed_spans, list_events
 from vidret.search.probability import ScoreStandard, load_probabilities
 from vidret.search.query.clauses import AnalysedQuery
 from vidret.search.sorting import fit_attribute, sort_hits
+from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.lookup import count_facets, find_cuts
 from vidret.text import display_path, format_count, strip_query
 from vidret.types import (

@@ -19,13 +19,13 @@ from vidret.errors import StoreError
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span, drop_overlapping
 from vidret.search.fused_moments import find_similarity, gaps_between
-from vidret.search.fused_scores import ABSENT, VideoScores
 from vidret.search.fusion import Fusion, Question
 from vidret.search.heads.base import GroundedVideo, MomentHead
 from vidret.search.hits import make_evidence
 from vidret.search.placed_moments import find_query_spans, list_events
 from vidret.search.probability import ScoreStandard, load_probabilities
 from vidret.search.query.clauses import AnalysedQuery
+from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.store.lookup import find_cuts, look_up_video
 from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store

@@ -18,9 +18,9 @@ from vidret.search.fused_moments import (
     find_clause_spans,
     find_fused_spans,
 )
-from vidret.search.fused_scores import ABSENT, VideoScores, find_best, find_frame_edges, sum_sources
 from vidret.search.placement import Placement, StepSpans, list_placements
 from vidret.search.query.clauses import QueryStructure
+from vidret.search.video_scores import ABSENT, VideoScores, find_best, find_frame_edges, sum_sources
 from vidret.types import EventSpan, LocateOptions
 
 NUM_SPANS = 10  # of a clause

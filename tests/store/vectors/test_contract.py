@@ -35,7 +35,7 @@ class Kind:
         return Store.open(self.folder)
 
 
-KINDS = {**{store.address: store.address for store in STORES}, **dict.fromkeys(SHARDS, FAISS)}
+KINDS = {**{store.forms[0]: store.forms[0] for store in STORES}, **dict.fromkeys(SHARDS, FAISS)}
 ALL = [pytest.param(name, marks=pytest.mark.scale if name.startswith("milvus") else ()) for name in KINDS]
 
 

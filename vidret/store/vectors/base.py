@@ -126,16 +126,14 @@ class VectorStore:
     """A kind of vector store, registered in ``registry``.
 
     Attributes:
-        address: One at which any index can have its vectors.
-        forms: All its addresses, for messages.
+        forms: Its addresses, for messages; at the first, any index can have its vectors.
         normalise: Returns an address as an index in a folder stores it; None if it is none of these.
         is_part: Whether what is at a normalised address is part of the index, so that its user need not name it.
         check: Raises a ``VidretError`` if vectors of a dimension cannot be stored at an address.
         open: Opens the vectors at a location; nothing is loaded or connected before it is needed.
     """
 
-    address: str
-    forms: str
+    forms: tuple[str, ...]
     normalise: Callable[[str, Path], str | None]
     is_part: Callable[[str], bool]
     check: Callable[[str, Path, int], None]

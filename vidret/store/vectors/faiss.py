@@ -111,8 +111,7 @@ class FaissVectors:
 
 
 STORE = VectorStore(
-    address=FAISS,
-    forms=FAISS,
+    forms=(FAISS,),
     normalise=lambda address, _folder: address if address == FAISS else None,
     is_part=lambda _address: True,
     check=lambda _address, _folder, _dim: load_faiss(),

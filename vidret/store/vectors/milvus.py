@@ -36,7 +36,6 @@ from vidret.store.snapshots.snapshot import Selection, find_rows
 from vidret.store.texts.stems import Stemmer
 from vidret.store.vectors.base import FoundWords, Queries, SearchResult, VectorLocation, VectorOptions, VectorStore
 from vidret.store.vectors.milvus_collection import (
-    FORMS,
     LIMIT,
     MILVUS,
     WORDS_BYTES,
@@ -321,8 +320,7 @@ def _deepen(ask: Callable[[int], list[Ids]], k: int, within: Selection) -> list[
 
 
 STORE = VectorStore(
-    address=MILVUS,
-    forms=FORMS,
+    forms=(MILVUS, "milvus://FILE.db", "milvus://HOST:PORT", "milvus://http(s)://HOST:PORT[/DATABASE]"),
     normalise=normalise_milvus,
     is_part=lambda address: address == MILVUS,
     check=lambda address, folder, dim: Collection(address, "", dim, folder).close(),

@@ -29,7 +29,6 @@ from vidret.store.snapshots.bitmap import Ids
 logger = logging.getLogger(__name__)
 
 MILVUS = "milvus://"
-FORMS = "milvus://, milvus://FILE.db, milvus://HOST:PORT, milvus://http(s)://HOST:PORT[/DATABASE]"
 _BARE = re.compile(r"([^/@:]+|\[[0-9A-Fa-f:.]+\]):\d+(/\w+)?")
 
 

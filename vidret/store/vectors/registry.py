@@ -49,6 +49,6 @@ def _find(address: str, folder: Path) -> tuple[VectorStore, str]:
     for store in STORES:
         if (normal := store.normalise(address, folder)) is not None:
             return store, normal
-    *forms, last = ", ".join(store.forms for store in STORES).split(", ")
+    *forms, last = (form for store in STORES for form in store.forms)
     shown = f"{address.partition('://')[0]}://..." if "@" in address else address
     raise StoreError(f"store must be {', '.join(forms)} or {last}, got {shown}")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from vidret.channels.base import Match
 from vidret.channels.picture.evidence import VideoPictures
-from vidret.search.fused_scores import (
+from vidret.search.query.clauses import QueryStructure, make_clause
+from vidret.search.video_scores import (
     ABSENT,
     FRAME_S,
     MIN_TEXT_S,
@@ -22,7 +23,6 @@ from vidret.search.fused_scores import (
     combine_clauses,
     make_video_scores,
 )
-from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.types import TextSource
 
 SOURCES: tuple[TextSource, ...] = ("speech", "screen")
