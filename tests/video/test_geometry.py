@@ -12,7 +12,7 @@ from PIL import Image
 from tests.video.films import Picture, draw, read_number, set_matrix, write_video
 from vidret.types import Interpolation, Resize
 from vidret.video.decoders.registry import choose_decoder
-from vidret.video.geometry import Display, read_display, resize_image, split_matrix
+from vidret.video.geometry import read_display, resize_image, split_matrix
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 
@@ -76,10 +76,13 @@ def test_stretched_frames_are_turned_afterwards(tmp_path: Path) -> None:
     assert np.abs(read_frames(str(film), indices=[0]).pixels[0].astype(int) - expected).mean() < 10
 
 
+PLAIN = {"mirrored": False, "stretched": False}
+
+
 @pytest.mark.parametrize("ratio", [None, Fraction(0), Fraction(1), Fraction(200, 201), Fraction(1, 9), Fraction(65535)])
 def test_almost_square_pixels_and_impossible_ones_are_left_alone(ratio: Fraction | None) -> None:
     frame = SimpleNamespace(width=64, height=48, side_data={})
-    assert read_display(frame, ratio) == Display(64, 48, rotation=0, mirrored=False, stretched=False)
+    assert read_display(frame, ratio) == {"width": 64, "height": 48, "rotation": 0, **PLAIN}
 
 
 def test_other_angles_go_to_the_nearest_quarter_and_a_matrix_of_zeros_turns_nothing() -> None:
@@ -99,7 +102,7 @@ def test_side_data_that_pyav_does_not_know_costs_the_mirroring_alone() -> None:
         def side_data(self) -> None:
             raise ValueError("99 is not a valid Type")
 
-    assert read_display(Frame(), None) == Display(48, 64, rotation=90, mirrored=False, stretched=False)
+    assert read_display(Frame(), None) == {"width": 48, "height": 64, "rotation": 90, **PLAIN}
 
 
 @pytest.mark.parametrize("size", [(48, 64), (65, 49), (224, 224), (224, 301), (427, 240), (33, 500)])

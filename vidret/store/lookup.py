@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -15,7 +15,7 @@ from vidret.errors import MissingVideoError, StoreError, VidretError
 from vidret.store.catalog.facts import ORIENTATIONS, to_seconds
 from vidret.store.records import HEARD, KEPT, LANGUAGES, MOMENTS, PROJECTED, SEPARATORS, StoredVideo
 from vidret.text import absolute_path, compose, display_path, file_name, strip_query
-from vidret.types import ALL_VIDEOS, EmbeddingLevel, Embeddings, Filters, Shot, ShotChange, ShotKind, VideoName
+from vidret.types import ALL_VIDEOS, EmbeddingLevel, Embeddings, Filters, Shot, ShotChange, ShotKind, Shown, VideoName
 
 if TYPE_CHECKING:  # a client has no store
     from vidret.store.snapshots.snapshot import Snapshot
@@ -218,17 +218,24 @@ DAY_S = 86400
 class Facets:
     """The numbers of videos that match some filters, by each fact; those of a fact regardless of its own filter.
 
-    Days are year-month-day, of the modification for files that do not say when they were filmed. Cameras are by make
-    and model, heights by minimum in pixels, sound is ``on`` or ``off``, ``heard`` is by the names of sounds.
+    Attributes:
+        days: By year-month-day, of the modification for files that do not say when they were filmed.
+        cameras: By make and model.
+        heights: By minimum height in pixels.
+        sound: With (on) and without (off) sound.
+        orientations: By orientation.
+        languages: Heard in them, by ISO 639-1 code.
+        heard: Sounds, by name.
+        folders: By folder.
     """
 
-    days: dict[str, int]
+    days: Annotated[dict[str, int], Shown(example={"2026-01-31": 3})]
     cameras: dict[str, int]
     heights: dict[str, int]
     sound: dict[str, int]
     orientations: dict[str, int]
     languages: dict[str, int]
-    heard: dict[str, int]
+    heard: Annotated[dict[str, int], Shown(example={"applause": 3})]
     folders: dict[str, int]
 
 

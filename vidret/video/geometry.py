@@ -22,23 +22,11 @@ _MAX_RATIO = 8
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-@dataclass(frozen=True, slots=True)
-class Display:
-    """The size on screen in pixels, and the steps from a decoded frame to it.
+def read_display(frame: Any, pixel_ratio: Fraction | None) -> dict[str, int | bool]:
+    """Return the size on screen in pixels, and the steps from a decoded frame to it, as ``VideoInfo`` has them.
 
     A frame is stretched to square pixels, then mirrored left to right, then rotated clockwise by ``rotation`` degrees,
     a multiple of 90.
-    """
-
-    width: int
-    height: int
-    rotation: int
-    mirrored: bool
-    stretched: bool
-
-
-def read_display(frame: Any, pixel_ratio: Fraction | None) -> Display:
-    """Return how a frame is displayed.
 
     Args:
         frame: A PyAV frame.
@@ -48,10 +36,10 @@ def read_display(frame: Any, pixel_ratio: Fraction | None) -> Display:
     width, height = frame.width, frame.height
     if pixel_ratio and abs(pixel_ratio - 1) > _SQUARE_TOLERANCE and 1 / _MAX_RATIO <= pixel_ratio <= _MAX_RATIO:
         width = max(1, round(width * pixel_ratio))
-    stretched = width != frame.width
+    facts = {"rotation": rotation, "mirrored": mirrored, "stretched": width != frame.width}
     if rotation % 180:
         width, height = height, width
-    return Display(width=width, height=height, rotation=rotation, mirrored=mirrored, stretched=stretched)
+    return {"width": width, "height": height, **facts}
 
 
 def split_matrix(matrix: Int32[np.ndarray, " 9"]) -> tuple[int, bool]:

@@ -6,7 +6,7 @@ first frame is decoded, for its size and rotation; all frames are decoded only i
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,10 @@ class VideoInfo:
         has_audio: The file has an audio stream.
         timecode: The timecode of the first frame, such as ``01:00:00:00``, as the container states it; empty if it does
             not.
-        filmed, camera, latitude, longitude: See ``Recording``.
+        filmed: When the recording began, in the form of ISO 8601 with a time zone; empty if unknown.
+        camera: Make and model, empty if unknown.
+        latitude: In degrees, positive in the north; None if unknown.
+        longitude: In degrees, positive in the east; None if unknown.
         hdr: The video has a high dynamic range: its transfer function is PQ or HLG.
         damage: A description of the damage, empty for an intact file.
         times: When frames begin, in seconds on a player's clock.
@@ -279,8 +282,8 @@ def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
             "has_audio": bool(container.streams.audio),
             "timecode": _read_timecode(container, stream),
             "hdr": transfer in HDR_TRANSFERS,
-            **asdict(read_display(frame, stream.sample_aspect_ratio)),
-            **asdict(read_recording(container, stream)),
+            **read_display(frame, stream.sample_aspect_ratio),
+            **read_recording(container, stream),
         }
         return _Scan(
             facts=facts,

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,25 +14,11 @@ MODEL_KEYS = ("com.apple.quicktime.model", "com.android.model", "model", "camera
 MAX_CAMERA = 60  # characters
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recording:
-    """Facts of a recording.
+def read_recording(container: Any, stream: Any) -> dict[str, str | float | None]:
+    """Return ``filmed``, ``camera``, ``latitude`` and ``longitude`` of ``VideoInfo``.
 
-    Attributes:
-        filmed: When it began, in the form of ISO 8601 with a time zone; empty if unknown.
-        camera: Make and model, empty if unknown.
-        latitude: In degrees, positive in the north; None if unknown.
-        longitude: In degrees, positive in the east; None if unknown.
+    They are read from an open container of PyAV and its video stream; tags of the container come first.
     """
-
-    filmed: str = ""
-    camera: str = ""
-    latitude: float | None = None
-    longitude: float | None = None
-
-
-def read_recording(container: Any, stream: Any) -> Recording:
-    """Return the facts of an open container of PyAV and its video stream; tags of the container come first."""
     # FFmpeg 9 joins the values of a tag that a file has twice, such as a date in its header and in a tag of its own.
     pairs = (pair for part in (stream, container) for pair in part.metadata.items())
     tags = {key.lower(): value.partition(";")[0].strip() for key, value in pairs}
@@ -41,9 +26,8 @@ def read_recording(container: Any, stream: Any) -> Recording:
     make, model = _find(tags, MAKE_KEYS), _find(tags, MODEL_KEYS)
     camera = model if model.casefold().startswith(make.casefold()) else f"{make} {model}".strip()
     dates = (parse_date(tags.get(key, "")) for key in DATE_KEYS)
-    return Recording(
-        filmed=next(filter(None, dates), ""), camera=camera[:MAX_CAMERA], latitude=latitude, longitude=longitude
-    )
+    filmed = next(filter(None, dates), "")
+    return {"filmed": filmed, "camera": camera[:MAX_CAMERA], "latitude": latitude, "longitude": longitude}
 
 
 def _find(tags: Mapping[str, str], keys: tuple[str, ...]) -> str:

@@ -1,6 +1,5 @@
 """Routes to look around in an index without a query: facets, kinds, the map, and what is unusual."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -11,6 +10,7 @@ from vidret.serve.fields import MAX_PATH_LENGTH, collect_options, with_options, 
 from vidret.serve.rights import READ
 from vidret.serve.rows import LinkedRow, VideoRow, video_row, write_row
 from vidret.serve.worker import Worker
+from vidret.store.lookup import Facets
 from vidret.types import Filters, KindOfVideo, MappedMoment
 
 
@@ -36,17 +36,9 @@ class UnusualRequest(BaseModel, extra="forbid"):
     k: int = Field(24, ge=1, le=200, description="Maximum number of videos.")
 
 
+@with_rows_of(Facets)
 class FacetsAnswer(BaseModel):
     """Numbers of videos by fact, each regardless of the filter by that fact."""
-
-    days: dict[str, int] = Field(examples=[{"2026-01-31": 3}])
-    cameras: dict[str, int]
-    heights: dict[str, int] = Field(description="By minimum height in pixels.")
-    sound: dict[str, int] = Field(description="With (on) and without (off) sound.")
-    orientations: dict[str, int]
-    languages: dict[str, int] = Field(description="Heard in them, by ISO 639-1 code.")
-    heard: dict[str, int] = Field(description="Sounds, by name.", examples=[{"applause": 3}])
-    folders: dict[str, int]
 
 
 @with_rows_of(KindOfVideo)
@@ -85,7 +77,7 @@ def browsing_routes(engine: Engine, worker: Worker) -> APIRouter:
     def count_facets(request: Annotated[FacetsRequest, Query()]) -> FacetsAnswer:
         """Count the videos that have each fact that filters ask for."""
         facets = engine.facets(collect_options(request, Filters), utc_offset_s=request.utc_offset)
-        return FacetsAnswer(**asdict(facets))
+        return write_row(FacetsAnswer, facets)
 
     @router.get("/kinds")
     async def list_kinds(request: Annotated[BrowseRequest, Query()]) -> KindsAnswer:
