@@ -29,17 +29,6 @@ def is_disk_full(error: BaseException) -> bool:
     return False
 
 
-def describe_cause(error: BaseException) -> str:
-    """Return the message of an error; that of the system comes without its number, but with its file.
-
-    >>> describe_cause(FileNotFoundError(2, "No such file or directory", "a.mp4")), describe_cause(ValueError("b"))
-    ('a.mp4: No such file or directory', 'b')
-    """
-    if not isinstance(error, OSError) or not error.strerror:
-        return str(error)
-    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-
-
 class DecodeError(VidretError):
     """A file that cannot be read as video."""
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidret.errors import VidretError, describe_cause, is_disk_full
+from vidret.errors import VidretError, is_disk_full
 from vidret.text import sanitize
 
 if TYPE_CHECKING:
@@ -114,12 +114,23 @@ def print_error(message: str) -> None:
 
 def print_failure(error: BaseException) -> None:
     """Print an error that ends a command or a run, and what to do if a full disk is behind it."""
-    print_error(describe_cause(error))
+    print_error(_describe(error))
     if is_disk_full(error):
         print_message(
             "The disk is full. Free some space and run the same command again: an index keeps what is in it. df -h "
             "shows the space on each disk; TMPDIR=DIR puts temporary files elsewhere."
         )
+
+
+def _describe(error: BaseException) -> str:
+    """Return the message of an error; that of the system comes without its number, but with its file.
+
+    >>> _describe(FileNotFoundError(2, "No such file or directory", "a.mp4")), _describe(ValueError("b"))
+    ('a.mp4: No such file or directory', 'b')
+    """
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 @contextmanager
