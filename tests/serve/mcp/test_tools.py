@@ -111,6 +111,14 @@ def test_frame_that_cannot_be_small_enough_is_said(huge: ToolBox) -> None:
     assert json.loads(reply.text)["frames"] == [{"time": 1.0, "failed": "larger than 10000 bytes"}]
 
 
+def test_times_beyond_the_end_have_no_image(huge: ToolBox) -> None:
+    end_s = huge.engine.video(1).duration
+    reply = huge.call("frames", {"video": 1, "times": [end_s, end_s + 0.02, 1]})
+    last, beyond, within = json.loads(reply.text)["frames"]
+    assert (last["image"], within["image"], len(reply.images)) == (1, 2, 2)
+    assert beyond["failed"] == f"time must be at most {round(end_s, 2)}, the end of the video"
+
+
 def test_page_ends_at_the_largest_offset() -> None:
     rows = [{"a": 1}] * 3
     assert json.loads(fit_page({}, "rows", rows, 4000, offset=7, more=True))["next_offset"] == 10

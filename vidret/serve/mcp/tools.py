@@ -136,7 +136,12 @@ class ToolBox:
         shown, images = [], []
         times, left = asked.times[: budget.images], asked.times[budget.images :]
         for time_s in times:
-            row: dict[str, Any] = {"time": round(min(time_s, video.duration), 2)}
+            row: dict[str, Any] = {"time": round(time_s, 2)}
+            shown.append(row)
+            end_s = round(video.duration, 2)
+            if row["time"] > end_s:
+                row["failed"] = f"time must be at most {end_s}, the end of the video"
+                continue
             try:
                 content = draw_within(self.draw, video, time_s, min(asked.width, budget.width), budget.image_bytes)
                 reason = f"larger than {budget.image_bytes} bytes"
@@ -147,7 +152,6 @@ class ToolBox:
             else:
                 images.append(content)
                 row["image"] = len(images)
-            shown.append(row)
         return ToolReply(compact_json({**_video_fields(video), "frames": shown, "next_times": left}), tuple(images))
 
     def describe(self, asked: given.DescribeArguments) -> ToolReply:
