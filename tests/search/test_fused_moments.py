@@ -16,10 +16,10 @@ from vidret.engine import Engine
 from vidret.ground.spans import Span
 from vidret.search.fused_moments import JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan
 from vidret.search.heads.base import GroundedVideo
-from vidret.search.locating import STANDS_OUT
+from vidret.search.locating import STANDS_OUT, choose_best_spans
 from vidret.search.placed_moments import APART, find_query_spans
 from vidret.search.query.clauses import QueryStructure, make_clause
-from vidret.search.video_scores import ABSENT, VideoScores
+from vidret.search.video_scores import ABSENT, VideoScores, combine_clauses
 from vidret.types import LIKELY, UNLIKELY, LocateOptions, Moment, Segment, TextSource
 
 Text = tuple[float, float, float]  # start, end, score
@@ -280,6 +280,44 @@ def test_spans_are_ordered_within_the_video_and_do_not_overlap(
     assert bool(spans) == bool(everything)
     if steps == ONE:
         assert set(times(spans)) <= set(times(everything))
+
+
+@given(st.integers(0, 999), st.integers(1, 12), st.booleans(), st.booleans(), st.sampled_from([ONE, TOGETHER, THEN]))
+def test_best_spans_of_several_videos_are_those_of_all_in_order(
+    seed: int, k: int, overlapping: bool, weak: bool, steps: Steps
+) -> None:
+    rng = np.random.default_rng(seed)
+    structure, options = make_structure(steps), LocateOptions(k=k, overlapping=overlapping, weak=weak)
+    num_clauses, videos, every = 1 if steps == ONE else 2, list[VideoScores](), list[tuple[float, int, FusedSpan]]()
+    for index in range(int(rng.integers(1, 9))):
+        texts = [[(3.0, 6.0, float(rng.integers(-3, 9)))] for _ in range(num_clauses)]
+        scores = make_scores(*texts, pictures=rng.integers(-5, 6, (num_clauses, 20)).astype(float).tolist())
+        combine_clauses(scores, structure)
+        videos.append(scores)
+        spans = find_query_spans(scores, structure, options)
+        every += [
+            (scores.score - (spans[0].score - span.score), index, span)
+            for span in spans
+            if weak or span.score >= spans[0].score - STANDS_OUT
+        ]
+    found = choose_best_spans(videos, structure, options)
+    assert [(one.score, one.index, one.span) for one in found] == sorted(every, key=lambda row: -row[0])[:k]
+
+
+def test_spans_of_a_video_are_not_looked_for_if_enough_others_score_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = [make_scores([], pictures=[bump(start, start + 4, height)]) for start, height in enumerate((1, 9, 8, 2))]
+    structure, asked = make_structure(), list[VideoScores]()
+    for scores in videos:
+        combine_clauses(scores, structure)
+
+    def find_noted(scores: VideoScores, *given: Any) -> list[FusedSpan]:
+        asked.append(scores)
+        return find_query_spans(scores, *given)
+
+    monkeypatch.setattr("vidret.search.locating.find_query_spans", find_noted)
+    found = choose_best_spans(videos, structure, LocateOptions(k=2))
+    assert [one.index for one in found] == [1, 2]
+    assert asked == [videos[1], videos[2]]
 
 
 # In films

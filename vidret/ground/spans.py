@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 
 class Span(NamedTuple):
@@ -44,11 +44,9 @@ def keep_best(
     A span is dropped if its intersection over union with a better kept one exceeds ``max_overlap``. Ties keep their
     order.
     """
-    free: Bool[np.ndarray, " span"] = np.ones(len(scores), dtype=bool)
-    kept: list[int] = []
-    while len(kept) < limit and free.any():
-        best = int(np.argmax(np.where(free, scores, -np.inf)))
+    left, kept = np.argsort(-scores, kind="stable"), list[int]()
+    while len(left) and len(kept) < limit:
+        best, left = left[0], left[1:]
         kept.append(best)
-        free &= overlap(starts, ends, starts[best], ends[best]) <= max_overlap
-        free[best] = False
+        left = left[overlap(starts[left], ends[left], starts[best], ends[best]) <= max_overlap]
     return np.array(kept, dtype=np.int64)

@@ -88,7 +88,8 @@ def _rank_spans(
         if pictures:  # a text that matches no better than it would an unrelated query is no moment of its own
             texts = [span for span in texts if span.score >= 0.0 or _covers(span)]
     spans = [*texts, *pictures]
-    return [_add_support(span, spans) for span in sorted(spans, key=lambda span: -span.score)[: 2 * k]]
+    best = sorted(spans, key=lambda span: -span.score)[: 2 * k]
+    return [_add_support(span, spans) for span in best] if texts else best
 
 
 def find_similarity(scores: VideoScores, span: FusedSpan) -> float | None:
@@ -196,8 +197,9 @@ def _lengthen(spans: Sequence[Span], curve: Curve, *, overlapping: bool = False)
     """Return spans that last ``SHORTEST_S``, if their shots and, unless they may overlap, the others leave room."""
     grown = list(spans)
     for index, span in enumerate(grown):
-        others = () if overlapping else [*grown[:index], *grown[index + 1 :]]
-        grown[index] = lengthen_in_shot(curve, span, SHORTEST_S, others)
+        if span.end - span.start < SHORTEST_S:  # most last longer
+            others = () if overlapping else [*grown[:index], *grown[index + 1 :]]
+            grown[index] = lengthen_in_shot(curve, span, SHORTEST_S, others)
     return grown
 
 

@@ -18,14 +18,14 @@ from vidret.encode.encoder import has_frame_vectors
 from vidret.errors import StoreError
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span, drop_overlapping
-from vidret.search.fused_moments import find_similarity, gaps_between
+from vidret.search.fused_moments import FusedSpan, find_similarity, gaps_between
 from vidret.search.fusion import Fusion, Question
 from vidret.search.heads.base import GroundedVideo, MomentHead
 from vidret.search.hits import make_evidence
 from vidret.search.placed_moments import find_query_spans, list_events
-from vidret.search.probability import ScoreStandard, load_probabilities
-from vidret.search.query.clauses import AnalysedQuery
-from vidret.search.video_scores import ABSENT, VideoScores
+from vidret.search.probability import ProbabilityModel, ScoreStandard, load_probabilities
+from vidret.search.query.clauses import AnalysedQuery, QueryStructure
+from vidret.search.video_scores import VideoScores
 from vidret.store.lookup import find_cuts, look_up_video
 from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
@@ -105,54 +105,72 @@ def locate_moments(
             scored.append((video, scores))
     if grounder is not None:
         _ask_head(fusion.pictures, grounder, question, scored, options)
-    moments: list[Moment] = []
-    for video, scores in scored:
-        standard = video.standard
-        if standard is None:
-            size = len(scores.segments) + max(map(len, scores.texts)) if query.is_text else 0
-            standard = ScoreStandard(size=size, model=model)
-        moments += _make_moments(
-            fusion, question, video, scores, standard, options, by_picture="curve" if grounder is None else "head"
-        )
-    return sorted(moments, key=lambda moment: -moment.score)[: options.k]
+    by_picture = "curve" if grounder is None else "head"
+    return [
+        _make_moment(fusion, question, one, *scored[one.index], model, by_picture)
+        for one in choose_best_spans([scores for _, scores in scored], query.structure, options)
+    ]
 
 
-def _make_moments(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredSpan:
+    """A span of one of some videos, of which ``index`` is the place in their list, and its score among all spans."""
+
+    score: float
+    index: int
+    span: FusedSpan
+
+
+def choose_best_spans(
+    videos: Sequence[VideoScores], structure: QueryStructure, options: LocateOptions
+) -> list[ScoredSpan]:
+    """Return the best spans of all videos, best first, those of equal scores in the order of the videos.
+
+    No span scores higher than its video, so videos are skipped that score lower than enough spans of others.
+    """
+    found: list[ScoredSpan] = []
+    for index in sorted(range(len(videos)), key=lambda index: -videos[index].score):
+        scores = videos[index]
+        if len(found) == options.k and scores.score < found[-1].score:
+            break
+        spans = find_query_spans(scores, structure, options)
+        if not options.weak:
+            spans = [span for span in spans if span.score >= spans[0].score - STANDS_OUT]
+        found += [
+            ScoredSpan(score=scores.score - (spans[0].score - span.score), index=index, span=span) for span in spans
+        ]
+        found = sorted(found, key=lambda one: (-one.score, one.index))[: options.k]
+    return found
+
+
+def _make_moment(
     fusion: Fusion,
     question: Question,
+    found: ScoredSpan,
     video: RankedVideo,
     scores: VideoScores,
-    standard: ScoreStandard,
-    options: LocateOptions,
-    *,
+    model: ProbabilityModel,
     by_picture: str,
-) -> list[Moment]:
-    """Return the moments of one video, best first."""
-    spans, texts = find_query_spans(scores, question.query.structure, options), fusion.texts
-    best = spans[0].score if spans else ABSENT
-    moments = []
-    for span in spans:
-        if not options.weak and span.score < best - STANDS_OUT:
-            continue
-        by = "words" if span.parts[0].source != "picture" else by_picture
-        evidence = make_evidence(span.parts, texts)
-        score = scores.score - (best - span.score)
-        moments.append(
-            Moment(
-                video=video.video_id,
-                path=video.path,
-                start=span.start,
-                end=span.end,
-                score=score,
-                probability=standard.rate(score),
-                weak=standard.is_weak(score),
-                by=by,
-                similarity=find_similarity(scores, span) if by == "curve" else None,
-                evidence=evidence + question.tell_persons(video.video_id, [(span.start, span.end)]),
-                events=list_events(span, question.query.structure),
-            )
-        )
-    return moments
+) -> Moment:
+    query, span, standard = question.query, found.span, video.standard
+    if standard is None:
+        size = len(scores.segments) + max(map(len, scores.texts)) if query.is_text else 0
+        standard = ScoreStandard(size=size, model=model)
+    by = "words" if span.parts[0].source != "picture" else by_picture
+    return Moment(
+        video=video.video_id,
+        path=video.path,
+        start=span.start,
+        end=span.end,
+        score=found.score,
+        probability=standard.rate(found.score),
+        weak=standard.is_weak(found.score),
+        by=by,
+        similarity=find_similarity(scores, span) if by == "curve" else None,
+        evidence=make_evidence(span.parts, fusion.texts)
+        + question.tell_persons(video.video_id, [(span.start, span.end)]),
+        events=list_events(span, query.structure),
+    )
 
 
 def _ask_head(
