@@ -1,15 +1,16 @@
-"""Decoding processes that outlast their pools, because starting one takes longer than the work of most tests."""
+"""Decoding processes that outlast their pools and are forked, because a start takes longer than most tests."""
 
 import os
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from unittest import mock
 
 import vidret.video.workers.image_pool
 import vidret.video.workers.pool
+from tests.forking import ForkedPopen
 from vidret.devices import CPU
 from vidret.video.workers import messages, process
 from vidret.video.workers.messages import FrameRing
@@ -84,10 +85,12 @@ class SpareProcess(process.Process):
 
 @contextmanager
 def use_processes(kind: type[process.Process]) -> Iterator[None]:
-    """Let new pools use this kind of process."""
-    patches: list[Any] = [mock.patch.object(module, "Process", kind) for module in _POOLS]
-    for patch in patches:
-        patch.start()
-    yield
-    for patch in patches:
-        patch.stop()
+    """Let new pools use this kind of process, which is forked if it is a spare one."""
+    start = ForkedPopen if issubclass(kind, SpareProcess) else subprocess.Popen
+    with ExitStack() as stack:
+        for module in _POOLS:
+            stack.enter_context(mock.patch.object(module, "Process", kind))
+        stack.enter_context(
+            mock.patch.object(process, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
+        )
+        yield

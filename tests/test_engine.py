@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic
+from tests.forking import popen_code
 from tests.grounded import make_encoder, write_head, write_numbers
 from tests.rankers import convert_golden, make_published_weights, make_ranker, save_aligner, score_directly
 from tests.spoken import NamedColours
@@ -367,7 +366,7 @@ def test_results_stay_correct_while_another_process_indexes(indexed_mosaics: Pat
     with Engine(index, PatchEncoder()) as engine:
         before = engine.search("a dog", candidates=10)
         known = {hit.video: (*summarise([hit])[0][:3], sum_levels(hit, engine.ranker)) for hit in before}
-        writer = subprocess.Popen([sys.executable, "-c", INDEX_SCRIPT, str(index), str(films)])
+        writer = popen_code(INDEX_SCRIPT, index, films)
         sizes = {engine.info().searchable}
         while writer.poll() is None:
             sizes.add(engine.info().searchable)

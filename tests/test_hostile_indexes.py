@@ -2,14 +2,13 @@
 
 import contextlib
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.fakes import ColourEncoder, write_film
+from tests.forking import run_code
 from tests.hostile_indexes import NUM_FLAT_FILES, Change, list_changes, make_own_folder
 from vidret.cli.commands.info import list_damage
 from vidret.engine import Engine
@@ -124,5 +123,5 @@ print(tried)
 
 def test_vectors_that_were_made_to_harm_end_no_search(sound: Path, tmp_path: Path) -> None:
     index = shutil.copytree(sound / "index", tmp_path / "index")
-    done = subprocess.run([sys.executable, "-c", SEARCH, str(index)], capture_output=True, text=True, check=False)
+    done = run_code(SEARCH, index)
     assert (done.returncode, done.stdout) == (0, f"{NUM_FLAT_FILES}\n"), done.stderr

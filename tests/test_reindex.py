@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +13,7 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, unit, write_film
+from tests.forking import run_code
 from vidret.engine import Engine
 from vidret.errors import EncoderError, StoreError, VidretError
 from vidret.reindex import FOLDER, reindex
@@ -272,9 +270,7 @@ module.reindex(Path(sys.argv[1]), WideEncoder(), workers=1)
     ],
 )
 def test_a_killed_run_changes_no_answer_and_is_continued(index: Path, point: str, is_switched: bool) -> None:
-    command = [sys.executable, "-c", KILLED, str(index), point]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    assert subprocess.run(command, check=False, env=environment).returncode == -signal.SIGKILL
+    assert run_code(KILLED, index, point).returncode == -signal.SIGKILL
     with Engine(index, WideEncoder() if is_switched else ColourEncoder()) as engine:
         assert find_best(engine) == list(COLOURS)
     encoder = WideEncoder()

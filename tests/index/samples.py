@@ -4,13 +4,13 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from tests.forking import popen_code
 from vidret.store.store import Store
 
 Contents = TypeVar("Contents")
@@ -110,7 +110,7 @@ def index_under_kills(
     full_run_s = time.monotonic() - started
     expected, index, rng, kills = read(folder / "whole"), folder / "index", random.Random(7), 0
     while kills < num_kills:
-        # Kill between the import of torch and the end of the run. A finished index is deleted and begun again.
+        # Kill at any time of a run. A finished index is deleted and begun again.
         is_new, started = not index.exists(), time.monotonic()
         if _index_and_kill(script, index, films, rng.uniform(0.3, 1.0) * full_run_s):
             kills += 1
@@ -124,7 +124,7 @@ def index_under_kills(
 
 def _index_and_kill(script: str, index: Path, films: Path, delay_s: float) -> bool:
     """Index in a separate process and kill it after a delay; return whether it was still running."""
-    process = subprocess.Popen([sys.executable, "-c", script, str(index), str(films)], start_new_session=True)
+    process = popen_code(script, index, films, start_new_session=True)
     try:
         process.wait(delay_s)
     except subprocess.TimeoutExpired:

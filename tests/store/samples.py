@@ -1,15 +1,11 @@
-"""Synthetic videos for the store's tests, and code that runs in processes of its own."""
+"""Synthetic videos for the store's tests, damage, and the end of a process at a given call."""
 
 import itertools
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -130,17 +126,6 @@ def read_all_bytes(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def environment() -> dict[str, str]:
-    """Return environment variables with which a child process imports the same modules."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-def run_code(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """Run Python code to its end, with the same modules."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=300)
-
-
 def kill_at(owner: object, name: str, count: int = 1, *, after: bool = False) -> None:
     """Have this process killed when a function is called for the n-th time, before or ``after`` its work."""
     original, calls = getattr(owner, name), itertools.count(1)
@@ -153,14 +138,3 @@ def kill_at(owner: object, name: str, count: int = 1, *, after: bool = False) ->
         return result
 
     setattr(owner, name, call)
-
-
-@contextmanager
-def start_code(code: str, *arguments: object) -> "Iterator[tuple[subprocess.Popen[str], IO[str], IO[str]]]":
-    """Run Python code until it says that it is ready; yield the process, its input and its output."""
-    command, pipe = [sys.executable, "-c", code, *map(str, arguments)], subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process, process.stdin, process.stdout

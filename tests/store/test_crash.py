@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.forking import run_code, start_code
 from vidret.store.store import Store
 
 from . import samples
@@ -50,7 +51,7 @@ def test_killed_writer_is_continued(tmp_path: Path) -> None:
         samples.index_all(store, NUM_VIDEOS)
         whole = content(store)
     for _ in range(ROUNDS):
-        with samples.start_code(WRITER, tmp_path / "killed", NUM_VIDEOS) as (writer, _, _):
+        with start_code(WRITER, tmp_path / "killed", NUM_VIDEOS) as (writer, _, _):
             time.sleep(rng.uniform(0, 0.05))
             writer.send_signal(signal.SIGKILL)
         killed += writer.returncode == -signal.SIGKILL
@@ -81,7 +82,7 @@ samples.index_all(samples.create(Path(sys.argv[1])), 2)
 )
 def test_torn_tail_of_each_file_is_truncated(tmp_path: Path, sync: int, torn: list[str]) -> None:
     """Killed at the n-th sync: the bytes are in the file, but not in the catalog."""
-    assert samples.run_code(KILLED_WRITER, tmp_path / "killed", sync).returncode == -signal.SIGKILL
+    assert run_code(KILLED_WRITER, tmp_path / "killed", sync).returncode == -signal.SIGKILL
     paths = sorted((tmp_path / "killed" / "features").iterdir())
     with Store.open(tmp_path / "killed") as reader:
         known = content(reader)
@@ -110,7 +111,7 @@ signal.pause()
 
 
 def test_child_of_a_killed_writer_does_not_keep_the_lock(tmp_path: Path) -> None:
-    with samples.start_code(FORKING_WRITER, tmp_path) as (writer, _, _):
+    with start_code(FORKING_WRITER, tmp_path) as (writer, _, _):
         writer.kill()
         writer.wait()
         samples.create(tmp_path).close()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forking import run_code, start_code
 from tests.indexed_texts import add_words
 from tests.store import samples
 from vidret.store.store import Store
@@ -45,8 +46,8 @@ store.close()
 
 @pytest.mark.parametrize("system", [WINDOWS, MACOS], ids=["windows", "macos"])
 def test_index_is_written_without_calls_of_linux(tmp_path: Path, system: str) -> None:
-    with samples.start_code(system + WRITER, tmp_path / "index") as (writer, told, _):
-        locked = samples.run_code(system + WRITER, tmp_path / "index")
+    with start_code(system + WRITER, tmp_path / "index", is_forked=False) as (writer, told, _):
+        locked = run_code(system + WRITER, tmp_path / "index", is_forked=False)
         assert f"process {writer.pid} is writing this index; wait for it to end" in locked.stderr
         told.close()
     assert writer.returncode == 0
@@ -92,5 +93,5 @@ def test_an_intact_index_is_read_on_a_full_disk(tmp_path: Path, is_copy: bool) -
     add_words(index, "a", ["one red apple", "two green pears"])
     for path in [*index.rglob("*-wal"), *index.rglob("*-shm")] if is_copy else []:
         path.unlink()
-    done = samples.run_code(READ, index)
+    done = run_code(READ, index)
     assert (done.stdout, done.stderr) == ("read\n", "")

@@ -1,8 +1,6 @@
 """Indexing runs that read words: stored with the pictures or later, interrupted, moved, and given up."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import ColourEncoder
+from tests.forking import run_code
 from tests.index.samples import read_contents
 from tests.indexed_texts import add_words, make_texts
 from tests.word_films import QUICK_OCR, SUBTITLES, shown, write_worded
@@ -214,8 +213,7 @@ def test_a_killed_run_is_resumed_without_a_difference(tmp_path: Path, monkeypatc
     Engine(tmp_path / "whole", ColourEncoder()).index([film.parent], words=SCREEN_AND_SUBTITLES)
     whole = read_words(tmp_path / "whole")
     assert len(whole["screen"][1]) == 2
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "index"), str(film.parent), "3", QUICK_OCR]
-    assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == -9
+    assert run_code(KILLED, tmp_path / "index", film.parent, 3, QUICK_OCR).returncode == -9
     track, texts = read_words(tmp_path / "index")["screen"]
     assert (track.complete, texts) == (False, whole["screen"][1][:1])
     assert 5.0 < track.until_s < 12.0

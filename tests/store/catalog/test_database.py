@@ -3,7 +3,6 @@
 import gc
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +11,10 @@ from typing import Any
 
 import pytest
 
+from tests.forking import popen_code, run_code
 from vidret.errors import StoreError
 from vidret.store.catalog import database as database_module
 from vidret.store.catalog.database import Database, checksum_values
-
-from ..samples import environment, run_code
 
 NUM_ROWS = 400
 PREPARE = ["CREATE TEMP VIEW padded AS SELECT * FROM t WHERE length(padding) = 500"]
@@ -130,8 +128,7 @@ def test_reader_without_write_permission_never_sees_part_of_a_transaction(
     """The writer has a process of its own: within one, SQLite shares the reader's access to the shared memory file."""
     monkeypatch.setattr("vidret.store.catalog.database.READ_ONLY_WAIT_S", 20.0)  # the machine may be busy
     stop, seen = path.with_name("stop"), set[tuple[int, int]]()
-    command = [sys.executable, "-c", WRITER, str(path), str(stop)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as writer:
+    with popen_code(WRITER, path, stop, stderr=subprocess.PIPE) as writer:
         deadline = time.monotonic() + 60
         try:
             while len(seen) < 8 and time.monotonic() < deadline and writer.poll() is None:

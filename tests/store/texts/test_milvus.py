@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.forking import start_code
 from vidret.channels.base import Clause
 from vidret.channels.texts.matching import TextMatcher
 from vidret.errors import StoreError
@@ -21,7 +22,7 @@ from vidret.store.vectors.milvus import MilvusVectors
 from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, Source
 
 from ...indexed_texts import DIM, add_words, create_words, make_texts, random_vectors
-from ..samples import add_video, create, start_code
+from ..samples import add_video, create
 
 pytestmark = pytest.mark.scale
 MILVUS = "milvus://"

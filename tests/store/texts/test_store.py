@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.forking import run_code, start_code
 from tests.indexed_texts import create_words, find_words, random_vectors
 from vidret.errors import StoreError
 from vidret.store.catalog.texts import StoredText
@@ -188,7 +189,7 @@ made.write(store, "film", made.SPOKEN[2:3])
 @pytest.mark.parametrize(("moment", "num_texts"), [("before", 2), ("after", 3)])
 def test_killed_writer_is_caught_up(tmp_path: Path, moment: str, num_texts: int) -> None:
     """The full-text index holds a text that is not stored, or lacks one that is."""
-    assert samples.run_code(KILLED, tmp_path, moment).returncode == -signal.SIGKILL
+    assert run_code(KILLED, tmp_path, moment).returncode == -signal.SIGKILL
     with TextStore.open(tmp_path) as reader:
         assert set(found(reader, "sentence")) <= {text.text for text in SPOKEN[:num_texts]}
     with create_words(tmp_path) as store:
@@ -285,7 +286,7 @@ def test_another_user_searches_the_stored_index_and_sees_every_commit() -> None:
         index.chmod(0o755)
         with create_words(index) as store:
             write(store, "one")
-        with samples.start_code(OTHER_USER, folder) as (_, told, said):
+        with start_code(OTHER_USER, folder) as (_, told, said):
 
             def ask() -> str:
                 print("sentence", file=told, flush=True)

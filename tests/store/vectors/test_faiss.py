@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forking import run_code
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.store import Store
@@ -13,7 +14,7 @@ from vidret.store.vectors.faiss import FaissVectors
 from vidret.store.vectors.ivf import Shard
 from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, ManifestEntry
 
-from ..samples import add_video, create, damage, embedding, index_all, lose, of, run_code, seeds
+from ..samples import add_video, create, damage, embedding, index_all, lose, of, seeds
 
 IVF_FROM = 40
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.forking import run_code, start_code
 from vidret.errors import MissingExtraError, StoreError
 from vidret.store.records import NewSegment
 from vidret.store.snapshots.bitmap import make_bitmap
@@ -21,7 +22,7 @@ from vidret.types import Filters, SegmentEmbedding
 
 from .. import samples
 from ..naive import matching
-from ..samples import DIM, add_video, embedding, index_all, lose, of, run_code, seeds, start_code
+from ..samples import DIM, add_video, embedding, index_all, lose, of, seeds
 
 pytestmark = pytest.mark.scale
 QUERY = np.ones((1, DIM), np.float32)
