@@ -15,13 +15,24 @@ from torch import Tensor, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from tests.train.small import METHODS, draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
+from tests.train.small import (
+    METHODS,
+    draw_captioned,
+    draw_moments,
+    make_head_module,
+    make_module,
+    make_trainer,
+    open_data,
+    write_world,
+)
+from vidret.align.batches import take_rows
 from vidret.train.gather import gather
-from vidret.train.losses import find_same_videos, pair_loss
+from vidret.train.losses import add_terms, find_same_videos, pair_loss
 
 ALL = slice(0, 8)
 EVEN, UNEVEN = (slice(0, 4), slice(4, 8)), (slice(0, 3), slice(3, 8))
 WAYS = {"even": EVEN, "uneven": UNEVEN}  # which rows each process has
+HALVES = slice(0, 2), slice(2, 5)
 NUM_STEPS = 3
 VIDEOS = torch.tensor([0, 1, 2, 2, 3, 1, 4, 5])
 RECIPES: dict[str, dict[str, Any]] = {
@@ -125,9 +136,21 @@ def fit(folder: Path, recipe: str) -> dict[str, Any]:
     }
 
 
+def compute_gradients(method: str, rows: slice) -> dict[str, Tensor]:
+    """Return the mean over processes of the gradients of a method's loss, each from its rows of a batch."""
+    module = make_module(method).eval()  # without dropout and noise, which differ between processes
+    torch.autograd.backward(add_terms(module.compute_terms(take_rows(draw_captioned(5), rows))))
+    found = {}
+    for name, weight in module.named_parameters():
+        if weight.grad is not None:
+            found[name] = gather(weight.grad[None]).mean(dim=0)
+    return found
+
+
 def train_like_one(rank: int) -> dict[str, Any]:
     """Gather and train as one of two processes."""
     results: dict[str, Any] = {"kinds": gather_all_kinds(rank)}
+    results["methods"] = {method: compute_gradients(method, HALVES[rank]) for method in METHODS}
     for way, rows in WAYS.items():
         result = train(DistributedDataParallel(Towers()), rows[rank])
         for kind in ("gradients", "weights"):
@@ -192,6 +215,15 @@ def test_two_processes_train_like_one(results: list[dict[str, Any]], way: str) -
         first, second = (result[way]["losses"][step] for result in results)
         assert (first + second) / 2 == pytest.approx(loss, abs=1e-11)
         assert first == second
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_the_gradients_of_one_process(results: list[dict[str, Any]], method: str) -> None:
+    expected, actual = compute_gradients(method, slice(0, 5)), results[0]["methods"][method]
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        difference = float((actual[name] - gradient).abs().max())
+        assert difference <= 1e-4 * float(gradient.abs().max()) + 1e-7, name
 
 
 def test_rows_are_in_process_order_and_padded_with_zeros(results: list[dict[str, Any]]) -> None:

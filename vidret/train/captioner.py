@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.text import TextTower, clip_pieces
+from vidret.train.gather import gather
 
 FREQUENT_WORDS = "in on of to about this that a an the and there here is are . ,"
 FREQUENT_WEIGHT = 0.25
@@ -84,7 +85,7 @@ class Captioner(nn.Module):
 
 
 class RestrictedCaptions(NamedTuple):
-    """Captions, cut to the longest, with the ascending tokens that occur in them, and indices into these.
+    """Captions, cut to the longest, with the ascending tokens of those of all processes, and indices into these.
 
     ``labels`` are those of the captions, ``end`` that of the end token, ``frequent`` those of the frequent tokens.
     """
@@ -97,13 +98,14 @@ class RestrictedCaptions(NamedTuple):
 
 
 def restrict_vocabulary(ids: Int[Tensor, "video step"], *, end: int, frequent: Sequence[int]) -> RestrictedCaptions:
-    """Return captions with a vocabulary of the tokens that they consist of, with which ``caption_loss`` is affordable.
+    """Return captions with a vocabulary of the tokens of all processes, with which ``caption_loss`` is affordable.
 
     The loss is that of the whole vocabulary if all other tokens had a probability of 0. Each caption must have an
     ``end``.
     """
     ids = ids[:, : int((ids == end).int().argmax(dim=1).max()) + 1]
-    vocabulary, labels = torch.unique(ids, return_inverse=True)
+    vocabulary = torch.unique(gather(ids))
+    labels = torch.searchsorted(vocabulary, ids.contiguous())
     index = {token: place for place, token in enumerate(vocabulary.tolist())}
     return RestrictedCaptions(ids, vocabulary, labels, index[end], [index[word] for word in frequent if word in index])
 
@@ -119,7 +121,8 @@ def caption_loss(
     """Compute the cross-entropy of captions: the class-weighted mean over tokens up to the first ``end``.
 
     Everything after the first end token is padding. Without any token to predict, the loss is 0, with a gradient of 0.
-    Frequent tokens have the class weight ``FREQUENT_WEIGHT``, all others 1; ``weight`` is a factor of the mean.
+    Frequent tokens have the class weight ``FREQUENT_WEIGHT``, all others 1; ``weight`` is a factor of the mean. The
+    mean of what processes return is that over all of their tokens, however many each has.
     """
     targets = ids[:, 1:].long()
     is_word = (ids[:, :-1] == end).cumsum(dim=1) == 0
@@ -133,7 +136,7 @@ def caption_loss(
         ignore_index=IGNORED,
         reduction="sum",
     )
-    divisor = (weights[targets] * is_word).sum()
+    divisor = gather((weights[targets] * is_word).sum()[None]).mean()
     return weight * total / divisor.where(divisor > 0, 1.0)
 
 

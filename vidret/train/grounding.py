@@ -120,7 +120,7 @@ class GroundingModule(TrainedModule):
         self._saliency_weight, self._across = saliency_weight, across_samples
 
     def training_step(self, batch: GroundingBatch, _batch_index: int) -> Tensor:
-        """Return the loss of a batch."""
+        """Return the loss of a batch: means and contrasts of the samples of each process, unlike retrieval's."""
         weights = {"saliency_weight": self._saliency_weight, "across_samples": self._across}
         terms = head_losses(self.model.head, batch, self._generator, fps=self.fps, **weights)
         return self.log_terms(terms, len(batch.queries))
