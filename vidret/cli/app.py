@@ -6,6 +6,7 @@ A module is imported when its command runs: the help and the completion of the s
 from collections.abc import Callable
 from functools import cache, partial
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
@@ -119,6 +120,8 @@ def convert(param: Any, ctx: Any, value: Any) -> Any:
     kind: Any = next(iter(get_args(annotation)), annotation)
     is_list = get_origin(annotation) is list
     values = () if value is None else value if is_list else (value,)
+    if kind is Path:  # any text is one; no option of vidret has typer check its path
+        values = [Path(part) if isinstance(part, str) else part for part in values]
     is_typed = isinstance(kind, type) and is_list == (param.multiple or param.nargs == -1)
     if not is_typed or (param.required and not value) or not all(isinstance(part, kind) for part in values):
         try:
@@ -129,7 +132,7 @@ def convert(param: Any, ctx: Any, value: Any) -> Any:
                 rule = f"{rule}, got {' '.join(map(str, values))}"
                 raise typer.BadParameter(rule, ctx=ctx, param=param) from error
             raise
-    result = list(values) if is_list else value
+    result = list(values) if is_list else next(iter(values), None)
     return param.callback(ctx, param, result) if param.callback else result
 
 

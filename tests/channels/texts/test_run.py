@@ -289,6 +289,18 @@ def test_a_resumed_run_compares_only_what_may_be_repeated(tmp_path: Path, monkey
     assert {text.text for text in compared} == {"word 198", "word 199"}
 
 
+def test_a_named_speech_model_is_loaded_once_to_check_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(options_module, "SpeechRecogniser", loaded.append)
+    options = WordsOptions(sources=("speech",), speech_model=str(tmp_path))
+    with Store.create(tmp_path / "index", encoder_name="none", encoder_fingerprint="0", dim=2) as store:
+        for num_loads in (1, 2):  # the second run has the options of the index
+            with open_words(store, options, retry_failed=False) as run:
+                assert run is not None
+                run.check_models()
+            assert loaded == [str(tmp_path)] * num_loads
+
+
 def test_windows_change_no_text_and_names_of_sounds_are_encoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

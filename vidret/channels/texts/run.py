@@ -45,7 +45,8 @@ def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool
     if options is None:
         yield None
         return
-    if read_options(index.path) != options:
+    is_new = read_options(index.path) != options
+    if is_new:
         options.check_models()
     with TextStore.create(index.path, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
         if store.store.metadata.get(OPTIONS) != options.to_json():
@@ -53,7 +54,7 @@ def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool
         if not index.metadata.get(HAS_TEXTS):
             index.metadata.set(HAS_TEXTS, "1")
         with SoundStore.create(index.path) if "sound" in options.sources else contextlib.nullcontext() as sounds:
-            yield WordsRun(store, options, retry_failed=retry_failed, sounds=sounds)
+            yield WordsRun(store, options, retry_failed=retry_failed, sounds=sounds, are_checked=is_new)
         store.save()
 
 
@@ -157,11 +158,25 @@ class WordsRun:
     """The words of one run. Threads may share it."""
 
     def __init__(
-        self, store: TextStore, options: WordsOptions, *, retry_failed: bool, sounds: SoundStore | None = None
+        self,
+        store: TextStore,
+        options: WordsOptions,
+        *,
+        retry_failed: bool,
+        sounds: SoundStore | None = None,
+        are_checked: bool = False,
     ) -> None:
-        """Start a run; with ``retry_failed``, tracks with a note are read again; ``sounds`` keeps windows of audio."""
+        """Start a run.
+
+        Args:
+            store: Keeps the texts.
+            options: Which words are read, and with what.
+            retry_failed: Whether tracks with a note are read again.
+            sounds: Keeps windows of audio.
+            are_checked: Whether the models of the options were just loaded.
+        """
         self.store, self.sounds = store, sounds
-        self._options, self._retry_failed = options, retry_failed
+        self._options, self._retry_failed, self._are_checked = options, retry_failed, are_checked
         self._sidecars = Sidecars()
         tracks = [track for track in store.tracks() if track.complete]
         self._complete = {(track.fingerprint, track.source, track.model): track.note for track in tracks}
@@ -174,7 +189,8 @@ class WordsRun:
         Raises:
             VidretError: A model is missing or damaged.
         """
-        self._options.check_models()
+        if not self._are_checked:  # a large model takes seconds to load
+            self._options.check_models()
         load_sentence_encoder()
 
     def are_wanted(self, fingerprint: str, paths: Iterable[str]) -> bool:
