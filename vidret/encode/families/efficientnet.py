@@ -221,20 +221,20 @@ class FoldedConv:
         self._size, self._stride = int(conv.kernel_size[0]), int(conv.stride[0])
         self._padding = self._size // 2 if self._stride == 1 else 0
         self._is_packable = supports_onednn(device, dtype)
-        self._packed: Tensor | None = None
 
     def __call__(self, x: Float[Tensor, "image channel row column"]) -> Float[Tensor, "image out down across"]:
         """Return the convolution, in float32, of images whose margins are padded."""
-        x = x.to(self._weight.dtype)
+        weight = self._weight  # once: another thread may pack it meanwhile
+        x = x.to(weight.dtype)
         if self._is_packable:
-            if self._packed is None:
-                self._packed = self._pack(x)
+            if not weight.is_mkldnn:
+                self._weight = weight = self._pack(weight, x)
             kind, limits = ("hardtanh", [0.0, RELU6]) if self._relu6 else ("none", [])
             out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                x, self._packed, self._bias, *self._geometry, self._groups, kind, limits, ""
+                x, weight, self._bias, *self._geometry, self._groups, kind, limits, ""
             )
             return out.float()
-        out = functional.conv2d(x, self._weight, self._bias, self._stride, self._padding, 1, self._groups)
+        out = functional.conv2d(x, weight, self._bias, self._stride, self._padding, 1, self._groups)
         return (out.clamp_(0, RELU6) if self._relu6 else out).float()
 
     def margins(self, length: int) -> tuple[int, int]:
@@ -249,15 +249,13 @@ class FoldedConv:
         """Return padding, stride and dilation."""
         return [self._padding] * 2, [self._stride] * 2, [1, 1]
 
-    def _pack(self, x: Float[Tensor, "image channel row column"]) -> Tensor:
-        """Return the weights in the order in which oneDNN reads them for batches of images as large as these.
+    def _pack(self, weight: Tensor, x: Float[Tensor, "image channel row column"]) -> Tensor:
+        """Return weights in the order in which oneDNN reads them for batches of images as large as these.
 
         For another size it may reorder them in each call, which takes longer than the convolution.
         """
         shape = [CPU_BATCH, *x.shape[1:]]
-        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
-            self._weight, *self._geometry, self._groups, shape
-        )
+        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self._geometry, self._groups, shape)
         return packed
 
 
