@@ -112,7 +112,9 @@ def read_columns(path: Path, listed: Any, dtypes: Mapping[str, type[np.generic]]
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if is_mapped else file.read()
         places = {name: listed[name] for name in dtypes}
         columns = {
-            name: np.frombuffer(data, dtype, count, offset) if offset >= 0 else np.zeros(min(count, len(data)), dtype)
+            name: np.frombuffer(data, dtype, count, offset)
+            if offset >= 0
+            else np.broadcast_to(np.zeros(1, dtype), min(count, len(data)))
             for (name, dtype), (count, offset, _) in zip(dtypes.items(), places.values(), strict=True)
         }
         with ThreadPoolExecutor(THREADS) as pool:

@@ -78,10 +78,10 @@ class Shard:
         is_own = isinstance(lists, f.OnDiskInvertedLists) and not lists.filename and lists.nlist > 0
         if not is_own or (lists.nlist, lists.code_size) != (index.nlist, index.code_size):
             raise ValueError("lists must be those of the index")
-        sizes = sum(lists.list_size(number) for number in range(lists.nlist))
-        end = lists.lists.at(0).offset + sizes * row_bytes
-        if (sizes, end, index.quantizer.ntotal) != (total, self.entry.num_bytes, index.nlist):
-            raise ValueError(f"lists must hold {total} vectors and end the file, got {sizes} and byte {end}")
+        size = lists.compute_ntotal()
+        end = lists.lists.at(0).offset + size * row_bytes
+        if (size, end, index.quantizer.ntotal) != (total, self.entry.num_bytes, index.nlist):
+            raise ValueError(f"lists must hold {total} vectors and end the file, got {size} and byte {end}")
 
     @property
     def ids(self) -> Ids:

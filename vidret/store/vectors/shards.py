@@ -88,7 +88,8 @@ class Shards:
         Open files are kept, since files never change.
         """
         known = {shard.entry: shard for shard in self._held.shards}
-        shards = tuple(shard for entry in manifest.shards if (shard := known.get(entry) or self._open(folder, entry)))
+        opened = map_parts(lambda entry: known.get(entry) or self._open(folder, entry), manifest.shards)
+        shards = tuple(shard for shard in opened if shard is not None)
         flat, flat_entry = Flat(self._dim, device=self._device), None
         if manifest.flat is not None and not (reason := find_mismatch(folder, manifest.flat, whole=True)):
             try:
