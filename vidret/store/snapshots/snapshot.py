@@ -339,9 +339,10 @@ def find_rows(known: Ids, ids: Ids) -> Ids:
     """Return the rows of ids among rising ones, -1 for those that are not there."""
     if not len(known):
         return np.full(len(ids), -1, np.int64)
-    rows = (ids - known[0]).clip(0, len(known) - 1)  # of an index that has lost none
-    if not (known[rows] == ids).all():
-        rows = np.searchsorted(known, ids).clip(max=len(known) - 1)
+    rows: Ids = (ids - known[0]).clip(0, len(known) - 1)  # of an index that has lost none
+    if (known[rows] == ids).all():
+        return rows
+    rows = np.searchsorted(known, ids).clip(max=len(known) - 1)
     return np.where(known[rows] == ids, rows, -1)
 
 

@@ -272,6 +272,9 @@ class TextIndex:
             kept = tracks < len(flags)
             kept[kept] = flags[tracks[kept]] == 1
             ids, scores = ids[kept], scores[kept]
+        if len(ids) > MEASURED * k:  # not sorted, of which most are left out
+            chosen = np.flatnonzero(scores >= np.partition(scores, -MEASURED * k)[-MEASURED * k])
+            ids, scores = ids[chosen], scores[chosen]
         best = np.sort(np.argsort(-scores, kind="stable")[: MEASURED * k])
         ids = ids[best]
         rows = f"SELECT id, sz FROM texts_docsize WHERE id IN {IN_IDS} ORDER BY id"
