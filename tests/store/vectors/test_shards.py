@@ -1,6 +1,7 @@
 """Shards and the flat index: searched together, and rebuilt so that there are few shards."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
 from vidret.store.snapshots.bitmap import Ids, list_ids, make_bitmap, subtract
 from vidret.store.snapshots.snapshot import Selection
+from vidret.store.vectors import ivf
 from vidret.store.vectors.base import SearchResult
 from vidret.store.vectors.flat import Flat, Rows, load_faiss, merge_results
 from vidret.store.vectors.ivf import Shard, build_shard, vector_bytes
@@ -90,6 +92,37 @@ def test_approximate_search_has_high_recall_and_exact_scores(
         np.testing.assert_allclose(scores, world.of(ids).astype(np.float32) @ query, rtol=1e-5, atol=1e-6)
     for row, query in enumerate(queries()):  # one query alone has the same results
         assert shards.search(query[None], 10, select(world.ids[:2400])).ids[0].tolist() == result.ids[row].tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_lists_far_from_a_query_near_to_some_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A query in one of eight clusters, which are at right angles, needs few lists, and one between all of them all."""
+    rng, ids = np.random.default_rng(3), np.arange(1, NUM + 1)
+    centres = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0][:8]
+    vectors = centres[ids % 8] + 0.1 * rng.standard_normal((NUM, DIM)) / DIM**0.5
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    shards = Shards(DIM, lambda some: (some, vectors[some - 1]), ivf_from=500)
+    update(shards, tmp_path, ids, kind)
+    searched: list[int] = []
+
+    def search_lists(lists: Any, query: Any, nearest: SearchResult, *rest: Any) -> SearchResult:
+        searched.append(int((nearest.ids >= 0).sum()))
+        return find(lists, query, nearest, *rest)
+
+    find = ivf.search_lists
+    monkeypatch.setattr(ivf, "search_lists", search_lists)
+    inside, between = centres[:1].astype(np.float32), centres.mean(axis=0, keepdims=True).astype(np.float32)
+    for query in (inside, 7 * inside, between / np.linalg.norm(between)):
+        found = shards.search(query, 10, select(ids)).ids
+        assert recall(found, naive_search(query, ids, vectors, 10)[1]) > 0.8
+    num_lists = 219
+    # 1 bit needs 117 for its candidates.
+    assert searched[0] == searched[1] < 120 < searched[2] == num_lists
+    searched.clear()
+    assert (shards.search(inside, NUM, select(ids)).ids[0] > 0).all()  # as many as there are, however far
+    assert searched == [num_lists]
 
 
 @pytest.mark.parametrize("kind", KINDS)

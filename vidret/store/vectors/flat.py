@@ -199,7 +199,7 @@ def search_index(index: Any, queries: Queries, k: int, num_results: int, params:
     scores = np.full((len(queries), k), -np.inf, np.float32)
     ids = np.full((len(queries), k), -1, np.int64)
     if num_results and len(queries):
-        with one_thread() if len(queries) == 1 else contextlib.nullcontext():
+        with one_thread(queries):
             result = index.search(np.ascontiguousarray(queries), num_results, params=params)
         scores[:, :num_results], ids[:, :num_results] = result
         scores[ids < 0] = -np.inf
@@ -207,11 +207,11 @@ def search_index(index: Any, queries: Queries, k: int, num_results: int, params:
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep FAISS to this thread: its idle threads spin and slow torch down, so that a query is 3 times faster so."""
+def one_thread(queries: Queries) -> Iterator[None]:
+    """Keep FAISS to this thread for one query, which is 3 times faster so: idle threads spin and slow torch down."""
     f = load_faiss()
     threads = f.omp_get_max_threads()
-    f.omp_set_num_threads(1)  # applies to this thread only
+    f.omp_set_num_threads(1 if len(queries) == 1 else threads)  # applies to this thread only
     try:
         yield
     finally:
