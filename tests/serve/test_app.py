@@ -25,6 +25,7 @@ from vidret.serve.routes.indexing import Indexer
 from vidret.store.catalog.database import Database
 from vidret.types import SOURCES
 
+PATIENCE_S = 120  # a machine that is busy decodes footage slowly; schemathesis cancels a request after 10 s by default
 EXAMPLES = settings(
     max_examples=3,
     derandomize=True,
@@ -131,7 +132,7 @@ def test_routes_conform_to_the_document(engine: Engine, mode: GenerationMode) ->
             if mode.is_positive and case.path_parameters:
                 case.path_parameters["id"] = known
             # A schema cannot express a complete image, or that one of two fields is required.
-            case.call_and_validate(base_url=URL, excluded_checks=[positive_data_acceptance])
+            case.call_and_validate(base_url=URL, timeout=PATIENCE_S, excluded_checks=[positive_data_acceptance])
 
         # A route without parameters has no invalid requests.
         with suppress(Unsatisfiable) if mode.is_negative else nullcontext():
