@@ -68,8 +68,9 @@ def state() -> Iterator[None]:
 def spare_processes() -> Iterator[None]:
     """Keep decoding processes from test to test; ``fresh_processes`` is for tests of the processes themselves."""
     from tests.decoders import SpareProcess, use_processes
+    from tests.forking import ForkedPopen
 
-    with use_processes(SpareProcess):
+    with use_processes(SpareProcess, ForkedPopen):
         yield
     SpareProcess.end_spare()
 
@@ -94,10 +95,12 @@ def sentence_vectors() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def fresh_processes() -> Iterator[None]:
     """Start and end decoding processes with their pools, as outside of tests."""
+    import subprocess
+
     from tests.decoders import use_processes
     from vidret.video.workers.process import Process
 
-    with use_processes(Process):
+    with use_processes(Process, subprocess.Popen):
         yield
 
 

@@ -10,7 +10,6 @@ from unittest import mock
 
 import vidret.video.workers.image_pool
 import vidret.video.workers.pool
-from tests.forking import ForkedPopen
 from vidret.devices import CPU
 from vidret.video.workers import messages, process
 from vidret.video.workers.messages import FrameRing
@@ -84,9 +83,8 @@ class SpareProcess(process.Process):
 
 
 @contextmanager
-def use_processes(kind: type[process.Process]) -> Iterator[None]:
-    """Let new pools use this kind of process, which is forked if it is a spare one."""
-    start = ForkedPopen if issubclass(kind, SpareProcess) else subprocess.Popen
+def use_processes(kind: type[process.Process], start: type[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Let new pools use this kind of process, and start it in this way."""
     with ExitStack() as stack:
         for module in _POOLS:
             stack.enter_context(mock.patch.object(module, "Process", kind))

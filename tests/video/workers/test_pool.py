@@ -12,6 +12,8 @@ from typing import Any, cast
 
 import pytest
 
+from tests.decoders import use_processes
+from tests.forking import ForkedPopen
 from tests.video.conftest import EVERY_FRAME, Film, numbers_of, stream_film
 from tests.video.films import read_numbers, write_video
 from vidret.errors import DecodeError
@@ -21,8 +23,21 @@ from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers import messages, worker
 from vidret.video.workers.messages import Finished, ReadPlan
 from vidret.video.workers.pool import DecodePool, start_processes
+from vidret.video.workers.process import Process
 
-pytestmark = pytest.mark.usefixtures("fresh_processes")
+
+@pytest.fixture(scope="module", autouse=True)
+def ended_processes() -> Iterator[None]:
+    """End processes with their pools, as outside of tests, but fork them: how they start matters to few tests."""
+    with use_processes(Process, ForkedPopen):
+        yield
+
+
+@pytest.fixture
+def started_processes() -> Iterator[None]:
+    """Start and end processes as outside of tests."""
+    with use_processes(Process, subprocess.Popen):
+        yield
 
 
 @pytest.fixture
@@ -177,6 +192,7 @@ def test_a_hang_costs_one_file(films: dict[str, Film], long_film: Film) -> None:
         assert read(pool, films["one.mp4"].path) == [5]
 
 
+@pytest.mark.usefixtures("started_processes")
 def test_a_swollen_decoder_costs_one_file(films: dict[str, Film], tmp_path: Path) -> None:
     huge = write_video(tmp_path / "huge.mp4", range(25), size=(1920, 1080), options={"preset": "ultrafast"})
     # Enough to decode frames, too little for a segment of them: with less, FFmpeg takes the file for damaged at times.
@@ -212,6 +228,7 @@ def test_threads_share_a_pool(films: dict[str, Film]) -> None:
     assert answers == {name: films[name].numbers for name in names}
 
 
+@pytest.mark.usefixtures("started_processes")
 def test_memory_stays_flat(long_film: Film, pool: DecodePool) -> None:
     total = 0
     for message in pool.stream(long_film.path):
@@ -222,6 +239,7 @@ def test_memory_stays_flat(long_film: Film, pool: DecodePool) -> None:
     assert peak < 150 << 20 < total
 
 
+@pytest.mark.usefixtures("started_processes")
 def test_processes_can_be_started_before_the_first_file(films: dict[str, Film]) -> None:
     with DecodePool(2, sampling=EVERY_FRAME) as pool:
         pool.start()
@@ -232,6 +250,7 @@ def test_processes_can_be_started_before_the_first_file(films: dict[str, Film]) 
     assert not pool.processes.pids()
 
 
+@pytest.mark.usefixtures("started_processes")
 @pytest.mark.parametrize("wait_s", [0.0, 0.02, 0.1, 0.4])
 def test_a_pool_that_closes_while_processes_start_runs_nothing(wait_s: float) -> None:
     before = set(threading.enumerate())
