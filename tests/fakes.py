@@ -1,5 +1,6 @@
 """Fake encoders, and films whose vectors can be worked out by hand: plain colours, and random mosaics."""
 
+import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -21,21 +22,30 @@ from vidret.video.sampling import cut_segments
 COLOURS = {"red": (200, 30, 30), "green": (30, 170, 30), "blue": (30, 30, 200), "white": (235, 235, 235)}
 COLOURS |= {"black": (10, 10, 10), "yellow": (200, 200, 30)}
 RATE = 5
+_ENCODED = dict[tuple[object, ...], bytes]()  # files of films
 
 
 def write_pictures(
     path: Path, pictures: Iterable[np.ndarray], rate: int, *, faststart: bool = False, **options: str
 ) -> Path:
-    """Write RGB pictures as H.264; ``faststart`` makes the beginning of the file readable by itself."""
+    """Write RGB pictures as H.264; ``faststart`` makes the beginning of the file readable by itself.
+
+    A film is encoded once, since many tests write the same ones.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    shown = np.stack([*pictures])
+    key = hashlib.sha256(shown.data).digest(), shown.shape, path.suffix, rate, faststart, *options.items()
+    if key in _ENCODED:
+        path.write_bytes(_ENCODED[key])
+        return path
     with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
         stream = cast(Any, container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", **options}))
         stream.pix_fmt = "yuv420p"
-        for number, picture in enumerate(pictures):
-            if number == 0:
-                stream.height, stream.width = picture.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        stream.height, stream.width = shown.shape[1:3]
+        for picture in shown:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
+    _ENCODED[key] = path.read_bytes()
     return path
 
 
