@@ -32,9 +32,11 @@ def test_a_searched_index_has_filters_that_keep_a_half_and_a_thousandth(
         assert [next(commits), next(commits), len(store)] == [0, 1, 2002]
         commits.close()
     monkeypatch.setattr(made, "SENTENCES", ["a dog runs", "a car stops"])
-    made.make_texts(index, 1500)
-    with TextStore.open(index) as texts:
-        assert len(texts) == 1500
+    few = tmp_path / "few"
+    made.make_pictures(few, 20, lambda num, _: rng.standard_normal((num, 8)).astype(np.float32), 8, per_video=2)
+    made.make_texts(few, 15)  # for 10 videos
+    with TextStore.open(few) as texts:
+        assert len(texts) == 15
 
 
 def test_alternatives_are_measured_in_turn() -> None:

@@ -80,6 +80,7 @@ def test_qb_norm_equals_published_code(golden: Golden) -> None:
         k, beta = name.removeprefix("k").split("_beta")
         calibrate = partial(qb_norm, beta=1 / 1.99 if beta == "0.5025" else float(beta), k=int(k))
         corrected = calibrate_scores("t2v", cosines, bank, calibrate)
+        assert int((corrected != cosines).any(axis=1).sum()) == expected["n_normalised_rows"]
         check_published(measure(corrected), expected["metrics"], PRINTED)
 
 

@@ -4,7 +4,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidret.errors import VidretError
@@ -27,6 +27,7 @@ def expect_recall(scores: np.ndarray, size: int, k: int) -> float:
     return 100 * total / len(scores)
 
 
+@settings(max_examples=12)
 @given(seed=st.integers(0, 50), size=st.integers(2, 20), k=st.sampled_from([1, 5]))
 def test_means_equal_the_closed_form(seed: int, size: int, k: int) -> None:
     scores = np.random.default_rng(seed).standard_normal((20, 20)) + 1.5 * np.eye(20)
