@@ -35,10 +35,7 @@ class SideDatabase(ABC):
         with ExitStack() as undo:
             if write and not path.exists():  # a full disk may leave a file without tables, which readers would refuse
                 undo.callback(remove_database, path)
-            try:
-                self.database = Database(path, write=write, create=write, prepare=self.PREPARE)
-            except StoreError as error:
-                raise StoreError(f"{error}; {REPAIR}" if "not a database" in str(error) else str(error)) from error
+            self.database = Database(path, write=write, create=write, prepare=self.PREPARE)
             undo.callback(self.close)
             if write and self.database.value("SELECT count(*) FROM sqlite_master") == 0:
                 with self.database.transaction():

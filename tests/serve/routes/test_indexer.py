@@ -108,7 +108,8 @@ def test_real_program_reports_its_error(root: Path, tmp_path: Path) -> None:
     indexer = Indexer(["--index", str(tmp_path / "here")], [root], program=PROGRAM)
     indexer.start([str(root)])
     indexer.wait()
-    assert indexer.last == {"error": f"{tmp_path}/here/catalog.sqlite: file is not a database"}
+    reason = "file is not a database; run vidret info --repair"
+    assert indexer.last == {"error": f"{tmp_path}/here/catalog.sqlite: {reason}"}
 
 
 def test_an_interrupted_or_closed_run_has_a_report(root: Path) -> None:

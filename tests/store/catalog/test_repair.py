@@ -257,6 +257,16 @@ def test_loss_of_essential_metadata_and_its_copy_is_rejected(index: Path) -> Non
     assert (index / "catalog.sqlite").read_bytes() == before
 
 
+def test_a_catalog_that_cannot_be_read_is_not_to_be_repaired_again(index: Path) -> None:
+    path = index / "catalog.sqlite"
+    for damaged in (b"", b"not a database" * 1000):
+        path.write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"cannot be repaired \([^;]*\); build a new index$"):
+            Store.repair_catalog(index)
+    with pytest.raises(StoreError, match=r"file is not a database; run vidret info --repair$"):
+        Store.open(index)
+
+
 def test_reader_sees_a_repair(index: Path) -> None:
     with Store.open(index) as reader:
         assert seeds(reader) == ALL

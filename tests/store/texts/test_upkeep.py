@@ -185,6 +185,19 @@ def test_a_damaged_catalog_is_rebuilt_and_the_track_is_read_again(index: Path) -
     assert count_texts(index) == [TextCounts("speech", 3, 2, 2), TextCounts("screen", 1, 1, 1)]
 
 
+def test_a_catalog_that_cannot_be_repaired_says_what_else_to_do(index: Path) -> None:
+    folder = index / "words"
+    way_out = rf"cannot be repaired \(.*\); delete {folder}, and read the words again with vidret index --words on$"
+    for damaged in (b"", b"not a database" * 1000):
+        (folder / "catalog.sqlite").write_bytes(damaged)
+        with pytest.raises(StoreError, match=way_out):
+            find_damaged_texts(index, repair=True)
+    shutil.rmtree(folder)
+    add_words(index, "a", ["two green pears"])
+    assert find_damaged_texts(index, repair=False) == []
+    assert search_words(index, "pears") == ["two green pears"]
+
+
 def test_a_damaged_full_text_index_is_rebuilt(index: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = index / "words" / "texts.sqlite"
     with TextStore.open(index, write=True) as texts:

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from vidret.errors import StoreError
-from vidret.store.catalog.database import Database
+from vidret.store.catalog.database import NEW_INDEX, REPAIR, Database
 from vidret.store.catalog.schema import (
     CHECKSUM,
     COLUMNS,
@@ -142,18 +142,33 @@ def repair_catalog(path: Path) -> list[str]:
     Raises:
         StoreError: Essential metadata is lost, or SQLite cannot read the file.
     """
-    with closing(Database(path, write=True, lenient=True)) as old:
-        if has_damaged_statements(old):
-            drop_log(old)
-        bad = find_bad_rows(old)
-        if bad:
-            try:
-                with closing(Database(None, write=True)) as fresh:
-                    _salvage(old, fresh)
-                    fresh.replace(old)
-            except StoreError as error:
-                raise StoreError(f"{path}: cannot be repaired ({error}); build a new index") from error
+    try:
+        with closing(Database(path, write=True, lenient=True)) as old:
+            if has_damaged_statements(old):
+                drop_log(old)
+            bad = find_bad_rows(old)
+            if bad:
+                _rebuild(old)
+    except StoreError as error:
+        if str(error).endswith(REPAIR):
+            raise _make_final(path, error) from error
+        raise
     return bad
+
+
+def _rebuild(old: Database) -> None:
+    try:
+        with closing(Database(None, write=True)) as fresh:
+            _salvage(old, fresh)
+            fresh.replace(old)
+    except StoreError as error:
+        raise _make_final(old.path, error) from error
+
+
+def _make_final(path: Path, error: StoreError) -> StoreError:
+    """Return why a catalog cannot be repaired, without the advice to repair it."""
+    reason = str(error).removesuffix(f"; {REPAIR}").removeprefix(f"{path}: ")
+    return StoreError(f"{path}: cannot be repaired ({reason}); {NEW_INDEX}")
 
 
 def _salvage(old: Database, fresh: Database) -> None:

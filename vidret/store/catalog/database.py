@@ -31,7 +31,9 @@ WAL_STATE: State = (0, 0, 0)  # the state of a file with a log
 FULL_ERRORS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN)  # also of a full disk
 TRANSIENT_ERRORS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # while a writer opens the file
 SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # SQLite's message may contain damaged bytes
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 REPAIR = "run vidret info --repair"
+NEW_INDEX = "build a new index"
 
 
 class DatabaseConnection:
@@ -292,7 +294,7 @@ def as_store_error(path: Path) -> Iterator[None]:
 
 def to_store_error(path: Path, error: Exception) -> StoreError:
     """Return an error of SQLite as ``StoreError``."""
-    damaged = isinstance(error, UnicodeDecodeError) or _code(error) == sqlite3.SQLITE_CORRUPT
+    damaged = isinstance(error, UnicodeDecodeError) or _code(error) in DAMAGED
     damaged |= "no such" in str(error)  # every catalog has the column or table
     return StoreError(f"{path}: {error}" + (f"; {REPAIR}" if damaged else ""))
 

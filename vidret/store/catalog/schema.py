@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vidret.errors import MovedError, StoreError
-from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.catalog.database import NEW_INDEX, REPAIR, Database
 from vidret.store.folder import WriteAccess
 from vidret.store.records import DEAD_STATES, SEGMENTS
 from vidret.store.snapshots.bitmap import Ids
@@ -165,7 +165,7 @@ def read_format(database: Database) -> int:
     """
     for kind, name, sql in database.rows("SELECT type, name, sql FROM sqlite_master WHERE type IN ('view', 'trigger')"):
         if LOG.get(name) != sql:
-            advice = REPAIR if name in LOG else "build a new index"  # earlier ones with vectors in Milvus have triggers
+            advice = REPAIR if name in LOG else NEW_INDEX  # earlier ones with vectors in Milvus have triggers
             raise StoreError(f"{database.path}: must hold only tables and indexes, got the {kind} {name!r}; {advice}")
     file_format = database.value(f"SELECT value FROM meta WHERE key = 'format' AND {INTACT['meta']}")
     if not isinstance(file_format, int):

@@ -109,10 +109,7 @@ class TextIndex:
         self._listed: dict[str, Int64[np.ndarray, " id"]] = {}
         self._counted: object = None  # the version of the index for which they hold
         self._vocabulary = Vocabulary()
-        try:
-            self._database = Database(path, write=write or path is None, create=write, prepare=VOCABULARY)
-        except StoreError as error:
-            raise StoreError(f"{error}; {REPAIR}" if "not a database" in str(error) else str(error)) from error
+        self._database = Database(path, write=write or path is None, create=write, prepare=VOCABULARY)
         try:
             if write or path is None:
                 self._create()

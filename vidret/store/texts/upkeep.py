@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vidret.errors import StoreError, VidretError
-from vidret.store.catalog.database import REPAIR, remove_database
+from vidret.store.catalog.database import NEW_INDEX, REPAIR, remove_database
 from vidret.store.catalog.facts import LIST_BYTES
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.folder import FEATURES
@@ -160,11 +160,15 @@ def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[s
     """
     folder = Path(index) / FOLDER
     files = list((folder / FEATURES).glob("*"))
-    if not Store.exists(folder) and not any(path.stat().st_size for path in files):
+    if not any(path.stat().st_size for path in files) and not Store.exists(folder):
         return []  # nothing was ever stored; its creation may have been interrupted
     if repair and not files:
         Store.open(folder, write=True).close()  # makes files of zeros, which fail their checksums
-    lost_rows = Store.repair_catalog(folder) if repair else []
+    try:
+        lost_rows = Store.repair_catalog(folder) if repair else []
+    except StoreError as error:
+        way_out = f"delete {folder}, and read the words again with vidret index --words on"
+        raise StoreError(str(error).replace(NEW_INDEX, way_out)) from error
     with TextStore.open(index) as texts:
         bad_index = _check_index(texts, folder / INDEX)
     if bad_index and repair:
