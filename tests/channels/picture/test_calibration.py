@@ -15,6 +15,8 @@ from tests.fakes import PatchEncoder, make_segment, make_text, write_mosaic
 from tests.rankers import make_ranker, score_stored, store_all
 from vidret.channels.picture.calibration import (
     Calibration,
+    find_damaged_calibrations,
+    find_edition,
     forget_calibration,
     load_calibration,
     measure_calibration,
@@ -228,8 +230,15 @@ def test_damaged_potentials_correct_nothing(
         assert load_calibration(store, ranker) is None
         assert f"{file.name}: " in caplog.text
         assert "scores are not corrected, run vidret calibrate" in caplog.text
+        (reason,) = find_damaged_calibrations(store, repair=False)
+        assert reason in caplog.text
+        assert find_damaged_calibrations(store, repair=True) == [reason]
+        assert not any((stored / "potentials").iterdir())
+        caplog.clear()
+        assert (load_calibration(store, ranker), find_edition(store, ranker), caplog.text) == (None, "", "")
         save_calibration(store, ranker, measure(stored, ranker, [make_text("a dog")]))
         assert load_calibration(store, ranker) is not None
+        assert find_damaged_calibrations(store, repair=True) == []
         listed = store.metadata.get("calibration.none")
         for invalid in ('{"file": "../x", "columns": {}}', f'{{"file": {{"name": "{"0" * 32}.rows", "num_rows": 7}}}}'):
             caplog.clear()

@@ -21,6 +21,7 @@ from vidret.store.joined import STRIDE
 from vidret.store.records import CALIBRATION, StoredSegments
 from vidret.store.snapshots.columns import read_columns, write_columns
 from vidret.store.store import Store
+from vidret.text import parse_json
 from vidret.types import TextEmbedding
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ SEED = 1234
 POTENTIALS, IDS = "potentials", "ids"  # the folder of an index, and the column in its files besides the levels
 _FILE = re.compile(r"[0-9a-f]{32}\.rows")
 COLDEST = 1e-6  # minimum temperature; below, float32 scores lose their differences
+EDITION = ".edition"  # the end of the key of what each change of a calibration changes
+DAMAGE = "the calibration is damaged or of an earlier version, so scores are not corrected, run vidret calibrate"
 STORED_AS_IS = ("bank", "texts", "num_queries", "temperature", "error", "num_measured", "is_automatic")
 
 OnProgress = Callable[[int, int], None]  # called with the number of segments done and the total
@@ -285,14 +288,14 @@ def save_calibration(
         "columns": columns,
         "queries": {name: values.tolist() for name, values in calibration.queries.items()},
     }
-    metas = {_key(ranker): json.dumps(header), f"{_key(ranker)}.edition": uuid.uuid4().hex}
+    metas = {_key(ranker): json.dumps(header), f"{_key(ranker)}{EDITION}": uuid.uuid4().hex}
     store.metadata.set_many({**metas, **(scale or {})}, durable=True)  # before the file of the old one goes
     _remove_others(store)
 
 
 def find_edition(store: Store, ranker: Ranker) -> str:
     """Return the edition of a stored calibration, which each ``save_calibration`` changes; empty if there is none."""
-    editions = (str(index.metadata.get(f"{_key(ranker)}.edition") or "") for index in store.parts.values())
+    editions = (str(index.metadata.get(f"{_key(ranker)}{EDITION}") or "") for index in store.parts.values())
     return " ".join(editions).strip()
 
 
@@ -319,28 +322,48 @@ def _load_own(store: Store, ranker: Ranker) -> Calibration | None:
         stored = store.metadata.get(_key(ranker))
         if not stored:
             return None
-        path = _find_file(store, stored)
-        if path is None:
-            break
-        header: dict[str, Any] = json.loads(stored)
-        if header.pop("fingerprint") != ranker.fingerprint:
-            return None
-        listed = header.pop("columns")
+        if (found := _read(store, stored)) is not None:
+            fingerprint, calibration = found
+            return calibration if fingerprint == ranker.fingerprint else None
+        store.metadata.forget_held()  # a writer may have just replaced it
+    logger.warning("%s: %s", _find_file(store, stored) or store.path, DAMAGE)
+    return None
+
+
+def _read(store: Store, stored: str) -> tuple[str, Calibration] | None:
+    """Return a stored calibration, after the fingerprint of its ranker; None if it is damaged."""
+    path = _find_file(store, stored)
+    if path is None:
+        return None
+    try:
+        header: dict[str, Any] = parse_json(stored)
+        fingerprint, listed = str(header["fingerprint"]), header["columns"]
         potentials = read_columns(path, listed, {**dict.fromkeys(listed, np.float32), IDS: np.int64})
         if potentials is None:
-            store.metadata.forget_held()  # a writer may have just replaced it
-            continue
-        queries = {name: np.array(values, np.float32) for name, values in header.pop("queries").items()}
+            return None
+        queries = {name: np.array(values, np.float32) for name, values in header["queries"].items()}
         own = {name: header[name] for name in (*STORED_AS_IS, "offsets")}
-        return Calibration(**own, ids=potentials.pop(IDS), potentials=potentials, queries=queries)
-    reason = "the calibration is damaged or of an earlier version"
-    logger.warning("%s: %s, so scores are not corrected, run vidret calibrate", path or store.path, reason)
-    return None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return fingerprint, Calibration(**own, ids=potentials.pop(IDS), potentials=potentials, queries=queries)
+
+
+def find_damaged_calibrations(store: Store, *, repair: bool) -> list[str]:
+    """Verify the calibrations of an index; return descriptions of the damage. ``repair`` removes what is damaged."""
+    damaged = {}
+    for key in store.metadata.keys(f"{CALIBRATION}."):
+        stored = "" if key.endswith(EDITION) else store.metadata.get(key)
+        if stored and _read(store, stored) is None:
+            damaged[key] = f"{_find_file(store, stored) or store.path}: {DAMAGE}"
+    if damaged and repair:
+        store.metadata.set_many({name: "" for key in damaged for name in (key, f"{key}{EDITION}")}, durable=True)
+        _remove_others(store)
+    return list(damaged.values())
 
 
 def forget_calibration(store: Store, ranker: Ranker, facts: Mapping[str, str]) -> None:
     """Remove the calibration of an index for a ranker, and store other facts, in one transaction."""
-    store.metadata.set_many({_key(ranker): "", f"{_key(ranker)}.edition": "", **facts}, durable=True)
+    store.metadata.set_many({_key(ranker): "", f"{_key(ranker)}{EDITION}": "", **facts}, durable=True)
     _remove_others(store)
 
 
@@ -357,7 +380,7 @@ def _remove_others(store: Store) -> None:
 def is_automatic(stored: str | bytes) -> bool:
     """Return whether a stored calibration was made by an indexing run, which makes it again in another index."""
     try:
-        return bool(json.loads(stored)["is_automatic"])
+        return bool(parse_json(stored)["is_automatic"])
     except (ValueError, LookupError, TypeError):  # no valid one
         return False
 
@@ -368,8 +391,8 @@ def _key(ranker: Ranker) -> str:
 
 def _find_file(store: Store, stored: str | bytes | None) -> Path | None:
     """Return the file that a stored calibration lists, whether it exists or not; None if there is nothing valid."""
-    with suppress(ValueError, LookupError, TypeError, RecursionError):
-        name: str = json.loads(stored or "{}")["file"]
+    with suppress(ValueError, LookupError, TypeError):
+        name: str = parse_json(stored or "{}")["file"]
         if _FILE.fullmatch(name):  # it could lead out of the folder
             return store.path / POTENTIALS / name
     return None

@@ -154,6 +154,7 @@ def print_failed(store: "Store", *, as_json: bool) -> None:
 
 def list_damage(store: "Store", index: Path, *, repair: bool) -> "Iterator[str]":
     """Yield what is damaged in an index; ``repair`` drops it."""
+    from vidret.channels.picture.calibration import find_damaged_calibrations
     from vidret.store.identities.upkeep import find_damaged_identities
     from vidret.store.rows_file import COLLECTIONS, WATCHES
     from vidret.store.sounds import find_damaged_sounds
@@ -163,6 +164,7 @@ def list_damage(store: "Store", index: Path, *, repair: bool) -> "Iterator[str]"
         yield f"segment {segment.number} of video {segment.video}: {segment.reason}"
     for file in store.upkeep.verify_vectors(repair=repair):
         yield f"{file.path}: {file.reason}"
+    yield from find_damaged_calibrations(store, repair=repair)
     for reason in find_damaged_texts(index, repair=repair):
         yield f"words: {reason}"
     kept = (rows.find_damage(index, repair=repair) for rows in (WATCHES, COLLECTIONS))
