@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from vidret.disk import readable_by_others, replacing
 from vidret.errors import OptionError, VidretError
+from vidret.text import parse_json
 
 if TYPE_CHECKING:  # an index whose encoder is in no file needs no torch for this module
     from torch import Tensor, nn
@@ -52,7 +53,7 @@ class TrainedOn(NamedTuple):
         """Return what the model in a file was trained on; None if the file does not say so."""
         try:
             with safe_open(path, "np") as file:
-                return cls(*json.loads((file.metadata() or {})[CARD])[TRAINED_ON])
+                return cls(*parse_json((file.metadata() or {})[CARD])[TRAINED_ON])
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None
 
@@ -90,7 +91,7 @@ def read_part_cards(path: Path) -> dict[str, dict[str, Any]]:
     with safe_open(path, "pt") as file:
         text = (file.metadata() or {}).get(CARD, "{}")
     try:
-        card: Any = json.loads(text)
+        card: Any = parse_json(text)
     except ValueError:
         return {}
     parts: dict[str, dict[str, Any]] = card.get("parts", {}) if isinstance(card, dict) else {}

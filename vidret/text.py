@@ -1,5 +1,6 @@
-"""Paths, URLs and times: as an index stores them and as people read them."""
+"""Paths, URLs, times and JSON: as an index stores them and as people read them."""
 
+import json
 import os
 import re
 import unicodedata
@@ -23,6 +24,18 @@ NO_FILE = "was indexed from frames in memory, and has no file"
 def sanitize(text: str) -> str:
     """Return text with every control character, undecodable byte, line end and reversal replaced by U+FFFD."""
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of JSON that comes from outside.
+
+    Raises:
+        ValueError: It is not JSON, or is nested more deeply than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON must not be nested this deeply") from None
 
 
 def map_texts(change: Callable[[str], str], value: Any) -> Any:

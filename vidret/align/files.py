@@ -3,7 +3,6 @@
 Sizes follow from the shapes of weights.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from vidret.align.ucofia_selection import PatchSelector, ScoreNet
 from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.errors import AlignerError
 from vidret.model_files import ALIGNER, Part, load_exactly, read_part, refuse_weights, rename_weights, translate
+from vidret.text import parse_json
 
 Weights = Mapping[str, Tensor]
 
@@ -265,5 +265,5 @@ def load_aligner(path: Path) -> Aligner | ConceptAligner:
 def _read_own(path: Path) -> Part:
     """Return what an aligner's own file holds; the card is empty if it has none."""
     with safe_open(path, "pt") as file:
-        card = json.loads((file.metadata() or {}).get(CARD, "{}"))
+        card = parse_json((file.metadata() or {}).get(CARD, "{}"))
         return Part(card, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118

@@ -3,7 +3,6 @@
 A rule holds for an option wherever it occurs. A metavar such as ``on|off`` lists the values that are allowed.
 """
 
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ import typer
 
 from vidret.encode.names import RECOMMENDED, STARTER
 from vidret.errors import DecodeError, OptionError, VidretError, read_fault
+from vidret.text import parse_json
 from vidret.types import RERANKERS, SOURCES
 from vidret.types import Sequence as EventSequence
 
@@ -124,12 +124,12 @@ def parse_memory(text: str) -> int:
     """Return a size such as 8GB, 500 MB or 4GiB in bytes, or 0 for ``none``."""
     if text.strip().lower() == "none":
         return 0
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?)b", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([kmgt])(i?)b", text.strip(), re.IGNORECASE)
     size_bytes = 0
     if match:
         number, unit, binary = match.groups()
         size_bytes = round(float(number) * (1024 if binary else 1000) ** ("kmgt".index(unit.lower()) + 1))
-    if size_bytes < 1:
+    if not 1 <= size_bytes < 2**63:  # which the index stores
         rule = "must be a number with KB, MB, GB or TB (or KiB, MiB, GiB, TiB), or none"
         raise typer.BadParameter(f"{rule}, got {text!r}", param_hint="--memory")
     return size_bytes
@@ -190,7 +190,7 @@ def iterate_queries(path: Path) -> "Iterator[tuple[dict[str, Any], str | EventSe
                 elif isinstance(row, dict) and isinstance(row.get("events"), list):
                     query = EventSequence(row["events"], row.get("gap"))
                 else:
-                    raise VidretError(f'{path}: line {line_number} must be an object with "query", got {line}')
+                    raise VidretError(f'{path}: line {line_number} must be an object with "query", got {line:.200}')
                 try:
                     check_query(query)
                 except OptionError as error:  # of the file, not of the command line
@@ -208,6 +208,6 @@ def _number_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 def _parse_json(line: str) -> Any:
     """Return the value of a line of JSON, or None if it is not valid JSON."""
     try:
-        return json.loads(line)
+        return parse_json(line)
     except ValueError:
         return None

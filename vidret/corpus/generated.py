@@ -5,7 +5,6 @@ References:
     Friedman and Dieng 2023, "The Vendi Score: A Diversity Evaluation Metric for Machine Learning".
 """
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from vidret.data.frames import read_indices
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError, read_fault
 from vidret.search.browsing import choose_num_clusters, cluster_vectors
+from vidret.text import parse_json
 from vidret.video.probe import probe
 from vidret.video.scan import list_videos
 
@@ -48,7 +48,7 @@ def read_prompts(path: Path, folder: Path) -> tuple[dict[str, str], dict[str, st
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if not (isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("prompt", "video"))):

@@ -11,6 +11,7 @@ from typing import Any
 from vidret.data.records import Split
 from vidret.errors import VidretError, read_fault
 from vidret.present.terminal import writing
+from vidret.text import parse_json
 
 FORMAT = 1
 REPORT = "report.json"
@@ -100,7 +101,7 @@ def read_report(path: Path) -> dict[str, Any]:
         VidretError: The file cannot be read, or is not a report of this format.
     """
     try:
-        report: Any = json.loads(path.read_text("utf-8"))
+        report: Any = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
     if not isinstance(report, dict) or report.get("format") != FORMAT or "per_query" not in report:

@@ -14,6 +14,7 @@ from torch import Tensor
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead
 from vidret.model_files import CARD, HEAD, TRAINED_ON, load_exactly, read_part, read_part_cards, save_tensors
+from vidret.text import parse_json
 
 # Prefixes of published names, and vidret's.
 NAMES = {
@@ -140,7 +141,7 @@ class HeadCard:
         Raises:
             ValueError: The text is not a card, or has another format version or method.
         """
-        fields: Any = json.loads(text)
+        fields: Any = parse_json(text)
         if not isinstance(fields, dict):
             raise ValueError(f"not a head's card: {text[:80]}")
         fields.pop(TRAINED_ON, None)
@@ -255,7 +256,7 @@ def _build(
             limit=limit,
             motion=weights["block.motion.weight"].shape[-1] if "block.motion.weight" in weights else 0,
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # a card may hold anything
         raise VidretError(str(error)) from error
     load_exactly(head, weights, show=display_name)
     return head.eval()

@@ -36,6 +36,7 @@ from vidret.ground.universalvtg_layers import (
     apply_stack,
 )
 from vidret.model_files import CARD, load_exactly, save_tensors
+from vidret.text import parse_json
 
 FORMAT = 1
 METHOD = "universalvtg"
@@ -272,7 +273,7 @@ def is_universal(path: Path) -> bool:
     """Return whether a file is a head of UniversalVTG; the errors of other files are those of their own readers."""
     try:
         with safe_open(path, "pt") as file:
-            return bool(json.loads((file.metadata() or {}).get(CARD, "{}")).get("method") == METHOD)
+            return bool(parse_json((file.metadata() or {}).get(CARD, "{}")).get("method") == METHOD)
     except (SafetensorError, OSError, ValueError, AttributeError):
         return False
 
@@ -285,7 +286,7 @@ def load_universal(path: Path) -> tuple[UniversalVtg, str]:
     """
     try:
         with safe_open(path, "pt") as file:
-            card = json.loads((file.metadata() or {})[CARD])
+            card = parse_json((file.metadata() or {})[CARD])
         if card["format"] != FORMAT:
             raise ValueError(f"the card's format must be {FORMAT}, got {card['format']}")
         return build_universal(load_file(path)), str(card["backbone"])

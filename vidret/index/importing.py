@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from vidret.errors import DecodeError, MissingExtraError, VidretError
+from vidret.errors import DecodeError, MissingExtraError, VidretError, read_fault
 from vidret.store.records import IMPORTED, NewSegment
 from vidret.store.store import Store
 from vidret.text import absolute_path, has_file
@@ -257,8 +257,8 @@ def _read_npy(source: Path) -> Embeddings:
 def _load_array(source: Path) -> Float[np.ndarray, "row dim"]:
     try:
         array = np.load(source, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:  # the header may claim any shape
-        raise VidretError(f"{source}: cannot be read as an array: {error}") from error
+    except Exception as error:  # numpy parses the header as Python, so a damaged one raises errors of any kind
+        raise VidretError(f"{source}: cannot be read as an array: {read_fault(error)}") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
         raise VidretError(f"{source}: must be an array (row, dim) of floating-point numbers")
     with np.errstate(over="ignore"):  # what becomes infinite is refused
@@ -289,7 +289,7 @@ def _read_table(source: Path) -> Columns:
         names = [name for name in parquet.read_schema(source).names if name in USED_COLUMNS]
         columns: Columns = parquet.read_table(source, columns=names).to_pydict()
     except (OSError, ValueError) as error:  # pyarrow's own errors are among them
-        raise VidretError(f"{source}: cannot be read as Parquet: {error}") from error
+        raise VidretError(f"{source}: cannot be read as Parquet: {read_fault(error)}") from error
     return columns
 
 

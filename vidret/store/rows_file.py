@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from vidret.disk import locking, replacing
 from vidret.errors import NotFoundError, StoreError
 from vidret.store.folder import check_entries
+from vidret.text import parse_json
 from vidret.types import OPTIONS, ListedMoment, SavedCollection
 
 
@@ -51,12 +52,12 @@ class RowsFile(Generic[Row]):
         if not path.exists():
             return []
         try:
-            document = json.loads(path.read_text("utf-8"))
+            document = parse_json(path.read_text("utf-8"))
             rows = document[self.kind]
             if document["checksum"] != _checksum(rows):
                 raise ValueError("the checksum does not match; run vidret info --repair, and add them again")
             return [self._parse(row) for row in rows]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
             raise StoreError(f"{path}: cannot be read as {self.kind}: {error}") from error
 
     @contextmanager

@@ -2,7 +2,6 @@
 
 import csv
 import glob
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from vidret.errors import VidretError
-from vidret.text import absolute_path, as_path, is_url, strip_query
+from vidret.text import absolute_path, as_path, is_url, parse_json, strip_query
 from vidret.video import urls
 
 VIDEO_SUFFIXES = frozenset(
@@ -227,9 +226,8 @@ def read_manifest(path: str) -> Iterator[str]:
                     (row[column] for column in MANIFEST_COLUMNS if isinstance(row, dict) and row.get(column)), None
                 )
                 if not isinstance(name, str):
-                    raise VidretError(
-                        f"{path}: line {line_number} must have a file under {', '.join(MANIFEST_COLUMNS)}, got {row}"
-                    )
+                    rule = f"must have a file under {', '.join(MANIFEST_COLUMNS)}"
+                    raise VidretError(f"{path}: line {line_number} {rule}, got {row!s:.200}")
                 yield name if is_url(as_path(name)) else str(folder / as_path(name))
     except (OSError, UnicodeDecodeError) as error:
         raise VidretError(f"{path}: cannot be read as a manifest: {error}") from error
@@ -248,7 +246,7 @@ def _read_rows(path: str, file: TextIO) -> Iterator[tuple[int, object]]:
     for line_number, line in enumerate(file, start=1):
         if line.strip():
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
+                row = parse_json(line)
+            except ValueError as error:
                 raise VidretError(f"{path}: line {line_number} cannot be read: {error}") from error
             yield line_number, row

@@ -143,7 +143,7 @@ def test_sizes_are_parsed() -> None:
         ("none", 0),
     ):
         assert parse_memory(text) == size_bytes
-    for text in ("8", "GB", "-1GB", "0GB", "8G", "8 gigs", "1e3MB", "", "nan GB"):
+    for text in ("8", "GB", "-1GB", "0GB", "8G", "8 gigs", "1e3MB", "", "nan GB", "9" * 400 + "GB", "9999999TB"):
         with pytest.raises(typer.BadParameter, match="must be a number with KB, MB, GB or TB"):
             parse_memory(text)
 

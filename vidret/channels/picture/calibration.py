@@ -330,7 +330,7 @@ def _load_own(store: Store, ranker: Ranker) -> Calibration | None:
     return None
 
 
-def _read(store: Store, stored: str) -> tuple[str, Calibration] | None:
+def _read(store: Store, stored: str | bytes) -> tuple[str, Calibration] | None:
     """Return a stored calibration, after the fingerprint of its ranker; None if it is damaged."""
     path = _find_file(store, stored)
     if path is None:

@@ -1,6 +1,5 @@
 """Joint files: an encoder with its aligner, its grounding head, and a bank of queries to calibrate indexes with."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from vidret.model_files import (
     read_part_cards,
     save_joint,
 )
+from vidret.text import parse_json
 
 if TYPE_CHECKING:
     from vidret.encode.clip.model import Card, ClipModel
@@ -87,7 +87,7 @@ def _read_model(path: Path) -> "tuple[Card | None, dict[str, Part]]":
             metadata = file.metadata() or {}
         if ALIGNER_CARD in metadata:
             return None, {ALIGNER: describe_aligner(load_aligner(path))}
-        card: Any = json.loads(metadata.get(CARD, "{}"))
+        card: Any = parse_json(metadata.get(CARD, "{}"))
         if "vision" in card:
             parts = {name: read_part(path, name) for name in read_part_cards(path)}
             return read_card(path), {name: part for name, part in parts.items() if part is not None}

@@ -1,6 +1,6 @@
 """The commands that learn from examples: ``vidret teach``, ``concepts``, ``forget`` and ``classify``."""
 
-import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ from vidret.errors import DecodeError, VidretError
 from vidret.present.contents import describe_concept, show_concepts
 from vidret.present.show import print_result, show_table
 from vidret.present.terminal import print_message
-from vidret.text import absolute_path, display_path, format_count, is_url
+from vidret.text import absolute_path, display_path, format_count, is_url, parse_json
 from vidret.types import ConceptExample, TaggedVideo
 
 CONCEPT = "Concept"
@@ -145,7 +145,7 @@ def _read_path(path: str) -> Iterator[ConceptExample]:
         return
     file = Path(path).expanduser()
     suffix = file.suffix.lower()
-    if file.is_dir():
+    if os.path.isdir(file):  # noqa: PTH112  a name may be too long, where Path.is_dir raises
         yield from _read_folder(file)
     elif suffix in IMAGE_SUFFIXES:
         yield ConceptExample(path=absolute_path(file), image=read_image_file(file))
@@ -173,14 +173,14 @@ def read_moments(file: Path, *, or_whole: bool = False) -> Iterator[tuple[dict[s
     try:
         text = read_content(str(file), MAX_LIST_BYTES).decode("utf-8-sig")
         has_lines = file.suffix.lower() == ".jsonl"
-        rows = [json.loads(line) for line in text.split("\n") if line.strip()] if has_lines else json.loads(text)
+        rows = [parse_json(line) for line in text.split("\n") if line.strip()] if has_lines else parse_json(text)
         for row in rows if isinstance(rows, list) else [rows]:
             yield from ((row, example) for example in _read_row(row, file.parent, or_whole))
-    except (DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (DecodeError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         reason = error.reason if isinstance(error, DecodeError) else error
         if isinstance(error, KeyError | TypeError | AttributeError):
             reason = "each must be an object with path, start and end"
-        raise VidretError(f"{file}: cannot be read as a list of moments: {reason}") from error
+        raise VidretError(f"{file}: cannot be read as a list of moments: {reason!s:.200}") from error
 
 
 def _read_row(row: dict[str, Any], folder: Path, or_whole: bool) -> Iterator[ConceptExample]:

@@ -18,9 +18,10 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape, TextTower
 from vidret.encode.clip.vision import VisionShape, VisionTower
 from vidret.encode.names import OFF, MergeLevel
-from vidret.errors import EncoderError, VidretError
+from vidret.errors import EncoderError, VidretError, read_fault
 from vidret.layers import fold
 from vidret.model_files import CARD, JOINT_FORMAT, TRAINED_ON, Part, load_exactly, read_towers, save_joint
+from vidret.text import parse_json
 from vidret.types import Resize, Sampling
 
 FORMAT = 1
@@ -70,7 +71,7 @@ class Card:
     @classmethod
     def from_json(cls, text: str) -> "Card":
         """Parse a card from JSON; raise ValueError if the text is not a card, or has another format version."""
-        fields: Any = json.loads(text)
+        fields: Any = parse_json(text)
         if not isinstance(fields, dict):
             raise ValueError(f"not a model card: {text[:80]}")
         fields.pop(TRAINED_ON, None)
@@ -87,7 +88,7 @@ class Card:
                 sampling=Sampling(**fields.pop("sampling")),
                 **{key: _as_tuple(value) for key, value in fields.items()},
             )
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a model card: {error}") from error
 
 
@@ -172,12 +173,16 @@ def fill_model(card: Card, weights: Mapping[str, torch.Tensor], source: str) -> 
 
     Raise EncoderError if weights are missing, unknown or of another shape; the message lists them after the source.
     """
-    with Undrawn():
-        model = ClipModel(card)
     try:
+        if (layers := max(card.vision.layers, card.text.layers)) > len(weights):  # they would be made one by one
+            raise VidretError(f"must have weights for {layers} layers, got {len(weights)} in all")
+        with Undrawn():
+            model = ClipModel(card)
         load_exactly(model, weights)
     except VidretError as error:
         raise EncoderError(f"{source}: {error}") from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise EncoderError(f"{source}: the card must describe a model: {read_fault(error)}") from error
     return model.eval()
 
 

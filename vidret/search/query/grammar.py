@@ -11,8 +11,8 @@ they talk" belongs to the event before it, which says who they are. Text in quot
 Text without such a structure is searched as plain words.
 """
 
-import math
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -189,13 +189,20 @@ def _interpret_sequence(query: Sequence) -> Interpretation:
         check_length(str(text))
     if len(texts) > MAX_EVENTS:
         raise OptionError(f"a query must have at most {MAX_EVENTS} events, got {len(texts)}")
-    if query.gap is not None and not 0 <= query.gap < math.inf:
+    if query.gap is not None and not _is_gap(query.gap):
         raise OptionError(f"gap must be at least 0 seconds, got {query.gap}")
     steps = []
     for index, event in enumerate(query.events):
         events = (event,) if isinstance(event, str) else tuple(event)
         steps.append(QueryStep(events=events, gap_s=query.gap if index else None))
     return Interpretation(steps=tuple(steps), verbatim=query.verbatim)
+
+
+def _is_gap(gap: float) -> bool:
+    try:
+        return 0 <= gap <= sys.float_info.max
+    except TypeError:  # in a file it may be anything
+        return False
 
 
 def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
