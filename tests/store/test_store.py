@@ -1,6 +1,8 @@
 """The store: search results when files are added, moved, changed or deleted, locking, and validation."""
 
 import os
+import re
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from vidret.errors import StoreError
 from vidret.store.catalog.schema import FORMAT
+from vidret.store.folder import CATALOG, FEATURES
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS, NewSegment, StoredVideo
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment, SegmentEmbedding
@@ -164,6 +167,24 @@ def test_missing_index_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "odd" / "features").touch()
     with pytest.raises(StoreError, match="features: cannot be written"):
         create(tmp_path / "odd")
+
+
+@pytest.mark.skipif(not hasattr(os, "setresuid") or os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("locked", ["", FEATURES, CATALOG])
+def test_index_that_may_not_be_read_is_told_from_none(locked: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        index = Path(folder) / "index"
+        create(index).close()
+        (index / locked).chmod(0)
+        os.setresuid(65534, 65534, 0)
+        try:
+            with pytest.raises(
+                StoreError, match=rf"^{re.escape(str(index / locked))}: cannot be read \(Permission denied"
+            ):
+                Store.open(index)
+        finally:
+            os.setresuid(0, 0, 0)
 
 
 def test_adding_many_segments_is_the_same_as_adding_each(tmp_path: Path) -> None:

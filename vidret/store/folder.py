@@ -5,6 +5,7 @@ import os
 import re
 import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from vidret.disk import open_handle, read_at, try_lock, unlock, write_at
@@ -36,9 +37,10 @@ def check_entries(folder: Path) -> None:
     An index from elsewhere could otherwise lead out of its folder, by a link, or wait for ever, by a pipe.
 
     Raises:
-        StoreError: It holds something else.
+        StoreError: It holds something else, or may not be read.
     """
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+    absent = contextlib.suppress(FileNotFoundError, NotADirectoryError)
+    with absent, explain_refusal(folder), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 if entry.name != MILVUS_FILE:
@@ -46,6 +48,15 @@ def check_entries(folder: Path) -> None:
             elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry):
                 kind = "a link" if entry.is_symlink() else "a special file"
                 raise StoreError(f"{entry.path}: must be a file or a folder of the index itself, got {kind}")
+
+
+@contextlib.contextmanager
+def explain_refusal(path: Path) -> Iterator[None]:
+    """Convert the system's refusal to let this user read a path to ``StoreError``."""
+    try:
+        yield
+    except PermissionError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 _CONTENT = re.compile(rb"(\d+\n)?")

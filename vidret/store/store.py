@@ -17,7 +17,7 @@ from vidret.store.catalog.catalog import Catalog, repair_catalog
 from vidret.store.catalog.schema import Metadata
 from vidret.store.feature_epochs import Epochs
 from vidret.store.features import create_features
-from vidret.store.folder import CATALOG, FEATURES, WriteAccess, check_entries, check_folder
+from vidret.store.folder import CATALOG, FEATURES, WriteAccess, check_entries, check_folder, explain_refusal
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo, VideoSize
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
@@ -130,11 +130,17 @@ class Store:
         """Return whether the folder contains an index; one whose creation was interrupted does not count.
 
         Raises:
-            StoreError: Beside a catalog, it holds a link or a special file, or its catalog is something else.
+            StoreError: Beside a catalog, it holds a link or a special file, or its catalog is something else; or it
+                may not be read.
         """
         folder = check_folder(path)
-        if not os.path.lexists(folder / CATALOG):  # so that a folder of videos is none, whatever it holds
-            return False
+        with explain_refusal(folder):
+            try:
+                (folder / CATALOG).lstat()
+            except PermissionError:
+                raise
+            except (OSError, ValueError):  # so that a folder of videos is none, whatever it holds
+                return False
         check_entries(folder)
         return Catalog.exists(folder / CATALOG)
 

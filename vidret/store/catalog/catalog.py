@@ -5,6 +5,7 @@ which is verified when the row is read, except where thousands of ids are listed
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -76,10 +77,12 @@ class Catalog:
         """Return whether the path is a complete catalog.
 
         Raises:
-            StoreError: The file is something else.
+            StoreError: The file is something else, or may not be read.
         """
         if not path.is_file():
             return False
+        if not os.access(path, os.R_OK):  # SQLite does not say why it cannot open a file
+            raise StoreError(f"{path}: cannot be read (Permission denied)")
         database = Database(path, write=False)
         try:
             return bool(database.value("SELECT count(*) FROM sqlite_master WHERE name = 'meta' AND type = 'table'"))
