@@ -162,6 +162,14 @@ def test_wording_divides_its_weight_among_the_sources_that_are_compared() -> Non
     assert clause.weigh("sound", SOURCES) == make_clause("hikers").weigh("speech", SOURCES) == 0
 
 
+def test_wording_weighs_exactly_the_same_in_every_process() -> None:
+    """Sets of names are in another order in each, and sums in another order differ in the last digit."""
+    for seen in np.linspace(0.1, 0.6, 50).tolist():
+        shares = (seen, 0.31 * (1 - seen), 0.69 * (1 - seen))
+        clause = replace(make_clause("hikers"), intent=dict(zip(("picture", "speech", "screen"), shares, strict=True)))
+        assert clause.weigh("speech", SOURCES) == math.log(shares[1] / sum(shares) / ASKED)
+
+
 # The background.
 
 SAID: dict[TextSource, Sequence[str]] = {
