@@ -201,7 +201,7 @@ def collect_segments(
     times = ranked[0].times[order].astype(np.float64)
     starts = np.flatnonzero(np.diff(owners[order], prepend=-1))
     best = np.maximum.reduceat(scores, starts, axis=1).T.tolist()
-    levels = ranked[0].levels if len(ranked) == 1 else {}
+    levels = {name: level.tolist() for name, level in ranked[0].levels.items()} if len(ranked) == 1 else {}
     return {
         video_id: VideoPictures(
             times=times[start:end],
@@ -209,7 +209,7 @@ def collect_segments(
             best=own_best,
             ids=ids[start:end],
             segments=segments[start:end],
-            levels={name: float(level[row]) for name, level in levels.items()},
+            levels={name: level[row] for name, level in levels.items()},
         )
         for (video_id, row), start, end, own_best in zip(
             best_rows.items(), starts.tolist(), [*starts[1:].tolist(), len(segments)], best, strict=True
