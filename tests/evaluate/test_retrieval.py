@@ -1,10 +1,14 @@
 """vidret eval retrieval: equality with scores computed by loops, and the content of the report."""
 
 import json
+import multiprocessing
+import resource
 import shutil
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +30,7 @@ from vidret.errors import VidretError
 from vidret.evaluate import retrieval
 from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.report import Gallery
-from vidret.evaluate.retrieval import Bank, correct, evaluate_retrieval
+from vidret.evaluate.retrieval import Bank, correct, evaluate_retrieval, measure_scores
 from vidret.metrics.ranks import rank_matrix
 from vidret.metrics.retrieval import Direction, Row, calibrate_scores, evaluate, evaluate_dual_softmax, make_row
 from vidret.types import Sampling
@@ -300,6 +304,29 @@ def test_banks_are_checked_before_anything_is_indexed(
     answer = run("eval", "retrieval", "--videos", world, *options, "--out", tmp_path / "out")
     assert (answer.code, answer.out) == (1, "")
     assert reason in answer.err
+
+
+def measure_peak(num_levels: int, direction: Direction) -> tuple[int, int]:
+    """Return the bytes that scores and their corrections took at most, and what was expected; for a new process."""
+    ranker = cast(Ranker, SimpleNamespace(weights=dict.fromkeys("abc"[:num_levels], 1.0), temperature=1.0))
+    rng, before, size = np.random.default_rng(0), 0, 0
+    for size in (8, 4000):  # a small case first, so that what is loaded and started once does not count
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        full = {name: rng.random((2 * size, size), dtype=np.float32) for name in (*ranker.weights, TOTAL)}
+        own, bank = ({name: level[part] for name, level in full.items()} for part in (slice(size), slice(size, None)))
+        correct(ranker, own, bank, rng.permutation(size), "bank", direction=direction)
+        evaluate_dual_softmax(direction, 100 * own[TOTAL], rng.permutation(size))
+    peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return peak, measure_scores(ranker, size, size, size)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
+@pytest.mark.parametrize(("num_levels", "direction"), [(1, "t2v"), (3, "t2v"), (3, "v2t")])
+def test_scores_take_as_much_memory_as_expected(num_levels: int, direction: Direction) -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        peak, expected = pool.apply(measure_peak, (num_levels, direction))
+    assert 0.8 * expected < peak <= expected
 
 
 class Weighted:

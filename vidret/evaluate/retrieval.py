@@ -36,6 +36,7 @@ SCALE = 100.0  # CLIP's logit scale: the dual softmax was published for logits, 
 TOP = 10
 DIRECTIONS: tuple[Direction, ...] = ("t2v", "v2t")
 MEMORY = 16 << 30  # limit in bytes for scores and the copies that corrections make of them
+COPIES = 5  # of the largest matrix that a correction or a dual softmax makes beside its results, 4.7 as measured
 AT_ONCE = 4096  # texts whose embeddings are in memory at a time
 
 Levels = Mapping[str, Float32[np.ndarray, "text video"]]
@@ -99,6 +100,8 @@ def evaluate_retrieval(
     columns = {video_id: column for column, video_id in enumerate(video_ids)}
     truth = np.array([columns[caption.video] for caption in captions])
     texts, paths = [caption.text for caption in captions], [gallery.files[video_id] for video_id in video_ids]
+    num_bank, num_bank_videos = (0 if one is None else len(one.items) for one in (bank, video_bank))
+    check_memory(engine.choose_ranker(rerank), len(texts), len(paths), num_bank, num_bank_videos)
     started = time.perf_counter()
     asked = [*texts, *map(str, bank.items if bank is not None else ())]
     scores = score_texts(engine, asked, paths, rerank, evaluation.on_progress)
@@ -142,14 +145,31 @@ def check_banks(ranker: Ranker, split: Split, videos: Path, *, bank: Bank | None
     """
     found = find_videos(split.videos, videos)[0]
     num_texts = sum(caption.video in found for caption in split.captions)
-    if video_bank is not None:
-        Bank(str(video_bank), scan([str(video_bank)]), "video")
-    _check_memory(ranker, num_texts + (len(bank.items) if bank is not None else 0), len(found))
+    bank_videos = [] if video_bank is None else Bank(str(video_bank), scan([str(video_bank)]), "video").items
+    check_memory(ranker, num_texts, len(found), 0 if bank is None else len(bank.items), len(bank_videos))
 
 
-def _check_memory(ranker: Ranker, num_texts: int, num_videos: int) -> None:
-    if 4 * 2 * (len(ranker.weights) + 1) * num_texts * num_videos > MEMORY:
+def check_memory(
+    ranker: Ranker, num_texts: int, num_videos: int, num_bank_texts: int = 0, num_bank_videos: int = 0
+) -> None:
+    """Check that the scores of a test set and its banks, and the copies that corrections make, fit into memory.
+
+    Raises:
+        VidretError: They do not.
+    """
+    if measure_scores(ranker, num_texts, num_videos, num_bank_texts, num_bank_videos) > MEMORY:
+        num_texts, num_videos = num_texts + num_bank_texts, num_videos + num_bank_videos
         raise VidretError(f"scores must fit into {MEMORY >> 30} GiB, got {num_texts} texts and {num_videos} videos")
+
+
+def measure_scores(
+    ranker: Ranker, num_texts: int, num_videos: int, num_bank_texts: int = 0, num_bank_videos: int = 0
+) -> int:
+    """Return the bytes that an evaluation takes at most: all levels, the corrected ones, and copies of a matrix."""
+    own, num_levels = num_texts * num_videos, len(ranker.weights)
+    banks = num_bank_texts * num_videos, num_texts * num_bank_videos
+    stored = (num_levels + 1) * (own + sum(banks))
+    return int(4 * (stored + num_levels * own + COPIES * max(own, *banks)))
 
 
 POOLINGS = (MEAN, NONE)  # rerankers without weights, whose rows stand beside those of a trained one
@@ -199,12 +219,8 @@ def score_texts(
     """Return the scores of texts for videos, by level and in total.
 
     Texts are scored in batches, since the embeddings of all captions of a training split do not fit into memory.
-
-    Raises:
-        VidretError: The scores do not fit into memory.
     """
     ranker = engine.choose_ranker(rerank)
-    _check_memory(ranker, len(texts), len(paths))
     scores = {name: np.empty((len(texts), len(paths)), np.float32) for name in (*ranker.weights, TOTAL)}
     batches = [slice(start, start + AT_ONCE) for start in range(0, len(texts), AT_ONCE)]
     for index, batch in enumerate(batches):

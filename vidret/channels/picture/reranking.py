@@ -122,6 +122,7 @@ def sum_levels(
     scores: Mapping[str, Float[np.ndarray, "text segment"]], ranker: Ranker
 ) -> Float64[np.ndarray, "text segment"]:
     """Return the weighted sum of the levels of a ranker, in float64: some encoders score everything about the same."""
-    parts = [weight * scores[name].astype(np.float64) for name, weight in ranker.weights.items()]
-    total: Float64[np.ndarray, "text segment"] = np.sum(parts, axis=0)
+    total = np.zeros(next(iter(scores.values())).shape)
+    for name, weight in ranker.weights.items():  # one after another, since scores of a benchmark take gigabytes
+        total += np.multiply(scores[name], weight, dtype=np.float64)
     return total

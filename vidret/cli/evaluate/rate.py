@@ -146,7 +146,7 @@ def curves_command(
     import numpy as np
 
     from vidret.channels.picture.reranking import TOTAL
-    from vidret.evaluate.retrieval import choose_captions, score_texts
+    from vidret.evaluate.retrieval import check_memory, choose_captions, score_texts
     from vidret.metrics.gallery_sizes import choose_sizes, measure_by_size
 
     split = run.read_split()
@@ -154,6 +154,7 @@ def curves_command(
     gallery, _ = run.fill_index(engine, split)
     video_ids, captions = choose_captions(split, gallery)
     paths = [Path(gallery.files[video_id]) for video_id in video_ids]
+    check_memory(engine.choose_ranker(rerank), len(captions), len(paths))
     with show_count("scoring", "segments") as on_count:
         scores = score_texts(engine, [caption.text for caption in captions], paths, rerank, on_count)[TOTAL]
     columns = {video_id: column for column, video_id in enumerate(video_ids)}
