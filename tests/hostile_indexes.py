@@ -72,6 +72,14 @@ def list_changes() -> Iterator[tuple[str, Change]]:
         yield f"held ids {ids!r}", partial(_set_meta, {HELD_IDS: ids})
     for epoch in ("/../../../own/a", -1, 2**62, b"\0"):
         yield f"epoch {epoch!r}", partial(_set_meta, {"epoch": epoch})
+    for key, value in (
+        ("concept.a", b"PK"),
+        ("ranker", "[1]"),
+        ("scale.none", '{"scale": 5}'),
+        ("calibration.none", "5"),
+    ):
+        yield f"{key} {value!r}", partial(_set_meta, {f"user.{key}": value})
+        yield f"nested {key}", partial(_set_meta, {f"user.{key}": "[" * 100_000})
     for dim in (0, -1, 2**40, "three"):
         yield f"dim {dim}", partial(_set_meta, {"dim": dim})
     for tail in ("[]", "{", "[-1, -1, -1, 0]", '["a", "b", "c", 1]', f"[{2**62}, 1, 1, 1]"):

@@ -36,6 +36,7 @@ def search(index: Path, _films: Path) -> None:
     with Engine(index, ColourEncoder()) as engine:
         engine.search("red")
         engine.locate("red")
+        engine.concepts()
 
 
 def add_films(index: Path, films: Path) -> None:

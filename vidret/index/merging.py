@@ -18,6 +18,7 @@ from vidret.channels.picture.calibration import is_automatic
 from vidret.disk import replacing
 from vidret.errors import StoreError, read_fault
 from vidret.index.copying import ContentCopier, TextMerge, copy_collections, copy_concepts, copy_watches
+from vidret.store.catalog.schema import reading_metadata
 from vidret.store.consent import allow, is_allowed
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.upkeep import copy_identities
@@ -95,9 +96,7 @@ def _compare_aligners(indexes: Sequence[Store]) -> list[str]:
     """Return notes on aligners with different names."""
     # An empty index that was not prepared for an aligner is compatible with all.
     settings = [
-        (index, {"name": "nothing", "fingerprint": "", "tokens": "none", **json.loads(get_fact(index, RANKER) or "{}")})
-        for index in indexes
-        if get_fact(index, RANKER) or index.videos.fingerprints()
+        (index, _read_aligner(index)) for index in indexes if get_fact(index, RANKER) or index.videos.fingerprints()
     ]
     notes = []
     for index, aligner in settings[1:]:
@@ -108,6 +107,13 @@ def _compare_aligners(indexes: Sequence[Store]) -> list[str]:
         if aligner["name"] != expected["name"]:
             notes.append(f"{index.path}: its aligner {aligner['name']} is {expected['name']} in the merged index")
     return notes
+
+
+def _read_aligner(index: Store) -> dict[str, str]:
+    nothing = {"name": "nothing", "fingerprint": "", "tokens": "none"}
+    with reading_metadata(index.path, "the recorded aligner"):
+        recorded = json.loads(get_fact(index, RANKER) or "{}")
+        return {name: str(recorded.get(name, value)) for name, value in nothing.items()}
 
 
 def _describe_aligner(aligner: Mapping[str, str]) -> str:

@@ -4,7 +4,9 @@ Scores become evidence by the picture scales of an index: what unrelated queries
 """
 
 import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Any, NamedTuple, Self
@@ -17,6 +19,7 @@ from vidret.channels.picture.ranking import Ids, Ranker
 from vidret.channels.picture.reranking import RankedSegments
 from vidret.store.records import StoredSegments
 from vidret.store.store import Store
+from vidret.text import parse_json
 from vidret.types import Segment, Source, Vector
 from vidret.types.arrays import widen_rows
 
@@ -81,7 +84,7 @@ class PictureScales:
         generation, stored = store.generation, store.metadata.get(_key(ranker))
         known = self._known.get(ranker.name)
         if known is None or (known.generation, known.stored) != (generation, stored):
-            num_segments, scale = _read(stored)
+            _, num_segments, scale = _read(stored)
             if known is not None and known.stored == stored and known.num_segments > num_segments:
                 num_segments, scale = known.num_segments, known.scale
             if len(store) > num_segments * DRIFT:
@@ -92,7 +95,7 @@ class PictureScales:
     def save(self, store: Store, ranker: Ranker) -> None:
         """Measure and store a scale, unless the stored one was measured on the index as it is."""
         stored = store.metadata.get(_key(ranker))
-        if not stored or json.loads(stored).get("generation") != store.generation:
+        if _read(stored)[0] != store.generation:
             store.metadata.set_many(self.measure(store, ranker))
 
     def measure(self, store: Store, ranker: Ranker) -> dict[str, str]:
@@ -114,12 +117,14 @@ def find_typical_score(scale: PictureScale, share: float) -> float:
     return scale.mean + NormalDist().inv_cdf(1 - share) * scale.deviation
 
 
-def _read(stored: str | bytes | None) -> tuple[int, PictureScale]:
-    if not stored:
-        return 0, UNKNOWN
-    facts: dict[str, Any] = json.loads(stored)
-    mean, deviation = facts["scale"]
-    return facts["segments"], PictureScale(mean=mean, deviation=deviation)
+def _read(stored: str | bytes | None) -> tuple[int, int, PictureScale]:
+    """Return the generation and the number of segments that a scale was measured on; one that is invalid is none."""
+    with suppress(ValueError, LookupError, TypeError, OverflowError):
+        facts: Any = parse_json(stored or "")
+        mean, deviation = map(float, facts["scale"])
+        if math.isfinite(mean) and 0 <= deviation < math.inf:
+            return int(facts["generation"]), int(facts["segments"]), PictureScale(mean=mean, deviation=deviation)
+    return -1, 0, UNKNOWN
 
 
 def _key(ranker: Ranker) -> str:

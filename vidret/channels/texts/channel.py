@@ -29,6 +29,7 @@ from vidret.channels.texts.matching import TextMatcher, TextMatches
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.encode.text_cache import encode_once
 from vidret.errors import StoreError
+from vidret.store.catalog.schema import reading_metadata
 from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
@@ -268,7 +269,7 @@ def load_background(texts: TextStore) -> TextBackground | None:
     stored, typical = texts.store.metadata.get(_KEY), _read_typical(texts)
     if not isinstance(stored, bytes) or not stored or typical is None:
         return None
-    with np.load(io.BytesIO(stored)) as file:
+    with reading_metadata(texts.store.path, "the background of its words"), np.load(io.BytesIO(stored)) as file:
         sources = [source for source in TEXT_SOURCES if f"mean.{source}" in file]
         return TextBackground(
             num_texts=int(file["num_texts"]),

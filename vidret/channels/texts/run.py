@@ -17,6 +17,7 @@ from vidret.channels.subtitles import Sidecars, digest_sidecars
 from vidret.channels.texts.options import WITH_SIDECARS, WordsOptions, find_sound_model, is_installed
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.errors import VidretError
+from vidret.store.catalog.schema import reading_metadata
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.consent import allow, check_allowed
 from vidret.store.records import HAS_TEXTS
@@ -65,7 +66,8 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
     with Store.open(os.path.join(index, FOLDER)) as store:  # noqa: PTH118
         known = store.metadata.get(OPTIONS)
         if known is not None:
-            return WordsOptions.from_json(str(known))
+            with reading_metadata(store.path, "the options of its words"):
+                return WordsOptions.from_json(str(known))
         keys = [record.path for record in store.files.find(state="done")]
     models = {source: model for _, source, model in (key.split(" ", 2) for key in keys)}  # of a merged index
     if keys and not any(source in models for source in READ_KINDS):

@@ -11,6 +11,7 @@ from jaxtyping import Float32
 
 from vidret.errors import VidretError
 from vidret.search.query.marks import check_concept_name, find_mentions
+from vidret.store.catalog.schema import reading_metadata
 from vidret.store.identities.persons import check_no_person
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
@@ -53,11 +54,15 @@ def save_concept(store: Store, taught: TaughtConcept) -> None:
 
 
 def load_concept(store: Store, name: str) -> TaughtConcept | None:
-    """Load a concept of an index; None if there is none of that name."""
+    """Load a concept of an index; None if there is none of that name.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
     stored = store.metadata.get(_key(name))
     if not isinstance(stored, bytes):
         return None
-    with np.load(io.BytesIO(stored)) as file:
+    with reading_metadata(store.path, f"the concept {name}"), np.load(io.BytesIO(stored)) as file:
         facts: dict[str, Any] = json.loads(str(file["facts"]))
         shown, hidden = (tuple(ConceptExample(**row) for row in facts.pop(side)) for side in ("yes", "no"))
         concept = Concept(**facts, yes=shown, no=hidden)

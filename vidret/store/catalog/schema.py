@@ -8,11 +8,12 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from vidret.errors import MovedError, StoreError
+from vidret.errors import MovedError, StoreError, VidretError, read_fault
 from vidret.store.catalog.database import NEW_INDEX, REPAIR, Database
 from vidret.store.folder import WriteAccess
 from vidret.store.records import DEAD_STATES, SEGMENTS
@@ -336,6 +337,21 @@ class CheckedTables:
         if not self.database.run(f"{update} {INTACT['meta']}"):
             raise self.damage_error("the metadata 'generation'")
         self.update_checksums("meta", "key = 'generation'")
+
+
+@contextmanager
+def reading_metadata(index: Path, what: str) -> Iterator[None]:
+    """Read a metadata value in the block; an index from elsewhere may hold anything in its place.
+
+    Raises:
+        StoreError: The value is not what is read.
+    """
+    try:
+        yield
+    except VidretError:
+        raise
+    except Exception as error:  # JSON and numpy raise errors of many kinds
+        raise StoreError(f"{index}: {what} cannot be read: {read_fault(error)}") from error
 
 
 class Metadata:
