@@ -36,7 +36,7 @@ KINDS = (IVF, *BITS)  # kinds of shards, from fine to coarse
 ID_BYTES = 8
 PROBES = 256  # lists to search, of 4,000 per million vectors: texts are far from all videos
 # By how much less like a query of unit length than the nearest list one may be to be searched. Texts are far from all
-# videos, but near to some of other texts: these are then found in a quarter of the lists.
+# videos, but near to some of other texts: these are then found in a quarter to a third of the lists.
 NEAR = 0.35
 FAR = 4  # times as many vectors at most, where those that match a filter are far from a query
 MAX_COUNTED = 8  # bitmaps of which a shard remembers how many vectors each list has
@@ -124,7 +124,7 @@ class Shard:
         nearest = nearest or self._find_lists(rotated, num_probes)
         if self.coarse and not (is_narrow or everywhere):  # a copy on a GPU, which has to find the same, cannot do so
             is_far = nearest.scores < nearest.scores[:, :1] - NEAR * np.linalg.norm(rotated, axis=1, keepdims=True)
-            is_far[:, : self._count_needed(k)] = False
+            is_far[:, : max(PROBES // 4, self._count_needed(k))] = False  # lists may be short
             nearest.ids[is_far] = -1  # FAISS leaves these out
         # Lists of compressed vectors are short: handing some to another thread takes a third more of CPU time. FAISS
         # searches for many queries in threads of its own.
