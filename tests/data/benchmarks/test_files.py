@@ -176,6 +176,7 @@ def test_saliency_is_a_full_table_of_finite_numbers() -> None:
         ([[], [], []], r"m\[0\] must have one number per annotator, got \[\]"),
         ([[1], 2, [3]], r"m\[1\] must have one number per annotator, got 2"),
         ([[1, 1], [2, math.nan], [3, 3]], r"m\[1\] must be a finite number, got nan"),
+        ([[1, 1], [2, 10**400], [3, -(10**400)]], r"m\[1\] must be a finite number, got 10{59}\.\.\."),
         ([[1, 1], [2, 2], ["x", 3]], r"m\[2\] must be a finite number, got 'x'"),
         ([[math.inf, 1], [-math.inf, 2], [3, 3]], r"m\[0\] must be a finite number, got inf"),
         ([[True], [1], [1]], r"m\[0\] must be a finite number, got True"),

@@ -105,6 +105,7 @@ ROWS: list[tuple[Callable[[str, Path], Split], dict[str, Any], list[tuple[dict[s
             ({"query": " "}, "query must be a non-empty string, got ' '"),
             ({"vid": ""}, "vid must be a non-empty string"),
             ({"duration": float("nan")}, "duration must be a finite number, got nan"),
+            ({"duration": 10**400}, "duration must be a finite number, got 1000"),
             ({"duration": "3"}, "duration must be a finite number, got '3'"),
             ({"duration": True}, "duration must be a finite number, got True"),
             ({"duration": 0}, "duration must be positive, got 0"),

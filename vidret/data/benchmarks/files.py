@@ -82,7 +82,7 @@ class AnnotationRow:
 
     def check_number(self, name: str, value: object) -> float:
         """Return ``value`` as a float if it is a finite number."""
-        if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        if not _are_finite([value]):
             raise self.error(f"{name} must be a finite number, got {short_repr(value)}")
         return float(value)  # type: ignore[arg-type]
 
@@ -106,7 +106,7 @@ class AnnotationRow:
                 raise self.error(f"{name}[{clip}] must have one number per annotator, got {short_repr(scores)}")
         flat = list(chain.from_iterable(value))
         # One sum is faster than checking each score, so scores are checked one by one only to name the invalid one.
-        if not set(map(type, flat)) <= {int, float} or not math.isfinite(sum(flat)):
+        if not _are_finite(flat):
             for index, score in enumerate(flat):
                 self.check_number(f"{name}[{index // len(value[0])}]", score)
         return tuple(tuple(map(float, scores)) for scores in value)
@@ -117,6 +117,14 @@ class AnnotationRow:
             raise self.error(f"{kind} {name} must be unique, but is already at {locations[name]}")
         locations[name] = self.location
         return name
+
+
+def _are_finite(values: list[Any]) -> bool:
+    """Return whether values are numbers with a finite sum; an integer may be too large for a float."""
+    try:
+        return set(map(type, values)) <= {int, float} and math.isfinite(sum(map(float, values)))
+    except OverflowError:
+        return False
 
 
 def annotation_rows(location: str, values: list[Any]) -> Iterator[AnnotationRow]:
