@@ -206,8 +206,8 @@ class Store:
         """
         if fingerprint != self.encoder_fingerprint:
             expected = f"{self.encoder_name} ({self.encoder_fingerprint}), which built the index"
-            found = f"{name} ({fingerprint}); vidret reindex moves an index to another encoder"
-            raise StoreError(f"{self.path}: encoder must be {expected}, got {found}")
+            move = f"to move the index to it: vidret reindex --index {self.path} --model {name}"
+            raise StoreError(f"{self.path}: encoder must be {expected}, got {name} ({fingerprint}); {move}")
 
     @property
     def home(self) -> str:
