@@ -19,7 +19,7 @@ from typing import IO, Any
 # It imports what most processes of the tests do, and has one thread, so that a fork of it is all there is.
 _PROGRAM = """
 import gc, sys
-import pytest, tests.store.samples, vidret.engine, vidret.index.run, vidret.video.workers.worker
+import pytest, torch, tests.store.samples, vidret.engine, vidret.index.run, vidret.video.workers.worker
 from tests.forking import serve_forks
 gc.freeze()
 code = serve_forks(int(sys.argv[1]))
