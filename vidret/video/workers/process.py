@@ -25,7 +25,8 @@ if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
 from vidret.video.workers.worker import run_worker
 run_worker(int(sys.argv[2]), int(sys.argv[3]))
 """
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# Threads that decode, resize and listen share one heap of glibc: what one frees, another takes.
+_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
 _PIPE_BYTES = 1 << 20
 START_TIMEOUT_S = 120.0
 
@@ -74,7 +75,7 @@ class Process:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     bufsize=0,
-                    env=os.environ | _ONE_THREAD,
+                    env=os.environ | _ENVIRONMENT,
                     process_group=0,  # Ctrl-C is handled by the parent
                     pass_fds=[] if descriptor < 0 else [descriptor],
                 )
