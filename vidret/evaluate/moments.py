@@ -179,6 +179,17 @@ def ask(text: str, split: Split) -> Query:
     return text if split.name in OWN else EventSequence([text], verbatim=True)
 
 
+def check_queries(split: Split) -> Split:
+    """Return a split that has queries into its videos, or refuse it before its videos are indexed, which takes hours.
+
+    Raises:
+        VidretError: It has none, as one for retrieval.
+    """
+    if not split.queries:
+        raise VidretError(f"{split.name}: must have queries into its videos, got captions only")
+    return split
+
+
 def keep_queries(split: Split, gallery: Gallery) -> list[LabelledQuery]:
     """Return the queries whose video is available."""
     queries = [query for query in split.queries if query.video in gallery.files and query.video not in gallery.failed]

@@ -140,9 +140,11 @@ def check_banks(ranker: Ranker, split: Split, videos: Path, *, bank: Bank | None
     """Check what an evaluation of a folder of videos is given, before it is indexed, which takes hours.
 
     Raises:
-        VidretError: The bank of videos is empty or does not exist, or the scores of the split and its bank do not fit
-            into memory.
+        VidretError: The split has no captions, the bank of videos is empty or does not exist, or the scores of the
+            split and its bank do not fit into memory.
     """
+    if not split.captions:
+        raise VidretError(f"{split.name}: must have captions of its videos, got none")
     found = find_videos(split.videos, videos)[0]
     num_texts = sum(caption.video in found for caption in split.captions)
     bank_videos = [] if video_bank is None else Bank(str(video_bank), scan([str(video_bank)]), "video").items

@@ -167,9 +167,10 @@ def moments_command(
 
 def evaluate_located(run: LocateRun, *, corpus: bool) -> None:
     """Evaluate moment retrieval, and write the report."""
-    from vidret.evaluate.moments import evaluate_moments
+    from vidret.evaluate.moments import check_queries, evaluate_moments
 
-    run.evaluate(partial(evaluate_moments, corpus=corpus), "locating", head=run.head, html=run.html)
+    split = check_queries(run.read_split())
+    run.evaluate(partial(evaluate_moments, corpus=corpus), "locating", split=split, head=run.head, html=run.html)
 
 
 @group.command("rated")
@@ -194,9 +195,9 @@ def composed_command(run: EvalRun) -> None:
 @with_fields(data="qvhighlights-val")
 def highlights_command(run: LocateRun) -> None:
     """Evaluate highlight detection: score every clip of a video against its query."""
-    from vidret.evaluate.moments import evaluate_highlights
+    from vidret.evaluate.moments import check_queries, evaluate_highlights
 
-    run.evaluate(evaluate_highlights, "scoring", head=run.head, html=run.html)
+    run.evaluate(evaluate_highlights, "scoring", split=check_queries(run.read_split()), head=run.head, html=run.html)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
