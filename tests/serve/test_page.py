@@ -1084,6 +1084,20 @@ def test_run_is_started_watched_and_stopped(look: Look, films: Path, refusals: l
     expect(paths).to_have_value(str(films))  # to go on
 
 
+def test_run_that_was_stopped_at_once_has_not_failed(look: Look) -> None:
+    page = look("/?tab=index")
+    last: dict[str, str] = {}
+
+    def end(route: Route) -> None:
+        route.fulfill(json=route.fetch().json() | {"running": False, "last": last})
+
+    page.route("**/api/index", end)
+    for error, told in (("interrupted", "was stopped at once."), ("the disk is full", "failed: the disk is full")):
+        last["error"] = error
+        page.reload()
+        expect(page.locator("#last")).to_have_text(f"The last run {told}")
+
+
 def test_empty_index_leads_to_the_form_where_it_may_be_used(look: Look, empty_url: str, films: Path) -> None:
     def allow(route: Route) -> None:
         route.fulfill(json=route.fetch().json() | {"allow_index": True, "roots": [str(films)]})

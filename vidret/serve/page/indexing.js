@@ -155,6 +155,7 @@ function showMissing() {
 }
 
 function describeRun({ error, interrupted, encoded, unchanged, failed, elapsed }) {
+  if (error === "interrupted") return "The last run was stopped at once."; // it had no time for a report
   if (error) return `The last run failed: ${error}`;
   const name = interrupted ? "The last run was stopped" : "The last run";
   return `${name}: ${count(encoded, "file")} encoded, ${unchanged} unchanged, ${failed.length} failed, in ${clock(elapsed)}.`;
