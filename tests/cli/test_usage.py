@@ -42,6 +42,12 @@ def test_a_full_disk_is_told_with_what_to_do(
     assert (code, "The disk is full. Free some space" in err) == (1, where != "damage")
 
 
+def test_a_name_that_the_system_refuses_is_told_with_the_reason(run: Runner, tmp_path: Path) -> None:
+    name = "a" * 5000
+    for command in (("import", name), ("eval", "compare", name, name)):
+        run.check_refusal(command, 1, f"{name}: File name too long")
+
+
 def test_a_misspelt_option_is_not_taken_for_a_query(run: Runner) -> None:
     for arguments in (("search", "red", "--shet", "a.png"), ("info", "-x"), ("ask", "who?", "-k", "3")):
         code, _, err = run(*arguments)

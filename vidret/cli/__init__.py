@@ -54,7 +54,7 @@ def _run() -> int:
             print_failure(error)
             return 2 if isinstance(error, OptionError) else 1
         except OSError as error:
-            if not is_disk_full(error):
+            if error.filename is None and not is_disk_full(error):
                 raise
             print_failure(error)
             return 1
