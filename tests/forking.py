@@ -31,7 +31,6 @@ _PATH = os.pathsep.join(sys.path)
 _SETTINGS = {name: value for name, value in os.environ.items() if name.startswith(_AT_START)} | _ONE_THREAD
 _SUBREAPER = 36  # the option of prctl
 _MAX_BYTES = 1 << 17
-_UNUSED = 100  # descriptors that are received move up to here, out of the way of those that they become
 
 
 class _Mother:
@@ -154,7 +153,8 @@ def serve_forks(number: int) -> str:
     os.close(reading)
     os.close(writing)
     request = json.loads(message)
-    moved = [fcntl.fcntl(each, fcntl.F_DUPFD, _UNUSED) for each in received]
+    unused = max(request["places"]) + 1  # out of the way of those that they become
+    moved = [fcntl.fcntl(each, fcntl.F_DUPFD, unused) for each in received]
     for each in received:
         os.close(each)
     os.fchdir(moved[-1])
