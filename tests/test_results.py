@@ -57,9 +57,16 @@ def make_value(kind: Any, number: int) -> Any:
         return tuple(make_value(each, number) for each in inner if each is not Ellipsis)
     if get_origin(kind) is Literal:
         return inner[-1]
-    if get_origin(kind) is Mapping:
-        return {"frames": float(number)}
-    return {str: f"/{number}", int: number, float: number + 0.125, bool: bool(number % 2), bytes: b"jpeg"}[kind]
+    if get_origin(kind) in (Mapping, dict):
+        return {"frames": make_value(inner[1], number)}
+    return {
+        str: f"/{number}",
+        int: number,
+        float: number + 0.125,
+        bool: bool(number % 2),
+        bytes: b"jpeg",
+        Any: float(number),
+    }[kind]
 
 
 def make_result(result_type: Any) -> Any:

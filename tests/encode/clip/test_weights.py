@@ -200,7 +200,7 @@ def test_a_schedule_that_does_not_match_is_rejected() -> None:
 def test_default_heads_are_one_per_64_channels() -> None:
     assert convert_state_dict(TEMPME.weights, "tempme").card.vision.heads == 2
     assert convert_state_dict(TEMPME.weights, "tempme", heads=(4, 2)).card.text.heads == 2
-    with pytest.raises(ValueError, match="heads must divide width 128, got 3"):
+    with pytest.raises(EncoderError, match="heads must divide width 128, got 3"):
         convert_state_dict(TEMPME.weights, "tempme", heads=(3, 1))
 
 

@@ -104,7 +104,7 @@ def test_invalid_requests_are_refused_in_one_sentence(client: TestClient) -> Non
         ({"query": "x" * 1001}, "query must have at most 1000 characters, got 'xxx"),
         ({"query": "red" + " -blue" * 17}, "query must exclude at most 16 words or phrases, got 'red -blue"),
         ({"query": "red", "k": 201}, "k must be at most 200, got 201"),
-        ({"query": "red", "rerank": "/etc/passwd"}, "rerank must be 'auto', 'none', 'ucofia' or 'glscl'"),
+        ({"query": "red", "rerank": "/etc/passwd"}, "rerank must be 'auto', 'none', 'mean', 'ucofia' or 'glscl'"),
         ({"query": "red", "min_secs": 5}, "min_secs must not be given, got 5"),
         ({"query": "red", "after": "yesterday"}, "after must be a valid datetime or date, got 'yesterday'"),
         ({"query": "red", "after": 5.5}, "after must be a date in ISO 8601"),
