@@ -48,7 +48,7 @@ def spread_frames_down(num_frames: int, wanted: int) -> list[int]:
     return [index * (num_frames - 1) // max(wanted - 1, 1) for index in range(wanted)]
 
 
-def _normalise_images(model: Any, pixels: Tensor, mean: Constants, std: Constants, dtype: torch.dtype) -> Tensor:
+def _normalise_images(_model: Any, pixels: Tensor, mean: Constants, std: Constants, dtype: torch.dtype) -> Tensor:
     return normalise_pixels(pixels, mean, std, dtype)
 
 
@@ -74,9 +74,7 @@ class ModelType:
     """
 
     encode: Callable[[Any, Tensor], Any]
-    normalise: Callable[[Any, Tensor, Constants, Constants, torch.dtype], Tensor] = lambda _model, *images: (
-        normalise_pixels(*images)
-    )
+    normalise: Callable[[Any, Tensor, Constants, Constants, torch.dtype], Tensor] = _normalise_images
     patches: Callable[[Any, Any], Tensor] | None = None
     texts: Callable[[Any, Inputs], Any] = lambda model, tokens: model.get_text_features(**tokens)
     words: Callable[[Any, Tensor], Tensor] | None = None
