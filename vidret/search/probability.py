@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from vidret.errors import StoreError
 from vidret.store.records import PROBABILITIES
 from vidret.store.store import Store
+from vidret.text import parse_json
 from vidret.types import UNLIKELY
 
 MAX_LOG_ODDS = 50.0
@@ -102,7 +103,7 @@ def load_probabilities(store: Store) -> ProbabilityModel:
     if not stored:
         return UNFITTED
     try:
-        facts = json.loads(stored)
+        facts = parse_json(stored)
         index, video = (tuple(map(float, facts[name])) for name in ("index_weights", "video_weights"))
         if (len(index), len(video)) != (3, 4) or not all(map(math.isfinite, index + video)):
             raise ValueError(facts)
