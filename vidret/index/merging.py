@@ -4,7 +4,6 @@ First it is decided which index to believe about each path, then the contents at
 are written. An interrupted merge can be continued, and a repeated one adds nothing.
 """
 
-import json
 import os
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from vidret.channels.picture.calibration import is_automatic
 from vidret.disk import replacing
 from vidret.errors import StoreError, read_fault
 from vidret.index.copying import ContentCopier, TextMerge, copy_collections, copy_concepts, copy_watches
-from vidret.store.catalog.schema import reading_metadata
+from vidret.store.catalog.schema import parse_ranker
 from vidret.store.consent import allow, is_allowed
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.upkeep import copy_identities
@@ -95,8 +94,12 @@ def compare_indexes(indexes: Sequence[Store]) -> tuple[dict[str, str], list[str]
 def _compare_aligners(indexes: Sequence[Store]) -> list[str]:
     """Return notes on aligners with different names."""
     # An empty index that was not prepared for an aligner is compatible with all.
+    nothing = {"name": "nothing", "fingerprint": "", "tokens": "none"}
+    recorded = [(index, get_fact(index, RANKER)) for index in indexes]
     settings = [
-        (index, _read_aligner(index)) for index in indexes if get_fact(index, RANKER) or index.videos.fingerprints()
+        (index, nothing | parse_ranker(index.path, stored))
+        for index, stored in recorded
+        if stored or index.videos.fingerprints()
     ]
     notes = []
     for index, aligner in settings[1:]:
@@ -107,13 +110,6 @@ def _compare_aligners(indexes: Sequence[Store]) -> list[str]:
         if aligner["name"] != expected["name"]:
             notes.append(f"{index.path}: its aligner {aligner['name']} is {expected['name']} in the merged index")
     return notes
-
-
-def _read_aligner(index: Store) -> dict[str, str]:
-    nothing = {"name": "nothing", "fingerprint": "", "tokens": "none"}
-    with reading_metadata(index.path, "the recorded aligner"):
-        recorded = json.loads(get_fact(index, RANKER) or "{}")
-        return {name: str(recorded.get(name, value)) for name, value in nothing.items()}
 
 
 def _describe_aligner(aligner: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from vidret.encode.families.registry import describe_class, is_elsewhere
 from vidret.encode.names import STARTER, parse_model_name
 from vidret.errors import EncoderError, StoreError, UnknownEncoderError
 from vidret.model_files import HEAD as HEAD_PART
-from vidret.store.catalog.schema import reading_metadata
+from vidret.store.catalog.schema import parse_ranker
 from vidret.store.consent import allow, check_allowed
 from vidret.store.records import ENCODER_CLASS, HEAD, MOMENTS, RANKER, UNCALIBRATED
 from vidret.store.store import Store
@@ -125,14 +125,7 @@ def _read_recorded(path: Path, encoder: Encoder) -> tuple[dict[str, str], str | 
     """Return the ranker and the head that an index of an encoder records, as far as it does."""
     with Store.open(path) as store:
         store.check_encoder(encoder.name, encoder.fingerprint)
-        return _parse_ranker(path, store.metadata.get(RANKER)), str(store.metadata.get(HEAD) or "") or None
-
-
-def _parse_ranker(path: Path, stored: str | bytes | None) -> dict[str, str]:
-    """Return the ranker that an index records, empty if it records none."""
-    with reading_metadata(path, "the recorded aligner"):
-        recorded = json.loads(stored or "{}")
-        return {name: str(recorded[name]) for name in ("name", "fingerprint", "tokens")} if recorded else {}
+        return parse_ranker(path, store.metadata.get(RANKER)), str(store.metadata.get(HEAD) or "") or None
 
 
 def record_ranker(store: Store, models: Models) -> None:
@@ -141,9 +134,8 @@ def record_ranker(store: Store, models: Models) -> None:
     Raises:
         StoreError: The index was built for another one: another process may have created it meanwhile.
     """
-    recorded = store.metadata.get(RANKER)
-    if recorded is not None:
-        _check_recorded(store.path, models, _parse_ranker(store.path, recorded))
+    if recorded := parse_ranker(store.path, store.metadata.get(RANKER)):
+        _check_recorded(store.path, models, recorded)
         return
     ranker = models.ranker
     store.metadata.set(

@@ -354,6 +354,17 @@ def reading_metadata(index: Path, what: str) -> Iterator[None]:
         raise StoreError(f"{index}: {what} cannot be read: {read_fault(error)}") from error
 
 
+def parse_ranker(index: Path, stored: str | bytes | None) -> dict[str, str]:
+    """Return the name, fingerprint and tokens of the ranker that an index records; empty if it records none.
+
+    Raises:
+        StoreError: What is stored is no ranker.
+    """
+    with reading_metadata(index, "the recorded aligner"):
+        recorded = json.loads(stored or "{}")
+        return {name: str(recorded[name]) for name in ("name", "fingerprint", "tokens")} if recorded else {}
+
+
 class Metadata:
     """The metadata that other packages keep in an index."""
 
