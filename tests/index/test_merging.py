@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -403,16 +404,17 @@ def test_search_of_a_merged_index_equals_that_of_one_index(tmp_path: Path) -> No
         Engine(tmp_path / name, ColourEncoder()).index([folder])
     merge(tmp_path / "out", tmp_path / "even", tmp_path / "odd")
     merged, built = (Engine(tmp_path / name, ColourEncoder()) for name in ("out", "all"))
+    approx = partial(pytest.approx, rel=1e-6, abs=1e-6)  # a product of float32 rounds a row by where it stands
     for query in (*COLOURS, "red -blue", "something else"):
         merged_hits, expected_hits = merged.search(query), built.search(query)
         assert [(hit.path, hit.time, hit.weak) for hit in merged_hits] == [
             (hit.path, hit.time, hit.weak) for hit in expected_hits
         ]
         scores = [hit.score for hit in expected_hits]
-        assert [hit.score for hit in merged_hits] == pytest.approx(scores, rel=1e-12), "scored in other blocks"
+        assert [hit.score for hit in merged_hits] == approx(scores), "scored in other blocks"
         merged_moments, moments = (engine.locate(query, 9, weak=True) for engine in (merged, built))
         assert [(m.path, m.start, m.end) for m in merged_moments] == [(m.path, m.start, m.end) for m in moments]
-        assert [m.score for m in merged_moments] == pytest.approx([m.score for m in moments], rel=1e-12)
+        assert [m.score for m in merged_moments] == approx([m.score for m in moments])
     assert merged.failed() == built.failed()
     again = merged.index([films])
     assert (again.encoded, again.unchanged, len(again.failed)) == (0, 6, 1), "nothing is encoded again"

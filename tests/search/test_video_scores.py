@@ -179,3 +179,11 @@ def test_candidates_keep_their_order_however_low_they_are_and_take_other_frames(
     assert candidates.list_best(2) == [2, 1]
     replaced = candidates.replace_pictures({1: pictures[2], 2: pictures[3]})
     assert [video.video_id for video in replaced] == [1, 2, 3]
+
+
+def test_the_first_of_equal_frames_is_best() -> None:
+    """A product of matrices rounds a row by where it stands, so that equal frames score differently in its last bit."""
+    scores = np.array([[-1.0, 0.3, np.nextafter(0.3, 1), 0.2]])
+    video = make_video_scores(1, np.arange(4.0), scores, [[]], [])
+    combine_clauses(video, QueryStructure(clauses=(make_clause("a"),)))
+    assert video.time_s == (1.0,)

@@ -27,6 +27,7 @@ FRAME_S = 0.5  # half the duration of the first and the last frame
 MIN_TEXT_S = 0.5  # shortest duration of a text
 BLOCK = 12  # videos that are completed together, whatever number a caller takes: pages are parts of one order
 ABSENT = -1000.0  # the score of what is not there, below that of anything which is
+ROUNDING = 1e-4  # evidence of equal frames differs by less: as in ``ranking``, times the slope of a scale
 
 
 @dataclass(slots=True, eq=False)
@@ -106,6 +107,11 @@ def find_best(picture: float, matches: Sequence[Match]) -> dict[Source, float]:
     return best
 
 
+def find_first_best(scores: Float[np.ndarray, " point"]) -> int:
+    """Return the index of the best score, and of the first one where frames are equal."""
+    return int((scores >= scores.max() - ROUNDING).argmax())
+
+
 def sum_sources(best: Mapping[Source, float]) -> float:
     """Return the log-sum-exp of the best score of each source."""
     top = max(best.values())
@@ -121,7 +127,7 @@ def combine_clauses(scores: VideoScores, structure: QueryStructure) -> None:
     """Set the score of a video and where it matches best, by clause; the score is -inf without a placement."""
     if not structure.is_joint:
         scores.score = sum_sources(scores.source_scores(0))
-        scores.time_s = (float(scores.times[scores.curve(0).argmax()]),)
+        scores.time_s = (float(scores.times[find_first_best(scores.curve(0))]),)
         return
     edges = find_frame_edges(scores.times)
     placed = [

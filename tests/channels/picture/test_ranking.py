@@ -101,6 +101,8 @@ def test_half_precision_frames_and_no_frames_are_scored() -> None:
     halves = [segment.frames.astype(np.float16) for segment in segments]
     scores, _ = score_top_frames(sentences, [segment.frames for segment in segments])
     np.testing.assert_allclose(score_top_frames(sentences, halves)[0], scores, atol=5e-3)
+    frames = sentences[[1, 0, 0, 0]] * np.array([[0.5], [1], [1 + 1e-7], [1]], np.float32)
+    assert score_top_frames(sentences[:1], [frames])[1].tolist() == [[1]], "the first of equal frames is best"
     scores, best = score_top_frames(sentences, [])
     assert scores.shape == best.shape == (len(texts), 0)
 

@@ -106,7 +106,7 @@ class PictureScales:
         return {_key(ranker): json.dumps(facts)} if scale is not UNKNOWN else {}
 
     def _measure_scale(self, ranker: Ranker) -> PictureScale:
-        scores = self._measure(ranker)
+        scores = self._measure(ranker).astype(np.float64)  # their sum is then that of any order of the segments
         if not len(scores):
             return UNKNOWN
         return PictureScale(mean=float(scores.mean()), deviation=float(scores.std()))

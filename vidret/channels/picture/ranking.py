@@ -12,6 +12,7 @@ from vidret.types.arrays import widen_rows
 TOP_FRAMES = 4
 BLOCK = 64  # segments whose frames are compared together
 MAX_TEXTS = 256  # that are compared with them at a time
+ROUNDING = 1e-6  # similarities of equal frames differ by less: a matrix product rounds each row by where it stands
 NONE = "none"
 MEAN = "mean"
 AUTO = "auto"
@@ -84,7 +85,7 @@ def score_top_frames(
     A video may show the query's content in a few frames only, and the single best frame may be accidental.
 
     Returns:
-        The score of each segment for each query, and the index of its best frame.
+        The score of each segment for each query, and the index of its best frame: the first one of equal frames.
     """
     shape = len(sentences), len(frames)
     scores, best = np.empty(shape, np.float32), np.empty(shape, np.int64)
@@ -98,5 +99,6 @@ def score_top_frames(
         own = np.flatnonzero(lengths == length)
         rows = similarities[:, starts[own][:, None] + np.arange(length)]
         kept = np.partition(rows, -TOP_FRAMES, axis=2)[..., -TOP_FRAMES:] if length > TOP_FRAMES else rows
-        scores[:, own], best[:, own] = kept.mean(axis=2), rows.argmax(axis=2)
+        scores[:, own] = kept.mean(axis=2)
+        best[:, own] = (rows >= kept.max(axis=2, keepdims=True) - ROUNDING).argmax(axis=2)
     return scores, best
