@@ -1,9 +1,11 @@
 """Readers of the retrieval benchmarks, on small files in their formats; see ``test_refusals`` for invalid ones."""
 
+import pickle
 from pathlib import Path
 
 from tests.data.benchmarks.annotated import write
 from vidret.data.benchmarks import captions
+from vidret.data.benchmarks.splits import read_split
 from vidret.data.records import Caption, Split
 
 
@@ -84,6 +86,20 @@ def test_msvd_and_lsmdc_have_several_captions_per_video(tmp_path: Path) -> None:
     ]
 
 
+def test_msvd_is_read_from_the_words_that_the_papers_code_pickled(tmp_path: Path) -> None:
+    texts = {"-a_1_5": ["an egg", "a pan"], "b_0_9": ["a kite"]}
+    listed, plain = write(tmp_path / "test_list.txt", "b_0_9\n-a_1_5\n"), write(tmp_path / "c.json", texts)
+    pickled = tmp_path / "raw-captions.pkl"
+    for protocol in (0, 2, 4):
+        pickled.write_bytes(
+            pickle.dumps({video: [text.split() for text in own] for video, own in texts.items()}, protocol)
+        )
+        split = captions.read_msvd("msvd", pickled, listed)
+        assert split.captions == captions.read_msvd("msvd", plain, listed).captions
+        assert split.files == (str(pickled), str(listed))
+    assert read_split("msvd", tmp_path).captions == split.captions
+
+
 def test_didemo_joins_sentences_of_listed_videos(tmp_path: Path) -> None:
     texts = (("b.mov", "a boat "), ("a.", "a pier"), ("b.mov", "waves"), ("c", "x"))
     rows = [{"annotation_id": n, "video": video, "description": text} for n, (video, text) in enumerate(texts)]
@@ -117,6 +133,21 @@ def test_vatex_uses_english_captions(tmp_path: Path) -> None:
     assert (len(split.videos), len(split.captions), split.captions[1].text) == (3, 6, "a two")
     listed = captions.read_vatex("vatex", path, write(tmp_path / "l.txt", "c_000001_000011\n"))
     assert [caption.text for caption in listed.captions] == ["c one", "c two"]
+
+
+def test_vatex_is_read_from_objects_that_hold_all_splits(tmp_path: Path) -> None:
+    texts = {f"{v}_000001_000011": [f"{v} one", f"{v} two"] for v in "abc"}
+    write(tmp_path / "train_list.txt", "a_000001_000011\n")
+    write(tmp_path / "test_list.txt", "c_000001_000011\n")
+    for name, content in (
+        ("ref_captions.json", texts),
+        ("vatex_data.json", {video: {"enCap": own, "chCap": ["一"]} for video, own in texts.items()}),
+    ):
+        path = write(tmp_path / name, content)
+        for split, letter in (("train", "a"), ("test-1500", "c")):
+            found = read_split("vatex", tmp_path, split)
+            assert [caption.text for caption in found.captions] == [f"{letter} one", f"{letter} two"]
+            assert found.files == (str(path), str(tmp_path / f"{split[:5].rstrip('-')}_list.txt"))
 
 
 def test_custom_captions_are_one_or_several(tmp_path: Path) -> None:

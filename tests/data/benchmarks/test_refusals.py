@@ -1,5 +1,6 @@
 """Invalid annotation files are refused with their file, the line or key, the rule and the value."""
 
+import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,8 @@ CAPTIONS: list[tuple[Callable[..., Split], tuple[object, ...], str]] = [
     (captions.read_vatex, ([VATEX, VATEX],), r"a\[1\]: videoID a must be unique, but is already at .*\[0\]"),
     (captions.read_vatex, ([{"videoID": "a"}],), r"a\[0\]: enCap is missing"),
     (captions.read_vatex, ([VATEX, 5],), r"a\[1\]: must be a JSON object, got 5"),
+    (captions.read_vatex, ({"a": ["one"]},), r"a: has the videos of all splits, so .* needs a list of its own"),
+    (captions.read_vatex, ({"a": {"enCap": []}}, "a"), r"a\[a\]: enCap must contain at least one string, got none"),
     (captions.read_captions, ((LAKE, LAKE),), r"a:2: video trips/lake\.mp4 must be unique, but is already at .*:1"),
     (captions.read_captions, (({"video": "a", "caption": 3},),), r"a:1: caption must be a non-empty string, got 3"),
     (captions.read_captions, (({"video": "a.mp4"},),), r"a:1: captions is missing"),
@@ -254,3 +257,20 @@ def test_invalid_rows_are_refused_with_their_line(
     first = {name: value for name, value in row.items() if name != "qid"} if read is moments.read_queries else row
     with pytest.raises(VidretError, match=f"a:2: {message}"):
         read("x", write(tmp_path / "a", (first, changed)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({"b_0": Path()}), "raw-captions.pkl: cannot be read as a pickle: it needs pathlib"),
+        (b"cos\nsystem\n(S'echo'\ntR.", "it needs os.system, and may hold plain values only"),
+        (b"damaged", "raw-captions.pkl: cannot be read as a pickle"),
+        (pickle.dumps(["x"]), "raw-captions.pkl: must hold a dict of texts by name, got list"),
+        (pickle.dumps({"b_0": [["an", 3]]}), r"raw-captions.pkl: b_0\[0\] must be a non-empty string, got \['an', 3\]"),
+    ],
+)
+def test_pickles_hold_plain_values_only(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "raw-captions.pkl"
+    path.write_bytes(content)
+    with pytest.raises(VidretError, match=message):
+        captions.read_msvd("msvd", path, write(tmp_path / "l", "b_0\n"))

@@ -5,13 +5,16 @@ from pathlib import Path
 
 from vidret.data.benchmarks.files import (
     AnnotationRow,
+    annotation_row,
     note_counts,
     read_csv,
     read_jsonl,
     read_named_objects,
     read_names,
     read_object,
+    read_object_or_objects,
     read_objects,
+    read_pickled_texts,
     read_tsv,
 )
 from vidret.data.records import Caption, Split
@@ -119,8 +122,11 @@ def read_sentences(path: Path) -> dict[str, list[str]]:
 
 
 def read_msvd(name: str, path: Path, list_path: Path) -> Split:
-    """Read MSVD: one JSON object that maps each video to its captions. Every caption is a query."""
-    root, videos = read_object(path), read_names(list_path)
+    """Read MSVD: one object that maps each video to its captions. Every caption is a query.
+
+    The object is JSON, or the pickle of lists of words that the papers' own code reads (raw-captions.pkl).
+    """
+    root, videos = read_pickled_texts(path) if path.suffix == ".pkl" else read_object(path), read_names(list_path)
     texts = {video_id: root.texts(video_id) for video_id in videos if video_id in root.values}
     return make_caption_split(name, (path, list_path), number_captions(texts, videos, list_path))
 
@@ -170,13 +176,25 @@ def read_activitynet(name: str, path: Path, unreadable: Path | None = None) -> S
 def read_vatex(name: str, path: Path, list_path: Path | None = None) -> Split:
     """Read VATEX: a JSON list of videos (videoID) with their English captions (enCap). Every caption is a query.
 
-    A list restricts the videos: the retrieval protocol uses 1,500 of the 3,000 validation videos. The format follows
-    the dataset's page; it has not been checked against the files.
+    A list restricts the videos: the retrieval protocol uses 1,500 of the 3,000 validation videos. Public code for
+    retrieval reads an object of all videos instead, by id, with ``enCap`` or with only the captions, and needs a list.
+    The formats follow the dataset's page and that code; they have not been checked against the files.
+
+    Raises:
+        VidretError: The file has the videos of all splits, and there is no list.
     """
-    locations: dict[str, str] = {}
-    texts = {
-        row.check_unique("videoID", row.name("videoID"), locations): row.texts("enCap") for row in read_objects(path)
-    }
+    content, locations = read_object_or_objects(path), dict[str, str]()
+    if isinstance(content, AnnotationRow):
+        if list_path is None:
+            raise content.error(f"has the videos of all splits, so {name} needs a list of its own, got none")
+        texts = {
+            video_id: annotation_row(f"{path}[{video_id}]", own).texts("enCap")
+            if isinstance(own, dict)
+            else content.texts(video_id)
+            for video_id, own in content.values.items()
+        }
+    else:
+        texts = {row.check_unique("videoID", row.name("videoID"), locations): row.texts("enCap") for row in content}
     if list_path is None:
         return make_caption_split(name, [path], number_captions(texts, texts, path))
     return make_caption_split(name, (path, list_path), number_captions(texts, read_names(list_path), list_path))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -237,10 +238,48 @@ def read_object(path: Path) -> AnnotationRow:
 
 def read_objects(path: Path) -> Iterator[AnnotationRow]:
     """Yield the objects of a JSON file that holds a list of objects."""
+    return _list_objects(path, _read_json(path))
+
+
+def read_object_or_objects(path: Path) -> AnnotationRow | Iterator[AnnotationRow]:
+    """Return the content of a JSON file: an object, or the objects of a list."""
     value = _read_json(path)
+    return annotation_row(str(path), value) if isinstance(value, dict) else _list_objects(path, value)
+
+
+def _list_objects(path: Path, value: object) -> Iterator[AnnotationRow]:
     if not isinstance(value, list):
         raise VidretError(f"{path}: must be a list of objects, got {type(value).__name__}")
     return annotation_rows(str(path), value)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads plain values only: any class or function is refused, so that a file cannot run code."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        raise pickle.UnpicklingError(f"it needs {module_name}.{global_name}, and may hold plain values only")
+
+
+def read_pickled_texts(path: Path) -> AnnotationRow:
+    """Return the texts of each name in a pickled dict, whose texts may be lists of words.
+
+    Raises:
+        VidretError: The file cannot be read, or holds something else than plain values.
+    """
+    try:
+        with path.open("rb") as file:
+            values: Any = _PlainUnpickler(file, encoding="utf-8").load()
+    except Exception as error:  # damaged files can raise any
+        raise VidretError(f"{path}: cannot be read as a pickle: {error}") from error
+    if not isinstance(values, dict):
+        raise VidretError(f"{path}: must hold a dict of texts by name, got {type(values).__name__}")
+    row = AnnotationRow(str(path), values)
+    return AnnotationRow(row.location, {name: [_join_words(text) for text in row.items(name)] for name in row.values})
+
+
+def _join_words(text: object) -> object:
+    is_words = isinstance(text, list) and all(isinstance(word, str) for word in text)
+    return " ".join(text) if is_words else text  # type: ignore[arg-type]
 
 
 def read_named_objects(path: Path) -> Iterator[tuple[str, AnnotationRow]]:

@@ -87,6 +87,7 @@ def _each(splits: str, read: Reader, *files: str, extra: Names = ()) -> dict[str
 
 MSRVTT = ("msrvtt", "MSRVTT", "msrvtt_data")
 SENTENCES = "MSRVTT_data.json"
+VATEX_ALL = " or vatex_data.json or ref_captions.json"  # all splits in one file, as public code for retrieval has them
 ACTIVITYNET = ("activitynet", "ActivityNet", "activity-net")
 VAL_2_NOTES = ("the videos of val_2 are among those of val_1: do not train on one and evaluate on the other",)
 read_timed, read_ego4d = or_jsonl(moments.read_timed), or_jsonl(moments.read_ego4d)
@@ -132,7 +133,7 @@ DATASETS: Mapping[str, Benchmark] = {
     "msvd": Benchmark(
         "retrieval",
         ("msvd", "MSVD", "msvd_data"),
-        _each("test val train", captions.read_msvd, "captions_msvd.json", "{}_list.txt"),
+        _each("test val train", captions.read_msvd, "captions_msvd.json or raw-captions.pkl", "{}_list.txt"),
     ),
     "lsmdc": Benchmark(
         "retrieval",
@@ -157,11 +158,13 @@ DATASETS: Mapping[str, Benchmark] = {
         "retrieval",
         ("vatex", "VATEX", "vatex_data"),
         {
-            "test-1500": SplitSource(captions.read_vatex, "vatex_validation_v1.0.json", "test_list.txt"),
-            "val-1500": SplitSource(captions.read_vatex, "vatex_validation_v1.0.json", "val_list.txt"),
+            "test-1500": SplitSource(captions.read_vatex, f"vatex_validation_v1.0.json{VATEX_ALL}", "test_list.txt"),
+            "val-1500": SplitSource(captions.read_vatex, f"vatex_validation_v1.0.json{VATEX_ALL}", "val_list.txt"),
             "val": SplitSource(captions.read_vatex, "vatex_validation_v1.0.json"),
             "test": SplitSource(captions.read_vatex, "vatex_public_test_english_v1.1.json"),
-            "train": SplitSource(captions.read_vatex, "vatex_training_v1.0.json"),
+            "train": SplitSource(
+                captions.read_vatex, f"vatex_training_v1.0.json{VATEX_ALL}", extra=("train_list.txt",)
+            ),
         },
     ),
     "webvid-covr": Benchmark(
