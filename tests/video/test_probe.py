@@ -51,6 +51,15 @@ def test_times_count_from_the_earliest_stream(tmp_path: Path, suffix: str, *, re
     assert info.facts()["start"] == info.start
 
 
+@pytest.mark.parametrize("num_reordered", [0, 2])
+def test_frames_that_an_avi_leaves_out_move_no_other(tmp_path: Path, num_reordered: int) -> None:
+    pts = [*range(10), *range(40, 60)]
+    film = write_video(tmp_path / "dropped.avi", range(30), options={"bf": str(num_reordered)}, pts=pts)
+    # Where frames are reordered, as many of them are written before the gap.
+    early = range(10, 10 + num_reordered)
+    np.testing.assert_allclose(probe(film).times * 25, [*pts[:10], *early, *pts[10 + num_reordered :]])
+
+
 def test_what_is_special_about_a_file_is_seen(films: dict[str, Film]) -> None:
     infos = {name: probe(film.path) for name, film in films.items()}
     assert {name for name, info in infos.items() if info.variable_rate} == {"h264_uneven.mp4", "h264_uneven.mkv"}

@@ -192,14 +192,18 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
     )
     if len(pts) == 0:
         raise DecodeError(name, NOT_DECODED)
+    stream_start = scan.stream_start if by_order else None
+    if by_order and kind == "avi" and len(pts) == len(packets.dts) and timeline.rises(packets.dts):
+        # An AVI shows one frame per chunk, at the time of the chunk; FFmpeg guesses other times where it is reordered.
+        pts, stream_start = packets.dts, None
     if len(pts) == 1 and (kind in _SINGLE_IMAGE_FORMATS or scan.brand in _STILL_BRANDS):
         raise DecodeError(name, _IS_IMAGE)
     tick, frame_s = scan.tick, 1 / (facts["average_rate"] or _FALLBACK_RATE)
-    if by_order and (np.diff(pts) <= 0).any():
+    if by_order and not timeline.rises(pts):
         # Timestamps that do not rise are useless: assume a constant rate.
         pts, tick = np.arange(len(pts)), frame_s
     first = float(pts[0]) * tick
-    start = (scan.stream_start if by_order else first) - scan.container_start
+    start = (first if stream_start is None else stream_start) - scan.container_start
     start = start if start > _CLOCK_STEP_S else 0.0
     times = (pts - pts[0]) * tick + start
     duration = float(times[-1]) + (timeline.last_frame_duration(packets, pts) * tick or frame_s)

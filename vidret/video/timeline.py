@@ -82,6 +82,15 @@ def has_unique_timestamps(packets: Packets) -> bool:
     return bool((pts != MISSING).all()) and len(np.unique(pts)) == len(pts)
 
 
+def rises(stamps: Int64[np.ndarray, " packet"]) -> bool:
+    """Return whether every timestamp is known and later than the one before it.
+
+    >>> rises(np.array([0, 1, 3])), rises(np.array([0, 2, 1])), rises(np.array([MISSING, 1]))
+    (True, False, False)
+    """
+    return bool((np.diff(stamps) > 0).all() and (stamps != MISSING).all())
+
+
 def sort_frames(packets: Packets) -> tuple[Int64[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """Return the timestamps of the shown frames in presentation order, and which of them are keyframes."""
     shown = ~packets.discarded
