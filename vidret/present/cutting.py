@@ -27,6 +27,7 @@ STEM_LETTERS = 50
 PREROLL_US = 5_000_000
 # How early a frame may come: ffmpeg subtracts the start of the container in whole ticks of the stream.
 TICK_TOLERANCE_US = 500
+EARLY_US = 1000  # in whole ticks of most containers, so that they round it alike at the start and in output times
 PROBE_TIMEOUT_S = 600.0
 COPIED_CODECS = ("h264", "hevc", "av1")  # that an MP4 holds
 ENCODE = ("-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast", "-crf", "18")
@@ -224,13 +225,11 @@ class CopiedFrames:
     Attributes:
         start_s: When the first one is shown.
         count: Their number.
-        frame_s: How long a frame is shown, about.
         codec: Their codec.
     """
 
     start_s: float
     count: int
-    frame_s: float
     codec: str
 
 
@@ -256,7 +255,7 @@ def _find_whole_groups(moment: Moment, info: VideoInfo) -> CopiedFrames | None:
     if first == last or not info.keyframes[first] or not ends_whole:
         return None
     start_s = float(info.times[first])
-    return CopiedFrames(start_s=start_s, count=last - first, frame_s=1 / info.mean_rate, codec=info.codec)
+    return CopiedFrames(start_s=start_s, count=last - first, codec=info.codec)
 
 
 def copy_arguments(
@@ -264,11 +263,15 @@ def copy_arguments(
 ) -> Arguments:
     """Return the arguments for ffmpeg that copy the packets of frames, and encode the sound, which is cut anywhere."""
     assert can_seek  # no clock of such a video restarts
-    # A little into the keyframe, lest rounding leads to the one before; output times are shifted by as much.
-    early_us = int(frames.frame_s * 250_000)
-    seek_us = int(frames.start_s * 1_000_000) + early_us
+    # Where frames are reordered, ffmpeg seeks to an earlier keyframe in all containers but MP4. What is before the time
+    # is left out: a little before the keyframe, lest rounding leave that out too; output times are shifted by as much.
+    start_us = int(frames.start_s * 1_000_000)
+    early_us = min(EARLY_US, start_us)
+    seek_us = start_us - early_us
     end_us = int(Fraction(moment.end) * 1_000_000) - seek_us
     tag = ["-tag:v", "hvc1"] if frames.codec == "hevc" else []
-    video = ["-c:v", "copy", "-frames:v", str(frames.count), *tag, "-output_ts_offset", f"{early_us}us"]
-    sound = ["-af", f"atrim=end={max(end_us, 1)}us", *audio, "-movflags", "+faststart"]
-    return ["-ss", f"{seek_us}us"], ["-map", "0:V:0", "-map", "0:a?", *video, *sound, name_output(out)]
+    picture = ["-c:v", "copy", "-copypriorss:v", "0", "-frames:v", str(frames.count), *tag]
+    sound = ["-af", f"atrim=start={early_us}us:end={max(end_us, early_us + 1)}us", *audio]
+    output = ["-output_ts_offset", f"{-early_us}us", "-movflags", "+faststart", name_output(out)]
+    seek = ["-ss", f"{seek_us}us"] if seek_us else []
+    return seek, ["-map", "0:V:0", "-map", "0:a?", *picture, *sound, *output]
