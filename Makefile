@@ -40,7 +40,7 @@ scale: .venv/scale
 check: .venv/dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy --strict vidret tests tools
+	$(BIN)/mypy --strict --num-workers auto vidret tests tools
 
 # Train, index, search, locate and evaluate every method on the synthetic world: about an hour on two cores, and one page.
 pipeline: .venv/dev
