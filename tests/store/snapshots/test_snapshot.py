@@ -19,7 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import Database
+from vidret.store.snapshots import latest
 from vidret.store.snapshots.bitmap import make_bitmap
+from vidret.store.snapshots.changes import Changes, Position, read_changes
 from vidret.store.snapshots.columns import FILE_NAME, KEY
 from vidret.store.snapshots.latest import SAVED, SnapshotBuilder, Snapshots
 from vidret.store.snapshots.snapshot import Snapshot
@@ -254,6 +256,39 @@ def test_opening_a_saved_index_reads_what_changed_since(
     with Store.open(tmp_path) as opened:
         assert columns(opened.snapshot()) == columns(reader.snapshot())
         assert opened.searchable()[-1] == opened.searchable().max() > 32
+
+
+@pytest.mark.parametrize("is_opened", [False, True])
+def test_a_log_that_is_trimmed_while_a_reader_looks_hides_no_change(
+    stores: tuple[Store, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_opened: bool
+) -> None:
+    writer, continued = stores
+    writer.upkeep.save_vectors()
+    assert len(continued) == 32
+    lose(writer, 3, 4)
+
+    def trim_and_read(database: Database, after: Position) -> Changes:
+        monkeypatch.undo()
+        writer.upkeep.save_vectors()
+        return read_changes(database, after)
+
+    with Store.open(tmp_path) as opened:
+        monkeypatch.setattr(latest, "read_changes", trim_and_read)
+        reader = opened if is_opened else continued
+        assert len(reader) == 24
+        add_video(writer, "new", seed=900)
+        assert columns(reader.snapshot()) == columns(writer.snapshot())
+
+
+def test_a_clock_that_was_set_back_hides_no_change(
+    stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = stores
+    assert len(reader) == 32
+    monkeypatch.setattr("vidret.store.snapshots.changes.time.time_ns", lambda: 10**9)
+    lose(writer, 0, 1, 2, 3)
+    assert writer.upkeep.prune().freed_bytes > 0, "a compaction begins a new log"
+    assert columns(reader.snapshot()) == columns(writer.snapshot())
 
 
 def test_what_is_deleted_is_not_saved_for_ever(stores: tuple[Store, Store], tmp_path: Path) -> None:

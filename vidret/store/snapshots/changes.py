@@ -42,6 +42,10 @@ class Position(NamedTuple):
     segment: int
 
 
+class TrimmedLogError(Exception):
+    """What is asked for was trimmed from the log: its reader has to begin again."""
+
+
 class Changes(NamedTuple):
     """What has changed: paths, videos, and videos that lost segments."""
 
@@ -59,9 +63,10 @@ def create_log(database: Database) -> None:
 
 def restart_log(database: Database) -> None:
     """Let every reader begin again."""
+    last = database.value("SELECT max(number) FROM changes") or 0
     database.run("DELETE FROM changes")
     # Above all numbers of an earlier log.
-    database.run("INSERT INTO changes VALUES (?, ?, 0, 0)", time.time_ns(), VIDEO)
+    database.run("INSERT INTO changes VALUES (?, ?, 0, 0)", max(time.time_ns(), last + 1), VIDEO)
 
 
 def trim_log(database: Database, last: int) -> None:
@@ -78,9 +83,16 @@ def read_position(database: Database) -> Position:
 
 
 def read_changes(database: Database, after: Position) -> Changes:
-    """Return what has changed after a position. Reading it twice does no harm."""
-    rows = database.rows("SELECT DISTINCT kind, key FROM changes WHERE number > ?", after.last)
-    paths, *videos = ([key for found, key in rows if found == kind] for kind in (FILE, VIDEO, SEGMENTS))
+    """Return what has changed after a position. Reading it twice does no harm.
+
+    Raises:
+        TrimmedLogError: A writer has trimmed a part of it, perhaps a moment ago.
+    """
+    first = "(SELECT min(number) FROM changes)"  # in the same statement, between which and another one it may be trimmed
+    rows = database.rows(f"SELECT DISTINCT kind, key, {first} FROM changes WHERE number > ?", after.last)
+    if rows and rows[0][2] > after.last:
+        raise TrimmedLogError
+    paths, *videos = ([key for found, key, _ in rows if found == kind] for kind in (FILE, VIDEO, SEGMENTS))
     return Changes(paths, *videos)
 
 

@@ -1,5 +1,6 @@
 """The latest snapshot of a catalog, extended by what is new when the catalog has changed."""
 
+import contextlib
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,14 @@ from vidret.store.catalog.facts import FACT_ROW, FACT_VALUES, stack_facts
 from vidret.store.catalog.schema import IN_IDS, SEGMENT_ROW, SNAPSHOT, CheckedTables, ids_to_json
 from vidret.store.records import FILE_STATES, IMPORTED
 from vidret.store.snapshots.bitmap import Ids, add_ids, are_ids, make_bitmap
-from vidret.store.snapshots.changes import Changes, Position, read_changes, read_position, trim_log
+from vidret.store.snapshots.changes import (
+    Changes,
+    Position,
+    TrimmedLogError,
+    read_changes,
+    read_position,
+    trim_log,
+)
 from vidret.store.snapshots.columns import KEY, Columns, Saved, load_columns, save_columns
 from vidret.store.snapshots.snapshot import (
     LIVE_STATES,
@@ -115,13 +123,18 @@ class Snapshots:
         latest = self._latest
         if latest is not None and latest.position == read_position(self._database):
             return latest
-        with self._database.access(), self._lock:  # in this order: a thread may have begun a transaction
-            position = read_position(self._database)
-            if self._database.in_transaction:
-                return SnapshotBuilder().advance(self._database, position)  # it may be rolled back
-            if self._latest is None or self._latest.position != position:
-                self._latest = self._read(position)
-            return self._latest
+        while True:
+            with (
+                contextlib.suppress(TrimmedLogError),  # after its position was read
+                self._database.access(),
+                self._lock,  # in this order: a thread may have begun a transaction
+            ):
+                position = read_position(self._database)
+                if self._database.in_transaction:
+                    return SnapshotBuilder().advance(self._database, position)  # it may be rolled back
+                if self._latest is None or self._latest.position != position:
+                    self._latest = self._read(position)
+                return self._latest
 
     def _read(self, position: Position) -> Snapshot:
         old = self._builder.position
