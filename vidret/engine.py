@@ -909,8 +909,13 @@ class Engine(VideoLibrary):
         """Return the searchable videos that match, sorted by first path."""
         return self._index.store.videos.find(filters)
 
-    def list_page(self, filters: Filters = ALL_VIDEOS, *, after: str = "", limit: int = 100) -> list[StoredVideo]:
-        """Return the next searchable videos that match, by their first path that does, after such a path."""
+    def list_page(
+        self, filters: Filters = ALL_VIDEOS, *, after: str = "", limit: int = 100
+    ) -> tuple[list[StoredVideo], str | None]:
+        """Return the next searchable videos that match, by their first path that does, after such a path.
+
+        With them comes the path after which the next page begins, None for the last one.
+        """
         return self._index.store.list_page(filters, after, limit)
 
     def count_videos(self, filters: Filters = ALL_VIDEOS) -> int:

@@ -288,10 +288,15 @@ class Store:
         """Return the ids of the videos with a live path that have these fingerprints."""
         return self.snapshot().find_contents(fingerprints)
 
-    def list_page(self, filters: Filters, after: str, limit: int) -> list[StoredVideo]:
-        """Return the next videos that match, by their first path, after a path; '' for the first ones."""
-        found = self.snapshot().list_videos(filters, os.fsencode(after), limit)
-        return self.videos.find(filters, ids=[video for _, video in found])
+    def list_page(self, filters: Filters, after: str, limit: int) -> tuple[list[StoredVideo], str | None]:
+        """Return the next videos that match, by their first path, after a path; '' for the first ones.
+
+        With them comes the path after which the next page begins, None for the last one. Videos with damaged rows are
+        missing.
+        """
+        found = self.snapshot().list_videos(filters, os.fsencode(after), limit + 1)
+        following = os.fsdecode(found[limit - 1][0]) if len(found) > limit else None
+        return self.videos.find(filters, ids=[video for _, video in found[:limit]]), following
 
     def find_named(self, path: str | os.PathLike[str]) -> list[StoredVideo]:
         """Return the videos with a path that ends with the file name of another one."""

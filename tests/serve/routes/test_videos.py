@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from tests.serve.conftest import BLUE, Serve, find_id
 from vidret.engine import Engine
+from vidret.store.store import Store
 
 
 def test_videos_are_listed_in_pages(client: TestClient, coloured: Path) -> None:
@@ -25,6 +26,18 @@ def test_videos_are_listed_in_pages(client: TestClient, coloured: Path) -> None:
     assert client.get("/api/videos", params={"folder": str(coloured / "films" / "red.mp4")}).json()["total"] == 1
     assert client.get("/api/videos", params={"min_seconds": 10}).json()["total"] == 1
     assert client.get("/api/videos", params={"limit": 0}).status_code == 422
+
+
+def test_a_damaged_row_does_not_end_the_list_of_videos(client: TestClient, engine: Engine) -> None:
+    listed = [row["id"] for row in client.get("/api/videos").json()["videos"]]
+    with Store.open(engine.path, write=True) as store:
+        store._catalog.database.run("UPDATE videos SET checksum = checksum + 1 WHERE id = ?", listed[1])
+    found = list[int]()
+    cursor: str | None = ""
+    while cursor is not None:
+        page = client.get("/api/videos", params={"limit": 1, "cursor": cursor}).json()
+        found, cursor = [*found, *(row["id"] for row in page["videos"])], page["next"]
+    assert found == [listed[0], *listed[2:]]
 
 
 def test_video_is_described(client: TestClient, engine: Engine, coloured: Path) -> None:

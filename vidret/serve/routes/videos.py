@@ -98,11 +98,10 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     def list_videos(request: Annotated[VideosRequest, Query()]) -> VideosAnswer:
         """List videos in the order of their paths."""
         filters = collect_options(request, Filters)
-        page = engine.list_page(filters, after=parse_cursor(request.cursor), limit=request.limit + 1)
-        shown = page[: request.limit]
-        following = make_cursor(shown[-1].paths[0]) if len(page) > len(shown) else None
-        rows = [video_row(video) for video in shown]
-        return VideosAnswer(total=engine.count_videos(filters), videos=rows, next=following)
+        videos, following = engine.list_page(filters, after=parse_cursor(request.cursor), limit=request.limit)
+        rows = [video_row(video) for video in videos]
+        cursor = None if following is None else make_cursor(following)
+        return VideosAnswer(total=engine.count_videos(filters), videos=rows, next=cursor)
 
     @router.get("/{id}", responses=refusals(404))
     def describe_video(video_id: fields.VideoId) -> VideoRow:
