@@ -158,7 +158,7 @@ def find_missing(paths: Iterable[str]) -> set[str]:
 def _is_missing_locally(path: str) -> bool:
     try:
         Path(path).lstat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a name that no file can have
         return True
     except OSError:
         return False

@@ -36,7 +36,7 @@ from ..samples import DIM, add_segment, add_video, create, embedding, lose
 FOLDERS = ["/a", "/a/b", "/a/b c", "/a0", "/b"]
 NAMES = st.builds("{}/{}.mp4".format, st.sampled_from(FOLDERS), st.integers(0, 3))
 STATES = st.sampled_from(["pending", "running", "done", "failed", "missing"])
-TIMES = st.sampled_from([None, 0, 10, 20])
+TIMES = st.sampled_from([None, 0, 10, 20, -(10.0**12), 10.0**12])
 FILTERS = st.builds(
     Filters,
     folder=st.sampled_from([None, "/", *FOLDERS, "/a/0.mp4"]),
