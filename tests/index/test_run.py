@@ -114,6 +114,16 @@ def test_a_deleted_copy_is_not_moved(tmp_path: Path) -> None:
     assert (report.deleted_copies, report.moved, report.missing) == ([], [(str(film), str(copy))], 0)
 
 
+def test_a_file_of_a_wrong_clock_is_as_others(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mp4", ("red", 2))
+    for seconds in (10**11, -(10**11)):  # neither of which SQLite could hold in nanoseconds
+        os.utime(film, (seconds, seconds))
+        engine = Engine(tmp_path / str(seconds), ColourEncoder())
+        assert engine.index([film]).encoded == 1
+        assert engine.index([film]).unchanged == 1
+        assert len(engine.search("red")) == 1
+
+
 def test_moved_changed_deleted_and_pruned_files(tmp_path: Path) -> None:
     films = tmp_path / "films"
     write_film(films / "a.mp4", ("red", 2))

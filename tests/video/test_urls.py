@@ -1,5 +1,6 @@
 """Videos at addresses: the same frames and facts as of files, in few ranges, and a sentence for all that goes wrong."""
 
+import math
 import sys
 import threading
 from collections.abc import Iterator
@@ -325,7 +326,8 @@ def test_a_tag_stands_in_for_a_time() -> None:
     tagged = [parse_stat("s3://b/a", {"size": 3, "ETag": tag}).st_mtime_ns for tag in ("5f", "5f", "60")]
     assert tagged[0] == tagged[1] != tagged[2]
     assert -(1 << 63) < min(tagged) < max(tagged) < NO_TIME
-    assert parse_stat("s3://b/a", {"size": None}).st_mtime_ns == NO_TIME
+    for told in ({}, {"updated": "0001-01-01T00:00:00Z"}, {"updated": "9999-12-31T00:00:00Z"}, {"mtime": math.inf}):
+        assert parse_stat("s3://b/a", {"size": None, **told}).st_mtime_ns == NO_TIME
     with pytest.raises(DecodeError, match="is a folder"):
         parse_stat("s3://b/a", {"type": "directory"})
 

@@ -24,7 +24,7 @@ from vidret.store.records import IMPORTED, NewSegment
 from vidret.store.store import Store
 from vidret.text import absolute_path, has_file
 from vidret.types import NO_TIME, Embeddings, Sampling, SegmentEmbedding
-from vidret.video.files import stat_file
+from vidret.video.files import read_mtime_ns, stat_file
 from vidret.video.identity import fingerprint
 from vidret.video.workers.image_pool import ImagePool
 
@@ -145,7 +145,7 @@ def _inspect(
     if not is_whole and times.max() > duration + _END_TOLERANCE_S:
         raise DecodeError(path, f"ends at {duration:g} s, before its vectors, at {times.max():g} s")
     facts |= {"decoder": "none", IMPORTED: True}
-    film = _Film(path, fingerprint(path), duration, facts, stat.st_size, stat.st_mtime_ns)
+    film = _Film(path, fingerprint(path), duration, facts, stat.st_size, read_mtime_ns(stat))
     return film, np.array([[start, duration]]) if is_whole else times
 
 

@@ -20,7 +20,7 @@ from vidret.store.identities.store import IdentityStore
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME
-from vidret.video.files import count_disk_bytes, find_missing, stat_files
+from vidret.video.files import count_disk_bytes, find_missing, read_mtime_ns, stat_files
 from vidret.video.scan import is_below
 from vidret.video.workers.messages import OpenedVideo
 
@@ -83,7 +83,7 @@ class RunState:
             if isinstance(result, DecodeError):
                 self.fail(path, result)
                 continue
-            job = FileJob(path, result.st_size, result.st_mtime_ns, count_disk_bytes(result))
+            job = FileJob(path, result.st_size, read_mtime_ns(result), count_disk_bytes(result))
             if record is None or (record.num_bytes, record.mtime_ns) != (job.num_bytes, job.mtime_ns):
                 self._add_job(job)
             else:

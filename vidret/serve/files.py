@@ -16,7 +16,7 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
 from vidret.text import NO_FILE, has_file, is_url
-from vidret.video.files import FileStat
+from vidret.video.files import FileStat, read_mtime_ns
 
 GONE = "its file is gone"
 RELINKED = "lies behind a link, and has changed since it was indexed: index it again"
@@ -65,7 +65,7 @@ def open_indexed(engine: Engine, path: str) -> BinaryIO:
             raise DecodeError(path, GONE)
         if leads_through_link(path, file):
             record = engine.file(path)
-            if record is None or (record.num_bytes, record.mtime_ns) != (status.st_size, status.st_mtime_ns):
+            if record is None or (record.num_bytes, record.mtime_ns) != (status.st_size, read_mtime_ns(status)):
                 raise DecodeError(path, RELINKED)
     except BaseException:
         file.close()

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from vidret.errors import DecodeError, UnreachableError, VidretError
 from vidret.text import compose, is_url
+from vidret.types import NO_TIME
 from vidret.video import urls
 from vidret.video.ranges import RemoteFile
 from vidret.video.urls import UrlStat
@@ -81,6 +82,11 @@ def stat_file(path: str, *, fresh: bool = False) -> FileStat:
     if not stat.S_ISREG(file_stat.st_mode):
         raise DecodeError(path, "is not a regular file")
     return file_stat
+
+
+def read_mtime_ns(file_stat: FileStat) -> int:
+    """Return the modification time in nanoseconds since 1970, as an index can have it: that of 2116 for a later one."""
+    return max(2 * NO_TIME, min(file_stat.st_mtime_ns, -NO_TIME))
 
 
 def count_disk_bytes(file_stat: FileStat) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidret.errors import ChangedError, DecodeError
-from vidret.video.files import FileStat, LocalFile, SourceFile, describe_failure, open_file, stat_file
+from vidret.video.files import FileStat, LocalFile, SourceFile, describe_failure, open_file, read_mtime_ns, stat_file
 from vidret.video.ranges import RemoteFile
 
 BLOCK = 1 << 20
@@ -83,7 +83,7 @@ def check_unchanged(path: str, identity: Identity, reason: str = "changed while 
 
 def _stamp(file_stat: FileStat) -> tuple[int, ...]:
     change_time = (file_stat.st_ctime_ns,) if isinstance(file_stat, os.stat_result) else ()
-    return (file_stat.st_size, file_stat.st_mtime_ns, *change_time)
+    return (file_stat.st_size, read_mtime_ns(file_stat), *change_time)
 
 
 def _fingerprint_remote(name: str, remote: RemoteFile) -> str:

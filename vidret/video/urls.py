@@ -74,7 +74,7 @@ def parse_stat(url: str, info: dict[str, Any]) -> UrlStat:
     if info.get("type") == "directory":
         raise DecodeError(url, "is a folder")
     times = (_parse_time(info[name]) for name in TIMES if info.get(name))
-    seconds = next((time_s for time_s in times if time_s is not None), None)
+    seconds = next((time_s for time_s in times if time_s is not None and abs(time_s * 1e9) < -NO_TIME), None)
     tag = next((str(info[name]) for name in TAGS if info.get(name)), "")
     if seconds is not None:
         mtime_ns = round(seconds * 1e9)

@@ -32,7 +32,6 @@ MATCHING = f"""
     AND (?1 IS NULL OR path = ?1 OR substr(path, 1, length(?2)) = ?2)
     AND (?3 IS NULL OR duration >= ?3) AND (?4 IS NULL OR duration <= ?4)
     AND (?5 IS NULL OR mtime_ns >= ?5) AND (?6 IS NULL OR mtime_ns > {NO_TIME} AND mtime_ns < ?6)"""
-FAR_S = 4.6e9  # from 1970, the years 1824 to 2115: later times in nanoseconds may not fit 64 bits
 IN_IDS = "(SELECT value FROM json_each(?))"  # the same statement for any number of ids
 
 
@@ -42,8 +41,10 @@ def filter_values(
     """Return the parameters of ``MATCHING``: times in nanoseconds."""
     folder = None if filters.folder is None else os.fsencode(filters.folder.rstrip("/") or "/")
     inside = None if folder is None else folder.rstrip(b"/") + b"/"
-    bounds = (filters.after, filters.before)
-    after, before = (None if bound is None else int(max(-FAR_S, min(bound, FAR_S)) * 1e9) for bound in bounds)
+    after, before = (
+        None if bound is None else int(max(NO_TIME + 1, min(bound * 1e9, -NO_TIME)))
+        for bound in (filters.after, filters.before)
+    )
     return folder, inside, filters.min_seconds, filters.max_seconds, after, before
 
 
