@@ -28,8 +28,9 @@ def test_one_video_is_copied_and_others_are_fitted_to_the_first(tmp_path: Path) 
     sounding = str(write_video(tmp_path / "a.mp4", range(250), options=options, audio=True))
     silent = str(write_video(tmp_path / "b.mkv", range(100), options=options, size=(120, 90)))
     copied = [make_moment(sounding, 8.4, 10), make_moment(sounding, 1.2, 3.6)]
-    assert cut_film(copied, tmp_path / "copied.mp4", copies=find_copies(copied)) is True
-    numbers, lengths = read_film(tmp_path / "copied.mp4")
+    folder = tmp_path / "Ann's \udce4"  # not valid text
+    assert cut_film(copied, folder / "copied.mp4", copies=find_copies(copied)) is True
+    numbers, lengths = read_film(folder / "copied.mp4")
     assert numbers == [*range(210, 250), *range(30, 90)]
     assert lengths == pytest.approx({"video": 4, "audio": 4}, abs=0.08)
     mixed = [*copied, make_moment(silent, 1, 2), make_moment(sounding, 1.48, 2.4)]
@@ -41,7 +42,8 @@ def test_one_video_is_copied_and_others_are_fitted_to_the_first(tmp_path: Path) 
     assert (made, seen) == (False, [(1, 4), (2, 4), (3, 4), (4, 4)])
     assert numbers == [*range(210, 250), *range(30, 90), *range(25, 50), *range(37, 60)]
     assert lengths == pytest.approx({"video": 5.92, "audio": 5.92}, abs=0.08)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mkv", "copied.mp4", "mixed.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, "a.mp4", "b.mkv", "mixed.mp4"]
+    assert [path.name for path in folder.iterdir()] == ["copied.mp4"]
 
 
 def test_films_that_cannot_be_made_are_refused(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def film_arguments(
 def join_parts(parts: Sequence[Path], out: Path, ffmpeg: str) -> Path:
     """Join parts, whose pictures have one format and whose sound is not encoded, to an MP4; return its path."""
     listing = out.with_suffix(".txt")
-    listing.write_text("".join(f"file '{part.absolute()}'\n" for part in parts), "utf-8")
+    names = [str(part.absolute()).replace("'", r"'\''") for part in parts]
+    listing.write_text("".join(f"file '{name}'\n" for name in names), "utf-8", "surrogateescape")
     after = ["-map", "0", "-c:v", "copy", "-c:a", "aac", "-movflags", "+faststart", name_output(out)]
     try:
         with listing.open("rb") as file:

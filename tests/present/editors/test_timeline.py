@@ -159,6 +159,10 @@ def test_what_a_film_does_not_state_is_assumed_and_said(tmp_path: Path) -> None:
         ),
         (write_video(tmp_path / "a.h264", range(20)), (25, 20, "has no timestamps; the export assumes 25 fps")),
         (
+            write_video(tmp_path / "d.mkv", range(2), pts=[0, 90000], rate=25),  # frames an hour apart
+            (Fraction(24000, 1001), 2, "its frame rate is unknown; the export assumes 23.976 fps"),
+        ),
+        (
             write_video(tmp_path / "c.mkv", range(20), timecode="00:00:00:29"),
             (25, 20, "its timecode 00:00:00:29 is not one of 25 fps: frames count from 0"),
         ),

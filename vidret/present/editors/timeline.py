@@ -98,7 +98,7 @@ def read_rate(info: VideoInfo) -> tuple[Fraction, str]:
     """
     span_s = float(info.times[-1] - info.times[0])
     measured = (info.num_frames - 1) / span_s if span_s > 0 else 0.0
-    stated = [snap_rate(fps) for fps in (info.average_rate, info.real_rate, measured) if fps > 0]
+    stated = [rate for fps in (info.average_rate, info.real_rate, measured) if fps > 0 and (rate := snap_rate(fps))]
     fitting = [rate for rate in stated if abs((info.num_frames - 1) / rate - span_s) * rate < 0.5]
     if info.container in _RAW_STREAMS and fitting:
         return fitting[0], f"has no timestamps; the export assumes {format_rate(fitting[0])}"
