@@ -24,7 +24,7 @@ class QuietHandler(BaseHTTPRequestHandler):
     def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
         """Send a whole response."""
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)

@@ -220,6 +220,24 @@ def test_a_connection_is_reused_until_it_is_closed(server: Served, hangs_up: boo
     assert server.asked[0].line == "POST /films/api/search", "the path of the server is kept"
 
 
+def test_a_connection_that_the_server_closed_is_opened_again(server: Served) -> None:
+    server.replies = [Reply({"hits": []}, hangs_up=True), Reply(b"", kind="text/event-stream", hangs_up=True)]
+    with RemoteEngine(server.url) as remote:
+        remote.search("dog")
+        with pytest.raises(RemoteError, match="got other events"):
+            remote.duplicates()
+
+
+def test_a_request_whose_answer_breaks_off_is_not_sent_again(server: Served) -> None:
+    cut = Reply({"hits": []}, headers={"Content-Length": "99"}, hangs_up=True)
+    server.replies = [Reply({"hits": []}), cut]
+    with RemoteEngine(server.url) as remote:
+        remote.search("dog")
+        with pytest.raises(RemoteError, match="must be a vidret server: IncompleteRead"):
+            remote.search("dog")
+    assert len(server.asked) == 2
+
+
 def test_invalid_urls_and_tokens_are_rejected_without_showing_them() -> None:
     for url in ("localhost:8000", "ftp://here", "http://", "http://here:port", "http://h/?token=T"):
         with pytest.raises(VidretError, match=r"url must be like http://127\.0\.0\.1:8000, got "):

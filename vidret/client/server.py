@@ -90,6 +90,7 @@ class Server:
         Raises:
             RemoteError: As in ``ask``; or the server says that it failed.
         """
+        self._connection.close()  # the server may have closed it meanwhile
         try:
             self._connection.request("POST", self._root + path, json.dumps(body).encode(), self._headers)
             response = self._connection.getresponse()
@@ -145,17 +146,18 @@ class Server:
         return self._send(method, path, body)
 
     def _send(self, method: str, path: str, body: bytes | None) -> tuple[HTTPResponse, bytes]:
-        reused = self._connection.sock is not None
+        may_be_closed = self._connection.sock is not None
         try:
             self._connection.request(method, path, body, self._headers)
             response = self._connection.getresponse()
+            may_be_closed = False
             return response, response.read()
         except TimeoutError:
             self._connection.close()
             raise RemoteError(f"{self.url}: no answer within {self._timeout:g} s") from None
         except (OSError, HTTPException) as error:
             self._connection.close()
-            if reused:  # the server closed the idle connection
+            if may_be_closed:  # by the server, while it was idle
                 return self._send(method, path, body)
             if isinstance(error, HTTPException):
                 raise RemoteError(f"{self.url}: must be a vidret server: {error}") from error
