@@ -219,6 +219,7 @@ def test_a_file_that_changed_into_rubbish_is_left_out_with_a_warning(
     with Engine(tmp_path / "empty", PatchEncoder()) as engine:
         engine.index([])
         assert engine.duplicates() == []
+        assert engine.find_footage(folder / "film.mp4") == []
     for name in ("film.mp4", "mirrored.mp4"):
         shutil.copyfile(folder / name, tmp_path / name)
     with Engine(tmp_path / "index", PatchEncoder()) as engine:

@@ -78,6 +78,15 @@ def test_pruning_and_copying(tmp_path: Path) -> None:
     assert read_starts(tmp_path / "two") == {"a": [0.0, 1.0], "b": [0.0, 1.0]}
     SoundStore.prune_index(tmp_path / "two", ["b", "d"])
     assert read_starts(tmp_path / "two") == {"b": [0.0, 1.0]}
+
+
+def test_the_state_tells_one_video_from_another(tmp_path: Path) -> None:
+    with SoundStore.create(tmp_path) as sounds:
+        sounds.add("a", "m", make_windows(0, 1))
+        before = sounds.state
+        sounds.prune([])
+        sounds.add("b", "m", make_windows(0, 1))
+        assert sounds.state != before
     SoundStore.prune_index(tmp_path / "nowhere", [])
     assert not SoundStore.exists(tmp_path / "nowhere")
 

@@ -103,7 +103,7 @@ class Whitening:
 
 
 def fit_whitening(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.ndarray, " frame"]) -> Whitening:
-    """Fit a whitening to at least two frames of a corpus, and its level, given the video of each frame."""
+    """Fit a whitening to the frames of a corpus, and its level, given the video of each frame."""
     whitening = fit_projection(vectors, owners)
     level = unrelated_level(whitening.apply(vectors), owners)
     return replace(whitening, level=min(level, FEW_VIDEOS_LEVEL) if has_few_videos(owners) else level)
@@ -115,9 +115,7 @@ def has_few_videos(owners: Int64[np.ndarray, " frame"]) -> bool:
 
 
 def fit_projection(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.ndarray, " frame"]) -> Whitening:
-    """Fit a whitening without its level; frames of few videos are left as they are. Errors as of ``fit_whitening``."""
-    if len(vectors) < 2:
-        raise ValueError(f"vectors must be at least 2, got {len(vectors)}")
+    """Fit a whitening without its level; frames of few videos are left as they are."""
     if has_few_videos(owners):
         return Whitening(np.zeros(vectors.shape[1], np.float32), np.eye(vectors.shape[1], dtype=np.float32))
     exact = vectors.astype(np.float64)
@@ -147,8 +145,9 @@ def whiten_index(store: Store, fit: Callable[..., Whitening] = fit_whitening) ->
     ids = store.searchable()
     chosen = np.random.default_rng(0).choice(ids, min(len(ids), SAMPLED_SEGMENTS), replace=False, shuffle=False)
     stored = store.features.read(np.sort(chosen), tokens=False)
-    owners = np.repeat([segment.video for segment in stored.segments], [len(times) for times in stored.times])
-    return fit(np.concatenate(stored.frames), owners)
+    counts = np.array([len(times) for times in stored.times], np.int64)
+    owners = np.repeat(np.array([segment.video for segment in stored.segments], np.int64), counts)
+    return fit(np.concatenate([np.empty((0, store.dim), np.float16), *stored.frames]), owners)
 
 
 SAMPLE = 20_000  # frames to which the whitening is fitted

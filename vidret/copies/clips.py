@@ -134,7 +134,7 @@ def are_one_stretch(one: SharedFootage, other: SharedFootage | Clip) -> bool:
 
 def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: FootageReader) -> SharedFootage | None:
     """Return what a video shows of a clip if decoded frames agree; None if they do not, or cannot be read."""
-    paths = [path for path in video.paths if may_exist(path)]
+    paths = [path for path in video.paths if may_exist(path)] or list(video.paths)  # to say that they cannot be read
     extents = Extent(clip.start, clip.end), video.extent
     try:
         confirmed = confirm_alignment(alignment, clip.times.tolist(), (clip.path, paths[0]), extents, reader)

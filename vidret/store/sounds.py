@@ -42,10 +42,11 @@ class SoundStore(SideDatabase):
     ABSENT = "no sounds were read in this index: run vidret index --sounds on"
 
     @property
-    def state(self) -> tuple[int, int]:
-        """What differs after every change."""
-        count, last = self.database.rows("SELECT count(*), ifnull(max(rowid), 0) FROM windows")[0]
-        return count, last
+    def state(self) -> tuple[int | None, ...]:
+        """What differs after every change: the number of windows, and the last one's number and checksum."""
+        last = "SELECT checksum FROM windows ORDER BY rowid DESC LIMIT 1"
+        state: tuple[int | None, ...] = self.database.rows(f"SELECT count(*), max(rowid), ({last}) FROM windows")[0]
+        return state
 
     def list_models(self) -> list[tuple[str, str]]:
         """Return the contents that have windows, with the models that made them."""

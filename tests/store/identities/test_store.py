@@ -29,6 +29,10 @@ def identities(tmp_path: Path) -> Iterator[IdentityStore]:
         yield opened
 
 
+def raise_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def assign(store: IdentityStore, track: int, name: str = "", *, by_user: bool = False) -> int:
     """Assign a track to a new person, and return the person."""
     with store.change():
@@ -127,6 +131,18 @@ def test_pruning_leaves_no_byte_of_a_video(tmp_path: Path) -> None:
     with IdentityStore.open(tmp_path) as identities:
         assert identities.columns().contents.tolist() == ["kept"]
         assert not identities.is_read("gone", FACES)
+
+
+def test_pruning_that_was_killed_between_its_steps_is_made_up_for(
+    identities: IdentityStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identities.write_tracks("gone", FACES, [make_track(0, 0, 2)])
+    with monkeypatch.context() as patched:
+        patched.setattr(identities, "erase", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            identities.prune([])
+    identities.prune([])
+    assert len(identities.columns().ids) == 0
 
 
 def test_an_index_without_identities_gets_no_file(tmp_path: Path) -> None:

@@ -75,10 +75,12 @@ def test_readers_follow_changes_by_any_connection(tmp_path: Path) -> None:
         for index in (writer, reader, reader):
             assert index.terms("train")[0].num_texts == count
     writer.remove([1])
-    writer.add([(2, "a tram")])
-    for index in (writer, reader):
-        assert [term.num_texts for term in index.terms("train tram")] == [1, 1]
-        index.close()
+    for text, counts in (("a tram", [1, 1]), ("a train", [2, 0])):  # as many texts, of as many words
+        writer.add([(2, text)])
+        for index in (writer, reader):
+            assert [term.num_texts for term in index.terms("train tram")] == counts
+    writer.close()
+    reader.close()
     assert TextIndex(tmp_path / "texts.sqlite", write=True).ids().tolist() == [2, 3]
 
 

@@ -224,7 +224,8 @@ class IdentityStore(SideDatabase):
     @override
     def prune(self, contents: Iterable[str]) -> None:
         kept = set(contents)
-        gone = [own for (own,) in self.database.rows("SELECT DISTINCT content FROM readings") if own not in kept]
+        stored = "SELECT content FROM readings UNION SELECT content FROM tracks"  # in which a kill left no reading
+        gone = [own for (own,) in self.database.rows(stored) if own not in kept]
         if gone:
             with self.change():
                 self.database.run_many("DELETE FROM readings WHERE content = ?", [(content,) for content in gone])

@@ -222,7 +222,7 @@ class TextIndex:
         """Read new terms and their masks, joined by SQLite: rows take five times as long; forget counts if outdated."""
         is_intact = "typeof(term) = 'text' AND typeof(mask) = 'integer' AND instr(term, char(10)) = 0"
         rows = f"SELECT id, term, mask FROM terms WHERE id > ? AND {is_intact} ORDER BY id"
-        version = "(SELECT block FROM texts_data WHERE id = 1)"  # the number and length of texts
+        version = "(SELECT block FROM texts_data WHERE id = 10)"  # the structure, which counts what was written
         sql = f"SELECT {version}, max(id), group_concat(term, char(10)), group_concat(mask) FROM ({rows})"
         version, last_id, terms, masks = self._database.rows(sql, self._vocabulary.last_id)[0]
         if last_id is not None:
