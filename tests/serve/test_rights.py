@@ -135,9 +135,21 @@ def test_a_token_for_one_collection_reaches_nothing_else(issue: Issue, engine: E
     editor = issue("editor", "change", "best")
     assert editor("PUT", "/api/collections/rest", note) == 403
     assert editor("PUT", "/api/collections/best", note) == 200
+    for video, start, end in ((red, 0.5, 2), (red, 1, 2.001), (blue, 1, 2)):
+        moment = {"video": video, "start": start, "end": end}
+        assert editor("POST", "/api/collections/best/moments", {"moments": [moment]}) == 403
+        assert editor("PUT", "/api/collections/best", {"moments": [moment], "revision": 2}) == 403
+    content = engine.collection("best").moments[0].content
+    for end, status in ((3, 403), (2, 200)):
+        named = {"moments": [{"content": content, "start": 1, "end": end}], "revision": 2}
+        assert editor("PUT", "/api/collections/best", named) == status
+    found = {"finds": "videos", "query": "blue", "revision": 3}
+    answer = editor.ask("PUT", "/api/collections/best", found)
+    assert (answer.status_code, answer.json()["detail"]) == (403, "the token of editor may not add to best")
     assert editor("DELETE", "/api/collections/best") == 403
     assert owner("DELETE", "/api/collections/best") == 200
     assert guest("GET", clip) == 403, "what is removed is no longer shared"
+    assert editor("POST", "/api/collections/best/moments", {"moments": note["moments"]}) == 403
 
 
 def test_changes_are_recorded_with_who_and_what_and_refused_ones_are_not(issue: Issue, engine: Engine) -> None:

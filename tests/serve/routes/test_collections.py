@@ -71,6 +71,16 @@ def test_an_export_is_that_of_the_command(client: TestClient, engine: Engine) ->
             assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
+def test_an_export_runs_no_code_of_the_current_folder(
+    client: TestClient, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('not numpy')")
+    monkeypatch.chdir(tmp_path)
+    moment = {"video": find_id(engine, "red.mp4"), "start": 0.5, "end": 2}
+    client.post("/api/collections/x/moments", json={"moments": [moment]})
+    assert client.get("/api/collections/x/export?format=csv").status_code == 200
+
+
 def test_a_saved_search_is_run_for_its_export(client: TestClient, engine: Engine) -> None:
     body = {"finds": "videos", "query": "red", "options": {"k": 1}}
     assert client.put("/api/collections/reds", json=body).status_code == 200

@@ -21,14 +21,15 @@ from vidret.present.html import POLICY
 from vidret.search.collections import MAX_MOMENTS, MAX_NOTE
 from vidret.serve.fields import Id, Seconds, collect_options, with_rows_of
 from vidret.serve.files import open_video
-from vidret.serve.problems import Responses, describe_invalid, make_busy, refusals
-from vidret.serve.rights import CHANGE, GRANT, READ, Right, in_own_collection
+from vidret.serve.problems import RefusedError, Responses, describe_invalid, make_busy, refusals
+from vidret.serve.rights import CHANGE, GRANT, READ, Grant, Right, in_own_collection
 from vidret.serve.routes.search import LocateRequest, SearchRequest
 from vidret.serve.rows import write_row
 from vidret.serve.worker import Worker
 from vidret.store.tokens import RIGHTS
 from vidret.text import sanitize
 from vidret.types import OPTIONS, ListedMoment, Moment, SavedCollection, as_moments, to_row
+from vidret.video.workers.process import ROOT
 
 REQUESTS: dict[str, type[BaseModel]] = {"videos": SearchRequest, "moments": LocateRequest}
 Name = Annotated[str, Path(min_length=1, max_length=64, examples=["highlights"])]
@@ -42,6 +43,7 @@ EXPORT_S = 120.0
 # Reads the videos, which may be malicious, in a process of its own.
 EXPORT = """
 import json, sys
+if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
 from vidret.present.export import format_moments
 from vidret.types import Moment, from_row
 asked = json.load(sys.stdin)
@@ -117,15 +119,18 @@ def collection_routes(engine: Engine, worker: Worker) -> APIRouter:
         return write_row(CollectionRow, engine.collection(name))
 
     @router.put("/{name}", responses=refusals(400, 403, 404, 409, 413), dependencies=[CHANGE_OWN])
-    def save(name: Name, body: CollectionRequest) -> CollectionRow:
+    def save(request: Request, name: Name, body: CollectionRequest) -> CollectionRow:
         """Keep a saved search or a list, in place of the one whose revision is given."""
-        return write_row(CollectionRow, engine.save_collection(read_collection(engine, name, body)))
+        saved = read_collection(engine, name, body)
+        check_shown(engine, request.scope[GRANT], saved)
+        return write_row(CollectionRow, engine.save_collection(saved))
 
     @router.post("/{name}/moments", responses=refusals(400, 403, 404, 413), dependencies=[CHANGE_OWN])
-    def add(name: Name, body: AddRequest) -> CollectionRow:
+    def add(request: Request, name: Name, body: AddRequest) -> CollectionRow:
         """Add moments to the end of a list, which is made if there is none."""
-        moments = [read_moment(engine, moment).as_moment() for moment in body.moments]
-        return write_row(CollectionRow, engine.add_to_list(name, moments))
+        added = SavedCollection(name=name, moments=tuple(read_moment(engine, moment) for moment in body.moments))
+        check_shown(engine, request.scope[GRANT], added)
+        return write_row(CollectionRow, engine.add_to_list(name, added.list_moments()))
 
     @router.delete("/{name}", responses=refusals(403, 404), dependencies=[CHANGE])
     def remove(name: Name) -> CollectionsAnswer:
@@ -185,6 +190,29 @@ def read_moment(engine: Engine, asked: PickedRequest) -> ListedMoment:
     return ListedMoment(path=path, **{"content": "", **asked.model_dump()})
 
 
+def check_shown(engine: Engine, grant: Grant, asked: SavedCollection) -> None:
+    """Check that a token for one collection keeps nothing there but parts of the moments that it shows already.
+
+    Raises:
+        RefusedError: It does: then the token would reach all of the index.
+    """
+    if not grant.collection:
+        return
+    shown: dict[int | str | None, list[ListedMoment]] = {}
+    for own in (own for kept in engine.collections() if kept.name == asked.name for own in kept.moments):
+        for key in (own.video, own.content):
+            shown.setdefault(key, []).append(own)
+    is_part = all(
+        any(
+            own.start <= moment.start and moment.end <= own.end
+            for own in shown.get(moment.content if moment.video is None else moment.video, [])
+        )
+        for moment in asked.moments
+    )
+    if asked.finds or not is_part:
+        raise RefusedError(403, f"the token of {grant.name} may not add to {asked.name}")
+
+
 def export_apart(engine: Engine, moments: Sequence[Moment], asked: dict[str, Any]) -> bytes:
     """Return moments in the format that is asked for; those whose files may not be read now are left out.
 
@@ -192,7 +220,7 @@ def export_apart(engine: Engine, moments: Sequence[Moment], asked: dict[str, Any
         VidretError: The format cannot represent these moments, or it takes too long.
     """
     rows = [to_row(moment, "json", str) for moment in moments if may_read(engine, moment.video)]
-    command = [sys.executable, "-c", EXPORT]
+    command = [sys.executable, "-P", "-c", EXPORT, ROOT]
     document = json.dumps({"moments": rows, **asked}).encode()
     try:
         done = subprocess.run(command, input=document, capture_output=True, timeout=EXPORT_S, check=False)
