@@ -87,6 +87,9 @@ def test_readers_follow_changes_by_any_connection(tmp_path: Path) -> None:
 def test_counts(index: TextIndex) -> None:
     terms = index.terms("running to the the station")
     assert [(term.stem, term.num_texts) for term in terms] == [("run", 2), ("to", 0), ("the", 2), ("station", 0)]
+    silent = ("the", "to")
+    assert [term.num_texts for term in index.terms("running to the the station", silent)] == [2, 0, 0, 0]
+    assert [term.num_texts for term in index.terms("to the", silent)] == [0, 2], "there is nothing else"
     assert len(index.terms(" ".join(f"w{k}" for k in range(100)))) == MAX_TERMS
     assert index.terms("") == index.terms("?! -- \"'") == []
 

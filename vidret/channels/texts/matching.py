@@ -97,7 +97,7 @@ class TextMatcher:
         """
         nearest = self._search(clauses, vectors, allowed, unasked)
         index, found = self._store.index, []
-        terms = [index.terms(clause.content) for clause in clauses]
+        terms = [index.terms(clause.content, STOP_STEMS) for clause in clauses]
         for clause, own_terms, own_nearest, own_count in zip(clauses, terms, nearest, num_texts, strict=True):
             if clause.phrases or not clause.content:
                 found.append(self._find_phrases(clause.phrases, allowed))
@@ -143,7 +143,7 @@ class TextMatcher:
             np.intersect1d(ids, self._find_phrases(clause.phrases)) if clause.phrases or not clause.content else ids
             for clause in clauses
         ]
-        terms = [self._store.index.terms(clause.content) for clause in clauses]
+        terms = [self._store.index.terms(clause.content, STOP_STEMS) for clause in clauses]
         return self._score(clauses, vectors, typical, num_texts, terms, found)
 
     def holds(self, term: str) -> set[str]:

@@ -206,8 +206,12 @@ class TextIndex:
             if any(stem in stems for stem in word_stems)
         )
 
-    def terms(self, text: str) -> list[Term]:
-        """Return the distinct words of a query with what the index knows of each."""
+    def terms(self, text: str, silent: Collection[str] = ()) -> list[Term]:
+        """Return the distinct words of a query with what the index knows of each.
+
+        Beside others, those with ``silent`` stems are not counted and have 0 texts: to count a stop word takes 25 ns a
+        text that holds it, which most may do.
+        """
         variants = self.stems(vary_numbers(text))
         stems = list(dict.fromkeys(variants[0]))[:MAX_TERMS]
         with self._lock:
@@ -216,7 +220,13 @@ class TextIndex:
         for stem, *others in zip(*variants, strict=True):
             if stem in near:
                 near[stem] |= {other: 1.0 for other in others if other not in (stem, STEM_OF_ONE)}
-        return [Term(stem, self._count(stem), self._choose_similar(near[stem])) for stem in stems]
+        return self._make_terms(near, silent)
+
+    def _make_terms(self, near: Mapping[str, Mapping[str, float]], silent: Collection[str]) -> list[Term]:
+        """Return terms, given their stems and what is spelt nearly like each."""
+        silent = silent if any(stem not in silent for stem in near) else ()
+        counts = {stem: 0 if stem in silent else self._count(stem) for stem in near}
+        return [Term(stem, counts[stem], self._choose_similar(own)) for stem, own in near.items()]
 
     def _read_changes(self) -> None:
         """Read new terms and their masks, joined by SQLite: rows take five times as long; forget counts if outdated."""

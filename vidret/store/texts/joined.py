@@ -187,13 +187,13 @@ class JoinedTextIndex(SearchedTogether, TextIndex):
         return self._first.find_words(text, stems)
 
     @override
-    def terms(self, text: str) -> list[Term]:
-        found = [index.terms(text) for index in self._indexes.values()]
-        terms = []
-        for same in zip(*found, strict=True):
-            near = {stem: likeness for term in same for stem, likeness in term.similar.items()}
-            terms.append(Term(same[0].stem, self._count(same[0].stem), self._choose_similar(near)))
-        return terms
+    def terms(self, text: str, silent: Collection[str] = ()) -> list[Term]:
+        found = [index.terms(text, silent) for index in self._indexes.values()]
+        near = {
+            same[0].stem: {stem: likeness for term in same for stem, likeness in term.similar.items()}
+            for same in zip(*found, strict=True)
+        }
+        return self._make_terms(near, silent)
 
     @override
     def _count(self, term: str) -> int:
