@@ -5,7 +5,6 @@ import math
 import shutil
 import tempfile
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -22,7 +21,7 @@ from vidret.store.catalog.database import Database
 from vidret.store.snapshots import latest
 from vidret.store.snapshots.bitmap import make_bitmap
 from vidret.store.snapshots.changes import Changes, Position, read_changes
-from vidret.store.snapshots.columns import FILE_NAME, KEY
+from vidret.store.snapshots.columns import FILE_NAME, KEY, checksum_column
 from vidret.store.snapshots.latest import SAVED, SnapshotBuilder, Snapshots
 from vidret.store.snapshots.snapshot import Snapshot
 from vidret.store.store import Store
@@ -319,11 +318,11 @@ def test_columns_that_cannot_be_right_are_read_from_the_catalog(
     file = tmp_path / FILE_NAME
     content = bytearray(file.read_bytes())
     if name == "bits":
-        entry["columns"][name] = [count + 8, offset, zlib.crc32(content[offset : offset + count + 8])]
+        entry["columns"][name] = [count + 8, offset, checksum_column(np.array(content[offset : offset + count + 8]))]
     else:
         size = np.dtype(SAVED[name]).itemsize
         content[offset : offset + size] = b"\x7f" * size
-        entry["columns"][name][2] = zlib.crc32(content[offset : offset + count * size])
+        entry["columns"][name][2] = checksum_column(np.array(content[offset : offset + count * size]))
     file.write_bytes(content)
     if is_listed:
         writer._catalog.tables.set_meta(KEY, json.dumps(entry))
@@ -331,6 +330,19 @@ def test_columns_that_cannot_be_right_are_read_from_the_catalog(
         file.write_bytes(content[:offset])
     with Store.open(tmp_path) as opened:
         assert columns(opened.snapshot()) == columns(reader.snapshot())
+
+
+@given(st.integers(0, 20_000), st.randoms(use_true_random=False))
+def test_damage_to_a_column_changes_its_checksum(num_bytes: int, random: Any) -> None:
+    column = np.frombuffer(random.randbytes(num_bytes + 1), np.uint8)
+    damaged = np.stack([column] * 4)
+    places = random.randrange(num_bytes + 1), random.randrange(num_bytes + 1)
+    damaged[0, places[0]] ^= 1 << random.randrange(8)
+    damaged[1, list(places)] = damaged[1, list(places[::-1])]  # moved
+    damaged[2, places[0] : places[0] + 512] = 0  # a sector
+    damaged[3, min(places) : max(places)] ^= 0x80
+    for row in damaged:
+        assert (checksum_column(row) == checksum_column(column)) == np.array_equal(row, column)
 
 
 def test_a_list_of_columns_with_impossible_numbers_is_ignored(stores: tuple[Store, Store], tmp_path: Path) -> None:
