@@ -36,8 +36,11 @@ def make_bitmap(ids: Ids, chosen: Bool[np.ndarray, " _id"] | bool = True) -> Bit
 def list_ids(bits: Bits) -> Ids:
     """Return the ids in a bitmap, ascending; empty bytes cost next to nothing."""
     filled = np.flatnonzero(bits)
-    places = np.flatnonzero(np.unpackbits(bits[filled], bitorder="little"))
-    ids: Ids = filled[places >> 3] * 8 + (places & 7)
+    first, end = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
+    is_dense = end - first < 2 * len(filled)
+    chosen = bits[first:end] if is_dense else bits[filled]
+    places = np.flatnonzero(np.unpackbits(chosen, bitorder="little").view(bool))
+    ids: Ids = places + 8 * first if is_dense else filled[places >> 3] * 8 + (places & 7)
     return ids
 
 

@@ -93,8 +93,8 @@ def checksum_column(data: np.ndarray) -> int:
     """
     data = data.view(np.uint8)
     blocks = data[: len(data) - len(data) % (8 * WORDS)].view(np.uint64).reshape(-1, WORDS)
-    checksum = zlib.crc32(blocks.sum(axis=1), zlib.crc32(blocks.sum(axis=0)))
-    return zlib.crc32(data[blocks.nbytes :], checksum)
+    checksum = zlib.crc32(blocks.sum(axis=1).data, zlib.crc32(blocks.sum(axis=0).data))
+    return zlib.crc32(data[blocks.nbytes :].data, checksum)
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
