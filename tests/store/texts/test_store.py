@@ -3,7 +3,7 @@
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,10 @@ def agree(store: TextStore) -> bool:
     """Return whether the full-text index holds exactly the stored texts."""
     stored = {text_id(track.id, number) for track in store.tracks() for number in range(track.num_texts)}
     return list(store.index.ids()) == sorted(stored)
+
+
+def raise_kill() -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -154,6 +158,30 @@ def test_a_replacing_track_is_hidden_until_it_is_complete(store: TextStore) -> N
     assert [(track.model, track.num_texts) for track in store.tracks("film")] == [("large", 1)]
     assert found(store, "sentence") == ["sentence read better"]
     assert [text.text for text in near(store, better[0])] == better
+    assert agree(store)
+
+
+@pytest.mark.parametrize("num_steps", range(3))
+def test_the_next_run_ends_a_replacement_that_was_interrupted(
+    store: TextStore, monkeypatch: pytest.MonkeyPatch, num_steps: int
+) -> None:
+    better = [TimedText(0.0, 1.0, "sentence read better", "speech")]
+    write(store, "film")
+    write(store, "film", better, model="large", finish=False)
+    steps, writer = iter(range(num_steps)), store.store.writer
+
+    def interrupt(step: Callable[..., None]) -> Callable[..., None]:
+        return lambda *values, **options: step(*values, **options) if next(steps, None) is not None else raise_kill()
+
+    with monkeypatch.context() as patched:
+        for name in ("end_video", "set_file"):
+            patched.setattr(writer, name, interrupt(getattr(writer, name)))
+        with pytest.raises(KeyboardInterrupt):
+            store.finish(store.tracks("film")[1])
+    if not store.tracks("film")[-1].complete:
+        write(store, "film", [], model="large")
+    assert [track.model for track in store.tracks("film")] == ["large"]
+    assert found(store, "sentence") == ["sentence read better"]
     assert agree(store)
 
 

@@ -357,10 +357,10 @@ class TextStore:
         """Mark a track as complete; it replaces other tracks of the same source."""
         key = _make_key(track.fingerprint, track.source, track.model)
         self._written.pop(track.id, None)
-        self.store.writer.end_video(track.id, note=note)
         self.store.writer.set_file(key, state="done")
         others = self.tracks(track.fingerprint)
         self._forget([other for other in others if other.source == track.source and other.id != track.id])
+        self.store.writer.end_video(track.id, note=note)  # last: after a kill, the next run finishes it again
 
     @_locked
     def prune(self, fingerprints: Iterable[str]) -> int:
