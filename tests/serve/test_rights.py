@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from vidret.serve.access import AccessMiddleware, check_access
 from vidret.serve.app import create_app
 from vidret.serve.rights import ALIKE, Right, check_rights, list_routes
 from vidret.serve.routes.indexing import Indexer
-from vidret.store.tokens import RECORD, TOKENS, TokenRight, make_token, read_record
+from vidret.store.tokens import RECORD, TOKENS, TokenRight, make_token, read_record, record_change
 
 # Routes that take a body, or a method, of changes, and only read.
 READING = {"/api/search", "/api/locate", "/api/footage", "/api/duplicates", "/api/ask", "/knn-service"}
@@ -173,6 +174,16 @@ def test_a_change_is_recorded_though_nobody_needs_a_token(client: TestClient, en
     client.put("/api/collections/reds", json={"finds": "videos", "query": "red"})
     (row,) = read_record(engine.path, 10)
     assert (row["who"], row["with"]["query"]) == ("without a token", "red")
+
+
+def test_a_torn_line_of_the_record_hides_no_other(tmp_path: Path) -> None:
+    record_change(tmp_path, "ann", "first")
+    with (tmp_path / RECORD).open("ab") as file:
+        file.write(b'{"when": "20')  # all that a full disk took
+    for what in ("second", "third"):
+        record_change(tmp_path, "ann", what)
+    assert [row["what"] for row in read_record(tmp_path, 9)] == ["first", "a damaged line", "second", "third"]
+    assert [row["what"] for row in read_record(tmp_path, 1)] == ["third"]
 
 
 def test_only_hashes_are_kept(issue: Issue, engine: Engine) -> None:

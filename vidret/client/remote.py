@@ -288,7 +288,7 @@ class RemoteEngine(VideoLibrary):
         return self._server.ask("GET", "/api/index", lambda row: from_row(StoreInfo, row["info"]))
 
     def failed(self) -> list[tuple[str, str]]:
-        """Return the paths of files that could not be indexed, with reasons."""
+        """Return the paths of files that could not be indexed, with reasons: the first 1000, which the server sends."""
         return self._server.ask(
             "GET", "/api/index", lambda row: [(failure["path"], failure["reason"]) for failure in row["failures"]]
         )

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from vidret.store.rows_file import RowsFile
 TokenRight = Literal["read", "change"]
 RIGHTS: tuple[TokenRight, ...] = ("read", "change")
 RECORD = "changes.jsonl"
+DAMAGED = {"when": "", "who": "", "what": "a damaged line"}
 _NAME = re.compile(r"\w[\w.@-]{0,63}")
 
 
@@ -80,15 +82,17 @@ def record_change(index: Path, who: str, what: str, **details: Any) -> None:
     check_entries(index)
     row = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "who": who, "what": what, **details}
     try:
-        handle = os.open(index / RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(json.dumps(row).encode() + b"\n")
+        handle = os.open(index / RECORD, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "r+b") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            is_torn = file.read(1) not in (b"", b"\n")  # a full disk cut the last line
+            file.write(b"\n" * is_torn + json.dumps(row).encode() + b"\n")
     except OSError as error:
         raise StoreError(f"{index / RECORD}: cannot be written: {error.strerror}") from error
 
 
 def read_record(index: Path, limit: int) -> list[dict[str, Any]]:
-    """Return the last recorded changes, oldest first.
+    """Return the last recorded changes, oldest first; ``DAMAGED`` for each line that is none.
 
     Raises:
         StoreError: The record cannot be read.
@@ -96,10 +100,20 @@ def read_record(index: Path, limit: int) -> list[dict[str, Any]]:
     check_entries(index)
     path = index / RECORD
     try:
-        lines = path.read_text("utf-8").splitlines()[-limit:] if path.exists() else []
-        return [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            return [_read_change(line) for line in deque(file, limit)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_change(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return DAMAGED
+    return row if isinstance(row, dict) and row.keys() >= DAMAGED.keys() else DAMAGED
 
 
 def _hash(token: str) -> str:
