@@ -209,6 +209,24 @@ def test_checkpoint_exports_what_its_run_would_have(method: str, world: Path, tm
     assert (load_ranker(choose_ranker(encoder), encoder).name == encoder.name) == (method == "ucofia")
 
 
+def test_a_checkpoint_that_is_measured_on_what_it_was_trained_on_says_so(
+    world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=1)
+    trainer.fit(make_module("clip"), datamodule=open_data(world))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    ckpt = str(tmp_path / "a.ckpt")
+    make_trainer(tmp_path).validate(make_module("clip"), open_data(world), ckpt, verbose=False)
+    make_trainer(tmp_path).test(make_module("clip"), open_data(world, test_split="test"), ckpt, verbose=False)
+    assert "was trained on" not in caplog.text
+    others = open_data(world, seed=7)
+    make_trainer(tmp_path).validate(make_module("clip"), others, ckpt, verbose=False)
+    trained = set(trainer.datamodule.train.videos)  # type: ignore[attr-defined]
+    num_seen = len(trained & set(others.val.videos))
+    message = f"the model was trained on msrvtt-1k-a-train-9k-rest, with videos of these names: {num_seen} ("
+    assert [message in record.getMessage() for record in caplog.records].count(True) == 1
+
+
 def test_checkpoint_of_a_head_is_exported_like_the_head(tmp_path: Path) -> None:
     module, batches = make_head_module(), [draw_moments()]
     trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=0)

@@ -1,5 +1,6 @@
 """What the Lightning modules of vidret share: seeded steps, metrics, and the export of what they train."""
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vidret.channels.picture.joint import join_files
+from vidret.data.benchmarks.splits import list_some
 from vidret.data.stages import SplitData
 from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
@@ -20,6 +22,7 @@ from vidret.model_files import Part, TrainedOn, save_joint
 from vidret.train.gather import gather_objects
 from vidret.train.losses import Terms, add_terms
 
+logger = logging.getLogger(__name__)
 EXPORT = "export"  # key of the description in a checkpoint
 
 
@@ -83,6 +86,24 @@ class TrainedModule(lightning.LightningModule):
         self.log("loss", loss.detach(), prog_bar=True, batch_size=batch_size)
         return loss
 
+    def on_validation_start(self) -> None:
+        """Log a warning if a validation of its own is on videos that the weights were trained on."""
+        if self.trainer.validating:
+            self._check_unseen("val")
+
+    def on_test_start(self) -> None:
+        """Log a warning if the test is on videos that the weights were trained on."""
+        self._check_unseen("test")
+
+    def _check_unseen(self, role: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if self._trained_before is None or not isinstance(data, SplitData):
+            return
+        split = data.test if role == "test" else data.val
+        if seen := self._trained_before.find(split.videos):
+            trained = f"the model was trained on {self._trained_before.split}, with videos of these names"
+            logger.warning("%s: %s: %s", split.name, trained, list_some(seen))
+
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of validation."""
         self._log_metrics("val")
@@ -114,7 +135,7 @@ class TrainedModule(lightning.LightningModule):
         checkpoint[EXPORT] = {"out": self.out, **self._describe_trained()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another model."""
+        """Refuse the weights of another model, and keep what those of this one were trained on."""
         own, saved = (
             {name: weight.shape for name, weight in state.items()}
             for state in (self.state_dict(), checkpoint["state_dict"])
@@ -123,6 +144,8 @@ class TrainedModule(lightning.LightningModule):
             raise VidretError(
                 f"checkpoint must have the weights of the configured model, got others at {len(unlike)}: {unlike[0]}"
             )
+        known = checkpoint.get(EXPORT, {}).get("trained_on")
+        self._trained_before = TrainedOn.join([self._trained_before, None if known is None else TrainedOn(*known)])
 
     def export(self, path: Path) -> None:
         """Write the trained model and its card, for ``--model`` or ``--head``."""
