@@ -21,7 +21,7 @@ def make_report(task: str, key: str, values: list[float], **changes: Any) -> dic
         {"id": f"q{index}", "text": f"text {index}", "video": f"v{index // 2}", key: value}
         for index, value in enumerate(values)
     ]
-    data = {"num_videos": 40, "num_found": 38, "missing": ["a"], "failed": {"b": "no video"}}
+    data = {"name": "captions", "num_videos": 40, "num_found": 38, "missing": ["a"], "failed": {"b": "no video"}}
     return {"format": 1, "task": task, "data": data, "per_query": rows, **changes}
 
 
@@ -77,8 +77,18 @@ def test_moments_and_highlights_are_compared() -> None:
         (lambda other: other["per_query"][1].update(video="v9"), "got different video of q1: v0 and v9"),
         (lambda other: other["per_query"][1].update(true=[[0, 1]]), r"got different true of q1: None and \[\[0, 1\]\]"),
         (lambda other: other["per_query"][1].pop("rank"), "reports must have the rank of each query, got none for q1"),
-        (lambda other: other["data"].update(missing=[], num_found=39), "the same videos, got 38 and 39"),
-        (lambda other: other["data"].update(missing=["c"]), "the same videos, got 38 and 38"),
+        (
+            lambda other: (other["per_query"].pop(), other["data"].update(name="msvd-test")),
+            "must be on the same data, got captions and msvd-test",
+        ),
+        (
+            lambda other: other["data"].update(missing=[], num_found=39),
+            "the same videos, got 38 and 39, missing in one only: a",
+        ),
+        (
+            lambda other: other["data"].update(missing=["c"]),
+            "the same videos, got 38 and 38, missing in one only: a, c",
+        ),
         (lambda other: other["data"].update(num_videos=39, num_found=37), "the same videos, got 38 and 37"),
     ],
 )
@@ -127,6 +137,11 @@ def test_folders_are_compared_by_the_names_of_their_reports(
     assert answer.out.splitlines()[1:] == single.out.splitlines()
     same = run("eval", "compare", tmp_path / "one", tmp_path / "one")
     assert same.out.count("identical") == 8
+    unlike = tmp_path / "one" / "captions" / "report.json"
+    unlike.write_text(json.dumps({"format": FORMAT, **make_report("retrieval", "rank", [1.0])}))
+    answer = run("eval", "compare", tmp_path / "one", tmp_path / "other")
+    assert (answer.code, answer.out) == (1, "")
+    assert "captions: reports must have the same queries" in answer.err
     empty = run("eval", "compare", tmp_path, tmp_path / "one")
     assert (empty.code, empty.out) == (1, "")
     assert "must hold a report.json that vidret eval wrote, got none" in empty.err

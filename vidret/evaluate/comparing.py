@@ -179,6 +179,9 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
             f"reports must be by one protocol, since others count other rows, frames and scores, got {got}"
         )
     rows, others = ({row["id"]: row for row in report["per_query"]} for report in (first, second))
+    names = [report["data"]["name"] for report in (first, second)]
+    if rows.keys() != others.keys() and names[0] != names[1]:
+        raise VidretError(f"reports must be on the same data, got {names[0]} and {names[1]}")
     check_same_queries(rows, others)
     check_same_videos(first["data"], second["data"])
     key, metrics = METRICS[first["task"]]
@@ -220,8 +223,10 @@ def check_same_videos(data: Mapping[str, Any], other: Mapping[str, Any]) -> None
     """Check that both reports have the same gallery, since a smaller one is easier."""
     absent = [{*facts["missing"], *facts["failed"]} for facts in (data, other)]
     if data["num_videos"] != other["num_videos"] or absent[0] != absent[1]:
-        counts = [facts["num_found"] for facts in (data, other)]
-        raise VidretError(f"reports must have the same videos, got {counts[0]} and {counts[1]}")
+        counts = f"{data['num_found']} and {other['num_found']}"
+        differing = sorted(absent[0] ^ absent[1])[:3]
+        named = f", missing in one only: {', '.join(differing)}" if differing else ""
+        raise VidretError(f"reports must have the same videos, got {counts}{named}")
 
 
 # What is equal for all models. What differs is stated for each: its frames, their size, and its prompts.

@@ -160,3 +160,15 @@ def test_custom_captions_are_one_or_several(tmp_path: Path) -> None:
         Caption("trips/lake.mp4_1", "trips/lake.mp4", "still water", domain="real"),
         Caption("b.mkv_0", "b.mkv", "fog"),
     )
+
+
+def test_custom_captions_may_be_a_table_with_a_row_for_each(tmp_path: Path) -> None:
+    text = 'id,video,caption\n1,b.mkv,"fog, thick"\n2,trips/lake.mp4,a lake\n3,b.mkv,rain\n'
+    path = write(tmp_path / "captions.csv", text)
+    split = read_split("captions", tmp_path)
+    assert (split.files, split.videos) == ((str(path),), ("b.mkv", "trips/lake.mp4"))
+    assert texts_of(split) == [
+        ("b.mkv_0", "b.mkv", "fog, thick"),
+        ("b.mkv_1", "b.mkv", "rain"),
+        ("trips/lake.mp4_0", "trips/lake.mp4", "a lake"),
+    ]

@@ -56,9 +56,12 @@ def compare_command(
     from vidret.evaluate.tables import tabulate_comparison
 
     pairs = pair_reports(first, second)
-    compared: dict[str, Any] = {
-        name: compare_reports(read_report(one), read_report(other), seed=seed) for name, (one, other) in pairs.items()
-    }
+    compared: dict[str, Any] = {}
+    for name, (one, other) in pairs.items():
+        try:
+            compared[name] = compare_reports(read_report(one), read_report(other), seed=seed)
+        except VidretError as error:
+            raise VidretError(f"{name}: {error}" if name else str(error)) from error
     if as_json:
         print(json.dumps(compared.get("", compared), indent=1))
         return

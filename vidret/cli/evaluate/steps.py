@@ -98,7 +98,7 @@ class EvalRun:
         str,
         option(
             "Benchmark, with its split if that is not the usual one: msrvtt-1k-a, qvhighlights-val, charades-sta; "
-            "captions or moments for your own .jsonl. An unknown name lists all of them.",
+            "captions or moments for your own files. An unknown name lists all of them.",
             DATA,
             "NAME",
         ),

@@ -201,7 +201,13 @@ def read_vatex(name: str, path: Path, list_path: Path | None = None) -> Split:
 
 
 def read_captions(name: str, path: Path) -> Split:
-    """Read custom captions: lines of JSON with ``video``, ``captions`` or ``caption``, and optionally ``kind``."""
+    """Read custom captions: lines of JSON with ``video``, ``captions`` or ``caption``, and optionally ``kind``.
+
+    A .csv has the columns ``video`` and ``caption``, and a row for each caption.
+    """
+    if path.suffix == ".csv":
+        texts = group_texts(read_csv(path, ("video", "caption")), "video", "caption")
+        return make_caption_split(name, [path], number_captions(texts, texts, path))
     locations: dict[str, str] = {}
     captions: list[Caption] = []
     for row in read_jsonl(path):

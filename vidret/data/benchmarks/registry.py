@@ -242,7 +242,9 @@ DATASETS: Mapping[str, Benchmark] = {
         scoring=Scoring(saliency="top-5"),
         recipe="tvsum",
     ),
-    "captions": Benchmark("retrieval", (), {"all": SplitSource(captions.read_captions, "captions.jsonl")}),
+    "captions": Benchmark(
+        "retrieval", (), {"all": SplitSource(captions.read_captions, "captions.jsonl or captions.csv")}
+    ),
     "moments": Benchmark("moments", (), {"all": SplitSource(moments.read_labelled, "moments.jsonl")}),
 }
 
