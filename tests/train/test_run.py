@@ -186,7 +186,9 @@ def test_what_is_kept_is_averaged_into_the_exported_towers(world: Path, tmp_path
 
 
 @pytest.mark.parametrize("method", ["ucofia", "longclip"])
-def test_checkpoint_exports_what_its_run_would_have(method: str, world: Path, tmp_path: Path) -> None:
+def test_checkpoint_exports_what_its_run_would_have(
+    method: str, world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     module = make_module(method, out=str(tmp_path / "told.safetensors"))
     trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=0)
     trainer.fit(module, datamodule=open_data(world))
@@ -205,6 +207,14 @@ def test_checkpoint_exports_what_its_run_would_have(method: str, world: Path, tm
         tmp_path / "on.safetensors"
     )
     assert TrainedOn.read(tmp_path / "on.safetensors") == trained_on, "training that goes on keeps what it knew"
+    went_on = make_module(method, weights=str(tmp_path / "told.safetensors"), vision=None, text=None).model
+    for name, weight in module.model.state_dict().items():
+        assert torch.equal(went_on.state_dict()[name], weight), name
+    assert "starts anew" not in caplog.text
+    make_module("glscl", weights=str(tmp_path / "told.safetensors"), vision=None, text=None)
+    assert ("told.safetensors: its aligner, ucofia, does not fit that of glscl, which starts anew" in caplog.text) == (
+        method == "ucofia"
+    )
     encoder = load_encoder(str(tmp_path / "told.safetensors"))
     assert (load_ranker(choose_ranker(encoder), encoder).name == encoder.name) == (method == "ucofia")
 

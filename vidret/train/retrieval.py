@@ -1,5 +1,6 @@
 """Training for retrieval: the model, losses and recipe of a method, as a Lightning module."""
 
+import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from vidret.data.dataset import RetrievalBatch
 from vidret.data.frames import SamplingKind
 from vidret.data.module import RetrievalData
 from vidret.devices import CPU
-from vidret.encode.clip.model import Card, ClipModel, describe_towers
+from vidret.encode.clip.model import Card, ClipModel, describe_towers, read_card
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
@@ -23,13 +24,16 @@ from vidret.encode.clip.vision import VisionShape, compile_tower
 from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
 from vidret.metrics.retrieval import evaluate
-from vidret.model_files import ALIGNER, TrainedOn
+from vidret.model_files import ALIGNER, TrainedOn, read_part
 from vidret.train import optim
 from vidret.train.losses import Terms
 from vidret.train.methods import load_method
+from vidret.train.model import RetrievalModel
 from vidret.train.module import ModelDescription, TrainedModule
 from vidret.train.muon import with_muon
 from vidret.types import Sampling
+
+logger = logging.getLogger(__name__)
 
 
 class RetrievalModule(TrainedModule):
@@ -37,7 +41,8 @@ class RetrievalModule(TrainedModule):
 
     Args:
         method: Name of a method, such as ``clip``; see ``vidret.train.methods``.
-        weights: Pretrained towers: an open_clip name or a file, as for ``load_encoder``; None for random towers.
+        weights: Pretrained towers: an open_clip name or a file, as for ``load_encoder``; None for random towers. The
+            aligner of a file is loaded, too, if it fits the method.
         keep: Share of these weights in those of the exported towers (WiSE-FT), which then keep more of what they knew;
             checkpoints are selected, and go on, without it.
         vision: Shape of a random vision tower.
@@ -113,6 +118,8 @@ class RetrievalModule(TrainedModule):
         added |= {"method": method, "token_shift": False, "sampling": frames}
         card = replace(_start_card(plain, vision, text), **added)
         self.model = self.method.build(card, partial(_load_towers, plain=plain))
+        if weights is not None:
+            _take_aligner(self.model, Path(weights), method)
         encoder = self.model.encoder
         encoder.vision.checkpointing, self.model.chunk_size = checkpointing, chunk_size
         if compiled is not None:
@@ -229,3 +236,16 @@ def _load_towers(card: Card, plain: ClipModel | None) -> ClipModel:
     if mismatch.unexpected_keys:
         raise VidretError(f"weights must be of plain towers, got {', '.join(mismatch.unexpected_keys[:3])}")
     return model
+
+
+def _take_aligner(model: RetrievalModel, path: Path, method: str) -> None:
+    """Load the aligner of a file into that of a model, if both have one of the same kind and shapes, or warn."""
+    part = None if model.aligner is None or read_card(path) is None else read_part(path, ALIGNER)
+    if model.aligner is None or part is None:
+        return
+    own, kind = model.aligner.state_dict(), part.card.get("aligner")
+    shapes = [{name: weight.shape for name, weight in weights.items()} for weights in (own, part.weights)]
+    if kind == model.aligner.kind and shapes[0] == shapes[1]:
+        model.aligner.load_state_dict(part.weights)
+    else:
+        logger.warning("%s: its aligner, %s, does not fit that of %s, which starts anew", path, kind, method)
