@@ -20,7 +20,10 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 Settings = Mapping[str, Any]
 B_16 = "ViT-B-16-quickgelu/openai"
 NO_VALIDATION = [
-    {"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": {"save_on_exception": True}}
+    {
+        "class_path": "pytorch_lightning.callbacks.ModelCheckpoint",
+        "init_args": {"save_last": True, "save_on_exception": True},
+    }
 ]
 
 

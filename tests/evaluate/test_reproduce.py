@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]
 
 from tests.cli.runner import Runner
 from tests.evaluate.world import read
-from tests.made_benchmarks import write_benchmarks
+from tests.made_benchmarks import TEST, TRAIN, VAL, describe, write_benchmarks
 from tests.published_checkpoints import FULL, SMALL, Size, save_checkpoint
 from tests.train.small import shrink_config
 from vidret.encode.clip.model import ClipModel, save_model
@@ -21,6 +21,7 @@ from vidret.encode.clip.weights import SOURCES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "reproduce.md").read_text("utf-8")
+GUIDE = (ROOT / "docs" / "guides" / "training.md").read_text("utf-8")
 OPEN_CLIP = re.compile(r"ViT-B-(32|16)-quickgelu/openai")
 QUICK_TRAINED = (
     "msrvtt_promptswitch_b32",
@@ -148,6 +149,26 @@ def test_a_line_evaluates_what_another_makes(
         sampling = report["model"]["card"]["sampling"]
         assert sampling["whole"]
         assert sampling["until_s"] == (31.0 if "didemo" in line else None)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own
+def test_the_guide_trains_on_own_captions_and_measures_others(
+    benchmarks: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = GUIDE[GUIDE.index("## Your own captions") :].replace("\\\n", " ")
+    train, measure = (shlex.split(line)[1:] for line in section.split("```\n")[1].splitlines())
+    shutil.copytree(benchmarks / "videos", folder / "my" / "videos")
+    for name, videos in (("captions", [*TRAIN, *VAL]), ("test", TEST)):
+        rows = [f"{video},{text}\n" for video in videos for text in describe(video)]
+        (folder / "my" / f"{name}.csv").write_text("".join(["video,caption\n", *rows]))
+    config = shrink_config(yaml.safe_load((ROOT / train[3]).read_text("utf-8")), benchmarks, folder)
+    (folder / "small.yaml").write_text(yaml.safe_dump(config))
+    run = Runner(monkeypatch, capsys)
+    run.err("train", "fit", "--config", folder / "small.yaml", *train[4:])
+    run.err(*measure, "--out", "out", "--workers", 1, "--device", "cpu", "--precision", "fp32")
+    report = read(folder / "out" / "report.json")
+    assert (report["data"]["num_captions"], report["data"]["num_found"], report["data"]["notes"]) == (6, 3, [])
+    assert (report["model"]["segments"], report["settings"]["rerank"]) == ("one per video", "mean")
 
 
 def test_predictions_of_another_model_are_scored(

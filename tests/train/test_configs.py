@@ -68,9 +68,10 @@ def test_derived_configurations_are_those_that_the_tool_makes() -> None:
     assert on_disk.keys() - by_hand == derived.keys()
 
 
-def test_every_configuration_names_its_source() -> None:
+def test_every_configuration_names_its_source_and_leaves_the_checkpoint_that_the_guide_goes_on_from() -> None:
     for path in CONFIGS:
         text = path.read_text("utf-8")
+        assert "save_last: true" in text, path
         assert "# Source: " in text or "synthetic" in path.stem or "joint" in path.stem or "longclip" in path.stem
 
 
