@@ -54,7 +54,7 @@ def test_environment_variable_locates_benchmarks(
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
-        ("retrieval --videos nowhere", 1, "captions needs captions.jsonl: not found in nowhere"),
+        ("retrieval --videos nowhere", 1, "captions needs captions.jsonl or captions.csv: not found in nowhere"),
         ("retrieval --videos VIDEOS --annotations WORLD", 1, "VIDEOS: no such folder of videos"),
         ("retrieval --videos WORLD --data msrvt", 2, "must be one of msrvtt-1k-a, "),
         ("retrieval --videos WORLD --data moments", 1, "moments: must have captions of its videos, got none"),
