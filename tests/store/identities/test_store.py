@@ -13,6 +13,7 @@ import pytest
 from tests.made_identities import FACES, OTHER_FACES, VOICES, make_track, make_tracks, make_voice
 from tests.store.samples import read_all_bytes
 from vidret.errors import StoreError
+from vidret.store.catalog import database
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.identities.tracks import match_tracks
@@ -131,6 +132,24 @@ def test_pruning_leaves_no_byte_of_a_video(tmp_path: Path) -> None:
     with IdentityStore.open(tmp_path) as identities:
         assert identities.columns().contents.tolist() == ["kept"]
         assert not identities.is_read("gone", FACES)
+
+
+def test_nothing_is_deleted_while_a_reader_would_keep_it_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "WAIT_S", 0.1)
+    track = make_track(0, 0, 2)
+    with IdentityStore.create(tmp_path) as identities:
+        identities.write_tracks("film", FACES, [track])
+        assign(identities, identities.columns().ids[0], "Ann")
+    with closing(sqlite3.connect(tmp_path / FILE)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM tracks").fetchall()
+        with pytest.raises(StoreError, match="try again"):
+            Persons(tmp_path).forget("Ann")
+        reader.rollback()
+        assert Persons(tmp_path).forget("Ann") == 1
+        assert track.vector.tobytes() not in read_all_bytes(tmp_path)
 
 
 def test_pruning_that_was_killed_between_its_steps_is_made_up_for(

@@ -243,11 +243,19 @@ class IdentityStore(SideDatabase):
             StoreError: Another process reads at this moment, so that its log must stay.
         """
         with self.change():
+            pass
+        self._clear_log()  # that of an empty change: who reads now is known before anything is deleted
+        with self.change():
             num_tracks = self.delete(ids)
             self._drop_unused_models()
             self.drop_empty_persons(named=True)
             self.database.run("DELETE FROM changes")
         self.database.run("VACUUM")
-        if self.database.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
-            raise StoreError(f"{self.path}: another process reads it, so that deleted data stays in its log; try again")
+        self._clear_log()
         return num_tracks
+
+    def _clear_log(self) -> None:
+        if self.database.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
+            raise StoreError(
+                f"{self.path}: another process reads it, and would keep deleted data in its log; try again"
+            )
