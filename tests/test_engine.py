@@ -418,6 +418,14 @@ def test_trained_aligner_needs_a_clip_encoder(kind: str, mosaics: Path, tmp_path
     assert not (tmp_path / "index").exists(), "a failed run creates no index"
 
 
+def test_no_text_is_encoded_while_videos_are_read(mosaics: Path, tmp_path: Path) -> None:
+    encoder, met = PatchEncoder(), list[str]()
+    with Engine(tmp_path / "index", encoder, rerank="ucofia") as engine:
+        engine.index([mosaics / "0.mp4"], shots=False, on_progress=lambda _: met.extend(encoder.encoded_texts))
+    assert encoder.encoded_texts, "the scores of unrelated queries are measured at the end"
+    assert not met
+
+
 def test_index_keeps_its_token_format(mosaics: Path, tmp_path: Path) -> None:
     for name in ("index", "whole"):
         engine = Engine(tmp_path / name, PatchEncoder(), rerank="ucofia", tokens="float16")

@@ -160,10 +160,12 @@ def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
 def check_ranker(ranker: Ranker, encoder: Encoder) -> None:
     """Check that a trained aligner can read the embeddings of an encoder, by packing and scoring one black frame.
 
+    Training-free rankers read those of any encoder. Loading what encodes texts takes time and memory.
+
     Raises:
         AlignerError: It needs raw features that the encoder does not provide.
     """
-    if not ranker.fingerprint:
+    if ranker.name in RERANKERS:
         return
     side = encoder.resize.crop
     frames = Frames(np.zeros((1, side, side, 3), np.uint8), np.zeros(1))
