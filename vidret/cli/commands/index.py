@@ -1,5 +1,7 @@
 """The command ``vidret index``."""
 
+import contextlib
+import ctypes
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,6 +78,9 @@ def keep_up(index_once: Callable[[], IndexOutcome], watched: list[str], index: P
 
 
 DESCRIBE_TIMEOUT_S = 120.0  # of one request
+# By their numbers in glibc's malloc.h: M_ARENA_MAX; M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in bytes, without which what
+# one batch frees goes back to the system, and the next one waits for it.
+_ONE_HEAP = {-8: 1, -3: 32 << 20, -1: 64 << 20}
 GOOD_COST = 17  # CPU time of encoding a frame with it, relative to the starter
 SWITCH = {"auto": None, "on": True, "off": False}
 SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode in SAMPLING_MODES}}
@@ -88,6 +93,7 @@ def index_command(*, asked: IndexChoices) -> None:
     from vidret.store.store import Store
     from vidret.video.scan import check_paths
 
+    share_heap()
     index = asked.index
     if asked.webhook is not None:
         check_webhook(asked.webhook)
@@ -160,6 +166,13 @@ def index_command(*, asked: IndexChoices) -> None:
         return IndexOutcome(code=MATCHED if asked.exit_code and matched else 0, interrupted=False)
 
     raise typer.Exit(keep_up(index_once, watched, index) if asked.watch else index_once().code)
+
+
+def share_heap() -> None:
+    """Let all threads of this process share one heap of glibc, as those of its decoders do."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # others have one heap, or no such setting
+        for option, value in _ONE_HEAP.items():
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def suggest_model() -> None:
