@@ -1,6 +1,7 @@
 """Tests of two processes: they give the values, gradients and steps of one, and train every recipe without deadlock."""
 
 import os
+import sys
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -175,10 +176,16 @@ def work(rank: int, folder: str, recipes: list[str]) -> None:
 
 
 def work_together(folder: Path, recipes: list[str]) -> list[dict[str, Any]]:
-    """Gather, and train recipes, in this process and another, and return the results of both."""
+    """Gather, and train recipes, in this process and another, and return the results of both.
+
+    The other is forked where that is safe: to start it and import all that training needs takes longer than its work.
+    """
     write_world(folder)
-    other = multiprocessing.get_context("spawn").Process(target=work, args=(1, str(folder), recipes))
-    other.start()
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    other = context.Process(target=work, args=(1, str(folder), recipes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of other threads of this process
+        other.start()
     try:
         work(0, str(folder), recipes)
     finally:
