@@ -12,7 +12,7 @@ import pytest
 import vidret.engine
 from tests.fakes import ColourEncoder, write_film
 from tests.index_server import serve_index
-from vidret.channels.people.models import load_face_model
+from vidret.channels.people.reading import load_face_model
 from vidret.engine import Engine
 from vidret.errors import VidretError
 

@@ -58,8 +58,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scipy.optimize import linear_sum_assignment
 
 from vidret.channels.people.faces import Box, FaceModel
-from vidret.channels.people.models import load_face_model
-from vidret.channels.people.reading import SEEN_SHARE, FaceReader, compare_boxes
+from vidret.channels.people.reading import SEEN_SHARE, FaceReader, compare_boxes, load_face_model
 from vidret.channels.texts.options import WordsOptions
 from vidret.cli.commands.demo import sample_videos
 from vidret.encode.families.registry import load_encoder

@@ -77,7 +77,7 @@ class TracksRun:
 def _load_model(kind: IdentityKind, name: str) -> IdentityModel:
     """Load a model, and return what is stored of it."""
     if kind == "face":
-        from vidret.channels.people.models import load_face_model
+        from vidret.channels.people.reading import load_face_model
 
         faces = load_face_model(name)
         return IdentityModel(kind=kind, digest=faces.name, link_distance=faces.link_distance)

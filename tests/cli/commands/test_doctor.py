@@ -10,7 +10,7 @@ import pytest
 from tests.cli.runner import Runner
 from tests.fake_faces import ColouredFaces
 from tests.fake_voices import PitchVoices
-from vidret.channels.people import models
+from vidret.channels.people import reading
 from vidret.channels.voices.encoder import load_voice_encoder
 from vidret.cli.commands import doctor
 from vidret.cli.commands.doctor import check_package
@@ -43,12 +43,12 @@ def test_faces_and_voices_are_read_or_their_extras_are_named(
     command = ("doctor", "--index", tmp_path / "none")
     for finder in ("identities.find_spec", "voices.encoder.find_package"):
         monkeypatch.setattr(f"vidret.channels.{finder}", lambda _name: None)
-    models.load_face_model.cache_clear()
+    reading.load_face_model.cache_clear()
     load_voice_encoder.cache_clear()
     out = run.out(*command)
     assert "vidret[people]" in out
     assert 'needs the extra "speakers"' in out
-    monkeypatch.setattr(models, "load_face_model", lambda: ColouredFaces())
+    monkeypatch.setattr(reading, "load_face_model", lambda: ColouredFaces())
     monkeypatch.setattr("vidret.channels.voices.encoder.load_voice_encoder", lambda _name: PitchVoices())
     out = run.out(*command)
     assert "works, 3 dimensions (coloured faces 1)" in out

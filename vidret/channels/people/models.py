@@ -1,4 +1,4 @@
-"""Models of faces by their names; the bundled one describes a face by dlib's ResNet, and finds it by MTCNN.
+"""The bundled model of faces, which describes a face by dlib's ResNet, and finds it by MTCNN.
 
 dlib's ResNet gives 128 numbers for an aligned face, close for the same person. Its weights
 (``dlib_face_recognition_resnet_model_v1.dat``, CC0) are read from dlib's own format, without dlib, and the network is
@@ -9,7 +9,6 @@ Image Recognition", with a third fewer layers and half the filters.
 import hashlib
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,7 @@ from jaxtyping import Float32, UInt8
 from torch.nn import functional
 
 from vidret.channels.identities import TRACK_KINDS
-from vidret.channels.people.faces import FaceModel
 from vidret.channels.people.mtcnn import MTCNN
-from vidret.encode.families.registry import is_class_name, make_custom
 from vidret.errors import VidretError
 from vidret.model_files import find_package
 
@@ -138,17 +135,3 @@ def _find_folder(package: str) -> Path:
     if folder is None:
         raise VidretError(f"{package}: the package has no folder; install it again")
     return folder
-
-
-@lru_cache(maxsize=1)
-def load_face_model(name: str = BUNDLED) -> FaceModel:
-    """Load a model of faces: the one of the extra ``people``, or a class of yours, as ``package.module:Class``.
-
-    Raise VidretError if the name is unknown, or the model cannot be loaded.
-    """
-    if name == BUNDLED:
-        return BundledFaces()
-    if not is_class_name(name):
-        raise VidretError(f"a face model must be {BUNDLED} or package.module:Class, got {name}")
-    model: FaceModel = make_custom(name, "face model", FaceModel)
-    return model

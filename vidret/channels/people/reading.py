@@ -1,4 +1,4 @@
-"""Frames of one video to tracks of faces, in its decoding process.
+"""Frames of one video to tracks of faces, in its decoding process, and models of faces by their names.
 
 Faces are followed from frame to frame through a shot, by where they are, and what shows one best is kept.
 """
@@ -7,13 +7,17 @@ import io
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float32, Int16, UInt8
 from PIL import Image
 
+from vidret.channels.identities import TRACK_KINDS
 from vidret.channels.people.faces import Box, Face, FaceModel, align, measure_misfit, measure_outside, measure_sharpness
+from vidret.encode.families.registry import is_class_name, make_custom
 from vidret.encode.sentences import scale_to_unit
+from vidret.errors import VidretError
 from vidret.store.identities.tracks import Track
 from vidret.types import Picture, ShotChange
 
@@ -266,3 +270,19 @@ class FaceReader:
         starts_s = (start_s, first_s - MAX_HALF_STEP_S, *shot_starts_s[:shot][-1:])
         ends_s = (end_s, last_s + MAX_HALF_STEP_S, *shot_starts_s[next_shot : next_shot + 1])
         return max(starts_s), min(ends_s)
+
+
+@lru_cache(maxsize=1)
+def load_face_model(name: str = TRACK_KINDS["face"].bundled) -> FaceModel:
+    """Load a model of faces: the one of the extra ``people``, or a class of yours, as ``package.module:Class``.
+
+    Raise VidretError if the name is unknown, or the model cannot be loaded.
+    """
+    if name == (bundled := TRACK_KINDS["face"].bundled):
+        from vidret.channels.people.models import BundledFaces  # with torch, which a class of yours may do without
+
+        return BundledFaces()
+    if not is_class_name(name):
+        raise VidretError(f"a face model must be {bundled} or package.module:Class, got {name}")
+    model: FaceModel = make_custom(name, "face model", FaceModel)
+    return model

@@ -289,8 +289,7 @@ def _find_loaders(
 
 
 def _load_face_reader(name: str, digest: str) -> FrameReader[Any]:
-    from vidret.channels.people.models import load_face_model  # with torch, which other readers do without
-    from vidret.channels.people.reading import FaceReader
+    from vidret.channels.people.reading import FaceReader, load_face_model
 
     model = load_face_model(name)
     _check_digest(model.name, digest)
@@ -298,7 +297,7 @@ def _load_face_reader(name: str, digest: str) -> FrameReader[Any]:
 
 
 def _load_voice_reader(name: str, digest: str) -> AudioReader[Any]:
-    from vidret.channels.voices.encoder import load_voice_encoder  # with torch, too
+    from vidret.channels.voices.encoder import load_voice_encoder  # with torch, which other readers do without
     from vidret.channels.voices.reading import VoiceReader
 
     encoder = load_voice_encoder(name)

@@ -163,7 +163,7 @@ def _try_words() -> str:
 def _try_faces() -> str:
     import numpy as np
 
-    from vidret.channels.people.models import load_face_model
+    from vidret.channels.people.reading import load_face_model
 
     model = load_face_model()
     vectors = model.describe(np.zeros((1, model.side, model.side, 3), np.uint8))
