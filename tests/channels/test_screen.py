@@ -353,16 +353,19 @@ def test_boxes(one: list[tuple[float, float]], other: list[tuple[float, float]])
 
 
 class BrightLines(TextModels):
-    """Takes bright lines for texts, and reads how wide they are. It finds small ones only at the higher resolution."""
+    """Takes bright lines of grey images for texts, and reads how wide they are.
+
+    It finds small ones only at the higher resolution.
+    """
 
     def __init__(self) -> None:
         pass
 
     def detect(self, image: Picture) -> list[Box]:
         height, width = image.shape[:2]
-        boxes = []
-        for rows in np.split(np.arange(height), np.flatnonzero(np.diff((image.min(axis=2) > 200).any(axis=1))) + 1):
-            columns = np.flatnonzero((image[rows].min(axis=2) > 200).any(axis=0))
+        boxes, bright = [], image[..., 0] > 200
+        for rows in np.split(np.arange(height), np.flatnonzero(np.diff(bright.any(axis=1))) + 1):
+            columns = np.flatnonzero(bright[rows].any(axis=0))
             if len(columns) and (width == SIZE[0] or len(rows) / height > 0.05):
                 left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
                 corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
