@@ -66,7 +66,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["", "worded_", "partly_"], ids=["pictures", "words", "some words"])
+@pytest.fixture(
+    scope="module",
+    # An index without words beside two with them takes every way that words in all of them do.
+    params=["", pytest.param("worded_", marks=pytest.mark.slow), "partly_"],
+    ids=["pictures", "words", "some words"],
+)
 def engines(folder: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Engine, Engine]]:
     """Return the indexes searched as one, and their merged index."""
     paths = [folder / f"{request.param}{index}" for index in SHARES]
