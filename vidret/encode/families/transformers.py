@@ -204,16 +204,15 @@ def load_transformers(
     """
     repository = find_repository(name)
     dtype = DTYPES[choose_float_precision(name.base, precision, torch.device(device))]
-    if repository.read_type() == MODEL_TYPE:
+    config = repository.load("AutoConfig")
+    if config.model_type == MODEL_TYPE:
         return load_qwen(repository, device=device, precision=precision)
     refuse_sizes(name)
-    config = repository.load("AutoConfig")
     if config.model_type not in MODEL_TYPES:
         known = ", ".join(MODEL_TYPES)
         raise EncoderError(f"{name.base}: must be a model of one of the types {known}, got {config.model_type}")
     model_type = MODEL_TYPES[config.model_type]
-    tokenizer = repository.load("AutoTokenizer")
-    processor, listener = _load_processors(repository)
+    processor, listener, tokenizer = _load_processors(repository)
     listener = None if model_type.hear is None else listener
     num_frames = None if model_type.num_frames is None else model_type.num_frames(config, processor)
     rate = 0 if listener is None else int(listener.sampling_rate)
@@ -232,10 +231,12 @@ def load_transformers(
     return TransformersEncoder(loaded) if num_frames is None else TransformersVideoEncoder(loaded, num_frames)
 
 
-def _load_processors(repository: Repository) -> tuple[Any, Any]:
-    """Return what prepares the frames, of images where there is one, else of videos; and what prepares the sound."""
+def _load_processors(repository: Repository) -> tuple[Any, Any, Any]:
+    """Return what prepares the frames, of images where there is one, else of videos; the sound; and the texts."""
     processor = repository.load("AutoProcessor")
+    # A processor has loaded the tokenizer already, which takes a second where a vocabulary is large.
+    tokenizer = getattr(processor, "tokenizer", None) or repository.load("AutoTokenizer")
     for part in ("image_processor", "video_processor"):
         if getattr(processor, part, None) is not None:
-            return getattr(processor, part), getattr(processor, "feature_extractor", None)
-    return repository.load("AutoImageProcessor"), None
+            return getattr(processor, part), getattr(processor, "feature_extractor", None), tokenizer
+    return repository.load("AutoImageProcessor"), None, tokenizer
