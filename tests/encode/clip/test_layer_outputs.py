@@ -92,6 +92,7 @@ def make_tokenizer() -> Any:
     return open_clip.SimpleTokenizer(context_length=77)
 
 
+@cache
 def make_encoder(method: str, *, batch_size: int = 64, dtype: torch.dtype = torch.float32) -> ClipEncoder:
     """Return an encoder with random weights; the aggregation of prompts is zero, so that frames are class tokens."""
     torch.manual_seed(1)

@@ -21,7 +21,7 @@ from tests.encode.tiny import (
     stir,
 )
 from tests.goldens import Case, check_close, find_cases
-from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.model import Card, ClipModel, Undrawn
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergePlan, MergeSchedule, plan_merge
 from vidret.encode.clip.text import TextTower
@@ -277,10 +277,10 @@ def make_model(case: Case) -> ClipModel:
 
 def rebuild(model: ClipModel, schedule: MergeSchedule) -> VisionTower:
     """Return the vision tower with another schedule and the same weights."""
-    other = ClipModel(replace(model.card, merging=schedule)).eval().vision
-    other.load_state_dict(
-        {name: weight for name, weight in model.vision.state_dict().items() if name in other.state_dict()}
-    )
+    with Undrawn():
+        other = ClipModel(replace(model.card, merging=schedule)).eval().vision
+    names = other.state_dict().keys()
+    other.load_state_dict({name: weight for name, weight in model.vision.state_dict().items() if name in names})
     return other
 
 
