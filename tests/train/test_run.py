@@ -151,7 +151,7 @@ def test_what_is_no_checkpoint_is_refused_with_one_sentence(content: Any, tmp_pa
 
 def test_run_that_reaches_its_time_leaves_a_model(world: Path, tmp_path: Path) -> None:
     module = make_module("clip", out=str(tmp_path / "clip.safetensors"))
-    settings: dict[str, Any] = {"max_time": {"seconds": 1}, "max_steps": 10**6, "limit_val_batches": 0}
+    settings: dict[str, Any] = {"max_time": {"seconds": 0.2}, "max_steps": 10**6, "limit_val_batches": 0}
     make_trainer(tmp_path, callbacks=[ExportBest()], **settings).fit(module, datamodule=open_data(world))
     load_encoder(str(tmp_path / "clip.safetensors"))
 

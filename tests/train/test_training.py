@@ -82,7 +82,8 @@ def test_muon_trains_with_clipped_gradients_in_half_precision(world: Path, tmp_p
 
 @ignores_lightning
 def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> None:
-    module, data = make_module("clip"), open_data(world, val_share=0.0, batch_size=20)
+    module = make_module("clip", num_frames=6)
+    data = open_data(world, num_frames=6, val_share=0.0, batch_size=20)
     losses: list[float] = []
 
     class Keep(lightning.Callback):
