@@ -189,17 +189,26 @@ def fit(data: RetrievalData, *, resume: Path | None = None, **settings: Any) -> 
     return recorder
 
 
+@pytest.fixture(scope="module")
+def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the batches of training that nothing stops."""
+    data = make(world, cache=str(tmp_path_factory.mktemp("cache")))
+    seen = fit(data, max_steps=10, limit_val_batches=0).seen
+    assert len(seen) == len(set(seen)) == 10
+    return seen
+
+
 # An epoch has 4 batches: stop within it, at its end, and within the next one.
 @pytest.mark.parametrize(("stop", "num_workers"), [(2, 0), (4, 0), (6, 2)])
-def test_resumed_training_sees_the_same_batches(world: Path, tmp_path: Path, stop: int, num_workers: int) -> None:
+def test_resumed_training_sees_the_same_batches(
+    world: Path, whole: list[str], tmp_path: Path, stop: int, num_workers: int
+) -> None:
     data: dict[str, Any] = {"num_workers": num_workers, "cache": str(tmp_path / "cache")}
-    whole = fit(make(world, **data), max_steps=10, limit_val_batches=0)
-    assert len(whole.seen) == len(set(whole.seen)) == 10
     checkpoint = tmp_path / "stopped.ckpt"
     first = fit(make(world, **data), max_steps=stop, limit_val_batches=0, callbacks=SaveAt(checkpoint, step=stop))
     second = fit(make(world, **data), max_steps=10, limit_val_batches=0, resume=checkpoint)
     assert (len(first.seen), len(second.seen)) == (stop, 10 - stop)
-    assert first.seen + second.seen == whole.seen
+    assert first.seen + second.seen == whole
 
 
 def test_no_worker_outlives_the_training(world: Path) -> None:

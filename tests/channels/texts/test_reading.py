@@ -73,13 +73,14 @@ def test_a_healthy_film_that_is_resumed_early_lost_nothing(tmp_path: Path, monke
     assert [round(text.start) for text in texts_of(messages)] == [0, 2]
 
 
+@pytest.mark.parametrize("num_scenes", [9, pytest.param(16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", [None, "exact"])
 def test_screen_text_has_the_same_times_after_a_resumption(
-    mode: SamplingMode | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: SamplingMode | None, num_scenes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "_PROGRAM", QUICK_OCR)
     lines = ["harbour", "railway bridge", "", "ox", "lighthouse keeper", "slow"]
-    scenes = [(lines[number % len(lines)], 1.25 + number * 7 % 23 / 4) for number in range(16)]
+    scenes = [(lines[number % len(lines)], 1.25 + number * 7 % 23 / 4) for number in range(num_scenes)]
     film = write_worded(tmp_path / "a.mp4", *scenes, cuts=True)
     found, segments = list[TimedText](), list[tuple[int, float]]()
 
