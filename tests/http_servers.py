@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class QuietHandler(BaseHTTPRequestHandler):
     """A handler without a log that answers all requests in one way."""
 
+    wbufsize = -1  # the head and the body are sent together: a body alone waits 40 ms for an acknowledgement
+
     def answer(self) -> None:
         raise NotImplementedError
 

@@ -38,6 +38,12 @@ def test_search_asks_a_server(run: Runner, server: Served, monkeypatch: pytest.M
     assert len(run("search", "--queries", "queries.jsonl", "--server", server.url)[1].splitlines()) == 2
 
 
+def test_moments_of_a_server_may_be_located_in_ways_that_the_client_does_not_know(run: Runner, server: Served) -> None:
+    server.replies = [Reply({"moments": [MOMENT | {"by": "ear"}]})]
+    code, out, messages = run("locate", "dog", "--server", server.url)
+    assert (code, "located by ear" in messages, "/films/red.mp4" in out) == (0, True, True)
+
+
 def test_a_query_without_quotes_is_told_from_a_video_by_a_server_too(run: Runner, server: Served) -> None:
     server.replies = [Reply({"videos": [], "next": None})]
     rule = f"car: not in the index of {server.url}; a query of several words goes in quotes"

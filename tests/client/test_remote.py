@@ -3,9 +3,13 @@
 import base64
 import inspect
 import io
+import json
 import socket
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from collections.abc import Sequence as Seq
+from contextlib import suppress
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,14 +20,16 @@ from PIL import Image
 
 from tests.fakes import ColourEncoder
 from tests.followed import follow_shots
+from tests.http_servers import QuietHandler, run_handler
 from tests.index_server import serve_index
 from tests.indexed_texts import add_words, find_content
-from tests.scripted_server import HIT, MOMENT, VIDEO, Reply, Served, problem, serve
+from tests.scripted_server import CURVE, HIT, MOMENT, TEXT, VIDEO, Reply, Served, problem, serve
 from vidret.client import RemoteEngine, RemoteError
 from vidret.client.remote import PAGE
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo
+from vidret.text import show_path
 from vidret.types import (
     Filters,
     Hit,
@@ -36,6 +42,7 @@ from vidret.types import (
     Shot,
     ShotChange,
     list_options,
+    to_row,
 )
 
 # What is sent of the options that nobody gives.
@@ -166,8 +173,94 @@ def test_errors_have_the_message_of_the_server(
         Reply(["usage"], 502, "application/problem+json"),
     ):
         server.replies = [invalid]
-        with pytest.raises(RemoteError, match=f"^{server.url}: must be a vidret server, got {invalid.status} "):
+        rule = rf"^{server.url}: must be a vidret server( of this version)?, got {invalid.status} "
+        with pytest.raises(RemoteError, match=rule):
             method(remote)
+
+
+ANSWERS: list[tuple[Callable[[RemoteEngine], Any], Any]] = [
+    (lambda remote: remote.search("dog"), {"hits": [HIT]}),
+    (lambda remote: remote.locate("dog"), {"moments": [MOMENT]}),
+    (lambda remote: remote.curve("dog", 7), CURVE),
+    (lambda remote: remote.videos(), {"videos": [VIDEO], "next": None}),
+    (lambda remote: remote.transcript(7), {"texts": [TEXT]}),
+]
+
+
+def change_each(value: Any, others: Seq[Any]) -> Iterator[Any]:
+    """Yield a value with each part of it replaced by each of some others, or left out, one at a time."""
+    yield from others
+    if isinstance(value, list):
+        yield from ([changed, *value[1:]] for changed in change_each(value[0], others))
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield {own: value[own] for own in value if own != name}
+            yield from (value | {name: changed} for changed in change_each(part, others))
+
+
+@pytest.mark.parametrize(("method", "answer"), ANSWERS)
+def test_answers_of_other_types_are_refused_with_the_name_of_the_server(
+    server: Served, method: Callable[[RemoteEngine], Any], answer: Any
+) -> None:
+    """What is returned can be written down again, without numbers that JSON lacks."""
+    with RemoteEngine(server.url) as remote:
+        server.replies = [Reply(answer)]
+        method(remote)
+        refusals: list[str] = []
+        for changed in change_each(answer, [None, "word", float("nan"), 10**400, [], {}, [None]]):
+            server.replies = [Reply(changed)]
+            try:
+                results = method(remote)
+            except RemoteError as error:
+                refusals.append(str(error))
+                continue
+            for result in results if isinstance(results, list) else [results]:
+                row = asdict(result) if isinstance(result, StoredVideo) else to_row(result, "json", show_path)
+                json.dumps(row, allow_nan=False)
+    rule = f"{server.url}: must be a vidret server"
+    assert len(refusals) > 10
+    assert [refusal for refusal in refusals if not refusal.startswith(rule)] == []
+
+
+@pytest.mark.parametrize(
+    ("piece", "pause_s", "rule"),
+    [(b" " * 4096, 0.0, "must answer with at most 65536 bytes"), (b" ", 0.05, r"no complete answer within 0\.3 s")],
+)
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+def test_answers_without_end_are_given_up(
+    monkeypatch: pytest.MonkeyPatch, kind: str, piece: bytes, pause_s: float, rule: str
+) -> None:
+    monkeypatch.setattr("vidret.client.server.MAX_ANSWER_BYTES", 1 << 16)
+
+    class Handler(QuietHandler):
+        def answer(self) -> None:
+            self.wfile.write(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n".encode())
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(piece)
+                    self.wfile.flush()
+                    time.sleep(pause_s)
+
+        def finish(self) -> None:
+            with suppress(OSError):
+                super().finish()
+
+    with run_handler(Handler) as url, RemoteEngine(url, timeout=30 if not pause_s else 0.3) as remote:
+        for ask in (remote.info, lambda: remote.duplicates([7])):
+            with pytest.raises(RemoteError, match=f"^{url}: ({rule}|must be a vidret server)"):
+                ask()
+
+
+def test_bodies_that_end_early_and_redirects_are_reported(server: Served, remote: RemoteEngine) -> None:
+    server.replies = [Reply(b"{}", headers={"Content-Length": "9"}, hangs_up=True)]
+    with pytest.raises(RemoteError, match=f"^{server.url}: must be a vidret server: IncompleteRead"):
+        remote.info()
+    server.replies = [Reply(b"", 302, headers={"Location": "https://films/?token=T"})]
+    with pytest.raises(RemoteError, match=r"got 302 Found, a redirect to https://films/, which is not"):
+        remote.info()
+    server.replies = [problem(503, "the queue is full", Retry_After="9" * 5000)]
+    with pytest.raises(RemoteError, match="the queue is full"):
+        remote.info()
 
 
 def test_missing_or_wrong_token_is_reported(server: Served, remote: RemoteEngine) -> None:
@@ -182,7 +275,10 @@ def test_missing_or_wrong_token_is_reported(server: Served, remote: RemoteEngine
 def test_unreachable_and_silent_servers_are_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with RemoteEngine(url, timeout=0.05) as remote, pytest.raises(RemoteError, match=r"no answer within 0.05 s"):
+        with (
+            RemoteEngine(url, timeout=0.05) as remote,
+            pytest.raises(RemoteError, match=r"no complete answer within 0.05 s"),
+        ):
             remote.info()
     with (
         RemoteEngine(url) as remote,
@@ -224,7 +320,7 @@ def test_a_connection_that_the_server_closed_is_opened_again(server: Served) -> 
     server.replies = [Reply({"hits": []}, hangs_up=True), Reply(b"", kind="text/event-stream", hangs_up=True)]
     with RemoteEngine(server.url) as remote:
         remote.search("dog")
-        with pytest.raises(RemoteError, match="got other events"):
+        with pytest.raises(RemoteError, match="the events must end with groups"):
             remote.duplicates()
 
 
@@ -239,9 +335,18 @@ def test_a_request_whose_answer_breaks_off_is_not_sent_again(server: Served) -> 
 
 
 def test_invalid_urls_and_tokens_are_rejected_without_showing_them() -> None:
-    for url in ("localhost:8000", "ftp://here", "http://", "http://here:port", "http://h/?token=T"):
-        with pytest.raises(VidretError, match=r"url must be like http://127\.0\.0\.1:8000, got "):
+    for url in (
+        "localhost:8000",
+        "ftp://here",
+        "http://",
+        "http://here:port",
+        "http://h/?token=T",
+        "http://a b",
+        "http://me:pw@h",
+    ):
+        with pytest.raises(VidretError, match=r"url must be like http://127\.0\.0\.1:8000, got ") as raised:
             RemoteEngine(url)
+        assert "pw" not in str(raised.value)
     with pytest.raises(VidretError, match=r"^token must be printable ASCII") as raised:
         RemoteEngine("http://here", "sécret\n")
     assert "cret" not in str(raised.value)

@@ -19,9 +19,9 @@ from vidret.types import (
     SearchOptions,
     Sequence,
     flatten_options,
-    from_row,
     list_options,
 )
+from vidret.types.rows import read_value
 
 if TYPE_CHECKING:
     from vidret.language.answers import CitedAnswer
@@ -115,7 +115,7 @@ def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str
 
 def parse_rows(name: str, result_type: type[T]) -> Callable[[dict[str, Any]], list[T]]:
     """Return the function that returns the results in the list ``name`` of an answer."""
-    return lambda answer: [from_row(result_type, row) for row in answer[name]]
+    return lambda answer: list(read_values({name: tuple[result_type, ...]}, answer)[0])  # type: ignore[valid-type]
 
 
 def parse_groups(
@@ -128,9 +128,10 @@ def parse_groups(
     """
     for name, data in events:
         if name == "progress" and on_progress is not None:
-            on_progress(data["checked"], data["total"])
+            on_progress(*read_values({"checked": int, "total": int}, data))
         elif name == "groups":
-            return [CopyGroup(tuple(from_row(CopiedFile, row) for row in group)) for group in data["groups"]]
+            (groups,) = read_values({"groups": tuple[tuple[CopiedFile, ...], ...]}, data)
+            return [CopyGroup(group) for group in groups]
     raise ValueError("the events must end with groups")
 
 
@@ -146,32 +147,66 @@ def parse_answer(events: Iterable[tuple[str, Any]]) -> "CitedAnswer":
     context: QuestionContext | None = None
     for name, data in events:
         if name == "moments":
-            moments = tuple(from_row(ContextMoment, row) for row in data["moments"])
-            notes = tuple(data["notes"])
-            context = QuestionContext(question=data["question"], queries=(), moments=moments, notes=notes)
+            told = {"question": str, "moments": tuple[ContextMoment, ...], "notes": tuple[str, ...]}
+            question, moments, notes = read_values(told, data)
+            context = QuestionContext(question=question, queries=(), moments=moments, notes=notes)
         elif name == "answer" and context is not None:
-            cited = tuple(moment for moment in context.moments if moment.number in data["cited"])
-            notes = tuple(data["notes"])
-            return CitedAnswer(text=data["text"], is_shown=data["shown"], cited=cited, context=context, notes=notes)
+            kinds: dict[str, Any] = {"text": str, "shown": bool, "cited": tuple[int, ...], "notes": tuple[str, ...]}
+            text, shown, numbers, notes = read_values(kinds, data)
+            cited = tuple(moment for moment in context.moments if moment.number in numbers)
+            return CitedAnswer(text=text, is_shown=shown, cited=cited, context=context, notes=notes)
     raise ValueError("the events must end with an answer")
+
+
+VIDEO_KINDS: dict[str, Any] = {
+    "id": int,
+    "path": str,
+    "copies": tuple[str, ...],
+    "duration": float,
+    "complete": bool,
+    "salvaged": str,
+    "segments": int,
+    "changed": str | None,
+}
 
 
 def parse_video(row: dict[str, Any]) -> "StoredVideo":
     """Return a video of the index."""
     from vidret.store.records import TOLD_FACTS, StoredVideo
 
+    video_id, path, copies, duration, complete, salvaged, num_segments, changed = read_values(VIDEO_KINDS, row)
+    told = dict(zip(TOLD_FACTS, read_values(dict.fromkeys(TOLD_FACTS.values(), float | None), row), strict=True))
     return StoredVideo(
-        id=row["id"],
-        paths=(row["path"], *row["copies"]),
-        duration=row["duration"],
-        facts={name: row[field] for name, field in TOLD_FACTS.items() if row[field] is not None},
-        complete=row["complete"],
-        salvaged=row["salvaged"],
-        num_segments=row["segments"],
-        changed=None if row["changed"] is None else datetime.fromisoformat(row["changed"]).timestamp(),
+        id=video_id,
+        paths=(path, *copies),
+        duration=duration,
+        facts={name: row[TOLD_FACTS[name]] for name, value in told.items() if value is not None},
+        complete=complete,
+        salvaged=salvaged,
+        num_segments=num_segments,
+        changed=None if changed is None else datetime.fromisoformat(changed).timestamp(),
     )
 
 
 def parse_page(page: dict[str, Any]) -> "tuple[list[StoredVideo], str | None]":
     """Return a page of the videos of the index, and the cursor of the next one, None after the last."""
-    return [parse_video(row) for row in page["videos"]], page["next"]
+    rows, following = read_values({"videos": tuple[Any, ...], "next": str | None}, page)
+    return [parse_video(row) for row in rows], following
+
+
+def parse_failures(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the paths of files that could not be indexed, with reasons."""
+    (rows,) = read_values({"failures": tuple[Any, ...]}, answer)
+    return [read_values({"path": str, "reason": str}, row) for row in rows]
+
+
+def read_values(kinds: dict[str, Any], row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the values of the fields of a row that have these names and types.
+
+    Raises:
+        ValueError: It is no row, or one is missing or has another type.
+    """
+    read_value("answer", dict, row)
+    if missing := next((name for name in kinds if name not in row), None):
+        raise ValueError(f"{missing} must be given")
+    return tuple(read_value(name, kind, row[name]) for name, kind in kinds.items())

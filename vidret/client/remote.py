@@ -20,10 +20,12 @@ from vidret.client.messages import (
     encode_options,
     encode_query,
     parse_answer,
+    parse_failures,
     parse_groups,
     parse_page,
     parse_rows,
     parse_video,
+    read_values,
 )
 from vidret.client.server import RemoteError, RemoteMissingVideoError, Server
 from vidret.errors import StoreError
@@ -72,7 +74,8 @@ class RemoteEngine(VideoLibrary):
         Args:
             url: URL of the server, such as ``http://127.0.0.1:8000``.
             token: The ``--token`` that the server was started with.
-            timeout: Maximum time to wait for data in seconds.
+            timeout: Maximum time in seconds until an answer is complete; of ``ask`` and ``duplicates``, until its next
+                event or sign of life.
 
         Raises:
             VidretError: The URL or the token is invalid.
@@ -275,6 +278,8 @@ class RemoteEngine(VideoLibrary):
             videos += page
             if following is None:
                 return videos
+            if not page or following == fields.get("cursor"):  # else this would never end
+                raise RemoteError(f"{self.url}: must be a vidret server, got the same page of videos again")
             fields["cursor"] = following
 
     def video(self, video: int) -> "StoredVideo":
@@ -285,13 +290,13 @@ class RemoteEngine(VideoLibrary):
         """Return statistics of the index."""
         from vidret.store.records import StoreInfo
 
-        return self._server.ask("GET", "/api/index", lambda row: from_row(StoreInfo, row["info"]))
+        return self._server.ask(
+            "GET", "/api/index", lambda answer: from_row(StoreInfo, *read_values({"info": Any}, answer))
+        )
 
     def failed(self) -> list[tuple[str, str]]:
         """Return the paths of files that could not be indexed, with reasons: the first 1000, which the server sends."""
-        return self._server.ask(
-            "GET", "/api/index", lambda row: [(failure["path"], failure["reason"]) for failure in row["failures"]]
-        )
+        return self._server.ask("GET", "/api/index", parse_failures)
 
     def _find_video(self, video: VideoName) -> int:
         """Return the id of a video by its id, its path or a unique ending of its path, as in ``Engine``."""

@@ -1,18 +1,24 @@
 """Requests to a ``vidret serve`` over one HTTP connection."""
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from vidret.errors import MissingVideoError, OptionError, VidretError, read_fault
+from vidret.text import parse_json, sanitize, strip_query
+from vidret.types.rows import read_value
 
 T = TypeVar("T")
 
 RETRIES = 2  # of a request that a busy server rejected
+MAX_ANSWER_BYTES = 64 << 20  # of an answer, or of one of its events
+REASON_LENGTH = 300
+MAX_SENTENCE = 5000  # characters of what a server says; a path may have 4,096
 
 
 class RemoteError(VidretError):
@@ -34,6 +40,45 @@ class RemoteMissingVideoError(RemoteError, MissingVideoError):
     """A video that the index of a server does not have."""
 
 
+class _LimitedBytes(io.RawIOBase):
+    """The bytes that a socket receives until a deadline, as many as an answer may have."""
+
+    def __init__(self, sock: Any, timeout_s: float) -> None:
+        self._sock, self._timeout_s = sock, timeout_s
+        self._received = sock.makefile("rb", buffering=0)  # keeps the socket open until it is closed
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin to count time and bytes again."""
+        self._deadline, self._bytes_left = time.monotonic() + self._timeout_s, MAX_ANSWER_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Any:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        num_bytes = self._received.readinto(buffer)
+        self._bytes_left -= num_bytes or 0
+        if self._bytes_left < 0:
+            raise _TooLargeError
+        return num_bytes
+
+    def close(self) -> None:
+        self._received.close()
+        super().close()
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return a stream, as ``HTTPResponse`` asks of a socket."""
+        return io.BufferedReader(self)
+
+
+class _TooLargeError(Exception):
+    """An answer with more bytes than one may have."""
+
+
 class Server:
     """A server and the connection to it, which one thread may use."""
 
@@ -48,18 +93,19 @@ class Server:
             port = parts.port
         except ValueError:  # such as an invalid port
             parts, port = urlsplit(""), None
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise VidretError(f"url must be like http://127.0.0.1:8000, got {url}")
+        host = parts.hostname or ""
+        if parts.scheme not in ("http", "https") or not host or parts.query or parts.username or " " in host:
+            raise VidretError(f"url must be like http://127.0.0.1:8000, got {url.rpartition('@')[2]}")
         if token is not None and not (token.isascii() and token.isprintable()):
             raise VidretError("token must be printable ASCII, got something else")
         self.url = url.rstrip("/")
-        self._root = parts.path.rstrip("/")
+        self._root = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=")
         self._timeout = timeout
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._connection = connect(parts.hostname, port, timeout=timeout)
+        self._connection = connect(host, port, timeout=timeout)
 
     def close(self) -> None:
         """Close the connection."""
@@ -73,14 +119,17 @@ class Server:
         """
         data = None if body is None else json.dumps(body).encode()
         response, content = self._send_with_retries(method, self._root + path, data)
-        status = response.status
-        self._check_token(status)
+        self._check_token(response.status)
+        if response.status != 200:
+            raise self._explain(response, content)
         try:
-            if status == 200:
-                return parse(json.loads(content))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass  # raised below
-        raise self._explain(response, content)
+            answer = parse_json(content)
+        except ValueError:
+            raise self._explain(response, content, "what is no JSON") from None
+        try:
+            return parse(answer)
+        except (ValueError, LookupError, TypeError, OverflowError) as error:
+            raise self._explain(response, content, f"this fault: {error}") from None
 
     def follow(self, path: str, parse: Callable[[Iterator[tuple[str, Any]]], T], body: dict[str, Any]) -> T:
         """Send a request, and return what is parsed of the events of its answer as they arrive: names and data.
@@ -92,28 +141,43 @@ class Server:
         """
         self._connection.close()  # the server may have closed it meanwhile
         try:
-            self._connection.request("POST", self._root + path, json.dumps(body).encode(), self._headers)
-            response = self._connection.getresponse()
+            response, received = self._request("POST", self._root + path, json.dumps(body).encode())
             self._check_token(response.status)
             if response.headers.get_content_type() != "text/event-stream":
                 raise self._explain(response, response.read())
-            return parse(read_events(response))
-        except TimeoutError:
-            raise RemoteError(f"{self.url}: no answer within {self._timeout:g} s") from None
-        except (OSError, HTTPException) as error:
-            raise RemoteError(f"{self.url}: cannot be reached: {read_fault(error)}") from error
-        except (ValueError, LookupError, TypeError, RecursionError):
-            raise RemoteError(f"{self.url}: must be a vidret server, got other events") from None
+            try:
+                return parse(read_events(_read_lines(response, received)))
+            except (ValueError, LookupError, TypeError, OverflowError) as error:
+                raise self._explain(response, b"", f"this fault: {error}") from None
+        except (OSError, HTTPException, ValueError, _TooLargeError) as error:
+            raise self._describe(error) from None
         finally:
             self._connection.close()  # a part of the answer may be unread
 
-    def _explain(self, response: HTTPResponse, content: bytes) -> RemoteError:
-        """Return the error that a response describes."""
-        if response.headers.get_content_type() == "application/problem+json":
-            with suppress(ValueError, LookupError, TypeError, RecursionError):
-                return read_problem(json.loads(content), response.status)
-        answer = f"{response.status} {response.reason}"
-        return RemoteError(f"{self.url}: must be a vidret server, got {answer}", response.status)
+    def _explain(self, response: HTTPResponse, content: bytes, fault: str = "") -> RemoteError:
+        """Return the error that a response describes, or what is wrong with it."""
+        status = response.status
+        if not fault and response.headers.get_content_type() == "application/problem+json":
+            with suppress(ValueError, LookupError, TypeError):
+                return read_problem(parse_json(content), status)
+        if 300 <= status < 400:
+            target = strip_query(response.headers.get("Location", "another address"))
+            answer = f"{status} {response.reason}, a redirect to {target}, which is not followed"
+        else:
+            answer = f"{status} {response.reason}" + (f" with {fault}" if fault else "")
+        rule = "must be a vidret server" + (" of this version" if fault else "")
+        return RemoteError(f"{self.url}: {rule}, got {sanitize(answer[:REASON_LENGTH])}", status)
+
+    def _describe(self, error: Exception) -> RemoteError:
+        """Return the error of a request without a complete answer."""
+        if isinstance(error, TimeoutError):
+            return RemoteError(f"{self.url}: no complete answer within {self._timeout:g} s")
+        if isinstance(error, _TooLargeError):
+            return RemoteError(f"{self.url}: must answer with at most {MAX_ANSWER_BYTES} bytes, got more")
+        fault = sanitize(read_fault(error)[:REASON_LENGTH])
+        if isinstance(error, HTTPException):
+            return RemoteError(f"{self.url}: must be a vidret server: {fault}")
+        return RemoteError(f"{self.url}: cannot be reached: {fault}")
 
     def fetch_image(self, path: str) -> bytes:
         """Return the JPEG at a path.
@@ -125,10 +189,10 @@ class Server:
         self._check_token(response.status)
         reason = response.headers.get("X-Vidret-Reason")
         if reason is not None:
-            raise RemoteError(f"{self.url}: no image: {reason}", response.status)
+            raise RemoteError(f"{self.url}: no image: {sanitize(reason[:REASON_LENGTH])}", response.status)
         if response.status == 200 and response.headers.get_content_type() == "image/jpeg":
             return content
-        raise RemoteError(f"{self.url}: no image, got {response.status} {response.reason}", response.status)
+        raise self._explain(response, content, "no JPEG")
 
     def _check_token(self, status: int) -> None:
         if status == 401:
@@ -140,7 +204,7 @@ class Server:
         for _ in range(RETRIES):
             response, content = self._send(method, path, body)
             wait = response.headers.get("Retry-After", "")
-            if response.status != 503 or not wait.isdecimal() or int(wait) > self._timeout:
+            if response.status != 503 or not wait.isdecimal() or len(wait) > 9 or int(wait) > self._timeout:
                 return response, content
             time.sleep(int(wait))
         return self._send(method, path, body)
@@ -148,20 +212,30 @@ class Server:
     def _send(self, method: str, path: str, body: bytes | None) -> tuple[HTTPResponse, bytes]:
         may_be_closed = self._connection.sock is not None
         try:
-            self._connection.request(method, path, body, self._headers)
-            response = self._connection.getresponse()
+            response, _ = self._request(method, path, body)
             may_be_closed = False
             return response, response.read()
-        except TimeoutError:
+        except (OSError, HTTPException, ValueError, _TooLargeError) as error:
             self._connection.close()
-            raise RemoteError(f"{self.url}: no answer within {self._timeout:g} s") from None
-        except (OSError, HTTPException) as error:
-            self._connection.close()
-            if may_be_closed:  # by the server, while it was idle
-                return self._send(method, path, body)
-            if isinstance(error, HTTPException):
-                raise RemoteError(f"{self.url}: must be a vidret server: {error}") from error
-            raise RemoteError(f"{self.url}: cannot be reached: {read_fault(error)}") from error
+            if may_be_closed and isinstance(error, OSError | HTTPException) and not isinstance(error, TimeoutError):
+                return self._send(method, path, body)  # the server closed it while it was idle
+            raise self._describe(error) from error
+
+    def _request(self, method: str, path: str, body: bytes | None) -> tuple[HTTPResponse, _LimitedBytes]:
+        """Send a request; return its response, and what limits the time and the size of the rest of it."""
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(self._timeout)
+        self._connection.request(method, path, body, self._headers)
+        received = _LimitedBytes(self._connection.sock, self._timeout)
+        self._connection.response_class = lambda _sock, **how: HTTPResponse(received, **how)  # type: ignore
+        return self._connection.getresponse(), received
+
+
+def _read_lines(response: HTTPResponse, received: _LimitedBytes) -> Iterator[bytes]:
+    """Yield the lines of an answer; the limits hold for each of them."""
+    for line in response:
+        yield line
+        received.renew()
 
 
 def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
@@ -177,7 +251,7 @@ def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
         if field == "event":
             name = value.strip()
         elif field == "data":
-            data = json.loads(value)
+            data = parse_json(value)
             if name == "problem":
                 raise read_problem(data, int(data["status"]))
             yield name, data
@@ -185,5 +259,5 @@ def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
 
 def read_problem(problem: dict[str, Any], status: int) -> RemoteError:
     """Return the error that a problem document (RFC 9457) describes; not every server tells its kind."""
-    sentence = str(problem["detail"])
+    sentence = sanitize(read_value("detail", str, problem["detail"])[:MAX_SENTENCE])
     return (RemoteOptionError if problem.get("kind") == "usage" else RemoteError)(sentence, status)

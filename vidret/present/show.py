@@ -146,7 +146,7 @@ def show_moments(moments: "Sequence[Moment]", *, first_rank: int = 1) -> None:
     warn_of_nothing(moments, first_rank)
     if moments:
         by = "words" if any(moment.evidence for moment in moments) else moments[0].by
-        print_message(f"located by {LOCATED_BY[by]}", style="dim")
+        print_message(f"located by {LOCATED_BY.get(by, by)}", style="dim")
     rows: list[dict[str, str]] = []
     for rank, moment in enumerate(moments, start=first_rank):
         row = {"rank": str(rank), "match": describe_match(moment), "found": name_channels(moment.evidence)}

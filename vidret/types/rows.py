@@ -8,7 +8,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
+from math import isfinite
 from operator import attrgetter
+from sys import float_info
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -122,24 +124,26 @@ def to_row(result: Any, door: Door, show_path: Callable[[str], str], *, digits: 
     return row
 
 
-def from_row(result_type: type[T], row: Mapping[str, Any]) -> T:
+def from_row(result_type: type[T], row: Any) -> T:
     """Return a result from its row of the HTTP API; a field that it lacks has its default.
 
     Raises:
-        KeyError: The row lacks a field without a default.
+        ValueError: It is no JSON object, or a field is missing or has a value of another type.
     """
     values: dict[str, Any] = {}
     dataclass_type: Any = result_type
+    _check_type(dataclass_type.__name__, dict, row)
     defaults = {field.name: field for field in fields(dataclass_type)}
     for name, hint in _list_fields(dataclass_type):
         kind, shown = split_hint(hint)
         field = defaults[name]
         if shown.names is not None:
-            values[name] = from_row(kind, {inner: row[outer] for inner, outer in shown.names.items()})
+            named = {inner: row[outer] for inner, outer in shown.names.items() if outer in row}
+            values[name] = from_row(kind, named)
         elif name in row and shown.everywhere:
-            values[name] = _parse(kind, row[name])
+            values[name] = read_value(name, kind, row[name])
         elif field.default is MISSING and field.default_factory is MISSING:
-            raise KeyError(name)
+            raise ValueError(f"{name} must be given")
     return result_type(**values)
 
 
@@ -168,19 +172,73 @@ def _list_fields(result_type: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((field.name, hints[field.name]) for field in fields(result_type))
 
 
-def _parse(kind: Any, value: Any) -> Any:
-    """Return a value of a row as a result has it."""
-    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    if value is None and NoneType in members:
+LARGEST_FLOAT = int(float_info.max)
+RULES = {bool: "true or false", float: "a number", int: "an integer", str: "a text", list: "a list", dict: "an object"}
+
+
+def read_value(name: str, kind: Any, value: Any) -> Any:
+    """Return a value of JSON as a result has it.
+
+    >>> read_value("span", tuple[float, float], [1, 2.5]), read_value("speed", float | None, None)
+    ((1.0, 2.5), None)
+
+    Raises:
+        ValueError: It has another type, or is a number that is not finite.
+    """
+    if type(value) is kind and kind is not float:
+        return value
+    kind, origin, inner, may_be_none = _split_kind(kind)
+    if value is None and may_be_none:
         return None
-    kind = next(member for member in members if member is not NoneType)
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        return tuple(_parse(inner[0], item) for item in value) if inner[-1] is Ellipsis else tuple(value)
     if is_dataclass(kind):
         return from_row(kind, value)  # type: ignore[arg-type]
-    if not hasattr(kind, "dtypes"):
+    if origin is Literal:
+        if value not in inner:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, inner))}, got {_show(value)}")
         return value
+    if hasattr(kind, "dtypes"):
+        return _read_numbers(name, value)
+    if origin is tuple:
+        items = _check_type(name, list, value)
+        if inner[-1] is Ellipsis:
+            return tuple(read_value(name, inner[0], item) for item in items)
+        if len(items) != len(inner):
+            raise ValueError(f"{name} must have length {len(inner)}, got {len(items)}")
+        return tuple(read_value(name, own, item) for own, item in zip(inner, items, strict=True))
+    if origin in (Mapping, dict):
+        return {key: read_value(key, inner[1], item) for key, item in _check_type(name, dict, value).items()}
+    return value if kind is Any else _check_type(name, kind, value)
+
+
+@cache
+def _split_kind(kind: Any) -> tuple[Any, Any, tuple[Any, ...], bool]:
+    """Return a type that is not None, what it is of, what it holds, and whether None may stand for it."""
+    kind, _ = split_hint(kind)
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    kind = next(member for member in members if member is not NoneType)
+    return kind, get_origin(kind) or kind, get_args(kind), NoneType in members
+
+
+def _check_type(name: str, kind: Any, value: Any) -> Any:
+    """Return a value if JSON has this type for it; an integer is a number, too."""
+    if type(value) is kind and (kind is not float or isfinite(value)):
+        return value
+    if kind is float and type(value) is int and abs(value) <= LARGEST_FLOAT:
+        return float(value)
+    raise ValueError(f"{name} must be {RULES[kind]}, got {_show(value)}")
+
+
+def _show(value: Any) -> str:
+    return RULES[type(value)] if isinstance(value, list | dict) else f"{value!r:.60}"
+
+
+def _read_numbers(name: str, value: Any) -> Any:
     import numpy as np  # for arrays only, as jaxtyping describes them
 
-    return np.array(value, np.float64)
+    try:
+        numbers = np.array(_check_type(name, list, value), np.float64)
+    except (TypeError, OverflowError):
+        numbers = np.array(np.nan)
+    if numbers.ndim != 1 or not np.isfinite(numbers).all():
+        raise ValueError(f"{name} must be a list of numbers, got something else in it")
+    return numbers
