@@ -197,11 +197,18 @@ def test_compiled_towers_give_and_save_the_same(method: str) -> None:
 
 
 @ignores_lightning
-def test_head_trains_in_mixed_precision_and_refuses_half_precision(tmp_path: Path) -> None:
+def test_head_trains_in_mixed_precision_logs_its_metrics_and_refuses_half_precision(tmp_path: Path) -> None:
     batches: Any = DataLoader([draw_moments()], batch_size=None)  # type: ignore[arg-type]
     trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=1, precision="bf16-mixed")
     trainer.fit(make_head_module(), batches, batches)
     assert all(value.isfinite() for value in trainer.callback_metrics.values())
+    metrics = {name for name in trainer.callback_metrics if name.startswith("val/")}
+    assert metrics == {"val/R1@0.3", "val/R1@0.5", "val/R1@0.7", "val/mIoU"}
+    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=1)
+    trainer.fit(make_head_module(boundaries=False, strides=(1,)), batches, batches)
+    hits = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    assert set(hits) == {"val/hit@1"}
+    assert hits["val/hit@1"] in (0.0, 50.0, 100.0)
     with pytest.raises(ValueError, match="weights must be float32 or float64"):  # seconds of spans would be rounded
         make_trainer(tmp_path, max_steps=1, precision="bf16-true").fit(make_head_module(), batches)
 

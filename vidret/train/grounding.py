@@ -30,7 +30,7 @@ class GroundingModel(nn.Module):
 
 
 class GroundingModule(TrainedModule):
-    """R2-Tuning. Checkpoints are selected by ``val/R1@0.5``.
+    """R2-Tuning. Checkpoints are selected by ``val/R1@0.5``, or ``val/hit@1`` without boundaries.
 
     Args:
         backbone: Encoder whose layers the head reads; stored in the card.
@@ -158,8 +158,10 @@ class GroundingModule(TrainedModule):
     test_step = validation_step
 
     def summarize(self, evaluated: list[float]) -> dict[str, float]:
-        """Return recalls and the mean overlap, in percent."""
+        """Return recalls and the mean overlap, in percent; of a head for highlights only, how often it hits one."""
         overlaps = np.array(evaluated)
+        if self.model.head.boundaries is None:
+            return {"hit@1": 100 * float(overlaps.mean())}
         recalls = {f"R1@{limit}": 100 * float((overlaps >= limit).mean()) for limit in THRESHOLDS}
         return recalls | {"mIoU": 100 * float(overlaps.mean())}
 
