@@ -31,7 +31,7 @@ EARLY_US = 1000  # in whole ticks of most containers, so that they round it alik
 PROBE_TIMEOUT_S = 600.0
 COPIED_CODECS = ("h264", "hevc", "av1")  # that an MP4 holds
 ENCODE = ("-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast", "-crf", "18")
-MPEG_SUFFIXES = {".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob"}
+MPEG_SUFFIXES = {".m2ts", ".mod", ".mpe", ".mpeg", ".mpg", ".mts", ".tod", ".ts", ".vob"}
 
 
 def cut_moments(

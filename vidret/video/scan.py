@@ -17,8 +17,9 @@ from vidret.video import urls
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in (
-        *("3gp", "asf", "avi", "flv", "gif", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf", "ogv"),
-        *("ts", "vob", "webm", "wmv"),
+        *("3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "gif", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4"),
+        *("mpe", "mpeg", "mpg", "mts", "mxf", "ogm", "ogv", "rm", "rmvb", "ts", "vob", "webm", "wmv"),
+        *("mod", "tod"),  # MPEG-2 of camcorders
     )
 )
 MANIFEST_SUFFIXES = frozenset((".jsonl", ".csv"))
