@@ -139,6 +139,7 @@ def test_moved_changed_deleted_and_pruned_files(tmp_path: Path) -> None:
     report = engine.index([films])
     assert (report.linked, report.moved, report.missing) == (0, [], 0), "a moved file is not missing later either"
     assert [Path(hit.path).name for hit in engine.search("red", 1)] == ["moved.mp4"]
+    assert read_states(tmp_path / "index") == {"b.mp4": "done", "moved.mp4": "done"}
 
     write_film(films / "b.mp4", ("green", 2))
     report = engine.index([films])
@@ -148,11 +149,26 @@ def test_moved_changed_deleted_and_pruned_files(tmp_path: Path) -> None:
 
     (films / "deeper" / "moved.mp4").unlink()
     report = engine.index([films])
-    assert (report.missing, report.gone) == (2, [old, new])
+    assert (report.missing, report.gone) == (1, [new]), "a moved file is missing once"
     report = engine.index([films], prune=True)
     assert report.pruned is not None
-    assert (report.pruned.files, report.pruned.videos, report.pruned.segments) == (2, 2, 2)
+    assert (report.pruned.files, report.pruned.videos, report.pruned.segments) == (1, 2, 2)
     assert read_states(tmp_path / "index") == {"b.mp4": "done"}
+
+
+def test_what_was_moved_from_a_drive_is_known_when_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folders that are left are on another disk, which a test cannot mount."""
+    drive, here = tmp_path / "drive", tmp_path / "here"
+    film = write_film(drive / "a.mp4", ("red", 2))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([drive])
+    shutil.copytree(drive, here)
+    drive.rename(tmp_path / "away")
+    monkeypatch.setattr("vidret.index.run_state.is_same_disk", lambda _missing, _path: False)
+    assert engine.index([here]).moved == [(str(film), str(here / "a.mp4"))]
+    (tmp_path / "away").rename(drive)
+    report = engine.index([drive, here])
+    assert (report.unchanged, report.linked, report.encoded) == (2, 0, 0)
 
 
 def test_pruning_keeps_the_files_of_an_unmounted_drive(tmp_path: Path) -> None:
@@ -174,7 +190,7 @@ def test_pruning_keeps_the_files_of_an_unmounted_drive(tmp_path: Path) -> None:
     assert (report.pruned.files, report.unpruned) == (0, [str(drive / "c.mp4")])
     (here / "a.mp4").rename(here / "e.mp4")
     report = engine.index([here / "e.mp4"], prune=True)  # no folder
-    assert report.unpruned == [str(drive / "c.mp4"), str(here / "a.mp4")]
+    assert report.unpruned == [str(drive / "c.mp4")]
     drive.rmdir()
     (tmp_path / "away").rename(drive)
     report = engine.index([here, drive], prune=True)

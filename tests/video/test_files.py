@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import DecodeError
-from vidret.video.files import find_missing, find_spelling, read_content
+from vidret.video.files import find_missing, find_spelling, is_same_disk, read_content
 from vidret.video.identity import fingerprint
 
 
@@ -66,6 +66,15 @@ def test_only_what_is_surely_gone_is_gone(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Path, "lstat", refuse)
     assert find_missing(paths) == set()
+
+
+def test_a_missing_file_was_on_the_disk_of_the_folders_that_are_left(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    here = str(tmp_path / "a.mp4")
+    assert is_same_disk(str(tmp_path / "gone" / "deeper" / "b.mp4"), here)
+    for other in ("/dev/gone/b.mp4", "s3://films/b.mp4"):
+        assert not is_same_disk(other, here)
+    assert not is_same_disk(here, str(tmp_path / "c.mp4")), "it is not there either"
 
 
 def test_names_are_spelt_as_their_folders_list_them(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from vidret.store.identities.store import IdentityStore
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME
-from vidret.video.files import count_disk_bytes, find_missing, read_mtime_ns, stat_files
+from vidret.video.files import count_disk_bytes, find_missing, is_same_disk, read_mtime_ns, stat_files
 from vidret.video.scan import is_below
 from vidret.video.workers.messages import OpenedVideo
 
@@ -317,6 +317,7 @@ class RunState:
         """
         self._settle_undecoded()
         moved, deleted_copies, gone = self._sort_missing()
+        self.store.upkeep.forget_moved(old for old, new in moved if is_same_disk(old, new))
         pruned, unpruned = None, list[str]()
         if prune_below is not None and not self.interrupted:
             missing = [record.path for record in self.store.files.find(state="missing")]

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +59,13 @@ class Upkeep:
                 catalog.snapshots.save()
         freed_bytes = 0 if fresh is None else old.num_bytes - fresh.num_bytes
         return PruneReport(files=num_files, videos=num_videos, segments=num_segments, freed_bytes=freed_bytes)
+
+    def forget_moved(self, paths: Iterable[str]) -> None:
+        """Delete the records of missing files whose content is at another path; their videos stay."""
+        database = self._catalog.database
+        with self._access, database.transaction():
+            for path in paths:
+                database.run("DELETE FROM files WHERE state = 'missing' AND path = ?", os.fsencode(path))
 
     def set_memory(self, num_bytes: int) -> None:
         """Set the memory limit of vectors in bytes, from the next ``save_vectors`` on; 0 for no limit.

@@ -161,6 +161,20 @@ def find_missing(paths: Iterable[str]) -> set[str]:
     return missing | {path for path, error in gone if not isinstance(error, UnreachableError)}
 
 
+def is_same_disk(missing: str, path: str) -> bool:
+    """Return whether what is left of the folders of a missing file is on the disk of another file.
+
+    If not, its drive may be disconnected.
+    """
+    if is_url(missing) or is_url(path):
+        return False
+    try:
+        left = next(folder for folder in Path(missing).parents if folder.exists())
+        return left.stat().st_dev == Path(path).stat().st_dev
+    except OSError:
+        return False
+
+
 def _is_missing_locally(path: str) -> bool:
     try:
         Path(path).lstat()
