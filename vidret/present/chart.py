@@ -1,6 +1,7 @@
 """A chart of the score of a query over the length of a video, with the located moments marked."""
 
 import math
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,8 @@ def fit_text(pen: ImageDraw.ImageDraw, text: str, font: Font, width: float) -> s
     """Return a text that is at most ``width`` pixels wide; one that is cut ends with "..."."""
     if pen.textlength(text, font) <= width:
         return text
-    while text and pen.textlength(f"{text}...", font) > width:
-        text = text[:-1]
-    return text and f"{text}..."
+    kept = bisect(range(1, len(text) + 1), False, key=lambda kept: pen.textlength(f"{text[:kept]}...", font) > width)
+    return f"{text[:kept]}..." if kept else ""
 
 
 SIZE = (1200, 420)
