@@ -12,6 +12,7 @@ const askIndex = latest((signal) => ask("/api/index", { signal }));
 let known = null; // the latest response
 let visible = false;
 let timer = 0;
+let asksToStop = false; // until the server has answered, which a look in between does not tell
 let onEnd = null;
 
 /** Return facts about the index as it is now. */
@@ -34,9 +35,11 @@ export function listenToIndexTab(whenDone) {
     const paths = find("paths").value.split("\n").map((path) => path.trim()).filter(Boolean);
     if (await change("POST", { paths, retry_failed: find("retry").checked })) find("stop").focus(); // the form is hidden now
   });
-  on("stop", "click", () => {
+  on("stop", "click", async () => {
+    asksToStop = true;
     showStopping();
-    change("DELETE");
+    await change("DELETE");
+    asksToStop = false;
   });
   on("pick", "toggle", () => find("pick").open && showFolder(""));
   on("missing-files", "toggle", showMissing);
@@ -85,7 +88,7 @@ function show() {
   find("stop").hidden = !allowed;
   find("stop").textContent = "Stop";
   if (running) showProgress(progress);
-  if (stopping) showStopping();
+  if (stopping || asksToStop) showStopping();
   showMissing();
   find("save").ariaDisabled = known.no_clips ? "true" : null;
   if (known.no_clips) find("save").title = `Nothing can be saved: ${known.no_clips}`;
