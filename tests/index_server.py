@@ -1,12 +1,16 @@
 """Real servers on free ports, in threads."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
+import uvicorn.server
 from starlette.types import ASGIApp
 
 from tests.fakes import ColourEncoder
@@ -16,19 +20,34 @@ from vidret.serve.app import create_app
 from vidret.serve.connections import Connection, make_server
 from vidret.serve.routes.indexing import Indexer
 
+# For the end: uvicorn looks ten times a second whether all has ended, and lets requests take whole seconds.
+_QUICK = {
+    "sleep": lambda delay_s: asyncio.sleep(delay_s / 10),
+    "wait_for": lambda awaitable, timeout: asyncio.wait_for(awaitable, timeout / 4),
+}
+_ASYNCIO = SimpleNamespace(**{**vars(asyncio), **_QUICK})
+
 
 @contextmanager
 def run_app(app: ASGIApp, connection: type[Connection] = Connection) -> Iterator[str]:
     """Run a server of an app, and yield its URL."""
+    ending = threading.Event()
+
+    async def wait_for_end() -> None:  # uvicorn would look ten times a second
+        await server.on_tick(0)
+        await asyncio.to_thread(ending.wait)
+
     with listen("127.0.0.1", 0) as listening:
         server = make_server(app, connection=connection, graceful_s=1)
+        server.main_loop = wait_for_end  # type: ignore[method-assign]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
             yield page_url(listening, None).rstrip("/")
         finally:
-            server.should_exit = True
-            thread.join()
+            with mock.patch.object(uvicorn.server, "asyncio", _ASYNCIO):
+                ending.set()
+                thread.join()
 
 
 @contextmanager
