@@ -18,12 +18,25 @@ from typing import IO, Any
 
 # It imports what most processes of the tests do, and has one thread, so that a fork of it is all there is.
 _PROGRAM = """
-import gc, sys
+import atexit, gc, os, sys, threading
 import pytest, torch, tests.store.samples, vidret.engine, vidret.index.run, vidret.video.workers.worker
 from tests.forking import serve_forks
 gc.freeze()
-code = serve_forks(int(sys.argv[1]))
-exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+code, status, names = serve_forks(int(sys.argv[1])), 0, {"__name__": "__main__"}
+try:
+    exec(compile(code, "<string>", "exec"), names)
+except SystemExit as ended:
+    if not isinstance(ended.code, int | None):
+        raise
+    status = ended.code or 0
+# What an interpreter does at its end, but for the removal of all modules, which takes longer than most code.
+threading._shutdown()
+atexit._run_exitfuncs()
+names.clear()
+gc.collect()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(status & 255)
 """
 _AT_START = ("PYTHON", "LD_", "OMP_", "OPENBLAS_", "MKL_")  # variables read at the start of an interpreter or a library
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -124,9 +137,10 @@ def popen_code(code: str, *arguments: object, is_forked: bool = True, **options:
 
 
 def _is_as_at_start(environment: Mapping[str, str]) -> bool:
-    """Return whether variables that are read at a start are those of this process, but for limits of threads."""
+    """Return whether what is read at a start is as for this process, but for limits of threads and fewer paths."""
     ours = {name: value for name, value in environment.items() if name.startswith(_AT_START)} | _ONE_THREAD
-    return ours in (_SETTINGS, _SETTINGS | {"PYTHONPATH": _PATH})
+    paths = ours.get("PYTHONPATH", "").split(os.pathsep)
+    return ours | {"PYTHONPATH": ""} == _SETTINGS | {"PYTHONPATH": ""} and {*paths} <= {"", *_PATH.split(os.pathsep)}
 
 
 def serve_forks(number: int) -> str:

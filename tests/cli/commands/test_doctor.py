@@ -1,8 +1,6 @@
 """Tests of ``vidret doctor``."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from tests.cli.runner import Runner
 from tests.fake_faces import ColouredFaces
 from tests.fake_voices import PitchVoices
+from tests.forking import run_code
 from vidret.channels.people import reading
 from vidret.channels.voices.encoder import load_voice_encoder
 from vidret.cli.commands import doctor
@@ -30,8 +29,7 @@ def test_what_takes_seconds_to_load_is_only_looked_up(tmp_path: Path) -> None:
         "rows = [(check.name, check.detail) for check in run_checks(Path(sys.argv[1]))]\n"
         "print(json.dumps([rows, list(sys.modules)]))"
     )
-    command = [sys.executable, "-c", program, str(tmp_path / "none")]
-    rows, modules = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    rows, modules = json.loads(run_code(program, tmp_path / "none").stdout)
     assert {"open_clip", "transformers", "sentence_transformers", "pytorch_lightning", "timm"}.isdisjoint(modules)
     assert {"torch", "faiss", "ctranslate2"} <= set(modules)
     assert dict(rows)["open_clip (CLIP models)"].endswith(", not loaded")

@@ -1,17 +1,20 @@
 """Tests of indexing over HTTP: permissions, one run at a time, and searches during a run."""
 
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from tests.fakes import write_film
+from tests.forking import ForkedPopen
 from tests.indexed_texts import add_words, find_content
 from tests.serve.conftest import Serve
 from vidret.engine import Engine
@@ -65,7 +68,9 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def indexer(engine: Engine, gate: Gate, root: Path) -> Iterator[Indexer]:
+def indexer(engine: Engine, gate: Gate, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Indexer]:
+    forking = SimpleNamespace(**{**vars(subprocess), "Popen": ForkedPopen})
+    monkeypatch.setattr("vidret.serve.routes.indexing.subprocess", forking)
     options = ["--index", str(engine.path), "--workers", "1"]
     indexer = Indexer(options, [root], program=COLOURED.format(gate=str(gate.path)))
     yield indexer
