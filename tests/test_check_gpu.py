@@ -1,6 +1,9 @@
 """tools/check_gpu.py: every path agrees with itself; one that differs, crashes or is missing costs its row alone."""
 
+import io
+import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,7 +125,17 @@ def test_the_page_has_the_machine_and_every_path_and_the_status_says_whether_all
     ]
 
 
-def test_a_path_runs_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("is_apart", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_path_runs_in_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_apart: bool
+) -> None:
+    def run_here(command: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
+        assert command[:2] == [sys.executable, tool.__file__]
+        with redirect_stdout(io.StringIO()) as out:
+            return subprocess.CompletedProcess(command, tool.main(command[2:]), out.getvalue(), "")
+
+    if not is_apart:
+        monkeypatch.setattr(tool.subprocess, "run", run_here)
     assert tool.main(["--device", "cpu", "--tiny", "--only", "flat, filtered"]) == 0
     shown = capsys.readouterr().out
     assert "FAISS, flat, filtered" in shown

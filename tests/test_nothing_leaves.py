@@ -40,13 +40,25 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Guard:
 
 
 @pytest.fixture(scope="module")
-def index(guard: Guard) -> Path:
-    """Return an index that was made under the guard, with sound, text on the screen and subtitles."""
+def told(guard: Guard) -> list[str]:
+    """Make an index with sound, text on the screen and subtitles, and use it; return what each command printed."""
     films = guard.home / "films"
     write_worded(films / "sign.mkv", ("lighthouse", 2.0), subtitles=SUBTITLES)
     shutil.copy(sample_videos() / "bigbuckbunny.mp4", films / "bunny.mp4")
-    guard.run(*VIDRET, "index", films, "--index", guard.home / "index")
-    return guard.home / "index"
+
+    def answer(number: int) -> Reply:
+        return say("At the lighthouse [1]." if number else '["a lighthouse"]')
+
+    with run_chat(answer) as chat:
+        lines = [
+            ["index", str(films)],
+            ["search", "lighthouse", "--json"],
+            ["locate", "a rabbit"],
+            ["doctor"],
+            ["ask", "where are we?", "--llm", chat.url, "--llm-model", "small"],
+        ]
+        index = str(guard.home / "index")
+        return guard.run("-c", IN_TURN, json.dumps([[*line, "--index", index] for line in lines])).split("\0")
 
 
 def test_the_guard_sees_python_and_native_code(tmp_path: Path) -> None:
@@ -66,19 +78,8 @@ def test_the_guard_sees_python_and_native_code(tmp_path: Path) -> None:
     assert tried == [*expected, "getaddrinfo example.org"]
 
 
-def test_commands_reach_nothing_and_questions_the_endpoint_alone(guard: Guard, index: Path) -> None:
-    def answer(number: int) -> Reply:
-        return say("At the lighthouse [1]." if number else '["a lighthouse"]')
-
-    with run_chat(answer) as chat:
-        lines = [
-            ["search", "lighthouse", "--json"],
-            ["locate", "a rabbit"],
-            ["doctor"],
-            ["ask", "where are we?", "--llm", chat.url, "--llm-model", "small"],
-        ]
-        out = guard.run("-c", IN_TURN, json.dumps([[*line, "--index", str(index)] for line in lines]))
-    found, _, _, answered, _ = out.split("\0")
+def test_commands_reach_nothing_and_questions_the_endpoint_alone(guard: Guard, told: list[str]) -> None:
+    _, found, _, _, answered, _ = told
     hits = json.loads(found)
     assert Path(hits[0]["path"]).name == "sign.mkv"
     assert hits[0]["evidence"]
@@ -86,8 +87,9 @@ def test_commands_reach_nothing_and_questions_the_endpoint_alone(guard: Guard, i
     check(guard)
 
 
-def test_a_server_reaches_nothing(guard: Guard, index: Path) -> None:
-    process = guard.start(*VIDRET, "serve", "--index", index, "--port", 0)
+@pytest.mark.usefixtures("told")
+def test_a_server_reaches_nothing(guard: Guard) -> None:
+    process = guard.start(*VIDRET, "serve", "--index", guard.home / "index", "--port", 0)
     try:
         assert process.stderr is not None
         url = next(found[0] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:\d+/", line)))
