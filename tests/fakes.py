@@ -42,6 +42,7 @@ def write_pictures(
         stream = cast(Any, container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", **options}))
         stream.pix_fmt = "yuv420p"
         stream.height, stream.width = shown.shape[1:3]
+        stream.codec_context.thread_count = 1  # more take longer to start than small pictures take
         for picture in shown:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())

@@ -11,6 +11,7 @@ import pytest
 from tests.video.films import read_number
 from vidret.errors import VidretError
 from vidret.types import Moment
+from vidret.video.container import ONE_THREAD
 
 ODD_PATHS = (
     "/films/plain.mp4",
@@ -31,7 +32,8 @@ def read_timed(path: Path) -> list[tuple[int, float]]:
     """Return the number that each frame shows, and its time."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
-    return [(read_number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)), frame.time or 0) for frame in frames]
+    shown = [np.asarray(frame.to_ndarray(format="rgb24", **ONE_THREAD), np.uint8) for frame in frames]
+    return [(read_number(picture), frame.time or 0) for picture, frame in zip(shown, frames, strict=True)]
 
 
 def assert_refused(call: Callable[[], object], message: str) -> None:

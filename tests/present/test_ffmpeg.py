@@ -17,7 +17,9 @@ IN_REAL_TIME = ["-re"]
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("film") / "film.mp4", range(250), size=(640, 360))
+    return write_video(
+        tmp_path_factory.mktemp("film") / "film.mp4", range(250), size=(640, 360), options={"preset": "ultrafast"}
+    )
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_a_run_that_nobody_waits_for_is_killed(run: Run, started: list["subproce
 
 def test_a_flood_of_messages_is_cut_to_the_last_one(tmp_path: Path, film: Path) -> None:
     fake = tmp_path / "ffmpeg"
-    fake.write_text("#!/bin/sh\nyes 'no such thing' | head -n 1000000 >&2\necho 'all is lost' >&2\nexit 3\n")
+    fake.write_text(f"#!/bin/sh\nyes '{'no such thing ' * 20}' | head -n 50000 >&2\necho 'all is lost' >&2\nexit 3\n")
     fake.chmod(0o700)
     tracemalloc.start()
     with film.open("rb") as file, pytest.raises(FfmpegError, match="all is lost"):

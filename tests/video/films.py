@@ -75,6 +75,7 @@ def write_video(
         stream.pix_fmt = pix_fmt
         container.metadata.update(metadata or {})
         stream.codec_context.time_base = 1 / Fraction(rate)
+        stream.codec_context.thread_count = 1  # more take longer to start than small pictures take
         if timecode:
             stream.metadata["timecode"] = timecode
         if pixel_ratio:

@@ -51,7 +51,7 @@ torch.empty = lambda *size, device=None, **options: real_empty(*size, **options)
 class VideoDecoder:
     def __init__(self, source, *, stream_index, dimension_order, seek_mode, device):
         assert (dimension_order, seek_mode) == ("NHWC", "exact")
-        self.path, self.info = source, probe(source)
+        self.path, self.info, self.images = source, probe(source), {{}}
         assert stream_index == self.info.stream
         self.metadata = types.SimpleNamespace(begin_stream_seconds_from_content=7.0)
         self.cpu_fallback = "NVDEC does not know it" if "refused" in source else ""
@@ -62,11 +62,13 @@ class VideoDecoder:
         return self.info.num_frames
 
     def get_frame_at(self, index):
-        decoder = PyavDecoder(self.info, lambda: None)
-        ((found, image),) = decoder.decode([max(index - 1, 0) if "inexact" in self.path and index > 50 else index])
-        decoder.close()
+        if not self.images:
+            decoder = PyavDecoder(self.info, lambda: None)
+            self.images = {{found: image.copy() for found, image in decoder.decode(range(len(self)))}}
+            decoder.close()
+        found = index - 1 if "inexact" in self.path and index > 50 else index
         time_s = 7.0 + self.info.times[found] - self.info.times[0]
-        return types.SimpleNamespace(data=torch.from_numpy(image.copy()), pts_seconds=time_s)
+        return types.SimpleNamespace(data=torch.from_numpy(self.images[found].copy()), pts_seconds=time_s)
 """
 
 
