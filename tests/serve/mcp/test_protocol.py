@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -99,6 +100,22 @@ def test_client_drives_the_command_over_stdio(engine: Engine) -> None:
         lambda: StdioServerParameters(command=sys.executable, args=arguments, cwd=ROOT, env=environment),
         check_everything,
     )
+
+
+def test_a_closed_stdin_or_stdout_ends_the_command_without_a_traceback(engine: Engine) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = ["bash", "-c", '"$@" <&-', "bash", sys.executable, "-c", COLOURED, "mcp", "--index", str(engine.path)]
+    closed = subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, check=False)
+    assert (closed.returncode, b"Traceback" in closed.stderr) == (1, False)
+    assert b"error: stdin and stdout must be open" in closed.stderr
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # as of a client that has gone
+    asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode() + b"\n"
+    left = subprocess.run(
+        command[4:], input=asked, stdout=write_end, stderr=subprocess.PIPE, cwd=ROOT, env=environment, check=False
+    )
+    os.close(write_end)
+    assert (left.returncode, left.stderr) == (0, b"")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -163,14 +164,23 @@ def create_protocol_server(tools: ToolBox) -> Any:
 
 
 def serve_stdio(tools: ToolBox) -> None:
-    """Answer on stdout what stdin asks, until it ends."""
+    """Answer on stdout what stdin asks, until one of them is closed.
+
+    Raises:
+        VidretError: One of them is closed from the start.
+    """
+    if sys.stdin is None or sys.stdout is None:
+        raise VidretError("stdin and stdout must be open for --transport stdio, got one that is closed")
 
     async def serve() -> None:
         server = create_protocol_server(tools)
         async with stdio_server() as (reader, writer):
             await server.run(reader, writer, server.create_initialization_options())
 
-    anyio.run(serve)
+    try:
+        anyio.run(serve)
+    except* BrokenPipeError:  # the client has gone
+        pass
 
 
 def create_protocol_app(tools: ToolBox, *, host: str, token: str | None, index: Path | None = None) -> ASGIApp:
