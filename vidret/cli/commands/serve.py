@@ -14,7 +14,7 @@ import typer
 
 from vidret.cli.app import add_group, app
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
-from vidret.cli.opening import LOCAL_ONLY, open_engine, refuse_options
+from vidret.cli.opening import LOCAL_ONLY, open_engine, pause_collection, refuse_options
 from vidret.cli.options import (
     ADVANCED,
     DEFAULT_INDEX,
@@ -34,6 +34,7 @@ from vidret.present.terminal import load_console, print_message
 from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.store import Store
 from vidret.store.tokens import RIGHTS, TOKENS, TokenRight, make_token, read_record, record_change
+from vidret.store.vectors.flat import load_faiss
 
 WHAT, ACCESS = "What to serve", "Access"
 HostOption = Annotated[str, option("Bind address; the default accepts local connections only.", ACCESS, "HOST")]
@@ -100,7 +101,11 @@ def serve_command(
         if not Store.exists(index):
             engine.index([])  # an empty index, to which the page can add
         indexer = Indexer(options, roots)
-        served = create_app(engine, indexer, host=host, token=token, timeout=timeout, llm=endpoint)
+        # Most of what full collections of garbage would walk, in one query of 30, at 11 ms each time.
+        with pause_collection():
+            with contextlib.suppress(MissingExtraError):  # of an index with its vectors elsewhere
+                load_faiss()
+            served = create_app(engine, indexer, host=host, token=token, timeout=timeout, llm=endpoint)
         url = page_url(listener, token)
         print_message(f"{index} is served at {url} (press Ctrl-C to stop)")
         if open_page and has_display():
