@@ -76,7 +76,7 @@ def open_engine(
         except UnknownEncoderError as error:
             if model is None:  # the index names it
                 raise
-            raise typer.BadParameter(str(error), param_hint="--model") from error
+            raise typer.BadParameter(str(error).removeprefix("model "), param_hint="--model") from error
 
 
 def remember_phrases(encoder: "Encoder", index: Path) -> "RememberedTexts":
