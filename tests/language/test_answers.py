@@ -318,6 +318,21 @@ def test_answer_grows_without_wrong_or_open_citations(context: QuestionContext) 
     assert last.notes == ("removed citations of moments that were not retrieved: 9",)
 
 
+def test_thoughts_of_a_model_are_no_part_of_its_answer(context: QuestionContext) -> None:
+    replies = [say(f"<think>{'Maybe [2]? ' * 1000}</think>{NOT_SHOWN}"), say("<think>[2]?</think>It opens [1].")]
+    with run_chat(lambda number: replies[number]) as chat:
+        llm = ChatEndpoint(url=chat.url, model="m")
+        answer = answer_question(context, llm, lambda first: replace(first, notes=("more",)))
+    assert (answer.text, [moment.number for moment in answer.cited]) == ("It opens [1].", [1])
+    with run_chat(lambda _: stream("<thi", "nk>[2]", "?</think>", "It opens", " [1].")) as chat:
+        *grown, last = stream_answer(context, ChatEndpoint(url=chat.url, model="m"))
+    assert grown == ["It opens", "It opens [1]."]
+    assert isinstance(last, CitedAnswer)
+    assert [moment.number for moment in last.cited] == [1]
+    with run_chat(lambda _: say("<think>It opens [1]")) as chat, pytest.raises(EndpointError, match="thoughts only"):
+        answer_question(context, ChatEndpoint(url=chat.url, model="m"))
+
+
 def test_stream_that_refuses_or_breaks(context: QuestionContext) -> None:
     with run_chat(lambda _: stream("NOT ", "SHO", "WN.")) as chat:
         (answer,) = stream_answer(context, ChatEndpoint(url=chat.url, model="m"))

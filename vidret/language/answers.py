@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
-from vidret.language.endpoint import ChatEndpoint, write_data_chat
+from vidret.language.endpoint import ChatEndpoint, drop_thoughts, write_data_chat
 from vidret.language.retrieval import ContextMoment, QuestionContext
 from vidret.text import sanitize, show_path
 from vidret.types import TimedText, to_row
@@ -204,20 +205,29 @@ def _ask(context: QuestionContext, endpoint: ChatEndpoint, *, is_streamed: bool)
     if not context.moments:
         return CitedAnswer(text=NOTHING, is_shown=False, cited=(), context=context, notes=context.notes)
     if not is_streamed:
-        return check_citations(context, endpoint.complete(write_messages(context)))
+        return _check_answer(context, endpoint, endpoint.complete(write_messages(context)))
     reply, shown, checked = "", "", 0
     for piece in endpoint.stream(write_messages(context)):
         reply += piece
         if len(reply) > MAX_ANSWER or len(reply) - checked < len(reply) // STEPS:
             continue
         checked = len(reply)
-        text = _drop_open_citation(reply)
+        text = _drop_open_citation(_drop_open_thought(drop_thoughts(reply)))
         if not NOT_SHOWN.startswith(text.strip(" \n*.").upper()):
             grown = check_citations(context, text).text
             if grown != shown:
                 shown = grown
                 yield shown
-    return check_citations(context, reply)
+    return _check_answer(context, endpoint, reply)
+
+
+def _check_answer(context: QuestionContext, endpoint: ChatEndpoint, reply: str) -> CitedAnswer:
+    """Return the answer in a model's reply; an ``EndpointError`` if it holds thoughts only."""
+    text = drop_thoughts(reply)
+    if not text:
+        limit = f"an answer within {endpoint.max_tokens} tokens"
+        raise EndpointError(f"{endpoint.model}: must end its thoughts with {limit}, got thoughts only")
+    return check_citations(context, text)
 
 
 def check_citations(context: QuestionContext, reply: str) -> CitedAnswer:
@@ -266,6 +276,16 @@ def _drop_open_citation(text: str) -> str:
     """
     start = text.rfind("[", -MAX_OPEN - 1)
     return (text if start < 0 or "]" in text[start:] else text[:start]).rstrip()
+
+
+def _drop_open_thought(text: str) -> str:
+    """Return a text that grows without what may become the mark of a thought at its end.
+
+    >>> _drop_open_thought("It opens. <thi"), _drop_open_thought("1 < 2")
+    ('It opens. ', '1 < 2')
+    """
+    before, mark, rest = text.rpartition("<")
+    return before if mark and "think>".startswith(rest.lower()) else text
 
 
 def _list_numbers(text: str) -> list[int]:
