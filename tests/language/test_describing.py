@@ -131,14 +131,16 @@ def test_another_model_replaces_descriptions_when_it_is_done(engine: Engine) -> 
     assert [text for _, _, text in read_all(engine)] == [f"Number {number}." for number in (3, 4, 5)]
 
 
-def test_missing_file_and_empty_picture_get_no_description(whole: Path, engine: Engine, tmp_path: Path) -> None:
+def test_a_missing_file_is_described_once_it_is_back(whole: Path, engine: Engine, tmp_path: Path) -> None:
     film = whole.parent / "films" / "b.mp4"
     film.rename(tmp_path / "away.mp4")
     with run_chat(lambda number: say("Nothing." if number else "A red room.")) as chat:
         report = engine.describe_segments(make_endpoint(chat))
         assert len(chat.requests) == 2
-    (tmp_path / "away.mp4").rename(film)
-    assert (report.described, report.empty, report.left) == (1, 2, 0)
+        assert (report.described, report.empty, report.left, report.missing) == (1, 1, 1, 1)
+        (tmp_path / "away.mp4").rename(film)
+        again = engine.describe_segments(make_endpoint(chat, "small"))
+    assert (again.empty, again.calls, again.left) == (1, 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.endpoints.transport import EndpointError
-from vidret.errors import VidretError
+from vidret.errors import UnreachableError, VidretError
 from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts, write_chat
 from vidret.language.retrieval import DrawFrame, spread_times
 from vidret.store.catalog.texts import TextTrack
@@ -23,6 +23,7 @@ from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.text import sanitize
 from vidret.types import Segment, TextSource, TimedText
+from vidret.video.files import may_exist
 
 SOURCE: TextSource = "generated"
 VERSION = 1  # of the prompt, in the names of tracks
@@ -78,6 +79,7 @@ class DescribeReport:
         empty: Segments in which the model saw nothing, or of which no frame can be decoded.
         calls: Requests that were made; answers that were kept from earlier runs need none.
         left: Segments that are not described yet.
+        missing: Those of them whose files are not there now.
         error: Why the run ended early, if an endpoint failed.
     """
 
@@ -85,6 +87,7 @@ class DescribeReport:
     empty: int = 0
     calls: int = 0
     left: int = 0
+    missing: int = 0
     error: str = ""
 
 
@@ -130,7 +133,7 @@ class _Run:
         if options.choices > 1:
             self._model += f" of {options.choices}"
         self._cache = ReplyCache(store.path / CACHE)
-        self._described = self._empty = self._calls = 0
+        self._described = self._empty = self._calls = self._missing = 0
 
     def describe(self, on_progress: Callable[[int, int], None] | None) -> DescribeReport:
         waiting = list(self._list_waiting())
@@ -138,20 +141,32 @@ class _Run:
         try:
             for video, segments in waiting:
                 track = self._texts.begin(self._fingerprint(video), SOURCE, self._model, duration_s=video.duration)
-                for segment in segments:
-                    if not self._describe_segment(video, track, segment):
+                for row, segment in enumerate(segments):
+                    frames = self._draw_frames(video, segment)
+                    if frames is None:
+                        self._missing += len(segments) - row
+                        break  # a later run may find the file
+                    if not self._describe_segment(track, segment, frames):
                         return self._report(total)
                     if on_progress is not None:
                         on_progress(self._described + self._empty, total)
-                if video.complete:
-                    self._texts.finish(track)
+                else:
+                    if video.complete:
+                        self._texts.finish(track)
         except EndpointError as error:
             return self._report(total, str(error))
         return self._report(total)
 
     def _report(self, total: int, error: str = "") -> DescribeReport:
         left = total - self._described - self._empty
-        return DescribeReport(described=self._described, empty=self._empty, calls=self._calls, left=left, error=error)
+        return DescribeReport(
+            described=self._described,
+            empty=self._empty,
+            calls=self._calls,
+            left=left,
+            missing=self._missing,
+            error=error,
+        )
 
     def _list_waiting(self) -> Iterator[tuple[StoredVideo, list[Segment]]]:
         """Yield the videos that this model has not described completely, with their segments from there on."""
@@ -168,15 +183,19 @@ class _Run:
     def _fingerprint(self, video: StoredVideo) -> str:
         return self._store.videos.get(video.id).fingerprint
 
-    def _describe_segment(self, video: StoredVideo, track: TextTrack, segment: Segment) -> bool:
-        """Store the description of a segment; return False if the run may ask no more."""
+    def _draw_frames(self, video: StoredVideo, segment: Segment) -> list[bytes] | None:
+        """Return frames of a segment; none if one cannot be decoded, None if the file is not there now."""
         try:
-            frames = [
+            return [
                 self._draw(video, time_s, self._options.width)
                 for time_s in spread_times(segment.start, segment.end, self._options.frames)
             ]
-        except VidretError:
-            frames = []
+        except VidretError as error:
+            is_there = any(map(may_exist, video.paths)) and not isinstance(error, UnreachableError)
+            return [] if is_there else None
+
+    def _describe_segment(self, track: TextTrack, segment: Segment, frames: Sequence[bytes]) -> bool:
+        """Store the description of a segment; return False if the run may ask no more."""
         asked = WHAT[: self._options.choices] if frames else ()
         answers = [self._ask(frames, what) for what in asked]
         if None in answers:

@@ -212,8 +212,10 @@ def print_describe_summary(report: "DescribeReport") -> None:
     )
     if report.error:
         print_message(f"error: descriptions ended early: {report.error}")
-    elif report.left:
+    elif report.left > report.missing:
         print_message("  --max-calls was reached; run the same command again to go on.")
+    if report.missing:
+        print_message(f"  {format_count(report.missing, 'segment')} left of files that are not there now.")
 
 
 def print_merge_summary(report: "MergeReport", index: Path) -> None:
