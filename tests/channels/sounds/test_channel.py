@@ -26,7 +26,9 @@ from vidret.channels.sounds.reading import KIND
 from vidret.encode.families.sound import SoundTagger
 from vidret.engine import Engine
 from vidret.errors import VidretError
+from vidret.search.concepts import teaching
 from vidret.store.sounds import SoundStore
+from vidret.store.store import Store
 from vidret.types import ConceptExample, SoundWindows, Source
 
 RNG = np.random.default_rng(0)
@@ -161,7 +163,25 @@ def test_examples_can_be_added_and_replaced(engine: Engine) -> None:
         engine.teach_sound("chime", [find_moment(engine, "turn", 6.0)])
     with pytest.raises(VidretError, match="must hold an example"):
         engine.teach_sound("nothing", [])
+    with pytest.raises(VidretError, match="@chime is a sound"):
+        engine.teach("chime", [np.zeros((8, 8, 3), np.uint8)], add=True)
+    with pytest.raises(VidretError, match="must be replaced or added to, got both"):
+        engine.teach_sound("chime", [find_moment(engine, "turn", 6.0)], replace=True, add=True)
     engine.forget("chime")
+
+
+def test_a_sound_that_is_taught_meanwhile_is_not_lost(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = teaching._read_example
+
+    def read_late(store: Store, example: ConceptExample) -> np.ndarray:
+        monkeypatch.setattr(teaching, "_read_example", read)
+        engine.teach_sound("knock", [find_moment(engine, "blue", 3.0)])
+        return read(store, example)
+
+    monkeypatch.setattr(teaching, "_read_example", read_late)
+    with pytest.raises(VidretError, match="@knock: another process has just taught it"):
+        engine.teach_sound("knock", [find_moment(engine, "turn", 6.0)])
+    engine.forget("knock")
 
 
 # By a text, with a model that the user named.

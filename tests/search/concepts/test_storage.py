@@ -119,7 +119,7 @@ def test_examples_are_images_videos_stretches_and_results(engine: Engine, films:
     assert (taught.yes @ red > 0.99).all()
 
 
-def test_further_examples_are_added_and_may_change_sides(engine: Engine, films: Path) -> None:
+def test_further_examples_are_added_and_may_change_sides(engine: Engine, films: Path, tmp_path: Path) -> None:
     stretch = ConceptExample(path=str(films / "both.mp4"), start=0.0, end=4.0)  # blue
     engine.teach("warm", [paint("red"), paint("yellow"), stretch], text="sun", add=True)
     concept = engine.teach("warm", [], [stretch, films / "green.mp4"], add=True)
@@ -128,6 +128,12 @@ def test_further_examples_are_added_and_may_change_sides(engine: Engine, films: 
         taught = load_concept(store, "warm")
     assert taught is not None
     assert (len(taught.yes), len(taught.no)) == (2, 2)
+    Image.fromarray(paint("red")).save(tmp_path / "red.png")
+    files = [tmp_path / "red.png", films / "red.mp4"]
+    engine.teach("lit", [*files, paint("white"), paint("white")])
+    concept = engine.teach("lit", [paint("yellow"), files[1]], [files[0]], add=True)
+    assert [Path(each.path).name for each in concept.yes] == ["an image"] * 3 + ["red.mp4"]
+    assert [Path(each.path).name for each in concept.no] == ["red.png"]
     engine.teach("one", [stretch])
     with pytest.raises(VidretError, match="yes must hold an example of one, got none"):
         engine.teach("one", [], [stretch], add=True)

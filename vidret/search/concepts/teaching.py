@@ -22,7 +22,7 @@ from vidret.search.query.planning import encode_image
 from vidret.store.lookup import look_up_video
 from vidret.store.sounds import SoundStore
 from vidret.store.store import Store
-from vidret.text import strip_query
+from vidret.text import is_url, strip_query
 from vidret.types import Concept, ConceptExample, ExampleLike, Vector, as_example
 from vidret.video.identity import fingerprint
 from vidret.video.images import read_image_at
@@ -76,6 +76,8 @@ def teach_concept(
     if replace_old and add:
         raise OptionError("a concept must be replaced or added to, got both")
     old = load_concept(store, name)
+    if old is not None and add and old.heard is not None:
+        raise VidretError(f"@{name} is a sound: add sounds to it (--sound), or replace it (--replace)")
     if old is not None and not (replace_old or add):
         raise VidretError(f"@{name} is taught already: to teach it again, replace it (--replace), or add to it (--add)")
     meaning = old.concept.text if text is None and old is not None and add else text or re.sub("[_-]", " ", name)
@@ -94,12 +96,19 @@ def teach_concept(
     vector = encoder.encode_text([meaning.strip()])[0].sentence
     share = choose_share(vector, shown.vectors, hidden.vectors, sample, background)
     concept = Concept(name=name, text=meaning.strip(), share=round(share, 4), yes=shown.examples, no=hidden.examples)
+    taught = TaughtConcept(concept=concept, yes=shown.vectors, no=hidden.vectors)
+    _save(store, taught, old, may_replace=replace_old)
+    return concept
+
+
+def _save(store: Store, taught: TaughtConcept, old: TaughtConcept | None, *, may_replace: bool) -> None:
+    """Store a concept, if its index still has the old one or none; whatever it has, if that may be replaced."""
+    name = taught.concept.name
     with Store.open(store.path, write=True) as writer:
         now = load_concept(writer, name)
-        if not replace_old and (None if now is None else now.concept) != (None if old is None else old.concept):
+        if not may_replace and (None if now is None else now.concept) != (None if old is None else old.concept):
             raise VidretError(f"@{name}: another process has just taught it; try again")
-        save_concept(writer, TaughtConcept(concept=concept, yes=shown.vectors, no=hidden.vectors))
-    return concept
+        save_concept(writer, taught)
 
 
 def choose_share(
@@ -133,8 +142,14 @@ def _keep_others(
     vectors: Float32[np.ndarray, "example dim"],
     new: Sequence[ConceptExample],
 ) -> ReadExamples:
-    """Return the old examples that are not among the new ones, which may have changed sides."""
-    named = {(example.path, example.start, example.end) for example in new if example.start is not None}
+    """Return the old examples that are not among the new ones, which may have changed sides.
+
+    Images that were given may share a name, which is no absolute path.
+    """
+    is_named = [
+        example.start is not None or is_url(example.path) or Path(example.path).is_absolute() for example in new
+    ]
+    named = {(own.path, own.start, own.end) for own, is_kept in zip(new, is_named, strict=True) if is_kept}
     rows = [row for row, old in enumerate(examples) if (old.path, old.start, old.end) not in named]
     video_ids = set()
     for row in rows:
@@ -243,6 +258,8 @@ def teach_sound(
         VidretError: There is no example, one cannot be read or is silent, or the name is invalid or taken.
     """
     name = check_concept_name(name)
+    if replace_old and add:
+        raise OptionError("a concept must be replaced or added to, got both")
     old = load_concept(store, name)
     if old is not None and not replace_old and not (add and old.heard is not None):
         raise VidretError(f"@{name} is taught already: replace it (--replace), or add sounds to a sound (--add)")
@@ -253,8 +270,7 @@ def teach_sound(
         examples, heard = [*old.concept.yes, *examples], np.concatenate([old.heard, heard])
     concept = Concept(name=name, text=re.sub("[_-]", " ", name), share=0.0, yes=tuple(examples))
     nothing = stack_vectors([], store.dim)
-    with Store.open(store.path, write=True) as writer:
-        save_concept(writer, TaughtConcept(concept=concept, yes=nothing, no=nothing, heard=heard))
+    _save(store, TaughtConcept(concept=concept, yes=nothing, no=nothing, heard=heard), old, may_replace=replace_old)
     return concept
 
 
