@@ -189,6 +189,23 @@ def test_a_reopened_engine_says_how_to_load_an_encoder_without_a_name(index: Pat
             engine.reopen()
 
 
+def test_a_thread_that_asks_while_an_engine_reopens_gets_the_new_encoder(index: Path) -> None:
+    class Interrupted(Engine):
+        """An engine of which another thread asks as soon as nothing is open."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "_opened" and value is None and hasattr(self, "_retired") and self._retired:
+                _ = self._index
+
+    with Interrupted(index, ColourEncoder()) as engine:
+        assert find_best(engine) == list(COLOURS)
+        assert reindex(index, WideEncoder(), workers=1).switched
+        engine.reopen()
+        assert find_best(engine) == list(COLOURS)
+        engine._retired.clear()  # closing asks nothing
+
+
 def test_videos_that_would_be_lost_prevent_the_switch(index: Path) -> None:
     (index.parent / "films/blue.mp4").unlink()
     with Engine(index, ColourEncoder()) as engine:

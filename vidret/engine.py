@@ -217,10 +217,11 @@ class Engine(VideoLibrary):
         """
         encoder = _load_encoder(self.paths[0], device=self.device, precision=self._precision)
         models = choose_models(self.paths[0], encoder, rerank=AUTO, tokens="int8", head=AUTO)
-        self._retired += [store for store in (self._opened, self._clip_finder) if store is not None]
-        self._opened = self._clip_finder = self._copy_folder = None
         self.encoder, self._models, self.ranker = encoder, models, models.ranker
         self.__dict__.pop("grounder", None)  # a cached property
+        # Last, since another thread that finds nothing open opens the index with what the engine has by then.
+        self._retired += [store for store in (self._opened, self._clip_finder) if store is not None]
+        self._opened = self._clip_finder = self._copy_folder = None
 
     @cached_property
     def grounder(self) -> "MomentHead | None":

@@ -264,6 +264,7 @@ def test_state_of_other_settings_is_refused_within_an_epoch() -> None:
         ([0, 1, 2], 8, {"neighbours": 3, "num_ranks": 2}, "processes, 2, times neighbours, 3, got 8"),
         ([0, 1, 2], 8, {"neighbours": 0}, "neighbours must be at least 1, got 0"),
         ([0, 2, 4], 4, {"neighbours": 2}, "rows must be at least one"),
+        ([], 4, {}, "rows must be at least one for each of 1 processes, got 0"),
         ([0], 2, {"num_ranks": 2}, "rows must be at least one for each of 2 processes, got 1"),
         ([0, 0, 0, 1], 2, {"num_ranks": 2}, "come from more videos for 2 processes, got 3 of 4 rows from one"),
     ],

@@ -54,6 +54,8 @@ def test_sizes_and_scores_that_cannot_be_are_refused() -> None:
             measure_by_size(scores, np.arange(4), sizes)
     with pytest.raises(VidretError, match="scores must be finite"):
         measure_by_size(np.where(scores > 0, np.nan, scores), np.arange(4), [4])
+    with pytest.raises(VidretError, match="of 2 of 900 videos must hold one with a text, got none in 3 draws"):
+        measure_by_size(np.eye(1, 900), np.arange(1), [2], num_draws=3)
 
 
 def test_interval_holds_95_percent_of_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:

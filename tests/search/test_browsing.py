@@ -18,7 +18,7 @@ from vidret.search.browsing import (
     project_to_plane,
 )
 from vidret.store.store import Store
-from vidret.types import Filters, SegmentEmbedding
+from vidret.types import Filters, KindOfVideo, SegmentEmbedding
 
 SIZES = (12, 8, 6)  # videos of each bundle, of two segments each
 ODD = "/odd/1.mp4"
@@ -98,6 +98,25 @@ def test_answers_are_those_of_the_index_as_it_is(store: Store) -> None:
     store.writer.set_file("/9/new.mp4", state="done", video=video)
     add_segment(store, video, 0, 0.0, 10.0, draw(6, 999), tokens=b"")
     assert len(explorer.draw_map()) == before + 1
+
+
+def test_answers_of_an_index_that_changes_meanwhile_are_not_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer, compute = Explorer(store), Explorer._list_kinds
+
+    def change(own: Explorer, filters: Filters, limit: int) -> list[KindOfVideo]:
+        """Answer, and let the index change and another thread ask before the answer is kept."""
+        found = compute(own, filters, limit)
+        monkeypatch.setattr(Explorer, "_list_kinds", compute)
+        video = store.writer.begin_video("late", duration=10.0, facts={}, num_segments=1)
+        store.writer.set_file("/9/late.mp4", state="done", video=video)
+        add_segment(store, video, 0, 0.0, 10.0, draw(6, 999), tokens=b"")
+        explorer.draw_map()
+        return found
+
+    change.__name__ = compute.__name__
+    monkeypatch.setattr(Explorer, "_list_kinds", change)
+    before = explorer.list_kinds(limit=20)
+    assert sum(kind.num_videos for kind in explorer.list_kinds(limit=20)) > sum(kind.num_videos for kind in before)
 
 
 # Vectors

@@ -159,7 +159,7 @@ def group_neighbours(
         The group of each unit, numbered from 0 without gaps, and the rows of each unit.
     """
     order = np.lexsort((rng.random(len(videos)), videos))
-    rows_by_video = np.split(order, np.flatnonzero(np.diff(videos[order])) + 1)
+    rows_by_video = np.split(order, np.flatnonzero(np.diff(videos[order])) + 1) if len(order) else []
     units: list[Int64[np.ndarray, "_unit neighbour"]] = []
     for _, group in groupby(rows_by_video, key=lambda rows: videos[rows[0]] // neighbours):
         members = list(group)

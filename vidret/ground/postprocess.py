@@ -100,14 +100,15 @@ def clip_and_round(
 def find_highlights(saliency: Float[np.ndarray, " frame"], *, fps: float, duration: float, limit: int) -> list[Span]:
     """Return the spans where saliency stands out, best first.
 
-    A span's score is the mean saliency inside, lowered linearly by its overlap with better spans (soft-NMS).
+    A span's score is the mean saliency inside, lowered linearly by its overlap with better spans (soft-NMS). It is at
+    least 0: saliency is negative where frames are unlike the query.
     """
     times = (np.arange(len(saliency)) + 0.5) / fps
     edges = np.concatenate([[0.0], (times[1:] + times[:-1]) / 2, [duration]])
     spans = find_spans(saliency, times, start=0.0, end=duration, k=limit)
     starts, ends = np.array([span.start for span in spans]), np.array([span.end for span in spans])
     means = [saliency[(edges[:-1] >= span.start) & (edges[1:] <= span.end)].mean() for span in spans]
-    order, scores = soft_nms(starts, ends, np.array(means, np.float64), linear)
+    order, scores = soft_nms(starts, ends, np.maximum(means, 0.0, dtype=np.float64), linear)
     return [
         Span(spans[index].start, spans[index].end, float(score)) for index, score in zip(order, scores, strict=True)
     ]

@@ -56,7 +56,8 @@ def measure_by_size(
         seed: Seed of the draws.
 
     Raises:
-        VidretError: A size is below 2 or above that of the gallery, a score is not finite, or there is no text.
+        VidretError: A size is below 2 or above that of the gallery, a score is not finite, there is no text, or so few
+            that no part of a size has one.
     """
     num_texts, num_videos = scores.shape
     check_scores(scores, range(num_texts))
@@ -71,6 +72,9 @@ def measure_by_size(
     found = []
     for size in sizes:
         recalls = {k: np.array(values) for k, values in _draw(better, truth, size, cuts, num_draws, random).items()}
+        if any(not len(values) for values in recalls.values()):
+            rule = f"galleries of {size} of {num_videos} videos must hold one with a text"
+            raise VidretError(f"{rule}, got none in {num_draws} draws")
         for k, values in recalls.items():
             low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
             found.append(SizeRecall(size=size, k=k, mean=float(values.mean()), low=float(low), high=float(high)))

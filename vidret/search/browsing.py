@@ -78,10 +78,10 @@ class Explorer:
     def _keep(self, compute: Callable[..., list[Answer]], *asked: object) -> list[Answer]:
         if self._generation != self._store.generation or len(self._answers) > MAX_ANSWERS:
             self._generation, self._answers = self._store.generation, {}
-        key = compute.__name__, *asked
-        if key not in self._answers:
-            self._answers[key] = compute(*asked)
-        return self._answers[key]  # type: ignore[return-value]
+        key, answers = (compute.__name__, *asked), self._answers  # another thread may replace these meanwhile
+        if key not in answers:
+            answers[key] = compute(*asked)
+        return answers[key]  # type: ignore[return-value]
 
     def _sample(self, filters: Filters) -> SampledSegments:
         ids = self._store.snapshot().select(filters).ids()

@@ -545,6 +545,8 @@ def test_highlights_are_spans_of_high_saliency() -> None:
     assert second == pytest.approx((80.0, 90.0, 0.6))
     assert all(span.score < 0.5 for span in others)
     assert all(0 <= span.start < span.end <= 119 for span in others)
+    apart = find_highlights(saliency - 2, fps=0.5, duration=119.0, limit=5)  # the query is unlike all frames
+    assert (apart[0].start, apart[0].end, apart[0].score) == (first.start, first.end, 0.0)
     (short,) = find_highlights(np.array([0.3], np.float32), fps=0.5, duration=0.7, limit=5)
     assert short == pytest.approx((0.0, 0.7, 0.3))
 
