@@ -11,7 +11,7 @@ import pytest
 
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.calibration import Calibration, measure_calibration
-from vidret.channels.picture.channel import NEAREST_SEGMENTS, SEGMENTS_PER_VIDEO, PictureChannel
+from vidret.channels.picture.channel import NEAREST_SEGMENTS, SEGMENTS_PER_VIDEO, PictureChannel, _limit_per_video
 from vidret.channels.picture.evidence import UNKNOWN
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.search.concepts.encoder import ConceptEncoder
@@ -219,3 +219,10 @@ def test_search_during_a_prune_finds_the_remaining_videos(
     monkeypatch.setattr(search.store, "search", coarse_search)
     assert search(4) == [1, 3]
     assert read_curve(search.pictures, QUERY, 1) is None
+
+
+def test_segments_that_were_pruned_meanwhile_are_no_candidates(tmp_path: Path) -> None:
+    write_index(tmp_path, [0.9, 0.5], 1)
+    with Store.open(tmp_path / "index") as store:
+        kept = _limit_per_video(store, np.append(store.searchable(), [900, 901, 902]), 4)
+        assert kept.tolist() == store.searchable().tolist()

@@ -223,7 +223,7 @@ def _limit_per_video(store: Store, ids: Ids, num_first: int) -> Ids:
     owners = store.owners(ids)
     ids, video_ids = ids[owners >= 0], owners[owners >= 0].tolist()  # another process may have pruned some meanwhile
     counts = Counter(dict.fromkeys(video_ids[:num_first], SEGMENTS_PER_VIDEO))
-    kept = list(range(num_first))
+    kept = list(range(min(num_first, len(ids))))
     for index, video_id in enumerate(video_ids[num_first:], start=num_first):
         if counts[video_id] < SEGMENTS_PER_VIDEO:
             counts[video_id] += 1
