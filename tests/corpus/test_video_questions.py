@@ -20,7 +20,7 @@ nonsense | ignored | yes
 entity | Is there a car? | yes"""
 REPLIES = (
     WRITTEN,
-    "Cars do not fly.",
+    "<think>Planes do.</think>Cars do not fly.",
     "I first thought [NO]. It is there. [YES]",
     "It is white. [C]",
     "<think>[YES]</think> I cannot tell.",
@@ -52,7 +52,7 @@ def test_every_question_about_every_video_counts(videos: dict[str, str]) -> None
     assert len(worst["times"]) == 8
     content = chat.requests[2]["messages"][1]["content"]
     assert [part["type"] for part in content] == ["image_url"] * 8 + ["text"]
-    assert "Cars do not fly." in content[-1]["text"]
+    assert "What else holds: Cars do not fly." in content[-1]["text"]
     assert "[YES] or [NO]" in chat.requests[2]["messages"][0]["content"]
     assert "[A], [B] or [C]" in chat.requests[3]["messages"][0]["content"]
 

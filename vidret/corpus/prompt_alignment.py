@@ -202,7 +202,8 @@ def score_by_questions(
         if on_progress is not None:
             on_progress(number, len(prompts))
         if prompt not in written:
-            written[prompt] = write_questions(endpoint, prompt), endpoint.complete(write_chat(KNOW, prompt))
+            found = write_questions(endpoint, prompt)
+            written[prompt] = found, drop_thoughts(endpoint.complete(write_chat(KNOW, prompt)))
         questions, knowledge = written[prompt]
         images, times = read_images(path)
         asked = [ask_question(endpoint, question, prompt, knowledge, images) for question in questions]
