@@ -142,6 +142,8 @@ def test_the_bundled_model_is_read_for_its_digest_once_unless_it_changes(
     (tmp_path / "model" / "model.bin").write_bytes(b"weights")
     monkeypatch.setattr(speech, "_BUNDLED_DIGEST", hashlib.sha256(b"weights").hexdigest())
     speech._digest_file.cache_clear()
+    (tmp_path / BUNDLED).mkdir()
+    monkeypatch.chdir(tmp_path)  # a folder of that name is another model
     assert {find_model(BUNDLED) for _ in range(3)} == {str(tmp_path / "model")}
     assert speech._digest_file.cache_info().misses == 1
     (tmp_path / "model" / "model.bin").write_bytes(b"damaged")

