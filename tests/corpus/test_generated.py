@@ -63,7 +63,7 @@ def test_topics_of_the_file_are_ranked_worst_first(generated: Path, tmp_path: Pa
     path = tmp_path / "prompts.jsonl"
     rows = [row | {"note": "a line\u2028that goes on"} for row in rows]  # a separator of lines, but not of JSON lines
     told = (json.dumps({**row, "topic": topics[row["prompt"]]}, ensure_ascii=False) for row in rows)
-    path.write_text("".join(line + "\n" for line in told))
+    path.write_text("\ufeff" + "".join(line + "\n" for line in told), "utf-8")
     videos = generated / "videos"
     prompts, read = read_prompts(path, videos)
     report = evaluate_generated(ColourEncoder(), prompts, topics=read)

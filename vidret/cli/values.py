@@ -182,7 +182,7 @@ def iterate_queries(path: Path) -> "Iterator[tuple[dict[str, Any], str | EventSe
     from vidret.search.query.planning import check_query
 
     try:
-        with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
+        with sys.stdin if str(path) == "-" else path.open(encoding="utf-8-sig") as lines:
             for line_number, line in _number_lines(lines):
                 row = _parse_json(line)
                 if isinstance(row, dict) and isinstance(row.get("query"), str):

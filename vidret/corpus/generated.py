@@ -41,7 +41,7 @@ def read_prompts(path: Path, folder: Path) -> tuple[dict[str, str], dict[str, st
     """
     prompts, topics = dict[str, str](), dict[str, str | None]()
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would also split inside strings
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would also split inside strings
     except (OSError, ValueError) as error:
         raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
     for number, line in enumerate(lines, start=1):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.chatting import Reply, run_chat, say
 from tests.cli.runner import Runner
@@ -79,7 +80,9 @@ def test_local_model_judges(run: Runner, tmp_path: Path, by: str) -> None:
     assert sorted(ranks) == list(range(1, len(ranks) + 1))
 
 
-def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
+def test_options_that_do_not_fit_are_refused(run: Runner, tmp_path: Path) -> None:
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (8, 8), "red").save(picture)
     url = "--judge http://127.0.0.1:1/v1"
     for command, code, sentence in (
         ("ask what?", 2, "must be given, or --context to ask no model, or --server"),
@@ -91,7 +94,9 @@ def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
         (f"search red {url} --llm-model m --judge-by icr", 2, "must be list, pair, got icr"),
         (f"search red {url} --llm-model m --offset 1", 2, "needs --by video without --offset"),
         (f"search --image red.png {url}", 1, "red.png: cannot be read as an image"),
-        (f"search --like red.mp4@1 {url} --queries a.jsonl", 2, "needs a QUERY of words, got none"),
+        (f"search --like red.mp4@1 {url} --queries a.jsonl", 2, "needs a QUERY of words only, got none"),
+        (f"search --like red.mp4@1 {url}", 2, "needs a QUERY of words only, got none"),
+        (f"search red --image {picture} {url}", 2, "needs a QUERY of words only, got --image"),
         ("search red --judge folder --judge-frames 2", 2, "needs --judge URL, got a local model"),
     ):
         run.check_refusal(command, code, sentence)

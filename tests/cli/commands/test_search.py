@@ -61,7 +61,7 @@ def test_several_indexes_are_searched_as_one(
 def test_queries_of_a_file_are_answered_by_lines(run: Runner, tmp_path: Path) -> None:
     queries = tmp_path / "queries.jsonl"
     queries.write_text(
-        '{"qid": 7, "query": "red"}\n\n{"qid": 8, "query": "blue"}\n{"events": ["red", "blue"], "gap": 2}\n'
+        '\ufeff{"qid": 7, "query": "red"}\n\n{"qid": 8, "query": "blue"}\n{"events": ["red", "blue"], "gap": 2}\n'
     )
     rows = [json.loads(line) for line in run.out("search", "--queries", queries).splitlines()]
     assert [(row.get("qid"), read_names(row["hits"])[0]) for row in rows[:2]] == [(7, "red.mp4"), (8, "blue.mp4")]
@@ -225,6 +225,7 @@ def test_results_are_judged_by_file_and_time(run: Runner) -> None:
 def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
     for command, code, sentence in (
         ("search red --by moment --rerank none", 2, "--rerank: needs --by video, got moment and none"),
+        ("search --queries - --sheet a.png", 2, "--sheet: needs a single search, got --queries"),
         ("search --queries - --by moment", 2, "--queries: needs --by video, got moment"),
         ("search red --like red.mp4", 2, "--like: must be a file and a time"),
         ("search --unlike red.mp4@1", 2, "give a query, --image FILE"),

@@ -2,8 +2,10 @@
 
 import json
 import os
+import wave
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -75,6 +77,17 @@ def test_wrong_examples_are_refused(run: Runner, films: Path, tmp_path: Path) ->
     run.check_refusal("forget mascot", 1, "@mascot: must be the name of a taught concept")
     run.check_refusal("teach bark --sound a.wav --yes a.png", 2, "must be by itself")
     run.check_refusal(("teach", "bark", "--sound", tmp_path / "gone.wav"), 1, "gone.wav")
+
+
+@pytest.mark.usefixtures("index")
+def test_a_taught_sound_is_printed_as_json(run: Runner, tmp_path: Path) -> None:
+    samples = 8000 * np.sin(np.arange(32_000) * 0.3)
+    with wave.open(str(tmp_path / "beep.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(samples.astype("<i2").tobytes())
+    taught = run.json("teach", "beep", "--sound", tmp_path / "beep.wav")
+    assert (taught["name"], [row["path"] for row in taught["yes"]]) == ("beep", [str(tmp_path / "beep.wav")])
+    run.out("forget", "beep")
 
 
 def test_a_sound_is_named_by_a_file_or_a_moment(tmp_path: Path) -> None:

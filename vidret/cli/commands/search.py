@@ -105,11 +105,13 @@ def search_command(
     footage.check()
     if by == "moment" and queries is not None:
         raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
+    if sheet is not None and queries is not None:
+        raise typer.BadParameter("needs a single search, got --queries", param_hint="--sheet")
     if save is not None and (not query or image or by != "video"):
         raise typer.BadParameter("needs a QUERY of words only, and --by video", param_hint="--save")
     search_for = read_query(query, image or [])
     if judging.judge is not None:
-        check_judged(query, options, by, queries)
+        check_judged(query, options, by, image or [])
     engine = open_engine_or_client(place, loading, model=model)
     if footage.clip is not None:
         answer_clip(engine, footage, options.k, filters=options.filters, as_json=as_json, sheet=sheet)
@@ -145,10 +147,11 @@ def search_command(
     draw_results(hits, heading, sheet, first_rank=options.offset + 1)
 
 
-def check_judged(query: str | None, options: SearchOptions, by: str, queries: Path | None) -> None:
+def check_judged(query: str | None, options: SearchOptions, by: str, images: Sequence[Path]) -> None:
     """Check that a judge can rerank what is searched."""
-    if query is None or queries is not None:
-        raise typer.BadParameter("needs a QUERY of words, got none", param_hint="--judge")
+    if not query or images:
+        got = "--image" if images else "none"
+        raise typer.BadParameter(f"needs a QUERY of words only, got {got}", param_hint="--judge")
     if by != "video" or options.offset or options.sort_by is not None:
         raise typer.BadParameter("needs --by video without --offset and --sort-by", param_hint="--judge")
 

@@ -76,7 +76,8 @@ def teach_command(
             name, [read_sound_path(path) for path in sound], replace=replace, add=add
         )
         examples = format_count(len(taught.yes), "sound")
-        print_message(f"@{taught.name} is taught from {examples}. Search for it: vidret search '@{name}'")
+        done = f"@{taught.name} is taught from {examples}. Search for it: vidret search '@{taught.name}'"
+        print_result(taught, lambda _: print_message(done), as_json=as_json)
         return
     if not (yes or (no and add)):
         raise typer.BadParameter("must name an example, got none", param_hint="--yes")
