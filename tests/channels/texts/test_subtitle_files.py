@@ -17,6 +17,7 @@ from vidret.channels.texts.subtitle_files import (
     SUFFIXES,
     clean,
     decode_text,
+    drop_repeats,
     find_language,
     guess_encoding,
     parse_subtitles,
@@ -129,6 +130,10 @@ def test_words_come_without_formatting() -> None:
 def test_repeats_are_joined() -> None:
     content = srt("Same", "Same").replace(b"00:00:00,900", b"00:00:01,000")
     assert parse_subtitles(content, ".srt").texts == [TimedText(0.0, 1.9, "Same", "subtitles")]
+    end, begin = (
+        TimedText(at, at + 1, "♪", "subtitles", 1.0, language) for at, language in ((90.0, "de"), (1.0, "en"))
+    )
+    assert drop_repeats([end, begin]) == [end, begin], "of two tracks, one after the other"
 
 
 def test_times_of_a_few_digits() -> None:

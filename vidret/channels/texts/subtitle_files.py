@@ -207,10 +207,14 @@ def clean(text: str) -> str:
 
 
 def drop_repeats(texts: list[TimedText]) -> list[TimedText]:
-    """Return entries by start, without those that repeat the words of the one before at the same time."""
+    """Return entries by start, without those that repeat the words of the one before at the same time.
+
+    Entries may be of several languages, one after the other.
+    """
     kept: list[TimedText] = []
     for text in texts:
-        if kept and kept[-1].text == text.text and text.start <= kept[-1].end:
+        is_same = bool(kept) and (kept[-1].text, kept[-1].language) == (text.text, text.language)
+        if is_same and text.start <= kept[-1].end:
             last = kept.pop()
             text = TimedText(last.start, max(last.end, text.end), text.text, "subtitles", 1.0, text.language)
         kept.append(text)
