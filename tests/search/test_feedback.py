@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes import PatchEncoder
+from tests.fakes import DIM, PatchEncoder, make_segment
 from tests.spoken import NamedColours, make_worded_films, say
+from tests.store.samples import add_segment
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search import feedback
 from vidret.search.feedback import MAX_NATS, SEEN_NATS, Feedback, SegmentSpace, rate_choice
+from vidret.store.store import Store
 from vidret.types import Filters, Hit, Source
 
 NUM_VIDEOS = 30
@@ -243,3 +245,14 @@ def test_films_show_the_scene_of_a_text_and_another_one_where_it_was_seen(tmp_pa
         shown = spoken.search("green yellow", 5, sources=["picture"], like=like, seen=points([first]))
         other = next(hit for hit in shown if hit.video == first.video)
         assert other.segment != first.segment
+
+
+def test_a_time_after_the_end_of_a_video_that_begins_late_is_refused(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "late", encoder_name="patches", encoder_fingerprint="patches-1", dim=DIM) as store:
+        video_id = store.writer.begin_video("a", duration=120.0, facts={"start": 100.0}, num_segments=1)
+        store.writer.set_file("/a.mp4", state="done", video=video_id)
+        add_segment(store, video_id, 0, 100.0, 120.0, make_segment(1, 0))
+        store.writer.finish_video(video_id)
+        assert len(SegmentSpace(store).read_feedback([(video_id, 120.5)], []).liked) == 1
+        with pytest.raises(VidretError, match="from 0 to 120 s, where 1 ends, got 150"):
+            SegmentSpace(store).read_feedback([(video_id, 150.0)], [])
