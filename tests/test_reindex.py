@@ -25,7 +25,7 @@ from vidret.serve.worker import Worker
 from vidret.store.records import CALIBRATION
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
-from vidret.types import Frames, Moment, SearchOptions, SegmentEmbedding, TextEmbedding
+from vidret.types import Frames, Moment, Sampling, SearchOptions, SegmentEmbedding, TextEmbedding
 
 ROOT = Path(__file__).parents[1]
 COLOURS = ("red", "blue", "green")
@@ -103,6 +103,14 @@ def test_an_index_moves_and_keeps_what_does_not_depend_on_the_encoder(index: Pat
     with pytest.raises(StoreError, match="encoder must be"):
         Engine(index, ColourEncoder())
     assert reindex(index, ColourEncoder(), workers=1).videos == 3, "and back"
+
+
+def test_the_limit_of_memory_stays_with_an_encoder_of_whole_videos(index: Path) -> None:
+    encoder = WideEncoder()
+    encoder.sampling = Sampling(4, 1.0, whole=True)
+    assert reindex(index, encoder, workers=1).switched
+    with Store.open(index) as store:
+        assert store.info().memory == 10**9
 
 
 def test_probabilities_are_those_of_no_answers_after_a_move(index: Path) -> None:

@@ -141,7 +141,7 @@ def _read_settings(store: Store, encoder: Encoder) -> dict[str, Any]:
     """Return the settings of an index that its new content keeps, as arguments of ``Engine.index``."""
     follows_shots = store.metadata.get(SEGMENTS) == FOLLOW_SHOTS
     if encoder.sampling.whole:
-        return {}
+        return {"memory": store.info().memory}
     mode = choose_mode(store.metadata.get(SAMPLING)) if follows_shots else None
     return {"shots": follows_shots, "sampling": mode, "memory": store.info().memory}
 

@@ -308,6 +308,15 @@ def test_checkpoint_without_loader_state_starts_at_the_beginning(world: Path) ->
     assert data.state_dict()["bookmark"]["position"] == 0
 
 
+def test_a_loader_that_is_made_again_in_a_run_goes_on_with_the_next_epoch(world: Path) -> None:
+    data, whole = ready(make(world)), ready(make(world)).train_dataloader()
+    epochs = [[batch.captions.tolist() for batch in data.train_dataloader()] for _ in range(2)]
+    assert epochs == [[batch.captions.tolist() for batch in whole] for _ in range(2)]
+    assert len(data._open_loaders) == 1, "whose workers wait for more"
+    data.setup("fit")
+    assert [batch.captions.tolist() for batch in data.train_dataloader()] == epochs[0], "another run"
+
+
 def test_invalid_settings_are_refused_immediately(world: Path) -> None:
     with pytest.raises(VidretError, match=r"num_words must be at least 3 .* got 2, 32"):
         make(world, num_words=2)

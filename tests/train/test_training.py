@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from tests.train.small import (
     METHODS,
+    draw_captioned,
     draw_moments,
     ignores_lightning,
     make_head_module,
@@ -227,6 +228,22 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     for wrong in ({"similarity_weight": -1.0}, {"similarity_weight": 1.0, "boundaries": False}):
         with pytest.raises(VidretError, match="similarity_weight must be at least 0, and 0 without boundaries, got "):
             make_head_module(**wrong)
+
+
+@ignores_lightning
+def test_rate_falls_at_an_epoch_whatever_ends_the_run(tmp_path: Path) -> None:
+    batches: Any = DataLoader([draw_moments(seed) for seed in range(3)], batch_size=None)  # type: ignore[arg-type]
+    head = make_head_module(drop_at=2, lr=1e-3)
+    make_trainer(tmp_path, max_epochs=10, max_steps=7, limit_val_batches=0).fit(head, batches)
+    schedule: Any = head.trainer.lr_scheduler_configs[0].scheduler
+    assert [schedule.lr_lambdas[0](step) for step in (5, 6)] == pytest.approx([1.0, 0.1])
+
+
+def test_videos_without_a_text_give_no_metrics() -> None:
+    module, batch = make_module("clip").eval(), draw_captioned(2)
+    none = batch._replace(ids=batch.ids[:0], captions=batch.captions[:0], text_videos=batch.text_videos[:0])
+    module.validation_step(none, 0)
+    assert module.summarize(module._evaluated) == {}, "as the first batches, which a trainer checks before it starts"
 
 
 def test_head_is_exported_into_a_copy_of_its_backbone(tmp_path: Path) -> None:

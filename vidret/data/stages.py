@@ -177,15 +177,16 @@ class SplitData(lightning.LightningDataModule):
         Raises:
             VidretError: Annotations or videos cannot be read, or a benchmark's own split lacks videos.
         """
-        for role, split in self._splits.read(stage).items():
+        splits = self._splits.read(stage)
+        for role, split in splits.items():
             is_own = role == "test" or (role == "val" and self._splits.val_split is not None)
             whole = is_own and not self._allow_missing
             self._opened[role] = self.open_split(split, training=role == "train", whole=whole)
-        if "train" in self._opened:
-            self._loader_state = None
+        if "train" in splits:
+            self._loader = self._loader_state = None
 
     def train_dataloader(self) -> TrainLoader[Any]:
-        """Return the training loader, resumed from a checkpoint if one was loaded."""
+        """Return the training loader, resumed from a checkpoint if one was loaded, or from the run's loader before."""
         opened = self._opened["train"]
         index_of_video = {video_id: index for index, video_id in enumerate(opened.split.videos)}
         rows = opened.split.captions or opened.split.queries
@@ -199,6 +200,10 @@ class SplitData(lightning.LightningDataModule):
             rank=rank,
             num_ranks=num_ranks,
         )
+        if self._loader is not None:
+            self._loader_state = self._loader.state_dict()
+            self._loader.close()
+            self._open_loaders = [loader for loader in self._open_loaders if loader is not self._loader]
         if self._loader_state is not None:
             batches.load_state_dict(self._loader_state)
         self._loader = TrainLoader(self._make_loader(opened, batches, self._batch_size // num_ranks), batches)
@@ -225,7 +230,7 @@ class SplitData(lightning.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume the next training loader from a checkpoint."""
-        self._loader_state = state_dict.get("bookmark")
+        self._loader, self._loader_state = None, state_dict.get("bookmark")
 
     def _make_eval_loader(self, role: str) -> ShardLoader[Any]:
         opened = self._opened[role]

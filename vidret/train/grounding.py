@@ -134,9 +134,14 @@ class GroundingModule(TrainedModule):
         epochs = self.trainer.max_epochs or -1
         if self._drop_at is not None and epochs < 1:
             raise VidretError(f"max_epochs must be given if drop_at is, got only drop_at {self._drop_at}")
-        drop_at = None if self._drop_at is None else self.count_steps() * self._drop_at // epochs
+        drop_at = None if self._drop_at is None else self._drop_at * self._count_epoch_steps()
         optimizer, schedule = r2_optimizer(self.model, lr=self._lr, drop_at=drop_at, warm_up=self._warm_up)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _count_epoch_steps(self) -> int:
+        """Return the number of steps of a whole epoch, which ``max_steps`` of the trainer may end before."""
+        self.count_steps()  # which loads the batches
+        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
     def validation_step(self, batch: GroundingBatch, _batch_index: int) -> None:
         """Store the highest overlap of each query's first span with a labelled one.

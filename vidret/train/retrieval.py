@@ -184,8 +184,10 @@ class RetrievalModule(TrainedModule):
     test_step = validation_step
 
     def summarize(self, evaluated: list[dict[str, Any]]) -> dict[str, float]:
-        """Score all texts against all videos, and return recalls and mean ranks."""
+        """Score all texts against all videos, and return recalls and mean ranks; nothing if there is no text."""
         metrics: dict[str, float] = {}
+        if all(batch["texts"] is None for batch in evaluated):
+            return metrics
         for row in evaluate(*self.score(evaluated)):
             prefix = "" if row.direction == "t2v" else "v2t/"
             metrics |= {f"{prefix}R@{k}": value for k, value in row.summary.recalls.items()}
