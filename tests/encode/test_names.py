@@ -28,6 +28,13 @@ def test_a_written_name_is_parsed_again(base: str, merge: str, whole: bool) -> N
     assert base in (name.architecture, f"{name.architecture}/{name.weights}")
 
 
+@given(st.integers(1, 10**8), st.floats(1e-3, 1e6))
+def test_a_number_in_a_name_is_written_whole(number: int, exact: float) -> None:
+    name = ModelName("a/b", frames=number, pixels=number, fps=exact, until_s=exact)
+    assert parse_model_name(str(name)) == name
+    assert str(ModelName("a/b", fps=2.0, until_s=29.97)) == "a/b#fps=2#until=29.97"
+
+
 @pytest.mark.parametrize(
     ("name", "family", "scheme", "rest", "elsewhere"),
     [

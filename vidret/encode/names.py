@@ -66,10 +66,10 @@ class ModelName:
     pixels: int | None = None
 
     def __str__(self) -> str:
-        values = {mark: getattr(self, name) for mark, (name, _) in MARKS.items()}
+        values = [(mark, kind, getattr(self, name)) for mark, (name, kind) in MARKS.items()]
         marks = "".join(
-            f"#{mark}={value if mark == 'rule' else format(value, 'g')}"
-            for mark, value in values.items()
+            f"#{mark}={repr(float(value)).removesuffix('.0') if kind is float else value}"
+            for mark, kind, value in values
             if value is not None
         )
         return f"{self.base}{'' if self.merge == OFF else MERGE + self.merge}{marks}{WHOLE if self.whole else ''}"
