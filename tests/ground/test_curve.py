@@ -224,6 +224,10 @@ def test_a_span_widens_within_its_shot_over_frames_that_match_as_well() -> None:
     cut = Curve(scores, curve.times, 0.0, 12.0, 5.0, cuts=(3.3,), gaps=((6.7, 6.9),))
     assert widen_in_shot(cut, Span(4, 6, 1.0), 0.5) == Span(3.3, 6.7, 1.0)
     assert widen_in_shot(curve, Span(4.6, 5.4, 1.0), 0.5) == Span(4.6, 5.4, 1.0), "no frame inside"
+    short = Curve(scores, curve.times, 0.0, float(curve.times[-1]), 5.0)  # as of imported vectors of frames
+    assert widen_in_shot(short, Span(11.0, 11.5, 1.0), 0.5) == Span(10.0, 11.5, 1.0)
+    assert widen_in_shot(short, Span(10.0, 11.0, 1.0), 0.5) == Span(10.0, 11.5, 1.0)
+    assert widen_in_shot(Curve(scores[:1], np.zeros(1), 0.0, 0.0, 5.0), Span(0, 0, 1.0), 0.5) == Span(0, 0, 1.0)
 
 
 def test_a_span_is_lengthened_within_its_shot_and_beside_others() -> None:

@@ -4,6 +4,7 @@ Points become spans, after Jeon et al. 2025, "Point to Span" (arXiv:2512.10363);
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -155,7 +156,8 @@ def widen_in_shot(curve: Curve, span: Span, slack: float) -> Span:
     if not len(inside):
         return span
     first, last = inside[0], inside[-1]
-    breaks = _list_breaks(curve)
+    # The last frame may be at the end itself, as the vectors of frames that another program made.
+    breaks = _list_breaks(replace(curve, end=max(curve.end, float(np.nextafter(curve.times[-1], np.inf)))))
     left = breaks[breaks <= curve.times[first]].max()
     right = breaks[breaks > curve.times[last]].min()
     is_lower = curve.scores < curve.scores[inside].mean() - slack
@@ -163,7 +165,7 @@ def widen_in_shot(curve: Curve, span: Span, slack: float) -> Span:
     begin, end = ends[ends < first].max(initial=-1), ends[ends > last].min(initial=len(curve.times))
     middles = np.concatenate([[left], (curve.times[1:] + curve.times[:-1]) / 2, [right]])
     start_s = span.start if begin == first - 1 else max(left, middles[begin + 1])
-    end_s = span.end if end == last + 1 else min(right, middles[end])
+    end_s = span.end if end == last + 1 else min(right, middles[end], curve.end)
     return Span(float(start_s), float(end_s), span.score)
 
 
