@@ -83,6 +83,8 @@ def test_lost_segments_repeat_the_frame_before_and_gaps_end_the_video() -> None:
     assert gap.segments.tolist() == [0, 0, 0, 0]
     lost = place_steps([(3.0, 5.0)], first=0.0, fps=1.0)
     assert (lost.segments.tolist(), lost.offsets.tolist()) == ([0] * 5, [0, 0, 0, 0, 1])
+    late = place_steps([(far, far + 2)], first=0.0, fps=1.0)  # all before it is lost, or was not imported
+    assert (len(late.segments), late.offsets.tolist()[-2:], late.has_gap) == (far + 2, [0, 1], False)
 
 
 def test_first_segments_that_are_too_short_are_skipped() -> None:

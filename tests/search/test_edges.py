@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.fakes import ColourEncoder, write_film
 from vidret.channels.picture.evidence import FrameScorer
 from vidret.engine import Engine
-from vidret.search.edges import NUM_FRAMES, EdgeRefiner
+from vidret.search.edges import MAX_REMEMBERED, NUM_FRAMES, EdgeRefiner
 from vidret.types import Curve, Frames, Moment, SegmentEmbedding
 from vidret.video.workers.image_pool import ImagePool
 
@@ -145,7 +145,9 @@ def test_an_edge_lies_where_the_score_crosses_the_middle(
     assert fine.start == pytest.approx((max(below) + min(above)) / 2, abs=0.5 / fps + 1e-9)
 
 
-def test_an_edge_that_two_moments_share_stays() -> None:
+@pytest.mark.parametrize("limit", [MAX_REMEMBERED, 1])
+def test_an_edge_that_two_moments_share_stays(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.search.edges.MAX_REMEMBERED", limit)  # vectors; there are more edges
     times = np.arange(6) + 0.5
     curve = Curve(np.array([0.0, 1.0, 1.0, 0.8, 0.8, 0.0]), times, 0.0, 6.0, best=1.0)
     moments = [Moment(1, __file__, 1.0, 3.0, 2.0), Moment(1, __file__, 3.0, 5.0, 1.0)]

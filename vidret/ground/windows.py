@@ -62,11 +62,11 @@ def place_steps(segments: Sequence[tuple[float, float]], *, first: float, fps: f
     """Return the frame of each step of a video, up to its first gap.
 
     A step whose middle is in no segment, since its frames could not be read, reads the frame of the step before it;
-    at the beginning, the first frame there is. There must be a segment, of a start and an end in seconds.
+    at the beginning, the first frame there is, however late. There must be a segment, of a start and an end in seconds.
     """
     owners, offsets, end = list[int](), list[int](), first
     for index, segment in enumerate(segments):
-        if segment[0] - end > LONGEST_HOLE_S:
+        if owners and segment[0] - end > LONGEST_HOLE_S:
             return StepFrames(np.array(owners, np.int64), np.array(offsets, np.int64), has_gap=True)
         steps, end = find_steps(*segment, first=first, fps=fps), segment[1]
         if not len(steps):

@@ -138,7 +138,7 @@ class EdgeRefiner:
         for edge, embedding in zip(missing, self._encoder.encode_frames(pictures) if pictures else [], strict=True):
             key = edge.video_id, edge.wanted_s[edge.middle]
             self._remembered[key] = float(embedding.times[0]), embedding.frames[0]
-        while len(self._remembered) > MAX_REMEMBERED:
+        while len(self._remembered) > max(MAX_REMEMBERED, len(edges)):  # the last ones are those of these edges
             self._remembered.popitem(last=False)
 
     def _decode(self, edges: Sequence[_OpenEdge], num_bytes: int | None) -> None:
