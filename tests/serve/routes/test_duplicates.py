@@ -105,5 +105,5 @@ def test_events_that_end_early_are_refused() -> None:
     with serve_replies() as server, RemoteEngine(server.url) as engine:
         body = b'event: progress\ndata: {"checked": 0, "total": 3}\n\n'
         server.replies = [Reply(body, kind="text/event-stream")]
-        with pytest.raises(RemoteError, match="got other events"):
+        with pytest.raises(RemoteError, match="the events must end with groups"):
             engine.duplicates()
