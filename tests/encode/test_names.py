@@ -14,6 +14,7 @@ from vidret.encode.names import (
     resolve_name,
     set_merge,
 )
+from vidret.errors import EncoderError
 
 BASES = st.from_regex(r"[A-Za-z0-9_./:?=-]{1,30}", fullmatch=True)
 
@@ -33,6 +34,8 @@ def test_a_number_in_a_name_is_written_whole(number: int, exact: float) -> None:
     name = ModelName("a/b", frames=number, pixels=number, fps=exact, until_s=exact)
     assert parse_model_name(str(name)) == name
     assert str(ModelName("a/b", fps=2.0, until_s=29.97)) == "a/b#fps=2#until=29.97"
+    with pytest.raises(EncoderError, match="#fps must be a positive number, got inf"):
+        parse_model_name("a/b#fps=inf")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ then marks, if any: ``#merge=LEVEL``, ``#frames=N``, ``#fps=N``, ``#until=SECOND
 for both, but for ``#merge``.
 """
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -141,7 +142,7 @@ def _read_mark(mark: str, text: str, kind: type) -> Any:
         value = kind(text)
     except ValueError:
         value = 0
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise EncoderError(f"#{mark} must be a positive {'integer' if kind is int else 'number'}, got {text}")
     return value
 
