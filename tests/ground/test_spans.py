@@ -37,3 +37,8 @@ def test_ties_keep_their_order_and_the_limit_is_inclusive() -> None:
     starts, ends = np.array([0.0, 10.0, 0.0, 20.0]), np.array([4.0, 14.0, 2.0, 24.0])
     assert keep_best(starts, ends, np.ones(4), limit=9, max_overlap=0.5).tolist() == [0, 1, 2, 3]
     assert keep_best(starts, ends, np.ones(4), limit=9, max_overlap=0.49).tolist() == [0, 1, 3]
+
+
+def test_an_empty_span_is_kept_once() -> None:
+    times = np.array([3.0, 3.0, 4.0, 3.0])  # as of a single picture, and its shot
+    assert keep_best(times, times, np.array([1.0, 2.0, 0.0, 1.0]), limit=9, max_overlap=0.0).tolist() == [1, 2]

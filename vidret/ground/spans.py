@@ -41,12 +41,14 @@ def keep_best(
 ) -> Int[np.ndarray, " kept"]:
     """Return the indices of the spans that non-maximum suppression keeps, best first, at most ``limit``.
 
-    A span is dropped if its intersection over union with a better kept one exceeds ``max_overlap``. Ties keep their
-    order.
+    A span is dropped if its intersection over union with a better kept one exceeds ``max_overlap``, or if it is empty
+    and equals one. Ties keep their order.
     """
     left, kept = np.argsort(-scores, kind="stable"), list[int]()
     while len(left) and len(kept) < limit:
         best, left = left[0], left[1:]
         kept.append(best)
         left = left[overlap(starts[left], ends[left], starts[best], ends[best]) <= max_overlap]
+        if starts[best] == ends[best]:
+            left = left[(starts[left] != starts[best]) | (ends[left] != ends[best])]
     return np.array(kept, dtype=np.int64)
