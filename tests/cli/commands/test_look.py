@@ -111,7 +111,7 @@ def test_a_server_is_asked(run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_pat
         for command, reply, out, line in (
             (("transcript", "--source", "speech"), {"texts": [TEXT]}, "0:12.5  Welcome.", "transcript?sources=speech"),
             (("transcript", "--speakers"), {"texts": [TEXT]}, "0:12.5  Welcome.", "transcript?unnamed=true"),
-            (("shots", "--format", "csv"), shots, "1,0,2,2,", "shots"),
+            (("shots", "--format", "csv"), shots, "1,0.0,2.0,2.0,", "shots"),
         ):
             server.replies = [Reply({"videos": [VIDEO], "next": None}), Reply(reply)]
             assert run.out(*command, "/films/red.mp4", "--server", server.url).splitlines()[-1] == out
