@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +28,7 @@ from vidret.serve.worker import Worker
 from vidret.store.tokens import RIGHTS
 from vidret.text import sanitize
 from vidret.types import OPTIONS, ListedMoment, Moment, SavedCollection, as_moments, to_row
-from vidret.video.workers.process import ROOT
+from vidret.video.workers.process import make_command
 
 REQUESTS: dict[str, type[BaseModel]] = {"videos": SearchRequest, "moments": LocateRequest}
 Name = Annotated[str, Path(min_length=1, max_length=64, examples=["highlights"])]
@@ -43,7 +42,6 @@ EXPORT_S = 120.0
 # Reads the videos, which may be malicious, in a process of its own.
 EXPORT = """
 import json, sys
-if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
 from vidret.present.export import format_moments
 from vidret.types import Moment, from_row
 asked = json.load(sys.stdin)
@@ -220,10 +218,9 @@ def export_apart(engine: Engine, moments: Sequence[Moment], asked: dict[str, Any
         VidretError: The format cannot represent these moments, or it takes too long.
     """
     rows = [to_row(moment, "json", str) for moment in moments if may_read(engine, moment.video)]
-    command = [sys.executable, "-P", "-c", EXPORT, ROOT]
     document = json.dumps({"moments": rows, **asked}).encode()
     try:
-        done = subprocess.run(command, input=document, capture_output=True, timeout=EXPORT_S, check=False)
+        done = subprocess.run(make_command(EXPORT), input=document, capture_output=True, timeout=EXPORT_S, check=False)
     except subprocess.TimeoutExpired:
         raise VidretError(f"the export takes longer than {EXPORT_S:g} s") from None
     if done.returncode:

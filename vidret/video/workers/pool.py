@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -20,7 +19,7 @@ from vidret.video.decoders.torchcodec import load_torchcodec
 from vidret.video.sampling import DEFAULT_SAMPLING
 from vidret.video.workers import messages
 from vidret.video.workers.messages import Finished, Message, OpenedVideo, ReadPlan, ReadRequest
-from vidret.video.workers.process import ROOT, START_TIMEOUT_S, Process, ProcessGoneError, ProcessPool
+from vidret.video.workers.process import START_TIMEOUT_S, Process, ProcessGoneError, ProcessPool, make_command
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +28,6 @@ _MEMORY = 8 << 30  # bytes
 NUM_PROCESSES = 2  # each needs a CUDA context of several hundred MB, and a card has few decoding units
 _PROGRAM = """
 import json, os, sys
-if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
 out = os.dup(1)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # native code prints, too
 from vidret.video.decoders.registry import find_decoder
@@ -234,7 +232,7 @@ def _try_apart(gpu: int, decoder: str) -> str:
 
     A subprocess tries it, because the attempt may crash, and the CUDA context ends with the subprocess.
     """
-    command = [sys.executable, "-P", "-c", _PROGRAM, ROOT, str(gpu), decoder]
+    command = make_command(_PROGRAM, gpu, decoder)
     try:
         done = subprocess.run(command, capture_output=True, timeout=START_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:

@@ -16,12 +16,10 @@ from vidret.errors import VidretError
 from vidret.video.workers import messages
 from vidret.video.workers.messages import FrameRing
 
-# The folder that holds the package, so that the worker imports the same code as its parent.
-ROOT = str(Path(__file__).resolve().parents[3])
-# -P with -c, not -m: the current folder may hold a numpy.py of its own.
+# The folder that holds the package, so that a process imports the same code as its parent.
+_ROOT = str(Path(__file__).resolve().parents[3])
+_FIND_ROOT = "import sys\nif sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])\n"
 _PROGRAM = """
-import sys
-if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
 from vidret.video.workers.worker import run_worker
 run_worker(int(sys.argv[2]), int(sys.argv[3]))
 """
@@ -29,6 +27,14 @@ run_worker(int(sys.argv[2]), int(sys.argv[3]))
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
 _PIPE_BYTES = 1 << 20
 START_TIMEOUT_S = 120.0
+
+
+def make_command(program: str, *arguments: object) -> list[str]:
+    """Return the command that runs a Python program, which finds its arguments from ``sys.argv[2]`` on.
+
+    It is run by -P with -c, not -m: the current folder may hold a numpy.py of its own.
+    """
+    return [sys.executable, "-P", "-c", _FIND_ROOT + program, _ROOT, *map(str, arguments)]
 
 
 class ProcessGoneError(Exception):
@@ -71,7 +77,7 @@ class Process:
             self._ring, descriptor = FrameRing.create() or (None, -1)
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _PROGRAM, ROOT, str(self._memory), str(descriptor)],
+                    make_command(_PROGRAM, self._memory, descriptor),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     bufsize=0,
