@@ -9,6 +9,7 @@ from itertools import chain, groupby, islice
 import numpy as np
 
 from vidret.channels.base import Match
+from vidret.channels.picture.ranking import find_first_best
 from vidret.channels.texts.channel import TextChannel
 from vidret.errors import OptionError
 from vidret.search.fusion import Fusion, Question
@@ -16,7 +17,7 @@ from vidret.search.placed_moments import find_placed_spans, list_events
 from vidret.search.probability import ScoreStandard, load_probabilities
 from vidret.search.query.clauses import AnalysedQuery
 from vidret.search.sorting import fit_attribute, sort_hits
-from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores, find_first_best
+from vidret.search.video_scores import ABSENT, ROUNDING, TOLERANCE_S, VideoScores
 from vidret.store.lookup import count_facets, find_cuts
 from vidret.text import display_path, format_count, strip_query
 from vidret.types import (
@@ -259,7 +260,7 @@ def _find_parts(video: VideoScores, clause: int) -> list[Match]:
         if own:
             parts.append(max(own, key=lambda match: match.evidence))
     pictures = video.pictures[clause]
-    point = int(np.abs(video.times - time_s).argmin()) if is_local else find_first_best(pictures)
+    point = int(np.abs(video.times - time_s).argmin()) if is_local else int(find_first_best(pictures, ROUNDING))
     if pictures[point] > ABSENT:
         seen = float(video.times[point])
         parts.append(Match(video.video_id, "picture", seen, seen, float(pictures[point])))

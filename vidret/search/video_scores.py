@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Float64
 
 from vidret.channels.base import Match
 from vidret.channels.picture.evidence import VideoPictures
+from vidret.channels.picture.ranking import find_first_best
 from vidret.ground.spans import Span
 from vidret.search.placement import StepSpans, place_in_order
 from vidret.search.query.clauses import QueryStructure
@@ -107,11 +108,6 @@ def find_best(picture: float, matches: Sequence[Match]) -> dict[Source, float]:
     return best
 
 
-def find_first_best(scores: Float[np.ndarray, " point"]) -> int:
-    """Return the index of the best score, and of the first one where frames are equal."""
-    return int((scores >= scores.max() - ROUNDING).argmax())
-
-
 def sum_sources(best: Mapping[Source, float]) -> float:
     """Return the log-sum-exp of the best score of each source."""
     top = max(best.values())
@@ -127,7 +123,7 @@ def combine_clauses(scores: VideoScores, structure: QueryStructure) -> None:
     """Set the score of a video and where it matches best, by clause; the score is -inf without a placement."""
     if not structure.is_joint:
         scores.score = sum_sources(scores.source_scores(0))
-        scores.time_s = (float(scores.times[find_first_best(scores.curve(0))]),)
+        scores.time_s = (float(scores.times[find_first_best(scores.curve(0), ROUNDING)]),)
         return
     edges = find_frame_edges(scores.times)
     placed = [

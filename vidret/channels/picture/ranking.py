@@ -100,5 +100,10 @@ def score_top_frames(
         rows = similarities[:, starts[own][:, None] + np.arange(length)]
         kept = np.partition(rows, -TOP_FRAMES, axis=2)[..., -TOP_FRAMES:] if length > TOP_FRAMES else rows
         scores[:, own] = kept.mean(axis=2)
-        best[:, own] = (rows >= kept.max(axis=2, keepdims=True) - ROUNDING).argmax(axis=2)
+        best[:, own] = find_first_best(rows, ROUNDING)
     return scores, best
+
+
+def find_first_best(scores: Float[np.ndarray, "*any frame"], rounding: float) -> Int[np.ndarray, "*any"]:
+    """Return the index of the best frame, the first one of those that are equal but for rounding."""
+    return np.asarray((scores >= scores.max(axis=-1, keepdims=True) - rounding).argmax(axis=-1))
