@@ -19,6 +19,7 @@ from typing import Any, Literal
 from vidret.errors import OptionError, StoreError, VidretError
 from vidret.store.folder import check_entries
 from vidret.store.rows_file import RowsFile
+from vidret.text import parse_json
 
 TokenRight = Literal["read", "change"]
 RIGHTS: tuple[TokenRight, ...] = ("read", "change")
@@ -110,8 +111,8 @@ def read_record(index: Path, limit: int) -> list[dict[str, Any]]:
 
 def _read_change(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = parse_json(line)
+    except ValueError:
         return DAMAGED
     return row if isinstance(row, dict) and row.keys() >= DAMAGED.keys() else DAMAGED
 

@@ -88,9 +88,7 @@ def read_changes(database: Database, after: Position) -> Changes:
     Raises:
         TrimmedLogError: A writer has trimmed a part of it, perhaps a moment ago.
     """
-    first = (
-        "(SELECT min(number) FROM changes)"  # in the same statement, between which and another one it may be trimmed
-    )
+    first = "(SELECT min(number) FROM changes)"  # in one statement: between two of them it may be trimmed
     rows = database.rows(f"SELECT DISTINCT kind, key, {first} FROM changes WHERE number > ?", after.last)
     if rows and rows[0][2] > after.last:
         raise TrimmedLogError
