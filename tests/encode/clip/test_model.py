@@ -162,6 +162,16 @@ def test_mismatched_weights_are_listed(changes: dict[str, Tensor | None], reason
     assert str(caught.value) == f"{saved}: {reason}"
 
 
+@pytest.mark.parametrize("field", ["patch", "width", "heads"])
+def test_a_card_of_no_model_is_refused(field: str, saved: Path) -> None:
+    fields = json.loads(CARDS[1].to_json())
+    fields["vision"][field] = 0
+    card = read_card(rewrite(saved, json.dumps(fields)))
+    assert card is not None
+    with pytest.raises(EncoderError, match="the card must describe a model"):
+        load_model(saved, card)
+
+
 def test_weights_load_all_or_none() -> None:
     model = make_model(PLAIN)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}

@@ -17,6 +17,7 @@ from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.weights import (
     OPEN_CLIP,
+    convert_file,
     convert_state_dict,
     from_open_clip,
     pack_attention,
@@ -168,6 +169,30 @@ def test_a_missing_weight_is_reported(source: str, key: str, named: str) -> None
     with pytest.raises(EncoderError, match="1 weights missing: ") as caught:
         convert_state_dict({name: weight for name, weight in state.items() if name != key}, source, heads=heads)
     assert str(caught.value).endswith(f"1 weights missing: {named}")
+
+
+TEMPORAL = f"{BLOCK}.8.TVPt_Video_Positional_embedding"
+
+
+@pytest.mark.parametrize(
+    ("source", "key", "shape"),
+    [
+        ("tempme", TEMPORAL, (3,)),
+        ("tempme", "clip.visual.positional_embedding", ()),
+        ("tempme", "clip.visual.proj", (3,)),
+        ("promptswitch", "clip.text_model.encoder.layers.0.self_attn.k_proj.weight", (3, 5)),
+    ],
+)
+def test_weights_of_other_axes_are_refused_in_one_line(
+    source: str, key: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    weights = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights}[source]
+    assert key in weights
+    path = tmp_path / "odd.pt"
+    torch.save({**weights, key: torch.zeros(shape)}, path)
+    with pytest.raises(EncoderError, match=f"odd.pt: must have weights of the shapes of {source}: .") as caught:
+        convert_file(path, source, schedule=MergeSchedule(), clip_frames=None)
+    assert "\n" not in str(caught.value)
 
 
 def test_incomplete_attention_is_not_packed() -> None:

@@ -181,7 +181,7 @@ def fill_model(card: Card, weights: Mapping[str, torch.Tensor], source: str) -> 
         load_exactly(model, weights)
     except VidretError as error:
         raise EncoderError(f"{source}: {error}") from error
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise EncoderError(f"{source}: the card must describe a model: {read_fault(error)}") from error
     return model.eval()
 

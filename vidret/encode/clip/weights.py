@@ -161,6 +161,8 @@ def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frame
         return convert_state_dict(weights, source, schedule=schedule, prompts=prompts)
     except (EncoderError, ValueError) as error:
         raise EncoderError(f"{path}: {error}") from error
+    except (IndexError, TypeError, RuntimeError) as error:  # a weight of fewer axes, or that fits no other
+        raise EncoderError(f"{path}: must have weights of the shapes of {source}: {first_line(error)}") from error
 
 
 def read_weights(path: Path, *, device: str = "cpu") -> Weights:
