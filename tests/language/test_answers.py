@@ -393,6 +393,7 @@ def test_broken_endpoint_fails_in_one_sentence_without_the_key(name: str, monkey
     [
         ({"url": "ftp://a/v1"}, "llm must be a URL"),
         ({"url": "http://user:word@a/v1"}, "llm must be a URL"),
+        ({"url": "http://:word@a/v1"}, "llm must be a URL"),
         ({"url": "http://a:x/v1"}, "llm must be a URL"),
         ({"model": ""}, "llm model must be named"),
         ({"key": "a\nb"}, "must be printable ASCII"),

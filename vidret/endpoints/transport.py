@@ -112,15 +112,17 @@ def check_webhook(url: str) -> None:
     Raises:
         VidretError: It is no http or https URL with a host and without a user.
     """
+    if not _is_plain(url):
+        raise VidretError(f"webhook must be a URL like http://127.0.0.1:9000/found, got {url.rpartition('@')[2]}")
+
+
+def _is_plain(url: str) -> bool:
+    """Return whether a URL is of http or https, with a host and a valid port, and without a user or a password."""
     try:
         parts = urlsplit(url)
-        is_valid = (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and parts.username is None
-        )
+        return parts.scheme in PORTS and bool(parts.hostname) and parts.port != 0 and parts.username is None
     except ValueError:  # such as an invalid port
-        is_valid = False
-    if not is_valid:
-        raise VidretError(f"webhook must be a URL like http://127.0.0.1:9000/found, got {url.rpartition('@')[2]}")
+        return False
 
 
 def post_json(url: str, content: Mapping[str, Any], *, timeout_s: float = WEBHOOK_TIMEOUT_S) -> None:
@@ -184,16 +186,11 @@ class JsonTransport:
     max_answer_bytes: int
 
     def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            _ = parts.port
-        except ValueError:
-            parts = urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        if not _is_plain(self.url) or (parts := urlsplit(self.url)).query:
             raise VidretError(f"{self.option} must be a URL such as {self.example}, without a user or a query")
         if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
             raise VidretError(f"{self.key_variable} must be printable ASCII, got something else")
-        if self.key and parts.scheme == "http" and not is_loopback(parts.hostname):
+        if self.key and parts.scheme == "http" and not is_loopback(str(parts.hostname)):
             raise VidretError(f"{self.option} must be an https URL to send the key in {self.key_variable}, got http")
 
     @property

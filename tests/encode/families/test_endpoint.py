@@ -134,9 +134,11 @@ def test_the_budget_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         ("endpoint:http://a/v1", "http://a/v1: must be like endpoint:http"),
         ("endpoint:http://me:word@a/v1?model=m&key=1", "http://a/v1: must be like endpoint:http"),
         ("endpoint:http://me:word@a/v1?model=m", "model must be a URL such as .*, without a user"),
+        ("endpoint:http://me:word@[::1/v1?model=m", "must be like endpoint:http"),
         ("endpoint:ftp://a/v1?model=m", "model must be a URL such as"),
         ("endpoint:http://a/v1?model=m&images=png", "images of an endpoint must be uris, objects, messages, got png"),
         ("endpoint:http://a/v1?model=m&size=9", "size of an endpoint must be 32 to 1024 pixels, got 9"),
+        (f"endpoint:http://a/v1?model=m&size={'9' * 5000}", "size of an endpoint must be 32 to 1024 pixels, got 999"),
     ],
 )
 def test_an_invalid_name_is_refused_without_its_password(name: str, rule: str) -> None:

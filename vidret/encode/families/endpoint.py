@@ -68,7 +68,10 @@ def parse_endpoint(address: str) -> EndpointName:
     >>> parse_endpoint("http://127.0.0.1:7997/v1?model=clip&size=336")
     EndpointName(url='http://127.0.0.1:7997/v1', model='clip', images='uris', size=336)
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # such as an IPv6 address without an end
+        parts = urlsplit("")
     values = dict(parse_qsl(parts.query))
     unknown = values.keys() - {"model", "images", "size"}
     if unknown or "model" not in values:
@@ -79,8 +82,8 @@ def parse_endpoint(address: str) -> EndpointName:
     images, size = values.get("images", "uris"), values.get("size", str(DEFAULT_SIZE))
     if images not in IMAGES:
         raise EncoderError(f"images of an endpoint must be {', '.join(IMAGES)}, got {images}")
-    if not size.isdecimal() or not SIZES[0] <= int(size) <= SIZES[1]:
-        raise EncoderError(f"size of an endpoint must be {SIZES[0]} to {SIZES[1]} pixels, got {size}")
+    if size not in map(str, range(SIZES[0], SIZES[1] + 1)):
+        raise EncoderError(f"size of an endpoint must be {SIZES[0]} to {SIZES[1]} pixels, got {size[:20]}")
     url = urlunsplit(parts._replace(query=""))
     return EndpointName(url=url, model=values["model"], images=images, size=int(size))
 
