@@ -109,6 +109,18 @@ def test_failing_endpoint_ends_a_run_and_loses_nothing(engine: Engine) -> None:
     assert len(read_all(engine)) == 1
 
 
+def test_thoughts_that_are_cut_off_do_not_say_that_nothing_is_seen(engine: Engine) -> None:
+    cut = "<think>There may be a"
+    with run_chat(lambda number: say(cut if number == 1 else "Red.")) as chat:
+        report = engine.describe_segments(make_endpoint(chat))
+        assert (report.described, report.empty, report.left) == (1, 0, NUM_SEGMENTS - 1)
+        assert report.error == "small: must end its thoughts with an answer within 800 tokens, got thoughts only"
+        for kept in (engine.path / "described").iterdir():
+            kept.write_text(cut)  # as an earlier version kept it
+        again = engine.describe_segments(make_endpoint(chat))
+        assert (again.described, again.left) == (NUM_SEGMENTS - 1, 0)
+
+
 def test_answers_are_kept_by_what_is_shown(whole: Path, engine: Engine, tmp_path: Path) -> None:
     with run_chat(lambda number: say(f"Number {number}.")) as chat:
         engine.describe_segments(make_endpoint(chat))

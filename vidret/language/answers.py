@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
-from vidret.language.endpoint import ChatEndpoint, drop_thoughts, write_data_chat
+from vidret.language.endpoint import ChatEndpoint, drop_thoughts, read_reply, write_data_chat
 from vidret.language.retrieval import ContextMoment, QuestionContext
 from vidret.text import sanitize, show_path
 from vidret.types import TimedText, to_row
@@ -205,7 +204,7 @@ def _ask(context: QuestionContext, endpoint: ChatEndpoint, *, is_streamed: bool)
     if not context.moments:
         return CitedAnswer(text=NOTHING, is_shown=False, cited=(), context=context, notes=context.notes)
     if not is_streamed:
-        return _check_answer(context, endpoint, endpoint.complete(write_messages(context)))
+        return check_citations(context, read_reply(endpoint, endpoint.complete(write_messages(context))))
     reply, shown, checked = "", "", 0
     for piece in endpoint.stream(write_messages(context)):
         reply += piece
@@ -218,16 +217,7 @@ def _ask(context: QuestionContext, endpoint: ChatEndpoint, *, is_streamed: bool)
             if grown != shown:
                 shown = grown
                 yield shown
-    return _check_answer(context, endpoint, reply)
-
-
-def _check_answer(context: QuestionContext, endpoint: ChatEndpoint, reply: str) -> CitedAnswer:
-    """Return the answer in a model's reply; an ``EndpointError`` if it holds thoughts only."""
-    text = drop_thoughts(reply)
-    if not text:
-        limit = f"an answer within {endpoint.max_tokens} tokens"
-        raise EndpointError(f"{endpoint.model}: must end its thoughts with {limit}, got thoughts only")
-    return check_citations(context, text)
+    return check_citations(context, read_reply(endpoint, reply))
 
 
 def check_citations(context: QuestionContext, reply: str) -> CitedAnswer:

@@ -15,7 +15,7 @@ from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.endpoints.transport import EndpointError
 from vidret.errors import UnreachableError, VidretError
-from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts, write_chat
+from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts, read_reply, write_chat
 from vidret.language.retrieval import DrawFrame, spread_times
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.records import StoredVideo
@@ -231,9 +231,11 @@ class _Run:
             if self._calls >= self._options.max_calls:
                 return None
             self._calls += 1
-            return self._llm.complete(write_chat(PROMPT % what, *frames))
+            reply = self._llm.complete(write_chat(PROMPT % what, *frames))
+            read_reply(self._llm, reply)  # thoughts that were cut off do not say that nothing is seen
+            return reply
 
-        return self._cache.ask(key, complete, read_description)
+        return self._cache.ask(key, complete, lambda reply: read_description(reply) if drop_thoughts(reply) else None)
 
 
 def choose_specific(

@@ -35,17 +35,21 @@ class ReplyCache:
         self._folder = None if folder is None else Path(folder)
 
     def ask(self, key: str, complete: Callable[[], str | None], read: Callable[[str], T | None]) -> T | None:
-        """Return what is read of a kept answer, or else of a new one, if there is any; it is kept unless it is None."""
+        """Return what is read of a kept answer, or else of a new one, if there is any; it is kept unless it is None.
+
+        A kept answer of which nothing is read counts as none.
+        """
         path = self._folder and self._folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.txt"
         kept = None
         if path is not None:
             with contextlib.suppress(OSError, ValueError):
                 kept = path.read_text("utf-8") or None
-        reply = kept or complete()
-        found = None if reply is None else read(reply)
-        if path is not None and kept is None and reply is not None and found is not None:
-            with contextlib.suppress(StoreError, OSError):
-                _keep(path, reply)
+        found = None if kept is None else read(kept)
+        if found is None and (reply := complete()) is not None:
+            found = read(reply)
+            if path is not None and found is not None:
+                with contextlib.suppress(StoreError, OSError):
+                    _keep(path, reply)
         return found
 
 
@@ -167,6 +171,15 @@ def drop_thoughts(reply: str) -> str:
     ('[1]', '[1]', '[1]')
     """
     return _THOUGHT.sub("", reply).strip()[:MAX_REPLY]
+
+
+def read_reply(endpoint: ChatEndpoint, reply: str) -> str:
+    """Return a model's reply without its thoughts; an ``EndpointError`` if it holds thoughts only."""
+    text = drop_thoughts(reply)
+    if not text:
+        limit = f"an answer within {endpoint.max_tokens} tokens"
+        raise EndpointError(f"{endpoint.model}: must end its thoughts with {limit}, got thoughts only")
+    return text
 
 
 def _read_answer(kind: str, lines: Iterator[bytes]) -> Iterator[str]:
