@@ -37,6 +37,15 @@ def find_package(name: str) -> Path | None:
     return Path(folders[0]) if folders else None
 
 
+def locate_model(name: str) -> str:
+    """Return the name of a model, ``hf:`` before it or not, with the whole path if it is that of a file or a folder.
+
+    An index remembers it, and a later run may begin in another folder.
+    """
+    scheme, path = ("hf:", name.removeprefix("hf:")) if name.startswith("hf:") else ("", name)
+    return f"{scheme}{Path(path).resolve()}" if path and Path(path).exists() else name
+
+
 class TrainedOn(NamedTuple):
     """What a model was trained on: the name of a split, or those of several, and digests of the names of its videos."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from vidret.errors import MissingExtraError, VidretError
+from vidret.model_files import locate_model
 from vidret.store.consent import allow, check_allowed
 from vidret.store.identities.tracks import IdentityKind
 from vidret.store.store import Store
@@ -48,6 +49,7 @@ class TrackKind:
         """
         if isinstance(asked, str):
             if asked != self.bundled:
+                asked = locate_model(asked)
                 allow(index, asked)
             return asked
         if asked not in (True, False, None):

@@ -14,6 +14,7 @@ from tests.forking import run_code
 from tests.index.samples import read_contents
 from tests.indexed_texts import add_words, make_texts
 from tests.word_films import QUICK_OCR, SUBTITLES, shown, write_worded
+from vidret.channels.identities import TRACK_KINDS
 from vidret.channels.registry import READ_KINDS
 from vidret.channels.texts import options as options_module
 from vidret.channels.texts import run as words_module
@@ -117,6 +118,21 @@ def test_an_index_remembers_its_sound_model(tmp_path: Path, monkeypatch: pytest.
     assert choose_words(tmp_path, given) == replace(named, sound_model="hf:d/e")
     monkeypatch.setattr(words_module, "read_options", lambda _index: given)
     assert read_setting(tmp_path, "auto") == given, "it was allowed by its name"
+
+
+def test_models_in_folders_and_files_are_remembered_by_whole_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later run may begin in another folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("whisper", "tiny.en", "clap"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "voices.pt").touch()
+    for name, kept in (("whisper", str(tmp_path / "whisper")), ("tiny.en", "tiny.en"), ("large-v3", "large-v3")):
+        options = choose_words("index", WordsOptions(speech_model=name, sound_model="hf:clap"))
+        assert options == WordsOptions(speech_model=kept, sound_model=f"hf:{tmp_path / 'clap'}")
+    for name, kept in (("voices.pt", str(tmp_path / "voices.pt")), ("a.b:C", "a.b:C")):
+        assert TRACK_KINDS["voice"].choose_model("index", name) == kept
 
 
 def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from tests.cli.runner import Runner
 from tests.fake_faces import write_people
 from tests.fakes import ColourEncoder, write_film
 from tests.grounded import write_head
-from vidret.cli.commands.index import choose_identities, parse_words
 from vidret.cli.values import parse_memory
 from vidret.store.store import Store
 
@@ -33,21 +32,6 @@ def test_summary_and_report_list_failures(run: Runner, films: Path) -> None:
     report = run.json("index", films)
     assert (report["unchanged"], [Path(path).name for path, _ in report["failed"]]) == (2, ["bad.mp4"])
     assert run("index", films, "--fail-on-error")[0] == 1
-
-
-def test_models_in_folders_and_files_are_remembered_by_whole_paths(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("whisper", "tiny.en"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "voices.pt").touch()
-    for name, kept in (("whisper", str(tmp_path / "whisper")), ("tiny.en", "tiny.en"), ("large-v3", "large-v3")):
-        words = parse_words("speech", "off", tmp_path / "index", speech_model=name)
-        assert words
-        assert words.speech_model == kept
-    assert choose_identities("on", "voices.pt", "speakers", "--speaker-model") == str(tmp_path / "voices.pt")
-    assert choose_identities("on", "a.b:C", "speakers", "--speaker-model") == "a.b:C"
 
 
 @pytest.mark.usefixtures("new")

@@ -17,6 +17,7 @@ from vidret.channels.subtitles import Sidecars, digest_sidecars
 from vidret.channels.texts.options import WITH_SIDECARS, WordsOptions, find_sound_model, is_installed
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.errors import VidretError
+from vidret.model_files import locate_model
 from vidret.store.catalog.schema import reading_metadata
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.consent import allow, check_allowed
@@ -84,6 +85,8 @@ def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | Non
         VidretError: ``words`` is something else, such as the name of a source, or VIDRET_WORDS is invalid.
     """
     if isinstance(words, WordsOptions):
+        speech_model = words.speech_model if words.speech_model == BUNDLED else locate_model(words.speech_model)
+        words = replace(words, speech_model=speech_model, sound_model=locate_model(words.sound_model))
         for source, model in (("speech", words.speech_model), ("sound", words.sound_model)):
             if source in words.sources and model:
                 allow(index, model)

@@ -218,13 +218,10 @@ def parse_words(
     text: str, sounds: str, index: Path, *, speech_model: str | None = None, sound_model: str | None = None
 ) -> "WordsOptions | Literal[False]":
     """Return which words and sounds to read, given the options for them."""
-    from vidret.channels.speech import BUNDLED
     from vidret.channels.texts.run import choose_sounds, read_setting
 
-    if sound_model and (folder := Path(sound_model.removeprefix("hf:"))).is_dir():
-        sound_model = f"hf:{folder.resolve()}"
-    if speech_model and speech_model != BUNDLED and Path(speech_model).is_dir():
-        speech_model = str(Path(speech_model).resolve())  # a later run may begin in another folder
+    if sound_model and Path(sound_model).is_dir():
+        sound_model = f"hf:{sound_model}"
     try:
         words = read_setting(index, text, speech_model, sound_model)
     except StoreError:
@@ -242,9 +239,7 @@ def choose_identities(setting: str, model: str | None, argument: str, model_opti
     wanted = SWITCH[setting]
     if model is not None and wanted is not True:
         raise typer.BadParameter(f"needs --{argument} on, got {setting}", param_hint=model_option)
-    if model is None:
-        return wanted
-    return str(Path(model).resolve()) if argument == "speakers" and Path(model).is_file() else model
+    return wanted if model is None else model
 
 
 def choose_run(runner: str, address: str | None, num_gpus_per_worker: float | None, precision: str) -> "IndexRunner":
