@@ -1,6 +1,7 @@
 """Saliency labels against loops, padded batches, and the cache of encoder layers."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.video.films import write_video
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.grounding import GroundingSample, LabelledVideos, collate, label_frames
 from vidret.data.layers import LayersCache, VideoLayers, to_float16
-from vidret.data.records import LabelledQuery, VideoSpan
+from vidret.data.records import LabelledQuery, Split, VideoSpan
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead, HeadOutput
@@ -161,9 +162,24 @@ def test_late_video_start_does_not_change_the_layers(tmp_path: Path) -> None:
     cache = LayersCache(tmp_path / "cache", encoder, num_layers=2, fps=0.5)
     spans = [VideoSpan(str(write_video(tmp_path / f"{n}.mp4", range(10), rate=1, shift=n, audio=True))) for n in (0, 7)]
     cache.build(encoder, spans, [], num_workers=0)
-    early, late = (cache.read_video(cache.entries.find(span)[0]) for span in spans)
+    keys = {span.path: cache.entries.find(span)[0] for span in spans}
+    early, late = (cache.read_video(key) for key in keys.values())
     assert early.duration == late.duration == 10.0
     np.testing.assert_array_equal(late.layers, early.layers)
+    queries = [
+        LabelledQuery("1", span.path, "t", 17.0, ((start, start + 4.0),))
+        for span, start in zip(spans, (2.0, 9.0), strict=True)
+    ]
+    rated = [replace(query, clips=(0,), saliency=((4.0,),), clip_spans=query.spans) for query in queries]
+    cache.build(encoder, [], ["t"], num_workers=0)
+    samples = LabelledVideos(
+        Split("s", (), (), queries=(*queries, *rated)), cache, keys, fps=0.5, saliency_range=(0.0, 4.0)
+    )
+    for index in range(4):
+        assert samples[index].spans.tolist() == [[2.0, 6.0]]
+        assert samples[index].saliency.tolist() == [0, 1, 1, 0, 0]
+    early_labels = label_frames(queries[0].count_from(7.0), 5, 0.5, 0.0, 4.0)
+    assert early_labels.tolist() == [0] * 5, "before the first frame"
 
 
 @pytest.mark.parametrize("options", [{"merging": True}, {"prompts": PromptShape(2, 4)}], ids=["merging", "prompts"])

@@ -66,25 +66,21 @@ class CacheEntries:
         """Return the size of an entry."""
         return self._path(key).stat().st_size
 
-    def facts(self, key: str) -> dict[str, Any]:
+    def facts(self, key: str) -> Facts:
         """Return the facts of an entry."""
-        facts: dict[str, Any] = json.loads(self._read(key, with_arrays=False)[1])
-        return facts
+        return self.read(key, with_arrays=False)[1]
 
-    def read(self, key: str) -> dict[str, np.ndarray]:
-        """Return the arrays of an entry.
+    def read(self, key: str, *, with_arrays: bool = True) -> Entry:
+        """Return the arrays of an entry, or none of them, and its facts.
 
         Raises:
             VidretError: The file is missing or damaged.
         """
-        return self._read(key, with_arrays=True)[0]
-
-    def _read(self, key: str, *, with_arrays: bool) -> tuple[dict[str, np.ndarray], str]:
         path = self._path(key)
         try:
             with safe_open(path, "np") as file:
                 names = file.keys() if with_arrays else ()
-                return {name: file.get_tensor(name) for name in names}, file.metadata()["facts"]
+                return {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()["facts"])
         except (OSError, SafetensorError) as error:
             raise VidretError(f"{path}: cannot be read ({error}); delete it, and it is made again") from error
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from vidret.data.cache_entries import CacheEntries, Entry, try_entry
 from vidret.data.records import VideoSpan
@@ -135,25 +135,14 @@ Pixels = UInt8[np.ndarray, "frame height width 3"]
 PREFETCH = 2  # results per worker
 
 
-class _MappedItems(Dataset[Result], Generic[Item, Result]):
-    def __init__(self, function: Callable[[Item], Result], items: Sequence[Item]) -> None:
-        self._function, self._items = function, items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> Result:
-        return self._function(self._items[index])
-
-
 def map_in_workers(function: Callable[[Item], Result], items: Sequence[Item], num_workers: int) -> Iterator[Result]:
     """Yield the result for each item, in order. With ``num_workers`` 0, everything runs in this process."""
     loader = DataLoader(
-        _MappedItems(function, items),
+        cast(Any, items),
         batch_size=None,
         num_workers=num_workers,
         prefetch_factor=PREFETCH if num_workers else None,
-        collate_fn=_identity,
+        collate_fn=cast(Any, function),  # of one item, as there are no batches
     )
     results = iter(loader)
     for index in range(len(items)):
@@ -165,10 +154,6 @@ def map_in_workers(function: Callable[[Item], Result], items: Sequence[Item], nu
             pending = ", ".join(str(item) for item in items[index : index + num_workers * (PREFETCH + 1)])
             raise VidretError(f"a worker process died while reading one of these: {pending}") from error
         yield result
-
-
-def _identity(result: Result) -> Result:
-    return result
 
 
 class FrameSource(Protocol):
@@ -248,7 +233,7 @@ class CachedFrames:
         Raises:
             VidretError: The file is missing or damaged.
         """
-        pixels = self._entries.read(self._keys[video_id])["pixels"]
+        pixels = self._entries.read(self._keys[video_id])[0]["pixels"]
         return pixels[self._sampling.draw(len(pixels), rng)] if self._sampling.is_random else pixels
 
 

@@ -85,8 +85,9 @@ class LabelledVideos(Dataset[GroundingSample]):
     def __getitem__(self, key: int | Key) -> GroundingSample:
         """Return a query with the layers of its text and its video."""
         query_index = key if isinstance(key, int) else key[1]
-        query = self._split.queries[query_index]
-        video = self._cache.read_video(self._keys[query.video])
+        labelled = self._split.queries[query_index]
+        video = self._cache.read_video(self._keys[labelled.video])
+        query = labelled.count_from(video.start)  # as its frames do; in annotations, a file starts at 0
         return GroundingSample(
             query=query_index,
             video=video,
@@ -109,8 +110,9 @@ def label_frames(
     """
     total, num_scores = np.zeros(num_frames), np.zeros(num_frames)
     if not query.saliency:
-        for start, end in query.spans:
-            total[min(math.ceil(start * fps), num_frames) : math.ceil(end * fps)] = 1
+        for span in query.spans:
+            first, last = (max(0, math.ceil(time * fps)) for time in span)
+            total[first:last] = 1
         return total.astype(np.float32)
     centres_s = (np.arange(num_frames) + 0.5) / fps
     for (start, end), scores in zip(query.clip_times, query.saliency, strict=True):

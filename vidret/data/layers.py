@@ -35,12 +35,13 @@ TEXT_BATCH_SIZE = 256
 
 
 class VideoLayers(NamedTuple):
-    """A video's layers, earliest first, and its duration in seconds; see ``LayerTokens``."""
+    """A video's layers, earliest first, its duration, and when it starts, in seconds; see ``LayerTokens``."""
 
     layers: tuple[Float[np.ndarray, "frame _token width"], ...]
     duration: float
     sizes: tuple[Float[np.ndarray, "frame _token"], ...] | None = None
     masks: tuple[Bool[np.ndarray, "frame _token"], ...] | None = None
+    start: float = 0.0
 
 
 class DecodedVideo(NamedTuple):
@@ -91,6 +92,7 @@ class LayersCache:
             "frames_at_once": encoder.sampling.num_frames,
             "sampling_fps": encoder.sampling.fps,
             "segments": "shots" if self._follows_shots else "grid",
+            "facts": ("duration", "start"),
         }
         self.entries = CacheEntries(folder, "layers", settings)
 
@@ -152,7 +154,7 @@ class LayersCache:
             "mask": tokens.masks or (),
         }
         arrays = {f"{name}{index}": array for name, arrays in by_name.items() for index, array in enumerate(arrays)}
-        return arrays, {"duration": video.duration_s, "lost": video.lost}
+        return arrays, {"duration": video.duration_s, "start": video.start_s, "lost": video.lost}
 
     def read_video(self, key: str) -> VideoLayers:
         """Return a video's layers.
@@ -160,12 +162,13 @@ class LayersCache:
         Raises:
             VidretError: The file is missing or damaged.
         """
-        arrays, indices = self.entries.read(key), range(self._num_layers)
+        (arrays, facts), indices = self.entries.read(key), range(self._num_layers)
         return VideoLayers(
             layers=tuple(arrays[f"layer{index}"] for index in indices),
-            duration=self.entries.facts(key)["duration"],
+            duration=facts["duration"],
             sizes=tuple(arrays[f"sizes{index}"] for index in indices) if "sizes0" in arrays else None,
             masks=tuple(arrays[f"mask{index}"] for index in indices) if "mask0" in arrays else None,
+            start=facts["start"],
         )
 
     def read_text(self, text: str) -> Float[np.ndarray, "layer word width"]:
@@ -176,7 +179,7 @@ class LayersCache:
         """
         if _text_key(text) not in self.entries:
             raise VidretError(f"{self.entries.folder}: must contain the layers of every query, got none for {text!r}")
-        return self.entries.read(_text_key(text))["words"]
+        return self.entries.read(_text_key(text))[0]["words"]
 
 
 def to_float16(values: Float[np.ndarray, "*shape"], name: str) -> Float[np.ndarray, "*shape"]:

@@ -4,7 +4,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -93,6 +93,13 @@ class LabelledQuery:
     def clip_times(self) -> tuple[Times, ...]:
         """Return the (start, end) of each of ``clips``."""
         return self.clip_spans or tuple((clip * CLIP_SECONDS, (clip + 1) * CLIP_SECONDS) for clip in self.clips)
+
+    def count_from(self, start_s: float) -> "LabelledQuery":
+        """Return the query with times that count from ``start_s``, such as the first frame of its video."""
+        spans, clip_spans = (
+            tuple((start - start_s, end - start_s) for start, end in times) for times in (self.spans, self.clip_times)
+        )
+        return replace(self, spans=spans, clip_spans=clip_spans)
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,8 +255,7 @@ def read_vector_queries(
                 vectors = place_vectors(stored.segments, stored.frames, stored.times, first=start, fps=fps)
                 videos[video_id] = start, vectors
             start, vectors = videos[video_id]
-            own = replace(query, spans=tuple((low - start, high - start) for low, high in query.spans))
-            read.append(VectorQuery(own, stack_words(text), vectors))
+            read.append(VectorQuery(query.count_from(start), stack_words(text), vectors))
     return read
 
 
