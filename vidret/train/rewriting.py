@@ -7,6 +7,8 @@ Training via Visual-enriched Captions".
 """
 
 import json
+import logging
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,9 @@ from vidret.errors import VidretError
 from vidret.language.endpoint import ChatEndpoint, drop_thoughts
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import read_transcript
-from vidret.text import file_name, sanitize
+from vidret.text import file_name, parse_json, sanitize
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 4  # requests that wait for the endpoint
 MAX_SEEN = 2000  # characters of what was seen in a video
@@ -56,6 +60,8 @@ def rewrite_captions(
     """
     if variants < 1:
         raise VidretError(f"variants must be at least 1, got {variants}")
+    if path.exists():
+        end_last_line(path)
     done = read_rewritten(path) if path.exists() else {}
     keys = dict.fromkeys((caption.video, caption.text) for caption in captions)
     waiting, num_done = [key for key in keys if key not in done], 0
@@ -82,6 +88,21 @@ def rewrite_captions(
                         raise
                     break
     return len(waiting) - num_done
+
+
+def end_last_line(path: Path) -> None:
+    """End a last line without a line feed, or remove what a run that was killed wrote of it, which is logged."""
+    content = path.read_bytes()
+    last = content[content.rfind(b"\n") + 1 :]
+    if not last.strip():
+        return
+    try:
+        parse_json(last)
+    except ValueError:
+        logger.warning("%s: its last line is not whole, so that its caption is asked for again", path)
+        os.truncate(path, len(content) - len(last))
+    else:
+        path.write_bytes(content + b"\n")
 
 
 def write_request(caption: str, variants: int, seen: str) -> list[dict[str, str]]:
