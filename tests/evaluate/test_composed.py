@@ -63,6 +63,7 @@ def test_ranks_are_those_of_a_search_among_the_targets(data: Path) -> None:
     assert columns == ["query", "R@1", "R@5", "R@10", "R@50", "mean"]
     assert [line[0] for line in lines] == ["frame and text", "text only", "frame only"]
     assert "frame and text" in answer.out
+    assert "found by picture" in answer.err
 
 
 def test_queries_without_both_of_their_videos_are_refused(data: Path) -> None:

@@ -66,6 +66,7 @@ def test_moments_of_all_videos_are_scored(data: Path) -> None:
     assert columns == ["minimum IoU", "nDCG@10", "nDCG@20", "nDCG@40"]
     assert [line[0] for line in lines] == ["0.3", "0.5", "0.7"]
     assert "minimum IoU" in answer.out
+    assert "found by the similarity curve" in answer.err
 
 
 def test_without_a_corpus_the_rated_videos_are_searched(data: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Composed retrieval: a frame of one video, and a text that says how what is looked for differs from it."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Int
@@ -15,6 +15,7 @@ from vidret.types import ComposedQuery, Picture, Query, SearchOptions
 from vidret.video.images import read_image
 
 WIDTH = 512  # of frames, in pixels
+SOURCE: Final = "picture"
 PROTOCOL = (
     "Each query is the frame in the middle of its source video with its text. Ranks are among the target videos of all "
     "queries, without the source itself. R@K: percentage of queries whose target is among the first K. The lines "
@@ -38,7 +39,7 @@ def evaluate_composed(evaluation: Evaluation) -> Report:
     if not queries:
         raise VidretError(f"{split.name}: must have at least one query with both of its videos, got none")
     targets = {contents[query.video] for query in queries}
-    options = SearchOptions(k=engine.info().videos, sources=("picture",), copies="show")
+    options = SearchOptions(k=engine.info().videos, sources=(SOURCE,), copies="show")
     frames: dict[int, Picture] = {}
     ranks: dict[str, list[int]] = {"composed": [], "text": [], "image": []}
     with FileFrames() as drawer:
@@ -56,7 +57,7 @@ def evaluate_composed(evaluation: Evaluation) -> Report:
         for query, rank in zip(queries, ranks["composed"], strict=True)
     ]
     results = {kind: score_ranks(np.array(own), len(targets)) for kind, own in ranks.items()}
-    settings = {"protocol": PROTOCOL}
+    settings = {"by": SOURCE, "protocol": PROTOCOL}
     return evaluation.report("composed", settings=settings, results=results, per_query=rows, doing="searching")
 
 

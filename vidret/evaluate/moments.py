@@ -279,5 +279,6 @@ def evaluate_rated(evaluation: Evaluation) -> Report:
         retrieved[query.id] = [RetrievedMoment(str(one.video), one.start, one.end) for one in found]
         rows.append({"id": query.id, "text": query.text, **score_rated([query], retrieved)["nDCG"]})
     results = {"rated": score_rated(queries, retrieved) | {"num_videos": engine.info().videos}}
-    settings = {"protocol": RATED_PROTOCOL, "corpus_moments": CORPUS.k, "corpus_videos": CORPUS.videos}
+    corpus = {"corpus_moments": CORPUS_MOMENTS, "corpus_videos": CORPUS_VIDEOS}
+    settings = _find_settings(engine, RATED_PROTOCOL, **corpus)
     return evaluation.report("rated", settings=settings, results=results, per_query=rows, doing="locating")
