@@ -142,7 +142,8 @@ class SplitChoice:
         val = self._read(name)
         if self.name in DATASETS and name == DATASETS[self.name].default:
             logger.warning("validation uses %s, so model selection biases the results reported on it", val.name)
-        if shared := [video_id for video_id in val.videos if video_id in set(train.videos)]:
+        trained = set(train.videos)
+        if shared := [video_id for video_id in val.videos if video_id in trained]:
             raise VidretError(f"{val.name} must share no video with {train.name}, got {list_some(shared)}")
         return val
 
