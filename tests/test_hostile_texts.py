@@ -29,6 +29,7 @@ from vidret.index.importing import read_vectors
 from vidret.model_files import CARD as KEY
 from vidret.model_files import TrainedOn, read_part_cards
 from vidret.store.rows_file import COLLECTIONS, WATCHES, RowsFile, _checksum
+from vidret.store.tokens import TOKENS, find_token
 from vidret.video.scan import read_manifest
 
 DEEP = ("[" * 100_000, '{"a":' * 100_000)
@@ -55,6 +56,7 @@ SEGMENT = {"path": "a.mp4", "segment": {"start": 0, "end": 1}}
 SEARCH = {"name": "a", "finds": "moments", "query": "dog", "options": {"k": 3}, "moments": []}
 LISTED = {"content": "c", "path": "a.mp4", "start": 1.0, "end": 2.0, "note": "n"}
 WATCH = {"name": "dogs", "query": "dog", "last_video": 3}
+TOKEN = {"name": "ann", "digest": "5f", "right": "read", "collection": "", "made": ""}
 LIST = {"name": "b", "finds": "", "query": "", "options": {}, "moments": [LISTED]}
 
 # A reader of lines of JSON, and a sound line.
@@ -112,12 +114,22 @@ def test_a_document_that_is_nested_deeply(read: Read, tmp_path: Path) -> None:
             read(path)
 
 
-@pytest.mark.parametrize(("rows", "row"), [(COLLECTIONS, SEARCH), (COLLECTIONS, LIST), (WATCHES, WATCH)])
-def test_rows_of_an_index(rows: RowsFile[Any], row: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "row", "use"),
+    [
+        (COLLECTIONS, SEARCH, lambda kept: kept),
+        (COLLECTIONS, LIST, lambda kept: kept),
+        (WATCHES, WATCH, lambda kept: [watch.is_new(3) for watch in kept]),
+        (TOKENS, TOKEN, lambda kept: find_token(kept, "a token")),
+    ],
+)
+def test_rows_of_an_index(
+    rows: RowsFile[Any], row: dict[str, Any], use: Callable[[Any], object], tmp_path: Path
+) -> None:
     path = rows.path(tmp_path)
     for changed in change_each([row]):
         path.write_text(json.dumps({"checksum": _checksum(changed), rows.kind: changed}), "utf-8")
-        check_read(lambda _: rows.read(tmp_path), path)
+        check_read(lambda _: use(rows.read(tmp_path)), path)
     for text in DEEP:
         path.write_text(text, "utf-8")
         with pytest.raises(StoreError, match="must not be nested this deeply"):

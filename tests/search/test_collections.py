@@ -171,3 +171,6 @@ def test_rows_of_an_index_from_elsewhere_are_checked(engine: Engine) -> None:
             engine.collections()
         assert COLLECTIONS.find_damage(engine.path, repair=True)
         assert engine.collections() == []
+    COLLECTIONS.path(engine.path).mkdir()
+    for repair in (True, False):
+        assert "Is a directory" in COLLECTIONS.find_damage(engine.path, repair=repair), "what is no damage stays"

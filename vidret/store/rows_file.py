@@ -8,7 +8,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,7 +16,10 @@ from vidret.disk import locking, replacing
 from vidret.errors import NotFoundError, StoreError
 from vidret.store.folder import check_entries
 from vidret.text import parse_json
-from vidret.types import OPTIONS, ListedMoment, SavedCollection
+from vidret.types import SavedCollection
+from vidret.types.rows import from_row
+
+DAMAGE = (ValueError, OverflowError, LookupError, TypeError, AttributeError)  # of what was read
 
 
 class NamedRow(Protocol):
@@ -33,9 +36,9 @@ Row = TypeVar("Row", bound=NamedRow)
 class RowsFile(Generic[Row]):
     """A JSON file of dataclasses in the folder of an index, with a checksum."""
 
-    def __init__(self, kind: str, parse: Callable[[dict[str, Any]], Row]) -> None:
-        """Set what the rows are, which names the file, and how one is read."""
-        self.kind, self._parse = kind, parse
+    def __init__(self, kind: str, row_type: type[Row], check: Callable[[Row], Row] = lambda row: row) -> None:
+        """Set what the rows are, which names the file, and what returns one as it is used, or raises ``ValueError``."""
+        self.kind, self._type, self._check = kind, row_type, check
 
     def path(self, index: Path) -> Path:
         """Return where the rows of an index are, if it has any."""
@@ -57,8 +60,13 @@ class RowsFile(Generic[Row]):
             if document["checksum"] != _checksum(rows):
                 raise ValueError("the checksum does not match; run vidret info --repair, and add them again")
             return [self._parse(row) for row in rows]
-        except (OSError, ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, *DAMAGE) as error:
             raise StoreError(f"{path}: cannot be read as {self.kind}: {error}") from error
+
+    def _parse(self, row: Any) -> Row:
+        if unknown := row.keys() - {field.name for field in fields(self._type)}:  # type: ignore[arg-type]
+            raise ValueError(f"{min(unknown)} is no part of a row")
+        return self._check(from_row(self._type, row))
 
     @contextmanager
     def change(self, index: Path) -> Iterator[list[Row]]:
@@ -98,11 +106,11 @@ class RowsFile(Generic[Row]):
             draft.write_text(json.dumps({"checksum": _checksum(listed), self.kind: listed}, indent=1), "utf-8")
 
     def find_damage(self, index: Path, *, repair: bool) -> str:
-        """Return why the rows of an index cannot be read, '' if they can; ``repair`` deletes them."""
+        """Return why the rows of an index cannot be read, '' if they can; ``repair`` deletes damaged ones."""
         try:
             self.read(index)
         except StoreError as error:
-            if repair:
+            if repair and isinstance(error.__cause__, DAMAGE):
                 self.path(index).unlink()
             return str(error)
         return ""
@@ -112,24 +120,17 @@ def _checksum(rows: object) -> int:
     return zlib.crc32(json.dumps(rows, sort_keys=True).encode())
 
 
-def _parse_collection(row: dict[str, Any]) -> SavedCollection:
-    """Return a collection from its row; an index from elsewhere may hold anything in its place."""
-    moments = [
-        ListedMoment(**{**moment, "start": float(moment["start"]), "end": float(moment["end"]), "video": None})
-        for moment in row["moments"]
-    ]
-    kept = SavedCollection(**{**row, "moments": tuple(moments)})
-    texts = [kept.name, kept.query]
-    texts += [text for moment in moments for text in (moment.content, moment.path, moment.note)]
-    spans = all(0 <= moment.start < moment.end < math.inf for moment in moments)
-    if not spans or kept.finds not in ("", *OPTIONS) or not all(isinstance(text, str) for text in texts):
+def _check_collection(kept: SavedCollection) -> SavedCollection:
+    """Return a collection without the ids of videos; an index from elsewhere may hold anything in its place."""
+    moments = tuple(replace(moment, video=None) for moment in kept.moments)
+    if not all(0 <= moment.start < moment.end < math.inf for moment in moments):
         raise ValueError("a row is not that of a collection")
     if kept.finds:
         kept.read_options()
-    return kept
+    return replace(kept, moments=moments)
 
 
-COLLECTIONS = RowsFile("collections", _parse_collection)
+COLLECTIONS = RowsFile("collections", SavedCollection, _check_collection)
 
 
 def pick_collection(collections: Iterable[SavedCollection], name: str) -> SavedCollection:
@@ -173,4 +174,4 @@ class Watch:
         return replace(self, last_video=max(target.values(), default=0), unreported=tuple(sorted(new)))
 
 
-WATCHES = RowsFile("watches", lambda row: Watch(**{**row, "unreported": tuple(row.get("unreported", ()))}))
+WATCHES = RowsFile("watches", Watch)

@@ -47,7 +47,7 @@ class StoredToken:
     made: str = ""
 
 
-TOKENS = RowsFile("tokens", lambda row: StoredToken(**row))
+TOKENS = RowsFile("tokens", StoredToken)
 
 
 def make_token(index: Path, name: str, right: TokenRight, *, collection: str = "") -> str:
@@ -69,8 +69,8 @@ def make_token(index: Path, name: str, right: TokenRight, *, collection: str = "
 
 def find_token(kept: Sequence[StoredToken], token: str) -> StoredToken | None:
     """Return the token of an index that somebody presents, None if it is none; all are compared in constant time."""
-    digest = _hash(token)
-    matching = [known for known in kept if hmac.compare_digest(known.digest, digest)]
+    digest = _hash(token).encode()
+    matching = [known for known in kept if hmac.compare_digest(known.digest.encode("utf-8", "replace"), digest)]
     return matching[0] if matching else None
 
 
