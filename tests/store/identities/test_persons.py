@@ -149,6 +149,19 @@ def test_split_merge_and_undo_are_a_round_trip(index: Path) -> None:
     assert not persons.undo()
 
 
+def test_what_the_user_said_survives_the_undoing_of_a_change_before_another_reading(index: Path) -> None:
+    persons = Persons(index)
+    new = persons.split(1, [3])
+    persons.rename(new, "Uncle")
+    with IdentityStore.open(index, write=True) as identities:
+        identities.write_tracks("a", FACES, make_tracks([0, 1, 0, 2]))
+    persons.group()
+    assert persons.undo()
+    assert read_owners(index, "a")[1] == [1, 2, new, 0]
+    assert persons.undo()
+    assert read_owners(index, "a")[1] == [1, 2, 1, 0]
+
+
 def test_what_is_not_a_person_never_comes_back(index: Path) -> None:
     persons = Persons(index)
     persons.rename(1, "Dad")
@@ -234,11 +247,12 @@ def test_forgetting_a_video_and_all(index: Path) -> None:
         assert identities.is_read("b", FACES)
         assert set(identities.columns().contents.tolist()) == {"a"}
     with IdentityStore.open(index, write=True) as identities:
-        identities.write_tracks("a", VOICES, [make_voice(0, 0, 4)])
-    assert persons.forget_all("voice") == 1
+        identities.write_tracks("a", VOICES, [make_voice(7, 0, 4)])
+        identities.database.run("UPDATE tracks SET end_s = 77 WHERE id = 1")  # damages it
     assert persons.forget_all("face") == 4
-    assert not any(path.name.startswith(FILE) for path in index.iterdir())
     assert make_tracks([0])[0].vector.tobytes() not in read_all_bytes(index)
+    assert persons.forget_all("voice") == 1
+    assert not any(path.name.startswith(FILE) for path in index.iterdir())
     assert persons.list_persons() == []
 
 

@@ -170,8 +170,9 @@ def find_overlaps(
     pairs: list[tuple[int, int]] = []
     new_video = np.flatnonzero(contents[order][1:] != contents[order][:-1]) + 1
     for rows in np.split(order, new_video):
+        own_starts = starts[rows]
         for place, row in enumerate(rows.tolist()):
-            later = rows[place + 1 : np.searchsorted(starts[rows], ends[row])]
+            later = rows[place + 1 : np.searchsorted(own_starts, ends[row])]
             pairs += [
                 (row, other) for other in later.tolist() if ends[other] > starts[other] and ends[row] > starts[row]
             ]

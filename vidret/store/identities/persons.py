@@ -18,7 +18,7 @@ from vidret.errors import VidretError
 from vidret.store.catalog.database import remove_database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.identities.grouping import PairOffer, find_overlaps, find_pairs, group_tracks, score_tracks
-from vidret.store.identities.store import ADD_PERSON, FILE, IdentityStore
+from vidret.store.identities.store import ADD_PERSON, FILE, OF_KIND, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, IdentityModel
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
@@ -216,7 +216,8 @@ class Persons:
         with self._open(write=True) as identities:
             with identities.change():
                 identities.database.run("DELETE FROM readings WHERE kind = ?", kind)
-            num_tracks = identities.erase(identities.columns(kind=kind).ids.tolist())
+            own = identities.database.rows(f"SELECT id FROM tracks WHERE {OF_KIND}", kind)  # damaged ones, too
+            num_tracks = identities.erase([track for (track,) in own])
             is_empty = not identities.readings()
         if is_empty:
             remove_database(self._index / FILE)

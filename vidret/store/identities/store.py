@@ -4,7 +4,8 @@ The file exists only in an index in which people or speakers were read. Videos a
 content, so that identities survive moved files and another encoder. What is deleted is overwritten with zeros.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -179,17 +180,27 @@ class IdentityStore(SideDatabase):
             values = (model.digest, model.kind, model.link_distance)
             self.database.run("REPLACE INTO models (digest, kind, link_distance) VALUES (?, ?, ?)", *values)
             ids = [self._add(content, model, track) for track in tracks]
+            old_ids = list(old)
             matches = match_tracks(list(old.values()), tracks)
-            for row, old_id in enumerate(old):
-                if row in matches:
-                    for table in ("assignments", "rejections"):
-                        self.database.run(f"UPDATE {table} SET track = ? WHERE track = ?", ids[matches[row]], old_id)
+            self._move_words_of_user({old_ids[row]: ids[new_row] for row, new_row in matches.items()})
             self.delete([key for key in self.list_ids(content, model.kind) if key not in ids])
             reading = (content, model.kind, model.digest)
             self.database.run("REPLACE INTO readings (content, kind, model) VALUES (?, ?, ?)", *reading)
             self._drop_unused_models()
             self.drop_empty_persons(named=False)
         return ids
+
+    def _move_words_of_user(self, new_ids: Mapping[int, int]) -> None:
+        """Let new tracks stand for old ones in what the user said, and in what he can undo, within a change."""
+        tables = ("assignments", "rejections")
+        for table in tables:
+            moved = [(new, old) for old, new in new_ids.items()]
+            self.database.run_many(f"UPDATE {table} SET track = ? WHERE track = ?", moved)
+        for key, text in self.database.rows("SELECT id, before FROM changes") if new_ids else ():
+            before = json.loads(text)
+            for table in tables:
+                before[table] = [[new_ids.get(track, track), *others] for track, *others in before[table]]
+            self.database.run("UPDATE changes SET before = ? WHERE id = ?", json.dumps(before), key)
 
     def _add(self, content: str, model: IdentityModel, track: Track) -> int:
         sql = """INSERT INTO tracks (content, model, start_s, end_s, quality, vector, thumbnail, boxes, checksum)
