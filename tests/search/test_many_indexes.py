@@ -184,6 +184,16 @@ def test_words_of_several_indexes_must_be_of_one_encoder(folder: Path, tmp_path:
         joined.search("busy")
 
 
+def test_ids_of_no_index_are_of_nothing(engines: tuple[Engine, Engine]) -> None:
+    unknown = np.array([-1, 1 << 50])
+    for engine in engines:
+        store = engine._index.store
+        assert store.owners(unknown).tolist() == [-1, -1]
+        assert store.read_segments(unknown) == {}
+        assert store.overlapping_segments([(1 << 50, 0.0, 9.0)]).tolist() == []
+        assert len(store.features.intact_vectors(unknown)[0]) == 0
+
+
 def test_an_index_given_twice_is_opened_once(folder: Path) -> None:
     with Engine([folder / "one", folder / "one"], NamedColours()) as engine:
         assert engine.path == folder / "one"

@@ -382,6 +382,13 @@ def test_video_has_the_paths_of_its_copies(tmp_path: Path) -> None:
         assert store.videos.find(ids=[video + 1]) == []
 
 
+def test_of_a_video_that_is_unknown_nothing_is_stored(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        video = add_video(store, "v1", seed=1)
+        sizes = store.read_sizes([video, 99])
+        assert [sizes[video][1:], sizes[99][1:]] == [(40.0, NUM_SEGMENTS, NUM_SEGMENTS - 1), (0.0, 0, -1)]
+
+
 def test_segments_are_found_in_the_order_asked_for(tmp_path: Path) -> None:
     with create(tmp_path / "index") as store:
         videos = [add_video(store, f"v{seed}", seed=seed) for seed in range(2)]

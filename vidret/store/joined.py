@@ -99,10 +99,11 @@ class JoinedIds:
         return own
 
     def group(self, ids: Sequence[int] | Ids) -> Iterator[tuple[int, Store, Ids]]:
-        """Yield the number of each index that has some of these segments, the index, and their ids there."""
+        """Yield the number of each index that may have some of these segments, the index, and their ids there."""
         known = np.asarray(ids, np.int64)
         for number in np.unique(known // STRIDE).tolist():
-            yield number, self.indexes[number], known[known // STRIDE == number] % STRIDE
+            if number in self.indexes:
+                yield number, self.indexes[number], known[known // STRIDE == number] % STRIDE
 
     def select(self, filters: Filters, excluded: Set[int]) -> Iterator[tuple[int, Store, Set[int]]]:
         """Yield the number of each index, the index, and what to leave out: also copies that another one finds."""
@@ -398,7 +399,7 @@ class JoinedStore(SearchedTogether, Store):
     def overlapping_segments(self, spans: Iterable[tuple[int, float, float]]) -> Ids:
         own: dict[int, list[tuple[int, float, float]]] = {number: [] for number in self.parts}
         for video, start_s, end_s in spans:
-            own[video // STRIDE].append((video % STRIDE, start_s, end_s))
+            own.get(video // STRIDE, []).append((video % STRIDE, start_s, end_s))
         found = [index.overlapping_segments(own[number]) + number * STRIDE for number, index in self.parts.items()]
         return np.concatenate(found)
 

@@ -270,11 +270,14 @@ class Store:
         return self.snapshot().read_segments(ids)
 
     def read_sizes(self, video_ids: Iterable[int]) -> dict[int, VideoSize]:
-        """Return how much is stored of some videos of the index."""
+        """Return how much is stored of some videos; of one that is unknown, nothing."""
         snapshot, known = self.snapshot(), list(video_ids)
-        rows, videos = snapshot.find_videos(known), snapshot.videos
-        columns = videos.durations[rows], videos.num_segments[rows], videos.last_segments[rows]
-        return {key: VideoSize(key, *own) for key, *own in zip(known, *(own.tolist() for own in columns), strict=True)}
+        rows, videos = snapshot.find_videos(known).tolist(), snapshot.videos
+        columns = videos.durations, videos.num_segments, videos.last_segments
+        return {
+            key: VideoSize(key, *(column[row].item() for column in columns)) if row >= 0 else VideoSize(key, 0.0, 0, -1)
+            for key, row in zip(known, rows, strict=True)
+        }
 
     def owners(self, ids: Sequence[int] | Ids) -> Ids:
         """Return the id of the video of each segment, -1 for those that do not exist."""
