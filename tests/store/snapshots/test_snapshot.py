@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from vidret.store.snapshots.bitmap import make_bitmap
 from vidret.store.snapshots.changes import Changes, Position, read_changes
 from vidret.store.snapshots.columns import FILE_NAME, KEY, checksum_column
 from vidret.store.snapshots.latest import SAVED, SnapshotBuilder, Snapshots
-from vidret.store.snapshots.snapshot import Snapshot
+from vidret.store.snapshots.snapshot import Snapshot, remember
 from vidret.store.store import Store
 from vidret.store.vectors.flat import Flat
 from vidret.types import Filters
@@ -405,6 +406,18 @@ def test_two_threads_search_at_the_same_time(stores: tuple[Store, Store], monkey
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(reader.search, embedding(seed).video[None], 1) for seed in (100, 200)]
         assert len({int(job.result()[1][0, 0]) for job in found}) == 2
+
+
+def test_threads_share_what_is_remembered() -> None:
+    interval, cache = sys.getswitchinterval(), dict[int, str]()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            keys = [number % 7 for number in range(4000)]
+            assert list(pool.map(lambda key: remember(cache, key, lambda: str(key), 3), keys)) == list(map(str, keys))
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(cache) <= 3 + 4
 
 
 @pytest.mark.parametrize("ids", [[-1, 3], [5, 2**40]])

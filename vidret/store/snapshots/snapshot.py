@@ -7,9 +7,9 @@ import heapq
 import os
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
@@ -23,9 +23,11 @@ from vidret.text import compose, strip_query
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment
 
 LIVE_STATES = np.array([state not in DEAD_STATES for state in FILE_STATES] + [True])  # the last stands for any other
-MAX_SELECTIONS = 64  # remembered by a snapshot
+MAX_REMEMBERED = 64  # answers to filters
 UNREADABLE = -1
 
+K = TypeVar("K")
+V = TypeVar("V")
 Videos = Bool[np.ndarray, " video"]
 
 
@@ -155,10 +157,7 @@ class Snapshot:
 
     def match_videos(self, filters: Filters) -> Videos:
         """Return which videos have a live path that matches, by row; ``ALL_VIDEOS`` matches all with a live path."""
-        if filters not in self._matching:
-            _make_room(self._matching)
-            self._matching[filters] = self._match_videos(filters)
-        return self._matching[filters]
+        return remember(self._matching, filters, lambda: self._match_videos(filters))
 
     def _match_videos(self, filters: Filters) -> Videos:
         if filters == ALL_VIDEOS:
@@ -256,10 +255,7 @@ class Snapshot:
         if filters == ALL_VIDEOS and not excluded:
             return self.everything
         key = filters, frozenset(excluded)
-        if key not in self._selections:
-            _make_room(self._selections)
-            self._selections[key] = self.select_videos(self.allow_videos(filters, excluded))
-        return self._selections[key]
+        return remember(self._selections, key, lambda: self.select_videos(self.allow_videos(filters, excluded)))
 
     def select_videos(self, allowed: Videos) -> Selection:
         """Return the searchable segments of some videos."""
@@ -346,6 +342,12 @@ def find_rows(known: Ids, ids: Ids) -> Ids:
     return np.where(known[rows] == ids, rows, -1)
 
 
-def _make_room(cache: dict[Any, Any]) -> None:
-    while len(cache) >= MAX_SELECTIONS:
-        cache.pop(next(iter(cache)), None)
+def remember(cache: dict[K, V], key: K, compute: Callable[[], V], limit: int = MAX_REMEMBERED) -> V:
+    """Return the value of a key, computed if it is not among the last ones; for any threads."""
+    value = cache.get(key)
+    if value is None:
+        value = compute()
+        for oldest in list(cache)[: len(cache) + 1 - limit]:
+            cache.pop(oldest, None)
+        cache[key] = value
+    return value

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from vidret.store.snapshots.bitmap import Ids
-from vidret.store.snapshots.snapshot import Selection, Snapshot, Videos, find_rows
+from vidret.store.snapshots.snapshot import Selection, Snapshot, Videos, find_rows, remember
 from vidret.types import TEXT_SOURCES, Filters, TextSource
 
 MAX_REMEMBERED = 16
@@ -41,13 +41,13 @@ class TrackOwners:
     ) -> AllowedTexts:
         """Return the texts of the videos that match filters, without those of some videos, in some sources."""
         key = texts.position, pictures.position, filters, frozenset(excluded), sources
+
+        def find() -> AllowedTexts:
+            videos = pictures.allow_videos(filters, excluded)
+            return _select(texts, self._find_allowed(texts, pictures, videos, sources))
+
         with self._lock:
-            if key not in self._allowed:
-                while len(self._allowed) >= MAX_REMEMBERED:
-                    del self._allowed[next(iter(self._allowed))]
-                videos = pictures.allow_videos(filters, excluded)
-                self._allowed[key] = _select(texts, self._find_allowed(texts, pictures, videos, sources))
-            return self._allowed[key]
+            return remember(self._allowed, key, find, MAX_REMEMBERED)
 
     def find_owners(self, texts: Snapshot, pictures: Snapshot, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
         """Return the id of each track's video, -1 if none can be searched, and its source, by ``TEXT_SOURCES``."""

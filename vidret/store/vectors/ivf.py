@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int64
 
 from vidret.devices import CPU
 from vidret.store.snapshots.bitmap import Bits, Ids
+from vidret.store.snapshots.snapshot import remember
 from vidret.store.vectors.base import Queries, SearchResult
 from vidret.store.vectors.flat import (
     LISTS,
@@ -169,17 +170,15 @@ class Shard:
 
     def _count_matching(self, bits: Bits) -> Int64[np.ndarray, " list"]:
         """Return how many vectors of each list are in a bitmap."""
-        counted, counts = self._counted.get(id(bits), (None, None))
-        if counted is not bits or counts is None:
+
+        def count() -> tuple[Bits, Int64[np.ndarray, " list"]]:
             ids, ends = self._listed
             flags = np.zeros(int(ids.max(initial=0)) + 1, np.uint8)
             known = np.unpackbits(bits, bitorder="little")[: len(flags)]
             flags[: len(known)] = known
-            counts = np.diff(np.concatenate([[0], np.cumsum(flags[ids], dtype=np.int64)])[ends])
-            while len(self._counted) >= MAX_COUNTED:
-                self._counted.pop(next(iter(self._counted)), None)
-            self._counted[id(bits)] = bits, counts
-        return counts
+            return bits, np.diff(np.concatenate([[0], np.cumsum(flags[ids], dtype=np.int64)])[ends])
+
+        return remember(self._counted, id(bits), count, MAX_COUNTED)[1]  # no other one has this id while it is kept
 
     def _rotate(self, queries: Queries) -> Float32[np.ndarray, "query dim"]:
         """Return queries as the lists have their vectors."""
