@@ -81,7 +81,8 @@ class TextStore:
         self._indexed = -1  # the generation that an index in memory has
         self._lock = threading.RLock()
         self._owners = TrackOwners()
-        self._written: dict[int, set[tuple[str, int, int]]] = {}  # the texts of tracks that are being written
+        # The texts of tracks that are being written, and the number of the next one.
+        self._written: dict[int, tuple[set[tuple[str, int, int]], int]] = {}
         if write:
             try:
                 self.update_index()
@@ -327,15 +328,11 @@ class TextStore:
 
         They can be found at once. Texts that are stored already, by an interrupted run, are left out.
         """
-        numbers = self.store.segments.stored_indices(track.id)
         if track.id not in self._written:
-            self._written[track.id] = (
-                {_identify(stored.text) for stored in self.transcript(track)} if numbers else set()
-            )
-        known = self._written[track.id]
+            self._written[track.id] = self._read_written(track)
+        known, first = self._written.pop(track.id)  # after an error it is read again
         rows = {_identify(text): row for row, text in reversed(list(enumerate(texts)))}
         kept = sorted(row for identity, row in rows.items() if identity not in known)
-        first = 1 + max(numbers, default=-1)
         segments = [
             NewSegment(
                 track.id, first + offset, texts[row].start, texts[row].end, _embed(vectors[row]), text=texts[row]
@@ -349,8 +346,13 @@ class TextStore:
         if segments:
             self.store.writer.add_segments(segments)
         known.update(rows)
+        self._written[track.id] = known, first + len(segments)
         self.store.texts.set_progress(track.id, until_s)
         return len(segments)
+
+    def _read_written(self, track: TextTrack) -> tuple[set[tuple[str, int, int]], int]:
+        numbers = self.store.segments.stored_indices(track.id)
+        return {_identify(stored.text) for stored in self.transcript(track)}, 1 + max(numbers, default=-1)
 
     @_locked
     def finish(self, track: TextTrack, *, note: str = "") -> None:
