@@ -1,6 +1,7 @@
 """Grounding heads as searches use them: the videos that they read, what they answer, and their spans in seconds."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,18 +135,23 @@ def shape_spans(result: "GroundingResult", card: "HeadCard", video: GroundedVide
     return [Span(video.start + span.start, video.start + span.end, span.score) for span in spans]
 
 
+_torch_turn, _torch_threads = threading.Lock(), list[int]()  # the number before, once for each one inside
+
+
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Run torch on one thread inside the context.
+    """Run torch on one thread inside the context; each thread of Python that was inside gets the number before back.
 
     The head's many small operations lose more by waiting for threads than they gain: on busy cores ten videos took 17 s
     instead of 0.5 s.
     """
     import torch
 
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _torch_turn:  # one that came first meanwhile would take the 1 of another for the number before
+        _torch_threads.append(_torch_threads[0] if _torch_threads else torch.get_num_threads())
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(num_threads)
+        with _torch_turn:
+            torch.set_num_threads(_torch_threads.pop())
