@@ -4,7 +4,9 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from vidret.encode.clip.weights import convert_state_dict
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import AlignerError, StoreError, VidretError
+from vidret.search.open_index import OpenIndex
 from vidret.types import Filters, Hit, Query, SearchOptions
 
 
@@ -218,6 +221,22 @@ def test_many_searches_have_the_results_of_each(engine: Engine) -> None:
         engine.search_many(["red"], [SearchOptions()] * 2)
 
 
+def test_threads_open_an_index_once(coloured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = list[OpenIndex]()
+
+    class SlowIndex(OpenIndex):
+        def __init__(self, *parts: Any) -> None:
+            opened.append(self)
+            time.sleep(0.05)
+            super().__init__(*parts)
+
+    monkeypatch.setattr("vidret.engine.OpenIndex", SlowIndex)
+    with Engine(coloured / "index", ColourEncoder()) as engine, ThreadPoolExecutor(4) as threads:
+        hits = list(threads.map(engine.search, ["red"] * 4))
+    assert len(opened) == 1
+    assert all(own == hits[0] for own in hits)
+
+
 def test_other_encoders_and_invalid_queries_are_rejected(engine: Engine, films: Path, tmp_path: Path) -> None:
     other = ColourEncoder("colours-2")
     with pytest.raises(StoreError, match="encoder must be colours"):
@@ -229,8 +248,14 @@ def test_other_encoders_and_invalid_queries_are_rejected(engine: Engine, films: 
             engine.search(query)
     with pytest.raises(VidretError, match="k must be at least 1, got 0"):
         engine.locate("red", 0)
+    with pytest.raises(VidretError, match="videos must be at least 1, got -1"):
+        engine.locate("red", videos=-1)
     with pytest.raises(VidretError, match="candidates must be at least 1, got 0"):
         engine.search("red", candidates=0)
+    with pytest.raises(VidretError, match="display must be best or diverse, got worst"):
+        engine.search("red", display="worst")
+    with pytest.raises(VidretError, match="copies must be fold or show, got hide"):
+        engine.locate("red", copies="hide")
     with pytest.raises(StoreError, match="not in the index"):
         engine.locate("red", video=films / "nowhere.mp4")
     with pytest.raises(StoreError, match="there is no index here"):

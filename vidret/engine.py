@@ -5,6 +5,7 @@ What a search does not need is imported by the methods that do: a search from th
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -82,6 +83,7 @@ from vidret.types import (
     TimedText,
     VideoLibrary,
     VideoName,
+    check_options,
 )
 from vidret.types import Sequence as EventSequence
 from vidret.video.files import may_exist
@@ -150,6 +152,7 @@ class Engine(VideoLibrary):
         self._clip_finder: ClipFinder | None = None
         self._copy_folder: CopyFolder | None = None
         self._retired: list[OpenIndex | ClipFinder] = []
+        self._opening = threading.RLock()  # of what is opened on first use, by one thread for all
         if self._models.is_head_given:
             _ = self.grounder  # report a wrong file now; a recorded one must not prevent searches
 
@@ -220,8 +223,9 @@ class Engine(VideoLibrary):
         self.encoder, self._models, self.ranker = encoder, models, models.ranker
         self.__dict__.pop("grounder", None)  # a cached property
         # Last, since another thread that finds nothing open opens the index with what the engine has by then.
-        self._retired += [store for store in (self._opened, self._clip_finder) if store is not None]
-        self._opened = self._clip_finder = self._copy_folder = None
+        with self._opening:
+            self._retired += [store for store in (self._opened, self._clip_finder) if store is not None]
+            self._opened = self._clip_finder = self._copy_folder = None
 
     @cached_property
     def grounder(self) -> "MomentHead | None":
@@ -239,10 +243,11 @@ class Engine(VideoLibrary):
 
     @property
     def _index(self) -> OpenIndex:
-        if self._opened is None:
-            device = choose_search_device(self.device, is_given=self._is_device_given)
-            self._opened = OpenIndex(open_indexes(self.paths, device=device), self.encoder, self._models)
-        return self._opened
+        with self._opening:
+            if self._opened is None:
+                device = choose_search_device(self.device, is_given=self._is_device_given)
+                self._opened = OpenIndex(open_indexes(self.paths, device=device), self.encoder, self._models)
+            return self._opened
 
     @property
     def path(self) -> Path:
@@ -579,9 +584,7 @@ class Engine(VideoLibrary):
             VidretError: As in ``search``; one invalid search fails all.
         """
         for option in options:
-            check_page(option)
-            if option.candidates < 1:
-                raise OptionError(f"candidates must be at least 1, got {option.candidates}")
+            check_options(option)
         if len(queries) != len(options):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
         whole = [replace(option, k=option.k + option.offset, offset=0) for option in options]
@@ -631,7 +634,7 @@ class Engine(VideoLibrary):
 
     @override
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
-        check_page(options)
+        check_options(options)
         wanted = k = options.k + options.offset
         with self._index.fusion.hold():
             while True:  # improbable moments and copies may stand between the others
@@ -656,7 +659,7 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: As in ``locate``; one invalid query fails all.
         """
-        check_page(options)
+        check_options(options)
         whole = replace(options, k=options.k + options.offset, offset=0)
         video_ids = [look_up_video(self._index.store, video) for video in videos]
         found = self._index.locate_many(queries, video_ids, whole, grounder=self.grounder)
@@ -977,17 +980,19 @@ class Engine(VideoLibrary):
     def _clips(self) -> "ClipFinder":
         from vidret.copies.clips import ClipFinder
 
-        if self._clip_finder is None:
-            self._clip_finder = ClipFinder(self._index.store)
-        return self._clip_finder
+        with self._opening:
+            if self._clip_finder is None:
+                self._clip_finder = ClipFinder(self._index.store)
+            return self._clip_finder
 
     @property
     def _copies(self) -> "CopyFolder":
         from vidret.copies.folding import CopyFolder
 
-        if self._copy_folder is None:
-            self._copy_folder = CopyFolder(self._index.store)
-        return self._copy_folder
+        with self._opening:
+            if self._copy_folder is None:
+                self._copy_folder = CopyFolder(self._index.store)
+            return self._copy_folder
 
     def _read_clip(self, clip: VideoName, start: float | None, end: float | None) -> "Clip":
         """Return a clip: of a video of the index from its stored vectors, of another file by encoding it."""
@@ -1091,16 +1096,6 @@ def list_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     if not paths:
         raise VidretError("path must be the folder of an index, got none")
     return paths
-
-
-def check_page(options: SearchOptions | LocateOptions) -> None:
-    """Check how many results are wanted, how many are skipped, and how probable they must be."""
-    if options.k < 1:
-        raise OptionError(f"k must be at least 1, got {options.k}")
-    if options.offset < 0:
-        raise OptionError(f"offset must be at least 0, got {options.offset}")
-    if not 0 <= options.at_least <= 1:
-        raise OptionError(f"at_least must be between 0 and 1, got {options.at_least}")
 
 
 def keep_probable(results: list[Result], at_least: float) -> list[Result]:

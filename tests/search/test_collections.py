@@ -108,6 +108,11 @@ INVALID: tuple[tuple[dict[str, object], str], ...] = (
         "options must be those of a search for videos",
     ),
     ({"finds": "videos", "query": "red", "options": {"like": [[1, 2.0]]}}, "teach a concept"),
+    ({"finds": "video", "query": "red"}, "finds must be videos or moments, or empty for a list, got video"),
+    ({"finds": "videos", "query": "red", "options": {"k": "ten"}}, "k must be an integer, got 'ten'"),
+    ({"finds": "videos", "query": "red", "options": {"k": None}}, "k must be an integer, got None"),
+    ({"finds": "moments", "query": "red", "options": {"sources": ["smell"]}}, "sources must be one of"),
+    ({"finds": "moments", "query": "red", "options": {"videos": 0}}, "videos must be at least 1, got 0"),
     ({"moments": (ListedMoment(content="", path="", start=3, end=3, video=1),)}, "0 <= start < end"),
     ({"moments": (ListedMoment(content="", path="", start=0, end=float("nan"), video=1),)}, "0 <= start < end"),
     (

@@ -10,7 +10,8 @@ from vidret.errors import ConflictError, OptionError, VidretError
 from vidret.search.watches import check_kept_query
 from vidret.store.rows_file import COLLECTIONS
 from vidret.store.store import Store
-from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, list_options
+from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, check_options, list_options
+from vidret.types.rows import read_value
 
 MAX_MOMENTS = 2000  # of a list
 MAX_NOTE = 2000  # characters
@@ -83,12 +84,24 @@ def check_collection(store: Store, collection: SavedCollection) -> None:
             raise OptionError(f"note must have at most {MAX_NOTE} characters, got {len(moment.note)}")
     if not collection.finds:
         return
+    if collection.finds not in OPTIONS:
+        raise OptionError(f"finds must be {' or '.join(OPTIONS)}, or empty for a list, got {collection.finds}")
     check_kept_query(store, collection.query)
-    for name in collection.options:
+    known = {option.name: option for option in list_options(OPTIONS[collection.finds])}
+    for name, value in collection.options.items():
         if name in FEEDBACK:
             raise VidretError(f"options must not hold results that were judged, got {name}; teach a concept by them")
-        if name not in {option.name for option in list_options(OPTIONS[collection.finds])}:
+        if name not in known:
             raise VidretError(f"options must be those of a search for {collection.finds}, got {name}")
+        own = known[name]
+        may_be_none = own.default is None or own.type is str
+        try:
+            read_value(
+                name, own.type | None if may_be_none else own.type, list(value) if type(value) is tuple else value
+            )
+        except ValueError as error:
+            raise OptionError(str(error)) from error
+    check_options(collection.read_options())
 
 
 def _find(rows: Sequence[SavedCollection], name: str) -> tuple[int, SavedCollection]:

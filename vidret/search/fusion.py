@@ -9,6 +9,7 @@ Several clauses must hold at the same time, or one after the other.
 import heapq
 import logging
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -77,14 +78,24 @@ class Fusion:
         """Set the pictures, what encodes queries, and the persons; words are opened once there are any."""
         self.pictures, self.encoder, self.people = pictures, encoder, people
         self.segments = SegmentSpace(pictures.store)
-        self._words: tuple[TextChannel, SoundChannel | None] | None = None
+        self._texts: TextChannel | None = None
+        self._sounds: SoundChannel | None = None
+        self._opening = threading.RLock()
 
     @property
     def texts(self) -> TextChannel | None:
         """The texts; None without any. A run may add them meanwhile."""
-        if self._words is None and (texts := open_texts(self.pictures.store)) is not None:
-            self._words = TextChannel(texts, self.pictures.store), open_sounds(self.pictures.store)
-        return None if self._words is None else self._words[0]
+        with self._opening:
+            if self._texts is None and (texts := open_texts(self.pictures.store)) is not None:
+                self._texts = TextChannel(texts, self.pictures.store)
+            return self._texts
+
+    @property
+    def sounds(self) -> SoundChannel | None:
+        """The windows of sounds, as the texts."""
+        with self._opening:
+            self._sounds = self._sounds or open_sounds(self.pictures.store)
+            return self._sounds
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -96,11 +107,10 @@ class Fusion:
 
     def close(self) -> None:
         """Close the texts and the sounds."""
-        if self._words is not None:
-            texts, sounds = self._words
-            texts.texts.close()
-            if sounds is not None:
-                sounds.close()
+        if self._texts is not None:
+            self._texts.texts.close()
+        if self._sounds is not None:
+            self._sounds.close()
 
     def analyse(
         self, query: Query, sources: Sequence[Source] | None = None, person: str | None = None
@@ -130,8 +140,8 @@ class Fusion:
 
         ``supposed`` is what likes compete with if the options do not say what was seen.
         """
-        structure, is_asked_of_texts = query.structure, query.vectors.shape[1] > 0
-        texts, sounds = self._words if self._words is not None and is_asked_of_texts else (None, None)
+        structure = query.structure
+        texts, sounds = (self.texts, self.sounds) if query.vectors.shape[1] else (None, None)
         excluded = lowered = frozenset[int]()
         if texts is not None and structure.excluded:
             spoken = [term for term in structure.excluded if not find_mentions(term)]  # a concept is not spoken

@@ -1,6 +1,7 @@
 """An index open for queries."""
 
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -55,6 +56,7 @@ class OpenIndex:
         self.fusion = Fusion(self.pictures, self.encoder, KnownPersons(store))
         self._search = VideoSearch(self.fusion)
         self._refiner: EdgeRefiner | None = None
+        self._refining = threading.Lock()
 
     @cached_property
     def explorer(self) -> "Explorer":
@@ -144,13 +146,14 @@ class OpenIndex:
             read = read_curve(self.pictures, clauses[0], video_id)
             if read is not None:
                 curves[video_id] = read
-        if self._refiner is None:
-            from vidret.search.edges import EdgeRefiner
-
-            self._refiner = EdgeRefiner(self._plain_encoder)
         records = [self.store.files.get(path) for path in {moment.path for moment in moments}]
         sizes = {record.path: record.num_bytes for record in records if record and record.num_bytes is not None}
-        return self._refiner.refine(moments, curves, sizes)
+        with self._refining:  # it remembers vectors, and drops them
+            if self._refiner is None:
+                from vidret.search.edges import EdgeRefiner
+
+                self._refiner = EdgeRefiner(self._plain_encoder)
+            return self._refiner.refine(moments, curves, sizes)
 
     def rate(
         self, query: Query, video: VideoName, times: Float[np.ndarray, " time"], *, grounder: MomentHead | None

@@ -260,15 +260,16 @@ class KnownPersons:
         )
 
     def _find_cuts(self, video_id: int) -> tuple[float, ...]:
-        if video_id not in self._cuts:
-            self._cuts[video_id] = find_cuts(self._store, video_id)
-        return self._cuts[video_id]
+        cuts = self._cuts  # another thread may replace these meanwhile, as the spans
+        if video_id not in cuts:
+            cuts[video_id] = find_cuts(self._store, video_id)
+        return cuts[video_id]
 
     def _find(self, handle: str) -> PersonSpans:
-        known = self.handles.get(handle, ())
-        if handle not in self._spans:
-            self._spans[handle] = self._read(handle, known)
-        return self._spans[handle]
+        known, spans = self.handles.get(handle, ()), self._spans
+        if handle not in spans:
+            spans[handle] = self._read(handle, known)
+        return spans[handle]
 
     def _read(self, handle: str, known: Sequence[tuple[int, int]]) -> PersonSpans:
         sql = """SELECT content, start_s, end_s, quality, kind = 'voice' FROM assignments

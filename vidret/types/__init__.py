@@ -48,6 +48,7 @@ from vidret.types.queries import SearchOptions as SearchOptions
 from vidret.types.queries import Sequence as Sequence
 from vidret.types.queries import TimePoint as TimePoint
 from vidret.types.queries import VideoName as VideoName
+from vidret.types.queries import check_options as check_options
 from vidret.types.results import LIKELY as LIKELY
 from vidret.types.results import UNLIKELY as UNLIKELY
 from vidret.types.results import CopiedFile as CopiedFile

@@ -5,12 +5,14 @@ from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from vidret.errors import OptionError
 from vidret.types.media import Source
 from vidret.types.options import Option
 from vidret.types.rows import Shown
 
 CANDIDATES = 200  # nearest segments that a search reranks by default
 RERANKERS = ("none", "mean", "ucofia", "glscl")  # that work without training
+CHOICES = {"display": ("best", "diverse"), "copies": ("fold", "show")}
 MAX_EVENTS = 8  # of one query
 MAX_QUERY_LENGTH = 1000  # characters; text encoders read 77 to 256 tokens
 
@@ -82,7 +84,7 @@ CopiesField = Annotated[
         help="Whether results that show the same footage are one, or each is a result of its own.",
         panel="Output",
         metavar="fold|show",
-        choices=("fold", "show"),
+        choices=CHOICES["copies"],
     ),
 ]
 
@@ -299,7 +301,7 @@ class SearchOptions:
             help="What to show: the best results, or the best one of each kind, for exploring.",
             panel="Output",
             metavar="best|diverse",
-            choices=("best", "diverse"),
+            choices=CHOICES["display"],
         ),
     ] = "best"
     sort_by: Annotated[
@@ -367,6 +369,25 @@ class LocateOptions:
         ),
     ] = False
     copies: CopiesField = "fold"
+
+
+MINIMA = {"k": 1, "offset": 0, "candidates": 1, "videos": 1}
+
+
+def check_options(options: SearchOptions | LocateOptions) -> None:
+    """Check the options of a search that no index decides about.
+
+    Raises:
+        OptionError: One is out of range, or none of its choices.
+    """
+    for name, minimum in MINIMA.items():
+        if (number := getattr(options, name, minimum)) < minimum:
+            raise OptionError(f"{name} must be at least {minimum}, got {number}")
+    if not 0 <= options.at_least <= 1:
+        raise OptionError(f"at_least must be between 0 and 1, got {options.at_least}")
+    for name, choices in CHOICES.items():
+        if (choice := getattr(options, name, choices[0])) not in choices:
+            raise OptionError(f"{name} must be {' or '.join(choices)}, got {choice}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,6 +154,15 @@ def test_a_sound_is_found_where_it_is_heard_again(engine: Engine) -> None:
         engine.search("@bark", sources=["speech"])
 
 
+def test_sounds_that_come_later_are_found_by_an_open_engine(deaf_engine: Engine) -> None:
+    index = shutil.copytree(deaf_engine.path, deaf_engine.path.with_name("late"))
+    with Engine(index, NamedColours()) as engine:
+        engine.search("bark")
+        add_sounds(index)
+        engine.teach_sound("bark", [find_moment(engine, "red", 5.0)])
+        assert {Path(moment.path).stem for moment in engine.locate("@bark", k=2, sources=["sound"])} == {"red", "blue"}
+
+
 def test_examples_can_be_added_and_replaced(engine: Engine) -> None:
     engine.teach_sound("chime", [find_moment(engine, "blue", 3.0)], replace=True)
     concept = engine.teach_sound("chime", [find_moment(engine, "turn", 6.0)], add=True)
