@@ -464,7 +464,7 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: The engine has no head. Unreadable videos are logged.
         """
-        from vidret.search.heads.base import PreparedHead
+        from vidret.search.heads.prepared import PreparedHead
         from vidret.search.preparation import prepare_videos
 
         if self.grounder is None:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from vidret.channels.picture.channel import PictureChannel
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError
 from vidret.search.concepts.encoder import ConceptEncoder
+from vidret.search.concepts.storage import check_mentions
 from vidret.search.fusion import Fusion
 from vidret.search.heads.base import MomentHead
 from vidret.search.hits import FoundVideo, VideoSearch
@@ -74,8 +75,7 @@ class OpenIndex:
 
     def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
         """Return how a query is understood; what is said or shown exactly so is searched as plain words."""
-        named: Any = self.fusion.people.name_handles(query)
-        return interpret_for(named, sources, self.fusion.texts)
+        return interpret_for(self.fusion.people.name_handles(query), sources, self.fusion.texts)
 
     def search(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
         """Return the hits of several searches; see ``Engine.search_many``."""
@@ -126,11 +126,7 @@ class OpenIndex:
         else:
             search = SearchOptions(k=options.videos, filters=options.filters, sources=options.sources)
             ranked = [
-                RankedVideo(
-                    video_id=found.scores.video_id,
-                    path=found.paths[0],
-                    standard=found.standard,
-                )
+                RankedVideo(video_id=found.scores.video_id, path=found.paths[0], standard=found.standard)
                 for found in self._search.find(query, search)[1]
             ]
         moments = locate_moments(self.fusion, query, ranked, options, grounder)
@@ -176,5 +172,5 @@ class OpenIndex:
 
     def _encode(self, query: Query) -> EncodedQuery:
         query = self.fusion.people.hide_names(query)
-        self.encoder.check_mentions(query)
+        check_mentions(self.store, query)
         return embed_query(query, self.encoder)

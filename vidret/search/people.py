@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
@@ -24,7 +25,7 @@ from vidret.store.lookup import find_cuts, find_middles
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import SPOKEN
 from vidret.text import make_handle
-from vidret.types import ComposedQuery, Evidence, Query
+from vidret.types import ComposedQuery, Evidence, Query, list_texts
 from vidret.types import Sequence as EventSequence
 
 ABSENCE = 4.0  # nats that a clause loses where a person is not
@@ -35,6 +36,7 @@ MAX_SPANS = 3  # that are told of each person as evidence
 APART_S = 1e7  # between the beginnings of videos, as if they followed one another
 
 Spans = Float64[np.ndarray, " span"]
+AnyQuery = TypeVar("AnyQuery", bound=Query)
 FindCuts = Callable[[int], Sequence[float]]  # returns the times of a video at which new shots begin
 
 
@@ -197,10 +199,9 @@ class KnownPersons:
 
     def find_handles(self, query: Query) -> Collection[str]:
         """Return what may stand for persons in a query; none if it mentions nothing, which reads no identities."""
-        texts = [query.text] if isinstance(query, ComposedQuery) else [query] if isinstance(query, str) else []
-        return self.handles if isinstance(query, EventSequence) or any("@" in text for text in texts) else ()
+        return self.handles if any("@" in text for text in list_texts(query)) else ()
 
-    def name_handles(self, query: Query) -> Query:
+    def name_handles(self, query: AnyQuery) -> AnyQuery:
         """Return a query with the names of persons as their handles: "@Anna Maria dances" is "@anna-maria dances"."""
         if isinstance(query, EventSequence):
             named = (
@@ -209,7 +210,7 @@ class KnownPersons:
             return replace(query, events=tuple(named))
         if isinstance(query, ComposedQuery):
             return replace(query, text=self._name(query.text))
-        return self._name(query) if isinstance(query, str) else query
+        return self._name(query) if isinstance(query, str) else query  # type: ignore[return-value]
 
     def _name(self, text: str) -> str:
         if "@" not in text:
@@ -241,7 +242,7 @@ class KnownPersons:
     def hide_names(self, query: Query) -> Query:
         """Return a query for an encoder, which must not read names: "a person" stands for each."""
         if isinstance(query, str) and "@" in query:
-            named = str(self.name_handles(query))
+            named = self.name_handles(query)
             return replace_mentions(named, {name: A_PERSON for name in find_mentions(named) if name in self.handles})
         return query
 

@@ -20,7 +20,7 @@ from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.channels.texts.channel import is_background_current, save_background
 from vidret.encode.text_cache import encode_once
 from vidret.errors import DecodeError, VidretError
-from vidret.search.heads.base import PreparedHead
+from vidret.search.heads.prepared import PreparedHead
 from vidret.search.locating import choose_path, describe_video
 from vidret.store.records import UNCALIBRATED
 from vidret.store.store import Store
@@ -144,7 +144,7 @@ def prepare_videos(
     store = pictures.store
     fingerprints = store.videos.fingerprints()
     contents = {fingerprints[video.id]: video.id for video in store.videos.find() if video.id in fingerprints}
-    if num_missing := sum(not grounder.is_kept(content) for content in contents):
+    if num_missing := sum(not grounder.files.is_kept(content) for content in contents):
         logger.warning(
             "%d of %d videos were indexed without this head: they take one more pass", num_missing, len(contents)
         )

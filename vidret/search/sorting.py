@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32
 
 from vidret.errors import OptionError
 from vidret.search.concepts.encoder import ConceptEncoder
+from vidret.search.concepts.storage import check_mentions
 from vidret.search.query.marks import find_mentions, has_word
 from vidret.types import MAX_QUERY_LENGTH, Hit, Vector
 
@@ -79,7 +80,7 @@ def fit_attribute(text: str, encoder: ConceptEncoder) -> Attribute:
         VidretError: The text names no attribute, or mentions an unknown concept.
     """
     terms = [term for term in parse_attribute(text) if term]
-    encoder.check_mentions(" ".join(terms))
+    check_mentions(encoder.store, " ".join(terms))
     more, *less = (embedding.sentence.astype(np.float64) for embedding in encoder.encode_text(terms))
     direction = more - less[0] if less else more
     sample = encoder.composer.sample

@@ -39,7 +39,7 @@ def add_watch(store: Store, name: str, query: str) -> Watch:
     """
     if not _NAME.fullmatch(name):
         raise OptionError(f"name must be up to 64 letters, digits, dots, dashes and underscores, got {name!r}")
-    query = str(KnownPersons(store).name_handles(query))
+    query = KnownPersons(store).name_handles(query)
     check_kept_query(store, query)
     with WATCHES.change(store.path) as watches:
         taken = next((watch for watch in watches if watch.name == name), None)
@@ -60,7 +60,7 @@ def check_kept_query(store: Store, query: str) -> None:
     """
     check_query(query)
     people = KnownPersons(store)
-    check_mentions(store, [str(people.name_handles(query))], people.find_handles(query))
+    check_mentions(store, people.name_handles(query), people.find_handles(query))
 
 
 def find_new_matches(watches: Sequence[Watch], complete: Collection[int], locate: LocateMany) -> list[WatchMatch]:

@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from vidret.types.arrays import TextEmbedding as TextEmbedding
     from vidret.types.arrays import Vector as Vector
     from vidret.types.arrays import as_example as as_example
+    from vidret.types.arrays import list_texts as list_texts
 else:
 
     def __getattr__(name: str) -> object:

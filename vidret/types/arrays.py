@@ -32,6 +32,17 @@ class ComposedQuery:
 Query = str | Sequence | Picture | Vector | ComposedQuery
 """Text, in which -word and -"some words" are negative terms and @name is a taught concept; events in order; an image to
 look like; images with words; or a vector of the encoder's space."""
+
+
+def list_texts(query: Query) -> list[str]:
+    """Return the texts of a query: its words, its events, or the words beside images; none for others."""
+    if isinstance(query, Sequence):
+        return [text for event in query.events for text in ([event] if isinstance(event, str) else event)]
+    if isinstance(query, ComposedQuery):
+        return [query.text]
+    return [query] if isinstance(query, str) else []
+
+
 # An example, or anything that stands for one: the path of an image or of a video of the index, an image, a result.
 ExampleLike = ConceptExample | Hit | Moment | Picture | str | os.PathLike[str]
 

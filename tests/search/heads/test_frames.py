@@ -110,9 +110,9 @@ def test_vectors_are_stored_once_and_computed_again_if_damaged(
     with caplog.at_level(logging.WARNING):
         assert grounder.answer(text, video) == first
     assert "computed again" in caplog.text
-    assert not grounder.is_kept(video.content)
+    assert not grounder.files.is_kept(video.content)
     kept = grounder.prepare(video, keep=True)
-    assert grounder.is_kept(video.content)
+    assert grounder.files.is_kept(video.content)
     assert kept == grounder.prepare(video)
     later = GroundedVideo(path=video.path, content=video.content, duration=15.0, start=5.0)
     moved = [(span.start + 5, span.end + 5, span.score) for span in first]
@@ -146,7 +146,7 @@ def test_an_index_of_any_encoder_locates_with_the_head(head: Path, film: Path, t
         engine.prepare_moments()
         grounder = engine.grounder
         assert isinstance(grounder, FrameGrounder)
-        assert grounder.is_kept(describe(film).content)
+        assert grounder.files.is_kept(describe(film).content)
         moments = engine.locate("a red door", video=film, overlapping=True, weak=True)
         spans = grounder.answer(grounder.read("a red door"), describe(film))
     np.testing.assert_allclose([(one.start, one.end) for one in moments], [span[:2] for span in spans], atol=1e-3)

@@ -5,7 +5,7 @@ the same videos differ in level and spread, vectors are standardised over a samp
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -14,12 +14,11 @@ from jaxtyping import Float, Float32, Int64
 from vidret.align.gda import invert_shrunk
 from vidret.channels.picture.query_bank import UNRELATED
 from vidret.encode.encoder import Encoder, has_frame_vectors
-from vidret.search.concepts.storage import TaughtConcept, check_mentions, load_concept
+from vidret.search.concepts.storage import TaughtConcept, load_concept
 from vidret.search.query.marks import find_mentions, replace_mentions
 from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
-from vidret.types import ComposedQuery, Frames, Query, SegmentEmbedding, TextEmbedding, Vector
-from vidret.types import Sequence as EventSequence
+from vidret.types import Frames, SegmentEmbedding, TextEmbedding, Vector
 
 SAMPLE_SIZE = 4096  # segments
 SHRINKAGE = 10.0  # what is added to the variances of segments, in their mean; measured with measure_concepts.py
@@ -119,7 +118,7 @@ class ConceptEncoder:
     """An encoder whose texts may mention concepts. Texts without, and frames, are encoded as before."""
 
     def __init__(self, encoder: Encoder, store: Store) -> None:
-        self._encoder, self._store = encoder, store
+        self._encoder, self.store = encoder, store
         self.name, self.dim, self.fingerprint = encoder.name, encoder.dim, encoder.fingerprint
         self.resize, self.sampling = encoder.resize, encoder.sampling
         self.encodes_frames_alone = getattr(encoder, "encodes_frames_alone", False)
@@ -149,26 +148,13 @@ class ConceptEncoder:
             for text, embedding, concepts in zip(texts, embeddings, mentioned, strict=False)
         ]
 
-    def check_mentions(self, query: Query, people: Collection[str] = ()) -> None:
-        """Check that a query mentions only concepts, or persons by their handles.
-
-        Raises:
-            VidretError: It mentions something else.
-        """
-        texts = [query] if isinstance(query, str) else []
-        if isinstance(query, EventSequence):
-            texts = [text for event in query.events for text in ([event] if isinstance(event, str) else event)]
-        elif isinstance(query, ComposedQuery):
-            texts = [query.text]
-        check_mentions(self._store, texts, people)
-
     def find_sounds(self, text: str) -> Float32[np.ndarray, "_example _dim"]:
         """Return the vectors of examples of all sounds that a text mentions; of shape (0, 0) for none."""
         heard = [taught.heard for taught in self._find_concepts(text) if taught.heard is not None]
         return np.concatenate(heard) if heard else np.zeros((0, 0), np.float32)
 
     def _find_concepts(self, text: str) -> list[TaughtConcept]:
-        return [taught for name in find_mentions(text) if (taught := load_concept(self._store, name)) is not None]
+        return [taught for name in find_mentions(text) if (taught := load_concept(self.store, name)) is not None]
 
     def _compose(
         self, text: str, embedding: TextEmbedding, concepts: Sequence[tuple[TaughtConcept, Vector]]

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from vidret.store.catalog.schema import reading_metadata
 from vidret.store.identities.persons import check_no_person
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
-from vidret.types import Concept, ConceptExample, Vector
+from vidret.types import Concept, ConceptExample, Query, Vector, list_texts
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -83,17 +83,17 @@ def forget_concept(store: Store, name: str) -> None:
         VidretError: There is none of that name.
     """
     name = check_concept_name(name)
-    check_mentions(store, [f"@{name}"])
+    check_mentions(store, f"@{name}")
     store.metadata.set(_key(name), "")
 
 
-def check_mentions(store: Store, texts: Iterable[str], people: Collection[str] = ()) -> None:
-    """Check that texts mention only concepts of an index, or persons by their handles, whom the error does not tell.
+def check_mentions(store: Store, query: Query, people: Collection[str] = ()) -> None:
+    """Check that a query mentions only concepts of an index, or persons by their handles, whom the error does not tell.
 
     Raises:
-        VidretError: They mention something else.
+        VidretError: It mentions something else.
     """
-    for name in (name for text in texts for name in find_mentions(text) if name not in people):
+    for name in (name for text in list_texts(query) for name in find_mentions(text) if name not in people):
         if load_concept(store, name) is None:
             taught = ", ".join(f"@{concept.name}" for concept in list_concepts(store)) or "none"
             rule = f"must be the name of a taught concept{' or of a person' if people else ''} ({taught})"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -99,24 +99,6 @@ def answer_each(head: MomentHead, text: LayerWords, videos: Sequence[GroundedVid
             logger.warning("the head left out: %s", error)
             answers.append(None)
     return answers
-
-
-@runtime_checkable
-class PreparedHead(Protocol):
-    """A head that needs something of each video besides what an index stores: computed once, and kept in a file."""
-
-    def is_kept(self, content: str) -> bool:
-        """Return whether a content has a file that is never dropped."""
-        ...
-
-    def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
-        """Return the file of a video, computed in a pass of its own if it does not exist.
-
-        Raises:
-            DecodeError: The video cannot be read, or its content has changed.
-            VidretError: The folder cannot be written, or the head does not match the encoder.
-        """
-        ...
 
 
 def shape_spans(result: "GroundingResult", card: "HeadCard", video: GroundedVideo) -> list[Span]:

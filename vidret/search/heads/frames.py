@@ -54,10 +54,6 @@ class FrameGrounder:
         fingerprint = hashlib.blake2b(self._encoder.name.encode(), digest_size=16).hexdigest()
         self.files = PreparedFiles(folder / fingerprint, limit)
 
-    def is_kept(self, content: str) -> bool:
-        """Return whether the vectors of a content are stored for good."""
-        return self.files.is_kept(content)
-
     def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
         """Return the file of a video's vectors, computed in a pass of its own if it does not exist."""
 

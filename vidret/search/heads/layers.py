@@ -91,10 +91,6 @@ class Grounder:
 
     # Projected videos
 
-    def is_kept(self, content: str) -> bool:
-        """Return whether a content has a file that is never dropped."""
-        return self.files.is_kept(content)
-
     def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
         """Return the file of a video's projected tokens, computed in a pass of its own if it does not exist.
 
@@ -167,7 +163,7 @@ class Grounder:
 
     def record(self, content: str, layers: LayerTokens, segment: Segment, *, first: float) -> None:
         """Store what the head needs of a segment that is being indexed; see ``MomentRecorder``."""
-        if not self.is_kept(content):
+        if not self.files.is_kept(content):
             self._add(self.files.locate_pieces(content), layers, segment, first=first)
 
     def finish(self, path: str, content: str, segments: Sequence[Segment], *, first: float) -> None:
@@ -215,7 +211,7 @@ class Grounder:
         results: dict[int, GroundingResult] = {}
         for index, video in enumerate(videos):
             try:
-                windows = self._read_short(video)
+                windows = read_prepared(self, video, self._read_short)
                 if windows is None:
                     results[index] = self._query(text, video)
                 else:
@@ -232,9 +228,9 @@ class Grounder:
             )
         return [results.get(index) for index in range(len(videos))]
 
-    def _read_short(self, video: GroundedVideo) -> Windows | None:
+    def _read_short(self, projected: Path) -> Windows | None:
         """Return the windows of a video, None if it has more than fit in memory beside those of others."""
-        windows = read_prepared(self, video, lambda path: list(islice(self._load(path), MOST_TOGETHER + 1)))
+        windows = list(islice(load_projected(projected, device=self._device), MOST_TOGETHER + 1))
         return windows if len(windows) <= MOST_TOGETHER else None
 
     @torch.inference_mode()
@@ -245,14 +241,11 @@ class Grounder:
     def _query(self, text: LayerWords, video: GroundedVideo) -> GroundingResult:
         return read_prepared(self, video, partial(self._query_file, text))
 
-    def _load(self, projected: Path) -> Iterator[tuple[Window, ProjectedVideos]]:
-        return load_projected(projected, device=self._device)
-
     def _query_file(self, text: LayerWords, projected: Path) -> GroundingResult:
         query = torch.from_numpy(text.layers)[None].to(self._device)
         windows, results = [], []
         with one_torch_thread():
-            for window, videos in self._load(projected):
+            for window, videos in load_projected(projected, device=self._device):
                 windows.append(window)
                 results += self._head.decode(self._head(videos, query), fps=self.fps)
         return join_results(windows, results, fps=self.fps)

@@ -11,11 +11,11 @@ import shutil
 import time
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from vidret.disk import DRAFT
 from vidret.errors import DecodeError, StoreError
-from vidret.search.heads.base import GroundedVideo, PreparedHead
+from vidret.search.heads.base import GroundedVideo
 from vidret.store.records import KEPT, PROJECTED
 from vidret.text import strip_query
 from vidret.video.identity import Identity, check_unchanged
@@ -91,6 +91,22 @@ class PreparedFiles:
             total_bytes += size_bytes
             if total_bytes > self._limit and path != newest:
                 path.unlink(missing_ok=True)
+
+
+@runtime_checkable
+class PreparedHead(Protocol):
+    """A head that needs something of each video besides what an index stores: computed once, and kept in a file."""
+
+    files: PreparedFiles
+
+    def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
+        """Return the file of a video, computed in a pass of its own if it does not exist.
+
+        Raises:
+            DecodeError: The video cannot be read, or its content has changed.
+            VidretError: The folder cannot be written, or the head does not match the encoder.
+        """
+        ...
 
 
 def read_prepared(head: PreparedHead, video: GroundedVideo, read: Callable[[Path], T]) -> T:

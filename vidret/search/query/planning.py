@@ -23,6 +23,7 @@ from vidret.encode.families.starter import is_english
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import Composer, ConceptEncoder
+from vidret.search.concepts.storage import check_mentions
 from vidret.search.people import KnownPersons
 from vidret.search.query.clauses import (
     AnalysedQuery,
@@ -92,7 +93,7 @@ def plan(
     """
     query, persons = people.name_handles(query), people.read_names(person)
     handles, is_without_pictures = people.find_handles(query), sources is not None and "picture" not in sources
-    encoder.check_mentions(query, handles)
+    check_mentions(encoder.store, query, handles)
     if not isinstance(query, str | EventSequence):
         if is_without_pictures:
             raise OptionError("sources must include picture for an image or a vector, got words only")
