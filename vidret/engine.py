@@ -40,6 +40,7 @@ from vidret.search.models import (
 )
 from vidret.search.open_index import OpenIndex
 from vidret.search.query.grammar import Interpretation
+from vidret.search.query.planning import check_options
 from vidret.store.identities.persons import Persons
 from vidret.store.joined import ONE_INDEX, open_indexes
 from vidret.store.lookup import (
@@ -83,7 +84,6 @@ from vidret.types import (
     TimedText,
     VideoLibrary,
     VideoName,
-    check_options,
 )
 from vidret.types import Sequence as EventSequence
 from vidret.video.files import may_exist

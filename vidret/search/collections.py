@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidret.errors import ConflictError, OptionError, VidretError
+from vidret.search.query.planning import check_options
 from vidret.search.watches import check_kept_query
 from vidret.store.rows_file import COLLECTIONS
 from vidret.store.store import Store
-from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, check_options, list_options
+from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, list_options
 from vidret.types.rows import read_value
 
 MAX_MOMENTS = 2000  # of a list

@@ -25,7 +25,7 @@ from vidret.store.lookup import find_cuts, find_middles
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import SPOKEN
 from vidret.text import make_handle
-from vidret.types import ComposedQuery, Evidence, Query, list_texts
+from vidret.types import ComposedQuery, Evidence, Query, list_query_texts
 from vidret.types import Sequence as EventSequence
 
 ABSENCE = 4.0  # nats that a clause loses where a person is not
@@ -199,7 +199,7 @@ class KnownPersons:
 
     def find_handles(self, query: Query) -> Collection[str]:
         """Return what may stand for persons in a query; none if it mentions nothing, which reads no identities."""
-        return self.handles if any("@" in text for text in list_texts(query)) else ()
+        return self.handles if any("@" in text for text in list_query_texts(query)) else ()
 
     def name_handles(self, query: AnyQuery) -> AnyQuery:
         """Return a query with the names of persons as their handles: "@Anna Maria dances" is "@anna-maria dances"."""

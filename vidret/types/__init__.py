@@ -48,7 +48,6 @@ from vidret.types.queries import SearchOptions as SearchOptions
 from vidret.types.queries import Sequence as Sequence
 from vidret.types.queries import TimePoint as TimePoint
 from vidret.types.queries import VideoName as VideoName
-from vidret.types.queries import check_options as check_options
 from vidret.types.results import LIKELY as LIKELY
 from vidret.types.results import UNLIKELY as UNLIKELY
 from vidret.types.results import CopiedFile as CopiedFile
@@ -92,7 +91,7 @@ if TYPE_CHECKING:
     from vidret.types.arrays import TextEmbedding as TextEmbedding
     from vidret.types.arrays import Vector as Vector
     from vidret.types.arrays import as_example as as_example
-    from vidret.types.arrays import list_texts as list_texts
+    from vidret.types.arrays import list_query_texts as list_query_texts
 else:
 
     def __getattr__(name: str) -> object:

@@ -34,7 +34,7 @@ Query = str | Sequence | Picture | Vector | ComposedQuery
 look like; images with words; or a vector of the encoder's space."""
 
 
-def list_texts(query: Query) -> list[str]:
+def list_query_texts(query: Query) -> list[str]:
     """Return the texts of a query: its words, its events, or the words beside images; none for others."""
     if isinstance(query, Sequence):
         return [text for event in query.events for text in ([event] if isinstance(event, str) else event)]

@@ -5,7 +5,6 @@ from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from vidret.errors import OptionError
 from vidret.types.media import Source
 from vidret.types.options import Option
 from vidret.types.rows import Shown
@@ -369,25 +368,6 @@ class LocateOptions:
         ),
     ] = False
     copies: CopiesField = "fold"
-
-
-MINIMA = {"k": 1, "offset": 0, "candidates": 1, "videos": 1}
-
-
-def check_options(options: SearchOptions | LocateOptions) -> None:
-    """Check the options of a search that no index decides about.
-
-    Raises:
-        OptionError: One is out of range, or none of its choices.
-    """
-    for name, minimum in MINIMA.items():
-        if (number := getattr(options, name, minimum)) < minimum:
-            raise OptionError(f"{name} must be at least {minimum}, got {number}")
-    if not 0 <= options.at_least <= 1:
-        raise OptionError(f"at_least must be between 0 and 1, got {options.at_least}")
-    for name, choices in CHOICES.items():
-        if (choice := getattr(options, name, choices[0])) not in choices:
-            raise OptionError(f"{name} must be {' or '.join(choices)}, got {choice}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

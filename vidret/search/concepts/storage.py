@@ -15,7 +15,7 @@ from vidret.store.catalog.schema import reading_metadata
 from vidret.store.identities.persons import check_no_person
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
-from vidret.types import Concept, ConceptExample, Query, Vector, list_texts
+from vidret.types import Concept, ConceptExample, Query, Vector, list_query_texts
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -93,7 +93,7 @@ def check_mentions(store: Store, query: Query, people: Collection[str] = ()) -> 
     Raises:
         VidretError: It mentions something else.
     """
-    for name in (name for text in list_texts(query) for name in find_mentions(text) if name not in people):
+    for name in (name for text in list_query_texts(query) for name in find_mentions(text) if name not in people):
         if load_concept(store, name) is None:
             taught = ", ".join(f"@{concept.name}" for concept in list_concepts(store)) or "none"
             rule = f"must be the name of a taught concept{' or of a person' if people else ''} ({taught})"

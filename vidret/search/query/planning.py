@@ -39,17 +39,21 @@ from vidret.types import (
     TEXT_SOURCES,
     ComposedQuery,
     Frames,
+    LocateOptions,
     Picture,
     Query,
+    SearchOptions,
     Source,
     TextEmbedding,
     TextSource,
     Vector,
 )
 from vidret.types import Sequence as EventSequence
+from vidret.types.queries import CHOICES
 
 VERBATIM = "exactly this is said or shown in a video"
 WEIGHTS = Path(__file__).with_name("intent.safetensors")
+MINIMA = {"k": 1, "offset": 0, "candidates": 1, "videos": 1}  # of options
 CLASSES: tuple[Source, ...] = ("picture", "speech", "screen")  # what wording asks for, in the order of the weights
 TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_concepts.py
 
@@ -249,6 +253,22 @@ def check_query(query: str | EventSequence) -> None:
     if isinstance(query, str):
         parse_query(query)
     check_exclusions(parse_structure(query))
+
+
+def check_options(options: SearchOptions | LocateOptions) -> None:
+    """Check the options of a search that no index decides about.
+
+    Raises:
+        OptionError: One is out of range, or none of its choices.
+    """
+    for name, minimum in MINIMA.items():
+        if (number := getattr(options, name, minimum)) < minimum:
+            raise OptionError(f"{name} must be at least {minimum}, got {number}")
+    if not 0 <= options.at_least <= 1:
+        raise OptionError(f"at_least must be between 0 and 1, got {options.at_least}")
+    for name, choices in CHOICES.items():
+        if (choice := getattr(options, name, choices[0])) not in choices:
+            raise OptionError(f"{name} must be {' or '.join(choices)}, got {choice}")
 
 
 def parse_query(query: str) -> tuple[str, tuple[str, ...]]:
