@@ -123,7 +123,7 @@ def test_film_of_one_colour_is_one_moment(tmp_path: Path) -> None:
     with Engine(tmp_path / "index", NamedColours()) as engine:
         engine.index([films])
         curve = engine.curve("red", films / "red.mp4")
-        assert curve.typical == engine.typical_score()
+        assert curve.typical == engine._index.pictures.typical_score()
         assert curve.typical is not None
         assert curve.scores.min() >= curve.typical
         (whole,) = engine.locate("red", video=films / "red.mp4")

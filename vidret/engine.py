@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from typing_extensions import override
 
-from vidret.channels.picture.channel import TYPICAL_SHARE
 from vidret.channels.picture.ranker_loading import check_ranker
 from vidret.channels.picture.ranking import AUTO, Ranker
 from vidret.devices import AUTO as AUTO_DEVICE
@@ -672,10 +671,6 @@ class Engine(VideoLibrary):
     @override
     def curve(self, query: Query, video: VideoName) -> Curve:
         return self._index.curve(query, video)
-
-    def typical_score(self, share: float = TYPICAL_SHARE) -> float | None:
-        """Return the best-frame score that this share of unrelated queries reaches in a segment; None if empty."""
-        return self._index.pictures.typical_score(share)
 
     def ask(
         self,

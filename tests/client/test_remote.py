@@ -380,7 +380,6 @@ LOCAL_METHODS = {  # that a server does not offer
     "score_videos",
     "search_many",
     "teach_sound",
-    "typical_score",
 }
 
 

@@ -52,7 +52,7 @@ class OpenIndex:
 
     def __init__(self, store: Store, encoder: Encoder, models: Models) -> None:
         self.store = store
-        self.encoder, self._plain_encoder = ConceptEncoder(encoder, store), encoder
+        self.encoder = ConceptEncoder(encoder, store)
         self.pictures = PictureChannel(store, self.encoder, models.ranker, tokens=models.tokens)
         self.fusion = Fusion(self.pictures, self.encoder, KnownPersons(store))
         self._search = VideoSearch(self.fusion)
@@ -148,7 +148,7 @@ class OpenIndex:
             if self._refiner is None:
                 from vidret.search.edges import EdgeRefiner
 
-                self._refiner = EdgeRefiner(self._plain_encoder)
+                self._refiner = EdgeRefiner(self.encoder)
             return self._refiner.refine(moments, curves, sizes)
 
     def rate(

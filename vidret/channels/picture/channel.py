@@ -174,9 +174,9 @@ class PictureChannel:
 
     # Unrelated queries
 
-    def typical_score(self, share: float = TYPICAL_SHARE) -> float | None:
-        """Return the best-frame score that this share of unrelated queries reaches in a segment; None without any."""
-        return find_typical_score(self.find_scale(FrameRanker()), share) if len(self.store) else None
+    def typical_score(self) -> float | None:
+        """Return the best-frame score that few unrelated queries reach in a segment; None without any."""
+        return find_typical_score(self.find_scale(FrameRanker()), TYPICAL_SHARE) if len(self.store) else None
 
     def _score_unrelated(self, ranker: Ranker) -> Float[np.ndarray, " score"]:
         """Return what a ranker scores the unrelated queries in a sample of the segments; empty for an empty index."""
