@@ -10,7 +10,7 @@ import logging
 import mmap
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import KeysView, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,9 @@ class Columns:
         view.flags.writeable = False
         return view
 
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
-        return iter(self._columns)
+    def keys(self) -> KeysView[str]:
+        """Return the names, so that a ``dict`` can be made of the columns."""
+        return self._columns.keys()
 
     def append(self, rows: Mapping[str, np.ndarray], num_rows: int) -> None:
         """Append rows; a full column that is not new gets room for as many again, so that appending stays cheap."""

@@ -39,39 +39,23 @@ from vidret.store.snapshots.snapshot import (
 
 NOTHING_READ = Position(-1, -1, 0)
 MIN_TAIL, TAIL_SHARE = 1000, 0.5  # files that are not in the order of their paths: from so many on they are sorted
-SEGMENT = {
-    "ids": np.int64,
-    "numbers": np.int32,
-    "starts": np.float64,
-    "ends": np.float64,
-    "num_frames": np.int32,
-    "rows": np.int64,
-    "row_sums": np.uint32,
-    "frame_rows": np.int64,
-    "frame_sums": np.uint32,
-    "token_bytes": np.int64,
-    "num_bytes": np.int32,
-    "token_sums": np.uint32,
-}
-VIDEO: dict[str, Any] = {
-    "ids": np.int64,
-    "durations": np.float64,
-    "complete": np.bool_,
-    "imported": np.bool_,
-    "stored": np.bool_,
-    "facts": FACT_ROW,
-}
-FILE = {"video_rows": np.int64, "mtimes_ns": np.int64, "states": np.uint8, "current": np.bool_}
+
+
+def read_dtypes(columns_type: type[SegmentColumns | VideoColumns | FileColumns]) -> dict[str, Any]:
+    """Return the dtypes of the arrays among the fields of a class, by name."""
+    kinds: dict[str, Any] = {field.name: getattr(field.type, "dtypes", ()) for field in fields(columns_type)}
+    return {name: FACT_ROW if name == "facts" else kind[0] for name, kind in kinds.items() if kind or name == "facts"}
+
+
+SEGMENTS, VIDEOS, FILES = map(read_dtypes, (SegmentColumns, VideoColumns, FileColumns))
+FRAMES = {"times": np.float64}
+TABLES = {"segments": SEGMENTS, "videos": VIDEOS, "files": FILES, "frames": FRAMES}
 # In the order of ``SEGMENT_ROW``; wide, since the row of a foreign index may have any number.
 WHOLE = "ids videos numbers rows frame_rows num_frames token_bytes num_bytes row_sums frame_sums token_sums is_blob"
 SEGMENT_VALUES = np.dtype([*((name, np.int64) for name in WHOLE.split()), ("starts", np.float64), ("ends", np.float64)])
-VIDEO_ROW = np.dtype(list(VIDEO.items()))
-ENDS = ("first_segments", "last_segments")
-# What the columns of a snapshot have beside what is read from the rows of a table.
-SEGMENTS = {**SEGMENT, "video_rows": np.int32, "first_frames": np.int64, "stored": np.bool_, "searchable": np.bool_}
-VIDEOS = {**VIDEO, **dict.fromkeys(("num_paths", "num_segments"), np.int32), **dict.fromkeys(ENDS, np.int64)}
-FRAMES = {"times": np.float64}
-TABLES = {"segments": SEGMENTS, "videos": VIDEOS, "files": FILE, "frames": FRAMES}
+SEGMENT_NAMES = [name for name in SEGMENT_VALUES.names or () if name in SEGMENTS]  # the other columns are computed
+VIDEO_NAMES = "ids", "durations", "complete", "imported", "stored", "facts"
+VIDEO_ROW = np.dtype([(name, VIDEOS[name]) for name in VIDEO_NAMES])
 TEXTS = ("fingerprints", "paths")  # each a column of bytes, and one of where each text ends
 SAVED = {
     **{f"{table}.{name}": dtype for table, columns in TABLES.items() for name, dtype in columns.items()},
@@ -181,7 +165,7 @@ class SnapshotBuilder:
 
     def __init__(self) -> None:
         self.position = NOTHING_READ
-        self._segments, self._videos, self._files = Columns(SEGMENTS), Columns(VIDEOS), Columns(FILE)
+        self._segments, self._videos, self._files = Columns(SEGMENTS), Columns(VIDEOS), Columns(FILES)
         self._frames = Columns(FRAMES)
         self._fingerprints: list[bytes] = []
         self._rows: dict[bytes, int] = {}
@@ -210,7 +194,7 @@ class SnapshotBuilder:
         """Return all columns by the names in ``SAVED``."""
         self._sort_files()
         tables = zip(TABLES, (self._segments, self._videos, self._files, self._frames), strict=True)
-        saved = {f"{table}.{name}": columns[name] for table, columns in tables for name in columns}
+        saved = {f"{table}.{name}": column for table, own in tables for name, column in dict(own).items()}
         saved["bits"] = self._everything.bits
         for name, texts in zip(TEXTS, (self._fingerprints, self._paths), strict=True):
             saved[name] = np.frombuffer(b"".join(texts), np.uint8)
@@ -248,12 +232,12 @@ class SnapshotBuilder:
             rows, fingerprints = np.concatenate([rows, missing]), [*fingerprints, *[b""] * len(gone)]
         order = np.argsort(rows["ids"])
         known = find_rows(self._videos["ids"], rows["ids"][order])
-        for name in ("durations", "complete", "imported", "stored", "facts"):
+        for name in VIDEO_NAMES[1:]:
             self._videos.update(name, known[known >= 0], rows[name][order][known >= 0])
         fresh = order[known < 0]
         num_fresh = len(fresh)
         zeros = np.zeros(num_fresh, np.int64)
-        own = {name: rows[name][fresh] for name in VIDEO}
+        own = {name: rows[name][fresh] for name in VIDEO_NAMES}
         own |= {"num_paths": zeros, "num_segments": zeros, "first_segments": zeros, "last_segments": zeros - 1}
         new = [fingerprints[index] for index in fresh.tolist()]
         self._rows.update(zip(new, range(len(self._fingerprints), len(self._fingerprints) + num_fresh), strict=True))
@@ -270,7 +254,7 @@ class SnapshotBuilder:
         kept = video_rows >= 0
         rows, video_rows, first_frames = rows[kept], video_rows[kept], first_frames[kept]
         first, num_new = len(self._segments), len(video_rows)
-        own = {name: rows[name] for name in SEGMENT}
+        own = {name: rows[name] for name in SEGMENT_NAMES}
         own |= {"stored": np.ones(num_new, bool), "searchable": np.zeros(num_new, bool)}
         own |= {"video_rows": video_rows, "first_frames": first_frames}
         self._segments.append(own, num_new)
@@ -364,20 +348,17 @@ class SnapshotBuilder:
     def _sort_files(self) -> None:
         """Put all current files in the order of their paths."""
         rows = sorted(np.flatnonzero(self._files["current"]).tolist(), key=self._paths.__getitem__)
-        kept = {name: self._files[name][rows] for name in FILE}
-        self._files = Columns(FILE)
+        kept = {name: self._files[name][rows] for name in FILES}
+        self._files = Columns(FILES)
         self._files.append(kept, len(rows))
         self._paths, self._names = [self._paths[row] for row in rows], PathNames()
         self._num_sorted, self._tail = len(rows), {}
 
     def _take(self) -> Snapshot:
-        def pick(columns: Columns, columns_type: type) -> dict[str, np.ndarray]:
-            return {field.name: columns[field.name] for field in fields(columns_type) if field.name in set(columns)}
-
-        videos, files = pick(self._videos, VideoColumns), pick(self._files, FileColumns)
+        segments, videos, files = (dict(columns) for columns in (self._segments, self._videos, self._files))
         return Snapshot(
             position=self.position,
-            segments=SegmentColumns(**pick(self._segments, SegmentColumns)),
+            segments=SegmentColumns(**segments),
             videos=VideoColumns(**videos, fingerprints=self._fingerprints, rows=self._rows),
             files=FileColumns(**files, paths=self._paths, names=self._names, num_sorted=self._num_sorted),
             frame_times=self._frames["times"],
@@ -443,11 +424,10 @@ def read_video_rows(database: Database, ids: Sequence[int] | None) -> tuple[np.n
         return np.zeros(0, VIDEO_ROW), []
     where, values = ("", ()) if ids is None else (f" WHERE id IN {IN_IDS}", (ids_to_json(ids),))
     found = database.rows(f"SELECT {VIDEO_VALUES}, {FACT_VALUES}, {FINGERPRINT} FROM videos{where}", *values)
-    rows, columns = np.zeros(len(found), VIDEO_ROW), list(zip(*found, strict=True))
-    own = [name for name in VIDEO if name != "facts"]
-    for name, column in zip(own, columns, strict=False):
+    rows, columns, num_own = np.zeros(len(found), VIDEO_ROW), list(zip(*found, strict=True)), len(VIDEO_NAMES) - 1
+    for name, column in zip(VIDEO_NAMES[:num_own], columns, strict=False):
         rows[name] = column
-    rows["facts"] = stack_facts([row[len(own) : -1] for row in found])
+    rows["facts"] = stack_facts([row[num_own:-1] for row in found])
     return rows, list(columns[-1]) if found else []
 
 
