@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, Self
@@ -19,6 +19,7 @@ class SideDatabase(ABC):
         FILE: Its name in the folder of an index.
         FORMAT: The version that it is written with.
         SCHEMA: The statements that make its tables and indexes.
+        CONTENTS: The query for the fingerprints of the videos of which anything is stored.
         ABSENT: What is said of an index without it.
         PREPARE: Statements for each connection.
     """
@@ -26,6 +27,7 @@ class SideDatabase(ABC):
     FILE: ClassVar[str]
     FORMAT: ClassVar[int] = 1
     SCHEMA: ClassVar[tuple[str, ...]]
+    CONTENTS: ClassVar[str]
     ABSENT: ClassVar[str]
     PREPARE: ClassVar[tuple[str, ...]] = ()
 
@@ -81,9 +83,26 @@ class SideDatabase(ABC):
         """Return whether this kind of evidence was ever read in an index."""
         return (Path(index) / cls.FILE).is_file()
 
-    @abstractmethod
-    def prune(self, contents: Iterable[str]) -> object:
+    def prune(self, contents: Iterable[str]) -> None:
         """Delete what is stored of all videos except those with these fingerprints."""
+        kept = set(contents)
+        gone = [own for (own,) in self.database.rows(self.CONTENTS) if own not in kept]
+        if gone:
+            self.delete_contents(gone)
+
+    @abstractmethod
+    def delete_contents(self, contents: Sequence[str]) -> None:
+        """Delete what is stored of some videos."""
+
+    @classmethod
+    def pair(cls, target: Path, sources: Iterable[Path]) -> Iterator[tuple[Self, Self]]:
+        """Yield the file of the target, made if there is none, with that of each source that has one."""
+        with ExitStack() as stack:
+            own: Self | None = None
+            for path in filter(cls.exists, sources):
+                source = stack.push(cls.open(path))
+                own = own or stack.push(cls.create(target))
+                yield own, source
 
     @classmethod
     def prune_index(cls, index: Path, contents: Iterable[str]) -> None:

@@ -4,8 +4,7 @@ The file exists only in an index in which sounds were read. Videos are named by 
 """
 
 import math
-from collections.abc import Collection, Container, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +37,7 @@ class WindowCounts:
 class SoundStore(SideDatabase):
     """The windows of one index."""
 
-    FILE, SCHEMA = FILE, (SCHEMA,)
+    FILE, SCHEMA, CONTENTS = FILE, (SCHEMA,), "SELECT DISTINCT content FROM windows"
     ABSENT = "no sounds were read in this index: run vidret index --sounds on"
 
     @property
@@ -92,12 +91,9 @@ class SoundStore(SideDatabase):
             self.database.run(f"DELETE FROM windows WHERE content = ? AND {others}", content, *models)
 
     @override
-    def prune(self, contents: Iterable[str]) -> None:
-        kept = set(contents)
-        gone = [(own,) for (own,) in self.database.rows("SELECT DISTINCT content FROM windows") if own not in kept]
-        if gone:
-            with self.database.transaction():
-                self.database.run_many("DELETE FROM windows WHERE content = ?", gone)
+    def delete_contents(self, contents: Sequence[str]) -> None:
+        with self.database.transaction():
+            self.database.run_many("DELETE FROM windows WHERE content = ?", [(content,) for content in contents])
 
 
 def _stack(rows: Sequence[tuple[float, float, bytes]]) -> SoundWindows:
@@ -124,14 +120,11 @@ def count_windows(index: Path) -> list[WindowCounts]:
 
 def copy_sounds(target: Path, sources: Sequence[Path], wanted: Container[str]) -> None:
     """Copy the windows of the wanted videos that reach further than what the target has, as after an interruption."""
-    with ExitStack() as stack:
-        own: SoundStore | None = None
-        for source in [stack.enter_context(SoundStore.open(path)) for path in sources if SoundStore.exists(path)]:
-            own = own or stack.enter_context(SoundStore.create(target))
-            known = {(content, is_chosen(model)): end_s for content, model, end_s in own.find_ends()}
-            for content, model, end_s in source.find_ends():
-                if content in wanted and end_s > known.get((content, is_chosen(model)), -math.inf):
-                    own.add(content, model, source.read(model, [content])[content])
+    for own, source in SoundStore.pair(target, sources):
+        known = {(content, is_chosen(model)): end_s for content, model, end_s in own.find_ends()}
+        for content, model, end_s in source.find_ends():
+            if content in wanted and end_s > known.get((content, is_chosen(model)), -math.inf):
+                own.add(content, model, source.read(model, [content])[content])
 
 
 def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:

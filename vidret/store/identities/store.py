@@ -5,7 +5,7 @@ content, so that identities survive moved files and another encoder. What is del
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -62,6 +62,7 @@ class IdentityStore(SideDatabase):
     """The identities of one index."""
 
     FILE, SCHEMA, PREPARE = FILE, SCHEMA, SECURE
+    CONTENTS = "SELECT content FROM readings UNION SELECT content FROM tracks"  # in which a kill left no reading
     ABSENT = "no people and no speakers were read in this index"
 
     @property
@@ -233,14 +234,10 @@ class IdentityStore(SideDatabase):
         self.database.run(f"DELETE FROM models WHERE digest NOT IN ({used})")
 
     @override
-    def prune(self, contents: Iterable[str]) -> None:
-        kept = set(contents)
-        stored = "SELECT content FROM readings UNION SELECT content FROM tracks"  # in which a kill left no reading
-        gone = [own for (own,) in self.database.rows(stored) if own not in kept]
-        if gone:
-            with self.change():
-                self.database.run_many("DELETE FROM readings WHERE content = ?", [(content,) for content in gone])
-            self.erase([key for content in gone for key in self.list_ids(content)])
+    def delete_contents(self, contents: Sequence[str]) -> None:
+        with self.change():
+            self.database.run_many("DELETE FROM readings WHERE content = ?", [(content,) for content in contents])
+        self.erase([key for content in contents for key in self.list_ids(content)])
 
     def erase(self, ids: Collection[int]) -> int:
         """Delete tracks so that no byte of them is left in the file or its log, and persons whom no track shows then.

@@ -1,7 +1,7 @@
 """Upkeep of the identities of an index: counts, pruning, damage and its repair, copies into another index."""
 
 from collections.abc import Container, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,22 +51,16 @@ def copy_identities(target: Path, sources: Sequence[Path], wanted: Container[str
     by clustering.
     """
     num_copied = 0
-    with ExitStack() as stack:
-        own: IdentityStore | None = None
-        for path in sources:
-            if not IdentityStore.exists(path):
-                continue
-            source = stack.enter_context(IdentityStore.open(path))
-            own = own or stack.enter_context(IdentityStore.create(target))
-            known = {(content, model.kind) for content, model in own.readings()}
-            new_ids: dict[int, int] = {}
-            for content, model in source.readings():
-                if content in wanted and (content, model.kind) not in known:
-                    tracks = source.tracks(content, model.kind)
-                    written = own.write_tracks(content, model, list(tracks.values()))
-                    new_ids |= zip(tracks, written, strict=True)
-            _copy_persons(own, source, new_ids)
-            num_copied += len(new_ids)
+    for own, source in IdentityStore.pair(target, sources):
+        known = {(content, model.kind) for content, model in own.readings()}
+        new_ids: dict[int, int] = {}
+        for content, model in source.readings():
+            if content in wanted and (content, model.kind) not in known:
+                tracks = source.tracks(content, model.kind)
+                written = own.write_tracks(content, model, list(tracks.values()))
+                new_ids |= zip(tracks, written, strict=True)
+        _copy_persons(own, source, new_ids)
+        num_copied += len(new_ids)
     return num_copied
 
 
