@@ -107,7 +107,7 @@ class Database:
 
     def _open(self, *, create: bool = False) -> DatabaseConnection:
         if self._read_only:
-            connection = self._open_read_only()
+            connection = self._use_unchanged(lambda state: DatabaseConnection(self._connect_read_only(state), state))
         else:  # a reader may have to replay the log of a killed writer, so it also opens for writing
             uri = _uri(self.path, "mode=rwc" if create else "mode=rw")
             connection = DatabaseConnection(
@@ -216,30 +216,24 @@ class Database:
     def _read_without_lock(
         self, connection: DatabaseConnection, take: Callable[[sqlite3.Cursor], T], sql: str, values: Sequence[object]
     ) -> T:
+        def read(state: State) -> T:
+            if state != connection.state:
+                handle = self._connect_read_only(state)  # if this fails, the next attempt opens again
+                connection.handle.close()
+                connection.handle, connection.state = handle, state
+            return take(connection.handle.execute(sql, values))
+
+        return self._use_unchanged(read)
+
+    def _use_unchanged(self, use: Callable[[State], T]) -> T:
+        """Return what is read of the file in a state, again while a writer opens, changes or closes it."""
         deadline = time.monotonic() + READ_ONLY_WAIT_S
         while True:
             state = self._read_state()
             try:
-                if state != connection.state:
-                    handle = self._connect_read_only(state)  # if this fails, the next attempt opens again
-                    connection.handle.close()
-                    connection.handle, connection.state = handle, state
-                result = take(connection.handle.execute(sql, values))
+                result = use(state)
                 if self._read_state() == state:
                     return result
-            except sqlite3.Error as error:
-                transient = self._read_state() != state or _code(error) in TRANSIENT_ERRORS
-                if not transient or time.monotonic() > deadline:
-                    raise
-            time.sleep(PAUSE_S)
-
-    def _open_read_only(self) -> DatabaseConnection:
-        """Open the file, once more if a writer closes it meanwhile, whose log is then gone."""
-        deadline = time.monotonic() + READ_ONLY_WAIT_S
-        while True:
-            state = self._read_state()
-            try:
-                return DatabaseConnection(self._connect_read_only(state), state)
             except sqlite3.Error as error:
                 transient = state == WAL_STATE and _code(error) in TRANSIENT_ERRORS
                 if not (transient or self._read_state() != state) or time.monotonic() > deadline:
