@@ -102,7 +102,7 @@ def test_torn_tail_is_truncated(tmp_path: Path, torn: int) -> None:
     for path in feature_paths(tmp_path, 0):
         path.write_bytes(path.read_bytes() + b"\x55" * torn)
     again = Features(tmp_path, DIM, 0, write=True)
-    again.resume(*features.tail)
+    again.resume(features.tail)
     assert [path.stat().st_size for path in feature_paths(tmp_path, 0)] == sizes
     later = append(again, rows(7, 1), rows(8, 2), packed(9, 6))
     np.testing.assert_array_equal(again.read_frames(later), rows(8, 2))
@@ -126,7 +126,7 @@ def test_lost_rows_are_reported_and_never_reused(tmp_path: Path) -> None:
     for k in (1, 4):  # these have no tokens, although their offset is beyond the end
         assert bytes(Features(tmp_path, DIM, 0).read_tokens(locations[k])) == b""
     again = Features(tmp_path, DIM, 0, write=True)
-    again.resume(*features.tail)
+    again.resume(features.tail)
     with pytest.raises(StoreError, match="row 5 is damaged"):
         again.read_video(locations[5])
     for k in (2, 3, 5):

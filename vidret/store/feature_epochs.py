@@ -34,7 +34,7 @@ class Epochs:
         if write:
             folder.mkdir(exist_ok=True)
             self._features = Features(folder, dim, catalog.tables.meta("epoch"), write=True)
-            self._features.resume(*catalog.tables.tail())
+            self._features.resume(catalog.tables.tail())
             self._features.remove_others()
         else:
             self._read_epoch(lambda: (catalog.tables.meta("epoch"), None))

@@ -1,7 +1,8 @@
 """Append-only, memory-mapped feature files of vectors and packed tokens, written before the catalog refers to them.
 
 A row never changes: rows are not reused, and compaction writes new files under the next epoch. Rows that the catalog
-does not refer to are the tail of an interrupted append, which the next writer truncates.
+does not refer to are the tail of an interrupted append, which the next writer truncates. Reading raises ``StoreError``
+for bytes that are missing or do not match their checksum, and writing for a disk that is full or fails.
 """
 
 import mmap
@@ -46,11 +47,7 @@ class RowFile:
         self._mapped: Rows | Bytes = np.empty((0, dim), dtype)
 
     def view(self, start: int, stop: int) -> Rows | Bytes:
-        """Return rows ``start`` to ``stop`` without copying, remapping a file that has grown.
-
-        Raises:
-            StoreError: The file is too short.
-        """
+        """Return rows ``start`` to ``stop`` without copying, remapping a file that has grown."""
         mapped = self._mapped  # read once: another thread may replace it by an older, shorter map
         if start < stop and stop > len(mapped):
             num_bytes = os.fstat(self._handle).st_size
@@ -63,11 +60,7 @@ class RowFile:
         return mapped[start:stop]
 
     def read(self, start: int, num_rows: int, checksum: int, what: str = "rows from {} are") -> Rows | Bytes:
-        """Return rows without copying that match their checksum; ``what`` begins the error for others.
-
-        Raises:
-            StoreError: They do not.
-        """
+        """Return rows without copying that match their checksum; ``what`` begins the error for others."""
         rows = self.view(start, start + num_rows)
         if checksum_array(rows) != checksum:
             raise StoreError(f"{self.path}: {what.format(start)} damaged (checksum); {REPAIR}")
@@ -93,11 +86,7 @@ class RowFile:
         return rows, exists
 
     def write(self, start: int, rows: Rows | Bytes) -> None:
-        """Write rows at ``start`` and wait for the disk.
-
-        Raises:
-            StoreError: The disk is full or fails.
-        """
+        """Write rows at ``start`` and wait for the disk."""
         if not len(rows):
             return
         remaining, offset = rows.reshape(-1).view(np.uint8).data, start * self._row_bytes
@@ -110,11 +99,7 @@ class RowFile:
             raise StoreError(f"{self.path}: cannot be written ({error.strerror})") from error
 
     def truncate(self, num_rows: int) -> None:
-        """Set the number of rows: remove a torn tail, or replace lost rows by zeros, which fail their checksums.
-
-        Raises:
-            StoreError: The disk is full or fails.
-        """
+        """Set the number of rows: remove a torn tail, or replace lost rows by zeros, which fail their checksums."""
         if os.fstat(self._handle).st_size == num_rows * self._row_bytes:
             return
         try:
@@ -136,20 +121,18 @@ class Features:
 
     def __init__(self, folder: Path, dim: int, epoch: int, *, write: bool = False) -> None:
         """Open the files of an epoch."""
-        self.epoch = epoch
-        self.dim = dim
-        self._folder = folder
+        self.epoch, self.dim, self._folder = epoch, dim, folder
         video, frames, tokens = feature_paths(folder, epoch)
         self.video, self.frames = (RowFile(path, dim, write=write) for path in (video, frames))
         self.tokens = RowFile(tokens, 1, np.uint8, write=write)
+        self._files = self.video, self.frames, self.tokens
         self.tail = (0, 0, 0)
 
-    def resume(self, num_rows: int, num_frame_rows: int, num_bytes: int) -> None:
+    def resume(self, tail: tuple[int, int, int]) -> None:
         """Continue after the rows in the catalog; truncate what an interrupted append left behind."""
-        self.video.truncate(num_rows)
-        self.frames.truncate(num_frame_rows)
-        self.tokens.truncate(num_bytes)
-        self.tail = (num_rows, num_frame_rows, num_bytes)
+        for file, num_rows in zip(self._files, tail, strict=True):
+            file.truncate(num_rows)
+        self.tail = tail
 
     def remove_others(self) -> None:
         """Delete the files of other epochs, which an interrupted compaction left behind."""
@@ -167,10 +150,9 @@ class Features:
         """Write segments durably and return their locations; they are invisible until the catalog refers to them."""
         if not segments:
             return []
-        row, frame_row, token_byte = self.tail
-        files = (self.video, row), (self.frames, frame_row), (self.tokens, token_byte)
-        for (file, start), arrays in zip(files, zip(*segments, strict=True), strict=True):
+        for file, start, arrays in zip(self._files, self.tail, zip(*segments, strict=True), strict=True):
             file.write(start, arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
+        row, frame_row, token_byte = self.tail
         locations = []
         for video, frames, tokens in segments:
             locations.append(
@@ -199,19 +181,15 @@ class Features:
         )
 
     def read_frames(self, location: SegmentLocation) -> Rows:
-        """Return the frame vectors of a segment.
-
-        Raises:
-            StoreError: The bytes do not match their checksum.
-        """
+        """Return the frame vectors of a segment."""
         return self.frames.read(location.frame_row, location.num_frames, location.frames_sum)
 
     def read_video(self, location: SegmentLocation) -> Rows:
-        """Return the vector of a segment, as (1, dim); see ``read_frames``."""
+        """Return the vector of a segment, as (1, dim)."""
         return self.video.read(location.row, 1, location.row_sum, "row {} is")
 
     def read_tokens(self, location: SegmentLocation) -> memoryview:
-        """Return the packed tokens of a segment, empty if none were stored; see ``read_frames``."""
+        """Return the packed tokens of a segment, empty if none were stored."""
         packed = self.tokens.read(location.token_byte, location.num_bytes, location.tokens_sum, "bytes from {} are")
         return packed.reshape(-1).data
 
@@ -224,17 +202,12 @@ class Features:
 
     def close(self) -> None:
         """Close the files."""
-        self.video.close()
-        self.frames.close()
-        self.tokens.close()
+        for file in self._files:
+            file.close()
 
 
 def create_features(folder: Path, dim: int) -> None:
-    """Make the empty files of a new index, before its catalog, so that no reader finds a catalog without them.
-
-    Raises:
-        StoreError: The disk is full or fails.
-    """
+    """Make the empty files of a new index, before its catalog, so that no reader finds a catalog without them."""
     try:
         folder.mkdir(exist_ok=True)
         Features(folder, dim, 0, write=True).close()

@@ -43,11 +43,7 @@ class Upkeep:
         catalog, database, orphans = self._catalog, self._catalog.database, f"(SELECT id FROM videos WHERE {NO_FILE})"
         with self._access:
             with database.transaction():
-                sql = "DELETE FROM files WHERE state = 'missing'"
-                if files is None:
-                    num_files = database.run(sql)
-                else:
-                    num_files = sum(database.run(f"{sql} AND path = ?", os.fsencode(path)) for path in files)
+                num_files = self._forget_missing(files)
                 num_segments = database.run(f"DELETE FROM segments WHERE video IN {orphans}")
                 num_videos = database.run(f"DELETE FROM videos WHERE {NO_FILE}")
                 if num_segments:
@@ -62,10 +58,13 @@ class Upkeep:
 
     def forget_moved(self, paths: Iterable[str]) -> None:
         """Delete the records of missing files whose content is at another path; their videos stay."""
-        database = self._catalog.database
-        with self._access, database.transaction():
-            for path in paths:
-                database.run("DELETE FROM files WHERE state = 'missing' AND path = ?", os.fsencode(path))
+        with self._access, self._catalog.database.transaction():
+            self._forget_missing(paths)
+
+    def _forget_missing(self, paths: Iterable[str] | None) -> int:
+        """Delete the records of missing files, of all or of some paths; return how many there were."""
+        sql, run = "DELETE FROM files WHERE state = 'missing'", self._catalog.database.run
+        return run(sql) if paths is None else sum(run(f"{sql} AND path = ?", os.fsencode(path)) for path in paths)
 
     def set_memory(self, num_bytes: int) -> None:
         """Set the memory limit of vectors in bytes, from the next ``save_vectors`` on; 0 for no limit.
@@ -203,7 +202,7 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
     if live_bytes >= (1 - MAX_DEAD_FRACTION) * features.num_bytes:
         return None
     fresh = Features(folder, features.dim, epoch + 1, write=True)
-    fresh.resume(0, 0, 0)
+    fresh.resume((0, 0, 0))
     items, moved = list(locations.items()), list[tuple[int, int, int, int]]()
     for first in range(0, len(items), BATCH):
         batch = items[first : first + BATCH]
