@@ -15,9 +15,11 @@ import pytest
 from tests.copies.films import crop, draw_footage, fade, mirror, write_frames
 from tests.fakes import PatchEncoder
 from vidret.copies import pairs
+from vidret.copies.candidates import find_video_pairs, read_frame_table
 from vidret.copies.checking import FootageGuess, FootageReader, FootageVerdict
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
+from vidret.store.store import Store
 from vidret.types import CopiedFile, CopyGroup, Sampling
 
 
@@ -169,6 +171,15 @@ def test_paths_choose_whose_copies_are_listed(engine: Engine, folder: Path, grou
     assert {"fast.mp4"} < {Path(file.path).name for file in found[0].files}
     with pytest.raises(StoreError, match="nowhere: not in the index"):
         engine.duplicates([folder / "nowhere"])
+
+
+def test_only_pairs_of_wanted_videos_are_aligned(engine: Engine) -> None:
+    with Store.open(engine.path) as store:
+        table = read_frame_table(store)
+    wanted = find_video_pairs(table)[0].clip
+    own = find_video_pairs(table, {wanted})
+    assert own
+    assert all(wanted in (pair.clip, pair.film) for pair in own)
 
 
 def test_a_clip_is_found_where_it_is_shown(engine: Engine, folder: Path, tmp_path: Path) -> None:

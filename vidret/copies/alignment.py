@@ -32,7 +32,6 @@ class Alignment:
         first: Index of the first clip frame on the stretch.
         last: Index of the last one.
         gain: Sum of the scores on the stretch.
-        score: Their mean.
     """
 
     speed: float
@@ -40,12 +39,11 @@ class Alignment:
     first: int
     last: int
     gain: float
-    score: float
 
     @property
-    def num_frames(self) -> int:
-        """The number of clip frames on the stretch."""
-        return self.last - self.first + 1
+    def score(self) -> float:
+        """The mean of the scores on the stretch."""
+        return self.gain / (self.last - self.first + 1)
 
 
 def align_footage(
@@ -71,13 +69,15 @@ def align_footage(
     firsts, lasts, gains = find_best_runs(score_lines(scores, clip_times, film_times, speeds, offsets))
     worth = gains * (1 - SPEED_COST * np.abs(np.log2(speeds)))
     best = int(np.argmax(worth))
-    gain, speed, offset = gains[best], float(speeds[best]), offsets[best]
-    first, last = firsts[best], lasts[best]
-    if not gain > 0:
+    if not gains[best] > 0:
         return None
-    first, last = int(first), int(last)
-    score = float(gain) / (last - first + 1)
-    return Alignment(speed=speed, offset=float(offset), first=first, last=last, gain=float(gain), score=score)
+    return Alignment(
+        speed=float(speeds[best]),
+        offset=float(offsets[best]),
+        first=int(firsts[best]),
+        last=int(lasts[best]),
+        gain=float(gains[best]),
+    )
 
 
 def align_repeatedly(
@@ -167,11 +167,7 @@ def find_best_runs(
     before = np.concatenate([np.zeros((len(values), 1)), sums[:, :-1]], axis=1)
     lowest = np.minimum.accumulate(before, axis=1)
     gains = sums - lowest
-    lasts = np.argmax(gains, axis=1)
-    columns = np.arange(values.shape[1])[None, :]
-    starts = np.where(
-        (before <= np.take_along_axis(lowest, lasts[:, None], 1)) & (columns <= lasts[:, None]), columns, -1
-    )
-    firsts = starts.max(axis=1)
-    exact = np.take_along_axis(gains, lasts[:, None], 1)[:, 0]
-    return firsts.astype(np.int64), lasts.astype(np.int64), exact
+    lines, columns, lasts = np.arange(len(values)), np.arange(values.shape[1]), np.argmax(gains, axis=1)
+    may_start = (before <= lowest[lines, lasts][:, None]) & (columns <= lasts[:, None])
+    firsts = np.where(may_start, columns, -1).max(axis=1)
+    return firsts, lasts, gains[lines, lasts]

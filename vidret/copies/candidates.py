@@ -224,11 +224,17 @@ def find_partners(
     return sorted(pairs)
 
 
-def find_video_pairs(table: FrameTable) -> list[VideoPair]:
-    """Return the pairs of videos whose frames agree in their order as well, most alike first."""
+def find_video_pairs(table: FrameTable, wanted: Collection[int] | None = None) -> list[VideoPair]:
+    """Return the pairs of videos whose frames agree in their order as well, most alike first.
+
+    Each has one of the ``wanted`` ids, None for any.
+    """
     whitening, vectors = whiten_table(table)
+    is_wanted = np.ones(len(table.video_ids), bool) if wanted is None else np.isin(table.video_ids, list(wanted))
     found = []
     for one, other in find_partners(vectors, table.bounds, whitening.level):
+        if not (is_wanted[one] or is_wanted[other]):
+            continue
         clip, film = sorted((one, other), key=lambda video: table.rows(video).stop - table.rows(video).start)
         clip_rows, film_rows = table.rows(clip), table.rows(film)
         scores = vectors[clip_rows] @ vectors[film_rows].T - whitening.level

@@ -12,7 +12,14 @@ from jaxtyping import Float64
 
 from vidret.copies.alignment import OCTAVE_STEPS, SPEEDS
 from vidret.copies.motion import MotionMatch, find_nearest_times, match_motion, multiply_pictures
-from vidret.copies.registration import PicturePlacement, find_placement, refine_placement, shrink_half, view_through
+from vidret.copies.registration import (
+    COARSE,
+    PicturePlacement,
+    find_placement,
+    refine_placement,
+    resize_pixels,
+    view_through,
+)
 from vidret.video.files import stat_file
 from vidret.video.workers.image_pool import ImagePool
 from vidret.video.workers.messages import GreyStretch
@@ -114,11 +121,19 @@ class CheckedWindow:
     motion: MotionMatch
 
     @property
+    def moves(self) -> bool:
+        """Whether so much changes that an agreement is not by chance."""
+        return self.motion.num_changes >= MANY_CHANGES
+
+    @property
     def is_certain(self) -> bool:
         """Whether no other place or time can be much better."""
-        motion = self.motion
-        is_alike = motion.likeness > WELL_PLACED and motion.num_changes >= MANY_CHANGES
-        return is_alike and motion.agreement >= CERTAIN
+        return self.moves and self.motion.likeness > WELL_PLACED and self.motion.agreement >= CERTAIN
+
+    @property
+    def film_s(self) -> float:
+        """When the film shows the middle, in seconds."""
+        return self.motion.speed * self.centre_s + self.motion.offset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -139,7 +154,8 @@ class FramePair:
         clip, film = self.clip, self.film
         seen, inside = view_through(placement, film.greys.astype(np.float32))
         halved_inside = inside[::2, ::2] & inside[1::2, ::2] & inside[::2, 1::2] & inside[1::2, 1::2]
-        products = multiply_pictures(shrink_half(clip.greys), shrink_half(seen), halved_inside)
+        small_clip, small_seen = (resize_pixels(pixels, *COARSE) for pixels in (clip.greys.astype(np.float32), seen))
+        products = multiply_pictures(small_clip, small_seen, halved_inside)
         motion = match_motion(products, clip.times, film.times, self.speeds, self.offsets, centre_s=self.centre_s)
         return None if motion is None else CheckedWindow(centre_s=self.centre_s, placement=placement, motion=motion)
 
@@ -151,7 +167,7 @@ def check_guess(guess: FootageGuess, reader: FootageReader) -> list[CheckedWindo
         window = check_window(guess, start, end, reader)
         if window is not None:
             checked.append(window)
-            if window.motion.agreement < HOPELESS and window.motion.num_changes >= MANY_CHANGES:
+            if window.motion.agreement < HOPELESS and window.moves:
                 break
     return checked
 
@@ -258,13 +274,11 @@ MAX_SPEED_ERROR = 0.15  # of the speed between two windows, relative to that wit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FootageVerdict:
-    """What the decoded frames of two files say.
+    """What the decoded frames of two files say that show the same footage.
 
     Attributes:
-        same: Whether they show the same footage.
-        moves: Whether enough moves to tell; if not, only the likeness of the pictures decides.
+        moves: Whether enough moves to tell; if not, only the likeness of the pictures has decided.
         agreement: Mean correlation of changes.
-        likeness: Mean correlation of pictures.
         speed: Seconds of the film per second of the clip.
         offset: Film time of the clip's time 0, in seconds.
         start: When in the clip this begins to hold, in seconds.
@@ -272,10 +286,8 @@ class FootageVerdict:
         placement: Where the clip's picture is in the film's.
     """
 
-    same: bool
     moves: bool
     agreement: float
-    likeness: float
     speed: float
     offset: float
     start: float
@@ -284,7 +296,7 @@ class FootageVerdict:
 
 
 def judge_footage(guess: FootageGuess, reader: FootageReader) -> FootageVerdict | None:
-    """Return the verdict on two files; None if there are no frames to compare.
+    """Return the verdict on two files; None if they do not show the same footage, or have no frames to compare.
 
     Raises:
         DecodeError: A file cannot be read.
@@ -297,8 +309,8 @@ def judge_footage(guess: FootageGuess, reader: FootageReader) -> FootageVerdict 
     return judge_windows(windows) if windows else None
 
 
-def judge_windows(windows: Sequence[CheckedWindow]) -> FootageVerdict:
-    """Return the verdict of one to three windows, which are in order.
+def judge_windows(windows: Sequence[CheckedWindow]) -> FootageVerdict | None:
+    """Return the verdict of one to three windows, which are in order; None if they do not show the same footage.
 
     Where one film lacks a moment of the other, two of three windows are on one line: the verdict is that of these.
     """
@@ -313,20 +325,18 @@ def judge_windows(windows: Sequence[CheckedWindow]) -> FootageVerdict:
     weights = [window.motion.num_changes / num_changes if num_changes else 1 / len(windows) for window in windows]
     agreement = sum(weight * window.motion.agreement for weight, window in zip(weights, windows, strict=True))
     likeness = sum(window.motion.likeness for window in windows) / len(windows)
-    speed, offset = fit_line(windows)
     moves = num_changes >= FEW_CHANGES
     if not moves:
         agrees = likeness >= STILL_LIKENESS
     else:
-        lowest = min(
-            (window.motion.agreement for window in windows if window.motion.num_changes >= MANY_CHANGES), default=1
-        )
+        lowest = min((window.motion.agreement for window in windows if window.moves), default=1)
         agrees = agreement >= LEAST_AGREEMENT + CHANCE / num_changes**0.5 and lowest >= ODD_AGREEMENT
+    if not (agrees and is_straight(windows) and likeness >= LEAST_LIKENESS):
+        return None
+    speed, offset = fit_line(windows)
     return FootageVerdict(
-        same=agrees and is_straight(windows) and likeness >= LEAST_LIKENESS,
         moves=moves,
         agreement=agreement,
-        likeness=likeness,
         speed=speed,
         offset=offset,
         start=start,
@@ -340,8 +350,8 @@ def fit_line(windows: Sequence[CheckedWindow]) -> tuple[float, float]:
     first, last = windows[0], windows[-1]
     if len(windows) == 1:
         return first.motion.speed, first.motion.offset
-    speed = (_find_film_time(last) - _find_film_time(first)) / (last.centre_s - first.centre_s)
-    return speed, _find_film_time(first) - speed * first.centre_s
+    speed = (last.film_s - first.film_s) / (last.centre_s - first.centre_s)
+    return speed, first.film_s - speed * first.centre_s
 
 
 def is_straight(windows: Sequence[CheckedWindow]) -> bool:
@@ -349,9 +359,7 @@ def is_straight(windows: Sequence[CheckedWindow]) -> bool:
     if len(windows) == 1:
         return True
     speed, offset = fit_line(windows)
-    bends = (
-        abs(speed * window.centre_s + offset - _find_film_time(window)) for window in windows[1:-1] if _moves(window)
-    )
+    bends = (abs(speed * window.centre_s + offset - window.film_s) for window in windows[1:-1] if window.moves)
     expected = max(windows[0], windows[-1], key=lambda window: window.motion.merit).motion.speed
     return max(bends, default=0.0) <= MAX_BEND_S and abs(speed / expected - 1) <= MAX_SPEED_ERROR
 
@@ -359,13 +367,5 @@ def is_straight(windows: Sequence[CheckedWindow]) -> bool:
 def are_certainly_straight(windows: Sequence[CheckedWindow]) -> bool:
     """Return whether the windows are on one line, and each of them shows the same footage by itself."""
     return is_straight(windows) and all(
-        _moves(window) and window.motion.agreement >= LEAST_AGREEMENT for window in windows
+        window.moves and window.motion.agreement >= LEAST_AGREEMENT for window in windows
     )
-
-
-def _moves(window: CheckedWindow) -> bool:
-    return window.motion.num_changes >= MANY_CHANGES
-
-
-def _find_film_time(window: CheckedWindow) -> float:
-    return window.motion.speed * window.centre_s + window.motion.offset

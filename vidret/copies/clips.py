@@ -137,22 +137,21 @@ def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: 
     paths = [path for path in video.paths if may_exist(path)] or list(video.paths)  # to say that they cannot be read
     extents = Extent(clip.start, clip.end), video.extent
     try:
-        confirmed = confirm_alignment(alignment, clip.times.tolist(), (clip.path, paths[0]), extents, reader)
+        verdict = confirm_alignment(alignment, clip.times.tolist(), (clip.path, paths[0]), extents, reader)
     except DecodeError as error:
         logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
         return None
-    if confirmed is None or not confirmed[0].moves:  # of still footage, no part can be told from another
+    if verdict is None or not verdict.moves:  # of still footage, no part can be told from another
         return None
-    verdict, start, end = confirmed
-    if end - start < LEAST_SHARE * min(extents[0].length, extents[1].length / verdict.speed):
+    if verdict.end - verdict.start < LEAST_SHARE * min(extents[0].length, extents[1].length / verdict.speed):
         return None
     return SharedFootage(
         video=video.id,
         path=paths[0],
-        start=verdict.speed * start + verdict.offset,
-        end=verdict.speed * end + verdict.offset,
-        clip_start=start,
-        clip_end=end,
+        start=verdict.speed * verdict.start + verdict.offset,
+        end=verdict.speed * verdict.end + verdict.offset,
+        clip_start=verdict.start,
+        clip_end=verdict.end,
         speed=verdict.speed,
         similarity=alignment.score,
         agreement=verdict.agreement,
@@ -163,11 +162,7 @@ def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: 
 
 
 def read_stored_clip(store: Store, video: StoredVideo, start: float | None, end: float | None) -> Clip:
-    """Return a stretch of a video of the index as a clip, from its stored frame vectors.
-
-    Raises:
-        ValueError: It has no frame there.
-    """
+    """Return a stretch of a video of the index as a clip, from its stored frame vectors."""
     extent, table = video.extent, read_frame_table(store, [video.id])
     begin, stop = extent.start if start is None else start, extent.end if end is None else end
     kept = (table.times >= begin) & (table.times <= stop)

@@ -63,8 +63,8 @@ def link_pair(pair: FootagePair) -> tuple[FootageLink, FootageLink]:
         height=1 / placement.height,
         agreement=verdict.agreement,
         moves=verdict.moves,
-        start=pair.start,
-        end=pair.end,
+        start=verdict.start,
+        end=verdict.end,
     )
     back = replace(
         forth,
@@ -72,8 +72,8 @@ def link_pair(pair: FootagePair) -> tuple[FootageLink, FootageLink]:
         offset=-verdict.offset / verdict.speed,
         width=placement.width,
         height=placement.height,
-        start=verdict.speed * pair.start + verdict.offset,
-        end=verdict.speed * pair.end + verdict.offset,
+        start=verdict.speed * verdict.start + verdict.offset,
+        end=verdict.speed * verdict.end + verdict.offset,
     )
     return forth, back
 

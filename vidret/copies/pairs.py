@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vidret.copies.alignment import Alignment
 from vidret.copies.candidates import FrameTable, VideoPair, find_video_pairs
@@ -25,15 +25,10 @@ CHECKED_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FootagePair:
-    """Two videos, by id, that show the same footage: from ``start`` to ``end`` seconds of the clip.
-
-    The footage of a mutual pair fills most of both videos.
-    """
+    """Two videos, by id, that show the same footage; that of a mutual pair fills most of both videos."""
 
     clip: int
     film: int
-    start: float
-    end: float
     verdict: FootageVerdict
     is_mutual: bool
 
@@ -67,10 +62,10 @@ def confirm_alignment(
     paths: tuple[str, str],
     extents: tuple[Extent, Extent],
     reader: FootageReader,
-) -> tuple[FootageVerdict, float, float] | None:
-    """Return what decoded frames say of an alignment, and from when to when it holds in the clip, in seconds.
+) -> FootageVerdict | None:
+    """Return what decoded frames say of an alignment, and how far it holds; None if they do not show the same footage.
 
-    None if they do not show the same footage. Paths and extents are those of the clip and of the film.
+    Paths and extents are those of the clip and of the film.
 
     Raises:
         DecodeError: A file cannot be read.
@@ -79,20 +74,20 @@ def confirm_alignment(
     start, end = extend_alignment(alignment, times, *extents, speed, offset)
     guess = FootageGuess(clip_path=paths[0], film_path=paths[1], start=start, end=end, speed=speed, offset=offset)
     verdict = judge_footage(guess, reader)
-    if verdict is None or not verdict.same:
+    if verdict is None:
         return None
     start, end = extend_alignment(alignment, times, *extents, verdict.speed, verdict.offset)
-    return verdict, max(start, verdict.start), min(end, verdict.end)
+    return replace(verdict, start=max(start, verdict.start), end=min(end, verdict.end))
 
 
 class PairFinder:
     """Finds the pairs of videos of an index that share footage."""
 
     def __init__(self, table: FrameTable, videos: Mapping[int, StoredVideo], reader: FootageReader) -> None:
-        self._table, self._videos, self._reader = table, videos, reader
+        self._table, self._reader = table, reader
         self._extents = {key: video.extent for key, video in videos.items()}
-        existing = {key: [path for path in video.paths if may_exist(path)] for key, video in videos.items()}
-        self._paths = {key: paths[0] for key, paths in existing.items() if paths}
+        existing = ((key, path) for key, video in videos.items() for path in reversed(video.paths) if may_exist(path))
+        self._paths = dict(existing)  # the first of each that exists
         self._unreadable: set[str] = set()
 
     def find(
@@ -103,7 +98,7 @@ class PairFinder:
         A pair is not checked if both videos are known to show the same whole footage through others. An exception, such
         as an interruption, closes the reader, which ends the checks in progress.
         """
-        candidates = [pair for pair in find_video_pairs(self._table) if self._is_likely(pair, wanted)]
+        candidates = [pair for pair in find_video_pairs(self._table, wanted) if self._is_likely(pair)]
         groups = DisjointSets()
         report = on_progress or (lambda _done, _total: None)
         with ThreadPoolExecutor(NUM_WORKERS) as threads:
@@ -123,11 +118,9 @@ class PairFinder:
                 raise
         report(len(candidates), len(candidates))
 
-    def _is_likely(self, candidate: VideoPair, wanted: Collection[int] | None) -> bool:
+    def _is_likely(self, candidate: VideoPair) -> bool:
         clip, film, times, alignment = candidate.clip, candidate.film, candidate.times, candidate.alignment
         if clip not in self._paths or film not in self._paths:
-            return False
-        if wanted is not None and clip not in wanted and film not in wanted:
             return False
         start, end = extend_alignment(
             alignment, times, self._extents[clip], self._extents[film], alignment.speed, alignment.offset
@@ -147,22 +140,21 @@ class PairFinder:
         if not self._unreadable.isdisjoint(paths):
             return None
         try:
-            confirmed = confirm_alignment(candidate.alignment, candidate.times, paths, extents, self._reader)
+            verdict = confirm_alignment(candidate.alignment, candidate.times, paths, extents, self._reader)
         except DecodeError as error:
             if error.path not in self._unreadable and not self._reader.is_closed:
                 self._unreadable.add(error.path)
                 logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
             return None
-        if confirmed is None:
+        if verdict is None:
             return None
-        verdict, start, end = confirmed
-        fills = self._fill(clip, film, end - start, verdict.speed, LEAST_SHARE)
+        fills = self._fill(clip, film, verdict.end - verdict.start, verdict.speed, LEAST_SHARE)
         if not any(fills):
             return None
         # Still footage must last equally long to count as a copy.
         if not verdict.moves and abs(extents[0].length - extents[1].length) > STILL_DIFFERENCE_S:
             return None
-        return FootagePair(clip=clip, film=film, start=start, end=end, verdict=verdict, is_mutual=all(fills))
+        return FootagePair(clip=clip, film=film, verdict=verdict, is_mutual=all(fills))
 
 
 class DisjointSets:

@@ -51,7 +51,7 @@ def find_placement(
         aspect: Aspect ratio of the film's pictures over that of the clip's.
     """
     best = PicturePlacement(left=0.0, top=0.0, width=1.0, height=1.0, mirrored=False, score=-1.0)
-    small_clip, small_film = shrink_half(clip), shrink_half(film)
+    small_clip, small_film = (resize_pixels(greys.astype(np.float32), *COARSE) for greys in (clip, film))
     placements = [
         _match_scale(small_clip, small_film, may_match, width, height) for width, height in list_scales(aspect)
     ]
@@ -174,17 +174,6 @@ def correlate_everywhere(
         (products / scale).reshape(len(templates), num, height, width).astype(np.float32)
     )
     return correlations
-
-
-def shrink_half(
-    greys: UInt8[np.ndarray, "frame 36 64"] | Float32[np.ndarray, "frame 36 64"],
-) -> Float32[np.ndarray, "frame 18 32"]:
-    """Return pictures of half the size."""
-    pixels = greys.astype(np.float32)
-    half: Float32[np.ndarray, "frame 18 32"] = (
-        pixels[:, ::2, ::2] + pixels[:, 1::2, ::2] + pixels[:, ::2, 1::2] + pixels[:, 1::2, 1::2]
-    ) / 4
-    return half
 
 
 def resize_pixels(pixels: Pixels, rows: int, columns: int) -> Float32[np.ndarray, "frame new_row new_column"]:
