@@ -1,12 +1,11 @@
 """UCoFiA's aggregation and levels by loops, written from the paper."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from vidret.align.ucofia_levels import Mixing
+from vidret.align.ucofia_levels import TAU, Mixing
 
 
 def naive_softmax(logits: list[float]) -> list[float]:
@@ -14,21 +13,21 @@ def naive_softmax(logits: list[float]) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-def naive_aggregate(values: list[float], matrix: Tensor | None, tau: float) -> float:
+def naive_aggregate(values: list[float], matrix: Tensor | None = None) -> float:
     """Return the aggregated similarity: softmax weights, mixed, then a second softmax."""
-    weights = naive_softmax([value / tau for value in values])
+    weights = naive_softmax([value / TAU for value in values])
     if matrix is not None:
         size = range(len(values))
         weights = [sum(weights[i] * float(matrix[i, j]) for i in size) for j in size]
-    weights = naive_softmax([weight / tau for weight in weights])
+    weights = naive_softmax([weight / TAU for weight in weights])
     return sum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
-def naive_both_ways(similarities: Tensor, matrices: Sequence[Tensor | None], tau: float) -> float:
+def naive_both_ways(similarities: Tensor, mixing: Mixing) -> float:
     """Return Bi-ISA of a pair's (word, token) similarities."""
     rows, columns = similarities.tolist(), similarities.T.tolist()
-    first = naive_aggregate([naive_aggregate(column, matrices[0], tau) for column in columns], matrices[1], tau)
-    second = naive_aggregate([naive_aggregate(row, matrices[2], tau) for row in rows], matrices[3], tau)
+    first = naive_aggregate([naive_aggregate(own, mixing.words_first) for own in columns], mixing.tokens_second)
+    second = naive_aggregate([naive_aggregate(own, mixing.tokens_first) for own in rows], mixing.words_second)
     return (first + second) / 2
 
 
@@ -43,4 +42,4 @@ def make_mixing(dim: int = 6, *, num_frames: int = 3, num_words: int = 4, num_to
 def naive_frames(sentence: Tensor, frames: Tensor, matrix: Tensor | None) -> tuple[float, int]:
     """Return the aggregated similarity of a pair, and the index of its best frame."""
     values = [float(sentence @ frame) for frame in frames]
-    return naive_aggregate(values, matrix, 0.01), max(range(len(values)), key=values.__getitem__)
+    return naive_aggregate(values, matrix), max(range(len(values)), key=values.__getitem__)

@@ -10,8 +10,15 @@ from torch.nn import functional
 
 from tests.align.naive import make_mixing, naive_aggregate, naive_frames
 from vidret.align import prepared
-from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collate_texts, take_rows
-from vidret.align.prepared import pack_video, unpack_stacked, unpack_videos
+from vidret.align.batches import (
+    TextBatch,
+    VideoBatch,
+    collate_segments,
+    collate_texts,
+    take_rows,
+    unpack_stacked,
+)
+from vidret.align.prepared import pack_video, unpack_videos
 from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import LevelScores
@@ -93,7 +100,7 @@ def test_training_free_scores_equal_loops() -> None:
             tokens = [*frames, *(token / token.norm() for token in videos.tokens[video, : real * PATCHES])]
             mean = torch.stack(frames).mean(dim=0)
             middle, best = naive_frames(sentence, torch.stack(frames), None)
-            each = [naive_aggregate((torch.stack(tokens) @ word).tolist(), None, 0.01) for word in words]
+            each = [naive_aggregate((torch.stack(tokens) @ word).tolist()) for word in words]
             fine = sum(each) / len(each)
             expected = [100 * float(sentence @ mean / mean.norm()), 100 * middle, 100 * fine]
             found = [float(level[text, video]) for level in scores[:3]]

@@ -98,12 +98,7 @@ def test_aggregation_equals_published_code(case: Case) -> None:
     check_close(by_word, out["biisa_patch_to_word"], 1e-4)
     check_close(aggregate(by_token, -1, mixing=mixing.tokens_second), out["biisa_dir1"], 1e-4)
     check_close(aggregate(by_word, 1, mixing=mixing.words_second), out["biisa_dir2"], 1e-4)
-    both = aggregate_both_ways(
-        raw,
-        words_then=(mixing.words_first, mixing.tokens_second),
-        tokens_then=(mixing.tokens_first, mixing.words_second),
-    )
-    check_close(both, out["sim_patch_word"], 1e-4)
+    check_close(aggregate_both_ways(raw, mixing), out["sim_patch_word"], 1e-4)
 
 
 @each_case

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.align.naive import make_mixing, naive_both_ways, naive_frames
 from vidret.align.ucofia_levels import aggregate, aggregate_both_ways, resize_mixing, score_frames, score_words
@@ -13,31 +12,10 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def make_matrices(num_words: int, num_tokens: int) -> list[Tensor]:
-    sizes = (num_words, num_tokens, num_tokens, num_words)
-    return [torch.eye(size).double() + 0.3 * torch.randn(size, size).double() for size in sizes]
-
-
-def test_both_orders_equal_loops() -> None:
-    similarities = torch.randn(3, 4, 2, 5).double()
-    matrices = make_matrices(4, 5)
-    cases: list[list[Tensor | None]] = [list(matrices), [None] * 4]
-    for mixing in cases:
-        for tau in (0.01, 0.5):
-            found = aggregate_both_ways(
-                similarities, words_then=(mixing[0], mixing[1]), tokens_then=(mixing[2], mixing[3]), tau=tau
-            )
-            for text in range(3):
-                for video in range(2):
-                    expected = naive_both_ways(similarities[text, :, video], mixing, tau)
-                    assert float(found[text, video]) == pytest.approx(expected, abs=1e-9)
-
-
 def test_padding_only_gives_finite_scores_and_gradients() -> None:
     similarities = torch.zeros(2, 3, 2, 4, requires_grad=True)
-    found = aggregate_both_ways(
-        similarities, word_mask=torch.zeros(2, 3).bool(), token_mask=torch.tensor([[True] * 4, [False] * 4])
-    )
+    token_mask = torch.tensor([[True] * 4, [False] * 4])
+    found = aggregate_both_ways(similarities, make_mixing(), word_mask=torch.zeros(2, 3).bool(), token_mask=token_mask)
     found.sum().backward()  # type: ignore[no-untyped-call]
     assert found.isfinite().all()
     assert similarities.grad is not None
@@ -48,12 +26,11 @@ def test_token_of_size_n_counts_as_n_equal_tokens() -> None:
     sizes = torch.tensor([[1.0, 3.0, 2.0, 1.0], [2.0, 1.0, 1.0, 3.0]]).double()
     similarities = torch.randn(3, 5, 2, 4).double() * 0.2
     for tau in (0.01, 0.3):
-        found = aggregate_both_ways(similarities, sizes=sizes, tau=tau)
+        found = aggregate(similarities, -1, sizes=sizes, tau=tau)
         for video in range(2):
-            copies = similarities[:, :, video].repeat_interleave(sizes[video].long(), dim=-1)[:, :, None]
-            torch.testing.assert_close(found[:, video], aggregate_both_ways(copies, tau=tau)[:, 0])
-    once = aggregate_both_ways(similarities, sizes=torch.ones_like(sizes))
-    assert torch.equal(once, aggregate_both_ways(similarities))
+            copies = similarities[:, :, video].repeat_interleave(sizes[video].long(), dim=-1)
+            torch.testing.assert_close(found[:, :, video], aggregate(copies, -1, tau=tau))
+    assert torch.equal(aggregate(similarities, -1, sizes=torch.ones_like(sizes)), aggregate(similarities, -1))
 
 
 def test_resizing_keeps_trained_entries() -> None:
@@ -85,7 +62,6 @@ def test_levels_equal_loops() -> None:
     fine = score_words(words, tokens, mixing=mixing)
     middle, best = score_frames(sentences, frames, mixing=mixing.frames)
     plain, plain_best = score_frames(sentences, frames)
-    matrices = [mixing.words_first, mixing.tokens_second, mixing.tokens_first, mixing.words_second]
     for text in range(3):
         for video in range(2):
             pair = (text, video)
@@ -94,7 +70,7 @@ def test_levels_equal_loops() -> None:
             assert best[pair] == plain_best[pair] == best_frame
             score, _ = naive_frames(sentences[text], frames[video], None)
             torch.testing.assert_close(plain[pair], torch.tensor(score).double())
-            expected = naive_both_ways(words[text] @ tokens[video].T, matrices, 0.01)
+            expected = naive_both_ways(words[text] @ tokens[video].T, mixing)
             torch.testing.assert_close(fine[pair], torch.tensor(expected).double())
 
 

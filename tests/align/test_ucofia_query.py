@@ -11,7 +11,7 @@ from tests.align.naive import naive_aggregate
 from vidret.align.batches import TextBatch
 from vidret.align.prepared import PreparedVideos, pack_video, unpack_videos
 from vidret.align.ucofia import Aligner
-from vidret.align.ucofia_query import BLOCK, TAU, score_queries
+from vidret.align.ucofia_query import BLOCK, score_queries
 from vidret.types import TextEmbedding
 
 DIM = 8
@@ -20,7 +20,7 @@ DIM = 8
 def naive_isa(similarities: Sequence[float], sizes: Sequence[float]) -> float:
     """Return the aggregated similarity, with every item as often as its size says."""
     listed = [value for value, size in zip(similarities, sizes, strict=True) for _ in range(int(size))]
-    return naive_aggregate(listed, None, TAU)
+    return naive_aggregate(listed)
 
 
 def draw_units(random: np.random.Generator, num: int) -> np.ndarray:

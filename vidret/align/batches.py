@@ -5,13 +5,14 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from vidret.align.stacking import pad_rows
+from vidret.align.stacking import Padded, pad_rows, unpack_arrays
 from vidret.errors import AlignerError
 from vidret.types import SegmentEmbedding, TextEmbedding
 
+Stacked = tuple[Shaped[Tensor, "item row column"], Bool[Tensor, "item row"] | None]
 Fields = TypeVar("Fields", bound=tuple[Tensor | None, ...])
 
 
@@ -133,5 +134,15 @@ def stack_rows(
     arrays: Sequence[Float[np.ndarray, "_row dim"]],
 ) -> tuple[Float[Tensor, "item row dim"], Bool[Tensor, "item row"] | None]:
     """Return what ``pad_rows`` does, as tensors of float32."""
-    rows, mask = pad_rows(arrays)
-    return torch.from_numpy(rows).float(), None if mask is None else torch.from_numpy(mask)
+    rows, mask = _as_tensors(pad_rows(arrays))
+    return rows.float(), mask
+
+
+def unpack_stacked(packed: Sequence[bytes | memoryview]) -> list[Stacked]:
+    """Return what ``unpack_arrays`` does, as tensors."""
+    return [_as_tensors(padded) for padded in unpack_arrays(packed)]
+
+
+def _as_tensors(padded: Padded) -> Stacked:
+    rows, mask = padded
+    return torch.from_numpy(rows), None if mask is None else torch.from_numpy(mask)

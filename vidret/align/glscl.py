@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.attending import FrameAttention, SoftmaxAttention, mask_bias
-from vidret.align.batches import TextBatch, VideoBatch, fill_mask, stack_rows, take_rows
-from vidret.align.prepared import run_tasks, unpack_stacked
+from vidret.align.batches import TextBatch, VideoBatch, fill_mask, stack_rows, take_rows, unpack_stacked
+from vidret.align.prepared import run_tasks
 from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia_temporal import TemporalTransformer
 

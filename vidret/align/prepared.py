@@ -12,12 +12,10 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from vidret.align.batches import TextBatch, stack_rows
-from vidret.align.stacking import Array, pack_arrays, unpack_arrays
+from vidret.align.batches import TextBatch, stack_rows, unpack_stacked
+from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia_temporal import pool_frames
 from vidret.layers import pack_rows
-
-Stacked = tuple[Shaped[Tensor, "item row column"], Bool[Tensor, "item row"] | None]
 
 
 class PreparedVideos(NamedTuple):
@@ -66,31 +64,16 @@ class PreparedVideos(NamedTuple):
         return self._replace(tokens=self.tokens.float().mul_(self.token_scales[..., None]), token_scales=None)
 
 
-def unpack_stacked(packed: Sequence[bytes | memoryview]) -> list[Stacked]:
-    """Return what ``unpack_arrays`` does, as tensors."""
-    return [
-        (torch.from_numpy(rows), None if mask is None else torch.from_numpy(mask))
-        for rows, mask in unpack_arrays(packed)
-    ]
-
-
 def pack_video(video: PreparedVideos, *, whole: bool) -> bytes:
     """Serialize a batch of one video without its frames, which are stored elsewhere; tokens keep their dtype.
 
     ``whole`` includes the video vector, which does not follow from the frames if a trained head made it.
     """
-    tokens = video.tokens[0] if video.token_mask is None else video.tokens[0, video.token_mask[0]]
     kept = slice(None) if video.token_mask is None else video.token_mask[0]
-    scales, sizes = (None if field is None else field[0, kept] for field in (video.token_scales, video.sizes))
     empty = torch.empty(0)
-    return pack_arrays(
-        [
-            _array(empty if scales is None else scales),
-            _array(empty if sizes is None else sizes),
-            _array((video.videos[0] if whole else empty).half()),
-            _array(tokens),
-        ]
-    )
+    scales, sizes = (empty if field is None else field[0, kept] for field in (video.token_scales, video.sizes))
+    vector = (video.videos[0] if whole else empty).half()
+    return pack_arrays([part.detach().cpu().numpy() for part in (scales, sizes, vector, video.tokens[0, kept])])
 
 
 def unpack_videos(
@@ -119,11 +102,6 @@ def unpack_videos(
         counts if sizes[0].shape[1] else None,
         scales[0][..., 0] if scales[0].shape[1] else None,
     )
-
-
-def _array(values: Tensor) -> Array:
-    array: Array = values.detach().cpu().numpy()
-    return array
 
 
 def trim(mask: Bool[Tensor, "item n"] | None) -> tuple[int | None, Bool[Tensor, "item m"] | None]:

@@ -86,36 +86,6 @@ def _mix(weights: Tensor, mixing: Tensor | None, dim: int, tau: float) -> Tensor
     return torch.matmul(matrix.T, rearrange(weights, "text n ... -> text n (...)")).view_as(weights)
 
 
-def aggregate_both_ways(
-    similarities: Float[Tensor, "text word video token"],
-    *,
-    words_then: tuple[Tensor | None, Tensor | None] = (None, None),
-    tokens_then: tuple[Tensor | None, Tensor | None] = (None, None),
-    word_mask: Bool[Tensor, "text word"] | None = None,
-    token_mask: Bool[Tensor, "video token"] | None = None,
-    sizes: Float[Tensor, "video token"] | None = None,
-    tau: float = TAU,
-) -> Float[Tensor, "text video"]:
-    """Return the mean of two aggregations: words then tokens, and tokens then words (Bi-ISA); see ``aggregate``.
-
-    Each order has two mixing matrices: ``words_then`` over words and then over tokens, ``tokens_then`` the reverse.
-
-    Reference: Wang et al. 2023, UCoFiA, section 3.3, equations 6 to 8.
-    """
-    by_token = aggregate(
-        similarities,
-        1,
-        mixing=words_then[0],
-        mask=None if word_mask is None else rearrange(word_mask, "text word -> text word 1 1"),
-        tau=tau,
-    )
-    first = aggregate(by_token, -1, mixing=words_then[1], mask=token_mask, sizes=sizes, tau=tau)
-    by_word = aggregate(similarities, -1, mixing=tokens_then[0], mask=token_mask, sizes=sizes, tau=tau)
-    mask = None if word_mask is None else rearrange(word_mask, "text word -> text word 1")
-    second = aggregate(by_word, 1, mixing=tokens_then[1], mask=mask, tau=tau)
-    return (first + second) / 2
-
-
 CHUNK = 256  # packed tokens multiplied at once: 0.5 MB of float32
 
 
@@ -148,6 +118,26 @@ class Mixing(nn.Module):
 
 def _identity(size: int) -> nn.Parameter:
     return nn.Parameter(torch.eye(size))
+
+
+def aggregate_both_ways(
+    similarities: Float[Tensor, "text word video token"],
+    mixing: Mixing,
+    *,
+    word_mask: Bool[Tensor, "text word"] | None = None,
+    token_mask: Bool[Tensor, "video token"] | None = None,
+    sizes: Float[Tensor, "video token"] | None = None,
+) -> Float[Tensor, "text video"]:
+    """Return the mean of two aggregations: words then tokens, and tokens then words (Bi-ISA); see ``aggregate``.
+
+    Reference: Wang et al. 2023, UCoFiA, section 3.3, equations 6 to 8.
+    """
+    real = None if word_mask is None else rearrange(word_mask, "text word -> text word 1")
+    by_token = aggregate(similarities, 1, mixing=mixing.words_first, mask=None if real is None else real[..., None])
+    first = aggregate(by_token, -1, mixing=mixing.tokens_second, mask=token_mask, sizes=sizes)
+    by_word = aggregate(similarities, -1, mixing=mixing.tokens_first, mask=token_mask, sizes=sizes)
+    second = aggregate(by_word, 1, mixing=mixing.words_second, mask=real)
+    return (first + second) / 2
 
 
 def score_frames(
@@ -206,11 +196,4 @@ def score_words(
             return by_word.mean(dim=1)
         real = word_mask[..., None]
         return by_word.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-    return aggregate_both_ways(
-        similarities,
-        words_then=(mixing.words_first, mixing.tokens_second),
-        tokens_then=(mixing.tokens_first, mixing.words_second),
-        word_mask=word_mask,
-        token_mask=token_mask,
-        sizes=sizes,
-    )
+    return aggregate_both_ways(similarities, mixing, word_mask=word_mask, token_mask=token_mask, sizes=sizes)
