@@ -61,8 +61,7 @@ class TrainedOn(NamedTuple):
     def read(cls, path: Path) -> Self | None:
         """Return what the model in a file was trained on; None if the file does not say so."""
         try:
-            with safe_open(path, "np") as file:
-                return cls(*parse_json((file.metadata() or {})[CARD])[TRAINED_ON])
+            return cls(*parse_json(read_metadata(path)[CARD])[TRAINED_ON])
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None
 
@@ -92,13 +91,21 @@ class Part(NamedTuple):
     weights: "Mapping[str, Tensor]"
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a file of safetensors, such as its card.
+
+    Raise OSError if the file cannot be read, or SafetensorError if the file is not one of safetensors.
+    """
+    with safe_open(path, "np") as file:
+        return file.metadata() or {}
+
+
 def read_part_cards(path: Path) -> dict[str, dict[str, Any]]:
     """Return the cards of the parts in a joint file, by name; empty for any other file of safetensors.
 
     Raise OSError if the file cannot be read, or SafetensorError if the file is not one of safetensors.
     """
-    with safe_open(path, "pt") as file:
-        text = (file.metadata() or {}).get(CARD, "{}")
+    text = read_metadata(path).get(CARD, "{}")
     try:
         card: Any = parse_json(text)
     except ValueError:
@@ -154,8 +161,7 @@ def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> 
 
     try:
         models = [load_file(path) for path in (first, second)]
-        with safe_open(second, "pt") as file:
-            metadata = file.metadata() or {}
+        metadata = read_metadata(second)
     except (OSError, SafetensorError) as error:
         raise VidretError(f"{first}, {second}: {error}") from error
     shapes = [{name: tuple(tensor.shape) for name, tensor in model.items()} for model in models]

@@ -1,14 +1,16 @@
 """Conversion of UCoFiA checkpoints: errors list the weights that do not fit, and files hold all weights."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.goldens import find_cases
 from tests.rankers import save_aligner
-from vidret.align.files import convert_aligner, load_aligner
+from vidret.align.files import CARD, convert_aligner, load_aligner
 from vidret.align.ucofia import Aligner
 from vidret.errors import AlignerError
 
@@ -69,4 +71,21 @@ def test_files_without_aligner_are_rejected_with_their_path(tmp_path: Path) -> N
         load_aligner(path)
     save_aligner(Aligner(), path)
     with pytest.raises(AlignerError, match=r"10 weights missing: .*mixing\.sentence"):
+        load_aligner(path)
+
+
+@pytest.mark.parametrize(
+    ("card", "reason"),
+    [
+        ([], "not an aligner that this version"),
+        ({"format": 1, "aligner": []}, "not an aligner that this version"),
+        ({"format": 1, "aligner": "glscl", "top": "3"}, "not an aligner that this version"),
+        ({"format": 1, "aligner": "glscl", "temperature": 3.0, "heads": 0, "share": 0.5}, "heads must divide 4, got 0"),
+    ],
+)
+def test_any_card_is_read_or_refused(card: object, reason: str, tmp_path: Path) -> None:
+    path, weights = tmp_path / "card.safetensors", {"temporal.positions": torch.zeros(2, 4)}
+    weights |= {"finder.seeds": torch.zeros(1, 4), "finder.decoder.0.linear1.weight": torch.zeros(4, 4)}
+    save_file(weights, path, {CARD: json.dumps(card)})
+    with pytest.raises(AlignerError, match=f"{path}: {reason}"):
         load_aligner(path)

@@ -159,9 +159,15 @@ def test_invalid_files_are_rejected_with_their_path(tmp_path: Path) -> None:
     save_file({**weights, "odd": torch.zeros(1)}, path, metadata={"vidret": make_card(head).to_json()})
     with pytest.raises(VidretError, match=f"{path}: 1 weights unknown: odd"):
         load_head(path)
-    save_file(weights, path, metadata={"vidret": replace(make_card(head), strides=(1, 2)).to_json()})
-    with pytest.raises(VidretError, match="the card must describe the weights"):
-        load_head(path)
+    cards = {
+        "the card must describe the weights": replace(make_card(head), strides=(1, 2)),
+        "heads must divide dim 16, got 0": replace(make_card(head), heads=0),
+        "fps must be positive, got -1": replace(make_card(head), fps=-1),
+    }
+    for message, card in cards.items():
+        save_file(weights, path, metadata={"vidret": card.to_json()})
+        with pytest.raises(VidretError, match=f"{path}: {message}"):
+            load_head(path)
 
 
 def test_a_card_of_another_head_is_rejected(tmp_path: Path) -> None:

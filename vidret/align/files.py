@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vidret.align.attending import FrameAttention, SoftmaxAttention, TopFrames
@@ -19,7 +20,16 @@ from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
 from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.errors import AlignerError
-from vidret.model_files import ALIGNER, Part, load_exactly, read_part, refuse_weights, rename_weights, translate
+from vidret.model_files import (
+    ALIGNER,
+    Part,
+    load_exactly,
+    read_metadata,
+    read_part,
+    refuse_weights,
+    rename_weights,
+    translate,
+)
 from vidret.text import parse_json
 
 Weights = Mapping[str, Tensor]
@@ -181,6 +191,8 @@ def build_concepts(
 def _build_finder(weights: Weights, prefix: str, heads: int) -> ConceptFinder:
     """Return a finder whose sizes follow from its weights."""
     num_concepts, dim = weights[f"{prefix}seeds"].shape
+    if heads < 1 or dim % heads:
+        raise AlignerError(f"heads must divide {dim}, got {heads}")
     layers, hidden = _count_layers(weights, f"{prefix}decoder."), len(weights[f"{prefix}decoder.0.linear1.weight"])
     return ConceptFinder(dim, num_concepts=num_concepts, layers=layers, heads=heads, hidden=hidden)
 
@@ -255,15 +267,15 @@ def load_aligner(path: Path) -> Aligner | ConceptAligner:
     """
     try:
         card, weights = read_part(path, ALIGNER) or _read_own(path)
-        if card.get("format") != FORMAT or card.get("aligner") not in BUILDERS:
-            raise AlignerError("not an aligner that this version of vidret supports")
-        return BUILDERS[card["aligner"]](weights, card)
-    except (AlignerError, SafetensorError, OSError, ValueError, KeyError) as error:
+        if card["format"] == FORMAT:
+            return BUILDERS[card["aligner"]](weights, card)
+    except (AlignerError, SafetensorError, OSError, ValueError) as error:
         raise AlignerError(f"{path}: {error}") from error
+    except (KeyError, TypeError):  # a card may hold anything
+        pass
+    raise AlignerError(f"{path}: not an aligner that this version of vidret supports")
 
 
 def _read_own(path: Path) -> Part:
     """Return what an aligner's own file holds; the card is empty if it has none."""
-    with safe_open(path, "pt") as file:
-        card = parse_json((file.metadata() or {}).get(CARD, "{}"))
-        return Part(card, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return Part(parse_json(read_metadata(path).get(CARD, "{}")), load_file(path))

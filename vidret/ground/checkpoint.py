@@ -7,13 +7,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead
-from vidret.model_files import CARD, HEAD, TRAINED_ON, load_exactly, read_part, read_part_cards, save_tensors
+from vidret.model_files import (
+    CARD,
+    HEAD,
+    TRAINED_ON,
+    load_exactly,
+    read_metadata,
+    read_part,
+    read_part_cards,
+    save_tensors,
+)
 from vidret.text import parse_json
 
 # Prefixes of published names, and vidret's.
@@ -149,9 +158,12 @@ class HeadCard:
             if (value := fields.pop(name, None)) != wanted:
                 raise ValueError(f"the card's {name} must be {wanted}, got {value}")
         try:
-            return cls(**{**fields, "strides": tuple(fields["strides"])})
+            card = cls(**{**fields, "strides": tuple(fields["strides"])})
+            if card.fps is not None and not card.fps > 0:
+                raise ValueError(f"fps must be positive, got {card.fps}")
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a head's card: {error}") from error
+        return card
 
 
 def convert_head(weights: Weights, *, heads: int = 8) -> GroundingHead:
@@ -192,9 +204,7 @@ def read_head_card(path: Path) -> HeadCard:
     try:
         if (joined := read_part_cards(path).get(HEAD)) is not None:
             return replace(HeadCard.from_json(json.dumps(joined)), backbone=str(path.absolute()))
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(CARD)
-        if text is None:
+        if (text := read_metadata(path).get(CARD)) is None:
             raise ValueError("must have the card of a grounding head, got a file without one")
         return HeadCard.from_json(text)
     except (SafetensorError, OSError, ValueError) as error:

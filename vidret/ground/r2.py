@@ -214,7 +214,7 @@ class R2Attention(nn.Module):
     """Multi-head attention with separate keys and values, since positions are not added to values."""
 
     def __init__(self, dim: int, heads: int) -> None:
-        if dim % heads:
+        if heads < 1 or dim % heads:
             raise ValueError(f"heads must divide dim {dim}, got {heads}")
         super().__init__()
         self.heads = heads

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,7 +35,7 @@ from vidret.ground.universalvtg_layers import (
     TextFusion,
     apply_stack,
 )
-from vidret.model_files import CARD, load_exactly, save_tensors
+from vidret.model_files import CARD, load_exactly, read_metadata, save_tensors
 from vidret.text import parse_json
 
 FORMAT = 1
@@ -272,8 +272,7 @@ def save_universal(head: UniversalVtg, path: Path, *, backbone: str = BACKBONE) 
 def is_universal(path: Path) -> bool:
     """Return whether a file is a head of UniversalVTG; the errors of other files are those of their own readers."""
     try:
-        with safe_open(path, "pt") as file:
-            return bool(parse_json((file.metadata() or {}).get(CARD, "{}")).get("method") == METHOD)
+        return bool(parse_json(read_metadata(path).get(CARD, "{}")).get("method") == METHOD)
     except (SafetensorError, OSError, ValueError, AttributeError):
         return False
 
@@ -285,8 +284,7 @@ def load_universal(path: Path) -> tuple[UniversalVtg, str]:
         VidretError: The file cannot be read, or its card has another format.
     """
     try:
-        with safe_open(path, "pt") as file:
-            card = parse_json((file.metadata() or {})[CARD])
+        card = parse_json(read_metadata(path)[CARD])
         if card["format"] != FORMAT:
             raise ValueError(f"the card's format must be {FORMAT}, got {card['format']}")
         return build_universal(load_file(path)), str(card["backbone"])

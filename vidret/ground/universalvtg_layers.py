@@ -92,10 +92,10 @@ class Heads(nn.Module):
             rearrange(conv(x[None])[0], "(head channel) row -> head row channel", head=self.heads)
             for conv, x in projections
         )
-        scale = q.shape[-1] ** -0.25
-        mixed = (
-            self._attend_near(q * scale, k * scale, v, mask) if self.window else _attend(q * scale, k * scale, v, mask)
-        )
+        if self.window:
+            mixed = self._attend_near(q, k, v, mask)
+        else:
+            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[None])
         projected: Tensor = self.proj(rearrange(mixed, "head row channel -> 1 (head channel) row"))[0]
         return projected
 
@@ -103,17 +103,11 @@ class Heads(nn.Module):
         """Attend to the keys at most half a window away; rows of padding become 0."""
         side, size = self.window // 2, self.window
         near_k, near_v = (functional.pad(x, (0, 0, side, side)).unfold(1, size, 1) for x in (k, v))
-        logits = torch.einsum("hrc,hrcw->hrw", q, near_k)
+        logits = torch.einsum("hrc,hrcw->hrw", q * q.shape[-1] ** -0.5, near_k)
         is_real = functional.pad(mask, (side, side)).unfold(0, size, 1)
         exists = functional.pad(torch.ones_like(mask), (side, side)).unfold(0, size, 1)
         logits = (logits + INVALID * ~is_real).masked_fill(~exists, -torch.inf)
         return torch.einsum("hrw,hrcw->hrc", logits.softmax(dim=-1), near_v) * mask[:, None]
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
-    logits = (q @ k.transpose(-1, -2)).masked_fill(~mask, -torch.inf)
-    mixed: Tensor = logits.softmax(dim=-1) @ v
-    return mixed
 
 
 class FeedForward(nn.Module):

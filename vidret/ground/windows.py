@@ -15,7 +15,7 @@ import torch
 from einops import repeat
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from vidret.ground.head import GroundingHead, GroundingResult
 from vidret.ground.projected import ProjectedVideos
@@ -184,21 +184,15 @@ def stack_windows(windows: Sequence[ProjectedVideos]) -> ProjectedVideos:
     """Return windows of equal numbers of tokens as one batch, padded to the longest if their lengths differ."""
     if len(windows) == 1:
         return windows[0]
-    lengths = [window.num_frames for window in windows]
-    longest = max(lengths)
 
     def stack(values: Sequence[Tensor | None]) -> Tensor | None:
-        """Concatenate one kind of tensors of one layer, with zeros for padding."""
-        given = [value for value in values if value is not None]
-        if not given:
-            return None
-        last = given[0].ndim - 2  # dimensions after the frames
-        return torch.cat([functional.pad(value, (0, 0) * last + (0, longest - value.shape[1])) for value in given])
+        """Stack one kind of tensors of one layer, with zeros for padding."""
+        given = [value[0] for value in values if value is not None]
+        return pad_sequence(given, batch_first=True) if given else None
 
-    mask = None
-    if min(lengths) < longest:
-        device = windows[0].layers[0].device
-        mask = torch.arange(longest, device=device) < torch.tensor(lengths, device=device)[:, None]
+    device = windows[0].layers[0].device
+    real = stack([torch.ones(1, window.num_frames, dtype=torch.bool, device=device) for window in windows])
+    mask = None if real is None or real.all() else real
     layers, scales, biases = (
         tuple(stack(values) for values in zip(*(window[kind] for window in windows), strict=True)) for kind in range(3)
     )

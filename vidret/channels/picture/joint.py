@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from vidret.channels.picture.query_bank import QueryBank
 from vidret.encode.names import OFF, MergeLevel
@@ -18,6 +18,7 @@ from vidret.model_files import (
     TRAINED_ON,
     Part,
     TrainedOn,
+    read_metadata,
     read_part,
     read_part_cards,
     save_joint,
@@ -83,8 +84,7 @@ def _read_model(path: Path) -> "tuple[Card | None, dict[str, Part]]":
     from vidret.ground.checkpoint import read_head_card
 
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+        metadata = read_metadata(path)
         if ALIGNER_CARD in metadata:
             return None, {ALIGNER: describe_aligner(load_aligner(path))}
         card: Any = parse_json(metadata.get(CARD, "{}"))
