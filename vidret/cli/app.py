@@ -97,10 +97,15 @@ COMMANDS = {
 
 
 def tidy(params: list[Any]) -> list[Any]:
-    """Show flags without a type (``--json``, not ``--json <bool>``), and ``--help`` below the last options."""
+    """Show flags without a type (``--json``, not ``--json <bool>``), and ``--help`` below the last options.
+
+    A flag that is off by default has no opposite (``--no-json``).
+    """
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""
+            if param.default is False:
+                param.secondary_opts = []
         elif values := list_values(param):
             # Typer takes this only with the declaration of each option.
             param._custom_shell_complete = partial(_complete, values)

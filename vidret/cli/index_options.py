@@ -45,7 +45,6 @@ class IndexChoices:
             "Remove missing files of these folders from the index, except where a folder has no video left: its "
             "drive may be disconnected.",
             SOURCES,
-            flag="--prune",
         ),
     ] = False
     exclude: Annotated[
@@ -58,15 +57,11 @@ class IndexChoices:
             "GLOB",
         ),
     ] = None
-    retry_failed: Annotated[
-        bool, option("Try failed files again, even unchanged ones.", SOURCES, flag="--retry-failed")
-    ] = False
+    retry_failed: Annotated[bool, option("Try failed files again, even unchanged ones.", SOURCES)] = False
     watch: Annotated[
         bool,
         option(
-            "Keep running until Ctrl-C, and index again whenever files in the folders change (extra watch).",
-            SOURCES,
-            flag="--watch",
+            "Keep running until Ctrl-C, and index again whenever files in the folders change (extra watch).", SOURCES
         ),
     ] = False
     words: Annotated[
@@ -145,7 +140,6 @@ class IndexChoices:
             "Compute what the grounding head needs of videos that were indexed without it, in one more pass, rather "
             "than at the first query.",
             MODEL,
-            flag="--prepare-moments",
         ),
     ] = False
     speech_model: Annotated[
@@ -234,18 +228,12 @@ class IndexChoices:
         ),
     ] = None
     as_json: JsonOption = False
-    progress_json: Annotated[
-        bool, option("Print progress to stderr, as one line of JSON per second.", OUTPUT, flag="--progress-json")
-    ] = False
-    fail_on_error: Annotated[bool, option("Exit with code 1 if any file failed.", OUTPUT, flag="--fail-on-error")] = (
-        False
-    )
+    progress_json: Annotated[bool, option("Print progress to stderr, as one line of JSON per second.", OUTPUT)] = False
+    fail_on_error: Annotated[bool, option("Exit with code 1 if any file failed.", OUTPUT)] = False
     webhook: Annotated[
         str | None, option("Post new matches of the watches to this URL as JSON; redirects are refused.", OUTPUT, "URL")
     ] = None
-    exit_code: Annotated[
-        bool, option("Exit with code 3 if a new video matches a watch.", OUTPUT, flag="--exit-code")
-    ] = False
+    exit_code: Annotated[bool, option("Exit with code 3 if a new video matches a watch.", OUTPUT)] = False
     workers: WorkersOption = None
     decoder: Annotated[
         str,

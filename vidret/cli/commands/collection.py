@@ -85,7 +85,7 @@ def edit_moment_command(
     start: StartOption = None,
     end: EndOption = None,
     note: NoteOption = None,
-    place: Annotated[int | None, option("New place in the list.", metavar="N", flag="--place", min=1)] = None,
+    place: Annotated[int | None, option("New place in the list.", metavar="N", min=1)] = None,
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Change a moment of a list: where it begins and ends, its note, its place."""
@@ -115,10 +115,8 @@ def cut_command(
     name: NameArgument,
     out: Annotated[Path, argument("Folder for a file per moment, or a film that ends in .mp4.", "DIR|FILE.mp4")],
     index: IndexOption = Path(DEFAULT_INDEX),
-    encode: Annotated[
-        bool, option("Encode all pictures again, also where they could be copied.", OUTPUT, flag="--encode")
-    ] = False,
-    overwrite: Annotated[bool, option("Replace existing files.", OUTPUT, flag="--overwrite")] = False,
+    encode: Annotated[bool, option("Encode all pictures again, also where they could be copied.", OUTPUT)] = False,
+    overwrite: Annotated[bool, option("Replace existing files.", OUTPUT)] = False,
 ) -> None:
     """Cut a collection into files or one film (needs ffmpeg)."""
     from vidret.present.cutting import cut_moments, find_copies

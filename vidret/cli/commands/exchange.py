@@ -168,7 +168,7 @@ NUM_LISTED = 5
 def reindex_command(
     index: Annotated[Path, index_option()] = Path(DEFAULT_INDEX),
     allow_loss: Annotated[
-        bool, option("Switch even if videos that can be found now are lost, such as gone files.", flag="--allow-loss")
+        bool, option("Switch even if videos that can be found now are lost, such as gone files.")
     ] = False,
     model: Annotated[
         str | None, option("The new encoder, as for vidret index. VIDRET_MODEL sets the default.", MODEL, "NAME|FILE")

@@ -37,35 +37,22 @@ def info_command(
     ] = None,
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
     failed: Annotated[
-        bool,
-        option(
-            "List the files that failed, and those whose words could not be read, with reasons.", WHAT, flag="--failed"
-        ),
+        bool, option("List the files that failed, and those whose words could not be read, with reasons.", WHAT)
     ] = False,
-    check: Annotated[bool, option("Verify every stored byte against its checksum.", WHAT, flag="--check")] = False,
+    check: Annotated[bool, option("Verify every stored byte against its checksum.", WHAT)] = False,
     repair: Annotated[
-        bool,
-        option(
-            "Like --check, and drop what is damaged, so that the next vidret index encodes it again.",
-            WHAT,
-            flag="--repair",
-        ),
+        bool, option("Like --check, and drop what is damaged, so that the next vidret index encodes it again.", WHAT)
     ] = False,
     diversity: Annotated[
         bool,
         option(
             "Measure how many different segments there are (Vendi score), and how much of that texts explain.",
             DIVERSITY,
-            flag="--diversity",
         ),
     ] = False,
     recall: Annotated[
         bool,
-        option(
-            "Measure how many of the nearest segments the search finds, compared with an exact search.",
-            RECALL,
-            flag="--recall",
-        ),
+        option("Measure how many of the nearest segments the search finds, compared with an exact search.", RECALL),
     ] = False,
     queries: Annotated[
         Path | None,

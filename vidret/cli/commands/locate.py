@@ -105,7 +105,7 @@ def locate_command(
     export: Annotated[
         Path | None, option("Cut the moments out as files in this folder (needs ffmpeg).", EXPORT, "DIR")
     ] = None,
-    overwrite: Annotated[bool, option("Replace existing clips in that folder.", EXPORT, flag="--overwrite")] = False,
+    overwrite: Annotated[bool, option("Replace existing clips in that folder.", EXPORT)] = False,
     head: HeadOption = "auto",
     model: TrustedModelOption = None,
     loading: Loading,

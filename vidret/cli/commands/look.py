@@ -59,9 +59,7 @@ def transcript_command(
         ),
     ] = None,
     form: Annotated[str, option("Format of stdout.", OUTPUT, "|".join(TRANSCRIPT_FORMATS), flag="--format")] = "txt",
-    speakers: Annotated[
-        bool, option("Also tell speakers without a name apart, as person-7.", OUTPUT, flag="--speakers")
-    ] = False,
+    speakers: Annotated[bool, option("Also tell speakers without a name apart, as person-7.", OUTPUT)] = False,
 ) -> None:
     """Print the words of a video with their times: what is said and shown in it."""
     from vidret.store.lookup import look_up_video
@@ -118,8 +116,7 @@ def shots_command(
 def duplicates_command(
     *,
     paths: Annotated[
-        list[str] | None,
-        argument("Indexed files or folders to find copies of; default: all.", "PATH", panel=SCOPE),
+        list[str] | None, argument("Indexed files or folders to find copies of; default: all.", "PATH", panel=SCOPE)
     ] = None,
     place: Place,
     as_json: JsonOption = False,

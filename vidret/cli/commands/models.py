@@ -28,8 +28,7 @@ def models_command(
         bool,
         option(
             "Measure the speed of models on this machine, in CPU time on a CPU. One of open_clip that is not "
-            "downloaded is measured with random weights.",
-            flag="--measure",
+            "downloaded is measured with random weights."
         ),
     ] = False,
     every: Annotated[bool, option("List all pretrained models of open_clip.", flag="--all")] = False,

@@ -36,7 +36,7 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
     def list_command(
         context: typer.Context,
         index: PeopleIndexOption = INDEX,
-        hidden: Annotated[bool, option("Also list those that were hidden.", flag="--hidden")] = False,
+        hidden: Annotated[bool, option("Also list those that were hidden.")] = False,
         sheet: SheetOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -141,7 +141,7 @@ def reject_tracks(person: PersonArgument, tracks: TracksArgument, index: PeopleI
 def hide_person(
     person: PersonArgument,
     index: PeopleIndexOption = INDEX,
-    show: Annotated[bool, option("Show it again.", flag="--show")] = False,
+    show: Annotated[bool, option("Show it again.")] = False,
 ) -> None:
     """Leave a person out of lists."""
     open_persons(index).hide(person, hidden=not show)

@@ -87,7 +87,7 @@ def search_command(
         ),
     ] = "video",
     judging: JudgeSettings,
-    explain: Annotated[bool, option("Show each score and its parts.", OUTPUT, flag="--explain")] = False,
+    explain: Annotated[bool, option("Show each score and its parts.", OUTPUT)] = False,
     save: SaveOption = None,
     sheet: SheetOption = None,
     as_json: JsonOption = False,

@@ -60,10 +60,8 @@ def teach_command(
         ),
     ] = None,
     text: Annotated[str | None, option("The concept in plain words; default: its name.", CONCEPT, "TEXT")] = None,
-    replace: Annotated[bool, option("Replace a concept of that name.", CONCEPT, flag="--replace")] = False,
-    add: Annotated[
-        bool, option("Add the examples to an existing concept of that name.", CONCEPT, flag="--add")
-    ] = False,
+    replace: Annotated[bool, option("Replace a concept of that name.", CONCEPT)] = False,
+    add: Annotated[bool, option("Add the examples to an existing concept of that name.", CONCEPT)] = False,
     place: Place,
     as_json: JsonOption = False,
     loading: Loading,

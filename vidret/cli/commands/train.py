@@ -132,9 +132,7 @@ def train_head_command(
     ],
     index: Annotated[Path, index_option(None)] = Path(DEFAULT_INDEX),
     out: OutOption = None,
-    held_out: Annotated[
-        float, option("Share of the annotated videos to compare on.", None, "SHARE", flag="--held-out")
-    ] = 0.2,
+    held_out: Annotated[float, option("Share of the annotated videos to compare on.", None, "SHARE")] = 0.2,
     steps: Annotated[int, option("Training steps.", None, "N", min=1)] = 1500,
     seed: Annotated[int, option("Seed of the held-out videos and of training.", None, "N")] = 0,
     device: DeviceOption = "auto",

@@ -153,12 +153,7 @@ class LocateRun(EvalRun):
 def moments_command(
     run: LocateRun,
     corpus: Annotated[
-        bool,
-        option(
-            "Also locate every query among all videos (VCMR), and search for its video (PRVR, SumR).",
-            DATA,
-            flag="--corpus",
-        ),
+        bool, option("Also locate every query among all videos (VCMR), and search for its video (PRVR, SumR).", DATA)
     ] = False,
 ) -> None:
     """Evaluate moment retrieval: locate each query in its own video."""
