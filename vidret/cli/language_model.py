@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from vidret.client import RemoteEngine
     from vidret.engine import Engine
     from vidret.language.endpoint import ChatEndpoint
-    from vidret.language.judging import DrawHit, Judge, JudgeOptions
+    from vidret.language.judging import Judge, JudgeOptions
+    from vidret.language.retrieval import DrawFrame
     from vidret.types import Hit
 
 LANGUAGE_MODEL = "Language model"
@@ -117,21 +118,21 @@ def make_judge(settings: JudgeSettings, device: str, cache: Path | None) -> "tup
 
 
 @contextmanager
-def open_hit_frames(engine: "Engine | RemoteEngine", count: int) -> "Iterator[DrawHit | None]":
-    """Yield a function that draws frames of a hit, from its best segment; None if there are to be none."""
+def open_frames(engine: "Engine | RemoteEngine") -> "Iterator[DrawFrame]":
+    """Yield the function that draws frames of videos: a server does, or a process here."""
     from vidret.client import RemoteEngine
     from vidret.language.judging import FileFrames
-    from vidret.language.retrieval import spread_times
 
-    if not count:
-        yield None
+    if isinstance(engine, RemoteEngine):
+        yield lambda video, time_s, width: engine.frame(video.id, time_s, width)
         return
     with FileFrames() as files:
+        yield files.draw
 
-        def draw(hit: "Hit") -> tuple[bytes, ...]:
-            times = spread_times(hit.segment.start, hit.segment.end, count)
-            if isinstance(engine, RemoteEngine):
-                return tuple(engine.frame(hit.video, time_s, FRAME_WIDTH) for time_s in times)
-            return tuple(files.draw(engine.video(hit.video), time_s, FRAME_WIDTH) for time_s in times)
 
-        yield draw
+def draw_hit(engine: "Engine | RemoteEngine", draw: "DrawFrame", count: int, hit: "Hit") -> tuple[bytes, ...]:
+    """Return some frames of the best segment of a hit."""
+    from vidret.language.retrieval import spread_times
+
+    times = spread_times(hit.segment.start, hit.segment.end, count)
+    return tuple(draw(engine.video(hit.video), time_s, FRAME_WIDTH) for time_s in times)

@@ -51,6 +51,17 @@ def test_info_in_text_and_json(run: Runner, index: Path) -> None:
         assert run.json("info")["segment_rule"] == rule
 
 
+@pytest.mark.usefixtures("index")
+def test_reports_are_asked_for_one_at_a_time(run: Runner) -> None:
+    for options, sentence in (
+        ("--failed --check", "--check or --repair: must be by itself, got --failed too"),
+        ("--repair --recall", "--recall: must be by itself, got --check or --repair too"),
+        ("--diversity --queries a.txt", "--queries: needs --recall"),
+        ("red --recall", "PROMPT: needs --diversity"),
+    ):
+        run.check_refusal(f"info {options}", 2, sentence)
+
+
 def test_damage_in_json(run: Runner, index: Path) -> None:
     assert run.json("info", "--check") == []
     (index / "collections.json").write_text("{")

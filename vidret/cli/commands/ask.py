@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
+from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint, open_frames
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import OUTPUT, SCOPE, JsonOption, Loading, Place, argument, option, with_fields
 from vidret.present.terminal import print_message, write_stdout
@@ -56,9 +56,7 @@ def ask_command(
     loading: Loading,
 ) -> None:
     """Answer a question from the moments that a search finds, by a language model that cites them."""
-    from vidret.client import RemoteEngine
     from vidret.language.answers import context_to_text, write_images
-    from vidret.language.judging import FileFrames
     from vidret.language.retrieval import ContextOptions, gather_context
 
     if images is not None and not only_context:
@@ -71,9 +69,7 @@ def ask_command(
     if not only_context:
         show_answer(engine.ask(question, endpoint, videos=videos or (), options=options), as_json=as_json)
         return
-    with FileFrames() as drawer:
-        client = engine if isinstance(engine, RemoteEngine) else None
-        draw = drawer.draw if client is None else lambda video, t, width: client.frame(video.id, t, width)
+    with open_frames(engine) as draw:
         found = gather_context(engine, question, videos or (), options, draw=draw)
     paths = {} if images is None else write_images(found, images)
     write_stdout(context_to_text(found, "json" if as_json else "md", paths))

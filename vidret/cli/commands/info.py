@@ -64,16 +64,19 @@ def info_command(
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""
     from vidret.store.lookup import count_moments
 
+    reports = {"--failed": failed, "--check or --repair": check or repair, "--diversity": diversity, "--recall": recall}
+    if len(asked := [name for name, is_asked in reports.items() if is_asked]) > 1:
+        raise typer.BadParameter(f"must be by itself, got {asked[0]} too", param_hint=asked[1])
+    if prompt is not None and not diversity:
+        raise typer.BadParameter("needs --diversity, got none", param_hint="PROMPT")
+    if queries is not None and not recall:
+        raise typer.BadParameter("needs --recall, got none", param_hint="--queries")
     if diversity:
         print_diversity(index, prompt, seed, as_json=as_json)
         return
-    if prompt is not None:
-        raise typer.BadParameter("needs --diversity, got none", param_hint="PROMPT")
     if recall:
         print_recall(index, queries, seed, as_json=as_json)
         return
-    if queries is not None:
-        raise typer.BadParameter("needs --recall, got none", param_hint="--queries")
     lost = [f"catalog: {reason}" for reason in Store.repair_catalog(index)] if repair else []
     if lost:
         if not as_json:

@@ -146,7 +146,11 @@ def locate_command(
     if curve is not None and moments:
         draw_best_curve(engine, query, moments, curve, first_rank=options.offset + 1)
     if export is not None and moments:
-        export_clips(moments, export, overwrite=overwrite)
+        from vidret.present.cutting import cut_moments
+
+        with show_count("cutting", "moments") as on_count:
+            clips = cut_moments(moments, export, overwrite=overwrite, on_progress=on_count)
+        print_message(f"{format_count(len(clips), 'clip')} in {export}")
 
 
 def print_moments(moments: "Sequence[Moment]", query: str, shape: MomentFormat, *, first_rank: int = 1) -> None:
@@ -162,15 +166,6 @@ def print_moments(moments: "Sequence[Moment]", query: str, shape: MomentFormat, 
         write_stdout(text)
     elif moments:
         show_moments(moments, first_rank=first_rank)
-
-
-def export_clips(moments: "Sequence[Moment]", folder: Path, *, overwrite: bool) -> None:
-    """Cut moments out of their videos into a folder, with a progress bar."""
-    from vidret.present.cutting import cut_moments
-
-    with show_count("cutting", "moments") as on_count:
-        clips = cut_moments(moments, folder, overwrite=overwrite, on_progress=on_count)
-    print_message(f"{format_count(len(clips), 'clip')} in {folder}")
 
 
 def draw_best_curve(

@@ -104,10 +104,10 @@ def shots_command(
         write_stdout(format_shots(shots, form))
     if sheet is not None:
         from vidret.present.sheet import write_storyboard
+        from vidret.store.store import Store
 
-        found, *_ = ask_store_or_client(
-            place, lambda store: find_below(store.videos.find, video), lambda client: find_below(client.videos, video)
-        )
+        with Store.open(place.index) as store:  # a server would have refused the option
+            found, *_ = find_below(store.videos.find, video)
         write_storyboard(found.paths[0], shots, sheet)
 
 
@@ -184,33 +184,21 @@ def describe_command(
                 raise
             print_message(f"not compared with the rest of the index: {error}")
     if html is not None:
-        write_page_of(html, path, other, overview, differences)
+        from vidret.corpus.describe_page import write_description_page
+
+        with show_count("reading frames", "frames") as on_count:
+            write_description_page(
+                path, html, overview=overview, differences=differences, against=other, on_progress=on_count
+            )
+        print_message(f"page: {html}")
     if as_json:
         content = None if differences is None else description_to_dict(differences)
-        whole = content if overview is None else {**overview_to_dict(overview), "differences": content}
-        print_json(whole)
+        print_json(content if overview is None else {**overview_to_dict(overview), "differences": content})
         return
     if overview is not None:
         show_overview(overview)
     if differences is not None:
         show_description(differences)
-
-
-def write_page_of(
-    html: Path,
-    folder: str,
-    against: str | None,
-    overview: "FolderOverview | None",
-    differences: "FolderDescription | None",
-) -> None:
-    """Write the page, and print its path to stderr."""
-    from vidret.corpus.describe_page import write_description_page
-
-    with show_count("reading frames", "frames") as on_count:
-        write_description_page(
-            folder, html, overview=overview, differences=differences, against=against, on_progress=on_count
-        )
-    print_message(f"page: {html}")
 
 
 def show_overview(found: "FolderOverview") -> None:

@@ -102,7 +102,9 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
         if person is not None:
             num_tracks = persons.forget(person)
         elif video is not None:
-            num_tracks = persons.forget_video(find_content(index, video), kind)
+            with Store.open(index) as store:
+                content = store.videos.get(look_up_video(store, video)).fingerprint
+            num_tracks = persons.forget_video(content, kind)
         else:
             num_tracks = persons.forget_all(kind)
         print_message(f"{num_tracks} tracks were deleted")
@@ -172,12 +174,6 @@ def describe_person(person: Person) -> tuple[str, ...]:
 def describe_span(track: PersonTrack) -> tuple[str, str, str]:
     """Return when a track begins and ends, and whether the user said whose it is."""
     return format_time(track.start), format_time(track.end), "you" if track.by_user else ""
-
-
-def find_content(index: Path, video: str) -> str:
-    """Return the fingerprint of a video."""
-    with Store.open(index) as store:
-        return store.videos.get(look_up_video(store, video)).fingerprint
 
 
 def draw_tracks(persons: "Persons", titles: "Mapping[int, str]", heading: str, out: Path) -> None:

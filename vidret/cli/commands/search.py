@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.language_model import FOLDER, JudgeSettings, make_judge, open_hit_frames
+from vidret.cli.language_model import FOLDER, JudgeSettings, draw_hit, make_judge, open_frames
 from vidret.cli.opening import interpret_query, open_engine_or_client
 from vidret.cli.options import (
     OUTPUT,
@@ -173,8 +173,10 @@ def search_and_judge(
     except VidretError as error:
         print_message(f"note: nothing was judged, so results keep the order of the search: {error}")
         return list(keep_order(hits)[: options.k])
-    with open_hit_frames(engine, settings.judge_frames) as draw:
-        judged = judge_hits(engine, query, hits, judge, how, draw=draw)
+    num_frames = settings.judge_frames
+    with open_frames(engine) as draw:
+        show = partial(draw_hit, engine, draw, num_frames) if num_frames else None
+        judged = judge_hits(engine, query, hits, judge, how, draw=show)
     if judged.note:
         print_message(f"note: {judged.note}")
     return list(judged.hits[: options.k])
