@@ -88,6 +88,11 @@ def test_wrong_use_exits_with_a_code_and_one_sentence(
         ("search red --index films", 1, "films: there is no index here; make one with"),
         ("search red --index nowhere", 1, "there is no index here; make one with"),
         ("index nowhere.mp4", 1, "no such file"),
+        *(
+            (f"{command} --index nowhere", 1, "nowhere: there is no index here")
+            for command in ("watch list", "watch remove x", "token list", "token revoke x", "token log")
+        ),
+        ("collection remove x --index nowhere", 1, "nowhere: there is no index here"),
         ("search", 2, "give a query, --image FILE, both, or only --clip FILE, --queries FILE or --like FILE@TIME"),
         ("search red --queries red.jsonl", 2, "give a query, --image FILE, both, or only --clip FILE"),
         ("search --image nowhere.png", 1, "nowhere.png: cannot be read as an image"),

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from vidret.present import chart
 from vidret.present.chart import PAPER, draw_curve
-from vidret.types import CurveText, Moment
+from vidret.types import Curve, CurveText, Moment
 
 PATH = "/films/a.mp4"
 
@@ -25,7 +25,14 @@ def draw(
     query: str = "a red car",
 ) -> np.ndarray:
     ranked = [(rank, Moment(1, PATH, *span, 0.5, weak)) for rank, span in enumerate(moments, start=1)]
-    draw_curve(times, scores, ranked, out, query=query, title="a.mp4", end=end)
+    return draw_ranked(out, times, scores, ranked, end=end, query=query)
+
+
+def draw_ranked(
+    out: Path, times: np.ndarray, scores: np.ndarray, moments: Any = (), *, end: float, query: str = "car", **facts: Any
+) -> np.ndarray:
+    """Return the pixels of the chart of a curve."""
+    draw_curve(Curve(scores, times, 0.0, end, 0.0, **facts), moments, out, query=query, title="a.mp4")
     return np.asarray(Image.open(out)).astype(int)
 
 
@@ -87,8 +94,7 @@ def test_unlikely_moments_are_grey_and_labelled(tmp_path: Path, texts: list[Any]
 def test_typical_score_is_a_labelled_line_in_range(tmp_path: Path, texts: list[Any]) -> None:
     times, scores = np.arange(100.0), 0.1 + 0.01 * np.sin(np.arange(100.0))
     for typical in (0.3, 0.2, -0.2):
-        draw_curve(times, scores, [], tmp_path / "a.png", query="car", title="a", end=100, typical=typical)
-        pixels = np.asarray(Image.open(tmp_path / "a.png")).astype(int)
+        pixels = draw_ranked(tmp_path / "a.png", times, scores, end=100, typical=typical)
         low, high = chart.score_range(np.append(scores, typical))
         y = round(chart.BOTTOM - (chart.BOTTOM - chart.TOP) * (typical - low) / (high - low))
         row = pixels[y - 1 : y + 1, chart.LEFT + 5 : chart.RIGHT - 200].sum(axis=(0, 2))
@@ -105,13 +111,11 @@ def test_words_are_columns_of_their_channel_up_to_their_score(
     tmp_path: Path, texts: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(cast(dict[str, Any], chart.WORDS), "screen")  # as a kind that was added
-    words = [
+    words = (
         CurveText(source="speech", start=10, end=30, score=0.5, text="hello there"),
         CurveText(source="screen", start=40, end=41, score=7.0, text="EXIT"),  # far more than any frame says
-    ]
-    out = tmp_path / "a.png"
-    draw_curve(np.arange(60.0), np.linspace(0, 1, 60), [], out, query="car", title="a.mp4", end=60, texts=words)
-    pixels = np.asarray(Image.open(out)).astype(int)
+    )
+    pixels = draw_ranked(tmp_path / "a.png", np.arange(60.0), np.linspace(0, 1, 60), end=60, texts=words)
     width, tops = chart.RIGHT - chart.LEFT, []
     for text in words:
         column = pixels[chart.TOP : chart.BOTTOM, chart.LEFT + round(width * (text.start + text.end) / 2 / 60)]
@@ -126,7 +130,7 @@ def test_words_are_columns_of_their_channel_up_to_their_score(
 
 def test_labels_have_ranks_times_and_similarities(tmp_path: Path, texts: list[Any]) -> None:
     moments = [(3, Moment(1, PATH, 5, 7.25, 0.5)), (12, Moment(1, PATH, 40, 52, 0.5, similarity=0.25))]
-    draw_curve(np.arange(60.0), np.zeros(60), moments, tmp_path / "a.png", query="car", title="a.mp4", end=60)
+    draw_ranked(tmp_path / "a.png", np.arange(60.0), np.zeros(60), moments, end=60)
     assert [text for text, _ in texts if ":  " in text] == ["3:  0:05 to 0:07.2", "12:  0:40 to 0:52, 0.250"]
     texts.clear()
     draw(tmp_path / "a.png", np.arange(60.0), np.zeros(60), *[(10 + i, 30 - i) for i in range(7)], end=60)
@@ -206,23 +210,3 @@ def test_steps_are_round_and_few() -> None:
     for end in 10 ** rng.uniform(0, 6, 200):
         assert 2 <= len(chart.list_ticks(0, end, chart.time_step(end))) <= 13
     assert [chart.time_step(end) for end in (1, 5, 60, 120, 3600, 10800)] == [0.1, 0.5, 5, 10, 300, 900]
-
-
-@pytest.mark.wrong_shapes
-def test_invalid_arguments_are_refused(tmp_path: Path) -> None:
-    one, two = np.array([1.0]), np.array([1.0, 2.0])
-    for times, scores, end, message in (
-        (one, two, 3.0, "must be non-empty and of equal length"),
-        (one[:0], one[:0], 3.0, "must be non-empty and of equal length"),
-        (one[None], one[None], 3.0, "must be non-empty and of equal length"),
-        (one, np.array([math.nan]), 3.0, "must be finite"),
-        (np.array([math.inf]), one, 3.0, "must be finite"),
-        (one, one, 0.0, "end must be positive and finite, got end 0"),
-        (one, one, math.inf, "got end inf"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            draw(tmp_path / "a.png", times, scores, end=end)
-    with pytest.raises(ValueError, match="unknown file extension"):
-        draw(tmp_path / "a.xyz", one, one, end=3)
-    with pytest.raises(OSError, match="No such file"):
-        draw(tmp_path / "none" / "a.png", one, one, end=3)

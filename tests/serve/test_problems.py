@@ -59,6 +59,12 @@ def test_body_that_is_no_json_is_a_problem(client: TestClient) -> None:
     assert answer.json()["detail"].startswith("the body must be JSON, got Expecting property name")
 
 
+def test_a_body_that_is_nested_deeply_is_a_problem_whatever_it_is_called(client: TestClient) -> None:
+    for kind, status in (("application/json", 400), ("text/plain", 422)):
+        answer = client.post("/api/concepts", content="[" * 100_000, headers={"Content-Type": kind})
+        assert answer.status_code == status
+
+
 def test_long_values_are_shortened_and_many_errors_counted() -> None:
     sentence = describe_invalid([{"loc": ("body", "image"), "msg": "is wrong", "input": "x" * 10_000}])
     assert sentence.startswith("image: is wrong, got 'xxx")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import typer
 
 from vidret.cli.options import Loading, Place, Places
-from vidret.errors import DeviceError, UnknownEncoderError, VidretError
+from vidret.errors import DeviceError, MissingExtraError, UnknownEncoderError, VidretError
 from vidret.present.terminal import print_message, show_status
 from vidret.search.query.grammar import Interpretation, interpret
 from vidret.types import Searchable, Source
@@ -77,6 +77,14 @@ def open_engine(
             if model is None:  # the index names it
                 raise
             raise typer.BadParameter(str(error).removeprefix("model "), param_hint="--model") from error
+
+
+def check_index(index: Path) -> None:
+    """Check that there is an index, for commands that read or change a file of it and do not open it."""
+    from vidret.store.store import Store
+
+    if not Store.exists(index):
+        raise VidretError(f"{index}: there is no index here")
 
 
 def remember_phrases(encoder: "Encoder", index: Path) -> "RememberedTexts":
@@ -181,6 +189,17 @@ def interpret_query(engine: Searchable, query: str | EventSequence, sources: Seq
     """Return how a query is understood in an index; a client, which has no index, knows the grammar only."""
     own: Callable[..., Interpretation] | None = getattr(engine, "interpret", None)
     return interpret(query) if own is None else own(query, sources=sources)
+
+
+@contextmanager
+def needing(extra: str, feature: str, *packages: str) -> Iterator[None]:
+    """Name the extra that a feature needs if an import inside finds one of its packages missing."""
+    try:
+        yield
+    except ImportError as error:
+        if error.name and error.name.split(".")[0] in packages:
+            raise MissingExtraError(feature, extra) from None
+        raise
 
 
 def is_on_command_line(context: typer.Context, name: str) -> bool:

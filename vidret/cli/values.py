@@ -5,7 +5,7 @@ A rule holds for an option wherever it occurs. A metavar such as ``on|off`` list
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -154,14 +154,10 @@ def sample_evenly(items: Sequence[T], limit: int) -> Sequence[T]:
 
 def read_texts(path: Path) -> list[str]:
     """Return the queries of a file as ``read_bank`` does, however few."""
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            if path.suffix != ".jsonl":
-                return [line.strip() for line in lines if line.strip()]
-            texts = [text for number, line in _number_lines(lines) for text in _read_texts(path, number, line)]
-            return [text for text in texts if text.strip()]
-    except (OSError, ValueError) as error:
-        raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
+    if path.suffix != ".jsonl":
+        return [line for _, line in _number_lines(path)]
+    texts = [text for number, line in _number_lines(path) for text in _read_texts(path, number, line)]
+    return [text for text in texts if text.strip()]
 
 
 def _read_texts(path: Path, line_number: int, line: str) -> list[str]:
@@ -181,28 +177,30 @@ def iterate_queries(path: Path) -> "Iterator[tuple[dict[str, Any], str | EventSe
     """
     from vidret.search.query.planning import check_query
 
+    for line_number, line in _number_lines(path):
+        row = _parse_json(line)
+        if isinstance(row, dict) and isinstance(row.get("query"), str):
+            query: str | EventSequence = row["query"]
+        elif isinstance(row, dict) and isinstance(row.get("events"), list):
+            query = EventSequence(row["events"], row.get("gap"))
+        else:
+            raise VidretError(f'{path}: line {line_number} must be an object with "query", got {line:.200}')
+        try:
+            check_query(query)
+        except OptionError as error:  # of the file, not of the command line
+            raise VidretError(f"{path}: line {line_number}: {error}") from error
+        yield row, query
+
+
+def _number_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file, or of stdin for ``-``, that are not blank, stripped, with their numbers from 1."""
     try:
         with sys.stdin if str(path) == "-" else path.open(encoding="utf-8-sig") as lines:
-            for line_number, line in _number_lines(lines):
-                row = _parse_json(line)
-                if isinstance(row, dict) and isinstance(row.get("query"), str):
-                    query: str | EventSequence = row["query"]
-                elif isinstance(row, dict) and isinstance(row.get("events"), list):
-                    query = EventSequence(row["events"], row.get("gap"))
-                else:
-                    raise VidretError(f'{path}: line {line_number} must be an object with "query", got {line:.200}')
-                try:
-                    check_query(query)
-                except OptionError as error:  # of the file, not of the command line
-                    raise VidretError(f"{path}: line {line_number}: {error}") from error
-                yield row, query
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, line.strip()
     except (OSError, ValueError) as error:
         raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
-
-
-def _number_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, stripped, with their numbers from 1."""
-    return ((number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip())
 
 
 def _parse_json(line: str) -> Any:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.text import format_time, sanitize
-from vidret.types import SOURCE_LABELS, CurveText, Moment, TextSource
+from vidret.types import SOURCE_LABELS, Curve, CurveText, Moment, TextSource
 
 INK, FAINT, PAPER = (24, 24, 28), (110, 110, 120), (250, 250, 248)
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
@@ -71,68 +71,35 @@ class Axes:
         return self.bottom - (self.bottom - self.top) * (score - self.low) / (self.high - self.low)
 
 
-def draw_curve(
-    times: Float[np.ndarray, " frame"],
-    scores: Float[np.ndarray, " frame"],
-    moments: Sequence[tuple[int, Moment]],
-    out: str | Path,
-    *,
-    query: str,
-    title: str,
-    end: float,
-    typical: float | None = None,
-    texts: Sequence[CurveText] = (),
-) -> None:
-    """Write a chart as an image.
+def draw_curve(curve: Curve, moments: Sequence[tuple[int, Moment]], out: Path, *, query: str, title: str) -> None:
+    """Write a chart as an image, in the format of the suffix of ``out``, with the query and a title above it.
 
-    Args:
-        times: The times of the frames in seconds, increasing.
-        scores: The score at each frame.
-        moments: The moments of this video with their ranks, best first; drawn as bands, grey if they are unlikely.
-        out: Path of the image; its suffix selects the format.
-        query: The heading.
-        title: The line below the heading, such as the file name of the video.
-        end: The end of the video in seconds: the time axis runs from 0 to it.
-        typical: A score that few unrelated queries reach, drawn as a dashed line. The score axis always includes it.
-        texts: The words that match, drawn as columns with the name of their channel; those that say far more than any
-            frame end at the top.
+    The moments of the video, with their ranks, are bands, grey if they are unlikely. The typical score is a dashed line
+    in the range of the scores. Words are columns with the name of their channel; those that say far more than any frame
+    end at the top.
 
     Raises:
         OSError: ``out`` cannot be written.
-        ValueError: An argument is out of range, or the suffix of ``out`` is not that of an image format.
     """
-    if np.ndim(times) != 1 or np.shape(times) != np.shape(scores) or len(times) == 0:
-        raise ValueError(
-            f"times and scores must be non-empty and of equal length, got {np.shape(times)} and {np.shape(scores)}"
-        )
-    if not (np.isfinite(times).all() and np.isfinite(scores).all() and 0 < end < math.inf):
-        raise ValueError(f"times and scores must be finite and end must be positive and finite, got end {end}")
-    low, high = score_range(scores if typical is None else np.append(scores, typical))
-    if any(text.score > high for text in texts):
+    low, high = score_range(curve.scores if curve.typical is None else np.append(curve.scores, curve.typical))
+    if any(text.score > high for text in curve.texts):
         high += ROOM_FOR_WORDS * (high - low)
-    axes = Axes(LEFT, TOP, RIGHT, BOTTOM, end, low, high)
+    axes = Axes(LEFT, TOP, RIGHT, BOTTOM, curve.end, low, high)
     image = Image.new("RGB", SIZE, PAPER)
-    image.paste(draw_plot(times, scores, [moment for _, moment in moments], axes, typical, texts), (LEFT, TOP))
+    image.paste(draw_plot(curve, [moment for _, moment in moments], axes), (LEFT, TOP))
     pen = ImageDraw.Draw(image)
     bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
     pen.text((LEFT, 12), fit_text(pen, sanitize(query), bold, RIGHT - LEFT), INK, bold)
     pen.text((LEFT, 38), fit_text(pen, sanitize(title), small, RIGHT - LEFT), FAINT, small)
     label_axes(pen, axes, small)
-    label_texts(pen, texts, axes, ImageFont.load_default(11))
+    label_texts(pen, curve.texts, axes, ImageFont.load_default(11))
     label_moments(pen, moments, axes, small)
-    if typical is not None:
-        label_typical(pen, axes.y(typical), small)
+    if curve.typical is not None:
+        label_typical(pen, axes.y(curve.typical), small)
     image.save(out)
 
 
-def draw_plot(
-    times: Float[np.ndarray, " frame"],
-    scores: Float[np.ndarray, " frame"],
-    moments: Sequence[Moment],
-    axes: Axes,
-    typical: float | None,
-    texts: Sequence[CurveText] = (),
-) -> Image.Image:
+def draw_plot(curve: Curve, moments: Sequence[Moment], axes: Axes) -> Image.Image:
     """Draw the inside of the plot: bands, grid, words, curve and the line of the typical score."""
     size = (RIGHT - LEFT, BOTTOM - TOP)
     fine = Axes(0, 0, OVERSAMPLING * size[0], OVERSAMPLING * size[1], axes.end, axes.low, axes.high)
@@ -146,15 +113,17 @@ def draw_plot(
     for start, end, weak in bands:
         for x in (start, end):
             pen.line((x, 0, x, fine.bottom), WEAK_EDGE if weak else EDGE, OVERSAMPLING)
-    for text in texts:
+    for text in curve.texts:
         top = clip_score(text.score, fine)
         colour = WORDS.get(text.source, OTHER_WORDS)
         pen.rectangle((fine.x(text.start), top, fine.x(text.end), fine.bottom), tint(colour))
         pen.line((fine.x(text.start), top, fine.x(text.end), top), colour, 2 * OVERSAMPLING)
-    if typical is not None:
+    if curve.typical is not None:
+        y = fine.y(curve.typical)
         for left in range(0, round(fine.right), 2 * DASH * OVERSAMPLING):
-            pen.line((left, fine.y(typical), left + DASH * OVERSAMPLING, fine.y(typical)), FAINT, OVERSAMPLING)
-    draw_scores(pen, np.array([fine.x(time) for time in times]), np.array([fine.y(score) for score in scores]), size[0])
+            pen.line((left, y, left + DASH * OVERSAMPLING, y), FAINT, OVERSAMPLING)
+    xs, ys = [fine.x(time) for time in curve.times], [fine.y(score) for score in curve.scores]
+    draw_scores(pen, np.array(xs), np.array(ys), size[0])
     pen.line((0, fine.bottom - OVERSAMPLING // 2, fine.right, fine.bottom - OVERSAMPLING // 2), FAINT, OVERSAMPLING)
     return plot.resize(size, Image.Resampling.BOX)
 

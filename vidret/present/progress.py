@@ -28,40 +28,26 @@ JSON_INTERVAL_S = 1.0
 def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], None]]":
     """Show the progress of an indexing run: files done, failures, speed and the time left.
 
-    Yields the callback that takes each ``Progress``. Without a terminal it prints lines at growing intervals. With
-    ``as_json`` it prints one JSON object per second instead.
+    Yields the callback that takes each ``Progress``. With ``as_json`` it prints one JSON object per second.
     """
-    remaining = RemainingTime()
-    next_s = 0.0 if as_json else LOG_INTERVAL_S
+    remaining, next_s = RemainingTime(), 0.0
 
     def print_line(progress: "Progress") -> None:
         nonlocal next_s
         left_s = remaining.estimate(progress.share, progress.elapsed)
-        if progress.elapsed < next_s:
-            return
-        if as_json:
-            _print_json(progress, left_s)
+        if progress.elapsed >= next_s:
             next_s = progress.elapsed + JSON_INTERVAL_S
-        else:
-            print_message(f"{progress.share:4.0%} {_describe(progress)}{describe_remaining(left_s)}")
-            next_s = progress.elapsed * 1.2 + LOG_INTERVAL_S
+            _print_json(progress, left_s)
 
-    if as_json or not shows_bars():
+    if as_json:
         yield print_line
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TextColumn("{task.fields[summary]}"),
-    )
-    with Bar(*columns, console=load_console(), transient=True) as bar:
-        task = bar.add_task("indexing", total=1.0, summary="")
+    with _show_share("indexing") as show:
 
         def update(progress: "Progress") -> None:
             left = describe_remaining(remaining.estimate(progress.share, progress.elapsed))
-            title, left = ("stopping", "") if progress.interrupted else ("indexing", left)
-            bar.update(task, description=title, completed=progress.share, summary=_describe(progress) + left)
+            summary = f"{progress.share:4.0%} {_describe(progress)}{'' if progress.interrupted else left}"
+            show(progress.share, progress.elapsed, summary, "stopping" if progress.interrupted else "indexing")
 
         yield update
 
@@ -70,30 +56,40 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
 def show_count(title: str, unit: str) -> "Iterator[Callable[[int, int], None]]":
     """Show how many items are done and the time left; ``unit`` names them in the plural.
 
-    Yields the callback that takes the number done and the total. Without a terminal it prints a line every 10 seconds.
+    Yields the callback that takes the number done and the total.
     """
-    remaining = RemainingTime()
-    printed_at = started_at = time.monotonic()
+    remaining, started_at = RemainingTime(), time.monotonic()
+    with _show_share(title, f"{title}: ") as show:
 
-    def describe(done: int, total: int) -> str:
-        left_s = remaining.estimate(done / total if total else 1.0, time.monotonic() - started_at)
-        return f"{done} of {total} {unit}{describe_remaining(left_s)}"
+        def update(done: int, total: int) -> None:
+            share, elapsed_s = done / total if total else 1.0, time.monotonic() - started_at
+            left = describe_remaining(remaining.estimate(share, elapsed_s))
+            show(share, elapsed_s, f"{done} of {total} {unit}{left}", title)
 
-    if not shows_bars():
+        yield update
 
-        def log(done: int, total: int) -> None:
-            nonlocal printed_at
-            summary = describe(done, total)
-            if (now := time.monotonic()) - printed_at >= LOG_INTERVAL_S:
-                printed_at = now
-                print_message(f"{title}: {summary}")
 
-        yield log
+@contextlib.contextmanager
+def _show_share(title: str, prefix: str = "") -> "Iterator[Callable[[float, float, str, str], None]]":
+    """Yield what shows the share of the work that is done, given the seconds elapsed, a summary and a title.
+
+    On a terminal it draws a bar. Elsewhere it prints lines at growing intervals, which begin with ``prefix``.
+    """
+    if shows_bars():
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[summary]}"))
+        with Bar(*columns, console=load_console(), transient=True) as bar:
+            task = bar.add_task(title, total=1.0, summary="")
+            yield lambda share, _, summary, title: bar.update(task, description=title, completed=share, summary=summary)
         return
-    columns = (TextColumn(title), BarColumn(), TextColumn("{task.fields[summary]}"))
-    with Bar(*columns, console=load_console(), transient=True) as bar:
-        task = bar.add_task(title, total=1.0, summary="")
-        yield lambda done, total: bar.update(task, completed=done, total=total, summary=describe(done, total))
+    next_s = LOG_INTERVAL_S
+
+    def log(_share: float, elapsed_s: float, summary: str, _title: str) -> None:
+        nonlocal next_s
+        if elapsed_s >= next_s:
+            next_s = elapsed_s * 1.2 + LOG_INTERVAL_S
+            print_message(f"{prefix}{summary}")
+
+    yield log
 
 
 class RemainingTime:

@@ -52,6 +52,8 @@ def refuse_bool(value: object) -> object:
     return value
 
 
+Count = Annotated[int, BeforeValidator(refuse_bool)]
+Number = Annotated[float, BeforeValidator(refuse_bool)]
 Id = Annotated[int, Field(ge=0, le=MAX_ID, description="Id of a video."), BeforeValidator(refuse_bool)]
 VideoId = Annotated[Id, Path(alias="id")]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), BeforeValidator(refuse_bool)]

@@ -19,6 +19,7 @@ from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.serve.problems import RefusedError
 from vidret.store.tokens import TOKENS, StoredToken, TokenRight, find_token, record_change
+from vidret.text import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ def describe_body(body: bytes) -> dict[str, Any]:
     {'with': {'name': 'mascot', 'yes': '[{"video": 1}]'}}
     """
     try:
-        fields = json.loads(body) if body else None
+        fields = parse_json(body) if body else None
     except ValueError:
         fields = None
     if not isinstance(fields, dict):

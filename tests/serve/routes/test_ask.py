@@ -88,6 +88,7 @@ def test_invalid_questions_are_refused(serve: Serve, engine: Engine, chat: Chat)
         ({"question": "..."}, 422, "question must contain a word"),
         ({"question": "a b", "videos": [99]}, 404, "99"),
         ({"question": "a b", "moments": 21}, 422, "moments"),
+        ({"question": "a b", "frames": True}, 422, "frames must be a number"),
         ({"question": "a b", "llm": "http://elsewhere"}, 422, "llm"),
         ({"question": "a" * 1001}, 422, "question"),
     ):

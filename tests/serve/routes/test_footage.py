@@ -40,6 +40,8 @@ def test_a_stretch_of_a_video_is_found_in_another(moving: Engine, serve: Serve) 
         ({"start": 5, "end": 2}, 422),
         ({"start": 500, "end": None}, 422),
         ({"video": None}, 422),
+        ({"k": True}, 422),
+        ({"start": False}, 422),
     ):
         assert client.post("/api/footage", json=asked | change).status_code == status
 

@@ -59,6 +59,7 @@ def test_unsupported_requests_are_refused(client: TestClient) -> None:
         ({"text": "red", "modality": "text"}, 400, "modality must be image, got text"),
         ({"text": "red", "indice_name": "laion5B"}, 404, "indice_name must be index, got laion5B"),
         ({"text": "red", "num_result_ids": 0}, 422, "num_result_ids must be at least 1, got 0"),
+        ({"embedding_input": [1, False, 0]}, 422, "embedding_input.1 must be a number, got False"),
         ({"text": "red", "num_images": True}, 422, "num_images must be a number, got True"),
         ({"text": "red", "num_result_ids": True}, 422, "num_result_ids must be a number, got True"),
         ({"image": "%"}, 422, "image must be base64"),

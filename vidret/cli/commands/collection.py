@@ -1,13 +1,14 @@
 """The commands ``vidret collection ...`` and ``vidret cut``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from vidret.cli.app import add_group, app
 from vidret.cli.commands.locate import MomentFormat, print_moments
-from vidret.cli.opening import open_engine
+from vidret.cli.opening import check_index, open_engine
 from vidret.cli.options import (
     DEFAULT_INDEX,
     OUTPUT,
@@ -89,11 +90,10 @@ def edit_moment_command(
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Change a moment of a list: where it begins and ends, its note, its place."""
-    kept, moment, others = _take_out(index, name, number)
     given = {"start": start, "end": end, "note": note}
-    changed = replace(moment, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
-    others.insert((place or number) - 1, changed)
-    _save(index, kept, others)
+    with _taking_out(index, name, number) as (moment, others):
+        changed = replace(moment, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+        others.insert((place or number) - 1, changed)
 
 
 @group.command("remove")
@@ -104,10 +104,11 @@ def remove_kept_command(
 ) -> None:
     """Remove a moment of a list, or a whole collection; videos stay."""
     if number is None:
+        check_index(index)
         COLLECTIONS.remove(index, name, "a collection")
     else:
-        kept, _, others = _take_out(index, name, number)
-        _save(index, kept, others)
+        with _taking_out(index, name, number):
+            pass  # it stays out
 
 
 @app.command("cut")
@@ -164,17 +165,15 @@ def _collect(index: Path, name: str) -> tuple[SavedCollection, Sequence[Hit | Mo
     return kept, moments
 
 
-def _take_out(index: Path, name: str, number: int) -> tuple[SavedCollection, ListedMoment, list[ListedMoment]]:
-    """Return a list, the moment at a place of it, and its others."""
-    kept = pick_collection(_read_all(index), name)
-    if number > len(kept.moments):
-        raise VidretError(
-            f"N must be a place in {name}, which has {format_count(len(kept.moments), 'moment')}, got {number}"
-        )
-    moments = list(kept.moments)
-    return kept, moments.pop(number - 1), moments
-
-
-def _save(index: Path, kept: SavedCollection, moments: Sequence[ListedMoment]) -> None:
+@contextmanager
+def _taking_out(index: Path, name: str, number: int) -> Iterator[tuple[ListedMoment, list[ListedMoment]]]:
+    """Yield the moment at a place of a list, and the list of its others, which are kept at the end."""
     with Store.open(index) as store:
+        kept = pick_collection(list_collections(store, index), name)
+        moments = list(kept.moments)
+        if number > len(moments):
+            raise VidretError(
+                f"N must be a place in {name}, which has {format_count(len(moments), 'moment')}, got {number}"
+            )
+        yield moments.pop(number - 1), moments
         store_collection(store, index, replace(kept, moments=tuple(moments)))

@@ -27,10 +27,9 @@ from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 
 if TYPE_CHECKING:
     from vidret.channels.texts.options import WordsOptions
-    from vidret.engine import Engine, IndexRunner
+    from vidret.engine import IndexRunner
     from vidret.index.options import IndexReport
     from vidret.language.describing import DescribeReport
-    from vidret.language.endpoint import ChatEndpoint
     from vidret.video.decoders.registry import Decoder
 
 
@@ -90,6 +89,7 @@ SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode
 @with_fields()
 def index_command(*, asked: IndexChoices) -> None:
     """Index videos: encode what is new or changed. Safe to interrupt and run again."""
+    from vidret.language.describing import DescribeOptions
     from vidret.store.store import Store
     from vidret.video.scan import check_paths
 
@@ -99,7 +99,7 @@ def index_command(*, asked: IndexChoices) -> None:
         check_webhook(asked.webhook)
     watched = read_watched(asked.paths) if asked.watch else []
     check_paths(asked.paths)  # before a model is loaded or downloaded
-    endpoint = None
+    endpoint, describing = None, DescribeOptions(max_calls=asked.max_calls, choices=asked.describe_choices)
     if asked.describe is not None:
         endpoint = make_endpoint(asked.describe, asked.describe_model, DESCRIBE_TIMEOUT_S, name="describe")
     run = choose_run(asked.runner, asked.address, asked.num_gpus_per_worker, asked.precision)
@@ -151,7 +151,8 @@ def index_command(*, asked: IndexChoices) -> None:
                 engine.prepare_moments(timeout=asked.timeout, on_progress=on_count)
         described = None
         if endpoint is not None and not report.interrupted:
-            described = describe_with_progress(engine, endpoint, asked.max_calls, asked.describe_choices)
+            with show_count("describing", "segments") as on_count:
+                described = engine.describe_segments(endpoint, describing, on_progress=on_count)
         print_report(report, index, described, as_json=asked.as_json)
         matched, has_failed = False, described is not None and bool(described.error)
         if not report.interrupted:
@@ -188,17 +189,6 @@ def suggest_model() -> None:
         "Using the built-in starter encoder, which knows objects and scenes. --model good also finds actions and "
         f"relations: a download of {good.size_bytes / 1e9:.1f} GB, once, and {GOOD_COST} times the work of encoding."
     )
-
-
-def describe_with_progress(
-    engine: "Engine", endpoint: "ChatEndpoint", max_calls: int, choices: int
-) -> "DescribeReport":
-    """Let a model describe what it has not described yet, with a progress bar."""
-    from vidret.language.describing import DescribeOptions
-
-    options = DescribeOptions(max_calls=max_calls, choices=choices)
-    with show_count("describing", "segments") as on_count:
-        return engine.describe_segments(endpoint, options, on_progress=on_count)
 
 
 def print_report(

@@ -179,15 +179,5 @@ def draw_best_curve(
     numbered = enumerate(moments, start=first_rank)
     ranked = [(rank, moment) for rank, moment in numbered if moment.video == best.video]
     with writing(out):
-        draw_curve(
-            curve.times,
-            curve.scores,
-            ranked,
-            out,
-            query=query,
-            title=file_name(best.path),
-            end=curve.end,
-            typical=curve.typical,
-            texts=curve.texts,
-        )
+        draw_curve(curve, ranked, out, query=query, title=file_name(best.path))
     print_message(f"score curve: {out}")

@@ -14,7 +14,7 @@ import typer
 
 from vidret.cli.app import add_group, app
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
-from vidret.cli.opening import LOCAL_ONLY, open_engine, pause_collection, refuse_options
+from vidret.cli.opening import LOCAL_ONLY, check_index, needing, open_engine, pause_collection, refuse_options
 from vidret.cli.options import (
     ADVANCED,
     DEFAULT_INDEX,
@@ -80,15 +80,11 @@ def serve_command(
     llm_timeout: LlmTimeoutOption = 120.0,
 ) -> None:
     """Serve an index over HTTP, with a page to search it in the browser."""
-    try:
+    with needing("serve", "serving", "fastapi", "uvicorn", "prometheus_client"):
         from vidret.serve.access import check_access
         from vidret.serve.app import create_app
         from vidret.serve.connections import make_server
         from vidret.serve.routes.indexing import Indexer
-    except ImportError as error:
-        if error.name and error.name.split(".")[0] in ("fastapi", "uvicorn", "prometheus_client"):
-            raise MissingExtraError("serving", "serve") from None
-        raise
 
     roots = allow_index or []
     for root in roots:
@@ -142,7 +138,6 @@ def has_display() -> bool:
 
 
 TRANSPORTS = ("stdio", "http")
-NEEDED = ("mcp", "mcp_types", "fastapi", "starlette", "uvicorn", "pydantic", "anyio")
 
 
 @app.command("mcp")
@@ -179,17 +174,13 @@ def mcp_command(
     max_images: Annotated[int, option("Maximum number of images in one answer.", ADVANCED, "N", min=0)] = 8,
 ) -> None:
     """Offer an index to language models as tools to search and read it (Model Context Protocol)."""
-    try:
+    with needing("mcp", "the MCP server", "mcp", "mcp_types", "fastapi", "starlette", "uvicorn", "pydantic", "anyio"):
         from vidret.client import RemoteEngine
         from vidret.serve.access import check_access
         from vidret.serve.connections import make_server
         from vidret.serve.mcp.arguments import Budget
         from vidret.serve.mcp.protocol import PATH, create_protocol_app, serve_stdio
         from vidret.serve.mcp.tools import ToolBox, open_frames
-    except ImportError as error:
-        if error.name and error.name.split(".")[0] in NEEDED:
-            raise MissingExtraError("the MCP server", "mcp") from None
-        raise
     budget = Budget(characters=max_characters, images=max_images)
     if transport == "http":
         check_access(host, token, None if server else index)  # before the model is loaded, which takes a while
@@ -230,8 +221,7 @@ def add_token_command(
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Make a token for an index, and print it, once: the index keeps only its hash. A running server knows it."""
-    if not Store.exists(index):
-        raise VidretError(f"{index}: there is no index here")
+    check_index(index)
     if collection is not None:
         pick_collection(COLLECTIONS.read(index), collection)
     token = make_token(index, name, cast(TokenRight, right), collection=collection or "")
@@ -243,6 +233,7 @@ def add_token_command(
 @group.command("list")
 def list_tokens_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonOption = False) -> None:
     """List who has a token, and its rights."""
+    check_index(index)
     kept = TOKENS.read(index)
     if as_json:
         names = ("name", "right", "collection", "made")
@@ -255,6 +246,7 @@ def list_tokens_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonO
 @group.command("revoke")
 def revoke_command(name: HolderArgument, index: IndexOption = Path(DEFAULT_INDEX)) -> None:
     """Revoke a token: servers refuse it from now on, also those that are running."""
+    check_index(index)
     TOKENS.remove(index, name, "a token")
     _record(index, "token revoke", name=name)
     if not TOKENS.read(index):
@@ -268,6 +260,7 @@ def log_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show who changed what and when through a server, and who made and revoked tokens."""
+    check_index(index)
     rows = read_record(index, k)
     if as_json:
         print_json(rows)

@@ -7,7 +7,7 @@ import typer
 
 from vidret.cli.app import CommandApp, app
 from vidret.cli.language_model import LlmModelOption, LlmTimeoutOption, make_endpoint
-from vidret.cli.opening import open_engine
+from vidret.cli.opening import needing, open_engine
 from vidret.cli.options import DEFAULT_INDEX, DeviceOption, Loading, argument, index_option, option
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.progress import show_count
@@ -44,16 +44,14 @@ def train_command(
             raise typer.Exit(int(code))
         return
     try:
-        from vidret.train.run import run
-    except ImportError as error:
-        if error.name and error.name.split(".")[0] in ("pytorch_lightning", "jsonargparse", "lightning"):
-            missing = MissingExtraError("training", "train")
-            if {"--help", "-h"}.isdisjoint((subcommand, *context.args)):
-                raise missing from None
-            print(context.get_help())
-            print_message(f"The options of fit, validate and test are listed once Lightning is there: {missing}")
-            return
-        raise
+        with needing("train", "training", "pytorch_lightning", "jsonargparse", "lightning"):
+            from vidret.train.run import run
+    except MissingExtraError as missing:
+        if {"--help", "-h"}.isdisjoint((subcommand, *context.args)):
+            raise
+        print(context.get_help())
+        print_message(f"The options of fit, validate and test are listed once Lightning is there: {missing}")
+        return
     run([subcommand, *context.args], device=device)
 
 
@@ -69,10 +67,8 @@ def train_export_command(
     out: ModelOption = None,
 ) -> None:
     """Write the model in a checkpoint to a file, for vidret index --model, or --head."""
-    try:
+    with needing("train", "training", "pytorch_lightning", "jsonargparse", "lightning"):
         from vidret.train.run import export_checkpoint
-    except ImportError as error:
-        raise MissingExtraError("training", "train") from error
     print_message(f"Written: {export_checkpoint(checkpoint, out)}")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vidret.cli.app import add_group
+from vidret.cli.opening import check_index
 from vidret.cli.options import DEFAULT_INDEX, QUERY_HELP, JsonOption, argument, index_option
 from vidret.present.show import print_json, result_to_dict, show_interpretation, show_table
 from vidret.present.terminal import print_message
@@ -44,6 +45,7 @@ def list_command(index: WatchIndexOption = Path(DEFAULT_INDEX), as_json: JsonOpt
     """List the watches of an index."""
     from vidret.store.rows_file import WATCHES
 
+    check_index(index)
     watches = WATCHES.read(index)
     if as_json:
         print_json([{"name": watch.name, "query": watch.query} for watch in watches])
@@ -56,6 +58,7 @@ def remove_command(name: NameArgument, index: WatchIndexOption = Path(DEFAULT_IN
     """Stop watching for a query."""
     from vidret.store.rows_file import WATCHES
 
+    check_index(index)
     WATCHES.remove(index, name, "a watch")
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from vidret.errors import VidretError
-from vidret.serve.fields import MAX_ID, Id, QueryText, Seconds, with_options
+from vidret.serve.fields import MAX_ID, Id, QueryText, Seconds, refuse_bool, with_options
 from vidret.text import sanitize
 from vidret.types import LocateOptions, SearchOptions, TextSource
 
@@ -96,7 +96,7 @@ def fit_page(
 MAX_TIMES = 50
 MIN_FRAME_WIDTH, MAX_FRAME_WIDTH = 64, 1280
 
-CountField = Annotated[int, Field(ge=1, le=200, description="Maximum number of results.")]
+CountField = Annotated[int, Field(ge=1, le=200, description="Maximum number of results."), BeforeValidator(refuse_bool)]
 
 
 class ToolArguments(BaseModel, extra="forbid"):

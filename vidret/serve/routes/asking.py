@@ -29,7 +29,7 @@ from vidret.language.retrieval import (
     make_rounds,
 )
 from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
-from vidret.serve.fields import Id, with_rows_of
+from vidret.serve.fields import Count, Id, Number, with_rows_of
 from vidret.serve.problems import RefusedError, make_busy, refusals
 from vidret.serve.rights import READ
 from vidret.serve.routes.media import draw_video
@@ -47,12 +47,12 @@ class AskRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"qu
 
     question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
     videos: list[Id] = Field([], max_length=MAX_VIDEOS, description="Videos to look in; default: all of them.")
-    moments: int = Field(DEFAULT_CONTEXT.moments, ge=1, le=MAX_MOMENTS, description="Maximum number of moments.")
-    max_s: float = Field(DEFAULT_CONTEXT.max_s, ge=1, le=60, description="Maximum duration of a moment in seconds.")
-    margin_s: float = Field(DEFAULT_CONTEXT.margin_s, ge=0, le=30, description="Seconds added on both sides.")
-    frames: int = Field(DEFAULT_CONTEXT.frames, ge=0, le=8, description="Frames of each moment.")
-    width: int = Field(DEFAULT_CONTEXT.width, ge=32, le=1280, description="Maximum width of a frame in pixels.")
-    characters: int = Field(
+    moments: Count = Field(DEFAULT_CONTEXT.moments, ge=1, le=MAX_MOMENTS, description="Maximum number of moments.")
+    max_s: Number = Field(DEFAULT_CONTEXT.max_s, ge=1, le=60, description="Maximum duration of a moment in seconds.")
+    margin_s: Number = Field(DEFAULT_CONTEXT.margin_s, ge=0, le=30, description="Seconds added on both sides.")
+    frames: Count = Field(DEFAULT_CONTEXT.frames, ge=0, le=8, description="Frames of each moment.")
+    width: Count = Field(DEFAULT_CONTEXT.width, ge=32, le=1280, description="Maximum width of a frame in pixels.")
+    characters: Count = Field(
         DEFAULT_CONTEXT.characters, ge=0, le=100_000, description="Maximum characters of words, in all moments."
     )
     llm_queries: bool = Field(

@@ -19,7 +19,7 @@ from vidret.present.export import FORMATS
 from vidret.present.html import POLICY
 from vidret.search.collections import MAX_MOMENTS, MAX_NOTE
 from vidret.serve.fields import Id, Seconds, collect_options, with_rows_of
-from vidret.serve.files import open_video
+from vidret.serve.files import stat_video
 from vidret.serve.problems import RefusedError, Responses, describe_invalid, make_busy, refusals
 from vidret.serve.rights import CHANGE, GRANT, READ, Grant, Right, in_own_collection
 from vidret.serve.routes.search import LocateRequest, SearchRequest
@@ -232,9 +232,7 @@ def export_apart(engine: Engine, moments: Sequence[Moment], asked: dict[str, Any
 def may_read(engine: Engine, video_id: int) -> bool:
     """Return whether the file of a video may be read; see ``open_video``."""
     try:
-        file = open_video(engine, engine.video(video_id))[1]
+        stat_video(engine, engine.video(video_id))
     except (DecodeError, StoreError):
         return False
-    if file is not None:
-        file.close()
     return True

@@ -1,6 +1,5 @@
 """Indexing from the page, in a separate process, so that searches do not wait for it."""
 
-import json
 import os
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from vidret.store.identities.store import IdentityStore
 from vidret.store.records import StoreInfo
 from vidret.store.texts.store import TextCounts, TextStore
 from vidret.store.texts.upkeep import count_texts
-from vidret.text import map_texts, sanitize, show_path
+from vidret.text import map_texts, parse_json, sanitize, show_path
 from vidret.video.scan import MANIFEST_SUFFIXES, VIDEO_SUFFIXES, is_junk_folder
 
 
@@ -232,7 +231,7 @@ class WordSummary:
 def read_json(text: str) -> dict[str, Any] | None:
     """Return a JSON object with printable strings, or None for other text, such as a message that starts with "{"."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return None
     return map_texts(sanitize, value) if isinstance(value, dict) else None  # file names may hold undecodable bytes

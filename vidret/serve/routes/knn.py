@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from vidret.engine import Engine
-from vidret.serve.fields import ImageReader, check_excluded_terms, refuse_bool
+from vidret.serve.fields import Count, ImageReader, Number, check_excluded_terms
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rights import READ
 from vidret.serve.rows import hit_rows
@@ -21,26 +21,16 @@ from vidret.text import sanitize
 from vidret.types import MAX_QUERY_LENGTH, Query, SearchOptions
 
 
-class KnnRequest(BaseModel):
+class KnnRequest(BaseModel, json_schema_extra={"examples": [{"text": "a dog", "modality": "image"}]}):
     """A request of clip-retrieval's ClipClient; parameters of models that are not provided are ignored."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"text": "a dog", "modality": "image", "num_images": 10, "indice_name": "index"}]
-        }
-    )
 
     text: Annotated[str, AfterValidator(check_excluded_terms)] | None = Field(None, max_length=MAX_QUERY_LENGTH)
     image: str | None = Field(None, description="Base64.")
     image_url: str | None = Field(None, description="Refused: URLs are not fetched.")
-    embedding_input: list[float] | None = Field(None, max_length=8192, description="Vector of the index's encoder.")
+    embedding_input: list[Number] | None = Field(None, max_length=8192, description="Vector of the index's encoder.")
     modality: Literal["image", "text"] = "image"
-    num_images: Annotated[int, BeforeValidator(refuse_bool)] = Field(
-        40, ge=1, le=1000, description="Number of results with a URL and a caption."
-    )
-    num_result_ids: Annotated[int | None, BeforeValidator(refuse_bool)] = Field(
-        None, ge=1, le=1000, description="Number of results; default: num_images."
-    )
+    num_images: Count = Field(40, ge=1, le=1000, description="Number of results with a URL and a caption.")
+    num_result_ids: Count | None = Field(None, ge=1, le=1000, description="Number of results; default: num_images.")
     indice_name: str | None = None
 
 

@@ -5,10 +5,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from vidret.engine import Engine
-from vidret.serve.fields import EncodedImage, Id, ImageReader, QueryText, collect_options, with_options, with_rows_of
+from vidret.serve.fields import (
+    Count,
+    EncodedImage,
+    Id,
+    ImageReader,
+    QueryText,
+    Seconds,
+    collect_options,
+    with_options,
+    with_rows_of,
+)
 from vidret.serve.problems import refusals
 from vidret.serve.rights import READ
 from vidret.serve.rows import (
@@ -49,7 +59,7 @@ class QueryRequest(BaseModel, extra="forbid"):
         max_length=MAX_EVENTS,
         description="Events that follow one another, in place of text; a list in it is of events at the same time.",
     )
-    gap: float | None = Field(None, ge=0, le=1e9, description="Maximum seconds between two events.")
+    gap: Seconds | None = Field(None, description="Maximum seconds between two events.")
     image: EncodedImage | Annotated[list[EncodedImage], Field(min_length=1, max_length=MAX_IMAGES)] | None = Field(
         None, description=f"An image, or up to {MAX_IMAGES}, to look like; with text that the videos also match."
     )
@@ -66,10 +76,8 @@ class QueryRequest(BaseModel, extra="forbid"):
 
 
 @with_options(SearchOptions)
-class SearchRequest(QueryRequest):
+class SearchRequest(QueryRequest, json_schema_extra={"examples": [{"query": "a dog -beach", "k": 12}]}):
     """A search for videos; ``query`` may be missing where ``like`` is given."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "a dog -beach", "k": 12, "min_seconds": 5}]})
 
 
 @with_options(LocateOptions)
@@ -84,9 +92,9 @@ class FootageRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [
     """A stretch of a video whose footage to find."""
 
     video: Id
-    start: float | None = Field(None, ge=0, le=1e9, description="In seconds; default: its beginning.")
-    end: float | None = Field(None, ge=0, le=1e9, description="In seconds; default: its end.")
-    k: int = Field(10, ge=1, le=50, description="Maximum number of finds.")
+    start: Seconds | None = Field(None, description="In seconds; default: its beginning.")
+    end: Seconds | None = Field(None, description="In seconds; default: its end.")
+    k: Count = Field(10, ge=1, le=50, description="Maximum number of finds.")
     within: Id | None = Field(None, description="Only video to look in; default: all of them.")
     repeated: bool = Field(False, description="Find all stretches of each video, rather than the best.")
 
