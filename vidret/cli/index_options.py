@@ -19,249 +19,206 @@ from vidret.cli.options import (
     WorkersOption,
     argument,
     index_option,
-    option,
+    option_field,
 )
 from vidret.video.decoders.registry import DECODERS
 
 SOURCES, STORAGE = "What to index", "Storage"
+PATHS = argument(
+    "Files, folders, glob patterns, manifests (.jsonl or .csv with a path column) or URLs (s3://, gs://, https://).",
+    "PATH",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexChoices:
     """What ``vidret index`` is asked to do, in the order of its help."""
 
-    paths: Annotated[
-        list[str],
-        argument(
-            "Files, folders, glob patterns, manifests (.jsonl or .csv with a path column) or URLs (s3://, gs://, "
-            "https://).",
-            "PATH",
-        ),
-    ]
+    paths: Annotated[list[str], PATHS]
     index: Annotated[Path, index_option(SOURCES, text="Index folder, new or not.")] = Path(DEFAULT_INDEX)
-    prune: Annotated[
-        bool,
-        option(
-            "Remove missing files of these folders from the index, except where a folder has no video left: its "
-            "drive may be disconnected.",
-            SOURCES,
-        ),
-    ] = False
-    exclude: Annotated[
-        list[str] | None,
-        option(
-            "Leave out files and folders whose name, or path in the folder, matches this shell pattern, such as "
-            "proxies or '*_draft.mp4'. Repeatable. Folders of thumbnails, deleted files and the like, and those with "
-            "a .nomedia file, are always left out; name one to index it.",
-            SOURCES,
-            "GLOB",
-        ),
-    ] = None
-    retry_failed: Annotated[bool, option("Try failed files again, even unchanged ones.", SOURCES)] = False
-    watch: Annotated[
-        bool,
-        option(
-            "Keep running until Ctrl-C, and index again whenever files in the folders change (extra watch).", SOURCES
-        ),
-    ] = False
-    words: Annotated[
-        str,
-        option(
-            "Words to read besides the pictures: speech, screen (text in the picture), subtitles, or several of "
-            "them separated by commas. auto keeps the setting of the index; a new index gets all of them if the extra "
-            '"words" is installed.',
-            SOURCES,
-            "auto|on|off|LIST",
-            envvar="VIDRET_WORDS",
-        ),
-    ] = "auto"
-    people: Annotated[
-        str,
-        option(
-            "Find and follow faces, to search for people (extra people). They are biometric data. auto keeps the "
-            "setting of the index; a new index has none.",
-            SOURCES,
-            "auto|on|off",
-        ),
-    ] = "auto"
-    speakers: Annotated[
-        str,
-        option(
-            "Find who speaks when, by their voices (extra speakers). They are biometric data. auto keeps the setting "
-            "of the index; a new index has none.",
-            SOURCES,
-            "auto|on|off",
-        ),
-    ] = "auto"
-    sounds: Annotated[
-        str,
-        option(
-            "Sounds to read besides words: silence, loud noise, music, speech, and captions such as (applause). auto "
-            "keeps the setting of the index; a new index gets them if it gets words.",
-            SOURCES,
-            "auto|on|off",
-        ),
-    ] = "auto"
-    shots: Annotated[
-        str,
-        option(
-            "Cut videos into segments at shots (on) or every 12 s (off). auto keeps the setting of the index; a new "
-            "index follows shots.",
-            SOURCES,
-            "auto|on|off",
-        ),
-    ] = "auto"
-    sampling: Annotated[
-        str,
-        option(
-            "Frames to decode: all (exact), those that other frames refer to (balanced, about twice as fast), or "
-            "only keyframes (fast; if a video has six or more). auto keeps the setting of the index; a new one is "
-            "exact.",
-            SOURCES,
-            "auto|exact|balanced|fast",
-        ),
-    ] = "auto"
+    prune: bool = option_field(
+        "Remove missing files of these folders from the index, except where a folder has no video left: its "
+        "drive may be disconnected.",
+        SOURCES,
+        default=False,
+    )
+    exclude: list[str] | None = option_field(
+        "Leave out files and folders whose name, or path in the folder, matches this shell pattern, such as "
+        "proxies or '*_draft.mp4'. Repeatable. Folders of thumbnails, deleted files and the like, and those with "
+        "a .nomedia file, are always left out; name one to index it.",
+        SOURCES,
+        "GLOB",
+        default=None,
+    )
+    retry_failed: bool = option_field("Try failed files again, even unchanged ones.", SOURCES, default=False)
+    watch: bool = option_field(
+        "Keep running until Ctrl-C, and index again whenever files in the folders change (extra watch).",
+        SOURCES,
+        default=False,
+    )
+    words: str = option_field(
+        "Words to read besides the pictures: speech, screen (text in the picture), subtitles, or several of "
+        "them separated by commas. auto keeps the setting of the index; a new index gets all of them if the extra "
+        '"words" is installed.',
+        SOURCES,
+        "auto|on|off|LIST",
+        default="auto",
+        envvar="VIDRET_WORDS",
+    )
+    people: str = option_field(
+        "Find and follow faces, to search for people (extra people). They are biometric data. auto keeps the "
+        "setting of the index; a new index has none.",
+        SOURCES,
+        "auto|on|off",
+        default="auto",
+    )
+    speakers: str = option_field(
+        "Find who speaks when, by their voices (extra speakers). They are biometric data. auto keeps the setting "
+        "of the index; a new index has none.",
+        SOURCES,
+        "auto|on|off",
+        default="auto",
+    )
+    sounds: str = option_field(
+        "Sounds to read besides words: silence, loud noise, music, speech, and captions such as (applause). auto "
+        "keeps the setting of the index; a new index gets them if it gets words.",
+        SOURCES,
+        "auto|on|off",
+        default="auto",
+    )
+    shots: str = option_field(
+        "Cut videos into segments at shots (on) or every 12 s (off). auto keeps the setting of the index; a new "
+        "index follows shots.",
+        SOURCES,
+        "auto|on|off",
+        default="auto",
+    )
+    sampling: str = option_field(
+        "Frames to decode: all (exact), those that other frames refer to (balanced, about twice as fast), or only "
+        "keyframes (fast; if a video has six or more). auto keeps the setting of the index; a new one is exact.",
+        SOURCES,
+        "auto|exact|balanced|fast",
+        default="auto",
+    )
     model: ModelOption = None
     merge: MergeOption = None
-    rerank: Annotated[
-        str,
-        option(
-            "Reranker that a new index is prepared for: none, ucofia, glscl, the file of a trained aligner, or "
-            "auto (the aligner in or beside the model file; ucofia for the starter; otherwise none).",
-            MODEL,
-            "NAME|FILE",
-        ),
-    ] = "auto"
-    tokens: Annotated[str, option("Storage format of the tokens for reranking.", MODEL, "int8|float16")] = "int8"
+    rerank: str = option_field(
+        "Reranker that a new index is prepared for: none, ucofia, glscl, the file of a trained aligner, or "
+        "auto (the aligner in or beside the model file; ucofia for the starter; otherwise none).",
+        MODEL,
+        "NAME|FILE",
+        default="auto",
+    )
+    tokens: str = option_field("Storage format of the tokens for reranking.", MODEL, "int8|float16", default="int8")
     head: HeadOption = "auto"
-    prepare_moments: Annotated[
-        bool,
-        option(
-            "Compute what the grounding head needs of videos that were indexed without it, in one more pass, rather "
-            "than at the first query.",
-            MODEL,
-        ),
-    ] = False
-    speech_model: Annotated[
-        str | None,
-        option(
-            "Whisper model for speech, such as base, small or large-v3; default: tiny.en (English), which is "
-            "installed. The index remembers it.",
-            MODEL,
-            "NAME|FOLDER",
-        ),
-    ] = None
-    sound_model: Annotated[
-        str | None,
-        option(
-            "Model that finds any sound by name, a CLAP or PE-A-Frame such as hf:laion/clap-htsat-unfused, or an AST, "
-            "which tags sounds with fixed names. The index remembers it.",
-            MODEL,
-            "NAME|FOLDER",
-        ),
-    ] = None
-    face_model: Annotated[
-        str | None,
-        option(
-            "Model for faces: mtcnn+dlib, which the extra people installs, or package.module:Class. The index "
-            "remembers it.",
-            MODEL,
-            "NAME",
-        ),
-    ] = None
-    speaker_model: Annotated[
-        str | None,
-        option(
-            "Model for voices: campplus, which the extra speakers installs, a file with weights of CAM++, or "
-            "package.module:Class. The index remembers it.",
-            MODEL,
-            "NAME|FILE",
-        ),
-    ] = None
-    describe: Annotated[
-        str | None,
-        option(
-            "Chat endpoint in OpenAI's style that sees images: it gets 3 frames of each segment that it has not "
-            "described yet, and its descriptions are searched as the source generated. Its key is read from "
-            "VIDRET_LLM_KEY.",
-            LANGUAGE_MODEL,
-            "URL",
-        ),
-    ] = None
+    prepare_moments: bool = option_field(
+        "Compute what the grounding head needs of videos that were indexed without it, in one more pass, rather "
+        "than at the first query.",
+        MODEL,
+        default=False,
+    )
+    speech_model: str | None = option_field(
+        "Whisper model for speech, such as base, small or large-v3; default: tiny.en (English), which is "
+        "installed. The index remembers it.",
+        MODEL,
+        "NAME|FOLDER",
+        default=None,
+    )
+    sound_model: str | None = option_field(
+        "Model that finds any sound by name, a CLAP or PE-A-Frame such as hf:laion/clap-htsat-unfused, or an AST, "
+        "which tags sounds with fixed names. The index remembers it.",
+        MODEL,
+        "NAME|FOLDER",
+        default=None,
+    )
+    face_model: str | None = option_field(
+        "Model for faces: mtcnn+dlib, which the extra people installs, or package.module:Class. The index "
+        "remembers it.",
+        MODEL,
+        "NAME",
+        default=None,
+    )
+    speaker_model: str | None = option_field(
+        "Model for voices: campplus, which the extra speakers installs, a file with weights of CAM++, or "
+        "package.module:Class. The index remembers it.",
+        MODEL,
+        "NAME|FILE",
+        default=None,
+    )
+    describe: str | None = option_field(
+        "Chat endpoint in OpenAI's style that sees images: it gets 3 frames of each segment that it has not described "
+        "yet, and its descriptions are searched as the source generated. Its key is read from VIDRET_LLM_KEY.",
+        LANGUAGE_MODEL,
+        "URL",
+        default=None,
+    )
     describe_model: LlmModelOption = None
-    max_calls: Annotated[
-        int,
-        option(
-            "Maximum number of requests to the endpoint; the next run goes on from there.", LANGUAGE_MODEL, "N", min=1
-        ),
-    ] = 500
-    describe_choices: Annotated[
-        int,
-        option(
-            "Descriptions to ask for of each segment, in different words; the one that fits no other segment as well "
-            "is kept.",
-            LANGUAGE_MODEL,
-            "N",
-            min=1,
-            max=3,
-        ),
-    ] = 1
+    max_calls: int = option_field(
+        "Maximum number of requests to the endpoint; the next run goes on from there.",
+        LANGUAGE_MODEL,
+        "N",
+        default=500,
+        min=1,
+    )
+    describe_choices: int = option_field(
+        "Descriptions to ask for of each segment, in different words; the one that fits no other segment as well "
+        "is kept.",
+        LANGUAGE_MODEL,
+        "N",
+        default=1,
+        min=1,
+        max=3,
+    )
     device: DeviceOption = "auto"
     precision: PrecisionOption = "auto"
-    store: Annotated[
-        str | None,
-        option(
-            "Vector store of a new index: faiss, milvus:// (milvus-lite in the index folder), milvus://FILE.db "
-            "(milvus-lite elsewhere), milvus://HOST:PORT or milvus://https://HOST:PORT/DATABASE. MILVUS_TOKEN holds "
-            "the token of a server. The index remembers the store; vidret store move changes it.",
-            STORAGE,
-            "STORE",
-        ),
-    ] = None
-    memory: Annotated[
-        str | None,
-        option(
-            "Memory limit of the vectors, such as 8GB or 512MiB; none removes it. From 200,000 segments on, the "
-            "most precise vector format that fits is chosen. The index remembers the limit.",
-            STORAGE,
-            "SIZE",
-        ),
-    ] = None
+    store: str | None = option_field(
+        "Vector store of a new index: faiss, milvus:// (milvus-lite in the index folder), milvus://FILE.db "
+        "(milvus-lite elsewhere), milvus://HOST:PORT or milvus://https://HOST:PORT/DATABASE. MILVUS_TOKEN holds "
+        "the token of a server. The index remembers the store; vidret store move changes it.",
+        STORAGE,
+        "STORE",
+        default=None,
+    )
+    memory: str | None = option_field(
+        "Memory limit of the vectors, such as 8GB or 512MiB; none removes it. From 200,000 segments on, the "
+        "most precise vector format that fits is chosen. The index remembers the limit.",
+        STORAGE,
+        "SIZE",
+        default=None,
+    )
     as_json: JsonOption = False
-    progress_json: Annotated[bool, option("Print progress to stderr, as one line of JSON per second.", OUTPUT)] = False
-    fail_on_error: Annotated[bool, option("Exit with code 1 if any file failed.", OUTPUT)] = False
-    webhook: Annotated[
-        str | None, option("Post new matches of the watches to this URL as JSON; redirects are refused.", OUTPUT, "URL")
-    ] = None
-    exit_code: Annotated[bool, option("Exit with code 3 if a new video matches a watch.", OUTPUT)] = False
+    progress_json: bool = option_field(
+        "Print progress to stderr, as one line of JSON per second.", OUTPUT, default=False
+    )
+    fail_on_error: bool = option_field("Exit with code 1 if any file failed.", OUTPUT, default=False)
+    webhook: str | None = option_field(
+        "Post new matches of the watches to this URL as JSON; redirects are refused.", OUTPUT, "URL", default=None
+    )
+    exit_code: bool = option_field("Exit with code 3 if a new video matches a watch.", OUTPUT, default=False)
     workers: WorkersOption = None
-    decoder: Annotated[
-        str,
-        option(
-            "Video decoder; auto is Decord where it is exact, otherwise PyAV; on an NVIDIA GPU torchcodec or Decord.",
-            ADVANCED,
-            "|".join(DECODERS),
-        ),
-    ] = "auto"
-    timeout: Annotated[
-        float, option("Time after which a decoder that makes no progress is stopped.", ADVANCED, "SECONDS", min=1)
-    ] = 120.0
-    runner: Annotated[
-        str, option("Where the work runs: on this machine or on a Ray cluster.", ADVANCED, "local|ray")
-    ] = "local"
-    address: Annotated[
-        str | None,
-        option(
-            "Ray cluster for --runner ray: auto or HOST:PORT; default: a new one on this machine.", ADVANCED, "ADDRESS"
-        ),
-    ] = None
-    num_gpus_per_worker: Annotated[
-        float | None,
-        option(
-            "GPUs per encoding worker for --runner ray, such as 1 or 0.5; 0 encodes on CPUs. Default: 1 if "
-            "--device is CUDA and Ray has a GPU.",
-            ADVANCED,
-            "N",
-            min=0,
-        ),
-    ] = None
+    decoder: str = option_field(
+        "Video decoder; auto is Decord where it is exact, otherwise PyAV; on an NVIDIA GPU torchcodec or Decord.",
+        ADVANCED,
+        "|".join(DECODERS),
+        default="auto",
+    )
+    timeout: float = option_field(
+        "Time after which a decoder that makes no progress is stopped.", ADVANCED, "SECONDS", default=120.0, min=1
+    )
+    runner: str = option_field(
+        "Where the work runs: on this machine or on a Ray cluster.", ADVANCED, "local|ray", default="local"
+    )
+    address: str | None = option_field(
+        "Ray cluster for --runner ray: auto or HOST:PORT; default: a new one on this machine.",
+        ADVANCED,
+        "ADDRESS",
+        default=None,
+    )
+    num_gpus_per_worker: float | None = option_field(
+        "GPUs per encoding worker for --runner ray, such as 1 or 0.5; 0 encodes on CPUs. Default: 1 if "
+        "--device is CUDA and Ray has a GPU.",
+        ADVANCED,
+        "N",
+        default=None,
+        min=0,
+    )

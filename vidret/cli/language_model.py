@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidret.cli.options import option
+from vidret.cli.options import option, option_field
 from vidret.present.terminal import load_console
 
 if TYPE_CHECKING:
@@ -49,38 +49,32 @@ FOLDER = "judged"  # of the index, for answers of endpoints
 class JudgeSettings:
     """The options of a language model that reranks hits."""
 
-    judge: Annotated[
-        str | None,
-        option(
-            "Language model that reranks the best videos by their words and names: a chat endpoint in OpenAI's style "
-            "with --llm-model, or a causal model of transformers on this machine (a folder or org/name).",
-            LANGUAGE_MODEL,
-            "URL|MODEL",
-        ),
-    ] = None
-    judge_top: Annotated[int, option("Videos that --judge reranks.", LANGUAGE_MODEL, "N", min=2, max=100)] = 20
-    judge_by: Annotated[
-        str,
-        option(
-            "How --judge works. A local model: icr (attention, any model) or first (first token, for models trained "
-            "for it). An endpoint: list (10 at a time) or pair (2 at a time). auto is icr or list.",
-            LANGUAGE_MODEL,
-            "|".join(("auto", *LOCAL_METHODS, *ENDPOINT_METHODS)),
-        ),
-    ] = "auto"
-    judge_permutations: Annotated[
-        int,
-        option(
-            "Shuffled orders in which --judge sees the videos; the mean ranks decide.",
-            LANGUAGE_MODEL,
-            "N",
-            min=1,
-            max=20,
-        ),
-    ] = 1
-    judge_frames: Annotated[
-        int, option("Frames of each video to send to an endpoint with vision.", LANGUAGE_MODEL, "N", min=0, max=4)
-    ] = 0
+    judge: str | None = option_field(
+        "Language model that reranks the best videos by their words and names: a chat endpoint in OpenAI's style "
+        "with --llm-model, or a causal model of transformers on this machine (a folder or org/name).",
+        LANGUAGE_MODEL,
+        "URL|MODEL",
+        default=None,
+    )
+    judge_top: int = option_field("Videos that --judge reranks.", LANGUAGE_MODEL, "N", default=20, min=2, max=100)
+    judge_by: str = option_field(
+        "How --judge works. A local model: icr (attention, any model) or first (first token, for models trained "
+        "for it). An endpoint: list (10 at a time) or pair (2 at a time). auto is icr or list.",
+        LANGUAGE_MODEL,
+        "|".join(("auto", *LOCAL_METHODS, *ENDPOINT_METHODS)),
+        default="auto",
+    )
+    judge_permutations: int = option_field(
+        "Shuffled orders in which --judge sees the videos; the mean ranks decide.",
+        LANGUAGE_MODEL,
+        "N",
+        default=1,
+        min=1,
+        max=20,
+    )
+    judge_frames: int = option_field(
+        "Frames of each video to send to an endpoint with vision.", LANGUAGE_MODEL, "N", default=0, min=0, max=4
+    )
     llm_model: LlmModelOption = None
     llm_timeout: LlmTimeoutOption = 120.0
 

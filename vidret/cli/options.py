@@ -47,6 +47,7 @@ def find_own_index() -> Path:
     return Path(platformdirs.user_data_path("vidret")) / "index"
 
 
+OPTION = "option"  # in the metadata of a field
 # The panels of the help.
 SCOPE, FILTERS, OUTPUT, MODEL, ADVANCED = "What to search", "Filters", "Output", "Model", "Advanced"
 QUERY_HELP = (
@@ -56,27 +57,42 @@ QUERY_HELP = (
 
 
 def option(
-    text: str, panel: str | None = None, metavar: str | None = None, *, flag: str | None = None, **settings: Any
+    text: str,
+    panel: str | None = None,
+    metavar: str | None = None,
+    *,
+    default: Any = ...,
+    flag: str | None = None,
+    **settings: Any,
 ) -> Any:
-    """Return an option: its help, the panel there, and what stands for its value; the flag is that of its parameter."""
+    """Return an option: its help, the panel there, and what stands for its value; the flag is that of its parameter.
+
+    It is the default of a parameter, and required without a ``default``; or it annotates a type for several commands.
+    """
     flags = () if flag is None else (flag,)
-    return typer.Option(*flags, help=text, rich_help_panel=panel, metavar=metavar, **settings)
+    return typer.Option(default, *flags, help=text, rich_help_panel=panel, metavar=metavar, **settings)
 
 
-def argument(text: str, metavar: str, *, panel: str | None = None, **settings: Any) -> Any:
-    """Return an argument: its help, and what stands for its value."""
-    return typer.Argument(help=text, metavar=metavar, rich_help_panel=panel, **settings)
+def option_field(*described: str, default: Any, **settings: Any) -> Any:
+    """Return an option as a field of a dataclass, whose default is that of the field; see ``option``."""
+    return field(default=default, metadata={OPTION: option(*described, **settings)})
+
+
+def argument(text: str, metavar: str, *, panel: str | None = None, default: Any = ..., **settings: Any) -> Any:
+    """Return an argument: its help, and what stands for its value; see ``option``."""
+    return typer.Argument(default, help=text, metavar=metavar, rich_help_panel=panel, **settings)
 
 
 def expand_fields(kind: Any, defaults: Mapping[str, Any]) -> Expansion:
-    """Return the fields of a dataclass, annotated with ``option()`` or ``argument()``, as parameters of a command."""
+    """Return the fields of a dataclass, made by ``option_field`` or annotated, as parameters of a command."""
     hints = get_type_hints(kind, include_extras=True)
     parameters = []
     for own in fields(kind):
         default = inspect.Parameter.empty if own.default is MISSING else own.default
         if own.default_factory is not MISSING:
             default = own.default_factory()
-        parameters.append(make_parameter(own.name, defaults.get(own.name, default), hints[own.name]))
+        hint = Annotated[hints[own.name], own.metadata[OPTION]] if OPTION in own.metadata else hints[own.name]
+        parameters.append(make_parameter(own.name, defaults.get(own.name, default), hint))
     return parameters, lambda given: kind(**{own.name: given[own.name] for own in parameters if own.name in given})
 
 

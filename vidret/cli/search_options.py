@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from vidret.cli.options import OUTPUT, SCOPE, Expansion, expand_fields, make_parameter, option, with_fields
+from vidret.cli.options import (
+    OUTPUT,
+    SCOPE,
+    Expansion,
+    expand_fields,
+    make_parameter,
+    option,
+    option_field,
+    with_fields,
+)
 from vidret.cli.values import parse_names
 from vidret.present.contents import show_footage
 from vidret.present.show import print_result
@@ -143,18 +152,16 @@ def save_search(engine: "Engine | RemoteEngine", name: str, query: str, options:
 class ClipChoice:
     """The options that say whose footage to find, in place of a query."""
 
-    clip: Annotated[
-        str | None,
-        option(
-            "Video whose footage to find, in place of a query: also if it is cropped, mirrored or sped up there.",
-            SCOPE,
-            "FILE",
-        ),
-    ] = None
-    start: Annotated[float | None, option("Where the clip begins in FILE.", SCOPE, "SECONDS", flag="--from", min=0)] = (
-        None
+    clip: str | None = option_field(
+        "Video whose footage to find, in place of a query: also if it is cropped, mirrored or sped up there.",
+        SCOPE,
+        "FILE",
+        default=None,
     )
-    end: Annotated[float | None, option("Where the clip ends in FILE.", SCOPE, "SECONDS", flag="--to", min=0)] = None
+    start: float | None = option_field(
+        "Where the clip begins in FILE.", SCOPE, "SECONDS", default=None, flag="--from", min=0
+    )
+    end: float | None = option_field("Where the clip ends in FILE.", SCOPE, "SECONDS", default=None, flag="--to", min=0)
 
     def check(self) -> None:
         """Refuse a clip without a name, a part of a clip without a clip, and an empty part."""

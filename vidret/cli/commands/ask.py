@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -23,35 +23,31 @@ NO_MODEL = ", or --context to ask no model, or --server URL of one that asks"
 @with_fields()
 def ask_command(
     *,
-    question: Annotated[str, argument("A question about the videos.", "QUESTION")],
-    videos: Annotated[list[str] | None, argument("Indexed videos to look in; default: all of them.", "VIDEO")] = None,
+    question: str = argument("A question about the videos.", "QUESTION"),
+    videos: list[str] | None = argument("Indexed videos to look in; default: all of them.", "VIDEO", default=None),
     place: Place,
-    llm: Annotated[
-        str | None,
-        option(
-            "Chat endpoint in OpenAI's style, such as http://127.0.0.1:11434/v1. It gets the question, and frames, "
-            "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
-            LANGUAGE_MODEL,
-            "URL",
-            envvar="VIDRET_LLM",
-        ),
-    ] = None,
+    llm: str | None = option(
+        "Chat endpoint in OpenAI's style, such as http://127.0.0.1:11434/v1. It gets the question, and frames, "
+        "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
+        LANGUAGE_MODEL,
+        "URL",
+        default=None,
+        envvar="VIDRET_LLM",
+    ),
     llm_model: LlmModelOption = None,
     llm_timeout: LlmTimeoutOption = 120.0,
-    llm_queries: Annotated[
-        bool,
-        option(
-            "Also let the model write queries, in one more request, and others if these find no answer.",
-            LANGUAGE_MODEL,
-            flag="--llm-queries/--no-llm-queries",
-        ),
-    ] = True,
-    only_context: Annotated[
-        bool, option("Print what was retrieved, without asking a model.", OUTPUT, flag="--context")
-    ] = False,
-    images: Annotated[Path | None, option("Write the frames of --context into this folder.", OUTPUT, "DIR")] = None,
-    moments: Annotated[int, option("Maximum number of moments.", SCOPE, "N", min=1, max=50)] = 5,
-    frames: Annotated[int, option("Frames of each moment.", SCOPE, "N", min=0, max=8)] = 2,
+    llm_queries: bool = option(
+        "Also let the model write queries, in one more request, and others if these find no answer.",
+        LANGUAGE_MODEL,
+        default=True,
+        flag="--llm-queries/--no-llm-queries",
+    ),
+    only_context: bool = option(
+        "Print what was retrieved, without asking a model.", OUTPUT, default=False, flag="--context"
+    ),
+    images: Path | None = option("Write the frames of --context into this folder.", OUTPUT, "DIR", default=None),
+    moments: int = option("Maximum number of moments.", SCOPE, "N", default=5, min=1, max=50),
+    frames: int = option("Frames of each moment.", SCOPE, "N", default=2, min=0, max=8),
     as_json: JsonOption = False,
     loading: Loading,
 ) -> None:

@@ -31,32 +31,28 @@ RERANK = next(choice for choice in list_options(SearchOptions) if choice.name ==
 def calibrate_command(
     *,
     context: typer.Context,
-    bank: Annotated[
-        Path | None,
-        option(
-            "Bank of typical queries: a text file with one per line, or a .jsonl file with query, caption or "
-            "captions; or none, to take the correction back. A run corrects a new starter index with sentences of its "
-            "own.",
-            CALIBRATION,
-            "FILE",
-        ),
-    ] = None,
-    answers: Annotated[
-        Path | None,
-        option(
-            "Queries whose answers you know, to which the probabilities of results are fitted: a .jsonl file with "
-            "query and file (null if no video answers it) or files; or none, to take the fit back.",
-            CALIBRATION,
-            "FILE",
-        ),
-    ] = None,
+    bank: Path | None = option(
+        "Bank of typical queries: a text file with one per line, or a .jsonl file with query, caption or captions; or "
+        "none, to take the correction back. A run corrects a new starter index with sentences of its own.",
+        CALIBRATION,
+        "FILE",
+        default=None,
+    ),
+    answers: Path | None = option(
+        "Queries whose answers you know, to which the probabilities of results are fitted: a .jsonl file with "
+        "query and file (null if no video answers it) or files; or none, to take the fit back.",
+        CALIBRATION,
+        "FILE",
+        default=None,
+    ),
     index: Annotated[Path, index_option(CALIBRATION)] = Path(DEFAULT_INDEX),
-    limit: Annotated[
-        int,
-        option(
-            "Maximum number of queries of a bank; if there are more, an even sample is used.", CALIBRATION, "N", min=1
-        ),
-    ] = 2000,
+    limit: int = option(
+        "Maximum number of queries of a bank; if there are more, an even sample is used.",
+        CALIBRATION,
+        "N",
+        default=2000,
+        min=1,
+    ),
     rerank: Annotated[str, make_option(RERANK)] = "auto",
     loading: Loading,
 ) -> None:

@@ -82,11 +82,11 @@ def add_moment_command(
 @group.command("edit")
 def edit_moment_command(
     name: NameArgument,
-    number: Annotated[int, argument("Place of the moment in the list, from 1.", "N", min=1)],
+    number: int = argument("Place of the moment in the list, from 1.", "N", min=1),
     start: StartOption = None,
     end: EndOption = None,
     note: NoteOption = None,
-    place: Annotated[int | None, option("New place in the list.", metavar="N", min=1)] = None,
+    place: int | None = option("New place in the list.", default=None, metavar="N", min=1),
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Change a moment of a list: where it begins and ends, its note, its place."""
@@ -99,7 +99,7 @@ def edit_moment_command(
 @group.command("remove")
 def remove_kept_command(
     name: NameArgument,
-    number: Annotated[int | None, argument("Place of a moment to remove; default: all.", "N", min=1)] = None,
+    number: int | None = argument("Place of a moment to remove; default: all.", "N", default=None, min=1),
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Remove a moment of a list, or a whole collection; videos stay."""
@@ -114,10 +114,10 @@ def remove_kept_command(
 @app.command("cut")
 def cut_command(
     name: NameArgument,
-    out: Annotated[Path, argument("Folder for a file per moment, or a film that ends in .mp4.", "DIR|FILE.mp4")],
+    out: Path = argument("Folder for a file per moment, or a film that ends in .mp4.", "DIR|FILE.mp4"),
     index: IndexOption = Path(DEFAULT_INDEX),
-    encode: Annotated[bool, option("Encode all pictures again, also where they could be copied.", OUTPUT)] = False,
-    overwrite: Annotated[bool, option("Replace existing files.", OUTPUT)] = False,
+    encode: bool = option("Encode all pictures again, also where they could be copied.", OUTPUT, default=False),
+    overwrite: bool = option("Replace existing files.", OUTPUT, default=False),
 ) -> None:
     """Cut a collection into files or one film (needs ffmpeg)."""
     from vidret.present.cutting import cut_moments, find_copies

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import typer
 
@@ -28,83 +28,63 @@ BANK_SIZE = 500  # queries of a bank; more change potentials little and take lon
 
 @app.command("convert")
 def convert_command(
-    checkpoint: Annotated[
-        Path,
-        argument(
-            "Published checkpoint: .pt, .pth, .bin or .safetensors, or VideoPrism's .npz; or a model of vidret, with "
-            "--from vidret.",
-            "CHECKPOINT",
-        ),
-    ],
-    out: Annotated[
-        Path, argument("File to write (.safetensors), for --model or --head; for VideoPrism a folder.", "OUT")
-    ],
-    source: Annotated[
-        str,
-        option(
-            "Method of the checkpoint: tempme, promptswitch, ucofia, glscl, longclip, videoprism, r2tuning or "
-            "universalvtg; or vidret, to join models.",
-            None,
-            "METHOD",
-            flag="--from",
-        ),
-    ],
-    others: Annotated[
-        list[Path] | None,
-        option(
-            "Part to add to the model, with --from vidret: a model with merging, prompts or an aligner, an aligner, a "
-            "head, or a bank of typical queries (.txt or .jsonl), with which every index is calibrated. May be "
-            "repeated. With --from videoprism: its vocabulary, a SentencePiece model.",
-            JOIN,
-            "FILE",
-            flag="--with",
-        ),
-    ] = None,
-    average: Annotated[
-        Path | None,
-        option(
-            "Model to average the weights with, with --from vidret: trained further, it keeps half of what it knew.",
-            JOIN,
-            "FILE",
-        ),
-    ] = None,
-    weight: Annotated[float, option("Share of the model of --average, 0 to 1.", JOIN, "SHARE")] = 0.5,
+    checkpoint: Path = argument(
+        "Published checkpoint: .pt, .pth, .bin or .safetensors, or VideoPrism's .npz; or a model of vidret, with "
+        "--from vidret.",
+        "CHECKPOINT",
+    ),
+    out: Path = argument("File to write (.safetensors), for --model or --head; for VideoPrism a folder.", "OUT"),
+    source: str = option(
+        "Method of the checkpoint: tempme, promptswitch, ucofia, glscl, longclip, videoprism, r2tuning or "
+        "universalvtg; or vidret, to join models.",
+        None,
+        "METHOD",
+        flag="--from",
+    ),
+    others: list[Path] | None = option(
+        "Part to add to the model, with --from vidret: a model with merging, prompts or an aligner, an aligner, a "
+        "head, or a bank of typical queries (.txt or .jsonl), with which every index is calibrated. May be "
+        "repeated. With --from videoprism: its vocabulary, a SentencePiece model.",
+        JOIN,
+        "FILE",
+        default=None,
+        flag="--with",
+    ),
+    average: Path | None = option(
+        "Model to average the weights with, with --from vidret: trained further, it keeps half of what it knew.",
+        JOIN,
+        "FILE",
+        default=None,
+    ),
+    weight: float = option("Share of the model of --average, 0 to 1.", JOIN, "SHARE", default=0.5),
     merge: MergeOption = None,
-    layers: Annotated[str, option("Layers that merge clips.", TEMPME, "N-N-N")] = "8-9-10",
-    factors: Annotated[str, option("Number of clips merged by each of these layers.", TEMPME, "N-N-N")] = "2-2-3",
-    r: Annotated[int, option("Tokens merged per frame in each earlier layer.", TEMPME, "N")] = 2,
-    shares: Annotated[
-        str, option("Percentage of tokens merged across clips and within clips.", TEMPME, "N-N")
-    ] = "30-10",
-    proportional: Annotated[
-        bool,
-        option(
-            "Whether attention counts the sizes of merged tokens (tome_propattn).",
-            TEMPME,
-            flag="--proportional/--not-proportional",
-        ),
-    ] = True,
-    clip_frames: Annotated[int | None, option("Frames that are aggregated together.", PROMPT_SWITCH, "N")] = None,
-    shared_queries: Annotated[
-        bool | None,
-        option(
-            "Whether frames and words share their queries (query_share). Default: shared if the decoder is.",
-            GLSCL,
-            flag="--shared-queries/--separate-queries",
-        ),
-    ] = None,
-    recipe: Annotated[
-        str,
-        option(
-            "Benchmark that the head was trained for: qvhighlights, charades, ego4d, tacos, youtube or tvsum. It "
-            "decides the frame rate, rounding and suppression.",
-            R2_TUNING,
-            "NAME",
-        ),
-    ] = "qvhighlights",
-    backbone: Annotated[
-        str, option("Encoder whose layers the head reads.", R2_TUNING, "NAME")
-    ] = "ViT-B-32-quickgelu/openai",
+    layers: str = option("Layers that merge clips.", TEMPME, "N-N-N", default="8-9-10"),
+    factors: str = option("Number of clips merged by each of these layers.", TEMPME, "N-N-N", default="2-2-3"),
+    r: int = option("Tokens merged per frame in each earlier layer.", TEMPME, "N", default=2),
+    shares: str = option("Percentage of tokens merged across clips and within clips.", TEMPME, "N-N", default="30-10"),
+    proportional: bool = option(
+        "Whether attention counts the sizes of merged tokens (tome_propattn).",
+        TEMPME,
+        default=True,
+        flag="--proportional/--not-proportional",
+    ),
+    clip_frames: int | None = option("Frames that are aggregated together.", PROMPT_SWITCH, "N", default=None),
+    shared_queries: bool | None = option(
+        "Whether frames and words share their queries (query_share). Default: shared if the decoder is.",
+        GLSCL,
+        default=None,
+        flag="--shared-queries/--separate-queries",
+    ),
+    recipe: str = option(
+        "Benchmark that the head was trained for: qvhighlights, charades, ego4d, tacos, youtube or tvsum. It "
+        "decides the frame rate, rounding and suppression.",
+        R2_TUNING,
+        "NAME",
+        default="qvhighlights",
+    ),
+    backbone: str = option(
+        "Encoder whose layers the head reads.", R2_TUNING, "NAME", default="ViT-B-32-quickgelu/openai"
+    ),
 ) -> None:
     """Convert a published checkpoint to a model that vidret loads, or join models to one file.
 

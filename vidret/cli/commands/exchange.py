@@ -42,18 +42,16 @@ LEVELS = ("segment", "frame")
 
 @export_group.command("embeddings")
 def embeddings_command(
-    out: Annotated[Path, argument("File to write; an existing one is replaced.", "FILE")],
-    form: Annotated[
-        str,
-        option(
-            "npy with a .csv of paths and times beside it, parquet (extra parquet), or safetensors.",
-            OUTPUT,
-            "npy|parquet|safetensors",
-            flag="--format",
-        ),
-    ] = "npy",
-    level: Annotated[str, option("One vector for each segment or frame.", OUTPUT, "|".join(LEVELS))] = "segment",
-    folder: Annotated[str | None, option("Only videos in this folder, at any depth.", FILTERS, "DIR|URL")] = None,
+    out: Path = argument("File to write; an existing one is replaced.", "FILE"),
+    form: str = option(
+        "npy with a .csv of paths and times beside it, parquet (extra parquet), or safetensors.",
+        OUTPUT,
+        "npy|parquet|safetensors",
+        default="npy",
+        flag="--format",
+    ),
+    level: str = option("One vector for each segment or frame.", OUTPUT, "|".join(LEVELS), default="segment"),
+    folder: str | None = option("Only videos in this folder, at any depth.", FILTERS, "DIR|URL", default=None),
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Write the stored vectors with their paths and times. No model is loaded."""
@@ -76,15 +74,12 @@ def embeddings_command(
 
 @app.command("import")
 def import_command(
-    source: Annotated[
-        Path,
-        argument(
-            "Vectors as vidret export embeddings writes them (.npy with a .csv, .parquet or .safetensors), or a "
-            "folder of clip-retrieval (img_emb and metadata). Rows name a video by path, video_path or image_path, and "
-            "its segment by start_s and end_s, equal for a frame; a row without times is a whole video.",
-            "FILE|FOLDER",
-        ),
-    ],
+    source: Path = argument(
+        "Vectors as vidret export embeddings writes them (.npy with a .csv, .parquet or .safetensors), or a "
+        "folder of clip-retrieval (img_emb and metadata). Rows name a video by path, video_path or image_path, and "
+        "its segment by start_s and end_s, equal for a frame; a row without times is a whole video.",
+        "FILE|FOLDER",
+    ),
     index: Annotated[Path, index_option(text="Index folder, new or not.")] = Path(DEFAULT_INDEX),
     model: ModelOption = None,
     device: DeviceOption = "auto",
@@ -110,10 +105,10 @@ def import_command(
 
 @app.command("merge")
 def merge_command(
-    indexes: Annotated[list[Path], argument("Index folders to merge; they are only read.", "INDEX")],
-    index: Annotated[Path, option("Folder to merge into, new or not.", None, "DIR", envvar="VIDRET_INDEX")],
+    indexes: list[Path] = argument("Index folders to merge; they are only read.", "INDEX"),
+    index: Path = option("Folder to merge into, new or not.", None, "DIR", envvar="VIDRET_INDEX"),
     device: DeviceOption = "auto",
-    as_json: Annotated[bool, option("Print JSON.", flag="--json")] = False,
+    as_json: bool = option("Print JSON.", default=False, flag="--json"),
 ) -> None:
     """Merge indexes that were built separately into one. Safe to interrupt and run again."""
     from vidret.index.merging import merge_indexes
@@ -144,8 +139,8 @@ store_group = add_group("store")
 
 @store_group.command("move")
 def move_command(
-    source: Annotated[str, argument("The present store, as vidret info shows it.", "FROM")],
-    target: Annotated[str, argument("The new store: faiss or milvus://..., as for vidret index --store.", "TO")],
+    source: str = argument("The present store, as vidret info shows it.", "FROM"),
+    target: str = argument("The new store: faiss or milvus://..., as for vidret index --store.", "TO"),
     index: Annotated[Path, index_option()] = Path(DEFAULT_INDEX),
 ) -> None:
     """Move the vectors from FAISS to Milvus or back. Searches keep working. Safe to interrupt and run again."""
@@ -167,12 +162,12 @@ NUM_LISTED = 5
 @app.command("reindex")
 def reindex_command(
     index: Annotated[Path, index_option()] = Path(DEFAULT_INDEX),
-    allow_loss: Annotated[
-        bool, option("Switch even if videos that can be found now are lost, such as gone files.")
-    ] = False,
-    model: Annotated[
-        str | None, option("The new encoder, as for vidret index. VIDRET_MODEL sets the default.", MODEL, "NAME|FILE")
-    ] = None,
+    allow_loss: bool = option(
+        "Switch even if videos that can be found now are lost, such as gone files.", default=False
+    ),
+    model: str | None = option(
+        "The new encoder, as for vidret index. VIDRET_MODEL sets the default.", MODEL, "NAME|FILE", default=None
+    ),
     merge: MergeOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",

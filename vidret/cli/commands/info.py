@@ -31,34 +31,34 @@ WHAT, RECALL, DIVERSITY = "What to show", "Recall", "Diversity"
 
 @app.command("info")
 def info_command(
-    prompt: Annotated[
-        str | None,
-        argument("Text for --diversity: measure only the segments that match it best.", "PROMPT", panel=DIVERSITY),
-    ] = None,
+    prompt: str | None = argument(
+        "Text for --diversity: measure only the segments that match it best.", "PROMPT", default=None, panel=DIVERSITY
+    ),
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
-    failed: Annotated[
-        bool, option("List the files that failed, and those whose words could not be read, with reasons.", WHAT)
-    ] = False,
-    check: Annotated[bool, option("Verify every stored byte against its checksum.", WHAT)] = False,
-    repair: Annotated[
-        bool, option("Like --check, and drop what is damaged, so that the next vidret index encodes it again.", WHAT)
-    ] = False,
-    diversity: Annotated[
-        bool,
-        option(
-            "Measure how many different segments there are (Vendi score), and how much of that texts explain.",
-            DIVERSITY,
-        ),
-    ] = False,
-    recall: Annotated[
-        bool,
-        option("Measure how many of the nearest segments the search finds, compared with an exact search.", RECALL),
-    ] = False,
-    queries: Annotated[
-        Path | None,
-        option("Queries for --recall, in a file as for vidret calibrate; default: a built-in list.", RECALL, "FILE"),
-    ] = None,
-    seed: Annotated[int, option("Seed of the sample of stored vectors for --recall and --diversity.", RECALL, "N")] = 0,
+    failed: bool = option(
+        "List the files that failed, and those whose words could not be read, with reasons.", WHAT, default=False
+    ),
+    check: bool = option("Verify every stored byte against its checksum.", WHAT, default=False),
+    repair: bool = option(
+        "Like --check, and drop what is damaged, so that the next vidret index encodes it again.", WHAT, default=False
+    ),
+    diversity: bool = option(
+        "Measure how many different segments there are (Vendi score), and how much of that texts explain.",
+        DIVERSITY,
+        default=False,
+    ),
+    recall: bool = option(
+        "Measure how many of the nearest segments the search finds, compared with an exact search.",
+        RECALL,
+        default=False,
+    ),
+    queries: Path | None = option(
+        "Queries for --recall, in a file as for vidret calibrate; default: a built-in list.",
+        RECALL,
+        "FILE",
+        default=None,
+    ),
+    seed: int = option("Seed of the sample of stored vectors for --recall and --diversity.", RECALL, "N", default=0),
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,6 +20,7 @@ from vidret.cli.options import (
     TrustedModelOption,
     argument,
     option,
+    option_field,
 )
 from vidret.cli.search_options import (
     ClipChoice,
@@ -51,25 +52,24 @@ CLIP_RULE = "needs at most a VIDEO, as a table or JSON, without --curve and --ex
 class MomentFormat:
     """The options that say how moments are printed."""
 
-    form: Annotated[
-        str,
-        option(
-            "Format of stdout: otio, fcpxml and edl are timelines for editing programs, with a clip and a marker per "
-            "moment; markers are for a timeline of DaVinci Resolve, chapters for ffmpeg; html is a page with frames.",
-            EXPORT,
-            "|".join(FORMATS),
-            flag="--format",
-        ),
-    ] = "table"
-    fps: Annotated[float | None, option("Frame rate of a timeline; default: that of most moments.", EXPORT, "FPS")] = (
-        None
+    form: str = option_field(
+        "Format of stdout: otio, fcpxml and edl are timelines for editing programs, with a clip and a marker per "
+        "moment; markers are for a timeline of DaVinci Resolve, chapters for ffmpeg; html is a page with frames.",
+        EXPORT,
+        "|".join(FORMATS),
+        default="table",
+        flag="--format",
     )
-    handles: Annotated[
-        float,
-        option(
-            "Seconds before and after each moment in a timeline, as far as the video allows.", EXPORT, "SECONDS", min=0
-        ),
-    ] = 0.0
+    fps: float | None = option_field(
+        "Frame rate of a timeline; default: that of most moments.", EXPORT, "FPS", default=None
+    )
+    handles: float = option_field(
+        "Seconds before and after each moment in a timeline, as far as the video allows.",
+        EXPORT,
+        "SECONDS",
+        default=0.0,
+        min=0,
+    )
 
     def check(self) -> None:
         """Refuse, before a model is loaded, a format that lacks its extra or has no such option."""
@@ -87,25 +87,24 @@ class MomentFormat:
 @with_search_options
 def locate_command(
     *,
-    query: Annotated[str | None, argument(QUERY_HELP, "QUERY")] = None,
-    video: Annotated[
-        str | None, argument("One indexed video, by its path or a unique ending of it; default: all.", "VIDEO")
-    ] = None,
+    query: str | None = argument(QUERY_HELP, "QUERY", default=None),
+    video: str | None = argument(
+        "One indexed video, by its path or a unique ending of it; default: all.", "VIDEO", default=None
+    ),
     footage: ClipChoice,
     place: Places,
     options: LocateOptions,
     sheet: SheetOption = None,
-    curve: Annotated[
-        Path | None,
-        option("Draw the score over the length of the best video, with its moments (.png).", OUTPUT, "FILE"),
-    ] = None,
+    curve: Path | None = option(
+        "Draw the score over the length of the best video, with its moments (.png).", OUTPUT, "FILE", default=None
+    ),
     save: SaveOption = None,
     as_json: JsonOption = False,
     shape: MomentFormat,
-    export: Annotated[
-        Path | None, option("Cut the moments out as files in this folder (needs ffmpeg).", EXPORT, "DIR")
-    ] = None,
-    overwrite: Annotated[bool, option("Replace existing clips in that folder.", EXPORT)] = False,
+    export: Path | None = option(
+        "Cut the moments out as files in this folder (needs ffmpeg).", EXPORT, "DIR", default=None
+    ),
+    overwrite: bool = option("Replace existing clips in that folder.", EXPORT, default=False),
     head: HeadOption = "auto",
     model: TrustedModelOption = None,
     loading: Loading,

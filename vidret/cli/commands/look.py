@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -49,17 +49,15 @@ def transcript_command(
     *,
     video: IndexedVideoArgument,
     place: Place,
-    source: Annotated[
-        str | None,
-        option(
-            "Only what is said, what is written in the picture, the subtitles, what a model generated, or the sounds; "
-            "default: all but sounds.",
-            SCOPE,
-            ",".join(TEXT_SOURCES),
-        ),
-    ] = None,
-    form: Annotated[str, option("Format of stdout.", OUTPUT, "|".join(TRANSCRIPT_FORMATS), flag="--format")] = "txt",
-    speakers: Annotated[bool, option("Also tell speakers without a name apart, as person-7.", OUTPUT)] = False,
+    source: str | None = option(
+        "Only what is said, what is written in the picture, the subtitles, what a model generated, or the sounds; "
+        "default: all but sounds.",
+        SCOPE,
+        ",".join(TEXT_SOURCES),
+        default=None,
+    ),
+    form: str = option("Format of stdout.", OUTPUT, "|".join(TRANSCRIPT_FORMATS), default="txt", flag="--format"),
+    speakers: bool = option("Also tell speakers without a name apart, as person-7.", OUTPUT, default=False),
 ) -> None:
     """Print the words of a video with their times: what is said and shown in it."""
     from vidret.store.lookup import look_up_video
@@ -82,10 +80,10 @@ def shots_command(
     *,
     video: IndexedVideoArgument,
     place: Place,
-    form: Annotated[str, option("Format of stdout.", OUTPUT, "|".join(SHOT_FORMATS), flag="--format")] = "table",
-    sheet: Annotated[
-        Path | None, option("Write a storyboard: the frame in the middle of each shot (.jpg or .png).", OUTPUT, "FILE")
-    ] = None,
+    form: str = option("Format of stdout.", OUTPUT, "|".join(SHOT_FORMATS), default="table", flag="--format"),
+    sheet: Path | None = option(
+        "Write a storyboard: the frame in the middle of each shot (.jpg or .png).", OUTPUT, "FILE", default=None
+    ),
 ) -> None:
     """Print the shots of a video, and how each begins; draw a storyboard of them."""
     from vidret.store.lookup import find_below, look_up_video, read_shots
@@ -115,14 +113,14 @@ def shots_command(
 @with_fields()
 def duplicates_command(
     *,
-    paths: Annotated[
-        list[str] | None, argument("Indexed files or folders to find copies of; default: all.", "PATH", panel=SCOPE)
-    ] = None,
+    paths: list[str] | None = argument(
+        "Indexed files or folders to find copies of; default: all.", "PATH", default=None, panel=SCOPE
+    ),
     place: Place,
     as_json: JsonOption = False,
-    sheet: Annotated[
-        Path | None, option("Write a contact sheet: the same moment of each file (.jpg or .png).", OUTPUT, "FILE")
-    ] = None,
+    sheet: Path | None = option(
+        "Write a contact sheet: the same moment of each file (.jpg or .png).", OUTPUT, "FILE", default=None
+    ),
 ) -> None:
     """Find files that show the same footage, and the best file of each group; nothing is deleted."""
     engine = open_engine_or_client(place, Loading(device="cpu"))
@@ -138,29 +136,30 @@ COLUMNS = ("AUROC", "p", "source", "what", "video")
 
 @app.command("describe")
 def describe_command(
-    folder: Annotated[str, argument("Indexed folder to describe.", "FOLDER", panel=SCOPE)],
-    against: Annotated[
-        str | None,
-        option(
-            "Indexed folder to compare with; default: an overview, and all other videos of the index.", SCOPE, "FOLDER"
-        ),
-    ] = None,
-    phrases: Annotated[
-        Path | None,
-        option(
-            "Phrases about what is seen, one per line; default: names of things, actions and scenes, and the "
-            "words that the index has read.",
-            SCOPE,
-            "FILE",
-        ),
-    ] = None,
+    folder: str = argument("Indexed folder to describe.", "FOLDER", panel=SCOPE),
+    against: str | None = option(
+        "Indexed folder to compare with; default: an overview, and all other videos of the index.",
+        SCOPE,
+        "FOLDER",
+        default=None,
+    ),
+    phrases: Path | None = option(
+        "Phrases about what is seen, one per line; default: names of things, actions and scenes, and the "
+        "words that the index has read.",
+        SCOPE,
+        "FILE",
+        default=None,
+    ),
     index: IndexOption = Path(DEFAULT_INDEX),
-    k: Annotated[int, option("Maximum number of phrases each.", OUTPUT, "N", flag="-k", min=1)] = 10,
-    clusters: Annotated[
-        int | None,
-        option("Maximum number of clusters; default: what suits the number of segments, up to 12.", OUTPUT, "N", min=1),
-    ] = None,
-    html: Annotated[Path | None, option("Also write a page with frames and a map.", OUTPUT, "FILE")] = None,
+    k: int = option("Maximum number of phrases each.", OUTPUT, "N", default=10, flag="-k", min=1),
+    clusters: int | None = option(
+        "Maximum number of clusters; default: what suits the number of segments, up to 12.",
+        OUTPUT,
+        "N",
+        default=None,
+        min=1,
+    ),
+    html: Path | None = option("Also write a page with frames and a map.", OUTPUT, "FILE", default=None),
     as_json: JsonOption = False,
 ) -> None:
     """Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames."""

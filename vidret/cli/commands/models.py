@@ -1,7 +1,7 @@
 """The command ``vidret models``: what can be loaded here."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -21,17 +21,15 @@ SPEED_HEADERS = ("model", "device", "ms a frame", "ms a query", "MB an hour", "w
 
 @app.command("models")
 def models_command(
-    names: Annotated[
-        list[str] | None, argument("Models to measure; default: those on this machine.", "MODEL", show_default=False)
-    ] = None,
-    measure: Annotated[
-        bool,
-        option(
-            "Measure the speed of models on this machine, in CPU time on a CPU. One of open_clip that is not "
-            "downloaded is measured with random weights."
-        ),
-    ] = False,
-    every: Annotated[bool, option("List all pretrained models of open_clip.", flag="--all")] = False,
+    names: list[str] | None = argument(
+        "Models to measure; default: those on this machine.", "MODEL", default=None, show_default=False
+    ),
+    measure: bool = option(
+        "Measure the speed of models on this machine, in CPU time on a CPU. One of open_clip that is not "
+        "downloaded is measured with random weights.",
+        default=False,
+    ),
+    every: bool = option("List all pretrained models of open_clip.", default=False, flag="--all"),
     as_json: JsonOption = False,
 ) -> None:
     """List the models that --model accepts: installed, cached or to download, with what is known of them.

@@ -36,7 +36,7 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
     def list_command(
         context: typer.Context,
         index: PeopleIndexOption = INDEX,
-        hidden: Annotated[bool, option("Also list those that were hidden.")] = False,
+        hidden: bool = option("Also list those that were hidden.", default=False),
         sheet: SheetOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -90,10 +90,10 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
 
     @group.command("forget")
     def forget_command(
-        person: Annotated[str | None, argument("Number or name of a person.", "PERSON")] = None,
+        person: str | None = argument("Number or name of a person.", "PERSON", default=None),
         index: PeopleIndexOption = INDEX,
-        video: Annotated[str | None, option("Forget all in this video instead.", metavar="VIDEO")] = None,
-        everybody: Annotated[bool, option("Forget everybody instead.", flag="--all")] = False,
+        video: str | None = option("Forget all in this video instead.", default=None, metavar="VIDEO"),
+        everybody: bool = option("Forget everybody instead.", default=False, flag="--all"),
     ) -> None:
         """Delete every vector, picture and name of a person, of a video or of all, so that no byte is left."""
         if (person is not None) + (video is not None) + everybody != 1:
@@ -114,7 +114,7 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
 
 def name_person(
     person: PersonArgument,
-    new_name: Annotated[str, argument("Its name; '' for none.", "NAME")],
+    new_name: str = argument("Its name; '' for none.", "NAME"),
     index: PeopleIndexOption = INDEX,
 ) -> None:
     """Name a person: @NAME then stands for it in queries."""
@@ -123,7 +123,7 @@ def name_person(
 
 def merge_persons(
     person: PersonArgument,
-    others: Annotated[list[str], argument("Who is the same person.", "PERSON")],
+    others: list[str] = argument("Who is the same person.", "PERSON"),
     index: PeopleIndexOption = INDEX,
 ) -> None:
     """Make several persons one."""
@@ -143,7 +143,7 @@ def reject_tracks(person: PersonArgument, tracks: TracksArgument, index: PeopleI
 def hide_person(
     person: PersonArgument,
     index: PeopleIndexOption = INDEX,
-    show: Annotated[bool, option("Show it again.")] = False,
+    show: bool = option("Show it again.", default=False),
 ) -> None:
     """Leave a person out of lists."""
     open_persons(index).hide(person, hidden=not show)

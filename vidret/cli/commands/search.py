@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -61,33 +61,28 @@ RESULTS = ("video", "moment")
 @with_search_options
 def search_command(
     *,
-    query_words: Annotated[list[str] | None, argument(QUERY_HELP, "QUERY")] = None,
-    image: Annotated[
-        list[Path] | None,
-        option("Image to search with; QUERY then says what else it must match. Repeatable.", SCOPE, "FILE"),
-    ] = None,
-    queries: Annotated[
-        Path | None,
-        option(
-            'Many queries: one JSON object per line (.jsonl) with "query", or with "events" in order and a maximum '
-            '"gap" in seconds; - for stdin. Prints one line of JSON per query.',
-            SCOPE,
-            "FILE",
-        ),
-    ] = None,
+    query_words: list[str] | None = argument(QUERY_HELP, "QUERY", default=None),
+    image: list[Path] | None = option(
+        "Image to search with; QUERY then says what else it must match. Repeatable.", SCOPE, "FILE", default=None
+    ),
+    queries: Path | None = option(
+        'Many queries: one JSON object per line (.jsonl) with "query", or with "events" in order and a maximum '
+        '"gap" in seconds; - for stdin. Prints one line of JSON per query.',
+        SCOPE,
+        "FILE",
+        default=None,
+    ),
     footage: ClipChoice,
     place: Places,
     options: SearchOptions,
-    by: Annotated[
-        str,
-        option(
-            "What a result is: a video, or a moment, of which a video may have many; they are shown by video.",
-            OUTPUT,
-            "|".join(RESULTS),
-        ),
-    ] = "video",
+    by: str = option(
+        "What a result is: a video, or a moment, of which a video may have many; they are shown by video.",
+        OUTPUT,
+        "|".join(RESULTS),
+        default="video",
+    ),
     judging: JudgeSettings,
-    explain: Annotated[bool, option("Show each score and its parts.", OUTPUT)] = False,
+    explain: bool = option("Show each score and its parts.", OUTPUT, default=False),
     save: SaveOption = None,
     sheet: SheetOption = None,
     as_json: JsonOption = False,

@@ -46,36 +46,30 @@ PortOption = Annotated[int, option("Port; 0 selects a free one.", ACCESS, "PORT"
 def serve_command(
     *,
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
-    open_page: Annotated[bool, option("Open the page in a browser.", WHAT, flag="--open/--no-open")] = True,
+    open_page: bool = option("Open the page in a browser.", WHAT, default=True, flag="--open/--no-open"),
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
-    token: Annotated[
-        str | None,
-        option(
-            "Access token with all rights; if other machines can connect, it or those of vidret token add are "
-            "required.",
-            ACCESS,
-            "TOKEN",
-            envvar="VIDRET_TOKEN",
-        ),
-    ] = None,
-    allow_index: Annotated[
-        list[Path] | None,
-        option("Folder whose videos the page may add to the index; may be repeated.", ACCESS, "FOLDER"),
-    ] = None,
+    token: str | None = option(
+        "Access token with all rights; if other machines can connect, it or those of vidret token add are required.",
+        ACCESS,
+        "TOKEN",
+        default=None,
+        envvar="VIDRET_TOKEN",
+    ),
+    allow_index: list[Path] | None = option(
+        "Folder whose videos the page may add to the index; may be repeated.", ACCESS, "FOLDER", default=None
+    ),
     model: TrustedModelOption = None,
     loading: Loading,
-    timeout: Annotated[float, option("Maximum time that a request waits.", ADVANCED, "SECONDS", min=0.1)] = 30.0,
+    timeout: float = option("Maximum time that a request waits.", ADVANCED, "SECONDS", default=30.0, min=0.1),
     # No environment variable: a server sends frames and words to nobody unless this command says so.
-    llm: Annotated[
-        str | None,
-        option(
-            "Chat endpoint in OpenAI's style that answers questions (/api/ask, and on the page). It gets frames, "
-            "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
-            LANGUAGE_MODEL,
-            "URL",
-        ),
-    ] = None,
+    llm: str | None = option(
+        "Chat endpoint in OpenAI's style that answers questions (/api/ask, and on the page). It gets frames, "
+        "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
+        LANGUAGE_MODEL,
+        "URL",
+        default=None,
+    ),
     llm_model: LlmModelOption = None,
     llm_timeout: LlmTimeoutOption = 120.0,
 ) -> None:
@@ -147,31 +141,27 @@ def mcp_command(
     context: typer.Context,
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
     server: ServerOption = None,
-    transport: Annotated[
-        str,
-        option(
-            "stdio, for a client that starts this command, or http: streamable HTTP at /mcp.",
-            ACCESS,
-            "|".join(TRANSPORTS),
-        ),
-    ] = "stdio",
+    transport: str = option(
+        "stdio, for a client that starts this command, or http: streamable HTTP at /mcp.",
+        ACCESS,
+        "|".join(TRANSPORTS),
+        default="stdio",
+    ),
     host: HostOption = "127.0.0.1",
     port: PortOption = 8001,
-    token: Annotated[
-        str | None,
-        option(
-            "Access token that requests over HTTP must send, and that of the --server.",
-            ACCESS,
-            "TOKEN",
-            envvar="VIDRET_TOKEN",
-        ),
-    ] = None,
+    token: str | None = option(
+        "Access token that requests over HTTP must send, and that of the --server.",
+        ACCESS,
+        "TOKEN",
+        default=None,
+        envvar="VIDRET_TOKEN",
+    ),
     model: TrustedModelOption = None,
     loading: Loading,
-    max_characters: Annotated[
-        int, option("Maximum number of characters in one answer.", ADVANCED, "N", min=4000)
-    ] = 20_000,
-    max_images: Annotated[int, option("Maximum number of images in one answer.", ADVANCED, "N", min=0)] = 8,
+    max_characters: int = option(
+        "Maximum number of characters in one answer.", ADVANCED, "N", default=20_000, min=4000
+    ),
+    max_images: int = option("Maximum number of images in one answer.", ADVANCED, "N", default=8, min=0),
 ) -> None:
     """Offer an index to language models as tools to search and read it (Model Context Protocol)."""
     with needing("mcp", "the MCP server", "mcp", "mcp_types", "fastapi", "starlette", "uvicorn", "pydantic", "anyio"):
@@ -209,15 +199,14 @@ HolderArgument = Annotated[str, argument("Who has the token.", "NAME")]
 @group.command("add")
 def add_token_command(
     name: HolderArgument,
-    right: Annotated[
-        str,
-        option(
-            "read: search and watch; change: also index, name, teach and change collections.", metavar="|".join(RIGHTS)
-        ),
-    ] = "read",
-    collection: Annotated[
-        str | None, option("Only this collection, its frames and its clips; not the rest of the index.", metavar="NAME")
-    ] = None,
+    right: str = option(
+        "read: search and watch; change: also index, name, teach and change collections.",
+        default="read",
+        metavar="|".join(RIGHTS),
+    ),
+    collection: str | None = option(
+        "Only this collection, its frames and its clips; not the rest of the index.", default=None, metavar="NAME"
+    ),
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Make a token for an index, and print it, once: the index keeps only its hash. A running server knows it."""
@@ -255,7 +244,7 @@ def revoke_command(name: HolderArgument, index: IndexOption = Path(DEFAULT_INDEX
 
 @group.command("log")
 def log_command(
-    k: Annotated[int, option("Number of changes, the last ones.", metavar="N", flag="-k", min=1)] = 100,
+    k: int = option("Number of changes, the last ones.", default=100, metavar="N", flag="-k", min=1),
     index: IndexOption = Path(DEFAULT_INDEX),
     as_json: JsonOption = False,
 ) -> None:

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -36,32 +36,27 @@ CONCEPT = "Concept"
 @with_fields()
 def teach_command(
     *,
-    name: Annotated[str, argument("Name of the concept; @NAME stands for it in queries.", "NAME")],
-    yes: Annotated[
-        list[str] | None,
-        option(
-            "Examples: an image, an indexed video, a folder of them, or a .json or .jsonl file of moments, as vidret "
-            "locate --json prints them. Repeatable.",
-            CONCEPT,
-            "PATH",
-        ),
-    ] = None,
-    no: Annotated[
-        list[str] | None,
-        option("Examples of what it is not, preferably similar-looking ones. As --yes.", CONCEPT, "PATH"),
-    ] = None,
-    sound: Annotated[
-        list[str] | None,
-        option(
-            "Examples of a sound, in place of pictures: a file with sound, or a moment of an indexed video as "
-            "FILE@TIME. Repeatable.",
-            CONCEPT,
-            "FILE|FILE@TIME",
-        ),
-    ] = None,
-    text: Annotated[str | None, option("The concept in plain words; default: its name.", CONCEPT, "TEXT")] = None,
-    replace: Annotated[bool, option("Replace a concept of that name.", CONCEPT)] = False,
-    add: Annotated[bool, option("Add the examples to an existing concept of that name.", CONCEPT)] = False,
+    name: str = argument("Name of the concept; @NAME stands for it in queries.", "NAME"),
+    yes: list[str] | None = option(
+        "Examples: an image, an indexed video, a folder of them, or a .json or .jsonl file of moments, as vidret "
+        "locate --json prints them. Repeatable.",
+        CONCEPT,
+        "PATH",
+        default=None,
+    ),
+    no: list[str] | None = option(
+        "Examples of what it is not, preferably similar-looking ones. As --yes.", CONCEPT, "PATH", default=None
+    ),
+    sound: list[str] | None = option(
+        "Examples of a sound, in place of pictures: a file with sound, or a moment of an indexed video as "
+        "FILE@TIME. Repeatable.",
+        CONCEPT,
+        "FILE|FILE@TIME",
+        default=None,
+    ),
+    text: str | None = option("The concept in plain words; default: its name.", CONCEPT, "TEXT", default=None),
+    replace: bool = option("Replace a concept of that name.", CONCEPT, default=False),
+    add: bool = option("Add the examples to an existing concept of that name.", CONCEPT, default=False),
     place: Place,
     as_json: JsonOption = False,
     loading: Loading,
@@ -103,7 +98,7 @@ def concepts_command(
 @with_fields()
 def forget_command(
     *,
-    name: Annotated[str, argument("Name of the concept.", "NAME")],
+    name: str = argument("Name of the concept.", "NAME"),
     place: Place,
 ) -> None:
     """Forget a taught concept."""
@@ -201,23 +196,21 @@ CLASSES = "Classes"
 @with_fields()
 def classify_command(
     *,
-    folders: Annotated[
-        list[Path] | None,
-        argument("Folders of examples, one per class and named after it: images or indexed videos.", "FOLDER"),
-    ] = None,
-    examples: Annotated[
-        list[Path] | None,
-        option(
-            'Lines of {"class": "sport", "path": "a.mp4"}, with "start" and "end" in seconds for a stretch. '
-            "Repeatable.",
-            CLASSES,
-            "FILE.jsonl",
-        ),
-    ] = None,
-    save: Annotated[
-        str | None,
-        option("Keep each class in the index as a concept: @NAME-CLASS stands for it in queries.", CLASSES, "NAME"),
-    ] = None,
+    folders: list[Path] | None = argument(
+        "Folders of examples, one per class and named after it: images or indexed videos.", "FOLDER", default=None
+    ),
+    examples: list[Path] | None = option(
+        'Lines of {"class": "sport", "path": "a.mp4"}, with "start" and "end" in seconds for a stretch. Repeatable.',
+        CLASSES,
+        "FILE.jsonl",
+        default=None,
+    ),
+    save: str | None = option(
+        "Keep each class in the index as a concept: @NAME-CLASS stands for it in queries.",
+        CLASSES,
+        "NAME",
+        default=None,
+    ),
     index: IndexOption = Path(DEFAULT_INDEX),
     as_json: JsonOption = False,
     loading: Loading,

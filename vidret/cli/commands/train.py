@@ -22,13 +22,14 @@ from vidret.present.terminal import print_message
 )
 def train_command(
     context: typer.Context,
-    subcommand: Annotated[
-        str, argument("fit, validate or test, or export, head or captions; --help lists their options.", "SUBCOMMAND")
-    ] = "--help",
-    device: Annotated[
-        str | None,
-        option("Train on one device: auto, cpu, cuda, cuda:N or mps; default: as configured.", None, "DEVICE"),
-    ] = None,
+    subcommand: str = argument(
+        "fit, validate or test, or export, head or captions; --help lists their options.",
+        "SUBCOMMAND",
+        default="--help",
+    ),
+    device: str | None = option(
+        "Train on one device: auto, cpu, cuda, cuda:N or mps; default: as configured.", None, "DEVICE", default=None
+    ),
 ) -> None:
     """Train a method from a YAML file, such as: vidret train fit --config configs/msrvtt_tempme_b32.yaml.
 
@@ -63,7 +64,7 @@ ModelOption = Annotated[
 
 @export_app.command()
 def train_export_command(
-    checkpoint: Annotated[Path, argument("Checkpoint of vidret train fit, such as last.ckpt.", "CKPT")],
+    checkpoint: Path = argument("Checkpoint of vidret train fit, such as last.ckpt.", "CKPT"),
     out: ModelOption = None,
 ) -> None:
     """Write the model in a checkpoint to a file, for vidret index --model, or --head."""
@@ -77,21 +78,22 @@ captions_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
 
 @captions_app.command()
 def train_captions_command(
-    out: Annotated[Path, argument("File to write or to go on with (.jsonl).", "OUT")],
-    annotations: Annotated[Path, option("Folder or file of the annotations.", None, "PATH")],
-    llm: Annotated[
-        str | None,
-        option("Chat endpoint in OpenAI's style, which gets the captions.", None, "URL", envvar="VIDRET_LLM"),
-    ] = None,
+    out: Path = argument("File to write or to go on with (.jsonl).", "OUT"),
+    annotations: Path = option("Folder or file of the annotations.", None, "PATH"),
+    llm: str | None = option(
+        "Chat endpoint in OpenAI's style, which gets the captions.", None, "URL", default=None, envvar="VIDRET_LLM"
+    ),
     llm_model: LlmModelOption = None,
-    data: Annotated[
-        str, option("Benchmark and split, such as msrvtt-1k-a-train-9k, or captions.", None, "NAME")
-    ] = "captions",
-    variants: Annotated[int, option("Other wordings of a caption.", None, "N", min=1, max=20)] = 3,
-    index: Annotated[
-        Path | None,
-        option("Index of the videos, made with --describe, whose descriptions are joined with captions.", None, "DIR"),
-    ] = None,
+    data: str = option(
+        "Benchmark and split, such as msrvtt-1k-a-train-9k, or captions.", None, "NAME", default="captions"
+    ),
+    variants: int = option("Other wordings of a caption.", None, "N", default=3, min=1, max=20),
+    index: Path | None = option(
+        "Index of the videos, made with --describe, whose descriptions are joined with captions.",
+        None,
+        "DIR",
+        default=None,
+    ),
     llm_timeout: LlmTimeoutOption = 120.0,
 ) -> None:
     """Let a language model reword captions, for --data.init_args.rewritten OUT of vidret train fit.
@@ -122,15 +124,16 @@ OutOption = Annotated[
 
 @head_app.command()
 def train_head_command(
-    moments: Annotated[
-        Path,
-        option("Annotations: JSON lines with qid, query, vid, duration and relevant_windows in seconds.", None, "FILE"),
-    ],
+    moments: Path = option(
+        "Annotations: JSON lines with qid, query, vid, duration and relevant_windows in seconds.",
+        None,
+        "FILE",
+    ),
     index: Annotated[Path, index_option(None)] = Path(DEFAULT_INDEX),
     out: OutOption = None,
-    held_out: Annotated[float, option("Share of the annotated videos to compare on.", None, "SHARE")] = 0.2,
-    steps: Annotated[int, option("Training steps.", None, "N", min=1)] = 1500,
-    seed: Annotated[int, option("Seed of the held-out videos and of training.", None, "N")] = 0,
+    held_out: float = option("Share of the annotated videos to compare on.", None, "SHARE", default=0.2),
+    steps: int = option("Training steps.", None, "N", default=1500, min=1),
+    seed: int = option("Seed of the held-out videos and of training.", None, "N", default=0),
     device: DeviceOption = "auto",
 ) -> None:
     """Train a head that locates moments, on the stored vectors of an index.

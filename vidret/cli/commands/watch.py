@@ -27,7 +27,7 @@ WatchIndexOption = Annotated[Path, index_option()]
 @group.command("add")
 def add_command(
     name: NameArgument,
-    query: Annotated[str, argument(QUERY_HELP, "QUERY")],
+    query: str = argument(QUERY_HELP, "QUERY"),
     index: WatchIndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Watch for a query: later runs of vidret index report new videos that probably match it."""

@@ -35,6 +35,7 @@ from vidret.cli.options import (
     Loading,
     argument,
     option,
+    option_field,
     with_fields,
 )
 from vidret.errors import VidretError
@@ -54,31 +55,25 @@ class SearchRun(EvalRun):
     """The options of an evaluation of retrieval."""
 
     rerank: EvalRerankOption = "auto"
-    calibrate: Annotated[
-        str | None,
-        option(
-            "Bank of queries (text or .jsonl), or a split such as train-9k; adds SK-norm and QB-norm of text to video.",
-            MODEL,
-            "FILE|SPLIT",
-        ),
-    ] = None
-    video_bank: Annotated[
-        Path | None,
-        option(
-            "Folder of other videos, such as those of the training split; adds SK-norm and QB-norm of video to text.",
-            MODEL,
-            "DIR",
-        ),
-    ] = None
-    segments: Annotated[
-        str,
-        option(
-            "whole: each video is one segment, as in papers; cut: as in vidret index; auto: as in the index, and "
-            "for a new one whole for benchmarks and cut for your own videos.",
-            MODEL,
-            "auto|whole|cut",
-        ),
-    ] = "auto"
+    calibrate: str | None = option_field(
+        "Bank of queries (text or .jsonl), or a split such as train-9k; adds SK-norm and QB-norm of text to video.",
+        MODEL,
+        "FILE|SPLIT",
+        default=None,
+    )
+    video_bank: Path | None = option_field(
+        "Folder of other videos, such as those of the training split; adds SK-norm and QB-norm of video to text.",
+        MODEL,
+        "DIR",
+        default=None,
+    )
+    segments: str = option_field(
+        "whole: each video is one segment, as in papers; cut: as in vidret index; auto: as in the index, and "
+        "for a new one whole for benchmarks and cut for your own videos.",
+        MODEL,
+        "auto|whole|cut",
+        default="auto",
+    )
     protocol: ProtocolOption = "classic"
     rows: RowsOption = None
     html: HtmlOption = False
@@ -152,9 +147,9 @@ class LocateRun(EvalRun):
 @with_fields(data="moments")
 def moments_command(
     run: LocateRun,
-    corpus: Annotated[
-        bool, option("Also locate every query among all videos (VCMR), and search for its video (PRVR, SumR).", DATA)
-    ] = False,
+    corpus: bool = option(
+        "Also locate every query among all videos (VCMR), and search for its video (PRVR, SumR).", DATA, default=False
+    ),
 ) -> None:
     """Evaluate moment retrieval: locate each query in its own video."""
     evaluate_located(run, corpus=corpus)
@@ -199,15 +194,18 @@ def highlights_command(run: LocateRun) -> None:
 class KnownItemRun(EvalRun):
     """The options of an evaluation of known-item search."""
 
-    user_model: Annotated[
-        str, option("Encoder by which the simulated user judges; another one than the search's.", MODEL, "NAME|FILE")
-    ] = "vidret.evaluate.simulated_user:PictureFeatures"
-    rounds: Annotated[int, option("Rounds of feedback.", ADVANCED, "N", min=0, max=20)] = 3
-    shown: Annotated[int, option("Results that the user looks at in a round.", ADVANCED, "N", min=2)] = 20
-    hints: Annotated[
-        int, option("Steps in which the text is revealed; 1: all of it at once.", ADVANCED, "N", min=1)
-    ] = 3
-    tasks: Annotated[int | None, option("Tasks to draw; default: all.", ADVANCED, "N", min=1)] = None
+    user_model: str = option_field(
+        "Encoder by which the simulated user judges; another one than the search's.",
+        MODEL,
+        "NAME|FILE",
+        default="vidret.evaluate.simulated_user:PictureFeatures",
+    )
+    rounds: int = option_field("Rounds of feedback.", ADVANCED, "N", default=3, min=0, max=20)
+    shown: int = option_field("Results that the user looks at in a round.", ADVANCED, "N", default=20, min=2)
+    hints: int = option_field(
+        "Steps in which the text is revealed; 1: all of it at once.", ADVANCED, "N", default=3, min=1
+    )
+    tasks: int | None = option_field("Tasks to draw; default: all.", ADVANCED, "N", default=None, min=1)
 
 
 @group.command("known-item")
@@ -251,26 +249,22 @@ def known_item_command(run: KnownItemRun) -> None:
 @with_fields(omit=("judge_frames",))
 def folder_command(
     *,
-    path: Annotated[
-        Path,
-        argument(
-            "Folder with captions.jsonl (videos in videos/), moments.jsonl, queries.jsonl, or several of them.", "DIR"
-        ),
-    ],
-    words: Annotated[
-        str,
-        option(
-            "Words to read for queries.jsonl besides the pictures, as for vidret index.",
-            DATA,
-            "auto|on|off|LIST",
-            envvar="VIDRET_WORDS",
-        ),
-    ] = "auto",
+    path: Path = argument(
+        "Folder with captions.jsonl (videos in videos/), moments.jsonl, queries.jsonl, or several of them.",
+        "DIR",
+    ),
+    words: str = option(
+        "Words to read for queries.jsonl besides the pictures, as for vidret index.",
+        DATA,
+        "auto|on|off|LIST",
+        default="auto",
+        envvar="VIDRET_WORDS",
+    ),
     judging: JudgeSettings,
     model: EvalModelOption = None,
     loading: Loading,
     out: OutOption = None,
-    html: Annotated[bool, option("Also write report.html for each.", OUTPUT)] = True,
+    html: bool = option("Also write report.html for each.", OUTPUT, default=True),
 ) -> None:
     """Evaluate your own annotated videos: retrieval, moments, and queries by kind in the whole corpus."""
     target = out or default_out(path.absolute().name, model)

@@ -1,7 +1,7 @@
 """The commands ``vidret eval generated`` and ``vidret eval probe``: what videos and encoders are worth."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from vidret.cli.evaluate.benchmarks import group
 from vidret.cli.evaluate.steps import DATA, VideosOption
@@ -25,35 +25,28 @@ NUM_SHOWN = 10  # prompts in the table, worst first
 @with_fields()
 def generated_command(
     *,
-    prompts: Annotated[Path, option('JSON lines with "prompt" and "video", a file in DIR.', DATA, "FILE")],
+    prompts: Path = option('JSON lines with "prompt" and "video", a file in DIR.', DATA, "FILE"),
     videos: VideosOption,
-    real: Annotated[
-        Path | None, option("Folder of real videos; adds STREAM, which compares both.", DATA, "DIR")
-    ] = None,
-    words: Annotated[
-        str,
-        option(
-            "Also compare prompts with what is said and shown in the videos, as a search does: speech, screen (text "
-            "in the picture), subtitles, or several of them separated by commas; on is all. Each video is "
-            "indexed for it.",
-            DATA,
-            "off|on|LIST",
-        ),
-    ] = "off",
+    real: Path | None = option("Folder of real videos; adds STREAM, which compares both.", DATA, "DIR", default=None),
+    words: str = option(
+        "Also compare prompts with what is said and shown in the videos, as a search does: speech, screen (text in the "
+        "picture), subtitles, or several of them separated by commas; on is all. Each video is indexed for it.",
+        DATA,
+        "off|on|LIST",
+        default="off",
+    ),
     model: ProbedModelOption = None,
     loading: Loading,
-    llm: Annotated[
-        str | None,
-        option(
-            "Chat endpoint of a model that sees images, in OpenAI's style; adds alignment by questions (ETVA, "
-            "T2VScore). Prompts and frames are sent to it. A key is read from VIDRET_LLM_KEY.",
-            LANGUAGE_MODEL,
-            "URL",
-        ),
-    ] = None,
+    llm: str | None = option(
+        "Chat endpoint of a model that sees images, in OpenAI's style; adds alignment by questions (ETVA, "
+        "T2VScore). Prompts and frames are sent to it. A key is read from VIDRET_LLM_KEY.",
+        LANGUAGE_MODEL,
+        "URL",
+        default=None,
+    ),
     llm_model: LlmModelOption = None,
     llm_timeout: LlmTimeoutOption = 120.0,
-    html: Annotated[Path | None, option("Also write a page with frames of the worst prompts.", OUTPUT, "FILE")] = None,
+    html: Path | None = option("Also write a page with frames of the worst prompts.", OUTPUT, "FILE", default=None),
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate videos that a model generated from prompts: alignment, consistency, diversity and STREAM."""
@@ -124,18 +117,15 @@ SYNTHETIC = "synthetic"
 @with_fields()
 def probe_command(
     *,
-    world: Annotated[
-        str,
-        argument(
-            "Folder with videos and their captions.jsonl, or synthetic for rendered videos.",
-            "FOLDER|synthetic",
-            panel=DATA,
-        ),
-    ],
+    world: str = argument(
+        "Folder with videos and their captions.jsonl, or synthetic for rendered videos.",
+        "FOLDER|synthetic",
+        panel=DATA,
+    ),
     model: ProbedModelOption = None,
-    seed: Annotated[int, option("Seed of the videos that are drawn.", DATA, "N", min=0)] = 0,
+    seed: int = option("Seed of the videos that are drawn.", DATA, "N", default=0, min=0),
     loading: Loading,
-    html: Annotated[Path | None, option("Also write a page that says where to trust it.", OUTPUT, "FILE")] = None,
+    html: Path | None = option("Also write a page that says where to trust it.", OUTPUT, "FILE", default=None),
     as_json: JsonOption = False,
 ) -> None:
     """Find out where an encoder can be trusted: minimal pairs, corruptions, and 'nothing matches well'."""

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -37,21 +37,22 @@ CAPTIONS = "captions"
 @with_fields()
 def rate_command(
     *,
-    models: Annotated[list[str], argument("Encoders, as for vidret index --model.", "MODEL", show_default=False)],
-    data: Annotated[
-        str,
-        option("Benchmark, such as msrvtt-1k-a, or a folder with captions.jsonl and the videos.", DATA, "NAME|FOLDER"),
-    ],
-    videos: Annotated[Path | None, option("Folder of the videos of a benchmark.", DATA, "DIR")] = None,
+    models: list[str] = argument("Encoders, as for vidret index --model.", "MODEL", show_default=False),
+    data: str = option(
+        "Benchmark, such as msrvtt-1k-a, or a folder with captions.jsonl and the videos.",
+        DATA,
+        "NAME|FOLDER",
+    ),
+    videos: Path | None = option("Folder of the videos of a benchmark.", DATA, "DIR", default=None),
     annotations: AnnotationsOption = None,
-    seed: Annotated[int, option("Seed of the bootstrap.", MODEL, "N")] = 0,
+    seed: int = option("Seed of the bootstrap.", MODEL, "N", default=0),
     loading: Loading,
-    out: Annotated[
-        Path | None,
-        option(
-            "Folder for rating.json, and the report and index of each model; default: eval/rate-DATA.", OUTPUT, "DIR"
-        ),
-    ] = None,
+    out: Path | None = option(
+        "Folder for rating.json, and the report and index of each model; default: eval/rate-DATA.",
+        OUTPUT,
+        "DIR",
+        default=None,
+    ),
     as_json: JsonOption = False,
     workers: WorkersOption = None,
 ) -> None:
@@ -128,18 +129,16 @@ def show_rating(rated: "list[RatedModel]", compared: list[dict[str, Any]]) -> No
 @with_fields()
 def curves_command(
     run: EvalRun,
-    sizes: Annotated[
-        list[int] | None,
-        option(
-            "Number of videos in the gallery; repeat it for several. Default: round numbers, and all videos.",
-            DATA,
-            "N",
-            flag="--size",
-            min=2,
-        ),
-    ] = None,
+    sizes: list[int] | None = option(
+        "Number of videos in the gallery; repeat it for several. Default: round numbers, and all videos.",
+        DATA,
+        "N",
+        default=None,
+        flag="--size",
+        min=2,
+    ),
     rerank: EvalRerankOption = "auto",
-    draws: Annotated[int, option("Random galleries of each size.", ADVANCED, "N", min=1)] = 200,
+    draws: int = option("Random galleries of each size.", ADVANCED, "N", default=200, min=1),
     as_json: JsonOption = False,
 ) -> None:
     """Measure recall in random galleries by size, to compare results on galleries of different sizes."""

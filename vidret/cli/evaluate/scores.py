@@ -19,13 +19,11 @@ JsonOption = Annotated[bool, option("Print JSON.", flag="--json")]
 
 
 def score_command(
-    pred: Annotated[
-        Path, option("Predictions in the format of the benchmarks: .jsonl with qid and windows.", None, "FILE")
-    ],
-    truth: Annotated[Path, option("Annotation file, or its folder.", None, "PATH")],
-    data: Annotated[
-        str, option("Benchmark, such as qvhighlights-val; moments for your own .jsonl.", None, "NAME")
-    ] = "moments",
+    pred: Path = option("Predictions in the format of the benchmarks: .jsonl with qid and windows.", None, "FILE"),
+    truth: Path = option("Annotation file, or its folder.", None, "PATH"),
+    data: str = option(
+        "Benchmark, such as qvhighlights-val; moments for your own .jsonl.", None, "NAME", default="moments"
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Score a predictions file of any model."""
@@ -44,9 +42,9 @@ def score_command(
 
 
 def compare_command(
-    first: Annotated[Path, argument("A report.json, or a folder written by vidret eval.", "FIRST")],
-    second: Annotated[Path, argument("A second report on the same data.", "SECOND")],
-    seed: Annotated[int, option("Seed of the bootstrap.", None, "N")] = 0,
+    first: Path = argument("A report.json, or a folder written by vidret eval.", "FIRST"),
+    second: Path = argument("A second report on the same data.", "SECOND"),
+    seed: int = option("Seed of the bootstrap.", None, "N", default=0),
     as_json: JsonOption = False,
 ) -> None:
     """Test whether two reports differ by more than chance (paired bootstrap)."""

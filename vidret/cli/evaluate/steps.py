@@ -12,7 +12,17 @@ import typer
 
 from vidret.cli.evaluate.scores import print_tables, read_data
 from vidret.cli.opening import choose_model, open_engine
-from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, Loading, PrecisionOption, WorkersOption, option
+from vidret.cli.options import (
+    ADVANCED,
+    MODEL,
+    OUTPUT,
+    DeviceOption,
+    Loading,
+    PrecisionOption,
+    WorkersOption,
+    option,
+    option_field,
+)
 from vidret.cli.values import read_texts
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
@@ -94,35 +104,30 @@ class EvalRun:
     """The options of a command that evaluates a model on annotated videos, and what follows from only them."""
 
     videos: VideosOption
-    data: Annotated[
-        str,
-        option(
-            "Benchmark, with its split if that is not the usual one: msrvtt-1k-a, qvhighlights-val, charades-sta; "
-            "captions or moments for your own files. An unknown name lists all of them.",
-            DATA,
-            "NAME",
-        ),
-    ] = "captions"
+    data: str = option_field(
+        "Benchmark, with its split if that is not the usual one: msrvtt-1k-a, qvhighlights-val, charades-sta; "
+        "captions or moments for your own files. An unknown name lists all of them.",
+        DATA,
+        "NAME",
+        default="captions",
+    )
     annotations: AnnotationsOption = None
     model: EvalModelOption = None
-    frames: Annotated[
-        int | None,
-        option("Frames of a video, 64 in papers on paragraphs; default: the model's own.", MODEL, "N", min=1),
-    ] = None
-    words: Annotated[
-        int | None,
-        option(
-            "Tokens that texts are cut to, 32 in most papers and 64 for paragraphs; default: long texts are split into "
-            "clauses.",
-            MODEL,
-            "N",
-            min=3,
-        ),
-    ] = None
+    frames: int | None = option_field(
+        "Frames of a video, 64 in papers on paragraphs; default: the model's own.", MODEL, "N", default=None, min=1
+    )
+    words: int | None = option_field(
+        "Tokens that texts are cut to, 32 in most papers and 64 for paragraphs; default: long texts are split into "
+        "clauses.",
+        MODEL,
+        "N",
+        default=None,
+        min=3,
+    )
     device: DeviceOption = "auto"
     precision: PrecisionOption = "auto"
     out: OutOption = None
-    index: Annotated[Path | None, option("Index to use or create; default: OUT/index.", ADVANCED, "DIR")] = None
+    index: Path | None = option_field("Index to use or create; default: OUT/index.", ADVANCED, "DIR", default=None)
     workers: WorkersOption = None
 
     @property
