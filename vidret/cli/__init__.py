@@ -47,7 +47,7 @@ def _run() -> int:
                 print_message(error.ctx.get_usage().strip())
                 print_message(f"Help: {error.ctx.command_path} --help")
                 print_error(message)
-                if hint := suggest_separator(error, sys.argv[1:]) or suggest_quotes(error):
+                if hint := suggest(error, sys.argv[1:]):
                     print_message(hint)
             return int(error.exit_code)
         except VidretError as error:
@@ -64,24 +64,18 @@ def _run() -> int:
         return code if isinstance(code, int) else 0
 
 
-def suggest_separator(error: Any, arguments: list[str]) -> str:
-    """Return how to write a query that starts with a minus, if one was taken for options; else an empty text."""
-    command = error.ctx.command if error.ctx is not None else None
-    asks = any(param.metavar in ("QUERY", "QUESTION") for param in getattr(command, "params", ()))
+def suggest(error: Any, arguments: list[str]) -> str:
+    """Return how to write a query that was taken for options, or for several arguments; else an empty text."""
+    command = getattr(error.ctx, "command", None)
+    asked = {param.metavar for param in getattr(command, "params", ())} & {"QUERY", "QUESTION"}
     short = getattr(error, "option_name", "")
     query = next((argument for argument in arguments if argument.startswith(short[:2])), "-WORD")
-    if not asks or not short.startswith("-") or short.startswith("--") or len(query) == 2:  # -k of another command
-        return ""
-    return f"A query that starts with a minus goes last, after --: {error.ctx.command_path} -- {shlex.quote(query)}"
-
-
-def suggest_quotes(error: Any) -> str:
-    """Return how to write a query of several words, if all but the first were taken for other arguments."""
-    command = error.ctx.command if error.ctx is not None else None
-    is_query = any(param.metavar == "QUERY" for param in getattr(command, "params", ()))
-    if not is_query or not error.format_message().startswith("Got unexpected extra argument"):
-        return ""
-    return f'A query of several words goes in quotes: {error.ctx.command_path} "A DOG RUNS"'
+    is_letter = short.startswith("-") and not short.startswith("--")
+    if asked and is_letter and len(query) > 2:  # not -k of another command
+        return f"A query that starts with a minus goes last, after --: {error.ctx.command_path} -- {shlex.quote(query)}"
+    if "QUERY" in asked and error.format_message().startswith("Got unexpected extra argument"):
+        return f'A query of several words goes in quotes: {error.ctx.command_path} "A DOG RUNS"'
+    return ""
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

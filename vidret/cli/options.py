@@ -106,10 +106,8 @@ def with_fields(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator: a command gets one option per field in place of each parameter that is a dataclass.
 
-    Args:
-        expand: Returns the parameters in place of a dataclass, and a function from their values to the dataclass.
-        omit: Fields that this command has no option for.
-        **defaults: Defaults of this command, if they are not those of the fields.
+    ``expand`` returns the parameters in place of a dataclass, and a function from their values to it. The command has
+    no options for the fields to ``omit``, and may have ``defaults`` of its own.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

@@ -45,15 +45,8 @@ def cut_moments(
     """Cut each moment out of its video into a file of its own, named after its rank, video and times; return the paths.
 
     Clips are H.264 and AAC in MP4, exact to the frame, and appear when they are complete. Clips of an AVI may start and
-    end a frame or two early.
-
-    Args:
-        moments: The moments, best first.
-        folder: Where the clips go; created if needed.
-        copies: For each moment the frames whose pictures are copied as they are, None to encode them; see
-            ``find_copies``. Without any, all are encoded.
-        overwrite: Replace existing clips.
-        on_progress: Called after each clip with the number done and the total.
+    end a frame or two early. ``copies`` has for each moment the frames whose pictures are copied as they are, None to
+    encode them; see ``find_copies``. ``on_progress`` is called after each clip with the number done and the total.
 
     Raises:
         VidretError: There is no ffmpeg, a video is at a URL or has no file, a clip exists already, or one cannot be

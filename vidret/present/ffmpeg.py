@@ -81,14 +81,8 @@ def run_ffmpeg(
     A file can name others, in a format of playlists or a protocol. So only the protocol of files is allowed, formats of
     playlists are not, and the input is an open descriptor, which nobody can replace meanwhile.
 
-    Args:
-        ffmpeg: Path of ffmpeg.
-        descriptor: The open file.
-        before: Arguments before the input.
-        after: Arguments after it, with the output at the end.
-        limits: What it may take.
-        formats: The formats that it may read, by FFmpeg's names.
-        is_left: Return whether nobody waits for the result any more; ffmpeg is killed then.
+    The arguments are those before the input, and those after it with the output at the end. ``formats`` are those that
+    it may read, by FFmpeg's names. If ``is_left`` returns that nobody waits for the result any more, ffmpeg is killed.
 
     Raises:
         FfmpegError: ffmpeg failed, exceeded a limit, or was left.

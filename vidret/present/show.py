@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vidret.store.records import StoreInfo
     from vidret.store.sounds import WindowCounts
     from vidret.store.texts.store import TextCounts
-    from vidret.types import EventSpan, Evidence, Hit, Moment
+    from vidret.types import EventSpan, Evidence
 
 T = TypeVar("T")
 

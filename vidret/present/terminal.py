@@ -42,9 +42,8 @@ def load_console() -> "Console":
 def set_log_format(level: str, *, as_json: bool) -> None:
     """Choose what is logged until ``log_to_terminal`` ends, and whether messages are lines of JSON.
 
-    Args:
-        level: One of ``LEVELS``, for the loggers of vidret; those of other packages start at ``warning``.
-        as_json: Whether each message is an object with ``time`` (ISO 8601, UTC), ``level``, ``logger`` and ``message``.
+    The level is that of vidret's loggers; those of other packages start at ``warning``. An object has the ``time`` (ISO
+    8601, UTC), ``level``, ``logger`` and ``message``.
     """
     logging.getLogger("vidret").setLevel(level.upper())
     _Format.is_json = as_json

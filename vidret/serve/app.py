@@ -58,16 +58,10 @@ def create_app(
     timeout: float = 30.0,
     llm: ChatEndpoint | None = None,
 ) -> ASGIApp:
-    """Return the app that serves one index.
+    """Return the app that serves one index, with exclusive use of the engine while it runs; the caller closes it.
 
-    Args:
-        engine: The engine. The app has exclusive use of it while it runs; the caller closes it.
-        indexer: Runs ``vidret index`` where that is allowed.
-        host: Bind address; see ``check_access`` for when it needs a token.
-        token: Access token with all rights; requests must send it, or one of the index.
-        queue: Maximum number of waiting searches, and of other waiting requests.
-        timeout: Maximum time that a request waits, in seconds.
-        llm: The endpoint that answers questions; None to answer none.
+    At most ``queue`` searches wait, and as many other requests, each for ``timeout`` seconds. Without an ``llm``, no
+    questions are answered. For the bind address and the token see ``check_access``.
 
     Raises:
         VidretError: There is no index, or the host needs a token.

@@ -38,13 +38,11 @@ def write_problem(status: int, error: VidretError) -> str:
 def stream_events(
     work: Callable[[Send, threading.Event], str], *, first: str = "", on_end: Callable[[], object]
 ) -> AsyncIterator[str]:
-    """Run a function in a thread, and return the events that it sends as they arrive.
+    """Run a function in a thread, and return the events that it sends as they arrive, after a ``first`` one.
 
-    Args:
-        work: Called with a function that sends an event, and with an event that is set when nobody waits any more.
-            Returns the last event, empty if there is none. If it fails, a problem is the last event.
-        first: Sent at once, if it is not empty.
-        on_end: Called when the work is done and before the last event, also if nobody waits for it any more.
+    ``work`` gets a function that sends an event, and an event that is set when nobody waits any more. It returns the
+    last event, empty if there is none. If it fails, a problem is the last event. ``on_end`` is called before that in
+    any case.
     """
     loop, events, is_left = asyncio.get_running_loop(), asyncio.Queue[str | None](), threading.Event()
 

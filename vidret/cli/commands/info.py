@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -113,12 +113,8 @@ def print_facts(facts: "StoreInfo", index: Path, moments: "MomentCounts", *, as_
         show_info(facts, words, moments, identities, windows)
         return
     row = {**dataclasses.asdict(facts), "files": dict(facts.files)}
-    if words:
-        row["words"] = [dataclasses.asdict(counts) for counts in words]
-    if identities:
-        row["identities"] = [dataclasses.asdict(counts) for counts in identities]
-    if windows:
-        row["sound_windows"] = [dataclasses.asdict(counts) for counts in windows]
+    counted: dict[str, Sequence[Any]] = {"words": words, "identities": identities, "sound_windows": windows}
+    row |= {name: [dataclasses.asdict(own) for own in counts] for name, counts in counted.items() if counts}
     if moments.videos:
         row["moments"] = {**dataclasses.asdict(moments), "bytes_per_hour": round(moments.bytes_per_hour)}
     print_json(row)

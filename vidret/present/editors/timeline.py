@@ -169,14 +169,9 @@ def plan_timeline(
     """Return the moments one after another, best first, cut at frames of their videos.
 
     Boundaries are rounded to the nearest frame, and a clip has at least one frame. The timeline has the rate of most
-    clips, of the better ones in a tie. What is assumed, converted or shortened is logged once as a warning.
-
-    Args:
-        moments: The moments, best first.
-        footage: Facts about the video at each of their paths.
-        query: What the moments answer.
-        fps: The rate of the timeline in frames per second, and of videos whose rate is unknown.
-        handles_s: Seconds of the video to add before and after each moment, as far as it has them.
+    clips, of the better ones in a tie, or ``fps`` frames per second, as then have videos whose rate is unknown. There
+    are ``handles_s`` seconds more before and after each moment, as far as its video has them. What is assumed,
+    converted or shortened is logged once as a warning.
 
     Raises:
         VidretError: ``fps`` is not a rate of timelines.

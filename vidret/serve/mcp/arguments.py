@@ -68,16 +68,10 @@ def fit_page(
     more: bool,
     last: int | None = None,
 ) -> str:
-    """Return the JSON of an answer with as many rows as fit into some characters.
+    """Return the JSON of an answer with as many rows, in a list of a name, as fit into some characters.
 
-    Args:
-        head: What the answer says besides.
-        name: Name of the list of rows.
-        rows: Rows, made as they are needed.
-        characters: Maximum length of the JSON.
-        offset: Number of rows before these.
-        more: Whether there may be rows after these.
-        last: Largest offset that can be asked for; None for any.
+    ``offset`` is the number of rows before these, ``more`` whether there may be some after them, and ``last`` the
+    largest offset that can be asked for, None for any.
     """
     left = characters - len(compact_json({**head, name: [], NEXT: LARGEST}))
     page = []

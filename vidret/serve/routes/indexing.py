@@ -95,13 +95,9 @@ class Indexer:
     """Runs ``vidret index``, at most once at a time, and stores its progress and report."""
 
     def __init__(self, options: Sequence[str], roots: Sequence[Path] = (), *, program: str = PROGRAM) -> None:
-        """Allow runs on paths below the roots.
+        """Allow runs with options such as ``--index DIR`` on paths below the roots, after resolving links.
 
-        Args:
-            options: Options of the command line, such as ``--index DIR``.
-            roots: Folders. Requested paths must be below them after resolving links. The content of a folder is
-                trusted, including links to files. Without roots, every run is refused.
-            program: Python code that runs the command line.
+        The content of a folder is trusted, including links to files. Without roots, every run is refused.
         """
         self.roots = [Path(os.path.abspath(root)) for root in roots]  # noqa: PTH100  keeps links
         self._command = [sys.executable, "-P", "-c", program]
