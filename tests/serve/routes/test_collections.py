@@ -101,7 +101,9 @@ def test_failed_exports_say_why(client: TestClient, engine: Engine, monkeypatch:
     assert client.get(f"{export}csv").json()["detail"] == "the export takes longer than 0.01 s"
 
 
-def test_files_that_may_not_be_read_are_left_out(own_engine: Engine, serve: Any, tmp_path: Path) -> None:
+def test_files_that_may_not_be_read_are_left_out_of_formats_that_read_them(
+    own_engine: Engine, serve: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     client = serve(own_engine)
     moments = [{"video": find_id(own_engine, name), "start": 0, "end": 1} for name in ("red.mp4", "blue.mp4")]
     client.post("/api/collections/best/moments", json={"moments": moments})
@@ -109,8 +111,10 @@ def test_files_that_may_not_be_read_are_left_out(own_engine: Engine, serve: Any,
     secret = red.rename(tmp_path / "secret.mp4")
     secret.write_bytes(secret.read_bytes() + b"0")
     red.symlink_to(secret)
-    text = client.get("/api/collections/best/export?format=csv").text
-    assert ("red.mp4" in text, "blue.mp4" in text) == (False, True)
+    for form, has_red in (("csv", True), ("html", False), ("edl", False)):
+        text = client.get(f"/api/collections/best/export?format={form}").text
+        assert ("red.mp4" in text, "blue.mp4" in text) == (has_red, True)
+    assert caplog.messages == ["best: 1 moment left out of the export, whose files may not be read now"] * 2
 
 
 def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine) -> None:

@@ -1,6 +1,7 @@
 """Routes for saved searches and lists of moments, and their export."""
 
 import json
+import logging
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vidret.engine import Engine
 from vidret.errors import DecodeError, OptionError, StoreError, VidretError
+from vidret.present.editors import TIMELINES
 from vidret.present.export import FORMATS
 from vidret.present.html import POLICY
 from vidret.search.collections import MAX_MOMENTS, MAX_NOTE
@@ -26,10 +28,11 @@ from vidret.serve.routes.search import LocateRequest, SearchRequest
 from vidret.serve.rows import write_row
 from vidret.serve.worker import Worker
 from vidret.store.tokens import RIGHTS
-from vidret.text import sanitize
+from vidret.text import format_count, sanitize
 from vidret.types import OPTIONS, ListedMoment, Moment, SavedCollection, as_moments, to_row
 from vidret.video.workers.process import make_command
 
+logger = logging.getLogger(__name__)
 REQUESTS: dict[str, type[BaseModel]] = {"videos": SearchRequest, "moments": LocateRequest}
 Name = Annotated[str, Path(min_length=1, max_length=64, examples=["highlights"])]
 MEDIA_TYPES = {"json": "application/json", "csv": "text/csv", "html": "text/html", "fcpxml": "application/xml"}
@@ -39,6 +42,7 @@ FILE: Responses = {200: {"content": dict.fromkeys(("text/plain", *MEDIA_TYPES.va
 OWN, CHANGE_OWN = (Depends(Right(right, within=in_own_collection)) for right in RIGHTS)
 CLIP_URL = "/api/videos/{video}/clip?start={start:.3f}&end={end:.3f}"
 EXPORT_S = 120.0
+READING = (*TIMELINES, "html")  # formats for which files are read
 # Reads the videos, which may be malicious, in a process of its own.
 EXPORT = """
 import json, sys
@@ -212,12 +216,16 @@ def check_shown(engine: Engine, grant: Grant, asked: SavedCollection) -> None:
 
 
 def export_apart(engine: Engine, moments: Sequence[Moment], asked: dict[str, Any]) -> bytes:
-    """Return moments in the format that is asked for; those whose files may not be read now are left out.
+    """Return moments in the format that is asked for; one that reads files lacks those that may not be read now.
 
     Raises:
         VidretError: The format cannot represent these moments, or it takes too long.
     """
-    rows = [to_row(moment, "json", str) for moment in moments if may_read(engine, moment.video)]
+    shown = [moment for moment in moments if asked["form"] not in READING or may_read(engine, moment.video)]
+    if missing := len(moments) - len(shown):
+        left_out = format_count(missing, "moment")
+        logger.warning("%s: %s left out of the export, whose files may not be read now", asked["query"], left_out)
+    rows = [to_row(moment, "json", str) for moment in shown]
     document = json.dumps({"moments": rows, **asked}).encode()
     try:
         done = subprocess.run(make_command(EXPORT), input=document, capture_output=True, timeout=EXPORT_S, check=False)
