@@ -51,6 +51,8 @@ def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:
         answer = client.request(method, path)
         assert (answer.status_code, answer.json()["status"]) == (status, status)
         assert answer.headers["content-type"] == "application/problem+json"
+    for path, methods in (("/api/collections/x", "DELETE, GET, PUT"), ("/api/search", "POST")):
+        assert client.patch(path).headers["allow"] == methods
 
 
 def test_body_that_is_no_json_is_a_problem(client: TestClient) -> None:

@@ -16,7 +16,8 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.access import AccessMiddleware, check_access
 from vidret.serve.app import create_app
-from vidret.serve.rights import ALIKE, Right, check_rights, list_routes
+from vidret.serve.problems import list_routes
+from vidret.serve.rights import ALIKE, Right, check_rights
 from vidret.serve.routes.indexing import Indexer
 from vidret.store.tokens import RECORD, TOKENS, TokenRight, make_token, read_record, record_change
 

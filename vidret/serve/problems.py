@@ -1,7 +1,7 @@
 """Errors as ``application/problem+json`` (RFC 9457), with one sentence in ``detail``."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vidret.errors import (
@@ -145,9 +146,23 @@ def _handle_invalid(_request: Request, error: Exception) -> JSONResponse:
     return problem_response(422, describe_invalid(error.errors()), kind="usage")
 
 
-def _handle_http(_request: Request, error: Exception) -> JSONResponse:
+def _handle_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return problem_response(error.status_code, error.detail, error.headers)
+    headers = error.headers
+    if error.status_code == 405:  # it has the methods of the first route of this path
+        own = [route for route in list_routes(request.app.routes) if route.matches(request.scope)[0] is not Match.NONE]
+        methods = {method for route in own for method in getattr(route, "methods", None) or ()}
+        headers = {"Allow": ", ".join(sorted(methods))} if methods else headers
+    return problem_response(error.status_code, error.detail, headers)
+
+
+def list_routes(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
+    """Return routes, and those of routers, which some versions of FastAPI keep apart."""
+    listed = list[BaseRoute]()
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        listed += [route] if router is None else list_routes(router.routes)
+    return listed
 
 
 def describe_invalid(errors: Any, *, within: int = 1) -> str:

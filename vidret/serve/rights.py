@@ -3,7 +3,7 @@
 import hmac
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.routing import BaseRoute
 from starlette.types import Message, Scope, Send
 
 from vidret.engine import Engine
 from vidret.errors import StoreError
-from vidret.serve.problems import RefusedError
+from vidret.serve.problems import RefusedError, list_routes
 from vidret.store.tokens import TOKENS, StoredToken, TokenRight, find_token, record_change
 from vidret.text import parse_json
 
@@ -175,15 +174,6 @@ def check_rights(app: FastAPI) -> None:
         path = getattr(route, "path", "")
         if path not in ALIKE and not any(isinstance(dependency.call, Right) for dependency in needed):
             raise TypeError(f"{path} must name a right, got none")
-
-
-def list_routes(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
-    """Return routes, and those of routers, which some versions of FastAPI keep apart."""
-    listed = list[BaseRoute]()
-    for route in routes:
-        router = getattr(route, "original_router", None)
-        listed += [route] if router is None else list_routes(router.routes)
-    return listed
 
 
 def describe_body(body: bytes) -> dict[str, Any]:
