@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.language_model import FOLDER, JudgeSettings, draw_hit, make_judge, open_frames
+from vidret.cli.language_model import FOLDER, JudgeSettings, draw_hit, make_judge, open_engine_frames
 from vidret.cli.opening import interpret_query, open_engine_or_client
 from vidret.cli.options import (
     OUTPUT,
@@ -169,7 +169,7 @@ def search_and_judge(
         print_message(f"note: nothing was judged, so results keep the order of the search: {error}")
         return list(keep_order(hits)[: options.k])
     num_frames = settings.judge_frames
-    with open_frames(engine) as draw:
+    with open_engine_frames(engine) as draw:
         show = partial(draw_hit, engine, draw, num_frames) if num_frames else None
         judged = judge_hits(engine, query, hits, judge, how, draw=show)
     if judged.note:
