@@ -31,7 +31,6 @@ class TextEncoder(Protocol):
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text."""
-        ...
 
 
 class IdentifiedEncoder(TextEncoder, Protocol):
@@ -40,7 +39,6 @@ class IdentifiedEncoder(TextEncoder, Protocol):
     @property
     def fingerprint(self) -> str:
         """What names its weights and how it uses them."""
-        ...
 
 
 def encode_once(encoder: IdentifiedEncoder, texts: Sequence[str]) -> list[TextEmbedding]:

@@ -50,11 +50,9 @@ class Ranker(Protocol):
 
     def pack(self, embedding: SegmentEmbedding) -> bytes:
         """Return what is stored with a segment for scoring; empty if nothing is."""
-        ...
 
     def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
         """Score texts against segments, given what was packed and their frame vectors."""
-        ...
 
 
 class FrameRanker:

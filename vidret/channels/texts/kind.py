@@ -34,11 +34,9 @@ class FrameReader(Protocol[Piece]):
 
     def start(self, start_s: float = 0.0) -> None:
         """Begin another video, or where an interrupted run ended."""
-        ...
 
     def read(self, image: Picture, time_s: float) -> None:
         """Read the next frame."""
-        ...
 
     def take(self, end_s: float, shots: Sequence[ShotChange] | None) -> tuple[float, list[Piece]]:
         """Return the time up to which all texts were returned, and the texts since the last call.
@@ -47,11 +45,9 @@ class FrameReader(Protocol[Piece]):
             end_s: Where the segment ends that was decoded last.
             shots: The shot changes found in it; None if none are looked for.
         """
-        ...
 
     def finish(self, end_s: float) -> list[Piece]:
         """Return the remaining texts of a video that ends at ``end_s``."""
-        ...
 
 
 class AudioReader(Protocol[Piece]):
@@ -59,19 +55,15 @@ class AudioReader(Protocol[Piece]):
 
     def start(self, start_s: float, options: Mapping[str, Any]) -> float:
         """Begin another video, or where an interrupted run ended; return the time from which audio is needed."""
-        ...
 
     def read(self, samples: Float32[np.ndarray, " sample"]) -> None:
         """Read the next samples."""
-        ...
 
     def take(self) -> tuple[float, list[Piece]]:
         """Return the time up to which all texts were returned, and the texts since the last call."""
-        ...
 
     def finish(self, info: "VideoInfo", heartbeat: Heartbeat) -> list[Piece]:
         """Return the remaining texts of a video, of which all audio was read."""
-        ...
 
 
 @runtime_checkable
@@ -80,7 +72,6 @@ class WindowReader(Protocol):
 
     def take_windows(self) -> Mapping[str, SoundWindows]:
         """Return the windows since the last call, by the model that made them."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
