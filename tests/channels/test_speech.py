@@ -23,6 +23,8 @@ from vidret.channels.speech import (
     BUNDLED,
     MAX_UTTERANCE_S,
     SAMPLE_RATE,
+    AudioBlocks,
+    SpeechReader,
     SpeechRecogniser,
     Word,
     encode_heard,
@@ -119,19 +121,18 @@ def test_blocks_are_cut_in_the_last_pause() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 500), max_size=12), st.floats(0, 100))
-def test_blocks_hold_all_samples(lengths: list[int], start_s: float) -> None:
+@given(st.lists(st.integers(0, 500), max_size=12))
+def test_blocks_hold_all_samples(lengths: list[int]) -> None:
     """At 100 samples a second, blocks of 3 s."""
     audio = np.arange(sum(lengths), dtype=np.float32)
     pieces = np.split(audio, np.cumsum(lengths)[:-1]) if lengths else []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speech, "SAMPLE_RATE", 100)
         patch.setattr(speech, "BLOCK_S", 3.0)
-        blocks = list(speech._split_at_silence(iter(pieces), start_s, lambda: None))
-    assert np.array_equal(np.concatenate([np.zeros(0), *(block for _, block in blocks)]), audio)
-    for begin_s, block in blocks:
-        assert 0 < len(block) <= 300
-        assert begin_s == pytest.approx(start_s + block[0] / 100)
+        blocks = AudioBlocks()
+        found = [block for piece in pieces for block in blocks.add(piece)] + list(blocks.finish())
+    assert np.array_equal(np.concatenate([np.zeros(0), *found]), audio)
+    assert all(0 < len(block) <= 300 for block in found)
 
 
 def test_the_bundled_model_is_read_for_its_digest_once_unless_it_changes(
@@ -205,10 +206,7 @@ def test_no_words_where_nobody_speaks(
     recogniser: SpeechRecogniser, make: Callable[[np.random.Generator], Audio]
 ) -> None:
     audio = make(np.random.default_rng(0))
-    beats = list[None]()
-    blocks = list(recogniser.transcribe(np.array_split(audio, 7), start_s=5.0, heartbeat=lambda: beats.append(None)))
-    assert blocks == [(25.0, [])]
-    assert len(beats) >= 7
+    assert recogniser.transcribe(audio, 5.0) == []
 
 
 def test_a_folder_without_a_model_is_refused(recogniser: SpeechRecogniser, tmp_path: Path) -> None:
@@ -245,7 +243,9 @@ def test_a_sentence_is_recognised(recogniser: SpeechRecogniser, tmp_path: Path) 
     positions = np.arange(int(len(spoken) * SAMPLE_RATE / rate)) * rate / SAMPLE_RATE
     audio = np.interp(positions, np.arange(len(spoken)), spoken).astype(np.float32)
     padded = np.concatenate([np.zeros(3 * SAMPLE_RATE, np.float32), audio, np.zeros(SAMPLE_RATE, np.float32)])
-    texts = [text for _, found in recogniser.transcribe([padded], start_s=10.0) for text in found]
+    beats = list[None]()
+    texts = recogniser.transcribe(padded, 10.0, lambda: beats.append(None))
+    assert beats
     assert {"bridge", "built", "river"} <= set(" ".join(text.text for text in texts).lower().strip(".").split())
     assert texts[0].start == pytest.approx(13.0, abs=0.5)
     assert all(text.source == "speech" and text.language == "" and 0 < text.confidence <= 1 for text in texts)
@@ -289,10 +289,15 @@ def test_blocks_and_their_times_and_languages(
     monkeypatch.setattr(speech, "find_chunks", lambda audio: [{"start": 0, "end": len(audio)}])
     recogniser = object.__new__(SpeechRecogniser)
     recogniser.model = cast(Any, _Model(is_multilingual=is_multilingual, probability=probability))
-    audio = np.full(15 * SAMPLE_RATE, 0.1, np.float32)
-    (first_s, first), (second_s, second) = recogniser.transcribe([audio], start_s=100.0)
+    monkeypatch.setattr(speech, "load_recogniser", lambda _model: recogniser)
+    monkeypatch.setattr(speech, "_describe_sound", lambda _info, until_s: f"until {until_s:g} s")
+    reader = SpeechReader()
+    assert reader.start(100.0, {"model": "any"}, lambda: None) == 100.0
+    reader.read(np.full(15 * SAMPLE_RATE, 0.1, np.float32))
+    first_s, first = reader.take()
+    second = reader.finish(cast(Any, None), lambda: None)
     assert 107.5 <= first_s <= 110.0
-    assert second_s == pytest.approx(115.0)
+    assert reader.note == "until 115 s"
     assert first == [TimedText(101.0, 101.5, "Land", "speech", 0.9, language)]
     assert second[0].start == pytest.approx(first_s + 1.0)
 

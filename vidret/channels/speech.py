@@ -13,14 +13,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.channels.texts.kind import Heartbeat, Listen, SendTexts, TextKind
+from vidret.channels.texts.kind import Heartbeat, TextKind
 from vidret.errors import MissingExtraError, VidretError, read_fault
 from vidret.model_files import find_package
 from vidret.types import TimedText
@@ -92,32 +91,15 @@ class SpeechRecogniser:
             whisper.encode = functools.partial(encode_heard, whisper.encode)
 
     def transcribe(
-        self,
-        audio: Iterable[Float32[np.ndarray, " _sample"]],
-        *,
-        start_s: float = 0.0,
-        heartbeat: Heartbeat = lambda: None,
-    ) -> Iterator[tuple[float, list[TimedText]]]:
-        """Yield, block by block, the time up to which speech is recognised, and the utterances found since.
+        self, block: Float32[np.ndarray, " sample"], start_s: float, heartbeat: Heartbeat = lambda: None
+    ) -> list[TimedText]:
+        """Return the utterances of a block of mono sound at 16 kHz, in -1..1, which begins at ``start_s`` seconds.
 
-        Args:
-            audio: Consecutive pieces of mono sound at 16 kHz, in -1..1, of any length.
-            start_s: When the first sample is heard, in seconds.
-            heartbeat: Called between pieces of work of a few seconds.
+        ``heartbeat`` is called between pieces of work of a few seconds.
         """
-        repeats = _RepeatFilter()
-        for block_start_s, block in _split_at_silence(audio, start_s, heartbeat):
-            words, language = self._recognise(block, block_start_s, heartbeat)
-            texts = [make_text(utterance, language) for utterance in split_utterances(words)]
-            kept = [text for text in texts if not is_invented(text) and repeats.accepts(text)]
-            yield block_start_s + len(block) / SAMPLE_RATE, kept
-
-    def _recognise(
-        self, block: Float32[np.ndarray, " sample"], start_s: float, heartbeat: Heartbeat
-    ) -> tuple[list[Word], str]:
         chunks = find_chunks(block) if block.any() else []
         if not chunks:
-            return [], ""
+            return []
         heartbeat()
         from faster_whisper.transcribe import restore_speech_timestamps
 
@@ -140,7 +122,8 @@ class SpeechRecogniser:
                     for word in segment.words or ()
                 ]
         is_heard = self.model.model.is_multilingual and info.language_probability >= MIN_LANGUAGE
-        return words, info.language if is_heard else ""
+        texts = [make_text(said, info.language if is_heard else "") for said in split_utterances(words)]
+        return [text for text in texts if not is_invented(text)]
 
 
 def encode_heard(
@@ -269,24 +252,29 @@ class _RepeatFilter:
         return self._count <= MAX_REPEATS
 
 
-def _split_at_silence(
-    pieces: Iterable[Float32[np.ndarray, " _sample"]], start_s: float, heartbeat: Heartbeat
-) -> Iterator[tuple[float, Float32[np.ndarray, " _sample"]]]:
-    """Yield blocks of about ``BLOCK_S`` seconds, each with its start, cut where the sound is quietest."""
-    pending: list[Float32[np.ndarray, " sample"]] = []
-    num_pending, block_samples = 0, int(BLOCK_S * SAMPLE_RATE)
-    for piece in pieces:
-        heartbeat()
-        pending.append(piece)
-        num_pending += len(piece)
-        while num_pending > block_samples:
-            audio = np.concatenate(pending)
-            cut = find_quietest(audio[:block_samples])
-            yield start_s, audio[:cut]
-            start_s += cut / SAMPLE_RATE
-            pending, num_pending = [audio[cut:]], len(audio) - cut
-    if num_pending:
-        yield start_s, np.concatenate(pending)
+class AudioBlocks:
+    """Audio in blocks of at most ``BLOCK_S`` seconds, cut where the sound is quietest."""
+
+    def __init__(self) -> None:
+        """Start before the first sample."""
+        self._pending: list[Float32[np.ndarray, " _sample"]] = []
+        self._num_pending = 0
+
+    def add(self, samples: Float32[np.ndarray, " sample"]) -> Iterator[Float32[np.ndarray, " _sample"]]:
+        """Yield the blocks that are over with the next samples."""
+        self._pending.append(samples)
+        self._num_pending += len(samples)
+        most = int(BLOCK_S * SAMPLE_RATE)
+        while self._num_pending > most:
+            audio = np.concatenate(self._pending)
+            cut = find_quietest(audio[:most])
+            self._pending, self._num_pending = [audio[cut:]], len(audio) - cut
+            yield audio[:cut]
+
+    def finish(self) -> Iterator[Float32[np.ndarray, " _sample"]]:
+        """Yield what is left, if anything is."""
+        if self._num_pending:
+            yield np.concatenate(self._pending)
 
 
 def find_quietest(audio: Float32[np.ndarray, " sample"]) -> int:
@@ -306,24 +294,39 @@ def load_recogniser(model: str) -> SpeechRecogniser:
     return SpeechRecogniser(model)
 
 
-def read_speech(
-    info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat, listen: Listen
-) -> str:
-    """Read the speech of a video from ``start_s`` on with a ``model``, both in the options; see ``TextKind.read``."""
-    from vidret.video.audio import read_audio
+class SpeechReader:
+    """Recognises the speech of one video at a time, block by block, with the ``model`` in its options."""
 
-    start_s = float(options["start_s"])
-    pieces = listen(read_audio(info.path, SAMPLE_RATE, start_s=start_s, heartbeat=heartbeat))
-    first = next(pieces, None)
-    if first is None:
-        return _describe_sound(info, start_s)
-    recogniser = load_recogniser(options["model"])
-    begin_s, samples = first  # from ``start_s`` on, so that a resumed run cuts its blocks where the last one would have
-    audio = chain([samples[max(0, round((start_s - begin_s) * SAMPLE_RATE)) :]], (samples for _, samples in pieces))
-    until_s = start_s
-    for until_s, texts in recogniser.transcribe(audio, start_s=max(begin_s, start_s), heartbeat=heartbeat):
-        send(until_s, texts)
-    return _describe_sound(info, until_s)
+    note = ""
+
+    def start(self, start_s: float, options: Mapping[str, Any], heartbeat: Heartbeat) -> float:
+        """Begin another video, or where an interrupted run ended: its next block begins there; return this time."""
+        self._model, self._heartbeat = str(options["model"]), heartbeat
+        self._blocks, self._repeats = AudioBlocks(), _RepeatFilter()
+        self._until_s, self._texts = start_s, list[TimedText]()
+        return start_s
+
+    def read(self, samples: Float32[np.ndarray, " sample"]) -> None:
+        """Read the next samples."""
+        for block in self._blocks.add(samples):
+            self._recognise(block, self._heartbeat)
+
+    def take(self) -> tuple[float, list[TimedText]]:
+        """Return the time up to which speech is recognised, and the utterances since the last call."""
+        texts, self._texts = self._texts, []
+        return self._until_s, texts
+
+    def finish(self, info: "VideoInfo", heartbeat: Heartbeat) -> list[TimedText]:
+        """Return the remaining utterances of a video."""
+        for block in self._blocks.finish():
+            self._recognise(block, heartbeat)
+        self.note = _describe_sound(info, self._until_s)
+        return self.take()[1]
+
+    def _recognise(self, block: Float32[np.ndarray, " sample"], heartbeat: Heartbeat) -> None:
+        heard = load_recogniser(self._model).transcribe(block, self._until_s, heartbeat)
+        self._texts += [text for text in heard if self._repeats.accepts(text)]
+        self._until_s += len(block) / SAMPLE_RATE
 
 
 def _describe_sound(info: "VideoInfo", until_s: float) -> str:
@@ -349,7 +352,7 @@ KIND = TextKind(
     name="speech",
     model=BUNDLED,
     package="faster_whisper",
-    read=read_speech,
+    load_audio_reader=SpeechReader,
     hint=_HINT,
     is_spoken=True,
     join_nats=2.5,

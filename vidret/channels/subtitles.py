@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidret.channels.texts.kind import Heartbeat, Listen, SendTexts, TextKind, as_note
+from vidret.channels.texts.kind import Heartbeat, TextKind, as_note
 from vidret.channels.texts.subtitle_files import (
     MAX_BYTES,
     SUFFIXES,
@@ -40,14 +40,11 @@ _TWO_LETTERS = {
 _NAME_PART = re.compile(r"\.([a-z]{2,3}(-[a-z]{2,4})?|sdh|cc|forced|hi)$", re.IGNORECASE)
 
 
-def read_subtitles(
-    info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat, _listen: Listen
-) -> str:
+def read_subtitles(info: "VideoInfo", options: Mapping[str, Any], heartbeat: Heartbeat) -> tuple[list[TimedText], str]:
     """Read the text tracks of a video and the subtitle files in ``sidecars`` of the options; see ``TextKind.read``."""
     texts, problems = find_subtitles(info, options.get("sidecars", ()), heartbeat)
-    send(info.duration, texts)
     more = f"and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-    return "; ".join([*problems[:MAX_PROBLEMS], *([more] if more else [])])
+    return texts, "; ".join([*problems[:MAX_PROBLEMS], *([more] if more else [])])
 
 
 def find_subtitles(

@@ -120,7 +120,8 @@ def test_silence_has_no_words_and_a_missing_track_is_named(pool: DecodePool, tmp
     assert len([message for message in before if isinstance(message, DecodedSegment)]) == 1
     assert (texts_of(after), after[-1]) == ([], FinishedSource("speech", ""))
     mute = write_worded(tmp_path / "b.mp4", ("", 1.0))
-    assert read(pool, mute, request)[1] == [FinishedSource("speech", "has no audio track")]
+    _, after = read(pool, mute, request)
+    assert (texts_of(after), after[-1]) == ([], FinishedSource("speech", "has no audio track"))
 
 
 def read_alone(film: Path, request: Any, num_frames: int = 0) -> list[dict[str, Any]]:
@@ -191,11 +192,9 @@ def test_speech_starts_at_the_exact_sample_and_may_end_too_early(
     heard: list[tuple[float, int]] = []
 
     class Recogniser:
-        def transcribe(
-            self, audio: Iterator[Any], *, start_s: float, **_options: object
-        ) -> Iterator[tuple[float, list[TimedText]]]:
-            heard.append((start_s, sum(len(samples) for samples in audio)))
-            yield start_s + heard[-1][1] / 16000, []
+        def transcribe(self, block: np.ndarray, start_s: float, _heartbeat: object) -> list[TimedText]:
+            heard.append((start_s, len(block)))
+            return []
 
     monkeypatch.setattr(speech, "load_recogniser", lambda _model: Recogniser())
     film = write_worded(tmp_path / "a.mp4", ("", 5.0), silence=True)
@@ -209,7 +208,7 @@ def test_speech_starts_at_the_exact_sample_and_may_end_too_early(
 
 
 class Endless:
-    """Reads a text in every frame, and speech for ever."""
+    """Reads a text in every frame, and speech for ever but for its first block."""
 
     note = ""
 
@@ -222,15 +221,16 @@ class Endless:
     def finish(self, end_s: float) -> list[TimedText]:
         return [TimedText(0.0, end_s, "exit", "screen")]
 
-    def transcribe(self, _audio: object, *, heartbeat: Callable[[], None], **_options: object) -> Iterator[Any]:
-        yield 1.0, [TimedText(0.0, 1.0, "well", "speech")]
-        while True:
+    def transcribe(self, _block: object, start_s: float, heartbeat: Callable[[], None]) -> list[TimedText]:
+        while start_s > 0:
             heartbeat()
+        return [TimedText(0.0, 1.0, "well", "speech")]
 
 
 def test_a_source_ends_with_its_budget_and_keeps_what_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screen, "_load_reader", Endless)
     monkeypatch.setattr(speech, "load_recogniser", lambda _model: Endless())
+    monkeypatch.setattr(speech, "BLOCK_S", 30.0)
     monkeypatch.setattr(words_module, "MIN_BUDGET_S", 0.5)
     monkeypatch.setattr(words_module, "BUDGET_PER_S", 0.0)
     film = write_worded(tmp_path / "a.mp4", ("", 100.0), silence=True)

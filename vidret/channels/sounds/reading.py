@@ -54,6 +54,8 @@ _WORD = re.compile(r"[^\W\d_]{2}")
 class SoundReader:
     """Whisper's encoder, and the sounds that it hears in one video at a time."""
 
+    note = ""
+
     def __init__(self) -> None:
         """Load the model.
 
@@ -63,7 +65,7 @@ class SoundReader:
         load_sound_encoder()
         self.start(0.0, {})
 
-    def start(self, start_s: float, options: Mapping[str, Any]) -> float:
+    def start(self, start_s: float, options: Mapping[str, Any], _heartbeat: Heartbeat = lambda: None) -> float:
         """Begin another video, or where an interrupted run ended; return the time from which audio is needed."""
         self._sidecars: Sequence[str] = options.get("sidecars", ())
         self._begin_s = start_s // CHUNK_S * CHUNK_S  # of the scores

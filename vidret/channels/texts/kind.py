@@ -1,7 +1,7 @@
 """What tells one kind of timed texts from another: how it is read, named, asked for and shown."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from vidret.video.probe import VideoInfo  # loads PyAV, which searches do without
 
 Heartbeat = Callable[[], None]
-SendTexts = Callable[[float, Sequence[TimedText]], None]  # the time in seconds up to which they are all, and texts
-AudioPieces = Iterator[tuple[float, Float32[np.ndarray, " sample"]]]  # consecutive ones, as ``read_audio`` yields them
-Listen = Callable[[AudioPieces], AudioPieces]  # passes pieces on to what else reads texts from the audio
-
-
 Piece = TypeVar("Piece")
 
 
@@ -51,9 +46,15 @@ class FrameReader(Protocol[Piece]):
 
 
 class AudioReader(Protocol[Piece]):
-    """Reads texts or tracks of voices from the audio of one video at a time, mono at 16 kHz, while it is decoded."""
+    """Reads texts or tracks of voices from the audio of one video at a time, mono at 16 kHz, while it is decoded.
 
-    def start(self, start_s: float, options: Mapping[str, Any]) -> float:
+    Attributes:
+        note: Why not everything was read of the last video; empty otherwise.
+    """
+
+    note: str
+
+    def start(self, start_s: float, options: Mapping[str, Any], heartbeat: Heartbeat) -> float:
         """Begin another video, or where an interrupted run ended; return the time from which audio is needed."""
 
     def read(self, samples: Float32[np.ndarray, " sample"]) -> None:
@@ -85,8 +86,8 @@ class TextKind:
         package: The package that must be installed to read it.
         load_frame_reader: Loads what reads it from frames, for the decoding process.
         load_audio_reader: Loads what reads it from audio, for the decoding process.
-        read: Reads it from the file in the decoding process, once the frames are decoded; returns a note if not
-            everything could be read.
+        read: Reads it from the file in the decoding process, once the frames are decoded; returns the texts, and a note
+            if not everything could be read.
         hint: What in a clause asks for it.
         is_hint_needed: Whether only clauses that ask for it are compared with it by meaning; others by its words.
         also_hinted_by: A source whose hints ask for this one too.
@@ -101,7 +102,7 @@ class TextKind:
     package: str = ""
     load_frame_reader: Callable[[], FrameReader[TimedText]] | None = None
     load_audio_reader: Callable[[], AudioReader[TimedText]] | None = None
-    read: Callable[["VideoInfo", Mapping[str, Any], SendTexts, Heartbeat, Listen], str] | None = None
+    read: Callable[["VideoInfo", Mapping[str, Any], Heartbeat], tuple[list[TimedText], str]] | None = None
     hint: re.Pattern[str] | None = None
     is_hint_needed: bool = False
     also_hinted_by: TextSource | None = None

@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from vidret.channels.registry import KINDS
-from vidret.channels.texts.kind import AudioPieces, AudioReader, FrameReader, Heartbeat, WindowReader, as_note
+from vidret.channels.texts.kind import AudioReader, FrameReader, Heartbeat, WindowReader, as_note
 from vidret.errors import DecodeError, UnreachableError, VidretError
 from vidret.store.identities.tracks import pack_track
 from vidret.types import Picture, ShotChange, TextSource, TimedText
@@ -40,12 +41,11 @@ class _Watcher:
 
 @dataclass(slots=True, eq=False)
 class _Listener:
-    """What reads one kind of texts, or voices, from audio, which it was given up to ``heard_s``, or to its end."""
+    """What reads one kind of texts, or voices, from audio: it heard it up to ``heard_s``, and sent all to ``until_s``."""
 
     reader: AudioReader[Any]
-    start_s: float
+    until_s: float
     heard_s: float
-    heard_all: bool = False
 
 
 class VideoTextReader:
@@ -176,84 +176,71 @@ class VideoTextReader:
     # From the file
 
     def read_rest(self) -> None:
-        """Read what is not read from frames, as far as it is requested. Audio is decoded once for all that need it."""
-        self._open_listeners()
-        for kind in KINDS.values():
-            source = kind.source
+        """Read what is not read from frames, as far as it is requested."""
+        self._read_audio()
+        for source, kind in KINDS.items():
             if kind.read is not None and source in self._request:
-                send, heartbeat = partial(self._send_texts, source), self._make_heartbeat()
-                with self._attempt(source):
-                    self._end(source, kind.read(self._info, self._request[source], send, heartbeat, self._listen))
-        self._finish_listeners()
+                with self._attempt(kind.source):
+                    texts, note = kind.read(self._info, self._request[kind.source], self._make_heartbeat())
+                    self._send_texts(kind.source, self._info.duration, texts)
+                    self._end(kind.source, note)
 
-    def _open_listeners(self) -> None:
+    def _read_audio(self) -> None:
+        """Decode the audio once for all that listens to it, each from where it is needed on."""
+        from vidret.video.audio import read_audio
+
         for source, options in self._request.items():
             _, load = _find_loaders(source, options)
             if load is not None:
                 with self._attempt(source):
                     reader, start_s = load(), float(options["start_s"])
-                    first_s = reader.start(start_s, {**options, "path": self._info.path})
+                    first_s = reader.start(start_s, {**options, "path": self._info.path}, self._make_heartbeat())
                     self._listeners[source] = _Listener(reader, start_s, first_s)
+        if not self._listeners:
+            return
+        note, is_silent = "", False  # what has no sound that can be decoded has no voices
+        end_s = min(listener.heard_s for listener in self._listeners.values())
+        heartbeat = self._make_heartbeat(2)  # what listens may take as long before it is given up
+        try:
+            for time_s, samples in read_audio(self._info.path, SAMPLE_RATE, start_s=end_s, heartbeat=heartbeat):
+                gap = max(0, round((time_s - end_s) * SAMPLE_RATE))  # audio may begin later: then silence is before it
+                end_s = time_s + len(samples) / SAMPLE_RATE
+                self._listen(time_s - gap / SAMPLE_RATE, np.pad(samples, (gap, 0)) if gap else samples)
+        except _PASSED_ON:
+            raise
+        except Exception as error:
+            note, is_silent = as_note(error), isinstance(error, DecodeError)
+        for source, listener in list(self._listeners.items()):
+            with self._attempt(source):
+                pieces = listener.reader.finish(self._info, self._make_heartbeat())
+                self._send_windows(source, listener)
+                self._send_pieces(source, max(self._info.duration, listener.until_s), pieces)
+                self._end(source, "" if source == "voice" and is_silent else note or listener.reader.note)
 
-    def _listen(self, pieces: AudioPieces, start_s: float = float("inf")) -> AudioPieces:
-        """Yield pieces of the audio, and let all listeners read them that have read what is before.
-
-        If all of the audio from ``start_s`` on is read, the first piece may begin later: then silence is before it.
-        """
-        end_s = 0.0
-        for time_s, samples in pieces:
-            if start_s < time_s:
-                silence = np.zeros(round((time_s - start_s) * SAMPLE_RATE), np.float32)
-                time_s, samples = start_s, np.concatenate([silence, samples])
-            start_s, end_s = float("inf"), time_s + len(samples) / SAMPLE_RATE
-            for source, listener in list(self._listeners.items()):
-                if time_s <= listener.heard_s + 1 / SAMPLE_RATE and end_s > listener.heard_s:
-                    with self._attempt(source):
-                        listener.reader.read(samples[max(0, round((listener.heard_s - time_s) * SAMPLE_RATE)) :])
-                        until_s, texts = listener.reader.take()
-                        listener.heard_s = end_s
-                        self._send_windows(source, listener)
-                        self._send_pieces(source, max(until_s, listener.start_s), texts)
-            yield time_s, samples
-        for listener in self._listeners.values():
-            listener.heard_all |= listener.heard_s >= end_s > 0
+    def _listen(self, time_s: float, samples: Float32[np.ndarray, " sample"]) -> None:
+        """Let all that listens read the next samples, and send what was heard."""
+        end_s = time_s + len(samples) / SAMPLE_RATE
+        for source, listener in list(self._listeners.items()):
+            if end_s > listener.heard_s:
+                with self._attempt(source):
+                    listener.reader.read(samples[max(0, round((listener.heard_s - time_s) * SAMPLE_RATE)) :])
+                    listener.heard_s = end_s
+                    until_s, pieces = listener.reader.take()
+                    self._send_windows(source, listener)
+                    if pieces or until_s > listener.until_s:
+                        listener.until_s = max(until_s, listener.until_s)
+                        self._send_pieces(source, listener.until_s, pieces)
 
     def _send_windows(self, source: messages.ReadSource, listener: _Listener) -> None:
         """Send the windows that a listener made, before the texts that say how far was read."""
         if isinstance(listener.reader, WindowReader):
-            header: messages.Header = {"kind": "texts", "source": source, "until_s": listener.start_s, "texts": []}
+            header: messages.Header = {"kind": "texts", "source": source, "until_s": listener.until_s, "texts": []}
             for model, windows in listener.reader.take_windows().items():
                 self._send({**header, "windows": messages.pack_windows(windows), "window_model": model})
 
-    def _finish_listeners(self) -> None:
-        """Let listeners read what they have not heard yet, and send their remaining texts."""
-        from vidret.video.audio import read_audio
-
-        if not self._listeners:
-            return
-        note, heartbeat = "", self._make_heartbeat()
-        is_silent = False  # what has no sound that can be decoded has no voices
-        behind = [listener.heard_s for listener in self._listeners.values() if not listener.heard_all]
-        if behind:
-            start_s = min(behind)
-            pieces = read_audio(self._info.path, SAMPLE_RATE, start_s=start_s, heartbeat=heartbeat)
-            try:
-                for _ in self._listen(pieces, start_s):
-                    pass
-            except _PASSED_ON:
-                raise
-            except Exception as error:
-                note, is_silent = as_note(error), isinstance(error, DecodeError)
-        for source, listener in list(self._listeners.items()):
-            with self._attempt(source):
-                texts = listener.reader.finish(self._info, heartbeat)
-                self._send_windows(source, listener)
-                self._send_pieces(source, max(self._info.duration, listener.start_s), texts)
-                self._end(source, "" if source == "voice" and is_silent else note)
-
-    def _make_heartbeat(self) -> Heartbeat:
+    def _make_heartbeat(self, num_budgets: int = 1) -> Heartbeat:
         """Return the heartbeat of a kind, which raises VidretError once the time for it is over."""
-        end_s = time.monotonic() + self._budget_s
+        end_s = time.monotonic() + num_budgets * self._budget_s
 
         def heartbeat() -> None:
             if time.monotonic() > end_s:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from vidret.channels.speech import BLOCK_S, SAMPLE_RATE, find_quietest, find_speech
+from vidret.channels.speech import SAMPLE_RATE, AudioBlocks, find_speech
 from vidret.channels.texts.kind import Heartbeat
 from vidret.channels.voices.encoder import VoiceEncoder
 from vidret.store.identities.tracks import Track
@@ -30,26 +30,24 @@ Span = tuple[float, float]  # start and end in seconds
 class VoiceReader:
     """Finds the turns of speakers in one video at a time. All turns of a speaker in a video have the same vector."""
 
+    note = ""
+
     def __init__(self, encoder: VoiceEncoder) -> None:
         """Start with an encoder."""
         self._encoder = encoder
         self.start(0.0, {})
 
-    def start(self, _start_s: float, _options: Mapping[str, Any]) -> float:
+    def start(self, _start_s: float, _options: Mapping[str, Any], _heartbeat: Heartbeat = lambda: None) -> float:
         """Begin another video; return the time from which audio is needed: all voices of it are compared."""
-        self._begin_s, self._pending = 0.0, list[Float32[np.ndarray, " sample"]]()
+        self._begin_s, self._blocks = 0.0, AudioBlocks()
         self._speech, self._windows = list[Span](), list[Span]()
         self._vectors = list[Float32[np.ndarray, "window dim"]]()
         return 0.0
 
     def read(self, samples: Float32[np.ndarray, " sample"]) -> None:
         """Read the next samples."""
-        self._pending.append(samples)
-        if sum(map(len, self._pending)) > BLOCK_S * SAMPLE_RATE:
-            audio = np.concatenate(self._pending)
-            cut = find_quietest(audio[: round(BLOCK_S * SAMPLE_RATE)])
-            self._encode(audio[:cut])
-            self._pending = [audio[cut:]]
+        for block in self._blocks.add(samples):
+            self._encode(block)
 
     def take(self) -> tuple[float, list[Track]]:
         """Return no tracks: who speaks is known at the end."""
@@ -57,8 +55,8 @@ class VoiceReader:
 
     def finish(self, _info: "VideoInfo", _heartbeat: Heartbeat) -> list[Track]:
         """Return the turns of a video, of which all audio was read."""
-        if self._pending:
-            self._encode(np.concatenate(self._pending))
+        for block in self._blocks.finish():
+            self._encode(block)
         vectors = np.concatenate(self._vectors) if self._windows else np.zeros((0, 1), np.float32)
         turns, means = find_turns(self._speech, self._windows, vectors, self._encoder.same_in_film)
         self.start(0.0, {})
