@@ -1,7 +1,8 @@
 """Indexing runs that read faces and voices, by fakes: what is stored, remembered, resumed, refused, pruned, merged."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,8 @@ from tests.fake_voices import PITCHES, BrokenVoices, PitchVoices, write_talk
 from tests.fakes import ColourEncoder, write_film
 from tests.index.samples import index_under_kills, read_contents, read_states
 from tests.made_identities import FACES, make_tracks
+from vidret.channels import speech
 from vidret.channels.identities import TRACK_KINDS
-from vidret.channels.registry import KINDS
-from vidret.channels.speech import SAMPLE_RATE
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.reading import VideoTextReader
 from vidret.engine import Engine
@@ -239,19 +239,18 @@ def test_sound_that_begins_late_is_on_the_clock_of_the_video(tmp_path: Path, voi
 
 
 def test_audio_is_decoded_once_for_words_and_voices(voice_films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    film, read = voice_films / "a.mp4", list[float]()
+    film, read, heard = voice_films / "a.mp4", list[float](), list[float]()
 
     def count(path: str, sample_rate: int, **options: Any) -> Any:
         read.append(options.get("start_s", 0.0))
         return read_audio(path, sample_rate, **options)
 
-    def listen(info: Any, options: Any, send: Any, heartbeat: Any, listen: Any) -> str:
-        for _ in listen(audio.read_audio(info.path, SAMPLE_RATE, start_s=options["start_s"])):
-            pass
-        return ""
+    def note_start(_: object, start_s: float, __: object) -> list[object]:
+        heard.append(start_s)
+        return []
 
     monkeypatch.setattr(audio, "read_audio", count)
-    monkeypatch.setitem(KINDS, "speech", replace(KINDS["speech"], read=listen))
+    monkeypatch.setattr(speech, "load_recogniser", lambda _: SimpleNamespace(transcribe=note_start))
 
     def read_names(request: dict[str, Any]) -> list[str]:
         sent = list[dict[str, Any]]()
@@ -263,14 +262,14 @@ def test_audio_is_decoded_once_for_words_and_voices(voice_films: Path, monkeypat
         return [list(PITCHES)[int(np.argmax(track["vector"]))] for track in tracks]
 
     voice = {"start_s": 0.0, "model": VOICE.model, "digest": PitchVoices.digest}
-    speech = {"start_s": 0.0, "model": "made"}
-    names = read_names({"speech": speech, "voice": voice})
+    words = {"start_s": 0.0, "model": "made"}
+    names = read_names({"speech": words, "voice": voice})
     assert list(dict.fromkeys(names)) == ["ann", "bob"]
     assert read == [0.0]
     assert read_names({"voice": voice}) == names
     assert read == [0.0]
-    assert read_names({"speech": speech | {"start_s": 6.0}, "voice": voice}) == names, "words go on, voices begin"
-    assert read == [6.0, 0.0]
+    assert read_names({"speech": words | {"start_s": 6.0}, "voice": voice}) == names
+    assert (read, heard) == ([0.0], [0.0, 6.0]), "words go on, voices begin"
 
 
 INDEX_SCRIPT = f"""

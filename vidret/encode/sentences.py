@@ -93,7 +93,7 @@ def load_sentence_encoder() -> "SentenceEncoder":
 
 
 class SentenceEncoder:
-    """MiniLM and its tokenizer, in NumPy: importing torch takes longer than all else of a search. Threads may share it."""
+    """MiniLM and its tokenizer, in NumPy: importing torch takes longer than all else of a search. For any threads."""
 
     def __init__(self) -> None:
         """Map the weights into memory.
