@@ -152,17 +152,6 @@ def test_towers_equal_loops(merging: MergeSchedule, num_prompts: int, num_frames
     check_close(short.frames, actual.frames, 1e-5)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("num_frames", [1, 5, 12])
-def test_any_number_of_frames_and_padding_change_nothing(num_frames: int) -> None:
-    tower, images = make_tower(MERGING, 3), make_images(12)
-    mask = (torch.arange(12) < num_frames)[None]
-    alone = tower(images[:num_frames], num_frames=num_frames)
-    padded = tower(images, num_frames=12, mask=mask)
-    assert alone.frames.isfinite().all()
-    check_close(padded.frames[:, :num_frames], alone.frames, 1e-5)
-
-
 def test_spread_prompts_need_merging() -> None:
     with pytest.raises(ValueError, match="spread prompts must come with merging, got none"):
         VisionTower(VISION, prompts=PromptShape(2, 2, spread=True))

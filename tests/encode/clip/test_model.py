@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.encode.tiny import MERGING, TEXT, VISION, make_images, stir
-from vidret.encode.clip.model import CLIP_MEAN, Card, ClipModel, fill_model, load_model, read_card, save_model
+from vidret.encode.clip.model import CLIP_MEAN, Card, ClipModel, load_model, read_card, save_model
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.errors import EncoderError, VidretError
 from vidret.model_files import CARD, load_exactly
@@ -51,26 +51,6 @@ def rewrite(path: Path, card: str | None = None, **changes: Tensor | None) -> Pa
     return path
 
 
-@each_card
-def test_loading_draws_no_random_number(card: Card) -> None:
-    drawn = make_model(card)
-    state = torch.random.get_rng_state()
-    loaded = fill_model(card, drawn.state_dict(), "made")
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert all(torch.equal(weight, drawn.state_dict()[name]) for name, weight in loaded.state_dict().items())
-
-
-@each_card
-def test_a_card_round_trips(card: Card) -> None:
-    assert Card.from_json(card.to_json()) == card
-
-
-def test_a_card_is_the_text_that_it_was_before_prompts_could_spread() -> None:
-    """The text is part of an encoder's fingerprint, so that indexes that exist would be refused."""
-    assert "spread" not in CARDS[2].to_json()
-    assert json.loads(CARDS[5].to_json())["prompts"] == {"num_prompts": 2, "num_frames": 2, "spread": True}
-
-
 @torch.no_grad()
 @each_card
 def test_a_model_round_trips(card: Card, tmp_path: Path) -> None:
@@ -78,7 +58,9 @@ def test_a_model_round_trips(card: Card, tmp_path: Path) -> None:
     save_model(model, path)
     read_back = read_card(path)
     assert read_back == card
+    drawn = torch.random.get_rng_state()
     loaded = load_model(path, read_back)
+    assert torch.equal(torch.random.get_rng_state(), drawn), "loading draws no random number"
     assert not loaded.training
     own, other = model.state_dict(), loaded.state_dict()
     assert own.keys() == other.keys()
@@ -86,14 +68,15 @@ def test_a_model_round_trips(card: Card, tmp_path: Path) -> None:
     images = make_images(12)
     frames = model.vision(images, num_frames=12).frames
     assert torch.equal(loaded.vision(images, num_frames=12).frames, frames)
+    if card.lora_rank:
+        save_model(loaded.folded(), path)
+        assert read_card(path) == replace(card, lora_rank=0)
 
 
-def test_a_folded_model_round_trips(tmp_path: Path) -> None:
-    path = tmp_path / "folded.safetensors"
-    save_model(make_model(CARDS[1]).folded(), path)
-    card = read_card(path)
-    assert card == replace(CARDS[1], lora_rank=0)
-    load_model(path, card)
+def test_a_card_is_the_text_that_it_was_before_prompts_could_spread() -> None:
+    """The text is part of an encoder's fingerprint, so that indexes that exist would be refused."""
+    assert "spread" not in CARDS[2].to_json()
+    assert json.loads(CARDS[5].to_json())["prompts"] == {"num_prompts": 2, "num_frames": 2, "spread": True}
 
 
 def test_a_card_has_its_resize() -> None:
@@ -110,27 +93,24 @@ def test_other_files_have_no_card(tmp_path: Path) -> None:
     assert read_card(tmp_path / "weights.pt") is None
 
 
-def test_a_newer_card_is_rejected(saved: Path) -> None:
-    fields = json.loads(CARDS[1].to_json())
-    rewrite(saved, json.dumps(fields | {"format": 2}))
-    with pytest.raises(EncoderError, match="the card's format must be 1, got 2") as caught:
-        read_card(saved)
-    assert str(saved) in str(caught.value)
+FIELDS: dict[str, Any] = json.loads(CARDS[1].to_json())
 
 
-@pytest.mark.parametrize("spoil", ["text", "list", "lacks", "more", "nonsense"])
-def test_an_invalid_card_is_rejected(spoil: str, saved: Path) -> None:
-    fields: dict[str, Any] = json.loads(CARDS[1].to_json())
-    if spoil == "lacks":
-        del fields["merging"]
-    elif spoil == "more":
-        fields["colour"] = "red"
-    elif spoil == "nonsense":
-        fields["merging"]["r"] = -1
-    rewrite(saved, {"text": "{", "list": "[1]"}.get(spoil, json.dumps(fields)))
-    with pytest.raises(EncoderError) as caught:
+@pytest.mark.parametrize(
+    ("card", "reason"),
+    [
+        (FIELDS | {"format": 2}, "the card's format must be 1, got 2"),
+        ({name: value for name, value in FIELDS.items() if name != "merging"}, "merging"),
+        (FIELDS | {"colour": "red"}, "colour"),
+        (FIELDS | {"merging": FIELDS["merging"] | {"r": -1}}, "r must be at least 0"),
+        ([1], ""),
+        ("{", ""),
+    ],
+)
+def test_an_invalid_card_is_rejected(card: object, reason: str, saved: Path) -> None:
+    rewrite(saved, card if isinstance(card, str) else json.dumps(card))
+    with pytest.raises(EncoderError, match=f"{saved}: .*{reason}"):
         read_card(saved)
-    assert str(saved) in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["gone", "noise", "empty", "torn"])
@@ -139,9 +119,8 @@ def test_an_unreadable_file_is_rejected(kind: str, saved: Path) -> None:
         saved.unlink()
     else:
         saved.write_bytes({"noise": b"\xff" * 100, "empty": b"", "torn": saved.read_bytes()[:-500]}[kind])
-    with pytest.raises(EncoderError) as caught:
+    with pytest.raises(EncoderError, match=str(saved)):
         read_card(saved)
-    assert str(saved) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -164,9 +143,7 @@ def test_mismatched_weights_are_listed(changes: dict[str, Tensor | None], reason
 
 @pytest.mark.parametrize("field", ["patch", "width", "heads"])
 def test_a_card_of_no_model_is_refused(field: str, saved: Path) -> None:
-    fields = json.loads(CARDS[1].to_json())
-    fields["vision"][field] = 0
-    card = read_card(rewrite(saved, json.dumps(fields)))
+    card = read_card(rewrite(saved, json.dumps(FIELDS | {"vision": FIELDS["vision"] | {field: 0}})))
     assert card is not None
     with pytest.raises(EncoderError, match="the card must describe a model"):
         load_model(saved, card)

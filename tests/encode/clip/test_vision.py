@@ -174,10 +174,14 @@ def test_padding_frames_do_not_affect_others(settings: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("schedule", [MERGING, HARSH], ids=["mild", "harsh"])
+@pytest.mark.parametrize(
+    ("schedule", "prompts"),
+    [(MERGING, None), (HARSH, None), (MERGING, PromptShape(3, 3, spread=True))],
+    ids=["mild", "harsh", "joint"],
+)
 @pytest.mark.parametrize("num_frames", [1, 7, 10, 13])
-def test_any_number_of_frames_works(schedule: MergeSchedule, num_frames: int) -> None:
-    tower = make_tower(schedule)
+def test_any_number_of_frames_works(schedule: MergeSchedule, prompts: PromptShape | None, num_frames: int) -> None:
+    tower = make_tower(schedule, prompts=prompts)
     tables = {name: tuple(table.shape) for name, table in tower.temporal.items()}
     images = make_images(2 * num_frames)
     out = tower(images, num_frames=num_frames, tokens=True)
