@@ -11,7 +11,7 @@ import torch
 from tests.metrics.published import PRINTED, Golden, check_published, find_goldens
 from vidret.align.hubness import qb_norm, sk_norm
 from vidret.errors import VidretError
-from vidret.metrics.retrieval import Summary, calibrate_scores, evaluate, evaluate_dual_softmax
+from vidret.metrics.retrieval import calibrate_scores, evaluate, evaluate_dual_softmax
 
 
 def sample(texts: int, videos: int, seed: int = 0, scale: float = 2.0) -> Any:
@@ -67,7 +67,7 @@ def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(request.param)
 
 
-def measure(scores: Any) -> Summary:
+def measure(scores: Any) -> dict[str, float]:
     return evaluate(scores)[0].summary
 
 

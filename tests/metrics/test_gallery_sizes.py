@@ -39,10 +39,10 @@ def test_means_equal_the_closed_form(seed: int, size: int, k: int) -> None:
 def test_the_full_gallery_has_the_plain_recall_and_no_interval() -> None:
     scores = np.random.default_rng(0).standard_normal((60, 30)).round(1)  # with ties
     truth = np.repeat(np.arange(30), 2)
-    recalls = evaluate(scores, truth)[0].summary.recalls
+    summary = evaluate(scores, truth)[0].summary
     for found in measure_by_size(scores, truth, [30]):
         assert (found.low, found.high) == pytest.approx((found.mean, found.mean))
-        assert found.mean == pytest.approx(recalls[found.k])
+        assert found.mean == pytest.approx(summary[f"R@{found.k}"])
 
 
 def test_sizes_and_scores_that_cannot_be_are_refused() -> None:
@@ -59,6 +59,6 @@ def test_sizes_and_scores_that_cannot_be_are_refused() -> None:
 
 
 def test_interval_holds_95_percent_of_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery_sizes, "_draw", lambda *_: {1: list(range(101))})
+    monkeypatch.setattr(gallery_sizes, "_draw", lambda *_: {1: np.arange(101.0)})
     (found,) = measure_by_size(np.eye(3, dtype=np.float32), np.arange(3), [2], cuts=(1,))
     assert (found.mean, found.low, found.high) == pytest.approx((50.0, 2.5, 97.5))

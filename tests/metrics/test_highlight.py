@@ -95,9 +95,10 @@ def test_qvhighlights_equals_loops(seed: int) -> None:
     expected = [naive_highlights(q, listed(p)) for q, p in zip(queries, predictions, strict=True)]
     np.testing.assert_allclose(report.average_precision, [each for each, _ in expected], atol=1e-12, rtol=0)
     np.testing.assert_array_equal(report.hits, [each for _, each in expected])
+    facts = report.to_dict()
     for index, level in enumerate(LEVELS):
-        assert report.mean_average_precision(level) == pytest.approx(100 * np.mean([e[index] for e, _ in expected]))
-        assert report.hit_rate(level) == pytest.approx(100 * np.mean([h[index] for _, h in expected]))
+        assert facts[level]["mAP"] == pytest.approx(100 * np.mean([e[index] for e, _ in expected]))
+        assert facts[level]["Hit1"] == pytest.approx(100 * np.mean([h[index] for _, h in expected]))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -147,8 +148,8 @@ def test_ceiling_is_the_score_of_a_perfect_ranking() -> None:
             found.append(Prediction(query.id, saliency=scores))
         report = score_highlights(queries, found)
         np.testing.assert_allclose(report.average_precision[:, level, annotator], report.reachable[:, level, annotator])
-    assert 0 < report.ceiling() < 100
-    assert report.mean_average_precision() <= report.ceiling()
+    facts = report.to_dict()["VeryGood"]
+    assert 0 < facts["mAP"] <= facts["mAP_ceiling"] < 100
 
 
 def test_invalid_queries_and_predictions_are_rejected() -> None:

@@ -10,7 +10,7 @@ from vidret.errors import VidretError
 from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.report import Report
 from vidret.language.judging import FileFrames
-from vidret.metrics.retrieval import summarise
+from vidret.metrics.retrieval import CUTS, summarise
 from vidret.types import ComposedQuery, Picture, Query, SearchOptions
 from vidret.video.images import read_image
 
@@ -63,7 +63,8 @@ def evaluate_composed(evaluation: Evaluation) -> Report:
 
 def score_ranks(ranks: Int[np.ndarray, " query"], gallery_size: int) -> dict[str, Any]:
     """Return recalls in percent, and their mean."""
-    recalls = {f"R@{k}": value for k, value in summarise(ranks.astype(np.float64)).recalls.items()}
+    summary = summarise(ranks.astype(np.float64))
+    recalls = {name: summary[name] for name in (f"R@{k}" for k in CUTS)}
     mean = sum(recalls.values()) / len(recalls)
     return {"num_queries": len(ranks), "gallery_size": gallery_size, **recalls, "mean": mean}
 

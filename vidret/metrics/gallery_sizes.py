@@ -1,6 +1,6 @@
 """Recall against the size of the gallery, so that results on galleries of different sizes can be compared."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +71,7 @@ def measure_by_size(
     random = np.random.default_rng(seed)
     found = []
     for size in sizes:
-        recalls = {k: np.array(values) for k, values in _draw(better, truth, size, cuts, num_draws, random).items()}
+        recalls = _draw(better, truth, size, cuts, num_draws, random)
         if any(not len(values) for values in recalls.values()):
             rule = f"galleries of {size} of {num_videos} videos must hold one with a text"
             raise VidretError(f"{rule}, got none in {num_draws} draws")
@@ -87,19 +87,13 @@ def choose_sizes(num_videos: int) -> list[int]:
     >>> choose_sizes(1000)
     [10, 20, 50, 100, 200, 500, 1000]
     """
-    return [size for size in _round_sizes(num_videos) if MIN_GALLERY <= size < num_videos] + [num_videos]
-
-
-def _round_sizes(limit: int) -> Iterator[int]:
-    power = 10
-    while power <= limit:
-        yield from (power, 2 * power, 5 * power)
-        power *= 10
+    sizes = (factor * 10**power for power in range(1, len(str(num_videos))) for factor in (1, 2, 5))
+    return [size for size in sizes if size < num_videos] + [num_videos]
 
 
 def _draw(
     better: np.ndarray, truth: np.ndarray, size: int, cuts: Sequence[int], num_draws: int, random: np.random.Generator
-) -> dict[int, list[float]]:
+) -> dict[int, Float[np.ndarray, " draw"]]:
     """Return the recalls of each draw in percent, by cut; draws whose videos have no text are left out."""
     num_videos = better.shape[1]
     members = np.zeros((num_videos, num_draws), np.float32)
@@ -107,9 +101,5 @@ def _draw(
         members[random.choice(num_videos, size, replace=False), draw] = 1
     ranks = 1 + better @ members
     asked = members[truth] > 0
-    recalls: dict[int, list[float]] = {k: [] for k in cuts}
-    for draw in np.flatnonzero(asked.any(axis=0)).tolist():
-        own = ranks[asked[:, draw], draw].astype(np.float64)
-        for k in cuts:
-            recalls[k].append(100 * float(hits(own, k).mean()))
-    return recalls
+    ranks, asked = ranks[:, asked.any(axis=0)], asked[:, asked.any(axis=0)]
+    return {k: 100 * (hits(ranks, k) & asked).sum(axis=0) / asked.sum(axis=0) for k in cuts}

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -47,7 +48,7 @@ def trapezoid_precision(ranked: Bool[np.ndarray, "clip column"]) -> Float[np.nda
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HighlightReport:
-    """QVHighlights' two highlight metrics at each of ``LEVELS``. The methods return percentages.
+    """QVHighlights' two highlight metrics at each of ``LEVELS``.
 
     Attributes:
         ids: Ids of the queries.
@@ -66,27 +67,18 @@ class HighlightReport:
     padded: tuple[str, ...]
     cut: tuple[str, ...]
 
-    def mean_average_precision(self, level: str = "VeryGood") -> float:
-        """Return HL-mAP, the mean over annotators and queries."""
-        return 100 * float(self.average_precision[:, list(LEVELS).index(level)].mean())
+    def to_dict(self) -> dict[str, Any]:
+        """Return all metrics in percent, for a report: means over queries, and over annotators for mAP.
 
-    def ceiling(self, level: str = "VeryGood") -> float:
-        """Return the highest mean average precision that any prediction can reach."""
-        return 100 * float(self.reachable[:, list(LEVELS).index(level)].mean())
-
-    def hit_rate(self, level: str = "VeryGood") -> float:
-        """Return HIT@1, the percentage of queries whose best clip is a highlight."""
-        return 100 * float(self.hits[:, list(LEVELS).index(level)].mean())
-
-    def to_dict(self) -> dict[str, object]:
-        """Return all metrics, for a report."""
+        The ceiling is the highest mAP that any prediction can reach.
+        """
         levels = {
             level: {
-                "mAP": self.mean_average_precision(level),
-                "Hit1": self.hit_rate(level),
-                "mAP_ceiling": self.ceiling(level),
+                "mAP": 100 * float(self.average_precision[:, row].mean()),
+                "Hit1": 100 * float(self.hits[:, row].mean()),
+                "mAP_ceiling": 100 * float(self.reachable[:, row].mean()),
             }
-            for level in LEVELS
+            for row, level in enumerate(LEVELS)
         }
         return {"num_queries": len(self.ids), **levels, "padded": list(self.padded), "cut": list(self.cut)}
 

@@ -2,7 +2,7 @@
 
     t2v, v2t = evaluate(scores)                       # text i describes video i
     t2v, v2t = evaluate(scores, truth)                # several captions per video: text i describes video truth[i]
-    print(t2v.summary.recalls[1], json.dumps(t2v.to_dict()))
+    print(t2v.summary["R@1"], json.dumps(t2v.to_dict()))
 
 In every matrix rows are texts and columns are videos, in both directions. Scores with hubness correction use
 extra data, so every row names its query bank.
@@ -28,42 +28,6 @@ TIES = (
     "+ rank) of the ranks up to 10, with one correct answer. For an even number of ranks, MdR is the mean of the "
     "middle two and MdR_lower the lower one. Ranks count from 1."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Summary statistics of ranks.
-
-    Attributes:
-        recalls: R@K by K: the percentage of queries with a hit in the top K.
-        median_rank: The median; for an even number of ranks the mean of the middle two.
-        lower_median_rank: The median; for an even number of ranks the lower of the middle two, as in published
-            multi-caption code.
-        mean_rank: The mean.
-        geometric_mean: The cube root of R@1 * R@5 * R@10.
-        recall_sum: R@1 + R@5 + R@10 (R-Sum).
-        gain: nDCG@10 in percent, the main score of MTEB, with one correct answer for each query.
-    """
-
-    recalls: dict[int, float]
-    median_rank: float
-    lower_median_rank: float
-    mean_rank: float
-    geometric_mean: float
-    recall_sum: float
-    gain: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the metrics by the names used in papers."""
-        return {
-            **{f"R@{k}": value for k, value in self.recalls.items()},
-            "MdR": self.median_rank,
-            "MdR_lower": self.lower_median_rank,
-            "MnR": self.mean_rank,
-            "geometric_mean": self.geometric_mean,
-            "R-Sum": self.recall_sum,
-            "nDCG@10": self.gain,
-        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +57,7 @@ class Row:
             )
 
     @property
-    def summary(self) -> Summary:
+    def summary(self) -> dict[str, float]:
         """Return the result, with mean ranks for ties."""
         return summarise(self.ranks.mean)
 
@@ -107,35 +71,36 @@ class Row:
             "num_queries": len(self.ranks.queries),
             "gallery_size": self.ranks.gallery_size,
             "num_ties": self.ranks.num_ties,
-            **self.summary.to_dict(),
+            **self.summary,
         }
         optimistic, pessimistic = summarise(self.ranks.optimistic), summarise(self.ranks.pessimistic)
         if optimistic != pessimistic:
-            report |= {"optimistic": optimistic.to_dict(), "pessimistic": pessimistic.to_dict()}
+            report |= {"optimistic": optimistic, "pessimistic": pessimistic}
         return report
 
 
-def hits(ranks: Float[np.ndarray, " query"], k: int) -> Bool[np.ndarray, " query"]:
+def hits(ranks: Float[np.ndarray, "*query"], k: int) -> Bool[np.ndarray, "*query"]:
     """Return True for queries with the correct answer in the top k: those whose mean rank is at most k."""
-    is_hit: Bool[np.ndarray, " query"] = ranks <= k
+    is_hit: Bool[np.ndarray, "*query"] = ranks <= k
     return is_hit
 
 
-def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) -> Summary:
-    """Return the summary of ranks that count from 1, with R@K for each of ``cuts``."""
-    if not all(k >= 1 for k in cuts):
-        raise ValueError(f"cuts must be at least 1, got {list(cuts)}")
+def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) -> dict[str, float]:
+    """Return statistics of ranks that count from 1, by the names used in papers.
+
+    R@K for each of ``cuts`` and nDCG@10, the main score of MTEB, are in percent. The geometric mean is that of R@1, R@5
+    and R@10, R-Sum their sum. ``TIES`` explains the medians; the lower one is that of published multi-caption code.
+    """
     recalls = {k: 100 * float(hits(ranks, k).mean()) for k in {*cuts, 1, 5, 10}}
-    ordered = np.sort(ranks)
-    return Summary(
-        recalls={k: recalls[k] for k in cuts},
-        median_rank=float(np.median(ranks)),
-        lower_median_rank=float(ordered[(len(ranks) - 1) // 2]),
-        mean_rank=float(ranks.mean()),
-        geometric_mean=float(np.cbrt(recalls[1] * recalls[5] * recalls[10])),
-        recall_sum=recalls[1] + recalls[5] + recalls[10],
-        gain=100 * float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean()),
-    )
+    return {
+        **{f"R@{k}": recalls[k] for k in cuts},
+        "MdR": float(np.median(ranks)),
+        "MdR_lower": float(np.sort(ranks)[(len(ranks) - 1) // 2]),
+        "MnR": float(ranks.mean()),
+        "geometric_mean": float(np.cbrt(recalls[1] * recalls[5] * recalls[10])),
+        "R-Sum": recalls[1] + recalls[5] + recalls[10],
+        "nDCG@10": 100 * float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean()),
+    }
 
 
 def evaluate(

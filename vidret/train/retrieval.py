@@ -23,7 +23,7 @@ from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape, compile_tower
 from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
-from vidret.metrics.retrieval import evaluate
+from vidret.metrics.retrieval import CUTS, evaluate
 from vidret.model_files import ALIGNER, TrainedOn, read_part
 from vidret.train import optim
 from vidret.train.losses import Terms
@@ -190,8 +190,7 @@ class RetrievalModule(TrainedModule):
             return metrics
         for row in evaluate(*self.score(evaluated)):
             prefix = "" if row.direction == "t2v" else "v2t/"
-            metrics |= {f"{prefix}R@{k}": value for k, value in row.summary.recalls.items()}
-            metrics[f"{prefix}MnR"] = row.summary.mean_rank
+            metrics |= {prefix + name: row.summary[name] for name in (*(f"R@{k}" for k in CUTS), "MnR")}
         return metrics
 
     def score(self, batches: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
