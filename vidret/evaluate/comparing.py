@@ -12,10 +12,10 @@ from vidret.encode.encoder import Encoder, EncodingSpeed
 from vidret.encode.names import drop_sampling
 from vidret.errors import VidretError
 from vidret.evaluate.published import CLASSIC
-from vidret.evaluate.report import Report
 from vidret.metrics.retrieval import PLAIN, hits
 
 CHUNK = 1 << 20  # maximum number of indices drawn at a time
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,6 @@ def compare(
     *,
     seed: int,
     num_resamples: int = 10_000,
-    confidence: float = 0.95,
     groups: Int[np.ndarray, " query"] | None = None,
 ) -> Comparison:
     """Compare two results query by query with a paired bootstrap.
@@ -61,31 +60,26 @@ def compare(
         b: The same for the other result, in the same order.
         seed: Seed of the resampling.
         num_resamples: Number of resamples.
-        confidence: Confidence level of the interval.
         groups: Group of each query. Groups are drawn as a whole, such as all captions of a video, which are similar:
             drawing them one by one would make the interval too narrow.
 
     Raises:
         VidretError: ``a`` and ``b`` differ in length or are empty, or a value is not finite.
-        ValueError: A setting is invalid.
+        ValueError: ``groups`` has another length.
 
     Reference:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), sections 13.3 and 15.
     """
-    if num_resamples < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"num_resamples must be at least 1 and confidence in 0..1, got {num_resamples} and {confidence}"
-        )
     gains = _subtract(a, b)
     means = _resample(gains, groups, num_resamples, np.random.default_rng(seed))
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     share = 2 * min(float((means <= 0).mean()), float((means >= 0).mean()))
     return Comparison(
         difference=float(gains.mean()),
         low=float(low),
         high=float(high),
-        confidence=confidence,
+        confidence=CONFIDENCE,
         share=min(share, 1.0),
         num_queries=len(gains),
         num_resamples=num_resamples,
@@ -240,54 +234,31 @@ PROTOCOL = (
 MAIN = "R@1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RatedModel:
-    """An encoder's report, and what it costs.
-
-    Attributes:
-        name: Its name.
-        frames: Number of frames that it sees of a video.
-        side: Side of a frame in pixels.
-        prompts: Texts that it puts before queries or frames, by kind.
-        speed: Its speed on this machine.
-        report: The content of its report.
-    """
-
-    name: str
-    frames: int
-    side: int
-    prompts: Mapping[str, str]
-    speed: EncodingSpeed
-    report: Mapping[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the model for a file, without each query."""
-        rows = [row for row in self.report["results"]["rows"] if row["label"] == PLAIN]
-        facts = {"name": self.name, "frames": self.frames, "side": self.side, "prompts": dict(self.prompts)}
-        return {**facts, **asdict(self.speed), "results": {row["direction"]: row for row in rows}}
+def rate_encoder(encoder: Encoder, speed: EncodingSpeed, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an encoder for rating.json: what it sees of a video, its speed, and the plain rows of its report."""
+    return {
+        "name": drop_sampling(encoder.name),
+        "frames": encoder.sampling.num_frames,
+        "side": encoder.resize.crop,
+        "prompts": dict(getattr(encoder, "prompts", {})),
+        **asdict(speed),
+        "results": {row["direction"]: row for row in report["results"]["rows"] if row["label"] == PLAIN},
+    }
 
 
-def describe_rated(encoder: Encoder, speed: EncodingSpeed, report: Report) -> RatedModel:
-    """Return an encoder with its report and speed."""
-    return RatedModel(
-        name=drop_sampling(encoder.name),
-        frames=encoder.sampling.num_frames,
-        side=encoder.resize.crop,
-        prompts=getattr(encoder, "prompts", {}),
-        speed=speed,
-        report=report.to_dict(),
-    )
-
-
-def compare_models(models: Sequence[RatedModel], *, seed: int = 0) -> list[dict[str, Any]]:
+def compare_models(rated: Sequence[tuple[str, Mapping[str, Any]]], *, seed: int = 0) -> list[dict[str, Any]]:
     """Return the comparison of each pair by recall at 1 from text to video, with a paired interval of 95 %.
+
+    Args:
+        rated: Name and report of each model.
+        seed: Seed of the bootstrap.
 
     Raises:
         VidretError: The models were not rated on the same videos.
     """
     rows = []
-    for first, second in combinations(models, 2):
-        compared = compare_reports(first.report, second.report, seed=seed)
+    for (first, report), (second, other) in combinations(rated, 2):
+        compared = compare_reports(report, other, seed=seed)
         row = next(comparison for comparison in compared if comparison["metric"] == MAIN)
-        rows.append({"models": [first.name, second.name], **row})
+        rows.append({"models": [first, second], **row})
     return rows

@@ -144,20 +144,8 @@ def tabulate_published(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[lis
         yield [f"{result.model}, published", f"{result.t2v:.1f}", "" if result.v2t is None else f"{result.v2t:.1f}"]
 
 
-def count_rows(protocol: str, split: Split, num_queries: int) -> tuple[int, int | None]:
-    """Return how many queries were evaluated and how many the protocol has; None if that is not known.
-
-    The classic protocol has those of the split.
-    """
+def count_rows(protocol: str, split: Split) -> int | None:
+    """Return how many queries a protocol has; None if that is not known. The classic one has those of the split."""
     known = PROTOCOLS[protocol].rows
     wanted = next((rows for name, rows in known.items() if split.name.startswith(f"{name}-")), None)
-    return num_queries, len(split.captions) if wanted is None and protocol == CLASSIC else wanted
-
-
-def note_rows(protocol: str, rows: tuple[int, int | None]) -> str:
-    """Return a note that refuses a result the name of its protocol, unless all queries of that were evaluated."""
-    found, wanted = rows
-    if found == wanted:
-        return ""
-    known = "an unknown number of" if wanted is None else str(wanted)
-    return f"not a result by the protocol {protocol}: {found} of {known} queries"
+    return len(split.captions) if wanted is None and protocol == CLASSIC else wanted

@@ -18,7 +18,7 @@ from vidret.data.records import Caption, Split, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import Evaluation
-from vidret.evaluate.published import CLASSIC, PROTOCOLS, count_rows, note_rows
+from vidret.evaluate.published import CLASSIC, PROTOCOLS, count_rows
 from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.ranks import rank_matrix
 from vidret.metrics.retrieval import (
@@ -132,7 +132,7 @@ def evaluate_retrieval(
             "video_ranks": video_ranks,
             **_evaluate_domains(captions, totals, truth),
         },
-        per_query=_list_queries(captions, video_ids, totals, rows[0]),
+        per_query=_list_queries(captions, video_ids, totals, truth, rows[0]),
     )
 
 
@@ -277,13 +277,13 @@ def note_differences(
     Captions may describe another part of their video than is scored, which is up to ``until_s``, None for all of it, or
     be another number of queries.
     """
-    if note := note_rows(protocol, count_rows(protocol, split, len(captions))):
-        split = replace(split, notes=(*split.notes, note))
-    num_partial = sum(caption.end not in (None, until_s) for caption in captions)
-    if not num_partial:
-        return split
-    note = f"captions that describe a part of their video, though the whole video is scored: {num_partial}"
-    return replace(split, notes=(*split.notes, note))
+    notes = list(split.notes)
+    if (wanted := count_rows(protocol, split)) != len(captions):
+        known = "an unknown number of" if wanted is None else str(wanted)
+        notes.append(f"not a result by the protocol {protocol}: {len(captions)} of {known} queries")
+    if num_partial := sum(caption.end not in (None, until_s) for caption in captions):
+        notes.append(f"captions that describe a part of their video, though the whole video is scored: {num_partial}")
+    return replace(split, notes=tuple(notes))
 
 
 def _describe_settings(ranker: Ranker, bank: Bank | None, video_bank: Bank | None) -> dict[str, Any]:
@@ -299,11 +299,11 @@ def _describe_settings(ranker: Ranker, bank: Bank | None, video_bank: Bank | Non
 
 def _describe_protocol(protocol: str, split: Split, num_queries: int, engine: Engine) -> dict[str, Any]:
     """Return all that makes numbers of two protocols incomparable: rows, frames, instructions and the main score."""
-    rows, sampling = count_rows(protocol, split, num_queries), engine.encoder.sampling
+    wanted, sampling = count_rows(protocol, split), engine.encoder.sampling
     return {
         "protocol": protocol,
-        "complete": not note_rows(protocol, rows),
-        "rows": rows,
+        "complete": num_queries == wanted,
+        "rows": (num_queries, wanted),
         "frames": f"{sampling.rule}, at most {sampling.num_frames}",
         "instruction": getattr(engine.encoder, "instruction", None),
         "metric": PROTOCOLS[protocol].metric,
@@ -331,13 +331,15 @@ def _list_ranks(row: Row) -> Iterator[tuple[int, float]]:
 
 
 def _list_queries(
-    captions: Sequence[Caption], video_ids: Sequence[str], scores: Float32[np.ndarray, "text video"], row: Row
+    captions: Sequence[Caption],
+    video_ids: Sequence[str],
+    scores: Float32[np.ndarray, "text video"],
+    truth: Int64[np.ndarray, " text"],
+    row: Row,
 ) -> list[dict[str, Any]]:
     """Return each caption with its rank, the score of its video, and the top videos."""
-    ranks = dict(_list_ranks(row))
-    columns = {video_id: column for column, video_id in enumerate(video_ids)}
     queries = []
-    for index, caption in enumerate(captions):
+    for caption, (index, rank) in zip(captions, _list_ranks(row), strict=True):
         top = np.argsort(-scores[index], kind="stable")[:TOP]
         queries.append(
             {
@@ -345,8 +347,8 @@ def _list_queries(
                 "text": caption.text,
                 "video": caption.video,
                 "domain": caption.domain,
-                "rank": ranks[index],
-                "score": round(float(scores[index, columns[caption.video]]), 5),
+                "rank": rank,
+                "score": round(float(scores[index, truth[index]]), 5),
                 "top": [[video_ids[column], round(float(scores[index, column]), 5)] for column in top],
             }
         )

@@ -92,19 +92,10 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
         yield f"rated moments: {facts['num_queries']} queries, each in {facts['num_videos']} videos", (columns, lines)
     if "composed" in results:
         facts = results["composed"]
-        title = f"a frame and a text: {facts['num_queries']} queries, {facts['gallery_size']} videos"
         names = [name for name in facts if name not in ("num_queries", "gallery_size")]
-        yield (
-            title,
-            (
-                ["query", *names],
-                [
-                    [QUERIES[kind], *(f"{one[name]:.1f}" for name in names)]
-                    for kind, one in results.items()
-                    if kind in QUERIES
-                ],
-            ),
-        )
+        lines = [[asked, *(f"{results[kind][name]:.1f}" for name in names)] for kind, asked in QUERIES.items()]
+        title = f"a frame and a text: {facts['num_queries']} queries, {facts['gallery_size']} videos"
+        yield title, (["query", *names], lines)
     if "kinds" in results:
         title = f"queries by kind, each in {results['num_videos']} videos"
         if "kinds_unjudged" in results:

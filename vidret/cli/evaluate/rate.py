@@ -1,6 +1,7 @@
 """The commands ``vidret eval rate`` and ``vidret eval curves``: encoders by one protocol, and recall by gallery."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,6 @@ from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
     from vidret.data.records import Split
-    from vidret.evaluate.comparing import RatedModel
 
 HEADERS = ("model", "frames", "side", "R@1", "R@5", "R@10", "mean rank", "v2t R@1", "R@5", "R@10", "mean rank")
 COSTS = ("ms a frame", "ms a query", "MB an hour")
@@ -68,17 +68,17 @@ def rate_command(
     chosen: dict[str, Any] = {"device": loading.device, "precision": loading.precision, "workers": workers}
     run = EvalRun(videos=videos, data=data, annotations=annotations, **chosen)
     split = run.read_split()
-    rated = [
-        rate_model(replace(run, model=name, out=target / default_out("model", name).name), split)
-        for name in dict.fromkeys(models)
-    ]
-    compared = compare_models(rated, seed=seed)
-    facts = {
-        "protocol": PROTOCOL,
-        "data": rated[0].report["data"],
-        "models": [model.to_dict() for model in rated],
-        "comparisons": compared,
-    }
+    rated, reports = zip(
+        *(
+            rate_model(replace(run, model=name, out=target / default_out("model", name).name), split)
+            for name in dict.fromkeys(models)
+        ),
+        strict=True,
+    )
+    compared = compare_models(
+        [(model["name"], report) for model, report in zip(rated, reports, strict=True)], seed=seed
+    )
+    facts = {"protocol": PROTOCOL, "data": reports[0]["data"], "models": rated, "comparisons": compared}
     text = json.dumps(facts, indent=1, ensure_ascii=False)
     (target / "rating.json").write_text(text + "\n", "utf-8")
     if as_json:
@@ -89,11 +89,11 @@ def rate_command(
         print_message(f"written to {target}: rating.json, and report.json of each model")
 
 
-def rate_model(run: EvalRun, split: "Split") -> "RatedModel":
-    """Index the videos of a split with an encoder, evaluate retrieval, and measure the speed of the encoder."""
+def rate_model(run: EvalRun, split: "Split") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Index the videos of a split with an encoder; return its rating and the report of its retrieval."""
     from vidret.channels.picture.ranking import MEAN
     from vidret.encode.encoder import measure_speed
-    from vidret.evaluate.comparing import describe_rated
+    from vidret.evaluate.comparing import rate_encoder
     from vidret.evaluate.gallery import Evaluation
     from vidret.evaluate.retrieval import evaluate_retrieval
 
@@ -102,18 +102,18 @@ def rate_model(run: EvalRun, split: "Split") -> "RatedModel":
         with show_count("scoring", "segments") as on_count:
             report = evaluate_retrieval(Evaluation(engine, split, gallery, on_count), rerank=MEAN)
         report.save(run.target / "report.json")
-        return describe_rated(engine.encoder, measure_speed(engine.encoder), report)
+        facts = report.to_dict()
+        return rate_encoder(engine.encoder, measure_speed(engine.encoder), facts), facts
 
 
-def show_rating(rated: "list[RatedModel]", compared: list[dict[str, Any]]) -> None:
+def show_rating(rated: Sequence[dict[str, Any]], compared: list[dict[str, Any]]) -> None:
     """Print the table of models, and the differences of their recalls."""
     rows = []
     for model in rated:
-        facts = model.to_dict()
-        results = [facts["results"][direction] for direction in ("t2v", "v2t")]
+        results = [model["results"][direction] for direction in ("t2v", "v2t")]
         cells = [f"{row[name]:.1f}" for row in results for name in ("R@1", "R@5", "R@10", "MnR")]
-        speed = (f"{model.speed.frame_ms:.1f}", f"{model.speed.query_ms:.1f}", f"{model.speed.mb_per_hour:.1f}")
-        rows.append((model.name, str(model.frames), str(model.side), *cells, *speed))
+        speed = [f"{model[name]:.1f}" for name in ("frame_ms", "query_ms", "mb_per_hour")]
+        rows.append((model["name"], str(model["frames"]), str(model["side"]), *cells, *speed))
     show_table((*HEADERS, *COSTS), rows)
     for row in compared:
         first, second = row["models"]
