@@ -5,7 +5,6 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Int
 
-from vidret.data.records import Caption
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.report import Report
@@ -48,15 +47,17 @@ def evaluate_composed(evaluation: Evaluation) -> Report:
             if source not in frames:
                 video = engine.video(source)
                 frames[source] = read_image(drawer.draw(video, video.duration / 2, WIDTH))
-            allowed = targets - {source}
-            for kind, asked in _list_queries(frames[source], query).items():
-                found = [hit.video for hit in engine.search_with(asked, options) if hit.video in allowed]
-                ranks[kind].append(_find_rank(found, contents[query.video], len(allowed)))
+            frame, target, allowed = frames[source], contents[query.video], targets - {source}
+            both = ComposedQuery(images=(frame,), text=query.text)
+            asked: dict[str, Query] = {"composed": both, "text": query.text, "image": frame}
+            for kind, own in asked.items():
+                found = [hit.video for hit in engine.search_with(own, options) if hit.video in allowed]
+                ranks[kind].append(found.index(target) + 1 if target in found else len(allowed) + 1)
     rows = [
         {"id": query.id, "text": query.text, "source": query.source, "video": query.video, "rank": rank}
         for query, rank in zip(queries, ranks["composed"], strict=True)
     ]
-    results = {kind: score_ranks(np.array(own), len(targets)) for kind, own in ranks.items()}
+    results = {kind: score_ranks(np.array(found), len(targets)) for kind, found in ranks.items()}
     settings = {"by": SOURCE, "protocol": PROTOCOL}
     return evaluation.report("composed", settings=settings, results=results, per_query=rows, doing="searching")
 
@@ -67,12 +68,3 @@ def score_ranks(ranks: Int[np.ndarray, " query"], gallery_size: int) -> dict[str
     recalls = {name: summary[name] for name in (f"R@{k}" for k in CUTS)}
     mean = sum(recalls.values()) / len(recalls)
     return {"num_queries": len(ranks), "gallery_size": gallery_size, **recalls, "mean": mean}
-
-
-def _list_queries(frame: Picture, query: Caption) -> dict[str, Query]:
-    return {"composed": ComposedQuery(images=(frame,), text=query.text), "text": query.text, "image": frame}
-
-
-def _find_rank(found: list[int], target: int, num_allowed: int) -> int:
-    """Return the rank of a video among those allowed, behind all that were not found."""
-    return found.index(target) + 1 if target in found else num_allowed + 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vidret.data.records import Times
+from vidret.data.records import Caption, CorpusQuery, LabelledQuery, Times
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import Evaluation
@@ -36,20 +36,21 @@ PROTOCOL = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownItem:
-    """A scene to find: the hints that are revealed, its video in the index, and its stretches, none for all of it."""
+    """A scene to find.
+
+    Attributes:
+        id: Id of the caption or query.
+        hints: Texts that are revealed one after another.
+        video: Id of its video in the index.
+        spans: Its stretches of the video, none for all of it.
+        scene: What the user remembers: the path, start and end of the first stretch.
+    """
 
     id: str
     hints: tuple[str, ...]
     video: int
-    path: str
-    duration_s: float
     spans: tuple[Times, ...]
-
-    @property
-    def scene(self) -> tuple[str, float, float]:
-        """What the user remembers: the path, start and end of the first stretch."""
-        start, end = self.spans[0] if self.spans else (0.0, self.duration_s)
-        return self.path, start, end
+    scene: tuple[str, float, float]
 
     def is_shown_by(self, hit: Hit) -> bool:
         """Return whether the segment of a hit overlaps the scene."""
@@ -108,27 +109,15 @@ def list_items(evaluation: Evaluation, *, num_hints: int = NUM_HINTS) -> list[Kn
     """
     split, contents = evaluation.split, evaluation.find_contents()
     videos = {video.id: video for video in evaluation.engine.videos()}
-    rows: list[tuple[str, str, str | None, tuple[Times, ...]]] = [
-        *(
-            (caption.id, caption.text, caption.video, _list_span(caption.start, caption.end))
-            for caption in split.captions
-        ),
-        *((query.id, query.text, query.video, query.spans) for query in split.queries),
-        *((query.id, query.text, query.video, query.spans) for query in split.corpus_queries),
-    ]
+    rows: list[Caption | LabelledQuery | CorpusQuery] = [*split.captions, *split.queries, *split.corpus_queries]
     items = []
-    for item_id, text, video, spans in rows:
-        if video is not None and video in contents and text.strip():
-            stored = videos[contents[video]]
+    for row in rows:
+        if row.video is not None and row.video in contents and row.text.strip():
+            video = videos[contents[row.video]]
+            spans = _list_span(row.start, row.end) if isinstance(row, Caption) else row.spans
+            scene = video.paths[0], *(spans[0] if spans else (0.0, video.duration))
             items.append(
-                KnownItem(
-                    id=item_id,
-                    hints=reveal(text, num_hints),
-                    video=stored.id,
-                    path=stored.paths[0],
-                    duration_s=stored.duration,
-                    spans=spans,
-                )
+                KnownItem(id=row.id, hints=reveal(row.text, num_hints), video=video.id, spans=spans, scene=scene)
             )
     if not items:
         raise VidretError(f"{split.name}: must have a caption or a query with an available video, got none")
@@ -174,7 +163,7 @@ def evaluate_known_items(
         for item in evaluation.track(items)
     ]
     rows = [
-        {"id": item.id, "text": item.hints[-1], "video": item.path, **asdict(outcome), "points": outcome.points}
+        {"id": item.id, "text": item.hints[-1], "video": item.scene[0], **asdict(outcome), "points": outcome.points}
         for item, outcome in zip(items, outcomes, strict=True)
     ]
     return evaluation.report(

@@ -48,7 +48,7 @@ def score_predictions(path: Path, split: Split) -> dict[str, Any]:
     if all(query.saliency for query in split.queries) and all(
         prediction.saliency is not None for prediction in predictions
     ):
-        return {"highlights": score_saliency(split.scoring, split.queries, predictions).to_dict()}
+        return {"highlights": SALIENCY_METRICS[split.scoring.saliency](split.queries, predictions).to_dict()}
     raise VidretError(f"{path}: must have, for each query, what {split.name} has labels for: windows or saliency")
 
 
@@ -61,23 +61,22 @@ def score_matched(
     if any(len(query.spans) > 1 for query in queries):
         results["multi_moments"] = score_multi_moments(queries, predictions)
     if all(query.saliency for query in queries) and all(prediction.saliency is not None for prediction in predictions):
-        results["highlights"] = score_saliency(scoring, queries, predictions).to_dict()
+        results["highlights"] = SALIENCY_METRICS[scoring.saliency](queries, predictions).to_dict()
     by_id = {prediction.id: prediction for prediction in predictions}
-    domains = sorted({query.domain for query in queries})
-    if len(domains) > 1:
-        results["domains"] = {}
-        for domain in domains:
-            in_domain = [query for query in queries if query.domain == domain]
-            report = score_moments(in_domain, [by_id[query.id] for query in in_domain], lengths=lengths)
-            results["domains"][domain or "other"] = report.to_dict()
+    if domains := group_domains(queries):
+        results["domains"] = {
+            domain: score_moments(own, [by_id[query.id] for query in own], lengths=lengths).to_dict()
+            for domain, own in domains.items()
+        }
     return results
 
 
-def score_saliency(
-    scoring: Scoring, queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]
-) -> HighlightReport | DomainReport:
-    """Return the scores of saliency by the benchmark's own metric."""
-    return SALIENCY_METRICS[scoring.saliency](queries, predictions)
+def group_domains(queries: Sequence[LabelledQuery]) -> dict[str, list[LabelledQuery]]:
+    """Return the queries of each domain; nothing if there is a single one."""
+    domains = sorted({query.domain for query in queries})
+    if len(domains) < 2:
+        return {}
+    return {domain or "other": [query for query in queries if query.domain == domain] for domain in domains}
 
 
 NUM_SPANS = 50  # predicted per query; metrics use at most the first ten
@@ -125,14 +124,15 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
     if retrieved:
         own = [replace(query, video=own_videos[query.id]) for query in queries]
         results["corpus"] = {"num_videos": engine.info().videos, **_score_corpus(own, retrieved, ranks)}
-        domains = sorted({query.domain for query in own})
-        if len(domains) > 1:
+        if domains := group_domains(own):
             results["corpus_domains"] = {
-                domain or "other": _score_corpus([query for query in own if query.domain == domain], retrieved, ranks)
-                for domain in domains
+                domain: _score_corpus(part, retrieved, ranks) for domain, part in domains.items()
             }
         settings |= {"corpus_moments": CORPUS_MOMENTS, "corpus_videos": CORPUS_VIDEOS}
-    rows = _describe_queries(queries, predictions, labelled=labelled)
+    rows = [_describe_query(query, prediction) for query, prediction in zip(queries, predictions, strict=True)]
+    if labelled:
+        overlaps = score_moments(queries, predictions).full.best_overlaps[:, 0].tolist()
+        rows = [{**row, "overlap": overlap} for row, overlap in zip(rows, overlaps, strict=True)]
     return evaluation.report("moments", settings=settings, results=results, per_query=rows), predictions
 
 
@@ -157,7 +157,7 @@ def evaluate_highlights(evaluation: Evaluation) -> tuple[Report, list[Prediction
     if unrated := [query.id for query in queries if not query.saliency]:
         raise VidretError(f"{split.name}: queries must have ratings to score highlights, got none for {unrated[0]}")
     predictions = [Prediction(query.id, None, rate_clips(query, evaluation)) for query in evaluation.track(queries)]
-    scores = score_saliency(split.scoring, queries, predictions)
+    scores = SALIENCY_METRICS[split.scoring.saliency](queries, predictions)
     precision = scores.average_precision
     if isinstance(scores, HighlightReport):  # the headline number: VeryGood, mean over annotators
         precision = precision[:, -1].mean(axis=1)
@@ -217,17 +217,6 @@ def rate_clips(query: LabelledQuery, evaluation: Evaluation) -> np.ndarray:
         times = (np.arange(max(1, int(duration_s / CLIP_SECONDS))) + 0.5) * CLIP_SECONDS
     saliency: np.ndarray = engine.rate(asked, path, times)
     return saliency
-
-
-def _describe_queries(
-    queries: Sequence[LabelledQuery], predictions: Sequence[Prediction], *, labelled: bool
-) -> list[dict[str, Any]]:
-    """Return the rows of all queries for the report, including the overlap of the first span if there are labels."""
-    rows = [_describe_query(query, prediction) for query, prediction in zip(queries, predictions, strict=True)]
-    if not labelled:
-        return rows
-    overlaps = score_moments(queries, predictions).full.best_overlaps[:, 0].tolist()
-    return [{**row, "overlap": overlap} for row, overlap in zip(rows, overlaps, strict=True)]
 
 
 def _describe_query(query: LabelledQuery, prediction: Prediction) -> dict[str, Any]:

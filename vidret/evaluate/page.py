@@ -1,7 +1,6 @@
 """A report as a self-contained HTML page: tables, plots, and the worst queries with images."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +122,8 @@ def trace_overlaps(overlaps: np.ndarray) -> list[Point]:
 
 def count_overlaps(overlaps: np.ndarray) -> list[int]:
     """Return the counts of ten equal bins of 0..1; the last bin includes 1."""
-    edges = [*(index / 10 for index in range(10)), np.inf]
-    return [int(((overlaps >= low) & (overlaps < high)).sum()) for low, high in pairwise(edges)]
+    counts: list[int] = np.histogram(overlaps, [index / 10 for index in range(11)])[0].tolist()
+    return counts
 
 
 NUM_WORST, NUM_HITS = 12, 4

@@ -77,13 +77,7 @@ class SimulatedUser:
         What is not in the user's index, since its file could not be read, resembles nothing: -1.
         """
         remembered = self._read(*target)
-        known = [stretch[0] in self._frames for stretch in stretches]
-        return np.array(
-            [
-                float(self._read(*stretch) @ remembered) if is_known else -1.0
-                for stretch, is_known in zip(stretches, known, strict=True)
-            ]
-        )
+        return np.array([float(self._read(*one) @ remembered) if one[0] in self._frames else -1.0 for one in stretches])
 
     def _read(self, path: str, start: float, end: float) -> Float32[np.ndarray, " dim"]:
         """Return the mean vector of the frames of a stretch, or of the frame that is nearest to it."""

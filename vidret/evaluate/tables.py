@@ -167,15 +167,18 @@ def tabulate_multi_moments(facts: Facts) -> Table:
 
 def tabulate_corpus(facts: Facts) -> Table:
     """Return the recalls of moments, of spans within the correct video, and of videos."""
-    lines = [
-        [f"{description} ({task})", threshold, *(f"{value:.1f}" for value in recalls.values())]
+    rows = [
+        (f"{description} ({task})", threshold, recalls)
         for task, description in CORPUS.items()
         for threshold, recalls in facts[task].items()
     ]
-    videos = ["correct video (VR)", "", *(f"{value:.1f}" for value in facts["VR"].values())]
-    columns = ["task", "IoU", *(name.replace("R", "R@") for name in facts["VR"])]
-    searched = ["correct video, by a search (PRVR)", "", *(f"{value:.1f}" for value in facts["PRVR"].values())]
-    return [*columns, "SumR"], [*([*line, ""] for line in [*lines, videos]), searched]
+    rows += [("correct video (VR)", "", facts["VR"]), ("correct video, by a search (PRVR)", "", facts["PRVR"])]
+    names = [*facts["VR"], "SumR"]
+    columns = ["task", "IoU", *(name if name == "SumR" else f"R@{name[1:]}" for name in names)]
+    return columns, [
+        [task, threshold, *(f"{recalls[name]:.1f}" if name in recalls else "" for name in names)]
+        for task, threshold, recalls in rows
+    ]
 
 
 def tabulate_kinds(rows: Sequence[Facts]) -> Table:
