@@ -3,12 +3,14 @@
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from vidret.errors import VidretError
+from vidret.store.records import StoredVideo
+from vidret.text import file_name
 from vidret.video.scan import VIDEO_SUFFIXES, scan
 
 # Length ranges of true spans in seconds: exclusive minimum, inclusive maximum.
@@ -16,6 +18,7 @@ Lengths = Mapping[str, tuple[float, float]]
 QVHIGHLIGHTS_LENGTHS: Lengths = {"short": (0, 10), "middle": (10, 30), "long": (30, 150)}
 OPEN_LENGTHS: Lengths = {"short": (0, 10), "middle": (10, 30), "long": (30, math.inf)}
 
+File = TypeVar("File")
 SaliencyMetric = Literal["levels", "top-5", "all-clips"]
 
 
@@ -190,6 +193,31 @@ def video_stem(name: str) -> str:
     return head if dot and (not suffix or f".{suffix.lower()}" in VIDEO_SUFFIXES) else name
 
 
+def match_names(names: Iterable[str], files: Iterable[tuple[str, File]]) -> dict[str, list[File]]:
+    """Return the files of each name, given by path: those with this path, else with this file name, else this stem."""
+    by_path, by_name, by_stem = defaultdict(list), defaultdict(list), defaultdict(list)
+    for path, file in files:
+        by_path[path].append(file)
+        by_name[file_name(path)].append(file)
+        by_stem[video_stem(file_name(path))].append(file)
+    return {name: by_path.get(name) or by_name.get(name) or by_stem.get(video_stem(name)) or [] for name in names}
+
+
+def match_stored(names: Iterable[str], videos: Iterable[StoredVideo]) -> dict[str, int]:
+    """Return the ids of the videos of an index that are named in annotations, by their names, without folders.
+
+    Raises:
+        VidretError: A name matches several videos.
+    """
+    bare = {name: file_name(name) for name in names}
+    matches = match_names(bare.values(), ((path, video.id) for video in videos for path in video.paths))
+    found = {name: set(matches[own]) for name, own in bare.items()}
+    for name, ids in found.items():
+        if len(ids) > 1:
+            raise VidretError(f"{name} must match one video of the index, got {len(ids)}")
+    return {name: ids.pop() for name, ids in found.items() if ids}
+
+
 def find_videos(videos: Sequence[str], folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     """Return the file of each video, matched by path below the folder, else by file name, else by stem.
 
@@ -207,18 +235,11 @@ def find_videos(videos: Sequence[str], folder: str | Path) -> tuple[dict[str, Pa
     """
     if not Path(folder).is_dir():
         raise VidretError(f"{folder}: no such folder of videos")
-    by_path: defaultdict[str, list[Path]] = defaultdict(list)
-    by_name: defaultdict[str, list[Path]] = defaultdict(list)
-    by_stem: defaultdict[str, list[Path]] = defaultdict(list)
-    for path in map(Path, scan([str(folder)])):
-        by_path[Path(os.path.relpath(path, folder)).as_posix()].append(path)
-        by_name[path.name].append(path)
-        by_stem[video_stem(path.name)].append(path)
+    files = {Path(os.path.relpath(path, folder)).as_posix(): Path(path) for path in scan([str(folder)])}
     paths: dict[str, Path] = {}
     missing: list[str] = []
     name_of_path: dict[Path, str] = {}
-    for name in videos:
-        matches = by_path.get(name) or by_name.get(name) or by_stem.get(video_stem(name)) or []
+    for name, matches in match_names(videos, files.items()).items():
         if len(matches) > 1:
             shown = ", ".join(map(str, matches[:3]))
             raise VidretError(f"{name} must match one file, got {shown} ({len(matches)} in all)")

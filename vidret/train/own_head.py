@@ -5,7 +5,6 @@ It reads the frame vectors of the index: no video is decoded, and no encoder tra
 
 import logging
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import nn
 from vidret.data.benchmarks.splits import hold_out
 from vidret.data.grounding import GroundingSample, collate, label_frames
 from vidret.data.layers import VideoLayers
-from vidret.data.records import LabelledQuery, Split, video_stem
+from vidret.data.records import LabelledQuery, Split, match_stored
 from vidret.data.sampler import TrainBatches
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -210,19 +209,7 @@ def match_videos(engine: Engine, split: Split) -> dict[str, int]:
     Raises:
         VidretError: None is, or a name matches several videos.
     """
-    by_name: defaultdict[str, set[int]] = defaultdict(set)
-    for video in engine.videos():
-        for path in map(Path, video.paths):
-            for name in {path.name, video_stem(path.name)}:
-                by_name[name].add(video.id)
-    ids = dict[str, int]()
-    for name in split.videos:
-        own = Path(name).name
-        matches = set(by_name.get(own) or by_name.get(video_stem(own)) or ())
-        if len(matches) > 1:
-            raise VidretError(f"{name} must match one video of the index, got {len(matches)}")
-        if matches:
-            ids[name] = matches.pop()
+    ids = match_stored(split.videos, engine.videos())
     if not ids:
         raise VidretError(f"{split.name}: its videos must be in the index, got none of {len(split.videos)}")
     if num_missing := len(split.videos) - len(ids):

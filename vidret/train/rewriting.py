@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vidret.data.dataset import read_rewritten
-from vidret.data.records import Caption, video_stem
+from vidret.data.records import Caption, match_stored
 from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
 from vidret.language.endpoint import ChatEndpoint, drop_thoughts
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import read_transcript
-from vidret.text import file_name, parse_json, sanitize
+from vidret.text import parse_json, sanitize
 
 logger = logging.getLogger(__name__)
 
@@ -126,14 +126,11 @@ def read_seen(store: Store, captions: Sequence[Caption]) -> dict[str, str]:
     """Return what the videos of captions were described with in an index (``vidret index --describe``), by video id.
 
     Raises:
-        VidretError: No video of the captions is described there.
+        VidretError: No video of the captions is described there, or a name matches several videos.
     """
-    by_stem = {video_stem(file_name(path)): video.id for video in store.videos.find() for path in video.paths}
     found = {}
-    for name in dict.fromkeys(caption.video for caption in captions):
-        stored = by_stem.get(video_stem(file_name(name)))
-        texts = [] if stored is None else [text.text for text in read_transcript(store, stored, ["generated"])]
-        if texts:
+    for name, video in match_stored((caption.video for caption in captions), store.videos.find()).items():
+        if texts := [text.text for text in read_transcript(store, video, ["generated"])]:
             found[name] = " ".join(texts)[:MAX_SEEN]
     if not found:
         raise VidretError(f"{store.path}: must have descriptions of the captions' videos (--describe), got none")

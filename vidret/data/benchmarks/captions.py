@@ -1,6 +1,7 @@
 """Readers of caption benchmarks: MSR-VTT and its splits, MSVD, LSMDC, DiDeMo, ActivityNet, VATEX, custom captions."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vidret.data.benchmarks.files import (
@@ -55,6 +56,11 @@ def number_captions(texts: TextsOfVideos, videos: Iterable[str], list_path: Path
     ]
 
 
+def split_texts(name: str, files: Sequence[Path], texts: TextsOfVideos, videos: Iterable[str] | None = None) -> Split:
+    """Return a split of the texts of videos, all of them or those that the last file lists."""
+    return make_caption_split(name, files, number_captions(texts, texts if videos is None else videos, files[-1]))
+
+
 def group_texts(rows: Iterable[AnnotationRow], video: str, text: str) -> dict[str, list[str]]:
     """Return the texts of each video, given the names of the two values of a row."""
     texts: dict[str, list[str]] = {}
@@ -87,16 +93,14 @@ def read_composed(name: str, path: Path) -> Split:
 
 def read_listed(name: str, sentences_path: Path, list_path: Path) -> Split:
     """Read all captions of the listed videos from MSRVTT_data.json."""
-    captions = number_captions(read_sentences(sentences_path), read_names(list_path), list_path)
-    return make_caption_split(name, (sentences_path, list_path), captions)
+    return split_texts(name, (sentences_path, list_path), read_sentences(sentences_path), read_names(list_path))
 
 
 def read_first(name: str, sentences_path: Path, list_path: Path) -> Split:
     """Read the first caption of each listed video: the 1k-B test split, after Miech's protocol."""
     first = {video_id: texts[:1] for video_id, texts in read_sentences(sentences_path).items()}
-    captions = number_captions(first, read_names(list_path), list_path)
-    notes = ("the query for each video is its first caption",)
-    return make_caption_split(name, (sentences_path, list_path), captions, notes=notes)
+    split = split_texts(name, (sentences_path, list_path), first, read_names(list_path))
+    return replace(split, notes=("the query for each video is its first caption",))
 
 
 def read_official(name: str, sentences_path: Path, list_path: Path | None, *, split: str) -> Split:
@@ -112,8 +116,7 @@ def read_official(name: str, sentences_path: Path, list_path: Path | None, *, sp
     videos = [video_id for video_id, its_split in split_of_video.items() if its_split == official]
     if not videos:
         raise VidretError(f"{sentences_path}: must contain videos of the split {official}, got none")
-    captions = number_captions(read_sentences(sentences_path), videos, sentences_path)
-    return make_caption_split(name, [sentences_path], captions)
+    return split_texts(name, [sentences_path], read_sentences(sentences_path), videos)
 
 
 def read_sentences(path: Path) -> dict[str, list[str]]:
@@ -128,7 +131,7 @@ def read_msvd(name: str, path: Path, list_path: Path) -> Split:
     """
     root, videos = read_pickled_texts(path) if path.suffix == ".pkl" else read_object(path), read_names(list_path)
     texts = {video_id: root.texts(video_id) for video_id in videos if video_id in root.values}
-    return make_caption_split(name, (path, list_path), number_captions(texts, videos, list_path))
+    return split_texts(name, (path, list_path), texts, videos)
 
 
 def read_lsmdc(name: str, path: Path) -> Split:
@@ -137,8 +140,7 @@ def read_lsmdc(name: str, path: Path) -> Split:
     The clips are separate files, so the times are ignored. In training a clip may have several sentences. The format
     follows public readers of these files; the files themselves are under a licence that forbids sharing them.
     """
-    texts = group_texts(read_tsv(path, LSMDC_COLUMNS), "clip_id", "sentence")
-    return make_caption_split(name, [path], number_captions(texts, texts, path))
+    return split_texts(name, [path], group_texts(read_tsv(path, LSMDC_COLUMNS), "clip_id", "sentence"))
 
 
 def read_didemo(name: str, path: Path, list_path: Path) -> Split:
@@ -196,8 +198,8 @@ def read_vatex(name: str, path: Path, list_path: Path | None = None) -> Split:
     else:
         texts = {row.check_unique("videoID", row.name("videoID"), locations): row.texts("enCap") for row in content}
     if list_path is None:
-        return make_caption_split(name, [path], number_captions(texts, texts, path))
-    return make_caption_split(name, (path, list_path), number_captions(texts, read_names(list_path), list_path))
+        return split_texts(name, [path], texts)
+    return split_texts(name, (path, list_path), texts, read_names(list_path))
 
 
 def read_captions(name: str, path: Path) -> Split:
@@ -206,8 +208,7 @@ def read_captions(name: str, path: Path) -> Split:
     A .csv has the columns ``video`` and ``caption``, and a row for each caption.
     """
     if path.suffix == ".csv":
-        texts = group_texts(read_csv(path, ("video", "caption")), "video", "caption")
-        return make_caption_split(name, [path], number_captions(texts, texts, path))
+        return split_texts(name, [path], group_texts(read_csv(path, ("video", "caption")), "video", "caption"))
     locations: dict[str, str] = {}
     captions: list[Caption] = []
     for row in read_jsonl(path):
