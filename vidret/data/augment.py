@@ -14,7 +14,12 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
-from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
+from torchvision.transforms.v2 import (  # type: ignore[import-untyped]
+    ColorJitter,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    functional,
+)
 
 from vidret.errors import VidretError
 
@@ -25,9 +30,7 @@ Operation = Callable[[Images, float, float], Images]
 NUM_OPERATIONS = 4
 OPERATION_PROBABILITY = 0.5
 MAGNITUDE_MEAN, MAGNITUDE_STD = 0.7, 0.05
-ASPECT_RANGE = (3 / 4, 4 / 3)
 GREY = [128.0, 128.0, 128.0]
-COLOUR_ADJUSTMENTS = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +75,16 @@ class Augmentation:
         images = rearrange(pixels, "frame height width rgb -> frame rgb height width")
         if self.policy:
             images = rand_augment(images, rng)
+        steps = [RandomHorizontalFlip(self.flip), ColorJitter(self.colour, self.colour, self.colour)]
         if self.crop < 1:
-            images = random_resized_crop(images, self.crop, rng)
-        if rng.random() < self.flip:
-            images = functional.horizontal_flip(images)
-        if self.colour:
-            for adjust in COLOUR_ADJUSTMENTS:
-                images = adjust(images, float(rng.uniform(1 - self.colour, 1 + self.colour)))
+            steps.append(
+                RandomResizedCrop(images.shape[-2:], (self.crop, 1.0), interpolation=InterpolationMode.BICUBIC)
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(rng.integers(2**62)))  # from which torchvision draws
+            for step in steps:
+                images = step(images)
         return rearrange(images, "frame rgb height width -> frame height width rgb").contiguous()
-
-
-def random_resized_crop(images: Images, min_area: float, rng: np.random.Generator) -> Images:
-    """Crop one random rectangle out of all images, of at least a share ``min_area``, and resize it to their size."""
-    height, width = images.shape[-2:]
-    area = height * width * rng.uniform(min_area, 1)
-    ratio = math.exp(rng.uniform(*np.log(ASPECT_RANGE)))
-    crop_height = min(height, max(1, round(math.sqrt(area / ratio))))
-    crop_width = min(width, max(1, round(math.sqrt(area * ratio))))
-    top, left = int(rng.integers(height - crop_height + 1)), int(rng.integers(width - crop_width + 1))
-    crop: Tensor = functional.resized_crop(
-        images,
-        top,
-        left,
-        crop_height,
-        crop_width,
-        [height, width],
-        InterpolationMode.BICUBIC,
-        antialias=True,
-    )
-    return crop
 
 
 def rand_augment(images: Images, rng: np.random.Generator) -> Images:
