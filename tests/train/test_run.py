@@ -244,7 +244,7 @@ def test_checkpoint_of_a_head_is_exported_like_the_head(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     head, card = load_head(export_checkpoint(tmp_path / "a.ckpt", tmp_path / "head.safetensors"))
     assert card == module.card
-    for name, weight in module.model.head.state_dict().items():
+    for name, weight in module.head.state_dict().items():
         assert torch.equal(head.state_dict()[name], weight), name
     with pytest.raises(VidretError, match=r"a\.ckpt: out must be given, since its run had none"):
         export_checkpoint(tmp_path / "a.ckpt")

@@ -255,7 +255,7 @@ def test_head_is_exported_into_a_copy_of_its_backbone(tmp_path: Path) -> None:
     head, card = load_head(out)
     assert card == replace(module.card, backbone=str(out))
     assert card.similarity_weight == 1.0
-    for name, weight in module.model.head.state_dict().items():
+    for name, weight in module.head.state_dict().items():
         assert torch.equal(head.state_dict()[name], weight), name
     assert load_encoder(str(out)).fingerprint == load_encoder(str(backbone)).fingerprint
     assert read_part_cards(out).keys() == {"aligner", "head"}

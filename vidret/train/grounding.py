@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.data.grounding import GroundingBatch
@@ -19,14 +19,6 @@ from vidret.train.module import ModelDescription, TrainedModule
 from vidret.train.optim import r2_optimizer
 
 THRESHOLDS = (0.3, 0.5, 0.7)
-
-
-class GroundingModel(nn.Module):
-    """The head under the name that rules of training expect."""
-
-    def __init__(self, head: GroundingHead) -> None:
-        super().__init__()
-        self.head = head
 
 
 class GroundingModule(TrainedModule):
@@ -92,7 +84,7 @@ class GroundingModule(TrainedModule):
         out: str | None = None,
     ) -> None:
         super().__init__(seed=seed, out=out)
-        head = GroundingHead(
+        self.head = GroundingHead(
             width,
             text_width,
             dim,
@@ -106,7 +98,6 @@ class GroundingModule(TrainedModule):
             motion=motion,
             as_published=as_published,
         )
-        self.model = GroundingModel(head)
         if recipe not in RECIPES:
             raise VidretError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe}")
         if not 0 <= similarity_weight < math.inf or (similarity_weight and not boundaries):
@@ -114,7 +105,7 @@ class GroundingModule(TrainedModule):
                 f"similarity_weight must be at least 0, and 0 without boundaries, got {similarity_weight}"
             )
         settings = _adapt_recipe(RECIPES[recipe], fps=fps, unit=unit)
-        self.card = HeadCard.describe(head, backbone=backbone, similarity_weight=similarity_weight, **settings)
+        self.card = HeadCard.describe(self.head, backbone=backbone, similarity_weight=similarity_weight, **settings)
         self.fps, self._join = self.card.fps or 0.5, join
         self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples
@@ -122,7 +113,7 @@ class GroundingModule(TrainedModule):
     def training_step(self, batch: GroundingBatch, _batch_index: int) -> Tensor:
         """Return the loss of a batch: means and contrasts of the samples of each process, unlike retrieval's."""
         weights = {"saliency_weight": self._saliency_weight, "across_samples": self._across}
-        terms = head_losses(self.model.head, batch, self._generator, fps=self.fps, **weights)
+        terms = head_losses(self.head, batch, self._generator, fps=self.fps, **weights)
         return self.log_terms(terms, len(batch.queries))
 
     def configure_optimizers(self) -> Any:
@@ -135,7 +126,7 @@ class GroundingModule(TrainedModule):
         if self._drop_at is not None and epochs < 1:
             raise VidretError(f"max_epochs must be given if drop_at is, got only drop_at {self._drop_at}")
         drop_at = None if self._drop_at is None else self._drop_at * self._count_epoch_steps()
-        optimizer, schedule = r2_optimizer(self.model, lr=self._lr, drop_at=drop_at, warm_up=self._warm_up)
+        optimizer, schedule = r2_optimizer(self.head, lr=self._lr, drop_at=drop_at, warm_up=self._warm_up)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _count_epoch_steps(self) -> int:
@@ -148,8 +139,8 @@ class GroundingModule(TrainedModule):
 
         A head for highlights only stores 1 or 0: whether the most salient frame is labelled.
         """
-        output = predict(self.model.head, batch)
-        for row, result in enumerate(self.model.head.decode(output, fps=self.fps)):
+        output = predict(self.head, batch)
+        for row, result in enumerate(self.head.decode(output, fps=self.fps)):
             if output.distances is None:
                 self._evaluated.append(float(batch.saliency[row, int(np.argmax(result.saliency))] > 0))
                 continue
@@ -165,14 +156,14 @@ class GroundingModule(TrainedModule):
     def summarize(self, evaluated: list[float]) -> dict[str, float]:
         """Return recalls and the mean overlap, in percent; of a head for highlights only, how often it hits one."""
         overlaps = np.array(evaluated)
-        if self.model.head.boundaries is None:
+        if self.head.boundaries is None:
             return {"hit@1": 100 * float(overlaps.mean())}
         recalls = {f"R1@{limit}": 100 * float((overlaps >= limit).mean()) for limit in THRESHOLDS}
         return recalls | {"mIoU": 100 * float(overlaps.mean())}
 
     def describe(self) -> ModelDescription:
         """Return the card of the head, for ``--head``, or with the backbone that it is joined to, for ``--model``."""
-        description: ModelDescription = {"card": json.loads(self.card.to_json()), "weights": "model.head.", "parts": {}}
+        description: ModelDescription = {"card": json.loads(self.card.to_json()), "weights": "head.", "parts": {}}
         return {**description, "backbone": self.card.backbone} if self._join else description
 
 

@@ -160,7 +160,8 @@ def grounding_losses(
             classes = focal_loss(logits, targets.positive, output.point_mask)
             boundaries = boundary_loss(output.distances, targets, output.point_mask)
         frames = saliency_loss(video, query, saliency, output.frame_mask, positive, across_samples=across_samples)
-        videos, queries = select_positive(layer_videos, layer_queries, positive)
+        rows = (positive != NO_FRAME).nonzero().flatten()
+        videos, queries = layer_videos[:, rows, positive[rows]], layer_queries[:, rows]
         return {
             "classes": classes,
             "boundaries": BOUNDARY_WEIGHT * boundaries,
@@ -221,16 +222,6 @@ def saliency_loss(
     own = at_positives.diagonal()
     loss = mean_or_zero(scores.logsumexp(dim=1) - own)
     return loss + mean_or_zero(at_positives.logsumexp(dim=0) - own) if across_samples else loss
-
-
-def select_positive(
-    videos: Float[Tensor, "layer sample frame dim"],
-    queries: Float[Tensor, "layer sample dim"],
-    positive: Int[Tensor, " sample"],
-) -> tuple[Float[Tensor, "layer taken dim"], Float[Tensor, "layer taken dim"]]:
-    """Return the positive frame and the query of each sample that has one, for ``contrast``."""
-    rows = (positive != NO_FRAME).nonzero().flatten()
-    return videos[:, rows, positive[rows]], queries[:, rows]
 
 
 def contrast(videos: Float[Tensor, "group item dim"], queries: Float[Tensor, "group item dim"]) -> Float[Tensor, ""]:

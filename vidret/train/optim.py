@@ -183,27 +183,6 @@ class BertAdam(Optimizer):
         torch._foreach_add_(weights, changes, alpha=-group["lr"])
 
 
-def warm_then_fall(
-    step: int, *, num_steps: int, warm_up: float, cool_down: float | None = None, rescaled: bool = True
-) -> float:
-    """Return the factor of the learning rate: linear warm-up over a fraction of all steps, then a fall to 0.
-
-    The fall is half a cosine from the end of the warm-up on. Unless ``rescaled`` it runs from the first step, so that
-    the rate drops at the end of the warm-up: to 0.976 after a tenth of the steps. With ``cool_down`` the factor is 1,
-    and falls linearly over that last fraction.
-
-    Reference: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations".
-    """
-    progress = min(step / num_steps, 1.0)
-    if progress < warm_up:
-        return progress / warm_up
-    if cool_down is not None:
-        return min(1.0, (1 - progress) / cool_down)
-    if rescaled:
-        progress = (progress - warm_up) / (1 - warm_up)
-    return (1 + math.cos(math.pi * progress)) / 2
-
-
 def warm_then_drop(step: int, *, warm_up: int, drop_at: int | None) -> float:
     """Return a linear warm-up from 0.001 over ``warm_up`` steps, and a tenth of that from step ``drop_at`` on."""
     warmed = 1.0 if step >= warm_up else 1 - (1 - step / warm_up) * (1 - 0.001)
@@ -253,10 +232,16 @@ def r2_optimizer(head: nn.Module, *, lr: float, drop_at: int | None, warm_up: in
 def falling_schedule(
     optimizer: Optimizer, num_steps: int, warm_up: float, *, cool_down: float | None = None, rescaled: bool = True
 ) -> LambdaLR:
-    """Return the schedule of ``warm_then_fall``, in steps.
+    """Return a schedule in steps: a linear warm-up over a fraction of all, then a fall to 0.
+
+    The fall is half a cosine from the end of the warm-up on. Unless ``rescaled`` it runs from the first step, so that
+    the rate drops at the end of the warm-up: to 0.976 after a tenth of the steps. With ``cool_down`` the rate
+    stays, and falls linearly over that last fraction.
 
     Raises:
         ValueError: A number is out of range.
+
+    Reference: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations".
     """
     fits = cool_down is None or (cool_down > 0 and warm_up + cool_down <= 1)
     if num_steps < 1 or not 0 <= warm_up < 1 or not fits:
@@ -264,8 +249,18 @@ def falling_schedule(
             "num_steps must be at least 1, warm_up in 0..1, and cool_down positive and at most what that leaves, "
             f"got {num_steps}, {warm_up} and {cool_down}"
         )
-    fall = partial(warm_then_fall, num_steps=num_steps, warm_up=warm_up, cool_down=cool_down, rescaled=rescaled)
-    return LambdaLR(optimizer, fall)
+
+    def find_factor(step: int) -> float:
+        progress = min(step / num_steps, 1.0)
+        if progress < warm_up:
+            return progress / warm_up
+        if cool_down is not None:
+            return min(1.0, (1 - progress) / cool_down)
+        if rescaled:
+            progress = (progress - warm_up) / (1 - warm_up)
+        return (1 + math.cos(math.pi * progress)) / 2
+
+    return LambdaLR(optimizer, find_factor)
 
 
 @torch.no_grad()
