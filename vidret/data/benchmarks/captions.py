@@ -56,7 +56,9 @@ def number_captions(texts: TextsOfVideos, videos: Iterable[str], list_path: Path
     ]
 
 
-def split_texts(name: str, files: Sequence[Path], texts: TextsOfVideos, videos: Iterable[str] | None = None) -> Split:
+def make_texts_split(
+    name: str, files: Sequence[Path], texts: TextsOfVideos, videos: Iterable[str] | None = None
+) -> Split:
     """Return a split of the texts of videos, all of them or those that the last file lists."""
     return make_caption_split(name, files, number_captions(texts, texts if videos is None else videos, files[-1]))
 
@@ -93,13 +95,13 @@ def read_composed(name: str, path: Path) -> Split:
 
 def read_listed(name: str, sentences_path: Path, list_path: Path) -> Split:
     """Read all captions of the listed videos from MSRVTT_data.json."""
-    return split_texts(name, (sentences_path, list_path), read_sentences(sentences_path), read_names(list_path))
+    return make_texts_split(name, (sentences_path, list_path), read_sentences(sentences_path), read_names(list_path))
 
 
 def read_first(name: str, sentences_path: Path, list_path: Path) -> Split:
     """Read the first caption of each listed video: the 1k-B test split, after Miech's protocol."""
     first = {video_id: texts[:1] for video_id, texts in read_sentences(sentences_path).items()}
-    split = split_texts(name, (sentences_path, list_path), first, read_names(list_path))
+    split = make_texts_split(name, (sentences_path, list_path), first, read_names(list_path))
     return replace(split, notes=("the query for each video is its first caption",))
 
 
@@ -116,7 +118,7 @@ def read_official(name: str, sentences_path: Path, list_path: Path | None, *, sp
     videos = [video_id for video_id, its_split in split_of_video.items() if its_split == official]
     if not videos:
         raise VidretError(f"{sentences_path}: must contain videos of the split {official}, got none")
-    return split_texts(name, [sentences_path], read_sentences(sentences_path), videos)
+    return make_texts_split(name, [sentences_path], read_sentences(sentences_path), videos)
 
 
 def read_sentences(path: Path) -> dict[str, list[str]]:
@@ -131,7 +133,7 @@ def read_msvd(name: str, path: Path, list_path: Path) -> Split:
     """
     root, videos = read_pickled_texts(path) if path.suffix == ".pkl" else read_object(path), read_names(list_path)
     texts = {video_id: root.texts(video_id) for video_id in videos if video_id in root.values}
-    return split_texts(name, (path, list_path), texts, videos)
+    return make_texts_split(name, (path, list_path), texts, videos)
 
 
 def read_lsmdc(name: str, path: Path) -> Split:
@@ -140,7 +142,7 @@ def read_lsmdc(name: str, path: Path) -> Split:
     The clips are separate files, so the times are ignored. In training a clip may have several sentences. The format
     follows public readers of these files; the files themselves are under a licence that forbids sharing them.
     """
-    return split_texts(name, [path], group_texts(read_tsv(path, LSMDC_COLUMNS), "clip_id", "sentence"))
+    return make_texts_split(name, [path], group_texts(read_tsv(path, LSMDC_COLUMNS), "clip_id", "sentence"))
 
 
 def read_didemo(name: str, path: Path, list_path: Path) -> Split:
@@ -198,8 +200,8 @@ def read_vatex(name: str, path: Path, list_path: Path | None = None) -> Split:
     else:
         texts = {row.check_unique("videoID", row.name("videoID"), locations): row.texts("enCap") for row in content}
     if list_path is None:
-        return split_texts(name, [path], texts)
-    return split_texts(name, (path, list_path), texts, read_names(list_path))
+        return make_texts_split(name, [path], texts)
+    return make_texts_split(name, (path, list_path), texts, read_names(list_path))
 
 
 def read_captions(name: str, path: Path) -> Split:
@@ -208,7 +210,7 @@ def read_captions(name: str, path: Path) -> Split:
     A .csv has the columns ``video`` and ``caption``, and a row for each caption.
     """
     if path.suffix == ".csv":
-        return split_texts(name, [path], group_texts(read_csv(path, ("video", "caption")), "video", "caption"))
+        return make_texts_split(name, [path], group_texts(read_csv(path, ("video", "caption")), "video", "caption"))
     locations: dict[str, str] = {}
     captions: list[Caption] = []
     for row in read_jsonl(path):
