@@ -3,10 +3,12 @@
 import base64
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import FloatRect, Locator, Page, expect
+from playwright.sync_api import FloatRect, Locator, Page, Route, expect
 
 # Returns the lowest contrast of a text to its background (WCAG 2), and the text.
 CONTRASTS = """() => {
@@ -65,6 +67,37 @@ def ask(page: Page, query: str) -> None:
     """Search, and wait for the answer."""
     search(page, query)
     expect(page.locator("#status")).to_contain_text("ms.")
+
+
+def press(page: Page, *keys: str) -> None:
+    """Press keys one after another."""
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def catch_search(page: Page, act: Callable[[], object]) -> Any:
+    """Do something, and return what the page then asks the server to search for."""
+    with page.expect_request("**/api/search") as asking:
+        act()
+    return asking.value.post_data_json
+
+
+def amend(page: Page, addresses: str, change: Callable[[Any], object]) -> None:
+    """Change the answers of the server to some requests in place."""
+
+    def answer(route: Route) -> None:
+        told = route.fetch().json()
+        change(told)
+        route.fulfill(json=told)
+
+    page.route(addresses, answer)
+
+
+def hold(page: Page, addresses: str, most: int = 1000) -> list[Route]:
+    """Return the list of the next requests to some addresses, which wait from here on."""
+    held: list[Route] = []
+    page.route(addresses, lambda route: held.append(route) if len(held) < most else route.fallback())
+    return held
 
 
 def box_of(locator: Locator) -> FloatRect:

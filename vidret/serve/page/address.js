@@ -18,13 +18,11 @@ export function readPlace(search, picture = "") {
   return { ...Object.fromEntries(NAMES.map((name) => [name, isOdd(name) ? "" : (given.get(name) ?? "").trim()])), picture };
 }
 
-/** Return the URL of a state. */
 export function writePlace(place) {
   const said = String(new URLSearchParams(NAMES.filter((name) => place[name]).map((name) => [name, place[name]])));
   return said ? `/?${said}` : "/";
 }
 
-/** Return whether two states differ in any of these names. */
 export const differ = (one, other, names = [...NAMES, "picture"]) => names.some((name) => one[name] !== other[name]);
 
 /** Return the sources that a query is compared with; none stands for all. */

@@ -30,17 +30,14 @@ export function latest(call) {
   };
 }
 
-/** Return whether an error is that of an aborted request. */
 export const isDropped = (error) => error.name === "AbortError";
 
-/** Return the sentence of an error response. */
 export async function readProblem(response) {
   if (response.status === 401) return NO_TOKEN;
   const { detail, title } = await response.json().catch(() => ({}));
   return String(detail || title || `The server responded with ${response.status}.`);
 }
 
-/** Return the response to a request, whatever its status. */
 export async function send(path, request) {
   try {
     return await fetch(path, request);

@@ -7,12 +7,18 @@ import { SOURCES } from "./words.js";
 
 const TYPING_PAUSE = 60; // milliseconds without a key before a search starts
 const LENGTHS = ["min_seconds", "max_seconds"];
+let timer = 0;
+let typing = false; // further letters of a query replace its history entry
+
+/** Let the next letter start a new history entry, and drop what was typed but not searched for. */
+export function endTyping() {
+  clearTimeout(timer);
+  typing = false;
+}
 
 /** Listen to the form: `go(change, how)` is called with changes of the state. */
 export function listenToForm(go) {
   const query = find("query");
-  let timer = 0;
-  let typing = false; // further letters of a query replace its history entry
   const search = () => {
     clearTimeout(timer);
     const q = query.value.trim();
@@ -28,7 +34,7 @@ export function listenToForm(go) {
   on("ask", "submit", (event) => {
     event.preventDefault();
     search();
-    typing = false;
+    endTyping();
   });
   for (const name of FIELDS) find(name).addEventListener("change", () => changeFilter(name, go));
   on("clear", "click", () => {
@@ -54,7 +60,6 @@ export function listenToForm(go) {
 
 const readUsed = () => readSources(readPlace(location.search));
 
-/** Offer sources as filters. */
 export function offerSources(words) {
   const known = words.filter(({ texts }) => texts).map(({ source }) => source);
   if (known.length) known.unshift("picture");
@@ -99,8 +104,8 @@ export function showForm(place) {
 function changeFilter(name, go) {
   const field = find(name);
   let said = field.value.trim();
-  if (LENGTHS.includes(name) && said) {
-    const seconds = readClock(said);
+  if (LENGTHS.includes(name)) {
+    const seconds = said && readClock(said);
     field.setCustomValidity(isNaN(seconds) ? "A length is seconds, or minutes:seconds such as 1:30." : "");
     field.reportValidity();
     said = String(seconds);

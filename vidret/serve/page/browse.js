@@ -2,7 +2,7 @@
 
 import { FILTERS, readFilters, writePlace } from "./address.js";
 import { ask, isDropped, latest } from "./api.js";
-import { clock, count, find, make, on, tell } from "./dom.js";
+import { clock, count, find, isModified, make, on, tell } from "./dom.js";
 
 const MOST_DAYS = 62; // from the first to the last of the strip; else months, else years
 const MOST_MONTHS = 60;
@@ -68,7 +68,6 @@ function makeFacet(title, name, counts, place, go, label = (value) => value) {
   return make("details", { open: values.length <= 8 || Boolean(place[name]) }, make("summary", {}, title), make("ul", { ariaLabel: title }, ...buttons));
 }
 
-/** Show a bar for each day, month or year in which videos were filmed. */
 function showStrip(days, place, go) {
   const all = Object.keys(days);
   const span = (new Date(all.at(-1)) - new Date(all[0])) / 86_400_000;
@@ -99,7 +98,6 @@ function sumBy(days, length) {
   return sums;
 }
 
-/** Return the last day of a day, a month or a year. */
 function findLastDay(name) {
   const [year, month] = name.split("-");
   if (name.length === 10) return name;
@@ -127,7 +125,9 @@ export async function showKinds(place, shown) {
     find("to-unusual").href = writePlace({ ...place, by: place.by === "unusual" ? "" : "unusual" });
     find("to-unusual").textContent = place.by === "unusual" ? "All videos" : "What is unusual here?";
   } catch (error) {
-    if (!isDropped(error)) tell("notice", error.message);
+    if (isDropped(error)) return;
+    find("home").hidden = true;
+    tell("notice", error.message);
   }
 }
 
@@ -144,7 +144,6 @@ let moments = [];
 let view = { x: 0.5, y: 0.5, zoom: 1 };
 let at = null; // the place whose links the tiles are
 
-/** Show the map of the videos that match the filters. */
 export async function showMap(place) {
   at = place;
   tell("map-status", "Placing moments");
@@ -174,7 +173,9 @@ function drawMap() {
     if (!known || distance < known.distance) cells.set(`${row},${column}`, { moment, distance, row, column });
   }
   const shown = [...cells.values()].sort((one, other) => one.row - other.row || one.column - other.column);
+  const focused = map.contains(document.activeElement) && document.activeElement;
   map.replaceChildren(...shown.map(({ moment, row, column }) => placeTile(moment, row, column)));
+  if (focused) (map.contains(focused) ? focused : map).focus(); // which a tile loses that is moved
 }
 
 function placeTile({ video, time }, row, column) {
@@ -201,7 +202,6 @@ function moveTo(next) {
   drawMap();
 }
 
-/** Listen to the map: buttons, the wheel, drags, arrow keys. */
 export function listenToMap() {
   on("map-in", "click", () => zoomBy(2));
   on("map-out", "click", () => zoomBy(0.5));
@@ -221,6 +221,7 @@ export function listenToMap() {
   });
   map.addEventListener("click", (event) => dragged && (event.preventDefault(), event.stopPropagation()), true);
   on("map-tab", "keydown", (event) => {
+    if (isModified(event)) return;
     const step = 0.2 / view.zoom;
     const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
     if (event.key === "+" || event.key === "=") zoomBy(2);

@@ -1,9 +1,7 @@
 // Elements and numbers. File names and responses are inserted as text, never as markup.
 
-/** Return an element by its id. */
 export const find = (id) => document.getElementById(id);
 
-/** Listen to some events of an element. */
 export const on = (id, names, act, how) => names.split(" ").forEach((name) => find(id).addEventListener(name, act, how));
 
 /** Create an element with properties; children are elements or text. */
@@ -13,7 +11,6 @@ export function make(tag, properties, ...children) {
   return element;
 }
 
-/** Create an SVG shape. */
 export function draw(tag, attributes, ...children) {
   const shape = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) shape.setAttribute(name, value);
@@ -21,8 +18,13 @@ export function draw(tag, attributes, ...children) {
   return shape;
 }
 
-/** Show an icon of the page in a button. */
 export const showIcon = (button, icon) => button.replaceChildren(draw("svg", { class: "icon" }, draw("use", { href: `#icon-${icon}` })));
+
+/** Name a control that changes something, so that it is found again after its list is made anew. */
+export function mark(control, name) {
+  Object.assign(control.dataset, { name, change: "" });
+  return control;
+}
 
 /** Show a sentence, or hide the element without one. */
 export function tell(id, ...sentence) {
@@ -58,8 +60,6 @@ export function readClock(text) {
 /** Format a count with its noun: "1 video", "1,200 videos". */
 export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
-/** Return whether an event has a modifier key, so that the browser handles it. */
 export const isModified = (event) => event.altKey || event.ctrlKey || event.metaKey;
 
-/** Return whether the user prefers reduced motion. */
 export const isCalm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

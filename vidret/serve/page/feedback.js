@@ -2,7 +2,7 @@
 
 import { clock, find, make, showIcon } from "./dom.js";
 
-export const SIDES = { like: "More", unlike: "Less" };
+const SIDES = { like: "More", unlike: "Less" };
 const ICONS = { like: "plus", unlike: "minus" };
 const MOST_SEEN = 200;
 const titles = new Map(); // by video
@@ -45,7 +45,6 @@ export function undo(place) {
   return { [side]: read(place, side).slice(0, -1).join() };
 }
 
-/** Return the results that were not judged. */
 export function dropJudged(hits, place) {
   const judged = Object.keys(SIDES).flatMap((side) => readJudged(place)[side] ?? []);
   return hits.filter(({ video, start, end }) => !judged.some(([other, time]) => other === video && time >= start - 0.1 && time <= end + 0.1));
@@ -62,7 +61,6 @@ export function noteSeen(hits, isSame) {
   }
 }
 
-/** Create the two buttons that judge a result, before others. */
 export function makeJudging(result, onJudge, ...others) {
   titles.set(result.video, result.title);
   const buttons = Object.keys(SIDES).map((side) => {
@@ -74,7 +72,6 @@ export function makeJudging(result, onJudge, ...others) {
   return make("div", { className: "judging" }, ...buttons, ...others);
 }
 
-/** Show what was judged, to be undone. */
 export function showJudged(place, onJudge, onClear) {
   const chips = Object.keys(SIDES).flatMap((side) =>
     read(place, side).map((each) => {

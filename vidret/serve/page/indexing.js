@@ -15,10 +15,10 @@ let timer = 0;
 let asksToStop = false; // until the server has answered, which a look in between does not tell
 let onEnd = null;
 
-/** Return facts about the index as it is now. */
+/** Return what the server says of the index now, or null if nothing is known. */
 export async function findIndex() {
   await look();
-  return { words: known?.words ?? [], allowed: known?.allow_index, ...known?.info };
+  return known;
 }
 
 /** Show or leave the tab; it polls while it is shown or a run is in progress. */

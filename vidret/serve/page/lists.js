@@ -2,13 +2,14 @@
 
 import { FILTERS, readFilters, readPlace, readSources, writePlace } from "./address.js";
 import { ask } from "./api.js";
-import { clock, count, find, make, on, readClock, showIcon, tell } from "./dom.js";
+import { clock, count, find, make, mark, on, readClock, showIcon, tell } from "./dom.js";
 
 const FIRST = "My list";
 const FORMATS = { otio: "OTIO", fcpxml: "FCPXML", edl: "EDL", markers: "Resolve markers", csv: "CSV", html: "Page" };
 const dialog = find("lists");
+const storage = openStorage();
 let kept = []; // the collections of the index
-let name = localStorage.getItem("list") || FIRST; // of the list at hand
+let name = storage?.getItem("list") || FIRST; // of the list at hand
 let pending = Promise.resolve(); // the changes on their way
 let past = []; // what the list was before each change, to undo it
 
@@ -23,7 +24,7 @@ export function listenToLists(getPlace) {
     find("lists-title").focus();
     await look();
     const lists = kept.filter(({ finds }) => !finds).map((list) => list.name);
-    if (!localStorage.getItem("list") && !lists.includes(name)) name = lists[0] ?? FIRST;
+    if (!storage?.getItem("list") && !lists.includes(name)) name = lists[0] ?? FIRST;
     show();
   });
   on("lists-close", "click", () => dialog.close());
@@ -39,6 +40,15 @@ export function listenToLists(getPlace) {
   on("keep", "click", () => saveSearch(getPlace()));
 }
 
+/** Return what the browser keeps of this page, or null if it may keep nothing. */
+function openStorage() {
+  try {
+    return localStorage;
+  } catch {
+    return null;
+  }
+}
+
 /** Put a moment into the list at hand; `tellUser` is called with a sentence about it. */
 export async function addToList({ video, start, end }, tellUser) {
   try {
@@ -46,13 +56,13 @@ export async function addToList({ video, start, end }, tellUser) {
     if (atHand().revision + 1 !== list.revision) past = [];
     past.push(list.moments.slice(0, -1));
     replaceKept(list);
+    if (dialog.open) show(); // below the video
     tellUser(`Added to ${name}: ${count(list.moments.length, "moment")}.`);
   } catch (error) {
     tellUser(error.message);
   }
 }
 
-/** Create the button that puts a result into the list at hand. */
 export function makeAdding(result) {
   const tellUser = (sentence) => (find("status").textContent = sentence);
   const button = make("button", { title: "Add to the list (a)", onclick: () => addToList(result, tellUser) });
@@ -72,16 +82,21 @@ async function look() {
 
 const replaceKept = (list) => (kept = [...kept.filter((each) => each.name !== list.name), list]);
 
-function choose(chosen) {
+/** Show another list, once the changes of this one have arrived. */
+async function choose(chosen) {
+  await pending;
   name = chosen;
   past = [];
-  localStorage.setItem("list", name);
+  storage?.setItem("list", name);
   say("");
   show();
 }
 
 /** Change the moments of the list by a function, after the changes that are on their way. */
-const change = (edit, how = {}) => (pending = pending.then(() => apply(edit, how)));
+function change(edit, how = {}) {
+  find("lists-moments").inert = !how.isShown; // until it is shown again: other controls are of other moments then
+  pending = pending.then(() => apply(edit, how));
+}
 
 /** A control that shows what it changed stays; else the list is shown again, with the focus on the control `focused`. */
 async function apply(edit, { isUndo = false, isShown = false, focused = "" }) {
@@ -121,6 +136,7 @@ function show() {
   const names = [...new Set([name, ...kept.filter(({ finds }) => !finds).map((each) => each.name)])].sort();
   find("lists-choose").replaceChildren(...names.map((each) => new Option(each, each, false, each === name)));
   find("lists-moments").replaceChildren(...moments.map((_, at) => makeItem(moments, at)));
+  find("lists-moments").inert = false;
   find("lists-empty").hidden = moments.length > 0;
   find("lists-undo").disabled = !past.length;
   find("lists-remove").disabled = !kept.some((each) => each.name === name);
@@ -160,11 +176,6 @@ function makeItem(moments, at) {
   return make("li", {}, picture, make("div", {}, about, span, words));
 }
 
-const mark = (control, name) => {
-  Object.assign(control.dataset, { name, change: "" });
-  return control;
-};
-
 // Saved searches
 
 function makeSaved(search) {
@@ -187,7 +198,6 @@ function placeOf({ query: q, finds, options }) {
   return { ...readPlace(""), ...given, q, by };
 }
 
-/** Keep the search of a state, named after its words. */
 async function saveSearch(place) {
   const sources = readSources(place);
   const finds = place.by === "moment" ? "moments" : "videos";

@@ -3,7 +3,7 @@
 import { differ, FILTERS, JUDGED, readFilters, readPlace, readSources, writePlace } from "./address.js";
 import { dropAnswer, showAnswerTo } from "./answer.js";
 import { ask, isDropped, latest } from "./api.js";
-import { listenToForm, showForm } from "./asking.js";
+import { endTyping, listenToForm, showForm } from "./asking.js";
 import { listenToMap, showFacets, showKinds, showMap } from "./browse.js";
 import { count, find, isModified, make, on, showIcon, tell } from "./dom.js";
 import { dropJudged, judge, noteSeen, readJudged, showJudged, undo } from "./feedback.js";
@@ -73,7 +73,7 @@ function showVideo(travelled) {
   openViewer(place.v, {
     time: Number(place.t),
     query: { q: place.q, image: recall(place.picture), sources: readSources(place) },
-    title: document.querySelector("#results li:focus-within .title")?.textContent ?? "",
+    title: document.querySelector("#results .card:focus-within .title")?.textContent ?? "",
     playing: !travelled,
   });
 }
@@ -105,6 +105,7 @@ async function search({ more }) {
   tell("notice");
   tell("understood");
   following = ""; // what is listed does not go on below the answer
+  askPage();
   if (!more) dropAnswer();
   find("status").textContent = "Searching";
   if (!number) showSkeletons();
@@ -123,20 +124,22 @@ async function search({ more }) {
   grid.ariaBusy = null;
 }
 
+const askPage = latest((signal, cursor) => cursor && ask(`/api/videos?${new URLSearchParams({ limit: STEP, cursor, ...readFilters(place) })}`, { signal }));
+
 /** Add the next page of the list of videos, when its end comes near. */
 async function addPage() {
   if (!following) return;
-  const [cursor, asked] = [following, place];
+  const cursor = following;
   following = "";
   try {
-    const { videos, next, total } = await ask(`/api/videos?${new URLSearchParams({ limit: STEP, cursor, ...readFilters(asked) })}`);
-    if (asked !== place) return;
+    const { videos, next, total } = await askPage(cursor);
     const number = addVideos(videos, place);
     following = next ?? "";
     showLibrary(number, total);
     nearEnd.unobserve(find("more"));
     nearEnd.observe(find("more")); // tells again if its end is still near
   } catch (error) {
+    if (isDropped(error)) return;
     following = cursor;
     tell("notice", error.message);
   }
@@ -170,13 +173,14 @@ function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretati
 }
 
 async function tellWordless(asked) {
-  const { words } = await findIndex();
-  if (!words.length && asked === place) tell("notice", "This index has pictures only: nothing that is said or shown was read, so quotes change nothing.");
+  const index = await findIndex();
+  if (index?.words.length === 0 && asked === place) tell("notice", "This index has pictures only: nothing that is said or shown was read, so quotes change nothing.");
 }
 
 async function tellNothing() {
-  const { path, videos, allowed } = await findIndex();
-  if (find("results").children.length) return; // meanwhile
+  const index = await findIndex();
+  if (!index || find("results").children.length) return; // meanwhile
+  const { allow_index: allowed, info: { path, videos } } = index;
   const command = make("code", {}, `vidret index ~/Videos --index ${path}`);
   const linkTo = (text, change) => make("a", { href: writePlace({ ...place, ...change }) }, text);
   const used = FILTERS.filter((name) => place[name] && name !== "sources");
@@ -197,7 +201,8 @@ function onLink(event) {
   if (link?.origin !== location.origin || link.pathname !== "/" || link.hash) return;
   if (event.button || event.shiftKey || isModified(event)) return;
   event.preventDefault();
-  const next = readPlace(link.search, link.className === "name" ? "" : place.picture);
+  const next = readPlace(link.search);
+  if (!next.q && link.className !== "name") next.picture = place.picture;
   go(next, { opened: Boolean(next.v) });
 }
 
@@ -224,6 +229,7 @@ function begin() {
   for (const button of document.querySelectorAll("[data-icon]")) showIcon(button, button.dataset.icon);
   listenToForm(go);
   on("put", "click", () => {
+    if (!find("ask").reportValidity()) return; // of a filter
     find("ask").requestSubmit();
     showAnswerTo(place);
   });
@@ -244,10 +250,17 @@ function begin() {
   nearEnd.observe(find("more"));
   addEventListener("click", onLink);
   addEventListener("keydown", onKey);
-  addEventListener("popstate", () => show(readPlace(location.search, history.state?.picture), { travelled: true }));
-  const picture = history.state?.picture; // lost by a reload
-  show(readPlace(location.search), { travelled: true, first: true });
-  if (picture) tell("notice", LOST_PICTURE);
+  addEventListener("popstate", () => showEntry());
+  showEntry({ first: true });
+}
+
+/** Show the history's entry; its image is lost by a reload. */
+function showEntry({ first = false } = {}) {
+  const picture = history.state?.picture;
+  const isLost = picture && !recall(picture);
+  endTyping();
+  show(readPlace(location.search, isLost ? "" : picture), { travelled: true, first });
+  if (isLost) tell("notice", LOST_PICTURE);
 }
 
 begin();

@@ -1,10 +1,11 @@
 // The people of an index: a grid with their names, and names that are offered while an @ is typed.
 
 import { ask } from "./api.js";
-import { clock, count, find, make, on, tell } from "./dom.js";
+import { clock, count, find, make, mark, on, tell } from "./dom.js";
 
 const OFFERED = 8;
 const FACES = 24; // that are shown of a person
+const opened = new Set(); // people whose faces are shown
 const TYPED = /(^|[\s(-])@([\p{L}\p{N}_ -]*)$/u;
 let people = [];
 
@@ -17,7 +18,6 @@ export async function offerPeople(known) {
 /** Return whether a name is that of a person, rather than of a concept. */
 export const isPerson = (name) => people.some(({ handle }) => handle === name.toLowerCase());
 
-/** Listen to the grid and to the search box. */
 export function listenToPeople() {
   const query = find("query");
   on("people-undo", "click", () => change("/api/people/undo", "POST"));
@@ -51,7 +51,9 @@ async function change(path, method = "GET", body = undefined) {
     tell("people-notice", error.message);
   }
   find("people-status").textContent = `${count(people.length, "person").replace("persons", "people")}. Name them, then search for @name.`;
+  const { name } = document.activeElement.dataset;
   find("people").replaceChildren(...people.map(makePerson));
+  find("people").querySelector(`[data-name="${name}"]`)?.focus();
 }
 
 function makePerson({ id, name, handle, tracks, videos, best_tracks: best }) {
@@ -59,23 +61,34 @@ function makePerson({ id, name, handle, tracks, videos, best_tracks: best }) {
   const label = name || `person ${id}`;
   const faces = make("ul", { className: "faces", hidden: true });
   faces.role = "list";
-  const field = make("input", { value: name, placeholder: label, maxLength: 64, ariaLabel: `Name of ${label}` });
+  const field = mark(make("input", { value: name, placeholder: label, maxLength: 64, ariaLabel: `Name of ${label}` }), `name-${id}`);
   field.onchange = () => change(path, "PATCH", { name: field.value });
-  const check = make("button", { ariaExpanded: "false" }, "Faces");
-  check.onclick = async () => {
-    faces.hidden = !faces.hidden;
+  const check = mark(make("button", {}, "Faces"), `faces-${id}`);
+  const showFaces = async () => {
+    faces.hidden = !opened.has(id);
     check.ariaExpanded = String(!faces.hidden);
-    if (!faces.hidden) faces.replaceChildren(...(await ask(`${path}/tracks`)).tracks.slice(0, FACES).map((track) => makeFace(track, path, label)));
+    if (faces.hidden) return;
+    try {
+      const { tracks } = await ask(`${path}/tracks`);
+      faces.replaceChildren(...tracks.slice(0, FACES).map((track) => makeFace(track, path, label, `faces-${id}`)));
+    } catch (error) {
+      tell("people-notice", error.message);
+    }
   };
-  const hide = make("button", { title: `Leave ${label} out of this list` }, "Hide");
+  check.onclick = () => {
+    if (!opened.delete(id)) opened.add(id);
+    showFaces();
+  };
+  showFaces();
+  const hide = mark(make("button", { title: `Leave ${label} out of this list` }, "Hide"), `hide-${id}`);
   hide.onclick = () => change(path, "PATCH", { hidden: true });
   const link = make("a", { href: `/?${new URLSearchParams({ q: `@${handle}` })}`, title: `Search for ${label}` }, makePicture(best[0]));
   const seen = make("span", { className: "soft" }, `${count(tracks, "time")} in ${count(videos, "video")}`);
   return make("li", {}, link, field, seen, make("div", { className: "chips" }, check, hide), faces);
 }
 
-function makeFace({ id, path: file, start }, path, label) {
-  const button = make("button", { title: `Not ${label}: ${file.split("/").pop()} at ${clock(start)}` }, makePicture(id));
+function makeFace({ id, path: file, start }, path, label, name) {
+  const button = mark(make("button", { title: `Not ${label}: ${file.split("/").pop()} at ${clock(start)}` }, makePicture(id)), name);
   button.onclick = () => change(`${path}/not`, "POST", { tracks: [id] });
   return make("li", {}, button);
 }

@@ -6,7 +6,6 @@ const LONGEST_SIDE = 1024;
 const QUALITY = 0.9;
 const kept = new Map();
 
-/** Return the image with a name as a data URL, or undefined. */
 export const recall = (name) => kept.get(name);
 
 /** Listen for images: `onPicture(name)` receives the name of one, `onError(sentence)` the reason of a failure. */
@@ -62,7 +61,7 @@ export function keepPicture(bitmap) {
   pen.fillStyle = "white"; // behind transparent pixels, which a JPEG would make black
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const name = String(kept.size + 1);
+  const name = `${performance.timeOrigin}-${kept.size}`; // after a reload, none of before is called the same
   kept.set(name, canvas.toDataURL("image/jpeg", QUALITY));
   return name;
 }

@@ -30,7 +30,6 @@ function hurry() {
   for (const picture of [...grid.querySelectorAll(".card img")].slice(0, EAGER)) picture.loading = "eager";
 }
 
-/** Show videos of the index, without a query. */
 export function showVideos(videos, place) {
   grid.replaceChildren(...videos.map((video) => makeVideo(video, place)));
   hurry();
@@ -48,7 +47,6 @@ export function showSkeletons() {
   grid.replaceChildren(...Array.from({ length: 12 }, () => make("li", { className: "card skeleton", ariaHidden: true }, ...lines())));
 }
 
-/** Focus the card with an index. */
 export const focusCard = (number) => listCards()[number]?.focus();
 
 /** Move the focus with the arrow keys; the box is above the first row. Plus and minus judge a result, a puts it into the list. */
@@ -102,10 +100,8 @@ function makeCopies(copies, nearCopies, place) {
   return make("details", { className: "copies soft" }, make("summary", {}, `${number} copies`), make("ul", { className: "path" }, ...links, ...same));
 }
 
-/** Find the first concept of a query. */
 const findConcept = (q) => q.replace(/"[^"]*"/g, " ").match(/(?<![^\s(])@(\p{L}[\w-]*)/u)?.[1];
 
-/** Create buttons that mark a result, for a concept to learn from. */
 function makeMarks(name, { video, start, end }) {
   const marks = { yes: make("button", {}, "Right"), no: make("button", {}, "Wrong") };
   const teach = async (side) => {
@@ -152,7 +148,7 @@ function playWhileLookedAt(link, shot, makePreview) {
   const begin = () => {
     clearTimeout(timer);
     if (isCalm() || film) return;
-    timer = setTimeout(() => shot.append((film = makePreview())), PREVIEW_DELAY);
+    timer = setTimeout(() => link.isConnected && shot.append((film = makePreview())), PREVIEW_DELAY);
   };
   const stop = () => {
     if (link.matches(":hover, :focus-visible")) return;
@@ -171,6 +167,7 @@ function makeFilm(stream, start, end) {
   const film = make("video", { src: stream, muted: true, playsInline: true, tabIndex: -1, ariaHidden: true });
   let zero = 0;
   const restart = () => {
+    if (!film.isConnected) return; // else it would play unseen, and keep its connection
     film.currentTime = zero + start;
     film.play().catch(() => {}); // the thumbnail stays
   };

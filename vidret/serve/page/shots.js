@@ -29,7 +29,6 @@ export function followShot(time) {
   list.scrollLeft = item.offsetLeft - (list.clientWidth - item.offsetWidth) / 2;
 }
 
-/** Return the shot of a time, or undefined. */
 export const findShot = (time) => shots.find(({ start, end }) => start <= time + 0.01 && time < end);
 
 /** Listen to the storyboard; `onSeek(seconds)` is called with the start of a chosen shot. */

@@ -58,7 +58,6 @@ function findRange(low, high) {
   return [middle - half, middle + half];
 }
 
-/** Move the playhead. */
 export function moveHead(time, duration) {
   find("head").style.left = share(time, duration);
   timeline.ariaValueMax = Math.round(duration);
@@ -91,7 +90,6 @@ function makeMark({ start, end }, duration) {
   return lay(make("div", { className: "mark", title: `${clock(start, true)} to ${clock(end, true)}` }), start, end, duration);
 }
 
-/** Create the bar of one event of a query, with its number; the title says which. */
 function makeEvent({ text, start, end }, number, duration) {
   const title = `${number}. ${text}, ${clock(start, true)} to ${clock(end, true)}`;
   return lay(make("div", { className: "event", title }, String(number)), start, end, duration);
@@ -122,7 +120,6 @@ function tellReading(time, { curve, duration }) {
   reading.hidden = false;
 }
 
-/** Return what is said and shown at a time that matches, as lines. */
 function listWords({ texts }, time) {
   const brief = (text) => (text.length > MOST_LETTERS ? `${[...text].slice(0, MOST_LETTERS).join("")} …` : text);
   return texts.filter(({ start, end }) => start <= time && time <= end).map(({ source, text }) => `${labelOf(source)}: ${brief(text)}`);

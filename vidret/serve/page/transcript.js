@@ -22,7 +22,6 @@ function makeLine({ start, source, speaker, text }) {
   return make("li", {}, make("button", { type: "button", tabIndex: -1 }, about, make("span", {}, text)));
 }
 
-/** Mark the `matches` of texts. */
 export function emphasiseLines() {
   lines.forEach((text, at) => text.matches && list.children[at].firstChild.lastChild.replaceChildren(...markMatches(text)));
 }

@@ -1,6 +1,6 @@
 // The viewer of one video: player, timeline with the scores of the query, and moments.
 
-import { ask, isDropped, latest, readProblem, send } from "./api.js";
+import { ask, isDropped, readProblem, send } from "./api.js";
 import { nameLanguage } from "./browse.js";
 import { clock, count, find, isCalm, isModified, make, on, showIcon, tell } from "./dom.js";
 import { addToList } from "./lists.js";
@@ -19,20 +19,17 @@ const film = find("film");
 const still = find("still"); // for files that cannot be played
 const nothing = { id: "", duration: 0, curve: null, texts: [], time: 0 }; // `time` is where playback starts, or that of the frame
 let shown = nothing;
+let control = new AbortController(); // of the requests for what is shown
 let zero = null; // start of the file's clock, which Chromium keeps; null until the first frame is there
 
-const askAbout = (part) => latest((signal, id) => ask(`/api/videos/${id}${part}`, { signal }));
-const [askVideo, askTranscript, askShots] = ["", "/transcript", "/shots"].map(askAbout);
-const askCurve = latest((signal, id, { q, image, sources }) =>
-  image
-    ? ask(`/api/videos/${id}/curve`, { method: "POST", body: { image }, signal })
-    : ask(`/api/videos/${id}/curve?${new URLSearchParams([["q", q], ...sources.map((source) => ["sources", source])])}`, { signal }),
-);
+const askAbout = (part, request) => ask(`/api/videos/${shown.id}${part}`, { ...request, signal: control.signal });
+const askCurve = ({ q, image, sources }) =>
+  image ? askAbout("/curve", { method: "POST", body: { image } }) : askAbout(`/curve?${new URLSearchParams([["q", q], ...sources.map((source) => ["sources", source])])}`);
 
 /** Open a video at a time, with the scores of a query: its text `q` or its `image`, or neither. */
 export async function openViewer(id, { time, query, title, playing }) {
   const asked = Boolean(query.q || query.image);
-  const own = (shown = { ...nothing, id, time });
+  const own = replaceShown({ ...nothing, id, time });
   dialog.classList.toggle("plain", !asked);
   find("viewer-title").textContent = title;
   for (const part of ["viewer-path", "facts", "moments"]) find(part).replaceChildren();
@@ -42,7 +39,7 @@ export async function openViewer(id, { time, query, title, playing }) {
   showFilm(playing && !isCalm());
   showWords([]);
   showShots(id, []);
-  const [words, board] = [askTranscript(id), askShots(id)];
+  const [words, board] = [askAbout("/transcript"), askAbout("/shots")];
   if (!dialog.open) {
     await Promise.race([Promise.allSettled([words, board]), new Promise((open) => setTimeout(open, PATIENCE))]); // they make it larger
     if (shown !== own) return;
@@ -52,23 +49,29 @@ export async function openViewer(id, { time, query, title, playing }) {
   try {
     const texts = words.then(({ texts }) => showWords(texts)); // at once if they are here, so that nothing moves
     const shots = board.then(({ shots }) => showBoard(id, shots));
-    await Promise.all([describe(id), texts, shots, asked && search(id, query)]);
+    await Promise.all([describe(), texts, shots, asked && search(query)]);
   } catch (error) {
     if (!isDropped(error)) tell("viewer-notice", error.message);
   }
 }
 
-/** Close the viewer, and stop the download. */
+/** Close the viewer, and stop the downloads. */
 export function closeViewer() {
+  replaceShown(nothing);
   dialog.close();
   film.removeAttribute("src");
   film.load();
-  shown = nothing;
 }
 
-/** Seek in the open video. */
+/** Drop what is still to come of the video that was shown, and return the one that is. */
+function replaceShown(next) {
+  control.abort();
+  control = new AbortController();
+  return (shown = next);
+}
+
 export function seek(time) {
-  shown.time = Math.min(Math.max(0, time), getDuration());
+  shown.time = Math.min(Math.max(0, time), getDuration() || Infinity); // the length may be still to come
   if (film.hidden) showStill();
   else if (zero !== null) film.currentTime = zero + shown.time;
   follow();
@@ -110,8 +113,8 @@ export function listenToViewer(onTime, onClose, onLike) {
 
 // Display
 
-async function describe(id) {
-  const video = await askVideo(id);
+async function describe() {
+  const video = await askAbout("");
   shown.duration = video.duration;
   find("viewer-title").textContent = video.title;
   find("viewer-path").textContent = [video.path, ...video.copies].join("  =  ");
@@ -150,8 +153,8 @@ function markWords() {
   drawTexts(shown.texts, getDuration());
 }
 
-async function search(id, query) {
-  const curve = await askCurve(id, query);
+async function search(query) {
+  const curve = await askCurve(query);
   if (!curve.times.length) return;
   const best = curve.moments[0];
   curve.moments.sort((one, other) => one.start - other.start); // as in the timeline
@@ -197,8 +200,8 @@ async function giveUpFilm() {
   const { id } = shown;
   setPlayable(false);
   showStill();
-  const response = await fetch(film.src, { headers: { Range: "bytes=0-0" } }).catch(() => null);
-  const sentence = response && !response.ok ? await readProblem(response) : UNPLAYABLE;
+  const answer = send(film.src, { headers: { Range: "bytes=0-0" } });
+  const sentence = await answer.then((response) => (response.ok ? UNPLAYABLE : readProblem(response))).catch((error) => error.message);
   if (shown.id === id) tell("viewer-notice", sentence);
 }
 
@@ -271,17 +274,16 @@ function findSpan() {
   return moment ?? findShot(time) ?? around;
 }
 
-/** Save the moment, or the shot, at the time shown as a file. */
 async function saveClip() {
   if (find("save").ariaDisabled) return say(find("save").title);
   const { start, end } = findSpan();
   const span = `${clock(start, true)} – ${clock(end, true)}`;
+  const name = find("viewer-title").textContent;
   say(`Cutting ${span} ...`);
   try {
     const response = await send(`/api/videos/${shown.id}/clip?${new URLSearchParams({ start, end })}`);
     if (!response.ok) throw new Error(await readProblem(response));
     const href = URL.createObjectURL(await response.blob());
-    const name = find("viewer-title").textContent;
     make("a", { href, download: `${name} ${start.toFixed(2)}-${end.toFixed(2)}.mp4` }).click();
     setTimeout(() => URL.revokeObjectURL(href), 60_000);
     say(`Saved ${span}.`);

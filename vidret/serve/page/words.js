@@ -19,7 +19,6 @@ export const labelOf = (source) => SOURCES[source][1];
 /** Name where a result was found, the best channel first; empty in an index without words. */
 export const nameChannels = (evidence) => [...new Set(evidence.filter(({ share }) => share >= WEAKEST).map(({ source }) => labelOf(source)))].join(", ");
 
-/** Return the words that explain a result, or undefined. */
 export const findWords = (evidence) => evidence.find(({ text, share }) => text && share >= WEAKEST);
 
 /** Return the nodes of a text with its matches marked; `brief` starts shortly before the first one. */
