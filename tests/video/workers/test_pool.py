@@ -17,7 +17,7 @@ from tests.forking import ForkedPopen
 from tests.video.conftest import EVERY_FRAME, Film, numbers_of, stream_film
 from tests.video.films import read_numbers, write_video
 from vidret.errors import DecodeError
-from vidret.types import Frames, Resize
+from vidret.types import Resize
 from vidret.video.reader import read_frames
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers import messages, worker
@@ -110,9 +110,6 @@ class Listener:
 
     def send(self, *parts: bytes | memoryview) -> None:
         self.signs.append(0)
-
-    def send_frames(self, header: messages.Header, frames: Frames) -> None:
-        self.send()
 
     def send_heartbeat(self) -> None:
         self.signs[-1] += 1

@@ -135,7 +135,7 @@ class _Answer:
         pictures = segment.frames.pictures
         if self._sound is not None:
             pictures = replace(pictures, sound=self._sound.cut(segment.start, segment.end))
-        self._parent.send_frames(header, pictures)
+        self._parent.send(*messages.pack_frames(header, pictures))
 
     def send_finished(self, lost: str, note: str = "") -> None:
         """Send the remaining words of frames, and what was lost."""
