@@ -62,7 +62,7 @@ def test_a_file_arrives_in_order(films: dict[str, Film], pool: DecodePool) -> No
     assert opened.duration == 4.0
     assert opened.facts["codec"] == "h264"
     assert opened.facts["num_bytes"] == films["h264.mp4"].path.stat().st_size
-    assert opened.decoder == "decord"
+    assert opened.decoder == "pyav"
     assert finished == Finished("")
     assert [(segment.number, segment.start, segment.end) for segment in segments] == opened.cuts
     assert len(segments) == 9

@@ -76,7 +76,6 @@ def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
             heartbeat=parent.send_heartbeat,
             mode=request["shot_sampling"] if follows_shots else "exact",
             num_threads=num_threads,
-            for_streaming=follows_shots,
         ) as reader,
         ThreadPoolExecutor(num_threads) as executor,
     ):
@@ -106,7 +105,6 @@ class _Answer:
         """Send the facts of the video; return the reply."""
         opened = {
             "decoder": self.reader.decoder,
-            "why": self.reader.why,
             "facts": self.info.facts(),
             "num_expected": len(self.cuts),
         }
