@@ -14,6 +14,7 @@ from vidret.corpus.phrases import PER_VIDEO, list_class_names, propose_phrases, 
 from vidret.corpus.vectors import read_index_vectors
 from vidret.errors import VidretError
 from vidret.store.store import Store
+from vidret.types import Filters
 
 SAME = ["green", "yellow"] * 6
 BANK = ["red", "blue", "green", "white"]
@@ -49,6 +50,19 @@ def test_examples_are_the_best_frames_of_the_set(planted: Path) -> None:
     assert {Path(frame.path).parent.name for frame in (example, *others)} == {"red"}
     assert example.time == 5.0  # the last frame of the second segment is exactly red
     assert describe(planted, "/red", None, *BANK).num_others == 24
+
+
+def test_examples_of_a_folder_are_in_it_and_exist(tmp_path: Path) -> None:
+    index = write_colour_index(tmp_path / "index", {"a": ["red"] * 4, "b": ["blue"] * 4})
+    with Store.open(index, write=True) as store:
+        for video in store.videos.find(Filters(folder="/a")):
+            copy = tmp_path / f"{video.id}.mp4"
+            copy.touch()
+            for path in (str(copy), f"/c/{video.id}.mp4"):
+                store.writer.set_file(path, state="done", video=video.id)
+    (copied, *_), (others, *_) = describe(index, "/c", "/b", "red").more, describe(index, "/b", None, "red").less
+    assert {str(Path(example.path).parent) for example in copied.examples} == {"/c"}
+    assert {Path(example.path).parent for example in others.examples} == {tmp_path}
 
 
 def test_folders_that_do_not_differ_have_no_significant_phrase(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def write_prompts(path: Path, prompts: Mapping[str, str]) -> Path:
 
 
 def test_a_wrong_video_has_the_worst_alignment(generated: Path) -> None:
-    report = evaluate_generated(ColourEncoder(), read_prompts(generated / "prompts.jsonl", generated / "videos")[0])
+    videos = generated / "videos" / ".." / "videos"
+    report = evaluate_generated(ColourEncoder(), read_prompts(generated / "prompts.jsonl", videos)[0])
     assert (report["num_videos"], report["num_prompts"]) == (6, 5)
     assert report["prompts"][0]["prompt"] == "red"
     assert report["prompts"][0]["num_videos"] == 2

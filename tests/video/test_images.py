@@ -1,5 +1,6 @@
-"""Small grey pictures of frames: the brightness of what is displayed, whatever its rotation and format."""
+"""Small grey pictures of frames, and image files as RGB."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.video.films import write_video
-from vidret.video.images import read_greys
+from vidret.video.images import read_greys, read_image
 from vidret.video.probe import probe
 from vidret.video.reader import open_reader
 
@@ -22,3 +23,10 @@ def test_greys_are_the_brightness_of_the_displayed_picture(tmp_path: Path, turn:
         shown = np.asarray(reader.read([0]).pixels[0])
     expected = Image.fromarray(shown).convert("L").resize((64, 36), Image.Resampling.BOX)
     assert np.abs(greys[0].astype(int) - np.asarray(expected)).max() <= 6
+
+
+def test_grey_of_sixteen_bits_keeps_its_brightness() -> None:
+    file = io.BytesIO()
+    levels = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(levels).save(file, "PNG")
+    assert (read_image(file.getvalue()) == (levels >> 8)[:, :, None]).all()

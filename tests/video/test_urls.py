@@ -211,6 +211,13 @@ def test_a_server_without_ranges_is_read_whole_up_to_a_size(
 ) -> None:
     served.ranges = False
     assert read_numbers(read_frames(f"{served.url}/end.mp4", indices=[60]).pixels) == [60]
+    store, _ = open_store(served.url)
+    with monkeypatch.context() as patch:  # it says so beforehand
+        info = store.info
+        patch.setattr(store, "info", lambda path: info(path) | {"partial": False})
+        num_sent = len(served.sent)
+        assert ranges.RemoteFile(f"{served.url}/end.mp4").num_bytes == (heavy / "end.mp4").stat().st_size
+        assert len(served.sent) == num_sent, "it is kept"
     monkeypatch.setattr(ranges, "MAX_WHOLE_BYTES", 1 << 20)
     with pytest.raises(DecodeError, match="its server supports no ranges, and it is larger than 1 MiB"):
         read_frames(f"{served.url}/start.mp4", indices=[140])

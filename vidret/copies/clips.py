@@ -17,7 +17,7 @@ from vidret.store.records import Extent, StoredVideo
 from vidret.store.store import Store
 from vidret.text import strip_query
 from vidret.types import ALL_VIDEOS, Filters, SharedFootage
-from vidret.video.files import may_exist
+from vidret.video.files import choose_existing, may_exist
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def read_stored_clip(store: Store, video: StoredVideo, start: float | None, end:
     begin, stop = extent.start if start is None else start, extent.end if end is None else end
     kept = (table.times >= begin) & (table.times <= stop)
     return Clip(
-        path=next((path for path in video.paths if may_exist(path)), video.paths[0]),
+        path=choose_existing(video.paths),
         start=begin,
         end=min(stop, extent.end),
         vectors=table.vectors[kept].astype(np.float32),

@@ -3,7 +3,7 @@
 Reference: Dunlap et al. 2024, "Describing Differences in Image Sets with Natural Language".
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from vidret.corpus.significance import ALPHA, PhraseDifference, can_be_significa
 from vidret.corpus.vectors import IndexVectors, encode_phrases, read_index_vectors
 from vidret.encode.text_cache import TextEncoder
 from vidret.errors import VidretError
+from vidret.store.records import StoredVideo
 from vidret.store.store import Store
 from vidret.types import Filters
+from vidret.video.files import choose_existing
 
 NUM_EXAMPLES = 3
 
@@ -31,6 +33,11 @@ class ExampleFrame:
 
     path: str
     time: float
+
+    @classmethod
+    def of(cls, video: StoredVideo, time_s: float) -> "ExampleFrame":
+        """Return a frame of a video, at the first of its paths where there is a file."""
+        return cls(path=choose_existing(video.paths), time=time_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +115,7 @@ def describe_folder(
         VidretError: A folder is not in the index, or the folders share videos.
     """
     vectors = read_index_vectors(store)
-    ours, theirs = _split_videos(store, vectors, folder, against)
+    ours, theirs, videos = _split_videos(store, vectors, folder, against)
     members = ours | theirs
     bank = list(dict.fromkeys(list_bank() if phrases is None else phrases))
     _check_sizes(folder, ours, theirs, 1)
@@ -118,16 +125,15 @@ def describe_folder(
     word_times: dict[Phrase, dict[int, float]] = {}
     scores = (texts[proposed] @ vectors.means[members].T).astype(np.float64)
     if phrases is None:
-        durations = {video.id: video.duration for video in store.videos.find()}
         words = score_video_words(
-            store, {int(video_id): durations[int(video_id)] for video_id in vectors.video_ids[members]}
+            store, {video_id: videos[video_id].duration for video_id in vectors.video_ids[members].tolist()}
         )
         word_times = dict(zip(words.phrases, words.times, strict=True))
         seen, scores = [*seen, *words.phrases], np.concatenate([scores, words.scores])
     _check_sizes(folder, ours, theirs, len(seen))
     ranked = rank_phrases(scores[:, ours[members]], scores[:, theirs[members]])
     by_phrase = dict(zip((bank[row] for row in proposed), texts[proposed], strict=True))
-    finder = _ExampleFinder(store, vectors, by_phrase, word_times)
+    finder = _ExampleFinder(store, vectors, videos, by_phrase, word_times)
 
     def choose(order: Sequence[PhraseDifference], mask: Bool[np.ndarray, " video"]) -> tuple[RankedPhrase, ...]:
         own = vectors.video_ids[mask]
@@ -149,15 +155,14 @@ def describe_folder(
 
 def _split_videos(
     store: Store, vectors: IndexVectors, folder: str, against: str | None
-) -> tuple[Bool[np.ndarray, " video"], Bool[np.ndarray, " video"]]:
-    """Return which videos are in the folder, and which are compared with it."""
-    ours = np.isin(vectors.video_ids, [video.id for video in store.videos.find(Filters(folder=folder))])
+) -> tuple[Bool[np.ndarray, " video"], Bool[np.ndarray, " video"], dict[int, StoredVideo]]:
+    """Return which videos are in the folder, which are compared with it, and all by id, with their paths there."""
+    own, others = ({video.id: video for video in store.videos.find(Filters(folder=name))} for name in (folder, against))
+    ours, theirs = (np.isin(vectors.video_ids, list(videos)) for videos in (own, others))
     if against is None:
-        theirs = ~ours
-    else:
-        theirs = np.isin(vectors.video_ids, [video.id for video in store.videos.find(Filters(folder=against))])
-        if not theirs.any():
-            raise VidretError(f"{against}: not in the index; index it first")
+        theirs &= ~ours
+    elif not theirs.any():
+        raise VidretError(f"{against}: not in the index; index it first")
     if not ours.any():
         raise VidretError(f"{folder}: not in the index; index it first")
     if num_shared := int((ours & theirs).sum()):
@@ -166,7 +171,7 @@ def _split_videos(
         raise NoComparisonError(
             f"{folder}: has all videos of the index, so there is none to compare it with; use --against"
         )
-    return ours, theirs
+    return ours, theirs, others | own
 
 
 def _check_sizes(
@@ -188,18 +193,19 @@ class _ExampleFinder:
         self,
         store: Store,
         vectors: IndexVectors,
+        videos: Mapping[int, StoredVideo],
         texts: dict[str, Float[np.ndarray, " dim"]],
         word_times: dict[Phrase, dict[int, float]],
     ) -> None:
-        self._store, self._vectors, self._texts, self._word_times = store, vectors, texts, word_times
-        self._paths = {video.id: video.paths[0] for video in store.videos.find()}
+        self._store, self._vectors, self._videos = store, vectors, videos
+        self._texts, self._word_times = texts, word_times
 
     def find(self, phrase: Phrase, video_ids: np.ndarray) -> tuple[ExampleFrame, ...]:
         """Return the best frame of each of the best videos; for words, frames of the first videos while they last."""
         if phrase.kind != "seen":
             times = self._word_times[phrase]
             having = [int(video_id) for video_id in video_ids if int(video_id) in times][:NUM_EXAMPLES]
-            return tuple(ExampleFrame(path=self._paths[video_id], time=times[video_id]) for video_id in having)
+            return tuple(ExampleFrame.of(self._videos[video_id], times[video_id]) for video_id in having)
         text, vectors = self._texts[phrase.text], self._vectors
         rows = np.searchsorted(vectors.video_ids, video_ids)
         best = video_ids[np.argsort(-(vectors.means[rows] @ text), kind="stable")[:NUM_EXAMPLES]]
@@ -210,4 +216,4 @@ class _ExampleFinder:
         segment = own[np.argmax(self._vectors.segments[own].astype(np.float32) @ text)]
         ((frames, times),) = self._store.features.read_frames([int(self._vectors.segment_ids[segment])])
         time = times[np.argmax(frames.astype(np.float32) @ text)] if len(frames) else 0.0
-        return ExampleFrame(path=self._paths[video_id], time=float(time))
+        return ExampleFrame.of(self._videos[video_id], float(time))

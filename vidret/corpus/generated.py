@@ -17,11 +17,12 @@ from jaxtyping import Float32
 from vidret.corpus.diversity import compute_vendi
 from vidret.corpus.stream import CORRECTED_EXPONENT, NEAREST, compare_mean_signals, compare_spectra, measure_signals
 from vidret.corpus.vectors import encode_phrases
+from vidret.data.benchmarks.files import read_text
 from vidret.data.frames import read_indices
 from vidret.encode.encoder import Encoder
-from vidret.errors import VidretError, read_fault
+from vidret.errors import VidretError
 from vidret.search.browsing import choose_num_clusters, cluster_vectors
-from vidret.text import parse_json
+from vidret.text import absolute_path, parse_json
 from vidret.video.probe import probe
 from vidret.video.scan import list_videos
 
@@ -40,11 +41,7 @@ def read_prompts(path: Path, folder: Path) -> tuple[dict[str, str], dict[str, st
         VidretError: A line is invalid, a prompt has no video, a video no prompt, or some prompts have a topic.
     """
     prompts, topics = dict[str, str](), dict[str, str | None]()
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would also split inside strings
-    except (OSError, ValueError) as error:
-        raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):  # splitlines() would also split in strings
         if not line.strip():
             continue
         try:
@@ -53,7 +50,7 @@ def read_prompts(path: Path, folder: Path) -> tuple[dict[str, str], dict[str, st
             row = None
         if not (isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("prompt", "video"))):
             raise VidretError(f'{path}: line {number} must have the strings "prompt" and "video", got {line:.80}')
-        video = str((folder / row["video"]).absolute())
+        video = absolute_path(folder / row["video"])
         if video in prompts:
             raise VidretError(f"{path}: each video must be listed once, got {row['video']} again in line {number}")
         if not row["prompt"].strip():

@@ -13,10 +13,12 @@ from vidret.corpus.vectors import IndexVectors, encode_phrases, read_index_vecto
 from vidret.encode.text_cache import TextEncoder
 from vidret.errors import VidretError
 from vidret.search.browsing import choose_num_clusters, cluster_vectors, project_to_plane
+from vidret.store.records import StoredVideo
 from vidret.store.store import Store
 from vidret.store.vectors.flat import find_nearest_rows
 from vidret.text import show_path
 from vidret.types import Filters, Segment
+from vidret.video.files import choose_existing
 
 NUM_NAMES = 2  # phrases of a cluster
 NUM_EXAMPLES = 4
@@ -99,8 +101,12 @@ class _Folder:
 
     vectors: IndexVectors
     segments: Sequence[Segment]
-    durations: Mapping[int, float]
-    paths: Mapping[int, str]
+    videos: Mapping[int, StoredVideo]
+
+    @property
+    def durations(self) -> dict[int, float]:
+        """The seconds of each video."""
+        return {video_id: video.duration for video_id, video in self.videos.items()}
 
 
 def make_overview(
@@ -195,13 +201,8 @@ def _read_folder(store: Store, folder: str) -> _Folder:
         video_ids=vectors.video_ids[videos],
         means=vectors.means[videos],
     )
-    found = [records[int(video_id)] for video_id in kept.video_ids]
-    return _Folder(
-        vectors=kept,
-        segments=store.segments.get(kept.segment_ids),
-        durations={video.id: video.duration for video in found},
-        paths={video.id: video.paths[0] for video in found},
-    )
+    found = {video_id: records[video_id] for video_id in kept.video_ids.tolist()}
+    return _Folder(vectors=kept, segments=store.segments.get(kept.segment_ids), videos=found)
 
 
 def _measure_lengths(content: _Folder) -> np.ndarray:
@@ -209,7 +210,7 @@ def _measure_lengths(content: _Folder) -> np.ndarray:
     spans = np.array([segment.end - segment.start for segment in content.segments])
     owners = np.searchsorted(content.vectors.video_ids, content.vectors.owners)
     totals = np.bincount(owners, weights=spans)
-    durations = np.array([content.durations[int(video_id)] for video_id in content.vectors.video_ids])
+    durations = np.array(list(content.durations.values()))
     lengths: np.ndarray = spans * (durations / np.maximum(totals, 1e-9))[owners]
     return lengths
 
@@ -224,14 +225,14 @@ def _find_typical(content: _Folder, rows: Int64[np.ndarray, " row"]) -> tuple[Ex
 
 def _show_middle(content: _Folder, row: int) -> ExampleFrame:
     segment = content.segments[row]
-    return ExampleFrame(path=content.paths[segment.video], time=(segment.start + segment.end) / 2)
+    return ExampleFrame.of(content.videos[segment.video], (segment.start + segment.end) / 2)
 
 
 def _compare_videos(content: _Folder) -> tuple[tuple[LookAlikes, ...], tuple[OutlyingVideo, ...]]:
     """Return the pairs of videos that are most alike, and the videos that are least like any other."""
     means: Float32[np.ndarray, "video dim"] = content.vectors.means
     units = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-6)
-    paths = [content.paths[int(video_id)] for video_id in content.vectors.video_ids]
+    paths = [choose_existing(video.paths) for video in content.videos.values()]
     if len(paths) < 2:
         return (), ()
     scores, nearest = find_nearest_rows(units, NEIGHBOURS + 1)

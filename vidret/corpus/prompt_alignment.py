@@ -9,7 +9,6 @@ References:
     Wu et al. 2024, "Towards A Better Metric for Text-to-Video Generation" (T2VScore).
 """
 
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from vidret.index.options import Progress
 from vidret.language.endpoint import ChatEndpoint, drop_thoughts, write_chat
 from vidret.search.query.clauses import check_exclusions, parse_structure
 from vidret.types import Hit, SearchOptions
+from vidret.video.images import encode_jpeg
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 
@@ -259,10 +259,9 @@ def read_images(path: str) -> tuple[list[bytes], list[float]]:
     frames = read_frames(path, indices=indices)
     jpegs = []
     for pixels in frames.pixels:
-        file, image = io.BytesIO(), Image.fromarray(pixels)
+        image = Image.fromarray(pixels)
         image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
-        image.save(file, "JPEG", quality=85)
-        jpegs.append(file.getvalue())
+        jpegs.append(encode_jpeg(image))
     return jpegs, [round(float(time), 3) for time in frames.times]
 
 

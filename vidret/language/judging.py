@@ -13,7 +13,7 @@ from vidret.language.answers import format_clock
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, sanitize
 from vidret.types import Hit, TimedText, VideoName
-from vidret.video.files import may_exist, stat_file
+from vidret.video.files import choose_existing, stat_file
 from vidret.video.workers.image_pool import ImagePool
 
 MAX_WORDS = 300  # of one candidate, as FIRST cuts passages
@@ -240,7 +240,7 @@ class FileFrames:
         Raises:
             DecodeError: The frame cannot be decoded.
         """
-        path = next((path for path in video.paths if may_exist(path)), video.paths[0])
+        path = choose_existing(video.paths)
         return self._pool.draw_frame(path, stat_file(path), min(time_s, video.duration), width)
 
     def __enter__(self) -> Self:

@@ -1,7 +1,6 @@
 """HTML pages that load nothing: escaped text, the style sheet, tables, and frames of videos as images."""
 
 import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 from vidret.errors import DecodeError
 from vidret.present.terminal import writing
 from vidret.text import sanitize
+from vidret.video.images import encode_jpeg
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 
@@ -152,8 +152,6 @@ class FrameImages:
             return f'<p class="unread">{escape_text(error.reason)}</p>'
         image = Image.fromarray(np.asarray(pixels))
         image.thumbnail(self._size)
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=QUALITY)
         size = f'width="{image.width}" height="{image.height}"'
-        data = base64.b64encode(file.getvalue()).decode()
+        data = base64.b64encode(encode_jpeg(image, QUALITY)).decode()
         return f'<img {size} alt="{escape_text(video_id)}" src="data:image/jpeg;base64,{data}">'

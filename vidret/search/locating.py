@@ -33,7 +33,7 @@ from vidret.text import absolute_path, as_path, strip_query
 from vidret.types import Curve, CurveText, LocateOptions, Moment, SearchOptions, TextSource
 from vidret.types.arrays import widen_rows
 from vidret.video.decoders.base import choose_mode
-from vidret.video.files import may_exist
+from vidret.video.files import choose_existing
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def choose_path(store: Store, video_id: int) -> str:
     paths = store.files.paths_of([video_id])[video_id]
     if not paths:
         raise StoreError(f"video must have an existing file, got {video_id}, whose files are all missing")
-    return next((path for path in paths if may_exist(path)), paths[0])
+    return choose_existing(paths)
 
 
 def locate_moments(

@@ -190,6 +190,11 @@ def may_exist(path: str) -> bool:
     return os.path.exists(path) or is_url(path)  # noqa: PTH110
 
 
+def choose_existing(paths: Sequence[str]) -> str:
+    """Return the first of the paths of a video at which a file may exist; the first of all if none does."""
+    return next((path for path in paths if may_exist(path)), paths[0])
+
+
 def describe_failure(error: OSError | ValueError) -> str:
     """Return why a file cannot be opened or read, in a few words."""
     match error:

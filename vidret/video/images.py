@@ -33,10 +33,10 @@ def draw_frame(info: VideoInfo, time_s: float, width: int) -> bytes:
     return encode_jpeg(image)
 
 
-def encode_jpeg(image: Image.Image) -> bytes:
+def encode_jpeg(image: Image.Image, quality: int = _QUALITY) -> bytes:
     """Encode an image as JPEG."""
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=_QUALITY)
+    image.save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 
@@ -68,7 +68,10 @@ def read_image(content: bytes) -> Picture:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # grey of 16 bits, which ``convert`` would clip to 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            upright = upright.convert("RGB")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise VidretError(f"image must have at most {MAX_PIXELS // 10**6} megapixels, got more") from None
     except (OSError, ValueError, SyntaxError) as error:

@@ -43,9 +43,11 @@ class RemoteFile(io.RawIOBase):
         self._key = (url, file_stat if file_stat.st_mtime_ns != NO_TIME else object())
         self._whole = _CACHE.get((self._key, -1))
         self._handle: Any = None
-        if not self.num_bytes or info.get("partial") is False:
+        if self._whole is not None:
+            self.num_bytes = len(self._whole)
+        elif not self.num_bytes or info.get("partial") is False:
             self._read_whole()
-        elif self._whole is None:
+        else:
             known_size = {"size": self.num_bytes} if is_web(url) else {}  # saves a request
             self._handle = call_store(
                 url,

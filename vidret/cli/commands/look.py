@@ -103,10 +103,11 @@ def shots_command(
     if sheet is not None:
         from vidret.present.sheet import write_storyboard
         from vidret.store.store import Store
+        from vidret.video.files import choose_existing
 
         with Store.open(place.index) as store:  # a server would have refused the option
             found, *_ = find_below(store.videos.find, video)
-        write_storyboard(found.paths[0], shots, sheet)
+        write_storyboard(choose_existing(found.paths), shots, sheet)
 
 
 @app.command("duplicates")
