@@ -88,8 +88,9 @@ class RunState:
                 self._add_job(job)
             else:
                 self._plan_unchanged(job, record)
-                if record.video in contents and record.state == "done":
-                    self._plan_words(job, *contents[record.video])
+                is_done = record.video in contents and record.state == "done"
+                if is_done and self.is_more_wanted(*contents[record.video]):
+                    self._add_job(replace(job, is_stored=True))
         self.jobs.sort(key=lambda job: -job.disk_bytes)
 
     def prepare(self, files: Sequence[str], check: Callable[[], None] | None) -> bool:
@@ -128,16 +129,11 @@ class RunState:
             return True
         return self.words is not None and self.words.are_wanted(fingerprint, paths)
 
-    def _plan_words(self, job: FileJob, fingerprint: str, paths: Sequence[str]) -> None:
-        """Add a job for an unchanged file of which words, faces or voices are wanted."""
-        if self.is_more_wanted(fingerprint, paths):
-            self.jobs.append(replace(job, is_stored=True))
-            self._work.add(job.path, job.disk_bytes)
-
     def _add_job(self, job: FileJob) -> None:
         self.jobs.append(job)
         self._work.add(job.path, job.disk_bytes)
-        self.store.writer.set_file(job.path, state="pending")
+        if not job.is_stored:
+            self.store.writer.set_file(job.path, state="pending")
 
     def _mark_missing(self, listed: set[str]) -> None:
         """Mark the files of the index that no longer exist."""
@@ -161,32 +157,25 @@ class RunState:
 
     # Record
 
-    def begin(self, job: FileJob | None, fingerprint: str, opened: OpenedVideo) -> int:
+    def begin(self, job: FileJob, fingerprint: str, opened: OpenedVideo) -> int:
         """Begin or continue a video in the store, and return its id; ``job`` is the file that is being decoded."""
         facts = {**opened.facts, "decoder": opened.decoder}
         video_id = self.store.writer.begin_video(
             fingerprint, duration=opened.duration, facts=facts, num_segments=len(opened.cuts) or None
         )
-        if job is not None:
-            self.store.writer.set_file(job.path, state="running", video=video_id)
-            num_expected = opened.num_expected
-            num_remaining = num_expected * (1 - self._share_stored(video_id, opened))
-            num_remaining += 0 if self.words is None else self.words.weigh(num_expected)
-            with self._lock:
-                self._work.open(job.path, num_expected, num_remaining)
-                self._segments_per_second[job.path] = num_expected / max(opened.duration - opened.start, _SHORTEST_S)
-        return video_id
-
-    def _share_stored(self, video_id: int, opened: OpenedVideo) -> float:
-        """Return the fraction of a video that is stored, by its segments on a grid, or by its time."""
+        self.store.writer.set_file(job.path, state="running", video=video_id)
+        num_expected, shown_s = opened.num_expected, max(opened.duration - opened.start, _SHORTEST_S)
         if opened.cuts:
-            return len(self.store.segments.stored_indices(video_id)) / len(opened.cuts)
-        _, end_s = self.store.segments.resume_point(video_id)
-        return (
-            0.0
-            if end_s is None
-            else min(1.0, (end_s - opened.start) / max(opened.duration - opened.start, _SHORTEST_S))
-        )
+            share_stored = len(self.store.segments.stored_indices(video_id)) / len(opened.cuts)
+        else:
+            _, end_s = self.store.segments.resume_point(video_id)
+            share_stored = 0.0 if end_s is None else min(1.0, (end_s - opened.start) / shown_s)
+        num_remaining = num_expected * (1 - share_stored)
+        num_remaining += 0 if self.words is None else self.words.weigh(num_expected)
+        with self._lock:
+            self._work.open(job.path, num_expected, num_remaining)
+            self._segments_per_second[job.path] = num_expected / shown_s
+        return video_id
 
     def add(self, job: FileJob, segment: NewSegment) -> None:
         """Store a segment of a file, in one transaction with those of others that wait meanwhile.

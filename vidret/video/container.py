@@ -93,13 +93,7 @@ def decode_all(
 
     With ``offsets``, see ``VideoInfo.clock_offsets``, the container must be at its beginning.
     """
-
-    def packets() -> Iterator[Any]:
-        for packet in read_packets(container, stream, offsets):
-            heartbeat()
-            yield packet
-
-    return decode_packets(stream, packets())
+    return decode_packets(stream, read_packets(container, stream, heartbeat, offsets))
 
 
 def decode_packets(stream: Any, packets: Iterable[Any], *, skip_damaged: bool = True) -> Iterator[Any]:
@@ -112,10 +106,16 @@ def decode_packets(stream: Any, packets: Iterable[Any], *, skip_damaged: bool = 
     yield from _decode(stream, None, skip_damaged=skip_damaged)
 
 
-def read_packets(container: Any, stream: Any, offsets: Int64[np.ndarray, " packet"] = NO_OFFSETS) -> Iterator[Any]:
+def read_packets(
+    container: Any,
+    stream: Any,
+    heartbeat: Callable[[], None] = lambda: None,
+    offsets: Int64[np.ndarray, " packet"] = NO_OFFSETS,
+) -> Iterator[Any]:
     """Yield a stream's packets to the end of the file, or to where it is cut off."""
     try:
         for index, packet in enumerate(_demux(container, stream)):
+            heartbeat()
             if len(offsets) and packet.pts is not None:
                 packet.pts += int(offsets[min(index, len(offsets) - 1)])
             yield packet

@@ -189,7 +189,7 @@ class PyavDecoder:
 
     def _read_from_here(self) -> None:
         """Read packets from the container's position: its beginning, or the target of a seek."""
-        self._packets: Any = read_packets(self._container, self._stream, self._info.clock_offsets)
+        self._packets: Any = read_packets(self._container, self._stream, self._heartbeat, self._info.clock_offsets)
         self._decode_from(self._packets)
 
     def _decode_from(self, packets: Iterable[Any]) -> None:
@@ -201,7 +201,6 @@ class PyavDecoder:
 
     def _observe(self, packets: Iterable[Any]) -> Iterator[Any]:
         for packet in packets:
-            self._heartbeat()
             if packet.is_keyframe and packet.pts is not None:
                 self._last_keyframe_pts = packet.pts
             if packet.is_keyframe or not self._leaves_out(packet.pts):
@@ -254,7 +253,6 @@ class PyavDecoder:
     def _skip(self, keyframe: int) -> bool:
         """Read up to a keyframe without decoding, and return whether it was found."""
         for packet in self._packets:
-            self._heartbeat()
             if packet.is_keyframe and packet.pts == self._info.pts[keyframe]:
                 self._stream.codec_context.flush_buffers()
                 self._decode_from(chain([packet], self._packets))

@@ -48,30 +48,22 @@ class ShotDetector:
     """Finds the changes of shot of one film while its frames are decoded.
 
     Frames may be a part of the film's, say its key frames: durations are taken from their times.
+
+    Attributes:
+        num_decided: Number of frames from the first on that are known to start a shot by a hard cut or not to. The
+            others are the last seven frames at most, and none of them is 0.3 s older than the last one.
+        is_capped: Whether cuts were left out because there were more than ``MAX_CUTS_PER_MINUTE``.
     """
 
     def __init__(self) -> None:
         self._made = GreyFrames()
         self._frames: deque[GreyFrame] = deque(maxlen=2 * _FAR + 1)
-        self._num_frames = self._num_decided = 0
+        self._num_frames = self.num_decided = 0
         self._num_compared = 0  # frames before this one are answered by _may_differ
         self._may_differ = True
         self._gradual = GradualFinder()
         self._cut_times: deque[float] = deque()
-        self._is_capped = False
-
-    @property
-    def num_decided(self) -> int:
-        """Number of frames from the first on that are known to start a shot by a hard cut or not to.
-
-        The others are the last seven frames at most, and none of them is 0.3 s older than the last one.
-        """
-        return self._num_decided
-
-    @property
-    def is_capped(self) -> bool:
-        """Whether cuts were left out because there were more than ``MAX_CUTS_PER_MINUTE``."""
-        return self._is_capped
+        self.is_capped = False
 
     def add(self, greys: Greys, times_s: Sequence[float]) -> list[tuple[int, list[Transition]]]:
         """Add the next frames in order of display, and return what they decide, step by step.
@@ -85,16 +77,16 @@ class ShotDetector:
         for frame in self._made.make(greys, times_s):
             self._frames.append(frame)
             self._num_frames += 1
-            if self._num_frames - self._num_decided >= NEAR or self._is_due():
+            if self._num_frames - self.num_decided >= NEAR or self._is_due():
                 self._decide(decided, is_end=False)
-                steps.append(self._num_decided)
+                steps.append(self.num_decided)
         return self._find_transitions(decided, steps)
 
     def finish(self) -> list[Transition]:
         """Return the transitions among the last frames; no frame may follow."""
         decided: list[Decided] = []
         self._decide(decided, is_end=True)
-        found = [transition for _, own in self._find_transitions(decided, [self._num_decided]) for transition in own]
+        found = [transition for _, own in self._find_transitions(decided, [self.num_decided]) for transition in own]
         return found + self._gradual.finish()
 
     def _find_transitions(self, decided: Sequence[Decided], steps: Sequence[int]) -> list[tuple[int, list[Transition]]]:
@@ -114,23 +106,23 @@ class ShotDetector:
 
     def _position(self) -> int:
         """Return where the first undecided frame is among those that are held."""
-        return len(self._frames) - (self._num_frames - self._num_decided)
+        return len(self._frames) - (self._num_frames - self.num_decided)
 
     def _is_due(self) -> bool:
         age_s = self._frames[-1].time_s - self._frames[self._position()].time_s
-        return self._num_frames - 1 - self._num_decided >= _FAR - 1 or age_s >= _DECISION_S
+        return self._num_frames - 1 - self.num_decided >= _FAR - 1 or age_s >= _DECISION_S
 
     def _decide(self, decided: list[Decided], *, is_end: bool) -> None:
         """Add the frames that can be decided."""
-        while self._num_decided < self._num_frames:
-            index, position = self._num_decided, self._position()
+        while self.num_decided < self._num_frames:
+            index, position = self.num_decided, self._position()
             if not self._may_cut(index, position):
                 is_cut = False
             elif is_end or self._is_due():
                 is_cut = _starts_shot(self._frames, position) and self._allow_cut(self._frames[position].time_s)
             else:
                 break
-            self._num_decided += 1
+            self.num_decided += 1
             decided.append(Decided(self._frames[position], index, is_cut))
 
     def _may_cut(self, index: int, position: int) -> bool:
@@ -149,7 +141,7 @@ class ShotDetector:
         while self._cut_times and self._cut_times[0] <= time_s - 60:
             self._cut_times.popleft()
         if len(self._cut_times) >= MAX_CUTS_PER_MINUTE:
-            self._is_capped = True
+            self.is_capped = True
             return False
         self._cut_times.append(time_s)
         return True

@@ -184,7 +184,7 @@ class ShotFollower:
 
     def __init__(self, num_at_once: int) -> None:
         """Start before the first frame; so many frames are compared at once."""
-        self._num_at_once, self._detector = num_at_once, ShotDetector()
+        self._num_at_once, self.detector = num_at_once, ShotDetector()
         self._times: list[float] = []
         self._new: list[StreamedFrame] = []  # not seen by the detector
         self._waiting: deque[tuple[int, StreamedFrame]] = deque()
@@ -197,16 +197,11 @@ class ShotFollower:
         if len(self._new) == self._num_at_once:
             yield from self._detect()
 
-    @property
-    def is_capped(self) -> bool:
-        """Whether cuts were left out because there were too many, as in noise."""
-        return self._detector.is_capped
-
     def finish(self) -> Iterator[tuple[StreamedFrame, bool]]:
         """Yield the remaining frames."""
         if self._new:
             yield from self._detect()
-        self._note(self._detector.finish())
+        self._note(self.detector.finish())
         yield from self._pop(len(self._times))
 
     def _detect(self) -> Iterator[tuple[StreamedFrame, bool]]:
@@ -214,7 +209,7 @@ class ShotFollower:
         times_s = [frame.time_s for frame in frames]
         self._waiting.extend(enumerate(frames, start=len(self._times)))
         self._times += times_s
-        for num_decided, transitions in self._detector.add(np.stack([frame.grey for frame in frames]), times_s):
+        for num_decided, transitions in self.detector.add(np.stack([frame.grey for frame in frames]), times_s):
             self._note(transitions)
             yield from self._pop(num_decided)
 
@@ -271,9 +266,9 @@ class SegmentReader:
         self._segmenter: Segmenter[StreamedFrame, _Sample] = Segmenter(
             self._sample, start_s=start_s, step_s=step_s, num_frames=sampling.num_frames, first_number=first_number
         )
-        # As on a grid, a remainder of less than half a step does not count.
         self._resized: tuple[Picture, Future[Picture]] | None = None  # the last image, and how it is resized
         self._resizing: deque[Future[Picture]] = deque()
+        # As on a grid, a remainder of less than half a step does not count.
         self._is_one = info.shown_seconds < (sampling.num_frames + 0.5) / sampling.fps
         num_at_once = min(max(_PIXELS_AT_ONCE // info.num_pixels, _MIN_AT_ONCE), _MAX_AT_ONCE)
         self._follower, self._num_reported = ShotFollower(num_at_once), 0
@@ -286,7 +281,7 @@ class SegmentReader:
                 yield from self._add(*decided)
         for decided in self._follower.finish():
             yield from self._add(*decided)
-        if self._follower.is_capped:
+        if self._follower.detector.is_capped:
             self.note = f"it cuts more than {MAX_CUTS_PER_MINUTE} times a minute: further cuts there are left out"
         last = self._segmenter.finish(self._info.duration)
         for stretch in last:

@@ -110,7 +110,6 @@ class GreyStretch:
     size: tuple[int, int]
 
 
-SegmentStart = tuple[int, float]
 Content = ReadTexts | ReadTracks | FinishedSource
 Message = OpenedVideo | DecodedSegment | Finished | Content
 WordsRequest = Mapping[TextSource, Mapping[str, Any]]
@@ -131,7 +130,7 @@ class ReadPlan:
     """
 
     skip: Collection[int] = ()
-    start: SegmentStart | None = None
+    start: tuple[int, float] | None = None
     words: ReadRequest = field(default_factory=dict)
 
 
