@@ -171,6 +171,7 @@ def test_what_is_lost_in_a_power_failure_is_damage(
         assert [bad.id for bad in store.upkeep.verify(repair=True)] == damaged
         index_all(store, 2)
         assert_stored(store, of(0, 1))
+        assert store._epochs.current().tail[0] == 8 + len(damaged), "lost rows are not used again"
 
 
 def test_dead_tokens_alone_cause_a_compaction(tmp_path: Path) -> None:
