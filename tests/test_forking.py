@@ -1,9 +1,7 @@
 """Forked processes behave as those of a new interpreter."""
 
-import fcntl
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,16 +34,3 @@ def test_what_a_process_is_told_and_how_it_ends(
         assert waiting.poll() is None
         waiting.kill()
     assert waiting.returncode == -signal.SIGKILL
-
-
-def test_descriptors_keep_their_numbers() -> None:
-    tell = "import os, sys; print(*[os.fstat(int(number)).st_rdev for number in sys.argv[1:]])"
-    device = os.stat(os.devnull).st_rdev  # noqa: PTH116
-    with open(os.devnull) as file:  # noqa: PTH123
-        for first in (9, 100, 103):
-            numbers = [fcntl.fcntl(file, fcntl.F_DUPFD, first), fcntl.fcntl(file, fcntl.F_DUPFD, first + 2)]
-            with popen_code(tell, *numbers, pass_fds=numbers, stdout=subprocess.PIPE) as process:
-                assert process.stdout is not None
-                assert process.stdout.read() == f"{device} {device}\n"
-            for number in numbers:
-                os.close(number)

@@ -20,8 +20,3 @@ def test_no_public_name_is_defined_twice() -> None:
             modules[name].add(path.relative_to(ROOT.parent).as_posix())
     assert len(modules) > 500
     assert {name: sorted(paths) for name, paths in modules.items() if len(paths) > 1} == {}
-
-
-def test_private_and_nested_names_do_not_count() -> None:
-    source = "def a():\n    def b(): ...\nasync def c(): ...\nclass D:\n    def e(self): ...\ndef _f(): ...\nG = 1\n"
-    assert list_public_names(source) == ["a", "c", "D"]

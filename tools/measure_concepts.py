@@ -16,8 +16,8 @@ of a category, and of the colourfulness of a frame (Hasler and Süsstrunk 2003),
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ CATEGORIES = {
 DETAILS = "red white black blue green snow desert sky city dark sea sand hands table".split()  # noqa: SIM905
 MIN_TARGETS = 2
 SHOTS = (1, 2, 3, 5, 10)
+Rank = Callable[..., np.ndarray]  # the scores of all videos in a search
 
 
 def read_videos(data: Path, engine: Engine) -> tuple[list[dict[str, Any]], list[str]]:
@@ -70,21 +71,15 @@ def find_category(row: dict[str, Any]) -> str | None:
     return next((name for name, words in CATEGORIES.items() if re.search(rf"\b(?:{words})\b", text)), None)
 
 
-class Gallery:
-    """The frames of all videos, to score them with a vector as a search does, but all of them."""
-
-    def __init__(self, engine: Engine, paths: list[str]) -> None:
-        self._engine, self._paths = engine, paths
-
-    def rank(self, query: Any, **options: Any) -> np.ndarray:
-        """Return the score of each video in a search; videos that it does not find score lowest."""
-        hits = self._engine.search(query, k=1000, candidates=100_000, **options)
-        scores = {path: hit.score for hit in hits for path in (hit.path, *hit.copies)}
-        return np.array([scores.get(path, -np.inf) for path in self._paths])
+def rank_videos(engine: Engine, paths: list[str], query: Any, **options: Any) -> np.ndarray:
+    """Return the score of each video in a search; videos that it does not find score lowest."""
+    hits = engine.search(query, k=1000, candidates=100_000, **options)
+    scores = {path: hit.score for hit in hits for path in (hit.path, *hit.copies)}
+    return np.array([scores.get(path, -np.inf) for path in paths])
 
 
 def measure_taught(
-    engine: Engine, gallery: Gallery, labels: np.ndarray, paths: list[str], num_draws: int
+    engine: Engine, rank: Rank, labels: np.ndarray, paths: list[str], num_draws: int
 ) -> dict[int, dict[str, float]]:
     """Return the average precision by number of examples and by what is ranked with, the mean over categories."""
     encoder = engine._index.encoder
@@ -98,7 +93,7 @@ def measure_taught(
             if len(members) <= shots:
                 continue
             text = encoder.encode_text([name])[0].sentence
-            by_text = gallery.rank(text)
+            by_text = rank(text)
             for _ in range(num_draws):
                 shown = rng.choice(members, shots, replace=False)
                 rest = np.setdiff1d(np.arange(len(paths)), shown)
@@ -113,8 +108,8 @@ def measure_taught(
                 both, _ = encoder.compose_concepts([(taught, text)])
                 for key, scores in (
                     ("text", by_text),
-                    ("examples", gallery.rank(direction.astype(np.float32))),
-                    ("both", gallery.rank(both)),
+                    ("examples", rank(direction.astype(np.float32))),
+                    ("both", rank(both)),
                 ):
                     results[key].append(ranking_precision(scores[rest], labels[rest] == name))
         report[shots] = average(results)
@@ -122,7 +117,7 @@ def measure_taught(
 
 
 def measure_classes(
-    engine: Engine, gallery: Gallery, labels: np.ndarray, paths: list[str], num_draws: int
+    engine: Engine, rank: Rank, labels: np.ndarray, paths: list[str], num_draws: int
 ) -> dict[int, dict[str, float]]:
     """Return by number of examples how well categories are found, as means over draws, and how often a tag is right."""
     video_rows = {path: row for row, path in enumerate(paths)}
@@ -148,15 +143,13 @@ def measure_classes(
             ):
                 relevant = labels[rest] == name
                 results["classify"].append(ranking_precision(scores[rest], relevant))
-                results["search"].append(ranking_precision(gallery.rank(f"@{concept}")[rest], relevant))
+                results["search"].append(ranking_precision(rank(f"@{concept}")[rest], relevant))
                 engine.forget(concept)
         report[shots] = average(results)
     return report
 
 
-def measure_composed(
-    gallery: Gallery, rows: list[dict[str, Any]], labels: np.ndarray, paths: list[str]
-) -> dict[str, float]:
+def measure_composed(rank: Rank, rows: list[dict[str, Any]], labels: np.ndarray, paths: list[str]) -> dict[str, float]:
     """Return how well the videos of a category with a detail are found, by an image of the category without it.
 
     The numbers are means of the average precision.
@@ -169,14 +162,14 @@ def measure_composed(
             targets = (labels == name) & has_detail
             if targets.sum() < MIN_TARGETS:
                 continue
-            by_words = gallery.rank(detail, rerank=None)
+            by_words = rank(detail, rerank=None)
             for reference in np.flatnonzero((labels == name) & ~has_detail)[:4]:
                 image = read_middle_frame(paths[reference])
                 rest = np.arange(len(paths)) != reference
                 for key, scores in (
-                    ("image", gallery.rank(image)),
+                    ("image", rank(image)),
                     ("words", by_words),
-                    ("image and words", gallery.rank(ComposedQuery(images=(image,), text=detail))),
+                    ("image and words", rank(ComposedQuery(images=(image,), text=detail))),
                 ):
                     results[key].append(ranking_precision(scores[rest], targets[rest]))
     return {"queries": len(results["image"])} | average(results)
@@ -190,13 +183,13 @@ def read_middle_frame(path: str) -> Picture:
     return picture
 
 
-def measure_refined(gallery: Gallery, labels: np.ndarray, paths: list[str]) -> dict[str, dict[str, float]]:
+def measure_refined(rank: Rank, labels: np.ndarray, paths: list[str]) -> dict[str, dict[str, float]]:
     """Return how well frames find their category and their own video."""
     results = defaultdict[str, dict[str, list[float]]](lambda: defaultdict(list))
     for refine in (False, True):
         key = "refined" if refine else "not refined"
         for index, path in enumerate(paths):
-            scores = gallery.rank(read_middle_frame(path), refine=refine)
+            scores = rank(read_middle_frame(path), refine=refine)
             results[key]["own video R@1"].append(100.0 * bool(scores.argmax() == index))
             if labels[index] is not None:
                 rest = np.arange(len(paths)) != index
@@ -241,13 +234,13 @@ def main() -> None:
         engine.index([arguments.data / "videos"], words=False)
         rows, paths = read_videos(arguments.data, engine)
         labels = np.array([find_category(row) for row in rows], dtype=object)
-        gallery = Gallery(engine, paths)
+        rank = partial(rank_videos, engine, paths)
         report = {
             "videos by category": {name: int((labels == name).sum()) for name in CATEGORIES},
-            "concepts by number of examples, AP": measure_taught(engine, gallery, labels, paths, arguments.draws),
-            "classes by number of examples, AP": measure_classes(engine, gallery, labels, paths, arguments.draws),
-            "images with words": measure_composed(gallery, rows, labels, paths),
-            "refinement": measure_refined(gallery, labels, paths),
+            "concepts by number of examples, AP": measure_taught(engine, rank, labels, paths, arguments.draws),
+            "classes by number of examples, AP": measure_classes(engine, rank, labels, paths, arguments.draws),
+            "images with words": measure_composed(rank, rows, labels, paths),
+            "refinement": measure_refined(rank, labels, paths),
             "sorting, rank correlation": measure_sorted(engine, paths),
         }
     print_json(report)
