@@ -90,7 +90,8 @@ class PreparedFiles:
         for _, size_bytes, path in sorted(files, reverse=True):
             total_bytes += size_bytes
             if total_bytes > self._limit and path != newest:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 @runtime_checkable
@@ -116,7 +117,8 @@ def read_prepared(head: PreparedHead, video: GroundedVideo, read: Callable[[Path
         return read(path)
     except StoreError as error:  # damaged, or dropped by another process
         logger.warning("%s; computed again", error)
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the index may be read-only
+            path.unlink()
         return read(head.prepare(video, keep=path.parent.name == KEPT))
 
 
