@@ -661,7 +661,8 @@ class Engine(VideoLibrary):
         check_options(options)
         whole = replace(options, k=options.k + options.offset, offset=0)
         video_ids = [look_up_video(self._index.store, video) for video in videos]
-        found = self._index.locate_many(queries, video_ids, whole, grounder=self.grounder)
+        with self._index.fusion.hold():
+            found = self._index.locate_many(queries, video_ids, whole, grounder=self.grounder)
         return [[keep_probable(moments, options.at_least)[options.offset :] for moments in lists] for lists in found]
 
     def rate(self, query: Query, video: VideoName, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
@@ -670,7 +671,8 @@ class Engine(VideoLibrary):
 
     @override
     def curve(self, query: Query, video: VideoName) -> Curve:
-        return self._index.curve(query, video)
+        with self._index.fusion.hold():
+            return self._index.curve(query, video)
 
     def ask(
         self,
