@@ -136,6 +136,7 @@ def test_a_person_can_be_excluded(engine: Engine) -> None:
     assert name_film(engine.search("@mum -@dad-joe")[0]) == "both"
     assert name_film(engine.search('@mum -"@dad joe"')[0]) == "both"
     assert name_film(engine.search("red -@mum")[0]) == "dad"
+    assert engine.search('blue -"@dad joe in red"'), "whose name the encoder does not read"
     for query in ("@mum -@mum", "-@mum"):
         with pytest.raises(VidretError):
             engine.search(query)
@@ -158,6 +159,10 @@ def test_the_option_adds_a_person_to_any_query(engine: Engine) -> None:
     image = np.full((40, 40, 3), (0, 0, 255), np.uint8)
     assert find(engine, image, person="mum,dad joe")[0][0] == "blue"
     assert find(engine, ComposedQuery(images=(image,), text="@mum"))[0][0] == "blue"
+    assert name_film(engine.search(ComposedQuery(images=(image,), text="-@dad joe"))[0]) == "dad"
+    assert engine.search(ComposedQuery(images=(image,), text='-"@dad joe in red"'))
+    with pytest.raises(VidretError, match="must not exclude what it looks for, got @mum for both"):
+        engine.search(ComposedQuery(images=(image,), text="-@mum"), person="mum")
     with pytest.raises(VidretError, match="person must be one of the index"):
         engine.search("in blue", person="uncle")
 

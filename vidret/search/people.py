@@ -219,13 +219,15 @@ class KnownPersons:
         if not names:
             return text
         spaced = "|".join(re.escape(name).replace(r"\-", r"[\s-]+") for name in names)
-        pattern = rf'(?<=-)"@({spaced})"|"[^"]*"|(?<![^\s(-])@({spaced})(?![\w-])'
+        mention = rf'(?<![^\s("-])@({spaced})(?![\w-])'
 
         def write_handle(match: re.Match[str]) -> str:
-            name = match[1] or match[2]
-            return f"@{make_handle(name)}" if name else match[0]
+            if match[0].startswith("-"):
+                return re.sub(mention, write_handle, match[0], flags=re.IGNORECASE)
+            return f"@{make_handle(match[1])}" if match[1] else match[0]
 
-        return re.sub(pattern, write_handle, text, flags=re.IGNORECASE)
+        # What is in quotes is said or shown as it is, unless it is excluded.
+        return re.sub(rf'(?:(?<=\s)|^)-"[^"]*"|"[^"]*"|{mention}', write_handle, text, flags=re.IGNORECASE)
 
     def read_names(self, person: str | None) -> tuple[str, ...]:
         """Return the handles of the persons of an option, which are separated by commas.

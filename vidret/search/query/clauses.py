@@ -106,17 +106,23 @@ def make_structure(interpretation: Interpretation, people: Container[str] = ()) 
             clause if clause.persons else replace(clause, text=event)
             for clause, event in zip(clauses, interpretation.events, strict=True)
         )
-    excluded = [(term, read_clause(term, people)) for term in interpretation.excluded]
-    forbidden = dict.fromkeys(interpretation.forbidden)
+    excluded, unwanted = read_exclusions(interpretation.excluded, people)
     numbers = iter(range(len(clauses)))
     return QueryStructure(
         clauses=clauses,
         steps=tuple(tuple(next(numbers) for _ in step.events) for step in interpretation.steps),
         gaps_s=tuple(step.gap_s for step in interpretation.steps),
-        excluded=tuple(clause.text if clause.persons else term for term, clause in excluded if not clause.is_bare),
-        forbidden=tuple(term for term, clause in excluded if term in forbidden and not clause.persons),
-        unwanted=tuple(person for _, clause in excluded if clause.is_bare for person in clause.persons),
+        excluded=excluded,
+        forbidden=tuple(term for term in excluded if term in interpretation.forbidden),
+        unwanted=unwanted,
     )
+
+
+def read_exclusions(terms: Sequence[str], people: Container[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the terms of a query that must not be there, without names of persons, and the persons who must not."""
+    clauses = [(term, read_clause(term, people)) for term in terms]
+    excluded = tuple(clause.text if clause.persons else term for term, clause in clauses if not clause.is_bare)
+    return excluded, tuple(person for _, clause in clauses if clause.is_bare for person in clause.persons)
 
 
 def check_exclusions(structure: QueryStructure) -> None:

@@ -14,6 +14,7 @@ from vidret.types import MAX_QUERY_LENGTH
 MAX_EXCLUSIONS = 16  # each is encoded separately
 PHRASE = re.compile(r'"([^"]*)"')
 MENTION = re.compile(rf"(?<![^\s(])@({MENTION_NAME})")
+_QUOTED_OR_MENTION = re.compile(f"{PHRASE.pattern}|{MENTION.pattern}")
 _NEGATIVE_TERM = r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=@?[^\W\d_])(\S+?)(?=[,;.]*(?:\s|$)))'  # "-5 degrees" is a number
 _QUOTED = re.compile(rf"(?P<negative>{_NEGATIVE_TERM})|{PHRASE.pattern}")
 _CURLY = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\xab\xbb", '"'))
@@ -128,12 +129,12 @@ def find_mentions(text: str) -> list[str]:
 
 
 def replace_mentions(text: str, meanings: Mapping[str, str]) -> str:
-    """Return a text with the known concepts replaced by their meanings.
+    """Return a text with the known concepts outside straight quotes replaced by their meanings.
 
-    >>> replace_mentions("@mascot, then @other", {"mascot": "a red fox"})
-    'a red fox, then @other'
+    >>> replace_mentions('@mascot, then @other "with @mascot"', {"mascot": "a red fox"})
+    'a red fox, then @other "with @mascot"'
     """
-    return MENTION.sub(lambda match: meanings.get(match[1].casefold(), match[0]), text)
+    return _QUOTED_OR_MENTION.sub(lambda match: meanings.get((match[2] or "").casefold(), match[0]), text)
 
 
 def check_concept_name(name: str) -> str:

@@ -31,6 +31,7 @@ from vidret.search.query.clauses import (
     check_exclusions,
     make_structure,
     parse_structure,
+    read_exclusions,
 )
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
 from vidret.search.query.marks import find_mentions, has_word, replace_mentions, split_exclusions, split_negatives
@@ -174,14 +175,16 @@ def _load_weights() -> tuple[Float32[np.ndarray, "category dim"], Float32[np.nda
 def _plan_vector(
     query: Picture | Vector | ComposedQuery, encoder: ConceptEncoder, handles: Container[str], persons: Sequence[str]
 ) -> AnalysedQuery:
-    if isinstance(query, ComposedQuery):
-        named = [name for name in find_mentions(query.text) if name in handles]
-        query = replace(query, text=replace_mentions(query.text, dict.fromkeys(named, "")))
-        persons = [*persons, *named]
-    clause = Clause(text="", content="", persons=tuple(dict.fromkeys(persons)))
+    text, terms = _parse(query)
+    named = [name for name in find_mentions(text) if name in handles]
+    excluded, unwanted = read_exclusions(terms, handles)
+    clause = Clause(text="", content="", persons=tuple(dict.fromkeys([*persons, *named])))
+    structure = QueryStructure(clauses=(clause,), unwanted=unwanted)
+    check_exclusions(structure)
+    text = replace_mentions(text, dict.fromkeys(named, "")).strip()
     return AnalysedQuery(
-        structure=QueryStructure(clauses=(clause,)),
-        encoded=[embed_query(query, encoder)],
+        structure=structure,
+        encoded=[_embed(query, text, excluded, encoder)],
         vectors=np.zeros((1, 0), np.float32),
         is_text=False,
     )
@@ -201,7 +204,11 @@ def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:
     Raises:
         VidretError: It has no positive term or several events, or an image or vector is invalid.
     """
-    text, terms = _parse(query)
+    return _embed(query, *_parse(query), encoder)
+
+
+def _embed(query: Query, text: str, terms: Sequence[str], encoder: ConceptEncoder) -> EncodedQuery:
+    """Encode a query, given its positive words, empty without any, and its negative terms."""
     texts = [*([text] if text else []), *terms]
     embeddings = encoder.encode_text(texts) if texts else []
     words, negatives = embeddings[0] if text else None, tuple(embeddings[bool(text) :])
