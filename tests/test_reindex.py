@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import vidret.reindex
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, unit, write_film
 from tests.forking import run_code
@@ -22,7 +23,7 @@ from vidret.search.watches import add_watch
 from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.worker import Worker
-from vidret.store.records import CALIBRATION
+from vidret.store.records import CALIBRATION, MOMENTS
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.types import Frames, Moment, Sampling, SearchOptions, SegmentEmbedding, TextEmbedding
@@ -137,6 +138,23 @@ def find_unreported(index: Path) -> list[str]:
     (watch,) = WATCHES.read(index)
     with Store.open(index) as store:
         return sorted(Path(video.paths[0]).stem for video in store.videos.find() if watch.is_new(video.id))
+
+
+def test_moments_stay_if_a_move_is_killed_after_they_were_moved(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    move = vidret.reindex._move_watches
+
+    def move_and_ground(store: Store, index: Path, folder: Path) -> None:
+        move(store, index, folder)
+        (folder / MOMENTS).mkdir()
+        (folder / MOMENTS / "a").touch()
+
+    monkeypatch.setattr(vidret.reindex, "_move_watches", move_and_ground)
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "videos", lambda _: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            reindex(index, WideEncoder(), workers=1)
+    assert reindex(index, WideEncoder(), workers=1).switched
+    assert (index / MOMENTS / "a").exists()
 
 
 def test_a_watch_still_reports_after_the_move_what_it_had_not(index: Path, tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def reindex(
             concepts, to_teach = _teach_again(store, engine)
         to_redo = _find_stale(store, index)
         _move_watches(store, index, folder)
+        (folder / MOMENTS).mkdir(exist_ok=True)
         store.upkeep.take_over(folder)  # nothing before changes answers
     report = _finish(index, folder, encoder)
     return replace(report, lost=lost, concepts=concepts, to_teach=to_teach, to_redo=to_redo)
@@ -223,8 +224,8 @@ def _finish(index: Path, folder: Path, encoder: Encoder) -> ReindexReport:
             is_same = new.encoder_fingerprint == encoder.fingerprint
         if is_same:
             _take_watches(index, folder)
-            shutil.rmtree(index / MOMENTS, ignore_errors=True)
-            if (folder / MOMENTS).is_dir():
+            if (folder / MOMENTS).is_dir():  # else a run that was killed has moved them
+                shutil.rmtree(index / MOMENTS, ignore_errors=True)
                 (folder / MOMENTS).rename(index / MOMENTS)
     with Engine(index, encoder) as engine:
         engine.index([], words=False)  # saves the vectors, and what depends on all of them
