@@ -143,7 +143,7 @@ def rank_naively(
         ):
             continue
         own = list(texts.get(video_id, [[] for _ in range(num_clauses)]))
-        video = make_video_scores(video_id, seen.times, seen.scores, own, list(seen.segments))
+        video = make_video_scores(video_id, seen, own)
         combine_clauses(video, structure)
         if video.time_s:
             ranked.append((video_id, video.score, video.time_s))
@@ -184,6 +184,6 @@ def test_candidates_keep_their_order_however_low_they_are_and_take_other_frames(
 def test_the_first_of_equal_frames_is_best() -> None:
     """A product of matrices rounds a row by where it stands, so that equal frames score differently in its last bit."""
     scores = np.array([[-1.0, 0.3, np.nextafter(0.3, 1), 0.2]])
-    video = make_video_scores(1, np.arange(4.0), scores, [[]], [])
+    video = make_video_scores(1, VideoPictures(times=np.arange(4.0), scores=scores, segments=[], best=[]), [[]])
     combine_clauses(video, QueryStructure(clauses=(make_clause("a"),)))
     assert video.time_s == (1.0,)

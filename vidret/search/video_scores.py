@@ -77,13 +77,7 @@ class VideoScores:
         return total
 
 
-def make_video_scores(
-    video_id: int,
-    times: Float64[np.ndarray, " frame"],
-    pictures: Float[np.ndarray, "clause frame"],
-    texts: Sequence[Sequence[Match]],
-    segments: Sequence[Segment],
-) -> VideoScores:
+def make_video_scores(video_id: int, pictures: VideoPictures, texts: Sequence[Sequence[Match]]) -> VideoScores:
     """Return the scores of a video at the times of its frames, and in the middle of texts without frames.
 
     There must be a frame or a text.
@@ -92,12 +86,14 @@ def make_video_scores(
         (match.start + match.end) / 2
         for clause in texts
         for match in clause
-        if not _has_point(times, match.start, match.end)
+        if not _has_point(pictures.times, match.start, match.end)
     ]
-    points = np.concatenate([times, extra])
+    points = np.concatenate([pictures.times, extra])
     order = np.argsort(points, kind="stable")
-    padded = np.concatenate([pictures, np.full((len(pictures), len(extra)), ABSENT)], axis=1)
-    return VideoScores(video_id, points[order], padded[:, order], texts, segments)
+    padded = np.concatenate([pictures.scores, np.full((len(pictures.scores), len(extra)), ABSENT)], axis=1)
+    scores = VideoScores(video_id, points[order], padded[:, order], texts, pictures.segments)
+    scores.levels, scores.line = pictures.levels, pictures.line
+    return scores
 
 
 def find_best(picture: float, matches: Sequence[Match]) -> dict[Source, float]:
@@ -286,7 +282,6 @@ class VideoCandidates:
         none = VideoPictures(times=np.zeros(0), scores=np.zeros((num_clauses, 0)), best=[], segments=[])
         pictures = self._pictures.get(video_id, none)
         texts = self._texts.get(video_id, [[] for _ in range(num_clauses)])
-        scores = make_video_scores(video_id, pictures.times, pictures.scores, texts, pictures.segments)
-        scores.levels, scores.line = pictures.levels, pictures.line
+        scores = make_video_scores(video_id, pictures, texts)
         combine_clauses(scores, self._structure)
         return scores
