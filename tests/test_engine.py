@@ -161,6 +161,8 @@ def test_image_query_finds_similar_frames(engine: Engine, films: Path) -> None:
     for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(VidretError, match=r"image must be uint8 \(height, width, 3\), got"):
             engine.search(wrong)
+    with pytest.raises(VidretError, match=r"query must be text, .* or a vector, got PosixPath\('a.jpg'\)"):
+        engine.search(Path("a.jpg"))  # type: ignore[arg-type]
 
 
 def test_vector_query(engine: Engine) -> None:
@@ -195,6 +197,14 @@ def test_filters_select_videos(own: Engine, library: Path) -> None:
     assert (video, video.changed) == (own.video(video.id), 1000)
     with pytest.raises(StoreError, match="video must be one of this index, got 99"):
         own.video(99)
+
+
+def test_ids_may_be_those_of_numpy(engine: Engine) -> None:
+    video = engine.embeddings().videos[0]
+    for ask in (engine.video, engine.shots, engine.find_footage, lambda key: engine.locate("red", video=key)):
+        assert ask(video) == ask(int(video))
+    assert engine.search("red", like=[(video, 0.5)]) == engine.search("red", like=[(int(video), 0.5)])
+    assert engine.duplicates([video]) == []
 
 
 def test_many_searches_have_the_results_of_each(engine: Engine) -> None:

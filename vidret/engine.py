@@ -946,7 +946,7 @@ class Engine(VideoLibrary):
         Raises:
             NotFoundError: There is no such video, or all of its files are missing.
         """
-        videos = self._index.store.videos.find(ids=[video])
+        videos = self._index.store.videos.find(ids=[int(video)])
         if not videos:
             raise NotFoundError(f"video must be one of this index, got {video}")
         return videos[0]
@@ -997,7 +997,7 @@ class Engine(VideoLibrary):
         from vidret.index.stages import encode_clip
 
         store = self._index.store
-        if not isinstance(clip, int):
+        if not isinstance(clip, int | np.integer):
             path = absolute_path(clip)
             record = store.files.get(path)
             named = None if record is not None or may_exist(path) else find_by_ending(store.find_named(clip), clip)

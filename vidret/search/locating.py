@@ -62,7 +62,7 @@ def choose_video(store: Store, video: str | os.PathLike[str] | int) -> RankedVid
         StoreError: The index does not have it, or all of its files are missing.
     """
     video_id = look_up_video(store, video)
-    if isinstance(video, int) or store.files.get(absolute_path(video)) is None:
+    if isinstance(video, int | np.integer) or store.files.get(absolute_path(video)) is None:
         return RankedVideo(video_id=video_id, path=choose_path(store, video_id))
     return RankedVideo(video_id=video_id, path=as_path(os.fspath(video)))
 

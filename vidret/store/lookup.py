@@ -32,8 +32,8 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
         MissingVideoError: The index does not have it, or its file is missing.
         VidretError: Several videos have paths with that ending.
     """
-    if isinstance(video, int):
-        return store.videos.get(video).id
+    if isinstance(video, int | np.integer):  # as ``Embeddings`` has them
+        return store.videos.get(int(video)).id
     record = store.files.get(absolute_path(video))
     if record is not None and record.video is not None and record.live:
         return record.video
@@ -88,7 +88,7 @@ def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoN
         StoreError: The index has none.
         VidretError: Several videos have paths with that ending.
     """
-    if isinstance(path, int):
+    if isinstance(path, int | np.integer):
         found = [video for video in list_videos(Filters()) if video.id == path]
     else:
         folder = absolute_path(path)
@@ -102,7 +102,7 @@ def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoN
                 else [video for video in videos if any(compose(known).startswith(inside) for known in video.paths)]
             )
     if not found:
-        name = path if isinstance(path, int) else strip_query(os.fspath(path))
+        name = path if isinstance(path, int | np.integer) else strip_query(os.fspath(path))
         raise StoreError(f"{name}: not in the index; index it first")
     return found
 

@@ -232,6 +232,8 @@ def _parse(query: Query) -> tuple[str, tuple[str, ...]]:
         return event.text, ()
     if isinstance(query, str):
         return parse_query(query)
+    if not isinstance(query, ComposedQuery | np.ndarray):
+        raise OptionError(f"query must be text, events, an image, images with words or a vector, got {query!r:.60}")
     if not isinstance(query, ComposedQuery):
         return "", ()
     if not query.images:
