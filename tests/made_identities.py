@@ -1,10 +1,14 @@
 """Made tracks of faces and voices: people are points far apart, each of their tracks is near its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
+from tests.indexed_texts import find_content
+from vidret.store.identities.persons import Persons
+from vidret.store.identities.store import IdentityStore
 from vidret.store.identities.tracks import IdentityModel, Track
 
 DIM = 16
@@ -43,3 +47,16 @@ def make_voice(person: int, start_s: float, end_s: float, *, spread: float = 0.0
 def make_tracks(people: Sequence[int], *, length_s: float = 2.0) -> list[Track]:
     """Return tracks of people who are seen one after another."""
     return [make_track(person, 3.0 * row, 3.0 * row + length_s) for row, person in enumerate(people)]
+
+
+def store_people(index: Path, tracks: Mapping[str, Sequence[Track]], *names: str) -> None:
+    """Store tracks of faces and voices in the films of these names, and name the persons whom they show."""
+    with IdentityStore.create(index) as identities:
+        for film, own in tracks.items():
+            for model in (FACES, VOICES):
+                chosen = [track for track in own if (track.boxes is None) == (model is VOICES)]
+                identities.write_tracks(find_content(index, f"{film}.mp4"), model, chosen)
+    persons = Persons(index)
+    persons.group()
+    for number, name in enumerate(names, start=1):
+        persons.rename(number, name)

@@ -2,20 +2,16 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.fakes import COLOURS
-from tests.made_identities import FACES, make_track
+from tests.made_identities import make_track, store_people
 from tests.spoken import NamedColours, fake_sentences, make_films, save_background, say
 from vidret.engine import Engine
-from vidret.store.identities.persons import Persons
-from vidret.store.identities.store import IdentityStore
-from vidret.store.identities.tracks import Track
-from vidret.store.store import Store
 from vidret.types import TextEmbedding
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,19 +26,6 @@ PLAIN = (
 NEGATIVE_AND_PHRASE = 'dog -beach "good boy"'
 EVENTS = "a man enters, then a car leaves, no dogs"
 HEARD, PERSON = "applause", "@mum on a beach"
-
-
-def see(index: Path, film: str, tracks: Sequence[Track]) -> None:
-    """Store that mum is seen in a film."""
-    with Store.open(index) as store:
-        (content,) = (
-            store.videos.get(video.id).fingerprint for video in store.videos.find() if Path(video.paths[0]).stem == film
-        )
-    with IdentityStore.create(index) as identities:
-        identities.write_tracks(content, FACES, tracks)
-    persons = Persons(index)
-    persons.group()
-    persons.rename(1, "mum")
 
 
 class NamedThings(NamedColours):
@@ -61,7 +44,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     say(index, "blue", "speech", [(1, 3, "who is a good boy")])
     say(index, "back", "speech", [(1, 3, "a good boy at the beach")])
     say(index, "blue", "sound", [(4, 6, "applause")])
-    see(index, "turn", [make_track(0, 0, 4), make_track(0, 5, 10)])
+    store_people(index, {"turn": [make_track(0, 0, 4), make_track(0, 5, 10)]}, "mum")
     with pytest.MonkeyPatch.context() as patch:
         fake_sentences(patch)
         save_background(index)

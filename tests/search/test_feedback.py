@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes import DIM, PatchEncoder, make_segment
+from tests.fakes import DIM, PatchEncoder, make_segment, unit
 from tests.spoken import NamedColours, make_worded_films, say
 from tests.store.samples import add_segment
 from vidret.engine import Engine
@@ -25,14 +25,8 @@ NOTHING = np.zeros(0, np.int64)
 QUERY = "a dog runs over a meadow"
 
 
-def unit(rows: Any) -> np.ndarray:
-    rows = np.asarray(rows, np.float64)
-    scaled: np.ndarray = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
-    return scaled
-
-
 def at_angles(*degrees: float) -> np.ndarray:
-    return unit([[math.cos(math.radians(each)), math.sin(math.radians(each))] for each in degrees])
+    return unit(np.array([[math.cos(math.radians(each)), math.sin(math.radians(each))] for each in degrees]))
 
 
 def make_feedback(liked: np.ndarray, others: np.ndarray, typical: float = 0.3) -> Feedback:

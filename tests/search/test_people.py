@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import ColourEncoder, write_film
-from tests.made_identities import FACES, VOICES, make_track, make_voice
+from tests.made_identities import make_track, make_voice, store_people
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.search.people import PersonSpans
@@ -19,7 +19,7 @@ from vidret.search.query.grammar import interpret
 from vidret.search.watches import add_watch
 from vidret.serve.mcp.tools import tell_result
 from vidret.store.identities.persons import Persons
-from vidret.store.identities.store import FILE, IdentityStore
+from vidret.store.identities.store import FILE
 from vidret.store.identities.tracks import Track
 from vidret.store.store import Store
 from vidret.types import ComposedQuery, Filters, Hit, Moment, TextEmbedding
@@ -49,21 +49,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_film(folder / "films" / "blue.mp4", ("blue", 12), ("white", 12))
     with Engine(folder / "index", ColourEncoder()) as engine:
         engine.index([folder / "films"], words=False)
-    with Store.open(folder / "index") as store:
-        contents = {Path(video.paths[0]).stem: store.videos.get(video.id).fingerprint for video in store.videos.find()}
     tracks: dict[str, list[Track]] = {
         "both": [make_track(MUM, 2, 10), replace(make_track(DAD, 13, 22), quality=5.0)],
-        "dad": [make_track(DAD, 14, 16)],
+        "dad": [make_track(DAD, 14, 16), make_voice(MUM, 3, 5), make_voice(MUM, 6, 7)],
         "blue": [make_track(MUM, 1, 4), make_track(DAD, 2, 9)],
     }
-    with IdentityStore.create(folder / "index") as identities:
-        for name, own in tracks.items():
-            identities.write_tracks(contents[name], FACES, own)
-        identities.write_tracks(contents["dad"], VOICES, [make_voice(MUM, 3, 5), make_voice(MUM, 6, 7)])
-    persons = Persons(folder / "index")
-    persons.group()
-    persons.rename(1, "Mum")
-    persons.rename(2, "Dad Joe")
+    store_people(folder / "index", tracks, "Mum", "Dad Joe")
     return folder
 
 
@@ -191,12 +182,7 @@ def test_several_indexes_know_the_persons_of_each(folder: Path, tmp_path: Path) 
     write_film(tmp_path / "films" / "other.mp4", ("blue", 6))
     with Engine(tmp_path / "index", ColourEncoder()) as engine:
         engine.index([tmp_path / "films"], words=False)
-    with Store.open(tmp_path / "index") as store:
-        (content,) = store.videos.fingerprints().values()
-    with IdentityStore.create(tmp_path / "index") as identities:
-        identities.write_tracks(content, FACES, [make_track(5, 0, 2), make_track(5, 3, 5)])
-    Persons(tmp_path / "index").group()
-    Persons(tmp_path / "index").rename(1, "mum")
+    store_people(tmp_path / "index", {"other": [make_track(5, 0, 2), make_track(5, 3, 5)]}, "mum")
     with Engine([folder / "index", tmp_path / "index"], ColourEncoder()) as both:
         found = [name_film(hit) for hit in both.search("@mum in blue")[:2]]
     assert sorted(found) == ["blue", "other"]

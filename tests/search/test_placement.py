@@ -83,15 +83,6 @@ def test_next_placement_is_the_best_beside_the_first(steps: Sequence[Rows]) -> N
         assert [each.score for each in found[1:]] == ([max(rest)] if rest else [])
 
 
-@given(STEPS, SPANS, GAPS)
-def test_another_step_adds_at_most_its_best_span(steps: Sequence[Rows], other: Rows, gaps: Sequence[float]) -> None:
-    parts = place_in_order([make_spans(rows) for rows in steps], gaps)
-    whole = place_in_order([make_spans(rows) for rows in (*steps, other)], [*gaps[: len(steps)], None])
-    if whole is not None:
-        assert parts is not None
-        assert whole.score <= parts.score + max(score for *_, score in other)
-
-
 @given(st.lists(st.one_of(st.integers(-3, 3).map(float), st.just(-np.inf)), max_size=9), st.data())
 def test_maxima_of_ranges(values: list[float], data: st.DataObject) -> None:
     ends = st.integers(0, len(values))
@@ -101,10 +92,3 @@ def test_maxima_of_ranges(values: list[float], data: st.DataObject) -> None:
     for (start, end), index in zip(ranges, found.tolist(), strict=True):
         inside = values[start:end]
         assert index == (start + inside.index(max(inside)) if inside and max(inside) > -np.inf else -1)
-
-
-def test_gap_is_the_time_between_spans() -> None:
-    steps = [make_spans([(0, 2, 1.0)]), make_spans([(5, 6, 1.0), (9, 10, 5.0)])]
-    assert place_in_order(steps, [None, None]).indices == (0, 1)  # type: ignore[union-attr]
-    assert place_in_order(steps, [None, 3.0]).indices == (0, 0)  # type: ignore[union-attr]
-    assert place_in_order(steps, [None, 2.9]) is None

@@ -5,13 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.indexed_texts import find_content
-from tests.made_identities import VOICES, make_voice
+from tests.made_identities import make_voice, store_people
 from tests.spoken import NamedColours, make_worded_films
 from vidret.engine import Engine
 from vidret.search.query.clauses import read_clause
-from vidret.store.identities.persons import Persons
-from vidret.store.identities.store import IdentityStore
 
 pytestmark = pytest.mark.usefixtures("sentences")
 
@@ -26,13 +23,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "red": [make_voice(MUM, 1.1, 2.9), make_voice(DAD, 8, 10)],
         "blue": [make_voice(MUM, 1, 3), make_voice(DAD, 8.2, 9.7), make_voice(MUM, 9.7, 10), make_voice(DAD, 10, 11)],
     }
-    with IdentityStore.create(index) as identities:
-        for name, voices in heard.items():
-            identities.write_tracks(find_content(index, f"{name}.mp4"), VOICES, voices)
-    persons = Persons(index)
-    persons.group()
-    persons.rename(1, "Mum")
-    persons.rename(2, "Dad Joe")
+    store_people(index, heard, "Mum", "Dad Joe")
     return index
 
 

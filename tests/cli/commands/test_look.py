@@ -15,12 +15,11 @@ from tests.evaluate.colour_index import write_colour_index
 from tests.fakes import PatchEncoder
 from tests.followed import follow_shots
 from tests.indexed_texts import add_words, find_content
-from tests.made_identities import VOICES, make_voice
+from tests.made_identities import make_voice, store_people
 from tests.scripted_server import TEXT, VIDEO, Reply, serve
 from vidret.engine import Engine
 from vidret.present import sheet
 from vidret.store.identities.persons import Persons
-from vidret.store.identities.store import IdentityStore
 from vidret.types import ShotChange
 
 
@@ -45,10 +44,8 @@ def test_words_are_printed_by_time_without_a_model(run: Runner, known: Path, fil
 
 
 def test_speakers_are_named_and_others_told_apart_only_if_asked(run: Runner, known: Path) -> None:
-    with IdentityStore.create(known) as identities:
-        voices = [make_voice(who, at, at + 1.0) for who, at in ((0, 0.0), (1, 2.0), (0, 4.0), (1, 6.0))]
-        identities.write_tracks(find_content(known, "red.mp4"), VOICES, voices)
-    Persons(known).group()
+    voices = [make_voice(who, at, at + 1.0) for who, at in ((0, 0.0), (1, 2.0), (0, 4.0), (1, 6.0))]
+    store_people(known, {"red": voices})
     first = min(person.id for person in Persons(known).list_persons("voice"))
     Persons(known).rename(first, "Anna Lee")
     asked = ("transcript", "red.mp4", "--source", "speech")

@@ -18,7 +18,7 @@ from vidret.ground.spans import Span
 from vidret.ground.universalvtg import FPS, Level, decode_levels, load_universal
 from vidret.ground.windows import choose_frames, place_steps
 from vidret.search.heads.base import GroundedVideo, answer_each, one_torch_thread
-from vidret.search.heads.prepared import LIMIT, PreparedFiles, decode_segments, read_prepared
+from vidret.search.heads.prepared import PreparedFiles, decode_segments, read_prepared
 from vidret.text import strip_query
 from vidret.types import Frames, LayerWords, Sampling
 from vidret.video.workers.messages import OpenedVideo
@@ -34,7 +34,7 @@ class FrameGrounder:
 
     fps, similarity_weight = FPS, 0.0
 
-    def __init__(self, path: Path, folder: Path, *, limit: int = LIMIT, device: str = "cpu") -> None:
+    def __init__(self, path: Path, folder: Path, *, device: str = "cpu") -> None:
         """Load the head and its encoder, and name the folder of the vectors of frames: 4 kB a second of video.
 
         Raises:
@@ -52,7 +52,7 @@ class FrameGrounder:
             rule = f"frames and words must be {self._head.widths} wide"
             raise VidretError(f"{path}: {rule}, got {widths} of {self._encoder.name}")
         fingerprint = hashlib.blake2b(self._encoder.name.encode(), digest_size=16).hexdigest()
-        self.files = PreparedFiles(folder / fingerprint, limit)
+        self.files = PreparedFiles(folder / fingerprint)
 
     def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
         """Return the file of a video's vectors, computed in a pass of its own if it does not exist."""
