@@ -67,8 +67,7 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
         head=os.fspath(head) if is_head_given else recorded_head or NONE,
         is_head_given=is_head_given,
     )
-    if recorded:
-        _check_recorded(path, models, recorded)
+    _check_recorded(path, models, recorded)
     return models
 
 
@@ -116,9 +115,7 @@ def check_models(path: Path, encoder: Encoder, models: Models) -> None:
     Raises:
         StoreError: It cannot be read, or was built with another encoder or for another aligner.
     """
-    recorded, _ = _read_recorded(path, encoder)
-    if recorded:
-        _check_recorded(path, models, recorded)
+    _check_recorded(path, models, _read_recorded(path, encoder)[0])
 
 
 def _read_recorded(path: Path, encoder: Encoder) -> tuple[dict[str, str], str | None]:
@@ -189,6 +186,6 @@ def record_head(store: Store, models: Models) -> None:
 
 
 def _check_recorded(path: Path, models: Models, recorded: Mapping[str, str]) -> None:
-    if recorded["fingerprint"] != models.ranker.fingerprint or recorded["tokens"] != models.tokens:
+    if recorded and (recorded["fingerprint"], recorded["tokens"]) != (models.ranker.fingerprint, models.tokens):
         rule = f"rerank must be {recorded['name']}, which the index was built with"
         raise StoreError(f"{path}: {rule}, got {models.ranker.name}")
