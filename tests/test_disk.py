@@ -15,8 +15,6 @@ import torch
 from tests.fakes import PatchEncoder
 from vidret.corpus.vectors import write_phrases
 from vidret.data.cache_entries import CacheEntries
-from vidret.data.synthetic.scenes import Scene, SceneShot
-from vidret.data.synthetic.world import write_scenes
 from vidret.disk import DRAFT, locking, open_handle, replacing, try_lock, unlock
 from vidret.encode.text_cache import encode_once
 from vidret.errors import StoreError, is_disk_full
@@ -44,7 +42,6 @@ REFUSED: dict[str, Writer] = {
     "an entry of a cache": lambda folder: CacheEntries(folder, "frames", {}).write("a", ({"a": np.zeros(9)}, {})),
     "rows beside a catalog": lambda folder: WATCHES.write(folder, [Watch(name="a", query="b", last_video=1)]),
     "columns of a snapshot": lambda folder: save_columns(folder, {"a": np.ones(9)}, Position(1, 1, 2)),
-    "a video of a world": lambda folder: write_scenes([(folder / "a.mp4", Scene((SceneShot(2),), 0))], size=32, fps=1),
 }
 DONE_WITHOUT: dict[str, Writer] = {
     "a thumbnail": lambda folder: ThumbnailCache(folder, 1000).put(KEY, b"a"),

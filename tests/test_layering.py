@@ -38,7 +38,6 @@ FENCES = {
         "vidret/video/probe.py",
         "vidret/video/rendering.py",
         "vidret/video/decoders/pyav.py",
-        "vidret/data/synthetic/world.py",
     ),
     "faiss": ("vidret/store/vectors/flat.py",),
     "sqlite3": ("vidret/store/catalog/database.py", "vidret/store/texts/stems.py"),

@@ -41,9 +41,9 @@ from typing import Any
 import torch
 from harness import VIDRET, Cost, describe_ms, make_parser, measure, run_parts, time_in_turn
 from made_index import build_index
+from worlds import write_retrieval_world
 
 from vidret.client import RemoteEngine, RemoteError
-from vidret.data.synthetic.world import write_retrieval_world
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.serve.files import GONE

@@ -41,13 +41,13 @@ from bench_train import read_synthetic
 from harness import find_overlaps, make_parser, percent, print_rows, tell
 from pytorch_lightning.callbacks import Timer
 from scipy.stats import spearmanr
+from worlds import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
 
 from vidret import Engine
 from vidret.channels.picture.ranking import MEAN
 from vidret.channels.picture.reranking import TOTAL
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.module import GroundingData, RetrievalData
-from vidret.data.synthetic.world import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
 from vidret.encode.precision import choose_precision
 from vidret.evaluate.retrieval import score_texts
 from vidret.metrics.ranks import rank_matrix

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from harness import make_parser
+from worlds import write_grounding_world, write_retrieval_world
 
-from vidret.data.synthetic.world import write_grounding_world, write_retrieval_world
 from vidret.errors import VidretError
 
 FPS = 2
@@ -37,19 +37,11 @@ def main() -> None:
             ("films", partial(write_grounding_world, fps=FPS), films, arguments.films, arguments.size[1]),
         ):
             started = time.perf_counter()
-            num_drawn = write(
-                folder, seed=seed, num_train=counts[0], num_val=counts[1], num_test=counts[2], size=size, progress=tell
-            )
+            num_drawn = write(folder, seed=seed, num_train=counts[0], num_val=counts[1], num_test=counts[2], size=size)
             seconds = time.perf_counter() - started
             print(f"{name}: {sum(counts)}, drawn now {num_drawn} in {seconds:.1f} s", file=sys.stderr)
     except VidretError as error:
         sys.exit(str(error))
-
-
-def tell(done: int, total: int) -> None:
-    """Say how far it is, now and then."""
-    if done % 100 == 0 or done == total:
-        print(f"\r{done} of {total}", end="\n" if done == total else "", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import pytest
 import pytorch_lightning as lightning
 import torch
 
+from tests.tool_loading import load_tool
 from vidret.data.dataset import RetrievalBatch
 from vidret.data.grounding import GroundingBatch
 from vidret.data.module import RetrievalData
-from vidret.data.synthetic.world import write_retrieval_world
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
@@ -44,7 +44,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def write_world(folder: Path) -> None:
-    write_retrieval_world(folder, num_train=40, num_val=10, num_test=20, num_captions=2, size=32)
+    load_tool("worlds").write_retrieval_world(folder, num_train=40, num_val=10, num_test=20, num_captions=2, size=32)
 
 
 def open_data(world: Path, **settings: Any) -> RetrievalData:

@@ -8,7 +8,6 @@ import pytest
 
 from tests.tool_loading import load_tool
 from vidret.data.benchmarks.splits import read_split
-from vidret.data.synthetic.world import read_pairs
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def test_tool_writes_both_worlds(
     output = capsys.readouterr()
     assert "short videos: 8, drawn now 8 in" in output.err
     assert "films: 4, drawn now 4 in" in output.err
-    assert len(read_pairs(tmp_path / "msrvtt")) > 0
+    assert len(load_tool("worlds").read_pairs(tmp_path / "msrvtt")) > 0
     assert len(read_split("moments", tmp_path / "qvhighlights").queries) > 0
 
 

@@ -7,12 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from tests.tool_loading import load_tool
 from vidret.data.synthetic import scenes
 from vidret.data.synthetic.annotations import write_captions
-from vidret.data.synthetic.generation import PAIR_KINDS, ScenePair, draw_films, draw_pairs
+from vidret.data.synthetic.generation import PAIR_KINDS, ScenePair, draw_pairs
 from vidret.data.synthetic.scenes import SPLITS, Scene, SceneObject, SceneShot, SplitName
 from vidret.errors import VidretError
 
+draw_films = load_tool("worlds").draw_films
 SIZES: dict[SplitName, int] = {"train": 200, "val": 75, "test": 150}
 
 # The vocabulary, independent of the implementation.

@@ -1,1 +1,1 @@
-"""Synthetic benchmarks: rendered videos with captions and moments, generated from one seed."""
+"""Synthetic scenes: drawn from one seed, rendered, and described in words."""

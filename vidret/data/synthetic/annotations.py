@@ -1,40 +1,22 @@
 """Captions of synthetic scenes, one meaning in many unambiguous wordings, and files in the formats of benchmarks."""
 
-import csv
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vidret.data.benchmarks.captions import OFFICIAL_SPLITS
-from vidret.data.synthetic.generation import CLIP_SECONDS, PAIR_KINDS, PairKind, Random, ScenePair, Value, choose
-from vidret.data.synthetic.render import compute_poses
+from vidret.data.synthetic.generation import PairKind, Random, ScenePair, Value, choose
 from vidret.data.synthetic.scenes import (
     RESTS,
     SPLITS,
     Appearance,
     Relation,
     Scene,
-    SceneShot,
     SplitName,
     Statement,
 )
-from vidret.disk import replacing
 
-NUM_ANNOTATORS = 3
-QIDS_PER_SPLIT = 100_000_000
-QIDS_PER_VIDEO = 1_000
-
-PAIRS_FILES: dict[SplitName, str] = {"val": "pairs_val.jsonl", "test": "pairs.jsonl"}
-UNLABELLED_FIELDS = ("qid", "query", "duration", "vid")
-CAPTION_STREAM, SALIENCY_STREAM, QUERY_STREAM = 2, 3, 4  # of randomness; scenes use 0 and 1
-
-QueryRow = dict[str, Any]
-
+CAPTION_STREAM = 2  # of randomness; scenes use 0 and 1
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 # Singular and plural, the plainest word first.
@@ -182,100 +164,3 @@ def caption_pairs(
             captions = write_captions(scene.statements, key, num_captions)
             videos.append(CaptionedScene(f"{split}{2 * pair_index + half}", split, pair.kind, scene, captions))
     return videos
-
-
-def write_msrvtt(folder: Path, videos: Sequence[CaptionedScene], *, duration_s: float) -> None:
-    """Write the files of MSR-VTT, the pairs of val and test, and the test split as custom captions."""
-    video_rows = [
-        {
-            "category": PAIR_KINDS.index(video.kind),
-            "video_id": video.video,
-            "start time": 0.0,
-            "end time": duration_s,
-            "split": OFFICIAL_SPLITS[video.split],
-            "id": index,
-        }
-        for index, video in enumerate(videos)
-    ]
-    captions = [(video.video, caption) for video in videos for caption in video.captions]
-    sentences = [{"caption": text, "video_id": video_id, "sen_id": n} for n, (video_id, text) in enumerate(captions)]
-    _write(folder / "MSRVTT_data.json", json.dumps({"videos": video_rows, "sentences": sentences}) + "\n")
-    train = [video.video for video in videos if video.split == "train"]
-    _write(folder / "MSRVTT_train.9k.csv", "\n".join(["video_id", *train]) + "\n")
-    test = [video for video in videos if video.split == "test"]
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("key", "vid_key", "video_id", "sentence"))
-    writer.writerows((f"ret{n}", f"msr{n}", video.video, video.captions[0]) for n, video in enumerate(test))
-    _write(folder / "MSRVTT_JSFUSION_test.csv", table.getvalue())
-    _write_lines(
-        folder / "captions.jsonl",
-        [{"video": video.video, "captions": list(video.captions), "kind": video.kind} for video in test],
-    )
-    for split, file_name in PAIRS_FILES.items():
-        in_split = [video for video in videos if video.split == split]
-        pairs = [
-            {"kind": one.kind, "videos": [one.video, two.video], "captions": [one.captions[0], two.captions[0]]}
-            for one, two in zip(in_split[::2], in_split[1::2], strict=True)
-        ]
-        _write_lines(folder / file_name, pairs)
-
-
-def label_film(film: Scene, video_id: str, *, split: SplitName, seed: int, film_index: int, fps: int) -> list[QueryRow]:
-    """Return a query with windows, clips and saliency for each event of a film."""
-    split_index = SPLITS.index(split)
-    random = np.random.default_rng((seed, SALIENCY_STREAM, split_index, film_index))
-    starts = np.cumsum([0, *(shot.num_frames for shot in film.shots)])
-    events: dict[Statement, QueryRow] = {}
-    for start, shot in zip(starts.tolist(), film.shots, strict=False):
-        if shot.statement is None or (shot.action.verb == RESTS and shot.relation is None):
-            continue
-        labels = events.setdefault(
-            shot.statement, {"relevant_clip_ids": [], "saliency_scores": [], "relevant_windows": []}
-        )
-        start_s, end_s = start / fps, (start + shot.num_frames) / fps
-        labels["relevant_clip_ids"] += range(int(start_s / CLIP_SECONDS), int(end_s / CLIP_SECONDS))
-        labels["saliency_scores"] += score_clips(shot, CLIP_SECONDS * fps, random)
-        labels["relevant_windows"].append([start_s, end_s])
-    rows: list[QueryRow] = []
-    for event_index, (statement, labels) in enumerate(events.items()):
-        key = (seed, QUERY_STREAM, split_index, film_index, event_index)
-        (text,) = write_captions((statement,), key, 1)
-        qid = split_index * QIDS_PER_SPLIT + film_index * QIDS_PER_VIDEO + event_index
-        rows.append({"qid": qid, "query": text, "duration": int(starts[-1]) / fps, "vid": video_id, **labels})
-    return rows
-
-
-def score_clips(shot: SceneShot, frames_per_clip: int, random: Random) -> list[list[int]]:
-    """Return the saliency of each clip of a shot for each annotator, in 0..4.
-
-    Saliency is 4 where the objects are most visible and falls with their area and opacity. The first annotator is
-    exact; the others sometimes score one less.
-    """
-    poses = compute_poses(shot.action, shot.num_frames)
-    visibility = (poses.scale**2 * poses.opacity).reshape(-1, frames_per_clip).mean(axis=1)
-    exact = np.round(1 + 3 * visibility).astype(int)
-    deductions = random.integers(0, 2, (len(exact), NUM_ANNOTATORS))
-    deductions[:, 0] = 0
-    scores: list[list[int]] = (exact[:, None] - deductions).tolist()
-    return scores
-
-
-def write_qvhighlights(folder: Path, rows: Mapping[SplitName, Sequence[QueryRow]]) -> None:
-    """Write the files of QVHighlights. Its test split has no labels; moments.jsonl has them."""
-    for split in SPLITS:
-        public_rows = rows[split]
-        if split == "test":
-            public_rows = [{name: row[name] for name in UNLABELLED_FIELDS} for row in rows[split]]
-        _write_lines(folder / f"highlight_{split}_release.jsonl", public_rows)
-    _write_lines(folder / "moments.jsonl", rows["test"])
-
-
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    _write(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file atomically."""
-    with replacing(path) as draft:
-        draft.write_text(text, "utf-8")

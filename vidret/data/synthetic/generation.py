@@ -1,4 +1,4 @@
-"""Random scenes: pairs that differ in exactly one respect, and long films of several events."""
+"""Random scenes, in pairs that differ in exactly one respect."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -37,8 +37,6 @@ Value = TypeVar("Value")
 # Range of radii by number of objects.
 RADII = {1: (0.17, 0.22), 2: (0.14, 0.17), 3: (0.125, 0.145), 4: (0.11, 0.125), 5: (0.105, 0.115)}
 MIN_DISTANCE = 2.25  # between centres of objects, in radii
-CLIP_SECONDS = 2  # as in QVHighlights
-FILM_SECONDS = (40, 90)
 MOVE_DISTANCES, BOUNCE_HEIGHTS = (0.36, 0.46), (0.18, 0.26)
 SPIN_RADIANS = 0.5  # per frame; above this, a star appears to spin in the other direction
 MAX_TILT = 0.2
@@ -177,57 +175,6 @@ DRAW: dict[PairKind, Callable[[Random, SplitName, int], tuple[SceneShots, SceneS
     "count": draw_count,
     "look": draw_appearance_change,
 }
-
-
-def draw_films(split: SplitName, num_films: int, *, seed: int, fps: int) -> list[Scene]:
-    """Draw long videos of whole clips. A larger ``num_films`` only appends films."""
-    films = []
-    for film_index in range(num_films):
-        random = np.random.default_rng((seed, 1, SPLITS.index(split), film_index))
-        shortest, longest = (seconds // CLIP_SECONDS for seconds in FILM_SECONDS)
-        num_clips = int(random.integers(shortest, longest + 1))
-        films.append(draw_film(random, split, frames_per_clip=CLIP_SECONDS * fps, num_clips=num_clips))
-    return films
-
-
-def draw_film(random: Random, split: SplitName, *, frames_per_clip: int, num_clips: int) -> Scene:
-    """Draw a long video of ``num_clips`` clips: events of 3 to 7 clips with pauses of 1 to 3 clips between them.
-
-    Half of the later events repeat an earlier one, forwards or backwards. A third of the pauses show a resting object.
-    """
-    shots: list[SceneShot] = []
-    events: list[SceneShot] = []
-    num_remaining = num_clips
-    while True:
-        pause, length = int(random.integers(1, 4)), int(random.integers(3, 8))
-        if pause + length >= num_remaining:
-            break
-        shots.append(draw_pause(random, split, pause * frames_per_clip))
-        events.append(draw_event(random, split, length * frames_per_clip, events))
-        shots.append(events[-1])
-        num_remaining -= pause + length
-    shots.append(draw_pause(random, split, num_remaining * frames_per_clip))
-    return Scene(tuple(shots), int(random.integers(1 << 32)))
-
-
-def draw_event(random: Random, split: SplitName, num_frames: int, earlier: list[SceneShot]) -> SceneShot:
-    """Draw the next event: a new one, or an earlier one or its opposite at another position."""
-    if earlier and random.random() < 0.5:
-        repeated = choose(random, earlier)
-        verb = repeated.action.verb
-        verb = OPPOSITES.get(verb, verb) if random.random() < 0.7 else verb
-        if repeated.other is None:
-            return draw_shot(random, repeated.objects[0].appearance, verb, len(repeated.objects), num_frames)
-    if random.random() < 0.2:
-        return draw_relation(random, split, num_frames)[0][0]
-    return draw_shot(random, *draw_actor(random, split), int(random.integers(1, 4)), num_frames)
-
-
-def draw_pause(random: Random, split: SplitName, num_frames: int) -> SceneShot:
-    """Draw a shot without an event: the background only, or a resting object."""
-    if random.random() < 0.33:
-        return draw_shot(random, draw_appearance(random, split), RESTS, 1, num_frames)
-    return SceneShot(num_frames)
 
 
 def draw_appearance(random: Random, split: SplitName, shapes: tuple[str, ...] = SHAPES) -> Appearance:
