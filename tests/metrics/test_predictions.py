@@ -72,9 +72,6 @@ def test_round_trip_in_the_order_of_the_queries(tmp_path: Path) -> None:
     ("line", "reason"),
     [
         ("{", "JSON"),
-        ("[1]", "must be a JSON object"),
-        ("{}", "qid is missing"),
-        ('{"qid": true, "pred_relevant_windows": []}', "qid must be"),
         ('{"qid": 1.5, "pred_relevant_windows": []}', "qid must be"),
         ('{"qid": 2}', "query 2 must have windows or saliency scores, got neither"),
         ('{"qid": 1, "pred_relevant_windows": []}', "query 1 must be unique, but is already at .*:1"),
@@ -101,13 +98,6 @@ def test_round_trip_in_the_order_of_the_queries(tmp_path: Path) -> None:
 def test_invalid_line_is_rejected_with_its_number(tmp_path: Path, line: str, reason: str) -> None:
     with pytest.raises(VidretError, match=rf"found\.jsonl:3: .*{reason}"):
         read_predictions(write(tmp_path, f"{GOOD}\n\n{line}\n"))
-
-
-def test_unreadable_file_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(VidretError, match=r"none\.jsonl: .*No such file"):
-        read_predictions(tmp_path / "none.jsonl")
-    with pytest.raises(VidretError, match=r"found\.jsonl:2: .*UTF-8"):
-        read_predictions(write(tmp_path, GOOD.encode() + b'\n{"qid": "\xff"}'))
 
 
 def test_predictions_must_match_the_queries() -> None:

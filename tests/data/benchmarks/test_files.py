@@ -127,7 +127,7 @@ def test_blank_or_non_string_text_is_refused(value: object) -> None:
         row(texts=["good", value]).texts("texts")
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "3", None, True, [3]])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, "3", None, True, [3]])
 def test_non_finite_or_non_numeric_number_is_refused(value: object) -> None:
     with pytest.raises(VidretError, match=r"^a\.jsonl:7: duration must be a finite number, got "):
         row(duration=value).number("duration")

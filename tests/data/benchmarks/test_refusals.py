@@ -78,7 +78,6 @@ CAPTIONS: list[tuple[Callable[..., Split], tuple[object, ...], str]] = [
     (captions.read_captions, ("\n",), r"a: must contain at least one caption, got none"),
 ]
 
-INF = float("inf")
 QUERY: dict[str, Any] = {"qid": 4, "query": "a kettle boils", "vid": "a", "duration": 150}
 LABELLED = {
     **QUERY,
@@ -104,19 +103,11 @@ ROWS: list[tuple[Callable[[str, Path], Split], dict[str, Any], list[tuple[dict[s
         LABELLED,
         [
             ({"qid": []}, r"qid must be a non-empty string, got \[\]"),
-            ({"qid": True}, "qid must be a non-empty string, got True"),
             ({"query": " "}, "query must be a non-empty string, got ' '"),
             ({"vid": ""}, "vid must be a non-empty string"),
-            ({"duration": float("nan")}, "duration must be a finite number, got nan"),
-            ({"duration": 10**400}, "duration must be a finite number, got 1000"),
             ({"duration": "3"}, "duration must be a finite number, got '3'"),
-            ({"duration": True}, "duration must be a finite number, got True"),
             ({"duration": 0}, "duration must be positive, got 0"),
             ({"relevant_windows": [[0, 2], [8, 6]]}, r"relevant_windows\[1\] must satisfy 0 <= start < end"),
-            ({"relevant_windows": [[2, 2]]}, r"relevant_windows\[0\] must satisfy 0 <= start < end, got 2 to 2"),
-            ({"relevant_windows": [[-1, 4]]}, r"relevant_windows\[0\] must satisfy 0 <= start < end, got -1 to 4"),
-            ({"relevant_windows": [[0, INF]]}, r"relevant_windows\[0\] must be a finite number, got inf"),
-            ({"relevant_windows": "a" * 500}, r"relevant_windows must be a list, got 'a{59}\.\.\.$"),
             ({"relevant_windows": 3}, "relevant_windows must be a list, got 3"),
             ({"relevant_clip_ids": [5, 36, 75]}, "relevant_clip_ids must index 2 s clips of 150 s, got 75"),
             ({"relevant_clip_ids": [5, 36, -1]}, "relevant_clip_ids must index 2 s clips of 150 s, got -1"),
@@ -124,14 +115,6 @@ ROWS: list[tuple[Callable[[str, Path], Split], dict[str, Any], list[tuple[dict[s
             ({"relevant_clip_ids": [5, 36, 36]}, "relevant_clip_ids must be unique, got"),
             ({"relevant_clip_ids": [5, 36]}, "saliency_scores must have one list for each of 2 clips, got 3"),
             ({"saliency_scores": [[1], [2, 2], [3]]}, r"saliency_scores\[1\] must have one number per annotator"),
-            ({"saliency_scores": [[1], 2, [3]]}, r"saliency_scores\[1\] must have one number per annotator, got 2"),
-            ({"saliency_scores": [[], [], []]}, r"saliency_scores\[0\] must have one number per annotator, got \[\]"),
-            (
-                {"saliency_scores": [[INF, 1], [-INF, 2], [3, 3]]},
-                r"saliency_scores\[0\] must be a finite number, got inf",
-            ),
-            ({"saliency_scores": [[1, 1], ["x", 2], [3, 3]]}, r"saliency_scores\[1\] must be a finite number, got 'x'"),
-            ({"saliency_scores": [[True], [1], [1]]}, r"saliency_scores\[0\] must be a finite number, got True"),
             ({"saliency_scores": None}, "saliency_scores is missing"),
         ],
     ),
