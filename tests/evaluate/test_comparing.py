@@ -117,6 +117,7 @@ def test_command_prints_one_line_per_metric(searched: tuple[Path, Answer], world
     assert [line.split()[0] for line in lines[1:]] == ["R@1", "R@5", "R@10", "MnR"]
     rows = json.loads(run("eval", "compare", *paths, "--json").out)
     assert [f"{row['first']:.1f}" for row in rows] == [line.split()[1] for line in lines[1:]]
+    assert run("eval", "compare", *paths, "--seed", -1).code == 2
     assert json.loads(run("eval", "compare", *paths, "--seed", 1, "--json").out) == compare_reports(
         *map(read, paths), seed=1
     )
@@ -148,10 +149,12 @@ def test_folders_are_compared_by_the_names_of_their_reports(
 
 
 def test_file_that_is_no_report_is_rejected(located: tuple[Path, Answer], tmp_path: Path) -> None:
-    report, other = located[0] / "report.json", tmp_path / "other.json"
+    report, other, bare = located[0] / "report.json", tmp_path / "other.json", tmp_path / "bare.json"
     other.write_text('{"format": 0}')
+    bare.write_text('{"format": 1, "per_query": []}')
     for path, reason in (
         (other, "other.json: must be a report.json"),
+        (bare, "bare.json: must be a report.json"),
         (located[0] / "predictions.jsonl", "predictions.jsonl: cannot be read: Extra data"),
         (tmp_path / "nowhere.json", "nowhere.json: cannot be read: No such file"),
     ):

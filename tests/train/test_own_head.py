@@ -129,7 +129,16 @@ def test_annotations_of_other_videos_are_refused(made: Path, tmp_path: Path) -> 
             try_head(engine, read_split("moments", tmp_path / "moments.jsonl"))
 
 
-def test_missing_annotations_are_an_error(made: Path, run: Runner) -> None:
-    run.check_refusal(
-        ("train", "head", "--index", made / "index", "--moments", made / "nowhere.jsonl"), 1, "there is no such file"
-    )
+@pytest.mark.parametrize(
+    ("options", "code", "reason"),
+    [
+        (("--moments", "nowhere.jsonl"), 1, "there is no such file"),
+        (("--held-out", 1.5), 1, "the held-out share must be between 0 and 1, got 1.5"),
+        (("--seed", -1), 2, "--seed"),
+    ],
+)
+def test_wrong_options_are_refused(
+    options: tuple[str, object], code: int, reason: str, made: Path, run: Runner
+) -> None:
+    given = ("train", "head", "--index", made / "index", "--moments", made / "moments.jsonl", *options)
+    run.check_refusal(given, code, reason)

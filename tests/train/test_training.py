@@ -217,8 +217,9 @@ def test_head_trains_in_mixed_precision_logs_its_metrics_and_refuses_half_precis
 def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match="weights, or both vision and text, must be given"):
         RetrievalModule("clip")
-    with pytest.raises(VidretError, match="chunk_size must be at least 0, got -1"):
-        make_module("clip", chunk_size=-1)
+    for name in ("chunk_size", "seed"):
+        with pytest.raises(VidretError, match=f"{name} must be at least 0, got -1"):
+            make_module("clip", **{name: -1})
     head = make_head_module(drop_at=3)
     head.trainer = make_trainer(tmp_path, max_steps=10)
     with pytest.raises(VidretError, match=r"max_epochs must be given .* got only drop_at 3"):

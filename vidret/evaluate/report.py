@@ -14,6 +14,7 @@ from vidret.present.terminal import writing
 from vidret.text import parse_json
 
 FORMAT = 1
+PARTS = {"task", "data", "per_query"}  # without which no report can be compared
 REPORT = "report.json"
 _DECODING = ("decord", "decord2", "av", "torchcodec")
 PACKAGES = ("vidret", "torch", "numpy", "open_clip_torch", "faiss-cpu", "faiss-gpu", *_DECODING)
@@ -104,7 +105,7 @@ def read_report(path: Path) -> dict[str, Any]:
         report: Any = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
-    if not isinstance(report, dict) or report.get("format") != FORMAT or "per_query" not in report:
+    if not isinstance(report, dict) or report.get("format") != FORMAT or PARTS - report.keys():
         raise VidretError(f"{path}: must be a report.json that vidret eval wrote, in format {FORMAT}")
     return report
 

@@ -59,6 +59,8 @@ class TrainedModule(lightning.LightningModule):
     def __init__(self, *, seed: int, out: str | None) -> None:
         """Set the seed of all that training draws, and the path of the model."""
         super().__init__()
+        if seed < 0:
+            raise VidretError(f"seed must be at least 0, got {seed}")
         self.out = out
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)

@@ -175,8 +175,10 @@ def try_head(
     Videos of queries are matched with files of the index by name or stem.
 
     Raises:
-        VidretError: Too few videos are in the index, or a name matches several.
+        VidretError: The share is out of range, too few videos are in the index, or a name matches several.
     """
+    if not 0 < share < 1:
+        raise VidretError(f"the held-out share must be between 0 and 1, got {share}")
     ids = match_videos(engine, split)
     train, held_out = divide(split, set(ids), share, seed)
     fps = engine.encoder.sampling.fps

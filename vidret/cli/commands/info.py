@@ -58,7 +58,9 @@ def info_command(
         "FILE",
         default=None,
     ),
-    seed: int = option("Seed of the sample of stored vectors for --recall and --diversity.", RECALL, "N", default=0),
+    seed: int = option(
+        "Seed of the sample of stored vectors for --recall and --diversity.", RECALL, "N", default=0, min=0
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""

@@ -133,7 +133,7 @@ def train_head_command(
     out: OutOption = None,
     held_out: float = option("Share of the annotated videos to compare on.", None, "SHARE", default=0.2),
     steps: int = option("Training steps.", None, "N", default=1500, min=1),
-    seed: int = option("Seed of the held-out videos and of training.", None, "N", default=0),
+    seed: int = option("Seed of the held-out videos and of training.", None, "N", default=0, min=0),
     device: DeviceOption = "auto",
 ) -> None:
     """Train a head that locates moments, on the stored vectors of an index.

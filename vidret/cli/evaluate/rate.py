@@ -45,7 +45,7 @@ def rate_command(
     ),
     videos: Path | None = option("Folder of the videos of a benchmark.", DATA, "DIR", default=None),
     annotations: AnnotationsOption = None,
-    seed: int = option("Seed of the bootstrap.", MODEL, "N", default=0),
+    seed: int = option("Seed of the bootstrap.", MODEL, "N", default=0, min=0),
     loading: Loading,
     out: Path | None = option(
         "Folder for rating.json, and the report and index of each model; default: eval/rate-DATA.",

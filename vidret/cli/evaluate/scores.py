@@ -44,7 +44,7 @@ def score_command(
 def compare_command(
     first: Path = argument("A report.json, or a folder written by vidret eval.", "FIRST"),
     second: Path = argument("A second report on the same data.", "SECOND"),
-    seed: int = option("Seed of the bootstrap.", None, "N", default=0),
+    seed: int = option("Seed of the bootstrap.", None, "N", default=0, min=0),
     as_json: JsonOption = False,
 ) -> None:
     """Test whether two reports differ by more than chance (paired bootstrap)."""

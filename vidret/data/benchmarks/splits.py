@@ -89,7 +89,7 @@ class SplitChoice:
         domain: Only the queries of this domain; None for all.
 
     Raises:
-        VidretError: The test split is the training split.
+        VidretError: The test split is the training split, or the seed is negative.
     """
 
     name: str
@@ -102,7 +102,9 @@ class SplitChoice:
     domain: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse to test on the training split."""
+        """Refuse to test on the training split, and a seed that nothing can be drawn with."""
+        if self.seed < 0:
+            raise VidretError(f"seed must be at least 0, got {self.seed}")
         if self.test_split is not None and self.test_split == self._train_name:
             raise VidretError(f"test_split must differ from the training split, got {self.test_split}")
 
