@@ -111,6 +111,7 @@ ROWS: list[tuple[Callable[[str, Path], Split], dict[str, Any], list[tuple[dict[s
             ({"relevant_windows": 3}, "relevant_windows must be a list, got 3"),
             ({"relevant_clip_ids": [5, 36, 75]}, "relevant_clip_ids must index 2 s clips of 150 s, got 75"),
             ({"relevant_clip_ids": [5, 36, -1]}, "relevant_clip_ids must index 2 s clips of 150 s, got -1"),
+            ({"relevant_clip_ids": [5, 36, 10**400]}, "relevant_clip_ids must index 2 s clips of 150 s, got 1000"),
             ({"relevant_clip_ids": [5, 36, 37.0]}, "relevant_clip_ids must index 2 s clips of 150 s, got 37.0"),
             ({"relevant_clip_ids": [5, 36, 36]}, "relevant_clip_ids must be unique, got"),
             ({"relevant_clip_ids": [5, 36]}, "saliency_scores must have one list for each of 2 clips, got 3"),

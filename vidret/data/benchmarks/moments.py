@@ -85,7 +85,7 @@ def _read_query(row: AnnotationRow) -> LabelledQuery:
 def _read_clips(row: AnnotationRow, duration_s: float) -> tuple[int, ...]:
     clips = row.items("relevant_clip_ids")
     for clip in clips:
-        if type(clip) is not int or not 0 <= clip * CLIP_SECONDS < duration_s:
+        if type(clip) is not int or not 0 <= clip < duration_s / CLIP_SECONDS:
             raise row.error(f"relevant_clip_ids must index 2 s clips of {duration_s:g} s, got {clip!r}")
     if len(set(clips)) != len(clips):
         raise row.error(f"relevant_clip_ids must be unique, got {short_repr(clips)}")
