@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 
 from vidret.data.benchmarks.captions import OFFICIAL_SPLITS
 from vidret.data.benchmarks.files import read_jsonl
-from vidret.data.synthetic.annotations import CaptionedScene, caption_pairs, write_captions
+from vidret.data.synthetic.captions import CaptionedScene, caption_pairs, write_captions
 from vidret.data.synthetic.generation import (
     PAIR_KINDS,
     Random,

@@ -10,7 +10,7 @@ from vidret.corpus.minimal_pairs import MinimalPair, ProbeKind, exchange_colours
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.frames import read_indices
 from vidret.data.records import find_videos
-from vidret.data.synthetic.annotations import CaptionedScene, caption_pairs
+from vidret.data.synthetic.captions import CaptionedScene, caption_pairs
 from vidret.data.synthetic.generation import PairKind, draw_pairs
 from vidret.data.synthetic.render import render
 from vidret.data.synthetic.scenes import SHAPES, Scene

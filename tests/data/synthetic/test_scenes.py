@@ -9,7 +9,7 @@ import pytest
 
 from tests.tool_loading import load_tool
 from vidret.data.synthetic import scenes
-from vidret.data.synthetic.annotations import write_captions
+from vidret.data.synthetic.captions import write_captions
 from vidret.data.synthetic.generation import PAIR_KINDS, ScenePair, draw_pairs
 from vidret.data.synthetic.scenes import SPLITS, Scene, SceneObject, SceneShot, SplitName
 from vidret.errors import VidretError

@@ -1,4 +1,4 @@
-"""Captions of synthetic scenes, one meaning in many unambiguous wordings, and files in the formats of benchmarks."""
+"""Captions of synthetic scenes: one meaning in many unambiguous wordings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
