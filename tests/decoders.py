@@ -12,6 +12,7 @@ import vidret.video.workers.image_pool
 import vidret.video.workers.pool
 from vidret.devices import CPU
 from vidret.video.workers import messages, process
+from vidret.video.workers.messages import FrameRing
 
 MAX_SPARE = 4  # processes, of some 100 MB each
 _ENDS = ("ready", "end", "failed", "image")  # messages after which a process waits for the next request
@@ -25,7 +26,7 @@ class SpareProcess(process.Process):
     It is killed, like any other, if it is busy, if its stream was dropped, or if it has answered many requests.
     """
 
-    _spare: list[tuple[object, "subprocess.Popen[bytes]", int]] = []  # noqa: RUF012  shared by all
+    _spare: list[tuple[object, "subprocess.Popen[bytes]", FrameRing | None, int]] = []  # noqa: RUF012  shared by all
     _turn = threading.Lock()
 
     def __init__(self, memory: int, *, device: str = CPU) -> None:
@@ -41,7 +42,7 @@ class SpareProcess(process.Process):
                 with self._turn:  # another thread's process may be about to take the same one
                     for entry in [each for each in self._spare if each[0] == self._settings][-1:]:
                         self._spare.remove(entry)
-                        _, self._process, self.num_requests = entry
+                        _, self._process, self._ring, self.num_requests = entry
         super().ensure_running()
 
     def send(self, header: messages.Header, payload: bytes = b"") -> None:
@@ -60,7 +61,7 @@ class SpareProcess(process.Process):
         """Keep the process if it is idle; otherwise kill it."""
         with self._lock:
             if self._is_idle and self._process is not None and self._process.poll() is None:
-                self._spare.append((self._settings, self._process, self.num_requests))
+                self._spare.append((self._settings, self._process, self._ring, self.num_requests))
                 self._process, self._killed = None, True
         super().kill()
         self.end_spare(keep=MAX_SPARE)

@@ -19,7 +19,7 @@ from tests.video.conftest import NAMES, Film
 from vidret.types import Picture, Resize
 from vidret.video.container import ONE_THREAD
 from vidret.video.decoders.base import list_doubts
-from vidret.video.decoders.registry import EXACT_DECODERS, find_decoder
+from vidret.video.decoders.registry import EXACT_DECODERS, choose_decoder, find_decoder
 from vidret.video.probe import probe
 from vidret.video.reader import open_reader, read_frames
 from vidret.video.rendering import HLG, PQ, decode_hlg, decode_pq, encode_pq, is_combed, render_sdr, tone_map
@@ -100,12 +100,13 @@ def test_high_dynamic_range_has_the_colours_of_the_standards(
     image = read_frames(str(path), indices=[1]).pixels[0]
     np.testing.assert_allclose(read_patches(image), expected, atol=2)
     info = probe(path)
-    with open_reader(info) as reader:
+    with open_reader(info, for_streaming=True) as reader:
         streamed = next(reader.stream(1)).read_image()
     assert streamed is not None
     assert (streamed == image).all()
     assert info.hdr
     assert list_doubts(info)["only PyAV tone-maps a high dynamic range"]
+    assert choose_decoder(info)[0] == "pyav"
     for name in EXACT_DECODERS:
         assert find_decoder(name).find_doubt(replace(info, pixel_format="yuv420p"))
 
@@ -143,7 +144,7 @@ def test_bars_have_their_colours_by_their_size_or_tag(
         read_patches(read_frames(str(path), indices=[0]).pixels[0]), np.array(bars) * 255, atol=4
     )
     is_assumed = (tag, matrix) == (UNSPECIFIED, BT709)
-    assert (probe(path).rendering == "") != is_assumed
+    assert choose_decoder(probe(path))[0] == ("pyav" if is_assumed else "decord")
 
 
 def test_grey_and_rgb_of_high_definition_have_no_matrix(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def weave_chroma(plane: Plane) -> Plane:
 @pytest.mark.parametrize("order", ["tff", "bff"])
 def test_the_first_field_of_an_interlaced_frame_is_shown(tmp_path: Path, order: str) -> None:
     path = write_interlaced(tmp_path / "interlaced.mp4", 4, order)
-    assert list_doubts(probe(path))["only PyAV deinterlaces"]
+    assert choose_decoder(probe(path)) == ("pyav", "only PyAV deinterlaces")
     for index, image in enumerate(read_frames(str(path), indices=range(4)).pixels):
         assert not is_combed(image[:, :, 1])
         np.testing.assert_allclose(image, draw_bar(2 * index) * 255, atol=40)  # edges are blurred by their chroma

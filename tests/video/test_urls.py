@@ -18,6 +18,7 @@ from tests.video.films import draw, read_numbers, write_video
 from vidret.errors import ChangedError, DecodeError, MissingExtraError, UnreachableError, VidretError
 from vidret.types import NO_TIME
 from vidret.video import ranges, urls
+from vidret.video.decoders.registry import choose_decoder
 from vidret.video.files import stat_files
 from vidret.video.identity import BLOCK, check_unchanged, fingerprint, identify
 from vidret.video.probe import VideoInfo, probe
@@ -174,6 +175,7 @@ def test_what_is_read_leads_nowhere_else(films: dict[str, Film]) -> None:
 @needs_fsspec
 def test_decord_is_for_files(films: dict[str, Film]) -> None:
     info = probe(put("a.mp4", films["h264.mp4"].path.read_bytes()))
+    assert choose_decoder(info) == ("pyav", "Decord reads local files only")
     with pytest.raises(DecodeError, match="Decord cannot read it: it reads local files only"):
         open_reader(info, decoder="decord")
 

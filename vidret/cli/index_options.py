@@ -197,7 +197,7 @@ class IndexChoices:
     exit_code: bool = option_field("Exit with code 3 if a new video matches a watch.", OUTPUT, default=False)
     workers: WorkersOption = None
     decoder: str = option_field(
-        "Video decoder; auto is PyAV, and on an NVIDIA GPU torchcodec or Decord where they are exact.",
+        "Video decoder; auto is Decord where it is exact, otherwise PyAV; on an NVIDIA GPU torchcodec or Decord.",
         ADVANCED,
         "|".join(DECODERS),
         default="auto",

@@ -94,7 +94,7 @@ def read_greys(
     chosen, last = set(wanted.tolist()), int(wanted[-1])
     greys: list[Grey] = []
     times: list[float] = []
-    with open_reader(info) as reader:
+    with open_reader(info, for_streaming=True) as reader:
         for frame in reader.stream(int(wanted[0])):
             grey = read_grey(frame) if frame.index in chosen else None
             if grey is not None:

@@ -14,7 +14,7 @@ from vidret.types import Frames, Picture, Resize
 from vidret.video.container import NOT_DECODED
 from vidret.video.decoders.base import FrameDecoder, GaveUpError, SamplingMode, StreamedFrame
 from vidret.video.decoders.pyav import PyavDecoder
-from vidret.video.decoders.registry import EXACT_DECODERS, Decoder, find_decoder, suits_gpu
+from vidret.video.decoders.registry import EXACT_DECODERS, Decoder, choose_decoder, find_decoder, suits_gpu
 from vidret.video.geometry import plan_resize, resize_image
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.sampling import nearest
@@ -26,9 +26,9 @@ class Reader:
     """Frames of one open file, read by index.
 
     Calls with rising indices cost linear time in total, since nothing is decoded twice; a call may also go back.
-    ``decoder`` names the decoder, and ``why`` says why it is not PyAV. ``fallback`` describes why another decoder gave
-    up; it is empty otherwise. ``observe``, where it is set, is called with the index and the full-size image of every
-    decoded frame. Use the reader as a context manager.
+    ``decoder`` names the decoder and ``why`` the reason for it. ``fallback`` describes why another decoder gave up; it
+    is empty otherwise. ``observe``, where it is set, is called with the index and the full-size image of every decoded
+    frame. Use the reader as a context manager.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Reader:
         info: VideoInfo,
         source: FrameDecoder,
         decoder: str,
+        why: str,
         resize: Resize | None,
         spare: Callable[[], FrameDecoder] | None = None,
         *,
-        why: str = "",
         fallback: str = "",
     ) -> None:
         """Wrap a decoder; use ``open_reader`` to choose one. ``spare`` opens the file with PyAV if it gives up."""
@@ -111,7 +111,7 @@ class Reader:
         _log.info("%s: %s gave up (%s), continuing with PyAV", self.info.path, self.decoder, error)
         self._source.close()
         self.fallback = f"{self.decoder} gave up ({self.why}): {error}"
-        self._source, self.decoder, self.why = self._spare(), "pyav", ""
+        self._source, self.decoder, self.why = self._spare(), "pyav", self.fallback
 
     def _decode_missing(self, wanted: Int64[np.ndarray, " index"], images: dict[int, Picture]) -> None:
         for index, image in self._source.decode([int(i) for i in wanted if i not in images]):
@@ -135,12 +135,13 @@ def open_reader(
     heartbeat: Callable[[], None] = lambda: None,
     mode: SamplingMode = "exact",
     num_threads: int = 1,
+    for_streaming: bool = False,
 ) -> Reader:
     """Open a probed file for reading.
 
     Args:
         info: The result of ``probe``.
-        decoder: ``"auto"`` is PyAV on the CPU, and chooses by file on a GPU; the others force one decoder.
+        decoder: ``"auto"`` chooses by file; the others force one decoder.
         device: With ``cuda:N``, torchcodec decodes 8-bit 4:2:0 H.264, HEVC, VP9 and AV1 on that GPU, or else Decord
             H.264, and they fall back to the CPU with a warning. All other files, and all other devices, are decoded on
             the CPU.
@@ -150,6 +151,7 @@ def open_reader(
             apart. The others read only files that they decode in seconds.
         mode: Which frames ``Reader.stream`` decodes; Decord and torchcodec decode all.
         num_threads: Threads of PyAV.
+        for_streaming: Prefer PyAV on the CPU, since the others convert every frame that they decode.
 
     Raises:
         DecodeError: The file cannot be opened, or not by the requested decoder.
@@ -164,18 +166,24 @@ def open_reader(
     for name, following in pairwise([*suited, ""]):
         try:
             why = f"GPU {gpu} decodes {info.codec}"
-            return Reader(info, find_decoder(name)(info, gpu), name, resize, spare, why=why, fallback=fallback)
+            return Reader(info, find_decoder(name)(info, gpu), name, why, resize, spare=spare, fallback=fallback)
         except GaveUpError as error:
             instead = find_decoder(following).title if following else "the CPU"
             fallback = f"{find_decoder(name).title} cannot decode it on GPU {gpu}, using {instead}: {error}"
             _log.warning("%s: %s", info.path, fallback)
-    if decoder in EXACT_DECODERS:
-        chosen = find_decoder(decoder)
+    if for_streaming and decoder == "auto":
+        name, why = "pyav", "Decord would convert every frame"
+    else:
+        name, why = choose_decoder(info, decoder)
+    why = f"{fallback}; {why}" if fallback else why
+    if name in EXACT_DECODERS:
         try:
-            return Reader(info, chosen(info), decoder, resize, spare, why="requested", fallback=fallback)
+            return Reader(info, find_decoder(name)(info), name, why, resize, spare=spare, fallback=fallback)
         except GaveUpError as error:
-            raise DecodeError(info.path, f"{chosen.title} cannot read it: {error}") from error
-    return Reader(info, spare(), "pyav", resize, fallback=fallback)
+            if decoder == name:
+                raise DecodeError(info.path, f"{find_decoder(name).title} cannot read it: {error}") from error
+            name, why = "pyav", f"{fallback}; {error}" if fallback else str(error)
+    return Reader(info, spare(), name, why, resize, fallback=fallback)
 
 
 def read_frames(

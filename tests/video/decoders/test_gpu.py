@@ -84,7 +84,7 @@ def test_a_decord_without_gpu_code_leaves_it_to_the_cpu_and_says_so_once(
             assert [process.device for process in pool.processes.processes] == ["cpu"] * 3
             assert all(process._memory for process in pool.processes.processes), "memory stays limited"
         assert numbers == film.numbers
-        assert (opened.decoder, finished.fallback) == ("pyav", "")
+        assert (opened.why, finished.fallback) == ("Decord is exact on h264 in mov", "")
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.message.startswith("Decord cannot decode on GPU 1, so the CPU decodes: ")
@@ -101,7 +101,8 @@ def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
             assert numbers == film.numbers
             if path == refused:
                 fallback = "Decord cannot decode it on GPU 0, using the CPU: NVDEC cannot decode it"
-                assert (opened.decoder, finished.fallback) == ("pyav", fallback)
+                assert opened.why == f"{fallback}; Decord is exact on h264 in mov"
+                assert finished.fallback == fallback
             else:
                 assert finished.fallback == "decord gave up (GPU 0 decodes h264): NVDEC lost it"
     (record,) = caplog.records
@@ -119,14 +120,18 @@ def test_several_gpus_decode_in_two_processes_each(films: dict[str, Film], log: 
             "cuda:1",
         ]
         opened, numbers, finished = stream(pool, film.path)
-        assert (opened.decoder, numbers, finished) == ("decord", film.numbers, Finished(""))
+        assert (opened.decoder, opened.why, numbers, finished) == (
+            "decord",
+            "GPU 1 decodes h264",
+            film.numbers,
+            Finished(""),
+        )
         under_way = [pool.stream(film.path) for _ in range(5)]
-        decoders = [next(messages).decoder for messages in under_way]  # type: ignore[union-attr]
+        whys = [next(messages).why for messages in under_way]  # type: ignore[union-attr]
         for messages in under_way:
             messages.close()  # type: ignore[attr-defined]
-    assert sorted(decoders) == [*["decord"] * 4, "pyav"]
-    gpus = sorted(line.split()[1] for line in log.read_text().splitlines())
-    assert gpus in (["0", "0", "0", "1", "1"], ["0", "0", "1", "1", "1"]), "one film came first"
+    assert sorted(whys) == ["Decord is exact on h264 in mov", *["GPU 0 decodes h264"] * 2, *["GPU 1 decodes h264"] * 2]
+    assert {line.split()[1] for line in log.read_text().splitlines()} == {"0", "1"}
     with DecodePool(3, devices=["cuda:0", "cuda:1"]) as pool:
         assert [process.device for process in pool.processes.processes] == ["cuda:0", "cuda:1", "cuda:0"]
 
@@ -150,7 +155,8 @@ def test_what_gpus_do_not_decode_here_needs_no_warning(
         for name in ("vp9.webm", "hevc.mp4", "h264_10bit.mp4", "mpeg4.avi"):
             opened, numbers, finished = stream(pool, films[name].path)
             assert numbers == films[name].numbers
-            assert (opened.decoder, finished.fallback) == ("pyav", "")
+            assert "GPU" not in opened.why
+            assert finished.fallback == ""
     assert not log.exists()
     assert not caplog.records
 

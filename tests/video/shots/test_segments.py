@@ -39,7 +39,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(path: Path, *, start_s: float = 0.0, number: int = 0, mode: SamplingMode = "exact") -> list[DecodedSegment]:
     info = probe(path)
-    with open_reader(info, mode=mode) as reader:
+    with open_reader(info, mode=mode, for_streaming=True) as reader:
         first = int(np.searchsorted(info.times, start_s - WARM_UP_S))
         segments = SegmentReader(info, Sampling(), Resize(32, 32), start_s=start_s, first_number=number)
         return list(segments.read(reader.stream(first)))
@@ -118,7 +118,7 @@ def test_few_full_size_images_wait_to_be_resized(film: Path) -> None:
 
     waiting, counts = list[Future[Any]](), list[int]()
     info = probe(film)
-    with open_reader(info) as reader:
+    with open_reader(info, for_streaming=True) as reader:
         lazy = SegmentReader(info, Sampling(), Resize(32, 32), start_s=0.0, executor=Last())
         segments = list(lazy.read(reader.stream()))
     assert max(counts) == 4
@@ -136,7 +136,7 @@ def test_an_interrupted_video_continues_as_it_would_have(film: Path, number: int
 @pytest.mark.parametrize("mode", ["balanced", "fast"])
 def test_other_modes_decode_fewer_frames_and_cover_the_video(film: Path, mode: SamplingMode) -> None:
     info = probe(film)
-    with open_reader(info, mode=mode) as reader:
+    with open_reader(info, for_streaming=True, mode=mode) as reader:
         assert not reader.reads_all
         indices = [frame.index for frame in reader.stream()]
     assert len(indices) < info.num_frames
@@ -185,7 +185,7 @@ def test_what_stands_still_is_not_decoded_and_reads_as_if_it_were(
     num_some, num_decoded = num_decoded, 0
     info = probe(path)
     every = replace(info, still=np.zeros_like(info.still))
-    with open_reader(every, mode=mode) as reader:
+    with open_reader(every, mode=mode, for_streaming=True) as reader:
         expected = list(SegmentReader(every, Sampling(), Resize(32, 32), start_s=0.0).read(reader.stream()))
     assert num_some < 0.7 * num_decoded
     assert num_converted < 0.6 * (len(converted) - num_converted), "of four slides, one of which fades"
@@ -208,7 +208,7 @@ def test_modes_agree_on_a_film_of_keyframes(tmp_path: Path) -> None:
 
 def test_keyframes_more_than_ten_seconds_apart_are_not_read_alone(tmp_path: Path) -> None:
     path = write_scenes(tmp_path / "long.mp4", [300], options={"g": "999", "sc_threshold": "0"})
-    with open_reader(probe(path), mode="fast") as reader:
+    with open_reader(probe(path), for_streaming=True, mode="fast") as reader:
         times = [frame.time_s for frame in reader.stream()]
     assert max(np.diff(times)) < 0.5
 
@@ -218,7 +218,7 @@ def test_the_few_keyframes_of_a_short_clip_are_not_read_alone(
     tmp_path: Path, num_keyframes: int, is_alone: bool
 ) -> None:
     path = write_scenes(tmp_path / "clip.mp4", [20 * num_keyframes], options={"g": "20", "sc_threshold": "0"})
-    with open_reader(probe(path), mode="fast") as reader:
+    with open_reader(probe(path), for_streaming=True, mode="fast") as reader:
         num_frames = len(list(reader.stream()))
     assert (num_frames == num_keyframes) == is_alone
 
@@ -249,7 +249,7 @@ FORMATS = ["h264.mp4", "hevc.mp4", "h264.ts", "mpeg4.avi", "mpeg2.mpg", "h264.fl
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_reader_streams_a_second_time_from_where_it_is_told(films: dict[str, Film], name: str, first: int) -> None:
     info = probe(films[name].path)
-    with open_reader(info) as reader:
+    with open_reader(info, for_streaming=True) as reader:
         for _ in range(2):
             assert [frame.index for frame in reader.stream(first)] == list(range(first, info.num_frames))
 
@@ -258,7 +258,7 @@ def test_a_reader_streams_a_second_time_from_where_it_is_told(films: dict[str, F
 def test_frames_that_a_stream_left_out_are_there_for_the_next_one(tmp_path: Path, first: int) -> None:
     info = probe(write_slides(tmp_path / "slides.mp4"))
     assert info.still.any()
-    with open_reader(info) as reader:
+    with open_reader(info, for_streaming=True) as reader:
         next(islice(reader.stream(), 5, None))
         assert [frame.index for frame in reader.stream(first)] == list(range(first, info.num_frames))
         still = int(np.flatnonzero(info.still)[-1])

@@ -25,7 +25,7 @@ LITTLE_SPACE = 1 << 30  # bytes: fewer are a problem for an index of many videos
 PACKAGES = (
     ("torch", "models", None),
     ("av", "decoding", None),
-    ("decord", "decoding of H.264 on GPUs", "decord"),
+    ("decord", "faster decoding", "decord"),
     ("open_clip", "CLIP models", None),
     ("faiss", "vector search", "cpu"),
     ("transformers", "models by hf:", "hf"),

@@ -102,7 +102,7 @@ class FrameDecoder(Protocol):
 
 
 class ExactDecoder(FrameDecoder, Protocol):
-    """A decoder that may take the place of PyAV: its class tells which files it can read.
+    """A decoder that may be chosen for a file, where PyAV would read it too: its class tells what it can do.
 
     ``title`` is its name in messages.
     """
@@ -116,7 +116,7 @@ class ExactDecoder(FrameDecoder, Protocol):
         """
 
     @staticmethod
-    def find_doubt(info: "VideoInfo") -> str:
+    def find_doubt(info: "VideoInfo", *, on_gpu: bool = False) -> str:
         """Return why the decoder may not read a file exactly; empty if there is no doubt."""
 
     @staticmethod
@@ -126,3 +126,7 @@ class ExactDecoder(FrameDecoder, Protocol):
     @staticmethod
     def try_gpu(gpu: int) -> str:
         """Return why the decoder cannot use a GPU, empty if it can; this process keeps a CUDA context afterwards."""
+
+    @staticmethod
+    def is_at_hand() -> bool:
+        """Return whether ``auto`` may use the decoder on a GPU."""

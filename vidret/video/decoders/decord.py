@@ -18,6 +18,8 @@ from vidret.video.probe import VideoInfo
 
 # Measured frame by frame, in rising and in shuffled order, with decord 0.6.0 and decord2 3.4.0.
 _EXACT = {"mov": {"h264", "av1", "prores", "mjpeg"}, "matroska": {"h264", "vp8", "vp9", "av1", "ffv1"}}
+# Decord decodes ahead without a limit while its caller is busy: in the worst case the whole file.
+_MAX_BYTES = 512 << 20
 
 
 class DecordDecoder:
@@ -33,7 +35,7 @@ class DecordDecoder:
         """
         if is_url(info.path):
             raise GaveUpError("it reads local files only")
-        decord = import_decord(on_gpu=gpu is not None)
+        decord = _import_decord(on_gpu=gpu is not None)
         path = os.path.abspath(info.path)  # noqa: PTH100
         self._shape, self._times = (info.height, info.width, 3), info.times
         try:
@@ -68,17 +70,27 @@ class DecordDecoder:
         self._reader = None
 
     @staticmethod
-    def find_doubt(info: VideoInfo) -> str:
-        """Return why Decord may not read a file exactly; empty if there is no doubt."""
+    def find_doubt(info: VideoInfo, *, on_gpu: bool = False) -> str:
+        """Return why Decord may not read a file exactly, or not in bounded memory; empty if there is no doubt.
+
+        On a GPU, it does not queue frames in main memory, so that their size does not count.
+        """
+        if is_url(info.path):
+            return "Decord reads local files only"
         kind = info.container.split(",")[0]
+        version = read_version(on_gpu=on_gpu)
+        if not version:
+            return "Decord is not installed"
+        num_bytes = info.num_frames * info.width * info.height * 3
         doubts = {
-            "Decord reads local files only": is_url(info.path),
             f"Decord was not measured to be exact on {info.codec} in {kind}": info.codec not in _EXACT.get(kind, ()),
+            "this version of Decord has no AV1": info.codec == "av1" and version.startswith("0."),
             "the frame rate varies": info.variable_rate,
             "an edit list removes frames": info.edit_list,
             "groups of pictures are open": info.open_gop,
             f"Decord converts {info.pixel_format} colours differently": info.pixel_format not in SAME_COLOURS,
             "it is displayed rotated": info.rotation != 0,
+            "Decord might load all of it into memory": not on_gpu and num_bytes > _MAX_BYTES,
         } | list_doubts(info)
         return next((why for why, doubtful in doubts.items() if doubtful), "")
 
@@ -95,18 +107,23 @@ class DecordDecoder:
     def try_gpu(gpu: int) -> str:
         """Return why Decord cannot use a GPU, empty if it can; this process keeps a CUDA context afterwards."""
         try:
-            decord = import_decord(on_gpu=True)
+            decord = _import_decord(on_gpu=True)
             decord.ndarray.empty((1,), ctx=decord.gpu(gpu))
         except Exception as error:
             return read_fault(error)
         return ""
+
+    @staticmethod
+    def is_at_hand() -> bool:
+        """Return True; where it is not installed, trying a GPU says so."""
+        return True
 
 
 def _identity(image: Picture) -> Picture:
     return image
 
 
-def import_decord(*, on_gpu: bool) -> Any:
+def _import_decord(*, on_gpu: bool) -> Any:
     """Import Decord, for the CPU without the CUDA libraries, of which decord2 would otherwise load 800 MB.
 
     A build with GPU code needs them in any case.
@@ -119,8 +136,16 @@ def import_decord(*, on_gpu: bool) -> Any:
             import decord
         except OSError:
             del sys.modules["nvidia"]
-            return import_decord(on_gpu=True)
+            return _import_decord(on_gpu=True)
         finally:
             sys.modules.pop("nvidia", None)
     decord.logging.set_level(decord.logging.QUIET)
     return decord
+
+
+def read_version(*, on_gpu: bool) -> str:
+    """Return the version of Decord, empty if it is not installed."""
+    try:
+        return str(_import_decord(on_gpu=on_gpu).__version__)
+    except (ImportError, OSError, RuntimeError):
+        return ""

@@ -1,9 +1,8 @@
-"""The decoders, and which of them may read a file on a GPU.
+"""The decoders, and which of them reads a file.
 
-PyAV reads every file, and takes the least time on a CPU. The others are for GPUs, and for those who ask for them.
+PyAV reads every file. The others are chosen where they were measured to be exact, or on request.
 """
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -30,10 +29,22 @@ def find_decoder(name: str) -> "type[ExactDecoder]":
     raise ValueError(f"decoder must be one of {', '.join(EXACT_DECODERS)}, got {name}")
 
 
+def choose_decoder(info: "VideoInfo", decoder: Decoder = "auto") -> tuple[str, str]:
+    """Return the decoder for a file on the CPU and the reason: Decord where there is no doubt, otherwise PyAV.
+
+    ``auto`` is never torchcodec: each process that uses it loads torch, for about the CPU time of the others.
+    """
+    if decoder != "auto":
+        return decoder, "requested"
+    doubt = find_decoder("decord").find_doubt(info)
+    kind = info.container.split(",")[0]
+    return ("pyav", doubt) if doubt else ("decord", f"Decord is exact on {info.codec} in {kind}")
+
+
 def list_gpu_decoders(decoder: Decoder) -> list[str]:
     """Return the decoders to try on a GPU, the preferred one first."""
     if decoder == "auto":
-        return [name for name in EXACT_DECODERS if find_spec(name) is not None]
+        return [name for name in EXACT_DECODERS if find_decoder(name).is_at_hand()]
     return [decoder] if decoder in EXACT_DECODERS else []
 
 
@@ -42,4 +53,4 @@ def suits_gpu(info: "VideoInfo", name: str, decoder: Decoder) -> bool:
     found = find_decoder(name)
     if decoder not in ("auto", name) or found.find_gpu_doubt(info):
         return False
-    return decoder == name or (find_spec(name) is not None and not found.find_doubt(info))
+    return decoder == name or (found.is_at_hand() and not found.find_doubt(info, on_gpu=True))

@@ -8,6 +8,7 @@ its frames with those of the CPU.
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class TorchcodecDecoder:
 
         Raise GaveUpError if the file cannot be read exactly, or VidretError if torchcodec cannot be loaded.
         """
-        doubt = self.find_doubt(info) if gpu is None else self.find_gpu_doubt(info)
+        doubt = self.find_doubt(info, on_gpu=gpu is not None)
         if doubt:
             raise GaveUpError(doubt)
         decoders = load_torchcodec().decoders
@@ -127,27 +128,29 @@ class TorchcodecDecoder:
         return frame.data
 
     @staticmethod
-    def find_doubt(info: VideoInfo) -> str:
-        """Return why torchcodec may not read a file exactly; empty if there is no doubt."""
+    def find_doubt(info: VideoInfo, *, on_gpu: bool = False) -> str:
+        """Return why torchcodec may not read a file exactly, or a GPU may not decode it; empty if there is no doubt."""
+        if is_url(info.path):
+            return "it reads local files only"
         kind = info.container.split(",")[0]
         doubts = {
-            "it reads local files only": is_url(info.path),
             f"it was not measured to be exact on {info.codec} in {kind}": info.codec not in _EXACT.get(kind, ()),
             "groups of pictures are open": info.codec == "h264" and info.open_gop,  # or begin without a whole picture
             f"it converts {info.pixel_format} colours differently": info.pixel_format not in {*SAME_COLOURS, "bgra"},
             "it reads all of a file to open it, which takes too long here": info.num_bytes > _MAX_BYTES,
         } | list_doubts(info)
+        if on_gpu:
+            doubts |= {
+                f"GPUs decode {', '.join(sorted(_GPU_CODECS))}": info.codec not in _GPU_CODECS,
+                "GPUs decode yuv420p": info.pixel_format != "yuv420p",
+                "frames are displayed rotated": info.rotation != 0,
+            }
         return next((why for why, doubtful in doubts.items() if doubtful), "")
 
     @staticmethod
     def find_gpu_doubt(info: VideoInfo) -> str:
-        """Return why a GPU may not decode a file, or not exactly; empty if there is no doubt."""
-        doubts = {
-            f"GPUs decode {', '.join(sorted(_GPU_CODECS))}": info.codec not in _GPU_CODECS,
-            "GPUs decode yuv420p": info.pixel_format != "yuv420p",
-            "frames are displayed rotated": info.rotation != 0,
-        }
-        return TorchcodecDecoder.find_doubt(info) or next((why for why, doubtful in doubts.items() if doubtful), "")
+        """Return why a GPU may not decode a file; empty if there is no doubt."""
+        return TorchcodecDecoder.find_doubt(info, on_gpu=True)
 
     @staticmethod
     def try_gpu(gpu: int) -> str:
@@ -162,6 +165,11 @@ class TorchcodecDecoder:
         except Exception as error:
             return read_fault(error)
         return ""
+
+    @staticmethod
+    def is_at_hand() -> bool:
+        """Return whether torchcodec is installed, which does not mean that its libraries load."""
+        return find_spec("torchcodec") is not None
 
 
 class DeviceImage:

@@ -1,20 +1,24 @@
 """Messages between the pool and its workers: a JSON header and raw bytes, preceded by their lengths.
 
-There is no pickle, because a worker reads untrusted files, and its messages must not be able to run code.
+There is no pickle, because a worker reads untrusted files, and its messages must not be able to run code. Frames go
+through shared memory where there is some.
 """
 
 import base64
+import contextlib
 import json
 import math
+import mmap
 import os
 import queue
 import struct
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -29,6 +33,8 @@ Header = dict[str, Any]
 _ERRORS = {kind.__name__: kind for kind in (DecodeError, UnreachableError, DecoderFailedError)}
 _LENGTHS = struct.Struct("<IQ")
 HEARTBEAT_S = 1.0
+_NUM_SLOTS = 3  # of frames that are encoded, that wait, and that are written
+_SLOT_BYTES = 8 << 20  # untouched memory costs nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +47,14 @@ class OpenedVideo:
             known yet.
         num_expected: About how many segments there will be.
         decoder: The decoder in use.
+        why: The reason for that choice.
     """
 
     facts: dict[str, str | int | float | bool]
     cuts: list[tuple[int, float, float]]
     num_expected: int
     decoder: str
+    why: str
 
     @property
     def duration(self) -> float:
@@ -161,10 +169,14 @@ def read_error(header: Header, path: str) -> DecodeError:
 def pack_frames(header: Header, frames: Frames) -> tuple[Header, bytes | memoryview]:
     """Return a message that holds frames, and after their pixels their sound."""
     pixels = np.ascontiguousarray(frames.pixels).reshape(-1).data
-    header |= {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
     if frames.sound is None:
-        return header, pixels
-    return header | {"has_sound": True}, bytes(pixels) + frames.sound.tobytes()
+        return header | describe_frames(frames), pixels
+    return header | describe_frames(frames) | {"has_sound": True}, bytes(pixels) + frames.sound.tobytes()
+
+
+def describe_frames(frames: Frames) -> Header:
+    """Return what a header says of frames."""
+    return {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
 
 
 def unpack_frames(header: Header, payload: memoryview) -> Frames:
@@ -213,12 +225,64 @@ def unpack_windows(header: Header) -> SoundWindows:
     return SoundWindows(starts=starts, ends=ends, vectors=vectors)
 
 
+class FrameRing:
+    """One end of memory that a decoding process shares with its parent: frames pass through it without a copy.
+
+    Its first bytes say which slots are in use. The process takes a free slot, and the parent frees it once nobody holds
+    its frames. The memory has no name, so that it is gone with both. Where all slots are in use, or frames fill more
+    than one, they go through the pipe.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Map the memory of a descriptor, and close that."""
+        memory = mmap.mmap(descriptor, mmap.PAGESIZE + _NUM_SLOTS * _SLOT_BYTES)
+        os.close(descriptor)
+        self._in_use: UInt8[np.ndarray, " slot"] = np.frombuffer(memory, np.uint8, _NUM_SLOTS)
+        self._memory = memory
+
+    @classmethod
+    def create(cls) -> tuple[Self, int] | None:
+        """Return a new ring and a descriptor for the process, to be closed here; None where there is no such memory."""
+        with contextlib.suppress(AttributeError, OSError):
+            descriptor = os.memfd_create("frames")
+            os.ftruncate(descriptor, mmap.PAGESIZE + _NUM_SLOTS * _SLOT_BYTES)
+            return cls(os.dup(descriptor)), descriptor
+        return None
+
+    def put(self, pixels: UInt8[np.ndarray, "..."]) -> int | None:
+        """Copy pixels into a free slot and return which; None if there is none."""
+        free = np.flatnonzero(self._in_use == 0)
+        if len(free) == 0 or pixels.nbytes > _SLOT_BYTES:
+            return None
+        slot = int(free[0])
+        self._view(slot, pixels.nbytes).reshape(pixels.shape)[...] = pixels
+        self._in_use[slot] = 1
+        return slot
+
+    def take(self, slot: int, num_bytes: int) -> memoryview:
+        """Return the content of a slot, which is free again once nobody holds that or what was made of it.
+
+        Raise ValueError if there is no such slot, or it is smaller.
+        """
+        if not (0 <= slot < _NUM_SLOTS and 0 <= num_bytes <= _SLOT_BYTES):
+            raise ValueError(f"slot must be in 0..{_NUM_SLOTS - 1} and hold at most {_SLOT_BYTES} bytes, got {slot}")
+        view = self._view(slot, num_bytes)
+        weakref.finalize(view, self._in_use.__setitem__, slot, 0)
+        return view.data
+
+    def _view(self, slot: int, num_bytes: int) -> UInt8[np.ndarray, " byte"]:
+        view: UInt8[np.ndarray, " byte"] = np.frombuffer(
+            self._memory, np.uint8, num_bytes, offset=mmap.PAGESIZE + slot * _SLOT_BYTES
+        )
+        return view
+
+
 class Parent:
     """The parent of this decoding process: its requests arrive in a queue, and answers are sent at once."""
 
-    def __init__(self) -> None:
-        """Listen to stdin and write to stdout."""
-        self._out = os.dup(1)
+    def __init__(self, ring: FrameRing | None) -> None:
+        """Listen to stdin and write to stdout; frames go through the shared memory, if there is some."""
+        self._out, self._ring = os.dup(1), ring
         self._requests: queue.SimpleQueue[tuple[Header, bytes]] = queue.SimpleQueue()
         self._last_sent = time.monotonic()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -234,6 +298,14 @@ class Parent:
             remaining = memoryview(buffer)
             while remaining:
                 remaining = remaining[os.write(self._out, remaining) :]
+
+    def send_frames(self, header: Header, frames: Frames) -> None:
+        """Send a message that holds frames."""
+        slot = None if self._ring is None or frames.sound is not None else self._ring.put(frames.pixels)
+        if slot is None:
+            self.send(*pack_frames(header, frames))
+        else:
+            self.send(header | describe_frames(frames) | {"slot": slot})
 
     def send_heartbeat(self) -> None:
         """Show that this process is alive, once a second."""

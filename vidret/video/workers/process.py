@@ -1,6 +1,7 @@
 """The parent's side of decoding processes: start them, exchange messages with a time limit, end them, share them."""
 
 import contextlib
+import math
 import os
 import queue
 import select
@@ -13,13 +14,14 @@ from pathlib import Path
 from vidret.devices import CPU
 from vidret.errors import VidretError
 from vidret.video.workers import messages
+from vidret.video.workers.messages import FrameRing
 
 # The folder that holds the package, so that a process imports the same code as its parent.
 _ROOT = str(Path(__file__).resolve().parents[3])
 _FIND_ROOT = "import sys\nif sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])\n"
 _PROGRAM = """
 from vidret.video.workers.worker import run_worker
-run_worker(int(sys.argv[2]))
+run_worker(int(sys.argv[2]), int(sys.argv[3]))
 """
 # Threads that decode, resize and listen share one heap of glibc: what one frees, another takes.
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
@@ -49,6 +51,7 @@ class Process:
         """Set the limit to ``memory`` bytes, 0 for none, without starting the process."""
         self._memory, self.device = memory, device
         self._process: subprocess.Popen[bytes] | None = None
+        self._ring: FrameRing | None = None
         self._lock = threading.Lock()
         self._killed = False
         self.num_requests = 0
@@ -71,14 +74,20 @@ class Process:
         with self._lock:
             if self._killed:
                 raise ProcessGoneError("the pool was closed")
-            self._process = subprocess.Popen(
-                make_command(_PROGRAM, self._memory),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                env=os.environ | _ENVIRONMENT,
-                process_group=0,  # Ctrl-C is handled by the parent
-            )
+            self._ring, descriptor = FrameRing.create() or (None, -1)
+            try:
+                self._process = subprocess.Popen(
+                    make_command(_PROGRAM, self._memory, descriptor),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    bufsize=0,
+                    env=os.environ | _ENVIRONMENT,
+                    process_group=0,  # Ctrl-C is handled by the parent
+                    pass_fds=[] if descriptor < 0 else [descriptor],
+                )
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
             self.num_requests = 0
             with contextlib.suppress(ImportError, AttributeError, OSError):  # only Linux has it
                 import fcntl
@@ -126,7 +135,10 @@ class Process:
                     unfilled = unfilled[num_read:]
                 return data
 
-            return messages.unpack_message(read)
+            header, payload = messages.unpack_message(read)
+            if self._ring is not None and "slot" in header:
+                payload = self._ring.take(header["slot"], math.prod(header["shape"]))
+            return header, payload
         except (EOFError, OSError, ValueError) as error:
             raise ProcessGoneError(self._describe_exit()) from error
 

@@ -76,6 +76,7 @@ def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
             heartbeat=parent.send_heartbeat,
             mode=request["shot_sampling"] if follows_shots else "exact",
             num_threads=num_threads,
+            for_streaming=follows_shots,
         ) as reader,
         ThreadPoolExecutor(num_threads) as executor,
     ):
@@ -105,6 +106,7 @@ class _Answer:
         """Send the facts of the video; return the reply."""
         opened = {
             "decoder": self.reader.decoder,
+            "why": self.reader.why,
             "facts": self.info.facts(),
             "num_expected": len(self.cuts),
         }
@@ -133,7 +135,7 @@ class _Answer:
         pictures = segment.frames.pictures
         if self._sound is not None:
             pictures = replace(pictures, sound=self._sound.cut(segment.start, segment.end))
-        self._parent.send(*messages.pack_frames(header, pictures))
+        self._parent.send_frames(header, pictures)
 
     def send_finished(self, lost: str, note: str = "") -> None:
         """Send the remaining words of frames, and what was lost."""

@@ -19,12 +19,17 @@ from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import read_chosen
 from vidret.video.sampling import nearest
 from vidret.video.workers import messages
-from vidret.video.workers.messages import Parent
+from vidret.video.workers.messages import FrameRing, Parent
 from vidret.video.workers.video_request import answer_video
 
 
-def run_worker(memory: int) -> None:
-    """Answer requests until stdin closes, in ``memory`` bytes at most; 0 sets no limit."""
+def run_worker(memory: int, ring: int) -> None:
+    """Answer requests until stdin closes.
+
+    Args:
+        memory: The limit of this process in bytes, 0 for none.
+        ring: The descriptor of the memory that it shares with its parent, -1 for none.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(ImportError):  # Windows has no such limits
         import resource
@@ -35,7 +40,7 @@ def run_worker(memory: int) -> None:
     with contextlib.suppress(OSError):
         # If the machine runs out of memory, the kernel kills this process first, not the run.
         Path("/proc/self/oom_score_adj").write_text("500")
-    parent = Parent()
+    parent = Parent(FrameRing(ring) if ring >= 0 else None)
     # Native code may print, which must not mix with messages; reasons travel in messages.
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
