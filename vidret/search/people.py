@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from vidret.errors import VidretError
 from vidret.search.query.clauses import A_PERSON, QueryStructure
 from vidret.search.query.marks import find_mentions, replace_mentions
 from vidret.store.identities.persons import list_handles
-from vidret.store.identities.store import FILE, IdentityStore
+from vidret.store.identities.store import IdentityStore
 from vidret.store.lookup import find_cuts, find_middles
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import SPOKEN
@@ -187,7 +186,7 @@ class KnownPersons:
     def handles(self) -> Mapping[str, Sequence[tuple[int, int]]]:
         """The persons by what stands for them in a query, each with the numbers of its indexes and its ids there."""
         paths = {number: part.path for number, part in self._store.parts.items() if IdentityStore.exists(part.path)}
-        state = (self._store.generation, *map(_read_state, paths.values()))
+        state = (self._store.generation, *map(IdentityStore.read_state, paths.values()))
         if state != self._state:
             handles: dict[str, list[tuple[int, int]]] = {}
             for number, path in paths.items():
@@ -313,9 +312,3 @@ def _number_shots(
     ]
     edges = np.concatenate(cuts)
     return [np.searchsorted(edges, places * APART_S + own, side="right") for own in times]
-
-
-def _read_state(index: Path) -> tuple[int, ...]:
-    """Return what changes when the identities of an index do."""
-    stats = [path.stat() for path in (index / FILE, index / f"{FILE}-wal") if path.exists()]
-    return tuple(value for stat in stats for value in (stat.st_ino, stat.st_size, stat.st_mtime_ns))

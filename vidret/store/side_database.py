@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -82,6 +82,16 @@ class SideDatabase(ABC):
     def exists(cls, index: str | os.PathLike[str]) -> bool:
         """Return whether this kind of evidence was ever read in an index."""
         return (Path(index) / cls.FILE).is_file()
+
+    @classmethod
+    def read_state(cls, index: str | os.PathLike[str]) -> tuple[int, ...]:
+        """Return what differs after every change of the file of an index; as fast however much it holds."""
+        state: list[int] = []
+        for name in (cls.FILE, f"{cls.FILE}-wal"):
+            with suppress(FileNotFoundError):
+                status = (Path(index) / name).stat()
+                state += [status.st_ino, status.st_size, status.st_mtime_ns]
+        return tuple(state)
 
     def prune(self, contents: Iterable[str]) -> None:
         """Delete what is stored of all videos except those with these fingerprints."""

@@ -40,13 +40,6 @@ class SoundStore(SideDatabase):
     FILE, SCHEMA, CONTENTS = FILE, (SCHEMA,), "SELECT DISTINCT content FROM windows"
     ABSENT = "no sounds were read in this index: run vidret index --sounds on"
 
-    @property
-    def state(self) -> tuple[int | None, ...]:
-        """What differs after every change: the number of windows, and the last one's number and checksum."""
-        last = "SELECT checksum FROM windows ORDER BY rowid DESC LIMIT 1"
-        state: tuple[int | None, ...] = self.database.rows(f"SELECT count(*), max(rowid), ({last}) FROM windows")[0]
-        return state
-
     def list_models(self) -> list[tuple[str, str]]:
         """Return the contents that have windows, with the models that made them."""
         return self.database.rows("SELECT DISTINCT content, model FROM windows ORDER BY content, model")

@@ -148,7 +148,7 @@ class SoundChannel:
 
     def _refresh(self) -> None:
         """Forget what is known of windows that have changed."""
-        state = tuple(sounds.state for sounds in self._sounds)
+        state = tuple(sounds.read_state(sounds.path.parent) for sounds in self._sounds)
         if state != self._state:
             self._state, self._known, self._names = state, {}, {}
             self._models = sorted({own for sounds in self._sounds for _, own in sounds.list_models() if is_chosen(own)})

@@ -184,7 +184,7 @@ class IdentityStore(SideDatabase):
             old_ids = list(old)
             matches = match_tracks(list(old.values()), tracks)
             self._move_words_of_user({old_ids[row]: ids[new_row] for row, new_row in matches.items()})
-            self.delete([key for key in self.list_ids(content, model.kind) if key not in ids])
+            self.delete(set(self.list_ids(content, model.kind)).difference(ids))
             reading = (content, model.kind, model.digest)
             self.database.run("REPLACE INTO readings (content, kind, model) VALUES (?, ?, ?)", *reading)
             self._drop_unused_models()

@@ -116,10 +116,11 @@ def match_tracks(old: Sequence[Track], new: Sequence[Track]) -> dict[int, int]:
         for j, other in enumerate(new)
         if (overlap := _overlap_in_time(one, other)) >= SAME_TRACK and _overlap_in_frame(one, other) >= SAME_TRACK
     ]
-    matches: dict[int, int] = {}
+    matches, taken = dict[int, int](), set[int]()
     for _, i, j in sorted(overlaps, reverse=True):
-        if i not in matches and j not in matches.values():
+        if i not in matches and j not in taken:
             matches[i] = j
+            taken.add(j)
     return matches
 
 
