@@ -156,9 +156,10 @@ class TextIndex:
         with self._database.transaction():
             self._database.run_many("DELETE FROM texts WHERE rowid = ?", [(int(text_id),) for text_id in ids])
 
-    def remove_range(self, first: int, end: int) -> None:
-        """Remove the texts with ids from ``first`` to before ``end``."""
-        self._database.run("DELETE FROM texts WHERE rowid >= ? AND rowid < ?", first, end)
+    def remove_track(self, track_id: int) -> None:
+        """Remove the texts of a track."""
+        ends = text_id(track_id, 0), text_id(track_id + 1, 0)
+        self._database.run("DELETE FROM texts WHERE rowid >= ? AND rowid < ?", *ends)
 
     def find_damage(self) -> str:
         """Verify the whole index; return what is damaged, '' if nothing is. The check runs on a copy."""

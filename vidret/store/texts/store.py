@@ -316,7 +316,7 @@ class TextStore:
         self.store.texts.begin_track(video, fingerprint, source, model)
         self.store.writer.set_file(key, state=state, reason="not complete" if others else "", video=video)
         if is_known:
-            self.index.remove_range(text_id(video, 0), text_id(video + 1, 0))
+            self.index.remove_track(video)
         if self.store.segments.stored_indices(video):
             self.update_index()
 
@@ -340,8 +340,7 @@ class TextStore:
             for offset, row in enumerate(kept)
         ]
         self.index.add(
-            (text_id(segment.video, segment.number), texts[row].text)
-            for segment, row in zip(segments, kept, strict=True)
+            (text_id(track.id, own.number), texts[row].text) for own, row in zip(segments, kept, strict=True)
         )
         if segments:
             self.store.writer.add_segments(segments)
@@ -391,7 +390,7 @@ class TextStore:
         for track in tracks:
             key = _make_key(track.fingerprint, track.source, track.model)
             self.store.writer.set_file(key, state="missing", reason="replaced or removed")
-            self.index.remove_range(text_id(track.id, 0), text_id(track.id + 1, 0))
+            self.index.remove_track(track.id)
 
     @_locked
     def restart(self, track: TextTrack) -> None:
