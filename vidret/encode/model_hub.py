@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import logging
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -31,8 +32,15 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 
 
 def find_cached(repository: str, files: Iterable[str]) -> bool:
-    """Return whether one of some files of a repository is in the cache of the hub."""
-    return any(isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str) for file in files)
+    """Return whether one of some files of a repository is in the cache of the hub.
+
+    Raises:
+        EncoderError: No repository can have this name.
+    """
+    try:
+        return any(isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str) for file in files)
+    except huggingface_hub.errors.HFValidationError as error:
+        raise EncoderError(f"repository must be org/name of the model hub, got {repository}") from error
 
 
 def check_reachable(name: str, repository: str, files: Iterable[str]) -> None:
@@ -55,7 +63,7 @@ def find_source(name: ModelName, configurations: Sequence[str], weights: Sequenc
     and the hub cannot be reached.
     """
     rest, scheme = name.rest, name.scheme
-    folder = Path(rest).expanduser()
+    folder = Path(os.path.expanduser(rest))  # noqa: PTH111  that of Path fails for a user who does not exist
     if folder.is_dir():
         if not any((folder / file).is_file() for file in configurations):
             raise EncoderError(f"{folder}: must hold the {' or '.join(configurations)} of a model")

@@ -373,6 +373,7 @@ def test_mismatched_weights_are_reported_by_name(tmp_path: Path, model: Any) -> 
         (f"{TINY}//gone/weights.pt", "no such file: /gone/weights.pt"),
         ("/gone/weights.safetensors", "/gone/weights.safetensors: no such file"),
         ("local-dir:/gone", "cannot be loaded: .*/gone"),
+        ("hf-hub:org/name/more", "repository must be org/name of the model hub, got org/name/more"),
     ],
 )
 def test_an_unknown_name_is_rejected(name: str, reason: str) -> None:

@@ -361,6 +361,8 @@ def fail(name: str) -> str:
 def test_wrong_names_and_folders(tmp_path: Path) -> None:
     assert "must be hf:org/name or hf: with an existing folder" in fail("hf:/gone/away")
     assert "must be hf:org/name" in fail("hf:name")
+    assert "got no folder ~nobody here/x" in fail("hf:~nobody here/x")
+    assert "repository must be org/name of the model hub, got org/a name" in fail("hf:org/a name")
     assert f"{tmp_path}: must hold the config.json" in fail(f"hf:{tmp_path}")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     assert "one of the types clip, metaclip_2, altclip" in fail(f"hf:{tmp_path}")
