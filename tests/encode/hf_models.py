@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -238,6 +239,17 @@ def save_tiny_sound(kind: str, folder: Path) -> Path:
     make_tokenizer(40).save_pretrained(folder)
     sound.save_pretrained(folder)
     return folder
+
+
+def save_tiny_sentences(kind: str, folder: Path, **settings: Any) -> Path:
+    """Write a tiny model of images and texts as sentence-transformers does; skip the test if it is not installed."""
+    library = pytest.importorskip("sentence_transformers", minversion="6.2")
+    tiny = save_tiny(kind, folder / "tiny")
+    make = {"clip": transformers.CLIPProcessor, "siglip": transformers.SiglipProcessor}[kind]
+    parts = (transformers.AutoImageProcessor.from_pretrained(tiny), transformers.AutoTokenizer.from_pretrained(tiny))
+    make(*parts).save_pretrained(tiny)
+    library.SentenceTransformer(str(tiny), device="cpu", **settings).save(str(folder / "st"))
+    return folder / "st"
 
 
 QWEN_TOKENS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]

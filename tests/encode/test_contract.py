@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from tests.encode.hf_models import save_tiny
+from tests.encode.hf_models import save_tiny, save_tiny_sentences
 from tests.encode.tiny import add_rows_tower, assert_same_embeddings, draw_frames, save_clip
 from tests.spoken import NamedColours
 from vidret.encode.encoder import Encoder, check_encoder
@@ -54,23 +53,12 @@ def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         case "transformers":
             return f"hf:{save_tiny('siglip', folder / 'tiny')}"
         case "sentence-transformers":
-            return f"st:{save_sentence_model(folder)}"
+            return f"st:{save_tiny_sentences('clip', folder)}"
         case "pair":
             return f"starter + {save_clip(folder / 'tiny.safetensors')}"
         case "custom":
             return f"{__name__}:{Custom.__name__}"
     return str(request.param)
-
-
-def save_sentence_model(folder: Path) -> Path:
-    """Save a tiny model as sentence-transformers does."""
-    transformers = pytest.importorskip("transformers")
-    library = pytest.importorskip("sentence_transformers", minversion="6.2")
-    tiny = save_tiny("clip", folder / "tiny")
-    parts = (transformers.AutoImageProcessor.from_pretrained(tiny), transformers.AutoTokenizer.from_pretrained(tiny))
-    transformers.CLIPProcessor(*parts).save_pretrained(tiny)
-    library.SentenceTransformer(str(tiny), device="cpu").save(str(folder / "st"))
-    return folder / "st"
 
 
 @pytest.fixture(scope="module")

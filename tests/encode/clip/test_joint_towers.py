@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.encode.clip.merging import naive_match, naive_merge
 from tests.encode.tiny import MERGING, VISION, make_images, stir
 from tests.goldens import check_close
 from vidret.encode.clip.prompt_switch import PromptShape
@@ -42,20 +43,10 @@ class Sequence:
 
 def merge(sequence: Sequence, metric: list[Tensor], num_merged: int) -> None:
     """Merge the patches at even positions that are most similar to one at an odd position into it."""
-    front = len(sequence.classes)
-    evens = [i for i in range(len(metric)) if (front + i) % 2 == 0]
-    odds = [i for i in range(len(metric)) if (front + i) % 2 == 1]
-    cosine = torch.nn.functional.cosine_similarity
-    best = {i: max((float(cosine(metric[i], metric[j], dim=0)), -j) for j in odds) for i in evens}
-    chosen = sorted(evens, key=lambda i: -best[i][0])[:num_merged]
-    into = {i: -best[i][1] for i in chosen}
-    patches, sizes = [], []
-    for i in [*(i for i in evens if i not in into), *odds]:
-        members = [i, *(source for source, target in into.items() if target == i)]
-        sizes.append(sum(sequence.sizes[member] for member in members))
-        total = sum((sequence.sizes[m] * sequence.patches[m] for m in members), torch.zeros_like(sequence.patches[i]))
-        patches.append(total / sizes[-1])
-    sequence.patches, sequence.sizes = patches, sizes
+    front, tokens = len(sequence.classes), torch.stack(sequence.classes + sequence.patches)
+    into = naive_match([*tokens[:front], *metric], num_merged, front, 0)
+    rows, sizes = naive_merge(tokens, torch.tensor([1.0] * front + sequence.sizes), into, front, 0)
+    sequence.patches, sequence.sizes = list(rows[front:]), sizes[front:].tolist()
 
 
 def join(group: list[Sequence], table: Tensor, first: int, cross: float) -> Sequence:

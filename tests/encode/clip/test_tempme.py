@@ -6,58 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.encode.clip.merging import naive_match, naive_merge
 from vidret.encode.clip.tempme import MergePlan, MergeSchedule, Step, apply_merge, join_order, plan_merge
-
-
-def naive_match(metric: Tensor, num_merged: int, front: int, back: int) -> dict[int, int]:
-    """Return which positions merge into which: the even ones most similar to an odd one, the first of ties."""
-    evens = [i for i in range(front, len(metric) - back) if i % 2 == 0]
-    odds = [i for i in range(front, len(metric) - back) if i % 2 == 1]
-    best: dict[int, tuple[float, int]] = {}
-    for i in evens:
-        for j in odds:
-            score = float(metric[i] @ metric[j] / (metric[i].norm() * metric[j].norm()))
-            if i not in best or score > best[i][0]:
-                best[i] = (score, j)
-    ranked = sorted(evens, key=lambda i: -best[i][0])
-    return {i: best[i][1] for i in ranked[:num_merged]}
-
-
-def naive_merge(tokens: Tensor, sizes: Tensor, into: dict[int, int], front: int, back: int) -> tuple[Tensor, Tensor]:
-    """Merge one sequence to [front | kept even | merged odd | back]."""
-    inner = range(front, len(tokens) - back)
-    order = [
-        *range(front),
-        *(i for i in inner if i % 2 == 0 and i not in into),
-        *(i for i in inner if i % 2 == 1),
-        *range(len(tokens) - back, len(tokens)),
-    ]
-    rows, counts = [], []
-    for i in order:
-        members = [i, *(source for source, target in into.items() if target == i)]
-        counts.append(sum(float(sizes[member]) for member in members))
-        rows.append(
-            sum((sizes[member] * tokens[member] for member in members), torch.zeros(tokens.shape[1])) / counts[-1]
-        )
-    return torch.stack(rows), torch.tensor(counts)
-
-
-def naive_lengths(
-    frames: int, patches: int, r: int, cross: float, intra: float, joins: dict[int, int], layers: int = 12
-) -> list[tuple[int, int, int]]:
-    """Return the lengths of a sequence in each layer: after joining, after the cross merge, after the intra merge."""
-    classes, length, lengths = 1, 1 + patches, []
-    for layer in range(layers):
-        factor = joins.get(layer, 1)
-        classes, length = classes * factor, length * factor
-        joined = length
-        taken = min((length - classes) // 2, int(length * cross)) if layer in joins else 0
-        length -= taken
-        attended = length
-        length -= r if layer < min(joins, default=layers) else min((length - classes) // 2, int(length * intra))
-        lengths.append((joined, attended, length))
-    assert classes == frames
-    return lengths
 
 
 def naive_macs(width: int, heads: int, sequences: list[tuple[int, int]]) -> int:
@@ -172,7 +122,6 @@ def test_join_order_puts_fronts_first_and_backs_last() -> None:
     assert names == ["c0", "c1", "p0", "q0", "p1", "q1", "b0", "b1"]
 
 
-DEFAULT = {8: 2, 9: 2, 10: 3}
 TABLES = [
     (49, 2, [48, 46, 44, 42, 40, 38, 36, 34, 44, 56, 107, 97]),
     (196, 2, [195, 193, 191, 189, 187, 185, 183, 181, 229, 289, 547, 493]),
@@ -186,11 +135,12 @@ def test_lengths_equal_the_published_ones(patches: int, r: int, lengths: list[in
     assert [step.left for step in steps] == lengths
     assert [step.clips for step in steps] == [12] * 8 + [6, 3, 1, 1]
     assert [step.front for step in steps] == [1] * 8 + [2, 4, 12, 12]
-    naive = naive_lengths(12, patches, r, 0.3, 0.1, DEFAULT)
-    assert [(step.length, step.attended, step.left) for step in steps] == naive
-    apart = MergeSchedule((6, 8, 10), (2, 2, 2), r=r, cross=0.4, intra=0.2).steps(8, patches, 12)
-    naive = naive_lengths(8, patches, r, 0.4, 0.2, {6: 2, 8: 2, 10: 2})
-    assert [(step.length, step.attended, step.left) for step in apart] == naive, "layers need not be consecutive"
+
+
+def test_layers_that_join_need_not_be_consecutive() -> None:
+    steps = MergeSchedule((6, 8, 10), (2, 2, 2), r=2, cross=0.4, intra=0.2).steps(8, 49, 12)
+    lengths = [(76, 46, 37), (37, 37, 30), (60, 36, 29), (29, 29, 24), (48, 29, 24), (24, 24, 20)]
+    assert [(step.length, step.attended, step.left) for step in steps[6:]] == lengths
 
 
 def test_an_empty_schedule_keeps_all_tokens() -> None:
@@ -244,8 +194,7 @@ def test_layers_beyond_the_model_are_rejected() -> None:
 
 def test_macs_equal_the_count_of_products() -> None:
     size = {"width": 768, "num_frames": 12, "num_patches": 49, "num_layers": 12}
-    lengths = zip([12] * 8 + [6, 3, 1, 1], naive_lengths(12, 49, 2, 0.3, 0.1, DEFAULT), strict=True)
-    sequences = [(attended, remaining) for clips, (_, attended, remaining) in lengths for _ in range(clips)]
+    sequences = [(step.attended, step.left) for step in MergeSchedule().steps(12, 49, 12) for _ in range(step.clips)]
     total, plain = MergeSchedule().macs(**size), MergeSchedule(layers=(), factors=(), r=0).macs(**size)
     assert total == naive_macs(768, 12, sequences)
     assert plain == naive_macs(768, 12, [(50, 50)] * 12 * 12)

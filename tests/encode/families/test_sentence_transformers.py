@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.encode.hf_models import save_tiny, transformers
+from tests.encode.hf_models import save_tiny, save_tiny_sentences
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames
@@ -23,16 +23,9 @@ def library() -> Any:
 
 
 @pytest.fixture(scope="module", params=["clip", "siglip"])
-def folder(library: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save a model of a family as sentence-transformers does, with a prompt for queries."""
-    tiny = save_tiny(request.param, tmp_path_factory.mktemp("model") / "tiny")
-    make = {"clip": transformers.CLIPProcessor, "siglip": transformers.SiglipProcessor}[request.param]
-    parts = (transformers.AutoImageProcessor.from_pretrained(tiny), transformers.AutoTokenizer.from_pretrained(tiny))
-    make(*parts).save_pretrained(tiny)
-    model = library.SentenceTransformer(str(tiny), device="cpu", prompts=PROMPTS)
-    saved = tmp_path_factory.mktemp("saved") / "st"
-    model.save(str(saved))
-    return saved
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a model of a family, with a prompt for queries."""
+    return save_tiny_sentences(request.param, tmp_path_factory.mktemp("model"), prompts=PROMPTS)
 
 
 def test_vectors_are_those_of_the_library(library: Any, folder: Path, caplog: pytest.LogCaptureFixture) -> None:

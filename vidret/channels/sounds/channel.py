@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from vidret.channels.base import ChannelQuery, Match, VideoTexts
-from vidret.channels.sounds.reading import KIND
+from vidret.channels.sounds.reading import KIND, join_windows
 from vidret.errors import VidretError
 from vidret.store.consent import check_allowed
 from vidret.store.sounds import SoundStore, is_chosen
@@ -214,11 +214,11 @@ def join_evidence(texts: Mapping[int, VideoTexts], sounds: Mapping[int, VideoTex
 
 
 def _stack(read: Mapping[str, SoundWindows]) -> _Windows:
-    counts = [len(windows) for windows in read.values()]
+    joined, counts = join_windows([*read.values()]), [len(windows) for windows in read.values()]
     return _Windows(
         contents=list(read),
         owners=np.repeat(np.arange(len(read)), counts),
-        starts=np.concatenate([np.zeros(0), *(own.starts for own in read.values())]),
-        ends=np.concatenate([np.zeros(0), *(own.ends for own in read.values())]),
-        vectors=np.concatenate([own.vectors for own in read.values()] or [np.zeros((0, 0))]).astype(np.float32),
+        starts=joined.starts,
+        ends=joined.ends,
+        vectors=joined.vectors.astype(np.float32),
     )
