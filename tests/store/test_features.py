@@ -111,31 +111,6 @@ def test_torn_tail_is_truncated(tmp_path: Path, torn: int) -> None:
     assert again.read_tokens(locations[3]) == some_tokens(3).tobytes()
 
 
-def test_lost_rows_are_reported_and_never_reused(tmp_path: Path) -> None:
-    features, locations = filled(tmp_path, 6)
-    video, _, path = feature_paths(tmp_path, 0)
-    video.write_bytes(video.read_bytes()[: 4 * DIM * 2 + 5])
-    path.write_bytes(path.read_bytes()[:12])
-    reader = Features(tmp_path, DIM, 0)
-    with pytest.raises(StoreError, match=rf"^{video}: must have at least 48 bytes, got 37$"):
-        reader.read_video(locations[5])
-    assert reader.read_tokens(locations[0]) == some_tokens(0).tobytes()
-    for k in (2, 3, 5):
-        with pytest.raises(StoreError, match=rf"^{path}: must have at least (18|21|32) bytes, got 12$"):
-            reader.read_tokens(locations[k])
-    for k in (1, 4):  # these have no tokens, although their offset is beyond the end
-        assert bytes(Features(tmp_path, DIM, 0).read_tokens(locations[k])) == b""
-    again = Features(tmp_path, DIM, 0, write=True)
-    again.resume(features.tail)
-    with pytest.raises(StoreError, match="row 5 is damaged"):
-        again.read_video(locations[5])
-    for k in (2, 3, 5):
-        with pytest.raises(StoreError, match=rf"bytes from {locations[k].token_byte} are damaged"):
-            again.read_tokens(locations[k])
-    later = append(again, rows(1, 1), rows(2, 1), packed(3, 4))
-    assert (later.row, later.token_byte) == (6, 32)
-
-
 def test_full_disk_raises_store_error() -> None:
     file = RowFile(Path("/dev/full"), DIM, write=True)
     with pytest.raises(StoreError, match=r"/dev/full: cannot be written \(No space left"):

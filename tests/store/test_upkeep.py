@@ -1,6 +1,8 @@
 """Maintenance: pruning and compaction keep results, and damage is found, reported and repaired."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +171,7 @@ def test_what_is_lost_in_a_power_failure_is_damage(
         assert [bad.id for bad in store.upkeep.verify(repair=True)] == damaged
         index_all(store, 2)
         assert_stored(store, of(0, 1))
+        assert store._epochs.current().tail[0] == 8 + len(damaged), "lost rows are not used again"
 
 
 def test_dead_tokens_alone_cause_a_compaction(tmp_path: Path) -> None:
@@ -197,6 +200,22 @@ def test_verify_during_a_compaction_finds_no_damage(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(upkeep, "find_bad_rows", check_while_compacting)
         assert reader.upkeep.verify() == []
         assert files(tmp_path) == ["frames.1.f16", "tokens.1.bin", "video.1.f16"]
+
+
+def test_a_folder_that_is_deleted_while_sizes_are_added_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "going").mkdir()
+    (tmp_path / "a").write_bytes(b"four")
+    scan = os.scandir
+
+    def delete_first(path: Path) -> Any:
+        if str(path).endswith("going"):
+            (tmp_path / "going").rmdir()
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", delete_first)
+    assert upkeep.folder_size(tmp_path) == 4
 
 
 def test_token_file_deleted_while_open_raises_store_error(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ told by the id of one of them.
 """
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,17 +31,16 @@ from vidret.store.records import (
     VideoSize,
 )
 from vidret.store.snapshots.bitmap import Ids
-from vidret.store.snapshots.snapshot import Selection, Snapshot
+from vidret.store.snapshots.snapshot import Selection, Snapshot, remember
 from vidret.store.store import Store
 from vidret.store.vectors.base import SearchResult
 from vidret.types import ALL_VIDEOS, Filters, Segment, ShotChange
 
-MAX_REMEMBERED = 64  # filters
 STRIDE = 1 << 33  # more than the ids of one index
 ONE_INDEX = "several indexes are searched as one; open only one of them for anything else"
 Copies = Mapping[int, Sequence[int]]  # of each id of a content that several indexes have: all its ids
 
-Matches = tuple[Mapping[int, frozenset[int]], Mapping[int, frozenset[int]]]
+Matches = tuple[Mapping[int, Set[int]], Mapping[int, Set[int]]]
 
 
 class SearchedTogether:
@@ -59,18 +57,21 @@ class JoinedIds:
 
     def __init__(self, indexes: Mapping[int, Store]) -> None:
         self.indexes, self.dim = indexes, next(iter(indexes.values())).dim
-        self._known: tuple[object, Copies] = None, {}
-        self._matched: tuple[Copies, dict[Filters, Matches]] = {}, {}
+        self._known: tuple[object, Copies, dict[Filters, Matches]] = None, {}, {}
 
-    @property
-    def copies(self) -> Copies:
-        """The ids of what several indexes have now; the first one, of a complete video if there is one, is told."""
+    def _read(self) -> tuple[Copies, dict[Filters, Matches]]:
+        """Return the ids of what several indexes have now, and what was found among them so far."""
         snapshots = {number: index.snapshot() for number, index in self.indexes.items()}
         position = tuple(snapshot.position for snapshot in snapshots.values())
         known = self._known
         if known[0] != position:
-            self._known = known = position, _find_copies(snapshots)
-        return known[1]
+            self._known = known = position, _find_copies(snapshots), {}
+        return known[1:]
+
+    @property
+    def copies(self) -> Copies:
+        """The ids of what several indexes have now; the first one, of a complete video if there is one, is told."""
+        return self._read()[0]
 
     def find_index(self, key: int) -> tuple[int, Store, int]:
         """Return the number of the index that has a video or segment, the index, and the id there."""
@@ -109,19 +110,19 @@ class JoinedIds:
         """Yield the number of each index, the index, and what to leave out: also copies that another one finds."""
         repeated, own = self._match(filters)[0], self.list_copies(excluded)
         for number, index in self.indexes.items():
-            yield number, index, repeated[number].union(own[number])
+            yield number, index, repeated[number] | set(own[number])
 
-    def find_elsewhere(self, filters: Filters) -> Mapping[int, frozenset[int]]:
+    def find_elsewhere(self, filters: Filters) -> Mapping[int, Set[int]]:
         """Return the videos of each index that match only by a path in another index."""
         return self._match(filters)[1]
 
     def _match(self, filters: Filters) -> Matches:
         """Return the copies in each index that another one finds instead, and those that match elsewhere only."""
-        copies, (of, known) = self.copies, self._matched
-        if of is not copies or (filters not in known and len(known) >= MAX_REMEMBERED):
-            self._matched = of, known = copies, {}
-        if filters not in known:
-            matching, repeated, elsewhere = set[int](), defaultdict[int, set[int]](set), defaultdict[int, set[int]](set)
+        copies, known = self._read()
+
+        def find() -> Matches:
+            matching = set[int]()
+            repeated, elsewhere = ({number: set[int]() for number in self.indexes} for _ in range(2))
             for number, index, own in self.group(list(copies)):
                 snapshot = index.snapshot()
                 matches = snapshot.match_videos(filters)[snapshot.find_videos(own)]
@@ -132,11 +133,9 @@ class JoinedIds:
                     repeated[key // STRIDE].add(key % STRIDE)
                 elif found and key not in found:
                     elsewhere[key // STRIDE].add(key % STRIDE)
-            known[filters] = self._freeze(repeated), self._freeze(elsewhere)
-        return known[filters]
+            return repeated, elsewhere
 
-    def _freeze(self, videos: Mapping[int, Set[int]]) -> Mapping[int, frozenset[int]]:
-        return {number: frozenset(videos.get(number, ())) for number in self.indexes}
+        return remember(known, filters, find)
 
 
 def _find_copies(snapshots: Mapping[int, Snapshot]) -> Copies:
@@ -296,11 +295,7 @@ class JoinedStore(SearchedTogether, Store):
     """
 
     def __init__(self, indexes: Mapping[int, Store]) -> None:
-        """Use open indexes, which ``close`` closes.
-
-        Raises:
-            StoreError: They have different encoders.
-        """
+        """Use open indexes, which ``close`` closes."""
         first = next(iter(indexes.values()))
         name, fingerprint, self.dim = first.encoder_name, first.encoder_fingerprint, first.dim
         for other in indexes.values():

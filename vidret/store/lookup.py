@@ -4,6 +4,7 @@ import difflib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated
@@ -203,9 +204,10 @@ def count_moments(store: "Store") -> MomentCounts:
     for path in paths:
         if path.stem in contents:
             video = store.videos.get(contents[path.stem])
-            num_videos += 1
-            seconds += video.duration - video.start
-            num_bytes += path.stat().st_size
+            with suppress(FileNotFoundError):  # another process may delete it meanwhile
+                num_bytes += path.stat().st_size
+                num_videos += 1
+                seconds += video.duration - video.start
     return MomentCounts(num_videos, seconds, num_bytes)
 
 

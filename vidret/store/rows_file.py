@@ -96,11 +96,7 @@ class RowsFile(Generic[Row]):
             rows[:] = left
 
     def write(self, index: Path, rows: Sequence[Row]) -> None:
-        """Replace the rows of an index, which others must not change meanwhile; see ``change``.
-
-        Raises:
-            StoreError: The file cannot be written; the old one stays.
-        """
+        """Replace the rows of an index, which others must not change meanwhile; see ``change``."""
         listed = [asdict(row) for row in rows]  # type: ignore[call-overload]
         with replacing(self.path(index), durable=True) as draft:
             draft.write_text(json.dumps({"checksum": _checksum(listed), self.kind: listed}, indent=1), "utf-8")

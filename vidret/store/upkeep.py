@@ -196,11 +196,12 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
     Safe to kill at any time: the catalog refers either to the old files, or to the new ones, which are on disk by then.
     The next writer removes the others.
     """
-    epoch, locations = catalog.segments.locations()
-    bytes_per_row = features.dim * BYTES_PER_VALUE
-    live_bytes = sum((1 + location.num_frames) * bytes_per_row + location.num_bytes for location in locations.values())
+    sums = "total(1 + num_frames), total(num_bytes)"
+    num_rows, num_token_bytes = catalog.database.rows(f"SELECT {sums} FROM segments")[0]
+    live_bytes = num_rows * features.dim * BYTES_PER_VALUE + num_token_bytes
     if live_bytes >= (1 - MAX_DEAD_FRACTION) * features.num_bytes:
         return None
+    epoch, locations = catalog.segments.locations()
     fresh = Features(folder, features.dim, epoch + 1, write=True)
     fresh.resume((0, 0, 0))
     items, moved = list(locations.items()), list[tuple[int, int, int, int]]()
@@ -223,9 +224,10 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
 def folder_size(path: Path) -> int:
     """Return the total size of the files below a folder in bytes; files may disappear meanwhile."""
     size_bytes = 0
-    for entry in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            size_bytes += entry.stat().st_size if entry.is_file() else 0
+    for parent, _, names in os.walk(path):  # which passes over folders that are gone
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size_bytes += Path(parent, name).stat().st_size
     return size_bytes
 
 

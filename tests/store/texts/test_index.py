@@ -166,10 +166,12 @@ def bm25(query: list[str], texts: dict[int, list[str]]) -> dict[int, float]:
     return scores
 
 
+NAMES = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath"]
+
+
 def test_order_is_that_of_bm25() -> None:
     rng = np.random.default_rng(0)
-    names = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath"]
-    texts = {k: list(rng.choice(names, 1 + rng.integers(7), p=np.arange(8, 0, -1) / 36)) for k in range(1, 60)}
+    texts = {k: list(rng.choice(NAMES, 1 + rng.integers(7), p=np.arange(8, 0, -1) / 36)) for k in range(1, 60)}
     index = TextIndex(None, write=True)
     index.add((key, " ".join(words)) for key, words in texts.items())
     for query in (["heath"], ["grove", "heath"], ["fjord", "amber", "delta"]):
@@ -184,9 +186,8 @@ def test_order_is_that_of_bm25() -> None:
 def test_many_texts_are_ranked_by_the_words_that_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """As by bm25, where no text repeats a word."""
     rng = np.random.default_rng(0)
-    names = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath"]
     texts = {
-        number % 4 * MAX_TEXTS + number: list(rng.choice(names, 1 + rng.integers(7), replace=False))
+        number % 4 * MAX_TEXTS + number: list(rng.choice(NAMES, 1 + rng.integers(7), replace=False))
         for number in range(1, 300)
     }
     index = TextIndex(None, write=True)

@@ -38,15 +38,11 @@ def assert_answers(store: Store, expected: list[int]) -> None:
         assert (store.videos.get(segment.video).fingerprint, segment.number) == (f"v{seed // 100}", seed % 100)
 
 
-def faiss_vectors(store: Store) -> FaissVectors:
-    assert isinstance(store._vectors.index, FaissVectors)
-    return store._vectors.index
-
-
 def entries(store: Store) -> list[ManifestEntry]:
-    shards = faiss_vectors(store)._shards
-    assert shards is not None
-    return [shard.entry for shard in shards._held.shards]
+    vectors = store._vectors.index
+    assert isinstance(vectors, FaissVectors)
+    assert vectors._shards is not None
+    return [shard.entry for shard in vectors._shards._held.shards]
 
 
 def test_up_to_date_vectors_are_loaded_without_listing_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,11 +259,7 @@ class CheckedTables:
     # Metadata
 
     def meta(self, key: str) -> Any:
-        """Return a metadata value, None if it was never set.
-
-        Raises:
-            StoreError: The value is damaged.
-        """
+        """Return a metadata value, None if it was never set."""
         held = self.held
         if held is not None and key in held:
             return held[key]
@@ -318,11 +314,7 @@ class CheckedTables:
             raise MovedError(f"{self.database.path.parent}: has moved to the encoder {name}; open it again")
 
     def tail(self) -> tuple[int, int, int]:
-        """Return the next free segment row, frame row and token byte.
-
-        Raises:
-            StoreError: They are damaged, missing or impossible.
-        """
+        """Return the next free segment row, frame row and token byte."""
         text = self.fact("tail")
         try:
             row, frame_row, token_byte = (max(0, int(number)) for number in json.loads(text)[:3])

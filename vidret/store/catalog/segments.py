@@ -192,11 +192,7 @@ class ShotChanges:
 
 
 def check_shots(shots: Sequence[ShotChange]) -> tuple[ShotChange, ...]:
-    """Return the shot changes of a segment as they are stored, in time order.
-
-    Raises:
-        StoreError: A shot change is invalid.
-    """
+    """Return the shot changes of a segment as they are stored, in time order."""
     for shot in shots:
         if shot.kind not in SHOT_KINDS:
             raise StoreError(f"kind must be one of {', '.join(SHOT_KINDS)}, got {shot.kind!r}")

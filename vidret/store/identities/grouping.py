@@ -17,6 +17,7 @@ from vidret.store.identities.tracks import TrackColumns
 NEAREST = 3  # tracks of a person that a new one is compared with: one wrong one must not decide
 MAX_LINKED = 4096  # tracks linked at once, whose distances take 134 MB
 BLOCK = 1 << 24  # distances computed at once
+NO_ROWS = np.zeros(0, np.int64)
 Labels = Int64[np.ndarray, " track"]
 
 
@@ -204,20 +205,21 @@ def find_pairs(faces: TrackColumns, voices: TrackColumns, durations: Mapping[str
     is seen at all in that video. The count is a sum of independent draws, one a turn, and is measured in their standard
     deviation.
     """
-    both = {*faces.persons.tolist()} & {*voices.persons.tolist()} | {0}
+    both = [*({*faces.persons.tolist()} & {*voices.persons.tolist()} | {0})]
+    seen_in, heard_in = (_split_by_content(columns, both) for columns in (faces, voices))
     turns: defaultdict[int, int] = defaultdict(int)
     seen: defaultdict[tuple[int, int], int] = defaultdict(int)
     expected: defaultdict[tuple[int, int], float] = defaultdict(float)
     variance: defaultdict[tuple[int, int], float] = defaultdict(float)
-    for content in np.unique(voices.contents).tolist():
-        own = (faces.contents == content) & ~np.isin(faces.persons, list(both))
+    for content, heard in heard_in.items():
+        own = seen_in.get(content, NO_ROWS)
         starts, ends, persons = faces.starts[own], faces.ends[own], faces.persons[own]
         shares = {
             person: min(_measure_cover(starts[persons == person], ends[persons == person]) / durations[content], 1.0)
             for person in np.unique(persons).tolist()
             if durations.get(content, 0.0) > 0
         }
-        for row in np.flatnonzero((voices.contents == content) & ~np.isin(voices.persons, list(both))).tolist():
+        for row in heard.tolist():
             middle, voice = (voices.starts[row] + voices.ends[row]) / 2, int(voices.persons[row])
             turns[voice] += 1
             shown = {*persons[(starts <= middle) & (middle <= ends)].tolist()}
@@ -230,12 +232,11 @@ def find_pairs(faces: TrackColumns, voices: TrackColumns, durations: Mapping[str
         for pair in seen
         if seen[pair] >= max(MIN_TURNS, MIN_SHARE * turns[pair[1]]) and variance[pair] > 0
     }
-    best = {
-        pair: sure[pair]
-        for pair in sure
-        if sure[pair] >= MIN_DEVIATIONS
-        and all(sure[pair] >= sure[other] for other in sure if other[0] == pair[0] or other[1] == pair[1])
-    }
+    most: defaultdict[int, float] = defaultdict(lambda: MIN_DEVIATIONS)  # of a person, seen or heard
+    for pair, deviations in sure.items():
+        for person in pair:
+            most[person] = max(most[person], deviations)
+    best = {pair: sure[pair] for pair in sure if sure[pair] >= max(most[pair[0]], most[pair[1]])}
     return [
         PairOffer(
             face=face,
@@ -246,6 +247,14 @@ def find_pairs(faces: TrackColumns, voices: TrackColumns, durations: Mapping[str
         )
         for face, voice in sorted(best, key=lambda pair: (-best[pair], pair))
     ]
+
+
+def _split_by_content(columns: TrackColumns, without: Sequence[int]) -> dict[str, Int64[np.ndarray, " _row"]]:
+    """Return the rows of tracks by the fingerprint of their video, without those of some persons."""
+    rows = np.flatnonzero(~np.isin(columns.persons, without))
+    rows = rows[np.argsort(columns.contents[rows], kind="stable")]
+    contents, firsts = np.unique(columns.contents[rows], return_index=True)
+    return dict(zip(contents.tolist(), np.split(rows, firsts[1:]), strict=True)) if len(rows) else {}
 
 
 def _measure_cover(starts: np.ndarray, ends: np.ndarray) -> float:

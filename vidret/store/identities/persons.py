@@ -17,7 +17,14 @@ import numpy as np
 from vidret.errors import VidretError
 from vidret.store.catalog.database import remove_database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
-from vidret.store.identities.grouping import PairOffer, find_overlaps, find_pairs, group_tracks, score_tracks
+from vidret.store.identities.grouping import (
+    NO_ROWS,
+    PairOffer,
+    find_overlaps,
+    find_pairs,
+    group_tracks,
+    score_tracks,
+)
 from vidret.store.identities.store import ADD_PERSON, FILE, OF_KIND, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, IdentityModel
 from vidret.store.records import CONCEPT
@@ -27,7 +34,6 @@ from vidret.types import Person, PersonTrack
 
 MIN_TRACKS = 2  # of a person without a name that is listed
 UNNAMED = re.compile(r"person-\d+")
-NO_ROWS = np.zeros(0, np.int64)
 MAX_BEST = 12  # tracks that are shown of a person
 MAX_UNDONE = 50  # changes that can be undone
 TABLES_OF_PERSONS = {"persons": "id", "assignments": "person", "rejections": "person"}

@@ -87,11 +87,7 @@ class VectorLocation:
 
     @classmethod
     def from_json(cls, text: Any) -> Self:
-        """Parse the result of ``to_json``; None means FAISS.
-
-        Raises:
-            StoreError: It is something else.
-        """
+        """Parse the result of ``to_json``; None means FAISS."""
         try:
             location = cls(**json.loads(text)) if text else cls()
             if re.fullmatch("[0-9a-f]*", location.name):  # it becomes a part of SQL

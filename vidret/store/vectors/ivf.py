@@ -200,9 +200,6 @@ def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> Mani
     """Build a shard of the vectors of ids and write it; minutes per million vectors, so never part of a search.
 
     The whole shard is in memory meanwhile. Returns None if no vector can be read.
-
-    Raises:
-        StoreError: The disk is full or fails.
     """
     f = load_faiss()
     num_lists = round(LISTS * len(ids) ** 0.5)

@@ -87,9 +87,6 @@ def write_file(
 
     ``payload_bytes`` is the size of the vectors and ids at its end. ``write`` is called with a function that accepts
     the bytes, chunk by chunk.
-
-    Raises:
-        StoreError: The disk is full or fails.
     """
     path, digest = folder / f"{kind}-{secrets.token_hex(8)}.faiss", hashlib.sha256()
 

@@ -303,17 +303,12 @@ def _split(ids: Ids) -> Iterator[Ids]:
     return (ids[first : first + ROWS] for first in range(0, len(ids), ROWS))
 
 
-def _keep(ids: Ids, within: Selection) -> Ids:
-    kept: Ids = ids[contains(within.bits, ids)]
-    return kept
-
-
 def _deepen(ask: Callable[[int], list[Ids]], k: int, within: Selection) -> list[Ids]:
     """Return k ids of a selection for each query, or more, from what the collection answers to a limit."""
     limit = min(k, LIMIT)
     while True:
         results = ask(limit)
-        kept = [_keep(ids, within) for ids in results]
+        kept = [ids[contains(within.bits, ids)] for ids in results]
         if limit == LIMIT or all(len(ids) < limit or len(own) >= k for ids, own in zip(results, kept, strict=True)):
             return kept
         limit = min(4 * limit, LIMIT)  # rows were added to the collection, or deleted from the catalog, meanwhile

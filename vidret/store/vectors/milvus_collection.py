@@ -102,11 +102,7 @@ BM25 = {"bm25_k1": 1.2, "bm25_b": 0.75}  # as FTS5
 
 
 def load_pymilvus() -> Any:
-    """Import pymilvus on first use and silence its loggers, since it raises everything that it logs.
-
-    Raises:
-        MissingExtraError: pymilvus is not installed.
-    """
+    """Import pymilvus on first use and silence its loggers, since it raises everything that it logs."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         import pymilvus
