@@ -102,6 +102,12 @@ def test_a_count_has_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert capsys.readouterr().err == "scoring: 50 of 100 queries, 0:25.0 left\n"
 
 
-def test_a_merge_counts_in_the_singular_and_names_what_it_kept(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_merge_counts_in_the_singular_and_says_what_is_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     print_merge_summary(MergeReport(copied=1, moments=1, texts=2, watches=1, collections=1), Path("out"))
     assert "1 prepared moment, 2 texts, 1 watch, 1 collection, in " in capsys.readouterr().err.replace("\n", " ")
+    print_merge_summary(MergeReport(interrupted=True, damaged=[("/films/a.mp4", "is damaged")]), Path("out"))
+    first, damaged, advice, end = capsys.readouterr().err.splitlines()
+    assert first.startswith("Interrupted: 0 videos copied")
+    assert damaged == "  not copied: /films/a.mp4: is damaged"
+    assert advice == "  To encode again what was not copied: vidret index PATH... --index out"
+    assert "run the same command again" in end

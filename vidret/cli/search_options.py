@@ -33,13 +33,12 @@ from vidret.types import (
     SavedCollection,
     SearchOptions,
     TimePoint,
+    VideoLibrary,
     build_options,
     list_options,
 )
 
 if TYPE_CHECKING:
-    from vidret.client import RemoteEngine
-    from vidret.engine import Engine
     from vidret.types import CopyGroup, Hit, Moment, SharedFootage
 
 SWITCH = {True: "on", False: "off"}
@@ -142,7 +141,7 @@ SaveOption = Annotated[
 ]
 
 
-def save_search(engine: "Engine | RemoteEngine", name: str, query: str, options: SearchOptions | LocateOptions) -> None:
+def save_search(engine: VideoLibrary, name: str, query: str, options: SearchOptions | LocateOptions) -> None:
     """Keep a search in the index, and say how to run it again."""
     engine.save_collection(SavedCollection.of_search(name, query, options))
     print_message(f"kept: vidret collection show {shlex.quote(name)}")
@@ -176,7 +175,7 @@ class ClipChoice:
 
 
 def answer_clip(
-    engine: "Engine | RemoteEngine", footage: ClipChoice, k: int, *, as_json: bool, sheet: Path | None, **where: Any
+    engine: VideoLibrary, footage: ClipChoice, k: int, *, as_json: bool, sheet: Path | None, **where: Any
 ) -> None:
     """Print where the footage of a clip is found, and draw a contact sheet of it; see ``Engine.find_footage``."""
     assert footage.clip is not None

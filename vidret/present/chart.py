@@ -94,8 +94,10 @@ def draw_curve(curve: Curve, moments: Sequence[tuple[int, Moment]], out: Path, *
     label_axes(pen, axes, small)
     label_texts(pen, curve.texts, axes, ImageFont.load_default(11))
     label_moments(pen, moments, axes, small)
-    if curve.typical is not None:
-        label_typical(pen, axes.y(curve.typical), small)
+    if curve.typical is not None:  # at the right end of its line: above it, or below it near the top of the plot
+        y, is_above = axes.y(curve.typical), axes.y(curve.typical) - TOP > LANE
+        place = (RIGHT - 6, y - 3 if is_above else y + 3)
+        pen.text(place, TYPICAL, FAINT, small, anchor="rs" if is_above else "rt")
     image.save(out)
 
 
@@ -207,12 +209,6 @@ def clip_score(score: float, axes: Axes) -> float:
 def tint(colour: tuple[int, int, int]) -> tuple[int, ...]:
     """Return a colour on paper, as if it were 15 % opaque."""
     return tuple(round(0.15 * own + 0.85 * paper) for own, paper in zip(colour, PAPER, strict=True))
-
-
-def label_typical(pen: ImageDraw.ImageDraw, y: float, font: Font) -> None:
-    """Label the line of the typical score at its right end: above it, or below it near the top of the plot."""
-    above = y - TOP > LANE
-    pen.text((RIGHT - 6, y - 3 if above else y + 3), TYPICAL, FAINT, font, anchor="rs" if above else "rt")
 
 
 def format_tick(time: float) -> str:

@@ -5,15 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from vidret.errors import DecodeError
 from vidret.present.terminal import writing
 from vidret.text import sanitize
-from vidret.video.images import encode_jpeg
+from vidret.video.images import draw_frame
 from vidret.video.probe import probe
-from vidret.video.reader import read_frames
 
 Table = tuple[Sequence[str], list[list[str]]]  # names of columns, and lines of cells
 
@@ -115,7 +111,6 @@ def write_document(title: str, sections: Iterable[str], out: Path, *, style: str
 
 
 IMAGE_SIZE = (256, 144)
-QUALITY = 80
 
 
 class FrameImages:
@@ -142,16 +137,11 @@ class FrameImages:
         return self._cache[video_id, time_s]
 
     def _read(self, video_id: str, time_s: float | None) -> str:
-        path = str(self._files.get(video_id, video_id))
         try:
-            if time_s is None:
-                info = probe(path)
-                time_s = info.start + info.shown_seconds / 2
-            pixels = read_frames(path, times=[time_s]).pixels[0]
+            info = probe(str(self._files.get(video_id, video_id)))
+            middle_s = info.start + info.shown_seconds / 2
+            jpeg = draw_frame(info, middle_s if time_s is None else time_s, *self._size)
         except DecodeError as error:
             return f'<p class="unread">{escape_text(error.reason)}</p>'
-        image = Image.fromarray(np.asarray(pixels))
-        image.thumbnail(self._size)
-        size = f'width="{image.width}" height="{image.height}"'
-        data = base64.b64encode(encode_jpeg(image, QUALITY)).decode()
-        return f'<img {size} alt="{escape_text(video_id)}" src="data:image/jpeg;base64,{data}">'
+        data = base64.b64encode(jpeg).decode()
+        return f'<img alt="{escape_text(video_id)}" src="data:image/jpeg;base64,{data}">'

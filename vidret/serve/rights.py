@@ -4,7 +4,6 @@ import hmac
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,10 @@ SLACK_S = 0.01  # by which times in URLs are rounded
 MAX_SHOWN = 200  # characters of a value in the record of changes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """What a request may do, as whom; with a ``collection``, only there."""
-
-    name: str
-    right: TokenRight
-    collection: str = ""
-
-
-ANYONE, OWNER = Grant(name="without a token", right="change"), Grant(name="vidret serve --token", right="change")
+# Who may do everything without a token of the index.
+ANYONE, OWNER = (
+    StoredToken(name=name, digest="", right="change") for name in ("without a token", "vidret serve --token")
+)
 
 
 class Keyring:
@@ -55,8 +48,8 @@ class Keyring:
         self._read()
         return self._is_needed
 
-    def find(self, given: str | None) -> Grant | None:
-        """Return what a token grants, None if it is none.
+    def find(self, given: str | None) -> StoredToken | None:
+        """Return a token with what it grants, None if it is none.
 
         Raises:
             StoreError: The tokens of the index cannot be read.
@@ -66,8 +59,7 @@ class Keyring:
         self._read()
         if self._token is not None and hmac.compare_digest(given.encode(), self._token.encode()):
             return OWNER
-        found = find_token(self._kept, given)
-        return None if found is None else Grant(name=found.name, right=found.right, collection=found.collection)
+        return find_token(self._kept, given)
 
     def note_change(self, send: Send, scope: Scope) -> Send:
         """Return a ``send`` that records a successful change before the response tells of it."""
@@ -122,7 +114,7 @@ class Right:
         """Refuse a request without the right, and note a change for the record."""
         if self.right is None:
             return
-        grant: Grant = request.scope[GRANT]
+        grant: StoredToken = request.scope[GRANT]
         if self.right == "change" and grant.right != "change":
             raise RefusedError(403, f"the token of {grant.name} must have the right change, got {grant.right}")
         if grant.collection and (

@@ -22,14 +22,14 @@ LONGEST_SIDE = 1024  # pixels; no encoder uses more
 _QUALITY = 82
 
 
-def draw_frame(info: VideoInfo, time_s: float, width: int) -> bytes:
-    """Return a JPEG, at most ``width`` pixels wide, of the frame nearest to ``time_s`` seconds.
+def draw_frame(info: VideoInfo, time_s: float, width: int, height: int | None = None) -> bytes:
+    """Return a JPEG, at most ``width`` and ``height`` pixels large, of the frame nearest to ``time_s`` seconds.
 
     Raise DecodeError if the frame cannot be decoded.
     """
     frames = read_chosen(info, nearest(info.times, np.array([time_s])))
     image = Image.fromarray(np.asarray(frames.pixels[0]))
-    image.thumbnail((width, image.height))
+    image.thumbnail((width, height or image.height))
     return encode_jpeg(image)
 
 

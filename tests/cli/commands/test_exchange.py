@@ -202,24 +202,13 @@ def test_merge_without_the_encoder_says_what_the_first_search_does(
     assert "its first search measures what unrelated queries score: no such file" in err
 
 
-def test_damage_is_reported_with_what_to_do(run: Runner, sources: Sources, tmp_path: Path) -> None:
-    path = sources[0] / "features" / "frames.f16"
-    path.write_bytes(bytes(8) + path.read_bytes()[8:])
-    err = run.err("merge", *sources)
-    assert "red.mp4: " in err
-    assert "are damaged (checksum)" in err
-    assert f"To encode again what was not copied: vidret index PATH... --index {tmp_path / 'all'}" in err
-    assert "1 encoded" in run.err("index", tmp_path / "a")
-
-
 def test_interrupted_merge_continues(run: Runner, sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(merging.Merge, "_write_paths", interrupt)
-        code, _, err = run("merge", *sources)
-    assert (code, "Interrupted" in err, "run the same command again" in err) == (1, True, True)
+        assert run("merge", *sources)[0] == 1
     assert "2 already present" in run.err("merge", *sources)
 
 

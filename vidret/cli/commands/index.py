@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -33,14 +32,6 @@ if TYPE_CHECKING:
     from vidret.video.decoders.registry import Decoder
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexOutcome:
-    """The exit code of an indexing run, and whether Ctrl-C interrupted it."""
-
-    code: int
-    interrupted: bool
-
-
 def read_watched(paths: list[str]) -> list[str]:
     """Return the absolute paths of the folders and files to watch."""
     from vidret.index.changes import check_watchable
@@ -53,24 +44,24 @@ def read_watched(paths: list[str]) -> list[str]:
         raise typer.BadParameter(str(error), param_hint="--watch") from error
 
 
-def keep_up(index_once: Callable[[], IndexOutcome], watched: list[str], index: Path) -> int:
+def keep_up(index_once: Callable[[], tuple[int, bool]], watched: list[str], index: Path) -> int:
     """Index, and again after each change until Ctrl-C; return the exit code, which is that of a run it interrupts.
 
-    Whatever a run reports or a later run stops at, such as a full disk or a missing drive, the next change starts
-    another.
+    A run returns its exit code, and whether it was interrupted. Whatever it reports or a later one stops at, such as a
+    full disk or a missing drive, the next change starts another.
     """
     from vidret.index.changes import iterate_changes
 
     for number, _ in enumerate(iterate_changes(watched, index)):
         try:
-            outcome = index_once()
+            code, is_interrupted = index_once()
         except VidretError as error:
             if not number:
                 raise
             print_failure(error)
             continue
-        if outcome.interrupted:
-            return outcome.code
+        if is_interrupted:
+            return code
         if not number:
             print_message("Watching for changes (press Ctrl-C to stop).")
     return 0
@@ -142,7 +133,7 @@ def index_command(*, asked: IndexChoices) -> None:
         speakers=choose_identities(asked.speakers, asked.speaker_model, "speakers", "--speaker-model"),
     )
 
-    def index_once() -> IndexOutcome:
+    def index_once() -> tuple[int, bool]:
         """Index what is new or changed, and report."""
         with show_progress(as_json=asked.progress_json) as on_progress:
             report = update(on_progress=on_progress)
@@ -163,10 +154,10 @@ def index_command(*, asked: IndexChoices) -> None:
                 has_failed = True
         is_useless = not (report.encoded or report.linked or report.unchanged)
         if report.interrupted or has_failed or (report.failed and (asked.fail_on_error or is_useless)):
-            return IndexOutcome(code=1, interrupted=report.interrupted)
-        return IndexOutcome(code=MATCHED if asked.exit_code and matched else 0, interrupted=False)
+            return 1, report.interrupted
+        return MATCHED if asked.exit_code and matched else 0, False
 
-    raise typer.Exit(keep_up(index_once, watched, index) if asked.watch else index_once().code)
+    raise typer.Exit(keep_up(index_once, watched, index) if asked.watch else index_once()[0])
 
 
 def share_heap() -> None:

@@ -36,11 +36,9 @@ from vidret.present.progress import show_count
 from vidret.present.show import explain_nothing, print_json, show_interpretation, show_moments
 from vidret.present.terminal import print_message, write_stdout, writing
 from vidret.text import file_name, format_count
-from vidret.types import LocateOptions
+from vidret.types import LocateOptions, VideoLibrary
 
 if TYPE_CHECKING:
-    from vidret.client import RemoteEngine
-    from vidret.engine import Engine
     from vidret.types import Moment
 
 FORMATS = ("table", "json", "csv", *TIMELINES, "chapters", "srt", "html")
@@ -168,7 +166,7 @@ def print_moments(moments: "Sequence[Moment]", query: str, shape: MomentFormat, 
 
 
 def draw_best_curve(
-    engine: "Engine | RemoteEngine", query: str, moments: "Sequence[Moment]", out: Path, *, first_rank: int
+    engine: VideoLibrary, query: str, moments: "Sequence[Moment]", out: Path, *, first_rank: int
 ) -> None:
     """Draw the score curve of the video with the best moment, with all moments of that video, by their ranks."""
     from vidret.present.chart import draw_curve

@@ -23,11 +23,11 @@ from vidret.search.collections import MAX_MOMENTS, MAX_NOTE
 from vidret.serve.fields import Id, Seconds, collect_options, with_rows_of
 from vidret.serve.files import stat_video
 from vidret.serve.problems import RefusedError, Responses, describe_invalid, make_busy, refusals
-from vidret.serve.rights import CHANGE, GRANT, READ, Grant, Right, in_own_collection
+from vidret.serve.rights import CHANGE, GRANT, READ, Right, in_own_collection
 from vidret.serve.routes.search import LocateRequest, SearchRequest
 from vidret.serve.rows import write_row
 from vidret.serve.worker import Worker
-from vidret.store.tokens import RIGHTS
+from vidret.store.tokens import RIGHTS, StoredToken
 from vidret.text import format_count, sanitize
 from vidret.types import OPTIONS, ListedMoment, Moment, SavedCollection, as_moments, to_row
 from vidret.video.workers.process import make_command
@@ -192,7 +192,7 @@ def read_moment(engine: Engine, asked: PickedRequest) -> ListedMoment:
     return ListedMoment(path=path, **{"content": "", **asked.model_dump()})
 
 
-def check_shown(engine: Engine, grant: Grant, asked: SavedCollection) -> None:
+def check_shown(engine: Engine, grant: StoredToken, asked: SavedCollection) -> None:
     """Check that a token for one collection keeps nothing there but parts of the moments that it shows already.
 
     Raises:
