@@ -81,8 +81,9 @@ def test_search_sends_a_query_and_the_ids_of_judged_videos_and_parses_hits(
     remote.search("dog", rerank=None)
     assert server.asked[1].body["rerank"] == "none"
     server.replies = [Reply({"total": 1, "videos": [VIDEO], "next": None}), Reply({"hits": []})]
-    remote.search("", like=[("/films/red.mp4", 1.5)], seen=[(9, 2.0)])
-    assert server.asked[-1].body == SEARCH | {"k": 10, "like": [[7, 1.5]], "seen": [[9, 2.0]]}
+    remote.search("", like=[("/films/red.mp4", 1.5), ("/films/red.mp4", 3.5)], seen=[(9, 2.0)])
+    assert server.asked[-1].body == SEARCH | {"k": 10, "like": [[7, 1.5], [7, 3.5]], "seen": [[9, 2.0]]}
+    assert len(server.asked) == 4, "a video is looked for once"
 
 
 def open_image(request: Any) -> Image.Image:

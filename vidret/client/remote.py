@@ -132,8 +132,9 @@ class RemoteEngine(VideoLibrary):
         return self._server.ask("POST", "/api/search", parse_rows("hits", Hit), body)
 
     def _find_times(self, points: Sequence[TimePoint] | None) -> tuple[TimePoint, ...] | None:
-        """Return times of videos with the ids of these."""
-        return None if points is None else tuple((self._find_video(video), time_s) for video, time_s in points)
+        """Return times of videos with the ids of these, each of which is looked for once."""
+        ids = {video: self._find_video(video) for video in {video for video, _ in points or ()}}
+        return None if points is None else tuple((ids[video], time_s) for video, time_s in points)
 
     @override
     def locate_with(self, query: "Query", options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
