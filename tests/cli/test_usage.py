@@ -109,6 +109,8 @@ def test_wrong_use_exits_with_a_code_and_one_sentence(
         ("index . --decoder magic", 2, "must be one of auto, decord, pyav, "),
         ("search red -k 0", 2, "'-k': must be at least 1, got 0"),
         ("search red -k many", 2, "'-k': must be a valid integer, got many"),
+        ("search red -k 9999999999999999999", 2, "-k: must be at most 1000000000000000000, got 9999999999999999999"),
+        ("people split ann 9999999999999999999", 2, "tracks: must be at most 1000000000000000000"),
         ("search red --folder nowhere", 2, "--folder: must be an existing folder, got /"),
         ("search -dog", 2, "A query that starts with a minus goes last, after --: vidret search -- -dog"),
         ("locate a dog runs", 2, 'A query of several words goes in quotes: vidret locate "A DOG RUNS"'),

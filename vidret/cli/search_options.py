@@ -106,7 +106,7 @@ def parse_time_point(text: str, *, option: str) -> TimePoint:
         raise typer.BadParameter(f"{rule}, got {text}", param_hint=option)
     file, *units = match.groups()
     hours, minutes, seconds = (float(unit or 0) for unit in units)
-    return int(file) if file.isdecimal() else file, 3600 * hours + 60 * minutes + seconds
+    return int(file) if file.isdecimal() and len(file) < 19 else file, 3600 * hours + 60 * minutes + seconds
 
 
 def flag_of(named: NamedOption) -> str:

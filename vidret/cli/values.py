@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Name = TypeVar("Name", bound=str)
 T = TypeVar("T")
+LARGEST = 10**18  # number that an index, and a sum of two, can hold
 SMALLEST_BANK = 10  # queries; what fewer have in common says nothing of other queries
 CHOICES = re.compile(r"[a-z0-9]+(\|[a-z0-9]+)+")
 # For the completion of the shell: words of options whose metavar does not list them.
@@ -57,6 +58,9 @@ def check_value(ctx: Any, param: Any, value: Any) -> None:
     if value is None or isinstance(value, bool):
         return
     try:
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, int) and abs(number) > LARGEST:
+                raise VidretError(f"must be at most {LARGEST}, got {number}")
         if CHOICES.fullmatch(metavar):
             if str(value) not in (allowed := metavar.split("|")):
                 raise VidretError(f"must be one of {', '.join(allowed)}, got {value}")

@@ -233,6 +233,7 @@ def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
         ("search red --sort-by crowded --by moment", 2, "--sort-by: needs --by video, got moment"),
         ("search red --sort-by crowded --judge m", 2, "--judge: needs --by video without --offset and --sort-by"),
         ("search red --like none.mp4@1", 1, "none.mp4"),
+        ("search red --like 9999999999999999999@1", 1, "9999999999999999999: not in the index"),
     ):
         run.check_refusal(command, code, sentence)
 
