@@ -108,6 +108,8 @@ def test_wrong_use_exits_with_a_code_and_one_sentence(
         ("index", 2, "Missing argument"),
         ("index . --decoder magic", 2, "must be one of auto, decord, pyav, "),
         ("search red -k 0", 2, "'-k': must be at least 1, got 0"),
+        ("locate red --format edl --handles inf", 2, "--handles: must be finite, got inf"),
+        ("info --recall --seed -1", 2, "'--seed': must be at least 0, got -1"),
         ("search red -k many", 2, "'-k': must be a valid integer, got many"),
         ("search red -k 9999999999999999999", 2, "-k: must be at most 1000000000000000000, got 9999999999999999999"),
         ("people split ann 9999999999999999999", 2, "tracks: must be at most 1000000000000000000"),

@@ -3,6 +3,7 @@
 A rule holds for an option wherever it occurs. A metavar such as ``on|off`` lists the values that are allowed.
 """
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +62,8 @@ def check_value(ctx: Any, param: Any, value: Any) -> None:
         for number in value if isinstance(value, list | tuple) else (value,):
             if isinstance(number, int) and abs(number) > LARGEST:
                 raise VidretError(f"must be at most {LARGEST}, got {number}")
+            if isinstance(number, float) and not math.isfinite(number):
+                raise VidretError(f"must be finite, got {number}")
         if CHOICES.fullmatch(metavar):
             if str(value) not in (allowed := metavar.split("|")):
                 raise VidretError(f"must be one of {', '.join(allowed)}, got {value}")
