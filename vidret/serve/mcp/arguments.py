@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field
+from pydantic.json_schema import GenerateJsonSchema
 
 from vidret.errors import VidretError
 from vidret.serve.fields import MAX_ID, Id, QueryText, Seconds, refuse_bool, with_options
@@ -150,16 +151,15 @@ class ListArguments(ToolArguments):
     offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Videos to skip: next_offset.")] = 0
 
 
+class _Untitled(GenerateJsonSchema):
+    """Makes no titles of the names of fields."""
+
+    def field_title_should_be_set(self, _schema: Any) -> bool:
+        return False
+
+
 def write_schema(arguments: type[ToolArguments]) -> dict[str, Any]:
-    """Return the JSON Schema of arguments, without the titles that pydantic makes of names."""
-    schema: dict[str, Any] = _drop_titles(arguments.model_json_schema())
-    del schema["description"]
+    """Return the JSON Schema of arguments, without what pydantic makes of names."""
+    schema = arguments.model_json_schema(schema_generator=_Untitled)
+    del schema["description"], schema["title"]
     return schema
-
-
-def _drop_titles(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_drop_titles(part) for part in node]
-    if not isinstance(node, dict):
-        return node
-    return {name: _drop_titles(part) for name, part in node.items() if not (name == "title" and isinstance(part, str))}
