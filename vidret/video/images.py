@@ -33,10 +33,10 @@ def draw_frame(info: VideoInfo, time_s: float, width: int, height: int | None = 
     return encode_jpeg(image)
 
 
-def encode_jpeg(image: Image.Image, quality: int = _QUALITY) -> bytes:
+def encode_jpeg(image: Image.Image) -> bytes:
     """Encode an image as JPEG."""
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=quality)
+    image.save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()
 
 
