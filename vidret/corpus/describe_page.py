@@ -49,10 +49,8 @@ def write_description_page(
 ) -> None:
     """Write what is known about a folder as one HTML file that loads nothing.
 
-    ``against`` is the folder that ``differences`` were found to; None for all other videos of the index.
-
-    Raises:
-        VidretError: The file cannot be written.
+    ``against`` is the folder that ``differences`` were found to; None for all other videos of the index. Raise
+    VidretError if the file cannot be written.
     """
     others = "the other videos of the index" if against is None else display_path(against)
     title = display_path(folder) if differences is None or overview else f"{display_path(folder)} against {others}"

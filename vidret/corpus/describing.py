@@ -98,17 +98,10 @@ def describe_folder(
 ) -> FolderDescription:
     """Return the phrases that set the videos of a folder apart.
 
-    What is seen is scored by the mean vector of each video, what is said and shown by the stored words. Each video
-    counts once.
-
-    Args:
-        store: The index, which must have both sets.
-        encoder: Its encoder, for the phrases.
-        folder: Folder of the videos.
-        against: Folder to compare with; None for all other videos of the index.
-        phrases: Phrases about what is seen; None for those of ``list_bank``, of which the ones that fit the videos are
-            kept. Words are not compared if phrases are given.
-        k: Maximum number of phrases in each direction.
+    They are compared with those of the folder ``against``, or with all other videos of the index, and at most ``k``
+    phrases are returned in each direction. What is seen is scored by the mean vector of each video, what is said and
+    shown by the stored words. Each video counts once. Without ``phrases`` about what is seen, those of ``list_bank``
+    that fit the videos are compared; with some, words are not.
 
     Raises:
         NoComparisonError: There is no other video, or the sets are too small for a claim about so many phrases.

@@ -48,10 +48,8 @@ def compute_vendi(vectors: Float[np.ndarray, "sample dim"]) -> float:
     """Return the Vendi score of vectors under the cosine kernel: the effective number of different ones.
 
     It is the exponential of the entropy of the eigenvalues of the kernel divided by the number of samples. The
-    covariance of the unit vectors has the same non-zero ones.
-
-    Raises:
-        VidretError: There is no vector, or one is 0 or not finite.
+    covariance of the unit vectors has the same non-zero ones. Raise VidretError if there is no vector, or one is 0 or
+    not finite.
     """
     unit = _normalise(vectors)
     kernel = _covary(unit, unit) if len(unit) > unit.shape[1] else unit @ unit.T / len(unit)
@@ -71,15 +69,11 @@ def split_diversity(
 
     With the uncentred covariances C, the explained part is E = Cyx (Cxx + ridge I)^-1 Cxy and the rest R = Cyy - E, the
     Schur complement. The diversity of a matrix with the eigenvalues l and their sum t is exp(-sum l log(l / t)).
+    Features of texts and samples have about the length 1.
 
-    Args:
-        texts: Features of the text of each sample, of about the length 1.
-        vectors: Features of the sample itself, likewise.
-        ridge: Ridge, by default that of ``RIDGES`` with the least error on a held-out fifth. The published code has
-            1e-12, which regularises nothing: with more dimensions than samples the rest vanishes.
-
-    Raises:
-        VidretError: There are fewer than two pairs, or a value is not finite.
+    The ridge is by default that of ``RIDGES`` with the least error on a held-out fifth. The published code has 1e-12,
+    which regularises nothing: with more dimensions than samples the rest vanishes. Raise VidretError if there are fewer
+    than two pairs, or a value is not finite.
     """
     x, y = _check_finite(texts, "texts"), _check_finite(vectors, "vectors")
     if len(x) < 2:
@@ -212,8 +206,7 @@ def measure_index_diversity(
 ) -> IndexDiversity:
     """Measure the diversity of an index, or of the segments that match a prompt best.
 
-    Raises:
-        VidretError: There are fewer than two segments, or a vector is not finite.
+    Raise VidretError if there are fewer than two segments, or a vector is not finite.
     """
     vectors = read_index_vectors(store)
     num_segments = len(vectors.segments)

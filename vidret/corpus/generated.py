@@ -32,13 +32,9 @@ NUM_FRAMES = 16  # of each video, evenly spaced: STREAM's default
 def read_prompts(path: Path, folder: Path) -> tuple[dict[str, str], dict[str, str] | None]:
     """Return the prompt of each video of a folder, by path, and the topic of each prompt; None if they have none.
 
-    Args:
-        path: JSON lines with "prompt" and "video", the name of a file in the folder; a prompt may have several videos,
-            and a "topic".
-        folder: Folder of the videos.
-
-    Raises:
-        VidretError: A line is invalid, a prompt has no video, a video no prompt, or some prompts have a topic.
+    The file has JSON lines with "prompt" and "video", the name of a file in the folder; a prompt may have several
+    videos, and a "topic". Raise VidretError if a line is invalid, a prompt has no video, a video no prompt, or only
+    some prompts a topic.
     """
     prompts, topics = dict[str, str](), dict[str, str | None]()
     for number, line in enumerate(read_text(path).split("\n"), start=1):  # splitlines() would also split in strings
@@ -80,14 +76,10 @@ def evaluate_generated(
     topics: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Score generated videos by their frames.
+    """Score generated videos, given the prompt of each by path, by their frames.
 
-    Args:
-        encoder: The encoder of frames and prompts.
-        prompts: The prompt of each video, by path.
-        real: Paths of real videos, for STREAM; none leaves it out.
-        topics: The topic of each prompt; None to find topics among the prompts.
-        on_progress: Called with the number of videos encoded and the total.
+    Without paths of ``real`` videos, STREAM is left out, and without the topic of each prompt, topics are found among
+    them. ``on_progress`` is called with the number of videos encoded and the total.
 
     Returns:
         ``alignment`` (mean cosine of frames and prompt), ``prompt_recall`` (percentage of videos that fit their own
@@ -95,8 +87,7 @@ def evaluate_generated(
         ``prompts`` with these scores, the Vendi score and the videos of each, and ``topics`` with the means of their
         prompts, both with the worst alignment first.
 
-    Raises:
-        VidretError: A video has too few frames, a vector is not finite, or a set is too small for STREAM.
+    Raise VidretError if a video has too few frames, a vector is not finite, or a set is too small for STREAM.
     """
     if real and min(len(prompts), len(real)) <= NEAREST:
         sizes = f"{len(prompts)} generated and {len(real)} real"

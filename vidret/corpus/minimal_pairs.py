@@ -200,13 +200,7 @@ class Corruption:
 
 
 def corrupt(pixels: Pixels, name: str, strength: int) -> Pixels:
-    """Return frames with a corruption, the same for equal frames.
-
-    Args:
-        pixels: RGB frames.
-        name: One of ``CORRUPTIONS``.
-        strength: 1, the weakest, to 5.
-    """
+    """Return RGB frames with one of ``CORRUPTIONS`` in a strength from 1 to 5, the same for equal frames."""
     corruption = CORRUPTIONS[name]
     corrupted: Pixels = corruption.apply(pixels, corruption.levels[strength - 1])
     return corrupted

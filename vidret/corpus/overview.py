@@ -117,17 +117,10 @@ def make_overview(
     phrases: Sequence[str] | None = None,
     num_clusters: int | None = None,
 ) -> FolderOverview:
-    """Return an overview of a folder of an index.
+    """Return an overview of a folder of an index, whose encoder is that of the phrases.
 
-    Args:
-        store: The index.
-        encoder: Its encoder, for the phrases.
-        folder: Folder of the videos.
-        phrases: Phrases that name clusters; None for those of ``list_bank``.
-        num_clusters: Maximum number of clusters; None for one that suits the number of segments.
-
-    Raises:
-        VidretError: The folder is not in the index, or a vector is not finite.
+    Clusters are named by ``phrases``, or those of ``list_bank``. Of them there are at most ``num_clusters``, or as many
+    as suit the number of segments. Raise VidretError if the folder is not in the index, or a vector is not finite.
     """
     content = _read_folder(store, folder)
     vectors = content.vectors

@@ -115,11 +115,7 @@ class ProbeReport:
 def probe_encoder(
     encoder: Encoder, world: ProbeWorld, *, seed: int = 0, on_progress: OnProgress | None = None
 ) -> ProbeReport:
-    """Probe an encoder on videos with captions.
-
-    Raises:
-        VidretError: A vector is not finite.
-    """
+    """Probe an encoder on videos with captions; raise VidretError if a vector is not finite."""
     num_videos = len(world.captions)
     order = np.random.default_rng(seed).permutation(num_videos)
     chosen = np.sort(order[:MAX_CORRUPTED])
@@ -152,11 +148,7 @@ def probe_encoder(
 def encode_videos(
     encoder: Encoder, videos: Sequence[Frames], count: Callable[[int], None]
 ) -> Float32[np.ndarray, "video dim"]:
-    """Return the vector of each video, as an index stores it.
-
-    Raises:
-        VidretError: A vector is not finite.
-    """
+    """Return the vector of each video, as an index stores it; raise VidretError if one is not finite."""
     rows = []
     for first in range(0, len(videos), BATCH):
         batch = videos[first : first + BATCH]

@@ -116,11 +116,7 @@ def tabulate_corruptions(report: ProbeReport) -> Table:
 
 
 def write_probe_page(report: ProbeReport, out: Path) -> None:
-    """Write a report as one HTML file that loads nothing.
-
-    Raises:
-        VidretError: The file cannot be written.
-    """
+    """Write a report as one HTML file that loads nothing; raise VidretError if it cannot be written."""
     title = f"Where {report.encoder} can be trusted"
     sections = [
         f"<h1>{escape_text(title)}</h1>",

@@ -55,10 +55,8 @@ class ProbeWorld:
 def draw_probe_world(size: int, *, seed: int = 0) -> ProbeWorld:
     """Return synthetic videos of which each is shown with its opposite, in frames of ``size`` pixels.
 
-    Combinations of shapes, colours and actions are those of the test split.
-
-    Raises:
-        VidretError: There are not enough different scenes.
+    Combinations of shapes, colours and actions are those of the test split. Raise VidretError if there are not enough
+    different scenes.
     """
     drawn = draw_pairs("test", NUM_SYNTHETIC_PAIRS, seed=seed, num_frames=NUM_FRAMES)
     scenes = caption_pairs("test", drawn, seed=seed, num_captions=1)
@@ -111,10 +109,8 @@ def read_probe_world(
 ) -> ProbeWorld:
     """Return the videos of a folder with captions.jsonl, and the pairs that the rules make of their captions.
 
-    Of more than ``MAX_VIDEOS`` videos some are drawn at random.
-
-    Raises:
-        VidretError: The annotations are invalid, or fewer than two of their videos can be read.
+    Of more than ``MAX_VIDEOS`` videos some are drawn at random. Raise VidretError if the annotations are invalid, or
+    fewer than two of their videos can be read.
     """
     split = read_split("captions", folder)
     files, missing = find_videos(split.videos, folder)

@@ -52,13 +52,7 @@ def score_with_words(
     *,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
-    """Score generated videos by their pictures and words.
-
-    Args:
-        encoder: The encoder of frames and prompts.
-        prompts: The prompt of each video, by path.
-        words: Which words are read, and by what.
-        on_progress: Called while the videos are indexed.
+    """Score generated videos, given the prompt of each by path, by their pictures and words.
 
     Returns:
         ``sources``, which were compared; ``num_with_words``, videos in which something is said or shown; ``alignment``,
@@ -101,11 +95,7 @@ def score_with_words(
 
 
 def check_prompts(prompts: Sequence[str]) -> None:
-    """Check that each prompt can be a query.
-
-    Raises:
-        VidretError: One excludes what it looks for, or has no word that it looks for.
-    """
+    """Raise VidretError if a prompt cannot be a query: it excludes what it looks for, or has no word to look for."""
     for prompt in prompts:
         try:
             check_exclusions(parse_structure(prompt))

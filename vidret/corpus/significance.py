@@ -49,10 +49,8 @@ def rank_phrases(
 ) -> list[PhraseDifference]:
     """Rank phrases by how much better they fit the first set than the second; equal ones keep their order.
 
-    Items must be independent for the p-values to hold: one per video, not one per segment.
-
-    Raises:
-        VidretError: A set is empty, or a score is not finite.
+    Items must be independent for the p-values to hold: one per video, not one per segment. Raise VidretError if a set
+    is empty, or a score is not finite.
     """
     aurocs, p_values = measure_separation(scores_a, scores_b)
     adjusted = correct_holm(p_values)
@@ -77,9 +75,7 @@ def measure_separation(
 
     The AUROC is a sum of ranks. Up to 100 items its distribution over all permutations of the labels is counted, ties
     included, so that p-values have no noise and no floor; beyond, it is the normal limit with the variance of ties.
-
-    Raises:
-        VidretError: A set is empty, or a score is not finite.
+    Raise VidretError if a set is empty, or a score is not finite.
     """
     num_a, num_b = scores_a.shape[1], scores_b.shape[1]
     if not num_a or not num_b:
@@ -197,15 +193,11 @@ class Accuracy:
 
 
 def measure_accuracy(margins: Float[np.ndarray, " trial"], groups: np.ndarray | None = None) -> Accuracy:
-    """Return the share of positive margins; zeros count half.
+    """Return the share of positive margins, of each right answer's score over the wrong one's; zeros count half.
 
-    Args:
-        margins: The score of each right answer less that of the wrong one.
-        groups: What each trial belongs to, such as its pair of videos: trials of a group are not independent, so that
-            the interval is that of as many trials as there are groups. None if all are independent.
-
-    Raises:
-        VidretError: There is no trial, or a margin is not finite.
+    ``groups`` are what each trial belongs to, such as its pair of videos: trials of a group are not independent, so
+    that the interval is that of as many trials as there are groups. Raise VidretError if there is no trial, or a margin
+    is not finite.
     """
     if not len(margins) or not np.isfinite(margins).all():
         raise VidretError(f"margins must be finite and at least 1, got {len(margins)}")
@@ -236,8 +228,7 @@ def measure_reliability(
 ) -> tuple[tuple[ReliabilityBin, ...], float]:
     """Return the fifths of the range of confidence that have answers, and the expected calibration error.
 
-    Raises:
-        VidretError: A confidence is not in 0..1, or there is none.
+    Raise VidretError if a confidence is not in 0..1, or there is none.
     """
     if not len(confidences) or not ((confidences >= 0) & (confidences <= 1)).all():
         raise VidretError(f"confidences must be in 0..1 and at least 1, got {len(confidences)}")

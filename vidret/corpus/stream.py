@@ -55,14 +55,10 @@ class SpatialScores:
 
 
 def measure_signals(frames: Float[np.ndarray, "video frame dim"], exponent: float = PUBLISHED_EXPONENT) -> FrameSignals:
-    """Return the signals of videos with equally many frames each.
+    """Return the signals of videos with equally many frames each, evenly spaced in time.
 
-    Args:
-        frames: Features of frames, evenly spaced in time. Published for features that are not normalised.
-        exponent: See ``compute_skewness``.
-
-    Raises:
-        VidretError: There are fewer than four frames, or a feature is not finite.
+    Published for features that are not normalised; for the exponent see ``compute_skewness``. Raise VidretError if
+    there are fewer than four frames, or a feature is not finite.
     """
     num_frames = frames.shape[1]
     if num_frames < MIN_FRAMES:
@@ -99,8 +95,7 @@ def compute_skewness(
 def compare_spectra(real: Float64[np.ndarray, "real dim"], generated: Float64[np.ndarray, "generated dim"]) -> float:
     """Return STREAM-T of the skewness of two sets, in 0..1: the squared correlation of their histograms, averaged.
 
-    Raises:
-        VidretError: A set is empty.
+    Raise VidretError if a set is empty.
     """
     if not len(real) or not len(generated):
         raise VidretError(f"both sets must have videos to be compared, got {len(real)} and {len(generated)}")
@@ -120,10 +115,7 @@ def compare_mean_signals(
     """Return STREAM-S of the mean signals of two sets.
 
     A point is near a set if it is strictly inside the sphere around one of its points whose radius is the distance to
-    that point's ``NEAREST``-th neighbour in the set.
-
-    Raises:
-        VidretError: A set has too few videos for such a neighbour.
+    that point's ``NEAREST``-th neighbour in the set. Raise VidretError if a set has too few videos for that.
     """
     if min(len(real), len(generated)) <= NEAREST:
         sizes = f"{len(real)} real and {len(generated)} generated"

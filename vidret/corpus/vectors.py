@@ -65,10 +65,8 @@ def write_phrases(path: Path, vectors: dict[str, Float32[np.ndarray, " dim"]]) -
 def encode_phrases(encoder: TextEncoder, phrases: Sequence[str]) -> Float32[np.ndarray, "phrase dim"]:
     """Return the unit vectors of phrases.
 
-    Phrases of similar length are encoded together, since a batch is padded to its longest text.
-
-    Raises:
-        VidretError: There is no phrase, or a vector is not finite.
+    Phrases of similar length are encoded together, since a batch is padded to its longest text. Raise VidretError if
+    there is no phrase, or a vector is not finite.
     """
     if not phrases:
         raise VidretError("phrases must not be empty, got none")
@@ -103,12 +101,7 @@ class IndexVectors:
 
 
 def read_index_vectors(store: Store) -> IndexVectors:
-    """Read the vectors of an index.
-
-    Raises:
-        StoreError: The index is empty.
-        VidretError: A vector is not finite.
-    """
+    """Read the vectors of an index; raise StoreError if it is empty, or VidretError if a vector is not finite."""
     segment_ids = store.searchable()
     if not len(segment_ids):
         raise StoreError(f"{store.path}: there must be a segment to describe, got an empty index")

@@ -17,11 +17,9 @@ LONGEST_MS = 10_000  # changes are told after this time even if they go on, such
 
 
 def check_watchable(paths: Sequence[str]) -> list[str]:
-    """Return the absolute paths of folders and files to watch.
+    """Return the absolute paths of folders and files to watch; raise VidretError if one is neither, such as a URL.
 
-    Raises:
-        MissingExtraError: The extra ``watch`` is not installed.
-        VidretError: One is neither, such as a pattern or a URL.
+    Raise MissingExtraError if the extra ``watch`` is not installed.
     """
     if importlib.util.find_spec("watchfiles") is None:
         raise MissingExtraError("--watch", "watch")
@@ -32,13 +30,10 @@ def check_watchable(paths: Sequence[str]) -> list[str]:
 
 
 def iterate_changes(paths: Sequence[str], ignored: str | os.PathLike[str]) -> Iterator[None]:
-    """Yield once the files are watched, and whenever some changed and have since kept still, until Ctrl-C.
+    """Yield once files and folders, at any depth, are watched, and whenever some changed and have since kept still.
 
-    What changes while the caller is busy is told afterwards.
-
-    Args:
-        paths: Folders, watched at any depth, and files.
-        ignored: A folder whose files do not count, such as that of the index.
+    What changes while the caller is busy is told afterwards. The files of the folder ``ignored``, such as that of the
+    index, do not count. Ctrl-C ends it.
     """
     from watchfiles import watch
 

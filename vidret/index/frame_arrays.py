@@ -51,11 +51,7 @@ class FrameArrays:
 
 
 def check_frames(name: str, frames: np.ndarray, times_s: np.ndarray, duration_s: float | None) -> FrameArrays:
-    """Return frames to index; see ``Engine.index_frames``.
-
-    Raises:
-        VidretError: The name, the frames, the times or the duration are invalid.
-    """
+    """Return frames to index, see ``Engine.index_frames``; raise VidretError if something about them is invalid."""
     if not name or not name.isprintable() or "?" in name or "://" in name:
         raise VidretError(f"name must be printable, without ? and ://, got {name!r}")
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:

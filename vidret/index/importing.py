@@ -68,8 +68,7 @@ class _Film:
 def check_embeddings(embeddings: Embeddings, dim: int) -> tuple[Embeddings, int]:
     """Return embeddings as unit vectors with absolute paths, and how many vectors were of another length.
 
-    Raises:
-        VidretError: A vector is not finite, zero or of another dimension, or a time is invalid.
+    Raise VidretError if a vector is not finite, zero or of another dimension, or a time is invalid.
     """
     vectors, times = np.asarray(embeddings.vectors, np.float32), np.asarray(embeddings.times, np.float64)
     num_rows = len(embeddings.paths)
@@ -195,14 +194,10 @@ Columns = Mapping[str, Sequence[Any]]
 def read_vectors(source: Path) -> Embeddings:
     """Read vectors with their paths and times in seconds, NaN where the source has no times.
 
-    Args:
-        source: A .npy file beside a .csv of the same name, a .parquet or .safetensors file, or a folder of
-            clip-retrieval. Paths are in a column path, video_path or image_path, times in start_s and end_s, or start
-            and end.
-
-    Raises:
-        MissingExtraError: It needs the extra ``parquet``.
-        VidretError: It cannot be read, or vectors and rows differ in number.
+    The source is a .npy file beside a .csv of the same name, a .parquet or .safetensors file, or a folder of
+    clip-retrieval. Paths are in a column path, video_path or image_path, times in start_s and end_s, or start and end.
+    Raise MissingExtraError if it needs the extra ``parquet``, or VidretError if it cannot be read, or vectors and rows
+    differ in number.
     """
     readers = {".npy": _read_npy, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
     if not source.exists():

@@ -180,8 +180,7 @@ class RunState:
     def add(self, job: FileJob, segment: NewSegment) -> None:
         """Store a segment of a file, in one transaction with those of others that wait meanwhile.
 
-        Raises:
-            VidretError: The index cannot be written; no later call succeeds then.
+        Raise VidretError if the index cannot be written; no later call succeeds then.
         """
         with self._lock:
             self._waiting.append(segment)
@@ -256,10 +255,8 @@ class RunState:
     def watch(self, threads: Sequence[threading.Thread], on_progress: Callable[[Progress], None] | None) -> None:
         """Run threads to their end and report progress; an interrupt sets ``stop``, and a second one is raised.
 
-        Progress is reported before the first thread starts, so that a short run is reported too.
-
-        Raises:
-            BaseException: The error passed to ``end``.
+        Progress is reported before the first thread starts, so that a short run is reported too. Raise the error passed
+        to ``end``, if there is one.
         """
         report, waiting = on_progress or (lambda _progress: None), list(threads)
         try:
@@ -298,11 +295,8 @@ class RunState:
     def close(self, *, prune_below: Sequence[str] | None = None) -> IndexReport:
         """Save the vectors for search, and return the report of the run.
 
-        Args:
-            prune_below: Folders below which missing files are removed from the index; None removes nothing.
-
-        Raises:
-            VidretError: The decoder failed on every file, or the index cannot be written.
+        Missing files below the folders ``prune_below`` are removed from the index; None removes nothing. Raise
+        VidretError if the decoder failed on every file, or the index cannot be written.
         """
         self._settle_undecoded()
         moved, deleted_copies, gone = self._sort_missing()

@@ -59,11 +59,9 @@ class Stages(Protocol):
     def stream(
         self, path: str, identity: Identity, plan: Callable[[OpenedVideo], ReadPlan], num_threads: int
     ) -> Iterator[Message]:
-        """Yield the messages of ``DecodePool.stream``.
+        """Yield the messages of ``DecodePool.stream``; raise DecodeError if the file cannot be read, or has changed.
 
-        Raises:
-            DecodeError: The file cannot be read, or its content has changed.
-            WorkerLostError: The process or machine that read it is gone.
+        Raise WorkerLostError if the process or machine that read it is gone.
         """
         ...
 
@@ -81,11 +79,9 @@ class WorkerLostError(VidretError):
 
 
 def stream_unchanged(pool: DecodePool, path: str, identity: Identity, **options: Any) -> Iterator[Message]:
-    """Yield the messages of ``DecodePool.stream`` while the content of the file stays the same.
+    """Yield the messages of ``DecodePool.stream`` while the content of the file stays the same, or raise ChangedError.
 
-    Raises:
-        ChangedError: It has changed.
-        DecodeError: The file cannot be read.
+    Raise DecodeError if the file cannot be read.
     """
     for message in pool.stream(path, words_reader=READER, **options):
         identity = check_unchanged(path, identity)
@@ -279,8 +275,7 @@ def encode_clip(
 ) -> tuple[Float[np.ndarray, "frame dim"], Float64[np.ndarray, " frame"], float, float]:
     """Return the frame vectors of a clip with their times, and when the clip begins and ends, all in seconds.
 
-    Raises:
-        DecodeError: The file cannot be read as video.
+    Raise DecodeError if the file cannot be read as video.
     """
     extent = [0.0, 0.0]
 

@@ -22,10 +22,8 @@ CONSENT = (
 def open_tracks(index: Store, models: Mapping[IdentityKind, str]) -> "Iterator[TracksRun | None]":
     """Open the identities of an index that is open for writing; None unless a model is named.
 
-    An index that reads a kind for the first time remembers it once its model is loaded, and says what that means.
-
-    Raises:
-        VidretError: A model is missing or damaged.
+    An index that reads a kind for the first time remembers it once its model is loaded, and says what that means. Raise
+    VidretError if a model is missing or damaged.
     """
     if not models:
         yield None

@@ -25,19 +25,11 @@ _FORMAT, _FULL_SCALE = "s16", 32768  # in floating point, channels that are alik
 def read_audio(
     path: str, sample_rate: int, *, start_s: float = 0.0, heartbeat: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[float, Float32[np.ndarray, " sample"]]]:
-    """Yield consecutive pieces of the first audio track as (time in seconds, mono samples in -1..1).
+    """Yield the first audio track from ``start_s`` on in consecutive pieces: time in seconds, mono samples in -1..1.
 
     Times are those of a player's clock, as in ``probe``. Gaps of the track are filled with silence, so that the samples
-    of all pieces are consecutive. Packets that cannot be decoded leave a gap.
-
-    Args:
-        path: The path or URL.
-        sample_rate: Samples per second.
-        start_s: Skip what is before this time.
-        heartbeat: Called for every packet.
-
-    Raises:
-        DecodeError: There is no audio track, its codec is unknown, or nothing of it can be decoded.
+    of all pieces are consecutive. Packets that cannot be decoded leave a gap. ``heartbeat`` is called for every packet.
+    Raise DecodeError if there is no audio track, its codec is unknown, or nothing of it can be decoded.
     """
     with open_file(path) as file, open_container(path, file) as container:
         if not container.streams.audio:

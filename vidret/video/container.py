@@ -202,11 +202,9 @@ def find_payload(file: io.RawIOBase | io.BufferedIOBase, num_bytes: int) -> list
 
 
 def ends_inside_packet(head: bytes, num_bytes: int) -> bool:
-    """Return whether a transport stream ends in the middle of a packet, which FFmpeg does not report; else False.
+    """Return whether a file, given its first ``HEAD_BYTES``, is a transport stream that ends in the middle of a packet.
 
-    Args:
-        head: The first ``HEAD_BYTES`` of the file, or all of a shorter one.
-        num_bytes: The size of the file.
+    FFmpeg does not report it.
     """
     for size, offset in _LAYOUTS:
         syncs = head[offset::size]

@@ -26,11 +26,7 @@ def read_display(frame: Any, pixel_ratio: Fraction | None) -> dict[str, int | bo
     """Return the size on screen in pixels, and the steps from a decoded frame to it, as ``VideoInfo`` has them.
 
     A frame is stretched to square pixels, then mirrored left to right, then rotated clockwise by ``rotation`` degrees,
-    a multiple of 90.
-
-    Args:
-        frame: A PyAV frame.
-        pixel_ratio: The width of a pixel divided by its height; None or 0 if the file does not define it.
+    a multiple of 90. ``pixel_ratio`` is the width of a pixel over its height, None or 0 if the file does not define it.
     """
     rotation, mirrored = _read_orientation(frame)
     width, height = frame.width, frame.height

@@ -49,14 +49,9 @@ def fingerprint(path: str | Path, *, heartbeat: Callable[[], None] | None = None
 
 
 def identify(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -> Identity:
-    """Read a file and return its identity.
+    """Read a file and return its identity; an exception of ``heartbeat``, called after each MiB, ends the reading.
 
-    Args:
-        path: A path or URL.
-        heartbeat: Called after each MiB; an exception that it raises ends the reading.
-
-    Raises:
-        DecodeError: The file is missing, empty, forbidden, or not a regular file.
+    Raise DecodeError if the file is missing, empty, forbidden, or not a regular file.
     """
     name = os.fspath(path)
     with open_file(name) as file:

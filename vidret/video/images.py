@@ -55,13 +55,8 @@ def read_image_at(path: str) -> Picture:
 def read_image(content: bytes) -> Picture:
     """Decode an image file to RGB, rotated as its EXIF says, and shrunk if a side exceeds ``LONGEST_SIDE``.
 
-    The size in the header is checked before any pixel is decoded.
-
-    Returns:
-        Pixels as uint8 (height, width, 3).
-
-    Raises:
-        VidretError: The file is not an image of one of ``KINDS``, is damaged, or has more than ``MAX_PIXELS``.
+    The size in the header is checked before any pixel is decoded. Raise VidretError if the file is not an image of one
+    of ``KINDS``, is damaged, or has more than ``MAX_PIXELS``.
     """
     try:
         with Image.open(io.BytesIO(content), formats=KINDS) as image:

@@ -163,15 +163,10 @@ class VideoInfo:
 
 
 def probe(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -> VideoInfo:
-    """Return the facts about a video file.
+    """Return the facts about a regular file, a link to one, or a file at a URL; DecodeError if it is no readable video.
 
-    Args:
-        path: A regular file, a link to one, or a URL. Of MP4 and MOV files at URLs only the index is read; other
-            formats are read completely.
-        heartbeat: Called for every packet, so that a watchdog does not fire during long work.
-
-    Raises:
-        DecodeError: The file is not a readable video.
+    Of MP4 and MOV files at URLs only the index is read; other formats are read completely. ``heartbeat`` is called for
+    every packet, so that a watchdog does not fire during long work.
     """
     name = os.fspath(path)
     with files.open_file(name) as file:

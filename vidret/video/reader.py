@@ -137,21 +137,15 @@ def open_reader(
     num_threads: int = 1,
     for_streaming: bool = False,
 ) -> Reader:
-    """Open a probed file for reading.
+    """Open a probed file for reading, with frames of full size where ``resize`` is None.
 
-    Args:
-        info: The result of ``probe``.
-        decoder: ``"auto"`` chooses by file; the others force one decoder.
-        device: With ``cuda:N``, torchcodec decodes 8-bit 4:2:0 H.264, HEVC, VP9 and AV1 on that GPU, or else Decord
-            H.264, and they fall back to the CPU with a warning. All other files, and all other devices, are decoded on
-            the CPU.
-        gpu_decoders: The decoders to try on a GPU.
-        resize: How frames are resized; None keeps them full-sized.
-        heartbeat: Called for every packet that PyAV decodes, so that a watchdog does not fire when two frames are hours
-            apart. The others read only files that they decode in seconds.
-        mode: Which frames ``Reader.stream`` decodes; Decord and torchcodec decode all.
-        num_threads: Threads of PyAV.
-        for_streaming: Prefer PyAV on the CPU, since the others convert every frame that they decode.
+    The decoder ``"auto"`` chooses by file; the others force one. With ``cuda:N``, torchcodec decodes 8-bit 4:2:0 H.264,
+    HEVC, VP9 and AV1 on that GPU, or else Decord H.264, of the ``gpu_decoders``, and they fall back to the CPU with a
+    warning. All other files, and all other devices, are decoded on the CPU, ``for_streaming`` with PyAV where it may
+    choose, since the others convert every frame that they decode.
+
+    PyAV calls ``heartbeat`` for every packet, so that a watchdog does not fire when two frames are hours apart, has
+    ``num_threads`` threads, and streams the frames of the ``mode``; the others decode all, in seconds.
 
     Raises:
         DecodeError: The file cannot be opened, or not by the requested decoder.

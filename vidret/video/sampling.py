@@ -63,15 +63,10 @@ def clip4clip(num_frames: int, rate: float, count: int) -> Int64[np.ndarray, " a
 def choose_frames_of_whole(
     rule: FrameRule, num_frames: int, rate: float, count: int, *, num_segments: int = 6, fps: float = 1.0
 ) -> Int64[np.ndarray, " sample"]:
-    """Return the frames of a whole video by a rule that counts frames; see ``Sampling``. A short video repeats some.
+    """Return the frames of a whole video by any rule but ``seconds``; see ``Sampling``. A short video repeats some.
 
-    Args:
-        rule: Any but ``seconds``.
-        num_frames: Frames of the video.
-        rate: Its frames per second.
-        count: How many to choose; ``clip4clip``, ``mmeb`` and ``mteb`` may return fewer.
-        num_segments: Parts of the video, for ``segments``.
-        fps: Frames per second to choose, for ``mteb``.
+    The video has ``num_frames`` frames, ``rate`` a second, of which ``count`` are chosen; ``clip4clip``, ``mmeb`` and
+    ``mteb`` may return fewer. ``num_segments`` is for the rule ``segments``, ``fps`` for ``mteb``.
     """
     if rule == "mmeb":
         return np.arange(count) * num_frames // count if num_frames > count else np.arange(num_frames)
@@ -163,15 +158,10 @@ def cut_segments(
     ``LONGEST_STILL_S``. Longer gaps belong to no segment, and a ``whole`` video ends at the first gap. So there are
     never more segments than frames, however far apart timestamps are.
 
-    Args:
-        duration: When the last frame ends, in seconds.
-        times: When frames begin, in seconds, rising; None if every span has a frame.
-        sampling: The samples of a segment; its sound does not matter here.
-        start: When the first frame begins, in seconds. The grid starts there.
-        rate: Frames of the video per second, for rules that count frames; None if these are evenly spaced.
-
-    Raises:
-        ValueError: ``num_frames`` or ``fps`` is not positive, or a rule that counts frames is without ``times``.
+    The first frame begins at ``start``, where the grid starts, and the last ends at ``duration``, in seconds. ``times``
+    are when frames begin, rising; None if every span has a frame. ``rate`` is that of the video, for rules that count
+    frames; None if these are evenly spaced. Raise ValueError if a number is not positive, or such a rule is without
+    ``times``.
     """
     num_frames, fps, rule = sampling.num_frames, sampling.fps, sampling.rule
     _check(num_frames=num_frames, fps=fps)

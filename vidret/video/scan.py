@@ -65,13 +65,9 @@ def list_videos(paths: Iterable[str], exclude: Sequence[str] = ()) -> Listing:
     its suffix; a glob in a URL means files with a video suffix. A .jsonl or .csv file is a manifest with a file in each
     row. No video is opened here, so that some may turn out to be unreadable.
 
-    Args:
-        paths: Files, folders, globs or manifests, local or at URLs.
-        exclude: Shell patterns. A file or folder that was found in a folder or by a glob is left out if one matches
-            its name, or its path below that folder or the part of the glob without wildcards. ``*`` matches slashes.
-
-    Raises:
-        VidretError: A path does not exist or matches nothing, a manifest cannot be read, or a store is unavailable.
+    A file or folder that was found in a folder or by a glob is left out if a shell pattern of ``exclude`` matches its
+    name, or its path below that folder or the part of the glob without wildcards. ``*`` matches slashes. Raise
+    VidretError if a path does not exist or matches nothing, a manifest cannot be read, or a store is unavailable.
     """
     listing = Listing([], [])
     files: dict[str, None] = {}
@@ -89,11 +85,7 @@ def list_videos(paths: Iterable[str], exclude: Sequence[str] = ()) -> Listing:
 
 
 def check_paths(paths: Iterable[str]) -> None:
-    """Check that local paths exist or are patterns that match something.
-
-    Raises:
-        VidretError: One does not.
-    """
+    """Raise VidretError unless local paths exist or are patterns that match something."""
     for path in paths:
         local = os.path.expanduser(as_path(path))  # noqa: PTH111
         if not is_url(path) and not os.path.lexists(local) and next(_match(local), None) is None:

@@ -218,15 +218,10 @@ def is_web(url: str) -> bool:
 
 
 def call_store(url: str, call: Callable[[], T], extra_s: float = 0.0) -> T:
-    """Return the result of a call to a store, retried if it fails.
+    """Return the result of a call to a store about a file, retried if it fails.
 
-    Args:
-        url: The file, for errors.
-        call: The call. It runs in a thread that is abandoned if it takes too long.
-        extra_s: Seconds that the call may take beyond ``ANSWER_TIMEOUT_S``.
-
-    Raises:
-        DecodeError: The file does not exist, or an ``UnreachableError``: its store is unavailable.
+    It runs in a thread that is abandoned if it takes ``extra_s`` seconds more than ``ANSWER_TIMEOUT_S``. Raise
+    DecodeError if the file does not exist, or an ``UnreachableError`` if its store is unavailable.
     """
     timeout_s = ANSWER_TIMEOUT_S + extra_s
     for pause_s in (*RETRY_PAUSES_S, None):

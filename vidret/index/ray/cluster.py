@@ -26,14 +26,9 @@ FORWARDED_VARIABLES = ("PYTHONPATH", "HF_HUB_OFFLINE", "HF_HOME", "TORCH_HOME")
 def join_cluster(address: str | None, device: str = CPU) -> Iterator[None]:
     """Connect to the Ray cluster at an address, or start Ray on this machine, for the duration of the block.
 
-    An existing connection of this process is used and kept.
-
-    Args:
-        address: ``auto`` or ``HOST:PORT``; None starts Ray on this machine.
-        device: With ``cuda:N``, a Ray started here has that GPU and no other.
-
-    Raises:
-        VidretError: There is no cluster at the address, or Ray cannot start.
+    An existing connection of this process is used and kept. The address is ``auto``, ``HOST:PORT``, or None to start
+    Ray here, with ``cuda:N`` on that GPU and no other. Raise VidretError if there is no cluster at the address, or Ray
+    cannot start.
     """
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if ray.is_initialized():

@@ -129,8 +129,7 @@ class RayStages:
     def __init__(self, encoder: Encoder, options: IndexOptions, num_gpus: float, precision: str, num_jobs: int) -> None:
         """Start the encoders, with ``num_gpus`` each, and wait for them.
 
-        Raises:
-            VidretError: An encoder cannot be loaded, or has another fingerprint.
+        Raise VidretError if one cannot be loaded, or has another fingerprint.
         """
         resources = ray.cluster_resources()
         num_cores = max(1, options.workers or int(resources.get("CPU", 0)))
@@ -258,8 +257,7 @@ class RayStages:
     def _wait(self, reference: Any, heartbeat: Callable[[], None] | None = None) -> None:
         """Wait until remote code has returned, or a decoder has sent, what a reference stands for.
 
-        Raises:
-            StopRun: These stages are closed.
+        Raise StopRun if these stages are closed.
         """
         while not self._is_closed.is_set():
             if ray.wait([reference], timeout=POLL_S, fetch_local=False)[0]:

@@ -44,16 +44,11 @@ class PyavDecoder:
     def __init__(
         self, info: VideoInfo, heartbeat: Callable[[], None], *, mode: SamplingMode = "exact", num_threads: int = 1
     ) -> None:
-        """Open the file.
+        """Open a probed file; ``heartbeat`` is called for every packet that is read.
 
-        Args:
-            info: The probed file.
-            heartbeat: Called for every packet that is read.
-            mode: Which frames ``stream`` decodes. A file whose frames are known only by their order is decoded whole.
-            num_threads: Threads of the decoder. Frames do not depend on them, since a damaged file gets one.
-
-        Raises:
-            DecodeError: The file cannot be opened.
+        ``stream`` decodes the frames of the mode; a file whose frames are known only by their order is decoded whole.
+        Frames do not depend on the number of threads, since a damaged file gets one. Raise DecodeError if the file
+        cannot be opened.
         """
         self._info, self._heartbeat, self._num_threads = info, heartbeat, num_threads
         self._mode: SamplingMode = "exact" if info.by_order else mode

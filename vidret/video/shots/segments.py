@@ -249,16 +249,11 @@ class SegmentReader:
         observe: Callable[[int, Picture], None] | None = None,
         executor: Executor | None = None,
     ) -> None:
-        """Start at the beginning of a video, or where an interrupted run ended.
+        """Start at the beginning of a video, or at ``start_s`` with segment ``first_number``, where a run ended.
 
-        Args:
-            info: The extent of the video.
-            sampling: Samples of a segment; a video shorter than one segment has as many samples as that.
-            resize: How frames are resized; None keeps them full-sized.
-            start_s: Where the first segment begins, in seconds.
-            first_number: The number of that segment.
-            observe: Called with the index and the full-size image of every sampled frame.
-            executor: Resizes frames while the next ones are decoded; None to resize them here.
+        A video shorter than one segment has as many samples as that. Without ``resize`` frames keep their size; an
+        ``executor`` resizes them while the next ones are decoded. ``observe`` is called with the index and the
+        full-size image of every sampled frame.
         """
         self._info, self._resize, self._start_s, self._observe = info, resize, start_s, observe
         self._executor = executor

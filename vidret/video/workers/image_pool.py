@@ -25,12 +25,9 @@ class ImagePool:
     """
 
     def __init__(self, num_workers: int, *, timeout_s: float = 30.0, memory: int = 3 << 29) -> None:
-        """Create the pool without starting any process.
+        """Create a pool of at most ``num_workers`` processes without starting any.
 
-        Args:
-            num_workers: Maximum number of processes.
-            timeout_s: Seconds that one image may take.
-            memory: Maximum bytes of a process; the default of 1.5 GiB suffices for 8K frames. 0 sets no limit.
+        An image may take ``timeout_s`` seconds, and a process ``memory`` bytes, 0 for no limit; 1.5 GiB suffice for 8K.
         """
         self._timeout_s = timeout_s
         processes = [Process(memory) for _ in range(num_workers)]

@@ -117,11 +117,9 @@ class DecodePool:
         On-screen texts come between the segments, speech and subtitles after ``Finished``. The decoder works at most
         about three segments ahead of the caller. Dropping the iterator stops it.
 
-        Args:
-            path: The path or URL of the file.
-            plan: Returns what to read of the ``OpenedVideo``, after that was yielded; all segments by default.
-            words_reader: What reads words in the decoding process, a ``WordsReader``, as "module:class".
-            num_threads: Threads that decode the file, where segments follow shots.
+        ``plan`` returns what to read of the ``OpenedVideo``, after that was yielded; all segments by default.
+        ``words_reader`` is what reads words in the decoding process, a ``WordsReader``, as "module:class". Where
+        segments follow shots, ``num_threads`` threads decode the file.
 
         Raises:
             DecodeError: The file is not a readable video, or its decoder crashed or stopped answering. The error is an
