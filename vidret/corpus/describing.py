@@ -72,12 +72,7 @@ class RankedPhrase:
 class FolderDescription:
     """The phrases that are more true of a set of videos than of others, and the reverse, best first.
 
-    Attributes:
-        num_videos: Number of videos of the set.
-        num_others: Number of videos that it was compared with.
-        num_phrases: Number of phrases that were compared, which the correction counts.
-        more: Phrases that are more true of the set.
-        less: Phrases that are more true of the others.
+    ``num_phrases`` were compared, which the correction counts.
     """
 
     num_videos: int

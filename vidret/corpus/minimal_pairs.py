@@ -53,15 +53,7 @@ NOUNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinimalPair:
-    """A right and a wrong text for a video.
-
-    Attributes:
-        kind: What the texts differ in.
-        rule: How the wrong text was made.
-        right: The right text.
-        wrong: The wrong text.
-        video: Index of the video.
-    """
+    """A right and a wrong text for a video, given by its index: what they differ in, and how the wrong one was made."""
 
     kind: ProbeKind
     rule: str

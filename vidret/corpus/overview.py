@@ -31,14 +31,10 @@ MAX_LISTED = 20  # look-alikes, and outliers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentCluster:
-    """Segments that look alike.
+    """Segments that look alike, with the most typical frames, of different videos, as examples.
 
-    Attributes:
-        phrases: What sets them apart from the other segments, best first; empty for a single cluster.
-        num_segments: Number of segments.
-        num_videos: Number of videos that have some of them.
-        hours: Their duration, in which an overlap of segments counts once.
-        examples: The most typical frames, of different videos.
+    ``phrases`` set them apart from the other segments, best first; there is none for a single cluster. An overlap of
+    segments counts once in ``hours``.
     """
 
     phrases: tuple[str, ...]
@@ -58,12 +54,9 @@ class LookAlikes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutlyingVideo:
-    """A video unlike all others.
+    """A video unlike all others: its mean cosine with those that are nearest to it.
 
-    Attributes:
-        path: Its path.
-        cosine: Mean cosine with the videos that are nearest to it.
-        deviation: How far that is below the median of all videos, in robust standard deviations.
+    ``deviation`` is how far that is below the median of all videos, in robust standard deviations.
     """
 
     path: str

@@ -83,20 +83,10 @@ class AbsenceResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReport:
-    """The results of all probes of an encoder.
+    """The results of all probes of an encoder on the videos of a world; ``absence`` is None with too few of them.
 
-    Attributes:
-        encoder: Name of the encoder.
-        world: Where the videos come from.
-        num_videos: Number of videos of the gallery.
-        text_score: Percentage of other videos that score lower than a caption's own video; 50 is chance.
-        kinds: Minimal pairs by kind.
-        rules: Minimal pairs by rule.
-        missing: Kinds without a pair.
-        num_corrupted: Number of videos that were corrupted.
-        corruptions: What corruptions do.
-        absence: Whether the encoder knows that nothing matches; None with too few videos.
-        notes: What was left out, and why.
+    ``text_score`` is the percentage of other videos that score lower than a caption's own video; 50 is chance. Minimal
+    pairs are listed by kind and by rule, and ``missing`` are the kinds without a pair.
     """
 
     encoder: str

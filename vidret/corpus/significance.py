@@ -25,15 +25,11 @@ MAX_EXACT = 100  # items of both sets up to which all permutations are counted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhraseDifference:
-    """How well one phrase sets the first set apart from the second.
+    """How well the phrase at an index sets the first set apart from the second, with its mean scores in both.
 
-    Attributes:
-        index: Position of the phrase among those that were compared.
-        auroc: Probability that the phrase fits an item of the first set better than one of the second; ties count half.
-        mean_a: Mean score in the first set.
-        mean_b: Mean score in the second set.
-        p_value: Two-sided p-value of the permutation test of the AUROC.
-        adjusted_p: The p-value after Holm's correction for the number of phrases.
+    ``auroc`` is the probability that it fits an item of the first set better than one of the second; ties count half.
+    ``p_value`` is the two-sided one of the permutation test, ``adjusted_p`` that after Holm's correction for the number
+    of phrases.
     """
 
     index: int

@@ -41,13 +41,10 @@ class CopyJob:
 
 
 class ContentCopier:
-    """Copies contents into a target index.
+    """Copies contents into a target index; ``video_ids`` are those of the target, by content.
 
-    Attributes:
-        video_ids: Ids of videos in the target, by content.
-        copied: Contents that were copied or completed.
-        damaged: Contents with damaged segments, and the reasons.
-        counts: Numbers of ``known`` contents and of copied segments.
+    Contents that were ``copied`` may have been completed, and those that are ``damaged`` have the reasons. ``counts``
+    are the numbers of ``known`` contents and of copied segments.
     """
 
     def __init__(self, target: Store, on_advance: Callable[[int], None]) -> None:
@@ -262,13 +259,10 @@ class TrackCopyJob:
 
 
 class TextMerge:
-    """Copies tracks of indexes into a target index.
+    """Copies tracks of indexes, the ``jobs`` after ``plan``, into a target index.
 
-    Attributes:
-        jobs: The tracks to copy, after ``plan``.
-        num_texts: Number of copied texts.
-        damaged: Contents with damaged texts, and the reasons.
-        notes: Sources whose texts cannot be copied, with reasons.
+    ``damaged`` are contents with damaged texts, and ``notes`` tell of sources whose texts cannot be copied, with
+    reasons.
     """
 
     def __init__(self, target: Path, sources: Sequence[TextStore], on_advance: Callable[[int], None]) -> None:

@@ -26,12 +26,9 @@ def choose_mode(name: object) -> SamplingMode:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamedFrame:
-    """A decoded frame.
+    """A decoded frame: its index in the video, when it begins, and a small grey picture; see ``grey_from_luma``.
 
     Attributes:
-        index: Its index in the video.
-        time_s: When it begins, in seconds.
-        grey: A small grey picture of it; see ``grey_from_luma``.
         read_image: Returns its RGB image as displayed; None if it is too damaged.
         read_luma: Returns its brightness as displayed, from 0 to 255; None if it is too damaged. Itself None where the
             decoder has nothing but the image.

@@ -82,15 +82,9 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GreyFrame:
-    """A frame.
+    """A frame, a row of a batch of pictures: when it begins, and the means of its cells, row by row.
 
-    Attributes:
-        batch: The pictures that it is one of.
-        row: Which one.
-        time_s: When it begins, in seconds.
-        cells: The means of its cells, row by row.
-        difference: The mean difference to the frame before.
-        near_difference: That to the frame ``NEAR`` frames before.
+    ``difference`` is the mean one to the frame before, ``near_difference`` that to the frame ``NEAR`` frames before.
     """
 
     batch: _Batch
