@@ -238,15 +238,11 @@ class IndexOptions:
 def record_rule(
     store: Store, *, shots: bool | None, mode: SamplingMode | None, whole: bool, decoder: Decoder
 ) -> SamplingMode | None:
-    """Return which frames a run decodes to follow shots, None for a fixed grid, and record it.
+    """Return which frames a run decodes to follow shots, None for a fixed grid, and record it in the open index.
 
-    Args:
-        store: The index, open for writing.
-        shots: Whether segments follow shots; None goes on as the index does. A new index follows shots, unless the
-            encoder sees ``whole`` videos. An index that was made before this could be chosen has a grid.
-        mode: Which frames are decoded to follow shots; None goes on as the index does, and means ``exact`` at first.
-        whole: Whether the encoder sees whole videos, each as one segment.
-        decoder: The decoder of the run; Decord and torchcodec decode all frames.
+    ``shots`` is whether segments follow shots, and ``mode`` which frames are decoded for it; None goes on as the index
+    does. A new index follows shots in the mode ``exact``, unless the encoder sees ``whole`` videos, each as one
+    segment. An index that was made before this could be chosen has a grid. Decord and torchcodec decode all frames.
 
     Raises:
         VidretError: The mode or the decoder is unknown, they do not go together, shots are on for whole videos, or the

@@ -103,13 +103,10 @@ def find_sound_end(path: str) -> float:
 
 def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable[[], None]) -> Iterator[Any]:
     """Yield (seconds or None, samples of 16 bits) of each decoded frame, resampled."""
-    resampler = av.AudioResampler(format=_FORMAT, layout="mono", rate=sample_rate)
-    layout: Any = None
+    resampler, shape = None, None
     for frame in _join_frames(decode_all(container, stream, heartbeat)):
-        shape = _read_shape(frame)
-        if layout is not None and shape != layout:  # the track changes its form in the middle
-            resampler = av.AudioResampler(format=_FORMAT, layout="mono", rate=sample_rate)
-        layout = shape
+        if resampler is None or _read_shape(frame) != shape:  # a track may change its form in the middle
+            resampler, shape = av.AudioResampler(_FORMAT, "mono", sample_rate), _read_shape(frame)
         time_s = frame.time
         try:
             resampled = resampler.resample(frame)

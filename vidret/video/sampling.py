@@ -40,7 +40,7 @@ class Cut:
 
 def uniform(num_frames: int, count: int) -> Int64[np.ndarray, " count"]:
     """Return ``count`` evenly spaced indices from the first frame to the last; a short video repeats some."""
-    _check(num_frames=num_frames, count=count)
+    check_positive(num_frames=num_frames, count=count)
     return np.linspace(0, num_frames - 1, num=count).astype(np.int64)
 
 
@@ -52,7 +52,7 @@ def clip4clip(num_frames: int, rate: float, count: int) -> Int64[np.ndarray, " a
     Reference:
         CLIP4Clip, "dataloaders/rawvideo_util.py" and ``slice_framepos`` 2.
     """
-    _check(num_frames=num_frames, rate=rate, count=count)
+    check_positive(num_frames=num_frames, rate=rate, count=count)
     candidates = np.arange(0, num_frames, max(1, int(rate)))
     if len(candidates) <= count:
         return candidates
@@ -107,7 +107,7 @@ def at_rate(duration: float, fps: float) -> Float64[np.ndarray, " time"]:
 
     There is always at least one time.
     """
-    _check(fps=fps)
+    check_positive(fps=fps)
     count = max(1, math.ceil(duration * fps - 0.5))
     times: Float64[np.ndarray, " time"] = np.minimum((np.arange(count) + 0.5) / fps, max(duration, 0.0))
     return times
@@ -118,7 +118,7 @@ def nearest(times: Float64[np.ndarray, " frame"], wanted: Float64[np.ndarray, " 
 
     ``times`` are when frames begin, in seconds, rising.
     """
-    _check(num_frames=len(times))
+    check_positive(num_frames=len(times))
     after = np.searchsorted(times, wanted).clip(0, len(times) - 1)
     before = (after - 1).clip(0)
     # At 25 fps the middle of a second is halfway between two frames: rounding errors must not decide.
@@ -132,7 +132,7 @@ def at_seconds(duration: float, fps: float, count: int) -> Float64[np.ndarray, "
 
     This is CLIP4Clip's sampling by time; ``clip4clip`` samples by index, in whole frames.
     """
-    _check(fps=fps, count=count)
+    check_positive(fps=fps, count=count)
     num_steps = max(1, math.ceil(duration * fps - _TIE_S))
     steps = np.arange(num_steps) if num_steps <= count else np.linspace(0, num_steps - 1, num=count, dtype=np.int64)
     times: Float64[np.ndarray, " at_most_count"] = steps / fps
@@ -164,7 +164,7 @@ def cut_segments(
     ``times``.
     """
     num_frames, fps, rule = sampling.num_frames, sampling.fps, sampling.rule
-    _check(num_frames=num_frames, fps=fps)
+    check_positive(num_frames=num_frames, fps=fps)
     shown = max(duration - start, 0.0)
     begins = None if times is None else times - start
     if sampling.whole:
@@ -212,7 +212,8 @@ def _cut_on_grid(
     return cuts
 
 
-def _check(**values: float) -> None:
+def check_positive(**values: float) -> None:
+    """Raise ValueError for the first value that is not positive, by its name."""
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")

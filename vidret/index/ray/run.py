@@ -76,15 +76,10 @@ def index_on_ray(
     Every node must have this version of vidret, and reach the files and the model under the same names. The first
     interrupt ends the run after the segments in progress, a second one at once.
 
-    Args:
-        store: See ``index_files``.
-        encoder: Workers load the encoder by its name, and must get one with the same fingerprint.
-        files: See ``index_files``.
-        options: The options of the run.
-        address: Ray cluster: ``auto`` or ``HOST:PORT``; None starts Ray on this machine for the duration of the run.
-        num_gpus_per_worker: GPUs for each model that encodes, such as 1 or 0.5; 0 encodes on CPUs. By default 1 if the
-            device is CUDA and the cluster has a GPU, else 0.
-        precision: See ``load_encoder``.
+    Workers load the encoder by its name and in the ``precision`` of ``load_encoder``, and must get one with the same
+    fingerprint. The address of the cluster is ``auto`` or ``HOST:PORT``; None starts Ray on this machine for the
+    duration of the run. ``num_gpus_per_worker`` are GPUs for each model that encodes, such as 1 or 0.5; 0 encodes on
+    CPUs. By default it is 1 if the device is CUDA and the cluster has a GPU, else 0.
 
     Raises:
         VidretError: The index cannot be written, the cluster cannot be reached or has too few GPUs, or a worker cannot

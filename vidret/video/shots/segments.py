@@ -13,7 +13,7 @@ import numpy as np
 from vidret.types import Picture, Resize, Sampling, ShotChange
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.geometry import resize_image
-from vidret.video.sampling import SampledFrames, share_pictures
+from vidret.video.sampling import SampledFrames, check_positive, share_pictures
 from vidret.video.shots.cuts import MAX_CUTS_PER_MINUTE, ShotDetector
 from vidret.video.shots.gradual import Transition
 from vidret.video.timeline import LONGEST_STILL_S
@@ -66,9 +66,7 @@ class Segmenter(Generic[Frame, Sample]):
 
         Raise ValueError if ``step_s`` or ``num_frames`` is not positive.
         """
-        for name, value in (("step_s", step_s), ("num_frames", num_frames)):
-            if not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}")
+        check_positive(step_s=step_s, num_frames=num_frames)
         self._sample, self._step_s, self._num_frames, self._span_s = sample, step_s, num_frames, num_frames * step_s
         self._number = first_number
         self._open_start = self._begin = start_s  # of the open segment, and of the stretch that is sampled

@@ -16,7 +16,7 @@ from vidret.types import Resize, Sampling
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.decoders.registry import Decoder, find_decoder, list_gpu_decoders
 from vidret.video.decoders.torchcodec import load_torchcodec
-from vidret.video.sampling import DEFAULT_SAMPLING
+from vidret.video.sampling import DEFAULT_SAMPLING, check_positive
 from vidret.video.workers import messages
 from vidret.video.workers.messages import Finished, Message, OpenedVideo, ReadPlan, ReadRequest
 from vidret.video.workers.process import START_TIMEOUT_S, Process, ProcessGoneError, ProcessPool, make_command
@@ -55,36 +55,20 @@ class DecodePool:
         memory: int = _MEMORY,
         started: ProcessPool | None = None,
     ) -> None:
-        """Create the pool without starting any process.
+        """Create a pool of so many processes, of which each decodes a file at a time, without starting any.
 
-        Args:
-            num_workers: Maximum number of processes, and so of files decoded at once.
-            decoder: See ``open_reader``.
-            devices: With ``cuda:N``, two of the processes decode on that GPU where ``open_reader`` can, and so with
-                each of several; the others decode on the CPU. If no decoder can use a device, there is a warning.
-            resize: How frames are resized before they are sent; None keeps them full-sized.
-            sampling: The frames of a segment, and the rate of its sound; see ``cut_segments``.
-            shot_sampling: Which frames are decoded to cut segments at shots, unless videos are sampled as a whole; see
-                ``Segmenter``. None cuts them on a grid.
-            timeout: Seconds that a decoder may stay silent.
-            memory: Maximum bytes of a decoder on the CPU; 0 sets no limit. A GPU process has none, because its driver
-                maps more address space than any useful limit allows.
-            started: Processes of ``start_processes`` to use in place of new ones, without a GPU. They close with this
-                pool.
+        With ``cuda:N``, two of them decode on that GPU where ``open_reader`` can, and so with each of several devices;
+        the others decode on the CPU. If no decoder can use a device, there is a warning. Without ``resize`` frames are
+        sent full-sized. ``sampling`` are the frames of a segment, and the rate of its sound; see ``cut_segments``.
+        Unless videos are sampled as a whole, ``shot_sampling`` is which frames are decoded to cut segments at shots,
+        see ``Segmenter``; None cuts them on a grid.
 
-        Raises:
-            ValueError: A number is not positive.
-            VidretError: torchcodec is requested and cannot be loaded.
+        A decoder may stay silent for ``timeout`` seconds, and take ``memory`` bytes on the CPU, 0 for no limit. A GPU
+        process has none, because its driver maps more address space than any useful limit allows. ``started`` are
+        processes of ``start_processes`` to use in place of new ones, without a GPU; they close with this pool. Raise
+        ValueError if a number is not positive, or VidretError if torchcodec is requested and cannot be loaded.
         """
-        limits = {
-            "num_workers": num_workers,
-            "num_frames": sampling.num_frames,
-            "fps": sampling.fps,
-            "timeout": timeout,
-        }
-        for name, value in limits.items():
-            if not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}")
+        check_positive(num_workers=num_workers, num_frames=sampling.num_frames, fps=sampling.fps, timeout=timeout)
         if decoder == "torchcodec":
             load_torchcodec()
         self._gpu_decoders = {device: find_gpu_decoders(device, decoder) for device in devices}
