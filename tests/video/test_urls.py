@@ -16,6 +16,7 @@ from tests.stores import FileServer, serve_files
 from tests.video.conftest import NAMES, Film
 from tests.video.films import draw, read_numbers, write_video
 from vidret.errors import ChangedError, DecodeError, MissingExtraError, UnreachableError, VidretError
+from vidret.present.html import FrameImages
 from vidret.types import NO_TIME
 from vidret.video import ranges, urls
 from vidret.video.decoders.registry import choose_decoder
@@ -178,6 +179,13 @@ def test_decord_is_for_files(films: dict[str, Film]) -> None:
     assert choose_decoder(info) == ("pyav", "Decord reads local files only")
     with pytest.raises(DecodeError, match="Decord cannot read it: it reads local files only"):
         open_reader(info, decoder="decord")
+
+
+@needs_fsspec
+def test_a_page_with_a_frame_does_not_show_the_signature_of_its_address(served: FileServer) -> None:
+    image = FrameImages().read(f"{served.url}/start.mp4?signature=5f", 1.0)
+    assert f'alt="{served.url}/start.mp4"' in image
+    assert "signature" not in image
 
 
 # Ranges

@@ -17,6 +17,7 @@ from vidret.encode.text_cache import TextEncoder
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
+from vidret.text import show_path
 from vidret.types import Filters
 from vidret.video.files import choose_existing
 
@@ -38,6 +39,10 @@ class ExampleFrame:
     def of(cls, video: StoredVideo, time_s: float) -> "ExampleFrame":
         """Return a frame of a video, at the first of its paths where there is a file."""
         return cls(path=choose_existing(video.paths), time=time_s)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content for JSON."""
+        return {"path": show_path(self.path), "time": round(self.time, 3)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,7 @@ class RankedPhrase:
             "p": self.difference.p_value,
             "adjusted_p": self.difference.adjusted_p,
             "significant": self.is_significant,
-            "examples": [{"path": example.path, "time": round(example.time, 3)} for example in self.examples],
+            "examples": [example.to_dict() for example in self.examples],
         }
 
 

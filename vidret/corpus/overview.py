@@ -254,10 +254,6 @@ def _draw_map(content: _Folder, labels: Int64[np.ndarray, " row"]) -> tuple[MapP
 
 def overview_to_dict(found: FolderOverview) -> dict[str, Any]:
     """Return an overview as a dict that JSON can represent, without the map."""
-
-    def list_frames(frames: Sequence[ExampleFrame]) -> list[dict[str, Any]]:
-        return [{"path": show_path(frame.path), "time": round(frame.time, 3)} for frame in frames]
-
     return {
         "num_videos": found.num_videos,
         "num_segments": found.num_segments,
@@ -269,7 +265,7 @@ def overview_to_dict(found: FolderOverview) -> dict[str, Any]:
                 "num_segments": cluster.num_segments,
                 "num_videos": cluster.num_videos,
                 "hours": round(cluster.hours, 4),
-                "examples": list_frames(cluster.examples),
+                "examples": [example.to_dict() for example in cluster.examples],
             }
             for cluster in found.clusters
         ],

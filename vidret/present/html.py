@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidret.errors import DecodeError
 from vidret.present.terminal import writing
-from vidret.text import sanitize
+from vidret.text import sanitize, show_path
 from vidret.video.images import draw_frame
 from vidret.video.probe import probe
 
@@ -144,4 +144,4 @@ class FrameImages:
         except DecodeError as error:
             return f'<p class="unread">{escape_text(error.reason)}</p>'
         data = base64.b64encode(jpeg).decode()
-        return f'<img alt="{escape_text(video_id)}" src="data:image/jpeg;base64,{data}">'
+        return f'<img alt="{escape_text(show_path(video_id))}" src="data:image/jpeg;base64,{data}">'

@@ -35,7 +35,7 @@ from vidret.present.contents import (
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, print_result, show_table
 from vidret.present.terminal import print_message, write_stdout
-from vidret.text import absolute_path, display_path, format_count, format_time, show_path
+from vidret.text import absolute_path, display_path, format_count, format_time
 from vidret.types import TEXT_SOURCES
 
 if TYPE_CHECKING:
@@ -228,8 +228,6 @@ def show_overview(found: "FolderOverview") -> None:
 def description_to_dict(found: "FolderDescription") -> dict[str, object]:
     """Return a description as a dict that JSON can represent."""
     rows = {name: [phrase.to_dict() for phrase in getattr(found, name)] for name in ("more", "less")}
-    for row in (*rows["more"], *rows["less"]):
-        row["examples"] = [{**example, "path": show_path(example["path"])} for example in row["examples"]]
     counts = {name: getattr(found, name) for name in ("num_videos", "num_others", "num_phrases")}
     return {**counts, **rows}
 
