@@ -21,6 +21,7 @@ from vidret.engine import Engine
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.index.merging import merge_indexes
 from vidret.index.options import IndexReport
+from vidret.index.tracks import ContentTracks
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.identities.tracks import IdentityKind, Track
@@ -164,6 +165,12 @@ def test_videos_whose_tracks_cannot_be_read_are_indexed_and_tried_again(
     assert "a.mp4" not in kind.read(index)
     assert kind.run(index, films, kind.model).tracks[kind.name] > 0
     assert {name for name, _, _ in kind.describe(index)["a.mp4"]} >= {"ann", "bob"}
+
+
+def test_a_warning_does_not_show_the_signature_of_an_address(caplog: pytest.LogCaptureFixture) -> None:
+    run: Any = SimpleNamespace(list_wanted=lambda _content: [])
+    ContentTracks(run, "content", "https://host/a.mp4?signature=5f").finish("face", "why")
+    assert caplog.messages == ["https://host/a.mp4: its faces could not be read: why"]
 
 
 def test_what_cannot_be_read_as_asked_is_refused(

@@ -145,6 +145,9 @@ def test_hostile_paths_and_values_end_as_sentences(tmp_path: Path) -> None:
     huge = write_rows(tmp_path, [("/a.mp4", 0, 1)], np.full((1, 3), 1e300))
     with pytest.raises(VidretError, match="vectors must be finite"):
         check_embeddings(read_vectors(huge), 3)
+    signed = write_rows(tmp_path, [("https://host/a.mp4?signature=5f", 2, 1)], np.eye(3, dtype=np.float32)[:1])
+    with pytest.raises(VidretError, match=r"got 2 and 1 for https://host/a.mp4$"):
+        check_embeddings(read_vectors(signed), 3)
 
 
 def test_videos_are_probed_in_another_process(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

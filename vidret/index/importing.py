@@ -22,7 +22,7 @@ from jaxtyping import Float, Float32, Float64
 from vidret.errors import DecodeError, MissingExtraError, VidretError, read_fault
 from vidret.store.records import IMPORTED, NewSegment
 from vidret.store.store import Store
-from vidret.text import absolute_path, has_file
+from vidret.text import absolute_path, has_file, show_path
 from vidret.types import NO_TIME, Embeddings, Sampling, SegmentEmbedding
 from vidret.video.files import read_mtime_ns, stat_file
 from vidret.video.identity import fingerprint
@@ -81,13 +81,13 @@ def check_embeddings(embeddings: Embeddings, dim: int) -> tuple[Embeddings, int]
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > _SHORTEST_VECTOR)))
     if len(bad):
         raise VidretError(
-            f"vectors must be finite and not zero, got another for {embeddings.paths[bad[0]]}, row {bad[0]}"
+            f"vectors must be finite and not zero, got another for {show_path(embeddings.paths[bad[0]])}, row {bad[0]}"
         )
     is_timed = ~np.isnan(times).all(axis=1)
     is_valid = np.isfinite(times).all(axis=1) & (times[:, 0] >= 0) & (times[:, 0] <= times[:, 1])
     bad = np.flatnonzero(is_timed & ~is_valid)
     if len(bad):
-        path, (start, end) = embeddings.paths[bad[0]], times[bad[0]].tolist()
+        path, (start, end) = show_path(embeddings.paths[bad[0]]), times[bad[0]].tolist()
         raise VidretError(f"times must be finite, not negative and ascending, got {start:g} and {end:g} for {path}")
     paths = tuple(absolute_path(path) if has_file(path) else path for path in embeddings.paths)
     unit = Embeddings(paths=paths, videos=embeddings.videos, times=times, vectors=vectors / lengths[:, None])

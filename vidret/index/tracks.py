@@ -9,6 +9,7 @@ from vidret.channels.identities import TRACK_KINDS
 from vidret.store.identities.store import IdentityStore
 from vidret.store.identities.tracks import IdentityKind, IdentityModel, Track, unpack_track
 from vidret.store.store import Store
+from vidret.text import strip_query
 from vidret.video.workers.messages import ReadTracks
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class ContentTracks:
         """Store the tracks of a kind, unless a note says why not all was read: then the next run tries again."""
         tracks = self._tracks.pop(kind, None)
         if note:
-            logger.warning("%s: its %s could not be read: %s", self._path, TRACK_KINDS[kind].name, note)
+            path, what = strip_query(self._path), TRACK_KINDS[kind].name
+            logger.warning("%s: its %s could not be read: %s", path, what, note)
         elif tracks is not None:
             self._run.write(self._content, kind, tracks)

@@ -10,6 +10,7 @@ from jaxtyping import Float64, Int64
 
 from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
+from vidret.text import strip_query
 from vidret.types import Frames, Picture, Resize
 from vidret.video.container import NOT_DECODED
 from vidret.video.decoders.base import FrameDecoder, GaveUpError, SamplingMode, StreamedFrame
@@ -108,7 +109,7 @@ class Reader:
         """Continue with PyAV, or raise the error if the file cannot be opened again."""
         if self._spare is None:
             raise error
-        _log.info("%s: %s gave up (%s), continuing with PyAV", self.info.path, self.decoder, error)
+        _log.info("%s: %s gave up (%s), continuing with PyAV", strip_query(self.info.path), self.decoder, error)
         self._source.close()
         self.fallback = f"{self.decoder} gave up ({self.why}): {error}"
         self._source, self.decoder, self.why = self._spare(), "pyav", self.fallback
@@ -164,7 +165,7 @@ def open_reader(
         except GaveUpError as error:
             instead = find_decoder(following).title if following else "the CPU"
             fallback = f"{find_decoder(name).title} cannot decode it on GPU {gpu}, using {instead}: {error}"
-            _log.warning("%s: %s", info.path, fallback)
+            _log.warning("%s: %s", strip_query(info.path), fallback)
     if for_streaming and decoder == "auto":
         name, why = "pyav", "Decord would convert every frame"
     else:
