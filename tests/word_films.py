@@ -49,7 +49,7 @@ class QuickReader(ScreenReader):
         self.start()
 
 screen._load_reader = QuickReader
-worker.run_worker(int(sys.argv[2]))
+worker.run_worker(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 

@@ -254,7 +254,7 @@ class Reader:
         os.kill(os.getpid(), 11)
 
 screen._load_reader = Reader
-worker.run_worker(int(sys.argv[2]))
+worker.run_worker(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 
