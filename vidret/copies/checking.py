@@ -30,14 +30,13 @@ MARGIN_S = 0.5  # at the ends of longer footage, which frame vectors know to a s
 VAGUE_S = 15.0  # of footage, up to which frame vectors tell little about speed and offset
 SLACK_S = 1.5  # by which the offset of an alignment of frame vectors may be wrong
 VAGUE_STRETCH = 2.0  # how many times as long as the clip vague footage may take in the film
-NEAR_S, NEAR_STRETCH = 1.0, 1.3  # the same, nearly always
 STEP_S = 0.05  # of offsets that are tried
 NUM_PLACED = 4  # clip frames whose place in the film's picture is searched
 NUM_REFINED = 6  # frames on which a placement is refined
 LEAST_GAIN = 0.01  # for which the place of a picture is refined
 HOPELESS = 0.3  # agreement below which no better placement and no second window are tried
 UNCHANGED = PicturePlacement(left=0.0, top=0.0, width=1.0, height=1.0, mirrored=False)
-WELL_PLACED = 0.97  # likeness of pictures that need no better placement
+WELL_PLACED = 0.97  # likeness of pictures that are certainly in their place
 MIDDLE_SLACK_S = 0.15  # by which the time of the middle may be wrong once both ends are known
 LEAST_AGREEMENT = 0.7  # of many changes, that shows the same footage; copies reach 0.78 with 30 changes and more
 MANY_CHANGES = 8  # after which an agreement is not by chance
@@ -155,8 +154,8 @@ class FramePair:
         seen, inside = view_through(placement, film.greys.astype(np.float32))
         halved_inside = inside[::2, ::2] & inside[1::2, ::2] & inside[::2, 1::2] & inside[1::2, 1::2]
         small_clip, small_seen = (resize_pixels(pixels, *COARSE) for pixels in (clip.greys.astype(np.float32), seen))
-        products = multiply_pictures(small_clip, small_seen, halved_inside)
-        motion = match_motion(products, clip.times, film.times, self.speeds, self.offsets, centre_s=self.centre_s)
+        products = multiply_pictures(small_clip, small_seen, halved_inside, clip.times, film.times)
+        motion = match_motion(products, self.speeds, self.offsets, centre_s=self.centre_s)
         return None if motion is None else CheckedWindow(centre_s=self.centre_s, placement=placement, motion=motion)
 
 
@@ -197,13 +196,8 @@ def check_middle(
 def check_window(guess: FootageGuess, start: float, end: float, reader: FootageReader) -> CheckedWindow | None:
     """Compare one stretch of the clip with where the film may show it; None if there are no frames.
 
-    Most copies show the whole picture close to where frame vectors say: that is tried first, on few frames.
+    Most copies show the whole picture, which is tried first.
     """
-    if guess.is_vague:
-        near = read_pair(guess, start, end, reader, slack_s=NEAR_S, stretch=NEAR_STRETCH)
-        window = None if near is None else near.compare(UNCHANGED)
-        if window is not None and window.is_certain:
-            return window
     stretch = VAGUE_STRETCH if guess.is_vague else 1.1 * guess.speed
     pair = read_pair(guess, start, end, reader, slack_s=guess.slack_s, stretch=stretch)
     unchanged = None if pair is None else pair.compare(UNCHANGED)
@@ -216,7 +210,7 @@ def check_window(guess: FootageGuess, start: float, end: float, reader: FootageR
     if not windows:
         return None
     best = max(windows, key=lambda window: window.motion.merit)
-    if best.motion.agreement < HOPELESS or best.motion.likeness > WELL_PLACED:
+    if best.motion.agreement < HOPELESS or best.is_certain:
         return best
     refined = pair.compare(refine_at(pair.clip, pair.film, best.placement, best.motion))
     return best if refined is None or refined.motion.merit <= best.motion.merit + LEAST_GAIN else refined

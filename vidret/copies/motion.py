@@ -42,28 +42,33 @@ class MotionMatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Products:
-    """Inner products of mean-free pictures: of a clip with a film, and of each with itself, per pixel."""
+    """Inner products of mean-free pictures: of a clip with a film, and of each with itself, per pixel.
+
+    Times are those of the pictures in seconds, rising.
+    """
 
     cross: Float32[np.ndarray, "clip film"]
     clip: Float32[np.ndarray, "clip clip"]
     film: Float32[np.ndarray, "film film"]
+    clip_times: Float64[np.ndarray, " clip"]
+    film_times: Float64[np.ndarray, " film"]
 
 
 def multiply_pictures(
     clip: Float32[np.ndarray, "clip row column"],
     film: Float32[np.ndarray, "film row column"],
     inside: Bool[np.ndarray, "row column"],
+    clip_times: Float64[np.ndarray, " clip"],
+    film_times: Float64[np.ndarray, " film"],
 ) -> Products:
     """Return the inner products of pictures on the pixels that both show."""
     one, other = (pixels[:, inside] - pixels[:, inside].mean(axis=1, keepdims=True) for pixels in (clip, film))
     num = max(one.shape[1], 1)
-    return Products(one @ other.T / num, one @ one.T / num, other @ other.T / num)
+    return Products(one @ other.T / num, one @ one.T / num, other @ other.T / num, clip_times, film_times)
 
 
 def match_motion(
     products: Products,
-    clip_times: Float64[np.ndarray, " clip"],
-    film_times: Float64[np.ndarray, " film"],
     speeds: Float64[np.ndarray, " speed"],
     offsets: Float64[np.ndarray, " offset"],
     *,
@@ -73,25 +78,21 @@ def match_motion(
 
     Args:
         products: Inner products of the pictures.
-        clip_times: Times of the clip's pictures in seconds, rising.
-        film_times: The same for the film.
         speeds: Speeds to try.
         offsets: Film times of the clip's time ``centre_s`` to try, in seconds.
         centre_s: A time of the clip, about its middle, so that speed and offset are tried independently.
     """
     # Every second offset first: pictures change little in less than the time between two of them.
-    coarse = match_lines(products, clip_times, film_times, speeds, offsets[::2], centre_s=centre_s)
+    coarse = match_lines(products, speeds, offsets[::2], centre_s=centre_s)
     if coarse is None:
         return None
     known, step_s = coarse.speed * centre_s + coarse.offset, np.abs(np.diff(offsets[:3])).sum(initial=0.0)
     near = offsets[np.abs(offsets - known) <= step_s + 1e-9]
-    return match_lines(products, clip_times, film_times, np.array([coarse.speed]), near, centre_s=centre_s)
+    return match_lines(products, np.array([coarse.speed]), near, centre_s=centre_s)
 
 
 def match_lines(
     products: Products,
-    clip_times: Float64[np.ndarray, " clip"],
-    film_times: Float64[np.ndarray, " film"],
     speeds: Float64[np.ndarray, " speed"],
     offsets: Float64[np.ndarray, " offset"],
     *,
@@ -99,16 +100,16 @@ def match_lines(
 ) -> MotionMatch | None:
     """Return the best line of every speed with every offset; see ``match_motion``."""
     speeds, offsets = (axis.ravel() for axis in np.meshgrid(speeds, offsets, indexing="ij"))
-    expected = offsets[:, None] + speeds[:, None] * (clip_times - centre_s)[None, :]
-    columns, reached = find_nearest_times(film_times, expected)
+    expected = offsets[:, None] + speeds[:, None] * (products.clip_times - centre_s)
+    columns, reached = find_nearest_times(products.film_times, expected)
     agreement, counts = np.zeros(len(offsets)), np.zeros(len(offsets), np.int64)
     for change_s in CHANGES_S:
-        slow, num_slow = _agree(products, clip_times, change_s, columns, reached)
+        slow, num_slow = _agree(products, change_s, columns, reached)
         takes = (counts < ENOUGH) & (num_slow > counts)
         agreement, counts = np.where(takes, slow, agreement), np.where(takes, num_slow, counts)
         if counts.min() >= ENOUGH:
             break
-    likeness = correlate_pictures(products, columns, reached).astype(np.float64)
+    likeness = correlate_pictures(products, columns, reached)
     # Where little moves, the pictures themselves decide between lines.
     merit = agreement * np.minimum(counts / ENOUGH, 1) + LIKENESS_WEIGHT * likeness
     merit -= OCTAVE_COST * np.abs(np.log2(speeds))
@@ -128,14 +129,14 @@ def match_lines(
 
 def _agree(
     products: Products,
-    clip_times: Float64[np.ndarray, " clip"],
     change_s: float,
     columns: Int64[np.ndarray, "offset clip"],
     reached: Bool[np.ndarray, "offset clip"],
 ) -> tuple[Float64[np.ndarray, " offset"], Int64[np.ndarray, " offset"]]:
     """Return the mean correlation of changes over some seconds on lines, and the number of changes."""
-    later = np.searchsorted(clip_times, clip_times + change_s - 1e-6)
-    pairs = np.flatnonzero(later < len(clip_times))
+    times = products.clip_times
+    later = np.searchsorted(times, times + change_s - 1e-6)
+    pairs = np.flatnonzero(later < len(times))
     changes, moves = correlate_changes(products, pairs, later[pairs], columns)
     valid = moves & reached[:, pairs] & reached[:, later[pairs]]
     counts = valid.sum(axis=1)
@@ -178,12 +179,10 @@ def correlate_changes(
 
 def correlate_pictures(
     products: Products, columns: Int64[np.ndarray, "offset clip"], reached: Bool[np.ndarray, "offset clip"]
-) -> Float32[np.ndarray, " offset"]:
+) -> Float64[np.ndarray, " offset"]:
     """Return the mean correlation of the pictures on lines."""
     rows = np.arange(columns.shape[1])[None, :]
     lengths = np.sqrt(np.maximum(products.clip[rows, rows] * products.film[columns, columns], 1e-6))
     correlations = np.where(reached, products.cross[rows, columns] / lengths, 0.0)
-    means: Float32[np.ndarray, " offset"] = (correlations.sum(axis=1) / np.maximum(reached.sum(axis=1), 1)).astype(
-        np.float32
-    )
+    means: Float64[np.ndarray, " offset"] = correlations.sum(axis=1) / np.maximum(reached.sum(axis=1), 1)
     return means
