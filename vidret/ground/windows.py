@@ -21,6 +21,7 @@ from vidret.ground.head import GroundingHead, GroundingResult
 from vidret.ground.projected import ProjectedVideos
 
 LONGEST_HOLE_S = 600.0  # between segments, where frames could not be read; a longer one is a gap in the video
+LENGTH, OVERLAP = 75, 25  # frames of a window; the published head was trained on up to 75 (150 s)
 _TIE_S = 1e-6
 
 
@@ -86,24 +87,16 @@ class Window(NamedTuple):
     last: int
 
 
-def cut_windows(num_frames: int, *, length: int = 75, overlap: int = 25) -> list[Window]:
-    """Return the fewest windows of ``length`` frames of which neighbours overlap by at least ``overlap`` frames.
+def cut_windows(num_frames: int) -> list[Window]:
+    """Return the fewest windows of ``LENGTH`` frames of which neighbours overlap by at least ``OVERLAP`` frames.
 
-    A video of at most ``length`` frames is one window. A moment of at most ``overlap`` + 1 frames is within one
-    window. The published head was trained on up to 75 frames (150 s).
-
-    Raises:
-        ValueError: ``num_frames`` is not positive, or ``overlap`` is not in 0..``length`` (excluded).
+    A video of at most ``LENGTH`` frames is one window. A moment of at most ``OVERLAP`` + 1 frames is within one window.
     """
-    if num_frames < 1 or not 0 <= overlap < length:
-        raise ValueError(
-            f"num_frames must be at least 1 and overlap in 0..length (excluded), got {num_frames}, {overlap}, {length}"
-        )
-    if num_frames <= length:
+    if num_frames <= LENGTH:
         return [Window(0, num_frames)]
-    num_steps = -(-(num_frames - length) // (length - overlap))
-    starts = [step * (num_frames - length) // num_steps for step in range(num_steps + 1)]
-    return [Window(start, start + length) for start in starts]
+    num_steps = -(-(num_frames - LENGTH) // (LENGTH - OVERLAP))
+    starts = [step * (num_frames - LENGTH) // num_steps for step in range(num_steps + 1)]
+    return [Window(start, start + LENGTH) for start in starts]
 
 
 def join_results(windows: Sequence[Window], results: Iterable[GroundingResult], *, fps: float) -> GroundingResult:
