@@ -14,6 +14,7 @@ Times = Float64[np.ndarray, " span"]
 AdjustSpans = Callable[
     [Int64[np.ndarray, " span"], Times, Times, Float[np.ndarray, "clause span"]], Float[np.ndarray, "clause span"]
 ]
+WeighSegments = Callable[[Int64[np.ndarray, " segment"]], Float[np.ndarray, "clause segment"]]
 # Sources that wording asks for as it does for another.
 ASKED_LIKE: Mapping[Source, Source] = {"subtitles": "speech", "generated": "picture"}
 ASKED = 0.6  # how likely a clause asks for the source of its answer, by its wording, on average
@@ -147,7 +148,7 @@ class ChannelQuery:
     depth: int = CANDIDATES
     examples: Sequence[Float32[np.ndarray, "_example _dim"]] = ()
     covered: Sequence[TimeSpan] = ()
-    weigh: Callable[[Int64[np.ndarray, " segment"]], Float[np.ndarray, "clause segment"]] | None = None
+    weigh: WeighSegments | None = None
     adjust: AdjustSpans | None = None
 
 

@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 import numpy as np
 from jaxtyping import Float
 
-from vidret.channels.base import ChannelQuery, Match, TimeSpan, VideoTexts
+from vidret.channels.base import ChannelQuery, Match, TimeSpan, VideoTexts, WeighSegments
 from vidret.channels.picture.channel import PictureChannel, list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
 from vidret.channels.sounds.channel import SoundChannel, join_evidence, open_sounds
@@ -147,7 +147,9 @@ class Fusion:
             spoken = [term for term in structure.excluded if not find_mentions(term)]  # a concept is not spoken
             excluded = texts.find_holders(term for term in spoken if term in structure.forbidden)
             lowered = texts.find_holders(term for term in spoken if term not in structure.forbidden)
-        sources = options.sources or SOURCES
+        sources, feedback, presence = options.sources or SOURCES, None, self.people.find_presence(structure)
+        if options.like or options.unlike:
+            feedback = self.segments.read_feedback(options.like, options.unlike, options.seen or (), supposed)
         asked = ChannelQuery(
             clauses=structure.clauses,
             encoded=query.encoded,
@@ -157,21 +159,17 @@ class Fusion:
             excluded=excluded,
             depth=options.candidates,
             examples=query.examples,
+            weigh=None if feedback is None else partial(self._weigh, feedback, structure),
+            adjust=None if presence is None else presence.adjust,
         )
-        feedback = None
-        if options.like or options.unlike:
-            feedback = self.segments.read_feedback(options.like, options.unlike, options.seen or (), supposed)
         found: dict[int, VideoTexts] = {}
         channels: list[TextChannel | SoundChannel] = [part for part in (texts, sounds) if part is not None]
         for channel in channels:
             own = channel.find(asked) if video_id is None else channel.score(asked, [video_id])
             found = own if channel is texts else join_evidence(found, own)
-        if feedback is not None:
-            asked = replace(asked, weigh=partial(self._weigh, feedback, structure))
-            found = self._weigh_texts(asked, found)
-        presence = self.people.find_presence(structure)
+        if asked.weigh is not None:
+            found = self._weigh_texts(asked.weigh, found)
         if presence is not None:
-            asked = replace(asked, adjust=presence.adjust)
             found = _adjust_texts(presence, found)
         return Question(
             query=query,
@@ -189,15 +187,14 @@ class Fusion:
             shares[list(step)] = 1 / math.sqrt(len(step) * len(structure.steps))
         return np.outer(shares, self.segments.weigh(feedback, ids))
 
-    def _weigh_texts(self, asked: ChannelQuery, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
+    def _weigh_texts(self, weigh: WeighSegments, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
         """Return texts with what the segments add that are seen meanwhile, the best one of each text."""
-        assert asked.weigh is not None
         spans = {
             (match.video_id, match.start, match.end) for own in found.values() for clause in own for match in clause
         }
         seen = {span: self.pictures.store.overlapping_segments([span]) for span in spans}
         ids = np.unique(np.concatenate([np.zeros(0, np.int64), *seen.values()]))
-        weights = asked.weigh(ids)
+        weights = weigh(ids)
         weighed = {}
         for video_id, own in found.items():
             matches: list[list[Match]] = [[] for _ in own]

@@ -66,8 +66,12 @@ class MomentHead(Protocol):
         """Return what the head reads of a query."""
         ...
 
-    def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
-        """Return the spans of a query in one video, best first.
+    def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
+        """Return the spans of a query in each video, best first; None for one that cannot be read, which is logged."""
+        ...
+
+    def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
+        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first.
 
         Raises:
             DecodeError: The video must be read, and cannot be.
@@ -75,26 +79,15 @@ class MomentHead(Protocol):
         """
         ...
 
-    def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
-        """Return the spans of a query in each video; None for one that cannot be read, which is logged."""
-        ...
 
-    def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
-        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first.
-
-        Raises:
-            DecodeError: As in ``answer``.
-            VidretError: As in ``answer``.
-        """
-        ...
-
-
-def answer_each(head: MomentHead, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
-    """Return the spans of a query in each video; None for one that cannot be read, which is logged."""
+def answer_each(
+    answer: Callable[[GroundedVideo], list[Span]], videos: Sequence[GroundedVideo]
+) -> list[list[Span] | None]:
+    """Return the answer for each video; None for one that cannot be read, which is logged."""
     answers: list[list[Span] | None] = []
     for video in videos:
         try:
-            answers.append(head.answer(text, video))
+            answers.append(answer(video))
         except (DecodeError, StoreError) as error:
             logger.warning("the head left out: %s", error)
             answers.append(None)

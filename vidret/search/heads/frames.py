@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ class FrameGrounder:
 
     def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
         """Return the spans of a query in each video; None for one that cannot be read, which is logged."""
-        return answer_each(self, text, videos)
+        return answer_each(partial(self.answer, text), videos)
 
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
         """Return the foreground score of each frame of a video; frame n is (n + 0.5) / 2 seconds after the first."""

@@ -1,6 +1,7 @@
 """A grounding head over the frame vectors that an index stores: nothing is decoded, encoded or prepared."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ class VectorGrounder:
 
     def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
         """Return the spans of a query in each video; None for one of which nothing is stored, which is logged."""
-        return answer_each(self, text, videos)
+        return answer_each(partial(self.answer, text), videos)
 
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
         """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first."""
