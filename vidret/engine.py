@@ -636,12 +636,12 @@ class Engine(VideoLibrary):
         check_options(options)
         wanted = k = options.k + options.offset
         with self._index.fusion.hold():
-            while True:  # improbable moments and copies may stand between the others
+            while True:  # copies may stand between the others, and what follows an improbable moment is no likelier
                 whole = replace(options, k=k, offset=0)
                 moments = self._index.locate(query, whole, video=video, grounder=self.grounder)
                 unique = self._copies.fold_results(moments) if video is None and options.copies == "fold" else moments
                 kept = keep_probable(unique, options.at_least)
-                if len(kept) >= wanted or len(moments) < k:
+                if len(kept) >= wanted or len(kept) < len(unique) or len(moments) < k:
                     return kept[options.offset : wanted]
                 k *= 4
 
