@@ -841,8 +841,8 @@ class Engine(VideoLibrary):
                 a class in any text query. Those of an earlier call are replaced.
 
         Raises:
-            VidretError: There are fewer than two classes, one has no example, an example cannot be read, or a name is
-                invalid or taken.
+            VidretError: There are fewer than two classes, one has no example, an example cannot be read, all examples
+                are equal, the index is empty, or a name is invalid or taken.
             StoreError: Another process is writing the index.
         """
         from vidret.search.concepts.classifying import classify_videos, name_concepts, save_classes

@@ -35,12 +35,7 @@ def list_collections(store: Store, index: Path) -> list[SavedCollection]:
 
 
 def store_collection(store: Store, index: Path, collection: SavedCollection) -> None:
-    """Keep a collection in place of the one whose revision it has.
-
-    Raises:
-        ConflictError: There is one of that name with another revision.
-        VidretError: The name, the query, an option or a moment is invalid.
-    """
+    """Keep a collection in place of the one whose revision it has; see ``Engine.save_collection``."""
     check_collection(store, collection)
     with COLLECTIONS.change(index) as rows:
         at, known = _find(rows, collection.name)
@@ -56,11 +51,7 @@ def store_collection(store: Store, index: Path, collection: SavedCollection) -> 
 
 
 def extend_list(store: Store, index: Path, name: str, results: Sequence[Hit | Moment]) -> None:
-    """Add moments to the end of a list, which is made if there is none.
-
-    Raises:
-        VidretError: The name is invalid or that of a saved search, or a moment is invalid.
-    """
+    """Add moments to the end of a list, which is made if there is none; see ``Engine.add_to_list``."""
     added = [ListedMoment.of_result(result) for result in results]
     with COLLECTIONS.change(index) as rows:
         at, known = _find(rows, name)

@@ -60,11 +60,7 @@ def calibrate_index(
     is_automatic: bool = False,
     on_progress: Callable[[int, int], None] | None,
 ) -> Calibration:
-    """Measure the hubness correction of an index on a bank of queries, and store it; see ``Engine.calibrate``.
-
-    Raises:
-        VidretError: The bank or the index is empty, or both together are too large.
-    """
+    """Measure the hubness correction of an index on a bank of queries, and store it; see ``Engine.calibrate``."""
     texts = [text for text in bank if text.strip()]
     if not texts:
         raise VidretError("bank must hold a query, got none")

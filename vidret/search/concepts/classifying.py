@@ -67,12 +67,7 @@ class Classification:
 
 
 def classify_videos(store: Store, encoder: Encoder, classes: Mapping[str, Sequence[ExampleLike]]) -> Classification:
-    """Classify all videos of an index by examples of each class and its name; see ``Engine.classify``.
-
-    Raises:
-        VidretError: There are fewer than two classes, one has no example, an example cannot be read or all are equal,
-            or the index is empty.
-    """
+    """Classify all videos of an index by examples of each class and its name; see ``Engine.classify``."""
     if len(classes) < 2:
         raise VidretError(f"classes must be two or more, got {', '.join(classes) or 'none'}")
     examples = tuple(read_examples(store, encoder, shown) for shown in classes.values())

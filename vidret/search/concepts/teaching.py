@@ -66,12 +66,7 @@ def teach_concept(
     replace_old: bool,
     add: bool = False,
 ) -> Concept:
-    """Teach a concept and store it in the index; see ``Engine.teach``.
-
-    Raises:
-        VidretError: There is no positive example, one cannot be read, the name is invalid or taken, or the concept is
-            to be replaced and added to at once.
-    """
+    """Teach a concept and store it in the index; see ``Engine.teach``."""
     name = check_concept_name(name)
     if replace_old and add:
         raise OptionError("a concept must be replaced or added to, got both")
@@ -252,11 +247,7 @@ def _scale(vector: Vector) -> Vector:
 def teach_sound(
     store: Store, name: str, examples: Sequence[ConceptExample], *, replace_old: bool, add: bool
 ) -> Concept:
-    """Teach a sound; see ``Engine.teach_sound``.
-
-    Raises:
-        VidretError: There is no example, one cannot be read or is silent, or the name is invalid or taken.
-    """
+    """Teach a sound and store it in the index; see ``Engine.teach_sound``."""
     name = check_concept_name(name)
     if replace_old and add:
         raise OptionError("a concept must be replaced or added to, got both")
