@@ -65,12 +65,10 @@ def locking(path: Path) -> Iterator[None]:
             raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
         held.callback(os.close, handle)
         try:
-            is_locked = try_lock(handle)
-            if not is_locked:  # the other one may need hours, for the cache of a training
+            if not try_lock(handle):  # the other one may need hours, for the cache of a training
                 logger.info("%s: waiting for another process", path)
-            while not is_locked:
-                time.sleep(_WAIT_S)
-                is_locked = try_lock(handle)
+                while not try_lock(handle):
+                    time.sleep(_WAIT_S)
         except OSError as error:
             raise StoreError(f"{path}: cannot be locked ({error.strerror})") from error
         held.callback(unlock, handle)

@@ -108,14 +108,10 @@ class EdgeRefiner:
             self._look(searched, sizes, lost)
             for edge in searched:
                 if edge.video_id not in lost:
-                    self._narrow(edge, curves[edge.video_id][1])
+                    edge.times_s[edge.middle + 1], vector = self._remembered[edge.video_id, edge.wanted_s[edge.middle]]
+                    edge.narrow(float(curves[edge.video_id][1].score(vector[None])[0]))
         found = [edge for edge in edges if edge.video_id not in lost]
         return [_move(moment, [edge for edge in found if edge.moment == index]) for index, moment in enumerate(moments)]
-
-    def _narrow(self, edge: _OpenEdge, scorer: FrameScorer) -> None:
-        begins_s, vector = self._remembered[edge.video_id, edge.wanted_s[edge.middle]]
-        edge.times_s[edge.middle + 1] = begins_s
-        edge.narrow(float(scorer.score(vector[None])[0]))
 
     def _look(self, edges: Sequence[_OpenEdge], sizes: Mapping[str, int], lost: set[int]) -> None:
         """Encode the frame in the middle of each search, unless it is remembered; note videos that cannot be read."""
