@@ -238,7 +238,7 @@ def _parse(query: Query) -> tuple[str, tuple[str, ...]]:
         return "", ()
     if not query.images:
         raise VidretError("images must hold an image, got none")
-    positive, negatives = split_terms(query.text)
+    positive, negatives = parse_query(query.text, is_beside_images=True)
     return positive.strip(), negatives
 
 
@@ -280,8 +280,8 @@ def check_options(options: SearchOptions | LocateOptions) -> None:
             raise OptionError(f"{name} must be {' or '.join(choices)}, got {choice}")
 
 
-def parse_query(query: str) -> tuple[str, tuple[str, ...]]:
-    """Return the positive part of a text query and its negative terms.
+def parse_query(query: str, *, is_beside_images: bool = False) -> tuple[str, tuple[str, ...]]:
+    """Return the positive part of a text query, which may be empty beside images, and its negative terms.
 
     >>> parse_query('dog -beach on the grass -"two cats", no people')
     ('dog on the grass', ('beach', 'two cats', 'people'))
@@ -289,23 +289,14 @@ def parse_query(query: str) -> tuple[str, tuple[str, ...]]:
     Raises:
         VidretError: There is no positive term, or a negative term is empty.
     """
-    positive, negatives = split_terms(query)
-    if not has_word(positive):
-        raise OptionError(f"query must contain a {'positive ' if negatives else ''}word, got {query!r}")
-    return positive, negatives
-
-
-def split_terms(text: str) -> tuple[str, tuple[str, ...]]:
-    """Return the positive part of a text, which may be empty, and its negative terms.
-
-    Raises:
-        VidretError: A negative term is empty.
-    """
-    positive, negatives, others = split_exclusions(text)
+    positive, negatives, others = split_exclusions(query)
     excluded = negatives + others
     if not all(excluded):
-        raise OptionError(f'query must contain a word between -" and ", got {text!r}')
-    return positive if excluded else text, excluded
+        raise OptionError(f'query must contain a word between -" and ", got {query!r}')
+    positive = positive if excluded else query
+    if not is_beside_images and not has_word(positive):
+        raise OptionError(f"query must contain a {'positive ' if excluded else ''}word, got {query!r}")
+    return positive, excluded
 
 
 def embed_vector(vector: Vector, encoder: Encoder) -> TextEmbedding:
