@@ -104,6 +104,9 @@ def test_reports_of_queries_cannot_be_compared() -> None:
     report = make_report("queries", "rank", [1, 2])
     with pytest.raises(VidretError, match="must be of retrieval, moments, highlights, got queries"):
         compare_reports(report, report)
+    report = make_report("retrieval", "rank", [])
+    with pytest.raises(VidretError, match="reports must have at least one query, got none"):
+        compare_reports(report, report)
 
 
 def test_command_prints_one_line_per_metric(searched: tuple[Path, Answer], world: Path, tmp_path: Path) -> None:

@@ -53,15 +53,6 @@ def test_scores_that_are_not_finite_are_rejected() -> None:
             call()
 
 
-@pytest.mark.wrong_shapes
-def test_wrong_shapes_and_directions_are_rejected() -> None:
-    scores, direction = sample(4, 4), "sideways"
-    with pytest.raises(ValueError, match=r"a matrix of floats, got float64 \(4,\)"):
-        evaluate_dual_softmax("t2v", scores[0])
-    with pytest.raises(ValueError, match="direction must be t2v or v2t, got sideways"):
-        evaluate_dual_softmax(direction, scores)  # type: ignore[arg-type]
-
-
 @pytest.fixture(scope="module", params=find_goldens(), ids=str)
 def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(request.param)

@@ -1,7 +1,6 @@
 """Ranks: equality with sorting by loops, invariances, and blocks that change nothing."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -101,19 +100,6 @@ def test_score_that_is_not_finite_is_rejected_with_its_index(value: float) -> No
         rank_matrix(scores, truth)
 
 
-@pytest.mark.wrong_shapes
-def test_invalid_arguments_are_rejected() -> None:
-    scores, truth = sample(4, 3), np.array([0, 1, 1, 2])
-    cases: list[tuple[Callable[[], object], type[Exception], str]] = [
-        (lambda: rank_matrix(scores), ValueError, r"must be square where truth is not given, got \(4, 3\)"),
-        (lambda: rank_matrix(scores[0]), ValueError, r"must be a matrix of real numbers, got float64 \(3,\)"),
-        (lambda: rank_matrix(scores > 0), ValueError, r"must be a matrix of real numbers, got bool \(4, 3\)"),
-        (lambda: rank_matrix(scores, truth[:3]), ValueError, r"one video for each of 4 texts, got shape \(3,\)"),
-        (lambda: rank_matrix(scores, truth + 1), ValueError, r"truth must be in 0..2, got 1..3"),
-        (lambda: rank_matrix(scores, truth - 1), ValueError, r"truth must be in 0..2, got -1..1"),
-        (lambda: rank_matrix(scores, truth / 1), ValueError, r"truth must be a vector of integers, got float64"),
-        (lambda: rank_matrix(scores[:0], truth[:0]), VidretError, "texts must be at least 1, got 0"),
-    ]
-    for call, error, message in cases:
-        with pytest.raises(error, match=message):
-            call()
+def test_no_texts_are_rejected() -> None:
+    with pytest.raises(VidretError, match="texts must be at least 1, got 0"):
+        rank_matrix(sample(0, 3), np.array([], int))

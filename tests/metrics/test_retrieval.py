@@ -10,7 +10,7 @@ import pytest
 from tests.metrics.published import PRINTED, SINGLE, Golden, check_published, find_goldens
 from vidret.errors import VidretError
 from vidret.metrics.ranks import Ranks
-from vidret.metrics.retrieval import Row, evaluate, summarise
+from vidret.metrics.retrieval import evaluate, summarise
 
 
 def naive_summary(ranks: list[float], cuts: tuple[int, ...]) -> dict[str, float]:
@@ -73,13 +73,6 @@ def test_protocol_describes_the_gallery() -> None:
     assert "7 texts, each to find its video among 4." in forth.protocol
     assert "3 videos, each to find its best caption among the best of each video." in back.protocol
     assert back.ranks.queries.tolist() == [0, 1, 3]
-
-
-def test_invalid_arguments_are_rejected() -> None:
-    ranks = evaluate(np.eye(2))[0].ranks
-    for label, bank in [("plain", "the train captions"), ("SK-norm", None), ("SK-norm", ""), ("", None), ("", "bank")]:
-        with pytest.raises(ValueError, match="bank must be None for a label that begins with 'plain'"):
-            Row(label, "t2v", "protocol", ranks, bank)
 
 
 # Results of published evaluators on the same scores.

@@ -64,13 +64,14 @@ def compare(
             drawing them one by one would make the interval too narrow.
 
     Raises:
-        VidretError: ``a`` and ``b`` differ in length or are empty, or a value is not finite.
-        ValueError: ``groups`` has another length.
+        VidretError: A value is not finite.
 
     Reference:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), sections 13.3 and 15.
     """
-    gains = _subtract(a, b)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise VidretError("a and b must be finite, got NaN or infinity")
+    gains = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     means = _resample(gains, groups, num_resamples, np.random.default_rng(seed))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
@@ -86,22 +87,10 @@ def compare(
     )
 
 
-def _subtract(a: Any, b: Any) -> Any:
-    """Return a - b for valid values of the same queries."""
-    first, second = (np.asarray(values, dtype=np.float64) for values in (a, b))
-    if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
-        raise VidretError(f"a and b must have one value per query, equally many, got {first.shape} and {second.shape}")
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise VidretError("a and b must be finite, got NaN or infinity")
-    return first - second
-
-
 def _resample(gains: Any, groups: Any, num_resamples: int, random: np.random.Generator) -> Any:
     """Return the mean gain of each resample, of groups if there are any and else of queries."""
     sums, sizes = gains, np.ones(len(gains))
     if groups is not None:
-        if np.shape(groups) != gains.shape:
-            raise ValueError(f"groups must have one entry for each of {len(gains)} queries, got {np.shape(groups)}")
         members = np.unique(groups, return_inverse=True)[1]
         sums, sizes = np.bincount(members, weights=gains), np.bincount(members).astype(np.float64)
     chunk_size = max(1, CHUNK // len(sums))
@@ -201,6 +190,8 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
 
 def check_same_queries(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, Mapping[str, Any]]) -> None:
     """Check that both reports have the same queries, with the same text, video and ground truth."""
+    if not rows:
+        raise VidretError("reports must have at least one query, got none")
     if unmatched := sorted(rows.keys() ^ others.keys()):
         count = len(unmatched)
         raise VidretError(f"reports must have the same queries, got {count} in one report only, such as {unmatched[0]}")

@@ -76,16 +76,10 @@ def rank_matrix(
 
     Raises:
         VidretError: A score is not finite, or there is no text.
-        ValueError: A shape or dtype is wrong.
     """
-    scores = np.asarray(scores)
-    if scores.ndim != 2 or scores.dtype.kind not in "fiu":
-        raise ValueError(f"scores must be a matrix of real numbers, got {scores.dtype} {scores.shape}")
-    if truth is None and scores.shape[0] != scores.shape[1]:
-        raise ValueError(f"scores must be square where truth is not given, got {scores.shape}")
-    truth = np.arange(len(scores)) if truth is None else np.asarray(truth)
-    if truth.shape != scores.shape[:1]:
-        raise ValueError(f"truth must have one video for each of {len(scores)} texts, got shape {truth.shape}")
+    if not len(scores):
+        raise VidretError("texts must be at least 1, got 0")
+    truth = np.arange(len(scores)) if truth is None else truth
     texts = np.argsort(truth, kind="stable")
     if not np.array_equal(texts, np.arange(len(scores))):
         scores, truth = scores[texts], truth[texts]
@@ -111,7 +105,7 @@ def check_scores(scores: Any, texts: Any) -> None:
 def _count(scores: Shaped[np.ndarray, "text video"], truth: Int[np.ndarray, " text"]) -> BidirectionalRanks:
     """Return the ranks of texts that are sorted by their video."""
     num_texts, num_videos = scores.shape
-    starts = _find_starts(truth, num_videos)
+    starts = np.flatnonzero(np.append(True, truth[1:] != truth[:-1]))  # the first caption of each video
     owners = truth[starts]
     correct = scores[np.arange(num_texts), truth]
     best_correct = np.zeros(num_videos, dtype=correct.dtype)  # each video's score with its best caption
@@ -136,17 +130,6 @@ def _count(scores: Shaped[np.ndarray, "text video"], truth: Int[np.ndarray, " te
         Ranks(np.arange(num_texts), text_counts[0], text_counts[1], num_videos),
         Ranks(owners, video_counts[0], video_counts[1], len(owners)),
     )
-
-
-def _find_starts(truth: Int[np.ndarray, " text"], num_videos: int) -> Int[np.ndarray, " owner"]:
-    """Return the index of the first caption of each video, of captions that are sorted by their video."""
-    if truth.ndim != 1 or truth.dtype.kind not in "iu":
-        raise ValueError(f"truth must be a vector of integers, got {truth.dtype} {truth.shape}")
-    if len(truth) == 0:
-        raise VidretError("texts must be at least 1, got 0")
-    if truth.min() < 0 or truth.max() >= num_videos:
-        raise ValueError(f"truth must be in 0..{num_videos - 1}, got {truth.min()}..{truth.max()}")
-    return np.flatnonzero(np.append(True, truth[1:] != truth[:-1]))
 
 
 def _compare(scores: Any, correct: Any, axis: int) -> tuple[Any, Any]:

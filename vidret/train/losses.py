@@ -18,7 +18,7 @@ def add_terms(terms: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
 
 
 def retrieval_loss(
-    logits: Float[Tensor, "text video"], *, same: Bool[Tensor, "text video"] | None = None, smoothing: float = 0.0
+    logits: Float[Tensor, "pair pair"], *, same: Bool[Tensor, "pair pair"] | None = None, smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
     """Compute the symmetric InfoNCE loss: the mean of text to video and video to text.
 
@@ -27,9 +27,6 @@ def retrieval_loss(
         same: True where a text matches the video of another pair, which then is not a negative. The diagonal is
             ignored.
         smoothing: See ``contrast_rows``.
-
-    Raises:
-        ValueError: The logits are not a square matrix of at least one pair.
 
     Reference: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", figure 3.
     """
@@ -44,8 +41,6 @@ def contrast_rows(
 
     With ``smoothing``, that share of each row's target is spread evenly over the row (label smoothing).
     """
-    if logits.ndim != 2 or logits.shape[0] != logits.shape[1] or not len(logits):
-        raise ValueError(f"logits must be a square matrix of at least one pair, got {tuple(logits.shape)}")
     logits = promote_half(logits)
     own = logits.diagonal()
     target = own
