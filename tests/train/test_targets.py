@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.goldens import Case, check_close, find_cases
-from vidret.train.grounding_losses import PointTargets, draw_positive, find_targets, match_points, spans_in_frames
+from vidret.train.grounding_losses import PointTargets, draw_positive, find_targets, spans_in_frames
 
 STRIDES = (1, 2, 4, 8)
 GOLDENS = [case for case in find_cases("r2tuning") if "target.reg" in case.outputs]
@@ -80,9 +80,8 @@ def test_short_spans_are_widened_within_the_video() -> None:
 
 
 def match(point: list[float], *spans: list[float]) -> PointTargets:
-    return match_points(
-        torch.tensor([point]).float(), torch.tensor([spans]).float(), torch.ones(1, len(spans), dtype=torch.bool)
-    )
+    mask = torch.ones(1, len(spans), dtype=torch.bool)
+    return find_targets(torch.tensor([point]).float(), torch.tensor([spans]).float(), mask, torch.tensor([99]), fps=1.0)
 
 
 def test_bounds_of_positive_points_are_inclusive() -> None:

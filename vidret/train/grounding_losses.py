@@ -33,7 +33,10 @@ def find_targets(
     *,
     fps: float,
 ) -> PointTargets:
-    """Compute the targets of all points from labelled spans in seconds.
+    """Assign to each point the shortest labelled span that it matches; ties go to the first.
+
+    A point matches a span if it is in the span, at most ``RADIUS`` strides from its centre, and its distance to the
+    farther boundary is within the point's reach. All bounds are inclusive.
 
     Args:
         points: Position, minimum and maximum reach, and stride, in frames; the maximum reach may be inf.
@@ -45,7 +48,24 @@ def find_targets(
     Raises:
         ValueError: ``fps`` is not positive.
     """
-    return match_points(points, spans_in_frames(spans, num_frames, fps=fps), span_mask)
+    # One more span of padding, so that argmin has at least one.
+    spans = functional.pad(spans_in_frames(spans, num_frames, fps=fps), (0, 0, 0, 1))
+    span_mask = functional.pad(span_mask, (0, 1))
+    position, min_reach, max_reach, stride = points[:, :, None].unbind(dim=1)
+    start, end = spans[:, None].unbind(dim=-1)
+    before, after = position - start, end - position
+    reach = before.maximum(after)
+    matches = (
+        span_mask[:, None]
+        & (before.minimum(after) >= 0)
+        & ((before - after).abs() <= 2 * RADIUS * stride)  # twice the distance to the centre
+        & (reach >= min_reach)
+        & (reach <= max_reach)
+    )
+    shortest = (end - start).expand(matches.shape).masked_fill(~matches, math.inf).argmin(dim=-1, keepdim=True)
+    positive = matches.any(dim=-1)
+    distances = torch.cat([before.gather(-1, shortest), after.gather(-1, shortest)], dim=-1) / stride
+    return PointTargets(positive, distances.masked_fill(~positive[..., None], 0))
 
 
 def spans_in_frames(
@@ -63,33 +83,6 @@ def spans_in_frames(
     is_short = end - start < 1
     centre = ((start + end) / 2).clamp(min=0.5).minimum(end_of_video - 0.5)
     return torch.stack([start.where(~is_short, centre - 0.5), end.where(~is_short, centre + 0.5)], dim=-1)
-
-
-def match_points(
-    points: Float[Tensor, "point 4"], spans: Float[Tensor, "sample span 2"], span_mask: Bool[Tensor, "sample span"]
-) -> PointTargets:
-    """Assign to each point the shortest span that it matches; ties go to the first.
-
-    A point matches a span if it is in the span, at most ``RADIUS`` strides from its centre, and its distance to the
-    farther boundary is within the point's reach. All bounds are inclusive. Spans are in frames, like points.
-    """
-    # One more span of padding, so that argmin has at least one.
-    spans, span_mask = functional.pad(spans, (0, 0, 0, 1)), functional.pad(span_mask, (0, 1))
-    position, min_reach, max_reach, stride = points[:, :, None].unbind(dim=1)
-    start, end = spans[:, None].unbind(dim=-1)
-    before, after = position - start, end - position
-    reach = before.maximum(after)
-    matches = (
-        span_mask[:, None]
-        & (before.minimum(after) >= 0)
-        & ((before - after).abs() <= 2 * RADIUS * stride)  # twice the distance to the centre
-        & (reach >= min_reach)
-        & (reach <= max_reach)
-    )
-    shortest = (end - start).expand(matches.shape).masked_fill(~matches, math.inf).argmin(dim=-1, keepdim=True)
-    positive = matches.any(dim=-1)
-    distances = torch.cat([before.gather(-1, shortest), after.gather(-1, shortest)], dim=-1) / stride
-    return PointTargets(positive, distances.masked_fill(~positive[..., None], 0))
 
 
 def draw_positive(
