@@ -1,5 +1,6 @@
 """Tests of training on a small synthetic world: every method learns, resumes, and exports a model that loads."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as lightning
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from tests.train.small import (
     METHODS,
@@ -238,6 +239,16 @@ def test_rate_falls_at_an_epoch_whatever_ends_the_run(tmp_path: Path) -> None:
     make_trainer(tmp_path, max_epochs=10, max_steps=7, limit_val_batches=0).fit(head, batches)
     schedule: Any = head.trainer.lr_scheduler_configs[0].scheduler
     assert [schedule.lr_lambdas[0](step) for step in (5, 6)] == pytest.approx([1.0, 0.1])
+
+    class Endless(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            yield from map(draw_moments, range(3))
+
+    endless: Any = DataLoader(Endless(), batch_size=None)
+    with pytest.raises(VidretError, match="training batches must have a number for drop_at"):
+        make_trainer(tmp_path, max_epochs=10, max_steps=7, limit_val_batches=0).fit(
+            make_head_module(drop_at=2), endless
+        )
 
 
 def test_videos_without_a_text_give_no_metrics() -> None:

@@ -120,7 +120,7 @@ class GroundingModule(TrainedModule):
         """Return the recipe's optimiser and schedule.
 
         Raises:
-            VidretError: ``drop_at`` is given, but the trainer has no ``max_epochs``.
+            VidretError: ``drop_at`` is given, but the trainer has no ``max_epochs``, or its loader no length.
         """
         epochs = self.trainer.max_epochs or -1
         if self._drop_at is not None and epochs < 1:
@@ -132,6 +132,8 @@ class GroundingModule(TrainedModule):
     def _count_epoch_steps(self) -> int:
         """Return the number of steps of a whole epoch, which ``max_steps`` of the trainer may end before."""
         self.count_steps()  # which loads the batches
+        if self.trainer.num_training_batches == math.inf:
+            raise VidretError("training batches must have a number for drop_at, got a loader without a length")
         return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
     def validation_step(self, batch: GroundingBatch, _batch_index: int) -> None:
