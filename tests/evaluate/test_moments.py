@@ -130,6 +130,7 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], locate
     out, err = located[1].out, located[1].err
     assert "8 queries, 4 of 6 videos" in err
     assert "1 video missing, omitted with their rows: gone" in err
+    assert "1 video unreadable, omitted with their rows: bad" in err
     assert "written to" in err
     assert "report.json, predictions.jsonl, report.html" in err
     titles = [part.splitlines()[0] for part in out.split("\n\n")]

@@ -23,7 +23,7 @@ from vidret.evaluate.page import (
     trace_recall,
     write_page,
 )
-from vidret.evaluate.plots import Scale, plot_histogram, plot_recall, plot_thresholds, plot_timeline
+from vidret.evaluate.plots import plot_histogram, plot_recall, plot_thresholds, plot_timeline
 from vidret.evaluate.report import Gallery, Report
 from vidret.present.html import render_table
 
@@ -203,13 +203,6 @@ def test_curves_equal_counts_by_hand() -> None:
     assert count_overlaps(overlaps) == [2, 1, 0, 2, 0, 0, 0, 0, 0, 2]
 
 
-def test_scales_map_ends_to_ends() -> None:
-    up, log = Scale(0, 100, 200, 0), Scale(1, 100, 40, 440, log=True)
-    assert (up(0), up(50), up(100)) == (200, 100, 0)
-    assert (log(1), log(10), log(100)) == (40, 240, 440)
-    assert Scale(3, 3, 40, 440)(3) == 40
-
-
 def points_of(picture: str) -> list[list[tuple[float, float]]]:
     lines = re.findall(r'points="([^"]+)"', picture)
     return [[(float(x), float(y)) for x, y in (pair.split(",") for pair in line.split())] for line in lines]
@@ -220,6 +213,7 @@ def test_plots_are_svg_with_curves_bars_and_labels() -> None:
         {"text to video": [(1, 0.0), (2, 50.0), (4, 100.0)], "video & text": [(1, 100.0), (4, 100.0)]}
     )
     rising, flat = points_of(picture)
+    assert (rising[0], flat[-1]) == ((44, 254), (448, 32)), "from corner to corner"
     assert [y for _, y in rising] == sorted((y for _, y in rising), reverse=True)
     assert rising[1][0] - rising[0][0] == pytest.approx(rising[2][0] - rising[1][0], abs=0.02), "doubling is a step"
     assert len({y for _, y in flat}) == 1

@@ -181,14 +181,6 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], world:
     assert "mean rank" in report["results"]["rows"][0]["protocol"]
 
 
-def test_missing_and_unreadable_videos_are_listed(searched: Searched) -> None:
-    err = searched[1].err
-    assert "10 captions, 5 of 7 videos" in err
-    assert "1 video missing, omitted with their rows: gone.mp4" in err
-    assert "1 video unreadable, omitted with their rows: bad.mp4" in err
-    assert "written to" in err
-
-
 def test_corrected_rows_name_their_bank(searched: Searched) -> None:
     by_label = {line[15:27].strip(): line for line in searched[1].out.split("\n\n")[0].splitlines()[2:]}
     for label in ("SK-norm", "QB-norm"):

@@ -9,7 +9,6 @@ from vidret.evaluate.tables import (
     describe_missing,
     describe_report,
     make_tables,
-    name_data,
     tabulate_corpus,
     tabulate_highlights,
     tabulate_moments,
@@ -112,11 +111,6 @@ def test_missing_videos_are_counted_and_the_first_are_listed() -> None:
         "1 video unreadable, omitted with their rows: w",
     ]
     assert list(describe_missing({"missing": [], "failed": {}})) == []
-
-
-def test_custom_data_has_the_name_of_its_folder() -> None:
-    assert name_data({"name": "captions", "files": ["/films/holidays/captions.jsonl"]}) == "holidays"
-    assert name_data({"name": "tacos-test", "files": ["/data/tacos/test.json"]}) == "tacos-test"
 
 
 def test_report_summary() -> None:

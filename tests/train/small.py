@@ -26,20 +26,15 @@ ignores_lightning = pytest.mark.filterwarnings(
 )
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=32)
 TEXT = TextShape(context=32, vocabulary=49408, width=32, layers=1, heads=2, dim=32)
+MERGING = {"merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1)}
+PROMPTS = {"prompts": PromptShape(num_prompts=6, num_frames=6)}
 METHODS: dict[str, dict[str, Any]] = {
     **{name: {} for name in list_methods()},  # a new method is tested like all others
-    "tempme": {"merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1)},
-    "promptswitch": {"prompts": PromptShape(num_prompts=6, num_frames=6)},
+    "tempme": MERGING,
+    "promptswitch": PROMPTS,
     "top frames": {"method": "xpool", "options": {"top": 3}},
-    "all": {
-        "method": "ucofia",
-        "merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1),
-        "prompts": PromptShape(num_prompts=6, num_frames=6),
-    },
-    "joint": {
-        "merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1),
-        "prompts": PromptShape(num_prompts=6, num_frames=6),
-    },
+    "all": {"method": "ucofia", **MERGING, **PROMPTS},
+    "joint": {**MERGING, **PROMPTS},
 }
 
 

@@ -195,7 +195,6 @@ def test_saliency_follows_visibility() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_train": 3}, "num_train must be even and at least 2, got 3"),
         ({"num_test": 0}, "num_test must be even and at least 2, got 0"),
         ({"num_frames": 7}, "num_frames even and at least 4, got 4 and 7"),
         ({"num_captions": 0}, "num_captions must be at least 1"),
