@@ -30,7 +30,6 @@ from vidret.engine import Engine
 from vidret.errors import MissingExtraError
 from vidret.ground.checkpoint import HeadCard
 from vidret.ground.head import GroundingHead
-from vidret.ground.spans import overlap
 from vidret.present.ffmpeg import find_ffmpeg
 from vidret.video.scan import scan
 
@@ -323,15 +322,6 @@ def copy_samples(folder: Path, num_copies: int) -> list[str]:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a JSONL file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def find_overlaps(
-    engine: Engine, text: str, video: Path, windows: Sequence[Sequence[float]], k: int, **options: Any
-) -> list[float]:
-    """Locate a text in its video; return how far each of k moments overlaps the best true window, from 0 to 1."""
-    moments = engine.locate(text, k, video=video, overlapping=True, weak=True, **options)
-    starts, ends = np.array(windows).T
-    return [float(overlap(starts, ends, moment.start, moment.end).max()) for moment in moments]
 
 
 def percent(flags: Sequence[float] | np.ndarray) -> float:

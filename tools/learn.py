@@ -38,7 +38,7 @@ import numpy as np
 import pytorch_lightning as lightning
 import torch
 from bench_train import read_synthetic
-from harness import find_overlaps, make_parser, percent, print_rows, tell
+from harness import make_parser, percent, print_rows, tell
 from pytorch_lightning.callbacks import Timer
 from scipy.stats import spearmanr
 from worlds import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
@@ -48,8 +48,10 @@ from vidret.channels.picture.ranking import MEAN
 from vidret.channels.picture.reranking import TOTAL
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.module import GroundingData, RetrievalData
+from vidret.data.records import LabelledQuery
 from vidret.encode.precision import choose_precision
 from vidret.evaluate.retrieval import score_texts
+from vidret.ground.spans import overlap
 from vidret.metrics.ranks import rank_matrix
 from vidret.search.sorting import fit_attribute
 from vidret.train.grounding import GroundingModule
@@ -307,13 +309,17 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
             index = arguments.out / f"films-{split}-{arguments.towers}"
             with Engine.open(index, encoder=str(towers), head=chosen) as engine:
                 engine.index([films / f"{video}.mp4" for video in asked.videos], words=False)
-                best = [
-                    max(find_overlaps(engine, query.text, films / f"{query.video}.mp4", query.spans, 1), default=0.0)
-                    for query in asked.queries
-                ]
+                best = [find_overlap(engine, films / f"{query.video}.mp4", query) for query in asked.queries]
             for limit in (0.5, 0.7):
                 found[split][f"{method} R1@{limit}"] = percent(np.array(best) >= limit)
     return found
+
+
+def find_overlap(engine: Engine, film: Path, query: LabelledQuery) -> float:
+    """Return how far the best moment of a query overlaps the best true span, from 0 to 1."""
+    starts, ends = np.array(query.spans).T
+    moments = engine.locate(query.text, 1, video=film, overlapping=True, weak=True)
+    return max((float(overlap(starts, ends, moment.start, moment.end).max()) for moment in moments), default=0.0)
 
 
 def show_table(results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,36 +1,35 @@
 """Measure shot detection on films whose cuts are known; print tables.
 
-    python tools/measure_shots.py DATA [--seen SEEN.jsonl]
+    python tools/measure_shots.py DATA [--index INDEX] [--seen SEEN.jsonl]
 
-DATA holds films.jsonl, a row per film with ``file`` and ``events``, and videos/. Windows of type "picture" are clips,
-and a cut is where one starts. A text that covers the whole picture hides the cuts under it, and is a shot of its own.
-SEEN.jsonl has rows of ``file`` and ``frames``, cuts inside the clips that somebody saw. A second table counts them as
-true. A cut is right within one frame, and every true cut answers for one.
+DATA holds films.jsonl, a row per film with ``file`` and ``events``, and videos/, which are indexed unless INDEX has
+them. Windows of type "picture" are clips, and a cut is where one starts. A text that covers the whole picture hides the
+cuts under it, and is a shot of its own. SEEN.jsonl has rows of ``file`` and ``frames``, cuts inside the clips that
+somebody saw. A second table counts them as true. A cut is right within one frame, and every true cut answers for one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
-import av
-import numpy as np
-from harness import make_parser, print_rows, read_rows
+from harness import PREFIX, make_parser, print_rows, read_rows
 
-from vidret.video.grey import grey_from_luma
-from vidret.video.shots.cuts import ShotDetector
+from vidret.engine import Engine
+from vidret.video.probe import probe
 
 TOLERANCE = 1  # frames
-AT_ONCE = 32  # frames, as indexing adds them to the detector
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was found in a film: the times of its frames, the first frames of shots, and how many come gradually."""
+    """What was found in a film: the first frames of shots, how many come gradually, and its frames and their length."""
 
-    times_s: list[float]
     cuts: list[int]
     num_gradual: int
+    num_frames: int
+    frame_s: float
 
 
 def find_visible_cuts(events: Sequence[dict[str, Any]], duration_s: float) -> list[float]:
@@ -41,30 +40,21 @@ def find_visible_cuts(events: Sequence[dict[str, Any]], duration_s: float) -> li
     return sorted(seen | {edge for window in covers for edge in window if edge < duration_s})
 
 
-def detect_cuts(path: Path) -> Measured:
-    """Decode a film, and pass all frames to the detector."""
-    greys, times_s = [], []
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            plane: Any = frame.planes[0]
-            luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
-            greys.append(grey_from_luma(luma))
-            times_s.append(float(frame.time or 0.0))
-    detector, transitions = ShotDetector(), []
-    for first in range(0, len(greys), AT_ONCE):
-        part = slice(first, first + AT_ONCE)
-        transitions += [own for _, found in detector.add(np.stack(greys[part]), times_s[part]) for own in found]
-    transitions += detector.finish()
-    cuts = [transition.frame for transition in transitions if transition.kind == "cut"]
-    return Measured(times_s, cuts, len(transitions) - len(cuts))
+def read_shots(engine: Engine, path: Path) -> Measured:
+    """Return what indexing found in a film."""
+    info = probe(str(path))
+    frame_s = info.shown_seconds / info.num_frames
+    changes = [shot for shot in engine.shots(path) if shot.begins_with is not None]
+    cuts = [round(shot.start / frame_s) for shot in changes if shot.begins_with == "cut"]
+    return Measured(cuts, len(changes) - len(cuts), info.num_frames, frame_s)
 
 
-def to_frames(cuts_s: Sequence[float], times_s: Sequence[float]) -> list[int]:
+def to_frames(cuts_s: Sequence[float], film: Measured) -> list[int]:
     """Return the nearest frames of cuts, without those at the film's ends; neighbours are one cut."""
     frames: list[int] = []
     for cut_s in sorted(cuts_s):
-        frame = int(np.argmin(np.abs(np.asarray(times_s) - cut_s)))
-        if TOLERANCE < frame < len(times_s) - TOLERANCE and (not frames or frame - frames[-1] > TOLERANCE):
+        frame = round(cut_s / film.frame_s)
+        if TOLERANCE < frame < film.num_frames - TOLERANCE and (not frames or frame - frames[-1] > TOLERANCE):
             frames.append(frame)
     return frames
 
@@ -94,12 +84,15 @@ def main() -> None:
     """Measure every film and print the tables."""
     parser = make_parser(__doc__)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--index", type=Path, default=None)
     parser.add_argument("--seen", type=Path, default=None)
     given = parser.parse_args()
     rows = read_rows(given.data / "films.jsonl")
-    films = [detect_cuts(given.data / "videos" / row["file"]) for row in rows]
+    with Engine.open(given.index or mkdtemp(prefix=PREFIX)) as engine:
+        engine.index([given.data / "videos"], words=False)
+        films = [read_shots(engine, given.data / "videos" / row["file"]) for row in rows]
     cuts_s = [find_visible_cuts(row["events"], row["duration"]) for row in rows]
-    truths = [to_frames(own, film.times_s) for own, film in zip(cuts_s, films, strict=True)]
+    truths = [to_frames(own, film) for own, film in zip(cuts_s, films, strict=True)]
     show(films, truths)
     print(f"gradual transitions: {sum(film.num_gradual for film in films)}")
     if given.seen:

@@ -26,8 +26,7 @@ def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) ->
 
     Segments of one video are no neighbours of each other: they would only smooth the video. For images and vectors the
     scores are those of the paper, but for ``keep_match``. For text half of them are the first scores, since the refined
-    ones alone lower recall; see ``measure_quality.py``. Further videos, and damaged segments, follow in their first
-    order. None if all are damaged.
+    ones alone lower recall. Further videos, and damaged segments, follow in their first order. None if all are damaged.
     """
     best: dict[int, int] = {}
     for index in np.argsort(-ranked.scores, kind="stable").tolist():
