@@ -1,9 +1,16 @@
-"""A Milvus server for the tests of the store."""
+"""A copy of an index, and a Milvus server, for the tests of the store."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture
+def index(made: Path, tmp_path: Path) -> Path:
+    """Return a copy of the index that a module has made, which a test may change or damage."""
+    return shutil.copytree(made, tmp_path / "index")
 
 
 @pytest.fixture

@@ -126,6 +126,11 @@ def read_all_bytes(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
+def interrupt(*_: object, **__: object) -> None:
+    """Stand for a step that is interrupted."""
+    raise KeyboardInterrupt
+
+
 def kill_at(owner: object, name: str, count: int = 1, *, after: bool = False) -> None:
     """Have this process killed when a function is called for the n-th time, before or ``after`` its work."""
     original, calls = getattr(owner, name), itertools.count(1)

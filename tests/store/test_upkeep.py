@@ -13,7 +13,7 @@ from vidret.store.catalog.catalog import find_bad_rows
 from vidret.store.catalog.database import Database
 from vidret.store.store import Store
 
-from .samples import DIM, add_clip, add_video, create, damage, embedding, index_all, lose, of, seeds, tokens
+from .samples import DIM, add_clip, add_video, create, damage, embedding, index_all, interrupt, lose, of, seeds, tokens
 
 
 def assert_stored(store: Store, expected: list[int]) -> None:
@@ -91,9 +91,9 @@ def test_interrupted_compaction_loses_nothing(tmp_path: Path, monkeypatch: pytes
         index_all(store, 4)
         lose(store, 0, 1)
         if moment == "before the switch":
-            monkeypatch.setattr("vidret.store.upkeep.sync_folder", stop)
+            monkeypatch.setattr("vidret.store.upkeep.sync_folder", interrupt)
         else:
-            monkeypatch.setattr(Path, "unlink", stop)
+            monkeypatch.setattr(Path, "unlink", interrupt)
         with pytest.raises(KeyboardInterrupt):
             store.upkeep.prune()
         monkeypatch.undo()
@@ -108,10 +108,6 @@ def test_interrupted_compaction_loses_nothing(tmp_path: Path, monkeypatch: pytes
         assert_stored(store, of(2, 3))
         add_video(store, "v5", seed=5)
         assert_stored(store, of(2, 3, 5))
-
-
-def stop(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_damage_is_reported_and_repaired(tmp_path: Path) -> None:

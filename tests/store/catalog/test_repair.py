@@ -34,11 +34,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def index(made: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made, tmp_path / "index")
-
-
 def damage_rows(index: Path, sql: str) -> None:
     """Change rows without updating their checksums."""
     with Store.open(index, write=True) as store:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.made_identities import FACES, OTHER_FACES, VOICES, make_track, make_tracks, make_voice
-from tests.store.samples import read_all_bytes
+from tests.store.samples import interrupt, read_all_bytes
 from vidret.errors import StoreError
 from vidret.store.catalog import database
 from vidret.store.identities.persons import Persons
@@ -28,10 +28,6 @@ from vidret.store.identities.upkeep import (
 def identities(tmp_path: Path) -> Iterator[IdentityStore]:
     with IdentityStore.create(tmp_path) as opened:
         yield opened
-
-
-def raise_interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def assign(store: IdentityStore, track: int, name: str = "", *, by_user: bool = False) -> int:
@@ -157,7 +153,7 @@ def test_pruning_that_was_killed_between_its_steps_is_made_up_for(
 ) -> None:
     identities.write_tracks("gone", FACES, [make_track(0, 0, 2)])
     with monkeypatch.context() as patched:
-        patched.setattr(identities, "erase", raise_interrupt)
+        patched.setattr(identities, "erase", interrupt)
         with pytest.raises(KeyboardInterrupt):
             identities.prune([])
     identities.prune([])

@@ -54,10 +54,6 @@ def agree(store: TextStore) -> bool:
     return list(store.index.ids()) == sorted(stored)
 
 
-def raise_kill() -> None:
-    raise KeyboardInterrupt
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[TextStore]:
     with create_words(tmp_path) as made:
@@ -170,12 +166,14 @@ def test_the_next_run_ends_a_replacement_that_was_interrupted(
     write(store, "film", better, model="large", finish=False)
     steps, writer = iter(range(num_steps)), store.store.writer
 
-    def interrupt(step: Callable[..., None]) -> Callable[..., None]:
-        return lambda *values, **options: step(*values, **options) if next(steps, None) is not None else raise_kill()
+    def limit(step: Callable[..., None]) -> Callable[..., None]:
+        return lambda *values, **options: (step if next(steps, None) is not None else samples.interrupt)(
+            *values, **options
+        )
 
     with monkeypatch.context() as patched:
         for name in ("end_video", "set_file"):
-            patched.setattr(writer, name, interrupt(getattr(writer, name)))
+            patched.setattr(writer, name, limit(getattr(writer, name)))
         with pytest.raises(KeyboardInterrupt):
             store.finish(store.tracks("film")[1])
     if not store.tracks("film")[-1].complete:

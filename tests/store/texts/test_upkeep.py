@@ -40,11 +40,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def index(made: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made, tmp_path / "index")
-
-
 def test_texts_are_counted_and_notes_are_listed(index: Path, tmp_path: Path) -> None:
     assert count_texts(index) == [TextCounts("speech", 3, 2, 2), TextCounts("screen", 1, 1, 1)]
     with Store.open(index) as store:

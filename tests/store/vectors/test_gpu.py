@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.gpus import MAX_SELECTION, GpuFaiss, gpu_faiss
+from tests.store.neighbours import DIM, queries
 from vidret.store.snapshots.bitmap import Ids, make_bitmap
 from vidret.store.snapshots.snapshot import Selection
 from vidret.store.vectors.base import SearchResult
@@ -15,7 +16,7 @@ from vidret.store.vectors.ivf import Shard, build_shard
 from vidret.store.vectors.manifest import ManifestEntry
 from vidret.store.vectors.shards import Shards
 
-DIM, NUM = 16, 4000
+NUM = 4000
 CUDA = "cuda:1"
 
 
@@ -38,10 +39,6 @@ def saved_shard(vectors: Rows, tmp_path_factory: pytest.TempPathFactory) -> tupl
     entry = build_shard(folder, "ivf", DIM, np.arange(NUM, dtype=np.int64), lambda ids: (ids, vectors[ids]))
     assert entry is not None
     return folder, entry
-
-
-def queries(num: int) -> np.ndarray:
-    return np.random.default_rng(9).standard_normal((num, DIM)).astype(np.float32)
 
 
 def make_filter(ids: Ids, *, inside: bool) -> IdFilter:
