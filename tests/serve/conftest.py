@@ -78,6 +78,12 @@ def find_id(engine: Engine, name: str) -> int:
     return next(video.id for video in engine.videos() if Path(video.paths[0]).name == name)
 
 
+def check_refusal(answer: Any, status: int, sentence: str) -> None:
+    """Check that an answer is a problem document with a status, whose detail has a sentence or a part of one."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
+    assert sentence in answer.json()["detail"]
+
+
 def read_events(answer: Any) -> list[tuple[str, Any]]:
     """Return the names and the data of the events of an answer."""
     assert answer.headers["content-type"].startswith("text/event-stream")

@@ -5,7 +5,7 @@ from unittest.mock import Mock
 import pytest
 from starlette.testclient import TestClient
 
-from tests.serve.conftest import Serve
+from tests.serve.conftest import Serve, check_refusal
 from vidret.engine import Engine
 from vidret.errors import (
     ConflictError,
@@ -56,9 +56,14 @@ def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:
 
 
 def test_body_that_is_no_json_is_a_problem(client: TestClient) -> None:
-    answer = client.post("/api/search", content="{query: red}", headers={"Content-Type": "application/json"})
-    assert answer.status_code == 422
-    assert answer.json()["detail"].startswith("the body must be JSON, got Expecting property name")
+    for body, status, sentence in (
+        (b"{query: red}", 422, "the body must be JSON, got Expecting property name"),
+        (b"null", 422, "the body must be a JSON object, got None"),
+        (b"", 422, "the body must be given"),
+        (b"\xff", 400, "error parsing the body"),
+    ):
+        answer = client.post("/api/search", content=body, headers={"Content-Type": "application/json"})
+        check_refusal(answer, status, sentence)
 
 
 def test_a_body_that_is_nested_deeply_is_a_problem_whatever_it_is_called(client: TestClient) -> None:

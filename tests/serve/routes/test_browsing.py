@@ -4,7 +4,7 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from tests.serve.conftest import find_id
+from tests.serve.conftest import check_refusal, find_id
 from vidret.engine import Engine
 
 
@@ -37,5 +37,4 @@ def test_the_map_has_all_moments(client: TestClient, engine: Engine) -> None:
 
 
 def test_too_few_videos_have_nothing_unusual(client: TestClient) -> None:
-    refused = client.get("/api/unusual")
-    assert (refused.status_code, refused.json()["detail"]) == (422, "against must have more than 5 videos, got 3")
+    check_refusal(client.get("/api/unusual"), 422, "against must have more than 5 videos, got 3")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.serve.conftest import find_id
+from tests.serve.conftest import check_refusal, find_id
 from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
 from vidret.present.export import format_moments
@@ -51,9 +51,7 @@ def test_wrong_collections_are_refused(client: TestClient) -> None:
         ({"moments": [{"content": "x", "start": 0, "end": 1}]}, 422, "videos of the index"),
         ({"moments": [{"start": 0, "end": 1, "video": True}]}, 422, "must be a number"),
     ):
-        answer = client.put("/api/collections/best", json=body)
-        assert answer.status_code == status
-        assert detail in answer.json()["detail"]
+        check_refusal(client.put("/api/collections/best", json=body), status, detail)
         assert client.get("/api/collections").json() == {"collections": []}
 
 
