@@ -35,7 +35,7 @@ class IndexChoices:
     """What ``vidret index`` is asked to do, in the order of its help."""
 
     paths: Annotated[list[str], PATHS]
-    index: Annotated[Path, index_option(SOURCES, text="Index folder, new or not.")] = Path(DEFAULT_INDEX)
+    index: Annotated[Path, index_option(SOURCES, text="Index folder, new or not.")] = DEFAULT_INDEX
     prune: bool = option_field(
         "Remove missing files of these folders from the index, except where a folder has no video left: its "
         "drive may be disconnected.",

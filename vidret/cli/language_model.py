@@ -112,7 +112,7 @@ def make_judge(settings: JudgeSettings, device: str, cache: Path | None) -> "tup
 
 
 @contextmanager
-def open_engine_frames(engine: "Engine | RemoteEngine") -> "Iterator[DrawFrame]":
+def open_frames_of(engine: "Engine | RemoteEngine") -> "Iterator[DrawFrame]":
     """Yield the function that draws frames of videos: a server does, or a process here."""
     from vidret.client import RemoteEngine
     from vidret.language.judging import FileFrames

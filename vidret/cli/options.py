@@ -12,7 +12,7 @@ import typer
 
 from vidret.present.terminal import print_message
 
-DEFAULT_INDEX = "vidret-index"
+DEFAULT_INDEX = Path("vidret-index")
 # The parameters of a command in place of a dataclass, and a function from their values to the dataclass.
 Expansion = tuple[list[inspect.Parameter], Callable[[dict[str, Any]], Any]]
 
@@ -25,18 +25,18 @@ def choose_index(ctx: Any) -> None:
     Raises:
         typer.BadParameter: ``VIDRET_INDEX`` names several indexes, and the command takes one.
     """
-    source, given, usual = ctx.get_parameter_source("index"), ctx.params.get("index"), Path(DEFAULT_INDEX)
+    source, given = ctx.get_parameter_source("index"), ctx.params.get("index")
     if source is not None and source.name == "ENVIRONMENT" and isinstance(given, Path):
         if os.pathsep in str(given) and not given.exists():
             message = f"must be one index for this command; VIDRET_INDEX names several, {given}"
             raise typer.BadParameter(message, ctx=ctx, param_hint="--index")
         return
-    if source is None or source.name != "DEFAULT" or given not in (usual, [usual]):
+    if source is None or source.name != "DEFAULT" or given not in (DEFAULT_INDEX, [DEFAULT_INDEX]):
         return
-    if usual.exists() or ctx.params.get("server") is not None:
+    if DEFAULT_INDEX.exists() or ctx.params.get("server") is not None:
         return
     own = find_own_index()
-    ctx.params["index"] = own if given == usual else [own]
+    ctx.params["index"] = own if given == DEFAULT_INDEX else [own]
     print_message(f"Index: {own}")
 
 
@@ -217,7 +217,7 @@ class Place:
     """The options that say where to look: in an index on this machine, or on a server."""
 
     context: typer.Context
-    index: IndexOption = Path(DEFAULT_INDEX)
+    index: IndexOption = DEFAULT_INDEX
     server: ServerOption = None
     token: TokenOption = None
 
@@ -226,7 +226,7 @@ class Place:
 class Places(Place):
     """The options that say where to look: in one or several indexes on this machine, or on a server."""
 
-    index: IndexesOption = field(default_factory=lambda: [Path(DEFAULT_INDEX)])  # type: ignore[assignment]
+    index: IndexesOption = field(default_factory=lambda: [DEFAULT_INDEX])  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

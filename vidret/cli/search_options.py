@@ -59,7 +59,7 @@ def expand_options(kind: Any, defaults: Mapping[str, Any]) -> Expansion:
     return [describe_parameter(choice) for choice in listed], build
 
 
-with_search_options = with_fields(expand=expand_options)
+with_search_fields = with_fields(expand=expand_options)
 
 
 def describe_parameter(named: NamedOption) -> inspect.Parameter:

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.language_model import (
-    LANGUAGE_MODEL,
-    LlmModelOption,
-    LlmTimeoutOption,
-    make_endpoint,
-    open_engine_frames,
-)
+from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint, open_frames_of
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import OUTPUT, SCOPE, JsonOption, Loading, Place, argument, option, with_fields
 from vidret.present.terminal import print_message, write_stdout
@@ -71,7 +65,7 @@ def ask_command(
     if not only_context:
         show_answer(engine.ask(question, endpoint, videos=videos or (), options=options), as_json=as_json)
         return
-    with open_engine_frames(engine) as draw:
+    with open_frames_of(engine) as draw:
         found = gather_context(engine, question, videos or (), options, draw=draw)
     paths = {} if images is None else write_images(found, images)
     write_stdout(context_to_text(found, "json" if as_json else "md", paths))

@@ -45,7 +45,7 @@ def calibrate_command(
         "FILE",
         default=None,
     ),
-    index: Annotated[Path, index_option(CALIBRATION)] = Path(DEFAULT_INDEX),
+    index: Annotated[Path, index_option(CALIBRATION)] = DEFAULT_INDEX,
     limit: int = option(
         "Maximum number of queries of a bank; if there are more, an even sample is used.",
         CALIBRATION,

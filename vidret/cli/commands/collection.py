@@ -39,7 +39,7 @@ NoteOption = Annotated[str | None, option("What to say about it.", metavar="TEXT
 
 
 @group.command("list")
-def list_kept_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonOption = False) -> None:
+def list_kept_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) -> None:
     """List the saved searches, which vidret search and vidret locate keep with --save, and the lists of moments."""
     kept = _read_all(index)
     if as_json:
@@ -51,7 +51,7 @@ def list_kept_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonOpt
 
 @group.command("show")
 @with_fields()
-def show_kept_command(*, name: NameArgument, index: IndexOption = Path(DEFAULT_INDEX), shape: MomentFormat) -> None:
+def show_kept_command(*, name: NameArgument, index: IndexOption = DEFAULT_INDEX, shape: MomentFormat) -> None:
     """Show a collection, or write it for other programs: a saved search is run again."""
     shape.check()
     kept, results = _collect(index, name)
@@ -70,7 +70,7 @@ def add_moment_command(
     start: StartOption = None,
     end: EndOption = None,
     note: NoteOption = None,
-    index: IndexOption = Path(DEFAULT_INDEX),
+    index: IndexOption = DEFAULT_INDEX,
 ) -> None:
     """Add a moment of a video, or all of it, to the end of a list, which is made if there is none."""
     with Store.open(index) as store:
@@ -87,7 +87,7 @@ def edit_moment_command(
     end: EndOption = None,
     note: NoteOption = None,
     place: int | None = option("New place in the list.", default=None, metavar="N", min=1),
-    index: IndexOption = Path(DEFAULT_INDEX),
+    index: IndexOption = DEFAULT_INDEX,
 ) -> None:
     """Change a moment of a list: where it begins and ends, its note, its place."""
     given = {"start": start, "end": end, "note": note}
@@ -100,7 +100,7 @@ def edit_moment_command(
 def remove_kept_command(
     name: NameArgument,
     number: int | None = argument("Place of a moment to remove; default: all.", "N", default=None, min=1),
-    index: IndexOption = Path(DEFAULT_INDEX),
+    index: IndexOption = DEFAULT_INDEX,
 ) -> None:
     """Remove a moment of a list, or a whole collection; videos stay."""
     if number is None:
@@ -115,7 +115,7 @@ def remove_kept_command(
 def cut_command(
     name: NameArgument,
     out: Path = argument("Folder for a file per moment, or a film that ends in .mp4.", "DIR|FILE.mp4"),
-    index: IndexOption = Path(DEFAULT_INDEX),
+    index: IndexOption = DEFAULT_INDEX,
     encode: bool = option("Encode all pictures again, also where they could be copied.", OUTPUT, default=False),
     overwrite: bool = option("Replace existing files.", OUTPUT, default=False),
 ) -> None:

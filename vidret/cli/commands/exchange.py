@@ -52,7 +52,7 @@ def embeddings_command(
     ),
     level: str = option("One vector for each segment or frame.", OUTPUT, "|".join(LEVELS), default="segment"),
     folder: str | None = option("Only videos in this folder, at any depth.", FILTERS, "DIR|URL", default=None),
-    index: IndexOption = Path(DEFAULT_INDEX),
+    index: IndexOption = DEFAULT_INDEX,
 ) -> None:
     """Write the stored vectors with their paths and times. No model is loaded."""
     from vidret.present.contents import check_vector_format, write_embeddings
@@ -80,7 +80,7 @@ def import_command(
         "its segment by start_s and end_s, equal for a frame; a row without times is a whole video.",
         "FILE|FOLDER",
     ),
-    index: Annotated[Path, index_option(text="Index folder, new or not.")] = Path(DEFAULT_INDEX),
+    index: Annotated[Path, index_option(text="Index folder, new or not.")] = DEFAULT_INDEX,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -141,7 +141,7 @@ store_group = add_group("store")
 def move_command(
     source: str = argument("The present store, as vidret info shows it.", "FROM"),
     target: str = argument("The new store: faiss or milvus://..., as for vidret index --store.", "TO"),
-    index: Annotated[Path, index_option()] = Path(DEFAULT_INDEX),
+    index: Annotated[Path, index_option()] = DEFAULT_INDEX,
 ) -> None:
     """Move the vectors from FAISS to Milvus or back. Searches keep working. Safe to interrupt and run again."""
     from vidret.store.texts.store import TextStore
@@ -161,7 +161,7 @@ NUM_LISTED = 5
 
 @app.command("reindex")
 def reindex_command(
-    index: Annotated[Path, index_option()] = Path(DEFAULT_INDEX),
+    index: Annotated[Path, index_option()] = DEFAULT_INDEX,
     allow_loss: bool = option(
         "Switch even if videos that can be found now are lost, such as gone files.", default=False
     ),

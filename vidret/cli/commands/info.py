@@ -34,7 +34,7 @@ def info_command(
     prompt: str | None = argument(
         "Text for --diversity: measure only the segments that match it best.", "PROMPT", default=None, panel=DIVERSITY
     ),
-    index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
+    index: Annotated[Path, index_option(WHAT)] = DEFAULT_INDEX,
     failed: bool = option(
         "List the files that failed, and those whose words could not be read, with reasons.", WHAT, default=False
     ),

@@ -22,14 +22,7 @@ from vidret.cli.options import (
     option,
     option_field,
 )
-from vidret.cli.search_options import (
-    ClipChoice,
-    SaveOption,
-    answer_clip,
-    draw_results,
-    save_search,
-    with_search_options,
-)
+from vidret.cli.search_options import ClipChoice, SaveOption, answer_clip, draw_results, save_search, with_search_fields
 from vidret.errors import MissingVideoError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
@@ -82,7 +75,7 @@ class MomentFormat:
 
 
 @app.command("locate")
-@with_search_options
+@with_search_fields
 def locate_command(
     *,
     query: str | None = argument(QUERY_HELP, "QUERY", default=None),

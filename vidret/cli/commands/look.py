@@ -151,7 +151,7 @@ def describe_command(
         "FILE",
         default=None,
     ),
-    index: IndexOption = Path(DEFAULT_INDEX),
+    index: IndexOption = DEFAULT_INDEX,
     k: int = option("Maximum number of phrases each.", OUTPUT, "N", default=10, flag="-k", min=1),
     clusters: int | None = option(
         "Maximum number of clusters; default: what suits the number of segments, up to 12.",

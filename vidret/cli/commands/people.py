@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from vidret.store.identities.tracks import IdentityKind
 
-INDEX = Path(DEFAULT_INDEX)
 PeopleIndexOption = Annotated[Path, index_option()]
 PersonArgument = Annotated[str, argument("Number or name of a person.", "PERSON")]
 TracksArgument = Annotated[list[int], argument("Numbers of tracks, as vidret people show prints them.", "TRACK")]
@@ -35,7 +34,7 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
     @group.callback()
     def list_command(
         context: typer.Context,
-        index: PeopleIndexOption = INDEX,
+        index: PeopleIndexOption = DEFAULT_INDEX,
         hidden: bool = option("Also list those that were hidden.", default=False),
         sheet: SheetOption = None,
         as_json: JsonOption = False,
@@ -68,7 +67,10 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
 
     @group.command("show")
     def show_command(
-        person: PersonArgument, index: PeopleIndexOption = INDEX, sheet: SheetOption = None, as_json: JsonOption = False
+        person: PersonArgument,
+        index: PeopleIndexOption = DEFAULT_INDEX,
+        sheet: SheetOption = None,
+        as_json: JsonOption = False,
     ) -> None:
         """List the tracks of a person: where it is seen or heard, the least certain first."""
         persons = open_persons(index)
@@ -91,7 +93,7 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
     @group.command("forget")
     def forget_command(
         person: str | None = argument("Number or name of a person.", "PERSON", default=None),
-        index: PeopleIndexOption = INDEX,
+        index: PeopleIndexOption = DEFAULT_INDEX,
         video: str | None = option("Forget all in this video instead.", default=None, metavar="VIDEO"),
         everybody: bool = option("Forget everybody instead.", default=False, flag="--all"),
     ) -> None:
@@ -115,7 +117,7 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
 def name_person(
     person: PersonArgument,
     new_name: str = argument("Its name; '' for none.", "NAME"),
-    index: PeopleIndexOption = INDEX,
+    index: PeopleIndexOption = DEFAULT_INDEX,
 ) -> None:
     """Name a person: @NAME then stands for it in queries."""
     open_persons(index).rename(person, new_name)
@@ -124,37 +126,37 @@ def name_person(
 def merge_persons(
     person: PersonArgument,
     others: list[str] = argument("Who is the same person.", "PERSON"),
-    index: PeopleIndexOption = INDEX,
+    index: PeopleIndexOption = DEFAULT_INDEX,
 ) -> None:
     """Make several persons one."""
     open_persons(index).merge(person, others)
 
 
-def split_person(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = INDEX) -> None:
+def split_person(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = DEFAULT_INDEX) -> None:
     """Make some tracks of a person another person."""
     print(open_persons(index).split(person, tracks))
 
 
-def reject_tracks(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = INDEX) -> None:
+def reject_tracks(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = DEFAULT_INDEX) -> None:
     """Take tracks from a person that are not of it, for ever."""
     open_persons(index).reject(person, tracks)
 
 
 def hide_person(
     person: PersonArgument,
-    index: PeopleIndexOption = INDEX,
+    index: PeopleIndexOption = DEFAULT_INDEX,
     show: bool = option("Show it again.", default=False),
 ) -> None:
     """Leave a person out of lists."""
     open_persons(index).hide(person, hidden=not show)
 
 
-def undo_change(index: PeopleIndexOption = INDEX) -> None:
+def undo_change(index: PeopleIndexOption = DEFAULT_INDEX) -> None:
     """Take back the last change of a name, merge, split, not or hide."""
     print_message("undone" if open_persons(index).undo() else "there is nothing to undo")
 
 
-def export_person(person: PersonArgument, index: PeopleIndexOption = INDEX) -> None:
+def export_person(person: PersonArgument, index: PeopleIndexOption = DEFAULT_INDEX) -> None:
     """Print all that is stored of a person, as JSON."""
     print_json(open_persons(index).export(person))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.language_model import FOLDER, JudgeSettings, draw_hit, make_judge, open_engine_frames
+from vidret.cli.language_model import FOLDER, JudgeSettings, draw_hit, make_judge, open_frames_of
 from vidret.cli.opening import interpret_query, open_engine_or_client
 from vidret.cli.options import (
     OUTPUT,
@@ -24,14 +24,7 @@ from vidret.cli.options import (
     argument,
     option,
 )
-from vidret.cli.search_options import (
-    ClipChoice,
-    SaveOption,
-    answer_clip,
-    draw_results,
-    save_search,
-    with_search_options,
-)
+from vidret.cli.search_options import ClipChoice, SaveOption, answer_clip, draw_results, save_search, with_search_fields
 from vidret.cli.values import iterate_queries, read_image_file
 from vidret.errors import VidretError
 from vidret.present.show import (
@@ -58,7 +51,7 @@ RESULTS = ("video", "moment")
 
 
 @app.command("search")
-@with_search_options
+@with_search_fields
 def search_command(
     *,
     query_words: list[str] | None = argument(QUERY_HELP, "QUERY", default=None),
@@ -169,7 +162,7 @@ def search_and_judge(
         print_message(f"note: nothing was judged, so results keep the order of the search: {error}")
         return list(keep_order(hits)[: options.k])
     num_frames = settings.judge_frames
-    with open_engine_frames(engine) as draw:
+    with open_frames_of(engine) as draw:
         show = partial(draw_hit, engine, draw, num_frames) if num_frames else None
         judged = judge_hits(engine, query, hits, judge, how, draw=show)
     if judged.note:

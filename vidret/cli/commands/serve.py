@@ -45,7 +45,7 @@ PortOption = Annotated[int, option("Port; 0 selects a free one.", ACCESS, "PORT"
 @with_fields()
 def serve_command(
     *,
-    index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
+    index: Annotated[Path, index_option(WHAT)] = DEFAULT_INDEX,
     open_page: bool = option("Open the page in a browser.", WHAT, default=True, flag="--open/--no-open"),
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
@@ -139,7 +139,7 @@ TRANSPORTS = ("stdio", "http")
 def mcp_command(
     *,
     context: typer.Context,
-    index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
+    index: Annotated[Path, index_option(WHAT)] = DEFAULT_INDEX,
     server: ServerOption = None,
     transport: str = option(
         "stdio, for a client that starts this command, or http: streamable HTTP at /mcp.",
@@ -207,7 +207,7 @@ def add_token_command(
     collection: str | None = option(
         "Only this collection, its frames and its clips; not the rest of the index.", default=None, metavar="NAME"
     ),
-    index: IndexOption = Path(DEFAULT_INDEX),
+    index: IndexOption = DEFAULT_INDEX,
 ) -> None:
     """Make a token for an index, and print it, once: the index keeps only its hash. A running server knows it."""
     check_index(index)
@@ -220,7 +220,7 @@ def add_token_command(
 
 
 @group.command("list")
-def list_tokens_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonOption = False) -> None:
+def list_tokens_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) -> None:
     """List who has a token, and its rights."""
     check_index(index)
     kept = TOKENS.read(index)
@@ -233,7 +233,7 @@ def list_tokens_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonO
 
 
 @group.command("revoke")
-def revoke_command(name: HolderArgument, index: IndexOption = Path(DEFAULT_INDEX)) -> None:
+def revoke_command(name: HolderArgument, index: IndexOption = DEFAULT_INDEX) -> None:
     """Revoke a token: servers refuse it from now on, also those that are running."""
     check_index(index)
     TOKENS.remove(index, name, "a token")
@@ -245,7 +245,7 @@ def revoke_command(name: HolderArgument, index: IndexOption = Path(DEFAULT_INDEX
 @group.command("log")
 def log_command(
     k: int = option("Number of changes, the last ones.", default=100, metavar="N", flag="-k", min=1),
-    index: IndexOption = Path(DEFAULT_INDEX),
+    index: IndexOption = DEFAULT_INDEX,
     as_json: JsonOption = False,
 ) -> None:
     """Show who changed what and when through a server, and who made and revoked tokens."""

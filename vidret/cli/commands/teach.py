@@ -10,16 +10,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.opening import ask_store_or_client, open_engine, open_engine_or_client
-from vidret.cli.options import (
-    DEFAULT_INDEX,
-    IndexOption,
-    JsonOption,
-    Loading,
-    Place,
-    argument,
-    option,
-    with_fields,
-)
+from vidret.cli.options import DEFAULT_INDEX, IndexOption, JsonOption, Loading, Place, argument, option, with_fields
 from vidret.cli.search_options import parse_time_point
 from vidret.cli.values import read_image_file
 from vidret.errors import DecodeError, VidretError
@@ -211,7 +202,7 @@ def classify_command(
         "NAME",
         default=None,
     ),
-    index: IndexOption = Path(DEFAULT_INDEX),
+    index: IndexOption = DEFAULT_INDEX,
     as_json: JsonOption = False,
     loading: Loading,
 ) -> None:

@@ -129,7 +129,7 @@ def train_head_command(
         None,
         "FILE",
     ),
-    index: Annotated[Path, index_option(None)] = Path(DEFAULT_INDEX),
+    index: Annotated[Path, index_option(None)] = DEFAULT_INDEX,
     out: OutOption = None,
     held_out: float = option("Share of the annotated videos to compare on.", None, "SHARE", default=0.2),
     steps: int = option("Training steps.", None, "N", default=1500, min=1),

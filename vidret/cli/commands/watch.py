@@ -28,7 +28,7 @@ WatchIndexOption = Annotated[Path, index_option()]
 def add_command(
     name: NameArgument,
     query: str = argument(QUERY_HELP, "QUERY"),
-    index: WatchIndexOption = Path(DEFAULT_INDEX),
+    index: WatchIndexOption = DEFAULT_INDEX,
 ) -> None:
     """Watch for a query: later runs of vidret index report new videos that probably match it."""
     from vidret.search.watches import add_watch
@@ -41,7 +41,7 @@ def add_command(
 
 
 @group.command("list")
-def list_command(index: WatchIndexOption = Path(DEFAULT_INDEX), as_json: JsonOption = False) -> None:
+def list_command(index: WatchIndexOption = DEFAULT_INDEX, as_json: JsonOption = False) -> None:
     """List the watches of an index."""
     from vidret.store.rows_file import WATCHES
 
@@ -54,7 +54,7 @@ def list_command(index: WatchIndexOption = Path(DEFAULT_INDEX), as_json: JsonOpt
 
 
 @group.command("remove")
-def remove_command(name: NameArgument, index: WatchIndexOption = Path(DEFAULT_INDEX)) -> None:
+def remove_command(name: NameArgument, index: WatchIndexOption = DEFAULT_INDEX) -> None:
     """Stop watching for a query."""
     from vidret.store.rows_file import WATCHES
 

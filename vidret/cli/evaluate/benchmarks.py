@@ -27,17 +27,7 @@ from vidret.cli.evaluate.steps import (
 from vidret.cli.language_model import FOLDER as JUDGED
 from vidret.cli.language_model import JudgeSettings, make_judge
 from vidret.cli.opening import choose_model
-from vidret.cli.options import (
-    ADVANCED,
-    MODEL,
-    OUTPUT,
-    HeadOption,
-    Loading,
-    argument,
-    option,
-    option_field,
-    with_fields,
-)
+from vidret.cli.options import ADVANCED, MODEL, OUTPUT, HeadOption, Loading, argument, option, option_field, with_fields
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
 

@@ -21,15 +21,7 @@ from vidret.serve.fields import (
 )
 from vidret.serve.problems import refusals
 from vidret.serve.rights import READ
-from vidret.serve.rows import (
-    HitRow,
-    InterpretationRow,
-    LinkedRow,
-    MomentRow,
-    hit_rows,
-    interpretation_row,
-    write_row,
-)
+from vidret.serve.rows import HitRow, InterpretationRow, LinkedRow, MomentRow, hit_rows, interpretation_row, write_row
 from vidret.serve.worker import Worker
 from vidret.types import (
     MAX_EVENTS,
