@@ -158,7 +158,6 @@ def test_wrong_use_is_refused(run_grounded: Runner, tmp_path: Path, monkeypatch:
         ("index films --index new --prepare-moments", 2, "needs a --head, got none"),
         ("convert text.txt out.pt --from r2tuning", 2, "must end in .safetensors, got out.pt"),
         ("convert text.txt out.safetensors --from r2tuning --recipe msrvtt", 2, "got msrvtt"),
-        ("convert text.txt out.safetensors --from r2tuning", 1, "text.txt: "),
     ):
         run_grounded.check_refusal(command, code, sentence)
     assert not (tmp_path / "new").exists()

@@ -12,8 +12,6 @@ import pytest
 from tests.copies.films import draw_footage, mirror, write_frames
 from tests.fakes import PatchEncoder
 from tests.index_server import serve_engine
-from tests.scripted_server import Reply
-from tests.scripted_server import serve as serve_replies
 from tests.serve.conftest import Serve, read_events
 from vidret.client import RemoteEngine, RemoteError
 from vidret.client.async_remote import AsyncRemoteEngine
@@ -99,11 +97,3 @@ def test_a_search_that_nobody_waits_for_ends(copies: Engine) -> None:
     left.set()
     assert send_groups(copies, [], sent.append, left) == ""
     assert sent == []
-
-
-def test_events_that_end_early_are_refused() -> None:
-    with serve_replies() as server, RemoteEngine(server.url) as engine:
-        body = b'event: progress\ndata: {"checked": 0, "total": 3}\n\n'
-        server.replies = [Reply(body, kind="text/event-stream")]
-        with pytest.raises(RemoteError, match="the events must end with groups"):
-            engine.duplicates()
