@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from vidret.cli.options import choose_index
+from vidret.cli.options import choose_index, option
 from vidret.cli.values import check_values, list_values
 from vidret.errors import read_rule
 from vidret.present.terminal import LEVELS, set_log_format
@@ -247,23 +247,18 @@ def print_version(asked: bool) -> None:
 
 @program.callback()
 def set_options(
-    _version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version.")
-    ] = False,
-    log_level: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(LEVELS),
-            envvar="VIDRET_LOG_LEVEL",
-            help="Least important messages to print; info and debug also explain decisions.",
-        ),
-    ] = "warning",
-    log_json: Annotated[
-        bool,
-        typer.Option(
-            "--log-json", envvar="VIDRET_LOG_JSON", help="Print messages as lines of JSON, for log collectors."
-        ),
-    ] = False,
+    _version: bool = option(
+        "Print the version.", default=False, flag="--version", is_eager=True, callback=print_version
+    ),
+    log_level: str = option(
+        "Least important messages to print; info and debug also explain decisions.",
+        metavar="|".join(LEVELS),
+        default="warning",
+        envvar="VIDRET_LOG_LEVEL",
+    ),
+    log_json: bool = option(
+        "Print messages as lines of JSON, for log collectors.", default=False, envvar="VIDRET_LOG_JSON"
+    ),
 ) -> None:
     """Search videos by text: index a folder, find videos, locate moments."""
     set_log_format(log_level, as_json=log_json)

@@ -75,10 +75,8 @@ def describe_parameter(named: NamedOption) -> inspect.Parameter:
 
 def make_option(named: NamedOption) -> Any:
     """Return the flag of an option with its help and limits."""
-    option = named.option
-    return typer.Option(
-        flag_of(named), metavar=option.metavar, min=option.minimum, help=option.help, rich_help_panel=option.panel
-    )
+    own = named.option
+    return option(own.help, own.panel, own.metavar, flag=flag_of(named), min=own.minimum)
 
 
 def check_folders(listed: Sequence[NamedOption], values: Mapping[str, Any]) -> None:

@@ -260,19 +260,14 @@ def list_folder(indexer: Indexer, path: str) -> FolderAnswer:
     )
 
 
-def explain_no_clips() -> str:
-    """Return why clips cannot be cut; empty if ffmpeg is here."""
-    try:
-        find_ffmpeg()
-    except VidretError as error:
-        return str(error)
-    return ""
-
-
 def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> APIRouter:
     """Return the routes under ``/api/index``; ``asks`` is whether the server answers questions."""
     router = APIRouter(prefix="/api/index", tags=["index"], dependencies=[READ])
-    words, no_clips = WordSummary(engine.path), explain_no_clips()
+    words, no_clips = WordSummary(engine.path), ""
+    try:
+        find_ffmpeg()
+    except VidretError as error:
+        no_clips = str(error)
 
     @router.get("")
     def describe_index(request: Request) -> IndexAnswer:
