@@ -1,5 +1,6 @@
 """Contact sheets: one image that shows the frames of several results."""
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -180,14 +181,14 @@ def draw_tiles(tiles: Iterable[Tile]) -> Iterator[Image.Image]:
                 for index in nearest(info.times, np.array([tile.time for tile in own])).tolist():
                     images.append(_draw_frame(reader, index))
         except DecodeError as error:
-            images += [_draw_reason(error.reason)] * (len(own) - len(images))
+            images += [draw_reason(error.reason)] * (len(own) - len(images))
         yield from images
 
 
 def _draw_frame(reader: Reader, index: int) -> Image.Image:
     frames = reader.read([index])
     if not len(frames):
-        return _draw_reason("no frame could be decoded")
+        return draw_reason("no frame could be decoded")
     return _fit(frames.pixels[0])
 
 
@@ -195,7 +196,7 @@ def _draw_jpeg(jpeg: bytes) -> Image.Image:
     try:
         return _fit(read_image(jpeg))
     except VidretError as error:
-        return _draw_reason(str(error))
+        return draw_reason(str(error))
 
 
 def _fit(pixels: Picture) -> Image.Image:
@@ -205,7 +206,9 @@ def _fit(pixels: Picture) -> Image.Image:
     return image
 
 
-def _draw_reason(reason: str) -> Image.Image:
-    image = Image.new("RGB", TILE, TILE_PAPER)
-    ImageDraw.Draw(image).text((GAP, GAP), sanitize(reason), FAINT, ImageFont.load_default(13))
+def draw_reason(reason: str, size: tuple[int, int] = TILE) -> Image.Image:
+    """Return a grey picture with the reason why there is no frame."""
+    image = Image.new("RGB", size, TILE_PAPER)
+    text = "\n".join(textwrap.wrap(sanitize(reason), max(8, size[0] // 8)))
+    ImageDraw.Draw(image).multiline_text((GAP, GAP), text, INK, ImageFont.load_default(13))
     return image

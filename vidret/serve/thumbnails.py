@@ -5,7 +5,6 @@ import hashlib
 import logging
 import math
 import os
-import textwrap
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -13,14 +12,11 @@ from time import monotonic
 
 import anyio
 import anyio.to_thread
-from PIL import Image, ImageDraw, ImageFont
 
 from vidret.disk import replacing
 from vidret.errors import DecodeError, StoreError
 from vidret.serve.problems import make_busy
-from vidret.text import sanitize
 from vidret.video.files import FileStat, stat_file
-from vidret.video.images import encode_jpeg
 from vidret.video.workers.image_pool import ImagePool
 
 logger = logging.getLogger(__name__)
@@ -31,7 +27,6 @@ MAX_STATS = 8  # concurrent stat calls: remote storage that hangs must not block
 MAX_WAITING = 256
 SLOW_S = 1.0  # a failure that takes longer is remembered
 RETRY_AFTER_S = 600.0  # time before a file that failed slowly is tried again, unless it changes
-GREY, FAINT = (222, 222, 220), (90, 90, 96)
 
 
 class Thumbnails:
@@ -149,11 +144,3 @@ class ThumbnailCache:
             with suppress(FileNotFoundError):  # dropped by another server of this index
                 files.append((path, path.stat()))
         return files
-
-
-def draw_reason(reason: str, width: int) -> bytes:
-    """Return a grey JPEG with the reason why there is no frame."""
-    tile = Image.new("RGB", (width, width * 9 // 16), GREY)
-    text = "\n".join(textwrap.wrap(sanitize(reason), max(8, width // 8)))
-    ImageDraw.Draw(tile).multiline_text((8, 8), text, FAINT, ImageFont.load_default(13))
-    return encode_jpeg(tile)

@@ -16,15 +16,17 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.present.cutting import cut_moment, name_clips
 from vidret.present.ffmpeg import POLL_S, Limits, find_ffmpeg
+from vidret.present.sheet import draw_reason
 from vidret.serve import fields
 from vidret.serve.files import OpenFileResponse, open_video, stat_video
 from vidret.serve.problems import RefusedError, Responses, make_busy, refusals
 from vidret.serve.rights import READ, Right, in_moments
 from vidret.serve.rows import title
-from vidret.serve.thumbnails import Thumbnails, draw_reason
+from vidret.serve.thumbnails import Thumbnails
 from vidret.store.records import StoredVideo
 from vidret.text import sanitize, strip_query
 from vidret.types import Moment
+from vidret.video.images import encode_jpeg
 
 DEFAULT_WIDTH = 320
 CACHED = "private, max-age=3600"
@@ -62,8 +64,8 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
             content = await draw_video(engine, thumbnails, video, t, w)
         except DecodeError as error:
             reason = sanitize(" ".join(error.reason.split())).encode("ascii", "replace").decode()
-            tile = await run_in_threadpool(draw_reason, error.reason, w)
-            return Response(tile, media_type="image/jpeg", headers={"X-Vidret-Reason": reason})
+            tile = await run_in_threadpool(draw_reason, error.reason, (w, w * 9 // 16))
+            return Response(encode_jpeg(tile), media_type="image/jpeg", headers={"X-Vidret-Reason": reason})
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": CACHED})
 
     @router.head("/videos/{id}/stream", include_in_schema=False, dependencies=[READ])
