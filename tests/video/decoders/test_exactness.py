@@ -12,11 +12,11 @@ import pytest
 
 from tests.video.conftest import KINDS, NAMES, NUM_FRAMES, Film
 from tests.video.films import draw, read_numbers, write_scenes, write_video
-from vidret.errors import DecodeError, MissingExtraError
+from vidret.errors import DecodeError, VidretError
 from vidret.types import Resize
 from vidret.video.container import decode_packets
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
-from vidret.video.decoders.registry import DECODERS, EXACT_DECODERS, Decoder, choose_decoder, find_decoder
+from vidret.video.decoders.registry import EXACT_DECODERS, Decoder, choose_decoder, find_decoder
 from vidret.video.geometry import resize_image
 from vidret.video.grey import grey_from_luma
 from vidret.video.probe import probe
@@ -71,10 +71,12 @@ def test_every_decoder_reads_what_it_does_not_doubt_as_pyav_does(
         return
     try:
         reader = open_reader(info, decoder=decoder)
-    except MissingExtraError as error:
+    except DecodeError:
+        raise
+    except VidretError as error:  # it, or a library that it needs, is not installed
         pytest.skip(str(error))
     with reader, open_reader(info, decoder="pyav") as other:
-        for wanted in np.random.default_rng(0).integers(0, film.num_frames, (6, 5)):
+        for wanted in np.random.default_rng(0).integers(0, film.num_frames, (12, 5)):
             frames, expected = reader.read(wanted), other.read(wanted)
             assert (frames.pixels == expected.pixels).all()
             assert (frames.times == expected.times).all()
@@ -87,11 +89,6 @@ def test_every_decoder_reads_what_it_does_not_doubt_as_pyav_does(
             assert (own == image).all()
             assert (frame.grey == grey_from_luma(image[:, :, 1])).all()
         assert (reader.decoder, reader.fallback) == (decoder, "")
-
-
-def test_every_decoder_can_be_requested() -> None:
-    assert {"auto", "pyav", *EXACT_DECODERS} == set(DECODERS)
-    assert all(find_decoder(name).title for name in EXACT_DECODERS)
 
 
 def test_a_lossless_film_is_read_as_it_was_drawn(films: dict[str, Film]) -> None:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.video.conftest import EVERY_FRAME, NAMES, Film, stream_film
-from tests.video.films import read_numbers
-from vidret.errors import DecodeError, MissingExtraError, VidretError
+from tests.video.conftest import EVERY_FRAME, Film, stream_film
+from vidret.errors import MissingExtraError, VidretError
 from vidret.types import Resize, Sampling
 from vidret.video.decoders.base import GaveUpError
 from vidret.video.decoders.registry import choose_decoder
@@ -28,7 +26,7 @@ from vidret.video.decoders.torchcodec import (
 from vidret.video.geometry import resize_image
 from vidret.video.grey import grey_from_luma
 from vidret.video.probe import probe
-from vidret.video.reader import open_reader, read_frames
+from vidret.video.reader import read_frames
 from vidret.video.workers.messages import Finished
 from vidret.video.workers.pool import DecodePool, find_gpu_decoders
 
@@ -88,47 +86,8 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     find_gpu_decoders.cache_clear()
 
 
-@pytest.fixture(scope="module")
-def real() -> Any:
-    """Return torchcodec, where it and FFmpeg's libraries are installed."""
-    if not TorchcodecDecoder.is_at_hand():
-        pytest.skip("torchcodec is not installed")
-    try:
-        return load_torchcodec()
-    except VidretError as error:
-        pytest.skip(str(error))
-
-
-@pytest.mark.usefixtures("real")
-@pytest.mark.parametrize("name", NAMES)
-def test_frames_equal_those_of_pyav_or_the_file_is_refused(films: dict[str, Film], name: str) -> None:
-    film = films[name]
-    info = probe(film.path)
-    doubt = TorchcodecDecoder.find_doubt(info)
-    assert (doubt == "") == (name in EXACT)
-    if doubt:
-        with pytest.raises(DecodeError, match="torchcodec cannot read it: "):
-            open_reader(info, decoder="torchcodec")
-        return
-    generator = np.random.default_rng(0)
-    with open_reader(info, decoder="torchcodec") as reader, open_reader(info, decoder="pyav") as other:
-        for _ in range(12):
-            wanted = np.unique(generator.integers(0, film.num_frames, 5))
-            frames, expected = reader.read(wanted), other.read(wanted)
-            assert (frames.pixels == expected.pixels).all()
-            assert (frames.times == expected.times).all()
-        assert (reader.decoder, reader.fallback) == ("torchcodec", "")
-
-
-@pytest.mark.usefixtures("real")
-def test_streamed_frames_are_those_of_the_file(films: dict[str, Film]) -> None:
-    info = probe(films["hevc.mp4"].path)
-    with open_reader(info, decoder="torchcodec", for_streaming=True) as reader:
-        frames = list(reader.stream(40))
-        images = [frame.read_image() for frame in frames]
-    assert [frame.index for frame in frames] == list(range(40, 100))
-    assert read_numbers(np.stack([image for image in images if image is not None])) == list(range(40, 100))
-    assert (frames[5].grey == grey_from_luma(images[5][:, :, 1])).all()  # type: ignore[index]
+def test_every_other_film_is_doubted(films: dict[str, Film]) -> None:
+    assert {name for name, film in films.items() if not TorchcodecDecoder.find_doubt(probe(film.path))} == EXACT
 
 
 @pytest.mark.parametrize("name", ["turned_90.mp4", "prores.mov", "mpeg4.mp4"])
