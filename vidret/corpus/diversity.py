@@ -185,14 +185,10 @@ MATCHES = 1000  # segments that a prompt matches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexDiversity:
-    """Diversity of segments: the Vendi score, and its parts by text and by the videos.
+    """Diversity of an index or what matches a prompt: the effective number of different segments (Vendi score).
 
-    Attributes:
-        prompt: The prompt; None for the index as a whole.
-        num_segments: Number of segments in the index.
-        vendi: Effective number of different segments.
-        parts: With a prompt, what its direction explains and the rest; without, what the best-fitting class name of
-            each segment explains and the rest.
+    Its parts are what the direction of the prompt explains and the rest; without one, what the best-fitting class name
+    of each segment explains and the rest.
     """
 
     prompt: str | None

@@ -35,14 +35,9 @@ SYNTHETIC: Mapping[PairKind, tuple[ProbeKind, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeWorld:
-    """Videos with captions and minimal pairs.
+    """The evenly spaced frames of videos, minimal pairs about them, and notes on what was left out.
 
-    Attributes:
-        name: Where they come from.
-        videos: Frames of the videos, evenly spaced; the first ``len(captions)`` make the gallery.
-        captions: One caption for each video of the gallery.
-        pairs: Minimal pairs about the videos.
-        notes: What was left out, and why.
+    The first videos make the gallery, each with its caption.
     """
 
     name: str

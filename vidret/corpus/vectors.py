@@ -81,16 +81,9 @@ def encode_phrases(encoder: TextEncoder, phrases: Sequence[str]) -> Float32[np.n
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexVectors:
-    """The vectors of an index's searchable segments, and the mean of each video.
+    """The vectors of an index's searchable segments, of unit length, with the ids of their videos, and these' means.
 
-    Segments of one video are alike. Statistics about videos therefore count each video once.
-
-    Attributes:
-        segment_ids: Ids of the segments, ascending.
-        owners: Video id of each segment.
-        segments: Their vectors, of unit length.
-        video_ids: Ids of the videos, ascending.
-        means: Mean vector of each video.
+    Ids ascend. Segments of one video are alike. Statistics about videos therefore count each video once.
     """
 
     segment_ids: Int64[np.ndarray, " segment"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidret.errors import MissingExtraError, VidretError
-from vidret.text import absolute_path, is_url
+from vidret.text import absolute_path, is_url, show_path
 from vidret.video.scan import is_below
 
 SETTLE_MS = 2000  # a file that is being copied changes more often than this
@@ -25,7 +25,7 @@ def check_watchable(paths: Sequence[str]) -> list[str]:
         raise MissingExtraError("--watch", "watch")
     for path in paths:
         if is_url(path) or not Path(path).expanduser().exists():
-            raise VidretError(f"must be existing folders or files to watch, got {path}")
+            raise VidretError(f"must be existing folders or files to watch, got {show_path(path)}")
     return [absolute_path(os.path.expanduser(path)) for path in paths]  # noqa: PTH111  a path may hold any bytes
 
 

@@ -295,18 +295,10 @@ class WorkerThreads:
 
 @dataclass(slots=True)
 class _Reading:
-    """The state of reading one file.
+    """The state of reading one file: its video, words, and faces and voices, once they have begun.
 
-    Attributes:
-        job: The file.
-        identity: Its identity when it was last looked at.
-        video_id: Id of its video, once it has begun.
-        start_s: Start of the video in seconds, once it has begun.
-        num_losses: How many workers were lost since the last segment was stored.
-        has_pictures: Whether the video is complete but for its words.
-        is_decoding: Whether frames are being decoded, from which texts are read too.
-        words: Its words, once they have begun.
-        tracks: Its faces and voices, once they have begun.
+    ``num_losses`` counts the workers that were lost since the last segment was stored. The video is complete but for
+    its words if it ``has_pictures``; while frames are decoded, texts are read from them too.
     """
 
     job: FileJob

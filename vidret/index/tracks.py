@@ -42,11 +42,7 @@ def open_tracks(index: Store, models: Mapping[IdentityKind, str]) -> "Iterator[T
 
 
 class TracksRun:
-    """The faces and voices of one run. Threads may share it.
-
-    Attributes:
-        counts: Number of tracks that were read, by kind.
-    """
+    """The faces and voices of one run, with the ``counts`` of tracks by kind. Threads may share it."""
 
     def __init__(
         self,

@@ -221,13 +221,7 @@ def check_positive(**values: float) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampledFrames:
-    """The frames sampled from a segment.
-
-    Attributes:
-        pictures: The different ones.
-        times: The times of all samples in seconds, rising.
-        rows: Which of ``pictures`` each sample shows.
-    """
+    """The frames sampled from a segment: different pictures, and of each sample its time and which of them it shows."""
 
     pictures: Frames
     times: Float64[np.ndarray, " sample"]

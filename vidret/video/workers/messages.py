@@ -131,10 +131,9 @@ class ReadPlan:
     Attributes:
         skip: Numbers of the segments of a grid that are not sent.
         start: Number and start in seconds of the first segment to send where segments follow shots; None for none.
-        words: The sources of words to read, each with its options: ``start_s``, the time in seconds from which it is
-            read; ``segment`` for the screen, the number and the start in seconds of a segment at or before that time;
-            ``model`` for speech, faces and voices, with a ``digest`` for the latter two; ``sidecars`` for subtitles,
-            the paths of subtitle files.
+        words: The sources of words to read, each with its options: ``start_s``, from when it is read; ``segment`` for
+            the screen, the number and the start of a segment at or before that; ``model`` for speech, faces and voices,
+            with a ``digest`` for the latter two; ``sidecars`` for subtitles, the paths of subtitle files.
     """
 
     skip: Collection[int] = ()
