@@ -162,10 +162,7 @@ def test_endpoint_judges_twenty_in_three_calls_and_keeps_its_answers(tmp_path: A
     assert "secret-key" not in str([path.read_text() for path in (tmp_path / "judged").iterdir()])
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [Reply(b"", 503), say("I cannot do that."), stream("[1]", is_complete=False)],
-)
+@pytest.mark.parametrize("reply", [Reply(b"", 503), say("I cannot do that."), stream("[1]", is_complete=False)])
 def test_any_failure_keeps_the_order_with_a_note(reply: Reply) -> None:
     with run_chat(lambda _: reply) as chat:
         found = judge_hits(Library(), "oil", make_hits(4), EndpointJudge(make_endpoint(chat, retries=1)))

@@ -201,11 +201,7 @@ def gather_context(
 
 
 def make_rounds(
-    question: str,
-    options: ContextOptions,
-    llm: ChatEndpoint,
-    cache: ReplyCache,
-    gather: Callable[..., QuestionContext],
+    question: str, options: ContextOptions, llm: ChatEndpoint, cache: ReplyCache, gather: Callable[..., QuestionContext]
 ) -> tuple[QuestionContext, Callable[[QuestionContext], QuestionContext] | None]:
     """Return what is retrieved for a question, and what retrieves more if that does not show an answer.
 

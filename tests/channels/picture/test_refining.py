@@ -47,12 +47,7 @@ def naive_scores(query: np.ndarray, refined: list[list[float]], num_best: int) -
     return similarities, [sum(a * b for a, b in zip(expanded, row, strict=True)) for row in refined]
 
 
-@given(
-    num_hits=st.integers(1, 8),
-    num_neighbours=st.integers(0, 9),
-    beta=st.floats(0, 2),
-    seed=st.integers(0, 999),
-)
+@given(num_hits=st.integers(1, 8), num_neighbours=st.integers(0, 9), beta=st.floats(0, 2), seed=st.integers(0, 999))
 def test_equals_loops(num_hits: int, num_neighbours: int, beta: float, seed: int) -> None:
     vectors, query = sample(num_hits, 5, seed), sample(1, 5, seed + 1000)[0]
     refined = refine_hits(vectors, num_neighbours=num_neighbours, beta=beta)

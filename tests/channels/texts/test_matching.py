@@ -190,12 +190,7 @@ def test_all_texts_of_a_content_are_scored_as_they_are_among_the_candidates(matc
 
 STEMS = st.sampled_from(["file", "name", "filenam", "the", "of", "dog", "cat", "catdog"])
 TERMS = st.lists(
-    st.builds(
-        Term,
-        STEMS,
-        st.integers(0, 60),
-        st.dictionaries(STEMS, st.floats(0.5, 0.95), max_size=3),
-    ),
+    st.builds(Term, STEMS, st.integers(0, 60), st.dictionaries(STEMS, st.floats(0.5, 0.95), max_size=3)),
     max_size=5,
     unique_by=lambda term: term.stem,
 )

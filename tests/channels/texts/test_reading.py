@@ -143,11 +143,7 @@ def test_subtitles_of_tracks_and_files_are_joined(pool: DecodePool, tmp_path: Pa
     sidecars = [str(tmp_path / name) for name in ("a.srt", "a.de.srt", "a.fr.srt", "gone.srt")]
     _, after = read(pool, film, {"subtitles": {"sidecars": sidecars}})
     found = [(text.start, text.text, text.language) for text in texts_of(after)]
-    assert found == [
-        (0.5, "Where is the lighthouse?", ""),
-        (1.0, "Guten Tag", "de"),
-        (2.0, "Behind the hill.", ""),
-    ]
+    assert found == [(0.5, "Where is the lighthouse?", ""), (1.0, "Guten Tag", "de"), (2.0, "Behind the hill.", "")]
     note = after[-1].note
     assert "a.fr.srt: line 2 has no valid times" in note
     assert "gone.srt" in note

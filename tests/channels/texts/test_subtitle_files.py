@@ -57,10 +57,7 @@ Comment: 0,0:00:00.00,0:00:09.00,Default,,0,0,0,,A remark
 Dialogue: 0,0:00:01.00,0:00:02.50,Default,,0,0,0,,{\\b1}Hello{\\b0} there
 Dialogue: 0,0:00:03.00,0:00:04.00,Default,,0,0,0,,Second\\Nline
 """
-HELLO = [
-    TimedText(1.0, 2.5, "Hello there", "subtitles"),
-    TimedText(3.0, 4.0, "Second line", "subtitles"),
-]
+HELLO = [TimedText(1.0, 2.5, "Hello there", "subtitles"), TimedText(3.0, 4.0, "Second line", "subtitles")]
 
 
 def srt(*lines: str) -> bytes:

@@ -10,16 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.encode.tiny import (
-    HARSH,
-    MERGING,
-    METHODS,
-    TEXT,
-    VISION,
-    make_images,
-    recorded,
-    stir,
-)
+from tests.encode.tiny import HARSH, MERGING, METHODS, TEXT, VISION, make_images, recorded, stir
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode.clip.model import Card, ClipModel, Undrawn
 from vidret.encode.clip.prompt_switch import PromptShape

@@ -98,10 +98,7 @@ def place_windows(speech: Sequence[Span]) -> list[Span]:
 
 
 def find_turns(
-    speech: Sequence[Span],
-    windows: Sequence[Span],
-    vectors: Float32[np.ndarray, "window dim"],
-    same: float,
+    speech: Sequence[Span], windows: Sequence[Span], vectors: Float32[np.ndarray, "window dim"], same: float
 ) -> tuple[list[Turn], Float32[np.ndarray, "speaker dim"]]:
     """Return the turns of a film by time, and a vector of unit length of each speaker.
 

@@ -17,13 +17,7 @@ from vidret.encode.clip.vision import VisionShape
 from vidret.encode.clip.weights import from_open_clip, read_weights
 from vidret.encode.encoder import Encoder
 from vidret.encode.names import ModelName, refuse_marks
-from vidret.encode.open_clip_models import (
-    fetch_config,
-    fetch_weights,
-    locate_clip,
-    one_line_errors,
-    read_resize,
-)
+from vidret.encode.open_clip_models import fetch_config, fetch_weights, locate_clip, one_line_errors, read_resize
 from vidret.encode.precision import DTYPES, MIN_COSINE, choose_float_precision, choose_precision
 from vidret.errors import EncoderError
 from vidret.types import Sampling

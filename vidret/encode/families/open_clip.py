@@ -21,12 +21,7 @@ from vidret.encode.encoder import digest_weights, encode_each_frame, normalise_p
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.model_hub import check_reachable
 from vidret.encode.names import RANDOM, ModelName, drop_sampling
-from vidret.encode.open_clip_models import (
-    find_tokenizer_files,
-    locate_clip,
-    one_line_errors,
-    read_resize,
-)
+from vidret.encode.open_clip_models import find_tokenizer_files, locate_clip, one_line_errors, read_resize
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 

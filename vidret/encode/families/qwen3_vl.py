@@ -41,10 +41,7 @@ MILLISECONDS = 1000.0
 
 def make_message(instruction: str, item: dict[str, str]) -> list[dict[str, Any]]:
     """Return the conversation that is embedded: the instruction, then a text or a video."""
-    return [
-        {"role": "system", "content": [{"type": "text", "text": instruction}]},
-        {"role": "user", "content": [item]},
-    ]
+    return [{"role": "system", "content": [{"type": "text", "text": instruction}]}, {"role": "user", "content": [item]}]
 
 
 VIDEO = make_message(DOCUMENT, {"type": "video"})

