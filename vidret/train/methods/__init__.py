@@ -21,6 +21,8 @@ from vidret.train.losses import Terms
 from vidret.train.model import RetrievalModel
 from vidret.train.optim import Recipe
 
+Load = Callable[[Card], ClipModel]  # loads the towers of a card
+
 
 class Method(Protocol):
     """A method of training for retrieval."""
@@ -30,7 +32,7 @@ class Method(Protocol):
         """The published recipe: how each weight is trained."""
         ...
 
-    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+    def build(self, card: Card, load: Load) -> RetrievalModel:
         """Load the towers of a card, and add the modules that are trained with them, initialised as published."""
         ...
 

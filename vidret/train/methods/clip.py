@@ -3,16 +3,15 @@
 Reference: Luo et al. 2021, "CLIP4Clip: An Empirical Study of CLIP for End to End Video Clip Retrieval".
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.model import Card
 from vidret.train import optim
 from vidret.train.losses import Terms, pair_loss
-from vidret.train.methods import Method
+from vidret.train.methods import Load, Method
 from vidret.train.model import RetrievalModel, gather_pairs, same_videos
 
 
@@ -22,7 +21,7 @@ class Clip4Clip:
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(optim.clip4clip_rule, optim.bert_optimizer)
 
-    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+    def build(self, card: Card, load: Load) -> RetrievalModel:
         """Load the towers; no module is added."""
         return RetrievalModel(load(card))
 

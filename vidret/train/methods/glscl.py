@@ -3,7 +3,6 @@
 Reference: Zhang et al. 2025, GLSCL.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, cast
@@ -14,10 +13,10 @@ from vidret.align.attending import SoftmaxAttention
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.model import Card
 from vidret.train import optim
 from vidret.train.losses import Terms, concept_losses
-from vidret.train.methods import Method
+from vidret.train.methods import Load, Method
 from vidret.train.model import RetrievalModel, same_videos, start_temporal
 
 TEMPERATURE = 3.0  # of the softmax over frames, as published
@@ -44,7 +43,7 @@ class Glscl:
     diversity_weight: float = 1e-4
     beta: float = 0.005
 
-    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+    def build(self, card: Card, load: Load) -> RetrievalModel:
         """Load the towers, and add the aligner with its temporal transformer initialised from the text tower."""
         encoder, dim = load(card), card.vision.dim
         finder = ConceptFinder(dim, num_concepts=self.num_concepts, heads=max(1, dim // 64), hidden=4 * dim)

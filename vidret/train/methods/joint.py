@@ -8,7 +8,6 @@ would take most of a step in small training.
 References: ``tempme``, ``promptswitch`` and ``ucofia`` in this folder.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
@@ -18,12 +17,12 @@ from torch import Tensor
 from vidret.align.batches import TextBatch, VideoBatch, take_rows
 from vidret.align.ucofia import Aligner
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.model import Card
 from vidret.errors import VidretError
 from vidret.train import optim
 from vidret.train.captioner import caption_loss, read_tokens, restrict_vocabulary, start_captioner
 from vidret.train.losses import Terms, find_same_videos, pair_loss, retrieval_loss
-from vidret.train.methods import Method
+from vidret.train.methods import Load, Method
 from vidret.train.methods.ucofia import start_aligner
 from vidret.train.model import RetrievalModel, gather_pairs, same_videos
 
@@ -65,7 +64,7 @@ class Joint:
     align_weight: float = 1.0
     align_size: int = 0
 
-    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+    def build(self, card: Card, load: Load) -> RetrievalModel:
         """Load the towers, and add an aligner and a captioner, which uses the token embedding as its head.
 
         Tokens are scaled to unit length, unlike UCoFiA's, so that the three levels have one temperature.

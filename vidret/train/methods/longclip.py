@@ -6,7 +6,6 @@ Reference: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -25,7 +24,7 @@ from vidret.errors import VidretError
 from vidret.train import optim
 from vidret.train.gather import gather
 from vidret.train.losses import Terms, promote_half, retrieval_loss
-from vidret.train.methods import Method
+from vidret.train.methods import Load, Method
 from vidret.train.model import RetrievalModel, same_videos
 
 NUM_COMPONENTS, SMOOTHING = 32, 0.1
@@ -88,7 +87,7 @@ class LongClip:
     stretch: int | None = None
     num_components: int = NUM_COMPONENTS
 
-    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+    def build(self, card: Card, load: Load) -> RetrievalModel:
         """Load the towers; if their positions are stretched, keep the first ones, and start at a scale of 100."""
         encoder = load(card)
         factor = self.stretch or (STRETCH if card.text.context == CLIP_CONTEXT else 1)

@@ -3,17 +3,16 @@
 Reference: Deng et al. 2023, "Prompt Switch: Efficient CLIP Adaptation for Text-Video Retrieval".
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.model import Card
 from vidret.train import optim
 from vidret.train.captioner import caption_loss, read_tokens, start_captioner
 from vidret.train.losses import Terms, pair_loss
-from vidret.train.methods import Method
+from vidret.train.methods import Load, Method
 from vidret.train.model import RetrievalModel, gather_pairs, same_videos
 
 CLIP_LR = 1e-6
@@ -43,7 +42,7 @@ class PromptSwitch:
     caption_weight: float = 0.5
     caption_layers: int = 2
 
-    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+    def build(self, card: Card, load: Load) -> RetrievalModel:
         """Load the towers, and add the captioner with its head initialised from the token embedding.
 
         Raises:

@@ -3,7 +3,6 @@
 Reference: Wang et al. 2023, "Unified Coarse-to-Fine Alignment for Video-Text Retrieval".
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, cast
@@ -18,7 +17,7 @@ from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.losses import Terms, retrieval_loss
-from vidret.train.methods import Method
+from vidret.train.methods import Load, Method
 from vidret.train.model import RetrievalModel, same_videos, start_temporal
 
 SCALE = "encoder.logit_scale"  # unused: the aligner has its own copy
@@ -39,7 +38,7 @@ class Ucofia:
     num_words: int = 32
     selection: bool = True
 
-    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+    def build(self, card: Card, load: Load) -> RetrievalModel:
         """Load the towers, and add the aligner.
 
         Its temporal transformer is initialised from the text tower, its mixing matrices with the identity. Towers shift

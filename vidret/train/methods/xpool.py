@@ -5,7 +5,6 @@ Prompt Switch compares its mean pooling with both.
 Reference: Gorti et al. 2022, "X-Pool: Cross-Modal Language-Video Attention for Text-Video Retrieval".
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -15,10 +14,10 @@ from vidret.align.attending import DROPOUT, FrameAttention, TopFrames
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.glscl import ConceptAligner
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.model import Card
 from vidret.train import optim
 from vidret.train.losses import Terms, retrieval_loss
-from vidret.train.methods import Method
+from vidret.train.methods import Load, Method
 from vidret.train.model import RetrievalModel, same_videos
 
 
@@ -40,7 +39,7 @@ class XPool:
     top: int = 0
     dropout: float = DROPOUT
 
-    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+    def build(self, card: Card, load: Load) -> RetrievalModel:
         """Load the towers, and add the pooling; that of the top frames has no weights."""
         attention = TopFrames(self.top) if self.top else FrameAttention(card.vision.dim, dropout=self.dropout)
         return RetrievalModel(load(card), aligner=ConceptAligner(attention=attention))
