@@ -69,13 +69,11 @@ class Evaluation:
         results: Mapping[str, Any],
         per_query: Sequence[Mapping[str, Any]],
         doing: str = "scoring",
-        split: Split | None = None,
     ) -> Report:
-        """Return the report, with the time that ``doing`` took; ``split`` is the one with further notes, if any."""
-        split = split or self.split
+        """Return the report, with the time that ``doing`` took."""
         return Report(
             task=task,
-            split=replace(split, notes=(*split.notes, *note_trained_on(self.engine, split))),
+            split=replace(self.split, notes=(*self.split.notes, *note_trained_on(self.engine, self.split))),
             gallery=self.gallery,
             model=describe_model(self.engine),
             settings=settings,

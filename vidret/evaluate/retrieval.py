@@ -119,9 +119,9 @@ def evaluate_retrieval(
         rows += correct(ranker, own, banked, truth, label, direction="v2t")
     rows += [evaluate_dual_softmax(direction, SCALE * totals, truth) for direction in DIRECTIONS]
     video_ranks = {video_ids[column]: rank for column, rank in _list_ranks(rows[1])}
-    return evaluation.report(
+    noted = note_differences(split, captions, engine.encoder.sampling.until_s, protocol)
+    return replace(evaluation, split=noted).report(
         "retrieval",
-        split=note_differences(split, captions, engine.encoder.sampling.until_s, protocol),
         settings={
             **_describe_settings(ranker, bank, video_bank),
             **_describe_protocol(protocol, split, len(captions), engine),
