@@ -185,6 +185,14 @@ def zero_padding(
     return x if mask is None else x.masked_fill(~mask[..., None], 0)
 
 
+def mask_bias(tokens: Tensor, mask: Bool[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """Return what is added to softmax logits, in the dtype of ``tokens``, so that padding has no weight.
+
+    It is finite: an item of padding only gives no NaN.
+    """
+    return torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, torch.finfo(tokens.dtype).min / 2)
+
+
 def fold(model: nn.Module) -> None:
     """Merge every low-rank update of a model into its weight, in place."""
     for module in model.modules():

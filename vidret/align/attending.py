@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.ucofia_temporal import EPS
+from vidret.layers import mask_bias
 
 UNIT_TEMPERATURE = 0.03  # for cosines; corresponds to 3 for CLIP's raw vectors, whose norms are about 10
 DROPOUT = 0.3  # of X-Pool, as published
@@ -140,8 +141,3 @@ class FrameAttention(nn.Module):
         pooled = self.norm_pooled(weights @ values)
         vectors = self.norm_out(pooled + self.dropout(self.linear(pooled)))
         return functional.cosine_similarity(vectors, sentences, dim=-1) * mask.any(dim=1)[:, None], weights
-
-
-def mask_bias(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Return an additive mask for softmax logits; finite, so that a row of padding only gives no NaN."""
-    return torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, torch.finfo(tokens.dtype).min / 2)

@@ -4,6 +4,7 @@ Sizes follow from the shapes of weights.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -199,22 +200,15 @@ def _build_finder(weights: Weights, prefix: str, heads: int) -> ConceptFinder:
 
 def _is_trained(weights: Weights) -> bool:
     """Whether there is a frames' decoder that was trained; an untrained one consists of copies of one layer."""
-    layers: dict[str, dict[str, Tensor]] = {}
+    layers = defaultdict[str, dict[str, Tensor]](dict)
     for name, weight in weights.items():
-        if name.startswith(FRAME_DECODER):
-            layer_index, key = name.removeprefix(FRAME_DECODER).split(".", 1)
-            layers.setdefault(layer_index, {})[key] = weight
-    if not layers:
+        if part := re.fullmatch(rf"({FRAME_DECODER}\d+\.|{FRAME_LAYER})(.+)", name):
+            layers[part[1]][part[2]] = weight
+    if not any(layer.startswith(FRAME_DECODER) for layer in layers):
         return False
-    original = {
-        name.removeprefix(FRAME_LAYER): weight for name, weight in weights.items() if name.startswith(FRAME_LAYER)
-    }
-    first, *others = [layer for layer in (*layers.values(), original) if layer]
-    return not others or not all(_is_copy(first, layer) for layer in others)
-
-
-def _is_copy(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    first, *others = layers.values()
+    is_copied = [one.keys() == first.keys() and all(torch.equal(one[key], first[key]) for key in one) for one in others]
+    return not others or not all(is_copied)
 
 
 def _count_layers(weights: Weights, prefix: str) -> int:

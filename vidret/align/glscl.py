@@ -19,11 +19,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.align.attending import FrameAttention, SoftmaxAttention, mask_bias
+from vidret.align.attending import FrameAttention, SoftmaxAttention
 from vidret.align.batches import TextBatch, VideoBatch, fill_mask, stack_rows, take_rows, unpack_stacked
 from vidret.align.prepared import run_tasks
 from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia_temporal import TemporalTransformer
+from vidret.layers import mask_bias
 
 TEXTS, VIDEOS = 64, 256  # per block, so that its frame weights fit a core's cache
 AT_ONCE = 256  # texts whose concepts are found at a time: each takes a third of a megabyte meanwhile

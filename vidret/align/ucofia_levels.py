@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vidret.layers import mask_bias
+
 TAU = 0.01
-PADDING_LOGIT = -1e30  # below every real logit; finite, so that an item of padding only gives 0, not NaN
 
 
 def resize_mixing(matrix: Float[Tensor, "n n"], size: int) -> Float[Tensor, "size size"]:
@@ -63,8 +64,8 @@ def aggregate(
     sizes = None if sizes is None else sizes.to(similarities.dtype)
     bias = None if sizes is None else sizes.log()
     if mask is not None:
-        bias = torch.zeros_like(mask, dtype=similarities.dtype) if bias is None else bias
-        bias = bias.masked_fill(~mask, PADDING_LOGIT)
+        padding = mask_bias(similarities, mask)
+        bias = padding if bias is None else torch.where(mask, bias, padding)
     logits = similarities / tau
     weights = torch.softmax(logits if bias is None else logits + bias, dim)
     if sizes is not None:

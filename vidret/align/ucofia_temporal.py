@@ -8,11 +8,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.layers import Block
+from vidret.layers import Block, mask_bias
 
 HEAD_WIDTH = 64
 EPS = 1e-12
-PADDING_LOGIT = -1e6  # added to the logits of padded frames; finite, so that a video of padding only gives no NaN
 
 
 class TemporalTransformer(nn.Module):
@@ -39,9 +38,7 @@ class TemporalTransformer(nn.Module):
         """
         positions = torch.arange(frames.shape[1], device=frames.device).clamp(max=len(self.positions) - 1)
         x = frames + self.positions[positions]
-        bias = None
-        if mask is not None:
-            bias = rearrange((~mask).to(x.dtype) * PADDING_LOGIT, "video frame -> video 1 1 frame")
+        bias = None if mask is None else rearrange(mask_bias(x, mask), "video frame -> video 1 1 frame")
         for block in self.blocks:
             x = block(x, bias=bias)
         return x + frames

@@ -217,16 +217,10 @@ def _finish(
         packed, scale = pack_tokens(tokens[None], dtype)
         layers.append(packed.cpu())
         scales.append(None if scale is None else scale.cpu())
-        biases.append(_join_biases(pieces, layer, num_tokens, rows))
+        own = (piece.biases[layer] for piece in pieces)  # all pieces of a video have them, or none
+        padded = [_pad(bias, num_tokens, value=-torch.inf) for bias in own if bias is not None]
+        biases.append(torch.cat(padded)[rows][None] if padded else None)
     return ProjectedVideos(tuple(layers), tuple(scales), tuple(biases))
-
-
-def _join_biases(pieces: Sequence[Piece], layer: int, num_tokens: int, rows: Tensor) -> Tensor | None:
-    own = [piece.biases[layer] for piece in pieces]
-    if all(bias is None for bias in own):
-        return None
-    real = [bias for bias in own if bias is not None]
-    return torch.cat([_pad(bias, num_tokens, value=-torch.inf) for bias in real])[rows][None]
 
 
 def _pad(values: Tensor, num_tokens: int, *, value: float = 0.0) -> Tensor:
