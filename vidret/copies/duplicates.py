@@ -151,10 +151,8 @@ def is_shorter(length_s: float, other_s: float, tolerance: float = SAME_LENGTH) 
 
 def read_quality(video: StoredVideo) -> tuple[int, int, int]:
     """Return the width, the height and the bits per second of a video; 0 for what is unknown."""
-    width, height, num_bytes = (
-        int(value) if isinstance(value := video.facts.get(name), int | float) else 0
-        for name in ("width", "height", "num_bytes")
-    )
+    facts = (video.facts.get(name) for name in ("width", "height", "num_bytes"))
+    width, height, num_bytes = (int(value) if isinstance(value, int | float) else 0 for value in facts)
     length = video.extent.length
     return width, height, round(8 * num_bytes / length) if length > 0 else 0
 

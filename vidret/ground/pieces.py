@@ -147,9 +147,9 @@ def save_piece(folder: Path, piece: Piece) -> None:
     """
     tensors = {"times": torch.tensor([piece.segment.start, piece.segment.end], dtype=torch.float64)}
     for layer, (tokens, bias) in enumerate(zip(piece.layers, piece.biases, strict=True)):
-        tensors |= {f"hidden.{layer}": tokens.hidden.to(torch.float16).contiguous()}
-        tensors |= {f"mean.{layer}": tokens.mean.float(), f"variance.{layer}": tokens.variance.float()}
-        tensors |= {} if bias is None else {f"bias.{layer}": bias.contiguous()}
+        own = {"hidden": tokens.hidden.half(), "mean": tokens.mean.float(), "variance": tokens.variance.float()}
+        own |= {} if bias is None else {"bias": bias}
+        tensors |= {f"{name}.{layer}": values.contiguous() for name, values in own.items()}
     write_archive(find_piece(folder, piece.segment.number), PIECE_MARK, [("piece", tensors)])
 
 
