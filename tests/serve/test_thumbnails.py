@@ -172,9 +172,13 @@ def test_least_recently_used_thumbnails_are_dropped(tmp_path: Path) -> None:
     kept.put(keys[10], bytes(100))
     names = {path.stem for path in (tmp_path / "kept").iterdir()}
     assert names == {*keys} - {keys[1], keys[2]}
+    draft = tmp_path / "kept" / f"{keys[1]}.jpg.0123456789abcdef.part"
+    draft.write_bytes(bytes(500))
+    os.utime(draft, (1, 1))
     again = ThumbnailCache(tmp_path / "kept", 1000)
     again.put("f" * 32, bytes(150))
-    assert len(list((tmp_path / "kept").iterdir())) < 10, "existing files count"
+    assert not draft.exists(), "a server was killed while it wrote this"
+    assert len(list((tmp_path / "kept").iterdir())) == 8, "existing files count"
 
 
 def test_other_files_in_its_folder_are_left_alone_and_write_errors_are_logged(

@@ -140,7 +140,7 @@ class ThumbnailCache:
 
     def _list(self) -> list[tuple[Path, os.stat_result]]:
         files = []
-        for path in self._folder.glob(f"{'[0-9a-f]' * 32}.jpg"):
+        for path in self._folder.glob(f"{'[0-9a-f]' * 32}.jpg*"):  # also drafts that a killed server left
             with suppress(FileNotFoundError):  # dropped by another server of this index
                 files.append((path, path.stat()))
         return files
