@@ -534,6 +534,7 @@ def test_events_of_a_query_are_named_and_on_the_timeline(look: Look, indexed: En
     page.get_by_role("link", name="tour").click()
     events = page.locator(".event")
     expect(events).to_have_text(["1", "2"])
+    expect(page.locator("#typical")).to_be_hidden()
     expect(page.get_by_role("list", name="Moments found").get_by_role("button")).to_contain_text("2 events")
     expect(events.nth(1)).to_have_attribute("title", re.compile(r"^2\. a man in a car, 0:\d\d\.\d to "))
     wait_for_film(page)
@@ -771,6 +772,10 @@ def test_people_are_named_corrected_and_offered_while_an_at_is_typed(
     expect(page.locator("#query")).to_have_value("@anna-maria ")
     expect(titles(page)).to_have_text(["bikes"])
     expect(page.locator("#results .card").first).to_contain_text(re.compile("@anna-maria seen 0:0\\d to 0:0\\d"))
+    expect(page.get_by_role("button", name="Right")).to_have_count(0)
+    hold(page, "**/api/people")
+    page.reload()
+    expect(titles(page)).to_have_text(["bikes"])
     expect(page.get_by_role("button", name="Right")).to_have_count(0)
 
 

@@ -15,7 +15,6 @@ const [askFacets, askKinds, askMap] = ["/api/facets", "/api/kinds", "/api/map"].
 const HEIGHTS = { 2160: "4K or more", 1080: "1080p or more", 720: "720p or more" };
 const SOUND = { on: "With sound", off: "Without" };
 
-/** Show how many videos there are of each kind of file, and when they were filmed. */
 export async function showFacets(place, go) {
   try {
     const { days, cameras, heights, sound, orientations, languages, heard, folders } = await askFacets(place, { utc_offset: -60 * new Date().getTimezoneOffset() });

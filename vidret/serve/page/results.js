@@ -82,8 +82,9 @@ function makeHit(hit, place) {
   card.append(makeJudging({ ...hit, time }, onJudge, makeAdding(hit)));
   if (copies.length + nearCopies.length) card.append(makeCopies(copies, nearCopies, place));
   const concept = findConcept(place.q);
-  if (concept && !isPerson(concept)) card.append(makeMarks(concept, hit));
-  const who = hit.evidence.filter(({ person }) => person).map((each) => `@${each.person} ${labelOf(each.source)} ${clock(each.start)} to ${clock(each.end)}`);
+  const seen = hit.evidence.filter(({ person }) => person);
+  if (concept && !isPerson(concept) && !seen.some(({ person }) => person === concept)) card.append(makeMarks(concept, hit));
+  const who = seen.map((each) => `@${each.person} ${labelOf(each.source)} ${clock(each.start)} to ${clock(each.end)}`);
   if (who.length) card.append(make("p", { className: "soft" }, who.join(", ")));
   const words = findWords(hit.evidence);
   if (!words) return card;

@@ -17,9 +17,9 @@ const reading = find("reading");
 /** Draw the score curve of a video; without one the timeline is empty. */
 export function drawTimeline(curve, duration) {
   const typical = curve?.typical ?? null;
-  find("typical").hidden = typical === null;
-  find("marks").replaceChildren(...(curve?.moments ?? []).map((moment) => makeMark(moment, duration)));
   const events = curve?.moments.find(({ events }) => events.length)?.events ?? [];
+  find("typical").hidden = typical === null || events.length > 0;
+  find("marks").replaceChildren(...(curve?.moments ?? []).map((moment) => makeMark(moment, duration)));
   find("events").replaceChildren(...events.map((event, at) => makeEvent(event, at + 1, duration)));
   find("matches").replaceChildren();
   if (!curve) return find("curve").replaceChildren();
