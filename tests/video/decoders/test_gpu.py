@@ -80,11 +80,10 @@ def test_a_decord_without_gpu_code_leaves_it_to_the_cpu_and_says_so_once(
     film = films["h264.mp4"]
     for _ in range(2):
         with DecodePool(3, sampling=EVERY_FRAME, devices=["cuda:1"]) as pool:
-            opened, numbers, finished = stream(pool, film.path)
+            _, numbers, finished = stream(pool, film.path)
             assert [process.device for process in pool.processes.processes] == ["cpu"] * 3
             assert all(process._memory for process in pool.processes.processes), "memory stays limited"
-        assert numbers == film.numbers
-        assert (opened.why, finished.fallback) == ("Decord is exact on h264 in mov", "")
+        assert (numbers, finished.fallback) == (film.numbers, "")
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.message.startswith("Decord cannot decode on GPU 1, so the CPU decodes: ")
@@ -97,11 +96,10 @@ def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
     refused = link(film, tmp_path / "refused.mp4")
     with DecodePool(1, sampling=EVERY_FRAME, devices=["cuda"]) as pool:
         for path in (refused, link(film, tmp_path / "broken.mp4")):
-            opened, numbers, finished = stream(pool, path)
+            _, numbers, finished = stream(pool, path)
             assert numbers == film.numbers
             if path == refused:
                 fallback = "Decord cannot decode it on GPU 0, using the CPU: NVDEC cannot decode it"
-                assert opened.why == f"{fallback}; Decord is exact on h264 in mov"
                 assert finished.fallback == fallback
             else:
                 assert finished.fallback == "decord gave up (GPU 0 decodes h264): NVDEC lost it"
@@ -120,18 +118,14 @@ def test_several_gpus_decode_in_two_processes_each(films: dict[str, Film], log: 
             "cuda:1",
         ]
         opened, numbers, finished = stream(pool, film.path)
-        assert (opened.decoder, opened.why, numbers, finished) == (
-            "decord",
-            "GPU 1 decodes h264",
-            film.numbers,
-            Finished(""),
-        )
+        assert (opened.decoder, numbers, finished) == ("decord", film.numbers, Finished(""))
         under_way = [pool.stream(film.path) for _ in range(5)]
-        whys = [next(messages).why for messages in under_way]  # type: ignore[union-attr]
+        for messages in under_way:
+            next(messages)
         for messages in under_way:
             messages.close()  # type: ignore[attr-defined]
-    assert sorted(whys) == ["Decord is exact on h264 in mov", *["GPU 0 decodes h264"] * 2, *["GPU 1 decodes h264"] * 2]
-    assert {line.split()[1] for line in log.read_text().splitlines()} == {"0", "1"}
+    gpus = sorted(line.split()[1] for line in log.read_text().splitlines())
+    assert gpus in (["0", "0", "0", "1", "1"], ["0", "0", "1", "1", "1"]), "two each, and the first film once"
     with DecodePool(3, devices=["cuda:0", "cuda:1"]) as pool:
         assert [process.device for process in pool.processes.processes] == ["cuda:0", "cuda:1", "cuda:0"]
 
@@ -153,10 +147,8 @@ def test_what_gpus_do_not_decode_here_needs_no_warning(
 ) -> None:
     with DecodePool(1, sampling=EVERY_FRAME, devices=["cuda"]) as pool:
         for name in ("vp9.webm", "hevc.mp4", "h264_10bit.mp4", "mpeg4.avi"):
-            opened, numbers, finished = stream(pool, films[name].path)
-            assert numbers == films[name].numbers
-            assert "GPU" not in opened.why
-            assert finished.fallback == ""
+            _, numbers, finished = stream(pool, films[name].path)
+            assert (numbers, finished.fallback) == (films[name].numbers, "")
     assert not log.exists()
     assert not caplog.records
 

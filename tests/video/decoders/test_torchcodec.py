@@ -171,7 +171,7 @@ def test_auto_prefers_it_on_a_gpu_and_resizes_there(
         link.symlink_to(film.path)
     with DecodePool(1, sampling=EVERY_FRAME, devices=["cuda:1"], resize=resize) as pool:
         opened, segments, finished = stream_film(pool, film.path)
-        assert (opened.decoder, opened.why, finished) == ("torchcodec", "GPU 1 decodes hevc", Finished(""))
+        assert (opened.decoder, finished) == ("torchcodec", Finished(""))
         small = np.concatenate([segment.frames.pictures.pixels for segment in segments])
         expected = read_frames(str(film.path), indices=range(100), resize=resize).pixels
         assert small.shape == expected.shape

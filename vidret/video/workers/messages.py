@@ -47,14 +47,12 @@ class OpenedVideo:
             known yet.
         num_expected: About how many segments there will be.
         decoder: The decoder in use.
-        why: The reason for that choice.
     """
 
     facts: dict[str, str | int | float | bool]
     cuts: list[tuple[int, float, float]]
     num_expected: int
     decoder: str
-    why: str
 
     @property
     def duration(self) -> float:

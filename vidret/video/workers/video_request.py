@@ -106,7 +106,6 @@ class _Answer:
         """Send the facts of the video; return the reply."""
         opened = {
             "decoder": self.reader.decoder,
-            "why": self.reader.why,
             "facts": self.info.facts(),
             "num_expected": len(self.cuts),
         }
