@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -122,6 +123,7 @@ class FrameImages:
         ``size`` is the width and height in pixels that an image fits in.
         """
         self._files, self._size = files or {}, size
+        self._probe = lru_cache(maxsize=16)(probe)  # a page shows the frames of a video near one another
         self._cache: dict[tuple[str, float | None], str] = {}
 
     def render(self, video_id: str, time_s: float | None, title: str, line: str, kind: str) -> str:
@@ -138,7 +140,7 @@ class FrameImages:
 
     def _read(self, video_id: str, time_s: float | None) -> str:
         try:
-            info = probe(str(self._files.get(video_id, video_id)))
+            info = self._probe(str(self._files.get(video_id, video_id)))
             middle_s = info.start + info.shown_seconds / 2
             jpeg = draw_frame(info, middle_s if time_s is None else time_s, *self._size)
         except DecodeError as error:
