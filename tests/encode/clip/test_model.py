@@ -141,9 +141,15 @@ def test_mismatched_weights_are_listed(changes: dict[str, Tensor | None], reason
     assert str(caught.value) == f"{saved}: {reason}"
 
 
-@pytest.mark.parametrize("field", ["patch", "width", "heads"])
-def test_a_card_of_no_model_is_refused(field: str, saved: Path) -> None:
-    card = read_card(rewrite(saved, json.dumps(FIELDS | {"vision": FIELDS["vision"] | {field: 0}})))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"vision": FIELDS["vision"] | {field: 0}} for field in ("patch", "width", "heads")),
+        *({name: value} for name in ("mean", "std") for value in ([0.5], 0.5, ["a", "b", "c"], None)),
+    ],
+)
+def test_a_card_of_no_model_is_refused(changes: dict[str, Any], saved: Path) -> None:
+    card = read_card(rewrite(saved, json.dumps(FIELDS | changes)))
     assert card is not None
     with pytest.raises(EncoderError, match="the card must describe a model"):
         load_model(saved, card)

@@ -176,12 +176,13 @@ def fill_model(card: Card, weights: Mapping[str, torch.Tensor], source: str) -> 
     try:
         if (layers := max(card.vision.layers, card.text.layers)) > len(weights):  # they would be made one by one
             raise VidretError(f"must have weights for {layers} layers, got {len(weights)} in all")
+        torch.tensor([card.mean, card.std]).reshape(2, 3)  # of each colour
         with Undrawn():
             model = ClipModel(card)
         load_exactly(model, weights)
     except VidretError as error:
         raise EncoderError(f"{source}: {error}") from error
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
         raise EncoderError(f"{source}: the card must describe a model: {read_fault(error)}") from error
     return model.eval()
 
