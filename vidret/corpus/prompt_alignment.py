@@ -31,7 +31,7 @@ from vidret.search.query.clauses import check_exclusions, parse_structure
 from vidret.types import Hit, SearchOptions
 from vidret.video.images import encode_jpeg
 from vidret.video.probe import probe
-from vidret.video.reader import read_frames
+from vidret.video.reader import read_chosen
 
 MAX_TEXTS = 3  # of a video in the report
 
@@ -246,7 +246,7 @@ def read_images(path: str) -> tuple[list[bytes], list[float]]:
     """Return evenly spaced frames of a video as JPEGs, and their times in seconds."""
     info = probe(path)
     indices = np.unique(np.linspace(0, info.num_frames - 1, NUM_IMAGES).round().astype(np.int64))
-    frames = read_frames(path, indices=indices)
+    frames = read_chosen(info, indices)
     jpegs = []
     for pixels in frames.pixels:
         image = Image.fromarray(pixels)
