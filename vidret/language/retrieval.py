@@ -24,6 +24,7 @@ from vidret.types import (
     rate_probability,
     show_property,
 )
+from vidret.types.options import Option
 from vidret.types.results import LIKELIHOOD, Probability, VideoId, VideoPath
 
 RANK_OFFSET = 1  # of reciprocal rank fusion; small, so that two low ranks do not outweigh a first one
@@ -55,6 +56,11 @@ class QuestionEngine(Protocol):
         """Return a video by its id."""
 
 
+def _limit(text: str, minimum: int | None = None, maximum: int | None = None) -> Option:
+    """Return an option over HTTP, with its limits there."""
+    return Option(help=text, panel=None, minimum=minimum, maximum=maximum)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextOptions:
     """How much is retrieved.
@@ -70,13 +76,13 @@ class ContextOptions:
             if what they find does not show an answer.
     """
 
-    moments: int = 5
-    max_s: float = 12.0
-    margin_s: float = 2.0
-    frames: int = 2
-    width: int = 512
-    characters: int = 12_000
-    llm_queries: bool = True
+    moments: Annotated[int, _limit("Maximum number of moments.", 1, 20)] = 5
+    max_s: Annotated[float, _limit("Maximum duration of a moment in seconds.", 1, 60)] = 12.0
+    margin_s: Annotated[float, _limit("Seconds added on both sides.", 0, 30)] = 2.0
+    frames: Annotated[int, _limit("Frames of each moment.", 0, 8)] = 2
+    width: Annotated[int, _limit("Maximum width of a frame in pixels.", 32, 1280)] = 512
+    characters: Annotated[int, _limit("Maximum characters of words, in all moments.", 0, 100_000)] = 12_000
+    llm_queries: Annotated[bool, _limit("Whether the model also writes queries, in one more request.")] = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.moments <= 50:

@@ -20,7 +20,6 @@ from vidret.language.answers import CitedAnswer, stream_answer
 from vidret.language.endpoint import ChatEndpoint, ReplyCache
 from vidret.language.questions import CACHE, MAX_QUESTION
 from vidret.language.retrieval import (
-    DEFAULT_CONTEXT,
     ContextMoment,
     ContextOptions,
     QuestionContext,
@@ -29,7 +28,7 @@ from vidret.language.retrieval import (
     make_rounds,
 )
 from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
-from vidret.serve.fields import Count, Id, Number, with_rows_of
+from vidret.serve.fields import Id, collect_options, with_options, with_rows_of
 from vidret.serve.problems import RefusedError, make_busy, refusals
 from vidret.serve.rights import READ
 from vidret.serve.routes.media import draw_video
@@ -39,25 +38,14 @@ from vidret.serve.worker import Worker
 from vidret.store.records import StoredVideo
 
 MAX_VIDEOS = 100  # of one question
-MAX_MOMENTS = 20
 
 
+@with_options(ContextOptions)
 class AskRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"question": "who opens the door?"}]}):
     """A question about videos."""
 
     question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
     videos: list[Id] = Field([], max_length=MAX_VIDEOS, description="Videos to look in; default: all of them.")
-    moments: Count = Field(DEFAULT_CONTEXT.moments, ge=1, le=MAX_MOMENTS, description="Maximum number of moments.")
-    max_s: Number = Field(DEFAULT_CONTEXT.max_s, ge=1, le=60, description="Maximum duration of a moment in seconds.")
-    margin_s: Number = Field(DEFAULT_CONTEXT.margin_s, ge=0, le=30, description="Seconds added on both sides.")
-    frames: Count = Field(DEFAULT_CONTEXT.frames, ge=0, le=8, description="Frames of each moment.")
-    width: Count = Field(DEFAULT_CONTEXT.width, ge=32, le=1280, description="Maximum width of a frame in pixels.")
-    characters: Count = Field(
-        DEFAULT_CONTEXT.characters, ge=0, le=100_000, description="Maximum characters of words, in all moments."
-    )
-    llm_queries: bool = Field(
-        DEFAULT_CONTEXT.llm_queries, description="Whether the model also writes queries, in one more request."
-    )
 
 
 @with_rows_of(ContextMoment)
@@ -110,7 +98,7 @@ def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: Chat
             raise RefusedError(403, NO_MODEL)
         for video_id in body.videos:
             await run_in_threadpool(engine.video, video_id)
-        options = ContextOptions(**body.model_dump(exclude={"question", "videos"}))
+        options = collect_options(body, ContextOptions)
         if not free.acquire(blocking=False):
             raise make_busy(f"{MAX_ASKED} questions are being answered", 5)
         try:
