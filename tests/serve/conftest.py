@@ -78,7 +78,7 @@ def find_id(engine: Engine, name: str) -> int:
     return next(video.id for video in engine.videos() if Path(video.paths[0]).name == name)
 
 
-def check_refusal(answer: Any, status: int, sentence: str) -> None:
+def check_refusal(answer: Any, status: int, sentence: str = "") -> None:
     """Check that an answer is a problem document with a status, whose detail has a sentence or a part of one."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
     assert sentence in answer.json()["detail"]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from vidret.errors import VidretError
@@ -37,8 +38,8 @@ def write_problem(status: int, error: VidretError) -> str:
 
 def stream_events(
     work: Callable[[Send, threading.Event], str], *, first: str = "", on_end: Callable[[], object]
-) -> AsyncIterator[str]:
-    """Run a function in a thread, and return the events that it sends as they arrive, after a ``first`` one.
+) -> StreamingResponse:
+    """Run a function in a thread, and answer with the events that it sends as they arrive, after a ``first`` one.
 
     ``work`` gets a function that sends an event, and an event that is set when nobody waits any more. It returns the
     last event, empty if there is none. If it fails, a problem is the last event. ``on_end`` is called before that in
@@ -82,4 +83,4 @@ def stream_events(
             is_left.set()
 
     threading.Thread(target=run, name="events", daemon=True).start()
-    return read()
+    return StreamingResponse(read(), media_type="text/event-stream")

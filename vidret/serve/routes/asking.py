@@ -125,8 +125,7 @@ def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: Chat
             more = None if find_more is None else lambda context: show(find_more(context))
             return stream_answer(show(first), llm, more)
 
-        events = stream_events(partial(send_answer, engine, answer), first=moments, on_end=free.release)
-        return StreamingResponse(events, media_type="text/event-stream")
+        return stream_events(partial(send_answer, engine, answer), first=moments, on_end=free.release)
 
     return router
 

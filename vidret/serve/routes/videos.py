@@ -219,8 +219,7 @@ def duplicate_routes(engine: Engine) -> APIRouter:
             await run_in_threadpool(engine.video, video_id)
         if not free.acquire(blocking=False):
             raise make_busy("it compares videos for another request", 30)
-        events = stream_events(partial(send_groups, engine, body.videos), on_end=free.release)
-        return StreamingResponse(events, media_type="text/event-stream")
+        return stream_events(partial(send_groups, engine, body.videos), on_end=free.release)
 
     return router
 
