@@ -259,20 +259,6 @@ def test_without_a_head_the_score_is_the_pooling() -> None:
             assert float(found.pooled[text, video]) == pytest.approx(expected[1], abs=1e-5)
 
 
-@torch.no_grad()
-def test_packing_round_trip() -> None:
-    aligner, batch = make_aligner(), make_batch()
-    texts, videos = prepare(aligner, batch)
-    packed = [take_rows(videos, slice(row, row + 1)).pack() for row in range(4)]
-    found = aligner.score(texts, ConceptVideos.unpack(packed))
-    expected = aligner.score(texts, videos)
-    assert (found.total - expected.total).abs().max() < 2e-3
-    frames = [batch["frames"][row, batch["frame_mask"][row]].numpy() for row in range(4)]
-    bare = ConceptVideos.unpack([b""] * 4, frames)
-    plain = ConceptAligner()
-    check_close(plain.score(texts._replace(concepts=texts.concepts[:, :0]), bare).total, run(plain, batch).total, 1e-6)
-
-
 # Results of the published code.
 
 CASES = find_cases("glscl")

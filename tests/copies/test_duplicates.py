@@ -19,7 +19,6 @@ from vidret.copies.candidates import find_video_pairs, read_frame_table
 from vidret.copies.checking import FootageGuess, FootageReader, FootageVerdict
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
-from vidret.store.store import Store
 from vidret.types import CopiedFile, CopyGroup, Sampling
 
 
@@ -174,8 +173,7 @@ def test_paths_choose_whose_copies_are_listed(engine: Engine, folder: Path, grou
 
 
 def test_only_pairs_of_wanted_videos_are_aligned(engine: Engine) -> None:
-    with Store.open(engine.path) as store:
-        table = read_frame_table(store)
+    table = read_frame_table(engine._index.store)
     wanted = find_video_pairs(table)[0].clip
     own = find_video_pairs(table, {wanted})
     assert own
