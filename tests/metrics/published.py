@@ -46,6 +46,12 @@ class Golden:
         return scores, np.repeat(np.arange(scores.shape[1]), counts)
 
 
+def draw_scores(texts: int, videos: int, seed: int = 0, steps: float = 0.0) -> Any:
+    """Return random scores; if rounded to multiples of 1 / steps, with ties."""
+    scores = np.random.default_rng(seed).standard_normal((texts, videos))
+    return np.round(scores * steps) / steps if steps else scores
+
+
 def find_goldens() -> list[Path]:
     folders = [HERE / "eval" / "retrieval"]
     if elsewhere := os.environ.get("VIDRET_GOLDENS"):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.metrics.published import draw_scores
 from vidret.errors import VidretError
 from vidret.metrics import ranks as module
 from vidret.metrics.ranks import BidirectionalRanks, rank_matrix
@@ -50,12 +51,6 @@ def check_same(found: BidirectionalRanks, expected: BidirectionalRanks) -> None:
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
-def sample(texts: int, videos: int, seed: int = 0, steps: float = 0.0) -> Any:
-    """Return random scores; if rounded to multiples of 1 / steps, with ties."""
-    scores = np.random.default_rng(seed).standard_normal((texts, videos))
-    return np.round(scores * steps) / steps if steps else scores
-
-
 @given(
     truth=st.lists(st.integers(0, 6), min_size=1, max_size=12),
     num_others=st.integers(0, 3),
@@ -67,7 +62,7 @@ def sample(texts: int, videos: int, seed: int = 0, steps: float = 0.0) -> Any:
 @example(truth=[1, 1, 1], num_others=1, steps=2.0, seed=0)
 def test_equals_naive_ranks(truth: list[int], num_others: int, steps: float, seed: int) -> None:
     videos = max(truth) + 1 + num_others
-    scores = sample(len(truth), videos, seed, steps)
+    scores = draw_scores(len(truth), videos, seed, steps)
     found = rank_matrix(scores, np.array(truth))
     check_naive(found, naive_ranks(scores, truth))
     assert found.t2v.queries.tolist() == list(range(len(truth)))
@@ -79,7 +74,7 @@ def test_equals_naive_ranks(truth: list[int], num_others: int, steps: float, see
 def test_blocks_of_texts_change_nothing(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     truth = np.repeat(random.permutation(17)[:14], random.integers(1, 9, 14))
-    scores = (4 * sample(len(truth), 17, steps=4.0)).astype(dtype)
+    scores = (4 * draw_scores(len(truth), 17, steps=4.0)).astype(dtype)
     expected = rank_matrix(scores, truth)
     assert expected.t2v.num_ties > 0
     check_naive(expected, naive_ranks(scores, truth.tolist()))
@@ -94,7 +89,7 @@ def test_minus_zero_ties_with_zero() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_score_that_is_not_finite_is_rejected_with_its_index(value: float) -> None:
-    scores, truth = sample(6, 3), np.array([2, 1, 0, 0, 1, 2])
+    scores, truth = draw_scores(6, 3), np.array([2, 1, 0, 0, 1, 2])
     scores[4, 2] = value
     with pytest.raises(VidretError, match=f"scores must be finite, got {value} for text 4 and video 2"):
         rank_matrix(scores, truth)
@@ -102,4 +97,4 @@ def test_score_that_is_not_finite_is_rejected_with_its_index(value: float) -> No
 
 def test_no_texts_are_rejected() -> None:
     with pytest.raises(VidretError, match="texts must be at least 1, got 0"):
-        rank_matrix(sample(0, 3), np.array([], int))
+        rank_matrix(draw_scores(0, 3), np.array([], int))

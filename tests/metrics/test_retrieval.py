@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.metrics.published import PRINTED, SINGLE, Golden, check_published, find_goldens
+from tests.metrics.published import PRINTED, SINGLE, Golden, check_published, draw_scores, find_goldens
 from vidret.errors import VidretError
 from vidret.metrics.ranks import Ranks
 from vidret.metrics.retrieval import evaluate, summarise
@@ -30,11 +30,6 @@ def naive_summary(ranks: list[float], cuts: tuple[int, ...]) -> dict[str, float]
         "R-Sum": recalls[1] + recalls[5] + recalls[10],
         "nDCG@10": 100 * sum(1 / math.log2(1 + rank) for rank in ranks if rank <= 10) / count,
     }
-
-
-def sample(texts: int, videos: int, seed: int = 0, steps: float = 0.0) -> Any:
-    scores = np.random.default_rng(seed).standard_normal((texts, videos))
-    return np.round(scores * steps) / steps if steps else scores
 
 
 @pytest.mark.parametrize("cuts", [(1, 5, 10, 50), (3,), (2, 100)])
@@ -68,7 +63,7 @@ def test_report_has_bounds_if_there_are_ties() -> None:
 
 
 def test_protocol_describes_the_gallery() -> None:
-    scores, truth = sample(7, 4), np.array([0, 0, 1, 1, 1, 3, 3])
+    scores, truth = draw_scores(7, 4), np.array([0, 0, 1, 1, 1, 3, 3])
     forth, back = evaluate(scores, truth)
     assert "7 texts, each to find its video among 4." in forth.protocol
     assert "3 videos, each to find its best caption among the best of each video." in back.protocol

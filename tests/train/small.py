@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as lightning
 import torch
+from torch import Tensor
 
 from tests.tool_loading import load_tool
 from vidret.data.dataset import RetrievalBatch
@@ -36,6 +37,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "all": {"method": "ucofia", **MERGING, **PROMPTS},
     "joint": {**MERGING, **PROMPTS},
 }
+
+
+def sample(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def write_world(folder: Path) -> None:

@@ -23,6 +23,7 @@ from tests.train.small import (
     make_module,
     make_trainer,
     open_data,
+    sample,
     write_world,
 )
 from vidret.align.batches import take_rows
@@ -40,10 +41,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "tempme, recipe": {"train_all": False, "lora_rank": 2},
 }
 HEADS: dict[str, dict[str, Any]] = {"r2": {}, "r2, highlights": {"boundaries": False, "strides": (1,)}}
-
-
-def sample(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def gather_all_kinds(rank: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.goldens import Case, check_close, find_cases
+from tests.train.small import sample
 from vidret.align.glscl import consistency_loss, diversity_loss
 from vidret.train.losses import (
     add_terms,
@@ -36,10 +37,6 @@ def naive_both_ways(logits: Tensor, same: Tensor | None = None) -> float:
     rows, columns = logits.tolist(), logits.T.tolist()
     masks = (None, None) if same is None else (same.tolist(), same.T.tolist())
     return (naive_contrast(rows, masks[0]) + naive_contrast(columns, masks[1])) / 2
-
-
-def sample(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def units(*shape: int, seed: int = 0) -> Tensor:

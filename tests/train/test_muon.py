@@ -8,16 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from tests.train.small import make_module
+from tests.train.small import make_module, sample
 from vidret.errors import VidretError
 from vidret.train.muon import COEFFICIENTS, MATRIX, MOMENTUM, NUM_REPEATS, Muon, muon_optimizer, orthogonalize
 from vidret.train.optim import parameter_groups
 
 BETAS, EPS = (0.9, 0.98), 1e-6
-
-
-def sample(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def naive_orthogonalize(matrix: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from tests.train.small import sample
 from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import Mixing
@@ -173,10 +174,6 @@ def naive_steps(
             change = mean[i] / (math.sqrt(square[i]) + 1e-6) + weight_decay * weight[i]
             weight[i] -= lr * change
     return weight
-
-
-def sample(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("max_norm", [1.0, math.inf])
