@@ -12,7 +12,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from vidret.engine import Engine
 from vidret.errors import DecodeError, OptionError, StoreError, VidretError
@@ -54,7 +54,10 @@ sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
 """
 
 
-class PickedRequest(BaseModel, extra="forbid"):
+PICKED = {"video": 1, "start": 3, "end": 8}
+
+
+class PickedRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [PICKED]}):
     """A moment to add to a list."""
 
     video: Id
@@ -63,12 +66,8 @@ class PickedRequest(BaseModel, extra="forbid"):
     note: str = Field("", max_length=MAX_NOTE)
 
 
-class AddRequest(BaseModel):
+class AddRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"moments": [PICKED]}]}):
     """Moments to add to a list."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"moments": [{"video": 1, "start": 3, "end": 8}]}]}
-    )
 
     moments: list[PickedRequest] = Field(max_length=MAX_MOMENTS)
 
@@ -80,12 +79,11 @@ class ListedRequest(PickedRequest):
     content: str = Field("", max_length=200)
 
 
-class CollectionRequest(BaseModel):
-    """A collection as it is to be: a saved search with its query and options, or a list with its moments."""
+SAVED = {"finds": "videos", "query": "a dog", "options": {"k": 20}}
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"finds": "videos", "query": "a dog", "options": {"k": 20}}]}
-    )
+
+class CollectionRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [SAVED]}):
+    """A collection as it is to be: a saved search with its query and options, or a list with its moments."""
 
     finds: Literal["", "videos", "moments"] = Field("", description="What a saved search finds; empty for a list.")
     query: str = ""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from vidret.engine import Engine
 from vidret.serve.fields import TINY_IMAGE, Id, ImageReader, QueryText, Seconds, with_rows_of
@@ -18,9 +18,10 @@ from vidret.types import Concept, ConceptExample
 MAX_EXAMPLES = 64  # of each kind, in one request
 
 Name = Annotated[str, Field(min_length=1, max_length=65, examples=["mascot"])]
+EXAMPLE = {"image": TINY_IMAGE}
 
 
-class ExampleRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"image": TINY_IMAGE}]}):
+class ExampleRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [EXAMPLE]}):
     """An image, or a stretch of a video; without start and end, the whole video."""
 
     image: str | None = Field(None, min_length=1, description="Base64 of an image; see ImageRequest.")
@@ -39,12 +40,8 @@ class ExampleRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [
         return self
 
 
-class TeachRequest(BaseModel):
+class TeachRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"name": "mascot", "yes": [EXAMPLE]}]}):
     """A concept to teach."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"name": "mascot", "yes": [{"image": TINY_IMAGE}]}]}
-    )
 
     name: Name
     text: QueryText | None = Field(None, description="What the encoder reads for it; default: the name.")
