@@ -566,6 +566,13 @@ def test_a_moment_is_copied_saved_and_searched_by_its_frame(look: Look, indexed:
     assert end - start < 10, "one shot of the film"
     assert probe(tmp_path / "clip.mp4").duration == pytest.approx(end - start, abs=0.15)
     expect(page.locator("#viewer-announcement")).to_contain_text("Saved 0:0")
+    frames = hold(page, "**/api/thumbnails/*w=960", 1)
+    press(page, "l", "Escape")
+    expect(page.locator("#viewer")).to_be_hidden()
+    frames[0].continue_()
+    page.wait_for_timeout(300)
+    expect(page.locator("#chip")).to_be_hidden()  # the video was closed meanwhile
+    page.go_back()
     page.get_by_role("button", name="Find videos like this frame").click()
     expect(page.locator("#viewer")).to_be_hidden()
     expect(titles(page).first).to_have_text(re.compile("tour|old|bikes"))

@@ -244,10 +244,11 @@ function togglePlay() {
 
 /** Load the frame that is shown, as the server decodes it, and search with it. */
 async function findSimilar(onLike) {
+  const own = shown;
   const frame = make("img", { src: thumbnail(now()) });
   try {
     await frame.decode();
-    onLike(frame);
+    if (shown === own) onLike(frame);
   } catch {
     tell("viewer-notice", "The frame at this time cannot be read.");
   }
