@@ -90,6 +90,12 @@ def test_normal_speed_wins_among_equal_lines() -> None:
     assert (found.speed, found.offset) == (1.0, -1.0)
 
 
+def test_normal_speed_wins_where_a_film_shows_a_part_of_a_still_clip() -> None:
+    found = align_footage(np.where(np.arange(20) < 8, 0.4, -0.5) * np.ones((30, 1)), np.arange(30.0), np.arange(20.0))
+    assert found is not None
+    assert found.speed == pytest.approx(1, abs=0.1)
+
+
 def test_every_showing_is_found_once() -> None:
     keyframes, times = make_footage(3, 20), np.arange(8) + 0.5
     clip = sample_footage(keyframes, times)

@@ -67,7 +67,8 @@ def align_footage(
     )
     speeds = SPEEDS[lines]
     firsts, lasts, gains = find_best_runs(score_lines(scores, clip_times, film_times, speeds, offsets))
-    worth = gains * (1 - SPEED_COST * np.abs(np.log2(speeds)))
+    # On a slow line more frames of the clip are compared with the same ones of the film, which is no more evidence.
+    worth = gains * np.minimum(speeds, 1) * (1 - SPEED_COST * np.abs(np.log2(speeds)))
     best = int(np.argmax(worth))
     if not gains[best] > 0:
         return None
