@@ -162,10 +162,10 @@ def test_concepts_are_kept_replaced_and_forgotten(engine: Engine) -> None:
     engine.teach("one", [paint("blue")], replace=True)
     engine.forget("@one")
     assert engine.concepts() == []
-    with pytest.raises(
-        VidretError, match=r"@one: must be the name of a taught concept \(none\); to teach it: vidret teach"
-    ):
-        engine.search("@one walks")
+    refusal = r"@one: must be the name of a taught concept \(none\); to teach it: vidret teach"
+    for query in ("@one walks", "a walk -@one", "a walk, no @one"):
+        with pytest.raises(VidretError, match=refusal):
+            engine.search(query)
 
 
 def test_wrong_input_is_refused_in_one_sentence(engine: Engine, films: Path, tmp_path: Path) -> None:

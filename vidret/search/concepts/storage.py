@@ -93,7 +93,8 @@ def check_mentions(store: Store, query: Query, people: Collection[str] = ()) -> 
     Raises:
         VidretError: It mentions something else.
     """
-    for name in (name for text in list_query_texts(query) for name in find_mentions(text) if name not in people):
+    texts = (text.replace(" -@", " @") for text in list_query_texts(query))  # what is excluded is mentioned too
+    for name in (name for text in texts for name in find_mentions(text) if name not in people):
         if load_concept(store, name) is None:
             taught = ", ".join(f"@{concept.name}" for concept in list_concepts(store)) or "none"
             rule = f"must be the name of a taught concept{' or of a person' if people else ''} ({taught})"
