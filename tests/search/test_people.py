@@ -176,6 +176,9 @@ def test_unknown_names_and_curves(engine: Engine, folder: Path) -> None:
     curve = engine.curve("@mum in red", folder / "films" / "both.mp4")
     plain = engine.curve("a person in red", folder / "films" / "both.mp4")
     np.testing.assert_array_equal(curve.scores, plain.scores)
+    plain = engine.curve("red -blue", folder / "films" / "both.mp4")
+    for query in ("red -blue -@mum", 'red -"@Dad Joe" -blue', "red -@dad-joe -blue"):
+        np.testing.assert_array_equal(engine.curve(query, folder / "films" / "both.mp4").scores, plain.scores)
 
 
 def test_several_indexes_know_the_persons_of_each(folder: Path, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_concepts_are_kept_replaced_and_forgotten(engine: Engine) -> None:
     engine.forget("@one")
     assert engine.concepts() == []
     refusal = r"@one: must be the name of a taught concept \(none\); to teach it: vidret teach"
-    for query in ("@one walks", "a walk -@one", "a walk, no @one"):
+    for query in ("@one walks", "a walk -@one", "-@one a walk", "a walk, no @one"):
         with pytest.raises(VidretError, match=refusal):
             engine.search(query)
 

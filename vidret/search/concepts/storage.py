@@ -93,7 +93,7 @@ def check_mentions(store: Store, query: Query, people: Collection[str] = ()) -> 
     Raises:
         VidretError: It mentions something else.
     """
-    texts = (text.replace(" -@", " @") for text in list_query_texts(query))  # what is excluded is mentioned too
+    texts = (f" {text}".replace(" -@", " @") for text in list_query_texts(query))  # what is excluded is mentioned too
     for name in (name for text in texts for name in find_mentions(text) if name not in people):
         if load_concept(store, name) is None:
             taught = ", ".join(f"@{concept.name}" for concept in list_concepts(store)) or "none"
