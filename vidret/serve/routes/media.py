@@ -64,8 +64,8 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
             content = await draw_video(engine, thumbnails, video, t, w)
         except DecodeError as error:
             reason = sanitize(" ".join(error.reason.split())).encode("ascii", "replace").decode()
-            tile = await run_in_threadpool(draw_reason, error.reason, (w, w * 9 // 16))
-            return Response(encode_jpeg(tile), media_type="image/jpeg", headers={"X-Vidret-Reason": reason})
+            tile = await run_in_threadpool(draw_missing, error.reason, w)
+            return Response(tile, media_type="image/jpeg", headers={"X-Vidret-Reason": reason})
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": CACHED})
 
     @router.head("/videos/{id}/stream", include_in_schema=False, dependencies=[READ])
@@ -87,6 +87,11 @@ async def draw_video(engine: Engine, thumbnails: Thumbnails, video: StoredVideo,
     """
     path, status = await run_in_threadpool(stat_video, engine, video)
     return await thumbnails.get(path, min(time_s, video.duration), width, status)
+
+
+def draw_missing(reason: str, width: int) -> bytes:
+    """Return a grey JPEG with the reason why there is no frame."""
+    return encode_jpeg(draw_reason(reason, (width, width * 9 // 16)))
 
 
 def open_local_video(engine: Engine, video_id: int, *, purpose: str) -> tuple[str, BinaryIO]:
