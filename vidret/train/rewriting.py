@@ -102,7 +102,8 @@ def end_last_line(path: Path) -> None:
         logger.warning("%s: its last line is not whole, so that its caption is asked for again", path)
         os.truncate(path, len(content) - len(last))
     else:
-        path.write_bytes(content + b"\n")
+        with path.open("ab") as file:
+            file.write(b"\n")
 
 
 def write_request(caption: str, variants: int, seen: str) -> list[dict[str, str]]:
