@@ -56,10 +56,7 @@ def write_captions(folder: Path) -> None:
         save(folder / f"msvd/{split}_list.txt", "\n".join(list_stems(names)) + "\n")
     for name, names in (
         *((f"LSMDC16_annos_{split}.csv", names) for split, names in files.items()),
-        (
-            "LSMDC16_challenge_1000_publictect.csv",
-            TEST,
-        ),
+        ("LSMDC16_challenge_1000_publictect.csv", TEST),
     ):
         lines = ["\t".join((stem, "0", "6", "0", "6", describe(stem)[0])) for stem in list_stems(names)]
         save(folder / "lsmdc" / name, "\n".join(lines) + "\n")

@@ -104,11 +104,7 @@ def test_a_path_that_fails_or_crashes_costs_its_row(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize(("verdict", "status"), [("same", 0), ("not run", 0), ("DIFFERS", 1), ("FAILED", 1)])
 def test_the_page_has_the_machine_and_every_path_and_the_status_says_whether_all_agree(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    verdict: str,
-    status: int,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, verdict: str, status: int
 ) -> None:
     rows = {"a": tool.Row("a", "same", "2 videos", 2.0, 0.5, 1e-6, 0.01)}
     rows["b"] = tool.Row("b", verdict, f"no file {Path.home()}/a|b")

@@ -7,15 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.goldens import Case, find_cases
-from vidret.align.gda import (
-    ALPHAS,
-    ROUNDS,
-    UNLABELLED,
-    UNTUNED,
-    cross_validate,
-    fit_gaussians,
-    fit_with_unlabelled,
-)
+from vidret.align.gda import ALPHAS, ROUNDS, UNLABELLED, UNTUNED, cross_validate, fit_gaussians, fit_with_unlabelled
 
 TEXT_SCALE = 100.0  # of cosines of text, as published
 

@@ -10,14 +10,7 @@ from torch.nn import functional
 
 from tests.align.naive import make_mixing, naive_aggregate, naive_frames
 from vidret.align import prepared
-from vidret.align.batches import (
-    TextBatch,
-    VideoBatch,
-    collate_segments,
-    collate_texts,
-    take_rows,
-    unpack_stacked,
-)
+from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collate_texts, take_rows, unpack_stacked
 from vidret.align.prepared import pack_video, unpack_videos
 from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia import Aligner

@@ -11,12 +11,7 @@ import pytest
 import vidret.encode.families.registry
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
-from vidret.corpus.generated import (
-    evaluate_generated,
-    find_topics,
-    read_frame_vectors,
-    read_prompts,
-)
+from vidret.corpus.generated import evaluate_generated, find_topics, read_frame_vectors, read_prompts
 from vidret.errors import VidretError
 from vidret.types import Frames
 

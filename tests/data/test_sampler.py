@@ -142,9 +142,7 @@ def test_processes_get_equal_parts_of_each_batch(num_rows: int, num_ranks: int) 
 
 
 @given(
-    counts=st.lists(st.integers(1, 6), min_size=1, max_size=40),
-    batch_size=st.integers(1, 6),
-    seed=st.integers(0, 99),
+    counts=st.lists(st.integers(1, 6), min_size=1, max_size=40), batch_size=st.integers(1, 6), seed=st.integers(0, 99)
 )
 def test_buckets_hold_each_video_once_in_order_of_length(counts: list[int], batch_size: int, seed: int) -> None:
     lengths = np.random.default_rng(seed).integers(1, 1000, len(counts))

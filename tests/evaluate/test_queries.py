@@ -114,12 +114,7 @@ def test_report_round_trip_and_table_by_kind(answered: tuple[Path, Answer]) -> N
     assert (facts["data"]["num_videos"], facts["results"]["num_videos"]) == (5, 4), "also the video without a query"
     assert "1 video missing, omitted with their rows: gone.mp4" in answer.err
     kinds = facts["results"]["kinds"]
-    assert [(row["kind"], row["num_queries"]) for row in kinds] == [
-        ("hard", 1),
-        ("plain", 3),
-        (None, 4),
-        ("absent", 2),
-    ]
+    assert [(row["kind"], row["num_queries"]) for row in kinds] == [("hard", 1), ("plain", 3), (None, 4), ("absent", 2)]
     lines = answer.out.splitlines()
     assert lines[0] == "queries by kind, each in 4 videos"
     assert lines[1].split() == ["kind", "queries", "R@1", "R@10", "R1@0.5", "hit@1", "nothing", "AUC"]
@@ -201,8 +196,5 @@ def test_words_answer_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     write_film(tmp_path / "films" / "late.mp4", ("blue", 1))
     split, _ = read_queries_folder(tmp_path)
     gallery = Gallery(*find_videos(split.videos, tmp_path), {})
-    with (
-        Engine(index, NamedColours()) as engine,
-        pytest.raises(VidretError, match=r"late\.mp4: must be in the index"),
-    ):
+    with Engine(index, NamedColours()) as engine, pytest.raises(VidretError, match=r"late\.mp4: must be in the index"):
         evaluate_queries(Evaluation(engine, split, gallery))

@@ -23,13 +23,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "reproduce.md").read_text("utf-8")
 GUIDE = (ROOT / "docs" / "guides" / "training.md").read_text("utf-8")
 OPEN_CLIP = re.compile(r"ViT-B-(32|16)-quickgelu/openai")
-QUICK_TRAINED = (
-    "msrvtt_promptswitch_b32",
-    "msvd_ucofia_b32",
-    "msrvtt_xpool_b32",
-    "lsmdc_glscl_b32",
-    "tacos_r2_b32",
-)
+QUICK_TRAINED = ("msrvtt_promptswitch_b32", "msvd_ucofia_b32", "msrvtt_xpool_b32", "lsmdc_glscl_b32", "tacos_r2_b32")
 SLOW_CONVERTED = ("r2_charades", "r2_tacos", "r2_ego4d")  # as r2_qvhighlights, with settings that test_convert compares
 
 

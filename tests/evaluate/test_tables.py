@@ -20,10 +20,7 @@ from vidret.metrics.highlight import score_youtube
 from vidret.metrics.predictions import Prediction
 from vidret.metrics.retrieval import evaluate
 
-QUERIES = [
-    LabelledQuery("1", "v", "red", 100.0, ((0, 5),)),
-    LabelledQuery("2", "v", "green", 100.0, ((0, 40),)),
-]
+QUERIES = [LabelledQuery("1", "v", "red", 100.0, ((0, 5),)), LabelledQuery("2", "v", "green", 100.0, ((0, 40),))]
 FOUND = [Prediction("1", np.array([[0.0, 4.0, 1.0]])), Prediction("2", np.array([[0.0, 10.0, 1.0]]))]
 
 

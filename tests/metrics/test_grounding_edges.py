@@ -71,10 +71,7 @@ DEFECTS: dict[str, tuple[str, Callable[[Case], bool]]] = {
         "must be finite",
         lambda case: not all(is_number(x) for row in case["pred"] for x in row.get("pred_saliency_scores") or ()),
     ),
-    "no saliency scores": (
-        "one per clip",
-        lambda case: any(r.get("pred_saliency_scores") == [] for r in case["pred"]),
-    ),
+    "no saliency scores": ("one per clip", lambda case: any(r.get("pred_saliency_scores") == [] for r in case["pred"])),
     "saliency in some rows": (
         "must have saliency scores, got windows only",
         lambda case: len({"pred_saliency_scores" in row for row in case["pred"]}) == 2,

@@ -11,13 +11,7 @@ import pytest
 from tests.metrics.submissions import DATA, GOLDENS, find_files, needs_data, rated, read_rows
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
-from vidret.metrics.highlight import (
-    LEVELS,
-    score_highlights,
-    score_tvsum,
-    score_youtube,
-    stepwise_precision,
-)
+from vidret.metrics.highlight import LEVELS, score_highlights, score_tvsum, score_youtube, stepwise_precision
 from vidret.metrics.predictions import Prediction
 
 
@@ -219,10 +213,7 @@ def test_whole_benchmarks_equal_published_code(name: str, score: Any, label: str
     rows = read_rows(path)
     queries = [rated(row["vid"], row["label" if name == "tvsum" else "match"], row["domain"]) for row in rows]
     with np.load(GOLDENS / "highlight" / "preds.npz") as stored:
-        for kind in (
-            "random",
-            "oracle_noise",
-        ):  # the others have ties, whose order is arbitrary in the published code
+        for kind in ("random", "oracle_noise"):  # the others have ties, whose order is arbitrary in the published code
             keys = [f"{name}|{kind}|{query.domain}|{query.id}" for query in queries]
             found = [
                 Prediction(q.id, saliency=stored[key].astype(np.float64)) for q, key in zip(queries, keys, strict=True)

@@ -9,12 +9,7 @@ import pytest
 
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
-from vidret.metrics.predictions import (
-    Prediction,
-    match_predictions,
-    read_predictions,
-    write_predictions,
-)
+from vidret.metrics.predictions import Prediction, match_predictions, read_predictions, write_predictions
 
 GOOD = '{"qid": 1, "vid": "v", "query": "a cat", "pred_relevant_windows": [[0, 2.5, 0.5], [4, 4, -1]]}'
 

@@ -103,10 +103,7 @@ INVALID: tuple[tuple[dict[str, object], str], ...] = (
     ({"name": "end "}, "name must be up to 64 letters"),
     ({"finds": "videos", "query": " "}, "must contain a word"),
     ({"finds": "videos", "query": "@nobody"}, "@nobody"),
-    (
-        {"finds": "videos", "query": "red", "options": {"snap": True}},
-        "options must be those of a search for videos",
-    ),
+    ({"finds": "videos", "query": "red", "options": {"snap": True}}, "options must be those of a search for videos"),
     ({"finds": "videos", "query": "red", "options": {"like": [[1, 2.0]]}}, "teach a concept"),
     ({"finds": "video", "query": "red"}, "finds must be videos or moments, or empty for a list, got video"),
     ({"finds": "videos", "query": "red", "options": {"k": "ten"}}, "k must be an integer, got 'ten'"),

@@ -26,10 +26,7 @@ Text = tuple[float, float, float]  # start, end, score
 
 
 def make_scores(
-    *texts: Sequence[Text],
-    pictures: Sequence[Sequence[float]] = (),
-    source: TextSource = "speech",
-    cover: float = 1.0,
+    *texts: Sequence[Text], pictures: Sequence[Sequence[float]] = (), source: TextSource = "speech", cover: float = 1.0
 ) -> VideoScores:
     """Return the scores of a video of 20 s with a frame a second; ``texts`` and ``pictures`` are by clause."""
     times = np.arange(20) + 0.5

@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import DIM
 from vidret.errors import StoreError
-from vidret.search.probability import (
-    MAX_GAP,
-    UNFITTED,
-    ProbabilityModel,
-    load_probabilities,
-    save_probabilities,
-)
+from vidret.search.probability import MAX_GAP, UNFITTED, ProbabilityModel, load_probabilities, save_probabilities
 from vidret.store.records import PROBABILITIES
 from vidret.store.store import Store
 from vidret.types import LIKELY, UNLIKELY

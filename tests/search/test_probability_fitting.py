@@ -129,8 +129,7 @@ def test_no_answers_change_the_ranking(queries: list[ScoredQuery], scores: list[
 
 def test_ten_answers_move_probabilities_little_and_a_thousand_decide() -> None:
     other = ProbabilityModel(
-        index_weights=(1.2, UNFITTED.index_weights[1], -3.0),
-        video_weights=(1.0, 0.3, UNFITTED.video_weights[2], -2.0),
+        index_weights=(1.2, UNFITTED.index_weights[1], -3.0), video_weights=(1.0, 0.3, UNFITTED.video_weights[2], -2.0)
     )
     scores = np.linspace(-3, 12, 31)
     defaults, others = ([model.index(score, SIZE) for score in scores] for model in (UNFITTED, other))
@@ -170,10 +169,7 @@ def test_halves_are_even_and_divide_no_name() -> None:
 
 
 def test_fit_is_chosen_where_it_helps_with_held_out_answers() -> None:
-    other = ProbabilityModel(
-        index_weights=(1.2, UNFITTED.index_weights[1], -3.0),
-        video_weights=UNFITTED.video_weights,
-    )
+    other = ProbabilityModel(index_weights=(1.2, UNFITTED.index_weights[1], -3.0), video_weights=UNFITTED.video_weights)
     queries = draw_answers(other, 400)
     report = choose_probabilities(queries)
     assert report.num_answered == sum(query.is_answered for query in queries) == 400 - report.num_absent

@@ -127,9 +127,7 @@ def draw_texts(rng: np.random.Generator, num_clauses: int) -> list[list[Match]]:
 
 
 def rank_naively(
-    structure: QueryStructure,
-    pictures: Mapping[int, VideoPictures],
-    texts: Mapping[int, Sequence[list[Match]]],
+    structure: QueryStructure, pictures: Mapping[int, VideoPictures], texts: Mapping[int, Sequence[list[Match]]]
 ) -> list[tuple[int, float, tuple[float, ...]]]:
     """Score every video in full, then sort; those without a placement, or without a text of a phrase, are left out."""
     num_clauses = len(structure.clauses)

@@ -10,13 +10,7 @@ from torch import Tensor
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode.clip.text import TextShape, TextTower, clip_pieces
 from vidret.encode.clip.weights import convert_state_dict
-from vidret.train.captioner import (
-    FREQUENT_WORDS,
-    Captioner,
-    caption_loss,
-    read_tokens,
-    restrict_vocabulary,
-)
+from vidret.train.captioner import FREQUENT_WORDS, Captioner, caption_loss, read_tokens, restrict_vocabulary
 
 CASES = find_cases("promptswitch")
 PUBLISHED_NAMES = {"caption_prenorm.": "prenorm.", "caption_transformer.": "decoder.", "caption_head.": "head."}

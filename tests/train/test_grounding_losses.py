@@ -12,13 +12,7 @@ from torch import Tensor
 from tests.goldens import Case, check_close, find_cases
 from vidret.ground.checkpoint import convert_head
 from vidret.ground.head import GroundingHead, HeadOutput
-from vidret.train.grounding_losses import (
-    TEMPERATURE,
-    PointTargets,
-    find_targets,
-    focal_loss,
-    grounding_losses,
-)
+from vidret.train.grounding_losses import TEMPERATURE, PointTargets, find_targets, focal_loss, grounding_losses
 from vidret.train.losses import Terms, add_terms
 
 Batch = dict[str, Any]

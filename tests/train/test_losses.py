@@ -11,13 +11,7 @@ from torch.nn import functional
 from tests.goldens import Case, check_close, find_cases
 from tests.train.small import sample
 from vidret.align.glscl import consistency_loss, diversity_loss
-from vidret.train.losses import (
-    add_terms,
-    concept_losses,
-    find_same_videos,
-    pair_loss,
-    retrieval_loss,
-)
+from vidret.train.losses import add_terms, concept_losses, find_same_videos, pair_loss, retrieval_loss
 
 VIDEOS = torch.tensor([3, 5, 3, 8, 5])
 ONE_WAY = torch.ones(5, 5, dtype=torch.bool).triu()

@@ -156,12 +156,7 @@ def test_glscl_trains_embeddings_and_clip4clip_freezes_them() -> None:
 
 
 def naive_steps(
-    weight: list[float],
-    grads: list[list[float]],
-    *,
-    lrs: list[float],
-    weight_decay: float,
-    max_norm: float,
+    weight: list[float], grads: list[list[float]], *, lrs: list[float], weight_decay: float, max_norm: float
 ) -> list[float]:
     """Return a weight after several updates, computed element by element."""
     mean, square = [0.0] * len(weight), [0.0] * len(weight)

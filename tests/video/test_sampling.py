@@ -133,13 +133,7 @@ def test_a_segment_lasts_while_a_frame_stands_still() -> None:
 
 def test_a_long_gap_is_of_no_segment() -> None:
     cuts = cut_segments(9e6 + 1, np.array([0.0, 1.0, 13.0, 620.0, 1e4, 9e6]))
-    assert [(cut.start, cut.end) for cut in cuts] == [
-        (0, 12),
-        (12, 612),
-        (612, 624),
-        (9996, 10008),
-        (9e6, 9e6 + 1),
-    ]
+    assert [(cut.start, cut.end) for cut in cuts] == [(0, 12), (12, 612), (612, 624), (9996, 10008), (9e6, 9e6 + 1)]
     assert [cut.number for cut in cuts] == [0, 1, 2, 3, 4]
     whole = cut_segments(9e6 + 1, np.array([0.0, 1.0, 2.0, 5.0, 9e6]), Sampling(3, whole=True))
     assert [(cut.start, cut.end, cut.times) for cut in whole] == [(0, 5, (0, 2, 4))]

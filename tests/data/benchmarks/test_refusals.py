@@ -69,11 +69,7 @@ CAPTIONS: list[tuple[Callable[..., Split], tuple[object, ...], str]] = [
         (({"video": "a.mp4", "caption": "fog", "captions": ["rain"]},),),
         r"a:1: must have captions or caption, got both",
     ),
-    (
-        captions.read_captions,
-        (({"video": "a.mp4", "captions": "fog"},),),
-        r"a:1: captions must be a list, got 'fog'",
-    ),
+    (captions.read_captions, (({"video": "a.mp4", "captions": "fog"},),), r"a:1: captions must be a list, got 'fog'"),
     (captions.read_captions, (({"captions": ["fog"]},),), r"a:1: video is missing"),
     (captions.read_captions, ("\n",), r"a: must contain at least one caption, got none"),
 ]

@@ -17,11 +17,7 @@ from vidret.store.catalog import database
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.identities.tracks import match_tracks
-from vidret.store.identities.upkeep import (
-    copy_identities,
-    count_identities,
-    find_damaged_identities,
-)
+from vidret.store.identities.upkeep import copy_identities, count_identities, find_damaged_identities
 
 
 @pytest.fixture

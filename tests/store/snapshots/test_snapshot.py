@@ -304,8 +304,7 @@ def test_what_is_deleted_is_not_saved_for_ever(stores: tuple[Store, Store], tmp_
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["segments.ids", "segments.video_rows", "segments.first_frames", "videos.ids", "files.video_rows", "bits"],
+    "name", ["segments.ids", "segments.video_rows", "segments.first_frames", "videos.ids", "files.video_rows", "bits"]
 )
 @pytest.mark.parametrize("is_listed", [False, True])
 def test_columns_that_cannot_be_right_are_read_from_the_catalog(

@@ -18,11 +18,7 @@ from vidret.errors import MissingExtraError, VidretError
 from vidret.types import Resize, Sampling
 from vidret.video.decoders.base import GaveUpError
 from vidret.video.decoders.registry import choose_decoder
-from vidret.video.decoders.torchcodec import (
-    DeviceImage,
-    TorchcodecDecoder,
-    load_torchcodec,
-)
+from vidret.video.decoders.torchcodec import DeviceImage, TorchcodecDecoder, load_torchcodec
 from vidret.video.geometry import resize_image
 from vidret.video.grey import grey_from_luma
 from vidret.video.probe import probe

@@ -39,10 +39,7 @@ def detect(frames: Iterable[Picture], times: Sequence[float] | None = None, fps:
 
 
 def follow(
-    frames: Sequence[Picture],
-    times: Sequence[float] | None = None,
-    fps: float = 25.0,
-    at_once: Sequence[int] = (32,),
+    frames: Sequence[Picture], times: Sequence[float] | None = None, fps: float = 25.0, at_once: Sequence[int] = (32,)
 ) -> list[tuple[int, list[Transition]]]:
     """Return the steps of detecting a film; frames are added by these numbers in turn."""
     times = [index / fps for index in range(len(frames))] if times is None else times
