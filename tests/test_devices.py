@@ -64,9 +64,7 @@ def test_auto_selects_the_accelerator(
     assert choose_device(chosen) == chosen, "a full name is unchanged"
 
 
-def test_auto_selects_the_cpu_without_an_accelerator_and_only_cuda_has_an_index(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_auto_is_the_cpu_without_an_accelerator_and_only_cuda_has_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("cuda", "cuda:0", "cuda:1", "cpu", "mps", "xpu:1")
     assert [cuda_index(name) for name in names] == [0, 0, 1, None, None, None]
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
@@ -200,9 +198,7 @@ def test_several_devices_encode_one_index(tmp_path: Path, monkeypatch: pytest.Mo
     assert read_contents(tmp_path / "several") == read_contents(tmp_path / "one")
 
 
-def test_several_devices_are_of_one_kind_for_an_encoder_loaded_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_devices_are_of_one_kind_for_a_named_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, "xpu")
     assert choose_devices("cpu,cpu:0") == ["cpu", "cpu"]
     for names in ("cpu,xpu", "xpu,", "cpu,banana"):

@@ -112,9 +112,7 @@ def test_threads_that_write_one_file_do_not_share_a_draft(tmp_path: Path) -> Non
     assert list_files(tmp_path) == [tmp_path / "a"]
 
 
-def test_a_durable_file_and_its_entry_are_on_disk_in_this_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_durable_file_and_its_entry_are_written_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, replace = list[str](), Path.replace
 
     def follow(draft: Path, target: Path) -> Path:

@@ -93,9 +93,7 @@ def test_attention_equals_loops_and_ignores_later_tokens_if_causal(causal: bool,
 
 @pytest.mark.parametrize("num_tokens", [5, SHORT, SHORT + 1])
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_of_short_sequences_has_the_values_and_gradients_of_torchs_kernel(
-    num_tokens: int, causal: bool
-) -> None:
+def test_attention_of_short_sequences_has_values_and_gradients_of_torchs_kernel(num_tokens: int, causal: bool) -> None:
     parts = torch.randn(3, 2, 3, num_tokens, 4).bfloat16()
     bias = None if causal else torch.randn(2, 1, 1, num_tokens).bfloat16()
     if bias is not None:

@@ -66,9 +66,7 @@ def test_methods_train_in_equal_shares_of_the_time_and_a_resumed_run_keeps_its_p
 
 
 @pytest.mark.parametrize("method", ["ucofia", "joint"])
-def test_a_training_step_of_a_configuration_is_timed(
-    tool: Any, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_of_training_is_timed(tool: Any, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tool, "NUM_TIMED", 1)
     text = (tool.CONFIGS / f"synthetic_{method}.yaml").read_text("utf-8")
     small = tmp_path / "small.yaml"

@@ -78,9 +78,7 @@ def test_a_measured_index_is_as_the_starter_makes_one(tmp_path: Path) -> None:
         ([(1, {"cores": 0.5}, 0.5), (4, {"cores": 1.0}, 1.0)], {"cores": 2}, 3.0),  # the fast one first
     ],
 )
-def test_a_run_waits_for_its_slowest_stage(
-    workers: list[Any], capacity: dict[str, float], segments_per_s: float
-) -> None:
+def test_a_run_waits_for_the_slowest(workers: list[Any], capacity: dict[str, float], segments_per_s: float) -> None:
     tool = load_tool("model_throughput")
     found = tool.predict(capacity, [tool.Workers(*own) for own in workers])
     assert found.segments_per_s == pytest.approx(segments_per_s)

@@ -329,9 +329,7 @@ class Published(nn.Module):
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("shared_queries", [None, False, True])
-def test_separate_decoders_are_converted(
-    shared_queries: bool | None, separate: bool, layers: int, tmp_path: Path
-) -> None:
+def test_two_decoders_are_converted(shared_queries: bool | None, separate: bool, layers: int, tmp_path: Path) -> None:
     published = Published(separate=separate, layers=layers).eval()
     temporal = {f"transformerClip.resblocks.{name}": weight for name, weight in temporal_blocks().items()}
     aligner = convert_concepts({**published.state_dict(), **temporal}, shared_queries=shared_queries)

@@ -86,9 +86,7 @@ def test_all_pieces_of_a_video_speak_no_less_than_the_best_ones(
         assert find_best(alone) == pytest.approx(find_best(scored[video_id]), abs=1e-5)
 
 
-def test_a_channel_finds_something_and_more_where_more_is_covered(
-    engine: Engine, channel: Channel[Any], source: Source
-) -> None:
+def test_a_channel_finds_more_where_more_is_covered(engine: Engine, channel: Channel[Any], source: Source) -> None:
     asked = ask(engine, "a white wall", source)
     found = channel.find(asked)
     assert found
@@ -105,9 +103,7 @@ def test_a_channel_that_is_not_asked_finds_nothing(engine: Engine, channel: Chan
     assert not channel.score(asked, [1, 2])
 
 
-def test_excluded_videos_and_those_of_other_folders_are_not_found(
-    engine: Engine, channel: Channel[Any], source: Source
-) -> None:
+def test_excluded_videos_and_other_folders_are_left_out(engine: Engine, channel: Channel[Any], source: Source) -> None:
     asked = ask(engine, "the line is busy", source)
     first, *rest = channel.find(asked)
     assert channel.find(replace(asked, excluded=frozenset({first}))).keys() == set(rest)

@@ -187,7 +187,7 @@ def test_small_texts_are_found_where_nothing_moves(reader: ScreenReader, monkeyp
     assert (text.text, text.start, text.end) == ("harbour office", 2.5, 5.5)
 
 
-def test_texts_over_moving_ground_are_looked_for_in_every_other_frame(
+def test_texts_over_moving_ground_are_sought_every_other_frame(
     reader: ScreenReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What begins or ends between two of them is told by its strokes."""
@@ -380,7 +380,7 @@ def check_resumptions(reader: ScreenReader, images: Sequence[Picture], whole: Se
 
 
 @pytest.mark.parametrize("shown", [MOVING, {step + 1: bars for step, bars in MOVING.items()}, LINES])
-def test_reading_resumes_in_a_moving_picture_as_it_would_have_gone_on(
+def test_reading_resumes_in_a_moving_picture_as_if_never_stopped(
     shown: dict[int, tuple[tuple[int, int, int], ...]],
 ) -> None:
     """The same frames are searched, at the same resolution."""

@@ -135,9 +135,7 @@ def test_blocks_hold_all_samples(lengths: list[int]) -> None:
     assert all(0 < len(block) <= 300 for block in found)
 
 
-def test_the_bundled_model_is_read_for_its_digest_once_unless_it_changes(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_bundled_model_is_digested_once_unless_it_changes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(speech, "find_package", lambda _name: tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.bin").write_bytes(b"weights")
@@ -202,9 +200,7 @@ def make_chords(rng: np.random.Generator) -> Audio:
 
 
 @pytest.mark.parametrize("make", [make_silence, make_white_noise, make_chords])
-def test_no_words_where_nobody_speaks(
-    recogniser: SpeechRecogniser, make: Callable[[np.random.Generator], Audio]
-) -> None:
+def test_no_words_without_speech(recogniser: SpeechRecogniser, make: Callable[[np.random.Generator], Audio]) -> None:
     audio = make(np.random.default_rng(0))
     assert recogniser.transcribe(audio, 5.0) == []
 

@@ -24,9 +24,7 @@ from vidret.store.store import Store
 
 
 @pytest.mark.parametrize("where", ["the index", "a file", "SQLite", "damage"])
-def test_a_full_disk_is_told_with_what_to_do(
-    where: str, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_explained(where: str, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill(*_arguments: object, **_options: object) -> None:
         full = OSError(errno.EIO if where == "damage" else errno.ENOSPC, "No space left on device")
         if where == "a file":
@@ -76,9 +74,7 @@ def test_training_has_a_help_without_its_extra(run: Runner, monkeypatch: pytest.
     run.check_refusal(("train", "fit", "--config", "a.yaml"), 1, 'pip install "vidret[train]"')
 
 
-def test_wrong_use_exits_with_a_code_and_one_sentence(
-    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_use_exits_with_code_and_sentence(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "films").mkdir()

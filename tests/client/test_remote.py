@@ -64,9 +64,7 @@ def remote(server: Served) -> Iterator[RemoteEngine]:
         yield engine
 
 
-def test_search_sends_a_query_and_the_ids_of_judged_videos_and_parses_hits(
-    server: Served, remote: RemoteEngine
-) -> None:
+def test_search_sends_a_query_and_ids_of_judged_videos_and_parses_hits(server: Served, remote: RemoteEngine) -> None:
     server.replies = [Reply({"query": "dog", "weak": False, "took_ms": 1.5, "hits": [HIT | {"new_field": 1}]})]
     hits = remote.search("dog -beach", 3)
     request = server.asked[0]

@@ -222,9 +222,7 @@ def test_clips_that_cannot_be_used_and_whole_videos_are_refused(
             call()
 
 
-def test_a_file_that_changed_into_rubbish_is_left_out_with_a_warning(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_that_became_rubbish_is_left_out(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Engine(tmp_path / "empty", PatchEncoder()) as engine:
         engine.index([])
         assert engine.duplicates() == []

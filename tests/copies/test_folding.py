@@ -84,9 +84,7 @@ def test_moments_are_folded_where_they_show_the_same(engine: Engine) -> None:
     assert not any(moment.near_copies for moment in within)
 
 
-def test_videos_are_compared_by_one_whitening_while_the_index_grows(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_videos_have_one_whitening_while_the_index_grows(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = engine.search(query(engine), copies="show")
     dim = len(query(engine))
     fitted = (Whitening(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32)[:, -size:]) for size in range(2, dim))

@@ -52,9 +52,7 @@ def make_rng(seed: int) -> np.random.Generator:
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=lambda sampling: f"{sampling.kind}-{sampling.num_candidates}")
-def test_cached_frames_equal_decoded_frames(
-    videos: dict[str, VideoSpan], sampling: FrameSampling, tmp_path: Path
-) -> None:
+def test_cached_frames_are_decoded_ones(videos: dict[str, VideoSpan], sampling: FrameSampling, tmp_path: Path) -> None:
     spans = videos | {"middle": VideoSpan(videos["c"].path, 2.0, 9.0)}
     decoded = DecodedFrames(spans, sampling, RESIZE, num_workers=0)
     cache = FramesCache(tmp_path, sampling, RESIZE)
@@ -101,7 +99,7 @@ def test_changed_file_is_read_again(tmp_path: Path, videos: dict[str, VideoSpan]
     assert read_numbers(CachedFrames(cache, spans).read("v", make_rng(0)))[0] == 100
 
 
-def test_failures_are_recorded_with_reason_and_read_once(
+def test_failures_are_kept_with_reason_and_read_once(
     videos: dict[str, VideoSpan], tmp_path: Path, reads: list[str]
 ) -> None:
     (tmp_path / "text.mp4").write_text("no video")

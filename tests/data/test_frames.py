@@ -132,9 +132,7 @@ def test_late_start_does_not_change_the_sampled_frames(tmp_path: Path) -> None:
     assert find_candidate_frames(info, VideoSpan(info.path, 9.0, 12.0), sampling).tolist() == [10, 14, 19, 24]
 
 
-def test_frames_may_repeat_and_undecodable_ones_are_replaced_by_neighbours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_frames_may_repeat_and_neighbours_replace_broken_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = probe(write_numbered(tmp_path / "a.mp4", 20))
     frames = read_indices(info, np.array([3, 3, 8, 12]), RESIZE)
     assert (read_numbers(frames.pixels), frames.salvaged) == ([3, 3, 8, 12], "")

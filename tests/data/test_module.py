@@ -101,7 +101,7 @@ def test_validation_is_held_out_and_yields_each_video_once(world: Path) -> None:
     assert ready(make(world, val_share=0.0)).val_dataloader() == []
 
 
-def test_other_wordings_must_be_of_captions_that_are_trained_on(
+def test_other_wordings_must_be_of_captions_in_use(
     world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, captions = tmp_path / "rewritten.jsonl", ready(make(world)).train.captions
@@ -381,7 +381,7 @@ def test_batches_that_shared_memory_cannot_hold_are_refused_before_the_start(
         assert len(data.train_dataloader()) > 0, "nothing is shared"
 
 
-def test_named_encoder_is_loaded_on_the_trainers_device(
+def test_named_encoder_is_on_the_trainers_device(
     moments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     devices: list[str] = []

@@ -126,9 +126,7 @@ def test_command_prints_one_line_per_metric(searched: tuple[Path, Answer], world
     )
 
 
-def test_folders_are_compared_by_the_names_of_their_reports(
-    ranks: tuple[list[float], list[float]], tmp_path: Path
-) -> None:
+def test_folders_are_compared_by_names_of_reports(ranks: tuple[list[float], list[float]], tmp_path: Path) -> None:
     for name, values in (("one", ranks[0]), ("other", ranks[1])):
         for kind in ("captions", "moments") if name == "one" else ("captions",):
             (tmp_path / name / kind).mkdir(parents=True)

@@ -148,7 +148,7 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], locate
     assert out.splitlines()[2].split()[:2] == ["all", "6"]
 
 
-def test_sentences_of_benchmarks_are_located_as_one_event_and_your_own_as_typed(
+def test_sentences_of_benchmarks_are_one_event_and_your_own_as_typed(
     engine: Engine, world: Path, tmp_path: Path
 ) -> None:
     text, film = "green then yellow, no red", world / "videos" / "mixed.mp4"
@@ -305,9 +305,7 @@ def test_clips_are_rated_at_their_middle(engine: Engine, world: Path, tmp_path: 
         assert report.per_query[0]["precision"] == own.average_precision[0]
 
 
-def test_new_benchmark_needs_only_a_reader_and_a_registry_entry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_benchmark_needs_only_a_reader_and_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = SplitSource(read_labelled, "parks.jsonl")
     scoring = Scoring(lengths={"brief": (0, 3), "rest": (3, math.inf)}, saliency="top-5")
     benchmark = Benchmark("moments", (), {"val": source}, scoring=scoring)

@@ -123,9 +123,7 @@ def test_page_has_the_content_of_the_report(pages: dict[str, str], searched: tup
 # Worst queries
 
 
-def test_worst_queries_show_their_video_and_the_top_videos(
-    pages: dict[str, str], searched: tuple[Path, Answer]
-) -> None:
+def test_worst_queries_show_their_video_and_top_videos(pages: dict[str, str], searched: tuple[Path, Answer]) -> None:
     rows = read(searched[0] / "report.json")["per_query"]
     tree = Tree(pages["retrieval"])
     ranks = [int(text.split()[1].split(".")[0]) for text in tree.texts if re.fullmatch(r"rank [\d.]+ of 5", text)]

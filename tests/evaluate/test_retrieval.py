@@ -122,9 +122,7 @@ def test_rows_equal_the_metrics_of_the_matrix(report: dict[str, Any], matrix: np
     assert report["results"]["rows"] == [json.loads(json.dumps(row.to_dict())) for row in expected]
 
 
-def test_domains_are_evaluated_with_their_own_videos(
-    report: dict[str, Any], matrix: np.ndarray, truth: np.ndarray
-) -> None:
+def test_domains_are_evaluated_with_own_videos(report: dict[str, Any], matrix: np.ndarray, truth: np.ndarray) -> None:
     kinds = [kind for _, kind, _ in QUERIED]
     assert set(report["results"]["domains"]) == {"real", "drawn"}
     for domain, rows in report["results"]["domains"].items():
@@ -238,9 +236,7 @@ def test_bank_may_be_a_text_file(searched: Searched, world: Path, tmp_path: Path
     assert "2 queries of bank.txt, 1 of them in the test set" in answer.out
 
 
-def test_videos_are_the_bank_of_video_to_text(
-    world: Path, matrix: np.ndarray, truth: np.ndarray, tmp_path: Path
-) -> None:
+def test_videos_are_the_bank_for_texts(world: Path, matrix: np.ndarray, truth: np.ndarray, tmp_path: Path) -> None:
     films = {"red": (("red", 3),), "green": (("green", 2),), "both": (("yellow", 2), ("blue", 2))}
     for name, scenes in films.items():
         write_film(tmp_path / "bank" / f"{name}.mp4", *scenes)
@@ -367,9 +363,7 @@ def test_levels_are_corrected_separately_and_weighted_as_in_search() -> None:
     assert {each.bank for each in (row, coarse, fine, *others)} == {"a bank"}
 
 
-def test_a_trained_ranker_has_a_row_for_each_level_and_for_poolings(
-    searched: Searched, world: Path, tmp_path: Path
-) -> None:
+def test_a_trained_ranker_has_a_row_a_level_and_poolings(searched: Searched, world: Path, tmp_path: Path) -> None:
     index = ("--index", tmp_path / "index", "--rerank", "ucofia", "--out", tmp_path / "out", "--workers", 1)
     answer = run("eval", "retrieval", "--videos", world, *index, load=load_patches)
     assert answer.code == 0, answer.err

@@ -71,9 +71,7 @@ def on_accelerator(engine: Engine) -> Engine:
     return engine
 
 
-def test_batches_of_segments_are_stored_as_single_ones(
-    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_are_stored_as_single_segments(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Engine(tmp_path / "one", PatchEncoder(), rerank="ucofia").index([films], workers=2, shots=False)
     encoder = SlowEncoder(monkeypatch)  # counts segments from here on, and so waits for those of its own run
     on_accelerator(Engine(tmp_path / "all", encoder, rerank="ucofia")).index([films], workers=2, shots=False)

@@ -116,9 +116,7 @@ def films(kind: Kind, request: pytest.FixtureRequest) -> Path:
     return found
 
 
-def test_tracks_are_added_to_an_index_and_remembered(
-    tmp_path: Path, kind: Kind, films: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_tracks_are_added_and_kept(tmp_path: Path, kind: Kind, films: Path, caplog: pytest.LogCaptureFixture) -> None:
     index, whole = tmp_path / "index", tmp_path / "whole"
     assert kind.run(index, films, None).tracks == {}
     assert not (index / FILE).exists()

@@ -88,9 +88,7 @@ def test_of_several_descriptions_the_most_specific_is_kept(engine: Engine) -> No
 
 
 @given(seed=st.integers(0, 500), num_texts=st.integers(1, 4), num_others=st.integers(1, 6))
-def test_the_most_specific_description_ranks_its_own_segment_highest(
-    seed: int, num_texts: int, num_others: int
-) -> None:
+def test_the_most_specific_description_ranks_its_segment_highest(seed: int, num_texts: int, num_others: int) -> None:
     rng = np.random.default_rng(seed)
     own, others, texts = (rng.standard_normal((size, 3)).astype(np.float32) for size in (1, num_others, num_texts))
     ranks = [sum(bool(other @ text > own[0] @ text) for other in others) for text in texts]

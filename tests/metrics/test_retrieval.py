@@ -149,9 +149,7 @@ def test_arbitrary_order_of_ties_is_within_the_bounds(golden: Golden) -> None:
         ("inf_offdiag", "got inf for text 1 and video 2"),
     ],
 )
-def test_scores_that_are_not_finite_are_rejected_unlike_in_published_code(
-    golden: Golden, name: str, message: str
-) -> None:
+def test_infinite_scores_are_rejected_unlike_in_published_code(golden: Golden, name: str, message: str) -> None:
     # NaN compares False with everything: a query whose correct score is NaN drops out of the mean.
     scores, expected = golden.small[name]
     with pytest.raises(VidretError, match=message):

@@ -216,9 +216,7 @@ def test_uncuttable_moments_are_refused_in_one_sentence(films: Path, tmp_path: P
     assert not (tmp_path / "clips").exists()
 
 
-def test_the_installed_ffmpeg_is_preferred_and_a_missing_one_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_installed_ffmpeg_is_preferred_or_its_lack_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ImportError(name)
 

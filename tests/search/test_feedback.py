@@ -186,9 +186,7 @@ def test_a_diverse_display_shows_the_best_of_each_family(engine: Engine) -> None
     assert engine.search(QUERY, 2, offset=1, display="diverse") == found[1:3]
 
 
-def test_what_resembles_a_like_is_found_however_far_from_the_query(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_resembles_a_like_is_found_far_from_the_query(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = engine.search(QUERY, NUM_VIDEOS)
     like, seen = points(plain)[24:25], points(plain)[:20]
     every = engine.search(QUERY, 1, like=like, seen=seen, candidates=1)

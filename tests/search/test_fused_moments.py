@@ -280,9 +280,7 @@ def test_spans_are_ordered_within_the_video_and_do_not_overlap(
 
 
 @given(st.integers(0, 999), st.integers(1, 12), st.booleans(), st.booleans(), st.sampled_from([ONE, TOGETHER, THEN]))
-def test_best_spans_of_several_videos_are_those_of_all_in_order(
-    seed: int, k: int, overlapping: bool, weak: bool, steps: Steps
-) -> None:
+def test_best_spans_are_those_of_all_in_order(seed: int, k: int, overlapping: bool, weak: bool, steps: Steps) -> None:
     rng = np.random.default_rng(seed)
     structure, options = make_structure(steps), LocateOptions(k=k, overlapping=overlapping, weak=weak)
     num_clauses, videos, every = 1 if steps == ONE else 2, list[VideoScores](), list[tuple[float, int, FusedSpan]]()

@@ -357,7 +357,7 @@ def count_measurements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return measured
 
 
-def test_background_is_stored_and_measured_again_when_the_words_have_grown_by_a_quarter(
+def test_background_is_measured_again_when_words_grow_by_a_quarter(
     index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = count_measurements(monkeypatch)

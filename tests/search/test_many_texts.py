@@ -99,9 +99,7 @@ def test_sources_apply_before_the_best_texts_are_chosen(engine: Engine, query: s
     assert folders(engine.search(f"{query} -welcome", 10, sources=("speech",))).count("mine") == 0
 
 
-def test_excluded_words_read_no_texts_and_their_videos_take_no_places(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_excluded_words_read_no_texts_and_take_no_places(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nearly all texts hold the excluded word."""
     read, num_read = TextTables.read_words, [0]
 

@@ -63,9 +63,7 @@ def test_scores_do_not_depend_on_candidates(engine: Engine, query: Any) -> None:
 
 
 @pytest.mark.parametrize("query", SINGLE)
-def test_the_nearest_segments_of_a_long_video_set_its_score(
-    engine: Engine, query: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_nearest_segments_set_the_score(engine: Engine, query: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vidret.channels.picture.channel, "NEAREST_SEGMENTS", 2)
     pictures = engine._index.pictures
     encoded = embed_query(query, engine._index.encoder)

@@ -89,9 +89,7 @@ def test_ratings_are_differences_of_similarities_in_standard_deviations(engine: 
 
 
 @given(probabilities=st.lists(st.sampled_from([None, 0.8, 0.5, 0.2, 0.01]), min_size=1), seed=st.integers(0, 100))
-def test_unlikely_hits_come_later_and_weak_ones_last_in_their_order(
-    probabilities: list[float | None], seed: int
-) -> None:
+def test_unlikely_hits_come_later_and_weak_ones_last(probabilities: list[float | None], seed: int) -> None:
     hits = list(map(make_hit, range(len(probabilities)), probabilities))
     vectors = np.random.default_rng(seed).standard_normal((len(hits), 3)).astype(np.float32)
     attribute = Attribute(name="x", direction=np.array([1.0, 0, 0]), mean=0.0, deviation=2.0)

@@ -150,9 +150,7 @@ def rank_naively(
 
 @given(seeds, st.sampled_from([((0,),), ((0,), (1,)), ((0, 1),)]), st.booleans())
 @settings(max_examples=60)
-def test_candidates_come_in_the_order_of_their_scores(
-    seed: int, steps: tuple[tuple[int, ...], ...], has_phrase: bool
-) -> None:
+def test_candidates_come_in_order_of_scores(seed: int, steps: tuple[tuple[int, ...], ...], has_phrase: bool) -> None:
     rng = np.random.default_rng(seed)
     num_clauses = sum(map(len, steps))
     clauses = tuple(replace(make_clause("a"), phrases=("a",) if has_phrase else ()) for _ in range(num_clauses))

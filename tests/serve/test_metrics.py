@@ -14,9 +14,7 @@ def read(client: TestClient) -> dict[str, float]:
     return {" ".join([measured.name, *sorted(measured.labels.values())]): measured.value for measured in samples}
 
 
-def test_requests_and_batches_of_searches_are_counted_and_the_index_is_measured(
-    client: TestClient, engine: Engine
-) -> None:
+def test_requests_and_batches_are_counted_and_the_index_is_measured(client: TestClient, engine: Engine) -> None:
     for path in ("/api/videos/1", "/api/videos/2", "/api/videos/99", "/no", "/such", "/page/main.js"):
         client.get(path)
     for query in ("red", "blue", " "):

@@ -816,9 +816,7 @@ def test_transcript_seeks_follows_and_filters(look: Look, worded_url: str, bikes
     expect(page.locator("#transcript")).to_be_hidden()
 
 
-def test_matching_words_are_emphasised_on_the_timeline_and_in_the_transcript(
-    look: Look, worded_url: str, bikes: int
-) -> None:
+def test_matching_words_are_marked_on_timeline_and_transcript(look: Look, worded_url: str, bikes: int) -> None:
     page = look(f"/?q=emergency exit&v={bikes}&t=3.0", at=worded_url)
     expect(page.locator("#lines mark")).to_have_text(["EMERGENCY", "EXIT"])
     expect(page.locator("#moments .best")).to_contain_text("on screen")

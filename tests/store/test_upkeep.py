@@ -149,9 +149,7 @@ def test_damage_is_reported_and_repaired(tmp_path: Path) -> None:
         ("tokens.bin", None, [2, 3, 4, 5, 6, 7, 8]),
     ],
 )
-def test_what_is_lost_in_a_power_failure_is_damage(
-    tmp_path: Path, name: str, left: int | None, damaged: list[int]
-) -> None:
+def test_what_a_power_failure_loses_is_damage(tmp_path: Path, name: str, left: int | None, damaged: list[int]) -> None:
     with create(tmp_path) as store:
         index_all(store, 2)
     path = tmp_path / "features" / name

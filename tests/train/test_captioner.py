@@ -158,9 +158,7 @@ def test_logits_weights_and_loss_match_published_code(case: Case) -> None:
     check_close(loss, case.outputs["caption_loss_weighted"].squeeze())
 
 
-def test_restricted_captions_give_the_loss_of_a_vocabulary_without_other_tokens(
-    captioner: Captioner, tower: TextTower
-) -> None:
+def test_restricted_captions_give_the_loss_of_their_vocabulary(captioner: Captioner, tower: TextTower) -> None:
     ids, memory = make_captions(4, 2, 3, width=9, padding=0), torch.randn(3, 5, WIDTH)
     small = restrict_vocabulary(ids, end=END, frequent=FREQUENT)
     assert small.ids.shape == (3, 6), "up to the longest caption"

@@ -186,7 +186,7 @@ def test_what_is_kept_is_averaged_into_the_exported_towers(world: Path, tmp_path
 
 
 @pytest.mark.parametrize("method", ["ucofia", "longclip"])
-def test_checkpoint_exports_what_its_run_would_have(
+def test_checkpoint_exports_as_its_run(
     method: str, world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     module = make_module(method, out=str(tmp_path / "told.safetensors"))

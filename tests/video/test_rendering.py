@@ -92,9 +92,7 @@ def write_hdr(path: Path, transfer: int, colour_range: int = LIMITED, **how: Any
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
 @pytest.mark.parametrize("how", [{}, {"codec": "libx265", "options": HEVC}, {"colour_range": FULL}])
-def test_high_dynamic_range_has_the_colours_of_the_standards(
-    tmp_path: Path, transfer: int, how: dict[str, Any]
-) -> None:
+def test_high_dynamic_range_has_the_standards_colours(tmp_path: Path, transfer: int, how: dict[str, Any]) -> None:
     path = write_hdr(tmp_path / "hdr.mp4", transfer, **how)
     expected = render_sdr(np.array(HDR_COLOURS), transfer) * 255
     image = read_frames(str(path), indices=[1]).pixels[0]
@@ -134,9 +132,7 @@ def test_other_frames_stay_as_they_are(films: dict[str, Film], name: str) -> Non
         (480, 1, BT709, BT709),
     ],
 )
-def test_bars_have_their_colours_by_their_size_or_tag(
-    tmp_path: Path, height: int, repeat: int, tag: int, matrix: int
-) -> None:
+def test_bars_have_colours_by_size_or_tag(tmp_path: Path, height: int, repeat: int, tag: int, matrix: int) -> None:
     bars = BARS * repeat
     frame = make_frame(encode_yuv(draw_patches(bars, height), matrix, 8, LIMITED), "yuv420p")
     path = write_frames(tmp_path / "bars.mp4", [frame], colorspace=tag)

@@ -83,9 +83,7 @@ def test_thumbnails_and_deleted_files_are_left_out_and_their_folders_are_told(tm
         (["*"], []),
     ],
 )
-def test_patterns_leave_out_files_and_folders_that_were_found(
-    tmp_path: Path, exclude: Sequence[str], left: Sequence[str]
-) -> None:
+def test_patterns_leave_out_files_and_folders(tmp_path: Path, exclude: Sequence[str], left: Sequence[str]) -> None:
     touch(tmp_path, "a.mp4", "b_draft.mp4", "raw/c.mp4", "raw/proxies/d.mp4")
     expected = [str(tmp_path / name) for name in left]
     for path in (str(tmp_path), f"{tmp_path}/", str(tmp_path / "**" / "*.mp4")):
@@ -94,9 +92,7 @@ def test_patterns_leave_out_files_and_folders_that_were_found(
     assert list_videos(named, exclude).files == named
 
 
-def test_files_keep_their_order_and_come_once_however_they_are_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_keep_their_order_and_come_once_in_any_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b, *odd = touch(tmp_path, "a.mp4", "sub/b.mp4", "a.dat", "no_suffix", "clip[1].mp4", "clip1.mp4")
     odd += touch(tmp_path, "two\nlines.mp4", os.fsdecode(b"caf\xe9.mp4"), "ünï🎬.mp4", " .mp4", "-rf.mp4")
     assert scan([b, *odd, a]) == [b, *odd, a]
@@ -141,9 +137,7 @@ def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             scan([a, nothing])
 
 
-def test_a_folder_that_cannot_be_read_is_listed_and_the_rest_is_walked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_folder_is_listed_and_the_rest_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, _, c = touch(tmp_path, "a.mp4", "closed/b.mp4", "open/c.mp4")
     closed, scandir = str(tmp_path / "closed"), os.scandir
 

@@ -105,7 +105,7 @@ def test_times_are_those_of_the_file_where_sound_comes_first(tmp_path: Path, suf
 
 @needs_fsspec
 @pytest.mark.parametrize("size", [3 * BLOCK + 1, 5 * BLOCK + 17])
-def test_a_large_file_is_known_by_what_its_store_says_and_by_a_sample(
+def test_a_large_file_is_known_by_headers_and_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     for small in (1, 3 * BLOCK):

@@ -117,9 +117,7 @@ def test_a_frame_like_one_without_faces_is_left_out_but_not_two(monkeypatch: pyt
     assert reader.finish(99.0) == []
 
 
-def test_faces_are_looked_for_about_once_a_second_and_where_the_picture_changes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_faces_are_looked_for_once_a_second_and_where_the_picture_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     find, found = ScriptedFaces.find, list[int]()
 
     def count(self: ScriptedFaces, image: Picture, *, min_size: float) -> list[Face]:

@@ -151,7 +151,7 @@ def test_what_cannot_be_calibrated_is_refused(stored: Path, tmp_path: Path) -> N
         measure(tmp_path / "empty", ranker, texts)
 
 
-def test_potentials_that_exceed_the_memory_follow_from_a_sample(
+def test_potentials_beyond_the_memory_are_sampled(
     stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts, ranker = [make_text(text) for text in BANK], make_ranker("ucofia", tmp_path)
@@ -199,7 +199,7 @@ def test_new_potentials_replace_the_file(stored: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(again.potentials["frames"], whole.potentials["frames"], atol=1e-6)
 
 
-def test_a_calibration_that_is_replaced_during_a_query_is_read_again(
+def test_a_calibration_replaced_during_a_query_is_read(
     stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rankers = [make_ranker(kind, tmp_path) for kind in ("none", "ucofia")]
@@ -356,9 +356,7 @@ def test_refused_calibrations_change_nothing(index: Path) -> None:
         assert scores(engine.search("rain")) == before
 
 
-def test_interrupted_calibration_keeps_the_previous_one_with_its_scale(
-    index: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_calibration_keeps_the_last_and_its_scale(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_metas() -> dict[str, object]:
         with Store.open(index) as store:
             return {key: store.metadata.get(key) for key in store.metadata.keys("")}

@@ -118,9 +118,7 @@ def search(films: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordedSea
     search.store.close()
 
 
-def test_search_for_more_videos_than_exist_stops_when_all_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_for_too_many_videos_stops_when_all_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_index(tmp_path, [0.5] * 4, num_segments=400)
     search = RecordedSearch(tmp_path, monkeypatch)
     assert sorted(search(50)) == [0, 1, 2, 3]
@@ -199,9 +197,7 @@ def measure(pictures: PictureChannel) -> Calibration:
     return measure_calibration(pictures.store, FrameRanker(), texts, bank="axes", read=read)
 
 
-def test_search_during_a_prune_finds_the_remaining_videos(
-    search: RecordedSearch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_during_a_prune_finds_what_remains(search: RecordedSearch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process prunes between the choice of candidates and their reading."""
     folder, coarse_search = Path(search.store.path), search.store.search
 

@@ -182,9 +182,7 @@ def test_corrected_scores_are_compared_with_corrected_ones(index: Path) -> None:
         assert check_scores(engine, index, "ucofia", dict(calibration.potentials)) != pytest.approx(before, abs=0.01)
 
 
-def test_large_index_is_measured_on_a_sample_all_over_it(
-    index: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_index_is_measured_on_a_sample_of_all(index: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vidret.channels.picture.channel, "SAMPLE", 2)
     with Engine(index, PatchEncoder(), rerank="auto") as engine:
         searcher, ids = engine._index.pictures, engine._index.store.searchable()

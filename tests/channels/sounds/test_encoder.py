@@ -41,9 +41,7 @@ def test_all_layers_are_the_whole_encoder(model_file: Path, monkeypatch: pytest.
     np.testing.assert_allclose(encoded.states, np.concatenate(parts), atol=1e-4)
 
 
-def test_a_model_that_cannot_be_loaded_is_told(
-    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_does_not_load_is_told(model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.bin").write_bytes(model_file.read_bytes()[:1000])
     monkeypatch.setattr(encoder, "find_model", lambda _name: str(tmp_path))
     with pytest.raises(VidretError, match=r"speech model tiny\.en: cannot be loaded: "):

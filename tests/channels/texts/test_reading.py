@@ -182,9 +182,7 @@ def test_failures_become_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ]
 
 
-def test_speech_starts_at_the_exact_sample_and_may_end_too_early(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_speech_starts_at_the_exact_sample_and_may_end_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[float, int]] = []
 
     class Recogniser:

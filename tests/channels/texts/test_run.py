@@ -96,9 +96,7 @@ def test_a_new_index_without_the_extra_says_that_it_has_no_words(
         (WordsOptions(sources=("sound",)), "off", None),
     ],
 )
-def test_sounds_are_added_and_left_out(
-    words: WordsOptions | None, setting: str, sources: tuple[TextSource, ...] | None
-) -> None:
+def test_sounds_come_and_go(words: WordsOptions | None, setting: str, sources: tuple[TextSource, ...] | None) -> None:
     chosen = choose_sounds(words, setting)
     assert (None if chosen is None else chosen.sources) == sources
 
@@ -120,9 +118,7 @@ def test_an_index_remembers_its_sound_model(tmp_path: Path, monkeypatch: pytest.
     assert read_setting(tmp_path, "auto") == given, "it was allowed by its name"
 
 
-def test_models_in_folders_and_files_are_remembered_by_whole_paths(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_in_files_are_remembered_by_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A later run may begin in another folder."""
     monkeypatch.chdir(tmp_path)
     for name in ("whisper", "tiny.en", "clap"):
@@ -317,9 +313,7 @@ def test_a_named_speech_model_is_loaded_once_to_check_it(tmp_path: Path, monkeyp
             assert loaded == [str(tmp_path)] * num_loads
 
 
-def test_windows_change_no_text_and_names_of_sounds_are_encoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_change_no_text_and_sounds_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[Sequence[str]] = []
     embed = SentenceEncoder.embed
 

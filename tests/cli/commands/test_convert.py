@@ -47,9 +47,7 @@ def test_converted_checkpoint_is_a_model(
 
 
 @pytest.mark.parametrize("method", ["ucofia", "glscl"])
-def test_converted_checkpoint_comes_with_its_aligner(
-    method: str, films: Path, real_run: Runner, tmp_path: Path
-) -> None:
+def test_converted_checkpoint_has_its_aligner(method: str, films: Path, real_run: Runner, tmp_path: Path) -> None:
     checkpoint, out = tmp_path / "published.safetensors", tmp_path / "model.safetensors"
     weights = make_published_weights(method)
     convert = ("convert", checkpoint, out, "--from", method)

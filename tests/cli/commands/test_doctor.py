@@ -35,7 +35,7 @@ def test_what_takes_seconds_to_load_is_only_looked_up(tmp_path: Path) -> None:
     assert dict(rows)["open_clip (CLIP models)"].endswith(", not loaded")
 
 
-def test_faces_and_voices_are_read_or_their_extras_are_named(
+def test_faces_and_voices_are_read_or_extras_named(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("doctor", "--index", tmp_path / "none")
@@ -62,9 +62,7 @@ def test_what_is_broken_ends_with_a_code(run: Runner, tmp_path: Path, monkeypatc
     assert "GB are free" in out
 
 
-def test_packages_that_are_absent_and_packages_that_do_not_load_differ(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_absent_packages_and_those_that_do_not_load_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "unloadable.py").write_text("raise OSError('libcuda.so:\\n no such file')")
     monkeypatch.syspath_prepend(tmp_path)
     optional, required = check_package("absent", "speech", "words"), check_package("absent", "models", None)

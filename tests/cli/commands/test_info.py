@@ -191,7 +191,7 @@ def test_low_recall_is_reported_with_what_to_do(run: Runner, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("index")
-def test_queries_that_cannot_be_measured_are_skipped_or_refused(
+def test_unmeasurable_queries_are_skipped_or_refused(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_arguments: object, **_settings: object) -> None:

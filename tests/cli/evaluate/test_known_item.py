@@ -11,7 +11,7 @@ from tests.evaluate.world import read, write_rows
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
 
 
-def test_the_command_searches_for_captions_and_for_moments(
+def test_the_command_searches_captions_and_moments(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoders = {"colours": ColourEncoder, "patches": PatchEncoder}

@@ -215,7 +215,7 @@ SETTINGS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [  # of a vision a
 
 @torch.no_grad()
 @pytest.mark.parametrize(("vision", "text", "is_ours"), SETTINGS)
-def test_every_setting_of_a_tower_acts(
+def test_each_setting_of_a_tower_acts(
     vision: dict[str, Any], text: dict[str, Any], is_ours: bool, tmp_path: Path
 ) -> None:
     name = f"vidret-set-{tmp_path.name}"
@@ -258,9 +258,7 @@ def test_a_folder_loads_with_its_preprocessing(model: Any, encoder: Encoder, tmp
     assert squashed.resize.squash
 
 
-def test_a_repository_in_the_cache_loads_as_the_folder_that_it_is(
-    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cached_repository_loads_as_its_folder(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = tmp_path / "models--org--name/snapshots/0123"
     snapshot.mkdir(parents=True)
     (tmp_path / "models--org--name/refs").mkdir()

@@ -169,9 +169,7 @@ def test_text_layers_equal_open_clip(other: Any, num_layers: int) -> None:
 @pytest.mark.parametrize("num_frames", [12, 16])
 @pytest.mark.parametrize("schedule", [MERGING, HARSH, replace(MERGING, layers=(2, 4), factors=(3, 2)), None])
 @pytest.mark.parametrize("prompts", [PromptShape(2, 4), None])
-def test_tokens_of_a_frame_equal_loops(
-    schedule: MergeSchedule | None, prompts: PromptShape | None, num_frames: int
-) -> None:
+def test_tokens_equal_loops(schedule: MergeSchedule | None, prompts: PromptShape | None, num_frames: int) -> None:
     tower, images = make_tower(merging=schedule, prompts=prompts), make_images(2 * num_frames)
     mask = torch.ones(2, num_frames, dtype=torch.bool)
     mask[1, [2, num_frames - 1]] = False

@@ -183,9 +183,7 @@ TEMPORAL = f"{BLOCK}.8.TVPt_Video_Positional_embedding"
         ("promptswitch", "clip.text_model.encoder.layers.0.self_attn.k_proj.weight", (3, 5)),
     ],
 )
-def test_weights_of_other_axes_are_refused_in_one_line(
-    source: str, key: str, shape: tuple[int, ...], tmp_path: Path
-) -> None:
+def test_weights_of_other_axes_are_refused(source: str, key: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     weights = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights}[source]
     assert key in weights
     path = tmp_path / "odd.pt"

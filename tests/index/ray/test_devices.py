@@ -20,9 +20,7 @@ def ray() -> Any:
 
 
 @pytest.mark.parametrize(("visible", "seen"), [(None, "1"), ("4,7", "7")])
-def test_local_ray_has_only_the_named_gpu(
-    ray: Any, monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: str
-) -> None:
+def test_ray_has_only_the_named_gpu(ray: Any, monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: str) -> None:
     from vidret.index.ray.cluster import join_cluster
 
     if visible is None:

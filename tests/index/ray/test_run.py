@@ -194,7 +194,7 @@ def test_run_of_a_killed_driver_is_resumed(nodes: Nodes, films: Path, whole: Pat
     assert read_index(tmp_path / "index") == read_index(whole)
 
 
-def test_interrupted_run_commits_the_segments_in_progress(
+def test_interrupted_run_commits_its_segments(
     nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
 ) -> None:
     ended = run_script(tmp_path / "index", films, model, "SIGINT", 1)
@@ -210,9 +210,7 @@ def test_interrupted_run_commits_the_segments_in_progress(
     assert read_index(tmp_path / "index") == read_index(whole)
 
 
-def test_hostile_files_and_copies_are_treated_as_on_threads(
-    nodes: Nodes, films: Path, model: Path, tmp_path: Path
-) -> None:
+def test_hostile_files_and_copies_are_as_on_threads(nodes: Nodes, films: Path, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "films"
     folder.mkdir()
     good = shutil.copy(films / "0.mp4", folder / "good.mp4")

@@ -49,7 +49,7 @@ def whole(films: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return index
 
 
-def test_words_read_on_two_nodes_equal_those_read_on_threads(
+def test_words_of_two_nodes_equal_those_of_threads(
     nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
 ) -> None:
     report = open_engine(tmp_path / "index", model).index([films], words=True, run=on_ray(nodes))

@@ -87,9 +87,7 @@ def test_unknown_rates_are_assumed_and_said_once(
     assert caplog.messages == ["https://host/a.mp4: is at a URL, where it is not read; the export assumes 25 fps"]
 
 
-def test_moments_longer_than_the_film_are_shortened_and_said(
-    numbered: dict[str, Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_moments_beyond_the_film_are_cut_and_said(numbered: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
     path = str(numbered["pal.mkv"])  # 8 s
     moments = [make_moment(path, 7, 8.02), make_moment(path, 6, 11.5), make_moment(path, 20, 21)]
     timeline = plan(moments, handles_s=1)

@@ -284,9 +284,7 @@ def test_least_recently_used_file_is_dropped_first_and_never_the_newest(open_vid
     assert small.answer("short.mp4", 20.0)
 
 
-def test_kept_file_is_never_dropped_and_a_cached_one_can_be_kept(
-    open_videos: Callable[..., Videos], layer_passes: list[int]
-) -> None:
+def test_kept_files_stay_and_cached_ones_can_be(open_videos: Callable[..., Videos], layer_passes: list[int]) -> None:
     videos = open_videos(limit=10)
     cached = videos.prepare("short.mp4")
     kept = videos.prepare("short.mp4", keep=True)
@@ -340,7 +338,7 @@ def test_file_dropped_by_another_process_is_computed_again(
     assert sum(layer_passes) == 40
 
 
-def test_file_dropped_between_check_and_use_is_computed(
+def test_file_dropped_before_its_use_is_made(
     open_videos: Callable[..., Videos], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = open_videos()
@@ -392,7 +390,7 @@ def test_files_of_removed_videos_are_deleted(open_videos: Callable[..., Videos],
 # Damaged and changed videos
 
 
-def test_video_that_cannot_be_read_or_has_changed_leaves_no_file(
+def test_unreadable_or_changed_video_leaves_no_file(
     open_videos: Callable[..., Videos], films: Path, tmp_path: Path
 ) -> None:
     videos, bad = open_videos(), tmp_path / "bad.mp4"

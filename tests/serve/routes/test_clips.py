@@ -113,9 +113,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def test_ffmpeg_is_killed_when_the_client_leaves_and_the_next_one_has_its_turn(
-    engine: Engine, running: Path, scratch: Path
-) -> None:
+def test_ffmpeg_is_killed_when_its_client_leaves_for_the_next(engine: Engine, running: Path, scratch: Path) -> None:
     with serve_engine(engine) as url, request_clip(url) as first:
         pid = wait_for_run(running)
         with request_clip(url), request_clip(url) as third:

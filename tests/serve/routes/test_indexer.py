@@ -57,9 +57,7 @@ def begin(program: str, root: Path) -> Indexer:
     return indexer
 
 
-def test_a_run_has_its_command_line_and_imports_the_code_of_the_server(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_has_its_command_line_and_imports_code(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--index", "here", "--progress-json", "--json"]
     assert run(ECHO, root) == {"argv": ["index", *options, "--", str(root)]}
     assert run(ECHO, root, retry_failed=True) == {"argv": ["index", *options, "--retry-failed", "--", str(root)]}

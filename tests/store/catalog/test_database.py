@@ -46,9 +46,7 @@ def rounds(database: Database) -> list[tuple[int, int]]:
     return database.rows("SELECT min(round), max(round) FROM padded")
 
 
-def test_reader_without_write_permission_sees_writers_that_open_and_close(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reader_that_may_not_write_sees_writers_come_and_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(path.parent.iterdir())
     reader = open_reader(path, monkeypatch)
     assert rounds(reader) == [(0, 0)]
@@ -66,9 +64,7 @@ def test_reader_without_write_permission_sees_writers_that_open_and_close(
     reader.close()
 
 
-def test_reader_without_write_permission_opens_while_a_writer_closes(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reader_that_may_not_write_opens_while_a_writer_closes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = Database(path, write=True)
     raise_rounds(writer)
     connect = database_module._connect
@@ -122,9 +118,7 @@ while not Path(sys.argv[2]).exists():
 """
 
 
-def test_reader_without_write_permission_never_sees_part_of_a_transaction(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reader_that_may_not_write_sees_whole_transactions(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The writer has a process of its own: within one, SQLite shares the reader's access to the shared memory file."""
     monkeypatch.setattr("vidret.store.catalog.database.READ_ONLY_WAIT_S", 20.0)  # the machine may be busy
     stop, seen = path.with_name("stop"), set[tuple[int, int]]()

@@ -126,9 +126,7 @@ def test_pruning_leaves_no_byte_of_a_video(tmp_path: Path) -> None:
         assert not identities.is_read("gone", FACES)
 
 
-def test_nothing_is_deleted_while_a_reader_would_keep_it_in_the_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_deleted_while_a_reader_keeps_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "WAIT_S", 0.1)
     track = make_track(0, 0, 2)
     with IdentityStore.create(tmp_path) as identities:
@@ -144,9 +142,7 @@ def test_nothing_is_deleted_while_a_reader_would_keep_it_in_the_log(
         assert track.vector.tobytes() not in read_all_bytes(tmp_path)
 
 
-def test_pruning_that_was_killed_between_its_steps_is_made_up_for(
-    identities: IdentityStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_pruning_is_made_up_for(identities: IdentityStore, monkeypatch: pytest.MonkeyPatch) -> None:
     identities.write_tracks("gone", FACES, [make_track(0, 0, 2)])
     with monkeypatch.context() as patched:
         patched.setattr(identities, "erase", interrupt)

@@ -280,9 +280,7 @@ def test_a_log_that_is_trimmed_while_a_reader_looks_hides_no_change(
         assert columns(reader.snapshot()) == columns(writer.snapshot())
 
 
-def test_a_clock_that_was_set_back_hides_no_change(
-    stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clock_set_back_hides_no_change(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
     writer, reader = stores
     assert len(reader) == 32
     monkeypatch.setattr("vidret.store.snapshots.changes.time.time_ns", lambda: 10**9)
@@ -376,9 +374,7 @@ def test_a_query_reads_no_rows_but_its_own(
     assert counted.num_rows < 32, counted.statements
 
 
-def test_metadata_is_read_again_only_after_a_commit(
-    stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_metadata_is_read_only_after_a_commit(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
     writer, reader = stores
 
     def ask() -> tuple[int, object]:

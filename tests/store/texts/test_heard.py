@@ -71,9 +71,7 @@ def test_names_of_sounds_can_be_filtered_and_counted(store: Store) -> None:
     assert store.snapshot() is before, "nothing is written if nothing changed"
 
 
-def test_a_run_notes_them_and_forgets_what_another_model_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_notes_them_and_forgets_what_was_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation, "save_text_background", lambda _store: None)  # of vectors of another length
     film = write_film(tmp_path / "films" / "a.mp4", ("red", 3))
     with Engine(tmp_path / "index", ColourEncoder()) as engine:

@@ -79,9 +79,7 @@ def test_reader_loads_what_a_writer_saves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ivf", "ivf-rabitq1"])  # at 8 dimensions 2 bits per value save nothing
-def test_memory_limit_determines_the_kind_and_is_stored(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
-) -> None:
+def test_memory_limit_sets_the_kind_and_is_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str) -> None:
     memory = {"ivf": 48 * 24, "ivf-rabitq1": 100}[kind]
     with sharded(create(tmp_path)) as store:
         store.upkeep.set_memory(memory)

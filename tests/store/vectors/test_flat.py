@@ -98,9 +98,7 @@ def test_parts_of_a_query_are_searched_in_threads_unless_another_query_has_them(
     assert own not in map_parts(find_thread, range(3))
 
 
-def test_a_filter_is_searched_in_the_lists_that_hold_enough_matches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_filter_is_searched_in_lists_with_enough_matches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Matches in the lists decrease with the root of the share that matches, unless few are near the query."""
     monkeypatch.setattr("vidret.store.vectors.ivf.PROBES", 20)
     ids, vectors = clustered(1500)
@@ -120,9 +118,7 @@ def test_a_filter_is_searched_in_the_lists_that_hold_enough_matches(
     assert count(ids[:3]) == shard._lists.nlist
 
 
-def test_a_filter_finds_as_much_of_what_matches_as_a_search_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_filter_finds_as_many_matches_as_a_search_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidret.store.vectors.ivf.PROBES", 11)
     rng = np.random.default_rng(0)
     ids, vectors = np.arange(12_000), rng.standard_normal((12_000, DIM)).astype(np.float16)

@@ -132,9 +132,7 @@ def test_resources_are_opened_once_per_gpu(
     assert faiss.num_resources == 2
 
 
-def test_full_gpu_falls_back_to_the_cpu_with_one_warning(
-    faiss: GpuFaiss, vectors: Rows, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_full_gpu_falls_back_with_a_warning(faiss: GpuFaiss, vectors: Rows, caplog: pytest.LogCaptureFixture) -> None:
     faiss.fault = "Failed to cudaMalloc 8 bytes"
     flat = Flat(DIM, device=CUDA)
     flat.add(np.arange(NUM, dtype=np.int64), vectors)

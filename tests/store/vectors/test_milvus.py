@@ -372,9 +372,7 @@ def test_token_is_not_stored(tmp_path: Path, server: str, monkeypatch: pytest.Mo
     assert all(b"hunter2" not in file.read_bytes() for file in (tmp_path / "index").rglob("*") if file.is_file())
 
 
-def test_missing_pymilvus_is_reported_before_an_index_is_created(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_pymilvus_is_reported_before_an_index_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(MissingExtraError, match='vectors in Milvus needs the extra "milvus"'):
         create(tmp_path / "index")

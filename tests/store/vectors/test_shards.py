@@ -95,9 +95,7 @@ def test_approximate_search_has_high_recall_and_exact_scores(
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
-def test_lists_far_from_a_query_near_to_some_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_lists_far_from_a_query_may_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """A query in one of eight clusters, which are at right angles, needs few lists, and one between all of them all."""
     rng, ids = np.random.default_rng(3), np.arange(1, NUM + 1)
     centres = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0][:8]
@@ -179,9 +177,7 @@ def test_many_vectors_are_split_into_full_shards(world: World, tmp_path: Path, m
     assert update(shards, tmp_path, world.ids[:2700]) == [("ivf", 700)] * 3 + [("ivf", 600)]  # full shards are kept
 
 
-def test_only_the_vectors_of_a_damaged_file_are_read_again(
-    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_only_damaged_vectors_are_read_again(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     shards = world.shards()
     update(shards, tmp_path, world.ids[:1500])

@@ -63,9 +63,7 @@ def test_frames_are_those_asked_for(films: dict[str, Film], name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("decoder", EXACT_DECODERS)
-def test_every_decoder_reads_what_it_does_not_doubt_as_pyav_does(
-    films: dict[str, Film], name: str, decoder: Decoder
-) -> None:
+def test_every_decoder_reads_undoubted_films_as_pyav(films: dict[str, Film], name: str, decoder: Decoder) -> None:
     film, info = films[name], probe(films[name].path)
     if find_decoder(decoder).find_doubt(info):
         return
@@ -171,9 +169,7 @@ def join(path: Path, *parts: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["h264.ts", "h264_open.ts", "mpeg2.mpg"])
 @pytest.mark.parametrize("shift", [0, 25 * 3600])
-def test_joined_recordings_are_read_one_after_the_other(
-    films: dict[str, Film], tmp_path: Path, name: str, shift: int
-) -> None:
+def test_joined_recordings_are_read_in_turn(films: dict[str, Film], tmp_path: Path, name: str, shift: int) -> None:
     second = write_video(tmp_path / f"second_{name}", range(100, 200), **KINDS[name], shift=shift)
     for first, parts in ((0, (films[name].path, second)), (100, (second, films[name].path))):
         path = join(tmp_path / name, *parts)

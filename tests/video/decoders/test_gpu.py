@@ -74,9 +74,7 @@ def link(film: Film, path: Path) -> Path:
     return path
 
 
-def test_a_decord_without_gpu_code_leaves_it_to_the_cpu_and_says_so_once(
-    films: dict[str, Film], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_decord_without_gpu_code_says_so_once(films: dict[str, Film], caplog: pytest.LogCaptureFixture) -> None:
     film = films["h264.mp4"]
     for _ in range(2):
         with DecodePool(3, sampling=EVERY_FRAME, devices=["cuda:1"]) as pool:

@@ -59,9 +59,7 @@ def test_distances_are_those_of_the_definition(
     assert frames[one].texture == pytest.approx(np.mean([high - low for low, high in widths]))
 
 
-def test_what_a_batch_knows_of_its_frames_is_what_two_frames_give(
-    pictures: NDArray[np.uint8], frames: list[GreyFrame]
-) -> None:
+def test_what_a_batch_knows_is_what_two_frames_give(pictures: NDArray[np.uint8], frames: list[GreyFrame]) -> None:
     for index, frame in enumerate(frames):
         assert np.allclose(frame.cells.reshape(6, 8)[2, 3], pictures[index, 12:18, 24:32].mean())
         if index > 0:

@@ -214,9 +214,7 @@ def test_keyframes_more_than_ten_seconds_apart_are_not_read_alone(tmp_path: Path
 
 
 @pytest.mark.parametrize(("num_keyframes", "is_alone"), [(5, False), (6, True)])
-def test_the_few_keyframes_of_a_short_clip_are_not_read_alone(
-    tmp_path: Path, num_keyframes: int, is_alone: bool
-) -> None:
+def test_few_keyframes_of_a_short_clip_are_not_read_alone(tmp_path: Path, num_keyframes: int, is_alone: bool) -> None:
     path = write_scenes(tmp_path / "clip.mp4", [20 * num_keyframes], options={"g": "20", "sc_threshold": "0"})
     with open_reader(probe(path), for_streaming=True, mode="fast") as reader:
         num_frames = len(list(reader.stream()))
@@ -265,9 +263,7 @@ def test_frames_that_a_stream_left_out_are_there_for_the_next_one(tmp_path: Path
         assert reader.read([still]).times.tolist() == [info.times[still]]
 
 
-def test_a_film_that_cuts_all_the_time_is_read_and_that_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_film_that_cuts_all_the_time_is_read_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_scenes(tmp_path / "strobe.mp4", [6] * 150)
     opened, *segments, finished = stream(path)
     assert isinstance(opened, OpenedVideo)
