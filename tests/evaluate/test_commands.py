@@ -1,12 +1,15 @@
-"""vidret eval on a custom folder, and its errors for invalid names and paths."""
+"""vidret eval on a custom folder, its curves and rates, and its errors for invalid names and paths."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.evaluate.world import Answer, read, run
+from tests.fakes import ColourEncoder
 from vidret.data.records import Split
+from vidret.encode.encoder import REPEATS, measure_speed
 from vidret.errors import VidretError
 from vidret.evaluate.report import Gallery, Report, read_report
 
@@ -104,3 +107,54 @@ def test_report_round_trip(searched: tuple[Path, Answer], tmp_path: Path) -> Non
     assert report.to_dict()["seconds"] == {"scoring": 1.235}
     with pytest.raises(VidretError, match=r"report\.json/x: cannot be written"):
         report.save(tmp_path / "new" / "report.json" / "x")
+
+
+def test_models_are_rated_side_by_side(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = run("eval", "rate", "starter", "good", "starter", "--data", world, "--out", "out", "--workers", 1)
+    assert answer.code == 0, answer.err
+    lines = answer.out.splitlines()
+    assert lines[0].split()[:3] == ["model", "frames", "side"]
+    assert len(lines) == 4, "two models and one comparison: a repeated name counts once"
+    assert "may be chance" in lines[3], "both names are the same encoder here"
+    assert "Of ties, the mean rank counts" in answer.err
+    rating = read(tmp_path / "out/rating.json")
+    single = read(tmp_path / "out/model-good/report.json")
+    first, second = rating["models"]
+    assert first["results"] == second["results"]
+    assert first["results"]["t2v"]["R@1"] == single["results"]["rows"][0]["R@1"]
+    assert first["results"]["t2v"]["num_queries"] == 8
+    assert rating["comparisons"][0]["difference"] == 0
+    assert (
+        json.loads(run("eval", "rate", "starter", "--data", world, "--out", "out", "--json").out)["comparisons"] == []
+    )
+
+
+def test_a_benchmark_needs_its_videos() -> None:
+    answer = run("eval", "rate", "starter", "--data", "msrvtt-1k-a")
+    assert (answer.code, "must be given for a benchmark, got none" in answer.err) == (2, True)
+
+
+def test_speed_is_the_best_of_the_runs_and_size_follows_from_the_vectors() -> None:
+    encoder = ColourEncoder()
+    speed = measure_speed(encoder)
+    assert encoder.num_frames == (1 + REPEATS) * 4, "one run to warm up"
+    assert min(speed.frame_ms, speed.query_ms) > 0
+    np.testing.assert_allclose(speed.mb_per_hour, (3600 + 900) * 3 * 2 / 1e6)  # a vector a frame and one a segment
+
+
+def test_recall_by_size_in_text_and_json(world: Path, searched: tuple[Path, Answer]) -> None:
+    common = ("eval", "curves", "--videos", world, "--index", searched[0] / "index", "--draws", 50)
+    answer = run(*common)
+    assert answer.code == 0, answer.err
+    assert answer.out.splitlines()[0].split()[0] == "videos"
+    found = json.loads(run(*common, "--size", 2, "--size", 5, "--json").out)
+    assert [(row["size"], row["k"]) for row in found] == [(size, k) for size in (2, 5) for k in (1, 5, 10)]
+    full = {row["k"]: row for row in found if row["size"] == 5}
+    assert full[1]["low"] == full[1]["high"] == full[1]["mean"]
+    assert full[1]["mean"] <= found[0]["mean"] + 1e-9
+    report = json.loads((searched[0] / "report.json").read_text())
+    assert full[1]["mean"] == report["results"]["rows"][0]["R@1"]
+    refused = run(*common, "--size", 9)
+    assert (refused.code, refused.out) == (1, "")
+    assert "sizes must be between 2 and the 5 videos, got 9" in " ".join(refused.err.split())

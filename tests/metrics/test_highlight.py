@@ -175,7 +175,7 @@ def test_invalid_queries_and_predictions_are_rejected() -> None:
             score(queries, predictions)
 
 
-# Goldens. Whole files of QVHighlights are checked in test_grounding_golden.py, together with their moments.
+# Goldens. Whole files of QVHighlights are checked in test_grounding.py, together with their moments.
 def test_precision_equals_published_code() -> None:
     for path in find_files("eval/qvh_edge/primitives.json"):
         cases = json.loads(path.read_text("utf-8"))["saliency_ap"]

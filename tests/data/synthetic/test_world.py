@@ -1,6 +1,7 @@
-"""Synthetic benchmarks on disk: readable by the benchmark readers, decodable and reproducible."""
+"""Synthetic benchmarks on disk: written by the tool, readable by the readers, decodable and reproducible."""
 
 import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,27 @@ def test_grounding_world_refuses_invalid_numbers_and_unwritable_folders(tmp_path
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(VidretError, match=r"train0\.mp4: cannot be written"):
         world.write_grounding_world(tmp_path / "taken", **FILMS)
+
+
+@pytest.fixture(scope="module")
+def tool() -> Any:
+    return load_tool("make_synthetic")
+
+
+def test_tool_writes_both_worlds(
+    tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = ["--short", "2", "2", "4", "--films", "1", "1", "2", "--size", "48", "32", "--seed", "6"]
+    monkeypatch.setattr(sys, "argv", ["make_synthetic.py", str(tmp_path), *counts])
+    tool.main()
+    output = capsys.readouterr()
+    assert "short videos: 8, drawn now 8 in" in output.err
+    assert "films: 4, drawn now 4 in" in output.err
+    assert len(load_tool("worlds").read_pairs(tmp_path / "msrvtt")) > 0
+    assert len(read_split("moments", tmp_path / "qvhighlights").queries) > 0
+
+
+def test_tool_exits_with_message_on_invalid_numbers(tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["make_synthetic.py", str(tmp_path), "--short", "3", "2", "4"])
+    with pytest.raises(SystemExit, match="num_train must be even and at least 2, got 3"):
+        tool.main()

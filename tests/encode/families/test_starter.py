@@ -1,7 +1,8 @@
-"""The starter encoder: closed forms against sums, weight files, and retrieval on a real video."""
+"""The starter encoder: closed forms against sums, weight files, retrieval on a real video; English alone."""
 
 import importlib.util
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,10 @@ from torch import nn
 from tests.cli.runner import run_without
 from tests.fakes import write_film
 from tests.tool_loading import load_tool
+from vidret.channels.picture.query_bank import UNRELATED
 from vidret.encode.encoder import check_encoder
 from vidret.encode.families import starter
+from vidret.encode.families import starter as starter_module
 from vidret.encode.families.efficientnet import (
     RELU6,
     LiteTrunk,
@@ -26,7 +29,7 @@ from vidret.encode.families.efficientnet import (
     make_standardiser,
 )
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.families.starter import CLASS_VECTORS, CLASSIFIER, StarterEncoder
+from vidret.encode.families.starter import CLASS_VECTORS, CLASSIFIER, StarterEncoder, is_english, note_language
 from vidret.encode.sentences import find_weights, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import EncoderError, MissingExtraError
@@ -278,3 +281,45 @@ def test_a_search_for_a_text_imports_no_torch(encoder: StarterEncoder, tmp_path:
     np.testing.assert_allclose([row["score"] for row in found], [hit.score for hit in hits], atol=1e-6)
     again = json.loads(run_without("torch", "index", *films, "--index", tmp_path / "index", "--words", "off", "--json"))
     assert again["unchanged"] == 2, "nor does a run that finds nothing new"
+
+
+FOREIGN = (
+    "ein Hund am Strand",
+    "une femme ouvre la porte",
+    "un perro corre por la playa",
+    "una donna nella cucina",
+    "uma mulher abre a porta",
+    "een man in het park",
+    "bir köpek",
+    "собака на пляже",
+    "海滩上的狗",
+    "कुत्ता",
+    "كلب على الشاطئ",
+)
+ENGLISH = (
+    *("", "123", "dog", "a man in a van", "Los Angeles at night", "Big Sur", "a café", "Leonardo da Vinci"),
+    *("El Capitan", "the word und on a sign", "a sign with 出口", "las vegas strip", "you've won", "I\u2019ve never"),
+)
+
+
+def test_english_is_told_from_other_languages() -> None:
+    assert [text for text in FOREIGN if is_english(text)] == []
+    assert [text for text in (*ENGLISH, *UNRELATED) if not is_english(text)] == []
+
+
+def test_the_starter_says_once_that_it_knows_english_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter_module, "_noted", set())
+    starter = load_encoder("starter", device="cpu")
+    with caplog.at_level(logging.WARNING):
+        starter.encode_text(["a dog"])
+        assert caplog.text == ""
+        starter.encode_text(["ein Hund am Strand"])
+        starter.encode_text(["собака на пляже"])
+    assert [record.message for record in caplog.records] == [
+        "starter understands English only, and this seems to be another language: ein Hund am Strand; "
+        "for others, see --model multilingual"
+    ]
+    note_language("another", ["собака"])
+    assert caplog.records[-1].message.startswith("another understands English only")
