@@ -1,10 +1,21 @@
-"""What is behind an error."""
+"""What is behind an error, and what is said where the package of an extra is missing."""
 
 import errno
 import sqlite3
+import sys
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
-from vidret.errors import VidretError, is_disk_full
+import pytest
+
+from tests.present.editors.numbered import plan_unread
+from vidret.channels.texts.ocr import TextModels
+from vidret.encode.families.registry import load_encoder
+from vidret.errors import MissingExtraError, VidretError, is_disk_full
+from vidret.present.editors.otio import to_otio
+from vidret.store.vectors.flat import Flat, load_faiss
+from vidret.video.workers.pool import DecodePool
 
 
 def chain(*errors: Exception) -> Exception:
@@ -27,3 +38,25 @@ def test_full_disk_is_found_behind_other_errors() -> None:
 def test_causes_that_go_in_a_circle_end() -> None:
     first, second = VidretError("one"), ValueError("two")
     assert not is_disk_full(chain(first, second, first))
+
+
+EXTRAS: list[tuple[Callable[[], object], str, str, str]] = [  # what needs an extra, and the package that is imported
+    (partial(load_encoder, "starter", device="cpu"), "", "the starter encoder", "starter"),
+    (partial(load_encoder, "hf:org/name", device="cpu"), "", "", "hf"),
+    (partial(load_encoder, "st:org/name", device="cpu"), "", "", "st"),
+    (TextModels, "", "", "words"),
+    (partial(Flat, 8), "faiss", "searching an index", "cpu"),
+    (lambda: to_otio(plan_unread([])), "opentimelineio", "the format otio", "editors"),
+    (partial(DecodePool, 1, decoder="torchcodec"), "torchcodec", "", "torchcodec"),
+]
+
+
+@pytest.mark.parametrize(("use", "package", "what", "extra"), EXTRAS)
+def test_a_missing_package_is_told_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, use: Callable[[], object], package: str, what: str, extra: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setitem(sys.modules, package, None)
+    load_faiss.cache_clear()
+    with pytest.raises(MissingExtraError, match=rf'{what} needs the extra "{extra}": pip install "vidret\[{extra}\]"$'):
+        use()

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from vidret.channels.texts import ocr
 from vidret.channels.texts.images import bound, crop_box, find_boxes, make_strip
 from vidret.channels.texts.ocr import TextModels, decode_characters
-from vidret.errors import MissingExtraError, VidretError
+from vidret.errors import VidretError
 from vidret.types import Picture
 
 CHARACTERS = ["", "a", "b", " "]
@@ -90,12 +90,6 @@ def test_characters_are_read_as_step_by_step(best: list[int]) -> None:
     text, score = decode_characters(probabilities, CHARACTERS)
     assert text == letters.strip()
     assert score == pytest.approx(np.mean(scores) if scores else 0.0)
-
-
-def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ocr, "find_package", lambda _name: None)
-    with pytest.raises(MissingExtraError, match="words"):
-        TextModels()
 
 
 @pytest.mark.skipif(find_spec("onnxruntime") is None, reason='the extra "words" is not installed')

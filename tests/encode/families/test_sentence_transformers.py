@@ -1,6 +1,5 @@
 """Models of sentence-transformers, tiny and random, against the library's own vectors."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from PIL import Image
 
 from tests.encode.hf_models import save_tiny, save_tiny_sentences
 from vidret.encode.families.registry import load_encoder
-from vidret.errors import EncoderError, MissingExtraError
+from vidret.errors import EncoderError
 from vidret.types import Frames
 
 PROMPTS = {"query": "find: ", "document": ""}
@@ -61,10 +60,3 @@ def test_what_is_no_such_model_is_refused(name: str, rule: str, tmp_path: Path) 
     texts = save_tiny("xclip", tmp_path / "texts")
     with pytest.raises(EncoderError, match=rule):
         load_encoder(name.format(empty=tmp_path / "empty", texts=texts), device="cpu")
-
-
-def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    find: Callable[[str], Any] = lambda name: None  # noqa: E731
-    monkeypatch.setattr("importlib.util.find_spec", find)
-    with pytest.raises(MissingExtraError, match='needs the extra "st": pip install'):
-        load_encoder("st:org/name", device="cpu")

@@ -32,7 +32,7 @@ from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.starter import CLASS_VECTORS, CLASSIFIER, StarterEncoder, is_english, note_language
 from vidret.encode.sentences import find_weights, load_sentence_encoder
 from vidret.engine import Engine
-from vidret.errors import EncoderError, MissingExtraError
+from vidret.errors import EncoderError
 from vidret.types import Frames
 from vidret.video.reader import read_frames
 
@@ -167,12 +167,6 @@ def test_a_wrong_checksum_is_rejected(wheel_file: str, monkeypatch: pytest.Monke
     encoder = StarterEncoder()
     with pytest.raises(EncoderError, match=r"sha256 must be 0{64}, got [0-9a-f]{64}; reinstall "):
         check_encoder(encoder)
-
-
-def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r'the starter encoder needs the extra "starter": pip install'):
-        load_encoder(device="cpu")
 
 
 def test_a_missing_file_is_reported() -> None:

@@ -24,7 +24,7 @@ from vidret.encode.families.transformers_models import MODEL_TYPES, read_preproc
 from vidret.encode.model_hub import CONFIG, WEIGHTS, find_source
 from vidret.encode.names import ModelName
 from vidret.engine import Engine
-from vidret.errors import AlignerError, EncoderError, MissingExtraError
+from vidret.errors import AlignerError, EncoderError
 from vidret.types import Frames
 from vidret.video.audio import read_audio
 from vidret.video.geometry import resize_image
@@ -409,9 +409,3 @@ def test_a_hub_out_of_reach_is_reported_at_once(monkeypatch: pytest.MonkeyPatch)
 def test_a_cached_model_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "/a/file")
     assert find_source(ModelName("hf:org/name"), [CONFIG], WEIGHTS) == ("org/name", True)
-
-
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r'needs the extra "hf": pip install "vidret\[hf\]"'):
-        load_encoder("hf:org/name", device="cpu")

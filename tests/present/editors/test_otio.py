@@ -1,7 +1,6 @@
 """Tests of vidret/present/editors/otio.py: timelines are read back by OpenTimelineIO."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -10,7 +9,6 @@ import pytest
 
 from tests.present.editors.numbered import FILMS, make_spoken_moment, plan, plan_unread
 from tests.present.moments import ODD_PATHS, make_moment
-from vidret.errors import MissingExtraError
 from vidret.present.editors.otio import to_otio
 from vidret.present.editors.timeline import Timeline
 
@@ -73,9 +71,3 @@ def test_odd_names_survive_without_signatures_and_unknown_lengths_are_left_open(
         url = found.media_reference.target_url
         assert unquote_to_bytes(url.removeprefix("file://")).decode("utf-8", "surrogateescape") == moment.path
         assert found.media_reference.available_range is None
-
-
-def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "opentimelineio", None)
-    with pytest.raises(MissingExtraError, match=r'the format otio needs the extra "editors": pip install "vidret\['):
-        to_otio(plan_unread([]))

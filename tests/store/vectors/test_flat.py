@@ -1,6 +1,5 @@
 """Flat indexes and shards: the same results as numpy's exact search, after any additions and removals."""
 
-import sys
 import threading
 from pathlib import Path
 
@@ -8,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
-from vidret.errors import MissingExtraError, StoreError
+from vidret.errors import StoreError
 from vidret.store.snapshots.bitmap import Ids, make_bitmap
 from vidret.store.vectors import flat
-from vidret.store.vectors.flat import Flat, IdFilter, Rows, find_nearest_rows, load_faiss
+from vidret.store.vectors.flat import Flat, IdFilter, Rows, find_nearest_rows
 from vidret.store.vectors.ivf import Shard, build_shard, map_parts, vector_bytes
 from vidret.store.vectors.manifest import ManifestEntry
 from vidret.types.arrays import widen_rows
@@ -144,13 +143,6 @@ def test_shard_file_has_the_expected_size(tmp_path: Path, kind: str, num_bytes: 
     entry = build(tmp_path, kind, ids, vectors)
     assert (tmp_path / entry.name).stat().st_size == entry.head_bytes + 700 * vector_bytes(kind, DIM)
     assert build(tmp_path, kind, ids, vectors).sha256 == entry.sha256  # deterministic
-
-
-def test_missing_faiss_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    load_faiss.cache_clear()
-    with pytest.raises(MissingExtraError, match=r'searching an index needs the extra "cpu"'):
-        Flat(DIM)
 
 
 def test_missing_gpu_is_rejected() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.video.conftest import EVERY_FRAME, Film, stream_film
-from vidret.errors import MissingExtraError, VidretError
+from vidret.errors import VidretError
 from vidret.types import Resize, Sampling
 from vidret.video.decoders.base import GaveUpError
 from vidret.video.decoders.registry import choose_decoder
@@ -95,12 +95,6 @@ def test_what_gpus_do_not_decode_is_doubted_there_alone(films: dict[str, Film], 
     assert "takes too long" in TorchcodecDecoder.find_doubt(replace(info, num_bytes=9 << 30))
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchcodec", None)
-    with pytest.raises(MissingExtraError, match=r'needs the extra "torchcodec": pip install "vidret\[torchcodec\]"'):
-        DecodePool(1, decoder="torchcodec")
-
-
 @pytest.mark.parametrize(
     ("faults", "reason"),
     [
@@ -125,7 +119,6 @@ def test_libraries_that_do_not_load_are_explained_in_one_sentence(
     assert TorchcodecDecoder.try_gpu(0) == str(caught.value)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     size=st.sampled_from([(48, 64), (30, 50), (120, 17), (720, 1280)]),
     resize=st.builds(
