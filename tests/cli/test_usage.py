@@ -46,13 +46,10 @@ def test_a_name_that_the_system_refuses_is_told_with_the_reason(run: Runner, tmp
         run.check_refusal(command, 1, f"{name}: File name too long")
 
 
-def test_a_misspelt_option_is_not_taken_for_a_query(run: Runner) -> None:
-    for arguments in (("search", "red", "--shet", "a.png"), ("info", "-x"), ("ask", "who?", "-k", "3")):
-        code, _, err = run(*arguments)
+def test_a_misspelt_option_and_one_without_its_value_or_with_one_too_many_are_refused(run: Runner) -> None:
+    for command in (("search", "red", "--shet", "a.png"), ("info", "-x"), ("ask", "who?", "-k", "3")):
+        code, _, err = run(*command)
         assert (code, "No such option" in err, "after --" in err) == (2, True, False)
-
-
-def test_an_option_without_a_value_or_with_one_too_many_is_refused_with_the_usage(run: Runner) -> None:
     for arguments, sentence in (
         (("search", "red", "-k"), "Option '-k' requires an argument"),
         (("search", "red", "--in"), "Option '--in' requires an argument"),

@@ -175,7 +175,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_an_index_remembers_how_its_tokens_merge(real_run: Runner, films: Path, model: Path) -> None:
+def test_an_index_and_a_converted_model_remember_how_tokens_merge(
+    real_run: Runner, films: Path, model: Path, tmp_path: Path
+) -> None:
     real_run.out("index", films, "--model", model, "--merge", "gentle")
     assert real_run.json("info")["encoder_name"] == f"{model}#merge=gentle"
     real_run.out("search", "red")
@@ -186,9 +188,6 @@ def test_an_index_remembers_how_its_tokens_merge(real_run: Runner, films: Path, 
     assert real_run("index", films, "--model", model)[0] == 1
     real_run.out("reindex", "--merge", "off")
     assert real_run.json("info")["encoder_name"] == str(model)
-
-
-def test_convert_writes_a_model_that_merges(real_run: Runner, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "merged.safetensors"
     real_run.out("convert", model, out, "--from", "vidret", "--merge", "gentle")
     card = read_card(out)

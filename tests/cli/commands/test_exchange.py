@@ -153,18 +153,6 @@ def spoken(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> Sources:
     return sources
 
 
-def test_indexes_are_merged(run: Runner, sources: Sources) -> None:
-    code, out, err = run("merge", *sources)
-    assert (code, out) == (0, "")
-    assert "2 videos copied, 0 completed, 0 already present; 3 segments, 3 files added, 0 changed" in err
-    assert "texts" not in err
-    for colour in ("red", "blue"):
-        assert [Path(hit["path"]).name for hit in run.json("search", colour, "-k", 1)] == [f"{colour}.mp4"]
-    assert "bad.mp4" in run.out("info", "--failed")
-    report = run.json("merge", *sources)
-    assert (report["copied"], report["known"], report["damaged"], report["interrupted"]) == (0, 2, [], False)
-
-
 def test_first_search_after_a_merge_encodes_its_query_only(
     run: Runner, spoken: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,3 +204,12 @@ def test_wrong_use_is_refused(run: Runner, sources: Sources, tmp_path: Path) -> 
     run.check_refusal("merge", 2, "Missing argument")
     run.check_refusal(("merge", *sources, "--index", sources[0]), 1, "out must not be one of the indexes")
     assert not (tmp_path / "all").exists()
+    code, out, err = run("merge", *sources)
+    assert (code, out) == (0, "")
+    assert "2 videos copied, 0 completed, 0 already present; 3 segments, 3 files added, 0 changed" in err
+    assert "texts" not in err
+    for colour in ("red", "blue"):
+        assert [Path(hit["path"]).name for hit in run.json("search", colour, "-k", 1)] == [f"{colour}.mp4"]
+    assert "bad.mp4" in run.out("info", "--failed")
+    report = run.json("merge", *sources)
+    assert (report["copied"], report["known"], report["damaged"], report["interrupted"]) == (0, 2, [], False)

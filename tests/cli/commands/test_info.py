@@ -113,7 +113,7 @@ def test_damaged_catalog_is_found_and_repaired(run: Runner, index: Path, films: 
     assert len(run.json("search", "red")) == 2
 
 
-def test_windows_of_audio_are_counted(run: Runner, index: Path) -> None:
+def test_windows_words_and_identities_are_counted(run: Runner, index: Path) -> None:
     assert "sound_windows" not in run.json("info")
     windows = SoundWindows(starts=np.zeros(1), ends=np.ones(1), vectors=np.ones((1, 4), np.float16))
     with SoundStore.create(index) as sounds:
@@ -121,9 +121,6 @@ def test_windows_of_audio_are_counted(run: Runner, index: Path) -> None:
             sounds.add(content, "hf:a/b", windows)
     assert run.json("info")["sound_windows"] == [{"model": "hf:a/b", "windows": 2, "videos": 2}]
     assert "2 windows by hf:a/b, of 2 videos" in show(run)
-
-
-def test_words_are_counted_and_listed(run: Runner, index: Path) -> None:
     assert "words" not in run.json("info")
     add_words(index, find_content(index, "red.mp4"), ["one red apple", "two pears"])
     add_words(index, find_content(index, "blue.mp4"), [], note="has no audio track")
@@ -135,6 +132,12 @@ def test_words_are_counted_and_listed(run: Runner, index: Path) -> None:
     assert (code, err) == (0, "Without an audio track: 1"), "which is no failure"
     note = run.json("info", "--failed")[1]
     assert (Path(note["path"]).name, note["source"], note["reason"]) == ("blue.mp4", "speech", "has no audio track")
+    assert "persons" not in show(run)
+    assert "identities" not in run.json("info")
+    with IdentityStore.create(index) as identities:
+        identities.write_tracks("a", FACES, make_tracks([0, 1]))
+    assert "faces 2, of 0 persons, in 1 video" in show(run)
+    assert run.json("info")["identities"] == [{"kind": "face", "videos": 1, "tracks": 2, "persons": 0}]
 
 
 def test_lost_words_are_found(run: Runner, own_index: Path, own_films: Path) -> None:
@@ -147,15 +150,6 @@ def test_lost_words_are_found(run: Runner, own_index: Path, own_films: Path) -> 
         repair(run)
     run.out("index", own_films, "--words", "subtitles")
     assert "one red apple" in run.out("transcript", "red.mp4")
-
-
-def test_info_counts_identities(run: Runner, index: Path) -> None:
-    assert "persons" not in show(run)
-    assert "identities" not in run.json("info")
-    with IdentityStore.create(index) as identities:
-        identities.write_tracks("a", FACES, make_tracks([0, 1]))
-    assert "faces 2, of 0 persons, in 1 video" in show(run)
-    assert run.json("info")["identities"] == [{"kind": "face", "videos": 1, "tracks": 2, "persons": 0}]
 
 
 def test_recall_in_a_table_and_json(run: Runner, index: Path, tmp_path: Path) -> None:

@@ -22,14 +22,11 @@ def test_byte_order_mark_windows_line_endings_and_blank_lines_are_accepted(tmp_p
     assert files.read_names(path) == ("one", "two", "three")
 
 
-def test_other_encodings_are_refused_with_their_line(tmp_path: Path) -> None:
+def test_other_encodings_and_unreadable_files_are_refused_with_line_or_reason(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=r"a\.txt:3: must be UTF-8, got byte 0xe9$"):
         files.read_text(write(tmp_path, "un\ndeux\ncafé".encode("latin-1")))
     with pytest.raises(VidretError, match=r"a\.txt:1: must be UTF-8, got byte 0xff$"):
         files.read_text(write(tmp_path, "un".encode("utf-16")))
-
-
-def test_unreadable_file_is_refused_with_reason(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=r"gone\.txt: cannot be read: No such file"):
         files.read_text(tmp_path / "gone.txt")
     with pytest.raises(VidretError, match="cannot be read: Is a directory"):

@@ -83,9 +83,12 @@ def test_num_frames_must_be_a_multiple_of_num_prompts(num_prompts: int, num_fram
         PromptShape(num_prompts, num_frames)
 
 
-def test_partial_clips_are_rejected() -> None:
+def test_partial_clips_and_padding_of_partial_chunks_are_rejected() -> None:
     tower = VisionTower(VISION, prompts=PromptShape(2, 4))
     with pytest.raises(ValueError, match="num_frames must be a multiple of 4, got 6"):
+        tower(make_images(6), num_frames=6)
+    tower = VisionTower(VISION, prompts=PromptShape(3, 3), merging=replace(MERGING, factors=(2, 2, 2)))
+    with pytest.raises(ValueError, match=r"num_frames, padded .* must be a multiple of 3 prompts, got 6 padded to 8"):
         tower(make_images(6), num_frames=6)
 
 
@@ -95,12 +98,6 @@ def test_interleaved_clips_span_the_video() -> None:
     assert sorted(interleave(24, 6)) == list(range(24))
     with pytest.raises(ValueError, match="num_frames must be a multiple of 5, got 12"):
         interleave(12, 5)
-
-
-def test_padded_frames_must_be_whole_chunks() -> None:
-    tower = VisionTower(VISION, prompts=PromptShape(3, 3), merging=replace(MERGING, factors=(2, 2, 2)))
-    with pytest.raises(ValueError, match=r"num_frames, padded .* must be a multiple of 3 prompts, got 6 padded to 8"):
-        tower(make_images(6), num_frames=6)
 
 
 def test_gradients_reach_cube_and_aggregation() -> None:

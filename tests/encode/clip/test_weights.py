@@ -90,9 +90,13 @@ def test_prompt_switch_weights_are_all_used() -> None:
     ).card.prompts == PromptShape(6, 12)
 
 
-def test_packing_keeps_other_weights() -> None:
+def test_packing_keeps_other_weights_and_takes_no_incomplete_attention() -> None:
     state = {"caption.self_attn.q_proj.weight": torch.ones(2, 2), "clip.a.self_attn.q_proj.weight": torch.ones(2, 2)}
     assert pack_attention(state).keys() == state.keys()
+    key = "clip.text_model.encoder.layers.0.self_attn.k_proj.bias"
+    state = {name: weight for name, weight in PROMPT_SWITCH.weights.items() if name != key}
+    with pytest.raises(EncoderError, match=r"2 weights unknown: .*q_proj.bias, .*v_proj.bias"):
+        convert_state_dict(state, "promptswitch", heads=(3, 2))
 
 
 @torch.no_grad()
@@ -191,13 +195,6 @@ def test_weights_of_other_axes_are_refused(source: str, key: str, shape: tuple[i
     with pytest.raises(EncoderError, match=f"odd.pt: must have weights of the shapes of {source}: .") as caught:
         convert_file(path, source, schedule=MergeSchedule(), clip_frames=None)
     assert "\n" not in str(caught.value)
-
-
-def test_incomplete_attention_is_not_packed() -> None:
-    key = "clip.text_model.encoder.layers.0.self_attn.k_proj.bias"
-    state = {name: weight for name, weight in PROMPT_SWITCH.weights.items() if name != key}
-    with pytest.raises(EncoderError, match=r"2 weights unknown: .*q_proj.bias, .*v_proj.bias"):
-        convert_state_dict(state, "promptswitch", heads=(3, 2))
 
 
 def test_an_unknown_source_is_rejected() -> None:

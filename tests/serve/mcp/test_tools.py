@@ -97,15 +97,12 @@ def test_pages_keep_to_the_budget_and_miss_nothing(
     assert seen == list(range(NUM_RESULTS))
 
 
-def test_images_are_few_and_small(huge: ToolBox) -> None:
+def test_images_are_few_and_small_and_those_that_cannot_be_are_said(huge: ToolBox) -> None:
     reply = huge.call("frames", {"video": 1, "times": [1, 2, 3, 4, 5], "width": 600})
     assert [len(image) for image in reply.images] == [9000] * 3  # 600 pixels would be 18,000 bytes
     answer = json.loads(reply.text)
     assert [row["image"] for row in answer["frames"]] == [1, 2, 3]
     assert answer["next_times"] == [4, 5]
-
-
-def test_frame_that_cannot_be_small_enough_is_said(huge: ToolBox) -> None:
     reply = ToolBox(huge.engine, draw_huge(10_000), huge.budget).call("frames", {"video": 1, "times": [1]})
     assert reply.images == ()
     assert json.loads(reply.text)["frames"] == [{"time": 1.0, "failed": "larger than 10000 bytes"}]

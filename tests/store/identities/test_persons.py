@@ -37,13 +37,19 @@ def dump(index: Path) -> dict[str, list[object]]:
         return {table: sorted(identities.database.rows(f"SELECT * FROM {table}")) for table in tables}
 
 
-def test_tracks_are_grouped_and_listed(index: Path) -> None:
+def test_tracks_are_grouped_and_listed_and_hidden_persons_on_demand(index: Path) -> None:
     assert owners(index) == [1, 2, 1, 0, 2, 1]
     one, two = Persons(index).list_persons("face")
     assert (one.id, one.name, one.handle, one.tracks, one.videos, one.seconds) == (1, "", "person-1", 3, 2, 6.0)
     assert (two.id, two.tracks) == (2, 2)
     assert set(one.best_tracks) == {1, 3, 6}
     assert Persons(index).list_persons("voice") == []
+    persons = Persons(index)
+    persons.hide(1)
+    assert [person.id for person in persons.list_persons()] == [2]
+    assert [person.id for person in persons.list_persons(hidden=True)] == [1, 2]
+    persons.hide(1, hidden=False)
+    assert [person.id for person in persons.list_persons()] == [1, 2]
 
 
 def test_names_and_numbers_survive_new_videos_and_another_reading(index: Path) -> None:
@@ -208,15 +214,6 @@ def test_voices_are_grouped_apart_from_faces_and_may_overlap(index: Path) -> Non
     (both,) = persons.list_persons("voice")
     assert both.id == 1
     assert persons.list_persons("face")[0].id == 1
-
-
-def test_hidden_persons_are_listed_on_demand(index: Path) -> None:
-    persons = Persons(index)
-    persons.hide(1)
-    assert [person.id for person in persons.list_persons()] == [2]
-    assert [person.id for person in persons.list_persons(hidden=True)] == [1, 2]
-    persons.hide(1, hidden=False)
-    assert [person.id for person in persons.list_persons()] == [1, 2]
 
 
 def test_forgetting_a_person_leaves_no_byte(index: Path) -> None:

@@ -275,19 +275,16 @@ def test_texts_of_a_filter_are_right_after_tracks_were_deleted(tmp_path: Path) -
             assert reader.allow(pictures).selection.num_segments == 3
 
 
-def test_another_encoder_or_a_second_writer_is_refused(tmp_path: Path) -> None:
+def test_no_texts_another_encoder_or_a_second_writer_are_refused(tmp_path: Path) -> None:
+    assert not TextStore.exists(tmp_path)
+    with pytest.raises(StoreError):
+        TextStore.open(tmp_path)
+    assert list(tmp_path.iterdir()) == []
     with create_words(tmp_path), pytest.raises(StoreError):
         create_words(tmp_path)
     with pytest.raises(StoreError):
         create_words(tmp_path, fingerprint="another")
     assert create_words(tmp_path).tracks() == []
-
-
-def test_an_index_without_texts(tmp_path: Path) -> None:
-    assert not TextStore.exists(tmp_path)
-    with pytest.raises(StoreError):
-        TextStore.open(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 OTHER_USER = """
