@@ -489,10 +489,6 @@ def numbered(tmp_path: Path) -> Path:
     return folder
 
 
-def kept(index: Path) -> list[str]:
-    return sorted(path.stem for path in index.glob("moments/*/kept/*"))
-
-
 def test_index_records_its_head_until_another_is_given(numbered: Path, tmp_path: Path) -> None:
     head, other = write_head(tmp_path / "head.safetensors"), write_head(tmp_path / "other.safetensors", seed=3)
     index, film = tmp_path / "index", numbered / "first.mp4"

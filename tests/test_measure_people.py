@@ -44,7 +44,7 @@ def draw_spans(names: str) -> st.SearchStrategy[Spans]:
     return st.lists(spans.map(lambda own: (own[0], own[0] + own[1], own[2])), min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(true=draw_spans("ABC"), found=draw_spans("xyz"), collar=st.integers(0, 3))
 def test_errors_are_the_naive_ones(true: Spans, found: Spans, collar: int) -> None:
     def scale(spans: Spans) -> Sequence[object]:

@@ -303,7 +303,7 @@ def test_strokes_are_alike_over_another_ground() -> None:
 CORNER = st.tuples(st.floats(-0.2, 1.2), st.floats(-0.2, 1.2))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(CORNER, min_size=4, max_size=4), st.lists(CORNER, min_size=4, max_size=4))
 def test_boxes(one: list[tuple[float, float]], other: list[tuple[float, float]]) -> None:
     first, second = bound(np.array(one, np.float32)), bound(np.array(other, np.float32))

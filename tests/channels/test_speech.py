@@ -63,7 +63,7 @@ def test_utterances_end_at_pauses_and_sentences() -> None:
 WORDS = st.lists(st.tuples(st.floats(0, 3), st.floats(0, 30), st.sampled_from([" a", " b.", " c?", ""])), max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(WORDS)
 def test_utterances_keep_all_words_in_order(given_words: list[tuple[float, float, str]]) -> None:
     words, clock = [], 0.0
@@ -120,7 +120,7 @@ def test_blocks_are_cut_in_the_last_pause() -> None:
         assert length * 3 // 4 <= find_quietest(audio[:length] * 0) <= length
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 500), max_size=12))
 def test_blocks_hold_all_samples(lengths: list[int]) -> None:
     """At 100 samples a second, blocks of 3 s."""

@@ -236,7 +236,7 @@ def test_network_equals_its_twin(num_frames: int, num_words: int) -> None:
 
 
 @given(num_rows=st.integers(1, 9), chunk=st.integers(1, 10), seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_scan_in_chunks_is_the_recurrence(num_rows: int, chunk: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     x, b, c = (torch.randn(num_rows, *shape, generator=generator).double() for shape in ((2, 3), (4,), (4,)))
@@ -286,7 +286,6 @@ def naive_spans(levels: list[Level], duration: float) -> list[tuple[float, float
 
 
 @given(seed=st.integers(0, 999), num_rows=st.integers(1, 40))
-@settings(max_examples=40, deadline=None)
 def test_spans_equal_their_twin(seed: int, num_rows: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     levels = []

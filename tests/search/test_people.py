@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import ColourEncoder, write_film
@@ -206,7 +206,6 @@ def test_a_new_name_is_known_at_once(engine: Engine, folder: Path) -> None:
 spans = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 10)), min_size=1, max_size=5)
 
 
-@settings(deadline=None)
 @given(tracks=spans, asked=spans, cuts=st.lists(st.integers(0, 50), max_size=4, unique=True))
 def test_presence_equals_loops(tracks: list[tuple[int, int]], asked: list[tuple[int, int]], cuts: list[int]) -> None:
     own = np.array([(start, start + length, 0.5, 0) for start, length in tracks], np.float64)

@@ -90,7 +90,7 @@ def list_rows(queries: Sequence[ScoredQuery], part: str) -> list[tuple[list[floa
     return rows
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(draw_queries())
 def test_no_other_weights_fit_better_by_a_naive_twin(queries: list[ScoredQuery]) -> None:
     """The loss is convex, so that weights next to which none are better are the best."""

@@ -251,7 +251,7 @@ def test_all_gaps_of_a_file_are_limited_together(monkeypatch: pytest.MonkeyPatch
     assert num_silent == 4000, "two gaps of 20 s; then the samples continue"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.one_of(st.none(), st.floats(-50, 50), st.just(1e12)), st.integers(0, 300)), max_size=12),
     st.floats(-20, 20),

@@ -217,7 +217,7 @@ PIECES = st.sampled_from(
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.one_of(st.binary(max_size=200), st.lists(PIECES, max_size=20).map(b"".join)), st.sampled_from(SUFFIXES))
 @example(b"1\n00:00:01,000 --> 00:00:02,000\n&#x110000; &#0;\n", ".srt")
 @example(b"1\n99999999999999:00:00,000 --> 99999999999999:00:01,000\nfar\n", ".srt")

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Float32
 
@@ -118,7 +118,6 @@ def as_groups(labels: np.ndarray) -> list[set[int]]:
     return sorted(({*np.flatnonzero(labels == label).tolist()} for label in set(labels.tolist())), key=min)
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), num_rows=st.integers(1, 14), same=st.floats(-0.5, 0.95))
 def test_clusters_are_those_of_average_linkage(seed: int, num_rows: int, same: float) -> None:
     vectors = draw_vectors(seed, num_rows, spread=0.6)

@@ -13,7 +13,7 @@ from PIL import Image
 import vidret.engine
 from tests.cli.runner import Runner
 from tests.fakes import write_film
-from tests.grounded import make_encoder, write_head
+from tests.grounded import make_encoder
 from vidret import cli
 from vidret.engine import Engine
 
@@ -161,11 +161,3 @@ def test_wrong_use_is_refused(run_grounded: Runner, tmp_path: Path, monkeypatch:
     ):
         run_grounded.check_refusal(command, code, sentence)
     assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.usefixtures("index")
-def test_encoder_without_layers_takes_no_head(run: Runner, films: Path, tmp_path: Path) -> None:
-    head = write_head(tmp_path / "head.safetensors")
-    rule = "head.safetensors: must have a CLIP model of ours as encoder, got colours"
-    for command in (("index", films), ("locate", "red")):
-        run.check_refusal((*command, "--head", head), 1, rule)

@@ -211,7 +211,7 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(st.text(max_size=30), st.lists(WORDS, max_size=8).map(" ".join), st.lists(WORDS).map("".join)))
 @example("\ud800")
 @example("'; DROP TABLE texts; --")
@@ -225,7 +225,7 @@ def test_any_query(query: str) -> None:
     assert found == {key for key in TEXTS if set(SHARED.stems([TEXTS[key]])[0]) & {term.stem for term in terms}}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(max_size=30))
 @example("\ud800 lone")
 @example("\0")

@@ -88,7 +88,7 @@ def test_a_transcript_has_the_names_of_who_is_heard_longest(index: Path) -> None
     assert name_speakers([index], "another", named, unnamed=True) == named
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     drawn=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=6),
     start=st.integers(0, 20),

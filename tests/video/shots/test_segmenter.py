@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vidret.video.shots.segments import Segmenter, Stretch
@@ -92,7 +92,6 @@ def cut_naively(film: Film, *, step_s: float, num_frames: int) -> Found:
     return found
 
 
-@settings(deadline=None)
 @given(films(), st.sampled_from([(1.0, 12), (0.5, 4), (0.1, 3)]))
 def test_equals_a_twin_that_knows_all_frames(film: Film, lengths: tuple[float, int]) -> None:
     step_s, num_frames = lengths
@@ -102,7 +101,6 @@ def test_equals_a_twin_that_knows_all_frames(film: Film, lengths: tuple[float, i
     np.testing.assert_allclose([times[:2] for times in fast], [times[:2] for times in slow], atol=1e-5)
 
 
-@settings(deadline=None)
 @given(films())
 def test_segments_cover_the_film_without_overlap(film: Film) -> None:
     found = cut(film, step_s=1.0, num_frames=12)
@@ -113,7 +111,6 @@ def test_segments_cover_the_film_without_overlap(film: Film) -> None:
         assert all(start - 1e-6 <= film.times[index] < end for index in samples)
 
 
-@settings(deadline=None)
 @given(films(), st.integers(0, 30))
 def test_an_interrupted_film_continues_as_it_would_have(film: Film, cut_at: int) -> None:
     whole = cut(film, step_s=1.0, num_frames=12)
