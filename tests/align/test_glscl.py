@@ -87,11 +87,6 @@ def naive_diversity(concepts: Tensor, margin: float) -> float:
     return loss / (num * (num - 1))
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def make_aligner() -> ConceptAligner:
     aligner = ConceptAligner(
         temporal=TemporalTransformer(DIM, layers=2, num_positions=9),

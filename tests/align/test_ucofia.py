@@ -23,11 +23,6 @@ from vidret.types import SegmentEmbedding, TextEmbedding
 DIM, FRAMES, PATCHES = 16, 4, 6
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def make_head() -> Aligner:
     """Return a head for 4 frames and 5 words, in evaluation mode."""
     aligner = Aligner(

@@ -31,11 +31,6 @@ def naive_score(net: ScoreNet, frame: Tensor) -> list[float]:
     return [float(torch.tanh(net.out.weight @ row)) for row in joined]
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @torch.no_grad()
 def test_scores_equal_loops() -> None:
     net, frames = ScoreNet(12), torch.randn(3, 5, 12)
