@@ -1,6 +1,7 @@
 """Model files and cards: round trips, and errors of loading."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,10 +142,19 @@ def test_mismatched_weights_are_listed(changes: dict[str, Tensor | None], reason
     assert str(caught.value) == f"{saved}: {reason}"
 
 
+BROKEN_SCHEDULES = ({"r": 1.5}, {"layers": [0.5, 1, 2]}, {"factors": [1.5, 2, 2]})
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        *({"vision": FIELDS["vision"] | {field: 0}} for field in ("patch", "width", "heads")),
+        *({tower: FIELDS[tower] | {"heads": heads}} for tower in ("vision", "text") for heads in (0, -1, 2.0, True)),
+        *({"vision": FIELDS["vision"] | {field: 0}} for field in ("patch", "width", "image_size")),
+        *({"merging": FIELDS["merging"] | changed} for changed in BROKEN_SCHEDULES),
+        *({"sampling": FIELDS["sampling"] | {"num_frames": count}} for count in (0, -3, 2.5)),
+        *({"sampling": FIELDS["sampling"] | {"fps": fps}} for fps in (0, -1.0, math.inf, math.nan, "a")),
+        *({"sampling": FIELDS["sampling"] | changed} for changed in ({"rule": "all"}, {"num_segments": 0})),
+        {"lora_rank": -1},
         *({name: value} for name in ("mean", "std") for value in ([0.5], 0.5, ["a", "b", "c"], None)),
     ],
 )

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from vidret.errors import EncoderError, VidretError, read_fault
 from vidret.layers import fold
 from vidret.model_files import CARD, JOINT_FORMAT, TRAINED_ON, Part, load_exactly, read_towers, save_joint
 from vidret.text import parse_json
-from vidret.types import Resize, Sampling
+from vidret.types import FRAME_RULES, Resize, Sampling
 
 FORMAT = 1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -30,6 +30,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 ADDED = re.compile(r"\.lora\.|^vision\.(temporal|prompts)\.")  # names of weights that CLIP does not have
 DRAWING = {nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_, torch.Tensor.normal_, torch.Tensor.uniform_}
 MAX_MACS_RATIOS: dict[MergeLevel, float] = {"gentle": 0.75, "half": 0.5}
+MAY_BE_0 = ("r", "layers", "lora_rank", "sound_rate")  # counts in a card; all others are at least 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,19 @@ class Card:
             )
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a model card: {error}") from error
+
+    def check(self) -> None:
+        """Raise ValueError for counts and rates that no model has, and for an unknown rule of sampling."""
+        for part in (self, self.vision, self.text, self.sampling, self.merging, self.prompts):
+            for known in fields(part) if part is not None else ():
+                value, least = getattr(part, known.name), 0 if known.name in MAY_BE_0 else 1
+                counts = (value,) if known.type is int else value if known.type == tuple[int, ...] else ()
+                if any(type(count) is not int or count < least for count in counts):
+                    raise ValueError(f"{known.name} must be an integer of at least {least}, got {value}")
+        if not 0 < self.sampling.fps < math.inf:
+            raise ValueError(f"fps must be positive, got {self.sampling.fps}")
+        if self.sampling.rule not in FRAME_RULES:
+            raise ValueError(f"rule must be one of {', '.join(FRAME_RULES)}, got {self.sampling.rule}")
 
 
 class ClipModel(nn.Module):
@@ -174,6 +188,7 @@ def fill_model(card: Card, weights: Mapping[str, torch.Tensor], source: str) -> 
     Raise EncoderError if weights are missing, unknown or of another shape; the message lists them after the source.
     """
     try:
+        card.check()
         if (layers := max(card.vision.layers, card.text.layers)) > len(weights):  # they would be made one by one
             raise VidretError(f"must have weights for {layers} layers, got {len(weights)} in all")
         torch.tensor([card.mean, card.std]).reshape(2, 3)  # of each colour
