@@ -110,3 +110,11 @@ def test_a_missing_device_is_reported_before_loading(monkeypatch: pytest.MonkeyP
     for name in (STARTER, "ViT-B-32/random", "no model at all"):
         with pytest.raises(DeviceError, match="device must exist, got cuda:1 on a machine with 1 CUDA devices"):
             load_encoder(name, device="cuda:1")
+
+
+@pytest.mark.parametrize("scheme", ["", "hf:", "st:", "hf-hub:", "local-dir:", "ViT-B-32/", "ViT-B-32//"])
+def test_a_name_that_is_too_long_for_a_path_is_reported(scheme: str) -> None:
+    if scheme in ("hf:", "st:"):
+        pytest.importorskip({"hf:": "transformers", "st:": "sentence_transformers"}[scheme])
+    with pytest.raises(EncoderError, match=f"^{scheme}a+: .*name too long"):
+        load_encoder(scheme + "a" * 300)

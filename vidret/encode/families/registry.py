@@ -29,7 +29,7 @@ from vidret.encode.names import (
     refuse_sizes,
     resolve_name,
 )
-from vidret.errors import EncoderError, VidretError
+from vidret.errors import EncoderError, VidretError, read_fault
 
 Scheme = Literal["hf", "st", "endpoint"]  # families whose names begin with their own and a colon
 Family = Literal["starter", "pair", Scheme, "custom", "clip"]
@@ -137,7 +137,10 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
         refuse_marks(parsed)
     if family not in ("hf", "st"):
         refuse_sizes(parsed)
-    return find_loader(family)(parsed, device=chosen, precision=precision)
+    try:
+        return find_loader(family)(parsed, device=chosen, precision=precision)
+    except OSError as error:  # of a name too long for a path, or a folder that may not be read
+        raise EncoderError(f"{name}: {read_fault(error)}") from error
 
 
 def load_pair(name: ModelName, *, device: str, precision: str) -> Encoder:
