@@ -10,7 +10,7 @@ from tests.evaluate.world import load_colours, read, run
 from tests.fakes import write_film
 from tests.made_benchmarks import TEST, list_stems, write_msrvtt
 from vidret.data.records import Caption, Split
-from vidret.evaluate.published import PROTOCOLS, PUBLISHED, count_rows
+from vidret.evaluate.published import PROTOCOLS, PUBLISHED, count_rows, list_published
 from vidret.evaluate.retrieval import note_differences
 
 
@@ -74,6 +74,15 @@ def test_published_results_stand_next_to_complete_ones(msrvtt: Path, tmp_path: P
     assert "got mteb and classic" in answer.err
 
 
+def test_published_results_are_of_the_test_split() -> None:
+    def count(name: str) -> int:
+        return len(list_published({"data": {"name": name}}))
+
+    assert (count("vatex-test-1500"), count("activitynet-val_1"), count("msrvtt-1k-a-test")) == (2, 3, 12)
+    for name in ("vatex-train", "vatex-val-1500", "activitynet-train", "msrvtt-1k-a-train-9k", "my-folder"):
+        assert count(name) == 0
+
+
 def test_rows_are_those_of_a_file(msrvtt: Path, tmp_path: Path) -> None:
     """By the ids of videos; what the split does not have is an error, as are names of protocols."""
     stems = list_stems(TEST)
@@ -94,10 +103,13 @@ def test_rows_are_those_of_a_file(msrvtt: Path, tmp_path: Path) -> None:
     assert "protocol must be classic, mmeb-v2, mteb, or 1k-a for MSR-VTT, got mmeb" in answer.err
 
 
-def test_a_protocol_gives_queries_its_instruction(msrvtt: Path, tmp_path: Path) -> None:
+def test_a_protocol_gives_queries_its_instruction_for_as_long_as_it_evaluates(msrvtt: Path, tmp_path: Path) -> None:
+    loaded: list[Any] = []
+
     def load(name: str = "starter", **settings: Any) -> Any:
         encoder: Any = load_colours(name, **settings)
         encoder.instruction = "its own"
+        loaded.append(encoder)
         return encoder
 
     for protocol, words in (("classic", "its own"), ("mteb", "Find the video clip that matches the given caption.")):
@@ -105,6 +117,7 @@ def test_a_protocol_gives_queries_its_instruction(msrvtt: Path, tmp_path: Path) 
         out = tmp_path / protocol
         assert run("eval", "retrieval", *settings, "--out", out, "--protocol", protocol, load=load).code == 0
         assert read(out / "report.json")["settings"]["instruction"] == words
+        assert loaded[-1].instruction == "its own"
 
 
 def make_split(name: str, num: int) -> Split:
@@ -117,6 +130,7 @@ def test_rows_of_a_protocol_are_counted() -> None:
     assert count_rows("classic", split) == count_rows("mmeb-v2", split) == 1000
     other = make_split("vatex-test", 5)
     assert (count_rows("classic", other), count_rows("mteb", other)) == (5, None)
+    assert count_rows("classic", make_split("msrvtt-1k-a-train-9k", 7)) == 7
     for rated, protocol, num, noted in (
         (split, "mteb", 879, ""),
         (split, "mteb", 1000, "1000 of 879 queries"),

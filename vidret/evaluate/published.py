@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vidret.data.benchmarks.registry import DATASETS
 from vidret.data.records import Split
 from vidret.errors import VidretError, read_fault
 from vidret.types import FrameRule
@@ -127,7 +128,7 @@ def list_published(report: Mapping[str, Any]) -> list[Published]:
     name, protocol = report["data"].get("name", ""), report.get("settings", {}).get("protocol", CLASSIC)
     if not report.get("settings", {}).get("complete", True):
         return []
-    found = [result for result in PUBLISHED if name.startswith(f"{result.benchmark}-") and result.protocol == protocol]
+    found = [result for result in PUBLISHED if is_tested(name, result.benchmark) and result.protocol == protocol]
     return sorted(found, key=lambda result: -result.t2v)
 
 
@@ -147,5 +148,10 @@ def tabulate_published(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[lis
 def count_rows(protocol: str, split: Split) -> int | None:
     """Return how many queries a protocol has; None if that is not known. The classic one has those of the split."""
     known = PROTOCOLS[protocol].rows
-    wanted = next((rows for name, rows in known.items() if split.name.startswith(f"{name}-")), None)
+    wanted = next((rows for name, rows in known.items() if is_tested(split.name, name)), None)
     return len(split.captions) if wanted is None and protocol == CLASSIC else wanted
+
+
+def is_tested(split: str, benchmark: str) -> bool:
+    """Return whether a split is that of a benchmark on which results are reported."""
+    return split == f"{benchmark}-{DATASETS[benchmark].default}"

@@ -92,11 +92,23 @@ def evaluate_retrieval(
     Raises:
         VidretError: No caption is left, or the scores do not fit into memory.
     """
+    encoder: Any = evaluation.engine.encoder
+    own, wanted = getattr(encoder, "instruction", None), PROTOCOLS[protocol].instruction
+    if own is None or wanted is None:
+        return _evaluate(evaluation, rerank, protocol, bank, video_bank)
+    encoder.instruction = wanted
+    try:
+        return _evaluate(evaluation, rerank, protocol, bank, video_bank)
+    finally:
+        encoder.instruction = own
+
+
+def _evaluate(
+    evaluation: Evaluation, rerank: str | None, protocol: str, bank: Bank | None, video_bank: Bank | None
+) -> Report:
+    """Return the report of ``evaluate_retrieval``; the encoder has the instruction of the protocol."""
     engine, split, gallery = evaluation.engine, evaluation.split, evaluation.gallery
     video_ids, captions = choose_captions(split, gallery)
-    instruction = PROTOCOLS[protocol].instruction
-    if instruction is not None and hasattr(engine.encoder, "instruction"):
-        engine.encoder.instruction = instruction
     columns = {video_id: column for column, video_id in enumerate(video_ids)}
     truth = np.array([columns[caption.video] for caption in captions])
     texts, paths = [caption.text for caption in captions], [gallery.files[video_id] for video_id in video_ids]
