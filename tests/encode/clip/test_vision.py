@@ -106,6 +106,12 @@ def test_the_shift_excludes_merging_and_prompts(more: dict[str, Any]) -> None:
         VisionTower(VISION, token_shift=True, **more)
 
 
+def test_the_shift_needs_a_seventh_of_the_tokens() -> None:
+    small = replace(VISION, image_size=2 * VISION.patch)
+    with pytest.raises(ValueError, match="token_shift must have at least 6 patches, got 4"):
+        VisionTower(small, token_shift=True)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("case", find_cases("ucofia"), ids=lambda case: case.folder.name)
 def test_shifted_towers_equal_the_published_ones(case: Case) -> None:

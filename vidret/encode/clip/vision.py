@@ -69,6 +69,8 @@ class VisionTower(nn.Module):
         """Build a tower with random weights; ``num_frames`` is the length that temporal positions are trained for."""
         if token_shift and (merging is not None or prompts is not None):
             raise ValueError("token_shift must be alone, got it with merging or prompts")
+        if token_shift and shape.num_patches < SHIFT_FOLD - 1:
+            raise ValueError(f"token_shift must have at least {SHIFT_FOLD - 1} patches, got {shape.num_patches}")
         if prompts is not None and prompts.spread and merging is None:
             raise ValueError("spread prompts must come with merging, got none")
         super().__init__()
