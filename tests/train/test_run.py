@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from tests.train.small import draw_moments, ignores_lightning, make_head_module, make_module, make_trainer, open_data
 from vidret.channels.picture.ranker_loading import choose_ranker, load_ranker
+from vidret.data.module import RetrievalData
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.ground.checkpoint import load_head
@@ -92,6 +93,24 @@ def test_checkpoint_of_another_model_is_refused(world: Path, tmp_path: Path) -> 
         VidretError, match=r"checkpoint must have the weights of the configured model, got others at \d+"
     ):
         trainer.fit(make_module("tempme"), datamodule=open_data(world), ckpt_path=str(tmp_path / "a.ckpt"))
+
+
+def test_runs_that_start_while_others_prepare_their_data_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[str | None] = []
+
+    def prepare(data: RetrievalData) -> None:
+        assert data.trainer is not None
+        folders.append(data.trainer.log_dir)
+        raise VidretError("enough")
+
+    monkeypatch.setattr(RetrievalData, "prepare_data", prepare)
+    config = Path(__file__).parents[2] / "configs" / "synthetic_clip.yaml"
+    for stage in ("fit", "fit", "test"):
+        with pytest.raises(VidretError, match="enough"):
+            run([stage, "--config", str(config), "--trainer.default_root_dir", str(tmp_path)])
+    assert folders == [str(tmp_path / "lightning_logs" / f"version_{number}") for number in range(3)]
 
 
 @pytest.mark.parametrize(

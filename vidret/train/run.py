@@ -11,6 +11,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vidret.devices import choose_device
@@ -122,6 +123,18 @@ class TrainingCLI(LightningCLI):
         path = self.config[self.config.subcommand].ckpt_path
         if path not in (None, "best", "last", "hpc") and "://" not in str(path):
             read_checkpoint(Path(path))
+
+    def instantiate_trainer(self, **settings: Any) -> lightning.Trainer:
+        """Return the trainer, whose folder exists from now on, so that no run that starts meanwhile takes it too.
+
+        Lightning counts the folders that there are before it prepares the data, which may take hours, and makes the
+        next one afterwards.
+        """
+        trainer = super().instantiate_trainer(**settings)
+        is_on_disk = isinstance(trainer.logger, CSVLogger | TensorBoardLogger) and "://" not in trainer.logger.log_dir
+        if is_on_disk and trainer.is_global_zero:
+            Path(str(trainer.log_dir)).mkdir(parents=True, exist_ok=True)
+        return trainer
 
     def before_validate(self) -> None:
         """Say that nothing trained is measured, if that is so."""
