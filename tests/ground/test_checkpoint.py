@@ -1,6 +1,7 @@
 """Head files: conversion of R2-Tuning checkpoints, round trips, cards, and errors."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,13 @@ def test_invalid_files_are_rejected_with_their_path(tmp_path: Path) -> None:
         "the card must describe the weights": replace(make_card(head), strides=(1, 2)),
         "heads must divide dim 16, got 0": replace(make_card(head), heads=0),
         "fps must be positive, got -1": replace(make_card(head), fps=-1),
+        "threshold must be positive, got 0": replace(make_card(head), threshold=0),
+        "unit must be at least 0, got -1": replace(make_card(head), unit=-1),
+        "similarity_weight must be at least 0, got nan": replace(make_card(head), similarity_weight=math.nan),
+        "suppression must be one of None, hard, linear, gaussian, got soft": replace(
+            make_card(head), suppression="soft"
+        ),
+        "reads must be one of layers, vectors, got pixels": replace(make_card(head), reads="pixels"),
     }
     for message, card in cards.items():
         save_file(weights, path, metadata={"vidret": card.to_json()})

@@ -1,6 +1,7 @@
 """Grounding head files: conversion of R2-Tuning checkpoints, and safetensors with a card in the metadata."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -159,8 +160,15 @@ class HeadCard:
                 raise ValueError(f"the card's {name} must be {wanted}, got {value}")
         try:
             card = cls(**{**fields, "strides": tuple(fields["strides"])})
-            if card.fps is not None and not card.fps > 0:
-                raise ValueError(f"fps must be positive, got {card.fps}")
+            for name in ("fps", "threshold"):
+                if (value := getattr(card, name)) is not None and not 0 < value < math.inf:
+                    raise ValueError(f"{name} must be positive, got {value}")
+            for name in ("unit", "similarity_weight"):  # 0 turns them off
+                if (value := getattr(card, name)) is not None and not 0 <= value < math.inf:
+                    raise ValueError(f"{name} must be at least 0, got {value}")
+            for name, known in (("suppression", (None, "hard", "linear", "gaussian")), ("reads", (LAYERS, VECTORS))):
+                if (value := getattr(card, name)) not in known:
+                    raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value}")
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a head's card: {error}") from error
         return card
