@@ -474,8 +474,8 @@ class Engine(VideoLibrary):
     def prepare_searches(self) -> None:
         """Compute and store what every search starts from, as a run of ``index`` does at its end.
 
-        That is what unrelated queries score, what texts have in common and the calibration of the model's own bank. A
-        merged index lacks them, or has them of fewer videos; its next search would measure again.
+        That is what unrelated queries score, what texts and frames have in common, and the calibration of the model's
+        own bank. A merged index lacks them, or has them of fewer videos; its next search would measure again.
 
         Raises:
             StoreError: There is no index, or another process is writing it.
@@ -1017,6 +1017,7 @@ class Engine(VideoLibrary):
 
     def _update_derived(self, report: "IndexReport | None" = None) -> None:
         """Compute again what depends on all segments, after a run."""
+        from vidret.copies.folding import save_whitening
         from vidret.search.heads.prepared import forget_others
         from vidret.search.preparation import calibrate_with_bank, save_text_background
         from vidret.store.texts.upkeep import note_heard
@@ -1024,6 +1025,7 @@ class Engine(VideoLibrary):
         if report is None or not report.interrupted:
             calibrate_with_bank(self._index.pictures, self._models.bank)
         save_text_background(self._index.store)
+        save_whitening(self._index.store)
         note_heard(self._index.store)
         if report is not None and report.pruned is not None:
             forget_others(self.path / MOMENTS, set(self._index.store.videos.fingerprints().values()))

@@ -12,8 +12,17 @@ from tests.copies.films import draw_footage, fade, write_frames
 from tests.fakes import PatchEncoder
 from tests.store.samples import add_segment, create, embedding
 from vidret.copies import folding
-from vidret.copies.candidates import Whitening, fit_projection, whiten_index
-from vidret.copies.folding import ORDER_OF_WHOLE, CopyFolder, FoundSpan, VideoFrames, find_part, measure_order
+from vidret.copies.candidates import FEW_VIDEOS, Whitening, fit_projection, whiten_index
+from vidret.copies.folding import (
+    ORDER_OF_WHOLE,
+    WHITENING,
+    CopyFolder,
+    FoundSpan,
+    VideoFrames,
+    find_part,
+    measure_order,
+    save_whitening,
+)
 from vidret.engine import Engine
 from vidret.store.store import Store
 from vidret.types import Hit, LocateOptions, Moment, SearchOptions
@@ -155,6 +164,48 @@ def test_the_whitening_holds_until_the_index_has_drifted(store: Store, monkeypat
     for name in "cd":
         store.writer.set_file(f"/films/{name}.mp4", state="missing")
     assert fold_with("g", [0, 1, 2]) == [12, 18, 11]
+
+
+def test_the_whitening_of_a_large_index_is_stored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = [add_take(store, f"film{seed}", range(2 * seed, 2 * seed + 2)) for seed in range(FEW_VIDEOS)]
+    store.close()
+    with Store.open(store.path) as reader:
+        save_whitening(reader)
+        assert reader.metadata.get(WHITENING) is None  # of too few videos
+    with Store.open(store.path, write=True) as writer:
+        spans = [FoundSpan(video, 0.0, 0.0) for video in (videos[0], add_take(writer, "copy", range(2)))]
+    fitted: list[Whitening] = []
+
+    def whiten(store: Store, fit: Callable[..., Whitening]) -> Whitening:
+        fitted.append(whiten_index(store, fit))
+        return fitted[-1]
+
+    def fold() -> int:
+        with Store.open(store.path) as reader:
+            folder = CopyFolder(reader)
+            assert folder.fold(spans, whole=True) == [0, 0]
+            assert folder._fitted is not None
+            used.append(folder._fitted[1])
+        return len(fitted)
+
+    used: list[Whitening] = []
+    monkeypatch.setattr(folding, "whiten_index", whiten)
+    assert fold() == 1
+    with Store.open(store.path) as reader:
+        save_whitening(reader)
+        save_whitening(reader)  # which holds already
+        stored = reader.metadata.get(WHITENING)
+    assert fold() == 2
+    np.testing.assert_array_equal(used[0].mean, used[1].mean)
+    np.testing.assert_array_equal(used[0].projection, used[1].projection)
+    assert isinstance(stored, bytes)
+    with Store.open(store.path, write=True) as writer:
+        writer.metadata.set(WHITENING, stored[:-1])
+    assert fold() == 3
+    with Store.open(store.path, write=True) as writer:
+        writer.metadata.set(WHITENING, stored)
+        add_take(writer, "long", range(100, 124))
+    assert fold() == 4  # the index has drifted
 
 
 def test_only_folding_does_without_the_level(store: Store) -> None:

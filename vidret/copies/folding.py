@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from vidret.copies.candidates import Whitening, fit_projection, whiten_index
+from vidret.copies.candidates import FEW_VIDEOS, Whitening, fit_projection, whiten_index
 from vidret.store.lookup import spread_evenly
 from vidret.store.records import VideoSize
 from vidret.store.store import Store
@@ -35,6 +35,7 @@ ORDER_OF_WHOLE, AGREEMENT_OF_WHOLE = 3.3, 0.2
 ORDER_OF_PART, AGREEMENT_OF_PART = 5.0, 0.35  # the best of many offsets must be surer
 STEP_S = 0.25  # between offsets of a part
 DRIFT = 1.25  # growth of the index, from which on it is whitened anew
+WHITENING = "whitening"  # key of the metadata: generation, number of segments, mean vector and directions
 MAX_VERDICTS = 100_000  # that are remembered
 Pair = tuple[VideoSize, VideoSize]  # a video with other segments is another one
 Offsets = dict[Pair, float | None]  # of the second of two videos at time 0 of the first; None if they are no copies
@@ -77,7 +78,7 @@ class CopyFolder:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._fitted: tuple[int, Whitening] | None = None  # with the number of segments
+        self._fitted: tuple[int, Whitening] | None = None  # with the number of segments, as is stored or fitted now
         self._offsets: Offsets = {}
 
     def fold_results(self, results: Sequence[Result]) -> list[Result]:
@@ -109,8 +110,7 @@ class CopyFolder:
         """
         videos = self._store.read_sizes({span.video for span in spans})
         fitted, num_segments = self._fitted, len(self._store)
-        has_drifted = fitted is not None and not 1 / DRIFT <= num_segments / fitted[0] <= DRIFT
-        if has_drifted or len(self._offsets) > MAX_VERDICTS:
+        if (fitted is not None and not _holds(fitted[0], num_segments)) or len(self._offsets) > MAX_VERDICTS:
             self._fitted, self._offsets = None, {}
         offsets = self._offsets  # another thread may replace them
         pairs = combinations(sorted(videos.values()), 2)
@@ -140,7 +140,8 @@ class CopyFolder:
         videos = self._read({video.id for pair in alike for video in pair})
         enough = {video: frames for video, frames in videos.items() if len(frames.times) >= MIN_FRAMES}
         if enough:
-            fitted = self._fitted = self._fitted or (len(self._store), whiten_index(self._store, fit_projection))
+            fitted = self._fitted or _load_whitening(self._store)
+            self._fitted = fitted = fitted or (len(self._store), whiten_index(self._store, fit_projection))
             for video, frames in enough.items():
                 enough[video] = replace(frames, vectors=fitted[1].apply(frames.vectors))
         for one, other in alike:
@@ -179,6 +180,35 @@ class CopyFolder:
             return find_part(one, other, other_s - one_s)
         offset = find_part(other, one, one_s - other_s)
         return None if offset is None else -offset
+
+
+def save_whitening(store: Store) -> None:
+    """Fit the whitening that folding starts from, and store it, unless nothing changed; none for a few videos."""
+    generation, num_segments, known = store.generation, len(store), store.metadata.get(WHITENING)
+    head = np.array([generation, num_segments], np.int64).tobytes()
+    if store.count_videos() > FEW_VIDEOS and not (isinstance(known, bytes) and known.startswith(head)):
+        fitted = whiten_index(store, fit_projection)
+        with Store.open(store.path, write=True) as writer:
+            rows = fitted.mean.tobytes() + fitted.projection.T.tobytes()
+            writer.metadata.set(WHITENING, head + rows)
+
+
+def _load_whitening(store: Store) -> tuple[int, Whitening] | None:
+    """Return the stored whitening with its number of segments; None if there is none that holds for the index."""
+    stored = store.metadata.get(WHITENING)
+    if not isinstance(stored, bytes) or len(stored) % (4 * store.dim) != 16:
+        return None
+    num_segments = int(np.frombuffer(stored, np.int64, 2)[1])
+    mean, *rows = np.frombuffer(stored, np.float32, offset=16).reshape(-1, store.dim)
+    whitening = Whitening(mean, np.array(rows, np.float32).reshape(-1, store.dim).T)
+    if not rows or not _holds(num_segments, len(store)) or not np.isfinite(whitening.projection).all():
+        return None
+    return num_segments, whitening
+
+
+def _holds(num_fitted: int, num_segments: int) -> bool:
+    """Return whether a whitening that was fitted to so many segments holds for an index of so many."""
+    return num_fitted > 0 and 1 / DRIFT <= num_segments / num_fitted <= DRIFT
 
 
 def _shows(one: FoundSpan, other: FoundSpan, videos: Mapping[int, VideoSize], offsets: Offsets, *, whole: bool) -> bool:

@@ -152,7 +152,7 @@ def _find_copies(snapshots: Mapping[int, Snapshot]) -> Copies:
     return copies
 
 
-MEASURED = ("scale.", "background", f"{CALIBRATION}.", PROBABILITIES)  # metadata that hold for the videos of one index
+MEASURED = ("scale.", "background", "whitening", f"{CALIBRATION}.", PROBABILITIES)  # of the videos of one index
 
 
 class JoinedTable(SearchedTogether):
