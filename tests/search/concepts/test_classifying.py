@@ -110,6 +110,13 @@ def test_saved_classes_are_searched_as_they_were_found_and_replaced(engine: Engi
         assert cosine > 0.99, "the weights of the class's logits"
     engine.classify({"red things": [paint("red")], "blue": [paint("blue")]}, save="@Kind")
     assert len(engine.concepts()[1].yes) == 1
+    engine.classify({"a": [paint("red")], "b": [paint("blue")]}, save="kind-of")
+    engine.teach("kind-taught", [paint("red")])
+    engine.classify({"Grün & _x": [paint("green")], "red": [paint("red")]}, save="kind")
+    others = ["kind-of-a", "kind-of-b", "kind-taught"]
+    assert [concept.name for concept in engine.concepts()] == ["kind-grün-_x", *others[:2], "kind-red", others[2]]
+    engine.classify({"red": [paint("red")], "blue": [paint("blue")]}, save="kind")
+    assert {concept.name for concept in engine.concepts()} == {"kind-blue", "kind-red", *others}
 
 
 def test_a_class_to_which_examples_are_added_is_taught_from_then_on(engine: Engine, films: Path) -> None:

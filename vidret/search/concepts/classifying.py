@@ -15,7 +15,14 @@ from vidret.align.gda import UNLABELLED, cross_validate, fit_with_unlabelled, so
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
 from vidret.search.concepts.encoder import Composer
-from vidret.search.concepts.storage import TaughtConcept, load_concept, save_concept, stack_vectors
+from vidret.search.concepts.storage import (
+    TaughtConcept,
+    forget_concept,
+    list_concepts,
+    load_concept,
+    save_concept,
+    stack_vectors,
+)
 from vidret.search.concepts.teaching import ReadExamples, read_examples
 from vidret.search.query.marks import check_concept_name
 from vidret.store.lookup import spread_evenly
@@ -139,6 +146,12 @@ def name_concepts(prefix: str, names: Sequence[str]) -> list[str]:
     return concepts
 
 
+def _is_class_of(concept: Concept, prefix: str) -> bool:
+    """Return whether a class was kept under this prefix, not under a longer one that begins with it."""
+    expected = f"{prefix}-{concept.text}".casefold()
+    return re.findall(r"[^\W_]+", expected) == re.findall(r"[^\W_]+", concept.name)
+
+
 def save_classes(store: Store, composer: Composer, found: Classification, prefix: str) -> None:
     """Keep classes as concepts ``@prefix-class``, in place of those of an earlier classification.
 
@@ -146,12 +159,17 @@ def save_classes(store: Store, composer: Composer, found: Classification, prefix
         VidretError: A concept that was taught has one of these names, or a name is invalid.
         StoreError: Another process is writing the index.
     """
+    prefix = check_concept_name(prefix)
     rows = list(zip(name_concepts(prefix, found.names), found.names, found.examples, found.directions, strict=True))
+    kept = {name for name, *_ in rows}
     with Store.open(store.path, write=True) as writer:
-        for name, *_ in rows:
-            old = load_concept(writer, name)
-            if old is not None and old.direction is None:
-                raise VidretError(f"@{name} is taught already: forget it, or choose another name")
+        old = [load_concept(writer, concept.name) for concept in list_concepts(writer)]
+        classes = {taught.concept.name: taught.concept for taught in old if taught and taught.direction is not None}
+        for taken in (taught.concept.name for taught in old if taught and taught.concept.name in kept - classes.keys()):
+            raise VidretError(f"@{taken} is taught already: forget it, or choose another name")
+        for gone in classes.keys() - kept:
+            if _is_class_of(classes[gone], prefix):
+                forget_concept(writer, gone)
         for name, label, shown, direction in rows:
             spread = composer.sample.measure_spread(direction)
             concept = Concept(
