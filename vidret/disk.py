@@ -23,6 +23,18 @@ _WAIT_S = 0.1
 _LOCKED_BYTE = 1 << 30  # Windows keeps others from reading what is locked, so it is a byte that no file has
 
 
+def find_user_folder(variable: str, default: str) -> Path:
+    """Return the folder that an environment variable names, or a default such as ``~/.cache``.
+
+    Raises:
+        StoreError: There is neither that variable nor a home folder.
+    """
+    folder = os.environ.get(variable) or os.path.expanduser(default)  # noqa: PTH111  that of Path fails without a home
+    if folder.startswith("~"):
+        raise StoreError(f"HOME or {variable} must be set: this user has no home folder")
+    return Path(folder)
+
+
 def open_handle(path: Path, *, write: bool) -> int:
     """Open a file for reading, or for reading and writing, created if it is missing, and return its handle."""
     flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY

@@ -11,6 +11,9 @@ from PIL import Image
 from tests.cli.runner import Runner, run_without
 from tests.scripted_server import CURVE, HIT, MOMENT, Reply, Served, problem, serve
 from vidret.cli import options as default_index
+from vidret.encode.text_cache import locate_folder
+from vidret.errors import VidretError
+from vidret.store.consent import is_allowed
 
 
 @pytest.fixture
@@ -101,6 +104,19 @@ def test_the_own_index_is_with_the_data_of_the_user(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # of Linux
     assert default_index.find_own_index().name == "index"
     assert "vidret" in default_index.find_own_index().parts
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    for variable in ("XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # of a user without an entry in the passwd file
+    with pytest.raises(VidretError, match="HOME or XDG_DATA_HOME must be set"):
+        default_index.find_own_index()
+    with pytest.raises(VidretError, match="HOME or XDG_STATE_HOME must be set"):
+        is_allowed(tmp_path, "a model")
+    with pytest.raises(VidretError, match="HOME or XDG_CACHE_HOME must be set"):
+        locate_folder()
 
 
 def test_several_indexes_are_not_the_path_of_one(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from vidret.disk import find_user_folder
 from vidret.present.terminal import print_message
 
 DEFAULT_INDEX = Path("vidret-index")
@@ -41,9 +42,14 @@ def choose_index(ctx: Any) -> None:
 
 
 def find_own_index() -> Path:
-    """Return the folder of the user's own index, such as ``~/.local/share/vidret/index`` on Linux."""
+    """Return the folder of the user's own index, such as ``~/.local/share/vidret/index`` on Linux.
+
+    Raises:
+        StoreError: The user has no home folder.
+    """
     import platformdirs
 
+    find_user_folder("XDG_DATA_HOME", "~")  # without it, versions of platformdirs differ in what they do
     return Path(platformdirs.user_data_path("vidret")) / "index"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from vidret.disk import replacing
+from vidret.disk import find_user_folder, replacing
 from vidret.errors import StoreError
 from vidret.types import TextEmbedding
 
@@ -60,7 +60,7 @@ def encode_once(encoder: IdentifiedEncoder, texts: Sequence[str]) -> list[TextEm
 
 def locate_folder() -> Path:
     """Return the folder of the files, in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "vidret" / "texts"
+    return find_user_folder("XDG_CACHE_HOME", "~/.cache") / "vidret" / "texts"
 
 
 def _read(path: Path, texts: Sequence[str]) -> list[TextEmbedding]:

@@ -9,6 +9,7 @@ import logging
 import os
 from pathlib import Path
 
+from vidret.disk import find_user_folder
 from vidret.errors import StoreError
 from vidret.text import sanitize
 
@@ -48,6 +49,6 @@ def check_allowed(index: str | os.PathLike[str], name: str, *, option: str) -> N
 
 def _locate(index: str | os.PathLike[str], name: str) -> Path:
     """Return the file that exists if an index may use a name."""
-    state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    state = find_user_folder("XDG_STATE_HOME", "~/.local/state")
     key = os.fsencode(os.path.realpath(index)) + b"\n" + os.fsencode(name)
-    return Path(state) / "vidret" / "allowed" / hashlib.blake2b(key, digest_size=16).hexdigest()
+    return state / "vidret" / "allowed" / hashlib.blake2b(key, digest_size=16).hexdigest()
