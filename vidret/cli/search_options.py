@@ -160,8 +160,8 @@ class ClipChoice:
     )
     end: float | None = option_field("Where the clip ends in FILE.", SCOPE, "SECONDS", default=None, flag="--to", min=0)
 
-    def check(self) -> None:
-        """Refuse a clip without a name, a part of a clip without a clip, and an empty part."""
+    def check(self, options: SearchOptions | LocateOptions) -> None:
+        """Refuse a clip without a name, a part of a clip without a clip, an empty part, and options of a query."""
         if self.clip == "":
             raise typer.BadParameter("must be a file, got an empty name", param_hint="--clip")
         for name, value in (("--from", self.start), ("--to", self.end)):
@@ -170,6 +170,8 @@ class ClipChoice:
         if self.start is not None and self.end is not None and not self.start < self.end:
             rule = f"must be less than --to {self.end:g}, got {self.start:g}"
             raise typer.BadParameter(rule, param_hint="--from")
+        if self.clip is not None and options != type(options)(k=options.k, filters=options.filters):
+            raise typer.BadParameter("takes -k and filters only, got another option of a query", param_hint="--clip")
 
 
 def answer_clip(

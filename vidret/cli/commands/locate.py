@@ -102,7 +102,7 @@ def locate_command(
 ) -> None:
     """Find the moments that match a query, with start and end."""
     shape.check()
-    footage.check()
+    footage.check(options)
     clip = footage.clip
     if clip is not None and (video is not None or shape.form not in ("table", "json") or curve or export):
         raise typer.BadParameter(CLIP_RULE, param_hint="--clip")

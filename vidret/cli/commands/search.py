@@ -90,11 +90,16 @@ def search_command(
     if others + (query is not None or bool(image)) != 1:
         rule = "give a query, --image FILE, both, or only --clip FILE, --queries FILE or --like FILE@TIME"
         raise typer.BadParameter(rule, param_hint="QUERY")
-    footage.check()
+    footage.check(options)
     if by == "moment" and queries is not None:
         raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
-    if sheet is not None and queries is not None:
-        raise typer.BadParameter("needs a single search, got --queries", param_hint="--sheet")
+    for name, is_given in (("--sheet", sheet is not None), ("--explain", explain)):
+        if is_given and queries is not None:
+            raise typer.BadParameter("needs a single search, got --queries", param_hint=name)
+    if footage.clip is not None and (by == "moment" or explain):
+        raise typer.BadParameter("needs --by video without --explain", param_hint="--clip")
+    if explain and by == "moment":
+        raise typer.BadParameter("needs --by video, got moment", param_hint="--explain")
     if save is not None and (not query or image or by != "video"):
         raise typer.BadParameter("needs a QUERY of words only, and --by video", param_hint="--save")
     search_for = read_query(query, image or [])
