@@ -40,7 +40,8 @@ def describe_example(example: ConceptExample) -> str:
     path = display_path(example.path)
     if example.start is None or example.end is None:
         return path
-    return f"{path} {format_time(example.start)} to {format_time(example.end)}"
+    start, end = format_time(example.start), format_time(example.end)
+    return f"{path} at {start}" if start == end else f"{path} {start} to {end}"
 
 
 def describe_concept(concept: Concept) -> str:

@@ -191,7 +191,7 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
     if report.unpruned:
         print_message(
             f"  not pruned: {_name_first(report.unpruned)}: missing, but not from a folder of this run that "
-            "still contains videos; a drive may be disconnected."
+            "still contains videos; a drive may be disconnected. If none is, index a folder above that has a video."
         )
     if report.interrupted:
         print_message(CONTINUE)

@@ -59,8 +59,8 @@ AtLeastField = Annotated[
 SourcesField = Annotated[
     tuple[Source, ...] | None,
     Option(
-        help="Compare the query with these only: picture, speech, screen, subtitles, generated (descriptions by a "
-        "model); default: all that the index has.",
+        help="Compare the query with these only: picture, speech, screen, subtitles, sound, generated "
+        "(descriptions by a model); default: all that the index has.",
         panel="What to search",
         flag="--in",
         metavar="LIST",

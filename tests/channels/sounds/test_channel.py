@@ -172,6 +172,8 @@ def test_examples_can_be_added_and_replaced(engine: Engine) -> None:
         engine.teach_sound("chime", [find_moment(engine, "turn", 6.0)])
     with pytest.raises(VidretError, match="must hold an example"):
         engine.teach_sound("nothing", [])
+    with pytest.raises(VidretError, match=r"must hold a sound at 16:39\.0, got none"):
+        engine.teach_sound("late", [find_moment(engine, "turn", 999.0)])
     with pytest.raises(VidretError, match="@chime is a sound"):
         engine.teach("chime", [np.zeros((8, 8, 3), np.uint8)], add=True)
     with pytest.raises(VidretError, match="must be replaced or added to, got both"):

@@ -97,6 +97,7 @@ def test_files_that_are_not_pruned_are_listed(run: Runner, films: Path, tmp_path
     err = run.err("index", films, "--prune")
     assert "pruned 0 files" in err
     assert f"not pruned: {drive / 'c.mp4'} and 1 more: missing, but not from a folder of this run" in err
+    assert "If none is, index a folder above that has a video." in err
     assert run.json("index", films, "--prune")["unpruned"] == [str(drive / "c.mp4"), str(drive / "d.mp4")]
 
 

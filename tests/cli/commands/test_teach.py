@@ -126,4 +126,7 @@ def test_lines_name_examples_of_classes(run: Runner, films: Path, images: Path, 
     run.check_refusal(by_lines, 1, "cannot be read as a list of moments")
     run.check_refusal(("classify", tmp_path / "gone"), 1, "gone: must be a folder with the examples")
     run.check_refusal("classify", 2, "FOLDER: must be given, or --examples, got neither")
+    (tmp_path / "nameless.jsonl").write_text('{"class": "red"}\n')
+    rule = "must be an object with path, and start and end or neither"
+    run.check_refusal(("classify", "--examples", tmp_path / "nameless.jsonl"), 1, rule)
     run.check_refusal(("classify", images / "red"), 1, "classes must be two or more, got red")

@@ -164,7 +164,8 @@ def read_moments(file: Path, *, or_whole: bool = False) -> Iterator[tuple[dict[s
     except (DecodeError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         reason = error.reason if isinstance(error, DecodeError) else error
         if isinstance(error, KeyError | TypeError | AttributeError):
-            reason = "each must be an object with path, start and end"
+            times = ", and start and end or neither" if or_whole else ", start and end"
+            reason = f"each must be an object with path{times}"
         raise VidretError(f"{file}: cannot be read as a list of moments: {reason!s:.200}") from error
 
 

@@ -22,7 +22,7 @@ from vidret.search.query.planning import encode_image
 from vidret.store.lookup import look_up_video
 from vidret.store.sounds import SoundStore
 from vidret.store.store import Store
-from vidret.text import is_url, strip_query
+from vidret.text import format_time, is_url, strip_query
 from vidret.types import Concept, ConceptExample, ExampleLike, Vector, as_example
 from vidret.video.identity import fingerprint
 from vidret.video.images import read_image_at
@@ -269,7 +269,8 @@ def _read_example(store: Store, example: ConceptExample) -> Float32[np.ndarray, 
     """Return the mean vector of a clip, or of a stretch of an indexed video."""
     vectors = _read_clip(example.path) if example.start is None else _read_stretch(store, example)
     if not len(vectors):
-        raise VidretError(f"{example.path}: must be heard, got silence")
+        where = "" if example.start is None else f" at {format_time(example.start)}"
+        raise VidretError(f"{example.path}: must hold a sound{where}, got none")
     mean = vectors.astype(np.float32).mean(axis=0)
     unit: Float32[np.ndarray, " dim"] = mean / max(float(np.linalg.norm(mean)), 1e-9)
     return unit
@@ -293,7 +294,8 @@ def _read_stretch(store: Store, example: ConceptExample) -> Float32[np.ndarray, 
     with SoundStore.open(store.path) as sounds:
         windows = sounds.read(KIND.model, [content]).get(content)
     if windows is None:
-        raise StoreError(f"{example.path}: no sounds of this video are stored: run vidret index --sounds on")
+        advice = "run vidret index --sounds on, unless it has no audio track"
+        raise StoreError(f"{example.path}: no sounds of this video are stored: {advice}")
     start_s = example.start or 0.0
     end_s = start_s if example.end is None else example.end
     inside = (windows.ends > start_s) & (windows.starts <= end_s)
