@@ -78,6 +78,11 @@ class JudgeSettings:
     llm_model: LlmModelOption = None
     llm_timeout: LlmTimeoutOption = 120.0
 
+    def check(self) -> None:
+        """Refuse the options of a judge without one; the model of an endpoint may be set for all commands."""
+        if self.judge is None and self != JudgeSettings(llm_model=self.llm_model, llm_timeout=self.llm_timeout):
+            raise typer.BadParameter("must be given with the options of a judge, got none", param_hint="--judge")
+
 
 def make_judge(settings: JudgeSettings, device: str, cache: Path | None) -> "tuple[Judge, JudgeOptions]":
     """Return the judge and how it judges; a local model is loaded, answers of an endpoint are kept in ``cache``."""

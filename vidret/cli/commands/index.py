@@ -93,6 +93,8 @@ def index_command(*, asked: IndexChoices) -> None:
     endpoint, describing = None, DescribeOptions(max_calls=asked.max_calls, choices=asked.describe_choices)
     if asked.describe is not None:
         endpoint = make_endpoint(asked.describe, asked.describe_model, DESCRIBE_TIMEOUT_S, name="describe")
+    elif asked.describe_choices > 1:
+        raise typer.BadParameter("needs --describe URL, got none", param_hint="--describe-choices")
     run = choose_run(asked.runner, asked.address, asked.num_gpus_per_worker, asked.precision)
     memory = None if asked.memory is None else parse_memory(asked.memory)
     is_new = not Store.exists(index)

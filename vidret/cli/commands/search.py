@@ -91,6 +91,7 @@ def search_command(
         rule = "give a query, --image FILE, both, or only --clip FILE, --queries FILE or --like FILE@TIME"
         raise typer.BadParameter(rule, param_hint="QUERY")
     footage.check(options)
+    judging.check()
     if by == "moment" and queries is not None:
         raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
     for name, is_given in (("--sheet", sheet is not None), ("--explain", explain)):

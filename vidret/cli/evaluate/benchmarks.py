@@ -261,6 +261,7 @@ def folder_command(
     names = [name for name in (*OWN, QUERIES) if (path / f"{name}.jsonl").is_file()]
     if not names:
         raise VidretError(f"{path}: must contain captions.jsonl, moments.jsonl or queries.jsonl, got none of them")
+    judging.check()
     if judging.judge is not None and QUERIES not in names:
         raise typer.BadParameter(f"needs {path / QUERIES}.jsonl, got no such file", param_hint="--judge")
     kinds: dict[str, Any] = {"captions": partial(SearchRun, html=html), "moments": partial(LocateRun, html=html)}
