@@ -40,7 +40,7 @@ T = TypeVar("T")
 # Columns of text. All others hold numbers and are aligned to the right.
 LEFT_ALIGNED = {
     *("", "video", "file", "reason", "source", "direction", "scores", "bank", "true spans", "metric", "what", "level"),
-    *("name", "domain", "and", "match", "found", "tag"),
+    *("name", "domain", "and", "match", "found", "tag", "who"),
 }
 NO_VIDEOS = "No matching videos in this index."
 NOTHING_MATCHES = "Nothing matches well. The nearest are:"

@@ -14,7 +14,7 @@ def test_searches_are_saved_and_run_again(run: Runner) -> None:
     assert "kept: vidret collection show 'my reds'" in run.err("search", "red", "-k", 1, "--save", "my reds")
     run.out("locate", "blue", "-k", 1, "--save", "blues")
     rows = [line.split() for line in run.out("collection", "list").splitlines()]
-    assert rows == [["name", "found"], ["blues", "moments", "blue"], ["my", "reds", "videos", "red"]]
+    assert rows == [["name", "found", "query"], ["blues", "moments", "blue"], ["my", "reds", "videos", "red"]]
     assert run.out("collection", "show", "my reds") == run.out("search", "red", "-k", 1)
     assert run.out("collection", "show", "blues") == run.out("locate", "blue", "-k", 1)
     assert run.out("collection", "show", "blues", "--format", "edl").startswith("TITLE: blues\n")

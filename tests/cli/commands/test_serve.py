@@ -37,7 +37,7 @@ def test_tokens_are_made_listed_used_and_revoked(run: Runner, index: Path) -> No
     assert [row["what"] for row in rows] == whats
     assert [row["who"] == "ann" for row in rows] == [False, False, True, False, False]
     last = run.out("token", "log", "-k", 1).splitlines()
-    assert (len(last), last[1].endswith("token revoke  name=ben")) == (2, True)
+    assert (last[0].split(), last[1].endswith("token revoke  name=ben")) == (["when", "who", "what", "with"], True)
 
 
 @pytest.mark.usefixtures("index")

@@ -46,7 +46,7 @@ def list_kept_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption = 
         print_json(kept)
         return
     rows = [(one.name, one.finds or f"{len(one.moments)} picked", one.query) for one in kept]
-    show_table(("name", "found", ""), rows, "There are no collections.")
+    show_table(("name", "found", "query"), rows, "There are no collections.")
 
 
 @group.command("show")

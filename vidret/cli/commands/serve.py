@@ -254,8 +254,8 @@ def log_command(
     if as_json:
         print_json(rows)
         return
-    lines = [(row["when"], row["who"], f"{row['what']}  {describe_details(row)}".strip()) for row in rows]
-    show_table(("", "what", ""), lines, "Nothing was changed.")
+    lines = [(row["when"], row["who"], row["what"], describe_details(row)) for row in rows]
+    show_table(("when", "who", "what", "with"), lines, "Nothing was changed.")
 
 
 def describe_details(row: dict[str, object]) -> str:

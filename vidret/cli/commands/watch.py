@@ -50,7 +50,7 @@ def list_command(index: WatchIndexOption = DEFAULT_INDEX, as_json: JsonOption = 
     if as_json:
         print_json([{"name": watch.name, "query": watch.query} for watch in watches])
     else:
-        show_table(("name", ""), [(watch.name, watch.query) for watch in watches], "There are no watches.")
+        show_table(("name", "query"), [(watch.name, watch.query) for watch in watches], "There are no watches.")
 
 
 @group.command("remove")
