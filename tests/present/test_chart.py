@@ -198,6 +198,14 @@ def test_queries_are_printable_and_cut_to_the_plot(tmp_path: Path, texts: list[A
     assert chart.RIGHT - chart.LEFT - 20 < right - left <= chart.RIGHT - chart.LEFT
 
 
+def test_a_font_has_the_letters_of_a_text_if_there_is_one() -> None:
+    assert chart.choose_font("a dog", 13) is chart.load_font("", 13)
+    assert not chart.has_letter("", "ü")
+    known = [name for name in chart.FONTS if chart.has_letter(name, "ü")]
+    font = chart.choose_font("Übung", 13)
+    assert font is chart.load_font(known[0] if known else "", 13)
+
+
 def test_steps_are_round_and_few() -> None:
     rng = np.random.default_rng(1)
     for low, spread in zip(rng.normal(size=200) * 10, 10 ** rng.uniform(-4, 4, 200), strict=True):

@@ -1,5 +1,6 @@
 """A chart of the score of a query over the length of a video, with the located moments marked."""
 
+import functools
 import math
 from bisect import bisect
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,34 @@ from vidret.types import SOURCE_LABELS, Curve, CurveText, Moment, TextSource
 
 INK, FAINT, PAPER = (24, 24, 28), (110, 110, 120), (250, 250, 248)
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+# Pillow's own font, which has the letters of English only, and those that systems have for others.
+FONTS = ("", "DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
+MISSING = "\U0010ffff"  # is drawn as a letter that a font lacks
+
+
+@functools.cache
+def load_font(name: str, size: float) -> Font | None:
+    """Load a font of the system by the name of its file, or Pillow's own by none; None if there is no such font."""
+    try:
+        return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+    except OSError:
+        return None
+
+
+@functools.cache
+def has_letter(name: str, letter: str) -> bool:
+    """Return whether there is a font and a letter in it."""
+    font = load_font(name, 13)
+    return font is not None and bytes(font.getmask(letter)) != bytes(font.getmask(MISSING))
+
+
+def choose_font(text: str, size: float) -> Font:
+    """Return the font that has most letters of a text, Pillow's own if it has all."""
+    letters = {*text} - {" "}
+    name = max(FONTS, key=lambda name: sum(has_letter(name, letter) for letter in letters)) if letters else ""
+    font = load_font(name, size)
+    assert font is not None, "Pillow has a font"
+    return font
 
 
 def fit_text(pen: ImageDraw.ImageDraw, text: str, font: Font, width: float) -> str:
@@ -23,6 +52,19 @@ def fit_text(pen: ImageDraw.ImageDraw, text: str, font: Font, width: float) -> s
         return text
     kept = bisect(range(1, len(text) + 1), False, key=lambda kept: pen.textlength(f"{text[:kept]}...", font) > width)
     return f"{text[:kept]}..." if kept else ""
+
+
+def write_line(
+    pen: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    size: float,
+    ink: tuple[int, int, int],
+    width: float,
+) -> None:
+    """Write as much of a text as is printable and fits into a line of ``width`` pixels."""
+    font = choose_font(text := sanitize(text), size)
+    pen.text(place, fit_text(pen, text, font, width), ink, font)
 
 
 SIZE = (1200, 420)
@@ -88,11 +130,11 @@ def draw_curve(curve: Curve, moments: Sequence[tuple[int, Moment]], out: Path, *
     image = Image.new("RGB", SIZE, PAPER)
     image.paste(draw_plot(curve, [moment for _, moment in moments], axes), (LEFT, TOP))
     pen = ImageDraw.Draw(image)
-    bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
-    pen.text((LEFT, 12), fit_text(pen, sanitize(query), bold, RIGHT - LEFT), INK, bold)
-    pen.text((LEFT, 38), fit_text(pen, sanitize(title), small, RIGHT - LEFT), FAINT, small)
+    small = ImageFont.load_default(13)
+    write_line(pen, (LEFT, 12), query, 17, INK, RIGHT - LEFT)
+    write_line(pen, (LEFT, 38), title, 13, FAINT, RIGHT - LEFT)
     label_axes(pen, axes, small)
-    label_texts(pen, curve.texts, axes, ImageFont.load_default(11))
+    label_texts(pen, curve.texts, axes)
     label_moments(pen, moments, axes, small)
     if curve.typical is not None:  # at the right end of its line: above it, or below it near the top of the plot
         y, is_above = axes.y(curve.typical), axes.y(curve.typical) - TOP > LANE
@@ -187,10 +229,11 @@ def find_free_box(left: float, right: float, taken: Sequence[Box]) -> Box | None
     return None
 
 
-def label_texts(pen: ImageDraw.ImageDraw, texts: Sequence[CurveText], axes: Axes, font: Font) -> None:
+def label_texts(pen: ImageDraw.ImageDraw, texts: Sequence[CurveText], axes: Axes) -> None:
     """Write the channel of words, and the words as far as there is room, below the top of their columns."""
     for text in texts:
         room = axes.x(text.end) - axes.x(text.start) - 4
+        font = choose_font(text.text, 11)
         line = fit_text(pen, sanitize(f"{SOURCE_LABELS[text.source]}: {text.text}"), font, room)
         if len(line) > 3:  # more than the dots
             pen.text(

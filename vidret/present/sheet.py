@@ -7,10 +7,10 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from vidret.errors import DecodeError, VidretError
-from vidret.present.chart import FAINT, INK, PAPER, fit_text
+from vidret.present.chart import FAINT, INK, PAPER, choose_font, write_line
 from vidret.present.show import describe_match
 from vidret.present.terminal import print_message, show_status, writing
 from vidret.text import compose, file_name, format_time, sanitize
@@ -156,15 +156,13 @@ def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
     size = (GAP + COLUMNS * (TILE[0] + GAP), 2 * LINE + 2 * GAP + rows * cell_height)
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
-    bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
-    pen.text((GAP, GAP), fit_text(pen, sanitize(heading), bold, size[0] - 2 * GAP), INK, bold)
+    write_line(pen, (GAP, GAP), heading, 17, INK, size[0] - 2 * GAP)
     for index, (tile, image) in enumerate(zip(tiles, draw_tiles(tiles), strict=True)):
         left = GAP + (index % COLUMNS) * (TILE[0] + GAP)
         top = 2 * LINE + GAP + (index // COLUMNS) * cell_height
         sheet.paste(image, (left, top))
-        pen.text((left, top + TILE[1] + 2), fit_text(pen, sanitize(compose(tile.title)), small, TILE[0]), INK, small)
-        pen.text((left, top + TILE[1] + 2 + LINE), sanitize(tile.line), FAINT, small)
-        pen.text((left, top + TILE[1] + 2 + 2 * LINE), fit_text(pen, sanitize(tile.words), small, TILE[0]), INK, small)
+        for row, (text, ink) in enumerate(((compose(tile.title), INK), (tile.line, FAINT), (tile.words, INK))):
+            write_line(pen, (left, top + TILE[1] + 2 + row * LINE), text, 13, ink, TILE[0])
     sheet.save(out)
 
 
@@ -210,5 +208,5 @@ def draw_reason(reason: str, size: tuple[int, int] = TILE) -> Image.Image:
     """Return a grey picture with the reason why there is no frame."""
     image = Image.new("RGB", size, TILE_PAPER)
     text = "\n".join(textwrap.wrap(sanitize(reason), max(8, size[0] // 8)))
-    ImageDraw.Draw(image).multiline_text((GAP, GAP), text, INK, ImageFont.load_default(13))
+    ImageDraw.Draw(image).multiline_text((GAP, GAP), text, INK, choose_font(text, 13))
     return image
