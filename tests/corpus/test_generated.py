@@ -54,7 +54,7 @@ def test_frames_are_evenly_spaced_to_both_ends(tmp_path: Path) -> None:
 
 
 def test_topics_of_the_file_are_ranked_worst_first(generated: Path, tmp_path: Path) -> None:
-    topics = {"red": "warm", "yellow": "warm", "green": "cold", "blue": "cold", "white": "light"}
+    topics = {"red": "warm", "yellow": "warm", "green": "cold", "blue": "cold", "white": "cold"}
     rows = [json.loads(line) for line in (generated / "prompts.jsonl").read_text().splitlines()]
     path = tmp_path / "prompts.jsonl"
     rows = [row | {"note": "a line\u2028that goes on"} for row in rows]  # a separator of lines, but not of JSON lines

@@ -138,6 +138,11 @@ def test_folders_are_compared_by_names_of_reports(ranks: tuple[list[float], list
     assert "Left out, in one folder only: moments" in answer.err
     single = run("eval", "compare", tmp_path / "one" / "captions", tmp_path / "other" / "captions")
     assert answer.out.splitlines()[1:] == single.out.splitlines()
+    (tmp_path / "other" / "captions").rename(tmp_path / "other" / "words")
+    answer = run("eval", "compare", tmp_path / "one", tmp_path / "other")
+    assert answer.code == 1
+    assert "folders must have reports of the same names, got captions, moments and words" in answer.err
+    (tmp_path / "other" / "words").rename(tmp_path / "other" / "captions")
     same = run("eval", "compare", tmp_path / "one", tmp_path / "one")
     assert same.out.count("identical") == 8
     unlike = tmp_path / "one" / "captions" / "report.json"

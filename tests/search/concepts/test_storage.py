@@ -230,4 +230,13 @@ def test_a_composed_vector_has_the_level_and_spread_of_texts(engine: Engine) -> 
         scores = composer.sample.vectors @ vector + offset
         assert scores.std() == pytest.approx((texts @ composer.sample.vectors.T).std(axis=1).mean(), rel=0.5)
         assert abs(scores.mean()) < 1
-        assert composer.sample is composer.sample
+
+
+def test_the_index_is_sampled_again_once_its_size_has_changed_by_a_quarter(engine: Engine) -> None:
+    with Store.open(engine.path, write=True) as store:
+        composer = Composer(store, ColourEncoder())
+        known, files = composer.sample, store.files.find(state="done")
+        for file, is_kept in zip(files[:2], (True, False), strict=True):
+            store.writer.set_file(file.path, state="missing", video=file.video)
+            assert (composer.sample is known) == is_kept
+        assert len(composer.sample.vectors) == len(known.vectors) - 2
