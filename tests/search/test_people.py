@@ -22,7 +22,7 @@ from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import FILE
 from vidret.store.identities.tracks import Track
 from vidret.store.store import Store
-from vidret.types import ComposedQuery, Filters, Hit, Moment, TextEmbedding
+from vidret.types import ComposedQuery, Filters, Hit, Moment, Query, TextEmbedding
 from vidret.types import Sequence as EventSequence
 
 MUM, DAD = 0, 1
@@ -173,12 +173,19 @@ def test_filters_hold(engine: Engine, folder: Path) -> None:
 def test_unknown_names_and_curves(engine: Engine, folder: Path) -> None:
     with pytest.raises(VidretError, match="@uncle: must be the name of a taught concept or of a person"):
         engine.search("@uncle in red")
-    curve = engine.curve("@mum in red", folder / "films" / "both.mp4")
-    plain = engine.curve("a person in red", folder / "films" / "both.mp4")
-    np.testing.assert_array_equal(curve.scores, plain.scores)
-    plain = engine.curve("red -blue", folder / "films" / "both.mp4")
-    for query in ("red -blue -@mum", 'red -"@Dad Joe" -blue', "red -@dad-joe -blue"):
-        np.testing.assert_array_equal(engine.curve(query, folder / "films" / "both.mp4").scores, plain.scores)
+    images = (np.full((8, 8, 3), (255, 0, 0), np.uint8),)
+    without: tuple[Query, ...] = ("red -blue -@mum", 'red -"@Dad Joe" -blue', "red -blue, no @mum", '"red" -blue')
+    alike: dict[Query, tuple[Query, ...]] = {
+        "a person in red": ("@mum in red", EventSequence(["@mum in red"], verbatim=True)),
+        "red -blue": without,
+        ComposedQuery(images=images): (ComposedQuery(images=images, text="@mum"),),
+        ComposedQuery(images=images, text="-blue"): (ComposedQuery(images=images, text="-@mum -blue"),),
+    }
+    for plain, queries in alike.items():
+        expected, times = engine.curve(plain, film := folder / "films" / "both.mp4"), np.arange(0.0, 30.0)
+        for query in queries:
+            np.testing.assert_array_equal(engine.curve(query, film).scores, expected.scores)
+            np.testing.assert_array_equal(engine.rate(query, film, times), engine.rate(plain, film, times))
 
 
 def test_several_indexes_know_the_persons_of_each(folder: Path, tmp_path: Path) -> None:

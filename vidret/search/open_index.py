@@ -171,6 +171,7 @@ class OpenIndex:
         return replace(read[0], texts=texts)
 
     def _encode(self, query: Query) -> EncodedQuery:
-        query = self.fusion.people.hide_names(query)
-        check_mentions(self.store, query)
-        return embed_query(query, self.encoder)
+        query = self.fusion.people.name_handles(query)
+        handles = self.fusion.people.find_handles(query)
+        check_mentions(self.store, query, handles)
+        return embed_query(query, self.encoder, handles)

@@ -16,8 +16,7 @@ from jaxtyping import Float, Float64, Int64
 
 from vidret.channels.base import ChannelQuery, Match, TimeSpan
 from vidret.errors import VidretError
-from vidret.search.query.clauses import A_PERSON, QueryStructure
-from vidret.search.query.marks import find_mentions, replace_mentions, split_negatives
+from vidret.search.query.clauses import QueryStructure
 from vidret.store.identities.persons import list_handles
 from vidret.store.identities.store import IdentityStore
 from vidret.store.lookup import find_cuts, find_middles
@@ -239,23 +238,6 @@ class KnownPersons:
             if name not in self.handles:
                 raise VidretError(f"person must be one of the index, got {name}; to list them: vidret people")
         return names
-
-    def hide_names(self, query: Query) -> Query:
-        """Return a query for an encoder, which must not read names: "a person" stands for each.
-
-        Who is only excluded is left out, since "-a person" would exclude everybody.
-        """
-        if not (isinstance(query, str) and "@" in query):
-            return query
-        named = self.name_handles(query)
-        text, terms = split_negatives(named)
-        if not terms:
-            return self._hide(named)
-        kept = [term for term in map(self._hide, terms) if term != A_PERSON]
-        return " ".join([self._hide(text), *(f'-"{term}"' if " " in term else f"-{term}" for term in kept)])
-
-    def _hide(self, text: str) -> str:
-        return replace_mentions(text, {name: A_PERSON for name in find_mentions(text) if name in self.handles})
 
     def find_presence(self, structure: QueryStructure) -> Presence | None:
         """Return the persons of a query; None if it names none."""

@@ -26,15 +26,24 @@ from vidret.search.concepts.encoder import Composer, ConceptEncoder
 from vidret.search.concepts.storage import check_mentions
 from vidret.search.people import KnownPersons
 from vidret.search.query.clauses import (
+    A_PERSON,
     AnalysedQuery,
     QueryStructure,
     check_exclusions,
     make_structure,
     parse_structure,
+    read_clause,
     read_exclusions,
 )
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
-from vidret.search.query.marks import find_mentions, has_word, replace_mentions, split_exclusions, split_negatives
+from vidret.search.query.marks import (
+    find_mentions,
+    has_word,
+    replace_mentions,
+    split_exclusions,
+    split_negatives,
+    straighten_quotes,
+)
 from vidret.types import (
     SOURCES,
     TEXT_SOURCES,
@@ -177,14 +186,13 @@ def _plan_vector(
 ) -> AnalysedQuery:
     text, terms = _parse(query)
     named = [name for name in find_mentions(text) if name in handles]
-    excluded, unwanted = read_exclusions(terms, handles)
+    _, unwanted = read_exclusions(terms, handles)
     clause = Clause(text="", content="", persons=tuple(dict.fromkeys([*persons, *named])))
     structure = QueryStructure(clauses=(clause,), unwanted=unwanted)
     check_exclusions(structure)
-    text = replace_mentions(text, dict.fromkeys(named, "")).strip()
     return AnalysedQuery(
         structure=structure,
-        encoded=[_embed(query, text, excluded, encoder)],
+        encoded=[embed_query(query, encoder, handles)],
         vectors=np.zeros((1, 0), np.float32),
         is_text=False,
     )
@@ -198,17 +206,19 @@ def _choose_hint(clause: Clause, sources: Sequence[Source] | None, texts: TextCh
     return clause.source if has_sounds else None
 
 
-def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:
-    """Encode a query of one event.
+def embed_query(query: Query, encoder: ConceptEncoder, people: Container[str] = ()) -> EncodedQuery:
+    """Encode a query of one event as searches do, given the handles of known persons, whom no encoder must read.
 
     Raises:
         VidretError: It has no positive term or several events, or an image or vector is invalid.
     """
-    return _embed(query, *_parse(query), encoder)
-
-
-def _embed(query: Query, text: str, terms: Sequence[str], encoder: ConceptEncoder) -> EncodedQuery:
-    """Encode a query, given its positive words, empty without any, and its negative terms."""
+    text, terms = _parse(query)
+    if isinstance(query, str):
+        text = read_clause(straighten_quotes(text), people).text
+    stand_in = A_PERSON if isinstance(query, EventSequence) else ""
+    text = replace_mentions(text, {name: stand_in for name in find_mentions(text) if name in people})
+    text = text if isinstance(query, EventSequence) else text.strip()
+    terms, _ = read_exclusions(terms, people)
     texts = [*([text] if text else []), *terms]
     embeddings = encoder.encode_text(texts) if texts else []
     words, negatives = embeddings[0] if text else None, tuple(embeddings[bool(text) :])
@@ -238,8 +248,7 @@ def _parse(query: Query) -> tuple[str, tuple[str, ...]]:
         return "", ()
     if not query.images:
         raise VidretError("images must hold an image, got none")
-    positive, negatives = parse_query(query.text, is_beside_images=True)
-    return positive.strip(), negatives
+    return parse_query(query.text, is_beside_images=True)
 
 
 def compose_images(images: Sequence[TextEmbedding], words: TextEmbedding | None, composer: Composer) -> TextEmbedding:
