@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -25,6 +25,7 @@ from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import DeviceError, NotFoundError, OptionError, StoreError, UnknownEncoderError, VidretError
 from vidret.search.concepts.storage import forget_concept, list_concepts
+from vidret.search.hits import keep_probable
 from vidret.search.models import (
     allow_encoder,
     check_models,
@@ -108,7 +109,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IndexRunner = Callable[[Store, Encoder, Sequence[str], "IndexOptions"], "IndexReport"]
-Result = TypeVar("Result", Hit, Moment)
 
 DEFAULT_LOCATING = LocateOptions()
 
@@ -593,9 +593,7 @@ class Engine(VideoLibrary):
                 self._fold_hits(query, option, hits) if option.copies == "fold" else hits
                 for query, option, hits in zip(queries, whole, found, strict=True)
             ]
-        return [
-            keep_probable(hits, option.at_least)[option.offset :] for hits, option in zip(unique, options, strict=True)
-        ]
+        return [hits[option.offset :] for hits, option in zip(unique, options, strict=True)]
 
     def _fold_hits(self, query: Query, options: SearchOptions, hits: list[Hit]) -> list[Hit]:
         """Return hits of which no two show the same footage; further ones fill the places of those that do."""
@@ -1095,10 +1093,3 @@ def list_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     if not paths:
         raise VidretError("path must be the folder of an index, got none")
     return paths
-
-
-def keep_probable(results: list[Result], at_least: float) -> list[Result]:
-    """Return the results that have a minimum probability."""
-    if at_least and any(result.probability is None for result in results):
-        raise OptionError(f"at_least must be 0 for an image or a vector, got {at_least}")
-    return [result for result in results if (result.probability or 0.0) >= at_least]

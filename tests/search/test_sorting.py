@@ -62,6 +62,11 @@ def test_what_matches_is_sorted_by_how_much_it_has_of_an_attribute(engine: Engin
     assert [share(hit) for hit in most] == sort_by_share(plain, -1)
     assert [share(hit) for hit in engine.search("red", 6, sort_by="yellow/blue")] == sort_by_share(plain, 1)
     assert engine.search("red", 2, offset=1, sort_by="blue/yellow") == most[1:3]
+    for least in {(hit.probability or 0.0) - 1e-6 for hit in most}:  # rounding differs between searches
+        probable = [hit for hit in most if (hit.probability or 0.0) >= least]
+        for offset in range(3):
+            found = engine.search("red", 2, offset=offset, at_least=least, sort_by="blue/yellow")
+            assert found == probable[offset : offset + 2]
     without = {hit.video: {name: part for name, part in hit.why.items() if name != "blue"} for hit in most}
     assert without == {hit.video: dict(hit.why) for hit in plain}, "only the order changes"
     values = np.array([hit.why["blue"] for hit in most])

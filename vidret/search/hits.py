@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from vidret.types import (
     Filters,
     Hit,
     LocateOptions,
+    Moment,
     SearchOptions,
     Segment,
     Source,
@@ -41,6 +43,7 @@ MAX_LISTED = 2  # missing files that one warning lists
 MAX_EVIDENCE, MIN_SHARE = 4, 0.05  # pieces that are told, and their share of the score
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result", Hit, Moment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ class VideoSearch:
         """Return the best videos of a query, or the best of each kind; sorted by an attribute if one is asked for.
 
         Raises:
-            VidretError: ``sort_by`` names no attribute, or the query is not text.
+            VidretError: ``sort_by`` names no attribute, or it or ``at_least`` comes with a query that is not text.
         """
         attribute = None
         if options.sort_by is not None:
@@ -72,7 +75,7 @@ class VideoSearch:
         is_diverse = options.display != "best"
         is_chosen = is_diverse or attribute is not None
         question, found = self.find(query, replace(options, k=max(POOL, options.k)) if is_chosen else options)
-        hits = [self._make_hit(question, video) for video in found]
+        hits = keep_probable([self._make_hit(question, video) for video in found], options.at_least)
         segments = self._fusion.segments
         if attribute is not None:  # pages are parts of one order, whatever k is
             vectors = segments.read_at([(hit.video, hit.time) for hit in hits[:POOL]])
@@ -224,6 +227,13 @@ class VideoSearch:
         compared = [segment for segment in video.segments if measure_gap(segment) == 0.0]
         segments = compared or read(time_s, time_s) or read(-math.inf, math.inf)
         return min(segments, key=measure_gap, default=Segment(video.video_id, 0, time_s, time_s))
+
+
+def keep_probable(results: list[Result], at_least: float) -> list[Result]:
+    """Return the results that have a minimum probability."""
+    if at_least and any(result.probability is None for result in results):
+        raise OptionError(f"at_least must be 0 for an image or a vector, got {at_least}")
+    return [result for result in results if (result.probability or 0.0) >= at_least]
 
 
 def make_evidence(parts: Sequence[Match], texts: TextChannel | None) -> tuple[Evidence, ...]:
