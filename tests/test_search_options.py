@@ -6,17 +6,22 @@ and follow it through, whatever options there are.
 
 import inspect
 import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 
 from tests.cli.runner import Runner, load_commands
 from vidret.client.messages import encode_options
+from vidret.errors import OptionError
+from vidret.search.query.planning import check_options
 from vidret.serve.fields import collect_options
 from vidret.serve.routes.search import LocateRequest, SearchRequest
 from vidret.serve.routes.videos import VideosRequest
@@ -175,6 +180,42 @@ def test_a_switch_is_on_or_off(run: Runner) -> None:
     code, out, err = run("locate", "dog", "--snap", "maybe")
     assert (code, out) == (2, "")
     assert "must be one of on, off, got maybe" in err
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        ({"k": "5"}, "k must be an integer, got '5'"),
+        ({"k": 2.5}, "k must be an integer, got 2.5"),
+        ({"k": None}, "k must be an integer, got None"),
+        ({"k": True}, "k must be an integer, got True"),
+        ({"k": 0}, "k must be at least 1, got 0"),
+        ({"k": 2**70}, "k must be between 1 and 1000000000, got 1180591620717411303424"),
+        ({"offset": 10**10}, "offset must be between 0 and 1000000000, got 10000000000"),
+        ({"at_least": "x"}, "at_least must be a number, got 'x'"),
+        ({"at_least": 1.5}, "at_least must be between 0 and 1, got 1.5"),
+        ({"sources": "picture"}, "sources must be a list, got 'picture'"),
+        ({"copies": None}, "copies must be a text, got None"),
+        ({"copies": "keep"}, "copies must be fold or show, got keep"),
+        ({"filters": None}, "filters must be Filters, got None"),
+        ({"filters": Filters(folder=Path("a"))}, "folder must be a text, got "),  # type: ignore[arg-type]
+        ({"filters": Filters(max_seconds=math.inf)}, "max_seconds must be a number, got inf"),
+    ],
+)
+def test_a_value_of_another_type_or_out_of_range_is_refused_here_as_by_a_client(values: Any, rule: str) -> None:
+    for options_type in BOTH:
+        for check in (check_options, encode_options):
+            with pytest.raises(OptionError, match=f"^{re.escape(rule)}"):
+                check(options_type(**values))
+
+
+def test_feedback_is_in_pairs_and_numbers_may_be_those_of_numpy() -> None:
+    for wrong in ("ab", ["ab"], [(1, 2.0, 3)], 5):
+        with pytest.raises(OptionError, match="like must be pairs of a video and a time"):
+            check_options(SearchOptions(like=wrong))  # type: ignore[arg-type]
+    check_options(SearchOptions(k=np.int64(3), at_least=np.float32(0.5)))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="after must be seconds since 1970 in the years 1 to 9999, got 1e"):
+        encode_options(Filters(after=1e300))
 
 
 def test_a_field_without_a_description_is_refused() -> None:

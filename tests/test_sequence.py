@@ -27,8 +27,12 @@ def test_lists_are_kept_as_tuples() -> None:
         (["a", "b"], -1, "gap must be at least 0"),
         (["a", "b"], float("nan"), "gap must be at least 0"),
         (["a", 7], None, "events must be texts"),
+        ([5], None, "events must be texts"),
+        ([["a", ["b"]]], None, "events must be texts"),
+        ("dog", None, "events must be texts with a word each, got 'dog'"),
+        (None, None, "events must be texts"),
     ],
 )
-def test_wrong_events_are_refused(events: list[Any], gap: float | None, rule: str) -> None:
+def test_wrong_events_are_refused(events: Any, gap: float | None, rule: str) -> None:
     with pytest.raises(VidretError, match=rule):
         interpret(Sequence(events, gap))

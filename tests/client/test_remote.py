@@ -11,6 +11,7 @@ from collections.abc import Sequence as Seq
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tests.scripted_server import CURVE, HIT, MOMENT, TEXT, VIDEO, Reply, Served
 from vidret.client import RemoteEngine, RemoteError
 from vidret.client.remote import PAGE
 from vidret.engine import Engine
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.store.records import StoredVideo
 from vidret.text import show_path
 from vidret.types import (
@@ -104,12 +105,18 @@ def test_what_is_no_image_is_refused_before_it_is_sent(remote: RemoteEngine) -> 
     for wrong in (picture[..., 0], picture.astype(np.float32), picture[:0], picture[..., :2]):
         with pytest.raises(VidretError, match="image must be uint8"):
             remote.search(wrong)
+    for no_query in (None, 5, ["dog"]):
+        for ask in (remote.search, remote.locate, partial(remote.curve, video=7)):
+            with pytest.raises(OptionError, match="query must be text, events, an image, images with words or a vec"):
+                ask(no_query)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="like must be pairs"):
+        remote.search("dog", like=["ab"])  # type: ignore[list-item]
 
 
 def test_moments_are_located_in_one_video_or_in_all(server: Served, remote: RemoteEngine) -> None:
     found = Moment(7, "/films/red.mp4", 25.0, 31.5, 0.5, True, "curve", 0.25, probability=0.125)
     server.replies = [Reply({"moments": [MOMENT]})]
-    assert remote.locate("dog", 3, video=7, videos=4) == [found]
+    assert remote.locate("dog", np.int64(3), video=np.int64(7), videos=4) == [found]  # type: ignore[arg-type]
     assert server.asked[0].body == LOCATE | {"query": "dog", "k": 3, "video": 7, "videos": 4}
     server.replies = [Reply({"total": 1, "videos": [VIDEO], "next": None}), Reply({"moments": [MOMENT]})]
     assert remote.locate("dog", video=Path("/films/x/../red.mp4")) == [found]

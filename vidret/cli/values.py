@@ -186,13 +186,13 @@ def iterate_queries(path: Path) -> "Iterator[tuple[dict[str, Any], str | EventSe
 
     for line_number, line in _number_lines(path):
         row = _parse_json(line)
-        if isinstance(row, dict) and isinstance(row.get("query"), str):
-            query: str | EventSequence = row["query"]
-        elif isinstance(row, dict) and isinstance(row.get("events"), list):
-            query = EventSequence(row["events"], row.get("gap"))
-        else:
-            raise VidretError(f'{path}: line {line_number} must be an object with "query", got {line:.200}')
         try:
+            if isinstance(row, dict) and isinstance(row.get("query"), str):
+                query: str | EventSequence = row["query"]
+            elif isinstance(row, dict) and isinstance(row.get("events"), list):
+                query = EventSequence(row["events"], row.get("gap"))
+            else:
+                raise VidretError(f'{path}: line {line_number} must be an object with "query", got {line:.200}')
             check_query(query)
         except OptionError as error:  # of the file, not of the command line
             raise VidretError(f"{path}: line {line_number}: {error}") from error

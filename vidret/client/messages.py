@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.types import (
     ConceptExample,
     CopiedFile,
@@ -18,6 +18,7 @@ from vidret.types import (
     SavedCollection,
     SearchOptions,
     Sequence,
+    check_option_values,
     flatten_options,
     list_options,
 )
@@ -41,18 +42,19 @@ def encode_query(query: "Query") -> dict[str, Any]:
     """Return the fields of a query: text, events, or an image as a PNG in base64.
 
     Raises:
-        VidretError: An image is not RGB with 8 bits per channel.
+        VidretError: It is no query, or an image is not RGB with 8 bits per channel.
     """
     if isinstance(query, str):
         return {"query": query}
     if isinstance(query, Sequence):
-        events = [event if isinstance(event, str) else list(event) for event in query.events]
-        return {"events": events, **({} if query.gap is None else {"gap": query.gap})}
-    from vidret.types import ComposedQuery  # and NumPy, which words do without
+        return {"events": query.events, **({} if query.gap is None else {"gap": query.gap})}
+    from vidret.types import QUERY_RULE, ComposedQuery  # and NumPy, which words do without
 
     if isinstance(query, ComposedQuery):
         fields = {"query": query.text} if query.text.strip() else {}
         return {**fields, "image": [encode_picture(image) for image in query.images]}
+    if not hasattr(query, "ndim"):
+        raise OptionError(f"{QUERY_RULE}, got {query!r:.60}")
     return {"image": encode_picture(query)}
 
 
@@ -97,8 +99,15 @@ def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str
     """Return options as the fields of a request, with dates in ISO 8601.
 
     None is omitted where it is the default, and else written as ``none``. Times of videos are omitted by default too.
+
+    Raises:
+        OptionError: One has another type, is out of range, or is none of its choices.
     """
     encoded: dict[str, Any] = {}
+    try:
+        check_option_values(options)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
     values = flatten_options(options)
     for option in list_options(type(options)):
         value = values[option.name]
@@ -107,7 +116,12 @@ def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str
         elif option.option.holds == "times":
             encoded |= {} if value == option.default else {option.name: value}
         elif option.option.holds == "date":
-            encoded[option.name] = datetime.fromtimestamp(value, UTC).isoformat()
+            try:
+                encoded[option.name] = datetime.fromtimestamp(value, UTC).isoformat()
+            except (ValueError, OverflowError, OSError):
+                raise OptionError(
+                    f"{option.name} must be seconds since 1970 in the years 1 to 9999, got {value}"
+                ) from None
         else:
             encoded[option.name] = value
     return encoded

@@ -7,7 +7,8 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from operator import index
+from typing import TYPE_CHECKING, Any, SupportsIndex
 from urllib.parse import quote, urlencode
 
 from typing_extensions import override
@@ -126,15 +127,16 @@ class RemoteEngine(VideoLibrary):
 
     @override
     def search_with(self, query: "Query", options: SearchOptions) -> list[Hit]:
-        points: dict[str, Any] = {name: self._find_times(getattr(options, name)) for name in ("like", "unlike", "seen")}
+        fields = encode_options(options)
+        fields |= {name: self._find_times(fields[name]) for name in ("like", "unlike", "seen") if name in fields}
         is_empty = isinstance(query, str) and not query.strip() and bool(options.like)
-        body = ({} if is_empty else encode_query(query)) | encode_options(dataclasses.replace(options, **points))
+        body = ({} if is_empty else encode_query(query)) | fields
         return self._server.ask("POST", "/api/search", parse_rows("hits", Hit), body)
 
-    def _find_times(self, points: Sequence[TimePoint] | None) -> tuple[TimePoint, ...] | None:
+    def _find_times(self, points: Sequence[TimePoint]) -> list[TimePoint]:
         """Return times of videos with the ids of these, each of which is looked for once."""
-        ids = {video: self._find_video(video) for video in {video for video, _ in points or ()}}
-        return None if points is None else tuple((ids[video], time_s) for video, time_s in points)
+        ids = {video: self._find_video(video) for video in {video for video, _ in points}}
+        return [(ids[video], time_s) for video, time_s in points]
 
     @override
     def locate_with(self, query: "Query", options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
@@ -167,10 +169,11 @@ class RemoteEngine(VideoLibrary):
         from vidret.store.lookup import find_below
 
         try:
-            below = [find_below(self.videos, path) for path in paths if not isinstance(path, int)]
+            below = [find_below(self.videos, path) for path in paths if not isinstance(path, SupportsIndex)]
         except StoreError as error:
             raise RemoteError(f"{self.url}: {error}") from error
-        wanted = {path for path in paths if isinstance(path, int)} | {video.id for found in below for video in found}
+        wanted = {index(path) for path in paths if isinstance(path, SupportsIndex)}
+        wanted |= {video.id for found in below for video in found}
         body = {"videos": sorted(wanted)}
         return self._server.follow("/api/duplicates", lambda events: parse_groups(events, on_progress), body)
 
@@ -301,8 +304,8 @@ class RemoteEngine(VideoLibrary):
 
     def _find_video(self, video: VideoName) -> int:
         """Return the id of a video by its id, its path or a unique ending of its path, as in ``Engine``."""
-        if isinstance(video, int):
-            return video
+        if isinstance(video, SupportsIndex):  # an integer, also of NumPy
+            return index(video)
         from vidret.store.lookup import find_by_ending
 
         path = absolute_path(video)

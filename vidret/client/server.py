@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from operator import methodcaller
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -117,7 +118,7 @@ class Server:
         Raises:
             RemoteError: There is no valid answer, or the server rejects the request.
         """
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else write_json(body)
         response, content = self._send_with_retries(method, self._root + path, data)
         self._check_token(response.status)
         if response.status != 200:
@@ -141,7 +142,7 @@ class Server:
         """
         self._connection.close()  # the server may have closed it meanwhile
         try:
-            response, received = self._request("POST", self._root + path, json.dumps(body).encode())
+            response, received = self._request("POST", self._root + path, write_json(body))
             self._check_token(response.status)
             if response.headers.get_content_type() != "text/event-stream":
                 raise self._explain(response, response.read())
@@ -236,6 +237,11 @@ def _read_lines(response: HTTPResponse, received: _LimitedBytes) -> Iterator[byt
     for line in response:
         yield line
         received.renew()
+
+
+def write_json(body: dict[str, Any]) -> bytes:
+    """Return the JSON of a request, whose numbers may be those of NumPy."""
+    return json.dumps(body, default=methodcaller("item")).encode()
 
 
 def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:

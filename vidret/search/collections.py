@@ -12,7 +12,6 @@ from vidret.search.watches import check_kept_query
 from vidret.store.rows_file import COLLECTIONS
 from vidret.store.store import Store
 from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, list_options
-from vidret.types.rows import read_value
 
 MAX_MOMENTS = 2000  # of a list
 MAX_NOTE = 2000  # characters
@@ -79,17 +78,12 @@ def check_collection(store: Store, collection: SavedCollection) -> None:
     if collection.finds not in OPTIONS:
         raise OptionError(f"finds must be {' or '.join(OPTIONS)}, or empty for a list, got {collection.finds}")
     check_kept_query(store, collection.query)
-    known = {option.name: option for option in list_options(OPTIONS[collection.finds])}
-    for name, value in collection.options.items():
+    known = {option.name for option in list_options(OPTIONS[collection.finds])}
+    for name in collection.options:
         if name in FEEDBACK:
             raise VidretError(f"options must not hold results that were judged, got {name}; teach a concept by them")
         if name not in known:
             raise VidretError(f"options must be those of a search for {collection.finds}, got {name}")
-        own, stored = known[name], list(value) if type(value) is tuple else value  # as JSON has it
-        try:
-            read_value(name, own.type | None if own.default is None or own.type is str else own.type, stored)
-        except ValueError as error:
-            raise OptionError(str(error)) from error
     check_options(collection.read_options())
 
 

@@ -99,7 +99,7 @@ class VideoSearch:
         found: list[FoundVideo] = []
         missing: list[str] = []
         listed: set[int] = set()
-        depth: int | None = options.candidates
+        depth: int | None = min(options.candidates, max(len(self._fusion.pictures.store), 1))
         standard: ScoreStandard | None = None
         while depth is not None:
             ranked = self._fusion.rank(question, depth)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Float64, Int64
 from vidret.channels.base import ChannelQuery, Match, TimeSpan
 from vidret.errors import VidretError
 from vidret.search.query.clauses import QueryStructure
+from vidret.search.query.grammar import check_events
 from vidret.store.identities.persons import list_handles
 from vidret.store.identities.store import IdentityStore
 from vidret.store.lookup import find_cuts, find_middles
@@ -202,6 +203,7 @@ class KnownPersons:
     def name_handles(self, query: AnyQuery) -> AnyQuery:
         """Return a query with the names of persons as their handles: "@Anna Maria dances" is "@anna-maria dances"."""
         if isinstance(query, EventSequence):
+            check_events(query)
             named = (
                 self._name(event) if isinstance(event, str) else tuple(map(self._name, event)) for event in query.events
             )

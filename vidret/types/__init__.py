@@ -33,6 +33,7 @@ from vidret.types.media import TimedText as TimedText
 from vidret.types.options import NamedOption as NamedOption
 from vidret.types.options import Option as Option
 from vidret.types.options import build_options as build_options
+from vidret.types.options import check_option_values as check_option_values
 from vidret.types.options import flatten_options as flatten_options
 from vidret.types.options import list_options as list_options
 from vidret.types.queries import ALL_VIDEOS as ALL_VIDEOS
@@ -77,6 +78,7 @@ from vidret.types.searchable import Searchable as Searchable
 from vidret.types.searchable import VideoLibrary as VideoLibrary
 
 if TYPE_CHECKING:
+    from vidret.types.arrays import QUERY_RULE as QUERY_RULE
     from vidret.types.arrays import ComposedQuery as ComposedQuery
     from vidret.types.arrays import Curve as Curve
     from vidret.types.arrays import Embeddings as Embeddings

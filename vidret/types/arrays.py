@@ -32,6 +32,7 @@ class ComposedQuery:
 Query = str | Sequence | Picture | Vector | ComposedQuery
 """Text, in which -word and -"some words" are negative terms and @name is a taught concept; events in order; an image to
 look like; images with words; or a vector of the encoder's space."""
+QUERY_RULE = "query must be text, events, an image, images with words or a vector"
 
 
 def list_query_texts(query: Query) -> list[str]:

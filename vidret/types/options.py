@@ -5,10 +5,14 @@ The command line, the HTTP API and its client make their options from these desc
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 
+from vidret.types.rows import read_value
+
 T = TypeVar("T")
+MOST = 10**9  # of anything that is counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,20 +51,26 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedOption:
-    """An option with its name, the type of its values other than None, and its default."""
+    """An option with its name, the type of its values other than None, whether it may be None, and its default."""
 
     name: str
     type: Any
+    may_be_none: bool
     default: Any
     option: Option
 
 
-def list_options(options_type: Any) -> list[NamedOption]:
+def list_options(options_type: Any) -> tuple[NamedOption, ...]:
     """Return the options of a dataclass in the order of its fields, with those of the dataclasses in it.
 
     Raises:
         TypeError: A field is not annotated with an ``Option``.
     """
+    return _list_options(options_type)
+
+
+@cache
+def _list_options(options_type: Any) -> tuple[NamedOption, ...]:
     listed: list[NamedOption] = []
     hints = get_type_hints(options_type, include_extras=True)
     for field in fields(options_type):
@@ -72,9 +82,45 @@ def list_options(options_type: Any) -> list[NamedOption]:
         if option is None:
             raise TypeError(f"{options_type.__name__}.{field.name} must be annotated with an Option, got {hint}")
         members = get_args(hint.__origin__) if isinstance(hint.__origin__, UnionType) else (hint.__origin__,)
-        value_type = next(member for member in members if member is not NoneType)
-        listed.append(NamedOption(name=field.name, type=value_type, default=field.default, option=option))
-    return listed
+        value_type, may_be_none = next(member for member in members if member is not NoneType), NoneType in members
+        listed.append(
+            NamedOption(name=field.name, type=value_type, may_be_none=may_be_none, default=field.default, option=option)
+        )
+    return tuple(listed)
+
+
+def check_option_values(options: Any) -> None:
+    """Check the values of a dataclass, and of the dataclasses in it, as far as no index decides about them.
+
+    Raises:
+        ValueError: One has another type, or is a number out of range or a text that is none of its choices.
+    """
+    for field in fields(options):
+        kind, value = field.type, getattr(options, field.name)
+        if isinstance(kind, type) and is_dataclass(kind) and not isinstance(value, kind):
+            raise ValueError(f"{field.name} must be {kind.__name__}, got {value!r:.60}")
+    values = flatten_options(options)
+    for named in list_options(type(options)):
+        _check_value(named, values[named.name])
+
+
+def _check_value(named: NamedOption, value: Any) -> None:
+    own = named.option
+    if value is None and named.may_be_none:
+        return
+    if own.holds == "times":
+        if not isinstance(value, list | tuple) or any(not isinstance(at, list | tuple) or len(at) != 2 for at in value):
+            raise ValueError(f"{named.name} must be pairs of a video and a time, got {value!r:.60}")
+        return
+    plain: Any = value.item() if hasattr(value, "item") else list(value) if isinstance(value, tuple) else value
+    if not named.may_be_none and type(plain) in (int, float):
+        low, high = own.minimum or 0, MOST if named.type is int else own.maximum or MOST
+        if not low <= plain <= high:
+            rule = f"at least {low}" if named.type is int and plain < low else f"between {low} and {high}"
+            raise ValueError(f"{named.name} must be {rule}, got {value}")
+    read_value(named.name, named.type, plain)
+    if named.type is str and not named.may_be_none and plain not in own.choices:
+        raise ValueError(f"{named.name} must be {' or '.join(own.choices)}, got {value}")
 
 
 def flatten_options(options: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What to search for, and where. The options are also those of the command line and of the HTTP API."""
 
 import os
+from collections.abc import Iterable
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -11,7 +12,6 @@ from vidret.types.rows import Shown
 
 CANDIDATES = 200  # nearest segments that a search reranks by default
 RERANKERS = ("none", "mean", "ucofia", "glscl")  # that work without training
-CHOICES = {"display": ("best", "diverse"), "copies": ("fold", "show")}
 MAX_EVENTS = 8  # of one query
 MAX_QUERY_LENGTH = 1000  # characters; text encoders read 77 to 256 tokens
 
@@ -36,8 +36,9 @@ class Sequence:
 
     def __post_init__(self) -> None:
         """Keep the events as tuples; a search checks them."""
-        steps = tuple(tuple(event) if isinstance(event, list | tuple) else event for event in self.events)
-        object.__setattr__(self, "events", steps)
+        if isinstance(self.events, Iterable) and not isinstance(self.events, str):
+            steps = tuple(tuple(event) if isinstance(event, list | tuple) else event for event in self.events)
+            object.__setattr__(self, "events", steps)
 
 
 VideoName = str | os.PathLike[str] | int  # the path of a video, a unique ending of it, or the id
@@ -83,7 +84,7 @@ CopiesField = Annotated[
         help="Whether results that show the same footage are one, or each is a result of its own.",
         panel="Output",
         metavar="fold|show",
-        choices=CHOICES["copies"],
+        choices=("fold", "show"),
     ),
 ]
 
@@ -300,7 +301,7 @@ class SearchOptions:
             help="What to show: the best results, or the best one of each kind, for exploring.",
             panel="Output",
             metavar="best|diverse",
-            choices=CHOICES["display"],
+            choices=("best", "diverse"),
         ),
     ] = "best"
     sort_by: Annotated[

@@ -238,6 +238,8 @@ def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
         ("search --unlike red.mp4@1", 2, "give a query, --image FILE"),
         ("search red --like red.mp4@1 --by moment", 2, "--like: needs --by video, got moment"),
         ("search red --sort-by crowded --by moment", 2, "--sort-by: needs --by video, got moment"),
+        ("search red --display diverse --by moment", 2, "--display: needs --by video, got moment"),
+        ("search red --person anna --by moment", 1, "person must be one of the index, got anna"),
         ("search red --sort-by crowded --judge m", 2, "--judge: needs --by video without --offset and --sort-by"),
         ("search red --like none.mp4@1", 1, "none.mp4"),
         ("search red --like 9999999999999999999@1", 1, "9999999999999999999: not in the index"),

@@ -192,12 +192,14 @@ def show_moments_by_video(
     if options.rerank != "auto":
         raise typer.BadParameter(f"needs --by video, got moment and {options.rerank}", param_hint="--rerank")
     ranked = {"--refine": options.refine, "--like": options.like or options.unlike, "--sort-by": options.sort_by}
+    ranked["--display"] = options.display != SearchOptions().display
     for flag, is_given in ranked.items():
         if is_given:
             raise typer.BadParameter("needs --by video, got moment", param_hint=flag)
     wanted = LocateOptions(
         videos=options.k + options.offset,
         sources=options.sources,
+        person=options.person,
         filters=options.filters,
         k=options.k,
         offset=options.offset,

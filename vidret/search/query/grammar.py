@@ -181,12 +181,23 @@ def make_plain(text: str, excluded: tuple[str, ...], forbidden: tuple[str, ...])
     )
 
 
+def check_events(query: Sequence) -> list[str]:
+    """Return the texts of all events, of which there must be one.
+
+    Raises:
+        OptionError: There is none, or one is no text with a word.
+    """
+    events = query.events if isinstance(query.events, tuple) else ()
+    texts = [text for event in events for text in (event if isinstance(event, tuple) else [event])]
+    if not texts or () in events or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise OptionError(f"events must be texts with a word each, got {query.events!r:.200}")
+    return texts
+
+
 def _interpret_sequence(query: Sequence) -> Interpretation:
-    texts = [text for event in query.events for text in (event if isinstance(event, tuple) else [event])]
-    if not all(isinstance(text, str) and text.strip() for text in texts) or () in query.events or not texts:
-        raise OptionError(f"events must be texts with a word each, got {list(query.events)}")
+    texts = check_events(query)
     for text in texts:
-        check_length(str(text))
+        check_length(text)
     if len(texts) > MAX_EVENTS:
         raise OptionError(f"a query must have at most {MAX_EVENTS} events, got {len(texts)}")
     if query.gap is not None and not _is_gap(query.gap):

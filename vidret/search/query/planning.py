@@ -45,6 +45,7 @@ from vidret.search.query.marks import (
     straighten_quotes,
 )
 from vidret.types import (
+    QUERY_RULE,
     SOURCES,
     TEXT_SOURCES,
     ComposedQuery,
@@ -57,13 +58,12 @@ from vidret.types import (
     TextEmbedding,
     TextSource,
     Vector,
+    check_option_values,
 )
 from vidret.types import Sequence as EventSequence
-from vidret.types.queries import CHOICES
 
 VERBATIM = "exactly this is said or shown in a video"
 WEIGHTS = Path(__file__).with_name("intent.safetensors")
-MINIMA = {"k": 1, "offset": 0, "candidates": 1, "videos": 1}  # of options
 CLASSES: tuple[Source, ...] = ("picture", "speech", "screen")  # what wording asks for, in the order of the weights
 TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_concepts.py
 
@@ -243,7 +243,7 @@ def _parse(query: Query) -> tuple[str, tuple[str, ...]]:
     if isinstance(query, str):
         return parse_query(query)
     if not isinstance(query, ComposedQuery | np.ndarray):
-        raise OptionError(f"query must be text, events, an image, images with words or a vector, got {query!r:.60}")
+        raise OptionError(f"{QUERY_RULE}, got {query!r:.60}")
     if not isinstance(query, ComposedQuery):
         return "", ()
     if not query.images:
@@ -277,16 +277,12 @@ def check_options(options: SearchOptions | LocateOptions) -> None:
     """Check the options of a search that no index decides about.
 
     Raises:
-        OptionError: One is out of range, or none of its choices.
+        OptionError: One has another type, is out of range, or is none of its choices.
     """
-    for name, minimum in MINIMA.items():
-        if (number := getattr(options, name, minimum)) < minimum:
-            raise OptionError(f"{name} must be at least {minimum}, got {number}")
-    if not 0 <= options.at_least <= 1:
-        raise OptionError(f"at_least must be between 0 and 1, got {options.at_least}")
-    for name, choices in CHOICES.items():
-        if (choice := getattr(options, name, choices[0])) not in choices:
-            raise OptionError(f"{name} must be {' or '.join(choices)}, got {choice}")
+    try:
+        check_option_values(options)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
 
 
 def parse_query(query: str, *, is_beside_images: bool = False) -> tuple[str, tuple[str, ...]]:
