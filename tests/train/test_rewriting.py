@@ -59,6 +59,19 @@ def test_captions_are_reworded_once_and_a_failed_run_goes_on(tmp_path: Path) -> 
     assert read_rewritten(path) == {("v0", "a\u2028b"): ()}, "a line ends at a line feed only"
 
 
+@pytest.mark.parametrize("failed", range(4))
+def test_answers_beside_one_that_failed_are_kept(tmp_path: Path, failed: int) -> None:
+    lost = CAPTIONS[failed].text
+
+    def answer(request: dict[str, object], _number: int) -> Reply:
+        return MISSING if request["messages"][-1]["content"] == lost else say(reword(request))  # type: ignore[index]
+
+    path = tmp_path / "rewritten.jsonl"
+    with run_endpoint(answer) as chat:
+        assert rewrite_captions(CAPTIONS, make_endpoint(chat.url), path) == 3
+    assert {text for _, text in read_rewritten(path)} == {caption.text for caption in CAPTIONS[:4]} - {lost}
+
+
 def reword(request: dict[str, object]) -> str:
     """Return a numbered reply with the caption itself, two other wordings, and one too many."""
     text = request["messages"][-1]["content"]  # type: ignore[index]

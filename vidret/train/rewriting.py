@@ -49,14 +49,14 @@ def rewrite_captions(
 
     Args:
         captions: The captions of a training split.
-        llm: The endpoint; its first failure ends the run, and the next one goes on.
+        llm: The endpoint; the run ends after a failure and the requests beside it, and the next one goes on.
         path: JSON lines with "video", "caption" and "variants", for ``rewritten`` of ``RetrievalData``.
         variants: Rewritten captions of each.
         seen: What was seen in videos, by id; captions of other videos are only reworded.
         on_progress: Called with the number of captions done and of all.
 
     Raises:
-        VidretError: ``variants`` is below 1, the file is damaged, or the endpoint failed before the first caption.
+        VidretError: ``variants`` is below 1, the file is damaged, or the endpoint failed for all of the first captions.
     """
     if variants < 1:
         raise VidretError(f"variants must be at least 1, got {variants}")
@@ -66,27 +66,32 @@ def rewrite_captions(
     keys = dict.fromkeys((caption.video, caption.text) for caption in captions)
     waiting, num_done = [key for key in keys if key not in done], 0
 
-    def ask(key: tuple[str, str]) -> str:
-        return llm.complete(write_request(key[1], variants, (seen or {}).get(key[0], "")))
+    def ask(key: tuple[str, str]) -> str | EndpointError:
+        try:
+            return llm.complete(write_request(key[1], variants, (seen or {}).get(key[0], "")))
+        except EndpointError as error:  # the answers beside it are kept
+            return error
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for start in range(0, len(waiting), AT_ONCE):
             batch = waiting[start : start + AT_ONCE]
+            failure: EndpointError | None = None
             with ThreadPoolExecutor(AT_ONCE) as threads:
-                replies = threads.map(ask, batch)
-                try:
-                    for (video, text), reply in zip(batch, replies, strict=True):
-                        row = {"video": video, "caption": text, "variants": read_variants(reply, text)[:variants]}
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                        file.flush()
-                        num_done += 1
-                        if on_progress is not None:
-                            on_progress(num_done, len(waiting))
-                except EndpointError:
-                    if not num_done:
-                        raise
-                    break
+                for (video, text), reply in zip(batch, threads.map(ask, batch), strict=True):
+                    if isinstance(reply, EndpointError):
+                        failure = failure or reply
+                        continue
+                    row = {"video": video, "caption": text, "variants": read_variants(reply, text)[:variants]}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    file.flush()
+                    num_done += 1
+                    if on_progress is not None:
+                        on_progress(num_done, len(waiting))
+            if failure is not None and not num_done:
+                raise failure
+            if failure is not None:
+                break
     return len(waiting) - num_done
 
 
