@@ -46,13 +46,14 @@ def encode_query(query: "Query") -> dict[str, Any]:
     """
     if isinstance(query, str):
         return {"query": query}
+    verbatim = {"verbatim": True} if getattr(query, "verbatim", False) else {}
     if isinstance(query, Sequence):
-        return {"events": query.events, **({} if query.gap is None else {"gap": query.gap})}
+        return {"events": query.events, **verbatim, **({} if query.gap is None else {"gap": query.gap})}
     from vidret.types import QUERY_RULE, ComposedQuery  # and NumPy, which words do without
 
     if isinstance(query, ComposedQuery):
         fields = {"query": query.text} if query.text.strip() else {}
-        return {**fields, "image": [encode_picture(image) for image in query.images]}
+        return {**fields, **verbatim, "image": [encode_picture(image) for image in query.images]}
     if not hasattr(query, "ndim"):
         raise OptionError(f"{QUERY_RULE}, got {query!r:.60}")
     return {"image": encode_picture(query)}

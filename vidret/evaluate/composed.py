@@ -11,6 +11,7 @@ from vidret.evaluate.report import Report
 from vidret.language.judging import FileFrames
 from vidret.metrics.retrieval import CUTS, summarise
 from vidret.types import ComposedQuery, Picture, Query, SearchOptions
+from vidret.types import Sequence as EventSequence
 from vidret.video.images import read_image
 
 WIDTH = 512  # of frames, in pixels
@@ -48,8 +49,9 @@ def evaluate_composed(evaluation: Evaluation) -> Report:
                 video = engine.video(source)
                 frames[source] = read_image(drawer.draw(video, video.duration / 2, WIDTH))
             frame, target, allowed = frames[source], contents[query.video], targets - {source}
-            both = ComposedQuery(images=(frame,), text=query.text)
-            asked: dict[str, Query] = {"composed": both, "text": query.text, "image": frame}
+            both = ComposedQuery(images=(frame,), text=query.text, verbatim=True)
+            text = EventSequence([query.text], verbatim=True)
+            asked: dict[str, Query] = {"composed": both, "text": text, "image": frame}
             for kind, own in asked.items():
                 found = [hit.video for hit in engine.search_with(own, options) if hit.video in allowed]
                 ranks[kind].append(found.index(target) + 1 if target in found else len(allowed) + 1)

@@ -23,10 +23,12 @@ class ComposedQuery:
     Attributes:
         images: One or more images.
         text: Words that it also matches; ``-word`` and ``-"some words"`` are negative terms. May be empty.
+        verbatim: Whether the words are encoded as they are written, as papers do: none of them is a negative term.
     """
 
     images: tuple[Picture, ...]
     text: str = ""
+    verbatim: bool = False
 
 
 Query = str | Sequence | Picture | Vector | ComposedQuery

@@ -248,6 +248,8 @@ def _parse(query: Query) -> tuple[str, tuple[str, ...]]:
         return "", ()
     if not query.images:
         raise VidretError("images must hold an image, got none")
+    if query.verbatim:
+        return query.text, ()
     return parse_query(query.text, is_beside_images=True)
 
 

@@ -24,7 +24,7 @@ EXAMPLE = {"image": TINY_IMAGE}
 class ExampleRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [EXAMPLE]}):
     """An image, or a stretch of a video; without start and end, the whole video."""
 
-    image: str | None = Field(None, min_length=1, description="Base64 of an image; see ImageRequest.")
+    image: str | None = Field(None, min_length=1, description="Base64 of an image; see CurveRequest.")
     name: str = Field("an image", min_length=1, max_length=4096, description="What the list of examples calls it.")
     video: Id | None = None
     start: Seconds | None = None

@@ -56,6 +56,10 @@ class QueryRequest(BaseModel, extra="forbid"):
         None, description=f"An image, or up to {MAX_IMAGES}, to look like; with text that the videos also match."
     )
 
+    verbatim: bool = Field(
+        False, description="Whether pictures are compared with events, or with text beside an image, as it is written."
+    )
+
     @model_validator(mode="after")
     def check_one(self) -> "QueryRequest":
         """Refuse a request without a query, or with two; text may come with images."""
@@ -64,6 +68,8 @@ class QueryRequest(BaseModel, extra="forbid"):
             raise ValueError("query, image, both, or only events must be given")
         if self.gap is not None and self.events is None:
             raise ValueError("gap must come with events")
+        if self.verbatim and self.events is None and self.image is None:
+            raise ValueError("verbatim must come with events or an image")
         return self
 
 
@@ -185,14 +191,14 @@ def _add_footage_route(router: APIRouter, engine: Engine, worker: Worker) -> Non
 async def decode_query(body: QueryRequest, images: ImageReader) -> Query:
     """Return the query of a request, with its images decoded."""
     if body.events is not None:
-        return Sequence(body.events, body.gap)
+        return Sequence(body.events, body.gap, body.verbatim)
     if body.image is None:
         return body.query or ""  # what was liked stands for an empty query
     encoded = [body.image] if isinstance(body.image, str) else body.image
     pictures = tuple([await images.read(picture) for picture in encoded])
     if body.query is None and len(pictures) == 1:
         return pictures[0]
-    return ComposedQuery(images=pictures, text=body.query or "")
+    return ComposedQuery(images=pictures, text=body.query or "", verbatim=body.verbatim)
 
 
 def describe_results(

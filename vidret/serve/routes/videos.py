@@ -20,7 +20,6 @@ from vidret.serve.events import Send, document_events, stream_events, write_even
 from vidret.serve.fields import (
     MAX_PATH_LENGTH,
     TINY_IMAGE,
-    EncodedImage,
     Id,
     ImageReader,
     collect_options,
@@ -29,16 +28,15 @@ from vidret.serve.fields import (
 )
 from vidret.serve.problems import RefusedError, make_busy, refusals
 from vidret.serve.rights import READ
+from vidret.serve.routes.search import QueryRequest, decode_query
 from vidret.serve.rows import LinkedRow, MomentRow, VideoRow, video_row, write_row
 from vidret.serve.worker import Worker
 from vidret.types import CopiedFile, Curve, Filters, Shot, Source, TextSource, TimedText
 from vidret.types import Query as SearchQuery
 
 
-class ImageRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"image": TINY_IMAGE}]}):
-    """An image in place of text."""
-
-    image: EncodedImage
+class CurveRequest(QueryRequest, json_schema_extra={"examples": [{"image": TINY_IMAGE}]}):
+    """A query of one event."""
 
 
 @with_rows_of(Curve)
@@ -138,9 +136,9 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
         return await score(video_id, q, sources)
 
     @router.post("/{id}/curve", responses=refusals(400, 403, 404, 413))
-    async def score_image(video_id: fields.VideoId, body: ImageRequest) -> CurveAnswer:
-        """Score an image against every stored frame of a video, and locate its moments."""
-        return await score(video_id, await images.read(body.image))
+    async def score_query(video_id: fields.VideoId, body: CurveRequest) -> CurveAnswer:
+        """Score a query, such as an image, against every stored frame of a video, and locate its moments."""
+        return await score(video_id, await decode_query(body, images))
 
     async def score(video_id: int, query: SearchQuery, sources: Sequence[Source] | None = None) -> CurveAnswer:
         await run_in_threadpool(engine.video, video_id)
