@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Float16, Float32, Float64, Int64
 from vidret.copies.alignment import Alignment, align_footage
 from vidret.store.store import Store
 from vidret.store.vectors.flat import find_nearest_rows
+from vidret.types.arrays import widen_rows
 
 MAX_DIM = 128  # of 155 pairs of copies of realistic kinds, all but 1 % are among the three nearest videos
 FRAMES_PER_DIM = 8  # so that directions are estimated, not memorised
@@ -96,7 +97,7 @@ class Whitening:
 
     def apply(self, vectors: Float[np.ndarray, "frame dim"]) -> Float32[np.ndarray, "frame small"]:
         """Return whitened vectors of unit length."""
-        projected = (vectors.astype(np.float32) - self.mean) @ self.projection
+        projected = (widen_rows(vectors) - self.mean) @ self.projection
         lengths = np.linalg.norm(projected, axis=1, keepdims=True)
         unit: Float32[np.ndarray, "frame small"] = (projected / np.maximum(lengths, 1e-9)).astype(np.float32)
         return unit

@@ -22,6 +22,7 @@ from vidret.store.lookup import spread_evenly
 from vidret.store.records import VideoSize
 from vidret.store.store import Store
 from vidret.types import Hit, Moment, NearCopy
+from vidret.types.arrays import widen_rows
 
 Result = TypeVar("Result", Hit, Moment)
 
@@ -152,7 +153,7 @@ class CopyFolder:
         """Return the unit mean of the segments of each video that has one."""
         kept, vectors = self._store.features.intact_vectors(self._list_segments(videos))
         found, rows = np.unique(self._store.owners(kept), return_inverse=True)
-        sums = (rows == np.arange(len(found))[:, None]).astype(np.float32) @ vectors.astype(np.float32)
+        sums = (rows == np.arange(len(found))[:, None]).astype(np.float32) @ widen_rows(vectors)
         sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
         return dict(zip(found.tolist(), sums, strict=True))
 

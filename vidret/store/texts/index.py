@@ -22,6 +22,7 @@ from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.texts.stems import TOKENIZER, Stemmer, vary_numbers
 
 MIN_FUZZY_LETTERS = 5
+NUM_LETTERS = 61  # that masks tell apart
 STEM_OF_ONE = "on"  # and that of "on", which most texts hold
 
 
@@ -33,12 +34,17 @@ class Vocabulary:
         self._terms: list[str] = []
         self._masks, self._lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
-    def add(self, last_id: int, terms: Sequence[str], masks: Int64[np.ndarray, " term"]) -> None:
-        """Add terms with their masks, and the last one's id in the index."""
+    def add(self, last_id: int, lines: str) -> None:
+        """Add terms, a line each, and the last one's id in the index."""
         self.last_id = last_id
-        self._terms += terms
-        self._masks = np.append(self._masks, masks)
-        self._lengths = np.append(self._lengths, np.fromiter(map(len, terms), np.int64, len(terms)))
+        letters = np.array([f"{lines}\n"]).view(np.uint32)
+        ends = np.flatnonzero(letters == ord("\n"))
+        bits = np.left_shift(1, letters % NUM_LETTERS, dtype=np.int64)  # as ``mask_letters`` does
+        bits[ends] = 0
+        starts = np.append(0, ends[:-1] + 1)
+        self._terms += lines.split("\n")
+        self._masks = np.append(self._masks, np.bitwise_or.reduceat(bits, starts))
+        self._lengths = np.append(self._lengths, ends - starts)
 
     def find_similar(self, stem: str) -> dict[str, float]:
         """Return other terms within one edit, or two from eight letters on, with their likeness.
@@ -65,7 +71,7 @@ def mask_letters(term: str) -> int:
     """Return the letters of a term as a bit mask."""
     mask = 0
     for letter in term:
-        mask |= 1 << (ord(letter) % 61)
+        mask |= 1 << (ord(letter) % NUM_LETTERS)
     return mask
 
 
@@ -230,14 +236,13 @@ class TextIndex:
         return [Term(stem, counts[stem], self._choose_similar(own)) for stem, own in near.items()]
 
     def _read_changes(self) -> None:
-        """Read new terms and their masks, joined by SQLite: rows take five times as long; forget counts if outdated."""
-        is_intact = "typeof(term) = 'text' AND typeof(mask) = 'integer' AND instr(term, char(10)) = 0"
-        rows = f"SELECT id, term, mask FROM terms WHERE id > ? AND {is_intact} ORDER BY id"
+        """Read new terms, joined by SQLite, where rows take five times as long; forget counts if outdated."""
         version = "(SELECT block FROM texts_data WHERE id = 10)"  # the structure, which counts what was written
-        sql = f"SELECT {version}, max(id), group_concat(term, char(10)), group_concat(mask) FROM ({rows})"
-        version, last_id, terms, masks = self._database.rows(sql, self._vocabulary.last_id)[0]
+        is_intact = "typeof(term) = 'text' AND instr(term, '\n') = 0"
+        sql = f"SELECT {version}, max(id), group_concat(term, '\n') FROM terms WHERE id > ? AND {is_intact}"
+        version, last_id, terms = self._database.rows(sql, self._vocabulary.last_id)[0]
         if last_id is not None:
-            self._vocabulary.add(last_id, terms.split("\n"), np.fromstring(masks, np.int64, sep=","))
+            self._vocabulary.add(last_id, terms)
         if version != self._counted or len(self._counts) > MAX_COUNTS:
             self._counts, self._listed, self._counted = {}, {}, version
 
