@@ -5,6 +5,7 @@ import os
 import threading
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,11 +13,11 @@ import pytest
 from PIL import Image
 
 from tests.video.conftest import KINDS, NAMES, NUM_FRAMES, Film
-from tests.video.films import draw, read_numbers, write_audio, write_cover, write_video
+from tests.video.films import draw, read_number, read_numbers, write_audio, write_cover, write_video
 from vidret.errors import DecodeError
 from vidret.video.identity import fingerprint
 from vidret.video.probe import probe
-from vidret.video.reader import read_frames
+from vidret.video.reader import open_reader, read_frames
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -225,6 +226,30 @@ def test_gaps_are_noted_and_stills_are_not(tmp_path: Path) -> None:
     assert gaps.damage == "shows no new frame from 1 s to 1000 s, and in 1 other gap"
     assert gaps.unbroken_seconds == 1
     assert read_numbers(read_frames(gaps.path, indices=range(5)).pixels) == list(range(5))
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "h264.mkv", "h264.mp4"])
+@pytest.mark.parametrize("at", [20, 31])  # a keyframe is moved, and another frame
+def test_a_damaged_timestamp_costs_one_frame(films: dict[str, Film], tmp_path: Path, name: str, at: int) -> None:
+    path, intact = tmp_path / name, probe(films[name].path)
+    with av.open(str(films[name].path)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets: list[Any] = [packet for packet in source.demux(video=0) if packet.size]
+        for index, packet in enumerate(packets):
+            if index == at:
+                lost = int(np.searchsorted(intact.pts, packet.pts))
+                packet.pts += round(3600 / packet.time_base)
+            packet.stream = stream
+            target.mux(packet)
+    info = probe(path)
+    assert info.damage.endswith("1 frame has a damaged timestamp")  # the muxer wrote the time of it as the end
+    assert info.edit_list == intact.edit_list
+    np.testing.assert_allclose(info.times, np.delete(intact.times, lost), atol=0.001)
+    with open_reader(info, decoder="pyav") as reader:
+        images = [frame.read_image() for frame in reader.stream()]
+        numbers = [read_number(image) for image in images if image is not None]
+        assert numbers == np.delete(range(NUM_FRAMES), lost).tolist()
+        assert read_numbers(reader.read([lost, 70]).pixels) == [lost + 1, 71]
 
 
 def test_a_file_cut_before_its_frames_is_refused(films: dict[str, Film], tmp_path: Path) -> None:

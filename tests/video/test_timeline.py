@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from vidret.video.timeline import (
     MISSING,
     Packets,
+    discard_outliers,
     find_gaps,
     find_restarts,
     find_still,
@@ -47,6 +48,21 @@ def test_shown_frames_are_put_in_the_order_of_presentation() -> None:
     assert keyframes.tolist() == [True, True, False, False]
     assert is_reordered(packets([0, 2, 1]))
     assert not is_reordered(packets([0, 1, 2]))
+
+
+@given(st.integers(0, 10**9), st.integers(0, 16), st.sampled_from([-1, 1]), st.integers(0, 3))
+def test_a_damaged_timestamp_is_told_from_reordered_ones(seed: int, depth: int, side: int, num_damaged: int) -> None:
+    rng = np.random.default_rng(seed)
+    shown = np.cumsum(rng.choice([1, 2, 10_000], 300, p=[0.5, 0.4, 0.1]))
+    order = np.argsort(np.arange(300) + rng.integers(0, depth + 1, 300), kind="stable")  # none moves farther than this
+    stamps = shown[order]
+    damaged = rng.choice(np.arange(34, 266), num_damaged, replace=False)
+    stamps[damaged] += side * (1 << 40) + np.arange(num_damaged)
+    kept, num_outliers = discard_outliers(packets(stamps.tolist(), discarded="D"))
+    assert num_outliers == num_damaged
+    assert np.flatnonzero(kept.discarded).tolist() == [0, *sorted(damaged)]
+    joined = packets([*range(0, 100, 2), *range(1, 100, 2), MISSING])
+    assert discard_outliers(joined) == (joined, 0), "two recordings without a common clock"
 
 
 def test_missing_and_shared_timestamps_name_no_frames() -> None:

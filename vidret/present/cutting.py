@@ -240,7 +240,7 @@ def find_copies(moments: Sequence[Moment]) -> list[CopiedFrames | None]:
 
 def _find_whole_groups(moment: Moment, info: VideoInfo) -> CopiedFrames | None:
     odd = info.open_gop or info.edit_list or info.by_order or info.clock_restarts or info.rotation or info.mirrored
-    if odd or info.codec not in COPIED_CODECS:
+    if odd or info.damage or info.codec not in COPIED_CODECS:
         return None
     tolerance_s = TICK_TOLERANCE_US / 1e6
     first, last = np.searchsorted(info.times, [moment.start - tolerance_s, moment.end - tolerance_s]).tolist()

@@ -177,12 +177,11 @@ def is_same_disk(missing: str, path: str) -> bool:
 
 def _is_missing_locally(path: str) -> bool:
     try:
-        Path(path).lstat()
+        return stat.S_ISDIR(Path(path).lstat().st_mode)  # a folder that took the place of a file
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a name that no file can have
         return True
     except OSError:
         return False
-    return False
 
 
 def may_exist(path: str) -> bool:

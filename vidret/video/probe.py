@@ -181,6 +181,7 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
     kind = facts["container"]
     if kind in _RESTARTING_FORMATS:
         packets, offsets = timeline.follow_restarts(packets, scan.tick)
+    packets, num_outliers = timeline.discard_outliers(packets)
     by_order = not timeline.has_unique_timestamps(packets) or (kind == "avi" and not packets.keyframes.all())
     pts, keyframes = (
         _count_frames(name, file, facts["stream"], heartbeat, offsets) if by_order else timeline.sort_frames(packets)
@@ -203,6 +204,7 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
     times = (pts - pts[0]) * tick + start
     duration = float(times[-1]) + (timeline.last_frame_duration(packets, pts) * tick or frame_s)
     is_cut_short = scan.is_cut_short or scan.declared_end - (first + duration - start) > _MISSING_TOLERANCE_S
+    gaps = timeline.find_gaps(times, duration)
     open_gop, still = timeline.has_leading_frames(packets), np.zeros(len(pts), dtype=bool)
     if not (by_order or open_gop):  # else packets cannot tell
         num_blocks = facts["width"] * facts["height"] / 256
@@ -214,13 +216,13 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
         start=start,
         duration=duration,
         variable_rate=timeline.has_variable_rate(pts),
-        edit_list=bool(packets.discarded.any()),
+        edit_list=bool(scan.packets.discarded.any()),
         open_gop=open_gop,
         reordered=timeline.is_reordered(packets),
         by_order=by_order,
         clock_restarts=int(np.count_nonzero(np.diff(offsets))),
         num_frames=len(pts),
-        damage=_describe_damage(len(pts), scan.declared_frames, is_cut_short, timeline.find_gaps(times, duration)),
+        damage=_describe_damage(len(pts), scan.declared_frames, is_cut_short, gaps, num_outliers),
         times=times,
         pts=pts,
         keyframes=keyframes,
@@ -367,7 +369,9 @@ def _count_frames(
     return np.array(stamps, dtype=np.int64), np.arange(len(stamps)) == 0
 
 
-def _describe_damage(num_frames: int, declared: int, is_cut_short: bool, gaps: Float64[np.ndarray, "gap 2"]) -> str:
+def _describe_damage(
+    num_frames: int, declared: int, is_cut_short: bool, gaps: Float64[np.ndarray, "gap 2"], num_outliers: int
+) -> str:
     reasons = []
     if is_cut_short and declared > num_frames:
         reasons.append(f"{num_frames} of {declared} frames could be read: truncated")
@@ -376,4 +380,6 @@ def _describe_damage(num_frames: int, declared: int, is_cut_short: bool, gaps: F
     if len(gaps):
         others = f", and in {len(gaps) - 1} other gap{'s' * (len(gaps) > 2)}" if len(gaps) > 1 else ""
         reasons.append(f"shows no new frame from {gaps[0, 0]:.0f} s to {gaps[0, 1]:.0f} s{others}")
+    if num_outliers:
+        reasons.append(f"{num_outliers} frame{'s have' if num_outliers > 1 else ' has'} a damaged timestamp")
     return "; ".join(reasons)

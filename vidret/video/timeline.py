@@ -10,6 +10,8 @@ MISSING = np.iinfo(np.int64).min
 # A larger step back is a restart of the clock, as in FFmpeg.
 _STEP_BACK_S = 0.1
 _MIN_STILL = 12  # frames; fewer are decoded in no time
+_MOST_REORDERED, _NEIGHBOURS = 32, 48  # packets of fields that a codec holds back, and that are compared
+_MAX_OUTLIERS = 0.01  # of all packets; of more, none can be told from the others
 LONGEST_STILL_S = 600.0  # a frame may stay this long, such as a slide; a longer gap is a pause or bad timestamps
 
 
@@ -74,6 +76,28 @@ def follow_restarts(packets: Packets, tick: float) -> tuple[Packets, Int64[np.nd
     pts = np.where(is_dated, packets.pts + offsets, MISSING)
     dts = np.where(packets.dts != MISSING, packets.dts + offsets, MISSING)
     return replace(packets, pts=pts, dts=dts), offsets
+
+
+def discard_outliers(packets: Packets) -> tuple[Packets, int]:
+    """Return the packets, those with a damaged timestamp as discarded, and the number of these.
+
+    Such a frame would be shown after or before more frames than any codec reorders. All that come after it in the file
+    would be before it, and could not be read in one pass. The last frames of a file cannot be told from such.
+    """
+    pts, far = packets.pts, _MOST_REORDERED + 1
+    least_after = np.minimum.accumulate(pts[::-1])[::-1]
+    if len(pts) <= far or (pts[:-far] <= least_after[far:]).all() or (pts == MISSING).any():
+        return packets, 0
+    num_misplaced = np.zeros(len(pts), dtype=np.int64)
+    for distance in range(1, min(_NEIGHBOURS + 1, len(pts))):
+        is_swapped = pts[:-distance] > pts[distance:]
+        num_misplaced[:-distance] += is_swapped
+        num_misplaced[distance:] += is_swapped
+    is_outlier = num_misplaced > _MOST_REORDERED
+    num_outliers = int(is_outlier.sum())
+    if num_outliers > max(1, _MAX_OUTLIERS * len(pts)):
+        return packets, 0
+    return replace(packets, discarded=packets.discarded | is_outlier), num_outliers
 
 
 def has_unique_timestamps(packets: Packets) -> bool:
