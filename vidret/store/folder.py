@@ -31,10 +31,11 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def check_entries(folder: Path) -> None:
+def check_entries(folder: Path, *, deep: bool = True) -> None:
     """Check that a folder holds only files and folders, before any of them is written or deleted.
 
-    An index from elsewhere could otherwise lead out of its folder, by a link, or wait for ever, by a pipe.
+    An index from elsewhere could otherwise lead out of its folder, by a link, or wait for ever, by a pipe. Folders
+    inside, such as that of thumbnails with many thousands of files, are checked too if ``deep``.
 
     Raises:
         StoreError: It holds something else, or may not be read.
@@ -43,7 +44,7 @@ def check_entries(folder: Path) -> None:
     with absent, explain_refusal(folder), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                if entry.name != MILVUS_FILE:
+                if deep and entry.name != MILVUS_FILE:
                     check_entries(Path(entry))
             elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry):
                 kind = "a link" if entry.is_symlink() else "a special file"

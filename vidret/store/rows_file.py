@@ -50,7 +50,7 @@ class RowsFile(Generic[Row]):
         Raises:
             StoreError: The file cannot be read, or the folder holds a link.
         """
-        check_entries(index)
+        check_entries(index, deep=False)
         path = self.path(index)
         if not path.exists():
             return []
@@ -75,7 +75,7 @@ class RowsFile(Generic[Row]):
         Raises:
             StoreError: The file cannot be read or written; the old one stays.
         """
-        check_entries(index)
+        check_entries(index, deep=False)
         with locking(index / f"{self.kind}.lock"):
             rows = self.read(index)
             known = list(rows)

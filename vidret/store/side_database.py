@@ -63,7 +63,7 @@ class SideDatabase(ABC):
         Raises:
             StoreError: It cannot be read, or the folder holds a link.
         """
-        check_entries(Path(index))
+        check_entries(Path(index), deep=False)
         return cls(Path(index) / cls.FILE, write=True)
 
     @classmethod
@@ -73,7 +73,7 @@ class SideDatabase(ABC):
         Raises:
             StoreError: There is none, it cannot be read, or the folder holds a link.
         """
-        check_entries(Path(index))
+        check_entries(Path(index), deep=False)
         if not cls.exists(index):
             raise StoreError(f"{index}: {cls.ABSENT}")
         return cls(Path(index) / cls.FILE, write=write)

@@ -80,7 +80,7 @@ def record_change(index: Path, who: str, what: str, **details: Any) -> None:
     Raises:
         StoreError: It cannot be written.
     """
-    check_entries(index)
+    check_entries(index, deep=False)
     row = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "who": who, "what": what, **details}
     try:
         handle = os.open(index / RECORD, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
@@ -98,7 +98,7 @@ def read_record(index: Path, limit: int) -> list[dict[str, Any]]:
     Raises:
         StoreError: The record cannot be read.
     """
-    check_entries(index)
+    check_entries(index, deep=False)
     path = index / RECORD
     try:
         with path.open("rb") as file:
