@@ -15,7 +15,7 @@ import torch
 from tests.fakes import PatchEncoder
 from vidret.corpus.vectors import write_phrases
 from vidret.data.cache_entries import CacheEntries
-from vidret.disk import DRAFT, locking, open_handle, replacing, try_lock, unlock
+from vidret.disk import DRAFT, drop_oldest, locking, open_handle, replacing, try_lock, unlock
 from vidret.encode.text_cache import encode_once
 from vidret.errors import StoreError, is_disk_full
 from vidret.ground.pieces import write_archive
@@ -178,3 +178,15 @@ def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("vidret.disk.unlock", fail)
     with pytest.raises(StoreError, match=r"a: cannot be locked \(Function not implemented\)"), locking(tmp_path / "a"):
         pass
+
+
+def test_the_files_used_longest_ago_are_dropped(tmp_path: Path) -> None:
+    assert drop_oldest(tmp_path / "absent", "*.jpg", 1) == 0
+    for age, name in enumerate(("a.jpg", "b.jpg.0123.part", "c.jpg", "d.png", "e.jpg")):
+        (tmp_path / name).write_bytes(bytes(10))
+        os.utime(tmp_path / name, (age, age))
+    assert drop_oldest(tmp_path, "*.jpg*", 25, lambda status: status.st_size) == 20
+    assert {path.name for path in tmp_path.iterdir()} == {"c.jpg", "d.png", "e.jpg"}
+    assert drop_oldest(tmp_path, "*.jpg", 2) == 2
+    assert drop_oldest(tmp_path, "*.jpg", 0) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"d.png", "e.jpg"}, "the last one stays"

@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vidret.errors import StoreError
@@ -156,6 +156,28 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # a full disk needs the space
             draft.unlink()
+
+
+def drop_oldest(
+    folder: Path, pattern: str, limit: float, weigh: Callable[[os.stat_result], int] = lambda _status: 1
+) -> int:
+    """Remove the files of a cache that were used longest ago, and return what the others weigh: at most ``limit``.
+
+    Their names match a shell pattern. The last one stays whatever it weighs. Another process may drop files meanwhile.
+    """
+    files: list[tuple[int, int, Path]] = []
+    for path in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            files.append((status.st_mtime_ns, weigh(status), path))
+    left = sum(weight for _, weight, _ in files)
+    for _, weight, path in sorted(files)[:-1]:
+        if left <= limit:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            left -= weight
+    return left
 
 
 @contextlib.contextmanager

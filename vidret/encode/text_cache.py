@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from vidret.disk import find_user_folder, replacing
+from vidret.disk import drop_oldest, find_user_folder, replacing
 from vidret.errors import StoreError
 from vidret.types import TextEmbedding
 
@@ -97,8 +97,7 @@ def _write(path: Path, embeddings: Sequence[TextEmbedding]) -> None:
     try:
         with replacing(path) as draft:
             draft.write_bytes(_digest(content) + content)
-        for old in sorted(path.parent.iterdir(), key=lambda file: -file.stat().st_mtime)[MAX_FILES:]:
-            old.unlink(missing_ok=True)
+        drop_oldest(path.parent, "*", MAX_FILES)
     except (StoreError, OSError) as error:
         logger.info("texts will be encoded again: %s", error)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vidret.disk import replacing
+from vidret.disk import drop_oldest, replacing
 from vidret.endpoints.transport import EndpointError, JsonTransport
 from vidret.errors import StoreError, VidretError
 
@@ -60,11 +60,9 @@ def _keep(path: Path, reply: str) -> None:
     """Write an answer, and remove the oldest ones of its folder if there are too many."""
     with replacing(path) as draft:
         draft.write_text(reply, "utf-8")
-    kept = list(path.parent.glob(f"{'[0-9a-f]' * 32}.txt"))
-    if len(kept) > MAX_REPLIES:
-        oldest = sorted(kept, key=lambda path: path.stat().st_mtime_ns)
-        for old in oldest[: len(kept) - int(MARGIN * MAX_REPLIES)]:
-            old.unlink(missing_ok=True)
+    pattern = f"{'[0-9a-f]' * 32}.txt"
+    if sum(1 for _ in path.parent.glob(pattern)) > MAX_REPLIES:
+        drop_oldest(path.parent, pattern, MARGIN * MAX_REPLIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,14 +6,13 @@ import logging
 import math
 import os
 import threading
-from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
 import anyio
 import anyio.to_thread
 
-from vidret.disk import replacing
+from vidret.disk import drop_oldest, replacing
 from vidret.errors import DecodeError, StoreError
 from vidret.serve.problems import make_busy
 from vidret.video.files import FileStat, stat_file
@@ -101,7 +100,7 @@ class ThumbnailCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder, self._max_bytes = folder, max_bytes
         self._lock = threading.Lock()
-        self._num_bytes = sum(status.st_size for _, status in self._list())
+        self._num_bytes = self._shrink(max_bytes)
 
     def get(self, key: str) -> bytes | None:
         """Return a file, or None if it is not cached."""
@@ -124,23 +123,10 @@ class ThumbnailCache:
             with self._lock:
                 self._num_bytes += len(content)
                 if self._num_bytes > self._max_bytes:
-                    self._shrink()
+                    self._num_bytes = self._shrink(0.9 * self._max_bytes)  # so that this happens rarely
         except (StoreError, OSError) as error:
             logger.warning("thumbnails are not cached: %s", error)
 
-    def _shrink(self) -> None:
-        """Drop the least recently used files until a tenth of the space is free, so that this happens rarely."""
-        files = sorted(self._list(), key=lambda file: file[1].st_mtime_ns)
-        self._num_bytes = sum(status.st_size for _, status in files)
-        for path, status in files:
-            if self._num_bytes <= 0.9 * self._max_bytes:
-                break
-            path.unlink(missing_ok=True)
-            self._num_bytes -= status.st_size
-
-    def _list(self) -> list[tuple[Path, os.stat_result]]:
-        files = []
-        for path in self._folder.glob(f"{'[0-9a-f]' * 32}.jpg*"):  # also drafts that a killed server left
-            with suppress(FileNotFoundError):  # dropped by another server of this index
-                files.append((path, path.stat()))
-        return files
+    def _shrink(self, max_bytes: float) -> int:
+        """Drop the least recently used files and drafts of a killed server; return the bytes of what is left."""
+        return drop_oldest(self._folder, f"{'[0-9a-f]' * 32}.jpg*", max_bytes, lambda status: status.st_size)

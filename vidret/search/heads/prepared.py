@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from vidret.disk import DRAFT
+from vidret.disk import DRAFT, drop_oldest
 from vidret.errors import DecodeError, StoreError
 from vidret.search.heads.base import GroundedVideo
 from vidret.store.records import KEPT, PROJECTED
@@ -78,20 +78,8 @@ class PreparedFiles:
                 return existing
         make(target)
         if not keep:
-            self._drop_oldest(target)
+            drop_oldest(target.parent, f"*{PROJECTED}", self._limit, lambda status: status.st_size)
         return target
-
-    def _drop_oldest(self, newest: Path) -> None:
-        files = []
-        for path in newest.parent.glob(f"*{PROJECTED}"):
-            with contextlib.suppress(FileNotFoundError):  # another process may have dropped it
-                files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-        total_bytes = 0
-        for _, size_bytes, path in sorted(files, reverse=True):
-            total_bytes += size_bytes
-            if total_bytes > self._limit and path != newest:
-                with contextlib.suppress(OSError):
-                    path.unlink()
 
 
 @runtime_checkable
