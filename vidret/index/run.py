@@ -164,9 +164,11 @@ class WorkerThreads:
             self._run_state.end_words(job, error)
 
     def _find_content(self, job: FileJob, video_id: int) -> tuple[str, list[str]]:
-        """Return the fingerprint of a video and its live paths."""
+        """Return the fingerprint of a video and its paths; a path that is still to be read may hold something else."""
         store = self._run_state.store
-        return store.videos.get(video_id).fingerprint, sorted({job.path, *store.files.paths_of([video_id])[video_id]})
+        live = store.files.paths_of([video_id])[video_id]
+        done = {path for path in live if (record := store.files.get(path)) is not None and record.state == "done"}
+        return store.videos.get(video_id).fingerprint, sorted({job.path} | done)
 
     def _check_stop(self) -> None:
         if self._run_state.stop.is_set():

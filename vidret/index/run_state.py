@@ -74,7 +74,7 @@ class RunState:
         """Set ``jobs`` to the files that are new or changed, largest first, so that workers finish together."""
         self._mark_missing(set(files))
         records = {record.path: record for record in self.store.files.find()}
-        contents = self._find_contents(records.values()) if self.words or self.tracks else {}
+        unchanged = list[FileJob]()
         for path, result in stat_files(files):
             record = records.get(path)
             if isinstance(result, UnreachableError) and record is not None:
@@ -88,9 +88,9 @@ class RunState:
                 self._add_job(job)
             else:
                 self._plan_unchanged(job, record)
-                is_done = record.video in contents and record.state == "done"
-                if is_done and self.is_more_wanted(*contents[record.video]):
-                    self._add_job(replace(job, is_stored=True))
+                unchanged.append(job)
+        if self.words or self.tracks:
+            self._plan_words(unchanged)
         self.jobs.sort(key=lambda job: -job.disk_bytes)
 
     def prepare(self, files: Sequence[str], check: Callable[[], None] | None) -> bool:
@@ -114,14 +114,19 @@ class RunState:
         else:
             self._add_job(job)
 
-    def _find_contents(self, records: Iterable[FileRecord]) -> dict[int | None, tuple[str, list[str]]]:
-        """Return the fingerprint and the live paths of each complete video, by its id."""
+    def _plan_words(self, unchanged: Iterable[FileJob]) -> None:
+        """Add a job for each unchanged file of whose content words, faces or voices are still to be read."""
         fingerprints, paths = self.store.videos.fingerprints(), defaultdict[int, list[str]](list)
         complete = {video.id for video in self.store.videos.find() if video.complete}
-        for record in records:
-            if record.video in complete and record.live:
+        videos = dict[str, int]()
+        for record in self.store.files.find(state="done"):
+            if record.video is not None and record.video in complete:
+                videos[record.path] = record.video
                 paths[record.video].append(record.path)
-        return {video: (fingerprints[video], own) for video, own in paths.items()}
+        for job in unchanged:
+            video = videos.get(job.path)
+            if video is not None and self.is_more_wanted(fingerprints[video], paths[video]):
+                self._add_job(replace(job, is_stored=True))
 
     def is_more_wanted(self, fingerprint: str, paths: Sequence[str]) -> bool:
         """Return whether words, faces or voices of a content with these paths are still to be read."""

@@ -1,6 +1,7 @@
 """Indexing runs that read words: stored with the pictures or later, interrupted, moved, and given up."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,29 @@ def test_words_follow_a_moved_file_and_are_pruned_with_it(tmp_path: Path) -> Non
     engine.index([film.parent], words=False, prune=True)
     with TextStore.open(tmp_path / "index") as store:
         assert [track.num_texts for track in store.tracks()] == [0]
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_words_are_not_those_beside_a_file_that_holds_something_else_by_now(tmp_path: Path, *, is_copied: bool) -> None:
+    long = write_worded(tmp_path / "films" / "long.mp4", ("", 4.0))
+    short = write_worded(tmp_path / "films" / "short.mp4", ("", 3.0), salt=1)
+    write_sidecar(long, "Good morning.")
+    if is_copied:
+        shutil.copy2(long, long.with_name("copy.mp4"))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([long.parent], words=SUBTITLES_ONLY, workers=1)
+    if is_copied:
+        short.replace(long)
+    else:
+        short.rename(tmp_path / "other.mp4")
+        long.rename(short)  # larger, and so read first
+        (tmp_path / "other.mp4").rename(long)
+    engine.index([long.parent], words=SUBTITLES_ONLY, workers=1)
+    found = {Path(video.paths[0]).name: engine.transcript(video.id) for video in engine.videos()}
+    assert {name: [text.text for text in texts] for name, texts in found.items()} == {
+        "long.mp4": ["Good morning."],
+        "copy.mp4" if is_copied else "short.mp4": [],
+    }
 
 
 KILLED = """
