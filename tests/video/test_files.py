@@ -57,7 +57,8 @@ def test_what_is_forbidden_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_only_what_is_surely_gone_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    names = ["file", "link", "gone", "no/folder", "file/below", "never\0"]
+    (tmp_path / "folder.mp4").mkdir()
+    names = ["file", "link", "gone", "no/folder", "file/below", "folder.mp4", "never\0"]
     paths = [str(tmp_path / name) for name in names]
     assert find_missing(paths) == set(paths[2:])
 
