@@ -116,9 +116,14 @@ def test_second_writer_is_rejected_while_readers_continue(tmp_path: Path) -> Non
 
 def test_other_encoder_is_rejected_and_the_lock_released(tmp_path: Path) -> None:
     create(tmp_path).close()
-    move = f"to move the index to it: vidret reindex --index {tmp_path} --model tower"
-    with pytest.raises(StoreError, match=rf"encoder must be tower \(tower-1\).*, got tower \(tower-2\); {move}$"):
+    again = f"to encode its videos again: vidret reindex --index {tmp_path} --model tower"
+    with pytest.raises(StoreError, match=f"^{tmp_path} was built with other weights of tower; {again}$"):
         create(tmp_path, fingerprint="tower-2")
+    with (
+        create(tmp_path) as store,
+        pytest.raises(StoreError, match=r"must be tower \(tower-1\).*, got spire \(spire-1\)"),
+    ):
+        store.check_encoder("spire", "spire-1")
     with create(tmp_path) as store:
         store.check_encoder("tower", "tower-1")
 

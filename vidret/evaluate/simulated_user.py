@@ -25,7 +25,7 @@ TOLERANCE_S = 0.3  # outside a stretch, within which a frame counts as part of i
 
 
 class PictureFeatures:
-    """The pooled features of EfficientNet-Lite0, before its classes: how a user without a language sees frames."""
+    """The pooled features of EfficientNet-Lite2, before its classes: how a user without a language sees frames."""
 
     name, fingerprint, dim = "picture features", f"pooled-{CLASSIFIER.sha256}", 1280
     resize, sampling = Resize(shorter=224, crop=224), Sampling()

@@ -204,10 +204,15 @@ class Store:
         Raises:
             StoreError: The index was built with another encoder.
         """
-        if fingerprint != self.encoder_fingerprint:
-            expected = f"{self.encoder_name} ({self.encoder_fingerprint}), which built the index"
-            move = f"to move the index to it: vidret reindex --index {self.path} --model {name}"
-            raise StoreError(f"{self.path}: encoder must be {expected}, got {name} ({fingerprint}); {move}")
+        if fingerprint == self.encoder_fingerprint:
+            return
+        move = f"vidret reindex --index {self.path} --model {name}"
+        if name == self.encoder_name:
+            raise StoreError(f"{self.path} was built with other weights of {name}; to encode its videos again: {move}")
+        expected = f"{self.encoder_name} ({self.encoder_fingerprint}), which built the index"
+        raise StoreError(
+            f"{self.path}: encoder must be {expected}, got {name} ({fingerprint}); to move the index to it: {move}"
+        )
 
     @property
     def home(self) -> str:

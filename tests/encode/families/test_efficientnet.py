@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: the fast forward pass against timm's, on both kinds of convolution."""
+"""EfficientNet-Lite2: the fast forward pass against timm's, on both kinds of convolution."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def weights() -> LiteWeights:
 @pytest.fixture(scope="module")
 def network(weights: LiteWeights) -> Any:
     """Return timm's network, which lists the same tensors in the same order."""
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    network = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
     network.load_state_dict(dict(zip(network.state_dict(), weights.tensors.values(), strict=True)))
     return network
 

