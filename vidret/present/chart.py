@@ -39,7 +39,7 @@ def has_letter(name: str, letter: str) -> bool:
 
 def choose_font(text: str, size: float) -> Font:
     """Return the font that has most letters of a text, Pillow's own if it has all."""
-    letters = {*text} - {" "}
+    letters = {letter for letter in text if not letter.isspace()}  # layout fails for a line feed by itself
     name = max(FONTS, key=lambda name: sum(has_letter(name, letter) for letter in letters)) if letters else ""
     font = load_font(name, size)
     assert font is not None, "Pillow has a font"

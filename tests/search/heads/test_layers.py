@@ -489,8 +489,8 @@ def test_frame_shown_for_longer_is_repeated(open_videos: Callable[..., Videos], 
         ({"text_width": 32}, VidretError, "text layers must be 32 wide, got 24 of tiny"),
         ({"width": 64}, VidretError, r"wrong\.safetensors: video layers must be 64 wide, got 32 of tiny"),
         ({"num_layers": 4}, EncoderError, r"num_layers must be in 1..3 for tiny, got 4"),
-        ({"suppression": "soft"}, VidretError, "suppression must be hard, linear or gaussian, got soft"),
-        ({"suppression": "gaussian", "threshold": 0.0}, VidretError, "sigma must be positive, got 0.0"),
+        ({"suppression": "soft"}, VidretError, "suppression must be one of None, hard, linear, gaussian, got soft"),
+        ({"suppression": "gaussian", "threshold": 0.0}, VidretError, "threshold must be positive, got 0.0"),
     ],
 )
 def test_head_for_another_encoder_is_rejected(
