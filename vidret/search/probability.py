@@ -25,7 +25,7 @@ class ProbabilityModel:
 
     The defaults were fitted by maximum likelihood on libraries of clips and films with speech and on-screen text: for
     an index at even odds, for a video where four queries of five have an answer. The offset for an index was then
-    raised by 0.2, so that one answer in twenty that is there is called absent.
+    raised by 0.1, so that one answer in twenty that is there is called absent.
 
     Attributes:
         index_weights: For an index: of its best score, of the logarithm of the number compared, and the offset.
@@ -33,7 +33,7 @@ class ProbabilityModel:
             logarithm, and the offset.
     """
 
-    index_weights: tuple[float, ...] = (0.5, -0.28, -0.7)
+    index_weights: tuple[float, ...] = (0.5, -0.28, -0.8)
     video_weights: tuple[float, ...] = (0.41, 1.6, -0.37, -0.41)
 
     def index(self, best: float, size: int) -> float:
