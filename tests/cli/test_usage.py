@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -184,10 +184,28 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
 
 
-def test_a_reader_that_is_gone_is_no_error(index: Path) -> None:
-    command = f"{sys.executable} -m vidret info --index {index} --json | true; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("1\n", "")
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # written at the end, or at once
+def test_a_reader_that_is_gone_is_no_error(index: Path, unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as stdout:
+        assert print_info(index, stdout, unbuffered) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_of_stdout_is_explained(index: Path, unbuffered: str) -> None:
+    with Path("/dev/full").open("wb") as stdout:
+        code, message = print_info(index, stdout, unbuffered)
+    assert (code, message.splitlines()[0]) == (1, "error: No space left on device")
+
+
+def print_info(index: Path, stdout: IO[bytes], unbuffered: str) -> tuple[int, str]:
+    """Print what an index holds to a stream; return the exit code and what is printed to stderr."""
+    command = [sys.executable, "-m", "vidret", "info", "--index", str(index), "--json"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, check=False, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment)
+    return done.returncode, done.stderr
 
 
 def test_messages_can_be_lines_of_json(run: Runner, films: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A value that is wrong whatever an index or a file holds is an error of usage. ``
 new video matches a watch.
 """
 
+import os
 import shlex
 import signal
 import sys
@@ -23,7 +24,22 @@ def main() -> None:
     except KeyboardInterrupt:  # while modules are imported
         print("error: interrupted", file=sys.stderr)
         code = INTERRUPTED
-    sys.exit(code)
+    is_written = _flush_stdout()
+    sys.exit(code if is_written else code or 1)
+
+
+def _flush_stdout() -> bool:
+    """Write what is left for stdout; return whether that is possible. A reader that is gone, as `head`, has enough."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again, and complains
+        if not isinstance(error, BrokenPipeError):
+            from vidret.present.terminal import print_failure
+
+            print_failure(error)
+        return False
+    return True
 
 
 def _run() -> int:
