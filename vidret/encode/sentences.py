@@ -18,6 +18,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float32, Int64
 
+from vidret.encode.blas_threads import one_blas_thread
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.model_files import find_package
 
@@ -128,6 +129,7 @@ class SentenceEncoder:
         """
         return (_embed_few if len(texts) <= FEW else _embed)(self, tuple(texts))
 
+    @one_blas_thread()
     def compute_states(
         self, ids: Int64[np.ndarray, "text word"], mask: Bool[np.ndarray, "text word"]
     ) -> Float32[np.ndarray, "text word dim"]:

@@ -23,8 +23,8 @@ from vidret.channels.picture.channel import PictureChannel, list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
 from vidret.channels.sounds.channel import SoundChannel, join_evidence, open_sounds
 from vidret.channels.texts.channel import TextChannel
+from vidret.encode.blas_threads import one_blas_thread
 from vidret.errors import OptionError, VidretError
-from vidret.search.blas_threads import one_blas_thread
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.feedback import Feedback, Ids, SegmentSpace
 from vidret.search.people import KnownPersons, Presence

@@ -7,7 +7,7 @@ from threading import Barrier
 import pytest
 import torch
 
-from vidret.search.blas_threads import one_blas_thread, set_blas_threads
+from vidret.encode.blas_threads import one_blas_thread, set_blas_threads
 from vidret.search.heads.base import one_torch_thread
 
 
