@@ -43,7 +43,7 @@ FENCES = {
     "sqlite3": ("vidret/store/catalog/database.py", "vidret/store/texts/stems.py"),
     "faster_whisper": ("vidret/channels/speech.py", "vidret/channels/sounds/encoder.py"),
     "ctranslate2": ("vidret/channels/sounds/encoder.py",),
-    "onnxruntime": ("vidret/channels/texts/ocr.py",),
+    "openvino": ("vidret/channels/texts/ocr.py",),
     "cv2": ("vidret/channels/texts/images.py",),
     "charset_normalizer": ("vidret/channels/texts/subtitle_files.py",),
     "opentimelineio": ("vidret/present/editors/otio.py",),

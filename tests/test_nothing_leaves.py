@@ -30,7 +30,8 @@ for line in json.loads(sys.argv[1]):
 """
 LIBRARIES = (
     "cv2 decord einops faiss faster_whisper fastapi huggingface_hub mcp onnxruntime open_clip opentimelineio "
-    "pymilvus pytorch_lightning rapidocr ray sentence_transformers timm torchcodec transformers uvicorn watchfiles"
+    "openvino pymilvus pytorch_lightning rapidocr ray sentence_transformers timm torchcodec transformers uvicorn "
+    "watchfiles"
 )
 
 

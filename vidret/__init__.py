@@ -31,6 +31,7 @@ keeps them, ``vidret.align`` compares, ``vidret.ground`` finds moments; ``vidret
 """
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreError, VidretError
@@ -71,6 +72,8 @@ os.environ.update(
     DISABLE_SAFETENSORS_CONVERSION="1",  # else transformers asks the hub to convert the files of some models
     RAY_USAGE_STATS_ENABLED="0",
 )
+# OpenVINO reports each import of it, and has no such switch; without this package it cannot.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __all__ = [
     "AsyncRemoteEngine",

@@ -92,7 +92,7 @@ def test_characters_are_read_as_step_by_step(best: list[int]) -> None:
     assert score == pytest.approx(np.mean(scores) if scores else 0.0)
 
 
-@pytest.mark.skipif(find_spec("onnxruntime") is None, reason='the extra "words" is not installed')
+@pytest.mark.skipif(find_spec("openvino") is None, reason='the extra "words" is not installed')
 def test_missing_and_damaged_models_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ocr, "find_package", lambda _name: tmp_path)
     with pytest.raises(VidretError, match="install rapidocr again"):
