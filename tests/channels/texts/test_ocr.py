@@ -1,5 +1,7 @@
 """Text in images: boxes of what a detector marks, strips for the recogniser, and what it says step by step."""
 
+import os
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -102,3 +104,23 @@ def test_missing_and_damaged_models_are_named(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(b"no model")
     with pytest.raises(VidretError, match=f"{path.name}: cannot be loaded"):
         TextModels()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are chosen on Linux only")
+@pytest.mark.skipif(find_spec("openvino") is None, reason='the extra "words" is not installed')
+def test_reading_may_run_on_any_core() -> None:
+    """Several files are read at once, each in a process: all would share the core that each was bound to."""
+    models, image = TextModels(), np.zeros((448, 448, 3), np.uint8)
+    thread, cores, is_done = threading.get_native_id(), set[frozenset[int]](), threading.Event()
+
+    def look() -> None:
+        while not is_done.wait(0.001):
+            cores.add(frozenset(os.sched_getaffinity(thread)))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(3):
+        models.detect(image)
+    is_done.set()
+    watcher.join()
+    assert cores == {frozenset(os.sched_getaffinity(thread))}

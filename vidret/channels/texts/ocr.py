@@ -21,8 +21,12 @@ from vidret.errors import MissingExtraError, VidretError, read_fault
 from vidret.model_files import find_package
 from vidret.types import Picture
 
-# One thread, the same results on all CPUs, and how many kernels are kept for images of other shapes, megabytes each.
-SETTINGS = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "CPU_RUNTIME_CACHE_CAPACITY": 200}
+SETTINGS = {
+    "INFERENCE_NUM_THREADS": 1,
+    "ENABLE_CPU_PINNING": False,  # else all processes run on the first core
+    "INFERENCE_PRECISION_HINT": "f32",  # the same results on all CPUs
+    "CPU_RUNTIME_CACHE_CAPACITY": 200,  # kernels, megabytes each, for images of different shapes
+}
 
 
 class TextModels:
