@@ -164,7 +164,7 @@ def have(store: Store, kind: str) -> None:
 def find_truth(path: Path, queries: np.ndarray) -> np.ndarray:
     """Find the ids that an exact search of the stored float16 values gives, by numpy."""
     with Store.open(path) as store:
-        ids, vectors = store.searchable(), store.features.read_searchable()
+        ids, vectors = store.features.intact_vectors(store.searchable())
         best, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
         for first in range(0, len(ids), 16_384):
             part = slice(first, first + 16_384)
@@ -215,7 +215,7 @@ def run_cell(kind: str, size: int, work: Path, cloud: Cloud) -> dict[str, Any]:
     asked = work / f"{size}.npz"
     if not asked.exists():
         with Store.open(path) as store:
-            queries = cloud.queries(store.features.read_searchable())
+            queries = cloud.queries(store.features.intact_vectors(store.searchable())[1])
         np.savez(asked, queries=queries, truth=find_truth(path, queries))
     features = path / "features"
     return {

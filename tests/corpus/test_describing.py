@@ -9,6 +9,7 @@ import pytest
 from tests.evaluate.colour_index import write_colour_index
 from tests.fakes import ColourEncoder
 from tests.indexed_texts import add_words
+from tests.store.samples import damage
 from vidret.corpus.describing import FolderDescription, describe_folder
 from vidret.corpus.phrases import PER_VIDEO, list_class_names, propose_phrases, score_video_words
 from vidret.corpus.vectors import read_index_vectors
@@ -146,11 +147,28 @@ def test_sets_that_cannot_be_described_are_refused(planted: Path, tmp_path: Path
 
 def test_vectors_that_are_not_finite_are_refused(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store.open(planted) as store:
-        vectors = store.features.read_searchable().copy()
+        ids, vectors = store.features.intact_vectors(store.searchable())
         vectors[:2] = np.nan
-        monkeypatch.setattr(store.features, "read_searchable", lambda: vectors)
+        monkeypatch.setattr(store.features, "intact_vectors", lambda _: (ids, vectors))
         with pytest.raises(VidretError, match="vectors must be finite, got NaN or infinity in 2 segments"):
             describe_folder(store, ColourEncoder(), "/red", phrases=BANK)
+
+
+def test_damaged_and_deleted_vectors_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = write_colour_index(tmp_path / "index", {"a": ["red"] * 3})
+    damage(index / "features" / "video.f16", offset=1, bits=0x7F)
+    with Store.open(index) as store:
+        searchable = store.searchable()
+        vectors = read_index_vectors(store)
+        np.testing.assert_array_equal(vectors.segment_ids, searchable[1:])
+        assert len(vectors.segments) == len(vectors.owners) == 5
+        with Store.open(index, write=True) as writer:
+            writer.writer.set_file("/a/1.mp4", state="missing")
+            writer.upkeep.prune()
+        monkeypatch.setattr(store, "searchable", lambda: searchable)  # read just before
+        vectors = read_index_vectors(store)
+        np.testing.assert_array_equal(vectors.segment_ids, searchable[[1, 4, 5]])
+        assert len(vectors.segments) == len(vectors.owners) == 3
 
 
 def test_vectors_of_phrases_that_are_not_finite_are_refused(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

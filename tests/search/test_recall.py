@@ -125,7 +125,7 @@ def test_sample_is_reproducible_and_without_duplicates(tmp_path: Path) -> None:
         assert first.shape == (20, DIM)
         np.testing.assert_array_equal(first, sample_vectors(store, num=20, seed=3))
         assert not np.array_equal(first, sample_vectors(store, num=20, seed=4))
-        stored = {row.tobytes() for row in store.features.read_searchable().astype(np.float32)}
+        stored = {row.tobytes() for row in store.features.intact_vectors(store.searchable())[1].astype(np.float32)}
         assert {row.tobytes() for row in first} <= stored
         assert len({row.tobytes() for row in first}) == 20, "no duplicates"
 

@@ -94,12 +94,16 @@ class IndexVectors:
 
 
 def read_index_vectors(store: Store) -> IndexVectors:
-    """Read the vectors of an index; raise StoreError if it is empty, or VidretError if a vector is not finite."""
-    segment_ids = store.searchable()
+    """Read the vectors of an index; raise StoreError if it is empty, or VidretError if a vector is not finite.
+
+    Damaged vectors are left out, with a warning.
+    """
+    segment_ids, segments = store.features.intact_vectors(store.searchable())
+    owners = store.owners(segment_ids)
+    known = owners >= 0  # others were deleted meanwhile
+    segment_ids, segments, owners = segment_ids[known], segments[known], owners[known]
     if not len(segment_ids):
         raise StoreError(f"{store.path}: there must be a segment to describe, got an empty index")
-    owners = store.owners(segment_ids)
-    segments = store.features.read_searchable()
     order = np.argsort(owners, kind="stable")
     video_ids, starts = np.unique(owners[order], return_index=True)
     counts = np.diff(np.append(starts, len(owners)))

@@ -140,13 +140,6 @@ class Epochs:
         rows = self._read_all(ids, lambda features, row: features.read_video(row.location))
         return np.concatenate([np.empty((0, self._dim), np.float16), *rows])
 
-    def read_searchable(self) -> Float16[np.ndarray, "segment dim"]:
-        """Return the vectors of all searchable segments in id order, without a copy if no row is dead."""
-        features, locations = self.locate(self._catalog.snapshots.current().everything.ids())
-        rows = np.fromiter((location.row for location in locations.values()), np.int64)
-        stored = features.video.view(0, int(rows.max()) + 1 if len(rows) else 0)
-        return stored if len(rows) == len(stored) and (np.diff(rows) == 1).all() else stored[rows]
-
     def _read_all(self, ids: Sequence[int] | Ids, read: Callable[[Features, StoredRow], T]) -> list[T]:
         features, rows = self._read_epoch(lambda: self._catalog.segments.read_all(ids))
         return [read(features, row) for row in rows]
