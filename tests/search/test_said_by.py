@@ -1,13 +1,17 @@
 """Queries for what a person says: ``"budget" by @mum``."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.made_identities import make_voice, store_people
 from tests.spoken import NamedColours, make_worded_films
+from vidret.channels.base import Match
 from vidret.engine import Engine
+from vidret.search.people import PersonSpans
 from vidret.search.query.clauses import read_clause
 
 pytestmark = pytest.mark.usefixtures("sentences")
@@ -21,7 +25,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     index = make_worded_films(tmp_path_factory.mktemp("said"))
     heard = {
         "red": [make_voice(MUM, 1.1, 2.9), make_voice(DAD, 8, 10)],
-        "blue": [make_voice(MUM, 1, 3), make_voice(DAD, 8.2, 9.7), make_voice(MUM, 9.7, 10), make_voice(DAD, 10, 11)],
+        "blue": [make_voice(MUM, 1, 3), make_voice(DAD, 8.2, 9.7), make_voice(MUM, 9.4, 10), make_voice(DAD, 10, 11)],
     }
     store_people(index, heard, "Mum", "Dad Joe")
     return index
@@ -55,6 +59,14 @@ def test_only_what_is_said_is_by_somebody(engine: Engine) -> None:
     assert find(engine, '"platform nine"') == {("red", 0)}
     assert find(engine, '"platform nine" by @mum') == set()
     assert find(engine, '"good morning captain" by @mum') == set(), "nobody is heard"
+    none, ids = np.zeros(0), np.zeros(0, np.int64)
+    nobody = PersonSpans(handle="mum", videos=ids, tracks=none.reshape(0, 4), segments=ids, qualities=none)
+    assert not nobody.speaks(Match(1, "subtitles", 5.0, 5.0, 1.0)), "not while a caption without length is shown"
+
+
+def test_a_voice_in_two_indexes_counts_once(index: Path, tmp_path: Path) -> None:
+    with Engine([index, shutil.copytree(index, tmp_path / "copy")], NamedColours()) as both:
+        assert find(both, '"line is busy" by @mum') == {("red", 1)}, "in blue she is heard in less than a third of it"
 
 
 def test_by_needs_words_in_quotes_and_a_known_person() -> None:

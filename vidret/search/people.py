@@ -64,8 +64,9 @@ class PersonSpans:
     def speaks(self, match: Match) -> bool:
         """Return whether the voice of the person is heard in at least half of a text that is said."""
         starts, ends, _, are_voices = self.find_tracks(match.video_id).T
-        heard_s = np.minimum(ends, match.end) - np.maximum(starts, match.start)
-        return match.source in SPOKEN and 2 * float(np.maximum(heard_s, 0) @ are_voices) >= match.end - match.start
+        spans_s = np.minimum(ends, match.end) - np.maximum(starts, match.start)
+        heard_s = float(np.maximum(spans_s, 0) @ are_voices)
+        return match.source in SPOKEN and heard_s > 0 and 2 * heard_s >= match.end - match.start
 
     def rate(
         self, videos: Int64[np.ndarray, " span"], starts: Spans, ends: Spans, find_cuts: FindCuts
@@ -269,11 +270,12 @@ class KnownPersons:
 
     def _read(self, handle: str, known: Sequence[tuple[int, int]]) -> PersonSpans:
         sql = """SELECT content, start_s, end_s, quality, kind = 'voice' FROM assignments
-            JOIN tracks ON tracks.id = track JOIN models ON digest = model WHERE person = ? ORDER BY content, start_s"""
-        rows: list[tuple[str, float, float, float, int]] = []
+            JOIN tracks ON tracks.id = track JOIN models ON digest = model WHERE person = ?"""
+        found: set[tuple[str, float, float, float, int]] = set()  # a video in several indexes has its tracks in each
         for number, person in known:
             with IdentityStore.open(self._store.parts[number].path) as identities:
-                rows += identities.database.rows(sql, person)
+                found.update(identities.database.rows(sql, person))
+        rows = sorted(found)
         videos = self._store.find_contents({row[0] for row in rows})
         best = max((row[3] for row in rows), default=1.0) or 1.0
         tracks: list[tuple[int, float, float, float, int]] = []
