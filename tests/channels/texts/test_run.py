@@ -325,6 +325,26 @@ def test_a_resumed_run_compares_only_what_may_be_repeated(tmp_path: Path, monkey
     assert {text.text for text in compared} == {"word 198", "word 199"}
 
 
+def test_a_resumed_run_goes_on_where_a_long_text_was_cut(tmp_path: Path) -> None:
+    """Another one that began earlier is why it is read again from before the cut."""
+    until_s = 55.0
+    with (
+        Store.create(tmp_path, encoder_name="none", encoder_fingerprint="0", dim=2) as store,
+        open_words(store, WordsOptions(sources=("sound",)), retry_failed=False) as run,
+    ):
+        assert run is not None
+        run.begin("content", [], 100.0)
+        track = run.store.tracks()[0]
+        run.store.add(track, [TimedText(0.0, 60.0, "music", "sound")], np.zeros((1, DIM), np.float32), until_s=until_s)
+        reading = run.begin("content", [], 100.0)
+        reading.request()
+        again = [(55.0, 90.0, "music"), (55.0, 75.0, "speech"), (57.0, 60.0, "music"), (59.0, 99.0, "music")]
+        texts = [TimedText(*text, "sound") for text in again]
+        reading.add(ReadTexts("sound", 100.0, texts), np.zeros((4, DIM), np.float32))
+        found = [(text.start, text.end, text.text) for text in (own.text for own in run.store.transcript(track))]
+    assert sorted(found) == [(0.0, 60.0, "music"), (55.0, 75.0, "speech"), (59.0, 99.0, "music"), (60.0, 90.0, "music")]
+
+
 def test_a_named_speech_model_is_loaded_once_to_check_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     monkeypatch.setattr(options_module, "SpeechRecogniser", loaded.append)

@@ -294,7 +294,8 @@ class ContentWords:
             if not message.texts:
                 return
         kept = [row for row, text in enumerate(message.texts) if not any(_repeats(text, known) for known in stored)]
-        texts = [message.texts[row] for row in kept]
+        resumed_s = self._tracks[source].until_s
+        texts = [_continue(message.texts[row], stored, resumed_s) for row in kept]
         own = _embed(texts) if vectors is None else vectors[kept]
         self._until_s[source] = max(self._until_s[source], message.until_s)  # what is repeated ends earlier
         num_new = self._run.store.add(self._tracks[source], texts, own, until_s=self._until_s[source])
@@ -321,6 +322,15 @@ def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]
     if source == "sound" and (sound_model := find_sound_model(model)):
         request["sound_model"] = sound_model
     return request | {"sidecars": sidecars} if source in WITH_SIDECARS else request
+
+
+def _continue(text: TimedText, stored: Iterable[TimedText], resumed_s: float) -> TimedText:
+    """Return a text that is read again from ``resumed_s`` on without what is stored of it: long ones are cut."""
+    if abs(text.start - resumed_s) > _TOLERANCE_S:
+        return text
+    is_same = KINDS[text.source].is_same
+    ends_s = [known.end for known in stored if known.start < text.start and is_same(text.text, known.text)]
+    return replace(text, start=max([text.start, *ends_s]))
 
 
 def _repeats(text: TimedText, known: TimedText) -> bool:
