@@ -200,6 +200,39 @@ def test_a_full_disk_of_stdout_is_explained(index: Path, unbuffered: str) -> Non
     assert (code, message.splitlines()[0]) == (1, "error: No space left on device")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("streams", "code", "out", "err"),
+    [
+        (">&-", 0, "", "message\n"),
+        ("2>&-", 0, "ready ?\n", ""),
+        (">&- 2>&- <&-", 0, "", ""),
+        ("2>/dev/full", 0, "ready ?\n", ""),
+        ("2> >(exit)", 0, "ready ?\n", ""),
+        (">/dev/full 2>/dev/full", 1, "", ""),
+    ],
+)
+def test_streams_that_cannot_be_written_end_no_work(streams: str, code: int, out: str, err: str) -> None:
+    script = """
+import time
+from vidret import cli
+from vidret.cli import app
+from vidret.present.terminal import print_message
+
+def program(**_options):
+    time.sleep(0.2)  # until a reader that exits is gone
+    print_message("message")
+    print("ready \u2713")
+
+app.program = program
+cli.main()
+"""
+    command = ["bash", "-c", f'"$@" {streams}', "bash", sys.executable, "-c", script]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
+
+
 def print_info(index: Path, stdout: IO[bytes], unbuffered: str) -> tuple[int, str]:
     """Print what an index holds to a stream; return the exit code and what is printed to stderr."""
     command = [sys.executable, "-m", "vidret", "info", "--index", str(index), "--json"]

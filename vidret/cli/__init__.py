@@ -9,8 +9,10 @@ import shlex
 import signal
 import sys
 import threading
+from io import TextIOWrapper
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 __all__ = ["main"]
 
@@ -19,27 +21,37 @@ INTERRUPTED = 130  # the exit code of a program that Ctrl-C ends
 
 def main() -> None:
     """Run the program and exit; an expected error is printed to stderr as one sentence."""
+    _open_streams()
     try:
         code = _run()
     except KeyboardInterrupt:  # while modules are imported
         print("error: interrupted", file=sys.stderr)
         code = INTERRUPTED
-    is_written = _flush_stdout()
-    sys.exit(code if is_written else code or 1)
+    error = _flush(sys.stdout)
+    if error and not code and not isinstance(error, BrokenPipeError):  # a reader that is gone, as `head`, has enough
+        from vidret.present.terminal import print_failure
+
+        print_failure(error)
+    _flush(sys.stderr)
+    sys.exit(code or int(error is not None))
 
 
-def _flush_stdout() -> bool:
-    """Write what is left for stdout; return whether that is possible. A reader that is gone, as `head`, has enough."""
+def _open_streams() -> None:
+    """Write to nowhere what goes to a stream that is closed, and replace characters that stdout cannot encode."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _flush(stream: TextIO) -> OSError | None:
+    """Write what is left for a stream; return what prevents it."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again, and complains
-        if not isinstance(error, BrokenPipeError):
-            from vidret.present.terminal import print_failure
-
-            print_failure(error)
-        return False
-    return True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python tries again, and complains
+        return error
+    return None
 
 
 def _run() -> int:

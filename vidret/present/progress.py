@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from vidret.present.terminal import load_console, print_message, shows_bars
+from vidret.present.terminal import load_console, print_message, shows_bars, write_stderr
 from vidret.text import display_path, format_count, format_time, show_path
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ def _print_json(progress: "Progress", left_s: float | None) -> None:
         "left": left_s,
         "file": show_path(progress.file),
     }
-    print(json.dumps(row), file=sys.stderr, flush=True)
+    write_stderr(json.dumps(row))
 
 
 def _describe(progress: "Progress") -> str:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from vidret.text import sanitize
 
 if TYPE_CHECKING:
     from rich.console import Console  # takes a fifth of what a command needs to start
+    from rich.text import Text
 
 SLOW_S = 5.0
 LEVELS = ("debug", "info", "warning", "error")
@@ -36,7 +37,11 @@ def load_console() -> "Console":
     """Return what draws on stderr."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # Rich would end the program, and stdout with it
+
+    return _Console(stderr=True)
 
 
 def set_log_format(level: str, *, as_json: bool) -> None:
@@ -75,13 +80,24 @@ def print_message(message: str, *, style: str = "", level: str = "info") -> None
         return
     from rich.text import Text
 
-    load_console().print(Text(sanitize(message), style), soft_wrap=True)
+    _print(Text(sanitize(message), style))
+
+
+def _print(text: "Text") -> None:
+    with suppress(OSError):  # what nobody can read ends no work
+        load_console().print(text, soft_wrap=True)
 
 
 def _print_json(level: str, logger: str, message: str, **fields: str) -> None:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     row = {"time": stamp, "level": level, "logger": logger, "message": sanitize(message), **fields}
-    print(json.dumps(row, ensure_ascii=False), file=sys.stderr, flush=True)
+    write_stderr(json.dumps(row, ensure_ascii=False))
+
+
+def write_stderr(line: str) -> None:
+    """Write a line to stderr, if that is possible."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def write_stdout(text: str) -> None:
@@ -108,7 +124,7 @@ def print_error(message: str) -> None:
         return
     from rich.text import Text
 
-    load_console().print(Text.assemble(("error:", "bold red"), f" {sanitize(message)}"), soft_wrap=True)
+    _print(Text.assemble(("error:", "bold red"), f" {sanitize(message)}"))
 
 
 def print_failure(error: BaseException) -> None:

@@ -167,10 +167,10 @@ def serve_stdio(tools: ToolBox) -> None:
     """Answer on stdout what stdin asks, until one of them is closed.
 
     Raises:
-        VidretError: One of them is closed from the start.
+        VidretError: stdin is closed from the start.
     """
-    if sys.stdin is None or sys.stdout is None:
-        raise VidretError("stdin and stdout must be open for --transport stdio, got one that is closed")
+    if sys.stdin is None:
+        raise VidretError("stdin must be open for --transport stdio, got one that is closed")
 
     async def serve() -> None:
         server = create_protocol_server(tools)
