@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +118,25 @@ def test_answers_of_an_index_that_changes_meanwhile_are_not_kept(store: Store, m
     monkeypatch.setattr(Explorer, "_list_kinds", change)
     before = explorer.list_kinds(limit=20)
     assert sum(kind.num_videos for kind in explorer.list_kinds(limit=20)) > sum(kind.num_videos for kind in before)
+
+
+def test_paths_are_those_that_match_and_files_may_go_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with create(tmp_path) as store:
+        for number in range(7):
+            video = store.writer.begin_video(f"v{number}", duration=10.0, facts={}, num_segments=1)
+            add_segment(store, video, 0, 0.0, 10.0, draw(number % 3, number), tokens=b"")
+            for folder in ("a", "b")[: 1 + (number == 0)]:
+                store.writer.set_file(f"/{folder}/{number}.mp4", state="done", video=video)
+        explorer = Explorer(store)
+        assert [kind.path for kind in explorer.list_kinds(Filters(folder="/b"))] == ["/b/0.mp4"]
+        assert [video.path for video in explorer.list_unusual(Filters(folder="/b"))] == ["/b/0.mp4"]
+
+        def lose_first(*asked: Any) -> Any:
+            store.writer.set_file("/b/0.mp4", state="missing")
+            return cluster_vectors(*asked)
+
+        monkeypatch.setattr("vidret.search.browsing.cluster_vectors", lose_first)
+        assert Explorer(store).list_kinds(Filters(folder="/b")) == []
 
 
 # Vectors

@@ -106,8 +106,10 @@ class Explorer:
             used.add(int(sample.owners[best]))
             for video_id, time_s in find_middles(self._store, sample.ids[[best]]).values():
                 num_videos = len(np.unique(sample.owners[rows]))
-                path = self._store.files.paths_of([video_id])[video_id][0]
-                kinds.append(KindOfVideo(video=video_id, path=path, time=time_s, num_videos=num_videos))
+                paths = self._store.files.paths_of([video_id], filters)[video_id]  # none if it was lost meanwhile
+                kinds += [
+                    KindOfVideo(video=video_id, path=path, time=time_s, num_videos=num_videos) for path in paths[:1]
+                ]
         return kinds
 
     def _draw_map(self, filters: Filters) -> list[MappedMoment]:
@@ -137,10 +139,11 @@ class Explorer:
         likeness[own[0][:, None] == other[0][None, :]] = -1.0
         closeness = np.sort(likeness, axis=1)[:, -NEIGHBOURS:].mean(axis=1)
         order = np.argsort(closeness, kind="stable")[:limit]
-        paths = self._store.files.paths_of([int(own[0][row]) for row in order])
+        paths = self._store.files.paths_of(own[0][order].tolist(), filters)
         return [
-            UnusualVideo(video=video_id, path=paths[video_id][0], likeness=float(closeness[row]))
+            UnusualVideo(video=video_id, path=path, likeness=float(closeness[row]))
             for row, video_id in zip(order, own[0][order].tolist(), strict=True)
+            for path in paths[video_id][:1]
         ]
 
 
