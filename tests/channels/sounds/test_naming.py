@@ -131,6 +131,7 @@ def test_a_tagger_makes_texts(sound: str, tiny: dict[str, str], monkeypatch: pyt
     assert until_s == sorted(until_s)
     assert until_s[-2] <= 14.28 + 1e-6, "it goes on"
     assert read(20.0)[0] == [(speaking, 18.36, 23.0)]
+    assert read(7.0)[0] == [(speaking, 14.28, 23.0)], "what ended before was returned then"
 
 
 def test_another_model_replaces_what_the_last_one_heard(

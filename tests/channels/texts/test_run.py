@@ -338,7 +338,7 @@ def test_a_resumed_run_goes_on_where_a_long_text_was_cut(tmp_path: Path) -> None
         run.store.add(track, [TimedText(0.0, 60.0, "music", "sound")], np.zeros((1, DIM), np.float32), until_s=until_s)
         reading = run.begin("content", [], 100.0)
         reading.request()
-        again = [(55.0, 90.0, "music"), (55.0, 75.0, "speech"), (57.0, 60.0, "music"), (59.0, 99.0, "music")]
+        again = [(54.0, 90.0, "music"), (55.0, 75.0, "speech"), (57.0, 60.0, "music"), (59.0, 99.0, "music")]
         texts = [TimedText(*text, "sound") for text in again]
         reading.add(ReadTexts("sound", 100.0, texts), np.zeros((4, DIM), np.float32))
         found = [(text.start, text.end, text.text) for text in (own.text for own in run.store.transcript(track))]

@@ -68,6 +68,7 @@ class SoundReader:
     def start(self, start_s: float, options: Mapping[str, Any], _heartbeat: Heartbeat = lambda: None) -> float:
         """Begin another video, or where an interrupted run ended; return the time from which audio is needed."""
         self._sidecars: Sequence[str] = options.get("sidecars", ())
+        self._resumed_s = start_s  # what ends before was returned
         self._begin_s = start_s // CHUNK_S * CHUNK_S  # of the scores
         self._scores: Float32[np.ndarray, "step label"] = np.zeros((0, len(LABELS)), np.float32)
         self._taken_s = dict.fromkeys(LABELS, start_s)  # up to which texts of each label were returned
@@ -123,7 +124,7 @@ class SoundReader:
                 self._named += windows
             else:
                 tagged = self._tags.read(windows, np.inf if is_end else self._cutter.next_s)
-                self._tagged += [text for text in tagged if text.text not in LABELS]
+                self._tagged += [text for text in tagged if text.text not in LABELS and text.end > self._resumed_s]
 
     def finish(self, info: "VideoInfo", heartbeat: Heartbeat) -> list[TimedText]:
         """Return the remaining sounds of a video, and those that its captions name."""

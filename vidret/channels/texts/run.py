@@ -326,7 +326,7 @@ def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]
 
 def _continue(text: TimedText, stored: Iterable[TimedText], resumed_s: float) -> TimedText:
     """Return a text that is read again from ``resumed_s`` on without what is stored of it: long ones are cut."""
-    if abs(text.start - resumed_s) > _TOLERANCE_S:
+    if text.start > resumed_s + _TOLERANCE_S:
         return text
     is_same = KINDS[text.source].is_same
     ends_s = [known.end for known in stored if known.start < text.start and is_same(text.text, known.text)]
