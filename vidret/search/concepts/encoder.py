@@ -67,6 +67,7 @@ class Composer:
     def __init__(self, store: Store, encoder: Encoder) -> None:
         self._store, self._encoder = store, encoder
         self._sample: VectorSample | None = None
+        self._measured: tuple[VectorSample, tuple[float, float]] | None = None
         self._checked, self._size = -1, 0  # the generation for which the sample holds, and the size of the index then
 
     @property
@@ -87,6 +88,14 @@ class Composer:
     def _texts(self) -> Float32[np.ndarray, "query dim"]:
         return np.stack([text.sentence for text in self._encoder.encode_text(UNRELATED)])
 
+    def _measure_texts(self, sample: VectorSample) -> tuple[float, float]:
+        """Return the mean standard deviation and the mean of the scores of texts, measured once for each sample."""
+        measured = self._measured
+        if measured is None or measured[0] is not sample:
+            scores = self._texts.astype(np.float64) @ sample.vectors.T
+            self._measured = measured = sample, (float(scores.std(axis=1).mean()), float(scores.mean()))
+        return measured[1]
+
     def compose(self, parts: Sequence[tuple[Vector, float]]) -> tuple[Float32[np.ndarray, " dim"], float]:
         """Return the weighted sum of vectors, each standardised, and what its inner products lack to those of texts.
 
@@ -95,11 +104,11 @@ class Composer:
         """
         sample = self.sample
         total: Vector = np.sum([weight * sample.standardise(vector) for vector, weight in parts], axis=0)
-        scores = self._texts.astype(np.float64) @ sample.vectors.T
-        if not scores.size:
+        if not len(sample.vectors):
             return sample.standardise(total).astype(np.float32), 0.0
-        scaled = sample.standardise(total) * float(scores.std(axis=1).mean())
-        return scaled.astype(np.float32), float(scores.mean() - scaled @ sample.mean)
+        spread, mean = self._measure_texts(sample)
+        scaled = sample.standardise(total) * spread
+        return scaled.astype(np.float32), float(mean - scaled @ sample.mean)
 
 
 def find_direction(yes: Examples, no: Counterexamples, sample: VectorSample) -> Vector:
