@@ -61,7 +61,7 @@ class Counted:
 
 @pytest.fixture(scope="module")
 def loaded() -> ScreenReader:
-    if find_spec("rapidocr") is None:
+    if find_spec("openvino") is None:
         pytest.skip('the extra "words" is not installed')
     return ScreenReader()
 

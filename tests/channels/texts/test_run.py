@@ -85,6 +85,15 @@ def test_a_new_index_without_the_extra_says_that_it_has_no_words(
     assert 'needs the extra "words"' in caplog.text
 
 
+@pytest.mark.parametrize("missing", ["openvino", "rapidocr"])
+def test_on_screen_text_needs_its_models_and_what_runs_them(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each film would be stored without it, and not be read again."""
+    monkeypatch.setattr(options_module, "find_spec", lambda name: None if name == missing else name)
+    WordsOptions(sources=("speech", "subtitles")).check_installed()
+    with pytest.raises(MissingExtraError):
+        WordsOptions(sources=("screen",)).check_installed()
+
+
 @pytest.mark.parametrize(
     ("words", "setting", "sources"),
     [

@@ -83,7 +83,7 @@ class TextKind:
         source: Its name.
         name: What it is called in a sentence.
         model: Name of what reads it, which promises the same texts of the same content; empty if no run reads it.
-        package: The package that must be installed to read it.
+        packages: The packages that must be installed to read it.
         load_frame_reader: Loads what reads it from frames, for the decoding process.
         load_audio_reader: Loads what reads it from audio, for the decoding process.
         read: Reads it from the file in the decoding process, once the frames are decoded; returns the texts, and a note
@@ -99,7 +99,7 @@ class TextKind:
     source: TextSource
     name: str
     model: str = ""
-    package: str = ""
+    packages: tuple[str, ...] = ()
     load_frame_reader: Callable[[], FrameReader[TimedText]] | None = None
     load_audio_reader: Callable[[], AudioReader[TimedText]] | None = None
     read: Callable[["VideoInfo", Mapping[str, Any], Heartbeat], tuple[list[TimedText], str]] | None = None

@@ -104,5 +104,5 @@ def find_sound_model(model: str) -> str:
 
 def is_installed(sources: tuple[TextSource, ...] = READ_KINDS) -> bool:
     """Return whether the packages that read these sources are installed."""
-    packages = [_SENTENCES, *(KINDS[source].package for source in sources)]
-    return all(find_spec(name) is not None for name in packages if name)
+    packages = [_SENTENCES, *(package for source in sources for package in KINDS[source].packages)]
+    return all(find_spec(name) is not None for name in packages)

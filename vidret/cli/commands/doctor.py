@@ -31,7 +31,7 @@ PACKAGES = (
     ("transformers", "models by hf:", "hf"),
     ("sentence_transformers", "models by st:", "st"),
     ("faster_whisper", "speech", "words"),
-    ("rapidocr", "on-screen text", "words"),
+    ("openvino", "on-screen text", "words"),
     ("fastapi", "vidret serve", "serve"),
     ("pytorch_lightning", "vidret train", "train"),
     ("opentimelineio", "OpenTimelineIO exports", "editors"),
