@@ -151,6 +151,12 @@ def test_every_thread_encodes_with_its_own() -> None:
     assert sorted(used) == [0, 0, 0, 1, 1, 1]
 
 
+def test_a_missing_embedding_is_an_error() -> None:
+    """Else the run would wait for it without end."""
+    with EncodingThreads([lambda _batch: []], at_once=1) as threads, pytest.raises(ValueError, match="shorter"):
+        threads.submit(SEGMENT).result(timeout=10)
+
+
 def test_segments_of_one_film_are_encoded_on_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidret.index.stages.count_cores", lambda: 2)
     barrier = Barrier(2, timeout=30)

@@ -193,12 +193,12 @@ class EncodingThreads:
         torch.set_num_threads(1)
         while batch := self._next_batch():
             try:
-                embeddings = encode([frames for frames, _ in batch])
+                encoded = list(zip(batch, encode([frames for frames, _ in batch]), strict=True))
             except BaseException as error:
                 for _, future in batch:
                     future.set_exception(error)
             else:
-                for (_, future), embedding in zip(batch, embeddings, strict=True):
+                for (_, future), embedding in encoded:
                     future.set_result(embedding)
 
     def _next_batch(self) -> list[tuple[SampledFrames, Future[SegmentEmbedding]]]:
