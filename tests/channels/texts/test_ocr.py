@@ -102,7 +102,7 @@ def test_missing_and_damaged_models_are_named(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "models").mkdir()
     path = tmp_path / "models" / "any_det_small.onnx"
     path.write_bytes(b"no model")
-    with pytest.raises(VidretError, match=f"{path.name}: cannot be loaded"):
+    with pytest.raises(VidretError, match=f"{path.name}: cannot be loaded; install rapidocr again$"):
         TextModels()
 
 

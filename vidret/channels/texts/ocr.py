@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.channels.texts.images import Box, crop_box, find_boxes, make_blob, make_strip
-from vidret.errors import MissingExtraError, VidretError, read_fault
+from vidret.errors import MissingExtraError, VidretError
 from vidret.model_files import find_package
 from vidret.types import Picture
 
@@ -87,7 +87,7 @@ def _load_model(folder: Path, part: str) -> tuple[Any, str]:
         characters = model.get_rt_info(["framework", "character"]).astype(str) if part == "rec" else ""
         return core.compile_model(model, "CPU", SETTINGS).create_infer_request(), characters
     except Exception as error:
-        raise VidretError(f"{path}: cannot be loaded: {read_fault(error)}") from error
+        raise VidretError(f"{path}: cannot be loaded; install rapidocr again") from error
 
 
 def _run(request: Any, blob: Float32[np.ndarray, "1 3 height width"]) -> Any:
