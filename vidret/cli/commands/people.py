@@ -13,7 +13,7 @@ from vidret.present.terminal import print_message
 from vidret.store.identities.persons import Persons
 from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
-from vidret.text import display_path, file_name, format_time
+from vidret.text import display_path, file_name, format_count, format_time
 from vidret.types import Person, PersonTrack
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
             num_tracks = persons.forget_video(content, kind)
         else:
             num_tracks = persons.forget_all(kind)
-        print_message(f"{num_tracks} tracks were deleted")
+        print_message(f"{format_count(num_tracks, 'track')} deleted")
 
     group.command("export")(export_person)
 

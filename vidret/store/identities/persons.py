@@ -304,8 +304,10 @@ class Persons:
     def _check_own(self, identities: IdentityStore, person: int, tracks: Collection[int]) -> str:
         own = identities.columns(person=person).ids.tolist()
         if not tracks or not set(tracks) <= set(own):
-            wanted = f"tracks of the person ({', '.join(map(str, own[:MAX_BEST]))} ...)"
-            raise VidretError(f"tracks must be {wanted}, got {', '.join(map(str, sorted(tracks))) or 'none'}")
+            listed = ", ".join(map(str, own[:MAX_BEST])) + ", ..." * (len(own) > MAX_BEST)
+            raise VidretError(
+                f"tracks must be of the person ({listed}), got {', '.join(map(str, sorted(tracks))) or 'none'}"
+            )
         return ids_to_json(sorted(tracks))
 
 
