@@ -109,9 +109,9 @@ def shuffle_words(caption: str) -> str | None:
         return None
     rng = np.random.default_rng(zlib.crc32(caption.encode()))
     while True:
-        shuffled = " ".join(words[position] for position in rng.permutation(len(words)))
-        if shuffled != caption:
-            return shuffled
+        shuffled = [words[position] for position in rng.permutation(len(words))]
+        if shuffled != words:
+            return " ".join(shuffled)
 
 
 def exchange_clauses(caption: str) -> str | None:
