@@ -1,6 +1,7 @@
 """Tests of vidret/present/chart.py: charts are read back from their pixels, and texts must not overlap."""
 
 import math
+import resource
 from pathlib import Path
 from typing import Any, cast
 
@@ -204,6 +205,16 @@ def test_a_font_has_the_letters_of_a_text_if_there_is_one() -> None:
     known = [name for name in chart.FONTS if chart.has_letter(name, "ü")]
     font = chart.choose_font("Übung", 13)
     assert font is chart.load_font(known[0] if known else "", 13)
+
+
+def test_a_chart_of_which_only_a_part_fits_on_the_disk_is_an_error(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            draw(tmp_path / "a.jpg", np.arange(9.0), np.arange(9.0), end=9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_steps_are_round_and_few() -> None:

@@ -1,6 +1,7 @@
 """A chart of the score of a query over the length of a video, with the located moments marked."""
 
 import functools
+import io
 import math
 from bisect import bisect
 from collections.abc import Mapping, Sequence
@@ -140,7 +141,14 @@ def draw_curve(curve: Curve, moments: Sequence[tuple[int, Moment]], out: Path, *
         y, is_above = axes.y(curve.typical), axes.y(curve.typical) - TOP > LANE
         place = (RIGHT - 6, y - 3 if is_above else y + 3)
         pen.text(place, TYPICAL, FAINT, small, anchor="rs" if is_above else "rt")
-    image.save(out)
+    save_image(image, out)
+
+
+def save_image(image: Image.Image, out: str | Path) -> None:
+    """Write an image in the format of a suffix. Pillow itself overlooks a full disk on which part of a JPEG fits."""
+    content = io.BytesIO()
+    image.save(content, Image.registered_extensions()[Path(out).suffix.lower()])
+    Path(out).write_bytes(content.getvalue())
 
 
 def draw_plot(curve: Curve, moments: Sequence[Moment], axes: Axes) -> Image.Image:

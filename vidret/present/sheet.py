@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vidret.errors import DecodeError, VidretError
-from vidret.present.chart import FAINT, INK, PAPER, choose_font, write_line
+from vidret.present.chart import FAINT, INK, PAPER, choose_font, save_image, write_line
 from vidret.present.show import describe_match
 from vidret.present.terminal import print_message, show_status, writing
 from vidret.text import compose, file_name, format_time, sanitize
@@ -163,7 +163,7 @@ def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
         sheet.paste(image, (left, top))
         for row, (text, ink) in enumerate(((compose(tile.title), INK), (tile.line, FAINT), (tile.words, INK))):
             write_line(pen, (left, top + TILE[1] + 2 + row * LINE), text, 13, ink, TILE[0])
-    sheet.save(out)
+    save_image(sheet, out)
 
 
 def draw_tiles(tiles: Iterable[Tile]) -> Iterator[Image.Image]:
