@@ -166,6 +166,12 @@ class SnapshotMachine(RuleBasedStateMachine):
                 key for own in found for key in own
             )
 
+    @rule(filters=FILTERS, after=st.sampled_from(["", *FOLDERS, "/a/b/1.mp4"]), limit=st.integers(1, 4))
+    def list_a_page(self, filters: Filters, after: str, limit: int) -> None:
+        firsts = sorted((video.paths[0].encode(), video.id) for video in self.readers[0].videos.find(filters))
+        expected = [first for first in firsts if first[0] > after.encode()][:limit]
+        assert self.readers[0].snapshot().list_videos(filters, after.encode(), limit) == expected
+
     @invariant()
     def is_what_is_stored(self) -> None:
         reader, snapshot = self.readers[0], self.readers[0].snapshot()

@@ -9,6 +9,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -213,25 +214,18 @@ class Snapshot:
 
     def list_videos(self, filters: Filters, after: bytes, limit: int) -> list[tuple[bytes, int]]:
         """Return the first path that matches, and the id, of the videos that match, by path, from after a path on."""
-        paths, num_sorted = self.files.paths, self.files.num_sorted
-        rows = self._match_files(filters)
-        first = bisect_right(paths, after, hi=num_sorted)
-        following = np.flatnonzero(rows[first:num_sorted]) + first
-        later = sorted(
-            (row for row in (np.flatnonzero(rows[num_sorted:]) + num_sorted).tolist() if paths[row] > after),
-            key=paths.__getitem__,
-        )
-        found: list[tuple[bytes, int]] = []
-        for row in heapq.merge(map(int, following), later, key=paths.__getitem__):
-            if len(found) == limit:
-                break
-            video_row = self.files.video_rows[row]
-            if self.videos.num_paths[video_row] > 1:
-                copies = np.flatnonzero(rows & (self.files.video_rows == video_row)).tolist()
-                if min(paths[copy] for copy in copies) < paths[row]:
-                    continue
-            found.append((paths[row], int(self.videos.ids[video_row])))
-        return found
+        paths, num_sorted, owners = self.files.paths, self.files.num_sorted, self.files.video_rows
+        rows = np.flatnonzero(self._match_files(filters))
+        num_in_order = int(np.searchsorted(rows, num_sorted))
+        firsts = np.full(len(self.videos.ids), -1)
+        firsts[owners[rows[:num_in_order][::-1]]] = rows[:num_in_order][::-1]  # the last one that is set stays
+        for row in rows[num_in_order:].tolist():
+            if (first := firsts[owners[row]]) < 0 or paths[row] < paths[first]:
+                firsts[owners[row]] = row
+        in_order = np.sort(firsts[(firsts >= bisect_right(paths, after, hi=num_sorted)) & (firsts < num_sorted)])
+        later = (row for row in firsts[firsts >= num_sorted].tolist() if paths[row] > after)
+        found = heapq.merge(map(int, in_order), sorted(later, key=paths.__getitem__), key=paths.__getitem__)
+        return [(paths[row], int(self.videos.ids[owners[row]])) for row in islice(found, limit)]
 
     def find_named(self, name: str) -> list[int]:
         """Return the ids of the videos with a live path that ends with a file name, in any Unicode form."""
