@@ -270,6 +270,8 @@ def test_export_is_all_that_is_stored(index: Path) -> None:
 def test_a_concept_is_not_called_like_a_person(index: Path) -> None:
     Persons(index).rename(1, "Anna Maria")
     check_no_person(index, "mascot")
+    with pytest.raises(VidretError, match=r"by its number: name the concept otherwise$"):
+        check_no_person(index, "person-99")
     for name in ("anna-maria", "person-2"):
         with pytest.raises(VidretError, match="is a person"):
             check_no_person(index, name)

@@ -318,11 +318,13 @@ def list_handles(identities: IdentityStore) -> dict[str, int]:
 
 
 def check_no_person(index: Path, handle: str) -> None:
-    """Check that no person of an index is called like a concept that is to be taught.
+    """Check that no person of an index is, or can be, called like a concept that is to be taught.
 
     Raises:
-        VidretError: One is.
+        VidretError: One is, or can be.
     """
+    if UNNAMED.fullmatch(handle):
+        raise VidretError(f"@{handle} is a person by its number: name the concept otherwise")
     if IdentityStore.exists(index):
         with IdentityStore.open(index) as identities:
             if handle in list_handles(identities):
