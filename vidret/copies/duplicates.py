@@ -12,6 +12,7 @@ from vidret.store.records import StoredVideo
 from vidret.store.store import Store
 from vidret.text import is_url
 from vidret.types import CopiedFile, CopyGroup
+from vidret.video.files import may_exist
 
 SAME_SIZE = 0.03  # of a picture, that counts as neither cropped nor with bars
 SAME_SPEED = 0.02
@@ -177,12 +178,12 @@ def describe_file(video: StoredVideo, path: str, link: FootageLink, best: Stored
     )
 
 
-def skip_links(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the paths without those that lead to the file of another one by symbolic links: a link is no copy."""
+def list_files(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the paths at which there is a file of its own: a symbolic link to that of another one is no copy."""
     if len(paths) == 1:
         return paths
     path_of: dict[str, str] = {}
-    for path in paths:
+    for path in filter(may_exist, paths):
         real = path if is_url(path) else os.path.realpath(path)
         if path == real or real not in path_of:
             path_of[real] = path
@@ -216,7 +217,7 @@ def find_duplicates(
         wanted: Ids of the videos to look for copies of; None for all.
         on_progress: Called with the number of pairs of videos checked and the total.
     """
-    videos = {video.id: replace(video, paths=skip_links(video.paths)) for video in store.videos.find()}
+    videos = {video.id: replace(video, paths=list_files(video.paths)) for video in store.videos.find()}
     table = read_frame_table(store)
     pairs, reader = list[FootagePair](), FootageReader()
     try:
