@@ -32,16 +32,29 @@ def to_probability(log_odds: float) -> float:
     return smaller if log_odds < 0 else 1 - smaller
 
 
-@given(JUDGES, SCORES, SCORES, SIZES)
-def test_the_model_agrees_with_its_naive_twin(model: ProbabilityModel, one: float, other: float, size: int) -> None:
+@given(JUDGES, SCORES, SCORES, SIZES, st.integers(1, 8))
+def test_the_model_agrees_with_its_naive_twin(
+    model: ProbabilityModel, one: float, other: float, size: int, num_events: int
+) -> None:
     score, best = sorted((one, other))
     slope, by_size, offset = model.index_weights
-    present = to_probability(slope * best + by_size * math.log(size) + offset)
-    assert model.index(best, size) == pytest.approx(present, abs=1e-12)
-    at_most = to_probability(slope * score + by_size * math.log(size) + offset)
+    level = math.sqrt(num_events) * (by_size * math.log(size) + offset)
+    assert model.index(best, size, num_events) == pytest.approx(to_probability(slope * best + level), abs=1e-12)
+    at_most = to_probability(slope * score + level)
     slope, gap, by_size, offset = model.video_weights
-    right = to_probability(slope * score - gap * min(best - score, MAX_GAP) + by_size * math.log(size) + offset)
-    assert model.video(score, best, size) == pytest.approx(min(right, at_most), abs=1e-12)
+    level = math.sqrt(num_events) * (by_size * math.log(size) + offset)
+    right = to_probability(slope * score - gap * min(best - score, MAX_GAP) + level)
+    assert model.video(score, best, size, num_events) == pytest.approx(min(right, at_most), abs=1e-12)
+
+
+@given(SIZES, st.integers(2, 8), st.floats(0.1, 10.0))
+def test_events_are_as_likely_together_as_each_of_them(size: int, num_events: int, nats: float) -> None:
+    """Events score their sum over the root of their number: many that are there by chance are no answer."""
+    slope, by_size, offset = UNFITTED.index_weights
+    even = -(by_size * math.log(size) + offset) / slope
+    for score, is_likely in ((even + nats, True), (even - nats, False)):
+        together = num_events * score / math.sqrt(num_events)
+        assert (UNFITTED.index(together, size, num_events) > 0.5) == is_likely
 
 
 @given(st.floats(MAX_GAP, 100.0), SIZES)

@@ -155,7 +155,7 @@ def _make_moment(
     query, span, standard = question.query, found.span, video.standard
     if standard is None:
         size = len(scores.segments) + max(map(len, scores.texts)) if query.is_text else 0
-        standard = ScoreStandard(size=size, model=model)
+        standard = ScoreStandard(size=size, num_events=len(query.structure.steps), model=model)
     by = "words" if span.parts[0].source != "picture" else by_picture
     return Moment(
         video=video.video_id,

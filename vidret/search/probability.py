@@ -1,7 +1,8 @@
 """How likely it is that an index answers a query at all, and that one of its videos does.
 
 Both are by logistic models of scores, which are evidence in nats, and of the number of segments and texts that were
-compared with the query: the more there are, the higher some of them score by chance.
+compared with the query: the more there are, the higher some of them score by chance. A query of n events in order has n
+chances to, and the sum of their scores over the root of n; so what does not depend on the score counts that root.
 """
 
 import json
@@ -25,7 +26,7 @@ class ProbabilityModel:
 
     The defaults were fitted by maximum likelihood on libraries of clips and films with speech and on-screen text: for
     an index at even odds, for a video where four queries of five have an answer. The offset for an index was then
-    raised by 0.1, so that one answer in twenty that is there is called absent.
+    raised by 0.05, so that one answer in twenty that is there is called absent.
 
     Attributes:
         index_weights: For an index: of its best score, of the logarithm of the number compared, and the offset.
@@ -33,19 +34,20 @@ class ProbabilityModel:
             logarithm, and the offset.
     """
 
-    index_weights: tuple[float, ...] = (0.5, -0.28, -0.8)
+    index_weights: tuple[float, ...] = (0.5, -0.28, -0.85)
     video_weights: tuple[float, ...] = (0.41, 1.6, -0.37, -0.41)
 
-    def index(self, best: float, size: int) -> float:
+    def index(self, best: float, size: int, num_events: int = 1) -> float:
         """Return the probability that a query is answered at all, given the best score and the number compared."""
-        return _estimate(self.index_weights, index_features(best, size))
+        return _estimate(self.index_weights, index_features(best, size, num_events))
 
-    def video(self, score: float, best: float, size: int) -> float:
+    def video(self, score: float, best: float, size: int, num_events: int = 1) -> float:
         """Return the probability that a video answers a query; it rises with the score.
 
         It is at most the probability that a query whose best score is that of the video is answered at all.
         """
-        return min(_estimate(self.video_weights, video_features(score, best, size)), self.index(score, size))
+        own = _estimate(self.video_weights, video_features(score, best, size, num_events))
+        return min(own, self.index(score, size, num_events))
 
 
 UNFITTED = ProbabilityModel()
@@ -58,11 +60,13 @@ class ScoreStandard:
     Attributes:
         best: The best score; None if what is rated was named, not searched for, and is judged by itself.
         size: Number of segments and texts that were compared; 0 if scores say nothing, as those of images.
+        num_events: Number of events that follow one another in the query.
         model: What probabilities are computed by.
     """
 
     best: float | None = None
     size: int = 0
+    num_events: int = 1
     model: ProbabilityModel = UNFITTED
 
     def rate(self, score: float) -> float | None:
@@ -70,22 +74,24 @@ class ScoreStandard:
         if not self.size:
             return None
         if self.best is None:
-            return self.model.index(score, self.size)
-        return self.model.video(score, self.best, self.size)
+            return self.model.index(score, self.size, self.num_events)
+        return self.model.video(score, self.best, self.size, self.num_events)
 
     def is_weak(self, score: float) -> bool:
         """Return whether it is unlikely that the index has an answer that scores as high as this."""
-        return self.size > 0 and self.model.index(score, self.size) < UNLIKELY
+        return self.size > 0 and self.model.index(score, self.size, self.num_events) < UNLIKELY
 
 
-def index_features(best: float, size: int) -> tuple[float, float, float]:
+def index_features(best: float, size: int, num_events: int) -> tuple[float, float, float]:
     """Return what the weights for an index are multiplied by."""
-    return best, math.log(max(size, 1)), 1.0
+    chances = math.sqrt(num_events)
+    return best, chances * math.log(max(size, 1)), chances
 
 
-def video_features(score: float, best: float, size: int) -> tuple[float, float, float, float]:
+def video_features(score: float, best: float, size: int, num_events: int) -> tuple[float, float, float, float]:
     """Return what the weights for a video are multiplied by."""
-    return score, max(min(score - best, 0.0), -MAX_GAP), math.log(max(size, 1)), 1.0
+    _, comparisons, chances = index_features(best, size, num_events)
+    return score, max(min(score - best, 0.0), -MAX_GAP), comparisons, chances
 
 
 def save_probabilities(store: Store, model: ProbabilityModel) -> None:

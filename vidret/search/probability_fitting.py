@@ -37,6 +37,7 @@ class ScoredQuery:
         scores: The scores of the videos that were found, best first; at least one.
         rights: Which of them are answers.
         size: The number of segments and texts that were compared.
+        num_events: The number of events that follow one another in the query.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ScoredQuery:
     scores: tuple[float, ...]
     rights: tuple[bool, ...]
     size: int
+    num_events: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ def score_answers(
                     scores=tuple(video.scores.score for video in found),
                     rights=tuple(video.scores.video_id in right for video in found),
                     size=found[0].standard.size,
+                    num_events=found[0].standard.num_events,
                 )
             )
         if on_progress is not None:
@@ -167,12 +170,16 @@ def fit_probabilities(queries: Sequence[ScoredQuery]) -> ProbabilityModel:
 
 
 def _index_rows(queries: Sequence[ScoredQuery]) -> tuple[Rows, Labels]:
-    rows = [index_features(query.scores[0], query.size) for query in queries]
+    rows = [index_features(query.scores[0], query.size, query.num_events) for query in queries]
     return np.array(rows), np.array([query.is_answered for query in queries])
 
 
 def _video_rows(queries: Sequence[ScoredQuery]) -> tuple[Rows, Labels]:
-    rows = [video_features(score, query.scores[0], query.size) for query in queries for score in query.scores]
+    rows = [
+        video_features(score, query.scores[0], query.size, query.num_events)
+        for query in queries
+        for score in query.scores
+    ]
     return np.array(rows), np.array([right for query in queries for right in query.rights])
 
 
