@@ -214,18 +214,28 @@ class Snapshot:
 
     def list_videos(self, filters: Filters, after: bytes, limit: int) -> list[tuple[bytes, int]]:
         """Return the first path that matches, and the id, of the videos that match, by path, from after a path on."""
-        paths, num_sorted, owners = self.files.paths, self.files.num_sorted, self.files.video_rows
-        rows = np.flatnonzero(self._match_files(filters))
-        num_in_order = int(np.searchsorted(rows, num_sorted))
+        paths, num_sorted = self.files.paths, self.files.num_sorted
+        rows = self._match_files(filters)
+        rows[self._find_further(rows)] = False
+        first = bisect_right(paths, after, hi=num_sorted)
+        following = np.flatnonzero(rows[first:num_sorted]) + first
+        later = (row for row in (np.flatnonzero(rows[num_sorted:]) + num_sorted).tolist() if paths[row] > after)
+        found = heapq.merge(map(int, following), sorted(later, key=paths.__getitem__), key=paths.__getitem__)
+        return [(paths[row], int(self.videos.ids[self.files.video_rows[row]])) for row in islice(found, limit)]
+
+    def _find_further(self, rows: Bool[np.ndarray, " file"]) -> Int64[np.ndarray, " row"]:
+        """Return the rows of those of some files that are not the first one of their video by path."""
+        paths, owners, num_sorted = self.files.paths, self.files.video_rows, self.files.num_sorted
+        matching = np.flatnonzero(rows)
+        shared = matching[self.videos.num_paths[owners[matching]] > 1]
+        in_order, later = np.split(shared, [np.searchsorted(shared, num_sorted)])
         firsts = np.full(len(self.videos.ids), -1)
-        firsts[owners[rows[:num_in_order][::-1]]] = rows[:num_in_order][::-1]  # the last one that is set stays
-        for row in rows[num_in_order:].tolist():
+        firsts[owners[in_order[::-1]]] = in_order[::-1]  # the last one that is set stays
+        for row in later.tolist():
             if (first := firsts[owners[row]]) < 0 or paths[row] < paths[first]:
                 firsts[owners[row]] = row
-        in_order = np.sort(firsts[(firsts >= bisect_right(paths, after, hi=num_sorted)) & (firsts < num_sorted)])
-        later = (row for row in firsts[firsts >= num_sorted].tolist() if paths[row] > after)
-        found = heapq.merge(map(int, in_order), sorted(later, key=paths.__getitem__), key=paths.__getitem__)
-        return [(paths[row], int(self.videos.ids[owners[row]])) for row in islice(found, limit)]
+        further: Int64[np.ndarray, " row"] = shared[firsts[owners[shared]] != shared]
+        return further
 
     def find_named(self, name: str) -> list[int]:
         """Return the ids of the videos with a live path that ends with a file name, in any Unicode form."""
