@@ -26,7 +26,7 @@ from vidret.serve.worker import Worker
 from vidret.store.records import CALIBRATION, MOMENTS
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
-from vidret.types import Frames, Moment, Sampling, SearchOptions, SegmentEmbedding, TextEmbedding
+from vidret.types import SOURCES, Frames, Moment, Sampling, SearchOptions, SegmentEmbedding, TextEmbedding
 
 ROOT = Path(__file__).parents[1]
 COLOURS = ("red", "blue", "green")
@@ -121,7 +121,7 @@ def test_probabilities_are_those_of_no_answers_after_a_move(index: Path) -> None
         f"its probabilities: vidret calibrate --answers FILE --index {index}",
     )
     with Store.open(index) as store:
-        assert load_probabilities(store) == UNFITTED
+        assert load_probabilities(store, SOURCES) == UNFITTED
     assert reindex(index, ColourEncoder(), workers=1).to_redo == ()
 
 

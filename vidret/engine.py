@@ -62,6 +62,7 @@ from vidret.text import absolute_path, display_path, strip_query
 from vidret.types import (
     ALL_VIDEOS,
     RERANKERS,
+    SOURCES,
     Concept,
     ConceptExample,
     CopyGroup,
@@ -536,10 +537,12 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: There are too few queries, one is invalid, or the index does not have a video.
         """
-        from vidret.search.probability import save_probabilities
+        from vidret.search.probability import choose_default, save_probabilities
         from vidret.search.probability_fitting import choose_probabilities, score_answers
 
-        report = choose_probabilities(score_answers(self._index, answers, on_progress))
+        scored = score_answers(self._index, answers, on_progress)
+        default = choose_default(("picture",) if self._index.fusion.texts is None else SOURCES)
+        report = choose_probabilities(scored, default)
         if report.helps:
             with Store.open(self.path, write=True) as store:
                 save_probabilities(store, report.model)

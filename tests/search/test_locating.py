@@ -18,7 +18,7 @@ from vidret.errors import DecodeError, StoreError
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span
 from vidret.search.locating import describe_video
-from vidret.search.probability import UNFITTED
+from vidret.search.probability import PICTURES_ONLY
 from vidret.store.lookup import look_up_video
 from vidret.store.records import StoredSegments
 from vidret.types import UNLIKELY, LocateOptions, Moment, TextEmbedding
@@ -154,10 +154,10 @@ def test_the_best_moment_has_the_probability_of_its_video_and_others_less(engine
     assert len(moments) > len(hits)
     assert probabilities == sorted(probabilities, reverse=True), "no result is more probable than one above it"
     num_segments = len(store.segments.ids_of_video(video_id))
-    expected = UNFITTED.index(hits[path].score, num_segments)
+    expected = PICTURES_ONLY.index(hits[path].score, num_segments)
     alone = engine.locate("rain", 50, video=path, **ALL)
     assert [m.probability for m in alone] == pytest.approx(
-        [UNFITTED.index(m.score, num_segments) for m in alone], abs=1e-6
+        [PICTURES_ONLY.index(m.score, num_segments) for m in alone], abs=1e-6
     )
     assert alone[0].probability == pytest.approx(expected, abs=1e-6)
     assert [m.weak for m in alone] == [(m.probability or 0) < UNLIKELY for m in alone]

@@ -11,10 +11,17 @@ from hypothesis import strategies as st
 
 from tests.fakes import DIM
 from vidret.errors import StoreError
-from vidret.search.probability import MAX_GAP, UNFITTED, ProbabilityModel, load_probabilities, save_probabilities
+from vidret.search.probability import (
+    MAX_GAP,
+    PICTURES_ONLY,
+    UNFITTED,
+    ProbabilityModel,
+    load_probabilities,
+    save_probabilities,
+)
 from vidret.store.records import PROBABILITIES
 from vidret.store.store import Store
-from vidret.types import LIKELY, UNLIKELY
+from vidret.types import LIKELY, SOURCES, UNLIKELY
 
 SCORES, SIZES = st.floats(-60, 60), st.integers(1, 10**7)
 SLOPES, OFFSETS = st.floats(0, 3), st.floats(-3, 3)
@@ -102,13 +109,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_an_index_keeps_its_probabilities(store: Store) -> None:
-    assert load_probabilities(store) == UNFITTED
+    assert (load_probabilities(store, SOURCES), load_probabilities(store, ("picture",))) == (UNFITTED, PICTURES_ONLY)
     own = ProbabilityModel(index_weights=(0.1, 0.2, 1 / 3), video_weights=(0.0, 0.5, -0.6, -0.7))
     save_probabilities(store, own)
     with Store.open(store.path) as reader:
-        assert load_probabilities(reader) == own
+        assert load_probabilities(reader, SOURCES) == load_probabilities(reader, ("picture",)) == own
         save_probabilities(store, UNFITTED)
-        assert load_probabilities(reader) == UNFITTED
+        assert load_probabilities(reader, SOURCES) == UNFITTED
     assert not store.metadata.get(PROBABILITIES)
 
 
@@ -130,4 +137,4 @@ def test_an_index_keeps_its_probabilities(store: Store) -> None:
 def test_what_is_no_model_is_refused(store: Store, stored: str) -> None:
     store.metadata.set(PROBABILITIES, stored)
     with pytest.raises(StoreError, match="probabilities must have 3 and 4 finite weights"):
-        load_probabilities(store)
+        load_probabilities(store, SOURCES)

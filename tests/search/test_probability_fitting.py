@@ -94,7 +94,7 @@ def list_rows(queries: Sequence[ScoredQuery], part: str) -> list[tuple[list[floa
 @given(draw_queries())
 def test_no_other_weights_fit_better_by_a_naive_twin(queries: list[ScoredQuery]) -> None:
     """The loss is convex, so that weights next to which none are better are the best."""
-    fitted = fit_probabilities(queries)
+    fitted = fit_probabilities(queries, UNFITTED)
     for part, weights, prior, size in (
         ("index", fitted.index_weights, UNFITTED.index_weights, 1),
         ("video", fitted.video_weights, UNFITTED.video_weights, 2),
@@ -113,7 +113,7 @@ def test_no_other_weights_fit_better_by_a_naive_twin(queries: list[ScoredQuery])
 def test_order_of_answers_does_not_matter(queries: list[ScoredQuery], random: Random) -> None:
     shuffled = list(queries)
     random.shuffle(shuffled)
-    one, other = fit_probabilities(queries), fit_probabilities(shuffled)
+    one, other = fit_probabilities(queries, UNFITTED), fit_probabilities(shuffled, UNFITTED)
     assert one.index_weights == pytest.approx(other.index_weights, abs=1e-5)
     assert one.video_weights == pytest.approx(other.video_weights, abs=1e-5)
     halves = [sorted(half, key=repr) for half in split_halves(queries)]
@@ -122,7 +122,7 @@ def test_order_of_answers_does_not_matter(queries: list[ScoredQuery], random: Ra
 
 @given(draw_queries(), st.lists(st.floats(-20, 20), min_size=2, max_size=5))
 def test_no_answers_change_the_ranking(queries: list[ScoredQuery], scores: list[float]) -> None:
-    model = fit_probabilities(queries)
+    model = fit_probabilities(queries, UNFITTED)
     ranked = [model.video(score, max(scores), SIZE) for score in sorted(scores)]
     assert ranked == sorted(ranked)
 
@@ -136,24 +136,24 @@ def test_ten_answers_move_probabilities_little_and_a_thousand_decide() -> None:
     distance = np.abs(np.subtract(defaults, others)).max()
 
     def measure_share(number: int) -> float:
-        fitted = fit_probabilities(draw_answers(other, number))
+        fitted = fit_probabilities(draw_answers(other, number), UNFITTED)
         found = [fitted.index(score, SIZE) for score in scores]
         return float(np.abs(np.subtract(found, defaults)).max() / distance)
 
     assert measure_share(10) < 0.25
     assert measure_share(1000) > 0.75
-    found = fit_probabilities(draw_answers(other, 20_000))
+    found = fit_probabilities(draw_answers(other, 20_000), UNFITTED)
     assert found.index_weights == pytest.approx(other.index_weights, abs=0.15)
     assert found.video_weights == pytest.approx(other.video_weights, abs=0.15)
 
 
 def test_answers_that_contradict_the_scores_make_them_say_nothing() -> None:
     rows = [(n % 2 == 0, (9.0 * (n % 2), -9.0), (False, n % 2 == 0)) for n in range(2000)]
-    model = fit_probabilities([make_query(f"{n}", *row) for n, row in enumerate(rows)])
+    model = fit_probabilities([make_query(f"{n}", *row) for n, row in enumerate(rows)], UNFITTED)
     assert model.index_weights[0] == 0
     assert model.index(9.0, SIZE) == model.index(0.0, SIZE) == pytest.approx(0.5, abs=0.05)
     assert min(model.video_weights[:2]) == 0
-    assert fit_probabilities([]) == UNFITTED
+    assert fit_probabilities([], UNFITTED) == UNFITTED
 
 
 # Held-out answers
@@ -171,11 +171,11 @@ def test_halves_are_even_and_divide_no_name() -> None:
 def test_fit_is_chosen_where_it_helps_with_held_out_answers() -> None:
     other = ProbabilityModel(index_weights=(1.2, UNFITTED.index_weights[1], -3.0), video_weights=UNFITTED.video_weights)
     queries = draw_answers(other, 400)
-    report = choose_probabilities(queries)
+    report = choose_probabilities(queries, UNFITTED)
     assert report.num_answered == sum(query.is_answered for query in queries) == 400 - report.num_absent
     assert report.index.helps
     assert report.index.error_after < report.index.error_before
-    assert report.model.index_weights == fit_probabilities(queries).index_weights
+    assert report.model.index_weights == fit_probabilities(queries, UNFITTED).index_weights
 
 
 def test_fit_to_what_the_other_half_contradicts_does_not_help() -> None:
@@ -184,14 +184,14 @@ def test_fit_to_what_the_other_half_contradicts_does_not_help() -> None:
         present, is_second = number < 20, number % 2 == 1
         score = 9.0 if present != is_second else -3.0
         queries.append(make_query(f"{number:02}", present, (score,), (present,)))
-    report = choose_probabilities(queries)
+    report = choose_probabilities(queries, UNFITTED)
     assert (report.index.helps, report.videos.helps, report.helps) == (False, False, False)
-    assert report.model == UNFITTED != fit_probabilities(queries)
+    assert report.model == UNFITTED != fit_probabilities(queries, UNFITTED)
 
 
 def test_measures_of_the_default_are_those_of_all_answers() -> None:
     queries = draw_answers(UNFITTED, 60)
-    report = choose_probabilities(queries)
+    report = choose_probabilities(queries, UNFITTED)
     losses = [
         -math.log(probability if right else 1 - probability)
         for query in queries
@@ -218,13 +218,13 @@ def test_few_answers_of_a_kind_are_refused(queries: list[ScoredQuery], few: int,
     own = [query for query in queries if query.is_answered != is_answered]
     own += [query for query in queries if query.is_answered == is_answered][:few]
     with pytest.raises(VidretError, match=rf"at least {MIN_ANSWERS} queries that .* got \d+ and \d+$"):
-        choose_probabilities(own)
+        choose_probabilities(own, UNFITTED)
 
 
 # Through the engine
 
 
-USELESS = ProbabilityModel(index_weights=(0.5, 0.0, 0.0), video_weights=(5.0, 0.0, 0.0, 5.0))
+USELESS = ProbabilityModel(index_weights=(0.5, 0.0, 50.0), video_weights=(5.0, 0.0, 0.0, 5.0))
 COLOURS = ("red", "green", "blue", "white", "yellow")
 NO_COLOURS = ("a dog", "rain", "the sea", "a car", "music", "a tree")
 
@@ -264,7 +264,7 @@ def test_a_fit_changes_probabilities_and_no_ranking(index: Path) -> None:
     with Engine(index, ColourEncoder()) as engine, Engine(index, ColourEncoder()) as reader:
         before = ask(engine)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("vidret.search.probability_fitting.fit_probabilities", lambda _: USELESS)
+            patch.setattr("vidret.search.probability_fitting.fit_probabilities", lambda *_: USELESS)
             assert not engine.calibrate_probabilities(wrong).helps
         assert ask(reader) == before, "what does not help is not stored"
         alone = reader.locate("red", video="red.mp4")[0].probability

@@ -129,8 +129,8 @@ class VideoSearch:
             share = store.count_videos(filters) / max(store.count_videos(), 1)
         num_compared = (0 if texts is None else texts.count(asked)) + len(store) * ("picture" in asked.sources)
         size = max(round(share * num_compared), 1)
-        num_events = len(question.query.structure.steps)
-        return ScoreStandard(best=best[0].score, size=size, num_events=num_events, model=load_probabilities(store))
+        num_events, model = len(question.query.structure.steps), load_probabilities(store, asked.sources)
+        return ScoreStandard(best=best[0].score, size=size, num_events=num_events, model=model)
 
     def _list_existing(
         self, ranked: Iterable[VideoScores], options: SearchOptions, listed: set[int], missing: list[str]

@@ -94,7 +94,7 @@ def locate_moments(
         grounder = None  # a head reads text
     if grounder is None and has_pictures and not has_frame_vectors(fusion.encoder):
         note_coarse(fusion.encoder.name)
-    scored, model = [], load_probabilities(store)
+    scored, model = [], load_probabilities(store, question.asked.sources)
     typical = fusion.pictures.typical_score() if query.is_text else None
     for video in videos:
         scores = fusion.score_video(question, video.video_id)

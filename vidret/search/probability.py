@@ -14,7 +14,7 @@ from vidret.errors import StoreError
 from vidret.store.records import PROBABILITIES
 from vidret.store.store import Store
 from vidret.text import parse_json
-from vidret.types import UNLIKELY
+from vidret.types import UNLIKELY, Source
 
 MAX_LOG_ODDS = 50.0
 MAX_GAP = 1.5  # nats below the best score, beyond which a video is judged by its own score only
@@ -51,6 +51,7 @@ class ProbabilityModel:
 
 
 UNFITTED = ProbabilityModel()
+PICTURES_ONLY = ProbabilityModel(index_weights=(0.5, -0.28, -1.3))  # one in twenty, where only they are compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,19 +96,24 @@ def video_features(score: float, best: float, size: int, num_events: int) -> tup
 
 
 def save_probabilities(store: Store, model: ProbabilityModel) -> None:
-    """Store the probabilities of an index; the default is stored as none."""
-    store.metadata.set(PROBABILITIES, "" if model == UNFITTED else json.dumps(asdict(model)))
+    """Store the probabilities of an index; a default is stored as none."""
+    store.metadata.set(PROBABILITIES, "" if model in (UNFITTED, PICTURES_ONLY) else json.dumps(asdict(model)))
 
 
-def load_probabilities(store: Store) -> ProbabilityModel:
-    """Load the probabilities of an index: its own, or the default.
+def choose_default(sources: Sequence[Source]) -> ProbabilityModel:
+    """Return the model of an index without its own, for a query that is compared with some sources."""
+    return PICTURES_ONLY if tuple(sources) == ("picture",) else UNFITTED
+
+
+def load_probabilities(store: Store, sources: Sequence[Source]) -> ProbabilityModel:
+    """Load the probabilities of an index: its own, or the default for a query that is compared with some sources.
 
     Raises:
         StoreError: What is stored is no such model.
     """
     stored = store.metadata.get(PROBABILITIES)
     if not stored:
-        return UNFITTED
+        return choose_default(sources)
     try:
         facts = parse_json(stored)
         index, video = (tuple(map(float, facts[name])) for name in ("index_weights", "video_weights"))

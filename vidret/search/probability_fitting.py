@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 from vidret.errors import VidretError
 from vidret.search.open_index import OpenIndex
-from vidret.search.probability import UNFITTED, ProbabilityModel, index_features, video_features
+from vidret.search.probability import ProbabilityModel, index_features, video_features
 from vidret.store.lookup import look_up_video
 from vidret.types import SearchOptions, VideoName
 
@@ -120,7 +120,7 @@ def score_answers(
     return scored
 
 
-def choose_probabilities(queries: Sequence[ScoredQuery]) -> ProbabilityReport:
+def choose_probabilities(queries: Sequence[ScoredQuery], default: ProbabilityModel) -> ProbabilityReport:
     """Fit a model to queries, and measure by cross-validation over two halves whether either of its parts helps.
 
     Raises:
@@ -134,13 +134,13 @@ def choose_probabilities(queries: Sequence[ScoredQuery]) -> ProbabilityReport:
             f"got {num_answered} and {num_absent}"
         )
     halves = split_halves(queries)
-    others = [fit_probabilities(half) for half in reversed(halves)]
-    index = _measure(_index_rows, "index_weights", halves, others)
-    videos = _measure(_video_rows, "video_weights", halves, others)
-    fitted = fit_probabilities(queries)
+    others = [fit_probabilities(half, default) for half in reversed(halves)]
+    index = _measure(_index_rows, "index_weights", halves, default, others)
+    videos = _measure(_video_rows, "video_weights", halves, default, others)
+    fitted = fit_probabilities(queries, default)
     model = ProbabilityModel(
-        index_weights=(fitted if index.helps else UNFITTED).index_weights,
-        video_weights=(fitted if videos.helps else UNFITTED).video_weights,
+        index_weights=(fitted if index.helps else default).index_weights,
+        video_weights=(fitted if videos.helps else default).video_weights,
     )
     return ProbabilityReport(model=model, num_answered=num_answered, num_absent=num_absent, index=index, videos=videos)
 
@@ -155,17 +155,17 @@ def split_halves(queries: Sequence[ScoredQuery]) -> tuple[list[ScoredQuery], lis
     return halves
 
 
-def fit_probabilities(queries: Sequence[ScoredQuery]) -> ProbabilityModel:
+def fit_probabilities(queries: Sequence[ScoredQuery], default: ProbabilityModel) -> ProbabilityModel:
     """Return a model fitted to queries, shrunk towards the default as by ``PRIOR_ANSWERS`` others that it is right for.
 
     The others score as the queries do. Of logistic models this is the conjugate prior (Diaconis and Ylvisaker 1979,
     "Conjugate Priors for Exponential Families"), and needs no scale of the coefficients.
     """
     if not queries:
-        return UNFITTED
+        return default
     strength = PRIOR_ANSWERS / len(queries)
-    index = fit_weights(*_index_rows(queries), UNFITTED.index_weights, INDEX_FREE, INDEX_SLOPES, strength=strength)
-    video = fit_weights(*_video_rows(queries), UNFITTED.video_weights, VIDEO_FREE, VIDEO_SLOPES, strength=strength)
+    index = fit_weights(*_index_rows(queries), default.index_weights, INDEX_FREE, INDEX_SLOPES, strength=strength)
+    video = fit_weights(*_video_rows(queries), default.video_weights, VIDEO_FREE, VIDEO_SLOPES, strength=strength)
     return ProbabilityModel(index_weights=index, video_weights=video)
 
 
@@ -187,11 +187,12 @@ def _measure(
     make_rows: Callable[[Sequence[ScoredQuery]], tuple[Rows, Labels]],
     name: str,
     halves: Sequence[Sequence[ScoredQuery]],
+    default: ProbabilityModel,
     models: Sequence[ProbabilityModel],
 ) -> HeldOutFit:
     """Return how well one part of the default model, and of a model for each half, holds on the halves."""
     rows, labels = zip(*map(make_rows, halves), strict=True)
-    before = np.concatenate([own @ np.array(getattr(UNFITTED, name)) for own in rows])
+    before = np.concatenate([own @ np.array(getattr(default, name)) for own in rows])
     after = np.concatenate([own @ np.array(getattr(model, name)) for own, model in zip(rows, models, strict=True)])
     right = np.concatenate(labels)
     return HeldOutFit(

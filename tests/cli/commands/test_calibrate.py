@@ -13,7 +13,6 @@ from tests.fakes import PatchEncoder
 from vidret.cli.commands.calibrate import read_answers
 from vidret.cli.values import read_bank
 from vidret.errors import VidretError
-from vidret.search.probability import UNFITTED
 
 
 @pytest.mark.usefixtures("patched")
@@ -110,7 +109,7 @@ def test_answers_change_probabilities_and_no_ranking(run: Runner, tmp_path: Path
 
 @pytest.mark.usefixtures("index")
 def test_fit_that_does_not_help_is_not_stored(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidret.search.probability_fitting.fit_probabilities", lambda _: UNFITTED)
+    monkeypatch.setattr("vidret.search.probability_fitting.fit_probabilities", lambda _queries, default: default)
     err = run.err("calibrate", "--answers", write_rows(tmp_path / "a.jsonl", list_rows(5)))
     assert (err.count("which does not help"), "Nothing was stored" in err) == (2, True)
 
