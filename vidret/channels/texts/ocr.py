@@ -74,15 +74,21 @@ def decode_characters(
     return text.strip(), float(probabilities[kept, best[kept]].mean()) if len(kept) else 0.0
 
 
-def _load_model(folder: Path, part: str) -> tuple[Any, str]:
-    """Load the detector (``det``) or the recogniser (``rec``), and the characters that its file lists, a line each."""
+@functools.cache
+def _load_openvino() -> Any:
+    """Load what runs models. It stays: where threads handle signals is its memory, and a signal after it is fatal."""
     import openvino
 
+    return openvino.Core()
+
+
+def _load_model(folder: Path, part: str) -> tuple[Any, str]:
+    """Load the detector (``det``) or the recogniser (``rec``), and the characters that its file lists, a line each."""
     path = next(iter((folder / "models").glob(f"*_{part}_*.onnx")), None)
     if path is None:
         raise VidretError(f"{folder}: must hold models/*_{part}_*.onnx; install rapidocr again")
     try:
-        core = openvino.Core()
+        core = _load_openvino()
         model = core.read_model(path)
         characters = model.get_rt_info(["framework", "character"]).astype(str) if part == "rec" else ""
         return core.compile_model(model, "CPU", SETTINGS).create_infer_request(), characters
