@@ -240,7 +240,8 @@ def test_the_tool_reproduces_the_shipped_class_vectors() -> None:
     made = tool.train(examples, tool.begin(examples), tool.read_spread(), 0)
     cosines = nn.functional.cosine_similarity(made - made.mean(0), shipped - shipped.mean(0))
     assert shipped.shape == (1000, 384)
-    assert cosines.min() > 0.9
+    assert cosines.mean() > 0.94
+    assert cosines.min() > 0.88
 
 
 def film(name: str) -> str:
