@@ -1,8 +1,9 @@
 """Indexing runs that read words: stored with the pictures or later, interrupted, moved, and given up."""
 
+import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,15 @@ from vidret.channels.registry import READ_KINDS
 from vidret.channels.texts import options as options_module
 from vidret.channels.texts import run as words_module
 from vidret.channels.texts.options import WordsOptions, find_sound_model
-from vidret.channels.texts.run import choose_sounds, choose_words, open_words, read_options, read_setting
+from vidret.channels.texts.run import (
+    ContentWords,
+    WordsRun,
+    choose_sounds,
+    choose_words,
+    open_words,
+    read_options,
+    read_setting,
+)
 from vidret.encode.sentences import DIM, SentenceEncoder, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, StoreError, VidretError
@@ -314,44 +323,41 @@ def test_a_crash_over_words_spares_the_pictures(tmp_path: Path, monkeypatch: pyt
     assert read_words(tmp_path / "index")["screen"][0].note == ""
 
 
-def test_a_resumed_run_compares_only_what_may_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else half a million stored texts would be compared with each that is read."""
-    stored = make_texts([f"word {number}" for number in range(200)], "screen")
-    until_s = stored[-1].start
-    compared: list[TimedText] = []
-    monkeypatch.setattr(words_module, "_repeats", lambda _text, known: compared.append(known))
+@contextlib.contextmanager
+def resuming(index: Path, stored: Sequence[TimedText], until_s: float) -> Iterator[tuple[WordsRun, ContentWords]]:
+    """Open the words of a content of which some texts are stored, and begin to read it again where they end."""
+    source = stored[0].source
     with (
-        Store.create(tmp_path, encoder_name="none", encoder_fingerprint="0", dim=2) as store,
-        open_words(store, WordsOptions(sources=("screen",)), retry_failed=False) as run,
+        Store.create(index, encoder_name="none", encoder_fingerprint="0", dim=2) as store,
+        open_words(store, WordsOptions(sources=(source,)), retry_failed=False) as run,
     ):
         assert run is not None
         run.begin("content", [], 400.0)
-        track = run.store.tracks()[0]
-        run.store.add(track, stored, np.zeros((200, DIM), np.float32), until_s=until_s)
+        run.store.add(run.store.tracks()[0], stored, np.zeros((len(stored), DIM), np.float32), until_s=until_s)
         reading = run.begin("content", [], 400.0)
-        assert reading.request()["screen"]["start_s"] == until_s
+        assert reading.request()[source]["start_s"] == until_s
+        yield run, reading
+
+
+def test_a_resumed_run_compares_only_what_may_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else half a million stored texts would be compared with each that is read."""
+    stored = make_texts([f"word {number}" for number in range(200)], "screen")
+    compared: list[TimedText] = []
+    monkeypatch.setattr(words_module, "_repeats", lambda _text, known: compared.append(known))
+    with resuming(tmp_path, stored, stored[-1].start) as (_, reading):
         reading.add(ReadTexts("screen", 400.0, stored), np.zeros((200, DIM), np.float32))
     assert {text.text for text in compared} == {"word 198", "word 199"}
 
 
 def test_a_resumed_run_goes_on_where_a_long_text_was_cut(tmp_path: Path) -> None:
     """Another one that began earlier is why it is read again from before the cut."""
-    until_s = 55.0
-    with (
-        Store.create(tmp_path, encoder_name="none", encoder_fingerprint="0", dim=2) as store,
-        open_words(store, WordsOptions(sources=("sound",)), retry_failed=False) as run,
-    ):
-        assert run is not None
-        run.begin("content", [], 100.0)
-        track = run.store.tracks()[0]
-        run.store.add(track, [TimedText(0.0, 60.0, "music", "sound")], np.zeros((1, DIM), np.float32), until_s=until_s)
-        reading = run.begin("content", [], 100.0)
-        reading.request()
+    with resuming(tmp_path, [TimedText(0.0, 60.0, "music", "sound")], 55.0) as (run, reading):
         again = [(54.0, 90.0, "music"), (55.0, 75.0, "speech"), (57.0, 60.0, "music"), (59.0, 99.0, "music")]
         texts = [TimedText(*text, "sound") for text in again]
         reading.add(ReadTexts("sound", 100.0, texts), np.zeros((4, DIM), np.float32))
-        found = [(text.start, text.end, text.text) for text in (own.text for own in run.store.transcript(track))]
-    assert sorted(found) == [(0.0, 60.0, "music"), (55.0, 75.0, "speech"), (59.0, 99.0, "music"), (60.0, 90.0, "music")]
+        kept = [own.text for own in run.store.transcript(run.store.tracks()[0])]
+        found = sorted((text.start, text.end, text.text) for text in kept)
+    assert found == [(0.0, 60.0, "music"), (55.0, 75.0, "speech"), (59.0, 99.0, "music"), (60.0, 90.0, "music")]
 
 
 def test_a_named_speech_model_is_loaded_once_to_check_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def decode_characters(
 
 @functools.cache
 def _load_openvino() -> Any:
-    """Load what runs models. It stays: where threads handle signals is its memory, and a signal after it is fatal."""
+    """Load OpenVINO for good: threads handle signals on a stack that it lends them, and frees when it is unloaded."""
     import openvino
 
     return openvino.Core()
