@@ -41,6 +41,8 @@ def test_help_describes_everything(
     code, out, err = run(*path, "--help")
     assert (code, err) == (0, "")
     assert "<bool>" not in out
+    headings = re.findall(r"^╭─ ([^─]+) ─", out, re.MULTILINE)
+    assert len(headings) == len(set(headings))
     assert command.help.endswith(".")
     for param in command.params:
         assert param.help.endswith("."), param.name

@@ -84,9 +84,9 @@ def option_field(*described: str, default: Any, **settings: Any) -> Any:
     return field(default=default, metadata={OPTION: option(*described, **settings)})
 
 
-def argument(text: str, metavar: str, *, panel: str | None = None, default: Any = ..., **settings: Any) -> Any:
+def argument(text: str, metavar: str, *, default: Any = ..., **settings: Any) -> Any:
     """Return an argument: its help, and what stands for its value; see ``option``."""
-    return typer.Argument(default, help=text, metavar=metavar, rich_help_panel=panel, **settings)
+    return typer.Argument(default, help=text, metavar=metavar, **settings)
 
 
 def expand_fields(kind: Any, defaults: Mapping[str, Any]) -> Expansion:

@@ -32,7 +32,7 @@ WHAT, RECALL, DIVERSITY = "What to show", "Recall", "Diversity"
 @app.command("info")
 def info_command(
     prompt: str | None = argument(
-        "Text for --diversity: measure only the segments that match it best.", "PROMPT", default=None, panel=DIVERSITY
+        "Text for --diversity: measure only the segments that match it best.", "PROMPT", default=None
     ),
     index: Annotated[Path, index_option(WHAT)] = DEFAULT_INDEX,
     failed: bool = option(

@@ -115,7 +115,7 @@ def shots_command(
 def duplicates_command(
     *,
     paths: list[str] | None = argument(
-        "Indexed files or folders to find copies of; default: all.", "PATH", default=None, panel=SCOPE
+        "Indexed files or folders to find copies of; default: all.", "PATH", default=None
     ),
     place: Place,
     as_json: JsonOption = False,
@@ -137,7 +137,7 @@ COLUMNS = ("AUROC", "p", "source", "what", "video")
 
 @app.command("describe")
 def describe_command(
-    folder: str = argument("Indexed folder to describe.", "FOLDER", panel=SCOPE),
+    folder: str = argument("Indexed folder to describe.", "FOLDER"),
     against: str | None = option(
         "Indexed folder to compare with; default: an overview, and all other videos of the index.",
         SCOPE,

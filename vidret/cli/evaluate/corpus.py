@@ -120,7 +120,6 @@ def probe_command(
     world: str = argument(
         "Folder with videos and their captions.jsonl, or synthetic for rendered videos.",
         "FOLDER|synthetic",
-        panel=DATA,
     ),
     model: ProbedModelOption = None,
     seed: int = option("Seed of the videos that are drawn.", DATA, "N", default=0, min=0),
