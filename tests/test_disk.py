@@ -90,12 +90,29 @@ def test_an_error_while_a_draft_is_written_passes_through(tmp_path: Path) -> Non
         pass
 
 
+VECTORS = Embeddings(("a.mp4",), np.zeros(1, np.int64), np.zeros((1, 2)), np.ones((1, 999), np.float32))
+
+
 def test_models_and_exported_embeddings_have_the_mode_of_other_new_files(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     save_tensors({"a": torch.ones(2)}, tmp_path / "model.safetensors", {})
-    vectors = Embeddings(("a.mp4",), np.zeros(1, np.int64), np.zeros((1, 2)), np.ones((1, 2), np.float32))
-    write_embeddings(vectors, tmp_path / "vectors.safetensors", "safetensors")
+    write_embeddings(VECTORS, tmp_path / "vectors.safetensors", "safetensors")
     assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("form", ["npy", "safetensors"])
+def test_vectors_that_the_system_refuses_to_write_leave_the_old_ones(form: str, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no limits of resources")
+    path = tmp_path / f"a.{form}"
+    path.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(StoreError, match=rf"{path.name}: cannot be written \(File too large\)"):
+            write_embeddings(VECTORS, path, form)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.read_bytes() for path in list_files(tmp_path)] == [b"old"]
 
 
 def test_threads_that_write_one_file_do_not_share_a_draft(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import secrets
 import sys
 import time
@@ -181,12 +182,19 @@ def drop_oldest(
 
 
 @contextlib.contextmanager
-def readable_by_others(path: Path) -> Iterator[None]:
-    """Leave a file that is written inside with the mode of other new files, or the one that it has.
+def writing_tensors(path: Path) -> Iterator[None]:
+    """Let safetensors write a file inside as other programs do.
 
-    safetensors 0.8 writes a file that only its owner can read: what one user trains would be of no use to others.
+    It has the mode of other new files, or the one that it has; safetensors 0.8 writes a file that only its owner can
+    read, and what one user trains would be of no use to others. An error of the system, such as a full disk, is raised
+    as OSError; safetensors has its number in a text only.
     """
     path.touch()
     mode = path.stat().st_mode
-    yield
+    try:
+        yield
+    except Exception as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
     path.chmod(mode)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from safetensors import SafetensorError, safe_open
 
-from vidret.disk import readable_by_others, replacing
+from vidret.disk import replacing, writing_tensors
 from vidret.errors import OptionError, VidretError
 from vidret.text import parse_json
 
@@ -201,7 +201,7 @@ def save_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, s
     """Write contiguous tensors to a file of safetensors, which replaces an older one once it is complete."""
     from safetensors.torch import save_file
 
-    with replacing(path) as draft, readable_by_others(draft):
+    with replacing(path) as draft, writing_tensors(draft):
         save_file(tensors, draft, metadata=metadata)
 
 

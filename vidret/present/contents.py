@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidret.disk import readable_by_others
+from vidret.disk import replacing, writing_tensors
 from vidret.errors import MissingExtraError
 from vidret.present.show import format_csv, show_table
-from vidret.present.terminal import print_message, writing
+from vidret.present.terminal import print_message
 from vidret.text import cut_to_tenths, display_path, format_count, format_time, sanitize, show_path, strip_query
 from vidret.types import Concept, ConceptExample, Shot, TimedText, list_row_fields, to_row
 
@@ -142,27 +142,33 @@ def write_embeddings(embeddings: "Embeddings", out: Path, form: str) -> list[Pat
 
     Raises:
         MissingExtraError: The format needs the extra ``parquet``.
-        VidretError: The file cannot be written.
+        StoreError: A file cannot be written; old ones stay.
     """
-    writers = {"npy": _write_npy, "parquet": _write_parquet, "safetensors": _write_safetensors}
-    with writing(out):
-        return writers[form](embeddings, [strip_query(path) for path in embeddings.paths], out)
+    paths = [strip_query(path) for path in embeddings.paths]
+    if form == "npy":
+        table = out.with_suffix(".csv")
+        with replacing(table) as rows, replacing(out) as draft:
+            _write_npy(embeddings, paths, draft, rows)
+        return [out, table]
+    with replacing(out) as draft:
+        (_write_parquet if form == "parquet" else _write_safetensors)(embeddings, paths, draft)
+    return [out]
 
 
-def _write_npy(embeddings: "Embeddings", paths: list[str], out: Path) -> list[Path]:
-    table = out.with_suffix(".csv")
+def _write_npy(embeddings: "Embeddings", paths: list[str], out: Path, table: Path) -> None:
     import numpy as np
 
-    with out.open("wb") as stream:
-        np.save(stream, embeddings.vectors)
+    vectors = np.ascontiguousarray(embeddings.vectors)
+    with out.open("wb") as stream:  # np.save does not say why it cannot write
+        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(vectors))
+        stream.write(vectors.data)
     with table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines:
         writer = csv.writer(lines)
         writer.writerow(("path", "start", "end"))
         writer.writerows((path, *times) for path, times in zip(paths, embeddings.times.tolist(), strict=True))
-    return [out, table]
 
 
-def _write_parquet(embeddings: "Embeddings", paths: list[str], out: Path) -> list[Path]:
+def _write_parquet(embeddings: "Embeddings", paths: list[str], out: Path) -> None:
     pyarrow, parquet = _import_parquet()
     flat = pyarrow.array(embeddings.vectors.ravel())
     columns = {
@@ -173,16 +179,14 @@ def _write_parquet(embeddings: "Embeddings", paths: list[str], out: Path) -> lis
         "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, embeddings.vectors.shape[1]),
     }
     parquet.write_table(pyarrow.table(columns), out)
-    return [out]
 
 
-def _write_safetensors(embeddings: "Embeddings", paths: list[str], out: Path) -> list[Path]:
+def _write_safetensors(embeddings: "Embeddings", paths: list[str], out: Path) -> None:
     from safetensors.numpy import save_file
 
     tensors = {"embeddings": embeddings.vectors, "videos": embeddings.videos, "times": embeddings.times}
-    with readable_by_others(out):
+    with writing_tensors(out):
         save_file(tensors, out, metadata={"paths": json.dumps(paths)})
-    return [out]
 
 
 def _import_parquet() -> tuple[Any, Any]:
