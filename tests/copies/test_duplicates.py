@@ -150,7 +150,9 @@ def test_copies_of_several_films_are_told_apart_and_the_best_is_first(tmp_path: 
     assert files["cut"].differs == ("part", "longer")
 
 
-def test_a_link_is_no_copy_and_a_copied_film_with_a_part_is_one_group(tmp_path: Path) -> None:
+def test_a_link_is_no_copy_and_a_copied_film_with_a_part_is_one_group(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     film = draw_footage(1, 12)
     write_frames(tmp_path / "films/film.mp4", film)
     write_frames(tmp_path / "films/part.mp4", film[20:60])
@@ -165,6 +167,8 @@ def test_a_link_is_no_copy_and_a_copied_film_with_a_part_is_one_group(tmp_path: 
         (tmp_path / "films/film.mp4").unlink()
         (tmp_path / "films/part.mp4").unlink()
         assert engine.duplicates() == [], "of what was deleted since, one file is left"
+    (record,) = caplog.records
+    assert record.getMessage().startswith("left out, 3 files are gone: "), "the link points nowhere now"
 
 
 def test_paths_choose_whose_copies_are_listed(engine: Engine, folder: Path, groups: list[CopyGroup]) -> None:

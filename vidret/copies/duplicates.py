@@ -12,7 +12,7 @@ from vidret.store.records import StoredVideo
 from vidret.store.store import Store
 from vidret.text import is_url
 from vidret.types import CopiedFile, CopyGroup
-from vidret.video.files import may_exist
+from vidret.video.files import may_exist, warn_missing
 
 SAME_SIZE = 0.03  # of a picture, that counts as neither cropped nor with bars
 SAME_SPEED = 0.02
@@ -210,14 +210,16 @@ def list_differences(video: StoredVideo, link: FootageLink, best: StoredVideo) -
 def find_duplicates(
     store: Store, wanted: Collection[int] | None = None, *, on_progress: Callable[[int, int], None] | None = None
 ) -> list[CopyGroup]:
-    """Return the groups of files of an index that show the same footage.
+    """Return the groups of files of an index that show the same footage; files that are gone are told in a warning.
 
     Args:
         store: The index, with frame vectors at about one frame per second.
         wanted: Ids of the videos to look for copies of; None for all.
         on_progress: Called with the number of pairs of videos checked and the total.
     """
-    videos = {video.id: replace(video, paths=list_files(video.paths)) for video in store.videos.find()}
+    found = store.videos.find()
+    warn_missing([path for video in found for path in video.paths if not may_exist(path)])
+    videos = {video.id: replace(video, paths=list_files(video.paths)) for video in found}
     table = read_frame_table(store)
     pairs, reader = list[FootagePair](), FootageReader()
     try:

@@ -20,7 +20,7 @@ from vidret.search.query.clauses import AnalysedQuery
 from vidret.search.sorting import fit_attribute, sort_hits
 from vidret.search.video_scores import ABSENT, ROUNDING, TOLERANCE_S, VideoScores
 from vidret.store.lookup import count_facets, find_cuts
-from vidret.text import display_path, format_count, strip_query
+from vidret.text import format_count
 from vidret.types import (
     ALL_VIDEOS,
     SOURCES,
@@ -35,11 +35,10 @@ from vidret.types import (
     Segment,
     Source,
 )
-from vidret.video.files import may_exist
+from vidret.video.files import may_exist, warn_missing
 
 POOL = 200  # best videos of which the kinds are shown, or that are sorted
 SEEN = 20  # best videos of a query that were seen before one was liked, unless others were
-MAX_LISTED = 2  # missing files that one warning lists
 MAX_EVIDENCE, MIN_SHARE = 4, 0.05  # pieces that are told, and their share of the score
 
 logger = logging.getLogger(__name__)
@@ -156,13 +155,7 @@ class VideoSearch:
         """Log one warning about missing files, each file only the first time."""
         new = [path for path in dict.fromkeys(missing) if path not in self._missing]
         self._missing.update(new)
-        names = ", ".join(display_path(strip_query(path)) for path in new[:MAX_LISTED])
-        if len(new) == 1:
-            logger.warning("left out, its file is gone: %s; index again to find it if it was moved", names)
-        elif new:
-            rest = f" and {len(new) - MAX_LISTED} more" if len(new) > MAX_LISTED else ""
-            advice = "index again to find those that were moved"
-            logger.warning("left out, %d files are gone: %s%s; %s", len(new), names, rest, advice)
+        warn_missing(new)
 
     def _warn_unheard(self, filters: Filters) -> None:
         """Log which languages or sounds there are, if a filter asks for one that no video has."""

@@ -1,6 +1,7 @@
 """Open and stat files by path or URL; anything that is not a regular file is rejected."""
 
 import io
+import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,13 +10,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vidret.errors import DecodeError, UnreachableError, VidretError
-from vidret.text import compose, is_url
+from vidret.text import compose, display_path, is_url, strip_query
 from vidret.types import NO_TIME
 from vidret.video import urls
 from vidret.video.ranges import RemoteFile
 from vidret.video.urls import UrlStat
 
 MAX_CONCURRENT_REQUESTS = 16
+MAX_LISTED = 2  # missing files that one warning lists
+
+logger = logging.getLogger(__name__)
 
 FileStat = os.stat_result | UrlStat
 
@@ -192,6 +196,17 @@ def may_exist(path: str) -> bool:
 def choose_existing(paths: Sequence[str]) -> str:
     """Return the first of the paths of a video at which a file may exist; the first of all if none does."""
     return next((path for path in paths if may_exist(path)), paths[0])
+
+
+def warn_missing(paths: Sequence[str]) -> None:
+    """Log one warning about the files that an answer leaves out since they are gone, if there are any."""
+    names = ", ".join(display_path(strip_query(path)) for path in paths[:MAX_LISTED])
+    if len(paths) == 1:
+        logger.warning("left out, its file is gone: %s; index again to find it if it was moved", names)
+    elif paths:
+        rest = f" and {len(paths) - MAX_LISTED} more" if len(paths) > MAX_LISTED else ""
+        advice = "index again to find those that were moved"
+        logger.warning("left out, %d files are gone: %s%s; %s", len(paths), names, rest, advice)
 
 
 def describe_failure(error: OSError | ValueError) -> str:
