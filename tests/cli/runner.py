@@ -13,6 +13,8 @@ import pytest
 from vidret import cli
 from vidret.cli.app import COMMANDS, load_command
 
+ENDING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # signals, besides Ctrl-C
+
 
 class Runner:
     """Runs ``vidret`` with arguments; returns the exit code, stdout, and stderr with its whitespace collapsed."""
@@ -49,12 +51,13 @@ class Runner:
     def run_raw(self, *arguments: object) -> tuple[int, str, str]:
         """Return the exit code, stdout and stderr as they are."""
         self.monkeypatch.setattr(sys, "argv", ["vidret", *map(str, arguments)])
-        handler = signal.getsignal(signal.SIGTERM)
+        handlers = {number: signal.getsignal(number) for number in ENDING}
         try:
             with pytest.raises(SystemExit) as ended:
                 cli.main()
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         out, err = self.capsys.readouterr()
         return int(ended.value.code or 0), out, err
 

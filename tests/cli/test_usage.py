@@ -16,7 +16,7 @@ from typing import IO, Any
 import pytest
 
 import vidret.engine
-from tests.cli.runner import Runner, load_commands
+from tests.cli.runner import ENDING, Runner, load_commands
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.store.catalog.database import as_store_error
@@ -156,16 +156,17 @@ def test_version(run: Runner) -> None:
     assert run("--version") == (0, f"vidret {metadata.version('vidret')}\n", "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *ENDING])
 def test_a_signal_ends_a_command_without_a_traceback(
     run: Runner, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Store, "exists", lambda _path: os.kill(os.getpid(), number))
-    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # in a test run in the background, by nohup
+    own = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    ignored = signal.signal(number, own)  # in a test run in the background, by nohup
     try:
         run.check_refusal(("search", "red", "--index", tmp_path), 130, "interrupted")
     finally:
-        signal.signal(signal.SIGINT, ignored)
+        signal.signal(number, ignored)
 
 
 def test_an_interruption_while_modules_are_imported_is_told_in_one_line() -> None:

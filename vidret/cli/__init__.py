@@ -58,6 +58,8 @@ def _run() -> int:
     """Run the command of ``sys.argv``; return the exit code."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
+            signal.signal(signal.SIGHUP, _interrupt)
     import typer
 
     from vidret.cli.app import USAGE_ERROR, program
