@@ -111,7 +111,15 @@ def test_only_a_name_lists_the_tracks(engine: Engine) -> None:
         assert abs(moment.start - start) <= 1.5
         assert abs(moment.end - end) <= 1.5
         assert moment.likelihood == "likely"
-    assert [name_film(hit) for hit in engine.search("@Dad Joe", k=1)] == ["both"]
+    for query, film, time_s in (
+        ("@Dad Joe", "both", 17.5),  # in the middle of his best track
+        ("@mum", "blue", 2.5),
+        ("@mum and @dad joe", "blue", 3.0),  # while both are there
+        ("@mum -@dad joe", "both", 6.0),
+    ):
+        hit = engine.search(query, k=1)[0]
+        assert (name_film(hit), hit.time) == (film, time_s), query
+        assert hit.segment.start <= hit.time <= hit.segment.end
 
 
 def test_two_persons_must_be_together(engine: Engine) -> None:

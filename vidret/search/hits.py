@@ -175,6 +175,8 @@ class VideoSearch:
         video, clauses = found.scores, range(len(question.query.structure.clauses))
         parts = [part for clause in clauses for part in _find_parts(video, clause)]
         evidence = make_evidence(parts, self._fusion.texts) if question.query.is_text else ()
+        if question.presence is not None and question.presence.bare == (True,):
+            video.time_s = (question.presence.find_middle(video.video_id, video.time_s[0]),)
         within_s = time_s = video.time_s[0]
         is_word = bool(evidence) and evidence[0].source != "picture" and len(clauses) == 1
         if is_word:  # words are read up to ``TOLERANCE_S`` too early
