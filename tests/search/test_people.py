@@ -14,7 +14,7 @@ from tests.fakes import ColourEncoder, write_film
 from tests.made_identities import make_track, make_voice, store_people
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
-from vidret.search.people import PersonSpans
+from vidret.search.people import KnownPersons, PersonSpans
 from vidret.search.query.grammar import interpret
 from vidret.search.watches import add_watch
 from vidret.serve.mcp.tools import tell_result
@@ -103,6 +103,13 @@ def test_evidence_says_who_is_seen_and_when(engine: Engine) -> None:
     assert engine.search("red")[0].evidence == ()
 
 
+@pytest.mark.parametrize(("begin", "end"), [('"', '"'), ("\u201c", "\u201d")])
+def test_a_name_in_quotes_stays_as_it_is(begin: str, end: str, folder: Path) -> None:
+    with Store.open(folder / "index") as store:
+        named = KnownPersons(store).name_handles(f"{begin}hello @Dad Joe{end} by @Dad Joe")
+    assert named == '"hello @Dad Joe" by @dad-joe'
+
+
 def test_only_a_name_lists_the_tracks(engine: Engine) -> None:
     moments = engine.locate("@mum")
     assert {name_film(moment) for moment in moments} == {"both", "blue"}
@@ -133,7 +140,8 @@ def test_two_persons_must_be_together(engine: Engine) -> None:
 
 def test_a_person_can_be_excluded(engine: Engine) -> None:
     assert name_film(engine.search("@mum -@dad-joe")[0]) == "both"
-    assert name_film(engine.search('@mum -"@dad joe"')[0]) == "both"
+    for query in ('@mum -"@dad joe"', "@mum -\u201c@dad joe\u201d"):
+        assert name_film(engine.search(query)[0]) == "both"
     assert name_film(engine.search("red -@mum")[0]) == "dad"
     assert engine.search('blue -"@dad joe in red"'), "whose name the encoder does not read"
     for query in ("@mum -@mum", "-@mum"):

@@ -18,6 +18,7 @@ from vidret.channels.base import ChannelQuery, Match, TimeSpan
 from vidret.errors import VidretError
 from vidret.search.query.clauses import QueryStructure
 from vidret.search.query.grammar import check_events
+from vidret.search.query.marks import straighten_quotes
 from vidret.store.identities.persons import list_handles
 from vidret.store.identities.store import IdentityStore
 from vidret.store.lookup import find_cuts, find_middles
@@ -246,7 +247,8 @@ class KnownPersons:
             return f"@{make_handle(match[1])}" if match[1] else match[0]
 
         # What is in quotes is said or shown as it is, unless it is excluded.
-        return re.sub(rf'(?:(?<=\s)|^)-"[^"]*"|"[^"]*"|{mention}', write_handle, text, flags=re.IGNORECASE)
+        quoted = rf'(?:(?<=\s)|^)-"[^"]*"|"[^"]*"|{mention}'
+        return re.sub(quoted, write_handle, straighten_quotes(text), flags=re.IGNORECASE)
 
     def read_names(self, person: str | None) -> tuple[str, ...]:
         """Return the handles of the persons of an option, which are separated by commas.

@@ -42,7 +42,6 @@ from vidret.search.query.marks import (
     replace_mentions,
     split_exclusions,
     split_negatives,
-    straighten_quotes,
 )
 from vidret.types import (
     QUERY_RULE,
@@ -214,7 +213,7 @@ def embed_query(query: Query, encoder: ConceptEncoder, people: Container[str] = 
     """
     text, terms = _parse(query)
     if isinstance(query, str):
-        text = read_clause(straighten_quotes(text), people).text
+        text = read_clause(text, people).text
     stand_in = A_PERSON if isinstance(query, EventSequence) else ""
     text = replace_mentions(text, {name: stand_in for name in find_mentions(text) if name in people})
     text = text if isinstance(query, EventSequence) else text.strip()
