@@ -39,6 +39,8 @@ QUERIES: tuple[Query, ...] = (
     "call again, while red",
     EventSequence(["yellow", ("green", "sand the door")], gap=5),
     "nothing of it",
+    "@warm",
+    "@warm, then yellow",
     np.eye(NamedColours.dim)[1],
     ComposedQuery(images=(np.full((8, 8, 3), (200, 30, 30), np.uint8),), text="not so bright"),
 )
@@ -54,6 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_film(film, *FILMS[name], salt=sum(map(ord, name)) % 100)
         with Engine(folder / index, NamedColours()) as engine:
             engine.index([folder / "films" / index])
+            if index == "two":
+                engine.teach("warm", ["again_turn.mp4"])
         shutil.copytree(folder / index, folder / f"worded_{index}")
         for name, source in dict.fromkeys((name, source) for name, source, *_ in WORDS if name in names):
             rows = [row[2:] for row in WORDS if row[:2] == (name, source)]
@@ -155,7 +159,7 @@ def test_several_indexes_are_searched_and_not_changed(engines: tuple[Engine, Eng
     for change in (
         lambda: joined.index([folder / "films"]),
         lambda: joined.calibrate(["red"]),
-        lambda: joined.teach("warm", ["red.mp4"]),
+        lambda: joined.teach("cold", ["red.mp4"]),
         lambda: joined.forget_probabilities(),
         lambda: joined.info(),
         lambda: joined.path,

@@ -54,15 +54,16 @@ def save_concept(store: Store, taught: TaughtConcept) -> None:
 
 
 def load_concept(store: Store, name: str) -> TaughtConcept | None:
-    """Load a concept of an index; None if there is none of that name.
+    """Load a concept of an index, or of the first of several that has it; None if there is none of that name.
 
     Raises:
         StoreError: It cannot be read.
     """
-    stored = store.metadata.get(_key(name))
-    if not isinstance(stored, bytes):
+    found = ((index.path, index.metadata.get(_key(name))) for index in store.parts.values())
+    path, stored = next(((path, stored) for path, stored in found if isinstance(stored, bytes)), (None, b""))
+    if path is None:
         return None
-    with reading_metadata(store.path, f"the concept {name}"), np.load(io.BytesIO(stored)) as file:
+    with reading_metadata(path, f"the concept {name}"), np.load(io.BytesIO(stored)) as file:
         facts: dict[str, Any] = json.loads(str(file["facts"]))
         shown, hidden = (tuple(ConceptExample(**row) for row in facts.pop(side)) for side in ("yes", "no"))
         concept = Concept(**facts, yes=shown, no=hidden)
