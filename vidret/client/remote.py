@@ -29,7 +29,7 @@ from vidret.client.messages import (
     read_values,
 )
 from vidret.client.server import RemoteError, RemoteMissingVideoError, Server
-from vidret.errors import StoreError
+from vidret.errors import OptionError, StoreError
 from vidret.store.rows_file import pick_collection
 from vidret.text import absolute_path, strip_query
 from vidret.types import (
@@ -214,7 +214,7 @@ class RemoteEngine(VideoLibrary):
 
     @override
     def forget(self, name: str) -> None:
-        self._server.ask("DELETE", f"/api/concepts/{quote(name, safe='')}", lambda _answer: None)
+        self._server.ask("DELETE", f"/api/concepts/{_quote_name(name)}", lambda _answer: None)
 
     @override
     def collections(self) -> list[SavedCollection]:
@@ -235,10 +235,10 @@ class RemoteEngine(VideoLibrary):
 
     @override
     def remove_collection(self, name: str) -> None:
-        self._server.ask("DELETE", f"/api/collections/{quote(name, safe='')}", lambda _answer: None)
+        self._server.ask("DELETE", f"/api/collections/{_quote_name(name)}", lambda _answer: None)
 
     def _change_collection(self, method: str, name: str, part: str, body: dict[str, Any]) -> SavedCollection:
-        path = f"/api/collections/{quote(name, safe='')}{part}"
+        path = f"/api/collections/{_quote_name(name)}{part}"
         return self._server.ask(method, path, partial(from_row, SavedCollection), body)
 
     def _encode_example(self, example: "ExampleLike") -> dict[str, Any]:
@@ -316,3 +316,10 @@ class RemoteEngine(VideoLibrary):
         if found is None:
             raise RemoteMissingVideoError(f"{strip_query(os.fspath(video))}: not in the index of {self.url}")
         return found.id
+
+
+def _quote_name(name: str) -> str:
+    """Return a name as a part of a path; an empty one, or one of several parts, would be another path."""
+    if not name or "/" in name:
+        raise OptionError(f"name must have a character and no slash, got {name!r}")
+    return quote(name)

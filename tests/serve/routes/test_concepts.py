@@ -1,5 +1,6 @@
 """Concepts and images with words over HTTP, and that the client agrees with the engine."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tests.fakes import paint
 from tests.serve.conftest import check_refusal, encode, find_id
 from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
+from vidret.errors import OptionError
 from vidret.types import ComposedQuery, ConceptExample, ExampleLike, Query
 
 RED = encode(Image.fromarray(paint("red")))
@@ -61,5 +63,8 @@ def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine, coloured:
     assert engine.concepts() == []
     with pytest.raises(RemoteError, match="no concept has the name mascot"):
         remote.forget("mascot")
+    for name, remove in itertools.product(("", "a/b"), (remote.forget, remote.remove_collection)):
+        with pytest.raises(OptionError, match=f"name must have a character and no slash, got '{name}'"):
+            remove(name)
     with pytest.raises(RemoteError, match=r"gone\.mp4: not in the index"):
         remote.teach("late", ["gone.mp4"])
