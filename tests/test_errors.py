@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from tests.present.editors.numbered import plan_unread
 from vidret.channels.texts.ocr import TextModels
 from vidret.encode.families.registry import load_encoder
-from vidret.errors import MissingExtraError, VidretError, is_disk_full
+from vidret.errors import MissingExtraError, StoreError, VidretError, is_disk_full
 from vidret.present.editors.otio import to_otio
 from vidret.store.vectors.flat import Flat, load_faiss
 from vidret.video.workers.pool import DecodePool
@@ -60,3 +61,12 @@ def test_a_missing_package_is_told_with_its_extra(
     load_faiss.cache_clear()
     with pytest.raises(MissingExtraError, match=rf'{what} needs the extra "{extra}": pip install "vidret\[{extra}\]"$'):
         use()
+
+
+def test_a_package_that_cannot_be_loaded_is_not_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "faiss.py").write_text("raise ImportError('libfaiss.so: failed to map segment')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "faiss", raising=False)
+    load_faiss.cache_clear()
+    with pytest.raises(StoreError, match=r"FAISS cannot be loaded: libfaiss.so: failed to map segment$"):
+        load_faiss()

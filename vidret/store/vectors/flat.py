@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32
 
 from vidret.devices import CPU, cuda_index
-from vidret.errors import MissingExtraError, StoreError
+from vidret.errors import MissingExtraError, StoreError, read_fault
 from vidret.store.snapshots.bitmap import Bits, Ids, are_ids
 from vidret.store.vectors.base import Queries, SearchResult
 from vidret.store.vectors.manifest import ManifestEntry, write_file
@@ -113,14 +113,17 @@ def load_faiss() -> Any:
 
     Raises:
         MissingExtraError: FAISS is not installed.
+        StoreError: It cannot be loaded, as with too little memory.
     """
     with warnings.catch_warnings():
         # A warning about SWIG's types on Python 3.12 and later, which callers cannot avoid.
         warnings.filterwarnings("ignore", message="builtin type .* has no __module__", category=DeprecationWarning)
         try:
             import faiss
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingExtraError("searching an index", "cpu") from error
+        except ImportError as error:
+            raise StoreError(f"FAISS cannot be loaded: {read_fault(error)}") from error
     return faiss
 
 
