@@ -2,14 +2,30 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.runner import Runner
+from tests.fakes import write_film
+from vidret.cli.commands import demo
 
 
 def test_without_results_no_contact_sheet_is_written(run: Runner, tmp_path: Path) -> None:
-    films, demo = tmp_path / "films", tmp_path / "demo"
+    films, out_folder = tmp_path / "films", tmp_path / "demo"
     films.mkdir()
     (films / "bad.mp4").write_text("no video")
-    code, out, err = run("demo", films, "--out", demo)
+    code, out, err = run("demo", films, "--out", out_folder)
     assert (code, out, str(films) in err, "vidret info --failed" in err) == (1, "", True, True)
-    assert "no contact sheet" in run.err("search", "red", "--index", demo / "index", "--sheet", demo / "hits.jpg")
-    assert not list(demo.glob("*.jpg"))
+    assert "no contact sheet" in run.err(
+        "search", "red", "--index", out_folder / "index", "--sheet", out_folder / "hits.jpg"
+    )
+    assert not list(out_folder.glob("*.jpg"))
+
+
+def test_own_videos_are_searched_without_the_samples(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, samples = (write_film(tmp_path / name / f"{name}.mp4", ("red", 2)).parent for name in ("own", "samples"))
+    monkeypatch.setattr(demo, "sample_videos", lambda: samples)
+    assert "samples.mp4" in run.out("demo", "--out", tmp_path / "demo")
+    out = run.out("demo", own, "--out", tmp_path / "demo")
+    assert ("own.mp4" in out, "samples.mp4" in out) == (True, False)

@@ -24,15 +24,14 @@ def demo_command(
     out: Path = option("Folder for the index and the contact sheets.", None, "DIR", default=Path("demo")),
 ) -> None:
     """Index sample videos, search them and locate a moment."""
-    folder = videos or sample_videos()
-    engine = open_engine(out / "index", may_be_new=True)
+    folder, index = (sample_videos(), out / "samples") if videos is None else (videos, out / "index")
+    engine = open_engine(index, may_be_new=True)
     load_console().rule("[bold]vidret index")
     with show_progress() as on_progress:
         words = False if videos is None else None  # nobody speaks in the sample clips
         report = engine.index([folder], words=words, on_progress=on_progress)
-    print_index_summary(report, out / "index")
+    print_index_summary(report, index)
     if engine.info().searchable == 0:
-        index = out / "index"
         raise VidretError(f"{folder}: no video here could be indexed; see vidret info --failed --index {index}")
     for position, query in enumerate(DEMO_QUERIES, start=1):
         load_console().rule(f'[bold]vidret search "{query}"')
