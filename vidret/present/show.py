@@ -143,10 +143,10 @@ def show_cells(columns: Sequence[str], rows: Sequence[Mapping[str, str]], empty:
 
 def show_moments(moments: "Sequence[Moment]", *, first_rank: int = 1) -> None:
     """Print moments, best first, with how likely their videos are and their scores."""
-    warn_of_nothing(moments, first_rank)
     if moments:
         by = "words" if any(moment.evidence for moment in moments) else moments[0].by
         print_message(f"located by {LOCATED_BY.get(by, by)}", style="dim")
+    warn_of_nothing(moments, first_rank)
     rows: list[dict[str, str]] = []
     for rank, moment in enumerate(moments, start=first_rank):
         row = {"rank": str(rank), "match": describe_match(moment), "found": name_channels(moment.evidence)}
