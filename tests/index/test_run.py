@@ -198,6 +198,16 @@ def test_pruning_keeps_the_files_of_an_unmounted_drive(tmp_path: Path) -> None:
     assert read_states(tmp_path / "index") == {"c.mp4": "done", "d.mp4": "done", "e.mp4": "done"}
 
 
+def test_a_file_that_failed_and_is_gone_is_not_missing(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "a.mp4", ("red", 2))
+    (tmp_path / "films" / "b.mp4").write_text("no video")
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    assert len(engine.index([tmp_path / "films", tmp_path / "films" / "b.mp4"]).failed) == 1
+    (tmp_path / "films" / "b.mp4").unlink()
+    report = engine.index([tmp_path / "films"])
+    assert (report.missing, report.failed, engine.info().files) == (0, [], {"done": 1})
+
+
 def test_file_that_exists_again_is_read_only_if_it_failed_meanwhile(tmp_path: Path) -> None:
     films = tmp_path / "films"
     film, away, manifest = write_film(films / "a.mp4", ("red", 2)), tmp_path / "away.mp4", tmp_path / "all.csv"

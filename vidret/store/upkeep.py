@@ -56,8 +56,8 @@ class Upkeep:
         freed_bytes = 0 if fresh is None else old.num_bytes - fresh.num_bytes
         return PruneReport(files=num_files, videos=num_videos, segments=num_segments, freed_bytes=freed_bytes)
 
-    def forget_moved(self, paths: Iterable[str]) -> None:
-        """Delete the records of missing files whose content is at another path; their videos stay."""
+    def forget_files(self, paths: Iterable[str]) -> None:
+        """Delete the records of some missing files; their videos, which other paths may have, stay."""
         with self._access, self._catalog.database.transaction():
             self._forget_missing(paths)
 
