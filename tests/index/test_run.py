@@ -19,13 +19,14 @@ from tests.index.samples import make_hostile_files, read_contents, read_states, 
 from tests.rankers import make_ranker
 from tests.store.samples import damage
 from vidret.engine import Engine
-from vidret.errors import EncoderError, VidretError
+from vidret.errors import DecodeError, EncoderError, VidretError
 from vidret.index.options import Progress
 from vidret.index.run import MAX_PENDING, choose_workers
 from vidret.index.run_state import RunState
 from vidret.index.stages import LocalStages, WorkerLostError
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
+from vidret.video.files import LocalFile
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import Message
 from vidret.video.workers.pool import DecodePool
@@ -305,6 +306,20 @@ def test_hostile_files_fail_until_they_change_and_nothing_else(tmp_path: Path) -
     write_film(folder / "text.mp4", ("green", 2))
     changed = engine.index([folder])
     assert (changed.encoded, len(changed.failed)) == (1, len(report.failed) - 1)
+
+
+def test_a_file_that_the_system_refuses_to_read_is_tried_again(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "a.mp4", ("red", 2))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+
+    def refuse(_file: LocalFile, path: str) -> None:
+        raise DecodeError(path, "may not be read: permission denied") from PermissionError(13, "Permission denied")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalFile, "__init__", refuse)
+        assert len(engine.index([tmp_path / "films"]).failed) == 1
+    report = engine.index([tmp_path / "films"])
+    assert (report.encoded, report.failed) == (1, [])
 
 
 BROKEN_PYAV = """

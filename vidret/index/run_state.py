@@ -232,7 +232,8 @@ class RunState:
     def fail(self, path: str, error: DecodeError, job: FileJob | None = None) -> None:
         """Mark a file as failed, with its size and time, so that it is tried again only after it has changed.
 
-        A file without a job, at an unreachable URL, or that changed during this run is tried again in any case.
+        A file without a job, at an unreachable URL, that the system does not let read, or that changed during this run
+        is tried again in any case.
         """
         if job is not None:
             with self._lock:
@@ -243,7 +244,7 @@ class RunState:
                 self._undecoded.append((job, error))  # ``close`` decides whether the file is at fault
             return
         num_bytes, mtime_ns = -1, NO_TIME
-        if job is not None and not isinstance(error, ChangedError):
+        if job is not None and not isinstance(error, ChangedError) and not isinstance(error.__cause__, OSError):
             num_bytes, mtime_ns = job.num_bytes, job.mtime_ns
         state: FileState = "pending" if isinstance(error, UnreachableError) else "failed"
         self.store.writer.set_file(path, state=state, reason=error.reason, num_bytes=num_bytes, mtime_ns=mtime_ns)
