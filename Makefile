@@ -63,8 +63,8 @@ pipeline: .venv/dev
 bench: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_index.py
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_search.py
-	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_aligner.py
-	$(BIN)/python tools/bench_serve.py
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_models.py --only matrix rerank head corpus
+	$(BIN)/python tools/bench_search.py --only server
 
 # A mark a set of extras, renewed when pyproject.toml changes.
 .venv/demo: EXTRAS = demo,words

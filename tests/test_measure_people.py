@@ -69,7 +69,7 @@ def test_films_hold_what_is_said_of_them(tmp_path: Path) -> None:
     audio, spoken = tool.make_sound(random.Random(1), voices, 6.0)
     assert {each.speaker for each in spoken} == {"a", "b"}
     film = tmp_path / "film.mp4"
-    tool.write_film(film, [np.full((48, 64, 3), 40, np.uint8)] * int(5 * len(audio) / 16_000), 5, audio)
+    tool.write_film(film, [np.full((48, 64, 3), 40, np.uint8)] * int(5 * len(audio) / 16_000), 5, audio=audio)
     heard = np.concatenate([samples for _, samples in read_audio(str(film), 16_000)])
     assert len(heard) == pytest.approx(len(audio), abs=2_048)
     for start_s, end_s, speaker in spoken:

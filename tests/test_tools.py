@@ -103,12 +103,12 @@ def test_tools_say_what_is_wrong_with_their_arguments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["build_starter.py", "--help"])
+    monkeypatch.setattr("sys.argv", ["build_weights.py", "--help"])
     with pytest.raises(SystemExit, match="0"):
-        load_tool("build_starter").main()
-    assert "python tools/build_starter.py [OUT]" in capsys.readouterr().out
+        load_tool("build_weights").main()
+    assert "python tools/build_weights.py starter [OUT]" in capsys.readouterr().out
     for part in ("clips", "fold"):
-        monkeypatch.setattr("sys.argv", ["measure_copies.py", "--only", part])
+        monkeypatch.setattr("sys.argv", ["measure_clips.py", "data", "--only", part])
         with pytest.raises(SystemExit, match="--only must include copies, which makes the corpus"):
-            load_tool("measure_copies").main()
+            load_tool("measure_clips").main()
     assert not list(tmp_path.iterdir())

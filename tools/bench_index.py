@@ -115,10 +115,15 @@ def measure_indexing(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
         "files": len(files),
         "segments": len(segments),
         "frames": sum(map(len, segments)),
-        "costs": {name: cost.to_dict() for name, cost in costs.items()},
+        "costs": costs,
         "busy": round(index.cpu_s / (count_cores() * index.wall_s), 3),
         "overhead": round(index.cpu_s / (costs["decode"].cpu_s + costs["encode"].cpu_s), 3),
     }
+
+
+def encode_images(encoder: Encoder, images: Sequence[np.ndarray]) -> None:
+    """Encode a batch."""
+    encoder.encode_frames([Frames(np.stack(images), np.arange(len(images)))])
 
 
 def run_script(files: list[str], encoder: Encoder) -> None:
@@ -135,10 +140,10 @@ def run_script(files: list[str], encoder: Encoder) -> None:
                     images.append(resize_image(frame.to_ndarray(format="rgb24"), encoder.resize))
                     next_s += 1
                     if len(images) == SCRIPT_BATCH:
-                        encoder.encode_frames([Frames(np.stack(images), np.arange(len(images)))])
+                        encode_images(encoder, images)
                         images = []
         if images:
-            encoder.encode_frames([Frames(np.stack(images), np.arange(len(images)))])
+            encode_images(encoder, images)
     torch.set_num_threads(num_threads)
 
 
@@ -146,9 +151,9 @@ def measure_modes(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time a plain script, and runs on a grid and in each sampling mode."""
     files = find_files(given, scratch, 12)
     encoder = load_encoder()
-    runs: dict[str, Callable[[], None]] = {"script": partial(run_script, files, encoder)}
+    runs: dict[str, Callable[[], object]] = {"script": partial(run_script, files, encoder)}
     runs["grid"] = index_run(scratch, encoder, files, shots=False)
-    runs |= {mode: index_run(scratch, encoder, files, shots=True, sampling=mode) for mode in SAMPLING_MODES}
+    runs |= {mode: index_run(scratch, encoder, files, sampling=mode) for mode in SAMPLING_MODES}
     costs = take_turns(runs, given.repeats, num_warm=0)
     rows = compare(costs, "grid")
     return {
@@ -161,13 +166,8 @@ def measure_words(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time runs without and with words, and find their peaks of memory."""
     files = find_files(given, scratch)
     encoder = load_encoder()
-    some, sounds = (WordsOptions(sources=sources) for sources in (("speech", "screen"), ("sound",)))
-    kinds: dict[str, bool | WordsOptions] = {
-        "without": False,
-        "speech and screen": some,
-        "sounds": sounds,
-        "with": True,
-    }
+    kinds: dict[str, Any] = {"without": False, "speech and screen": WordsOptions(sources=("speech", "screen"))}
+    kinds |= {"sounds": WordsOptions(sources=("sound",)), "with": True}
     runs = {name: index_run(scratch, encoder, files, words=words) for name, words in kinds.items()}
     rows = compare(take_turns(runs, given.repeats, num_warm=0), "without")
     return {name: row | {"peak_mb": round(find_peak_mb(runs[name]))} for name, row in rows.items()}
@@ -177,15 +177,13 @@ def measure_merging(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time runs with merged tokens, and compare their vectors."""
     files = find_files(given, scratch)
     source = locate_clip(ModelName(MERGED))
-    towers, tokenizer = load_open_clip(ModelName(MERGED), source)
-    cpu = torch.device("cpu")
-    encoders: dict[str, Encoder] = {
-        "open_clip": OpenClipEncoder(str(source), towers, tokenizer, device=cpu, dtype=torch.float32)
+    towers = load_open_clip(ModelName(MERGED), source)
+    plain = OpenClipEncoder(str(source), *towers, device=torch.device("cpu"), dtype=torch.float32)
+    encoders: dict[str, Encoder] = {"open_clip": plain} | {
+        f"{level} {precision}": load_encoder(set_merge(MERGED, level), device="cpu", precision=precision)
+        for precision in ("fp32", "bf16")
+        for level in MERGE_LEVELS
     }
-    for precision in ("fp32", "bf16"):
-        for level in MERGE_LEVELS:
-            name = set_merge(MERGED, level)
-            encoders[f"{level} {precision}"] = load_encoder(name, device="cpu", precision=precision)
     runs = {name: index_run(scratch, encoder, files, workers=1) for name, encoder in encoders.items()}
     return compare(take_turns(runs, given.repeats, num_warm=0), "open_clip")
 
@@ -198,10 +196,7 @@ def measure_head(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     save_head(*make_head(), path)
 
     def take_two_passes() -> None:
-        folder = tempfile.mkdtemp(dir=scratch)
-        with Engine(folder, encoder, head="none") as engine:
-            engine.index(files, words=False)
-        with Engine(folder, encoder, head=str(path)) as engine:
+        with Engine(index_run(scratch, encoder, files)(), encoder, head=str(path)) as engine:
             engine.prepare_moments()
 
     runs = {
@@ -285,17 +280,14 @@ def measure_film(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             with contextlib.suppress(VidretError), Engine(index, encoder) as engine:  # there may be no index yet
                 first_s = time.perf_counter() - started if engine.search("anything", 1) else 0.0
 
-    results = list[IndexReport]()
-    peak_mb = find_peak_mb(
-        lambda: results.append(Engine.open(index, encoder=encoder).index([film], words=False)),
-        step_s=0.2,
-        beside=search,
-    )
-    (result,) = results
+    engine = Engine.open(index, encoder=encoder)
+    reports = list[IndexReport]()
+    index_film = partial(engine.index, [film], words=False)
+    peak_mb = find_peak_mb(lambda: reports.append(index_film()), step_s=0.2, beside=search)
     return {
         "film_hours": probe(str(film)).duration / 3600,
-        "segments": result.num_segments,
-        "seconds": result.elapsed,
+        "segments": reports[0].num_segments,
+        "seconds": reports[0].elapsed,
         "first_segment_found_after_s": first_s,
         "peak_memory_gb": peak_mb / 1000,
     }
@@ -303,19 +295,9 @@ def measure_film(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    parser = make_parser(__doc__, repeats=3, hours=2.0)
-    parser.add_argument("videos", nargs="?", type=Path)
-    parts = {
-        "indexing": measure_indexing,
-        "modes": measure_modes,
-        "words": measure_words,
-        "merging": measure_merging,
-        "head": measure_head,
-        "decoders": measure_decoders,
-        "ray": measure_ray,
-        "film": measure_film,
-    }
-    run_parts(parser, parts, ["indexing", "modes"])
+    parser = make_parser(__doc__, "videos?", repeats=3, hours=2.0)
+    measures = [measure_indexing, measure_modes, measure_words, measure_merging, measure_head, measure_decoders]
+    run_parts(parser, [*measures, measure_ray, measure_film], ["indexing", "modes"])
 
 
 if __name__ == "__main__":

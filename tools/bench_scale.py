@@ -1,25 +1,20 @@
-"""Measure stores of growing size, kind by kind, or searches of an engine over one large index.
+"""Measure stores of growing size, kind by kind, or searches of an engine over one large index; print one JSON object.
 
     python tools/bench_scale.py --like INDEX [--sizes 1000 10000 100000 1000000] [--kinds flat ivf ...] [--work DIR]
     python tools/bench_scale.py --like INDEX --searches 1000000 [--texts-a-segment 5] [--dim 384] [--work DIR]
 
-The first form prints one JSON with every number, and each cell of it on stderr as it is done.
-
 Vectors are drawn like real ones: as normals with the mean and covariance of the frames that ``vidret index`` stored in
-INDEX, each scaled to unit length. Where --dim is not its own, the spectrum keeps its shape and is stretched: direction
-j of the drawn ones varies as direction j * own / dim of the real ones, and all of it together as much as before. A
-third of the queries are drawn alike, a third are stored vectors moved by half of a deviation, and a third are vectors
-of real texts, by INDEX's encoder, put through the same stretching. Recall is told by kind of query: texts, which people
-search with, lie farther from all stored vectors than the others, and lose first.
+INDEX, each scaled to unit length. Where --dim is not its own, the spectrum keeps its shape and is stretched. A third of
+the queries are drawn alike, a third are stored vectors moved by half of a deviation, and a third are vectors of real
+texts, by INDEX's encoder, put through the same stretching: they lie farther from all stored vectors than the others,
+and lose recall first.
 
-Each number is of a fresh process. ``open`` is from Store.open to the first answer, modules imported before; the
-files are in the page cache, since no process may empty it. RAM is the growth of that process over all its searches;
-``mapped`` of it are pages of files, which the system takes back at need. On a busy machine the CPU's milliseconds tell
-more than the clock's, so both are there. Finished cells of the JSON are kept: interrupt and run again at will.
+Each number of the first form is of a fresh process. ``open`` is from Store.open to the first answer, modules imported
+before; files are in the page cache. RAM is the growth of that process over all its searches; ``mapped`` of it are pages
+of files, which the system takes back at need. Cells are printed on stderr as they are done, and what they made is kept.
 
-The second form makes an index of that many segments (see ``made_index.py``), unless it is there. It prints one JSON of
-what an engine takes to open and search them in one process, with its text encoder loaded: wall and CPU milliseconds,
-medians, alternatives query by query in turn.
+The second form makes an index of that many segments (see ``made_index.py``), unless it is there, and measures an engine
+that opens and searches it in one process, with its text encoder loaded: alternatives query by query in turn.
 """
 
 import argparse
@@ -30,7 +25,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -44,6 +38,7 @@ from harness import (
     describe_ms,
     make_parser,
     measure,
+    measure_call,
     print_json,
     read_memory_mb,
     run_in_new_process,
@@ -103,10 +98,9 @@ class Cloud:
 def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str, Any]]:
     """Measure the frames of a real index; say what was measured."""
     with Store.open(like) as store:
-        frames = np.concatenate([frame for frame, _ in store.features.read_frames(store.searchable())]).astype(
-            np.float32
-        )
+        stored = [frames for frames, _ in store.features.read_frames(store.searchable())]
         encoder = load_encoder(store.encoder_name)
+    frames = np.concatenate(stored).astype(np.float32)
     lines = [*(texts.read_text("utf-8").splitlines() if texts else []), *UNRELATED][: NUM_QUERIES // 3]
     sentences = np.stack([text.sentence for text in encoder.encode_text(lines)])
     own = frames.shape[1]
@@ -131,19 +125,21 @@ def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str
     return cloud, told
 
 
-# Building
+# A store of each kind and size
 
 
-def build_store(kind: str, size: int, work: Path, cloud: Cloud) -> tuple[Path, Cost, Cost]:
-    """Make a store of this kind and size; return its folder, and the costs of its segments and of its vectors.
+def run_cell(kind: str, size: int, work: Path, cloud: Cloud) -> dict[str, Any]:
+    """Build and measure one kind at one size.
 
     Kinds on this machine share one folder a size, filled once. Milvus has its own, since vectors go there as they come.
     """
-    dim, path = len(cloud.mean), work / (f"{size}-milvus" if kind == "milvus" else str(size))
-    vectors = f"milvus://{path / 'milvus.db'}" if kind == "milvus" else None
-    filled = measure(
-        lambda: made_index.make_pictures(path, size, cloud.draw, dim, per_video=SEGMENTS_PER_VIDEO, vectors=vectors)
+    dim, path, asked = (
+        len(cloud.mean),
+        work / (f"{size}-milvus" if kind == "milvus" else str(size)),
+        work / f"{size}.npz",
     )
+    vectors = f"milvus://{path / 'milvus.db'}" if kind == "milvus" else None
+    make = partial(made_index.make_pictures, path, size, cloud.draw, dim, per_video=SEGMENTS_PER_VIDEO, vectors=vectors)
 
     def save() -> None:
         with Store.open(path, write=True) as store:
@@ -152,7 +148,21 @@ def build_store(kind: str, size: int, work: Path, cloud: Cloud) -> tuple[Path, C
                 store.upkeep.set_memory(0 if kind == "flat" else size * vector_bytes(kind, dim))
             store.upkeep.save_vectors()
 
-    return path, filled, measure(save)
+    filled, built = measure(make), measure(save)
+    if not asked.exists():
+        with Store.open(path) as store:
+            ids, stored = store.features.intact_vectors(store.searchable())
+        queries = cloud.queries(stored)
+        np.savez(asked, queries=queries, truth=find_truth(ids, stored, queries))
+    features_bytes = folder_size(path / "features")
+    return {
+        "fill_seconds": round(filled.wall_s, 1),
+        "build_seconds": round(built.wall_s, 2),
+        **run_in_new_process(measure_store, path, kind, asked),
+        "disk_mb": round((folder_size(path) - features_bytes) / 1e6, 2),  # the catalog and the vectors
+        "features_mb": round(features_bytes / 1e6, 2),
+        "load": round(os.getloadavg()[0], 1),  # of the machine: above its cores, times tell little
+    }
 
 
 def have(store: Store, kind: str) -> None:
@@ -161,71 +171,45 @@ def have(store: Store, kind: str) -> None:
     store._vectors.index = FaissVectors(store._vectors._options, ivf_from=ivf_from)
 
 
-def find_truth(path: Path, queries: np.ndarray) -> np.ndarray:
+def find_truth(ids: np.ndarray, vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Find the ids that an exact search of the stored float16 values gives, by numpy."""
-    with Store.open(path) as store:
-        ids, vectors = store.features.intact_vectors(store.searchable())
-        best, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-        for first in range(0, len(ids), 16_384):
-            part = slice(first, first + 16_384)
-            scores = np.concatenate([scores, queries @ vectors[part].astype(np.float32).T], axis=1)
-            best = np.concatenate([best, np.broadcast_to(ids[part], (len(queries), len(ids[part])))], axis=1)
-            kept = np.argsort(-scores, axis=1, kind="stable")[:, :CANDIDATES]
-            scores, best = np.take_along_axis(scores, kept, 1), np.take_along_axis(best, kept, 1)
+    best, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+    for first in range(0, len(ids), 16_384):
+        part = slice(first, first + 16_384)
+        scores = np.concatenate([scores, queries @ vectors[part].astype(np.float32).T], axis=1)
+        best = np.concatenate([best, np.broadcast_to(ids[part], (len(queries), len(ids[part])))], axis=1)
+        kept = np.argsort(-scores, axis=1, kind="stable")[:, :CANDIDATES]
+        scores, best = np.take_along_axis(scores, kept, 1), np.take_along_axis(best, kept, 1)
     return best
 
 
-# Measuring, in a process of its own
-
-
 def measure_store(path: Path, kind: str, asked: Path) -> dict[str, Any]:
-    """Open a store and search it, one query at a time."""
+    """Open a store and search it, one query at a time: to be called in a process of its own."""
     load_faiss()
     with np.load(asked) as arrays:
         queries, truth = arrays["queries"], arrays["truth"]
     before = [read_memory_mb(field) for field in MEMORY_FIELDS]
-    found: dict[int, list[np.ndarray]] = {TOP: [], CANDIDATES: []}
-    with ExitStack() as stack:
-        stores = list[Store]()
 
-        def open_store() -> None:
-            stores.append(stack.enter_context(Store.open(path)))
-            if kind != "milvus":
-                have(stores[0], kind)
-            ask(TOP, queries[0])
+    def open_store() -> Store:
+        store = Store.open(path)
+        if kind != "milvus":
+            have(store, kind)
+        store.search(queries[:1], TOP)
+        return store
 
-        def ask(k: int, query: np.ndarray) -> None:
-            found[k].append(stores[0].search(query[None], k)[1][0])
-
-        told: dict[str, Any] = {"open": measure(open_store).to_dict(digits=4)}
-        for k, ids in found.items():
-            told[f"at {k}"] = time_queries(partial(ask, k), queries)
-            pairs = zip(ids[-len(queries) :], truth[:, :k], strict=True)
+    store, opened = measure_call(open_store)
+    told: dict[str, Any] = {"open": opened}
+    with store:
+        for k in (TOP, CANDIDATES):
+            found = list[np.ndarray]()
+            told[f"at {k}"] = time_queries(lambda query: found.append(store.search(query[None], k)[1][0]), queries)  # noqa: B023
+            pairs = zip(found[-len(queries) :], truth[:, :k], strict=True)
             recalls = [len({*own.tolist()} & {*expected.tolist()}) / len(expected) for own, expected in pairs]
             for name, part in zip(QUERY_KINDS, np.array_split(recalls, 3), strict=True):
                 told[f"at {k}"][f"recall_{name}"] = round(float(np.mean(part)), 4)
     grown = [read_memory_mb(field) - old for field, old in zip(MEMORY_FIELDS, before, strict=True)]
     told["ram_mb"], told["mapped_mb"] = (round(megabytes, 1) for megabytes in grown)
     return told
-
-
-def run_cell(kind: str, size: int, work: Path, cloud: Cloud) -> dict[str, Any]:
-    """Build and measure one kind at one size."""
-    path, filled, built = build_store(kind, size, work, cloud)
-    asked = work / f"{size}.npz"
-    if not asked.exists():
-        with Store.open(path) as store:
-            queries = cloud.queries(store.features.intact_vectors(store.searchable())[1])
-        np.savez(asked, queries=queries, truth=find_truth(path, queries))
-    features = path / "features"
-    return {
-        "fill_seconds": round(filled.wall_s, 1),
-        "build_seconds": round(built.wall_s, 2),
-        **run_in_new_process(measure_store, path, kind, asked),
-        "disk_mb": round((folder_size(path) - folder_size(features)) / 1e6, 2),  # the catalog and the vectors
-        "features_mb": round(folder_size(features) / 1e6, 2),
-        "load": round(os.getloadavg()[0], 1),  # of the machine: above its cores, times tell little
-    }
 
 
 # Searching with an engine
@@ -298,17 +282,13 @@ def measure_beside(index: Path, search: Callable[[str], object], words: list[str
     return describe_ms(costs)
 
 
-def run_searches(given: argparse.Namespace) -> dict[str, Any]:
+def run_searches(given: argparse.Namespace, cloud: Cloud) -> dict[str, Any]:
     """Make the index unless it is there, and measure."""
-    cloud, told = fit_cloud(given.like, given.dim, given.texts)
-    size, dim = given.searches, given.dim
-    encoder = MadeEncoder(load_encoder(), cloud.axes)
-    report: dict[str, Any] = {"segments": size, "texts_a_segment": given.texts_a_segment, "dim": dim, "like": told}
+    size, dim, encoder = given.searches, given.dim, MadeEncoder(load_encoder(), cloud.axes)
+    report: dict[str, Any] = {"segments": size, "texts_a_segment": given.texts_a_segment, "dim": dim}
     index = given.work / f"searched-{size}-{dim}"
-    done = index.with_name(f"{index.name}.done")
-    if not done.exists():
-        tell(f"making {index} ...")
-        started = time.perf_counter()
+
+    def make() -> None:
         made_index.make_pictures(index, size, cloud.draw, dim)
         if given.texts_a_segment:
             made_index.make_texts(index, given.texts_a_segment * size)
@@ -316,30 +296,32 @@ def run_searches(given: argparse.Namespace) -> dict[str, Any]:
             store.upkeep.save_vectors()
         with Engine.open(index, encoder=encoder, rerank="none") as engine:
             engine.prepare_searches()
+
+    if not (done := index.with_name(f"{index.name}.done")).exists():
+        tell(f"making {index} ...")
+        report["build_s"] = round(measure(make).wall_s, 1)
         done.touch()
-        report["build_s"] = round(time.perf_counter() - started, 1)
     report["disk_mb"] = folder_size(index) // 10**6
     return report | measure_searches(index, encoder)
 
 
 def main() -> None:
     """Build and measure."""
-    parser = make_parser(__doc__, dim=512, texts_a_segment=5, sizes=SIZES)
+    parser = make_parser(__doc__, dim=512, texts_a_segment=5, sizes=SIZES, work=Path("bench-scale"))
     parser.add_argument("--like", type=Path, required=True, metavar="INDEX")
     parser.add_argument("--kinds", nargs="+", choices=ALL_KINDS, default=ALL_KINDS[:-1])
     parser.add_argument("--texts", type=Path, help="real queries, a line each; unrelated ones follow")
-    parser.add_argument("--work", type=Path, default=Path("bench-scale"), help="where the stores are made, and kept")
     parser.add_argument("--searches", type=int, metavar="SEGMENTS", help="measure an engine over so many instead")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    if given.searches:
-        print_json(run_searches(given))
-        return
     cloud, told = fit_cloud(given.like, given.dim, given.texts)
+    if given.searches:
+        print_json({"like": told, **run_searches(given, cloud)})
+        return
     cells = {}
     for size, kind in product(sorted(given.sizes), given.kinds):
         cells[f"{size}/{kind}"] = run_cell(kind, size, given.work, cloud)
-        tell(f"{size:,} {kind}: {json.dumps(cells[f'{size}/{kind}'])}")
+        tell(f"{size:,} {kind}: {json.dumps(cells[f'{size}/{kind}'], default=Cost.to_dict)}")
     print_json({"dim": given.dim, "like": told, "cores": os.cpu_count(), "queries": NUM_QUERIES, "cells": cells})
 
 

@@ -1,20 +1,15 @@
 """Measure training on one thread: steps by turns in one process, and memory; print one JSON object.
 
-    python tools/bench_train.py [--only PART ...] [--batch 4] [--repeats 3] [--device cpu|cuda] [--precision fp32|bf16]
-    python tools/bench_train.py --only memory [--configs FILE ...]
+    python tools/bench_train.py [--only PART ...] [--batch 4] [--repeats 3] [--configs FILE ...]
 
 - ``tempme``: a step of TempMe against full fine-tuning of plain CLIP: ViT-B/32 and its text tower with random weights,
-  12 frames at 224, 32 words; the peak of memory is that of a process of its own, on a GPU what torch allocated.
+  12 frames at 224, 32 words; the peak of memory is that of a process of its own.
 - ``small``: the small towers of configs/synthetic_*.yaml: a step of the joint model and of TempMe in bfloat16 against
-  float32, and encoding videos by the joint model against TempMe, and with what reranking stores. Medians of CPU time,
-  on a GPU of the clock.
-- ``memory``: what a step of each configuration keeps in memory on one GPU, in GB, without a GPU. Activations are what
-  autograd saves for the backward pass, each storage once, weights and their casts left out. A forward pass of the real
-  shapes on the CPU counts them, in the casts of CUDA's autocast, and keeps none. They are proportional to the videos
-  and texts that are encoded, without merging and prompts also to the frames, and grow with the square of the pairs that
-  the losses compare, which 8, 16 and 24 pairs show. ``as configured`` has the precision and the ``chunk_size`` of the
-  file; the state is weights, their copies in bfloat16, gradients and the optimiser's two moments. What a kernel needs
-  for a moment, and what the allocator loses, come on top.
+  float32, and encoding videos by the joint model against TempMe, and with what reranking stores.
+- ``memory``: what a step of each configuration keeps in memory on one GPU, in GB, counted without a GPU: what autograd
+  saves in a forward pass of the real shapes, in the casts of CUDA's autocast, each storage once, weights and their
+  casts left out. ``as configured`` has the precision and the ``chunk_size`` of the file; the state is weights, their
+  copies in bfloat16, gradients and the optimiser's two moments. What a kernel needs for a moment comes on top.
 """
 
 import argparse
@@ -28,7 +23,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
-from harness import Cost, draw_batch, draw_ids, make_parser, measure_rise_mb, run_in_new_process, run_parts, take_turns
+from harness import draw_batch, make_parser, measure_rise_mb, run_in_new_process, run_parts, take_turns
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
@@ -65,59 +60,50 @@ def make_step(module: RetrievalModule, batch: RetrievalBatch, rule: Any, *, half
         run_losses(module, batch, half=half)
         optimizer.step()
         optimizer.zero_grad()
-        if batch.ids.is_cuda:
-            torch.cuda.synchronize()
 
     return step
 
 
 def run_losses(module: RetrievalModule, batch: RetrievalBatch, *, half: bool) -> None:
     """Go forwards and backwards through a training step, without the optimiser's part."""
-    with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=half):
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
         terms = module.train().compute_terms(batch)
     torch.autograd.backward(add_terms(terms))
 
 
-def make_large_step(kind: str, num_pairs: int, device: str, precision: str) -> Callable[[], None]:
-    """Return what makes a step of a kind on a device."""
+def make_large_step(kind: str, num_pairs: int) -> Callable[[], None]:
+    """Return what makes a step of a kind."""
     torch.manual_seed(0)
-    module = RetrievalModule(vision=VisionShape(patch=32, **LARGE), text=LARGE_TEXT, **KINDS[kind]).to(device)
-    batch = module.transfer_batch_to_device(draw_batch(num_pairs, 12, 224, 32), torch.device(device), 0)
-    return make_step(module, batch, module.method.recipe.rule, half=precision == "bf16")
+    module = RetrievalModule(vision=VisionShape(patch=32, **LARGE), text=LARGE_TEXT, **KINDS[kind])
+    return make_step(module, draw_batch(num_pairs, 12, 224, 32), module.method.recipe.rule, half=False)
 
 
-def find_peak_mb(kind: str, batch: int, device: str, precision: str) -> float:
+def find_peak_mb(kind: str, num_pairs: int) -> float:
     """Return the peak of two steps: to be called in a process of its own."""
     torch.set_num_threads(1)
 
     def run_twice() -> None:
-        step = make_large_step(kind, batch, device, precision)
+        step = make_large_step(kind, num_pairs)
         step()
         step()
 
-    rise_mb = measure_rise_mb(run_twice)
-    return torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else rise_mb
+    return measure_rise_mb(run_twice)
 
 
 def measure_tempme(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     """Compare a step of TempMe with one of full fine-tuning."""
-    settings = (given.batch, given.device, given.precision)
-    peaks_mb = {kind: run_in_new_process(find_peak_mb, kind, *settings) for kind in KINDS}
-    costs = take_turns({kind: make_large_step(kind, *settings) for kind in KINDS}, given.repeats)
-
-    def read_s(cost: Cost) -> float:
-        return cost.wall_s if given.device == "cuda" else cost.cpu_s
-
+    peaks_mb = {kind: run_in_new_process(find_peak_mb, kind, given.batch) for kind in KINDS}
+    costs = take_turns({kind: make_large_step(kind, given.batch) for kind in KINDS}, given.repeats)
     return {
-        "seconds": {kind: cost.to_dict() for kind, cost in costs.items()},
+        "seconds": costs,
         "peak_mb": {kind: round(peak) for kind, peak in peaks_mb.items()},
-        "speed": round(read_s(costs["full"]) / read_s(costs["tempme"]), 3),
+        "speed": round(costs["full"].cpu_s / costs["tempme"].cpu_s, 3),
         "memory": round(peaks_mb["tempme"] / peaks_mb["full"], 3),
     }
 
 
 @torch.inference_mode()
-def encode(module: RetrievalModule, batch: RetrievalBatch, *, packs: bool) -> None:
+def encode(module: RetrievalModule, batch: RetrievalBatch, *, packs: bool = False) -> None:
     """Encode videos, and prepare them for the aligner."""
     videos = module.model.eval().encode_videos(batch.pixels, batch.frame_mask)
     if packs:
@@ -126,18 +112,17 @@ def encode(module: RetrievalModule, batch: RetrievalBatch, *, packs: bool) -> No
 
 def measure_small(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     """Compare steps and encodings of small towers by CPU time."""
-    ratios: dict[str, float] = {}
-    modules = {method: RetrievalModule(**read_synthetic(method)) for method in ("tempme", "joint")}
-    batch = draw_batch(64, 6, 64, 18)
-    for method, module in modules.items():
+    tempme, joint = (RetrievalModule(**read_synthetic(method)) for method in ("tempme", "joint"))
+    batch, ratios = draw_batch(64, 6, 64, 18), dict[str, float]()
+    for method, module in (("tempme", tempme), ("joint", joint)):
         steps = {kind: partial(run_losses, module, batch, half=kind == "bf16") for kind in ("fp32", "bf16")}
         costs = take_turns(steps, given.repeats)
         ratios[f"step of {method}: bf16 / fp32"] = costs["bf16"].cpu_s / costs["fp32"].cpu_s
-    encodings = {method: partial(encode, module, batch, packs=False) for method, module in modules.items()}
-    encodings["packed"] = partial(encode, modules["joint"], batch, packs=True)
+    encodings = {"tempme": partial(encode, tempme, batch), "joint": partial(encode, joint, batch)}
+    encodings["joint, prepared for reranking"] = partial(encode, joint, batch, packs=True)
     costs = take_turns(encodings, given.repeats)
-    ratios["encoding: joint / tempme"] = costs["joint"].cpu_s / costs["tempme"].cpu_s
-    ratios["encoding: joint, prepared for reranking / tempme"] = costs["packed"].cpu_s / costs["tempme"].cpu_s
+    base_s = costs.pop("tempme").cpu_s
+    ratios |= {f"encoding: {name} / tempme": cost.cpu_s / base_s for name, cost in costs.items()}
     return {name: round(value, 2) for name, value in ratios.items()}
 
 
@@ -211,20 +196,18 @@ def count_encoding(module: RetrievalModule, config: dict[str, Any], *, half: boo
     model, data = module.model, config["data"]["init_args"]
     card, num_frames = model.encoder.card, data.get("num_frames", 12)
     alone = card.merging is None and card.prompts is None  # frames are as good as one of them
-    num, size = 1 if alone else num_frames, card.vision.image_size
-    pixels, ids = torch.zeros(1, num, size, size, 3, dtype=torch.uint8), draw_ids(1, data.get("num_words", 32))
-    videos = count_saved(lambda: model._see(pixels, None), model, half=half) * int(num_frames) // num
-    return videos + count_saved(lambda: model._read(ids), model, half=half)
+    batch = draw_batch(1, 1 if alone else num_frames, card.vision.image_size, data.get("num_words", 32))
+    videos = count_saved(lambda: model._see(batch.pixels, None), model, half=half) * (num_frames if alone else 1)
+    return videos + count_saved(lambda: model._read(batch.ids), model, half=half)
 
 
 def count_losses(module: RetrievalModule, config: dict[str, Any], num: int, *, half: bool) -> float:
-    """Return the bytes that the losses of ``num`` pairs keep."""
+    """Return the bytes that the losses of ``num`` pairs keep, which grow with the square of their number."""
     data, model = config["data"]["init_args"], module.model
     num_frames, num_words = data.get("num_frames", 12), data.get("num_words", 32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        side = model.encoder.card.vision.image_size
-        seen = model._see(torch.zeros(1, num_frames, side, side, 3, dtype=torch.uint8), None)
-        read = model._read(draw_ids(1, num_words))
+        one = draw_batch(1, num_frames, model.encoder.card.vision.image_size, num_words)
+        seen, read = model._see(one.pixels, None), model._read(one.ids)
 
     def repeat(vectors: Vectors, rows: int) -> Vectors:
         whole = (None if x is None else x.expand(rows, *x.shape[1:]) for x in vectors)
@@ -273,9 +256,7 @@ def count(config: dict[str, Any]) -> dict[str, float]:
 def measure_memory(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     """Return GB by configuration."""
     report: dict[str, Any] = {}
-    for path in given.configs or (
-        path for name in ("msrvtt", "activitynet") for path in CONFIGS.glob(f"{name}_*.yaml")
-    ):
+    for path in given.configs or [*CONFIGS.glob("msrvtt_*.yaml"), *CONFIGS.glob("activitynet_*.yaml")]:
         config = yaml.safe_load(path.read_text("utf-8"))
         if "method" in config["model"]["init_args"]:
             report[path.stem] = {name: round(num_bytes / 1e9, 1) for name, num_bytes in count(config).items()}
@@ -285,12 +266,8 @@ def measure_memory(given: argparse.Namespace, _: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = make_parser(__doc__, batch=4, repeats=3)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument(
-        "--configs", nargs="+", type=Path, help="default: of MSR-VTT and ActivityNet; others cost the same"
-    )
-    run_parts(parser, {"tempme": measure_tempme, "small": measure_small, "memory": measure_memory}, ["tempme", "small"])
+    parser.add_argument("--configs", nargs="+", type=Path, help="default: of MSR-VTT and ActivityNet")
+    run_parts(parser, [measure_tempme, measure_small, measure_memory], ["tempme", "small"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains what hears in vidret/channels/sounds/, and measures it on other sources.
+"""Train what hears in vidret/channels/sounds/, and measure it on other sources.
 
     mkdir sounds && cd sounds && apt-get download PACKAGES && for deb in *.deb; do dpkg -x $deb ${deb%%_*}; done
     python tools/build_sounds.py sounds              # fits, writes the weights, and measures
@@ -6,12 +6,10 @@
     python tools/build_sounds.py sounds --choose     # fits labels to fewer packages, and measures those on others
 
 PACKAGES of Debian, whose licences their copyright files state, are named below. Only numbers that were fitted to their
-sounds are kept. Noise is synthesised. Speech, music and other sounds are cut into stretches
-of 10 s, by themselves, one after the other, and mixed: what is fitted to and what is measured share no package. Where
-settings are chosen, labels are fitted to some of the former packages and measured on the others.
-
-What is in a folder of music is music, and nothing else is, except that packages without such folders have their music
-in compressed files above 400 kB. Other compressed files of that size are left out, since they may have music.
+sounds are kept. Noise is synthesised. Speech, music and other sounds are cut into stretches of 10 s, by themselves, one
+after the other, and mixed: what is fitted to and what is measured share no package. What is in a folder of music is
+music, and nothing else is, except that packages without such folders have their music in compressed files above 400 kB.
+Other compressed files of that size are left out, since they may have music.
 
 Sounds by example are measured with ten kinds of synthesised sounds, five clips of each. 60 films of 40 s have speech,
 music and other sounds behind up to three events of 2 to 5 s, from 4 dB softer to 26 dB louder. Average precision is the
@@ -21,12 +19,11 @@ that it only touches are left out.
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -82,15 +79,8 @@ MUSIC = {
 OTHERS = {
     "train": [
         *("lincity-ng-data", "ardentryst", "libreoffice-common", "supertux-data", "krank", "enigma-data"),
-        *(
-            "wesnoth-1.18-data",
-            "marsshooter-data",
-            "btanks-data",
-            "trackballs-data",
-            "scorched3d-data",
-            "cdogs-sdl-data",
-        ),
-        *("hyperrogue-music", "pekka-kana-2-data", "bzflag-data"),
+        *("wesnoth-1.18-data", "marsshooter-data", "btanks-data", "trackballs-data", "scorched3d-data"),
+        *("cdogs-sdl-data", "hyperrogue-music", "pekka-kana-2-data", "bzflag-data"),
     ],
     "choose": ["hedgewars-data", "colobot-common-sounds", "starfighter-data", "teeworlds-data"],
     "test": ["tuxpaint-stamps-default", "extremetuxracer-data", "pingus-data"],
@@ -116,19 +106,18 @@ NUM_FILMS, FILM_STRETCHES, NUM_EXAMPLES, EXAMPLE_S = 60, 4, 5, 3.0
 Weights = dict[str, np.ndarray]
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(NamedTuple):
     """The files of a split, by what is heard in them."""
 
-    speech: Sequence[Path]
-    music: Sequence[Path]
-    others: Sequence[Path]
+    speech: list[Path]
+    music: list[Path]
+    others: list[Path]
 
     @classmethod
     def find(cls, root: Path, split: str) -> "Sources":
         """Return the files of the packages that were unpacked below a folder."""
         return cls(
-            speech=[path for path in _list(root, SPEECH[split]) if is_speech(path)],
+            speech=[path for path in list_files(root, *SPEECH[split]) if is_speech(path)],
             music=[path for name in MUSIC[split] for path in find_music(root, name)],
             others=[path for name in OTHERS[split] for path in find_effects(root, name)],
         )
@@ -143,7 +132,7 @@ def is_speech(path: Path) -> bool:
 
 def find_music(root: Path, package: str) -> list[Path]:
     """Return the files in folders of music; of a package without any, those that are compressed and large."""
-    paths = _list(root, [package])
+    paths = list_files(root, package)
     music = [path for path in paths if {part.lower() for part in path.relative_to(root).parts[:-1]} & MUSIC_FOLDERS]
     return music or [path for path in paths if is_long(path)]
 
@@ -153,7 +142,7 @@ def find_effects(root: Path, package: str) -> list[Path]:
     music = {*find_music(root, package)}
     return [
         path
-        for path in _list(root, [package])
+        for path in list_files(root, package)
         if path not in music
         and not is_long(path)
         and "voices" not in path.parts
@@ -166,7 +155,8 @@ def is_long(path: Path) -> bool:
     return path.suffix != ".wav" and path.stat().st_size > MUSIC_BYTES
 
 
-def _list(root: Path, packages: Sequence[str]) -> list[Path]:
+def list_files(root: Path, *packages: str) -> list[Path]:
+    """Return the files of packages that may be heard."""
     suffixes = (".wav", ".ogg", ".oga", ".opus", ".mp3", ".flac", ".wv")
     return sorted(path for name in packages for path in (root / name).rglob("*") if path.suffix in suffixes)
 
@@ -193,12 +183,12 @@ class Mixer:
         if kind == "cut":
             before, after = self._random.sample("smo", 2)
             at = self._random.randrange(4, STEPS - 4) * SIZE // STEPS
-            parts = [(before, self._make(before, level)), (after, self._make(after, level))]
+            parts = [(part, self.make(part, level)) for part in (before, after)]
             parts[0][1][at:] = 0.0
             parts[1][1][:at] = 0.0
         else:
             below = [0.0 if index == 0 else self._random.uniform(0, 12) for index in range(len(kind))]
-            parts = [(part, self._make(part, level - less)) for part, less in zip(kind, below, strict=True)]
+            parts = [(part, self.make(part, level - less)) for part, less in zip(kind, below, strict=True)]
         audio = sum((samples for _, samples in parts), np.zeros(SIZE, np.float32))
         audio = audio + self._numpy.standard_normal(SIZE) * 10 ** (self._random.uniform(-95, -68) / 20)
         return audio.clip(-1, 1).astype(np.float32), self._label(audio, parts)
@@ -221,10 +211,10 @@ class Mixer:
         """Return a stretch with effects, and the index and the start of each in seconds."""
         level, choice = self._random.uniform(-32, -14), self._random.random()
         if choice < 0.25:
-            audio = self._numpy.standard_normal(SIZE).astype(np.float32) * np.float32(10 ** (-70 / 20))
+            audio = self._numpy.standard_normal(SIZE).astype(np.float32) * to_gain(-70)
         else:
             part = self._random.choice("smo" if choice < 0.9 else "s")
-            audio = self._make(part, level - self._random.uniform(0, 22))
+            audio = self.make(part, level - self._random.uniform(0, 22))
         events = []
         for place in range(3):
             effect, duration_s = self._random.randrange(len(effects)), self._random.uniform(1.6, 2.6)
@@ -232,7 +222,7 @@ class Mixer:
             start_s = 0.4 + 3.2 * place + self._random.uniform(0, 0.4)
             if own is not None:
                 at = round(SAMPLE_RATE * start_s)
-                own = own[: SIZE - at] * np.float32(10 ** ((level + self._random.uniform(-4, 4)) / 20))
+                own = own[: SIZE - at] * to_gain(level + self._random.uniform(-4, 4))
                 audio[at : at + len(own)] += own
                 middle_s = start_s + (duration_s - WINDOW_S) / 2 + self._random.uniform(-0.4, 0.4)
                 events.append((effect, max(0.0, middle_s)))
@@ -254,23 +244,19 @@ class Mixer:
         audio = audio + np.float32(self._random.uniform(-0.5, 0.5)) * np.concatenate([audio[:1] * 0, audio[:-1]])
         return audio / np.float32(np.sqrt((audio**2).mean()) + 1e-9)
 
-    def _make(self, part: str, level_dbfs: float) -> Audio:
-        make: Mapping[str, Callable[[], Audio]] = {"s": self._speak, "m": self._play, "o": self._sound}
-        audio = make[part]()
+    def make(self, part: str, level_dbfs: float) -> Audio:
+        """Return a stretch of speech, of music, or of other sounds, at a level."""
+        if part == "s":
+            audio = self._string_together(self._sources.speech, pause_s=(0.05, 0.4))
+        elif part == "m":
+            while not len(audio := load(self._random.choice(self._sources.music))):
+                pass
+            audio = self._cut(audio)
+        elif self._random.random() < 0.5:
+            audio = make_noise(self._random, self._numpy)
+        else:
+            audio = self._string_together(self._sources.others, pause_s=(0.0, 1.0))
         return audio * np.float32(10 ** (level_dbfs / 20) / (math.sqrt(float((audio**2).mean())) + 1e-9))
-
-    def _speak(self) -> Audio:
-        return self._string_together(self._sources.speech, pause_s=(0.05, 0.4))
-
-    def _play(self) -> Audio:
-        while not len(audio := load(self._random.choice(self._sources.music))):
-            pass
-        return self._cut(audio)
-
-    def _sound(self) -> Audio:
-        if self._random.random() < 0.5:
-            return make_noise(self._random, self._numpy)
-        return self._string_together(self._sources.others, pause_s=(0.0, 1.0))
 
     def _string_together(self, paths: Sequence[Path], pause_s: tuple[float, float]) -> Audio:
         pieces, length = list[Audio](), 0.0
@@ -287,16 +273,19 @@ class Mixer:
         return audio[start : start + SIZE].copy()
 
 
+def to_gain(level_db: float) -> np.float32:
+    """Return the factor of a level."""
+    return np.float32(10 ** (level_db / 20))
+
+
 NOISES = ("white", "pink", "brown", "hum", "wind", "rain", "crackle", "engine", "clicks", "beeps", "siren")
 
 
-def make_noise(random: Random, rng: np.random.Generator, kind: str = "", size: int = SIZE) -> Audio:
-    """Return a noise of a kind, or of any, with drawn parameters."""
-    kind = kind or random.choice(NOISES)
-    times = np.arange(size) / SAMPLE_RATE
-    white = rng.standard_normal(size)
-    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).clip(20)
-    pink, brown = (np.fft.irfft(np.fft.rfft(white) / frequencies**power, size) for power in (0.5, 1.0))
+def make_noise(random: Random, rng: np.random.Generator) -> Audio:
+    """Return a noise of any kind, with drawn parameters."""
+    kind, times, white = random.choice(NOISES), np.arange(SIZE) / SAMPLE_RATE, rng.standard_normal(SIZE)
+    frequencies = np.fft.rfftfreq(SIZE, 1 / SAMPLE_RATE).clip(20)
+    pink, brown = (np.fft.irfft(np.fft.rfft(white) / frequencies**power, SIZE) for power in (0.5, 1.0))
     pink, brown = pink / pink.std(), brown / brown.std()
     match kind:
         case "pink":
@@ -309,16 +298,16 @@ def make_noise(random: Random, rng: np.random.Generator, kind: str = "", size: i
         case "wind":
             noise = brown * (1 + 0.8 * np.sin(2 * np.pi * random.uniform(0.1, 0.5) * times + random.uniform(0, 6)))
         case "rain":
-            noise = np.diff(white, prepend=0) * (0.5 + 0.5 * rng.random(size))
+            noise = np.diff(white, prepend=0) * (0.5 + 0.5 * rng.random(SIZE))
         case "crackle":
-            noise = (rng.random(size) < random.uniform(0.0005, 0.01)) * white * 5 + 0.05 * pink
+            noise = (rng.random(SIZE) < random.uniform(0.0005, 0.01)) * white * 5 + 0.05 * pink
         case "engine":
             speed = random.uniform(20, 90) * (1 + 0.1 * np.sin(2 * np.pi * random.uniform(0.05, 0.4) * times))
-            phase = 2 * np.pi * np.cumsum(speed) / SAMPLE_RATE
+            phase = turn(speed)
             noise = sum(np.sin(h * phase + h * h) / h**0.7 for h in range(1, 12)) + 0.3 * pink
         case "clicks":
             noise, period = 0.01 * white, round(SAMPLE_RATE * random.uniform(0.15, 1.2))
-            for start in range(random.randrange(period), size - 800, period):
+            for start in range(random.randrange(period), SIZE - 800, period):
                 noise[start : start + 800] += white[start : start + 800] * np.exp(-np.arange(800) / 100)
         case "beeps":
             beat_s = random.uniform(0.3, 1.5)
@@ -327,7 +316,7 @@ def make_noise(random: Random, rng: np.random.Generator, kind: str = "", size: i
         case "siren":
             sweep = np.sin(2 * np.pi * random.uniform(0.2, 4) * times)
             speed = random.uniform(500, 1000) + random.uniform(100, 400) * sweep
-            noise = np.sin(2 * np.pi * np.cumsum(speed) / SAMPLE_RATE) + 0.02 * white
+            noise = np.sin(turn(speed)) + 0.02 * white
         case _:
             noise = white
     return np.asarray(noise, np.float32)
@@ -438,13 +427,15 @@ def measure_labels(mixer: Mixer, number: int) -> dict[str, dict[str, float]]:
             is_there = heard[:, column] == 1
             counts[label] += (own & is_there)[known].sum(), own[known].sum(), is_there[known].sum()
     return {
-        label: {
-            "precision": round(right / found, 4),
-            "recall": round(right / there, 4),
-            "F1": round(2 * right / (found + there), 4),
-        }
+        label: {name: round(value, 4) for name, value in shares.items()}
         for label, (right, found, there) in counts.items()
+        for shares in [{"precision": right / found, "recall": right / there, "F1": 2 * right / (found + there)}]
     }
+
+
+def turn(frequency: Any) -> Any:
+    """Return the phase of a frequency that changes."""
+    return 2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
 
 
 # Sounds by example
@@ -462,9 +453,6 @@ EVENTS = ("bark", "bell", "whistle", "siren", "rain", "engine", "clock", "knock"
 
 def synthesise(kind: str, random: Random, rng: np.random.Generator, times: np.ndarray) -> Any:
     """Return a sound of a kind, with drawn parameters, at any level."""
-
-    def turn(frequency: Any) -> Any:  # the phase of a frequency that changes
-        return 2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
 
     def noise(size: int = len(times)) -> np.ndarray:
         return rng.standard_normal(size)
@@ -540,16 +528,13 @@ class Films:
         for _ in range(NUM_FILMS):
             level = random.uniform(-32, -14)
             audio = np.concatenate(
-                [mixer._make(random.choice("smo"), level - random.uniform(0, 22)) for _ in range(FILM_STRETCHES)]
+                [mixer.make(random.choice("smo"), level - random.uniform(0, 22)) for _ in range(FILM_STRETCHES)]
             )
             events = []
             for place in range(random.randrange(4)):
-                kind, seconds, start_s = (
-                    random.choice(EVENTS),
-                    random.uniform(2, 5),
-                    13 * place + random.uniform(0.5, 7),
-                )
-                own = make_event(kind, seconds, random, rng) * np.float32(10 ** ((level + random.uniform(-4, 4)) / 20))
+                kind, seconds = random.choice(EVENTS), random.uniform(2, 5)
+                start_s = 13 * place + random.uniform(0.5, 7)
+                own = make_event(kind, seconds, random, rng) * to_gain(level + random.uniform(-4, 4))
                 at = round(start_s * SAMPLE_RATE)
                 own = own[: FILM_STRETCHES * SIZE - at]
                 audio[at : at + len(own)] += own
@@ -559,8 +544,8 @@ class Films:
         self.examples = {kind: [self._make_example(kind, random, rng) for _ in range(NUM_EXAMPLES)] for kind in EVENTS}
 
     def _make_example(self, kind: str, random: Random, rng: np.random.Generator) -> Float32[np.ndarray, " dim"]:
-        own = make_event(kind, EXAMPLE_S, random, rng) * np.float32(10 ** (random.uniform(-30, -14) / 20))
-        noise = rng.standard_normal(len(own)).astype(np.float32) * np.float32(10 ** (-65 / 20))
+        own = make_event(kind, EXAMPLE_S, random, rng) * to_gain(random.uniform(-30, -14))
+        noise = rng.standard_normal(len(own)).astype(np.float32) * to_gain(-65)
         mean = listen((own + noise).clip(-1, 1)).vectors.astype(np.float32).mean(axis=0)
         unit: Float32[np.ndarray, " dim"] = mean / np.linalg.norm(mean)
         return unit
@@ -593,28 +578,25 @@ def measure_examples(films: Films) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Fit and measure."""
-    parser = make_parser(__doc__)
-    parser.add_argument("root", type=Path, help="folder with a folder for each package")
-    parser.add_argument("--measure", action="store_true", help="measure the weights that are there")
-    parser.add_argument("--choose", action="store_true", help="fit labels to fewer packages, measure on others")
-    options = parser.parse_args()
-    splits = ("train",) if options.choose else ("train", "choose")
+    parser = make_parser(__doc__, "root", measure=False, choose=False)
+    given = parser.parse_args()
+    splits = ("train",) if given.choose else ("train", "choose")
     packages = [*(name for split in splits for names in (SPEECH, MUSIC, OTHERS) for name in names[split]), *EFFECTS]
     provenance = {
         "tool": "tools/build_sounds.py",
         "features": f"Whisper tiny.en, layer {NUM_LAYERS}",
         "packages": " ".join(dict.fromkeys(packages)),
     }
-    if not options.measure:
-        save_file(fit_labels(*draw_labels(options.root, splits)), LABEL_WEIGHTS, metadata=provenance)
-    if options.choose:
-        print_json({"labels": measure_labels(Mixer(Sources.find(options.root, "choose"), seed=100), DRAWN)})
+    if not given.measure:
+        save_file(fit_labels(*draw_labels(given.root, splits)), LABEL_WEIGHTS, metadata=provenance)
+    if given.choose:
+        print_json({"labels": measure_labels(Mixer(Sources.find(given.root, "choose"), seed=100), DRAWN)})
         return
-    if not options.measure:
-        sources = Sources.find(options.root, "train")
-        effects = [*sources.others, *(path for name in EFFECTS for path in find_effects(options.root, name))]
+    if not given.measure:
+        sources = Sources.find(given.root, "train")
+        effects = [*sources.others, *(path for name in EFFECTS for path in find_effects(given.root, name))]
         save_file(fit_windows(*draw_effects(sources, effects)), WINDOW_WEIGHTS, metadata=provenance)
-    sources = Sources.find(options.root, "test")
+    sources = Sources.find(given.root, "test")
     labels = {seed: measure_labels(Mixer(sources, seed), number) for seed, number in MEASURED.items()}
     print_json({"labels": labels, "examples": [measure_examples(Films(sources, seed)) for seed in (1, 2)]})
 

@@ -1,13 +1,13 @@
 """Run every path that uses a GPU, there and on the CPU, and print whether they agree; exit with 1 if one does not.
 
-    python tools/check_gpu.py [VIDEOS] [--device auto] [--max-videos 8] [--only TEXT] [--tiny] [--page check_gpu.md]
+    python tools/check_gpu.py [VIDEOS] [--device auto] [--only TEXT] [--tiny] [--page check_gpu.md]
 
-VIDEOS is a folder of real videos, which are decoded and indexed beside made ones. Each path runs in a process of its
-own: one that crashes costs its own row. ``difference`` is in the unit of the path: grey levels for decoding, 1 - cosine
-for encoding and indexing, the share of other results for FAISS, relative for gradients. Models have random weights:
-what is compared is the arithmetic. A path whose library is missing, such as Decord or FAISS without GPU code, is listed
-as not run. With ``--device cpu`` every path is compared with itself. Ten minutes are enough. ``--page`` is one page
-with the machine, the versions and the numbers of each path, to send back; it names no file and no user.
+VIDEOS is a folder of real videos, of which eight are decoded and indexed beside made ones. Each path runs in a process
+of its own: one that crashes costs its own row. ``difference`` is in the unit of the path: grey levels for decoding,
+1 - cosine for encoding and indexing, the share of other results for FAISS, relative for gradients. Models have random
+weights: what is compared is the arithmetic. A path whose library is missing, such as Decord or FAISS without GPU code,
+is listed as not run. With ``--device cpu`` every path is compared with itself. Ten minutes are enough. ``--page`` is
+one page with the machine, the versions and the numbers of each path, to send back; it names no file and no user.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 import torch.distributed as dist
-from harness import draw_batch, load_tiny_models, make_parser, write_film
+from harness import draw_batch, load_tiny_models, make_parser, measure, measure_call, write_film
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
@@ -46,6 +45,7 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import STARTER
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.report import list_versions
@@ -65,6 +65,7 @@ from vidret.video.probe import probe
 from vidret.video.scan import scan
 
 LIMIT_S = 600.0
+NUM_VIDEOS = 8
 OK, DIFFERS, FAILED, NOT_RUN = "same", "DIFFERS", "FAILED", "not run"
 NUM_FRAMES, FPS = 12, 10
 NUM_PAIRS, TOWER_WIDTH = 8, 64  # of training in several processes
@@ -102,6 +103,17 @@ class Setup:
         width, layers, heads, dim = (32, 2, 2, 32) if self.tiny else (512, 12, 8, 512)
         return TextShape(context=77, vocabulary=49408, width=width, layers=layers, heads=heads, dim=dim)
 
+    @property
+    def head(self) -> dict[str, int]:
+        """Return the sizes of the grounding head over both."""
+        sizes = {"dim": 32, "num_layers": 2} if self.tiny else {"dim": 256, "num_layers": 4}
+        return {"width": self.vision.width, "text_width": self.text.width, **sizes}
+
+    def draw_layers(self, num: int, num_frames: int, generator: torch.Generator) -> list[Tensor]:
+        """Draw what the head reads of videos: the tokens of each layer."""
+        shape = (num, num_frames, 1 + self.vision.num_patches, self.vision.width)
+        return [torch.randn(shape, generator=generator) for _ in range(self.head["num_layers"])]
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -120,17 +132,14 @@ class Outcome:
 
 
 def compare(
-    setup: Setup, work: Callable[[str], Any], measure: Callable[[Any, Any], float], tolerance: float, note: str = ""
+    setup: Setup, work: Callable[[str], Any], differ: Callable[[Any, Any], float], tolerance: float, note: str = ""
 ) -> Outcome:
     """Compare the results of ``work`` on the CPU and on the device, and the seconds that each took once warm."""
-    results, seconds = [], []
-    for device in (CPU, setup.device):
-        if not setup.tiny:
+    if not setup.tiny:
+        for device in (CPU, setup.device):
             work(device)  # libraries and kernels are loaded
-        since = time.perf_counter()
-        results.append(work(device))
-        seconds.append(time.perf_counter() - since)
-    return Outcome(seconds[0], seconds[1], measure(*results), tolerance, note)
+    here, there = (measure_call(partial(work, device)) for device in (CPU, setup.device))
+    return Outcome(here[1].wall_s, there[1].wall_s, differ(here[0], there[0]), tolerance, note)
 
 
 def gap(one: Any, other: Any) -> float:
@@ -138,11 +147,6 @@ def gap(one: Any, other: Any) -> float:
     units = [np.asarray(rows, np.float64).reshape(-1, np.shape(rows)[-1]) for rows in (one, other)]
     units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in units]
     return float(1 - (units[0] * units[1]).sum(axis=1).min())
-
-
-def gaps(one: Sequence[Any], other: Sequence[Any]) -> float:
-    """Return the greatest gap of several arrays."""
-    return max(map(gap, one, other))
 
 
 # Decoding
@@ -162,7 +166,7 @@ def write_videos(setup: Setup) -> list[str]:
     for number, path in enumerate(paths):
         frames = (draw(number, frame) for frame in range(seconds * FPS))
         # BT.601 in H.273; GPUs do not decode untagged high definition
-        write_film(path, frames, FPS, colorspace=6, g="25", bf="2", preset="ultrafast")
+        write_film(path, frames, FPS, {"g": "25", "bf": "2", "preset": "ultrafast"}, colorspace=6)
     return list(map(str, paths))
 
 
@@ -183,34 +187,34 @@ def check_decoding(
         except VidretError as error:
             raise NotHereError(str(error)) from error
         settings["decoder"] = decoder
-    difference, cpu_s, device_s, skipped = 0.0, 0.0, 0.0, 0
+    difference, costs, compared = 0.0, np.zeros(2), 0
     for path in paths:
         info = probe(path)
-        chosen = np.linspace(1, info.num_frames - 2, 8).astype(int) if info.num_frames > 9 else np.arange(0)
         with (
             reader.open_reader(info, resize=resize) as here,
             reader.open_reader(info, resize=resize, **settings) as there,
         ):
-            if not len(chosen) or (gpu is not None and not there.why.startswith("GPU")):
-                skipped += 1
+            if info.num_frames < 10 or (gpu is not None and not there.why.startswith("GPU")):
                 continue
-            since = time.perf_counter()
-            exact = here.read(chosen).pixels.astype(np.float32)
-            between = time.perf_counter()
-            found = there.read(chosen).pixels.astype(np.float32)
-            cpu_s, device_s = cpu_s + between - since, device_s + time.perf_counter() - between
+            chosen = np.linspace(1, info.num_frames - 2, 8).astype(int)
+            exact, exact_cost = measure_call(lambda: read(here, chosen))  # noqa: B023
+            found, found_cost = measure_call(lambda: read(there, chosen))  # noqa: B023
+            near = [read(here, chosen + step) for step in (-1, 1)]
         if there.fallback or len(found) != len(exact):
             raise RuntimeError(f"{path}: {there.fallback or 'frames are missing'}")
-        own = np.abs(found - exact).mean(axis=(1, 2, 3))
-        with reader.open_reader(info, resize=resize) as here:
-            for step in (-1, 1):
-                near = np.abs(found - here.read(chosen + step).pixels.astype(np.float32)).mean(axis=(1, 2, 3))
-                own = np.where(near < own - 0.5, 255, own)
-        difference = max(difference, float(own.max()))
-    if skipped == len(paths):
+        own, *others = (np.abs(found - frames).mean(axis=(1, 2, 3)) for frames in (exact, *near))
+        own[np.min(others, axis=0) < own - 0.5] = 255
+        difference, compared = max(difference, float(own.max())), compared + 1
+        costs += exact_cost.wall_s, found_cost.wall_s
+    if not compared:
         raise NotHereError(f"none of {len(paths)} videos is of the kind that {setup.device} decodes")
-    note = f"{len(paths) - skipped} videos" + (f", {skipped} of another kind left out" if skipped else "")
-    return Outcome(cpu_s, device_s, difference, 4.0, note)
+    left_out = f", {len(paths) - compared} of another kind left out" if compared < len(paths) else ""
+    return Outcome(float(costs[0]), float(costs[1]), difference, 4.0, f"{compared} videos{left_out}")
+
+
+def read(opened: reader.Reader, chosen: np.ndarray) -> np.ndarray:
+    """Return frames to compare."""
+    return opened.read(chosen).pixels.astype(np.float32)
 
 
 def decode_real(setup: Setup) -> Outcome:
@@ -229,13 +233,22 @@ def decode_small(setup: Setup) -> Outcome:
 # Encoding
 
 
-def write_model(setup: Setup, method: str) -> str:
-    """Write a model with random weights; return its path."""
-    path = setup.scratch / f"{method}.safetensors"
+def find_model(setup: Setup, kind: str) -> str:
+    """Write a model with random weights, of transformers a tiny one whose speed says nothing; return its name."""
+    if kind == STARTER:
+        return kind
+    if kind not in METHODS:
+        try:
+            models = load_tiny_models()
+        except ImportError as error:
+            raise NotHereError(f"models of transformers: {error}") from error
+        folder = setup.scratch / kind
+        if kind == QWEN:
+            return f"hf:{models.save_tiny_qwen(folder)}#pixels=65536"
+        return f"hf:{models.save_tiny(kind, folder)}"
+    path = setup.scratch / f"{kind}.safetensors"
     torch.manual_seed(0)
-    model = ClipModel(
-        Card(method, "random", setup.vision, setup.text, **METHODS[method], sampling=Sampling(NUM_FRAMES))
-    )
+    model = ClipModel(Card(kind, "random", setup.vision, setup.text, **METHODS[kind], sampling=Sampling(NUM_FRAMES)))
     with torch.no_grad():
         for weight in model.parameters():  # zeros, too, so that no part is switched off
             weight.add_(torch.randn_like(weight), alpha=0.02)
@@ -243,24 +256,10 @@ def write_model(setup: Setup, method: str) -> str:
     return str(path)
 
 
-def save_tiny(setup: Setup, kind: str) -> str:
-    """Write a tiny model of transformers; return its name. Its speed says nothing."""
-    try:
-        models = load_tiny_models()
-    except ImportError as error:
-        raise NotHereError(f"models of transformers: {error}") from error
-    folder = setup.scratch / kind
-    return (
-        f"hf:{models.save_tiny_qwen(folder)}#pixels=65536" if kind == QWEN else f"hf:{models.save_tiny(kind, folder)}"
-    )
-
-
-def check_encoding(setup: Setup, name: str, tolerance: float, precision: str = "fp32") -> Outcome:
+def check_encoding(setup: Setup, kind: str, tolerance: float = 1e-3, precision: str = "fp32") -> Outcome:
     """Compare vectors of frames, of segments, with their sound where a model hears, and of texts."""
-    encoders = {
-        device: load_encoder(name, device=device, precision="fp32" if device == CPU else precision)
-        for device in (CPU, setup.device)
-    }
+    name = find_model(setup, kind)
+    encoders = {device: load_encoder(name, device=device, precision=precision) for device in (CPU, setup.device)}
     rng, side, num = np.random.default_rng(0), encoders[CPU].resize.crop, 1 if setup.tiny else 8
     coarse = rng.integers(0, 256, (num, NUM_FRAMES, 8, 8, 3), dtype=np.uint8)  # smooth pictures
     fine = coarse.repeat(-(-side // 8), axis=2).repeat(-(-side // 8), axis=3)[:, :, :side, :side]
@@ -269,14 +268,13 @@ def check_encoding(setup: Setup, name: str, tolerance: float, precision: str = "
     segments = [Frames(pixels, np.arange(NUM_FRAMES, dtype=np.float64), sound=sound) for pixels in fine]
 
     def encode(device: str) -> tuple[np.ndarray, ...]:
-        embeddings = encoders[device].encode_frames(
-            segments, tokens=getattr(encoders[device], "has_frame_vectors", True)
-        )
+        has_frames = getattr(encoders[device], "has_frame_vectors", True)
+        embeddings = encoders[device].encode_frames(segments, tokens=has_frames)
         texts = encoders[device].encode_text(["a dog on a beach", "two people play the piano", ""])
-        frames, videos = (np.concatenate([own.frames for own in embeddings]), [own.video for own in embeddings])
-        return frames, np.stack(videos), np.stack([text.sentence for text in texts])
+        frames = np.concatenate([own.frames for own in embeddings])
+        return frames, np.stack([own.video for own in embeddings]), np.stack([text.sentence for text in texts])
 
-    return compare(setup, encode, gaps, tolerance)
+    return compare(setup, encode, lambda here, there: max(map(gap, here, there)), tolerance)
 
 
 # FAISS
@@ -298,9 +296,12 @@ def check_faiss(setup: Setup, kind: str, *, filtered: bool = False, k: int = 10)
     for device in (CPU, setup.device):
         if entry is not None:
             indexes[device] = Shard(setup.scratch, entry, dim, device=device)
-            continue
-        indexes[device] = flat = Flat(dim, device=device)
-        flat.add(ids, vectors)
+        else:
+            indexes[device] = flat = Flat(dim, device=device)
+            flat.add(ids, vectors)
+
+    def search(device: str) -> Any:
+        return indexes[device].search(queries, k, id_filter)
 
     def count_others(here: Any, there: Any) -> float:
         pairs = [(set(one) - {-1}, set(other) - {-1}) for one, other in zip(here.ids, there.ids, strict=True)]
@@ -309,9 +310,7 @@ def check_faiss(setup: Setup, kind: str, *, filtered: bool = False, k: int = 10)
         return float(np.mean([len(one ^ other) / 2 / max(1, len(one)) for one, other in pairs]))
 
     note = "on the CPU in either case" if filtered or k > MAX_SELECTION else ""
-    return compare(
-        setup, lambda device: indexes[device].search(queries, k, id_filter), count_others, 0.0 if note else 0.02, note
-    )
+    return compare(setup, search, count_others, 0.0 if note else 0.02, note)
 
 
 # The head, and an engine from files to moments
@@ -320,21 +319,16 @@ def check_faiss(setup: Setup, kind: str, *, filtered: bool = False, k: int = 10)
 def write_head(setup: Setup, backbone: str) -> Path:
     """Write a grounding head with random weights."""
     torch.manual_seed(1)
-    dim, layers = (32, 2) if setup.tiny else (256, 4)
-    head = GroundingHead(setup.vision.width, setup.text.width, dim, num_layers=layers).eval()
-    path = setup.scratch / "head.safetensors"
+    head, path = GroundingHead(**setup.head).eval(), setup.scratch / "head.safetensors"  # type: ignore[arg-type]
     save_head(head, HeadCard.describe(head, backbone=backbone, **RECIPES["qvhighlights"]), path)
     return path
 
 
 def check_head(setup: Setup) -> Outcome:
     """Compare a head's logits and saliency: the greatest difference."""
-    path = write_head(setup, "none")
-    num_frames, num_layers = (20, 2) if setup.tiny else (75, 4)
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, num_frames, 1 + setup.vision.num_patches, setup.vision.width)
-    layers = [torch.randn(shape, generator=generator) for _ in range(num_layers)]
-    query = torch.randn(1, num_layers, 9, setup.text.width, generator=generator)
+    path, generator = write_head(setup, "none"), torch.Generator().manual_seed(0)
+    layers = setup.draw_layers(1, 20 if setup.tiny else 75, generator)
+    query = torch.randn(1, len(layers), 9, setup.text.width, generator=generator)
 
     @torch.inference_mode()
     def ask(device: str) -> np.ndarray:
@@ -364,7 +358,7 @@ def check_aligner(setup: Setup, aligner: Aligner | ConceptAligner) -> Outcome:
 
 def check_engine(setup: Setup) -> Outcome:
     """Index films, search, and ask a head: 1 - the least cosine of stored frames; 1 where another film comes first."""
-    model = write_model(setup, "clip")
+    model = find_model(setup, "clip")
     head, films = write_head(setup, model), [*write_videos(setup), *setup.videos]
 
     def use(device: str) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -411,24 +405,22 @@ def train_retrieval(setup: Setup, method: str, tolerance: float) -> Outcome:
 def train_head(setup: Setup) -> Outcome:
     """Compare a training step of the head, without dropout."""
     num, num_frames, generator = 4, 20, torch.Generator().manual_seed(0)
-    dim, layers = (32, 2) if setup.tiny else (256, 4)
-    shape = (num, num_frames, 1 + setup.vision.num_patches, setup.vision.width)
+    layers = setup.draw_layers(num, num_frames, generator)
     batch = GroundingBatch(
-        tuple(torch.randn(shape, generator=generator).half() for _ in range(layers)),
-        torch.ones(num, num_frames, dtype=torch.bool),
-        None,
-        None,
-        torch.randn(num, layers, 7, setup.text.width, generator=generator).half(),
-        torch.ones(num, 7, dtype=torch.bool),
-        torch.tensor([[[4.0, 16.0]]]).expand(num, 1, 2),
-        torch.ones(num, 1, dtype=torch.bool),
-        torch.rand(num, num_frames, generator=generator),
-        torch.full((num,), 40.0),
-        torch.arange(num),
+        layers=tuple(layer.half() for layer in layers),
+        frame_mask=torch.ones(num, num_frames, dtype=torch.bool),
+        token_masks=None,
+        sizes=None,
+        words=torch.randn(num, len(layers), 7, setup.text.width, generator=generator).half(),
+        word_mask=torch.ones(num, 7, dtype=torch.bool),
+        spans=torch.tensor([[[4.0, 16.0]]]).expand(num, 1, 2),
+        span_mask=torch.ones(num, 1, dtype=torch.bool),
+        saliency=torch.rand(num, num_frames, generator=generator),
+        durations=torch.full((num,), 40.0),
+        queries=torch.arange(num),
     )
-    settings: dict[str, Any] = {"width": setup.vision.width, "text_width": setup.text.width, "dim": dim}
-    settings |= {"num_layers": layers, "dropout": 0.0, "drop_path": 0.0}
-    return compare_gradients(setup, partial(GroundingModule, **settings), batch, 0.01)
+    make = partial(GroundingModule, **setup.head, dropout=0.0, drop_path=0.0)  # type: ignore[arg-type]
+    return compare_gradients(setup, make, batch, 0.01)
 
 
 # Several processes
@@ -480,48 +472,44 @@ def train_together(setup: Setup, backend: str) -> Outcome:
     if backend == "nccl" and (gpu is None or not dist.is_nccl_available()):
         raise NotHereError("nccl is for CUDA")
     world, rendezvous = 2 if backend == "gloo" else min(2, torch.cuda.device_count()), setup.scratch / backend
-    since = time.perf_counter()
-    single = step_together(CPU, 0, 1)
-    between = time.perf_counter()
-    spawn(run_rank, (backend, setup.device, rendezvous, world), nprocs=world)  # type: ignore[no-untyped-call]
-    device_s = time.perf_counter() - between
+    single, here = measure_call(partial(step_together, CPU, 0, 1))
+    there = measure(partial(spawn, run_rank, (backend, setup.device, rendezvous, world), nprocs=world))
     together = torch.load(rendezvous.with_suffix(".pt"), weights_only=True)
-    note = f"{world} processes of it, their start included"
-    return Outcome(between - since, device_s, float((single - together).norm() / single.norm()), 0.01, note)
+    difference = float((single - together).norm() / single.norm())
+    return Outcome(here.wall_s, there.wall_s, difference, 0.01, f"{world} processes of it, their start included")
 
 
 PATHS: dict[str, Callable[[Setup], Outcome]] = {
     "decode, made videos": lambda setup: check_decoding(setup, write_videos(setup)),
     "decode, real videos": decode_real,
     "decode and resize, torchcodec": decode_small,
-    "encode, CLIP": lambda setup: check_encoding(setup, write_model(setup, "clip"), 1e-3),
-    "encode, CLIP in the device's own precision": lambda setup: check_encoding(
-        setup, write_model(setup, "clip"), 1e-2, "auto"
+    "encode, CLIP": partial(check_encoding, kind="clip"),
+    "encode, CLIP in the device's own precision": partial(
+        check_encoding, kind="clip", tolerance=1e-2, precision="auto"
     ),
-    # Where two scores of a merge are nearly equal, rounding decides.
-    "encode, TempMe": lambda setup: check_encoding(setup, write_model(setup, "tempme"), 1e-2),
-    "encode, Prompt Switch": lambda setup: check_encoding(setup, write_model(setup, "promptswitch"), 1e-3),
-    "encode, starter": lambda setup: check_encoding(setup, "starter", 1e-3),
-    "encode, VideoPrism": lambda setup: check_encoding(setup, save_tiny(setup, "videoprism"), 1e-3),
-    "encode, PE-AV with sound": lambda setup: check_encoding(setup, save_tiny(setup, "pe_audio_video"), 1e-3),
-    "encode, Qwen3-VL-Embedding": lambda setup: check_encoding(setup, save_tiny(setup, QWEN), 1e-3),
-    "encode, Qwen3-VL-Embedding in the device's own precision": lambda setup: check_encoding(
-        setup, save_tiny(setup, QWEN), 2e-2, "auto"
+    "encode, TempMe": partial(check_encoding, kind="tempme", tolerance=1e-2),  # rounding decides nearly equal merges
+    "encode, Prompt Switch": partial(check_encoding, kind="promptswitch"),
+    "encode, starter": partial(check_encoding, kind=STARTER),
+    "encode, VideoPrism": partial(check_encoding, kind="videoprism"),
+    "encode, PE-AV with sound": partial(check_encoding, kind="pe_audio_video"),
+    "encode, Qwen3-VL-Embedding": partial(check_encoding, kind=QWEN),
+    "encode, Qwen3-VL-Embedding in the device's own precision": partial(
+        check_encoding, kind=QWEN, tolerance=2e-2, precision="auto"
     ),
-    "FAISS, flat": lambda setup: check_faiss(setup, "flat"),
-    "FAISS, flat, filtered": lambda setup: check_faiss(setup, "flat", filtered=True),
-    "FAISS, flat, 2,500 results": lambda setup: check_faiss(setup, "flat", k=2500),
-    "FAISS, lists": lambda setup: check_faiss(setup, "ivf"),
-    "FAISS, lists, filtered": lambda setup: check_faiss(setup, "ivf", filtered=True),
+    "FAISS, flat": partial(check_faiss, kind="flat"),
+    "FAISS, flat, filtered": partial(check_faiss, kind="flat", filtered=True),
+    "FAISS, flat, 2,500 results": partial(check_faiss, kind="flat", k=2500),
+    "FAISS, lists": partial(check_faiss, kind="ivf"),
+    "FAISS, lists, filtered": partial(check_faiss, kind="ivf", filtered=True),
     "rerank, UCoFiA": lambda setup: check_aligner(setup, Aligner()),
     "rerank, GLSCL": lambda setup: check_aligner(setup, ConceptAligner()),
     "head": check_head,
     "index, search, locate": check_engine,
-    "train, CLIP": lambda setup: train_retrieval(setup, "clip", 0.01),
-    "train, TempMe": lambda setup: train_retrieval(setup, "tempme", 0.05),
+    "train, CLIP": partial(train_retrieval, method="clip", tolerance=0.01),
+    "train, TempMe": partial(train_retrieval, method="tempme", tolerance=0.05),
     "train, head": train_head,
-    "train in two processes, gloo": lambda setup: train_together(setup, "gloo"),
-    "train in a process a card, nccl": lambda setup: train_together(setup, "nccl"),
+    "train in two processes, gloo": partial(train_together, backend="gloo"),
+    "train in a process a card, nccl": partial(train_together, backend="nccl"),
 }
 
 
@@ -569,7 +557,7 @@ def describe(rows: Sequence[Row], device: str) -> str:
     """Return the page that is sent back: the machine, its card, the versions, and each path with its numbers."""
     index = cuda_index(device)
     card = "none" if index is None else str(torch.cuda.get_device_properties(index))
-    facts = {"system": platform.platform(), "processor": read_processor(), "cores": os.cpu_count(), "device": device}
+    facts = {"system": platform.platform(), "cores": os.cpu_count(), "device": device}
     facts |= {"card": card, "CUDA or ROCm": torch.version.cuda or torch.version.hip or "none", **list_versions()}
     lines = ["# vidret on this machine", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     lines += ["| path | CPU s | device s | difference | at most | verdict | note |", "|---|---|---|---|---|---|---|"]
@@ -582,31 +570,22 @@ def describe(rows: Sequence[Row], device: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def read_processor() -> str:
-    """Return the name of the processor, as far as the system says it."""
-    info = Path("/proc/cpuinfo")
-    named = [line for line in info.read_text().splitlines() if "model name" in line] if info.is_file() else []
-    return named[0].partition(":")[2].strip() if named else platform.processor() or platform.machine()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the paths; return the exit status."""
-    parser = make_parser(__doc__, max_videos=8)
+    parser = make_parser(__doc__, tiny=False, page=Path)
     parser.add_argument("videos", nargs="?", help="A folder of real videos.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, xpu, xpu:N or mps.")
     parser.add_argument("--only", default="", help="Run only paths whose name holds this.")
-    parser.add_argument("--tiny", action="store_true", help="Small models and inputs.")
-    parser.add_argument("--page", type=Path, help="The page to write.")
     parser.add_argument("--run", help=argparse.SUPPRESS)  # one path, in this process
     given = parser.parse_args(arguments)
     device = choose_device(given.device)
-    videos = scan([given.videos])[: given.max_videos] if given.videos else []
+    videos = scan([given.videos])[:NUM_VIDEOS] if given.videos else []
     if given.run:
         with tempfile.TemporaryDirectory() as scratch:
             print(json.dumps(asdict(run_path(given.run, device, Path(scratch), videos, tiny=given.tiny))))
         return 0
     command = [sys.executable, __file__, *([given.videos] if given.videos else []), "--device", device]
-    command += ["--max-videos", str(given.max_videos), *(["--tiny"] if given.tiny else [])]
+    command += ["--tiny"] if given.tiny else []
     rows = []
     for name in PATHS:
         if given.only.lower() in name.lower():

@@ -49,9 +49,9 @@ class Cost:
     cpu_s: float
     wall_s: float
 
-    def to_dict(self, digits: int = 3) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float]:
         """Return both, rounded."""
-        return {"cpu_s": round(self.cpu_s, digits), "wall_s": round(self.wall_s, digits)}
+        return {"cpu_s": round(self.cpu_s, 4), "wall_s": round(self.wall_s, 4)}
 
 
 def count_cpu_s() -> float:
@@ -60,11 +60,16 @@ def count_cpu_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
+def measure_call(run: Callable[[], T]) -> tuple[T, Cost]:
+    """Return the result of a call and what it costs."""
+    cpu_s, wall_s = count_cpu_s(), time.perf_counter()
+    result = run()
+    return result, Cost(count_cpu_s() - cpu_s, time.perf_counter() - wall_s)
+
+
 def measure(run: Callable[[], object]) -> Cost:
     """Return what a call costs."""
-    cpu_s, wall_s = count_cpu_s(), time.perf_counter()
-    run()
-    return Cost(count_cpu_s() - cpu_s, time.perf_counter() - wall_s)
+    return measure_call(run)[1]
 
 
 def take_turns(runs: Mapping[str, Callable[[], object]], repeats: int, *, num_warm: int = 1) -> dict[str, Cost]:
@@ -135,15 +140,21 @@ def measure_rise_mb(run: Callable[[], object]) -> float:
     return read_memory_mb("VmHWM") - before
 
 
-def sum_memory_mb(pid: int | str = "self") -> float:
-    """Return the resident memory of a process and its descendants; those that end meanwhile count as none."""
+def sum_over_processes(read: Callable[[Path], float], pid: int | str = "self") -> float:
+    """Return the sum of what is read from /proc/PID of a process and its descendants; those that end count as none."""
     folder = Path("/proc", str(pid))
     try:
-        own_mb = int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-        children = [child for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()]
+        own = read(folder)
+        children = [child for task in folder.glob("task/*/children") for child in task.read_text().split()]
     except OSError:
         return 0.0
-    return own_mb + sum(map(sum_memory_mb, children))
+    return own + sum(sum_over_processes(read, child) for child in children)
+
+
+def sum_memory_mb() -> float:
+    """Return the resident memory of this process and its descendants."""
+    page_mb = os.sysconf("SC_PAGE_SIZE") / 1e6
+    return sum_over_processes(lambda process: int((process / "statm").read_text().split()[1]) * page_mb)
 
 
 def find_peak_mb(
@@ -196,41 +207,49 @@ def run_ffmpeg(*arguments: str) -> None:
 # Input and output
 
 
-def make_parser(doc: str | None, **options: Any) -> argparse.ArgumentParser:
-    """Return a parser whose help is the description of a script, with options: their defaults by name.
+def make_parser(doc: str | None, *paths: str, **options: Any) -> argparse.ArgumentParser:
+    """Return a parser whose help is the description of a script.
 
-    The type of a value is that of its default; a list takes several values.
+    It takes the paths that are named, of which one with a ``?`` at its end may be left out, and options by their
+    defaults: a list takes several values, False makes a flag, a tuple has the choices, and a type has the default None.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in paths:
+        parser.add_argument(name.rstrip("?"), type=Path, nargs="?" if name.endswith("?") else None)
     for name, default in options.items():
-        kind = type(default[0]) if isinstance(default, list) else type(default)
-        several = {"nargs": "+"} if isinstance(default, list) else {}
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, **several)  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"type": type(default), "default": default}
+        if isinstance(default, list):
+            settings |= {"type": type(default[0]), "nargs": "+"}
+        elif isinstance(default, tuple):
+            settings = {"choices": default, "default": default[0]}
+        elif isinstance(default, type):
+            settings = {"type": default}
+        elif default is False:
+            settings = {"action": "store_true"}
+        parser.add_argument(f"--{name.replace('_', '-')}", **settings)
     return parser
 
 
 def run_parts(
     parser: argparse.ArgumentParser,
-    parts: Mapping[str, Callable[[argparse.Namespace, Path], Mapping[str, Any]]],
-    default: Sequence[str] | None = None,
-    *,
-    num_threads: int | None = 1,
+    measures: Sequence[Callable[[argparse.Namespace, Path], Mapping[str, Any]]],
+    default: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Run the parts that ``--only`` names, each with a folder of its own; print and return a JSON object.
+    """Run the parts that ``--only`` names on one thread of PyTorch; print and return a JSON object.
 
-    A part whose extra is not installed says so. PyTorch has ``num_threads`` threads, its own number with None.
+    ``measure_NAME`` measures the part NAME, with a folder of its own. A part whose extra is not installed says so.
     """
+    parts = {measure.__name__.removeprefix("measure_").replace("_", "-"): measure for measure in measures}
     parser.add_argument("--only", nargs="+", choices=parts, default=default or [*parts])
     given, report = parser.parse_args(), dict[str, Any]()
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
+    torch.set_num_threads(1)
     for name in given.only:
         with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
             try:
                 report[name] = parts[name](given, Path(folder))
             except MissingExtraError as error:
                 report[name] = {"not measured": str(error)}
-        tell(json.dumps({name: report[name]}))  # outlives an interruption
+        tell(json.dumps({name: report[name]}, default=Cost.to_dict))  # outlives an interruption
     print_json(report)
     return report
 
@@ -244,14 +263,16 @@ def write_film(
     path: Path,
     frames: Iterable[np.ndarray],
     rate: int,
-    audio: np.ndarray | None = None,
+    options: Mapping[str, str] | None = None,
     *,
+    audio: np.ndarray | None = None,
     colorspace: int | None = None,
-    **options: str,
+    comment: str = "",
 ) -> None:
     """Write a film of frames, (y, x, 3), with options of x264, and with sound at 16 kHz from -1 to 1 if any."""
-    with av.open(str(path), "w") as container:
-        video: Any = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", **options})
+    with av.open(str(path), "w", format="mp4") as container:
+        container.metadata["comment"] = comment
+        video: Any = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", **(options or {})})
         video.pix_fmt = "yuv420p"
         if audio is not None:
             sound: Any = container.add_stream("aac", AUDIO_RATE)
@@ -269,13 +290,15 @@ def write_film(
             container.mux([*sound.encode(heard), *sound.encode(None)])
 
 
-def index_run(scratch: Path, encoder: Encoder, files: Sequence[str], **options: Any) -> Callable[[], None]:
-    """Return what indexes files into a new folder, without words by default, each time it is called."""
+def index_run(scratch: Path, encoder: Encoder, files: Sequence[str], **options: Any) -> Callable[[], Path]:
+    """Return what indexes files into a new folder, which it returns, without words by default."""
     head = options.pop("head", "none")
 
-    def run() -> None:
-        with Engine(Path(tempfile.mkdtemp(dir=scratch), "index"), encoder, head=head) as engine:
+    def run() -> Path:
+        index = Path(tempfile.mkdtemp(dir=scratch), "index")
+        with Engine(index, encoder, head=head) as engine:
             engine.index(files, **{"words": False, **options})
+        return index
 
     return run
 
@@ -300,14 +323,9 @@ def draw_batch(num_pairs: int, num_frames: int, side: int, num_words: int) -> Re
     """Return random frames and texts to train on, each text as long as it may be."""
     pixels = torch.randint(0, 256, (num_pairs, num_frames, side, side, 3), dtype=torch.uint8)
     mask, indices = torch.ones(num_pairs, num_frames, dtype=torch.bool), torch.arange(num_pairs)
-    return RetrievalBatch(pixels, mask, draw_ids(num_pairs, num_words), indices, indices, indices)
-
-
-def draw_ids(num_texts: int, num_words: int) -> torch.Tensor:
-    """Return the token ids of random texts, (text, word)."""
-    ids = torch.randint(1, 40_000, (num_texts, num_words))
+    ids = torch.randint(1, 40_000, (num_pairs, num_words))
     ids[:, 0], ids[:, -1] = 49406, 49407
-    return ids
+    return RetrievalBatch(pixels, mask, ids, indices, indices, indices)
 
 
 def copy_samples(folder: Path, num_copies: int) -> list[str]:
@@ -330,8 +348,8 @@ def percent(flags: Sequence[float] | np.ndarray) -> float:
 
 
 def print_json(report: Mapping[str, Any]) -> None:
-    """Print a report with the load of the machine: above its cores, times of the clock tell little."""
-    print(json.dumps({**report, "load": round(os.getloadavg()[0], 1)}, indent=2))
+    """Print a report and the load of the machine: above its cores, times of the clock tell little."""
+    print(json.dumps({**report, "load": round(os.getloadavg()[0], 1)}, indent=2, default=Cost.to_dict))
 
 
 def print_rows(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

@@ -1,6 +1,6 @@
 """Train every method on the synthetic world, from random towers, and print one table of what each has learned.
 
-    python tools/learn.py WORLD [--methods clip tempme promptswitch ucofia glscl all joint r2 ...] [--out MODELS]
+    python tools/learn.py WORLD [--methods clip tempme promptswitch ucofia glscl all joint r2 ...] [--train 24000] ...
 
 WORLD is made if it is not there. Retrieval is measured on combinations that training never showed: recall in a gallery
 of 200, and on pairs of videos that differ in only one respect, how often a caption prefers its own video (50 is
@@ -8,17 +8,15 @@ chance). In training the two videos of a pair come in one batch, each other's ha
 pooling: it cannot know an order of frames. ``ucofia`` goes on from its towers; ``all`` does so with Prompt Switch and
 TempMe in them. ``joint`` trains the three from the start, with the captioner. ``r2`` grounds moments in long held-out
 films, on the frozen towers of ``--towers``, beside the training-free curve; ``weighed`` is the same head with
-``similarity_weight`` 1, and ``--motion`` the frames of its convolution over time. The seconds are a method's own: those
-that build on others come after theirs.
+``similarity_weight`` 1, and ``--motion`` the frames of its convolution over time.
 
 ``coarse`` is TempMe on frames of half the size, and ``sharp`` mean pooling of three whole ones. ``pair`` searches all
-test videos (val too) for all their captions, by each of the two and by both in one index; ties share a hit, and the
-standard error is that over videos.
+test videos for all their captions, by each of the two and by both in one index; ties share a hit, and the standard
+error is that over videos. ``sorted`` is the rank correlation of the number of objects in a video and of its place
+between "five" and "one", in ``vidret search --sort-by five/one``.
 
-``sorted`` is the rank correlation of the number of objects in a video and of its place between "five" and "one", in
-``vidret search --sort-by five/one``. The table is of the test split. A line of JSON a method has val too, on which
-settings are chosen. A method takes up to 40 minutes on two cores; ``waiting`` is the share of training in which a step
-waited for its data, in percent.
+The table is of the test split. A line of JSON a method has val too, on which settings are chosen. ``seconds`` are a
+method's own, and ``waiting`` is the share of them in which a step waited for its data, in percent.
 """
 
 import argparse
@@ -39,9 +37,9 @@ import pytorch_lightning as lightning
 import torch
 from bench_train import read_synthetic
 from harness import make_parser, percent, print_rows, tell
+from make_synthetic import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
 from pytorch_lightning.callbacks import Timer
 from scipy.stats import spearmanr
-from worlds import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
 
 from vidret import Engine
 from vidret.channels.picture.ranking import MEAN
@@ -86,15 +84,15 @@ class Setting(NamedTuple):
         """Return the precision of the trainer."""
         return "bf16-mixed" if self.half and choose_precision("auto", torch.device("cpu")) == "bf16" else "32-true"
 
-    def make_module(self, towers: Path, lr: float | None) -> RetrievalModule:
+    def make_module(self, towers: Path) -> RetrievalModule:
         """Return an untrained module, or one on towers."""
         given = read_synthetic(self.config)
         for part in self.parts:
             given |= {name: value for name, value in read_synthetic(part).items() if name in ("merging", "prompts")}
-        given |= {"vision": replace(given["vision"], image_size=self.size), "num_frames": self.frames}
+        given |= {"vision": replace(given["vision"], image_size=self.size), "num_frames": self.frames, "out": None}
         if self.on_clip:
             given |= {"weights": str(towers), "vision": None, "text": None}
-        return RetrievalModule(**given | {"out": None, "lr": lr or given["lr"]})
+        return RetrievalModule(**given)
 
 
 SETTINGS = {
@@ -131,66 +129,40 @@ class Clock(Timer):
             loss = float(trainer.callback_metrics.get("loss", float("nan")))
             tell(f"step {trainer.global_step}/{trainer.estimated_stepping_batches}, loss {loss:.3f}")
 
-    def report(self) -> dict[str, int | float]:
-        """Return the seconds, and the share of them that was spent waiting."""
-        elapsed_s = self.time_elapsed("train")
-        return {"seconds": round(elapsed_s), "waiting": round(100 * self._waited_s / elapsed_s, 1)}
+
+def fit(module: Any, data: Any, folder: Path, precision: Any = "32-true", **length: int) -> dict[str, Any]:
+    """Train on the CPU, keep nothing but the weights, and return the seconds and the share spent waiting."""
+    clock, off = Clock(), ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    settings: dict[str, Any] = {**dict.fromkeys(off, False), "num_sanity_val_steps": 0, "limit_val_batches": 0}
+    settings |= {"accelerator": "cpu", "gradient_clip_val": 1.0, "default_root_dir": folder, **length}
+    lightning.Trainer(**settings, precision=precision, callbacks=[clock]).fit(module, datamodule=data)
+    elapsed_s = clock.time_elapsed("train")
+    return {"seconds": round(elapsed_s), "waiting": round(100 * clock._waited_s / elapsed_s, 1)}
 
 
-def make_trainer(clock: Clock, folder: Path, precision: str = "32-true", **length: int) -> lightning.Trainer:
-    """Return a trainer for the CPU that keeps nothing but what it is asked for."""
-    return lightning.Trainer(
-        **length,  # type: ignore[arg-type]
-        accelerator="cpu",
-        precision=precision,  # type: ignore[arg-type]
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        gradient_clip_val=1.0,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        default_root_dir=folder,
-        callbacks=[clock],
-    )
-
-
-def learn_retrieval(method: str, world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train one method and measure it on the test split."""
-    lightning.seed_everything(arguments.seed, verbose=False)
-    setting, clock = SETTINGS[method], Clock()
-    steps, batch = arguments.steps or setting.steps, arguments.batch or setting.batch
-    module = setting.make_module(arguments.out / "clip.safetensors", arguments.lr)
-    trainer = make_trainer(clock, world, arguments.precision or setting.precision, max_steps=steps)
-    trainer.fit(module, datamodule=open_data(world, setting, batch))
-    module.export(arguments.out / f"{method}.safetensors")
-    found: dict[str, Any] = {"trained": sum(p.numel() for p in module.parameters() if p.requires_grad)}
-    found |= clock.report()
+def learn_retrieval(method: str, world: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Train one method and measure it."""
+    lightning.seed_everything(given.seed, verbose=False)
+    setting, towers = SETTINGS[method], given.models / f"{method}.safetensors"
+    steps, batch = given.steps or setting.steps, given.batch or setting.batch
+    module = setting.make_module(given.models / "clip.safetensors")
+    data = open_data(world, setting, batch)
+    cost = fit(module, data, world, given.precision or setting.precision, max_steps=steps)
+    module.export(towers)
+    found = {"trained": sum(own.numel() for own in module.parameters() if own.requires_grad), **cost}
     for split in SPLITS:
         scores, names = score_split(module, open_data(world, setting, batch, split))
         found[split] = measure(scores, names, read_pairs(world, split))
-    found["test"]["sorted"] = rank_numbers(arguments.out / f"{method}.safetensors", world)
+    found["test"]["sorted"] = rank_numbers(towers, world)
     return found
 
 
 def open_data(world: Path, setting: Setting, batch_size: int, split: Split | None = None) -> RetrievalData:
     """Return the world's short videos; nothing is held out of training, for nothing is chosen."""
-    return RetrievalData(
-        "msrvtt-full",
-        str(world),
-        str(world),
-        train_split="train",
-        test_split=split,
-        val_share=0.0,
-        cache=str(world / "cache"),
-        sampling="tempme",
-        num_frames=setting.frames,
-        image_size=setting.size,
-        batch_size=batch_size,
-        neighbours=2,
-        eval_batch_size=50,
-        num_workers=0,
-    )
+    seen: dict[str, Any] = {"sampling": "tempme", "num_frames": setting.frames, "image_size": setting.size}
+    loading: dict[str, Any] = {"neighbours": 2, "eval_batch_size": 50, "num_workers": 0, "cache": str(world / "cache")}
+    splits: dict[str, Any] = {"train_split": "train", "test_split": split, "val_share": 0.0}
+    return RetrievalData("msrvtt-full", str(world), str(world), batch_size=batch_size, **seen, **loading, **splits)
 
 
 @torch.no_grad()
@@ -241,9 +213,9 @@ def rank_numbers(towers: Path, world: Path) -> float:
     return round(float(spearmanr(values, [numbers[Path(path).stem] for path in rows.paths]).statistic), 2)
 
 
-def measure_pair(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure_pair(world: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Return R@1 of each tower of the pair, of both in one index, and the gain over the better one with its error."""
-    models = {name: str(arguments.out / f"{name}.safetensors") for name in PAIR}
+    models = {name: str(given.models / f"{name}.safetensors") for name in PAIR}
     models["both"] = " + ".join(models.values())
     found: dict[str, Any] = {}
     for name in SPLITS:
@@ -256,62 +228,34 @@ def measure_pair(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                 scores = score_texts(engine, [caption.text for caption in split.captions], files, MEAN)[TOTAL]
             ranks = rank_matrix(scores, truth).t2v
             hits[kind] = np.bincount(truth, (ranks.higher == 0) / (1 + ranks.equal)) / np.bincount(truth)
-        better = max(PAIR, key=lambda kind: float(hits[kind].mean()))
+        gains = hits["both"] - max((hits[kind] for kind in PAIR), key=lambda own: float(own.mean()))
         found[name] = {f"R@1 of {kind}": percent(rates) for kind, rates in hits.items()}
-        gains = hits["both"] - hits[better]
         found[name] |= {"gain": percent(gains), "error": round(100 * float(gains.std() / len(gains) ** 0.5), 1)}
     return found
 
 
-def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def learn_grounding(world: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Train the R2 head on the towers that retrieval left, and measure it and the curve in held-out films."""
-    towers, epochs = arguments.out / f"{arguments.towers}.safetensors", arguments.head_epochs
-    films = world / "videos"
-    shapes = read_synthetic("clip")
-    module = GroundingModule(
-        backbone=str(towers),
-        width=shapes["vision"].width,
-        text_width=shapes["text"].width,
-        dim=128,
-        num_layers=3,
-        recipe="qvhighlights",
-        lr=arguments.lr or shapes["lr"],
-        drop_at=3 * epochs // 4,
-        warm_up=50,
-        dropout=0.1,
-        motion=arguments.motion,
-        seed=arguments.seed,
-    )
-    data = GroundingData(
-        "qvhighlights",
-        str(world),
-        str(films),
-        str(world / "cache"),
-        encoder=str(towers),
-        num_layers=3,
-        fps=module.fps,
-        val_share=0.0,
-        batch_size=32,
-        num_workers=0,
-    )
-    clock = Clock()
-    trainer = make_trainer(clock, world, max_epochs=epochs)
-    trainer.fit(module, datamodule=data)
+    towers, shapes, films = str(given.models / f"{given.towers}.safetensors"), read_synthetic("clip"), world / "videos"
+    sizes: dict[str, Any] = {"width": shapes["vision"].width, "text_width": shapes["text"].width, "dim": 128}
+    schedule: dict[str, Any] = {"drop_at": 3 * given.head_epochs // 4, "warm_up": 50, "lr": shapes["lr"]}
+    chosen: dict[str, Any] = {"dropout": 0.1, "motion": given.motion, "seed": given.seed, "num_layers": 3}
+    module = GroundingModule(backbone=towers, recipe="qvhighlights", **sizes, **schedule, **chosen)
+    loading: dict[str, Any] = {"num_layers": 3, "fps": module.fps, "val_share": 0.0, "batch_size": 32, "num_workers": 0}
+    data = GroundingData("qvhighlights", str(world), str(films), str(world / "cache"), encoder=towers, **loading)
+    found: dict[str, Any] = fit(module, data, world, max_epochs=given.head_epochs)
     heads = {"curve": "none"}
     for name, weight in (("head", 0.0), ("weighed", 1.0)):
         module.card = replace(module.card, similarity_weight=weight)
-        module.export(arguments.out / f"r2-{name}.safetensors")
-        heads[name] = str(arguments.out / f"r2-{name}.safetensors")
-    found: dict[str, Any] = clock.report()
+        heads[name] = str(given.models / f"r2-{name}.safetensors")
+        module.export(Path(heads[name]))
     for split, name in zip(SPLITS, ("qvhighlights-val", "moments"), strict=True):
         asked, found[split] = read_split(name, world), {}
-        for method, chosen in heads.items():
-            index = arguments.out / f"films-{split}-{arguments.towers}"
-            with Engine.open(index, encoder=str(towers), head=chosen) as engine:
+        for method, head in heads.items():
+            with Engine.open(given.models / f"films-{split}-{given.towers}", encoder=towers, head=head) as engine:
                 engine.index([films / f"{video}.mp4" for video in asked.videos], words=False)
                 best = [find_overlap(engine, films / f"{query.video}.mp4", query) for query in asked.queries]
-            for limit in (0.5, 0.7):
-                found[split][f"{method} R1@{limit}"] = percent(np.array(best) >= limit)
+            found[split] |= {f"{method} R1@{limit}": percent(np.array(best) >= limit) for limit in (0.5, 0.7)}
     return found
 
 
@@ -331,31 +275,22 @@ def show_table(results: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Make the world, train, print."""
+    """Make the world, train, print; without --steps, --batch and --precision, each method has its own."""
+    counts = {"seed": 0, "train": 24_000, "films": 2000, "steps": 0, "batch": 0, "precision": ""}
+    parser = make_parser(__doc__, "world", towers=("clip", "joint"), head_epochs=10, motion=0, **counts)
     methods = [*SETTINGS, "pair", "r2"]
-    parser = make_parser(__doc__, head_epochs=10, motion=0, seed=0, train=24_000, films=2000)
-    parser.add_argument("world", type=Path)
     parser.add_argument("--methods", nargs="+", default=methods, choices=methods)
-    parser.add_argument(
-        "--towers", default="clip", choices=("clip", "joint"), help="trained before, that r2 sees through"
-    )
-    parser.add_argument("--steps", type=int, help="unless given, as the other two, each method its own")
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--precision")
-    parser.add_argument("--lr", type=float, help="of the weights that Muon does not train, and of the head")
-    parser.add_argument("--out", type=Path, default=None)
-    arguments = parser.parse_args()
-    arguments.out = arguments.out or arguments.world / "models"
+    given = parser.parse_args()
+    given.models = given.world / "models"
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    short, long = arguments.world / "msrvtt", arguments.world / "qvhighlights"
-    write_retrieval_world(
-        short, num_train=arguments.train, num_val=400, num_captions=6, size=SIZE, num_frames=FRAMES, fps=FPS
-    )
-    write_grounding_world(long, num_train=arguments.films, num_val=100, num_test=100, size=SIZE)
+    short, long = given.world / "msrvtt", given.world / "qvhighlights"
+    seen: dict[str, int] = {"size": SIZE, "num_frames": FRAMES, "fps": FPS}
+    write_retrieval_world(short, num_train=given.train, num_val=400, num_captions=6, **seen)
+    write_grounding_world(long, num_train=given.films, num_val=100, num_test=100, size=SIZE)
     table, others = {}, {"r2": partial(learn_grounding, long), "pair": partial(measure_pair, short)}
-    for method in arguments.methods:
-        table[method] = others.get(method, partial(learn_retrieval, method, short))(arguments)
+    for method in given.methods:
+        table[method] = others.get(method, partial(learn_retrieval, method, short))(given)
         print(json.dumps({method: table[method]}), flush=True)
     show_table(table)
 

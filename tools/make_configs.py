@@ -25,8 +25,6 @@ NO_VALIDATION = [
         "init_args": {"save_last": True, "save_on_exception": True},
     }
 ]
-
-
 NOTHING: Settings = {}
 
 
@@ -41,7 +39,7 @@ class Variant(NamedTuple):
 
 
 class On(NamedTuple):
-    """A benchmark: its title, what its data is, and what differs for every method."""
+    """A benchmark: its title, and what differs for every method."""
 
     title: str
     data: Settings
@@ -106,23 +104,15 @@ BENCHMARKS: Mapping[str, On] = {
     "activitynet": On("ActivityNet, paragraphs", _data("activitynet", train_split="train", **PARAGRAPHS)),
 }
 # What a method has of its own on a benchmark: settings of the model, the data and the trainer.
-LONG = {"merging": {"factors": [4, 4, 4]}}  # 64 frames to one clip; the published factors are for 12
+FACTORS = {"merging": {"factors": [4, 4, 4]}}, NOTHING, NOTHING  # 64 frames to one clip; those published are for 12
+FEW_FRAMES = {"num_frames": 12}, {"num_frames": 6, "num_words": 77}, NOTHING
 PAIRS: Mapping[tuple[str, str], tuple[Settings, Settings, Settings]] = {
-    **{
-        (variant, name): (LONG, {}, {})
-        for variant in VARIANTS
-        if "tempme" in variant
-        for name in ("didemo", "activitynet")
-    },
-    **{
-        ("promptswitch_b32", name): ({"num_frames": 12}, {"num_frames": 6, "num_words": 77}, {})
-        for name in ("didemo", "activitynet")
-    },
-    **{(f"glscl_{size}", "didemo"): ({}, {"batch_size": 32}, {}) for size in ("b32", "b16")},
-    **{
-        (f"glscl_{size}", "activitynet"): ({"options": {"num_concepts": 12}}, {"batch_size": 64}, {"max_epochs": 10})
-        for size in ("b32", "b16")
-    },
+    ("tempme", "didemo"): FACTORS,
+    ("tempme", "activitynet"): FACTORS,
+    ("promptswitch", "didemo"): FEW_FRAMES,
+    ("promptswitch", "activitynet"): FEW_FRAMES,
+    ("glscl", "didemo"): (NOTHING, {"batch_size": 32}, NOTHING),
+    ("glscl", "activitynet"): ({"options": {"num_concepts": 12}}, {"batch_size": 64}, {"max_epochs": 10}),
 }
 # Videos that are encoded at a time, by whether patches are small and videos long, so that a step fits into 80 GB.
 CHUNKS = {(False, True): 32, (True, False): 32, (True, True): 8}
@@ -130,49 +120,25 @@ NOT_CHUNKED = {"tempme_b16": (True, False)}  # merging saves enough; see bench_t
 R2 = "the released configuration, which validates on the reported split; here training videos are held out"
 
 
-def _moments(name: str, folder: str, *, rate: float, fps: float = 0.5, **more: Any) -> dict[str, Any]:
+def _moments(name: str, *, fps: float = 0.5, **model: Any) -> dict[str, Any]:
     encoder = f"ViT-B-32-quickgelu/openai#fps={fps:g}"
     own = {"encoder": encoder, "fps": fps, "batch_size": 32, "saliency_range": [0.0, 1.0]}
-    return {"data": {**_data(name, folder), **own}, "model": {"lr": rate, **more}}
+    return {"data": {**_data(name, name.replace("-", "_")), **own}, "model": {"lr": 2.5e-4, **model}}
 
 
-HIGHLIGHTS = {
-    "strides": [1],
-    "tef": False,
-    "boundaries": False,
-    "across_samples": False,
-    "warm_up": 50,
-    "drop_at": None,
-}
+CHARADES: dict[str, Any] = {"recipe": "charades", "drop_at": 30, "dropout": 0.35, "saliency_weight": 0.01}
+TACOS: dict[str, Any] = {"recipe": "tacos", "drop_at": 50, "saliency_weight": 0.05}
+EGO4D: dict[str, Any] = {"recipe": "ego4d", "drop_at": 20, "dropout": 0.3}
 HEADS: Mapping[str, On] = {
-    "charades": On(
-        "Charades-STA",
-        **_moments(
-            "charades-sta",
-            "charades_sta",
-            rate=2.5e-4,
-            fps=1.0,
-            recipe="charades",
-            drop_at=30,
-            dropout=0.35,
-            saliency_weight=0.01,
-        ),
-        trainer={"max_epochs": 50},
-    ),
-    "tacos": On(
-        "TACoS",
-        **_moments("tacos", "tacos", rate=2.5e-4, recipe="tacos", drop_at=50, saliency_weight=0.05),
-        trainer={"max_epochs": 100},
-    ),
-    "ego4d": On(
-        "Ego4D NLQ",
-        **_moments("ego4d-nlq", "ego4d_nlq", rate=2.5e-4, recipe="ego4d", drop_at=20, dropout=0.3),
-        trainer={"max_epochs": 30},
-    ),
+    "charades": On("Charades-STA", **_moments("charades-sta", fps=1.0, **CHARADES), trainer={"max_epochs": 50}),
+    "tacos": On("TACoS", **_moments("tacos", **TACOS), trainer={"max_epochs": 100}),
+    "ego4d": On("Ego4D NLQ", **_moments("ego4d-nlq", **EGO4D), trainer={"max_epochs": 30}),
 }
+HIGHLIGHTS: dict[str, Any] = {"strides": [1], "tef": False, "boundaries": False, "across_samples": False}
+HIGHLIGHTS |= {"warm_up": 50, "drop_at": None}
 DOMAINS = {
-    "youtube": ("YouTube Highlights", "youtube-highlights", "youtube_highlights", 0.6, [0.0, 1.0], 200),
-    "tvsum": ("TVSum", "tvsum", "tvsum", 0.5, [1.0, 5.0], 500),
+    "youtube": ("YouTube Highlights", "youtube-highlights", "dog", 0.6, [0.0, 1.0], 200),
+    "tvsum": ("TVSum", "tvsum", "BK", 0.5, [1.0, 5.0], 500),
 }
 
 
@@ -199,31 +165,27 @@ def merge(settings: dict[str, Any], changes: Settings) -> None:
 def list_configs() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield the name, the header and the content of every derived configuration."""
     for variant_name, variant in VARIANTS.items():
-        base = read(variant.base)
+        base, method = read(variant.base), variant_name.partition("_")[0]
         for name, on in BENCHMARKS.items():
             stem = f"{name}_{variant_name}"
             if stem == variant.base or (variant.benchmarks and name not in variant.benchmarks):
                 continue
-            model, data, trainer = PAIRS.get((variant_name, name), (NOTHING, NOTHING, NOTHING))
             own = {"num_frames": on.data["num_frames"]} if "num_frames" in on.data else {}
             if "num_words" in on.data and "num_words" in base["model"]["init_args"].get("options", {}):
                 own["options"] = {"num_words": on.data["num_words"]}
             config = derive(base, {**variant.model, "out": f"models/{stem}.safetensors", **own}, on.data, NOTHING)
-            header = f"{variant.title}, {on.title}.\n# Source: {variant.source}."
-            config = derive(config, model, data, trainer)
+            config = derive(config, *PAIRS.get((method, name), (NOTHING, NOTHING, NOTHING)))
             config["model"]["init_args"] |= choose_chunk(variant_name, config["data"]["init_args"])
-            yield stem, header, config
+            yield stem, f"{variant.title}, {on.title}.\n# Source: {variant.source}.", config
     base = read("qvhighlights_r2_b32")
     for name, on in HEADS.items():
         stem = f"{name}_r2_b32"
-        model = {**on.model, "out": f"models/{stem}.safetensors"}
         header = f"R2-Tuning on the frozen CLIP ViT-B/32, {on.title}.\n# Source: {R2}."
-        yield stem, header, derive(base, model, on.data, on.trainer)
-    for name, (title, benchmark, folder, fps, saliency, epochs) in DOMAINS.items():
-        stem = f"{name}_r2_b32"
-        settings = _moments(benchmark, folder, rate=5e-4, fps=fps, recipe=name)
+        yield stem, header, derive(base, {**on.model, "out": f"models/{stem}.safetensors"}, on.data, on.trainer)
+    for name, (title, benchmark, domain, fps, saliency, epochs) in DOMAINS.items():
+        stem, settings = f"{name}_r2_b32", _moments(benchmark, lr=5e-4, fps=fps, recipe=name)
         model = {**settings["model"], **HIGHLIGHTS, "fps": fps, "out": f"models/{stem}.safetensors"}
-        data = {**settings["data"], "domain": "dog" if name == "youtube" else "BK", "batch_size": 4}
+        data = {**settings["data"], "domain": domain, "batch_size": 4}
         data |= {"saliency_range": saliency, "min_seconds": None, "val_share": 0.0}
         config = derive(base, model, data, {"max_epochs": epochs})
         config["trainer"]["callbacks"] = NO_VALIDATION

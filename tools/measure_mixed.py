@@ -14,9 +14,10 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from harness import PREFIX, make_parser, percent, print_rows, read_rows
@@ -44,14 +45,13 @@ class AskedQuery:
     answers: frozenset[str]
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(NamedTuple):
     """What the searches of one kind and size of library found."""
 
-    joined: list[bool] = field(default_factory=list)
-    pictures: list[bool] = field(default_factory=list)
-    wrongly_absent: list[bool] = field(default_factory=list)
-    rightly_absent: list[bool] = field(default_factory=list)
+    joined: list[bool]
+    pictures: list[bool]
+    wrongly_absent: list[bool]
+    rightly_absent: list[bool]
 
 
 def read_queries(clips: Path, films: Path) -> list[AskedQuery]:
@@ -60,28 +60,26 @@ def read_queries(clips: Path, films: Path) -> list[AskedQuery]:
     A film that shows a clip for a second answers its captions too, and a clip answers the query for it in films.
     """
     captions = {Path(row["video"]).stem: row for row in read_rows(clips / "captions.jsonl")}
-    shown = defaultdict[str, set[str]](set)
+    words = {stem: set(re.findall("[a-z]+", " ".join(row["captions"]).lower())) for stem, row in captions.items()}
+    files = {stem: {Path(row["video"]).name} for stem, row in captions.items()}
+    spoken = defaultdict[str, set[str]](set)
     for film in read_rows(films / "films.jsonl"):
         for event in film["events"]:
-            if event["type"] == "picture" and sum(end - start for start, end in event["visible"]) > 1:
-                shown[event["id"]].add(film["file"])
-    files = {stem: {Path(row["video"]).name, *shown[stem]} for stem, row in captions.items()}
+            if event["type"] != "picture":
+                for word in re.findall("[a-z]{5,}", event["text"].lower()):
+                    spoken[word].add(film["file"])
+            elif event["id"] in files and sum(end - start for start, end in event["visible"]) > 1:
+                files[event["id"]].add(film["file"])
     queries = [
         AskedQuery(caption, f"caption {number}", frozenset(files[stem]))
         for stem, row in captions.items()
         if row["kind"] == "real"
         for number, caption in enumerate(row["captions"][:2], start=1)
     ]
-    words = {stem: set(re.findall("[a-z]+", " ".join(row["captions"]).lower())) for stem, row in captions.items()}
     for noun in sorted(NOUNS):
-        own = frozenset[str]().union(*(files[stem] for stem in words if words[stem] & {noun, f"{noun}s"}))
-        queries.append(AskedQuery(noun, "noun", frozenset(own)))
-    spoken = defaultdict[str, set[str]](set)
-    for film in read_rows(films / "films.jsonl"):
-        texts = (event["text"] for event in film["events"] if event["type"] != "picture")
-        for word in set(re.findall("[a-z]{5,}", " ".join(texts).lower())).difference(*words.values()):
-            spoken[word].add(film["file"])
-    only = sorted(word for word, own in spoken.items() if len(own) == 1)
+        own = (files[stem] for stem in words if words[stem] & {noun, f"{noun}s"})
+        queries.append(AskedQuery(noun, "noun", frozenset[str]().union(*own)))
+    only = sorted(word for word in set(spoken).difference(*words.values()) if len(spoken[word]) == 1)
     queries += [AskedQuery(word, "word said or shown", frozenset(spoken[word])) for word in only[::4]]
     for row in read_rows(films / "queries.jsonl"):
         answers = {row["file"]} if row.get("file") else set()
@@ -135,29 +133,30 @@ def is_first(hits: Sequence[Hit], names: set[str] | frozenset[str]) -> bool:
 
 def main() -> None:
     """Index the videos if need be, ask libraries of each size, print the tables."""
-    parser = make_parser(__doc__, sizes=[1, 10, 40, 150], libraries=3, seed=0)
-    parser.add_argument("clips", type=Path)
-    parser.add_argument("films", type=Path)
-    parser.add_argument("--index", type=Path, default=None, help="of all videos; default: a new one")
-    arguments = parser.parse_args()
-    queries = read_queries(arguments.clips, arguments.films)
-    index = arguments.index or Path(tempfile.mkdtemp(prefix=PREFIX))
+    parser = make_parser(__doc__, "clips", "films", sizes=[1, 10, 40, 150], libraries=3, seed=0, index=Path)
+    given = parser.parse_args()
+    queries, index = read_queries(given.clips, given.films), given.index or Path(tempfile.mkdtemp(prefix=PREFIX))
     with Engine.open(index) as engine:
-        engine.index([arguments.clips / "videos", arguments.films / "videos"], words=True)
-    random, rated = np.random.default_rng(arguments.seed), []
-    for size in [*arguments.sizes, sys.maxsize]:
-        tallies = defaultdict[str, Tally](Tally)
-        for _ in range(1 if size == sys.maxsize else arguments.libraries * max(1, 30 // size)):
+        engine.index([given.clips / "videos", given.films / "videos"], words=True)
+    random, rated = np.random.default_rng(given.seed), list[tuple[float, bool]]()
+    for size in [*given.sizes, sys.maxsize]:
+        tallies = defaultdict[str, Tally](lambda: Tally([], [], [], []))
+        for _ in range(1 if size == sys.maxsize else given.libraries * max(1, 30 // size)):
             with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
                 library, names = draw_library(index, size, random, Path(folder))
                 with Engine.open(library) as engine:
                     rated += ask_all(engine, queries, names, tallies)
         print(f"\n{'all' if size == sys.maxsize else size} videos")
         rows = (
-            (kind, *(f"{percent(own)} of {len(own)}" if own else "-" for own in astuple(tally)))
+            (kind, *(f"{percent(own)} of {len(own)}" if own else "-" for own in tally))
             for kind, tally in tallies.items()
         )
         print_rows(("", "joined", "pictures only", "wrongly absent", "rightly absent"), rows)
+    print_reliability(rated)
+
+
+def print_reliability(rated: Sequence[tuple[float, bool]]) -> None:
+    """Print how often results of each probability are right."""
     print("\nprobability of a result: how many, how many are right")
     error = 0.0
     for low, high in pairwise(EDGES):

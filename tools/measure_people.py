@@ -3,8 +3,8 @@
     python tools/measure_people.py FACES [--only faces people cost] [--films 12] [--repeats 3]
     python tools/measure_people.py VOICES --only speakers [--films 16] [--seconds 75] [--known FOLDER] [--alike WORD]
 
-FACES is a folder with a folder of photographs a person, one large face each, of persons that packages ship freely:
-the astronaut of scikit-image, Grace Hopper of matplotlib, the presidents of face_recognition's sdist.
+FACES has a folder of photographs for each person, one large face each, of persons that packages ship freely: the
+astronaut of scikit-image, Grace Hopper of matplotlib, the presidents of face_recognition's sdist.
 
 - ``faces``: photographs pasted into 720p frames of Big Buck Bunny, a cartoon, so that their faces are 40 to 160 pixels
   large, some blurred, dark, grey or turned. Those that the detector finds, and those that become tracks; a track
@@ -17,11 +17,10 @@ the astronaut of scikit-image, Grace Hopper of matplotlib, the presidents of fac
 
 VOICES has a folder for each speaker, with sentences of the speaker in WAV files (16 bit, mono).
 
-- ``speakers``: who speaks when, and who is called what. Speakers are dealt to two halves, and films of two to four
-  speakers are made of each: constants may be chosen on the first half, and are checked on the second. Sentences follow
-  one another with pauses, a third of the films has pink noise 25 dB below, and nobody interrupts. FOLDER has
-  films.jsonl, whose events of type ``speech`` have a ``voice`` and a ``window``, and videos/. ``--alike`` counts all
-  speakers with a word in their names as one, such as accents of one synthetic voice.
+- ``speakers``: who speaks when, and who is called what, in films of each half of the speakers: constants may be chosen
+  on the first half, and are checked on the second. A third of the films has pink noise 25 dB below the speech, and
+  nobody interrupts. FOLDER has films.jsonl, whose events of type ``speech`` have a ``voice`` and a ``window``, and
+  videos/. ``--alike`` counts all speakers with a word in their names as one, such as accents of one synthetic voice.
 - ``speakers-cost``: indexing six of these films with words and speakers, and with words only, by turns.
 
 The diarisation error is the time of speech that is missed, of what is no speech, and of wrong speakers, relative to all
@@ -137,12 +136,11 @@ def read_backgrounds() -> list[Image.Image]:
 
 
 def measure_faces(given: argparse.Namespace, _: Path) -> dict[str, Any]:
-    """Count the faces that are found, kept as tracks and made up, by their size and look."""
+    """Count the faces that are found, kept as tracks and made up."""
     model = load_face_model()
     photos, backgrounds = load_photos(given.folder, model), read_backgrounds()
     rng, reader = np.random.default_rng(SEED), FaceReader(model)
-    found = defaultdict[str, list[bool]](list)
-    num_false = 0
+    found, kept, num_false = list[bool](), list[bool](), 0
     for number in range(NUM_FRAMES):
         photo, look = photos[number % len(photos)], LOOKS[rng.integers(len(LOOKS))]
         size = float(np.exp(rng.uniform(*np.log(SIZES))))
@@ -152,16 +150,13 @@ def measure_faces(given: argparse.Namespace, _: Path) -> dict[str, Any]:
         frame.paste(drawn, (left, top))
         truth = (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
         faces = model.find(np.asarray(frame), min_size=SEEN_SHARE * FRAME[0])
-        found["found"].append(any(compare_boxes(truth, face.box) > 0 for face in faces))
+        found.append(any(compare_boxes(truth, face.box) > 0 for face in faces))
         reader.read(np.asarray(frame), 0.0)
         tracks = reader.finish(1.0)
-        right = any(compare_boxes(truth, locate(track)) > 0 for track in tracks)
-        for key in ("kept", look, "below 64 pixels" if size < 64 else "from 64 pixels on"):
-            found[key].append(right)
-        num_false += len(tracks) - right
-    num_right = sum(found["kept"])
-    precision = round(100 * num_right / (num_right + num_false), 1)
-    return {"recall": {key: percent(flags) for key, flags in sorted(found.items())}, "precision": precision}
+        kept.append(any(compare_boxes(truth, locate(track)) > 0 for track in tracks))
+        num_false += len(tracks) - kept[-1]
+    precision = round(100 * sum(kept) / (sum(kept) + num_false), 1)
+    return {"found": percent(found), "kept": percent(kept), "precision": precision}
 
 
 def locate(track: Track) -> Box:
@@ -191,7 +186,7 @@ def make_film(path: Path, photos: list[Photo], backgrounds: list[Image.Image], r
             for drawn, left, top in cast:
                 frame.paste(drawn, (left + 2 * step, top))
             frames.append(np.asarray(frame))
-    write_film(path, frames, RATE, crf="28")
+    write_film(path, frames, RATE, {"crf": "28"})
     return truth
 
 
@@ -252,19 +247,15 @@ def find_elsewhere(rows: list[tuple[str, str, int, np.ndarray]]) -> Iterator[boo
 
 def measure_cost(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Compare indexing with faces and without."""
-    encoder = load_encoder()
-    samples = {num_copies: copy_samples(scratch / f"samples-{num_copies}", num_copies) for num_copies in COPIES}
-    runs = {
-        f"{num_copies} {people}": index_run(scratch, encoder, samples[num_copies], people=people)
-        for num_copies in COPIES
-        for people in (False, True)
-    }
+    encoder, runs = load_encoder(), dict[str, Any]()
+    for num_copies in COPIES:
+        files = copy_samples(scratch / f"samples-{num_copies}", num_copies)
+        runs |= {f"{num_copies} {on}": index_run(scratch, encoder, files, people=on) for on in (False, True)}
     costs = take_turns(runs, given.repeats)
-    few, many = ([costs[f"{copies} {people}"].cpu_s for people in (False, True)] for copies in COPIES)
-    further = [(more - less) / (COPIES[1] - COPIES[0]) for less, more in zip(few, many, strict=True)]
+    few, many = (np.array([costs[f"{copies} {on}"].cpu_s for on in (False, True)]) for copies in COPIES)
     return {
-        name: {"pictures_cpu_s": round(without, 3), "ratio": round(with_faces / without, 2)}
-        for name, (without, with_faces) in ((f"{COPIES[0]} copies", few), ("a further copy", further))
+        name: {"pictures_cpu_s": round(own[0], 3), "ratio": round(own[1] / own[0], 2)}
+        for name, own in ((f"{COPIES[0]} copies", few), ("a further copy", (many - few) / (COPIES[1] - COPIES[0])))
     }
 
 
@@ -363,7 +354,7 @@ def make_films(given: argparse.Namespace, scratch: Path, half: int) -> dict[str,
         audio, spoken = make_sound(rng, voices, given.seconds)
         path = scratch / f"film{half}-{number:02}.mp4"
         picture = np.full((48, 64, 3), 5 * number % 256, np.uint8)
-        write_film(path, [picture] * int(5 * len(audio) / AUDIO_RATE), 5, audio)
+        write_film(path, [picture] * int(5 * len(audio) / AUDIO_RATE), 5, audio=audio)
         films[str(path)] = spoken
     return films
 
@@ -415,18 +406,21 @@ def count_right_names(index: Path, films: dict[str, list[Spoken]]) -> tuple[int,
             said_s[turn.speaker][path] += turn.end_s - turn.start_s
     homes = {speaker: max(own, key=own.__getitem__) for speaker, own in said_s.items()}
     names = {speaker: f"Speaker {letter}" for speaker, letter in zip(homes, ascii_lowercase, strict=False)}
+
+    def find_names(path: str, turns: Sequence[Spoken], **options: bool) -> list[str]:
+        texts = [TimedText(turn.start_s, turn.end_s, "", "speech") for turn in turns]
+        return [text.speaker for text in name_speakers([index], contents[path], texts, **options)]
+
     for speaker, home in homes.items():
-        texts = [TimedText(turn.start_s, turn.end_s, "", "speech") for turn in films[home] if turn.speaker == speaker]
-        named = name_speakers([index], contents[home], texts, unnamed=True)
-        handles = [text.speaker for text in named if text.speaker.startswith("person-")]
+        found = find_names(home, [turn for turn in films[home] if turn.speaker == speaker], unnamed=True)
+        handles = [name for name in found if name.startswith("person-")]
         if handles:
             persons.rename(max(set(handles), key=handles.count), names[speaker])
     num_right = num_all = 0
     for path, spoken in films.items():
         elsewhere = [turn for turn in spoken if homes[turn.speaker] != path]
-        texts = [TimedText(turn.start_s, turn.end_s, "", "speech") for turn in elsewhere]
-        named = name_speakers([index], contents[path], texts)
-        num_right += sum(text.speaker == names[turn.speaker] for turn, text in zip(elsewhere, named, strict=True))
+        pairs = zip(elsewhere, find_names(path, elsewhere), strict=True)
+        num_right += sum(name == names[turn.speaker] for turn, name in pairs)
         num_all += len(elsewhere)
     return num_right, num_all
 
@@ -436,13 +430,14 @@ def measure_speakers(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
     sets = {f"half {half + 1}": make_films(given, scratch, half) for half in (0, 1)}
     if given.known:
         sets[str(given.known)] = read_known(given.known)
-    report, alike = {}, given.alike
-    for number, (name, spoken) in enumerate(sets.items()):
-        films = {
-            path: [turn._replace(speaker=alike) if alike and alike in turn.speaker else turn for turn in own]
-            for path, own in spoken.items()
-        }
-        index = scratch / f"index-{number}"
+    report, alike = dict[str, Any](), given.alike
+    for name, films in sets.items():
+        if alike:
+            films = {
+                path: [turn._replace(speaker=alike) if alike in turn.speaker else turn for turn in own]
+                for path, own in films.items()
+            }
+        index = scratch / f"index-{len(report)}"
         with Engine.open(index) as engine:
             engine.index(sorted(films), words=False, speakers=True)
         num_right, num_all = count_right_names(index, films)
@@ -468,11 +463,10 @@ def measure_speakers_cost(given: argparse.Namespace, scratch: Path) -> dict[str,
 
 def main() -> None:
     """Measure, and print the report."""
-    parser = make_parser(__doc__, films=12, repeats=3, seconds=75.0, alike="")
+    parser = make_parser(__doc__, films=12, repeats=3, seconds=75.0, known=Path, alike="")
     parser.add_argument("folder", type=Path, metavar="FACES or VOICES")
-    parser.add_argument("--known", type=Path, help="films whose speakers are known")
-    faces = {"faces": measure_faces, "people": measure_people, "cost": measure_cost}
-    run_parts(parser, {**faces, "speakers": measure_speakers, "speakers-cost": measure_speakers_cost}, [*faces])
+    measures = [measure_faces, measure_people, measure_cost, measure_speakers, measure_speakers_cost]
+    run_parts(parser, measures, ["faces", "people", "cost"])
 
 
 if __name__ == "__main__":

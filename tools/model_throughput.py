@@ -2,25 +2,25 @@
 
     python tools/model_throughput.py VIDEOS [--sampling exact] [--hours 10000] [--check]
 
-VIDEOS are a folder or a file like those to be indexed. Stage times are measured on them here, in CPU seconds, so that
-a busy machine gives the same; those of a card are published ones, see ``H100``. The throughput is the greatest that the
-units of each resource allow, in a run so long that its queues do not count: a worker decodes a segment at a time,
-encoders take the segments of all workers, and one writer stores them. On a card, ``NUM_PROCESSES`` workers decode on
-it, and the other files are decoded by CPU cores. Cards of one run share nothing but the writer, which stores their
-batches, as on Ray. A run on this machine's cores is predicted, and with ``--check`` done: wall time then needs a
-machine without other work. Prints one row for each setup: utilisation is the share of the time in which a resource
-works, and the bottleneck is the resource that works most.
+VIDEOS are like those to be indexed. Stage times are measured on them here, in CPU seconds, so that a busy machine gives
+the same; those of a card are published ones, see ``H100``. The throughput is the greatest that the units of each
+resource allow, in a run so long that its queues do not count: a worker decodes a segment at a time, encoders take the
+segments of all workers, and one writer stores them, also those of several cards. On a card, ``NUM_PROCESSES`` workers
+decode on it, and the other files are decoded by CPU cores. A run on this machine's cores is predicted, and with
+``--check`` done: wall time then needs a machine without other work. Each row is a setup: utilisation is the share of
+the time in which a resource works, and the bottleneck is the resource that works most.
 """
 
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -49,67 +49,37 @@ CORES, CARD, NVDEC, WRITER, DECODERS = "cores", "encoder's card", "NVDECs", "wri
 NUM_GREYS = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """Published throughputs of a card.
-
-    Attributes:
-        num_decoders: NVDECs.
-        pixels_per_s: H.264 pixels that one of them decodes a second.
-        frames_per_s: Frames that an encoder encodes a second.
-        cores: CPU cores of the machine for each card.
-    """
+class Card(NamedTuple):
+    """Published throughputs of a card."""
 
     num_decoders: int
-    pixels_per_s: float
-    frames_per_s: float
-    cores: float
+    pixels_per_s: float  # of H.264, by one decoder
+    frames_per_s: float  # by an encoder
+    cores: float  # of the machine for each card
 
 
 # Decoders: "7 NVDEC, 7 JPEG", NVIDIA H100 datasheet. Together about 2,500 frames a second of 1080p H.264, as others sum
 # up NVIDIA's figures for PyNvVideoCodec. Encoder: NVIDIA's NeMo documentation has 1,428 images a second for training
 # ViT-g/14 (267 GMACs, three passes' worth) on eight, 286 TFLOPS each; ViT-B/16 has 17.6 GMACs. Cores as in a DGX H100.
-H100 = Card(
-    num_decoders=7,
-    pixels_per_s=2500 / 7 * 1920 * 1080,
-    frames_per_s=1428 / 8 * 3 * 267 / 17.6,
-    cores=112 / 8,
-)
+H100 = Card(num_decoders=7, pixels_per_s=2500 / 7 * 1920 * 1080, frames_per_s=1428 / 8 * 3 * 267 / 17.6, cores=112 / 8)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageTimes:
-    """CPU seconds here, and what the average segment holds.
+class StageTimes(NamedTuple):
+    """CPU seconds here, and what the average segment holds."""
 
-    Attributes:
-        start_s: Of a decoding process until it is ready.
-        open_s: Of a file until its first frame.
-        decode_s: Of decoding a segment, finding its shots, and resizing its samples.
-        detect_s: The part of finding shots.
-        encode_s: Of encoding a segment.
-        store_s: Of storing a segment in a transaction of its own.
-        batch_s: Of storing one in a transaction of a batch.
-        rest_s: Of what else a segment costs the run's threads: packing, messages.
-        end_s: Of the main thread, before the first and after the last segment.
-        segments_per_file: Segments of a file.
-        num_pixels: Decoded pixels of a segment.
-        film_s: Length of a segment in seconds.
-        num_pictures: Different frames that are encoded of a segment.
-    """
-
-    start_s: float
-    open_s: float
-    decode_s: float
-    detect_s: float
-    encode_s: float
-    store_s: float
-    batch_s: float
-    rest_s: float
-    end_s: float
+    start_s: float  # of a decoding process until it is ready
+    open_s: float  # of a file until its first frame
+    decode_s: float  # of decoding a segment, finding its shots, and resizing its samples
+    detect_s: float  # the part of finding shots
+    encode_s: float  # of encoding a segment
+    store_s: float  # of storing a segment in a transaction of its own
+    batch_s: float  # of storing one in a transaction of a batch
+    rest_s: float  # of what else a segment costs the run's threads: packing, messages
+    end_s: float  # of the main thread, before the first and after the last segment
     segments_per_file: float
-    num_pixels: float
-    film_s: float
-    num_pictures: float
+    num_pixels: float  # decoded for a segment
+    film_s: float  # length of a segment
+    num_pictures: float  # different frames that are encoded of a segment
 
 
 def measure_stages(files: list[str], mode: SamplingMode) -> StageTimes:
@@ -117,20 +87,22 @@ def measure_stages(files: list[str], mode: SamplingMode) -> StageTimes:
     encoder, segments = load_encoder(), list[DecodedSegment]()
     num_threads = max(1, count_cores() // len(files))
 
-    def decode(chosen: list[str], *, only_open: bool = False) -> float:
-        """Return the CPU seconds of a process that decodes files, or opens them."""
+    def decode(chosen: list[str], plan: Callable[[object], ReadPlan] | None = None) -> float:
+        """Return the CPU seconds of a process that decodes files by a plan."""
 
         def stream() -> None:
             with DecodePool(1, resize=encoder.resize, shot_sampling=mode) as pool:
                 for file in chosen:
-                    plan = (lambda _: ReadPlan()) if only_open else None
                     parts = pool.stream(file, plan=plan, num_threads=num_threads)
                     segments.extend(part for part in parts if isinstance(part, DecodedSegment))
 
         return measure(stream).cpu_s
 
-    start_s = decode(files[:1], only_open=True)
-    open_s = max(decode(files[:1] + files, only_open=True) - start_s, 0.0) / len(files)
+    def only_open(_: object) -> ReadPlan:
+        return ReadPlan()
+
+    start_s = decode(files[:1], only_open)
+    open_s = max(decode(files[:1] + files, only_open) - start_s, 0.0) / len(files)
     start_s = max(start_s - open_s, 0.0)
     decode_s = decode(files) - start_s - len(files) * open_s
     encode = partial(encode_segments, encoder, pack=None, tokens=False)
@@ -159,8 +131,7 @@ def measure_stages(files: list[str], mode: SamplingMode) -> StageTimes:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """CPU seconds of a run's main thread, and of storing its segments, each in a transaction or in batches."""
 
     main_s: float
@@ -197,29 +168,21 @@ def run_index(files: list[str], mode: SamplingMode) -> tuple[Cost, Stored]:
     return cost, Stored(main_s, seconds, in_batches_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """Decoding workers of one kind: how many, and the seconds of each resource that one segment takes of each.
-
-    Attributes:
-        num: Workers, each of which decodes a segment at a time.
-        needs: Seconds of each resource, from decoding to storing.
-        decode_s: Seconds that decoding a segment takes a worker, with its part of opening the file.
-    """
+class Workers(NamedTuple):
+    """Decoding workers of one kind, each of which decodes a segment at a time."""
 
     num: int
-    needs: Mapping[str, float]
-    decode_s: float
+    needs: Mapping[str, float]  # seconds of each resource that a segment takes from decoding to storing
+    decode_s: float  # that decoding a segment takes a worker, with its part of opening the file
 
 
-@dataclass(frozen=True, slots=True)
-class Throughput:
+class Throughput(NamedTuple):
     """Segments a second, and the share of the time in which each resource works."""
 
     segments_per_s: float
     utilisation: Mapping[str, float]
 
-    def describe(self, name: str, film_s: float, hours: float, num_cards: int) -> list[str]:
+    def describe(self, name: str, film_s: float, hours: float, num_cards: int = 1) -> list[str]:
         """Return a row of the table."""
         used, real_time = self.utilisation, num_cards * self.segments_per_s * film_s
         shares = ", ".join(f"{key} {share:.0%}" for key, share in used.items())
@@ -263,24 +226,22 @@ def on_card(times: StageTimes, card: Card, num_cards: int, num_gpu_decoders: int
 
 def main() -> None:
     """Measure, predict and print."""
-    parser = make_parser(__doc__, hours=10_000.0)
-    parser.add_argument("videos", type=Path)
+    parser = make_parser(__doc__, "videos", hours=10_000.0, check=False)
     parser.add_argument("--sampling", choices=SAMPLING_MODES, default="exact")
-    parser.add_argument("--check", action="store_true", help="index the videos here, and compare the wall time")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    files = scan([str(given.videos)])
+    files, num_cores = scan([str(given.videos)]), count_cores()
     times = measure_stages(files, given.sampling)
-    print("CPU seconds of a segment here:", {name: round(value, 4) for name, value in asdict(times).items()})
-    here = on_cores(times, len(files), count_cores())
-    predicted_s = times.start_s + len(files) * times.segments_per_file / here.segments_per_s + times.end_s
-    rows = [here.describe(f"{count_cores()} cores", times.film_s, given.hours, 1)]
+    print("CPU seconds of a segment here:", {name: round(value, 4) for name, value in times._asdict().items()})
+    here = on_cores(times, len(files), num_cores)
+    rows = [here.describe(f"{num_cores} cores", times.film_s, given.hours)]
     for num_cards, num_decoders in product((1, 8, 64), (NUM_PROCESSES, H100.num_decoders)):
         name = f"{num_cards} H100, {num_decoders} decoding processes a card"
         card = on_card(times, H100, num_cards, num_decoders)
         rows.append(card.describe(name, times.film_s, given.hours, num_cards))
     print_rows(["setup", "real time", f"{given.hours:,.0f} hours in", "bottleneck", "utilisation"], rows)
     if given.check:
+        predicted_s = times.start_s + len(files) * times.segments_per_file / here.segments_per_s + times.end_s
         wall_s = statistics.median(run_index(files, given.sampling)[0].wall_s for _ in range(3))
         change, load = predicted_s / wall_s - 1, os.getloadavg()[0]
         print(f"predicted {predicted_s:.2f} s, run {wall_s:.2f} s: {change:+.0%} (load {load:.1f})")

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,6 @@ def plan_steps(plan: Plan) -> Iterator[Step]:
     yield from plan_pictures(plan)
 
 
-def share_time(minutes: float, seeds: Sequence[int]) -> float:
-    """Return for how many seconds each method trains with each seed."""
-    return TRAINING_SHARE * 60 * minutes / len(seeds) / (len(METHODS) + SHARE_ON_B) - START_S
-
-
 def count_steps(out: Path, minutes: float, seeds: Sequence[int]) -> dict[str, int]:
     """Return how many steps each method makes in its share of the time; OUT/plan.json keeps them for a resumed run.
 
@@ -123,7 +118,8 @@ def count_steps(out: Path, minutes: float, seeds: Sequence[int]) -> dict[str, in
         if (begun := {name: found.get(name) for name in settings}) != settings:
             raise SystemExit(f"{out} must have been begun with {settings}, got {begun}: choose another folder")
         return dict(found["steps"])
-    share_s, steps = share_time(minutes, seeds), {}
+    share_s = TRAINING_SHARE * 60 * minutes / len(seeds) / (len(METHODS) + SHARE_ON_B) - START_S
+    steps = dict[str, int]()
     for method in METHODS:
         step_s = time_step(CONFIGS / f"synthetic_{method}.yaml")
         steps[method] = max(4, int(share_s / (OVERHEAD * step_s)))
@@ -156,28 +152,20 @@ def plan_worlds(plan: Plan) -> Iterator[Step]:
 
 def plan_training(plan: Plan, name: str, seed: int, world: Path, num_steps: int, config: str | None = None) -> Step:
     """Return the training of one model; ``config`` names the setting if the model goes on from clip."""
-    out = plan.model(name, seed)
-    start = None if config is None and name != "ucofia" else plan.model("clip", seed)
-    command = vidret("train", "fit", "--config", CONFIGS / f"synthetic_{config or name}.yaml")
-    settings: dict[str, object] = {
-        "seed_everything": seed,
-        "trainer.max_steps": num_steps,
-        "trainer.max_epochs": -1,
-        "trainer.logger": "false",
-        "trainer.enable_progress_bar": "false",
-        "trainer.default_root_dir": plan.out / "runs" / out.stem,
-        "trainer.callbacks": "null",  # the last step's weights: nothing is chosen on validation
-        "trainer.limit_val_batches": 0,
-        "model.init_args.seed": seed,
-        "model.init_args.out": out,
-        "data.init_args.annotations": world / "msrvtt",
-        "data.init_args.videos": world / "msrvtt",
-        "data.init_args.cache": world / "cache",
-    }
-    if start is not None:
-        settings |= {"model.init_args.weights": start, "model.init_args.vision": "null", "model.init_args.text": "null"}
-    for key, value in settings.items():
-        command += [f"--{key}", str(value)]
+    out, folder = plan.model(name, seed), world / "msrvtt"
+    trainer = {"max_steps": num_steps, "max_epochs": -1, "logger": "false", "enable_progress_bar": "false"}
+    trainer |= {"default_root_dir": plan.out / "runs" / out.stem}
+    trainer |= {"callbacks": "null", "limit_val_batches": 0}  # the last step's weights: nothing is chosen on validation
+    model: dict[str, object] = {"seed": seed, "out": out}
+    if config is not None or name == "ucofia":
+        model |= {"weights": plan.model("clip", seed), "vision": "null", "text": "null"}
+    data = {"annotations": folder, "videos": folder, "cache": world / "cache"}
+    command = vidret(
+        "train", "fit", "--config", CONFIGS / f"synthetic_{config or name}.yaml", "--seed_everything", seed
+    )
+    for part, settings in (("trainer", trainer), ("model.init_args", model), ("data.init_args", data)):
+        for key, value in settings.items():
+            command += [f"--{part}.{key}", str(value)]
     return Step(f"train {name}, seed {seed}", command, out)
 
 
@@ -198,29 +186,30 @@ def plan_evaluation(
 
 def plan_moments(plan: Plan, seed: int) -> Iterator[Step]:
     """Yield the index of films, the head on it, and both ways to locate moments."""
-    films, index = plan.out / "a" / "qvhighlights", plan.out / "films" / f"seed-{seed}"
+    films, index, head = plan.out / "a" / "qvhighlights", plan.out / "films" / f"seed-{seed}", plan.model("head", seed)
     command = vidret("index", films / "videos", "--index", index, "--model", plan.model("clip", seed), "--words", "off")
-    head = plan.model("head", seed)
     yield Step(f"index films, seed {seed}", command, index)
-    train = vidret("train", "head", "--index", index, "--moments", films / "highlight_train_release.jsonl")
-    train += ["--out", str(head), "--seed", str(seed), "--steps", str(plan.count(HEAD_STEPS, 50))]
-    yield Step(f"train head, seed {seed}", train, head)
-    for name, chosen in (("curve", "none"), ("head", str(head))):
+    moments, num_steps = films / "highlight_train_release.jsonl", plan.count(HEAD_STEPS, 50)
+    train = vidret("train", "head", "--index", index, "--moments", moments, "--out", head, "--seed", seed)
+    yield Step(f"train head, seed {seed}", [*train, "--steps", str(num_steps)], head)
+    for name, chosen, needs in (
+        ("curve", "none", None),
+        ("head", head, head),
+    ):  # no head is kept that loses to the curve
         report = plan.report(name, seed)
         command = vidret("eval", "moments", "--data", "moments", "--videos", films, "--index", index, "--head", chosen)
-        needs = head if name == "head" else None  # train head keeps none that loses to the curve
-        command += ["--out", str(report.parent), "--html"]
-        yield Step(f"locate with {name}, seed {seed}", command, report, needs=needs)
+        yield Step(f"locate with {name}, seed {seed}", [*command, "--out", str(report.parent), "--html"], report, needs)
 
 
 def plan_pictures(plan: Plan) -> Iterator[Step]:
     """Yield a search and a located moment, each with a picture."""
     seed, pictures = plan.seeds[0], plan.out / "pictures"
-    search = vidret("search", "a red circle", "--index", plan.report("joint", seed).parent / "index")
-    yield Step("search", [*search, "--sheet", str(pictures / "search.png")], pictures / "search.png")
-    locate = vidret("locate", "a red circle moves", "--index", plan.out / "films" / f"seed-{seed}")
-    locate += ["--curve", str(pictures / "locate.png"), "--weak"]
-    yield Step("locate", locate, pictures / "locate.png")
+    for name, query, option, index, *more in (
+        ("search", "a red circle", "--sheet", plan.report("joint", seed).parent / "index"),
+        ("locate", "a red circle moves", "--curve", plan.out / "films" / f"seed-{seed}", "--weak"),
+    ):
+        picture = pictures / f"{name}.png"
+        yield Step(str(name), vidret(name, query, "--index", index, option, picture, *more), picture)
 
 
 def run_steps(steps: Sequence[Step], logs: Path) -> list[str]:
@@ -262,20 +251,25 @@ def locate_log(step: Step, logs: Path) -> Path:
     return logs / f"{step.name.replace(', ', '-').replace(' ', '-')}.log"
 
 
-def read_scores(plan: Plan, names: Sequence[str], kind: str) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the scores of each name and seed for which there is a report."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for name in names:
-        reports = [plan.report(name, seed) for seed in plan.seeds]
-        results = [json.loads(path.read_text("utf-8"))["results"] for path in reports if path.is_file()]
-        if results:
-            found[name] = [
-                next(row for row in result["rows"] if row["direction"] == "t2v")
-                if kind == "rows"
-                else result[kind]["full"]
-                for result in results
-            ]
-    return found
+def read_scores(plan: Plan, names: Sequence[str], read: Callable[[Any], Any]) -> dict[str, list[Any]]:
+    """Return what is read from the results of each name and seed for which there is a report."""
+    paths = {name: [plan.report(name, seed) for seed in plan.seeds] for name in names}
+    found = {
+        name: [read(json.loads(path.read_text("utf-8"))["results"]) for path in own if path.is_file()]
+        for name, own in paths.items()
+    }
+    return {name: own for name, own in found.items() if own}
+
+
+def read_recall(results: Any) -> dict[str, float]:
+    """Return the numbers of finding videos by texts."""
+    return next(row for row in results["rows"] if row["direction"] == "t2v")
+
+
+def read_moments(results: Any) -> dict[str, float]:
+    """Return the numbers of locating moments."""
+    full = results["moments"]["full"]
+    return {**{f"R1@{limit}": full["R1"][limit] for limit in ("0.5", "0.7")}, "mIoU": full["mIoU"]}
 
 
 def describe_mean(values: Sequence[float]) -> str:
@@ -298,31 +292,24 @@ def tabulate(scores: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Sequenc
 
 def write_page(plan: Plan, failed: Sequence[str], seconds: float) -> Path:
     """Write the page, of what there is, and return its path."""
-    retrieval = read_scores(plan, (*METHODS, RERANKED, AFTER, *AVERAGED), "rows")
-    other = read_scores(plan, [on_b(name) for name in ("clip", AFTER, *AVERAGED)], "rows")
-    moments = read_scores(plan, ("curve", "head"), "moments")
-    parts = ["<h1>The whole pipeline on the synthetic world</h1>"]
+    recalls, shares = ["R@1", "R@5", "R@10", "MnR"], ["R1@0.5", "R1@0.7", "mIoU"]
+    names = {"A": (*METHODS, RERANKED, AFTER, *AVERAGED), "B": [on_b(name) for name in ("clip", AFTER, *AVERAGED)]}
+    tables = [
+        (f"Text to video, test split of world {world}", read_scores(plan, own, read_recall), recalls)
+        for world, own in names.items()
+    ]
+    tables.append(("Moments in held-out films", read_scores(plan, ("curve", "head"), read_moments), shares))
     num_train, gallery = (plan.count(SHORT[place], 40) for place in (0, 2))
     steps = ", ".join(f"{name} {count}" for name, count in plan.steps.items())
     facts = f"{num_train:,} videos to train on, a gallery of {gallery}. Steps in equal time: {steps}. "
+    parts = ["<h1>The whole pipeline on the synthetic world</h1>"]
     parts.append(f'<p class="facts">{facts}This run took {format_time(seconds)}.</p>')
     parts += [f'<p class="note">Not done: {escape_text(name)}</p>' for name in failed]
-    if retrieval:
-        metrics = ["R@1", "R@5", "R@10", "MnR"]
-        parts += ["<h2>Text to video, test split of world A</h2>", tabulate(retrieval, metrics)]
-    if other:
-        parts += ["<h2>Text to video, test split of world B</h2>", tabulate(other, ["R@1", "R@5", "R@10", "MnR"])]
-    if moments:
-        rows = {
-            name: [
-                {f"R1@{limit}": row["R1"][limit] for limit in ("0.5", "0.7")} | {"mIoU": row["mIoU"]} for row in moment
-            ]
-            for name, moment in moments.items()
-        }
-        parts += ["<h2>Moments in held-out films</h2>", tabulate(rows, ["R1@0.5", "R1@0.7", "mIoU"])]
-    names = (path.relative_to(plan.out) for path in sorted(plan.out.glob("eval/*/report.html")))
-    parts += ["<h2>Reports, with curves and timelines</h2>"]
-    parts += [f'<p class="facts"><a href="{name}">{escape_text(name.parent.name)}</a></p>' for name in names]
+    parts += [f"<h2>{title}</h2>{tabulate(scores, metrics)}" for title, scores, metrics in tables if scores]
+    parts.append("<h2>Reports, with curves and timelines</h2>")
+    for path in sorted(plan.out.glob("eval/*/report.html")):
+        name = path.parent.name
+        parts.append(f'<p class="facts"><a href="eval/{name}/report.html">{escape_text(name)}</a></p>')
     for picture in sorted((plan.out / "pictures").glob("*.png")):
         data = b64encode(picture.read_bytes()).decode()
         parts.append(f'<h2>{picture.stem.title()}</h2><img style="max-width:100%" src="data:image/png;base64,{data}">')
@@ -339,10 +326,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.minutes <= 0:
         parser.error(f"--minutes must be positive, got {given.minutes:g}")
-    scale = given.minutes / FULL_MINUTES * FULL_SEEDS / len(given.seeds)
-    started = time.monotonic()
-    steps = count_steps(given.out, given.minutes, given.seeds)
-    plan = Plan(given.out, given.seeds, scale, steps)
+    scale, started = given.minutes / FULL_MINUTES * FULL_SEEDS / len(given.seeds), time.monotonic()
+    plan = Plan(given.out, given.seeds, scale, count_steps(given.out, given.minutes, given.seeds))
     failed = run_steps(list(plan_steps(plan)), plan.out / "logs")
     print(write_page(plan, failed, time.monotonic() - started))
     sys.exit(1 if failed else 0)

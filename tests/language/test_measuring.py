@@ -1,4 +1,4 @@
-"""Tests of ``tools/measure_ask.py``: its questions have their answers in one film, and its hits cover them."""
+"""Tests of ``tools/measure_films.py``: its questions have their answers in one film, and its hits cover them."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,12 +9,12 @@ import pytest
 from tests.tool_loading import load_tool
 from vidret.language.retrieval import ContextMoment, QuestionContext
 
-TOOL = Path(__file__).parents[2] / "tools" / "measure_ask.py"
+TOOL = Path(__file__).parents[2] / "tools" / "measure_films.py"
 
 
 @pytest.fixture(scope="module")
 def tool() -> Any:
-    return load_tool("measure_ask")
+    return load_tool("measure_films")
 
 
 def make_event(kind: str, name: str, text: str) -> dict[str, Any]:
@@ -41,13 +41,13 @@ def test_questions_are_about_events_of_one_film(tool: Any) -> None:
 def test_half_of_the_window_must_be_covered(tool: Any, file: str, start: float, end: float, is_found: bool) -> None:
     moment = ContextMoment(number=1, video=1, path=f"/films/{file}", start=start, end=end)
     context = QuestionContext(question="who", queries=(), moments=(moment,))
-    assert tool.is_found(context, tool.Asked("who", "text", "a.mp4", (4.0, 10.0)), 12.0) is is_found
+    assert tool.is_found(context, tool.Asked("who", "text", "a.mp4", (4.0, 10.0))) is is_found
 
 
 def test_long_window_needs_half_of_the_longest_moment(tool: Any) -> None:
     moment = ContextMoment(number=1, video=1, path="/a.mp4", start=0.0, end=6.0)
     context = QuestionContext(question="who", queries=(), moments=(moment,))
-    assert tool.is_found(context, tool.Asked("who", "text", "a.mp4", (0.0, 60.0)), 12.0)
+    assert tool.is_found(context, tool.Asked("who", "text", "a.mp4", (0.0, 60.0)))
 
 
 def test_written_questions_are_as_many_of_each_type(tool: Any) -> None:

@@ -44,7 +44,9 @@ def sample(*shape: int, seed: int = 0) -> Tensor:
 
 
 def write_world(folder: Path) -> None:
-    load_tool("worlds").write_retrieval_world(folder, num_train=40, num_val=10, num_test=20, num_captions=2, size=32)
+    load_tool("make_synthetic").write_retrieval_world(
+        folder, num_train=40, num_val=10, num_test=20, num_captions=2, size=32
+    )
 
 
 def open_data(world: Path, **settings: Any) -> RetrievalData:

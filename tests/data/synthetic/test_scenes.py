@@ -14,7 +14,7 @@ from vidret.data.synthetic.generation import PAIR_KINDS, ScenePair, draw_pairs
 from vidret.data.synthetic.scenes import SPLITS, Scene, SceneObject, SceneShot, SplitName
 from vidret.errors import VidretError
 
-draw_films = load_tool("worlds").draw_films
+draw_films = load_tool("make_synthetic").draw_films
 SIZES: dict[SplitName, int] = {"train": 200, "val": 75, "test": 150}
 
 # The vocabulary, independent of the implementation.

@@ -18,7 +18,7 @@ from vidret.errors import VidretError
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 
-world = load_tool("worlds")
+world = load_tool("make_synthetic")
 SHORT: dict[str, Any] = {"seed": 3, "num_train": 12, "num_val": 6, "num_test": 20, "size": 48}
 FILMS: dict[str, Any] = {"seed": 3, "num_train": 3, "num_val": 2, "num_test": 3, "size": 32}
 
@@ -218,25 +218,20 @@ def test_grounding_world_refuses_invalid_numbers_and_unwritable_folders(tmp_path
         world.write_grounding_world(tmp_path / "taken", **FILMS)
 
 
-@pytest.fixture(scope="module")
-def tool() -> Any:
-    return load_tool("make_synthetic")
-
-
 def test_tool_writes_both_worlds(
-    tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = ["--short", "2", "2", "4", "--films", "1", "1", "2", "--size", "48", "32", "--seed", "6"]
     monkeypatch.setattr(sys, "argv", ["make_synthetic.py", str(tmp_path), *counts])
-    tool.main()
+    world.main()
     output = capsys.readouterr()
     assert "short videos: 8, drawn now 8 in" in output.err
     assert "films: 4, drawn now 4 in" in output.err
-    assert len(load_tool("worlds").read_pairs(tmp_path / "msrvtt")) > 0
+    assert len(world.read_pairs(tmp_path / "msrvtt")) > 0
     assert len(read_split("moments", tmp_path / "qvhighlights").queries) > 0
 
 
-def test_tool_exits_with_message_on_invalid_numbers(tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tool_exits_with_message_on_invalid_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["make_synthetic.py", str(tmp_path), "--short", "3", "2", "4"])
     with pytest.raises(SystemExit, match="num_train must be even and at least 2, got 3"):
-        tool.main()
+        world.main()

@@ -189,7 +189,7 @@ def test_the_tool_brings_sentences_to_frames_of_their_classes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Classes that are neighbours in no text are learned from sentences: made up words name them."""
-    tool, rng = load_tool("build_starter"), np.random.default_rng(0)
+    tool, rng = load_tool("build_weights"), np.random.default_rng(0)
     words = ["vo zimplar", "a gurnish blat", "the quorn of fleem", "dax mib", "one snorple", "trissel hob"]
     rows = [{"classes": [number], "texts": [text]} for number, text in enumerate(words)]
     rows += [{"classes": [number, number + 1], "texts": [f"{words[number]} film"]} for number in range(5)]
@@ -197,7 +197,7 @@ def test_the_tool_brings_sentences_to_frames_of_their_classes(
     monkeypatch.setattr(tool, "CAPTIONS", tmp_path / "captions.jsonl")
     monkeypatch.setattr(tool, "BATCH", 8)
     monkeypatch.setattr(tool, "STEPS", 60)
-    examples, spread = tool.read_examples(), tool.read_spread()
+    examples, spread = tool.Sentences.read(), tool.read_spread()
     assert examples.is_caption.tolist() == [False] * 6 + [True] * 5
     np.testing.assert_allclose(examples.weights[6, :3], [1, tool.DECAY, 0], rtol=1e-6)
     start = nn.functional.normalize(torch.from_numpy(rng.normal(size=(1000, 384)))).float()
@@ -216,7 +216,7 @@ def test_the_tool_brings_sentences_to_frames_of_their_classes(
 
 def test_drawn_frames_have_the_classifiers_logits(weights: LiteWeights) -> None:
     """Noise has unit logits that correlate as the rows of weights do; a class raises its own by its length."""
-    tool = load_tool("build_starter")
+    tool = load_tool("build_weights")
     spread = tool.read_spread()
     np.testing.assert_allclose(spread.norm(dim=1), 1, atol=1e-5)
     generator = torch.Generator().manual_seed(0)
@@ -235,9 +235,9 @@ def test_drawn_frames_have_the_classifiers_logits(weights: LiteWeights) -> None:
 @pytest.mark.slow
 def test_the_tool_reproduces_the_shipped_class_vectors() -> None:
     """One training of four is near their mean."""
-    tool, shipped = load_tool("build_starter"), load_file(CLASS_VECTORS)["classes"].float()
-    examples = tool.read_examples()
-    made = tool.train(examples, tool.begin(examples), tool.read_spread(), 0)
+    tool, shipped = load_tool("build_weights"), load_file(CLASS_VECTORS)["classes"].float()
+    examples = tool.Sentences.read()
+    made = tool.train(examples, examples.begin(), tool.read_spread(), 0)
     cosines = nn.functional.cosine_similarity(made - made.mean(0), shipped - shipped.mean(0))
     assert shipped.shape == (1000, 384)
     assert cosines.mean() > 0.94

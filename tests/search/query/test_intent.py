@@ -52,8 +52,8 @@ def test_another_language_than_english_tells_nothing() -> None:
 
 
 def test_the_shipped_weights_are_those_of_the_tool() -> None:
-    tool, shipped = load_tool("build_intent"), load_file(WEIGHTS)
-    weights, offsets = tool.fit(*tool.read_examples())
+    tool, shipped = load_tool("build_weights"), load_file(WEIGHTS)
+    weights, offsets = tool.fit_intent(*tool.read_examples())
     assert shipped["weights"].shape == (len(CLASSES), DIM)
     assert shipped["weights"] == pytest.approx(weights, abs=0.02)
     assert shipped["offsets"] == pytest.approx(offsets, abs=0.02)

@@ -2,7 +2,7 @@
 
 An ImageNet classifier (EfficientNet-Lite2) encodes frames, a sentence encoder (MiniLM) encodes texts. A convex
 combination of semantic embeddings joins them: a frame's vector is a mixture of vectors of the classes that it shows.
-The vectors were trained on sentences about the classes and on drawn frames, without pictures (tools/build_starter.py).
+The vectors were trained on sentences about the classes and on drawn frames, without pictures (tools/build_weights.py).
 
 Reference: Norouzi et al. 2014, "Zero-Shot Learning by Convex Combination of Semantic Embeddings". The mixing weights
 differ: the paper takes the ten most probable classes, here a class is weighted by its standardised logit, squared:

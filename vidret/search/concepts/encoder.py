@@ -21,7 +21,7 @@ from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding, Vector
 
 SAMPLE_SIZE = 4096  # segments
-SHRINKAGE = 10.0  # what is added to the variances of segments, in their mean; measured with measure_concepts.py
+SHRINKAGE = 10.0  # what is added to the variances of segments, in their mean; measured with measure_clips.py
 DRIFT = 1.25  # change of the index in size from which it is sampled again
 
 Rows = Float[np.ndarray, "segment dim"]

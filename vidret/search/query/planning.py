@@ -2,7 +2,7 @@
 
 A query is text with negative terms, images, both, or a vector. The wording of a clause asks for something seen, said or
 shown as text: "a sign against bathing" for text, "hikers are warned" for speech. A linear model of its sentence vector
-tells; ``tools/build_intent.py`` fits it to examples.
+tells; ``tools/build_weights.py`` fits it to examples.
 
 Reference: Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes".
 """
@@ -64,7 +64,7 @@ from vidret.types import Sequence as EventSequence
 VERBATIM = "exactly this is said or shown in a video"
 WEIGHTS = Path(__file__).with_name("intent.safetensors")
 CLASSES: tuple[Source, ...] = ("picture", "speech", "screen")  # what wording asks for, in the order of the weights
-TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_concepts.py
+TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_clips.py
 
 
 def interpret_for(
