@@ -17,7 +17,7 @@ from vidret.encode.text_cache import TextEncoder
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
-from vidret.text import show_path
+from vidret.text import format_count, show_path
 from vidret.types import Filters
 from vidret.video.files import choose_existing
 
@@ -173,9 +173,10 @@ def _check_sizes(
     """Check that a perfect separation would be significant."""
     num_ours, num_theirs = int(ours.sum()), int(theirs.sum())
     if not can_be_significant(num_ours, num_theirs, num_phrases):
+        advice = "; fewer phrases (--phrases FILE) need fewer" if num_phrases > 1 else ""
         raise NoComparisonError(
-            f"{folder}: {num_ours} videos and {num_theirs} to compare with are too few for a claim about {num_phrases} "
-            f"phrases: {count_needed(num_phrases)} in each set are enough; fewer phrases (--phrases FILE) need fewer"
+            f"{folder}: {num_ours} videos and {num_theirs} to compare with are too few for a claim about "
+            f"{format_count(num_phrases, 'phrase')}: {count_needed(num_phrases)} in each set are enough{advice}"
         )
 
 

@@ -206,7 +206,7 @@ def _read_safetensors(path: Path, device: str) -> Weights:
 
 def first_line(error: Exception) -> str:
     """Return an error as one line; torch's fill a page and advise to trust the file."""
-    text = str(error)
+    text = getattr(error, "strerror", None) or str(error)
     if refused := re.search(r"WeightsUnpickler error:\s*(.+?)(\. |\n|$)", text):
         text = refused[1]
     lines = [line.strip() for line in text.splitlines() if line.strip()][:2]
