@@ -134,28 +134,30 @@ def measure_concepts(given: argparse.Namespace, _: Path) -> dict[str, Any]:
             results = defaultdict[str, list[float]](list)
             for name in CATEGORIES:
                 rng, members = np.random.default_rng(shots), np.flatnonzero(clips.labels == name)
-                for _draw in range(given.draws if len(members) > shots else 0):
+                if len(members) <= shots:
+                    continue
+                text = clips.engine.encoder.encode_text([name])[0].sentence
+                by_text = clips.rank(text)
+                for _draw in range(given.draws):
                     shown = rng.choice(members, shots, replace=False)
+                    by_examples, by_both = map(clips.rank, teach(clips, name, text, shown))
                     rest = clips.drop(shown)
-                    for key, query in teach(clips, name, shown).items():
-                        own = ranking_precision(clips.rank(query)[rest], clips.labels[rest] == name)
-                        results[key].append(own)
+                    for key, scores in (("text", by_text), ("examples", by_examples), ("both", by_both)):
+                        results[key].append(ranking_precision(scores[rest], clips.labels[rest] == name))
             report[f"{shots} examples"] = average(results)
     return report
 
 
-def teach(clips: Clips, name: str, shown: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the vectors of a concept by its name, by examples, and by both."""
+def teach(clips: Clips, name: str, text: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vectors of a concept by examples, and by these and its name, as ``vidret teach`` weighs them."""
     encoder = clips.engine._index.encoder
-    text, sample = encoder.encode_text([name])[0].sentence, encoder.composer.sample
+    sample, none = encoder.composer.sample, np.empty((0, encoder.dim), np.float32)
     examples = read_examples(clips.engine._index.store, encoder, [clips.paths[row] for row in shown])
-    none = np.empty((0, encoder.dim), np.float32)
     others = sample.vectors[~np.isin(sample.owners, list(examples.video_ids))]
     share = choose_share(text, examples.vectors, none, sample, others)
     concept = Concept(name="taught", text=name, share=share, yes=examples.examples)
     both, _ = encoder.compose_concepts([(TaughtConcept(concept=concept, yes=examples.vectors, no=none), text)])
-    direction = find_direction(examples.vectors, none, sample)
-    return {"text": text, "examples": direction.astype(np.float32), "both": both}
+    return find_direction(examples.vectors, none, sample).astype(np.float32), both
 
 
 def measure_classes(given: argparse.Namespace, _: Path) -> dict[str, Any]:

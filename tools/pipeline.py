@@ -46,6 +46,25 @@ OVERHEAD = 1.3  # of a step in training, with its data, relative to a timed one
 SHARE_ON_B = 1 / 3  # of the steps on world A
 NUM_TIMED = 3
 SHORT, SHORT_B, FILMS = (4000, 200, 400), (200, 40, 400), (200, 20, 40)
+# The commands of vidret; what is in braces differs between steps.
+TRAIN = """train fit --config {configs}/synthetic_{config}.yaml --seed_everything {seed}
+    --trainer.max_steps {num_steps} --trainer.max_epochs -1 --trainer.logger false --trainer.enable_progress_bar false
+    --trainer.default_root_dir {out}/runs/{output.stem} --trainer.callbacks null --trainer.limit_val_batches 0
+    --model.init_args.seed {seed} --model.init_args.out {output} --data.init_args.annotations {world}/msrvtt
+    --data.init_args.videos {world}/msrvtt --data.init_args.cache {world}/cache"""  # nothing is chosen on validation
+ON_CLIP = " --model.init_args.weights {clip} --model.init_args.vision null --model.init_args.text null"
+AVERAGE = "convert {clip} {output} --from vidret --average {after} --weight {weight}"
+EVALUATE = (
+    "eval msrvtt --videos {world}/msrvtt --annotations {world}/msrvtt --model {model} --out {output.parent} --html"
+)
+INDEX_FILMS = "index {films}/videos --index {index} --model {clip} --words off"
+TRAIN_HEAD = """train head --index {index} --moments {films}/highlight_train_release.jsonl --out {output} --seed {seed}
+    --steps {num_steps}"""
+LOCATE = "eval moments --data moments --videos {films} --index {index} --head {head} --out {output.parent} --html"
+PICTURES = {
+    "search": "search {query} --index {out}/eval/joint-{seed}/index --sheet {output}",
+    "locate": "locate {query} --index {out}/films/seed-{seed} --curve {output} --weak",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,31 +98,67 @@ class Plan:
         """Return the report of an evaluation."""
         return self.out / "eval" / self.model(name, seed).stem / "report.json"
 
-
-def vidret(*arguments: object) -> list[str]:
-    """Return a command of vidret, from the environment of this Python."""
-    return [str(Path(sys.executable).parent / "vidret"), *map(str, arguments)]
+    def step(self, name: str, command: str, output: Path, needs: Path | None = None, **values: object) -> Step:
+        """Return a step of a command of vidret, from the environment of this Python, with values for its braces."""
+        values |= {"out": self.out, "configs": CONFIGS, "output": output}
+        words = [word.format(**values) for word in command.split()]
+        return Step(name, [str(Path(sys.executable).parent / "vidret"), *words], output, needs)
 
 
 def plan_steps(plan: Plan) -> Iterator[Step]:
     """Yield all steps in order."""
-    yield from plan_worlds(plan)
+    for name, seed, short, films in (("a", 0, SHORT, FILMS), ("b", 1, SHORT_B, (1, 1, 1))):
+        command = [sys.executable, str(TOOLS / "make_synthetic.py"), str(plan.out / name), "--seed", str(seed)]
+        command += ["--short", *(str(plan.count(number, 40)) for number in short)]
+        command += ["--films", *(str(plan.count(number, 4)) for number in films), "--size", "64", "64"]
+        yield Step(f"world {name}", command, plan.out / name / "qvhighlights")
     for seed in plan.seeds:
-        for method in METHODS:
-            yield plan_training(plan, method, seed, plan.out / "a", plan.steps.get(method, 1))
-            yield plan_evaluation(plan, method, seed)
-        yield plan_evaluation(plan, RERANKED, seed, "clip", "--rerank", "ucofia")
-        steps_on_b = max(1, round(SHARE_ON_B * plan.steps.get("clip", 1)))
-        yield plan_training(plan, AFTER, seed, plan.out / "b", steps_on_b, config="clip")
-        before, after = plan.model("clip", seed), plan.model(AFTER, seed)
-        for name, weight in AVERAGED.items():
-            averaged = plan.model(name, seed)
-            average = vidret("convert", before, averaged, "--from", "vidret", "--average", after, "--weight", weight)
-            yield Step(f"average {name}, seed {seed}", average, averaged)
-        yield from (plan_evaluation(plan, name, seed) for name in (AFTER, *AVERAGED))
-        yield from (plan_evaluation(plan, on_b(name), seed, name, world="b") for name in ("clip", AFTER, *AVERAGED))
+        yield from plan_retrieval(plan, seed)
         yield from plan_moments(plan, seed)
-    yield from plan_pictures(plan)
+    for name, query in (("search", "a red circle"), ("locate", "a red circle moves")):
+        picture = plan.out / "pictures" / f"{name}.png"
+        yield plan.step(name, PICTURES[name], picture, query=query, seed=plan.seeds[0])
+
+
+def plan_retrieval(plan: Plan, seed: int) -> Iterator[Step]:
+    """Yield the training and the evaluation of all models of a seed."""
+    clip, after, a, b = plan.model("clip", seed), plan.model(AFTER, seed), plan.out / "a", plan.out / "b"
+
+    def train(name: str, command: str, world: Path, num_steps: int, config: str) -> Step:
+        values: dict[str, Any] = {"config": config, "seed": seed, "num_steps": num_steps, "world": world, "clip": clip}
+        return plan.step(f"train {name}, seed {seed}", command, plan.model(name, seed), **values)
+
+    def evaluate(name: str, world: Path, model: str, command: str = EVALUATE) -> Step:
+        report, weights = plan.report(name, seed), plan.model(model, seed)
+        return plan.step(f"evaluate {name}, seed {seed}", command, report, world=world, model=weights)
+
+    for method in METHODS:
+        command = TRAIN + ON_CLIP if method == "ucofia" else TRAIN
+        yield train(method, command, a, plan.steps.get(method, 1), method)
+        yield evaluate(method, a, method)
+    yield evaluate(RERANKED, a, "clip", f"{EVALUATE} --rerank ucofia")
+    yield train(AFTER, TRAIN + ON_CLIP, b, max(1, round(SHARE_ON_B * plan.steps.get("clip", 1))), "clip")
+    for name, weight in AVERAGED.items():
+        values: dict[str, Any] = {"clip": clip, "after": after, "weight": weight}
+        yield plan.step(f"average {name}, seed {seed}", AVERAGE, plan.model(name, seed), **values)
+    yield from (evaluate(name, a, name) for name in (AFTER, *AVERAGED))
+    yield from (evaluate(on_b(name), b, name) for name in ("clip", AFTER, *AVERAGED))
+
+
+def on_b(name: str) -> str:
+    """Return the name of what a model scores on world B."""
+    return f"{name} on world B"
+
+
+def plan_moments(plan: Plan, seed: int) -> Iterator[Step]:
+    """Yield the index of films, the head on it, and both ways to locate moments."""
+    films, index, head = plan.out / "a" / "qvhighlights", plan.out / "films" / f"seed-{seed}", plan.model("head", seed)
+    values: dict[str, Any] = {"films": films, "index": index, "clip": plan.model("clip", seed), "seed": seed}
+    yield plan.step(f"index films, seed {seed}", INDEX_FILMS, index, **values)
+    yield plan.step(f"train head, seed {seed}", TRAIN_HEAD, head, num_steps=plan.count(HEAD_STEPS, 50), **values)
+    yield plan.step(f"locate with curve, seed {seed}", LOCATE, plan.report("curve", seed), head="none", **values)
+    # No head is kept that loses to the curve.
+    yield plan.step(f"locate with head, seed {seed}", LOCATE, plan.report("head", seed), head, head=head, **values)
 
 
 def count_steps(out: Path, minutes: float, seeds: Sequence[int]) -> dict[str, int]:
@@ -138,78 +193,6 @@ def time_step(config: Path) -> float:
     )
     rule, half = module.method.recipe.for_all(None).rule, "bf16" in read["trainer"].get("precision", "")
     return take_turns({"step": make_step(module, batch, rule, half=half)}, NUM_TIMED)["step"].wall_s
-
-
-def plan_worlds(plan: Plan) -> Iterator[Step]:
-    """Yield the steps that write both worlds."""
-    for name, seed, short in (("a", 0, SHORT), ("b", 1, SHORT_B)):
-        films = FILMS if name == "a" else (1, 1, 1)
-        command = [sys.executable, str(TOOLS / "make_synthetic.py"), str(plan.out / name), "--seed", str(seed)]
-        command += ["--short", *(str(plan.count(number, 40)) for number in short)]
-        command += ["--films", *(str(plan.count(number, 4)) for number in films), "--size", "64", "64"]
-        yield Step(f"world {name}", command, plan.out / name / "qvhighlights")
-
-
-def plan_training(plan: Plan, name: str, seed: int, world: Path, num_steps: int, config: str | None = None) -> Step:
-    """Return the training of one model; ``config`` names the setting if the model goes on from clip."""
-    out, folder = plan.model(name, seed), world / "msrvtt"
-    trainer = {"max_steps": num_steps, "max_epochs": -1, "logger": "false", "enable_progress_bar": "false"}
-    trainer |= {"default_root_dir": plan.out / "runs" / out.stem}
-    trainer |= {"callbacks": "null", "limit_val_batches": 0}  # the last step's weights: nothing is chosen on validation
-    model: dict[str, object] = {"seed": seed, "out": out}
-    if config is not None or name == "ucofia":
-        model |= {"weights": plan.model("clip", seed), "vision": "null", "text": "null"}
-    data = {"annotations": folder, "videos": folder, "cache": world / "cache"}
-    command = vidret(
-        "train", "fit", "--config", CONFIGS / f"synthetic_{config or name}.yaml", "--seed_everything", seed
-    )
-    for part, settings in (("trainer", trainer), ("model.init_args", model), ("data.init_args", data)):
-        for key, value in settings.items():
-            command += [f"--{part}.{key}", str(value)]
-    return Step(f"train {name}, seed {seed}", command, out)
-
-
-def on_b(name: str) -> str:
-    """Return the name of what a model scores on world B."""
-    return f"{name} on world B"
-
-
-def plan_evaluation(
-    plan: Plan, name: str, seed: int, model: str | None = None, *options: str, world: str = "a"
-) -> Step:
-    """Return the indexing and the evaluation of one model on a world; ``model`` names it if ``name`` does not."""
-    report, folder = plan.report(name, seed), plan.out / world / "msrvtt"
-    command = vidret("eval", "msrvtt", "--videos", folder, "--annotations", folder)
-    command += ["--model", str(plan.model(model or name, seed)), *options, "--out", str(report.parent), "--html"]
-    return Step(f"evaluate {name}, seed {seed}", command, report)
-
-
-def plan_moments(plan: Plan, seed: int) -> Iterator[Step]:
-    """Yield the index of films, the head on it, and both ways to locate moments."""
-    films, index, head = plan.out / "a" / "qvhighlights", plan.out / "films" / f"seed-{seed}", plan.model("head", seed)
-    command = vidret("index", films / "videos", "--index", index, "--model", plan.model("clip", seed), "--words", "off")
-    yield Step(f"index films, seed {seed}", command, index)
-    moments, num_steps = films / "highlight_train_release.jsonl", plan.count(HEAD_STEPS, 50)
-    train = vidret("train", "head", "--index", index, "--moments", moments, "--out", head, "--seed", seed)
-    yield Step(f"train head, seed {seed}", [*train, "--steps", str(num_steps)], head)
-    for name, chosen, needs in (
-        ("curve", "none", None),
-        ("head", head, head),
-    ):  # no head is kept that loses to the curve
-        report = plan.report(name, seed)
-        command = vidret("eval", "moments", "--data", "moments", "--videos", films, "--index", index, "--head", chosen)
-        yield Step(f"locate with {name}, seed {seed}", [*command, "--out", str(report.parent), "--html"], report, needs)
-
-
-def plan_pictures(plan: Plan) -> Iterator[Step]:
-    """Yield a search and a located moment, each with a picture."""
-    seed, pictures = plan.seeds[0], plan.out / "pictures"
-    for name, query, option, index, *more in (
-        ("search", "a red circle", "--sheet", plan.report("joint", seed).parent / "index"),
-        ("locate", "a red circle moves", "--curve", plan.out / "films" / f"seed-{seed}", "--weak"),
-    ):
-        picture = pictures / f"{name}.png"
-        yield Step(str(name), vidret(name, query, "--index", index, option, picture, *more), picture)
 
 
 def run_steps(steps: Sequence[Step], logs: Path) -> list[str]:
