@@ -148,6 +148,8 @@ def test_other_questions_are_answered_as_by_the_merged_index(engines: tuple[Engi
         footage = [engine.find_footage(video, k=9) for engine in engines]
         assert [replace(find, video=0) for find in footage[0]] == [replace(find, video=0) for find in footage[1]]
     assert [video.paths for video in joined.videos()] == [video.paths for video in merged.videos()]
+    for filters in (Filters(language="xx"), Filters(heard="xx")):
+        assert joined.search("red", filters=filters) == merged.search("red", filters=filters) == []
     for rerank, refine in (("none", True), ("auto", True)):
         assert tell(joined.search("red", rerank=rerank, refine=refine)) == tell(
             merged.search("red", rerank=rerank, refine=refine)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
@@ -162,13 +163,14 @@ class VideoSearch:
         if filters.language is None and filters.heard is None:
             return
         store = self._fusion.pictures.store
-        facets = count_facets(store.snapshot(), ALL_VIDEOS)
+        facets = [count_facets(index.snapshot(), ALL_VIDEOS) for index in store.parts.values()]
         for what, asked, own, known in (
-            ("language", filters.language, Filters(language=filters.language), facets.languages),
-            ("sound", filters.heard, Filters(heard=filters.heard), facets.heard),
+            ("language", filters.language, Filters(language=filters.language), [part.languages for part in facets]),
+            ("sound", filters.heard, Filters(heard=filters.heard), [part.heard for part in facets]),
         ):
             if asked is not None and not store.count_videos(own):  # facets list neither all sounds nor other spellings
-                counts = (f"{name} ({format_count(number, 'video')})" for name, number in known.items())
+                listed = sum(map(Counter, known), Counter[str]())
+                counts = (f"{name} ({format_count(number, 'video')})" for name, number in listed.items())
                 logger.warning("no video has the %s %s; the index has: %s", what, asked, ", ".join(counts) or "none")
 
     def _make_hit(self, question: Question, found: FoundVideo) -> Hit:
