@@ -183,11 +183,10 @@ def drop_oldest(
 
 @contextlib.contextmanager
 def writing_tensors(path: Path) -> Iterator[None]:
-    """Let safetensors write a file inside as other programs do.
+    """Let safetensors write a file inside with the mode of other new files, or its own, and raise errors as OSError.
 
-    It has the mode of other new files, or the one that it has; safetensors 0.8 writes a file that only its owner can
-    read, and what one user trains would be of no use to others. An error of the system, such as a full disk, is raised
-    as OSError; safetensors has its number in a text only.
+    safetensors 0.8 writes a file that only its owner can read: what one user trains would be of no use to others. Of a
+    full disk it tells in words only.
     """
     path.touch()
     mode = path.stat().st_mode

@@ -125,6 +125,9 @@ def test_several_indexes_are_not_the_path_of_one(
     monkeypatch.setenv("VIDRET_INDEX", os.pathsep.join([str(index), str(tmp_path / "other")]))
     for command in (("index", films), ("info",), ("collection", "list"), ("merge", index)):
         run.check_refusal(command, 2, "--index: must be one index for this command; VIDRET_INDEX names several")
+    run.check_refusal(
+        ("duplicates", "--index", "a", f"--index={index}"), 2, "must be one index for this command, got 2"
+    )
     assert run("info", "--index", index)[0] == 0
     monkeypatch.setenv("VIDRET_INDEX", str(index.rename(tmp_path / f"a{os.pathsep}b")))
     assert run("info")[0] == 0, "it is the name of a folder"

@@ -172,9 +172,10 @@ class Command(_Checked, TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse and check the arguments, and choose the index."""
+        num_indexes = sum(text.partition("=")[0] == "--index" for text in args)
         rest = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
-            choose_index(ctx)
+            choose_index(ctx, num_indexes)
         return rest
 
 

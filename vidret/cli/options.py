@@ -18,15 +18,17 @@ DEFAULT_INDEX = Path("vidret-index")
 Expansion = tuple[list[inspect.Parameter], Callable[[dict[str, Any]], Any]]
 
 
-def choose_index(ctx: Any) -> None:
+def choose_index(ctx: Any, num_given: int = 1) -> None:
     """Let a command that was given no index use the user's own, unless the current folder has one.
 
     The choice is printed. A command with ``--server`` needs no index.
 
     Raises:
-        typer.BadParameter: ``VIDRET_INDEX`` names several indexes, and the command takes one.
+        typer.BadParameter: ``VIDRET_INDEX`` or the options name several indexes, and the command takes one.
     """
     source, given = ctx.get_parameter_source("index"), ctx.params.get("index")
+    if num_given > 1 and isinstance(given, Path):
+        raise typer.BadParameter(f"must be one index for this command, got {num_given}", ctx=ctx, param_hint="--index")
     if source is not None and source.name == "ENVIRONMENT" and isinstance(given, Path):
         if os.pathsep in str(given) and not given.exists():
             message = f"must be one index for this command; VIDRET_INDEX names several, {given}"

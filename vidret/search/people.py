@@ -163,17 +163,14 @@ class Presence:
         Several persons must be there together, if they ever are. Of equally good times, that nearest to a given one is
         returned; that one itself for a video without a track.
         """
-        first, *others = (person.find_tracks(video_id)[:, :2].tolist() for person in self.wanted[0])
-        spans: list[list[float]] = first
+        spans, *others = (person.find_tracks(video_id)[:, :2].tolist() for person in self.wanted[0])
         for own in others:
             both = [[max(start, other[0]), min(end, other[1])] for start, end in spans for other in own]
             spans = [span for span in both if span[0] <= span[1]] or spans + own
-        middles = np.array([(start + end) / 2 for start, end in spans], np.float64)
-        middles = middles[np.argsort(np.abs(middles - time_s), kind="stable")]
-        if not len(middles):
-            return time_s
+        middles = np.array(sorted(map(np.mean, spans), key=lambda middle_s: abs(middle_s - time_s)), np.float64)
         videos = np.full(len(middles), video_id, np.int64)
-        return float(middles[self.adjust_clause(0, videos, middles, middles, np.zeros(len(middles))).argmax()])
+        scores = self.adjust_clause(0, videos, middles, middles, np.zeros(len(middles)))
+        return float(middles[scores.argmax()]) if len(middles) else time_s
 
     def tell(self, video_id: int, start_s: float, end_s: float) -> tuple[Evidence, ...]:
         """Return where each person is seen or heard in a span of a video, by time."""
