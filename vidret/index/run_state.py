@@ -305,15 +305,15 @@ class RunState:
         VidretError if the decoder failed on every file, or the index cannot be written.
         """
         self._settle_undecoded()
-        missing = self.store.files.find(state="missing")
-        self.store.upkeep.forget_files(record.path for record in missing if record.video is None)  # nothing is lost
+        # Of a file that only failed, nothing is lost.
+        self.store.upkeep.forget_files(own.path for own in self.store.files.find(state="missing") if own.video is None)
         moved, deleted_copies, gone = self._sort_missing()
         self.store.upkeep.forget_files(old for old, new in moved if is_same_disk(old, new))
         pruned, unpruned = None, list[str]()
         if prune_below is not None and not self.interrupted:
-            paths = [record.path for record in self.store.files.find(state="missing")]
-            unpruned = [path for path in paths if not any(is_below(path, folder) for folder in prune_below)]
-            pruned = self.store.upkeep.prune(set(paths).difference(unpruned))
+            missing = [record.path for record in self.store.files.find(state="missing")]
+            unpruned = [path for path in missing if not any(is_below(path, folder) for folder in prune_below)]
+            pruned = self.store.upkeep.prune(set(missing).difference(unpruned))
             prune_words(self.store, self.words)
             IdentityStore.prune_index(self.store.path, self.store.videos.fingerprints().values())
         Persons(self.store.path).group()

@@ -180,8 +180,7 @@ def mcp_command(
     with engine, open_frames(engine) as draw:
         tools = ToolBox(engine, draw, budget)
         if transport == "stdio":
-            with contextlib.suppress(KeyboardInterrupt):
-                serve_stdio(tools)
+            serve_stdio(tools)
             return
         with listen(host, port) as listener:
             served = create_protocol_app(tools, host=host, token=token, index=None if server else index)

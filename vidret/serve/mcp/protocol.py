@@ -2,6 +2,7 @@
 
 import base64
 import re
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -177,6 +178,8 @@ def serve_stdio(tools: ToolBox) -> None:
         async with stdio_server() as (reader, writer):
             await server.run(reader, writer, server.create_initialization_options())
 
+    for number in (signal.SIGINT, signal.SIGTERM):  # the thread that reads stdin ends for no exception
+        signal.signal(number, signal.SIG_DFL)
     try:
         anyio.run(serve)
     except* BrokenPipeError:  # the client has gone
