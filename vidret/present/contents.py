@@ -144,9 +144,8 @@ def write_embeddings(embeddings: "Embeddings", out: Path, form: str) -> list[Pat
         MissingExtraError: The format needs the extra ``parquet``.
         StoreError: A file cannot be written; old ones stay.
     """
-    paths = [strip_query(path) for path in embeddings.paths]
+    paths, table = [strip_query(path) for path in embeddings.paths], out.with_suffix(".csv")
     if form == "npy":
-        table = out.with_suffix(".csv")
         with replacing(table) as rows, replacing(out) as draft:
             _write_npy(embeddings, paths, draft, rows)
         return [out, table]
