@@ -301,11 +301,10 @@ class RunState:
     def close(self, *, prune_below: Sequence[str] | None = None) -> IndexReport:
         """Save the vectors for search, and return the report of the run.
 
-        Missing files below the folders ``prune_below`` are removed from the index; None removes nothing. Raise
-        VidretError if the decoder failed on every file, or the index cannot be written.
+        Missing files that only failed are removed from the index, and others below the folders ``prune_below``, unless
+        it is None. Raise VidretError if the decoder failed on every file, or the index cannot be written.
         """
         self._settle_undecoded()
-        # Of a file that only failed, nothing is lost.
         self.store.upkeep.forget_files(own.path for own in self.store.files.find(state="missing") if own.video is None)
         moved, deleted_copies, gone = self._sort_missing()
         self.store.upkeep.forget_files(old for old, new in moved if is_same_disk(old, new))
