@@ -124,6 +124,7 @@ def test_gaps(query: str, gap_s: float | None) -> None:
         ("a man, no older than 30, runs", "a man, no older than 30, runs", ()),
         ('someone says "no dogs", no cats', 'someone says "no dogs"', ("cats",)),
         ("a thermometer showing -5 degrees", "a thermometer showing -5 degrees", ()),
+        ("$ docker build -t shop .", "$ docker build -t shop .", ()),
         ('a film -"3d" -@mascot, -snow.', "a film", ("3d", "@mascot", "snow")),
         ("a film -\u201ctwo cats\u201d", "a film", ("two cats",)),
     ],

@@ -15,7 +15,8 @@ MAX_EXCLUSIONS = 16  # each is encoded separately
 PHRASE = re.compile(r'"([^"]*)"')
 MENTION = re.compile(rf"(?<![^\s(])@({MENTION_NAME})")
 _QUOTED_OR_MENTION = re.compile(f"{PHRASE.pattern}|{MENTION.pattern}")
-_NEGATIVE_TERM = r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=@?[^\W\d_])(\S+?)(?=[,;.]*(?:\s|$)))'  # "-5 degrees" is a number
+# "-5 degrees" is a number, and "docker run -t" has a flag.
+_NEGATIVE_TERM = r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=@?[^\W\d_])(?![a-zA-Z](?:\s|$))(\S+?)(?=[,;.]*(?:\s|$)))'
 _QUOTED = re.compile(rf"(?P<negative>{_NEGATIVE_TERM})|{PHRASE.pattern}")
 _CURLY = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\xab\xbb", '"'))
 _SINGLE_CURLY = re.compile(r"\u2018((?:[^\u2018\u2019]|\u2019(?=\w))*)\u2019(?!\w)")
