@@ -142,7 +142,6 @@ def fit(module: Any, data: Any, folder: Path, precision: Any = "32-true", **leng
 
 def learn_retrieval(method: str, world: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Train one method and measure it."""
-    lightning.seed_everything(given.seed, verbose=False)
     setting, towers = SETTINGS[method], given.models / f"{method}.safetensors"
     steps, batch = given.steps or setting.steps, given.batch or setting.batch
     module = setting.make_module(given.models / "clip.safetensors")
@@ -290,6 +289,7 @@ def main() -> None:
     write_grounding_world(long, num_train=given.films, num_val=100, num_test=100, size=SIZE)
     table, others = {}, {"r2": partial(learn_grounding, long), "pair": partial(measure_pair, short)}
     for method in given.methods:
+        lightning.seed_everything(given.seed, verbose=False)
         table[method] = others.get(method, partial(learn_retrieval, method, short))(given)
         print(json.dumps({method: table[method]}), flush=True)
     show_table(table)
