@@ -29,6 +29,12 @@ def is_disk_full(error: BaseException) -> bool:
     return False
 
 
+def is_memory_short(error: BaseException) -> bool:
+    """Return whether an error says that there was no memory for an array, a mapped file or a library."""
+    is_unmapped = isinstance(error, ImportError) and "failed to map segment" in str(error)
+    return is_unmapped or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+
+
 class DecodeError(VidretError):
     """A file that cannot be read as video."""
 

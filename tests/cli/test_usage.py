@@ -12,6 +12,7 @@ from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -38,6 +39,17 @@ def test_a_full_disk_is_explained(where: str, run: Runner, tmp_path: Path, monke
     monkeypatch.setattr(Engine, "index", fill)
     code, _, err = run("index", tmp_path, "--index", tmp_path / "index")
     assert (code, "The disk is full. Free some space" in err) == (1, where != "damage")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"), ImportError("a.so: failed to map segment")],
+)
+def test_too_little_memory_is_explained(
+    error: Exception, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "open", Mock(side_effect=error))
+    run.check_refusal(("index", tmp_path, "--index", tmp_path / "index"), 1, "there is too little memory")
 
 
 def test_a_name_that_the_system_refuses_is_told_with_the_reason(run: Runner, tmp_path: Path) -> None:
@@ -76,8 +88,11 @@ def test_wrong_use_exits_with_code_and_sentence(run: Runner, tmp_path: Path, mon
     (tmp_path / "empty").mkdir()
     (tmp_path / "films").mkdir()
     (tmp_path / "films/link.mp4").symlink_to("film.mp4")
+    (tmp_path / "file").touch()
     for command, code, sentence in (
         ("index empty", 1, "no videos found in empty"),
+        ("index films --index file", 1, "index must be a folder, got the file file"),
+        ("search red --index file", 1, "index must be a folder, got the file file"),
         ("search red --index films", 1, "films: there is no index here; make one with"),
         ("search red --index nowhere", 1, "there is no index here; make one with"),
         ("index nowhere.mp4", 1, "no such file"),
@@ -115,7 +130,7 @@ def test_wrong_use_exits_with_code_and_sentence(run: Runner, tmp_path: Path, mon
         ("ask '-\"hot dog\"?' --context", 2, "after --: vidret ask -- '-\"hot dog\"?'"),
     ):
         run.check_refusal(command, code, sentence)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "films"], "no index is left"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "films"], "no index is left"
 
 
 WRONG_VALUES = {

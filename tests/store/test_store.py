@@ -165,7 +165,7 @@ def test_missing_index_is_rejected(tmp_path: Path) -> None:
             Store.open(tmp_path / "nowhere", write=write)
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot be created"):
+    with pytest.raises(StoreError, match="index must be a folder, got the file"):
         create(tmp_path / "file")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "features").touch()

@@ -63,7 +63,7 @@ def _run() -> int:
     import typer
 
     from vidret.cli.app import USAGE_ERROR, program
-    from vidret.errors import OptionError, VidretError, is_disk_full
+    from vidret.errors import OptionError, VidretError, is_disk_full, is_memory_short, read_fault
     from vidret.present.terminal import log_to_terminal, print_error, print_failure, print_message
 
     with log_to_terminal():
@@ -83,8 +83,11 @@ def _run() -> int:
         except VidretError as error:
             print_failure(error)
             return 2 if isinstance(error, OptionError) else 1
-        except OSError as error:
-            if error.filename is None and not is_disk_full(error):
+        except (OSError, MemoryError, ImportError) as error:
+            if is_memory_short(error):
+                print_error(f"there is too little memory, or it is limited (ulimit -v): {read_fault(error)}")
+                return 1
+            if getattr(error, "filename", None) is None and not is_disk_full(error):
                 raise
             print_failure(error)
             return 1

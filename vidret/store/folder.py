@@ -22,12 +22,14 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
     """Return the path of an index folder.
 
     Raises:
-        StoreError: It is a URL; SQLite and memory-mapped files need a file system.
+        StoreError: It is a URL, for SQLite and memory-mapped files need a file system; or a file.
     """
     folder = Path(path)
     if ADDRESS.match(str(folder)) and not Path(folder.parts[0]).exists():
         url = ADDRESS.sub(lambda match: match[0].rstrip("/") + "//", str(folder), count=1)
         raise StoreError(f"index must be a folder of a file system, got {url}")
+    if os.path.isfile(folder):  # noqa: PTH113  never raises, as for names too long
+        raise StoreError(f"index must be a folder, got the file {folder}")
     return folder
 
 
