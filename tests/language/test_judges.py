@@ -148,5 +148,6 @@ def test_invalid_models_and_windows_are_refused(model: CausalModel, tmp_path: Pa
         sort_scores(torch.tensor([0.0, float("nan")]))
     with pytest.raises(EncoderError, match="must write"):
         model.score_next("a", ["AB"])
-    with pytest.raises(EncoderError, match="must hold the config"):
-        load_causal_model(str(tmp_path), device="cpu")
+    for name in (str(tmp_path), f"hf:{tmp_path}"):
+        with pytest.raises(EncoderError, match="must hold the config"):
+            load_causal_model(name, device="cpu")

@@ -100,12 +100,12 @@ class CausalModel:
 
 
 def load_causal_model(name: str, *, device: str) -> CausalModel:
-    """Load ``org/name`` or a folder in fp32.
+    """Load ``org/name`` or a folder in fp32, with ``hf:`` before it or not.
 
     Raise MissingExtraError if transformers is not installed, or EncoderError if the model cannot be found or loaded, or
     its tokenizer does not tell where its tokens are.
     """
-    repository = find_repository(ModelName(f"hf:{name}"))
+    repository = find_repository(ModelName(f"hf:{name.removeprefix('hf:')}"))
     tokenizer = repository.load("AutoTokenizer")
     model = repository.load_model("AutoModelForCausalLM", attn_implementation="eager")
     if not tokenizer.is_fast:

@@ -65,7 +65,10 @@ def test_tracks_are_shown_split_rejected_and_undone(run: Runner, tmp_path: Path)
 
 @pytest.mark.usefixtures("people")
 def test_hiding_and_exporting(run: Runner) -> None:
+    run.out("people", "hide", "2")
     run.out("people", "hide", "1")
+    assert run.err("people") == "All people are hidden. To list them: vidret people --hidden"
+    run.out("people", "hide", "2", "--show")
     assert [row["id"] for row in run.json("people")] == [2]
     assert [row["id"] for row in run.json("people", "--hidden")] == [1, 2]
     assert "(hidden)" in run.out("people", "--hidden")
@@ -89,7 +92,7 @@ def test_forgetting(run: Runner, people: Path) -> None:
 
 
 def test_an_index_without_people_says_so(run: Runner, index: Path) -> None:
-    assert "No people were found" in run.err("people")
+    assert "No people were found" in run.err("people", "--sheet", index / "people.jpg")
     assert run("people", "name", "1", "mum")[0] == 1
     assert run("people", "--index", index / "none")[0] == 1
     assert not (index / FILE).exists()

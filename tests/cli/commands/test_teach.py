@@ -74,7 +74,8 @@ def test_wrong_examples_are_refused(run: Runner, films: Path, tmp_path: Path) ->
     ):
         run.check_refusal(("teach", "mascot", "--yes", path), 1, message)
     run.check_refusal("teach mascot", 2, "must name an example, got none")
-    run.check_refusal("forget mascot", 1, "@mascot: must be the name of a taught concept")
+    run.check_refusal("forget mascot", 1, "@mascot: must be the name of a taught concept (none)")
+    assert "to teach it" not in run("forget", "mascot")[2]
     run.check_refusal("teach bark --sound a.wav --yes a.png", 2, "must be by itself")
     run.check_refusal(("teach", "bark", "--sound", tmp_path / "gone.wav"), 1, "gone.wav")
 

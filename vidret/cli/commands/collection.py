@@ -122,11 +122,12 @@ def cut_command(
     """Cut a collection into files or one film (needs ffmpeg)."""
     from vidret.present.cutting import cut_moments, find_copies
     from vidret.present.film import cut_film
+    from vidret.video.scan import VIDEO_SUFFIXES
 
     moments = as_moments(_collect(index, name)[1])
     copies = [None] * len(moments) if encode else find_copies(moments)
     with show_count("cutting", "moments") as on_count:
-        if out.suffix.lower() == ".mp4":
+        if out.suffix.lower() in VIDEO_SUFFIXES:
             is_copied = cut_film(moments, out, copies=copies, overwrite=overwrite, on_progress=on_count)
             how = "copied as it is" if is_copied else "encoded again"
             print_message(f"{out}: {how}, {format_count(len(moments), 'moment')}")

@@ -51,16 +51,15 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
             print_json(listed)
         else:
             columns = ("number", "name", "tracks", "videos", "time")
-            show_table(
-                columns,
-                [describe_person(person) for person in listed],
-                f"No {name} were found. To look for them: vidret index PATH --{name} on",
-            )
+            empty = f"No {name} were found. To look for them: vidret index PATH --{name} on"
+            if not listed and persons.list_persons(kind, hidden=True):
+                empty = f"All {name} are hidden. To list them: vidret {name} --hidden"
+            show_table(columns, [describe_person(person) for person in listed], empty)
             for offer in persons.offer_pairs():
                 both, seen = f"{offer.face} {offer.voice}", f"{offer.num_seen} of {offer.num_turns}"
                 why = f"{offer.face} is seen while {offer.voice} speaks, {seen} times, by chance {offer.expected:.1f}"
                 print_message(f"One person? {why}: vidret people merge {both}")
-        if sheet is not None:
+        if sheet is not None and listed:
             draw_tracks(
                 persons, {person.best_tracks[0]: f"{person.id}. {person.name}" for person in listed}, name, sheet
             )

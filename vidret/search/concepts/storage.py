@@ -84,7 +84,8 @@ def forget_concept(store: Store, name: str) -> None:
         VidretError: There is none of that name.
     """
     name = check_concept_name(name)
-    check_mentions(store, f"@{name}")
+    if load_concept(store, name) is None:
+        raise VidretError(f"@{name}: must be the name of a taught concept ({_name_concepts(store)})")
     store.metadata.set(_key(name), "")
 
 
@@ -97,9 +98,13 @@ def check_mentions(store: Store, query: Query, people: Collection[str] = ()) -> 
     texts = (f" {text}".replace(" -@", " @") for text in list_query_texts(query))  # what is excluded is mentioned too
     for name in (name for text in texts for name in find_mentions(text) if name not in people):
         if load_concept(store, name) is None:
-            taught = ", ".join(f"@{concept.name}" for concept in list_concepts(store)) or "none"
-            rule = f"must be the name of a taught concept{' or of a person' if people else ''} ({taught})"
+            persons = " or of a person" if people else ""
+            rule = f"must be the name of a taught concept{persons} ({_name_concepts(store)})"
             raise VidretError(f"@{name}: {rule}; to teach it: vidret teach {name}")
+
+
+def _name_concepts(store: Store) -> str:
+    return ", ".join(f"@{concept.name}" for concept in list_concepts(store)) or "none"
 
 
 def _key(name: str) -> str:

@@ -117,7 +117,9 @@ class Persons:
         """
         key, handle = self.find(person), make_handle(name)
         if name and (not re.fullmatch(MENTION_NAME, handle) or UNNAMED.fullmatch(handle)):
-            rule = "words of letters, digits, _ or -, up to 64 characters, the first one a letter"
+            rule = (
+                "words of letters, digits, _ or -, up to 64 characters, the first one a letter, and not person-NUMBER"
+            )
             raise VidretError(f"name must be {rule}, got {name!r}")
         with Store.open(self._index) as store:
             if handle and store.metadata.get(f"{CONCEPT}.{handle}"):
