@@ -12,7 +12,7 @@ from tests.fakes import COLOURS, unit
 from tests.spoken import NamedColours
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.search.sorting import OPPOSITES, Attribute, fit_attribute, parse_attribute, sort_hits
+from vidret.search.sorting import NEARLY, OPPOSITES, Attribute, fit_attribute, parse_attribute, sort_hits
 from vidret.types import ComposedQuery, Frames, Hit, Segment, SegmentEmbedding
 
 SHARES = (3, 0, 5, 1, 4, 2)  # columns of five that are blue, not yellow, by video; three more are red
@@ -45,19 +45,18 @@ def share(hit: Hit) -> int:
     return SHARES[int(hit.path.removeprefix("frames://"))]
 
 
-def make_hit(number: int, probability: float | None) -> Hit:
-    segment, weak = Segment(number, 0, 0.0, 1.0), probability is not None and probability < 0.02
-    return Hit(number, f"{number}", segment, time=0.5, score=1.0, weak=weak, probability=probability)
+def make_hit(number: int, probability: float | None, score: float) -> Hit:
+    return Hit(number, f"{number}", Segment(number, 0, 0.0, 1.0), time=0.5, score=score, probability=probability)
 
 
 def sort_by_share(hits: Sequence[Hit], sign: int) -> list[int]:
-    """Return what ``sort_hits`` must make of hits that are not weak."""
-    return [share(hit) for hit in sorted(hits, key=lambda hit: (hit.likelihood == "unlikely", sign * share(hit)))]
+    """Return what ``sort_hits`` must make of hits that all match."""
+    return [share(hit) for hit in sorted(hits, key=lambda hit: sign * share(hit))]
 
 
 def test_what_matches_is_sorted_by_how_much_it_has_of_an_attribute(engine: Engine) -> None:
     plain = engine.search("red", 6)
-    assert not any(hit.weak for hit in plain)
+    assert plain[-1].score > plain[0].score - NEARLY
     most = engine.search("red", 6, sort_by="blue/yellow")
     assert [share(hit) for hit in most] == sort_by_share(plain, -1)
     assert [share(hit) for hit in engine.search("red", 6, sort_by="yellow/blue")] == sort_by_share(plain, 1)
@@ -93,17 +92,21 @@ def test_ratings_are_differences_of_similarities_in_standard_deviations(engine: 
     np.testing.assert_allclose(attribute.rate(vectors), expected, atol=2e-3)  # vectors are stored in float16
 
 
-@given(probabilities=st.lists(st.sampled_from([None, 0.8, 0.5, 0.2, 0.01]), min_size=1), seed=st.integers(0, 100))
-def test_unlikely_hits_come_later_and_weak_ones_last(probabilities: list[float | None], seed: int) -> None:
-    hits = list(map(make_hit, range(len(probabilities)), probabilities))
+GIVEN = st.tuples(st.sampled_from([None, 0.8, 0.2, 0.01]), st.sampled_from([9.0, 6.5, 5.5]))
+
+
+@given(given_hits=st.lists(GIVEN, min_size=1), seed=st.integers(0, 100))
+def test_unlikely_hits_that_score_much_lower_than_the_best_come_last(
+    given_hits: list[tuple[float | None, float]], seed: int
+) -> None:
+    hits = [make_hit(number, *values) for number, values in enumerate(given_hits)]
     vectors = np.random.default_rng(seed).standard_normal((len(hits), 3)).astype(np.float32)
     attribute = Attribute(name="x", direction=np.array([1.0, 0, 0]), mean=0.0, deviation=2.0)
     found = sort_hits(hits, list(vectors), attribute)
-    by_attribute = sorted(hits, key=lambda hit: -vectors[hit.video, 0])
-    weak = [hit for hit in hits if hit.weak]
-    unlikely = [hit for hit in by_attribute if hit.likelihood == "unlikely" and not hit.weak]
-    others = [hit for hit in by_attribute if hit.likelihood != "unlikely"]
-    assert [replace(hit, why={}) for hit in found] == [*others, *unlikely, *weak]
+    best = max(hit.score for hit in hits)
+    rest = [hit for hit in hits if hit.likelihood == "unlikely" and hit.score < best - NEARLY]
+    matching = sorted((hit for hit in hits if hit not in rest), key=lambda hit: -vectors[hit.video, 0])
+    assert [replace(hit, why={}) for hit in found] == [*matching, *rest]
     assert [replace(hit, why={}) for hit in sort_hits(hits, [None] * len(hits), attribute)] == hits
 
 

@@ -27,6 +27,7 @@ _PAIRS = (
 )
 OPPOSITES = dict(pair.split("/") for pair in _PAIRS.split())
 OPPOSITES |= {less: more for more, less in OPPOSITES.items()}
+NEARLY = 3.0  # nats below the best score, within which half of the videos of a kind are, and few others
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -93,17 +94,18 @@ def fit_attribute(text: str, encoder: ConceptEncoder) -> Attribute:
 def sort_hits(
     hits: Sequence[Hit], vectors: Sequence[Float32[np.ndarray, " dim"] | None], attribute: Attribute
 ) -> list[Hit]:
-    """Return the hits that are not weak, those with most of an attribute first, and then the others in their order.
+    """Return the hits that match, those with most of an attribute first, and then the others in their order.
 
-    Unlikely hits come after those that are not, sorted as well. ``vectors`` are those of the segments found; a hit
-    without one is among the others.
+    A hit matches that is not unlikely, or scores nearly as high as the best. ``vectors`` are those of the segments
+    found; a hit without one is among the others.
     """
+    least = max((hit.score for hit in hits), default=0.0) - NEARLY
     rated = {
         index: float(attribute.rate(vector[None])[0])
         for index, (hit, vector) in enumerate(zip(hits, vectors, strict=True))
-        if vector is not None and not hit.weak
+        if vector is not None and (hit.likelihood != "unlikely" or hit.score >= least)
     }
-    first = sorted(rated, key=lambda index: (hits[index].likelihood == "unlikely", -rated[index]))
+    first = sorted(rated, key=lambda index: -rated[index])
     rest = [index for index in range(len(hits)) if index not in rated]
     named = [replace(hits[index], why={**hits[index].why, attribute.name: rated[index]}) for index in first]
     return [*named, *(hits[index] for index in rest)]

@@ -83,7 +83,8 @@ class Searchable(ABC):
                 likes are compared with the first 20 of the query without feedback.
             display: ``best`` first, or ``diverse``: the best one of each kind, for exploring.
             sort_by: An attribute, such as ``crowded``, two opposites, such as ``snowy/green``, or a taught ``@name``.
-                What is not weak among the best 200 is sorted by how much it has of it; the others follow.
+                Of the best 200, those that are not unlikely, or that score nearly as high as the best, are sorted by
+                how much they have of it; the others follow.
             copies: ``fold``: results that show the same footage are one, with ``near_copies``, where frame vectors
                 leave no doubt (``duplicates`` finds more); ``show``: each is a result.
 
