@@ -21,7 +21,7 @@ from vidret.encode.clip.model import save_model
 from vidret.encode.clip.weights import convert_state_dict
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
-from vidret.errors import AlignerError, StoreError, VidretError
+from vidret.errors import AlignerError, NotFoundError, OptionError, StoreError, VidretError
 from vidret.search.open_index import OpenIndex
 from vidret.types import Filters, Hit, Query, SearchOptions
 
@@ -195,8 +195,15 @@ def test_filters_select_videos(own: Engine, library: Path) -> None:
     assert [Path(video.paths[0]).name for video in own.videos()] == ["blue.mp4", "both.mp4", "copy.mp4", "long.mp4"]
     video = own.videos(Filters(before=2000))[0]
     assert (video, video.changed) == (own.video(video.id), 1000)
-    with pytest.raises(StoreError, match="video must be one of this index, got 99"):
-        own.video(99)
+    assert own.video("both.mp4") == video
+    for ask in (own.video, own.shots):
+        with pytest.raises(NotFoundError, match="video must be one of this index, got 99"):
+            ask(99)
+        with pytest.raises(OptionError, match="video must be an id, a path or the end of one, got None"):
+            ask(None)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="level must be segment or frame, got frames"):
+        own.embeddings("frames")  # type: ignore[arg-type]
+    assert own.index(library, exclude="*.mp4").unchanged == 0
 
 
 def test_ids_may_be_those_of_numpy(engine: Engine) -> None:

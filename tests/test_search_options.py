@@ -210,8 +210,8 @@ def test_a_value_of_another_type_or_out_of_range_is_refused_here_as_by_a_client(
 
 
 def test_feedback_is_in_pairs_and_numbers_may_be_those_of_numpy() -> None:
-    for wrong in ("ab", ["ab"], [(1, 2.0, 3)], 5):
-        with pytest.raises(OptionError, match="like must be pairs of a video and a time"):
+    for wrong in ("ab", ["ab"], [(1, 2.0, 3)], [(1, "0:03")], 5):
+        with pytest.raises(OptionError, match="like must be pairs of a video and a time in seconds"):
             check_options(SearchOptions(like=wrong))  # type: ignore[arg-type]
     check_options(SearchOptions(k=np.int64(3), at_least=np.float32(0.5)))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="after must be seconds since 1970 in the years 1 to 9999, got 1e"):

@@ -277,14 +277,14 @@ class Engine(VideoLibrary):
 
     def index(
         self,
-        paths: Sequence[str | os.PathLike[str]],
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         workers: int | None = None,
         decoder: "Decoder" = "auto",
         timeout: float = 120.0,
         retry_failed: bool = False,
         prune: bool = False,
-        exclude: Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
         memory: int | None = None,
         words: "bool | WordsOptions | None" = None,
         people: bool | str | None = None,
@@ -297,13 +297,13 @@ class Engine(VideoLibrary):
         """Update the index with files, folders, globs or manifests, local or at URLs.
 
         Args:
-            paths: See ``list_videos``.
+            paths: One or several; see ``list_videos``.
             workers: See ``IndexOptions``.
             decoder: See ``IndexOptions``.
             timeout: See ``IndexOptions``.
             retry_failed: See ``IndexOptions``.
             prune: Remove missing files below the listed folders from the index.
-            exclude: See ``list_videos``. Files that are indexed already stay in the index.
+            exclude: One or several patterns; see ``list_videos``. Files that are indexed already stay in the index.
             memory: See ``Store.set_memory``; None leaves it unchanged.
             words: Whether to read what is said and shown besides the pictures, and which; None goes on as the index has
                 it, and reads all of them for a new index if the extra ``words`` is installed, unless VIDRET_WORDS says
@@ -333,6 +333,8 @@ class Engine(VideoLibrary):
         from vidret.video.scan import list_videos
         from vidret.video.workers.pool import start_processes
 
+        paths = [paths] if isinstance(paths, str | os.PathLike) else paths
+        exclude = [exclude] if isinstance(exclude, str) else exclude
         words = choose_words(self.path, words)
         if words is not None:
             words.check_installed()
@@ -941,13 +943,13 @@ class Engine(VideoLibrary):
         """
         _ = self._index.store.generation
 
-    def video(self, video: int) -> StoredVideo:
-        """Return a searchable video by its id.
+    def video(self, video: VideoName) -> StoredVideo:
+        """Return a searchable video by its id, its path or a unique ending of its path.
 
         Raises:
             NotFoundError: There is no such video, or all of its files are missing.
         """
-        videos = self._index.store.videos.find(ids=[int(video)])
+        videos = self._index.store.videos.find(ids=[look_up_video(self._index.store, video)])
         if not videos:
             raise NotFoundError(f"video must be one of this index, got {video}")
         return videos[0]

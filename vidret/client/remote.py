@@ -286,9 +286,9 @@ class RemoteEngine(VideoLibrary):
                 raise RemoteError(f"{self.url}: must be a vidret server, got the same page of videos again")
             fields["cursor"] = following
 
-    def video(self, video: int) -> "StoredVideo":
-        """Return a searchable video by its id."""
-        return self._server.ask("GET", f"/api/videos/{video}", parse_video)
+    def video(self, video: VideoName) -> "StoredVideo":
+        """Return a searchable video by its id, its path or a unique ending of its path."""
+        return self._server.ask("GET", f"/api/videos/{self._find_video(video)}", parse_video)
 
     def info(self) -> "StoreInfo":
         """Return statistics of the index."""

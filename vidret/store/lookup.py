@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from vidret.errors import MissingVideoError, StoreError, VidretError
+from vidret.errors import MissingVideoError, OptionError, StoreError, VidretError
 from vidret.store.catalog.facts import ORIENTATIONS, to_seconds
 from vidret.store.records import HEARD, KEPT, LANGUAGES, MOMENTS, PROJECTED, SEPARATORS, StoredVideo
 from vidret.text import absolute_path, compose, display_path, file_name, strip_query
@@ -29,11 +29,13 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
     """Return the id of a video by its id, its path, or a unique ending of its path.
 
     Raises:
-        MissingVideoError: The index does not have it, or its file is missing.
+        NotFoundError: The index does not have it, or its file is missing.
         VidretError: Several videos have paths with that ending.
     """
     if isinstance(video, int | np.integer):  # as ``Embeddings`` has them
         return store.videos.get(int(video)).id
+    if not isinstance(video, str | os.PathLike):
+        raise OptionError(f"video must be an id, a path or the end of one, got {video!r:.60}")
     record = store.files.get(absolute_path(video))
     if record is not None and record.video is not None and record.live:
         return record.video
@@ -115,6 +117,8 @@ def read_embeddings(store: "Store", level: EmbeddingLevel = "segment", filters: 
 
     A segment's vector is the mean of those of its frames. Damaged segments are left out, with a note in the log.
     """
+    if level not in get_args(EmbeddingLevel):
+        raise OptionError(f"level must be segment or frame, got {level}")
     paths = {video.id: video.paths[0] for video in store.videos.find(filters)}
     ids = np.array(
         [segment_id for video in sorted(paths) for segment_id in store.segments.ids_of_video(video)], np.int64

@@ -6,6 +6,7 @@ The command line, the HTTP API and its client make their options from these desc
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from numbers import Real
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 
@@ -109,8 +110,10 @@ def _check_value(named: NamedOption, value: Any) -> None:
     if value is None and named.may_be_none:
         return
     if own.holds == "times":
-        if not isinstance(value, list | tuple) or any(not isinstance(at, list | tuple) or len(at) != 2 for at in value):
-            raise ValueError(f"{named.name} must be pairs of a video and a time, got {value!r:.60}")
+        if not isinstance(value, list | tuple) or not all(
+            isinstance(at, list | tuple) and len(at) == 2 and isinstance(at[1], Real) for at in value
+        ):
+            raise ValueError(f"{named.name} must be pairs of a video and a time in seconds, got {value!r:.60}")
         return
     plain: Any = value.item() if hasattr(value, "item") else list(value) if isinstance(value, tuple) else value
     if not named.may_be_none and type(plain) in (int, float):

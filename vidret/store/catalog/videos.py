@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vidret.errors import StoreError
+from vidret.errors import NotFoundError
 from vidret.store.catalog.facts import FACT_VALUES, has_fact_filters, match_facts, stack_facts, to_seconds
 from vidret.store.catalog.schema import (
     COLUMNS,
@@ -78,13 +78,14 @@ class Videos:
         """Return the record of a video.
 
         Raises:
-            StoreError: There is no such video, or its row is damaged.
+            NotFoundError: There is no such video.
+            StoreError: Its row is damaged.
         """
         rows = self._database.rows(
             f"SELECT {COLUMNS['videos']}, {INTACT['videos']} FROM videos WHERE id = ?", int(video)
         )
         if not rows:
-            raise StoreError(f"video must be one of this index, got {video}")
+            raise NotFoundError(f"video must be one of this index, got {video}")
         video_id, fingerprint, duration, facts, num_segments, complete, salvaged, intact = rows[0]
         if not intact:
             raise self._tables.damage_error(f"the row of video {video}")
