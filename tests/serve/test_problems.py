@@ -51,6 +51,7 @@ def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:
         answer = client.request(method, path)
         assert (answer.status_code, answer.json()["status"]) == (status, status)
         assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["detail"] == f"{method} {path} must be one of /openapi.json"
     for path, methods in (("/api/collections/x", "DELETE, GET, PUT"), ("/api/search", "POST")):
         assert client.patch(path).headers["allow"] == methods
 
@@ -64,6 +65,13 @@ def test_body_that_is_no_json_is_a_problem(client: TestClient) -> None:
     ):
         answer = client.post("/api/search", content=body, headers={"Content-Type": "application/json"})
         check_refusal(answer, status, sentence)
+    answer = client.post("/api/search", content=b"{}", headers={"Content-Type": "application/x-www-form-urlencoded"})
+    check_refusal(answer, 422, "Content-Type must be application/json, got another")
+
+
+def test_a_wrong_item_is_not_told_as_a_missing_one_too(client: TestClient) -> None:
+    answer = client.post("/api/search", json={"query": "red", "sources": ["odd"]})
+    assert "item" not in answer.json()["detail"]
 
 
 def test_a_body_that_is_nested_deeply_is_a_problem_whatever_it_is_called(client: TestClient) -> None:

@@ -148,12 +148,14 @@ def _handle_invalid(_request: Request, error: Exception) -> JSONResponse:
 
 def _handle_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    headers = error.headers
+    headers, sentence = error.headers, error.detail
+    if sentence == HTTPStatus(error.status_code).phrase:
+        sentence = f"{request.method} {request.url.path} must be one of /openapi.json"
     if error.status_code == 405:  # it has the methods of the first route of this path
         own = [route for route in list_routes(request.app.routes) if route.matches(request.scope)[0] is not Match.NONE]
         methods = {method for route in own for method in getattr(route, "methods", None) or ()}
         headers = {"Allow": ", ".join(sorted(methods))} if methods else headers
-    return problem_response(error.status_code, error.detail, headers)
+    return problem_response(error.status_code, sentence, headers)
 
 
 def list_routes(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
@@ -170,13 +172,18 @@ def describe_invalid(errors: Any, *, within: int = 1) -> str:
 
     ``within`` is the number of names before that of the field, such as ``body``.
     """
-    sentences = []
+    sentences, places = [], [error["loc"] for error in errors]
+    errors = [
+        error for error in errors if not any(place[: len(error["loc"])] == error["loc"] != place for place in places)
+    ]
     for error in errors[:MAX_ERRORS]:
         field = ".".join(str(name) for name in error["loc"][within:]) or "the body"
         rule = read_rule(str(error["msg"]))
         value = repr(error.get("input"))
         if error.get("type") == "json_invalid":  # whose place is a character, and whose input is nothing
             field, value = "the body", f"{error['ctx']['error']} at character {error['loc'][-1]}"
+        elif isinstance(error.get("input"), bytes):
+            field, rule, value = "Content-Type", "must be application/json", "another"
         shortened = value if len(value) <= MAX_VALUE_LENGTH else value[:MAX_VALUE_LENGTH] + "..."
         sentences.append(f"{field}{'' if rule.startswith('must ') else ':'} {rule}, got {shortened}")
     if len(errors) > MAX_ERRORS:

@@ -134,7 +134,7 @@ def clip_routes(engine: Engine, *, timeout: float) -> APIRouter:
     ) -> FileResponse:
         """Return a span of a video as an MP4 file (H.264, AAC) that is exact to the frame."""
         if not start < end <= start + MAX_CLIP_S:
-            raise RefusedError(422, f"end must be at most {MAX_CLIP_S:.0f} s after start, {start:g}, got {end:g}")
+            raise RefusedError(422, f"end must be after start, {start:g}, by at most {MAX_CLIP_S:.0f} s, got {end:g}")
         is_left = threading.Event()
         leaving = asyncio.ensure_future(note_leaving(request, is_left))
         try:
