@@ -472,6 +472,8 @@ def test_local_and_remote_contents_are_equal(near: Engine, far: RemoteEngine, in
         assert replace(read, facts=video.facts, changed=video.changed) == video
         assert far.video(video.id) == read
     assert [video.paths for video in far.videos(Filters(max_seconds=8.0))] == [far.videos()[1].paths]
+    with pytest.raises(RemoteError, match="t must be at least 0, got"):
+        far.frame(1, -1.0)
     assert far.info() == near.info()
     assert [Path(path).name for path, _ in far.failed()] == ["bad.mp4"]
     assert far.failed() == near.failed()

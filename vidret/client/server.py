@@ -193,7 +193,7 @@ class Server:
             raise RemoteError(f"{self.url}: no image: {sanitize(reason[:REASON_LENGTH])}", response.status)
         if response.status == 200 and response.headers.get_content_type() == "image/jpeg":
             return content
-        raise self._explain(response, content, "no JPEG")
+        raise self._explain(response, content, "no JPEG" if response.status == 200 else "")
 
     def _check_token(self, status: int) -> None:
         if status == 401:
