@@ -227,6 +227,10 @@ def test_a_search_shows_titles_times_and_scores_and_the_way_back(look: Look) -> 
     expect(page.locator("#query")).to_be_focused()
     expect(titles(page)).to_have_count(6)
     expect(page.locator("#to-people")).to_be_hidden()  # nobody looked for people
+    page.goto("/?tab=people")
+    expect(page.get_by_role("alert")).to_contain_text("vidret index PATH --people on")
+    expect(page.get_by_role("button", name="Undo")).to_be_hidden()
+    page.goto("/")
     ask(page, BIKES)
     expect(titles(page).first).to_have_text("bikes")
     assert re.fullmatch(r"0:10\s*bikes\s*at 0:\d\d\s*(likely|possible)", cards(page).first.inner_text())

@@ -1,18 +1,19 @@
-// The people of an index: a grid with their names, and names that are offered while an @ is typed.
+// The people of an index: a grid with their names, and names offered while an @ is typed.
 
 import { ask } from "./api.js";
 import { clock, count, find, make, mark, on, tell } from "./dom.js";
 
 const OFFERED = 8;
-const FACES = 24; // that are shown of a person
-const opened = new Set(); // people whose faces are shown
+const FACES = 24; // of a person
+const opened = new Set(); // whose faces are shown
 const TYPED = /(^|[\s(-])@([\p{L}\p{N}_ -]*)$/u;
 let people = [];
 
-/** Offer the people of an index, if it has any and this token may see them. */
+/** Offer the people of an index, or say that there are none. */
 export async function offerPeople(known) {
-  find("to-people").hidden = !known;
-  if (known && !people.length) await change("/api/people");
+  find("to-people").hidden = find("people-undo").hidden = !known;
+  if (!known) tell("people-notice", "No people yet: vidret index PATH --people on");
+  else if (!people.length) await change("/api/people");
 }
 
 /** Return whether a name is that of a person, rather than of a concept. */
