@@ -198,7 +198,7 @@ class Server:
     def _check_token(self, status: int) -> None:
         if status == 401:
             given = "another" if "Authorization" in self._headers else "none"
-            raise RemoteError(f"{self.url}: token must be the one the server was started with, got {given}", status)
+            raise RemoteError(f"{self.url}: token must be one that the server accepts, got {given}", status)
 
     def _send_with_retries(self, method: str, path: str, body: bytes | None) -> tuple[HTTPResponse, bytes]:
         """Send a request; repeat it after the delay that a busy server requests."""
