@@ -271,7 +271,7 @@ def test_missing_or_wrong_token_is_reported(server: Served, remote: RemoteEngine
     server.replies = [problem(401, "a token is needed")]
     with pytest.raises(RemoteError, match="token must be one that the server accepts, got another"):
         remote.info()
-    with RemoteEngine(server.url) as stranger, pytest.raises(RemoteError, match="started with, got none"):
+    with RemoteEngine(server.url) as stranger, pytest.raises(RemoteError, match="accepts, got none"):
         stranger.info()
     assert "authorization" not in server.asked[1].headers
 
