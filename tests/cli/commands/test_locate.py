@@ -147,6 +147,11 @@ def test_wrong_use_is_refused(run_grounded: Runner, tmp_path: Path, monkeypatch:
         ("locate rain --weak --videos 0", 2, "--videos"),
         ("locate rain --format srt --handles 1", 2, "needs --format otio, fcpxml, edl, markers, got srt"),
         ("locate rain --overwrite", 2, "needs --export DIR, got none"),
+        (
+            "locate rain --export rain.mov",
+            2,
+            "must be a folder, got rain.mov; for a film: --save NAME, then vidret cut",
+        ),
         ("locate rain --fps 25", 2, "needs --format otio, fcpxml, edl, markers, got table"),
         ("locate rain --format edl --handles -1", 2, "--handles"),
         ("locate rain --weak --format srt -k 100", 1, "srt must be of one video, got 2"),

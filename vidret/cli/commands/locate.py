@@ -30,6 +30,7 @@ from vidret.present.show import explain_nothing, print_json, show_interpretation
 from vidret.present.terminal import print_message, write_stdout, writing
 from vidret.text import file_name, format_count
 from vidret.types import LocateOptions, VideoLibrary
+from vidret.video.scan import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from vidret.types import Moment
@@ -108,6 +109,9 @@ def locate_command(
         raise typer.BadParameter(CLIP_RULE, param_hint="--clip")
     if save is not None and (clip is not None or video is not None):
         raise typer.BadParameter("needs a QUERY of all videos, got a VIDEO or --clip", param_hint="--save")
+    if export is not None and export.suffix.lower() in VIDEO_SUFFIXES:
+        rule = f"must be a folder, got {export}; for a film: --save NAME, then vidret cut NAME FILE.mp4"
+        raise typer.BadParameter(rule, param_hint="--export")
     if overwrite and export is None:
         raise typer.BadParameter("needs --export DIR, got none", param_hint="--overwrite")
     if query is None and clip is None:
