@@ -63,7 +63,8 @@ def test_the_printed_url_contains_the_token(run: Run, engine: Engine, monkeypatc
 def test_invalid_settings_are_refused_in_one_sentence(
     run: Run, engine: Engine, arguments: list[str], sentence: str
 ) -> None:
-    code, message = run("--index", engine.path, *arguments)
+    index = [] if "--index" in arguments else ["--index", engine.path]
+    code, message = run(*index, *arguments)
     assert code == (2 if sentence.startswith("token") else 1)
     assert message.startswith(f"error: {sentence}")
 

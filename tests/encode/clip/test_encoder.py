@@ -370,7 +370,7 @@ def test_mismatched_weights_are_reported_by_name(tmp_path: Path, model: Any) -> 
         (TINY, "weights of vidret-tiny must be a file, got ''"),
         (f"{TINY}//gone/weights.pt", "no such file: /gone/weights.pt"),
         ("/gone/weights.safetensors", "/gone/weights.safetensors: no such file"),
-        ("local-dir:/gone", "cannot be loaded: .*/gone"),
+        ("local-dir:/gone", "local-dir:/gone cannot be loaded: No such file"),
         ("hf-hub:org/name/more", "repository must be org/name of the model hub, got org/name/more"),
     ],
 )
