@@ -216,14 +216,17 @@ def test_uncuttable_moments_are_refused_in_one_sentence(films: Path, tmp_path: P
     assert not (tmp_path / "clips").exists()
 
 
-def test_the_installed_ffmpeg_is_preferred_or_its_lack_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ffmpeg_of_the_package_is_preferred_or_the_lack_of_any_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing(name: str) -> None:
         raise ImportError(name)
 
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert find_ffmpeg() == importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    monkeypatch.setattr(importlib, "import_module", missing)
     assert find_ffmpeg() == "/usr/bin/ffmpeg"
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    monkeypatch.setattr(importlib, "import_module", missing)
     rule = "needs ffmpeg 5.1 or later: install it, or the Python"
     assert_refused(lambda: cut_moments([make_moment()], tmp_path / "out"), rule)
     assert not (tmp_path / "out").exists()

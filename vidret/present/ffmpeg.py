@@ -1,5 +1,6 @@
 """ffmpeg, run on videos of strangers: it opens one file and no other, within limits, and ends when nobody waits."""
 
+import contextlib
 import importlib
 import math
 import shutil
@@ -57,13 +58,15 @@ GENEROUS = Limits()  # for a person who can interrupt it
 
 
 def find_ffmpeg() -> str:
-    """Return the path of ffmpeg, the one on PATH or else in the package imageio-ffmpeg; raise VidretError for none."""
+    """Return the path of ffmpeg, of the package imageio-ffmpeg or else the one on PATH; raise VidretError for none.
+
+    ffmpeg before 8 counts the priming of the sound of Matroska, so that clips of it begin some milliseconds early.
+    """
+    with contextlib.suppress(ImportError, RuntimeError):
+        return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
     if installed := shutil.which("ffmpeg"):
         return installed
-    try:
-        return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
-    except (ImportError, RuntimeError) as error:
-        raise VidretError(NO_FFMPEG) from error
+    raise VidretError(NO_FFMPEG)
 
 
 def run_ffmpeg(
