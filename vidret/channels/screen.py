@@ -2,10 +2,10 @@
 
 A text that is still in its place is known by its strokes, and is not read again. Frames are searched for other texts at
 a resolution that shows what can be read in moving pictures; a picture that stands still is searched once more, at a
-higher one. Of frames close to one another, every other one is not searched, unless another scene begins there: a text
-that is found in the next one began there if its strokes are there. A text is followed from frame to frame and becomes
-one entry; lines that come and go together become one. Dense text is read over several frames, the largest first, so
-that no frame takes much longer than others.
+higher one. While the whole picture moves, every other frame is not searched: a text that is found in the next one began
+there if its strokes are there. A text is followed from frame to frame and becomes one entry; lines that come and go
+together become one. Dense text is read over several frames, the largest first, so that no frame takes much longer than
+others.
 """
 
 import functools
@@ -23,6 +23,7 @@ from vidret.channels.texts.images import (
     cut,
     fit_image,
     is_cut,
+    is_moving,
     is_unchanged,
     likeness,
     overlap_boxes,
@@ -46,7 +47,6 @@ MAX_READ = 32  # texts that are read in one frame; the others wait
 MAX_CHARACTERS = 2000  # of an entry
 MAX_TRACK_S = 60.0  # longer texts become several entries, so that an interrupted run repeats little
 RETRY_S = 4.0  # until what was no text is read again, though it looks the same
-MAX_UNSEARCHED_S = 0.75  # between a frame that is not searched and the one before
 MAX_MISSED = 3  # consecutive frames in which a text may go undetected
 _MAX_LAG_S = 1.2  # between lines that come and go together
 _GRID = (90, 160)
@@ -121,8 +121,7 @@ class ScreenReader:
             self._grid, self._is_done = grid, is_still or is_first
             self._follow(image, time_s)
             is_due = self._is_due or any(track.last_s == previous_s for track in self._tracks)
-            is_far = previous_s is None or time_s - previous_s > MAX_UNSEARCHED_S
-            is_due = is_due or is_far or before is None or is_still or is_cut(before, grid)
+            is_due = is_due or before is None or is_still or is_cut(before, grid) or not is_moving(before, grid)
             if is_due:
                 self._search(image, time_s, middle_s)
             self._is_due = not is_due

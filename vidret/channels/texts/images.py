@@ -7,6 +7,7 @@ from vidret.types import Picture
 
 READING_SIDE = 1280  # pixels; the longer side of the image from which text is read
 _CHANGED_LEVEL, _CHANGED_SHARE = 10, 0.001  # of 255, and of all points
+_MOVING_SHARE = 0.25
 _CUT_LEVEL, _CUT_SHARE = 40, 0.5
 _STROKE = 9  # pixels
 _BLOB_STEP = 32  # pixels; the sides of images in which text is looked for are multiples
@@ -123,6 +124,11 @@ def shrink(image: Picture, shape: tuple[int, int]) -> UInt8[np.ndarray, "new_hei
 def is_unchanged(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
     """Return whether so few points of two small grey images differ that no text can have come or gone."""
     return _find_changed(before, after, _CHANGED_LEVEL) < _CHANGED_SHARE
+
+
+def is_moving(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
+    """Return whether more of two small grey images differs than where a text comes or goes."""
+    return _find_changed(before, after, _CHANGED_LEVEL) > _MOVING_SHARE
 
 
 def is_cut(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
