@@ -256,14 +256,14 @@ def test_errors_that_end_a_run_are_one_sentence(
 def test_command_starts_a_local_ray_without_output_of_its_own(films: Path, model: Path, tmp_path: Path) -> None:
     program = "from vidret.cli import main; main()"
     options = ["--runner", "ray", "--model", str(model), "--precision", "fp32", "--json", "--progress-json"]
-    command = [sys.executable, "-c", program, "index", str(films / "0.mp4"), "--index", str(tmp_path / "index")]
-    completed = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    command = [sys.executable, "-c", program, "index", str(films / "0.mp4"), *options, "--index"]
+    run = partial(subprocess.run, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    completed = run([*command, str(tmp_path / "index")])
     assert completed.returncode == 0, completed.stderr
     assert json.loads(completed.stdout)["encoded"] == 1
     for line in completed.stderr.replace(f"{FIRST_START}\n", "").splitlines():  # which a slow machine says
         assert set(json.loads(line)) == {"share", "done", "files", "file", "failed", "elapsed", "left"}
-    options += ["--index", str(tmp_path / "none"), "--address", "127.0.0.1:1"]
-    failed = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    failed = run([*command, str(tmp_path / "none"), "--address", "127.0.0.1:1"])
     assert failed.returncode == 1
     message = failed.stderr.replace(f"{FIRST_START}\n", "")
     assert message.startswith("error: 127.0.0.1:1: cannot be reached (")
