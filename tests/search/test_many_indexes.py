@@ -93,6 +93,8 @@ def tell(results: Sequence[Hit | Moment]) -> list[Any]:
         if isinstance(facts, Hit):
             why = {name: round(value, 4) for name, value in facts.why.items()}
             facts = replace(facts, segment=replace(facts.segment, video=0), why=why)
+        elif facts.similarity is not None:
+            facts = replace(facts, similarity=round(facts.similarity, 5))
         evidence = tuple(replace(piece, share=round(piece.share, 4)) for piece in facts.evidence)
         events = tuple(replace(event, score=round(event.score, 4)) for event in facts.events)
         told.append(replace(facts, evidence=evidence, events=events))
