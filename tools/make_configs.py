@@ -19,12 +19,6 @@ import yaml  # type: ignore[import-untyped]
 CONFIGS = Path(__file__).parents[1] / "configs"
 Settings = Mapping[str, Any]
 B_16 = "ViT-B-16-quickgelu/openai"
-NO_VALIDATION = [
-    {
-        "class_path": "pytorch_lightning.callbacks.ModelCheckpoint",
-        "init_args": {"save_last": True, "save_on_exception": True},
-    }
-]
 NOTHING: Settings = {}
 
 
@@ -188,7 +182,7 @@ def list_configs() -> Iterator[tuple[str, str, dict[str, Any]]]:
         data = {**settings["data"], "domain": domain, "batch_size": 4}
         data |= {"saliency_range": saliency, "min_seconds": None, "val_share": 0.0}
         config = derive(base, model, data, {"max_epochs": epochs})
-        config["trainer"]["callbacks"] = NO_VALIDATION
+        del config["trainer"]["callbacks"]  # nothing to choose a checkpoint by without validation
         header = f"R2-Tuning on the frozen CLIP ViT-B/32, {title}: one head for each domain, set domain and out.\n"
         yield stem, f"{header}# Source: the released configuration; the last weights are kept.", config
 

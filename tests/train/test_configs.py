@@ -44,13 +44,12 @@ def test_validation_settings_match_the_exported_model(path: Path) -> None:
         assert model["backbone"] == drop_sampling(data["encoder"])
 
 
-def test_every_method_has_a_configuration_that_names_its_source_and_leaves_a_checkpoint() -> None:
+def test_every_method_has_a_configuration_that_names_its_source() -> None:
     assert len(CONFIGS) > 10
     methods = {read(path)[0].get("method", "r2tuning") for path in CONFIGS}
     assert methods == {*list_methods(), "r2tuning"}
     for path in CONFIGS:
         text = path.read_text("utf-8")
-        assert "save_last: true" in text, path
         assert "# Source: " in text or "synthetic" in path.stem or "joint" in path.stem or "longclip" in path.stem
 
 

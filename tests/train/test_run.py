@@ -20,7 +20,7 @@ from vidret.encode.families.registry import load_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.ground.checkpoint import load_head
 from vidret.model_files import TrainedOn
-from vidret.train.run import ExportBest, export_checkpoint, run
+from vidret.train.run import ExportBest, SaveLast, export_checkpoint, read_checkpoint, run
 
 pytestmark = ignores_lightning
 
@@ -54,8 +54,7 @@ def test_run_that_is_interrupted_leaves_a_model_and_a_checkpoint(
 ) -> None:
     out, saved = tmp_path / "models" / "clip.safetensors", tmp_path / "saved"
     module = make_module("clip", out=str(out))
-    checkpoint = ModelCheckpoint(saved, save_last=True, save_on_exception=True)
-    callbacks = [End(by), checkpoint, ExportBest()]
+    callbacks = [End(by), SaveLast(saved), ExportBest()]
     trainer = make_trainer(tmp_path, max_steps=20, limit_val_batches=0, enable_checkpointing=True, callbacks=callbacks)
     with pytest.raises(ValueError if by == "error" else SystemExit):
         trainer.fit(module, datamodule=open_data(world))
@@ -71,14 +70,15 @@ def test_run_that_is_interrupted_leaves_a_model_and_a_checkpoint(
 
 def test_run_that_goes_on_elsewhere_exports_the_best_of_both_parts(world: Path, tmp_path: Path) -> None:
     out, last = tmp_path / "clip.safetensors", None
-    for number, (name, recall) in enumerate((("first", 90.0), ("second", 10.0)), start=1):
+    for name, num_epochs, recalls in (("first", 2, iter((90.0, 20.0))), ("second", 3, iter((10.0,)))):
         module = make_module("clip", out=str(out))
-        module.summarize = lambda _evaluated, recall=recall: {"R@1": recall}  # type: ignore[method-assign,misc]
-        checkpoint = ModelCheckpoint(monitor="val/R@1", mode="max", save_last=True)
-        settings: dict[str, Any] = {"max_epochs": number, "enable_checkpointing": True, "limit_train_batches": 2}
-        trainer = make_trainer(tmp_path / name, callbacks=[checkpoint, ExportBest()], **settings)
+        module.summarize = lambda _evaluated, recalls=recalls: {"R@1": next(recalls)}  # type: ignore[method-assign,misc]
+        callbacks = [ModelCheckpoint(monitor="val/R@1", mode="max"), SaveLast(), ExportBest()]
+        settings: dict[str, Any] = {"max_epochs": num_epochs, "enable_checkpointing": True, "limit_train_batches": 2}
+        trainer = make_trainer(tmp_path / name, callbacks=callbacks, **settings)
         trainer.fit(module, datamodule=open_data(world), ckpt_path=last)
-        last = checkpoint.last_model_path
+        last = tmp_path / name / "checkpoints" / "last.ckpt"
+        assert read_checkpoint(last)["global_step"] == 2 * num_epochs, "also where validation is worse than before"
     (best,) = (path for path in (tmp_path / "first" / "checkpoints").iterdir() if path.name != "last.ckpt")
     again = export_checkpoint(best, tmp_path / "again.safetensors")
     assert again.read_bytes() == out.read_bytes()

@@ -23,6 +23,17 @@ from vidret.train.module import EXPORT, write_model
 UNION = re.compile(r"Does not validate against any of the Union subtypes .*? Errors: - (.*?) - Expected a .*")
 
 
+class SaveLast(ModelCheckpoint):
+    """Write ``last.ckpt`` after each epoch and each validation, and when a run breaks off.
+
+    ``save_last`` of Lightning does that only where validation is better than before.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Set the folder; default: that of the trainer's log."""
+        super().__init__(folder, filename="last", save_on_exception=True, enable_version_counter=False)
+
+
 class ExportBest(Callback):
     """Export the best weights by validation, or else the last ones, to the module's ``out``.
 
@@ -41,9 +52,8 @@ class ExportBest(Callback):
         out = getattr(module, "out", None)
         if out is None or not trainer.is_global_zero:
             return
-        checkpoints = _find_checkpointing(trainer)
-        monitored = bool(checkpoints) and checkpoints[0].monitor is not None
-        best = checkpoints[0].best_model_path if monitored else ""
+        monitored = (saved for saved in _find_checkpointing(trainer) if saved.monitor is not None)
+        best = next((saved.best_model_path for saved in monitored), "")
         if best:
             export_checkpoint(Path(best), Path(out))
         else:
@@ -167,7 +177,7 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "vidret train"},
-            trainer_defaults={"callbacks": [ExportBest()]},
+            trainer_defaults={"callbacks": [SaveLast(), ExportBest()]},
             args=list(arguments),
         )
     except ArgumentError as error:
