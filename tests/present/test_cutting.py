@@ -36,6 +36,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_video(folder / name, range(NUM_FRAMES), options=reordered, audio=True)
     write_video(folder / "odd.mkv", range(NUM_FRAMES), options=reordered, size=(67, 49), pix_fmt="yuv444p")
     write_video(folder / "open.mp4", range(NUM_FRAMES), options=opened)
+    write_video(folder / "coarse.avi", range(NUM_FRAMES), codec="mjpeg", pix_fmt="yuvj420p")  # a tick is a frame
     uneven = [k + 3 * (k // 7) for k in range(NUM_FRAMES)]
     write_video(folder / "uneven.mkv", range(NUM_FRAMES), options=reordered, pts=uneven)
     return folder
@@ -49,7 +50,7 @@ def list_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("name", ["plain.mp4", "odd.mkv", "open.mp4"])
+@pytest.mark.parametrize("name", ["plain.mp4", "odd.mkv", "open.mp4", "coarse.avi"])
 def test_a_clip_has_exactly_its_frames(name: str, films: Path, tmp_path: Path) -> None:
     cuts = [(0, 12, 0), (37, 58, -0.5), (158, 171, 0), (158, 171, -0.5), (240, 250, -0.25)]
     moments = [make_moment(str(films / name), (first + off) / 25, (last + off) / 25) for first, last, off in cuts]
@@ -95,6 +96,22 @@ def test_a_clip_of_joined_recordings_has_exactly_its_frames(tmp_path: Path, suff
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
     (clip,) = cut_moments([make_moment(str(joined), 12, 13)], tmp_path / "out")
     assert read_clip(clip) == [60 + k // 5 for k in range(25)]
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg", ".m2v"])
+def test_a_clip_far_from_the_only_keyframe_has_exactly_its_frames(tmp_path: Path, suffix: str) -> None:
+    options = {"g": "600", "bf": "2", "sc_threshold": "1000000000"}
+    numbers = [k // 2 for k in range(300)]
+    film = write_video(tmp_path / f"film{suffix}", numbers, codec="mpeg2video", options=options)
+    (clip,) = cut_moments([make_moment(str(film), 11, 11.5)], tmp_path / "out")
+    assert read_clip(clip) == numbers[275:288]
+
+
+def test_clips_near_the_start_of_an_flv_have_exactly_their_frames(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "film.flv", range(150), options={"g": "30", "bf": "2"})
+    moments = [make_moment(str(film), 5.02, 5.6), make_moment(str(film), 0, 1.2)]
+    clips = cut_moments(moments, tmp_path / "out", copies=find_copies(moments))
+    assert [read_clip(clip) for clip in clips] == [list(range(126, 140)), list(range(30))]
 
 
 def test_variable_frame_intervals_are_kept(films: Path, tmp_path: Path) -> None:
@@ -234,11 +251,11 @@ def test_the_ffmpeg_of_the_package_is_preferred_or_the_lack_of_any_told(
 
 def test_ffmpeg_gets_absolute_paths_and_exact_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    before, after = cutting.ffmpeg_arguments(make_moment("-i.mp4", 20 / 3, 8), Path("-out.mp4"), can_seek=True)
+    before, after = cutting.ffmpeg_arguments(make_moment("-i.mp4", 50 / 3, 18), Path("-out.mp4"), can_seek=True)
     assert after[-1] == f"file:{tmp_path}/-out.mp4"
-    assert before[before.index("-ss") + 1] == "1666666us"
-    assert "trim=start=4999500us:end=6332834us" in after[after.index("-vf") + 1]
-    assert "-ss" not in cutting.ffmpeg_arguments(make_moment(start=4, end=6), Path("out.mp4"), can_seek=True)[0]
+    assert before[before.index("-ss") + 1] == "11000000us"
+    assert "trim=start=5666166us:end=6999500us" in after[after.index("-vf") + 1]
+    assert "-ss" not in cutting.ffmpeg_arguments(make_moment(start=9, end=11), Path("out.mp4"), can_seek=True)[0]
 
 
 def test_an_interrupt_leaves_no_files(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

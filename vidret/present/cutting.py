@@ -25,13 +25,14 @@ Arguments = tuple[list[str], list[str]]  # for ffmpeg, before and after its inpu
 Plan = Callable[..., Arguments]
 STEM_LETTERS = 50
 PREROLL_US = 5_000_000
+ROOM_US = 1_000_000  # ffmpeg rounds lengths to whole ticks of a stream, which may be frames
 # How early a frame may come: ffmpeg subtracts the start of the container in whole ticks of the stream.
 TICK_TOLERANCE_US = 500
 EARLY_US = 1000  # in whole ticks of most containers, so that they round it alike at the start and in output times
 PROBE_TIMEOUT_S = 600.0
 COPIED_CODECS = ("h264", "hevc", "av1")  # that an MP4 holds
 ENCODE = ("-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast", "-crf", "18")
-MPEG_SUFFIXES = {".m2ts", ".mod", ".mpe", ".mpeg", ".mpg", ".mts", ".tod", ".ts", ".vob"}
+MPEG_SUFFIXES = {".m2ts", ".m2v", ".mod", ".mpe", ".mpeg", ".mpg", ".mts", ".tod", ".ts", ".vob"}
 
 
 def cut_moments(
@@ -126,8 +127,8 @@ def cut_moment(
             frame.
     """
     path = show_path(moment.path)
-    is_joined = Path(moment.path).suffix.lower() in MPEG_SUFFIXES and has_restarts(moment.path, descriptor, limits)
-    before, after = (plan or ffmpeg_arguments)(moment, out, can_seek=not is_joined)
+    can_seek = Path(moment.path).suffix.lower() not in MPEG_SUFFIXES or may_seek(moment.path, descriptor, limits)
+    before, after = (plan or ffmpeg_arguments)(moment, out, can_seek=can_seek)
     span = f"{format_time(moment.start)} to {format_time(moment.end)}"
     try:
         progress = run_ffmpeg(ffmpeg, descriptor, before, after, limits, is_left=is_left)
@@ -137,13 +138,18 @@ def cut_moment(
         raise VidretError(f"{path}: has no frame from {span}")
 
 
-def has_restarts(path: str, descriptor: int, limits: Limits) -> bool:
-    """Return whether the clock of a video restarts, which a separate process finds out: the file may be malicious."""
+def may_seek(path: str, descriptor: int, limits: Limits) -> bool:
+    """Return whether ffmpeg may seek in a video of a format of MPEG, where it need not come to a keyframe.
+
+    A separate process finds out, for the file may be malicious.
+    """
     pool = ImagePool(1, timeout_s=min(limits.time_s, PROBE_TIMEOUT_S))
     try:
-        return bool(pool.read_facts(path, os.fstat(descriptor))["clock_restarts"])
+        facts = pool.read_facts(path, os.fstat(descriptor))
     finally:
         pool.close()
+    has_clock = facts["container"] != "mpegvideo" and not facts["clock_restarts"]
+    return has_clock and facts["longest_group"] < PREROLL_US / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +160,9 @@ class CutSpan:
         start_us: Start of the moment.
         end_us: Its end.
         seek_us: Where ffmpeg starts to read: well before the start, for right after a seek into an open group of
-            pictures some frames cannot be decoded. Filters drop the rest.
+            pictures some frames cannot be decoded. Filters drop the rest. It is a whole second, which is a whole number
+            of frames where frames are ticks, and not near the start: for some containers that would be to the second
+            keyframe.
     """
 
     start_us: int
@@ -165,12 +173,13 @@ class CutSpan:
     def of_moment(cls, moment: Moment, *, can_seek: bool) -> "CutSpan":
         """Return the span of a moment; see ``ffmpeg_arguments``."""
         start_us, end_us = (int(Fraction(time) * 1_000_000) for time in (moment.start, moment.end))
-        return cls(start_us, end_us, max(start_us - PREROLL_US, 0) if can_seek else 0)
+        seek_us = (start_us - PREROLL_US) // 1_000_000 * 1_000_000
+        return cls(start_us, end_us, seek_us if can_seek and seek_us >= PREROLL_US else 0)
 
     @property
     def seek(self) -> list[str]:
-        """The arguments before the input. No seek to 0: for some containers that would be to the second keyframe."""
-        length_us = max(self.end_us, self.start_us + 1) - self.seek_us
+        """The arguments before the input, which leave the exact end to filters."""
+        length_us = max(self.end_us, self.start_us + 1) - self.seek_us + ROOM_US
         return [*(["-ss", f"{self.seek_us}us"] if self.seek_us else []), "-t", f"{length_us}us"]
 
     @property
@@ -180,9 +189,18 @@ class CutSpan:
 
     @property
     def trim(self) -> str:
-        """The filter that keeps the frames of the span."""
+        """The filter that keeps the pictures of the span, whose times some containers count in whole frames."""
+        return f"settb=AVTB,trim={self._bounds}"
+
+    @property
+    def trim_sound(self) -> str:
+        """The filter that keeps the sound of the span."""
+        return f"atrim={self._bounds}"
+
+    @property
+    def _bounds(self) -> str:
         last_us = max(self.end_us - self.seek_us - TICK_TOLERANCE_US, self.first_us + 1)
-        return f"trim=start={self.first_us}us:end={last_us}us"
+        return f"start={self.first_us}us:end={last_us}us"
 
 
 def ffmpeg_arguments(moment: Moment, out: Path, *, can_seek: bool) -> Arguments:
@@ -201,7 +219,7 @@ def ffmpeg_arguments(moment: Moment, out: Path, *, can_seek: bool) -> Arguments:
     timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:90000", "-output_ts_offset", f"{-before_us}us"]
     # H.264 with 4:2:0 chroma needs an even width and height.
     video = ["-vf", f"{span.trim},crop=trunc(iw/2)*2:trunc(ih/2)*2", *ENCODE, "-bsf:v", clamp]
-    encode = [*timing, *video, "-movflags", "+faststart", "-af", f"a{span.trim}", "-c:a", "aac"]
+    encode = [*timing, *video, "-movflags", "+faststart", "-af", span.trim_sound, "-c:a", "aac"]
     # The first video stream that is not a cover image, and all audio.
     return span.seek, ["-map", "0:V:0", "-map", "0:a?", *encode, name_output(out)]
 
@@ -245,7 +263,8 @@ def _find_whole_groups(moment: Moment, info: VideoInfo) -> CopiedFrames | None:
     tolerance_s = TICK_TOLERANCE_US / 1e6
     first, last = np.searchsorted(info.times, [moment.start - tolerance_s, moment.end - tolerance_s]).tolist()
     ends_whole = last == info.num_frames or info.keyframes[last : last + 1].any() or not info.reordered
-    if first == last or not info.keyframes[first] or not ends_whole:
+    is_missed = first == 0 and info.container == "flv"  # a seek to its first keyframe comes to a later one
+    if first == last or not info.keyframes[first] or not ends_whole or is_missed:
         return None
     start_s = float(info.times[first])
     return CopiedFrames(start_s=start_s, count=last - first, codec=info.codec)

@@ -77,6 +77,7 @@ class VideoInfo:
         open_gop: A frame is stored after a keyframe but shown before it.
         reordered: Frames are stored in another order than they are shown in (B-frames).
         by_order: Timestamps do not tell frames apart, so that a frame is known only by its position.
+        longest_group: The longest time without a keyframe, in seconds.
         clock_restarts: How often the clock restarts. ``times`` and ``pts`` continue across restarts.
         num_frames: The number of shown frames.
         stream: The index of the video stream.
@@ -118,6 +119,7 @@ class VideoInfo:
     open_gop: bool
     reordered: bool
     by_order: bool
+    longest_group: float
     clock_restarts: int
     num_frames: int
     stream: int
@@ -199,7 +201,8 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
         # Timestamps that do not rise are useless: assume a constant rate.
         pts, tick = np.arange(len(pts)), frame_s
     first = float(pts[0]) * tick
-    start = (first if stream_start is None else stream_start) - scan.container_start
+    first_s = first if stream_start is None else stream_start
+    start = 0.0 if scan.container_start is None else first_s - scan.container_start
     start = start if start > _CLOCK_STEP_S else 0.0
     times = (pts - pts[0]) * tick + start
     duration = float(times[-1]) + (timeline.last_frame_duration(packets, pts) * tick or frame_s)
@@ -220,6 +223,7 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
         open_gop=open_gop,
         reordered=timeline.is_reordered(packets),
         by_order=by_order,
+        longest_group=float(np.diff([start, *times[keyframes], duration]).max()),
         clock_restarts=int(np.count_nonzero(np.diff(offsets))),
         num_frames=len(pts),
         damage=_describe_damage(len(pts), scan.declared_frames, is_cut_short, gaps, num_outliers),
@@ -243,7 +247,7 @@ class _Scan:
     facts: dict[str, Any]
     brand: str
     tick: float
-    container_start: float
+    container_start: float | None
     stream_start: float
     declared_frames: int
     declared_end: float
@@ -270,7 +274,7 @@ def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
         if kind == "mpegts" and ends_inside_packet(files.read_head(file, HEAD_BYTES), file.num_bytes):
             packets, is_cut_short = timeline.drop_last(packets), True  # the last frame is incomplete
         average_rate, transfer = float(stream.average_rate or 0), int(context.color_trc)
-        stream_start, container_start = float((stream.start_time or 0) * stream.time_base), read_start(container)
+        stream_start = float((stream.start_time or 0) * stream.time_base)
         facts = {
             "container": kind,
             "codec": codec,
@@ -290,7 +294,7 @@ def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
             facts=facts,
             brand=container.metadata.get("major_brand", "").strip(),
             tick=float(stream.time_base),
-            container_start=stream_start if container_start is None else container_start,
+            container_start=read_start(container),
             stream_start=stream_start,
             declared_frames=int(stream.frames),
             declared_end=_read_declared_end(container, stream),
