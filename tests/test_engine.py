@@ -260,6 +260,8 @@ def test_other_encoders_and_invalid_queries_are_rejected(engine: Engine, films: 
         Engine(engine.path, other)
     with pytest.raises(StoreError, match="was built with other weights of colours"):
         Engine.open(engine.path, encoder=other)
+    with pytest.raises(VidretError, match="head must be auto, none or the file of a head, got odd"):
+        Engine(engine.path, ColourEncoder(), head="odd")
     for query in (" ", "...", '""', "@", "->"):
         with pytest.raises(VidretError, match="query must contain a word, got "):
             engine.search(query)
@@ -279,6 +281,15 @@ def test_other_encoders_and_invalid_queries_are_rejected(engine: Engine, films: 
         Engine(tmp_path / "nothing", ColourEncoder()).search("red")
     with pytest.raises(VidretError, match="head must be given to prepare moments, got none"):
         engine.prepare_moments()
+
+
+def test_closed_engine_is_not_opened_again(own: Engine, library: Path) -> None:
+    own.search("red")
+    own.close()
+    own.close()
+    for use in (own.info, lambda: own.search("red"), lambda: own.index([library]), own.prepare_searches):
+        with pytest.raises(StoreError, match="engine must be open, got a closed one"):
+            use()
 
 
 def test_info_counts_and_an_empty_index_has_no_results(engine: Engine, tmp_path: Path) -> None:
@@ -535,7 +546,7 @@ def test_lost_head_affects_only_what_needs_it(numbered: Path, tmp_path: Path, ca
                 ask()
     with Engine(index, make_encoder(), head="none") as engine:
         assert engine.locate("rain", weak=True)
-    with pytest.raises(VidretError, match=r"head\.safetensors: .*No such file"):
+    with pytest.raises(VidretError, match=r"head must be auto, none or the file of a head, got .*head\.safetensors"):
         Engine(tmp_path / "new", make_encoder(), head=head)
     with pytest.raises(VidretError, match="must have a CLIP model of ours as encoder, got colours"):
         Engine(tmp_path / "new", ColourEncoder(), head=write_head(head))

@@ -23,7 +23,15 @@ from vidret.devices import AUTO as AUTO_DEVICE
 from vidret.devices import CPU, choose_device, choose_devices
 from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.registry import load_encoder
-from vidret.errors import DeviceError, NotFoundError, OptionError, StoreError, UnknownEncoderError, VidretError
+from vidret.errors import (
+    DeviceError,
+    NotFoundError,
+    OptionError,
+    StoreError,
+    UnknownEncoderError,
+    VidretError,
+    check_list,
+)
 from vidret.search.concepts.storage import forget_concept, list_concepts
 from vidret.search.hits import keep_probable
 from vidret.search.models import (
@@ -152,6 +160,7 @@ class Engine(VideoLibrary):
         self._clip_finder: ClipFinder | None = None
         self._copy_folder: CopyFolder | None = None
         self._retired: list[OpenIndex | ClipFinder] = []
+        self._is_closed = False
         self._opening = threading.RLock()  # of what is opened on first use, by one thread for all
         if self._models.is_head_given:
             _ = self.grounder  # report a wrong file now; a recorded one must not prevent searches
@@ -244,6 +253,7 @@ class Engine(VideoLibrary):
     @property
     def _index(self) -> OpenIndex:
         with self._opening:
+            self._check_open()
             if self._opened is None:
                 device = choose_search_device(self.device, is_given=self._is_device_given)
                 self._opened = OpenIndex(open_indexes(self.paths, device=device), self.encoder, self._models)
@@ -265,8 +275,13 @@ class Engine(VideoLibrary):
         """The people who are seen and heard in the index: to list, name, correct and forget them."""
         return Persons(self.path)
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreError("engine must be open, got a closed one")
+
     @override
     def close(self) -> None:
+        self._is_closed = True
         for opened in (*self._retired, self._clip_finder, self._opened):
             if opened is not None:
                 opened.close()
@@ -784,6 +799,7 @@ class Engine(VideoLibrary):
     ) -> list[CopyGroup]:
         from vidret.copies.duplicates import find_duplicates
 
+        check_list("paths", paths)
         self._check_frames()
         wanted = {video.id for path in paths for video in find_below(self.videos, path)} if paths else None
         return find_duplicates(self._index.store, wanted, on_progress=on_progress)
@@ -1064,6 +1080,7 @@ class Engine(VideoLibrary):
         """Open the index for writing, created if it is new; record its models, and at the end its scales."""
         from vidret.search.preparation import save_scales
 
+        self._check_open()
         encoder = self.encoder
         with Store.create(
             self.path,
@@ -1094,7 +1111,7 @@ def _load_encoder(path: Path, name: str | None = None, *, device: str, precision
 
 def list_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
     """Return the folders of one index or of several."""
-    paths = [Path(path)] if isinstance(path, str | os.PathLike) else list(dict.fromkeys(map(Path, path)))
-    if not paths:
-        raise VidretError("path must be the folder of an index, got none")
-    return paths
+    given = [path] if isinstance(path, str | os.PathLike) else list(path)
+    if not given or "" in given:  # which would be the current folder
+        raise VidretError(f"path must be the folder of an index, got {'an empty name' if given else 'none'}")
+    return list(dict.fromkeys(map(Path, given)))

@@ -1,7 +1,9 @@
 """The exceptions that vidret raises for expected failures; ``VidretError`` is the base of them all."""
 
 import errno
+import os
 import re
+from collections.abc import Iterable
 
 
 class VidretError(Exception):
@@ -10,6 +12,12 @@ class VidretError(Exception):
 
 class OptionError(VidretError):
     """A query or the value of an option that is wrong whatever an index or a file holds."""
+
+
+def check_list(name: str, values: object) -> None:
+    """Raise OptionError for what is no list of paths; a single path would be taken for as many as it has letters."""
+    if isinstance(values, str | os.PathLike) or not isinstance(values, Iterable):
+        raise OptionError(f"{name} must be a list, got {values!r:.60}")
 
 
 # The last is that of a log whose shared memory has no room.

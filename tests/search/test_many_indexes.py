@@ -182,6 +182,9 @@ def test_several_indexes_must_be_of_one_encoder(folder: Path, tmp_path: Path) ->
         Engine([folder / "one", tmp_path / "nowhere"], NamedColours())
     with pytest.raises(VidretError, match="path must be the folder of an index, got none"):
         Engine([], NamedColours())
+    for path in ("", ["", str(folder / "one")]):
+        with pytest.raises(VidretError, match="path must be the folder of an index, got an empty name"):
+            Engine.open(path)
 
 
 def test_words_of_several_indexes_must_be_of_one_encoder(folder: Path, tmp_path: Path) -> None:

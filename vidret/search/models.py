@@ -14,7 +14,7 @@ from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import describe_class, is_elsewhere
 from vidret.encode.names import STARTER, parse_model_name
-from vidret.errors import EncoderError, StoreError, UnknownEncoderError
+from vidret.errors import EncoderError, OptionError, StoreError, UnknownEncoderError
 from vidret.model_files import HEAD as HEAD_PART
 from vidret.store.catalog.schema import parse_ranker
 from vidret.store.consent import allow, check_allowed
@@ -49,6 +49,7 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
 
     Raises:
         AlignerError: The ranker cannot be loaded.
+        OptionError: There is no file of the head.
         VidretError: The file of the encoder has a bank that is invalid.
         StoreError: The index was built with another encoder or for another aligner.
     """
@@ -59,6 +60,8 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
     if head == AUTO and recorded_head is None and HEAD_PART in parts:
         head = file
     is_head_given = head != AUTO
+    if is_head_given and head != NONE and not Path(head).is_file():
+        raise OptionError(f"head must be {AUTO}, {NONE} or the file of a head, got {head}")
     ranker = load_ranker(rerank, encoder, tokens=tokens)
     models = Models(
         ranker=ranker,
