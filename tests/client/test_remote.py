@@ -101,7 +101,7 @@ def test_image_is_sent_and_downscaled_if_large(server: Served, remote: RemoteEng
 
 
 @pytest.mark.wrong_shapes
-def test_what_is_no_image_is_refused_before_it_is_sent(remote: RemoteEngine) -> None:
+def test_what_is_no_argument_is_refused_before_it_is_sent(remote: RemoteEngine) -> None:
     picture = np.zeros((5, 7, 3), np.uint8)
     for wrong in (picture[..., 0], picture.astype(np.float32), picture[:0], picture[..., :2]):
         with pytest.raises(VidretError, match="image must be uint8"):
@@ -112,6 +112,13 @@ def test_what_is_no_image_is_refused_before_it_is_sent(remote: RemoteEngine) -> 
                 ask(no_query)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="like must be pairs"):
         remote.search("dog", like=["ab"])  # type: ignore[list-item]
+    for video in (None, 1.5):
+        with pytest.raises(OptionError, match=f"video must be an id, a path or the end of one, got {video}"):
+            remote.shots(video)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"yes must be a list, got 'dog.mp4'"):
+        remote.teach("dog", "dog.mp4")
+    with pytest.raises(OptionError, match="paths must be a list, got 'films'"):
+        remote.duplicates("films")
 
 
 def test_moments_are_located_in_one_video_or_in_all(server: Served, remote: RemoteEngine) -> None:

@@ -29,7 +29,7 @@ from vidret.client.messages import (
     read_values,
 )
 from vidret.client.server import RemoteError, RemoteMissingVideoError, Server
-from vidret.errors import OptionError, StoreError
+from vidret.errors import OptionError, StoreError, check_list
 from vidret.store.rows_file import pick_collection
 from vidret.text import absolute_path, strip_query
 from vidret.types import (
@@ -168,6 +168,7 @@ class RemoteEngine(VideoLibrary):
     ) -> list[CopyGroup]:
         from vidret.store.lookup import find_below
 
+        check_list("paths", paths)
         try:
             below = [find_below(self.videos, path) for path in paths if not isinstance(path, SupportsIndex)]
         except StoreError as error:
@@ -198,6 +199,8 @@ class RemoteEngine(VideoLibrary):
         replace: bool = False,
         add: bool = False,
     ) -> Concept:
+        check_list("yes", yes)
+        check_list("no", no)
         body = {
             "name": name,
             "yes": [self._encode_example(example) for example in yes],
@@ -306,8 +309,9 @@ class RemoteEngine(VideoLibrary):
         """Return the id of a video by its id, its path or a unique ending of its path, as in ``Engine``."""
         if isinstance(video, SupportsIndex):  # an integer, also of NumPy
             return index(video)
-        from vidret.store.lookup import find_by_ending
+        from vidret.store.lookup import check_video_name, find_by_ending
 
+        check_video_name(video)
         path = absolute_path(video)
         found = next(
             (listed for listed in self.videos(Filters(folder=path)) if strip_query(path) in listed.paths), None

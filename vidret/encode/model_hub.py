@@ -50,8 +50,7 @@ def check_reachable(name: str, repository: str, files: Iterable[str]) -> None:
     reason = "HF_HUB_OFFLINE is set" if huggingface_hub.constants.HF_HUB_OFFLINE else find_obstacle()
     if reason:
         raise EncoderError(
-            f"{name}: its files are not on this machine and {reason}; download them elsewhere and pass the path of "
-            f"the file, or use --model starter"
+            f"{name}: its files are not on this machine and {reason}; download them elsewhere and pass their path"
         )
 
 

@@ -215,8 +215,10 @@ def make_rounds(
     ``gather_context`` of an index; it gets ``plan`` and ``known``.
 
     Raises:
-        VidretError: As in ``gather_context``.
+        VidretError: As in ``gather_context``; or there is no endpoint.
     """
+    if not isinstance(llm, ChatEndpoint):
+        raise OptionError(f"llm must be a ChatEndpoint, got {llm!r:.60}")
     if not options.llm_queries:
         return gather(), None
 

@@ -34,8 +34,7 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
     """
     if isinstance(video, int | np.integer):  # as ``Embeddings`` has them
         return store.videos.get(int(video)).id
-    if not isinstance(video, str | os.PathLike):
-        raise OptionError(f"video must be an id, a path or the end of one, got {video!r:.60}")
+    check_video_name(video)
     record = store.files.get(absolute_path(video))
     if record is not None and record.video is not None and record.live:
         return record.video
@@ -44,6 +43,12 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
     reason = f" ({record.reason})" if record is not None and record.reason else ""
     hint = reason or _suggest(store, os.fspath(video))
     raise MissingVideoError(f"{strip_query(os.fspath(video))}: not in the index{hint}")
+
+
+def check_video_name(video: object) -> None:
+    """Raise OptionError for what is no path, nor the end of one, where an id would do too."""
+    if not isinstance(video, str | os.PathLike):
+        raise OptionError(f"video must be an id, a path or the end of one, got {video!r:.60}")
 
 
 def _suggest(store: "Store", typed: str) -> str:

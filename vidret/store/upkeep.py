@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidret.disk import remove_closed, sync_folder
-from vidret.errors import StoreError
+from vidret.errors import OptionError, StoreError
 from vidret.store.catalog.catalog import Catalog, find_bad_rows
 from vidret.store.catalog.database import REPAIR, Database, remove_database
 from vidret.store.catalog.schema import IN_IDS, CheckedTables, ids_to_json
@@ -73,6 +73,8 @@ class Upkeep:
         per value, which searches refine with the feature files. Without a limit they use 2 bits, the fastest.
         """
         self._access.check()
+        if not isinstance(num_bytes, int):
+            raise OptionError(f"memory must be a number of bytes, got {num_bytes!r:.60}")
         if num_bytes < 0:
             raise StoreError(f"memory must not be negative, got {num_bytes}")
         self._catalog.tables.set_meta(MEMORY, num_bytes)

@@ -134,6 +134,7 @@ def test_wrong_classes_are_refused(engine: Engine, films: Path, tmp_path: Path) 
     refused: tuple[tuple[dict[str, Any], str | None, str], ...] = (
         ({"red": red}, None, "classes must be two or more, got red"),
         ({"red": red, "blue": []}, None, "class blue must have an example, got none"),
+        ({"red": red, "blue": "blue.mp4"}, None, "class blue must be a list, got 'blue.mp4'"),
         ({"red": red, "blue": blue}, "1", "name must be a letter"),
         ({"a b": red, "a-b": blue}, "kind", "classes must have different names, got a b, a-b"),
         ({"red": late, "blue": blue}, None, "the index has no frame from 50 to 60 s"),

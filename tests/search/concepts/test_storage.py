@@ -181,6 +181,10 @@ def test_wrong_input_is_refused_in_one_sentence(engine: Engine, films: Path, tmp
     for name, yes, message in refused:
         with pytest.raises(VidretError, match=message):
             engine.teach(name, yes)
+    with pytest.raises(VidretError, match=r"yes must be a list, got 'red.mp4'"):
+        engine.teach("bad", "red.mp4")
+    with pytest.raises(VidretError, match=r"no must be a list, got 'red.mp4'"):
+        engine.teach("bad", [paint("red")], "red.mp4")
     with pytest.raises(VidretError, match="text must contain a word"):
         engine.teach("bad", [paint("red")], text=" ")
     for search in (engine.search, engine.locate):

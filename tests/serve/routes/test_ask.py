@@ -168,6 +168,8 @@ def test_client_gets_what_the_engine_answers(engine: Engine, chat: Chat) -> None
 def test_client_reports_what_a_server_cannot_answer(engine: Engine) -> None:
     with pytest.raises(VidretError, match="llm must be a chat endpoint, got none"):
         engine.ask(QUESTION)
+    with pytest.raises(VidretError, match=r"llm must be a ChatEndpoint, got 'http://127\.0\.0\.1:9'"):
+        engine.ask(QUESTION, "http://127.0.0.1:9")  # type: ignore[arg-type]
     unknown = run_chat(lambda _: Reply(b"", 404))
     with unknown as chat, serve_engine(engine, llm=make_llm(chat)) as url, RemoteEngine(url) as remote:
         with pytest.raises(RemoteError, match="answered 404"):

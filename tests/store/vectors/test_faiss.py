@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.forking import run_code
-from vidret.errors import StoreError
+from vidret.errors import OptionError, StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.store import Store
 from vidret.store.vectors.faiss import FaissVectors
@@ -95,6 +95,8 @@ def test_memory_limit_sets_the_kind_and_is_stored(tmp_path: Path, caplog: pytest
         assert store.info().vectors == "ivf-rabitq2"
         with pytest.raises(StoreError, match="memory must not be negative, got -1"):
             store.upkeep.set_memory(-1)
+        with pytest.raises(OptionError, match="memory must be a number of bytes, got '1 GB'"):
+            store.upkeep.set_memory("1 GB")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("damaged", ["flip", "head", "cut", "delete", "foreign", "no manifest", "no ids", "version"])

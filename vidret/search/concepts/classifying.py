@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, Int64
 
 from vidret.align.gda import UNLABELLED, cross_validate, fit_with_unlabelled, soften
 from vidret.encode.encoder import Encoder
-from vidret.errors import VidretError
+from vidret.errors import VidretError, check_list
 from vidret.search.concepts.encoder import Composer
 from vidret.search.concepts.storage import (
     TaughtConcept,
@@ -77,7 +77,9 @@ def classify_videos(store: Store, encoder: Encoder, classes: Mapping[str, Sequen
     """Classify all videos of an index by examples of each class and its name; see ``Engine.classify``."""
     if len(classes) < 2:
         raise VidretError(f"classes must be two or more, got {', '.join(classes) or 'none'}")
-    examples = tuple(read_examples(store, encoder, shown) for shown in classes.values())
+    for name, given in classes.items():
+        check_list(f"class {name}", given)
+    examples = tuple(read_examples(store, encoder, given) for given in classes.values())
     for name, shown in zip(classes, examples, strict=True):
         if not shown.examples:
             raise VidretError(f"class {name} must have an example, got none")

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32
 from vidret.channels.sounds.reading import KIND, SoundReader
 from vidret.channels.speech import SAMPLE_RATE
 from vidret.encode.encoder import Encoder
-from vidret.errors import DecodeError, OptionError, StoreError, VidretError
+from vidret.errors import DecodeError, OptionError, StoreError, VidretError, check_list
 from vidret.search.concepts.encoder import Composer, Counterexamples, Examples, VectorSample, find_direction
 from vidret.search.concepts.storage import TaughtConcept, load_concept, save_concept, stack_vectors
 from vidret.search.query.marks import check_concept_name
@@ -70,6 +70,8 @@ def teach_concept(
     name = check_concept_name(name)
     if replace_old and add:
         raise OptionError("a concept must be replaced or added to, got both")
+    check_list("yes", yes)
+    check_list("no", no)
     old = load_concept(store, name)
     if old is not None and add and old.heard is not None:
         raise VidretError(f"@{name} is a sound: add sounds to it (--sound), or replace it (--replace)")
