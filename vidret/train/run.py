@@ -19,8 +19,8 @@ from vidret.errors import DeviceError, OptionError, VidretError, read_fault
 from vidret.present.terminal import print_message
 from vidret.train.module import EXPORT, write_model
 
-# jsonargparse says why each type does not fit: the first is that of a module or data, the other None.
-UNION = re.compile(r"Does not validate against any of the Union subtypes .*? Errors: - (.*?) - Expected a .*")
+# jsonargparse says why each type of a value does not fit, one within another; after the first ones the type is None.
+UNION = re.compile(r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - ")
 
 
 class SaveLast(ModelCheckpoint):
@@ -182,10 +182,12 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
         )
     except ArgumentError as error:
         reason = re.sub(r'^Parser key "([\w.]+)":', r"--\1:", " ".join(str(error).split()))
-        reason = UNION.sub(r"\1", reason)
+        reason = UNION.sub("", reason).partition(" - Expected a <class 'NoneType'>")[0]
         raise OptionError(f"{reason} (options: vidret train fit --help)") from error
     except ValueError as error:
         # jsonargparse wraps what a module or its data refuse when they are made of their settings.
         if isinstance(error.__cause__, VidretError):
             raise error.__cause__ from None
+        if str(error).startswith("Does not validate"):
+            raise OptionError(str(error.__cause__)) from error
         raise
