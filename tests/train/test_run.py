@@ -1,6 +1,7 @@
 """Tests of how a training run ends: with a model, however it ends, and one from any of its checkpoints."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,7 +124,7 @@ def test_runs_that_start_while_others_prepare_their_data_have_folders_of_their_o
         (["fit", "--config", "CONFIG", "--model.init_args.method", "clop"], "method must be one of clip, "),
         (["fit", "--config", "CONFIG", "--model.init_args.weights", "none.safetensors"], "none.safetensors: "),
         (["fit", "--config", "CONFIG", "--model.init_args.vision.width", "97"], "heads must divide width 97, got 3"),
-        (["fit", "--config", "CONFIG", "--model.init_args.lr", "low"], 'key "lr": Expected a <class \'float\'> (opt'),
+        (["fit", "--config", "CONFIG", "--model.init_args.lr", "low"], "key \"lr\": Expected a <class 'float'> (opt"),
         (["fit", "--config", "CONFIG", "--model.init_args.vision.widht", "3"], "Option 'widht' is not accepted (opt"),
         (["fit", "--config", "CONFIG", "--data.init_args.num_words", "2"], "num_words must be at least 3"),
         (["fit", "--config", "CONFIG", "--data.init_args.batch_sise", "2"], "Option 'batch_sise' is not accepted (opt"),
@@ -136,6 +137,14 @@ def test_wrong_arguments_are_refused(arguments: list[str], reason: str, capsys: 
     assert reason in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "usage" not in capsys.readouterr().err
+
+
+def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(["--help"])
+    assert {"fit", "validate", "test", "export", "head", "captions", "--device"} <= set(
+        re.findall(r"[\w-]+", capsys.readouterr().out)
+    )
 
 
 @pytest.mark.parametrize(

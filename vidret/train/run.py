@@ -19,6 +19,11 @@ from vidret.errors import DeviceError, OptionError, VidretError, read_fault
 from vidret.present.terminal import print_message
 from vidret.train.module import EXPORT, write_model
 
+DESCRIPTION = (
+    "Train a method from a YAML file, such as configs/msrvtt_tempme_b32.yaml, or measure what was trained. --device "
+    "DEVICE uses one device. Besides the commands below there are export, which writes the model of a checkpoint, "
+    "head, which trains a grounding head on an index, and captions, which rewords captions: vidret train export --help."
+)
 # jsonargparse says why each type of a value does not fit, one within another; after the first ones the type is None.
 UNION = re.compile(r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - ")
 
@@ -176,7 +181,7 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"prog": "vidret train"},
+            parser_kwargs={"prog": "vidret train", "description": DESCRIPTION},
             trainer_defaults={"callbacks": [SaveLast(), ExportBest()]},
             args=list(arguments),
         )
