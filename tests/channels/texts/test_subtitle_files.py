@@ -116,6 +116,7 @@ def test_words_come_without_formatting() -> None:
         "{\\an8}<b>Bold</b>  <font color='red'>{a remark}move</font>": "Bold move",
         "2 < 3 and 5 > 4": "2 < 3 and 5 > 4",
         "A &amp; B": "A & B",
+        "{\\an7\\p1}m 0 0 l 10 0 10 10{\\p0\\pos(1,2)}EXIT": "EXIT",
     }
     scripts = ("مرحبا بالعالم", "שלום עולם", "駅の出口はどこですか", "출구가 어디예요", "ทางออกอยู่ที่ไหน", "I ❤️ emoji")
     assert words(srt(*scripts)) == list(scripts)
@@ -236,6 +237,8 @@ REPEATED = [
     "{",
     "{\\",
     "{\\{",
+    "{\\p1",
+    "\\p1",
     "\\{",
     "<1",
     "<:",

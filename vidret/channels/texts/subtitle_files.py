@@ -25,7 +25,8 @@ _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?!\d)")
 _ASS_TIME = re.compile(_TIME)
 _ASS_FIELDS = ("layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text")
 # Of ASS, HTML and WebVTT. A tag holds no opening bracket: else a text of those alone would take quadratic time.
-_TAGS = re.compile(r"(?<!\\)\{[^{}]*\}|</?[A-Za-z][^<>]*>|<[\d:.]+>")
+_DRAWING = r"(?<!\\)\{(?=[^{}]*\\p[1-9])[^{}]*\}[^{]*"  # the lines of a shape, after {\p1}
+_TAGS = re.compile(_DRAWING + r"|(?<!\\)\{[^{}]*\}|</?[A-Za-z][^<>]*>|<[\d:.]+>")
 _LANGUAGE = re.compile(r"\.([a-z]{2,3})(-[A-Za-z]{2,4})?(\.(sdh|cc|forced|hi))?\.\w+$")
 
 _SNIFFED_BYTES = 4096
