@@ -8,6 +8,7 @@ from typing import Any, cast
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float32
@@ -122,6 +123,21 @@ def test_sound_is_on_a_players_clock(tmp_path: Path, suffix: str, start_s: float
     begin_s, sound = read(path)
     assert begin_s == pytest.approx(start_s, abs=0.1)  # in a transport stream with the encoder's delay of 64 ms
     assert clicks(begin_s, sound) == pytest.approx([start_s + 1.0], abs=0.1 if suffix == "ts" else 0.03)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mov"])
+def test_the_default_track_is_read_if_it_can_be_decoded(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(path), "w") as out:
+        streams = [cast(Any, out.add_stream("pcm_s16le", rate=RATE, layout="mono")) for _ in range(2)]
+        if suffix == "mkv":
+            streams[1].disposition = Disposition.default.value
+        for stream, time_s in zip(streams, (0.5, 1.0), strict=True):
+            out.mux(stream.encode(make_frame(chirp(2.0, clicks=[time_s]), "s16", "mono", RATE, 0, 0.0)))
+            out.mux(stream.encode(None))
+    if suffix == "mov":  # the codec of its first track becomes an unknown one
+        path.write_bytes(path.read_bytes().replace(b"sowt", b"apac", 1))
+    assert clicks(*read(path)) == pytest.approx([1.0], abs=0.01)
 
 
 def test_gaps_are_silence(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from jaxtyping import Float32, Int16
 
 from vidret.errors import DecodeError
@@ -25,18 +26,16 @@ _FORMAT, _FULL_SCALE = "s16", 32768  # in floating point, channels that are alik
 def read_audio(
     path: str, sample_rate: int, *, start_s: float = 0.0, heartbeat: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[float, Float32[np.ndarray, " sample"]]]:
-    """Yield the first audio track from ``start_s`` on in consecutive pieces: time in seconds, mono samples in -1..1.
+    """Yield the audio track from ``start_s`` on in consecutive pieces: time in seconds, mono samples in -1..1.
 
     Times are those of a player's clock, as in ``probe``. Gaps of the track are filled with silence, so that the samples
     of all pieces are consecutive. Packets that cannot be decoded leave a gap. ``heartbeat`` is called for every packet.
     Raise DecodeError if there is no audio track, its codec is unknown, or nothing of it can be decoded.
     """
     with open_file(path) as file, open_container(path, file) as container:
-        if not container.streams.audio:
-            raise DecodeError(path, NO_TRACK)
-        stream = container.streams.audio[0]
-        if stream.codec_context is None:
-            raise DecodeError(path, "its audio codec is unknown")
+        stream = _choose_track(container)
+        if stream is None:
+            raise DecodeError(path, "its audio codec is unknown" if container.streams.audio else NO_TRACK)
         stream.codec_context.thread_count = 1
         zero_s = read_start(container) or 0.0
         is_empty = True
@@ -48,6 +47,12 @@ def read_audio(
         file.check()
         if is_empty and start_s == 0.0:
             raise DecodeError(path, "no sound could be decoded")
+
+
+def _choose_track(container: Any) -> Any:
+    """Return the audio track that a player plays: its default, or else the first; None if none can be decoded."""
+    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    return next((stream for stream in known if stream.disposition & Disposition.default), next(iter(known), None))
 
 
 class SoundCutter:
@@ -89,12 +94,12 @@ class SoundCutter:
 
 
 def find_sound_end(path: str) -> float:
-    """Return when the first audio track ends as its container declares, in seconds on a player's clock; 0 if unknown.
+    """Return when the audio track ends as its container declares, in seconds on a player's clock; 0 if unknown.
 
     Raise DecodeError if the file cannot be opened.
     """
     with open_file(path) as file, open_container(path, file) as container:
-        stream = next(iter(container.streams.audio), None)
+        stream = _choose_track(container)
         if stream is None or stream.duration is None or stream.time_base is None:
             return 0.0
         end_s = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
