@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from tests.present.moments import assert_refused, make_moment, read_timed
-from tests.video.films import write_audio, write_video
+from tests.video.films import draw, write_audio, write_sound, write_video
 from vidret.errors import VidretError
 from vidret.present import cutting
-from vidret.present.cutting import cut_moments, find_copies
+from vidret.present.cutting import CutSpan, cut_moments, find_copies
 from vidret.present.ffmpeg import find_ffmpeg
 from vidret.video.probe import probe
 
@@ -120,6 +120,12 @@ def test_variable_frame_intervals_are_kept(films: Path, tmp_path: Path) -> None:
     found = read_timed(clip)
     assert [number for number, _ in found] == list(range(60, 90))
     assert [time for _, time in found] == pytest.approx([time - times[60] for time in times[60:90]], abs=1e-3)
+
+
+def test_a_moment_in_which_no_frame_begins_shows_the_one_before(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "slides.mp4", range(4), pts=[0, 200, 400, 500], audio=True)
+    moments = [make_moment(str(film), 9, 10), make_moment(str(film), 17, 17.2)]
+    assert [read_clip(clip) for clip in cut_moments(moments, tmp_path / "out")] == [[1] * 25, [2] * 5]
 
 
 def test_video_and_audio_stay_in_sync(tmp_path: Path) -> None:
@@ -251,11 +257,12 @@ def test_the_ffmpeg_of_the_package_is_preferred_or_the_lack_of_any_told(
 
 def test_ffmpeg_gets_absolute_paths_and_exact_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    before, after = cutting.ffmpeg_arguments(make_moment("-i.mp4", 50 / 3, 18), Path("-out.mp4"), can_seek=True)
+    span = CutSpan.of_moment(make_moment("-i.mp4", 50 / 3, 18), can_seek=True)
+    before, after = cutting.ffmpeg_arguments(span, Path("-out.mp4"))
     assert after[-1] == f"file:{tmp_path}/-out.mp4"
     assert before[before.index("-ss") + 1] == "11000000us"
     assert "trim=start=5666166us:end=6999500us" in after[after.index("-vf") + 1]
-    assert "-ss" not in cutting.ffmpeg_arguments(make_moment(start=9, end=11), Path("out.mp4"), can_seek=True)[0]
+    assert "-ss" not in CutSpan.of_moment(make_moment(start=9, end=11), can_seek=True).seek
 
 
 def test_an_interrupt_leaves_no_files(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,6 +278,24 @@ def test_an_interrupt_leaves_no_files(films: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(KeyboardInterrupt):
         cut_moments([make_moment(str(films / "plain.mp4"))], tmp_path / "out")
     assert list_names(tmp_path / "out") == []
+
+
+def test_sound_that_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:
+    film = tmp_path / "spatial.mov"
+    with av.open(str(film), "w") as container:
+        picture: Any = container.add_stream("libx264", rate=25)
+        sounds: list[Any] = [container.add_stream(name, rate=16000, layout="mono") for name in ("pcm_s16le", "aac")]
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        for number in range(50):
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(draw(number), format="rgb24")))
+        container.mux(picture.encode(None))
+        for sound in sounds:
+            write_sound(container, sound, seconds=2)
+    film.write_bytes(film.read_bytes().replace(b"sowt", b"apac"))
+    (clip,) = cut_moments([make_moment(str(film), 0.4, 1)], tmp_path / "out")
+    assert read_clip(clip) == list(range(10, 25))
+    with av.open(str(clip)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
 
 
 def test_the_open_file_is_cut_whatever_lies_at_its_path_by_then(ffmpeg: str, films: Path, tmp_path: Path) -> None:

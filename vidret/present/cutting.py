@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import zip_longest
@@ -22,9 +22,9 @@ from vidret.video.probe import VideoInfo, probe
 from vidret.video.workers.image_pool import ImagePool
 
 Arguments = tuple[list[str], list[str]]  # for ffmpeg, before and after its input
-Plan = Callable[..., Arguments]
 STEM_LETTERS = 50
 PREROLL_US = 5_000_000
+REPEATED_RATE = 25
 ROOM_US = 1_000_000  # ffmpeg rounds lengths to whole ticks of a stream, which may be frames
 # How early a frame may come: ffmpeg subtracts the start of the container in whole ticks of the stream.
 TICK_TOLERANCE_US = 500
@@ -114,7 +114,7 @@ def cut_moment(
     out: Path,
     ffmpeg: str,
     *,
-    plan: Plan | None = None,
+    plan: "Callable[[CutSpan, Path], Arguments] | None" = None,
     limits: Limits = GENEROUS,
     is_left: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -128,14 +128,30 @@ def cut_moment(
     """
     path = show_path(moment.path)
     can_seek = Path(moment.path).suffix.lower() not in MPEG_SUFFIXES or may_seek(moment.path, descriptor, limits)
-    before, after = (plan or ffmpeg_arguments)(moment, out, can_seek=can_seek)
-    span = f"{format_time(moment.start)} to {format_time(moment.end)}"
-    try:
-        progress = run_ffmpeg(ffmpeg, descriptor, before, after, limits, is_left=is_left)
-    except FfmpegError as error:
-        raise VidretError(f"{path}: ffmpeg cannot cut {span}: {error}") from error
-    if progress.get("frame") == "0" or progress.get("out_time_us", "N/A") == "N/A":
-        raise VidretError(f"{path}: has no frame from {span}")
+    span = CutSpan.of_moment(moment, can_seek=can_seek)
+    times = f"{format_time(moment.start)} to {format_time(moment.end)}"
+    for own in (span, replace(span, repeats=True)):
+        try:
+            progress = _run_on_known(ffmpeg, descriptor, *(plan or ffmpeg_arguments)(own, out), limits, is_left)
+        except FfmpegError as error:
+            raise VidretError(f"{path}: ffmpeg cannot cut {times}: {error}") from error
+        if progress.get("frame", "0") != "0" and progress.get("out_time_us", "N/A") != "N/A":
+            return
+    raise VidretError(f"{path}: has no frame from {times}")
+
+
+def _run_on_known(
+    ffmpeg: str, descriptor: int, before: list[str], after: list[str], limits: Limits, is_left: Callable[[], bool]
+) -> dict[str, str]:
+    """Run ffmpeg without tracks that it cannot decode, such as the spatial sound of phones beside the plain one."""
+    while True:
+        try:
+            return run_ffmpeg(ffmpeg, descriptor, before, after, limits, is_left=is_left)
+        except FfmpegError as error:
+            left_out = f"-{error.undecoded}"
+            if not error.undecoded or left_out in after:
+                raise
+            after = [*after[:-1], "-map", left_out, after[-1]]
 
 
 def may_seek(path: str, descriptor: int, limits: Limits) -> bool:
@@ -163,15 +179,21 @@ class CutSpan:
             pictures some frames cannot be decoded. Filters drop the rest. It is a whole second, which is a whole number
             of frames where frames are ticks, and not near the start: for some containers that would be to the second
             keyframe.
+        repeats: Frames are repeated while they are shown, so that a span in which none begins has some.
     """
 
     start_us: int
     end_us: int
     seek_us: int
+    repeats: bool = False
 
     @classmethod
     def of_moment(cls, moment: Moment, *, can_seek: bool) -> "CutSpan":
-        """Return the span of a moment; see ``ffmpeg_arguments``."""
+        """Return the span of a moment.
+
+        Without ``can_seek`` ffmpeg decodes from the start of the file, as it must where timestamps restart: it seeks by
+        the timestamps as they are, but makes them continuous only in what it has read.
+        """
         start_us, end_us = (int(Fraction(time) * 1_000_000) for time in (moment.start, moment.end))
         seek_us = (start_us - PREROLL_US) // 1_000_000 * 1_000_000
         return cls(start_us, end_us, seek_us if can_seek and seek_us >= PREROLL_US else 0)
@@ -179,8 +201,10 @@ class CutSpan:
     @property
     def seek(self) -> list[str]:
         """The arguments before the input, which leave the exact end to filters."""
-        length_us = max(self.end_us, self.start_us + 1) - self.seek_us + ROOM_US
-        return [*(["-ss", f"{self.seek_us}us"] if self.seek_us else []), "-t", f"{length_us}us"]
+        seek = ["-ss", f"{self.seek_us}us"] if self.seek_us else []
+        if self.repeats:
+            return ["-noaccurate_seek", *seek]  # which keeps the frame before, from which a length would be counted
+        return [*seek, "-t", f"{max(self.end_us, self.start_us + 1) - self.seek_us + ROOM_US}us"]
 
     @property
     def first_us(self) -> int:
@@ -190,7 +214,7 @@ class CutSpan:
     @property
     def trim(self) -> str:
         """The filter that keeps the pictures of the span, whose times some containers count in whole frames."""
-        return f"settb=AVTB,trim={self._bounds}"
+        return f"{f'fps={REPEATED_RATE},' if self.repeats else ''}settb=AVTB,trim={self._bounds}"
 
     @property
     def trim_sound(self) -> str:
@@ -203,14 +227,11 @@ class CutSpan:
         return f"start={self.first_us}us:end={last_us}us"
 
 
-def ffmpeg_arguments(moment: Moment, out: Path, *, can_seek: bool) -> Arguments:
+def ffmpeg_arguments(span: CutSpan, out: Path) -> Arguments:
     """Return the arguments for ffmpeg before and after its input.
 
-    The absolute path after ``file:`` keeps an unusual name from being read as an option or URL. Without ``can_seek``
-    ffmpeg decodes from the start of the file, as it must where timestamps restart: it seeks by the timestamps as they
-    are, but makes them continuous only in what it has read.
+    The absolute path after ``file:`` keeps an unusual name from being read as an option or URL.
     """
-    span = CutSpan.of_moment(moment, can_seek=can_seek)
     before_us = span.start_us - span.seek_us
     # A frame that came early starts with the clip: before its start a player would not show it. The filter setpts would
     # do the same, but in ffmpeg 7 it removes the durations of frames, so that players skip the last one.
@@ -271,16 +292,15 @@ def _find_whole_groups(moment: Moment, info: VideoInfo) -> CopiedFrames | None:
 
 
 def copy_arguments(
-    moment: Moment, out: Path, *, can_seek: bool, frames: CopiedFrames, audio: Sequence[str] = ("-c:a", "aac")
+    span: CutSpan, out: Path, *, frames: CopiedFrames, audio: Sequence[str] = ("-c:a", "aac")
 ) -> Arguments:
     """Return the arguments for ffmpeg that copy the packets of frames, and encode the sound, which is cut anywhere."""
-    assert can_seek  # no clock of such a video restarts
     # Where frames are reordered, ffmpeg seeks to an earlier keyframe in all containers but MP4. What is before the time
     # is left out: a little before the keyframe, lest rounding leave that out too; output times are shifted by as much.
     start_us = int(frames.start_s * 1_000_000)
     early_us = min(EARLY_US, start_us)
     seek_us = start_us - early_us
-    end_us = int(Fraction(moment.end) * 1_000_000) - seek_us
+    end_us = span.end_us - seek_us
     tag = ["-tag:v", "hvc1"] if frames.codec == "hevc" else []
     picture = ["-c:v", "copy", "-copypriorss:v", "0", "-frames:v", str(frames.count), *tag]
     sound = ["-af", f"atrim=start={early_us}us:end={max(end_us, early_us + 1)}us", *audio]

@@ -71,11 +71,8 @@ def cut_film(
     return is_copied
 
 
-def film_arguments(
-    moment: Moment, out: Path, *, can_seek: bool, first: Footage, own: Footage, has_sound: bool
-) -> Arguments:
+def film_arguments(span: CutSpan, out: Path, *, first: Footage, own: Footage, has_sound: bool) -> Arguments:
     """Return the arguments for ffmpeg of a part of a film that has the size and the rate of its first video."""
-    span = CutSpan.of_moment(moment, can_seek=can_seek)
     width, height = (max(2, side // 2 * 2) for side in (first.width, first.height))
     fit = f"scale={width}:{height}:force_original_aspect_ratio=decrease,pad={width}:{height}:-1:-1,setsar=1"
     rate, length_s = choose_editing_rate(first.rate or DEFAULT_RATE), (span.end_us - span.start_us) / 1e6
