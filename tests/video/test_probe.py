@@ -74,6 +74,11 @@ def test_what_is_special_about_a_file_is_seen(films: dict[str, Film]) -> None:
     assert {info.average_rate for name, info in infos.items() if "uneven" not in name} == {25.0}
 
 
+def test_the_rate_of_a_raw_camcorder_tape_is_that_of_its_frames(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "tape.dv", range(10), codec="dvvideo", size=(720, 576))
+    assert probe(film).average_rate == 25.0
+
+
 @pytest.mark.parametrize("name", ["a.mov", "a.mp4", "a.mkv"])
 @pytest.mark.parametrize(("rate", "timecode"), [(Fraction(30000, 1001), "00:59:59;28"), (25, "10:00:00:00")])
 def test_a_timecode_is_read(tmp_path: Path, name: str, rate: Fraction, timecode: str) -> None:

@@ -44,7 +44,7 @@ _SINGLE_IMAGE_FORMATS = {"mjpeg", "mpjpeg", "apng", "jpegxl_anim"}
 _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 # The clock of these formats may restart, so that recordings can be concatenated.
 _RESTARTING_FORMATS = {"mpegts", "mpeg"}
-_FALLBACK_RATE = 25.0
+_FALLBACK_RATE, _MAX_RATE = 25.0, 1000.0  # frames per second
 _MISSING_TOLERANCE_S = 1.0
 # Of a packet in which every block of 16 x 16 pixels is skipped, with some to spare.
 _STILL_BYTES, _STILL_BYTES_PER_BLOCK = 44, 0.0075
@@ -273,7 +273,10 @@ def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
             raise DecodeError(name, NOT_DECODED)
         if kind == "mpegts" and ends_inside_packet(files.read_head(file, HEAD_BYTES), file.num_bytes):
             packets, is_cut_short = timeline.drop_last(packets), True  # the last frame is incomplete
-        average_rate, transfer = float(stream.average_rate or 0), int(context.color_trc)
+        # FFmpeg takes the ticks of raw DV, and of some WMV, for frames.
+        rates = (float(rate or 0) for rate in (stream.average_rate, stream.base_rate))
+        average_rate = next((rate for rate in rates if 0 < rate < _MAX_RATE), 0.0)
+        transfer = int(context.color_trc)
         stream_start = float((stream.start_time or 0) * stream.time_base)
         facts = {
             "container": kind,
