@@ -189,18 +189,23 @@ class Fusion:
 
     def _weigh_texts(self, weigh: WeighSegments, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
         """Return texts with what the segments add that are seen meanwhile, the best one of each text."""
-        spans = {
-            (match.video_id, match.start, match.end) for own in found.values() for clause in own for match in clause
-        }
-        seen = {span: self.pictures.store.overlapping_segments([span]) for span in spans}
-        ids = np.unique(np.concatenate([np.zeros(0, np.int64), *seen.values()]))
+        spans = [
+            *{(match.video_id, match.start, match.end) for own in found.values() for clause in own for match in clause}
+        ]
+        seen = self.pictures.store.overlapping(spans)
+        ids = np.unique(np.concatenate([np.zeros(0, np.int64), *seen]))
         weights = weigh(ids)
+        gains = {
+            span: weights[:, np.searchsorted(ids, own)].max(axis=1).tolist()
+            for span, own in zip(spans, seen, strict=True)
+            if len(own)
+        }
+        nothing = [0.0] * len(weights)
         weighed = {}
         for video_id, own in found.items():
             matches: list[list[Match]] = [[] for _ in own]
             for clause, match in ((clause, match) for clause, texts in enumerate(own) for match in texts):
-                rows = np.searchsorted(ids, seen[match.video_id, match.start, match.end])
-                nats = float(weights[clause, rows].max()) if len(rows) else 0.0
+                nats = gains.get((match.video_id, match.start, match.end), nothing)[clause]
                 matches[clause].append(match._replace(evidence=match.evidence + nats))
             weighed[video_id] = [sorted(texts, key=lambda match: -match.evidence) for texts in matches]
         return weighed

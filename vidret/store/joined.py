@@ -391,12 +391,15 @@ class JoinedStore(SearchedTogether, Store):
         )
 
     @override
-    def overlapping_segments(self, spans: Iterable[tuple[int, float, float]]) -> Ids:
-        own: dict[int, list[tuple[int, float, float]]] = {number: [] for number in self.parts}
-        for video, start_s, end_s in spans:
-            own.get(video // STRIDE, []).append((video % STRIDE, start_s, end_s))
-        found = [index.overlapping_segments(own[number]) + number * STRIDE for number, index in self.parts.items()]
-        return np.concatenate(found)
+    def overlapping(self, spans: Iterable[tuple[int, float, float]]) -> list[Ids]:
+        asked = list(spans)
+        found = [np.zeros(0, np.int64)] * len(asked)
+        for number, index in self.parts.items():
+            rows = [row for row, (video, *_) in enumerate(asked) if video // STRIDE == number]
+            own = index.overlapping((asked[row][0] % STRIDE, *asked[row][1:]) for row in rows)
+            for row, ids in zip(rows, own, strict=True):
+                found[row] = ids + number * STRIDE
+        return found
 
     @override
     def search_within(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:

@@ -312,6 +312,10 @@ class Store:
 
     def overlapping_segments(self, spans: Iterable[tuple[int, float, float]]) -> Ids:
         """Return the ids of the segments that overlap spans (video, start, end in seconds), rising."""
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *self.overlapping(spans)]))
+
+    def overlapping(self, spans: Iterable[tuple[int, float, float]]) -> list[Ids]:
+        """Return for each span (video, start, end in seconds) the ids of the segments that overlap it, rising."""
         return self.snapshot().overlapping(spans)
 
     def search(

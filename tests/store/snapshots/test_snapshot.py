@@ -160,11 +160,10 @@ class SnapshotMachine(RuleBasedStateMachine):
             without = set(videos[::2])
             kept = [key for key in naive.matching(reader, filters) if naive.owners(reader)[key] not in without]
             assert snapshot.select(filters, without).ids().tolist() == kept
-            found = [snapshot.overlapping([(video, *spans)]).tolist() for video in [*videos, 999]]
-            assert found == [naive.overlapping(reader, video, *spans) for video in [*videos, 999]]
-            assert snapshot.overlapping((video, *spans) for video in videos).tolist() == sorted(
-                key for own in found for key in own
-            )
+            asked = [(video, *spans) for video in [*videos, 999]]
+            found = [own.tolist() for own in reader.overlapping(asked)]
+            assert found == [naive.overlapping(reader, *span) for span in asked]
+            assert reader.overlapping_segments(asked).tolist() == sorted(key for own in found for key in own)
 
     @rule(filters=FILTERS, after=st.sampled_from(["", *FOLDERS, "/a/b/1.mp4"]), limit=st.integers(1, 4))
     def list_a_page(self, filters: Filters, after: str, limit: int) -> None:

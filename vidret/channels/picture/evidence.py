@@ -274,13 +274,14 @@ def weigh_points(
     videos: Mapping[int, VideoPictures], stored: StoredSegments, weights: Float[np.ndarray, "clause segment"]
 ) -> dict[int, VideoPictures]:
     """Return the same points, with what the segment of each adds to its evidence, for each of the stored segments."""
-    rows = {segment: row for row, segment in enumerate(stored.segments)}
+    rows = {key: row for row, key in enumerate(stored.ids.tolist())}
     weighed = {}
     for video_id, points in videos.items():
-        own = [rows[segment] for segment in points.segments]
-        num_points = [len(stored.times[row]) if len(points.times) > len(own) else 1 for row in own]
-        scores = points.scores + np.repeat(weights[:, own], num_points, axis=1)
-        weighed[video_id] = points.with_scores(scores)
+        own = [rows[key] for key in points.ids.tolist()]
+        gains = weights[:, own]
+        if len(points.times) > len(own):  # all frames of the segments
+            gains = np.repeat(gains, [len(stored.times[row]) for row in own], axis=1)
+        weighed[video_id] = points.with_scores(points.scores + gains)
     return weighed
 
 

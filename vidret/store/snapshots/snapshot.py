@@ -290,19 +290,20 @@ class Snapshot:
         owners[rows >= 0] = self.videos.ids[self.segments.video_rows[rows[rows >= 0]]]
         return owners
 
-    def overlapping(self, spans: Iterable[tuple[int, float, float]]) -> Ids:
-        """Return the ids of the segments that overlap spans (video, start, end in seconds), rising."""
+    def overlapping(self, spans: Iterable[tuple[int, float, float]]) -> list[Ids]:
+        """Return for each span (video, start, end in seconds) the ids of the segments that overlap it, rising."""
         segments, videos = self.segments, self.videos
         own = list(spans)
-        found = [np.zeros(0, np.int64)]
-        for row, (_, start_s, end_s) in zip(self.find_videos([span[0] for span in own]), own, strict=True):
+        found = [np.zeros(0, np.int64)] * len(own)
+        pairs = zip(self.find_videos([span[0] for span in own]).tolist(), own, strict=True)
+        for index, (row, (_, start_s, end_s)) in enumerate(pairs):
             if row >= 0:
                 part = slice(videos.first_segments[row], videos.last_segments[row] + 1)
                 chosen = (segments.starts[part] <= end_s) & (segments.ends[part] >= start_s)
                 if len(chosen) > videos.num_segments[row]:  # some are deleted, or of other videos
                     chosen &= (segments.video_rows[part] == row) & segments.stored[part]
-                found.append(segments.ids[part][chosen])
-        return np.unique(np.concatenate(found))
+                found[index] = segments.ids[part][chosen]
+        return found
 
     def find_contents(self, fingerprints: Iterable[str]) -> dict[str, int]:
         """Return the ids of the videos with a live path that have these fingerprints."""
