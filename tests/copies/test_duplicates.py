@@ -20,6 +20,7 @@ from vidret.copies.checking import FootageGuess, FootageReader, FootageVerdict
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.types import CopiedFile, CopyGroup, Sampling
+from vidret.video.files import may_exist
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +152,15 @@ def test_copies_of_several_films_are_told_apart_and_the_best_is_first(tmp_path: 
 
 
 def test_a_link_is_no_copy_and_a_copied_film_with_a_part_is_one_group(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked: list[str] = []
+
+    def look(path: str) -> bool:
+        asked.append(path)
+        return may_exist(path)
+
+    monkeypatch.setattr("vidret.copies.duplicates.may_exist", look)
     film = draw_footage(1, 12)
     write_frames(tmp_path / "films/film.mp4", film)
     write_frames(tmp_path / "films/part.mp4", film[20:60])
@@ -166,7 +174,9 @@ def test_a_link_is_no_copy_and_a_copied_film_with_a_part_is_one_group(
         assert [Path(file.path).name for file in group.files] == ["film.mp4", "twin.mp4", "part.mp4"]
         (tmp_path / "films/film.mp4").unlink()
         (tmp_path / "films/part.mp4").unlink()
+        asked.clear()
         assert engine.duplicates() == [], "of what was deleted since, one file is left"
+        assert len(asked) == len({*asked}) == 6, "each file is looked at once"
     (record,) = caplog.records
     assert record.getMessage().startswith("left out, 3 files are gone: "), "the link points nowhere now"
 

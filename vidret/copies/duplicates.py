@@ -179,11 +179,11 @@ def describe_file(video: StoredVideo, path: str, link: FootageLink, best: Stored
 
 
 def list_files(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the paths at which there is a file of its own: a symbolic link to that of another one is no copy."""
-    if len(paths) == 1:
+    """Return the paths with a file of its own: a symbolic link to that of another one is no copy."""
+    if len(paths) < 2:
         return paths
     path_of: dict[str, str] = {}
-    for path in filter(may_exist, paths):
+    for path in paths:
         real = path if is_url(path) else os.path.realpath(path)
         if path == real or real not in path_of:
             path_of[real] = path
@@ -218,8 +218,10 @@ def find_duplicates(
         on_progress: Called with the number of pairs of videos checked and the total.
     """
     found = store.videos.find()
-    warn_missing([path for video in found for path in video.paths if not may_exist(path)])
-    videos = {video.id: replace(video, paths=list_files(video.paths)) for video in found}
+    gone = dict.fromkeys(path for video in found for path in video.paths if not may_exist(path))
+    warn_missing(list(gone))
+    left = ((video, tuple(path for path in video.paths if path not in gone)) for video in found)
+    videos = {video.id: replace(video, paths=list_files(paths)) for video, paths in left}
     table = read_frame_table(store)
     pairs, reader = list[FootagePair](), FootageReader()
     try:

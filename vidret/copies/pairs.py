@@ -11,7 +11,6 @@ from vidret.copies.checking import NUM_WORKERS, FootageGuess, FootageReader, Foo
 from vidret.errors import DecodeError
 from vidret.store.records import Extent, StoredVideo
 from vidret.text import strip_query
-from vidret.video.files import may_exist
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +85,7 @@ class PairFinder:
     def __init__(self, table: FrameTable, videos: Mapping[int, StoredVideo], reader: FootageReader) -> None:
         self._table, self._reader = table, reader
         self._extents = {key: video.extent for key, video in videos.items()}
-        existing = ((key, path) for key, video in videos.items() for path in reversed(video.paths) if may_exist(path))
-        self._paths = dict(existing)  # the first of each that exists
+        self._paths = {key: video.paths[0] for key, video in videos.items() if video.paths}
         self._unreadable: set[str] = set()
 
     def find(
