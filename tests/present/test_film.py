@@ -1,5 +1,6 @@
 """Tests of vidret/present/film.py: the frames of test videos show their numbers, which the film must contain."""
 
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def test_one_video_is_copied_and_others_are_fitted_to_the_first(tmp_path: Path) 
     assert lengths == pytest.approx({"video": 5.92, "audio": 5.92}, abs=0.08)
     assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, "a.mp4", "b.mkv", "mixed.mp4"]
     assert [path.name for path in folder.iterdir()] == ["copied.mp4"]
+
+
+def test_pixels_that_are_not_square_are_stretched(tmp_path: Path) -> None:
+    film = str(write_video(tmp_path / "wide.mkv", range(50), pixel_ratio=Fraction(2)))
+    cut_film([make_moment(film, 0.4, 1)], tmp_path / "film.mp4")
+    assert read_film(tmp_path / "film.mp4")[0] == list(range(10, 25))
 
 
 def test_films_that_cannot_be_made_are_refused(tmp_path: Path) -> None:

@@ -73,8 +73,9 @@ def cut_film(
 
 def film_arguments(span: CutSpan, out: Path, *, first: Footage, own: Footage, has_sound: bool) -> Arguments:
     """Return the arguments for ffmpeg of a part of a film that has the size and the rate of its first video."""
-    width, height = (max(2, side // 2 * 2) for side in (first.width, first.height))
-    fit = f"scale={width}:{height}:force_original_aspect_ratio=decrease,pad={width}:{height}:-1:-1,setsar=1"
+    size = ":".join(str(max(2, side // 2 * 2)) for side in (first.width, first.height))
+    square = "scale=iw*sar:ih,setsar=1"
+    fit = f"{square},scale={size}:force_original_aspect_ratio=decrease,pad={size}:-1:-1,setsar=1"
     rate, length_s = choose_editing_rate(first.rate or DEFAULT_RATE), (span.end_us - span.start_us) / 1e6
     shift = f"PTS-{span.first_us / 1e6}/TB"
     pictures = f"{span.trim},setpts={shift},{fit},fps={rate}:start_time=0"
