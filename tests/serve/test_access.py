@@ -45,6 +45,14 @@ def test_a_request_needs_the_token_but_those_of_orchestrators(guarded: TestClien
         assert guarded.get(f"{path}/").status_code != 200
 
 
+def test_a_browser_without_the_token_is_told_how_to_give_it(guarded: TestClient) -> None:
+    for url in ("/", "/?token=wrong", "/api/videos/1/stream"):
+        answer = guarded.get(url, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+        assert (answer.status_code, answer.headers["content-type"]) == (401, "text/html; charset=utf-8")
+        assert "/?token=TOKEN" in answer.text
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
 def test_token_in_the_url_becomes_a_cookie(guarded: TestClient) -> None:
     answer = guarded.get("/", params={"token": TOKEN, "q": "a dog"}, follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/?q=a+dog")

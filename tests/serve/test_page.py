@@ -980,9 +980,12 @@ def test_unplayable_film_is_shown_as_single_frames_and_a_missing_one_as_a_grey_t
     refusals += ["404", "ERR_FAILED"]
     page = look()
     page.route("**/stream", lambda route: route.abort())
+    page.route("**/thumbnails/**", lambda route: route.abort())
     page.get_by_role("link", name="phone").click()
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("The server does not respond.")
-    page.unroute("**/stream")
+    for part in ("#film", "#still"):
+        expect(page.locator(part)).to_be_hidden()
+    page.unroute_all(behavior="wait")
     press(page, "Escape")
     page.get_by_role("link", name="old").click()
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("This browser cannot play this file")

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vidret.endpoints.transport import is_loopback
@@ -106,6 +106,13 @@ class Body:
 COOKIE = "vidret"
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,}")  # valid in a header, in a cookie and, quoted, in a URL
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
+TOKEN_PAGE = """<!doctype html>
+<html lang="en">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>vidret</title>
+<p>This server requires a token: open the link with <code>?token=</code> that <code>vidret serve</code> printed, or add
+<code>/?token=TOKEN</code> to its address, with the token that you were given.
+"""
 OPEN_PATHS = ("/healthz", "/readyz")  # orchestrators ask these without a token; they say nothing about the videos
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
@@ -200,7 +207,10 @@ class AccessMiddleware:
         grant = grant or self._keyring.find(request.cookies.get(COOKIE))
         if grant is None:
             sentence = "the token is missing or wrong: send it as Authorization: Bearer TOKEN, or open /?token=TOKEN"
-            return problem_response(401, sentence, {"WWW-Authenticate": "Bearer"})
+            headers = {"WWW-Authenticate": "Bearer"}
+            if "text/html" in request.headers.get("accept", ""):
+                return HTMLResponse(TOKEN_PAGE, 401, headers)
+            return problem_response(401, sentence, headers)
         if self._whole and grant.collection:
             return problem_response(403, f"the token of {grant.name} is for the collection {grant.collection} only")
         request.scope[GRANT] = grant

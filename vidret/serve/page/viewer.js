@@ -10,7 +10,7 @@ import { emphasiseLines, followLine, listenToTranscript, showTranscript } from "
 import { labelOf, nameChannels } from "./words.js";
 
 const SAME_EVENT = 0.5; // seconds between moments of one event, at most
-const PATIENCE = 400; // milliseconds that the viewer waits for words and shots before it opens
+const PATIENCE = 400; // milliseconds to wait for words and shots
 const ADDRESS_PAUSE = 300; // milliseconds before the URL gets a new time
 const UNPLAYABLE = "This browser cannot play this file: it shows single frames. You can download the file.";
 
@@ -19,8 +19,8 @@ const film = find("film");
 const still = find("still"); // for files that cannot be played
 const nothing = { id: "", duration: 0, curve: null, texts: [], time: 0 }; // `time` is where playback starts, or that of the frame
 let shown = nothing;
-let control = new AbortController(); // of the requests for what is shown
-let zero = null; // start of the file's clock, which Chromium keeps; null until the first frame is there
+let control = new AbortController(); // of what is asked
+let zero = null; // start of the file's clock, which Chromium keeps; null before the first frame
 
 const askAbout = (part, request) => ask(`/api/videos/${shown.id}${part}`, { ...request, signal: control.signal });
 const askCurve = ({ q, image, sources }) =>
@@ -91,6 +91,7 @@ export function listenToViewer(onTime, onClose, onLike) {
   });
   on("film", "seeked pause", tellTime);
   on("still", "load", tellTime);
+  on("still", "error", () => (still.hidden = true));
   on("film", "timeupdate seeking", follow);
   on("film", "play pause volumechange", showState);
   on("film", "error", () => film.hasAttribute("src") && giveUpFilm());
@@ -207,11 +208,12 @@ async function giveUpFilm() {
 
 function setPlayable(playable) {
   film.hidden = !playable;
-  still.hidden = playable;
+  still.hidden = true;
   for (const name of ["play", "mute", "volume", "speed"]) find(name).disabled = !playable;
 }
 
 function showStill() {
+  still.hidden = false;
   still.src = thumbnail();
 }
 
