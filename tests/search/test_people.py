@@ -110,6 +110,16 @@ def test_a_name_in_quotes_stays_as_it_is(begin: str, end: str, folder: Path) -> 
     assert named == '"hello @Dad Joe" by @dad-joe'
 
 
+def test_quotes_become_straight_but_in_what_is_compared_as_it_is_written(folder: Path) -> None:
+    curly, straight = "\u201ca dog\u201d barks", '"a dog" barks'
+    with Store.open(folder / "index") as store:
+        name = KnownPersons(store).name_handles
+        assert name(curly) == straight
+        for verbatim, text in ((False, straight), (True, curly)):
+            assert name(EventSequence((curly, (curly,)), verbatim=verbatim)).events == (text, (text,))
+            assert name(ComposedQuery(images=(), text=curly, verbatim=verbatim)).text == text
+
+
 def test_only_a_name_lists_the_tracks(engine: Engine) -> None:
     moments = engine.locate("@mum")
     assert {name_film(moment) for moment in moments} == {"both", "blue"}

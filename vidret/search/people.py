@@ -8,7 +8,7 @@ by the detector is found below that.
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import TypeVar
 
 import numpy as np
@@ -218,18 +218,21 @@ class KnownPersons:
         return self.handles if any("@" in text for text in list_query_texts(query)) else ()
 
     def name_handles(self, query: AnyQuery) -> AnyQuery:
-        """Return a query with the names of persons as their handles: "@Anna Maria dances" is "@anna-maria dances"."""
+        """Return a query with the names of persons as their handles: "@Anna Maria dances" is "@anna-maria dances".
+
+        Curly quotes become straight ones, unless the texts are to be compared as they are written.
+        """
         if isinstance(query, EventSequence):
             check_events(query)
-            named = (
-                self._name(event) if isinstance(event, str) else tuple(map(self._name, event)) for event in query.events
-            )
+            name = partial(self._name, verbatim=query.verbatim)
+            named = (name(event) if isinstance(event, str) else tuple(map(name, event)) for event in query.events)
             return replace(query, events=tuple(named))
         if isinstance(query, ComposedQuery):
-            return replace(query, text=self._name(query.text))
+            return replace(query, text=self._name(query.text, verbatim=query.verbatim))
         return self._name(query) if isinstance(query, str) else query  # type: ignore[return-value]
 
-    def _name(self, text: str) -> str:
+    def _name(self, text: str, *, verbatim: bool = False) -> str:
+        text = text if verbatim else straighten_quotes(text)
         if "@" not in text:
             return text
         names = sorted((handle for handle in self.handles if "-" in handle), key=len, reverse=True)
@@ -245,7 +248,7 @@ class KnownPersons:
 
         # What is in quotes is said or shown as it is, unless it is excluded.
         quoted = rf'(?:(?<=\s)|^)-"[^"]*"|"[^"]*"|{mention}'
-        return re.sub(quoted, write_handle, straighten_quotes(text), flags=re.IGNORECASE)
+        return re.sub(quoted, write_handle, text, flags=re.IGNORECASE)
 
     def read_names(self, person: str | None) -> tuple[str, ...]:
         """Return the handles of the persons of an option, which are separated by commas.

@@ -25,7 +25,7 @@ def test_sequences_have_the_structure_that_they_state() -> None:
     assert [(clause.text, clause.phrases) for clause in verbatim.clauses] == [
         (' the words  "red eye" appear', ("red eye",))
     ]
-    structure = parse_structure(Sequence(["a dog, then a cat", ["rain", "someone says \u201chello\u201d"]], gap=2))
+    structure = parse_structure(Sequence(["a dog, then a cat", ["rain", 'someone says "hello"']], gap=2))
     assert [clause.text for clause in structure.clauses] == ["a dog, then a cat", "rain", "someone says hello"]
     assert structure.steps == ((0,), (1, 2))
     assert structure.gaps_s == (None, 2.0)

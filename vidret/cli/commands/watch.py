@@ -35,8 +35,8 @@ def add_command(
     from vidret.store.store import Store
 
     with Store.open(index) as store:
-        add_watch(store, name, query)
-    show_interpretation(interpret(query))
+        watch = add_watch(store, name, query)
+    show_interpretation(interpret(watch.query))
     print_message(f"vidret index reports new videos that match {name}.")
 
 

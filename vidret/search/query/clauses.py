@@ -15,7 +15,7 @@ from vidret.channels.base import Clause, EncodedQuery
 from vidret.channels.registry import find_hint
 from vidret.errors import OptionError
 from vidret.search.query.grammar import Interpretation, interpret
-from vidret.search.query.marks import PHRASE, find_mentions, replace_mentions, straighten_quotes
+from vidret.search.query.marks import PHRASE, find_mentions, replace_mentions
 from vidret.text import MENTION_NAME
 from vidret.types import Sequence as EventSequence
 
@@ -143,11 +143,12 @@ def check_exclusions(structure: QueryStructure) -> None:
 def read_clause(event: str, people: Container[str] = ()) -> Clause:
     """Return a clause, in which "a person" stands for each person, or nothing if it says nothing else.
 
+    Quotes are straight ones, as ``KnownPersons.name_handles`` and ``interpret`` make them.
+
     >>> clause = read_clause('"the budget" by @mum', ["mum"])
     >>> clause.phrases, clause.speakers
     (('the budget',), ('mum',))
     """
-    event = straighten_quotes(event)
     speakers = tuple(name.casefold() for name in _SAID_BY.findall(event) if name.casefold() in people)
     if speakers and PHRASE.search(event):
         return replace(read_clause(_SAID_BY.sub("", event), people), speakers=speakers, shown=" ".join(event.split()))

@@ -120,12 +120,12 @@ def has_word(text: str) -> bool:
 
 
 def find_mentions(text: str) -> list[str]:
-    """Return the names of the concepts that a text mentions outside quotes, in lower case, each once.
+    """Return the names of the concepts that a text mentions outside straight quotes, in lower case, each once.
 
     >>> find_mentions('@Mascot and (@anna) write to anna@home "@work", then @mascot leaves')
     ['mascot', 'anna']
     """
-    names = MENTION.findall(PHRASE.sub(" ", straighten_quotes(text))) if "@" in text else ()
+    names = MENTION.findall(PHRASE.sub(" ", text)) if "@" in text else ()
     return list(dict.fromkeys(map(str.casefold, names)))
 
 
