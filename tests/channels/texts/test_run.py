@@ -120,6 +120,15 @@ def test_sounds_come_and_go(words: WordsOptions | None, setting: str, sources: t
     assert (None if chosen is None else chosen.sources) == sources
 
 
+@pytest.mark.parametrize(("known", "sources"), [(WordsOptions(sources=("sound",)), READ_KINDS), (SUBTITLES_ONLY, None)])
+def test_words_are_read_after_sounds_alone(
+    known: WordsOptions, sources: tuple[TextSource, ...] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words_module, "read_options", lambda _index: known)
+    assert choose_words(tmp_path, words=True) == replace(known, sources=sources or known.sources)
+    assert choose_words(tmp_path, None) == known
+
+
 def test_an_index_remembers_its_sound_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, named = WordsOptions(sources=("sound",)), WordsOptions(sources=("sound",), sound_model="hf:a/b+c")
     assert "sound_model" not in plain.to_json()

@@ -102,8 +102,8 @@ def read_setting(
 ) -> WordsOptions | None:
     """Return the options that a value of ``--words`` means for an index: ``auto``, ``on``, ``off`` or sources.
 
-    ``auto`` goes on as the index has it. A new index gets all words, or none, with a warning, without the extra
-    ``words``. A given ``speech_model`` or ``sound_model`` takes the place of that of the index.
+    ``auto`` goes on as the index has it, and so does ``on`` unless it has sounds alone. A new index gets all words, or
+    none, with a warning, without the extra ``words``. A given ``speech_model`` or ``sound_model`` takes the place of that of the index.
 
     Raises:
         VidretError: A source is unknown, or the index names a model that nobody allowed.
@@ -126,6 +126,8 @@ def read_setting(
         options = replace(options, sound_model=sound_model)
     elif options.sound_model:
         check_allowed(index, options.sound_model, option="--sound-model")
+    if setting == "on" and options.sources == ("sound",):
+        return replace(options, sources=READ_KINDS)
     if setting in ("auto", "on"):
         return options
     names = {name.strip() for name in setting.split(",")}
