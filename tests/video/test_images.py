@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.video.films import write_video
-from vidret.video.images import read_greys, read_image
+from tests.video.films import read_number, write_video
+from vidret.video.images import draw_frame, read_greys, read_image
 from vidret.video.probe import probe
 from vidret.video.reader import open_reader
 
@@ -23,6 +23,12 @@ def test_greys_are_the_brightness_of_the_displayed_picture(tmp_path: Path, turn:
         shown = np.asarray(reader.read([0]).pixels[0])
     expected = Image.fromarray(shown).convert("L").resize((64, 36), Image.Resampling.BOX)
     assert np.abs(greys[0].astype(int) - np.asarray(expected)).max() <= 6
+
+
+def test_a_frame_is_drawn_until_the_next_one_is_shown(tmp_path: Path) -> None:
+    info = probe(write_video(tmp_path / "slides.mkv", [10, 20, 30], pts=[0, 150, 1500]))
+    drawn = [read_image(draw_frame(info, time_s, 64)) for time_s in (0.0, 5.0, 5.95, 6.0, 50.0, 59.8, 60.0, 70.0)]
+    assert [read_number(picture) for picture in drawn] == [10, 10, 20, 20, 20, 20, 30, 30]
 
 
 def test_grey_of_sixteen_bits_keeps_its_brightness() -> None:

@@ -18,7 +18,7 @@ from vidret.types import SOURCE_LABELS, CopyGroup, EventSpan, Evidence, Hit, Mom
 from vidret.video.images import read_image
 from vidret.video.probe import probe
 from vidret.video.reader import Reader, open_reader
-from vidret.video.sampling import nearest
+from vidret.video.sampling import find_shown
 
 TILE = (320, 180)  # width and height in pixels
 LINE = 18
@@ -176,7 +176,7 @@ def draw_tiles(tiles: Iterable[Tile]) -> Iterator[Image.Image]:
         try:
             info = probe(path)
             with open_reader(info) as reader:
-                for index in nearest(info.times, np.array([tile.time for tile in own])).tolist():
+                for index in find_shown(info.times, np.array([tile.time for tile in own])).tolist():
                     images.append(_draw_frame(reader, index))
         except DecodeError as error:
             images += [draw_reason(error.reason)] * (len(own) - len(images))

@@ -44,7 +44,7 @@ class Thumbnails:
         self._slow_failures: dict[tuple[str, int, int], tuple[float, str]] = {}  # time and reason, by file version
 
     async def get(self, path: str, time: float, width: int, file_stat: FileStat | None = None) -> bytes:
-        """Return the JPEG of the frame nearest to a time in seconds, at most ``width`` pixels wide.
+        """Return the JPEG of the frame that is shown at a time in seconds, at most ``width`` pixels wide.
 
         Requests for the same thumbnail share one computation.
 

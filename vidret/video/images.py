@@ -13,7 +13,7 @@ from vidret.video.files import read_content
 from vidret.video.grey import GREY_SHAPE, Grey, Greys
 from vidret.video.probe import VideoInfo
 from vidret.video.reader import open_reader, read_chosen
-from vidret.video.sampling import nearest
+from vidret.video.sampling import find_shown, nearest
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_BYTES = 256 << 20  # of an image file: more than that many pixels take
@@ -23,11 +23,11 @@ _QUALITY = 82
 
 
 def draw_frame(info: VideoInfo, time_s: float, width: int, height: int | None = None) -> bytes:
-    """Return a JPEG, at most ``width`` and ``height`` pixels large, of the frame nearest to ``time_s`` seconds.
+    """Return a JPEG, at most ``width`` and ``height`` pixels large, of the frame that is shown at ``time_s`` seconds.
 
     Raise DecodeError if the frame cannot be decoded.
     """
-    frames = read_chosen(info, nearest(info.times, np.array([time_s])))
+    frames = read_chosen(info, find_shown(info.times, np.array([time_s])))
     image = Image.fromarray(np.asarray(frames.pixels[0]))
     image.thumbnail((width, height or image.height))
     return encode_jpeg(image)

@@ -17,6 +17,7 @@ from vidret.video import timeline
 
 DEFAULT_SAMPLING = Sampling()
 _TIE_S = 1e-6
+_ROUNDING_S = 0.1  # of times that people are shown
 
 # Mean absolute differences in grey levels. Of 1,972 pairs of frames of real videos, half a second or more apart, 151
 # are below both; their vectors of the starter have cosine 0.9998 on average and 0.989 at least.
@@ -125,6 +126,16 @@ def nearest(times: Float64[np.ndarray, " frame"], wanted: Float64[np.ndarray, " 
     is_earlier = wanted - times[before] <= times[after] - wanted + _TIE_S
     indices: Int64[np.ndarray, " time"] = np.where(is_earlier, before, after).astype(np.int64)
     return indices
+
+
+def find_shown(
+    times: Float64[np.ndarray, " frame"], wanted: Float64[np.ndarray, " time"]
+) -> Int64[np.ndarray, " time"]:
+    """Return the index of the nearest frame to each wanted time, or of the one before if that is not shown yet."""
+    indices = nearest(times, wanted)
+    is_early = times[indices] - wanted > _ROUNDING_S
+    shown: Int64[np.ndarray, " time"] = np.maximum(indices - is_early, 0).astype(np.int64)
+    return shown
 
 
 def at_seconds(duration: float, fps: float, count: int) -> Float64[np.ndarray, " at_most_count"]:

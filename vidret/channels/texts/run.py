@@ -103,7 +103,8 @@ def read_setting(
     """Return the options that a value of ``--words`` means for an index: ``auto``, ``on``, ``off`` or sources.
 
     ``auto`` goes on as the index has it, and so does ``on`` unless it has sounds alone. A new index gets all words, or
-    none, with a warning, without the extra ``words``. A given ``speech_model`` or ``sound_model`` takes the place of that of the index.
+    none, with a warning, without the extra ``words``. A given ``speech_model`` or ``sound_model`` takes the place of
+    that of the index.
 
     Raises:
         VidretError: A source is unknown, or the index names a model that nobody allowed.
