@@ -202,9 +202,12 @@ class EncodingSpeed:
 
 
 def measure_speed(encoder: Encoder) -> EncodingSpeed:
-    """Measure an encoder on random frames and one query; the best of several runs counts, after one to warm up."""
-    sampling, side = encoder.sampling, encoder.resize.crop
-    pixels = np.random.default_rng(0).integers(0, 256, (sampling.num_frames, side, side, 3), dtype=np.uint8)
+    """Measure an encoder on random frames and queries; the best of several runs counts, after one to warm up.
+
+    Each run has a query of its own, since encoders may remember the last ones.
+    """
+    sampling, side, random = encoder.sampling, encoder.resize.crop, np.random.default_rng()
+    pixels = random.integers(0, 256, (sampling.num_frames, side, side, 3), dtype=np.uint8)
     frames = Frames(pixels, np.arange(sampling.num_frames) / sampling.fps)
     device = str(getattr(encoder, "device", CPU))
     clock = time.process_time if device == CPU else time.perf_counter
@@ -212,7 +215,7 @@ def measure_speed(encoder: Encoder) -> EncodingSpeed:
     segments = sampling.fps / sampling.num_frames
     return EncodingSpeed(
         frame_ms=1000 * frame_s,
-        query_ms=1000 * _time(lambda: encoder.encode_text([QUERY]), clock),
+        query_ms=1000 * _time(lambda: encoder.encode_text([f"{QUERY} {random.integers(10**6)}"]), clock),
         mb_per_hour=SECONDS_PER_HOUR * (sampling.fps + segments) * encoder.dim * BYTES_PER_VALUE / 1e6,
         device=device,
     )
