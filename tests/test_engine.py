@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,13 @@ def test_filters_select_videos(own: Engine, library: Path) -> None:
             ask(99)
         with pytest.raises(OptionError, match="video must be an id, a path or the end of one, got None"):
             ask(None)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="video must be an id, a path or the end of one, got ''"):
+            ask("")
+    for listed in (own.videos, own.count_videos, own.facets, own.list_page, partial(own.embeddings, "segment")):
+        with pytest.raises(OptionError, match="after must be a number, got '2020'"):
+            listed(Filters(after="2020"))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"queries must be a list, got 'red'"):
+        own.score_videos("red", [video.id])
     with pytest.raises(OptionError, match="level must be segment or frame, got frames"):
         own.embeddings("frames")  # type: ignore[arg-type]
     assert own.index(library, exclude="*.mp4").unchanged == 0
@@ -271,6 +279,11 @@ def test_other_encoders_and_invalid_queries_are_rejected(engine: Engine, films: 
         engine.locate("red", videos=-1)
     with pytest.raises(VidretError, match="candidates must be at least 1, got 0"):
         engine.search("red", candidates=0)
+    for search in (engine.search, engine.locate):
+        with pytest.raises(VidretError, match="sources must be a list, got 'speech'"):
+            search("red", sources="speech")  # type: ignore[arg-type]
+    with pytest.raises(VidretError, match="like must be pairs of a video and a time in seconds, got 5"):
+        engine.search("red", like=5)  # type: ignore[arg-type]
     with pytest.raises(VidretError, match="display must be best or diverse, got worst"):
         engine.search("red", display="worst")
     with pytest.raises(VidretError, match="copies must be fold or show, got hide"):

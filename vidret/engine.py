@@ -53,6 +53,7 @@ from vidret.store.identities.persons import Persons
 from vidret.store.joined import ONE_INDEX, open_indexes
 from vidret.store.lookup import (
     Facets,
+    check_video_name,
     count_facets,
     find_below,
     find_by_ending,
@@ -644,6 +645,8 @@ class Engine(VideoLibrary):
         Returns:
             A matrix per level, and ``total``, the score of ``search`` without hubness correction.
         """
+        check_list("queries", queries)
+        check_list("videos", videos)
         pictures, store = self._index.pictures, self._index.store
         video_ids = [look_up_video(store, video) for video in videos]
         texts = self.encoder.encode_text(list(queries))
@@ -927,6 +930,7 @@ class Engine(VideoLibrary):
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
         """Return the searchable videos that match, sorted by first path."""
+        check_options(filters)
         return self._index.store.videos.find(filters)
 
     def list_page(
@@ -936,14 +940,17 @@ class Engine(VideoLibrary):
 
         With them comes the path after which the next page begins, None for the last one.
         """
+        check_options(filters)
         return self._index.store.list_page(filters, after, limit)
 
     def count_videos(self, filters: Filters = ALL_VIDEOS) -> int:
         """Return the number of searchable videos that match."""
+        check_options(filters)
         return int(self._index.store.snapshot().match_videos(filters).sum())
 
     def facets(self, filters: Filters = ALL_VIDEOS, *, utc_offset_s: float = 0.0) -> Facets:
         """Return how many of the videos that match have each fact that filters ask for; see ``count_facets``."""
+        check_options(filters)
         return count_facets(self._index.store.snapshot(), filters, utc_offset_s=utc_offset_s)
 
     @property
@@ -972,6 +979,7 @@ class Engine(VideoLibrary):
 
     def embeddings(self, level: EmbeddingLevel = "segment", filters: Filters = ALL_VIDEOS) -> Embeddings:
         """Return the stored vectors of segments or frames, with paths and times, as float32 of unit length."""
+        check_options(filters)
         return read_embeddings(self._index.store, level, filters)
 
     def file(self, path: str) -> FileRecord | None:
@@ -1017,6 +1025,7 @@ class Engine(VideoLibrary):
 
         store = self._index.store
         if not isinstance(clip, int | np.integer):
+            check_video_name(clip)
             path = absolute_path(clip)
             record = store.files.get(path)
             named = None if record is not None or may_exist(path) else find_by_ending(store.find_named(clip), clip)

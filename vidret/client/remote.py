@@ -233,6 +233,7 @@ class RemoteEngine(VideoLibrary):
 
     @override
     def add_to_list(self, name: str, results: Sequence[Hit | Moment]) -> SavedCollection:
+        check_list("results", results)
         moments = [encode_listed(ListedMoment.of_result(result)) for result in results]
         return self._change_collection("POST", name, "/moments", {"moments": moments})
 
@@ -257,6 +258,7 @@ class RemoteEngine(VideoLibrary):
     def transcript(
         self, video: VideoName, sources: Sequence[TextSource] | None = None, *, unnamed: bool = False
     ) -> list[TimedText]:
+        check_list("sources", sources or ())
         path = f"/api/videos/{self._find_video(video)}/transcript"
         asked = {"sources": list(sources or ()), "unnamed": ["true"] * unnamed}
         query = f"?{urlencode(asked, doseq=True)}" if sources or unnamed else ""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vidret.errors import ConflictError, OptionError, VidretError
+from vidret.errors import ConflictError, OptionError, VidretError, check_list
 from vidret.search.query.planning import check_options
 from vidret.search.watches import check_kept_query
 from vidret.store.rows_file import COLLECTIONS
@@ -51,6 +51,7 @@ def store_collection(store: Store, index: Path, collection: SavedCollection) -> 
 
 def extend_list(store: Store, index: Path, name: str, results: Sequence[Hit | Moment]) -> None:
     """Add moments to the end of a list, which is made if there is none; see ``Engine.add_to_list``."""
+    check_list("results", results)
     added = [ListedMoment.of_result(result) for result in results]
     with COLLECTIONS.change(index) as rows:
         at, known = _find(rows, name)

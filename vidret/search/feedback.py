@@ -22,6 +22,7 @@ from vidret.channels.picture.ranking import FrameRanker
 from vidret.errors import StoreError, VidretError
 from vidret.store.lookup import find_middles, look_up_video, spread_evenly
 from vidret.store.store import Store
+from vidret.text import format_count
 from vidret.types import TimePoint
 
 TEMPERATURE, MEDIAN_DISTANCE = 0.1, 0.7  # of a choice, where this is the median distance of two segments
@@ -134,7 +135,7 @@ class SegmentSpace:
         known = np.array([key for key in found if key is not None], np.int64)
         shown = np.setdiff1d(np.concatenate([ruled_out, known]), [*liked, *unliked])
         if both := set(liked.tolist()) & set(unliked.tolist()):
-            raise VidretError(f"like and unlike must differ, got {len(both)} segments for both")
+            raise VidretError(f"like and unlike must differ, got {format_count(len(both), 'segment')} for both")
         room = max(MAX_OTHERS - len(unliked), 0)
         if len(shown) > room:
             shown = np.random.default_rng(SEED).choice(shown, room, replace=False)

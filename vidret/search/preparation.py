@@ -19,7 +19,7 @@ from vidret.channels.picture.query_bank import QueryBank
 from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.channels.texts.channel import is_background_current, save_background
 from vidret.encode.text_cache import encode_once
-from vidret.errors import DecodeError, VidretError
+from vidret.errors import DecodeError, VidretError, check_list
 from vidret.search.heads.prepared import PreparedHead
 from vidret.search.locating import choose_path, describe_video
 from vidret.store.records import UNCALIBRATED
@@ -61,6 +61,7 @@ def calibrate_index(
     on_progress: Callable[[int, int], None] | None,
 ) -> Calibration:
     """Measure the hubness correction of an index on a bank of queries, and store it; see ``Engine.calibrate``."""
+    check_list("bank", bank)
     texts = [text for text in bank if text.strip()]
     if not texts:
         raise VidretError("bank must hold a query, got none")

@@ -47,7 +47,7 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
 
 def check_video_name(video: object) -> None:
     """Raise OptionError for what is no path, nor the end of one, where an id would do too."""
-    if not isinstance(video, str | os.PathLike):
+    if not isinstance(video, str | os.PathLike) or not os.fspath(video):
         raise OptionError(f"video must be an id, a path or the end of one, got {video!r:.60}")
 
 
@@ -98,6 +98,7 @@ def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoN
     if isinstance(path, int | np.integer):
         found = [video for video in list_videos(Filters()) if video.id == path]
     else:
+        check_video_name(path)
         folder = absolute_path(path)
         found = list_videos(Filters(folder=folder))
         if not found:

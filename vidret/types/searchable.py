@@ -1,8 +1,8 @@
 """The methods that ``Engine`` and ``RemoteEngine`` share, with their documentation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from vidret.types.collections import SavedCollection
 from vidret.types.media import Shot, Source, TextSource, TimedText
@@ -97,7 +97,6 @@ class Searchable(ABC):
                 query has none.
             RemoteError: The server does not answer, or rejects the request.
         """
-        chosen = None if sources is None else tuple(sources)
         options = SearchOptions(
             k=k,
             offset=offset,
@@ -106,11 +105,11 @@ class Searchable(ABC):
             rerank=rerank,
             refine=refine,
             filters=filters,
-            sources=chosen,
+            sources=_as_tuple(sources),
             person=person,
-            like=tuple(like),
-            unlike=tuple(unlike),
-            seen=None if seen is None else tuple(seen),
+            like=_as_tuple(like),
+            unlike=_as_tuple(unlike),
+            seen=_as_tuple(seen),
             display=display,
             sort_by=sort_by,
             copies=copies,
@@ -162,7 +161,6 @@ class Searchable(ABC):
             VidretError: The query is empty, k is below 1, or the video is not in the index; or as in ``search``.
             RemoteError: As in ``search``.
         """
-        chosen = None if sources is None else tuple(sources)
         options = LocateOptions(
             k=k,
             offset=offset,
@@ -173,11 +171,16 @@ class Searchable(ABC):
             weak=weak,
             snap=snap,
             refine_edges=refine_edges,
-            sources=chosen,
+            sources=_as_tuple(sources),
             person=person,
             copies=copies,
         )
         return self.locate_with(query, options, video=video)
+
+
+def _as_tuple(values: Any) -> Any:
+    """Return a list as a tuple; anything else as it is, which ``check_option_values`` refuses."""
+    return tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else values
 
 
 class VideoLibrary(Searchable):

@@ -346,6 +346,8 @@ def test_refused_calibrations_change_nothing(index: Path) -> None:
         for bank in ([], ["", "  "]):
             with pytest.raises(VidretError, match=r"^bank must hold a query, got none$"):
                 engine.calibrate(bank)
+        with pytest.raises(VidretError, match=r"^bank must be a list, got 'bank.txt'$"):
+            engine.calibrate("bank.txt")
         with pytest.raises(VidretError, match="temperature must be"):
             engine.calibrate(BANK, temperature=0)
         with (

@@ -66,6 +66,8 @@ def test_a_transcript_is_in_order_of_time(index: Path) -> None:
         assert [text.text for text in texts] == ["one red apple", "EXIT", "two green pears", "three figs"]
         assert read_transcript(store, store.find_contents("a")["a"], ["screen"]) == make_texts(["EXIT"], "screen")
         assert read_transcript(store, store.find_contents("b")["b"]) == []
+        with pytest.raises(VidretError, match="sources must be a list, got 'speech'"):
+            read_transcript(store, 1, "speech")  # type: ignore[arg-type]
         with pytest.raises(VidretError, match=rf"^sources must be of {', '.join(TEXT_SOURCES)}, got smell"):
             read_transcript(store, 1, ["smell"])  # type: ignore[list-item]
 

@@ -48,6 +48,7 @@ from vidret.types import (
     SOURCES,
     TEXT_SOURCES,
     ComposedQuery,
+    Filters,
     Frames,
     LocateOptions,
     Picture,
@@ -274,8 +275,8 @@ def check_query(query: str | EventSequence) -> None:
     check_exclusions(parse_structure(query))
 
 
-def check_options(options: SearchOptions | LocateOptions) -> None:
-    """Check the options of a search that no index decides about.
+def check_options(options: SearchOptions | LocateOptions | Filters) -> None:
+    """Check the options of a search, or its filters, as far as no index decides about them.
 
     Raises:
         OptionError: One has another type, is out of range, or is none of its choices.

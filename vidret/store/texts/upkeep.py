@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidret.errors import StoreError, VidretError
+from vidret.errors import StoreError, VidretError, check_list
 from vidret.store.catalog.database import NEW_INDEX, REPAIR, remove_database
 from vidret.store.catalog.facts import LIST_BYTES
 from vidret.store.catalog.texts import TextTrack
@@ -71,6 +71,7 @@ def read_transcript(
     Raises:
         VidretError: There is no such source or video.
     """
+    check_list("sources", sources or ())
     for source in sources or ():
         if source not in TEXT_SOURCES:
             raise VidretError(f"sources must be of {', '.join(TEXT_SOURCES)}, got {source}")
