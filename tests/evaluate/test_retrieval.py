@@ -378,6 +378,10 @@ def test_a_trained_ranker_has_a_row_a_level_and_poolings(searched: Searched, wor
     rows = {row["label"]: row for row in report["results"]["rows"] if row["direction"] == "t2v"}
     mean = read(tmp_path / "out" / "report.json")["results"]["rows"][0]
     assert {**rows["plain, rerank mean"], "label": "plain"} == mean
+    pooled = run("eval", "retrieval", "--videos", world, *index[:2], "--rerank", "glscl", *index[4:], load=load_patches)
+    assert pooled.code == 0, pooled.err
+    labels = [row["label"] for row in read(tmp_path / "out" / "report.json")["results"]["rows"]]
+    assert labels[2:] == [label for label in ("plain, rerank mean", "plain, rerank none", "dual softmax") for _ in "tv"]
 
 
 def load_patches(name: str = "starter", **_: Any) -> Encoder:

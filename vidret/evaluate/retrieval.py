@@ -186,7 +186,7 @@ def measure_scores(
     return int(4 * (stored + num_levels * own + COPIES * max(own, *banks)))
 
 
-POOLINGS = (MEAN, NONE)  # rerankers without weights, whose rows stand beside those of a trained one
+POOLINGS = (MEAN, NONE)  # rerankers without weights, whose rows stand beside those of an aligner
 
 
 def rate_parts(
@@ -197,10 +197,10 @@ def rate_parts(
     texts: Sequence[str],
     paths: Sequence[Path],
 ) -> list[Row]:
-    """Return the plain rows of each level of a ranker without the others, and of poolings without a trained ranker."""
+    """Return the plain rows of each level of a ranker without the others, and of poolings without an aligner."""
     found = {f"level {name}": scores[name] for name in ranker.weights if len(ranker.weights) > 1}
     for name in POOLINGS:
-        if name != ranker.name and len(ranker.weights) > 1:
+        if ranker.name not in POOLINGS:
             found[f"rerank {name}"] = score_texts(engine, texts, paths, name)[TOTAL]
     rows = []
     for name, level in found.items():
