@@ -69,7 +69,9 @@ def test_run_that_is_interrupted_leaves_a_model_and_a_checkpoint(
     assert f"written: {out} (from " in capsys.readouterr().err
 
 
-def test_run_that_goes_on_elsewhere_exports_the_best_of_both_parts(world: Path, tmp_path: Path) -> None:
+def test_run_that_goes_on_elsewhere_exports_the_best_of_both_parts(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, last = tmp_path / "clip.safetensors", None
     for name, num_epochs, recalls in (("first", 2, iter((90.0, 20.0))), ("second", 3, iter((10.0,)))):
         module = make_module("clip", out=str(out))
@@ -83,6 +85,7 @@ def test_run_that_goes_on_elsewhere_exports_the_best_of_both_parts(world: Path, 
     (best,) = (path for path in (tmp_path / "first" / "checkpoints").iterdir() if path.name != "last.ckpt")
     again = export_checkpoint(best, tmp_path / "again.safetensors")
     assert again.read_bytes() == out.read_bytes()
+    assert capsys.readouterr().err.count(f"(from {best}, val/R@1 90.0)") == 2
 
 
 def test_checkpoint_of_another_model_is_refused(world: Path, tmp_path: Path) -> None:

@@ -57,13 +57,16 @@ class ExportBest(Callback):
         out = getattr(module, "out", None)
         if out is None or not trainer.is_global_zero:
             return
-        monitored = (saved for saved in _find_checkpointing(trainer) if saved.monitor is not None)
-        best = next((saved.best_model_path for saved in monitored), "")
-        if best:
-            export_checkpoint(Path(best), Path(out))
-        else:
+        chosen = next(
+            (saved for saved in _find_checkpointing(trainer) if saved.monitor and saved.best_model_path), None
+        )
+        if chosen is None:
             module.export(Path(out))
-        print_message(f"written: {out} (from {best or 'the last step'})")
+            print_message(f"written: {out} (from the last step)")
+            return
+        export_checkpoint(Path(chosen.best_model_path), Path(out))
+        score = f"{chosen.monitor} {chosen.best_model_score:.1f}"
+        print_message(f"written: {out} (from {chosen.best_model_path}, {score})")
 
     def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
         """Export what a run has learned that was asked to end."""
