@@ -98,3 +98,10 @@ def test_score_that_is_not_finite_is_rejected_with_its_index(value: float) -> No
 def test_no_texts_are_rejected() -> None:
     with pytest.raises(VidretError, match="texts must be at least 1, got 0"):
         rank_matrix(draw_scores(0, 3), np.array([], int))
+
+
+@pytest.mark.wrong_shapes
+@pytest.mark.parametrize("truth", [None, [0, 1], [0, 1, 2, -1], [0, 1, 2, 3]])
+def test_truth_that_is_no_video_of_each_text_is_rejected(truth: list[int] | None) -> None:
+    with pytest.raises(VidretError, match="truth must be one of the 3 videos for each of the 4 texts"):
+        rank_matrix(draw_scores(4, 3), None if truth is None else np.array(truth))

@@ -75,11 +75,15 @@ def rank_matrix(
         truth: Video index of each text, in any order; defaults to video i for text i.
 
     Raises:
-        VidretError: A score is not finite, or there is no text.
+        VidretError: A score is not finite, there is no text, or one has no video of the matrix.
     """
-    if not len(scores):
+    num_texts, num_videos = scores.shape
+    if not num_texts:
         raise VidretError("texts must be at least 1, got 0")
-    truth = np.arange(len(scores)) if truth is None else truth
+    truth = np.arange(num_texts) if truth is None else truth
+    if len(truth) != num_texts or truth.min() < 0 or truth.max() >= num_videos:
+        got = f"{len(truth)} from {truth.min()} to {truth.max()}"
+        raise VidretError(f"truth must be one of the {num_videos} videos for each of the {num_texts} texts, got {got}")
     texts = np.argsort(truth, kind="stable")
     if not np.array_equal(texts, np.arange(len(scores))):
         scores, truth = scores[texts], truth[texts]

@@ -112,7 +112,7 @@ def evaluate(
         The text-to-video row and the video-to-text row.
 
     Raises:
-        VidretError: A score is not finite, or there is no text.
+        VidretError: A score is not finite, there is no text, or one has no video of the matrix.
     """
     ranks = rank_matrix(scores, truth)
     return make_row(PLAIN, "t2v", ranks), make_row(PLAIN, "v2t", ranks)
