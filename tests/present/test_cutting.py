@@ -19,7 +19,9 @@ from vidret.errors import VidretError
 from vidret.present import cutting
 from vidret.present.cutting import CutSpan, cut_moments, find_copies
 from vidret.present.ffmpeg import find_ffmpeg
+from vidret.video.container import ONE_THREAD
 from vidret.video.probe import probe
+from vidret.video.rendering import is_combed
 
 pytestmark = pytest.mark.usefixtures("ffmpeg")
 
@@ -278,6 +280,23 @@ def test_an_interrupt_leaves_no_files(films: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(KeyboardInterrupt):
         cut_moments([make_moment(str(films / "plain.mp4"))], tmp_path / "out")
     assert list_names(tmp_path / "out") == []
+
+
+def test_a_clip_of_interlaced_video_does_not_comb(tmp_path: Path) -> None:
+    film = tmp_path / "camera.mp4"
+    with av.open(str(film), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"x264-params": "tff=1", "crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
+        for number in range(10):
+            picture = np.full((96, 96, 3), 48, np.uint8)
+            for field in (0, 1):  # a bar that moves on between the fields
+                picture[field::2, 16 * number % 64 + 8 * field :][:, :16] = 208
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    (clip,) = cut_moments([make_moment(str(film), 0.12, 0.32)], tmp_path / "out")
+    with av.open(str(clip)) as container:
+        shown = [frame.to_ndarray(format="gray", **ONE_THREAD) for frame in container.decode(video=0)]
+    assert [is_combed(picture) for picture in shown] == [False] * 5
 
 
 def test_sound_that_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:

@@ -213,8 +213,9 @@ class CutSpan:
 
     @property
     def trim(self) -> str:
-        """The filter that keeps the pictures of the span, whose times some containers count in whole frames."""
-        return f"{f'fps={REPEATED_RATE},' if self.repeats else ''}settb=AVTB,trim={self._bounds}"
+        """The filters that keep the pictures of the span, whose times may be in whole frames, and deinterlace them."""
+        repeat = f"fps={REPEATED_RATE}," if self.repeats else ""
+        return f"{repeat}settb=AVTB,trim={self._bounds},yadif=deint=interlaced"
 
     @property
     def trim_sound(self) -> str:
