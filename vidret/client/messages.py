@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from vidret.errors import OptionError, VidretError
 from vidret.types import (
+    OPTIONS,
     ConceptExample,
     CopiedFile,
     CopyGroup,
@@ -86,7 +87,7 @@ def encode_example(example: ConceptExample, video_id: int | None) -> dict[str, A
 def encode_collection(collection: SavedCollection) -> dict[str, Any]:
     """Return the fields of a collection."""
     fields = {name: getattr(collection, name) for name in ("finds", "query", "revision")}
-    options = encode_options(collection.read_options()) if collection.finds else {}
+    options = encode_options(collection.read_options()) if collection.finds in OPTIONS else {}
     return {**fields, "options": options, "moments": [encode_listed(moment) for moment in collection.moments]}
 
 

@@ -1,6 +1,7 @@
 """Errors as ``application/problem+json`` (RFC 9457), with one sentence in ``detail``."""
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Literal
@@ -32,6 +33,7 @@ MEDIA_TYPE = "application/problem+json"
 MAX_VALUE_LENGTH = 60  # characters of a wrong value
 MAX_ERRORS = 5  # errors listed per request
 INTERNAL_ERROR = "the server failed; its log says why"
+_BRANCH = re.compile(r"constrained-\w+|[a-z-]+\[.+\]")
 SHUTTING_DOWN = "the server is shutting down"
 
 
@@ -176,8 +178,12 @@ def describe_invalid(errors: Any, *, within: int = 1) -> str:
     errors = [
         error for error in errors if not any(place[: len(error["loc"])] == error["loc"] != place for place in places)
     ]
+    fitting = {error["loc"][:index] for error in errors for index in _find_branches(error)[:1] if not _is_misfit(error)}
+    errors = [error for error in errors if not (_is_misfit(error) and error["loc"][:-1] in fitting)]
     for error in errors[:MAX_ERRORS]:
-        field = ".".join(str(name) for name in error["loc"][within:]) or "the body"
+        branches = _find_branches(error)
+        names = [str(name) for index, name in enumerate(error["loc"]) if index >= within and index not in branches]
+        field = ".".join(names) or "the body"
         rule = read_rule(str(error["msg"]))
         value = repr(error.get("input"))
         if error.get("type") == "json_invalid":  # whose place is a character, and whose input is nothing
@@ -189,3 +195,13 @@ def describe_invalid(errors: Any, *, within: int = 1) -> str:
     if len(errors) > MAX_ERRORS:
         sentences.append(f"and {len(errors) - MAX_ERRORS} more")
     return "; ".join(sentences)
+
+
+def _find_branches(error: Any) -> list[int]:
+    """Return where the place of an error names no field but a type of several, as ``list[str]``."""
+    return [index for index, name in enumerate(error["loc"]) if _BRANCH.fullmatch(str(name))]
+
+
+def _is_misfit(error: Any) -> bool:
+    """Return whether a value is of another one of the types that it may have."""
+    return error.get("type") in ("string_type", "list_type") and _find_branches(error)[-1:] == [len(error["loc"]) - 1]

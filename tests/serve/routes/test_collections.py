@@ -128,6 +128,8 @@ def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine) -> None:
         assert remote.collect(name) == engine.collect(name)
     with pytest.raises(RemoteError, match="best was changed meanwhile: revision must be 2, got 1"):
         remote.save_collection(kept)
+    with pytest.raises(RemoteError, match="finds must be"):
+        remote.save_collection(SavedCollection(name="new", finds="video", query="red"))  # type: ignore[arg-type]
     remote.remove_collection("best")
     with pytest.raises(RemoteError, match="name must be that of a collection, got best"):
         remote.remove_collection("best")
