@@ -12,6 +12,7 @@ from vidret.channels.texts.kind import Heartbeat, TextKind, as_note
 from vidret.channels.texts.subtitle_files import (
     MAX_BYTES,
     SUFFIXES,
+    TWO_LETTERS,
     EntryLimits,
     Subtitles,
     drop_repeats,
@@ -29,14 +30,6 @@ MAX_PROBLEMS = 5  # in a note
 MAX_TRACKS = 20
 _UNKNOWN_DURATION_S = 3.0  # of an entry whose end the container does not state
 _PICTURES = {"dvdsub", "dvd_subtitle", "pgssub", "hdmv_pgs_subtitle", "dvbsub", "dvb_subtitle", "xsub"}
-# Containers state three letters, of which some languages have two sets (ISO 639-2).
-_TWO_LETTERS = {
-    "eng": "en", "deu": "de", "ger": "de", "fra": "fr", "fre": "fr", "spa": "es", "ita": "it", "por": "pt",
-    "nld": "nl", "dut": "nl", "rus": "ru", "pol": "pl", "ces": "cs", "cze": "cs", "swe": "sv", "dan": "da",
-    "nor": "no", "fin": "fi", "tur": "tr", "ell": "el", "gre": "el", "ara": "ar", "heb": "he", "hin": "hi",
-    "jpn": "ja", "kor": "ko", "zho": "zh", "chi": "zh", "ukr": "uk", "hun": "hu", "ron": "ro", "rum": "ro",
-    "tha": "th", "vie": "vi", "ind": "id", "und": "",
-}  # fmt: skip
 _NAME_PART = re.compile(r"\.([a-z]{2,3}(-[a-z]{2,4})?|sdh|cc|forced|hi)$", re.IGNORECASE)
 
 
@@ -124,7 +117,7 @@ def _read_packet(packet: Any, zero_s: float, limits: EntryLimits) -> Iterator[Ti
     start_s = float(packet.pts * packet.time_base) - zero_s
     end_s = start_s + (float(packet.duration * packet.time_base) if packet.duration else _UNKNOWN_DURATION_S)
     language = (packet.stream.language or "").lower()
-    language = _TWO_LETTERS.get(language, language)
+    language = TWO_LETTERS.get(language, language)
     if end_s <= 0:
         return
     try:

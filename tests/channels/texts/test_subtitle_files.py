@@ -85,6 +85,13 @@ def test_language_and_encoding() -> None:
     assert guessed.problems == ["line 7 is not UTF-8: read as Windows-1252"]
     assert [text.language for text in parse_subtitles(SRT.encode(), ".srt", language="en").texts] == ["en", "en"]
     names = {"film.en.srt": "en", "film.pt-BR.srt": "pt", "film.de.forced.vtt": "de", "film.srt": ""}
+    names |= {
+        "film.pol.srt": "pl",
+        "film.SLO.cc.srt": "sk",
+        "film.und.srt": "",
+        "film.fil.srt": "fil",
+        "film.sdh.srt": "",
+    }
     assert {name: find_language(name) for name in names} == names
 
 
@@ -311,6 +318,8 @@ def test_the_language_decides_between_latin_alphabets(language: str) -> None:
     text, problems = decode_text(line.encode(codec), language)
     assert text == line
     assert problems == [f"line 1 is not UTF-8: read as {codec.replace('cp', 'Windows-')}"]
+    pangram = "Zażółć gęślą jaźń"  # with letters beyond ASCII in runs, as in other alphabets
+    assert decode_text(pangram.encode("cp1250"), "pl")[0] == pangram
 
 
 def test_damaged_characters_and_noise_are_read_as_something() -> None:

@@ -27,7 +27,16 @@ _ASS_FIELDS = ("layer", "start", "end", "style", "name", "marginl", "marginr", "
 # Of ASS, HTML and WebVTT. A tag holds no opening bracket: else a text of those alone would take quadratic time.
 _DRAWING = r"(?<!\\)\{(?=[^{}]*\\p[1-9])[^{}]*\}[^{]*"  # the lines of a shape, after {\p1}
 _TAGS = re.compile(_DRAWING + r"|(?<!\\)\{[^{}]*\}|</?[A-Za-z][^<>]*>|<[\d:.]+>")
-_LANGUAGE = re.compile(r"\.([a-z]{2,3})(-[A-Za-z]{2,4})?(\.(sdh|cc|forced|hi))?\.\w+$")
+# Containers and some file names state three letters, of which some languages have two sets (ISO 639-2).
+TWO_LETTERS = {
+    "eng": "en", "deu": "de", "ger": "de", "fra": "fr", "fre": "fr", "spa": "es", "ita": "it", "por": "pt",
+    "nld": "nl", "dut": "nl", "rus": "ru", "pol": "pl", "ces": "cs", "cze": "cs", "swe": "sv", "dan": "da",
+    "nor": "no", "fin": "fi", "tur": "tr", "ell": "el", "gre": "el", "ara": "ar", "heb": "he", "hin": "hi",
+    "jpn": "ja", "kor": "ko", "zho": "zh", "chi": "zh", "ukr": "uk", "hun": "hu", "ron": "ro", "rum": "ro",
+    "slk": "sk", "slo": "sk", "hrv": "hr", "slv": "sl", "aze": "az", "est": "et", "lav": "lv", "lit": "lt",
+    "tha": "th", "vie": "vi", "ind": "id", "und": "",
+}  # fmt: skip
+_LANGUAGE = re.compile(r"\.(?!(?:sdh|cc)\.)([a-z]{2,3})(-[A-Za-z]{2,4})?(\.(sdh|cc|forced|hi))?\.\w+$")
 
 _SNIFFED_BYTES = 4096
 _SEARCHED_BYTES, _EVIDENCE_BYTES = 1 << 20, 1 << 16
@@ -223,9 +232,9 @@ def drop_repeats(texts: list[TimedText]) -> list[TimedText]:
 
 
 def find_language(name: str) -> str:
-    """Return the language that a file name states, as in "film.en.srt"; empty without one."""
+    """Return the language that a file name states, as in "film.en.srt" or "film.eng.srt"; empty without one."""
     match = _LANGUAGE.search(name.lower())
-    return match[1] if match else ""
+    return TWO_LETTERS.get(match[1], match[1]) if match else ""
 
 
 def decode_text(data: bytes, language: str = "") -> tuple[str, list[str]]:
@@ -269,12 +278,12 @@ def guess_encoding(data: bytes, language: str = "") -> str:
     """
     lines = [line for line in data[:_SEARCHED_BYTES].split(b"\n") if not line.isascii()]
     evidence = b"\n".join(lines)[:_EVIDENCE_BYTES]
-    runs = _FOREIGN.findall(evidence)
+    runs, western = _FOREIGN.findall(evidence), _LATIN.get(language, _WESTERN)
     if sum(map(len, runs)) < 2 * len(runs):
-        return _LATIN.get(language, _WESTERN)
+        return western
     if find_spec("charset_normalizer") is None:
         raise MissingExtraError("reading subtitles that are not UTF-8", "words")
     from charset_normalizer import from_bytes
 
     best = from_bytes(evidence, cp_isolation=list(_NAMES)).best()
-    return best.encoding if best is not None and best.encoding in _NAMES else _WESTERN
+    return best.encoding if best is not None and best.encoding in _NAMES else western
