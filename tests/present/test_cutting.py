@@ -189,6 +189,8 @@ def test_clip_names_sort_by_rank_and_are_unique() -> None:
     names = cutting.name_clips(moments * 40)
     assert names[:3] == ["001_My_trip_75.25-80.00.mp4", "002_My_trip_75.25-80.00.mp4", "003_.a.b_1.00-2.00.mp4"]
     assert names == sorted(set(names))
+    marked = "nai\u0308ve_\u0939\u093f\u0928\u094d\u0926\u0940"  # with marks that are no letters of their own
+    assert cutting.name_clips([make_moment(f"/f/{marked}.mp4")]) == [f"01_{marked}_1.00-2.00.mp4"]
     longest = cutting.name_clips([make_moment("/f/" + "\U0001d4d0" * 80 + ".mp4", 99999.5, 99999.9)])[0]
     assert len(os.fsencode(longest + ".part")) < 255
 

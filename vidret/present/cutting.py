@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 
@@ -96,7 +97,8 @@ def name_clips(moments: Sequence[Moment]) -> list[str]:
     digits = max(2, len(str(len(moments))))
     for rank, moment in enumerate(moments, start=1):
         name = Path(moment.path).stem
-        stem = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)[:STEM_LETTERS]
+        letters = (letter if letter in "-." or category(letter)[0] in "LMN" else "_" for letter in name)
+        stem = "".join(letters)[:STEM_LETTERS]
         names.append(f"{rank:0{digits}}_{stem}_{moment.start:.2f}-{moment.end:.2f}.mp4")
     return names
 
