@@ -100,6 +100,26 @@ def test_a_clip_of_joined_recordings_has_exactly_its_frames(tmp_path: Path, suff
     assert read_clip(clip) == [60 + k // 5 for k in range(25)]
 
 
+def test_a_clip_of_joined_recordings_with_sound_has_nearly_its_frames(ffmpeg: str, tmp_path: Path) -> None:
+    """The last sound of the first recording is demultiplexed after the first pictures of the second one."""
+    film, part, joined = tmp_path / "film.mkv", tmp_path / "part.ts", tmp_path / "joined.ts"
+    write_video(film, range(200), audio=True)
+    subprocess.run([ffmpeg, "-i", film, "-c:v", "copy", "-c:a", "ac3", part], check=True, capture_output=True)
+    joined.write_bytes(part.read_bytes() * 2)
+    (clip,) = cut_moments([make_moment(str(joined), 9, 10)], tmp_path / "out")
+    shown = read_clip(clip)
+    assert shown == list(range(shown[0], shown[0] + len(shown)))
+    assert (shown[0], shown[-1]) == pytest.approx((25, 49), abs=2)
+
+
+def test_a_clip_after_a_gap_in_reception_has_exactly_its_frames(tmp_path: Path) -> None:
+    parts = [write_video(tmp_path / f"{shift}.ts", range(50), shift=shift) for shift in (0, 500)]
+    film = tmp_path / "film.ts"
+    film.write_bytes(b"".join(part.read_bytes() for part in parts))
+    (clip,) = cut_moments([make_moment(str(film), *probe(film).times[[60, 85]])], tmp_path / "out")
+    assert read_clip(clip) == list(range(10, 35))
+
+
 @pytest.mark.parametrize("suffix", [".ts", ".mpg", ".m2v"])
 def test_a_clip_far_from_the_only_keyframe_has_exactly_its_frames(tmp_path: Path, suffix: str) -> None:
     options = {"g": "600", "bf": "2", "sc_threshold": "1000000000"}
@@ -261,12 +281,12 @@ def test_the_ffmpeg_of_the_package_is_preferred_or_the_lack_of_any_told(
 
 def test_ffmpeg_gets_absolute_paths_and_exact_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    span = CutSpan.of_moment(make_moment("-i.mp4", 50 / 3, 18), can_seek=True)
+    span = CutSpan.of_moment(make_moment("-i.mp4", 50 / 3, 18), {})
     before, after = cutting.ffmpeg_arguments(span, Path("-out.mp4"))
     assert after[-1] == f"file:{tmp_path}/-out.mp4"
     assert before[before.index("-ss") + 1] == "11000000us"
     assert "trim=start=5666166us:end=6999500us" in after[after.index("-vf") + 1]
-    assert "-ss" not in CutSpan.of_moment(make_moment(start=9, end=11), can_seek=True).seek
+    assert "-ss" not in CutSpan.of_moment(make_moment(start=9, end=11), {}).seek
 
 
 def test_an_interrupt_leaves_no_files(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,13 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 from unicodedata import category
 
 import numpy as np
@@ -20,12 +21,14 @@ from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, show_p
 from vidret.types import Moment
 from vidret.video.files import LocalFile
 from vidret.video.probe import VideoInfo, probe
+from vidret.video.timeline import LONGEST_STILL_S
 from vidret.video.workers.image_pool import ImagePool
 
 Arguments = tuple[list[str], list[str]]  # for ffmpeg, before and after its input
 STEM_LETTERS = 50
 PREROLL_US = 5_000_000
 REPEATED_RATE = 25
+SHORTEST_PART_S = 2.0  # of recordings that were joined
 ROOM_US = 1_000_000  # ffmpeg rounds lengths to whole ticks of a stream, which may be frames
 # How early a frame may come: ffmpeg subtracts the start of the container in whole ticks of the stream.
 TICK_TOLERANCE_US = 500
@@ -46,9 +49,10 @@ def cut_moments(
 ) -> list[Path]:
     """Cut each moment out of its video into a file of its own, named after its rank, video and times; return the paths.
 
-    Clips are H.264 and AAC in MP4, exact to the frame, and appear when they are complete. Clips of an AVI may start and
-    end a frame or two early. ``copies`` has for each moment the frames whose pictures are copied as they are, None to
-    encode them; see ``find_copies``. ``on_progress`` is called after each clip with the number done and the total.
+    Clips are H.264 and AAC in MP4, exact to the frame, and appear when they are complete. Clips of an AVI, and of
+    recordings that were joined, may start and end a frame or two off. ``copies`` has for each moment the frames whose
+    pictures are copied as they are, None to encode them; see ``find_copies``. ``on_progress`` is called after each clip
+    with the number done and the total.
 
     Raises:
         VidretError: There is no ffmpeg, a video is at a URL or has no file, a clip exists already, or one cannot be
@@ -129,8 +133,8 @@ def cut_moment(
             frame.
     """
     path = show_path(moment.path)
-    can_seek = Path(moment.path).suffix.lower() not in MPEG_SUFFIXES or may_seek(moment.path, descriptor, limits)
-    span = CutSpan.of_moment(moment, can_seek=can_seek)
+    is_mpeg = Path(moment.path).suffix.lower() in MPEG_SUFFIXES
+    span = CutSpan.of_moment(moment, read_facts(moment.path, descriptor, limits) if is_mpeg else {})
     times = f"{format_time(moment.start)} to {format_time(moment.end)}"
     for own in (span, replace(span, repeats=True)):
         try:
@@ -156,18 +160,13 @@ def _run_on_known(
             after = [*after[:-1], "-map", left_out, after[-1]]
 
 
-def may_seek(path: str, descriptor: int, limits: Limits) -> bool:
-    """Return whether ffmpeg may seek in a video of a format of MPEG, where it need not come to a keyframe.
-
-    A separate process finds out, for the file may be malicious.
-    """
+def read_facts(path: str, descriptor: int, limits: Limits) -> dict[str, Any]:
+    """Return the facts about a video, which a separate process finds out: the file may be malicious."""
     pool = ImagePool(1, timeout_s=min(limits.time_s, PROBE_TIMEOUT_S))
     try:
-        facts = pool.read_facts(path, os.fstat(descriptor))
+        return pool.read_facts(path, os.fstat(descriptor))
     finally:
         pool.close()
-    has_clock = facts["container"] != "mpegvideo" and not facts["clock_restarts"]
-    return has_clock and facts["longest_group"] < PREROLL_US / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,29 +180,40 @@ class CutSpan:
             pictures some frames cannot be decoded. Filters drop the rest. It is a whole second, which is a whole number
             of frames where frames are ticks, and not near the start: for some containers that would be to the second
             keyframe.
+        longest_gap_s: By how much timestamps may step ahead; more is a restart of the clock.
         repeats: Frames are repeated while they are shown, so that a span in which none begins has some.
     """
 
     start_us: int
     end_us: int
     seek_us: int
+    longest_gap_s: float
     repeats: bool = False
 
     @classmethod
-    def of_moment(cls, moment: Moment, *, can_seek: bool) -> "CutSpan":
-        """Return the span of a moment.
+    def of_moment(cls, moment: Moment, facts: Mapping[str, Any]) -> "CutSpan":
+        """Return the span of a moment; ``facts`` are those of a video of a format of MPEG.
 
-        Without ``can_seek`` ffmpeg decodes from the start of the file, as it must where timestamps restart: it seeks by
-        the timestamps as they are, but makes them continuous only in what it has read.
+        There ffmpeg seeks to no keyframe, and by the timestamps as they are. So it decodes from the start of the file
+        if groups of pictures are long or timestamps restart; these it makes continuous in what it has read.
         """
+        restarts = bool(facts.get("clock_restarts"))
+        can_seek = not restarts and facts.get("longest_group", 0.0) < PREROLL_US / 1e6
         start_us, end_us = (int(Fraction(time) * 1_000_000) for time in (moment.start, moment.end))
         seek_us = (start_us - PREROLL_US) // 1_000_000 * 1_000_000
-        return cls(start_us, end_us, seek_us if can_seek and seek_us >= PREROLL_US else 0)
+        if not can_seek or seek_us < PREROLL_US or facts.get("container") == "mpegvideo":
+            seek_us = 0
+        # The sound before a restart may come after pictures from behind it: this step ahead must be undone.
+        return cls(start_us, end_us, seek_us, SHORTEST_PART_S if restarts else LONGEST_STILL_S)
 
     @property
     def seek(self) -> list[str]:
         """The arguments before the input, which leave the exact end to filters."""
-        seek = ["-ss", f"{self.seek_us}us"] if self.seek_us else []
+        seek = [
+            "-dts_delta_threshold",
+            f"{self.longest_gap_s}",
+            *(["-ss", f"{self.seek_us}us"] if self.seek_us else []),
+        ]
         if self.repeats:
             return ["-noaccurate_seek", *seek]  # which keeps the frame before, from which a length would be counted
         return [*seek, "-t", f"{max(self.end_us, self.start_us + 1) - self.seek_us + ROOM_US}us"]
