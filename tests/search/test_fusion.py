@@ -379,6 +379,16 @@ def test_background_is_measured_again_when_words_grow_by_a_quarter(
     assert len(measured) == 2
 
 
+def test_an_open_engine_reads_a_background_that_was_stored_since(index: Path) -> None:
+    with Engine(index, NamedColours()) as engine:
+        engine.search("line")
+        say(index, "white", "subtitles", [(1, 2, "a line of its own")])
+        old = engine.search("line")
+        save_background(index)
+        with Engine(index, NamedColours()) as fresh:
+            assert engine.search("line") == fresh.search("line") != old
+
+
 def test_a_search_encodes_the_query_alone(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, encoded, sentences = NamedColours(), list[str](), list[str]()
     encode, encode_sentences = encoder.encode_text, FakeSentences.encode

@@ -91,7 +91,8 @@ class TextChannel:
         self.texts, self._pictures = texts, pictures
         self._matcher = TextMatcher(texts)
         self._intact: set[int] = set()  # the videos whose rows were checked
-        self._background: tuple[int, TextBackground] | None = None  # with the generation for which it holds
+        # With the generation for which it holds, and what was stored then.
+        self._background: tuple[tuple[int, str | bytes | None], TextBackground] | None = None
 
     def count(self, query: ChannelQuery) -> int:
         """Return the number of texts that a query is compared with: names of sounds only if it asks for sounds."""
@@ -179,12 +180,16 @@ class TextChannel:
     @property
     def background(self) -> TextBackground:
         """What unrelated texts say: as it is stored, or measured now if there are many more since."""
-        generation, known = self.texts.store.generation, self._background
-        if known is None or known[0] != generation:
-            background = known[1] if known is not None else load_background(self.texts)
+        state = self.texts.store.generation, self.texts.store.metadata.get(_KEY)
+        known = self._background
+        if known is None or known[0] != state:
+            if known is not None and known[0][1] == state[1]:
+                background: TextBackground | None = known[1]
+            else:
+                background = load_background(self.texts)
             if background is None or len(self.texts) > DRIFT * background.num_texts:
                 background = measure_background(self.texts)
-            self._background = known = generation, background
+            self._background = known = state, background
         return known[1]
 
 
