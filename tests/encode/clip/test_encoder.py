@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.encode.tiny import assert_same_embeddings, draw_frames, load_clip, stir
+from tests.encode.tiny import MERGING, assert_same_embeddings, draw_frames, load_clip, save_clip, stir
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.weights import from_open_clip
@@ -461,6 +461,13 @@ def test_both_encoders_agree_on_a_plain_model(model: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.compiles
+def test_a_model_that_merges_over_time_can_be_told_more_frames(tmp_path: Path) -> None:
+    path = save_clip(tmp_path / "tempme.safetensors", std=0.1, merging=MERGING)
+    told, frames = load_clip(f"{path}#frames=24"), [draw_frames(24)]
+    assert told.sampling.num_frames == 24
+    assert_same_embeddings(told.encode_frames(frames), load_clip(path).encode_frames(frames))
+
+
 def test_a_compiled_tower_gives_the_same_vectors(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = load_clip(f"{TINY}/{weights}")
     monkeypatch.setenv("VIDRET_COMPILE", "eager")  # traced, and run as it is

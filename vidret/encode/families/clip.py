@@ -55,7 +55,9 @@ def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
                 f"{path}: vocabulary must be CLIP's {NUM_PIECES} word pieces, got {card.text.vocabulary}"
             )
         source = replace(name, base=str(path))
-        model: ClipModel | None = load_model(path, replace(card, sampling=name.sample(card.sampling)))
+        towers = load_model(path, card)  # with as many temporal positions as were trained
+        towers.card = replace(card, sampling=name.sample(card.sampling))
+        model: ClipModel | None = towers
     else:
         source = locate_clip(name)
         model = _load_standard(name, source)
