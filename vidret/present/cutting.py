@@ -15,7 +15,7 @@ import numpy as np
 
 from vidret.errors import VidretError
 from vidret.present.export import check_moments
-from vidret.present.ffmpeg import GENEROUS, FfmpegError, Limits, find_ffmpeg, run_ffmpeg
+from vidret.present.ffmpeg import GENEROUS, NO_DECODER, FfmpegError, Limits, find_ffmpeg, run_ffmpeg
 from vidret.present.terminal import writing
 from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, show_path
 from vidret.types import Moment
@@ -154,10 +154,10 @@ def _run_on_known(
         try:
             return run_ffmpeg(ffmpeg, descriptor, before, after, limits, is_left=is_left)
         except FfmpegError as error:
-            left_out = f"-{error.undecoded}"
-            if not error.undecoded or left_out in after:
+            found = NO_DECODER.search(str(error))
+            if found is None or f"-{found[1]}" in after:
                 raise
-            after = [*after[:-1], "-map", left_out, after[-1]]
+            after = [*after[:-1], "-map", f"-{found[1]}", after[-1]]
 
 
 def read_facts(path: str, descriptor: int, limits: Limits) -> dict[str, Any]:
@@ -197,11 +197,10 @@ class CutSpan:
         There ffmpeg seeks to no keyframe, and by the timestamps as they are. So it decodes from the start of the file
         if groups of pictures are long or timestamps restart; these it makes continuous in what it has read.
         """
-        restarts = bool(facts.get("clock_restarts"))
-        can_seek = not restarts and facts.get("longest_group", 0.0) < PREROLL_US / 1e6
+        restarts, is_raw = bool(facts.get("clock_restarts")), facts.get("container") == "mpegvideo"
         start_us, end_us = (int(Fraction(time) * 1_000_000) for time in (moment.start, moment.end))
         seek_us = (start_us - PREROLL_US) // 1_000_000 * 1_000_000
-        if not can_seek or seek_us < PREROLL_US or facts.get("container") == "mpegvideo":
+        if restarts or is_raw or seek_us < PREROLL_US or facts.get("longest_group", 0.0) >= PREROLL_US / 1e6:
             seek_us = 0
         # The sound before a restart may come after pictures from behind it: this step ahead must be undone.
         return cls(start_us, end_us, seek_us, SHORTEST_PART_S if restarts else LONGEST_STILL_S)
@@ -209,14 +208,12 @@ class CutSpan:
     @property
     def seek(self) -> list[str]:
         """The arguments before the input, which leave the exact end to filters."""
-        seek = [
-            "-dts_delta_threshold",
-            f"{self.longest_gap_s}",
-            *(["-ss", f"{self.seek_us}us"] if self.seek_us else []),
-        ]
-        if self.repeats:
-            return ["-noaccurate_seek", *seek]  # which keeps the frame before, from which a length would be counted
-        return [*seek, "-t", f"{max(self.end_us, self.start_us + 1) - self.seek_us + ROOM_US}us"]
+        seek = ["-ss", f"{self.seek_us}us"] if self.seek_us else []
+        if self.repeats:  # with the frame before, from which a length would be counted
+            seek = ["-noaccurate_seek", *seek]
+        else:
+            seek += ["-t", f"{max(self.end_us, self.start_us + 1) - self.seek_us + ROOM_US}us"]
+        return ["-dts_delta_threshold", f"{self.longest_gap_s}", *seek]
 
     @property
     def first_us(self) -> int:

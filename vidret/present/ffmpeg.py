@@ -24,8 +24,7 @@ LAST_LINES = 50  # of what it prints
 POLL_S = 0.1
 # Without memory, frames would be missing from a clip that otherwise succeeds.
 _NO_MEMORY = ("Cannot allocate memory", "malloc", "get_buffer() failed", "Resource temporarily unavailable")
-# Of ffmpeg since 7, or before.
-_NO_DECODER = re.compile(r"(?=.*no decoder found|Decoder .* not found).*#(\d+:\d+)")
+NO_DECODER = re.compile(r"(?=.*found for).*#(\d+:\d+)")  # for this stream, as ffmpeg says since 7 or before
 MAX_CORES = 16  # that one run keeps busy; its limit of CPU time matters if this process is gone
 # Sets the limits and becomes ffmpeg. A lower limit of this user stays. If the machine runs out of memory, the kernel
 # kills ffmpeg first.
@@ -45,15 +44,7 @@ os.execv(sys.argv[5], sys.argv[5:])
 
 
 class FfmpegError(Exception):
-    """ffmpeg failed, or was ended; the message says why in a few words.
-
-    ``undecoded`` is the stream that it has no decoder for, such as 0:2; empty if that was not the reason.
-    """
-
-    def __init__(self, reason: str, *, undecoded: str = "") -> None:
-        """Keep the reason."""
-        super().__init__(reason)
-        self.undecoded = undecoded
+    """ffmpeg failed, or was ended; the message says why in a few words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +118,8 @@ def run_ffmpeg(
     if is_short:
         raise FfmpegError(f"it needs more than {limits.memory_bytes / (1 << 30):.2g} GiB of memory")
     if process.returncode:
-        undecoded = next(filter(None, map(_NO_DECODER.search, reasons)), None)
-        reason = sanitize(reasons[-1]) if reasons else f"exit code {process.returncode}"
-        raise FfmpegError(reason, undecoded=undecoded[1] if undecoded else "")
+        reason = next(filter(NO_DECODER.search, reasons), reasons[-1] if reasons else f"exit code {process.returncode}")
+        raise FfmpegError(sanitize(reason))
     return dict(line.split("=", 1) for line in printed.result()[0] if "=" in line)
 
 
