@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,6 +162,24 @@ def test_sounds_that_come_later_are_found_by_an_open_engine(deaf_engine: Engine)
         add_sounds(index)
         engine.teach_sound("bark", [find_moment(engine, "red", 5.0)])
         assert {Path(moment.path).stem for moment in engine.locate("@bark", k=2, sources=["sound"])} == {"red", "blue"}
+
+
+def test_sounds_that_were_read_before_a_change_are_not_kept_as_those_after_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sounds, read = engine._index.fusion.sounds, SoundStore.read
+    assert sounds is not None
+
+    def read_late(*given: Any) -> dict[str, SoundWindows]:
+        found = read(*given)
+        sounds._state = ()
+        sounds._refresh()  # of a search in another thread, after a run has added sounds
+        return found
+
+    sounds._state = ()
+    monkeypatch.setattr(SoundStore, "read", read_late)
+    assert len(sounds._read(KIND.model).starts) == 44
+    assert sounds._known == {}
 
 
 def test_examples_can_be_added_and_replaced(engine: Engine) -> None:

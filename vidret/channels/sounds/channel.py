@@ -155,16 +155,18 @@ class SoundChannel:
 
     def _read(self, model: str) -> _Windows:
         self._refresh()
-        if model not in self._known:
+        known = self._known  # another thread may replace it
+        if model not in known:
             read: dict[str, SoundWindows] = {}
             for sounds in self._sounds:
                 read |= sounds.read(model)
-            self._known[model] = _stack(read)
-        return self._known[model]
+            known[model] = _stack(read)
+        return known[model]
 
     def _load_names(self, model: str) -> "Names | None":
         """Return what rates the windows of a model; None, with a warning, if it cannot or must not be loaded."""
-        if model not in self._names:
+        loaded_names = self._names  # another thread may replace it
+        if model not in loaded_names:
             from vidret.channels.sounds.naming import Names
             from vidret.encode.families.sound import SoundTagger, load_sound_model
 
@@ -175,11 +177,11 @@ class SoundChannel:
                 loaded = load_sound_model(model)
                 if isinstance(loaded, SoundTagger):  # the folder had another model when its windows were made
                     raise VidretError(f"{model}: must compare sounds with texts, got a model that tags them")
-                self._names[model] = Names(loaded, windows.vectors, windows.owners)
+                loaded_names[model] = Names(loaded, windows.vectors, windows.owners)
             except VidretError as error:
-                self._names[model] = None
+                loaded_names[model] = None
                 logger.warning("sounds are not found by name: %s", error)
-        return self._names[model]
+        return loaded_names[model]
 
 
 def open_sounds(store: Store) -> SoundChannel | None:
