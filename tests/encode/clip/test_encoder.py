@@ -459,8 +459,6 @@ def test_both_encoders_agree_on_a_plain_model(model: Any) -> None:
         np.testing.assert_allclose(text.words, other.words, atol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.compiles
 def test_a_model_that_merges_over_time_can_be_told_more_frames(tmp_path: Path) -> None:
     path = save_clip(tmp_path / "tempme.safetensors", std=0.1, merging=MERGING)
     told, frames = load_clip(f"{path}#frames=24"), [draw_frames(24)]
@@ -468,6 +466,8 @@ def test_a_model_that_merges_over_time_can_be_told_more_frames(tmp_path: Path) -
     assert_same_embeddings(told.encode_frames(frames), load_clip(path).encode_frames(frames))
 
 
+@pytest.mark.slow
+@pytest.mark.compiles
 def test_a_compiled_tower_gives_the_same_vectors(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = load_clip(f"{TINY}/{weights}")
     monkeypatch.setenv("VIDRET_COMPILE", "eager")  # traced, and run as it is
