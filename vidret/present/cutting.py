@@ -15,7 +15,7 @@ import numpy as np
 
 from vidret.errors import VidretError
 from vidret.present.export import check_moments
-from vidret.present.ffmpeg import GENEROUS, NO_DECODER, FfmpegError, Limits, find_ffmpeg, run_ffmpeg
+from vidret.present.ffmpeg import GENEROUS, FfmpegError, Limits, find_ffmpeg, run_ffmpeg
 from vidret.present.terminal import writing
 from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, show_path
 from vidret.types import Moment
@@ -138,26 +138,12 @@ def cut_moment(
     times = f"{format_time(moment.start)} to {format_time(moment.end)}"
     for own in (span, replace(span, repeats=True)):
         try:
-            progress = _run_on_known(ffmpeg, descriptor, *(plan or ffmpeg_arguments)(own, out), limits, is_left)
+            progress = run_ffmpeg(ffmpeg, descriptor, *(plan or ffmpeg_arguments)(own, out), limits, is_left=is_left)
         except FfmpegError as error:
             raise VidretError(f"{path}: ffmpeg cannot cut {times}: {error}") from error
         if progress.get("frame", "0") != "0" and progress.get("out_time_us", "N/A") != "N/A":
             return
     raise VidretError(f"{path}: has no frame from {times}")
-
-
-def _run_on_known(
-    ffmpeg: str, descriptor: int, before: list[str], after: list[str], limits: Limits, is_left: Callable[[], bool]
-) -> dict[str, str]:
-    """Run ffmpeg without tracks that it cannot decode, such as the spatial sound of phones beside the plain one."""
-    while True:
-        try:
-            return run_ffmpeg(ffmpeg, descriptor, before, after, limits, is_left=is_left)
-        except FfmpegError as error:
-            found = NO_DECODER.search(str(error))
-            if found is None or f"-{found[1]}" in after:
-                raise
-            after = [*after[:-1], "-map", f"-{found[1]}", after[-1]]
 
 
 def read_facts(path: str, descriptor: int, limits: Limits) -> dict[str, Any]:
@@ -208,12 +194,11 @@ class CutSpan:
     @property
     def seek(self) -> list[str]:
         """The arguments before the input, which leave the exact end to filters."""
+        clock = ["-dts_delta_threshold", f"{self.longest_gap_s}"]
         seek = ["-ss", f"{self.seek_us}us"] if self.seek_us else []
-        if self.repeats:  # with the frame before, from which a length would be counted
-            seek = ["-noaccurate_seek", *seek]
-        else:
-            seek += ["-t", f"{max(self.end_us, self.start_us + 1) - self.seek_us + ROOM_US}us"]
-        return ["-dts_delta_threshold", f"{self.longest_gap_s}", *seek]
+        length_us = max(self.end_us, self.start_us + 1) - self.seek_us + ROOM_US
+        # With the frame before, from which a length would be counted.
+        return [*clock, *seek, *(["-noaccurate_seek"] if self.repeats else ["-t", f"{length_us}us"])]
 
     @property
     def first_us(self) -> int:
@@ -224,15 +209,11 @@ class CutSpan:
     def trim(self) -> str:
         """The filters that keep the pictures of the span, whose times may be in whole frames, and deinterlace them."""
         repeat = f"fps={REPEATED_RATE}," if self.repeats else ""
-        return f"{repeat}settb=AVTB,trim={self._bounds},yadif=deint=interlaced"
+        return f"{repeat}settb=AVTB,trim={self.bounds},yadif=deint=interlaced"
 
     @property
-    def trim_sound(self) -> str:
-        """The filter that keeps the sound of the span."""
-        return f"atrim={self._bounds}"
-
-    @property
-    def _bounds(self) -> str:
+    def bounds(self) -> str:
+        """The options of the filters trim and atrim that keep what is in the span."""
         last_us = max(self.end_us - self.seek_us - TICK_TOLERANCE_US, self.first_us + 1)
         return f"start={self.first_us}us:end={last_us}us"
 
@@ -250,7 +231,7 @@ def ffmpeg_arguments(span: CutSpan, out: Path) -> Arguments:
     timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:90000", "-output_ts_offset", f"{-before_us}us"]
     # H.264 with 4:2:0 chroma needs an even width and height.
     video = ["-vf", f"{span.trim},crop=trunc(iw/2)*2:trunc(ih/2)*2", *ENCODE, "-bsf:v", clamp]
-    encode = [*timing, *video, "-movflags", "+faststart", "-af", span.trim_sound, "-c:a", "aac"]
+    encode = [*timing, *video, "-movflags", "+faststart", "-af", f"atrim={span.bounds}", "-c:a", "aac"]
     # The first video stream that is not a cover image, and all audio.
     return span.seek, ["-map", "0:V:0", "-map", "0:a?", *encode, name_output(out)]
 

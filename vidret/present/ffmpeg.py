@@ -24,7 +24,7 @@ LAST_LINES = 50  # of what it prints
 POLL_S = 0.1
 # Without memory, frames would be missing from a clip that otherwise succeeds.
 _NO_MEMORY = ("Cannot allocate memory", "malloc", "get_buffer() failed", "Resource temporarily unavailable")
-NO_DECODER = re.compile(r"(?=.*found for).*#(\d+:\d+)")  # for this stream, as ffmpeg says since 7 or before
+_NO_DECODER = re.compile(r"(?=.*found for).*#(\d+:\d+)")  # for this stream, as ffmpeg says since 7 or before
 MAX_CORES = 16  # that one run keeps busy; its limit of CPU time matters if this process is gone
 # Sets the limits and becomes ffmpeg. A lower limit of this user stays. If the machine runs out of memory, the kernel
 # kills ffmpeg first.
@@ -87,7 +87,8 @@ def run_ffmpeg(
     playlists are not, and the input is an open descriptor, which nobody can replace meanwhile.
 
     The arguments are those before the input, and those after it with the output at the end. ``formats`` are those that
-    it may read, by FFmpeg's names. If ``is_left`` returns that nobody waits for the result any more, ffmpeg is killed.
+    it may read, by FFmpeg's names. Tracks that it cannot decode, such as the spatial sound of phones beside the plain
+    one, are left out. If ``is_left`` returns that nobody waits for the result any more, ffmpeg is killed.
 
     Raises:
         FfmpegError: ffmpeg failed, exceeded a limit, or was left.
@@ -118,8 +119,14 @@ def run_ffmpeg(
     if is_short:
         raise FfmpegError(f"it needs more than {limits.memory_bytes / (1 << 30):.2g} GiB of memory")
     if process.returncode:
-        reason = next(filter(NO_DECODER.search, reasons), reasons[-1] if reasons else f"exit code {process.returncode}")
-        raise FfmpegError(sanitize(reason))
+        reason = next(
+            filter(_NO_DECODER.search, reasons), reasons[-1] if reasons else f"exit code {process.returncode}"
+        )
+        found = _NO_DECODER.search(reason)
+        if found is None or f"-{found[1]}" in after:
+            raise FfmpegError(sanitize(reason))
+        after = [*after[:-1], "-map", f"-{found[1]}", after[-1]]
+        return run_ffmpeg(ffmpeg, descriptor, before, after, limits, formats=formats, is_left=is_left)
     return dict(line.split("=", 1) for line in printed.result()[0] if "=" in line)
 
 

@@ -79,7 +79,7 @@ def film_arguments(span: CutSpan, out: Path, *, first: Footage, own: Footage, ha
     rate, length_s = choose_editing_rate(first.rate or DEFAULT_RATE), (span.end_us - span.start_us) / 1e6
     shift = f"PTS-{span.first_us / 1e6}/TB"
     pictures = f"{span.trim},setpts={shift},{fit},fps={rate}:start_time=0"
-    sound = f"{span.trim_sound},asetpts={shift},aresample=48000:async=1:first_pts=0,apad,atrim=end={length_s}"
+    sound = f"atrim={span.bounds},asetpts={shift},aresample=48000:async=1:first_pts=0,apad,atrim=end={length_s}"
     encode = ["-vf", pictures, *ENCODE, "-af", sound, *SOUND, name_output(out)]
     if has_sound and not own.has_audio:
         silence = ["-f", "lavfi", "-t", f"{length_s}", "-i", "anullsrc=r=48000:cl=stereo"]
