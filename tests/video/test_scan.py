@@ -51,6 +51,16 @@ def test_a_folder_is_walked_by_name(tmp_path: Path) -> None:
     assert scan([str(tmp_path / "empty")]) == scan([]) == []
 
 
+def test_source_code_with_the_suffix_of_videos_is_left_out(tmp_path: Path) -> None:
+    code, go, empty, film = touch(tmp_path, "app/code.ts", "app/go.mod", "empty.ts", "film.TS")
+    Path(code).write_text("export const one = 1;\n")
+    Path(go).write_text("module example.com/one\n")
+    Path(film).write_bytes(b"G@\0\x10")
+    os.mkfifo(tmp_path / "pipe.ts")
+    assert scan([str(tmp_path)]) == [empty, film, str(tmp_path / "pipe.ts")]
+    assert scan([code]) == [code], "what is named is not judged"
+
+
 def test_folders_that_hold_files_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b, _, d = touch(tmp_path, "one/sub/a.mp4", "two/b.mp4", "notes/c.txt", "three/d.mp4")
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """The video files that paths and URLs mean: files, folders, globs, and manifests that list files."""
 
+import contextlib
 import csv
 import glob
 import os
@@ -22,6 +23,7 @@ VIDEO_SUFFIXES = frozenset(
         *("mod", "tod"),  # MPEG-2 of camcorders
     )
 )
+CODE_SUFFIXES = (".ts", ".mod")  # that TypeScript and Go have too
 MANIFEST_SUFFIXES = frozenset((".jsonl", ".csv"))
 MANIFEST_COLUMNS = ("path", "video", "file")
 # Folders of thumbnails, deleted files, snapshots and search indexes, of Synology and QNAP drives, Android, macOS,
@@ -60,10 +62,10 @@ def scan(paths: Iterable[str]) -> list[str]:
 def list_videos(paths: Iterable[str], exclude: Sequence[str] = ()) -> Listing:
     """Return the absolute paths or URLs of the files that paths mean, each once, in the order given.
 
-    A folder means its files with a video suffix, at any depth and sorted by name. Links to files are followed; links to
-    folders are not, so that no walk is endless. A file given by name or matched by a local glob is included whatever
-    its suffix; a glob in a URL means files with a video suffix. A .jsonl or .csv file is a manifest with a file in each
-    row. No video is opened here, so that some may turn out to be unreadable.
+    A folder means its files with a video suffix, at any depth and sorted by name, without source code in TypeScript or
+    of Go. Links to files are followed; links to folders are not, so that no walk is endless. A file given by name or
+    matched by a local glob is included whatever its suffix; a glob in a URL means files with a video suffix. A .jsonl
+    or .csv file is a manifest with a file in each row. No video is decoded here, so that some may be unreadable.
 
     A file or folder that was found in a folder or by a glob is left out if a shell pattern of ``exclude`` matches its
     name, or its path below that folder or the part of the glob without wildcards. ``*`` matches slashes. Raise
@@ -202,7 +204,18 @@ def _walk(folder: str, denied: list[OSError], exclude: Sequence[str], junk: list
         for name in sorted(files):
             is_video = os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("._")  # noqa: PTH122
             if is_video and not (exclude and is_excluded(f"{below}/{name}".lstrip("/"), exclude)):
-                yield os.path.join(root, name)  # noqa: PTH118
+                path = os.path.join(root, name)  # noqa: PTH118
+                if not (name.lower().endswith(CODE_SUFFIXES) and _is_text(path)):
+                    yield path
+
+
+def _is_text(path: str) -> bool:
+    """Return whether a file begins with text; the packets of a video, short as they are, have bytes of 0."""
+    if os.path.isfile(path):  # noqa: PTH113  and no pipe, which would wait for a writer
+        with contextlib.suppress(OSError), Path(path).open("rb") as file:
+            head = file.read(1024)
+            return bool(head) and 0 not in head
+    return False
 
 
 def read_manifest(path: str) -> Iterator[str]:
