@@ -355,6 +355,17 @@ def test_without_labels_predictions_are_written_but_not_scored(
     assert "captions must have queries into videos to score predictions, got none" in answer.err
 
 
+def test_videos_of_another_length_than_annotated_are_noted(
+    searched: tuple[Path, Answer], world: Path, tmp_path: Path
+) -> None:
+    rows = [as_row(MOMENTS[0]), {**as_row(MOMENTS[3]), "duration": 3.4}]
+    write_rows(tmp_path / "moments.jsonl", rows)
+    shared = ("--videos", world, "--annotations", tmp_path, "--index", searched[0] / "index", "--out", tmp_path / "out")
+    assert run("eval", "moments", *shared).code == 0
+    notes = read(tmp_path / "out" / "report.json")["data"]["notes"]
+    assert notes == ["videos more than a tenth longer or shorter than annotated: 1 (red)"]
+
+
 def test_labels_for_some_queries_only_are_rejected(engine: Engine, world: Path, tmp_path: Path) -> None:
     bare = {name: value for name, value in as_row(MOMENTS[1]).items() if name != "relevant_windows"}
     write_rows(tmp_path / "moments.jsonl", [as_row(MOMENTS[0]), bare])

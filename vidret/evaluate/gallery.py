@@ -20,6 +20,7 @@ from vidret.store.records import FOLLOW_SHOTS, StoreInfo
 from vidret.types import Sampling
 
 Item = TypeVar("Item")
+LENGTH_TOLERANCE = 0.1  # annotated durations are often rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,10 @@ class Evaluation:
         doing: str = "scoring",
     ) -> Report:
         """Return the report, with the time that ``doing`` took."""
+        trained_on = note_trained_on(self.engine, self.split)
         return Report(
             task=task,
-            split=replace(self.split, notes=(*self.split.notes, *note_trained_on(self.engine, self.split))),
+            split=replace(self.split, notes=(*self.split.notes, *self._note_lengths(), *trained_on)),
             gallery=self.gallery,
             model=describe_model(self.engine),
             settings=settings,
@@ -81,6 +83,17 @@ class Evaluation:
             per_query=per_query,
             seconds={doing: time.monotonic() - self.started},
         )
+
+    def _note_lengths(self) -> Iterator[str]:
+        """Yield a note of videos whose length is not the annotated one, so that true spans are elsewhere in them."""
+        annotated = {query.video: query.duration for query in self.split.queries if query.duration}
+        own = {
+            video_id: self.engine.video(path.absolute()).duration
+            for video_id, path in self.gallery.files.items()
+            if video_id in annotated and video_id not in self.gallery.failed
+        }
+        if other := [name for name, long in own.items() if abs(long / annotated[name] - 1) > LENGTH_TOLERANCE]:
+            yield f"videos more than a tenth longer or shorter than annotated: {list_some(other)}"
 
 
 def index_gallery(
