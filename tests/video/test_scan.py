@@ -33,7 +33,7 @@ def touch(folder: Path, *names: str) -> list[str]:
 
 def test_a_folder_is_walked_by_name(tmp_path: Path) -> None:
     names = ("b.mp4", "a.mkv", "tape/MOV001.MOD", "sub/z.webm", "sub/deep/y.MOV", "also/x.Gif", "holiday.mp4/day.mp4")
-    touch(tmp_path, *names, "._a.mp4", "notes.txt", "mp4", "no.mp4.part")
+    touch(tmp_path, *names, "tape/hdv.m2t", "._a.mp4", "notes.txt", "mp4", "no.mp4.part")
     (tmp_path / "empty").mkdir()
     found = scan([str(tmp_path)])
     assert found == [path for path in naive_walk(tmp_path) if "._" not in path]  # which a Mac leaves beside each file
@@ -45,6 +45,7 @@ def test_a_folder_is_walked_by_name(tmp_path: Path) -> None:
         "sub/z.webm",
         "sub/deep/y.MOV",
         "tape/MOV001.MOD",
+        "tape/hdv.m2t",
     ]
     assert [os.path.relpath(path, tmp_path) for path in found] == expected
     assert scan([str(tmp_path / "holiday.mp4")]) == [str(tmp_path / "holiday.mp4/day.mp4")]

@@ -27,7 +27,6 @@ from vidret.video.workers.image_pool import ImagePool
 Arguments = tuple[list[str], list[str]]  # for ffmpeg, before and after its input
 STEM_LETTERS = 50
 PREROLL_US = 5_000_000
-REPEATED_RATE = 25
 SHORTEST_PART_S = 2.0  # of recordings that were joined
 ROOM_US = 1_000_000  # ffmpeg rounds lengths to whole ticks of a stream, which may be frames
 # How early a frame may come: ffmpeg subtracts the start of the container in whole ticks of the stream.
@@ -36,7 +35,7 @@ EARLY_US = 1000  # in whole ticks of most containers, so that they round it alik
 PROBE_TIMEOUT_S = 600.0
 COPIED_CODECS = ("h264", "hevc", "av1")  # that an MP4 holds
 ENCODE = ("-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast", "-crf", "18")
-MPEG_SUFFIXES = {".m2ts", ".m2v", ".mod", ".mpe", ".mpeg", ".mpg", ".mts", ".tod", ".ts", ".vob"}
+MPEG_SUFFIXES = {".m2t", ".m2ts", ".m2v", ".mod", ".mpe", ".mpeg", ".mpg", ".mts", ".tod", ".ts", ".vob"}
 
 
 def cut_moments(
@@ -208,7 +207,7 @@ class CutSpan:
     @property
     def trim(self) -> str:
         """The filters that keep the pictures of the span, whose times may be in whole frames, and deinterlace them."""
-        repeat = f"fps={REPEATED_RATE}," if self.repeats else ""
+        repeat = "fps=25," if self.repeats else ""
         return f"{repeat}settb=AVTB,trim={self.bounds},yadif=deint=interlaced"
 
     @property

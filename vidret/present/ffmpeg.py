@@ -119,9 +119,8 @@ def run_ffmpeg(
     if is_short:
         raise FfmpegError(f"it needs more than {limits.memory_bytes / (1 << 30):.2g} GiB of memory")
     if process.returncode:
-        reason = next(
-            filter(_NO_DECODER.search, reasons), reasons[-1] if reasons else f"exit code {process.returncode}"
-        )
+        reasons = reasons or [f"exit code {process.returncode}"]
+        reason = next(filter(_NO_DECODER.search, reasons), reasons[-1])
         found = _NO_DECODER.search(reason)
         if found is None or f"-{found[1]}" in after:
             raise FfmpegError(sanitize(reason))

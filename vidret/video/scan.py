@@ -18,12 +18,11 @@ from vidret.video import urls
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in (
-        *("3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "gif", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4"),
-        *("mpe", "mpeg", "mpg", "mts", "mxf", "ogm", "ogv", "rm", "rmvb", "ts", "vob", "webm", "wmv"),
-        *("mod", "tod"),  # MPEG-2 of camcorders
+        *("3g2", "3gp", "3gpp", "asf", "avi", "divx", "dv", "f4v", "flv", "gif", "m2ts", "m2v", "m4v", "mkv", "mov"),
+        *("mp4", "mpe", "mpeg", "mpg", "mts", "mxf", "ogm", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm", "wmv"),
+        *("insv", "m2t", "mod", "tod", "dvr-ms", "wtv"),  # of camcorders, and of television recorded by Windows
     )
 )
-CODE_SUFFIXES = (".ts", ".mod")  # that TypeScript and Go have too
 MANIFEST_SUFFIXES = frozenset((".jsonl", ".csv"))
 MANIFEST_COLUMNS = ("path", "video", "file")
 # Folders of thumbnails, deleted files, snapshots and search indexes, of Synology and QNAP drives, Android, macOS,
@@ -205,7 +204,7 @@ def _walk(folder: str, denied: list[OSError], exclude: Sequence[str], junk: list
             is_video = os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("._")  # noqa: PTH122
             if is_video and not (exclude and is_excluded(f"{below}/{name}".lstrip("/"), exclude)):
                 path = os.path.join(root, name)  # noqa: PTH118
-                if not (name.lower().endswith(CODE_SUFFIXES) and _is_text(path)):
+                if not (name.lower().endswith((".ts", ".mod")) and _is_text(path)):  # TypeScript, and go.mod
                     yield path
 
 
