@@ -27,6 +27,7 @@ from vidret.video.workers.image_pool import ImagePool
 Arguments = tuple[list[str], list[str]]  # for ffmpeg, before and after its input
 STEM_LETTERS = 50
 PREROLL_US = 5_000_000
+LATE_S = 1.0  # of the first picture of a clip, before which a player shows none
 SHORTEST_PART_S = 2.0  # of recordings that were joined
 ROOM_US = 1_000_000  # ffmpeg rounds lengths to whole ticks of a stream, which may be frames
 # How early a frame may come: ffmpeg subtracts the start of the container in whole ticks of the stream.
@@ -140,7 +141,8 @@ def cut_moment(
             progress = run_ffmpeg(ffmpeg, descriptor, *(plan or ffmpeg_arguments)(own, out), limits, is_left=is_left)
         except FfmpegError as error:
             raise VidretError(f"{path}: ffmpeg cannot cut {times}: {error}") from error
-        if progress.get("frame", "0") != "0" and progress.get("out_time_us", "N/A") != "N/A":
+        has_frames = progress.get("frame", "0") != "0" and progress.get("out_time_us", "N/A") != "N/A"
+        if has_frames and (own.repeats or probe(out).start < LATE_S):
             return
     raise VidretError(f"{path}: has no frame from {times}")
 
@@ -166,7 +168,7 @@ class CutSpan:
             of frames where frames are ticks, and not near the start: for some containers that would be to the second
             keyframe.
         longest_gap_s: By how much timestamps may step ahead; more is a restart of the clock.
-        repeats: Frames are repeated while they are shown, so that a span in which none begins has some.
+        repeats: Frames are repeated while they are shown, so that a span has some from its start on.
     """
 
     start_us: int
@@ -207,7 +209,7 @@ class CutSpan:
     @property
     def trim(self) -> str:
         """The filters that keep the pictures of the span, whose times may be in whole frames, and deinterlace them."""
-        repeat = "fps=25," if self.repeats else ""
+        repeat = "fps=60," if self.repeats else ""
         return f"{repeat}settb=AVTB,trim={self.bounds},yadif=deint=interlaced"
 
     @property
