@@ -332,6 +332,23 @@ def test_a_clip_of_interlaced_video_does_not_comb(tmp_path: Path) -> None:
     assert [is_combed(picture) for picture in shown] == [False] * 5
 
 
+@pytest.mark.parametrize("start", [1, 1.1])  # copied, or encoded
+def test_a_clip_has_no_timecode_or_chapter_of_its_video(ffmpeg: str, tmp_path: Path, start: float) -> None:
+    camera, chapters, film = tmp_path / "camera.mov", tmp_path / "chapters.txt", tmp_path / "film.mov"
+    write_video(camera, range(100), options={"g": "25"}, timecode="01:00:00:00")
+    chapters.write_text(";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1\nSTART=0\nEND=4\ntitle=One\n")
+    subprocess.run(
+        [ffmpeg, "-i", camera, "-i", chapters, "-map_chapters", "1", "-c", "copy", film],
+        check=True,
+        capture_output=True,
+    )
+    moments = [make_moment(str(film), start, 2)]
+    (clip,) = cut_moments(moments, tmp_path / "out", copies=find_copies(moments))
+    told = [subprocess.run([ffmpeg, "-i", path], capture_output=True, check=False).stderr for path in (film, clip)]
+    assert [b"Chapters:" in own for own in told] == [True, False]
+    assert [probe(path).timecode for path in (film, clip)] == ["01:00:00:00", ""]
+
+
 def test_sound_that_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:
     film = tmp_path / "spatial.mov"
     with av.open(str(film), "w") as container:

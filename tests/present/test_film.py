@@ -11,6 +11,7 @@ from tests.present.moments import assert_refused, make_moment, read_timed
 from tests.video.films import write_video
 from vidret.present.cutting import find_copies
 from vidret.present.film import cut_film
+from vidret.video.probe import probe
 
 pytestmark = pytest.mark.usefixtures("ffmpeg")
 
@@ -51,6 +52,22 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path: Path) -> None:
     film = str(write_video(tmp_path / "wide.mkv", range(50), pixel_ratio=Fraction(2)))
     cut_film([make_moment(film, 0.4, 1)], tmp_path / "film.mp4")
     assert read_film(tmp_path / "film.mp4")[0] == list(range(10, 25))
+
+
+def test_slides_are_shown_while_they_stand(tmp_path: Path) -> None:
+    even, slides = str(write_video(tmp_path / "even.mp4", range(50))), tmp_path / "slides.mkv"
+    write_video(slides, range(4), pts=[0, 200, 400, 500])
+    moments = [make_moment(even, 0, 1), make_moment(str(slides), 6, 9), make_moment(str(slides), 17, 18)]
+    cut_film(moments, tmp_path / "film.mp4")
+    assert read_film(tmp_path / "film.mp4")[0] == [*range(25), *[0] * 50, *[1] * 25, *[2] * 25]
+
+
+@pytest.mark.parametrize("start", [0, 0.1])  # copied, or encoded
+def test_the_timecode_of_a_camera_is_not_that_of_a_film(tmp_path: Path, start: float) -> None:
+    film = str(write_video(tmp_path / "camera.mov", range(50), timecode="01:00:00:00"))
+    moments = [make_moment(film, start, 1)]
+    cut_film(moments, tmp_path / "film.mp4", copies=find_copies(moments))
+    assert probe(tmp_path / "film.mp4").timecode == ""
 
 
 def test_films_that_cannot_be_made_are_refused(tmp_path: Path) -> None:

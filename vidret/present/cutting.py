@@ -35,6 +35,8 @@ TICK_TOLERANCE_US = 500
 EARLY_US = 1000  # in whole ticks of most containers, so that they round it alike at the start and in output times
 PROBE_TIMEOUT_S = 600.0
 COPIED_CODECS = ("h264", "hevc", "av1")  # that an MP4 holds
+# Without the timecode and the chapters of the whole video.
+CONTAINER = ("-movflags", "+faststart", "-write_tmcd", "0", "-map_chapters", "-1")
 ENCODE = ("-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast", "-crf", "18")
 MPEG_SUFFIXES = {".m2t", ".m2ts", ".m2v", ".mod", ".mpe", ".mpeg", ".mpg", ".mts", ".tod", ".ts", ".vob"}
 
@@ -232,7 +234,7 @@ def ffmpeg_arguments(span: CutSpan, out: Path) -> Arguments:
     timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:90000", "-output_ts_offset", f"{-before_us}us"]
     # H.264 with 4:2:0 chroma needs an even width and height.
     video = ["-vf", f"{span.trim},crop=trunc(iw/2)*2:trunc(ih/2)*2", *ENCODE, "-bsf:v", clamp]
-    encode = [*timing, *video, "-movflags", "+faststart", "-af", f"atrim={span.bounds}", "-c:a", "aac"]
+    encode = [*timing, *video, *CONTAINER, "-af", f"atrim={span.bounds}", "-c:a", "aac"]
     # The first video stream that is not a cover image, and all audio.
     return span.seek, ["-map", "0:V:0", "-map", "0:a?", *encode, name_output(out)]
 
@@ -296,6 +298,6 @@ def copy_arguments(
     tag = ["-tag:v", "hvc1"] if frames.codec == "hevc" else []
     picture = ["-c:v", "copy", "-copypriorss:v", "0", "-frames:v", str(frames.count), *tag]
     sound = ["-af", f"atrim=start={early_us}us:end={max(end_us, early_us + 1)}us", *audio]
-    output = ["-output_ts_offset", f"{-early_us}us", "-movflags", "+faststart", name_output(out)]
+    output = ["-output_ts_offset", f"{-early_us}us", *CONTAINER, name_output(out)]
     seek = ["-ss", f"{seek_us}us"] if seek_us else []
     return seek, ["-map", "0:V:0", "-map", "0:a?", *picture, *sound, *output]

@@ -2,11 +2,13 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from vidret.errors import VidretError
 from vidret.present.cutting import (
+    CONTAINER,
     ENCODE,
     Arguments,
     CopiedFrames,
@@ -73,6 +75,7 @@ def cut_film(
 
 def film_arguments(span: CutSpan, out: Path, *, first: Footage, own: Footage, has_sound: bool) -> Arguments:
     """Return the arguments for ffmpeg of a part of a film that has the size and the rate of its first video."""
+    span = replace(span, repeats=True)  # a slide that stands at the start is shown there
     size = ":".join(str(max(2, side // 2 * 2)) for side in (first.width, first.height))
     square = "scale=iw*sar:ih,setsar=1"
     fit = f"{square},scale={size}:force_original_aspect_ratio=decrease,pad={size}:-1:-1,setsar=1"
@@ -80,7 +83,7 @@ def film_arguments(span: CutSpan, out: Path, *, first: Footage, own: Footage, ha
     shift = f"PTS-{span.first_us / 1e6}/TB"
     pictures = f"{span.trim},setpts={shift},{fit},fps={rate}:start_time=0"
     sound = f"atrim={span.bounds},asetpts={shift},aresample=48000:async=1:first_pts=0,apad,atrim=end={length_s}"
-    encode = ["-vf", pictures, *ENCODE, "-af", sound, *SOUND, name_output(out)]
+    encode = ["-vf", pictures, *ENCODE, "-af", sound, *SOUND, *CONTAINER, name_output(out)]
     if has_sound and not own.has_audio:
         silence = ["-f", "lavfi", "-t", f"{length_s}", "-i", "anullsrc=r=48000:cl=stereo"]
         return [*silence, *span.seek], ["-map", "1:V:0", "-map", "0:a", *encode]
@@ -92,7 +95,7 @@ def join_parts(parts: Sequence[Path], out: Path, ffmpeg: str) -> Path:
     listing = out.with_suffix(".txt")
     names = [str(part.absolute()).replace("'", r"'\''") for part in parts]
     listing.write_text("".join(f"file '{name}'\n" for name in names), "utf-8", "surrogateescape")
-    after = ["-map", "0", "-c:v", "copy", "-c:a", "aac", "-movflags", "+faststart", name_output(out)]
+    after = ["-map", "0", "-c:v", "copy", "-c:a", "aac", *CONTAINER, name_output(out)]
     try:
         with listing.open("rb") as file:
             before = ["-f", "concat", "-safe", "0"]
