@@ -33,7 +33,9 @@ def test_method_fulfils_its_contract(name: str, train_all: bool) -> None:
     torch.autograd.backward(add_terms(terms))
     weights = dict(model.named_parameters())
     trained = {name for name, weight in weights.items() if weight.requires_grad}
-    assert trained == {name for group in parameter_groups(model, module._recipe.rule) for name in group["names"]}
+    groups = parameter_groups(model, module._recipe.rule)
+    assert trained == {name for group in groups for name in group["names"]}
+    assert len({group["name"] for group in groups}) == len(groups), "Lightning's LearningRateMonitor needs a name each"
     assert trained == weights.keys() - method.recipe.unused or not train_all
     with_gradient = {name for name, weight in weights.items() if weight.grad is not None}
     assert with_gradient == trained, "a trained weight without a gradient would block DDP"

@@ -75,7 +75,7 @@ def _train_all(name: str, *, lr: float, unused: frozenset[str]) -> Setting | Non
     if name in unused:
         return None
     decays = not (".ln_" in name or name.endswith(("bias", "logit_scale")))
-    return Setting("all", lr, 0.05 if decays else 0.0)
+    return Setting("all", lr, 0.05) if decays else Setting("all without decay", lr, 0.0)
 
 
 def freeze(model: nn.Module, rule: Rule) -> None:

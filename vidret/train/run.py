@@ -148,6 +148,8 @@ class TrainingCLI(LightningCLI):
         Lightning counts the folders that there are before it prepares the data, which may take hours, and makes the
         next one afterwards.
         """
+        if self.config[self.subcommand].trainer.enable_checkpointing is not False:
+            self.trainer_defaults["callbacks"].append(SaveLast())
         trainer = super().instantiate_trainer(**settings)
         is_on_disk = isinstance(trainer.logger, CSVLogger | TensorBoardLogger) and "://" not in trainer.logger.log_dir
         if is_on_disk and trainer.is_global_zero:
@@ -185,7 +187,7 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "vidret train", "description": DESCRIPTION},
-            trainer_defaults={"callbacks": [SaveLast(), ExportBest()]},
+            trainer_defaults={"callbacks": [ExportBest()]},
             args=list(arguments),
         )
     except ArgumentError as error:
