@@ -40,6 +40,8 @@ def test_a_protocol_sets_frames_and_says_what_is_not_comparable(protocol: str, m
     assert report["settings"]["rows"] == [3, wanted]
     assert not report["settings"]["complete"]
     assert report["settings"]["metric"] == ("nDCG@10" if protocol == "mteb" else "R@1")
+    compared = run("eval", "compare", tmp_path / "out", tmp_path / "out").out
+    assert ("nDCG@10" in answer.out, "nDCG@10" in compared) == (protocol == "mteb",) * 2, "the main score"
     other = "mmeb-v2" if protocol == "mteb" else "mteb"
     again = evaluate(msrvtt, tmp_path / "out", "--protocol", other)
     assert again.code == 1

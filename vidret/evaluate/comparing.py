@@ -12,7 +12,7 @@ from vidret.encode.encoder import Encoder, EncodingSpeed
 from vidret.encode.names import drop_sampling
 from vidret.errors import VidretError
 from vidret.evaluate.published import CLASSIC
-from vidret.metrics.retrieval import PLAIN, hits
+from vidret.metrics.retrieval import PLAIN, discount, hits
 
 CHUNK = 1 << 20  # maximum number of indices drawn at a time
 CONFIDENCE = 0.95
@@ -113,6 +113,7 @@ class Metric(NamedTuple):
     less_is_better: bool = False
 
 
+NDCG = "nDCG@10"  # compared where it is the main score of the protocol
 # By task, the field of a query's row and the metrics computed from it.
 METRICS: Mapping[str, tuple[str, Mapping[str, Metric]]] = {
     "retrieval": (
@@ -168,6 +169,8 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
     check_same_queries(rows, others)
     check_same_videos(first["data"], second["data"])
     key, metrics = METRICS[first["task"]]
+    if first.get("settings", {}).get("metric") == NDCG:
+        metrics = {NDCG: Metric(lambda ranks: 100.0 * discount(ranks)), **metrics}
     if without := [query_id for query_id in rows if key not in rows[query_id] or key not in others[query_id]]:
         raise VidretError(f"reports must have the {key} of each query, got none for {without[0]}")
     query_ids = sorted(rows)

@@ -70,9 +70,10 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
     results = report["results"]
     domains = results.get("domains", {})
     if "rows" in results:
-        yield title_rows("search", results["rows"]), tabulate_rows(results["rows"])
+        main = report["settings"]["metric"]
+        yield title_rows("search", results["rows"]), tabulate_rows(results["rows"], main)
         for domain, rows in domains.items():
-            yield title_rows(f"search, {domain} only", rows), tabulate_rows(rows)
+            yield title_rows(f"search, {domain} only", rows), tabulate_rows(rows, main)
     if "moments" in results:
         yield "moments, each in its own video", tabulate_moments(results["moments"])
         for domain, facts in domains.items():
@@ -115,10 +116,13 @@ def title_rows(name: str, rows: Sequence[Facts]) -> str:
     return f"{name}: {rows[0]['num_queries']} captions, {rows[0]['gallery_size']} videos"
 
 
-def tabulate_rows(rows: Sequence[Facts]) -> Table:
-    """Return one line per row, text to video first, each followed by its bounds if ties make them differ."""
+def tabulate_rows(rows: Sequence[Facts], main: str = "R@1") -> Table:
+    """Return one line per row, text to video first, each followed by its bounds if ties make them differ.
+
+    The main score of the protocol is the first one.
+    """
     trivial = [f"R@{k}" for k in CUTS if k >= rows[0]["gallery_size"] and k > 10]  # always 100
-    names = [name for name in RETRIEVAL if name in rows[0] and name not in trivial]
+    names = [name for name in dict.fromkeys((main, *RETRIEVAL)) if name in rows[0] and name not in trivial]
     corrected = any(row["bank"] for row in rows)
     lines = []
     for row in sorted(rows, key=lambda row: list(DIRECTIONS).index(row["direction"])):

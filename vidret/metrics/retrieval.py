@@ -77,6 +77,12 @@ def hits(ranks: Float[np.ndarray, "*query"], k: int) -> Bool[np.ndarray, "*query
     return is_hit
 
 
+def discount(ranks: Float[np.ndarray, "*query"], k: int = 10) -> Float[np.ndarray, "*query"]:
+    """Return the nDCG@K of queries with one correct answer, in 0..1."""
+    gains: Float[np.ndarray, "*query"] = np.where(ranks <= k, 1 / np.log2(1 + ranks), 0)
+    return gains
+
+
 def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) -> dict[str, float]:
     """Return statistics of ranks that count from 1, by the names used in papers.
 
@@ -91,7 +97,7 @@ def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) ->
         "MnR": float(ranks.mean()),
         "geometric_mean": float(np.cbrt(recalls[1] * recalls[5] * recalls[10])),
         "R-Sum": recalls[1] + recalls[5] + recalls[10],
-        "nDCG@10": 100 * float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean()),
+        "nDCG@10": 100 * float(discount(ranks).mean()),
     }
 
 
