@@ -20,6 +20,7 @@ from vidret.present import cutting
 from vidret.present.cutting import CutSpan, cut_moments, find_copies
 from vidret.present.ffmpeg import find_ffmpeg
 from vidret.video.container import ONE_THREAD
+from vidret.video.files import LocalFile
 from vidret.video.probe import probe
 from vidret.video.rendering import is_combed
 
@@ -258,7 +259,7 @@ def test_uncuttable_moments_are_refused_in_one_sentence(films: Path, tmp_path: P
     write_audio(tmp_path / "sound.mp4")
     good = make_moment(plain, 1, 1.2)
     cases = [
-        (make_moment(str(tmp_path / "gone.mp4")), f"{tmp_path}/gone.mp4: no longer exists"),
+        (make_moment(str(tmp_path / "gone.mp4")), f"{tmp_path}/gone.mp4: does not exist"),
         (make_moment(str(tmp_path / "text.mp4")), f"{tmp_path}/text.mp4: ffmpeg cannot cut 0:01.0 to 0:02.0: "),
         (make_moment(str(tmp_path / "sound.mp4")), f"{tmp_path}/sound.mp4: ffmpeg cannot cut 0:01.0 to 0:02.0: "),
         (make_moment(plain, 50, 60), f"{plain}: has no frame from 0:50.0 to 1:00.0"),
@@ -370,7 +371,7 @@ def test_sound_that_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:
 def test_the_open_file_is_cut_whatever_lies_at_its_path_by_then(ffmpeg: str, films: Path, tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     shutil.copy(films / "plain.mp4", film)
-    with cutting.open_source(str(film)) as file:
+    with LocalFile(str(film)) as file:
         film.unlink()
         film.symlink_to(films / "odd.mkv")
         cutting.cut_moment(make_moment(str(film), 1, 1.2), file.fileno(), tmp_path / "clip.mp4", ffmpeg)

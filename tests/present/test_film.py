@@ -78,6 +78,6 @@ def test_films_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
         ([moment], tmp_path / "b.mkv", "a film must end in .mp4, got"),
         ([moment], Path(film), "exists already"),
         ([make_moment("s3://a/b.mp4")], tmp_path / "b.mp4", "only local files can be cut"),
-        ([make_moment(str(tmp_path / "c.mp4"))], tmp_path / "b.mp4", "no longer exists"),
+        ([make_moment(str(tmp_path / "c.mp4"))], tmp_path / "b.mp4", "does not exist"),
     ):
         assert_refused(partial(cut_film, moments, out), message)

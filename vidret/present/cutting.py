@@ -76,7 +76,7 @@ def cut_moments(
             for done, ((moment, clip), frames) in enumerate(pairs, start=1):
                 unfinished = Path(scratch) / clip.name
                 plan = ffmpeg_arguments if frames is None else partial(copy_arguments, frames=frames)
-                with open_source(moment.path) as file:
+                with LocalFile(moment.path) as file:
                     cut_moment(moment, file.fileno(), unfinished, ffmpeg, plan=plan)
                 unfinished.replace(clip)
                 if on_progress is not None:
@@ -107,13 +107,6 @@ def name_clips(moments: Sequence[Moment]) -> list[str]:
         stem = "".join(letters)[:STEM_LETTERS]
         names.append(f"{rank:0{digits}}_{stem}_{moment.start:.2f}-{moment.end:.2f}.mp4")
     return names
-
-
-def open_source(path: str) -> LocalFile:
-    """Open a video to cut."""
-    if not Path(path).is_file():
-        raise VidretError(f"{show_path(path)}: no longer exists")
-    return LocalFile(path)
 
 
 def cut_moment(
@@ -266,7 +259,7 @@ def find_copies(moments: Sequence[Moment]) -> list[CopiedFrames | None]:
     """
     check_local(moments)
     for moment in moments:
-        open_source(moment.path).close()
+        LocalFile(moment.path).close()
     infos = {path: probe(path) for path in {moment.path for moment in moments}}
     return [_find_whole_groups(moment, infos[moment.path]) for moment in moments]
 

@@ -17,7 +17,6 @@ from vidret.present.cutting import (
     copy_arguments,
     cut_moment,
     name_output,
-    open_source,
 )
 from vidret.present.editors.timecode import choose_editing_rate
 from vidret.present.editors.timeline import DEFAULT_RATE, Footage, read_footage
@@ -25,6 +24,7 @@ from vidret.present.ffmpeg import GENEROUS, FfmpegError, find_ffmpeg, run_ffmpeg
 from vidret.present.terminal import writing
 from vidret.text import sanitize
 from vidret.types import Moment
+from vidret.video.files import LocalFile
 
 SOUND = ("-c:a", "pcm_s16le", "-ar", "48000", "-ac", "2")  # encoded once, when all parts are joined
 
@@ -65,7 +65,7 @@ def cut_film(
             plan = partial(film_arguments, first=first, own=footage[moment.path], has_sound=has_sound)
             if frames is not None:
                 plan = partial(copy_arguments, frames=frames, audio=SOUND)
-            with open_source(moment.path) as file:
+            with LocalFile(moment.path) as file:
                 cut_moment(moment, file.fileno(), part, ffmpeg, plan=plan)
             if on_progress is not None:
                 on_progress(number + 1, len(moments))

@@ -274,9 +274,8 @@ def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
         if kind == "mpegts" and ends_inside_packet(files.read_head(file, HEAD_BYTES), file.num_bytes):
             packets, is_cut_short = timeline.drop_last(packets), True  # the last frame is incomplete
         # FFmpeg takes the ticks of raw DV, and of some WMV, for frames.
-        rates = (float(rate or 0) for rate in (stream.average_rate, stream.base_rate))
-        average_rate = next((rate for rate in rates if 0 < rate < _MAX_RATE), 0.0)
-        transfer = int(context.color_trc)
+        stated = (float(rate) for rate in (stream.average_rate, stream.base_rate) if rate and rate < _MAX_RATE)
+        average_rate, transfer = next(stated, 0.0), int(context.color_trc)
         stream_start = float((stream.start_time or 0) * stream.time_base)
         facts = {
             "container": kind,
