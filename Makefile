@@ -5,12 +5,16 @@ export HF_HUB_OFFLINE = 1
 # Else every test process, and each of the many that tests start, would compile vidret and the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test wheel docs pipeline browser matrix slow scale check bench clean
+.PHONY: demo test quick wheel docs pipeline browser matrix slow scale check lint types bench clean
 
 demo: .venv/demo
 	$(BIN)/vidret demo
 
-test: check browser
+# Types are checked beside the tests, which wait for processes a quarter of their time.
+test: lint browser
+	$(MAKE) -j 2 types quick
+
+quick: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 # The sdist and the wheel: built, checked for their files, installed beside the dependencies and run.
@@ -50,10 +54,14 @@ slow: .venv/dev
 scale: .venv/scale
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m scale
 
-# mypy gives up on workers that a busy machine starts in more than 3 s; then it checks all in one process.
-check: .venv/dev
+check: lint types
+
+lint: .venv/dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+
+# mypy gives up on workers that a busy machine starts in more than 3 s; then it checks all in one process.
+types: .venv/dev
 	$(BIN)/mypy --strict --num-workers auto vidret tests tools || $(BIN)/mypy --strict vidret tests tools
 
 # Train, index, search, locate and evaluate every method on the synthetic world: about an hour on two cores, and one page.
