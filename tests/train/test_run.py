@@ -191,6 +191,16 @@ def test_run_that_reaches_its_time_leaves_a_model(world: Path, tmp_path: Path) -
     load_encoder(str(tmp_path / "clip.safetensors"))
 
 
+@pytest.mark.parametrize(("out", "reason"), [("a/clip.safetensors", "that can be written, got .*"), ("b", ", got the")])
+def test_run_whose_model_cannot_be_written_does_not_begin(out: str, reason: str, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "b").mkdir()
+    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=0, callbacks=[ExportBest()])
+    with pytest.raises(VidretError, match=f"out must be a file *{reason}"):
+        trainer.fit(make_module("clip", out=str(tmp_path / out)), datamodule=open_data(world))
+    assert trainer.global_step == 0
+
+
 def test_schedule_needs_an_end(world: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, max_epochs=-1, limit_val_batches=0)
     with pytest.raises(

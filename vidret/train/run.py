@@ -5,6 +5,7 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -51,6 +52,21 @@ class ExportBest(Callback):
             state = checkpoint["callbacks"].get(callback.state_key)
             if state is not None and Path(state["best_model_path"]).is_file():
                 state["dirpath"] = callback.dirpath
+
+    def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Refuse a file that cannot be written now, not after days of training."""
+        out = getattr(module, "out", None)
+        if out is None or not trainer.is_global_zero:
+            return
+        folder = Path(out).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OptionError(f"out must be a file that can be written, got {out} ({error.strerror})") from error
+        if Path(out).is_dir():
+            raise OptionError(f"out must be a file, got the folder {out}")
 
     def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Load the best checkpoint, if there is one, and export it."""
