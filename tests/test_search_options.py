@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -21,7 +22,6 @@ from pydantic import BaseModel
 from tests.cli.runner import Runner, load_commands
 from vidret.client.messages import encode_options
 from vidret.errors import OptionError
-from vidret.search.query.planning import check_options
 from vidret.serve.fields import collect_options
 from vidret.serve.routes.search import LocateRequest, SearchRequest
 from vidret.serve.routes.videos import VideosRequest
@@ -37,6 +37,7 @@ from vidret.types import (
     SearchOptions,
     VideoName,
     build_options,
+    check_options,
     flatten_options,
     list_options,
 )
@@ -204,7 +205,7 @@ def test_a_switch_is_on_or_off(run: Runner) -> None:
 )
 def test_a_value_of_another_type_or_out_of_range_is_refused_here_as_by_a_client(values: Any, rule: str) -> None:
     for options_type in BOTH:
-        for check in (check_options, encode_options):
+        for check in (partial(check_options, error=OptionError), encode_options):
             with pytest.raises(OptionError, match=f"^{re.escape(rule)}"):
                 check(options_type(**values))
 
@@ -212,8 +213,8 @@ def test_a_value_of_another_type_or_out_of_range_is_refused_here_as_by_a_client(
 def test_feedback_is_in_pairs_and_numbers_may_be_those_of_numpy() -> None:
     for wrong in ("ab", ["ab"], [(1, 2.0, 3)], [(1, "0:03")], 5):
         with pytest.raises(OptionError, match="like must be pairs of a video and a time in seconds"):
-            check_options(SearchOptions(like=wrong))  # type: ignore[arg-type]
-    check_options(SearchOptions(k=np.int64(3), at_least=np.float32(0.5)))  # type: ignore[arg-type]
+            check_options(SearchOptions(like=wrong), OptionError)  # type: ignore[arg-type]
+    check_options(SearchOptions(k=np.int64(3), at_least=np.float32(0.5)), OptionError)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="after must be seconds since 1970 in the years 1 to 9999, got 1e"):
         encode_options(Filters(after=1e300))
 

@@ -48,7 +48,6 @@ from vidret.search.models import (
 )
 from vidret.search.open_index import OpenIndex
 from vidret.search.query.grammar import Interpretation
-from vidret.search.query.planning import check_options
 from vidret.store.identities.persons import Persons
 from vidret.store.joined import ONE_INDEX, open_indexes
 from vidret.store.lookup import (
@@ -94,6 +93,7 @@ from vidret.types import (
     TimedText,
     VideoLibrary,
     VideoName,
+    check_options,
 )
 from vidret.types import Sequence as EventSequence
 from vidret.video.files import may_exist
@@ -604,7 +604,7 @@ class Engine(VideoLibrary):
             VidretError: As in ``search``; one invalid search fails all.
         """
         for option in options:
-            check_options(option)
+            check_options(option, OptionError)
         if len(queries) != len(options):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
         whole = [replace(option, k=option.k + option.offset, offset=0) for option in options]
@@ -654,7 +654,7 @@ class Engine(VideoLibrary):
 
     @override
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
-        check_options(options)
+        check_options(options, OptionError)
         wanted = k = options.k + options.offset
         with self._index.fusion.hold():
             while True:  # copies may stand between the others, and what follows an improbable moment is no likelier
@@ -679,7 +679,7 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: As in ``locate``; one invalid query fails all.
         """
-        check_options(options)
+        check_options(options, OptionError)
         whole = replace(options, k=options.k + options.offset, offset=0)
         video_ids = [look_up_video(self._index.store, video) for video in videos]
         with self._index.fusion.hold():
@@ -930,7 +930,7 @@ class Engine(VideoLibrary):
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
         """Return the searchable videos that match, sorted by first path."""
-        check_options(filters)
+        check_options(filters, OptionError)
         return self._index.store.videos.find(filters)
 
     def list_page(
@@ -940,17 +940,17 @@ class Engine(VideoLibrary):
 
         With them comes the path after which the next page begins, None for the last one.
         """
-        check_options(filters)
+        check_options(filters, OptionError)
         return self._index.store.list_page(filters, after, limit)
 
     def count_videos(self, filters: Filters = ALL_VIDEOS) -> int:
         """Return the number of searchable videos that match."""
-        check_options(filters)
+        check_options(filters, OptionError)
         return int(self._index.store.snapshot().match_videos(filters).sum())
 
     def facets(self, filters: Filters = ALL_VIDEOS, *, utc_offset_s: float = 0.0) -> Facets:
         """Return how many of the videos that match have each fact that filters ask for; see ``count_facets``."""
-        check_options(filters)
+        check_options(filters, OptionError)
         return count_facets(self._index.store.snapshot(), filters, utc_offset_s=utc_offset_s)
 
     @property
@@ -979,7 +979,7 @@ class Engine(VideoLibrary):
 
     def embeddings(self, level: EmbeddingLevel = "segment", filters: Filters = ALL_VIDEOS) -> Embeddings:
         """Return the stored vectors of segments or frames, with paths and times, as float32 of unit length."""
-        check_options(filters)
+        check_options(filters, OptionError)
         return read_embeddings(self._index.store, level, filters)
 
     def file(self, path: str) -> FileRecord | None:

@@ -19,7 +19,7 @@ from vidret.types import (
     SavedCollection,
     SearchOptions,
     Sequence,
-    check_option_values,
+    check_options,
     flatten_options,
     list_options,
 )
@@ -106,10 +106,7 @@ def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str
         OptionError: One has another type, is out of range, or is none of its choices.
     """
     encoded: dict[str, Any] = {}
-    try:
-        check_option_values(options)
-    except ValueError as error:
-        raise OptionError(str(error)) from error
+    check_options(options, OptionError)
     values = flatten_options(options)
     for option in list_options(type(options)):
         value = values[option.name]

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidret.errors import ConflictError, OptionError, VidretError, check_list
-from vidret.search.query.planning import check_options
 from vidret.search.watches import check_kept_query
 from vidret.store.rows_file import COLLECTIONS
 from vidret.store.store import Store
-from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, list_options
+from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, check_options, list_options
 
 MAX_MOMENTS = 2000  # of a list
 MAX_NOTE = 2000  # characters
@@ -85,7 +84,7 @@ def check_collection(store: Store, collection: SavedCollection) -> None:
             raise VidretError(f"options must not hold results that were judged, got {name}; teach a concept by them")
         if name not in known:
             raise VidretError(f"options must be those of a search for {collection.finds}, got {name}")
-    check_options(collection.read_options())
+    check_options(collection.read_options(), OptionError)
 
 
 def _find(rows: Sequence[SavedCollection], name: str) -> tuple[int, SavedCollection]:

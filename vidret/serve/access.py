@@ -106,13 +106,10 @@ class Body:
 COOKIE = "vidret"
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,}")  # valid in a header, in a cookie and, quoted, in a URL
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
-TOKEN_PAGE = """<!doctype html>
-<html lang="en">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>vidret</title>
-<p>This server requires a token: open the link with <code>?token=</code> that <code>vidret serve</code> printed, or add
-<code>/?token=TOKEN</code> to its address, with the token that you were given.
-"""
+TOKEN_PAGE = (
+    '<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>vidret</title><p>'
+    "This server requires a token: open the link that vidret serve printed, or /?token=TOKEN with yours."
+)
 OPEN_PATHS = ("/healthz", "/readyz")  # orchestrators ask these without a token; they say nothing about the videos
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {

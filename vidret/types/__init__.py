@@ -33,7 +33,7 @@ from vidret.types.media import TimedText as TimedText
 from vidret.types.options import NamedOption as NamedOption
 from vidret.types.options import Option as Option
 from vidret.types.options import build_options as build_options
-from vidret.types.options import check_option_values as check_option_values
+from vidret.types.options import check_options as check_options
 from vidret.types.options import flatten_options as flatten_options
 from vidret.types.options import list_options as list_options
 from vidret.types.queries import ALL_VIDEOS as ALL_VIDEOS

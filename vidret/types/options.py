@@ -90,19 +90,21 @@ def _list_options(options_type: Any) -> tuple[NamedOption, ...]:
     return tuple(listed)
 
 
-def check_option_values(options: Any) -> None:
+def check_options(options: Any, error: type[Exception]) -> None:
     """Check the values of a dataclass, and of the dataclasses in it, as far as no index decides about them.
 
-    Raises:
-        ValueError: One has another type, or is a number out of range or a text that is none of its choices.
+    Raise ``error`` if one has another type, or is a number out of range or a text that is none of its choices.
     """
     for field in fields(options):
         kind, value = field.type, getattr(options, field.name)
         if isinstance(kind, type) and is_dataclass(kind) and not isinstance(value, kind):
-            raise ValueError(f"{field.name} must be {kind.__name__}, got {value!r:.60}")
+            raise error(f"{field.name} must be {kind.__name__}, got {value!r:.60}")
     values = flatten_options(options)
-    for named in list_options(type(options)):
-        _check_value(named, values[named.name])
+    try:
+        for named in list_options(type(options)):
+            _check_value(named, values[named.name])
+    except ValueError as fault:
+        raise error(str(fault)) from fault
 
 
 def _check_value(named: NamedOption, value: Any) -> None:

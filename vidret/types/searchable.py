@@ -179,7 +179,7 @@ class Searchable(ABC):
 
 
 def _as_tuple(values: Any) -> Any:
-    """Return a list as a tuple; anything else as it is, which ``check_option_values`` refuses."""
+    """Return a list as a tuple; anything else as it is, which ``check_options`` refuses."""
     return tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else values
 
 

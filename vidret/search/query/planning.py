@@ -48,17 +48,13 @@ from vidret.types import (
     SOURCES,
     TEXT_SOURCES,
     ComposedQuery,
-    Filters,
     Frames,
-    LocateOptions,
     Picture,
     Query,
-    SearchOptions,
     Source,
     TextEmbedding,
     TextSource,
     Vector,
-    check_option_values,
 )
 from vidret.types import Sequence as EventSequence
 
@@ -273,18 +269,6 @@ def check_query(query: str | EventSequence) -> None:
     if isinstance(query, str):
         parse_query(query)
     check_exclusions(parse_structure(query))
-
-
-def check_options(options: SearchOptions | LocateOptions | Filters) -> None:
-    """Check the options of a search, or its filters, as far as no index decides about them.
-
-    Raises:
-        OptionError: One has another type, is out of range, or is none of its choices.
-    """
-    try:
-        check_option_values(options)
-    except ValueError as error:
-        raise OptionError(str(error)) from error
 
 
 def parse_query(query: str, *, is_beside_images: bool = False) -> tuple[str, tuple[str, ...]]:
