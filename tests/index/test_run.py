@@ -142,6 +142,11 @@ def test_moved_changed_deleted_and_pruned_files(tmp_path: Path) -> None:
     assert [Path(hit.path).name for hit in engine.search("red", 1)] == ["moved.mp4"]
     assert read_states(tmp_path / "index") == {"b.mp4": "done", "moved.mp4": "done"}
 
+    Path(new).touch()
+    progress: list[Progress] = []
+    report = engine.index([films], on_progress=progress.append)
+    assert (report.linked, report.unchanged, progress[-1].done) == (0, 2, 1), "a touched file is read, not moved"
+
     write_film(films / "b.mp4", ("green", 2))
     report = engine.index([films])
     assert (report.encoded, report.unchanged) == (1, 1)

@@ -76,7 +76,7 @@ _EDIT_LIST: dict[str, Any] = {
     "shift": -33,
     "container_options": {"avoid_negative_ts": "disabled", "use_editlist": "1"},
 }
-ONES: dict[str, dict[str, Any]] = {"one.mp4": {}, "one.webm": _VP9, "one.gif": KINDS["anim.gif"]}
+ONES: dict[str, dict[str, Any]] = {"one.mp4": {}, "one.webm": _VP9}
 NAMES = [*KINDS, "edit_list.mp4", *ONES]
 
 

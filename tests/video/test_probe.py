@@ -101,7 +101,7 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
     (tmp_path / "noise.mp4").write_bytes(noise)
     (tmp_path / "zeros.mp4").write_bytes(bytes(5000))
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n#EXT-X-ENDLIST\n")
-    for kind in ("png", "jpeg", "webp"):
+    for kind in ("png", "jpeg", "webp", "gif"):
         Image.fromarray(draw(3)).save(tmp_path / f"{kind}.mp4", kind)
     write_audio(tmp_path / "sound.mp4")
     write_cover(tmp_path / "cover.mp4")
@@ -114,6 +114,7 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
         "png.mp4": "is a picture, not a video",
         "jpeg.mp4": "is a picture, not a video",
         "webp.mp4": "is a picture, not a video",
+        "gif.mp4": "is a picture, not a video",
         "sound.mp4": "holds no video",
         "cover.mp4": "holds only a cover picture, no video",
     }

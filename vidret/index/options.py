@@ -67,7 +67,7 @@ class IndexReport:
     Attributes:
         encoded: Number of files that were encoded.
         linked: Number of files whose content was stored already, because they were moved, renamed or copied.
-        unchanged: Number of files that are as they were at the last run.
+        unchanged: Number of files whose content is as it was at the last run.
         moved: Old and new paths of the files that were moved or renamed since the last run.
         deleted_copies: Paths of the files that were deleted since the last run, each with that of a copy
             that is still there.

@@ -61,6 +61,7 @@ class RunState:
         self._counts: dict[str, int] = defaultdict(int)
         self._newly_missing: set[str] = set()
         self._found = set[str]()  # paths that had no file at the last run, or another content
+        self._may_be_touched = dict[str, int | None]()  # the contents that files with another size or time had
         self._failed: list[tuple[str, str]] = []
         self._undecoded: list[tuple[FileJob, DecodeError]] = []
         self._salvaged: list[tuple[str, str]] = []
@@ -85,6 +86,8 @@ class RunState:
                 continue
             job = FileJob(path, result.st_size, read_mtime_ns(result), count_disk_bytes(result))
             if record is None or (record.num_bytes, record.mtime_ns) != (job.num_bytes, job.mtime_ns):
+                if record is not None and record.state == "done":
+                    self._may_be_touched[path] = record.video
                 self._add_job(job)
             else:
                 self._plan_unchanged(job, record)
@@ -213,9 +216,11 @@ class RunState:
             job.path, state="done", reason="", video=video_id, num_bytes=job.num_bytes, mtime_ns=job.mtime_ns
         )
         salvaged = self.store.videos.get(video_id).salvaged
+        is_touched = not encoded and self._may_be_touched.get(job.path) == video_id
         with self._lock:
-            self._counts["encoded" if encoded else "linked"] += 1
-            self._found.add(job.path)
+            self._counts["encoded" if encoded else "touched" if is_touched else "linked"] += 1
+            if not is_touched:
+                self._found.add(job.path)
             self._work.finish(job.path)
             if salvaged:
                 self._salvaged.append((job.path, salvaged))
@@ -320,7 +325,7 @@ class RunState:
         return IndexReport(
             encoded=self._counts["encoded"],
             linked=self._counts["linked"],
-            unchanged=self._counts["unchanged"],
+            unchanged=self._counts["unchanged"] + self._counts["touched"],
             moved=moved,
             deleted_copies=deleted_copies,
             missing=len(gone),
@@ -342,7 +347,7 @@ class RunState:
         with self._lock:
             return Progress(
                 num_files=len(self.jobs),
-                done=self._counts["encoded"] + self._counts["linked"] + self._counts["words"],
+                done=sum(self._counts[how] for how in ("encoded", "linked", "touched", "words")),
                 failed=self._counts["failed"],
                 num_segments=self._counts["segments"],
                 seconds=self._seconds,

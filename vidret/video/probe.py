@@ -40,7 +40,7 @@ _IMAGE_FORMATS = {"image2", "tty"}
 # In MP4 and MOV the timestamps of these codecs do not depend on packet contents: measured field by field.
 _TIMED_BY_CONTAINER = {"h264", "hevc", "av1", "vp9", "prores", "mjpeg", "mpeg4", "mpeg2video"}
 _CODECS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}
-_SINGLE_IMAGE_FORMATS = {"mjpeg", "mpjpeg", "apng", "jpegxl_anim"}
+_SINGLE_IMAGE_FORMATS = {"mjpeg", "mpjpeg", "apng", "gif", "jpegxl_anim"}
 _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 # The clock of these formats may restart, so that recordings can be concatenated.
 _RESTARTING_FORMATS = {"mpegts", "mpeg"}

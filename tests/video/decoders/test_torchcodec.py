@@ -29,7 +29,7 @@ from vidret.video.workers.pool import DecodePool, find_gpu_decoders
 EXACT = {"h264.mp4", "h264.mkv", "h264_uneven.mp4", "h264_uneven.mkv", "h264_sound.mp4", "hevc.mp4", "vp9.webm"}
 EXACT |= {"vp9_alpha.webm", "vp8.webm", "av1.mp4", "av1.mkv", "mpeg4.mp4", "wmv2.wmv", "mjpeg.avi", "mjpeg.mov"}
 EXACT |= {"prores.mov", "ffv1.mkv", "anim.gif", "turned_90.mp4", "turned_180.mp4", "turned_270.mp4", "edit_list.mp4"}
-EXACT |= {"one.mp4", "one.webm", "one.gif"}
+EXACT |= {"one.mp4", "one.webm"}
 
 # torchcodec as far as vidret uses it, on PyAV, with GPUs that are the CPU: it notes who decodes what where, and fails
 # as a file's name says.
