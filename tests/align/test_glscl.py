@@ -193,6 +193,14 @@ def test_blocks_equal_the_whole_and_candidates_can_be_selected() -> None:
 
 
 @torch.no_grad()
+def test_no_texts_and_no_videos_are_scored() -> None:
+    aligner, batch = make_aligner(), make_batch()
+    nothing = {name: values[:0] for name, values in batch.items()}
+    no_texts = {name: nothing[name] for name in ("sentences", "words", "word_mask")}
+    assert run(aligner, {**batch, **no_texts}).total.shape == (0, 4)
+    assert run(aligner, {**nothing, **{name: batch[name] for name in no_texts}}).total.shape == (3, 0)
+
+
 def test_concepts_of_many_texts_are_found_some_at_a_time() -> None:
     aligner = make_aligner()
     assert aligner.finder is not None

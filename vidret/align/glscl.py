@@ -99,6 +99,8 @@ class ConceptFinder(nn.Module):
         self, memory: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
     ) -> Float[Tensor, "batch concept dim"]:
         """Return the concepts of frames or words, of unit length; zeros for rows that are all padding."""
+        if not len(memory):  # PyTorch's attention refuses it
+            return memory.new_zeros(0, *self.seeds.shape)
         memory = memory.masked_fill(~mask[..., None], 0)
         x, bias = self.seeds.expand(len(memory), -1, -1), mask_bias(memory, mask)
         for layer in self.decoder:
