@@ -16,7 +16,7 @@ from tests.rankers import convert_golden, make_ranker, save_aligner, score_direc
 from vidret.align.ucofia import Aligner
 from vidret.channels.picture.aligner_rankers import UcofiaRanker
 from vidret.channels.picture.calibration import Calibrations
-from vidret.channels.picture.ranker_loading import FEW, UNTRAINED_UCOFIA, choose_ranker, load_ranker
+from vidret.channels.picture.ranker_loading import FEW, UNTRAINED_UCOFIA, choose_ranker, load_ranker, make_untrained
 from vidret.channels.picture.ranking import score_top_frames
 from vidret.channels.picture.reranking import Reranker
 from vidret.errors import AlignerError
@@ -247,6 +247,8 @@ def test_invalid_names_are_rejected(tmp_path: Path) -> None:
     for name in ("none", "mean", "ucofia", "glscl"):
         with pytest.raises(AlignerError, match=r"^tokens must be int8 or float16, got int4$"):
             load_ranker(name, encoder, tokens="int4")
+    with pytest.raises(AlignerError, match=r"^there must be a case for colbert, got none$"):
+        make_untrained("colbert", encoder, "int8")
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.ones(1)}, other)
     with pytest.raises(AlignerError, match="not an aligner that this version of vidret supports"):
