@@ -180,8 +180,14 @@ def convert_head(weights: Weights, *, heads: int = 8) -> GroundingHead:
     Saliency is multiplied by a cosine if the head has boundaries, as published.
 
     Raises:
-        VidretError: Weights are missing, unknown or of another shape; the message lists their published names.
+        VidretError: Weights are missing, unknown or of another shape; the message lists their published names. Or they
+            are those of a head of vidret, whose card would be lost.
     """
+    if any(name.startswith(tuple(NAMES.values())) for name in weights):
+        raise VidretError(
+            "must be a published checkpoint, got a head of vidret: use it as --head, or add it to a model by "
+            "--from vidret --with"
+        )
     own = {from_published(name): weight.float() for name, weight in weights.items() if not IGNORED.match(name)}
     if not any(name.startswith("boundaries.") for name in own):
         own.pop("reach", None)  # unused, and so untrained, without boundaries

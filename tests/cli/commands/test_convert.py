@@ -76,6 +76,10 @@ def test_converted_head_has_the_settings_of_its_benchmark(run: Runner, tmp_path:
     plain = {"fps": None, "suppression": None, "threshold": None, "unit": None}
     assert facts == {"backbone": "tiny/random"} | plain | RECIPES[recipe]
     check_close(load_head(out)[0].block.gates, weights["adapter.gate"].flatten())
+    again = ("convert", out, tmp_path / "again.safetensors", "--from", "r2tuning")
+    run.check_refusal(
+        again, 1, "head.safetensors: must be a published checkpoint, got a head of vidret: use it as --head"
+    )
 
 
 def test_models_are_joined_to_one_file(run: Runner, tmp_path: Path) -> None:
