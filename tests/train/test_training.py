@@ -221,12 +221,21 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     for name in ("chunk_size", "seed"):
         with pytest.raises(VidretError, match=f"{name} must be at least 0, got -1"):
             make_module("clip", **{name: -1})
+    for name in ("lr", "matrix_lr"):
+        for rate in (-1.0, 0.0):
+            with pytest.raises(VidretError, match=f"^{name} must be positive and finite, got {rate:g}$"):
+                make_module("clip", **{name: rate})
+    make_module("tempme").export(tmp_path / "towers.safetensors")
+    with pytest.raises(VidretError, match=r"num_frames.*, got others at 2: vision\.temporal\.0$"):
+        make_module("tempme", weights=str(tmp_path / "towers.safetensors"), vision=None, text=None, num_frames=24)
     head = make_head_module(drop_at=3)
     head.trainer = make_trainer(tmp_path, max_steps=10)
     with pytest.raises(VidretError, match=r"max_epochs must be given .* got only drop_at 3"):
         head.configure_optimizers()
     with pytest.raises(VidretError, match=r"recipe must be one of qvhighlights, .*, got dreams"):
         make_head_module(recipe="dreams")
+    with pytest.raises(VidretError, match=r"^lr must be positive and finite, got -1$"):
+        make_head_module(lr=-1.0)
     for wrong in ({"similarity_weight": -1.0}, {"similarity_weight": 1.0, "boundaries": False}):
         with pytest.raises(VidretError, match="similarity_weight must be at least 0, and 0 without boundaries, got "):
             make_head_module(**wrong)

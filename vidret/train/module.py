@@ -164,6 +164,12 @@ class TrainedModule(lightning.LightningModule):
         return description
 
 
+def check_rate(lr: float | None, name: str = "lr") -> None:
+    """Raise VidretError unless a given learning rate is positive and finite."""
+    if lr is not None and not 0 < lr < math.inf:
+        raise VidretError(f"{name} must be positive and finite, got {lr:g}")
+
+
 def write_model(description: ModelDescription, state: Mapping[str, Tensor], path: Path) -> None:
     """Write the model of a module to a file.
 

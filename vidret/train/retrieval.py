@@ -29,7 +29,7 @@ from vidret.train import optim
 from vidret.train.losses import Terms
 from vidret.train.methods import load_method
 from vidret.train.model import RetrievalModel
-from vidret.train.module import ModelDescription, TrainedModule
+from vidret.train.module import ModelDescription, TrainedModule, check_rate
 from vidret.train.muon import with_muon
 from vidret.types import Sampling
 
@@ -102,9 +102,11 @@ class RetrievalModule(TrainedModule):
         Raises:
             VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, they do not
                 suit the method, ``keep`` is given without ``weights`` or with ``lora_rank``, ``matrix_lr`` without
-                ``train_all``, or ``cool_down`` without ``matrix_lr``.
+                ``train_all``, ``cool_down`` without ``matrix_lr``, or a learning rate is not positive.
         """
         super().__init__(seed=seed, out=out)
+        check_rate(lr)
+        check_rate(matrix_lr, "matrix_lr")
         if chunk_size < 0:
             raise VidretError(f"chunk_size must be at least 0, got {chunk_size}")
         if not 0 <= keep < 1 or (keep and (weights is None or lora_rank)):
@@ -233,7 +235,11 @@ def _load_towers(card: Card, plain: ClipModel | None) -> ClipModel:
     model = ClipModel(card)
     if plain is None:
         return model
-    mismatch = model.load_state_dict(plain.state_dict(), strict=False)
+    own, weights = model.state_dict(), plain.state_dict()
+    if unlike := [name for name in weights if name in own and own[name].shape != weights[name].shape]:
+        rule = "weights must have the shapes that vision, text, num_frames, merging, prompts and lora_rank give"
+        raise VidretError(f"{rule}, got others at {len(unlike)}: {unlike[0]}")
+    mismatch = model.load_state_dict(weights, strict=False)
     if mismatch.unexpected_keys:
         raise VidretError(f"weights must be of plain towers, got {', '.join(mismatch.unexpected_keys[:3])}")
     return model
