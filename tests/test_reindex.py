@@ -129,6 +129,7 @@ def test_probabilities_are_those_of_no_answers_after_a_move(index: Path) -> None
 def test_only_a_calibration_that_was_asked_for_is_to_be_made_again(index: Path, is_automatic: bool) -> None:
     with Store.open(index, write=True) as store:
         store.metadata.set(f"{CALIBRATION}.none", json.dumps({"is_automatic": is_automatic}))
+        store.metadata.set(f"{CALIBRATION}.none.edition", "e")
     to_redo = () if is_automatic else (f"its calibration: vidret calibrate --bank FILE --index {index}",)
     assert reindex(index, WideEncoder(), workers=1).to_redo == to_redo
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidret.channels.picture.calibration import is_automatic
+from vidret.channels.picture.calibration import is_calibrated_by_user
 from vidret.channels.picture.ranking import NONE
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import load_encoder
@@ -21,7 +21,7 @@ from vidret.errors import VidretError
 from vidret.index.options import IndexReport, Progress
 from vidret.search.concepts.storage import list_concepts, load_concept, save_concept
 from vidret.search.models import allow_encoder
-from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, MOMENTS, PROBABILITIES, SAMPLING, SEGMENTS
+from vidret.store.records import FOLLOW_SHOTS, HEAD, MOMENTS, PROBABILITIES, SAMPLING, SEGMENTS
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.store.vectors.base import FAISS
@@ -189,9 +189,8 @@ def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[t
 
 def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
     """Return what an index has that was made for its old encoder and has to be made again."""
-    calibrations = (store.metadata.get(key) for key in store.metadata.keys(f"{CALIBRATION}."))
     stale = []
-    if any(stored and not is_automatic(stored) for stored in calibrations):
+    if is_calibrated_by_user(store):
         stale.append(f"its calibration: vidret calibrate --bank FILE --index {index}")
     if store.metadata.get(PROBABILITIES):
         stale.append(f"its probabilities: vidret calibrate --answers FILE --index {index}")

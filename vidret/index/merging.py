@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from vidret.channels.picture.calibration import is_automatic
+from vidret.channels.picture.calibration import is_calibrated_by_user
 from vidret.disk import replacing
 from vidret.errors import StoreError, read_fault
 from vidret.index.copying import ContentCopier, TextMerge, copy_collections, copy_concepts, copy_watches
@@ -22,7 +22,6 @@ from vidret.store.consent import allow, is_allowed
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.upkeep import copy_identities
 from vidret.store.records import (
-    CALIBRATION,
     HEAD,
     KEPT,
     MOMENTS,
@@ -374,16 +373,9 @@ class Merge:
         return [
             f"{index.path}: its calibration is not copied: {again}"
             for index in self.sources
-            if _is_calibrated(index) or index.metadata.get(PROBABILITIES)
+            if is_calibrated_by_user(index) or index.metadata.get(PROBABILITIES)
         ]
 
     def _advance(self, num_steps: int) -> None:
         self._done += num_steps
         self.on_progress(self._done, self._total)
-
-
-def _is_calibrated(index: Store) -> bool:
-    """Return whether an index has a calibration of its user; one that was removed is stored as empty."""
-    keys = index.metadata.keys(f"{CALIBRATION}.")
-    headers = [index.metadata.get(key) for key in keys if not key.endswith(".edition")]
-    return any(header and not is_automatic(header) for header in headers)

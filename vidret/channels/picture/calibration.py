@@ -21,7 +21,7 @@ from vidret.store.joined import STRIDE
 from vidret.store.records import CALIBRATION, StoredSegments
 from vidret.store.snapshots.columns import read_columns, write_columns
 from vidret.store.store import Store
-from vidret.text import parse_json
+from vidret.text import format_count, parse_json
 from vidret.types import TextEmbedding
 
 logger = logging.getLogger(__name__)
@@ -348,13 +348,29 @@ def _read(store: Store, stored: str | bytes) -> tuple[str, Calibration] | None:
     return fingerprint, Calibration(**own, ids=potentials.pop(IDS), potentials=potentials, queries=queries)
 
 
+def _list_stored(store: Store) -> dict[str, str | bytes]:
+    """Return the calibrations of an index by key; one that was removed is stored as empty."""
+    keys = [key for key in store.metadata.keys(f"{CALIBRATION}.") if not key.endswith(EDITION)]
+    return {key: stored for key in keys if (stored := store.metadata.get(key))}
+
+
+def list_calibrations(store: Store) -> list[str]:
+    """Describe the calibrations of an index that are not damaged, for people."""
+    lines = []
+    for key, stored in _list_stored(store).items():
+        if (found := _read(store, stored)) is not None:
+            bank = f"{format_count(found[1].num_queries, 'query')} of {found[1].bank}"
+            lines.append(f"by {bank} (SK-norm, rerank {key.removeprefix(f'{CALIBRATION}.')})")
+    return lines
+
+
 def find_damaged_calibrations(store: Store, *, repair: bool) -> list[str]:
     """Verify the calibrations of an index; return descriptions of the damage. ``repair`` removes what is damaged."""
-    damaged = {}
-    for key in store.metadata.keys(f"{CALIBRATION}."):
-        stored = "" if key.endswith(EDITION) else store.metadata.get(key)
-        if stored and _read(store, stored) is None:
-            damaged[key] = f"{_find_file(store, stored) or store.path}: {DAMAGE}"
+    damaged = {
+        key: f"{_find_file(store, stored) or store.path}: {DAMAGE}"
+        for key, stored in _list_stored(store).items()
+        if _read(store, stored) is None
+    }
     if damaged and repair:
         store.metadata.set_many({name: "" for key in damaged for name in (key, f"{key}{EDITION}")}, durable=True)
         _remove_others(store)
@@ -377,8 +393,12 @@ def _remove_others(store: Store) -> None:
                 remove_closed(path)
 
 
-def is_automatic(stored: str | bytes) -> bool:
-    """Return whether a stored calibration was made by an indexing run, which makes it again in another index."""
+def is_calibrated_by_user(store: Store) -> bool:
+    """Return whether an index has a calibration that no indexing run makes again in another index."""
+    return not all(map(_is_automatic, _list_stored(store).values()))
+
+
+def _is_automatic(stored: str | bytes) -> bool:
     try:
         return bool(parse_json(stored)["is_automatic"])
     except (ValueError, LookupError, TypeError):  # no valid one
