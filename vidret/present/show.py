@@ -250,8 +250,12 @@ def show_info(
     moments: "MomentCounts | None" = None,
     identities: "Sequence[IdentityCounts]" = (),
     windows: "Sequence[WindowCounts]" = (),
+    calibrated: "Sequence[str]" = (),
 ) -> None:
-    """Print the contents of an index as numbers, with those of its words, moments, faces, voices and audio."""
+    """Print the contents of an index as numbers, with those of its words, moments, faces, voices and audio.
+
+    ``calibrated`` says which of its scores and probabilities are.
+    """
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
     limit = "" if info.memory is None else f", memory limit {info.memory / 1e9:.3g} GB"
     prepared = []
@@ -271,6 +275,7 @@ def show_info(
         ("encoder", f"{info.encoder_name}, {info.dim} dimensions"),
         ("vectors", info.vectors + limit if info.store == "faiss" else info.store),
         *([("tokens", f"of {format_count(info.with_tokens, 'segment')}")] if info.with_tokens else []),
+        *([("calibrated", "; ".join(calibrated))] if calibrated else []),
         *prepared,
         *[
             (word.source, f"{format_count(word.texts, 'text')}, of {videos(word.tracks)}; {word.complete} complete")

@@ -13,6 +13,7 @@ from tests.indexed_texts import add_words, find_content
 from tests.made_identities import FACES, make_tracks
 from vidret.channels.picture.query_bank import SENTENCES
 from vidret.errors import EncoderError
+from vidret.search.probability import ProbabilityModel, save_probabilities
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS
 from vidret.store.sounds import SoundStore
@@ -49,6 +50,17 @@ def test_info_in_text_and_json(run: Runner, index: Path) -> None:
             store.metadata.set(SEGMENTS, rule)
         assert words in show(run)
         assert run.json("info")["segment_rule"] == rule
+
+
+def test_info_says_what_is_calibrated(run: Runner, index: Path, tmp_path: Path) -> None:
+    assert "calibrated" not in show(run) + str(run.json("info"))
+    (tmp_path / "bank.txt").write_text("\n".join(SENTENCES[:12]))
+    run.err("calibrate", "--bank", tmp_path / "bank.txt")
+    with Store.open(index, write=True) as store:
+        save_probabilities(store, ProbabilityModel(index_weights=(1, 0, 0)))
+    ours = ["by 12 queries of bank.txt (SK-norm, rerank none)", "probabilities by known answers"]
+    assert f"calibrated {'; '.join(ours)}" in show(run)
+    assert run.json("info")["calibrated"] == ours
 
 
 @pytest.mark.usefixtures("index")

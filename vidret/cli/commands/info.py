@@ -14,6 +14,7 @@ from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_info, show_table
 from vidret.present.terminal import print_message
+from vidret.store.records import PROBABILITIES
 from vidret.store.store import Store
 from vidret.text import display_path, format_count, sanitize, show_path
 
@@ -64,6 +65,7 @@ def info_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""
+    from vidret.channels.picture.calibration import list_calibrations
     from vidret.store.lookup import count_moments
 
     reports = {"--failed": failed, "--check or --repair": check or repair, "--diversity": diversity, "--recall": recall}
@@ -100,11 +102,15 @@ def info_command(
             told = ", dropped: vidret index reads or encodes them again" if repair and num_damaged else ""
             print_message(f"{format_count(num_damaged, 'damaged part')}{told}")
             raise typer.Exit(1 if num_damaged and not repair else 0)
-        facts, moments = store.info(), count_moments(store)
-    print_facts(facts, index, moments, as_json=as_json)
+        facts, moments, calibrated = store.info(), count_moments(store), list_calibrations(store)
+        if store.metadata.get(PROBABILITIES):
+            calibrated.append("probabilities by known answers")
+    print_facts(facts, index, moments, calibrated, as_json=as_json)
 
 
-def print_facts(facts: "StoreInfo", index: Path, moments: "MomentCounts", *, as_json: bool) -> None:
+def print_facts(
+    facts: "StoreInfo", index: Path, moments: "MomentCounts", calibrated: list[str], *, as_json: bool
+) -> None:
     """Print the contents of an index as numbers, with its words and prepared moments if it has any."""
     from vidret.store.identities.upkeep import count_identities
     from vidret.store.sounds import count_windows
@@ -112,13 +118,15 @@ def print_facts(facts: "StoreInfo", index: Path, moments: "MomentCounts", *, as_
 
     words, identities, windows = count_texts(index), count_identities(index), count_windows(index)
     if not as_json:
-        show_info(facts, words, moments, identities, windows)
+        show_info(facts, words, moments, identities, windows, calibrated)
         return
     row = {**dataclasses.asdict(facts), "files": dict(facts.files)}
     counted: dict[str, Sequence[Any]] = {"words": words, "identities": identities, "sound_windows": windows}
     row |= {name: [dataclasses.asdict(own) for own in counts] for name, counts in counted.items() if counts}
     if moments.videos:
         row["moments"] = {**dataclasses.asdict(moments), "bytes_per_hour": round(moments.bytes_per_hour)}
+    if calibrated:
+        row["calibrated"] = calibrated
     print_json(row)
 
 
