@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +43,7 @@ def write_sound(
     start_s: float = 0.0,
     gap: tuple[float, float] = (0.0, 0.0),
     video_s: float = 0.0,
+    right_gain: float = 1.0,
 ) -> Path:
     """Encode a sound, beginning at ``start_s``, without the chunks in ``gap``, beside a video if one is wanted."""
     sample_format = {"pcm_s16le": "s16", "libopus": "flt"}.get(codec, "fltp")
@@ -56,17 +58,18 @@ def write_sound(
         for begin in range(0, len(sound), CHUNK):
             if gap[0] <= begin / rate < gap[1]:
                 continue
-            out.mux(
-                stream.encode(make_frame(sound[begin : begin + CHUNK], sample_format, layout, rate, begin, start_s))
-            )
+            chunk = sound[begin : begin + CHUNK]
+            frame = make_frame(chunk, sample_format, layout, rate, begin, start_s, right_gain)
+            out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     return path
 
 
-def make_frame(chunk: Any, sample_format: str, layout: str, rate: int, begin: int, start_s: float) -> av.AudioFrame:
-    """Return an audio frame with the same samples in every channel."""
-    num_channels = 2 if layout == "stereo" else 1
-    planes = np.repeat(chunk[None], num_channels, axis=0)
+def make_frame(
+    chunk: Any, sample_format: str, layout: str, rate: int, begin: int, start_s: float, right_gain: float = 1.0
+) -> av.AudioFrame:
+    """Return an audio frame with the same samples in every channel, but for the gain of the right one."""
+    planes = np.stack([chunk, right_gain * chunk] if layout == "stereo" else [chunk])
     if not sample_format.endswith("p"):
         planes = planes.T.reshape(1, -1)
     if sample_format == "s16":
@@ -114,6 +117,17 @@ def test_codecs_and_containers(tmp_path: Path, suffix: str, codec: str, rate: in
     assert begin_s + len(sound) / RATE == pytest.approx(3.0, abs=0.1)
     assert clicks(begin_s, sound) == pytest.approx(times, abs=0.03)
     assert np.abs(sound).max() == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "aac"), ("mkv", "pcm_s16le"), ("mkv", "libopus")])
+def test_channels_in_opposite_phase_do_not_cancel_out(tmp_path: Path, suffix: str, codec: str) -> None:
+    times = [0.5, 1.25, 2.75]
+    write = partial(write_sound, sound=chirp(3.0, 48_000, times), codec=codec, rate=48_000, layout="stereo")
+    begin_s, heard = read(write(tmp_path / f"a.{suffix}", right_gain=-0.95))
+    assert clicks(begin_s, heard) == pytest.approx(times, abs=0.03)
+    assert np.abs(heard).max() == pytest.approx(0.5, abs=0.15)
+    _, mixed = read(write(tmp_path / f"b.{suffix}", right_gain=0.0))
+    assert np.abs(mixed).max() == pytest.approx(0.25, abs=0.1), "all others are mixed"
 
 
 @pytest.mark.parametrize(("suffix", "start_s"), [("mp4", 1.5), ("mkv", 1.5), ("ts", 0.0)])

@@ -20,6 +20,7 @@ _MAX_OVERLAP_S = 1.0  # more is a restart of the clock
 _MAX_GAPS_S = 6 * 3600.0  # of a file together; more is broken timestamps
 _JOINED, _JITTER_S = 16, 0.01  # frames that are resampled in one call, and by how much their times may be off
 _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}  # of sample formats
+_MIN_MIXED = 0.02  # share of two channels' energy in their mix; less means opposite phase, as of a miswired microphone
 _FORMAT, _FULL_SCALE = "s16", 32768  # in floating point, channels that are alike add up to more than 1
 
 
@@ -114,7 +115,7 @@ def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable
             resampler, shape = av.AudioResampler(_FORMAT, "mono", sample_rate), _read_shape(frame)
         time_s = frame.time
         try:
-            resampled = resampler.resample(frame)
+            resampled = resampler.resample(_keep_from_cancelling(frame))
         except (av.FFmpegError, OSError, ValueError):
             continue
         for part in resampled:
@@ -145,8 +146,7 @@ def _concatenate(frames: list[Any]) -> list[Any]:
     """Return one frame with the samples of several of one shape, or these if PyAV cannot make it."""
     if len(frames) < 2:
         return frames
-    name, layout, rate = _read_shape(frames[0])
-    dtype = _DTYPES.get(name.removesuffix("p"))
+    dtype = _DTYPES.get(frames[0].format.name.removesuffix("p"))
     if dtype is None:
         return frames
     width = 1 if frames[0].format.is_planar else frames[0].layout.nb_channels
@@ -155,11 +155,35 @@ def _concatenate(frames: list[Any]) -> list[Any]:
         for row in range(len(frames[0].planes))
     ]
     try:
-        whole = av.AudioFrame.from_ndarray(np.stack(planes), name, layout)
+        return [_make_frame(np.stack(planes), frames[0])]
     except ValueError:
         return frames
-    whole.sample_rate, whole.pts, whole.time_base = rate, frames[0].pts, frames[0].time_base
-    return [whole]
+
+
+def _keep_from_cancelling(frame: Any) -> Any:
+    """Return a frame with its left channel as both if a mix of the two would cancel them out, or else as it is."""
+    dtype = _DTYPES.get(frame.format.name.removesuffix("p"))
+    if frame.layout.nb_channels != 2 or dtype is None:
+        return frame
+    if frame.format.is_planar:
+        channels = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes])
+    else:
+        channels = np.frombuffer(frame.planes[0], dtype, 2 * frame.samples).reshape(-1, 2).T
+    with np.errstate(over="ignore", invalid="ignore"):  # of damaged samples
+        left, right = channels.astype(np.float32)
+        energy = np.dot(left, left) + np.dot(right, right)
+        is_cancelled = energy + 2 * np.dot(left, right) < 2 * _MIN_MIXED * energy
+    if not is_cancelled:
+        return frame
+    both = np.stack([channels[0]] * 2)
+    return _make_frame(both if frame.format.is_planar else both.T.reshape(1, -1), frame)
+
+
+def _make_frame(planes: Any, like: Any) -> Any:
+    """Return a frame of these samples with the form and the time of another; ValueError if PyAV cannot make it."""
+    frame = av.AudioFrame.from_ndarray(planes, like.format.name, like.layout.name)
+    frame.sample_rate, frame.pts, frame.time_base = like.sample_rate, like.pts, like.time_base
+    return frame
 
 
 def _read_shape(frame: Any) -> tuple[str, str, int]:
