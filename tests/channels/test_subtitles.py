@@ -1,13 +1,18 @@
 """Tests of subtitle tracks inside videos and of subtitle files beside them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
+from tests.video.films import write_video
 from tests.word_films import SUBTITLES, write_worded
 from vidret.channels import subtitles
-from vidret.channels.subtitles import MAX_TRACKS, Sidecars, digest_sidecars, read_tracks
+from vidret.channels.subtitles import MAX_TRACKS, Sidecars, digest_sidecars, find_subtitles, read_tracks
+from vidret.video.probe import probe
 
 
 def test_a_track_is_read_without_formatting(tmp_path: Path) -> None:
@@ -18,6 +23,19 @@ def test_a_track_is_read_without_formatting(tmp_path: Path) -> None:
     ]
     assert found.problems == []
     assert read_tracks(str(write_worded(tmp_path / "b.mp4", ("", 1.0)))).texts == []
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_entries_after_the_last_frame_are_read_while_there_is_sound(tmp_path: Path, suffix: str) -> None:
+    info = probe(write_video(tmp_path / f"a.{suffix}", range(25), audio=True, sound_start=16_000))
+    (tmp_path / "a.srt").write_text(
+        "1\n00:00:01,400 --> 00:00:09,000\nGood night.\n\n2\n00:00:03,000 --> 00:00:04,000\nNo.\n"
+    )
+    texts, problems = find_subtitles(info, [str(tmp_path / "a.srt")], lambda: None)
+    assert [(text.start, round(text.end), text.text) for text in texts] == [(1.4, 2, "Good night.")]
+    assert problems == ["a.srt: entries that begin after the end of the video are left out: 1"]
+    texts, _ = find_subtitles(replace(info, damage="truncated"), [str(tmp_path / "a.srt")], lambda: None)
+    assert texts == []
 
 
 def test_tracks_that_are_not_read_are_named() -> None:

@@ -44,16 +44,20 @@ def find_subtitles(
     info: "VideoInfo", sidecars: Sequence[str], heartbeat: Heartbeat
 ) -> tuple[list[TimedText], list[str]]:
     """Return the subtitles in a video and in the files beside it, by time, and the problems that were met."""
+    from vidret.video.audio import find_sound_end
     from vidret.video.files import read_content
 
-    found = read_tracks(info.path, heartbeat, video_end_s=info.duration)
+    end_s = info.duration
+    if info.has_audio and not info.damage:  # of a truncated file, the sound ends earlier than declared
+        end_s = max(end_s, find_sound_end(info.path))
+    found = read_tracks(info.path, heartbeat, video_end_s=end_s)
     texts, problems = found.texts, found.problems
     for path in sidecars:
         heartbeat()
         name = Path(path).name
         try:
             content, suffix = read_content(path, MAX_BYTES), Path(name).suffix.lower()
-            parsed = parse_subtitles(content, suffix, language=find_language(name), video_end_s=info.duration)
+            parsed = parse_subtitles(content, suffix, language=find_language(name), video_end_s=end_s)
         except VidretError as error:
             problems.append(f"{name}: {as_note(error)}")
             continue

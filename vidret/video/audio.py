@@ -9,7 +9,7 @@ from av.stream import Disposition
 from jaxtyping import Float32, Int16
 
 from vidret.errors import DecodeError
-from vidret.video.container import decode_all, open_container, read_start
+from vidret.video.container import decode_all, open_container, read_declared_end, read_start
 from vidret.video.files import open_file
 
 NO_TRACK = "has no audio track"
@@ -101,10 +101,12 @@ def find_sound_end(path: str) -> float:
     """
     with open_file(path) as file, open_container(path, file) as container:
         stream = _choose_track(container)
-        if stream is None or stream.duration is None or stream.time_base is None:
+        if stream is None:
             return 0.0
-        end_s = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-        return end_s - (read_start(container) or 0.0)
+        end_s = read_declared_end(container, stream)
+        if stream.duration is not None and stream.time_base is not None:
+            end_s = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        return max(0.0, end_s - (read_start(container) or 0.0))
 
 
 def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable[[], None]) -> Iterator[Any]:

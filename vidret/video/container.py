@@ -77,6 +77,22 @@ def read_start(container: Any) -> float | None:
     return max(start_s, 0.0) if container.format.name.startswith("matroska") else float(start_s)
 
 
+def read_declared_end(container: Any, stream: Any) -> float:
+    """Return when a stream ends according to a Matroska header, in seconds of its timestamps; 0 for other formats.
+
+    A truncated Matroska file can be read without an error.
+    """
+    if not container.format.name.startswith("matroska"):
+        return 0.0
+    clock = stream.metadata.get("DURATION", "").split(":")
+    if len(clock) == 3:
+        try:
+            return float(clock[0]) * 3600 + float(clock[1]) * 60 + float(clock[2])
+        except ValueError:
+            return 0.0
+    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
+
+
 def _explain_unopened(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         return "its index is missing: truncated, or never finished"

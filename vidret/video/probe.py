@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from av.stream import Disposition
 from jaxtyping import Bool, Float64, Int64
@@ -25,6 +24,7 @@ from vidret.video.container import (
     ends_inside_packet,
     find_payload,
     open_container,
+    read_declared_end,
     read_start,
     scan_packets,
 )
@@ -299,7 +299,7 @@ def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
             container_start=read_start(container),
             stream_start=stream_start,
             declared_frames=int(stream.frames),
-            declared_end=_read_declared_end(container, stream),
+            declared_end=read_declared_end(container, stream),
             packets=packets,
             is_cut_short=is_cut_short,
         )
@@ -339,22 +339,6 @@ def _read_timecode(container: Any, stream: Any) -> str:
             if key.lower() == "timecode" and value.strip():
                 return str(value.strip())
     return ""
-
-
-def _read_declared_end(container: Any, stream: Any) -> float:
-    """Return when the last frame ends according to a Matroska header, in seconds; 0 for other formats.
-
-    A truncated Matroska file can be read without an error.
-    """
-    if not container.format.name.startswith("matroska"):
-        return 0.0
-    clock = stream.metadata.get("DURATION", "").split(":")
-    if len(clock) == 3:
-        try:
-            return float(clock[0]) * 3600 + float(clock[1]) * 60 + float(clock[2])
-        except ValueError:
-            return 0.0
-    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
 
 
 def _count_frames(
