@@ -141,7 +141,10 @@ def curves_command(
     draws: int = option("Random galleries of each size.", ADVANCED, "N", default=200, min=1),
     as_json: JsonOption = False,
 ) -> None:
-    """Measure recall in random galleries by size, to compare results on galleries of different sizes."""
+    """Measure recall in random galleries by size, to compare results on galleries of different sizes.
+
+    It prints a table or JSON, and writes the index only.
+    """
     import numpy as np
 
     from vidret.channels.picture.reranking import TOTAL

@@ -64,7 +64,13 @@ RowsOption = Annotated[
     option("Ids of the queries to evaluate, or of their videos, one a line, such as MTEB's own list.", DATA, "FILE"),
 ]
 OutOption = Annotated[
-    Path | None, option("Folder for report.json, predictions and the index; default: eval/DATA-MODEL.", OUTPUT, "DIR")
+    Path | None,
+    option(
+        "Folder for the index, and for report.json and predictions.jsonl of commands that write them; default: "
+        "eval/DATA-MODEL.",
+        OUTPUT,
+        "DIR",
+    ),
 ]
 EvalRerankOption = Annotated[
     str,
