@@ -63,6 +63,14 @@ def test_a_cut_is_found_at_its_frame(length: int) -> None:
     assert detect(film) == [Transition(20, 20, "cut")]
 
 
+@pytest.mark.parametrize("length", [2, 3, 5])
+def test_slides_of_few_frames_are_shots(length: int) -> None:
+    film = [frame for seed in range(10) for frame in shot(seed, length)]
+    assert cuts(film, fps=1.0) == list(range(length, 10 * length, length))
+    pan = [np.roll(scene(1, width=256), 4 * index, axis=1)[:, :64] for index in range(20)]
+    assert cuts(pan, fps=1.0) == [], "what moves all the time is one shot"
+
+
 @pytest.mark.parametrize("num_frames", [0, 1, 2, 40])
 def test_a_film_without_cuts_has_none(num_frames: int) -> None:
     assert detect(shot(3, num_frames)) == []

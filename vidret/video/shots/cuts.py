@@ -12,7 +12,7 @@ A frame starts a shot by a hard cut if
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 
 from vidret.video.grey import Greys
 from vidret.video.shots.envelopes import (
@@ -38,6 +38,7 @@ _UNDONE = 0.25
 _CHANGED = 2.0  # grey levels by which the mean of a cell must change
 _TEXTURED = 4.0  # grey levels between the bounds of an envelope
 _NUM_RIVALS = 2  # frames before and after a cut that must change less
+_LONG_S = 0.2  # where each frame is shown so long, as slides often are, only two on each side of a cut are compared
 _DECISION_S = 0.3  # a frame is decided after so many seconds, or after _FAR - 1 frames
 
 # Strobes and noise change more often than anybody cuts a film.
@@ -153,15 +154,18 @@ def _starts_shot(frames: Sequence[GreyFrame], position: int) -> bool:
     step = frames[position].step
     if step < _MIN_DISTANCE:
         return False
-    before = [frames[index].step for index in range(max(1, position - _NUM_BESIDE), position)]
-    after = [frames[index].step for index in range(position + 1, min(len(frames), position + 1 + _NUM_BESIDE))]
+    nearest = [frames[index].time_s for index in range(max(0, position - 2), min(len(frames), position + 2))]
+    is_slow = all(later - earlier >= _LONG_S for earlier, later in pairwise(nearest))
+    num_beside, far = (1, 2) if is_slow else (_NUM_BESIDE, _FAR)
+    before = [frames[index].step for index in range(max(1, position - num_beside), position)]
+    after = [frames[index].step for index in range(position + 1, min(len(frames), position + 1 + num_beside))]
     beside = before + after
     threshold = _RATIO * (_BASE + (sum(beside) / len(beside) if beside else 0.0))
     is_largest = step > max(before[-_NUM_RIVALS:], default=0.0) and step >= max(after[:_NUM_RIVALS], default=0.0)
     if step < threshold or not is_largest:
         return False
-    earlier = range(position - 1, max(0, position - _FAR) - 1, -1)
-    later = range(position, min(len(frames), position + _FAR))
+    earlier = range(position - 1, max(0, position - far) - 1, -1)
+    later = range(position, min(len(frames), position + far))
     spans = [(frames[one], frames[other], other - one) for one, other in product(earlier, later) if other - one <= _FAR]
     return all(_are_different(one, other, threshold) for one, other, length in spans if length <= NEAR) and all(
         envelope_distance(one, other) >= _UNDONE * step for one, other, length in spans if length > NEAR
