@@ -121,6 +121,7 @@ def test_a_folder_is_probed_by_rules_on_its_captions(tmp_path: Path, monkeypatch
     assert answer.code == 0, answer.err
     assert "Too few pairs for a claim: 20 are needed: attribute swap (100 %)." in answer.out
     assert "Not tested, for want of a caption that a rule applies to: relation swap, word order" in answer.out
+    assert "Whether 'nothing matches well' can be trusted needs 20 queries: AUROC 1.00 over 4 queries; " in answer.out
     assert "note: missing: 1 video" in answer.err
     assert "bad.mp4 is unreadable" in answer.err
     found = json.loads(run("eval", "probe", tmp_path, "--json").out)
