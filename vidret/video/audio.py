@@ -164,21 +164,16 @@ def _concatenate(frames: list[Any]) -> list[Any]:
 
 def _keep_from_cancelling(frame: Any) -> Any:
     """Return a frame with its left channel as both if a mix of the two would cancel them out, or else as it is."""
-    dtype = _DTYPES.get(frame.format.name.removesuffix("p"))
-    if frame.layout.nb_channels != 2 or dtype is None:
+    if frame.layout.nb_channels != 2 or frame.format.name.removesuffix("p") not in _DTYPES:
         return frame
-    if frame.format.is_planar:
-        channels = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes])
-    else:
-        channels = np.frombuffer(frame.planes[0], dtype, 2 * frame.samples).reshape(-1, 2).T
+    planes = frame.to_ndarray()
+    channels = planes if frame.format.is_planar else planes.reshape(-1, 2).T
     with np.errstate(over="ignore", invalid="ignore"):  # of damaged samples
         left, right = channels.astype(np.float32)
-        energy = np.dot(left, left) + np.dot(right, right)
-        is_cancelled = energy + 2 * np.dot(left, right) < 2 * _MIN_MIXED * energy
-    if not is_cancelled:
-        return frame
-    both = np.stack([channels[0]] * 2)
-    return _make_frame(both if frame.format.is_planar else both.T.reshape(1, -1), frame)
+        is_cancelled = (left + right) @ (left + right) < 2 * _MIN_MIXED * (left @ left + right @ right)
+    if is_cancelled:
+        channels[1] = channels[0]
+    return _make_frame(planes, frame) if is_cancelled else frame
 
 
 def _make_frame(planes: Any, like: Any) -> Any:
