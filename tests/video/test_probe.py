@@ -206,6 +206,10 @@ def test_a_truncated_file_says_so(films: dict[str, Film], tmp_path: Path) -> Non
     for name in ("h264.mkv", "vp9.webm", "h264_fragments.mp4"):
         info = probe(cut(films[name].path, 0.6))
         assert info.damage == f"only the first {info.num_frames} frames could be read: truncated"
+    data = films["mjpeg.avi"].path.read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: data.rfind(b"00dc", 0, len(data) // 2)])  # between two frames
+    info = probe(tmp_path / "cut.avi")
+    assert info.damage == f"{info.num_frames} of 100 frames could be read: truncated"
 
 
 @pytest.mark.parametrize("name", ["h264.ts", "h264_open.ts"])

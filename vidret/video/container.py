@@ -1,6 +1,7 @@
 """Packets and frames of a container, read with PyAV in file order."""
 
 import io
+import re
 import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -78,18 +79,13 @@ def read_start(container: Any) -> float | None:
 
 
 def read_declared_end(container: Any, stream: Any) -> float:
-    """Return when a stream ends according to a Matroska header, in seconds of its timestamps; 0 for other formats.
-
-    A truncated Matroska file can be read without an error.
-    """
+    """Return when a stream of Matroska, or of an AVI that is cut off, ends as declared, in seconds; 0 for others."""
+    if container.format.name == "avi" and 0 < (stream.duration or 0) < stream.frames:  # FFmpeg corrects it by file size
+        return float(stream.frames * stream.time_base)
     if not container.format.name.startswith("matroska"):
         return 0.0
-    clock = stream.metadata.get("DURATION", "").split(":")
-    if len(clock) == 3:
-        try:
-            return float(clock[0]) * 3600 + float(clock[1]) * 60 + float(clock[2])
-        except ValueError:
-            return 0.0
+    if clock := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
+        return float(clock[1]) * 3600 + float(clock[2]) * 60 + float(clock[3])
     return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
 
 
