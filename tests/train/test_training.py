@@ -226,7 +226,7 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
             with pytest.raises(VidretError, match=f"^{name} must be positive and finite, got {rate:g}$"):
                 make_module("clip", **{name: rate})
     make_module("tempme").export(tmp_path / "towers.safetensors")
-    with pytest.raises(VidretError, match=r"num_frames.*, got others at 2: vision\.temporal\.0$"):
+    with pytest.raises(VidretError, match=r"weights must fit num_frames, .*, got others: vision\.temporal\.0$"):
         make_module("tempme", weights=str(tmp_path / "towers.safetensors"), vision=None, text=None, num_frames=24)
     head = make_head_module(drop_at=3)
     head.trainer = make_trainer(tmp_path, max_steps=10)

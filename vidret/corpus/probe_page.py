@@ -77,12 +77,11 @@ def explain_corruption(result: CorruptionResult) -> str:
 def explain_absence(result: AbsenceResult) -> str:
     """Return whether 'nothing matches well' can be trusted."""
     trust = "cannot" if result.p_value >= 0.05 or result.auroc <= 0.5 else "can" if result.auroc > 0.9 else "can hardly"
-    verdict = f"'Nothing matches well' {trust} be trusted"
-    if result.num_queries < MIN_TRIALS:
-        verdict = f"Whether 'nothing matches well' can be trusted needs {MIN_TRIALS} queries"
+    few = f"Whether 'nothing matches well' can be trusted needs {MIN_TRIALS} queries"
+    verdict = few if result.num_queries < MIN_TRIALS else f"'Nothing matches well' {trust} be trusted"
     return (
-        f"{verdict}: AUROC {result.auroc:.2f} over {result.num_queries} queries; it is "
-        f"said for {result.refused:.0f} % of those without an answer and {100 - result.kept:.0f} % of those with one "
+        f"{verdict}: AUROC {result.auroc:.2f} over {result.num_queries} queries; it is said for {result.refused:.0f} % "
+        f"of those without an answer and {100 - result.kept:.0f} % of those with one "
         f"(calibration error {result.calibration_error:.2f})."
     )
 

@@ -180,14 +180,11 @@ def convert_head(weights: Weights, *, heads: int = 8) -> GroundingHead:
     Saliency is multiplied by a cosine if the head has boundaries, as published.
 
     Raises:
-        VidretError: Weights are missing, unknown or of another shape; the message lists their published names. Or they
-            are those of a head of vidret, whose card would be lost.
+        VidretError: Weights are missing, unknown, of another shape (listed by their published names) or vidret's own.
     """
     if any(name.startswith(tuple(NAMES.values())) for name in weights):
-        raise VidretError(
-            "must be a published checkpoint, got a head of vidret: use it as --head, or add it to a model by "
-            "--from vidret --with"
-        )
+        use = "use it as --head, or add it to a model by --from vidret --with"
+        raise VidretError(f"must be a published checkpoint, got a head of vidret: {use}")
     own = {from_published(name): weight.float() for name, weight in weights.items() if not IGNORED.match(name)}
     if not any(name.startswith("boundaries.") for name in own):
         own.pop("reach", None)  # unused, and so untrained, without boundaries

@@ -252,10 +252,7 @@ def show_info(
     windows: "Sequence[WindowCounts]" = (),
     calibrated: "Sequence[str]" = (),
 ) -> None:
-    """Print the contents of an index as numbers, with those of its words, moments, faces, voices and audio.
-
-    ``calibrated`` says which of its scores and probabilities are.
-    """
+    """Print the contents of an index as numbers, with those of its words, moments, faces, voices and audio."""
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
     limit = "" if info.memory is None else f", memory limit {info.memory / 1e9:.3g} GB"
     prepared = []

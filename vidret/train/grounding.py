@@ -15,7 +15,7 @@ from vidret.ground.head import GroundingHead
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.spans import overlap
 from vidret.train.grounding_losses import head_losses, predict
-from vidret.train.module import ModelDescription, TrainedModule, check_rate
+from vidret.train.module import ModelDescription, TrainedModule, check_rates
 from vidret.train.optim import r2_optimizer
 
 THRESHOLDS = (0.3, 0.5, 0.7)
@@ -84,7 +84,7 @@ class GroundingModule(TrainedModule):
         out: str | None = None,
     ) -> None:
         super().__init__(seed=seed, out=out)
-        check_rate(lr)
+        check_rates(lr=lr)
         self.head = GroundingHead(
             width,
             text_width,

@@ -164,10 +164,11 @@ class TrainedModule(lightning.LightningModule):
         return description
 
 
-def check_rate(lr: float | None, name: str = "lr") -> None:
-    """Raise VidretError unless a given learning rate is positive and finite."""
-    if lr is not None and not 0 < lr < math.inf:
-        raise VidretError(f"{name} must be positive and finite, got {lr:g}")
+def check_rates(**rates: float | None) -> None:
+    """Raise VidretError unless all learning rates that are given are positive and finite."""
+    for name, rate in rates.items():
+        if rate is not None and not 0 < rate < math.inf:
+            raise VidretError(f"{name} must be positive and finite, got {rate:g}")
 
 
 def write_model(description: ModelDescription, state: Mapping[str, Tensor], path: Path) -> None:

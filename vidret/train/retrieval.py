@@ -29,7 +29,7 @@ from vidret.train import optim
 from vidret.train.losses import Terms
 from vidret.train.methods import load_method
 from vidret.train.model import RetrievalModel
-from vidret.train.module import ModelDescription, TrainedModule, check_rate
+from vidret.train.module import ModelDescription, TrainedModule, check_rates
 from vidret.train.muon import with_muon
 from vidret.types import Sampling
 
@@ -105,8 +105,7 @@ class RetrievalModule(TrainedModule):
                 ``train_all``, ``cool_down`` without ``matrix_lr``, or a learning rate is not positive.
         """
         super().__init__(seed=seed, out=out)
-        check_rate(lr)
-        check_rate(matrix_lr, "matrix_lr")
+        check_rates(lr=lr, matrix_lr=matrix_lr)
         if chunk_size < 0:
             raise VidretError(f"chunk_size must be at least 0, got {chunk_size}")
         if not 0 <= keep < 1 or (keep and (weights is None or lora_rank)):
@@ -235,10 +234,9 @@ def _load_towers(card: Card, plain: ClipModel | None) -> ClipModel:
     model = ClipModel(card)
     if plain is None:
         return model
-    own, weights = model.state_dict(), plain.state_dict()
-    if unlike := [name for name in weights if name in own and own[name].shape != weights[name].shape]:
-        rule = "weights must have the shapes that vision, text, num_frames, merging, prompts and lora_rank give"
-        raise VidretError(f"{rule}, got others at {len(unlike)}: {unlike[0]}")
+    shapes, weights = {name: own.shape for name, own in model.state_dict().items()}, plain.state_dict()
+    if unlike := [name for name, own in weights.items() if own.shape != shapes.get(name, own.shape)]:
+        raise VidretError(f"weights must fit num_frames, merging, prompts and lora_rank, got others: {unlike[0]}")
     mismatch = model.load_state_dict(weights, strict=False)
     if mismatch.unexpected_keys:
         raise VidretError(f"weights must be of plain towers, got {', '.join(mismatch.unexpected_keys[:3])}")

@@ -18,7 +18,7 @@ from vidret.channels.picture.ranking import Ids, Levels, Ranker
 from vidret.disk import remove_closed
 from vidret.errors import StoreError, VidretError
 from vidret.store.joined import STRIDE
-from vidret.store.records import CALIBRATION, StoredSegments
+from vidret.store.records import CALIBRATION, PROBABILITIES, StoredSegments
 from vidret.store.snapshots.columns import read_columns, write_columns
 from vidret.store.store import Store
 from vidret.text import format_count, parse_json
@@ -355,22 +355,19 @@ def _list_stored(store: Store) -> dict[str, str | bytes]:
 
 
 def list_calibrations(store: Store) -> list[str]:
-    """Describe the calibrations of an index that are not damaged, for people."""
-    lines = []
-    for key, stored in _list_stored(store).items():
-        if (found := _read(store, stored)) is not None:
-            bank = f"{format_count(found[1].num_queries, 'query')} of {found[1].bank}"
-            lines.append(f"by {bank} (SK-norm, rerank {key.removeprefix(f'{CALIBRATION}.')})")
-    return lines
+    """Say what of an index is calibrated: the scores of a ranker by a bank, and probabilities."""
+    found = {key: _read(store, stored) for key, stored in _list_stored(store).items()}
+    return [
+        f"by {format_count(own[1].num_queries, 'query')} of {own[1].bank} (SK-norm, rerank {key.split('.', 1)[1]})"
+        for key, own in found.items()
+        if own is not None
+    ] + ["probabilities by known answers"] * bool(store.metadata.get(PROBABILITIES))
 
 
 def find_damaged_calibrations(store: Store, *, repair: bool) -> list[str]:
     """Verify the calibrations of an index; return descriptions of the damage. ``repair`` removes what is damaged."""
-    damaged = {
-        key: f"{_find_file(store, stored) or store.path}: {DAMAGE}"
-        for key, stored in _list_stored(store).items()
-        if _read(store, stored) is None
-    }
+    bad = {key: stored for key, stored in _list_stored(store).items() if _read(store, stored) is None}
+    damaged = {key: f"{_find_file(store, stored) or store.path}: {DAMAGE}" for key, stored in bad.items()}
     if damaged and repair:
         store.metadata.set_many({name: "" for key in damaged for name in (key, f"{key}{EDITION}")}, durable=True)
         _remove_others(store)
@@ -395,14 +392,10 @@ def _remove_others(store: Store) -> None:
 
 def is_calibrated_by_user(store: Store) -> bool:
     """Return whether an index has a calibration that no indexing run makes again in another index."""
-    return not all(map(_is_automatic, _list_stored(store).values()))
-
-
-def _is_automatic(stored: str | bytes) -> bool:
     try:
-        return bool(parse_json(stored)["is_automatic"])
+        return not all(parse_json(stored)["is_automatic"] for stored in _list_stored(store).values())
     except (ValueError, LookupError, TypeError):  # no valid one
-        return False
+        return True
 
 
 def _key(ranker: Ranker) -> str:

@@ -79,7 +79,7 @@ def find_device(encoder: Encoder) -> str:
 
 
 def make_untrained(name: str, encoder: Encoder, tokens: str) -> Ranker:
-    """Return a training-free ranker by its name; raise AlignerError if it has no case here."""
+    """Return a training-free ranker by its name."""
     if name == NONE:
         return FrameRanker()
     if name == UCOFIA:
@@ -90,11 +90,8 @@ def make_untrained(name: str, encoder: Encoder, tokens: str) -> Ranker:
     from vidret.align.glscl import ConceptAligner
     from vidret.channels.picture.aligner_rankers import GlsclRanker, MeanRanker
 
-    if name == MEAN:
-        return MeanRanker()
-    if name == GLSCL:
-        return GlsclRanker(GLSCL, ConceptAligner(), device=find_device(encoder))
-    raise AlignerError(f"there must be a case for {name}, got none")
+    assert name in (MEAN, GLSCL), f"there must be a case for {name}, got none"
+    return MeanRanker() if name == MEAN else GlsclRanker(GLSCL, ConceptAligner(), device=find_device(encoder))
 
 
 def load_trained(path: Path, encoder: Encoder, tokens: str) -> Ranker:

@@ -14,7 +14,6 @@ from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_info, show_table
 from vidret.present.terminal import print_message
-from vidret.store.records import PROBABILITIES
 from vidret.store.store import Store
 from vidret.text import display_path, format_count, sanitize, show_path
 
@@ -103,8 +102,6 @@ def info_command(
             print_message(f"{format_count(num_damaged, 'damaged part')}{told}")
             raise typer.Exit(1 if num_damaged and not repair else 0)
         facts, moments, calibrated = store.info(), count_moments(store), list_calibrations(store)
-        if store.metadata.get(PROBABILITIES):
-            calibrated.append("probabilities by known answers")
     print_facts(facts, index, moments, calibrated, as_json=as_json)
 
 
@@ -125,8 +122,7 @@ def print_facts(
     row |= {name: [dataclasses.asdict(own) for own in counts] for name, counts in counted.items() if counts}
     if moments.videos:
         row["moments"] = {**dataclasses.asdict(moments), "bytes_per_hour": round(moments.bytes_per_hour)}
-    if calibrated:
-        row["calibrated"] = calibrated
+    row |= {"calibrated": calibrated} if calibrated else {}
     print_json(row)
 
 

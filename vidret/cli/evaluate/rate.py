@@ -141,10 +141,7 @@ def curves_command(
     draws: int = option("Random galleries of each size.", ADVANCED, "N", default=200, min=1),
     as_json: JsonOption = False,
 ) -> None:
-    """Measure recall in random galleries by size, to compare results on galleries of different sizes.
-
-    It prints a table or JSON, and writes the index only.
-    """
+    """Print recall in random galleries by size, to compare results on galleries of different sizes."""
     import numpy as np
 
     from vidret.channels.picture.reranking import TOTAL

@@ -64,13 +64,7 @@ RowsOption = Annotated[
     option("Ids of the queries to evaluate, or of their videos, one a line, such as MTEB's own list.", DATA, "FILE"),
 ]
 OutOption = Annotated[
-    Path | None,
-    option(
-        "Folder for the index, and for report.json and predictions.jsonl of commands that write them; default: "
-        "eval/DATA-MODEL.",
-        OUTPUT,
-        "DIR",
-    ),
+    Path | None, option("Folder for the index and any report or predictions; default: eval/DATA-MODEL.", OUTPUT, "DIR")
 ]
 EvalRerankOption = Annotated[
     str,
