@@ -101,7 +101,9 @@ def test_every_component_of_an_engine_gets_the_device(
 
     monkeypatch.setattr(vidret.engine, "load_encoder", load)
     monkeypatch.setattr(vidret.engine, "load_moment_head", ground)
-    with gpu_faiss() as faiss, Engine.open(tmp_path / "index", device=asked, head="head.safetensors") as engine:
+    head = tmp_path / "head.safetensors"
+    head.touch()
+    with gpu_faiss() as faiss, Engine.open(tmp_path / "index", device=asked, head=str(head)) as engine:
         assert engine.device == wanted
         engine.index([tmp_path / "films"], run=run)
         assert len(engine.search("red")) == 1

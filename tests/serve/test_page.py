@@ -1316,6 +1316,8 @@ def test_every_place_is_legible_and_accessible(
         page.set_viewport_size({"width": 1280, "height": 860})
         page.goto(place)
         expect(page.locator(filled).first).to_be_visible()
+        if "&v=" in place:
+            expect(page.locator("#viewer-title")).not_to_be_empty()
         check_names(page)
         if name == "viewer":
             slider = page.get_by_role("slider", name="Position in the video")
