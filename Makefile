@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/demo
 	$(BIN)/vidret demo
 
-# Types are checked beside the tests, which wait for processes a quarter of their time.
+# Types are checked beside the tests, which wait for processes a fifth of their time.
 test: lint browser
 	$(MAKE) -j 2 types quick
 
