@@ -51,8 +51,10 @@ def test_clips_follow_each_other_without_gap(numbered: dict[str, Path]) -> None:
         record = 0
         for clip in timeline.clips:
             assert clip.record_start == record < clip.record_end
-            length_s = (clip.end - clip.start) / clip.rate
-            assert abs((clip.record_end - record) / timeline.rate - length_s) <= 1 / (2 * timeline.rate)
+            length_s, record_s = (clip.end - clip.start) / clip.rate, (clip.record_end - record) / timeline.rate
+            left_s = NUM_FRAMES / clip.rate - clip.start / clip.rate
+            assert abs(record_s - length_s) <= 1 / (2 * timeline.rate) or left_s - record_s < 1 / timeline.rate
+            assert record_s <= left_s, "the film does not end before its clip"
             record = clip.record_end
         assert timeline.num_frames == record
 

@@ -168,10 +168,10 @@ def plan_timeline(
 ) -> Timeline:
     """Return the moments one after another, best first, cut at frames of their videos.
 
-    Boundaries are rounded to the nearest frame, and a clip has at least one frame. The timeline has the rate of most
-    clips, of the better ones in a tie, or ``fps`` frames per second, as then have videos whose rate is unknown. There
-    are ``handles_s`` seconds more before and after each moment, as far as its video has them. What is assumed,
-    converted or shortened is logged once as a warning.
+    Boundaries are rounded to the nearest frame that the video has, and a clip has at least one frame. The timeline has
+    the rate of most clips, of the better ones in a tie, or ``fps`` frames per second, as then have videos whose rate is
+    unknown. There are ``handles_s`` seconds more before and after each moment, as far as its video has them. What is
+    assumed, converted or shortened is logged once as a warning.
 
     Raises:
         VidretError: ``fps`` is not a rate of timelines.
@@ -186,7 +186,7 @@ def plan_timeline(
         _cut_clip(rank, moment, footage[moment.path], footage[moment.path].rate or rate, handles_s)
         for rank, moment in enumerate(moments, start=1)
     ]
-    lengths = [max(1, nearest_frame((clip.end - clip.start) / clip.rate, rate)) for clip in clips]
+    lengths = [_count_frames(clip, rate) for clip in clips]
     ends = list(accumulate(lengths))
     placed = [
         replace(clip, record_start=end - length, record_end=end)
@@ -237,6 +237,14 @@ def _cut_clip(rank: int, moment: Moment, footage: Footage, rate: Fraction, handl
         marked_start=start,
         marked_end=end,
     )
+
+
+def _count_frames(clip: TimelineClip, rate: Fraction) -> int:
+    """Return how many frames of the timeline show a clip: the nearest number that its video lasts for, at least one."""
+    num_frames = nearest_frame((clip.end - clip.start) / clip.rate, rate)
+    if clip.footage.num_frames is not None:
+        num_frames = min(num_frames, int((clip.footage.num_frames - clip.start) / clip.rate * rate))
+    return max(1, num_frames)
 
 
 def _list_notes(clips: Sequence[TimelineClip], rate: Fraction) -> list[str]:
