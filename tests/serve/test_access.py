@@ -18,6 +18,7 @@ from vidret.serve.app import create_app
 from vidret.serve.routes.indexing import Indexer
 
 TOKEN = "a+token/of=16~chars"
+OTHER = "another-token"
 PATHS = ("/", "/page/main.js", "/api/videos", "/api/videos/1/stream", "/metrics", "/openapi.json", "/nothing")
 
 
@@ -32,6 +33,7 @@ def test_a_request_needs_the_token_but_those_of_orchestrators(guarded: TestClien
         {"Authorization": "Bearer wrong"},
         {"Authorization": f"Basic {TOKEN}"},
         {"Cookie": "vidret=no"},
+        {"Cookie": "vidret-99999=no", "Host": "[::1]:99999"},
     )
     for path, headers in product(PATHS, refused):
         answer = guarded.get(path, headers=headers)
@@ -53,7 +55,7 @@ def test_a_browser_without_the_token_is_told_how_to_give_it(guarded: TestClient)
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_token_in_the_url_becomes_a_cookie(guarded: TestClient) -> None:
+def test_token_in_the_url_becomes_a_cookie(guarded: TestClient, serve: Serve, engine: Engine) -> None:
     answer = guarded.get("/", params={"token": TOKEN, "q": "a dog"}, follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/?q=a+dog")
     cookie = answer.headers["set-cookie"].lower()
@@ -61,6 +63,11 @@ def test_token_in_the_url_becomes_a_cookie(guarded: TestClient) -> None:
     assert "samesite=strict" in cookie
     assert guarded.get("/").status_code == 200, "the client sends the cookie"
     assert guarded.get("/api/videos").status_code == 200
+    other = serve(engine, token=OTHER)  # on another port of this host, which has the same cookies
+    other.base_url, other.cookies = guarded.base_url.copy_with(port=8001), guarded.cookies
+    assert other.get("/").status_code == 401
+    assert other.get("/", params={"token": OTHER}).status_code == 200
+    assert guarded.get("/").status_code == 200, "each server keeps its own token"
 
 
 def test_token_in_other_urls_is_refused(guarded: TestClient) -> None:

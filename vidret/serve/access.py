@@ -103,7 +103,6 @@ class Body:
             pass
 
 
-COOKIE = "vidret"
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,}")  # valid in a header, in a cookie and, quoted, in a URL
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 TOKEN_PAGE = (
@@ -197,11 +196,11 @@ class AccessMiddleware:
             query = request.url.remove_query_params("token").query
             response = RedirectResponse(f"/?{query}" if query else "/", 303)
             secure = request.url.scheme == "https"
-            response.set_cookie(COOKIE, given, httponly=True, samesite="strict", secure=secure)
+            response.set_cookie(name_cookie(request), given, httponly=True, samesite="strict", secure=secure)
             return response
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         grant = self._keyring.find(bearer if scheme.lower() == "bearer" else None)
-        grant = grant or self._keyring.find(request.cookies.get(COOKIE))
+        grant = grant or self._keyring.find(request.cookies.get(name_cookie(request)))
         if grant is None:
             sentence = "the token is missing or wrong: send it as Authorization: Bearer TOKEN, or open /?token=TOKEN"
             headers = {"WWW-Authenticate": "Bearer"}
@@ -212,6 +211,11 @@ class AccessMiddleware:
             return problem_response(403, f"the token of {grant.name} is for the collection {grant.collection} only")
         request.scope[GRANT] = grant
         return None
+
+
+def name_cookie(request: Request) -> str:
+    """Return the name of the cookie with the token: one for each port, since all ports of a host get its cookies."""
+    return HOST.sub(r"vidret\2", request.headers["host"]).replace(":", "-")
 
 
 def is_embedded(headers: Headers) -> bool:
