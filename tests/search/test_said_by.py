@@ -64,6 +64,11 @@ def test_only_what_is_said_is_by_somebody(engine: Engine) -> None:
     assert not nobody.speaks(Match(1, "subtitles", 5.0, 5.0, 1.0)), "not while a caption without length is shown"
 
 
+def test_a_name_alone_is_heard_and_not_seen(engine: Engine) -> None:
+    for result in (*engine.search("@mum", k=2), *engine.locate("@mum", k=2)):
+        assert {(piece.source, piece.person) for piece in result.evidence} == {("speech", "mum")}
+
+
 def test_a_voice_in_two_indexes_counts_once(index: Path, tmp_path: Path) -> None:
     with Engine([index, shutil.copytree(index, tmp_path / "copy")], NamedColours()) as both:
         assert find(both, '"line is busy" by @mum') == {("red", 1)}, "in blue she is heard in less than a third of it"

@@ -64,11 +64,17 @@ class Question:
     feedback: Feedback | None = None
     presence: Presence | None = None
 
-    def tell_persons(self, video_id: int, spans: Sequence[tuple[float, float]]) -> tuple[Evidence, ...]:
-        """Return where the persons of the query are seen or heard in spans of a video, each once."""
-        presence = self.presence
-        found = () if presence is None else (piece for span in spans for piece in presence.tell(video_id, *span))
-        return tuple(dict.fromkeys(found))
+    def add_persons(
+        self, evidence: tuple[Evidence, ...], video_id: int, spans: Sequence[tuple[float, float]]
+    ) -> tuple[Evidence, ...]:
+        """Return evidence with where the persons of the query are seen or heard in spans of a video, each once.
+
+        That replaces it where the query names only persons, since pictures were not compared then.
+        """
+        if self.presence is None:
+            return evidence
+        found = tuple(dict.fromkeys(piece for span in spans for piece in self.presence.tell(video_id, *span)))
+        return found if found and all(self.presence.bare) else evidence + found
 
 
 class Fusion:

@@ -208,7 +208,7 @@ class VideoSearch:
             weak=found.standard.is_weak(video.score),
             copies=found.paths[1:],
             why=why | dict(video.levels) if set(why) == {"picture"} else why,
-            evidence=evidence + question.tell_persons(video.video_id, times),
+            evidence=question.add_persons(evidence, video.video_id, times),
             events=events,
         )
 

@@ -167,8 +167,9 @@ def _make_moment(
         weak=standard.is_weak(found.score),
         by=by,
         similarity=find_similarity(scores, span) if by == "curve" else None,
-        evidence=make_evidence(span.parts, fusion.texts)
-        + question.tell_persons(video.video_id, [(span.start, span.end)]),
+        evidence=question.add_persons(
+            make_evidence(span.parts, fusion.texts), video.video_id, [(span.start, span.end)]
+        ),
         events=list_events(span, query.structure),
     )
 
