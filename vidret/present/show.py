@@ -268,6 +268,7 @@ def show_info(
         *imported,
         ("segments", f"{info.segments}, {info.searchable} searchable; {format_count(info.frames, 'frame')}"),
         ("cut", {"shots": "where shots change", "grid": "at fixed lengths"}.get(info.segment_rule, info.segment_rule)),
+        *([("sampling", f"{info.sampling}, of new videos")] if info.sampling != "exact" else []),
         ("size", f"{info.num_bytes / 1e6:.1f} MB"),
         ("encoder", f"{info.encoder_name}, {info.dim} dimensions"),
         ("vectors", info.vectors + limit if info.store == "faiss" else info.store),
@@ -275,7 +276,7 @@ def show_info(
         *([("calibrated", "; ".join(calibrated))] if calibrated else []),
         *prepared,
         *[
-            (word.source, f"{format_count(word.texts, 'text')}, of {videos(word.tracks)}; {word.complete} complete")
+            (word.source, f"{format_count(word.texts, 'text')}, of {videos(word.videos)}; {word.complete} complete")
             for word in words
         ],
         *[

@@ -18,7 +18,7 @@ from vidret.store.catalog.schema import Metadata
 from vidret.store.feature_epochs import Epochs
 from vidret.store.features import create_features
 from vidret.store.folder import CATALOG, FEATURES, WriteAccess, check_entries, check_folder, explain_refusal
-from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo, VideoSize
+from vidret.store.records import FIXED_GRID, SAMPLING, SEGMENTS, StoredVideo, StoreInfo, VideoSize
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.upkeep import Upkeep, folder_size
@@ -233,6 +233,7 @@ class Store:
             memory=self._catalog.tables.meta(MEMORY) or None,
             store=self.home,
             segment_rule=self._catalog.tables.meta(f"user.{SEGMENTS}") or FIXED_GRID,
+            sampling=self._catalog.tables.meta(f"user.{SAMPLING}") or "exact",
             **self.snapshot().describe(),
         )
 

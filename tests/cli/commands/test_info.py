@@ -15,7 +15,7 @@ from vidret.channels.picture.query_bank import SENTENCES
 from vidret.errors import EncoderError
 from vidret.search.probability import ProbabilityModel, save_probabilities
 from vidret.store.identities.store import FILE, IdentityStore
-from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS
+from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.sounds import SoundStore
 from vidret.store.store import Store
 from vidret.types import SoundWindows
@@ -50,6 +50,10 @@ def test_info_in_text_and_json(run: Runner, index: Path) -> None:
             store.metadata.set(SEGMENTS, rule)
         assert words in show(run)
         assert run.json("info")["segment_rule"] == rule
+    assert "sampling" not in show(run)
+    with Store.open(index, write=True) as store:
+        store.metadata.set(SAMPLING, "fast")
+    assert "sampling fast, of new videos" in show(run)
 
 
 def test_info_says_what_is_calibrated(run: Runner, index: Path, tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ def test_windows_words_and_identities_are_counted(run: Runner, index: Path) -> N
     add_words(index, find_content(index, "red.mp4"), ["one red apple", "two pears"])
     add_words(index, find_content(index, "blue.mp4"), [], note="has no audio track")
     assert "speech 2 texts, of 2 videos; 2 complete" in show(run)
-    assert run.json("info")["words"] == [{"source": "speech", "texts": 2, "tracks": 2, "complete": 2}]
+    assert run.json("info")["words"] == [{"source": "speech", "texts": 2, "videos": 2, "complete": 2}]
     add_words(index, find_content(index, "red.mp4"), [], source="screen", note="took too long")
     code, out, err = run("info", "--failed")
     assert [line.split()[0] for line in out.splitlines()] == ["source", "video", "screen"]

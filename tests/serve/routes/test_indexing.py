@@ -106,10 +106,10 @@ def test_index_is_described(client: TestClient, engine: Engine) -> None:
 
 def test_words_are_counted_by_source(client: TestClient, engine: Engine) -> None:
     add_words(engine.path, find_content(engine.path, "red.mp4"), ["one red apple", "two pears"])
-    speech = {"source": "speech", "texts": 2, "tracks": 1, "complete": 1}
+    speech = {"source": "speech", "texts": 2, "videos": 1, "complete": 1}
     assert client.get("/api/index").json()["words"] == [speech]
     add_words(engine.path, find_content(engine.path, "blue.mp4"), ["EXIT"], source="screen", complete=False)
-    screen = {"source": "screen", "texts": 1, "tracks": 1, "complete": 0}
+    screen = {"source": "screen", "texts": 1, "videos": 1, "complete": 0}
     assert client.get("/api/index").json()["words"] == [speech, screen], "a change is noticed"
 
 

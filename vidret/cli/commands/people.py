@@ -78,7 +78,7 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
             print_json(own)
         else:
             lines = [(str(track.id), display_path(track.path), *describe_span(track)) for track in own]
-            show_table(("track", "file", "start", "end", "said by"), lines)
+            show_table(("track", "file", "start", "end", "decided by"), lines)
         if sheet is not None:
             draw_tracks(persons, {track.id: str(track.id) for track in own}, f"{name}: {person}", sheet)
 

@@ -41,11 +41,11 @@ MISSING = FILE_STATES.index("missing")  # of a track that was replaced or remove
 
 @dataclass(frozen=True, slots=True)
 class TextCounts:
-    """Counts of one source: its texts, its tracks, and how many of these are complete."""
+    """Counts of one source: its texts, the videos that have tracks of it, and those of which one is complete."""
 
     source: TextSource
     texts: int
-    tracks: int
+    videos: int
     complete: int
 
 
@@ -181,7 +181,12 @@ class TextStore:
         """Return the counts of each source that has a track."""
         tracks = self.tracks()
         return [
-            TextCounts(source, sum(track.num_texts for track in own), len(own), sum(track.complete for track in own))
+            TextCounts(
+                source,
+                sum(track.num_texts for track in own),
+                len({track.fingerprint for track in own}),
+                len({track.fingerprint for track in own if track.complete}),
+            )
             for source in TEXT_SOURCES
             if (own := [track for track in tracks if track.source == source])
         ]
