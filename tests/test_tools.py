@@ -112,3 +112,62 @@ def test_tools_say_what_is_wrong_with_their_arguments(
         with pytest.raises(SystemExit, match="--only must include copies, which makes the corpus"):
             load_tool("measure_clips").main()
     assert not list(tmp_path.iterdir())
+
+
+sounds = load_tool("build_sounds")
+LARGE = 2 * sounds.MUSIC_BYTES
+
+
+def write_empty(root: Path, name: str, size: int) -> Path:
+    """Write a file of so many zeros."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+def test_folders_tell_music_from_effects(tmp_path: Path) -> None:
+    jingle, song = (
+        write_empty(tmp_path, "game/Music/jingle.ogg", 5),
+        write_empty(tmp_path, "game/Music/song.ogg", LARGE),
+    )
+    slide, shot = (
+        write_empty(tmp_path, "game/sounds/slide.wav", LARGE),
+        write_empty(tmp_path, "game/sounds/shot.ogg", 5),
+    )
+    for neither in ("sounds/rain.ogg", "sounds/menu.opus"):
+        write_empty(tmp_path, f"game/{neither}", LARGE)
+    write_empty(tmp_path, "game/sounds/voices/hello.ogg", 5)
+    assert sounds.find_music(tmp_path, "game") == [jingle, song]
+    assert sounds.find_effects(tmp_path, "game") == [shot, slide]
+
+
+def test_where_no_folder_tells_large_compressed_files_are_music(tmp_path: Path) -> None:
+    song, shot = write_empty(tmp_path, "game/song.ogg", LARGE), write_empty(tmp_path, "game/shot.ogg", 5)
+    roar = write_empty(tmp_path, "game/roar.wav", LARGE)
+    assert sounds.find_music(tmp_path, "game") == [song]
+    assert sounds.find_effects(tmp_path, "game") == [roar, shot]
+
+
+def test_no_package_is_fitted_to_and_measured() -> None:
+    packages = {
+        split: {*sounds.SPEECH[split], *sounds.MUSIC[split], *sounds.OTHERS[split]}
+        for split in ("train", "choose", "test")
+    }
+    assert not (packages["train"] | packages["choose"] | {*sounds.EFFECTS}) & packages["test"]
+    assert not packages["train"] & packages["choose"]
+
+
+TRACKED = ["vidret/a.py", "vidret/serve/page/main.js", "tests/test_a.py", "pyproject.toml"]
+GOOD = ["vidret/a.py", "vidret/serve/page/main.js", "vidret-0.1.dist-info/METADATA"]
+
+
+def test_wheel_has_the_files_of_the_package_and_no_others() -> None:
+    check = load_tool("check_package").check_files
+    assert check(GOOD, TRACKED) == []
+    assert check(GOOD[:1] + GOOD[2:], TRACKED) == ["the wheel lacks vidret/serve/page/main.js"]
+    assert check([*GOOD, "tests/test_a.py", "vidret/old.py"], TRACKED) == [
+        "the wheel has tests/test_a.py",
+        "the wheel has vidret/old.py",
+    ]
