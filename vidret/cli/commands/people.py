@@ -94,7 +94,9 @@ def add_identities(name: str, kind: "IdentityKind") -> None:
         person: str | None = argument("Number or name of a person.", "PERSON", default=None),
         index: PeopleIndexOption = DEFAULT_INDEX,
         video: str | None = option("Forget all in this video instead.", default=None, metavar="VIDEO"),
-        everybody: bool = option("Forget everybody instead.", default=False, flag="--all"),
+        everybody: bool = option(
+            "Forget everybody instead; later runs look for nobody unless asked.", default=False, flag="--all"
+        ),
     ) -> None:
         """Delete every vector, picture and name of a person, of a video or of all, so that no byte is left."""
         if (person is not None) + (video is not None) + everybody != 1:

@@ -26,7 +26,7 @@ from vidret.store.identities.grouping import (
     score_tracks,
 )
 from vidret.store.identities.store import ADD_PERSON, FILE, OF_KIND, IdentityStore
-from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, IdentityModel
+from vidret.store.identities.tracks import IDENTITY_KINDS, MODEL_SETTINGS, IdentityKind, IdentityModel
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
 from vidret.text import MENTION_NAME, make_handle
@@ -220,7 +220,12 @@ class Persons:
             return identities.erase(identities.list_ids(content, kind))
 
     def forget_all(self, kind: IdentityKind) -> int:
-        """Delete all tracks of a kind, and the file once it holds no other; return the number of tracks."""
+        """Delete all tracks of a kind, and the file once it holds no other; return the number of tracks.
+
+        Later runs read none until they are asked to again.
+        """
+        with Store.open(self._index, write=True) as store:
+            store.metadata.set(MODEL_SETTINGS[kind], "")
         with self._open(write=True) as identities:
             with identities.change():
                 identities.database.run("DELETE FROM readings WHERE kind = ?", kind)

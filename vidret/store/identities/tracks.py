@@ -12,6 +12,8 @@ from vidret.errors import StoreError
 
 IdentityKind = Literal["face", "voice"]
 IDENTITY_KINDS: tuple[IdentityKind, ...] = get_args(IdentityKind)
+# The metadata keys of the name of the model, which an index has that reads a kind.
+MODEL_SETTINGS: Mapping[IdentityKind, str] = {"face": "people_model", "voice": "speakers_model"}
 SAME_TRACK = 0.5  # intersection over union, in time and of boxes
 
 
