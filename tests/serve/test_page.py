@@ -820,6 +820,13 @@ def test_transcript_seeks_follows_and_filters(look: Look, worded_url: str, bikes
     expect(page.locator("#transcript")).to_be_hidden()
 
 
+def test_days_are_those_of_the_users_time_zone(look: Look) -> None:
+    page = look(timezone_id="Asia/Tokyo")
+    amend(page, "**/api/videos/*", lambda video: video.update(filmed="2024-12-31T20:00:00+00:00"))
+    cards(page).first.click()
+    expect(page.locator("#facts")).to_contain_text("filmed 2025-01-01")
+
+
 def test_matching_words_are_marked_on_timeline_and_transcript(look: Look, worded_url: str, bikes: int) -> None:
     page = look(f"/?q=emergency exit&v={bikes}&t=3.0", at=worded_url)
     expect(page.locator("#lines mark")).to_have_text(["EMERGENCY", "EXIT"])

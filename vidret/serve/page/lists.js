@@ -2,7 +2,7 @@
 
 import { FILTERS, readFilters, readPlace, readSources, writePlace } from "./address.js";
 import { ask } from "./api.js";
-import { clock, count, find, make, mark, on, readClock, showIcon, tell } from "./dom.js";
+import { clock, count, find, make, mark, on, readClock, showIcon, tell, writeDay } from "./dom.js";
 
 const FIRST = "My list";
 const FORMATS = { otio: "OTIO", fcpxml: "FCPXML", edl: "EDL", markers: "Resolve markers", csv: "CSV", html: "Page" };
@@ -190,9 +190,8 @@ function makeSaved(search) {
 
 /** Return the state that runs a saved search again. */
 function placeOf({ query: q, finds, options }) {
-  const day = (seconds) => new Date(seconds * 1000).toLocaleDateString("sv"); // as in ISO 8601
   const switches = { true: "on", false: "off" };
-  const write = (field) => (field.startsWith("filmed") ? day(options[field]) : (switches[options[field]] ?? String(options[field])));
+  const write = (field) => (field.startsWith("filmed") ? writeDay(1000 * options[field]) : (switches[options[field]] ?? String(options[field])));
   const given = Object.fromEntries(FILTERS.filter((field) => field in options).map((field) => [field, write(field)]));
   const by = finds === "moments" ? "moment" : options.display === "diverse" ? "diverse" : "";
   return { ...readPlace(""), ...given, q, by };

@@ -2,7 +2,7 @@
 
 import { ask, isDropped, readProblem, send } from "./api.js";
 import { nameLanguage } from "./browse.js";
-import { clock, count, find, isCalm, isModified, make, on, showIcon, tell } from "./dom.js";
+import { clock, count, find, isCalm, isModified, make, on, showIcon, tell, writeDay } from "./dom.js";
 import { addToList } from "./lists.js";
 import { drawShots, findShot, followShot, listenToShots, showShots } from "./shots.js";
 import { drawTexts, drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
@@ -121,7 +121,7 @@ async function describe() {
   find("viewer-path").textContent = [video.path, ...video.copies].join("  =  ");
   const { width, height, fps, duration, filmed, camera, changed, languages, salvaged } = video;
   const facts = [width && `${width} × ${height}`, fps && `${fps.toFixed(2) * 1} fps`, clock(duration)];
-  facts.push(filmed ? `filmed ${filmed.slice(0, 10)}` : changed && `changed ${changed.slice(0, 10)}`, camera, languages.map(nameLanguage).join(", "), salvaged && `damaged: ${salvaged}`);
+  facts.push(filmed ? `filmed ${writeDay(filmed)}` : changed && `changed ${writeDay(changed)}`, camera, languages.map(nameLanguage).join(", "), salvaged && `damaged: ${salvaged}`);
   const download = make("a", { href: film.src, download: video.path.split("/").at(-1) }, "Download");
   find("facts").replaceChildren(`${facts.filter(Boolean).join(" · ")} · `, download);
   drawTimeline(shown.curve, getDuration());
