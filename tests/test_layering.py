@@ -47,7 +47,7 @@ FENCES = {
     "cv2": ("vidret/channels/texts/images.py",),
     "charset_normalizer": ("vidret/channels/texts/subtitle_files.py",),
     "opentimelineio": ("vidret/present/editors/otio.py",),
-    "watchfiles": ("vidret/index/changes.py",),
+    "watchfiles": ("vidret/cli/commands/index.py",),
     "rapidfuzz": ("vidret/store/texts/index.py", "vidret/channels/screen.py"),
     "open_clip": ("vidret/encode/*",),
     "timm": ("vidret/encode/*",),

@@ -107,7 +107,7 @@ class HeadCard:
         suppression: Soft-NMS by ``hard``, ``linear`` or ``gaussian`` decay; None for none.
         threshold: Overlap at which ``hard`` suppresses, or the sigma of ``gaussian``; None for the default.
         unit: Grid that boundaries are rounded to, in seconds; None for no rounding.
-        reads: ``layers`` of the backbone, or the ``vectors`` that an index stores; see ``vidret.ground.vectors``.
+        reads: ``layers`` of the backbone, or the ``vectors`` that an index stores; see ``search/heads/vectors.py``.
         similarity_weight: Weight of the encoder's similarity in the scores of spans; 0 for none, as published. See
             ``weigh_by_similarity``.
     """

@@ -23,10 +23,10 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import VECTORS, HeadCard, save_head
 from vidret.ground.head import GroundingHead
-from vidret.ground.vectors import make_inputs, place_vectors, stack_words
 from vidret.ground.windows import Window, cut_windows
 from vidret.metrics.grounding import MomentMetrics, score_moments
 from vidret.metrics.predictions import Prediction
+from vidret.search.heads.vectors import make_inputs, place_vectors, stack_words
 from vidret.store.store import Store
 from vidret.train.grounding_losses import head_losses
 from vidret.train.losses import add_terms

@@ -101,6 +101,10 @@ OffsetField = Annotated[
 ]
 
 
+def _filter(text: str, metavar: str, **settings: Any) -> Option:
+    return Option(help=text, panel="Filters", metavar=metavar, **settings)
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """Which videos a search covers; None does not restrict it.
@@ -127,98 +131,58 @@ class Filters:
     """
 
     folder: Annotated[
-        str | None,
-        Option(
-            help="Only videos in this folder or below this URL, at any depth.",
-            panel="Filters",
-            metavar="DIR|URL",
-            holds="folder",
-        ),
+        str | None, _filter("Only videos in this folder or below this URL, at any depth.", "DIR|URL", holds="folder")
     ] = None
     min_seconds: Annotated[
-        float | None,
-        Option(help="Minimum duration of a video.", panel="Filters", metavar="SECONDS", minimum=0, maximum=10**9),
+        float | None, _filter("Minimum duration of a video.", "SECONDS", minimum=0, maximum=10**9)
     ] = None
     max_seconds: Annotated[
-        float | None,
-        Option(help="Maximum duration of a video.", panel="Filters", metavar="SECONDS", minimum=0, maximum=10**9),
+        float | None, _filter("Maximum duration of a video.", "SECONDS", minimum=0, maximum=10**9)
     ] = None
     after: Annotated[
         float | None,
-        Option(
-            help="Only files modified at this time or later, such as 2026-01-31 or 2026-01-31T18:30:00.",
-            panel="Filters",
-            metavar="DATE",
+        _filter(
+            "Only files modified at this time or later, such as 2026-01-31 or 2026-01-31T18:30:00.",
+            "DATE",
             holds="date",
         ),
     ] = None
-    before: Annotated[
-        float | None,
-        Option(help="Only files modified before this time.", panel="Filters", metavar="DATE", holds="date"),
-    ] = None
+    before: Annotated[float | None, _filter("Only files modified before this time.", "DATE", holds="date")] = None
     filmed_after: Annotated[
         float | None,
-        Option(
-            help="Only videos filmed at this time or later, as their files say; if they do not, modified.",
-            panel="Filters",
-            metavar="DATE",
+        _filter(
+            "Only videos filmed at this time or later, as their files say; if they do not, modified.",
+            "DATE",
             holds="date",
         ),
     ] = None
-    filmed_before: Annotated[
-        float | None,
-        Option(help="Only videos filmed before this time.", panel="Filters", metavar="DATE", holds="date"),
-    ] = None
-    camera: Annotated[
-        str | None,
-        Option(help="Only videos of this camera: a part of its make and model.", panel="Filters", metavar="NAME"),
-    ] = None
+    filmed_before: Annotated[float | None, _filter("Only videos filmed before this time.", "DATE", holds="date")] = None
+    camera: Annotated[str | None, _filter("Only videos of this camera: a part of its make and model.", "NAME")] = None
     near: Annotated[
         str | None,
-        Option(
-            help="Only videos filmed within 10 km, or a third number, of this place in degrees, such as 48.1,11.6.",
-            panel="Filters",
-            metavar="LAT,LON[,KM]",
+        _filter(
+            "Only videos filmed within 10 km, or a third number, of this place in degrees, such as 48.1,11.6.",
+            "LAT,LON[,KM]",
         ),
     ] = None
-    min_height: Annotated[
-        int | None,
-        Option(help="Minimum height in pixels.", panel="Filters", metavar="PIXELS", minimum=0, maximum=10**6),
-    ] = None
-    min_fps: Annotated[
-        float | None,
-        Option(help="Minimum frame rate.", panel="Filters", metavar="FPS", minimum=0, maximum=10**6),
-    ] = None
-    sound: Annotated[
-        bool | None, Option(help="Only videos with (on) or without (off) sound.", panel="Filters", metavar="on|off")
-    ] = None
-    hdr: Annotated[
-        bool | None,
-        Option(help="Only videos with (on) or without (off) high dynamic range.", panel="Filters", metavar="on|off"),
-    ] = None
+    min_height: Annotated[int | None, _filter("Minimum height in pixels.", "PIXELS", minimum=0, maximum=10**6)] = None
+    min_fps: Annotated[float | None, _filter("Minimum frame rate.", "FPS", minimum=0, maximum=10**6)] = None
+    sound: Annotated[bool | None, _filter("Only videos with (on) or without (off) sound.", "on|off")] = None
+    hdr: Annotated[bool | None, _filter("Only videos with (on) or without (off) high dynamic range.", "on|off")] = None
     orientation: Annotated[
         str | None,
-        Option(
-            help="Only videos of this shape.",
-            panel="Filters",
-            metavar="landscape|portrait|square",
-            choices=("landscape", "portrait", "square"),
-        ),
+        _filter("Only videos of this shape.", "landscape|portrait|square", choices=("landscape", "portrait", "square")),
     ] = None
     language: Annotated[
         str | None,
-        Option(
-            help="Only videos in which this language is heard, such as de, by a speech model of many languages.",
-            panel="Filters",
-            metavar="CODE",
+        _filter(
+            "Only videos in which this language is heard, such as de, by a speech model of many languages.", "CODE"
         ),
     ] = None
     heard: Annotated[
         str | None,
-        Option(
-            help="Only videos in which this sound is heard, such as music, or applause by a sound model that tags.",
-            panel="Filters",
-            metavar="NAME",
+        _filter(
+            "Only videos in which this sound is heard, such as music, or applause by a sound model that tags.", "NAME"
         ),
     ] = None
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.fakes import write_film
+from vidret.cli.commands import index as command
 from vidret.engine import Engine
-from vidret.index import changes
 from vidret.index.options import IndexReport
 from vidret.search import watches
 from vidret.store.store import Store
@@ -34,9 +34,9 @@ def wait_for_videos(index: Path, count: int) -> None:
 
 
 def test_an_index_follows_its_folder_until_ctrl_c(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "SETTLE_MS", 100)
-    monkeypatch.setattr(changes, "BEGIN_MS", 100)
-    monkeypatch.setattr(changes, "LONGEST_MS", 300)  # this test opens the index all the time
+    monkeypatch.setattr(command, "SETTLE_MS", 100)
+    monkeypatch.setattr(command, "BEGIN_MS", 100)
+    monkeypatch.setattr(command, "LONGEST_MS", 300)  # this test opens the index all the time
     folder, index = tmp_path / "films", tmp_path / "films" / "index"  # whose files are no changes
     write_film(folder / "red.mp4", ("red", 1))
     ready = write_film(tmp_path / "ready" / "blue.mp4", ("blue", 1))
@@ -93,7 +93,7 @@ def test_what_a_run_reports_does_not_end_the_watching(
         write_film(folder / "sky.mp4", ("blue", 1), salt=2)
         yield
 
-    monkeypatch.setattr(changes, "iterate_changes", change_files)
+    monkeypatch.setattr(command, "iterate_changes", change_files)
     monkeypatch.setattr(watches, "MIN_PROBABILITY", 0.1)  # so few films say little
     options = ("--watch", "--exit-code", "--fail-on-error", "--webhook", "http://127.0.0.1:9/found")
     code, _, err = run("index", folder, "--index", index, *options)
@@ -104,7 +104,7 @@ def test_what_a_run_reports_does_not_end_the_watching(
 
 def test_ctrl_c_during_a_run_ends_the_watching(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_film(tmp_path / "films" / "blue.mp4", ("blue", 1))
-    monkeypatch.setattr(changes, "iterate_changes", lambda *_: iter([None] * 3))
+    monkeypatch.setattr(command, "iterate_changes", lambda *_: iter([None] * 3))
     runs = []
 
     def interrupt(*_args: Any, **_options: Any) -> IndexReport:

@@ -1,12 +1,14 @@
-"""The command ``vidret index``."""
+"""The command ``vidret index``, which goes on with ``--watch`` whenever the operating system tells of changes."""
 
 import contextlib
 import ctypes
 import dataclasses
-from collections.abc import Callable
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
@@ -22,6 +24,7 @@ from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_describe_summary, print_index_summary, show_count, show_progress
 from vidret.present.show import print_json, run_to_dict
 from vidret.present.terminal import print_error, print_failure, print_message
+from vidret.text import absolute_path, is_url, show_path
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 
 if TYPE_CHECKING:
@@ -32,16 +35,43 @@ if TYPE_CHECKING:
     from vidret.video.decoders.registry import Decoder
 
 
+SETTLE_MS = 2000  # a file that is being copied changes more often than this
+BEGIN_MS = 500  # without a change in this time, the files are watched
+LONGEST_MS = 10_000  # changes are told after this time even if they go on, such as those of an index that is searched
+
+
 def read_watched(paths: list[str]) -> list[str]:
     """Return the absolute paths of the folders and files to watch."""
-    from vidret.index.changes import check_watchable
+    if importlib.util.find_spec("watchfiles") is None:
+        raise MissingExtraError("--watch", "watch")
+    for path in paths:
+        if is_url(path) or not Path(path).expanduser().exists():
+            rule = f"must be existing folders or files to watch, got {show_path(path)}"
+            raise typer.BadParameter(rule, param_hint="--watch")
+    return [absolute_path(os.path.expanduser(path)) for path in paths]  # noqa: PTH111  a path may hold any bytes
 
-    try:
-        return check_watchable(paths)
-    except MissingExtraError:
-        raise
-    except VidretError as error:
-        raise typer.BadParameter(str(error), param_hint="--watch") from error
+
+def iterate_changes(paths: Sequence[str], ignored: Path) -> Iterator[None]:
+    """Yield once files and folders, at any depth, are watched, and whenever some changed and have since kept still.
+
+    What changes while the caller is busy is told afterwards. The files of the folder ``ignored``, such as that of the
+    index, do not count. Ctrl-C ends it.
+    """
+    from watchfiles import watch
+
+    from vidret.video.scan import is_below
+
+    hidden = absolute_path(ignored)
+
+    def is_wanted(_change: Any, path: str) -> bool:
+        return path != hidden and not is_below(path, hidden)
+
+    settings: dict[str, Any] = {"debounce": LONGEST_MS, "step": SETTLE_MS, "rust_timeout": BEGIN_MS}
+    watching = watch(*paths, watch_filter=is_wanted, yield_on_timeout=True, **settings)
+    with contextlib.suppress(KeyboardInterrupt):  # with raise_interrupt=False, watchfiles would log a warning
+        for number, changes in enumerate(watching):
+            if changes or not number:
+                yield
 
 
 def keep_up(index_once: Callable[[], tuple[int, bool]], watched: list[str], index: Path) -> int:
@@ -50,8 +80,6 @@ def keep_up(index_once: Callable[[], tuple[int, bool]], watched: list[str], inde
     A run returns its exit code, and whether it was interrupted. Whatever it reports or a later one stops at, such as a
     full disk or a missing drive, the next change starts another.
     """
-    from vidret.index.changes import iterate_changes
-
     for number, _ in enumerate(iterate_changes(watched, index)):
         try:
             code, is_interrupted = index_once()

@@ -1,4 +1,11 @@
-"""A grounding head over the frame vectors that an index stores: nothing is decoded, encoded or prepared."""
+"""A grounding head over the frame vectors that an index stores, of any encoder: R2-Tuning with K = 1.
+
+Nothing is decoded, encoded or prepared. The head has one layer. A frame has one token, its vector, followed by two
+numbers: its similarity to the query, standardised over the video, and its distance from the frame before. They say at
+the outset what a head over vectors of an arbitrary space would have to learn from many labels: what matches, and where
+the picture changes. A query has a token for each word, and a last one for the whole. The two numbers are ours;
+R2-Tuning reads layers of CLIP only.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,18 +13,81 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Float64
 
 from vidret.devices import choose_device
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError, VidretError
 from vidret.ground.checkpoint import load_head
-from vidret.ground.head import GroundingResult
+from vidret.ground.head import GroundingHead, GroundingResult
 from vidret.ground.spans import Span
-from vidret.ground.vectors import NUM_EXTRA, ground_vectors, place_vectors, stack_words
+from vidret.ground.windows import choose_frames, cut_windows, join_results, place_steps
 from vidret.search.heads.base import FPS, GroundedVideo, answer_each, one_torch_thread, shape_spans
 from vidret.text import strip_query
-from vidret.types import LayerWords
+from vidret.types import LayerWords, Segment, TextEmbedding
+
+NUM_EXTRA = 2  # inputs besides the vector
+_EPS = 1e-6
+
+
+def place_vectors(
+    segments: Sequence[Segment],
+    frames: Sequence[Float[np.ndarray, "_frame dim"]],
+    times: Sequence[Float64[np.ndarray, " _frame"]],
+    *,
+    first: float,
+    fps: float,
+) -> Float32[np.ndarray, "step dim"]:
+    """Return the stored vector that is nearest to the middle of each step of a video, up to its first gap.
+
+    Segments are in time order, each with its frames; see ``place_steps``.
+    """
+    parts = [
+        np.asarray(rows, np.float32)[choose_frames(own, segment.start, segment.end, first=first, fps=fps)]
+        for segment, rows, own in zip(segments, frames, times, strict=True)
+    ]
+    placed = place_steps([(segment.start, segment.end) for segment in segments], first=first, fps=fps)
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    vectors: Float32[np.ndarray, "step dim"] = np.concatenate(parts)[starts[placed.segments] + placed.offsets]
+    return vectors
+
+
+def make_inputs(
+    vectors: Float32[np.ndarray, "step dim"], sentence: Float[np.ndarray, " dim"]
+) -> Float32[np.ndarray, "step input"]:
+    """Return what the head reads of each step for a query: its unit vector, its similarity and its change."""
+    similarity = vectors @ sentence.astype(np.float32)
+    standardised = (similarity - similarity.mean()) / max(float(similarity.std()), _EPS)
+    change = np.concatenate([[0.0], 1 - (vectors[1:] * vectors[:-1]).sum(axis=1)])
+    inputs: Float32[np.ndarray, "step input"] = np.concatenate(
+        [vectors, np.stack([standardised, change], axis=1)], axis=1, dtype=np.float32
+    )
+    return inputs
+
+
+def stack_words(text: TextEmbedding) -> LayerWords:
+    """Return a query as the head reads it: one layer of the vectors of its words, then that of the whole."""
+    return LayerWords(text.text, np.concatenate([text.words, text.sentence[None]])[None].astype(np.float32))
+
+
+@torch.inference_mode()
+def ground_vectors(
+    head: GroundingHead,
+    vectors: Float32[np.ndarray, "step dim"],
+    words: LayerWords,
+    *,
+    fps: float,
+    device: torch.device,
+) -> GroundingResult:
+    """Return the result of a query in a video, window by window as for a head that reads layers."""
+    inputs = torch.from_numpy(make_inputs(vectors, words.layers[0, -1])).to(device)
+    query = torch.from_numpy(words.layers)[None].to(device)
+    windows = cut_windows(len(inputs))
+    results = []
+    for window in windows:
+        projected = head.prepare([inputs[None, window.first : window.last, None]])
+        results += head.decode(head(projected, query), fps=fps)
+    return join_results(windows, results, fps=fps)
 
 
 class VectorGrounder:

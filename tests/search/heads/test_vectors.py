@@ -9,7 +9,7 @@ import torch
 
 from vidret.ground.checkpoint import VECTORS, HeadCard, load_head, save_head
 from vidret.ground.head import GroundingHead
-from vidret.ground.vectors import NUM_EXTRA, ground_vectors, make_inputs, place_vectors, stack_words
+from vidret.search.heads.vectors import NUM_EXTRA, ground_vectors, make_inputs, place_vectors, stack_words
 from vidret.types import Segment, TextEmbedding
 
 DIM, WIDTH, HEADS = 7, 16, 2
