@@ -1444,6 +1444,8 @@ def test_lists_are_changed_and_exported_and_saved_searches_opened(
     expect(page.locator("#status")).to_contain_text("ms.")
     page.get_by_role("button", name="Save search").click()
     expect(page.locator("#status")).to_have_text(f"Saved as {BIKES}: see Lists.")
+    page.get_by_role("button", name="Save search").click()
+    expect(page.locator("#status")).to_have_text(f"Saved already as {BIKES}: see Lists.")
     assert dict(lists.collection(BIKES).options)["min_seconds"] == 2
     page.goto("/")
     give_by_file(page, image_path)
@@ -1454,6 +1456,10 @@ def test_lists_are_changed_and_exported_and_saved_searches_opened(
     expect(page.locator("#lists")).to_be_hidden()
     wanted = {"q": BIKES, "by": "moment", "min_seconds": "2", "filmed_after": "2001-02-03", "sound": "off"}
     assert place_of(page) == wanted
+    for query, name in ((BIKES, f"{BIKES} 2"), ("🚲", "search")):  # of other filters, and of no letter
+        page.goto(f"/?q={query}")
+        page.get_by_role("button", name="Save search").click()
+        expect(page.locator("#status")).to_have_text(f"Saved as {name}: see Lists.")
 
 
 def test_what_somebody_else_changed_is_shown_not_overwritten(look: Look, lists: Engine, refusals: list[str]) -> None:

@@ -1,6 +1,6 @@
 // Saved searches, and lists of moments: any moment can be put into the list at hand, changed there, and exported.
 
-import { FILTERS, readFilters, readPlace, readSources, writePlace } from "./address.js";
+import { differ, FILTERS, readFilters, readPlace, readSources, writePlace } from "./address.js";
 import { ask } from "./api.js";
 import { clock, count, find, make, mark, on, readClock, showIcon, tell, writeDay } from "./dom.js";
 
@@ -201,7 +201,12 @@ async function saveSearch(place) {
   const sources = readSources(place);
   const finds = place.by === "moment" ? "moments" : "videos";
   const options = { ...readFilters(place), ...(sources.length && { sources }), ...(place.by === "diverse" && { display: "diverse" }), ...(place.sort_by && finds === "videos" && { sort_by: place.sort_by }) };
-  const named = place.q.replace(/[^\p{L}\p{N}_ .-]+/gu, "").replace(/^[^\p{L}\p{N}_]+/u, "").slice(0, 60).trim();
+  await look();
+  const same = kept.find((search) => search.finds && !differ(placeOf(search), place, ["q", "by", ...FILTERS]));
+  if (same) return void (find("status").textContent = `Saved already as ${same.name}: see Lists.`);
+  const words = place.q.replace(/[^\p{L}\p{N}_ .-]+/gu, "").replace(/^[^\p{L}\p{N}_]+/u, "").slice(0, 60).trim() || "search";
+  let [named, number] = [words, 1];
+  while (kept.some(({ name }) => name === named)) named = `${words} ${(number += 1)}`;
   try {
     await ask(pathOf(named), { method: "PUT", body: { finds, query: place.q, options } });
     find("status").textContent = `Saved as ${named}: see Lists.`;
