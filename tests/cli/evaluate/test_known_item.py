@@ -9,6 +9,7 @@ import vidret.engine
 from tests.cli.runner import Runner
 from tests.evaluate.world import read, write_rows
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
+from vidret.cli.evaluate.steps import EvalRun
 
 
 def test_the_command_searches_captions_and_moments(
@@ -31,3 +32,11 @@ def test_the_command_searches_captions_and_moments(
         assert code == 0, err
         assert printed.startswith("known items by the rank that the text leaves, each in 3 videos\n")
         assert read(out / "report.json")["results"]["known_items"][0]["num_tasks"] == (3 if data == "captions" else 1)
+
+
+def test_each_folder_has_a_report_and_an_index_of_its_own(tmp_path: Path) -> None:
+    for data in ("captions", "moments", "queries"):
+        first, second = (EvalRun(videos=tmp_path / name, data=data).target for name in ("first", "second"))
+        assert first != second
+    run = EvalRun(videos=tmp_path / "first", data="msrvtt-1k-a", model="colours")
+    assert run.target == Path("eval/msrvtt-1k-a-colours")

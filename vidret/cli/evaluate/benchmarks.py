@@ -210,7 +210,7 @@ def known_item_command(run: KnownItemRun) -> None:
 
     if run.data == QUERIES:
         split, videos = read_queries_folder(run.videos)
-        run = replace(run, videos=videos)
+        run = replace(run, videos=videos, out=run.target)
         words = parse_words("auto", "auto", run.index or run.target / "index")
     else:
         split, words = run.read_split(), False

@@ -64,7 +64,13 @@ RowsOption = Annotated[
     option("Ids of the queries to evaluate, or of their videos, one a line, such as MTEB's own list.", DATA, "FILE"),
 ]
 OutOption = Annotated[
-    Path | None, option("Folder for the index and any report or predictions; default: eval/DATA-MODEL.", OUTPUT, "DIR")
+    Path | None,
+    option(
+        "Folder for the index and any report or predictions; default: eval/DATA-MODEL, with the name of the folder of "
+        "your own videos first.",
+        OUTPUT,
+        "DIR",
+    ),
 ]
 EvalRerankOption = Annotated[
     str,
@@ -139,7 +145,8 @@ class EvalRun:
     @property
     def target(self) -> Path:
         """The folder of the report."""
-        return self.out or default_out(self.data, self.model)
+        own = f"{self.videos.absolute().name}-" if self.data in (*OWN, QUERIES) else ""
+        return self.out or default_out(own + self.data, self.model)
 
     def read_split(self) -> "Split":
         """Return the split of the benchmark."""
