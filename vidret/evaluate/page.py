@@ -9,7 +9,6 @@ import numpy as np
 from vidret.evaluate.plots import Point, plot_histogram, plot_recall, plot_thresholds, plot_timeline
 from vidret.evaluate.report import Report
 from vidret.evaluate.tables import Facts, describe_missing, make_tables, name_data
-from vidret.metrics.retrieval import hits
 from vidret.present.html import FrameImages, escape_text, render_table, write_document
 from vidret.text import format_time
 
@@ -112,7 +111,7 @@ def render_figure(svg: str, caption: str) -> str:
 
 def trace_recall(ranks: np.ndarray, max_k: int) -> list[Point]:
     """Return the points (K, R@K) for each K up to ``max_k``."""
-    return [(k, 100 * float(hits(ranks, k).mean())) for k in range(1, max_k + 1)]
+    return [(k, 100 * float((ranks <= k).mean())) for k in range(1, max_k + 1)]
 
 
 def trace_overlaps(overlaps: np.ndarray) -> list[Point]:

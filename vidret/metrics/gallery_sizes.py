@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 
 from vidret.errors import VidretError
 from vidret.metrics.ranks import check_scores
-from vidret.metrics.retrieval import hits
 
 CONFIDENCE = 0.95
 MIN_GALLERY = 2
@@ -102,4 +101,4 @@ def _draw(
     ranks = 1 + better @ members
     asked = members[truth] > 0
     ranks, asked = ranks[:, asked.any(axis=0)], asked[:, asked.any(axis=0)]
-    return {k: 100 * (hits(ranks, k) & asked).sum(axis=0) / asked.sum(axis=0) for k in cuts}
+    return {k: 100 * ((ranks <= k) & asked).sum(axis=0) / asked.sum(axis=0) for k in cuts}

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from vidret.align.hubness import HubnessCorrection, dual_softmax
 from vidret.metrics.ranks import BidirectionalRanks, Ranks, check_scores, rank_matrix
@@ -71,12 +71,6 @@ class Row:
         return report
 
 
-def hits(ranks: Float[np.ndarray, "*query"], k: int) -> Bool[np.ndarray, "*query"]:
-    """Return True for queries with the correct answer in the top k: those whose mean rank is at most k."""
-    is_hit: Bool[np.ndarray, "*query"] = ranks <= k
-    return is_hit
-
-
 def discount(ranks: Float[np.ndarray, "*query"], k: int = 10) -> Float[np.ndarray, "*query"]:
     """Return the nDCG@K of queries with one correct answer, in 0..1."""
     gains: Float[np.ndarray, "*query"] = np.where(ranks <= k, 1 / np.log2(1 + ranks), 0)
@@ -89,7 +83,7 @@ def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) ->
     R@K for each of ``cuts`` and nDCG@10, the main score of MTEB, are in percent. The geometric mean is that of R@1, R@5
     and R@10, R-Sum their sum. ``TIES`` explains the medians; the lower one is that of published multi-caption code.
     """
-    recalls = {k: 100 * float(hits(ranks, k).mean()) for k in {*cuts, 1, 5, 10}}
+    recalls = {k: 100 * float((ranks <= k).mean()) for k in {*cuts, 1, 5, 10}}
     return {
         **{f"R@{k}": recalls[k] for k in cuts},
         "MdR": float(np.median(ranks)),

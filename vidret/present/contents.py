@@ -217,7 +217,7 @@ def to_transcript(texts: Sequence[TimedText], form: str) -> str:
         (text, line) for text in sorted(texts, key=lambda text: (text.start, text.end)) if (line := _clean(text.text))
     ]
     if form == "json":
-        return _to_json(lines)
+        return json.dumps([to_row(text, "json", str) | {"text": line} for text, line in lines], indent=2) + "\n"
     spoken = [(text, f"{_clean(text.speaker)}: {line}" if text.speaker else line) for text, line in lines]
     return {"srt": _to_srt, "vtt": _to_vtt}.get(form, _to_txt)(spoken)
 
@@ -234,10 +234,6 @@ def _to_vtt(lines: Lines) -> str:
     return "\n".join(
         ["WEBVTT\n", *(f"{_times(text, '.')}\n{_mark(text)}{line.translate(_VTT)}\n" for text, line in lines)]
     )
-
-
-def _to_json(lines: Lines) -> str:
-    return json.dumps([to_row(text, "json", str) | {"text": line} for text, line in lines], indent=2) + "\n"
 
 
 def _to_txt(lines: Lines) -> str:

@@ -14,7 +14,7 @@ from vidret.present.chart import FAINT, INK, PAPER, choose_font, save_image, wri
 from vidret.present.show import describe_match
 from vidret.present.terminal import print_message, show_status, writing
 from vidret.text import compose, file_name, format_time, sanitize
-from vidret.types import SOURCE_LABELS, CopyGroup, EventSpan, Evidence, Hit, Moment, Picture, SharedFootage, Shot
+from vidret.types import SOURCE_LABELS, CopyGroup, Evidence, Hit, Moment, Picture, SharedFootage, Shot
 from vidret.video.images import read_image
 from vidret.video.probe import probe
 from vidret.video.reader import Reader, open_reader
@@ -60,7 +60,8 @@ def _list_tiles(rank: int, result: Hit | Moment | SharedFootage | CopyGroup) -> 
     title = f"{rank}. {file_name(result.path)}"
     if isinstance(result, SharedFootage):
         return _make_row(result, title, f"{result.speed:.2f}x", [(result.start, result.end)])
-    words = describe_times(result.events) or describe_words(result.evidence)
+    events = (f"{number}. {format_time(event.start)}" for number, event in enumerate(result.events, start=1))
+    words = "   ".join(events) or describe_words(result.evidence)
     if isinstance(result, Hit):
         return [Tile(result.path, result.time, title, f"{format_time(result.time)}   {describe_score(result)}", words)]
     spans = [(event.start, event.end) for event in result.events] or [(result.start, result.end)]
@@ -79,11 +80,6 @@ def _make_row(
         tiles.append(Tile(result.path, time, "", format_time(time)))
     line = f"{format_time(result.start)} to {format_time(result.end)}   {fact}"
     return [replace(tiles[0], title=title, line=line, words=words), *tiles[1:]]
-
-
-def describe_times(events: Sequence[EventSpan]) -> str:
-    """Return when each event of a query is, on one line; empty without events."""
-    return "   ".join(f"{number}. {format_time(event.start)}" for number, event in enumerate(events, start=1))
 
 
 def _list_copies(number: int, group: CopyGroup) -> list[Tile]:

@@ -111,7 +111,8 @@ def _join_clauses(
             (*events, other)
             for events in joined
             for other in others
-            if _measure_overlap((*events, other)) >= MIN_OVERLAP_S
+            for start, end in [_find_overlap((*events, other))]
+            if end - start >= MIN_OVERLAP_S
         ]
         joined = sorted(joined, key=lambda events: -sum(span.score for span in events))[:NUM_JOINT]
     for index, spans in enumerate(found):
@@ -141,11 +142,6 @@ def _reach(scores: VideoScores, clause: int, span: FusedSpan, *, on_text: bool) 
 
 def _find_overlap(events: Sequence[FusedSpan]) -> tuple[float, float]:
     return max(span.start for span in events), min(span.end for span in events)
-
-
-def _measure_overlap(events: Sequence[FusedSpan]) -> float:
-    start, end = _find_overlap(events)
-    return end - start
 
 
 def _make_span(scores: VideoScores, steps: Sequence[StepCandidates], placement: Placement) -> FusedSpan:

@@ -10,7 +10,7 @@ from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.segments import check_shots
 from vidret.store.feature_epochs import Epochs
-from vidret.store.features import Bytes, Rows, round_to_float16
+from vidret.store.features import round_to_float16
 from vidret.store.folder import WriteAccess
 from vidret.store.records import FILE_STATES, FileState, NewSegment, VideoRecord
 from vidret.store.vectors.current import CurrentVectors
@@ -80,7 +80,11 @@ class Writer:
         with self._access:
             ids = self._catalog.segments.find_many(checked)
             new = {key: valid for key, valid in checked.items() if key not in ids}
-            locations = self._epochs.current().append_all([_list_arrays(valid) for valid in new.values()])
+            arrays = [
+                (own.embedding.video[None], own.embedding.frames, np.frombuffer(own.tokens, np.uint8).reshape(-1, 1))
+                for own in new.values()
+            ]
+            locations = self._epochs.current().append_all(arrays)
             ids |= zip(new, self._catalog.segments.add(list(zip(new.values(), locations, strict=True))), strict=True)
         self._vectors.index.note_changes(len(new))
         return [ids[key] for key in keys]
@@ -121,9 +125,3 @@ def _check_segment(new: NewSegment, video: VideoRecord, dim: int) -> NewSegment:
     if not np.isfinite(times).all():
         raise StoreError(f"times must be finite, got {times}")
     return replace(new, embedding=SegmentEmbedding(vector, frames, times), shots=check_shots(new.shots))
-
-
-def _list_arrays(segment: NewSegment) -> tuple[Rows, Rows, Bytes]:
-    """Return the arrays of a valid segment for the feature files."""
-    tokens = np.frombuffer(segment.tokens, np.uint8).reshape(-1, 1)
-    return segment.embedding.video[None], segment.embedding.frames, tokens

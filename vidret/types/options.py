@@ -61,13 +61,17 @@ class NamedOption:
     option: Option
 
 
-@cache
 def list_options(options_type: Any) -> tuple[NamedOption, ...]:
     """Return the options of a dataclass in the order of its fields, with those of the dataclasses in it.
 
     Raises:
         TypeError: A field is not annotated with an ``Option``.
     """
+    return _list_options(options_type)
+
+
+@cache
+def _list_options(options_type: Any) -> tuple[NamedOption, ...]:
     listed: list[NamedOption] = []
     hints = get_type_hints(options_type, include_extras=True)
     for field in fields(options_type):
