@@ -95,10 +95,7 @@ MIXED = ("sm", "sm", "sm", "ms", "so")  # of further stretches to fit to, since 
 UNMUSICAL = ("o", "so", "o", "so", "mo")  # likewise, since effects pass for music
 # Seeds of the draws to fit to, each of so many stretches.
 DRAWN = 250
-DRAWS = {
-    "train": ((KINDS, range(3)), (MIXED, (50,)), (UNMUSICAL, (60,))),
-    "choose": ((KINDS, (100,)),),
-}
+DRAWS = {"train": ((KINDS, range(3)), (MIXED, (50,)), (UNMUSICAL, (60,))), "choose": ((KINDS, (100,)),)}
 EFFECT_SEEDS = range(11, 17)
 MEASURED = {1: 480, 1234: 400}  # stretches of the draws that are measured, by their seed
 EPOCHS, BATCH, TEMPERATURE = 6, 128, 0.1

@@ -14,12 +14,7 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
-from torchvision.transforms.v2 import (  # type: ignore[import-untyped]
-    ColorJitter,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-    functional,
-)
+from torchvision.transforms.v2 import ColorJitter, RandomHorizontalFlip, RandomResizedCrop, functional  # type: ignore[import-untyped]
 
 from vidret.errors import VidretError
 
@@ -100,13 +95,7 @@ def rand_augment(images: Images, rng: np.random.Generator) -> Images:
 
 
 def _affine(
-    images: Images,
-    *,
-    angle: float = 0.0,
-    x: float = 0.0,
-    y: float = 0.0,
-    shear_x: float = 0.0,
-    shear_y: float = 0.0,
+    images: Images, *, angle: float = 0.0, x: float = 0.0, y: float = 0.0, shear_x: float = 0.0, shear_y: float = 0.0
 ) -> Images:
     """Rotate (degrees), translate (share of the size) or shear (tangent), with grey outside the image."""
     height, width = images.shape[-2:]

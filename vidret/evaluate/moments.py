@@ -24,8 +24,7 @@ from vidret.types import LocateOptions, Query, SearchOptions
 from vidret.types import Sequence as EventSequence
 
 SALIENCY_METRICS: Mapping[
-    SaliencyMetric,
-    Callable[[Sequence[LabelledQuery], Sequence[Prediction]], HighlightReport | DomainReport],
+    SaliencyMetric, Callable[[Sequence[LabelledQuery], Sequence[Prediction]], HighlightReport | DomainReport]
 ] = {"levels": score_highlights, "top-5": score_tvsum, "all-clips": score_youtube}
 
 

@@ -21,15 +21,7 @@ from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.published import CLASSIC, PROTOCOLS, count_rows
 from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.ranks import rank_matrix
-from vidret.metrics.retrieval import (
-    PLAIN,
-    Direction,
-    Row,
-    calibrate_scores,
-    evaluate,
-    evaluate_dual_softmax,
-    make_row,
-)
+from vidret.metrics.retrieval import PLAIN, Direction, Row, calibrate_scores, evaluate, evaluate_dual_softmax, make_row
 from vidret.video.scan import scan
 
 SCALE = 100.0  # CLIP's logit scale: the dual softmax was published for logits, not cosines

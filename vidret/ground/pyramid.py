@@ -131,10 +131,7 @@ def spread_rows(
 
 
 def decode_spans(
-    scores: Float[Tensor, " point"],
-    distances: Float[Tensor, "point 2"],
-    points: Float[Tensor, "point 4"],
-    fps: float,
+    scores: Float[Tensor, " point"], distances: Float[Tensor, "point 2"], points: Float[Tensor, "point 4"], fps: float
 ) -> Float[Tensor, "point 3"]:
     """Return each point's span as start and end in seconds and score, best first; ties keep their order."""
     position, stride = points[:, 0], points[:, 3]

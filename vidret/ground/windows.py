@@ -131,11 +131,7 @@ LEAST_FULL = 0.8  # real frames of a padded batch
 
 @torch.inference_mode()
 def ground_windows(
-    head: GroundingHead,
-    query: Float[Tensor, "layer word width"],
-    windows: Sequence[ProjectedVideos],
-    *,
-    fps: float,
+    head: GroundingHead, query: Float[Tensor, "layer word width"], windows: Sequence[ProjectedVideos], *, fps: float
 ) -> list[GroundingResult]:
     """Return a query's result in each window, in order; they equal those of each window by itself.
 

@@ -21,17 +21,7 @@ from vidret.store.catalog.schema import parse_ranker
 from vidret.store.consent import allow, is_allowed
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.upkeep import copy_identities
-from vidret.store.records import (
-    HEAD,
-    KEPT,
-    MOMENTS,
-    PROBABILITIES,
-    PROJECTED,
-    RANKER,
-    SEGMENTS,
-    FileRecord,
-    FileState,
-)
+from vidret.store.records import HEAD, KEPT, MOMENTS, PROBABILITIES, PROJECTED, RANKER, SEGMENTS, FileRecord, FileState
 from vidret.store.sounds import copy_sounds
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore

@@ -45,10 +45,7 @@ class TracksRun:
     """The faces and voices of one run, with the ``counts`` of tracks by kind. Threads may share it."""
 
     def __init__(
-        self,
-        store: IdentityStore,
-        names: Mapping[IdentityKind, str],
-        models: Mapping[IdentityKind, IdentityModel],
+        self, store: IdentityStore, names: Mapping[IdentityKind, str], models: Mapping[IdentityKind, IdentityModel]
     ) -> None:
         """Store the names of the models, and what is stored of them."""
         self._store, self._names, self._models, self._lock = store, names, models, threading.Lock()

@@ -35,8 +35,7 @@ def temporal_iou(
 
 
 def average_precision(
-    overlaps: Float[np.ndarray, "query rank truth"],
-    num_truths: Int[np.ndarray, " query"],
+    overlaps: Float[np.ndarray, "query rank truth"], num_truths: Int[np.ndarray, " query"]
 ) -> Float[np.ndarray, "query threshold"]:
     """Return the interpolated average precision of each query at each of ``PRECISION_THRESHOLDS``, in 0..1.
 
@@ -154,10 +153,7 @@ class MomentReport:
 
 
 def score_moments(
-    queries: Sequence[LabelledQuery],
-    predictions: Sequence[Prediction],
-    *,
-    lengths: Lengths = QVHIGHLIGHTS_LENGTHS,
+    queries: Sequence[LabelledQuery], predictions: Sequence[Prediction], *, lengths: Lengths = QVHIGHLIGHTS_LENGTHS
 ) -> MomentReport:
     """Score the spans predicted for each query in its own video.
 

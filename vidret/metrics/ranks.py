@@ -65,8 +65,7 @@ class BidirectionalRanks(NamedTuple):
 
 
 def rank_matrix(
-    scores: Shaped[np.ndarray, "text video"],
-    truth: Int[np.ndarray, " text"] | None = None,
+    scores: Shaped[np.ndarray, "text video"], truth: Int[np.ndarray, " text"] | None = None
 ) -> BidirectionalRanks:
     """Compute the ranks of texts and of videos with a text. A video without one is a wrong answer to every text.
 

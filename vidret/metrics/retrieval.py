@@ -96,8 +96,7 @@ def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) ->
 
 
 def evaluate(
-    scores: Shaped[np.ndarray, "text video"],
-    truth: Int[np.ndarray, " text"] | None = None,
+    scores: Shaped[np.ndarray, "text video"], truth: Int[np.ndarray, " text"] | None = None
 ) -> tuple[Row, Row]:
     """Evaluate plain scores, from text to video and from video to text.
 
@@ -158,9 +157,7 @@ def calibrate_scores(
 
 
 def evaluate_dual_softmax(
-    direction: Direction,
-    scores: Float[np.ndarray, "text video"],
-    truth: Int[np.ndarray, " text"] | None = None,
+    direction: Direction, scores: Float[np.ndarray, "text video"], truth: Int[np.ndarray, " text"] | None = None
 ) -> Row:
     """Evaluate logits with a dual softmax, which uses all queries of the test set at once.
 

@@ -19,14 +19,7 @@ from vidret.search.concepts.storage import check_mentions
 from vidret.search.fusion import Fusion
 from vidret.search.heads.base import MomentHead
 from vidret.search.hits import FoundVideo, VideoSearch
-from vidret.search.locating import (
-    RankedVideo,
-    choose_video,
-    list_curve_texts,
-    locate_moments,
-    rate_video,
-    read_curve,
-)
+from vidret.search.locating import RankedVideo, choose_video, list_curve_texts, locate_moments, rate_video, read_curve
 from vidret.search.models import Models
 from vidret.search.people import KnownPersons
 from vidret.search.query.clauses import AnalysedQuery

@@ -170,12 +170,7 @@ def _make_span(scores: VideoScores, steps: Sequence[StepCandidates], placement: 
 
 
 def _grow_frame(
-    scores: VideoScores,
-    step: StepCandidates,
-    frame: int,
-    bounds: tuple[float, float],
-    earliest: float,
-    latest: float,
+    scores: VideoScores, step: StepCandidates, frame: int, bounds: tuple[float, float], earliest: float, latest: float
 ) -> FusedSpan:
     """Return the span of a frame: as much of the moment around it as lies between two times."""
     time, score = float(scores.times[frame]), float(scores.pictures[step.clauses[0], frame])

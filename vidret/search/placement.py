@@ -33,11 +33,7 @@ class Placement:
 
 
 def place_in_order(
-    steps: Sequence[StepSpans],
-    gaps_s: Sequence[float | None],
-    *,
-    earliest_s: float = -np.inf,
-    latest_s: float = np.inf,
+    steps: Sequence[StepSpans], gaps_s: Sequence[float | None], *, earliest_s: float = -np.inf, latest_s: float = np.inf
 ) -> Placement | None:
     """Return the best placement of all steps between two times; None if there is none.
 
@@ -51,11 +47,7 @@ def place_in_order(
 
 
 def chain_steps(
-    steps: Sequence[StepSpans],
-    gaps_s: Sequence[float | None],
-    *,
-    earliest_s: float = -np.inf,
-    latest_s: float = np.inf,
+    steps: Sequence[StepSpans], gaps_s: Sequence[float | None], *, earliest_s: float = -np.inf, latest_s: float = np.inf
 ) -> tuple[Float[np.ndarray, " span"], list[Int64[np.ndarray, " _span"]]]:
     """Return the score of the best placement that ends with each span of the last step, and the predecessors.
 

@@ -214,13 +214,7 @@ def find_calibration_error(probabilities: Probabilities, right: Labels) -> float
 
 
 def fit_weights(
-    rows: Rows,
-    labels: Labels,
-    prior: Sequence[float],
-    free: Sequence[int],
-    slopes: Sequence[int],
-    *,
-    strength: float,
+    rows: Rows, labels: Labels, prior: Sequence[float], free: Sequence[int], slopes: Sequence[int], *, strength: float
 ) -> tuple[float, ...]:
     """Return the weights of a logistic model: each row counts once as labelled, ``strength`` times as the prior has it.
 

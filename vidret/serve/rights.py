@@ -101,11 +101,7 @@ class Right:
     """
 
     def __init__(
-        self,
-        right: TokenRight | None,
-        *,
-        within: Callable[[Request, str], bool] | None = None,
-        noted: bool = True,
+        self, right: TokenRight | None, *, within: Callable[[Request, str], bool] | None = None, noted: bool = True
     ) -> None:
         """Set the right; None for routes that are open to all."""
         self.right, self._within, self._noted = right, within, noted

@@ -342,11 +342,7 @@ def _read_timecode(container: Any, stream: Any) -> str:
 
 
 def _count_frames(
-    path: str,
-    file: SourceFile,
-    index: int,
-    heartbeat: Callable[[], None],
-    offsets: Int64[np.ndarray, " packet"],
+    path: str, file: SourceFile, index: int, heartbeat: Callable[[], None], offsets: Int64[np.ndarray, " packet"]
 ) -> tuple[Int64[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """Return the timestamps of all frames and which are keyframes, by decoding the whole file."""
     with open_container(path, file) as container:

@@ -50,8 +50,7 @@ class RemoteFile(io.RawIOBase):
         else:
             known_size = {"size": self.num_bytes} if is_web(url) else {}  # saves a request
             self._handle = call_store(
-                url,
-                lambda: self._store.open(self._path, "rb", block_size=BLOCK, cache_type="none", **known_size),
+                url, lambda: self._store.open(self._path, "rb", block_size=BLOCK, cache_type="none", **known_size)
             )
 
     def skip_ranges(self, ranges: list[tuple[int, int]]) -> None:

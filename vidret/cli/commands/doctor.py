@@ -58,8 +58,7 @@ class Check:
 
 @app.command("doctor")
 def doctor_command(
-    index: Annotated[Path, index_option(text="Index folder to check.")] = DEFAULT_INDEX,
-    as_json: JsonOption = False,
+    index: Annotated[Path, index_option(text="Index folder to check.")] = DEFAULT_INDEX, as_json: JsonOption = False
 ) -> None:
     """Check packages, models, devices, disk and permissions, and say what to install. Exits with 1 if one is broken."""
     with show_status("checking"):

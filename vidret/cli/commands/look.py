@@ -89,9 +89,7 @@ def shots_command(
     from vidret.store.lookup import find_below, look_up_video, read_shots
 
     shots = ask_store_or_client(
-        place,
-        lambda store: read_shots(store, look_up_video(store, video)),
-        lambda client: client.shots(video),
+        place, lambda store: read_shots(store, look_up_video(store, video)), lambda client: client.shots(video)
     )
     if not shots:
         again = "to find them, index it again in a new index"

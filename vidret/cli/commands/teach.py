@@ -73,11 +73,7 @@ def teach_command(
 
 @app.command("concepts")
 @with_fields()
-def concepts_command(
-    *,
-    place: Place,
-    as_json: JsonOption = False,
-) -> None:
+def concepts_command(*, place: Place, as_json: JsonOption = False) -> None:
     """List the taught concepts with their examples."""
     from vidret.search.concepts.storage import list_concepts
 
@@ -87,11 +83,7 @@ def concepts_command(
 
 @app.command("forget")
 @with_fields()
-def forget_command(
-    *,
-    name: str = argument("Name of the concept.", "NAME"),
-    place: Place,
-) -> None:
+def forget_command(*, name: str = argument("Name of the concept.", "NAME"), place: Place) -> None:
     """Forget a taught concept."""
     from vidret.search.concepts.storage import forget_concept
 

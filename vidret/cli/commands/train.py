@@ -64,8 +64,7 @@ ModelOption = Annotated[
 
 @export_app.command()
 def train_export_command(
-    checkpoint: Path = argument("Checkpoint of vidret train fit, such as last.ckpt.", "CKPT"),
-    out: ModelOption = None,
+    checkpoint: Path = argument("Checkpoint of vidret train fit, such as last.ckpt.", "CKPT"), out: ModelOption = None
 ) -> None:
     """Write the model in a checkpoint to a file, for vidret index --model, or --head."""
     with needing("train", "training", "pytorch_lightning", "jsonargparse", "lightning"):
@@ -125,9 +124,7 @@ OutOption = Annotated[
 @head_app.command()
 def train_head_command(
     moments: Path = option(
-        "Annotations: JSON lines with qid, query, vid, duration and relevant_windows in seconds.",
-        None,
-        "FILE",
+        "Annotations: JSON lines with qid, query, vid, duration and relevant_windows in seconds.", None, "FILE"
     ),
     index: Annotated[Path, index_option(None)] = DEFAULT_INDEX,
     out: OutOption = None,

@@ -26,9 +26,7 @@ WatchIndexOption = Annotated[Path, index_option()]
 
 @group.command("add")
 def add_command(
-    name: NameArgument,
-    query: str = argument(QUERY_HELP, "QUERY"),
-    index: WatchIndexOption = DEFAULT_INDEX,
+    name: NameArgument, query: str = argument(QUERY_HELP, "QUERY"), index: WatchIndexOption = DEFAULT_INDEX
 ) -> None:
     """Watch for a query: later runs of vidret index report new videos that probably match it."""
     from vidret.search.watches import add_watch

@@ -240,8 +240,7 @@ def known_item_command(run: KnownItemRun) -> None:
 def folder_command(
     *,
     path: Path = argument(
-        "Folder with captions.jsonl (videos in videos/), moments.jsonl, queries.jsonl, or several of them.",
-        "DIR",
+        "Folder with captions.jsonl (videos in videos/), moments.jsonl, queries.jsonl, or several of them.", "DIR"
     ),
     words: str = option(
         "Words to read for queries.jsonl besides the pictures, as for vidret index.",

@@ -118,8 +118,7 @@ SYNTHETIC = "synthetic"
 def probe_command(
     *,
     world: str = argument(
-        "Folder with videos and their captions.jsonl, or synthetic for rendered videos.",
-        "FOLDER|synthetic",
+        "Folder with videos and their captions.jsonl, or synthetic for rendered videos.", "FOLDER|synthetic"
     ),
     model: ProbedModelOption = None,
     seed: int = option("Seed of the videos that are drawn.", DATA, "N", default=0, min=0),

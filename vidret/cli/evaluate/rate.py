@@ -39,9 +39,7 @@ def rate_command(
     *,
     models: list[str] = argument("Encoders, as for vidret index --model.", "MODEL", show_default=False),
     data: str = option(
-        "Benchmark, such as msrvtt-1k-a, or a folder with captions.jsonl and the videos.",
-        DATA,
-        "NAME|FOLDER",
+        "Benchmark, such as msrvtt-1k-a, or a folder with captions.jsonl and the videos.", DATA, "NAME|FOLDER"
     ),
     videos: Path | None = option("Folder of the videos of a benchmark.", DATA, "DIR", default=None),
     annotations: AnnotationsOption = None,

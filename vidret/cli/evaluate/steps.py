@@ -213,12 +213,7 @@ class EvalRun:
         return read_head_card(file).fps or recipe.get("fps")
 
     def fill_index(
-        self,
-        engine: "Engine",
-        split: "Split",
-        words: "WordsOptions | Literal[False]" = False,
-        *,
-        head: str = "none",
+        self, engine: "Engine", split: "Split", words: "WordsOptions | Literal[False]" = False, *, head: str = "none"
     ) -> "tuple[Gallery, float]":
         """Index the videos of a split; return them and the seconds that it took.
 
@@ -231,13 +226,7 @@ class EvalRun:
         shots = False if is_new and self.find_rate(head) is not None else None
         with show_progress() as on_progress:
             return index_gallery(
-                engine,
-                split,
-                self.videos,
-                workers=self.workers,
-                words=words,
-                shots=shots,
-                on_progress=on_progress,
+                engine, split, self.videos, workers=self.workers, words=words, shots=shots, on_progress=on_progress
             )
 
     def fill_bank(self, engine: "Engine", folder: Path) -> "tuple[Bank, float]":

@@ -6,15 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidret.data.synthetic.generation import PairKind, Random, ScenePair, Value, choose
-from vidret.data.synthetic.scenes import (
-    RESTS,
-    SPLITS,
-    Appearance,
-    Relation,
-    Scene,
-    SplitName,
-    Statement,
-)
+from vidret.data.synthetic.scenes import RESTS, SPLITS, Appearance, Relation, Scene, SplitName, Statement
 
 CAPTION_STREAM = 2  # of randomness; scenes use 0 and 1
 

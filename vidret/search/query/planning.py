@@ -36,13 +36,7 @@ from vidret.search.query.clauses import (
     read_exclusions,
 )
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
-from vidret.search.query.marks import (
-    find_mentions,
-    has_word,
-    replace_mentions,
-    split_exclusions,
-    split_negatives,
-)
+from vidret.search.query.marks import find_mentions, has_word, replace_mentions, split_exclusions, split_negatives
 from vidret.types import (
     QUERY_RULE,
     SOURCES,

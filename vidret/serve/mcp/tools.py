@@ -197,10 +197,7 @@ class ToolCard:
 # None changes anything: a token that may only read reaches all of them.
 CARDS = {
     "search": ToolCard(
-        "Search videos",
-        "Find the videos that match a text, best first.",
-        given.SearchArguments,
-        ToolBox.search_videos,
+        "Search videos", "Find the videos that match a text, best first.", given.SearchArguments, ToolBox.search_videos
     ),
     "locate": ToolCard(
         "Locate moments",

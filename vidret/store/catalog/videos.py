@@ -8,15 +8,7 @@ from typing import Any
 
 from vidret.errors import NotFoundError
 from vidret.store.catalog.facts import FACT_VALUES, has_fact_filters, match_facts, stack_facts, to_seconds
-from vidret.store.catalog.schema import (
-    COLUMNS,
-    IN_IDS,
-    INTACT,
-    MATCHING,
-    CheckedTables,
-    filter_values,
-    ids_to_json,
-)
+from vidret.store.catalog.schema import COLUMNS, IN_IDS, INTACT, MATCHING, CheckedTables, filter_values, ids_to_json
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 

@@ -239,11 +239,7 @@ def find_pairs(faces: TrackColumns, voices: TrackColumns, durations: Mapping[str
     best = {pair: sure[pair] for pair in sure if sure[pair] >= max(most[pair[0]], most[pair[1]])}
     return [
         PairOffer(
-            face=face,
-            voice=voice,
-            num_turns=turns[voice],
-            num_seen=seen[face, voice],
-            expected=expected[face, voice],
+            face=face, voice=voice, num_turns=turns[voice], num_seen=seen[face, voice], expected=expected[face, voice]
         )
         for face, voice in sorted(best, key=lambda pair: (-best[pair], pair))
     ]

@@ -17,14 +17,7 @@ import numpy as np
 from vidret.errors import VidretError
 from vidret.store.catalog.database import remove_database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
-from vidret.store.identities.grouping import (
-    NO_ROWS,
-    PairOffer,
-    find_overlaps,
-    find_pairs,
-    group_tracks,
-    score_tracks,
-)
+from vidret.store.identities.grouping import NO_ROWS, PairOffer, find_overlaps, find_pairs, group_tracks, score_tracks
 from vidret.store.identities.store import ADD_PERSON, FILE, OF_KIND, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, MODEL_SETTINGS, IdentityKind, IdentityModel
 from vidret.store.records import CONCEPT

@@ -35,10 +35,7 @@ def count_identities(index: Path) -> list[IdentityCounts]:
         columns = {kind: identities.columns(kind=kind) for kind in IDENTITY_KINDS if kind in read}
     return [
         IdentityCounts(
-            kind=kind,
-            videos=read.count(kind),
-            tracks=len(tracks.ids),
-            persons=len({*tracks.persons.tolist()} - {0}),
+            kind=kind, videos=read.count(kind), tracks=len(tracks.ids), persons=len({*tracks.persons.tolist()} - {0})
         )
         for kind, tracks in columns.items()
     ]

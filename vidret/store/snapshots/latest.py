@@ -16,14 +16,7 @@ from vidret.store.catalog.facts import FACT_ROW, FACT_VALUES, stack_facts
 from vidret.store.catalog.schema import IN_IDS, SEGMENT_ROW, SNAPSHOT, CheckedTables, ids_to_json
 from vidret.store.records import FILE_STATES, IMPORTED
 from vidret.store.snapshots.bitmap import Ids, add_ids, are_ids, make_bitmap
-from vidret.store.snapshots.changes import (
-    Changes,
-    Position,
-    TrimmedLogError,
-    read_changes,
-    read_position,
-    trim_log,
-)
+from vidret.store.snapshots.changes import Changes, Position, TrimmedLogError, read_changes, read_position, trim_log
 from vidret.store.snapshots.columns import KEY, Columns, Saved, load_columns, save_columns
 from vidret.store.snapshots.snapshot import (
     LIVE_STATES,

@@ -13,12 +13,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from vidret.errors import StoreError, VidretError
-from vidret.store.vectors.base import (
-    FAISS,
-    VectorIndex,
-    VectorLocation,
-    VectorOptions,
-)
+from vidret.store.vectors.base import FAISS, VectorIndex, VectorLocation, VectorOptions
 from vidret.store.vectors.registry import allow_address, normalise_address, open_vectors
 
 logger = logging.getLogger(__name__)

@@ -101,12 +101,7 @@ class Shard:
         return np.concatenate([np.empty(0, np.int64), *ids]), np.cumsum([0, *sizes], dtype=np.int64)
 
     def search(
-        self,
-        queries: Queries,
-        k: int,
-        id_filter: IdFilter | None = None,
-        *,
-        everywhere: bool = False,
+        self, queries: Queries, k: int, id_filter: IdFilter | None = None, *, everywhere: bool = False
     ) -> SearchResult:
         """Return approximately the k best per query, from enough lists to find k, or from all if ``everywhere``."""
         num_lists = int(self._lists.nlist)

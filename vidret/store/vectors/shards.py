@@ -188,13 +188,7 @@ class Shards:
         return result
 
     def _search_all(
-        self,
-        held: Held,
-        queries: Queries,
-        k: int,
-        id_filter: IdFilter | None,
-        *,
-        everywhere: bool,
+        self, held: Held, queries: Queries, k: int, id_filter: IdFilter | None, *, everywhere: bool
     ) -> SearchResult:
         """Search the flat indexes and all shards."""
 

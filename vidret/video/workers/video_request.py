@@ -104,11 +104,7 @@ class _Answer:
 
     def send_opened(self, cuts: Iterable[Cut]) -> messages.Header:
         """Send the facts of the video; return the reply."""
-        opened = {
-            "decoder": self.reader.decoder,
-            "facts": self.info.facts(),
-            "num_expected": len(self.cuts),
-        }
+        opened = {"decoder": self.reader.decoder, "facts": self.info.facts(), "num_expected": len(self.cuts)}
         placed = [(cut.number, cut.start, cut.end) for cut in cuts]
         self._parent.send({"kind": "opened", "video": opened, "cuts": placed})
         reply = self._parent.next_request()[0]
