@@ -12,7 +12,7 @@ from vidret.encode.encoder import Encoder, EncodingSpeed
 from vidret.encode.names import drop_sampling
 from vidret.errors import VidretError
 from vidret.evaluate.published import CLASSIC
-from vidret.metrics.retrieval import PLAIN, discount, hits
+from vidret.metrics.retrieval import PLAIN, discount
 
 CHUNK = 1 << 20  # maximum number of indices drawn at a time
 CONFIDENCE = 0.95
@@ -119,9 +119,9 @@ METRICS: Mapping[str, tuple[str, Mapping[str, Metric]]] = {
     "retrieval": (
         "rank",
         {
-            "R@1": Metric(lambda ranks: 100.0 * hits(ranks, 1)),
-            "R@5": Metric(lambda ranks: 100.0 * hits(ranks, 5)),
-            "R@10": Metric(lambda ranks: 100.0 * hits(ranks, 10)),
+            "R@1": Metric(lambda ranks: 100.0 * (ranks <= 1)),
+            "R@5": Metric(lambda ranks: 100.0 * (ranks <= 5)),
+            "R@10": Metric(lambda ranks: 100.0 * (ranks <= 10)),
             "MnR": Metric(lambda ranks: ranks, less_is_better=True),
         },
     ),
