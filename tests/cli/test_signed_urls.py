@@ -102,7 +102,7 @@ COMMANDS = (
     "concepts --json",
     "concepts",
     "export embeddings OUT/vectors.npy",
-    "export embeddings OUT/vectors.safetensors --format safetensors",
+    "export embeddings OUT/vectors.safetensors",
     f"index {sign('other.mp4')}",
     f"index {sign('other.mp4')} --json",
     "merge INDEX --index OUT/merged --json",

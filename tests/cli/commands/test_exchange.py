@@ -35,9 +35,7 @@ def test_vectors_are_written_with_paths_and_times(run: Runner, index: Path, tmp_
 
 def test_parquet_has_a_row_for_each_frame(run: Runner, index: Path, films: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
-    run.out(
-        "export", "embeddings", tmp_path / "a.parquet", "--format", "parquet", "--level", "frame", "--folder", films
-    )
+    run.out("export", "embeddings", tmp_path / "a.parquet", "--level", "frame", "--folder", films)
     rows = parquet.read_table(tmp_path / "a.parquet").to_pydict()
     with Engine(index, ColourEncoder()) as engine:
         held = engine.embeddings("frame")
@@ -53,7 +51,7 @@ def test_parquet_has_a_row_for_each_frame(run: Runner, index: Path, films: Path,
 @pytest.mark.usefixtures("index")
 def test_what_cannot_be_written_is_refused(run: Runner, films: Path, tmp_path: Path) -> None:
     for arguments, code, sentence in (
-        (("a.npy", "--format", "safetensors"), 2, "must end in .safetensors, got a.npy"),
+        (("a.txt",), 2, "must end in .npy, .parquet, .safetensors, got a.txt"),
         (("a.npy", "--folder", tmp_path / "none"), 1, "there is no vector to write"),
         (("a.npy", "--index", "nowhere"), 1, "no index"),
         ((films / "red.mp4" / "a.npy",), 1, "cannot be written"),

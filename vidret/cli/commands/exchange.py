@@ -38,17 +38,15 @@ if TYPE_CHECKING:
 
 export_group = add_group("export")
 LEVELS = ("segment", "frame")
+VECTOR_FORMATS = ("npy", "parquet", "safetensors")
 
 
 @export_group.command("embeddings")
 def embeddings_command(
-    out: Path = argument("File to write; an existing one is replaced.", "FILE"),
-    form: str = option(
-        "npy with a .csv of paths and times beside it, parquet (extra parquet), or safetensors.",
-        OUTPUT,
-        "npy|parquet|safetensors",
-        default="npy",
-        flag="--format",
+    out: Path = argument(
+        "File to write: .npy, with a .csv of paths and times beside it, .parquet (extra parquet) or .safetensors. An "
+        "existing one is replaced.",
+        "FILE",
     ),
     level: str = option("One vector for each segment or frame.", OUTPUT, "|".join(LEVELS), default="segment"),
     folder: str | None = option("Only videos in this folder, at any depth.", FILTERS, "DIR|URL", default=None),
@@ -60,9 +58,10 @@ def embeddings_command(
     from vidret.text import absolute_path
     from vidret.types import Filters
 
+    form = out.suffix.removeprefix(".")
+    if form not in VECTOR_FORMATS:
+        raise typer.BadParameter(f"must end in .{', .'.join(VECTOR_FORMATS)}, got {out}", param_hint="FILE")
     check_vector_format(form)
-    if out.suffix != f".{form}":
-        raise typer.BadParameter(f"must end in .{form}, got {out}", param_hint="FILE")
     filters = Filters(folder=None if folder is None else absolute_path(folder))
     with Store.open(index) as store:
         found = read_embeddings(store, "frame" if level == "frame" else "segment", filters)
