@@ -155,7 +155,7 @@ def test_first_search_after_a_merge_encodes_its_query_only(
     run: Runner, spoken: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "0 prepared moments, 4 texts, in " in run.err("merge", *spoken)
-    assert run.json("info")["words"] == [{"source": "speech", "texts": 4, "tracks": 2, "complete": 2}]
+    assert run.json("info")["words"] == [{"source": "speech", "texts": 4, "videos": 2, "complete": 2}]
     encoded: list[str] = []
 
     class NotingEncoder(ColourEncoder):
