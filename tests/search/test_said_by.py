@@ -65,8 +65,9 @@ def test_only_what_is_said_is_by_somebody(engine: Engine) -> None:
 
 
 def test_a_name_alone_is_heard_and_not_seen(engine: Engine) -> None:
-    for result in (*engine.search("@mum", k=2), *engine.locate("@mum", k=2)):
-        assert {(piece.source, piece.person) for piece in result.evidence} == {("speech", "mum")}
+    found = [hit.evidence for hit in engine.search("@mum", k=2)]
+    for evidence in (*found, *(moment.evidence for moment in engine.locate("@mum", k=2))):
+        assert {(piece.source, piece.person) for piece in evidence} == {("speech", "mum")}
 
 
 def test_a_voice_in_two_indexes_counts_once(index: Path, tmp_path: Path) -> None:
