@@ -9,7 +9,7 @@ from tests.chatting import Reply, run_chat, say
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
 from vidret.corpus.prompt_alignment import score_by_questions, write_questions
-from vidret.endpoints import EndpointError
+from vidret.endpoints.transport import EndpointError
 from vidret.language.endpoint import ChatEndpoint
 
 WRITTEN = """<think>entity | Is this a thought? | yes</think>

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.chatting import Reply, run_chat, say, stream
-from vidret.endpoints import EndpointError
+from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
 from vidret.language.answers import (
     NOT_SHOWN,
@@ -348,7 +348,7 @@ def test_stream_that_refuses_or_breaks(context: QuestionContext) -> None:
 
 def test_busy_endpoint_is_asked_again_after_growing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("vidret.endpoints.sleep", waits.append)
+    monkeypatch.setattr("vidret.endpoints.transport.sleep", waits.append)
     replies = [Reply(b"", 503), Reply(b"", 429, {"Retry-After": "3"}), say("yes")]
     with run_chat(lambda number: replies[number]) as chat:
         assert ChatEndpoint(url=chat.url, model="m").complete([]) == "yes"
@@ -377,7 +377,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_endpoint_fails_in_one_sentence_without_the_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidret.endpoints.sleep", lambda _: None)
+    monkeypatch.setattr("vidret.endpoints.transport.sleep", lambda _: None)
     reply, sentence = BROKEN[name]
     with run_chat(lambda _: reply) as chat:
         endpoint = ChatEndpoint(url=chat.url, model="m", key="secret-key", timeout_s=0.2 if name == "slow" else 20)

@@ -8,7 +8,7 @@ import pytest
 from tests.chatting import run_chat, stream
 from tests.growth import assert_linear
 from vidret.corpus.prompt_alignment import write_questions
-from vidret.endpoints import EndpointError
+from vidret.endpoints.transport import EndpointError
 from vidret.language.answers import MAX_ANSWER, CitedAnswer, check_citations, stream_answer
 from vidret.language.describing import read_description
 from vidret.language.endpoint import MAX_REPLY, ChatEndpoint, drop_thoughts

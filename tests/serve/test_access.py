@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from tests.serve.conftest import Serve, check_refusal
-from vidret.endpoints import is_loopback
+from vidret.endpoints.transport import is_loopback
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve import access as bodies

@@ -12,7 +12,7 @@ from vidret.data.dataset import CaptionedVideos, Collate, read_rewritten
 from vidret.data.records import Caption, Split
 from vidret.encode.clip.text import clip_words
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME
-from vidret.endpoints import EndpointError
+from vidret.endpoints.transport import EndpointError
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.language.endpoint import ChatEndpoint

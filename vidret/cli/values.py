@@ -102,7 +102,7 @@ RULES: dict[str, Callable[[str], None]] = {
     "--curve": check_image_name,
     "--server": require("vidret.client.server", "Server", None, 1.0),  # contacted by the first request
     "--store": require("vidret.store.vectors.registry", "normalise_address", Path()),
-    "--webhook": require("vidret.endpoints", "check_webhook"),
+    "--webhook": require("vidret.endpoints.transport", "check_webhook"),
 }
 
 

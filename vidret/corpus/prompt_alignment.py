@@ -22,7 +22,7 @@ from PIL import Image
 
 from vidret.channels.texts.options import WordsOptions
 from vidret.encode.encoder import Encoder
-from vidret.endpoints import EndpointError
+from vidret.endpoints.transport import EndpointError
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.options import Progress

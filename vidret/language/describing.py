@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
-from vidret.endpoints import EndpointError
+from vidret.endpoints.transport import EndpointError
 from vidret.errors import UnreachableError, VidretError
 from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts, read_reply, write_chat
 from vidret.language.retrieval import DrawFrame, spread_times

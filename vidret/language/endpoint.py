@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vidret.disk import drop_oldest, replacing
-from vidret.endpoints import EndpointError, JsonTransport
+from vidret.endpoints.transport import EndpointError, JsonTransport
 from vidret.errors import StoreError, VidretError
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from vidret.endpoints import EndpointError
+from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
 from vidret.language.endpoint import NO_CACHE, ChatEndpoint, ReplyCache, drop_thoughts, write_data_chat
 from vidret.language.judging import MAX_WORDS, Candidate, Verdict, write_passage

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vidret.endpoints import EndpointError
+from vidret.endpoints.transport import EndpointError
 from vidret.errors import OptionError
 from vidret.language.endpoint import NO_CACHE, ChatEndpoint, ReplyCache, drop_thoughts, write_chat
 from vidret.text import sanitize

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vidret.endpoints import is_loopback
+from vidret.endpoints.transport import is_loopback
 from vidret.errors import OptionError, StoreError
 from vidret.serve.problems import problem_response
 from vidret.serve.rights import ANYONE, GRANT, Keyring

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vidret.data.dataset import read_rewritten
 from vidret.data.records import Caption, match_stored
-from vidret.endpoints import EndpointError
+from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
 from vidret.language.endpoint import ChatEndpoint, drop_thoughts
 from vidret.store.store import Store

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
 from tests.scripted_server import Reply, serve
-from vidret.endpoints import post_json
+from vidret.endpoints.transport import post_json
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search import watches

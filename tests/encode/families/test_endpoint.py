@@ -15,7 +15,7 @@ from tests.chatting import Reply, run_endpoint
 from tests.fakes import ColourEncoder, write_film
 from vidret.encode.families.endpoint import EndpointEncoder
 from vidret.encode.families.registry import load_encoder
-from vidret.endpoints import EndpointError
+from vidret.endpoints.transport import EndpointError
 from vidret.engine import Engine
 from vidret.errors import EncoderError, VidretError
 from vidret.types import Frames

@@ -19,7 +19,7 @@ from vidret.cli.language_model import make_endpoint
 from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
 from vidret.cli.options import Loading, with_fields
 from vidret.cli.values import parse_memory
-from vidret.endpoints import check_webhook
+from vidret.endpoints.transport import check_webhook
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_describe_summary, print_index_summary, show_count, show_progress
 from vidret.present.show import print_json, run_to_dict

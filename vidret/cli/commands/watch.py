@@ -80,7 +80,7 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
     matches = find_new_matches(asked, complete, lambda queries, new: engine.locate_many(queries, new, best))
     print_matches(matches, as_json=as_json)
     if webhook is not None and matches:
-        from vidret.endpoints import post_json
+        from vidret.endpoints.transport import post_json
 
         post_json(webhook, {"matches": [match_to_dict(match) for match in matches]})
     left_out = {watch.name for watch in watches} - {watch.name for watch in asked}

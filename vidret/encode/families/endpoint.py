@@ -17,7 +17,7 @@ from PIL import Image
 
 from vidret.encode.encoder import average_units
 from vidret.encode.names import ModelName, parse_model_name
-from vidret.endpoints import JsonTransport
+from vidret.endpoints.transport import JsonTransport
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 

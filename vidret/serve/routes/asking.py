@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from vidret.endpoints import EndpointError
+from vidret.endpoints.transport import EndpointError
 from vidret.engine import Engine
 from vidret.language.answers import CitedAnswer, stream_answer
 from vidret.language.endpoint import ChatEndpoint, ReplyCache

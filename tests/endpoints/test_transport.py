@@ -10,7 +10,7 @@ from itertools import repeat
 
 import pytest
 
-from vidret.endpoints import EndpointError, open_post, post_json
+from vidret.endpoints.transport import EndpointError, open_post, post_json
 from vidret.errors import VidretError
 from vidret.language.endpoint import ChatEndpoint
 

@@ -1,0 +1,1 @@
+"""JSON over HTTP to endpoints and webhooks at URLs that the user names."""
