@@ -21,8 +21,7 @@ class PitchVoices:
     digest, same_in_film, same_voice = "pitch 1", 0.5, 0.6
 
     def encode(self, windows: Sequence[Float32[np.ndarray, " _sample"]]) -> Float32[np.ndarray, "window dim"]:
-        vectors: Float32[np.ndarray, "window dim"] = np.stack([self._describe(window) for window in windows])
-        return vectors
+        return np.stack([self._describe(window) for window in windows])
 
     def _describe(self, window: Samples) -> Samples:
         lags = np.arange(SAMPLE_RATE // 180, SAMPLE_RATE // 80)

@@ -188,8 +188,7 @@ def check(function: Function) -> Function:
     if not annotations:
         return function
     function.__annotations__ = annotations
-    checked: Function = _CHECK(function)
-    return checked
+    return _CHECK(function)
 
 
 def is_array(hint: object) -> bool:

@@ -110,8 +110,7 @@ def read_part_cards(path: Path) -> dict[str, dict[str, Any]]:
         card: Any = parse_json(text)
     except ValueError:
         return {}
-    parts: dict[str, dict[str, Any]] = card.get("parts", {}) if isinstance(card, dict) else {}
-    return parts
+    return card.get("parts", {}) if isinstance(card, dict) else {}
 
 
 def read_part(path: Path, name: str) -> Part | None:

@@ -216,8 +216,7 @@ def test_recipes_with_small_steps_refuse_half_precision(recipe: str) -> None:
 def make_schedule(num_steps: int = 1000, warm_up: float = 0.1, **more: Any) -> Callable[[int], float]:
     """Return the factor of the rate at a step."""
     optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2))])
-    factor: Callable[[int], float] = falling_schedule(optimizer, num_steps, warm_up, **more).lr_lambdas[0]
-    return factor
+    return falling_schedule(optimizer, num_steps, warm_up, **more).lr_lambdas[0]
 
 
 def test_bert_schedule_drops_at_the_end_of_the_warm_up() -> None:

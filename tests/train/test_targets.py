@@ -131,8 +131,7 @@ def test_fps_that_is_not_positive_is_refused(fps: float) -> None:
 
 
 def draw(saliency: Tensor, mask: Tensor) -> list[int]:
-    frames: list[int] = draw_positive(saliency, mask, torch.Generator().manual_seed(0)).tolist()
-    return frames
+    return draw_positive(saliency, mask, torch.Generator().manual_seed(0)).tolist()
 
 
 def test_candidate_frames_are_drawn_uniformly() -> None:

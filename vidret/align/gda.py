@@ -82,8 +82,7 @@ def invert_shrunk(covariance: Float[np.ndarray, "dim dim"], num_vectors: float) 
     """
     dim = len(covariance)
     shrunk = (num_vectors - 1) * covariance + np.trace(covariance) * np.eye(dim)
-    precision: Float[np.ndarray, "dim dim"] = dim * np.linalg.inv(shrunk)
-    return precision
+    return dim * np.linalg.inv(shrunk)
 
 
 def fit_with_unlabelled(

@@ -95,8 +95,7 @@ def balance_columns(
     It is the last half of a Sinkhorn iteration. Each video depends only on its own scores, so that videos can be added
     to those that ``sk_norm`` has balanced.
     """
-    potentials: Tensor = -temperature * ((bank + query_potentials[:, None]) / temperature).logsumexp(0)
-    return potentials
+    return -temperature * ((bank + query_potentials[:, None]) / temperature).logsumexp(0)
 
 
 def qb_norm(

@@ -89,5 +89,4 @@ def _mask(lengths: Int64[np.ndarray, " item"]) -> Bool[np.ndarray, "item row"] |
     """Return True for rows that are not padding; None if none is padding."""
     if lengths.min() == lengths.max():
         return None
-    mask: Bool[np.ndarray, "item row"] = np.arange(lengths.max()) < lengths[:, None]
-    return mask
+    return np.arange(lengths.max()) < lengths[:, None]

@@ -197,8 +197,7 @@ def _measure_lengths(content: _Folder) -> np.ndarray:
     owners = np.searchsorted(content.vectors.video_ids, content.vectors.owners)
     totals = np.bincount(owners, weights=spans)
     durations = np.array(list(content.durations.values()))
-    lengths: np.ndarray = spans * (durations / np.maximum(totals, 1e-9))[owners]
-    return lengths
+    return spans * (durations / np.maximum(totals, 1e-9))[owners]
 
 
 def _find_typical(content: _Folder, rows: Int64[np.ndarray, " row"]) -> tuple[ExampleFrame, ...]:

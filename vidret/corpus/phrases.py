@@ -58,8 +58,7 @@ def propose_phrases(
     top = np.argpartition(-deviations, PER_VIDEO, axis=1)[:, :PER_VIDEO]
     votes = np.bincount(top.ravel(), minlength=len(texts))
     chosen = np.lexsort((-deviations.max(axis=0), -votes))[:MAX_PHRASES]
-    proposed: Int64[np.ndarray, " proposed"] = np.sort(chosen)
-    return proposed
+    return np.sort(chosen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -214,8 +214,7 @@ def rate_clips(query: LabelledQuery, evaluation: Evaluation) -> np.ndarray:
     else:
         duration_s = query.duration if query.duration is not None else engine.curve(asked, path).end
         times = (np.arange(max(1, int(duration_s / CLIP_SECONDS))) + 0.5) * CLIP_SECONDS
-    saliency: np.ndarray = engine.rate(asked, path, times)
-    return saliency
+    return engine.rate(asked, path, times)
 
 
 def _describe_query(query: LabelledQuery, prediction: Prediction) -> dict[str, Any]:

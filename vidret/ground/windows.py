@@ -55,8 +55,7 @@ def choose_frames(
     after = np.searchsorted(times, wanted).clip(0, len(times) - 1)
     before = (after - 1).clip(0)
     is_earlier = wanted - times[before] <= times[after] - wanted + _TIE_S
-    rows: Int64[np.ndarray, " row"] = np.where(is_earlier, before, after).astype(np.int64)
-    return rows
+    return np.where(is_earlier, before, after).astype(np.int64)
 
 
 def place_steps(segments: Sequence[tuple[float, float]], *, first: float, fps: float) -> StepFrames:

@@ -36,8 +36,7 @@ class Ranks:
     @property
     def optimistic(self) -> Float[np.ndarray, " query"]:
         """Return the ranks if ties are resolved in favour of the correct answer."""
-        ranks: Float[np.ndarray, " query"] = self.higher + 1.0
-        return ranks
+        return self.higher + 1.0
 
     @property
     def mean(self) -> Float[np.ndarray, " query"]:

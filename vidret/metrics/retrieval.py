@@ -73,8 +73,7 @@ class Row:
 
 def discount(ranks: Float[np.ndarray, "*query"], k: int = 10) -> Float[np.ndarray, "*query"]:
     """Return the nDCG@K of queries with one correct answer, in 0..1."""
-    gains: Float[np.ndarray, "*query"] = np.where(ranks <= k, 1 / np.log2(1 + ranks), 0)
-    return gains
+    return np.where(ranks <= k, 1 / np.log2(1 + ranks), 0)
 
 
 def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) -> dict[str, float]:

@@ -233,10 +233,7 @@ def project_to_plane(vectors: Float[np.ndarray, "point dim"]) -> Float64[np.ndar
     if num_points > 4:
         positions = _move(positions, _compute_affinities(centred, min(PERPLEXITY, (num_points - 1) / 3)))
     low, high = positions.min(axis=0), positions.max(axis=0)
-    scaled: Float64[np.ndarray, "point 2"] = np.where(
-        high > low, (positions - low) / np.maximum(high - low, 1e-12), 0.5
-    )
-    return scaled
+    return np.where(high > low, (positions - low) / np.maximum(high - low, 1e-12), 0.5)
 
 
 def _find_components(centred: np.ndarray) -> Float64[np.ndarray, "point 2"]:
@@ -245,8 +242,7 @@ def _find_components(centred: np.ndarray) -> Float64[np.ndarray, "point 2"]:
     signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])
     components = (left * values * signs)[:, :2]
     padded = np.pad(components, ((0, 0), (0, 2 - components.shape[1])))
-    small: Float64[np.ndarray, "point 2"] = padded * (1e-2 / max(float(padded[:, 0].std()), 1e-12))
-    return small
+    return padded * (1e-2 / max(float(padded[:, 0].std()), 1e-12))
 
 
 def _compute_affinities(centred: np.ndarray, perplexity: float) -> Float64[np.ndarray, "point point"]:

@@ -145,5 +145,4 @@ def find_range_maxima(
 
 
 def _is_inside(spans: StepSpans, earliest_s: float, latest_s: float) -> Bool[np.ndarray, " span"]:
-    inside: Bool[np.ndarray, " span"] = (spans.starts >= earliest_s) & (spans.ends <= latest_s)
-    return inside
+    return (spans.starts >= earliest_s) & (spans.ends <= latest_s)

@@ -141,10 +141,7 @@ def combine_clauses(scores: VideoScores, structure: QueryStructure) -> None:
 def find_frame_edges(times: Float64[np.ndarray, " point"]) -> Float64[np.ndarray, " edge"]:
     """Return the times at which frames start and end."""
     middles = (times[1:] + times[:-1]) / 2
-    edges: Float64[np.ndarray, " edge"] = np.concatenate(
-        [[max(0.0, times[0] - FRAME_S)], middles, [times[-1] + FRAME_S]]
-    )
-    return edges
+    return np.concatenate([[max(0.0, times[0] - FRAME_S)], middles, [times[-1] + FRAME_S]])
 
 
 def _list_event_spans(

@@ -170,8 +170,7 @@ def decode_pq(signal: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*sh
 def encode_pq(nits: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
     """Return the PQ signals of light in nits."""
     power = (nits / _PQ_NITS) ** _PQ_N
-    signal: Float64[np.ndarray, "*shape"] = ((_PQ_C1 + _PQ_C2 * power) / (1 + _PQ_C3 * power)) ** _PQ_M
-    return signal
+    return ((_PQ_C1 + _PQ_C2 * power) / (1 + _PQ_C3 * power)) ** _PQ_M
 
 
 def decode_hlg(signal: Float64[np.ndarray, "*shape 3"]) -> Float64[np.ndarray, "*shape 3"]:

@@ -57,8 +57,7 @@ def clip4clip(num_frames: int, rate: float, count: int) -> Int64[np.ndarray, " a
     candidates = np.arange(0, num_frames, max(1, int(rate)))
     if len(candidates) <= count:
         return candidates
-    thinned: Int64[np.ndarray, " count"] = candidates[np.linspace(0, len(candidates) - 1, num=count, dtype=np.int64)]
-    return thinned
+    return candidates[np.linspace(0, len(candidates) - 1, num=count, dtype=np.int64)]
 
 
 def choose_frames_of_whole(
@@ -124,8 +123,7 @@ def nearest(times: Float64[np.ndarray, " frame"], wanted: Float64[np.ndarray, " 
     before = (after - 1).clip(0)
     # At 25 fps the middle of a second is halfway between two frames: rounding errors must not decide.
     is_earlier = wanted - times[before] <= times[after] - wanted + _TIE_S
-    indices: Int64[np.ndarray, " time"] = np.where(is_earlier, before, after).astype(np.int64)
-    return indices
+    return np.where(is_earlier, before, after).astype(np.int64)
 
 
 def find_shown(
@@ -146,8 +144,7 @@ def at_seconds(duration: float, fps: float, count: int) -> Float64[np.ndarray, "
     check_positive(fps=fps, count=count)
     num_steps = max(1, math.ceil(duration * fps - _TIE_S))
     steps = np.arange(num_steps) if num_steps <= count else np.linspace(0, num_steps - 1, num=count, dtype=np.int64)
-    times: Float64[np.ndarray, " at_most_count"] = steps / fps
-    return times
+    return steps / fps
 
 
 def cut_segments(

@@ -34,8 +34,7 @@ def naive_direction(yes: np.ndarray, no: np.ndarray, rows: np.ndarray) -> np.nda
     variance = sum(covariance[i, i] for i in range(dim)) / dim
     shrunk = (covariance + SHRINKAGE * variance * np.eye(dim)) / SHRINKAGE
     other = mean if not len(no) else (mean + sum(no) / len(no)) / 2
-    direction: np.ndarray = np.linalg.solve(shrunk, sum(yes) / len(yes) - other)
-    return direction
+    return np.linalg.solve(shrunk, sum(yes) / len(yes) - other)
 
 
 @given(num_yes=st.integers(1, 4), num_no=st.integers(0, 3), seed=st.integers(0, 99))

@@ -61,8 +61,7 @@ class DlibResNet:
         for (one, other), shrinks in self._blocks:
             inner = _convolve(_convolve(maps, one, stride=2 if shrinks else 1).relu(), other)
             maps = _add(inner, functional.avg_pool2d(maps, 2) if shrinks else maps).relu()
-        vectors: Float32[np.ndarray, "face 128"] = (maps.mean(dim=(2, 3)) @ self._last).numpy()
-        return vectors
+        return (maps.mean(dim=(2, 3)) @ self._last).numpy()
 
 
 _Convolution = tuple[torch.Tensor, torch.Tensor]  # a kernel (out, in, height, width) and a bias, scale included

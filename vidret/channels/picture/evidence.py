@@ -44,8 +44,7 @@ class PictureScale:
 
     def rate(self, scores: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
         """Return scores as evidence."""
-        rated: Float[np.ndarray, "*any"] = self.slope * (scores - self.mean) + PICTURE_OFFSET
-        return rated
+        return self.slope * (scores - self.mean) + PICTURE_OFFSET
 
     @property
     def slope(self) -> float:

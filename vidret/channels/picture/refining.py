@@ -116,5 +116,4 @@ def standardise_scores(scores: Float[np.ndarray, " hit"]) -> Float[np.ndarray, "
     """Return scores with mean 0 and standard deviation 1; all 0 where they are equal."""
     deviation = scores.std()
     centred = scores - scores.mean()
-    standard: Float[np.ndarray, " hit"] = centred / deviation if deviation > 0 else np.zeros_like(centred)
-    return standard
+    return centred / deviation if deviation > 0 else np.zeros_like(centred)

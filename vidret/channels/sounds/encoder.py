@@ -80,10 +80,7 @@ class SoundEncoder:
     def _run(self, mels: Float32[np.ndarray, "part band column"]) -> Float32[np.ndarray, "part frame 384"]:
         from ctranslate2 import StorageView
 
-        states: Float32[np.ndarray, "part frame 384"] = np.asarray(
-            self._model.encode(StorageView.from_array(np.ascontiguousarray(mels)))
-        )
-        return states
+        return np.asarray(self._model.encode(StorageView.from_array(np.ascontiguousarray(mels))))
 
 
 @functools.lru_cache(maxsize=1)

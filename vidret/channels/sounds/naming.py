@@ -123,8 +123,7 @@ class Names:
         if self._model.is_calibrated:
             scores -= MIN_LOG_ODDS
             return scores
-        evidence: Float64[np.ndarray, " window"] = SLOPE * (scores - self._levels) / np.maximum(self._deviations, 1e-6)
-        return evidence
+        return SLOPE * (scores - self._levels) / np.maximum(self._deviations, 1e-6)
 
 
 def find_heard(

@@ -230,10 +230,7 @@ def rate_texts(
     share = 0.0 if clause.phrases or not is_short else 1 / max(matches.num_words, 1)
     shares = np.array([0.0 if source == clause.source else share for source in sources], np.float64)
     short_words = SHORT_WORDS if "picture" in compared else 0.0
-    rated: Float64[np.ndarray, " text"] = np.logaddexp(
-        by_words - short_words * shares, by_meaning - SHORT_MEANING * shares
-    )
-    return rated
+    return np.logaddexp(by_words - short_words * shares, by_meaning - SHORT_MEANING * shares)
 
 
 @dataclass(frozen=True, slots=True)

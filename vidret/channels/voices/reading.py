@@ -163,5 +163,4 @@ def cluster_windows(vectors: Float32[np.ndarray, "window dim"], same: float) -> 
             cosines = np.delete(np.delete(cosines, gone, axis=0), gone, axis=1)
             cosines[kept] = cosines[:, kept] = sums @ (sums[kept] / counts[kept]) / counts
             cosines[kept, kept] = -np.inf
-    joined: Int64[np.ndarray, " window"] = np.unique(labels, return_inverse=True)[1]
-    return joined
+    return np.unique(labels, return_inverse=True)[1]

@@ -54,8 +54,7 @@ def thin_frames(num_frames: int, rate: float) -> Int64[np.ndarray, " chosen"]:
     [0, 2, 4, 7, 9]
     """
     count = min(max(int(num_frames / rate * FPS), MIN_FRAMES), MAX_FRAMES, num_frames)
-    chosen: Int64[np.ndarray, " chosen"] = np.linspace(0, num_frames - 1, count).round().astype(np.int64)
-    return chosen
+    return np.linspace(0, num_frames - 1, count).round().astype(np.int64)
 
 
 def pool_last(
@@ -153,8 +152,7 @@ class QwenVideoEncoder:
         inputs = {key: value.to(self.device) for key, value in inputs.items()}
         states = self._model(**inputs, use_cache=False).last_hidden_state
         pooled = pool_last(states, inputs["attention_mask"]).float()[:, : self.dim]
-        vectors: Float32[np.ndarray, "item dim"] = functional.normalize(pooled, dim=-1).cpu().numpy()
-        return vectors
+        return functional.normalize(pooled, dim=-1).cpu().numpy()
 
 
 def make_resize(processor: Any, num_frames: int, pixels: int | None) -> Resize:

@@ -127,8 +127,7 @@ class FrameEncoder(_Loaded):
         states = self._model.text_model(**self._tokenize(texts), output_hidden_states=True).hidden_states[-1][:, 0]
         scaled = self._model.text_audio_head(states) * self._model.text_audio_logit_scale
         biases = self._model.text_audio_logit_bias.expand(len(texts), 1)
-        vectors: Float32[np.ndarray, "text dim"] = torch.cat([scaled, biases], dim=1).numpy()
-        return vectors
+        return torch.cat([scaled, biases], dim=1).numpy()
 
 
 class SoundTagger(_Loaded):
@@ -157,8 +156,7 @@ class SoundTagger(_Loaded):
 def _read_vectors(output: Any) -> Float32[np.ndarray, "row dim"]:
     """Return unit vectors: transformers 5 returns them in an object, 4 as a tensor."""
     vectors = output if isinstance(output, torch.Tensor) else output.pooler_output
-    unit: Float32[np.ndarray, "row dim"] = torch.nn.functional.normalize(vectors, dim=-1).numpy()
-    return unit
+    return torch.nn.functional.normalize(vectors, dim=-1).numpy()
 
 
 @functools.lru_cache(maxsize=1)

@@ -179,10 +179,7 @@ class TransformersVideoEncoder(_LoadedEncoder):
             sound = {"padding_mask": heard["padding_mask"].to(loaded.device)}
             sound["input_values"] = heard["input_values"].to(loaded.device, loaded.dtype)
             output = model_type.hear(self._model, videos, sound)
-        vectors: Float32[np.ndarray, "video dim"] = (
-            functional.normalize(output.pooler_output.float().reshape(len(batch), -1), dim=-1).cpu().numpy()
-        )
-        return vectors
+        return functional.normalize(output.pooler_output.float().reshape(len(batch), -1), dim=-1).cpu().numpy()
 
     def _listen(self, frames: Frames) -> Float32[np.ndarray, " sample"]:
         """Return the sound of a segment in -1..1, at least one step of the model's; a second of silence for none."""

@@ -57,8 +57,7 @@ class VectorSample:
         """Scale a vector so that its inner products have the standard deviation 1; else to unit length."""
         exact = direction.astype(np.float64)
         scale = self.measure_spread(exact) or float(np.linalg.norm(exact)) or 1.0
-        scaled: Vector = exact / scale
-        return scaled
+        return exact / scale
 
 
 class Composer:

@@ -239,8 +239,7 @@ def _encode_picture(example: ConceptExample, encoder: Encoder) -> Vector:
 
 def _scale(vector: Vector) -> Vector:
     """Return a vector of unit length; 0 stays 0."""
-    unit: Vector = (vector / (float(np.linalg.norm(vector)) or 1.0)).astype(np.float32)
-    return unit
+    return (vector / (float(np.linalg.norm(vector)) or 1.0)).astype(np.float32)
 
 
 # Sounds

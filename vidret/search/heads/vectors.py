@@ -59,10 +59,7 @@ def make_inputs(
     similarity = vectors @ sentence.astype(np.float32)
     standardised = (similarity - similarity.mean()) / max(float(similarity.std()), _EPS)
     change = np.concatenate([[0.0], 1 - (vectors[1:] * vectors[:-1]).sum(axis=1)])
-    inputs: Float32[np.ndarray, "step input"] = np.concatenate(
-        [vectors, np.stack([standardised, change], axis=1)], axis=1, dtype=np.float32
-    )
-    return inputs
+    return np.concatenate([vectors, np.stack([standardised, change], axis=1)], axis=1, dtype=np.float32)
 
 
 def stack_words(text: TextEmbedding) -> LayerWords:

@@ -227,8 +227,7 @@ class CheckedTables:
     @property
     def held(self) -> dict[str, Any] | None:
         """What this thread has read of the state that it holds; None outside of ``hold``."""
-        values: dict[str, Any] | None = getattr(self._held, "values", None)
-        return values
+        return getattr(self._held, "values", None)
 
     def forget_held(self) -> None:
         """Let this thread read again: what it holds is outdated."""

@@ -185,10 +185,7 @@ class ShotChanges:
         return [shots.get(int(segment_id), ()) for segment_id in ids]
 
     def _read(self, where: str, value: object) -> list[tuple[int, str, int]]:
-        rows: list[tuple[int, str, int]] = self._database.rows(
-            f"SELECT segment, changes, {INTACT['shots']} FROM shots WHERE {where}", value
-        )
-        return rows
+        return self._database.rows(f"SELECT segment, changes, {INTACT['shots']} FROM shots WHERE {where}", value)
 
 
 def check_shots(shots: Sequence[ShotChange]) -> tuple[ShotChange, ...]:

@@ -40,8 +40,7 @@ def list_ids(bits: Bits) -> Ids:
     is_dense = end - first < 2 * len(filled)
     chosen = bits[first:end] if is_dense else bits[filled]
     places = np.flatnonzero(np.unpackbits(chosen, bitorder="little").view(bool))
-    ids: Ids = places + 8 * first if is_dense else filled[places >> 3] * 8 + (places & 7)
-    return ids
+    return places + 8 * first if is_dense else filled[places >> 3] * 8 + (places & 7)
 
 
 def add_ids(bits: Bits, ids: Ids) -> Bits:

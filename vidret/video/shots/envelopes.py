@@ -150,8 +150,7 @@ class GreyFrames:
 def mean_differences(ones: Greys, others: Greys) -> Float64[np.ndarray, " frame"]:
     """Return the mean absolute differences between pictures and others, in grey levels."""
     differences = np.maximum(ones, others) - np.minimum(ones, others)
-    means: Float64[np.ndarray, " frame"] = _sum_pixels(differences) / _NUM_PIXELS
-    return means
+    return _sum_pixels(differences) / _NUM_PIXELS
 
 
 def _sum_pixels(pictures: UInt8[np.ndarray, "frame ..."]) -> Int64[np.ndarray, " frame"]:
@@ -208,5 +207,4 @@ def to_cells(
     pictures: UInt8[np.ndarray, "*frame 36 64"] | UInt16[np.ndarray, "*frame 36 64"],
 ) -> Float32[np.ndarray, "*frame 6 8"]:
     """Return the means of 6 x 8 cells of 6 x 8 pixels."""
-    means: Float32[np.ndarray, "*frame 6 8"] = _CELL_ROWS @ pictures.astype(np.float32) @ _CELL_COLUMNS
-    return means
+    return _CELL_ROWS @ pictures.astype(np.float32) @ _CELL_COLUMNS

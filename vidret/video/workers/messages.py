@@ -268,10 +268,7 @@ class FrameRing:
         return view.data
 
     def _view(self, slot: int, num_bytes: int) -> UInt8[np.ndarray, " byte"]:
-        view: UInt8[np.ndarray, " byte"] = np.frombuffer(
-            self._memory, np.uint8, num_bytes, offset=mmap.PAGESIZE + slot * _SLOT_BYTES
-        )
-        return view
+        return np.frombuffer(self._memory, np.uint8, num_bytes, offset=mmap.PAGESIZE + slot * _SLOT_BYTES)
 
 
 class Parent:
