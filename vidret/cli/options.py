@@ -81,8 +81,8 @@ def option(
     return typer.Option(default, *flags, help=text, rich_help_panel=panel, metavar=metavar, **settings)
 
 
-def option_field(*described: str, default: Any, **settings: Any) -> Any:
-    """Return an option as a field of a dataclass, whose default is that of the field; see ``option``."""
+def option_field(*described: str, default: Any = None, **settings: Any) -> Any:
+    """Return an option as a field of a dataclass with its default, None unless one is given; see ``option``."""
     return field(default=default, metadata={OPTION: option(*described, **settings)})
 
 

@@ -153,12 +153,9 @@ class ClipChoice:
         "Video whose footage to find, in place of a query: also if it is cropped, mirrored or sped up there.",
         SCOPE,
         "FILE",
-        default=None,
     )
-    start: float | None = option_field(
-        "Where the clip begins in FILE.", SCOPE, "SECONDS", default=None, flag="--from", min=0
-    )
-    end: float | None = option_field("Where the clip ends in FILE.", SCOPE, "SECONDS", default=None, flag="--to", min=0)
+    start: float | None = option_field("Where the clip begins in FILE.", SCOPE, "SECONDS", flag="--from", min=0)
+    end: float | None = option_field("Where the clip ends in FILE.", SCOPE, "SECONDS", flag="--to", min=0)
 
     def check(self, options: SearchOptions | LocateOptions) -> None:
         """Refuse a clip without a name, a part of a clip without a clip, an empty part, and options of a query."""

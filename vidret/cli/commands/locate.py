@@ -52,9 +52,7 @@ class MomentFormat:
         default="table",
         flag="--format",
     )
-    fps: float | None = option_field(
-        "Frame rate of a timeline; default: that of most moments.", EXPORT, "FPS", default=None
-    )
+    fps: float | None = option_field("Frame rate of a timeline; default: that of most moments.", EXPORT, "FPS")
     handles: float = option_field(
         "Seconds before and after each moment in a timeline, as far as the video allows.",
         EXPORT,

@@ -49,13 +49,11 @@ class SearchRun(EvalRun):
         "Bank of queries (text or .jsonl), or a split such as train-9k; adds SK-norm and QB-norm of text to video.",
         MODEL,
         "FILE|SPLIT",
-        default=None,
     )
     video_bank: Path | None = option_field(
         "Folder of other videos, such as those of the training split; adds SK-norm and QB-norm of video to text.",
         MODEL,
         "DIR",
-        default=None,
     )
     segments: str = option_field(
         "whole: each video is one segment, as in papers; cut: as in vidret index; auto: as in the index, and "
@@ -195,7 +193,7 @@ class KnownItemRun(EvalRun):
     hints: int = option_field(
         "Steps in which the text is revealed; 1: all of it at once.", ADVANCED, "N", default=3, min=1
     )
-    tasks: int | None = option_field("Tasks to draw; default: all.", ADVANCED, "N", default=None, min=1)
+    tasks: int | None = option_field("Tasks to draw; default: all.", ADVANCED, "N", min=1)
 
 
 @group.command("known-item")

@@ -120,20 +120,19 @@ class EvalRun:
     annotations: AnnotationsOption = None
     model: EvalModelOption = None
     frames: int | None = option_field(
-        "Frames of a video, 64 in papers on paragraphs; default: the model's own.", MODEL, "N", default=None, min=1
+        "Frames of a video, 64 in papers on paragraphs; default: the model's own.", MODEL, "N", min=1
     )
     words: int | None = option_field(
         "Tokens that texts are cut to, 32 in most papers and 64 for paragraphs; default: long texts are split into "
         "clauses.",
         MODEL,
         "N",
-        default=None,
         min=3,
     )
     device: DeviceOption = "auto"
     precision: PrecisionOption = "auto"
     out: OutOption = None
-    index: Path | None = option_field("Index to use or create; default: OUT/index.", ADVANCED, "DIR", default=None)
+    index: Path | None = option_field("Index to use or create; default: OUT/index.", ADVANCED, "DIR")
     workers: WorkersOption = None
 
     @property
