@@ -53,7 +53,7 @@ def test_head_that_wins_is_written_and_used(made: Path, run: Runner) -> None:
     code, out, err = run(*command, "--held-out", 0.3)
     assert code == 0, err
     assert "1 of 11 annotated videos are not in the index" in err
-    assert "Trained on 7 queries; 3 into other videos are held out" in err
+    assert "Trained on 7 queries, tried on 3 of other videos" in err
     table = [line.split() for line in out.splitlines()]
     assert table[0] == ["R1@0.5", "R1@0.7", "mIoU"]
     curve, head, weighed = (float(row[-1]) for row in table[1:])

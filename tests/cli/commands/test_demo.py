@@ -29,3 +29,8 @@ def test_own_videos_are_searched_without_the_samples(
     assert "samples.mp4" in run.out("demo", "--out", tmp_path / "demo")
     out = run.out("demo", own, "--out", tmp_path / "demo")
     assert ("own.mp4" in out, "samples.mp4" in out) == (True, False)
+    second = write_film(tmp_path / "second" / "second.mp4", ("red", 2)).parent
+    out = run.out("demo", second, "--out", tmp_path / "demo")
+    assert ("second.mp4" in out, "own.mp4" in out) == (True, False)
+    (tmp_path / "empty").mkdir()
+    run.check_refusal(("demo", tmp_path / "empty", "--out", tmp_path / "demo"), 1, "empty: no video")

@@ -11,6 +11,8 @@ from vidret.errors import MissingExtraError, VidretError
 from vidret.present.progress import print_index_summary, show_progress
 from vidret.present.show import show_hits, show_moments
 from vidret.present.terminal import load_console
+from vidret.text import absolute_path
+from vidret.types import Filters
 
 DEMO_QUERIES = ("people riding bicycles", "a cartoon rabbit", "a man in a suit and tie", "a news presenter")
 DEMO_MOMENT = "a taxi in the traffic"
@@ -31,16 +33,17 @@ def demo_command(
         words = False if videos is None else None  # nobody speaks in the sample clips
         report = engine.index([folder], words=words, on_progress=on_progress)
     print_index_summary(report, index)
-    if engine.info().searchable == 0:
+    only = Filters(folder=absolute_path(folder))  # the index may hold another folder of an earlier run
+    if engine.count_videos(only) == 0:
         raise VidretError(f"{folder}: no video here could be indexed; see vidret info --failed --index {index}")
     for position, query in enumerate(DEMO_QUERIES, start=1):
         load_console().rule(f'[bold]vidret search "{query}"')
-        hits = engine.search(query, 4)
+        hits = engine.search(query, 4, filters=only)
         show_hits(hits)
         draw_results(hits, query, out / f"search-{position}.jpg")
     query = DEMO_MOMENT
     load_console().rule(f'[bold]vidret locate "{query}"')
-    moments = engine.locate(query, 3)
+    moments = engine.locate(query, 3, filters=only)
     show_moments(moments)
     draw_results(moments, query, out / "locate.jpg")
 
