@@ -281,6 +281,8 @@ def test_a_search_for_a_text_imports_no_torch(encoder: StarterEncoder, tmp_path:
 FOREIGN = (
     "ein Hund am Strand",
     "une femme ouvre la porte",
+    "un chien sur la plage",
+    "un perro en la playa",
     "un perro corre por la playa",
     "una donna nella cucina",
     "uma mulher abre a porta",

@@ -62,6 +62,7 @@ OTHERS = {
     "Polish": "nad przez się jest",
     "Turkish": "bir ile ve için",
 }
+_PAIRS = re.compile(r"\b(?:en|sur) (?:la|le|les|el|los|las|un)\b", re.IGNORECASE)  # names have each by itself
 ENGLISH = frozenset({"and", "are", "at", "from", "her", "his", "into", "of", "the", "their", "with"})
 _FOREIGN = frozenset(word for words in OTHERS.values() for word in words.split())
 NOTE = "%s understands English only, and this seems to be another language: %.60s; for others, see --model multilingual"
@@ -156,7 +157,7 @@ def is_english(text: str) -> bool:
     if latin * 2 < len(letters):
         return False
     words = {word.casefold() for word in _WORD.findall(text)}
-    return bool(words & ENGLISH) or not words & _FOREIGN
+    return bool(words & ENGLISH) or not (words & _FOREIGN or _PAIRS.search(text))
 
 
 def note_language(name: str, texts: Sequence[str]) -> None:
