@@ -46,9 +46,11 @@ matrix: .venv/dev
 	  echo "$$folder: passed" || { echo "$$folder: FAILED, see $$folder.log"; failed=1; }; \
 	done; test -z "$$failed"
 
-# More of what the quick tests sample: every method on two processes, every configuration, twenty kills.
+# More of what the quick tests sample: every method on two processes, every configuration, twenty kills; and whether the
+# package calls only what Windows has.
 slow: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'slow and not learns'
+	$(BIN)/mypy --strict --platform win32 --cache-dir .mypy_cache/win32 vidret
 
 # What needs Ray, Milvus and addresses: minutes more, and their extras.
 scale: .venv/scale

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 DRAFT = ".part"  # the suffix of a file that is not complete
 _WAIT_S = 0.1
+_MOVE_S = 10.0
 _LOCKED_BYTE = 1 << 30  # Windows keeps others from reading what is locked, so it is a byte that no file has
 
 
@@ -90,18 +91,22 @@ def locking(path: Path) -> Iterator[None]:
 
 def read_at(handle: int, num_bytes: int, offset: int) -> bytes:
     """Read from a position."""
-    if hasattr(os, "pread"):
-        return os.pread(handle, num_bytes, offset)
-    os.lseek(handle, offset, os.SEEK_SET)
-    return os.read(handle, num_bytes)
+    if sys.platform == "win32":
+        os.lseek(handle, offset, os.SEEK_SET)
+        data = os.read(handle, num_bytes)
+    else:
+        data = os.pread(handle, num_bytes, offset)
+    return data
 
 
 def write_at(handle: int, data: bytes | memoryview, offset: int) -> int:
     """Write to a position, and return how many bytes were written. One thread at a time may use a handle."""
-    if hasattr(os, "pwrite"):
-        return os.pwrite(handle, data, offset)
-    os.lseek(handle, offset, os.SEEK_SET)
-    return os.write(handle, data)
+    if sys.platform == "win32":
+        os.lseek(handle, offset, os.SEEK_SET)
+        num_written = os.write(handle, data)
+    else:
+        num_written = os.pwrite(handle, data, offset)
+    return num_written
 
 
 def sync_data(handle: int) -> None:
@@ -128,6 +133,19 @@ def remove_closed(path: Path) -> None:
             raise
 
 
+def _move(draft: Path, path: Path) -> None:
+    """Put a file in the place of another; on Windows, wait a while for those who read or write that one."""
+    deadline_s = time.monotonic() + (_MOVE_S if sys.platform == "win32" else 0.0)
+    while True:
+        try:
+            draft.replace(path)
+            return
+        except PermissionError:
+            if time.monotonic() >= deadline_s:
+                raise
+        time.sleep(_MOVE_S / 1000)
+
+
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield the path of a draft, which replaces a file once it is written, or is removed after an error.
@@ -149,7 +167,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
         if durable:
             with draft.open("r+b") as file:
                 sync_data(file.fileno())
-        draft.replace(path)
+        _move(draft, path)
         if durable:
             sync_folder(path.parent)
     except OSError as error:

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 # At least two letters: a single one is a Windows drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_DRIVE = re.compile(r"/[A-Za-z]:")
 MENTION_NAME = r"[^\W\d_][\w-]{0,63}"  # what follows an @ in a query
 _FILE_SCHEMES = ("file", "local")
 # Control characters, line ends, surrogates of undecodable bytes, what reverses the text after it, what XML forbids, and
@@ -65,8 +66,8 @@ def show_path(path: str) -> str:
 
 def display_path(path: str) -> str:
     """Return a path as it can be typed here: as by ``show_path``, but relative if it is in the current folder."""
-    relative = path if is_url(path) else os.path.relpath(path)
-    return show_path(path if relative.startswith(os.pardir) else relative)
+    is_here = not is_url(path) and is_below(absolute_path(path), absolute_path(os.curdir))
+    return show_path(with_slashes(os.path.relpath(path)) if is_here else path)
 
 
 def is_url(path: str) -> bool:
@@ -98,13 +99,34 @@ def as_path(path: str) -> str:
     if scheme is None or scheme[1].lower() not in _FILE_SCHEMES:
         return path
     encoded = path[scheme.end() :]
-    return os.fsdecode(unquote_to_bytes(os.fsencode(encoded.removeprefix("localhost"))))
+    local = os.fsdecode(unquote_to_bytes(os.fsencode(encoded.removeprefix("localhost"))))
+    return local[1:] if os.name == "nt" and _DRIVE.match(local) else local
 
 
 def absolute_path(path: str | os.PathLike[str]) -> str:
-    """Return the name under which an index stores a file: its absolute path with symlinks kept, or its URL as given."""
+    """Return the name under which an index stores a file: its absolute path with symlinks kept, or its URL as given.
+
+    On Windows, paths are stored with slashes, too, and the letter of their drive is a capital.
+    """
     name = as_path(os.fspath(path))
-    return name if is_url(name) else os.path.abspath(name)  # noqa: PTH100  Path.resolve would follow links
+    if is_url(name):
+        return name
+    local = with_slashes(os.path.abspath(name))  # noqa: PTH100  Path.resolve would follow links
+    return local[0].upper() + local[1:] if local[1:2] == ":" else local
+
+
+def with_slashes(path: str) -> str:
+    """Return a path of this system with slashes between its parts, which Windows accepts as well."""
+    return path.replace(os.sep, "/")
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Return whether an absolute path or URL is in a folder, at any depth.
+
+    >>> is_below("/films/a/b.mp4", "/films"), is_below("/films2/b.mp4", "/films"), is_below("/b.mp4", "/")
+    (True, False, True)
+    """
+    return path.startswith(folder.rstrip("/") + "/")
 
 
 def strip_query(path: str) -> str:

@@ -374,7 +374,7 @@ def test_the_open_file_is_cut_whatever_lies_at_its_path_by_then(ffmpeg: str, fil
     with LocalFile(str(film)) as file:
         film.unlink()
         film.symlink_to(films / "odd.mkv")
-        cutting.cut_moment(make_moment(str(film), 1, 1.2), file.fileno(), tmp_path / "clip.mp4", ffmpeg)
+        cutting.cut_moment(make_moment(str(film), 1, 1.2), file, tmp_path / "clip.mp4", ffmpeg)
     with av.open(str(tmp_path / "clip.mp4")) as clip:
         assert [stream.type for stream in clip.streams] == ["video", "audio"], "the other one has no sound"
 

@@ -46,7 +46,7 @@ def run(ffmpeg: str, film: Path, tmp_path: Path) -> Iterator[Run]:
 
         def call(*before: str, is_left: Callable[[], bool] = lambda: False, **limits: Any) -> dict[str, str]:
             after = ["-y", "-c:v", "libx264", "-preset", "ultrafast", str(tmp_path / "out.mp4")]
-            return run_ffmpeg(ffmpeg, file.fileno(), before, after, Limits(**limits), is_left=is_left)
+            return run_ffmpeg(ffmpeg, file, before, after, Limits(**limits), is_left=is_left)
 
         yield call
 
@@ -88,7 +88,7 @@ def test_a_flood_of_messages_is_cut_to_the_last_one(tmp_path: Path, film: Path) 
     fake.chmod(0o700)
     tracemalloc.start()
     with film.open("rb") as file, pytest.raises(FfmpegError, match="all is lost"):
-        run_ffmpeg(str(fake), file.fileno(), [], ["out.mp4"], Limits())
+        run_ffmpeg(str(fake), file, [], ["out.mp4"], Limits())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2 << 20

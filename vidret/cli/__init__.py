@@ -37,11 +37,17 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Write to nowhere what goes to a stream that is closed, and replace characters that stdout cannot encode."""
+    """Write to nowhere what goes to a stream that is closed, and replace characters that stdout cannot encode.
+
+    Files and pipes get UTF-8, on Windows too, which is the encoding of JSON.
+    """
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    for stream in (sys.stdout, sys.stderr):
+        if sys.platform == "win32" and isinstance(stream, TextIOWrapper) and not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
 
 
 def _flush(stream: TextIO) -> OSError | None:
@@ -58,8 +64,10 @@ def _run() -> int:
     """Run the command of ``sys.argv``; return the exit code."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
-            signal.signal(signal.SIGHUP, _interrupt)
+        for name in ("SIGHUP", "SIGBREAK"):  # the terminal closes, on Windows the second
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
+                signal.signal(number, _interrupt)
     import typer
 
     from vidret.cli.app import USAGE_ERROR, program

@@ -19,9 +19,9 @@ from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import IdentityStore
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
+from vidret.text import is_below
 from vidret.types import NO_TIME
 from vidret.video.files import count_disk_bytes, find_missing, is_same_disk, read_mtime_ns, stat_files
-from vidret.video.scan import is_below
 from vidret.video.workers.messages import OpenedVideo
 
 logger = logging.getLogger(__name__)

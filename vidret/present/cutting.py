@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unicodedata import category
 
 import numpy as np
@@ -77,7 +77,7 @@ def cut_moments(
                 unfinished = Path(scratch) / clip.name
                 plan = ffmpeg_arguments if frames is None else partial(copy_arguments, frames=frames)
                 with LocalFile(moment.path) as file:
-                    cut_moment(moment, file.fileno(), unfinished, ffmpeg, plan=plan)
+                    cut_moment(moment, file, unfinished, ffmpeg, plan=plan)
                 unfinished.replace(clip)
                 if on_progress is not None:
                     on_progress(done, len(clips))
@@ -111,7 +111,7 @@ def name_clips(moments: Sequence[Moment]) -> list[str]:
 
 def cut_moment(
     moment: Moment,
-    descriptor: int,
+    file: IO[bytes],
     out: Path,
     ffmpeg: str,
     *,
@@ -129,11 +129,11 @@ def cut_moment(
     """
     path = show_path(moment.path)
     is_mpeg = Path(moment.path).suffix.lower() in MPEG_SUFFIXES
-    span = CutSpan.of_moment(moment, read_facts(moment.path, descriptor, limits) if is_mpeg else {})
+    span = CutSpan.of_moment(moment, read_facts(moment.path, file, limits) if is_mpeg else {})
     times = f"{format_time(moment.start)} to {format_time(moment.end)}"
     for own in (span, replace(span, repeats=True)):
         try:
-            progress = run_ffmpeg(ffmpeg, descriptor, *(plan or ffmpeg_arguments)(own, out), limits, is_left=is_left)
+            progress = run_ffmpeg(ffmpeg, file, *(plan or ffmpeg_arguments)(own, out), limits, is_left=is_left)
         except FfmpegError as error:
             raise VidretError(f"{path}: ffmpeg cannot cut {times}: {error}") from error
         has_frames = progress.get("frame", "0") != "0" and progress.get("out_time_us", "N/A") != "N/A"
@@ -142,11 +142,11 @@ def cut_moment(
     raise VidretError(f"{path}: has no frame from {times}")
 
 
-def read_facts(path: str, descriptor: int, limits: Limits) -> dict[str, Any]:
+def read_facts(path: str, file: IO[bytes], limits: Limits) -> dict[str, Any]:
     """Return the facts about a video, which a separate process finds out: the file may be malicious."""
     pool = ImagePool(1, timeout_s=min(limits.time_s, PROBE_TIMEOUT_S))
     try:
-        return pool.read_facts(path, os.fstat(descriptor))
+        return pool.read_facts(path, os.fstat(file.fileno()))
     finally:
         pool.close()
 

@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import IO
 
 from vidret.errors import VidretError
 from vidret.text import sanitize
 from vidret.video.container import FORMATS
+from vidret.video.workers.process import NEW_GROUP
 
 NO_FFMPEG = "cutting needs ffmpeg 5.1 or later: install it, or the Python package imageio-ffmpeg, which includes one"
 NUM_THREADS = 4  # of a decoder or encoder; each holds frames
@@ -73,7 +75,7 @@ def find_ffmpeg() -> str:
 
 def run_ffmpeg(
     ffmpeg: str,
-    descriptor: int,
+    file: IO[bytes],
     before: Sequence[str],
     after: Sequence[str],
     limits: Limits,
@@ -84,7 +86,8 @@ def run_ffmpeg(
     """Run ffmpeg on an open file, and return the last progress that it reports.
 
     A file can name others, in a format of playlists or a protocol. So only the protocol of files is allowed, formats of
-    playlists are not, and the input is an open descriptor, which nobody can replace meanwhile.
+    playlists are not, and the input is the open file, which nobody can replace meanwhile: on Windows nobody can replace
+    what is open, and elsewhere the input is its descriptor.
 
     The arguments are those before the input, and those after it with the output at the end. ``formats`` are those that
     it may read, by FFmpeg's names. Tracks that it cannot decode, such as the spatial sound of phones beside the plain
@@ -96,16 +99,20 @@ def run_ffmpeg(
     most = [limits.memory_bytes, limits.out_bytes, math.ceil(limits.time_s) * MAX_CORES, 0]
     logging = ["-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-progress", "pipe:1", "-nostats"]
     guard = ["-protocol_whitelist", "file", "-format_whitelist", formats, "-threads", str(NUM_THREADS)]
-    source = [*before, *guard, "-i", f"file:/dev/fd/{descriptor}", *after[:-1], "-threads", str(NUM_THREADS), after[-1]]
+    name, limited = f"/dev/fd/{file.fileno()}", [sys.executable, "-I", "-S", "-c", _PROGRAM, *map(str, most)]
+    if sys.platform == "win32":  # which has no such limits
+        name, limited = str(Path(file.name).absolute()), []
+    source = [*before, *guard, "-i", f"file:{name}", *after[:-1], "-threads", str(NUM_THREADS), after[-1]]
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _PROGRAM, *map(str, most), ffmpeg, *logging, *source],
+        [*limited, ffmpeg, *logging, *source],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
-        pass_fds=(descriptor,),
+        pass_fds=() if sys.platform == "win32" else (file.fileno(),),
         process_group=0,  # Ctrl-C is handled by the parent
+        creationflags=NEW_GROUP,
     )
     with process, ThreadPoolExecutor(2) as pool:
         assert process.stdout is not None
@@ -125,7 +132,7 @@ def run_ffmpeg(
         if found is None or f"-{found[1]}" in after:
             raise FfmpegError(sanitize(reason))
         after = [*after[:-1], "-map", f"-{found[1]}", after[-1]]
-        return run_ffmpeg(ffmpeg, descriptor, before, after, limits, formats=formats, is_left=is_left)
+        return run_ffmpeg(ffmpeg, file, before, after, limits, formats=formats, is_left=is_left)
     return dict(line.split("=", 1) for line in printed.result()[0] if "=" in line)
 
 

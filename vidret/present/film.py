@@ -66,7 +66,7 @@ def cut_film(
             if frames is not None:
                 plan = partial(copy_arguments, frames=frames, audio=SOUND)
             with LocalFile(moment.path) as file:
-                cut_moment(moment, file.fileno(), part, ffmpeg, plan=plan)
+                cut_moment(moment, file, part, ffmpeg, plan=plan)
             if on_progress is not None:
                 on_progress(number + 1, len(moments))
         join_parts(parts, Path(scratch) / "film.mp4", ffmpeg).replace(out)
@@ -99,7 +99,7 @@ def join_parts(parts: Sequence[Path], out: Path, ffmpeg: str) -> Path:
     try:
         with listing.open("rb") as file:
             before = ["-f", "concat", "-safe", "0"]
-            run_ffmpeg(ffmpeg, file.fileno(), before, after, GENEROUS, formats="concat,mov")
+            run_ffmpeg(ffmpeg, file, before, after, GENEROUS, formats="concat,mov")
     except FfmpegError as error:
         raise VidretError(f"{sanitize(str(out))}: ffmpeg cannot join the film: {error}") from error
     return out

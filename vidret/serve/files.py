@@ -7,6 +7,8 @@ component or above, must hold a file with the size and time in the index. So fol
 
 import os
 import stat
+import sys
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from starlette.responses import FileResponse
@@ -56,7 +58,7 @@ def open_indexed(engine: Engine, path: str) -> BinaryIO:
     try:
         if not os.path.isfile(path):  # noqa: PTH113  opening a device may have side effects
             raise DecodeError(path, GONE)
-        file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")  # a pipe must not block
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115  a pipe must not block
     except OSError as error:
         raise DecodeError(path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
     try:
@@ -82,12 +84,22 @@ def leads_through_link(path: str, file: BinaryIO) -> bool:
 
 
 class OpenFileResponse(FileResponse):
-    """A response with the content of an open file, whose path may lead to another file by now. It closes the file."""
+    """A response with the content of an open file, whose path may lead to another file by now. It closes the file.
 
-    def __init__(self, file: BinaryIO, media_type: str, filename: str | None = None) -> None:
-        status = os.fstat(file.fileno())
-        super().__init__(f"/dev/fd/{file.fileno()}", media_type=media_type, stat_result=status, filename=filename)
-        self._file = file
+    On Windows, nobody can put another file in the place of an open one.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        media_type: str,
+        filename: str | None = None,
+        folder: TemporaryDirectory[str] | None = None,
+    ) -> None:
+        """Send a file, then remove the folder that was made for it, if there is one."""
+        path = file.name if sys.platform == "win32" else f"/dev/fd/{file.fileno()}"
+        super().__init__(path, media_type=media_type, stat_result=os.fstat(file.fileno()), filename=filename)
+        self._file, self._folder = file, folder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the file, or the requested ranges."""
@@ -95,3 +107,5 @@ class OpenFileResponse(FileResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._file.close()
+            if self._folder is not None:
+                self._folder.cleanup()

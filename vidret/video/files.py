@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vidret.errors import DecodeError, UnreachableError, VidretError
-from vidret.text import compose, display_path, is_url, strip_query
+from vidret.text import compose, display_path, is_url, strip_query, with_slashes
 from vidret.types import NO_TIME
 from vidret.video import urls
 from vidret.video.ranges import RemoteFile
@@ -136,18 +136,25 @@ def stat_files(paths: Sequence[str]) -> Iterator[tuple[str, FileStat | DecodeErr
 
 
 def find_spelling(path: str) -> str:
-    """Return an absolute local path with each name in the Unicode form in which its folder lists it; a URL as it is."""
-    if path.isascii() or is_url(path):
+    """Return an absolute local path with each name as its folder lists it, in its Unicode form; a URL as it is.
+
+    On Windows, letters of another case are those of the same name.
+    """
+    if (path.isascii() and os.name != "nt") or is_url(path):
         return path
     spelt, *names = Path(path).parts
     for name in names:
         try:
-            listed = [] if name.isascii() else os.listdir(spelt)  # noqa: PTH208  names, as they are stored
+            listed = os.listdir(spelt)  # noqa: PTH208  names, as they are stored
         except OSError:
             listed = []
-        same = (other for other in listed if compose(other) == compose(name))
+        same = (other for other in listed if _fold(other) == _fold(name))
         spelt = os.path.join(spelt, name if name in listed else next(same, name))  # noqa: PTH118
-    return spelt
+    return with_slashes(spelt)
+
+
+def _fold(name: str) -> str:
+    return os.path.normcase(compose(name))
 
 
 def find_missing(paths: Iterable[str]) -> set[str]:

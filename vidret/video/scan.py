@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from vidret.errors import VidretError
-from vidret.text import absolute_path, as_path, is_url, parse_json, strip_query
+from vidret.text import absolute_path, as_path, is_below, is_url, parse_json, strip_query, with_slashes
 from vidret.video import urls
 
 VIDEO_SUFFIXES = frozenset(
@@ -117,15 +117,6 @@ def is_excluded(path: str, exclude: Sequence[str]) -> bool:
     )
 
 
-def is_below(path: str, folder: str) -> bool:
-    """Return whether an absolute path or URL is in a folder, at any depth.
-
-    >>> is_below("/films/a/b.mp4", "/films"), is_below("/films2/b.mp4", "/films"), is_below("/b.mp4", "/")
-    (True, False, True)
-    """
-    return path.startswith(folder.rstrip("/") + "/")
-
-
 def _expand_url(url: str, folders: dict[str, None], exclude: Sequence[str], junk: list[str]) -> Iterator[str]:
     if os.path.splitext(strip_query(url))[1].lower() in MANIFEST_SUFFIXES:  # noqa: PTH122
         raise VidretError(f"{strip_query(url)}: a manifest must be a local file, got a URL")
@@ -140,7 +131,7 @@ def _expand_url(url: str, folders: dict[str, None], exclude: Sequence[str], junk
 
 
 def _expand(path: str, folders: dict[str, None], exclude: Sequence[str], junk: list[str]) -> Iterator[str]:
-    path = os.path.expanduser(path)  # noqa: PTH111
+    path = with_slashes(os.path.expanduser(path))  # noqa: PTH111
     if os.path.isdir(path):  # noqa: PTH112  a path may hold any bytes, which str keeps
         denied: list[OSError] = []
         files = list(_walk(path, denied, exclude, junk))
@@ -153,7 +144,7 @@ def _expand(path: str, folders: dict[str, None], exclude: Sequence[str], junk: l
             yield from read_manifest(path)
         else:
             yield path
-    elif matches := sorted(set(_match(path))):
+    elif matches := sorted({with_slashes(match) for match in _match(path)}):
         root = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
         for match in _select(matches, root, exclude, junk):
             yield from _expand(match, folders, exclude, junk)
@@ -190,13 +181,14 @@ def _match(pattern: str) -> Iterator[str]:
 
 
 def _walk(folder: str, denied: list[OSError], exclude: Sequence[str], junk: list[str]) -> Iterator[str]:
-    for root, folders, files in os.walk(folder, onerror=denied.append):
+    for found, folders, files in os.walk(folder, onerror=denied.append):
+        root = with_slashes(found)
         if NO_MEDIA in files and root != folder:
             junk.append(root)
             folders.clear()
             continue
         below = root[len(folder) :].strip("/")
-        junk.extend(os.path.join(root, name) for name in folders if is_junk_folder(name))  # noqa: PTH118
+        junk.extend(with_slashes(os.path.join(root, name)) for name in folders if is_junk_folder(name))  # noqa: PTH118
         folders[:] = sorted(name for name in folders if not is_junk_folder(name))
         if exclude:
             folders[:] = [name for name in folders if not is_excluded(f"{below}/{name}".lstrip("/"), exclude)]

@@ -90,7 +90,10 @@ def test_long_report_is_read(root: Path) -> None:
             "import sys; print('WARNING: odd\\nerror: the disk is full', file=sys.stderr); sys.exit(1)",
             "the disk is full",
         ),
-        ("import os; os.kill(os.getpid(), 9)", "it ended with status -9"),
+        (
+            "import os, sys; print('Still loading.', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)",
+            "it ended with status -9",
+        ),
         ("import sys; sys.stderr.buffer.write(b'error: \\xff\\n'); sys.exit(1)", "\N{REPLACEMENT CHARACTER}"),
         ("import sys; print('{a}.mp4: is not a video', file=sys.stderr); sys.exit(1)", "{a}.mp4: is not a video"),
         *((f"print({report!r})", "it ended with status 0") for report in ('{"failed": [[', "[]", "12", "no report")),

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from tests.decoders import use_processes
-from tests.forking import ForkedPopen
+from tests.forking import ForkedPopen, run_code
 from tests.video.conftest import EVERY_FRAME, Film, numbers_of, stream_film
 from tests.video.films import read_numbers, write_video
 from vidret.errors import DecodeError
@@ -85,6 +85,48 @@ def test_every_frame_comes_through_whatever_the_path(films: dict[str, Film], poo
         link = tmp_path / os.fsdecode(b"caf\xe9\n" + name.encode())
         link.symlink_to(films[name].path)
         assert read(pool, link) == films[name].numbers
+
+
+# Windows cannot wait for a pipe: it is asked what that holds, and says so where nobody writes to it any more.
+ON_WINDOWS = """
+import array, fcntl, select, subprocess, sys, termios, types
+import faiss, jaxtyping, numpy, random, tempfile
+ioctl, poll, hung_up = fcntl.ioctl, select.poll, select.POLLHUP
+def peek(handle, num_bytes):
+    held, waiting = array.array("i", [0]), poll()
+    waiting.register(handle)
+    ioctl(handle, termios.FIONREAD, held)
+    if not held[0] and any(event & hung_up for _, event in waiting.poll(0)):
+        raise BrokenPipeError(109, "The pipe has been ended")
+    return held[0], 0
+sys.modules |= {"_winapi": types.SimpleNamespace(PeekNamedPipe=peek), "fcntl": None, "select": None}
+sys.modules["msvcrt"] = types.SimpleNamespace(get_osfhandle=int)
+sys.platform = "win32"
+
+import os, signal
+from pathlib import Path
+from tests.video.conftest import EVERY_FRAME, numbers_of, stream_film
+from vidret.errors import DecodeError
+from vidret.video.workers.pool import DecodePool
+with DecodePool(1, sampling=EVERY_FRAME) as pool:
+    print(*numbers_of(stream_film(pool, Path(sys.argv[1]))[1]))
+    stream = pool.stream(sys.argv[1])
+    next(stream)
+    os.kill(pool.processes.pids()[0], signal.SIGSEGV)
+    try:
+        list(stream)
+    except DecodeError as error:
+        print(error.reason)
+"""
+
+
+def test_files_are_read_by_what_windows_has(films: dict[str, Film]) -> None:
+    film = films["h264.mp4"]
+    done = run_code(ON_WINDOWS, film.path, is_forked=False)
+    assert done.stderr == ""
+    numbers, reason = done.stdout.splitlines()
+    assert [int(number) for number in numbers.split()] == film.numbers
+    assert reason == "the decoder crashed (signal 11)"
 
 
 def test_segments_start_with_the_frames(pool: DecodePool, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_describe_summary, print_index_summary, show_count, show_progress
 from vidret.present.show import print_json, run_to_dict
 from vidret.present.terminal import print_error, print_failure, print_message
-from vidret.text import absolute_path, is_url, show_path
+from vidret.text import absolute_path, is_below, is_url, show_path, with_slashes
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 
 if TYPE_CHECKING:
@@ -59,12 +59,11 @@ def iterate_changes(paths: Sequence[str], ignored: Path) -> Iterator[None]:
     """
     from watchfiles import watch
 
-    from vidret.video.scan import is_below
-
     hidden = absolute_path(ignored)
 
     def is_wanted(_change: Any, path: str) -> bool:
-        return path != hidden and not is_below(path, hidden)
+        changed = with_slashes(path)
+        return changed != hidden and not is_below(changed, hidden)
 
     settings: dict[str, Any] = {"debounce": LONGEST_MS, "step": SETTLE_MS, "rust_timeout": BEGIN_MS}
     watching = watch(*paths, watch_filter=is_wanted, yield_on_timeout=True, **settings)

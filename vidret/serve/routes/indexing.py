@@ -25,6 +25,7 @@ from vidret.store.texts.store import TextCounts, TextStore
 from vidret.store.texts.upkeep import count_texts
 from vidret.text import map_texts, parse_json, sanitize, show_path
 from vidret.video.scan import MANIFEST_SUFFIXES, VIDEO_SUFFIXES, is_junk_folder
+from vidret.video.workers.process import NEW_GROUP
 
 
 class IndexRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{"paths": ["/videos/new"]}]}):
@@ -91,6 +92,14 @@ MAX_FOLDERS = 1000
 PROGRAM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from vidret.cli import main; main()"
 
 
+def _interrupt(process: "subprocess.Popen[str]") -> None:
+    """Interrupt a run, on Windows by Ctrl-Break; where no console can send that, end the run at once."""
+    try:
+        process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT))
+    except OSError:
+        process.kill()
+
+
 class Indexer:
     """Runs ``vidret index``, at most once at a time, and stores its progress and report."""
 
@@ -128,15 +137,16 @@ class Indexer:
             if self._process is not None:
                 raise RefusedError(409, "a run is in progress")
             own = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]  # the server's code
-            report = tempfile.TemporaryFile("w+")  # noqa: SIM115  the reader closes it; a pipe could fill up
+            report = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  the reader closes it; a pipe could fill up
             self._process = subprocess.Popen(
                 [*self._command, "index", *self._options, *flags, "--", *checked],
                 stdout=report,
                 stderr=subprocess.PIPE,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(own)},
                 process_group=0,  # the server handles Ctrl-C
+                creationflags=NEW_GROUP,
             )
             self.progress, self.last, self.stopping = None, None, False
             self._reader = threading.Thread(target=self._read, args=(self._process, report), daemon=True)
@@ -152,7 +162,7 @@ class Indexer:
             if self._process is None:
                 raise RefusedError(409, "no run is in progress")
             self.stopping = True
-            self._process.send_signal(signal.SIGINT)
+            _interrupt(self._process)
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait for the end of the run, if there is one."""
@@ -163,7 +173,7 @@ class Indexer:
         """Interrupt the run, and kill it if that takes too long; committed segments are kept in any case."""
         process = self._process
         if process is not None:
-            process.send_signal(signal.SIGINT)
+            _interrupt(process)
             self.wait(SHUTDOWN_S)
             process.kill()
             self.wait()
@@ -201,7 +211,8 @@ class Indexer:
             report.seek(0)
             result = read_json(report.read())
         with self._lock:
-            self.last = result or {"error": sanitize(last_message) or f"it ended with status {status}"}
+            reason = sanitize(last_message) if status >= 0 else ""  # what was killed could not say why
+            self.last = result or {"error": reason or f"it ended with status {status}"}
             self._process = None
 
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import mimetypes
-import tempfile
 import threading
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Annotated, BinaryIO
 
@@ -138,11 +138,11 @@ def clip_routes(engine: Engine, *, timeout: float) -> APIRouter:
         is_left = threading.Event()
         leaving = asyncio.ensure_future(note_leaving(request, is_left))
         try:
-            clip = await run_in_threadpool(cutter.cut, video_id, start, end, is_left)
+            clip, folder = await run_in_threadpool(cutter.cut, video_id, start, end, is_left)
         finally:
             is_left.set()  # the server may be shutting down
             leaving.cancel()
-        return OpenFileResponse(clip, "video/mp4", filename=f"{title(clip.name).removeprefix('01_')}.mp4")
+        return OpenFileResponse(clip, "video/mp4", f"{title(clip.name).removeprefix('01_')}.mp4", folder)
 
     return router
 
@@ -162,8 +162,10 @@ class ClipCutter:
         self._free = threading.BoundedSemaphore(MAX_PENDING)
         self._turn = threading.Lock()
 
-    def cut(self, video_id: int, start: float, end: float, is_left: threading.Event) -> BinaryIO:
-        """Return a span of a video as an open file that has no path any more.
+    def cut(
+        self, video_id: int, start: float, end: float, is_left: threading.Event
+    ) -> tuple[BinaryIO, TemporaryDirectory[str]]:
+        """Return a span of a video as an open file, and its folder, to be removed once the file is closed.
 
         Raises:
             RefusedError: There is no such video, its file may not be sent, or too many clips are pending.
@@ -187,11 +189,18 @@ class ClipCutter:
                 raise RefusedError(503, f"the server did not respond within {self._timeout_s:g} s")
 
 
-def cut_span(engine: Engine, video_id: int, start: float, end: float, is_left: threading.Event) -> BinaryIO:
-    """Return a span of a video as an open file that has no path any more. Errors are those of ``ClipCutter.cut``."""
+def cut_span(
+    engine: Engine, video_id: int, start: float, end: float, is_left: threading.Event
+) -> tuple[BinaryIO, TemporaryDirectory[str]]:
+    """Cut a span of a video; see ``ClipCutter.cut``."""
     path, file = open_local_video(engine, video_id, purpose="cuts")
-    with file, tempfile.TemporaryDirectory(prefix="vidret-clip-") as folder:
-        moment = Moment(video=video_id, path=path, start=start, end=end, score=0.0, weak=False, by="request")
-        clip = Path(folder) / name_clips([moment])[0]
-        cut_moment(moment, file.fileno(), clip, find_ffmpeg(), limits=LIMITS, is_left=is_left.is_set)
-        return clip.open("rb")
+    folder = TemporaryDirectory(prefix="vidret-clip-")
+    try:
+        with file:
+            moment = Moment(video=video_id, path=path, start=start, end=end, score=0.0, weak=False, by="request")
+            clip = Path(folder.name) / name_clips([moment])[0]
+            cut_moment(moment, file, clip, find_ffmpeg(), limits=LIMITS, is_left=is_left.is_set)
+        return clip.open("rb"), folder
+    except BaseException:
+        folder.cleanup()
+        raise

@@ -19,6 +19,7 @@ from vidret.store.folder import WriteAccess
 from vidret.store.records import DEAD_STATES, SEGMENTS
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.changes import LOG
+from vidret.text import with_slashes
 from vidret.types import NO_TIME, Filters
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def filter_values(
     filters: Filters,
 ) -> tuple[bytes | None, bytes | None, float | None, float | None, int | None, int | None]:
     """Return the parameters of ``MATCHING``: times in nanoseconds."""
-    folder = None if filters.folder is None else os.fsencode(filters.folder.rstrip("/") or "/")
+    folder = None if filters.folder is None else os.fsencode(with_slashes(filters.folder).rstrip("/") or "/")
     inside = None if folder is None else folder.rstrip(b"/") + b"/"
     after, before = (
         None if bound is None else int(max(NO_TIME + 1, min(bound * 1e9, -NO_TIME)))

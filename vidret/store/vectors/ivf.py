@@ -52,6 +52,8 @@ R = TypeVar("R")
 class Shard:
     """An immutable inverted file (IVF) index, memory-mapped from a file written by ``build_shard``.
 
+    On Windows it is read into memory: FAISS can map no lists there.
+
     Kind ``ivf`` has exact values; scores of the other kinds are estimates to be refined.
     """
 
@@ -64,7 +66,11 @@ class Shard:
         """
         self._faiss = f = load_faiss()
         self.entry, self.coarse = entry, entry.kind in BITS
-        self._index = f.read_index(str(folder / entry.name), f.IO_FLAG_MMAP)
+        if hasattr(f, "OnDiskInvertedLists"):
+            self._index = f.read_index(str(folder / entry.name), f.IO_FLAG_MMAP)
+        else:
+            with (folder / entry.name).open("rb") as file:
+                self._index = f.read_index(f.PyCallbackIOReader(file.read))
         self._lists = f.downcast_index(self._index.index) if self.coarse else self._index
         shape = (self._index.d, self._index.ntotal)
         if shape != (dim, entry.total):
@@ -79,11 +85,12 @@ class Shard:
         """Check that all lists are in the file, and hold all vectors: FAISS believes what the file says."""
         f, index, total = self._faiss, self._lists, self.entry.total
         lists, row_bytes = f.downcast_InvertedLists(index.invlists), index.code_size + ID_BYTES
-        is_own = isinstance(lists, f.OnDiskInvertedLists) and not lists.filename and lists.nlist > 0
-        if not is_own or (lists.nlist, lists.code_size) != (index.nlist, index.code_size):
+        is_mapped = hasattr(f, "OnDiskInvertedLists")
+        is_own = not is_mapped or (isinstance(lists, f.OnDiskInvertedLists) and not lists.filename)
+        if not is_own or not lists.nlist or (lists.nlist, lists.code_size) != (index.nlist, index.code_size):
             raise ValueError("lists must be those of the index")
         size = lists.compute_ntotal()
-        end = lists.lists.at(0).offset + size * row_bytes
+        end = lists.lists.at(0).offset + size * row_bytes if is_mapped else self.entry.num_bytes
         if (size, end, index.quantizer.ntotal) != (total, self.entry.num_bytes, index.nlist):
             raise ValueError(f"lists must hold {total} vectors and end the file, got {size} and byte {end}")
 

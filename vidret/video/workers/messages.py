@@ -240,10 +240,11 @@ class FrameRing:
     @classmethod
     def create(cls) -> tuple[Self, int] | None:
         """Return a new ring and a descriptor for the process, to be closed here; None where there is no such memory."""
-        with contextlib.suppress(AttributeError, OSError):
-            descriptor = os.memfd_create("frames")
-            os.ftruncate(descriptor, mmap.PAGESIZE + _NUM_SLOTS * _SLOT_BYTES)
-            return cls(os.dup(descriptor)), descriptor
+        if sys.platform == "linux":
+            with contextlib.suppress(AttributeError, OSError):
+                descriptor = os.memfd_create("frames")
+                os.ftruncate(descriptor, mmap.PAGESIZE + _NUM_SLOTS * _SLOT_BYTES)
+                return cls(os.dup(descriptor)), descriptor
         return None
 
     def put(self, pixels: UInt8[np.ndarray, "..."]) -> int | None:

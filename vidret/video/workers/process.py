@@ -4,17 +4,42 @@ import contextlib
 import math
 import os
 import queue
-import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from functools import partial
+from io import FileIO
 from pathlib import Path
 
 from vidret.devices import CPU
 from vidret.errors import VidretError
 from vidret.video.workers import messages
 from vidret.video.workers.messages import FrameRing
+
+if sys.platform == "win32":
+    import _winapi
+    import msvcrt
+
+    def _wait(descriptor: int, timeout_s: float) -> bool:
+        """Wait until a pipe can be read, and return whether it can; Windows can only be asked again and again."""
+        end_s = time.monotonic() + timeout_s
+        while not _winapi.PeekNamedPipe(msvcrt.get_osfhandle(descriptor), 0)[0]:  # raises BrokenPipeError at its end
+            if time.monotonic() > end_s:
+                return False
+            time.sleep(_POLL_S)
+        return True
+else:
+    import fcntl
+    import select
+
+    def _wait(descriptor: int, timeout_s: float) -> bool:
+        """Wait until a pipe can be read, and return whether it can."""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
+
 
 # The folder that holds the package, so that a process imports the same code as its parent.
 _ROOT = str(Path(__file__).resolve().parents[3])
@@ -26,6 +51,8 @@ run_worker(int(sys.argv[2]), int(sys.argv[3]))
 # Threads that decode, resize and listen share one heap of glibc: what one frees, another takes.
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
 _PIPE_BYTES = 1 << 20
+_POLL_S = 0.001
+NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # what process_group=0 is on Windows
 START_TIMEOUT_S = 120.0
 
 
@@ -35,6 +62,20 @@ def make_command(program: str, *arguments: object) -> list[str]:
     It is run by -P with -c, not -m: the current folder may hold a numpy.py of its own.
     """
     return [sys.executable, "-P", "-c", _FIND_ROOT + program, _ROOT, *map(str, arguments)]
+
+
+def _read(pipe: FileIO, timeout_s: float, size: int) -> memoryview:
+    """Read so many bytes, each part of which must come within ``timeout_s`` seconds."""
+    data = memoryview(bytearray(size))
+    unfilled = data
+    while unfilled:
+        if not _wait(pipe.fileno(), timeout_s):
+            raise ProcessGoneError(f"no answer from the decoder for {timeout_s:g} s")
+        num_read = pipe.readinto(unfilled)
+        if num_read == 0:
+            raise EOFError
+        unfilled = unfilled[num_read:]
+    return data
 
 
 class ProcessGoneError(Exception):
@@ -83,16 +124,16 @@ class Process:
                     bufsize=0,
                     env=os.environ | _ENVIRONMENT,
                     process_group=0,  # Ctrl-C is handled by the parent
+                    creationflags=NEW_GROUP,
                     pass_fds=[] if descriptor < 0 else [descriptor],
                 )
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
             self.num_requests = 0
-            with contextlib.suppress(ImportError, AttributeError, OSError):  # only Linux has it
-                import fcntl
-
-                fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[arg-type]
+            if sys.platform == "linux" and self._process.stdout is not None:
+                with contextlib.suppress(OSError):
+                    fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             self.receive(START_TIMEOUT_S)
         except ProcessGoneError as error:
@@ -116,26 +157,10 @@ class Process:
         Raise ProcessGoneError if the process ended or stayed silent.
         """
         process = self._process
-        if process is None or process.stdout is None:
+        if process is None or not isinstance(process.stdout, FileIO):  # it is not buffered
             raise ProcessGoneError(self._describe_exit())
         try:
-            descriptor = process.stdout.fileno()
-            poll = select.poll()
-            poll.register(descriptor, select.POLLIN)
-
-            def read(size: int) -> memoryview:
-                data = memoryview(bytearray(size))
-                unfilled = data
-                while unfilled:
-                    if not poll.poll(timeout_s * 1000):
-                        raise ProcessGoneError(f"no answer from the decoder for {timeout_s:g} s")
-                    num_read = os.readv(descriptor, [unfilled])
-                    if num_read == 0:
-                        raise EOFError
-                    unfilled = unfilled[num_read:]
-                return data
-
-            header, payload = messages.unpack_message(read)
+            header, payload = messages.unpack_message(partial(_read, process.stdout, timeout_s))
             if self._ring is not None and "slot" in header:
                 payload = self._ring.take(header["slot"], math.prod(header["shape"]))
             return header, payload

@@ -7,6 +7,7 @@ is gone then.
 import contextlib
 import os
 import signal
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def run_worker(memory: int, ring: int) -> None:
         ring: The descriptor of the memory that it shares with its parent, -1 for none.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(ImportError):  # Windows has no such limits
+    if sys.platform != "win32":  # which has no such limits
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
