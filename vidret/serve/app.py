@@ -96,7 +96,7 @@ def create_app(
     app.include_router(video_routes(engine, worker, images))
     app.include_router(browsing_routes(engine, worker))
     app.include_router(concept_routes(engine, worker, images))
-    app.include_router(collection_routes(engine, worker))
+    app.include_router(collection_routes(engine, worker, timeout=timeout))
     app.include_router(people_routes(engine))
     app.include_router(media_routes(engine, thumbnails))
     app.include_router(clip_routes(engine, timeout=timeout))

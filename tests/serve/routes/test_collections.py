@@ -1,6 +1,7 @@
 """Collections over HTTP, their export, and that the client agrees with the engine."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,13 @@ def test_an_export_is_that_of_the_command(client: TestClient, engine: Engine) ->
         assert answer.headers["Content-Disposition"].endswith(f"filename*=UTF-8''x%20y.{suffix}")
         if form == "html":
             assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+
+
+def test_exports_that_are_asked_for_at_once_wait_for_each_other(client: TestClient, engine: Engine) -> None:
+    engine.add_to_list("best", engine.locate("red", 1))
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(client.get, ["/api/collections/best/export?format=csv"] * 3))
+    assert [answer.status_code for answer in answers] == [200] * 3
 
 
 def test_an_export_runs_no_code_of_the_current_folder(

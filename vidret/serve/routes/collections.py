@@ -1,9 +1,9 @@
 """Routes for saved searches and lists of moments, and their export."""
 
+import asyncio
 import json
 import logging
 import subprocess
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -103,10 +103,10 @@ class CollectionsAnswer(BaseModel):
     collections: list[CollectionRow]
 
 
-def collection_routes(engine: Engine, worker: Worker) -> APIRouter:
-    """Return the routes under ``/api/collections``."""
+def collection_routes(engine: Engine, worker: Worker, *, timeout: float) -> APIRouter:
+    """Return the routes under ``/api/collections``; ``timeout`` is how long an export waits for others, in seconds."""
     router = APIRouter(prefix="/api/collections", tags=["collections"])
-    exporting = threading.BoundedSemaphore(1)
+    exporting = asyncio.Semaphore(1)
 
     @router.get("", dependencies=[READ])
     def list_kept() -> CollectionsAnswer:
@@ -149,10 +149,13 @@ def collection_routes(engine: Engine, worker: Worker) -> APIRouter:
         """Return what a collection holds now for other programs, or as a page; a saved search is run again."""
         kept = await run_in_threadpool(engine.collection, name)
         moments = as_moments(await worker.call(lambda engine: engine.collect(name)))
-        if not exporting.acquire(blocking=False):
-            raise make_busy("it exports another collection", 2)
         clip_url = CLIP_URL if request.scope[GRANT].collection and not kept.finds else ""
         asked = {"form": form, "query": name, "fps": fps, "handles_s": handles, "clip_url": clip_url}
+        try:
+            async with asyncio.timeout(timeout):
+                await exporting.acquire()
+        except TimeoutError:
+            raise make_busy("it exports other collections", 2) from None
         try:
             text = await run_in_threadpool(export_apart, engine, moments, asked)
         finally:
