@@ -21,6 +21,7 @@ from vidret.search.locating import describe_video
 from vidret.search.probability import PICTURES_ONLY
 from vidret.store.lookup import look_up_video
 from vidret.store.records import StoredSegments
+from vidret.store.store import Store
 from vidret.types import UNLIKELY, LocateOptions, Moment, TextEmbedding
 from vidret.video.reader import read_frames
 
@@ -238,6 +239,18 @@ def test_no_moment_crosses_a_gap(made: Path, tmp_path: Path, head: str, caplog: 
     assert any(moment.end <= 36 for moment in moments)
     assert any(moment.start >= 4_999_980 for moment in moments) == (head == "none")
     assert ("the head sees what comes before the first gap" in caplog.text) == (head == "head")
+
+
+def test_a_video_of_which_nothing_is_stored_yet_is_named_by_its_path(tmp_path: Path) -> None:
+    film, encoder = write_numbers(tmp_path / "films" / "a.mp4", range(25)), make_encoder()
+    with Engine(tmp_path / "index", encoder) as engine:
+        engine.index([film])
+        with Store.open(engine.path, write=True) as store:  # as a run has it that has begun the video
+            video = store.writer.begin_video("new", duration=1.0, facts={}, num_segments=1)
+            store.writer.set_file(str(film), state="done", video=video)
+        for name in (video, film):
+            with pytest.raises(StoreError, match=f"^{film}: no segment is stored yet"):
+                engine.curve("rain", name)
 
 
 def test_many_queries_in_many_videos_are_those_of_one_by_one(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ class OpenIndex:
         video_id = look_up_video(self.store, video)
         read = read_curve(self.pictures, self._encode(query), video_id)
         if read is None:
-            raise StoreError(f"{strip_query(str(video))}: no segment is stored yet")
+            raise StoreError(f"{strip_query(choose_video(self.store, video).path)}: no segment is stored yet")
         texts = () if self.fusion.texts is None else list_curve_texts(self.fusion, self.fusion.analyse(query), video_id)
         return replace(read[0], texts=texts)
 
