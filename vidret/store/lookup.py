@@ -54,6 +54,8 @@ def check_video_name(video: object) -> None:
 def _suggest(store: "Store", typed: str) -> str:
     """Return which paths may be meant: those whose file names hold the typed one, or else are spelt nearly alike."""
     names = {path: compose(file_name(path)).casefold() for video in store.videos.find() for path in video.paths}
+    if any(path.startswith(f"{absolute_path(typed)}/") for path in names):
+        return ", since it is a folder, which vidret search and locate take by --folder"
     name = compose(file_name(typed)).casefold()
     meant = sorted((path for path in names if name and name in names[path]), key=lambda path: len(names[path]))
     if not meant:

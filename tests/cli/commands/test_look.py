@@ -86,7 +86,7 @@ def test_long_storyboard_shows_the_longest_shots(
 
 
 @pytest.mark.usefixtures("known")
-def test_what_there_is_not_is_said(run: Runner) -> None:
+def test_what_there_is_not_is_said(run: Runner, films: Path) -> None:
     for command, code, sentence in (
         ("transcript blue.mp4", 1, "blue.mp4: the index has no words of this video"),
         ("transcript red.mp4 --source subtitles", 1, "red.mp4: the index has no words of this video from subtitles"),
@@ -99,6 +99,11 @@ def test_what_there_is_not_is_said(run: Runner) -> None:
         ("shots blue.mp4", 1, "blue.mp4: the index has no shots of this video, which it cut at fixed lengths; to find"),
     ):
         run.check_refusal(command, code, sentence)
+    run.check_refusal(
+        ("locate", "red", films),
+        1,
+        "films: not in the index, since it is a folder, which vidret search and locate take",
+    )
 
 
 def test_a_server_is_asked(run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
