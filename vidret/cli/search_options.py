@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from vidret.cli.options import (
     option_field,
     with_fields,
 )
-from vidret.cli.values import parse_names
+from vidret.cli.values import CLOCK, parse_clock, parse_names
 from vidret.present.contents import show_footage
 from vidret.present.show import print_result
 from vidret.present.terminal import print_message
@@ -98,13 +97,11 @@ def parse_time_point(text: str, *, option: str) -> TimePoint:
     >>> parse_time_point("trip/a.mp4@1:30.5", option="--like"), parse_time_point("7@90", option="--like")
     (('trip/a.mp4', 90.5), (7, 90.0))
     """
-    match = re.fullmatch(r"(.+)@(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)", text, re.DOTALL)
-    if match is None:
+    file, _, clock = text.rpartition("@")
+    if not file or CLOCK.fullmatch(clock) is None:
         rule = "must be a file and a time, such as a.mp4@1:30 or a.mp4@90"
         raise typer.BadParameter(f"{rule}, got {text}", param_hint=option)
-    file, *units = match.groups()
-    hours, minutes, seconds = (float(unit or 0) for unit in units)
-    return int(file) if file.isdecimal() and len(file) < 19 else file, 3600 * hours + 60 * minutes + seconds
+    return int(file) if file.isdecimal() and len(file) < 19 else file, parse_clock(clock)
 
 
 def flag_of(named: NamedOption) -> str:
@@ -154,8 +151,10 @@ class ClipChoice:
         SCOPE,
         "FILE",
     )
-    start: float | None = option_field("Where the clip begins in FILE.", SCOPE, "SECONDS", flag="--from", min=0)
-    end: float | None = option_field("Where the clip ends in FILE.", SCOPE, "SECONDS", flag="--to", min=0)
+    start: float | None = option_field(
+        "Where the clip begins in FILE.", SCOPE, "TIME", flag="--from", parser=parse_clock
+    )
+    end: float | None = option_field("Where the clip ends in FILE.", SCOPE, "TIME", flag="--to", parser=parse_clock)
 
     def check(self, options: SearchOptions | LocateOptions) -> None:
         """Refuse a clip without a name, a part of a clip without a clip, an empty part, and options of a query."""

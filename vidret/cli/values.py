@@ -27,6 +27,7 @@ T = TypeVar("T")
 LARGEST = 10**18  # number that an index, and a sum of two, can hold
 SMALLEST_BANK = 10  # queries; what fewer have in common says nothing of other queries
 CHOICES = re.compile(r"[a-z0-9]+(\|[a-z0-9]+)+")
+CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")  # a time, as 1:30
 # For the completion of the shell: words of options whose metavar does not list them.
 COMPLETED = {
     "--device": "auto cpu cuda mps xpu",
@@ -125,6 +126,19 @@ def read_image_file(path: Path) -> "Picture":
         return read_image_at(str(path))
     except DecodeError as error:
         raise VidretError(f"{path}: cannot be read as an image: {error.reason}") from error
+
+
+def parse_clock(text: str) -> float:
+    """Return a time in seconds, written as it is printed or as seconds.
+
+    >>> parse_clock("1:02:03.5"), parse_clock("90")
+    (3723.5, 90.0)
+    """
+    match = CLOCK.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter("must be a time, such as 1:30 or 90")
+    hours, minutes, seconds = (float(unit or 0) for unit in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def parse_memory(text: str) -> int:

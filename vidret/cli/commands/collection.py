@@ -19,6 +19,7 @@ from vidret.cli.options import (
     option,
     with_fields,
 )
+from vidret.cli.values import parse_clock
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_hits, show_table
@@ -33,8 +34,10 @@ from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments
 group = add_group("collection")
 
 NameArgument = Annotated[str, argument("Name of the collection.", "NAME")]
-StartOption = Annotated[float | None, option("Where the moment begins.", metavar="SECONDS", flag="--from", min=0)]
-EndOption = Annotated[float | None, option("Where the moment ends.", metavar="SECONDS", flag="--to", min=0)]
+StartOption = Annotated[
+    float | None, option("Where the moment begins.", metavar="TIME", flag="--from", parser=parse_clock)
+]
+EndOption = Annotated[float | None, option("Where the moment ends.", metavar="TIME", flag="--to", parser=parse_clock)]
 NoteOption = Annotated[str | None, option("What to say about it.", metavar="TEXT")]
 
 
