@@ -313,14 +313,17 @@ class Engine(VideoLibrary):
         """Update the index with files, folders, globs or manifests, local or at URLs.
 
         Args:
-            paths: One or several; see ``list_videos``.
-            workers: See ``IndexOptions``.
-            decoder: See ``IndexOptions``.
-            timeout: See ``IndexOptions``.
-            retry_failed: See ``IndexOptions``.
+            paths: One or several. A folder means its files with a video suffix, at any depth; a .jsonl or .csv file is
+                a manifest with a column ``path``.
+            workers: Number of files processed at once, and on Ray without GPUs, of models that encode; None for the
+                number of usable cores.
+            decoder: ``auto``, ``decord``, ``pyav`` or ``torchcodec``.
+            timeout: Seconds that a decoder may stay silent before its file fails.
+            retry_failed: Read failed files again even if they are unchanged, and words that could not be read.
             prune: Remove missing files below the listed folders from the index.
-            exclude: One or several patterns; see ``list_videos``. Files that are indexed already stay in the index.
-            memory: See ``Store.set_memory``; None leaves it unchanged.
+            exclude: One or several shell patterns of names, or of paths in a listed folder, that are left out. Files
+                that are indexed already stay in the index.
+            memory: Limit of the memory of vectors in bytes, 0 for none; None leaves it unchanged.
             words: Whether to read what is said and shown besides the pictures, and which; None goes on as the index has
                 it, and reads all of them for a new index if the extra ``words`` is installed, unless VIDRET_WORDS says
                 otherwise. An index remembers the options.
@@ -333,7 +336,7 @@ class Engine(VideoLibrary):
             sampling: Which frames are decoded: ``exact`` all; ``balanced`` those that others refer to, without the loop
                 filter; ``fast`` only keyframes, of videos with six or more. None goes on as the index does, and means
                 ``exact`` for a new one. ``decord`` and ``torchcodec`` decode all, so they are refused with the others.
-            on_progress: See ``IndexOptions``.
+            on_progress: Called from this thread a few times per second.
             run: None for ``index_files``, on threads of this process; or ``index_on_ray`` with its own arguments bound.
 
         Raises:

@@ -198,15 +198,14 @@ class IndexOptions:
         pack: Returns the bytes that are stored beside the vectors of an embedding; None stores none. On Ray it is
             pickled.
         tokens: Whether ``pack`` needs token embeddings.
-        workers: Number of files processed at once, and on Ray without GPUs, of models that encode; by default the
-            number of usable cores.
-        decoder: ``auto``, ``decord``, ``pyav`` or ``torchcodec``.
+        workers: See ``Engine.index``.
+        decoder: See ``Engine.index``.
         device: The device of the encoder. On any but the CPU, several segments are encoded together. With ``cuda:N``,
             that GPU also decodes (see ``DecodePool``), and a Ray started on this machine has only that GPU; a cluster
             assigns its own GPUs.
         others: Further devices of that kind that encode and decode, each with the encoder loaded there. Not on Ray.
-        timeout: Seconds that a decoder may stay silent before its file fails.
-        retry_failed: Read failed files again even if they are unchanged, and words that could not be read.
+        timeout: See ``Engine.index``.
+        retry_failed: See ``Engine.index``.
         prune_below: Remove missing files below these folders from the index, with their vectors; None removes nothing.
         shot_sampling: Which frames are decoded to cut segments at shots; None cuts them on a grid.
         moments: Stores what a grounding head needs, from the pass that encodes; None for nothing. Not on Ray.
@@ -214,7 +213,7 @@ class IndexOptions:
         tracks: By which models faces and voices are read, as far as they are.
         started: Decoding processes that are starting already, on the CPU; None starts them. Not on Ray.
         check: Called before the first file is encoded, if any has to be; its exception ends the run.
-        on_progress: Called from the thread of the caller a few times per second.
+        on_progress: See ``Engine.index``.
     """
 
     pack: Pack | None = None
