@@ -1473,6 +1473,8 @@ def test_what_somebody_else_changed_is_shown_not_overwritten(look: Look, lists: 
     boxes = [box_of(items.nth(number).get_by_title("Remove")) for number in range(2)]
     for box in boxes:  # the second before the first has arrived, when the others have other places
         page.mouse.click(box["x"] + 5, box["y"] + 5)
+    while not changes:
+        page.wait_for_timeout(20)
     changes[0].continue_()
     expect(items).to_have_count(3)
     assert list_moments(lists, "My list") == moments[1:]
