@@ -200,6 +200,8 @@ def test_filters_select_videos(own: Engine, library: Path) -> None:
     for ask in (own.video, own.shots):
         with pytest.raises(NotFoundError, match="video must be one of this index, got 99"):
             ask(99)
+        with pytest.raises(NotFoundError, match="video must be one of this index, got 9223372036854775808"):
+            ask(1 << 63)
         with pytest.raises(OptionError, match="video must be an id, a path or the end of one, got None"):
             ask(None)  # type: ignore[arg-type]
         with pytest.raises(OptionError, match="video must be an id, a path or the end of one, got ''"):

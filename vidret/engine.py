@@ -987,7 +987,7 @@ class Engine(VideoLibrary):
 
     def file(self, path: str) -> FileRecord | None:
         """Return the record of a file, None if it is unknown."""
-        return self._index.store.files.get(path)
+        return self._index.store.files.get(absolute_path(path))
 
     def info(self) -> StoreInfo:
         """Return statistics of the index."""

@@ -80,7 +80,8 @@ def leads_through_link(path: str, file: BinaryIO) -> bool:
     try:
         return os.readlink(f"/proc/self/fd/{file.fileno()}") != path  # noqa: PTH115  of the open file
     except OSError:  # not Linux
-        return os.path.realpath(path) != path or not os.path.samestat(os.stat(path), os.fstat(file.fileno()))  # noqa: PTH116
+        real = os.path.normcase(os.path.realpath(path))
+        return real != os.path.normcase(path) or not os.path.samestat(os.stat(path), os.fstat(file.fileno()))  # noqa: PTH116
 
 
 class OpenFileResponse(FileResponse):

@@ -40,3 +40,21 @@ def test_each_folder_has_a_report_and_an_index_of_its_own(tmp_path: Path) -> Non
         assert first != second
     run = EvalRun(videos=tmp_path / "first", data="msrvtt-1k-a", model="colours")
     assert run.target == Path("eval/msrvtt-1k-a-colours")
+
+
+def test_its_report_does_not_take_the_place_of_another(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders = {"colours": ColourEncoder, "patches": PatchEncoder}
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda name, **_: encoders[name]())
+    monkeypatch.chdir(tmp_path)
+    write_film(tmp_path / "red.mp4", ("red", 3))
+    write_rows(tmp_path / "captions.jsonl", [{"video": "red.mp4", "captions": ["red"]}])
+    for task in ("retrieval", "known-item"):
+        models = ("--model", "colours", *(("--user-model", "patches") if task == "known-item" else ()))
+        code, _, err = run("eval", task, "--videos", tmp_path, "--data", "captions", *models)
+        assert code == 0, err
+    folder = f"{tmp_path.name}-captions-colours".replace("_", "-")
+    assert sorted(path.parent.name for path in (tmp_path / "eval").glob("*/report.json")) == sorted(
+        [folder, f"known-item-{folder}"]
+    )

@@ -167,6 +167,12 @@ def test_concepts_are_kept_replaced_and_forgotten(engine: Engine) -> None:
             engine.search(query)
 
 
+@pytest.mark.wrong_shapes
+def test_an_example_is_a_path_an_image_or_a_result(engine: Engine) -> None:
+    with pytest.raises(VidretError, match="an example must be a path, an image or a result, got 3"):
+        engine.teach("bad", [3])  # type: ignore[list-item]
+
+
 def test_wrong_input_is_refused_in_one_sentence(engine: Engine, films: Path, tmp_path: Path) -> None:
     (tmp_path / "no.jpg").write_text("no image")
     late = ConceptExample(path=str(films / "red.mp4"), start=50, end=60)

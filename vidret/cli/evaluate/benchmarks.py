@@ -206,9 +206,10 @@ def known_item_command(run: KnownItemRun) -> None:
     from vidret.evaluate.queries import read_queries_folder
     from vidret.evaluate.simulated_user import SimulatedUser
 
+    run = replace(run, out=run.out or run.target.with_name(f"known-item-{run.target.name}"))
     if run.data == QUERIES:
         split, videos = read_queries_folder(run.videos)
-        run = replace(run, videos=videos, out=run.target)
+        run = replace(run, videos=videos)
         words = parse_words("auto", "auto", run.index or run.target / "index")
     else:
         split, words = run.read_split(), False

@@ -227,6 +227,8 @@ def _average_frames(store: Store, video_id: int, example: ConceptExample) -> Vec
 
 def _encode_picture(example: ConceptExample, encoder: Encoder) -> Vector:
     if example.image is not None:
+        if not isinstance(example.image, np.ndarray):
+            raise VidretError(f"an example must be a path, an image or a result, got {example.image!r:.60}")
         return _scale(encode_image(example.image, encoder).sentence)
     try:
         image = read_image_at(example.path)

@@ -73,9 +73,8 @@ class Videos:
             NotFoundError: There is no such video.
             StoreError: Its row is damaged.
         """
-        rows = self._database.rows(
-            f"SELECT {COLUMNS['videos']}, {INTACT['videos']} FROM videos WHERE id = ?", int(video)
-        )
+        select = f"SELECT {COLUMNS['videos']}, {INTACT['videos']} FROM videos WHERE id = ?"
+        rows = self._database.rows(select, int(video)) if abs(video) < 1 << 63 else []  # SQLite has no larger numbers
         if not rows:
             raise NotFoundError(f"video must be one of this index, got {video}")
         video_id, fingerprint, duration, facts, num_segments, complete, salvaged, intact = rows[0]
