@@ -192,7 +192,7 @@ ALL_VIDEOS = Filters()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
-    """Options of one search, which are the arguments of ``Searchable.search``."""
+    """Options of one search, which are the arguments of ``Engine.search``."""
 
     sources: SourcesField = None
     person: PersonField = None
@@ -283,7 +283,7 @@ class SearchOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocateOptions:
-    """Options of locating moments, which are the arguments of ``Searchable.locate``."""
+    """Options of locating moments, which are the arguments of ``Engine.locate``."""
 
     videos: Annotated[
         int,
