@@ -100,8 +100,9 @@ def test_checkpoint_of_another_model_is_refused(world: Path, tmp_path: Path) -> 
 
 
 def test_runs_that_start_while_others_prepare_their_data_have_folders_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     folders: list[str | None] = []
 
     def prepare(data: RetrievalData) -> None:
@@ -116,6 +117,8 @@ def test_runs_that_start_while_others_prepare_their_data_have_folders_of_their_o
         with pytest.raises(VidretError, match="enough"):
             run([stage, "--config", str(config), "--trainer.default_root_dir", str(tmp_path), *more])
     assert folders == [str(tmp_path / "lightning_logs" / f"version_{number}") for number in range(3)]
+    assert "GPU available" in caplog.text
+    assert "Tip" not in caplog.text, "Lightning advertises"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The command line of training: LightningCLI with vidret's modules, and the export of the best weights."""
 
+import logging
 import re
 import warnings
 from argparse import ArgumentError
@@ -27,6 +28,18 @@ DESCRIPTION = (
 )
 # jsonargparse says why each type of a value does not fit, one within another; after the first ones the type is None.
 UNION = re.compile(r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - ")
+# What Lightning says of sys.argv, which has the command's name before the arguments, and of its own parts.
+_IGNORED = (
+    "LightningCLI's args parameter",
+    r"Starting from v1\.9\.0, `tensorboardX`",
+    r"`isinstance\(treespec, LeafSpec\)`",
+    r"Precision \S+ is not supported by the model summary",
+)
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    """Return whether a message is no advertisement."""
+    return "Tip: For seamless" not in record.getMessage()
 
 
 class SaveLast(ModelCheckpoint):
@@ -193,8 +206,9 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
     if device is not None:
         arguments = [*arguments, *device_arguments(device)]
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs, which is more precise than bf16-mixed
-    # Lightning compares what it is given with sys.argv, which has the command's name before it.
-    warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter")
+    for message in _IGNORED:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_tip)
     try:
         TrainingCLI(
             lightning.LightningModule,
