@@ -1456,10 +1456,14 @@ def test_lists_are_changed_and_exported_and_saved_searches_opened(
     expect(page.locator("#lists")).to_be_hidden()
     wanted = {"q": BIKES, "by": "moment", "min_seconds": "2", "filmed_after": "2001-02-03", "sound": "off"}
     assert place_of(page) == wanted
-    for query, name in ((BIKES, f"{BIKES} 2"), ("🚲", "search")):  # of other filters, and of no letter
+    page.set_viewport_size({"width": 320, "height": 640})
+    for query, name in ((BIKES, f"{BIKES} 2"), ("🚲", "search"), ("w" * 70, "w" * 60)):  # the first with other filters
         page.goto(f"/?q={query}")
         page.get_by_role("button", name="Save search").click()
         expect(page.locator("#status")).to_have_text(f"Saved as {name}: see Lists.")
+    page.get_by_role("button", name="Lists").click()
+    expect(page.get_by_role("link", name="w" * 60)).to_be_visible()
+    assert page.evaluate("document.getElementById('lists').scrollWidth") <= 320
 
 
 def test_what_somebody_else_changed_is_shown_not_overwritten(look: Look, lists: Engine, refusals: list[str]) -> None:
