@@ -87,6 +87,7 @@ def test_language_and_encoding() -> None:
     names = {"film.en.srt": "en", "film.pt-BR.srt": "pt", "film.de.forced.vtt": "de", "film.srt": ""}
     names |= {
         "film.pol.srt": "pl",
+        "a.rainy.day.srt": "",
         "film.SLO.cc.srt": "sk",
         "film.und.srt": "",
         "film.fil.srt": "fil",

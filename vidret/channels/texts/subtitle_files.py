@@ -232,9 +232,12 @@ def drop_repeats(texts: list[TimedText]) -> list[TimedText]:
 
 
 def find_language(name: str) -> str:
-    """Return the language that a file name states, as in "film.en.srt" or "film.eng.srt"; empty without one."""
+    """Return the language that a file name states, as in "film.en.srt" or "film.eng.srt"; empty without one.
+
+    Three letters must be a known code, since many are the last word of a title.
+    """
     match = _LANGUAGE.search(name.lower())
-    return TWO_LETTERS.get(match[1], match[1]) if match else ""
+    return TWO_LETTERS.get(match[1], match[1] if len(match[1]) == 2 else "") if match else ""
 
 
 def decode_text(data: bytes, language: str = "") -> tuple[str, list[str]]:
