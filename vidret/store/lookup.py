@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int64
 from vidret.errors import MissingVideoError, OptionError, StoreError, VidretError
 from vidret.store.catalog.facts import ORIENTATIONS, to_seconds
 from vidret.store.records import HEARD, KEPT, LANGUAGES, MOMENTS, PROJECTED, SEPARATORS, StoredVideo
-from vidret.text import absolute_path, compose, display_path, file_name, strip_query
+from vidret.text import absolute_path, compose, display_path, file_name, is_below, strip_query
 from vidret.types import ALL_VIDEOS, EmbeddingLevel, Embeddings, Filters, Shot, ShotChange, ShotKind, Shown, VideoName
 
 if TYPE_CHECKING:  # a client has no store
@@ -54,7 +54,7 @@ def check_video_name(video: object) -> None:
 def _suggest(store: "Store", typed: str) -> str:
     """Return which paths may be meant: those whose file names hold the typed one, or else are spelt nearly alike."""
     names = {path: compose(file_name(path)).casefold() for video in store.videos.find() for path in video.paths}
-    if any(path.startswith(f"{absolute_path(typed)}/") for path in names):
+    if any(is_below(path, absolute_path(typed)) for path in names):
         return ", since it is a folder, which vidret search and locate take by --folder"
     name = compose(file_name(typed)).casefold()
     meant = sorted((path for path in names if name and name in names[path]), key=lambda path: len(names[path]))
