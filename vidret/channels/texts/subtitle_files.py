@@ -34,7 +34,7 @@ TWO_LETTERS = {
     "nor": "no", "fin": "fi", "tur": "tr", "ell": "el", "gre": "el", "ara": "ar", "heb": "he", "hin": "hi",
     "jpn": "ja", "kor": "ko", "zho": "zh", "chi": "zh", "ukr": "uk", "hun": "hu", "ron": "ro", "rum": "ro",
     "slk": "sk", "slo": "sk", "hrv": "hr", "slv": "sl", "aze": "az", "est": "et", "lav": "lv", "lit": "lt",
-    "tha": "th", "vie": "vi", "ind": "id", "und": "",
+    "tha": "th", "vie": "vi", "ind": "id", "fil": "fil", "und": "",
 }  # fmt: skip
 _LANGUAGE = re.compile(r"\.(?!(?:sdh|cc)\.)([a-z]{2,3})(-[A-Za-z]{2,4})?(\.(sdh|cc|forced|hi))?\.\w+$")
 
