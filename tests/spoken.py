@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float32
 
-import vidret.channels.texts.channel
+import vidret.channels.texts.sentence_models
 import vidret.search.query.planning
 from tests.fakes import COLOURS, ColourEncoder, unit, write_film
 from tests.indexed_texts import find_content
@@ -93,11 +93,14 @@ class FakeSentences:
             rows.append(np.sum([word_vector(word, DIM) for word in words], axis=0))
         return unit(np.array(rows, np.float32).reshape(-1, DIM))
 
+    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        return self.encode(texts)
+
 
 def fake_sentences(patch: pytest.MonkeyPatch) -> None:
     """Let searches embed words with ``FakeSentences``, whose vectors say nothing about wording."""
     planning = vidret.search.query.planning
-    for module in (planning, vidret.channels.texts.channel):
+    for module in (planning, vidret.channels.texts.sentence_models):
         patch.setattr(module, "load_sentence_encoder", FakeSentences)
     patch.setattr(planning, "estimate_intents", lambda vectors: np.zeros((len(vectors), len(planning.CLASSES))))
     patch.setattr(planning, "is_english", lambda _: False)

@@ -252,6 +252,23 @@ def save_tiny_sentences(kind: str, folder: Path, **settings: Any) -> Path:
     return folder / "st"
 
 
+def save_tiny_text_model(folder: Path, *, seed: int = 0, **settings: Any) -> Path:
+    """Write a tiny BERT as sentence-transformers does, of 16 dimensions; skip the test if it is not installed."""
+    library = pytest.importorskip("sentence_transformers", minversion="6.2")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.BertConfig(**sizes, vocab_size=len(VOCABULARY), pad_token_id=0, max_position_embeddings=64)
+    torch.manual_seed(seed)
+    with hide_progress():
+        model = transformers.BertModel(config).eval()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(torch.randn_like(weight), alpha=0.3)
+        model.save_pretrained(folder / "tiny")
+        make_tokenizer(60).save_pretrained(folder / "tiny")
+        library.SentenceTransformer(str(folder / "tiny"), device="cpu", **settings).save(str(folder / "st"))
+    return folder / "st"
+
+
 QWEN_TOKENS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 # What the template of Qwen3-VL writes for a system turn and a user turn of texts and videos.
 QWEN_TEMPLATE = """{%- for message in messages -%}

@@ -121,6 +121,12 @@ class IndexChoices:
         MODEL,
         "NAME|FOLDER",
     )
+    sentence_model: str | None = option_field(
+        "Model of sentence-transformers (extra st) by which words are matched by meaning, for other languages or "
+        "finer meaning; default: all-MiniLM-L6-v2 (English), which is installed. The index remembers it.",
+        MODEL,
+        "NAME|FOLDER",
+    )
     face_model: str | None = option_field(
         "Model for faces: mtcnn+dlib, which the extra people installs, or package.module:Class. The index "
         "remembers it.",

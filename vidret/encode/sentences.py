@@ -12,7 +12,7 @@ import mmap
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from einops import rearrange
@@ -87,6 +87,24 @@ def _compute_checksum(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+class SentenceModel(Protocol):
+    """Encodes short texts as unit vectors, in which a dot product says how alike their meanings are.
+
+    Attributes:
+        fingerprint: What names its weights and how it uses them.
+        dim: The dimension of its vectors.
+    """
+
+    fingerprint: str
+    dim: int
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        """Return the vectors of texts that are found."""
+
+    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        """Return the vectors of queries."""
+
+
 @lru_cache(maxsize=1)  # the starter and the search of words share it
 def load_sentence_encoder() -> "SentenceEncoder":
     """Return the sentence encoder of this process."""
@@ -95,6 +113,8 @@ def load_sentence_encoder() -> "SentenceEncoder":
 
 class SentenceEncoder:
     """MiniLM and its tokenizer, in NumPy: importing torch takes longer than all else of a search. For any threads."""
+
+    fingerprint, dim = FINGERPRINT, DIM
 
     def __init__(self) -> None:
         """Map the weights into memory.
@@ -120,6 +140,10 @@ class SentenceEncoder:
             batch = [text[:_MAX_CHARACTERS] for text in texts[start : start + _BATCH]]
             vectors.append(pool_words(*self.embed(batch)))
         return np.concatenate(vectors)
+
+    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        """Return unit vectors, as ``encode`` does."""
+        return self.encode(texts)
 
     def embed(self, texts: Sequence[str]) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
         """Return the last layer's states, and a mask that is False where a word is padding.

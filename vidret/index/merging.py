@@ -211,6 +211,9 @@ def merge_indexes(
         name, fingerprint, dim = opened[0].encoder_name, opened[0].encoder_fingerprint, opened[0].dim
         if all(is_allowed(source, name) for source in sources):
             allow(out, name)
+        for model in {own.store.encoder_name for own in texts}:
+            if all(is_allowed(own.store.path.parent, model) for own in texts if own.store.encoder_name == model):
+                allow(out, model)
         target = stack.enter_context(Store.create(out, encoder_name=name, encoder_fingerprint=fingerprint, dim=dim))
         merge = Merge(target, opened, texts, on_progress or (lambda _done, _total: None))
         interrupted = False

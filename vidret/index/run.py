@@ -240,7 +240,7 @@ class WorkerThreads:
                             run_state.store.writer.finish_video(reading.video_id, salvaged=message.salvaged)
                             reading.has_pictures = True
                     case ReadTexts() if reading.words is not None:
-                        reading.words.add(message, self._stages.embed(message))
+                        reading.words.add(message, self._stages.embed(message, reading.words.space))
                     case ReadTracks() if reading.tracks is not None:
                         reading.tracks.add(message)
                     case FinishedSource(("face" | "voice") as kind, note) if reading.tracks is not None:

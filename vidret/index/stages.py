@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 from vidret.channels.texts.reading import READER
+from vidret.channels.texts.sentence_models import SentenceSpace
 from vidret.devices import CPU
 from vidret.errors import VidretError
 from vidret.index.options import IndexOptions, MomentRecorder, Pack
@@ -69,8 +70,8 @@ class Stages(Protocol):
         """Return a future for the embedding of a segment, given the frames of a message."""
         ...
 
-    def embed(self, message: ReadTexts) -> Float32[np.ndarray, "text dim"] | None:
-        """Return the sentence vectors of texts; None to compute them where they are stored."""
+    def embed(self, message: ReadTexts, space: SentenceSpace) -> Float32[np.ndarray, "text dim"] | None:
+        """Return the vectors of texts in the space of a sentence model; None to compute them where they are stored."""
         ...
 
 
@@ -244,7 +245,7 @@ class LocalStages:
         """See ``Stages``."""
         return stream_unchanged(self._pool, path, identity, plan=plan, num_threads=num_threads)
 
-    def embed(self, message: ReadTexts) -> None:
+    def embed(self, message: ReadTexts, space: SentenceSpace) -> None:
         """See ``Stages``."""
 
     def __enter__(self) -> Self:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from vidret.channels.texts.sentence_models import choose_sentence_space, load_model_of
 from vidret.encode.encoder import Encoder
-from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.endpoints.transport import EndpointError
 from vidret.errors import UnreachableError, VidretError
 from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts, read_reply, write_chat
@@ -107,7 +107,8 @@ def describe_index(
     Raises:
         StoreError: Another process is writing texts, or the index is damaged.
     """
-    with TextStore.create(store.path, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as texts:
+    name, fingerprint, dim = choose_sentence_space(store.path)
+    with TextStore.create(store.path, encoder=name, fingerprint=fingerprint, dim=dim) as texts:
         run = _Run(store, texts, llm, draw, options, encoder)
         try:
             return run.describe(on_progress)
@@ -203,7 +204,7 @@ class _Run:
         texts = [text for text in answers if text]
         text = texts[self._choose(segment, texts)] if len(set(texts)) > 1 else next(iter(texts), "")
         found = [TimedText(segment.start, segment.end, text, SOURCE)] if text else []
-        vectors = load_sentence_encoder().encode([description.text for description in found])
+        vectors = load_model_of(self._texts).encode([description.text for description in found])
         self._texts.add(track, found, vectors, until_s=segment.end)
         self._described += len(found)
         self._empty += not found

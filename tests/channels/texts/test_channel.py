@@ -16,7 +16,7 @@ from vidret.channels.base import ASKED, Clause
 from vidret.channels.picture.evidence import HINTED, REPORTED, weigh_pictures
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.registry import KINDS, list_asked
-from vidret.channels.texts import channel
+from vidret.channels.texts import channel, sentence_models
 from vidret.channels.texts.channel import (
     ADJACENT,
     HUBNESS,
@@ -197,7 +197,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Return the sentences that are encoded."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(CountedSentences, "encoded", [], raising=False)
-    monkeypatch.setattr(channel, "load_sentence_encoder", CountedSentences)
+    monkeypatch.setattr(sentence_models, "load_sentence_encoder", CountedSentences)
     return CountedSentences.encoded
 
 

@@ -12,7 +12,7 @@ import vidret.engine
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
 from tests.spoken import FakeSentences, fake_sentences, say
-from vidret.channels.texts import channel
+from vidret.channels.texts import sentence_models
 from vidret.engine import Engine
 from vidret.errors import EncoderError
 from vidret.index import merging
@@ -168,7 +168,7 @@ def test_first_search_after_a_merge_encodes_its_query_only(
             encoded.extend(texts)
             return super().encode(texts)
 
-    for module in (planning, channel):
+    for module in (planning, sentence_models):
         monkeypatch.setattr(module, "load_sentence_encoder", NotingSentences)
     with Engine(tmp_path / "all", NotingEncoder()) as engine:
         (hit,) = engine.search("blue", 1)

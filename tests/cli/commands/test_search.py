@@ -234,6 +234,7 @@ def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
         ("locate --clip red.mp4 --at-least 0.5", 2, "--clip: takes -k and filters only"),
         ("search red --judge-by pair", 2, "--judge: must be given with the options of a judge"),
         ("index . --describe-choices 3", 2, "--describe-choices: needs --describe URL, got none"),
+        ("index . --words off --sounds off --sentence-model x", 2, "--sentence-model: needs --words on, got off"),
         ("search red --like red.mp4", 2, "--like: must be a file and a time"),
         ("search --unlike red.mp4@1", 2, "give a query, --image FILE"),
         ("search red --like red.mp4@1 --by moment", 2, "--like: needs --by video, got moment"),

@@ -15,18 +15,20 @@ import contextlib
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 
 from vidret.channels.base import ChannelQuery, Clause, Match, VideoTexts
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.registry import HINT_NEEDED, list_asked
 from vidret.channels.texts.matching import TextMatcher, TextMatches
-from vidret.encode.sentences import load_sentence_encoder
+from vidret.channels.texts.sentence_models import is_bundled, load_model_of
+from vidret.encode.sentences import SentenceModel
 from vidret.encode.text_cache import encode_once
 from vidret.errors import StoreError
 from vidret.store.catalog.schema import reading_metadata
@@ -39,6 +41,8 @@ from vidret.types import TEXT_SOURCES, Source, TextEmbedding, TextSource, Vector
 WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
 # Meaning: nats for cosines above the level of the clause; a text that is like every sentence is lowered.
 MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.5, 30.0, 0.35
+# Of what these weigh, between different typical sentences with the bundled model, for which they were fitted.
+MEAN_CLOSENESS, CLOSENESS_SPREAD = -0.0283, 0.0895
 MATCHES_HINT, MATCHES_REPORT = 1.4, 0.8  # what a clause that hints at a kind of words adds to it
 NAMES = 5.0  # what meaning loses with names of sounds, which are like one another
 NAMED = 10.0  # what the name of a sound that a clause asks for tells at least, however many others have it
@@ -54,6 +58,16 @@ _KEY, _TYPICAL = "background", "background.typical"
 _DIGEST_BYTES = 16
 
 
+class ClosenessScale(NamedTuple):
+    """What turns the closeness of texts with one sentence model into that with the bundled model: a line."""
+
+    factor: float = 1.0
+    shift: float = 0.0
+
+
+UNSCALED = ClosenessScale()
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TextBackground:
     """The mean vectors of texts.
@@ -61,12 +75,14 @@ class TextBackground:
     Attributes:
         num_texts: Number of texts in the index when it was measured.
         typical: Mean vector of typical sentences.
+        scale: How closeness with the sentence model of the index compares with that with the bundled one.
         means: Mean vector of the texts of each source.
         counts: Number of texts of each source.
     """
 
     num_texts: int
     typical: Vector
+    scale: ClosenessScale = UNSCALED
     means: Mapping[TextSource, Vector] = field(default_factory=dict)
     counts: Mapping[TextSource, float] = field(default_factory=dict)
 
@@ -93,6 +109,11 @@ class TextChannel:
         self._intact: set[int] = set()  # the videos whose rows were checked
         # With the generation for which it holds, and what was stored then.
         self._background: tuple[tuple[int, str | bytes | None], TextBackground] | None = None
+
+    @cached_property
+    def model(self) -> SentenceModel:
+        """The model that has made the vectors of the texts."""
+        return load_model_of(self.texts)
 
     def count(self, query: ChannelQuery) -> int:
         """Return the number of texts that a query is compared with: names of sounds only if it asks for sounds."""
@@ -144,7 +165,7 @@ class TextChannel:
             owners, codes = self.texts.find_owners(self._pictures, np.array([text.track for text in texts], np.int64))
             video_ids, own_sources = owners.tolist(), [TEXT_SOURCES[code] for code in codes.tolist()]
             levels = {source: background.level(source, vector) for source in TEXT_SOURCES}
-            evidence = rate_texts(clause, matches, own_sources, levels, compared=query.sources)
+            evidence = rate_texts(clause, matches, own_sources, levels, compared=query.sources, scale=background.scale)
             if new := set(video_ids) - self._intact - {-1}:
                 self._intact |= self._pictures.videos.find_intact(new)
             cover, nats = matches.cover.tolist(), evidence.tolist()
@@ -206,6 +227,7 @@ def rate_texts(
     levels: Mapping[TextSource, float],
     *,
     compared: Sequence[Source],
+    scale: ClosenessScale = UNSCALED,
 ) -> Float64[np.ndarray, " text"]:
     """Return the evidence of texts of some sources for a clause.
 
@@ -219,7 +241,8 @@ def rate_texts(
     is_named = np.array([source in named for source in sources], bool) & (matches.cover > 1 - EPSILON)
     by_words = np.where(is_named, np.maximum(by_words, NAMED), by_words)
     own_levels = np.array([levels[source] for source in sources], np.float64)
-    by_meaning = MEANING_OFFSET + MEANING_SLOPE * (matches.cosines - own_levels - HUBNESS * matches.hubness)
+    closeness = matches.cosines - own_levels - HUBNESS * matches.hubness
+    by_meaning = MEANING_OFFSET + MEANING_SLOPE * (scale.factor * closeness + scale.shift)
     hint = MATCHES_HINT + clause.is_report * MATCHES_REPORT
     hints = {source: -math.inf if source in HINT_NEEDED else 0.0 for source in levels}
     hints |= {source: hint - NAMES * (source in named) for source in asked}
@@ -235,13 +258,38 @@ def rate_texts(
 
 @dataclass(frozen=True, slots=True)
 class _Sentences:
-    """The sentence encoder, by its fingerprint, as an encoder of texts without words."""
+    """A method of a sentence model as an encoder of texts without words."""
 
     fingerprint: str
+    encode: Callable[[Sequence[str]], Float32[np.ndarray, "text dim"]]
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        rows = zip(texts, load_sentence_encoder().encode(texts), strict=True)
+        rows = zip(texts, self.encode(texts), strict=True)
         return [TextEmbedding(text, vector, vector[None][:0]) for text, vector in rows]
+
+    def encode_typical(self) -> Float32[np.ndarray, "text dim"]:
+        """Return the vectors of typical sentences."""
+        return np.stack([embedding.sentence for embedding in encode_once(self, [*SENTENCES, *UNRELATED])])
+
+
+def measure_typical(texts: TextStore) -> tuple[Vector, ClosenessScale]:
+    """Return the mean vector of typical sentences with the model of some texts, and how its closeness is scaled."""
+    model, fingerprint = load_model_of(texts), texts.store.encoder_fingerprint
+    vectors = _Sentences(fingerprint, model.encode).encode_typical()
+    typical: Vector = np.mean(vectors, axis=0)
+    if is_bundled(texts.store.encoder_name):
+        return typical, UNSCALED
+    queries = _Sentences(f"{fingerprint} queries", model.encode_queries).encode_typical()
+    return typical, fit_scale(queries, vectors)
+
+
+def fit_scale(queries: Float32[np.ndarray, "text dim"], texts: Float32[np.ndarray, "text dim"]) -> ClosenessScale:
+    """Return the scale with which different texts are as close, in mean and spread, as with the bundled model."""
+    typical = texts.mean(axis=0)
+    closeness = queries @ texts.T - (queries @ typical)[:, None] - HUBNESS * (texts @ typical)
+    different = closeness[~np.eye(len(texts), dtype=bool)].astype(np.float64)
+    factor = CLOSENESS_SPREAD / max(float(different.std()), EPSILON)
+    return ClosenessScale(factor, MEAN_CLOSENESS - factor * float(different.mean()))
 
 
 def measure_background(texts: TextStore) -> TextBackground:
@@ -254,13 +302,11 @@ def measure_background(texts: TextStore) -> TextBackground:
         source: [vectors[row.id] for row in rows if row.text.source == source and row.id in vectors]
         for source in TEXT_SOURCES
     }
-    typical, share = _read_typical(texts), len(ids) / max(len(sample), 1)
-    if typical is None:
-        embeddings = encode_once(_Sentences(texts.store.encoder_fingerprint), [*SENTENCES, *UNRELATED])
-        typical = np.mean([embedding.sentence for embedding in embeddings], axis=0)
+    (typical, scale), share = _read_typical(texts) or measure_typical(texts), len(ids) / max(len(sample), 1)
     return TextBackground(
         num_texts=len(ids),
         typical=typical,
+        scale=scale,
         means={source: np.mean(own, axis=0) for source, own in by_source.items() if own},
         counts={source: len(own) * share for source, own in by_source.items() if own},
     )
@@ -268,14 +314,16 @@ def measure_background(texts: TextStore) -> TextBackground:
 
 def load_background(texts: TextStore) -> TextBackground | None:
     """Return the background that is stored with the words of an index; None if there is none."""
-    stored, typical = texts.store.metadata.get(_KEY), _read_typical(texts)
-    if not isinstance(stored, bytes) or not stored or typical is None:
+    stored, known = texts.store.metadata.get(_KEY), _read_typical(texts)
+    if not isinstance(stored, bytes) or not stored or known is None:
         return None
+    typical, scale = known
     with reading_metadata(texts.store.path, "the background of its words"), np.load(io.BytesIO(stored)) as file:
         sources = [source for source in TEXT_SOURCES if f"mean.{source}" in file]
         return TextBackground(
             num_texts=int(file["num_texts"]),
             typical=typical,
+            scale=scale,
             means={source: file[f"mean.{source}"] for source in sources},
             counts={source: float(file[f"count.{source}"]) for source in sources},
         )
@@ -293,16 +341,18 @@ def save_background(texts: TextStore) -> None:
     arrays = {f"mean.{source}": mean.astype(np.float32) for source, mean in background.means.items()}
     arrays |= {f"count.{source}": np.array(count) for source, count in background.counts.items()}
     np.savez(file, num_texts=np.array(background.num_texts), allow_pickle=False, **arrays)
-    typical = _digest_typical(texts) + background.typical.astype(np.float32).tobytes()
+    scale = () if is_bundled(texts.store.encoder_name) else background.scale
+    typical = _digest_typical(texts) + np.array([*background.typical, *scale], np.float32).tobytes()
     texts.store.metadata.set_many({_KEY: file.getvalue(), _TYPICAL: typical})
 
 
-def _read_typical(texts: TextStore) -> Vector | None:
-    """Return the stored mean of typical sentences; None unless it is of this list and by this sentence encoder."""
+def _read_typical(texts: TextStore) -> tuple[Vector, ClosenessScale] | None:
+    """Return what ``measure_typical`` found, as stored; None unless it is of this list and by this sentence model."""
     stored = texts.store.metadata.get(_TYPICAL)
     if not isinstance(stored, bytes) or stored[:_DIGEST_BYTES] != _digest_typical(texts):
         return None
-    return np.frombuffer(stored, np.float32, offset=_DIGEST_BYTES)
+    typical, scale = np.split(np.frombuffer(stored, np.float32, offset=_DIGEST_BYTES), [texts.store.dim])
+    return typical, ClosenessScale(*scale.tolist())
 
 
 def _digest_typical(texts: TextStore) -> bytes:

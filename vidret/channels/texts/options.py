@@ -23,11 +23,14 @@ class WordsOptions:
         sources: ``speech``, ``screen``, ``subtitles``, ``sound`` or several of them.
         speech_model: Name or folder of a Whisper model; see ``SpeechRecogniser``.
         sound_model: Name of a model that finds sounds by name; see ``load_sound_model``. Empty for none.
+        sentence_model: Name or folder of a model of sentence-transformers, by which words are matched by meaning, or
+            ``all-MiniLM-L6-v2``, the bundled one. Empty for that of the index, and for the bundled one in a new index.
     """
 
     sources: tuple[TextSource, ...] = READ_KINDS
     speech_model: str = BUNDLED
     sound_model: str = ""
+    sentence_model: str = ""
 
     def __post_init__(self) -> None:
         """Check the sources.
@@ -82,8 +85,8 @@ class WordsOptions:
             load_sound_model(self.sound_model)
 
     def to_json(self) -> str:
-        """Return the options as JSON, which an index remembers."""
-        return json.dumps({name: value for name, value in asdict(self).items() if value})
+        """Return the options as JSON, which an index remembers; its texts know their sentence model themselves."""
+        return json.dumps({name: value for name, value in asdict(self).items() if value and name != "sentence_model"})
 
     @classmethod
     def from_json(cls, text: str) -> "WordsOptions":

@@ -15,7 +15,15 @@ from vidret.channels.registry import KINDS, READ_KINDS, as_sentence
 from vidret.channels.speech import BUNDLED
 from vidret.channels.subtitles import Sidecars, digest_sidecars
 from vidret.channels.texts.options import WITH_SIDECARS, WordsOptions, find_sound_model, is_installed
-from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
+from vidret.channels.texts.sentence_models import (
+    SentenceSpace,
+    choose_sentence_space,
+    is_bundled,
+    load_model_of,
+    name_sentence_model,
+    read_space,
+)
+from vidret.encode.sentences import SentenceModel
 from vidret.errors import VidretError
 from vidret.model_files import locate_model
 from vidret.store.catalog.schema import reading_metadata
@@ -47,10 +55,11 @@ def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool
     if options is None:
         yield None
         return
-    is_new = read_options(index.path) != options
+    is_new = read_options(index.path) != replace(options, sentence_model="")
     if is_new:
         options.check_models()
-    with TextStore.create(index.path, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
+    name, fingerprint, dim = choose_sentence_space(index.path, options.sentence_model)
+    with TextStore.create(index.path, encoder=name, fingerprint=fingerprint, dim=dim) as store:
         if store.store.metadata.get(OPTIONS) != options.to_json():
             store.store.metadata.set(OPTIONS, options.to_json())
         if not index.metadata.get(HAS_TEXTS):
@@ -86,7 +95,14 @@ def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | Non
     """
     if isinstance(words, WordsOptions):
         speech_model = words.speech_model if words.speech_model == BUNDLED else locate_model(words.speech_model)
-        words = replace(words, speech_model=speech_model, sound_model=locate_model(words.sound_model))
+        words = replace(
+            words,
+            speech_model=speech_model,
+            sound_model=locate_model(words.sound_model),
+            sentence_model=name_sentence_model(words.sentence_model),
+        )
+        if not is_bundled(words.sentence_model):
+            allow(index, words.sentence_model)
         for source, model in (("speech", words.speech_model), ("sound", words.sound_model)):
             if source in words.sources and model:
                 allow(index, model)
@@ -199,7 +215,7 @@ class WordsRun:
         """
         if not self._are_checked:  # a large model takes seconds to load
             self._options.check_models()
-        load_sentence_encoder()
+        load_model_of(self.store)
 
     def are_wanted(self, fingerprint: str, paths: Iterable[str]) -> bool:
         """Return whether any track of a content with these paths is missing, incomplete or of another model."""
@@ -271,6 +287,11 @@ class ContentWords:
         self._until_s: dict[TextSource, float] = {}
 
     @property
+    def space(self) -> SentenceSpace:
+        """What makes the vectors of the texts."""
+        return read_space(self._run.store)
+
+    @property
     def remaining(self) -> list[TextSource]:
         """The sources that are not finished, in the order in which they are read."""
         return list(self._tracks)
@@ -299,7 +320,7 @@ class ContentWords:
         kept = [row for row, text in enumerate(message.texts) if not any(_repeats(text, known) for known in stored)]
         resumed_s = self._tracks[source].until_s
         texts = [_continue(message.texts[row], stored, resumed_s) for row in kept]
-        own = _embed(texts) if vectors is None else vectors[kept]
+        own = embed_texts(load_model_of(self._run.store), texts) if vectors is None else vectors[kept]
         self._until_s[source] = max(self._until_s[source], message.until_s)  # what is repeated ends earlier
         num_new = self._run.store.add(self._tracks[source], texts, own, until_s=self._until_s[source])
         self._run.count(source, num_new)
@@ -312,11 +333,11 @@ class ContentWords:
         self._run.finish(track, note)
 
 
-def _embed(texts: Sequence[TimedText]) -> Float32[np.ndarray, "text dim"]:
-    """Return the sentence vectors of texts, each encoded once; the encoder remembers few, such as names of sounds."""
+def embed_texts(model: SentenceModel, texts: Sequence[TimedText]) -> Float32[np.ndarray, "text dim"]:
+    """Return the sentence vectors of texts, each encoded once; the model remembers few, such as names of sounds."""
     sentences = [as_sentence(text) for text in texts]
     rows = {sentence: row for row, sentence in enumerate(sorted(set(sentences)))}
-    return load_sentence_encoder().encode(list(rows))[[rows[sentence] for sentence in sentences]]
+    return model.encode(list(rows))[[rows[sentence] for sentence in sentences]]
 
 
 def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]) -> dict[str, object]:

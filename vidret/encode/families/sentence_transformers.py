@@ -1,26 +1,30 @@
-"""Embedding models of images and texts that sentence-transformers runs, by ``st:NAME``.
+"""Embedding models that sentence-transformers runs, by ``st:NAME``: of images and texts, or of texts alone.
 
 Videos are seen as frames, each encoded on its own. Prompts are those of the model: ``query`` for queries and
-``document`` for frames.
+``document`` for frames and for texts that are found.
 """
 
 import importlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float32
 from PIL import Image
 from torch.nn import functional
 
+from vidret.devices import choose_device
 from vidret.encode.clip.weights import first_line
 from vidret.encode.encoder import digest_weights, encode_each_frame
 from vidret.encode.families.qwen3_vl import MODEL_TYPE, QwenVideoEncoder, load_qwen
 from vidret.encode.families.transformers_models import read_preprocessing
 from vidret.encode.long_text import encode_clauses
-from vidret.encode.model_hub import find_repository
+from vidret.encode.model_hub import Repository, find_repository, hide_progress
 from vidret.encode.names import ModelName, refuse_sizes
 from vidret.encode.precision import DTYPES, choose_float_precision
 from vidret.errors import EncoderError
@@ -46,7 +50,7 @@ class EmbeddingModelEncoder:
     def __init__(self, name: str, model: Any, *, resize: Resize, sampling: Sampling) -> None:
         """Wrap a loaded model of images and texts."""
         self.name, self.device, self.resize, self.sampling = name, str(model.device), resize, sampling
-        self.prompts = {key: text for key, text in model.prompts.items() if text}
+        self.prompts = _read_prompts(model)
         self._model, self._lock = model.eval(), Lock()
         self._context = int(model.max_seq_length or UNLIMITED)
         self.fingerprint = digest_weights(model.state_dict().items(), self.prompts, resize, sampling, self._context)
@@ -61,7 +65,7 @@ class EmbeddingModelEncoder:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}")
 
         def encode(pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
-            return self._normalise(self._model.encode_document, list(map(Image.fromarray, pixels.numpy()))), None
+            return _encode_units(self._model.encode_document, list(map(Image.fromarray, pixels.numpy()))), None
 
         return encode_each_frame(batch, BATCH_SIZE, encode)
 
@@ -71,7 +75,7 @@ class EmbeddingModelEncoder:
 
     def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
         with self._lock:  # a fast tokenizer is set to truncate or not, for all threads
-            rows = self._normalise(self._model.encode_query, list(texts)).numpy()
+            rows = _encode_units(self._model.encode_query, list(texts)).numpy()
         return [TextEmbedding(text, row, row[None]) for text, row in zip(texts, rows, strict=True)]
 
     def _fits(self, text: str) -> bool:
@@ -80,10 +84,56 @@ class EmbeddingModelEncoder:
             num_tokens = len(self._model.tokenizer(prompted, truncation=False, verbose=False)["input_ids"])
         return num_tokens <= self._context
 
-    def _normalise(self, encode: Any, inputs: list[Any]) -> torch.Tensor:
-        """Return what the model gives for inputs, scaled to unit length, as float32 on the CPU."""
-        vectors = encode(inputs, batch_size=BATCH_SIZE, convert_to_tensor=True, show_progress_bar=False)
-        return functional.normalize(torch.as_tensor(vectors).float(), dim=-1).cpu()
+
+class TextModel:
+    """A model of sentence-transformers as a ``SentenceModel``, for any threads; texts beyond its length are cut off."""
+
+    def __init__(self, model: Any) -> None:
+        """Wrap a loaded model of texts."""
+        self._model, self._lock = model.eval(), Lock()
+        self.fingerprint = digest_weights(model.state_dict().items(), _read_prompts(model), model.max_seq_length)
+        self.dim = len(self._encode(model.encode_document, ["a text"])[0])
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        """Return unit vectors of texts that are found."""
+        return self._encode(self._model.encode_document, texts) if texts else np.zeros((0, self.dim), np.float32)
+
+    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        """Return unit vectors of queries."""
+        return self._encode(self._model.encode_query, texts) if texts else np.zeros((0, self.dim), np.float32)
+
+    def _encode(self, encode: Any, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        # Lone surrogates, of invalid file names and arguments, are no text for a tokenizer.
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        with self._lock:
+            units: Float32[np.ndarray, "text dim"] = _encode_units(encode, clean).numpy()
+        return units
+
+
+def _read_prompts(model: Any) -> dict[str, str]:
+    """Return what a model puts before inputs of each kind."""
+    return {key: text for key, text in model.prompts.items() if text}
+
+
+def _encode_units(encode: Any, inputs: list[Any]) -> torch.Tensor:
+    """Return what a model gives for inputs, scaled to unit length, as float32 on the CPU."""
+    vectors = encode(inputs, batch_size=BATCH_SIZE, convert_to_tensor=True, show_progress_bar=False)
+    return functional.normalize(torch.as_tensor(vectors).float(), dim=-1).cpu()
+
+
+@lru_cache(maxsize=2)  # of one index, and of one that it is compared with
+def load_text_model(name: str) -> TextModel:
+    """Load ``st:org/name`` or ``st:FOLDER`` as a model of sentences. Code that comes with a model is never run.
+
+    Raise MissingExtraError if sentence-transformers is not installed, or EncoderError if the name is unknown, the hub
+    cannot be reached, or the model does not encode texts.
+    """
+    repository = _find(ModelName(name))
+    with hide_progress():
+        model = _load(repository, choose_device("auto"), torch.float32)
+    if "text" not in model.modalities:
+        raise EncoderError(f"{name}: must encode texts, got a model of {', '.join(model.modalities)}")
+    return TextModel(model)
 
 
 def load_embedding_model(name: ModelName, *, device: str, precision: str) -> EmbeddingModelEncoder | QwenVideoEncoder:
@@ -92,20 +142,12 @@ def load_embedding_model(name: ModelName, *, device: str, precision: str) -> Emb
     Raise MissingExtraError if sentence-transformers is not installed, or EncoderError if the name is unknown, the hub
     cannot be reached, or the model does not encode images and texts.
     """
-    repository = find_repository(
-        name, library="sentence_transformers", extra="st", configurations=CONFIGURATIONS, weights=()
-    )
+    repository = _find(name)
     if repository.read_type() == MODEL_TYPE:  # it sees videos, and needs nothing of this library
         return load_qwen(repository, device=device, precision=precision)
     refuse_sizes(name)
     dtype = DTYPES[choose_float_precision(name.base, precision, torch.device(device))]
-    library: Any = importlib.import_module("sentence_transformers")
-    try:
-        model = library.SentenceTransformer(
-            repository.source, device=device, **repository.options, model_kwargs={"dtype": dtype}
-        )
-    except Exception as error:  # the library documents none, and its versions raise different ones
-        raise EncoderError(f"{name.base} cannot be loaded: {first_line(error)}") from error
+    model = _load(repository, device, dtype)
     if not {"text", "image"} <= set(model.modalities):
         raise EncoderError(f"{name.base}: must encode text and images, got a model of {', '.join(model.modalities)}")
     encoder = EmbeddingModelEncoder(
@@ -117,6 +159,20 @@ def load_embedding_model(name: ModelName, *, device: str, precision: str) -> Emb
     for kind, prompt in encoder.prompts.items():
         logger.info("%s: the prompt of a %s is %r", name.base, kind, prompt)
     return encoder
+
+
+def _find(name: ModelName) -> Repository:
+    return find_repository(name, library="sentence_transformers", extra="st", configurations=CONFIGURATIONS, weights=())
+
+
+def _load(repository: Repository, device: str, dtype: torch.dtype) -> Any:
+    library: Any = importlib.import_module("sentence_transformers")
+    try:
+        return library.SentenceTransformer(
+            repository.source, device=device, **repository.options, model_kwargs={"dtype": dtype}
+        )
+    except Exception as error:  # the library documents none, and its versions raise different ones
+        raise EncoderError(f"{repository.name.base} cannot be loaded: {first_line(error)}") from error
 
 
 def _read_resize(name: str, model: Any) -> Resize:

@@ -26,6 +26,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vidret.channels.identities import TRACK_KINDS
+from vidret.channels.texts.sentence_models import SentenceSpace
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder
 from vidret.errors import DecodeError, VidretError
@@ -206,9 +207,9 @@ class RayStages:
         if sent is not None:
             ray.cancel(sent)
 
-    def embed(self, message: ReadTexts) -> Float32[np.ndarray, "text dim"]:
+    def embed(self, message: ReadTexts, space: SentenceSpace) -> Float32[np.ndarray, "text dim"]:
         """See ``Stages``."""
-        vectors: Float32[np.ndarray, "text dim"] = self._get(random.choice(self._actors).embed.remote(message))
+        vectors: Float32[np.ndarray, "text dim"] = self._get(random.choice(self._actors).embed.remote(message, space))
         return vectors
 
     def speeds(self, storing_s: float) -> dict[str, float]:
@@ -397,13 +398,13 @@ class RemoteEncoder:
             return VidretError(f"{socket.gethostname()}: {reason}")
         return packed, time.monotonic() - since
 
-    def embed(self, message: ReadTexts) -> "Float32[np.ndarray, 'text dim'] | VidretError":
-        """Return the sentence vectors of texts."""
-        from vidret.channels.registry import as_sentence
-        from vidret.encode.sentences import load_sentence_encoder
+    def embed(self, message: ReadTexts, space: SentenceSpace) -> "Float32[np.ndarray, 'text dim'] | VidretError":
+        """Return the vectors of texts in the space of a sentence model."""
+        from vidret.channels.texts.run import embed_texts
+        from vidret.channels.texts.sentence_models import load_model_in
 
         try:
-            return load_sentence_encoder().encode([as_sentence(text) for text in message.texts])
+            return embed_texts(load_model_in(space), message.texts)
         except Exception as error:  # as in ``encode``
             return _name_host(error)
 

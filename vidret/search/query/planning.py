@@ -126,8 +126,10 @@ def plan(
     negatives = tuple(embeddings[len(clauses) :])
     vectors = np.zeros((len(clauses), 0), np.float32)
     if texts is not None:
-        vectors = load_sentence_encoder().encode([clause.content for clause in clauses])
-        structure = replace(structure, clauses=_add_intents(clauses, vectors))
+        contents, wording = [clause.content for clause in clauses], load_sentence_encoder()
+        vectors = texts.model.encode_queries(contents)
+        known = vectors if texts.model is wording else wording.encode(contents)
+        structure = replace(structure, clauses=_add_intents(clauses, known))
     return AnalysedQuery(
         structure=structure,
         encoded=[
@@ -142,6 +144,7 @@ def plan(
 def _add_intents(clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"]) -> tuple[Clause, ...]:
     """Return clauses with how likely their wording asks for each of ``CLASSES``, given the vectors of their content.
 
+    These are of the bundled sentence model, whichever the texts have: the weights were fitted to it.
     Wording in another language than English does not tell, nor does a clause without content: a taught concept is seen.
     """
     rows = [

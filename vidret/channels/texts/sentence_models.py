@@ -1,0 +1,107 @@
+"""The sentence model by which the texts of an index are matched by meaning: the bundled one, or one of the user's.
+
+The texts remember which one has made their vectors, by its name, fingerprint and dimension.
+"""
+
+import os
+from typing import NamedTuple
+
+from vidret.encode.sentences import DIM, FINGERPRINT, NAME, SentenceModel, load_sentence_encoder
+from vidret.errors import StoreError
+from vidret.model_files import locate_model
+from vidret.store.consent import check_allowed
+from vidret.store.texts.store import TextStore
+
+SCHEME = "st:"  # of the names of models of sentence-transformers
+
+
+class SentenceSpace(NamedTuple):
+    """What makes the vectors of texts, as an index remembers it."""
+
+    name: str
+    fingerprint: str
+    dim: int
+
+
+BUNDLED_SPACE = SentenceSpace(NAME, FINGERPRINT, DIM)
+
+
+def name_sentence_model(name: str) -> str:
+    """Return the name under which an index remembers a model, given a name or a folder; empty for none.
+
+    >>> name_sentence_model("org/name"), name_sentence_model("all-MiniLM-L6-v2")
+    ('st:org/name', 'all-MiniLM-L6-v2')
+    """
+    rest = name.removeprefix(SCHEME)
+    return rest if rest in ("", NAME) else f"{SCHEME}{locate_model(rest)}"
+
+
+def is_bundled(name: str) -> bool:
+    """Return whether a model is the bundled one, and so allowed in every index."""
+    return not name.startswith(SCHEME)
+
+
+def load_sentence_model(name: str) -> SentenceModel:
+    """Load a model by the name under which indexes remember it.
+
+    Raises:
+        VidretError: Its packages are not installed, or it does not exist, is damaged or cannot be downloaded.
+    """
+    if is_bundled(name):
+        return load_sentence_encoder()
+    from vidret.encode.families.sentence_transformers import load_text_model  # with torch
+
+    return load_text_model(name)
+
+
+def choose_sentence_space(index: str | os.PathLike[str], name: str = "") -> SentenceSpace:
+    """Return what is to make the vectors of an index's texts: a model by its name, else that of the index.
+
+    Raises:
+        VidretError: The model cannot be loaded, or the index has texts with vectors of another one.
+    """
+    known = None
+    if TextStore.exists(index):
+        with TextStore.open(index) as texts:
+            known = read_space(texts)
+    if not name:
+        return BUNDLED_SPACE if known is None or is_bundled(known.name) else known
+    model = load_sentence_model(name)
+    if known is not None and known.fingerprint != model.fingerprint:
+        raise StoreError(
+            f"{index}: sentence model must be {known.name}, which made the vectors of its words, got {name}; "
+            "for another one, make a new index"
+        )
+    return SentenceSpace(name, model.fingerprint, model.dim)
+
+
+def read_space(texts: TextStore) -> SentenceSpace:
+    """Return what has made the vectors of texts."""
+    return SentenceSpace(texts.store.encoder_name, texts.store.encoder_fingerprint, texts.store.dim)
+
+
+def load_model_in(space: SentenceSpace) -> SentenceModel:
+    """Load the model that has made vectors.
+
+    Raises:
+        VidretError: It cannot be loaded, or has other weights by now.
+    """
+    model = load_sentence_model(space.name)
+    if not is_bundled(space.name) and model.fingerprint != space.fingerprint:
+        raise StoreError(
+            f"{space.name} has other weights than those that made the vectors of words; to compute these again: "
+            f"vidret index --sentence-model {space.name}"
+        )
+    return model
+
+
+def load_model_of(texts: TextStore) -> SentenceModel:
+    """Return the model that has made the vectors of an index's texts.
+
+    Raises:
+        VidretError: Nobody allowed it, it cannot be loaded, or it has other weights by now.
+    """
+    space = read_space(texts)
+    for part in () if is_bundled(space.name) else texts.store.parts.values():
+        check_allowed(part.path.parent, space.name, option="--sentence-model")
+    return load_model_in(space)
