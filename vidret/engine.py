@@ -233,6 +233,10 @@ class Engine(VideoLibrary):
         self.encoder, self._models, self.ranker = encoder, models, models.ranker
         self.__dict__.pop("grounder", None)  # a cached property
         # Last, since another thread that finds nothing open opens the index with what the engine has by then.
+        self._open_again()
+
+    def _open_again(self) -> None:
+        """Let the next call open the index again; what is open stays open for calls in progress."""
         with self._opening:
             self._retired += [store for store in (self._opened, self._clip_finder) if store is not None]
             self._opened = self._clip_finder = self._copy_folder = None
@@ -395,6 +399,8 @@ class Engine(VideoLibrary):
                 on_progress=on_progress,
             )
             report = replace((run or index_files)(store, self.encoder, listing.files, options), junk=listing.junk)
+        if words is not None and words.sentence_model:  # which may have other vectors now
+            self._open_again()
         self._update_derived(report)
         return report
 

@@ -1,10 +1,14 @@
-"""Copy contents and their timed texts from one index to another as they are stored, without encoding anything again.
+"""Copy contents and their timed texts from one index to another as they are stored.
+
+Nothing is encoded again, but by ``change_sentence_model``.
 
 Contents are identified by their fingerprints and segments by their numbers, so that an interrupted copy can be
 continued, and a repeated one adds nothing. Each source of a content (its speech, its on-screen text, its subtitles) is
 taken from one index: the first in which it is complete, or else the first that has it.
 """
 
+import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,16 +21,19 @@ from typing import TypeVar
 
 import numpy as np
 
-from vidret.channels.texts.run import OPTIONS
+from vidret.channels.texts.run import OPTIONS, embed_texts
+from vidret.channels.texts.sentence_models import SentenceSpace, choose_sentence_space, load_model_in, read_space
 from vidret.errors import StoreError
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.records import CONCEPT, NewSegment, VideoRecord
 from vidret.store.rows_file import COLLECTIONS, WATCHES
 from vidret.store.store import Store
-from vidret.store.texts.store import TextStore
+from vidret.store.texts.store import FOLDER, TextStore
+from vidret.store.vectors.base import FAISS
 from vidret.types import SegmentEmbedding
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 BATCH = 1024  # segments copied at once: about 100 MB if there are tokens
 
@@ -265,9 +272,22 @@ class TextMerge:
     reasons.
     """
 
-    def __init__(self, target: Path, sources: Sequence[TextStore], on_advance: Callable[[int], None]) -> None:
-        """Set the folder of the target index, the texts to copy, and a function that is called after each track."""
-        self._target, self._sources, self._on_advance = target, sources, on_advance
+    def __init__(
+        self,
+        target: Path,
+        sources: Sequence[TextStore],
+        on_advance: Callable[[int], None],
+        space: SentenceSpace | None = None,
+    ) -> None:
+        """Set what is copied, and where to.
+
+        Args:
+            target: Folder of the target index.
+            sources: The texts to copy.
+            on_advance: Called after each track.
+            space: Of a sentence model that computes all vectors again; None copies them.
+        """
+        self._target, self._sources, self._on_advance, self._space = target, sources, on_advance, space
         self.jobs: list[TrackCopyJob] = []
         self.num_texts = 0
         self.damaged: list[tuple[str, str]] = []
@@ -289,10 +309,8 @@ class TextMerge:
         """Copy the chosen tracks, and save the texts of the target."""
         if not self.jobs:
             return
-        store = self.jobs[0].source.store
-        with TextStore.create(
-            self._target, encoder=store.encoder_name, fingerprint=store.encoder_fingerprint, dim=store.dim
-        ) as target:
+        name, fingerprint, dim = self._space or read_space(self.jobs[0].source)
+        with TextStore.create(self._target, encoder=name, fingerprint=fingerprint, dim=dim) as target:
             self._copy_options(target)
             for job in self.jobs:
                 self._copy(target, job)
@@ -304,7 +322,7 @@ class TextMerge:
         encoders = [(texts.store.encoder_fingerprint, texts.store.encoder_name) for texts in indexes]
         comparable = list[TextStore]()
         for texts, (fingerprint, name) in zip(indexes, encoders, strict=True):
-            if fingerprint == encoders[0][0]:
+            if self._space is not None or fingerprint == encoders[0][0]:
                 comparable.append(texts)
             else:
                 self.notes.append(
@@ -339,7 +357,10 @@ class TextMerge:
             intact = job.source.intact_vectors([row.id for row in stored])
             num_copied += len(intact)
             texts = [row.text for row in stored if row.id in intact]
-            vectors = np.array([intact[row.id] for row in stored if row.id in intact], np.float32)
+            if self._space is None:
+                vectors = np.array([intact[row.id] for row in stored if row.id in intact], np.float32)
+            else:
+                vectors = embed_texts(load_model_in(self._space), texts)
             until_s = track.until_s if num_copied == len(rows) else 0.0
             target.add(copy, texts, vectors.reshape(-1, target.store.dim), until_s=until_s)
         self.num_texts += max(0, num_copied - copy.num_texts)
@@ -368,3 +389,38 @@ def _is_better(new: TextTrack, old: TextTrack) -> bool:
     if new.complete or old.complete:
         return new.complete and not old.complete
     return new.model == old.model and new.until_s > old.until_s
+
+
+MOVED = "sentences"  # folder of an index in which the vectors of its texts are computed again
+
+
+def change_sentence_model(index: Path, name: str) -> None:
+    """Compute the vectors of an index's texts again, by the model of this name, if others have made them.
+
+    No video is read. Searches have the old vectors until the end; a run that is killed begins again.
+
+    Raises:
+        VidretError: The model cannot be loaded, another process writes, or the vectors are not in FAISS.
+    """
+    if not TextStore.exists(index):
+        return
+    space, folder = choose_sentence_space(index, name), index / MOVED
+    shutil.rmtree(folder, ignore_errors=True)
+    with TextStore.open(index, write=True) as texts:
+        if read_space(texts) == space:
+            return
+        if (home := texts.store.home) != FAISS:
+            command = f"vidret store move {home} {FAISS} --index {index}"
+            raise StoreError(
+                f"{index}: store must be {FAISS} to change the sentence model, got {home}; first: {command}"
+            )
+        logger.warning("%s: the vectors of %d texts are computed again, by %s", index, len(texts), space.name)
+        with TextStore.create(folder, encoder=space.name, fingerprint=space.fingerprint, dim=space.dim) as begun:
+            begun.store.upkeep.continue_ids(texts.store.path)
+        merge = TextMerge(folder, [texts], lambda _num: None, space)
+        merge.plan({track.fingerprint for track in texts.tracks()})
+        merge.run()
+        texts.store.upkeep.take_over(folder / FOLDER)
+    with TextStore.open(index, write=True) as texts:  # which makes the full-text index again
+        texts.save()
+    shutil.rmtree(folder, ignore_errors=True)

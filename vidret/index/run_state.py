@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from vidret.channels.texts.run import WordsRun, open_words, prune_words
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
+from vidret.index.copying import change_sentence_model
 from vidret.index.options import FileJob, IndexOptions, IndexReport, Progress, Workload
 from vidret.index.tracks import TracksRun, open_tracks
 from vidret.store.identities.persons import Persons
@@ -33,6 +34,8 @@ _SHORTEST_S = 1e-3
 @contextmanager
 def open_run(store: Store, options: IndexOptions) -> "Iterator[RunState]":
     """Begin a run on an open store, with what reads words, faces and voices besides the pictures."""
+    if options.words is not None and options.words.sentence_model:
+        change_sentence_model(store.path, options.words.sentence_model)
     with (
         open_words(store, options.words, retry_failed=options.retry_failed) as words,
         open_tracks(store, options.tracks) as tracks,

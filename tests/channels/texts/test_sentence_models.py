@@ -1,6 +1,7 @@
 """Words that are matched by meaning with a model of sentence-transformers: tiny random ones beside the bundled one."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.encode.hf_models import save_tiny_text_model
 from tests.fakes import ColourEncoder, write_film
+from tests.indexed_texts import search_words
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.texts.channel import (
     CLOSENESS_SPREAD,
@@ -23,7 +25,7 @@ from vidret.channels.texts.run import read_options
 from vidret.channels.texts.sentence_models import BUNDLED_SPACE, load_model_of, load_sentence_model, read_space
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.engine import Engine
-from vidret.errors import EncoderError, StoreError
+from vidret.errors import EncoderError, MovedError, StoreError
 from vidret.index.merging import merge_indexes
 from vidret.store.texts.store import TextStore
 
@@ -57,6 +59,10 @@ def make_index(folder: Path, model: Path | str = "", name: str = "index", shift:
     with Engine(folder / name, ColourEncoder()) as engine:
         engine.index([film], words=WordsOptions(sources=("subtitles",), sentence_model=str(model)))
     return folder / name
+
+
+def list_folders(index: Path) -> list[str]:
+    return sorted(path.name for path in index.iterdir() if path.is_dir())
 
 
 def read_vectors(index: Path) -> dict[str, np.ndarray]:
@@ -164,8 +170,24 @@ def test_indexes_with_different_models_are_not_compared(model: Path, tmp_path: P
     assert hit.evidence[0].text == LINES[0], "and the merged index may use the model that its parts may"
 
 
-def test_another_model_is_refused_for_words_that_have_vectors(model: Path, tmp_path: Path) -> None:
+def test_another_model_computes_the_vectors_of_stored_words_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = make_index(tmp_path)
-    with pytest.raises(StoreError, match=f"must be all-MiniLM-L6-v2, .*, got st:{model}"):
-        make_index(tmp_path, model)
-    assert make_index(tmp_path, "all-MiniLM-L6-v2") == index
+    bundled = WordsOptions(sentence_model="all-MiniLM-L6-v2")
+    expected = read_vectors(make_index(tmp_path / "other", model))
+    with Engine(index, ColourEncoder()) as engine, Engine(index, ColourEncoder()) as reader:
+        before = reader.search(LINES[0], 1, sources=("subtitles",))
+        engine.index([], words=WordsOptions(sources=("subtitles",), sentence_model=str(model)))
+        vectors = read_vectors(index)
+        for line in LINES:
+            np.testing.assert_array_equal(vectors[line], expected[line])
+            (hit,) = engine.search(line, 1, sources=("subtitles",))
+            assert hit.evidence[0].text == line
+        with pytest.raises(MovedError):
+            reader.search(LINES[0], 1, sources=("subtitles",))
+        with TextStore.open(index) as texts:
+            assert search_words(index, "harbour") == [LINES[0]]
+            assert (texts.store.dim, list_folders(index)) == (16, list_folders(tmp_path / "other" / "index"))
+        engine.index([], words=replace(bundled, sources=("subtitles",)))
+        assert engine.search(LINES[0], 1, sources=("subtitles",)) == before, "back again, to the same numbers"

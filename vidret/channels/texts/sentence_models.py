@@ -58,21 +58,16 @@ def choose_sentence_space(index: str | os.PathLike[str], name: str = "") -> Sent
     """Return what is to make the vectors of an index's texts: a model by its name, else that of the index.
 
     Raises:
-        VidretError: The model cannot be loaded, or the index has texts with vectors of another one.
+        VidretError: The model cannot be loaded.
     """
-    known = None
+    if name:
+        model = load_sentence_model(name)
+        return SentenceSpace(name, model.fingerprint, model.dim)
     if TextStore.exists(index):
         with TextStore.open(index) as texts:
-            known = read_space(texts)
-    if not name:
-        return BUNDLED_SPACE if known is None or is_bundled(known.name) else known
-    model = load_sentence_model(name)
-    if known is not None and known.fingerprint != model.fingerprint:
-        raise StoreError(
-            f"{index}: sentence model must be {known.name}, which made the vectors of its words, got {name}; "
-            "for another one, make a new index"
-        )
-    return SentenceSpace(name, model.fingerprint, model.dim)
+            if not is_bundled(texts.store.encoder_name):
+                return read_space(texts)
+    return BUNDLED_SPACE
 
 
 def read_space(texts: TextStore) -> SentenceSpace:
