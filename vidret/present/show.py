@@ -251,6 +251,7 @@ def show_info(
     identities: "Sequence[IdentityCounts]" = (),
     windows: "Sequence[WindowCounts]" = (),
     calibrated: "Sequence[str]" = (),
+    sentence_model: str = "",
 ) -> None:
     """Print the contents of an index as numbers, with those of its words, moments, faces, voices and audio."""
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
@@ -279,6 +280,7 @@ def show_info(
             (word.source, f"{format_count(word.texts, 'text')}, of {videos(word.videos)}; {word.complete} complete")
             for word in words
         ],
+        *([("meaning", f"of texts by {sentence_model}")] if sentence_model else []),
         *[
             (f"{own.kind}s", f"{own.tracks}, of {format_count(own.persons, 'person')}, in {videos(own.videos)}")
             for own in identities

@@ -1,6 +1,7 @@
 """Words that are matched by meaning with a model of sentence-transformers: tiny random ones beside the bundled one."""
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ from vidret.channels.texts.channel import (
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import read_options
 from vidret.channels.texts.sentence_models import BUNDLED_SPACE, load_model_of, load_sentence_model, read_space
+from vidret.encode.families.starter import note_language
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import EncoderError, MovedError, StoreError
 from vidret.index.merging import merge_indexes
 from vidret.store.texts.store import TextStore
+from vidret.types import TextEmbedding
 
 PROMPTS = {"query": "ask ", "document": "read "}
 LINES = ("the harbour is closed tonight", "please water the plants", "seven sheep crossed the road")
@@ -191,3 +194,21 @@ def test_another_model_computes_the_vectors_of_stored_words_again(
             assert (texts.store.dim, list_folders(index)) == (16, list_folders(tmp_path / "other" / "index"))
         engine.index([], words=replace(bundled, sources=("subtitles",)))
         assert engine.search(LINES[0], 1, sources=("subtitles",)) == before, "back again, to the same numbers"
+
+
+class EnglishColours(ColourEncoder):
+    """An encoder that notes other languages, as the starter does."""
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        note_language("colours", texts)
+        return super().encode_text(texts)
+
+
+def test_language_is_noted_of_what_the_pictures_encoder_reads(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Engine(make_index(tmp_path, model), EnglishColours()) as engine:
+        engine.search("der Hafen und die Schafe", sources=("subtitles",))
+        assert "understands English only" not in caplog.text
+        engine.search("der Hafen und die Schafe")
+        assert "understands English only" in caplog.text

@@ -18,6 +18,7 @@ from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.sounds import SoundStore
 from vidret.store.store import Store
+from vidret.store.texts.store import TextStore
 from vidret.types import SoundWindows
 
 
@@ -54,6 +55,14 @@ def test_info_in_text_and_json(run: Runner, index: Path) -> None:
     with Store.open(index, write=True) as store:
         store.metadata.set(SAMPLING, "fast")
     assert "sampling fast, of new videos" in show(run)
+
+
+def test_info_names_the_sentence_model_of_an_index(run: Runner, index: Path) -> None:
+    assert "meaning" not in show(run)
+    with TextStore.create(index, encoder="st:org/name", fingerprint="f", dim=3):
+        pass
+    assert "meaning of texts by st:org/name" in show(run)
+    assert run.json("info")["sentence_model"] == "st:org/name"
 
 
 def test_info_says_what_is_calibrated(run: Runner, index: Path, tmp_path: Path) -> None:

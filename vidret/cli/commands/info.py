@@ -109,13 +109,16 @@ def print_facts(
     facts: "StoreInfo", index: Path, moments: "MomentCounts", calibrated: list[str], *, as_json: bool
 ) -> None:
     """Print the contents of an index as numbers, with its words and prepared moments if it has any."""
+    from vidret.channels.texts.sentence_models import BUNDLED_SPACE, choose_sentence_space
     from vidret.store.identities.upkeep import count_identities
     from vidret.store.sounds import count_windows
     from vidret.store.texts.upkeep import count_texts
 
     words, identities, windows = count_texts(index), count_identities(index), count_windows(index)
+    space = choose_sentence_space(index)
+    sentence_model = "" if space == BUNDLED_SPACE else space.name
     if not as_json:
-        show_info(facts, words, moments, identities, windows, calibrated)
+        show_info(facts, words, moments, identities, windows, calibrated, sentence_model)
         return
     row = {**dataclasses.asdict(facts), "files": dict(facts.files)}
     counted: dict[str, Sequence[Any]] = {"words": words, "identities": identities, "sound_windows": windows}
@@ -123,6 +126,7 @@ def print_facts(
     if moments.videos:
         row["moments"] = {**dataclasses.asdict(moments), "bytes_per_hour": round(moments.bytes_per_hour)}
     row |= {"calibrated": calibrated} if calibrated else {}
+    row |= {"sentence_model": sentence_model} if sentence_model else {}
     print_json(row)
 
 

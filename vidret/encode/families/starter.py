@@ -15,7 +15,9 @@ import hashlib
 import logging
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -68,6 +70,7 @@ _FOREIGN = frozenset(word for words in OTHERS.values() for word in words.split()
 NOTE = "%s understands English only, and this seems to be another language: %.60s; for others, see --model multilingual"
 _WORD = re.compile("(?<!['\u2019])[^\\W\\d_]+")  # without what "you've" ends with, which is Turkish by itself
 _noted: set[str] = set()  # the encoders
+_is_read = ContextVar("whether what an encoder understands of texts matters", default=True)
 
 
 class StarterEncoder:
@@ -160,9 +163,21 @@ def is_english(text: str) -> bool:
     return bool(words & ENGLISH) or not (words & _FOREIGN or _PAIRS.search(text))
 
 
+@contextmanager
+def ignore_language() -> Iterator[None]:
+    """Let no encoder note the language of texts, which another model reads."""
+    token = _is_read.set(False)
+    try:
+        yield
+    finally:
+        _is_read.reset(token)
+
+
 def note_language(name: str, texts: Sequence[str]) -> None:
     """Log that an encoder understands English only, once for each, if one of some texts is in another language."""
-    other = None if name in _noted else next((text for text in texts if not is_english(text)), None)
+    other = (
+        None if name in _noted or not _is_read.get() else next((text for text in texts if not is_english(text)), None)
+    )
     if other is not None:
         _noted.add(name)
         logger.warning(NOTE, name, other)

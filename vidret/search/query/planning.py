@@ -8,6 +8,7 @@ Reference: Alain and Bengio 2016, "Understanding intermediate layers using linea
 """
 
 from collections.abc import Container, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +19,9 @@ from safetensors.numpy import load_file
 
 from vidret.channels.base import Clause, EncodedQuery
 from vidret.channels.texts.channel import TextChannel
+from vidret.channels.texts.sentence_models import is_bundled
 from vidret.encode.encoder import Encoder
-from vidret.encode.families.starter import is_english
+from vidret.encode.families.starter import ignore_language, is_english
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import Composer, ConceptEncoder
@@ -122,7 +124,9 @@ def plan(
         is_heard = len(examples) > 0 and "sound" in (sources or ())
         if is_without_pictures and clause.text and not (clause.content or clause.phrases or is_heard):
             raise VidretError(f"sources must include picture for a concept or a person, got others for {clause.text!r}")
-    embeddings = encoder.encode_text([*(clause.text for clause in clauses), *structure.excluded])
+    is_read_by_another = is_without_pictures and texts is not None and not is_bundled(texts.texts.store.encoder_name)
+    with ignore_language() if is_read_by_another else nullcontext():
+        embeddings = encoder.encode_text([*(clause.text for clause in clauses), *structure.excluded])
     negatives = tuple(embeddings[len(clauses) :])
     vectors = np.zeros((len(clauses), 0), np.float32)
     if texts is not None:
