@@ -676,7 +676,12 @@ class Engine(VideoLibrary):
                 k *= 4
 
     def locate_many(
-        self, queries: Sequence[Query], videos: Sequence[VideoName], options: LocateOptions = DEFAULT_LOCATING
+        self,
+        queries: Sequence[Query],
+        videos: Sequence[VideoName],
+        options: LocateOptions = DEFAULT_LOCATING,
+        *,
+        among_all: bool = False,
     ) -> list[list[list[Moment]]]:
         """Return the moments of each query in each video, which is faster than one by one and gives the same.
 
@@ -684,6 +689,8 @@ class Engine(VideoLibrary):
             queries: As in ``locate``.
             videos: Paths or ids.
             options: As in ``locate_with``.
+            among_all: Whether a moment is as likely as if it were the best one of the whole index, as where new videos
+                are watched, most of which match nothing. Otherwise its video is judged by itself.
 
         Raises:
             VidretError: As in ``locate``; one invalid query fails all.
@@ -692,7 +699,7 @@ class Engine(VideoLibrary):
         whole = replace(options, k=options.k + options.offset, offset=0)
         video_ids = [look_up_video(self._index.store, video) for video in videos]
         with self._index.fusion.hold():
-            found = self._index.locate_many(queries, video_ids, whole, grounder=self.grounder)
+            found = self._index.locate_many(queries, video_ids, whole, grounder=self.grounder, among_all=among_all)
         return [[keep_probable(moments, options.at_least)[options.offset :] for moments in lists] for lists in found]
 
     def rate(self, query: Query, video: VideoName, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:

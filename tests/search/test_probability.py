@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,18 @@ def test_videos_are_judged_one_by_one_where_moments_of_many_are_located(engine: 
     ]
     assert [] in probable[0]
     assert max(probable[0], key=len) != []
+
+
+def test_moments_are_judged_as_the_best_of_the_index_where_videos_are_watched(engine: Engine) -> None:
+    ids, best = [video.id for video in engine.videos()], LocateOptions(k=1)
+    alone, among = (engine.locate_many(QUERIES, ids, best, among_all=among_all) for among_all in (False, True))
+    for query, own, judged in zip(QUERIES, alone, among, strict=True):
+        for [moment], [other] in zip(own, judged, strict=True):
+            assert replace(other, probability=moment.probability, weak=moment.weak) == moment
+            assert (other.probability or 0) < (moment.probability or 0)
+        standard = engine._index.find(query, SearchOptions())[0].standard
+        first = max((moment for [moment] in judged), key=lambda moment: moment.score)
+        assert first.probability == standard.model.index(first.score, standard.size, standard.num_events)
 
 
 def test_a_probability_that_cannot_be_is_refused(engine: Engine) -> None:

@@ -33,7 +33,7 @@ from vidret.search.query.marks import find_mentions
 from vidret.search.query.planning import plan
 from vidret.search.video_scores import VideoCandidates, VideoScores
 from vidret.store.texts.joined import open_texts
-from vidret.types import SOURCES, Evidence, Query, SearchOptions, Source
+from vidret.types import ALL_VIDEOS, SOURCES, Evidence, Query, SearchOptions, Source
 
 # What a video loses in which excluded words are said or shown; those written with a minus remove it.
 SAID = 1.0
@@ -215,6 +215,14 @@ class Fusion:
                 matches[clause].append(match._replace(evidence=match.evidence + nats))
             weighed[video_id] = [sorted(texts, key=lambda match: -match.evidence) for texts in matches]
         return weighed
+
+    def count_compared(self, asked: ChannelQuery) -> int:
+        """Return with how many segments and texts of the videos that its filters allow a query is compared."""
+        store, texts, filters, share = self.pictures.store, self.texts, asked.options.filters, 1.0
+        if filters != ALL_VIDEOS:
+            share = store.count_videos(filters) / max(store.count_videos(), 1)
+        num_compared = (0 if texts is None else texts.count(asked)) + len(store) * ("picture" in asked.sources)
+        return max(round(share * num_compared), 1)
 
     def rank(self, question: Question, depth: int) -> VideoCandidates:
         """Return the candidate videos, of which so many nearest segments are considered."""

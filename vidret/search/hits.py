@@ -123,13 +123,9 @@ class VideoSearch:
         """Return what the scores of a query mean, given the best; those of images are compared with nothing."""
         if not best or not question.query.is_text:
             return ScoreStandard()
-        store, texts, asked = self._fusion.pictures.store, self._fusion.texts, question.asked
-        filters, share = asked.options.filters, 1.0
-        if filters != ALL_VIDEOS:
-            share = store.count_videos(filters) / max(store.count_videos(), 1)
-        num_compared = (0 if texts is None else texts.count(asked)) + len(store) * ("picture" in asked.sources)
-        size = max(round(share * num_compared), 1)
-        num_events, model = len(question.query.structure.steps), load_probabilities(store, asked.sources)
+        asked, size = question.asked, self._fusion.count_compared(question.asked)
+        model = load_probabilities(self._fusion.pictures.store, asked.sources)
+        num_events = len(question.query.structure.steps)
         return ScoreStandard(best=best[0].score, size=size, num_events=num_events, model=model)
 
     def _list_existing(

@@ -85,8 +85,13 @@ def locate_moments(
     videos: Sequence[RankedVideo],
     options: LocateOptions,
     grounder: MomentHead | None,
+    *,
+    among_all: bool = False,
 ) -> list[Moment]:
-    """Return the best moments of some videos; a grounding head bounds what is seen, if there is one."""
+    """Return the best moments of some videos; a grounding head bounds what is seen, if there is one.
+
+    A video that was not searched for is judged by itself, or with ``among_all`` as the best one of the index.
+    """
     store, asked = fusion.pictures.store, SearchOptions(sources=options.sources, filters=options.filters)
     question = fusion.ask(query, asked, video_id=videos[0].video_id if len(videos) == 1 else None)
     has_pictures = "picture" in question.asked.sources
@@ -106,8 +111,9 @@ def locate_moments(
     if grounder is not None:
         _ask_head(fusion.pictures, grounder, question, scored, options)
     by_picture = "curve" if grounder is None else "head"
+    size = fusion.count_compared(question.asked) if among_all else None
     return [
-        _make_moment(fusion, question, one, *scored[one.index], model, by_picture)
+        _make_moment(fusion, question, one, *scored[one.index], model, by_picture, size)
         for one in choose_best_spans([scores for _, scores in scored], query.structure, options)
     ]
 
@@ -151,11 +157,12 @@ def _make_moment(
     scores: VideoScores,
     model: ProbabilityModel,
     by_picture: str,
+    size: int | None,
 ) -> Moment:
     query, span, standard = question.query, found.span, video.standard
     if standard is None:
-        size = len(scores.segments) + max(map(len, scores.texts)) if query.is_text else 0
-        standard = ScoreStandard(size=size, num_events=len(query.structure.steps), model=model)
+        size = len(scores.segments) + max(map(len, scores.texts)) if size is None else size
+        standard = ScoreStandard(size=size if query.is_text else 0, num_events=len(query.structure.steps), model=model)
     by = "words" if span.parts[0].source != "picture" else by_picture
     return Moment(
         video=video.video_id,

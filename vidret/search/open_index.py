@@ -88,11 +88,17 @@ class OpenIndex:
         return self._search.find(self.fusion.analyse(query, options.sources, options.person), options)[1]
 
     def locate_many(
-        self, queries: Sequence[Query], videos: Sequence[int], options: LocateOptions, *, grounder: MomentHead | None
+        self,
+        queries: Sequence[Query],
+        videos: Sequence[int],
+        options: LocateOptions,
+        *,
+        grounder: MomentHead | None,
+        among_all: bool = False,
     ) -> list[list[list[Moment]]]:
         """Return the best moments of each query in each of some videos, given by their ids.
 
-        The frames of a video are read once for ``MAX_TOGETHER`` queries.
+        The frames of a video are read once for ``MAX_TOGETHER`` queries. For ``among_all`` see ``Engine.locate_many``.
         """
         found: list[list[list[Moment]]] = []
         for first in range(0, len(queries), MAX_TOGETHER):
@@ -101,7 +107,8 @@ class OpenIndex:
             found += [[] for _ in batch]
             for video in videos:
                 for index, query in enumerate(batch, start=first):
-                    found[index].append(self._locate(query, options, video=video, grounder=grounder))
+                    moments = self._locate(query, options, video=video, grounder=grounder, among_all=among_all)
+                    found[index].append(moments)
         return found
 
     def locate(
@@ -112,7 +119,13 @@ class OpenIndex:
         return self._locate(analysed, options, video=video, grounder=grounder)
 
     def _locate(
-        self, query: AnalysedQuery, options: LocateOptions, *, video: VideoName | None, grounder: MomentHead | None
+        self,
+        query: AnalysedQuery,
+        options: LocateOptions,
+        *,
+        video: VideoName | None,
+        grounder: MomentHead | None,
+        among_all: bool = False,
     ) -> list[Moment]:
         if video is not None:
             ranked = [choose_video(self.store, video)]
@@ -122,7 +135,7 @@ class OpenIndex:
                 RankedVideo(video_id=found.scores.video_id, path=found.paths[0], standard=found.standard)
                 for found in self._search.find(query, search)[1]
             ]
-        moments = locate_moments(self.fusion, query, ranked, options, grounder)
+        moments = locate_moments(self.fusion, query, ranked, options, grounder, among_all=among_all)
         return self._refine(query.encoded, moments) if options.refine_edges else moments
 
     def _refine(self, clauses: Sequence[EncodedQuery], moments: Sequence[Moment]) -> list[Moment]:

@@ -77,7 +77,9 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
         known = store.videos.completeness()  # read last: what begins meanwhile is left for the next report
     asked = leave_unknown_out(watches, people | {concept.name for concept in engine.concepts()})
     best = LocateOptions(k=1, at_least=MIN_PROBABILITY)
-    matches = find_new_matches(asked, complete, lambda queries, new: engine.locate_many(queries, new, best))
+    matches = find_new_matches(
+        asked, complete, lambda queries, new: engine.locate_many(queries, new, best, among_all=True)
+    )
     print_matches(matches, as_json=as_json)
     if webhook is not None and matches:
         from vidret.endpoints.transport import post_json
