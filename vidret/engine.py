@@ -52,13 +52,13 @@ from vidret.store.identities.persons import Persons
 from vidret.store.joined import ONE_INDEX, open_indexes
 from vidret.store.lookup import (
     Facets,
-    check_video_name,
     count_facets,
     find_below,
     find_by_ending,
     look_up_video,
     read_embeddings,
     read_shots,
+    read_video_name,
 )
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
 from vidret.store.rows_file import COLLECTIONS, pick_collection
@@ -1041,10 +1041,10 @@ class Engine(VideoLibrary):
 
         store = self._index.store
         if not isinstance(clip, int | np.integer):
-            check_video_name(clip)
-            path = absolute_path(clip)
+            typed = read_video_name(clip)
+            path = absolute_path(typed)
             record = store.files.get(path)
-            named = None if record is not None or may_exist(path) else find_by_ending(store.find_named(clip), clip)
+            named = None if record is not None or may_exist(path) else find_by_ending(store.find_named(typed), typed)
             if named is not None:
                 return read_stored_clip(store, named, start, end)
             if record is None or not record.live or record.video is None:

@@ -4,7 +4,6 @@ It needs neither torch nor a model, and imports quickly.
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import index
@@ -311,16 +310,16 @@ class RemoteEngine(VideoLibrary):
         """Return the id of a video by its id, its path or a unique ending of its path, as in ``Engine``."""
         if isinstance(video, SupportsIndex):  # an integer, also of NumPy
             return index(video)
-        from vidret.store.lookup import check_video_name, find_by_ending
+        from vidret.store.lookup import find_by_ending, read_video_name
 
-        check_video_name(video)
-        path = absolute_path(video)
+        typed = read_video_name(video)
+        path = absolute_path(typed)
         found = next(
             (listed for listed in self.videos(Filters(folder=path)) if strip_query(path) in listed.paths), None
         )
-        found = found or find_by_ending(self.videos(), video)
+        found = found or find_by_ending(self.videos(), typed)
         if found is None:
-            raise RemoteMissingVideoError(f"{strip_query(os.fspath(video))}: not in the index of {self.url}")
+            raise RemoteMissingVideoError(f"{strip_query(typed)}: not in the index of {self.url}")
         return found.id
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int64
 from vidret.errors import MissingVideoError, OptionError, StoreError, VidretError
 from vidret.store.catalog.facts import ORIENTATIONS, to_seconds
 from vidret.store.records import HEARD, KEPT, LANGUAGES, MOMENTS, PROJECTED, SEPARATORS, StoredVideo
-from vidret.text import absolute_path, compose, display_path, file_name, is_below, strip_query
+from vidret.text import absolute_path, compose, display_path, file_name, is_below, strip_query, with_slashes
 from vidret.types import ALL_VIDEOS, EmbeddingLevel, Embeddings, Filters, Shot, ShotChange, ShotKind, Shown, VideoName
 
 if TYPE_CHECKING:  # a client has no store
@@ -34,21 +34,23 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
     """
     if isinstance(video, int | np.integer):  # as ``Embeddings`` has them
         return store.videos.get(int(video)).id
-    check_video_name(video)
-    record = store.files.get(absolute_path(video))
+    typed = read_video_name(video)
+    record = store.files.get(absolute_path(typed))
     if record is not None and record.video is not None and record.live:
         return record.video
-    if record is None and (found := find_by_ending(store.find_named(video), video)) is not None:
+    if record is None and (found := find_by_ending(store.find_named(typed), typed)) is not None:
         return found.id
     reason = f" ({record.reason})" if record is not None and record.reason else ""
-    hint = reason or _suggest(store, os.fspath(video))
-    raise MissingVideoError(f"{strip_query(os.fspath(video))}: not in the index{hint}")
+    hint = reason or _suggest(store, typed)
+    raise MissingVideoError(f"{strip_query(typed)}: not in the index{hint}")
 
 
-def check_video_name(video: object) -> None:
-    """Raise OptionError for what is no path, nor the end of one, where an id would do too."""
-    if not isinstance(video, str | os.PathLike) or not os.fspath(video):
+def read_video_name(video: object) -> str:
+    """Return a path, or the end of one, with slashes; raise OptionError for anything else but an id."""
+    name = os.fspath(video) if isinstance(video, str | os.PathLike) else None
+    if not isinstance(name, str) or not name:
         raise OptionError(f"video must be an id, a path or the end of one, got {video!r:.60}")
+    return with_slashes(name)
 
 
 def _suggest(store: "Store", typed: str) -> str:
@@ -64,7 +66,7 @@ def _suggest(store: "Store", typed: str) -> str:
     return f"; did you mean {' or '.join(map(display_path, meant[:MAX_NAMED]))}?" if meant else ""
 
 
-def find_by_ending(videos: Iterable[StoredVideo], ending: str | os.PathLike[str]) -> StoredVideo | None:
+def find_by_ending(videos: Iterable[StoredVideo], ending: str) -> StoredVideo | None:
     """Return the video with a path that ends with these parts, such as ``trip/a.mp4``; None if there is none.
 
     Letters may be in another Unicode form than those of the path, unless a path has them just so.
@@ -72,7 +74,7 @@ def find_by_ending(videos: Iterable[StoredVideo], ending: str | os.PathLike[str]
     Raises:
         VidretError: Several videos have such paths.
     """
-    typed = strip_query(os.fspath(ending))
+    typed = strip_query(ending)
     paths = [(strip_query(path), video) for video in videos for path in video.paths]
     found = {video.id: (path, video) for path, video in paths if _names(typed, path)} or {
         video.id: (path, video) for path, video in paths if _names(compose(typed), compose(path))
@@ -100,12 +102,12 @@ def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoN
     if isinstance(path, int | np.integer):
         found = [video for video in list_videos(Filters()) if video.id == path]
     else:
-        check_video_name(path)
-        folder = absolute_path(path)
+        typed = read_video_name(path)
+        folder = absolute_path(typed)
         found = list_videos(Filters(folder=folder))
         if not found:
             videos, inside = list_videos(Filters()), compose(folder).rstrip("/") + "/"
-            named = find_by_ending(videos, path)
+            named = find_by_ending(videos, typed)
             found = (
                 [named]
                 if named is not None
