@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.encode.hf_models import save_tiny_text_model
 from tests.index.ray.conftest import PATIENCE, Nodes, call_after, on_ray, open_engine
 from tests.index.samples import read_contents
 from tests.word_films import SUBTITLES, shown, write_worded
+from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import ContentWords
 from vidret.store.texts.store import TextStore
 from vidret.types import TimedText
@@ -58,6 +60,15 @@ def test_words_of_two_nodes_equal_those_of_threads(
     assert read_words(tmp_path / "index") == read_words(whole)
     assert read_contents(tmp_path / "index") == read_contents(whole)
     assert open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes)).texts == {}
+
+
+def test_workers_use_the_sentence_model_of_the_index(nodes: Nodes, films: Path, model: Path, tmp_path: Path) -> None:
+    named = WordsOptions(sources=("subtitles",), sentence_model=str(save_tiny_text_model(tmp_path / "sentences")))
+    open_engine(tmp_path / "threads", model).index([films], words=named)
+    open_engine(tmp_path / "index", model).index([films], words=named, run=on_ray(nodes))
+    with TextStore.open(tmp_path / "index") as texts:
+        assert (texts.store.encoder_name, texts.store.dim) == (f"st:{named.sentence_model}", 16)
+    assert read_words(tmp_path / "index") == read_words(tmp_path / "threads")
 
 
 def test_words_are_added_on_ray_without_encoding_again(
