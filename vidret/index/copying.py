@@ -9,6 +9,7 @@ taken from one index: the first in which it is complete, or else the first that 
 
 import logging
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -392,10 +393,11 @@ def _is_better(new: TextTrack, old: TextTrack) -> bool:
 
 
 MOVED = "sentences"  # folder of an index in which the vectors of its texts are computed again
+TOLD_EVERY_S = 60.0
 
 
 def change_sentence_model(index: Path, name: str) -> None:
-    """Compute the vectors of an index's texts again, by the model of this name, if others have made them.
+    """Compute the vectors of an index's texts again, by the model of this name, if another has made them.
 
     No video is read. Searches have the old vectors until the end; a run that is killed begins again.
 
@@ -405,8 +407,8 @@ def change_sentence_model(index: Path, name: str) -> None:
     if not TextStore.exists(index):
         return
     space, folder = choose_sentence_space(index, name), index / MOVED
-    shutil.rmtree(folder, ignore_errors=True)
-    with TextStore.open(index, write=True) as texts:
+    with ExitStack() as stack:
+        texts = stack.enter_context(TextStore.open(index, write=True))
         if read_space(texts) == space:
             return
         if (home := texts.store.home) != FAISS:
@@ -414,13 +416,22 @@ def change_sentence_model(index: Path, name: str) -> None:
             raise StoreError(
                 f"{index}: store must be {FAISS} to change the sentence model, got {home}; first: {command}"
             )
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         logger.warning("%s: the vectors of %d texts are computed again, by %s", index, len(texts), space.name)
         with TextStore.create(folder, encoder=space.name, fingerprint=space.fingerprint, dim=space.dim) as begun:
             begun.store.upkeep.continue_ids(texts.store.path)
-        merge = TextMerge(folder, [texts], lambda _num: None, space)
+        told_s = time.monotonic()
+
+        def tell(_num_tracks: int) -> None:
+            nonlocal told_s
+            if time.monotonic() - told_s > TOLD_EVERY_S:
+                told_s = time.monotonic()
+                logger.warning("%s: %d of %d texts are done", index, merge.num_texts, len(texts))
+
+        merge = TextMerge(folder, [texts], tell, space)
         merge.plan({track.fingerprint for track in texts.tracks()})
         merge.run()
         texts.store.upkeep.take_over(folder / FOLDER)
     with TextStore.open(index, write=True) as texts:  # which makes the full-text index again
         texts.save()
-    shutil.rmtree(folder, ignore_errors=True)
