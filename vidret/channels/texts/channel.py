@@ -115,6 +115,11 @@ class TextChannel:
         """The model that has made the vectors of the texts."""
         return load_model_of(self.texts)
 
+    @property
+    def has_bundled_model(self) -> bool:
+        """Whether that is the bundled one."""
+        return is_bundled(self.texts.store.encoder_name)
+
     def count(self, query: ChannelQuery) -> int:
         """Return the number of texts that a query is compared with: names of sounds only if it asks for sounds."""
         sources = set[TextSource]().union(*(_find_compared(clause, query.sources) for clause in query.clauses))

@@ -19,7 +19,6 @@ from safetensors.numpy import load_file
 
 from vidret.channels.base import Clause, EncodedQuery
 from vidret.channels.texts.channel import TextChannel
-from vidret.channels.texts.sentence_models import is_bundled
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.starter import ignore_language, is_english
 from vidret.encode.sentences import load_sentence_encoder
@@ -124,15 +123,15 @@ def plan(
         is_heard = len(examples) > 0 and "sound" in (sources or ())
         if is_without_pictures and clause.text and not (clause.content or clause.phrases or is_heard):
             raise VidretError(f"sources must include picture for a concept or a person, got others for {clause.text!r}")
-    is_read_by_another = is_without_pictures and texts is not None and not is_bundled(texts.texts.store.encoder_name)
+    is_read_by_another = is_without_pictures and texts is not None and not texts.has_bundled_model
     with ignore_language() if is_read_by_another else nullcontext():
         embeddings = encoder.encode_text([*(clause.text for clause in clauses), *structure.excluded])
     negatives = tuple(embeddings[len(clauses) :])
     vectors = np.zeros((len(clauses), 0), np.float32)
     if texts is not None:
-        contents, wording = [clause.content for clause in clauses], load_sentence_encoder()
+        contents = [clause.content for clause in clauses]
         vectors = texts.model.encode_queries(contents)
-        known = vectors if texts.model is wording else wording.encode(contents)
+        known = vectors if texts.has_bundled_model else load_sentence_encoder().encode(contents)
         structure = replace(structure, clauses=_add_intents(clauses, known))
     return AnalysedQuery(
         structure=structure,
