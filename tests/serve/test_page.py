@@ -1459,6 +1459,7 @@ def test_lists_are_changed_and_exported_and_saved_searches_opened(
     page.set_viewport_size({"width": 320, "height": 640})
     for query, name in ((BIKES, f"{BIKES} 2"), ("🚲", "search"), ("w" * 70, "w" * 60)):  # the first with other filters
         page.goto(f"/?q={query}")
+        expect(page.locator("#status")).to_contain_text("ms.")
         page.get_by_role("button", name="Save search").click()
         expect(page.locator("#status")).to_have_text(f"Saved as {name}: see Lists.")
     page.get_by_role("button", name="Lists").click()

@@ -1,4 +1,4 @@
-// What can be looked at without a query: facets with counts, a strip of days, kinds with pictures, and the map.
+// What is seen without a query: facets with counts, a strip of days, kinds, and the map.
 
 import { FILTERS, readFilters, writePlace } from "./address.js";
 import { ask, isDropped, latest } from "./api.js";
@@ -46,7 +46,7 @@ export function nameLanguage(code) {
   }
 }
 
-/** Return the length of the folder that has all folders. */
+/** Return the length of what all folders are in. */
 function findShared(folders) {
   const [first, ...others] = folders;
   const ends = [...first.matchAll(/\//g)].map(({ index }) => index + 1);
@@ -105,7 +105,7 @@ function findLastDay(name) {
 
 let isHome = false;
 
-/** Show the kinds of what the videos show, each with a picture that finds more of it. */
+/** Show kinds of scenes, each with a picture that finds more of it. */
 export async function showKinds(place, shown) {
   isHome = shown;
   find("home").hidden = !shown;

@@ -42,7 +42,7 @@ export function setCurrent(list, item) {
   return true;
 }
 
-/** Format seconds as 0:07, 12:40 or 1:02:03, optionally with tenths; what is smaller is cut off, as on the command line. */
+/** Format seconds as 0:07, 12:40 or 1:02:03, optionally with tenths; what is smaller is cut off. */
 export function clock(seconds, tenths = false) {
   const unit = tenths ? 10 : 1;
   const units = Math.floor(seconds * unit + 1e-6) / unit;

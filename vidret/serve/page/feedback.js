@@ -1,4 +1,4 @@
-// Results that were judged: more like this, less like this. They are part of the URL, and each can be undone.
+// Results that were judged: they are part of the URL, and each can be undone.
 
 import { clock, find, make, showIcon } from "./dom.js";
 

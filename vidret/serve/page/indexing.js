@@ -1,4 +1,4 @@
-// The "Index" tab: facts about the index, the current run, failed files, and a form to add videos.
+// The "Index" tab: facts, the current run, failed files, and a form to add videos.
 
 import { ask, isDropped, latest } from "./api.js";
 import { offerSources } from "./asking.js";

@@ -1,4 +1,4 @@
-// Saved searches, and lists of moments: any moment can be put into the list at hand, changed there, and exported.
+// Saved searches, and lists of moments, which are changed and exported here.
 
 import { differ, FILTERS, readFilters, readPlace, readSources, writePlace } from "./address.js";
 import { ask } from "./api.js";
@@ -17,7 +17,7 @@ const pathOf = (name) => `/api/collections/${encodeURIComponent(name)}`;
 const atHand = () => kept.find((each) => each.name === name && !each.finds) ?? { name, moments: [], revision: 0 };
 const say = (sentence) => (find("lists-status").textContent = sentence);
 
-/** Listen to the dialog and to the button that saves a search; `getPlace` returns the state of the page. */
+/** Listen to the dialog and the button that saves a search; `getPlace` returns the page's state. */
 export function listenToLists(getPlace) {
   on("to-lists", "click", async () => {
     dialog.showModal();
@@ -98,7 +98,7 @@ function change(edit, how = {}) {
   pending = pending.then(() => apply(edit, how));
 }
 
-/** A control that shows what it changed stays; else the list is shown again, with the focus on the control `focused`. */
+/** Show the list again, with the focus on `focused`, unless the control shows what it changed. */
 async function apply(edit, { isUndo = false, isShown = false, focused = "" }) {
   const list = atHand();
   const listed = edit(list.moments).map(({ video, content, start, end, note }) => ({ ...(video === null ? { content } : { video }), start, end, note }));

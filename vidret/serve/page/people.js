@@ -1,4 +1,4 @@
-// The people of an index: a grid with their names, and names offered while an @ is typed.
+// The people of an index: a grid, and names that are offered while an @ is typed.
 
 import { ask } from "./api.js";
 import { clock, count, find, make, mark, on, tell } from "./dom.js";

@@ -8,7 +8,7 @@ const kept = new Map();
 
 export const recall = (name) => kept.get(name);
 
-/** Listen for images: `onPicture(name)` receives the name of one, `onError(sentence)` the reason of a failure. */
+/** Listen for images: `onPicture(name)`, or `onError(sentence)`. */
 export function listenForPictures(onPicture, onError) {
   const take = async (files) => {
     const file = [...files].find((item) => item.type.startsWith("image/"));

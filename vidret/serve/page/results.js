@@ -16,7 +16,7 @@ const grid = find("results");
 let onJudge = () => {};
 const listCards = () => [...grid.querySelectorAll(".card > a:first-child")];
 
-/** Show the hits of a query; return how many are folded: unlikely ones, unless all are, or more are asked for. */
+/** Show the hits of a query; return how many are folded: unlikely ones, unless all are. */
 export function showHits(hits, place) {
   const open = hits.filter(({ likelihood }) => likelihood !== "unlikely");
   const shown = place.k || place.like || place.unlike || place.by === "diverse" || place.sort_by || !open.length ? hits : open;
@@ -35,7 +35,7 @@ export function showVideos(videos, place) {
   hurry();
 }
 
-/** Add further videos of the index, as a page that is laid out only while it is near the window; return how many there are. */
+/** Add further videos, as a page that is laid out only near the window; return how many there are. */
 export function addVideos(videos, place) {
   if (videos.length) grid.append(make("li", { className: "page" }, make("ul", { className: "grid", role: "list" }, ...videos.map((video) => makeVideo(video, place)))));
   return grid.querySelectorAll(".card").length;
@@ -49,7 +49,7 @@ export function showSkeletons() {
 
 export const focusCard = (number) => listCards()[number]?.focus();
 
-/** Move the focus with the arrow keys; the box is above the first row. Plus and minus judge a result, a puts it into the list. */
+/** Move the focus by arrow keys; the box is above the first row. + and - judge a result, a lists it. */
 export function listenToGrid(judge) {
   onJudge = judge;
   grid.onkeydown = (event) => {

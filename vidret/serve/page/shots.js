@@ -22,7 +22,7 @@ export function drawShots(duration) {
   find("cuts").setAttribute("d", duration ? changes.join("") : "");
 }
 
-/** Mark the shot of a time, and bring it into view unless the user is busy with the storyboard. */
+/** Mark the shot of a time, and show it unless the user is busy with the storyboard. */
 export function followShot(time) {
   const item = list.children[shots.findLastIndex(({ start }) => start <= time + 0.01)];
   if (!setCurrent(list, item) || !item || list.matches(":hover, :focus-within")) return;

@@ -1,4 +1,4 @@
-// The timeline of a video: the score curve of its frames, the words that match, the moments as marks, and the playhead.
+// The timeline of a video: its score curve, the words that match, moments, and the playhead.
 
 import { clock, draw, find, make } from "./dom.js";
 import { labelOf } from "./words.js";
@@ -95,7 +95,7 @@ function makeEvent({ text, start, end }, number, duration) {
   return lay(make("div", { className: "event", title }, String(number)), start, end, duration);
 }
 
-/** Create the column of words that match, as high as a frame that says as much, with the name of their channel. */
+/** Create the column of words that match, as high as a frame that says as much. */
 function makeMatch({ source, start, end, score }, top, duration) {
   const column = lay(make("div", { className: `match ${source}` }, labelOf(source)), start, end, duration);
   column.style.top = `${top}%`;

@@ -77,7 +77,7 @@ export function seek(time) {
   follow();
 }
 
-/** Listen to the viewer: to seeks and pauses, to its end, and to wishes for videos like a frame. */
+/** Listen to the viewer: its time, its end, and wishes for videos like a frame. */
 export function listenToViewer(onTime, onClose, onLike) {
   let timer = 0;
   const tellTime = () => {
@@ -178,7 +178,7 @@ function joinMoments(moments) {
   return groups;
 }
 
-/** Create the button of moments of one event, with the events of the query or where they were found. */
+/** Create the button of moments of one event. */
 function makeMoment(moments, best) {
   const [{ start, events }] = moments;
   const end = Math.max(...moments.map((moment) => moment.end));
@@ -256,7 +256,7 @@ async function findSimilar(onLike) {
   }
 }
 
-/** Copy the URL of the time shown. The clipboard API would need TLS, which a server at home rarely has. */
+/** Copy the URL of the time shown; the clipboard API would need TLS. */
 function copyLink() {
   const link = new URL(location);
   link.searchParams.set("t", now().toFixed(1));
@@ -303,7 +303,7 @@ function setVolume(volume) {
   film.muted = !film.volume;
 }
 
-/** Play at the speed chosen, or at the one that many steps beside it; it stays for the next video. */
+/** Play at the speed chosen, or that many steps beside it; it stays for the next video. */
 function setSpeed(step) {
   const speed = find("speed");
   speed.selectedIndex = Math.min(speed.length - 1, Math.max(0, speed.selectedIndex + step));
