@@ -88,12 +88,7 @@ def _compute_checksum(path: Path) -> str:
 
 
 class SentenceModel(Protocol):
-    """Encodes short texts as unit vectors, in which a dot product says how alike their meanings are.
-
-    Attributes:
-        fingerprint: What names its weights and how it uses them.
-        dim: The dimension of its vectors.
-    """
+    """Encodes short texts as unit vectors of ``dim``; ``fingerprint`` names its weights, and how it uses them."""
 
     fingerprint: str
     dim: int

@@ -280,13 +280,9 @@ class TextMerge:
         on_advance: Callable[[int], None],
         space: SentenceSpace | None = None,
     ) -> None:
-        """Set what is copied, and where to.
+        """Set the folder of the target index, the texts to copy, and a function that is called after each track.
 
-        Args:
-            target: Folder of the target index.
-            sources: The texts to copy.
-            on_advance: Called after each track.
-            space: Of a sentence model that computes all vectors again; None copies them.
+        The vectors are computed again in a ``space``; None copies them.
         """
         self._target, self._sources, self._on_advance, self._space = target, sources, on_advance, space
         self.jobs: list[TrackCopyJob] = []
@@ -399,10 +395,8 @@ TOLD_EVERY_S = 60.0
 def change_sentence_model(index: Path, name: str) -> None:
     """Compute the vectors of an index's texts again, by the model of this name, if another has made them.
 
-    No video is read. Searches have the old vectors until the end; a run that is killed begins again.
-
-    Raises:
-        VidretError: The model cannot be loaded, another process writes, or the vectors are not in FAISS.
+    No video is read. Searches have the old vectors until the end; a run that is killed begins again. Raise VidretError
+    if the model cannot be loaded, another process writes, or the vectors are not in FAISS.
     """
     if not TextStore.exists(index):
         return

@@ -105,6 +105,7 @@ class TextChannel:
     def __init__(self, texts: TextStore, pictures: Store) -> None:
         """Set the texts, and the index whose videos they are of."""
         self.texts, self._pictures = texts, pictures
+        self.has_bundled_model = is_bundled(texts.store.encoder_name)
         self._matcher = TextMatcher(texts)
         self._intact: set[int] = set()  # the videos whose rows were checked
         # With the generation for which it holds, and what was stored then.
@@ -114,11 +115,6 @@ class TextChannel:
     def model(self) -> SentenceModel:
         """The model that has made the vectors of the texts."""
         return load_model_of(self.texts)
-
-    @property
-    def has_bundled_model(self) -> bool:
-        """Whether that is the bundled one."""
-        return is_bundled(self.texts.store.encoder_name)
 
     def count(self, query: ChannelQuery) -> int:
         """Return the number of texts that a query is compared with: names of sounds only if it asks for sounds."""

@@ -42,11 +42,7 @@ def is_bundled(name: str) -> bool:
 
 
 def load_sentence_model(name: str) -> SentenceModel:
-    """Load a model by the name under which indexes remember it.
-
-    Raises:
-        VidretError: Its packages are not installed, or it does not exist, is damaged or cannot be downloaded.
-    """
+    """Load a model by the name under which indexes remember it; raise VidretError if it cannot be loaded."""
     if is_bundled(name):
         return load_sentence_encoder()
     from vidret.encode.families.sentence_transformers import load_text_model  # with torch
@@ -57,8 +53,7 @@ def load_sentence_model(name: str) -> SentenceModel:
 def choose_sentence_space(index: str | os.PathLike[str], name: str = "") -> SentenceSpace:
     """Return what is to make the vectors of an index's texts: a model by its name, else that of the index.
 
-    Raises:
-        VidretError: The model cannot be loaded.
+    Raise VidretError if the model cannot be loaded.
     """
     if name:
         model = load_sentence_model(name)
@@ -76,11 +71,7 @@ def read_space(texts: TextStore) -> SentenceSpace:
 
 
 def load_model_in(space: SentenceSpace) -> SentenceModel:
-    """Load the model that has made vectors.
-
-    Raises:
-        VidretError: It cannot be loaded, or has other weights by now.
-    """
+    """Load the model that has made vectors; raise VidretError if it cannot be loaded, or has other weights by now."""
     model = load_sentence_model(space.name)
     if not is_bundled(space.name) and model.fingerprint != space.fingerprint:
         raise StoreError(
@@ -93,8 +84,7 @@ def load_model_in(space: SentenceSpace) -> SentenceModel:
 def load_model_of(texts: TextStore) -> SentenceModel:
     """Return the model that has made the vectors of an index's texts.
 
-    Raises:
-        VidretError: Nobody allowed it, it cannot be loaded, or it has other weights by now.
+    Raise VidretError if nobody allowed it, it cannot be loaded, or it has other weights by now.
     """
     space = read_space(texts)
     for part in () if is_bundled(space.name) else texts.store.parts.values():

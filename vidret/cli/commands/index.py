@@ -126,13 +126,12 @@ def index_command(*, asked: IndexChoices) -> None:
     memory = None if asked.memory is None else parse_memory(asked.memory)
     is_new = not Store.exists(index)
     words = parse_words(
-        asked.words,
-        asked.sounds,
-        index,
-        speech_model=asked.speech_model,
-        sound_model=asked.sound_model,
-        sentence_model=asked.sentence_model,
+        asked.words, asked.sounds, index, speech_model=asked.speech_model, sound_model=asked.sound_model
     )
+    if asked.sentence_model is not None:
+        if words is False:
+            raise typer.BadParameter(f"needs --words on, got {asked.words}", param_hint="--sentence-model")
+        words = dataclasses.replace(words, sentence_model=asked.sentence_model)
     engine = open_engine(
         index,
         Loading(device=asked.device, precision=asked.precision),
@@ -230,13 +229,7 @@ def print_report(
 
 
 def parse_words(
-    text: str,
-    sounds: str,
-    index: Path,
-    *,
-    speech_model: str | None = None,
-    sound_model: str | None = None,
-    sentence_model: str | None = None,
+    text: str, sounds: str, index: Path, *, speech_model: str | None = None, sound_model: str | None = None
 ) -> "WordsOptions | Literal[False]":
     """Return which words and sounds to read, given the options for them."""
     from vidret.channels.texts.run import choose_sounds, read_setting
@@ -252,11 +245,7 @@ def parse_words(
     chosen = choose_sounds(words, sounds, sound_model)
     if sound_model is not None and (chosen is None or "sound" not in chosen.sources):
         raise typer.BadParameter(f"needs --sounds on, got {sounds}", param_hint="--sound-model")
-    if sentence_model is None:
-        return chosen or False
-    if chosen is None:
-        raise typer.BadParameter(f"needs --words on, got {text}", param_hint="--sentence-model")
-    return dataclasses.replace(chosen, sentence_model=sentence_model)
+    return chosen or False
 
 
 def choose_identities(setting: str, model: str | None, argument: str, model_option: str) -> bool | str | None:

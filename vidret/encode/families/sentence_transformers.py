@@ -50,7 +50,7 @@ class EmbeddingModelEncoder:
     def __init__(self, name: str, model: Any, *, resize: Resize, sampling: Sampling) -> None:
         """Wrap a loaded model of images and texts."""
         self.name, self.device, self.resize, self.sampling = name, str(model.device), resize, sampling
-        self.prompts = _read_prompts(model)
+        self.prompts = {key: text for key, text in model.prompts.items() if text}
         self._model, self._lock = model.eval(), Lock()
         self._context = int(model.max_seq_length or UNLIMITED)
         self.fingerprint = digest_weights(model.state_dict().items(), self.prompts, resize, sampling, self._context)
@@ -91,7 +91,7 @@ class TextModel:
     def __init__(self, model: Any) -> None:
         """Wrap a loaded model of texts."""
         self._model, self._lock = model.eval(), Lock()
-        self.fingerprint = digest_weights(model.state_dict().items(), _read_prompts(model), model.max_seq_length)
+        self.fingerprint = digest_weights(model.state_dict().items(), model.prompts, model.max_seq_length)
         self.dim = len(self._encode(model.encode_document, ["a text"])[0])
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
@@ -108,11 +108,6 @@ class TextModel:
         with self._lock:
             units: Float32[np.ndarray, "text dim"] = _encode_units(encode, clean).numpy()
         return units
-
-
-def _read_prompts(model: Any) -> dict[str, str]:
-    """Return what a model puts before inputs of each kind."""
-    return {key: text for key, text in model.prompts.items() if text}
 
 
 def _encode_units(encode: Any, inputs: list[Any]) -> torch.Tensor:
