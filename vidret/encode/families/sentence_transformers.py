@@ -91,7 +91,8 @@ class TextModel:
     def __init__(self, model: Any) -> None:
         """Wrap a loaded model of texts."""
         self._model, self._lock = model.eval(), Lock()
-        self.fingerprint = digest_weights(model.state_dict().items(), model.prompts, model.max_seq_length)
+        prompts = {key: text for key, text in model.prompts.items() if text}  # versions differ in empty ones
+        self.fingerprint = digest_weights(model.state_dict().items(), prompts, model.max_seq_length)
         self.dim = len(self._encode(model.encode_document, ["a text"])[0])
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
