@@ -1,4 +1,4 @@
-"""Embedding models that sentence-transformers runs, by ``st:NAME``: of images and texts, or of texts alone.
+"""Embedding models that sentence-transformers runs, by ``st:NAME``: of images and texts, or of texts only.
 
 Videos are seen as frames, each encoded on its own. Prompts are those of the model: ``query`` for queries and
 ``document`` for frames and for texts that are found.
