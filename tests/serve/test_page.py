@@ -573,6 +573,8 @@ def test_a_moment_is_copied_saved_and_searched_by_its_frame(look: Look, indexed:
     frames = hold(page, "**/api/thumbnails/*w=960", 1)
     press(page, "l", "Escape")
     expect(page.locator("#viewer")).to_be_hidden()
+    while not frames:
+        page.wait_for_timeout(20)
     frames[0].continue_()
     page.wait_for_timeout(300)
     expect(page.locator("#chip")).to_be_hidden()  # the video was closed meanwhile
