@@ -143,7 +143,7 @@ def _move(draft: Path, path: Path) -> None:
         except PermissionError:
             if time.monotonic() >= deadline_s:
                 raise
-        time.sleep(_MOVE_S / 1000)
+        time.sleep(_WAIT_S)
 
 
 @contextlib.contextmanager

@@ -66,8 +66,10 @@ def show_path(path: str) -> str:
 
 def display_path(path: str) -> str:
     """Return a path as it can be typed here: as by ``show_path``, but relative if it is in the current folder."""
-    is_here = not is_url(path) and is_below(absolute_path(path), absolute_path(os.curdir))
-    return show_path(with_slashes(os.path.relpath(path)) if is_here else path)
+    if is_url(path):
+        return show_path(path)
+    own, here = absolute_path(path), absolute_path(os.curdir).rstrip("/")
+    return show_path(own.removeprefix(f"{here}/") if is_below(own, here) else path)
 
 
 def is_url(path: str) -> bool:

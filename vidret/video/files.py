@@ -140,17 +140,21 @@ def find_spelling(path: str) -> str:
 
     On Windows, letters of another case are those of the same name.
     """
-    if (path.isascii() and os.name != "nt") or is_url(path):
+    if is_url(path) or not _has_spellings(path):
         return path
     spelt, *names = Path(path).parts
     for name in names:
         try:
-            listed = os.listdir(spelt)  # noqa: PTH208  names, as they are stored
+            listed = os.listdir(spelt) if _has_spellings(name) else []  # noqa: PTH208  names, as they are stored
         except OSError:
             listed = []
         same = (other for other in listed if _fold(other) == _fold(name))
         spelt = os.path.join(spelt, name if name in listed else next(same, name))  # noqa: PTH118
     return with_slashes(spelt)
+
+
+def _has_spellings(name: str) -> bool:
+    return os.name == "nt" or not name.isascii()
 
 
 def _fold(name: str) -> str:

@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32
@@ -207,6 +208,11 @@ class WordsRun:
         self._lock = threading.Lock()
         self._counts: defaultdict[TextSource, int] = defaultdict(int)
 
+    @cached_property
+    def model(self) -> SentenceModel:
+        """The model that makes the vectors of the texts."""
+        return load_model_of(self.store)
+
     def check_models(self) -> None:
         """Load what every file needs, so that a fault of the installation ends the run before the first file.
 
@@ -215,7 +221,7 @@ class WordsRun:
         """
         if not self._are_checked:  # a large model takes seconds to load
             self._options.check_models()
-        load_model_of(self.store)
+        _ = self.model
 
     def are_wanted(self, fingerprint: str, paths: Iterable[str]) -> bool:
         """Return whether any track of a content with these paths is missing, incomplete or of another model."""
@@ -320,7 +326,7 @@ class ContentWords:
         kept = [row for row, text in enumerate(message.texts) if not any(_repeats(text, known) for known in stored)]
         resumed_s = self._tracks[source].until_s
         texts = [_continue(message.texts[row], stored, resumed_s) for row in kept]
-        own = embed_texts(load_model_of(self._run.store), texts) if vectors is None else vectors[kept]
+        own = embed_texts(self._run.model, texts) if vectors is None else vectors[kept]
         self._until_s[source] = max(self._until_s[source], message.until_s)  # what is repeated ends earlier
         num_new = self._run.store.add(self._tracks[source], texts, own, until_s=self._until_s[source])
         self._run.count(source, num_new)
