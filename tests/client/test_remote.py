@@ -28,7 +28,7 @@ from tests.scripted_server import CURVE, HIT, MOMENT, TEXT, VIDEO, Reply, Served
 from vidret.client import RemoteEngine, RemoteError
 from vidret.client.remote import PAGE
 from vidret.engine import Engine
-from vidret.errors import OptionError, VidretError
+from vidret.errors import NotFoundError, OptionError, VidretError
 from vidret.store.records import StoredVideo
 from vidret.text import show_path
 from vidret.types import (
@@ -178,6 +178,9 @@ def test_errors_have_the_message_of_the_server(
     with pytest.raises(RemoteError) as raised:
         method(remote)
     assert (str(raised.value), raised.value.status) == ("query must contain a word, got ' '", 422)
+    server.replies = [problem(404, "video must be one of this index, got 99")]
+    with pytest.raises(NotFoundError, match="video must be one of this index, got 99"):
+        method(remote)
     for invalid in (
         Reply(b"<html>", kind="text/html"),
         Reply({"welcome": 1}),

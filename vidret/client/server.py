@@ -5,12 +5,13 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from operator import methodcaller
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from vidret.errors import MissingVideoError, OptionError, VidretError, read_fault
+from vidret.errors import MissingVideoError, NotFoundError, OptionError, VidretError, read_fault
 from vidret.text import parse_json, sanitize, strip_query
 from vidret.types.rows import read_value
 
@@ -37,7 +38,11 @@ class RemoteOptionError(RemoteError, OptionError):
     """A request with a value that is wrong whatever an index or a file holds."""
 
 
-class RemoteMissingVideoError(RemoteError, MissingVideoError):
+class RemoteNotFoundError(RemoteError, NotFoundError):
+    """Something that the index of a server does not have."""
+
+
+class RemoteMissingVideoError(RemoteNotFoundError, MissingVideoError):
     """A video that the index of a server does not have."""
 
 
@@ -266,4 +271,6 @@ def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
 def read_problem(problem: dict[str, Any], status: int) -> RemoteError:
     """Return the error that a problem document (RFC 9457) describes; not every server tells its kind."""
     sentence = sanitize(read_value("detail", str, problem["detail"])[:MAX_SENTENCE])
+    if status == HTTPStatus.NOT_FOUND:
+        return RemoteNotFoundError(sentence, status)
     return (RemoteOptionError if problem.get("kind") == "usage" else RemoteError)(sentence, status)

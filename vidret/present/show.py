@@ -42,7 +42,7 @@ LEFT_ALIGNED = {
     *("", "video", "file", "reason", "source", "direction", "scores", "bank", "true spans", "metric", "what", "level"),
     *("name", "domain", "and", "match", "found", "tag", "who"),
 }
-NO_VIDEOS = "No matching videos in this index."
+NO_MATCH = "Nothing matches."
 NOTHING_MATCHES = "Nothing matches well. The nearest are:"
 MAX_LINE = 100  # characters of words below a result
 MIN_SHARE = 0.15  # of the score of a result, of a channel that is named
@@ -107,7 +107,7 @@ def show_hits(
     explain: bool = False,
     judged: "Sequence[JudgedHit]" = (),
     first_rank: int = 1,
-    empty: str = NO_VIDEOS,
+    empty: str = NO_MATCH,
 ) -> None:
     """Print hits, best first, with copies of a video below it, or the message ``empty`` if there are none.
 
@@ -152,7 +152,7 @@ def show_moments(moments: "Sequence[Moment]", *, first_rank: int = 1) -> None:
         row = {"rank": str(rank), "match": describe_match(moment), "found": name_channels(moment.evidence)}
         rows.append(row | cells_of_span(moment) | {"video": display_path(moment.path)})
         rows += list_below(moment, describe_evidence(moment.evidence))
-    show_cells(("rank", "match", "score", "found", "start", "end", "video"), rows, NO_VIDEOS)
+    show_cells(("rank", "match", "score", "found", "start", "end", "video"), rows, NO_MATCH)
 
 
 def cells_of_span(moment: "Moment") -> dict[str, str]:
@@ -194,7 +194,7 @@ def explain_nothing(at_least: float, offset: int = 0) -> str:
     """Return why there are no results, given the probability that they must have and how many were skipped."""
     if offset:
         return f"No results after the first {offset}."
-    return f"No match has a probability of {format_probability(at_least)} or more." if at_least else NO_VIDEOS
+    return f"No match has a probability of {format_probability(at_least)} or more." if at_least else NO_MATCH
 
 
 def describe_events(events: "Sequence[EventSpan]") -> "list[tuple[EventSpan, str]]":
@@ -321,7 +321,7 @@ def video_to_dict(moments: "Sequence[Moment]") -> dict[str, Any]:
     return {**shared, "score": rows[0]["score"], "moments": own}
 
 
-def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, empty: str = NO_VIDEOS) -> None:
+def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, empty: str = NO_MATCH) -> None:
     """Print moments below their videos, with their ranks among all moments, or the message ``empty``."""
     warn_of_nothing(moments, first_rank)
     ranks = {id(moment): rank for rank, moment in enumerate(moments, start=first_rank)}

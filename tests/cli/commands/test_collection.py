@@ -27,7 +27,8 @@ def test_searches_are_saved_and_run_again(run: Runner) -> None:
 
 @pytest.mark.usefixtures("own_index")
 def test_lists_are_made_changed_and_shown(run: Runner, own_films: Path) -> None:
-    run.out("collection", "add", "best", "red.mp4", "--from", 1, "--to", 2.5, "--note", "the take")
+    told = run.err("collection", "add", "best", "red.mp4", "--from", 1, "--to", 2.5, "--note", "the take")
+    assert told == "added to best: red.mp4 0:01.0 to 0:02.5"
     run.out("collection", "add", "best", own_films / "blue.mp4")
     run.out("collection", "edit", "best", 2, "--place", 1, "--to", "0:02.0")
     run.check_refusal("collection edit best 2 --from 1:x", 2, "must be a time, such as 1:30 or 90, got 1:x")
@@ -49,7 +50,7 @@ def test_lists_are_made_changed_and_shown(run: Runner, own_films: Path) -> None:
     (kept,) = run.json("collection", "list")
     assert [moment["note"] for moment in kept["moments"]] == ["the take"], "what is missing stays"
     run.check_refusal("collection edit best 2", 1, "which has 1 moment, got 2")
-    run.out("collection", "remove", "best")
+    assert run.err("collection", "remove", "best") == "best is removed; videos stay"
     assert "There are no collections." in run.err("collection", "list")
     run.check_refusal("collection show best", 1, "name must be that of a collection, got best")
 

@@ -33,7 +33,7 @@ def test_overlapping_and_weak_moments_are_shown_on_request(run: Runner, index: P
     for form in ("edl", "fcpxml", "chapters", "csv", "srt", "json"):
         assert len(run.out("locate", "yellow", film, "--format", form)) > 2, "a named video answers"
     (tmp_path / "none").mkdir()
-    assert "No matching videos" in run.err("locate", "red", "--folder", tmp_path / "none")
+    assert "Nothing matches." in run.err("locate", "red", "--folder", tmp_path / "none")
 
 
 @pytest.mark.usefixtures("index")

@@ -39,7 +39,7 @@ def test_people_are_listed_and_named(run: Runner, tmp_path: Path) -> None:
     with Image.open(tmp_path / "people.jpg") as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     assert (pixels[..., 0] - pixels[..., 1] > 120).sum() > 1000
-    run.out("people", "name", "2", "Mum")
+    assert run.err("people", "name", "2", "Mum") == "@mum stands for Mum in queries"
     listed = [(row["id"], row["name"], row["handle"]) for row in run.json("people")]
     assert listed == [(2, "Mum", "mum"), (1, "", "person-1")]
     assert run("people", "name", "1", "mum")[0] == 1

@@ -79,7 +79,9 @@ def add_moment_command(
     with Store.open(index) as store:
         found = store.videos.get(look_up_video(store, video))
         stop = found.duration if end is None else end
-        extend_list(store, index, name, [Moment(found.id, video, start or 0.0, stop, 0.0, note=note or "")])
+        moment = Moment(found.id, video, start or 0.0, stop, 0.0, note=note or "")
+        extend_list(store, index, name, [moment])
+    print_message(f"added to {name}: {describe_place(moment)}")
 
 
 @group.command("edit")
@@ -97,6 +99,7 @@ def edit_moment_command(
     with _taking_out(index, name, number) as (moment, others):
         changed = replace(moment, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
         others.insert((place or number) - 1, changed)
+    print_message(f"changed in {name}: {describe_place(changed)}")
 
 
 @group.command("remove")
@@ -109,9 +112,11 @@ def remove_kept_command(
     if number is None:
         check_index(index)
         COLLECTIONS.remove(index, name, "a collection")
+        print_message(f"{name} is removed; videos stay")
     else:
-        with _taking_out(index, name, number):
+        with _taking_out(index, name, number) as (moment, _):
             pass  # it stays out
+        print_message(f"removed from {name}: {describe_place(moment)}")
 
 
 @app.command("cut")
@@ -139,6 +144,11 @@ def cut_command(
     for clip, frames in zip(clips, copies, strict=True):
         print_message(f"{clip.name}: {'encoded again' if frames is None else 'copied as it is'}")
     print_message(f"{format_count(len(clips), 'clip')} in {out}")
+
+
+def describe_place(moment: Moment | ListedMoment) -> str:
+    """Return where a moment lies."""
+    return f"{display_path(moment.path)} {format_time(moment.start)} to {format_time(moment.end)}"
 
 
 def show_list(kept: SavedCollection) -> None:

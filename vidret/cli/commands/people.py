@@ -13,7 +13,7 @@ from vidret.present.terminal import print_message
 from vidret.store.identities.persons import Persons
 from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
-from vidret.text import display_path, file_name, format_count, format_time
+from vidret.text import display_path, file_name, format_count, format_time, make_handle
 from vidret.types import Person, PersonTrack
 
 if TYPE_CHECKING:
@@ -121,7 +121,10 @@ def name_person(
     index: PeopleIndexOption = DEFAULT_INDEX,
 ) -> None:
     """Name a person: @NAME then stands for it in queries."""
-    open_persons(index).rename(person, new_name)
+    persons = open_persons(index)
+    persons.rename(person, new_name)
+    handle = make_handle(new_name)
+    print_message(f"@{handle} stands for {new_name} in queries" if handle else f"{person} has no name")
 
 
 def merge_persons(
@@ -131,6 +134,7 @@ def merge_persons(
 ) -> None:
     """Make several persons one."""
     open_persons(index).merge(person, others)
+    print_message(f"{', '.join([person, *others])} are one person; to take it back: vidret people undo")
 
 
 def split_person(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = DEFAULT_INDEX) -> None:
