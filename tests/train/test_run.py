@@ -88,6 +88,14 @@ def test_run_that_goes_on_elsewhere_exports_the_best_of_both_parts(
     assert capsys.readouterr().err.count(f"(from {best}, val/R@1 90.0)") == 2
 
 
+@pytest.mark.parametrize("validation", [{"val_check_interval": 2}, {"check_val_every_n_epoch": 2}], ids=str)
+def test_last_weights_are_kept_whenever_validation_is(validation: dict[str, int], world: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_epochs": 1, "limit_train_batches": 3, "enable_checkpointing": True}
+    trainer = make_trainer(tmp_path, callbacks=[SaveLast(tmp_path)], **settings, **validation)
+    trainer.fit(make_module("clip"), datamodule=open_data(world))
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 3
+
+
 def test_checkpoint_of_another_model_is_refused(world: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=0)
     trainer.fit(make_module("clip"), datamodule=open_data(world))

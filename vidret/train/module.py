@@ -119,7 +119,7 @@ class TrainedModule(lightning.LightningModule):
         self._evaluated = []
         if evaluated:
             metrics = {f"{stage}/{name}": value for name, value in self.summarize(evaluated).items()}
-            self.log_dict(metrics, rank_zero_only=True)
+            self.log_dict(metrics, sync_dist=True)  # equal in all processes
 
     def count_steps(self) -> int:
         """Return the number of steps of the trainer's whole run.

@@ -45,12 +45,19 @@ def _is_no_tip(record: logging.LogRecord) -> bool:
 class SaveLast(ModelCheckpoint):
     """Write ``last.ckpt`` after each epoch and each validation, and when a run breaks off.
 
-    ``save_last`` of Lightning does that only where validation is better than before.
+    Lightning's ``save_last`` does that only where validation is better than before, and its checkpoints leave out the
+    end of an epoch where validations are not at the ends of all.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         """Set the folder; default: that of the trainer's log."""
         super().__init__(folder, filename="last", save_on_exception=True, enable_version_counter=False)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Save the end of the epoch, whenever validations are."""
+        self._save_on_train_epoch_end = True
+        super().on_train_epoch_end(trainer, module)
+        self._save_on_train_epoch_end = None
 
 
 class ExportBest(Callback):
