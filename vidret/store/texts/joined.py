@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from typing_extensions import override
 
+from vidret.errors import StoreError
 from vidret.store.catalog.texts import StoredText, TextTrack
 from vidret.store.joined import STRIDE, JoinedStore, SearchedTogether
 from vidret.store.snapshots.bitmap import Ids
@@ -53,7 +54,10 @@ class JoinedTextStore(SearchedTogether, TextStore):
     def __init__(self, texts: Mapping[int, TextStore], pictures: JoinedStore) -> None:
         """Use open texts, which ``close`` closes, and the indexes whose videos they are of."""
         self._texts, self._pictures = texts, pictures
-        joined = JoinedStore({number: own.store for number, own in texts.items()})
+        try:
+            joined = JoinedStore({number: own.store for number, own in texts.items()})
+        except StoreError as error:
+            raise StoreError(f"{error}; vidret index --sentence-model changes it") from error
         self.store, self._ids = joined, joined.ids
         self._known: tuple[int, JoinedTextIndex] | None = None  # with the generation for which it holds
 
