@@ -26,7 +26,7 @@ from vidret.types import Source
         ("a black-and-white film", "a black-and-white film", ()),
         ("dog - beach", "dog - beach", ()),
         ("dog --beach", "dog --beach", ()),
-        ("  two  spaces ", "  two  spaces ", ()),
+        ("  two  spaces. ", "two spaces", ()),
         (
             "hund -strand -\N{LATIN SMALL LETTER O WITH STROKE}l",
             "hund",

@@ -37,18 +37,19 @@ _NEGATED = re.compile(
 
 
 def straighten_quotes(text: str) -> str:
-    """Return a text with straight double quotes in place of curly ones.
+    r"""Return a text with straight quotes in place of curly ones, and double ones in place of a pair of single ones.
 
     >>> straighten_quotes("\u201ctwo cats\u201d, \u2018don\u2019t go\u2019, a dog\u2019s")
-    '"two cats", "don\u2019t go", a dog\u2019s'
+    '"two cats", "don\'t go", a dog\'s'
     """
-    return _SINGLE_CURLY.sub(r'"\1"', text.translate(_CURLY))
+    return _SINGLE_CURLY.sub(r'"\1"', text.translate(_CURLY)).replace("\u2019", "'")
 
 
 def split_negatives(query: str) -> tuple[str, tuple[str, ...]]:
     """Return a query without the terms that are written with a minus, and these terms.
 
-    One is empty for an empty pair of quotes.
+    How it is typed does not matter: blanks, curly quotes, a full stop at its end, and accents of their own (NFC).
+    A term is empty for an empty pair of quotes.
 
     Raises:
         VidretError: The query is too long.
@@ -57,14 +58,14 @@ def split_negatives(query: str) -> tuple[str, tuple[str, ...]]:
     ('a beach at -5 degrees, no people', ('dog', 'two cats'))
     """
     check_length(query)
-    query, terms, kept, at = straighten_quotes(query), [], [], 0
+    query, terms, kept, at = straighten_quotes(unicodedata.normalize("NFC", query)), [], [], 0
     for match in _QUOTED.finditer(query):
         if match["negative"] is not None:
             terms.append((match[2] or match[3] or "").strip())
             kept += [query[at : match.start()], " "]
             at = match.end()
     text = " ".join("".join([*kept, query[at:]]).split())
-    return (_SPACED.sub("", text).rstrip(",;. ") if terms else text), tuple(terms)
+    return (_SPACED.sub("", text) if terms else text).rstrip(",;. "), tuple(terms)
 
 
 def split_exclusions(query: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:

@@ -284,7 +284,6 @@ def parse_query(query: str, *, is_beside_images: bool = False) -> tuple[str, tup
     excluded = negatives + others
     if not all(excluded):
         raise OptionError(f'query must contain a word between -" and ", got {query!r}')
-    positive = positive if excluded else query
     if not is_beside_images and not has_word(positive):
         raise OptionError(f"query must contain a {'positive ' if excluded else ''}word, got {query!r}")
     return positive, excluded
