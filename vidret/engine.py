@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -33,7 +33,9 @@ from vidret.errors import (
     check_list,
 )
 from vidret.search.concepts.storage import forget_concept, list_concepts
-from vidret.search.hits import keep_probable
+from vidret.search.curves import make_curve, rate_video
+from vidret.search.hits import search
+from vidret.search.locating import locate, locate_many
 from vidret.search.models import (
     allow_encoder,
     check_models,
@@ -48,6 +50,7 @@ from vidret.search.models import (
 )
 from vidret.search.open_index import OpenIndex
 from vidret.search.query.grammar import Interpretation
+from vidret.search.query.planning import interpret_for
 from vidret.store.identities.persons import Persons
 from vidret.store.joined import ONE_INDEX, open_indexes
 from vidret.store.lookup import (
@@ -120,6 +123,7 @@ logger = logging.getLogger(__name__)
 
 IndexRunner = Callable[[Store, Encoder, Sequence[str], "IndexOptions"], "IndexReport"]
 
+Result = TypeVar("Result", Hit, Moment)
 DEFAULT_LOCATING = LocateOptions()
 
 
@@ -568,7 +572,7 @@ class Engine(VideoLibrary):
         from vidret.search.probability_fitting import choose_probabilities, score_answers
 
         scored = score_answers(self._index, answers, on_progress)
-        default = choose_default(("picture",) if self._index.fusion.texts is None else SOURCES)
+        default = choose_default(("picture",) if self._index.texts is None else SOURCES)
         report = choose_probabilities(scored, default)
         if report.helps:
             with Store.open(self.path, write=True) as store:
@@ -596,7 +600,7 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: The query is invalid.
         """
-        return self._index.interpret(query, sources)
+        return interpret_for(self._index, self._index.people.name_handles(query), sources)
 
     @override
     def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
@@ -616,24 +620,9 @@ class Engine(VideoLibrary):
             check_options(option, OptionError)
         if len(queries) != len(options):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
-        whole = [replace(option, k=option.k + option.offset, offset=0) for option in options]
-        with self._index.fusion.hold():
-            found = self._index.search(queries, whole)
-            unique = [
-                self._fold_hits(query, option, hits) if option.copies == "fold" else hits
-                for query, option, hits in zip(queries, whole, found, strict=True)
-            ]
-        return [hits[option.offset :] for hits, option in zip(unique, options, strict=True)]
-
-    def _fold_hits(self, query: Query, options: SearchOptions, hits: list[Hit]) -> list[Hit]:
-        """Return hits of which no two show the same footage; further ones fill the places of those that do."""
-        k = options.k
-        while True:
-            unique = self._copies.fold_results(hits)
-            if len(unique) >= options.k or len(hits) < k:
-                return unique[: options.k]
-            k += 2 * (options.k - len(unique))
-            hits = self._index.search([query], [replace(options, k=k)])[0]
+        index = self._index
+        with index.hold():
+            return search(index, queries, options, fold=self._fold)
 
     def score_videos(
         self,
@@ -664,16 +653,9 @@ class Engine(VideoLibrary):
     @override
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
         check_options(options, OptionError)
-        wanted = k = options.k + options.offset
-        with self._index.fusion.hold():
-            while True:  # copies may stand between the others, and what follows an improbable moment is no likelier
-                whole = replace(options, k=k, offset=0)
-                moments = self._index.locate(query, whole, video=video, grounder=self.grounder)
-                unique = self._copies.fold_results(moments) if video is None and options.copies == "fold" else moments
-                kept = keep_probable(unique, options.at_least)
-                if len(kept) >= wanted or len(kept) < len(unique) or len(moments) < k:
-                    return kept[options.offset : wanted]
-                k *= 4
+        index = self._index
+        with index.hold():
+            return locate(index, query, options, video=video, grounder=self.grounder, fold=self._fold)
 
     def locate_many(
         self,
@@ -696,20 +678,20 @@ class Engine(VideoLibrary):
             VidretError: As in ``locate``; one invalid query fails all.
         """
         check_options(options, OptionError)
-        whole = replace(options, k=options.k + options.offset, offset=0)
-        video_ids = [look_up_video(self._index.store, video) for video in videos]
-        with self._index.fusion.hold():
-            found = self._index.locate_many(queries, video_ids, whole, grounder=self.grounder, among_all=among_all)
-        return [[keep_probable(moments, options.at_least)[options.offset :] for moments in lists] for lists in found]
+        index = self._index
+        ids = [look_up_video(index.store, video) for video in videos]
+        with index.hold():
+            return locate_many(index, queries, ids, options, grounder=self.grounder, among_all=among_all)
 
     def rate(self, query: Query, video: VideoName, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
         """Return the saliency of a video for a query at times in seconds, by the head or the curve."""
-        return self._index.rate(query, video, times, grounder=self.grounder)
+        return rate_video(self._index, query, video, times, grounder=self.grounder)
 
     @override
     def curve(self, query: Query, video: VideoName) -> Curve:
-        with self._index.fusion.hold():
-            return self._index.curve(query, video)
+        index = self._index
+        with index.hold():
+            return make_curve(index, query, video)
 
     def ask(
         self,
@@ -1025,14 +1007,14 @@ class Engine(VideoLibrary):
                 self._clip_finder = ClipFinder(self._index.store)
             return self._clip_finder
 
-    @property
-    def _copies(self) -> "CopyFolder":
+    def _fold(self, results: list[Result]) -> list[Result]:
+        """Return results of which no two show the same footage."""
         from vidret.copies.folding import CopyFolder
 
         with self._opening:
-            if self._copy_folder is None:
-                self._copy_folder = CopyFolder(self._index.store)
-            return self._copy_folder
+            self._copy_folder = self._copy_folder or CopyFolder(self._index.store)
+            folder = self._copy_folder
+        return folder.fold_results(results)
 
     def _read_clip(self, clip: VideoName, start: float | None, end: float | None) -> "Clip":
         """Return a clip: of a video of the index from its stored vectors, of another file by encoding it."""

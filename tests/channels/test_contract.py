@@ -13,6 +13,8 @@ from vidret.channels.base import Channel, ChannelQuery
 from vidret.channels.picture.evidence import VideoPictures
 from vidret.channels.registry import KINDS
 from vidret.engine import Engine
+from vidret.search import fusion
+from vidret.search.query.planning import plan
 from vidret.types import SOURCES, Filters, SearchOptions, Source
 
 QUERIES = (
@@ -47,15 +49,14 @@ def source(request: pytest.FixtureRequest) -> Source:
 
 @pytest.fixture
 def channel(engine: Engine, source: Source) -> Channel[Any]:
-    texts = engine._index.fusion.texts
+    texts = engine._index.texts
     assert texts is not None
     return engine._index.pictures if source == "picture" else texts
 
 
 def ask(engine: Engine, query: str, *sources: Source, filters: Filters = Filters()) -> ChannelQuery:  # noqa: B008
-    fusion = engine._index.fusion
     options = SearchOptions(sources=sources, filters=filters)
-    return fusion.ask(fusion.analyse(query, sources), options).asked
+    return fusion.make_question(engine._index, plan(engine._index, query, sources=sources), options).asked
 
 
 def find_best(video: Any) -> list[float]:

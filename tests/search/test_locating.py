@@ -17,7 +17,7 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError, StoreError
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span
-from vidret.search.locating import describe_video
+from vidret.search.curves import describe_video
 from vidret.search.probability import PICTURES_ONLY
 from vidret.store.lookup import look_up_video
 from vidret.store.records import StoredSegments

@@ -15,7 +15,9 @@ import pytest
 from tests.fakes import unit
 from tests.spoken import FakeSentences, NamedColours, fake_sentences, open_texts
 from vidret.engine import Engine
+from vidret.search import fusion
 from vidret.search.query.clauses import AnalysedQuery
+from vidret.search.query.planning import plan
 from vidret.store.catalog.texts import TextTables
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
@@ -157,14 +159,14 @@ def test_words_of_a_new_video_are_found_by_an_open_engine(tmp_path: Path) -> Non
             assert len(engine.search('"red button"', 10)) == 1
 
 
-@pytest.mark.parametrize("name", ["find", "ask"])
+@pytest.mark.parametrize("name", ["find", "make_question"])
 def test_a_query_keeps_its_own_results_wherever_another_interrupts_it(engine: Engine, name: str) -> None:
     """Another query runs at each line, as one of another thread may."""
-    fusion = engine._index.fusion
-    mine, other = (fusion.analyse(query) for query in ("welcome -morning", '"zebra crossing" -welcome'))
+    index = engine._index
+    mine, other = (plan(index, query) for query in ("welcome -morning", '"zebra crossing" -welcome'))
 
     def ask(query: AnalysedQuery) -> object:
-        question = fusion.ask(query, SearchOptions())
+        question = fusion.make_question(index, query, SearchOptions())
         return question.texts, question.asked.excluded
 
     expected, interrupted = ask(mine), list[int]()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.fakes import DIM, ColourEncoder, write_film
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
+from vidret.search.hits import find_best_videos
 from vidret.search.probability import (
     MAX_GAP,
     PICTURES_ONLY,
@@ -22,6 +23,7 @@ from vidret.search.probability import (
     load_probabilities,
     save_probabilities,
 )
+from vidret.search.query.planning import plan
 from vidret.store.records import PROBABILITIES
 from vidret.store.store import Store
 from vidret.types import LIKELY, SOURCES, UNLIKELY, LocateOptions, SearchOptions, rate_probability
@@ -201,7 +203,7 @@ def test_moments_are_judged_as_the_best_of_the_index_where_videos_are_watched(en
         for [moment], [other] in zip(own, judged, strict=True):
             assert replace(other, probability=moment.probability, weak=moment.weak) == moment
             assert (other.probability or 0) < (moment.probability or 0)
-        standard = engine._index.find(query, SearchOptions())[0].standard
+        standard = find_best_videos(engine._index, plan(engine._index, query), SearchOptions())[1][0].standard
         first = max((moment for [moment] in judged), key=lambda moment: moment.score)
         assert first.probability == standard.model.index(first.score, standard.size, standard.num_events)
 

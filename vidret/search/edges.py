@@ -5,6 +5,7 @@ spaced frames between them finds where the score crosses the middle between its 
 """
 
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -78,6 +79,7 @@ class EdgeRefiner:
         """Set the encoder; a decoding process starts with the first edge."""
         self._encoder, self._pool = encoder, ImagePool(1)
         self._remembered: OrderedDict[tuple[int, float], tuple[float, Vector]] = OrderedDict()
+        self._lock = threading.Lock()  # of what is remembered, and dropped
 
     def close(self) -> None:
         """Stop the decoding process."""
@@ -105,10 +107,12 @@ class EdgeRefiner:
         ]
         lost: set[int] = set()
         while searched := [edge for edge in edges if edge.first < edge.last and edge.video_id not in lost]:
-            self._look(searched, sizes, lost)
-            for edge in searched:
-                if edge.video_id not in lost:
-                    edge.times_s[edge.middle + 1], vector = self._remembered[edge.video_id, edge.wanted_s[edge.middle]]
+            with self._lock:
+                self._look(searched, sizes, lost)
+                vectors = [self._remembered.get((edge.video_id, edge.wanted_s[edge.middle])) for edge in searched]
+            for edge, known in zip(searched, vectors, strict=True):
+                if known is not None and edge.video_id not in lost:
+                    edge.times_s[edge.middle + 1], vector = known
                     edge.narrow(float(curves[edge.video_id][1].score(vector[None])[0]))
         found = [edge for edge in edges if edge.video_id not in lost]
         return [_move(moment, [edge for edge in found if edge.moment == index]) for index, moment in enumerate(moments)]

@@ -9,9 +9,7 @@ Several clauses must hold at the same time, or one after the other.
 import heapq
 import logging
 import math
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -19,21 +17,18 @@ import numpy as np
 from jaxtyping import Float
 
 from vidret.channels.base import ChannelQuery, Match, TimeSpan, VideoTexts, WeighSegments
-from vidret.channels.picture.channel import PictureChannel, list_segments
+from vidret.channels.picture.channel import list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
-from vidret.channels.sounds.channel import SoundChannel, join_evidence, open_sounds
+from vidret.channels.sounds.channel import SoundChannel, join_evidence
 from vidret.channels.texts.channel import TextChannel
-from vidret.encode.blas_threads import one_blas_thread
-from vidret.errors import OptionError, VidretError
-from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.feedback import Feedback, Ids, SegmentSpace
-from vidret.search.people import KnownPersons, Presence
+from vidret.search.open_index import OpenIndex
+from vidret.search.people import Presence
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.marks import find_mentions
-from vidret.search.query.planning import plan
 from vidret.search.video_scores import VideoCandidates, VideoScores
-from vidret.store.texts.joined import open_texts
-from vidret.types import ALL_VIDEOS, SOURCES, Evidence, Query, SearchOptions, Source
+from vidret.store.store import Store
+from vidret.types import ALL_VIDEOS, SOURCES, Evidence, SearchOptions
 
 # What a video loses in which excluded words are said or shown; those written with a minus remove it.
 SAID = 1.0
@@ -77,219 +72,170 @@ class Question:
         return found if found and all(self.presence.bare) else evidence + found
 
 
-class Fusion:
-    """The channels of one index."""
+def make_question(
+    index: OpenIndex,
+    query: AnalysedQuery,
+    options: SearchOptions,
+    *,
+    video_id: int | None = None,
+    supposed: Sequence[tuple[int, float]] = (),
+) -> Question:
+    """Return a query with the texts that match it: the best of the index, or all of one video.
 
-    def __init__(self, pictures: PictureChannel, encoder: ConceptEncoder, people: KnownPersons) -> None:
-        """Set the pictures, what encodes queries, and the persons; words are opened once there are any."""
-        self.pictures, self.encoder, self.people = pictures, encoder, people
-        self.segments = SegmentSpace(pictures.store)
-        self._texts: TextChannel | None = None
-        self._sounds: SoundChannel | None = None
-        self._opening = threading.RLock()
+    ``supposed`` is what likes compete with if the options do not say what was seen.
+    """
+    structure = query.structure
+    texts, sounds = (index.texts, index.sounds) if query.vectors.shape[1] else (None, None)
+    excluded = lowered = frozenset[int]()
+    if texts is not None and structure.excluded:
+        spoken = [term for term in structure.excluded if not find_mentions(term)]  # a concept is not spoken
+        excluded = texts.find_holders(term for term in spoken if term in structure.forbidden)
+        lowered = texts.find_holders(term for term in spoken if term not in structure.forbidden)
+    sources, feedback, presence = options.sources or SOURCES, None, index.people.find_presence(structure)
+    if options.like or options.unlike:
+        feedback = index.segments.read_feedback(options.like, options.unlike, options.seen or (), supposed)
+    asked = ChannelQuery(
+        clauses=structure.clauses,
+        encoded=query.encoded,
+        vectors=query.vectors,
+        sources=tuple(source for source in sources if source == "picture" or texts is not None),
+        options=options,
+        excluded=excluded,
+        depth=options.candidates,
+        examples=query.examples,
+        weigh=None if feedback is None else partial(_weigh, index.segments, feedback, structure),
+        adjust=None if presence is None else presence.adjust,
+    )
+    found: dict[int, VideoTexts] = {}
+    channels: list[TextChannel | SoundChannel] = [part for part in (texts, sounds) if part is not None]
+    for channel in channels:
+        own = channel.find(asked) if video_id is None else channel.score(asked, [video_id])
+        found = own if channel is texts else join_evidence(found, own)
+    if asked.weigh is not None:
+        found = _weigh_texts(index.store, asked.weigh, found)
+    if presence is not None:
+        found = _adjust_texts(presence, found)
+    return Question(
+        query=query,
+        asked=replace(asked, covered=_list_covered(structure, found)),
+        texts=found,
+        lowered=lowered,
+        feedback=feedback,
+        presence=presence,
+    )
 
-    @property
-    def texts(self) -> TextChannel | None:
-        """The texts; None without any. A run may add them meanwhile."""
-        with self._opening:
-            if self._texts is None and (texts := open_texts(self.pictures.store)) is not None:
-                self._texts = TextChannel(texts, self.pictures.store)
-            return self._texts
 
-    @property
-    def sounds(self) -> SoundChannel | None:
-        """The windows of sounds, as the texts."""
-        with self._opening:
-            self._sounds = self._sounds or open_sounds(self.pictures.store)
-            return self._sounds
+def _weigh(
+    segments: SegmentSpace, feedback: Feedback, structure: QueryStructure, ids: Ids
+) -> Float[np.ndarray, "clause segment"]:
+    """Return what feedback adds to each clause, such that it adds its evidence to the score of the query."""
+    shares = np.zeros(len(structure.clauses))
+    for step in structure.steps:
+        shares[list(step)] = 1 / math.sqrt(len(step) * len(structure.steps))
+    return np.outer(shares, segments.weigh(feedback, ids))
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Let this thread see the index and its texts as they are now, for a query; NumPy starts no others."""
-        texts = self.texts
-        words = nullcontext() if texts is None else texts.texts.store.hold()
-        with one_blas_thread(), self.pictures.store.hold(), words:
-            yield
 
-    def close(self) -> None:
-        """Close the texts and the sounds."""
-        if self._texts is not None:
-            self._texts.texts.close()
-        if self._sounds is not None:
-            self._sounds.close()
+def _weigh_texts(store: Store, weigh: WeighSegments, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
+    """Return texts with what the segments add that are seen meanwhile, the best one of each text."""
+    spans = [
+        *{(match.video_id, match.start, match.end) for own in found.values() for clause in own for match in clause}
+    ]
+    seen = store.overlapping(spans)
+    ids = np.unique(np.concatenate([np.zeros(0, np.int64), *seen]))
+    weights = weigh(ids)
+    gains = {
+        span: weights[:, np.searchsorted(ids, own)].max(axis=1).tolist()
+        for span, own in zip(spans, seen, strict=True)
+        if len(own)
+    }
+    nothing = [0.0] * len(weights)
+    weighed = {}
+    for video_id, own in found.items():
+        matches: list[list[Match]] = [[] for _ in own]
+        for clause, match in ((clause, match) for clause, texts in enumerate(own) for match in texts):
+            nats = gains.get((match.video_id, match.start, match.end), nothing)[clause]
+            matches[clause].append(match._replace(evidence=match.evidence + nats))
+        weighed[video_id] = [sorted(texts, key=lambda match: -match.evidence) for texts in matches]
+    return weighed
 
-    def analyse(
-        self, query: Query, sources: Sequence[Source] | None = None, person: str | None = None
-    ) -> AnalysedQuery:
-        """Return a query with its structure and vectors, to ask it of several videos; see ``plan``.
 
-        Raises:
-            VidretError: As in ``plan``; or a source is unknown, or the index has no words to search.
-        """
-        texts = self.texts
-        if sources is not None and (not sources or not set(sources) <= set(SOURCES)):
-            raise OptionError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
-        if sources is not None and texts is None and set(sources) != {"picture"}:
-            paths = ", ".join(str(index.path) for index in self.pictures.store.parts.values())
-            raise VidretError(f"{paths}: has no words to search: run vidret index --words on")
-        return plan(query, self.encoder, self.people, texts, sources=sources, person=person)
+def count_compared(index: OpenIndex, asked: ChannelQuery) -> int:
+    """Return with how many segments and texts of the videos that its filters allow a query is compared."""
+    store, texts, filters, share = index.store, index.texts, asked.options.filters, 1.0
+    if filters != ALL_VIDEOS:
+        share = store.count_videos(filters) / max(store.count_videos(), 1)
+    num_compared = (0 if texts is None else texts.count(asked)) + len(store) * ("picture" in asked.sources)
+    return max(round(share * num_compared), 1)
 
-    def ask(
-        self,
-        query: AnalysedQuery,
-        options: SearchOptions,
-        *,
-        video_id: int | None = None,
-        supposed: Sequence[tuple[int, float]] = (),
-    ) -> Question:
-        """Return a query with the texts that match it: the best of the index, or all of one video.
 
-        ``supposed`` is what likes compete with if the options do not say what was seen.
-        """
-        structure = query.structure
-        texts, sounds = (self.texts, self.sounds) if query.vectors.shape[1] else (None, None)
-        excluded = lowered = frozenset[int]()
-        if texts is not None and structure.excluded:
-            spoken = [term for term in structure.excluded if not find_mentions(term)]  # a concept is not spoken
-            excluded = texts.find_holders(term for term in spoken if term in structure.forbidden)
-            lowered = texts.find_holders(term for term in spoken if term not in structure.forbidden)
-        sources, feedback, presence = options.sources or SOURCES, None, self.people.find_presence(structure)
-        if options.like or options.unlike:
-            feedback = self.segments.read_feedback(options.like, options.unlike, options.seen or (), supposed)
-        asked = ChannelQuery(
-            clauses=structure.clauses,
-            encoded=query.encoded,
-            vectors=query.vectors,
-            sources=tuple(source for source in sources if source == "picture" or texts is not None),
-            options=options,
-            excluded=excluded,
-            depth=options.candidates,
-            examples=query.examples,
-            weigh=None if feedback is None else partial(self._weigh, feedback, structure),
-            adjust=None if presence is None else presence.adjust,
-        )
-        found: dict[int, VideoTexts] = {}
-        channels: list[TextChannel | SoundChannel] = [part for part in (texts, sounds) if part is not None]
-        for channel in channels:
-            own = channel.find(asked) if video_id is None else channel.score(asked, [video_id])
-            found = own if channel is texts else join_evidence(found, own)
-        if asked.weigh is not None:
-            found = self._weigh_texts(asked.weigh, found)
-        if presence is not None:
-            found = _adjust_texts(presence, found)
-        return Question(
-            query=query,
-            asked=replace(asked, covered=_list_covered(structure, found)),
-            texts=found,
-            lowered=lowered,
-            feedback=feedback,
-            presence=presence,
-        )
+def rank(index: OpenIndex, question: Question, depth: int) -> VideoCandidates:
+    """Return the candidate videos, of which so many nearest segments are considered."""
+    asked, covered = replace(question.asked, depth=depth), [*question.asked.covered]
+    if question.feedback is not None:
+        covered += index.segments.find_candidates(index.pictures, asked, question.feedback)
+    if question.presence is not None and "picture" in asked.sources:
+        covered += question.presence.find_spans(index.store, asked)
+    asked = replace(asked, covered=covered)
+    question = replace(question, asked=asked)
+    found = index.pictures.find(asked)
+    ranked = _fuse(question, found)
+    if not question.query.structure.is_joint:
+        if "picture" in asked.sources and not asked.clauses[0].phrases and not asked.options.refine:
+            # Others do not depend on the nearest segments.
+            ranked.complete = partial(_complete, index, question, found)
+        return ranked
+    if not found:
+        return ranked
+    placed = _choose_placed(index.store, ranked.list_best(MAX_PLACED))
+    pictures = index.pictures.score(asked, placed)
+    return ranked.replace_pictures(lower_pictures(pictures, question.lowered, SAID))
 
-    def _weigh(self, feedback: Feedback, structure: QueryStructure, ids: Ids) -> Float[np.ndarray, "clause segment"]:
-        """Return what feedback adds to each clause, such that it adds its evidence to the score of the query."""
-        shares = np.zeros(len(structure.clauses))
-        for step in structure.steps:
-            shares[list(step)] = 1 / math.sqrt(len(step) * len(structure.steps))
-        return np.outer(shares, self.segments.weigh(feedback, ids))
 
-    def _weigh_texts(self, weigh: WeighSegments, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
-        """Return texts with what the segments add that are seen meanwhile, the best one of each text."""
-        spans = [
-            *{(match.video_id, match.start, match.end) for own in found.values() for clause in own for match in clause}
-        ]
-        seen = self.pictures.store.overlapping(spans)
-        ids = np.unique(np.concatenate([np.zeros(0, np.int64), *seen]))
-        weights = weigh(ids)
-        gains = {
-            span: weights[:, np.searchsorted(ids, own)].max(axis=1).tolist()
-            for span, own in zip(spans, seen, strict=True)
-            if len(own)
-        }
-        nothing = [0.0] * len(weights)
-        weighed = {}
-        for video_id, own in found.items():
-            matches: list[list[Match]] = [[] for _ in own]
-            for clause, match in ((clause, match) for clause, texts in enumerate(own) for match in texts):
-                nats = gains.get((match.video_id, match.start, match.end), nothing)[clause]
-                matches[clause].append(match._replace(evidence=match.evidence + nats))
-            weighed[video_id] = [sorted(texts, key=lambda match: -match.evidence) for texts in matches]
-        return weighed
+def _complete(
+    index: OpenIndex, question: Question, known: Mapping[int, VideoPictures], video_ids: Sequence[int]
+) -> VideoCandidates:
+    """Return some videos with the segments and texts that set their scores, whatever number of candidates."""
+    texts = {video_id: question.texts[video_id] for video_id in video_ids if video_id in question.texts}
+    pictures = index.pictures.find_in_videos(question.asked, video_ids, known)
+    return _fuse(replace(question, texts=texts), pictures)
 
-    def count_compared(self, asked: ChannelQuery) -> int:
-        """Return with how many segments and texts of the videos that its filters allow a query is compared."""
-        store, texts, filters, share = self.pictures.store, self.texts, asked.options.filters, 1.0
-        if filters != ALL_VIDEOS:
-            share = store.count_videos(filters) / max(store.count_videos(), 1)
-        num_compared = (0 if texts is None else texts.count(asked)) + len(store) * ("picture" in asked.sources)
-        return max(round(share * num_compared), 1)
 
-    def rank(self, question: Question, depth: int) -> VideoCandidates:
-        """Return the candidate videos, of which so many nearest segments are considered."""
-        asked, covered = replace(question.asked, depth=depth), [*question.asked.covered]
-        if question.feedback is not None:
-            covered += self.segments.find_candidates(self.pictures, asked, question.feedback)
-        if question.presence is not None and "picture" in asked.sources:
-            covered += question.presence.find_spans(self.pictures.store, asked)
-        asked = replace(asked, covered=covered)
-        question = replace(question, asked=asked)
-        found = self.pictures.find(asked)
-        ranked = self._fuse(question, found)
-        if not question.query.structure.is_joint:
-            if "picture" in asked.sources and not asked.clauses[0].phrases and not asked.options.refine:
-                # Others do not depend on the nearest segments.
-                ranked.complete = partial(self._complete, question, found)
-            return ranked
-        if not found:
-            return ranked
-        placed = self._choose_placed(ranked.list_best(MAX_PLACED))
-        pictures = self.pictures.score(asked, placed)
-        return ranked.replace_pictures(lower_pictures(pictures, question.lowered, SAID))
+def score_video(index: OpenIndex, question: Question, video_id: int) -> VideoScores | None:
+    """Return the scores of all of one video over time; None if nothing of it is stored."""
+    texts = {video_id: question.texts[video_id]} if video_id in question.texts else {}
+    allowed = replace(question, texts=texts, asked=replace(question.asked, excluded=frozenset()))
+    return next(iter(_fuse(allowed, index.pictures.score(question.asked, [video_id]))), None)
 
-    def _complete(
-        self, question: Question, known: Mapping[int, VideoPictures], video_ids: Sequence[int]
-    ) -> VideoCandidates:
-        """Return some videos with the segments and texts that set their scores, whatever number of candidates."""
-        texts = {video_id: question.texts[video_id] for video_id in video_ids if video_id in question.texts}
-        pictures = self.pictures.find_in_videos(question.asked, video_ids, known)
-        return self._fuse(replace(question, texts=texts), pictures)
 
-    def score_video(self, question: Question, video_id: int) -> VideoScores | None:
-        """Return the scores of all of one video over time; None if nothing of it is stored."""
-        texts = {video_id: question.texts[video_id]} if video_id in question.texts else {}
-        allowed = replace(question, texts=texts, asked=replace(question.asked, excluded=frozenset()))
-        return next(iter(self._fuse(allowed, self.pictures.score(question.asked, [video_id]))), None)
+def _fuse(question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCandidates:
+    texts: dict[int, Sequence[Sequence[Match]]] = {}
+    asks_more = [clause.asks_more for clause in question.query.structure.clauses]
+    for video_id, found in question.texts.items():
+        if video_id in question.asked.excluded:
+            continue
+        own: Sequence[Sequence[Match]] = found
+        if video_id in pictures:
+            own = [[match for match in clause if not match.is_silent] for clause in own]
+            if any(asks_more):
+                gains = [best if asks else 0.0 for asks, best in zip(asks_more, pictures[video_id].best, strict=True)]
+                own = [_add_evidence(clause, gain) for clause, gain in zip(own, gains, strict=True)]
+        if video_id in question.lowered:
+            own = [_add_evidence(clause, -SAID) for clause in own]
+        if any(own):
+            texts[video_id] = own
+    kept = {video_id: own for video_id, own in pictures.items() if video_id not in question.asked.excluded}
+    return VideoCandidates(question.query.structure, lower_pictures(kept, question.lowered, SAID), texts)
 
-    def _fuse(self, question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCandidates:
-        texts: dict[int, Sequence[Sequence[Match]]] = {}
-        asks_more = [clause.asks_more for clause in question.query.structure.clauses]
-        for video_id, found in question.texts.items():
-            if video_id in question.asked.excluded:
-                continue
-            own: Sequence[Sequence[Match]] = found
-            if video_id in pictures:
-                own = [[match for match in clause if not match.is_silent] for clause in own]
-                if any(asks_more):
-                    gains = [
-                        best if asks else 0.0 for asks, best in zip(asks_more, pictures[video_id].best, strict=True)
-                    ]
-                    own = [_add_evidence(clause, gain) for clause, gain in zip(own, gains, strict=True)]
-            if video_id in question.lowered:
-                own = [_add_evidence(clause, -SAID) for clause in own]
-            if any(own):
-                texts[video_id] = own
-        kept = {video_id: own for video_id, own in pictures.items() if video_id not in question.asked.excluded}
-        return VideoCandidates(question.query.structure, lower_pictures(kept, question.lowered, SAID), texts)
 
-    def _choose_placed(self, video_ids: Sequence[int]) -> Sequence[int]:
-        """Return the first videos, as long as they have not too many segments."""
-        total = 0
-        for index, video_id in enumerate(video_ids):
-            total += len(list_segments(self.pictures.store, [video_id]))
-            if index and total > MAX_PLACED_SEGMENTS:
-                _note_bound(index)
-                return video_ids[:index]
-        return video_ids
+def _choose_placed(store: Store, video_ids: Sequence[int]) -> Sequence[int]:
+    """Return the first videos, as long as they have not too many segments."""
+    total = 0
+    for number, video_id in enumerate(video_ids):
+        total += len(list_segments(store, [video_id]))
+        if number and total > MAX_PLACED_SEGMENTS:
+            _note_bound(number)
+            return video_ids[:number]
+    return video_ids
 
 
 def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) -> list[TimeSpan]:

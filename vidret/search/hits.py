@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
 from typing import TypeVar
@@ -14,13 +14,16 @@ from vidret.channels.base import Match
 from vidret.channels.picture.ranking import find_first_best
 from vidret.channels.texts.channel import TextChannel
 from vidret.errors import OptionError
-from vidret.search.fusion import Fusion, Question
+from vidret.search.fusion import Question, count_compared, make_question, rank
+from vidret.search.open_index import OpenIndex
 from vidret.search.placed_moments import find_placed_spans, list_events
 from vidret.search.probability import ScoreStandard, load_probabilities
 from vidret.search.query.clauses import AnalysedQuery
+from vidret.search.query.planning import plan
 from vidret.search.sorting import fit_attribute, sort_hits
 from vidret.search.video_scores import ABSENT, ROUNDING, TOLERANCE_S, VideoScores
 from vidret.store.lookup import count_facets, find_cuts
+from vidret.store.store import Store
 from vidret.text import format_count
 from vidret.types import (
     ALL_VIDEOS,
@@ -32,6 +35,7 @@ from vidret.types import (
     Hit,
     LocateOptions,
     Moment,
+    Query,
     SearchOptions,
     Segment,
     Source,
@@ -55,172 +59,202 @@ class FoundVideo:
     standard: ScoreStandard
 
 
-class VideoSearch:
-    """Finds the best videos of queries in one index, and warns once of each file that is gone."""
+def search(
+    index: OpenIndex,
+    queries: Sequence[Query],
+    options: Sequence[SearchOptions],
+    *,
+    fold: Callable[[list[Hit]], list[Hit]],
+) -> list[list[Hit]]:
+    """Return the hits of several searches, of which ``fold`` drops copies; see ``Engine.search_many``."""
+    asked = [_complete(index, query, own) for query, own in zip(queries, options, strict=True)]
+    planned = [plan(index, query, sources=own.sources, person=own.person) for query, own in asked]
+    return [_find_page(index, query, own, fold) for query, (_, own) in zip(planned, asked, strict=True)]
 
-    def __init__(self, fusion: Fusion) -> None:
-        self._fusion, self._missing = fusion, set[str]()
 
-    def find_hits(self, query: AnalysedQuery, options: SearchOptions) -> list[Hit]:
-        """Return the best videos of a query, or the best of each kind; sorted by an attribute if one is asked for.
+def _complete(index: OpenIndex, query: Query, options: SearchOptions) -> tuple[Query, SearchOptions]:
+    """Return what to ask: instead of an empty query, what was liked, which was then not chosen among others."""
+    if isinstance(query, str) and not query.strip() and options.like:
+        feedback = index.segments.read_feedback(options.like, ())
+        return feedback.liked.mean(axis=0), replace(options, seen=options.seen or ())
+    return query, options
 
-        Raises:
-            VidretError: ``sort_by`` names no attribute, or it or ``at_least`` comes with a query that is not text.
-        """
-        attribute = None
-        if options.sort_by is not None:
-            attribute = fit_attribute(options.sort_by, self._fusion.encoder)
-            if not query.is_text:
-                raise OptionError("sort_by must come with a query of words, got an image or a vector")
-        is_diverse = options.display != "best"
-        is_chosen = is_diverse or attribute is not None
-        question, found = self.find(query, replace(options, k=max(POOL, options.k)) if is_chosen else options)
-        hits = keep_probable([self._make_hit(question, video) for video in found], options.at_least)
-        segments = self._fusion.segments
-        if attribute is not None:  # pages are parts of one order, whatever k is
-            vectors = segments.read_at([(hit.video, hit.time) for hit in hits[:POOL]])
-            hits = sort_hits(hits[:POOL], vectors, attribute) + hits[POOL:]
-        if is_diverse:
-            hits = [hits[index] for index in segments.pick_kinds([(hit.video, hit.time) for hit in hits], options.k)]
-        return hits[: options.k]
 
-    def find(self, query: AnalysedQuery, options: SearchOptions) -> tuple[Question, list[FoundVideo]]:
-        """Return what was asked, and the best videos with existing files.
+def _find_page(
+    index: OpenIndex, query: AnalysedQuery, options: SearchOptions, fold: Callable[[list[Hit]], list[Hit]]
+) -> list[Hit]:
+    """Return the hits of a page; further ones fill the places of those that show the same footage as others."""
+    wanted = k = options.k + options.offset
+    while True:
+        hits = find_hits(index, query, replace(options, k=k, offset=0))
+        unique = fold(hits) if options.copies == "fold" else hits
+        if len(unique) >= wanted or len(hits) < k:
+            return unique[options.offset : wanted]
+        k += 2 * (wanted - len(unique))
 
-        Where the nearest segments belong to too few videos, further ones are looked for and follow: those found first
-        stay first, so that pages of results neither repeat nor lose a video.
-        """
-        supposed: list[tuple[int, float]] = []
-        is_supposed = options.seen is None and bool(options.like or options.unlike)
-        if is_supposed:
-            _, plain = self.find(query, replace(options, k=SEEN, like=(), unlike=()))
-            supposed = [(video.scores.video_id, video.scores.time_s[0]) for video in plain]
-        question = self._fusion.ask(query, options, supposed=supposed)
-        found: list[FoundVideo] = []
-        missing: list[str] = []
-        listed: set[int] = set()
-        depth: int | None = min(options.candidates, max(len(self._fusion.pictures.store), 1))
-        standard: ScoreStandard | None = None
-        while depth is not None:
-            ranked = self._fusion.rank(question, depth)
-            ranked.drop(listed)
-            videos = iter(ranked)
-            best = list(islice(videos, 1))
-            standard = standard or self._make_standard(question, best)
-            existing = self._list_existing(chain(best, videos), options, listed, missing)
-            found += (
-                FoundVideo(scores=scores, paths=paths, standard=standard)
-                for scores, paths in islice(existing, options.k - len(found))
-            )
-            asked = replace(question.asked, depth=depth)
-            depth = self._fusion.pictures.deepen(asked, len(ranked)) if len(found) < options.k else None
-        self._warn_missing(missing)
-        if not found and not is_supposed:  # else it was told already
-            self._warn_unheard(question.asked.options.filters)
-        return question, found
 
-    def _make_standard(self, question: Question, best: Sequence[VideoScores]) -> ScoreStandard:
-        """Return what the scores of a query mean, given the best; those of images are compared with nothing."""
-        if not best or not question.query.is_text:
-            return ScoreStandard()
-        asked, size = question.asked, self._fusion.count_compared(question.asked)
-        model = load_probabilities(self._fusion.pictures.store, asked.sources)
-        num_events = len(question.query.structure.steps)
-        return ScoreStandard(best=best[0].score, size=size, num_events=num_events, model=model)
+def find_hits(index: OpenIndex, query: AnalysedQuery, options: SearchOptions) -> list[Hit]:
+    """Return the best videos of a query, or the best of each kind; sorted by an attribute if one is asked for.
 
-    def _list_existing(
-        self, ranked: Iterable[VideoScores], options: SearchOptions, listed: set[int], missing: list[str]
-    ) -> Iterator[tuple[VideoScores, tuple[str, ...]]]:
-        """Yield each video with its files that exist and pass the filters, best first, those of one score by path.
+    Raises:
+        VidretError: ``sort_by`` names no attribute, or it or ``at_least`` comes with a query that is not text.
+    """
+    attribute = None
+    if options.sort_by is not None:
+        attribute = fit_attribute(options.sort_by, index.encoder)
+        if not query.is_text:
+            raise OptionError("sort_by must come with a query of words, got an image or a vector")
+    is_diverse = options.display != "best"
+    is_chosen = is_diverse or attribute is not None
+    question, found = find_best_videos(index, query, replace(options, k=max(POOL, options.k)) if is_chosen else options)
+    hits = keep_probable([_make_hit(index, question, video) for video in found], options.at_least)
+    segments = index.segments
+    if attribute is not None:  # pages are parts of one order, whatever k is
+        vectors = segments.read_at([(hit.video, hit.time) for hit in hits[:POOL]])
+        hits = sort_hits(hits[:POOL], vectors, attribute) + hits[POOL:]
+    if is_diverse:
+        hits = [hits[row] for row in segments.pick_kinds([(hit.video, hit.time) for hit in hits], options.k)]
+    return hits[: options.k]
 
-        Paths of missing files are added to ``missing``, and videos to ``listed``.
-        """
-        groups = (list(group) for _, group in groupby(ranked, key=lambda video: video.score))
-        while batch := list(islice(groups, options.k)):  # whose paths are read together
-            video_ids = [video.video_id for group in batch for video in group]
-            paths = self._fusion.pictures.store.files.paths_of(video_ids, options.filters)
-            for group in batch:
-                listed.update(video.video_id for video in group)
-                for video in sorted(group, key=lambda video: paths[video.video_id]):
-                    existing = tuple(path for path in paths[video.video_id] if may_exist(path))
-                    if existing:
-                        yield video, existing
-                    else:
-                        missing += paths[video.video_id]
 
-    def _warn_missing(self, missing: Sequence[str]) -> None:
-        """Log one warning about missing files, each file only the first time."""
-        new = [path for path in dict.fromkeys(missing) if path not in self._missing]
-        self._missing.update(new)
-        warn_missing(new)
+def find_best_videos(
+    index: OpenIndex, query: AnalysedQuery, options: SearchOptions
+) -> tuple[Question, list[FoundVideo]]:
+    """Return what was asked, and the best videos with existing files.
 
-    def _warn_unheard(self, filters: Filters) -> None:
-        """Log which languages or sounds there are, if a filter asks for one that no video has."""
-        if filters.language is None and filters.heard is None:
-            return
-        store = self._fusion.pictures.store
-        facets = [count_facets(index.snapshot(), ALL_VIDEOS) for index in store.parts.values()]
-        for what, asked, own, known in (
-            ("language", filters.language, Filters(language=filters.language), [part.languages for part in facets]),
-            ("sound", filters.heard, Filters(heard=filters.heard), [part.heard for part in facets]),
-        ):
-            if asked is not None and not store.count_videos(own):  # facets list neither all sounds nor other spellings
-                listed = sum(map(Counter, known), Counter[str]())
-                counts = (f"{name} ({format_count(number, 'video')})" for name, number in listed.items())
-                logger.warning("no video has the %s %s; the index has: %s", what, asked, ", ".join(counts) or "none")
-
-    def _make_hit(self, question: Question, found: FoundVideo) -> Hit:
-        video, clauses = found.scores, range(len(question.query.structure.clauses))
-        parts = [part for clause in clauses for part in _find_parts(video, clause)]
-        evidence = make_evidence(parts, self._fusion.texts) if question.query.is_text else ()
-        if question.presence is not None and question.presence.bare == (True,):
-            video.time_s = (question.presence.find_middle(video.video_id, video.time_s[0]),)
-        within_s = time_s = video.time_s[0]
-        is_word = bool(evidence) and evidence[0].source != "picture" and len(clauses) == 1
-        if is_word:  # words are read up to ``TOLERANCE_S`` too early
-            time_s = evidence[0].start
-            within_s = min(time_s + TOLERANCE_S, (time_s + evidence[0].end) / 2)
-        segment = self._find_segment(video, within_s)
-        if is_word and segment.start <= within_s:
-            time_s = max(time_s, segment.start)
-        best: dict[Source, float] = {}
-        for clause in clauses:
-            for source, score in video.source_scores(clause).items():
-                best[source] = max(best.get(source, ABSENT), score)
-        why: dict[str, float] = {source: best[source] for source in SOURCES if best.get(source, ABSENT) > ABSENT}
-        times = [(time, time) for time in sorted({*video.time_s, time_s})]
-        events: tuple[EventSpan, ...] = ()
-        if question.query.structure.is_joint:
-            video.cuts = find_cuts(self._fusion.pictures.store, video.video_id)
-            for span in find_placed_spans(video, question.query.structure, LocateOptions(k=1))[:1]:
-                events = list_events(span, question.query.structure)
-        return Hit(
-            video=video.video_id,
-            path=found.paths[0],
-            segment=segment,
-            time=time_s,
-            score=video.score,
-            probability=found.standard.rate(video.score),
-            weak=found.standard.is_weak(video.score),
-            copies=found.paths[1:],
-            why=why | dict(video.levels) if set(why) == {"picture"} else why,
-            evidence=question.add_persons(evidence, video.video_id, times),
-            events=events,
+    Where the nearest segments belong to too few videos, further ones are looked for and follow: those found first
+    stay first, so that pages of results neither repeat nor lose a video.
+    """
+    supposed: list[tuple[int, float]] = []
+    is_supposed = options.seen is None and bool(options.like or options.unlike)
+    if is_supposed:
+        _, plain = find_best_videos(index, query, replace(options, k=SEEN, like=(), unlike=()))
+        supposed = [(video.scores.video_id, video.scores.time_s[0]) for video in plain]
+    question = make_question(index, query, options, supposed=supposed)
+    found: list[FoundVideo] = []
+    missing: list[str] = []
+    listed: set[int] = set()
+    depth: int | None = min(options.candidates, max(len(index.store), 1))
+    standard: ScoreStandard | None = None
+    while depth is not None:
+        ranked = rank(index, question, depth)
+        ranked.drop(listed)
+        videos = iter(ranked)
+        best = list(islice(videos, 1))
+        standard = standard or _make_standard(index, question, best)
+        existing = _list_existing(index.store, chain(best, videos), options, listed, missing)
+        found += (
+            FoundVideo(scores=scores, paths=paths, standard=standard)
+            for scores, paths in islice(existing, options.k - len(found))
         )
+        asked = replace(question.asked, depth=depth)
+        depth = index.pictures.deepen(asked, len(ranked)) if len(found) < options.k else None
+    new = [path for path in dict.fromkeys(missing) if path not in index.told_missing]
+    index.told_missing.update(new)
+    warn_missing(new)
+    if not found and not is_supposed:  # else it was told already
+        _warn_unheard(index.store, question.asked.options.filters)
+    return question, found
 
-    def _find_segment(self, video: VideoScores, time_s: float) -> Segment:
-        """Return the segment that holds a time, or the nearest one; an empty one there if the video has none."""
-        store = self._fusion.pictures.store
 
-        def measure_gap(segment: Segment) -> float:
-            return max(segment.start - time_s, time_s - segment.end, 0.0)
+def _make_standard(index: OpenIndex, question: Question, best: Sequence[VideoScores]) -> ScoreStandard:
+    """Return what the scores of a query mean, given the best; those of images are compared with nothing."""
+    if not best or not question.query.is_text:
+        return ScoreStandard()
+    asked, size = question.asked, count_compared(index, question.asked)
+    model = load_probabilities(index.store, asked.sources)
+    num_events = len(question.query.structure.steps)
+    return ScoreStandard(best=best[0].score, size=size, num_events=num_events, model=model)
 
-        def read(start_s: float, end_s: float) -> Collection[Segment]:
-            return store.read_segments(store.overlapping_segments([(video.video_id, start_s, end_s)])).values()
 
-        compared = [segment for segment in video.segments if measure_gap(segment) == 0.0]
-        segments = compared or read(time_s, time_s) or read(-math.inf, math.inf)
-        return min(segments, key=measure_gap, default=Segment(video.video_id, 0, time_s, time_s))
+def _list_existing(
+    store: Store, ranked: Iterable[VideoScores], options: SearchOptions, listed: set[int], missing: list[str]
+) -> Iterator[tuple[VideoScores, tuple[str, ...]]]:
+    """Yield each video with its files that exist and pass the filters, best first, those of one score by path.
+
+    Paths of missing files are added to ``missing``, and videos to ``listed``.
+    """
+    groups = (list(group) for _, group in groupby(ranked, key=lambda video: video.score))
+    while batch := list(islice(groups, options.k)):  # whose paths are read together
+        video_ids = [video.video_id for group in batch for video in group]
+        paths = store.files.paths_of(video_ids, options.filters)
+        for group in batch:
+            listed.update(video.video_id for video in group)
+            for video in sorted(group, key=lambda video: paths[video.video_id]):
+                existing = tuple(path for path in paths[video.video_id] if may_exist(path))
+                if existing:
+                    yield video, existing
+                else:
+                    missing += paths[video.video_id]
+
+
+def _warn_unheard(store: Store, filters: Filters) -> None:
+    """Log which languages or sounds there are, if a filter asks for one that no video has."""
+    if filters.language is None and filters.heard is None:
+        return
+    facets = [count_facets(part.snapshot(), ALL_VIDEOS) for part in store.parts.values()]
+    for what, asked, own, known in (
+        ("language", filters.language, Filters(language=filters.language), [known.languages for known in facets]),
+        ("sound", filters.heard, Filters(heard=filters.heard), [known.heard for known in facets]),
+    ):
+        if asked is not None and not store.count_videos(own):  # facets list neither all sounds nor other spellings
+            listed = sum(map(Counter, known), Counter[str]())
+            counts = (f"{name} ({format_count(number, 'video')})" for name, number in listed.items())
+            logger.warning("no video has the %s %s; the index has: %s", what, asked, ", ".join(counts) or "none")
+
+
+def _make_hit(index: OpenIndex, question: Question, found: FoundVideo) -> Hit:
+    video, clauses = found.scores, range(len(question.query.structure.clauses))
+    parts = [part for clause in clauses for part in _find_parts(video, clause)]
+    evidence = make_evidence(parts, index.texts) if question.query.is_text else ()
+    if question.presence is not None and question.presence.bare == (True,):
+        video.time_s = (question.presence.find_middle(video.video_id, video.time_s[0]),)
+    within_s = time_s = video.time_s[0]
+    is_word = bool(evidence) and evidence[0].source != "picture" and len(clauses) == 1
+    if is_word:  # words are read up to ``TOLERANCE_S`` too early
+        time_s = evidence[0].start
+        within_s = min(time_s + TOLERANCE_S, (time_s + evidence[0].end) / 2)
+    segment = _find_segment(index.store, video, within_s)
+    if is_word and segment.start <= within_s:
+        time_s = max(time_s, segment.start)
+    best: dict[Source, float] = {}
+    for clause in clauses:
+        for source, score in video.source_scores(clause).items():
+            best[source] = max(best.get(source, ABSENT), score)
+    why: dict[str, float] = {source: best[source] for source in SOURCES if best.get(source, ABSENT) > ABSENT}
+    times = [(time, time) for time in sorted({*video.time_s, time_s})]
+    events: tuple[EventSpan, ...] = ()
+    if question.query.structure.is_joint:
+        video.cuts = find_cuts(index.store, video.video_id)
+        for span in find_placed_spans(video, question.query.structure, LocateOptions(k=1))[:1]:
+            events = list_events(span, question.query.structure)
+    return Hit(
+        video=video.video_id,
+        path=found.paths[0],
+        segment=segment,
+        time=time_s,
+        score=video.score,
+        probability=found.standard.rate(video.score),
+        weak=found.standard.is_weak(video.score),
+        copies=found.paths[1:],
+        why=why | dict(video.levels) if set(why) == {"picture"} else why,
+        evidence=question.add_persons(evidence, video.video_id, times),
+        events=events,
+    )
+
+
+def _find_segment(store: Store, video: VideoScores, time_s: float) -> Segment:
+    """Return the segment that holds a time, or the nearest one; an empty one there if the video has none."""
+
+    def measure_gap(segment: Segment) -> float:
+        return max(segment.start - time_s, time_s - segment.end, 0.0)
+
+    def read(start_s: float, end_s: float) -> Collection[Segment]:
+        return store.read_segments(store.overlapping_segments([(video.video_id, start_s, end_s)])).values()
+
+    compared = [segment for segment in video.segments if measure_gap(segment) == 0.0]
+    segments = compared or read(time_s, time_s) or read(-math.inf, math.inf)
+    return min(segments, key=measure_gap, default=Segment(video.video_id, 0, time_s, time_s))
 
 
 def keep_probable(results: list[Result], at_least: float) -> list[Result]:

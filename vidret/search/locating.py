@@ -1,86 +1,97 @@
 """Location of moments in chosen videos: by a trained grounding head if there is one, else by the score curve."""
 
 import logging
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import cast
-
-import numpy as np
-from jaxtyping import Float
 
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.channel import PictureChannel
-from vidret.channels.picture.evidence import FrameScorer
-from vidret.channels.picture.ranking import FrameRanker, score_top_frames
 from vidret.encode.encoder import has_frame_vectors
 from vidret.errors import StoreError
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span, drop_overlapping
-from vidret.search.fused_moments import FusedSpan, find_similarity, gaps_between
-from vidret.search.fusion import Fusion, Question
-from vidret.search.heads.base import GroundedVideo, MomentHead
-from vidret.search.hits import make_evidence
+from vidret.search.curves import RankedVideo, choose_video, describe_video, read_curve
+from vidret.search.fused_moments import FusedSpan, find_similarity
+from vidret.search.fusion import Question, count_compared, make_question, score_video
+from vidret.search.heads.base import MomentHead
+from vidret.search.hits import find_best_videos, keep_probable, make_evidence
+from vidret.search.open_index import OpenIndex
 from vidret.search.placed_moments import find_query_spans, list_events
 from vidret.search.probability import ProbabilityModel, ScoreStandard, load_probabilities
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
+from vidret.search.query.planning import plan
 from vidret.search.video_scores import VideoScores
-from vidret.store.lookup import find_cuts, look_up_video
-from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
-from vidret.store.store import Store
-from vidret.text import absolute_path, as_path, strip_query
-from vidret.types import Curve, CurveText, LocateOptions, Moment, SearchOptions, TextSource
-from vidret.types.arrays import widen_rows
-from vidret.video.decoders.base import choose_mode
-from vidret.video.files import choose_existing
+from vidret.store.lookup import find_cuts
+from vidret.types import LocateOptions, Moment, Query, SearchOptions, VideoName
 
 logger = logging.getLogger(__name__)
 
 LEAST_SHARE = 0.5  # of the probability of a video's best span
 STANDS_OUT = 2.0  # nats below the best moment that another one may score
-MAX_CURVE_TEXTS = 100
+MAX_TOGETHER = 16  # queries that are asked of a video at a time
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedVideo:
-    """A video to locate moments in.
+def locate(
+    index: OpenIndex,
+    query: Query,
+    options: LocateOptions,
+    *,
+    video: VideoName | None,
+    grounder: MomentHead | None,
+    fold: Callable[[list[Moment]], list[Moment]],
+) -> list[Moment]:
+    """Return the best moments in one video, or in the best videos of a search, of which ``fold`` drops copies."""
+    planned = plan(index, query, sources=options.sources, person=options.person)
+    videos = _search_videos(index, planned, options) if video is None else [choose_video(index.store, video)]
+    wanted = k = options.k + options.offset
+    while True:  # copies may stand between the others, and what follows an improbable moment is no likelier
+        whole = replace(options, k=k, offset=0)
+        moments = _locate_in(index, planned, videos, whole, grounder)
+        unique = fold(moments) if video is None and options.copies == "fold" else moments
+        kept = keep_probable(unique, options.at_least)
+        if len(kept) >= wanted or len(kept) < len(unique) or len(moments) < k:
+            return kept[options.offset : wanted]
+        k *= 4
 
-    Attributes:
-        standard: What the scores of its moments mean; None for a video that was not searched for.
+
+def locate_many(
+    index: OpenIndex,
+    queries: Sequence[Query],
+    videos: Sequence[int],
+    options: LocateOptions,
+    *,
+    grounder: MomentHead | None,
+    among_all: bool,
+) -> list[list[list[Moment]]]:
+    """Return the best moments of each query in each of some videos, given by their ids; see ``Engine.locate_many``.
+
+    The frames of a video are read once for ``MAX_TOGETHER`` queries.
     """
-
-    video_id: int
-    path: str
-    standard: ScoreStandard | None = None
-
-
-def choose_video(store: Store, video: str | os.PathLike[str] | int) -> RankedVideo:
-    """Return a video that was not searched for, by its id, its path, which stays as it is, or the ending of its path.
-
-    Raises:
-        StoreError: The index does not have it, or all of its files are missing.
-    """
-    video_id = look_up_video(store, video)
-    if isinstance(video, int | np.integer) or store.files.get(absolute_path(video)) is None:
-        return RankedVideo(video_id=video_id, path=choose_path(store, video_id))
-    return RankedVideo(video_id=video_id, path=as_path(os.fspath(video)))
+    found: list[list[list[Moment]]] = []
+    whole = replace(options, k=options.k + options.offset, offset=0)
+    for first in range(0, len(queries), MAX_TOGETHER):
+        together = queries[first : first + MAX_TOGETHER]
+        batch = [plan(index, query, sources=options.sources, person=options.person) for query in together]
+        found += [[] for _ in batch]
+        for video in videos:
+            chosen = [choose_video(index.store, video)]
+            for number, query in enumerate(batch, start=first):
+                moments = _locate_in(index, query, chosen, whole, grounder, among_all=among_all)
+                found[number].append(keep_probable(moments, options.at_least)[options.offset :])
+    return found
 
 
-def choose_path(store: Store, video_id: int) -> str:
-    """Return the first existing path of a video, or its first path if none exists, for error messages.
-
-    Raises:
-        StoreError: All of its files are missing.
-    """
-    paths = store.files.paths_of([video_id])[video_id]
-    if not paths:
-        raise StoreError(f"video must have an existing file, got {video_id}, whose files are all missing")
-    return choose_existing(paths)
+def _search_videos(index: OpenIndex, query: AnalysedQuery, options: LocateOptions) -> list[RankedVideo]:
+    search = SearchOptions(k=options.videos, filters=options.filters, sources=options.sources)
+    return [
+        RankedVideo(video_id=found.scores.video_id, path=found.paths[0], standard=found.standard)
+        for found in find_best_videos(index, query, search)[1]
+    ]
 
 
-def locate_moments(
-    fusion: Fusion,
+def _locate_in(
+    index: OpenIndex,
     query: AnalysedQuery,
     videos: Sequence[RankedVideo],
     options: LocateOptions,
@@ -92,30 +103,46 @@ def locate_moments(
 
     A video that was not searched for is judged by itself, or with ``among_all`` as the best one of the index.
     """
-    store, asked = fusion.pictures.store, SearchOptions(sources=options.sources, filters=options.filters)
-    question = fusion.ask(query, asked, video_id=videos[0].video_id if len(videos) == 1 else None)
+    asked = SearchOptions(sources=options.sources, filters=options.filters)
+    question = make_question(index, query, asked, video_id=videos[0].video_id if len(videos) == 1 else None)
     has_pictures = "picture" in question.asked.sources
     if not has_pictures or not query.is_text or query.has_mentions:
         grounder = None  # a head reads text
-    if grounder is None and has_pictures and not has_frame_vectors(fusion.encoder):
-        note_coarse(fusion.encoder.name)
-    scored, model = [], load_probabilities(store, question.asked.sources)
-    typical = fusion.pictures.typical_score() if query.is_text else None
+    if grounder is None and has_pictures and not has_frame_vectors(index.encoder):
+        note_coarse(index.encoder.name)
+    scored, model = [], load_probabilities(index.store, question.asked.sources)
+    typical = index.pictures.typical_score() if query.is_text else None
     for video in videos:
-        scores = fusion.score_video(question, video.video_id)
+        scores = score_video(index, question, video.video_id)
         if scores is not None:
-            scores.cuts = find_cuts(store, video.video_id)
+            scores.cuts = find_cuts(index.store, video.video_id)
             if typical is not None and scores.line is not None:  # as evidence in this video
                 scores.typical = scores.line[0] + scores.line[1] * typical
             scored.append((video, scores))
     if grounder is not None:
-        _ask_head(fusion.pictures, grounder, question, scored, options)
+        _ask_head(index.pictures, grounder, question, scored, options)
     by_picture = "curve" if grounder is None else "head"
-    size = fusion.count_compared(question.asked) if among_all else None
-    return [
-        _make_moment(fusion, question, one, *scored[one.index], model, by_picture, size)
+    size = count_compared(index, question.asked) if among_all else None
+    moments = [
+        _make_moment(index, question, one, *scored[one.index], model, by_picture, size)
         for one in choose_best_spans([scores for _, scores in scored], query.structure, options)
     ]
+    return _refine(index, query.encoded, moments) if options.refine_edges else moments
+
+
+def _refine(index: OpenIndex, clauses: Sequence[EncodedQuery], moments: Sequence[Moment]) -> list[Moment]:
+    """Return moments with precise edges; those of a query of several events stay as they are."""
+    if len(clauses) > 1:
+        logger.warning("edges are not refined: the query has several events")
+        return list(moments)
+    curves = {}
+    for video_id in {moment.video for moment in moments if moment.by == "curve"}:
+        read = read_curve(index.pictures, clauses[0], video_id)
+        if read is not None:
+            curves[video_id] = read
+    records = [index.store.files.get(path) for path in {moment.path for moment in moments}]
+    sizes = {record.path: record.num_bytes for record in records if record and record.num_bytes is not None}
+    return index.refiner.refine(moments, curves, sizes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +177,7 @@ def choose_best_spans(
 
 
 def _make_moment(
-    fusion: Fusion,
+    index: OpenIndex,
     question: Question,
     found: ScoredSpan,
     video: RankedVideo,
@@ -174,9 +201,7 @@ def _make_moment(
         weak=standard.is_weak(found.score),
         by=by,
         similarity=find_similarity(scores, span) if by == "curve" else None,
-        evidence=question.add_persons(
-            make_evidence(span.parts, fusion.texts), video.video_id, [(span.start, span.end)]
-        ),
+        evidence=question.add_persons(make_evidence(span.parts, index.texts), video.video_id, [(span.start, span.end)]),
         events=list_events(span, query.structure),
     )
 
@@ -228,92 +253,3 @@ def _choose_spans(spans: Sequence[Span], *, overlapping: bool, weak: bool) -> li
 def note_coarse(name: str) -> None:
     """Log, once for each encoder, that moments are as coarse as segments."""
     logger.warning("moments begin and end with segments: %s has one vector a segment", name)
-
-
-def rate_video(
-    pictures: PictureChannel,
-    grounder: MomentHead | None,
-    query: EncodedQuery,
-    video: RankedVideo,
-    times: Float[np.ndarray, " time"],
-) -> Float[np.ndarray, " time"]:
-    """Return the saliency of a video for a query at some times in seconds, by the head or else by the curve.
-
-    Raises:
-        DecodeError: The head has not processed the video yet, and it cannot be read.
-        StoreError: Nothing of the video is stored.
-    """
-    if grounder is not None and query.is_text:
-        grounded = describe_video(pictures, video.video_id, video.path)
-        scores = grounder.rate_frames(grounder.read(query.positive.text), grounded)
-        frame_times = grounded.start + (np.arange(len(scores)) + 0.5) / grounder.fps
-    else:
-        read = read_curve(pictures, query, video.video_id)
-        if read is None:
-            raise StoreError(f"{strip_query(video.path)}: nothing of it is stored yet")
-        scores, frame_times = read[0].scores, read[0].times
-    saliency: Float[np.ndarray, " time"] = np.interp(times, frame_times, scores)
-    return saliency
-
-
-def read_curve(pictures: PictureChannel, query: EncodedQuery, video_id: int) -> tuple[Curve, FrameScorer] | None:
-    """Return the scores of all stored frames of one video, and what scores others; None if nothing is stored yet."""
-    ids = pictures.store.segments.ids_of_video(video_id)
-    stored = pictures.reranker.read_again(FrameRanker(), ids)
-    segments, frames = stored.segments, stored.frames
-    if not segments:
-        return None
-    rows = widen_rows(np.concatenate(frames))
-    scorer = FrameScorer.fit(query, rows)
-    curve = Curve(
-        scores=scorer.score(rows),
-        times=np.concatenate(stored.times),
-        start=segments[0].start,
-        end=segments[-1].end,
-        best=float(score_top_frames(query.positive.sentence[None], frames)[0].max()),
-        typical=pictures.typical_score() if query.is_text else None,
-        gaps=gaps_between(segments),
-        cuts=find_cuts(pictures.store, video_id),
-    )
-    return curve, scorer
-
-
-def list_curve_texts(fusion: Fusion, query: AnalysedQuery, video_id: int) -> tuple[CurveText, ...]:
-    """Return the words of a video that speak for a query, by time, at their height in its curve."""
-    scores = fusion.score_video(fusion.ask(query, SearchOptions(), video_id=video_id), video_id)
-    if fusion.texts is None or scores is None or scores.line is None:
-        return ()
-    offset, slope = scores.line
-    telling = [match for clause in scores.texts for match in clause if not match.is_silent]
-    best = sorted(telling, key=lambda match: -match.evidence)[:MAX_CURVE_TEXTS]
-    return tuple(
-        CurveText(
-            source=cast(TextSource, match.source),
-            start=match.start,
-            end=match.end,
-            score=(match.evidence - offset) / slope,
-            text=match.text,
-            matches=fusion.texts.mark(match),
-        )
-        for match in sorted(best, key=lambda match: (match.start, match.end))
-    )
-
-
-def describe_video(pictures: PictureChannel, video_id: int, path: str) -> GroundedVideo:
-    """Return a video of an index for a grounding head.
-
-    Raises:
-        StoreError: The index does not have it.
-    """
-    store = pictures.store
-    record = store.videos.get(video_id)
-    return GroundedVideo(
-        path=path,
-        content=record.fingerprint,
-        duration=record.duration,
-        start=record.start,
-        shot_sampling=choose_mode(store.metadata.get(SAMPLING))
-        if store.metadata.get(SEGMENTS) == FOLLOW_SHOTS
-        else None,
-        read=lambda: pictures.reranker.read(FrameRanker(), store.segments.ids_of_video(video_id)),
-    )

@@ -20,8 +20,8 @@ from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.channels.texts.channel import is_background_current, save_background
 from vidret.encode.text_cache import encode_once
 from vidret.errors import DecodeError, VidretError, check_list
+from vidret.search.curves import choose_path, describe_video
 from vidret.search.heads.prepared import PreparedHead
-from vidret.search.locating import choose_path, describe_video
 from vidret.store.records import UNCALIBRATED
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore

@@ -7,8 +7,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidret.errors import VidretError
+from vidret.search.hits import find_best_videos
 from vidret.search.open_index import OpenIndex
 from vidret.search.probability import ProbabilityModel, index_features, video_features
+from vidret.search.query.planning import plan
 from vidret.store.lookup import look_up_video
 from vidret.types import SearchOptions, VideoName
 
@@ -101,7 +103,7 @@ def score_answers(
     scored = []
     for done, (query, right) in enumerate(wanted.items(), start=1):
         try:
-            found = index.find(query, SearchOptions(k=NUM_RESULTS))
+            found = find_best_videos(index, plan(index, query), SearchOptions(k=NUM_RESULTS))[1]
         except VidretError as error:
             raise VidretError(f"{query}: {error}") from error
         if found and found[0].standard.size:

@@ -14,11 +14,11 @@ from vidret.channels.picture.calibration import Calibration, measure_calibration
 from vidret.channels.picture.channel import NEAREST_SEGMENTS, SEGMENTS_PER_VIDEO, PictureChannel, _limit_per_video
 from vidret.channels.picture.evidence import UNKNOWN
 from vidret.channels.picture.ranking import FrameRanker
-from vidret.search.concepts.encoder import ConceptEncoder
-from vidret.search.fusion import Fusion
-from vidret.search.hits import VideoSearch
-from vidret.search.locating import read_curve
-from vidret.search.people import KnownPersons
+from vidret.search.curves import read_curve
+from vidret.search.hits import find_hits
+from vidret.search.models import Models
+from vidret.search.open_index import OpenIndex
+from vidret.search.query.planning import plan
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.types import (
@@ -77,8 +77,9 @@ class RecordedSearch:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store = Store.open(folder / "index")
-        self.encoder = ConceptEncoder(cast(Any, AxisEncoder()), self.store)
-        self.pictures = PictureChannel(self.store, self.encoder, FrameRanker(), tokens="int8")
+        models = Models(ranker=FrameRanker(), tokens="int8", head="none", is_head_given=False)
+        self.index = OpenIndex(self.store, cast(Any, AxisEncoder()), models)
+        self.pictures = self.index.pictures
         self.pictures.find_scale(FrameRanker())
         self.num_read: list[int] = []
         self.depths: list[int] = []
@@ -97,8 +98,7 @@ class RecordedSearch:
 
     def find_hits(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[Hit]:
         options = SearchOptions(k=k, rerank=None, filters=filters, candidates=candidates)
-        fusion = Fusion(self.pictures, self.encoder, KnownPersons(self.store))
-        return VideoSearch(fusion).find_hits(fusion.analyse(AXIS), options)
+        return find_hits(self.index, plan(self.index, AXIS), options)
 
     def __call__(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[int]:
         """Return the numbers of the videos found."""

@@ -28,6 +28,7 @@ from vidret.encode.families.sound import SoundTagger
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search.concepts import teaching
+from vidret.search.query.planning import plan
 from vidret.store.sounds import SoundStore
 from vidret.store.store import Store
 from vidret.types import ConceptExample, SoundWindows, Source
@@ -121,7 +122,7 @@ def test_a_hint_at_sounds_takes_nothing_from_pictures_and_words(engine: Engine, 
         assert [hit.score for hit in heard] == pytest.approx([hit.score for hit in deaf], abs=0.2)
         assert [Path(hit.path).stem for hit in heard] == [Path(hit.path).stem for hit in deaf]
     for query in ("music", "silence in the white room"):
-        analysed = deaf_engine._index.fusion.analyse(query)
+        analysed = plan(deaf_engine._index, query)
         assert [clause.source for clause in analysed.structure.clauses] == [None], (
             "an index without sounds has no hints"
         )
@@ -167,7 +168,7 @@ def test_sounds_that_come_later_are_found_by_an_open_engine(deaf_engine: Engine)
 def test_sounds_that_were_read_before_a_change_are_not_kept_as_those_after_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sounds, read = engine._index.fusion.sounds, SoundStore.read
+    sounds, read = engine._index.sounds, SoundStore.read
     assert sounds is not None
 
     def read_late(*given: Any) -> dict[str, SoundWindows]:

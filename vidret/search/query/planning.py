@@ -25,7 +25,7 @@ from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import OptionError, VidretError
 from vidret.search.concepts.encoder import Composer, ConceptEncoder
 from vidret.search.concepts.storage import check_mentions
-from vidret.search.people import KnownPersons
+from vidret.search.open_index import OpenIndex
 from vidret.search.query.clauses import (
     A_PERSON,
     AnalysedQuery,
@@ -59,10 +59,9 @@ CLASSES: tuple[Source, ...] = ("picture", "speech", "screen")  # what wording as
 TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_clips.py
 
 
-def interpret_for(
-    query: str | EventSequence, sources: Sequence[Source] | None, texts: TextChannel | None
-) -> Interpretation:
+def interpret_for(index: OpenIndex, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
     """Return how a query is understood: as plain words if a text of the index says or shows exactly these."""
+    texts = index.texts
     interpretation = interpret(query)
     if texts is None or not isinstance(query, str) or not set(sources or SOURCES) & set(TEXT_SOURCES):
         return interpretation
@@ -74,38 +73,33 @@ def interpret_for(
 
 
 def plan(
-    query: Query,
-    encoder: ConceptEncoder,
-    people: KnownPersons,
-    texts: TextChannel | None,
-    *,
-    sources: Sequence[Source] | None = None,
-    person: str | None = None,
+    index: OpenIndex, query: Query, *, sources: Sequence[Source] | None = None, person: str | None = None
 ) -> AnalysedQuery:
-    """Return a query with its structure and vectors.
+    """Return a query with its structure and vectors, to ask it of an index, or of several of its videos.
 
     Args:
+        index: The index.
         query: The query.
-        encoder: What encodes texts for pictures.
-        people: The persons of the index.
-        texts: Its texts; None for an index without.
         sources: What the query is compared with; None for all that the index has.
         person: Names of persons who must be there in each clause, besides those that it names.
 
     Raises:
         VidretError: It has no positive term, an empty negative one, or excludes what it looks for; a concept or a
-            person is unknown; an image or a vector is invalid; or it has nothing to compare with the sources.
+            person is unknown; an image or a vector is invalid; it has nothing to compare with the sources; or one of
+            these is unknown, or words, and the index has none.
     """
+    encoder, people, texts = index.encoder, index.people, index.texts
+    _check_sources(index, sources)
     query, persons = people.name_handles(query), people.read_names(person)
     handles, is_without_pictures = people.find_handles(query), sources is not None and "picture" not in sources
-    check_mentions(encoder.store, query, handles)
+    check_mentions(index.store, query, handles)
     if not isinstance(query, str | EventSequence):
         if is_without_pictures:
             raise OptionError("sources must include picture for an image or a vector, got words only")
         return _plan_vector(query, encoder, handles, persons)
     if isinstance(query, str):
         parse_query(query)
-    structure = make_structure(interpret_for(query, sources, texts), handles)
+    structure = make_structure(interpret_for(index, query, sources), handles)
     is_compared_with_texts = texts is not None and set(sources or SOURCES) != {"picture"}
     clauses = tuple(
         replace(
@@ -142,6 +136,14 @@ def plan(
         vectors=vectors,
         examples=sounds,
     )
+
+
+def _check_sources(index: OpenIndex, sources: Sequence[Source] | None) -> None:
+    if sources is not None and (not sources or not set(sources) <= set(SOURCES)):
+        raise OptionError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
+    if sources is not None and index.texts is None and set(sources) != {"picture"}:
+        paths = ", ".join(str(part.path) for part in index.store.parts.values())
+        raise VidretError(f"{paths}: has no words to search: run vidret index --words on")
 
 
 def _add_intents(clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"]) -> tuple[Clause, ...]:
