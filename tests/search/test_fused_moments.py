@@ -73,6 +73,17 @@ def test_words_last_as_long_as_they_are_said() -> None:
     assert span.start <= 3.0 < span.end
 
 
+@pytest.mark.parametrize("steps", [ONE, TOGETHER, THEN])
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_no_moment_goes_on_after_the_video(steps: Steps, overlapping: bool) -> None:
+    pictures = [bump(18, 19), bump(19, 20, 9.0)] if len(steps) > 1 else [bump(18, 20)] * len(steps[0])
+    scores = make_scores(*[[(19.7, 19.8, 4.0)]] * len(pictures), pictures=pictures)
+    scores.segments = [Segment(1, 0, 0.0, 19.8)]
+    spans = find(scores, make_structure(steps), overlapping=overlapping)
+    ends = [end for span in spans for _, end in times([span, *span.events])]
+    assert max(ends) == 19.8
+
+
 @pytest.mark.parametrize(("overlapping", "by_head"), [(False, False), (False, True), (True, False)])
 def test_moments_of_pictures_last_a_second_at_least(overlapping: bool, by_head: bool) -> None:
     scores = make_scores([], pictures=[[0.0] * 20])

@@ -65,10 +65,13 @@ def find_fused_spans(scores: VideoScores, options: LocateOptions, *, expects_wor
     best_first = sorted(rank(pictures), key=lambda span: -span.score)
     breaks = [*scores.cuts, *(edge for gap in gaps_between(scores.segments) for edge in gap)]
     spans = _join_channels(best_first, breaks)
-    if not options.overlapping:
-        return drop_overlapping_spans(spans)[: options.k]
-    every = rank([*pictures, *overlapping])
-    return sorted(_add_new(spans, every), key=lambda span: -span.score)[: options.k]
+    if options.overlapping:
+        every = _add_new(spans, rank([*pictures, *overlapping]))
+        spans = sorted(every, key=lambda span: -span.score)
+    else:
+        spans = drop_overlapping_spans(spans)
+    end_s = scores.end_s
+    return [replace(span, end=min(span.end, end_s)) for span in spans[: options.k]]
 
 
 def find_clause_spans(

@@ -146,12 +146,12 @@ def _find_overlap(events: Sequence[FusedSpan]) -> tuple[float, float]:
 
 def _make_span(scores: VideoScores, steps: Sequence[StepCandidates], placement: Placement) -> FusedSpan:
     bounds = [
-        (float(step.spans.starts[index]), float(step.spans.ends[index]))
+        (float(step.spans.starts[index]), min(float(step.spans.ends[index]), scores.end_s))
         for step, index in zip(steps, placement.indices, strict=True)
     ]
     placed: list[tuple[float, float]] = []
     events: list[FusedSpan] = []
-    limits = pairwise([0.0, *(start for start, _ in bounds[1:]), math.inf])
+    limits = pairwise([0.0, *(start for start, _ in bounds[1:]), scores.end_s])
     for (_, latest), (start, end), step, index in zip(limits, bounds, steps, placement.indices, strict=True):
         if index < len(step.wholes):
             earliest, own_bounds = placed[-1][1] if placed else 0.0, (start, end)

@@ -61,6 +61,13 @@ class VideoScores:
     line: tuple[float, float] | None = None
     typical: float | None = None
 
+    @property
+    def end_s(self) -> float:
+        """The end of what was compared, beyond which no moment goes on."""
+        if not self.segments:
+            return math.inf
+        return max([self.segments[-1].end, *(match.end for clause in self.texts for match in clause)])
+
     def source_scores(self, clause: int) -> dict[Source, float]:
         """Return the best evidence of each source for a clause."""
         return find_best(float(self.pictures[clause].max(initial=ABSENT)), self.texts[clause])
