@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
@@ -15,12 +17,13 @@ from tests.fakes import ColourEncoder, write_film
 from tests.gpus import gpu_faiss, pretend_cuda
 from tests.index.samples import read_contents
 from vidret.cli import main
-from vidret.devices import choose_device, choose_devices, cuda_index
+from vidret.devices import choose_device, choose_devices, cuda_index, one_blas_thread, set_blas_threads
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import DeviceError, VidretError
 from vidret.index.options import IndexOptions, IndexReport
 from vidret.index.run import index_files
+from vidret.search.heads.base import one_torch_thread
 from vidret.store.store import Store
 from vidret.store.vectors.flat import choose_search_device
 from vidret.types import Frames, SegmentEmbedding
@@ -215,3 +218,51 @@ def test_several_devices_are_of_one_kind_for_a_named_encoder(tmp_path: Path, mon
         pytest.raises(VidretError, match="one for another runner, got 2"),
     ):
         engine.index([film], run=index_files)
+
+
+def test_numpy_gets_its_threads_back_when_the_last_query_has_ended() -> None:
+    def count() -> int:
+        number = set_blas_threads(1)
+        set_blas_threads(number)
+        return number
+
+    before = set_blas_threads(2)
+    if count() != 2:
+        pytest.skip("NumPy has no OpenBLAS here")
+    try:
+        with ExitStack() as second:
+            with one_blas_thread():
+                second.enter_context(one_blas_thread())
+                assert count() == 1
+            assert count() == 1
+        assert count() == 2
+    finally:
+        set_blas_threads(before)
+
+
+def test_torch_gets_its_threads_back_on_each_thread_that_asked_a_head() -> None:
+    """One that comes first while another asks must not take the single thread of that one for its own number."""
+    before, meeting = torch.get_num_threads(), Barrier(2, timeout=30)
+
+    def ask(is_first: bool) -> list[int]:
+        if not is_first:
+            meeting.wait()
+        with one_torch_thread():
+            numbers = [torch.get_num_threads()]
+            if is_first:
+                meeting.wait()
+            meeting.wait()
+            if not is_first:
+                meeting.wait()
+        if is_first:
+            meeting.wait()
+        return [*numbers, torch.get_num_threads()]
+
+    torch.set_num_threads(3)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            assert list(threads.map(ask, (True, False))) == [[1, 3]] * 2
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -13,7 +13,7 @@ from tests.hostile_indexes import NUM_FLAT_FILES, Change, list_changes, make_own
 from vidret.cli.commands.info import list_damage
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.search.watches import add_watch
+from vidret.search.collections import add_watch
 from vidret.serve.thumbnails import ThumbnailCache
 from vidret.store.rows_file import WATCHES, Watch
 from vidret.store.store import Store

@@ -18,8 +18,8 @@ from tests.forking import run_code
 from vidret.engine import Engine
 from vidret.errors import EncoderError, StoreError, VidretError
 from vidret.reindex import FOLDER, reindex
+from vidret.search.collections import add_watch
 from vidret.search.probability import UNFITTED, ProbabilityModel, load_probabilities, save_probabilities
-from vidret.search.watches import add_watch
 from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.worker import Worker

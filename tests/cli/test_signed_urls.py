@@ -19,7 +19,7 @@ from vidret.engine import Engine
 from vidret.language.endpoint import ChatEndpoint
 from vidret.present.export import FORMATS, format_moments
 from vidret.present.show import to_dicts
-from vidret.search.watches import WatchMatch
+from vidret.search.collections import WatchMatch
 from vidret.serve.app import create_app
 from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.tools import ToolBox, open_frames

@@ -18,12 +18,15 @@ from vidret.evaluate.page import (
     NUM_HITS,
     count_overlaps,
     find_gap,
+    plot_histogram,
+    plot_recall,
+    plot_thresholds,
+    plot_timeline,
     render_worst,
     trace_overlaps,
     trace_recall,
     write_page,
 )
-from vidret.evaluate.plots import plot_histogram, plot_recall, plot_thresholds, plot_timeline
 from vidret.evaluate.report import Gallery, Report
 from vidret.present.html import render_table
 

@@ -14,9 +14,9 @@ from tests.fakes import ColourEncoder, write_film
 from tests.made_identities import make_track, make_voice, store_people
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
+from vidret.search.collections import add_watch
 from vidret.search.people import KnownPersons, PersonSpans
 from vidret.search.query.grammar import interpret
-from vidret.search.watches import add_watch
 from vidret.serve.mcp.tools import tell_result
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import FILE

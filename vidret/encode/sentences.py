@@ -18,7 +18,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float32, Int64
 
-from vidret.encode.blas_threads import one_blas_thread
+from vidret.devices import one_blas_thread
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.model_files import find_package
 

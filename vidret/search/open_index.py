@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.sounds.channel import SoundChannel, open_sounds
 from vidret.channels.texts.channel import TextChannel
-from vidret.encode.blas_threads import one_blas_thread
+from vidret.devices import one_blas_thread
 from vidret.encode.encoder import Encoder
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.feedback import SegmentSpace

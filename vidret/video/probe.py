@@ -25,13 +25,13 @@ from vidret.video.container import (
     find_payload,
     open_container,
     read_declared_end,
+    read_recording,
     read_start,
     scan_packets,
 )
 from vidret.video.files import SourceFile
 from vidret.video.geometry import read_display
 from vidret.video.ranges import RemoteFile
-from vidret.video.recording import read_recording
 from vidret.video.rendering import HDR_TRANSFERS, describe_rendering
 from vidret.video.timeline import Packets
 

@@ -15,7 +15,7 @@ from tests.fakes import write_film
 from vidret.cli.commands import index as command
 from vidret.engine import Engine
 from vidret.index.options import IndexReport
-from vidret.search import watches
+from vidret.search import collections
 from vidret.store.store import Store
 
 watchfiles = pytest.importorskip("watchfiles", reason="needs the extra watch")
@@ -94,7 +94,7 @@ def test_what_a_run_reports_does_not_end_the_watching(
         yield
 
     monkeypatch.setattr(command, "iterate_changes", change_files)
-    monkeypatch.setattr(watches, "MIN_PROBABILITY", 0.1)  # so few films say little
+    monkeypatch.setattr(collections, "MIN_PROBABILITY", 0.1)  # so few films say little
     options = ("--watch", "--exit-code", "--fail-on-error", "--webhook", "http://127.0.0.1:9/found")
     code, _, err = run("index", folder, "--index", index, *options)
     assert (code, err.count("did not take the matches")) == (0, 4)

@@ -12,8 +12,8 @@ from tests.scripted_server import Reply, serve
 from vidret.endpoints.transport import post_json
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.search import watches
-from vidret.search.watches import add_watch, mark_reported
+from vidret.search import collections
+from vidret.search.collections import add_watch, mark_reported
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.types import UNLIKELY
@@ -22,7 +22,7 @@ from vidret.types import UNLIKELY
 @pytest.fixture(autouse=True)
 def _report_what_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lower the bar: of a few plain colours, nothing is certain."""
-    monkeypatch.setattr(watches, "MIN_PROBABILITY", UNLIKELY)
+    monkeypatch.setattr(collections, "MIN_PROBABILITY", UNLIKELY)
 
 
 @pytest.fixture
@@ -64,10 +64,10 @@ def test_new_matches_are_reported_once(run: Runner, films: Path) -> None:
 def test_only_probable_matches_are_reported(run: Runner, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run.out("watch", "add", "reds", "red")
     add_film(films, "rose", "red")
-    monkeypatch.setattr(watches, "MIN_PROBABILITY", 0.999)
+    monkeypatch.setattr(collections, "MIN_PROBABILITY", 0.999)
     run.out("index", films, "--exit-code")
     add_film(films, "tulip", "red")
-    monkeypatch.setattr(watches, "MIN_PROBABILITY", UNLIKELY)
+    monkeypatch.setattr(collections, "MIN_PROBABILITY", UNLIKELY)
     code, _, err = run("index", films, "--exit-code")
     assert (code, "rose.mp4" in err, "tulip.mp4" in err) == (3, False, True), "what was improbable is not asked again"
 
@@ -158,7 +158,7 @@ def test_watches_that_are_added_at_once_are_all_kept(index: Path) -> None:
 def test_a_watch_for_a_forgotten_concept_is_left_out_and_waits(
     run: Runner, films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watches, "MIN_PROBABILITY", 0.1)  # one example says little
+    monkeypatch.setattr(collections, "MIN_PROBABILITY", 0.1)  # one example says little
     run.out("teach", "rosy", "--yes", films / "red.mp4")
     run.out("watch", "add", "rosies", "@rosy")
     run.out("watch", "add", "blues", "blue")

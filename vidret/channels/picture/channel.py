@@ -30,8 +30,7 @@ from vidret.channels.picture.evidence import (
 from vidret.channels.picture.query_bank import UNRELATED
 from vidret.channels.picture.ranker_loading import load_ranker
 from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ids, Ranker
-from vidret.channels.picture.refining import refine_ranking
-from vidret.channels.picture.reranking import RankedSegments, Reranker, sum_levels
+from vidret.channels.picture.reranking import RankedSegments, Reranker, refine_ranking, sum_levels
 from vidret.encode.encoder import Encoder
 from vidret.encode.text_cache import encode_once
 from vidret.store.lookup import spread_evenly

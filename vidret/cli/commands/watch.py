@@ -15,7 +15,7 @@ from vidret.text import display_path, format_time
 
 if TYPE_CHECKING:
     from vidret.engine import Engine
-    from vidret.search.watches import WatchMatch
+    from vidret.search.collections import WatchMatch
 
 MATCHED = 3  # the exit code of vidret index --exit-code
 group = add_group("watch")
@@ -29,7 +29,7 @@ def add_command(
     name: NameArgument, query: str = argument(QUERY_HELP, "QUERY"), index: WatchIndexOption = DEFAULT_INDEX
 ) -> None:
     """Watch for a query: later runs of vidret index report new videos that probably match it."""
-    from vidret.search.watches import add_watch
+    from vidret.search.collections import add_watch
     from vidret.store.store import Store
 
     with Store.open(index) as store:
@@ -63,8 +63,8 @@ def remove_command(name: NameArgument, index: WatchIndexOption = DEFAULT_INDEX) 
 
 def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str | None) -> bool:
     """Report which new videos match the watches of an index; return whether any does."""
+    from vidret.search.collections import MIN_PROBABILITY, find_new_matches, leave_unknown_out, mark_reported
     from vidret.search.people import KnownPersons
-    from vidret.search.watches import MIN_PROBABILITY, find_new_matches, leave_unknown_out, mark_reported
     from vidret.store.rows_file import WATCHES
     from vidret.store.store import Store
     from vidret.types import LocateOptions

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.fakes import DIM, PatchEncoder, make_text
 from tests.goldens import Case, check_close, find_cases
-from vidret.channels.picture import refining
-from vidret.channels.picture.refining import keep_match, refine_hits, score_refined, standardise_scores
+from vidret.channels.picture import reranking
+from vidret.channels.picture.reranking import keep_match, refine_hits, score_refined, standardise_scores
 from vidret.engine import Engine
 from vidret.types import Hit
 
@@ -151,7 +151,7 @@ def check_refined(plain: Sequence[Hit], refined: Sequence[Hit], expected: np.nda
 
 def test_further_hits_follow_in_their_first_order(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = engine.search("a dog")
-    monkeypatch.setattr(refining, "NUM_HITS", 1)
+    monkeypatch.setattr(reranking, "NUM_HITS", 1)
     refined = engine.search("a dog", refine=True)
     assert [hit.path for hit in refined] == [hit.path for hit in plain]
     refined_scores = [hit.why["refined"] for hit in refined]
