@@ -177,7 +177,7 @@ def test_exclusions_are_counted_however_they_are_written(query: str) -> None:
 
 
 def test_only_what_is_written_with_a_minus_is_forbidden() -> None:
-    interpretation = interpret('a dog runs, then a cat -"two birds" -snow, no people')
+    interpretation = interpret('a dog runs, then a cat -"two birds" -snow -snow, no people or snow')
     assert interpretation.excluded == ("two birds", "snow", "people")
     assert interpretation.forbidden == ("two birds", "snow")
 

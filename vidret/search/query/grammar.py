@@ -173,11 +173,11 @@ def interpret(query: str | Sequence) -> Interpretation:
 
 
 def make_plain(text: str, excluded: tuple[str, ...], forbidden: tuple[str, ...]) -> Interpretation:
-    """Return the interpretation of a text as plain words; empty terms are left out."""
+    """Return the interpretation of a text as plain words; empty and repeated terms are left out."""
     return Interpretation(
         steps=(QueryStep(events=(text,)),),
-        excluded=tuple(filter(None, excluded)),
-        forbidden=tuple(filter(None, forbidden)),
+        excluded=tuple(dict.fromkeys(filter(None, excluded))),
+        forbidden=tuple(dict.fromkeys(filter(None, forbidden))),
     )
 
 

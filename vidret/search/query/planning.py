@@ -283,7 +283,7 @@ def parse_query(query: str, *, is_beside_images: bool = False) -> tuple[str, tup
         VidretError: There is no positive term, or a negative term is empty.
     """
     positive, negatives, others = split_exclusions(query)
-    excluded = negatives + others
+    excluded = tuple(dict.fromkeys(negatives + others))
     if not all(excluded):
         raise OptionError(f'query must contain a word between -" and ", got {query!r}')
     if not is_beside_images and not has_word(positive):
