@@ -227,16 +227,6 @@ class WordsRun:
         """Return whether any track of a content with these paths is missing, incomplete or of another model."""
         return bool(self._find_wanted(fingerprint, self._find_sidecars(paths)))
 
-    def plan(self, fingerprint: str, paths: Iterable[str]) -> WordsRequest:
-        """Return what ``DecodePool.stream`` shall read of a content, from where the last run ended; begin nothing."""
-        sidecars = self._find_sidecars(paths)
-        request: dict[TextSource, dict[str, object]] = {}
-        for source, model in self._find_wanted(fingerprint, sidecars).items():
-            known = self.store.find(fingerprint, source, model)
-            start_s = 0.0 if known is None or known.complete else known.until_s
-            request[source] = _request(source, model, start_s, sidecars)
-        return request
-
     def begin(self, fingerprint: str, paths: Iterable[str], duration_s: float) -> "ContentWords":
         """Begin to read the wanted tracks of a content, or continue where the last run ended."""
         sidecars = self._find_sidecars(paths)

@@ -17,102 +17,96 @@ from vidret.text import display_path, file_name, format_count, format_time, make
 from vidret.types import Person, PersonTrack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from vidret.store.identities.tracks import IdentityKind
 
 PeopleIndexOption = Annotated[Path, index_option()]
 PersonArgument = Annotated[str, argument("Number or name of a person.", "PERSON")]
+KINDS: "Mapping[str, IdentityKind]" = {"people": "face", "speakers": "voice"}  # of tracks, by the group of commands
 TracksArgument = Annotated[list[int], argument("Numbers of tracks, as vidret people show prints them.", "TRACK")]
 SheetOption = Annotated[Path | None, option("Also write a contact sheet.", metavar="FILE")]
 
 
-def add_identities(name: str, kind: "IdentityKind") -> None:
-    """Add the commands for one kind of track."""
-    group = add_group(name, no_args_is_help=False, invoke_without_command=True)
+def list_persons(
+    context: typer.Context,
+    index: PeopleIndexOption = DEFAULT_INDEX,
+    hidden: bool = option("Also list those that were hidden.", default=False),
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the people who are seen or heard, and offer to join those who may be one."""
+    group = str(context.info_name)
+    if context.invoked_subcommand is not None:
+        refuse_options(context, ("index", "hidden", "sheet", "as_json"), f"must follow {context.invoked_subcommand}")
+        return
+    choose_index(context)
+    persons = open_persons(context.params["index"])
+    listed = persons.list_persons(KINDS[group], hidden=hidden)
+    if as_json:
+        print_json(listed)
+    else:
+        empty = f"No {group} were found. To look for them: vidret index PATH --{group} on"
+        if not listed and persons.list_persons(KINDS[group], hidden=True):
+            empty = f"All {group} are hidden. To list them: vidret {group} --hidden"
+        show_table(("number", "name", "tracks", "videos", "time"), list(map(describe_person, listed)), empty)
+        for offer in persons.offer_pairs():
+            both, seen = f"{offer.face} {offer.voice}", f"{offer.num_seen} of {offer.num_turns}"
+            why = f"{offer.face} is seen while {offer.voice} speaks, {seen} times, by chance {offer.expected:.1f}"
+            print_message(f"One person? {why}: vidret people merge {both}")
+    if sheet is not None and listed:
+        titles = {person.best_tracks[0]: f"{person.id}. {person.name}" for person in listed}
+        draw_tracks(persons, titles, group, sheet)
 
-    @group.callback()
-    def list_command(
-        context: typer.Context,
-        index: PeopleIndexOption = DEFAULT_INDEX,
-        hidden: bool = option("Also list those that were hidden.", default=False),
-        sheet: SheetOption = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        if context.invoked_subcommand is not None:
-            refuse_options(
-                context, ("index", "hidden", "sheet", "as_json"), f"must follow {context.invoked_subcommand}"
-            )
-            return
-        choose_index(context)
-        persons = open_persons(context.params["index"])
-        listed = persons.list_persons(kind, hidden=hidden)
-        if as_json:
-            print_json(listed)
-        else:
-            columns = ("number", "name", "tracks", "videos", "time")
-            empty = f"No {name} were found. To look for them: vidret index PATH --{name} on"
-            if not listed and persons.list_persons(kind, hidden=True):
-                empty = f"All {name} are hidden. To list them: vidret {name} --hidden"
-            show_table(columns, [describe_person(person) for person in listed], empty)
-            for offer in persons.offer_pairs():
-                both, seen = f"{offer.face} {offer.voice}", f"{offer.num_seen} of {offer.num_turns}"
-                why = f"{offer.face} is seen while {offer.voice} speaks, {seen} times, by chance {offer.expected:.1f}"
-                print_message(f"One person? {why}: vidret people merge {both}")
-        if sheet is not None and listed:
-            draw_tracks(
-                persons, {person.best_tracks[0]: f"{person.id}. {person.name}" for person in listed}, name, sheet
-            )
 
-    @group.command("show")
-    def show_command(
-        person: PersonArgument,
-        index: PeopleIndexOption = DEFAULT_INDEX,
-        sheet: SheetOption = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        """List the tracks of a person: where it is seen or heard, the least certain first."""
-        persons = open_persons(index)
-        own = persons.list_tracks(person, kind)
-        if as_json:
-            print_json(own)
-        else:
-            lines = [(str(track.id), display_path(track.path), *describe_span(track)) for track in own]
-            show_table(("track", "file", "start", "end", "decided by"), lines)
-        if sheet is not None:
-            draw_tracks(persons, {track.id: str(track.id) for track in own}, f"{name}: {person}", sheet)
+def show_person(
+    context: typer.Context,
+    person: PersonArgument,
+    index: PeopleIndexOption = DEFAULT_INDEX,
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the tracks of a person: where it is seen or heard, the least certain first."""
+    group = read_group(context)
+    persons = open_persons(index)
+    own = persons.list_tracks(person, KINDS[group])
+    if as_json:
+        print_json(own)
+    else:
+        lines = [(str(track.id), display_path(track.path), *describe_span(track)) for track in own]
+        show_table(("track", "file", "start", "end", "decided by"), lines)
+    if sheet is not None:
+        draw_tracks(persons, {track.id: str(track.id) for track in own}, f"{group}: {person}", sheet)
 
-    group.command("name")(name_person)
-    group.command("merge")(merge_persons)
-    group.command("split")(split_person)
-    group.command("not")(reject_tracks)
-    group.command("hide")(hide_person)
-    group.command("undo")(undo_change)
 
-    @group.command("forget")
-    def forget_command(
-        person: str | None = argument("Number or name of a person.", "PERSON", default=None),
-        index: PeopleIndexOption = DEFAULT_INDEX,
-        video: str | None = option("Forget all in this video instead.", default=None, metavar="VIDEO"),
-        everybody: bool = option(
-            "Forget everybody instead; later runs look for nobody unless asked.", default=False, flag="--all"
-        ),
-    ) -> None:
-        """Delete every vector, picture and name of a person, of a video or of all, so that no byte is left."""
-        if (person is not None) + (video is not None) + everybody != 1:
-            raise typer.BadParameter("must be one of PERSON, --video and --all", param_hint="PERSON")
-        persons = open_persons(index)
-        if person is not None:
-            num_tracks = persons.forget(person)
-        elif video is not None:
-            with Store.open(index) as store:
-                content = store.videos.get(look_up_video(store, video)).fingerprint
-            num_tracks = persons.forget_video(content, kind)
-        else:
-            num_tracks = persons.forget_all(kind)
-        print_message(f"{format_count(num_tracks, 'track')} deleted")
+def forget_person(
+    context: typer.Context,
+    person: str | None = argument("Number or name of a person.", "PERSON", default=None),
+    index: PeopleIndexOption = DEFAULT_INDEX,
+    video: str | None = option("Forget all in this video instead.", default=None, metavar="VIDEO"),
+    everybody: bool = option(
+        "Forget everybody instead; later runs look for nobody unless asked.", default=False, flag="--all"
+    ),
+) -> None:
+    """Delete every vector, picture and name of a person, of a video or of all, so that no byte is left."""
+    if (person is not None) + (video is not None) + everybody != 1:
+        raise typer.BadParameter("must be one of PERSON, --video and --all", param_hint="PERSON")
+    persons, kind = open_persons(index), KINDS[read_group(context)]
+    if person is not None:
+        num_tracks = persons.forget(person)
+    elif video is not None:
+        with Store.open(index) as store:
+            content = store.videos.get(look_up_video(store, video)).fingerprint
+        num_tracks = persons.forget_video(content, kind)
+    else:
+        num_tracks = persons.forget_all(kind)
+    print_message(f"{format_count(num_tracks, 'track')} deleted")
 
-    group.command("export")(export_person)
+
+def read_group(context: typer.Context) -> str:
+    """Return the group of a command, ``people`` or ``speakers``."""
+    assert context.parent is not None
+    return str(context.parent.info_name)
 
 
 def name_person(
@@ -201,5 +195,19 @@ def draw_tracks(persons: "Persons", titles: "Mapping[int, str]", heading: str, o
     write_sheet(tiles, heading, out)
 
 
-add_identities("people", "face")
-add_identities("speakers", "voice")
+COMMANDS: "Mapping[str, Callable[..., None]]" = {
+    "show": show_person,
+    "name": name_person,
+    "merge": merge_persons,
+    "split": split_person,
+    "not": reject_tracks,
+    "hide": hide_person,
+    "undo": undo_change,
+    "forget": forget_person,
+    "export": export_person,
+}
+for name in KINDS:
+    group = add_group(name, no_args_is_help=False, invoke_without_command=True)
+    group.callback()(list_persons)
+    for command, function in COMMANDS.items():
+        group.command(command)(function)

@@ -92,17 +92,15 @@ def search_command(
         raise typer.BadParameter(rule, param_hint="QUERY")
     footage.check(options)
     judging.check()
-    if by == "moment" and queries is not None:
-        raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
-    for name, is_given in (("--sheet", sheet is not None), ("--explain", explain)):
-        if is_given and queries is not None:
-            raise typer.BadParameter("needs a single search, got --queries", param_hint=name)
-    if footage.clip is not None and (by == "moment" or explain):
-        raise typer.BadParameter("needs --by video without --explain", param_hint="--clip")
-    if explain and by == "moment":
-        raise typer.BadParameter("needs --by video, got moment", param_hint="--explain")
-    if save is not None and (not query or image or by != "video"):
-        raise typer.BadParameter("needs a QUERY of words only, and --by video", param_hint="--save")
+    many, by_moment, is_wordy = queries is not None, by == "moment", bool(query) and not image
+    refuse_together(
+        ("--queries", many and by_moment, "needs --by video, got moment"),
+        ("--sheet", many and sheet is not None, "needs a single search, got --queries"),
+        ("--explain", many and explain, "needs a single search, got --queries"),
+        ("--clip", footage.clip is not None and (by_moment or explain), "needs --by video without --explain"),
+        ("--explain", explain and by_moment, "needs --by video, got moment"),
+        ("--save", save is not None and (by_moment or not is_wordy), "needs a QUERY of words only, and --by video"),
+    )
     search_for = read_query(query, image or [])
     if judging.judge is not None:
         check_judged(query, options, by, image or [])
@@ -120,7 +118,7 @@ def search_command(
         show_interpretation(interpret_query(engine, query, ("picture",) if image else options.sources))
     liked = [*map(str, image or []), *(str(video) for video, _ in options.like)]
     heading = " ".join(part for part in (query, f"like {', '.join(liked)}" if liked else "") if part)
-    if by == "moment":
+    if by_moment:
         show_moments_by_video(engine, search_for, options, heading, sheet, as_json=as_json)
         return
     if judging.judge is not None:
@@ -139,6 +137,13 @@ def search_command(
         nothing = explain_nothing(options.at_least, options.offset)
         show_hits(hits, explain=explain, judged=judged, first_rank=options.offset + 1, empty=nothing)
     draw_results(hits, heading, sheet, first_rank=options.offset + 1)
+
+
+def refuse_together(*rules: tuple[str, object, str]) -> None:
+    """Refuse the first option that is given with others that it does not go with; each has its rule."""
+    for flag, is_given, rule in rules:
+        if is_given:
+            raise typer.BadParameter(rule, param_hint=flag)
 
 
 def check_judged(query: str | None, options: SearchOptions, by: str, images: Sequence[Path]) -> None:
@@ -189,13 +194,14 @@ def show_moments_by_video(
     engine: Searchable, query: "Query", options: SearchOptions, heading: str, sheet: Path | None, *, as_json: bool
 ) -> None:
     """Print the best moments of all videos, grouped by video."""
-    if options.rerank != "auto":
-        raise typer.BadParameter(f"needs --by video, got moment and {options.rerank}", param_hint="--rerank")
-    ranked = {"--refine": options.refine, "--like": options.like or options.unlike, "--sort-by": options.sort_by}
-    ranked["--display"] = options.display != SearchOptions().display
-    for flag, is_given in ranked.items():
-        if is_given:
-            raise typer.BadParameter("needs --by video, got moment", param_hint=flag)
+    rule = "needs --by video, got moment"
+    refuse_together(
+        ("--rerank", options.rerank != "auto", f"{rule} and {options.rerank}"),
+        ("--refine", options.refine, rule),
+        ("--like", options.like or options.unlike, rule),
+        ("--sort-by", options.sort_by, rule),
+        ("--display", options.display != SearchOptions().display, rule),
+    )
     wanted = LocateOptions(
         videos=options.k + options.offset,
         sources=options.sources,
