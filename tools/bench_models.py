@@ -58,7 +58,6 @@ from vidret.align.prepared import PreparedVideos
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
-from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.channels.picture.aligner_rankers import UcofiaRanker
 from vidret.channels.picture.query_bank import UNRELATED
 from vidret.encode.clip.model import ClipModel, measure_cost
@@ -76,6 +75,7 @@ from vidret.ground.pieces import save_projected
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.windows import Window, cut_windows, join_results
+from vidret.layers import TemporalTransformer
 from vidret.search.heads.layers import Grounder
 from vidret.store.records import HEAD
 from vidret.store.store import Store

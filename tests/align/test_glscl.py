@@ -24,8 +24,8 @@ from vidret.align.glscl import (
     consistency_loss,
     diversity_loss,
 )
-from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.errors import AlignerError
+from vidret.layers import TemporalTransformer
 
 DIM = 32
 

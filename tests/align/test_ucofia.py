@@ -16,8 +16,8 @@ from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import LevelScores
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
-from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.errors import AlignerError
+from vidret.layers import TemporalTransformer
 from vidret.types import SegmentEmbedding, TextEmbedding
 
 DIM, FRAMES, PATCHES = 16, 4, 6

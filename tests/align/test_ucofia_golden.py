@@ -13,7 +13,7 @@ from vidret.align.prepared import PreparedVideos
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import LevelScores, aggregate, aggregate_both_ways, compare_words, score_words
 from vidret.align.ucofia_selection import perturbed_top_k
-from vidret.align.ucofia_temporal import pool_frames
+from vidret.layers import pool_frames
 from vidret.model_files import translate
 
 LEVELS = ("video_sentence", "frame_sentence", "patch_word")

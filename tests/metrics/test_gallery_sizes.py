@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidret.errors import VidretError
-from vidret.metrics import gallery_sizes
-from vidret.metrics.gallery_sizes import choose_sizes, measure_by_size
-from vidret.metrics.retrieval import evaluate
+from vidret.metrics import retrieval
+from vidret.metrics.retrieval import choose_sizes, evaluate, measure_by_size
 
 
 def expect_recall(scores: np.ndarray, size: int, k: int) -> float:
@@ -59,6 +58,6 @@ def test_sizes_and_scores_that_cannot_be_are_refused() -> None:
 
 
 def test_interval_holds_95_percent_of_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery_sizes, "_draw", lambda *_: {1: np.arange(101.0)})
+    monkeypatch.setattr(retrieval, "_draw", lambda *_: {1: np.arange(101.0)})
     (found,) = measure_by_size(np.eye(3, dtype=np.float32), np.arange(3), [2], cuts=(1,))
     assert (found.mean, found.low, found.high) == pytest.approx((50.0, 2.5, 97.5))

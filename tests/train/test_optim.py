@@ -16,12 +16,12 @@ from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
-from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
+from vidret.layers import TemporalTransformer
 from vidret.train.captioner import Captioner
 from vidret.train.methods.glscl import Glscl
 from vidret.train.methods.promptswitch import PromptSwitch

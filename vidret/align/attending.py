@@ -9,8 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.align.ucofia_temporal import EPS
-from vidret.layers import mask_bias
+from vidret.layers import EPS, mask_bias
 
 UNIT_TEMPERATURE = 0.03  # for cosines; corresponds to 3 for CLIP's raw vectors, whose norms are about 10
 DROPOUT = 0.3  # of X-Pool, as published

@@ -19,8 +19,8 @@ from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
-from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.errors import AlignerError
+from vidret.layers import TemporalTransformer
 from vidret.model_files import (
     ALIGNER,
     Part,

@@ -23,8 +23,7 @@ from vidret.align.attending import FrameAttention, SoftmaxAttention
 from vidret.align.batches import TextBatch, VideoBatch, fill_mask, stack_rows, take_rows, unpack_stacked
 from vidret.align.prepared import run_tasks
 from vidret.align.stacking import pack_arrays
-from vidret.align.ucofia_temporal import TemporalTransformer
-from vidret.layers import mask_bias
+from vidret.layers import TemporalTransformer, mask_bias
 
 TEXTS, VIDEOS = 64, 256  # per block, so that its frame weights fit a core's cache
 AT_ONCE = 256  # texts whose concepts are found at a time: each takes a third of a megabyte meanwhile

@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from vidret.align.batches import TextBatch, stack_rows, unpack_stacked
 from vidret.align.stacking import pack_arrays
-from vidret.align.ucofia_temporal import pool_frames
-from vidret.layers import pack_rows
+from vidret.layers import pack_rows, pool_frames
 
 
 class PreparedVideos(NamedTuple):

@@ -14,8 +14,7 @@ from vidret.align.batches import TextBatch, VideoBatch, fill_mask, take_rows
 from vidret.align.prepared import PreparedVideos, plan_blocks, run_tasks, trim
 from vidret.align.ucofia_levels import LevelScores, Mixing, score_frames, score_words
 from vidret.align.ucofia_selection import PatchSelector
-from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
-from vidret.layers import zero_padding
+from vidret.layers import TemporalTransformer, pool_frames, zero_padding
 
 CLIP_SCALE = math.log(100)
 

@@ -21,10 +21,10 @@ from vidret.align.batches import TextBatch, VideoBatch, map_fields
 from vidret.align.glscl import ConceptAligner, ConceptScores, ConceptVideos
 from vidret.align.prepared import PreparedVideos
 from vidret.align.ucofia import Aligner
-from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import ClipModel
 from vidret.encode.encoder import normalise_pixels
+from vidret.layers import TemporalTransformer, pool_frames
 from vidret.train.captioner import Captioner
 from vidret.train.gather import gather
 from vidret.train.losses import find_same_videos, promote_half

@@ -11,7 +11,6 @@ from vidret.align.glscl import ConceptAligner, ConceptVideos
 from vidret.align.prepared import pack_video, unpack_videos
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import score_frames
-from vidret.align.ucofia_temporal import pool_frames
 from vidret.channels.picture.ranking import (
     MEAN,
     UCOFIA_WEIGHTS,
@@ -23,6 +22,7 @@ from vidret.channels.picture.ranking import (
 )
 from vidret.devices import CPU
 from vidret.errors import AlignerError
+from vidret.layers import pool_frames
 from vidret.types import SegmentEmbedding, TextEmbedding
 
 

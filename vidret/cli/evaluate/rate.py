@@ -144,7 +144,7 @@ def curves_command(
 
     from vidret.channels.picture.reranking import TOTAL
     from vidret.evaluate.retrieval import check_memory, choose_captions, score_texts
-    from vidret.metrics.gallery_sizes import choose_sizes, measure_by_size
+    from vidret.metrics.retrieval import choose_sizes, measure_by_size
 
     split = run.read_split()
     engine = run.open_index(split, rerank=rerank)

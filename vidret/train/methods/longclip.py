@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.ucofia_temporal import pool_frames
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.encode.clip.text import KEPT_POSITIONS, stretch_positions
 from vidret.errors import VidretError
+from vidret.layers import pool_frames
 from vidret.train import optim
 from vidret.train.gather import gather
 from vidret.train.losses import Terms, promote_half, retrieval_loss

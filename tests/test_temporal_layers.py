@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
-from vidret.layers import Block
+from vidret.layers import Block, TemporalTransformer, pool_frames
 
 
 def naive_video(model: TemporalTransformer, frames: Tensor) -> Tensor:
