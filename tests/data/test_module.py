@@ -89,9 +89,10 @@ def test_training_batches_have_captions_of_different_videos(world: Path) -> None
     assert sorted(seen) == list(range(len(data.train.captions)))
 
 
-def test_validation_is_held_out_and_yields_each_video_once(world: Path) -> None:
+def test_validation_is_held_out_and_yields_each_video_once(world: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = ready(make(world))
     assert len(data.val.videos) == 2
+    assert caplog.messages == [f"{data.val.name}: validation by few videos, 2, hardly tells models apart"]
     assert sorted(data.train.videos + data.val.videos) == sorted(f"v{number}" for number in range(10))
     batches = list(data.val_dataloader())
     assert sorted(video for batch in batches for video in batch.videos.tolist()) == [0, 1]

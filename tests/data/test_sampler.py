@@ -276,10 +276,13 @@ def test_invalid_batches_are_refused(
 
 @given(num_items=st.integers(0, 70), num_ranks=st.integers(1, 5))
 def test_evaluation_yields_every_item_once_over_all_processes(num_items: int, num_ranks: int) -> None:
+    if num_items < num_ranks:
+        with pytest.raises(VidretError, match=f"one for each of {num_ranks} processes, got {num_items}"):
+            divide_evenly(num_items, 4, num_ranks=num_ranks)
+        return
     by_rank = [divide_evenly(num_items, 4, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
     assert sorted(item for batches in by_rank for batch in batches for item in batch) == list(range(num_items))
     assert all(1 <= len(batch) <= 4 for batches in by_rank for batch in batches)
-    if num_items >= num_ranks:
-        assert len(set(map(len, by_rank))) == 1  # so that a collective in each step does not hang
+    assert len(set(map(len, by_rank))) == 1  # so that a collective in each step does not hang
     sizes = [sum(map(len, batches)) for batches in by_rank]
     assert max(sizes) - min(sizes) <= max(map(len, by_rank))

@@ -173,17 +173,19 @@ def group_neighbours(
 def divide_evenly(num_items: int, batch_size: int, *, rank: int = 0, num_ranks: int = 1) -> list[list[int]]:
     """Return the batches of this process, with each item once over all processes; none is repeated for padding.
 
-    All processes get the same number of batches, of nearly equal size, unless there are fewer items than processes.
-    ``batch_size`` is the maximum per process.
+    All processes get the same number of batches, of nearly equal size. ``batch_size`` is the maximum per process.
 
     Raises:
-        VidretError: ``batch_size`` is below 1.
+        VidretError: ``batch_size`` is below 1, or a process would have no item: a trainer skips the evaluation there,
+            and the others wait for its results.
     """
     if batch_size < 1:
         raise VidretError(f"batch_size must be at least 1, got {batch_size}")
+    if num_items < num_ranks:
+        raise VidretError(f"items to evaluate must be at least one for each of {num_ranks} processes, got {num_items}")
     num_steps = -(-num_items // (batch_size * num_ranks))
-    pieces = np.array_split(np.arange(num_items), max(num_steps, 1) * num_ranks)
-    return [piece.tolist() for piece in pieces[rank::num_ranks] if len(piece)]
+    pieces = np.array_split(np.arange(num_items), num_steps * num_ranks)
+    return [piece.tolist() for piece in pieces[rank::num_ranks]]
 
 
 def plan_batch_sizes(

@@ -1,5 +1,6 @@
 """Lightning data module base: the splits of each stage, their loaders, and the state for resuming."""
 
+import logging
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from vidret.data.sampler import TrainBatches, divide_evenly
 from vidret.devices import choose_device
 from vidret.errors import VidretError
 
+logger = logging.getLogger(__name__)
+FEW = 10  # videos of a validation: of a single one every model has an R@1 of 100, and the first epoch's is exported
 PREFETCH = 2  # batches per worker
 SHARED_MEMORY = Path("/dev/shm")  # in which workers leave batches, on Linux
 Batch = TypeVar("Batch")
@@ -182,6 +185,8 @@ class SplitData(lightning.LightningDataModule):
             is_own = role == "test" or (role == "val" and self._splits.val_split is not None)
             whole = is_own and not self._allow_missing
             self._opened[role] = self.open_split(split, training=role == "train", whole=whole)
+        if "val" in splits and (num_videos := len(self.val.videos)) < FEW:
+            logger.warning("%s: validation by few videos, %d, hardly tells models apart", self.val.name, num_videos)
         if "train" in splits:
             self._loader = self._loader_state = None
 
