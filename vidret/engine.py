@@ -648,7 +648,7 @@ class Engine(VideoLibrary):
         pictures, store = self._index.pictures, self._index.store
         video_ids = [look_up_video(store, video) for video in videos]
         texts = self.encoder.encode_text(list(queries))
-        return pictures.reranker.score_videos(texts, video_ids, pictures.get_ranker(rerank), on_progress=on_progress)
+        return pictures.score_videos(texts, video_ids, pictures.get_ranker(rerank), on_progress=on_progress)
 
     @override
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:

@@ -44,8 +44,8 @@ def test_pages_are_parts_of_one_ranking(engine: Engine, query: Any, candidates: 
 def find_score(engine: Engine, query: Any, ids: Sequence[int] | np.ndarray) -> float:
     """Return the score of a video of which some segments are read."""
     pictures, encoded = engine._index.pictures, embed_query(query, engine._index.encoder)
-    scale, stored = pictures.find_scale(pictures.ranker), pictures.reranker.read(pictures.ranker, ids)
-    ranked = pictures.reranker.rerank(encoded, stored, pictures.ranker, typical=scale.mean)
+    scale, stored = pictures.find_scale(pictures.ranker), pictures.read(pictures.ranker, ids)
+    ranked = pictures.rerank(encoded, stored, pictures.ranker, typical=scale.mean)
     return float(scale.rate(ranked.scores + encoded.positive.offset).max())
 
 

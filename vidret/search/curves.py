@@ -119,7 +119,7 @@ def _encode(index: OpenIndex, query: Query) -> EncodedQuery:
 def read_curve(pictures: PictureChannel, query: EncodedQuery, video_id: int) -> tuple[Curve, FrameScorer] | None:
     """Return the scores of all stored frames of one video, and what scores others; None if nothing is stored yet."""
     ids = pictures.store.segments.ids_of_video(video_id)
-    stored = pictures.reranker.read_again(FrameRanker(), ids)
+    stored = pictures.read_again(FrameRanker(), ids)
     segments, frames = stored.segments, stored.frames
     if not segments:
         return None
@@ -178,5 +178,5 @@ def describe_video(pictures: PictureChannel, video_id: int, path: str) -> Ground
         shot_sampling=choose_mode(store.metadata.get(SAMPLING))
         if store.metadata.get(SEGMENTS) == FOLLOW_SHOTS
         else None,
-        read=lambda: pictures.reranker.read(FrameRanker(), store.segments.ids_of_video(video_id)),
+        read=lambda: pictures.read(FrameRanker(), store.segments.ids_of_video(video_id)),
     )

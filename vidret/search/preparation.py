@@ -74,7 +74,7 @@ def calibrate_index(
             ranker,
             embeddings,
             bank=name,
-            read=lambda ids: pictures.reranker.score(ranker, embeddings, ids),
+            read=lambda ids: pictures.score_segments(ranker, embeddings, ids),
             temperature=temperature,
             on_progress=on_progress,
         )
@@ -124,7 +124,7 @@ def calibrate_with_bank(pictures: PictureChannel, bank: QueryBank | None) -> Non
         return
     texts = encode_once(pictures.encoder, known.texts)
     extended = extend_calibration(
-        known, known.find_unknown(ids), lambda part: pictures.reranker.score(ranker, texts, part)
+        known, known.find_unknown(ids), lambda part: pictures.score_segments(ranker, texts, part)
     )
     with Store.open(pictures.store.path, write=True) as store:
         save_calibration(store, ranker, extended, _measure_scale(store, pictures, ranker, extended))

@@ -170,10 +170,10 @@ def damage_frames(store: Store, ids: Sequence[int]) -> None:
 
 def test_damaged_segments_do_not_count_in_scores_curves_and_calibration(search: RecordedSearch) -> None:
     pictures, store = search.pictures, search.store
-    before = pictures.reranker.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
+    before = pictures.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
     calibrated = measure(pictures)
     damage_frames(store, [*store.segments.ids_of_video(1)[:7], *store.segments.ids_of_video(2)])
-    after = pictures.reranker.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
+    after = pictures.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
     assert after[0, 1] == -np.inf
     assert after[0, 2] == before[0, 2]
     read = read_curve(pictures, QUERY, 1)
@@ -193,7 +193,7 @@ def test_damaged_segments_do_not_count_in_scores_curves_and_calibration(search: 
 
 def measure(pictures: PictureChannel) -> Calibration:
     texts = [TextEmbedding(str(axis), row, row[None]) for axis, row in enumerate(np.eye(3, DIM, dtype=np.float32))]
-    read = partial(pictures.reranker.score, FrameRanker(), texts)
+    read = partial(pictures.score_segments, FrameRanker(), texts)
     return measure_calibration(pictures.store, FrameRanker(), texts, bank="axes", read=read)
 
 

@@ -15,10 +15,9 @@ from tests.goldens import find_cases
 from tests.rankers import convert_golden, make_ranker, save_aligner, score_directly, score_stored, store_all
 from vidret.align.ucofia import Aligner
 from vidret.channels.picture.aligner_rankers import UcofiaRanker
-from vidret.channels.picture.calibration import Calibrations
+from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.picture.ranker_loading import FEW, UNTRAINED_UCOFIA, choose_ranker, load_ranker, make_untrained
 from vidret.channels.picture.ranking import score_top_frames
-from vidret.channels.picture.reranking import Reranker
 from vidret.errors import AlignerError
 from vidret.store.store import Store
 from vidret.types import RERANKERS, SegmentEmbedding, TextEmbedding
@@ -127,9 +126,9 @@ def test_tokens_are_read_by_the_aligner_that_packed_them_alone(tmp_path: Path) -
     packed = [own.pack(segment) for segment in segments]
     ids = store_all(tmp_path / "index", segments, packed)
     with Store.open(tmp_path / "index") as store:
-        reranker = Reranker(store, own, Calibrations(store, PatchEncoder().encode_text))
-        assert [bytes(tokens) for tokens in reranker.read(own, ids).tokens] == packed
-        assert not any(reranker.read(other, ids).tokens)
+        pictures = PictureChannel(store, PatchEncoder(), own, tokens="int8")
+        assert [bytes(tokens) for tokens in pictures.read(own, ids).tokens] == packed
+        assert not any(pictures.read(other, ids).tokens)
 
 
 def test_packing_is_reproducible_and_small(tmp_path: Path) -> None:

@@ -189,5 +189,5 @@ def test_large_index_is_measured_on_a_sample_of_all(index: Path, store: Store, m
         assert len(ids) > 2
         scores = searcher._score_unrelated(FrameRanker())
         assert len(scores) == 2 * len(UNRELATED)
-        ends = searcher.reranker.score(FrameRanker(), [make_text(text) for text in UNRELATED], ids[[0, -1]])
+        ends = searcher.score_segments(FrameRanker(), [make_text(text) for text in UNRELATED], ids[[0, -1]])
         np.testing.assert_allclose(np.sort(scores), np.sort(ends.scores["frames"].ravel()), atol=1e-5)

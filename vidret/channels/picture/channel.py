@@ -6,11 +6,11 @@ The coarse search chooses the segments that are reranked by the inner product of
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from vidret.channels.base import ChannelQuery, EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
@@ -29,17 +29,19 @@ from vidret.channels.picture.evidence import (
 )
 from vidret.channels.picture.query_bank import UNRELATED
 from vidret.channels.picture.ranker_loading import load_ranker
-from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ids, Ranker
-from vidret.channels.picture.reranking import RankedSegments, Reranker, refine_ranking, sum_levels
+from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ids, Levels, Ranker
+from vidret.channels.picture.reranking import TOTAL, RankedSegments, refine_ranking, sum_levels
 from vidret.encode.encoder import Encoder
 from vidret.encode.text_cache import encode_once
 from vidret.store.lookup import spread_evenly
+from vidret.store.records import StoredSegments
 from vidret.store.store import Store
 from vidret.types import TextEmbedding
 from vidret.types.arrays import widen_rows
 
 logger = logging.getLogger(__name__)
 
+SEGMENT_BATCH_SIZE = 256  # segments scored at a time when whole videos are scored
 DEPTH_FACTOR = 4  # by which a search goes deeper when the nearest segments belong to too few videos
 SEGMENTS_PER_VIDEO = 8  # reranked for each video that is found beyond the first candidates
 # Segments of a video that set its score. In 672 rankings of films of 90 segments, the best one was among them in all
@@ -56,7 +58,7 @@ class PictureChannel:
         self.store, self.encoder, self.ranker = store, encoder, ranker
         self.scales = PictureScales(self._score_unrelated)
         self.calibrations = Calibrations(store, partial(encode_once, encoder))
-        self.reranker = Reranker(store, ranker, self.calibrations)
+        self._last: tuple[tuple[object, ...], StoredSegments] | None = None
         self._tokens = tokens
         self._rankers = {ranker.name: ranker}
 
@@ -146,7 +148,7 @@ class PictureChannel:
         # Images, vectors and taught concepts are ranked by the best frames, which need no tokens.
         is_text = any(encoded.is_text for encoded in query.encoded)
         reader = self.get_ranker(query.options.rerank if is_text else None)
-        stored = (self.reranker.read_again if whole else self.reranker.read)(reader, ids)
+        stored = (self.read_again if whole else self.read)(reader, ids)
         if not len(stored.ids):
             return {}
         ranked: list[RankedSegments] = []
@@ -154,7 +156,7 @@ class PictureChannel:
         for encoded in query.encoded:
             ranker = self.get_ranker(query.options.rerank if encoded.is_text else None)
             scale = self.find_scale(ranker)
-            ranked.append(self.reranker.rerank(encoded, stored, ranker, typical=scale.mean))
+            ranked.append(self.rerank(encoded, stored, ranker, typical=scale.mean))
             evidence.append(scale.rate(ranked[-1].scores + encoded.positive.offset))
         is_refined = refine and len(ranked) == 1
         if is_refined and (refined := refine_ranking(self.store, query.encoded[0], ranked[0])) is not None:
@@ -171,6 +173,81 @@ class PictureChannel:
             videos = weigh_points(videos, stored, query.weigh(stored.ids))
         return videos if query.adjust is None else adjust_points(videos, query.adjust, frames=whole)
 
+    # Segments
+
+    def read_again(self, ranker: Ranker, ids: Sequence[int] | Ids) -> StoredSegments:
+        """Read segments for a ranker; the last ones are kept, as of a video that many queries are asked of."""
+        key = (ranker.name, self.store.generation, *map(int, ids))
+        last = self._last
+        if last is None or last[0] != key:
+            self._last = last = key, self.read(ranker, ids)
+        return last[1]
+
+    def read(self, ranker: Ranker, ids: Sequence[int] | Ids) -> StoredSegments:
+        """Read segments for a ranker; missing and damaged ones are left out."""
+        # Tokens that another aligner packed cannot be used.
+        is_own = ranker.fingerprint == self.ranker.fingerprint
+        return self.store.features.read(ids, tokens=is_own and bool(ranker.fingerprint))
+
+    def rerank(self, query: EncodedQuery, stored: StoredSegments, ranker: Ranker, *, typical: float) -> RankedSegments:
+        """Return the scores of segments for a query.
+
+        A negative term lowers a score by how much that term scores above ``typical``, the mean of unrelated queries.
+        """
+        levels = ranker.score([query.positive, *query.negatives], stored.tokens, stored.frames)
+        if query.is_text:
+            levels = self.calibrations.correct(ranker, stored, levels)
+        positive, *negatives = sum_levels(levels.scores, ranker)
+        penalties = np.sum([np.maximum(0, negative - typical) for negative in negatives], axis=0)
+        scores = positive - penalties
+        parts: dict[str, Float[np.ndarray, " segment"]] = {name: level[0] for name, level in levels.scores.items()}
+        if negatives:
+            parts["unwanted"] = -penalties
+        times = np.array([times[best] for times, best in zip(stored.times, levels.best[0], strict=True)])
+        return RankedSegments(ids=stored.ids, segments=stored.segments, scores=scores, times=times, levels=parts)
+
+    def score_segments(self, ranker: Ranker, texts: Sequence[TextEmbedding], ids: Ids) -> Levels:
+        """Score texts against segments without correction; missing and damaged segments score -inf."""
+        stored = self.read(ranker, ids)
+        exists = np.isin(ids, stored.ids)
+        scores = {name: np.full((len(texts), len(ids)), -np.inf, np.float32) for name in ranker.weights}
+        best = np.zeros((len(texts), len(ids)), np.int64)
+        if exists.any():
+            levels = ranker.score(texts, stored.tokens, stored.frames)
+            best[:, exists] = levels.best
+            for name, level in levels.scores.items():
+                scores[name][:, exists] = level
+        return Levels(scores, best)
+
+    def score_videos(
+        self,
+        texts: Sequence[TextEmbedding],
+        video_ids: Sequence[int],
+        ranker: Ranker,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Float32[np.ndarray, "text video"]]:
+        """Score texts against whole videos without correction, by level and as the weighted sum ``TOTAL``.
+
+        The score of a video is that of its best segment, at each level separately. All segments are scored: there is no
+        coarse search.
+        """
+        ids = [self.store.segments.ids_of_video(video_id) for video_id in video_ids]
+        owners = np.repeat(np.arange(len(video_ids)), [len(own) for own in ids])
+        flat = np.array([key for own in ids for key in own], dtype=np.int64)
+        names = [TOTAL, *ranker.weights]
+        scores = {name: np.full((len(texts), len(video_ids)), -np.inf, np.float32) for name in names}
+        for start in range(0, len(flat), SEGMENT_BATCH_SIZE):
+            batch = slice(start, start + SEGMENT_BATCH_SIZE)
+            levels = self.score_segments(ranker, texts, flat[batch]).scores
+            levels[TOTAL] = sum_levels(levels, ranker)
+            for name, matrix in scores.items():
+                for column, owner in enumerate(owners[batch]):
+                    np.maximum(matrix[:, owner], levels[name][:, column], out=matrix[:, owner])
+            if on_progress is not None:
+                on_progress(min(start + SEGMENT_BATCH_SIZE, len(flat)), len(flat))
+        return scores
+
     # Unrelated queries
 
     def typical_score(self) -> float | None:
@@ -182,7 +259,7 @@ class PictureChannel:
         self._rankers.setdefault(ranker.name, ranker)
         ids: Ids = self.store.searchable()
         sample = ids[spread_evenly(len(ids), SAMPLE)]
-        stored = self.reranker.read(ranker, sample)
+        stored = self.read(ranker, sample)
         if not len(stored.ids):
             return np.empty(0)
         levels = ranker.score(self._unrelated, stored.tokens, stored.frames)
