@@ -310,6 +310,19 @@ def test_best_spans_are_those_of_all_in_order(seed: int, k: int, overlapping: bo
     assert [(one.score, one.index, one.span) for one in found] == sorted(every, key=lambda row: -row[0])[:k]
 
 
+@given(st.integers(0, 999), st.integers(1, 9), st.booleans(), st.sampled_from([ONE, TOGETHER, THEN]))
+@example(seed=4, k=5, overlapping=False, steps=ONE)
+@example(seed=4, k=5, overlapping=False, steps=THEN)
+def test_fewer_spans_of_a_video_are_the_first_of_more(seed: int, k: int, overlapping: bool, steps: Steps) -> None:
+    rng, num_clauses = np.random.default_rng(seed), 1 if steps == ONE else 2
+    starts = rng.integers(0, 17, (num_clauses, 3)).astype(float)
+    texts = [[(start, start + 2, float(rng.normal(2, 2))) for start in own] for own in starts.tolist()]
+    pictures = rng.normal(0, 3, (num_clauses, 10)).repeat(2, axis=1)
+    scores, structure = make_scores(*texts, pictures=pictures), make_structure(steps)
+    fewer, more = (find(scores, structure, number, overlapping=overlapping) for number in (k, 20))
+    assert fewer == more[:k]
+
+
 def test_spans_of_a_video_are_not_looked_for_if_enough_others_score_more(monkeypatch: pytest.MonkeyPatch) -> None:
     videos = [make_scores([], pictures=[bump(start, start + 4, height)]) for start, height in enumerate((1, 9, 8, 2))]
     structure, asked = make_structure(), list[VideoScores]()

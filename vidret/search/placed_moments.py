@@ -64,11 +64,15 @@ def find_placed_spans(scores: VideoScores, structure: QueryStructure, options: L
     """Return the spans of a video that match a query of several clauses, best first; none without a placement."""
     of_clause = replace(options, k=NUM_SPANS, overlapping=False, weak=True)
     steps = [_list_candidates(scores, structure, step, of_clause) for step in structure.steps]
-    placements = list_placements(
-        [step.spans for step in steps], structure.gaps_s, k=options.k, overlapping=options.overlapping
-    )
-    spans = [_make_span(scores, steps, placement) for placement in placements]
-    return spans if options.overlapping else drop_overlapping_spans(spans)  # frames that grow may meet
+    places, k = [step.spans for step in steps], options.k
+    while True:
+        placements = list_placements(places, structure.gaps_s, k=k, overlapping=options.overlapping)
+        spans = [_make_span(scores, steps, placement) for placement in placements]
+        if not options.overlapping:
+            spans = drop_overlapping_spans(spans)  # frames that grow may meet
+        if len(spans) >= options.k or len(placements) < k:
+            return spans[: options.k]
+        k += 2 * (options.k - len(spans))
 
 
 def _list_candidates(
