@@ -95,7 +95,7 @@ class SoundChannel:
     def find(self, query: ChannelQuery) -> dict[int, VideoTexts]:
         """Return the best windows of each clause by video."""
         found = self._rate(query)
-        paths = self._pictures.files.paths_of(sorted(found), query.options.filters)
+        paths = self._pictures.files.paths_of(sorted(found), query.options.filters) if found else {}
         return {
             video_id: own for video_id, own in found.items() if paths.get(video_id) and video_id not in query.excluded
         }

@@ -29,9 +29,9 @@ from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 
 if TYPE_CHECKING:
     from vidret.channels.texts.options import WordsOptions
-    from vidret.engine import IndexRunner
+    from vidret.engine import Engine, IndexRunner
     from vidret.index.options import IndexReport
-    from vidret.language.describing import DescribeReport
+    from vidret.language.endpoint import ChatEndpoint
     from vidret.video.decoders.registry import Decoder
 
 
@@ -73,7 +73,7 @@ def iterate_changes(paths: Sequence[str], ignored: Path) -> Iterator[None]:
                 yield
 
 
-def keep_up(index_once: Callable[[], tuple[int, bool]], watched: list[str], index: Path) -> int:
+def keep_up(once: Callable[[], tuple[int, bool]], watched: list[str], index: Path) -> int:
     """Index, and again after each change until Ctrl-C; return the exit code, which is that of a run it interrupts.
 
     A run returns its exit code, and whether it was interrupted. Whatever it reports or a later one stops at, such as a
@@ -81,7 +81,7 @@ def keep_up(index_once: Callable[[], tuple[int, bool]], watched: list[str], inde
     """
     for number, _ in enumerate(iterate_changes(watched, index)):
         try:
-            code, is_interrupted = index_once()
+            code, is_interrupted = once()
         except VidretError as error:
             if not number:
                 raise
@@ -107,7 +107,6 @@ SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode
 @with_fields()
 def index_command(*, asked: IndexChoices) -> None:
     """Index videos: encode what is new or changed. Safe to interrupt and run again."""
-    from vidret.language.describing import DescribeOptions
     from vidret.store.store import Store
     from vidret.video.scan import check_paths
 
@@ -117,21 +116,18 @@ def index_command(*, asked: IndexChoices) -> None:
         check_webhook(asked.webhook)
     watched = read_watched(asked.paths) if asked.watch else []
     check_paths(asked.paths)  # before a model is loaded or downloaded
-    endpoint, describing = None, DescribeOptions(max_calls=asked.max_calls, choices=asked.describe_choices)
-    if asked.describe is not None:
-        endpoint = make_endpoint(asked.describe, asked.describe_model, DESCRIBE_TIMEOUT_S, name="describe")
-    elif asked.describe_choices > 1:
-        raise typer.BadParameter("needs --describe URL, got none", param_hint="--describe-choices")
+    endpoint = choose_describer(asked)
     run = choose_run(asked.runner, asked.address, asked.num_gpus_per_worker, asked.precision)
     memory = None if asked.memory is None else parse_memory(asked.memory)
     is_new = not Store.exists(index)
     words = parse_words(
-        asked.words, asked.sounds, index, speech_model=asked.speech_model, sound_model=asked.sound_model
+        asked.words,
+        asked.sounds,
+        index,
+        speech_model=asked.speech_model,
+        sound_model=asked.sound_model,
+        sentence_model=asked.sentence_model,
     )
-    if asked.sentence_model is not None:
-        if words is False:
-            raise typer.BadParameter(f"needs --words on, got {asked.words}", param_hint="--sentence-model")
-        words = dataclasses.replace(words, sentence_model=asked.sentence_model)
     engine = open_engine(
         index,
         Loading(device=asked.device, precision=asked.precision),
@@ -166,31 +162,53 @@ def index_command(*, asked: IndexChoices) -> None:
         speakers=choose_identities(asked.speakers, asked.speaker_model, "speakers", "--speaker-model"),
     )
 
-    def index_once() -> tuple[int, bool]:
-        """Index what is new or changed, and report."""
-        with show_progress(as_json=asked.progress_json) as on_progress:
-            report = update(on_progress=on_progress)
-        if asked.prepare_moments and not report.interrupted:
-            with show_count("preparing moments", "videos") as on_count:
-                engine.prepare_moments(timeout=asked.timeout, on_progress=on_count)
-        described = None
-        if endpoint is not None and not report.interrupted:
-            with show_count("describing", "segments") as on_count:
-                described = engine.describe_segments(endpoint, describing, on_progress=on_count)
-        print_report(report, index, described, as_json=asked.as_json)
-        matched, has_failed = False, described is not None and bool(described.error)
-        if not report.interrupted:
-            try:
-                matched = report_matches(engine, index, as_json=asked.as_json, webhook=asked.webhook)
-            except VidretError as error:  # the run itself succeeded, so --watch goes on
-                print_error(str(error))
-                has_failed = True
-        is_useless = not (report.encoded or report.linked or report.unchanged)
-        if report.interrupted or has_failed or (report.failed and (asked.fail_on_error or is_useless)):
-            return 1, report.interrupted
-        return MATCHED if asked.exit_code and matched else 0, False
+    once = partial(index_once, engine, asked, update, endpoint)
+    raise typer.Exit(keep_up(once, watched, index) if asked.watch else once()[0])
 
-    raise typer.Exit(keep_up(index_once, watched, index) if asked.watch else index_once()[0])
+
+def choose_describer(asked: IndexChoices) -> "ChatEndpoint | None":
+    """Return the endpoint that describes segments, if one is asked for."""
+    if asked.describe is not None:
+        return make_endpoint(asked.describe, asked.describe_model, DESCRIBE_TIMEOUT_S, name="describe")
+    if asked.describe_choices > 1:
+        raise typer.BadParameter("needs --describe URL, got none", param_hint="--describe-choices")
+    return None
+
+
+def index_once(
+    engine: "Engine", asked: IndexChoices, update: "Callable[..., IndexReport]", endpoint: "ChatEndpoint | None"
+) -> tuple[int, bool]:
+    """Index what is new or changed, and report; return the exit code, and whether the run was interrupted."""
+    from vidret.language.describing import DescribeOptions
+
+    with show_progress(as_json=asked.progress_json) as on_progress:
+        report = update(on_progress=on_progress)
+    if asked.prepare_moments and not report.interrupted:
+        with show_count("preparing moments", "videos") as on_count:
+            engine.prepare_moments(timeout=asked.timeout, on_progress=on_count)
+    described = None
+    if endpoint is not None and not report.interrupted:
+        how = DescribeOptions(max_calls=asked.max_calls, choices=asked.describe_choices)
+        with show_count("describing", "segments") as on_count:
+            described = engine.describe_segments(endpoint, how, on_progress=on_count)
+    if asked.as_json:
+        rows = {} if described is None else {"described": dataclasses.asdict(described)}
+        print_json(run_to_dict(report) | rows)
+    else:
+        print_index_summary(report, asked.index)
+    if described is not None:
+        print_describe_summary(described)
+    matched, has_failed = False, described is not None and bool(described.error)
+    if not report.interrupted:
+        try:
+            matched = report_matches(engine, asked.index, as_json=asked.as_json, webhook=asked.webhook)
+        except VidretError as error:  # the run itself succeeded, so --watch goes on
+            print_error(str(error))
+            has_failed = True
+    is_useless = not (report.encoded or report.linked or report.unchanged)
+    if report.interrupted or has_failed or (report.failed and (asked.fail_on_error or is_useless)):
+        return 1, report.interrupted
+    return MATCHED if asked.exit_code and matched else 0, False
 
 
 def share_heap() -> None:
@@ -215,21 +233,14 @@ def suggest_model() -> None:
     )
 
 
-def print_report(
-    report: "IndexReport", index: Path, described: "DescribeReport | None" = None, *, as_json: bool
-) -> None:
-    """Print what an indexing run did, and what a model described."""
-    if as_json:
-        rows = {} if described is None else {"described": dataclasses.asdict(described)}
-        print_json(run_to_dict(report) | rows)
-    else:
-        print_index_summary(report, index)
-    if described is not None:
-        print_describe_summary(described)
-
-
 def parse_words(
-    text: str, sounds: str, index: Path, *, speech_model: str | None = None, sound_model: str | None = None
+    text: str,
+    sounds: str,
+    index: Path,
+    *,
+    speech_model: str | None = None,
+    sound_model: str | None = None,
+    sentence_model: str | None = None,
 ) -> "WordsOptions | Literal[False]":
     """Return which words and sounds to read, given the options for them."""
     from vidret.channels.texts.run import choose_sounds, read_setting
@@ -245,7 +256,11 @@ def parse_words(
     chosen = choose_sounds(words, sounds, sound_model)
     if sound_model is not None and (chosen is None or "sound" not in chosen.sources):
         raise typer.BadParameter(f"needs --sounds on, got {sounds}", param_hint="--sound-model")
-    return chosen or False
+    if sentence_model is None:
+        return chosen or False
+    if chosen is None:
+        raise typer.BadParameter(f"needs --words on, got {text}", param_hint="--sentence-model")
+    return dataclasses.replace(chosen, sentence_model=sentence_model)
 
 
 def choose_identities(setting: str, model: str | None, argument: str, model_option: str) -> bool | str | None:
