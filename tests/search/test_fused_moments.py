@@ -317,7 +317,7 @@ def test_fewer_spans_of_a_video_are_the_first_of_more(seed: int, k: int, overlap
     rng, num_clauses = np.random.default_rng(seed), 1 if steps == ONE else 2
     starts = rng.integers(0, 17, (num_clauses, 3)).astype(float)
     texts = [[(start, start + 2, float(rng.normal(2, 2))) for start in own] for own in starts.tolist()]
-    pictures = rng.normal(0, 3, (num_clauses, 10)).repeat(2, axis=1)
+    pictures = rng.normal(0, 3, (num_clauses, 10)).repeat(2, axis=1).tolist()
     scores, structure = make_scores(*texts, pictures=pictures), make_structure(steps)
     fewer, more = (find(scores, structure, number, overlapping=overlapping) for number in (k, 20))
     assert fewer == more[:k]

@@ -292,6 +292,13 @@ def test_phrases_must_be_said_or_shown(engine: Engine) -> None:
     assert search(engine, 'blue "line is busy"', 1) == ["blue"]
 
 
+def test_videos_with_a_phrase_score_as_their_best_moments(engine: Engine) -> None:
+    hits = engine.search('green "sand the door"')
+    assert names(hits) == ["turn", "back"]
+    moments = [engine.locate('green "sand the door"', 1, video=hit.path)[0] for hit in hits]
+    assert [moment.score for moment in moments] == pytest.approx([hit.score for hit in hits])
+
+
 def test_sources_restrict_the_search(engine: Engine) -> None:
     assert search(engine, "platform nine", 10, "speech") != ["red"]
     assert search(engine, '"platform nine"', 10, "speech") == []

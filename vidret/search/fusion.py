@@ -204,7 +204,14 @@ def score_video(index: OpenIndex, question: Question, video_id: int) -> VideoSco
     """Return the scores of all of one video over time; None if nothing of it is stored."""
     texts = {video_id: question.texts[video_id]} if video_id in question.texts else {}
     allowed = replace(question, texts=texts, asked=replace(question.asked, excluded=frozenset()))
-    return next(iter(_fuse(allowed, index.pictures.score(question.asked, [video_id]))), None)
+    scores = next(iter(_fuse(allowed, index.pictures.score(question.asked, [video_id]))), None)
+    structure = question.query.structure
+    if scores is not None and structure.clauses[0].phrases and not structure.is_joint:
+        # As in ``rank``: only pictures count that are seen while a text holds the phrases.
+        covered = [span for span in question.asked.covered if span[0] == video_id]
+        seen = index.pictures.find(replace(question.asked, covered=covered))
+        scores.score = max(video.score for video in _fuse(allowed, seen))
+    return scores
 
 
 def _fuse(question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCandidates:
