@@ -162,7 +162,8 @@ def _keep_others(
 def read_examples(store: Store, encoder: Encoder, examples: Sequence[ExampleLike]) -> ReadExamples:
     """Return examples with their vectors: of images as the encoder sees them, of videos as the index has them.
 
-    A file that is neither, as there may be in a folder of them, is left out with a warning.
+    A file that is neither, as there may be in a folder of them, is left out with a warning. One that is named twice, or
+    a copy of a video that is named too, counts once.
 
     Raises:
         VidretError: None is an image or a video of the index, one does not exist, or no frame of a stretch is stored.
@@ -172,10 +173,13 @@ def read_examples(store: Store, encoder: Encoder, examples: Sequence[ExampleLike
     video_ids: set[int] = set()
     unread: list[DecodeError] = []
     for example in map(as_example, examples):
-        if example.image is None and (found := _find_video(store, example)) is not None:
-            video_id, example = found
-            vectors.append(_average_frames(store, video_id, example))
-            video_ids.add(video_id)
+        found = _find_video(store, example) if example.image is None else None
+        example = example if found is None else found[1]
+        if example.image is None and example in kept:
+            continue
+        if found is not None:
+            vectors.append(_average_frames(store, found[0], example))
+            video_ids.add(found[0])
         else:
             try:
                 vectors.append(_encode_picture(example, encoder))
