@@ -149,7 +149,7 @@ class WorkerThreads:
                 return
             if not job.is_stored:
                 run_state.link(job, video_id, encoded=False)
-            if run_state.is_more_wanted(*self._find_content(job, video_id)):
+            if run_state.is_more_wanted(identity.fingerprint, self._list_paths(job, video_id)):
                 self._read_words(job, identity, video_id)
             if job.is_stored:
                 run_state.end_words(job)
@@ -163,12 +163,12 @@ class WorkerThreads:
                 raise
             self._run_state.end_words(job, error)
 
-    def _find_content(self, job: FileJob, video_id: int) -> tuple[str, list[str]]:
-        """Return the fingerprint of a video and its paths; a path that is still to be read may hold something else."""
-        store = self._run_state.store
-        live = store.files.paths_of([video_id])[video_id]
-        done = {path for path in live if (record := store.files.get(path)) is not None and record.state == "done"}
-        return store.videos.get(video_id).fingerprint, sorted({job.path} | done)
+    def _list_paths(self, job: FileJob, video_id: int) -> list[str]:
+        """Return the paths of a video; one that is still to be read may hold something else."""
+        files = self._run_state.store.files
+        live = files.paths_of([video_id])[video_id]
+        done = {path for path in live if (record := files.get(path)) is not None and record.state == "done"}
+        return sorted({job.path} | done)
 
     def _check_stop(self) -> None:
         if self._run_state.stop.is_set():
@@ -275,13 +275,14 @@ class WorkerThreads:
     def _request_words(self, reading: "_Reading", opened: OpenedVideo) -> ReadRequest:
         """Return which words to read of an opened file, and whether its faces and voices."""
         words, tracks, request = self._run_state.words, self._run_state.tracks, dict[Any, Mapping[str, Any]]()
-        fingerprint, paths = self._find_content(reading.job, reading.video_id)
+        fingerprint = reading.identity.fingerprint
         if tracks is not None:
             reading.tracks = reading.tracks or ContentTracks(tracks, fingerprint, reading.job.path)
             request |= reading.tracks.request(opened.start)
         if words is None:
             return request
         if reading.words is None:
+            paths = self._list_paths(reading.job, reading.video_id)
             reading.words = words.begin(fingerprint, paths, opened.duration)
         request |= reading.words.request()
         for source in [own for own in reading.words.remaining if KINDS[own].load_frame_reader is not None]:

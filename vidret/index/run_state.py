@@ -76,8 +76,9 @@ class RunState:
 
     def plan(self, files: Sequence[str]) -> None:
         """Set ``jobs`` to the files that are new or changed, largest first, so that workers finish together."""
-        self._mark_missing(set(files))
         records = {record.path: record for record in self.store.files.find()}
+        listed = set(files)
+        self._mark_missing([record for path, record in records.items() if path not in listed])
         unchanged = list[FileJob]()
         for path, result in stat_files(files):
             record = records.get(path)
@@ -146,9 +147,8 @@ class RunState:
         if not job.is_stored:
             self.store.writer.set_file(job.path, state="pending")
 
-    def _mark_missing(self, listed: set[str]) -> None:
-        """Mark the files of the index that no longer exist."""
-        others = [record for record in self.store.files.find() if record.path not in listed]
+    def _mark_missing(self, others: Sequence[FileRecord]) -> None:
+        """Mark those of some files of the index that no longer exist."""
         missing = find_missing(record.path for record in others)
         for record in others:
             if record.path in missing and record.state != "missing":

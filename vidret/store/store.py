@@ -22,7 +22,7 @@ from vidret.store.records import FIXED_GRID, SAMPLING, SEGMENTS, StoredVideo, St
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.upkeep import Upkeep, folder_size
-from vidret.store.vectors.base import FoundWords, Queries, SearchResult, VectorLocation, VectorOptions
+from vidret.store.vectors.base import FoundWords, SearchResult, VectorLocation, VectorOptions
 from vidret.store.vectors.current import HOME, CurrentVectors
 from vidret.store.vectors.faiss import MEMORY
 from vidret.store.vectors.registry import allow_address, check_address, normalise_address
@@ -340,19 +340,15 @@ class Store:
 
     def search_within(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:
         """Find the k segments nearest to each query within a selection of a snapshot; as ``search``."""
-        checked = self._check_queries(queries, k)
+        checked = np.asarray(queries, np.float32)
+        if checked.ndim != 2 or checked.shape[1] != self.dim:
+            raise StoreError(f"queries must have the shape (query, {self.dim}), got {checked.shape}")
+        if not np.isfinite(checked).all():
+            raise StoreError(f"queries must be finite, got {checked[~np.isfinite(checked)][0]}")
+        if k < 1:
+            raise StoreError(f"k must be at least 1, got {k}")
         return self._vectors.ask(lambda index: index.search_within(checked, k, within))
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
         """Find the k texts of a selection with the best bm25 for any of these stems; None if the store cannot."""
         return self._vectors.ask(lambda index: index.search_words(terms, k, within))
-
-    def _check_queries(self, queries: Float[np.ndarray, "query dim"], k: int) -> Queries:
-        queries = np.asarray(queries, np.float32)
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise StoreError(f"queries must have the shape (query, {self.dim}), got {queries.shape}")
-        if not np.isfinite(queries).all():
-            raise StoreError(f"queries must be finite, got {queries[~np.isfinite(queries)][0]}")
-        if k < 1:
-            raise StoreError(f"k must be at least 1, got {k}")
-        return queries
