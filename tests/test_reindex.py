@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -151,7 +152,7 @@ def test_moments_stay_if_a_move_is_killed_after_they_were_moved(index: Path, mon
 
     monkeypatch.setattr(vidret.reindex, "_move_watches", move_and_ground)
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "videos", lambda _: signal.raise_signal(signal.SIGINT))
+        patch.setattr(Engine, "videos", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             reindex(index, WideEncoder(), workers=1)
     assert reindex(index, WideEncoder(), workers=1).switched

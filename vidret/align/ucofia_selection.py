@@ -97,7 +97,7 @@ def perturbed_top_k(
     Reference: Berthet et al. 2020, "Learning with Differentiable Perturbed Optimizers", proposition 3.1; Cordonnier et
     al. 2021, "Differentiable Patch Selection", section 3.1.
     """
-    weights: Tensor = _PerturbedTopK.apply(scores, noise, k, sigma)  # type: ignore[no-untyped-call]
+    weights: Tensor = _PerturbedTopK.apply(scores, noise, k, sigma)  # type: ignore[no-untyped-call, unused-ignore]
     return weights
 
 

@@ -142,7 +142,7 @@ def embed_whole(vector: Float32[np.ndarray, " dim"], times: Float64[np.ndarray, 
 def average_units(units: Float32[np.ndarray, "row dim"]) -> Float32[np.ndarray, " dim"]:
     """Return the mean of vectors, scaled to unit length."""
     mean = units.mean(axis=0)
-    unit: Float32[np.ndarray, " dim"] = mean / max(np.linalg.norm(mean), np.float32(1e-12))
+    unit: Float32[np.ndarray, " dim"] = mean / max(float(np.linalg.norm(mean)), 1e-12)
     return unit
 
 

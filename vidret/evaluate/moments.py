@@ -213,7 +213,7 @@ def rate_clips(query: LabelledQuery, evaluation: Evaluation) -> np.ndarray:
         times = np.array(query.clip_spans, np.float64).mean(axis=1)
     else:
         duration_s = query.duration if query.duration is not None else engine.curve(asked, path).end
-        times = (np.arange(max(1, int(duration_s / CLIP_SECONDS))) + 0.5) * CLIP_SECONDS
+        times = (np.arange(max(1, int(duration_s / CLIP_SECONDS)), dtype=np.float64) + 0.5) * CLIP_SECONDS
     return engine.rate(asked, path, times)
 
 

@@ -122,7 +122,7 @@ class Presence:
         self, clause: int, videos: Int64[np.ndarray, " span"], starts: Spans, ends: Spans, scores: Spans
     ) -> Spans:
         """Return the evidence of one clause in spans of videos, given what it is without persons."""
-        adjusted = np.array(scores, np.float64)
+        adjusted: Spans = np.array(scores, np.float64)
         if persons := self.wanted[clause]:
             rated = [person.rate(videos, starts, ends, self.find_cuts) for person in persons]
             presence, quality = (np.min(values, axis=0) for values in zip(*rated, strict=True))

@@ -31,7 +31,7 @@ NAME = re.compile(r"((video|frames)(\.\d+)?\.f16|tokens(\.\d+)?\.bin)")  # those
 
 def checksum_array(rows: np.ndarray) -> int:
     """Compute the CRC-32 of contiguous rows, which detects every burst of up to 32 flipped bits."""
-    return zlib.crc32(rows)  # type: ignore[arg-type]
+    return zlib.crc32(rows.data)
 
 
 class RowFile:

@@ -32,7 +32,7 @@ def gather(x: Shaped[Tensor, "own ..."]) -> Shaped[Tensor, "all ..."]:
         padded = x.new_zeros(max_shape)
         padded[tuple(slice(size) for size in x.shape)] = x
         x = padded
-    gathered: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call, unused-ignore]
     return torch.cat([rows[:num_rows] for rows, num_rows in zip(gathered, shapes[:, 0].tolist(), strict=True)])
 
 
