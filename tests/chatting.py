@@ -53,8 +53,7 @@ def run_endpoint(answer: Callable[[dict[str, Any], int], Reply]) -> Iterator[Cha
 
     class Handler(QuietHandler):
         def answer(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            request = json.loads(body)
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             reply = answer(request, len(chat.requests))
             chat.requests.append(request)
             chat.headers.append({**dict(self.headers), "path": self.path})

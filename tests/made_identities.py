@@ -40,8 +40,7 @@ def make_track(person: int, start_s: float, end_s: float, *, seed: int = 0, spre
 
 def make_voice(person: int, start_s: float, end_s: float, *, spread: float = 0.02) -> Track:
     """Return a track of a voice that is near the vector of a person."""
-    face = make_track(person, start_s, end_s, spread=spread)
-    return Track(start_s=start_s, end_s=end_s, vector=face.vector)
+    return Track(start_s=start_s, end_s=end_s, vector=make_track(person, start_s, end_s, spread=spread).vector)
 
 
 def make_tracks(people: Sequence[int], *, length_s: float = 2.0) -> list[Track]:

@@ -77,8 +77,7 @@ def make_tempme(size: Size) -> Weights:
 
 
 def make_promptswitch(size: Size) -> Weights:
-    model = ClipModel(replace(size.card, prompts=PromptShape(6, 6)))
-    own = model.state_dict()
+    own = ClipModel(replace(size.card, prompts=PromptShape(6, 6))).state_dict()
     own |= {name: own[name].T for name in ("vision.proj", "text.proj")}
     state: Weights = {}
     for name, weight in rename_back(own, PROMPT_SWITCH).items():

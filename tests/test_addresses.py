@@ -62,9 +62,7 @@ def state(engine: Engine, address: str) -> tuple[str, str]:
         return record.state, record.reason
 
 
-def test_what_is_indexed_at_addresses_is_what_is_indexed_as_files(
-    tmp_path: Path, films: Path, server: FileServer, engine: Engine
-) -> None:
+def test_addresses_are_indexed_as_files_are(tmp_path: Path, films: Path, server: FileServer, engine: Engine) -> None:
     report = engine.index([server.url])
     assert (report.encoded, report.failed) == (3, [])
     with Engine(tmp_path / "other", ColourEncoder()) as other:
@@ -169,8 +167,7 @@ def test_addresses_narrow_a_search_as_folders_do(films: Path, server: FileServer
 def test_memory_stays_in_its_process(films: Path, engine: Engine) -> None:
     store, path = urls.open_store("memory://red.mp4")
     store.pipe_file(path, (films / "red.mp4").read_bytes())
-    report = engine.index(["memory://red.mp4"])
-    assert report.failed == [("memory://red.mp4", urls.MEMORY)]
+    assert engine.index(["memory://red.mp4"]).failed == [("memory://red.mp4", urls.MEMORY)]
 
 
 def test_sheets_pages_and_pieces(tmp_path: Path, server: FileServer, engine: Engine) -> None:
@@ -219,8 +216,7 @@ def test_the_command_line_takes_addresses(tmp_path: Path, server: FileServer) ->
         program = "from vidret.cli import main; main()"
         return subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
 
-    index = str(tmp_path / "index")
-    done = run("index", "s3://bucket/films", "--index", index)
+    done = run("index", "s3://bucket/films", "--index", str(tmp_path / "index"))
     assert done.returncode == 1
     assert "s3://bucket/films: s3:// needs a package that is not installed: Install s3fs" in done.stderr.replace(
         "\n", " "

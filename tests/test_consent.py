@@ -111,8 +111,7 @@ def test_queries_and_the_key_go_to_no_address_that_only_an_index_names(
     index: Path, endpoint: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, requests = endpoint
-    fingerprint = EndpointEncoder(name).fingerprint
-    set_metadata(index, encoder_name=name, encoder_fingerprint=fingerprint)
+    set_metadata(index, encoder_name=name, encoder_fingerprint=EndpointEncoder(name).fingerprint)
     requests.clear()
     monkeypatch.setenv("VIDRET_ENDPOINT_KEY", "sk-secret")
     with pytest.raises(StoreError, match="not part of it"):
@@ -123,8 +122,7 @@ def test_queries_and_the_key_go_to_no_address_that_only_an_index_names(
     with Engine.open(index, encoder=name) as engine:
         engine.search("my words")
     assert [key for _, key in requests] == ["Bearer sk-secret"] * len(requests) != []
-    others = name.replace("/v1", "/v2")
-    set_metadata(index, encoder_name=others)
+    set_metadata(index, encoder_name=name.replace("/v1", "/v2"))
     requests.clear()
     with pytest.raises(StoreError, match="not part of it"):
         Engine.open(index)

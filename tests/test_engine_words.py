@@ -104,9 +104,7 @@ def search_all(engine: Engine, query: Query, **options: Any) -> list[tuple[int, 
 
 @pytest.mark.parametrize("rerank", ["auto", None, "none", "mean", "glscl"])
 @pytest.mark.parametrize("refine", [False, True])
-def test_any_rerank_and_refinement_is_joined_with_words(
-    worded: Engine, plain: Engine, rerank: str | None, *, refine: bool
-) -> None:
+def test_any_rerank_is_joined_with_words(worded: Engine, plain: Engine, rerank: str | None, *, refine: bool) -> None:
     options: dict[str, Any] = {"rerank": rerank, "refine": refine}
     assert worded.search("platform nine", 1, **options)[0].evidence[0].source == "screen"
     assert Path(worded.search("red line is busy", 1, **options)[0].path).stem == "red"
@@ -191,8 +189,7 @@ def test_any_text_is_answered_or_refused(worded: Engine, query: str, sources: li
 
 def test_a_concept_is_searched_in_pictures_whatever_is_said(folder: Path, worded: Engine) -> None:
     """Its score is of the size of a text's; "good morning captain" is no match of @captain."""
-    red = np.full((32, 32, 3), (200, 30, 30), np.uint8)
-    worded.teach("captain", [red] * 4, text="red")
+    worded.teach("captain", [np.full((32, 32, 3), (200, 30, 30), np.uint8)] * 4, text="red")
     try:
         hits = {Path(hit.path).stem: hit for hit in worded.search("@captain")}
         assert hits["red"].score > max(hits[name].score for name in ("blue", "white", "turn", "back")) + 1
@@ -202,8 +199,7 @@ def test_a_concept_is_searched_in_pictures_whatever_is_said(folder: Path, worded
         assert [Path(hit.path).stem for hit in worded.search('@captain "good morning captain"')] == ["blue"]
         with pytest.raises(VidretError, match="sources must include picture for a concept or a person"):
             worded.search("@captain", sources=["speech"])
-        excluding = [Path(hit.path).stem for hit in worded.search("blue -@captain")]
-        assert "blue" in excluding, "in which captain is said"
+        assert "blue" in [Path(hit.path).stem for hit in worded.search("blue -@captain")], "in which captain is said"
         assert worded.locate("@captain", 1, video=folder / "films" / "red.mp4", weak=True)
     finally:
         worded.forget("captain")

@@ -82,13 +82,10 @@ def read_all(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-USES = (search, add_films, check, repair, keep_thumbnails, watch, change_watch, drop_vectors)
-
-
 @pytest.mark.parametrize(("name", "change"), [pytest.param(*each, id=each[0]) for each in list_changes()])
 def test_a_hostile_index_changes_nothing_outside(name: str, change: Change, sound: Path, tmp_path: Path) -> None:
     started = time.monotonic()
-    for use in USES:
+    for use in (search, add_films, check, repair, keep_thumbnails, watch, change_watch, drop_vectors):
         folder = tmp_path / use.__name__
         index, own = folder / "elsewhere" / "index", make_own_folder(folder / "own")
         shutil.copytree(sound / "index", index)
@@ -123,6 +120,5 @@ print(tried)
 
 
 def test_vectors_that_were_made_to_harm_end_no_search(sound: Path, tmp_path: Path) -> None:
-    index = shutil.copytree(sound / "index", tmp_path / "index")
-    done = run_code(SEARCH, index)
+    done = run_code(SEARCH, shutil.copytree(sound / "index", tmp_path / "index"))
     assert (done.returncode, done.stdout) == (0, f"{NUM_FLAT_FILES}\n"), done.stderr

@@ -50,22 +50,19 @@ VALUES: tuple[Any, ...] = (
     [HUGE, "2"],
 )
 Read = Callable[[Path], object]
-MOMENT = {"path": "a.mp4", "start": 1, "end": 2}
-WINDOWS = {"file": "a.mp4", "relevant_windows": [[1, 2]]}
 SEGMENT = {"path": "a.mp4", "segment": {"start": 0, "end": 1}}
 SEARCH = {"name": "a", "finds": "moments", "query": "dog", "options": {"k": 3}, "moments": []}
 LISTED = {"content": "c", "path": "a.mp4", "start": 1.0, "end": 2.0, "note": "n"}
 WATCH = {"name": "dogs", "query": "dog", "last_video": 3}
 TOKEN = {"name": "ann", "digest": "5f", "right": "read", "collection": "", "made": ""}
-LIST = {"name": "b", "finds": "", "query": "", "options": {}, "moments": [LISTED]}
 
 # A reader of lines of JSON, and a sound line.
 LINES: list[tuple[Read, Any]] = [
     (read_texts, {"captions": ["a dog", "a cat"]}),
     (lambda path: list(iterate_queries(path)), {"query": "a dog"}),
     (lambda path: list(iterate_queries(path)), {"events": ["a dog", "a cat"], "gap": 3}),
-    (lambda path: list(read_moments(path)), MOMENT),
-    (lambda path: list(read_moments(path, or_whole=True)), WINDOWS),
+    (lambda path: list(read_moments(path)), {"path": "a.mp4", "start": 1, "end": 2}),
+    (lambda path: list(read_moments(path, or_whole=True)), {"file": "a.mp4", "relevant_windows": [[1, 2]]}),
     (lambda path: read_classes([], [path]), {"class": "sport", **SEGMENT}),
     (lambda path: list(read_manifest(str(path))), {"path": "a.mp4"}),
     (lambda path: read_prompts(path, path.parent), {"prompt": "a dog", "video": "a.mp4", "topic": "pets"}),
@@ -118,14 +115,12 @@ def test_a_document_that_is_nested_deeply(read: Read, tmp_path: Path) -> None:
     ("rows", "row", "use"),
     [
         (COLLECTIONS, SEARCH, lambda kept: kept),
-        (COLLECTIONS, LIST, lambda kept: kept),
+        (COLLECTIONS, {"name": "b", "finds": "", "query": "", "options": {}, "moments": [LISTED]}, lambda kept: kept),
         (WATCHES, WATCH, lambda kept: [watch.is_new(3) for watch in kept]),
         (TOKENS, TOKEN, lambda kept: find_token(kept, "a token")),
     ],
 )
-def test_rows_of_an_index(
-    rows: RowsFile[Any], row: dict[str, Any], use: Callable[[Any], object], tmp_path: Path
-) -> None:
+def test_index_rows(rows: RowsFile[Any], row: dict[str, Any], use: Callable[[Any], object], tmp_path: Path) -> None:
     path = rows.path(tmp_path)
     for changed in change_each([row]):
         path.write_text(json.dumps({"checksum": _checksum(changed), rows.kind: changed}), "utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chatting import Reply, run_chat, say
+from tests.chatting import run_chat, say
 from tests.guard import ROOT, Guard
 from tests.word_films import SUBTITLES, write_worded
 from vidret.cli.commands.demo import sample_videos
@@ -46,11 +46,7 @@ def told(guard: Guard) -> list[str]:
     films = guard.home / "films"
     write_worded(films / "sign.mkv", ("lighthouse", 2.0), subtitles=SUBTITLES)
     shutil.copy(sample_videos() / "bigbuckbunny.mp4", films / "bunny.mp4")
-
-    def answer(number: int) -> Reply:
-        return say("At the lighthouse [1]." if number else '["a lighthouse"]')
-
-    with run_chat(answer) as chat:
+    with run_chat(lambda number: say("At the lighthouse [1]." if number else '["a lighthouse"]')) as chat:
         lines = [
             ["index", str(films)],
             ["search", "lighthouse", "--json"],

@@ -24,7 +24,6 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 SCREEN_AND_A_HALF = 100  # lines of the README
-NOT_COMMANDS = {"--version", "--install-completion", "--help", "--log-level", "COMMAND"}
 
 
 list_commands = functools.cache(load_commands)  # builds every command: half a second
@@ -45,7 +44,7 @@ def find_commands(text: str) -> list[str]:
 
 def check_command(line: str) -> None:
     words = shlex.split(line.replace("\\|", "|").replace("[", "").replace("]", ""), comments=True)[1:]
-    if words[0] in NOT_COMMANDS:
+    if words[0] in {"--version", "--install-completion", "--help", "--log-level", "COMMAND"}:
         return
     commands = list_commands()
     assert words[0] in commands, line
@@ -124,8 +123,7 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_rows_of_the_evaluation_guide_can_be_read(tmp_path: Path) -> None:
-    text = read(ROOT / "docs" / "guides" / "evaluation.md")
-    rows = re.findall(r"^\{.*\}$", text, re.MULTILINE)
+    rows = re.findall(r"^\{.*\}$", read(ROOT / "docs" / "guides" / "evaluation.md"), re.MULTILINE)
     for name, reader, num_rows in (("captions", read_captions, 3), ("moments", read_labelled, 1)):
         key = {"captions": '"video"', "moments": '"vid"'}[name]
         (tmp_path / name).write_text("\n".join(row for row in rows if key in row))

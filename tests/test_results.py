@@ -116,8 +116,7 @@ def test_every_field_is_shown_everywhere_unless_it_says_otherwise(result_type: A
 
 @pytest.mark.parametrize("result_type", TOLD)
 def test_language_models_are_told_of_the_fields_that_say_so(result_type: Any) -> None:
-    result = make_result(result_type)
-    told = tell_result(result)
+    told = tell_result(make_result(result_type))
     assert told.keys() - {"title"} == {row_field.name for row_field in list_row_fields(result_type, "mcp")}
     assert len(told) > 1
 
@@ -151,8 +150,7 @@ def test_a_field_that_is_added_to_a_result_is_followed_everywhere() -> None:
         """A row."""
 
     try:
-        row = json.loads(write_row(RatedRow, rated).model_dump_json())
-        assert from_row(Rated, row) == rated
+        assert from_row(Rated, json.loads(write_row(RatedRow, rated).model_dump_json())) == rated
         assert RatedRow.model_json_schema()["properties"]["stars"]["description"] == "How people rate it."
     finally:
         del ROW_MODELS[Rated]

@@ -54,8 +54,7 @@ def test_frames_equal_loops(model: TemporalTransformer) -> None:
     found = model(videos)
     for frames, expected in zip(videos, found, strict=True):
         torch.testing.assert_close(naive_video(model, frames), expected, atol=1e-9, rtol=0)
-        units = [frame / frame.norm() for frame in expected]
-        mean = torch.stack(units).mean(dim=0)
+        mean = torch.stack([frame / frame.norm() for frame in expected]).mean(dim=0)
         torch.testing.assert_close(pool_frames(expected[None])[0], mean / mean.norm())
 
 
@@ -69,7 +68,6 @@ def test_video_of_padding_gives_zeros_and_no_nan(model: TemporalTransformer) -> 
 
 def test_frames_beyond_the_last_position_share_it(model: TemporalTransformer) -> None:
     """Positions depend on the index of the frame only, not on the number of frames."""
-    frames = torch.randn(1, 1, 16, dtype=torch.float64).expand(1, 9, 16)
-    found = model(frames)
+    found = model(torch.randn(1, 1, 16, dtype=torch.float64).expand(1, 9, 16))
     torch.testing.assert_close(found[0, 5], found[0, 8])
     assert not torch.allclose(found[0, 4], found[0, 5])

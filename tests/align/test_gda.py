@@ -112,8 +112,7 @@ def test_cross_validation_looks_at_held_out_examples_only() -> None:
     shuffled = labels.copy()
     shuffled[:15] = np.random.default_rng(2).permutation(labels[:15])
     assert cross_validate(vectors, shuffled, text)[1] > temperature, "labels without a reason are less sure"
-    single = np.where(np.arange(35) % 5 == 0, labels, UNLABELLED)
-    assert cross_validate(vectors, single, text) == UNTUNED
+    assert cross_validate(vectors, np.where(np.arange(35) % 5 == 0, labels, UNLABELLED), text) == UNTUNED
 
 
 @pytest.mark.parametrize("case", find_cases("gda"), ids=lambda case: case.folder.name)

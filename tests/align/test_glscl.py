@@ -265,7 +265,6 @@ def test_without_a_head_the_score_is_the_pooling() -> None:
 # Results of the published code.
 
 CASES = find_cases("glscl")
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
 
 
 def convert_case(case: Case) -> ConceptAligner:
@@ -288,7 +287,7 @@ def run_case(case: Case, aligner: ConceptAligner) -> tuple[ConceptTexts, Concept
 
 
 @torch.no_grad()
-@each_case
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
 def test_features_and_similarities_equal_published_code(case: Case) -> None:
     aligner, golden = convert_case(case), case.outputs
     texts, videos = run_case(case, aligner)

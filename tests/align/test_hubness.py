@@ -16,8 +16,6 @@ from tests.goldens import Case, check_close, find_cases
 from tests.metrics.published import Golden, find_goldens
 from vidret.align.hubness import balance_columns, dual_softmax, qb_norm, sk_norm
 
-LEVELS = ("video_sentence", "frame_sentence", "patch_word")
-
 
 def naive_sinkhorn(bank: Tensor, num_iterations: int = 4) -> tuple[list[float], list[float], float]:
     """Return the potentials of videos, which sum to 1, and of queries, and the error, without logarithms, by loops."""
@@ -58,8 +56,7 @@ def naive_dual_softmax(scores: Tensor) -> list[list[float]]:
 
 
 def sample(queries: int, videos: int, seed: int = 0, scale: float = 2.0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return scale * torch.randn(queries, videos, generator=generator, dtype=torch.float64)
+    return scale * torch.randn(queries, videos, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def check_values(found: Tensor, expected: Any) -> None:
@@ -161,7 +158,7 @@ def test_biases_and_final_scores_equal_published_code(case: Case) -> None:
     golden = load_file(case.folder / "outputs_testtime.safetensors")
     # float32 as published: with scores of up to 100, biases agree to 1e-4.
     videos, texts = [], []
-    for level in LEVELS:
+    for level in ("video_sentence", "frame_sentence", "patch_word"):
         scores = golden[f"test.{level}"]
         by_video = sk_norm(golden[f"bank_text_vs_test_video.{level}"])
         by_text = sk_norm(golden[f"test_text_vs_bank_video.{level}"].T)

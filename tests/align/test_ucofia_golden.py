@@ -17,8 +17,7 @@ from vidret.layers import pool_frames
 from vidret.model_files import translate
 
 LEVELS = ("video_sentence", "frame_sentence", "patch_word")
-CASES = find_cases("ucofia")
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+each_case = pytest.mark.parametrize("case", find_cases("ucofia"), ids=lambda case: case.folder.name)
 
 
 def make_aligner(case: Case) -> Aligner:

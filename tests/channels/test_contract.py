@@ -28,8 +28,7 @@ QUERIES = (
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    folder = tmp_path_factory.mktemp("channels")
-    index = make_films(folder)
+    index = make_films(tmp_path_factory.mktemp("channels"))
     with pytest.MonkeyPatch.context() as patch:
         fake_sentences(patch)
         add_all_words(index)

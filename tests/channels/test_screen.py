@@ -104,8 +104,7 @@ def test_a_moving_text_stays_one_entry(reader: ScreenReader) -> None:
 
 def test_captions_in_one_place_are_told_apart(reader: ScreenReader) -> None:
     captions = ["Where is the bridge", "Over on the left", "Right by the river"]
-    images = [draw((caption, 60, 200)) for caption in captions for _ in range(2)]
-    texts = follow(reader, images)
+    texts = follow(reader, [draw((caption, 60, 200)) for caption in captions for _ in range(2)])
     assert words(texts) == captions
     for number, text in enumerate(texts):
         assert text.start == pytest.approx(2.0 * number, abs=0.5)
@@ -155,9 +154,7 @@ def test_unchanged_frames_are_not_read_again(reader: ScreenReader, monkeypatch: 
 
 
 @pytest.mark.parametrize("changing", [False, True])
-def test_a_long_text_becomes_consecutive_entries(
-    reader: ScreenReader, monkeypatch: pytest.MonkeyPatch, changing: bool
-) -> None:
+def test_a_long_text_becomes_entries(reader: ScreenReader, monkeypatch: pytest.MonkeyPatch, changing: bool) -> None:
     monkeypatch.setattr(screen, "MAX_TRACK_S", 4.0)
     other = draw(("Northern Express", 60, 120), shade=90)
     texts = follow(reader, [SHOWN, other if changing else SHOWN] * 7)
@@ -380,9 +377,7 @@ def check_resumptions(reader: ScreenReader, images: Sequence[Picture], whole: Se
 
 
 @pytest.mark.parametrize("shown", [MOVING, {step + 1: bars for step, bars in MOVING.items()}, LINES])
-def test_reading_resumes_in_a_moving_picture_as_if_never_stopped(
-    shown: dict[int, tuple[tuple[int, int, int], ...]],
-) -> None:
+def test_reading_resumes_in_a_moving_picture_as_if_it_ran(shown: dict[int, tuple[tuple[int, int, int], ...]]) -> None:
     """The same frames are searched, at the same resolution."""
     images = [draw_bars(step, *shown.get(step, ())) for step in range(24)]
     reader = BrightReader()

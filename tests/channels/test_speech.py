@@ -60,11 +60,8 @@ def test_utterances_end_at_pauses_and_sentences() -> None:
     assert [len(text.split()) for text in say(*((k * 1.0, k + 0.9, " on") for k in range(50)))] == [20, 20, 10]
 
 
-WORDS = st.lists(st.tuples(st.floats(0, 3), st.floats(0, 30), st.sampled_from([" a", " b.", " c?", ""])), max_size=40)
-
-
 @settings(max_examples=60)
-@given(WORDS)
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 30), st.sampled_from([" a", " b.", " c?", ""])), max_size=40))
 def test_utterances_keep_all_words_in_order(given_words: list[tuple[float, float, str]]) -> None:
     words, clock = [], 0.0
     for pause_s, length_s, text in given_words:
@@ -201,8 +198,7 @@ def make_chords(rng: np.random.Generator) -> Audio:
 
 @pytest.mark.parametrize("make", [make_silence, make_white_noise, make_chords])
 def test_no_words_without_speech(recogniser: SpeechRecogniser, make: Callable[[np.random.Generator], Audio]) -> None:
-    audio = make(np.random.default_rng(0))
-    assert recogniser.transcribe(audio, 5.0) == []
+    assert recogniser.transcribe(make(np.random.default_rng(0)), 5.0) == []
 
 
 def test_a_folder_without_a_model_is_refused(recogniser: SpeechRecogniser, tmp_path: Path) -> None:

@@ -89,8 +89,7 @@ def test_moments_are_folded_where_they_show_the_same(engine: Engine) -> None:
             own = [other for other in shown if other.video == copy.video]
             assert any(other.start <= moment.end and moment.start <= other.end for other in own)
     assert {name(moment) for moment in shown} - {"film", "faded"} == {name(m) for m in folded} - {"film", "faded"}
-    within = engine.locate(query(engine), video=copies[0].video)
-    assert not any(moment.near_copies for moment in within)
+    assert not any(moment.near_copies for moment in engine.locate(query(engine), video=copies[0].video))
 
 
 def test_videos_have_one_whitening_while_the_index_grows(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,8 +232,7 @@ def normalize(rows: Frames) -> Frames:
 
 
 def as_video(vectors: Frames, segments: Sequence[int] = ()) -> VideoFrames:
-    times = np.arange(len(vectors), dtype=np.float64)
-    return VideoFrames(vectors, times, np.array(segments or [0] * len(vectors)))
+    return VideoFrames(vectors, np.arange(len(vectors), dtype=np.float64), np.array(segments or [0] * len(vectors)))
 
 
 def measure(one: Frames, other: Frames, segments: Sequence[int] = ()) -> tuple[float, float]:

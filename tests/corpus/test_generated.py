@@ -101,8 +101,7 @@ def test_the_command_prints_a_table_and_json(generated: Path, monkeypatch: pytes
     assert "<h3>red</h3>" in page
     assert page.count("<figure") == 4 * 6
     assert "<script" not in page
-    found = json.loads(run(*common, "--json").out)
-    assert found["num_videos"] == 6
+    assert json.loads(run(*common, "--json").out)["num_videos"] == 6
 
 
 def test_what_cannot_be_scored_is_refused(generated: Path, tmp_path: Path) -> None:

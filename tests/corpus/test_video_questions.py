@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import vidret.encode.families.registry
-from tests.chatting import Reply, run_chat, say
+from tests.chatting import run_chat, say
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
 from vidret.corpus.prompt_alignment import score_by_questions, write_questions
@@ -70,11 +70,7 @@ def test_the_command_adds_the_scores(videos: dict[str, str], monkeypatch: pytest
     lines = [f'{{"prompt": "a car", "video": "{Path(path).name}"}}\n' for path in videos]
     (tmp_path / "prompts.jsonl").write_text("".join(lines))
     common = ("eval", "generated", "--prompts", tmp_path / "prompts.jsonl", "--videos", folder)
-
-    def answer(number: int) -> Reply:
-        return say(REPLIES[number])
-
-    with run_chat(answer) as chat:
+    with run_chat(lambda number: say(REPLIES[number])) as chat:
         answered = run(*common, "--llm", chat.url, "--llm-model", "sees", "--html", tmp_path / "page.html")
     assert answered.code == 0, answered.err
     assert "50.0 %, questions that were answered with yes" in answered.out

@@ -12,8 +12,7 @@ ALL = Augmentation(crop=0.5, flip=0.5, colour=0.4, policy=True)
 
 def sample(num_frames: int = 3, seed: int = 0, side: int = 24) -> np.ndarray:
     """Return random frames of 4 x 4 blocks, so that resizing them makes sense."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (num_frames, side // 4, side // 4, 3), dtype=np.uint8)
+    small = np.random.default_rng(seed).integers(0, 256, (num_frames, side // 4, side // 4, 3), dtype=np.uint8)
     return small.repeat(4, axis=1).repeat(4, axis=2)
 
 

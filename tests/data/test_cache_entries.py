@@ -6,6 +6,7 @@ import pickle
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -107,10 +108,7 @@ def test_an_entry_that_two_builds_need_is_made_once(tmp_path: Path) -> None:
 def test_a_cache_is_built_where_no_file_can_be_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_: int) -> bool:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    monkeypatch.setattr("vidret.disk.try_lock", fail)
+    monkeypatch.setattr("vidret.disk.try_lock", Mock(side_effect=OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))))
     (tmp_path / "a.mp4").touch()
     spans, entries = [VideoSpan(str(tmp_path / "a.mp4"))], CacheEntries(tmp_path / "cache", "frames", {})
     entries.build(spans, lambda missing: (({}, {}) for _ in missing))

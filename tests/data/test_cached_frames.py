@@ -61,8 +61,7 @@ def test_cached_frames_are_decoded_ones(videos: dict[str, VideoSpan], sampling: 
         assert cached.unreadable == cached.salvaged == {}
         for video in spans:
             for seed in range(4):
-                expected = decoded.read(video, make_rng(seed))
-                np.testing.assert_array_equal(cached.read(video, make_rng(seed)), expected)
+                np.testing.assert_array_equal(cached.read(video, make_rng(seed)), decoded.read(video, make_rng(seed)))
     assert 10 <= min(read_numbers(decoded.read("middle", make_rng(0)))) <= 44
     drawn = {tuple(read_numbers(decoded.read("c", make_rng(seed)))) for seed in range(9)}
     assert (len(drawn) > 1) == sampling.is_random
@@ -99,9 +98,7 @@ def test_changed_file_is_read_again(tmp_path: Path, videos: dict[str, VideoSpan]
     assert read_numbers(CachedFrames(cache, spans).read("v", make_rng(0)))[0] == 100
 
 
-def test_failures_are_kept_with_reason_and_read_once(
-    videos: dict[str, VideoSpan], tmp_path: Path, reads: list[str]
-) -> None:
+def test_failures_are_kept_and_read_once(videos: dict[str, VideoSpan], tmp_path: Path, reads: list[str]) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()
     content = Path(videos["c"].path).read_bytes()

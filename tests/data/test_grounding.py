@@ -178,8 +178,7 @@ def test_late_video_start_does_not_change_the_layers(tmp_path: Path) -> None:
     for index in range(4):
         assert samples[index].spans.tolist() == [[2.0, 6.0]]
         assert samples[index].saliency.tolist() == [0, 1, 1, 0, 0]
-    early_labels = label_frames(queries[0].count_from(7.0), 5, 0.5, 0.0, 4.0)
-    assert early_labels.tolist() == [0] * 5, "before the first frame"
+    assert label_frames(queries[0].count_from(7.0), 5, 0.5, 0.0, 4.0).tolist() == [0] * 5, "before the first frame"
 
 
 @pytest.mark.parametrize("options", [{"merging": True}, {"prompts": PromptShape(2, 4)}], ids=["merging", "prompts"])

@@ -27,12 +27,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:pytorch_lightning"),
 ]
 
-CAPTIONS = (2, 1, 3, 2, 1, 2, 3, 1, 2, 1)
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_captioned(tmp_path_factory.mktemp("world"), CAPTIONS)
+    return write_captioned(tmp_path_factory.mktemp("world"), (2, 1, 3, 2, 1, 2, 3, 1, 2, 1))
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +100,7 @@ def test_validation_is_held_out_and_yields_each_video_once(world: Path, caplog: 
     assert ready(make(world, val_share=0.0)).val_dataloader() == []
 
 
-def test_other_wordings_must_be_of_captions_in_use(
-    world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_wordings_must_be_of_used_captions(world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, captions = tmp_path / "rewritten.jsonl", ready(make(world)).train.captions
     row = {"video": captions[0].video, "caption": captions[0].text, "variants": ["fog"]}
     path.write_text(json.dumps(row))
@@ -382,9 +378,7 @@ def test_batches_that_shared_memory_cannot_hold_are_refused_before_the_start(
         assert len(data.train_dataloader()) > 0, "nothing is shared"
 
 
-def test_named_encoder_is_on_the_trainers_device(
-    moments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_named_encoder_is_on_trainers_device(moments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[str] = []
 
     def load(name: str, *, device: str) -> LayeredFake:

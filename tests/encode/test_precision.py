@@ -32,9 +32,7 @@ def fake_cpu(monkeypatch: pytest.MonkeyPatch, *features: str) -> None:
     ("features", "precision"),
     [((BF16, AMX, VNNI), "bf16"), ((BF16, VNNI), "bf16"), ((AMX, VNNI), "bf16"), ((VNNI,), "int8"), ((), "fp32")],
 )
-def test_auto_depends_on_the_cpus_instructions(
-    features: tuple[str, ...], precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_depends_on_the_cpu(features: tuple[str, ...], precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cpu(monkeypatch, *features)
     assert choose_precision("auto", CPU) == precision
     assert choose_precision("auto", MPS) == "fp16"

@@ -23,8 +23,7 @@ def write_colour_index(index: Path, folders: Mapping[str, Sequence[str]], *, noi
     with Store.create(index, encoder_name=encoder.name, encoder_fingerprint=fingerprint, dim=encoder.dim) as store:
         for folder, colours in folders.items():
             for number, colour in enumerate(colours):
-                name = f"{folder}-{number}"
-                video = store.writer.begin_video(name, duration=6.0, facts={}, num_segments=2)
+                video = store.writer.begin_video(f"{folder}-{number}", duration=6.0, facts={}, num_segments=2)
                 path = f"/{folder}/{number}.mp4"
                 store.writer.set_file(path, state="running", video=video, num_bytes=1, mtime_ns=1)
                 (text,) = encoder.encode_text([colour])

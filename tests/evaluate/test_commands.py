@@ -90,8 +90,7 @@ def test_invalid_arguments_exit_with_an_error(
 
 
 def test_report_round_trip(searched: tuple[Path, Answer], tmp_path: Path) -> None:
-    facts = read_report(searched[0] / "report.json")
-    assert facts == read(searched[0] / "report.json")
+    assert read_report(searched[0] / "report.json") == read(searched[0] / "report.json")
     report = Report(
         "moments",
         Split("moments", ("moments.jsonl",), ("a",)),

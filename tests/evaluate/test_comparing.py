@@ -54,8 +54,7 @@ def test_rows_have_the_means_and_the_bootstrap_of_each_metric(ranks: tuple[list[
     assert compare_reports(first, second, seed=3)[0] == rows["R@1"] != compare_reports(first, second, seed=4)[0]
     assert rows["MnR"]["better"] == "first", "a lower rank is better"
     assert rows["MnR"]["difference"] < 0
-    swapped = {row["metric"]: row["better"] for row in compare_reports(second, first, seed=3)}
-    assert swapped["MnR"] == "second"
+    assert {row["metric"]: row["better"] for row in compare_reports(second, first, seed=3)}["MnR"] == "second"
 
 
 def test_moments_and_highlights_are_compared() -> None:
@@ -143,8 +142,7 @@ def test_folders_are_compared_by_names_of_reports(ranks: tuple[list[float], list
     assert answer.code == 1
     assert "folders must have reports of the same names, got captions, moments and words" in answer.err
     (tmp_path / "other" / "words").rename(tmp_path / "other" / "captions")
-    same = run("eval", "compare", tmp_path / "one", tmp_path / "one")
-    assert same.out.count("identical") == 8
+    assert run("eval", "compare", tmp_path / "one", tmp_path / "one").out.count("identical") == 8
     unlike = tmp_path / "one" / "captions" / "report.json"
     unlike.write_text(json.dumps({"format": FORMAT, **make_report("retrieval", "rank", [1.0])}))
     answer = run("eval", "compare", tmp_path / "one", tmp_path / "other")

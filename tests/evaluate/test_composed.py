@@ -40,8 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.wrong_shapes
 def test_ranks_are_those_of_a_search_among_the_targets(data: Path) -> None:
-    split = read_split("webvid-covr", data)
-    listed = [(one.source, one.video, one.text) for one in split.captions]
+    listed = [(one.source, one.video, one.text) for one in read_split("webvid-covr", data).captions]
     assert listed == [(f"{source}.mp4", f"{target}.mp4", text) for source, target, text in ROWS]
     answer = run("eval", "composed", "--videos", data / "videos", "--annotations", data, "--out", data / "out")
     assert answer.code == 0, answer.err

@@ -88,13 +88,10 @@ def test_interrupted_evaluation_resumes(tmp_path: Path, monkeypatch: pytest.Monk
 
         yield press
 
-    def load_slowly(*_: Any, **__: Any) -> SlowEncoder:
-        return SlowEncoder("colours-cut")
-
     command = ("eval", "retrieval", "--videos", tmp_path, "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(vidret.cli.evaluate.steps, "show_progress", interrupt)
-        answer = run(*command, load=load_slowly)
+        answer = run(*command, load=lambda *_, **__: SlowEncoder("colours-cut"))
     assert (answer.code, answer.out) == (1, "")
     assert "error: interrupted while encoding; run the same command again to resume" in answer.err
     assert not (tmp_path / "out" / "report.json").exists()

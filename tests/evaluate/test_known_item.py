@@ -72,8 +72,7 @@ def test_points_are_those_of_the_specification() -> None:
     assert score_answer(0, 0) == 1000
     assert score_answer(1000, 0) == 500
     assert score_answer(300, 6) == 0
-    lost = Outcome(text_rank=30, ranks=(30, 25), found=None, num_wrong=1)
-    assert lost.points == 0
+    assert Outcome(text_rank=30, ranks=(30, 25), found=None, num_wrong=1).points == 0
 
 
 def test_a_text_is_revealed_by_thirds_of_its_words() -> None:

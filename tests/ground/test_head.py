@@ -59,8 +59,7 @@ def check_result(actual: GroundingResult, expected: GroundingResult, atol: float
 def test_word_pooling_equals_loops_and_ignores_padding() -> None:
     torch.manual_seed(0)
     pooling, words = WordPooling(DIM).double(), torch.randn(2, 5, DIM).double()
-    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
-    actual = pooling(words, mask)
+    actual = pooling(words, torch.tensor([[True] * 5, [True, True, False, False, False]]))
     torch.testing.assert_close(actual[0], naive_pooling(pooling.score.weight, words[0]))
     torch.testing.assert_close(actual[1], naive_pooling(pooling.score.weight, words[1, :2]))
     torch.testing.assert_close(pooling(words)[1], naive_pooling(pooling.score.weight, words[1]))
@@ -145,8 +144,7 @@ def test_masked_tokens_in_padding_frames_give_no_nan() -> None:
     masks = [inputs.mask[..., None].expand(2, 4, 5)] * 3
     projected = head.prepare(inputs.layers, mask=inputs.mask, token_masks=masks)
     output = head(projected, inputs.query, word_mask=inputs.word_mask)
-    expected = run(head, inputs)
-    assert torch.equal(output.logits, expected.logits)
+    assert torch.equal(output.logits, run(head, inputs).logits)
 
 
 @pytest.mark.wrong_shapes

@@ -12,7 +12,6 @@ from vidret.ground.checkpoint import convert_head
 from vidret.ground.pyramid import Pyramid, RowHead, decode_spans, make_points, reduce_mask, spread_rows
 
 STRIDES = (1, 2, 4, 8)
-CASES = find_cases("r2tuning")
 
 
 def naive_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
@@ -88,8 +87,7 @@ def test_the_pyramid_equals_loops(num_frames: int) -> None:
     assert [level.shape[1] for level in levels] == [num_frames // stride for stride in STRIDES if stride <= num_frames]
     for video in range(2):
         for level, rows in enumerate(levels):
-            expected = naive_level(dict(pyramid.state_dict()), level, frames[video])
-            torch.testing.assert_close(rows[video], expected)
+            torch.testing.assert_close(rows[video], naive_level(dict(pyramid.state_dict()), level, frames[video]))
 
 
 @torch.no_grad()
@@ -128,8 +126,7 @@ def test_frames_have_the_best_score_of_their_rows(num_frames: int) -> None:
 def test_spans_are_decoded_in_seconds_best_first() -> None:
     points = make_points(4, (1, 2))
     distances = torch.tensor([[0.5, 1], [1, 1], [1, 2], [3, 0.5], [1, 1], [0.5, 1]])
-    scores = torch.tensor([0.1, 0.9, 0.5, 0.9, 0.3, 0.2])
-    spans = decode_spans(scores, distances, points, 0.5)
+    spans = decode_spans(torch.tensor([0.1, 0.9, 0.5, 0.9, 0.3, 0.2]), distances, points, 0.5)
     expected = [[0, 4, 0.9], [0, 7, 0.9], [2, 8, 0.5], [-4, 4, 0.3], [2, 8, 0.2], [-1, 2, 0.1]]
     torch.testing.assert_close(spans, torch.tensor(expected))
 
@@ -141,7 +138,7 @@ def test_invalid_strides_are_rejected(strides: tuple[int, ...]) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+@pytest.mark.parametrize("case", find_cases("r2tuning"), ids=lambda case: case.folder.name)
 def test_levels_equal_the_published_ones(case: Case) -> None:
     """Points and their masks are compared where the head is."""
     head, strides = convert_head(case.weights), case.config["case"]["strides"]

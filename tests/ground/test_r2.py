@@ -224,8 +224,7 @@ def test_dropout_and_drop_path_apply_in_training_only() -> None:
 def test_attention_over_padding_gives_no_nan_and_heads_must_divide_dim() -> None:
     attention = R2Attention(DIM, 8)
     x = torch.randn(2, 3, DIM)
-    mask = torch.tensor([[True, False, True], [False, False, False]])
-    assert attention(x, x, x, mask=mask).isfinite().all()
+    assert attention(x, x, x, mask=torch.tensor([[True, False, True], [False, False, False]])).isfinite().all()
     with pytest.raises(ValueError, match="heads must divide dim 16, got 3"):
         R2Attention(DIM, 3)
 

@@ -55,8 +55,7 @@ def test_frames_without_a_file_are_kept_and_say_so(tmp_path: Path) -> None:
         assert encoder.num_frames - num_encoded < 6, "more than the check of the encoder"
         (tmp_path / "films").mkdir()
         (tmp_path / "films" / "bad.mp4").write_text("no video")
-        report = engine.index([tmp_path / "films"], prune=True)
-        assert (report.missing, len(engine.videos())) == (0, 1)
+        assert (engine.index([tmp_path / "films"], prune=True).missing, len(engine.videos())) == (0, 1)
         moments = engine.locate("red", video="frames://cam/1")
         tries: list[Callable[[], object]] = [
             lambda: stat_file("frames://cam/1"),

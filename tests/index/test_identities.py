@@ -180,9 +180,7 @@ def test_a_warning_does_not_show_the_signature_of_an_address(caplog: pytest.LogC
     assert caplog.messages == ["https://host/a.mp4: its faces could not be read: why"]
 
 
-def test_what_cannot_be_read_as_asked_is_refused(
-    tmp_path: Path, kind: Kind, films: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_read_is_told(tmp_path: Path, kind: Kind, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index, own = tmp_path / "index", TRACK_KINDS[kind.name]
     for wrong in ("insightface", name_class(Bare)):
         with pytest.raises(VidretError, match=f"{kind.refusal}|model .*:Bare must have .*, got none named "):
@@ -337,8 +335,7 @@ def test_identities_are_merged_with_their_videos(tmp_path: Path) -> None:
     for name in ("red", "blue"):
         write_film(tmp_path / name / "film.mp4", (name, 2))
         index_made_tracks(tmp_path / f"{name} index", tmp_path / name)
-    report = merge_indexes([tmp_path / "red index", tmp_path / "blue index"], tmp_path / "both")
-    assert report.identities == 4
+    assert merge_indexes([tmp_path / "red index", tmp_path / "blue index"], tmp_path / "both").identities == 4
     assert [person.videos for person in Persons(tmp_path / "both").list_persons()] == [2, 2]
     with Store.open(tmp_path / "both") as store, IdentityStore.open(tmp_path / "both") as identities:
         assert {*identities.columns().contents.tolist()} == {*store.videos.fingerprints().values()}

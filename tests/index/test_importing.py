@@ -155,8 +155,7 @@ def test_videos_are_probed_in_another_process(films: Path, tmp_path: Path, monke
         raise AssertionError("FFmpeg must not read the file in this process")
 
     monkeypatch.setattr("vidret.video.probe._inspect", refuse)
-    path = str(films / "red.mp4")
-    vectors = Embeddings((path,), np.zeros(1, np.int64), np.array([[0.0, 1.0]]), RED.sentence[None])
+    vectors = Embeddings((str(films / "red.mp4"),), np.zeros(1, np.int64), np.array([[0.0, 1.0]]), RED.sentence[None])
     with Engine(tmp_path / "index", ColourEncoder()) as engine:
         report = engine.import_embeddings(vectors)
         assert (report.imported, report.failed) == (1, ())

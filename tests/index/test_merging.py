@@ -255,8 +255,7 @@ def test_interrupted_merge_is_continued(tmp_path: Path, monkeypatch: pytest.Monk
             if calls > stop:
                 raise KeyboardInterrupt
 
-        report = merge_indexes([one, two], tmp_path / "out", on_progress=interrupt)
-        num_interrupted += report.interrupted
+        num_interrupted += merge_indexes([one, two], tmp_path / "out", on_progress=interrupt).interrupted
     assert 0 < num_interrupted < 12
     assert read_index(tmp_path / "out") == read_index(whole)
     assert list_sizes(tmp_path / "out") == list_sizes(whole)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -72,12 +73,8 @@ def test_cores_that_files_leave_decode_them_too(
 def test_model_is_not_used_if_nothing_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mosaic(tmp_path / "films" / "a.mp4", 2, seed=0)
     Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia").index([tmp_path / "films"])
-
-    def refuse(*_args: object, **_options: object) -> None:
-        raise AssertionError("the model was used")
-
     for name in ("encode_frames", "encode_text"):
-        monkeypatch.setattr(PatchEncoder, name, refuse)
+        monkeypatch.setattr(PatchEncoder, name, Mock(side_effect=AssertionError("the model was used")))
     report = Engine(tmp_path / "index", PatchEncoder()).index([tmp_path / "films"])
     assert (report.unchanged, report.encoded, report.failed) == (1, 0, [])
 

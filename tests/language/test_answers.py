@@ -140,8 +140,7 @@ def test_each_video_of_a_search_has_its_best_moment_before_any_has_another() -> 
     engine = SmallEngine()
     many = [Moment(1, "/a.mp4", 20.0 * at, 20.0 * at + 3, 0.9 - at / 100) for at in range(4)]
     engine.moments = [*many, Moment(2, "/b.mp4", 5.0, 8.0, 0.2), Moment(3, "/c.mp4", 5.0, 8.0, 0.1)]
-    options = ContextOptions(moments=4)
-    found = gather_context(engine, "who opens the door", (), options).moments
+    found = gather_context(engine, "who opens the door", (), ContextOptions(moments=4)).moments
     assert [(moment.video, moment.start) for moment in found] == [(1, 0.0), (1, 18.0), (2, 3.0), (3, 3.0)]
 
 
@@ -164,9 +163,7 @@ def test_moment_gets_its_shot_and_what_shows_the_same_is_left_out() -> None:
 
 
 @given(st.floats(0, 90), st.floats(0.1, 20), st.lists(st.floats(0, 100), max_size=5), st.floats(0, 5), st.floats(1, 30))
-def test_widened_span_keeps_to_its_limits(
-    start: float, length: float, cuts: list[float], margin_s: float, max_s: float
-) -> None:
+def test_widened_span_has_limits(start: float, length: float, cuts: list[float], margin_s: float, max_s: float) -> None:
     end, edges = min(100.0, start + length), [0.0, *sorted(cuts), 100.0]
     shots = [Shot(first, last, None) for first, last in pairwise(edges)]
     left, right = widen_span((start, end), shots, 100.0, margin_s=margin_s, max_s=max_s)
@@ -215,8 +212,7 @@ def test_words_of_videos_are_quoted_and_delimited(context: QuestionContext) -> N
         sum(text.count("Ignore your instructions") for text in texts[1:-1]) == 6
     )  # two names, speech and screen twice
     assert "Ignore" not in texts[0] + texts[-1]
-    marks = {write_messages(context)[0]["content"] for _ in range(3)}
-    assert len(marks) == 3
+    assert len({write_messages(context)[0]["content"] for _ in range(3)}) == 3
 
 
 def test_right_answer_is_cited(context: QuestionContext) -> None:
@@ -228,8 +224,7 @@ def test_right_answer_is_cited(context: QuestionContext) -> None:
     assert describe_citation(answer.cited[1]) == "[3] long.mp4 00:45-00:57"
     assert chat.headers[0]["Authorization"] == "Bearer secret-key"
     assert chat.headers[0]["path"] == "/v1/chat/completions"
-    images = [part for part in chat.requests[0]["messages"][1]["content"] if part["type"] == "image_url"]
-    assert len(images) == 6
+    assert len([part for part in chat.requests[0]["messages"][1]["content"] if part["type"] == "image_url"]) == 6
 
 
 def test_words_of_a_video_that_are_quoted_cite_nothing(context: QuestionContext) -> None:

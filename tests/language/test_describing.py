@@ -82,8 +82,7 @@ def test_of_several_descriptions_the_most_specific_is_kept(engine: Engine) -> No
         assert (first.described, first.calls, first.left) == (1, 5, 2)
         second = engine.describe_segments(make_endpoint(chat), options)
         assert (second.described, second.calls, second.left) == (2, 4, 0)  # what was answered is asked once
-        prompts = {request["messages"][0]["content"] for request in chat.requests}
-        assert len(prompts) == 3
+        assert len({request["messages"][0]["content"] for request in chat.requests}) == 3
     assert [text for _, _, text in read_all(engine)] == [f"something {colour}" for colour in colours]
 
 

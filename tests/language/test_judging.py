@@ -106,8 +106,7 @@ def test_shuffles_cancel_a_preference_for_the_first() -> None:
             best = max(range(len(candidates)), key=lambda at: int(candidates[at].text))
             return Verdict(order=(best, *(at for at in range(len(candidates)) if at != best)), reasons={})
 
-    verdict = judge_shuffled("q", make_candidates([3, 1, 9, 2]), Lazy(), 20)
-    assert verdict.order[0] == 2
+    assert judge_shuffled("q", make_candidates([3, 1, 9, 2]), Lazy(), 20).order[0] == 2
     assert merge_orders([[1, 0], [0, 1]]) == [0, 1]
 
 
@@ -144,10 +143,7 @@ def test_any_answer_is_a_permutation_or_nothing(reply: str, count: int) -> None:
 
 
 def test_endpoint_judges_twenty_in_three_calls_and_keeps_its_answers(tmp_path: Any) -> None:
-    def answer(_number: int) -> Reply:
-        return say("\n".join(f"[{at}] good {at}" for at in range(10, 0, -1)))
-
-    with run_chat(answer) as chat:
+    with run_chat(lambda _number: say("\n".join(f"[{at}] good {at}" for at in range(10, 0, -1)))) as chat:
         judge = EndpointJudge(make_endpoint(chat), ReplyCache(tmp_path / "judged"))
         first = judge_hits(Library(), "oil", make_hits(22), judge)
         again = judge_hits(Library(), "oil", make_hits(22), judge)
@@ -192,8 +188,7 @@ def test_frames_are_sent_as_images() -> None:
     assert [part["type"] for part in user["content"]] == ["text", "text", "image_url", "image_url", "text"]
     with run_chat(lambda _: say("[1] yes")) as chat:
         judge_hits(Library(), "q", make_hits(2), EndpointJudge(make_endpoint(chat)), draw=lambda _hit: frames)
-    images = [part for part in chat.requests[0]["messages"][1]["content"] if part["type"] == "image_url"]
-    assert len(images) == 4
+    assert len([part for part in chat.requests[0]["messages"][1]["content"] if part["type"] == "image_url"]) == 4
 
 
 def test_no_model_is_asked_about_one_hit() -> None:

@@ -28,14 +28,7 @@ from tests.metrics.submissions import (
 from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuery
 from vidret.errors import VidretError
 from vidret.evaluate.tables import make_tables
-from vidret.metrics.grounding import (
-    PRECISION_THRESHOLDS,
-    MomentReport,
-    average_precision,
-    score_moments,
-    score_multi_moments,
-    temporal_iou,
-)
+from vidret.metrics import grounding
 from vidret.metrics.highlight import HighlightReport, score_highlights
 from vidret.metrics.predictions import Prediction, read_predictions
 
@@ -62,7 +55,7 @@ def naive_precision(found: list[list[float]], truths: Spans, threshold: float) -
 def naive_metrics(found: list[list[list[float]]], truths: list[Spans], low: float, high: float) -> dict[str, object]:
     kept = [(f, [t for t in ts if low < t[1] - t[0] <= high]) for f, ts in zip(found, truths, strict=True)]
     kept = [(f, ts) for f, ts in kept if ts]
-    mean_ap = [np.mean([naive_precision(f, ts, each) for f, ts in kept]) for each in PRECISION_THRESHOLDS]
+    mean_ap = [np.mean([naive_precision(f, ts, each) for f, ts in kept]) for each in grounding.PRECISION_THRESHOLDS]
     best = {
         k: [max((naive_overlap((s, e), t) for s, e, _ in f[:k] for t in ts), default=0.0) for f, ts in kept]
         for k in (1, 5)
@@ -98,7 +91,7 @@ def sample(seed: int, num: int = 60) -> tuple[list[LabelledQuery], list[Predicti
 @pytest.mark.parametrize("lengths", [QVHIGHLIGHTS_LENGTHS, OPEN_LENGTHS])
 def test_equals_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> None:
     queries, predictions = sample(seed)
-    report = score_moments(queries, predictions, lengths=lengths)
+    report = grounding.score_moments(queries, predictions, lengths=lengths)
     found = [prediction.spans.tolist() for prediction in predictions if prediction.spans is not None]
     for name, (low, high) in {"full": (0.0, math.inf), **lengths}.items():
         metrics = report.full if name == "full" else report.by_length[name]
@@ -118,13 +111,13 @@ def test_equals_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> Non
 def test_length_range_without_true_spans_is_none() -> None:
     query = LabelledQuery("1", "v", "", 200.0, ((0.0, 10.0), (0.0, 160.0)))
     found = [Prediction("1", np.array([[0.0, 160.0, 1.0]]))]
-    report = score_moments([query], found)
+    report = grounding.score_moments([query], found)
     assert report.by_length["middle"] is None
     assert report.by_length["long"] is None  # 160 s is longer than the official evaluator's long
     assert report.by_length["short"] is not None
     assert report.by_length["short"].mean_average_precision == 0
     assert report.full.mean_overlap == 100
-    above = score_moments([query], found, lengths=OPEN_LENGTHS)
+    above = grounding.score_moments([query], found, lengths=OPEN_LENGTHS)
     assert above.by_length["long"] is not None
     assert above.by_length["long"].mean_average_precision == 100
     assert above.to_dict()["lengths"] == {"short": [0, 10], "middle": [10, 30], "long": [30, None]}
@@ -133,8 +126,8 @@ def test_length_range_without_true_spans_is_none() -> None:
 def test_empty_spans_have_no_overlap() -> None:
     found = np.array([[[3.0, 3.0], [0.0, 0.0], [0.0, 6.0]]])
     truths = np.array([[[0.0, 6.0], [3.0, 3.0], [0.0, 0.0]]])
-    assert temporal_iou(found, truths)[0].tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
-    report = score_moments(
+    assert grounding.temporal_iou(found, truths)[0].tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
+    report = grounding.score_moments(
         [LabelledQuery("1", "v", "", 9.0, ((3.0, 3.0),))], [Prediction("1", np.array([[3.0, 3.0, 1.0]]))]
     )
     assert len(report.full.ids) == 1  # it counts as a miss
@@ -152,7 +145,7 @@ def test_invalid_queries_and_predictions_are_rejected() -> None:
         (query, [], "must include every query"),
     ):
         with pytest.raises(VidretError, match=reason):
-            score_moments([asked], answered)
+            grounding.score_moments([asked], answered)
 
 
 def test_precision_equals_published_code() -> None:
@@ -161,9 +154,8 @@ def test_precision_equals_published_code() -> None:
         assert len(cases) >= 60
         for case in cases:
             spans, truths = np.array(case["pred"]).reshape(-1, 3), np.array(case["gt"])
-            ranked = spans[np.argsort(-spans[:, 2], kind="stable"), :2]
-            overlaps = temporal_iou(ranked, truths)
-            found = average_precision(overlaps[None], np.array([len(truths)]))
+            overlaps = grounding.temporal_iou(spans[np.argsort(-spans[:, 2], kind="stable"), :2], truths)
+            found = grounding.average_precision(overlaps[None], np.array([len(truths)]))
             np.testing.assert_allclose(found[0], case["ap"], atol=1e-12, rtol=0)
 
 
@@ -199,7 +191,7 @@ def match_naively(spans: Spans, truths: Spans, least: float) -> list[float]:
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_of_several_moments_equal_loops(seed: int) -> None:
     queries, predictions = draw_several(seed)
-    scores = score_multi_moments(queries, predictions)
+    scores = grounding.score_multi_moments(queries, predictions)
     thresholds = [0.3 + 0.05 * step for step in range(14)]
     for k in (1, 2, 3):
         counted: list[tuple[Spans, Spans]] = []
@@ -215,7 +207,7 @@ def test_scores_of_several_moments_equal_loops(seed: int) -> None:
         overlaps = [overlap for pair in counted for overlap in match_naively(*pair, -1.0)]
         assert scores[f"mIoU@{k}"] == pytest.approx(100 * sum(overlaps) / len(overlaps))
     groups: dict[int, list[float]] = {}
-    for row, query in zip(score_moments(queries, predictions).full.average_precision, queries, strict=True):
+    for row, query in zip(grounding.score_moments(queries, predictions).full.average_precision, queries, strict=True):
         groups.setdefault(len(query.spans), []).append(100 * row.mean())
     means = {count: sum(own) / len(own) for count, own in groups.items()}
     several = [mean for count, mean in means.items() if count >= 3]
@@ -228,7 +220,7 @@ def test_queries_with_one_moment_have_no_score_of_two() -> None:
         [LabelledQuery("1", "v", "", 9.0, ((0.0, 4.0),))],
         [Prediction("1", np.array([[0.0, 4.0, 1.0]]), None)],
     )
-    scores = score_multi_moments(queries, predictions)
+    scores = grounding.score_multi_moments(queries, predictions)
     assert (scores["mR@1"], scores["mR@2"], scores["mAP"]["2"], scores["G-mAP"]) == (100.0, None, None, 100.0)
     (title, (columns, lines)) = next(make_tables({"results": {"multi_moments": scores}}))
     assert title == "several moments of a query"
@@ -236,7 +228,7 @@ def test_queries_with_one_moment_have_no_score_of_two() -> None:
 
 
 Case = dict[str, Any]
-Scored = tuple[MomentReport | None, HighlightReport | None]
+Scored = tuple[grounding.MomentReport | None, HighlightReport | None]
 
 
 @cache
@@ -256,7 +248,7 @@ def score(case: Case, folder: Path) -> Scored:
         predictions = [prediction for prediction in predictions if prediction.id in {query.id for query in queries}]
     has_spans = any(prediction.spans is not None for prediction in predictions)
     has_saliency = any(prediction.saliency is not None for prediction in predictions)
-    moments = score_moments(queries, predictions) if has_spans or not has_saliency else None
+    moments = grounding.score_moments(queries, predictions) if has_spans or not has_saliency else None
     return moments, score_highlights(queries, predictions) if has_saliency else None
 
 
@@ -363,7 +355,7 @@ def test_r2_tuning_evaluator() -> None:
     for folder in (path.parent for path in find_files("r2tuning/metrics/expected.json")):
         queries = [to_query(row) for row in read_rows(folder / "gt.jsonl")]
         predictions = read_predictions(folder / "pred.jsonl")
-        moments = score_moments(queries, predictions, lengths=OPEN_LENGTHS)
+        moments = grounding.score_moments(queries, predictions, lengths=OPEN_LENGTHS)
         highlights = score_highlights(queries, predictions)
         check_as_published(moments, highlights, json.loads((folder / "expected.json").read_text("utf-8")))
 
@@ -387,7 +379,7 @@ def test_official_qvhighlights_evaluator(tmp_path: Path) -> None:
     assert len(names) >= 2
     for name in names:
         predictions = read_predictions(unpack(folder / f"pred_{name}.jsonl", tmp_path))
-        moments, highlights = score_moments(queries, predictions), score_highlights(queries, predictions)
+        moments, highlights = grounding.score_moments(queries, predictions), score_highlights(queries, predictions)
         check_as_published(moments, highlights, json.loads((folder / f"metrics_{name}.json").read_text("utf-8")))
         with np.load(folder / f"perquery_{name}.npz") as each:
             assert tuple(map(str, each["qid"])) == moments.full.ids == highlights.ids
@@ -402,7 +394,7 @@ def test_official_qvhighlights_evaluator(tmp_path: Path) -> None:
 def test_two_published_tacos_evaluators(tmp_path: Path) -> None:
     queries = [to_query(row) for row in read_rows(DATA / "tacos" / "tacos_test_release.jsonl")]
     predictions = read_predictions(unpack(GOLDENS / "grounding" / "pred_tacos.jsonl", tmp_path))
-    report = score_moments(queries, predictions, lengths=OPEN_LENGTHS)
+    report = grounding.score_moments(queries, predictions, lengths=OPEN_LENGTHS)
     assert len(report.full.ids) == 4001
     for evaluator in ("r2tuning", "lighthouse"):
         expected = json.loads((GOLDENS / "grounding" / f"metrics_tacos_{evaluator}.json").read_text("utf-8"))

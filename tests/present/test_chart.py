@@ -108,9 +108,7 @@ def test_typical_score_is_a_labelled_line_in_range(tmp_path: Path, texts: list[A
     assert np.ptp(np.nonzero(is_near(flat, chart.CURVE))[0]) > 150, "without it the curve fills the plot"
 
 
-def test_words_are_columns_of_their_channel_up_to_their_score(
-    tmp_path: Path, texts: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_words_are_columns_up_to_their_score(tmp_path: Path, texts: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(cast(dict[str, Any], chart.WORDS), "screen")  # as a kind that was added
     words = (
         CurveText(source="speech", start=10, end=30, score=0.5, text="hello there"),
@@ -203,8 +201,7 @@ def test_a_font_has_the_letters_of_a_text_if_there_is_one() -> None:
     assert chart.choose_font("a dog", 13) is chart.load_font("", 13)
     assert not chart.has_letter("", "ü")
     known = [name for name in chart.FONTS if chart.has_letter(name, "ü")]
-    font = chart.choose_font("Übung", 13)
-    assert font is chart.load_font(known[0] if known else "", 13)
+    assert chart.choose_font("Übung", 13) is chart.load_font(known[0] if known else "", 13)
 
 
 def test_a_chart_of_which_only_a_part_fits_on_the_disk_is_an_error(tmp_path: Path) -> None:

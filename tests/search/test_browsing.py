@@ -67,9 +67,7 @@ def test_what_is_alike_is_near_on_the_map(store: Store) -> None:
     assert Explorer(store).draw_map(Filters(folder="/none")) == []
 
 
-def test_moments_without_found_places_are_near_those_they_resemble(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_moments_without_places_are_near_those_they_resemble(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidret.search.browsing.MAX_PLACED", 20)
     test_what_is_alike_is_near_on_the_map(store)
 

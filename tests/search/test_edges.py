@@ -133,8 +133,7 @@ def test_an_edge_lies_where_the_score_crosses_the_middle(
     moment = Moment(1, str(path), start, 3.0, 1.0)
     refiner = EdgeRefiner(LevelEncoder(plan))
     refiner._pool = cast(ImagePool, FakePool(fps))
-    scorer = FrameScorer(np.array([1, 0, 0], np.float32), ())
-    fine = refiner.refine([moment], {1: (curve, scorer)}, {})[0]
+    fine = refiner.refine([moment], {1: (curve, FrameScorer(np.array([1, 0, 0], np.float32), ()))}, {})[0]
     assert fine.end == 3.0
     assert times[-3] <= fine.start <= times[-2]
     seen = {time: vector[0] for time, vector in refiner._remembered.values()} | {times[-3]: 0.0, times[-2]: 1.0}

@@ -235,8 +235,7 @@ def test_films_show_the_scene_of_a_text_and_another_one_where_it_was_seen(tmp_pa
         shown = spoken.search("green yellow", 5, sources=["picture"], like=like)
         first = next(hit for hit in shown if "turn" in hit.path)
         shown = spoken.search("green yellow", 5, sources=["picture"], like=like, seen=points([first]))
-        other = next(hit for hit in shown if hit.video == first.video)
-        assert other.segment != first.segment
+        assert next(hit for hit in shown if hit.video == first.video).segment != first.segment
 
 
 def test_a_time_after_the_end_of_a_video_that_begins_late_is_refused(tmp_path: Path) -> None:

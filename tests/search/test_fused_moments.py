@@ -190,8 +190,7 @@ def test_short_moments_of_pictures_last_a_second_and_displace_no_other() -> None
     curve = np.zeros(160)
     curve[80:104], curve[76:78] = 4.5, 6.0  # eight frames a second
     scores = VideoScores(1, np.arange(160) / 8 + 1 / 16, curve[None], [[]], [Segment(1, 0, 0.0, 20.0)])
-    spans = times(find(scores, make_structure(), k=2))
-    assert spans == [(10.0, 13.0), (9.0, 10.0)]
+    assert times(find(scores, make_structure(), k=2)) == [(10.0, 13.0), (9.0, 10.0)]
     scores.pictures[0][80:104] = 0
     assert times(find(scores, make_structure(), k=1)) == [(9.125, 10.125)]
 
@@ -215,8 +214,7 @@ def test_sources_at_the_same_time_support_one_another() -> None:
 
 def test_strongest_source_sets_the_bounds() -> None:
     scores = make_scores([(6.0, 9.0, 5.0), (12.0, 13.0, 4.0)], pictures=[bump(0, 20, 4.5)])
-    other = make_scores([(14.0, 16.0, 4.0)], source="screen")
-    scores.texts = [[*scores.texts[0], *other.texts[0]]]
+    scores.texts = [[*scores.texts[0], *make_scores([(14.0, 16.0, 4.0)], source="screen").texts[0]]]
     assert times(find(scores, make_structure()))[0] == (6.0, 9.0)
 
 
@@ -230,16 +228,14 @@ def test_words_that_share_little_lose_against_pictures_unless_they_are_expected(
 
 
 def test_together_is_the_overlap() -> None:
-    scores = make_scores([(3.0, 8.0, 6.0)], [(6.0, 12.0, 4.0)])
-    (span,) = find(scores, make_structure(TOGETHER))
+    (span,) = find(make_scores([(3.0, 8.0, 6.0)], [(6.0, 12.0, 4.0)]), make_structure(TOGETHER))
     assert (span.start, span.end) == (6.0, 8.0)
     assert times(span.events) == [(3.0, 8.0), (6.0, 12.0)]
     assert span.score == pytest.approx(10 / 2**0.5)
 
 
 def test_clauses_that_do_not_meet_give_the_better_one_with_what_the_other_reaches_meanwhile() -> None:
-    scores = make_scores([(3.0, 5.0, 6.0)], [(9.0, 12.0, 4.0)])
-    best = find(scores, make_structure(TOGETHER))[0]
+    best = find(make_scores([(3.0, 5.0, 6.0)], [(9.0, 12.0, 4.0)]), make_structure(TOGETHER))[0]
     assert (best.start, best.end) == (3.0, 5.0)
     assert best.score == pytest.approx((6 + ABSENT) / 2**0.5 - APART, abs=0.01)
 
@@ -259,8 +255,7 @@ def test_steps_of_several_clauses_keep_their_order() -> None:
 
 
 def test_pictures_yield_to_the_event_that_follows_them() -> None:
-    scores = make_scores([], [(8.0, 9.0, 6.0)], pictures=[bump(4, 12), [ABSENT] * 20])
-    best = find(scores, make_structure(THEN))[0]
+    best = find(make_scores([], [(8.0, 9.0, 6.0)], pictures=[bump(4, 12), [ABSENT] * 20]), make_structure(THEN))[0]
     assert times(best.events) == [(4.0, 8.0), (8.0, 9.0)]
 
 
@@ -334,8 +329,7 @@ def test_spans_of_a_video_are_not_looked_for_if_enough_others_score_more(monkeyp
         return find_query_spans(scores, *given)
 
     monkeypatch.setattr("vidret.search.locating.find_query_spans", find_noted)
-    found = choose_best_spans(videos, structure, LocateOptions(k=2))
-    assert [one.index for one in found] == [1, 2]
+    assert [one.index for one in choose_best_spans(videos, structure, LocateOptions(k=2))] == [1, 2]
     assert asked == [videos[1], videos[2]]
 
 

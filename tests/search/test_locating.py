@@ -164,9 +164,7 @@ def test_the_best_moment_has_the_probability_of_its_video_and_others_less(engine
     assert [m.weak for m in alone] == [(m.probability or 0) < UNLIKELY for m in alone]
 
 
-def test_unreadable_video_is_skipped_with_a_warning(
-    made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unreadable_video_is_skipped_and_told(made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copytree(made / "films", tmp_path / "films")
     with Engine(tmp_path / "index", make_encoder(), head="none") as engine:
         engine.index([tmp_path / "films"])

@@ -224,12 +224,7 @@ def test_videos_that_come_later_are_found(folder: Path, tmp_path: Path) -> None:
         assert len(hits) == 4
 
 
-BANK = ["red", "blue sea", "green grass", "a yellow line"]
-
-
-def test_scores_are_corrected_if_all_indexes_are_calibrated(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_scores_are_corrected_if_all_calibrated(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     paths = [tmp_path / index for index in ("one", "three")]
     for path in paths:
         shutil.copytree(folder / path.name, path)
@@ -238,7 +233,7 @@ def test_scores_are_corrected_if_all_indexes_are_calibrated(
         for path in paths:
             with Engine(path, NamedColours()) as engine:
                 plain = {hit.path: hit.why["frames"] for hit in joined.search("red", k=10)}
-                engine.calibrate(BANK)
+                engine.calibrate(["red", "blue sea", "green grass", "a yellow line"])
                 expected |= {hit.path: hit.why["frames"] for hit in engine.search("red", k=10)}
         assert "not all of the indexes are calibrated" in caplog.text
         found = {hit.path: hit.why["frames"] for hit in joined.search("red", k=10)}

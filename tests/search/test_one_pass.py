@@ -174,8 +174,7 @@ def test_killed_run_goes_on_without_another_pass(
     with open_index(tmp_path / "killed", "auto") as engine:
         assert engine.info().complete_videos == 0
     with open_index(tmp_path / "killed", head) as engine:
-        report = engine.index([films / "shots.mp4"])
-        assert report.encoded == 1
+        assert engine.index([films / "shots.mp4"]).encoded == 1
         check_equal(expected, read_moments(engine))
         assert layer_passes == []
 

@@ -37,8 +37,7 @@ def test_pages_are_parts_of_one_ranking(engine: Engine, query: Any, candidates: 
     if any(query is each for each in SINGLE):  # several events have no place where few segments were read
         assert len(every) == NUM_VIDEOS
     for offset in (0, PAGE, 3 * PAGE):  # the last page is not full
-        page = engine.search(query, PAGE, offset=offset, candidates=candidates)
-        assert page == every[offset : offset + PAGE]
+        assert engine.search(query, PAGE, offset=offset, candidates=candidates) == every[offset : offset + PAGE]
 
 
 def find_score(engine: Engine, query: Any, ids: Sequence[int] | np.ndarray) -> float:

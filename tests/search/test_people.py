@@ -98,8 +98,7 @@ def test_evidence_says_who_is_seen_and_when(engine: Engine) -> None:
     assert [(piece.person, piece.source, piece.start, piece.end) for piece in hit.evidence] == [
         ("mum", "picture", 2.0, 10.0)
     ]
-    moment = engine.locate("@mum red")[0]
-    assert moment.evidence[0].person == "mum"
+    assert engine.locate("@mum red")[0].evidence[0].person == "mum"
     assert engine.search("red")[0].evidence == ()
 
 

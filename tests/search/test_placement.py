@@ -58,9 +58,7 @@ def test_best_placement_agrees_with_brute_force(steps: Sequence[Rows], gaps: Seq
 
 
 @given(STEPS, GAPS, st.booleans(), st.integers(1, 5))
-def test_placements_are_valid_and_best_first(
-    steps: Sequence[Rows], gaps: Sequence[float | None], overlapping: bool, k: int
-) -> None:
+def test_placements_are_valid(steps: Sequence[Rows], gaps: Sequence[float | None], overlapping: bool, k: int) -> None:
     found = list_placements([make_spans(rows) for rows in steps], gaps, k=k, overlapping=overlapping)
     assert len(found) <= k
     assert bool(found) == (place_naively(steps, gaps) is not None)

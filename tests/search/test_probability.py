@@ -173,8 +173,7 @@ def test_improbable_results_are_left_out_of_the_same_ranking(engine: Engine, que
     probabilities = [hit.probability for hit in hits] + [moment.probability for moment in moments]
     found = sorted(probability for probability in probabilities if probability is not None)
     for least in (found[0], found[len(found) // 2], found[-1], 1.0):
-        probable = [hit for hit in hits if (hit.probability or 0) >= least]
-        assert engine.search(query, at_least=least) == probable
+        assert engine.search(query, at_least=least) == [hit for hit in hits if (hit.probability or 0) >= least]
         inside = [moment for moment in moments if (moment.probability or 0) >= least]
         assert engine.locate(query, 50, weak=True, at_least=least) == inside
         offsets = range(0, len(inside) + 1, 4)
@@ -184,8 +183,7 @@ def test_improbable_results_are_left_out_of_the_same_ranking(engine: Engine, que
 
 def test_videos_are_judged_one_by_one_where_moments_of_many_are_located(engine: Engine) -> None:
     ids = [video.id for video in engine.videos()]
-    options = LocateOptions(k=2)
-    every = engine.locate_many(QUERIES, ids, options)
+    every = engine.locate_many(QUERIES, ids, LocateOptions(k=2))
     assert all(len(moments) > 0 for of_query in every for moments in of_query), "a named video always answers"
     probable = engine.locate_many(QUERIES, ids, LocateOptions(k=2, at_least=UNLIKELY))
     assert probable == [

@@ -70,8 +70,7 @@ def test_what_matches_is_sorted_by_how_much_it_has_of_an_attribute(engine: Engin
     assert without == {hit.video: dict(hit.why) for hit in plain}, "only the order changes"
     values = np.array([hit.why["blue"] for hit in most])
     np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-5)  # there are no other segments
-    diverse = engine.search("red", 6, sort_by="blue/yellow", display="diverse")
-    assert diverse[0] == most[0]
+    assert engine.search("red", 6, sort_by="blue/yellow", display="diverse")[0] == most[0]
 
 
 def test_a_taught_concept_is_an_attribute_without_an_opposite(engine: Engine) -> None:
@@ -96,9 +95,7 @@ GIVEN = st.tuples(st.sampled_from([None, 0.8, 0.2, 0.01]), st.sampled_from([9.0,
 
 
 @given(given_hits=st.lists(GIVEN, min_size=1), seed=st.integers(0, 100))
-def test_unlikely_hits_that_score_much_lower_than_the_best_come_last(
-    given_hits: list[tuple[float | None, float]], seed: int
-) -> None:
+def test_unlikely_hits_far_below_the_best_come_last(given_hits: list[tuple[float | None, float]], seed: int) -> None:
     hits = [make_hit(number, *values) for number, values in enumerate(given_hits)]
     vectors = np.random.default_rng(seed).standard_normal((len(hits), 3)).astype(np.float32)
     attribute = Attribute(name="x", direction=np.array([1.0, 0, 0]), mean=0.0, deviation=2.0)

@@ -173,8 +173,7 @@ def test_candidates_keep_their_order_however_low_they_are_and_take_other_frames(
     candidates = VideoCandidates(structure, pictures, {})
     assert [(video.video_id, video.score) for video in candidates] == [(2, -40.0), (1, -80.0), (3, -400.0)]
     assert candidates.list_best(2) == [2, 1]
-    replaced = candidates.replace_pictures({1: pictures[2], 2: pictures[3]})
-    assert [video.video_id for video in replaced] == [1, 2, 3]
+    assert [video.video_id for video in candidates.replace_pictures({1: pictures[2], 2: pictures[3]})] == [1, 2, 3]
 
 
 def test_the_first_of_equal_frames_is_best() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from importlib import metadata
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import schemathesis
@@ -57,11 +58,7 @@ def test_a_server_whose_index_cannot_be_read_is_alive_but_not_ready(
     for path in ("/healthz", "/readyz"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok", "version": metadata.version("vidret")})
-
-    def refuse(*_values: object) -> None:
-        raise StoreError("catalog.sqlite: disk I/O error")
-
-    monkeypatch.setattr(Database, "read", refuse)
+    monkeypatch.setattr(Database, "read", Mock(side_effect=StoreError("catalog.sqlite: disk I/O error")))
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code >= 500
 
@@ -88,8 +85,7 @@ def test_full_queue_is_reported_over_http(serve: Serve, engine: Engine) -> None:
 @pytest.fixture(scope="module")
 def document(coloured: Any) -> Any:
     with Engine(coloured / "index", ColourEncoder()) as engine:
-        client = TestClient(create_app(engine, Indexer([])), base_url=URL)
-        return client.get("/openapi.json").json()
+        return TestClient(create_app(engine, Indexer([])), base_url=URL).get("/openapi.json").json()
 
 
 def test_every_request_has_an_example_and_examples_match_their_schemas(document: Any) -> None:

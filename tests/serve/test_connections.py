@@ -200,8 +200,7 @@ class Endless:
 def test_connection_that_does_not_read_is_closed() -> None:
     with run_app(Endless(), Few) as url, ExitStack() as stack:
         for _ in range(6):
-            client = stack.enter_context(connect(url))
-            client.sendall(GET.replace(b"/healthz", b"/endless"))
+            stack.enter_context(connect(url)).sendall(GET.replace(b"/healthz", b"/endless"))
             time.sleep(0.1)
         with connect(url) as late:
             late.sendall(GET)

@@ -618,8 +618,7 @@ def test_results_are_of_three_kinds_and_judged_by_buttons_and_keys(look: Look, i
     ((video, seconds),) = body["like"]
     assert video == bunny
     judged = page.get_by_role("group", name="Judged results")
-    undo = judged.get_by_role("button", name="Undo: More like tour")
-    expect(undo).to_have_count(1)
+    expect(judged.get_by_role("button", name="Undo: More like tour")).to_have_count(1)
     expect(tour.get_by_role("button", name=scene)).to_have_count(0)
     expect(liked).to_have_count(1)  # another scene of the same film
     assert place_of(page)["like"] == f"{video}@{seconds:.1f}"
@@ -1012,8 +1011,7 @@ def test_unplayable_film_is_shown_as_single_frames_and_a_missing_one_as_a_grey_t
     grey = np.asarray(Image.open(io.BytesIO(pixels)).convert("RGB")).reshape(-1, 3)
     assert np.ptp(np.median(grey, axis=0)) <= 4
     card.click()
-    alert = page.get_by_role("dialog").get_by_role("alert")
-    expect(alert).to_have_text(f"{films / 'gone.mp4'}: its file is gone")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text(f"{films / 'gone.mp4'}: its file is gone")
 
 
 # Images
@@ -1073,9 +1071,7 @@ def test_invalid_image_is_refused_in_one_sentence(look: Look, films: Path, tmp_p
 # The index
 
 
-def test_the_index_tab_lists_facts_and_failed_and_missing_files(
-    look: Look, indexed: Engine, films: Path, bikes: int
-) -> None:
+def test_the_index_tab_lists_facts_and_lost_files(look: Look, indexed: Engine, films: Path, bikes: int) -> None:
     page = look("/?tab=index")
     expect(page.locator("#numbers div").first).to_have_text(re.compile(r"videos\s*6"))
     expect(page.locator("#index-path")).to_have_text(str(indexed.path))
@@ -1402,9 +1398,7 @@ def lists(indexed: Engine) -> Iterator[Engine]:
         indexed.remove_collection(kept.name)
 
 
-def test_lists_are_changed_and_exported_and_saved_searches_opened(
-    look: Look, lists: Engine, bikes: int, image_path: Path
-) -> None:
+def test_lists_are_changed_and_saved_searches_opened(look: Look, lists: Engine, bikes: int, image_path: Path) -> None:
     lists.add_to_list("Another", lists.locate(BIKES, 1))
     page = look()
     ask(page, BIKES)
@@ -1500,8 +1494,7 @@ def test_who_may_only_read_is_offered_no_changes(look: Look, lists: Engine, serv
     lists.add_to_list("Another", lists.locate(BIKES, 1))  # the only one is opened
     token = make_token(lists.path, "ann", "read")
     servers.callback(TOKENS.path(lists.path).unlink)
-    url = servers.enter_context(serve_page(lists))
-    page = look(f"/?token={token}", at=url)
+    page = look(f"/?token={token}", at=servers.enter_context(serve_page(lists)))
     ask(page, BIKES)
     expect(cards(page).first).to_be_visible()
     for name in ("Save search", "Add to the list"):

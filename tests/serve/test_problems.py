@@ -70,8 +70,7 @@ def test_body_that_is_no_json_is_a_problem(client: TestClient) -> None:
 
 
 def test_a_wrong_item_is_not_told_as_a_missing_one_too(client: TestClient) -> None:
-    answer = client.post("/api/search", json={"query": "red", "sources": ["odd"]})
-    assert "item" not in answer.json()["detail"]
+    assert "item" not in client.post("/api/search", json={"query": "red", "sources": ["odd"]}).json()["detail"]
 
 
 def test_a_body_that_is_nested_deeply_is_a_problem_whatever_it_is_called(client: TestClient) -> None:

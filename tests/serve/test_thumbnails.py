@@ -170,13 +170,11 @@ def test_least_recently_used_thumbnails_are_dropped(tmp_path: Path) -> None:
         os.utime(tmp_path / "kept" / f"{key}.jpg", (number, number))
     assert all(kept.get(keys[number]) is not None for number in (0, 9)), "all of them fit, and these two were used last"
     kept.put(keys[10], bytes(100))
-    names = {path.stem for path in (tmp_path / "kept").iterdir()}
-    assert names == {*keys} - {keys[1], keys[2]}
+    assert {path.stem for path in (tmp_path / "kept").iterdir()} == {*keys} - {keys[1], keys[2]}
     draft = tmp_path / "kept" / f"{keys[1]}.jpg.0123456789abcdef.part"
     draft.write_bytes(bytes(500))
     os.utime(draft, (1, 1))
-    again = ThumbnailCache(tmp_path / "kept", 1000)
-    again.put("f" * 32, bytes(150))
+    ThumbnailCache(tmp_path / "kept", 1000).put("f" * 32, bytes(150))
     assert not draft.exists(), "a server was killed while it wrote this"
     assert len(list((tmp_path / "kept").iterdir())) == 8, "existing files count"
 

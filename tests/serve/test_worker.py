@@ -85,8 +85,7 @@ async def test_waiting_searches_are_batched() -> None:
         assert len(worker) == MAX_BATCH + 3
         engine.gate.release(3)
         assert len(await first) == 10
-        answers = await asyncio.gather(*waiting)
-        assert answers == [[str(number)] * number for number in range(MAX_BATCH + 3)]
+        assert (await asyncio.gather(*waiting)) == [[str(number)] * number for number in range(MAX_BATCH + 3)]
     assert sizes == [1, MAX_BATCH, 3]
     assert [len(batch) for batch in engine.batches] == sizes
     assert len(engine.threads) == 1

@@ -32,8 +32,7 @@ def assert_right(store: Store) -> None:
     ids = store.searchable()
     kept, vectors = store.features.intact_vectors(ids[::-1])
     assert kept.tolist() == ids.tolist()
-    expected = [embedding(seed).video.astype(np.float16) for seed in seeds(store)]
-    np.testing.assert_array_equal(vectors, expected)
+    np.testing.assert_array_equal(vectors, [embedding(seed).video.astype(np.float16) for seed in seeds(store)])
 
 
 def test_vectors_are_read_without_a_query(tmp_path: Path, num_queries: list[int]) -> None:
@@ -52,9 +51,7 @@ def test_vectors_are_read_without_a_query(tmp_path: Path, num_queries: list[int]
         assert_right(opened)
 
 
-def test_moved_rows_are_found_in_the_catalog(
-    tmp_path: Path, num_queries: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_moved_rows_are_in_the_catalog(tmp_path: Path, num_queries: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "restart_log", lambda _: None)  # as if the compaction had not ended yet
     monkeypatch.setattr(Snapshots, "save", lambda _: None)
     with create(tmp_path) as store, Store.open(tmp_path) as reader:

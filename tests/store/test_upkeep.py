@@ -196,9 +196,7 @@ def test_verify_during_a_compaction_finds_no_damage(tmp_path: Path, monkeypatch:
         assert files(tmp_path) == ["frames.1.f16", "tokens.1.bin", "video.1.f16"]
 
 
-def test_a_folder_that_is_deleted_while_sizes_are_added_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_deleted_while_sizes_are_added_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "going").mkdir()
     (tmp_path / "a").write_bytes(b"four")
     scan = os.scandir

@@ -46,8 +46,7 @@ def test_validation_settings_match_the_exported_model(path: Path) -> None:
 
 def test_every_method_has_a_configuration_that_names_its_source() -> None:
     assert len(CONFIGS) > 10
-    methods = {read(path)[0].get("method", "r2tuning") for path in CONFIGS}
-    assert methods == {*list_methods(), "r2tuning"}
+    assert {read(path)[0].get("method", "r2tuning") for path in CONFIGS} == {*list_methods(), "r2tuning"}
     for path in CONFIGS:
         text = path.read_text("utf-8")
         assert "# Source: " in text or "synthetic" in path.stem or "joint" in path.stem or "longclip" in path.stem
@@ -100,9 +99,7 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "synthetic" not in path.stem
     ],
 )
-def test_a_step_is_trained_with_the_configuration(
-    path: Path, benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_configuration_trains(path: Path, benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # checkpoints
     config = shrink_config(yaml.safe_load(path.read_text("utf-8")), benchmarks, tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))

@@ -66,8 +66,7 @@ def test_head_that_wins_is_written_and_used(made: Path, run: Runner) -> None:
     with Engine(made / "index", ColourEncoder()) as engine:
         assert {moment.by for moment in engine.locate("red", 3, video=made / "films" / "film0.mp4")} == {"head"}
         assert {moment.by for moment in engine.locate("red", 3)} == {"head"}
-        saliency = engine.rate("red", made / "films" / "film0.mp4", np.array([0.5, 3.0]))
-        assert saliency.shape == (2,)
+        assert engine.rate("red", made / "films" / "film0.mp4", np.array([0.5, 3.0])).shape == (2,)
         engine.prepare_moments()
         encoder = engine.encoder
         assert isinstance(encoder, ColourEncoder)
@@ -137,8 +136,6 @@ def test_annotations_of_other_videos_are_refused(made: Path, tmp_path: Path) -> 
         (("--seed", -1), 2, "--seed"),
     ],
 )
-def test_wrong_options_are_refused(
-    options: tuple[str, object], code: int, reason: str, made: Path, run: Runner
-) -> None:
+def test_wrong_options_are_told(options: tuple[str, object], code: int, reason: str, made: Path, run: Runner) -> None:
     given = ("train", "head", "--index", made / "index", "--moments", made / "moments.jsonl", *options)
     run.check_refusal(given, code, reason)

@@ -16,8 +16,7 @@ from vidret.errors import VidretError
 from vidret.train.losses import add_terms, contrast_rows, find_same_videos
 from vidret.train.methods.longclip import LongClip, keep_components, primary_losses
 
-CASES = find_cases("longclip")
-cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+cases = pytest.mark.parametrize("case", find_cases("longclip"), ids=lambda case: case.folder.name)
 
 
 @cases

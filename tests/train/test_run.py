@@ -83,8 +83,7 @@ def test_run_that_goes_on_elsewhere_exports_the_best_of_both_parts(
         last = tmp_path / name / "checkpoints" / "last.ckpt"
         assert read_checkpoint(last)["global_step"] == 2 * num_epochs, "also where validation is worse than before"
     (best,) = (path for path in (tmp_path / "first" / "checkpoints").iterdir() if path.name != "last.ckpt")
-    again = export_checkpoint(best, tmp_path / "again.safetensors")
-    assert again.read_bytes() == out.read_bytes()
+    assert export_checkpoint(best, tmp_path / "again.safetensors").read_bytes() == out.read_bytes()
     assert capsys.readouterr().err.count(f"(from {best}, val/R@1 90.0)") == 2
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from tests.goldens import Case, check_close, find_cases
 from vidret.train.grounding_losses import PointTargets, draw_positive, find_targets, spans_in_frames
 
-STRIDES = (1, 2, 4, 8)
 GOLDENS = [case for case in find_cases("r2tuning") if "target.reg" in case.outputs]
 
 
@@ -37,7 +36,7 @@ def naive_target(point: list[float], spans: list[tuple[float, float]]) -> tuple[
     return length < math.inf, best
 
 
-def make_points(num_frames: int, strides: tuple[int, ...] = STRIDES) -> Tensor:
+def make_points(num_frames: int, strides: tuple[int, ...] = (1, 2, 4, 8)) -> Tensor:
     """Return the points of all levels; reaches double from level to level, and the last one is unlimited."""
     rows = [
         [float(row * stride), float(stride if stride > 1 else 0), float(2 * stride), float(stride)]

@@ -28,7 +28,6 @@ from vidret.model_files import read_part_cards
 from vidret.train.muon import MATRIX
 from vidret.train.retrieval import RetrievalModule
 
-each_method = pytest.mark.parametrize("method", METHODS)
 SAMPLE = ("clip", "all", "promptswitch")  # of the methods, where ``make slow`` takes every one
 
 
@@ -37,7 +36,7 @@ def sample_methods() -> list[Any]:
     return [pytest.param(name, marks=[] if name in SAMPLE else pytest.mark.slow) for name in METHODS]
 
 
-@each_method
+@pytest.mark.parametrize("method", METHODS)
 @ignores_lightning
 def test_method_trains_logs_metrics_and_exports_a_model(method: str, world: Path, tmp_path: Path) -> None:
     check_training(method, "32-true", world, tmp_path)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -43,12 +44,8 @@ def test_the_content_of_a_file_is_bounded(tmp_path: Path) -> None:
 
 def test_what_is_forbidden_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"secret")
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
     for name in ("scandir", "open"):  # root may read everything, so a mode of 000 would prove nothing
-        monkeypatch.setattr(os, name, refuse)
+        monkeypatch.setattr(os, name, Mock(side_effect=PermissionError(13, "Permission denied")))
     for path in (tmp_path, tmp_path / "file"):
         with pytest.raises(DecodeError, match="may not be read: permission denied"):
             fingerprint(path)

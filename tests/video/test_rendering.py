@@ -147,8 +147,7 @@ def test_grey_and_rgb_of_high_definition_have_no_matrix(tmp_path: Path) -> None:
     grey = make_frame([np.full((720, 64), 100.0)], "gray")
     colour = av.VideoFrame.from_ndarray(np.full((720, 64, 3), (200, 100, 50), np.uint8), format="rgb24")
     for name, frame in (("grey.mkv", grey), ("rgb.mkv", colour.reformat(format="bgr0"))):
-        path = write_frames(tmp_path / name, [frame], codec="ffv1", options={"level": "3"})
-        assert probe(path).rendering == ""
+        assert probe(write_frames(tmp_path / name, [frame], codec="ffv1", options={"level": "3"})).rendering == ""
 
 
 def draw_bar(time: int, height: int = 96, width: int = 192) -> Plane:
@@ -198,8 +197,7 @@ def test_the_first_field_of_an_interlaced_frame_is_shown(tmp_path: Path, order: 
         away = np.abs(np.arange(image.shape[1])[:, None] - (16 + 2 * index * BAR_SPEED + np.array([0, BAR_WIDTH]))) > 3
         flat = away.all(axis=1)
         np.testing.assert_allclose(image[:, flat], draw_bar(2 * index)[:, flat] * 255, atol=4)
-        frame = decode_frame(path, index).to_ndarray(format="rgb24")
-        assert is_combed(frame[:, :, 1])
+        assert is_combed(decode_frame(path, index).to_ndarray(format="rgb24")[:, :, 1])
 
 
 def test_an_interlaced_frame_that_stands_still_keeps_all_rows(tmp_path: Path) -> None:
@@ -220,8 +218,7 @@ def test_interlaced_high_dynamic_range_is_deinterlaced_and_mapped(tmp_path: Path
     frame = set_order(make_frame(encode_yuv(woven, BT2020, 10, LIMITED), "yuv420p10le"), "tff")
     options = NEARLY_LOSSLESS | {"x264-params": "tff=1"}
     path = write_frames(tmp_path / "hlg.mp4", [frame], options=options, color_trc=HLG, colorspace=BT2020)
-    image = read_frames(str(path), indices=[0], resize=Resize(32, 32)).pixels[0]
-    np.testing.assert_allclose(image, 241, atol=2)
+    np.testing.assert_allclose(read_frames(str(path), indices=[0], resize=Resize(32, 32)).pixels[0], 241, atol=2)
 
 
 def weave(image: Picture, other: Picture) -> Picture:
@@ -246,8 +243,6 @@ def test_combs_are_told_from_edges_and_lines(line: int) -> None:
 
 
 # High dynamic range: a twin for one colour, written from the formulas of the standards.
-
-SIGNALS = st.tuples(*[st.floats(0, 1)] * 3)
 
 
 def pq_eotf(signal: float) -> float:
@@ -300,7 +295,7 @@ def render_naively(signals: Colour, transfer: int) -> list[float]:
 
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
-@given(signals=SIGNALS)
+@given(signals=st.tuples(*[st.floats(0, 1)] * 3))
 def test_a_colour_is_that_of_the_standards(transfer: int, signals: Colour) -> None:
     expected = render_naively(signals, transfer)
     np.testing.assert_allclose(render_sdr(np.array(signals), transfer), expected, atol=1e-6)

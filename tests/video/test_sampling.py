@@ -125,8 +125,7 @@ def test_of_a_steady_rate_every_span_is_a_segment(rate: float, num_frames: int, 
 
 
 def test_a_segment_lasts_while_a_frame_stands_still() -> None:
-    times = np.array([0.0, 1.0, 30.0, 300.0, 301.0])
-    cuts = cut_segments(320.0, times)
+    cuts = cut_segments(320.0, np.array([0.0, 1.0, 30.0, 300.0, 301.0]))
     assert [(cut.number, cut.start, cut.end) for cut in cuts] == [(0, 0, 24), (1, 24, 300), (2, 300, 320)]
     assert cuts[1].times == cut_segments(320.0)[2].times
 
@@ -156,8 +155,7 @@ def test_a_whole_video_is_seen_in_the_frames_that_clip4clip_reads(rate: int, sec
     num_frames = max(1, seconds * rate + more)
     times = np.arange(num_frames) / rate
     (cut,) = cut_segments(num_frames / rate, sampling=Sampling(whole=True))
-    seen = nearest(times, np.array(cut.times)).tolist()
-    assert seen == clip4clip_naively(num_frames, rate, 12)
+    assert nearest(times, np.array(cut.times)).tolist() == clip4clip_naively(num_frames, rate, 12)
     assert (cut.number, cut.start, cut.end) == (0, 0.0, num_frames / rate)
 
 

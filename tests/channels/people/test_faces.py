@@ -52,8 +52,7 @@ def test_no_other_similarity_is_closer(source: list[tuple[float, float]], target
 
 
 def test_mirrored_points_are_turned_and_a_single_point_is_refused() -> None:
-    matrix = fit_similarity(FACE * np.array((-1, 1)), FACE)
-    assert np.linalg.det(matrix[:, :2]) > 0
+    assert np.linalg.det(fit_similarity(FACE * np.array((-1, 1)), FACE)[:, :2]) > 0
     with pytest.raises(ValueError, match="different"):
         fit_similarity(np.ones((5, 2)), FACE)
 

@@ -23,7 +23,6 @@ LAYERS = {  # the kernel, inputs and outputs of the convolutions; the inputs and
     "rnet": ([(3, 3, 28), (3, 28, 48), (2, 48, 64)], (576, 128), (4, 2)),
     "onet": ([(3, 3, 32), (3, 32, 64), (3, 64, 64), (2, 64, 128)], (1152, 256), (4, 10, 2)),
 }
-SIDES = {"pnet": 12, "rnet": 24, "onet": 48}
 BOX = st.tuples(st.floats(0, 50), st.floats(0, 50), st.floats(1, 40), st.floats(1, 40))
 
 
@@ -72,7 +71,7 @@ def run_slowly(name: str, image: Float32[np.ndarray, "side side 3"]) -> list[Flo
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_networks_do_what_loops_do(name: str) -> None:
-    side = SIDES[name]
+    side = {"pnet": 12, "rnet": 24, "onet": 48}[name]
     image = np.random.default_rng(3).normal(0, 1, (side, side, 3)).astype(np.float32)
     net = mtcnn._Net(make_arrays(name), mtcnn._POOLS[name]).eval()
     with torch.inference_mode():

@@ -30,7 +30,6 @@ from vidret.store.store import Store
 from vidret.types import Hit, TextEmbedding
 
 BANK = ("a dog", "two men ride bicycles", "cartoon", "a dog and a cat", "a cat", "rain", "the sea at night")
-LENGTHS = (1, 4, 12, 3, 7, 4, 2)
 
 
 def naive_potentials(scores: Sequence[Sequence[float]], temperature: float, num_iterations: int = 4) -> list[float]:
@@ -49,7 +48,7 @@ def naive_potentials(scores: Sequence[Sequence[float]], temperature: float, num_
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
     """Return an index whose segments have the tokens of UCoFiA."""
-    segments = [make_segment(length, seed) for seed, length in enumerate(LENGTHS)]
+    segments = [make_segment(length, seed) for seed, length in enumerate((1, 4, 12, 3, 7, 4, 2))]
     ranker = make_ranker("ucofia", tmp_path)
     store_all(tmp_path / "index", segments, [ranker.pack(segment) for segment in segments])
     return tmp_path / "index"
@@ -151,9 +150,7 @@ def test_what_cannot_be_calibrated_is_refused(stored: Path, tmp_path: Path) -> N
         measure(tmp_path / "empty", ranker, texts)
 
 
-def test_potentials_beyond_the_memory_are_sampled(
-    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_potentials_beyond_memory_are_sampled(stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts, ranker = [make_text(text) for text in BANK], make_ranker("ucofia", tmp_path)
     monkeypatch.setattr(vidret.channels.picture.calibration, "BATCH", 2)
     monkeypatch.setattr(vidret.channels.picture.calibration, "MEMORY", 4 * len(texts) * (3 + 4) * 4)

@@ -59,8 +59,7 @@ def draw_ranked(rng: np.random.Generator, stored: StoredSegments) -> tuple[Ranke
 @settings(max_examples=30)
 def test_two_readings_are_merged_as_if_they_were_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    stored = draw_segments(rng)
-    ranked, evidence = draw_ranked(rng, stored)
+    ranked, evidence = draw_ranked(rng, draw_segments(rng))
     kept = {int(key) for key in ranked.ids if rng.random() < 0.7}
     is_first = rng.random(len(ranked.ids)) < 0.5
     whole = _collect_rows(ranked, evidence, np.isin(ranked.ids, list(kept)))

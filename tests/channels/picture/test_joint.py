@@ -130,8 +130,7 @@ def test_an_index_uses_every_part_by_itself(joint: Path, films: Path, tmp_path: 
     with Engine.open(tmp_path / "index", precision="fp32") as engine:
         assert engine.grounder is not None, "the index remembers"
         engine.index([films])
-        calibration = engine.calibrate(["my own query", "another"], name="mine")
-        assert len(calibration.ids) == 2
+        assert len(engine.calibrate(["my own query", "another"], name="mine").ids) == 2
         engine.index([films])
     with Store.open(tmp_path / "index") as store:
         kept = load_calibration(store, engine.ranker)

@@ -16,7 +16,6 @@ from vidret.channels.picture.reranking import keep_match, refine_hits, score_ref
 from vidret.engine import Engine
 from vidret.types import Hit
 
-CASES = find_cases("superglobal")
 LEVELS = ("segment", "frames", "words")
 
 
@@ -80,7 +79,7 @@ def rank_golden(case: Case, query: int, num_hits: int, num_neighbours: int, beta
     return refined, scores[0], np.concatenate([hits[order], initial[num_hits:]])
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+@pytest.mark.parametrize("case", find_cases("superglobal"), ids=lambda case: case.folder.name)
 def test_equals_published_code(case: Case) -> None:
     config, outputs = case.config, case.outputs
     defaults = config["defaults"]

@@ -13,16 +13,7 @@ from hypothesis import strategies as st
 
 from tests.indexed_texts import find_content
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
-from vidret.channels.sounds.channel import (
-    NEAREST,
-    PRIOR_SCORES,
-    PRIOR_WINDOWS,
-    SHRINKAGE,
-    SLOPE,
-    USUAL_SCORE,
-    UsualWindows,
-    rate_windows,
-)
+from vidret.channels.sounds import channel
 from vidret.channels.sounds.reading import KIND
 from vidret.encode.families.sound import SoundTagger
 from vidret.engine import Engine
@@ -132,16 +123,14 @@ def test_a_transcript_is_of_words_unless_it_is_asked_for_sounds(engine: Engine) 
     words = engine.transcript("red.mp4")
     assert words
     assert all(text.source != "sound" for text in words)
-    heard = engine.transcript("red.mp4", ["sound"])
-    assert [(text.start, text.end, text.text) for text in heard] == TEXTS["red"]
+    assert [(text.start, text.end, text.text) for text in engine.transcript("red.mp4", ["sound"])] == TEXTS["red"]
 
 
 # By example.
 
 
 def find_moment(engine: Engine, name: str, second: float) -> ConceptExample:
-    path = str(engine.path.parent / "films" / f"{name}.mp4")
-    return ConceptExample(path=path, start=second, end=second)
+    return ConceptExample(path=str(engine.path.parent / "films" / f"{name}.mp4"), start=second, end=second)
 
 
 def test_a_sound_is_found_where_it_is_heard_again(engine: Engine) -> None:
@@ -185,8 +174,7 @@ def test_sounds_that_were_read_before_a_change_are_not_kept_as_those_after_it(
 
 def test_examples_can_be_added_and_replaced(engine: Engine) -> None:
     engine.teach_sound("chime", [find_moment(engine, "blue", 3.0)], replace=True)
-    concept = engine.teach_sound("chime", [find_moment(engine, "turn", 6.0)], add=True)
-    assert len(concept.yes) == 2
+    assert len(engine.teach_sound("chime", [find_moment(engine, "turn", 6.0)], add=True).yes) == 2
     assert "chime" in [known.name for known in engine.concepts()]
     with pytest.raises(VidretError, match="is taught already"):
         engine.teach_sound("chime", [find_moment(engine, "turn", 6.0)])
@@ -290,13 +278,17 @@ def test_evidence_agrees_with_its_naive_twin(num_windows: int, num_examples: int
         [[sum(own[row] * own[column] for own in centred) / num_windows for column in range(dim)] for row in range(dim)]
     )
     variance = max(sum(covariance[axis, axis] for axis in range(dim)) / dim, 1e-6)
-    inverse = np.linalg.inv(covariance + variance * (SHRINKAGE + PRIOR_WINDOWS / num_windows) * np.eye(dim))
+    inverse = np.linalg.inv(
+        covariance + variance * (channel.SHRINKAGE + channel.PRIOR_WINDOWS / num_windows) * np.eye(dim)
+    )
     scores = []
     for example in examples:
         direction = inverse @ (example - mean)
-        spread = direction @ covariance @ direction + variance * PRIOR_SCORES / num_windows * direction @ direction
+        spread = (
+            direction @ covariance @ direction + variance * channel.PRIOR_SCORES / num_windows * direction @ direction
+        )
         scores.append([own @ direction / math.sqrt(spread) for own in centred])
-    best = [sorted(column)[-NEAREST:] for column in zip(*scores, strict=True)]
-    expected = [SLOPE * (sum(own) / len(own) - USUAL_SCORE) for own in best]
-    rated = rate_windows(vectors, examples, UsualWindows.of(vectors))
+    best = [sorted(column)[-channel.NEAREST :] for column in zip(*scores, strict=True)]
+    expected = [channel.SLOPE * (sum(own) / len(own) - channel.USUAL_SCORE) for own in best]
+    rated = channel.rate_windows(vectors, examples, channel.UsualWindows.of(vectors))
     assert rated.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-3)

@@ -31,7 +31,6 @@ from vidret.types import TimedText
 from vidret.video.probe import VideoInfo, probe
 
 STEP = SAMPLE_RATE // 2
-Key = tuple[str, float, float]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +64,7 @@ def make_audio(heard: list[int]) -> np.ndarray:
     return np.repeat(np.array([0.0, 0.1, 0.2, 0.3], np.float32)[heard], STEP)
 
 
-def keys(texts: list[TimedText]) -> list[Key]:
+def keys(texts: list[TimedText]) -> list[tuple[str, float, float]]:
     return sorted((text.text, text.start, text.end) for text in texts if text.text != "loud noise")
 
 
@@ -124,8 +123,7 @@ def test_a_bang_is_loud(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     audio = 0.003 * rng.standard_normal(10 * SAMPLE_RATE).astype(np.float32)
     audio[3 * SAMPLE_RATE : 3 * SAMPLE_RATE + 3200] *= 100
-    loud = score_chunk(audio)[0][:, LABELS.index("loud noise")]
-    assert np.flatnonzero(loud).tolist() == [6]
+    assert np.flatnonzero(score_chunk(audio)[0][:, LABELS.index("loud noise")]).tolist() == [6]
     assert not score_chunk(audio * 0 + 0.1)[0][:, LABELS.index("loud noise")].any()
 
 

@@ -148,8 +148,7 @@ def test_clauses_have_their_own_candidates(matcher: TextMatcher) -> None:
     vectors = random_vectors(make_texts(["lighthouse", "busy"]))
     clauses = [make_clause("lighthouse"), make_clause("busy")]
     found = matcher.find(clauses, vectors, typical=TYPICAL, num_texts=COUNTS[:2])
-    texts = [max(split(own), key=lambda match: match.cover).text for own in found]
-    assert texts == [SAID[1], SAID[4]]
+    assert [max(split(own), key=lambda match: match.cover).text for own in found] == [SAID[1], SAID[4]]
 
 
 def read_marked(matcher: TextMatcher, match: OneMatch) -> list[str]:

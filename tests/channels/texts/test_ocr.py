@@ -62,12 +62,10 @@ def test_boxes_stay_in_the_image(probabilities: Float32[np.ndarray, "height widt
 
 def test_a_crop_is_upright() -> None:
     image = draw_ramp(50, 100)
-    box = np.array([(0.2, 0.2), (0.8, 0.2), (0.8, 0.6), (0.2, 0.6)])
-    crop = crop_box(image, box)
+    crop = crop_box(image, np.array([(0.2, 0.2), (0.8, 0.2), (0.8, 0.6), (0.2, 0.6)]))
     assert crop.shape == (20, 60, 3)
     assert np.abs(crop.astype(int) - image[10:30, 20:80]).max() <= 1
-    narrow = np.array([(0.4, 0.0), (0.5, 0.0), (0.5, 1.0), (0.4, 1.0)])
-    assert crop_box(image, narrow).shape == (10, 50, 3)
+    assert crop_box(image, np.array([(0.4, 0.0), (0.5, 0.0), (0.5, 1.0), (0.4, 1.0)])).shape == (10, 50, 3)
     assert crop_box(image, np.zeros((4, 2))).shape == (1, 1, 3)
 
 

@@ -119,8 +119,7 @@ def test_silence_has_no_words_and_a_missing_track_is_named(pool: DecodePool, tmp
     before, after = read(pool, write_worded(tmp_path / "a.mp4", ("", 2.0), silence=True), request)
     assert len([message for message in before if isinstance(message, DecodedSegment)]) == 1
     assert (texts_of(after), after[-1]) == ([], FinishedSource("speech", ""))
-    mute = write_worded(tmp_path / "b.mp4", ("", 1.0))
-    _, after = read(pool, mute, request)
+    _, after = read(pool, write_worded(tmp_path / "b.mp4", ("", 1.0)), request)
     assert (texts_of(after), after[-1]) == ([], FinishedSource("speech", "has no audio track"))
 
 

@@ -280,8 +280,7 @@ def test_a_killed_run_is_resumed_without_a_difference(tmp_path: Path, monkeypatc
     track, texts = read_words(tmp_path / "index")["screen"]
     assert (track.complete, texts) == (False, whole["screen"][1][:1])
     assert 5.0 < track.until_s < 12.0
-    report = Engine(tmp_path / "index", ColourEncoder()).index([film.parent])
-    assert report.texts == {"screen": 1, "subtitles": 2}
+    assert Engine(tmp_path / "index", ColourEncoder()).index([film.parent]).texts == {"screen": 1, "subtitles": 2}
     resumed = read_words(tmp_path / "index")
     assert {source: resumed[source][1] for source in resumed} == {source: whole[source][1] for source in whole}
     assert read_contents(tmp_path / "index") == read_contents(tmp_path / "whole")

@@ -161,8 +161,7 @@ def test_windows_of_any_length_are_encoded_in_their_order(weights: Path) -> None
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     for window, vector in zip(windows, vectors, strict=True):
         assert np.allclose(encoder.encode([window])[0], vector, atol=1e-5)
-    louder = encoder.encode([window * 3 for window in windows])
-    assert np.allclose(louder, vectors, atol=1e-3)
+    assert np.allclose(encoder.encode([window * 3 for window in windows]), vectors, atol=1e-3)
     assert encoder.encode([]).shape == (0, 192)
 
 

@@ -92,8 +92,7 @@ def list_rows(times: int) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("index")
 def test_answers_change_probabilities_and_no_ranking(run: Runner, tmp_path: Path) -> None:
     before = run.json("search", "red")
-    answers = write_rows(tmp_path / "answers.jsonl", list_rows(40))
-    code, out, err = run("calibrate", "--answers", answers)
+    code, out, err = run("calibrate", "--answers", write_rows(tmp_path / "answers.jsonl", list_rows(40)))
     assert (code, out) == (0, "")
     assert "160 queries of answers.jsonl, 80 of them without an answer" in err
     losses = re.findall(r"log loss ([\d.]+) to ([\d.]+), calibration error ([\d.]+) to ([\d.]+)", err)

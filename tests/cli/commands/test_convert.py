@@ -160,8 +160,7 @@ def test_attention_of_tempme_may_ignore_the_sizes_of_tokens(real_run: Runner, tm
 
 def test_universalvtg_is_converted_from_its_averaged_weights(run: Runner, tmp_path: Path) -> None:
     head, checkpoint, out = make_head().float(), tmp_path / "best.pth", tmp_path / "head.safetensors"
-    other = make_head(seed=1).state_dict()
-    torch.save({"model": other, "model_ema": head.state_dict(), "epoch": 7}, checkpoint)
+    torch.save({"model": make_head(seed=1).state_dict(), "model_ema": head.state_dict(), "epoch": 7}, checkpoint)
     assert "use it as --head" in run.err("convert", checkpoint, out, "--from", "universalvtg")
     loaded, backbone = load_universal(out)
     assert backbone == "PE-Core-L-14-336/meta"

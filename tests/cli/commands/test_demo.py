@@ -21,9 +21,7 @@ def test_without_results_no_contact_sheet_is_written(run: Runner, tmp_path: Path
     assert not list(out_folder.glob("*.jpg"))
 
 
-def test_own_videos_are_searched_without_the_samples(
-    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_videos_are_searched_without_samples(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, samples = (write_film(tmp_path / name / f"{name}.mp4", ("red", 2)).parent for name in ("own", "samples"))
     monkeypatch.setattr(demo, "sample_videos", lambda: samples)
     assert "samples.mp4" in run.out("demo", "--out", tmp_path / "demo")

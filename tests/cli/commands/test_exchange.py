@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -179,21 +180,15 @@ def test_first_search_after_a_merge_encodes_its_query_only(
 def test_merge_without_the_encoder_says_what_the_first_search_does(
     run: Runner, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_args: object, **_kwargs: object) -> None:
-        raise EncoderError("no such file")
-
-    monkeypatch.setattr(vidret.engine, "load_encoder", refuse)
+    monkeypatch.setattr(vidret.engine, "load_encoder", Mock(side_effect=EncoderError("no such file")))
     err = run.err("merge", *sources)
     assert "2 videos copied" in err
     assert "its first search measures what unrelated queries score: no such file" in err
 
 
 def test_interrupted_merge_continues(run: Runner, sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_arguments: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(merging.Merge, "_write_paths", interrupt)
+        patch.setattr(merging.Merge, "_write_paths", Mock(side_effect=KeyboardInterrupt))
         assert run("merge", *sources)[0] == 1
     assert "2 already present" in run.err("merge", *sources)
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -210,15 +211,10 @@ def test_low_recall_is_reported_with_what_to_do(run: Runner, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("index")
-def test_unmeasurable_queries_are_skipped_or_refused(
-    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_arguments: object, **_settings: object) -> None:
-        raise EncoderError("its file is gone")
-
+def test_unmeasurable_queries_are_skipped_or_told(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in (("empty", "\n"), ("bank", "red\n")):
         (tmp_path / f"{name}.txt").write_text(text)
-    monkeypatch.setattr(vidret.engine, "load_encoder", refuse)
+    monkeypatch.setattr(vidret.engine, "load_encoder", Mock(side_effect=EncoderError("its file is gone")))
     code, out, err = run("info", "--recall")
     assert (code, len(out.splitlines())) == (0, 5)
     assert "queries in words are not measured: its file is gone" in err

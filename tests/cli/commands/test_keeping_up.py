@@ -75,9 +75,7 @@ def test_an_index_follows_its_folder_until_ctrl_c(run: Runner, tmp_path: Path, m
     assert "Interrupt" not in err
 
 
-def test_what_a_run_reports_does_not_end_the_watching(
-    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_run_reports_ends_no_watching(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, index = tmp_path / "films", tmp_path / "index"
     write_film(folder / "blue.mp4", ("blue", 1))
     run("index", folder, "--index", index)

@@ -89,9 +89,7 @@ def test_every_format(run_grounded: Runner, grounded: Path) -> None:
     assert [line for line in text.splitlines() if "title" in line] == [f"title=rain ({n})" for n in (1, 2, 3)]
 
 
-def test_a_format_without_its_extra_is_refused_before_the_search(
-    run_grounded: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_format_without_its_extra_is_refused_at_once(run_grounded: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentimelineio", None)
     monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: pytest.fail("a model is loaded"))
     run_grounded.check_refusal("locate rain --format otio", 1, 'the format otio needs the extra "editors"')

@@ -269,8 +269,7 @@ def test_a_folder_by_itself_gets_an_overview_and_a_page(run: Runner, phrases: tu
 
 
 def test_an_overview_needs_no_other_videos(run: Runner, phrases: tuple[str, Path], tmp_path: Path) -> None:
-    index = write_colour_index(tmp_path / "index", {"a": ["red"] * 3})
-    options = (*phrases, "--index", index)
+    options = (*phrases, "--index", write_colour_index(tmp_path / "index", {"a": ["red"] * 3}))
     assert run.json("describe", "/a", *options)["differences"] is None
     rule = "not compared with the rest of the index: /a: has all videos of the index"
     assert rule in run.err("describe", "/a", *options)

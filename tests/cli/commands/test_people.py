@@ -81,8 +81,7 @@ def test_hiding_and_exporting(run: Runner) -> None:
 def test_forgetting(run: Runner, people: Path) -> None:
     assert "2 tracks" in run.err("people", "forget", "1")
     assert [row["id"] for row in run.json("people")] == [2]
-    path = run.json("people", "show", "2")[0]["path"]
-    assert "1 track deleted" in run.err("people", "forget", "--video", path)
+    assert "1 track deleted" in run.err("people", "forget", "--video", run.json("people", "show", "2")[0]["path"])
     run.out("people", "forget", "--all")
     assert (people / FILE).exists()
     run.out("speakers", "forget", "--all")

@@ -42,9 +42,7 @@ def test_table_and_json(run: Runner) -> None:
     assert read_names(run.json("search", "blue", "-k", 1)) == ["blue.mp4"]
 
 
-def test_several_indexes_are_searched_as_one(
-    run: Runner, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_indexes_are_searched_as_one(run: Runner, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_film(tmp_path / "green.mp4", ("green", 4))
     run("index", tmp_path / "green.mp4", "--index", tmp_path / "more", "--model", "tests.fakes:ColourEncoder")
     for command in ("search", "locate"):

@@ -81,7 +81,6 @@ LABELLED = {
     "relevant_clip_ids": [5, 36, 37],
     "saliency_scores": [[4, 3, 2], [0, 1, 1], [2, 2, 4]],
 }
-TVSUM = {**QUERY, "duration": 3, "label": [[1.0, 5.0], [2.0, 2.0], [3.0, 1.0]], "domain": "BK"}
 YOUTUBE = {
     **QUERY,
     "duration": 5.0,
@@ -90,7 +89,6 @@ YOUTUBE = {
     "fps": 25.0,
     "clip": [[0.0, 100.0], [50.0, 150.0]],
 }
-CUSTOM = {"query": "the line is busy", "kind": "speech", "file": "a.mp4", "relevant_windows": [[1, 2.5]]}
 ABSENT = {"query": "a purple cow", "kind": "absent", "file": None}
 # A reader, a valid row, and changes of it that are refused; None leaves a value out.
 ROWS: list[tuple[Callable[[str, Path], Split], dict[str, Any], list[tuple[dict[str, Any], str]]]] = [
@@ -117,7 +115,7 @@ ROWS: list[tuple[Callable[[str, Path], Split], dict[str, Any], list[tuple[dict[s
     ),
     (
         moments.read_tvsum,
-        TVSUM,
+        {**QUERY, "duration": 3, "label": [[1.0, 5.0], [2.0, 2.0], [3.0, 1.0]], "domain": "BK"},
         [
             ({"duration": 6}, "duration must be the number of clips in label, 3, got 6"),
             ({"label": [], "duration": 0}, "label must contain at least one clip, got none"),
@@ -137,7 +135,7 @@ ROWS: list[tuple[Callable[[str, Path], Split], dict[str, Any], list[tuple[dict[s
     ),
     (
         moments.read_queries,
-        CUSTOM,
+        {"query": "the line is busy", "kind": "speech", "file": "a.mp4", "relevant_windows": [[1, 2.5]]},
         [
             ({"kind": 3}, "kind must be a non-empty string, got 3"),
             ({"kind": None}, "kind is missing"),

@@ -215,9 +215,7 @@ SETTINGS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [  # of a vision a
 
 @torch.no_grad()
 @pytest.mark.parametrize(("vision", "text", "is_ours"), SETTINGS)
-def test_each_setting_of_a_tower_acts(
-    vision: dict[str, Any], text: dict[str, Any], is_ours: bool, tmp_path: Path
-) -> None:
+def test_each_tower_setting_acts(vision: dict[str, Any], text: dict[str, Any], is_ours: bool, tmp_path: Path) -> None:
     name = f"vidret-set-{tmp_path.name}"
     settings = config(44)
     settings["vision_cfg"] |= vision

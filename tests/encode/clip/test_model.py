@@ -27,7 +27,6 @@ CARDS = [
     replace(PLAIN, method="both", merging=MERGING, prompts=PromptShape(2, 4)),
     replace(PLAIN, method="joint", merging=MERGING, prompts=PromptShape(2, 2, spread=True)),
 ]
-each_card = pytest.mark.parametrize("card", CARDS, ids=lambda card: card.method)
 
 
 def make_model(card: Card) -> ClipModel:
@@ -53,7 +52,7 @@ def rewrite(path: Path, card: str | None = None, **changes: Tensor | None) -> Pa
 
 
 @torch.no_grad()
-@each_card
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.method)
 def test_a_model_round_trips(card: Card, tmp_path: Path) -> None:
     path, model = tmp_path / "model.safetensors", make_model(card)
     save_model(model, path)

@@ -72,8 +72,7 @@ def test_the_aggregation_equals_loops_and_starts_as_identity(shape: PromptShape)
 
 
 def test_a_prompt_is_real_if_both_its_frames_are() -> None:
-    cube = PromptCube(PromptShape(2, 2), 8, 2)
-    mask = cube.mask(torch.tensor([[True, False, True, True]]))
+    mask = PromptCube(PromptShape(2, 2), 8, 2).mask(torch.tensor([[True, False, True, True]]))
     assert mask.tolist() == [[True, False], [False, False], [True, True], [True, True]]
 
 
@@ -113,8 +112,7 @@ def test_gradients_reach_cube_and_aggregation() -> None:
 
 # Against the published code.
 
-CASES = find_cases("promptswitch")
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+each_case = pytest.mark.parametrize("case", find_cases("promptswitch"), ids=lambda case: case.folder.name)
 
 
 def make_model(case: Case) -> ClipModel:

@@ -153,8 +153,7 @@ def test_layers_that_join_need_not_be_consecutive() -> None:
 
 
 def test_an_empty_schedule_keeps_all_tokens() -> None:
-    steps = MergeSchedule(layers=(), factors=(), r=0).steps(5, 49, 3)
-    assert steps == [Step(1, 5, 1, 50, 0, 0)] * 3
+    assert MergeSchedule(layers=(), factors=(), r=0).steps(5, 49, 3) == [Step(1, 5, 1, 50, 0, 0)] * 3
 
 
 @pytest.mark.parametrize("prompts", [0, 3])

@@ -95,8 +95,7 @@ def test_the_shift_equals_loops(num_tokens: int) -> None:
     assert torch.equal(shift_tokens(x, 3), naive_shift(x, 3))
     assert torch.equal(shift_tokens(x, 1), x)
     mask = [True, True, False, True, False, True]
-    shifted = shift_tokens(x, 3, torch.tensor(mask))
-    assert torch.equal(shifted[mask], naive_shift(x, 3, mask)[mask])
+    assert torch.equal(shift_tokens(x, 3, torch.tensor(mask))[mask], naive_shift(x, 3, mask)[mask])
     assert torch.equal(shift_tokens(x, 3, torch.ones(6, dtype=torch.bool)), naive_shift(x, 3))
 
 
@@ -130,8 +129,7 @@ def test_shifted_towers_equal_the_published_ones(case: Case) -> None:
     model.vision.token_shift = False
     still = model.vision(images, num_frames=num_frames).frames
     assert (still - case.outputs["frame_cls"]).abs().max() > 0.01, "the shift matters"
-    ids = case.inputs["input_ids"].long()
-    sentences, words = model.text(ids)
+    sentences, words = model.text(case.inputs["input_ids"].long())
     check_close(sentences, case.outputs["sentence_hidden"][:, 0])
     check_close(words, case.outputs["word_hidden"][:, : words.shape[1]])
 
@@ -248,8 +246,7 @@ def test_gradients_reach_only_trained_weights() -> None:
 
 # Against TempMe's published code.
 
-CASES = find_cases("tempme")
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+each_case = pytest.mark.parametrize("case", find_cases("tempme"), ids=lambda case: case.folder.name)
 
 
 def read_schedule(settings: dict[str, Any]) -> MergeSchedule:

@@ -47,8 +47,7 @@ def make_ucofia() -> tuple[dict[str, Tensor], ClipModel]:
 def make_glscl() -> tuple[dict[str, Tensor], ClipModel]:
     """Return a checkpoint in GLSCL's format: unchanged CLIP beside an aligner."""
     state, shifted = make_ucofia()
-    card = replace(shifted.card, method="glscl", token_shift=False)
-    model = ClipModel(card).eval()
+    model = ClipModel(replace(shifted.card, method="glscl", token_shift=False)).eval()
     model.load_state_dict(shifted.state_dict())
     clip = {name: weight for name, weight in state.items() if name.startswith("clip.")}
     aligner = {"spatial_queries": torch.zeros(3, 2), "noun_queries": torch.zeros(3, 2)}
@@ -106,8 +105,7 @@ def test_an_aligners_clip_converts_without_the_aligner(source: str) -> None:
     if source == "ucofia":
         state["frame_logit_weight"] = torch.eye(64)  # of a checkpoint for paragraphs
     model = convert_state_dict(state, source, heads=HEADS)
-    sampling = Sampling(64 if source == "ucofia" else 12, rule="clip4clip")
-    assert model.card == replace(expected.card, sampling=sampling)
+    assert model.card == replace(expected.card, sampling=Sampling(64 if source == "ucofia" else 12, rule="clip4clip"))
     assert model.vision.token_shift == (source == "ucofia")
     own = model.state_dict()
     assert own.keys() == expected.state_dict().keys()
@@ -175,13 +173,10 @@ def test_a_missing_weight_is_reported(source: str, key: str, named: str) -> None
     assert str(caught.value).endswith(f"1 weights missing: {named}")
 
 
-TEMPORAL = f"{BLOCK}.8.TVPt_Video_Positional_embedding"
-
-
 @pytest.mark.parametrize(
     ("source", "key", "shape"),
     [
-        ("tempme", TEMPORAL, (3,)),
+        ("tempme", f"{BLOCK}.8.TVPt_Video_Positional_embedding", (3,)),
         ("tempme", "clip.visual.positional_embedding", ()),
         ("tempme", "clip.visual.proj", (3,)),
         ("promptswitch", "clip.text_model.encoder.layers.0.self_attn.k_proj.weight", (3, 5)),

@@ -80,13 +80,9 @@ def test_frames_and_texts_go_in_batches() -> None:
 def test_what_an_ended_endpoint_had_encoded_stays(tmp_path: Path) -> None:
     for colour in ("red", "blue"):
         write_film(tmp_path / f"films/{colour}.mp4", (colour, 2))
-
-    def answer(request: dict[str, Any], number: int) -> Reply:
-        return embed_all(request) if number < 3 else Reply(b"", 404)
-
     name = "endpoint:{}?model=colours&size=32"
     with (
-        run_endpoint(answer) as server,
+        run_endpoint(lambda request, number: embed_all(request) if number < 3 else Reply(b"", 404)) as server,
         Engine.open(tmp_path / "index", encoder=name.format(server.url)) as engine,
         pytest.raises(EndpointError, match="answered 404"),
     ):

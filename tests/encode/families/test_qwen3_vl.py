@@ -132,8 +132,7 @@ def test_vectors_equal_those_of_sentence_transformers(folder: Path, encoder: Any
     st_encoder = load_encoder(f"st:{folder}#pixels={PIXELS}", device="cpu", precision="fp32")
     np.testing.assert_allclose(st_encoder.encode_frames([frames])[0].video, theirs, atol=1e-5)
     texts = model.encode(TEXTS[:2], prompt=QUERY, processing_kwargs=settings)
-    found = np.stack([text.sentence for text in encoder.encode_text(TEXTS[:2])])
-    np.testing.assert_allclose(found, texts, atol=1e-5)
+    np.testing.assert_allclose(np.stack([text.sentence for text in encoder.encode_text(TEXTS[:2])]), texts, atol=1e-5)
 
 
 def test_times_are_counted_from_the_first_frame(encoder: Any) -> None:

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -54,9 +55,7 @@ def whole(films: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 open_engine = partial(conftest.open_engine, rerank="ucofia")
 
 
-def test_index_made_on_two_nodes_equals_that_made_on_threads(
-    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
-) -> None:
+def test_index_of_two_nodes_equals_threads(nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path) -> None:
     reports: list[Progress] = []
     engine = open_engine(tmp_path / "index", model)
     report = engine.index([films], run=on_ray(nodes), on_progress=reports.append)
@@ -139,9 +138,6 @@ def test_no_thread_uses_ray_while_it_is_shut_down(
             time.sleep(3)
             return super().encode(*segments)
 
-    def refuse(*_: object) -> None:
-        raise StoreError("the disk is full")
-
     alive, shutdown = list[str](), ray.shutdown
 
     def note_and_shut_down() -> None:
@@ -149,7 +145,7 @@ def test_no_thread_uses_ray_while_it_is_shut_down(
         shutdown()
 
     monkeypatch.setattr(run, "RemoteEncoder", SlowEncoder)
-    monkeypatch.setattr(Writer, "add_segments", refuse)
+    monkeypatch.setattr(Writer, "add_segments", Mock(side_effect=StoreError("the disk is full")))
     monkeypatch.setattr(ray, "shutdown", note_and_shut_down)
     with pytest.raises(StoreError, match="the disk is full"):
         open_engine(tmp_path / "index", model).index([films / "long.mp4"], run=on_ray(nodes))
@@ -186,8 +182,7 @@ def run_script(index: Path, films: Path, model: Path, what: str, after: int) -> 
 
 
 def test_run_of_a_killed_driver_is_resumed(nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path) -> None:
-    ended = run_script(tmp_path / "index", films, model, "SIGKILL", 3)
-    assert ended.returncode == -signal.SIGKILL
+    assert run_script(tmp_path / "index", films, model, "SIGKILL", 3).returncode == -signal.SIGKILL
     stored = len(read_contents(tmp_path / "index"))
     assert 3 <= stored < len(read_contents(whole))
     report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
@@ -195,9 +190,7 @@ def test_run_of_a_killed_driver_is_resumed(nodes: Nodes, films: Path, whole: Pat
     assert read_index(tmp_path / "index") == read_index(whole)
 
 
-def test_interrupted_run_commits_its_segments(
-    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
-) -> None:
+def test_interrupted_run_commits_segments(nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path) -> None:
     ended = run_script(tmp_path / "index", films, model, "SIGINT", 1)
     assert ended.returncode == 0
     assert ended.stderr.startswith("interrupted: finishing the segments in progress")
@@ -244,11 +237,7 @@ def test_errors_that_end_a_run_are_one_sentence(
         Engine(tmp_path / "gone", encoder).index([films / "0.mp4"], run=on_ray(nodes))
     with pytest.raises(VidretError, match=r"num_gpus_per_worker must be at most what the cluster has \(0\), got 1"):
         Engine(tmp_path / "gpu", encoder).index([films / "0.mp4"], run=on_ray(nodes, num_gpus_per_worker=1))
-
-    def refuse(*_: object) -> None:
-        raise StoreError("the disk is full")
-
-    monkeypatch.setattr(Writer, "add_segments", refuse)
+    monkeypatch.setattr(Writer, "add_segments", Mock(side_effect=StoreError("the disk is full")))
     with pytest.raises(StoreError, match="the disk is full"):
         open_engine(tmp_path / "full", model).index([films / "0.mp4"], run=on_ray(nodes))
 

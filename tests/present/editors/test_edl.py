@@ -45,8 +45,7 @@ def test_a_list_matches_a_handwritten_one() -> None:
 
 
 def test_drop_frame_lists_say_so_and_carry_words() -> None:
-    spoken = make_spoken_moment("/films/a.mp4", 60.06, 120.12)
-    text = to_edl(plan_unread([spoken], fps=29.97, has_audio=True))
+    text = to_edl(plan_unread([make_spoken_moment("/films/a.mp4", 60.06, 120.12)], fps=29.97, has_audio=True))
     assert text.splitlines()[1:] == [
         "FCM: DROP FRAME",
         "",
@@ -136,9 +135,7 @@ def test_source_times_of_other_rates_keep_their_seconds(numbered: dict[str, Path
     ],
     ids=["a skipped label becomes the next one", "a camera's clock starts again at midnight", "no drop-frame is kept"],
 )
-def test_source_times_have_labels_that_exist(
-    span: tuple[float, float], fps: float, facts: dict[str, Any], codes: list[str]
-) -> None:
+def test_source_labels_exist(span: tuple[float, float], fps: float, facts: dict[str, Any], codes: list[str]) -> None:
     (event,) = read_events(to_edl(plan_unread([make_moment(start=span[0], end=span[1])], fps=fps, **facts)))
     assert event[4 : 4 + len(codes)] == codes
 
@@ -174,8 +171,7 @@ def test_what_the_format_cannot_represent_is_refused() -> None:
     assert_refused(lambda: to_edl(plan_unread([make_moment()] * 1000)), "at most 999 moments, got 1000")
     assert_refused(lambda: to_markers(plan_unread([make_moment()] * 1000)), "at most 999 markers, got 1000")
     day = 24 * 3600
-    last = make_moment(start=day - 3, end=day - 1)
-    assert " 23:59:57:00 23:59:59:00 " in to_edl(plan_unread([last]))
+    assert " 23:59:57:00 23:59:59:00 " in to_edl(plan_unread([make_moment(start=day - 3, end=day - 1)]))
     over = make_moment(start=day - 3, end=day)
     assert_refused(lambda: to_edl(plan_unread([over])), "must be below 24 hours, got 24.0 hours")
     long = [make_moment(start=0, end=20000)] * 5

@@ -128,8 +128,7 @@ def test_each_video_and_format_is_stated_once(numbered: dict[str, Path]) -> None
     assert len(root.findall("resources/format")) == len(numbered), "all rates differ, and one is the timeline's"
     sequence, rate, clips = read_project(to_fcpxml(plan_unread([], fps=None)))
     assert (sequence.attrib["duration"], rate, len(clips)) == ("0s", Fraction(25), 0), "without moments"
-    gone = make_moment("/films/gone.mp4")
-    root = ElementTree.fromstring(to_fcpxml(plan([gone, *moments[:1]])).encode())
+    root = ElementTree.fromstring(to_fcpxml(plan([make_moment("/films/gone.mp4"), *moments[:1]])).encode())
     assert [(form.get("width"), form.get("height")) for form in root.findall("resources/format")] == [("64", "48")]
 
 

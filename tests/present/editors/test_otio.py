@@ -51,8 +51,7 @@ def test_markers_span_the_moment_and_carry_query_score_and_words(numbered: dict[
 
 def test_sound_follows_the_picture_where_there_is_some(numbered: dict[str, Path]) -> None:
     names = ("film.mp4", "tape.mov", "pal.mkv", "fast.ts")
-    whole = read(plan([make_spoken_moment(numbered[name], 1, 2) for name in names]))
-    picture, sound = whole.tracks
+    picture, sound = read(plan([make_spoken_moment(numbered[name], 1, 2) for name in names])).tracks
     assert [type(item).__name__ for item in sound] == ["Gap", "Clip", "Gap", "Clip"]
     for seen, heard in zip(picture, sound, strict=True):
         assert seen.range_in_parent() == heard.range_in_parent()

@@ -69,8 +69,7 @@ class TimeReader:
 def test_frames_are_those_in_the_middle_of_half_seconds(head: Path, film: Path, tmp_path: Path) -> None:
     grounder = FrameGrounder(head, tmp_path)
     grounder._encoder = TimeReader(grounder._encoder)  # type: ignore[assignment]
-    times = grounder._encode_video(describe(film), 60.0)
-    np.testing.assert_allclose(times[:, 0], 0.25 + 0.5 * np.arange(20))
+    np.testing.assert_allclose(grounder._encode_video(describe(film), 60.0)[:, 0], 0.25 + 0.5 * np.arange(20))
 
 
 def test_words_are_the_vector_of_the_text_and_the_states_of_its_tokens(

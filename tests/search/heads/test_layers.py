@@ -176,15 +176,12 @@ def test_frame_rate_is_that_of_the_card(
     for recipe, num_frames in (("qvhighlights", 65), ("charades", 130), ("youtube", 65)):
         layer_passes.clear()
         videos = open_videos(head=write_head(tmp_path / f"{recipe}.safetensors", recipe))
-        windows = [window for window, _ in load_projected(videos.prepare("long.mp4"), device=CPU)]
-        assert windows[-1].last == num_frames
+        assert [window for window, _ in load_projected(videos.prepare("long.mp4"), device=CPU)][-1].last == num_frames
         assert sum(layer_passes) == num_frames
         assert max(layer_passes) <= AT_ONCE
 
 
-def test_memory_is_one_window_at_any_length(
-    open_videos: Callable[..., Videos], films: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_is_one_window(open_videos: Callable[..., Videos], films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most one window of raw layers and two windows of projected tokens are alive at a time."""
     write_numbers(films / "longer.mp4", range(400))
     raw: list[weakref.ref[np.ndarray]] = []
@@ -338,9 +335,7 @@ def test_file_dropped_by_another_process_is_computed_again(
     assert sum(layer_passes) == 40
 
 
-def test_file_dropped_before_its_use_is_made(
-    open_videos: Callable[..., Videos], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_dropped_before_use_is_made(open_videos: Callable[..., Videos], monkeypatch: pytest.MonkeyPatch) -> None:
     videos = open_videos()
     cached, exists = videos.prepare("short.mp4"), Path.exists
 
@@ -502,9 +497,7 @@ def test_head_for_another_encoder_is_rejected(
     assert "\n" not in str(raised.value)
 
 
-def test_invalid_head_encoder_or_tokens_are_rejected(
-    open_videos: Callable[..., Videos], head: Path, tmp_path: Path
-) -> None:
+def test_wrong_head_encoder_or_tokens_fail(open_videos: Callable[..., Videos], head: Path, tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=r"head\.safetensors: must have a CLIP model of ours as encoder, got colours"):
         Grounder(head, ColourEncoder(), tmp_path)
     with pytest.raises(VidretError, match="tokens must be int8 or float16, got int4"):

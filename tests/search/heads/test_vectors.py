@@ -47,16 +47,14 @@ def test_inputs_are_vector_similarity_and_change() -> None:
         np.testing.assert_allclose(inputs[step, :DIM], vectors[step])
         assert inputs[step, DIM] == pytest.approx((similarities[step] - mean) / deviation, abs=1e-5)
         assert inputs[step, DIM + 1] == pytest.approx(1 - float(before @ vectors[step]), abs=1e-6)
-    still = make_inputs(np.repeat(vectors[:1], 4, axis=0), words[-1])
-    np.testing.assert_allclose(still[:, DIM:], 0, atol=1e-3)
+    np.testing.assert_allclose(make_inputs(np.repeat(vectors[:1], 4, axis=0), words[-1])[:, DIM:], 0, atol=1e-3)
 
 
 def test_vectors_are_placed_by_time() -> None:
     segments = [Segment(1, 0, 2.0, 5.0), Segment(1, 1, 5.0, 7.0)]
     frames = [np.eye(7)[:3], np.eye(7)[3:5]]
     times = [np.array([2.5, 3.5, 4.5]), np.array([5.5, 6.5])]
-    placed = place_vectors(segments, frames, times, first=2.0, fps=1.0)
-    np.testing.assert_array_equal(placed, np.eye(7)[:5])
+    np.testing.assert_array_equal(place_vectors(segments, frames, times, first=2.0, fps=1.0), np.eye(7)[:5])
     half = place_vectors(segments, frames, times, first=2.0, fps=0.5)
     np.testing.assert_array_equal(half, np.eye(7)[[0, 3]], err_msg="5 s lies in the second segment")
 

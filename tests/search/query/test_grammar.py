@@ -16,8 +16,6 @@ from vidret.search.query.marks import PHRASE, split_exclusions
 from vidret.search.query.planning import parse_query
 from vidret.types import MAX_EVENTS, MAX_QUERY_LENGTH, Sequence
 
-Steps = list[tuple[str, ...]]
-
 
 @pytest.mark.parametrize(
     ("query", "steps"),
@@ -88,7 +86,7 @@ Steps = list[tuple[str, ...]]
         ('a dog -beach runs, while -"two cats" it rains', [("a dog runs", "it rains")]),
     ],
 )
-def test_steps(query: str, steps: Steps) -> None:
+def test_steps(query: str, steps: list[tuple[str, ...]]) -> None:
     interpretation = interpret(query)
     assert [step.events for step in interpretation.steps] == steps
     assert interpretation.note == ""

@@ -70,14 +70,12 @@ async def check_everything(client: Any) -> None:
     red, blue = (draw_pixel(block.data) for block in frames.content[1:])
     assert red[0] > 150 > red[2]
     assert blue[2] > 150 > blue[0]
-    words = json.loads((await client.call_tool("transcript", {"video": both})).content[0].text)
-    assert words["lines"] == []
+    assert json.loads((await client.call_tool("transcript", {"video": both})).content[0].text)["lines"] == []
     assert json.loads((await client.call_tool("describe_video", {"video": both})).content[0].text)["width"] == 64
     wrong = await client.call_tool("search", {"query": ""})
     assert wrong.is_error
     assert "query" in wrong.content[0].text
-    links = (await client.list_resources()).resources
-    assert [link.name for link in links] == ["blue", "both", "red"]
+    assert [link.name for link in (await client.list_resources()).resources] == ["blue", "both", "red"]
     assert len((await client.list_resource_templates()).resource_templates) == 2
     moment = await client.read_resource(f"vidret://videos/{both}/moments/6-8")
     assert [part.mime_type for part in moment.contents] == ["application/json", "image/jpeg"]
@@ -173,8 +171,7 @@ def test_http_has_the_access_rules_of_serve(app: ASGIApp) -> None:
 def test_tools_read_a_running_server(engine: Engine) -> None:
     with serve_engine(engine) as url, RemoteEngine(url) as remote, open_frames(remote) as draw:
         tools = ToolBox(remote, draw, Budget())
-        found = json.loads(tools.call("search", {"query": "red", "k": 1}).text)
-        assert found["videos"][0]["title"] == "red"
+        assert json.loads(tools.call("search", {"query": "red", "k": 1}).text)["videos"][0]["title"] == "red"
         reply = tools.call("frames", {"video": find_id(engine, "both.mp4"), "times": [7]})
         assert draw_pixel(base64.b64encode(reply.images[0]).decode())[0] > 150
         film = Path(engine.video(find_id(engine, "red.mp4")).paths[0])

@@ -47,8 +47,7 @@ def test_events_lead_from_moments_to_a_checked_answer(serve: Serve, engine: Engi
     assert events[-1][1]["text"] == "It is red [1]."
     assert events[-1][1]["cited"] == [1]
     assert events[-1][1]["notes"] == ["removed citations of moments that were not retrieved: 44"]
-    images = [part for part in chat.requests[0]["messages"][1]["content"] if part["type"] == "image_url"]
-    assert len(images) == 6
+    assert len([part for part in chat.requests[0]["messages"][1]["content"] if part["type"] == "image_url"]) == 6
 
 
 def test_model_writes_queries_before_the_first_event(serve: Serve, engine: Engine) -> None:
@@ -71,8 +70,7 @@ def test_a_second_round_sends_the_moments_of_both(serve: Serve, engine: Engine) 
     first, both = ([moment["number"] for moment in event["moments"]] for _, event in events[:2])
     assert (first, both) == ([1], [1, 2])
     assert events[-1][1] == {"text": "Green [2].", "shown": True, "cited": [2], "notes": []}
-    images = [part for part in chat.requests[3]["messages"][1]["content"] if part["type"] == "image_url"]
-    assert len(images) == 1
+    assert len([part for part in chat.requests[3]["messages"][1]["content"] if part["type"] == "image_url"]) == 1
 
 
 def test_server_without_an_endpoint_asks_nobody(client: TestClient) -> None:
@@ -98,9 +96,7 @@ def test_invalid_questions_are_refused(serve: Serve, engine: Engine, chat: Chat)
     assert chat.requests == []
 
 
-def test_failing_endpoint_is_a_problem_without_the_key(
-    serve: Serve, engine: Engine, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failing_endpoint_hides_the_key(serve: Serve, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     replies = [
         Reply(b"", 302, {"Location": "http://127.0.0.1:1/"}),
         Reply(b"", 401),
@@ -120,9 +116,7 @@ def test_failing_endpoint_is_a_problem_without_the_key(
     assert len(chat.requests) == len(replies)
 
 
-def test_a_stream_ends_with_a_problem_whatever_fails(
-    serve: Serve, engine: Engine, chat: Chat, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_failure_ends_a_stream(serve: Serve, engine: Engine, chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_arguments: object) -> None:
         raise MemoryError("secret of the machine")
 

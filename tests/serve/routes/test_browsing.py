@@ -29,8 +29,7 @@ def test_kinds_have_pictures(client: TestClient, engine: Engine) -> None:
 
 
 def test_the_map_has_all_moments(client: TestClient, engine: Engine) -> None:
-    moments = client.get("/api/map").json()["moments"]
-    assert len(moments) == engine.info().segments
+    assert len(client.get("/api/map").json()["moments"]) == engine.info().segments
     both = find_id(engine, "both.mp4")
     path = engine.video(both).paths[0]
     assert {moment["video"] for moment in client.get("/api/map", params={"folder": path}).json()["moments"]} == {both}

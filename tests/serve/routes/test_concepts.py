@@ -18,8 +18,7 @@ RED = encode(Image.fromarray(paint("red")))
 
 
 def test_concepts_are_taught_listed_and_forgotten(client: TestClient, engine: Engine) -> None:
-    video = find_id(engine, "both.mp4")
-    yes = [{"image": RED, "name": "red.png"}, {"video": video, "start": 5.5, "end": 8.5}]
+    yes = [{"image": RED, "name": "red.png"}, {"video": find_id(engine, "both.mp4"), "start": 5.5, "end": 8.5}]
     body = {"name": "Mascot", "yes": yes, "no": [{"video": find_id(engine, "blue.mp4")}], "text": "red"}
     row = client.post("/api/concepts", json=body).json()
     assert (row["name"], row["text"], [example["start"] for example in row["yes"]]) == ("mascot", "red", [None, 5.5])

@@ -59,8 +59,7 @@ def test_a_file_is_sent_whole_or_in_ranges(client: TestClient, url: str, red: Pa
     assert (outside.status_code, outside.headers["content-range"]) == (416, f"bytes */{len(whole)}")
     older = client.get(url, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
     assert older.status_code == 200
-    known = client.get(url, headers={"Range": "bytes=0-9", "If-Range": older.headers["etag"]})
-    assert known.status_code == 206
+    assert client.get(url, headers={"Range": "bytes=0-9", "If-Range": older.headers["etag"]}).status_code == 206
 
 
 def test_paths_cannot_leave_the_page_folder(client: TestClient) -> None:
@@ -138,14 +137,12 @@ def test_indexed_links_are_served(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_open_file_is_sent_even_if_its_path_is_replaced(own_engine: Engine, secret: Path) -> None:
-    video = own_engine.video(find_id(own_engine, "red.mp4"))
-    path, file = open_video(own_engine, video)
+    path, file = open_video(own_engine, own_engine.video(find_id(own_engine, "red.mp4")))
     whole = Path(path).read_bytes()
     assert file is not None
     Path(path).unlink()
     Path(path).symlink_to(secret)
-    app = OpenFileResponse(file, "video/mp4")
-    assert TestClient(app).get("/").content == whole
+    assert TestClient(OpenFileResponse(file, "video/mp4")).get("/").content == whole
     assert file.closed
 
 
@@ -154,8 +151,7 @@ def test_reason_is_a_valid_header(serve: Serve, engine: Engine, monkeypatch: pyt
         raise DecodeError("a.mp4", "no\x00such\x1b[31m\ncodec \udcff")
 
     monkeypatch.setattr(ImagePool, "draw_frame", fail)
-    answer = serve(engine).get("/api/thumbnails/1?t=1.25")
-    assert answer.headers["x-vidret-reason"] == "no?such?[31m codec ?"
+    assert serve(engine).get("/api/thumbnails/1?t=1.25").headers["x-vidret-reason"] == "no?such?[31m codec ?"
 
 
 def test_only_videos_have_a_video_media_type() -> None:
@@ -186,9 +182,7 @@ def test_a_thumbnail_shows_the_frame_at_its_width(client: TestClient, engine: En
     assert client.get("/api/thumbnails/99").status_code == 404
 
 
-def test_server_process_decodes_no_video_or_image(
-    client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_process_decodes_nothing(client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object, **_given: object) -> None:
         raise AssertionError("decoded here")
 

@@ -71,8 +71,7 @@ def test_none_leaves_values_unchanged(catalog: Catalog) -> None:
     video = catalog.videos.begin("f", 1.0, {}, 1)
     catalog.files.set("a", "pending", "", video, 5, 6)
     catalog.files.set("a", "failed", "broken", None, None, None)
-    record = catalog.files.get("a")
-    assert record == FileRecord("a", "failed", "broken", video, 5, 6)
+    assert catalog.files.get("a") == FileRecord("a", "failed", "broken", video, 5, 6)
 
 
 def test_generation_changes_only_with_search_results(catalog: Catalog) -> None:

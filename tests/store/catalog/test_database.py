@@ -83,9 +83,7 @@ def test_reader_that_may_not_write_opens_while_a_writer_closes(path: Path, monke
     reader.close()
 
 
-def test_reader_without_write_permission_tries_again_after_it_could_not_reopen(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reader_without_write_permission_tries_to_reopen_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = open_reader(path, monkeypatch)
     assert rounds(reader) == [(0, 0)]
     writer = Database(path, write=True)

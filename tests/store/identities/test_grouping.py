@@ -103,8 +103,7 @@ def test_grouping_again_changes_nothing_and_new_tracks_join_who_is_there() -> No
     vectors, truth = make_people((5, 4, 3), noise=3)
     first = group_tracks(vectors[:10], np.zeros(10, np.int64), NO_PAIRS, set(), LINK)
     first = np.where(first < 0, first + 100, first)  # as they are stored
-    again = group_tracks(vectors[:10], first, NO_PAIRS, set(), LINK)
-    np.testing.assert_array_equal(again, first)
+    np.testing.assert_array_equal(group_tracks(vectors[:10], first, NO_PAIRS, set(), LINK), first)
     labels = group_tracks(vectors, np.r_[first, np.zeros(5, np.int64)], NO_PAIRS, set(), LINK)
     np.testing.assert_array_equal(labels[:10][first > 0], first[first > 0])
     assert partition(labels) == partition(truth)
@@ -134,8 +133,7 @@ def test_whatever_the_tracks_a_second_time_changes_nothing(seed: int, spread: fl
 
 def test_tracks_of_one_frame_are_two_people_however_alike() -> None:
     vectors = np.stack([make_track(0, start, start + 1).vector for start in range(6)])
-    together = group_tracks(vectors, np.zeros(6, np.int64), NO_PAIRS, set(), LINK)
-    assert set(together.tolist()) == {-1}
+    assert set(group_tracks(vectors, np.zeros(6, np.int64), NO_PAIRS, set(), LINK).tolist()) == {-1}
     labels = group_tracks(vectors, np.zeros(6, np.int64), np.array([[0, 1]]), set(), LINK)
     assert labels[0] != labels[1]
     mum = group_tracks(vectors, np.array([9, 0, 0, 0, 0, 0]), np.array([[0, 1]]), {(3, 9)}, LINK)
@@ -148,8 +146,7 @@ def test_many_tracks_are_linked_in_turns(monkeypatch: pytest.MonkeyPatch) -> Non
     vectors, truth = make_people((9, 7, 5), noise=4)
     monkeypatch.setattr(grouping, "MAX_LINKED", 4)
     monkeypatch.setattr(grouping, "BLOCK", 20)
-    labels = group_tracks(vectors, np.zeros(len(truth), np.int64), NO_PAIRS, set(), LINK)
-    assert partition(labels) == partition(truth)
+    assert partition(group_tracks(vectors, np.zeros(len(truth), np.int64), NO_PAIRS, set(), LINK)) == partition(truth)
 
 
 def test_a_score_is_the_mean_distance_of_the_nearest_three() -> None:

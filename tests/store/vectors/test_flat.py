@@ -8,9 +8,9 @@ import pytest
 
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
 from vidret.errors import StoreError
-from vidret.store.snapshots.bitmap import Ids, make_bitmap
+from vidret.store.snapshots.bitmap import make_bitmap
 from vidret.store.vectors import flat
-from vidret.store.vectors.flat import Flat, IdFilter, Rows, find_nearest_rows
+from vidret.store.vectors.flat import Flat, IdFilter, find_nearest_rows
 from vidret.store.vectors.ivf import Shard, build_shard, map_parts, vector_bytes
 from vidret.store.vectors.manifest import ManifestEntry
 from vidret.types.arrays import widen_rows
@@ -33,10 +33,7 @@ def make_filter(ids: np.ndarray, fraction: float = 0.1) -> IdFilter:
 
 
 def build(folder: Path, kind: str, ids: np.ndarray, vectors: np.ndarray) -> ManifestEntry:
-    def read(some_ids: Ids) -> tuple[Ids, Rows]:
-        return some_ids, vectors[np.searchsorted(ids, some_ids)]
-
-    entry = build_shard(folder, kind, DIM, ids, read)
+    entry = build_shard(folder, kind, DIM, ids, lambda some_ids: (some_ids, vectors[np.searchsorted(ids, some_ids)]))
     assert entry is not None
     return entry
 

@@ -101,10 +101,7 @@ def test_too_many_lists_for_a_gpu_are_searched_on_the_cpu(
 
 
 def test_removed_ids_are_not_found_on_a_gpu(faiss: GpuFaiss, vectors: Rows, tmp_path: Path) -> None:
-    def read(ids: Ids) -> tuple[Ids, Rows]:
-        return ids, vectors[ids]
-
-    shards = Shards(DIM, read, device=CUDA, ivf_from=1000)
+    shards = Shards(DIM, lambda ids: (ids, vectors[ids]), device=CUDA, ivf_from=1000)
     every = np.arange(NUM, dtype=np.int64)
     shards.rebuild(tmp_path, "ivf", make_bitmap(every[:2000]))
     shards.add(shards.find_missing(make_bitmap(every)))
@@ -118,9 +115,7 @@ def test_removed_ids_are_not_found_on_a_gpu(faiss: GpuFaiss, vectors: Rows, tmp_
     assert set(within) <= {-1, *FEW}
 
 
-def test_resources_are_opened_once_per_gpu(
-    faiss: GpuFaiss, saved_shard: tuple[Path, ManifestEntry], vectors: Rows
-) -> None:
+def test_each_gpu_is_opened_once(faiss: GpuFaiss, saved_shard: tuple[Path, ManifestEntry], vectors: Rows) -> None:
     flat = Flat(DIM, device="cuda:0")
     for segment_id in range(3):
         flat.add(np.array([segment_id]), vectors[:1])  # invalidates the copy

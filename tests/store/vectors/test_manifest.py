@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -68,11 +69,8 @@ def test_manifest_is_parsed_as_written(tmp_path: Path) -> None:
 
 
 def test_full_disk_keeps_existing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     entry = write(tmp_path)
-    monkeypatch.setattr("os.fsync", fail)
+    monkeypatch.setattr("os.fsync", Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
     with pytest.raises(StoreError, match=rf"^{tmp_path}: cannot be written \(No space left"):
         write(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == [entry.name]

@@ -174,8 +174,7 @@ def test_rows_that_were_lost_or_added_by_others_are_replaced(tmp_path: Path, cap
 def test_damaged_vectors_are_not_pushed_and_what_is_not_known_is_filled_again(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         add_video(store, "v0", seed=0)
-        path = store._epochs.current().video.path
-        damage(path, -1)
+        damage(store._epochs.current().video.path, -1)
         store.upkeep.save_vectors()
         assert pushed(store) == [1, 2, 3]
         store._catalog.database.run("UPDATE meta SET checksum = 0 WHERE key LIKE 'milvus.%'")

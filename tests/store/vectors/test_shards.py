@@ -230,8 +230,7 @@ def test_unreadable_vectors_are_skipped_and_tried_again(world: World, tmp_path: 
     shards = world.shards(500 if in_shard else 5000)
     update(shards, tmp_path, world.ids[:1000])
     readable = np.r_[world.ids[:5], world.ids[9:1000]]
-    found = shards.search(queries(), 1000, select(world.ids[:1000]))
-    assert_found(found, readable, world.of(readable), 1000)
+    assert_found(shards.search(queries(), 1000, select(world.ids[:1000])), readable, world.of(readable), 1000)
     assert shards.find_missing(make_bitmap(world.ids[:1000])).tolist() == world.ids[5:9].tolist()
     world.broken = set()
     add(shards, world.ids[:1000])

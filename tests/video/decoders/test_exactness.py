@@ -124,8 +124,7 @@ def test_rotation_is_applied_once(tmp_path: Path, turn: int, size: tuple[int, in
 def test_times_and_indices_agree(films: dict[str, Film]) -> None:
     path = str(films["h264_uneven.mp4"].path)
     pauses = np.array(KINDS["h264_uneven.mp4"]["pts"])[[6, 7]] / 25
-    frames = read_frames(path, times=[pauses[0] + 0.001, pauses[1] - 0.001])
-    assert read_numbers(frames.pixels) == [6, 7]
+    assert read_numbers(read_frames(path, times=[pauses[0] + 0.001, pauses[1] - 0.001]).pixels) == [6, 7]
     with pytest.raises(ValueError, match="times and indices"):
         read_frames(path)
     with pytest.raises(ValueError, match=r"indices must be in 0\.\.99"):
@@ -183,8 +182,7 @@ def test_joined_recordings_are_read_in_turn(films: dict[str, Film], tmp_path: Pa
             chosen = read_frames(str(path), times=times)
             assert chosen.salvaged == ""
             np.testing.assert_allclose(chosen.times, times, atol=0.021)
-    joined = join(tmp_path / f"film_{name}", films[name].path, second)
-    check_reads(Film(joined, 0, 2 * NUM_FRAMES))
+    check_reads(Film(join(tmp_path / f"film_{name}", films[name].path, second), 0, 2 * NUM_FRAMES))
 
 
 @pytest.mark.parametrize("name", ["h264.ts", "h264_open.ts", "hevc.ts", "h264.flv", "wmv2.wmv", "h264.mp4"])

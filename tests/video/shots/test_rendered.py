@@ -222,8 +222,7 @@ def test_no_minute_has_more_cuts_than_the_cap(fps: int) -> None:
 
 @pytest.mark.parametrize("num_frames", [1, 2])
 def test_the_shortest_film_is_one_segment(tmp_path: Path, num_frames: int) -> None:
-    path = write_video(tmp_path / "short.mp4", list(range(num_frames)), rate=Fraction(25))
-    info = probe(str(path))
+    info = probe(str(write_video(tmp_path / "short.mp4", list(range(num_frames)), rate=Fraction(25))))
     with open_reader(info, for_streaming=True) as reader:
         segments = list(SegmentReader(info, Sampling(), None, start_s=info.start).read(reader.stream()))
     assert [(segment.number, segment.start, segment.end, segment.shots) for segment in segments] == [
