@@ -17,16 +17,8 @@ FLAGS = (
     "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
     " process-per-site"  # a process for each page would take most of the time of the page's tests
 )
-COMMANDS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "microsoft-edge",
-    "microsoft-edge-stable",
-    "chrome",
-    "msedge",
-)
+COMMANDS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge"]
+COMMANDS += ["microsoft-edge-stable", "chrome", "msedge"]
 APPLICATIONS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",

@@ -26,61 +26,25 @@ NUM_FRAMES = 50
 RATE = 25
 SIZE = (64, 48)
 # Name of the container, its suffix, codec and options of the muxer.
-CONTAINERS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "mp4": (".mp4", "libx264", {}),
-    "faststart": (".mp4", "libx264", {"movflags": "faststart"}),
-    "fragmented": (".mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}),
-    "mov": (".mov", "libx264", {}),
-    "matroska": (".mkv", "libx264", {}),
-    "webm": (".webm", "libvpx", {}),
-    "avi": (".avi", "mpeg4", {}),
-    "mpegts": (".ts", "libx264", {}),
-    "mpeg": (".mpg", "mpeg2video", {}),
-    "flv": (".flv", "flv", {}),
-    "asf": (".wmv", "wmv2", {}),
-    "gif": (".gif", "gif", {}),
-}
+CONTAINERS: dict[str, tuple[str, str, dict[str, str]]] = {"mp4": (".mp4", "libx264", {})}
+CONTAINERS |= {"faststart": (".mp4", "libx264", {"movflags": "faststart"})}
+CONTAINERS |= {"fragmented": (".mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"})}
+CONTAINERS |= {"mov": (".mov", "libx264", {}), "matroska": (".mkv", "libx264", {}), "webm": (".webm", "libvpx", {})}
+CONTAINERS |= {"avi": (".avi", "mpeg4", {}), "mpegts": (".ts", "libx264", {}), "mpeg": (".mpg", "mpeg2video", {})}
+CONTAINERS |= {"flv": (".flv", "flv", {}), "asf": (".wmv", "wmv2", {}), "gif": (".gif", "gif", {})}
 FORMATS = {"faststart": "mp4", "fragmented": "mp4"}
 CUTS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99)
 HEADER_BYTES = 600
 # Tables of an MP4 file's index, whose counts and sizes a reader must not believe.
 BOXES = (b"stts", b"stsz", b"stco", b"stsc", b"mvhd", b"mdhd", b"tkhd", b"avcC", b"stsd", b"hdlr", b"stss", b"ctts")
 COUNTS = {"max": b"\xff" * 4, "zero": b"\0" * 4, "big": b"\x7f\xff\xff\xff"}
-NAMES = (
-    "new\nline",
-    "quo'te\"",
-    "<img src=x onerror=alert(1)>",
-    "\N{LATIN SMALL LETTER E WITH ACUTE}",
-    "e\N{COMBINING ACUTE ACCENT}",
-    "x" * 251,
-    "-rf",
-    "--index",
-    " leading space",
-    "trailing space ",
-    "%s%n%00",
-    "file:x",
-    "concat:a|b",
-    "http:127.0.0.1",
-    "[glob]*",
-    "\N{RIGHT-TO-LEFT OVERRIDE}gpj",
-    "\N{CJK UNIFIED IDEOGRAPH-65E5}\N{CJK UNIFIED IDEOGRAPH-672C}\N{GRINNING FACE}",
-    "\x1b[31mred",
-    "tab\t",
-    ".",
-    "$(touch x)",
-    "CON",
-    "\\back",
-    "[bold]markup[red]",
-)
-LINKS = {
-    "loop1.mp4": "loop2.mp4",
-    "loop2.mp4": "loop1.mp4",
-    "self.mp4": "self.mp4",
-    "dangling.mp4": "nowhere",
-    "null.mp4": os.devnull,
-    "zero.mp4": "/dev/zero",
-    "passwd.mp4": "/etc/passwd",
-}
+NAMES = ["new\nline", "quo'te\"", "<img src=x onerror=alert(1)>", "\N{LATIN SMALL LETTER E WITH ACUTE}"]
+NAMES += ["e\N{COMBINING ACUTE ACCENT}", "x" * 251, "-rf", "--index", " leading space", "trailing space ", "%s%n%00"]
+NAMES += ["file:x", "concat:a|b", "http:127.0.0.1", "[glob]*", "\N{RIGHT-TO-LEFT OVERRIDE}gpj"]
+NAMES += ["\N{CJK UNIFIED IDEOGRAPH-65E5}\N{CJK UNIFIED IDEOGRAPH-672C}\N{GRINNING FACE}", "\x1b[31mred", "tab\t"]
+NAMES += [".", "$(touch x)", "CON", "\\back", "[bold]markup[red]"]
+LINKS = {"loop1.mp4": "loop2.mp4", "loop2.mp4": "loop1.mp4", "self.mp4": "self.mp4", "dangling.mp4": "nowhere"}
+LINKS |= {"null.mp4": os.devnull, "zero.mp4": "/dev/zero", "passwd.mp4": "/etc/passwd"}
 SPARSE_BYTES = 4 << 30
 
 

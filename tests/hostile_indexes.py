@@ -20,31 +20,11 @@ from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, Manifest, Manifest
 NUM_FLAT_FILES = 80
 Change = Callable[[Path, Path], None]  # of the index in a folder, with another folder that is somebody's own
 FOLDERS = ("features", "vectors", "thumbnails", "moments", "phrases", "judged", "words", "reindex")
-FILES = (
-    "writer.lock",
-    "watches.json",
-    "watches.lock",
-    "catalog.sqlite",
-    "catalog.sqlite-wal",
-    "identities.sqlite",
-    "features/video.f16",
-    "features/tokens.bin",
-    "vectors/flat-0123456789abcdef.faiss",
-)
-NAMES = (
-    "photo.jpg",
-    "0123456789abcdef0123456789abcdef.jpg",
-    "firmware.bin",
-    "weights.f16",
-    "notes.faiss",
-    "thesis.doc",
-    "unfinished",
-    "writer.lock",
-    "video.7.f16",
-    "tokens.7.bin",
-    "ivf-0123456789abcdef.faiss",
-    "a.zip",
-)
+FILES = ["writer.lock", "watches.json", "watches.lock", "catalog.sqlite", "catalog.sqlite-wal", "identities.sqlite"]
+FILES += ["features/video.f16", "features/tokens.bin", "vectors/flat-0123456789abcdef.faiss"]
+NAMES = ["photo.jpg", "0123456789abcdef0123456789abcdef.jpg", "firmware.bin", "weights.f16", "notes.faiss"]
+NAMES += ["thesis.doc", "unfinished", "writer.lock", "video.7.f16", "tokens.7.bin", "ivf-0123456789abcdef.faiss"]
+NAMES += ["a.zip"]
 
 
 def make_own_folder(folder: Path) -> Path:

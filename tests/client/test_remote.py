@@ -157,17 +157,10 @@ def test_videos_are_requested_in_pages(server: Served, remote: RemoteEngine) -> 
     assert remote.video(7).changed == datetime(2026, 1, 31, 18, 30, tzinfo=UTC).timestamp()
 
 
-METHODS: list[Callable[[RemoteEngine], object]] = [
-    lambda remote: remote.search("dog"),
-    lambda remote: remote.locate("dog"),
-    lambda remote: remote.curve("dog", 7),
-    lambda remote: remote.videos(),
-    lambda remote: remote.video(7),
-    lambda remote: remote.transcript(7),
-    lambda remote: remote.shots(7),
-    lambda remote: remote.info(),
-    lambda remote: remote.failed(),
-]
+METHODS: list[Callable[[RemoteEngine], object]] = [lambda remote: remote.search("dog")]
+METHODS += [lambda remote: remote.locate("dog"), lambda remote: remote.curve("dog", 7)]
+METHODS += [lambda remote: remote.videos(), lambda remote: remote.video(7), lambda remote: remote.transcript(7)]
+METHODS += [lambda remote: remote.shots(7), lambda remote: remote.info(), lambda remote: remote.failed()]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -367,35 +360,11 @@ def test_invalid_urls_and_tokens_are_rejected_without_showing_them() -> None:
     assert "cret" not in str(raised.value)
 
 
-LOCAL_METHODS = {  # that a server does not offer
-    "calibrate",
-    "calibrate_probabilities",
-    "check_index",
-    "choose_ranker",
-    "classify",
-    "count_videos",
-    "describe_segments",
-    "embeddings",
-    "facets",
-    "file",
-    "forget_calibration",
-    "forget_probabilities",
-    "import_embeddings",
-    "index",
-    "index_frames",
-    "interpret",
-    "list_page",
-    "locate_many",
-    "missing",
-    "open",
-    "prepare_moments",
-    "prepare_searches",
-    "rate",
-    "reopen",
-    "score_videos",
-    "search_many",
-    "teach_sound",
-}
+LOCAL_METHODS = {"calibrate", "calibrate_probabilities", "check_index"}  # that a server does not offer
+LOCAL_METHODS |= {"choose_ranker", "classify", "count_videos", "describe_segments", "embeddings", "facets", "file"}
+LOCAL_METHODS |= {"forget_calibration", "forget_probabilities", "import_embeddings", "index", "index_frames"}
+LOCAL_METHODS |= {"interpret", "list_page", "locate_many", "missing", "open", "prepare_moments", "prepare_searches"}
+LOCAL_METHODS |= {"rate", "reopen", "score_videos", "search_many", "teach_sound"}
 
 
 REMOTE_METHODS = {"frame"}  # a local program reads frames from the file

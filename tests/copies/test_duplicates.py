@@ -14,13 +14,13 @@ import pytest
 
 from tests.copies.films import crop, draw_footage, fade, mirror, write_frames
 from tests.fakes import PatchEncoder
-from vidret.copies import pairs
+from tests.noting import note_calls
+from vidret.copies import duplicates, pairs
 from vidret.copies.candidates import find_video_pairs, read_frame_table
 from vidret.copies.checking import FootageGuess, FootageReader, FootageVerdict
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.types import CopiedFile, CopyGroup, Sampling
-from vidret.video.files import may_exist
 
 
 @pytest.fixture(scope="module")
@@ -154,13 +154,7 @@ def test_copies_of_several_films_are_told_apart_and_the_best_is_first(tmp_path: 
 def test_a_link_is_no_copy_and_a_copied_film_with_a_part_is_one_group(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-
-    def look(path: str) -> bool:
-        asked.append(path)
-        return may_exist(path)
-
-    monkeypatch.setattr("vidret.copies.duplicates.may_exist", look)
+    asked = note_calls(monkeypatch, duplicates, "may_exist", str)
     film = draw_footage(1, 12)
     write_frames(tmp_path / "films/film.mp4", film)
     write_frames(tmp_path / "films/part.mp4", film[20:60])

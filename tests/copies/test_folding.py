@@ -10,6 +10,7 @@ from jaxtyping import Float64
 
 from tests.copies.films import draw_footage, fade, write_frames
 from tests.fakes import PatchEncoder
+from tests.noting import note_calls
 from tests.store.samples import add_segment, create, embedding
 from vidret.copies import folding
 from vidret.copies.candidates import FEW_VIDEOS, Whitening, fit_projection, whiten_index
@@ -119,13 +120,7 @@ def add_take(store: Store, name: str, seeds: Sequence[int], *, num_segments: int
 
 
 def test_verdicts_hold_until_one_of_the_videos_changes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    judged: list[float] = []
-
-    def measure(one: VideoFrames, other: VideoFrames, offset_s: float) -> tuple[float, float]:
-        judged.append(offset_s)
-        return measure_order(one, other, offset_s)
-
-    monkeypatch.setattr(folding, "measure_order", measure)
+    judged = note_calls(monkeypatch, folding, "measure_order", lambda _, __, offset_s: offset_s)
     videos = add_take(store, "film", [1, 2], num_segments=3), add_take(store, "copy", [1, 2], num_segments=3)
     spans = [FoundSpan(video, 0.0, 0.0) for video in videos]
     folder = CopyFolder(store)
@@ -141,13 +136,7 @@ def test_verdicts_hold_until_one_of_the_videos_changes(store: Store, monkeypatch
 
 
 def test_the_whitening_holds_until_the_index_has_drifted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    fitted: list[int] = []
-
-    def whiten(store: Store, fit: Callable[..., Whitening]) -> Whitening:
-        fitted.append(len(store))
-        return whiten_index(store, fit)
-
-    monkeypatch.setattr(folding, "whiten_index", whiten)
+    fitted = note_calls(monkeypatch, folding, "whiten_index", lambda store, _: len(store))
     folder, spans = CopyFolder(store), [FoundSpan(add_take(store, name, range(4)), 0.0, 0.0) for name in ("a", "b")]
 
     def fold_with(name: str, seeds: Sequence[int]) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.data.captioned import RESIZE, write_numbered
+from tests.noting import note_calls
 from tests.video.films import read_numbers
 from vidret.data import frames
 from vidret.data.cache_entries import Entry
@@ -17,7 +18,6 @@ from vidret.data.frames import CachedFrames, DecodedFrames, FrameSampling, Frame
 from vidret.data.records import VideoSpan
 from vidret.errors import VidretError
 from vidret.types import Resize
-from vidret.video.probe import probe
 
 SAMPLINGS = [
     FrameSampling("tempme", 4),
@@ -37,14 +37,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, VideoSpan]:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that collects the names of decoded files."""
-    decoded: list[str] = []
-
-    def record(path: str) -> object:
-        decoded.append(Path(path).name)
-        return probe(path)
-
-    monkeypatch.setattr(frames, "probe", record)
-    return decoded
+    return note_calls(monkeypatch, frames, "probe", lambda path: Path(path).name)
 
 
 def make_rng(seed: int) -> np.random.Generator:

@@ -13,6 +13,7 @@ import pytest
 from tests.evaluate.world import MOMENTS, Answer, as_row, colour_encoder, read, run, write_rows
 from tests.fakes import write_film
 from tests.metrics.naive import naive_overlap
+from tests.noting import note_calls
 from vidret.data.benchmarks.moments import read_labelled
 from vidret.data.benchmarks.registry import DATASETS, Benchmark, SplitSource
 from vidret.data.benchmarks.splits import read_split
@@ -27,7 +28,7 @@ from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_p
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions
-from vidret.types import Sequence, TextEmbedding
+from vidret.types import Sequence
 
 Located = tuple[Path, Answer]
 AVAILABLE = MOMENTS[:6]
@@ -176,14 +177,8 @@ def test_sentences_of_benchmarks_are_one_event_and_your_own_as_typed(
 def test_sentences_of_benchmarks_are_encoded_as_they_are(
     world: Path, tmp_path: Path, searched: tuple[Path, Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder, asked = colour_encoder(), list[str]()
-    encode = encoder.encode_text
-
-    def note_and_encode(texts: list[str]) -> list[TextEmbedding]:
-        asked.extend(texts)
-        return encode(texts)
-
-    monkeypatch.setattr(encoder, "encode_text", note_and_encode)
+    encoder = colour_encoder()
+    asked = note_calls(monkeypatch, encoder, "encode_text", lambda texts: [*texts])
     sentence, rating = ' A sign  with the words "red eye" is green.', {"relevant_clip_ids": [0]}
     row = as_row((1, sentence, "mixed", 16, (0, 16), "any")) | rating | {"saliency_scores": [[4, 4, 4]]}
     write_rows(tmp_path / "highlight_val_release.jsonl", [row])
@@ -191,12 +186,12 @@ def test_sentences_of_benchmarks_are_encoded_as_they_are(
     with Engine(searched[0] / "index", encoder) as engine:
         gallery = Gallery(*find_videos(split.videos, world), {})
         _, (found,) = evaluate_moments(Evaluation(engine, split, gallery), corpus=True)
-        assert {text for text in asked if "sign" in text} == {sentence}
+        assert {text for texts in asked for text in texts if "sign" in text} == {sentence}
         _, (rated,) = evaluate_highlights(Evaluation(engine, split, gallery))
     assert found.saliency is not None
     assert rated.saliency is not None
     assert found.saliency.tolist() == rated.saliency.tolist()
-    assert {text for text in asked if "sign" in text} == {sentence}
+    assert {text for texts in asked for text in texts if "sign" in text} == {sentence}
 
 
 def test_score_command_equals_the_report(report: dict[str, Any], located: Located, world: Path, tmp_path: Path) -> None:

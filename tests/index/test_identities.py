@@ -13,6 +13,7 @@ from tests.fake_voices import PITCHES, BrokenVoices, PitchVoices, write_talk
 from tests.fakes import ColourEncoder, write_film
 from tests.index.samples import index_under_kills, read_contents, read_states
 from tests.made_identities import FACES, make_tracks
+from tests.noting import note_calls
 from vidret.channels import speech
 from vidret.channels.identities import TRACK_KINDS
 from vidret.channels.texts.options import WordsOptions
@@ -27,7 +28,6 @@ from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.identities.tracks import IdentityKind, Track
 from vidret.store.store import Store
 from vidret.video import audio
-from vidret.video.audio import read_audio
 from vidret.video.probe import probe
 
 
@@ -251,17 +251,13 @@ def test_sound_that_begins_late_is_on_the_clock_of_the_video(tmp_path: Path, voi
 
 
 def test_audio_is_decoded_once_for_words_and_voices(voice_films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    film, read, heard = voice_films / "a.mp4", list[float](), list[float]()
-
-    def count(path: str, sample_rate: int, **options: Any) -> Any:
-        read.append(options.get("start_s", 0.0))
-        return read_audio(path, sample_rate, **options)
+    film, heard = voice_films / "a.mp4", list[float]()
+    read = note_calls(monkeypatch, audio, "read_audio", lambda *_, start_s=0.0, **__: start_s)
 
     def note_start(_: object, start_s: float, __: object) -> list[object]:
         heard.append(start_s)
         return []
 
-    monkeypatch.setattr(audio, "read_audio", count)
     monkeypatch.setattr(speech, "load_recogniser", lambda _: SimpleNamespace(transcribe=note_start))
 
     def read_names(request: dict[str, Any]) -> list[str]:

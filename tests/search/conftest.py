@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.grounded import lasting_pools, write_head
+from tests.noting import note_calls
 from tests.spoken import fake_sentences
 from vidret.encode.clip.encoder import ClipEncoder
-from vidret.types import Frames, LayerTokens
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +20,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def layer_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list to which each pass of the encoder for a head alone adds its number of frames."""
-    counts: list[int] = []
-    encode = ClipEncoder.encode_layers
-
-    def count(self: ClipEncoder, frames: Frames, num_layers: int) -> LayerTokens:
-        counts.append(len(frames))
-        return encode(self, frames, num_layers)
-
-    monkeypatch.setattr(ClipEncoder, "encode_layers", count)
-    return counts
+    return note_calls(monkeypatch, ClipEncoder, "encode_layers", lambda _, frames, __: len(frames))
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.noting import note_calls
 from tests.spoken import NamedColours, make_worded_films
 from vidret.channels.base import Match
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.engine import Engine
 from vidret.ground.spans import Span
+from vidret.search import locating
 from vidret.search.fused_moments import JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan
 from vidret.search.heads.base import GroundedVideo
 from vidret.search.locating import STANDS_OUT, choose_best_spans
@@ -320,15 +322,10 @@ def test_fewer_spans_of_a_video_are_the_first_of_more(seed: int, k: int, overlap
 
 def test_spans_of_a_video_are_not_looked_for_if_enough_others_score_more(monkeypatch: pytest.MonkeyPatch) -> None:
     videos = [make_scores([], pictures=[bump(start, start + 4, height)]) for start, height in enumerate((1, 9, 8, 2))]
-    structure, asked = make_structure(), list[VideoScores]()
+    structure = make_structure()
     for scores in videos:
         combine_clauses(scores, structure)
-
-    def find_noted(scores: VideoScores, *given: Any) -> list[FusedSpan]:
-        asked.append(scores)
-        return find_query_spans(scores, *given)
-
-    monkeypatch.setattr("vidret.search.locating.find_query_spans", find_noted)
+    asked = note_calls(monkeypatch, locating, "find_query_spans", lambda scores, *_: scores)
     assert [one.index for one in choose_best_spans(videos, structure, LocateOptions(k=2))] == [1, 2]
     assert asked == [videos[1], videos[2]]
 

@@ -5,14 +5,13 @@ import logging
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-import vidret.channels.texts.channel
+from tests.noting import note_calls
 from tests.spoken import (
     FILMS,
     WORDS,
@@ -346,19 +345,8 @@ def test_index_with_words_alone(tmp_path: Path) -> None:
 # The background
 
 
-def count_measurements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    measured: list[int] = []
-
-    def count(*given: Any) -> object:
-        measured.append(1)
-        return channel.measure_background(*given)
-
-    monkeypatch.setattr(vidret.channels.texts.channel, "measure_background", count)
-    return measured
-
-
 def test_background_is_measured_when_words_grow_by_a_quarter(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = count_measurements(monkeypatch)
+    measured = note_calls(monkeypatch, channel, "measure_background", lambda *_: 1)
     for _ in range(2):
         with Engine(index, NamedColours()) as engine:
             engine.search("line")
@@ -386,24 +374,16 @@ def test_an_open_engine_reads_a_background_that_was_stored_since(index: Path) ->
 
 
 def test_a_search_encodes_the_query_alone(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, encoded, sentences = NamedColours(), list[str](), list[str]()
-    encode, encode_sentences = encoder.encode_text, FakeSentences.encode
-
-    def note(texts: Sequence[str]) -> list[TextEmbedding]:
-        encoded.extend(texts)
-        return encode(texts)
-
-    def note_sentences(self: FakeSentences, texts: Sequence[str]) -> np.ndarray:
-        sentences.extend(texts)
-        return encode_sentences(self, texts)
-
-    monkeypatch.setattr(encoder, "encode_text", note)
-    monkeypatch.setattr(FakeSentences, "encode", note_sentences)
+    encoder = NamedColours()
+    encoded = note_calls(monkeypatch, encoder, "encode_text", lambda texts: [*texts])
+    sentences = note_calls(monkeypatch, FakeSentences, "encode", lambda _, texts: list(texts))
     with Engine(index, encoder) as engine:
         engine.search("red line")
         engine.search("someone says red, no line")
-    assert encoded == ["red line", "someone says red", "line"], "unrelated queries and typical sentences are stored"
-    assert sentences == ["red line", "red", "someone says red"], "what is said, and how it is asked for"
+    assert [*chain(*encoded)] == ["red line", "someone says red", "line"], (
+        "unrelated queries and typical sentences are stored"
+    )
+    assert [*chain(*sentences)] == ["red line", "red", "someone says red"], "what is said, and how it is asked for"
 
 
 # Damage

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import unit
+from tests.noting import note_calls
 from tests.spoken import FakeSentences, NamedColours, fake_sentences, open_texts
 from vidret.engine import Engine
 from vidret.search import fusion
@@ -101,27 +102,15 @@ def test_sources_apply_before_the_best_texts_are_chosen(engine: Engine, query: s
 
 def test_excluded_words_read_no_texts_and_take_no_places(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nearly all texts hold the excluded word."""
-    read, num_read = TextTables.read_words, [0]
-
-    def counted(texts: TextTables, ids: Sequence[int]) -> object:
-        num_read[0] += len(ids)
-        return read(texts, ids)
-
-    monkeypatch.setattr(TextTables, "read_words", counted)
+    num_read = note_calls(monkeypatch, TextTables, "read_words", lambda _, ids: len(ids))
     hits = engine.search("a red dog -morning", 32)
     assert sorted(set(folders(hits))) == ["rare", "silent"]
     assert len(hits) == 32
-    assert 0 < num_read[0] <= 3 * 32 + 150, "those of the candidates, not of all texts"
+    assert 0 < sum(num_read) <= 3 * 32 + 150, "those of the candidates, not of all texts"
 
 
 def test_a_phrase_of_few_videos_is_searched_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    search, depths = Store.search, list[int]()
-
-    def counted(store: Store, queries: np.ndarray, k: int, *values: object, **options: object) -> object:
-        depths.append(k)
-        return search(store, queries, k, *values, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Store, "search", counted)
+    depths = note_calls(monkeypatch, Store, "search", lambda _store, _queries, k, *_, **__: k)
     for query in ('"zebra crossing"', '"zebra crossing", then a red dog', '"zebra crossing" while a red dog'):
         depths.clear()
         assert folders(engine.search(query, 10)) == ["rare"] * 2

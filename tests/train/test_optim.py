@@ -32,15 +32,10 @@ from vidret.train.methods.ucofia import Ucofia
 VISION = VisionShape(224, 32, 768, 12, 12, 512, quick_gelu=True)
 TEXT = TextShape(77, 49408, 512, 12, 8, 512, quick_gelu=True)
 PLAIN = 151_277_313  # all weights of CLIP ViT-B/32
-INPUTS = {
-    "encoder.text.embedding.weight": 49408 * 512,
-    "encoder.text.positions": 77 * 512,
-    "encoder.vision.class_embedding": 768,
-    "encoder.vision.positions": 50 * 768,
-    "encoder.vision.patches.weight": 768 * 3 * 32 * 32,
-    "encoder.vision.ln_pre.weight": 768,
-    "encoder.vision.ln_pre.bias": 768,
-}
+INPUTS = {"encoder.text.embedding.weight": 49408 * 512, "encoder.text.positions": 77 * 512}
+INPUTS |= {"encoder.vision.class_embedding": 768, "encoder.vision.positions": 50 * 768}
+INPUTS |= {"encoder.vision.patches.weight": 768 * 3 * 32 * 32, "encoder.vision.ln_pre.weight": 768}
+INPUTS |= {"encoder.vision.ln_pre.bias": 768}
 
 
 def build(**modules: Callable[[], nn.Module]) -> nn.ModuleDict:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fake_faces import PEOPLE, TEMPLATE, ColouredFaces
+from tests.noting import note_calls
 from vidret.channels.people.faces import Box, Face, measure_misfit
 from vidret.channels.people.reading import (
     MAX_GAP_S,
@@ -118,13 +119,7 @@ def test_a_frame_like_one_without_faces_is_left_out_but_not_two(monkeypatch: pyt
 
 
 def test_faces_are_looked_for_once_a_second_and_where_the_picture_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    find, found = ScriptedFaces.find, list[int]()
-
-    def count(self: ScriptedFaces, image: Picture, *, min_size: float) -> list[Face]:
-        found.append(int(image[0, 0, 0]))
-        return find(self, image, min_size=min_size)
-
-    monkeypatch.setattr(ScriptedFaces, "find", count)
+    found = note_calls(monkeypatch, ScriptedFaces, "find", lambda _, image, **__: int(image[0, 0, 0]))
     reader = FaceReader(ScriptedFaces(*[(1.0, 48.0)] * 3))
     for time_s, value in ((0.0, 0), (0.4, 1), (0.8, 2), (1.2, 3), (1.3, 20), (1.6, 21), (2.4, 22)):
         reader.read(np.full_like(IMAGE, value), time_s)

@@ -26,12 +26,8 @@ from vidret.types import ConceptExample, SoundWindows, Source
 
 RNG = np.random.default_rng(0)
 BARK, BELL = np.eye(16, dtype=np.float32)[:2]
-TEXTS = {
-    "red": [(0.0, 4.0, "music"), (6.0, 12.0, "speech")],
-    "blue": [(0.0, 12.0, "speech")],
-    "turn": [(0.0, 3.0, "silence"), (3.0, 12.0, "speech")],
-    "back": [(2.0, 3.0, "applause")],
-}
+TEXTS = {"red": [(0.0, 4.0, "music"), (6.0, 12.0, "speech")], "blue": [(0.0, 12.0, "speech")]}
+TEXTS |= {"turn": [(0.0, 3.0, "silence"), (3.0, 12.0, "speech")], "back": [(2.0, 3.0, "applause")]}
 WINDOWS = {"red": {4: BARK}, "blue": {7: BARK, 2: BELL}, "turn": {5: BELL}, "back": {}}
 
 

@@ -15,6 +15,7 @@ from tests.fakes import ColourEncoder
 from tests.forking import run_code
 from tests.index.samples import read_contents
 from tests.indexed_texts import add_words, make_texts
+from tests.noting import note_calls
 from tests.word_films import QUICK_OCR, SUBTITLES, shown, write_worded
 from vidret.channels.identities import TRACK_KINDS
 from vidret.channels.registry import READ_KINDS
@@ -381,14 +382,7 @@ def test_a_named_speech_model_is_loaded_once_to_check_it(tmp_path: Path, monkeyp
 
 
 def test_windows_change_no_text_and_sounds_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded: list[Sequence[str]] = []
-    embed = SentenceEncoder.embed
-
-    def note(model: SentenceEncoder, texts: Sequence[str]) -> Any:
-        encoded.append(texts)
-        return embed(model, texts)
-
-    monkeypatch.setattr(SentenceEncoder, "embed", note)
+    encoded = note_calls(monkeypatch, SentenceEncoder, "embed", lambda _, texts: texts)
     windows = SoundWindows(starts=np.zeros(1), ends=np.ones(1), vectors=np.ones((1, 4), np.float16))
     with (
         Store.create(tmp_path, encoder_name="none", encoder_fingerprint="0", dim=2) as store,

@@ -88,18 +88,8 @@ def sample(num_frames: int, seed: int = 0) -> Frames:
     return Frames(pixels.permute(0, 2, 3, 1).contiguous().numpy(), np.arange(num_frames) / 2)
 
 
-MOMENTS = [
-    (0.0, 1.0),
-    (-3.0, 0.5),
-    (9.0, 1.5),
-    (2.5, 4.0),
-    (6.0, 0.01),
-    (-0.2, 0.3),
-    (0.0, 30.0),
-    (3.0, 0.0),
-    (-50.0, 1.0),
-    (50.0, 1.0),
-]
+MOMENTS = [(0.0, 1.0), (-3.0, 0.5), (9.0, 1.5), (2.5, 4.0), (6.0, 0.01), (-0.2, 0.3), (0.0, 30.0), (3.0, 0.0)]
+MOMENTS += [(-50.0, 1.0), (50.0, 1.0)]
 
 
 @pytest.mark.parametrize(("mean", "deviation"), MOMENTS)
@@ -278,21 +268,9 @@ def test_a_search_for_a_text_imports_no_torch(encoder: StarterEncoder, tmp_path:
     assert again["unchanged"] == 2, "nor does a run that finds nothing new"
 
 
-FOREIGN = (
-    "ein Hund am Strand",
-    "une femme ouvre la porte",
-    "un chien sur la plage",
-    "un perro en la playa",
-    "un perro corre por la playa",
-    "una donna nella cucina",
-    "uma mulher abre a porta",
-    "een man in het park",
-    "bir köpek",
-    "собака на пляже",
-    "海滩上的狗",
-    "कुत्ता",
-    "كلب على الشاطئ",
-)
+FOREIGN = ["ein Hund am Strand", "une femme ouvre la porte", "un chien sur la plage", "un perro en la playa"]
+FOREIGN += ["un perro corre por la playa", "una donna nella cucina", "uma mulher abre a porta", "een man in het park"]
+FOREIGN += ["bir köpek", "собака на пляже", "海滩上的狗", "कुत्ता", "كلب على الشاطئ"]
 ENGLISH = (
     *("", "123", "dog", "a man in a van", "Los Angeles at night", "Big Sur", "a café", "Leonardo da Vinci"),
     *("El Capitan", "the word und on a sign", "a sign with 出口", "las vegas strip", "you've won", "I\u2019ve never"),

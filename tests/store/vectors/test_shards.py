@@ -1,11 +1,11 @@
 """Shards and the flat index: searched together, and rebuilt so that there are few shards."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.noting import note_calls
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
 from vidret.store.snapshots.bitmap import Ids, list_ids, make_bitmap, subtract
 from vidret.store.snapshots.snapshot import Selection
@@ -103,14 +103,7 @@ def test_lists_far_from_a_query_may_be_left_out(tmp_path: Path, monkeypatch: pyt
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     shards = Shards(DIM, lambda some: (some, vectors[some - 1]), ivf_from=500)
     update(shards, tmp_path, ids, kind)
-    searched: list[int] = []
-
-    def search_lists(lists: Any, query: Any, nearest: SearchResult, *rest: Any) -> SearchResult:
-        searched.append(int((nearest.ids >= 0).sum()))
-        return find(lists, query, nearest, *rest)
-
-    find = ivf.search_lists
-    monkeypatch.setattr(ivf, "search_lists", search_lists)
+    searched = note_calls(monkeypatch, ivf, "search_lists", lambda _, __, nearest, *___: int((nearest.ids >= 0).sum()))
     inside, between = centres[:1].astype(np.float32), centres.mean(axis=0, keepdims=True).astype(np.float32)
     for query in (inside, 7 * inside, between / np.linalg.norm(between)):
         found = shards.search(query, 10, select(ids)).ids

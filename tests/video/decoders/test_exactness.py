@@ -23,17 +23,8 @@ from vidret.video.probe import probe
 from vidret.video.reader import open_reader, read_frames
 
 BY_DECORD = {"h264.mp4", "h264.mkv", "h264_sound.mp4", "vp9.webm", "ffv1.mkv", "prores.mov", "one.mp4"}
-BY_PYAV = {
-    "hevc.mp4",
-    "h264_10bit.mp4",
-    "h264_444_odd.mp4",
-    "h264_open.mp4",
-    "h264_uneven.mkv",
-    "edit_list.mp4",
-    "h264.ts",
-    "mpeg2.mpg",
-    "anim.gif",
-}
+BY_PYAV = {"hevc.mp4", "h264_10bit.mp4", "h264_444_odd.mp4", "h264_open.mp4", "h264_uneven.mkv", "edit_list.mp4"}
+BY_PYAV |= {"h264.ts", "mpeg2.mpg", "anim.gif"}
 
 
 def check_reads(film: Film) -> str:

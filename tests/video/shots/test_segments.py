@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tests.fakes import write_pictures
+from tests.noting import note_calls
 from tests.video.conftest import Film
 from tests.video.films import write_scenes
-from vidret.types import Picture, Resize, Sampling
+from vidret.types import Resize, Sampling
 from vidret.video.container import decode_packets
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 from vidret.video.decoders.pyav import PyavDecoder
@@ -169,13 +170,7 @@ def test_what_stands_still_is_not_decoded(tmp_path: Path, monkeypatch: pytest.Mo
             yield frame
 
     monkeypatch.setattr("vidret.video.decoders.pyav.decode_packets", count)
-    converted, convert = list[int](), PyavDecoder._convert
-
-    def convert_and_count(decoder: PyavDecoder, frame: Any) -> Picture | None:
-        converted.append(1)
-        return convert(decoder, frame)
-
-    monkeypatch.setattr(PyavDecoder, "_convert", convert_and_count)
+    converted = note_calls(monkeypatch, PyavDecoder, "_convert", lambda *_: 1)
     segments = read(path, mode=mode)
     num_converted = len(converted)
     num_some, num_decoded = num_decoded, 0
