@@ -237,9 +237,7 @@ def test_many_searches_have_the_results_of_each(engine: Engine) -> None:
     together = engine.search_many([query for query, _ in searches], [options for _, options in searches])
     for (query, each), hits in zip(searches, together, strict=True):
         alone = engine.search(query, each.k, candidates=each.candidates, rerank=each.rerank, filters=each.filters)
-        assert [(hit.video, hit.path, hit.weak, hit.time) for hit in hits] == [
-            (hit.video, hit.path, hit.weak, hit.time) for hit in alone
-        ]
+        assert [(h.video, h.path, h.weak, h.time) for h in hits] == [(h.video, h.path, h.weak, h.time) for h in alone]
         np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in alone], rtol=1e-5)
     assert [len(hits) for hits in together[:6]] == [2, 1, 3, 1, 0, 3]
     assert engine.search_many([], []) == []
@@ -443,9 +441,7 @@ def test_results_stay_correct_while_another_process_indexes(indexed_mosaics: Pat
             hits = engine.search("a dog", 100)
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
             ranker = engine.ranker
-            found = {
-                hit.video: (*summarise([hit])[0][:3], sum_levels(hit, ranker)) for hit in hits if hit.video in known
-            }
+            found = {h.video: (*summarise([h])[0][:3], sum_levels(h, ranker)) for h in hits if h.video in known}
             assert {video: each[:3] for video, each in found.items()} == {v: each[:3] for v, each in known.items()}
             assert [found[video][3] for video in known] == pytest.approx([known[v][3] for v in known], abs=2e-6)
         assert writer.returncode == 0

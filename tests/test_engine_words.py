@@ -131,9 +131,7 @@ def test_a_silent_channel_changes_no_ranking(folder: Path, plain: Engine, tmp_pa
                 assert [hit.video for hit in hits] == [hit.video for hit in expected], query
                 assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
                 moments, others = silent.locate(query, sources=["picture"]), plain.locate(query)
-                assert [(moment.video, moment.start) for moment in moments] == [
-                    (other.video, other.start) for other in others
-                ]
+                assert [(each.video, each.start) for each in moments] == [(each.video, each.start) for each in others]
 
 
 @pytest.mark.parametrize("query", [*QUERIES, "an unheard submarine", "someone says please call again"])

@@ -209,9 +209,7 @@ def test_an_int8_layer_equals_loops(num_rows: int) -> None:
             + x.abs().sum(1)[:, None] * linear.weight.abs().amax(1)
         )
     )
-    assert ((layer(x) - linear(x)).abs() <= half_steps * 1.01 + 1e-5).all(), (
-        "each factor is wrong by half a step at most"
-    )
+    assert ((layer(x) - linear(x)).abs() <= half_steps * 1.01 + 1e-5).all(), "wrong by half a step at most"
     unbiased = Int8Linear(linear.weight)
     torch.testing.assert_close(unbiased(x) + linear.bias, layer(x), atol=1e-5, rtol=0)
 

@@ -49,9 +49,7 @@ class WideEncoder(ColourEncoder):
         ]
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        return [
-            TextEmbedding(each.text, widen(each.sentence), widen(each.words)) for each in super().encode_text(texts)
-        ]
+        return [TextEmbedding(one.text, widen(one.sentence), widen(one.words)) for one in super().encode_text(texts)]
 
 
 def widen(vectors: np.ndarray) -> np.ndarray:

@@ -117,9 +117,7 @@ def test_cross_validation_looks_at_held_out_examples_only() -> None:
 
 @pytest.mark.parametrize("case", find_cases("gda"), ids=lambda case: case.folder.name)
 def test_equals_published_code(case: Case) -> None:
-    inputs, outputs = (
-        {name: value.numpy() for name, value in arrays.items()} for arrays in (case.inputs, case.outputs)
-    )
+    inputs, outputs = ({name: value.numpy() for name, value in each.items()} for each in (case.inputs, case.outputs))
     classifier = fit_gaussians(inputs["train_features"], one_hot(inputs["train_labels"]))
     for name in ("means", "precision", "weight", "bias"):
         check_relative(getattr(classifier, name), outputs[name])

@@ -139,12 +139,9 @@ def test_scores_equal_loops() -> None:
         words = list(batch["words"][text][batch["word_mask"][text]])
         for video in range(4):
             mask = batch["frame_mask"][video]
-            total, pooled, shared, best = naive_pair(
-                aligner, batch["sentences"][text], words, list(contexts[video][mask])
-            )
-            assert float(found.total[text, video]) == pytest.approx(total, abs=1e-5)
-            assert float(found.pooled[text, video]) == pytest.approx(pooled, abs=1e-5)
-            assert float(found.shared[text, video]) == pytest.approx(shared, abs=1e-5)
+            *scores, best = naive_pair(aligner, batch["sentences"][text], words, list(contexts[video][mask]))
+            for name, score in zip(("total", "pooled", "shared"), scores, strict=True):
+                assert float(getattr(found, name)[text, video]) == pytest.approx(score, abs=1e-5), name
             assert found.best_frame[text, video] == mask.nonzero()[int(best), 0]
 
 

@@ -50,9 +50,7 @@ def naive_dual_softmax(scores: Tensor) -> list[list[float]]:
     """Multiply each score by the softmax of its column."""
     columns = scores.T.tolist()
     sums = [sum(math.exp(value) for value in column) for column in columns]
-    return [
-        [value * math.exp(value) / total for value, total in zip(row, sums, strict=True)] for row in scores.tolist()
-    ]
+    return [[value * math.exp(value) / own for value, own in zip(row, sums, strict=True)] for row in scores.tolist()]
 
 
 def sample(queries: int, videos: int, seed: int = 0, scale: float = 2.0) -> Tensor:

@@ -430,9 +430,7 @@ def test_local_and_remote_results_are_equal(near: Engine, far: RemoteEngine, que
     assert num_hits == [2, 1, 1, 0]
     for video in (1, films / "copy.mp4"):
         moments, same = near.locate(query, video=video), far.locate(query, video=video)
-        assert [(moment.start, moment.end, moment.score) for moment in moments] == [
-            (m.start, m.end, m.score) for m in same
-        ]
+        assert [(m.start, m.end, m.score) for m in moments] == [(m.start, m.end, m.score) for m in same]
         if isinstance(query, Sequence) and len(query.events) > 1:  # which have no single curve
             continue
         curve, read = near.curve(query, video), far.curve(query, video)

@@ -69,9 +69,7 @@ class LayeredFake:
 
     def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
         self.num_frames += len(frames)
-        quarters = (
-            frames.pixels.reshape(len(frames), 2, 16, 2, 16, 3).mean(axis=(2, 4)).reshape(len(frames), 4, 3) / 256
-        )
+        quarters = frames.pixels.reshape(len(frames), 2, 16, 2, 16, 3).mean(axis=(2, 4)).reshape(-1, 4, 3) / 256
         tokens = np.concatenate([quarters, 1 - quarters], axis=2).astype(np.float32)
         layers = tuple(tokens[:, : 4 - self._merging * layer] * (layer + 1) for layer in range(num_layers))
         if not self._merging:

@@ -231,9 +231,7 @@ def test_plots_are_svg_with_curves_bars_and_labels() -> None:
     picture = plot_timeline(10, [[2, 4], [9, 12]], None)
     assert picture.count('class="true"') == 2
     assert 'class="found"' not in picture
-    ends = [
-        float(x) + float(width) for x, width in re.findall(r'class="true" x="([\d.]+)" y="8" width="([\d.]+)"', picture)
-    ]
+    ends = [float(x) + float(w) for x, w in re.findall(r'class="true" x="([\d.]+)" y="8" width="([\d.]+)"', picture)]
     assert ends == pytest.approx([52 + 0.4 * 488, 540]), "clipped to the video"
     for each in (picture, plot_histogram([5]), plot_timeline(36_000, [[0, 1]], [5, 6, 0.5])):
         Tree(each)

@@ -140,9 +140,7 @@ def test_ties_are_counted_and_bounds_are_printed(report: dict[str, Any], searche
     assert lines[0] == "search: 8 captions, 5 videos"
     assert lines[2].split()[:4] == ["text", "to", "video", "plain"]
     assert lines[3].split()[:2] == ["optimistic", "ties"]
-    assert all(line[lines[1].index("R@1") + 2] in "0123456789" for line in lines[2:10]), (
-        "numbers are aligned to the right"
-    )
+    assert all(line[lines[1].index("R@1") + 2] in "0123456789" for line in lines[2:10]), "numbers align to the right"
     assert "R@50" not in searched[1].out, "trivial with five videos"
 
 

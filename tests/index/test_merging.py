@@ -406,9 +406,7 @@ def test_search_of_a_merged_index_equals_that_of_one_index(tmp_path: Path) -> No
     approx = partial(pytest.approx, rel=1e-6, abs=1e-6)  # a product of float32 rounds a row by where it stands
     for query in (*COLOURS, "red -blue", "something else"):
         merged_hits, expected_hits = merged.search(query), built.search(query)
-        assert [(hit.path, hit.time, hit.weak) for hit in merged_hits] == [
-            (hit.path, hit.time, hit.weak) for hit in expected_hits
-        ]
+        assert [(h.path, h.time, h.weak) for h in merged_hits] == [(h.path, h.time, h.weak) for h in expected_hits]
         scores = [hit.score for hit in expected_hits]
         assert [hit.score for hit in merged_hits] == approx(scores), "scored in other blocks"
         merged_moments, moments = (engine.locate(query, 9, weak=True) for engine in (merged, built))

@@ -37,9 +37,7 @@ def test_one_video_is_copied_and_others_are_fitted_to_the_first(tmp_path: Path) 
     assert lengths == pytest.approx({"video": 4, "audio": 4}, abs=0.08)
     mixed = [*copied, make_moment(silent, 1, 2), make_moment(sounding, 1.48, 2.4)]
     seen = list[tuple[int, int]]()
-    made = cut_film(
-        mixed, tmp_path / "mixed.mp4", copies=find_copies(mixed), on_progress=lambda *pair: seen.append(pair)
-    )
+    made = cut_film(mixed, tmp_path / "mixed.mp4", copies=find_copies(mixed), on_progress=lambda *at: seen.append(at))
     numbers, lengths = read_film(tmp_path / "mixed.mp4")
     assert (made, seen) == (False, [(1, 4), (2, 4), (3, 4), (4, 4)])
     assert numbers == [*range(210, 250), *range(30, 90), *range(25, 50), *range(37, 60)]

@@ -391,13 +391,11 @@ def test_weak_moments_are_marked_and_never_hidden(engine: Engine) -> None:
 
 
 def test_moments_far_below_the_best_of_a_video_are_returned_on_request(engine: Engine) -> None:
-    few, all_moments = (
-        locate(engine, "platform nine", "red", k=9, overlapping=True, weak=weak) for weak in (False, True)
-    )
-    assert few == [moment for moment in all_moments if moment.score >= all_moments[0].score - STANDS_OUT]
-    assert len(few) < len(all_moments)
-    assert {moment.weak for moment in all_moments} == {True, False}, "each is judged by its own score"
-    assert all((moment.probability < UNLIKELY) == moment.weak for moment in all_moments if moment.probability)
+    few, every = (locate(engine, "platform nine", "red", k=9, overlapping=True, weak=weak) for weak in (False, True))
+    assert few == [moment for moment in every if moment.score >= every[0].score - STANDS_OUT]
+    assert len(few) < len(every)
+    assert {moment.weak for moment in every} == {True, False}, "each is judged by its own score"
+    assert all((moment.probability < UNLIKELY) == moment.weak for moment in every if moment.probability)
 
 
 def use_grounder(engine: Engine, *, fails: bool = False) -> FakeGrounder:

@@ -218,9 +218,7 @@ def test_events_of_hits_are_in_order_and_do_not_overlap(engine: Engine) -> None:
 def test_sequences_are_searched_like_sentences(engine: Engine) -> None:
     by_sentence = engine.search("green, then yellow")
     by_sequence = engine.search(EventSequence(["green", "yellow"]))
-    assert [(hit.path, hit.score, hit.events) for hit in by_sentence] == [
-        (hit.path, hit.score, hit.events) for hit in by_sequence
-    ]
+    assert [(h.path, h.score, h.events) for h in by_sentence] == [(h.path, h.score, h.events) for h in by_sequence]
     busy, call = "someone says the line is busy", "someone says please call again tomorrow"
     assert names(engine.search(EventSequence([busy, call], gap=5), 1)) == ["red"]
     best = engine.search(EventSequence([busy, call], gap=1), 1)[0]

@@ -184,9 +184,7 @@ def test_unreadable_video_is_skipped_and_told(made: Path, tmp_path: Path, caplog
         (tmp_path / "films" / "a.mp4").unlink()
         names = {Path(moment.path).name for moment in engine.locate("rain", 1000, **ALL)}
         assert names == {"c.mp4", "d.mp4"}, "missing videos are not searched, though their tokens are kept"
-        assert engine.locate("rain", 3, video=tmp_path / "films" / "a.mp4", **ALL), (
-            "a missing video is located by its path"
-        )
+        assert engine.locate("rain", 3, video=tmp_path / "films" / "a.mp4", **ALL), "it is located by its path"
 
 
 def test_saliency_is_interpolated_between_frames(engine: Engine, made: Path) -> None:

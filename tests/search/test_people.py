@@ -95,9 +95,7 @@ def test_a_person_in_a_description_leads_and_what_the_detector_missed_is_found_b
 
 def test_evidence_says_who_is_seen_and_when(engine: Engine) -> None:
     hit = next(hit for hit in engine.search("@mum red") if name_film(hit) == "both")
-    assert [(piece.person, piece.source, piece.start, piece.end) for piece in hit.evidence] == [
-        ("mum", "picture", 2.0, 10.0)
-    ]
+    assert [(each.person, each.source, each.start, each.end) for each in hit.evidence] == [("mum", "picture", 2, 10)]
     assert engine.locate("@mum red")[0].evidence[0].person == "mum"
     assert engine.search("red")[0].evidence == ()
 

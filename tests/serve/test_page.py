@@ -1364,9 +1364,7 @@ def test_page_is_small_and_self_contained() -> None:
     markup = texts["index.html"]
     modules = re.findall(r'<(?:link rel="modulepreload" href|script type="module" src)="/page/(.+?)"', markup)
     assert sorted(modules) == sorted(name for name in texts if name.endswith(".js")), "loaded side by side"
-    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", markup), (
-        "the policy forbids what is inline"
-    )
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", markup), "inline is forbidden"
     for name, text in texts.items():
         assert not re.search(r"https?://(?!www\.w3\.org/)", text), f"{name} leads elsewhere"
         assert "innerHTML" not in text

@@ -144,9 +144,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 @pytest.mark.parametrize("filters", [ALL_VIDEOS, Filters(folder="/a"), *FACT_FILTERS])
 def test_each_count_is_what_its_filter_finds(filmed: Store, filters: Filters) -> None:
     facets = count_facets(filmed.snapshot(), filters)
-    own: list[tuple[dict[str, Any], int]] = [
-        ({"min_height": int(height)}, count) for height, count in facets.heights.items()
-    ]
+    own: list[tuple[dict[str, Any], int]] = [({"min_height": int(px)}, count) for px, count in facets.heights.items()]
     own += [({"sound": name == "on"}, count) for name, count in facets.sound.items()]
     own += [({"orientation": shape}, count) for shape, count in facets.orientations.items()]
     listed: list[tuple[dict[str, Any], int]] = [({"camera": camera}, count) for camera, count in facets.cameras.items()]

@@ -22,9 +22,7 @@ from vidret.train.methods import list_methods
 from vidret.train.retrieval import RetrievalModule
 
 # Lightning warns of its own use of torch, and of what it would do on a larger machine.
-ignores_lightning = pytest.mark.filterwarnings(
-    *(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation"))
-)
+ignores_lightning = pytest.mark.filterwarnings(*(f"ignore::{of}Warning" for of in ("User", "Future", "Deprecation")))
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=32)
 TEXT = TextShape(context=32, vocabulary=49408, width=32, layers=1, heads=2, dim=32)
 MERGING = {"merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1)}

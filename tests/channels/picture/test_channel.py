@@ -209,9 +209,7 @@ def test_search_during_a_prune_finds_what_remains(search: RecordedSearch, monkey
         return nearest
 
     monkeypatch.setattr(search.store, "search", search_and_prune)
-    assert search(1) == [1], (
-        "0, which has all candidates, is pruned after the first coarse search, and 2 after the next"
-    )
+    assert search(1) == [1], "0, which has all candidates, is pruned after the first coarse search, 2 after the next"
     monkeypatch.setattr(search.store, "search", coarse_search)
     assert search(4) == [1, 3]
     assert read_curve(search.pictures, QUERY, 1) is None

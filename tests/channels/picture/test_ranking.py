@@ -126,9 +126,7 @@ def test_packing_is_reproducible_and_small(tmp_path: Path) -> None:
         ranker, again = make_ranker(kind, tmp_path), make_ranker(kind, tmp_path)
         assert [ranker.pack(segment) for segment in segments] == [again.pack(segment) for segment in segments]
     # The class token and three patches per frame, at 16 or 8 bits per number.
-    sizes = {
-        tokens: len(make_ranker("ucofia", tmp_path, tokens=tokens).pack(segments[2])) for tokens in ("float16", "int8")
-    }
+    sizes = {kind: len(make_ranker("ucofia", tmp_path, tokens=kind).pack(segments[2])) for kind in ("float16", "int8")}
     num_tokens = 4 * LENGTHS[2]
     assert sizes["float16"] == pytest.approx(2 * DIM * num_tokens, abs=64)
     assert sizes["int8"] == pytest.approx((DIM + 4) * num_tokens, abs=64)

@@ -110,9 +110,7 @@ def test_a_hint_at_sounds_takes_nothing_from_pictures_and_words(engine: Engine, 
         assert [Path(hit.path).stem for hit in heard] == [Path(hit.path).stem for hit in deaf]
     for query in ("music", "silence in the white room"):
         analysed = plan(deaf_engine._index, query)
-        assert [clause.source for clause in analysed.structure.clauses] == [None], (
-            "an index without sounds has no hints"
-        )
+        assert [clause.source for clause in analysed.structure.clauses] == [None], "without sounds, no hints"
 
 
 def test_a_transcript_is_of_words_unless_it_is_asked_for_sounds(engine: Engine) -> None:

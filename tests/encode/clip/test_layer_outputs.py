@@ -39,9 +39,7 @@ each_method = pytest.mark.parametrize("method", tiny.METHODS)
 def watch(blocks: Iterable[Any], run: Callable[[], Any]) -> list[Tensor]:
     """Run an open_clip model and record the outputs of some blocks."""
     captured: list[Tensor] = []
-    handles = [
-        block.register_forward_hook(lambda _module, _inputs, output: captured.append(output)) for block in blocks
-    ]
+    handles = [block.register_forward_hook(lambda _block, _inputs, out: captured.append(out)) for block in blocks]
     run()
     for handle in handles:
         handle.remove()

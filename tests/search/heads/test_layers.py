@@ -129,9 +129,7 @@ def test_files_give_the_results_of_the_modules(
                     check_close(own, other, layer)
     if merging and name == "long.mp4":
         biases = [own.biases[-1] for _, own in loaded]
-        assert any(bias is not None and bias.isneginf().any() for bias in biases), (
-            "parts have different numbers of tokens"
-        )
+        assert any(bias is not None and bias.isneginf().any() for bias in biases), "parts differ in length"
     spans, answer = videos.answer(name, duration), answer_directly(loaded, QUERY, head, encoder)
     np.testing.assert_allclose(spans, postprocess_spans(answer, videos.grounder.card, duration=duration), rtol=1e-6)
     saliency = videos.grounder.rate_frames(videos.grounder.read(QUERY), videos.describe(name))

@@ -153,9 +153,7 @@ def test_client_gets_what_the_engine_answers(engine: Engine, chat: Chat) -> None
         own = remote.ask(QUESTION, llm, videos=[find_id(engine, "both.mp4")], options=options)
     for answer in (served, own):
         assert (answer.text, answer.notes) == (local.text, local.notes)
-    assert [(moment.number, moment.path) for moment in served.cited] == [
-        (moment.number, moment.path) for moment in local.cited
-    ]
+    assert [(each.number, each.path) for each in served.cited] == [(each.number, each.path) for each in local.cited]
     assert {moment.video for moment in own.context.moments} == {find_id(engine, "both.mp4")}
 
 

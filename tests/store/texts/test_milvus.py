@@ -171,9 +171,7 @@ def test_full_text_is_searched_by_milvus(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_best_texts_hold_rare_words(tmp_path: Path) -> None:
     fill(tmp_path, MILVUS, num_videos=1)
-    add_words(
-        tmp_path, "v0", [*(f"a dog at number {number}" for number in range(40)), "a dog, a zebra"], source="screen"
-    )
+    add_words(tmp_path, "v0", [*(f"a dog at number {n}" for n in range(40)), "a dog, a zebra"], source="screen")
     with TextStore.open(tmp_path) as texts:
         best = texts.search_words(["dog", "zebra"], 1)
         assert [stored.text.text for stored in texts.read_segments(best)] == ["a dog, a zebra"]
