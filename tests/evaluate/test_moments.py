@@ -245,19 +245,8 @@ def test_highlights_match_the_colours(searched: tuple[Path, Answer], world: Path
     both = read(tmp_path / "out" / "report.json")["results"]
     assert both["highlights"] == facts["results"]["highlights"]
     assert both["moments"]["lengths"] == {name: list(ends) for name, ends in QVHIGHLIGHTS_LENGTHS.items()}
-    again = json.loads(
-        run(
-            "eval",
-            "score",
-            "--pred",
-            tmp_path / "out" / "predictions.jsonl",
-            "--truth",
-            tmp_path,
-            "--data",
-            "qvhighlights-val",
-            "--json",
-        ).out
-    )
+    score = ("eval", "score", "--pred", tmp_path / "out" / "predictions.jsonl", "--truth", tmp_path)
+    again = json.loads(run(*score, "--data", "qvhighlights-val", "--json").out)
     assert again.pop("data")["name"] == "qvhighlights-val"
     assert again == both
 

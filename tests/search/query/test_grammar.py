@@ -135,21 +135,11 @@ def test_exclusions(query: str, text: str, terms: tuple[str, ...]) -> None:
     assert (rest, negatives + others) == (text, terms)
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "then",
-        "and",
-        "then while",
-        "and then",
-        "and then while",
-        "a dog runs, then while",
-        "then a dog runs",
-        "a dog runs, then",
-        ", while a dog runs",
-        "a dog while",
-    ],
-)
+JOINS_NOTHING = ["then", "and", "then while", "and then", "and then while", "a dog runs, then while"]
+JOINS_NOTHING += ["then a dog runs", "a dog runs, then", ", while a dog runs", "a dog while"]
+
+
+@pytest.mark.parametrize("query", JOINS_NOTHING)
 def test_connectives_that_join_nothing_are_plain_words_and_said_to_be(query: str) -> None:
     interpretation = interpret(query)
     assert interpretation.events == (query,)

@@ -34,6 +34,7 @@ from vidret.serve.mcp.tools import ToolBox, open_frames
 ROOT = Path(__file__).parents[3]
 SNAPSHOT = Path(__file__).parent / "schemas.json"
 TOKEN = "long-enough-token"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
 
 
 def drive(make_target: Callable[[], Any], use: Callable[[Any], Awaitable[None]]) -> None:
@@ -51,14 +52,8 @@ async def check_everything(client: Any) -> None:
     assert client.server_info.name == "vidret"
     tools = (await client.list_tools()).tools
     assert all(tool.annotations.read_only_hint for tool in tools)
-    assert {tool.name for tool in tools} == {
-        "search",
-        "locate",
-        "transcript",
-        "frames",
-        "describe_video",
-        "list_videos",
-    }
+    names = {"search", "locate", "transcript", "frames", "describe_video", "list_videos"}
+    assert {tool.name for tool in tools} == names
     listed = json.loads((await client.call_tool("list_videos", {})).content[0].text)
     both = next(row["video"] for row in listed["videos"] if row["title"] == "both")
     found = json.loads((await client.call_tool("search", {"query": "blue"})).content[0].text)
@@ -93,24 +88,22 @@ def draw_pixel(data: str) -> tuple[int, ...]:
 
 def test_client_drives_the_command_over_stdio(engine: Engine) -> None:
     arguments = ["-c", COLOURED, "mcp", "--index", str(engine.path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     drive(
-        lambda: StdioServerParameters(command=sys.executable, args=arguments, cwd=ROOT, env=environment),
+        lambda: StdioServerParameters(command=sys.executable, args=arguments, cwd=ROOT, env=ENVIRONMENT),
         check_everything,
     )
 
 
 def test_a_closed_stdin_or_stdout_ends_the_command_without_a_traceback(engine: Engine) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     command = ["bash", "-c", '"$@" <&-', "bash", sys.executable, "-c", COLOURED, "mcp", "--index", str(engine.path)]
-    closed = subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, check=False)
+    closed = subprocess.run(command, capture_output=True, cwd=ROOT, env=ENVIRONMENT, check=False)
     assert (closed.returncode, b"Traceback" in closed.stderr) == (1, False)
     assert b"error: stdin must be open" in closed.stderr
     read_end, write_end = os.pipe()
     os.close(read_end)  # as of a client that has gone
     asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode() + b"\n"
     left = subprocess.run(
-        command[4:], input=asked, stdout=write_end, stderr=subprocess.PIPE, cwd=ROOT, env=environment, check=False
+        command[4:], input=asked, stdout=write_end, stderr=subprocess.PIPE, cwd=ROOT, env=ENVIRONMENT, check=False
     )
     os.close(write_end)
     assert (left.returncode, left.stderr) == (0, b"")
@@ -118,10 +111,9 @@ def test_a_closed_stdin_or_stdout_ends_the_command_without_a_traceback(engine: E
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_while_stdin_is_open(engine: Engine, number: signal.Signals) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     command = [sys.executable, "-c", COLOURED, "mcp", "--index", str(engine.path)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, env=environment) as process:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, env=ENVIRONMENT) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n')
