@@ -93,11 +93,8 @@ def test_an_index_moves_and_keeps_what_does_not_depend_on_the_encoder(index: Pat
     assert not any(watch.is_new(video.id) for video in videos)
     with Store.open(index) as store:
         assert (store.upkeep.verify(), store.upkeep.verify_vectors()) == ([], [])
-    assert sorted(path.name for path in (index / "features").iterdir()) == [
-        "frames.1.f16",
-        "tokens.1.bin",
-        "video.1.f16",
-    ]
+    names = sorted(path.name for path in (index / "features").iterdir())
+    assert names == ["frames.1.f16", "tokens.1.bin", "video.1.f16"]
     assert not (index / FOLDER).exists()
     assert reindex(index, WideEncoder()).switched, "which changes nothing"
     with pytest.raises(StoreError, match="encoder must be"):

@@ -71,43 +71,16 @@ def signed(made: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptur
     assert SECRET not in caplog.text
 
 
-COMMANDS = (
-    "search red",
-    "search red --json",
-    "search red --by moment",
-    "search red --by moment --json",
-    "search red --explain --json",
-    "search red --sheet OUT/sheet.jpg",
-    "locate red --weak",
-    *(f"locate red --weak --format {form}" for form in FORMATS),
-    *(f"locate red {HOST}/red.mp4 --weak --format {form}" for form in ("chapters", "srt", "edl")),
-    f"locate red {sign('red.mp4')} --json",
-    f"locate red {sign('none.mp4')}",
-    "locate red mp4",
-    "locate red --weak --export OUT/clips",
-    "ask red --context --json",
-    "ask red --context",
-    "info",
-    "info --json",
-    "info --failed",
-    "info --failed --json",
-    "info --check",
-    f"shots {HOST}/red.mp4 --format json",
-    f"transcript {HOST}/red.mp4",
-    "duplicates",
-    "duplicates --json",
-    f"describe {HOST}",
-    f"describe {HOST} --json",
-    f"teach mascot --yes {sign('red.mp4')} --json",
-    "concepts --json",
-    "concepts",
-    "export embeddings OUT/vectors.npy",
-    "export embeddings OUT/vectors.safetensors",
-    f"index {sign('other.mp4')}",
-    f"index {sign('other.mp4')} --json",
-    "merge INDEX --index OUT/merged --json",
-    "merge INDEX --index OUT/merged",
-)
+PRINTED = ["search red", "search red --by moment", "ask red --context", "info", "info --failed", "duplicates"]
+PRINTED += [f"describe {HOST}", "concepts", f"index {sign('other.mp4')}", "merge INDEX --index OUT/merged"]
+COMMANDS = [f"{command}{form}" for command in PRINTED for form in ("", " --json")]
+COMMANDS += ["search red --explain --json", "search red --sheet OUT/sheet.jpg", "locate red --weak", "locate red mp4"]
+COMMANDS += [f"locate red --weak --format {form}" for form in FORMATS]
+COMMANDS += [f"locate red {HOST}/red.mp4 --weak --format {form}" for form in ("chapters", "srt", "edl")]
+COMMANDS += [f"locate red {sign('red.mp4')} --json", f"locate red {sign('none.mp4')}"]
+COMMANDS += ["locate red --weak --export OUT/clips", "info --check", f"shots {HOST}/red.mp4 --format json"]
+COMMANDS += [f"transcript {HOST}/red.mp4", f"teach mascot --yes {sign('red.mp4')} --json"]
+COMMANDS += ["export embeddings OUT/vectors.npy", "export embeddings OUT/vectors.safetensors"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -157,17 +130,10 @@ REQUESTS: tuple[tuple[str, str, dict[str, Any] | None], ...] = (
 def test_no_webhook_or_find_has_it() -> None:
     moment = Moment(1, sign("red.mp4"), 0.0, 1.0, 0.9)
     match = WatchMatch(watch=Watch(name="reds", query="red", last_video=0), moment=moment)
-    found = SharedFootage(
-        video=1,
-        path=sign("red.mp4"),
-        start=0.0,
-        end=1.0,
-        clip_start=0.0,
-        clip_end=1.0,
-        speed=1.0,
-        similarity=0.9,
-        copies=(sign("other.mp4"),),
+    spans: dict[str, Any] = dict.fromkeys(("start", "clip_start"), 0.0) | dict.fromkeys(
+        ("end", "clip_end", "speed"), 1.0
     )
+    found = SharedFootage(video=1, path=sign("red.mp4"), similarity=0.9, copies=(sign("other.mp4"),), **spans)
     assert SECRET not in json.dumps([match_to_dict(match), to_row(found, "json", show_path)])
     assert match_to_dict(match)["path"] == f"{HOST}/red.mp4"
 

@@ -71,12 +71,8 @@ def test_sentences_come_before_clauses_and_words() -> None:
         "A man opens a door.",
         "He looks in, then he leaves and locks it.",
     ]
-    assert split_text(text, lambda part: len(part) <= 22) == [
-        "A man opens a door.",
-        "He looks in,",
-        "then he leaves",
-        "and locks it.",
-    ]
+    parts = ["A man opens a door.", "He looks in,", "then he leaves", "and locks it."]
+    assert split_text(text, lambda part: len(part) <= 22) == parts
 
 
 def test_clauses_are_joined_by_their_lengths() -> None:

@@ -89,16 +89,8 @@ def test_invalid_arguments_exit_with_an_error(
 
 def test_report_round_trip(searched: tuple[Path, Answer], tmp_path: Path) -> None:
     assert read_report(searched[0] / "report.json") == read(searched[0] / "report.json")
-    report = Report(
-        "moments",
-        Split("moments", ("moments.jsonl",), ("a",)),
-        Gallery({}, ["a"], {}),
-        {},
-        {},
-        {},
-        [],
-        {"scoring": 1.23456},
-    )
+    split = Split("moments", ("moments.jsonl",), ("a",))
+    report = Report("moments", split, Gallery({}, ["a"], {}), {}, {}, {}, [], {"scoring": 1.23456})
     report.save(tmp_path / "new" / "report.json")
     assert read_report(tmp_path / "new" / "report.json") == json.loads(json.dumps(report.to_dict()))
     assert report.to_dict()["seconds"] == {"scoring": 1.235}

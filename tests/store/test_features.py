@@ -46,12 +46,8 @@ def test_rows_are_read_as_written(tmp_path: Path) -> None:
             np.testing.assert_array_equal(opened.read_frames(location), rows(k + 100, k % 3 + 1))
             tokens = opened.read_tokens(location)
             assert (bytes(tokens), tokens.format, tokens.readonly) == (some_tokens(k).tobytes(), "B", True)
-    assert [(location.token_byte, location.num_bytes) for location in locations[:4]] == [
-        (0, 5),
-        (5, 0),
-        (5, 13),
-        (18, 3),
-    ]
+    places = [(location.token_byte, location.num_bytes) for location in locations[:4]]
+    assert places == [(0, 5), (5, 0), (5, 13), (18, 3)]
     assert features.num_bytes == sum(path.stat().st_size for path in feature_paths(tmp_path, 0))
 
 

@@ -37,16 +37,8 @@ def test_a_folder_is_walked_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found = scan([str(tmp_path)])
     assert found == [path for path in naive_walk(tmp_path) if "._" not in path]  # which a Mac leaves beside each file
-    expected = [
-        "a.mkv",
-        "b.mp4",
-        "also/x.Gif",
-        "holiday.mp4/day.mp4",
-        "sub/z.webm",
-        "sub/deep/y.MOV",
-        "tape/MOV001.MOD",
-        "tape/hdv.m2t",
-    ]
+    expected = ["a.mkv", "b.mp4", "also/x.Gif", "holiday.mp4/day.mp4", "sub/z.webm", "sub/deep/y.MOV"]
+    expected += ["tape/MOV001.MOD", "tape/hdv.m2t"]
     assert [os.path.relpath(path, tmp_path) for path in found] == expected
     assert scan([str(tmp_path / "holiday.mp4")]) == [str(tmp_path / "holiday.mp4/day.mp4")]
     assert scan([str(tmp_path / "empty")]) == scan([]) == []

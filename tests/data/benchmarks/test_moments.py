@@ -76,26 +76,10 @@ def make_query(text: str | None, *times: float) -> dict[str, Any]:
 
 
 def test_ego4d_query_ids_are_clip_annotation_and_index(tmp_path: Path) -> None:
-    content = {
-        "version": "1",
-        "videos": [
-            {
-                "video_uid": "w",
-                "clips": [
-                    make_clip(
-                        "c1",
-                        make_query("Where is the key?", 10.5, 12),
-                        make_query(None, 3, 4),
-                        make_query("Who?", 6, 6),
-                    )
-                ],
-            },
-            {
-                "video_uid": "x",
-                "clips": [make_clip("c2", {"clip_start_sec": 1, "clip_end_sec": 2}, make_query("When?", -1e-7, 481))],
-            },
-        ],
-    }
+    key, who = make_query("Where is the key?", 10.5, 12), make_query("Who?", 6, 6)
+    clips = [make_clip("c1", key, make_query(None, 3, 4), who)]
+    others = [make_clip("c2", {"clip_start_sec": 1, "clip_end_sec": 2}, make_query("When?", -1e-7, 481))]
+    content = {"version": "1", "videos": [{"video_uid": "w", "clips": clips}, {"video_uid": "x", "clips": others}]}
     split = moments.read_ego4d("e", write(tmp_path / "nlq.json", content))
     assert split.queries == (
         LabelledQuery("c1_n1_0", "c1", "Where is the key?", 480.0, ((10.5, 12.0),)),

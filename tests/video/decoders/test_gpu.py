@@ -108,13 +108,8 @@ def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
 def test_several_gpus_decode_in_two_processes_each(films: dict[str, Film], log: Path) -> None:
     film = films["h264.mp4"]
     with DecodePool(5, sampling=EVERY_FRAME, devices=["cuda:0", "cuda:1"]) as pool:
-        assert [process.device for process in pool.processes.processes] == [
-            "cpu",
-            "cuda:0",
-            "cuda:1",
-            "cuda:0",
-            "cuda:1",
-        ]
+        devices = [process.device for process in pool.processes.processes]
+        assert devices == ["cpu", "cuda:0", "cuda:1", "cuda:0", "cuda:1"]
         opened, numbers, finished = stream(pool, film.path)
         assert (opened.decoder, numbers, finished) == ("decord", film.numbers, Finished(""))
         under_way = [pool.stream(film.path) for _ in range(5)]
