@@ -154,9 +154,6 @@ def test_invalid_input_is_rejected() -> None:
         find_spans(np.zeros(3), np.zeros(2), start=0, end=1)
 
 
-# Moments to show
-
-
 def shown(curve: Curve, *, k: int = 5, overlapping: bool = False, weak: bool = False) -> list[Span]:
     return find_moments(curve, k=k, overlapping=overlapping, weak=weak)
 

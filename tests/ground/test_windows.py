@@ -98,9 +98,6 @@ def test_middle_on_a_boundary_belongs_to_the_later_segment(fps: float) -> None:
     assert place_steps([(0.0, middle), (middle, 4.0)], first=0.0, fps=fps).segments[0] == 1
 
 
-# Windows
-
-
 def make_result(num_frames: int, num_spans: int, seed: int) -> GroundingResult:
     rng = np.random.default_rng(seed)
     return GroundingResult(rng.random((num_spans, 3)).astype(np.float32), rng.random(num_frames).astype(np.float32))

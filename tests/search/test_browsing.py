@@ -137,9 +137,6 @@ def test_paths_are_those_that_match_and_files_may_go_meanwhile(tmp_path: Path, m
         assert Explorer(store).list_kinds(Filters(folder="/b")) == []
 
 
-# Vectors
-
-
 GROUPS = (40, 25, 15)
 
 

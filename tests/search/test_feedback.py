@@ -82,9 +82,6 @@ def test_extreme_similarities_stay_finite() -> None:
     assert rate_choice(np.array([0.5]), np.zeros((1, 0)), 0.1).tolist() == [0.0]
 
 
-# Searches
-
-
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Return an engine over videos of one segment each, in families of five that look alike."""

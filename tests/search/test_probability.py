@@ -104,9 +104,6 @@ def test_extreme_scores_have_a_probability(score: float) -> None:
         assert (probability < UNLIKELY) == (score < 0)
 
 
-# In an index
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.create(tmp_path / "index", encoder_name="patches", encoder_fingerprint="p-1", dim=DIM) as store:

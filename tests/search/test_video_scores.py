@@ -107,9 +107,6 @@ def test_score_agrees_with_brute_force(seed: int, steps: tuple[tuple[int, ...], 
     assert len(video.time_s) == (len(structure.clauses) if best > -math.inf else 0)
 
 
-# Candidates
-
-
 def draw_pictures(rng: np.random.Generator, num_clauses: int) -> VideoPictures:
     times = np.arange(int(rng.integers(1, 9))) * 3.0
     scores = rng.normal(0, 2, (num_clauses, len(times)))

@@ -107,9 +107,6 @@ def test_gradient_matches_finite_differences(name: str) -> None:
     assert torch.autograd.gradcheck(lose, inputs)
 
 
-# The published numbers.
-
-
 def cases(method: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", find_cases(method), ids=lambda case: case.folder.name)
 

@@ -92,9 +92,6 @@ def test_equals_published_code(case: Case) -> None:
         assert np.array_equal(all_ranks, outputs["ranks_final_defaults"][:, query])
 
 
-# Through the engine.
-
-
 @pytest.fixture
 def engine(index: Path) -> Engine:
     return Engine(index, PatchEncoder())

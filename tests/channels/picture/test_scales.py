@@ -126,9 +126,6 @@ def test_evidence_of_pictures_agrees_with_its_naive_twin(scores: list[float], me
         assert own == pytest.approx(PICTURE_SLOPE * standard + PICTURE_OFFSET)
 
 
-# Through the engine.
-
-
 def score_naively(
     index: Path, kind: str, queries: Sequence[str], potentials: Mapping[str, np.ndarray] | None = None
 ) -> np.ndarray:

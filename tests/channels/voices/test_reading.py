@@ -87,9 +87,6 @@ def test_a_reader_tells_turns_of_one_video_at_a_time() -> None:
         assert read_in_pieces(np.zeros(silence, np.float32), 16_000) == []
 
 
-# Windows, clusters and turns.
-
-
 def draw_vectors(seed: int, num_rows: int, num_people: int = 3, spread: float = 0.3) -> Rows:
     drawn = np.random.default_rng(seed)
     people = drawn.standard_normal((num_people, 8))

@@ -71,9 +71,6 @@ def test_bank_line_without_a_query_is_named(tmp_path: Path, text: str, sentence:
         read_bank(tmp_path / "bank.jsonl")
 
 
-# Known answers
-
-
 def write_rows(path: Path, rows: Sequence[object]) -> Path:
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return path

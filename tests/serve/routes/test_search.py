@@ -152,9 +152,6 @@ def test_removed_video_is_left_out(serve: Serve, engine: Engine, monkeypatch: py
     assert "red" not in names(client.post("/api/search", json={"query": "red"}))
 
 
-# Several events
-
-
 def test_events_are_read_from_text_or_given_as_a_list(client: TestClient, engine: Engine) -> None:
     answer = client.post("/api/search", json={"query": "red, then blue, no yellow", "k": 1}).json()
     assert answer["interpretation"] == {

@@ -227,9 +227,6 @@ assert read_version(on_gpu=False) == "3.4.0+cu130"
     assert ended.returncode == 0, ended.stderr
 
 
-# Any number of threads.
-
-
 def read(path: Path, num_threads: int, mode: SamplingMode = "exact", first: int = 0) -> list[tuple[int, bytes, bytes]]:
     """Return the index, the grey picture and the image of every frame."""
     with open_reader(probe(path), for_streaming=True, mode=mode, num_threads=num_threads) as reader:
