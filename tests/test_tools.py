@@ -20,9 +20,7 @@ from vidret.store.texts.store import TextStore
 from vidret.types import Filters, TextEmbedding
 
 
-def test_a_searched_index_has_filters_that_keep_a_half_and_a_thousandth(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_index_has_filters_of_a_half_and_a_thousandth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = load_tool("made_index")
     index, rng = tmp_path / "index", np.random.default_rng(0)
     made.make_pictures(index, 2000, lambda num, _: rng.standard_normal((num, 8)).astype(np.float32), 8, per_video=2)

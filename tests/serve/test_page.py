@@ -912,9 +912,7 @@ def test_hit_opens_at_its_time_and_the_timeline_and_its_moments_seek(look: Look)
     wait_for_time(page, first_start)
 
 
-def test_film_whose_clock_starts_late_is_shown_at_the_right_time(
-    look: Look, servers: ExitStack, indexed: Engine, tmp_path: Path
-) -> None:
+def test_film_with_a_late_clock_is_on_time(look: Look, servers: ExitStack, indexed: Engine, tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     film = write_video(tmp_path / "films" / "late.mp4", range(40), rate=5, options={"g": "5"}, shift=10)
     engine = servers.enter_context(make_index(tmp_path / "index", indexed.encoder, film))

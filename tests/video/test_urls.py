@@ -213,9 +213,7 @@ def test_reading_through_takes_few_requests_and_each_byte_once(heavy: Path, serv
 
 
 @needs_fsspec
-def test_a_server_without_ranges_is_read_whole_up_to_a_size(
-    heavy: Path, served: FileServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_of_no_ranges_is_read_whole(heavy: Path, served: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     served.ranges = False
     assert read_numbers(read_frames(f"{served.url}/end.mp4", indices=[60]).pixels) == [60]
     store, _ = open_store(served.url)

@@ -142,9 +142,7 @@ def test_sounds_that_come_later_are_found_by_an_open_engine(deaf_engine: Engine)
         assert {Path(moment.path).stem for moment in engine.locate("@bark", k=2, sources=["sound"])} == {"red", "blue"}
 
 
-def test_sounds_that_were_read_before_a_change_are_not_kept_as_those_after_it(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sounds_read_before_a_change_are_not_kept_as_new_ones(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     sounds, read = engine._index.sounds, SoundStore.read
     assert sounds is not None
 

@@ -193,9 +193,7 @@ class EnglishColours(ColourEncoder):
         return super().encode_text(texts)
 
 
-def test_language_is_noted_of_what_the_pictures_encoder_reads(
-    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_language_of_the_image_encoder_is_noted(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Engine(make_index(tmp_path, model), EnglishColours()) as engine:
         engine.search("der Hafen und die Schafe", sources=("subtitles",))
         assert "understands English only" not in caplog.text

@@ -52,9 +52,7 @@ def test_the_pipeline_is_one_line(run: Runner, films: Path, tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("new")
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/*.mp4"])
-def test_a_path_that_does_not_exist_is_told_before_a_model_is_loaded(
-    run: Runner, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_path_is_told_before_models_load(run: Runner, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidret.cli.commands.index.open_engine", lambda *_, **__: pytest.fail("nothing is opened"))
     code, _, err = run("index", path)
     assert (code, err.splitlines()) == (1, [f"error: {path}: no such file, folder or pattern"])
