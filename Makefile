@@ -29,8 +29,9 @@ docs: .venv/docs
 browser: .venv/dev
 	$(BIN)/python -m tests.browser
 
-# The quick tests with the oldest and the newest dependencies, on each Python from 3.11 on that is here: by hand, before
-# a release. Each environment has a log beside it. UV_TORCH_BACKEND=cpu saves gigabytes, and TESTS=tests/video time.
+# The quick tests with the oldest and the newest dependencies, and types with the newest, on each Python from 3.11 on that
+# is here: by hand, before a release. Each environment has a log beside it. UV_TORCH_BACKEND=cpu saves gigabytes, and
+# TESTS=tests/video time.
 PYTHONS = $(shell $(BIN)/uv python list --only-installed 2>/dev/null | sed -n 's/^cpython-\(3\.1[1-9]\)\..*/\1/p' | sort -uV)
 MATRIX = $(foreach python,$(PYTHONS),build/matrix/$(python)-lowest-direct build/matrix/$(python)-highest)
 matrix: .venv/dev
@@ -42,7 +43,9 @@ matrix: .venv/dev
 	    $(BIN)/uv pip install --resolution $${python#*-} --only-binary :all: --requirement pyproject.toml \
 	      $(foreach extra,cpu starter train words serve dev,--extra $(extra)) && \
 	    $(BIN)/uv pip install --no-deps --editable . && \
-	    $$folder/bin/python -m pytest -n auto --dist worksteal $(TESTS); } >$$folder.log 2>&1 && \
+	    $$folder/bin/python -m pytest -n auto --dist worksteal $(TESTS) && \
+	    { test $${python#*-} != highest || $$folder/bin/mypy --strict --cache-dir $$folder/mypy vidret tests tools; }; \
+	  } >$$folder.log 2>&1 && \
 	  echo "$$folder: passed" || { echo "$$folder: FAILED, see $$folder.log"; failed=1; }; \
 	done; test -z "$$failed"
 
@@ -54,7 +57,7 @@ slow: .venv/dev
 
 # What needs Ray, Milvus and addresses: minutes more, and their extras.
 scale: .venv/scale
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m scale
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m scale
 
 check: lint types
 
