@@ -127,7 +127,7 @@ def test_gaps(query: str, gap_s: float | None) -> None:
         ("$ docker build -t shop .", "$ docker build -t shop", ()),
         (" a man\u2019s  cafe\u0301. ", "a man's caf\xe9", ()),
         ('a film -"3d" -@mascot, -snow.', "a film", ("3d", "@mascot", "snow")),
-        ("a film -\u201ctwo cats\u201d", "a film", ("two cats",)),
+        ("a film -\u201ctwo  cats \u201d", "a film", ("two cats",)),
     ],
 )
 def test_exclusions(query: str, text: str, terms: tuple[str, ...]) -> None:

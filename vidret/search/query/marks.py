@@ -61,7 +61,7 @@ def split_negatives(query: str) -> tuple[str, tuple[str, ...]]:
     query, terms, kept, at = straighten_quotes(unicodedata.normalize("NFC", query)), [], [], 0
     for match in _QUOTED.finditer(query):
         if match["negative"] is not None:
-            terms.append((match[2] or match[3] or "").strip())
+            terms.append(" ".join((match[2] or match[3] or "").split()))
             kept += [query[at : match.start()], " "]
             at = match.end()
     text = " ".join("".join([*kept, query[at:]]).split())
