@@ -18,7 +18,7 @@ from vidret.search.heads.base import MomentHead
 from vidret.search.hits import find_best_videos, keep_probable, make_evidence
 from vidret.search.open_index import OpenIndex
 from vidret.search.placed_moments import find_query_spans, list_events
-from vidret.search.probability import ProbabilityModel, ScoreStandard, load_probabilities
+from vidret.search.probability import ScoreStandard, load_probabilities
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.planning import plan
 from vidret.search.video_scores import VideoScores
@@ -44,10 +44,10 @@ def locate(
     """Return the best moments in one video, or in the best videos of a search, of which ``fold`` drops copies."""
     planned = plan(index, query, sources=options.sources, person=options.person)
     videos = _search_videos(index, planned, options) if video is None else [choose_video(index.store, video)]
+    question, scored = _score_videos(index, planned, videos, options, grounder)
     wanted = k = options.k + options.offset
     while True:  # copies may stand between the others, and what follows an improbable moment is no likelier
-        whole = replace(options, k=k, offset=0)
-        moments = _locate_in(index, planned, videos, whole, grounder)
+        moments = _choose_moments(index, question, scored, replace(options, k=k))
         unique = fold(moments) if video is None and options.copies == "fold" else moments
         kept = keep_probable(unique, options.at_least)
         if len(kept) >= wanted or len(kept) < len(unique) or len(moments) < k:
@@ -69,7 +69,7 @@ def locate_many(
     The frames of a video are read once for ``MAX_TOGETHER`` queries.
     """
     found: list[list[list[Moment]]] = []
-    whole = replace(options, k=options.k + options.offset, offset=0)
+    whole = replace(options, k=options.k + options.offset)
     for first in range(0, len(queries), MAX_TOGETHER):
         together = queries[first : first + MAX_TOGETHER]
         batch = [plan(index, query, sources=options.sources, person=options.person) for query in together]
@@ -77,7 +77,8 @@ def locate_many(
         for video in videos:
             chosen = [choose_video(index.store, video)]
             for number, query in enumerate(batch, start=first):
-                moments = _locate_in(index, query, chosen, whole, grounder, among_all=among_all)
+                scored = _score_videos(index, query, chosen, options, grounder, among_all=among_all)
+                moments = _choose_moments(index, *scored, whole)
                 found[number].append(keep_probable(moments, options.at_least)[options.offset :])
     return found
 
@@ -90,7 +91,7 @@ def _search_videos(index: OpenIndex, query: AnalysedQuery, options: LocateOption
     ]
 
 
-def _locate_in(
+def _score_videos(
     index: OpenIndex,
     query: AnalysedQuery,
     videos: Sequence[RankedVideo],
@@ -98,8 +99,8 @@ def _locate_in(
     grounder: MomentHead | None,
     *,
     among_all: bool = False,
-) -> list[Moment]:
-    """Return the best moments of some videos; a grounding head bounds what is seen, if there is one.
+) -> tuple[Question, list[tuple[RankedVideo, VideoScores]]]:
+    """Return the scores of some videos over time; a grounding head bounds what is seen, if there is one.
 
     A video that was not searched for is judged by itself, or with ``among_all`` as the best one of the index.
     """
@@ -112,22 +113,31 @@ def _locate_in(
         note_coarse(index.encoder.name)
     scored, model = [], load_probabilities(index.store, question.asked.sources)
     typical = index.pictures.typical_score() if query.is_text else None
+    num_compared = count_compared(index, question.asked) if among_all else None
     for video in videos:
         scores = score_video(index, question, video.video_id)
-        if scores is not None:
-            scores.cuts = find_cuts(index.store, video.video_id)
-            if typical is not None and scores.line is not None:  # as evidence in this video
-                scores.typical = scores.line[0] + scores.line[1] * typical
-            scored.append((video, scores))
+        if scores is None:
+            continue
+        scores.cuts = find_cuts(index.store, video.video_id)
+        if typical is not None and scores.line is not None:  # as evidence in this video
+            scores.typical = scores.line[0] + scores.line[1] * typical
+        size = len(scores.segments) + max(map(len, scores.texts)) if num_compared is None else num_compared
+        standard = video.standard or ScoreStandard(
+            size=size if query.is_text else 0, num_events=len(query.structure.steps), model=model
+        )
+        scored.append((replace(video, standard=standard), scores))
     if grounder is not None:
         _ask_head(index.pictures, grounder, question, scored, options)
-    by_picture = "curve" if grounder is None else "head"
-    size = count_compared(index, question.asked) if among_all else None
-    moments = [
-        _make_moment(index, question, one, *scored[one.index], model, by_picture, size)
-        for one in choose_best_spans([scores for _, scores in scored], query.structure, options)
-    ]
-    return _refine(index, query.encoded, moments) if options.refine_edges else moments
+    return question, scored
+
+
+def _choose_moments(
+    index: OpenIndex, question: Question, scored: Sequence[tuple[RankedVideo, VideoScores]], options: LocateOptions
+) -> list[Moment]:
+    """Return the best moments of videos with their scores."""
+    chosen = choose_best_spans([scores for _, scores in scored], question.query.structure, options)
+    moments = [_make_moment(index, question, *scored[one.index], one) for one in chosen]
+    return _refine(index, question.query.encoded, moments) if options.refine_edges else moments
 
 
 def _refine(index: OpenIndex, clauses: Sequence[EncodedQuery], moments: Sequence[Moment]) -> list[Moment]:
@@ -177,20 +187,10 @@ def choose_best_spans(
 
 
 def _make_moment(
-    index: OpenIndex,
-    question: Question,
-    found: ScoredSpan,
-    video: RankedVideo,
-    scores: VideoScores,
-    model: ProbabilityModel,
-    by_picture: str,
-    size: int | None,
+    index: OpenIndex, question: Question, video: RankedVideo, scores: VideoScores, found: ScoredSpan
 ) -> Moment:
-    query, span, standard = question.query, found.span, video.standard
-    if standard is None:
-        size = len(scores.segments) + max(map(len, scores.texts)) if size is None else size
-        standard = ScoreStandard(size=size if query.is_text else 0, num_events=len(query.structure.steps), model=model)
-    by = "words" if span.parts[0].source != "picture" else by_picture
+    span, standard = found.span, video.standard or ScoreStandard()
+    by = "words" if span.parts[0].source != "picture" else "curve" if scores.picture_spans is None else "head"
     return Moment(
         video=video.video_id,
         path=video.path,
@@ -202,7 +202,7 @@ def _make_moment(
         by=by,
         similarity=find_similarity(scores, span) if by == "curve" else None,
         evidence=question.add_persons(make_evidence(span.parts, index.texts), video.video_id, [(span.start, span.end)]),
-        events=list_events(span, query.structure),
+        events=list_events(span, question.query.structure),
     )
 
 

@@ -90,44 +90,63 @@ def convert_command(
 
     Code in the checkpoint is never run.
     """
-    from vidret.align.files import describe_aligner
-    from vidret.encode.clip.model import describe_towers, merge_tokens
-    from vidret.encode.clip.weights import convert_file
     from vidret.encode.names import OFF
-    from vidret.model_files import ALIGNER, average_files, save_joint
 
+    level, parts = cast("MergeLevel", merge or OFF), others or []
     if source == "videoprism":
-        convert_videoprism_file(checkpoint, out, others or [])
+        convert_videoprism_file(checkpoint, out, parts)
         return
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"must end in .safetensors, got {out}", param_hint="OUT")
-    level = cast("MergeLevel", merge or OFF)
-    if average is not None and (source != "vidret" or others or level != OFF):
+    if average is not None and (source != "vidret" or parts or level != OFF):
         raise typer.BadParameter("needs --from vidret, without --with and --merge", param_hint="--average")
-    if average is not None:
-        average_files(checkpoint, average, out, weight)
-        print_message(f"{out}: {1 - weight:g} of {checkpoint} and {weight:g} of {average}; use it as --model {out}")
-        return
-    if source == "vidret":
-        join_model_files(checkpoint, out, others or [], level)
-        return
-    if others:
+    if parts and source != "vidret":
         raise typer.BadParameter(
             f"needs --from vidret, got {source}: convert the checkpoint first", param_hint="--with"
         )
-    if source == "r2tuning":
-        convert_head_file(checkpoint, out, recipe, backbone)
-        return
-    if source == "universalvtg":
-        convert_universal_file(checkpoint, out)
-        return
-    schedule = parse_schedule(layers, factors, r, shares, proportional=proportional)
+    match source:
+        case "vidret" if average is not None:
+            average_model_files(checkpoint, average, out, weight)
+        case "vidret":
+            join_model_files(checkpoint, out, parts, level)
+        case "r2tuning":
+            convert_head_file(checkpoint, out, recipe, backbone)
+        case "universalvtg":
+            convert_universal_file(checkpoint, out)
+        case _:
+            schedule = parse_schedule(layers, factors, r, shares, proportional=proportional)
+            convert_model_file(checkpoint, out, source, level, schedule, clip_frames, shared_queries)
+
+
+def convert_model_file(
+    checkpoint: Path,
+    out: Path,
+    source: str,
+    merge: "MergeLevel",
+    schedule: "MergeSchedule",
+    clip_frames: int | None,
+    shared_queries: bool | None,
+) -> None:
+    """Convert the checkpoint of a method, with its aligner if it has one, and print how to use it."""
+    from vidret.align.files import describe_aligner
+    from vidret.encode.clip.model import describe_towers, merge_tokens
+    from vidret.encode.clip.weights import convert_file
+    from vidret.model_files import ALIGNER, save_joint
+
     model = convert_file(checkpoint, source, schedule=schedule, clip_frames=clip_frames)
-    model = merge_tokens(model, level, name=str(checkpoint))
+    model = merge_tokens(model, merge, name=str(checkpoint))
     aligner = convert_aligner_of(checkpoint, source, shared_queries)
     save_joint(out, describe_towers(model), {} if aligner is None else {ALIGNER: describe_aligner(aligner)})
     what = model.card.method if aligner is None else f"{model.card.method} with its aligner"
     print_message(f"{out}: {what} on {model.card.backbone}; use it as --model {out}")
+
+
+def average_model_files(model: Path, other: Path, out: Path, weight: float) -> None:
+    """Average the weights of two models, and print how to use the mean."""
+    from vidret.model_files import average_files
+
+    average_files(model, other, out, weight)
+    print_message(f"{out}: {1 - weight:g} of {model} and {weight:g} of {other}; use it as --model {out}")
 
 
 def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLevel") -> None:
