@@ -21,6 +21,7 @@ from tests.train.small import (
     open_data,
 )
 from vidret.channels.picture.ranker_loading import choose_ranker, load_ranker
+from vidret.data.module import GroundingData
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import load_head
@@ -167,6 +168,28 @@ def test_model_that_does_not_fit_its_data_is_refused_before_a_step(
     trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=0)
     with pytest.raises(VidretError, match=reason):
         trainer.fit(make_module("clip"), datamodule=open_data(world, **settings))
+
+
+@ignores_lightning
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"fps": 1.0}, "fps of the head must be that of its data, 1.0, got 0.5"),
+        ({"num_layers": 3}, "num_layers of the head must be that of its data, 3, got 2"),
+        ({"encoder": "other.safetensors#fps=0.5"}, "backbone of the head .* other.safetensors, got own.safetensors"),
+    ],
+)
+def test_head_that_does_not_fit_its_data_is_refused_before_a_step(
+    settings: dict[str, Any], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("prepare_data", "setup"):
+        monkeypatch.setattr(GroundingData, name, lambda *_, **__: None)
+    data: dict[str, Any] = {"num_layers": 2, "fps": 0.5, "encoder": "own.safetensors#fps=0.5"}
+    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    with pytest.raises(VidretError, match=reason):
+        trainer.fit(
+            make_head_module(backbone="own.safetensors"), datamodule=GroundingData("", "", "", "", **data | settings)
+        )
 
 
 def test_checkpointing_does_not_change_gradients() -> None:

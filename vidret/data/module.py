@@ -31,6 +31,7 @@ from vidret.data.stages import OpenedSplit, SplitData
 from vidret.devices import CPU
 from vidret.encode.encoder import LayeredEncoder
 from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import drop_sampling
 from vidret.errors import VidretError
 from vidret.types import Interpolation, Resize, Sampling
 
@@ -268,6 +269,21 @@ class GroundingData(SplitData):
         self._video_folder, self._cache, self._fps, self._num_layers = videos, Path(cache), fps, num_layers
         self._encoder, self._range, self._min_seconds = encoder, saliency_range, min_seconds
         self._shots = shots
+
+    def check_fit(self, *, fps: float, num_layers: int, backbone: str) -> None:
+        """Check that a head counts frames at the rate of these data, and names the encoder whose layers they have.
+
+        Raises:
+            VidretError: It is not.
+        """
+        encoder = self._encoder if isinstance(self._encoder, str) else backbone
+        for name, own, got in (
+            ("fps", self._fps, fps),
+            ("num_layers", self._num_layers, num_layers),
+            ("backbone", drop_sampling(encoder), drop_sampling(backbone)),
+        ):
+            if own != got:
+                raise VidretError(f"{name} of the head must be that of its data, {own}, got {got}")
 
     def prepare_split(self, split: Split, *, training: bool) -> None:
         """Compute the layers into the cache."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.data.grounding import GroundingBatch
+from vidret.data.module import GroundingData
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import HeadCard, HeadRecipe
 from vidret.ground.head import GroundingHead
@@ -110,6 +111,16 @@ class GroundingModule(TrainedModule):
         self.fps, self._join = self.card.fps or 0.5, join
         self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples
+
+    def setup(self, stage: str) -> None:
+        """Check that the data have what the head reads, at its rate.
+
+        Raises:
+            VidretError: They do not.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, GroundingData):
+            data.check_fit(fps=self.fps, num_layers=self.card.num_layers, backbone=self.card.backbone)
 
     def training_step(self, batch: GroundingBatch, _batch_index: int) -> Tensor:
         """Return the loss of a batch: means and contrasts of the samples of each process, unlike retrieval's."""
