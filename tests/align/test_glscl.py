@@ -330,7 +330,8 @@ class Published(nn.Module):
 @pytest.mark.parametrize("shared_queries", [None, False, True])
 def test_two_decoders_are_converted(shared_queries: bool | None, separate: bool, layers: int, tmp_path: Path) -> None:
     published = Published(separate=separate, layers=layers).eval()
-    temporal = {f"transformerClip.resblocks.{name}": weight for name, weight in temporal_blocks().items()}
+    blocks = TemporalTransformer(DIM, layers=1).blocks.state_dict()
+    temporal = {f"transformerClip.resblocks.{name}": weight for name, weight in blocks.items()}
     aligner = convert_concepts({**published.state_dict(), **temporal}, shared_queries=shared_queries)
     separate_queries = separate if shared_queries is None else not shared_queries
     assert (aligner.word_finder is not None) == (separate or separate_queries)
@@ -349,10 +350,6 @@ def test_two_decoders_are_converted(shared_queries: bool | None, separate: bool,
     check_same(
         again.score(again.prepare_texts(TextBatch(memory[:, 0], memory, mask)), videos), aligner.score(texts, videos)
     )
-
-
-def temporal_blocks() -> dict[str, Tensor]:
-    return TemporalTransformer(DIM, layers=1).blocks.state_dict()
 
 
 def test_invalid_checkpoints_are_rejected_with_the_names_of_weights() -> None:

@@ -64,10 +64,6 @@ def check_same(found: LevelScores, expected: LevelScores) -> None:
     assert torch.equal(found.best_frame, expected.best_frame)
 
 
-def pick(scores: LevelScores, texts: Any, videos: Any) -> LevelScores:
-    return LevelScores(*(level[texts][:, videos] for level in scores))
-
-
 # Equality with loops.
 
 
@@ -128,7 +124,8 @@ def test_padding_has_no_effect(build: Any, make: Any) -> None:
                 videos.tokens[row, kept],
                 sizes=None if videos.sizes is None else videos.sizes[row, kept],
             )
-            check_same(aligner.score(alone, aligner.prepare(bare)), pick(scores, [text], [video]))
+            own = LevelScores(*(level[[text]][:, [video]] for level in scores))
+            check_same(aligner.score(alone, aligner.prepare(bare)), own)
 
 
 # Blocks.

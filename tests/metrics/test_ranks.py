@@ -45,12 +45,6 @@ def check_naive(found: BidirectionalRanks, expected: tuple[list[Any], list[Any]]
         assert ranks.num_ties == int((ranks.optimistic < ranks.pessimistic).sum())
 
 
-def check_same(found: BidirectionalRanks, expected: BidirectionalRanks) -> None:
-    for one, other in zip(found, expected, strict=True):
-        for name in ("queries", "higher", "equal", "gallery_size"):
-            assert np.array_equal(getattr(one, name), getattr(other, name)), name
-
-
 @given(
     truth=st.lists(st.integers(0, 6), min_size=1, max_size=12),
     num_others=st.integers(0, 3),
@@ -80,7 +74,9 @@ def test_blocks_of_texts_change_nothing(dtype: Any, monkeypatch: pytest.MonkeyPa
     check_naive(expected, naive_ranks(scores, truth.tolist()))
     for size in (1, 2, 7, 30):
         monkeypatch.setattr(module, "BLOCK", size)
-        check_same(rank_matrix(scores, truth), expected)
+        for one, other in zip(rank_matrix(scores, truth), expected, strict=True):
+            for name in ("queries", "higher", "equal", "gallery_size"):
+                assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
 def test_minus_zero_ties_with_zero() -> None:

@@ -113,7 +113,8 @@ def test_scores_agree_with_a_naive_twin(engine: Engine) -> None:
 
 def score_naively(engine: Engine, queries: Sequence[str]) -> list[dict[str, float]]:
     """Compute the score of each film for queries of one clause, with loops."""
-    store, segments = engine._index.store, read_segments(engine)
+    store = engine._index.store
+    segments = {Path(video.paths[0]).stem: store.segments.ids_of_video(video.id) for video in engine.videos()}
     frames = {name: [store.features.read([key]).frames[0] for key in ids] for name, ids in segments.items()}
 
     def see(rows: np.ndarray, text: TextEmbedding) -> float:
@@ -183,10 +184,6 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
             by_meaning - channel.SHORT_MEANING / num_words,
         )
     return float(np.log(np.exp(by_words) + np.exp(by_meaning)))
-
-
-def read_segments(engine: Engine) -> dict[str, list[int]]:
-    return {Path(video.paths[0]).stem: engine._index.store.segments.ids_of_video(video.id) for video in engine.videos()}
 
 
 # Two clauses

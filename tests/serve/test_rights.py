@@ -26,23 +26,13 @@ READING = {"/api/search", "/api/locate", "/api/footage", "/api/duplicates", "/ap
 READING |= {"/api/videos/{id}/curve"}
 
 
-def find_app(engine: Engine) -> FastAPI:
-    """Return the app inside its middleware."""
-    app: Any = create_app(engine, Indexer([]))
-    return app._app._app  # type: ignore[no-any-return]
-
-
-def list_rights(route: APIRoute) -> set[TokenRight | None]:
-    return {dependency.call.right for dependency in route.dependant.dependencies if isinstance(dependency.call, Right)}
-
-
 def test_every_route_names_a_right_and_those_that_change_something_name_change(engine: Engine) -> None:
-    app = find_app(engine)
-    for route in list_routes(app.routes):
+    guarded: Any = create_app(engine, Indexer([]))
+    for route in list_routes(guarded._app._app.routes):  # inside its middleware
         if not isinstance(route, APIRoute):
             assert getattr(route, "path", "") in ALIKE, route
             continue
-        rights = list_rights(route)
+        rights = {each.call.right for each in route.dependant.dependencies if isinstance(each.call, Right)}
         assert rights, f"{route.path} names no right"
         changes = (route.methods or set()) & {"POST", "PUT", "DELETE", "PATCH"} and route.path not in READING
         # Biometric data, and the folders of the server: no reader gets them.

@@ -99,12 +99,6 @@ def compute_gradients(method: str, rows: slice) -> dict[str, Tensor]:
     return found
 
 
-def train_like_one(rank: int) -> dict[str, Any]:
-    """Gather and train as one of two processes."""
-    results: dict[str, Any] = {"kinds": gather_all_kinds(rank)}
-    return results | {"methods": {method: compute_gradients(method, HALVES[rank]) for method in small.METHODS}}
-
-
 def work(rank: int, folder: str, recipes: list[str]) -> None:
     """Be one of two processes, and save the results."""
     torch.set_num_threads(1)
@@ -114,7 +108,9 @@ def work(rank: int, folder: str, recipes: list[str]) -> None:
         warnings.simplefilter("ignore")  # Lightning's own, of its use of torch
         dist.init_process_group("gloo", rank=rank, world_size=2, **settings)
         try:
-            results = train_like_one(rank) | {recipe: fit(Path(folder), recipe) for recipe in recipes}
+            results: dict[str, Any] = {"kinds": gather_all_kinds(rank)}
+            results["methods"] = {method: compute_gradients(method, HALVES[rank]) for method in small.METHODS}
+            results |= {recipe: fit(Path(folder), recipe) for recipe in recipes}
             torch.save(results, f"{folder}/{rank}.pt")
         finally:
             dist.destroy_process_group()

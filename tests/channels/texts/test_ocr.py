@@ -16,7 +16,6 @@ from vidret.channels.texts import ocr
 from vidret.channels.texts.images import bound, crop_box, find_boxes, make_strip
 from vidret.channels.texts.ocr import TextModels, decode_characters
 from vidret.errors import VidretError
-from vidret.types import Picture
 
 CHARACTERS = ["", "a", "b", " "]
 HEIGHT, WIDTH = 96, 160
@@ -28,11 +27,6 @@ def mark(*boxes: tuple[int, int, int, int], probability: float = 0.9) -> Float32
     for left, top, right, bottom in boxes:
         marked[top:bottom, left:right] = probability
     return marked
-
-
-def draw_ramp(height: int, width: int) -> Picture:
-    """Return an image that gets brighter to the right."""
-    return np.broadcast_to(np.linspace(0, 250, width)[None, :, None], (height, width, 3)).astype(np.uint8)
 
 
 def test_a_box_grows_by_its_area_over_its_outline() -> None:
@@ -61,7 +55,7 @@ def test_boxes_stay_in_the_image(probabilities: Float32[np.ndarray, "height widt
 
 
 def test_a_crop_is_upright() -> None:
-    image = draw_ramp(50, 100)
+    image = np.broadcast_to(np.linspace(0, 250, 100)[None, :, None], (50, 100, 3)).astype(np.uint8)  # a ramp
     crop = crop_box(image, np.array([(0.2, 0.2), (0.8, 0.2), (0.8, 0.6), (0.2, 0.6)]))
     assert crop.shape == (20, 60, 3)
     assert np.abs(crop.astype(int) - image[10:30, 20:80]).max() <= 1

@@ -255,10 +255,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield reader
 
 
-def list_names(store: Store, language: str) -> list[str]:
-    return [Path(video.paths[0]).stem for video in store.videos.find(Filters(language=language))]
-
-
 def test_what_is_heard_for_long_can_be_filtered_and_counted(store: Store) -> None:
     note_heard(store)
     assert count_facets(store.snapshot(), ALL_VIDEOS).languages == {}
@@ -272,7 +268,8 @@ def test_what_is_heard_for_long_can_be_filtered_and_counted(store: Store) -> Non
             texts.add(track, said, random_vectors(said), until_s=20.0)
         texts.finish(track)
     note_heard(store)
-    found = {language: list_names(store, language) for language in ("de", "DE ", "en", "fr", "cy")}
+    languages = ("de", "DE ", "en", "fr", "cy")
+    found = {code: [Path(v.paths[0]).stem for v in store.videos.find(Filters(language=code))] for code in languages}
     assert found == {"de": ["a", "d"], "DE ": ["a", "d"], "en": ["d"], "fr": [], "cy": []}
     assert count_facets(store.snapshot(), ALL_VIDEOS).languages == {"de": 2, "en": 1}
     assert [video.facts.get("languages") for video in store.videos.find()] == ["de", None, None, "de en"]
