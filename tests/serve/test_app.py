@@ -17,7 +17,6 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
-from tests.fakes import ColourEncoder
 from tests.serve.conftest import URL, Serve
 from vidret.engine import Engine
 from vidret.errors import StoreError
@@ -82,13 +81,8 @@ def test_full_queue_is_reported_over_http(serve: Serve, engine: Engine) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.fixture(scope="module")
-def document(coloured: Any) -> Any:
-    with Engine(coloured / "index", ColourEncoder()) as engine:
-        return TestClient(create_app(engine, Indexer([])), base_url=URL).get("/openapi.json").json()
-
-
-def test_every_request_has_an_example_and_examples_match_their_schemas(document: Any) -> None:
+def test_every_request_has_an_example_and_examples_match_their_schemas(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     assert len(schemas) > 15
     for name, schema in schemas.items():

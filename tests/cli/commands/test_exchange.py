@@ -143,19 +143,13 @@ def sources(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sou
     return tmp_path / "index-a", tmp_path / "index-b"
 
 
-@pytest.fixture
-def spoken(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> Sources:
-    """Add two sentences to the film of each index."""
+def test_first_search_after_a_merge_encodes_its_query_only(
+    run: Runner, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_sentences(monkeypatch)
     for index, name in zip(sources, ("red", "blue"), strict=True):
         say(index, name, "speech", [(0, 1, f"the {name} line"), (1, 2, "and more")])
-    return sources
-
-
-def test_first_search_after_a_merge_encodes_its_query_only(
-    run: Runner, spoken: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "0 prepared moments, 4 texts, in " in run.err("merge", *spoken)
+    assert "0 prepared moments, 4 texts, in " in run.err("merge", *sources)
     assert run.json("info")["words"] == [{"source": "speech", "texts": 4, "videos": 2, "complete": 2}]
     encoded: list[str] = []
 
