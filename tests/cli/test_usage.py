@@ -60,7 +60,7 @@ def test_too_little_memory_is_explained(
     run.check_refusal(("index", tmp_path, "--index", tmp_path / "index"), 1, "there is too little memory")
 
 
-def test_a_name_that_the_system_refuses_is_told_with_the_reason(run: Runner, tmp_path: Path) -> None:
+def test_a_name_that_the_system_refuses_is_told_with_the_reason(run: Runner) -> None:
     name = "a" * 5000
     for command in (("import", name), ("eval", "compare", name, name)):
         run.check_refusal(command, 1, f"{name}: File name too long")

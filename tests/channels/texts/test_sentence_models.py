@@ -164,7 +164,7 @@ def test_indexes_with_different_models_are_not_compared(model: Path, tmp_path: P
     assert hit.evidence[0].text == LINES[0], "and the merged index may use the model that its parts may"
 
 
-def test_another_model_embeds_stored_words_again(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_model_embeds_stored_words_again(model: Path, tmp_path: Path) -> None:
     index = make_index(tmp_path)
     bundled = WordsOptions(sentence_model="all-MiniLM-L6-v2")
     expected = read_vectors(make_index(tmp_path / "other", model))
