@@ -202,6 +202,12 @@ def test_resumed_training_sees_the_same_batches(
     assert first.seen + second.seen == whole
 
 
+def test_overfitting_sees_the_same_batches_in_every_epoch(world: Path) -> None:
+    seen = fit(make(world), max_epochs=3, overfit_batches=2).seen
+    assert len(set(seen[:2])) == 2
+    assert seen == 3 * seen[:2]
+
+
 def test_no_worker_outlives_the_training(world: Path) -> None:
     recorder = fit(make(world, num_workers=2), max_steps=6)
     assert (len(recorder.seen), recorder.evaluated) == (6, [0, 1])

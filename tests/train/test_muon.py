@@ -115,7 +115,7 @@ def test_a_recipe_with_muon_trains_matrices_at_their_own_rate_and_all_others_as_
 
 def test_half_precision_and_muon_without_training_everything_are_refused() -> None:
     module = make_module("joint", matrix_lr=0.02).half()
-    with pytest.raises(ValueError, match=r"weights must be float32 or float64, got torch\.float16"):
+    with pytest.raises(VidretError, match=r"weights must be float32 or float64, got torch\.float16"):
         muon_optimizer(module.model, module._recipe.rule, num_steps=10)
     with pytest.raises(VidretError, match=r"cool_down must be with matrix_lr, got 0\.3 without"):
         make_module("joint", cool_down=0.3)

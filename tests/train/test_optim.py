@@ -21,6 +21,7 @@ from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
+from vidret.errors import VidretError
 from vidret.layers import TemporalTransformer
 from vidret.train import optim
 from vidret.train.captioner import Captioner
@@ -189,7 +190,7 @@ def test_updates_match_naive_version(size: float, weight_decay: float, max_norm:
 
 @pytest.mark.parametrize("recipe", ["prompt switch", "clip4clip", "glscl", "r2"])
 def test_recipes_with_small_steps_refuse_half_precision(recipe: str) -> None:
-    with pytest.raises(ValueError, match=r"weights must be float32 or float64, got torch\.bfloat16: small steps"):
+    with pytest.raises(VidretError, match=r"weights must be float32 or float64, got torch\.bfloat16: small steps"):
         RECIPES[recipe](Small().bfloat16())
     RECIPES["tempme"](Small().bfloat16())  # its learning rate is high enough
 
@@ -226,7 +227,7 @@ def test_other_schedules_are_continuous() -> None:
 def test_impossible_schedules_are_refused() -> None:
     for wrong in ((0, 0.1, None), (5, 1.0, None), (5, -0.1, 0.1), (5, 0.1, 0.0), (5, 0.6, 0.5)):
         with pytest.raises(
-            ValueError, match=r"num_steps must be at least 1, warm_up in 0\.\.1, and cool_down positive"
+            VidretError, match=r"num_steps must be at least 1, warm_up in 0\.\.1, and cool_down positive"
         ):
             make_schedule(*wrong[:2], cool_down=wrong[2])
 

@@ -233,7 +233,7 @@ def test_head_trains_in_mixed_precision_logs_its_metrics_and_refuses_half_precis
     hits = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     assert set(hits) == {"val/hit@1"}
     assert hits["val/hit@1"] in (0.0, 50.0, 100.0)
-    with pytest.raises(ValueError, match="weights must be float32 or float64"):  # seconds of spans would be rounded
+    with pytest.raises(VidretError, match="weights must be float32 or float64"):  # seconds of spans would be rounded
         make_trainer(tmp_path, max_steps=1, precision="bf16-true").fit(make_head_module(), batches)
 
 

@@ -62,14 +62,15 @@ class TrainLoader(ShardLoader[Batch]):
     The position counts batches that were returned, not those that workers have prefetched.
     """
 
-    def __init__(self, loader: DataLoader[Batch], batches: TrainBatches) -> None:
-        """Wrap a loader whose batch sampler is ``batches``."""
+    def __init__(self, loader: DataLoader[Batch], batches: TrainBatches, *, repeats: bool = False) -> None:
+        """Wrap a loader whose batch sampler is ``batches``; ``repeats``: whether each iteration begins anew."""
         super().__init__(loader)
-        self._batches = batches
+        self._batches, self._repeats = batches, repeats
 
     def _load(self, loader: DataLoader[Batch]) -> Generator[Batch, None, None]:
         for batch in loader:
-            self._batches.advance()
+            if not self._repeats:
+                self._batches.advance()
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
@@ -211,7 +212,8 @@ class SplitData(lightning.LightningDataModule):
             self._open_loaders = [loader for loader in self._open_loaders if loader is not self._loader]
         if self._loader_state is not None:
             batches.load_state_dict(self._loader_state)
-        self._loader = TrainLoader(self._make_loader(opened, batches, self._batch_size // num_ranks), batches)
+        loader = self._make_loader(opened, batches, self._batch_size // num_ranks)
+        self._loader = TrainLoader(loader, batches, repeats=bool(getattr(self.trainer, "overfit_batches", 0)))
         self._open_loaders.append(self._loader)
         return self._loader
 

@@ -150,7 +150,7 @@ def muon_optimizer(
     cosine from the warm-up on.
 
     Raises:
-        ValueError: A weight has half precision, in which small steps are lost, or a fraction is out of range.
+        VidretError: A weight has half precision, in which small steps are lost, or a fraction is out of range.
     """
     refuse_half(model.parameters())
     groups = [{**group, "matrix_parts": PARTS.get(group["name"], 0)} for group in parameter_groups(model, rule)]

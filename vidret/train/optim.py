@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from vidret.errors import VidretError
+
 MAX_SCALE = 100.0
 HALF_LR = 1e-4  # rates below this make steps smaller than the last digit of a half-precision weight: 6e-5 at 0.01
 FROM_SCRATCH = (0.9, 0.98)  # betas of CLIP's own training (Radford et al. 2021, table 18)
@@ -116,11 +118,11 @@ def refuse_half(weights: Iterable[Tensor]) -> None:
     """Refuse weights of half precision, in which most steps at a low learning rate are lost.
 
     Raises:
-        ValueError: A weight is neither float32 nor float64.
+        VidretError: A weight is neither float32 nor float64.
     """
     for weight in weights:
         if weight.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
+            raise VidretError(
                 f"weights must be float32 or float64, got {weight.dtype}: small steps would be lost; use precision "
                 "bf16-mixed, which keeps them in float32"
             )
@@ -147,7 +149,7 @@ class BertAdam(Optimizer):
         """Build the optimiser for groups from ``parameter_groups``; ``max_norm`` limits the gradient of each weight.
 
         Raises:
-            ValueError: A weight has half precision.
+            VidretError: A weight has half precision.
         """
         super().__init__(groups, {"betas": (0.9, 0.98), "eps": 1e-6, "max_norm": 1.0})
         for group in self.param_groups:
@@ -201,7 +203,7 @@ def adamw_optimizer(
     """Return AdamW and a schedule over all steps, for TempMe, Prompt Switch and Long-CLIP.
 
     Raises:
-        ValueError: A weight has half precision, and its learning rate is too low for that.
+        VidretError: A weight has half precision, and its learning rate is too low for that.
     """
     groups = parameter_groups(model, rule)
     for group in groups:
@@ -222,7 +224,7 @@ def r2_optimizer(head: nn.Module, *, lr: float, drop_at: int | None, warm_up: in
     """Return R2-Tuning's AdamW and its schedule; at step ``drop_at`` the learning rate falls to a tenth.
 
     Raises:
-        ValueError: A weight has half precision; Lightning would convert the spans in seconds as well.
+        VidretError: A weight has half precision; Lightning would convert the spans in seconds as well.
     """
     refuse_half(head.parameters())
     optimizer = AdamW(head.parameters(), lr, weight_decay=1e-4)
@@ -239,13 +241,13 @@ def falling_schedule(
     stays, and falls linearly over that last fraction.
 
     Raises:
-        ValueError: A number is out of range.
+        VidretError: A number is out of range.
 
     Reference: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations".
     """
     fits = cool_down is None or (cool_down > 0 and warm_up + cool_down <= 1)
     if num_steps < 1 or not 0 <= warm_up < 1 or not fits:
-        raise ValueError(
+        raise VidretError(
             "num_steps must be at least 1, warm_up in 0..1, and cool_down positive and at most what that leaves, "
             f"got {num_steps}, {warm_up} and {cool_down}"
         )
