@@ -220,9 +220,10 @@ def check_same_videos(data: Mapping[str, Any], other: Mapping[str, Any]) -> None
 # What is equal for all models. What differs is stated for each: its frames, their size, and its prompts.
 PROTOCOL = (
     "Each video is one segment. Its frames are the closest to the start of each second, reduced evenly to the model's "
-    "number; each is resized as the model was trained. A video's vector is the mean of its frames' vectors, or the "
-    "model's own for videos. Captions are encoded as they are, besides the model's own prompts. A score is a cosine; "
-    "nothing is reranked, and no hubness is corrected. Of ties, the mean rank counts. "
+    "number, unless its file records another rule, by which it was trained; each is resized as the model was trained. "
+    "A video's vector is the mean of its frames' vectors, or the model's own for videos. Captions are encoded as they "
+    "are, besides the model's own prompts. A score is a cosine; nothing is reranked, and no hubness is corrected. Of "
+    "ties, the mean rank counts. "
     "From video to text, the best caption of a video counts."
 )
 MAIN = "R@1"
