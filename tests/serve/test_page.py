@@ -708,7 +708,7 @@ def test_the_home_page_shows_kinds_days_and_counts_or_only_videos_and_the_map_zo
     page.reload()
     facets = page.get_by_role("complementary", name="Narrow down")
     folders = facets.get_by_role("list", name="Folder").get_by_role("button")
-    expect(folders).to_have_text([re.compile(r"films\s*5"), re.compile(r"films/people\s*1")])
+    expect(folders).to_have_text([re.compile(r"films\s*6"), re.compile(r"films/people\s*1")])
     folders.last.click()
     expect(titles(page)).to_have_text(["phone"])
     assert place_of(page) == {"folder": str(films / "people")}

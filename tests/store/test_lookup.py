@@ -126,7 +126,8 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with create(tmp_path_factory.mktemp("facets")) as store:
         for content, facts in enumerate(FACTS):
             changed_ns = None if content == 5 else int(content * 1.5 * DAY_S) * 10**9
-            add_clip(store, content, {f"/{'ab'[content % 2]}/{content}.mp4": changed_ns}, facts=facts)
+            folder = ("/a", "/b", "/a/b", "/ab")[content % 4]
+            add_clip(store, content, {f"{folder}/{content}.mp4": changed_ns}, facts=facts)
         yield store
 
 

@@ -3,10 +3,10 @@
 import difflib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import numpy as np
@@ -242,7 +242,7 @@ class Facets:
         orientations: By orientation.
         languages: Heard in them, by ISO 639-1 code.
         heard: Sounds, by name.
-        folders: By folder.
+        folders: By folder that has files itself, at any depth.
     """
 
     days: Annotated[dict[str, int], Shown(example={"2026-01-31": 3})]
@@ -288,7 +288,7 @@ def count_facets(snapshot: "Snapshot", filters: Filters, *, utc_offset_s: float 
         )
         for option, name in (("language", LANGUAGES), ("heard", HEARD))
     }
-    folders = Counter(os.fsdecode(path.rpartition(b"/")[0]) for path in read("folder")[0])
+    folders = _count_below(Counter(os.fsdecode(path.rpartition(b"/")[0]) for path in read("folder")[0]))
     return Facets(
         days=dict(zip(np.datetime_as_string(days.astype("datetime64[D]")).tolist(), num_days.tolist(), strict=True)),
         cameras=dict(sorted(cameras.most_common(MAX_LISTED))),
@@ -299,3 +299,12 @@ def count_facets(snapshot: "Snapshot", filters: Filters, *, utc_offset_s: float 
         heard=dict(sorted(listed[HEARD].most_common(MAX_LISTED))),
         folders=dict(sorted(folders.most_common(MAX_LISTED))),
     )
+
+
+def _count_below(folders: Mapping[str, int]) -> Counter[str]:
+    """Return the numbers of folders with those of the folders in them."""
+    below = Counter[str]()
+    for folder, number in folders.items():
+        parents = accumulate(folder.split("/"), "{}/{}".format)
+        below.update({parent: number for parent in parents if parent in folders})
+    return below
