@@ -204,16 +204,10 @@ def add_playlists(files: HostileFiles) -> None:
     """Write playlists that lead to other files and to the network; one segment is a pipe that would hang its reader."""
     pipe = files.folder / "segment.fifo"
     os.mkfifo(pipe)
-    targets = {
-        "file": "file:///etc/passwd",
-        "http": "http://127.0.0.1:9/segment.ts",
-        "concat": "concat:/etc/passwd|http://127.0.0.1:9/x",
-        "subfile": "subfile,,start,0,end,100,,:/etc/passwd",
-        "tcp": "tcp://127.0.0.1:9",
-        "data": "data:text/plain,hello",
-        "pipe": "pipe:0",
-        "fifo": pipe.name,
-    }
+    targets = {"file": "file:///etc/passwd", "http": "http://127.0.0.1:9/segment.ts"}
+    targets |= {"concat": "concat:/etc/passwd|http://127.0.0.1:9/x"}
+    targets |= {"subfile": "subfile,,start,0,end,100,,:/etc/passwd", "tcp": "tcp://127.0.0.1:9"}
+    targets |= {"data": "data:text/plain,hello", "pipe": "pipe:0", "fifo": pipe.name}
     for name, target in targets.items():
         playlist = f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n"
         for suffix in (".mp4", ".ts"):

@@ -406,15 +406,10 @@ def far(index: Path) -> Iterator[RemoteEngine]:
 
 
 IMAGE = np.full((8, 12, 3), (30, 30, 200), np.uint8)
-QUERIES: dict[str, Query] = {
-    "words": "red & rain",
-    "not": "blue -red",
-    "picture": IMAGE,
-    "events": Sequence(["red", ["black", "dark"]], gap=3),
-    "event": Sequence(['"red"  rain'], verbatim=True),
-    "composed": ComposedQuery(images=(IMAGE,), text="red, no blue"),
-    "verbatim": ComposedQuery(images=(IMAGE, IMAGE[:4]), text="red, no blue", verbatim=True),
-}
+QUERIES: dict[str, Query] = {"words": "red & rain", "not": "blue -red", "picture": IMAGE}
+QUERIES |= {"events": Sequence(["red", ["black", "dark"]], gap=3), "event": Sequence(['"red"  rain'], verbatim=True)}
+QUERIES |= {"composed": ComposedQuery(images=(IMAGE,), text="red, no blue")}
+QUERIES |= {"verbatim": ComposedQuery(images=(IMAGE, IMAGE[:4]), text="red, no blue", verbatim=True)}
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)

@@ -56,14 +56,8 @@ def open_data(world: Path, **settings: Any) -> RetrievalData:
 
 def make_module(method: str, **settings: Any) -> RetrievalModule:
     torch.manual_seed(0)
-    chosen: dict[str, Any] = {
-        "method": method,
-        "vision": VISION,
-        "text": TEXT,
-        "fps": 3.0,
-        "train_all": True,
-        "lr": 2e-3,
-    }
+    chosen: dict[str, Any] = {"method": method, "vision": VISION, "text": TEXT, "fps": 3.0, "train_all": True}
+    chosen |= {"lr": 2e-3}
     return RetrievalModule(**(chosen | METHODS.get(method, {}) | settings))
 
 

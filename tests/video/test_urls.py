@@ -139,12 +139,8 @@ def test_a_file_that_is_replaced_at_its_address_is_noticed() -> None:
 @needs_fsspec
 def test_what_is_no_video_has_the_same_reasons(films: dict[str, Film], tmp_path: Path) -> None:
     film = films["h264.mp4"].path.read_bytes()
-    contents = {
-        "text.mp4": b"no video\n" * 100,
-        "empty.mp4": b"",
-        "cut.mp4": film[: len(film) // 2],
-        "cut.mkv": films["h264.mkv"].path.read_bytes()[:3000],
-    }
+    contents = {"text.mp4": b"no video\n" * 100, "empty.mp4": b"", "cut.mp4": film[: len(film) // 2]}
+    contents |= {"cut.mkv": films["h264.mkv"].path.read_bytes()[:3000]}
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
         told = []

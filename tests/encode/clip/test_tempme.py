@@ -235,12 +235,8 @@ def test_levels_are_different_encoders(model: Path) -> None:
 def test_a_level_meets_its_budget_with_the_fewest_merged_tokens(model: Path, level: Any) -> None:
     schedule = load_clip(f"{model}#merge={level}").card.merging
     assert schedule is not None
-    size: dict[str, Any] = {
-        "width": VISION.width,
-        "num_frames": 12,
-        "num_patches": VISION.num_patches,
-        "num_layers": VISION.layers,
-    }
+    size: dict[str, Any] = {"width": VISION.width, "num_frames": 12, "num_patches": VISION.num_patches}
+    size |= {"num_layers": VISION.layers}
     plain = MergeSchedule(layers=(), factors=(), r=0).macs(**size)
     assert schedule.macs(**size) <= MAX_MACS_RATIOS[level] * plain < replace(schedule, r=schedule.r - 1).macs(**size)
 
