@@ -671,8 +671,8 @@ class Engine(VideoLibrary):
             queries: As in ``locate``.
             videos: Paths or ids.
             options: As in ``locate_with``.
-            among_all: Whether a moment is as likely as if it were the best one of the whole index, as where new videos
-                are watched, most of which match nothing. Otherwise its video is judged by itself.
+            among_all: Whether the score of a moment is judged by what chance gives among the whole index, as where new
+                videos are watched, most of which match nothing. Otherwise by what it gives in the video.
 
         Raises:
             VidretError: As in ``locate``; one invalid query fails all.

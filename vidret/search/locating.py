@@ -102,7 +102,7 @@ def _score_videos(
 ) -> tuple[Question, list[tuple[RankedVideo, VideoScores]]]:
     """Return the scores of some videos over time; a grounding head bounds what is seen, if there is one.
 
-    A video that was not searched for is judged by itself, or with ``among_all`` as the best one of the index.
+    A video that was not searched for is judged by itself, or with ``among_all`` among the whole index.
     """
     asked = SearchOptions(sources=options.sources, filters=options.filters)
     question = make_question(index, query, asked, video_id=videos[0].video_id if len(videos) == 1 else None)
