@@ -15,11 +15,11 @@ from vidret.channels.base import Match
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.engine import Engine
 from vidret.ground.spans import Span
-from vidret.search import locating
+from vidret.search import locating, placed_moments
 from vidret.search.fused_moments import JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan
 from vidret.search.heads.base import GroundedVideo
 from vidret.search.locating import STANDS_OUT, choose_best_spans
-from vidret.search.placed_moments import APART, find_query_spans
+from vidret.search.placed_moments import APART, PLACEMENTS_PER_SPAN, find_query_spans
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_scores import ABSENT, VideoScores, combine_clauses
 from vidret.types import LIKELY, UNLIKELY, LocateOptions, Moment, Segment, TextSource
@@ -305,6 +305,23 @@ def test_best_spans_are_those_of_all_in_order(seed: int, k: int, overlapping: bo
         ]
     found = choose_best_spans(videos, structure, options)
     assert [(one.score, one.index, one.span) for one in found] == sorted(every, key=lambda row: -row[0])[:k]
+
+
+@pytest.mark.parametrize("steps", [ONE, THEN])
+def test_a_head_finds_moments_where_no_frames_are_stored_yet(steps: Steps) -> None:
+    scores = make_scores(*[[]] * len(steps), pictures=[bump(3, 5)] * len(steps))
+    scores.segments = [Segment(1, 0, 0.0, 10.0)]
+    scores.picture_spans = [[Span(14, 16, 0.9)]] * len(steps)
+    (span,) = find(scores, make_structure(steps), 1)
+    assert times([span, *span.events])[-1] == (14, 16)
+    assert span.end == 16
+
+
+def test_few_places_of_events_are_tried_where_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = note_calls(monkeypatch, placed_moments, "_make_span", lambda *_: None)
+    scores = VideoScores(1, np.arange(400) + 0.5, np.zeros((2, 400)), [[], []], [Segment(1, 0, 0.0, 400.0)])
+    assert times(find(scores, make_structure(THEN), 2)) == [(0.0, 400.0)]
+    assert len(tried) <= 2 * PLACEMENTS_PER_SPAN
 
 
 @given(st.integers(0, 999), st.integers(1, 9), st.booleans(), st.sampled_from([ONE, TOGETHER, THEN]))

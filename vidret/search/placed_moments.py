@@ -7,7 +7,7 @@ of its moment as is free. A step of several clauses lasts as long as all of them
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -18,12 +18,13 @@ from vidret.search.fused_moments import (
     find_clause_spans,
     find_fused_spans,
 )
-from vidret.search.placement import Placement, StepSpans, list_placements
+from vidret.search.placement import Placement, StepSpans, iterate_placements
 from vidret.search.query.clauses import QueryStructure
 from vidret.search.video_scores import ABSENT, VideoScores, find_best, find_frame_edges, sum_sources
 from vidret.types import EventSpan, LocateOptions
 
 NUM_SPANS = 10  # of a clause
+PLACEMENTS_PER_SPAN = 20  # that are tried: where nothing moves, most grow to the same span
 NUM_JOINT = 40  # overlaps of clauses that hold at the same time
 APART = 1.0  # standard deviations that clauses lose of which only one has a moment there
 
@@ -64,15 +65,15 @@ def find_placed_spans(scores: VideoScores, structure: QueryStructure, options: L
     """Return the spans of a video that match a query of several clauses, best first; none without a placement."""
     of_clause = replace(options, k=NUM_SPANS, overlapping=False, weak=True)
     steps = [_list_candidates(scores, structure, step, of_clause) for step in structure.steps]
-    places, k = [step.spans for step in steps], options.k
-    while True:
-        placements = list_placements(places, structure.gaps_s, k=k, overlapping=options.overlapping)
-        spans = [_make_span(scores, steps, placement) for placement in placements]
+    placements = iterate_placements([step.spans for step in steps], structure.gaps_s, overlapping=options.overlapping)
+    spans: list[FusedSpan] = []
+    for placement in islice(placements, PLACEMENTS_PER_SPAN * options.k):
+        spans.append(_make_span(scores, steps, placement))
         if not options.overlapping:
             spans = drop_overlapping_spans(spans)  # frames that grow may meet
-        if len(spans) >= options.k or len(placements) < k:
-            return spans[: options.k]
-        k += 2 * (options.k - len(spans))
+        if len(spans) == options.k:
+            break
+    return spans
 
 
 def _list_candidates(

@@ -6,8 +6,9 @@ end before it starts. A maximal gap makes the latter a maximum over a window, wh
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int64
@@ -89,33 +90,33 @@ def trace_placement(
     )
 
 
-def list_placements(
-    steps: Sequence[StepSpans], gaps_s: Sequence[float | None], *, k: int, overlapping: bool
-) -> list[Placement]:
-    """Return up to ``k`` placements, best first.
+def iterate_placements(
+    steps: Sequence[StepSpans], gaps_s: Sequence[float | None], *, overlapping: bool
+) -> Iterator[Placement]:
+    """Yield placements, best first.
 
     Without ``overlapping`` each is the best of those that overlap no better one. With it, they are the best that end
     with each span of the last step.
     """
     if overlapping:
         totals, before = chain_steps(steps, gaps_s)
-        best = [int(index) for index in np.argsort(-totals, kind="stable")[:k] if np.isfinite(totals[index])]
-        return [trace_placement(steps, before, totals, index) for index in best]
-    found: list[Placement] = []
+        best = [int(index) for index in np.argsort(-totals, kind="stable") if np.isfinite(totals[index])]
+        yield from (trace_placement(steps, before, totals, index) for index in best)
+        return
     heap: list[tuple[float, int, float, float, Placement]] = []
+    order = count()
 
     def push(earliest_s: float, latest_s: float) -> None:
         placement = place_in_order(steps, gaps_s, earliest_s=earliest_s, latest_s=latest_s)
         if placement is not None:
-            heapq.heappush(heap, (-placement.score, len(found) + len(heap), earliest_s, latest_s, placement))
+            heapq.heappush(heap, (-placement.score, next(order), earliest_s, latest_s, placement))
 
     push(-np.inf, np.inf)
-    while heap and len(found) < k:
+    while heap:
         _, _, earliest_s, latest_s, placement = heapq.heappop(heap)
-        found.append(placement)
+        yield placement
         push(earliest_s, placement.start)
         push(placement.end, latest_s)
-    return found
 
 
 def find_range_maxima(

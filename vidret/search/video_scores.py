@@ -66,7 +66,9 @@ class VideoScores:
         """The end of what was compared, beyond which no moment goes on."""
         if not self.segments:
             return math.inf
-        return max([self.segments[-1].end, *(match.end for clause in self.texts for match in clause)])
+        ends = [match.end for clause in self.texts for match in clause]
+        ends += [span.end for clause in self.picture_spans or () for span in clause]  # of frames not stored yet
+        return max([self.segments[-1].end, *ends])
 
     def source_scores(self, clause: int) -> dict[Source, float]:
         """Return the best evidence of each source for a clause."""
