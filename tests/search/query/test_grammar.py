@@ -29,6 +29,7 @@ from vidret.types import MAX_EVENTS, MAX_QUERY_LENGTH, Sequence
         ("while a dog runs, a cat sleeps", [("a dog runs", "a cat sleeps")]),
         ("green AND yellow", [("green", "yellow")]),
         ("A CAT AND A DOG", [("A CAT AND A DOG",)]),
+        ('"hello" AND "world"', [('"hello"', '"world"')]),
         ("a dog barks and a cat runs away", [("a dog barks", "a cat runs away")]),
         ("a dog runs, then a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
         ("a dog runs then a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),

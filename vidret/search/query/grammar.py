@@ -240,7 +240,7 @@ def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
         is_clause = has_subject and _has_predicate(before) and _has_predicate(after)
         if kind == "both":
             is_clause = _has_verb(before) and has_subject and _has_verb(after) and not _REPORTED.search(before)
-            is_clause = is_clause or ("AND" in match[0] and not masked.isupper())
+            is_clause = is_clause or ("AND" in match[0] and not masked.replace("AND", "").isupper())
         if kind in ("both", "before", "after") and not is_clause:
             continue
         if kind in ("then", "together") and _is_same_event(match[0], after):

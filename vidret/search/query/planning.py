@@ -88,8 +88,8 @@ def plan(
             person is unknown; an image or a vector is invalid; it has nothing to compare with the sources; or one of
             these is unknown, or words, and the index has none.
     """
-    encoder, people, texts = index.encoder, index.people, index.texts
     _check_sources(index, sources)
+    encoder, people, texts = index.encoder, index.people, index.texts
     query, persons = people.name_handles(query), people.read_names(person)
     handles, is_without_pictures = people.find_handles(query), sources is not None and "picture" not in sources
     check_mentions(index.store, query, handles)
