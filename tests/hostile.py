@@ -26,12 +26,20 @@ NUM_FRAMES = 50
 RATE = 25
 SIZE = (64, 48)
 # Name of the container, its suffix, codec and options of the muxer.
-CONTAINERS: dict[str, tuple[str, str, dict[str, str]]] = {"mp4": (".mp4", "libx264", {})}
-CONTAINERS |= {"faststart": (".mp4", "libx264", {"movflags": "faststart"})}
-CONTAINERS |= {"fragmented": (".mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"})}
-CONTAINERS |= {"mov": (".mov", "libx264", {}), "matroska": (".mkv", "libx264", {}), "webm": (".webm", "libvpx", {})}
-CONTAINERS |= {"avi": (".avi", "mpeg4", {}), "mpegts": (".ts", "libx264", {}), "mpeg": (".mpg", "mpeg2video", {})}
-CONTAINERS |= {"flv": (".flv", "flv", {}), "asf": (".wmv", "wmv2", {}), "gif": (".gif", "gif", {})}
+CONTAINERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "mp4": (".mp4", "libx264", {}),
+    "faststart": (".mp4", "libx264", {"movflags": "faststart"}),
+    "fragmented": (".mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}),
+    "mov": (".mov", "libx264", {}),
+    "matroska": (".mkv", "libx264", {}),
+    "webm": (".webm", "libvpx", {}),
+    "avi": (".avi", "mpeg4", {}),
+    "mpegts": (".ts", "libx264", {}),
+    "mpeg": (".mpg", "mpeg2video", {}),
+    "flv": (".flv", "flv", {}),
+    "asf": (".wmv", "wmv2", {}),
+    "gif": (".gif", "gif", {}),
+}
 FORMATS = {"faststart": "mp4", "fragmented": "mp4"}
 CUTS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99)
 HEADER_BYTES = 600
@@ -43,8 +51,15 @@ NAMES += ["e\N{COMBINING ACUTE ACCENT}", "x" * 251, "-rf", "--index", " leading 
 NAMES += ["file:x", "concat:a|b", "http:127.0.0.1", "[glob]*", "\N{RIGHT-TO-LEFT OVERRIDE}gpj"]
 NAMES += ["\N{CJK UNIFIED IDEOGRAPH-65E5}\N{CJK UNIFIED IDEOGRAPH-672C}\N{GRINNING FACE}", "\x1b[31mred", "tab\t"]
 NAMES += [".", "$(touch x)", "CON", "\\back", "[bold]markup[red]"]
-LINKS = {"loop1.mp4": "loop2.mp4", "loop2.mp4": "loop1.mp4", "self.mp4": "self.mp4", "dangling.mp4": "nowhere"}
-LINKS |= {"null.mp4": os.devnull, "zero.mp4": "/dev/zero", "passwd.mp4": "/etc/passwd"}
+LINKS = {
+    "loop1.mp4": "loop2.mp4",
+    "loop2.mp4": "loop1.mp4",
+    "self.mp4": "self.mp4",
+    "dangling.mp4": "nowhere",
+    "null.mp4": os.devnull,
+    "zero.mp4": "/dev/zero",
+    "passwd.mp4": "/etc/passwd",
+}
 SPARSE_BYTES = 4 << 30
 
 
@@ -204,10 +219,16 @@ def add_playlists(files: HostileFiles) -> None:
     """Write playlists that lead to other files and to the network; one segment is a pipe that would hang its reader."""
     pipe = files.folder / "segment.fifo"
     os.mkfifo(pipe)
-    targets = {"file": "file:///etc/passwd", "http": "http://127.0.0.1:9/segment.ts"}
-    targets |= {"concat": "concat:/etc/passwd|http://127.0.0.1:9/x"}
-    targets |= {"subfile": "subfile,,start,0,end,100,,:/etc/passwd", "tcp": "tcp://127.0.0.1:9"}
-    targets |= {"data": "data:text/plain,hello", "pipe": "pipe:0", "fifo": pipe.name}
+    targets = {
+        "file": "file:///etc/passwd",
+        "http": "http://127.0.0.1:9/segment.ts",
+        "concat": "concat:/etc/passwd|http://127.0.0.1:9/x",
+        "subfile": "subfile,,start,0,end,100,,:/etc/passwd",
+        "tcp": "tcp://127.0.0.1:9",
+        "data": "data:text/plain,hello",
+        "pipe": "pipe:0",
+        "fifo": pipe.name,
+    }
     for name, target in targets.items():
         playlist = f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n"
         for suffix in (".mp4", ".ts"):

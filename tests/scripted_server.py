@@ -8,19 +8,65 @@ from typing import Any
 
 from tests.http_servers import QuietHandler, run_handler
 
-HIT = {"video": 7, "path": "/films/red.mp4", "title": "red", "duration": 90.0, "segment": 2, "start": 24.0}
-HIT |= {"end": 36.0, "time": 30.5, "score": 0.75, "probability": 0.9, "likelihood": "likely", "weak": False}
-HIT |= {"copies": ["/films/copy.mp4"], "why": {"frames": 0.75}, "thumbnail": "/api/thumbnails/7?t=30.5"}
-HIT |= {"stream": "/api/videos/7/stream"}
-MOMENT = {"video": 7, "path": "/films/red.mp4", "title": "red", "start": 25.0, "end": 31.5, "score": 0.5}
-MOMENT |= {"probability": 0.125, "likelihood": "unlikely", "weak": True, "by": "curve", "similarity": 0.25}
-MOMENT |= {"thumbnail": "/api/thumbnails/7?t=28.25", "stream": "/api/videos/7/stream"}
-VIDEO = {"id": 7, "title": "red", "path": "/films/red.mp4", "copies": ["/films/copy.mp4"], "duration": 90.0}
-VIDEO |= {"width": 64, "height": 48, "fps": 5.0, "complete": True, "salvaged": "", "segments": 8}
-VIDEO |= {"changed": "2026-01-31T18:30:00+00:00", "missing": False}
+HIT = {
+    "video": 7,
+    "path": "/films/red.mp4",
+    "title": "red",
+    "duration": 90.0,
+    "segment": 2,
+    "start": 24.0,
+    "end": 36.0,
+    "time": 30.5,
+    "score": 0.75,
+    "probability": 0.9,
+    "likelihood": "likely",
+    "weak": False,
+    "copies": ["/films/copy.mp4"],
+    "why": {"frames": 0.75},
+    "thumbnail": "/api/thumbnails/7?t=30.5",
+    "stream": "/api/videos/7/stream",
+}
+MOMENT = {
+    "video": 7,
+    "path": "/films/red.mp4",
+    "title": "red",
+    "start": 25.0,
+    "end": 31.5,
+    "score": 0.5,
+    "probability": 0.125,
+    "likelihood": "unlikely",
+    "weak": True,
+    "by": "curve",
+    "similarity": 0.25,
+    "thumbnail": "/api/thumbnails/7?t=28.25",
+    "stream": "/api/videos/7/stream",
+}
+VIDEO = {
+    "id": 7,
+    "title": "red",
+    "path": "/films/red.mp4",
+    "copies": ["/films/copy.mp4"],
+    "duration": 90.0,
+    "width": 64,
+    "height": 48,
+    "fps": 5.0,
+    "complete": True,
+    "salvaged": "",
+    "segments": 8,
+    "changed": "2026-01-31T18:30:00+00:00",
+    "missing": False,
+}
 TEXT = {"start": 12.5, "end": 15.0, "text": "Welcome.", "source": "speech", "confidence": 0.9, "language": "en"}
-CURVE = {"times": [0.5, 1.5], "scores": [0.25, 0.5], "start": 0.0, "end": 2.0, "best": 0.5, "weak": False}
-CURVE |= {"typical": 0.3, "moments": [MOMENT]}
+CURVE = {
+    "times": [0.5, 1.5],
+    "scores": [0.25, 0.5],
+    "start": 0.0,
+    "end": 2.0,
+    "best": 0.5,
+    "weak": False,
+    "typical": 0.3,
+    "moments": [MOMENT],
+}
 
 
 @dataclass(frozen=True)

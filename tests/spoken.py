@@ -23,8 +23,13 @@ from vidret.types import Frames, SegmentEmbedding, TextEmbedding, TextSource, Ti
 
 DIM = 64
 COMMON = frozenset(["a", "the", "of", "in", "on", "to", "is", "and", "or", "with", "for", "says", "someone", "that"])
-FILMS = {"red": (("red", 12),), "blue": (("blue", 12),), "turn": (("green", 6), ("yellow", 6))}
-FILMS |= {"back": (("yellow", 6), ("green", 6)), "white": (("white", 12),)}
+FILMS = {
+    "red": (("red", 12),),
+    "blue": (("blue", 12),),
+    "turn": (("green", 6), ("yellow", 6)),
+    "back": (("yellow", 6), ("green", 6)),
+    "white": (("white", 12),),
+}
 # Film, source, start, end, words.
 WORDS: tuple[tuple[str, TextSource, float, float, str], ...] = (
     ("red", "speech", 1, 3, "the line is busy"),

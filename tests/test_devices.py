@@ -84,7 +84,9 @@ class OnDevice(ColourEncoder):
 
 
 @pytest.mark.parametrize(("asked", "wanted"), [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
-def test_every_part_gets_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str, wanted: str) -> None:
+def test_every_component_of_an_engine_gets_the_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str, wanted: str
+) -> None:
     write_film(tmp_path / "films" / "red.mp4", ("red", 2))
     pretend_cuda(monkeypatch)
     got: dict[str, Any] = {}

@@ -175,7 +175,9 @@ def test_a_lock_makes_no_folder_and_is_free_after_an_error(tmp_path: Path) -> No
     os.close(handle)
 
 
-def test_lock_waits_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_waits_for_a_lock_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     handle = open_handle(tmp_path / "a", write=True)
     assert try_lock(handle)

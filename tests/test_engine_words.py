@@ -104,7 +104,9 @@ def search_all(engine: Engine, query: Query, **options: Any) -> list[tuple[int, 
 
 @pytest.mark.parametrize("rerank", ["auto", None, "none", "mean", "glscl"])
 @pytest.mark.parametrize("refine", [False, True])
-def test_any_rerank_is_joined_with_words(worded: Engine, plain: Engine, rerank: str | None, *, refine: bool) -> None:
+def test_any_rerank_and_refinement_is_joined_with_words(
+    worded: Engine, plain: Engine, rerank: str | None, *, refine: bool
+) -> None:
     options: dict[str, Any] = {"rerank": rerank, "refine": refine}
     assert worded.search("platform nine", 1, **options)[0].evidence[0].source == "screen"
     assert Path(worded.search("red line is busy", 1, **options)[0].path).stem == "red"
@@ -131,7 +133,7 @@ def test_a_silent_channel_changes_no_ranking(folder: Path, plain: Engine, tmp_pa
                 assert [hit.video for hit in hits] == [hit.video for hit in expected], query
                 assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
                 moments, others = silent.locate(query, sources=["picture"]), plain.locate(query)
-                assert [(each.video, each.start) for each in moments] == [(each.video, each.start) for each in others]
+                assert [(m.video, m.start) for m in moments] == [(m.video, m.start) for m in others]
 
 
 @pytest.mark.parametrize("query", [*QUERIES, "an unheard submarine", "someone says please call again"])

@@ -55,8 +55,13 @@ def test_example_runs(
     monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.chdir(tmp_path)
-    places = {"FILMS": folder / "films", "INDEX": folder / "index", "CAPTIONS": folder / "captions.jsonl"}
-    places |= {"NEW": tmp_path / "new", "OWN": tmp_path / "own"}
+    places = {
+        "FILMS": folder / "films",
+        "INDEX": folder / "index",
+        "CAPTIONS": folder / "captions.jsonl",
+        "NEW": tmp_path / "new",
+        "OWN": tmp_path / "own",
+    }
     line, expected = SCRIPTS[name]
     arguments = [str(places.get(each, each)) for each in line.split()]
     with serve_index(folder / "index") if "URL" in arguments else nullcontext("") as url:

@@ -106,7 +106,9 @@ def test_a_document_that_is_nested_deeply(read: Read, tmp_path: Path) -> None:
         (TOKENS, TOKEN, lambda kept: find_token(kept, "a token")),
     ],
 )
-def test_index_rows(rows: RowsFile[Any], row: dict[str, Any], use: Callable[[Any], object], tmp_path: Path) -> None:
+def test_rows_of_an_index(
+    rows: RowsFile[Any], row: dict[str, Any], use: Callable[[Any], object], tmp_path: Path
+) -> None:
     path = rows.path(tmp_path)
     for changed in change_each([row]):
         path.write_text(json.dumps({"checksum": _checksum(changed), rows.kind: changed}), "utf-8")

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 SCREEN_AND_A_HALF = 100  # lines of the README
+NOT_COMMANDS = {"--version", "--install-completion", "--help", "--log-level", "COMMAND"}
 
 
 list_commands = functools.cache(load_commands)  # builds every command: half a second
@@ -44,7 +45,7 @@ def find_commands(text: str) -> list[str]:
 
 def check_command(line: str) -> None:
     words = shlex.split(line.replace("\\|", "|").replace("[", "").replace("]", ""), comments=True)[1:]
-    if words[0] in {"--version", "--install-completion", "--help", "--log-level", "COMMAND"}:
+    if words[0] in NOT_COMMANDS:
         return
     commands = list_commands()
     assert words[0] in commands, line

@@ -49,7 +49,9 @@ class WideEncoder(ColourEncoder):
         ]
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        return [TextEmbedding(one.text, widen(one.sentence), widen(one.words)) for one in super().encode_text(texts)]
+        return [
+            TextEmbedding(text.text, widen(text.sentence), widen(text.words)) for text in super().encode_text(texts)
+        ]
 
 
 def widen(vectors: np.ndarray) -> np.ndarray:
@@ -256,7 +258,9 @@ def test_a_full_disk_is_refused_and_an_unfinished_move_to_another_encoder_discar
     assert "an unfinished move to colours is discarded" in caplog.text
 
 
-def test_the_command_reports(index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_what_it_did(
+    index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = Runner(monkeypatch, capsys)
     monkeypatch.setattr("vidret.reindex.load_encoder", lambda *_args, **_options: WideEncoder())
     run.check_refusal(["reindex", "--index", index], 2, "must be given, or VIDRET_MODEL, got neither")

@@ -35,7 +35,9 @@ def draw_units(random: np.random.Generator, num: int) -> np.ndarray:
     st.booleans(),
     st.sampled_from([torch.int8, torch.float16]),
 )
-def test_levels_equal_the_loops(seed: int, lengths: list[tuple[int, int]], is_merged: bool, dtype: torch.dtype) -> None:
+def test_levels_equal_loops_and_the_aligner(
+    seed: int, lengths: list[tuple[int, int]], is_merged: bool, dtype: torch.dtype
+) -> None:
     random = np.random.default_rng(seed)
     text = TextEmbedding("words", draw_units(random, 1)[0], draw_units(random, 1 + seed % 4))
     frames = [draw_units(random, num) for num, _ in lengths]

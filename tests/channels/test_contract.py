@@ -17,8 +17,13 @@ from vidret.search import fusion
 from vidret.search.query.planning import plan
 from vidret.types import SOURCES, Filters, SearchOptions, Source
 
-QUERIES = ["red", "the line is busy", "sand the door, then platform nine", 'green "good morning"']
-QUERIES += ["someone says please"]
+QUERIES = (
+    "red",
+    "the line is busy",
+    "sand the door, then platform nine",
+    'green "good morning"',
+    "someone says please",
+)
 
 
 @pytest.fixture(scope="module")

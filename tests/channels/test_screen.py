@@ -154,7 +154,9 @@ def test_unchanged_frames_are_not_read_again(reader: ScreenReader, monkeypatch: 
 
 
 @pytest.mark.parametrize("changing", [False, True])
-def test_a_long_text_becomes_entries(reader: ScreenReader, monkeypatch: pytest.MonkeyPatch, changing: bool) -> None:
+def test_a_long_text_becomes_consecutive_entries(
+    reader: ScreenReader, monkeypatch: pytest.MonkeyPatch, changing: bool
+) -> None:
     monkeypatch.setattr(screen, "MAX_TRACK_S", 4.0)
     other = draw(("Northern Express", 60, 120), shade=90)
     texts = follow(reader, [SHOWN, other if changing else SHOWN] * 7)
@@ -377,7 +379,9 @@ def check_resumptions(reader: ScreenReader, images: Sequence[Picture], whole: Se
 
 
 @pytest.mark.parametrize("shown", [MOVING, {step + 1: bars for step, bars in MOVING.items()}, LINES])
-def test_reading_resumes_in_a_moving_picture_as_if_it_ran(shown: dict[int, tuple[tuple[int, int, int], ...]]) -> None:
+def test_reading_resumes_in_a_moving_picture_as_if_never_stopped(
+    shown: dict[int, tuple[tuple[int, int, int], ...]],
+) -> None:
     """The same frames are searched, at the same resolution."""
     images = [draw_bars(step, *shown.get(step, ())) for step in range(24)]
     reader = BrightReader()

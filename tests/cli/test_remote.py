@@ -71,7 +71,9 @@ def test_a_client_imports_only_what_it_needs(server: Served, command: tuple[str,
 @pytest.mark.parametrize(
     ("status", "kind", "code"), [(422, "usage", 2), (422, "failure", 1), (404, "failure", 1), (503, "failure", 1)]
 )
-def test_what_a_server_refuses_is_wrong_usage(run: Runner, server: Served, status: int, kind: str, code: int) -> None:
+def test_what_a_server_refuses_as_wrong_is_an_error_of_usage(
+    run: Runner, server: Served, status: int, kind: str, code: int
+) -> None:
     server.replies = [problem(status, "k must be at most 1000, got 5000", kind=kind)]
     run.check_refusal(f"search dog -k 5000 --server {server.url}", code, "k must be at most 1000")
 

@@ -71,16 +71,26 @@ def signed(made: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptur
     assert SECRET not in caplog.text
 
 
-PRINTED = ["search red", "search red --by moment", "ask red --context", "info", "info --failed", "duplicates"]
-PRINTED += [f"describe {HOST}", "concepts", f"index {sign('other.mp4')}", "merge INDEX --index OUT/merged"]
-COMMANDS = [f"{command}{form}" for command in PRINTED for form in ("", " --json")]
-COMMANDS += ["search red --explain --json", "search red --sheet OUT/sheet.jpg", "locate red --weak", "locate red mp4"]
-COMMANDS += [f"locate red --weak --format {form}" for form in FORMATS]
-COMMANDS += [f"locate red {HOST}/red.mp4 --weak --format {form}" for form in ("chapters", "srt", "edl")]
-COMMANDS += [f"locate red {sign('red.mp4')} --json", f"locate red {sign('none.mp4')}"]
-COMMANDS += ["locate red --weak --export OUT/clips", "info --check", f"shots {HOST}/red.mp4 --format json"]
-COMMANDS += [f"transcript {HOST}/red.mp4", f"teach mascot --yes {sign('red.mp4')} --json"]
-COMMANDS += ["export embeddings OUT/vectors.npy", "export embeddings OUT/vectors.safetensors"]
+WITH_JSON = ["search red", "search red --by moment", "ask red --context", "info", "info --failed", "duplicates"]
+WITH_JSON += [f"describe {HOST}", "concepts", f"index {sign('other.mp4')}", "merge INDEX --index OUT/merged"]
+COMMANDS = [
+    *(f"{command}{form}" for command in WITH_JSON for form in ("", " --json")),
+    "search red --explain --json",
+    "search red --sheet OUT/sheet.jpg",
+    "locate red --weak",
+    *(f"locate red --weak --format {form}" for form in FORMATS),
+    *(f"locate red {HOST}/red.mp4 --weak --format {form}" for form in ("chapters", "srt", "edl")),
+    f"locate red {sign('red.mp4')} --json",
+    f"locate red {sign('none.mp4')}",
+    "locate red mp4",
+    "locate red --weak --export OUT/clips",
+    "info --check",
+    f"shots {HOST}/red.mp4 --format json",
+    f"transcript {HOST}/red.mp4",
+    f"teach mascot --yes {sign('red.mp4')} --json",
+    "export embeddings OUT/vectors.npy",
+    "export embeddings OUT/vectors.safetensors",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -130,10 +140,17 @@ REQUESTS: tuple[tuple[str, str, dict[str, Any] | None], ...] = (
 def test_no_webhook_or_find_has_it() -> None:
     moment = Moment(1, sign("red.mp4"), 0.0, 1.0, 0.9)
     match = WatchMatch(watch=Watch(name="reds", query="red", last_video=0), moment=moment)
-    spans: dict[str, Any] = dict.fromkeys(("start", "clip_start"), 0.0) | dict.fromkeys(
-        ("end", "clip_end", "speed"), 1.0
+    found = SharedFootage(
+        video=1,
+        path=sign("red.mp4"),
+        start=0.0,
+        end=1.0,
+        clip_start=0.0,
+        clip_end=1.0,
+        speed=1.0,
+        similarity=0.9,
+        copies=(sign("other.mp4"),),
     )
-    found = SharedFootage(video=1, path=sign("red.mp4"), similarity=0.9, copies=(sign("other.mp4"),), **spans)
     assert SECRET not in json.dumps([match_to_dict(match), to_row(found, "json", show_path)])
     assert match_to_dict(match)["path"] == f"{HOST}/red.mp4"
 

@@ -295,7 +295,9 @@ DESCRIBED = [
 
 
 @pytest.mark.parametrize(("path", "command"), DESCRIBED, ids=[" ".join(path) or "vidret" for path, _ in DESCRIBED])
-def test_help_describes_all(path: tuple[str, ...], command: Any, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_describes_everything(
+    path: tuple[str, ...], command: Any, run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     code, out, err = run(*path, "--help")
     assert (code, err) == (0, "")

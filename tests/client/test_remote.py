@@ -157,10 +157,17 @@ def test_videos_are_requested_in_pages(server: Served, remote: RemoteEngine) -> 
     assert remote.video(7).changed == datetime(2026, 1, 31, 18, 30, tzinfo=UTC).timestamp()
 
 
-METHODS: list[Callable[[RemoteEngine], object]] = [lambda remote: remote.search("dog")]
-METHODS += [lambda remote: remote.locate("dog"), lambda remote: remote.curve("dog", 7)]
-METHODS += [lambda remote: remote.videos(), lambda remote: remote.video(7), lambda remote: remote.transcript(7)]
-METHODS += [lambda remote: remote.shots(7), lambda remote: remote.info(), lambda remote: remote.failed()]
+METHODS: list[Callable[[RemoteEngine], object]] = [
+    lambda remote: remote.search("dog"),
+    lambda remote: remote.locate("dog"),
+    lambda remote: remote.curve("dog", 7),
+    lambda remote: remote.videos(),
+    lambda remote: remote.video(7),
+    lambda remote: remote.transcript(7),
+    lambda remote: remote.shots(7),
+    lambda remote: remote.info(),
+    lambda remote: remote.failed(),
+]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -406,10 +413,15 @@ def far(index: Path) -> Iterator[RemoteEngine]:
 
 
 IMAGE = np.full((8, 12, 3), (30, 30, 200), np.uint8)
-QUERIES: dict[str, Query] = {"words": "red & rain", "not": "blue -red", "picture": IMAGE}
-QUERIES |= {"events": Sequence(["red", ["black", "dark"]], gap=3), "event": Sequence(['"red"  rain'], verbatim=True)}
-QUERIES |= {"composed": ComposedQuery(images=(IMAGE,), text="red, no blue")}
-QUERIES |= {"verbatim": ComposedQuery(images=(IMAGE, IMAGE[:4]), text="red, no blue", verbatim=True)}
+QUERIES: dict[str, Query] = {
+    "words": "red & rain",
+    "not": "blue -red",
+    "picture": IMAGE,
+    "events": Sequence(["red", ["black", "dark"]], gap=3),
+    "event": Sequence(['"red"  rain'], verbatim=True),
+    "composed": ComposedQuery(images=(IMAGE,), text="red, no blue"),
+    "verbatim": ComposedQuery(images=(IMAGE, IMAGE[:4]), text="red, no blue", verbatim=True),
+}
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)

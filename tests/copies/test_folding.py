@@ -120,7 +120,7 @@ def add_take(store: Store, name: str, seeds: Sequence[int], *, num_segments: int
 
 
 def test_verdicts_hold_until_one_of_the_videos_changes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    judged = note_calls(monkeypatch, folding, "measure_order", lambda _, __, offset_s: offset_s)
+    judged = note_calls(monkeypatch, folding, "measure_order", lambda _one, _other, offset_s: offset_s)
     videos = add_take(store, "film", [1, 2], num_segments=3), add_take(store, "copy", [1, 2], num_segments=3)
     spans = [FoundSpan(video, 0.0, 0.0) for video in videos]
     folder = CopyFolder(store)

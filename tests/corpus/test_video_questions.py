@@ -18,8 +18,16 @@ WRITTEN = """<think>entity | Is this a thought? | yes</think>
 relation | Does it move left? | yes
 nonsense | ignored | yes
 entity | Is there a car? | yes"""
-REPLIES = [WRITTEN, "<think>Planes do.</think>Cars do not fly.", "I first thought [NO]. It is there. [YES]"]
-REPLIES += ["It is white. [C]", "<think>[YES]</think> I cannot tell.", "[yes]", "[b]", "It moves right: [NO]"]
+REPLIES = (
+    WRITTEN,
+    "<think>Planes do.</think>Cars do not fly.",
+    "I first thought [NO]. It is there. [YES]",
+    "It is white. [C]",
+    "<think>[YES]</think> I cannot tell.",
+    "[yes]",
+    "[b]",
+    "It moves right: [NO]",
+)
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,9 @@ def test_changed_file_is_read_again(tmp_path: Path, videos: dict[str, VideoSpan]
     assert read_numbers(CachedFrames(cache, spans).read("v", make_rng(0)))[0] == 100
 
 
-def test_failures_are_kept_and_read_once(videos: dict[str, VideoSpan], tmp_path: Path, reads: list[str]) -> None:
+def test_failures_are_kept_with_reason_and_read_once(
+    videos: dict[str, VideoSpan], tmp_path: Path, reads: list[str]
+) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()
     content = Path(videos["c"].path).read_bytes()

@@ -30,7 +30,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_captioned(tmp_path_factory.mktemp("world"), (2, 1, 3, 2, 1, 2, 3, 1, 2, 1))
+    return write_captioned(tmp_path_factory.mktemp("world"), captions=(2, 1, 3, 2, 1, 2, 3, 1, 2, 1))
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,14 @@ def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(world: Path, **settings: Any) -> RetrievalData:
     """Return a data module of small frames with random sampling and augmentation."""
     randomness = {"sampling": "segments", "num_frames": 3, "num_segments": 3, "crop": 0.6, "colour": 0.2, "seed": 4}
-    sizes: dict[str, Any] = {"image_size": 32, "num_words": 8, "batch_size": 4, "eval_batch_size": 2}
-    sizes |= {"num_workers": 0, "val_share": 0.2}
+    sizes = {
+        "image_size": 32,
+        "num_words": 8,
+        "batch_size": 4,
+        "eval_batch_size": 2,
+        "num_workers": 0,
+        "val_share": 0.2,
+    }
     return RetrievalData("captions", str(world), str(world / "videos"), **{**randomness, **sizes, **settings})
 
 

@@ -17,15 +17,33 @@ with_data = pytest.mark.skipif("VIDRET_DATA" not in os.environ, reason="VIDRET_D
 read = cache(read_split)  # several tests use the same split
 
 # name: videos, captions, queries
-COUNTS = {"msrvtt-1k-a-test": (1_000, 1_000, 0), "msvd-test": (670, 27_763, 0), "msvd-val": (100, 4_290, 0)}
-COUNTS |= {"msvd-train": (1_200, 48_774, 0), "didemo-test": (1_004, 1_004, 0), "activitynet-val_1": (4_917, 4_917, 0)}
-COUNTS |= {"activitynet-moments-val_1": (4_917, 0, 17_505), "qvhighlights-train": (7_100, 0, 7_218)}
-COUNTS |= {"qvhighlights-val": (1_519, 0, 1_550), "qvhighlights-test": (1_529, 0, 1_542)}
-COUNTS |= {"charades-sta-train": (5_338, 0, 12_408), "charades-sta-test": (1_334, 0, 3_720)}
-COUNTS |= {"tacos-test": (25, 0, 4_001), "youtube-highlights-val": (152, 0, 152), "tvsum-train": (40, 0, 40)}
-COUNTS |= {"tvsum-val": (10, 0, 10)}
-LISTS = {"msrvtt-1k-a-train-9k": 9_000, "msrvtt-1k-a-train-7k": 7_010, "msrvtt-1k-b-train": 6_656}
-LISTS |= {"msrvtt-1k-b-test": 1_000, "msrvtt-full-train": 6_513, "msrvtt-full-val": 497, "msrvtt-full-test": 2_990}
+COUNTS = {
+    "msrvtt-1k-a-test": (1_000, 1_000, 0),
+    "msvd-test": (670, 27_763, 0),
+    "msvd-val": (100, 4_290, 0),
+    "msvd-train": (1_200, 48_774, 0),
+    "didemo-test": (1_004, 1_004, 0),
+    "activitynet-val_1": (4_917, 4_917, 0),
+    "activitynet-moments-val_1": (4_917, 0, 17_505),
+    "qvhighlights-train": (7_100, 0, 7_218),
+    "qvhighlights-val": (1_519, 0, 1_550),
+    "qvhighlights-test": (1_529, 0, 1_542),
+    "charades-sta-train": (5_338, 0, 12_408),
+    "charades-sta-test": (1_334, 0, 3_720),
+    "tacos-test": (25, 0, 4_001),
+    "youtube-highlights-val": (152, 0, 152),
+    "tvsum-train": (40, 0, 40),
+    "tvsum-val": (10, 0, 10),
+}
+LISTS = {
+    "msrvtt-1k-a-train-9k": 9_000,
+    "msrvtt-1k-a-train-7k": 7_010,
+    "msrvtt-1k-b-train": 6_656,
+    "msrvtt-1k-b-test": 1_000,
+    "msrvtt-full-train": 6_513,
+    "msrvtt-full-val": 497,
+    "msrvtt-full-test": 2_990,
+}
 
 
 @with_data

@@ -267,7 +267,9 @@ def test_state_of_other_settings_is_refused_within_an_epoch() -> None:
         ([0, 0, 0, 1], 2, {"num_ranks": 2}, "come from more videos for 2 processes, got 3 of 4 rows from one"),
     ],
 )
-def test_wrong_batches_are_refused(videos: list[int], batch_size: int, settings: dict[str, Any], message: str) -> None:
+def test_invalid_batches_are_refused(
+    videos: list[int], batch_size: int, settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(VidretError, match=message):
         TrainBatches(videos, batch_size, **settings)
 

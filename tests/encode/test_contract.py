@@ -1,5 +1,6 @@
 """What holds for every encoder of images: valid vectors, which depend on nothing else that is encoded."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import get_args
@@ -19,8 +20,16 @@ from vidret.types import Frames, Sampling
 TEXTS = ["a dog on a beach", "", "bikes", "two people ride bikes past a parked car while it snows in the mountains"]
 
 
-FAMILIES: dict[str, Family] = {"starter": "starter", "clip": "clip", "clip, merged": "clip", "open_clip": "clip"}
-FAMILIES |= {"transformers": "hf", "sentence-transformers": "st", "pair": "pair", "custom": "custom"}
+FAMILIES: Mapping[str, Family] = {
+    "starter": "starter",
+    "clip": "clip",
+    "clip, merged": "clip",
+    "open_clip": "clip",
+    "transformers": "hf",
+    "sentence-transformers": "st",
+    "pair": "pair",
+    "custom": "custom",
+}
 
 
 class Custom(NamedColours):

@@ -4,28 +4,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidret.encode import names
 from vidret.encode.families.registry import find_family, is_elsewhere
+from vidret.encode.names import (
+    MERGE_LEVELS,
+    RECOMMENDED,
+    ModelName,
+    drop_sampling,
+    parse_model_name,
+    resolve_name,
+    set_merge,
+)
 from vidret.errors import EncoderError
 
 
-@given(st.from_regex(r"[A-Za-z0-9_./:?=-]{1,30}", fullmatch=True), st.sampled_from(names.MERGE_LEVELS), st.booleans())
+@given(st.from_regex(r"[A-Za-z0-9_./:?=-]{1,30}", fullmatch=True), st.sampled_from(MERGE_LEVELS), st.booleans())
 def test_a_written_name_is_parsed_again(base: str, merge: str, whole: bool) -> None:
-    name = names.ModelName(base, next(level for level in names.MERGE_LEVELS if level == merge), whole)
-    assert names.parse_model_name(str(name)) == name
-    assert names.parse_model_name(names.drop_sampling(str(name))) == names.ModelName(base, name.merge)
-    assert names.parse_model_name(names.set_merge(str(name), "half")) == names.ModelName(base, "half", whole)
+    name = ModelName(base, next(level for level in MERGE_LEVELS if level == merge), whole)
+    assert parse_model_name(str(name)) == name
+    assert parse_model_name(drop_sampling(str(name))) == ModelName(base, name.merge)
+    assert parse_model_name(set_merge(str(name), "half")) == ModelName(base, "half", whole)
     assert name.rest in base
     assert base in (name.architecture, f"{name.architecture}/{name.weights}")
 
 
 @given(st.integers(1, 10**8), st.floats(1e-3, 1e6))
 def test_a_number_in_a_name_is_written_whole(number: int, exact: float) -> None:
-    name = names.ModelName("a/b", frames=number, pixels=number, fps=exact, until_s=exact)
-    assert names.parse_model_name(str(name)) == name
-    assert str(names.ModelName("a/b", fps=2.0, until_s=29.97)) == "a/b#fps=2#until=29.97"
+    name = ModelName("a/b", frames=number, pixels=number, fps=exact, until_s=exact)
+    assert parse_model_name(str(name)) == name
+    assert str(ModelName("a/b", fps=2.0, until_s=29.97)) == "a/b#fps=2#until=29.97"
     with pytest.raises(EncoderError, match="#fps must be a positive number, got inf"):
-        names.parse_model_name("a/b#fps=inf")
+        parse_model_name("a/b#fps=inf")
 
 
 @pytest.mark.parametrize(
@@ -47,14 +55,14 @@ def test_a_number_in_a_name_is_written_whole(number: int, exact: float) -> None:
     ],
 )
 def test_a_name_has_one_family(name: str, family: str, scheme: str, rest: str, elsewhere: bool) -> None:
-    parsed = names.parse_model_name(f"{name}#whole")
+    parsed = parse_model_name(f"{name}#whole")
     assert (parsed.base, parsed.scheme, parsed.rest, find_family(parsed)) == (name, scheme, rest, family)
     assert is_elsewhere(name) == is_elsewhere(f"{name}#merge=half#whole") == elsewhere
 
 
 def test_a_short_name_is_that_of_a_recommended_model() -> None:
-    for short, recommended in names.RECOMMENDED.items():
-        assert names.resolve_name(names.parse_model_name(f"{short}#whole")) == names.ModelName(
+    for short, recommended in RECOMMENDED.items():
+        assert resolve_name(parse_model_name(f"{short}#whole")) == ModelName(
             recommended.model, recommended.merge, whole=True
         )
         assert is_elsewhere(short)

@@ -48,7 +48,9 @@ def test_environment_variable_locates_benchmarks(
     answer = run("eval", "retrieval", "--data", "msrvtt-1k-a", "--videos", world, *index)
     assert answer.code == 0, answer.err
     assert read(tmp_path / "out" / "report.json")["data"]["files"] == [str(tmp_path / "MSRVTT_JSFUSION_test.csv")]
-    assert run("eval", "retrieval", "--videos", world, *index).code == 0, "annotations are in their folder"
+    assert run("eval", "retrieval", "--videos", world, *index).code == 0, (
+        "custom annotations are in the folder of the videos"
+    )
     assert read(tmp_path / "out" / "report.json")["data"]["files"] == [str(world / "captions.jsonl")]
 
 

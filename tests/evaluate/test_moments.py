@@ -69,7 +69,9 @@ def test_moments_match_the_colours(report: dict[str, Any]) -> None:
     assert [rows[str(qid)]["overlap"] > 0.9 for qid in (1, 2, 3)] == [True] * 3
 
 
-def test_results_equal_those_of_predictions(report: dict[str, Any], predictions: list[Prediction], world: Path) -> None:
+def test_results_equal_the_metrics_of_the_predictions(
+    report: dict[str, Any], predictions: list[Prediction], world: Path
+) -> None:
     queries = queries_of(world)
     results = report["results"]
     assert results["moments"] == as_json(score_moments(queries, predictions, lengths=OPEN_LENGTHS).to_dict())
@@ -307,7 +309,9 @@ def test_new_benchmark_needs_only_a_reader_and_an_entry(tmp_path: Path, monkeypa
 # Missing labels
 
 
-def test_without_labels_predictions_are_not_scored(searched: tuple[Path, Answer], world: Path, tmp_path: Path) -> None:
+def test_without_labels_predictions_are_written_but_not_scored(
+    searched: tuple[Path, Answer], world: Path, tmp_path: Path
+) -> None:
     rows = [{"qid": 9, "query": "red", "vid": "mixed", "duration": 16}]
     write_rows(tmp_path / "highlight_test_release.jsonl", rows)
     shared = ("--videos", world, "--annotations", tmp_path, "--index", searched[0] / "index", "--out", tmp_path / "out")
@@ -334,7 +338,9 @@ def test_without_labels_predictions_are_not_scored(searched: tuple[Path, Answer]
     assert "captions must have queries into videos to score predictions, got none" in answer.err
 
 
-def test_videos_of_another_length_are_noted(searched: tuple[Path, Answer], world: Path, tmp_path: Path) -> None:
+def test_videos_of_another_length_than_annotated_are_noted(
+    searched: tuple[Path, Answer], world: Path, tmp_path: Path
+) -> None:
     rows = [as_row(MOMENTS[0]), {**as_row(MOMENTS[3]), "duration": 3.4}]
     write_rows(tmp_path / "moments.jsonl", rows)
     shared = ("--videos", world, "--annotations", tmp_path, "--index", searched[0] / "index", "--out", tmp_path / "out")

@@ -30,6 +30,7 @@ from vidret.evaluate.page import (
 from vidret.evaluate.report import Gallery, Report
 from vidret.present.html import render_table
 
+VOID = ("meta", "img", "br", "link", "input", "hr")
 Attributes = list[tuple[str, str | None]]
 
 
@@ -47,7 +48,7 @@ class Tree(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Attributes) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "br", "link", "input", "hr"):
+        if tag not in VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: Attributes) -> None:

@@ -156,16 +156,21 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], world:
     assert (model["num_frames"], model["fps"], model["segments"]) == (4, 1.0, "following shots")
     assert model["num_segments"] == 7, "copies are stored once"
     assert report["settings"].pop("seconds_per_pair") > 0
-    settings = {"protocol": "classic", "complete": False, "rows": [8, 10], "frames": "seconds, at most 4"}
-    settings |= {
+    assert report["settings"] == {
+        "protocol": "classic",
+        "complete": False,
+        "rows": [8, 10],
+        "frames": "seconds, at most 4",
         "instruction": None,
         "metric": "R@1",
         "rerank": "none",
         "levels": {"frames": 1.0},
         "bank": "bank.jsonl",
+        "num_bank": 5,
+        "video_bank": None,
+        "num_video_bank": 0,
+        "dual_softmax_scale": 100.0,
     }
-    settings |= {"num_bank": 5, "video_bank": None, "num_video_bank": 0, "dual_softmax_scale": 100.0}
-    assert report["settings"] == settings
     assert report["seconds"]["indexing"] > 0
     assert report["seconds"]["scoring"] > 0
     assert {"python", "vidret", "torch", "numpy"} <= report["versions"].keys()

@@ -19,8 +19,12 @@ from vidret.encode.encoder import Encoder
 from vidret.encode.names import WHOLE, parse_model_name
 from vidret.types import Sampling
 
-SCENES: dict[str, tuple[tuple[str, float], ...]] = {"red": (("red", 3),), "blue": (("blue", 3),)}
-SCENES |= {"mixed": (("green", 5), ("red", 4), ("yellow", 7)), "white": (("white", 2),)}
+SCENES: dict[str, tuple[tuple[str, float], ...]] = {
+    "red": (("red", 3),),
+    "blue": (("blue", 3),),
+    "mixed": (("green", 5), ("red", 4), ("yellow", 7)),
+    "white": (("white", 2),),
+}
 CAPTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("red.mp4", "real", ("red", "a red thing & <more>")),
     ("blue.mp4", "real", ("blue",)),

@@ -109,9 +109,23 @@ def test_a_head_round_trips(tmp_path: Path, boundaries: bool, motion: int) -> No
 
 def test_a_card_round_trips() -> None:
     fields = json.loads(make_card(make_head()).to_json())
-    expected = {"format": 1, "method": "r2tuning", "backbone": "ViT-B/32", "fps": 0.5, "strides": [1, 2, 4]}
-    expected |= {"num_layers": 3, "heads": 8, "limit": 50, "tef": True, "cosine": True, "suppression": "hard"}
-    assert fields == expected | {"threshold": 0.7, "unit": 2.0, "reads": "layers", "similarity_weight": 0.5}
+    assert fields == {
+        "format": 1,
+        "method": "r2tuning",
+        "backbone": "ViT-B/32",
+        "fps": 0.5,
+        "strides": [1, 2, 4],
+        "num_layers": 3,
+        "heads": 8,
+        "limit": 50,
+        "tef": True,
+        "cosine": True,
+        "suppression": "hard",
+        "threshold": 0.7,
+        "unit": 2.0,
+        "reads": "layers",
+        "similarity_weight": 0.5,
+    }
     assert HeadCard.from_json(json.dumps(fields)) == make_card(make_head())
     del fields["similarity_weight"]  # cards written before it existed
     assert HeadCard.from_json(json.dumps(fields)).similarity_weight == 0

@@ -78,8 +78,16 @@ def make_hostile_files(folder: Path, good: Path) -> dict[str, str]:
     (folder / "loop.mp4").symlink_to(folder / "loop.mp4")
     (folder / "dangling.mp4").symlink_to(folder / "nowhere.mp4")
     (folder / "link-to-folder.mp4").symlink_to(folder, target_is_directory=True)
-    reasons = {"empty.mp4": "empty", "text.mp4": "video", "random.mp4": "video", "header.mp4": "", "half.mp4": ""}
-    return reasons | {"pipe.mp4": "regular", "loop.mp4": "link", "dangling.mp4": "exist"}
+    return {
+        "empty.mp4": "empty",
+        "text.mp4": "video",
+        "random.mp4": "video",
+        "header.mp4": "",
+        "half.mp4": "",
+        "pipe.mp4": "regular",
+        "loop.mp4": "link",
+        "dangling.mp4": "exist",
+    }
 
 
 def index_under_kills(

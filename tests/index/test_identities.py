@@ -180,7 +180,9 @@ def test_a_warning_does_not_show_the_signature_of_an_address(caplog: pytest.LogC
     assert caplog.messages == ["https://host/a.mp4: its faces could not be read: why"]
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path, kind: Kind, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_as_asked_is_refused(
+    tmp_path: Path, kind: Kind, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index, own = tmp_path / "index", TRACK_KINDS[kind.name]
     for wrong in ("insightface", name_class(Bare)):
         with pytest.raises(VidretError, match=f"{kind.refusal}|model .*:Bare must have .*, got none named "):

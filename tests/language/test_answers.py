@@ -163,7 +163,9 @@ def test_moment_gets_its_shot_and_what_shows_the_same_is_left_out() -> None:
 
 
 @given(st.floats(0, 90), st.floats(0.1, 20), st.lists(st.floats(0, 100), max_size=5), st.floats(0, 5), st.floats(1, 30))
-def test_widened_span_has_limits(start: float, length: float, cuts: list[float], margin_s: float, max_s: float) -> None:
+def test_widened_span_keeps_to_its_limits(
+    start: float, length: float, cuts: list[float], margin_s: float, max_s: float
+) -> None:
     end, edges = min(100.0, start + length), [0.0, *sorted(cuts), 100.0]
     shots = [Shot(first, last, None) for first, last in pairwise(edges)]
     left, right = widen_span((start, end), shots, 100.0, margin_s=margin_s, max_s=max_s)

@@ -56,9 +56,15 @@ def plan(text: str) -> None:
         strip_interrogatives(question)
 
 
-READERS: dict[str, Callable[[str], object]] = {"answer": lambda text: check_citations(CONTEXT, text)}
-READERS |= {"stream": answer, "verdict": lambda text: read_verdict(text, 3), "queries": read_written_queries}
-READERS |= {"description": read_description, "questions": write, "plan": plan}
+READERS: dict[str, Callable[[str], object]] = {
+    "answer": lambda text: check_citations(CONTEXT, text),
+    "stream": answer,
+    "verdict": lambda text: read_verdict(text, 3),
+    "queries": read_written_queries,
+    "description": read_description,
+    "questions": write,
+    "plan": plan,
+}
 HOSTILE: dict[str, Callable[[int], str]] = {
     "spaces": lambda length: "x" + " " * length + "x",
     "newlines": lambda length: "\n" * length + "x [7]",

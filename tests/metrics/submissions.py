@@ -79,7 +79,9 @@ def moments_as_published(report: Mapping[str, Any], expected: Row) -> dict[str, 
 
 def highlights_as_published(report: HighlightReport) -> dict[str, Any]:
     facts = report.to_dict()
-    return {f"HL-min-{each}": {f"HL-{name}": printed(facts[each][name]) for name in ("mAP", "Hit1")} for each in LEVELS}
+    return {
+        f"HL-min-{level}": {f"HL-{name}": printed(facts[level][name]) for name in ("mAP", "Hit1")} for level in LEVELS
+    }
 
 
 def only(expected: Row, prefix: str) -> dict[str, Any]:

@@ -28,7 +28,14 @@ from tests.metrics.submissions import (
 from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuery
 from vidret.errors import VidretError
 from vidret.evaluate.tables import make_tables
-from vidret.metrics import grounding
+from vidret.metrics.grounding import (
+    PRECISION_THRESHOLDS,
+    MomentReport,
+    average_precision,
+    score_moments,
+    score_multi_moments,
+    temporal_iou,
+)
 from vidret.metrics.highlight import HighlightReport, score_highlights
 from vidret.metrics.predictions import Prediction, read_predictions
 
@@ -55,7 +62,7 @@ def naive_precision(found: list[list[float]], truths: Spans, threshold: float) -
 def naive_metrics(found: list[list[list[float]]], truths: list[Spans], low: float, high: float) -> dict[str, object]:
     kept = [(f, [t for t in ts if low < t[1] - t[0] <= high]) for f, ts in zip(found, truths, strict=True)]
     kept = [(f, ts) for f, ts in kept if ts]
-    mean_ap = [np.mean([naive_precision(f, ts, each) for f, ts in kept]) for each in grounding.PRECISION_THRESHOLDS]
+    mean_ap = [np.mean([naive_precision(f, ts, each) for f, ts in kept]) for each in PRECISION_THRESHOLDS]
     best = {
         k: [max((naive_overlap((s, e), t) for s, e, _ in f[:k] for t in ts), default=0.0) for f, ts in kept]
         for k in (1, 5)
@@ -91,27 +98,33 @@ def sample(seed: int, num: int = 60) -> tuple[list[LabelledQuery], list[Predicti
 @pytest.mark.parametrize("lengths", [QVHIGHLIGHTS_LENGTHS, OPEN_LENGTHS])
 def test_equals_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> None:
     queries, predictions = sample(seed)
-    report = grounding.score_moments(queries, predictions, lengths=lengths)
+    report = score_moments(queries, predictions, lengths=lengths)
     found = [prediction.spans.tolist() for prediction in predictions if prediction.spans is not None]
     for name, (low, high) in {"full": (0.0, math.inf), **lengths}.items():
         metrics = report.full if name == "full" else report.by_length[name]
         assert metrics is not None
         expected = naive_metrics(found, [list(query.spans) for query in queries], low, high)
-        own = {"num_queries": len(metrics.ids), "mAP": metrics.mean_average_precision, "R1@0.3": metrics.recall(0.3)}
-        own |= {"R1@0.7": metrics.recall(0.7), "R5@0.5": metrics.recall(0.5, 5), "mIoU": metrics.mean_overlap}
+        own = {
+            "num_queries": len(metrics.ids),
+            "mAP": metrics.mean_average_precision,
+            "R1@0.3": metrics.recall(0.3),
+            "R1@0.7": metrics.recall(0.7),
+            "R5@0.5": metrics.recall(0.5, 5),
+            "mIoU": metrics.mean_overlap,
+        }
         assert own == pytest.approx(expected, abs=1e-9)
 
 
 def test_length_range_without_true_spans_is_none() -> None:
     query = LabelledQuery("1", "v", "", 200.0, ((0.0, 10.0), (0.0, 160.0)))
     found = [Prediction("1", np.array([[0.0, 160.0, 1.0]]))]
-    report = grounding.score_moments([query], found)
+    report = score_moments([query], found)
     assert report.by_length["middle"] is None
     assert report.by_length["long"] is None  # 160 s is longer than the official evaluator's long
     assert report.by_length["short"] is not None
     assert report.by_length["short"].mean_average_precision == 0
     assert report.full.mean_overlap == 100
-    above = grounding.score_moments([query], found, lengths=OPEN_LENGTHS)
+    above = score_moments([query], found, lengths=OPEN_LENGTHS)
     assert above.by_length["long"] is not None
     assert above.by_length["long"].mean_average_precision == 100
     assert above.to_dict()["lengths"] == {"short": [0, 10], "middle": [10, 30], "long": [30, None]}
@@ -120,8 +133,8 @@ def test_length_range_without_true_spans_is_none() -> None:
 def test_empty_spans_have_no_overlap() -> None:
     found = np.array([[[3.0, 3.0], [0.0, 0.0], [0.0, 6.0]]])
     truths = np.array([[[0.0, 6.0], [3.0, 3.0], [0.0, 0.0]]])
-    assert grounding.temporal_iou(found, truths)[0].tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
-    report = grounding.score_moments(
+    assert temporal_iou(found, truths)[0].tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
+    report = score_moments(
         [LabelledQuery("1", "v", "", 9.0, ((3.0, 3.0),))], [Prediction("1", np.array([[3.0, 3.0, 1.0]]))]
     )
     assert len(report.full.ids) == 1  # it counts as a miss
@@ -139,7 +152,7 @@ def test_invalid_queries_and_predictions_are_rejected() -> None:
         (query, [], "must include every query"),
     ):
         with pytest.raises(VidretError, match=reason):
-            grounding.score_moments([asked], answered)
+            score_moments([asked], answered)
 
 
 def test_precision_equals_published_code() -> None:
@@ -148,8 +161,8 @@ def test_precision_equals_published_code() -> None:
         assert len(cases) >= 60
         for case in cases:
             spans, truths = np.array(case["pred"]).reshape(-1, 3), np.array(case["gt"])
-            overlaps = grounding.temporal_iou(spans[np.argsort(-spans[:, 2], kind="stable"), :2], truths)
-            found = grounding.average_precision(overlaps[None], np.array([len(truths)]))
+            overlaps = temporal_iou(spans[np.argsort(-spans[:, 2], kind="stable"), :2], truths)
+            found = average_precision(overlaps[None], np.array([len(truths)]))
             np.testing.assert_allclose(found[0], case["ap"], atol=1e-12, rtol=0)
 
 
@@ -185,7 +198,7 @@ def match_naively(spans: Spans, truths: Spans, least: float) -> list[float]:
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_of_several_moments_equal_loops(seed: int) -> None:
     queries, predictions = draw_several(seed)
-    scores = grounding.score_multi_moments(queries, predictions)
+    scores = score_multi_moments(queries, predictions)
     thresholds = [0.3 + 0.05 * step for step in range(14)]
     for k in (1, 2, 3):
         counted: list[tuple[Spans, Spans]] = []
@@ -201,7 +214,7 @@ def test_scores_of_several_moments_equal_loops(seed: int) -> None:
         overlaps = [overlap for pair in counted for overlap in match_naively(*pair, -1.0)]
         assert scores[f"mIoU@{k}"] == pytest.approx(100 * sum(overlaps) / len(overlaps))
     groups: dict[int, list[float]] = {}
-    for row, query in zip(grounding.score_moments(queries, predictions).full.average_precision, queries, strict=True):
+    for row, query in zip(score_moments(queries, predictions).full.average_precision, queries, strict=True):
         groups.setdefault(len(query.spans), []).append(100 * row.mean())
     means = {count: sum(own) / len(own) for count, own in groups.items()}
     several = [mean for count, mean in means.items() if count >= 3]
@@ -214,7 +227,7 @@ def test_queries_with_one_moment_have_no_score_of_two() -> None:
         [LabelledQuery("1", "v", "", 9.0, ((0.0, 4.0),))],
         [Prediction("1", np.array([[0.0, 4.0, 1.0]]), None)],
     )
-    scores = grounding.score_multi_moments(queries, predictions)
+    scores = score_multi_moments(queries, predictions)
     assert (scores["mR@1"], scores["mR@2"], scores["mAP"]["2"], scores["G-mAP"]) == (100.0, None, None, 100.0)
     (title, (columns, lines)) = next(make_tables({"results": {"multi_moments": scores}}))
     assert title == "several moments of a query"
@@ -222,7 +235,7 @@ def test_queries_with_one_moment_have_no_score_of_two() -> None:
 
 
 Case = dict[str, Any]
-Scored = tuple[grounding.MomentReport | None, HighlightReport | None]
+Scored = tuple[MomentReport | None, HighlightReport | None]
 
 
 @cache
@@ -242,7 +255,7 @@ def score(case: Case, folder: Path) -> Scored:
         predictions = [prediction for prediction in predictions if prediction.id in {query.id for query in queries}]
     has_spans = any(prediction.spans is not None for prediction in predictions)
     has_saliency = any(prediction.saliency is not None for prediction in predictions)
-    moments = grounding.score_moments(queries, predictions) if has_spans or not has_saliency else None
+    moments = score_moments(queries, predictions) if has_spans or not has_saliency else None
     return moments, score_highlights(queries, predictions) if has_saliency else None
 
 
@@ -327,7 +340,7 @@ def test_r2_tuning_evaluator() -> None:
     for folder in (path.parent for path in find_files("r2tuning/metrics/expected.json")):
         queries = [to_query(row) for row in read_rows(folder / "gt.jsonl")]
         predictions = read_predictions(folder / "pred.jsonl")
-        moments = grounding.score_moments(queries, predictions, lengths=OPEN_LENGTHS)
+        moments = score_moments(queries, predictions, lengths=OPEN_LENGTHS)
         highlights = score_highlights(queries, predictions)
         check_as_published(moments, highlights, json.loads((folder / "expected.json").read_text("utf-8")))
 
@@ -351,7 +364,7 @@ def test_official_qvhighlights_evaluator(tmp_path: Path) -> None:
     assert len(names) >= 2
     for name in names:
         predictions = read_predictions(unpack(folder / f"pred_{name}.jsonl", tmp_path))
-        moments, highlights = grounding.score_moments(queries, predictions), score_highlights(queries, predictions)
+        moments, highlights = score_moments(queries, predictions), score_highlights(queries, predictions)
         check_as_published(moments, highlights, json.loads((folder / f"metrics_{name}.json").read_text("utf-8")))
         with np.load(folder / f"perquery_{name}.npz") as each:
             assert tuple(map(str, each["qid"])) == moments.full.ids == highlights.ids
@@ -366,7 +379,7 @@ def test_official_qvhighlights_evaluator(tmp_path: Path) -> None:
 def test_two_published_tacos_evaluators(tmp_path: Path) -> None:
     queries = [to_query(row) for row in read_rows(DATA / "tacos" / "tacos_test_release.jsonl")]
     predictions = read_predictions(unpack(GOLDENS / "grounding" / "pred_tacos.jsonl", tmp_path))
-    report = grounding.score_moments(queries, predictions, lengths=OPEN_LENGTHS)
+    report = score_moments(queries, predictions, lengths=OPEN_LENGTHS)
     assert len(report.full.ids) == 4001
     for evaluator in ("r2tuning", "lighthouse"):
         expected = json.loads((GOLDENS / "grounding" / f"metrics_tacos_{evaluator}.json").read_text("utf-8"))

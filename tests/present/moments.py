@@ -13,8 +13,15 @@ from vidret.errors import VidretError
 from vidret.types import Moment
 from vidret.video.container import ONE_THREAD
 
-ODD_PATHS = ["/films/plain.mp4", '/films/a "b", c.mp4', "/films/two\nlines.mp4", "/films/\u6620\u753b.mp4", "-x.mp4"]
-ODD_PATHS += [os.fsdecode(b"/films/bad\xff\xfe.mp4"), "/films/=cmd;#\\.mp4"]
+ODD_PATHS = (
+    "/films/plain.mp4",
+    '/films/a "b", c.mp4',
+    "/films/two\nlines.mp4",
+    "/films/\u6620\u753b.mp4",
+    "-x.mp4",
+    os.fsdecode(b"/films/bad\xff\xfe.mp4"),
+    "/films/=cmd;#\\.mp4",
+)
 
 
 def make_moment(path: str = "/films/a.mp4", start: float = 1.0, end: float = 2.0, score: float = 0.5) -> Moment:

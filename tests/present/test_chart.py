@@ -108,7 +108,9 @@ def test_typical_score_is_a_labelled_line_in_range(tmp_path: Path, texts: list[A
     assert np.ptp(np.nonzero(is_near(flat, chart.CURVE))[0]) > 150, "without it the curve fills the plot"
 
 
-def test_words_are_columns_up_to_their_score(tmp_path: Path, texts: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_are_columns_of_their_channel_up_to_their_score(
+    tmp_path: Path, texts: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(cast(dict[str, Any], chart.WORDS), "screen")  # as a kind that was added
     words = (
         CurveText(source="speech", start=10, end=30, score=0.5, text="hello there"),

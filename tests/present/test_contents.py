@@ -89,8 +89,15 @@ def test_cues_are_read_back(form: str) -> None:
 
 def test_json_has_everything() -> None:
     rows = json.loads(to_transcript(TEXTS, "json"))
-    fish = {"start": 1.5, "end": 4.0, "text": "Fish & chips: 2 < 3", "source": "speech", "confidence": 0.5}
-    assert rows[1] == fish | {"language": "en", "speaker": ""}
+    assert rows[1] == {
+        "start": 1.5,
+        "end": 4.0,
+        "text": "Fish & chips: 2 < 3",
+        "source": "speech",
+        "confidence": 0.5,
+        "language": "en",
+        "speaker": "",
+    }
     assert len(rows) == 8
 
 

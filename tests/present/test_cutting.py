@@ -263,7 +263,9 @@ def test_uncuttable_moments_are_refused_in_one_sentence(films: Path, tmp_path: P
     assert not (tmp_path / "clips").exists()
 
 
-def test_the_ffmpeg_of_the_package_is_preferred_or_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ffmpeg_of_the_package_is_preferred_or_the_lack_of_any_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing(name: str) -> None:
         raise ImportError(name)
 

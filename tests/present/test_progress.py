@@ -82,7 +82,9 @@ def test_lines_of_json_come_every_second(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
-def test_the_bar_says_that_a_run_stops(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_says_that_an_interrupted_run_stops(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("vidret.present.progress.shows_bars", lambda: True)
     console = Console(stderr=True, force_terminal=True, width=100)
     monkeypatch.setattr("vidret.present.progress.load_console", lambda: console)

@@ -16,8 +16,13 @@ from vidret.types import TextEmbedding
 
 ROOT = Path(__file__).parent.parent.parent
 SHOWN = {"dog": "red", "dogs": "red", "beach": "blue", "man": "green", "car": "yellow"}
-PLAIN = ["people riding bicycles", "a taxi in the traffic", "a dog on a beach", "somebody opens a door"]
-PLAIN += ["a rabbit comes out of its hole"]
+PLAIN = (
+    "people riding bicycles",
+    "a taxi in the traffic",
+    "a dog on a beach",
+    "somebody opens a door",
+    "a rabbit comes out of its hole",
+)
 NEGATIVE_AND_PHRASE = 'dog -beach "good boy"'
 EVENTS = "a man enters, then a car leaves, no dogs"
 HEARD, PERSON = "applause", "@mum on a beach"

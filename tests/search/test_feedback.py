@@ -144,7 +144,8 @@ def test_likes_count_in_any_order_and_without_them_20_results_count_as_seen(engi
     assert [hit.video for hit in again] == [hit.video for hit in found]
     assert scores(again) == pytest.approx(scores(found), abs=1e-5)
     seen = engine.search(QUERY, NUM_VIDEOS, like=[one, two], seen=points(plain))
-    lost = dict.fromkeys((hit.video for hit in plain), SEEN_NATS)  # what was seen, not supposed to be, is ruled out
+    # What was seen, not only supposed to be, is ruled out.
+    lost = dict.fromkeys((hit.video for hit in plain), SEEN_NATS)
     ruled_out = {hit.video: hit.score - lost.get(hit.video, 0) for hit in found}
     assert scores(seen) == pytest.approx(ruled_out, abs=1e-5)
     pages = [hit for offset in (0, 10, 20) for hit in engine.search(QUERY, 10, offset=offset, like=[one, two])]

@@ -28,6 +28,19 @@ from vidret.channels.picture.evidence import HINTED, MIN_DEVIATION, PICTURE_OFFS
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.picture.ranking import TOP_FRAMES
 from vidret.channels.texts import channel
+from vidret.channels.texts.channel import (
+    ADJACENT,
+    HUBNESS,
+    MATCHES_HINT,
+    MATCHES_REPORT,
+    MEANING_OFFSET,
+    MEANING_SLOPE,
+    PRIOR_TEXTS,
+    SHORT_MEANING,
+    SHORT_WORDS,
+    WORDS_OFFSET,
+    WORDS_SLOPE,
+)
 from vidret.channels.texts.matching import ENGLISH_TEXTS, STOP_STEMS, TYPICAL_WORDS
 from vidret.encode.sentences import find_word_share
 from vidret.engine import Engine
@@ -155,8 +168,8 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
     vector, text = encode([clause.content])[0], encode([said[4]])[0]
     typical = encode([*SENTENCES, *UNRELATED]).mean(axis=0)
     vectors = [encode([row[4]])[0] for row in WORDS if row[1] == source]
-    level = sum(float(own @ vector) for own in vectors) + channel.PRIOR_TEXTS * float(typical @ vector)
-    level /= len(vectors) + channel.PRIOR_TEXTS
+    level = sum(float(own @ vector) for own in vectors) + PRIOR_TEXTS * float(typical @ vector)
+    level /= len(vectors) + PRIOR_TEXTS
     asked, held = clause.content.split(), said[4].split()
     told, whole, num_words = 0.0, 0.0, 0
     for word in asked:
@@ -170,19 +183,14 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
         whole += weight
         told += weight if word in held else 0.0
     neighbours = sum(pair in pairwise(held) for pair in set(pairwise(asked)))
-    by_words = channel.WORDS_OFFSET + told / whole * (channel.WORDS_SLOPE * told + channel.ADJACENT * neighbours)
-    by_meaning = channel.MEANING_OFFSET + channel.MEANING_SLOPE * float(
-        text @ vector - level - channel.HUBNESS * (text @ typical)
-    )
+    by_words = WORDS_OFFSET + told / whole * (WORDS_SLOPE * told + ADJACENT * neighbours)
+    by_meaning = MEANING_OFFSET + MEANING_SLOPE * float(text @ vector - level - HUBNESS * (text @ typical))
     if clause.source == source or (clause.source, source) == ("speech", "subtitles"):
-        by_meaning += channel.MATCHES_HINT + (
-            channel.MATCHES_REPORT if clause.content != clause.text and clause.source == "speech" else 0
+        by_meaning += MATCHES_HINT + (
+            MATCHES_REPORT if clause.content != clause.text and clause.source == "speech" else 0
         )
     if clause.source is None:
-        by_words, by_meaning = (
-            by_words - channel.SHORT_WORDS / num_words,
-            by_meaning - channel.SHORT_MEANING / num_words,
-        )
+        by_words, by_meaning = (by_words - SHORT_WORDS / num_words, by_meaning - SHORT_MEANING / num_words)
     return float(np.log(np.exp(by_words) + np.exp(by_meaning)))
 
 
@@ -340,7 +348,9 @@ def test_index_with_words_alone(tmp_path: Path) -> None:
 # The background
 
 
-def test_background_is_measured_when_words_grow_by_a_quarter(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_is_measured_again_when_words_grow_by_a_quarter(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measured = note_calls(monkeypatch, channel, "measure_background", lambda *_: 1)
     for _ in range(2):
         with Engine(index, NamedColours()) as engine:

@@ -164,7 +164,9 @@ def test_the_best_moment_has_the_probability_of_its_video_and_others_less(engine
     assert [m.weak for m in alone] == [(m.probability or 0) < UNLIKELY for m in alone]
 
 
-def test_unreadable_video_is_skipped_and_told(made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_video_is_skipped_with_a_warning(
+    made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.copytree(made / "films", tmp_path / "films")
     with Engine(tmp_path / "index", make_encoder(), head="none") as engine:
         engine.index([tmp_path / "films"])
@@ -184,7 +186,9 @@ def test_unreadable_video_is_skipped_and_told(made: Path, tmp_path: Path, caplog
         (tmp_path / "films" / "a.mp4").unlink()
         names = {Path(moment.path).name for moment in engine.locate("rain", 1000, **ALL)}
         assert names == {"c.mp4", "d.mp4"}, "missing videos are not searched, though their tokens are kept"
-        assert engine.locate("rain", 3, video=tmp_path / "films" / "a.mp4", **ALL), "it is located by its path"
+        assert engine.locate("rain", 3, video=tmp_path / "films" / "a.mp4", **ALL), (
+            "a missing video is located by its path"
+        )
 
 
 def test_saliency_is_interpolated_between_frames(engine: Engine, made: Path) -> None:

@@ -22,12 +22,28 @@ pytestmark = pytest.mark.usefixtures("sentences")
 
 # The films of each index; "turn" is in two, under another name in the second one.
 SHARES = {"one": ("red", "turn"), "two": ("blue", "turn"), "three": ("back", "white")}
-QUERIES: list[Query] = ["red", "blue sky", "the line is busy", "the lime is bussy", "sand the door", "nothing of it"]
-QUERIES += ["someone says that the line is busy", '"call again"', '"good morning" blue', "yellow -busy", "@warm"]
-QUERIES += ['green -"sand the door"', "busy, no captain", "green, then yellow", "the line is busy, then call again"]
-QUERIES += ["call again, while red", EventSequence(["yellow", ("green", "sand the door")], gap=5), "@warm, then yellow"]
-QUERIES += [np.eye(NamedColours.dim)[1]]
-QUERIES += [ComposedQuery(images=(np.full((8, 8, 3), (200, 30, 30), np.uint8),), text="not so bright")]
+QUERIES: tuple[Query, ...] = (
+    "red",
+    "blue sky",
+    "the line is busy",
+    "the lime is bussy",
+    "sand the door",
+    "someone says that the line is busy",
+    '"call again"',
+    '"good morning" blue',
+    "yellow -busy",
+    'green -"sand the door"',
+    "busy, no captain",
+    "green, then yellow",
+    "the line is busy, then call again",
+    "call again, while red",
+    EventSequence(["yellow", ("green", "sand the door")], gap=5),
+    "nothing of it",
+    "@warm",
+    "@warm, then yellow",
+    np.eye(NamedColours.dim)[1],
+    ComposedQuery(images=(np.full((8, 8, 3), (200, 30, 30), np.uint8),), text="not so bright"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +224,9 @@ def test_videos_that_come_later_are_found(folder: Path, tmp_path: Path) -> None:
         assert len(hits) == 4
 
 
-def test_scores_are_corrected_if_all_calibrated(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_scores_are_corrected_if_all_indexes_are_calibrated(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     paths = [tmp_path / index for index in ("one", "three")]
     for path in paths:
         shutil.copytree(folder / path.name, path)

@@ -84,7 +84,9 @@ def folders(hits: Sequence[Hit]) -> list[str]:
 
 @pytest.mark.parametrize("query", [f'"{GREETING}"', GREETING, "welcome"])
 @pytest.mark.parametrize("sources", [None, ("speech",), ("speech", "screen")])
-def test_filters_apply_before_the_choice(engine: Engine, query: str, sources: tuple[TextSource, ...] | None) -> None:
+def test_filters_apply_before_the_best_texts_are_chosen(
+    engine: Engine, query: str, sources: tuple[TextSource, ...] | None
+) -> None:
     folder = Filters(folder=str(engine.path.parent / "mine"))
     hits = engine.search(query, 10, filters=folder, sources=sources)
     assert folders(hits) == ["mine"] * 3

@@ -12,8 +12,15 @@ from vidret.store.texts.store import TextStore
 from vidret.types import ALL_VIDEOS, Filters, Source
 
 pytestmark = pytest.mark.scale
-QUERIES = ["red", "good morning captain", '"platform nine"', "blue -captain"]
-QUERIES += ["someone explains how to sand the door lightly", "red, then blue", "plattform"]
+QUERIES = [
+    "red",
+    "good morning captain",
+    '"platform nine"',
+    "blue -captain",
+    "someone explains how to sand the door lightly",
+    "red, then blue",
+    "plattform",
+]
 SOURCES: list[tuple[Source, ...] | None] = [None, ("speech",), ("picture", "screen")]
 
 

@@ -58,7 +58,9 @@ def test_best_placement_agrees_with_brute_force(steps: Sequence[Rows], gaps: Seq
 
 
 @given(STEPS, GAPS, st.booleans())
-def test_placements_are_valid(steps: Sequence[Rows], gaps: Sequence[float | None], overlapping: bool) -> None:
+def test_placements_are_valid_and_best_first(
+    steps: Sequence[Rows], gaps: Sequence[float | None], overlapping: bool
+) -> None:
     found = list(iterate_placements([make_spans(rows) for rows in steps], gaps, overlapping=overlapping))
     assert bool(found) == (place_naively(steps, gaps) is not None)
     assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)

@@ -93,7 +93,9 @@ def test_flat_index_has_perfect_recall(tmp_path: Path, num: int) -> None:
 
 @pytest.mark.parametrize("kind", [HalfStore, ShallowStore])
 @pytest.mark.parametrize("block", [7, 64, 8192])
-def test_recall_equals_its_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Store], block: int) -> None:
+def test_recall_equals_naive_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Store], block: int
+) -> None:
     monkeypatch.setattr(recall, "BLOCK", block)
     monkeypatch.setattr(recall, "BATCH_SIZE", 5)
     with kind.open(write_index(tmp_path, make_unit_vectors(80))) as store:

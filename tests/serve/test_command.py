@@ -60,8 +60,11 @@ def test_the_printed_url_contains_the_token(run: Run, engine: Engine, monkeypatc
         (["--host", "no.such.host.invalid", "--token", "long-enough"], "no.such.host.invalid:0: cannot listen here"),
     ],
 )
-def test_wrong_settings_are_told_in_a_sentence(run: Run, engine: Engine, arguments: list[str], sentence: str) -> None:
-    code, message = run(*([] if "--index" in arguments else ["--index", engine.path]), *arguments)
+def test_invalid_settings_are_refused_in_one_sentence(
+    run: Run, engine: Engine, arguments: list[str], sentence: str
+) -> None:
+    index = [] if "--index" in arguments else ["--index", engine.path]
+    code, message = run(*index, *arguments)
     assert code == (2 if sentence.startswith("token") else 1)
     assert message.startswith(f"error: {sentence}")
 

@@ -912,7 +912,9 @@ def test_hit_opens_at_its_time_and_the_timeline_and_its_moments_seek(look: Look)
     wait_for_time(page, first_start)
 
 
-def test_film_with_a_late_clock_is_on_time(look: Look, servers: ExitStack, indexed: Engine, tmp_path: Path) -> None:
+def test_film_whose_clock_starts_late_is_shown_at_the_right_time(
+    look: Look, servers: ExitStack, indexed: Engine, tmp_path: Path
+) -> None:
     (tmp_path / "films").mkdir()
     film = write_video(tmp_path / "films" / "late.mp4", range(40), rate=5, options={"g": "5"}, shift=10)
     engine = servers.enter_context(make_index(tmp_path / "index", indexed.encoder, film))
@@ -1069,7 +1071,9 @@ def test_invalid_image_is_refused_in_one_sentence(look: Look, films: Path, tmp_p
 # The index
 
 
-def test_the_index_tab_lists_facts_and_lost_files(look: Look, indexed: Engine, films: Path, bikes: int) -> None:
+def test_the_index_tab_lists_facts_and_failed_and_missing_files(
+    look: Look, indexed: Engine, films: Path, bikes: int
+) -> None:
     page = look("/?tab=index")
     expect(page.locator("#numbers div").first).to_have_text(re.compile(r"videos\s*6"))
     expect(page.locator("#index-path")).to_have_text(str(indexed.path))
@@ -1301,9 +1305,15 @@ def test_a_video_that_is_closed_while_it_waits_stays_closed_and_errors_do_not_ke
 def test_every_place_is_legible_and_accessible(
     look: Look, url: str, worded_url: str, bikes: int, is_worded: bool
 ) -> None:
-    places = {"home": "/", "results": f"/?q={BIKES}", "filters": f"/?q={BIKES}&min_seconds=2"}
-    places |= {"weak": "/?q=quarterly tax regulations", "viewer": f"/?q={BIKES}&v={bikes}&t=2"}
-    places |= {"index": "/?tab=index", "map": "/?tab=map"}
+    places = {
+        "home": "/",
+        "results": f"/?q={BIKES}",
+        "filters": f"/?q={BIKES}&min_seconds=2",
+        "weak": "/?q=quarterly tax regulations",
+        "viewer": f"/?q={BIKES}&v={bikes}&t=2",
+        "index": "/?tab=index",
+        "map": "/?tab=map",
+    }
     filled = FILLED
     if is_worded:
         places = {"said": "/?q=emergency exit", "transcript": f"/?q=emergency exit&v={bikes}&t=2"}
@@ -1388,7 +1398,9 @@ def lists(indexed: Engine) -> Iterator[Engine]:
         indexed.remove_collection(kept.name)
 
 
-def test_lists_are_changed_and_saved_searches_opened(look: Look, lists: Engine, bikes: int, image_path: Path) -> None:
+def test_lists_are_changed_and_exported_and_saved_searches_opened(
+    look: Look, lists: Engine, bikes: int, image_path: Path
+) -> None:
     lists.add_to_list("Another", lists.locate(BIKES, 1))
     page = look()
     ask(page, BIKES)

@@ -6,11 +6,26 @@ from vidret.types import Filters
 FACTS: list[dict[str, object]] = [
     {"filmed": "1970-01-01T00:00:10+00:00", "camera": "Apple iPhone 15", "latitude": 48.137, "longitude": 11.575},
     {"filmed": "1970-01-01T02:00:20+02:00", "camera": "Google Pixel 8", "latitude": 48.14, "longitude": 11.59},
-    {"filmed": "", "camera": "", "latitude": 60.0, "longitude": -179.99, "hdr": True, "has_audio": True}
-    | {"languages": "de en", "heard": "speech\nchild speech, kid speaking\nÉclat"},
+    {
+        "filmed": "",
+        "camera": "",
+        "latitude": 60.0,
+        "longitude": -179.99,
+        "hdr": True,
+        "has_audio": True,
+        "languages": "de en",
+        "heard": "speech\nchild speech, kid speaking\nÉclat",
+    },
     {},
-    {"width": 1080, "height": 1920, "average_rate": 59.94, "hdr": False, "has_audio": False}
-    | {"languages": "en", "heard": "speech"},
+    {
+        "width": 1080,
+        "height": 1920,
+        "average_rate": 59.94,
+        "hdr": False,
+        "has_audio": False,
+        "languages": "en",
+        "heard": "speech",
+    },
     {"width": 480, "height": 480, "average_rate": 25.0, "latitude": 60.0, "longitude": 179.99, "hdr": False},
 ]
 FACT_FILTERS = [

@@ -51,7 +51,9 @@ def test_vectors_are_read_without_a_query(tmp_path: Path, num_queries: list[int]
         assert_right(opened)
 
 
-def test_moved_rows_are_in_the_catalog(tmp_path: Path, num_queries: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moved_rows_are_found_in_the_catalog(
+    tmp_path: Path, num_queries: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(upkeep, "restart_log", lambda _: None)  # as if the compaction had not ended yet
     monkeypatch.setattr(Snapshots, "save", lambda _: None)
     with create(tmp_path) as store, Store.open(tmp_path) as reader:

@@ -334,8 +334,12 @@ def test_threads_write_and_search_side_by_side(tmp_path: Path) -> None:
         assert store.upkeep.verify() == []
 
 
-FILES = {"/films/cats/a.mp4": (10.0, 100)}  # path: duration and modification time in seconds
-FILES |= {"/films/cats/old/b.mp4": (20.0, 200), "/films/cats2/c.mp4": (30.0, 300), "/films/%_/d.mp4": (40.0, 400)}
+FILES = {  # path: duration and modification time in seconds
+    "/films/cats/a.mp4": (10.0, 100),
+    "/films/cats/old/b.mp4": (20.0, 200),
+    "/films/cats2/c.mp4": (30.0, 300),
+    "/films/%_/d.mp4": (40.0, 400),
+}
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,9 @@ from vidret.train.methods import list_methods
 from vidret.train.retrieval import RetrievalModule
 
 # Lightning warns of its own use of torch, and of what it would do on a larger machine.
-ignores_lightning = pytest.mark.filterwarnings(*(f"ignore::{of}Warning" for of in ("User", "Future", "Deprecation")))
+ignores_lightning = pytest.mark.filterwarnings(
+    *(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation"))
+)
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=32)
 TEXT = TextShape(context=32, vocabulary=49408, width=32, layers=1, heads=2, dim=32)
 MERGING = {"merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1)}
@@ -56,8 +58,14 @@ def open_data(world: Path, **settings: Any) -> RetrievalData:
 
 def make_module(method: str, **settings: Any) -> RetrievalModule:
     torch.manual_seed(0)
-    chosen: dict[str, Any] = {"method": method, "vision": VISION, "text": TEXT, "fps": 3.0, "train_all": True}
-    chosen |= {"lr": 2e-3}
+    chosen: dict[str, Any] = {
+        "method": method,
+        "vision": VISION,
+        "text": TEXT,
+        "fps": 3.0,
+        "train_all": True,
+        "lr": 2e-3,
+    }
     return RetrievalModule(**(chosen | METHODS.get(method, {}) | settings))
 
 

@@ -72,8 +72,14 @@ def test_derived_configurations_are_those_that_the_tool_makes() -> None:
     assert on_disk.keys() - by_hand == derived.keys()
 
 
-QUICK = ["vatex_tempme_full_b32"]  # beside those of tests/evaluate/test_reproduce.py, and msrvtt_clip_b32 below
-QUICK += ["didemo_tempme_b16", "activitynet_glscl_b16", "qvhighlights_r2_b32", "youtube_r2_b32", "tvsum_r2_b32"]
+QUICK = (  # beside those of tests/evaluate/test_reproduce.py, and msrvtt_clip_b32 below
+    "vatex_tempme_full_b32",
+    "didemo_tempme_b16",
+    "activitynet_glscl_b16",
+    "qvhighlights_r2_b32",
+    "youtube_r2_b32",
+    "tvsum_r2_b32",
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +99,9 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "synthetic" not in path.stem
     ],
 )
-def test_a_configuration_trains(path: Path, benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_trained_with_the_configuration(
+    path: Path, benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # checkpoints
     config = shrink_config(yaml.safe_load(path.read_text("utf-8")), benchmarks, tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))

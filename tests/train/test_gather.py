@@ -15,7 +15,17 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, multiprocessing
 from torch.utils.data import DataLoader
 
-from tests.train import small
+from tests.train.small import (
+    METHODS,
+    draw_captioned,
+    draw_moments,
+    make_head_module,
+    make_module,
+    make_trainer,
+    open_data,
+    sample,
+    write_world,
+)
 from vidret.align.batches import take_rows
 from vidret.train.gather import gather
 from vidret.train.losses import add_terms
@@ -25,7 +35,7 @@ HALVES = slice(0, 2), slice(2, 5)
 RECIPES: dict[str, dict[str, Any]] = {
     **{
         f"{method}, {'all' if train_all else 'recipe'}": {"train_all": train_all}
-        for method in small.METHODS
+        for method in METHODS
         for train_all in (False, True)
     },
     "tempme, recipe": {"train_all": False, "lora_rank": 2},
@@ -36,13 +46,13 @@ HEADS: dict[str, dict[str, Any]] = {"r2": {}, "r2, highlights": {"boundaries": F
 def gather_all_kinds(rank: int) -> dict[str, Any]:
     """Gather tensors whose numbers of rows and columns differ between processes."""
     rows, width = UNEVEN[rank], (4, 6)[rank]
-    x = small.sample(8, 6, seed=3)[rows, :width].requires_grad_()
+    x = sample(8, 6, seed=3)[rows, :width].requires_grad_()
     gathered = gather(x)
-    factors = small.sample(8, 6, seed=20 + rank)
+    factors = sample(8, 6, seed=20 + rank)
     torch.autograd.backward((gathered * factors).sum())
     mask = torch.ones(len(x), width, dtype=torch.bool)
     ids = torch.arange(48).reshape(8, 6)[rows, :width]
-    transposed = small.sample(6, 8, seed=4).T[rows]
+    transposed = sample(6, 8, seed=4).T[rows]
     return {
         "values": gathered.detach(),
         "gradient": x.grad,
@@ -56,16 +66,16 @@ def gather_all_kinds(rank: int) -> dict[str, Any]:
 def fit(folder: Path, recipe: str) -> dict[str, Any]:
     """Train two steps and validate; return the final weights, the names of changed ones, and the recall."""
     if recipe in HEADS:
-        module: Any = small.make_head_module(**HEADS[recipe])
-        loaders = [DataLoader([small.draw_moments(seed) for seed in range(2)], batch_size=None) for _ in range(2)]  # type: ignore[var-annotated, arg-type]
+        module: Any = make_head_module(**HEADS[recipe])
+        loaders = [DataLoader([draw_moments(seed) for seed in range(2)], batch_size=None) for _ in range(2)]  # type: ignore[var-annotated, arg-type]
         data: dict[str, Any] = {"train_dataloaders": loaders[0], "val_dataloaders": loaders[1]}
     else:
         module, data = (
-            small.make_module(recipe.split(",")[0], lr=2e-3, **RECIPES[recipe]),
-            {"datamodule": small.open_data(folder)},
+            make_module(recipe.split(",")[0], lr=2e-3, **RECIPES[recipe]),
+            {"datamodule": open_data(folder)},
         )
     before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
-    trainer = small.make_trainer(
+    trainer = make_trainer(
         folder,
         max_steps=2,
         val_check_interval=2,
@@ -88,8 +98,8 @@ def compute_gradients(method: str, rows: slice) -> dict[str, Tensor]:
 
     Two pairs of different processes have the same video, which must not be negatives of each other.
     """
-    module = small.make_module(method).eval()  # without dropout and noise, which differ between processes
-    batch = small.draw_captioned(5)._replace(videos=torch.tensor([0, 1, 2, 1, 3]))
+    module = make_module(method).eval()  # without dropout and noise, which differ between processes
+    batch = draw_captioned(5)._replace(videos=torch.tensor([0, 1, 2, 1, 3]))
     loss = add_terms(module.compute_terms(take_rows(batch, rows)))
     torch.autograd.backward(loss)
     found = {"loss": gather(loss.detach()[None]).mean()}
@@ -109,7 +119,7 @@ def work(rank: int, folder: str, recipes: list[str]) -> None:
         dist.init_process_group("gloo", rank=rank, world_size=2, **settings)
         try:
             results: dict[str, Any] = {"kinds": gather_all_kinds(rank)}
-            results["methods"] = {method: compute_gradients(method, HALVES[rank]) for method in small.METHODS}
+            results["methods"] = {method: compute_gradients(method, HALVES[rank]) for method in METHODS}
             results |= {recipe: fit(Path(folder), recipe) for recipe in recipes}
             torch.save(results, f"{folder}/{rank}.pt")
         finally:
@@ -121,7 +131,7 @@ def work_together(folder: Path, recipes: list[str]) -> list[dict[str, Any]]:
 
     The other is forked where that is safe: to start it and import all that training needs takes longer than its work.
     """
-    small.write_world(folder)
+    write_world(folder)
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     other = context.Process(target=work, args=(1, str(folder), recipes))
     with warnings.catch_warnings():
@@ -145,7 +155,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return work_together(tmp_path_factory.mktemp("processes"), QUICK)
 
 
-@pytest.mark.parametrize("method", small.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_the_loss_and_the_gradients_of_one_process(results: list[dict[str, Any]], method: str) -> None:
     expected, actual = compute_gradients(method, slice(0, 5)), results[0]["methods"][method]
     assert actual.keys() == expected.keys()
@@ -154,9 +164,9 @@ def test_every_method_has_the_loss_and_the_gradients_of_one_process(results: lis
 
 
 def test_rows_are_in_process_order_and_padded_with_zeros(results: list[dict[str, Any]]) -> None:
-    values, real, ids = small.sample(8, 6, seed=3), torch.ones(8, 6, dtype=torch.bool), torch.arange(48).reshape(8, 6)
+    values, real, ids = sample(8, 6, seed=3), torch.ones(8, 6, dtype=torch.bool), torch.arange(48).reshape(8, 6)
     real[:3, 4:] = False
-    transposed = small.sample(6, 8, seed=4).T
+    transposed = sample(6, 8, seed=4).T
     for kinds in (result["kinds"] for result in results):
         assert torch.equal(kinds["values"], values * real)
         assert torch.equal(kinds["mask"], real)
@@ -166,13 +176,13 @@ def test_rows_are_in_process_order_and_padded_with_zeros(results: list[dict[str,
 
 
 def test_gradient_is_the_sum_over_processes(results: list[dict[str, Any]]) -> None:
-    gradient = small.sample(8, 6, seed=20) + small.sample(8, 6, seed=21)
+    gradient = sample(8, 6, seed=20) + sample(8, 6, seed=21)
     torch.testing.assert_close(results[0]["kinds"]["gradient"], gradient[:3, :4])
     torch.testing.assert_close(results[1]["kinds"]["gradient"], gradient[3:])
 
 
 def test_single_process_returns_its_input() -> None:
-    x = small.sample(3, 2)
+    x = sample(3, 2)
     assert gather(x) is x
 
 

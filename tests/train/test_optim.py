@@ -23,20 +23,36 @@ from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.errors import VidretError
 from vidret.layers import TemporalTransformer
-from vidret.train import optim
 from vidret.train.captioner import Captioner
 from vidret.train.methods.glscl import Glscl
 from vidret.train.methods.promptswitch import PromptSwitch
 from vidret.train.methods.tempme import TempMe
 from vidret.train.methods.ucofia import Ucofia
+from vidret.train.optim import (
+    BertAdam,
+    Rule,
+    adamw_optimizer,
+    bert_optimizer,
+    clamp_scale,
+    clip4clip_rule,
+    falling_schedule,
+    parameter_groups,
+    r2_optimizer,
+    warm_then_drop,
+)
 
 VISION = VisionShape(224, 32, 768, 12, 12, 512, quick_gelu=True)
 TEXT = TextShape(77, 49408, 512, 12, 8, 512, quick_gelu=True)
 PLAIN = 151_277_313  # all weights of CLIP ViT-B/32
-INPUTS = {"encoder.text.embedding.weight": 49408 * 512, "encoder.text.positions": 77 * 512}
-INPUTS |= {"encoder.vision.class_embedding": 768, "encoder.vision.positions": 50 * 768}
-INPUTS |= {"encoder.vision.patches.weight": 768 * 3 * 32 * 32, "encoder.vision.ln_pre.weight": 768}
-INPUTS |= {"encoder.vision.ln_pre.bias": 768}
+INPUTS = {
+    "encoder.text.embedding.weight": 49408 * 512,
+    "encoder.text.positions": 77 * 512,
+    "encoder.vision.class_embedding": 768,
+    "encoder.vision.positions": 50 * 768,
+    "encoder.vision.patches.weight": 768 * 3 * 32 * 32,
+    "encoder.vision.ln_pre.weight": 768,
+    "encoder.vision.ln_pre.bias": 768,
+}
 
 
 def build(**modules: Callable[[], nn.Module]) -> nn.ModuleDict:
@@ -61,8 +77,8 @@ def make_aligner() -> Aligner:
 class Grouped:
     """The groups of a model's weights: rate, decay and size of each, its names, and what is frozen."""
 
-    def __init__(self, model: nn.Module, rule: optim.Rule) -> None:
-        groups, named = optim.parameter_groups(model, rule), dict(model.named_parameters())
+    def __init__(self, model: nn.Module, rule: Rule) -> None:
+        groups, named = parameter_groups(model, rule), dict(model.named_parameters())
         listed = [pair for group in groups for pair in zip(group["names"], group["params"], strict=True)]
         assert len(listed) == len({name for name, _ in listed}), "each trained weight is in one group"
         assert all(named[name] is weight for name, weight in listed)
@@ -87,7 +103,7 @@ def test_tempme_trains_half_a_million_weights() -> None:
     assert found.num_frozen == PLAIN
     assert not Grouped(model, Glscl.recipe.rule).frozen, "another recipe unfreezes them"
     with pytest.raises(ValueError, match="model must have weights that the recipe trains, got none"):
-        optim.parameter_groups(build(encoder=make_clip), TempMe().recipe.rule)
+        parameter_groups(build(encoder=make_clip), TempMe().recipe.rule)
 
 
 def test_prompt_switch_trains_all_weights() -> None:
@@ -131,7 +147,7 @@ def test_glscl_trains_embeddings_and_clip4clip_freezes_them() -> None:
     assert glscl.table["clip"][2] + glscl.table["clip bias"][2] == PLAIN
     assert not glscl.frozen
     assert glscl.table["new"][:2] == (1e-4, 0.2)
-    clip4clip = Grouped(build(encoder=make_clip), partial(optim.clip4clip_rule, lr=2e-4))
+    clip4clip = Grouped(build(encoder=make_clip), partial(clip4clip_rule, lr=2e-4))
     assert clip4clip.table.keys() == {"clip", "clip bias"}
     assert clip4clip.table["clip"][0] == pytest.approx(2e-7)
     assert clip4clip.frozen == INPUTS.keys()
@@ -174,7 +190,7 @@ def test_updates_match_naive_version(size: float, weight_decay: float, max_norm:
         for index, weight in enumerate(weights)
     ]
     settings = {"lr": 0.1, "weight_decay": weight_decay, "max_norm": max_norm}
-    optimizer = optim.BertAdam([{"params": [*weights, idle], **settings}])
+    optimizer = BertAdam([{"params": [*weights, idle], **settings}])
     for step in range(5):
         optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
         for index, weight in enumerate(weights):
@@ -201,7 +217,7 @@ def test_recipes_with_small_steps_refuse_half_precision(recipe: str) -> None:
 def make_schedule(num_steps: int = 1000, warm_up: float = 0.1, **more: Any) -> Callable[[int], float]:
     """Return the factor of the rate at a step."""
     optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2))])
-    return optim.falling_schedule(optimizer, num_steps, warm_up, **more).lr_lambdas[0]
+    return falling_schedule(optimizer, num_steps, warm_up, **more).lr_lambdas[0]
 
 
 def test_bert_schedule_drops_at_the_end_of_the_warm_up() -> None:
@@ -233,19 +249,19 @@ def test_impossible_schedules_are_refused() -> None:
 
 
 def test_r2_tuning_schedule() -> None:
-    rate = partial(optim.warm_then_drop, warm_up=500, drop_at=2000)
+    rate = partial(warm_then_drop, warm_up=500, drop_at=2000)
     steps = [0, 250, 499, 500, 1999, 2000, 9999]
     assert [rate(step) for step in steps] == pytest.approx([0.001, 0.5005, 0.998002, 1, 1, 0.1, 0.1])
-    assert [optim.warm_then_drop(step, warm_up=0, drop_at=None) for step in (0, 9999)] == [1, 1]
-    assert optim.warm_then_drop(10, warm_up=20, drop_at=5) == pytest.approx(0.1 * 0.5005)
+    assert [warm_then_drop(step, warm_up=0, drop_at=None) for step in (0, 9999)] == [1, 1]
+    assert warm_then_drop(10, warm_up=20, drop_at=5) == pytest.approx(0.1 * 0.5005)
 
 
 def test_scale_is_clamped_at_100() -> None:
     scale = nn.Parameter(torch.tensor(5.0))
-    optim.clamp_scale(scale)
+    clamp_scale(scale)
     assert scale.item() == pytest.approx(math.log(100))
     low = nn.Parameter(torch.tensor(-3.0))
-    optim.clamp_scale(low)
+    clamp_scale(low)
     assert low.item() == -3
 
 
@@ -268,11 +284,11 @@ class Small(nn.Module):
 
 Recipe = Callable[[nn.Module], tuple[Optimizer, LambdaLR]]
 RECIPES: dict[str, Recipe] = {
-    "tempme": lambda model: optim.adamw_optimizer(model, TempMe().recipe.rule, num_steps=6),
-    "prompt switch": lambda model: optim.adamw_optimizer(model, PromptSwitch.recipe.rule, num_steps=6),
-    "clip4clip": lambda model: optim.bert_optimizer(model, optim.clip4clip_rule, num_steps=6, warm_up=0.3),
-    "glscl": lambda model: optim.bert_optimizer(model, Glscl.recipe.rule, num_steps=6, warm_up=0.3),
-    "r2": lambda model: optim.r2_optimizer(model, lr=5e-4, drop_at=4, warm_up=2),
+    "tempme": lambda model: adamw_optimizer(model, TempMe().recipe.rule, num_steps=6),
+    "prompt switch": lambda model: adamw_optimizer(model, PromptSwitch.recipe.rule, num_steps=6),
+    "clip4clip": lambda model: bert_optimizer(model, clip4clip_rule, num_steps=6, warm_up=0.3),
+    "glscl": lambda model: bert_optimizer(model, Glscl.recipe.rule, num_steps=6, warm_up=0.3),
+    "r2": lambda model: r2_optimizer(model, lr=5e-4, drop_at=4, warm_up=2),
 }
 
 

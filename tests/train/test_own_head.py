@@ -136,6 +136,8 @@ def test_annotations_of_other_videos_are_refused(made: Path, tmp_path: Path) -> 
         (("--seed", -1), 2, "--seed"),
     ],
 )
-def test_wrong_options_are_told(options: tuple[str, object], code: int, reason: str, made: Path, run: Runner) -> None:
+def test_wrong_options_are_refused(
+    options: tuple[str, object], code: int, reason: str, made: Path, run: Runner
+) -> None:
     given = ("train", "head", "--index", made / "index", "--moments", made / "moments.jsonl", *options)
     run.check_refusal(given, code, reason)

@@ -16,8 +16,14 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "dangling.mp4").symlink_to(tmp_path / "nowhere")
-    reasons = {"pipe.mp4": "is not a regular file", "folder.mp4": "is a directory", "empty.mp4": "is empty"}
-    reasons |= {"dangling.mp4": "does not exist", "missing.mp4": "does not exist", "nul\0.mp4": "cannot be read"}
+    reasons = {
+        "pipe.mp4": "is not a regular file",
+        "folder.mp4": "is a directory",
+        "empty.mp4": "is empty",
+        "dangling.mp4": "does not exist",
+        "missing.mp4": "does not exist",
+        "nul\0.mp4": "cannot be read",
+    }
     for name, reason in reasons.items():
         with pytest.raises(DecodeError, match=reason) as caught:
             fingerprint(tmp_path / name)

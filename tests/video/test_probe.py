@@ -104,10 +104,19 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
         Image.fromarray(draw(3)).save(tmp_path / f"{kind}.mp4", kind)
     write_audio(tmp_path / "sound.mp4")
     write_cover(tmp_path / "cover.mp4")
-    reasons = dict.fromkeys(("png.mp4", "jpeg.mp4", "webp.mp4", "gif.mp4"), "is a picture, not a video")
-    reasons |= dict.fromkeys(("text.txt", "noise.mp4", "zeros.mp4", "list.m3u8"), "")
-    reasons |= {"text.mp4": "is not a video", "sound.mp4": "holds no video"}
-    reasons |= {"cover.mp4": "holds only a cover picture, no video"}
+    reasons = {
+        "text.mp4": "is not a video",
+        "text.txt": "",
+        "noise.mp4": "",
+        "zeros.mp4": "",
+        "list.m3u8": "",
+        "png.mp4": "is a picture, not a video",
+        "jpeg.mp4": "is a picture, not a video",
+        "webp.mp4": "is a picture, not a video",
+        "gif.mp4": "is a picture, not a video",
+        "sound.mp4": "holds no video",
+        "cover.mp4": "holds only a cover picture, no video",
+    }
     for name, reason in reasons.items():
         with pytest.raises(DecodeError) as caught:
             probe(tmp_path / name)

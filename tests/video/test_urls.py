@@ -105,7 +105,9 @@ def test_times_are_those_of_the_file_where_sound_comes_first(tmp_path: Path, suf
 
 @needs_fsspec
 @pytest.mark.parametrize("size", [3 * BLOCK + 1, 5 * BLOCK + 17])
-def test_a_large_file_is_known_by_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_a_large_file_is_known_by_headers_and_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
     for small in (1, 3 * BLOCK):
         (tmp_path / "file").write_bytes(bytes(small))
         assert fingerprint(put("file", bytes(small))) == fingerprint(tmp_path / "file"), "as of a copy here"
@@ -139,8 +141,12 @@ def test_a_file_that_is_replaced_at_its_address_is_noticed() -> None:
 @needs_fsspec
 def test_what_is_no_video_has_the_same_reasons(films: dict[str, Film], tmp_path: Path) -> None:
     film = films["h264.mp4"].path.read_bytes()
-    contents = {"text.mp4": b"no video\n" * 100, "empty.mp4": b"", "cut.mp4": film[: len(film) // 2]}
-    contents |= {"cut.mkv": films["h264.mkv"].path.read_bytes()[:3000]}
+    contents = {
+        "text.mp4": b"no video\n" * 100,
+        "empty.mp4": b"",
+        "cut.mp4": film[: len(film) // 2],
+        "cut.mkv": films["h264.mkv"].path.read_bytes()[:3000],
+    }
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
         told = []
@@ -209,7 +215,9 @@ def test_reading_through_takes_few_requests_and_each_byte_once(heavy: Path, serv
 
 
 @needs_fsspec
-def test_a_server_of_no_ranges_is_read_whole(heavy: Path, served: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_ranges_is_read_whole_up_to_a_size(
+    heavy: Path, served: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served.ranges = False
     assert read_numbers(read_frames(f"{served.url}/end.mp4", indices=[60]).pixels) == [60]
     store, _ = open_store(served.url)

@@ -23,13 +23,24 @@ from vidret.store.store import Store
 from vidret.types import RERANKERS, SegmentEmbedding, TextEmbedding
 
 KINDS = ("none", "mean", "ucofia", "glscl", "trained ucofia", "trained glscl")
-LEVELS = {"none": ("frames",), "mean": ("segment",), "ucofia": ("segment", "frames", "words"), "glscl": ("pooled",)}
-LEVELS |= {"trained ucofia": ("segment", "frames", "words"), "trained glscl": ("pooled", "concepts")}
+LEVELS = {
+    "none": ("frames",),
+    "mean": ("segment",),
+    "ucofia": ("segment", "frames", "words"),
+    "glscl": ("pooled",),
+    "trained ucofia": ("segment", "frames", "words"),
+    "trained glscl": ("pooled", "concepts"),
+}
 # Tolerance of a level for unit vectors in float16, and for tokens in 8 bits.
 FLOAT16, INT8 = 1e-4, 2e-3
 LENGTHS = (1, 4, 12, 3, 7, 4)
-TEXTS = ["a dog", "two men ride red bicycles along the river", "", "cartoon"]
-TEXTS += ["a dog and then a very long story of a cat"]
+TEXTS = (
+    "a dog",
+    "two men ride red bicycles along the river",
+    "",
+    "cartoon",
+    "a dog and then a very long story of a cat",
+)
 
 
 def naive_frames(

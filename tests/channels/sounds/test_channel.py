@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from tests.indexed_texts import find_content
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
-from vidret.channels.sounds import channel
+from vidret.channels.sounds.channel import (
+    NEAREST,
+    PRIOR_SCORES,
+    PRIOR_WINDOWS,
+    SHRINKAGE,
+    SLOPE,
+    USUAL_SCORE,
+    UsualWindows,
+    rate_windows,
+)
 from vidret.channels.sounds.reading import KIND
 from vidret.encode.families.sound import SoundTagger
 from vidret.engine import Engine
@@ -26,8 +35,12 @@ from vidret.types import ConceptExample, SoundWindows, Source
 
 RNG = np.random.default_rng(0)
 BARK, BELL = np.eye(16, dtype=np.float32)[:2]
-TEXTS = {"red": [(0.0, 4.0, "music"), (6.0, 12.0, "speech")], "blue": [(0.0, 12.0, "speech")]}
-TEXTS |= {"turn": [(0.0, 3.0, "silence"), (3.0, 12.0, "speech")], "back": [(2.0, 3.0, "applause")]}
+TEXTS = {
+    "red": [(0.0, 4.0, "music"), (6.0, 12.0, "speech")],
+    "blue": [(0.0, 12.0, "speech")],
+    "turn": [(0.0, 3.0, "silence"), (3.0, 12.0, "speech")],
+    "back": [(2.0, 3.0, "applause")],
+}
 WINDOWS = {"red": {4: BARK}, "blue": {7: BARK, 2: BELL}, "turn": {5: BELL}, "back": {}}
 
 
@@ -264,17 +277,13 @@ def test_evidence_agrees_with_its_naive_twin(num_windows: int, num_examples: int
         [[sum(own[row] * own[column] for own in centred) / num_windows for column in range(dim)] for row in range(dim)]
     )
     variance = max(sum(covariance[axis, axis] for axis in range(dim)) / dim, 1e-6)
-    inverse = np.linalg.inv(
-        covariance + variance * (channel.SHRINKAGE + channel.PRIOR_WINDOWS / num_windows) * np.eye(dim)
-    )
+    inverse = np.linalg.inv(covariance + variance * (SHRINKAGE + PRIOR_WINDOWS / num_windows) * np.eye(dim))
     scores = []
     for example in examples:
         direction = inverse @ (example - mean)
-        spread = (
-            direction @ covariance @ direction + variance * channel.PRIOR_SCORES / num_windows * direction @ direction
-        )
+        spread = direction @ covariance @ direction + variance * PRIOR_SCORES / num_windows * direction @ direction
         scores.append([own @ direction / math.sqrt(spread) for own in centred])
-    best = [sorted(column)[-channel.NEAREST :] for column in zip(*scores, strict=True)]
-    expected = [channel.SLOPE * (sum(own) / len(own) - channel.USUAL_SCORE) for own in best]
-    rated = channel.rate_windows(vectors, examples, channel.UsualWindows.of(vectors))
+    best = [sorted(column)[-NEAREST:] for column in zip(*scores, strict=True)]
+    expected = [SLOPE * (sum(own) / len(own) - USUAL_SCORE) for own in best]
+    rated = rate_windows(vectors, examples, UsualWindows.of(vectors))
     assert rated.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-3)

@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 
 from tests.encode.hf_models import save_tiny_sound
 from tests.store.samples import add_video, create
-from vidret.channels.sounds import naming, reading
+from vidret.channels.sounds import reading
+from vidret.channels.sounds.naming import (
+    MAX_TAG_S,
+    MIN_LOG_ODDS,
+    SLOPE,
+    TAGGED,
+    UNRELATED,
+    USUAL,
+    Names,
+    Tags,
+    WindowCutter,
+    find_heard,
+)
 from vidret.channels.sounds.reading import KIND, LABELS
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.reading import VideoTextReader
@@ -64,7 +76,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize("start_s", [0.0, 20.0])
 def test_windows_are_cut_as_a_video_is_read(sound: str, start_s: float) -> None:
-    cutter = naming.WindowCutter(Loudness(), sound, start_s)
+    cutter = WindowCutter(Loudness(), sound, start_s)
     found = [cutter.read(end_s, is_end=False) for end_s in (start_s + 4.0, 20.0)]
     found.append(cutter.read(23.0, is_end=True))
     times = [[(float(own.starts[0]), float(own.ends[0])) for own in part] for part in found]
@@ -74,7 +86,9 @@ def test_windows_are_cut_as_a_video_is_read(sound: str, start_s: float) -> None:
     assert heard == pytest.approx([*np.arange(15, 23) / 100, 0, 0], abs=1e-3)
 
 
-def test_two_models_read_the_same_audio(sound: str, tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_encoder_and_a_named_model_read_the_same_audio(
+    sound: str, tiny: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent: list[dict[str, Any]] = []
     name = tiny["clap"]
     request: Any = {"sound": {"start_s": 0.0, "sidecars": [], "sound_model": name}}
@@ -162,7 +176,7 @@ RATED = st.lists(st.lists(st.floats(0, 1, width=16), min_size=2, max_size=2), ma
 @given(RATED, st.sets(st.integers(0, 30)))
 def test_tags_agree_with_their_naive_twin(rated: list[list[float]], cuts: set[int]) -> None:
     """However many windows are read at a time; silent ones, of a probability of 0 here, are left out."""
-    tags, found, first = naming.Tags(("a", "b"), 0.0), list[TimedText](), 0
+    tags, found, first = Tags(("a", "b"), 0.0), list[TimedText](), 0
     for last in [*sorted(cut for cut in cuts if cut < len(rated)), len(rated)]:
         vectors = {row: np.array([rated[row]], np.float16) for row in range(first, last) if any(rated[row])}
         windows = [
@@ -172,13 +186,10 @@ def test_tags_agree_with_their_naive_twin(rated: list[list[float]], cuts: set[in
         found += tags.read(windows, np.inf if last == len(rated) else 8.0 * last)
         first = last
     expected = list[tuple[str, float, float]]()
-    for label, heard in (
-        ("a", [own[0] > naming.TAGGED for own in rated]),
-        ("b", [own[1] > naming.TAGGED for own in rated]),
-    ):
+    for label, heard in (("a", [own[0] > TAGGED for own in rated]), ("b", [own[1] > TAGGED for own in rated])):
         begin = None
         for row, is_heard in enumerate([*heard, False]):
-            if begin is not None and (not is_heard or 8 * (row - begin) >= naming.MAX_TAG_S):
+            if begin is not None and (not is_heard or 8 * (row - begin) >= MAX_TAG_S):
                 expected.append((label, 8.0 * begin, 8.0 * row))
                 begin = None
             if is_heard and begin is None:
@@ -189,18 +200,16 @@ def test_tags_agree_with_their_naive_twin(rated: list[list[float]], cuts: set[in
 def test_evidence_is_what_is_above_unrelated_names_in_the_same_film() -> None:
     rng, model, owners = np.random.default_rng(0), Loudness(), np.array([0, 0, 0, 1, 1])
     vectors = rng.random((5, 10)).astype(np.float32)
-    rated = naming.Names(model, vectors, owners).rate("a bell")
-    text, unrelated = model.encode_texts(["a bell"])[0], model.encode_texts(naming.UNRELATED)
+    rated = Names(model, vectors, owners).rate("a bell")
+    text, unrelated = model.encode_texts(["a bell"])[0], model.encode_texts(UNRELATED)
     for film in (0, 1):
         own = vectors[owners == film]
         scores = np.array([[float(window @ name) for name in unrelated] for window in own])
-        level = np.quantile([max(column) for column in scores.T], naming.USUAL)
-        expected = [naming.SLOPE * (float(window @ text) - level) / scores.std() for window in own]
+        level = np.quantile([max(column) for column in scores.T], USUAL)
+        expected = [SLOPE * (float(window @ text) - level) / scores.std() for window in own]
         assert rated[owners == film] == pytest.approx(expected, rel=1e-4)
     model.is_calibrated = True
-    assert naming.Names(model, vectors, owners).rate("a bell") == pytest.approx(
-        vectors @ text - naming.MIN_LOG_ODDS, rel=1e-5
-    )
+    assert Names(model, vectors, owners).rate("a bell") == pytest.approx(vectors @ text - MIN_LOG_ODDS, rel=1e-5)
 
 
 FILM = st.lists(st.sampled_from([-5.0, -1.0, 0.5, 2.0, 3.0]), min_size=1, max_size=6)
@@ -224,6 +233,6 @@ def test_sounds_are_heard_where_a_loop_finds_them(films: list[list[float]], over
                     spans.append([begin, begin + 5, max(over)])
         lone = [row for row in own if row[2] > 0 and not any(row[0] < b and row[1] > a for a, b, _ in spans)]
         expected += [(film, *span) for span in [*spans, *lone] or [max(own, key=lambda row: row[2])]]
-    found = naming.find_heard(starts, ends, films_, evidence)
+    found = find_heard(starts, ends, films_, evidence)
     assert sorted(found) == sorted(expected)
     assert [nats for *_, nats in found] == sorted((nats for *_, nats in found), reverse=True)

@@ -17,6 +17,27 @@ from vidret.channels.picture.evidence import HINTED, REPORTED, weigh_pictures
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
 from vidret.channels.registry import KINDS, list_asked
 from vidret.channels.texts import channel, sentence_models
+from vidret.channels.texts.channel import (
+    ADJACENT,
+    HUBNESS,
+    MATCHES_HINT,
+    MATCHES_REPORT,
+    MEANING_OFFSET,
+    MEANING_SLOPE,
+    NAMED,
+    NAMES,
+    PRIOR_TEXTS,
+    SHORT_MEANING,
+    SHORT_WORDS,
+    WORDS_OFFSET,
+    WORDS_SLOPE,
+    TextBackground,
+    is_background_current,
+    load_background,
+    measure_background,
+    rate_texts,
+    save_background,
+)
 from vidret.channels.texts.matching import TextMatches
 from vidret.search.query.clauses import make_clause
 from vidret.store.texts.store import FoundText, TextStore
@@ -65,7 +86,7 @@ def rate_all(
         num_words=matches[0].num_words,
     )
     sources = [match.source for match in matches]
-    rated: list[float] = channel.rate_texts(clause, found, sources, levels, compared=compared).tolist()
+    rated: list[float] = rate_texts(clause, found, sources, levels, compared=compared).tolist()
     return rated
 
 
@@ -84,18 +105,18 @@ LEVELS = st.floats(-0.2, 0.8)
 
 def rate_naively(clause: Clause, match: OneMatch, level: float, compared: Sequence[Source]) -> float:
     """Return the evidence of a text from the two ways in which it may answer a clause."""
-    words = channel.WORDS_OFFSET if clause.phrases == () else 0.0
-    words += match.cover * channel.WORDS_SLOPE * match.information
+    words = WORDS_OFFSET if clause.phrases == () else 0.0
+    words += match.cover * WORDS_SLOPE * match.information
     for _ in range(match.num_adjacent):
-        words += match.cover * channel.ADJACENT
+        words += match.cover * ADJACENT
     if clause.source == match.source == "sound" and match.cover == 1:
-        words = max(words, channel.NAMED)
-    meaning = channel.MEANING_OFFSET + channel.MEANING_SLOPE * (match.cosine - level - channel.HUBNESS * match.hubness)
+        words = max(words, NAMED)
+    meaning = MEANING_OFFSET + MEANING_SLOPE * (match.cosine - level - HUBNESS * match.hubness)
     source = match.source
     if clause.source == source or (clause.source == "speech" and source == "subtitles"):
-        meaning += channel.MATCHES_HINT
+        meaning += MATCHES_HINT
         if clause.is_report:
-            meaning += channel.MATCHES_REPORT
+            meaning += MATCHES_REPORT
     if clause.intent and source != "sound":
         asked = {**clause.intent, "subtitles": clause.intent["speech"], "generated": clause.intent["picture"]}
         spoken, seen = {"speech", "subtitles"} & {*compared}, {"picture", "generated"} & {*compared}
@@ -104,10 +125,10 @@ def rate_naively(clause: Clause, match: OneMatch, level: float, compared: Sequen
         )
         meaning += math.log(asked[source] / total) - math.log(ASKED)
     if source == "sound":
-        meaning = meaning - channel.NAMES if clause.source == "sound" else -1e9
+        meaning = meaning - NAMES if clause.source == "sound" else -1e9
     if clause.phrases == () and (clause.source is None or (clause.source == "sound" and source != "sound")):
-        words -= channel.SHORT_WORDS / (match.num_words or 1) if "picture" in compared else 0
-        meaning -= channel.SHORT_MEANING / (match.num_words or 1)
+        words -= SHORT_WORDS / (match.num_words or 1) if "picture" in compared else 0
+        meaning -= SHORT_MEANING / (match.num_words or 1)
     return max(words, meaning) + math.log(1 + math.exp(-abs(words - meaning)))
 
 
@@ -202,14 +223,14 @@ def average(rows: Iterable[np.ndarray]) -> list[float]:
 
 
 def test_background_agrees_with_its_naive_twin(texts: TextStore, tmp_path: Path) -> None:
-    background = channel.measure_background(texts)
+    background = measure_background(texts)
     assert background.num_texts == 4
     assert background.typical == pytest.approx(average(encode([*SENTENCES, *UNRELATED])), abs=1e-5)
     assert dict(background.counts) == {"speech": 3, "screen": 1}
     for source, words in SAID.items():
         assert background.means[source] == pytest.approx(average(encode(words)), abs=1e-2)
     with create_words(tmp_path / "empty") as store:
-        nothing = channel.measure_background(store)
+        nothing = measure_background(store)
     assert (nothing.num_texts, dict(nothing.means), dict(nothing.counts)) == (0, {}, {})
 
 
@@ -217,13 +238,10 @@ def test_background_agrees_with_its_naive_twin(texts: TextStore, tmp_path: Path)
 def test_level_is_that_of_all_texts_and_of_some_typical_sentences(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     typical, mean, vector = rng.standard_normal((3, DIM)).astype(np.float32)
-    background = channel.TextBackground(
+    background = TextBackground(
         num_texts=count, typical=typical, means={"speech": mean}, counts={"speech": float(count)}
     )
-    total, weight = (
-        channel.PRIOR_TEXTS * sum(float(a * b) for a, b in zip(typical, vector, strict=True)),
-        channel.PRIOR_TEXTS + count,
-    )
+    total, weight = (PRIOR_TEXTS * sum(float(a * b) for a, b in zip(typical, vector, strict=True)), PRIOR_TEXTS + count)
     total += count * sum(float(a * b) for a, b in zip(mean, vector, strict=True))
     assert background.level("speech", vector) == pytest.approx(total / weight, abs=1e-4)
     assert background.level("screen", vector) == pytest.approx(float(typical @ vector), abs=1e-5)
@@ -234,40 +252,40 @@ def test_large_store_is_measured_on_a_sample_of_every_source(tmp_path: Path, mon
     with create_words(tmp_path) as store:
         add(store, "speech", [f"word {number}" for number in range(30)])
         add(store, "screen", [f"sign {number}" for number in range(10)])
-        background = channel.measure_background(store)
+        background = measure_background(store)
     assert background.num_texts == 40
     assert sum(background.counts.values()) == pytest.approx(40)
     assert background.counts["speech"] == pytest.approx(30, abs=4)
 
 
 def test_background_is_stored_with_its_words(texts: TextStore) -> None:
-    assert channel.load_background(texts) is None
-    background = channel.measure_background(texts)
-    channel.save_background(texts)
-    assert channel.is_background_current(texts)
-    again = channel.load_background(texts)
+    assert load_background(texts) is None
+    background = measure_background(texts)
+    save_background(texts)
+    assert is_background_current(texts)
+    again = load_background(texts)
     assert again is not None
     assert (again.num_texts, dict(again.counts)) == (background.num_texts, dict(background.counts))
     vector = encode(["busy"])[0]
     for source in TEXT_SOURCES:
         assert again.level(source, vector) == pytest.approx(background.level(source, vector), abs=1e-6)
     add(texts, "speech", ["one more"])
-    assert not channel.is_background_current(texts)
+    assert not is_background_current(texts)
 
 
 def test_typical_sentences_are_encoded_once_by_each_encoder(
     texts: TextStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded: list[str]
 ) -> None:
-    channel.save_background(texts)
+    save_background(texts)
     assert encoded == [*SENTENCES, *UNRELATED]
-    assert channel.measure_background(texts).num_texts == 4
+    assert measure_background(texts).num_texts == 4
     assert len(encoded) == len([*SENTENCES, *UNRELATED]), "they are stored"
     with create_words(tmp_path / "other", "sentences-2") as other:
         keys = texts.store.metadata.keys("background")
         other.store.metadata.set_many({key: texts.store.metadata.get(key) or "" for key in keys})
-        assert channel.load_background(other) is None, "those of another encoder are not used"
+        assert load_background(other) is None, "those of another encoder are not used"
     encoded.clear()
     monkeypatch.setattr(channel, "SENTENCES", SENTENCES[1:])
-    assert channel.load_background(texts) is None, "nor those of another list"
-    channel.measure_background(texts)
+    assert load_background(texts) is None, "nor those of another list"
+    measure_background(texts)
     assert encoded == [*SENTENCES[1:], *UNRELATED]

@@ -26,10 +26,19 @@ from vidret.search.query.clauses import make_clause
 from vidret.store.texts.index import Term
 
 TYPICAL = np.eye(1, DIM, 1, dtype=np.float32)[0]
-SAID = ["the filename is too long", "a green lighthouse behind the hill", "the file name is missing"]
-SAID += ["please hold the line", "the line is busy, please call again", "strikes go on for the fourth day"]
-SAID += ["the day after the fourth strike", "i'm sure you're in their house", "for the weather press 1"]
-SAID += ["to leave platform two press on", "turn on the radio"]
+SAID = (
+    "the filename is too long",
+    "a green lighthouse behind the hill",
+    "the file name is missing",
+    "please hold the line",
+    "the line is busy, please call again",
+    "strikes go on for the fourth day",
+    "the day after the fourth strike",
+    "i'm sure you're in their house",
+    "for the weather press 1",
+    "to leave platform two press on",
+    "turn on the radio",
+)
 COUNTS = (len(SAID),) * 3  # of up to three clauses
 
 

@@ -13,7 +13,14 @@ from tests.encode.hf_models import save_tiny_text_model
 from tests.fakes import ColourEncoder, write_film
 from tests.indexed_texts import search_words
 from vidret.channels.picture.query_bank import SENTENCES, UNRELATED
-from vidret.channels.texts import channel
+from vidret.channels.texts.channel import (
+    CLOSENESS_SPREAD,
+    HUBNESS,
+    MEAN_CLOSENESS,
+    UNSCALED,
+    fit_scale,
+    load_background,
+)
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import read_options
 from vidret.channels.texts.sentence_models import BUNDLED_SPACE, load_model_of, load_sentence_model, read_space
@@ -77,7 +84,7 @@ def test_words_have_the_vectors_of_the_named_model(model: Path, tmp_path: Path) 
     with TextStore.open(index) as texts:
         own = load_model_of(texts)
         assert read_space(texts) == (f"st:{model}", own.fingerprint, 16)
-        background = channel.load_background(texts)
+        background = load_background(texts)
     queries = ["is the port open", ""]
     np.testing.assert_allclose(
         own.encode_queries(queries), theirs.encode_query(queries, normalize_embeddings=True), atol=1e-5
@@ -85,9 +92,9 @@ def test_words_have_the_vectors_of_the_named_model(model: Path, tmp_path: Path) 
     assert own.encode([]).shape == (0, 16)
     assert background is not None
     assert background.scale == pytest.approx(
-        channel.fit_scale(*(encode([*SENTENCES, *UNRELATED]) for encode in (own.encode_queries, own.encode))), rel=1e-4
+        fit_scale(*(encode([*SENTENCES, *UNRELATED]) for encode in (own.encode_queries, own.encode))), rel=1e-4
     )
-    assert background.scale != channel.UNSCALED
+    assert background.scale != UNSCALED
     assert read_options(index) == WordsOptions(sources=("subtitles",)), "the texts know their model"
 
 
@@ -107,32 +114,30 @@ def test_searches_and_later_runs_go_on_with_the_model_of_the_index(model: Path, 
 def test_scale_of_the_bundled_model_is_one(tmp_path: Path) -> None:
     """Its numbers stay as they are; those of other models are compared with its own background."""
     vectors = load_sentence_encoder().encode([*SENTENCES, *UNRELATED])
-    assert channel.fit_scale(vectors, vectors) == pytest.approx((1.0, 0.0), abs=2e-3)
+    assert fit_scale(vectors, vectors) == pytest.approx((1.0, 0.0), abs=2e-3)
     index = make_index(tmp_path)
     with TextStore.open(index) as texts:
-        background = channel.load_background(texts)
+        background = load_background(texts)
         assert (read_space(texts), texts.store.metadata.get("words")) == (
             BUNDLED_SPACE,
             '{"sources": ["subtitles"], "speech_model": "tiny.en"}',
         )
         assert len(texts.store.metadata.get("background.typical") or b"") == 16 + 4 * 384
     assert background is not None
-    assert background.scale is channel.UNSCALED or tuple(background.scale) == (1.0, 0.0)
+    assert background.scale is UNSCALED or tuple(background.scale) == (1.0, 0.0)
 
 
 def test_scale_gives_other_models_the_mean_and_spread_of_the_bundled_one() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((40, 12)) + 3  # of a narrow cone
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    scale, typical, scaled = channel.fit_scale(vectors, vectors), vectors.mean(axis=0), []
+    scale, typical, scaled = fit_scale(vectors, vectors), vectors.mean(axis=0), []
     for i, query in enumerate(vectors):
         for j, text in enumerate(vectors):
             if i != j:
-                closeness = float(query @ text - query @ typical - channel.HUBNESS * (text @ typical))
+                closeness = float(query @ text - query @ typical - HUBNESS * (text @ typical))
                 scaled.append(scale.factor * closeness + scale.shift)
-    assert (np.mean(scaled), np.std(scaled)) == pytest.approx(
-        (channel.MEAN_CLOSENESS, channel.CLOSENESS_SPREAD), rel=1e-3
-    )
+    assert (np.mean(scaled), np.std(scaled)) == pytest.approx((MEAN_CLOSENESS, CLOSENESS_SPREAD), rel=1e-3)
 
 
 def test_what_is_no_model_of_texts_is_refused(model: Path, tmp_path: Path) -> None:
@@ -144,7 +149,9 @@ def test_what_is_no_model_of_texts_is_refused(model: Path, tmp_path: Path) -> No
     make_index(tmp_path / "films", model)
 
 
-def test_a_model_that_an_index_has_must_be_named(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_an_index_names_must_be_named(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = make_index(tmp_path, model)
     index = index.rename(tmp_path / "sent by somebody")
     with Engine(index, ColourEncoder()) as engine, pytest.raises(StoreError, match="once, by --sentence-model st:/"):
@@ -193,7 +200,9 @@ class EnglishColours(ColourEncoder):
         return super().encode_text(texts)
 
 
-def test_language_of_the_image_encoder_is_noted(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_language_is_noted_of_what_the_pictures_encoder_reads(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with Engine(make_index(tmp_path, model), EnglishColours()) as engine:
         engine.search("der Hafen und die Schafe", sources=("subtitles",))
         assert "understands English only" not in caplog.text

@@ -209,8 +209,7 @@ def test_arbitrary_bytes(data: bytes, suffix: str) -> None:
 
 # What makes an expression try every end for every beginning, or a number of thousands of digits.
 REPEATED = ["<a", "</a", "< ", "{", "{\\", "{\\{", "{\\p1", "\\p1", "\\{", "<1", "<:", "&#9", "9", "&", "&amp;"]
-REPEATED += ["-->", "1:", "1\n", "[a"]
-REPEATED += [",", " "]
+REPEATED += ["-->", "1:", "1\n", "[a", ",", " "]
 CUE = "1\n00:00:00,500 --> 00:00:02,000\n"
 DIALOGUE = "[Events]\nDialogue: 0,0:00:00.50,0:00:02.00,Default,,0,0,0,,"
 HEADS = [("", ".srt"), (CUE, ".srt"), (f"{CUE}&#", ".srt"), ("WEBVTT\n\n00:00.500 -->", ".vtt"), (DIALOGUE, ".ass")]

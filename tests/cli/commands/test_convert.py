@@ -178,7 +178,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_indexes_and_models_remember_merging(real_run: Runner, films: Path, model: Path, tmp_path: Path) -> None:
+def test_an_index_and_a_converted_model_remember_how_tokens_merge(
+    real_run: Runner, films: Path, model: Path, tmp_path: Path
+) -> None:
     real_run.out("index", films, "--model", model, "--merge", "gentle")
     assert real_run.json("info")["encoder_name"] == f"{model}#merge=gentle"
     real_run.out("search", "red")

@@ -35,7 +35,9 @@ def test_what_takes_seconds_to_load_is_only_looked_up(tmp_path: Path) -> None:
     assert dict(rows)["open_clip (CLIP models)"].endswith(", not loaded")
 
 
-def test_faces_and_voices_work_or_name_extras(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faces_and_voices_are_read_or_extras_named(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = ("doctor", "--index", tmp_path / "none")
     for finder in ("identities.find_spec", "voices.encoder.find_package"):
         monkeypatch.setattr(f"vidret.channels.{finder}", lambda _name: None)

@@ -211,7 +211,9 @@ def test_low_recall_is_reported_with_what_to_do(run: Runner, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("index")
-def test_unmeasurable_queries_are_skipped_or_told(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unmeasurable_queries_are_skipped_or_refused(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, text in (("empty", "\n"), ("bank", "red\n")):
         (tmp_path / f"{name}.txt").write_text(text)
     monkeypatch.setattr(vidret.engine, "load_encoder", Mock(side_effect=EncoderError("its file is gone")))

@@ -155,7 +155,9 @@ def test_watches_that_are_added_at_once_are_all_kept(index: Path) -> None:
 
 
 @pytest.mark.usefixtures("index")
-def test_a_watch_for_a_forgotten_concept_waits(run: Runner, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watch_for_a_forgotten_concept_is_left_out_and_waits(
+    run: Runner, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(collections, "MIN_PROBABILITY", 0.1)  # one example says little
     run.out("teach", "rosy", "--yes", films / "red.mp4")
     run.out("watch", "add", "rosies", "@rosy")

@@ -12,7 +12,9 @@ from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from vidret.cli.evaluate.steps import EvalRun
 
 
-def test_the_command_finds_captions_and_moments(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_searches_captions_and_moments(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoders = {"colours": ColourEncoder, "patches": PatchEncoder}
     monkeypatch.setattr(vidret.engine, "load_encoder", lambda name, **_: encoders[name]())
     for colour in ("red", "green", "blue"):
@@ -40,7 +42,9 @@ def test_each_folder_has_a_report_and_an_index_of_its_own(tmp_path: Path) -> Non
     assert run.target == Path("eval/msrvtt-1k-a-colours")
 
 
-def test_its_report_does_not_replace_another(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_report_does_not_take_the_place_of_another(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoders = {"colours": ColourEncoder, "patches": PatchEncoder}
     monkeypatch.setattr(vidret.engine, "load_encoder", lambda name, **_: encoders[name]())
     monkeypatch.chdir(tmp_path)

@@ -101,8 +101,12 @@ def test_ego4d_test_queries_have_no_windows(tmp_path: Path) -> None:
 
 
 QUERY: dict[str, Any] = {"qid": 4, "query": "a kettle boils", "vid": "aB-c_60.0_210.0", "duration": 150}
-LABELLED = {**QUERY, "relevant_windows": [[72, 76], [10, 12]], "relevant_clip_ids": [5, 36, 37]}
-LABELLED |= {"saliency_scores": [[4, 3, 2], [0, 1, 1], [2, 2, 4]]}
+LABELLED = {
+    **QUERY,
+    "relevant_windows": [[72, 76], [10, 12]],
+    "relevant_clip_ids": [5, 36, 37],
+    "saliency_scores": [[4, 3, 2], [0, 1, 1], [2, 2, 4]],
+}
 
 
 def test_query_has_windows_clips_and_saliency(tmp_path: Path) -> None:

@@ -75,10 +75,20 @@ CAPTIONS: list[tuple[Callable[..., Split], tuple[object, ...], str]] = [
 ]
 
 QUERY: dict[str, Any] = {"qid": 4, "query": "a kettle boils", "vid": "a", "duration": 150}
-LABELLED = {**QUERY, "relevant_windows": [[72, 76], [10, 12]], "relevant_clip_ids": [5, 36, 37]}
-LABELLED |= {"saliency_scores": [[4, 3, 2], [0, 1, 1], [2, 2, 4]]}
-YOUTUBE = {**QUERY, "duration": 5.0, "domain": "dog", "label": [[0], [1]], "fps": 25.0}
-YOUTUBE |= {"clip": [[0.0, 100.0], [50.0, 150.0]]}
+LABELLED = {
+    **QUERY,
+    "relevant_windows": [[72, 76], [10, 12]],
+    "relevant_clip_ids": [5, 36, 37],
+    "saliency_scores": [[4, 3, 2], [0, 1, 1], [2, 2, 4]],
+}
+YOUTUBE = {
+    **QUERY,
+    "duration": 5.0,
+    "domain": "dog",
+    "label": [[0], [1]],
+    "fps": 25.0,
+    "clip": [[0.0, 100.0], [50.0, 150.0]],
+}
 ABSENT = {"query": "a purple cow", "kind": "absent", "file": None}
 # A reader, a valid row, and changes of it that are refused; None leaves a value out.
 ROWS: list[tuple[Callable[[str, Path], Split], dict[str, Any], list[tuple[dict[str, Any], str]]]] = [

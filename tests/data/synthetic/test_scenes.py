@@ -19,12 +19,22 @@ SIZES: dict[SplitName, int] = {"train": 200, "val": 75, "test": 150}
 
 # The vocabulary, independent of the implementation.
 COUNT_WORDS = {"a": 1, "an": 1, "two": 2, "three": 3, "four": 4, "five": 5}
-TEXTURE_WORDS = {"plain": r"plain|solid", "striped": r"striped|stripy|with stripes"}
-TEXTURE_WORDS |= {"dotted": r"dotted|spotted|with dots", "checked": r"checked|chequered|with a check pattern"}
-SHAPE_WORDS = {"circle": r"circles?|discs?|round shapes?", "square": r"squares?|box|boxes"}
-SHAPE_WORDS |= {"triangle": r"triangles?|three-sided shapes?", "star": r"five-pointed stars?|stars?"}
-SHAPE_WORDS |= {"cross": r"crosses|cross|plus signs?", "ring": r"rings?|hoops?", "heart": r"heart shapes?|hearts?"}
-SHAPE_WORDS |= {"moon": r"moons?|crescents?"}
+TEXTURE_WORDS = {
+    "plain": r"plain|solid",
+    "striped": r"striped|stripy|with stripes",
+    "dotted": r"dotted|spotted|with dots",
+    "checked": r"checked|chequered|with a check pattern",
+}
+SHAPE_WORDS = {
+    "circle": r"circles?|discs?|round shapes?",
+    "square": r"squares?|box|boxes",
+    "triangle": r"triangles?|three-sided shapes?",
+    "star": r"five-pointed stars?|stars?",
+    "cross": r"crosses|cross|plus signs?",
+    "ring": r"rings?|hoops?",
+    "heart": r"heart shapes?|hearts?",
+    "moon": r"moons?|crescents?",
+}
 COLOUR_WORDS = r"red|orange|yellow|green|blue|purple|white|black"
 VERB_WORDS = {
     "moves left": r"(moves?|slides?) (to the )?left(wards)?|travels? from right to left",
@@ -39,18 +49,29 @@ VERB_WORDS = {
     "bounces": r"bounces?|hops? up and down|jumps? up and down",
     "rests": r"stays? still|rests?|do(es)? not move",
 }
-RELATION_WORDS = {"left": r"(to the |on the )?left of", "right": r"(to the |on the )?right of"}
-RELATION_WORDS |= {"above": r"above|over|higher than", "below": r"below|under|lower than"}
-RELATION_WORDS |= {"inside": r"inside|within|in the middle of", "around": r"(all )?around|surrounding"}
+RELATION_WORDS = {
+    "left": r"(to the |on the )?left of",
+    "right": r"(to the |on the )?right of",
+    "above": r"above|over|higher than",
+    "below": r"below|under|lower than",
+    "inside": r"inside|within|in the middle of",
+    "around": r"(all )?around|surrounding",
+}
 INVERSE_RELATIONS = {"right": "left", "below": "above", "around": "inside"}
 OBJECTS = re.compile(
     rf"\b(?P<count>{'|'.join(COUNT_WORDS)}) (?P<before>(?:{'|'.join(TEXTURE_WORDS.values())}) )?"
     rf"(?P<colour>{COLOUR_WORDS}) (?P<shape>{'|'.join(SHAPE_WORDS.values())})"
     rf"(?P<after> (?:{'|'.join(TEXTURE_WORDS.values())}))?(?= |,|$)"
 )
-SEQUENCES = [(r"first (.*), then (.*)", False), (r"at first (.*), later (.*)", False), (r"after (.*), (.*)", False)]
-SEQUENCES += [(r"before (.*), (.*)", True), (r"(.*), and then (.*)", False), (r"(.*) before (.*)", False)]
-SEQUENCES += [(r"(.*) after (.*)", True)]
+SEQUENCES = (
+    (r"first (.*), then (.*)", False),
+    (r"at first (.*), later (.*)", False),
+    (r"after (.*), (.*)", False),
+    (r"before (.*), (.*)", True),
+    (r"(.*), and then (.*)", False),
+    (r"(.*) before (.*)", False),
+    (r"(.*) after (.*)", True),
+)
 
 
 class Objects(NamedTuple):

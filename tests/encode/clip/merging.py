@@ -23,8 +23,12 @@ def naive_match(metric: Sequence[Tensor] | Tensor, num_merged: int, front: int, 
 def naive_merge(tokens: Tensor, sizes: Tensor, into: dict[int, int], front: int, back: int) -> tuple[Tensor, Tensor]:
     """Merge one sequence to [front | kept even | merged odd | back]."""
     inner = range(front, len(tokens) - back)
-    order = [*range(front), *(i for i in inner if i % 2 == 0 and i not in into), *(i for i in inner if i % 2 == 1)]
-    order += [*range(len(tokens) - back, len(tokens))]
+    order = [
+        *range(front),
+        *(i for i in inner if i % 2 == 0 and i not in into),
+        *(i for i in inner if i % 2 == 1),
+        *range(len(tokens) - back, len(tokens)),
+    ]
     rows, counts = [], []
     for i in order:
         members = [i, *(source for source, target in into.items() if target == i)]

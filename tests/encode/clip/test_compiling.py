@@ -26,7 +26,8 @@ def test_compiling_ends_with_videos_of_any_number_of_frames(method: str) -> None
         graphs.append(len(inputs))
         return graph.forward
 
-    model = ClipModel(Card(method, "tiny", VISION, TEXT, **({} if method == "clip" else METHODS[method]))).eval()
+    added = {} if method == "clip" else METHODS[method]
+    model = ClipModel(Card(method, "tiny", VISION, TEXT, **added)).eval()
     tower = model.vision
     lengths = [6, 12] if method == "joint" else range(1, 13)
     images = {num: torch.randn(2 * num, 3, 32, 32) for num in lengths}

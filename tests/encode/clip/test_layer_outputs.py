@@ -15,7 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.encode import tiny
+from tests.encode.tiny import (
+    CARD,
+    HARSH,
+    MERGING,
+    METHODS,
+    VISION,
+    assert_same_embeddings,
+    draw_frames,
+    make_images,
+    recorded,
+    stir,
+)
 from tests.goldens import check_close
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import ClipModel
@@ -33,7 +44,7 @@ from vidret.types import Frames, LayerTokens
 CPU = torch.device("cpu")
 NAME = "vidret-layers"
 TEXTS = ["a dog on a beach", "", "two people ride bikes past a parked car", "Dog!"]
-each_method = pytest.mark.parametrize("method", tiny.METHODS)
+each_method = pytest.mark.parametrize("method", METHODS)
 
 
 def watch(blocks: Iterable[Any], run: Callable[[], Any]) -> list[Tensor]:
@@ -62,8 +73,8 @@ def naive_view(trunk: Trunk, joined: int, per_video: int, num_frames: int, back:
 
 
 def make_tower(**settings: Any) -> VisionTower:
-    tower = VisionTower(tiny.VISION, **settings).eval()
-    tiny.stir(tower)
+    tower = VisionTower(VISION, **settings).eval()
+    stir(tower)
     return tower
 
 
@@ -82,8 +93,8 @@ def make_tokenizer() -> Any:
 def make_encoder(method: str, *, batch_size: int = 64, dtype: torch.dtype = torch.float32) -> ClipEncoder:
     """Return an encoder with random weights; the aggregation of prompts is zero, so that frames are class tokens."""
     torch.manual_seed(1)
-    model = ClipModel(replace(tiny.CARD, **tiny.METHODS[method]))
-    tiny.stir(model)
+    model = ClipModel(replace(CARD, **METHODS[method]))
+    stir(model)
     if model.vision.prompts is not None:
         nn.init.zeros_(model.vision.prompts.aggregation.out_proj.weight)
         nn.init.zeros_(model.vision.prompts.aggregation.out_proj.bias)
@@ -104,7 +115,7 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     open_clip.add_model_config(folder)
     torch.manual_seed(3)
     model = open_clip.create_model(name).eval()
-    tiny.stir(model)
+    stir(model)
     return model
 
 
@@ -119,7 +130,7 @@ def take(other: Any, *, batch_size: int = 64) -> ClipEncoder:
 
 @torch.no_grad()
 def test_encoder_layers_equal_open_clip(other: Any) -> None:
-    frames, encoder = tiny.draw_frames(5), take(other, batch_size=2)
+    frames, encoder = draw_frames(5), take(other, batch_size=2)
     pixels = torch.tensor(frames.pixels).permute(0, 3, 1, 2) / 255
     mean, std = (
         torch.tensor(values)[:, None, None] for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
@@ -153,18 +164,16 @@ def test_text_layers_equal_open_clip(other: Any, num_layers: int) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("num_frames", [12, 16])
-@pytest.mark.parametrize(
-    "schedule", [tiny.MERGING, tiny.HARSH, replace(tiny.MERGING, layers=(2, 4), factors=(3, 2)), None]
-)
+@pytest.mark.parametrize("schedule", [MERGING, HARSH, replace(MERGING, layers=(2, 4), factors=(3, 2)), None])
 @pytest.mark.parametrize("prompts", [PromptShape(2, 4), None])
 def test_tokens_equal_loops(schedule: MergeSchedule | None, prompts: PromptShape | None, num_frames: int) -> None:
-    tower, images = make_tower(merging=schedule, prompts=prompts), tiny.make_images(2 * num_frames)
+    tower, images = make_tower(merging=schedule, prompts=prompts), make_images(2 * num_frames)
     mask = torch.ones(2, num_frames, dtype=torch.bool)
     mask[1, [2, num_frames - 1]] = False
     factors = dict(zip(schedule.layers, schedule.factors, strict=True)) if schedule else {}
     padded = schedule.padded(num_frames) if schedule else num_frames
     for given in (None, mask):
-        with tiny.recorded(tower) as trunks:
+        with recorded(tower) as trunks:
             actual = frame_tokens(tower, images, num_frames, mask=given)
         for layer, (trunk, view) in enumerate(zip(trunks, actual, strict=True)):
             joined = prod(factor for at, factor in factors.items() if at <= layer)
@@ -180,11 +189,11 @@ def test_num_layers_out_of_range_is_rejected() -> None:
     encoder = make_encoder("plain")
     for num_layers in (0, 7):
         with pytest.raises(EncoderError, match=f"num_layers must be in 1..6 for plain, got {num_layers}"):
-            encoder.encode_layers(tiny.draw_frames(2), num_layers)
+            encoder.encode_layers(draw_frames(2), num_layers)
         with pytest.raises(EncoderError, match=f"num_layers must be in 1..2 for plain, got {num_layers}"):
             encoder.encode_text_layers(["a dog"], num_layers)
     with pytest.raises(EncoderError, match=r"num_layers must be in 1\.\.6 for plain, got 7"):
-        encoder.encode_frames([tiny.draw_frames(2)], num_layers=7)
+        encoder.encode_frames([draw_frames(2)], num_layers=7)
 
 
 # Through ClipEncoder.
@@ -198,7 +207,7 @@ def unit(vectors: Tensor) -> np.ndarray:
 @each_method
 @pytest.mark.parametrize("num_frames", [1, 5, 12])
 def test_encoded_frames_are_last_class_tokens(method: str, num_frames: int) -> None:
-    encoder, frames = make_encoder(method, batch_size=4), tiny.draw_frames(num_frames)
+    encoder, frames = make_encoder(method, batch_size=4), draw_frames(num_frames)
     actual = encoder.encode_layers(frames, 4)
     assert len(actual.layers) == 4
     assert all(layer.shape[0] == num_frames and layer.dtype == np.float32 for layer in actual.layers)
@@ -210,7 +219,7 @@ def test_encoded_frames_are_last_class_tokens(method: str, num_frames: int) -> N
 @each_method
 @pytest.mark.parametrize("num_frames", [1, 5, 12])
 def test_sizes_and_masks_exist_where_tokens_merge(method: str, num_frames: int) -> None:
-    actual = make_encoder(method).encode_layers(tiny.draw_frames(num_frames), 5)
+    actual = make_encoder(method).encode_layers(draw_frames(num_frames), 5)
     if "merging" not in method:
         assert actual.sizes is None
         assert actual.masks is None
@@ -230,7 +239,7 @@ def test_sizes_and_masks_exist_where_tokens_merge(method: str, num_frames: int) 
 @each_method
 @pytest.mark.parametrize("tokens", [False, True])
 def test_layers_come_with_the_vectors_whatever_the_batch(method: str, *, tokens: bool) -> None:
-    encoder, frames = make_encoder(method), tiny.draw_frames(17)
+    encoder, frames = make_encoder(method), draw_frames(17)
     parts = [Frames(frames.pixels[part], frames.times[part]) for part in (slice(12), slice(12, 17))]
     together = encoder.encode_frames(parts, tokens=tokens, num_layers=3)
     for part, one in zip(parts, together, strict=True):
@@ -238,7 +247,7 @@ def test_layers_come_with_the_vectors_whatever_the_batch(method: str, *, tokens:
         check_same(one.layers, make_encoder(method, batch_size=3).encode_layers(part, 3))
     plain = encoder.encode_frames(parts, tokens=tokens)
     assert all(embedding.layers is None for embedding in plain)
-    tiny.assert_same_embeddings(together, plain, atol=1e-6)
+    assert_same_embeddings(together, plain, atol=1e-6)
 
 
 def check_same(one: LayerTokens, other: LayerTokens) -> None:
@@ -274,7 +283,7 @@ def test_a_long_text_is_truncated_with_a_warning(caplog: pytest.LogCaptureFixtur
 def test_bfloat16_is_close_to_float32() -> None:
     exact, rough = (make_encoder("plain", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
     for one, other in zip(
-        *(encoder.encode_layers(tiny.draw_frames(3), 2).layers for encoder in (exact, rough)), strict=True
+        *(encoder.encode_layers(draw_frames(3), 2).layers for encoder in (exact, rough)), strict=True
     ):
         assert other.dtype == np.float32
         assert functional.cosine_similarity(torch.from_numpy(one), torch.from_numpy(other), dim=-1).min() > 0.999

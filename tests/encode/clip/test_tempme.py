@@ -43,8 +43,16 @@ def make(front: int, patches: int, back: int, sequences: int = 3, seed: int = 0)
     return metric, tokens, sizes
 
 
-SHAPES = [(1, 12, 0, 4), (1, 11, 0, 5), (2, 12, 0, 6), (2, 9, 0, 3), (3, 10, 2, 5), (4, 7, 3, 2), (12, 20, 12, 9)]
-SHAPES += [(0, 8, 1, 4)]
+SHAPES = [
+    (1, 12, 0, 4),
+    (1, 11, 0, 5),
+    (2, 12, 0, 6),
+    (2, 9, 0, 3),
+    (3, 10, 2, 5),
+    (4, 7, 3, 2),
+    (12, 20, 12, 9),
+    (0, 8, 1, 4),
+]
 
 
 @pytest.mark.parametrize(("front", "patches", "back", "num_merged"), SHAPES)
@@ -235,8 +243,12 @@ def test_levels_are_different_encoders(model: Path) -> None:
 def test_a_level_meets_its_budget_with_the_fewest_merged_tokens(model: Path, level: Any) -> None:
     schedule = load_clip(f"{model}#merge={level}").card.merging
     assert schedule is not None
-    size: dict[str, Any] = {"width": VISION.width, "num_frames": 12, "num_patches": VISION.num_patches}
-    size |= {"num_layers": VISION.layers}
+    size: dict[str, Any] = {
+        "width": VISION.width,
+        "num_frames": 12,
+        "num_patches": VISION.num_patches,
+        "num_layers": VISION.layers,
+    }
     plain = MergeSchedule(layers=(), factors=(), r=0).macs(**size)
     assert schedule.macs(**size) <= MAX_MACS_RATIOS[level] * plain < replace(schedule, r=schedule.r - 1).macs(**size)
 

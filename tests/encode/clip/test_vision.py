@@ -137,9 +137,12 @@ def test_shifted_towers_equal_the_published_ones(case: Case) -> None:
 # Merging.
 
 
-SETTINGS = {**METHODS, "harsh": {"merging": HARSH}}
-SETTINGS |= {"not proportional": {"merging": replace(MERGING, proportional=False)}}
-SETTINGS |= {"low rank": {"merging": MERGING, "lora_rank": 4}}
+SETTINGS = {
+    **METHODS,
+    "harsh": {"merging": HARSH},
+    "not proportional": {"merging": replace(MERGING, proportional=False)},
+    "low rank": {"merging": MERGING, "lora_rank": 4},
+}
 
 
 @torch.no_grad()

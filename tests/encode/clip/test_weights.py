@@ -223,11 +223,16 @@ def test_default_heads_are_one_per_64_channels() -> None:
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2)}
 PARALLEL = {f"module.{name}": weight for name, weight in STATE.items()}
-WRAPPED: dict[str, dict[str, Any]] = {"bare.pt": STATE, "state_dict.pt": {"epoch": 3, "state_dict": STATE}}
-WRAPPED |= {"model.pt": {"model": STATE, "optimizer": {"lr": 1.0}}}
-WRAPPED |= {"model_state_dict.pt": {"model_state_dict": STATE}, "parallel.pt": PARALLEL}
-WRAPPED |= {"parallel in state_dict.pt": {"state_dict": PARALLEL}, "bare.safetensors": STATE}
-WRAPPED |= {"parallel.safetensors": PARALLEL}
+WRAPPED: dict[str, dict[str, Any]] = {
+    "bare.pt": STATE,
+    "state_dict.pt": {"epoch": 3, "state_dict": STATE},
+    "model.pt": {"model": STATE, "optimizer": {"lr": 1.0}},
+    "model_state_dict.pt": {"model_state_dict": STATE},
+    "parallel.pt": PARALLEL,
+    "parallel in state_dict.pt": {"state_dict": PARALLEL},
+    "bare.safetensors": STATE,
+    "parallel.safetensors": PARALLEL,
+}
 
 
 @pytest.mark.parametrize("name", WRAPPED)

@@ -9,6 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from vidret.encode.families import efficientnet
+from vidret.encode.families.efficientnet import (
+    WIDE,
+    FoldedConv,
+    LiteTrunk,
+    LiteWeights,
+    clear_margins,
+    load_weights,
+    pad,
+)
 from vidret.encode.families.starter import CLASSIFIER
 from vidret.encode.sentences import find_weights
 
@@ -16,12 +25,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def weights() -> efficientnet.LiteWeights:
-    return efficientnet.load_weights(find_weights(CLASSIFIER))
+def weights() -> LiteWeights:
+    return load_weights(find_weights(CLASSIFIER))
 
 
 @pytest.fixture(scope="module")
-def network(weights: efficientnet.LiteWeights) -> Any:
+def network(weights: LiteWeights) -> Any:
     """Return timm's network, which lists the same tensors in the same order."""
     network = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
     network.load_state_dict(dict(zip(network.state_dict(), weights.tensors.values(), strict=True)))
@@ -71,45 +80,41 @@ def test_a_folded_convolution_equals_loops(fused: bool, size: int, stride: int, 
         for values in (norm.weight, norm.bias, norm.running_mean):
             assert values is not None
             values.data.normal_()
-    layer, images = efficientnet.FoldedConv(conv, norm, relu6=relu6, device=CPU), 4 * noise(2, 4, 6, 5)
+    layer, images = FoldedConv(conv, norm, relu6=relu6, device=CPU), 4 * noise(2, 4, 6, 5)
     assert norm.running_var is not None
     assert norm.running_mean is not None
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     expected = naive_conv(
         images, conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale, stride, groups
     )
-    padded = efficientnet.pad(images, layer.margins(6), layer.margins(5)).contiguous(memory_format=torch.channels_last)
+    padded = pad(images, layer.margins(6), layer.margins(5)).contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(layer(padded), expected.clamp(0, 6) if relu6 else expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
-def test_the_trunk_equals_timms_network(fused: bool, weights: efficientnet.LiteWeights, network: Any) -> None:
+def test_the_trunk_equals_timms_network(fused: bool, weights: LiteWeights, network: Any) -> None:
     images = noise(2, 3, 224, 224)
-    expected, features = network.forward_features(images), efficientnet.LiteTrunk(weights)(images)
+    expected, features = network.forward_features(images), LiteTrunk(weights)(images)
     assert features.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(features, expected, atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
-def test_any_size_of_image(fused: bool, weights: efficientnet.LiteWeights, network: Any) -> None:
+def test_any_size_of_image(fused: bool, weights: LiteWeights, network: Any) -> None:
     """Odd sides need other padding."""
     images = noise(1, 3, 75, 98)
-    torch.testing.assert_close(
-        efficientnet.LiteTrunk(weights)(images), network.forward_features(images), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(LiteTrunk(weights)(images), network.forward_features(images), atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
-def test_bfloat16_rounds_wide_layers_only(fused: bool, weights: efficientnet.LiteWeights) -> None:
+def test_bfloat16_rounds_wide_layers_only(fused: bool, weights: LiteWeights) -> None:
     narrow, wide = (
-        efficientnet.FoldedConv(
-            nn.Conv2d(channels, 8, 1).eval(), nn.BatchNorm2d(8).eval(), device=CPU, dtype=torch.bfloat16
-        )
-        for channels in (efficientnet.WIDE - 1, efficientnet.WIDE)
+        FoldedConv(nn.Conv2d(channels, 8, 1).eval(), nn.BatchNorm2d(8).eval(), device=CPU, dtype=torch.bfloat16)
+        for channels in (WIDE - 1, WIDE)
     )
     assert (narrow._weight.dtype, wide._weight.dtype) == (torch.float32, torch.bfloat16)
     images = noise(1, 3, 64, 64)
-    exact, rough = (efficientnet.LiteTrunk(weights, dtype=dtype)(images) for dtype in (torch.float32, torch.bfloat16))
+    exact, rough = (LiteTrunk(weights, dtype=dtype)(images) for dtype in (torch.float32, torch.bfloat16))
     assert rough.dtype == torch.float32
     assert not torch.equal(exact, rough)
     assert nn.functional.cosine_similarity(exact.flatten(), rough.flatten(), dim=0) > 0.998
@@ -117,16 +122,16 @@ def test_bfloat16_rounds_wide_layers_only(fused: bool, weights: efficientnet.Lit
 
 def test_margins_are_cleared_in_place() -> None:
     images = torch.ones(1, 2, 5, 6)
-    efficientnet.clear_margins(images, (1, 2), (0, 1))
+    clear_margins(images, (1, 2), (0, 1))
     assert images[:, :, 1:3, :5].eq(1).all()
     assert images.sum() == 2 * 2 * 5
 
 
 @torch.inference_mode()
-def test_weights_are_reordered_once(weights: efficientnet.LiteWeights, capfd: pytest.CaptureFixture[str]) -> None:
+def test_weights_are_reordered_once(weights: LiteWeights, capfd: pytest.CaptureFixture[str]) -> None:
     if not efficientnet.supports_onednn(CPU, torch.float32):
         pytest.skip("without oneDNN, weights stay as they are")
-    trunk, images = efficientnet.LiteTrunk(weights), noise(4, 3, 224, 224)
+    trunk, images = LiteTrunk(weights), noise(4, 3, 224, 224)
     trunk(images)
     with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):  # type: ignore[no-untyped-call]
         trunk(images)

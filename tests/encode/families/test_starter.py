@@ -88,8 +88,18 @@ def sample(num_frames: int, seed: int = 0) -> Frames:
     return Frames(pixels.permute(0, 2, 3, 1).contiguous().numpy(), np.arange(num_frames) / 2)
 
 
-MOMENTS = [(0.0, 1.0), (-3.0, 0.5), (9.0, 1.5), (2.5, 4.0), (6.0, 0.01), (-0.2, 0.3), (0.0, 30.0), (3.0, 0.0)]
-MOMENTS += [(-50.0, 1.0), (50.0, 1.0)]
+MOMENTS = [
+    (0.0, 1.0),
+    (-3.0, 0.5),
+    (9.0, 1.5),
+    (2.5, 4.0),
+    (6.0, 0.01),
+    (-0.2, 0.3),
+    (0.0, 30.0),
+    (3.0, 0.0),
+    (-50.0, 1.0),
+    (50.0, 1.0),
+]
 
 
 @pytest.mark.parametrize(("mean", "deviation"), MOMENTS)

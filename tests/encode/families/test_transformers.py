@@ -301,7 +301,9 @@ def test_a_patch_is_what_the_model_pools_of_it_alone(kind: str, folders: Mapping
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_long_text_is_split_aloud(kind: str, folders: Mapping[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_text_is_split_with_a_note(
+    kind: str, folders: Mapping[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
     encoder = load(folders[kind])
     sentences = [f"{word * 5}." for word in ("ab", "cd", "ef", "gh", "ij", "kl", "mn")]
     text = " ".join(sentences)

@@ -55,7 +55,9 @@ def whole(films: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 open_engine = partial(conftest.open_engine, rerank="ucofia")
 
 
-def test_index_of_two_nodes_equals_threads(nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path) -> None:
+def test_index_made_on_two_nodes_equals_that_made_on_threads(
+    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
+) -> None:
     reports: list[Progress] = []
     engine = open_engine(tmp_path / "index", model)
     report = engine.index([films], run=on_ray(nodes), on_progress=reports.append)

@@ -51,7 +51,9 @@ def whole(films: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return index
 
 
-def test_words_of_nodes_equal_threads(nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path) -> None:
+def test_words_of_two_nodes_equal_those_of_threads(
+    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
+) -> None:
     report = open_engine(tmp_path / "index", model).index([films], words=True, run=on_ray(nodes))
     assert (report.encoded, report.failed) == (3, [])
     assert report.texts == {"screen": 5, "speech": 0, "subtitles": 3, "sound": 1}
@@ -69,7 +71,9 @@ def test_workers_use_the_sentence_model_of_the_index(nodes: Nodes, films: Path, 
     assert read_words(tmp_path / "index") == read_words(tmp_path / "threads")
 
 
-def test_words_are_added_without_encoding(nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path) -> None:
+def test_words_are_added_on_ray_without_encoding_again(
+    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
+) -> None:
     open_engine(tmp_path / "index", model).index([films], words=False)
     assert not TextStore.exists(tmp_path / "index")
     report = open_engine(tmp_path / "index", model).index([films], words=True, run=on_ray(nodes))

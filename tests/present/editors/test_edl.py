@@ -135,7 +135,9 @@ def test_source_times_of_other_rates_keep_their_seconds(numbered: dict[str, Path
     ],
     ids=["a skipped label becomes the next one", "a camera's clock starts again at midnight", "no drop-frame is kept"],
 )
-def test_source_labels_exist(span: tuple[float, float], fps: float, facts: dict[str, Any], codes: list[str]) -> None:
+def test_source_times_have_labels_that_exist(
+    span: tuple[float, float], fps: float, facts: dict[str, Any], codes: list[str]
+) -> None:
     (event,) = read_events(to_edl(plan_unread([make_moment(start=span[0], end=span[1])], fps=fps, **facts)))
     assert event[4 : 4 + len(codes)] == codes
 

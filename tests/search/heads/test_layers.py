@@ -129,7 +129,9 @@ def test_files_give_the_results_of_the_modules(
                     check_close(own, other, layer)
     if merging and name == "long.mp4":
         biases = [own.biases[-1] for _, own in loaded]
-        assert any(bias is not None and bias.isneginf().any() for bias in biases), "parts differ in length"
+        assert any(bias is not None and bias.isneginf().any() for bias in biases), (
+            "parts have different numbers of tokens"
+        )
     spans, answer = videos.answer(name, duration), answer_directly(loaded, QUERY, head, encoder)
     np.testing.assert_allclose(spans, postprocess_spans(answer, videos.grounder.card, duration=duration), rtol=1e-6)
     saliency = videos.grounder.rate_frames(videos.grounder.read(QUERY), videos.describe(name))
@@ -174,12 +176,15 @@ def test_frame_rate_is_that_of_the_card(
     for recipe, num_frames in (("qvhighlights", 65), ("charades", 130), ("youtube", 65)):
         layer_passes.clear()
         videos = open_videos(head=write_head(tmp_path / f"{recipe}.safetensors", recipe))
-        assert [window for window, _ in load_projected(videos.prepare("long.mp4"), device=CPU)][-1].last == num_frames
+        windows = [window for window, _ in load_projected(videos.prepare("long.mp4"), device=CPU)]
+        assert windows[-1].last == num_frames
         assert sum(layer_passes) == num_frames
         assert max(layer_passes) <= AT_ONCE
 
 
-def test_memory_is_one_window(open_videos: Callable[..., Videos], films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_one_window_at_any_length(
+    open_videos: Callable[..., Videos], films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At most one window of raw layers and two windows of projected tokens are alive at a time."""
     write_numbers(films / "longer.mp4", range(400))
     raw: list[weakref.ref[np.ndarray]] = []
@@ -236,9 +241,14 @@ def test_heads_encoders_and_token_formats_do_not_share_files_but_copies_do(
 ) -> None:
     write_head(tmp_path / "other.safetensors", seed=5)
     write_head(tmp_path / "slower.safetensors", fps=0.5)
-    variants: list[dict[str, Any]] = [{}, {"tokens": "float16"}, {"head": tmp_path / "other.safetensors"}]
-    variants += [{"head": tmp_path / "slower.safetensors"}, {"encoder": make_encoder(merging=True)}]
-    variants += [{"encoder": make_encoder(seed=2)}]
+    variants: list[dict[str, Any]] = [
+        {},
+        {"tokens": "float16"},
+        {"head": tmp_path / "other.safetensors"},
+        {"head": tmp_path / "slower.safetensors"},
+        {"encoder": make_encoder(merging=True)},
+        {"encoder": make_encoder(seed=2)},
+    ]
     paths = set()
     for settings in variants:
         layer_passes.clear()
@@ -490,7 +500,9 @@ def test_head_for_another_encoder_is_rejected(
     assert "\n" not in str(raised.value)
 
 
-def test_wrong_head_encoder_or_tokens_fail(open_videos: Callable[..., Videos], head: Path, tmp_path: Path) -> None:
+def test_invalid_head_encoder_or_tokens_are_rejected(
+    open_videos: Callable[..., Videos], head: Path, tmp_path: Path
+) -> None:
     with pytest.raises(VidretError, match=r"head\.safetensors: must have a CLIP model of ours as encoder, got colours"):
         Grounder(head, ColourEncoder(), tmp_path)
     with pytest.raises(VidretError, match="tokens must be int8 or float16, got int4"):

@@ -80,7 +80,9 @@ PAGED = [
 
 
 @pytest.mark.parametrize(("name", "arguments", "rows"), PAGED)
-def test_pages_keep_a_budget_and_miss_nothing(huge: ToolBox, name: str, arguments: dict[str, Any], rows: str) -> None:
+def test_pages_keep_to_the_budget_and_miss_nothing(
+    huge: ToolBox, name: str, arguments: dict[str, Any], rows: str
+) -> None:
     seen: list[float] = []
     offset: int | None = 0
     for _ in range(NUM_RESULTS):

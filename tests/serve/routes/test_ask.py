@@ -96,7 +96,9 @@ def test_invalid_questions_are_refused(serve: Serve, engine: Engine, chat: Chat)
     assert chat.requests == []
 
 
-def test_failing_endpoint_hides_the_key(serve: Serve, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_endpoint_is_a_problem_without_the_key(
+    serve: Serve, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     replies = [
         Reply(b"", 302, {"Location": "http://127.0.0.1:1/"}),
         Reply(b"", 401),
@@ -116,7 +118,9 @@ def test_failing_endpoint_hides_the_key(serve: Serve, engine: Engine, caplog: py
     assert len(chat.requests) == len(replies)
 
 
-def test_any_failure_ends_a_stream(serve: Serve, engine: Engine, chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_ends_with_a_problem_whatever_fails(
+    serve: Serve, engine: Engine, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fail(*_arguments: object) -> None:
         raise MemoryError("secret of the machine")
 
@@ -153,7 +157,7 @@ def test_client_gets_what_the_engine_answers(engine: Engine, chat: Chat) -> None
         own = remote.ask(QUESTION, llm, videos=[find_id(engine, "both.mp4")], options=options)
     for answer in (served, own):
         assert (answer.text, answer.notes) == (local.text, local.notes)
-    assert [(each.number, each.path) for each in served.cited] == [(each.number, each.path) for each in local.cited]
+    assert [(m.number, m.path) for m in served.cited] == [(m.number, m.path) for m in local.cited]
     assert {moment.video for moment in own.context.moments} == {find_id(engine, "both.mp4")}
 
 

@@ -129,7 +129,9 @@ def test_run_that_ignores_interrupts_is_killed(root: Path, monkeypatch: pytest.M
     assert indexer.last == {"error": "it ended with status -9"}
 
 
-def test_progress_may_be_json(root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_printed_as_json(
+    root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vidret import cli
 
     monkeypatch.setattr("vidret.engine.load_encoder", lambda *_args, **_kwargs: ColourEncoder())

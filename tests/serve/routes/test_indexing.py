@@ -85,9 +85,21 @@ def allowed(serve: Serve, engine: Engine, indexer: Indexer) -> TestClient:
 def test_index_is_described(client: TestClient, engine: Engine) -> None:
     state = client.get("/api/index").json()
     info = state.pop("info")
-    expected: dict[str, Any] = {name: [] for name in ("words", "failures", "missing", "roots")}
-    expected |= dict.fromkeys(("people", "asks", "running", "stopping", "allow_index"), False)
-    assert state == expected | {"may_change": True, "progress": None, "last": None, "no_clips": ""}
+    assert state == {
+        "words": [],
+        "people": False,
+        "may_change": True,
+        "asks": False,
+        "running": False,
+        "progress": None,
+        "last": None,
+        "stopping": False,
+        "failures": [],
+        "missing": [],
+        "no_clips": "",
+        "allow_index": False,
+        "roots": [],
+    }
     assert (info["path"], info["videos"], info["files"]["done"]) == (str(engine.path), 3, 3)
     check_refusal(client.post("/api/index", json={"paths": [str(engine.path)]}), 403, "--allow-index")
 

@@ -9,10 +9,22 @@ from tests.serve.conftest import BLUE, check_refusal
 from vidret.engine import Engine
 
 # A request of ClipClient 2.45: every field, unused ones null.
-PAYLOAD: dict[str, Any] = {"text": None, "image": None, "image_url": None, "embedding_input": None, "deduplicate": True}
-PAYLOAD |= {"use_safety_model": True, "use_violence_detector": True, "indice_name": "index", "use_mclip": False}
-PAYLOAD |= {"aesthetic_score": 9, "aesthetic_weight": 0.5, "modality": "image", "num_images": 40}
-PAYLOAD |= {"num_result_ids": 40}
+PAYLOAD = {
+    "text": None,
+    "image": None,
+    "image_url": None,
+    "embedding_input": None,
+    "deduplicate": True,
+    "use_safety_model": True,
+    "use_violence_detector": True,
+    "indice_name": "index",
+    "use_mclip": False,
+    "aesthetic_score": 9,
+    "aesthetic_weight": 0.5,
+    "modality": "image",
+    "num_images": 40,
+    "num_result_ids": 40,
+}
 
 
 def ask(client: TestClient, **fields: Any) -> Any:

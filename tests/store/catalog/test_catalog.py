@@ -19,9 +19,13 @@ def catalog(tmp_path: Path) -> Catalog:
 
 def add(catalog: Catalog, video: int, segment_index: int, row: int = 0) -> int:
     embedding = SegmentEmbedding(np.zeros(4), np.zeros((2, 4)), np.array([0.25, 0.75]))
-    sums = {"row_sum": 7, "frames_sum": 8, "tokens_sum": 9}
-    location = SegmentLocation(row, 2 * row, num_frames=2, token_byte=5 * row, num_bytes=5, **sums)
-    return catalog.segments.add([(NewSegment(video, segment_index, 0.0, 1.0, embedding), location)])[0]
+    return catalog.segments.add([(NewSegment(video, segment_index, 0.0, 1.0, embedding), location(row))])[0]
+
+
+def location(row: int) -> SegmentLocation:
+    return SegmentLocation(
+        row, 2 * row, num_frames=2, token_byte=5 * row, num_bytes=5, row_sum=7, frames_sum=8, tokens_sum=9
+    )
 
 
 @pytest.mark.parametrize("damage", ["text", "header", "empty"])

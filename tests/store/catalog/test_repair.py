@@ -270,8 +270,12 @@ def test_reader_sees_a_repair(index: Path) -> None:
         assert seeds(reader) == sorted(set(ALL) - {101})
 
 
-STATEMENTS = {"column": b"num_frames INTEGER", "checksum": b"checksum INTEGER) WITHOUT ROWID"}
-STATEMENTS |= {"keyword": b"TABLE segments", "name": b"videos_1"}
+STATEMENTS = {
+    "column": b"num_frames INTEGER",
+    "checksum": b"checksum INTEGER) WITHOUT ROWID",
+    "keyword": b"TABLE segments",
+    "name": b"videos_1",
+}
 
 
 @pytest.mark.parametrize("what", ["index page", "table page", "shots page", *STATEMENTS])

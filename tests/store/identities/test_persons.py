@@ -110,7 +110,8 @@ def test_splitting_holds_for_ever_and_is_undone(index: Path) -> None:
         identities.write_tracks("b", FACES, make_tracks([1, 0]))
     persons.group()
     assert owners(index)[:4] == [1, 2, 1, 0]
-    assert dict(zip(*read_owners(index, "b"), strict=True))[3.0] == new
+    by_content = dict(zip(*read_owners(index, "b"), strict=True))
+    assert by_content[3.0] == new
     with IdentityStore.open(index, write=True) as identities:
         identities.erase(identities.list_ids("c"))
     persons.split(1, [1])

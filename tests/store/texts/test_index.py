@@ -13,9 +13,16 @@ from vidret.errors import StoreError
 from vidret.store.texts.index import MAX_FUZZY_TERMS, MAX_TERMS, MAX_TEXTS, TextIndex
 from vidret.store.texts.stems import Stemmer, split_unspaced
 
-TEXTS = {1: "The trains are running late this evening", 2: "A train runs through the mountain tunnel"}
-TEXTS |= {3: "Platform six, northern express", 4: "駅の出口はどこですか", 5: "ทางออกอยู่ที่ไหน", 6: "출구가 어디예요"}
-TEXTS |= {7: "Où est la sortie de la gare, s'il vous plaît ?", 8: "Cafe au lait"}
+TEXTS = {
+    1: "The trains are running late this evening",
+    2: "A train runs through the mountain tunnel",
+    3: "Platform six, northern express",
+    4: "駅の出口はどこですか",
+    5: "ทางออกอยู่ที่ไหน",
+    6: "출구가 어디예요",
+    7: "Où est la sortie de la gare, s'il vous plaît ?",
+    8: "Cafe au lait",
+}
 
 
 @pytest.fixture

@@ -158,7 +158,9 @@ def test_a_replacing_track_is_hidden_until_it_is_complete(store: TextStore) -> N
 
 
 @pytest.mark.parametrize("num_steps", range(3))
-def test_the_next_run_ends_a_replacement(store: TextStore, monkeypatch: pytest.MonkeyPatch, num_steps: int) -> None:
+def test_the_next_run_ends_a_replacement_that_was_interrupted(
+    store: TextStore, monkeypatch: pytest.MonkeyPatch, num_steps: int
+) -> None:
     better = [TimedText(0.0, 1.0, "sentence read better", "speech")]
     write(store, "film")
     write(store, "film", better, model="large", finish=False)

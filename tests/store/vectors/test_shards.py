@@ -103,7 +103,9 @@ def test_lists_far_from_a_query_may_be_left_out(tmp_path: Path, monkeypatch: pyt
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     shards = Shards(DIM, lambda some: (some, vectors[some - 1]), ivf_from=500)
     update(shards, tmp_path, ids, kind)
-    searched = note_calls(monkeypatch, ivf, "search_lists", lambda _, __, nearest, *___: int((nearest.ids >= 0).sum()))
+    searched = note_calls(
+        monkeypatch, ivf, "search_lists", lambda _lists, _query, nearest, *_: int((nearest.ids >= 0).sum())
+    )
     inside, between = centres[:1].astype(np.float32), centres.mean(axis=0, keepdims=True).astype(np.float32)
     for query in (inside, 7 * inside, between / np.linalg.norm(between)):
         found = shards.search(query, 10, select(ids)).ids

@@ -144,7 +144,9 @@ def test_unsupported_films_need_no_warning(films: dict[str, Film], log: Path, ca
     assert not caplog.records
 
 
-def test_frames_for_a_gpu_say_why_the_cpu_read_them(films: dict[str, Film], caplog: pytest.LogCaptureFixture) -> None:
+def test_only_frames_that_a_gpu_may_decode_say_why_the_cpu_read_them(
+    films: dict[str, Film], caplog: pytest.LogCaptureFixture
+) -> None:
     with DecodePool(1, decoder="pyav", sampling=EVERY_FRAME, devices=["cuda"]) as pool:
         assert stream(pool, films["h264.mp4"].path)[1] == films["h264.mp4"].numbers
     assert not caplog.records

@@ -159,7 +159,9 @@ def write_slides(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["exact", "balanced"])
-def test_what_stands_still_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: SamplingMode) -> None:
+def test_what_stands_still_is_not_decoded_and_reads_as_if_it_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: SamplingMode
+) -> None:
     path = write_slides(tmp_path / "slides.mp4")
     num_decoded = 0
 
