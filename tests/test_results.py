@@ -4,6 +4,7 @@ The tests take every result and every field that there is, so that a field that 
 """
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -159,6 +160,9 @@ def test_a_field_that_is_added_to_a_result_is_followed_everywhere() -> None:
 def test_the_attributes_of_a_docstring_are_read() -> None:
     assert read_attributes(Hit.__doc__ or "").keys() == {field.name for field in dataclasses.fields(Hit)}
     assert read_attributes(SharedFootage.__doc__ or "")["clip_end"] == "Where it ends."
+    indented = "A row.\n\n    Attributes:\n        path: Where it\n            lies.\n"
+    for docstring in (indented, inspect.cleandoc(indented)):  # before Python 3.13, and as it leaves them
+        assert read_attributes(docstring) == {"path": "Where it lies."}
     assert read_attributes("Nothing.") == {}
     assert "``part`` of the best file, ``longer`` by" in read_attributes(CopiedFile.__doc__ or "")["differs"]
 

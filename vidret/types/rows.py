@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
+from inspect import cleandoc
 from math import isfinite
 from operator import attrgetter
 from sys import float_info
@@ -153,8 +154,8 @@ def read_attributes(docstring: str) -> dict[str, str]:
     >>> read_attributes(RowField.__doc__ or ""), read_attributes(Shown.__doc__ or "")["column"]
     ({}, 'Its place among the columns of CSV; None if it is none of them.')
     """
-    _, _, section = docstring.partition("Attributes:\n")
-    found = re.findall(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", section, re.MULTILINE)
+    _, _, section = cleandoc(docstring).partition("Attributes:\n")  # Python 3.13 has taken the indentation away
+    found = re.findall(r"^ {4}(\w+): ((?:.+\n?)(?: {8}.+\n?)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in found}
 
 
