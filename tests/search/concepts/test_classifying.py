@@ -69,7 +69,8 @@ def test_copies_and_links_of_videos_are_examples(engine: Engine, films: Path, tm
     examples = [example.path for concept in engine.concepts() for example in concept.yes]
     assert sorted(examples) == sorted([str(films / "blue.mp4"), str(films / "red.mp4")])
     stretch = ConceptExample(path=str(link), start=0, end=1)
-    assert len(engine.teach("reds", yes=[stretch, link, films / "blue.mp4"]).yes) == 2, "a link and its video are one"
+    blues: list[ExampleLike] = [stretch, link, films / "blue.mp4", "blue.mp4"]
+    assert len(engine.teach("blues", yes=blues).yes) == 2, "a link, its video and the end of its path are one"
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(VidretError, match=r"empty.mp4: must be an image or a video of the index"):
         engine.teach("none", yes=[tmp_path / "empty.mp4"])

@@ -171,12 +171,15 @@ def read_examples(store: Store, encoder: Encoder, examples: Sequence[ExampleLike
     kept: list[ConceptExample] = []
     vectors: list[Vector] = []
     video_ids: set[int] = set()
+    named: set[tuple[str | int, float | None, float | None]] = set()  # files, or the ids of videos, with a stretch
     unread: list[DecodeError] = []
     for example in map(as_example, examples):
         found = _find_video(store, example) if example.image is None else None
         example = example if found is None else found[1]
-        if example.image is None and example in kept:
+        name = (example.path if found is None else found[0], example.start, example.end)
+        if example.image is None and name in named:
             continue
+        named.add(name)
         if found is not None:
             vectors.append(_average_frames(store, found[0], example))
             video_ids.add(found[0])
