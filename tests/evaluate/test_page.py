@@ -123,6 +123,9 @@ def test_page_has_the_content_of_the_report(pages: dict[str, str], searched: tup
     assert numbers == [f"{plain[name]:.1f}" for name in ("R@1", "R@5", "R@10", "R-Sum", "MdR", "MnR")]
 
 
+# Worst queries
+
+
 def test_worst_queries_show_their_video_and_top_videos(pages: dict[str, str], searched: tuple[Path, Answer]) -> None:
     rows = read(searched[0] / "report.json")["per_query"]
     tree = Tree(pages["retrieval"])
@@ -180,6 +183,9 @@ def test_gap_is_the_distance_to_the_nearest_true_span() -> None:
     for found, gap in (([0, 4, 0.9], 6), ([22, 25, 0.9], 2), ([30, 39, 0.9], 1), ([60, 61, 0.9], 10), ([15, 45, 1], 0)):
         assert find_gap({"true": true, "found": found}) == gap
     assert find_gap({"true": true, "found": None}) == float("inf")
+
+
+# Tables and curves
 
 
 def test_table_aligns_numbers_to_the_right() -> None:

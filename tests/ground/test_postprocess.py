@@ -137,6 +137,9 @@ def test_spans_are_postprocessed_as_in_each_benchmark(recipe: str) -> None:
         assert all(0 <= span.start < span.end <= np.float32(17.3) for span in spans)
 
 
+# Goldens
+
+
 def read_goldens(name: str) -> list[dict[str, Any]]:
     """Return the cases shipped with the tests, and those under ``VIDRET_GOLDENS`` if set."""
     folders = [HERE / "eval/nms"]
@@ -207,6 +210,9 @@ def test_decoded_spans_equal_r2_tuning(kind: str) -> None:
             np.testing.assert_allclose(np.array(actual), expected[expected[:, 2] > 0], atol=1e-5, rtol=0)
             num_spans += len(actual)
     assert num_spans > 50
+
+
+# Similarity
 
 
 def weigh_naively(spans: list[Span], curve: Curve, weight: float) -> list[Span]:

@@ -86,6 +86,9 @@ def test_auc_of_swapped_scores_is_the_rest(present: list[float], absent: list[fl
     assert 0 <= separate_scores(one, other) <= 1
 
 
+# Video corpus moment retrieval
+
+
 def naive_corpus_ranks(query: LabelledQuery, moments: list[RetrievedMoment], threshold: float) -> tuple[int, int, int]:
     moment_rank = span_rank = video_rank = 0
     num_inside, seen = 0, []
@@ -130,6 +133,9 @@ def test_partially_relevant_retrieval_sums_recalls() -> None:
     ranks = np.random.default_rng(0).integers(0, 150, 200)
     expected = {f"R{k}": 100 * sum(0 < rank <= k for rank in ranks) / 200 for k in (1, 5, 10, 100)}
     assert score_partially_relevant(ranks) == pytest.approx({**expected, "SumR": sum(expected.values())})
+
+
+# Rated moments
 
 
 def draw_rated(seed: int, num: int = 20) -> tuple[list[RatedQuery], dict[str, list[RetrievedMoment]]]:

@@ -81,6 +81,9 @@ def add_sounds(index: Path) -> None:
             sounds.add(find_content(index, f"{name}.mp4"), KIND.model, windows)
 
 
+# By name.
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [("music", ("red", 0.0, 4.0)), ("silence", ("turn", 0.0, 3.0)), ("applause", ("back", 2.0, 3.0))],
@@ -128,6 +131,9 @@ def test_a_transcript_is_of_words_unless_it_is_asked_for_sounds(engine: Engine) 
     assert words
     assert all(text.source != "sound" for text in words)
     assert [(text.start, text.end, text.text) for text in engine.transcript("red.mp4", ["sound"])] == TEXTS["red"]
+
+
+# By example.
 
 
 def find_moment(engine: Engine, name: str, second: float) -> ConceptExample:

@@ -67,6 +67,9 @@ def test_an_index_of_one_segment_or_none_has_a_direction_too() -> None:
         assert np.isfinite(drawn.standardise(find_direction(np.array([[1.0, 0.0, 0.0]]), NONE, drawn))).all()
 
 
+# In an index
+
+
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coloured")
@@ -195,6 +198,9 @@ def test_wrong_input_is_refused_in_one_sentence(engine: Engine, films: Path, tmp
         engine.forget("x")
     with Store.open(engine.path, write=True), pytest.raises(StoreError, match="writ"):
         engine.teach("late", [paint("red")])
+
+
+# Images with words
 
 
 def test_words_move_an_image(engine: Engine) -> None:
