@@ -30,6 +30,8 @@ from vidret.types import MAX_EVENTS, MAX_QUERY_LENGTH, Sequence
         ("green AND yellow", [("green", "yellow")]),
         ("A CAT AND A DOG", [("A CAT AND A DOG",)]),
         ('"hello" AND "world"', [('"hello"', '"world"')]),
+        ('"STOP" AND "GO"', [('"STOP"', '"GO"')]),
+        ('"hello" AND TV', [('"hello"', "TV")]),
         ("a dog barks and a cat runs away", [("a dog barks", "a cat runs away")]),
         ("a dog runs, then a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
         ("a dog runs then a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),

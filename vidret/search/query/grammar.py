@@ -233,6 +233,7 @@ def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
             yield from rest[1:]
         return
     at, joint = 0, ""
+    in_capitals = text.isupper() and masked.replace("AND", "").isupper()
     for match in _JOINT.finditer(masked):
         kind = match.lastgroup or ""
         before, after = masked[at : match.start()], masked[match.end() :]
@@ -240,7 +241,7 @@ def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
         is_clause = has_subject and _has_predicate(before) and _has_predicate(after)
         if kind == "both":
             is_clause = _has_verb(before) and has_subject and _has_verb(after) and not _REPORTED.search(before)
-            is_clause = is_clause or ("AND" in match[0] and not masked.replace("AND", "").isupper())
+            is_clause = is_clause or ("AND" in match[0] and not in_capitals)
         if kind in ("both", "before", "after") and not is_clause:
             continue
         if kind in ("then", "together") and _is_same_event(match[0], after):
