@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -34,7 +34,7 @@ from vidret.errors import (
 )
 from vidret.search.concepts.storage import forget_concept, list_concepts
 from vidret.search.curves import make_curve, rate_video
-from vidret.search.hits import search
+from vidret.search.hits import Result, search
 from vidret.search.locating import locate, locate_many
 from vidret.search.models import (
     allow_encoder,
@@ -123,7 +123,6 @@ logger = logging.getLogger(__name__)
 
 IndexRunner = Callable[[Store, Encoder, Sequence[str], "IndexOptions"], "IndexReport"]
 
-Result = TypeVar("Result", Hit, Moment)
 DEFAULT_LOCATING = LocateOptions()
 
 

@@ -21,11 +21,16 @@ from vidret.store.rows_file import COLLECTIONS, WATCHES, Watch
 from vidret.store.store import Store
 from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, check_options, list_options
 
+logger = logging.getLogger(__name__)
+
+LocateMany = Callable[[Sequence[str], Sequence[int]], Sequence[Sequence[Sequence[Moment]]]]
+
 MAX_MOMENTS = 2000  # of a list
 MAX_NOTE = 2000  # characters
 ROUNDING_S = 1.0  # by which a moment may be longer than its video, whose length a player rounds up
 FEEDBACK = ("like", "unlike", "seen")
-_NAME = re.compile(r"\w(?:[\w .-]{0,62}[\w.-])?")
+MIN_PROBABILITY = 0.5  # of what a watch reports
+_NAME, _WATCH_NAME = re.compile(r"\w(?:[\w .-]{0,62}[\w.-])?"), re.compile(r"\w[\w.-]{0,63}")
 
 
 def list_collections(store: Store, index: Path) -> list[SavedCollection]:
@@ -114,11 +119,7 @@ def _keep_moment(store: Store, moment: ListedMoment, known: Mapping[str, ListedM
     return replace(moment, path=known[moment.content].path)
 
 
-logger = logging.getLogger(__name__)
-
-LocateMany = Callable[[Sequence[str], Sequence[int]], Sequence[Sequence[Sequence[Moment]]]]
-MIN_PROBABILITY = 0.5  # of what is reported
-_WATCH_NAME = re.compile(r"\w[\w.-]{0,63}")
+# Watches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

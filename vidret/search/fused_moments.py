@@ -25,7 +25,7 @@ JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query t
 EDGE_S = 1e-3  # tolerance for an edge at a cut
 MIN_PROBABILITY = 1e-38  # of a span that a head found
 MAX_TEXTS = 12  # of a video and a clause
-NUM_SPANS = 20  # of a video that are looked for at least, however few are asked for: pages are parts of one order
+MIN_SPANS = 20  # of a video that are looked for, however few are asked for: pages are parts of one order
 JOIN_PICTURES = 0.3  # nats below a span of pictures up to which the frames beside it match as well
 MIN_OVERLAP_S = 0.5
 SHORTEST_S = 1.0  # minimum duration of a moment of pictures, unless its shot is shorter
@@ -60,7 +60,7 @@ AnySpan = TypeVar("AnySpan", Span, FusedSpan)
 
 def find_fused_spans(scores: VideoScores, options: LocateOptions, *, expects_words: bool) -> list[FusedSpan]:
     """Return the spans of a video that match a query of one clause, best first; see ``find_moments``."""
-    wider = replace(options, k=max(options.k, NUM_SPANS))
+    wider = replace(options, k=max(options.k, MIN_SPANS))
     pictures, overlapping = _find_picture_spans(scores, 0, wider)
     rank = partial(_rank_spans, scores.texts[0], k=wider.k, expects_words=expects_words)
     best_first = sorted(rank(pictures), key=lambda span: -span.score)
