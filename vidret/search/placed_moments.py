@@ -66,9 +66,9 @@ def find_placed_spans(scores: VideoScores, structure: QueryStructure, options: L
     of_clause = replace(options, k=NUM_SPANS, overlapping=False, weak=True)
     steps = [_list_candidates(scores, structure, step, of_clause) for step in structure.steps]
     placements = iterate_placements([step.spans for step in steps], structure.gaps_s, overlapping=options.overlapping)
-    spans: list[FusedSpan] = []
+    spans, end_s = list[FusedSpan](), scores.end_s
     for placement in islice(placements, PLACEMENTS_PER_SPAN * options.k):
-        spans.append(_make_span(scores, steps, placement))
+        spans.append(_make_span(scores, steps, placement, end_s))
         if not options.overlapping:
             spans = drop_overlapping_spans(spans)  # frames that grow may meet
         if len(spans) == options.k:
@@ -149,14 +149,14 @@ def _find_overlap(events: Sequence[FusedSpan]) -> tuple[float, float]:
     return max(span.start for span in events), min(span.end for span in events)
 
 
-def _make_span(scores: VideoScores, steps: Sequence[StepCandidates], placement: Placement) -> FusedSpan:
+def _make_span(scores: VideoScores, steps: Sequence[StepCandidates], placement: Placement, end_s: float) -> FusedSpan:
     bounds = [
-        (float(step.spans.starts[index]), min(float(step.spans.ends[index]), scores.end_s))
+        (float(step.spans.starts[index]), min(float(step.spans.ends[index]), end_s))
         for step, index in zip(steps, placement.indices, strict=True)
     ]
     placed: list[tuple[float, float]] = []
     events: list[FusedSpan] = []
-    limits = pairwise([0.0, *(start for start, _ in bounds[1:]), scores.end_s])
+    limits = pairwise([0.0, *(start for start, _ in bounds[1:]), end_s])
     for (_, latest), (start, end), step, index in zip(limits, bounds, steps, placement.indices, strict=True):
         if index < len(step.wholes):
             earliest, own_bounds = placed[-1][1] if placed else 0.0, (start, end)
