@@ -98,7 +98,7 @@ DESCRIBE_TIMEOUT_S = 120.0  # of one request
 # By their numbers in glibc's malloc.h: M_ARENA_MAX; M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in bytes, without which what
 # one batch frees goes back to the system, and the next one waits for it.
 _ONE_HEAP = {-8: 1, -3: 32 << 20, -1: 64 << 20}
-GOOD_COST = 17  # CPU time of encoding a frame with it, relative to the starter
+GOOD_COST = 13  # CPU time of encoding a frame with it, relative to the starter; see docs/models.md
 SWITCH = {"auto": None, "on": True, "off": False}
 SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode in SAMPLING_MODES}}
 
