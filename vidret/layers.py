@@ -14,6 +14,8 @@ from torch.nn import functional
 
 INT8_MAX = 127
 SHORT = 64  # tokens of a sequence; see attend
+HEAD_WIDTH = 64  # of the temporal transformer
+EPS = 1e-12  # of its layer norms, and the least length of a vector
 
 
 class LowRank(nn.Module):
@@ -255,10 +257,6 @@ def pack_rows(rows: Float[Tensor, "*row dim"]) -> tuple[Int8[Tensor, "*row dim"]
     """
     scales = torch.linalg.vector_norm(rows, math.inf, dim=-1) / INT8_MAX
     return (rows / scales.clamp(min=torch.finfo(rows.dtype).tiny)[..., None]).round_().to(torch.int8), scales
-
-
-HEAD_WIDTH = 64
-EPS = 1e-12
 
 
 class TemporalTransformer(nn.Module):

@@ -23,6 +23,8 @@ from vidret.metrics.ranks import BidirectionalRanks, Ranks, check_scores, rank_m
 Direction: TypeAlias = Literal["t2v", "v2t"]
 CUTS = (1, 5, 10, 50)
 PLAIN = "plain"
+CONFIDENCE = 0.95  # of the interval of recall in galleries of one size
+MIN_GALLERY = 2  # videos
 TIES = (
     "Ties by mean rank: equal scores share their mean rank. R@K: percentage of ranks of at most K, for each K, so that "
     "two answers that share the places K and K + 1 are misses. R-Sum: R@1 + R@5 + R@10. nDCG@10: mean of 100 / log2(1 "
@@ -178,10 +180,6 @@ def _to_tensor(scores: Float[np.ndarray, "text video"], direction: Direction) ->
 
 def _turn(scores: torch.Tensor, direction: Direction) -> torch.Tensor:
     return scores if direction == "t2v" else scores.T
-
-
-CONFIDENCE = 0.95
-MIN_GALLERY = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,14 @@ _SYNC = 0x47
 # Bytes of such a packet and before its sync byte: plain, with a time code as on Blu-ray, with parity bytes at the end.
 _LAYOUTS = ((188, 0), (192, 4), (204, 0))
 
+FIRST_YEAR, LAST_YEAR = 1990, 2100  # of digital cameras; the clocks of others are not set
+# The first that a file has. Apple's has the time zone of the place; QuickTime's and Matroska's are in UTC.
+DATE_KEYS = ("com.apple.quicktime.creationdate", "creation_time", "date", "date_utc")
+PLACE_KEYS = ("com.apple.quicktime.location.iso6709", "location", "location-eng")
+MAKE_KEYS = ("com.apple.quicktime.make", "com.android.manufacturer", "make")
+MODEL_KEYS = ("com.apple.quicktime.model", "com.android.model", "model", "camera_model_name")
+MAX_CAMERA = 60  # characters
+
 
 class DamagedPacketError(Exception):
     """A packet failed to decode."""
@@ -226,15 +234,6 @@ def ends_inside_packet(head: bytes, num_bytes: int) -> bool:
     return False
 
 
-FIRST_YEAR, LAST_YEAR = 1990, 2100  # of digital cameras; the clocks of others are not set
-# The first that a file has. Apple's has the time zone of the place; QuickTime's and Matroska's are in UTC.
-DATE_KEYS = ("com.apple.quicktime.creationdate", "creation_time", "date", "date_utc")
-PLACE_KEYS = ("com.apple.quicktime.location.iso6709", "location", "location-eng")
-MAKE_KEYS = ("com.apple.quicktime.make", "com.android.manufacturer", "make")
-MODEL_KEYS = ("com.apple.quicktime.model", "com.android.model", "model", "camera_model_name")
-MAX_CAMERA = 60  # characters
-
-
 def read_recording(container: Any, stream: Any) -> dict[str, str | float | None]:
     """Return ``filmed``, ``camera``, ``latitude`` and ``longitude`` of ``VideoInfo``.
 
@@ -243,15 +242,15 @@ def read_recording(container: Any, stream: Any) -> dict[str, str | float | None]
     # FFmpeg 9 joins the values of a tag that a file has twice, such as a date in its header and in a tag of its own.
     pairs = (pair for part in (stream, container) for pair in part.metadata.items())
     tags = {key.lower(): value.partition(";")[0].strip() for key, value in pairs}
-    latitude, longitude = parse_place(_find(tags, PLACE_KEYS)) or (None, None)
-    make, model = _find(tags, MAKE_KEYS), _find(tags, MODEL_KEYS)
+    latitude, longitude = parse_place(_find_tag(tags, PLACE_KEYS)) or (None, None)
+    make, model = _find_tag(tags, MAKE_KEYS), _find_tag(tags, MODEL_KEYS)
     camera = model if model.casefold().startswith(make.casefold()) else f"{make} {model}".strip()
     dates = (parse_date(tags.get(key, "")) for key in DATE_KEYS)
     filmed = next(filter(None, dates), "")
     return {"filmed": filmed, "camera": camera[:MAX_CAMERA], "latitude": latitude, "longitude": longitude}
 
 
-def _find(tags: Mapping[str, str], keys: tuple[str, ...]) -> str:
+def _find_tag(tags: Mapping[str, str], keys: tuple[str, ...]) -> str:
     return next((tags[key] for key in keys if tags.get(key)), "")
 
 

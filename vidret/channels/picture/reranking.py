@@ -19,6 +19,10 @@ from vidret.store.store import Store
 from vidret.types import Segment
 
 TOTAL = "total"
+REFINED = "refined"
+NUM_HITS = 400  # best hits that are refined, as published; so are the next two
+NUM_NEIGHBOURS = 9
+BETA = 0.15  # weight of a neighbour, times its similarity
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -48,12 +52,6 @@ def sum_levels(
     for name, weight in ranker.weights.items():  # one after another, since scores of a benchmark take gigabytes
         total += np.multiply(scores[name], weight, dtype=np.float64)
     return total
-
-
-REFINED = "refined"
-NUM_HITS = 400  # best hits that are refined, as published; so are the next two
-NUM_NEIGHBOURS = 9
-BETA = 0.15  # weight of a neighbour, times its similarity
 
 
 def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) -> RankedSegments | None:
