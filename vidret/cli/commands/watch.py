@@ -58,7 +58,7 @@ def remove_command(name: NameArgument, index: WatchIndexOption = DEFAULT_INDEX) 
 
     check_index(index)
     WATCHES.remove(index, name, "a watch")
-    print_message(f"vidret index no longer looks for {name}")
+    print_message(f"vidret index no longer looks for {name}.")
 
 
 def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str | None) -> bool:
