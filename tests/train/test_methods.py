@@ -76,6 +76,31 @@ def test_options_are_passed_to_their_method() -> None:
         make_module("clap")
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "rule"),
+    [
+        ("glscl", {"num_concepts": 0}, "num_concepts must be a whole number of at least 1, got 0"),
+        ("glscl", {"num_concepts": 2.5}, "num_concepts must be a whole number of at least 1, got 2.5"),
+        ("glscl", {"beta": "x"}, "beta must be a finite number of at least 0, got x"),
+        ("glscl", {"share": float("nan")}, "share must be a finite number of at least 0, got nan"),
+        ("joint", {"align_size": -1}, "align_size must be a whole number of at least 0, got -1"),
+        ("longclip", {"stretch": 0}, "stretch must be a whole number of at least 1, got 0"),
+        ("promptswitch", {"caption_weight": -1.0}, "caption_weight must be a finite number of at least 0, got -1.0"),
+        ("tempme", {"full": "no"}, "full must be true or false, got no"),
+        ("ucofia", {"selection": None}, "selection must be true or false, got None"),
+        ("xpool", {"top": True}, "top must be a whole number of at least 0, got True"),
+    ],
+)
+def test_impossible_options_are_refused(method: str, options: dict[str, Any], rule: str) -> None:
+    with pytest.raises(VidretError, match=f"^{rule}$"):
+        load_method(method, options)
+
+
+def test_options_may_be_0_where_that_turns_them_off() -> None:
+    for method, options in (("glscl", {"share": 0}), ("xpool", {"top": 0}), ("longclip", {"stretch": None})):
+        load_method(method, options)
+
+
 NEW = '''
 from dataclasses import dataclass
 from typing import ClassVar

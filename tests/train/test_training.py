@@ -247,6 +247,9 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
         for rate in (-1.0, 0.0):
             with pytest.raises(VidretError, match=f"^{name} must be positive and finite, got {rate:g}$"):
                 make_module("clip", **{name: rate})
+    for name, rule in (("fps", "positive"), ("num_frames", "an integer of"), ("num_segments", "an integer of")):
+        with pytest.raises(ValueError, match=f"^{name} must be {rule}"):  # else no search could load the model
+            make_module("clip", **{name: 0})
     make_module("tempme").export(tmp_path / "towers.safetensors")
     with pytest.raises(VidretError, match=r"weights must fit num_frames, .*, got others: vision\.temporal\.0$"):
         make_module("tempme", weights=str(tmp_path / "towers.safetensors"), vision=None, text=None, num_frames=24)
@@ -258,6 +261,9 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
         make_head_module(recipe="dreams")
     with pytest.raises(VidretError, match=r"^lr must be positive and finite, got -1$"):
         make_head_module(lr=-1.0)
+    for name, value in (("fps", 0.0), ("unit", -1.0), ("drop_at", 0), ("warm_up", -1), ("saliency_weight", -0.1)):
+        with pytest.raises((ValueError, VidretError), match=f"^{name} must be "):
+            make_head_module(**{name: value})
     for wrong in ({"similarity_weight": -1.0}, {"similarity_weight": 1.0, "boundaries": False}):
         with pytest.raises(VidretError, match="similarity_weight must be at least 0, and 0 without boundaries, got "):
             make_head_module(**wrong)

@@ -144,6 +144,18 @@ class HeadCard:
         """Return the card as JSON."""
         return json.dumps({"format": FORMAT, "method": METHOD, **asdict(self)})
 
+    def check(self) -> None:
+        """Raise ValueError for settings that no head has."""
+        for name in ("fps", "threshold"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive, got {value}")
+        for name in ("unit", "similarity_weight"):  # 0 turns them off
+            if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0, got {value}")
+        for name, known in (("suppression", (None, "hard", "linear", "gaussian")), ("reads", (LAYERS, VECTORS))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value}")
+
     @classmethod
     def from_json(cls, text: str) -> "HeadCard":
         """Parse a card from JSON.
@@ -160,15 +172,7 @@ class HeadCard:
                 raise ValueError(f"the card's {name} must be {wanted}, got {value}")
         try:
             card = cls(**{**fields, "strides": tuple(fields["strides"])})
-            for name in ("fps", "threshold"):
-                if (value := getattr(card, name)) is not None and not 0 < value < math.inf:
-                    raise ValueError(f"{name} must be positive, got {value}")
-            for name in ("unit", "similarity_weight"):  # 0 turns them off
-                if (value := getattr(card, name)) is not None and not 0 <= value < math.inf:
-                    raise ValueError(f"{name} must be at least 0, got {value}")
-            for name, known in (("suppression", (None, "hard", "linear", "gaussian")), ("reads", (LAYERS, VECTORS))):
-                if (value := getattr(card, name)) not in known:
-                    raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value}")
+            card.check()
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a head's card: {error}") from error
         return card

@@ -106,8 +106,14 @@ class GroundingModule(TrainedModule):
             raise VidretError(
                 f"similarity_weight must be at least 0, and 0 without boundaries, got {similarity_weight}"
             )
+        if drop_at is not None and drop_at < 1:
+            raise VidretError(f"drop_at must be at least 1, got {drop_at}")
+        for name, value in (("warm_up", warm_up), ("saliency_weight", saliency_weight)):
+            if not 0 <= value < math.inf:
+                raise VidretError(f"{name} must be at least 0, got {value}")
         settings = _adapt_recipe(RECIPES[recipe], fps=fps, unit=unit)
         self.card = HeadCard.describe(self.head, backbone=backbone, similarity_weight=similarity_weight, **settings)
+        self.card.check()
         self.fps, self._join = self.card.fps or 0.5, join
         self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples

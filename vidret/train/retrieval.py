@@ -103,6 +103,7 @@ class RetrievalModule(TrainedModule):
             VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, they do not
                 suit the method, ``keep`` is given without ``weights`` or with ``lora_rank``, ``matrix_lr`` without
                 ``train_all``, ``cool_down`` without ``matrix_lr``, or a learning rate is not positive.
+            ValueError: A count or rate is one that no model has.
         """
         super().__init__(seed=seed, out=out)
         check_rates(lr=lr, matrix_lr=matrix_lr)
@@ -118,6 +119,7 @@ class RetrievalModule(TrainedModule):
         frames = Sampling(num_frames, fps, rule=sampling, num_segments=num_segments)
         added |= {"method": method, "token_shift": False, "sampling": frames}
         card = replace(_start_card(plain, vision, text), **added)
+        card.check()
         self.model = self.method.build(card, partial(_load_towers, plain=plain))
         if weights is not None:
             _take_aligner(self.model, Path(weights), method)

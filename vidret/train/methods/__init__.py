@@ -7,11 +7,13 @@ In losses, ``RetrievalModel.gather`` returns the texts and videos of all process
 are not negatives of each other.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Protocol
+from types import NoneType
+from typing import Any, Protocol, get_args
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
@@ -57,15 +59,30 @@ def load_method(name: str, options: Mapping[str, Any]) -> Method:
         options: Settings of the method; those that are left out have their defaults.
 
     Raises:
-        VidretError: The method does not exist, or lacks an option.
+        VidretError: The method does not exist or lacks an option, or the value of one is impossible.
     """
     if name not in list_methods():
         raise VidretError(f"method must be one of {', '.join(list_methods())}, got {name}")
     kind = import_module(f"{__name__}.{name}").METHOD
-    known = {field.name for field in fields(kind)}
+    known = {field.name: field for field in fields(kind)}
     if unknown := options.keys() - known:
         raise VidretError(
             f"options of {name} must be of {', '.join(sorted(known)) or 'none'}, got {', '.join(sorted(unknown))}"
         )
+    for option, value in options.items():
+        _check_option(known[option], value)
     method: Method = kind(**options)
     return method
+
+
+def _check_option(option: Field[Any], value: Any) -> None:
+    """Refuse a value of another type, a negative or infinite number, and a count of 0 unless that is the default."""
+    kinds, least, rule = get_args(option.type) or (option.type,), int(option.default != 0), ""
+    if bool in kinds and not isinstance(value, bool):
+        rule = "true or false"
+    elif float in kinds and not (type(value) in (int, float) and 0 <= value < math.inf):
+        rule = "a finite number of at least 0"
+    elif int in kinds and not (type(value) is int and value >= least):
+        rule = f"a whole number of at least {least}"
+    if rule and not (value is None and NoneType in kinds):
+        raise VidretError(f"{option.name} must be {rule}, got {value}")
