@@ -249,13 +249,13 @@ def test_every_mode_reads_the_same(films: dict[str, Film], mode: SamplingMode) -
 
 
 @pytest.mark.parametrize("mode", SAMPLING_MODES)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [14, 24, 39])  # damage in a later group, in the last frames, and in the container
 def test_a_damaged_film_reads_the_same(tmp_path: Path, seed: int, mode: SamplingMode) -> None:
     """What FFmpeg shows in place of what it cannot decode depends on which frames are decoded already."""
     path = write_scenes(tmp_path / "damaged.mp4", [60, 60, 60], options={"g": "30", "bf": "2"})
     content, rng = bytearray(path.read_bytes()), np.random.default_rng(seed)
     sound = read(path, 1, mode)
-    for position in rng.integers(len(content) // 3, len(content) * 3 // 4, 12):
+    for position in rng.integers(len(content) // 3, len(content), 12):
         content[position] ^= int(rng.integers(1, 256))
     path.write_bytes(content)
     damaged = read(path, 1, mode)

@@ -98,7 +98,6 @@ class PyavDecoder:
         ends_still = self._find_still_groups()
         before: StreamedFrame | None = None
         shared: StreamedFrame | None = None
-        self._walk(first)
         while self._frame is not None:
             frame, index = self._frame, self._position
             grey = _read_grey(frame)
@@ -113,8 +112,19 @@ class PyavDecoder:
                     yield from self._stream_still(before, current)
                 yield current
                 before = current
-            self._walk(index + 1)
+            self._stream_on(first, index + 1)
         self._file.check()  # a failed fetch looks like the end of the file
+
+    def _stream_on(self, first: int, index: int) -> None:
+        """Decode up to ``index`` in a stream that began at ``first``."""
+        try:
+            self._walk(index)
+        except DamagedPacketError:
+            leaves_still_out = self._leaves_still_out
+            self._use_one_thread()
+            self._advance_to(first)
+            self._leaves_still_out = leaves_still_out
+            self._walk(index)
 
     def _can_leave_still_out(self) -> bool:
         """Return whether frames that stand still need not be decoded, and could be decoded apart."""
@@ -193,12 +203,14 @@ class PyavDecoder:
         self._position = -1
         self._frame: Any = None
         self._last_keyframe_pts: int | None = None
+        self._last_sent = self._info.num_frames - 1 if self._info.by_order else -1  # frame, whose packet was decoded
 
     def _observe(self, packets: Iterable[Any]) -> Iterator[Any]:
         for packet in packets:
             if packet.is_keyframe and packet.pts is not None:
                 self._last_keyframe_pts = packet.pts
             if packet.is_keyframe or not self._leaves_out(packet.pts):
+                self._last_sent = max(self._last_sent, self._find_index(packet.pts))
                 yield packet
 
     def _leaves_out(self, pts: int | None) -> bool:
@@ -213,6 +225,18 @@ class PyavDecoder:
 
     def _advance_to(self, index: int) -> bool:
         """Make ``index`` the current frame, and return whether that succeeded."""
+        try:
+            return self._jump_or_walk(index)
+        except DamagedPacketError:
+            self._use_one_thread()
+            return self._jump_or_walk(index)
+
+    def _use_one_thread(self) -> None:
+        """Read the file again from its beginning: what several threads make of damage depends on chance."""
+        self._num_threads = 1
+        self._restart()
+
+    def _jump_or_walk(self, index: int) -> bool:
         is_behind = index < self._position or self._leaves_still_out  # what was left out cannot be reached by decoding
         self._leaves_still_out = False
         if is_behind and not (self._can_jump and self._can_seek):
@@ -261,10 +285,9 @@ class PyavDecoder:
     def _walk(self, index: int) -> bool:
         """Decode up to ``index``, and return whether that frame was decoded."""
         while self._position < index:
-            try:
-                frame = next(self._frames, None)
-            except DamagedPacketError:
-                return self._walk_on_one_thread(index)
+            frame = next(self._frames, None)
+            if frame is None and self._num_threads > 1 and self._position < self._last_sent:
+                raise DamagedPacketError  # of which several threads say nothing at the end of the file
             if frame is None:
                 self._position, self._frame = self._info.num_frames, None
                 return False
@@ -272,15 +295,6 @@ class PyavDecoder:
             if position > self._position:
                 self._position, self._frame = position, frame
         return self._position == index and self._frame is not None
-
-    def _walk_on_one_thread(self, index: int) -> bool:
-        """Decode up to ``index``, from here on with one thread: what several make of damage depends on chance."""
-        self._num_threads, position, leaves_still_out = 1, self._position, self._leaves_still_out
-        self._restart()
-        if position >= 0:
-            self._advance_to(position)
-            self._leaves_still_out = leaves_still_out
-        return self._walk(index)
 
     def _find_index(self, pts: int | None) -> int:
         """Return the index of the frame with a timestamp, -1 for a frame that is not shown."""
