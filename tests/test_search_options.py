@@ -200,7 +200,10 @@ def test_a_switch_is_on_or_off(run: Runner) -> None:
         ({"copies": "keep"}, "copies must be fold or show, got keep"),
         ({"filters": None}, "filters must be Filters, got None"),
         ({"filters": Filters(folder=Path("a"))}, "folder must be a text, got "),  # type: ignore[arg-type]
-        ({"filters": Filters(max_seconds=math.inf)}, "max_seconds must be a number, got inf"),
+        ({"filters": Filters(max_seconds=math.inf)}, "max_seconds must be between 0 and 1000000000, got inf"),
+        ({"filters": Filters(min_fps=math.nan)}, "min_fps must be between 0 and 1000000, got nan"),
+        ({"filters": Filters(min_seconds=-1.0)}, "min_seconds must be between 0 and 1000000000, got -1.0"),
+        ({"filters": Filters(min_height=-1)}, "min_height must be at least 0, got -1"),
     ],
 )
 def test_a_value_of_another_type_or_out_of_range_is_refused_here_as_by_a_client(values: Any, rule: str) -> None:

@@ -112,6 +112,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def test_an_index_keeps_its_probabilities(store: Store) -> None:
     assert (load_probabilities(store, SOURCES), load_probabilities(store, ("picture",))) == (UNFITTED, PICTURES_ONLY)
+    assert load_probabilities(store, ("picture", "picture")) == PICTURES_ONLY
     own = ProbabilityModel(index_weights=(0.1, 0.2, 1 / 3), video_weights=(0.0, 0.5, -0.6, -0.7))
     save_probabilities(store, own)
     with Store.open(store.path) as reader:

@@ -103,7 +103,7 @@ def save_probabilities(store: Store, model: ProbabilityModel) -> None:
 
 def choose_default(sources: Sequence[Source]) -> ProbabilityModel:
     """Return the model of an index without its own, for a query that is compared with some sources."""
-    return PICTURES_ONLY if tuple(sources) == ("picture",) else UNFITTED
+    return PICTURES_ONLY if set(sources) == {"picture"} else UNFITTED
 
 
 def load_probabilities(store: Store, sources: Sequence[Source]) -> ProbabilityModel:

@@ -118,7 +118,7 @@ def _check_value(named: NamedOption, value: Any) -> None:
             raise ValueError(f"{named.name} must be pairs of a video and a time in seconds, got {value!r:.60}")
         return
     plain: Any = value.item() if hasattr(value, "item") else list(value) if isinstance(value, tuple) else value
-    if not named.may_be_none and type(plain) in (int, float):
+    if own.holds != "date" and type(plain) in (int, float):
         low, high = own.minimum or 0, MOST if named.type is int else own.maximum or MOST
         if not low <= plain <= high:
             rule = f"at least {low}" if named.type is int and plain < low else f"between {low} and {high}"
