@@ -84,7 +84,7 @@ def check_collection(store: Store, collection: SavedCollection) -> None:
         raise VidretError(f"a list must have at most {MAX_MOMENTS} moments, got {len(collection.moments)}")
     for moment in collection.moments:
         if not (0 <= moment.start < moment.end < math.inf):
-            raise VidretError(f"moments must have 0 <= start < end, got {moment.start:g} and {moment.end:g}")
+            raise OptionError(f"moments must have 0 <= start < end, got {moment.start:g} and {moment.end:g}")
         if len(moment.note) > MAX_NOTE:
             raise OptionError(f"note must have at most {MAX_NOTE} characters, got {len(moment.note)}")
     if not collection.finds:

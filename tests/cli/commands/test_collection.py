@@ -19,6 +19,12 @@ def test_searches_are_saved_and_run_again(run: Runner) -> None:
     assert run.out("collection", "show", "blues") == run.out("locate", "blue", "-k", 1)
     assert run.out("collection", "show", "blues", "--format", "edl").startswith("TITLE: blues\n")
     assert '"by": "curve"' in run.out("collection", "show", "my reds", "--format", "json")
+    for command, name in (("search", "second"), ("locate", "second moment")):
+        second = run(command, "red", "-k", 1, "--offset", 1)[1]
+        run.out(command, "red", "-k", 1, "--offset", 1, "--save", name)
+        assert run.out("collection", "show", name) == second
+        run.out(command, "black", "--at-least", 1, "--save", f"sure {name}")
+        assert run.err("collection", "show", f"sure {name}") == "No match has a probability of 100 % or more."
     run.check_refusal("search red --save 'my reds'", 1, "name must be new, got my reds")
     run.check_refusal("search red --like red.mp4@1 --save x", 1, "teach a concept")
     run.check_refusal("search red --by moment --save x", 2, "--by video")
@@ -31,6 +37,7 @@ def test_lists_are_made_changed_and_shown(run: Runner, own_films: Path) -> None:
     assert told == "added to best: red.mp4 0:01.0 to 0:02.5"
     run.out("collection", "add", "best", own_films / "blue.mp4")
     run.out("collection", "edit", "best", 2, "--place", 1, "--to", "0:02.0")
+    run.check_refusal("collection add best red.mp4 --from 2 --to 1", 2, "moments must have 0 <= start < end, got 2")
     run.check_refusal("collection edit best 2 --from 1:x", 2, "must be a time, such as 1:30 or 90, got 1:x")
     lines = [line.split() for line in run.out("collection", "show", "best").splitlines()]
     assert [line[:3] for line in lines] == [

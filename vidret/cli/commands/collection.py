@@ -22,14 +22,14 @@ from vidret.cli.options import (
 from vidret.cli.values import parse_clock
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
-from vidret.present.show import print_json, show_hits, show_table
+from vidret.present.show import explain_nothing, print_json, show_hits, show_table
 from vidret.present.terminal import print_message
 from vidret.search.collections import extend_list, list_collections, store_collection
 from vidret.store.lookup import look_up_video
 from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.store import Store
 from vidret.text import display_path, format_count, format_time
-from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments
+from vidret.types import Hit, ListedMoment, LocateOptions, Moment, SavedCollection, as_moments
 
 group = add_group("collection")
 
@@ -58,12 +58,16 @@ def show_kept_command(*, name: NameArgument, index: IndexOption = DEFAULT_INDEX,
     """Show a collection, or write it for other programs: a saved search is run again."""
     shape.check()
     kept, results = _collect(index, name)
+    options = kept.read_options() if kept.finds else LocateOptions()
+    first_rank, nothing = options.offset + 1, explain_nothing(options.at_least, options.offset)
     if shape.form == "table" and not kept.finds:
         show_list(kept)
     elif shape.form == "table" and kept.finds == "videos":
-        show_hits([result for result in results if isinstance(result, Hit)])
+        show_hits([result for result in results if isinstance(result, Hit)], first_rank=first_rank, empty=nothing)
     else:
-        print_moments(as_moments(results), name, shape)
+        if kept.finds and not results:
+            print_message(nothing)
+        print_moments(as_moments(results), name, shape, first_rank=first_rank)
 
 
 @group.command("add")
