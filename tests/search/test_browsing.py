@@ -85,7 +85,7 @@ def test_what_is_least_like_others_is_unusual(store: Store) -> None:
     others = explorer.list_unusual(Filters(folder="/1"), Filters(folder="/0"))
     assert len(others) == SIZES[1]
     assert all(video.likeness < 0.5 for video in others)
-    with pytest.raises(VidretError, match=r"^against must have more than 5 videos, got 1"):
+    with pytest.raises(VidretError, match=r"^videos to compare with must be more than 5, got 1"):
         explorer.list_unusual(against=Filters(folder="/odd"))
 
 

@@ -198,7 +198,7 @@ def test_invalid_judgements_are_refused(engine: Engine) -> None:
         ({"unlike": [("none.mp4", 1.0)]}, "unlike must name a video"),
         ({"like": [(video, -1.0)]}, "like must have a time"),
         ({"like": [(video, math.nan)]}, "like must have a time"),
-        ({"unlike": [(video, 99.0)]}, r"unlike must have a time from 0 to \S+ s, where \d+ ends, got 99"),
+        ({"unlike": [(video, 99.0)]}, r"unlike must have a time from 0 to \S+ s, where its video ends, got 99"),
         ({"like": [(video, 1.0)], "unlike": [(video, 1.0)]}, "like and unlike must differ"),
     ]
     for options, message in wrong:
@@ -241,5 +241,5 @@ def test_a_time_after_the_end_of_a_video_that_begins_late_is_refused(tmp_path: P
         add_segment(store, video_id, 0, 100.0, 120.0, make_segment(1, 0))
         store.writer.finish_video(video_id)
         assert len(SegmentSpace(store).read_feedback([(video_id, 120.5)], []).liked) == 1
-        with pytest.raises(VidretError, match="from 0 to 120 s, where 1 ends, got 150"):
+        with pytest.raises(VidretError, match="from 0 to 120 s, where its video ends, got 150"):
             SegmentSpace(store).read_feedback([(video_id, 150.0)], [])

@@ -134,7 +134,7 @@ class Explorer:
     def _list_unusual(self, filters: Filters, against: Filters, limit: int) -> list[UnusualVideo]:
         own, other = (_average(self._sample(chosen)) for chosen in (filters, against))
         if len(other[0]) <= NEIGHBOURS:
-            raise VidretError(f"against must have more than {NEIGHBOURS} videos, got {len(other[0])}")
+            raise VidretError(f"videos to compare with must be more than {NEIGHBOURS}, got {len(other[0])}")
         likeness = own[1] @ other[1].T
         likeness[own[0][:, None] == other[0][None, :]] = -1.0
         closeness = np.sort(likeness, axis=1)[:, -NEIGHBOURS:].mean(axis=1)

@@ -225,9 +225,9 @@ class SegmentSpace:
                 record = None if is_held else self._store.videos.get(video_id)
             except StoreError as error:
                 raise VidretError(f"{name} must name a video of the index: {error}") from error
-            end_s = math.inf if record is None else record.duration
-            if not 0 <= time_s <= end_s + ROUGH_S:
-                raise VidretError(f"{name} must have a time from 0 to {end_s:g} s, where {video} ends, got {time_s:g}")
+            if record is not None and not 0 <= time_s <= record.duration + ROUGH_S:
+                rule = f"{name} must have a time from 0 to {record.duration:g} s, where its video ends"
+                raise VidretError(f"{rule}, got {time_s:g}")
             key = self.find_at(video_id, time_s)
             if key is None:
                 raise VidretError(f"{name} must name a video with a segment, got {video}")

@@ -36,4 +36,4 @@ def test_the_map_has_all_moments(client: TestClient, engine: Engine) -> None:
 
 
 def test_too_few_videos_have_nothing_unusual(client: TestClient) -> None:
-    check_refusal(client.get("/api/unusual"), 422, "against must have more than 5 videos, got 3")
+    check_refusal(client.get("/api/unusual"), 422, "videos to compare with must be more than 5, got 3")

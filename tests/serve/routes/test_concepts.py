@@ -28,7 +28,7 @@ def test_concepts_are_taught_listed_and_forgotten(client: TestClient, engine: En
     assert client.post("/api/concepts", json=body).json()["detail"].startswith("@mascot is taught already")
     assert client.post("/api/concepts", json=body | {"replace": True}).status_code == 200
     assert client.delete("/api/concepts/mascot").json() == {"concepts": []}
-    check_refusal(client.delete("/api/concepts/mascot"), 404, "no concept has the name mascot")
+    check_refusal(client.delete("/api/concepts/mascot"), 404, "@mascot: must be the name of a taught concept (none)")
     check_refusal(client.post("/api/search", json={"query": "@mascot walks"}), 422, "@mascot: must be the name")
 
 
@@ -60,7 +60,7 @@ def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine, coloured:
     assert remote.locate(queries[1], weak=True) == engine.locate(queries[1], weak=True)
     remote.forget("mascot")
     assert engine.concepts() == []
-    with pytest.raises(RemoteError, match="no concept has the name mascot"):
+    with pytest.raises(RemoteError, match="@mascot: must be the name of a taught concept"):
         remote.forget("mascot")
     for name, remove in itertools.product(("", "a/b"), (remote.forget, remote.remove_collection)):
         with pytest.raises(OptionError, match=f"name must have a character and no slash, got '{name}'"):

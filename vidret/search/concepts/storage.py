@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.errors import VidretError
+from vidret.errors import NotFoundError, VidretError
 from vidret.search.query.marks import check_concept_name, find_mentions
 from vidret.store.catalog.schema import reading_metadata
 from vidret.store.identities.persons import check_no_person
@@ -81,11 +81,11 @@ def forget_concept(store: Store, name: str) -> None:
     """Remove a concept from its index, which must be open for writing.
 
     Raises:
-        VidretError: There is none of that name.
+        NotFoundError: There is none of that name.
     """
     name = check_concept_name(name)
     if load_concept(store, name) is None:
-        raise VidretError(f"@{name}: must be the name of a taught concept ({_name_concepts(store)})")
+        raise NotFoundError(f"@{name}: must be the name of a taught concept ({_name_concepts(store)})")
     store.metadata.set(_key(name), "")
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from vidret.engine import Engine
 from vidret.serve.fields import TINY_IMAGE, Id, ImageReader, QueryText, Seconds, with_rows_of
-from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.problems import refusals
 from vidret.serve.rights import CHANGE, READ
 from vidret.serve.rows import write_row
 from vidret.serve.worker import Worker
@@ -93,9 +93,6 @@ def concept_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRo
     @router.delete("/{name}", responses=refusals(403, 404), dependencies=[CHANGE])
     async def forget(name: Annotated[Name, Path()]) -> ConceptsAnswer:
         """Forget a concept, and list those that remain."""
-        known = {concept.name for concept in await run_in_threadpool(engine.concepts)}
-        if name.removeprefix("@").casefold() not in known:
-            raise RefusedError(404, f"no concept has the name {name}")
         await worker.call(lambda engine: engine.forget(name))
         return await run_in_threadpool(list_taught)
 
