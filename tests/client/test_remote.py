@@ -4,6 +4,7 @@ import base64
 import inspect
 import io
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -133,9 +134,14 @@ def test_moments_are_located_in_one_video_or_in_all(server: Served, remote: Remo
     remote.locate("dog", video=7, overlapping=True, weak=True, at_least=0.5)
     changed = {"overlapping": True, "weak": True, "at_least": 0.5}
     assert server.asked[3].body == LOCATE | {"query": "dog", "video": 7} | changed
-    for path in ("/films", "gone.mp4", "caf\udce9.mp4"):
+    for path, hint in (
+        ("/films", ", since it is a folder, which vidret search and locate take by --folder"),
+        ("rde.mp4", "; did you mean /films/red.mp4?"),
+        ("gone.mp4", ""),
+        ("caf\udce9.mp4", ""),
+    ):
         server.replies = [Reply({"total": 1, "videos": [VIDEO], "next": None})]
-        with pytest.raises(RemoteError, match=rf"^{path}: not in the index of http://127"):
+        with pytest.raises(RemoteError, match=f"^{re.escape(f'{path}: not in the index of {server.url}{hint}')}$"):
             remote.locate("dog", video=path)
 
 

@@ -310,16 +310,19 @@ class RemoteEngine(VideoLibrary):
         """Return the id of a video by its id, its path or a unique ending of its path, as in ``Engine``."""
         if isinstance(video, SupportsIndex):  # an integer, also of NumPy
             return index(video)
-        from vidret.store.lookup import find_by_ending, read_video_name
+        from vidret.store.lookup import find_by_ending, read_video_name, suggest_paths
 
         typed = read_video_name(video)
         path = absolute_path(typed)
         found = next(
             (listed for listed in self.videos(Filters(folder=path)) if strip_query(path) in listed.paths), None
         )
-        found = found or find_by_ending(self.videos(), typed)
         if found is None:
-            raise RemoteMissingVideoError(f"{strip_query(typed)}: not in the index of {self.url}")
+            videos = self.videos()
+            found = find_by_ending(videos, typed)
+            if found is None:
+                hint = suggest_paths(videos, typed)
+                raise RemoteMissingVideoError(f"{strip_query(typed)}: not in the index of {self.url}{hint}")
         return found.id
 
 

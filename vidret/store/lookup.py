@@ -41,7 +41,7 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
     if record is None and (found := find_by_ending(store.find_named(typed), typed)) is not None:
         return found.id
     reason = f" ({record.reason})" if record is not None and record.reason else ""
-    hint = reason or _suggest(store, typed)
+    hint = reason or suggest_paths(store.videos.find(), typed)
     raise MissingVideoError(f"{strip_query(typed)}: not in the index{hint}")
 
 
@@ -53,9 +53,9 @@ def read_video_name(video: object) -> str:
     return with_slashes(name)
 
 
-def _suggest(store: "Store", typed: str) -> str:
+def suggest_paths(videos: Iterable[StoredVideo], typed: str) -> str:
     """Return which paths may be meant: those whose file names hold the typed one, or else are spelt nearly alike."""
-    names = {path: compose(file_name(path)).casefold() for video in store.videos.find() for path in video.paths}
+    names = {path: compose(file_name(path)).casefold() for video in videos for path in video.paths}
     if any(is_below(path, absolute_path(typed)) for path in names):
         return ", since it is a folder, which vidret search and locate take by --folder"
     name = compose(file_name(typed)).casefold()
