@@ -790,6 +790,8 @@ class Engine(VideoLibrary):
         query = self._read_clip(clip, start, end)
         if not len(query.times):
             name = strip_query(query.path)
+            if query.end < query.start:
+                raise VidretError(f"{name}: ends at {query.end:.1f} s, before the clip begins at {query.start:.1f} s")
             raise VidretError(f"{name}: has no frame between {query.start:.1f} and {query.end:.1f} s")
         return self._clips.find(query, k, video=inside, filters=filters, repeated=repeated)
 

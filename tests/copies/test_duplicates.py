@@ -220,7 +220,7 @@ def test_clips_that_cannot_be_used_and_whole_videos_are_refused(
     film = folder / "film.mp4"
     for clip, options, sentence in (
         (broken, {}, "broken.mp4: "),
-        (film, {"start": 50.0, "end": 60.0}, "film.mp4: has no frame between 50.0 and 10.0 s"),
+        (film, {"start": 50.0, "end": 60.0}, "film.mp4: ends at 10.0 s, before the clip begins at 50.0 s"),
         (film, {"start": 5.0, "end": 5.0}, "start must be less than end, got 5 and 5"),
         (film, {"k": 0}, "k must be at least 1, got 0"),
         (film, {"video": tmp_path / "none.mp4"}, "none.mp4: not in the index"),

@@ -13,6 +13,7 @@ from vidret.types.rows import Shown
 CANDIDATES = 200  # nearest segments that a search reranks by default
 RERANKERS = ("none", "mean", "ucofia", "glscl")  # that work without training
 MAX_EVENTS = 8  # of one query
+MAX_LOCATED = 100  # videos that one request to a server looks into
 MAX_QUERY_LENGTH = 1000  # characters; text encoders read 77 to 256 tokens
 
 
@@ -292,7 +293,7 @@ class LocateOptions:
             panel="What to search",
             metavar="N",
             minimum=1,
-            maximum=100,
+            maximum=MAX_LOCATED,
             http_help="Number of best videos to look into.",
         ),
     ] = 10

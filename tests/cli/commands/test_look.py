@@ -189,7 +189,7 @@ def test_options_that_do_not_fit_are_refused(run_copies: Runner, tmp_path: Path)
         ("locate film.mp4 other.mp4 --clip film.mp4", 2, "--clip: needs at most a VIDEO"),
         ("locate --clip film.mp4 --format srt", 2, "--clip: needs at most a VIDEO"),
         (f"search --clip {tmp_path}/bad.mp4", 1, "bad.mp4: "),
-        ("search --clip film.mp4 --from 70", 1, "film.mp4: has no frame between 70.0 and 8.0 s"),
+        ("search --clip film.mp4 --from 70", 1, "film.mp4: ends at 8.0 s, before the clip begins at 70.0 s"),
         ("duplicates none.mp4", 1, "none.mp4: not in the index; index it first"),
         (f"duplicates --index {tmp_path}/no", 1, "there is no index here"),
     ):

@@ -225,6 +225,11 @@ def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
         ("search --queries - --sheet a.png", 2, "--sheet: needs a single search, got --queries"),
         ("search --queries - --by moment", 2, "--queries: needs --by video, got moment"),
         ("search --queries - --explain", 2, "--explain: needs a single search, got --queries"),
+        (
+            "search red --by moment -k 99 --offset 2 --server http://a",
+            2,
+            "--by: with --server, moment needs -k plus --offset",
+        ),
         ("search red --by moment --explain", 2, "--explain: needs --by video, got moment"),
         ("search --clip red.mp4 --explain", 2, "--clip: needs --by video without --explain"),
         ("search --clip red.mp4 --by moment", 2, "--clip: needs --by video without --explain"),

@@ -141,7 +141,8 @@ def test_invalid_calls_are_refused_in_one_sentence(tools: ToolBox) -> None:
         ("frames", {"video": 1, "times": []}, "times"),
         ("frames", {"video": 1, "times": [-1]}, "times"),
         ("frames", {"video": 10**6, "times": [1]}, "video must be one of this index, got 1000000"),
-        ("transcript", {"video": 1, "start": 5, "end": 4}, "end must not be less than start, got 4 and 5"),
+        ("transcript", {"video": 1, "start": 5, "end": 4}, "start must be at most the end, 4, got 5"),
+        ("transcript", {"video": 1, "start": 9999}, "start must be at most the end, "),
         ("transcript", {"video": "/etc/passwd"}, "video must be a valid integer, got '/etc/passwd'"),
     ):
         with pytest.raises(VidretError) as refused:

@@ -39,7 +39,7 @@ from vidret.present.show import (
     video_to_dict,
 )
 from vidret.present.terminal import print_message
-from vidret.types import LocateOptions, Searchable, SearchOptions
+from vidret.types import MAX_LOCATED, LocateOptions, Searchable, SearchOptions
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
@@ -98,6 +98,11 @@ def search_command(
         ("--sheet", many and sheet is not None, "needs a single search, got --queries"),
         ("--explain", many and explain, "needs a single search, got --queries"),
         ("--clip", footage.clip is not None and (by_moment or explain), "needs --by video without --explain"),
+        (
+            "--by",
+            by_moment and place.server is not None and options.k + options.offset > MAX_LOCATED,
+            f"with --server, moment needs -k plus --offset of at most {MAX_LOCATED}, got {options.k + options.offset}",
+        ),
         ("--explain", explain and by_moment, "needs --by video, got moment"),
         ("--save", save is not None and (by_moment or not is_wordy), "needs a QUERY of words only, and --by video"),
     )

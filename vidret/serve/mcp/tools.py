@@ -119,7 +119,7 @@ class ToolBox:
         video = self.engine.video(asked.video)
         end = video.duration if asked.end is None else asked.end
         if end < asked.start:
-            raise VidretError(f"end must not be less than start, got {end:g} and {asked.start:g}")
+            raise VidretError(f"start must be at most the end, {end:g}, got {asked.start:g}")
         texts = [
             text
             for text in self.engine.transcript(video.id, asked.sources)
