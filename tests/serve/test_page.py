@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +52,7 @@ from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import IdentityStore
 from vidret.store.store import Store
 from vidret.store.tokens import TOKENS, make_token
-from vidret.types import TimedText
+from vidret.types import Filters, SavedCollection, SearchOptions, TimedText
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 
@@ -1438,21 +1439,28 @@ def test_lists_are_changed_and_exported_and_saved_searches_opened(
     expect(page.locator("#viewer-announcement")).to_have_text("Added to My list: 3 moments.")
     name, start, end, _ = list_moments(lists, "My list")[-1]
     assert (name, start <= 1 < end) == ("bikes.mp4", True)
-    page.goto(f"/?q={BIKES}&min_seconds=2&filmed_after=2001-02-03&by=moment&sound=off")
+    page.goto(f"/?q={BIKES}&min_seconds=2&filmed_after=2001-02-03&filmed_before=2037-02-03&by=moment&sound=off")
     expect(page.locator("#status")).to_contain_text("ms.")
     page.get_by_role("button", name="Save search").click()
     expect(page.locator("#status")).to_have_text(f"Saved as {BIKES}: see Lists.")
     page.get_by_role("button", name="Save search").click()
     expect(page.locator("#status")).to_have_text(f"Saved already as {BIKES}: see Lists.")
-    assert dict(lists.collection(BIKES).options)["min_seconds"] == 2
+    saved = dict(lists.collection(BIKES).options)
+    assert (saved["min_seconds"], saved["filmed_before"]) == (2, datetime(2037, 2, 4).timestamp()), (
+        "all of the last day"
+    )
+    own = SearchOptions(k=3, at_least=0.5, filters=Filters(min_fps=5))
+    lists.save_collection(SavedCollection.of_search("by a program", BUNNY, own))
     page.goto("/")
     give_by_file(page, image_path)
     expect(page.locator("#chip")).to_be_visible()
     page.get_by_role("button", name="Lists").click()
+    expect(page.locator("#lists-saved")).to_contain_text("by a programopens here without min_fps, at_least")
     page.get_by_role("link", name=BIKES).click()
     expect(page.locator("#chip")).to_be_hidden()  # the words are searched for
     expect(page.locator("#lists")).to_be_hidden()
     wanted = {"q": BIKES, "by": "moment", "min_seconds": "2", "filmed_after": "2001-02-03", "sound": "off"}
+    wanted["filmed_before"] = "2037-02-03"
     assert place_of(page) == wanted
     page.set_viewport_size({"width": 320, "height": 640})
     for query, name in ((BIKES, f"{BIKES} 2"), ("🚲", "search"), ("w" * 70, "w" * 60)):  # the first with other filters

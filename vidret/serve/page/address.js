@@ -30,7 +30,7 @@ export const readSources = ({ sources }) => sources.split(",").filter((source) =
 
 /** Return the filters of videos for the server; days become instants in the user's time zone. */
 export function readFilters(place) {
-  const times = { filmed_after: "T00:00:00", filmed_before: "T23:59:59" };
+  const times = { filmed_after: "T00:00:00", filmed_before: "T24:00:00" };
   const read = (name, said) => (times[name] ? toInstant(said, times[name]) : NUMBERS.includes(name) ? Number(said) : said);
   return Object.fromEntries([...FIELDS, ...FACETS].filter((name) => place[name] && name !== "sort_by").map((name) => [name, read(name, place[name])]));
 }

@@ -185,13 +185,15 @@ function makeSaved(search) {
     show();
   } }, "×");
   remove.dataset.change = "";
-  return make("li", { className: "line" }, make("a", { href: writePlace(placeOf(search)) }, search.name), remove);
+  const lost = Object.keys(search.options).filter((name) => ![...FILTERS, "display", "k"].includes(name)); // of other programs
+  const without = lost.length ? make("span", { className: "soft" }, `opens here without ${lost.join(", ")}`) : "";
+  return make("li", { className: "line" }, make("a", { href: writePlace(placeOf(search)) }, search.name), without, remove);
 }
 
 /** Return the state that runs a saved search again. */
 function placeOf({ query: q, finds, options }) {
   const switches = { true: "on", false: "off" };
-  const write = (field) => (field.startsWith("filmed") ? writeDay(1000 * options[field]) : (switches[options[field]] ?? String(options[field])));
+  const write = (field) => (field.startsWith("filmed") ? writeDay(1000 * options[field] - Number(field === "filmed_before")) : (switches[options[field]] ?? String(options[field])));
   const given = Object.fromEntries(FILTERS.filter((field) => field in options).map((field) => [field, write(field)]));
   const by = finds === "moments" ? "moment" : options.display === "diverse" ? "diverse" : "";
   return { ...readPlace(""), ...given, q, by };
