@@ -209,6 +209,8 @@ def test_recipes_with_small_steps_refuse_half_precision(recipe: str) -> None:
     with pytest.raises(VidretError, match=r"weights must be float32 or float64, got torch\.bfloat16: small steps"):
         RECIPES[recipe](Small().bfloat16())
     RECIPES["tempme"](Small().bfloat16())  # its learning rate is high enough
+    with pytest.raises(VidretError, match=r"weights must be float32 or float64, got torch\.float16"):
+        RECIPES["tempme"](Small().half())
 
 
 # Schedules.

@@ -203,12 +203,13 @@ def adamw_optimizer(
     """Return AdamW and a schedule over all steps, for TempMe, Prompt Switch and Long-CLIP.
 
     Raises:
-        VidretError: A weight has half precision, and its learning rate is too low for that.
+        VidretError: A weight is float16, in which aligners' scores are not finite, or has half precision, and its
+            learning rate is too low for that.
     """
     groups = parameter_groups(model, rule)
     for group in groups:
-        if group["lr"] < HALF_LR:
-            refuse_half(group["params"])
+        params = group["params"]
+        refuse_half(weight for weight in params if group["lr"] < HALF_LR or weight.dtype == torch.float16)
     # Not fused: a fused step unscales gradients itself, so that under autocast their norm cannot be clipped before.
     optimizer = AdamW(groups, betas=betas, eps=eps)
     return optimizer, falling_schedule(optimizer, num_steps, warm_up)
