@@ -377,7 +377,7 @@ LOCAL_METHODS = {"calibrate", "calibrate_probabilities", "check_index"}  # that 
 LOCAL_METHODS |= {"choose_ranker", "classify", "count_videos", "describe_segments", "embeddings", "facets", "file"}
 LOCAL_METHODS |= {"forget_calibration", "forget_probabilities", "import_embeddings", "index", "index_frames"}
 LOCAL_METHODS |= {"interpret", "list_page", "locate_many", "missing", "open", "prepare_moments", "prepare_searches"}
-LOCAL_METHODS |= {"rate", "reopen", "score_videos", "search_many", "teach_sound"}
+LOCAL_METHODS |= {"list_search_notes", "rate", "reopen", "score_videos", "search_many", "teach_sound"}
 
 
 REMOTE_METHODS = {"frame"}  # a local program reads frames from the file

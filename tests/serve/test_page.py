@@ -549,6 +549,10 @@ def test_events_of_a_query_are_named_and_on_the_timeline(look: Look, indexed: En
     press(page, "Escape")
     search(page, BIKES)
     expect(page.locator("#understood")).to_be_hidden()
+    search(page, "ein Hund und eine Katze")
+    expect(page.locator("#understood")).to_contain_text(
+        "Starter understands English only, and this seems to be another"
+    )
 
 
 def test_a_moment_is_copied_saved_and_searched_by_its_frame(look: Look, indexed: Engine, tmp_path: Path) -> None:

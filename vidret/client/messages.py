@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from vidret.types import Picture, Query, Vector
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 LONGEST_SIDE = 1024  # of images in pixels; the server does not use more
 
 
@@ -129,6 +131,19 @@ def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str
 def parse_rows(name: str, result_type: type[T]) -> Callable[[dict[str, Any]], list[T]]:
     """Return the function that returns the results in the list ``name`` of an answer."""
     return lambda answer: list(read_values({name: tuple[result_type, ...]}, answer)[0])  # type: ignore[valid-type]
+
+
+def parse_found(name: str, result_type: type[T]) -> Callable[[dict[str, Any]], list[T]]:
+    """Return the function that returns the results of a search, as ``parse_rows`` does, and logs the server's notes."""
+    parse = parse_rows(name, result_type)
+
+    def parse_and_log(answer: dict[str, Any]) -> list[T]:
+        rows = parse(answer)
+        for note in read_value("notes", tuple[str, ...], answer.get("notes", [])):
+            logger.warning("%s", note)
+        return rows
+
+    return parse_and_log
 
 
 def parse_groups(

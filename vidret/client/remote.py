@@ -21,6 +21,7 @@ from vidret.client.messages import (
     encode_query,
     parse_answer,
     parse_failures,
+    parse_found,
     parse_groups,
     parse_page,
     parse_rows,
@@ -130,7 +131,7 @@ class RemoteEngine(VideoLibrary):
         fields |= {name: self._find_times(fields[name]) for name in ("like", "unlike", "seen") if name in fields}
         is_empty = isinstance(query, str) and not query.strip() and bool(options.like)
         body = ({} if is_empty else encode_query(query)) | fields
-        return self._server.ask("POST", "/api/search", parse_rows("hits", Hit), body)
+        return self._server.ask("POST", "/api/search", parse_found("hits", Hit), body)
 
     def _find_times(self, points: Sequence[TimePoint]) -> list[TimePoint]:
         """Return times of videos with the ids of these, each of which is looked for once."""
@@ -142,7 +143,7 @@ class RemoteEngine(VideoLibrary):
         body = encode_query(query) | encode_options(options)
         if video is not None:
             body["video"] = self._find_video(video)
-        return self._server.ask("POST", "/api/locate", parse_rows("moments", Moment), body)
+        return self._server.ask("POST", "/api/locate", parse_found("moments", Moment), body)
 
     @override
     def find_footage(

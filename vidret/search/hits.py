@@ -13,6 +13,7 @@ import numpy as np
 from vidret.channels.base import Match
 from vidret.channels.picture.ranking import find_first_best
 from vidret.channels.texts.channel import TextChannel
+from vidret.encode.families.starter import describe_language
 from vidret.errors import OptionError
 from vidret.search.fusion import Question, count_compared, make_question, rank
 from vidret.search.open_index import OpenIndex
@@ -153,7 +154,8 @@ def find_best_videos(
     index.told_missing.update(new)
     warn_missing(new)
     if not found and not is_supposed:  # else it was told already
-        _warn_unheard(index.store, question.asked.options.filters)
+        for note in _describe_unheard(index.store, question.asked.options.filters):
+            logger.warning("%s", note)
     return question, found
 
 
@@ -188,8 +190,16 @@ def _list_existing(
                     missing += paths[video.video_id]
 
 
-def _warn_unheard(store: Store, filters: Filters) -> None:
-    """Log which languages or sounds there are, if a filter asks for one that no video has."""
+def list_search_notes(index: OpenIndex, query: Query, options: SearchOptions | LocateOptions) -> list[str]:
+    """Return what a search that was run has logged, for clients that see no log: a filter or a language is unknown."""
+    notes = list(_describe_unheard(index.store, options.filters))
+    if isinstance(query, str) and "picture" in (options.sources or SOURCES):
+        notes += filter(None, [describe_language(index.encoder.name, query)])
+    return notes
+
+
+def _describe_unheard(store: Store, filters: Filters) -> Iterator[str]:
+    """Yield which languages or sounds there are, if a filter asks for one that no video has."""
     if filters.language is None and filters.heard is None:
         return
     facets = [count_facets(part.snapshot(), ALL_VIDEOS) for part in store.parts.values()]
@@ -200,7 +210,7 @@ def _warn_unheard(store: Store, filters: Filters) -> None:
         if asked is not None and not store.count_videos(own):  # facets list neither all sounds nor other spellings
             listed = sum(map(Counter, known), Counter[str]())
             counts = (f"{name} ({format_count(number, 'video')})" for name, number in listed.items())
-            logger.warning("no video has the %s %s; the index has: %s", what, asked, ", ".join(counts) or "none")
+            yield f"no video has the {what} {asked}; the index has: {', '.join(counts) or 'none'}"
 
 
 def _make_hit(index: OpenIndex, question: Question, found: FoundVideo) -> Hit:

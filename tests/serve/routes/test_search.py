@@ -11,9 +11,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.serve.conftest import BLUE, Serve, check_refusal, find_id
+from vidret.client import RemoteEngine
+from vidret.encode.families import starter
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.types import Sequence
+from vidret.types import Filters, Sequence
 
 
 def names(answer: Any) -> list[str]:
@@ -190,6 +192,26 @@ def test_pages_name_the_next(client: TestClient, engine: Engine) -> None:
     assert engine.locate("red", 3, offset=2, overlapping=True, weak=True) == every[2:5]
     with pytest.raises(VidretError, match="offset must be at least 0, got -1"):
         engine.search("red", offset=-1)
+
+
+def test_what_a_search_logs_is_in_each_answer_and_logged_by_a_client(
+    client: TestClient,
+    remote: RemoteEngine,
+    engine: Engine,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, query = engine.encoder.name, "der Hund und die Katze"
+    monkeypatch.setattr(starter, "_noted", {name})  # the log has said it
+    notes = ["no video has the sound bark; the index has: none", starter.NOTE % (name, query)]
+    for path, ask in (("/api/search", remote.search), ("/api/locate", remote.locate)):
+        for asked, expected in (({"query": query, "heard": "bark"}, notes), ({"query": "red"}, [])):
+            assert client.post(path, json=asked).json()["notes"] == expected
+        assert client.post(path, json={"image": BLUE}).json()["notes"] == []
+        caplog.clear()
+        assert ask(query, filters=Filters(heard="bark")) == []
+        logged = [record.getMessage() for record in caplog.records if record.name == "vidret.client.messages"]
+        assert logged == notes
 
 
 def test_results_that_were_judged_change_the_order(client: TestClient, engine: Engine) -> None:

@@ -181,3 +181,8 @@ def note_language(name: str, texts: Sequence[str]) -> None:
     if other is not None:
         _noted.add(name)
         logger.warning(NOTE, name, other)
+
+
+def describe_language(name: str, text: str) -> str:
+    """Return the note on a text that an encoder has read, also if it is logged no more; empty if there is none."""
+    return NOTE % (name, text) if name in _noted and not is_english(text) else ""

@@ -152,9 +152,9 @@ function showLibrary(number, total) {
   find("more").hidden = !following;
 }
 
-function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretation, videos, next, total = MOST }) {
-  const understood = interpretation?.text;
-  tell("understood", ...(understood ? [`${understood[0].toUpperCase()}${understood.slice(1)}.`] : []));
+function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretation, notes = [], videos, next, total = MOST }) {
+  const told = [interpretation?.text, ...notes].filter(Boolean);
+  tell("understood", ...told.map((sentence) => `${sentence[0].toUpperCase()}${sentence.slice(1)}. `));
   const found = hits ?? videos;
   if (hits && !moments) hits = dropJudged(hits, place);
   const number = count(found.length, moments ? "moment" : "video");

@@ -116,6 +116,7 @@ class FoundAnswer(BaseModel):
     interpretation: InterpretationRow | None = Field(description="null for an image, or without a query.")
     next_offset: int | None = Field(description="Offset of the next page; null after the last one.")
     weak: bool = Field(description="All results of this page are weak; on the first page, nothing matches well.")
+    notes: list[str] = Field(description="What else there is to say, such as that no video has the sound asked for.")
     took_ms: float = Field(examples=[21.5])
 
 
@@ -143,9 +144,9 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         hits = await worker.search(query, options)
         rows = await run_in_threadpool(hit_rows, engine, hits)
         understood = await run_in_threadpool(interpretation_row, engine, query, options.sources)
-        return SearchAnswer(
-            query=body.query, interpretation=understood, hits=rows, **describe_results(hits, options, started)
-        )
+        notes = await run_in_threadpool(engine.list_search_notes, query, options)
+        facts = describe_results(hits, options, started)
+        return SearchAnswer(query=body.query, interpretation=understood, hits=rows, notes=notes, **facts)
 
     @router.post("/locate", responses=refusals(404))
     async def locate(body: LocateRequest) -> LocateAnswer:
@@ -156,9 +157,10 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
             await run_in_threadpool(engine.video, body.video)
         moments = await worker.call(lambda engine: engine.locate_with(query, options, video=body.video))
         understood = await run_in_threadpool(interpretation_row, engine, query, options.sources)
+        notes = await run_in_threadpool(engine.list_search_notes, query, options)
         rows = [write_row(MomentRow, moment) for moment in moments]
         facts = describe_results(moments, options, started)
-        return LocateAnswer(query=body.query, interpretation=understood, moments=rows, **facts)
+        return LocateAnswer(query=body.query, interpretation=understood, moments=rows, notes=notes, **facts)
 
     _add_footage_route(router, engine, worker)
     return router
