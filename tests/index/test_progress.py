@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
@@ -10,6 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from tests.waiting import wait_until
 from vidret.errors import StoreError
 from vidret.index.options import FileJob, Progress, Workload
 from vidret.index.run_state import RunState
@@ -85,7 +85,7 @@ def test_segments_that_wait_for_the_disk_are_stored_together(tmp_path: Path, is_
 
     def store_slowly(segments: list[NewSegment]) -> None:
         batches.append(sorted(segment.number for segment in segments))
-        may_store.wait(10)
+        may_store.wait(60)
         if is_full:
             raise StoreError("the disk is full")
 
@@ -95,11 +95,9 @@ def test_segments_that_wait_for_the_disk_are_stored_together(tmp_path: Path, is_
         with mock.patch.object(store.writer, "add_segments", store_slowly), ThreadPoolExecutor(5) as pool:
             job, segments = FileJob("a.mp4", 1, 1), [NewSegment(1, n, n, n + 1.0, embedding, b"", ()) for n in range(5)]
             added = [pool.submit(state.add, job, segments[0])]
-            while not batches:
-                time.sleep(0.01)
+            wait_until(lambda: bool(batches))
             added += [pool.submit(state.add, job, segment) for segment in segments[1:]]
-            while len(state._waiting) < 4:
-                time.sleep(0.01)
+            wait_until(lambda: len(state._waiting) == 4)
             may_store.set()
             errors = [future.exception(10) for future in added]
     assert batches == ([[0]] if is_full else [[0], [1, 2, 3, 4]])

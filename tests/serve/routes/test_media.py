@@ -5,7 +5,6 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from starlette.testclient import TestClient
 from tests.fakes import COLOURS, ColourEncoder, write_film
 from tests.index_server import connect, read_all, serve_engine
 from tests.serve.conftest import BLUE, Serve, check_refusal, find_id
+from tests.waiting import wait_until
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.present.ffmpeg import Limits
@@ -289,13 +289,6 @@ def wait_for_run(folder: Path, number: int = 1) -> int:
     """Wait until ffmpeg was started this often, and return its latest process id."""
     wait_until(lambda: len(list(folder.iterdir())) >= number)
     return int(max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns).name)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:

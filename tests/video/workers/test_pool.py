@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from tests.decoders import use_processes
 from tests.forking import ForkedPopen, run_code
 from tests.video.conftest import EVERY_FRAME, Film, numbers_of, stream_film
 from tests.video.films import read_numbers, write_video
+from tests.waiting import wait_until
 from vidret.errors import DecodeError
 from vidret.types import Frames, Resize
 from vidret.video.reader import read_frames
@@ -301,13 +302,6 @@ def test_a_pool_that_closes_while_processes_start_runs_nothing(wait_s: float) ->
         time.sleep(wait_s)
     wait_until(lambda: not set(threading.enumerate()) - before)
     assert not pool.processes.pids()
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_closed_pool_runs_nothing(films: dict[str, Film], long_film: Film) -> None:
