@@ -234,6 +234,20 @@ def test_file_that_exists_again_is_read_only_if_it_failed_meanwhile(tmp_path: Pa
     assert not (tmp_path / "none").exists()
 
 
+def test_a_file_that_failed_and_comes_back_has_not_the_video_that_it_had_before(tmp_path: Path) -> None:
+    film, away = write_film(tmp_path / "films" / "a.mp4", ("red", 2)), tmp_path / "away.mp4"
+    write_film(tmp_path / "films" / "b.mp4", ("blue", 2))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([film.parent])
+    film.write_text("no video")
+    failed = engine.index([film.parent]).failed
+    film.rename(away)
+    engine.index([film.parent])
+    away.rename(film)
+    assert engine.index([film.parent]).failed == failed
+    assert [Path(hit.path).name for hit in engine.search("red")] == ["b.mp4"]
+
+
 # Contents of files
 
 

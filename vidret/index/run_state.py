@@ -153,7 +153,9 @@ class RunState:
         for record in others:
             if record.path in missing and record.state != "missing":
                 self._newly_missing.add(record.path)
-                self.store.writer.set_file(record.path, state="missing", reason="the file is gone")
+                # If it comes back, only a file that was done is known by its size: another may not hold its video.
+                num_bytes = None if record.state == "done" else -1
+                self.store.writer.set_file(record.path, state="missing", reason="the file is gone", num_bytes=num_bytes)
 
     def _sort_missing(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[str]]:
         """Return the moved files with their new paths, the deleted ones with those of copies, and what is nowhere."""
