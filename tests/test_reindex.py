@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 from collections.abc import Sequence
 from functools import partial
@@ -14,8 +15,10 @@ import pytest
 
 import vidret.reindex
 from tests.cli.runner import Runner
+from tests.fake_faces import ColouredFaces, write_people
 from tests.fakes import ColourEncoder, unit, write_film
 from tests.forking import run_code
+from vidret.channels.texts.options import WordsOptions
 from vidret.engine import Engine
 from vidret.errors import EncoderError, StoreError, VidretError
 from vidret.reindex import FOLDER, reindex
@@ -27,6 +30,7 @@ from vidret.serve.worker import Worker
 from vidret.store.records import CALIBRATION, MOMENTS
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
+from vidret.store.texts.upkeep import find_lost_texts
 from vidret.types import SOURCES, Frames, Moment, Sampling, SearchOptions, SegmentEmbedding, TextEmbedding
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +106,19 @@ def test_an_index_moves_and_keeps_what_does_not_depend_on_the_encoder(index: Pat
     with pytest.raises(StoreError, match="encoder must be"):
         Engine(index, ColourEncoder())
     assert reindex(index, ColourEncoder(), workers=1).videos == 3, "and back"
+
+
+def test_faces_are_read_after_a_move_as_before(index: Path, tmp_path: Path) -> None:
+    model = f"{ColouredFaces.__module__}:{ColouredFaces.__name__}"
+    with Engine(index, ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"], words=WordsOptions(sources=("subtitles",)), people=model)
+    assert reindex(index, WideEncoder(), workers=1).switched
+    write_people(tmp_path / "films/ann.mp4", (200, {"ann": 5}, 3))
+    with Engine(index, WideEncoder()) as engine:
+        assert engine.index([tmp_path / "films"], words=False).tracks == {"face": 1}
+    shutil.rmtree(index / "words")
+    with Store.open(index) as store:
+        assert "is missing" in find_lost_texts(store, repair=False)
 
 
 def test_the_limit_of_memory_stays_with_an_encoder_of_whole_videos(index: Path) -> None:

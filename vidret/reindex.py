@@ -21,7 +21,8 @@ from vidret.errors import VidretError
 from vidret.index.options import IndexReport, Progress
 from vidret.search.concepts.storage import list_concepts, load_concept, save_concept
 from vidret.search.models import allow_encoder
-from vidret.store.records import FOLLOW_SHOTS, HEAD, MOMENTS, PROBABILITIES, SAMPLING, SEGMENTS
+from vidret.store.identities.tracks import MODEL_SETTINGS
+from vidret.store.records import FOLLOW_SHOTS, HAS_TEXTS, HEAD, MOMENTS, PROBABILITIES, SAMPLING, SEGMENTS
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.store.vectors.base import FAISS
@@ -94,7 +95,9 @@ def reindex(
 
     def build(paths: Sequence[str]) -> IndexReport:
         with Engine(folder, encoder, device=device) as engine:
-            return engine.index(paths, words=False, workers=workers, on_progress=on_progress, **settings)
+            return engine.index(
+                paths, words=False, people=False, speakers=False, workers=workers, on_progress=on_progress, **settings
+            )
 
     if build(files).interrupted:
         return ReindexReport(encoder=encoder.name, switched=False, interrupted=True)
@@ -107,6 +110,7 @@ def reindex(
         with Engine(folder, encoder, device=device) as engine:
             concepts, to_teach = _teach_again(store, engine)
         to_redo = _find_stale(store, index)
+        _keep_facts(store, folder)
         _move_watches(store, index, folder)
         (folder / MOMENTS).mkdir(exist_ok=True)
         store.upkeep.take_over(folder)  # nothing before changes answers
@@ -199,6 +203,13 @@ def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
     return tuple(stale)
 
 
+def _keep_facts(store: Store, folder: Path) -> None:
+    """Let later runs of the new content read the faces and voices that those of an index read; its words stay, too."""
+    keys = (HAS_TEXTS, *MODEL_SETTINGS.values())
+    with Store.open(folder, write=True) as new:
+        new.metadata.set_many({key: fact for key in keys if (fact := store.metadata.get(key))})
+
+
 def _move_watches(store: Store, index: Path, folder: Path) -> None:
     """Write the watches for the ids of the new content to its folder, from which the end of the move takes them."""
     with Store.open(folder) as new:
@@ -227,7 +238,8 @@ def _finish(index: Path, folder: Path, encoder: Encoder) -> ReindexReport:
                 shutil.rmtree(index / MOMENTS, ignore_errors=True)
                 (folder / MOMENTS).rename(index / MOMENTS)
     with Engine(index, encoder) as engine:
-        engine.index([], words=False)  # saves the vectors, and what depends on all of them
+        # This saves the vectors, and what depends on all of them.
+        engine.index([], words=False, people=False, speakers=False)
         num_videos = len(engine.videos())
     shutil.rmtree(folder, ignore_errors=True)
     return ReindexReport(encoder=encoder.name, switched=True, videos=num_videos)
