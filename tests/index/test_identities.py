@@ -155,6 +155,21 @@ def test_new_files_are_read_as_the_index_goes_on(tmp_path: Path, face_films: Pat
     assert [name for name, _, _ in FACE.describe(index)["c.mp4"]] == ["eve"]
 
 
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_a_merged_index_goes_on_reading_as_its_parts_did(tmp_path: Path, face_films: Path, is_forgotten: bool) -> None:
+    plain, read, out = tmp_path / "plain", tmp_path / "read", tmp_path / "out"
+    write_film(tmp_path / "red" / "red.mp4", ("red", 2))
+    FACE.run(plain, tmp_path / "red", None)
+    FACE.run(read, face_films, FACE.model, sampling="fast")
+    if is_forgotten:
+        FACE.run(out, tmp_path / "red", FACE.model)
+        Persons(out).forget_all("face")
+    merge_indexes([read, plain], out)
+    assert FACE.run(out, tmp_path / "red", None).tracks == ({} if is_forgotten else {"face": 0})
+    with Store.open(out) as store:
+        assert store.info().sampling == ("exact" if is_forgotten else "fast")
+
+
 def test_videos_whose_tracks_cannot_be_read_are_indexed_and_tried_again(
     tmp_path: Path, kind: Kind, films: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,10 @@ import pytest
 from tests.indexed_texts import add_words, create_words, make_texts, random_vectors, search_words
 from tests.store.samples import add_video, create
 from vidret.channels.texts.options import WordsOptions
-from vidret.channels.texts.run import OPTIONS, read_options
+from vidret.channels.texts.run import OPTIONS, read_options, read_setting
+from vidret.errors import StoreError
 from vidret.index.merging import merge_indexes
+from vidret.store.consent import allow
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.store.texts.upkeep import find_damaged_texts
@@ -132,6 +134,21 @@ def test_the_options_of_the_first_index_are_kept(one: Path, two: Path, tmp_path:
     assert read_options(tmp_path / "out") == WordsOptions(sources=("speech",))
     merge_indexes([two], one)
     assert read_options(one) == WordsOptions(sources=("speech",))
+
+
+def test_what_all_indexes_may_use_the_merged_one_may_too(one: Path, two: Path, tmp_path: Path) -> None:
+    for index in (one, two):
+        with TextStore.open(index, write=True) as texts:
+            texts.store.metadata.set(OPTIONS, WordsOptions(speech_model="small").to_json())
+    allow(one, "small")
+    merge_indexes([one, two], tmp_path / "refused")
+    with pytest.raises(StoreError, match="names small, which is not part of it"):
+        read_setting(tmp_path / "refused", "auto")
+    allow(two, "small")
+    merge_indexes([one, two], tmp_path / "out")
+    options = read_setting(tmp_path / "out", "auto")
+    assert options is not None
+    assert options.speech_model == "small"
 
 
 @pytest.mark.parametrize("num_calls", [0, 1, 2, 3])

@@ -6,7 +6,7 @@ are written. An interrupted merge can be continued, and a repeated one adds noth
 
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,14 +14,30 @@ from pathlib import Path
 from typing import cast
 
 from vidret.channels.picture.calibration import is_calibrated_by_user
+from vidret.channels.texts.options import WordsOptions
+from vidret.channels.texts.run import read_options
 from vidret.disk import replacing
 from vidret.errors import StoreError, read_fault
 from vidret.index.copying import ContentCopier, TextMerge, copy_collections, copy_concepts, copy_watches
 from vidret.store.catalog.schema import parse_ranker
 from vidret.store.consent import allow, is_allowed
 from vidret.store.identities.persons import Persons
+from vidret.store.identities.tracks import MODEL_SETTINGS
 from vidret.store.identities.upkeep import copy_identities
-from vidret.store.records import HEAD, KEPT, MOMENTS, PROBABILITIES, PROJECTED, RANKER, SEGMENTS, FileRecord, FileState
+from vidret.store.records import (
+    ENCODER_CLASS,
+    HAS_TEXTS,
+    HEAD,
+    KEPT,
+    MOMENTS,
+    PROBABILITIES,
+    PROJECTED,
+    RANKER,
+    SAMPLING,
+    SEGMENTS,
+    FileRecord,
+    FileState,
+)
 from vidret.store.sounds import copy_sounds
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
@@ -53,8 +69,8 @@ def compare_indexes(indexes: Sequence[Store]) -> tuple[dict[str, str], list[str]
     """Check that indexes can be merged.
 
     Returns:
-        The facts about the aligner and the grounding head of the first index that has one, by their keys, and notes on
-        what differs.
+        The facts about the aligner, the grounding head, the class of the encoder, and the models of faces and voices,
+        by their keys, each of the first index that has it; and notes on what differs.
 
     Raises:
         StoreError: Two indexes have different encoders, or tokens that were packed for different aligners.
@@ -70,7 +86,8 @@ def compare_indexes(indexes: Sequence[Store]) -> tuple[dict[str, str], list[str]
         if other.encoder_name != first.encoder_name:
             notes.append(f"{other.path}: its encoder {other.encoder_name} is {first.encoder_name} in the merged index")
     notes += _compare_aligners(indexes)
-    facts = {key: next(filter(None, (get_fact(index, key) for index in indexes)), "") for key in (RANKER, HEAD)}
+    keys = (RANKER, HEAD, ENCODER_CLASS, *MODEL_SETTINGS.values())
+    facts = {key: next(filter(None, (get_fact(index, key) for index in indexes)), "") for key in keys}
     heads = [(index, get_fact(index, HEAD) or "none") for index in indexes if facts[HEAD]]
     notes += [
         f"{index.path}: its grounding head {own} is {facts[HEAD]} in the merged index"
@@ -209,11 +226,7 @@ def merge_indexes(
         else:
             facts, notes = compare_indexes(opened)
         name, fingerprint, dim = opened[0].encoder_name, opened[0].encoder_fingerprint, opened[0].dim
-        if all(is_allowed(source, name) for source in sources):
-            allow(out, name)
-        for model in {own.store.encoder_name for own in texts}:
-            if all(is_allowed(own.store.path.parent, model) for own in texts if own.store.encoder_name == model):
-                allow(out, model)
+        _allow_models(out, opened, texts)
         target = stack.enter_context(Store.create(out, encoder_name=name, encoder_fingerprint=fingerprint, dim=dim))
         merge = Merge(target, opened, texts, on_progress or (lambda _done, _total: None))
         interrupted = False
@@ -223,6 +236,22 @@ def merge_indexes(
         except KeyboardInterrupt:
             interrupted = True
         return merge.report(notes, time.monotonic() - started, interrupted=interrupted)
+
+
+def _allow_models(out: str | os.PathLike[str], indexes: Sequence[Store], texts: Sequence[TextStore]) -> None:
+    """Let the merged index use each model that all indexes with it may use."""
+    named = defaultdict[str, list[Path]](list)
+    for index in indexes:
+        for name in (index.encoder_name, *(get_fact(index, key) for key in MODEL_SETTINGS.values())):
+            named[name].append(index.path)
+    for own in texts:
+        folder = own.store.path.parent
+        options = read_options(folder) or WordsOptions()
+        for name in (own.store.encoder_name, options.speech_model, options.sound_model):
+            named[name].append(folder)
+    for name, folders in named.items():
+        if all(is_allowed(folder, name) for folder in folders):
+            allow(out, name)
 
 
 class Merge:
@@ -249,11 +278,11 @@ class Merge:
     def run(self, facts: Mapping[str, str]) -> None:
         """Copy everything except the vectors for search; ``facts`` are those of ``compare_indexes``."""
         for key, fact in facts.items():
-            if fact and not get_fact(self.target, key):
+            if fact and self.target.metadata.get(key) is None:  # faces that were forgotten are not read again
                 self.target.metadata.set(key, fact)
-        rule = get_fact(self.sources[0], SEGMENTS)
-        if rule and not (self._known_contents or get_fact(self.target, SEGMENTS)):  # a new index
-            self.target.metadata.set(SEGMENTS, rule)
+        if not (self._known_contents or get_fact(self.target, SEGMENTS)):  # a new index
+            rules = {key: get_fact(self.sources[0], key) for key in (SEGMENTS, SAMPLING)}
+            self.target.metadata.set_many({key: rule for key, rule in rules.items() if rule})
         self._choose_claims()
         wanted = {claim.content for claim in self._claims.values() if claim.content}
         jobs, projected = self._copier.list_jobs(self.sources, wanted), self._list_projected(wanted)
@@ -263,6 +292,8 @@ class Merge:
         self._write_paths()
         self._copy_projected(projected)
         self._texts.run()
+        if TextStore.exists(self.target.path):
+            self.target.metadata.set(HAS_TEXTS, "1")
         for name, (num_copied, notes) in {
             "concepts": copy_concepts(self.target, self.sources),
             "watches": copy_watches(self.target, self.sources, self._copier.video_ids),
