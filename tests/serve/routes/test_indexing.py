@@ -17,6 +17,7 @@ from tests.fakes import write_film
 from tests.forking import ForkedPopen
 from tests.indexed_texts import add_words, find_content
 from tests.serve.conftest import Serve, check_refusal
+from tests.waiting import wait_until
 from vidret.engine import Engine
 from vidret.serve.routes.indexing import Indexer
 
@@ -45,15 +46,24 @@ class Gate:
 
     def open(self) -> None:
         """Let one reader pass, after waiting for it."""
-        self.path.open("w").close()
+        wait_until(self._has_opened)
 
     def open_until_end(self, indexer: Indexer) -> None:
         """Let all readers pass until the run has ended."""
-        while indexer.running:
-            try:
-                os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
-            except OSError:  # no reader waits
-                indexer.wait(0.01)
+
+        def has_ended() -> bool:
+            self._has_opened()
+            return not indexer.running
+
+        wait_until(has_ended)
+
+    def _has_opened(self) -> bool:
+        """Let one reader pass if one waits, and return whether it did."""
+        try:
+            os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
 
 
 @pytest.fixture
