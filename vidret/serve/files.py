@@ -11,7 +11,8 @@ import sys
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
-from starlette.responses import FileResponse
+from starlette.datastructures import Headers
+from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from vidret.engine import Engine
@@ -103,9 +104,12 @@ class OpenFileResponse(FileResponse):
         self._file, self._folder = file, folder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, or the requested ranges."""
+        """Send the file, or the requested ranges; nothing if the client has it."""
+        etag = self.headers["etag"]
+        is_kept = etag in Headers(scope=scope).get("if-none-match", "")
+        answer = Response(status_code=304, headers={"ETag": etag}) if is_kept else super().__call__
         try:
-            await super().__call__(scope, receive, send)
+            await answer(scope, receive, send)
         finally:
             self._file.close()
             if self._folder is not None:

@@ -60,6 +60,10 @@ def test_a_file_is_sent_whole_or_in_ranges(client: TestClient, url: str, red: Pa
     older = client.get(url, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
     assert older.status_code == 200
     assert client.get(url, headers={"Range": "bytes=0-9", "If-Range": older.headers["etag"]}).status_code == 206
+    for asked, status in ((older.headers["etag"], 304), (f'"x", {older.headers["etag"]}', 304), ('"x"', 200)):
+        answer = client.get(url, headers={"If-None-Match": asked})
+        assert (answer.status_code, answer.headers["etag"]) == (status, older.headers["etag"])
+        assert answer.content == (b"" if status == 304 else whole)
 
 
 def test_paths_cannot_leave_the_page_folder(client: TestClient) -> None:
