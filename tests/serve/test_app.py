@@ -17,7 +17,7 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
-from tests.serve.conftest import URL, Serve
+from tests.serve.conftest import URL, Serve, check_refusal
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.serve.app import PAGE, create_app
@@ -48,6 +48,16 @@ def test_page_and_its_files_are_served(client: TestClient) -> None:
     assert script.headers["content-type"].startswith("text/javascript")
     assert script.headers["content-encoding"] == "gzip"
     assert [client.get(path).status_code for path in ("/docs", "/redoc")] == [404, 404], "they load external scripts"
+
+
+def test_a_parameter_that_a_route_does_not_have_is_refused(client: TestClient) -> None:
+    for path in ("videos", "videos/1", "videos/1/transcript", "videos/1/stream", "thumbnails/1", "index", "facets"):
+        for method in ("GET", "HEAD") if path.endswith("stream") else ("GET",):
+            answer = client.request(method, f"/api/{path}?source=speech")
+            assert answer.status_code == 422, path
+            assert method == "HEAD" or answer.json()["detail"] == "source must not be given, got 'speech'"
+    check_refusal(client.post("/api/search?k=3", json={"query": "red"}), 422, "k must not be given, got '3'")
+    assert client.get("/healthz?source=probe").status_code == client.get("/?utm=x").status_code == 200
 
 
 def test_a_server_whose_index_cannot_be_read_is_alive_but_not_ready(

@@ -16,6 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 from vidret.engine import Engine
+from vidret.errors import OptionError
 from vidret.language.endpoint import ChatEndpoint
 from vidret.serve.access import AccessMiddleware
 from vidret.serve.fields import ImageReader
@@ -88,6 +89,7 @@ def create_app(
         docs_url=None,  # these pages load scripts from other servers
         redoc_url=None,
         lifespan=run_worker,
+        dependencies=[Depends(refuse_unknown)],
         responses=refusals(401, 421, 422, 503),
     )
     add_error_handlers(app)
@@ -106,6 +108,18 @@ def create_app(
     _add_server_routes(app, engine, metrics)
     check_rights(app)
     return MetricsMiddleware(AccessMiddleware(app, host=host, token=token, index=engine.path), metrics)
+
+
+async def refuse_unknown(request: Request) -> None:
+    """Refuse a parameter of a URL that its route does not have, such as one that is misspelt, as fields are refused."""
+    if not request.query_params or not request.url.path.startswith("/api/"):
+        return
+    described = request.app.openapi()["paths"].get(request.scope["route"].path, {})
+    operation = described.get("get" if request.method == "HEAD" else request.method.lower(), {})
+    known = {parameter["name"] for parameter in operation.get("parameters", ())}
+    for name, value in request.query_params.items():
+        if name not in known:
+            raise OptionError(f"{name} must not be given, got {value!r:.60}")
 
 
 def _add_server_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
