@@ -354,6 +354,7 @@ def test_a_phrase_that_nothing_has_is_not_called_an_empty_index(look: Look, word
     page.get_by_role("button", name="Moments").click()
     page.wait_for_url("**by=moment**")
     expect(page.get_by_role("alert")).to_contain_text("There are no videos in this index yet.")
+    expect(page.locator("#understood")).to_be_hidden()
 
 
 def test_filters_select_videos_and_are_part_of_the_url(look: Look, films: Path) -> None:

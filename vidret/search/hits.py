@@ -154,7 +154,7 @@ def find_best_videos(
     index.told_missing.update(new)
     warn_missing(new)
     if not found and not is_supposed:  # else it was told already
-        for note in _describe_unheard(index.store, question.asked.options.filters):
+        for note in _describe_missing(index.store, question.asked.options.filters):
             logger.warning("%s", note)
     return question, found
 
@@ -191,15 +191,18 @@ def _list_existing(
 
 
 def list_search_notes(index: OpenIndex, query: Query, options: SearchOptions | LocateOptions) -> list[str]:
-    """Return what a search that was run has logged, for clients that see no log: a filter or a language is unknown."""
-    notes = list(_describe_unheard(index.store, options.filters))
+    """Return what a search that was run has logged, for clients that see no log."""
+    notes = list(_describe_missing(index.store, options.filters))
     if isinstance(query, str) and "picture" in (options.sources or SOURCES):
         notes += filter(None, [describe_language(index.encoder.name, query)])
     return notes
 
 
-def _describe_unheard(store: Store, filters: Filters) -> Iterator[str]:
-    """Yield which languages or sounds there are, if a filter asks for one that no video has."""
+def _describe_missing(store: Store, filters: Filters) -> Iterator[str]:
+    """Yield that there are no videos, or which languages or sounds there are, if a filter asks for none of them."""
+    if not len(store):
+        yield "the index has no videos yet"
+        return
     if filters.language is None and filters.heard is None:
         return
     facets = [count_facets(part.snapshot(), ALL_VIDEOS) for part in store.parts.values()]

@@ -259,7 +259,8 @@ class KnownPersons:
         names = tuple(make_handle(name.strip().removeprefix("@")) for name in person.split(",")) if person else ()
         for name in names:
             if name not in self.handles:
-                raise VidretError(f"person must be one of the index, got {name}; to list them: vidret people")
+                got = name or "an empty name"
+                raise VidretError(f"person must be one of the index, got {got}; to list them: vidret people")
         return names
 
     def find_presence(self, structure: QueryStructure) -> Presence | None:

@@ -218,6 +218,14 @@ def test_results_are_judged_by_file_and_time(run: Runner) -> None:
     assert len(run.json("search", "red", "--display", "diverse")) == len(plain)
 
 
+def test_an_index_without_videos_says_so(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "bad.mp4").write_bytes(b"no video")
+    run("index", tmp_path / "films", "--index", tmp_path / "new")
+    for verb in ("search", "locate"):
+        assert "the index has no videos yet Nothing matches." in run.err(verb, "red", "--index", tmp_path / "new")
+
+
 @pytest.mark.usefixtures("index")
 def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
     for command, code, sentence in (
@@ -243,6 +251,8 @@ def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
         ("search red --like red.mp4@1 --by moment", 2, "--like: needs --by video, got moment"),
         ("search red --sort-by crowded --by moment", 2, "--sort-by: needs --by video, got moment"),
         ("search red --display diverse --by moment", 2, "--display: needs --by video, got moment"),
+        ("search red --person anna,", 1, "person must be one of the index, got anna"),
+        ("search red --person ,", 1, "person must be one of the index, got an empty name"),
         ("search red --person anna --by moment", 1, "person must be one of the index, got anna"),
         ("search red --sort-by crowded --judge m", 2, "--judge: needs --by video without --offset and --sort-by"),
         ("search red --like none.mp4@1", 1, "none.mp4"),

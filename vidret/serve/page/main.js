@@ -185,6 +185,7 @@ async function tellNothing() {
   const linkTo = (text, change) => make("a", { href: writePlace({ ...place, ...change }) }, text);
   const used = FILTERS.filter((name) => place[name] && name !== "sources");
   const without = linkTo("Search without quotes", { q: place.q.replace(/["“”„]/g, "") });
+  if (!videos) tell("understood"); // which says the same
   if (!videos) tell("notice", "There are no videos in this index yet. Add some ", ...(allowed ? ["at ", linkTo("Index", { tab: "index" })] : ["with ", command]), ".");
   else if (QUOTES.test(place.q)) tell("notice", "Nobody says or shows this phrase word for word. ", without);
   else if (used.length) tell("notice", "No video matches these filters. ", linkTo("Clear them", Object.fromEntries(used.map((name) => [name, ""]))));
