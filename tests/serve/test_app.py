@@ -47,6 +47,7 @@ def test_page_and_its_files_are_served(client: TestClient) -> None:
     script = client.get("/page/main.js")
     assert script.headers["content-type"].startswith("text/javascript")
     assert script.headers["content-encoding"] == "gzip"
+    assert [client.head(path).status_code for path in ("/", "/healthz", "/readyz", "/page/main.js")] == [200] * 4
     assert [client.get(path).status_code for path in ("/docs", "/redoc")] == [404, 404], "they load external scripts"
 
 

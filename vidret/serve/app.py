@@ -125,11 +125,13 @@ async def refuse_unknown(request: Request) -> None:
 def _add_server_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
     """Add the checks of an orchestrator, the metrics and the page."""
 
+    @app.head("/healthz", include_in_schema=False, dependencies=[OPEN])
     @app.get("/healthz", tags=["server"], dependencies=[OPEN])
     def check_health() -> Health:
         """Return that the server runs; needs no token."""
         return Health(status="ok", version=app.version)
 
+    @app.head("/readyz", include_in_schema=False, dependencies=[OPEN])
     @app.get("/readyz", tags=["server"], dependencies=[OPEN])
     def check_readiness() -> Health:
         """Return that the index can be read; needs no token."""
@@ -141,7 +143,10 @@ def _add_server_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
         """Return metrics in the text format of Prometheus."""
         return Response(metrics.render(engine.info()), media_type=MEDIA_TYPE)
 
-    @app.get("/", include_in_schema=False, dependencies=[Depends(Right("read", within=lambda _request, _name: True))])
+    anyone = Depends(Right("read", within=lambda _request, _name: True))
+
+    @app.head("/", include_in_schema=False, dependencies=[anyone])
+    @app.get("/", include_in_schema=False, dependencies=[anyone])
     def show_page(request: Request) -> Response:
         if name := request.scope[GRANT].collection:
             return RedirectResponse(f"/api/collections/{quote(name, safe='')}/export?format=html")
