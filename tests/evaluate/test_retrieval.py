@@ -19,7 +19,7 @@ from tests.evaluate.conftest import BANK
 from tests.evaluate.world import CAPTIONS, HERE, Answer, colour_encoder, read, run
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from vidret.align.hubness import qb_norm, sk_norm
-from vidret.channels.picture.ranking import Ranker
+from vidret.channels.picture.ranking import FrameRanker, Ranker
 from vidret.channels.picture.reranking import TOTAL
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.records import find_videos
@@ -30,7 +30,7 @@ from vidret.errors import VidretError
 from vidret.evaluate import retrieval
 from vidret.evaluate.gallery import Evaluation
 from vidret.evaluate.report import Gallery
-from vidret.evaluate.retrieval import Bank, correct, evaluate_retrieval, measure_scores
+from vidret.evaluate.retrieval import Bank, correct, evaluate_retrieval, measure_scores, score_texts
 from vidret.metrics.ranks import rank_matrix
 from vidret.metrics.retrieval import Direction, Row, calibrate_scores, evaluate, evaluate_dual_softmax, make_row
 from vidret.types import Sampling
@@ -195,7 +195,7 @@ def test_batches_of_texts_do_not_change_the_scores(
         evaluation = Evaluation(engine, split, gallery, lambda *at: progress.append(at))
         again = evaluate_retrieval(evaluation, rerank="none", bank=Bank("bank.jsonl", BANK))
         assert again.results == report["results"]
-        assert progress == [(8 * batch + 8, 40) for batch in range(5)], "7 segments, one of them in two videos"
+        assert progress == [(7 * batch + 7, 28) for batch in range(4)], "7 segments, 12 different texts"
         monkeypatch.setattr(retrieval, "MEMORY", 100)
         with pytest.raises(VidretError, match="scores must fit into 0 GiB, got 8 texts and 5 videos"):
             evaluate_retrieval(evaluation, rerank="none")
@@ -203,6 +203,28 @@ def test_batches_of_texts_do_not_change_the_scores(
             VidretError, match="captions: must have at least one caption of an available video, got none"
         ):
             evaluate_retrieval(Evaluation(engine, split, Gallery({}, list(split.videos), {})), rerank="none")
+
+
+class Rounding:
+    """An engine whose scores depend in their last digit on the row of a text, as those of matrix products may."""
+
+    def choose_ranker(self, _: str | None) -> Ranker:
+        return FrameRanker()
+
+    def score_videos(self, texts: list[str], paths: list[Path], **_: Any) -> dict[str, np.ndarray]:
+        scores = np.add.outer(1e-7 * np.arange(len(texts)), np.arange(len(paths))).astype(np.float32)
+        return {"frames": scores, TOTAL: scores}
+
+
+@pytest.mark.parametrize("at_once", [2, 9])
+def test_captions_that_videos_share_are_ties(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "AT_ONCE", at_once)
+    texts, paths = ["dog", "cat", "bird", "dog", "cat"], [Path("a"), Path("b")]
+    scores = score_texts(cast(Engine, Rounding()), texts, paths, None)
+    for level in scores.values():
+        assert np.array_equal(level[0], level[3])
+        assert np.array_equal(level[1], level[4])
+        assert level[:, 1].tolist() == pytest.approx([1.0] * 5)
 
 
 def test_captions_of_a_part_of_their_video_are_noted(searched: Searched, world: Path, tmp_path: Path) -> None:

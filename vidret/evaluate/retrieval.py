@@ -224,19 +224,23 @@ def score_texts(
 ) -> dict[str, Float32[np.ndarray, "text video"]]:
     """Return the scores of texts for videos, by level and in total.
 
-    Texts are scored in batches, since the embeddings of all captions of a training split do not fit into memory.
+    Texts are scored in batches, since the embeddings of all captions of a training split do not fit into memory. Equal
+    texts are scored once: else rounding would tell apart the captions that videos share, which are ties.
     """
     ranker = engine.choose_ranker(rerank)
     scores = {name: np.empty((len(texts), len(paths)), np.float32) for name in (*ranker.weights, TOTAL)}
-    batches = [slice(start, start + AT_ONCE) for start in range(0, len(texts), AT_ONCE)]
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    distinct, own = list(places), np.array([places[text] for text in texts], np.int64)
+    batches = [slice(start, start + AT_ONCE) for start in range(0, len(distinct), AT_ONCE)]
     for index, batch in enumerate(batches):
+        rows = np.flatnonzero(own // AT_ONCE == index)
 
         def advance(num_done: int, num_segments: int, index: int = index) -> None:
             if on_progress is not None:
                 on_progress(index * num_segments + num_done, len(batches) * num_segments)
 
-        for name, level in engine.score_videos(texts[batch], paths, rerank=rerank, on_progress=advance).items():
-            scores[name][batch] = level
+        for name, level in engine.score_videos(distinct[batch], paths, rerank=rerank, on_progress=advance).items():
+            scores[name][rows] = level[own[rows] - batch.start]
     return scores
 
 

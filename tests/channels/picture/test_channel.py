@@ -168,6 +168,15 @@ def damage_frames(store: Store, ids: Sequence[int]) -> None:
     path.write_bytes(data)
 
 
+def test_a_video_that_is_given_twice_is_scored_once(search: RecordedSearch) -> None:
+    counted: list[int] = []
+    scores = search.pictures.score_videos(
+        [TEXT], [2, 1, 2], FrameRanker(), on_progress=lambda _, total: counted.append(total)
+    )["total"]
+    assert scores[0, 0] == scores[0, 2] != scores[0, 1]
+    assert counted[-1] == sum(len(search.store.segments.ids_of_video(video_id)) for video_id in (1, 2))
+
+
 def test_damaged_segments_do_not_count_in_scores_curves_and_calibration(search: RecordedSearch) -> None:
     pictures, store = search.pictures, search.store
     before = pictures.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]

@@ -230,11 +230,14 @@ class PictureChannel:
         """Score texts against whole videos without correction, by level and as the weighted sum ``TOTAL``.
 
         The score of a video is that of its best segment, at each level separately. All segments are scored: there is no
-        coarse search.
+        coarse search. A video that is given twice is scored once, so that rounding does not tell the two apart.
         """
-        ids = [self.store.segments.ids_of_video(video_id) for video_id in video_ids]
-        owners = np.repeat(np.arange(len(video_ids)), [len(own) for own in ids])
-        flat = np.array([key for own in ids for key in own], dtype=np.int64)
+        columns: dict[int, list[int]] = {}
+        for column, video_id in enumerate(video_ids):
+            columns.setdefault(video_id, []).append(column)
+        ids = {video_id: self.store.segments.ids_of_video(video_id) for video_id in columns}
+        owners = [columns[video_id] for video_id, own in ids.items() for _ in own]
+        flat = np.array([key for own in ids.values() for key in own], dtype=np.int64)
         names = [TOTAL, *ranker.weights]
         scores = {name: np.full((len(texts), len(video_ids)), -np.inf, np.float32) for name in names}
         for start in range(0, len(flat), SEGMENT_BATCH_SIZE):
@@ -242,8 +245,8 @@ class PictureChannel:
             levels = self.score_segments(ranker, texts, flat[batch]).scores
             levels[TOTAL] = sum_levels(levels, ranker)
             for name, matrix in scores.items():
-                for column, owner in enumerate(owners[batch]):
-                    np.maximum(matrix[:, owner], levels[name][:, column], out=matrix[:, owner])
+                for row, own in enumerate(owners[batch]):
+                    matrix[:, own] = np.maximum(matrix[:, own], levels[name][:, row, None])
             if on_progress is not None:
                 on_progress(min(start + SEGMENT_BATCH_SIZE, len(flat)), len(flat))
         return scores
