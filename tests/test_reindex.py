@@ -248,6 +248,15 @@ def test_a_thread_that_asks_while_an_engine_reopens_gets_the_new_encoder(index: 
         engine._retired.clear()  # closing asks nothing
 
 
+def test_a_video_is_not_lost_with_one_of_its_files(index: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(tmp_path / "films/red.mp4", tmp_path / "films/copy.mp4"))
+    with Engine(index, ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"])
+    copy.unlink()
+    report = reindex(index, WideEncoder(), workers=1)
+    assert (report.switched, report.lost) == (True, ())
+
+
 def test_videos_that_would_be_lost_prevent_the_switch(index: Path) -> None:
     (index.parent / "films/blue.mp4").unlink()
     with Engine(index, ColourEncoder()) as engine:

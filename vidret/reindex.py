@@ -160,15 +160,17 @@ def _list_files(store: Store) -> list[str]:
 def _find_lost(store: Store, folder: Path) -> tuple[tuple[str, str], ...]:
     """Return the files whose videos the index has and the new one has not, with reasons."""
     complete = {video.id for video in store.videos.find() if video.complete}
-    lost = []
+    contents, lost = store.videos.fingerprints(), []
     with Store.open(folder) as new:
+        names, done = new.videos.fingerprints(), {record.path: record for record in new.files.find(state="done")}
+        kept = {names[record.video] for record in done.values() if record.video is not None}
         for record in store.files.find():
-            if not record.live or record.video not in complete:
+            if record.video not in complete or not record.live or record.path in done or contents[record.video] in kept:
                 continue
             found = new.files.get(record.path)
             if not has_file(record.path):
                 lost.append((record.path, "it was indexed from memory, and has no file"))
-            elif found is None or found.state != "done":
+            else:
                 lost.append((record.path, "the file is gone" if found is None else found.reason or found.state))
     return tuple(lost)
 
