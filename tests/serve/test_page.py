@@ -1460,7 +1460,7 @@ def test_lists_are_changed_and_exported_and_saved_searches_opened(
     give_by_file(page, image_path)
     expect(page.locator("#chip")).to_be_visible()
     page.get_by_role("button", name="Lists").click()
-    expect(page.locator("#lists-saved")).to_contain_text("by a programopens here without min_fps, at_least")
+    expect(page.locator("#lists-saved")).to_contain_text("by a program opens here without min_fps, at_least")
     page.get_by_role("link", name=BIKES).click()
     expect(page.locator("#chip")).to_be_hidden()  # the words are searched for
     expect(page.locator("#lists")).to_be_hidden()

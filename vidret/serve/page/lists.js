@@ -186,8 +186,9 @@ function makeSaved(search) {
   } }, "×");
   remove.dataset.change = "";
   const lost = Object.keys(search.options).filter((name) => ![...FILTERS, "display", "k"].includes(name)); // of other programs
-  const without = lost.length ? make("span", { className: "soft" }, `opens here without ${lost.join(", ")}`) : "";
-  return make("li", { className: "line" }, make("a", { href: writePlace(placeOf(search)) }, search.name), without, remove);
+  const without = lost.length ? make("span", { className: "soft" }, ` opens here without ${lost.join(", ")}`) : "";
+  const link = make("span", {}, make("a", { href: writePlace(placeOf(search)) }, search.name), without);
+  return make("li", { className: "line" }, link, remove);
 }
 
 /** Return the state that runs a saved search again. */
