@@ -325,8 +325,9 @@ def test_invalid_settings_are_refused_immediately(world: Path) -> None:
         make(world, num_words=2)
     with pytest.raises(VidretError, match="num_frames must be a multiple of num_segments 3, got 4"):
         make(world, num_frames=4)
-    with pytest.raises(VidretError, match="seed must be at least 0, got -1"):
-        make(world, seed=-1)
+    for name, least in (("seed", 0), ("num_workers", 0), ("batch_size", 1), ("eval_batch_size", 1)):
+        with pytest.raises(VidretError, match=f"{name} must be at least {least}, got {least - 1}"):
+            make(world, **{name: least - 1})
     with pytest.raises(VidretError, match="crop must be in"):
         make(world, crop=0.0)
     with pytest.raises(VidretError, match="fps must be positive and saliency_range ascending, got 0"):

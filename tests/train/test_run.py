@@ -132,7 +132,11 @@ def test_runs_that_start_while_others_prepare_their_data_have_folders_of_their_o
     ("arguments", "reason"),
     [
         (["predict"], "invalid choice: 'predict'"),
-        (["fit", "--confg", "a.yaml"], "unrecognized arguments: --confg a.yaml (options: vidret train fit --help)"),
+        (
+            ["fit", "--confg", "a.yaml"],
+            "unrecognized arguments: --confg a.yaml (options follow --config: vidret train fit ",
+        ),
+        (["fit", "--data.init_args.batch_size", "2", "--config", "CONFIG"], "(options follow --config: vidret train"),
         (["test", "--config", "CONFIG", "--ckpt_path", "none.ckpt"], "none.ckpt: cannot be read as a checkpoint"),
         (["test", "--config", "CONFIG", "--ckpt_path", "CONFIG"], ".yaml: cannot be read as a checkpoint"),
         (["fit", "--config", "CONFIG", "--model.init_args.method", "clop"], "method must be one of clip, "),

@@ -132,8 +132,19 @@ class SplitData(lightning.LightningDataModule):
         allow_missing: bool,
         neighbours: int = 1,
     ) -> None:
-        """Store the settings; nothing is read yet."""
+        """Store the settings; nothing is read yet.
+
+        Raises:
+            VidretError: A number is too low.
+        """
         super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise VidretError(f"{name} must be at least {least}, got {value}")
         self._splits, self._allow_missing, self._neighbours = splits, allow_missing, neighbours
         self._batch_size, self._eval_batch_size, self._num_workers = batch_size, eval_batch_size, num_workers
         self._opened: dict[str, OpenedSplit] = {}

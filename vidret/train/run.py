@@ -230,7 +230,7 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
     except ArgumentError as error:
         reason = re.sub(r'^Parser key "([\w.]+)":', r"--\1:", " ".join(str(error).split()))
         reason = UNION.sub("", reason).partition(" - Expected a <class 'NoneType'>")[0]
-        raise OptionError(f"{reason} (options: vidret train fit --help)") from error
+        raise OptionError(f"{reason} (options follow --config: vidret train fit --help)") from error
     except ValueError as error:
         # jsonargparse wraps what a module or its data refuse when they are made of their settings.
         if isinstance(error.__cause__, VidretError):

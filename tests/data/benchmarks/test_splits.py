@@ -162,8 +162,10 @@ def test_invalid_shares_are_refused() -> None:
     for share in (-0.1, 1.0, float("nan")):
         with pytest.raises(VidretError, match="val_share must be between 0 and 1, or 0 for no validation, got"):
             hold_out(make_split(VIDEOS), share, 0)
-    with pytest.raises(VidretError, match="own must have videos of several sources to hold out, got 2 of one"):
-        hold_out(make_split(["a_0_1", "a_1_2"]), 0.5, 0)
+    for names, share in ((["a_0_1", "a_1_2"], 0.5), (VIDEOS, 0.999)):
+        drawn = f"a share of {share} of {len(names)} videos held out"
+        with pytest.raises(VidretError, match=f"own must have videos of another source to train on, got {drawn}"):
+            hold_out(make_split(names), share, 0)
 
 
 def test_unreadable_videos_are_counted_and_listed(caplog: pytest.LogCaptureFixture) -> None:

@@ -173,7 +173,8 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
             break
         held_out.update(clips)
     if len(held_out) == len(split.videos):
-        raise VidretError(f"{split.name} must have videos of several sources to hold out, got {len(held_out)} of one")
+        drawn = f"a share of {share:g} of {len(held_out)} videos held out"
+        raise VidretError(f"{split.name} must have videos of another source to train on, got {drawn}")
     drawn = f"{100 * share:g} % of {split.name}'s videos, drawn with seed {seed}"
     train = _subset(split, set(split.videos) - held_out)
     val = _subset(split, held_out)
