@@ -1298,6 +1298,7 @@ def test_a_video_that_is_closed_while_it_waits_stays_closed_and_errors_do_not_ke
         late.continue_()
     page.wait_for_timeout(300)
     page.get_by_role("link", name="vidret").click()
+    expect(page.locator("#status")).to_have_text(re.compile(r"videos?\.$"))  # the list, no results
     cards(page).nth(1).click()
     expect(page.locator("#facts a")).to_be_visible()
     expect(page.locator("#curve path, .mark")).to_have_count(0)  # of another video
