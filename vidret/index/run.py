@@ -165,10 +165,8 @@ class WorkerThreads:
 
     def _list_paths(self, job: FileJob, video_id: int) -> list[str]:
         """Return the paths of a video; one that is still to be read may hold something else."""
-        files = self._run_state.store.files
-        live = files.paths_of([video_id])[video_id]
-        done = {path for path in live if (record := files.get(path)) is not None and record.state == "done"}
-        return sorted({job.path} | done)
+        files = self._run_state.store.files.of_video(video_id)
+        return sorted({job.path} | {record.path for record in files if record.state == "done"})
 
     def _check_stop(self) -> None:
         if self._run_state.stop.is_set():

@@ -32,6 +32,11 @@ class Files:
         sql = f"SELECT {FILE}, {INTACT['files']} FROM files WHERE (?1 IS NULL OR state = ?1) ORDER BY path"
         return [_read_file_row(row) for row in self._tables.drop_damaged("files", self._database.rows(sql, state))]
 
+    def of_video(self, video: int) -> list[FileRecord]:
+        """Return the records of all paths of a video, whatever their state, sorted by path."""
+        sql = f"SELECT {FILE}, {INTACT['files']} FROM files WHERE video = ? ORDER BY path"
+        return [_read_file_row(row) for row in self._tables.drop_damaged("files", self._database.rows(sql, video))]
+
     def set(
         self, path: str, state: str, reason: str, video: int | None, num_bytes: int | None, mtime_ns: int | None
     ) -> None:
