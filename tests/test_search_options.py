@@ -196,6 +196,7 @@ def test_a_switch_is_on_or_off(run: Runner) -> None:
         ({"at_least": "x"}, "at_least must be a number, got 'x'"),
         ({"at_least": 1.5}, "at_least must be between 0 and 1, got 1.5"),
         ({"sources": "picture"}, "sources must be a list, got 'picture'"),
+        ({"sources": ()}, "sources must have at least 1 item, got []"),
         ({"copies": None}, "copies must be a text, got None"),
         ({"copies": "keep"}, "copies must be fold or show, got keep"),
         ({"filters": None}, "filters must be Filters, got None"),

@@ -787,8 +787,11 @@ class Engine(VideoLibrary):
         repeated: bool = False,
     ) -> list[SharedFootage]:
         self._check_frames()
+        check_options(filters, OptionError)
         if k < 1:
             raise OptionError(f"k must be at least 1, got {k}")
+        if start is not None and not start >= 0:
+            raise OptionError(f"start must be at least 0, got {start:g}")
         if start is not None and end is not None and not start < end:
             raise OptionError(f"start must be less than end, got {start:g} and {end:g}")
         store = self._index.store

@@ -11,7 +11,7 @@ from operator import methodcaller
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from vidret.errors import MissingVideoError, NotFoundError, OptionError, VidretError, read_fault
+from vidret.errors import ConflictError, MissingVideoError, NotFoundError, OptionError, VidretError, read_fault
 from vidret.text import parse_json, sanitize, strip_query
 from vidret.types.rows import read_value
 
@@ -44,6 +44,10 @@ class RemoteNotFoundError(RemoteError, NotFoundError):
 
 class RemoteMissingVideoError(RemoteNotFoundError, MissingVideoError):
     """A video that the index of a server does not have."""
+
+
+class RemoteConflictError(RemoteError, ConflictError):
+    """Something that was changed on a server meanwhile."""
 
 
 class _LimitedBytes(io.RawIOBase):
@@ -273,4 +277,6 @@ def read_problem(problem: dict[str, Any], status: int) -> RemoteError:
     sentence = sanitize(read_value("detail", str, problem["detail"])[:MAX_SENTENCE])
     if status == HTTPStatus.NOT_FOUND:
         return RemoteNotFoundError(sentence, status)
+    if status == HTTPStatus.CONFLICT:
+        return RemoteConflictError(sentence, status)
     return (RemoteOptionError if problem.get("kind") == "usage" else RemoteError)(sentence, status)

@@ -124,6 +124,8 @@ def _check_value(named: NamedOption, value: Any) -> None:
             rule = f"at least {low}" if named.type is int and plain < low else f"between {low} and {high}"
             raise ValueError(f"{named.name} must be {rule}, got {value}")
     read_value(named.name, named.type, plain)
+    if plain == []:
+        raise ValueError(f"{named.name} must have at least 1 item, got []")
     if named.type is str and not named.may_be_none and plain not in own.choices:
         raise ValueError(f"{named.name} must be {' or '.join(own.choices)}, got {value}")
 

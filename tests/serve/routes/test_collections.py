@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from tests.serve.conftest import check_refusal, find_id
 from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
+from vidret.errors import ConflictError
 from vidret.present.export import format_moments
 from vidret.serve.routes import collections
 from vidret.types import Filters, LocateOptions, Moment, SavedCollection, SearchOptions
@@ -134,7 +135,7 @@ def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine) -> None:
     assert engine.collection("best") == remote.collection("best") == changed
     for name in ("best", "reds", "spans"):
         assert remote.collect(name) == engine.collect(name)
-    with pytest.raises(RemoteError, match="best was changed meanwhile: revision must be 2, got 1"):
+    with pytest.raises(ConflictError, match="best was changed meanwhile: revision must be 2, got 1"):
         remote.save_collection(kept)
     with pytest.raises(RemoteError, match="finds must be"):
         remote.save_collection(SavedCollection(name="new", finds="video", query="red"))  # type: ignore[arg-type]
