@@ -159,6 +159,19 @@ def test_moved_changed_deleted_and_pruned_files(tmp_path: Path) -> None:
     assert read_states(tmp_path / "index") == {"b.mp4": "done"}
 
 
+def test_a_file_is_moved_also_if_an_earlier_run_did_not_find_it(tmp_path: Path) -> None:
+    film, new = write_film(tmp_path / "a" / "a.mp4", ("red", 2)), tmp_path / "b" / "b.mp4"
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([film.parent])
+    new.parent.mkdir()
+    film.rename(new)
+    report = engine.index([])
+    assert (report.missing, report.moved) == (1, [])
+    report = engine.index([new.parent])
+    assert (report.missing, report.moved) == (0, [(str(film), str(new))])
+    assert read_states(tmp_path / "index") == {"b.mp4": "done"}
+
+
 def test_what_was_moved_from_a_drive_is_known_when_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its folders that are left are on another disk, which a test cannot mount."""
     drive, here = tmp_path / "drive", tmp_path / "here"
@@ -169,6 +182,9 @@ def test_what_was_moved_from_a_drive_is_known_when_it_is_back(tmp_path: Path, mo
     drive.rename(tmp_path / "away")
     monkeypatch.setattr("vidret.index.run_state.is_same_disk", lambda _missing, _path: False)
     assert engine.index([here]).moved == [(str(film), str(here / "a.mp4"))]
+    shutil.copyfile(here / "a.mp4", here / "b.mp4")
+    assert engine.index([here]).moved == [], "once"
+    (here / "b.mp4").unlink()
     (tmp_path / "away").rename(drive)
     report = engine.index([drive, here])
     assert (report.unchanged, report.linked, report.encoded) == (2, 0, 0)

@@ -162,8 +162,12 @@ class RunState:
         missing = list(self.store.files.find(state="missing"))
         done = self.store.files.find(state="done") if missing else ()
         places = {record.video: record.path for record in sorted(done, key=lambda record: record.path in self._found)}
-        elsewhere = [(record.path, places[record.video]) for record in missing if record.video in places]
-        new = sorted(pair for pair in elsewhere if pair[0] in self._newly_missing)
+        known = {record.video for record in done if record.path not in self._found}  # what the last run knew a place of
+        new = sorted(
+            (record.path, places[record.video])
+            for record in missing
+            if record.video in places and (record.path in self._newly_missing or record.video not in known)
+        )
         moved = [pair for pair in new if pair[1] in self._found]
         copies = [pair for pair in new if pair[1] not in self._found]
         return moved, copies, sorted(record.path for record in missing if record.video not in places)
