@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.present.cutting import (
     CONTAINER,
     ENCODE,
@@ -51,7 +51,7 @@ def cut_film(
     if not moments:
         raise VidretError("a film must have a moment, got none")
     if out.suffix.lower() != ".mp4":
-        raise VidretError(f"a film must end in .mp4, got {sanitize(str(out))}")
+        raise OptionError(f"a film must end in .mp4, got {sanitize(str(out))}")
     if not overwrite and out.exists():
         raise VidretError(f"{sanitize(str(out))}: exists already; choose another name, or overwrite it (--overwrite)")
     footage = {moment.path: read_footage(moment.path) for moment in moments}

@@ -78,5 +78,5 @@ def test_a_list_is_cut_into_files_and_a_film(run: Runner, tmp_path: Path, monkey
     assert "best.mp4: encoded again, 2 moments" in run.err(*film)
     assert probe(tmp_path / "best.mp4").num_frames == 50
     run.check_refusal(film, 1, "exists already")
-    run.check_refusal(("cut", "best", tmp_path / "best.mov"), 1, "a film must end in .mp4, got ")
+    run.check_refusal(("cut", "best", tmp_path / "best.mov"), 2, "a film must end in .mp4, got ")
     assert run.err("cut", "best", tmp_path / "out", "--encode", "--overwrite").count("encoded again") == 2

@@ -8,7 +8,7 @@ import pytest
 
 from tests.made_identities import FACES, VOICES, make_track, make_tracks, make_voice
 from tests.store.samples import create, read_all_bytes
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.store.identities.persons import Persons, check_no_person
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.records import CONCEPT
@@ -75,8 +75,10 @@ def test_names_are_handles_in_one_namespace(index: Path) -> None:
     with pytest.raises(VidretError, match="@anna-maria is another person"):
         persons.rename(2, "anna-maria")
     for name in ("7up", "a,b", "@mum", "person-9", "-", "x" * 65, 'a"b'):
-        with pytest.raises(VidretError, match="and not person-NUMBER, got"):
+        with pytest.raises(OptionError, match="and not person-NUMBER, got"):
             persons.rename(2, name)
+    with pytest.raises(VidretError, match="persons to merge must be several, got 2 alone"):
+        persons.merge(2, ["person-2"])
     with Store.open(index, write=True) as store:
         store.metadata.set(f"{CONCEPT}.mascot", b"taught")
         store.metadata.set(f"{CONCEPT}.gone", "")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vidret.errors import VidretError
+from vidret.errors import OptionError, VidretError
 from vidret.store.catalog.database import remove_database
 from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.identities.grouping import NO_ROWS, PairOffer, find_overlaps, find_pairs, group_tracks, score_tracks
@@ -113,7 +113,7 @@ class Persons:
             rule = (
                 "words of letters, digits, _ or -, up to 64 characters, the first one a letter, and not person-NUMBER"
             )
-            raise VidretError(f"name must be {rule}, got {name!r}")
+            raise OptionError(f"name must be {rule}, got {name!r}")
         with Store.open(self._index) as store:
             if handle and store.metadata.get(f"{CONCEPT}.{handle}"):
                 raise VidretError(
@@ -133,6 +133,8 @@ class Persons:
     def merge(self, person: str | int, others: Sequence[str | int]) -> None:
         """Make several persons one, who keeps the id of the first, and the first name that there is."""
         keys = list(dict.fromkeys([self.find(person), *map(self.find, others)]))
+        if len(keys) == 1:
+            raise VidretError(f"persons to merge must be several, got {person} alone")
         kept, gone = keys[0], ids_to_json(keys[1:])
         with self._change(keys) as identities:
             database = identities.database
