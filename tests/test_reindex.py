@@ -121,6 +121,18 @@ def test_faces_are_read_after_a_move_as_before(index: Path, tmp_path: Path) -> N
         assert "is missing" in find_lost_texts(store, repair=False)
 
 
+def test_classes_are_told_apart_after_a_move_as_by_the_new_encoder(index: Path, tmp_path: Path) -> None:
+    classes = {"Warm": [tmp_path / "films/red.mp4"], "rather cold": [tmp_path / "films/blue.mp4"]}
+    with Engine(index, ColourEncoder()) as engine:
+        engine.classify(classes, save="kind")
+    report = reindex(index, WideEncoder(), workers=1)
+    assert (report.concepts, report.to_teach) == (("bright", "kind-rather-cold", "kind-warm"), ())
+    with Engine(index, WideEncoder()) as engine:
+        moved = [(hit.path, hit.score) for hit in engine.search("@kind-warm")]
+        engine.classify(classes, save="kind")  # in place of those
+        assert moved == [(hit.path, hit.score) for hit in engine.search("@kind-warm")]
+
+
 def test_the_limit_of_memory_stays_with_an_encoder_of_whole_videos(index: Path) -> None:
     encoder = WideEncoder()
     encoder.sampling = Sampling(4, 1.0, whole=True)

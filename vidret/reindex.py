@@ -7,6 +7,7 @@ was killed is continued by the next one.
 import logging
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.options import IndexReport, Progress
+from vidret.search.concepts.classifying import name_concepts, split_class
 from vidret.search.concepts.storage import list_concepts, load_concept, save_concept
 from vidret.search.models import allow_encoder
 from vidret.store.identities.tracks import MODEL_SETTINGS
@@ -27,6 +29,7 @@ from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.store.vectors.base import FAISS
 from vidret.text import has_file
+from vidret.types import ConceptExample
 from vidret.video.decoders.base import choose_mode
 
 logger = logging.getLogger(__name__)
@@ -178,6 +181,7 @@ def _find_lost(store: Store, folder: Path) -> tuple[tuple[str, str], ...]:
 def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """Teach the concepts of an index to another one from their examples; return those that could be, and not."""
     taught, failed = list[str](), list[tuple[str, str]]()
+    classes = defaultdict[str, dict[str, Sequence[ConceptExample]]](dict)
     for concept in list_concepts(store):
         known = load_concept(store, concept.name)
         if known is not None and known.heard is not None:  # which no encoder of pictures changes
@@ -185,11 +189,22 @@ def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[t
                 save_concept(writer, known)
             taught.append(concept.name)
             continue
+        if known is not None and known.direction is not None:  # which depends on the other classes
+            prefix, label = split_class(concept)
+            classes[prefix][label] = concept.yes
+            continue
         try:
             engine.teach(concept.name, concept.yes, concept.no, text=concept.text, replace=True)
             taught.append(concept.name)
         except VidretError as error:
             failed.append((concept.name, str(error)))
+    for prefix, examples in classes.items():
+        names = name_concepts(prefix, list(examples))
+        try:
+            engine.classify(examples, save=prefix)
+            taught += names
+        except VidretError as error:
+            failed += [(name, str(error)) for name in names]
     return tuple(taught), tuple(failed)
 
 

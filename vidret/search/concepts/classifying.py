@@ -154,6 +154,18 @@ def _is_class_of(concept: Concept, prefix: str) -> bool:
     return re.findall(r"[^\W_]+", expected) == re.findall(r"[^\W_]+", concept.name)
 
 
+def split_class(concept: Concept) -> tuple[str, str]:
+    """Return the prefix under which a class was kept, and its name there.
+
+    >>> split_class(Concept(name="my-kind-home-videos", text="Home videos", share=0.5, yes=()))
+    ('my-kind', 'Home videos')
+    """
+    name, ends = concept.name, (at for at, letter in enumerate(concept.name) if letter == "-")
+    prefix = next((name[:at] for at in ends if _is_class_of(concept, name[:at])), name.partition("-")[0])
+    own = name_concepts(prefix, [concept.text])
+    return prefix, concept.text if own == [name] else name.removeprefix(f"{prefix}-")
+
+
 def save_classes(store: Store, composer: Composer, found: Classification, prefix: str) -> None:
     """Keep classes as concepts ``@prefix-class``, in place of those of an earlier classification.
 
