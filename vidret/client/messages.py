@@ -2,7 +2,6 @@
 
 import base64
 import io
-import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from vidret.types import Picture, Query, Vector
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
 LONGEST_SIDE = 1024  # of images in pixels; the server does not use more
 
 
@@ -133,17 +131,10 @@ def parse_rows(name: str, result_type: type[T]) -> Callable[[dict[str, Any]], li
     return lambda answer: list(read_values({name: tuple[result_type, ...]}, answer)[0])  # type: ignore[valid-type]
 
 
-def parse_found(name: str, result_type: type[T]) -> Callable[[dict[str, Any]], list[T]]:
-    """Return the function that returns the results of a search, as ``parse_rows`` does, and logs the server's notes."""
+def parse_found(name: str, result_type: type[T]) -> Callable[[dict[str, Any]], tuple[list[T], tuple[str, ...]]]:
+    """Return the function that returns the results of a search, as ``parse_rows`` does, and the server's notes."""
     parse = parse_rows(name, result_type)
-
-    def parse_and_log(answer: dict[str, Any]) -> list[T]:
-        rows = parse(answer)
-        for note in read_value("notes", tuple[str, ...], answer.get("notes", [])):
-            logger.warning("%s", note)
-        return rows
-
-    return parse_and_log
+    return lambda answer: (parse(answer), read_value("notes", tuple[str, ...], answer.get("notes", [])))
 
 
 def parse_groups(

@@ -4,10 +4,11 @@ It needs neither torch nor a model, and imports quickly.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import index
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 from urllib.parse import quote, urlencode
 
 from typing_extensions import override
@@ -60,7 +61,9 @@ if TYPE_CHECKING:
     from vidret.store.records import StoredVideo, StoreInfo
     from vidret.types import Curve, ExampleLike, Query
 
+T = TypeVar("T")
 PAGE = 500  # videos per request
+logger = logging.getLogger(__name__)
 
 
 class RemoteEngine(VideoLibrary):
@@ -83,6 +86,7 @@ class RemoteEngine(VideoLibrary):
         """
         self._server = Server(url, token, timeout)
         self.url = self._server.url
+        self.notes: tuple[str, ...] = ()  # of the last search, as Engine.list_search_notes returns them
 
     @override
     def close(self) -> None:
@@ -131,7 +135,7 @@ class RemoteEngine(VideoLibrary):
         fields |= {name: self._find_times(fields[name]) for name in ("like", "unlike", "seen") if name in fields}
         is_empty = isinstance(query, str) and not query.strip() and bool(options.like)
         body = ({} if is_empty else encode_query(query)) | fields
-        return self._server.ask("POST", "/api/search", parse_found("hits", Hit), body)
+        return self._find("/api/search", parse_found("hits", Hit), body)
 
     def _find_times(self, points: Sequence[TimePoint]) -> list[TimePoint]:
         """Return times of videos with the ids of these, each of which is looked for once."""
@@ -143,7 +147,16 @@ class RemoteEngine(VideoLibrary):
         body = encode_query(query) | encode_options(options)
         if video is not None:
             body["video"] = self._find_video(video)
-        return self._server.ask("POST", "/api/locate", parse_found("moments", Moment), body)
+        return self._find("/api/locate", parse_found("moments", Moment), body)
+
+    def _find(
+        self, path: str, parse: Callable[[Any], tuple[list[T], tuple[str, ...]]], body: dict[str, Any]
+    ) -> list[T]:
+        """Return the results of a search; log the notes of the server, as it does itself, and keep them."""
+        found, self.notes = self._server.ask("POST", path, parse, body)
+        for note in self.notes:
+            logger.warning("%s", note)
+        return found
 
     @override
     def find_footage(

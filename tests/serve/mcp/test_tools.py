@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("mcp", reason="needs the extra mcp")
 
 from tests.serve.conftest import find_id
+from vidret.encode.families import starter
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.language.retrieval import DrawFrame
@@ -39,6 +40,9 @@ class HugeEngine:
     def locate_with(self, query: str, options: LocateOptions, *, video: int | None) -> list[Moment]:
         numbers = range(NUM_RESULTS)[options.offset : options.offset + options.k]
         return [Moment(i, f"/{LONG}/{i}.mp4", 1.0, 2.0, 0.5, evidence=self.evidence) for i in numbers]
+
+    def list_search_notes(self, query: str, options: object) -> list[str]:
+        return [LONG]
 
     def video(self, number: int) -> StoredVideo:
         return self.videos()[number]
@@ -95,6 +99,14 @@ def test_pages_keep_to_the_budget_and_miss_nothing(
         if offset is None:
             break
     assert seen == list(range(NUM_RESULTS))
+
+
+def test_what_a_search_notes_is_told(tools: ToolBox, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starter, "_noted", {engine.encoder.name})
+    for name in ("search", "locate"):
+        (note,) = json.loads(tools.call(name, {"query": "der Hund und die Katze"}).text)["notes"]
+        assert note == starter.NOTE % (engine.encoder.name, "der Hund und die Katze")
+        assert "notes" not in json.loads(tools.call(name, {"query": "red"}).text)
 
 
 def test_images_are_few_and_small_and_those_that_cannot_be_are_said(huge: ToolBox) -> None:

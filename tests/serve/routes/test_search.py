@@ -210,8 +210,8 @@ def test_what_a_search_logs_is_in_each_answer_and_logged_by_a_client(
         assert client.post(path, json={"image": BLUE}).json()["notes"] == []
         caplog.clear()
         assert ask(query, filters=Filters(heard="bark")) == []
-        logged = [record.getMessage() for record in caplog.records if record.name == "vidret.client.messages"]
-        assert logged == notes
+        logged = [record.getMessage() for record in caplog.records if record.name == "vidret.client.remote"]
+        assert logged == list(remote.notes) == notes
 
 
 def test_results_that_were_judged_change_the_order(client: TestClient, engine: Engine) -> None:

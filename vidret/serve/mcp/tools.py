@@ -105,14 +105,15 @@ class ToolBox:
 
     def search_videos(self, asked: given.SearchArguments) -> ToolReply:
         """Return the page of videos that match a query."""
-        hits = self.engine.search_with(asked.query, collect_options(asked, SearchOptions))
-        return self._page("videos", hits, asked)
+        options = collect_options(asked, SearchOptions)
+        hits = self.engine.search_with(asked.query, options)
+        return self._page("videos", hits, asked.query, options)
 
     def locate_moments(self, asked: given.LocateArguments) -> ToolReply:
         """Return the page of moments that match a query."""
         options = collect_options(asked, LocateOptions)
         moments = self.engine.locate_with(asked.query, options, video=asked.video)
-        return self._page("moments", moments, asked)
+        return self._page("moments", moments, asked.query, options)
 
     def read_words(self, asked: given.TranscriptArguments) -> ToolReply:
         """Return the page of lines of a video between two times."""
@@ -177,11 +178,13 @@ class ToolBox:
         head = {"total": len(videos)}
         return ToolReply(fit_page(head, "videos", rows, self.budget.characters, offset=asked.offset, more=more))
 
-    def _page(self, name: str, results: Sequence[Any], asked: Any) -> ToolReply:
-        """Return a page of results; there may be more if it is full."""
-        rows, more = map(tell_result, results), len(results) == asked.k
-        limit = self.budget.characters
-        return ToolReply(fit_page({}, name, rows, limit, offset=asked.offset, more=more, last=MAX_OFFSET))
+    def _page(self, name: str, results: Sequence[Any], query: str, options: SearchOptions | LocateOptions) -> ToolReply:
+        """Return a page of results, with what the search has noted; there may be more if it is full."""
+        rows, more = map(tell_result, results), len(results) == options.k
+        limit, engine = self.budget.characters, self.engine
+        notes = engine.notes if isinstance(engine, RemoteEngine) else engine.list_search_notes(query, options)
+        head = {"notes": [shorten(note, PATH_LENGTH) for note in notes]} if notes else {}
+        return ToolReply(fit_page(head, name, rows, limit, offset=options.offset, more=more, last=MAX_OFFSET))
 
 
 @dataclass(frozen=True, slots=True)
