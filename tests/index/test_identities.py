@@ -352,3 +352,24 @@ def test_identities_are_merged_with_their_videos(tmp_path: Path) -> None:
     assert [person.videos for person in Persons(tmp_path / "both").list_persons()] == [2, 2]
     with Store.open(tmp_path / "both") as store, IdentityStore.open(tmp_path / "both") as identities:
         assert {*identities.columns().contents.tolist()} == {*store.videos.fingerprints().values()}
+
+
+@pytest.mark.parametrize("named", ["one", "two"])
+def test_a_merged_index_knows_whom_any_of_its_parts_named(tmp_path: Path, named: str) -> None:
+    films = tmp_path / "films"
+    write_film(films / "red.mp4", ("red", 2))
+    write_film(films / "blue.mp4", ("blue", 2))
+    for name in ("one", "two"):
+        index_made_tracks(tmp_path / name, films)
+        Persons(tmp_path / name).group()
+    (first, *_) = Persons(tmp_path / named).list_persons()
+    Persons(tmp_path / named).rename(first.id, "Mum")
+    for _ in range(2):
+        assert merge_indexes([tmp_path / "one", tmp_path / "two"], tmp_path / "out").identities in (4, 0)
+        found = [(person.name, person.videos) for person in Persons(tmp_path / "out").list_persons()]
+        assert found == [(person.name, person.videos) for person in Persons(tmp_path / named).list_persons()]
+    with IdentityStore.open(tmp_path / "out") as identities:
+        columns = identities.columns(person=Persons(tmp_path / "out").find("Mum"))
+    Persons(tmp_path / "out").reject("Mum", columns.ids[:1].tolist())
+    merge_indexes([tmp_path / named], tmp_path / "out")
+    assert {person.name: person.videos for person in Persons(tmp_path / "out").list_persons()}["Mum"] == 1

@@ -186,9 +186,9 @@ def test_copies_keep_named_persons_and_add_nothing_twice(tmp_path: Path) -> None
     with IdentityStore.open(target) as copied:
         columns = copied.columns()
         assert columns.contents.tolist() == ["a", "a", "b", "b", "c", "c"]
-        assert columns.persons.tolist() == [1, 0, 0, 0, 0, 0]  # the track of mum in two is of b, which one has
+        assert columns.persons.tolist() == [1, 0, 1, 0, 0, 0]  # the track of mum in two is of b, which one has too
         assert copied.database.rows("SELECT id, name FROM persons") == [(1, "Mum")]
-        assert copied.database.rows("SELECT track, person FROM rejections") == [(4, 1)]
+        assert copied.database.rows("SELECT track, person FROM rejections") == [(4, 1), (6, 1)]
 
 
 def make_folder(path: Path) -> Path:

@@ -9,11 +9,19 @@ from typing import Any
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database, remove_database
 from vidret.store.identities.store import ADD_PERSON, FILE, INTACT, SCHEMA, TABLES, IdentityStore
-from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind
+from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, match_tracks
 
 # A person whom clustering by itself would not make again as it is.
 SAID_BY_USER = """(name <> '' OR hidden OR id IN (SELECT person FROM assignments WHERE by_user)
     OR id IN (SELECT person FROM rejections))"""
+
+# What the user said of a track in the target stays.
+ASSIGN = f"""INSERT INTO assignments (track, person, by_user, score) SELECT ?1, ?2, ?3, ?4
+    WHERE NOT EXISTS (SELECT 1 FROM rejections WHERE track = ?1 AND person = ?2)
+    ON CONFLICT (track) DO UPDATE SET person = excluded.person, by_user = excluded.by_user, score = excluded.score
+    WHERE person NOT IN (SELECT id FROM persons WHERE {SAID_BY_USER})"""
+REJECT = """INSERT OR IGNORE INTO rejections SELECT ?1, ?2
+    WHERE NOT EXISTS (SELECT 1 FROM assignments WHERE track = ?1 AND person = ?2)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,25 +52,32 @@ def count_identities(index: Path) -> list[IdentityCounts]:
 def copy_identities(target: Path, sources: Sequence[Path], wanted: Container[str]) -> int:
     """Copy the identities of the wanted videos that the target lacks, and return how many tracks were copied.
 
-    Persons whom the user named or changed are copied with them: those of one name become one. Others are found again
-    by clustering.
+    Persons whom the user named or changed are copied with them, also for tracks that the target has, of which its user
+    said nothing: those of one name become one. Others are found again by clustering.
     """
     num_copied = 0
     for own, source in IdentityStore.pair(target, sources):
         known = {(content, model.kind) for content, model in own.readings()}
-        new_ids: dict[int, int] = {}
+        ids = dict[int, int]()  # of tracks in the target, by those in the source
         for content, model in source.readings():
-            if content in wanted and (content, model.kind) not in known:
-                tracks = source.tracks(content, model.kind)
+            if content not in wanted:
+                continue
+            tracks = source.tracks(content, model.kind)
+            if (content, model.kind) in known:
+                same = own.tracks(content, model.kind)
+                theirs, ours = list(tracks), list(same)
+                matches = match_tracks(list(same.values()), list(tracks.values()))
+                ids |= {theirs[row]: ours[own_row] for own_row, row in matches.items()}
+            else:
                 written = own.write_tracks(content, model, list(tracks.values()))
-                new_ids |= zip(tracks, written, strict=True)
-        _copy_persons(own, source, new_ids)
-        num_copied += len(new_ids)
+                ids |= zip(tracks, written, strict=True)
+                num_copied += len(written)
+        _copy_persons(own, source, ids)
     return num_copied
 
 
-def _copy_persons(own: IdentityStore, source: IdentityStore, new_ids: dict[int, int]) -> None:
-    """Copy the persons whom the user named or changed, given the new ids of tracks by their ids in the source."""
+def _copy_persons(own: IdentityStore, source: IdentityStore, ids: dict[int, int]) -> None:
+    """Copy the persons whom the user named or changed, given the ids that tracks have in the target."""
     people = {
         person: (name, hidden)
         for person, name, hidden in source.database.rows(f"SELECT id, name, hidden FROM persons WHERE {SAID_BY_USER}")
@@ -72,13 +87,14 @@ def _copy_persons(own: IdentityStore, source: IdentityStore, new_ids: dict[int, 
     copied: dict[int, int] = {}
     with own.change():
         for track, person, by_user, score in assigned:
-            if track in new_ids and person in people:
+            if track in ids and person in people:
                 if person not in copied:
                     copied[person] = _find_or_add(own, *people[person])
-                values = (new_ids[track], copied[person], by_user, score)
-                own.database.run("INSERT OR IGNORE INTO assignments VALUES (?, ?, ?, ?)", *values)
-        kept = [(new_ids[track], copied[person]) for track, person in rejected if track in new_ids and person in copied]
-        own.database.run_many("INSERT OR IGNORE INTO rejections VALUES (?, ?)", kept)
+                values = (ids[track], copied[person], by_user, score)
+                own.database.run(ASSIGN, *values)
+        kept = [(ids[track], copied[person]) for track, person in rejected if track in ids and person in copied]
+        own.database.run_many(REJECT, kept)
+        own.drop_empty_persons(named=False)
 
 
 def _find_or_add(own: IdentityStore, name: str, hidden: int) -> int:
