@@ -70,6 +70,7 @@ class RemoteEngine(VideoLibrary):
     """The engine of a ``vidret serve``: search, locate.
 
     A context manager with one connection; use one per thread. All paths, also in ``Filters.folder``, are the server's.
+    What the server notes of a search is logged as by ``Engine``; ``notes`` has it of the last one.
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 30.0) -> None:
@@ -86,7 +87,7 @@ class RemoteEngine(VideoLibrary):
         """
         self._server = Server(url, token, timeout)
         self.url = self._server.url
-        self.notes: tuple[str, ...] = ()  # of the last search, as Engine.list_search_notes returns them
+        self.notes: tuple[str, ...] = ()
 
     @override
     def close(self) -> None:
