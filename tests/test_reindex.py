@@ -300,6 +300,7 @@ def test_the_command_says_what_it_did(
     index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Runner(monkeypatch, capsys)
+    run.check_refusal(["reindex", "--index", index, "--model", "nope"], 2, "--model: must be starter, small, good")
     monkeypatch.setattr("vidret.reindex.load_encoder", lambda *_args, **_options: WideEncoder())
     run.check_refusal(["reindex", "--index", index], 2, "must be given, or VIDRET_MODEL, got neither")
     gone = index.parent / "films/red.mp4"

@@ -305,6 +305,8 @@ def test_negative_terms_exclude_and_weak_results_are_announced(look: Look, refus
     expect(titles(page).first).to_have_text("tour")
     expect(page.locator("#viewer")).to_be_hidden()
     expect(page.locator("#clear")).to_be_hidden()
+    page.goto("/?q=people&k=9999")
+    expect(titles(page).first).to_have_text("tour")
     ask(page, "people -street")  # which is in each of its shots; bicycles are not
     expect(titles(page).first).to_have_text("phone")
     expect(page.locator("#hint")).to_contain_text("A minus excludes words: dog -beach")

@@ -13,7 +13,7 @@ from tests.indexed_texts import add_words, create_words, find_content, make_text
 from tests.made_identities import VOICES, make_voice
 from tests.store.samples import add_video, create, damage
 from vidret.engine import Engine
-from vidret.errors import StoreError, VidretError
+from vidret.errors import OptionError, StoreError, VidretError
 from vidret.search import preparation
 from vidret.store.features import create_features
 from vidret.store.identities.persons import Persons
@@ -70,7 +70,7 @@ def test_a_transcript_is_in_order_of_time(index: Path) -> None:
         assert read_transcript(store, store.find_contents("b")["b"]) == []
         with pytest.raises(VidretError, match="sources must be a list, got 'speech'"):
             read_transcript(store, 1, "speech")  # type: ignore[arg-type]
-        with pytest.raises(VidretError, match=rf"^sources must be of {', '.join(TEXT_SOURCES)}, got smell"):
+        with pytest.raises(OptionError, match=rf"^sources must be of {', '.join(TEXT_SOURCES)}, got smell"):
             read_transcript(store, 1, ["smell"])  # type: ignore[list-item]
 
 

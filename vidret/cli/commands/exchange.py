@@ -25,7 +25,7 @@ from vidret.cli.options import (
     index_option,
     option,
 )
-from vidret.errors import EncoderError, MissingExtraError, StoreError, VidretError
+from vidret.errors import EncoderError, MissingExtraError, StoreError, UnknownEncoderError, VidretError
 from vidret.present.progress import print_import_summary, print_merge_summary, show_count, show_progress
 from vidret.present.show import print_result, run_to_dict
 from vidret.present.terminal import print_message, show_status
@@ -186,16 +186,19 @@ def reindex_command(
         name = set_merge(name or read_encoder_name(index), cast("MergeLevel", merge))
     if name is None:
         raise typer.BadParameter("must be given, or VIDRET_MODEL, got neither", param_hint="--model")
-    with show_progress() as on_progress:
-        report = reindex(
-            index,
-            name,
-            device=device,
-            precision=precision,
-            workers=workers,
-            allow_loss=allow_loss,
-            on_progress=on_progress,
-        )
+    try:
+        with show_progress() as on_progress:
+            report = reindex(
+                index,
+                name,
+                device=device,
+                precision=precision,
+                workers=workers,
+                allow_loss=allow_loss,
+                on_progress=on_progress,
+            )
+    except UnknownEncoderError as error:
+        raise typer.BadParameter(str(error).removeprefix("model "), param_hint="--model") from error
     print_result(report, lambda done: print_reindex_summary(done, index), as_json=as_json, as_row=run_to_dict)
     if not report.switched:
         raise typer.Exit(1)

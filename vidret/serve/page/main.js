@@ -80,7 +80,7 @@ function showVideo(travelled) {
 
 // Search
 
-const numberAsked = ({ k }) => Number(k) || PAGE;
+const numberAsked = ({ k }) => Math.min(MOST, Math.round(Number(k)) || PAGE);
 
 const askHits = latest((signal, asked) => {
   const k = numberAsked(asked);

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidret.errors import StoreError, VidretError, check_list
+from vidret.errors import OptionError, StoreError, check_list
 from vidret.store.catalog.database import NEW_INDEX, REPAIR, remove_database
 from vidret.store.catalog.facts import LIST_BYTES
 from vidret.store.catalog.texts import TextTrack
@@ -74,7 +74,7 @@ def read_transcript(
     check_list("sources", sources or ())
     for source in sources or ():
         if source not in TEXT_SOURCES:
-            raise VidretError(f"sources must be of {', '.join(TEXT_SOURCES)}, got {source}")
+            raise OptionError(f"sources must be of {', '.join(TEXT_SOURCES)}, got {source}")
     fingerprint = store.videos.get(video_id).fingerprint
     opened = open_texts(store)
     if opened is None:
