@@ -37,7 +37,6 @@ export async function showFacets(place, go) {
   find("facets").classList.remove("awaited");
 }
 
-/** Return the name of a language by its code, if the browser knows one. */
 export function nameLanguage(code) {
   try {
     return new Intl.DisplayNames("en", { type: "language" }).of(code);

@@ -51,7 +51,6 @@ export function clock(seconds, tenths = false) {
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
-/** Format an instant as a day in the user's time zone, as 2026-01-31. */
 export const writeDay = (instant) => new Date(instant).toLocaleDateString("sv");
 
 /** Parse "90", "1:30" or "1:00:00" as seconds; NaN for other text. */

@@ -17,7 +17,6 @@ const pathOf = (name) => `/api/collections/${encodeURIComponent(name)}`;
 const atHand = () => kept.find((each) => each.name === name && !each.finds) ?? { name, moments: [], revision: 0 };
 const say = (sentence) => (find("lists-status").textContent = sentence);
 
-/** Listen to the dialog and the button that saves a search; `getPlace` returns the page's state. */
 export function listenToLists(getPlace) {
   on("to-lists", "click", async () => {
     dialog.showModal();

@@ -31,7 +31,6 @@ export function followShot(time) {
 
 export const findShot = (time) => shots.find(({ start, end }) => start <= time + 0.01 && time < end);
 
-/** Listen to the storyboard; `onSeek(seconds)` is called with the start of a chosen shot. */
 export function listenToShots(onSeek) {
   list.addEventListener("click", ({ target }) => {
     const shot = shots[[...list.children].indexOf(target.closest("li"))];
