@@ -1,5 +1,6 @@
 """The command vidret eval known-item."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ def test_each_folder_has_a_report_and_an_index_of_its_own(tmp_path: Path) -> Non
         assert first != second
     run = EvalRun(videos=tmp_path / "first", data="msrvtt-1k-a", model="colours")
     assert run.target == Path("eval/msrvtt-1k-a-colours")
+    models = (
+        "ViT-B-32-quickgelu/openai",
+        "ViT-B-16-quickgelu/openai",
+        "runs/1/clip.safetensors",
+        "runs/2/clip.safetensors",
+    )
+    targets = [replace(run, model=model).target.name for model in models]
+    assert targets[0] == "msrvtt-1k-a-ViT-B-32-quickgelu-openai"
+    assert len(set(targets)) == 4
 
 
 def test_its_report_does_not_take_the_place_of_another(

@@ -101,8 +101,7 @@ def read_calibration(name: str, data: str, annotations: Path) -> "Bank":
 
 def default_out(data: str, model: str | None) -> Path:
     """Return the default output folder of an evaluation."""
-    model = choose_model(model)
-    return Path("eval") / re.sub(r"[^A-Za-z0-9.]+", "-", f"{data}-{Path(model).name if model else 'starter'}")
+    return Path("eval") / re.sub(r"[^A-Za-z0-9.]+", "-", f"{data}-{choose_model(model) or 'starter'}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
