@@ -172,6 +172,19 @@ def test_a_file_is_moved_also_if_an_earlier_run_did_not_find_it(tmp_path: Path) 
     assert read_states(tmp_path / "index") == {"b.mp4": "done"}
 
 
+def test_a_file_that_an_interrupted_run_did_not_get_to_is_unchanged(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "films" / "a.mp4", ("red", 2))
+    copy = Path(shutil.copyfile(film, film.with_name("b.mp4")))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([film.parent])
+    film.touch()
+    assert engine.index([film.parent], on_progress=Mock(side_effect=[KeyboardInterrupt, *[None] * 99])).interrupted
+    copy.unlink()
+    report = engine.index([film.parent])
+    assert (report.unchanged, report.linked) == (1, 0)
+    assert (report.moved, report.deleted_copies) == ([], [(str(copy), str(film))])
+
+
 def test_what_was_moved_from_a_drive_is_known_when_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its folders that are left are on another disk, which a test cannot mount."""
     drive, here = tmp_path / "drive", tmp_path / "here"

@@ -90,7 +90,7 @@ class RunState:
                 continue
             job = FileJob(path, result.st_size, read_mtime_ns(result), count_disk_bytes(result))
             if record is None or (record.num_bytes, record.mtime_ns) != (job.num_bytes, job.mtime_ns):
-                if record is not None and record.state == "done":
+                if record is not None and record.state in ("done", "pending"):  # the latter by an interrupted run
                     self._may_be_touched[path] = record.video
                 self._add_job(job)
             else:
