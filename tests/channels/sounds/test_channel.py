@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,9 @@ def test_examples_can_be_added_and_replaced(engine: Engine) -> None:
         engine.teach_sound("nothing", [])
     with pytest.raises(VidretError, match=r"must hold a sound at 16:39\.0, got none"):
         engine.teach_sound("late", [find_moment(engine, "turn", 999.0)])
+    backwards = replace(find_moment(engine, "turn", 6.0), end=5.5)
+    with pytest.raises(VidretError, match=r"a stretch must not end before it starts, got 6 to 5\.5 s"):
+        engine.teach_sound("backwards", [backwards])
     with pytest.raises(VidretError, match="@chime is a sound"):
         engine.teach("chime", [np.zeros((8, 8, 3), np.uint8)], add=True)
     with pytest.raises(VidretError, match="must be replaced or added to, got both"):

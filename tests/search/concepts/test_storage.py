@@ -172,11 +172,13 @@ def test_an_example_is_a_path_an_image_or_a_result(engine: Engine) -> None:
 def test_wrong_input_is_refused_in_one_sentence(engine: Engine, films: Path, tmp_path: Path) -> None:
     (tmp_path / "no.jpg").write_text("no image")
     late = ConceptExample(path=str(films / "red.mp4"), start=50, end=60)
+    backwards = ConceptExample(path=str(films / "red.mp4"), start=1.2, end=0.4)
     refused: tuple[tuple[str, list[ExampleLike], str], ...] = (
         ("none", [], "yes must hold an example of none, got none"),
         ("bad", [tmp_path / "no.jpg"], r"no.jpg: must be an image or a video of the index: image must be"),
         ("bad", [tmp_path / "gone.mp4"], r"gone.mp4: not in the index; an example must be an image or a video"),
         ("bad", [late], r"red.mp4: the index has no frame from 50 to 60 s"),
+        ("bad", [backwards], r"red.mp4: a stretch must not end before it starts, got 1.2 to 0.4 s"),
         ("a b", [paint("red")], "name must be a letter"),
     )
     for name, yes, message in refused:

@@ -218,8 +218,15 @@ def _find_video(store: Store, example: ConceptExample) -> tuple[int, ConceptExam
         return None
 
 
+def _check_stretch(example: ConceptExample) -> None:
+    if example.start is not None and example.end is not None and not example.start <= example.end:
+        span = f"{example.start:g} to {example.end:g} s"
+        raise VidretError(f"{strip_query(example.path)}: a stretch must not end before it starts, got {span}")
+
+
 def _average_frames(store: Store, video_id: int, example: ConceptExample) -> Vector:
     """Return the mean of the frame vectors of a stretch of a video, scaled to unit length."""
+    _check_stretch(example)
     stored = store.features.read(store.segments.ids_of_video(video_id), tokens=False)
     frames = np.concatenate([np.empty((0, store.dim), np.float32), *stored.frames]).astype(np.float64)
     times = np.concatenate([np.empty(0), *stored.times])
@@ -299,6 +306,7 @@ def _read_clip(path: str) -> Float32[np.ndarray, "window dim"]:
 
 
 def _read_stretch(store: Store, example: ConceptExample) -> Float32[np.ndarray, "window dim"]:
+    _check_stretch(example)
     video_id = look_up_video(store, example.path)
     content = store.videos.get(video_id).fingerprint
     with SoundStore.open(store.path) as sounds:
