@@ -21,7 +21,7 @@ from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuer
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import Evaluation
-from vidret.evaluate.moments import CORPUS, evaluate_highlights, evaluate_moments, score_predictions
+from vidret.evaluate.moments import CORPUS, evaluate_highlights, evaluate_moments, group_domains, score_predictions
 from vidret.evaluate.report import Gallery
 from vidret.evaluate.tables import make_tables
 from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_partially_relevant, score_rated
@@ -423,3 +423,10 @@ def test_without_a_corpus_the_rated_videos_are_searched(data: Path, tmp_path: Pa
     split = read_split("tvr-ranking", tmp_path)
     assert split.videos == ("one", "two", "gone")
     assert split.notes == ("only videos with rated moments are searched",)
+
+
+def test_queries_without_a_kind_are_those_of_the_kind_other() -> None:
+    queries = [LabelledQuery(str(row), "a", "", 9.0, domain=kind) for row, kind in enumerate(("other", "", "red"))]
+    grouped = group_domains(queries)
+    assert {kind: [query.id for query in own] for kind, own in grouped.items()} == {"other": ["0", "1"], "red": ["2"]}
+    assert group_domains(queries[:2]) == {}

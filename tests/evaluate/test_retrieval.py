@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,6 +131,19 @@ def test_domains_are_evaluated_with_own_videos(report: dict[str, Any], matrix: n
         columns = sorted({int(truth[index]) for index in own})
         expected = evaluate(matrix[own][:, columns], np.array([columns.index(truth[index]) for index in own]))
         assert rows == [json.loads(json.dumps(row.to_dict())) for row in expected]
+
+
+def test_captions_without_a_kind_are_those_of_the_kind_other(searched: Searched, world: Path) -> None:
+    split = read_split("captions", world)
+    kinds = {"real": "other", "drawn": ""}
+    captions = tuple(replace(caption, domain=kinds[caption.domain]) for caption in split.captions)
+    with Engine(searched[0] / "index", colour_encoder()) as engine:
+        gallery = Gallery(find_videos(HERE, world)[0], [], {})
+        one = evaluate_retrieval(Evaluation(engine, replace(split, captions=captions), gallery), rerank="none")
+        assert "domains" not in one.results, "all are of one kind"
+        captions = (replace(captions[0], domain="drawn"), *captions[1:])
+        two = evaluate_retrieval(Evaluation(engine, replace(split, captions=captions), gallery), rerank="none")
+    assert {kind: rows[0]["num_queries"] for kind, rows in two.results["domains"].items()} == {"drawn": 1, "other": 7}
 
 
 def test_ties_are_counted_and_bounds_are_printed(report: dict[str, Any], searched: Searched) -> None:

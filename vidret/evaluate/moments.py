@@ -3,6 +3,7 @@
 Rated moments, of which several answer a query more or less, are located in all videos.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -72,10 +73,10 @@ def score_matched(
 
 def group_domains(queries: Sequence[LabelledQuery]) -> dict[str, list[LabelledQuery]]:
     """Return the queries of each domain; nothing if there is a single one."""
-    domains = sorted({query.domain for query in queries})
-    if len(domains) < 2:
-        return {}
-    return {domain or "other": [query for query in queries if query.domain == domain] for domain in domains}
+    domains: defaultdict[str, list[LabelledQuery]] = defaultdict(list)
+    for query in queries:
+        domains[query.domain or "other"].append(query)
+    return dict(sorted(domains.items())) if len(domains) > 1 else {}
 
 
 NUM_SPANS = 50  # predicted per query; metrics use at most the first ten

@@ -324,13 +324,13 @@ def _evaluate_domains(
     """Return the rows of each domain, with only its own videos as gallery; nothing if there is a single domain."""
     rows_by_domain: defaultdict[str, list[int]] = defaultdict(list)
     for row, caption in enumerate(captions):
-        rows_by_domain[caption.domain].append(row)
+        rows_by_domain[caption.domain or "other"].append(row)
     if len(rows_by_domain) < 2:
         return {}
     results = {}
     for domain, rows in sorted(rows_by_domain.items()):
         columns, own = np.unique(truth[rows], return_inverse=True)
-        results[domain or "other"] = [row.to_dict() for row in evaluate(scores[rows][:, columns], own)]
+        results[domain] = [row.to_dict() for row in evaluate(scores[rows][:, columns], own)]
     return {"domains": results}
 
 
