@@ -175,6 +175,8 @@ def sample_evenly(items: Sequence[T], limit: int) -> Sequence[T]:
 
 def read_texts(path: Path) -> list[str]:
     """Return the queries of a file as ``read_bank`` does, however few."""
+    if path.suffix in (".csv", ".json"):  # whose lines hold more than a text
+        raise VidretError(f"{path}: queries must be lines of text or .jsonl, got {path.suffix}")
     if path.suffix != ".jsonl":
         return [line for _, line in _number_lines(path)]
     texts = [text for number, line in _number_lines(path) for text in _read_texts(path, number, line)]

@@ -71,6 +71,12 @@ def test_bank_line_without_a_query_is_named(tmp_path: Path, text: str, sentence:
         read_bank(tmp_path / "bank.jsonl")
 
 
+def test_a_table_is_no_bank(tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text("video,caption\n" + "a.mp4,a dog\n" * 20)
+    with pytest.raises(VidretError, match=r"captions\.csv: queries must be lines of text or \.jsonl, got \.csv"):
+        read_bank(tmp_path / "captions.csv")
+
+
 def write_rows(path: Path, rows: Sequence[object]) -> Path:
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return path
