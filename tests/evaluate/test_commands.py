@@ -89,6 +89,23 @@ def test_invalid_arguments_exit_with_an_error(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("moments", {"qid": 7, "query": "-dog", "vid": "red.mp4", "duration": 9, "relevant_windows": [[0, 3]]}),
+        ("queries", {"qid": 7, "query": "-dog", "kind": "absent", "file": None}),
+    ],
+)
+def test_queries_that_cannot_be_asked_are_refused_before_anything_is_indexed(
+    tmp_path: Path, name: str, row: dict[str, object]
+) -> None:
+    (tmp_path / "captions.jsonl").write_text('{"video": "red.mp4", "caption": "red"}\n')
+    (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    answer = run("eval", "folder", tmp_path, "--out", tmp_path / "out")
+    assert (answer.code, answer.out) == (1, "")
+    assert "query 7: query must contain a positive word, got '-dog'" in answer.err
+
+
 def test_report_round_trip(searched: tuple[Path, Answer], tmp_path: Path) -> None:
     assert read_report(searched[0] / "report.json") == read(searched[0] / "report.json")
     split = Split("moments", ("moments.jsonl",), ("a",))

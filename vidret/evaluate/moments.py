@@ -15,6 +15,7 @@ from vidret.data.records import CLIP_SECONDS, LabelledQuery, SaliencyMetric, Sco
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import Evaluation
+from vidret.evaluate.queries import check_typed
 from vidret.evaluate.report import Gallery, Report
 from vidret.evaluate.tables import OWN
 from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_partially_relevant, score_rated
@@ -183,10 +184,12 @@ def check_queries(split: Split) -> Split:
     """Return a split that has queries into its videos, or refuse it before its videos are indexed, which takes hours.
 
     Raises:
-        VidretError: It has none, as one for retrieval.
+        VidretError: It has none, as one for retrieval, or one of your own is invalid.
     """
     if not split.queries:
         raise VidretError(f"{split.name}: must have queries into its videos, got captions only")
+    if split.name in OWN:
+        check_typed(split.queries)
     return split
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidret.data.benchmarks.moments import read_queries
-from vidret.data.records import CorpusQuery, Split, find_videos
+from vidret.data.records import CorpusQuery, LabelledQuery, Split, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import Evaluation
@@ -18,6 +18,7 @@ from vidret.evaluate.report import Report
 from vidret.language.judging import DEFAULT_JUDGING, Judge, JudgeOptions, judge_hits
 from vidret.metrics.corpus_moments import QueryOutcome, score_kinds
 from vidret.metrics.grounding import temporal_iou
+from vidret.search.query.planning import check_query
 from vidret.store.texts.upkeep import count_texts
 from vidret.types import Hit, Moment
 from vidret.video.scan import scan
@@ -102,13 +103,27 @@ def read_queries_folder(folder: Path) -> tuple[Split, Path]:
     Videos without a query are included by their path, since a search may find them by mistake.
 
     Raises:
-        VidretError: queries.jsonl is invalid, or several files match one name.
+        VidretError: queries.jsonl or a query in it is invalid, or several files match one name.
     """
     split = read_queries("queries", folder / "queries.jsonl")
+    check_typed(split.corpus_queries)
     videos = folder / "videos" if (folder / "videos").is_dir() else folder
     files = set(find_videos(split.videos, videos)[0].values())
     others = [os.path.relpath(path, videos) for path in scan([str(videos)]) if Path(path) not in files]
     return replace(split, videos=(*split.videos, *(Path(path).as_posix() for path in others))), videos
+
+
+def check_typed(queries: Sequence[LabelledQuery | CorpusQuery]) -> None:
+    """Refuse queries that are asked as they are typed and that no index makes right, before videos are indexed.
+
+    Raises:
+        VidretError: A query has no word that is looked for, or excludes what it looks for.
+    """
+    for query in queries:
+        try:
+            check_query(query.text)
+        except VidretError as error:
+            raise VidretError(f"query {query.id}: {error}") from error
 
 
 def answer_query(engine: Engine, text: str) -> AnsweredQuery:

@@ -290,11 +290,14 @@ def folder_command(
 
 def check_annotations(run: EvalRun, words: str) -> None:
     """Read the annotations of a folder, and the option of its words."""
+    from vidret.evaluate.moments import check_queries
     from vidret.evaluate.queries import read_queries_folder
 
     if run.data == QUERIES:
         read_queries_folder(run.videos)
         parse_words(words, "auto", run.target / "index")
+    elif run.data == "moments":
+        check_queries(run.read_split())
     else:
         run.read_split()
 
