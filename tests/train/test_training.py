@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from tests.train.small import (
     METHODS,
+    VISION,
     draw_captioned,
     draw_moments,
     ignores_lightning,
@@ -250,6 +251,8 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     for name, rule in (("fps", "positive"), ("num_frames", "an integer of"), ("num_segments", "an integer of")):
         with pytest.raises(ValueError, match=f"^{name} must be {rule}"):  # else no search could load the model
             make_module("clip", **{name: 0})
+    with pytest.raises(ValueError, match="layers must be an integer of at least 1, got 0"):
+        make_module("clip", vision=replace(VISION, layers=0))
     make_module("tempme").export(tmp_path / "towers.safetensors")
     with pytest.raises(VidretError, match=r"weights must fit num_frames, .*, got others: vision\.temporal\.0$"):
         make_module("tempme", weights=str(tmp_path / "towers.safetensors"), vision=None, text=None, num_frames=24)

@@ -30,7 +30,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 ADDED = re.compile(r"\.lora\.|^vision\.(temporal|prompts)\.")  # names of weights that CLIP does not have
 DRAWING = {nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_, torch.Tensor.normal_, torch.Tensor.uniform_}
 MAX_MACS_RATIOS: dict[MergeLevel, float] = {"gentle": 0.75, "half": 0.5}
-MAY_BE_0 = ("r", "layers", "lora_rank", "sound_rate")  # counts in a card; all others are at least 1
+MAY_BE_0 = ("r", "lora_rank", "sound_rate")  # counts in a card; all others are at least 1, unlike indices of layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Card:
         """Raise ValueError for counts and rates that no model has, and for an unknown rule of sampling."""
         for part in (self, self.vision, self.text, self.sampling, self.merging, self.prompts):
             for known in fields(part) if part is not None else ():
-                value, least = getattr(part, known.name), 0 if known.name in MAY_BE_0 else 1
+                value, least = getattr(part, known.name), int(known.type is int and known.name not in MAY_BE_0)
                 counts = (value,) if known.type is int else value if known.type == tuple[int, ...] else ()
                 if any(type(count) is not int or count < least for count in counts):
                     raise ValueError(f"{known.name} must be an integer of at least {least}, got {value}")
