@@ -112,6 +112,18 @@ def test_a_deleted_copy_is_not_moved(tmp_path: Path) -> None:
     assert (report.deleted_copies, report.moved, report.missing) == ([], [(str(film), str(copy))], 0)
 
 
+def test_a_copy_that_was_deleted_before_does_not_move_with_the_other(tmp_path: Path) -> None:
+    film, copy = write_film(tmp_path / "films" / "a.mp4", ("red", 2)), tmp_path / "films" / "b.mp4"
+    shutil.copyfile(film, copy)
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([film.parent])
+    copy.unlink()
+    engine.index([film.parent])
+    new = film.rename(film.with_name("c.mp4"))
+    report = engine.index([film.parent])
+    assert (report.moved, report.deleted_copies) == ([(str(film), str(new))], [])
+
+
 def test_a_file_of_a_wrong_clock_is_as_others(tmp_path: Path) -> None:
     film = write_film(tmp_path / "a.mp4", ("red", 2))
     for seconds in (10**11, -(10**11)):  # neither of which SQLite could hold in nanoseconds

@@ -162,7 +162,9 @@ class RunState:
         missing = list(self.store.files.find(state="missing"))
         done = self.store.files.find(state="done") if missing else ()
         places = {record.video: record.path for record in sorted(done, key=lambda record: record.path in self._found)}
-        known = {record.video for record in done if record.path not in self._found}  # what the last run knew a place of
+        # What the last run knew a place of.
+        known = {record.video for record in done if record.path not in self._found}
+        known |= {record.video for record in missing if record.path in self._newly_missing}
         new = sorted(
             (record.path, places[record.video])
             for record in missing
