@@ -73,7 +73,7 @@ def test_json_records_have_locations_and_invalid_json_its_line(tmp_path: Path) -
     assert named == [("v1", f"{path}[v1]"), ("v2", f"{path}[v2]")]
     path = write(tmp_path, '[{"a": 1}, {"a": 2}]')
     assert [row.location for row in files.read_objects(path)] == [f"{path}[0]", f"{path}[1]"]
-    with pytest.raises(VidretError, match=r"a\.txt:3: must be valid JSON: .* at column 1$"):
+    with pytest.raises(VidretError, match=r"a\.txt:3: must be valid JSON: .* \(column 1\)$"):
         files.read_object(write(tmp_path, '{"a": 1,\n"b": 2\n"c": 3}'))
     with pytest.raises(VidretError, match="must be a list of objects, got dict"):
         list(files.read_objects(write(tmp_path, "{}")))
@@ -91,7 +91,7 @@ def test_jsonl_lines_are_numbered_and_end_at_line_feeds_only(tmp_path: Path) -> 
     ("line", "message"),
     [
         ('{"a": 1', "must be valid JSON: "),
-        ('{"a": 1} {"a": 2}', "must be valid JSON: Extra data at column 10"),
+        ('{"a": 1} {"a": 2}', "must be valid JSON: Extra data (column 10)"),
         ("[1, 2]", "must be a JSON object, got [1, 2]"),
         ('{"a": 1, "b": 2, "a": 3}', "duplicate key a in an object"),
         ('{"b": {"a": 1, "a": 1}}', "duplicate key a in an object"),

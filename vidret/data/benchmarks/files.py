@@ -298,7 +298,7 @@ def _parse_json(text: str, location: str) -> Any:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         where = f"{location}:{error.lineno}" if text.count("\n") else location
-        raise VidretError(f"{where}: must be valid JSON: {error.msg} at column {error.colno}") from error
+        raise VidretError(f"{where}: must be valid JSON: {error.msg} (column {error.colno})") from error
     except (ValueError, RecursionError) as error:
         raise VidretError(f"{location}: {error}") from error
 
