@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from vidret.errors import DecodeError, VidretError
 from vidret.types import Resize
 from vidret.video.container import decode_packets
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
+from vidret.video.decoders.pyav import PyavDecoder
 from vidret.video.decoders.registry import EXACT_DECODERS, Decoder, choose_decoder, find_decoder
 from vidret.video.geometry import resize_image
 from vidret.video.grey import grey_from_luma
@@ -246,6 +249,18 @@ def test_every_kind_of_film_reads_the_same(films: dict[str, Film], name: str) ->
 def test_every_mode_reads_the_same(films: dict[str, Film], mode: SamplingMode) -> None:
     path = films["h264.mp4"].path
     assert read(path, 4, mode, first=37) == read(path, 1, mode, first=37)
+
+
+@pytest.mark.parametrize("mode", SAMPLING_MODES)
+def test_an_intact_film_whose_last_frame_the_mode_leaves_out_is_read_once(tmp_path: Path, mode: SamplingMode) -> None:
+    """Every second frame is one that no other refers to, as in recordings of calls."""
+    layers = "ts_number_layers=2:ts_target_bitrate=100,200:ts_rate_decimator=2,1:ts_periodicity=2:ts_layer_id=0,1"
+    options = {"ts-parameters": f"{layers}:ts_layering_mode=2", "deadline": "realtime", "lag-in-frames": "0"}
+    options |= {"error-resilient": "1", "g": "30"}
+    path = write_video(tmp_path / "call.webm", range(60), codec="libvpx", options=options)
+    decoder = PyavDecoder(probe(path), lambda: None, mode=mode, num_threads=2)
+    with closing(decoder), patch.object(PyavDecoder, "_use_one_thread", side_effect=AssertionError):
+        assert [frame.index for frame in decoder.stream()][-1] == (59 if mode == "exact" else 58)
 
 
 @pytest.mark.parametrize("mode", SAMPLING_MODES)

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -286,7 +287,7 @@ class PyavDecoder:
         """Decode up to ``index``, and return whether that frame was decoded."""
         while self._position < index:
             frame = next(self._frames, None)
-            if frame is None and self._num_threads > 1 and self._position < self._last_sent:
+            if frame is None and self._num_threads > 1 and self._lacks_last_frames():
                 raise DamagedPacketError  # of which several threads say nothing at the end of the file
             if frame is None:
                 self._position, self._frame = self._info.num_frames, None
@@ -295,6 +296,13 @@ class PyavDecoder:
             if position > self._position:
                 self._position, self._frame = position, frame
         return self._position == index and self._frame is not None
+
+    def _lacks_last_frames(self) -> bool:
+        """Return whether frames after the current one were sent to the decoder, and one thread shows any of them."""
+        if self._position >= self._last_sent or self._mode == "exact":
+            return self._position < self._last_sent
+        with closing(PyavDecoder(self._info, self._heartbeat, mode=self._mode)) as alone:
+            return any(frame.index > self._position for frame in alone.stream(max(0, self._position)))
 
     def _find_index(self, pts: int | None) -> int:
         """Return the index of the frame with a timestamp, -1 for a frame that is not shown."""
