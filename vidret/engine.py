@@ -790,8 +790,9 @@ class Engine(VideoLibrary):
         check_options(filters, OptionError)
         if k < 1:
             raise OptionError(f"k must be at least 1, got {k}")
-        if start is not None and not start >= 0:
-            raise OptionError(f"start must be at least 0, got {start:g}")
+        for name, time_s in (("start", start), ("end", end)):
+            if time_s is not None and not time_s >= 0:
+                raise OptionError(f"{name} must be at least 0, got {time_s:g}")
         if start is not None and end is not None and not start < end:
             raise OptionError(f"start must be less than end, got {start:g} and {end:g}")
         store = self._index.store
