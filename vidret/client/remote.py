@@ -70,7 +70,7 @@ class RemoteEngine(VideoLibrary):
     """The engine of a ``vidret serve``: search, locate.
 
     A context manager with one connection; use one per thread. All paths, also in ``Filters.folder``, are the server's.
-    What the server notes of a search is logged as by ``Engine``; ``notes`` has it of the last one.
+    What the server notes of a search is logged once; ``notes`` has it of the last one.
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 30.0) -> None:
@@ -88,6 +88,7 @@ class RemoteEngine(VideoLibrary):
         self._server = Server(url, token, timeout)
         self.url = self._server.url
         self.notes: tuple[str, ...] = ()
+        self._logged: set[str] = set()
 
     @override
     def close(self) -> None:
@@ -153,10 +154,13 @@ class RemoteEngine(VideoLibrary):
     def _find(
         self, path: str, parse: Callable[[Any], tuple[list[T], tuple[str, ...]]], body: dict[str, Any]
     ) -> list[T]:
-        """Return the results of a search; log the notes of the server, as it does itself, and keep them."""
+        """Return the results of a search; keep the notes of the server, and log those that are new."""
         found, self.notes = self._server.ask("POST", path, parse, body)
         for note in self.notes:
-            logger.warning("%s", note)
+            sentence = note.partition(":")[0]  # the rest names the query
+            if sentence not in self._logged:
+                self._logged.add(sentence)
+                logger.warning("%s", note)
         return found
 
     @override

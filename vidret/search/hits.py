@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
+from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +21,8 @@ from vidret.search.open_index import OpenIndex
 from vidret.search.placed_moments import find_placed_spans, list_events
 from vidret.search.probability import ScoreStandard, load_probabilities
 from vidret.search.query.clauses import AnalysedQuery
-from vidret.search.query.planning import plan
+from vidret.search.query.grammar import check_events
+from vidret.search.query.planning import is_read_by_another, plan
 from vidret.search.sorting import fit_attribute, sort_hits
 from vidret.search.video_scores import ABSENT, ROUNDING, TOLERANCE_S, VideoScores
 from vidret.store.lookup import count_facets, find_cuts
@@ -30,6 +32,7 @@ from vidret.types import (
     ALL_VIDEOS,
     SOURCES,
     TEXT_SOURCES,
+    ComposedQuery,
     EventSpan,
     Evidence,
     Filters,
@@ -41,6 +44,7 @@ from vidret.types import (
     Segment,
     Source,
 )
+from vidret.types import Sequence as EventSequence
 from vidret.video.files import may_exist, warn_missing
 
 POOL = 200  # best videos of which the kinds are shown, or that are sorted
@@ -192,9 +196,11 @@ def _list_existing(
 
 def list_search_notes(index: OpenIndex, query: Query, options: SearchOptions | LocateOptions) -> list[str]:
     """Return what a search that was run has logged, for clients that see no log."""
-    notes = list(_describe_missing(index.store, options.filters))
-    if isinstance(query, str) and "picture" in (options.sources or SOURCES):
-        notes += filter(None, [describe_language(index.encoder.name, query)])
+    texts = [query] if isinstance(query, str) else [query.text] if isinstance(query, ComposedQuery) else []
+    texts += check_events(query) if isinstance(query, EventSequence) else []
+    notes = [*_describe_missing(index.store, options.filters)]
+    if not is_read_by_another(index, options.sources):
+        notes += filter(None, [describe_language(index.encoder.name, texts)])
     return notes
 
 
@@ -203,15 +209,13 @@ def _describe_missing(store: Store, filters: Filters) -> Iterator[str]:
     if not len(store):
         yield "the index has no videos yet"
         return
-    if filters.language is None and filters.heard is None:
-        return
-    facets = [count_facets(part.snapshot(), ALL_VIDEOS) for part in store.parts.values()]
-    for what, asked, own, known in (
-        ("language", filters.language, Filters(language=filters.language), [known.languages for known in facets]),
-        ("sound", filters.heard, Filters(heard=filters.heard), [known.heard for known in facets]),
+    for what, asked, own, read in (
+        ("language", filters.language, Filters(language=filters.language), attrgetter("languages")),
+        ("sound", filters.heard, Filters(heard=filters.heard), attrgetter("heard")),
     ):
         if asked is not None and not store.count_videos(own):  # facets list neither all sounds nor other spellings
-            listed = sum(map(Counter, known), Counter[str]())
+            facets = (count_facets(part.snapshot(), ALL_VIDEOS) for part in store.parts.values())
+            listed = sum((Counter(read(known)) for known in facets), Counter[str]())
             counts = (f"{name} ({format_count(number, 'video')})" for name, number in listed.items())
             yield f"no video has the {what} {asked}; the index has: {', '.join(counts) or 'none'}"
 

@@ -30,7 +30,7 @@ from vidret.engine import Engine
 from vidret.errors import EncoderError, MovedError, StoreError
 from vidret.index.merging import merge_indexes
 from vidret.store.texts.store import TextStore
-from vidret.types import TextEmbedding
+from vidret.types import SearchOptions, TextEmbedding
 
 LINES = ("the harbour is closed tonight", "please water the plants", "seven sheep crossed the road")
 
@@ -203,8 +203,12 @@ class EnglishColours(ColourEncoder):
 def test_language_is_noted_of_what_the_pictures_encoder_reads(
     model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    query, words = "der Hafen und die Schafe", SearchOptions(sources=("subtitles",))
     with Engine(make_index(tmp_path, model), EnglishColours()) as engine:
-        engine.search("der Hafen und die Schafe", sources=("subtitles",))
+        engine.search_with(query, words)
         assert "understands English only" not in caplog.text
-        engine.search("der Hafen und die Schafe")
+        engine.search(query)
         assert "understands English only" in caplog.text
+        assert engine.list_search_notes(query, words) == []
+    with Engine(make_index(tmp_path / "bundled"), EnglishColours()) as engine:
+        assert len(engine.list_search_notes(query, words)) == 1, "the bundled model reads English only as well"

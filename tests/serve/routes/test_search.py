@@ -208,10 +208,13 @@ def test_what_a_search_logs_is_in_each_answer_and_logged_by_a_client(
         for asked, expected in (({"query": query, "heard": "bark"}, notes), ({"query": "red"}, [])):
             assert client.post(path, json=asked).json()["notes"] == expected
         assert client.post(path, json={"image": BLUE}).json()["notes"] == []
-        caplog.clear()
+        for body in ({"events": ["red", query]}, {"image": BLUE, "query": query}):
+            assert client.post(path, json=body).json()["notes"] == notes[1:]
         assert ask(query, filters=Filters(heard="bark")) == []
+        assert list(remote.notes) == notes
+        ask(f"{query} und das Pferd")
         logged = [record.getMessage() for record in caplog.records if record.name == "vidret.client.remote"]
-        assert logged == list(remote.notes) == notes
+        assert logged == notes, "once, as by an engine"
 
 
 def test_results_that_were_judged_change_the_order(client: TestClient, engine: Engine) -> None:

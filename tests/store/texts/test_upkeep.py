@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from tests.fakes import ColourEncoder, write_film
 from tests.indexed_texts import add_words, create_words, find_content, make_texts, random_vectors, search_words
 from tests.made_identities import VOICES, make_voice
+from tests.noting import note_calls
 from tests.store.samples import add_video, create, damage
 from vidret.engine import Engine
 from vidret.errors import OptionError, StoreError, VidretError
-from vidret.search import preparation
+from vidret.search import hits, preparation
 from vidret.store.features import create_features
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import IdentityStore
@@ -30,7 +31,7 @@ from vidret.store.texts.upkeep import (
     note_heard,
     read_transcript,
 )
-from vidret.types import ALL_VIDEOS, TEXT_SOURCES, Filters, TimedText
+from vidret.types import ALL_VIDEOS, TEXT_SOURCES, Filters, SearchOptions, TimedText
 
 
 @pytest.fixture(scope="module")
@@ -311,8 +312,9 @@ def test_a_run_notes_them_and_forgets_what_was_replaced(tmp_path: Path, monkeypa
 
 
 def test_a_search_for_a_language_or_a_sound_that_no_video_has_names_those_that_there_are(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    counted = note_calls(monkeypatch, hits, "count_facets", lambda *_: None)
     write_film(tmp_path / "films" / "a.mp4", ("red", 3))
     with Engine(tmp_path / "index", ColourEncoder()) as engine:
         engine.index([tmp_path / "films"], words=False)
@@ -324,6 +326,8 @@ def test_a_search_for_a_language_or_a_sound_that_no_video_has_names_those_that_t
             assert engine.search("red", sources=["picture"], filters=filters) == []
         for filters in (Filters(language="DE ", min_seconds=100), Filters(heard="Sound 001", min_seconds=100)):
             assert engine.search("red", sources=["picture"], filters=filters) == []
+            assert engine.list_search_notes("red", SearchOptions(filters=filters)) == []
+    assert len(counted) == 2, "counts of all videos take seconds in a large index"
     sounds = ", ".join(f"sound {i:03} (1 video)" for i in range(5))
     assert [message for message in caplog.messages if "the index has" in message] == [
         "no video has the language fr; the index has: de (1 video)",

@@ -175,14 +175,17 @@ def ignore_language() -> Iterator[None]:
 
 def note_language(name: str, texts: Sequence[str]) -> None:
     """Log that an encoder understands English only, once for each, if one of some texts is in another language."""
-    other = (
-        None if name in _noted or not _is_read.get() else next((text for text in texts if not is_english(text)), None)
-    )
+    other = None if name in _noted or not _is_read.get() else _find_foreign(texts)
     if other is not None:
         _noted.add(name)
         logger.warning(NOTE, name, other)
 
 
-def describe_language(name: str, text: str) -> str:
-    """Return the note on a text that an encoder has read, also if it is logged no more; empty if there is none."""
-    return NOTE % (name, text) if name in _noted and not is_english(text) else ""
+def describe_language(name: str, texts: Sequence[str]) -> str:
+    """Return the note on texts that an encoder has read, also if it is logged no more; empty if there is none."""
+    other = _find_foreign(texts) if name in _noted else None
+    return "" if other is None else NOTE % (name, other)
+
+
+def _find_foreign(texts: Sequence[str]) -> str | None:
+    return next((text for text in texts if not is_english(text)), None)

@@ -117,8 +117,7 @@ def plan(
         is_heard = len(examples) > 0 and "sound" in (sources or ())
         if is_without_pictures and clause.text and not (clause.content or clause.phrases or is_heard):
             raise VidretError(f"sources must include picture for a concept or a person, got others for {clause.text!r}")
-    is_read_by_another = is_without_pictures and texts is not None and not texts.has_bundled_model
-    with ignore_language() if is_read_by_another else nullcontext():
+    with ignore_language() if is_read_by_another(index, sources) else nullcontext():
         embeddings = encoder.encode_text([*(clause.text for clause in clauses), *structure.excluded])
     negatives = tuple(embeddings[len(clauses) :])
     vectors = np.zeros((len(clauses), 0), np.float32)
@@ -136,6 +135,12 @@ def plan(
         vectors=vectors,
         examples=sounds,
     )
+
+
+def is_read_by_another(index: OpenIndex, sources: Sequence[Source] | None) -> bool:
+    """Return whether words are compared only with words, by a sentence model that the user has chosen."""
+    texts = None if "picture" in (sources or SOURCES) else index.texts
+    return texts is not None and not texts.has_bundled_model
 
 
 def _check_sources(index: OpenIndex, sources: Sequence[Source] | None) -> None:
