@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import vidret.reindex
 from tests.cli.runner import Runner
@@ -131,6 +132,23 @@ def test_classes_are_told_apart_after_a_move_as_by_the_new_encoder(index: Path, 
         moved = [(hit.path, hit.score) for hit in engine.search("@kind-warm")]
         engine.classify(classes, save="kind")  # in place of those
         assert moved == [(hit.path, hit.score) for hit in engine.search("@kind-warm")]
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_classes_stay_if_another_one_cannot_be_taught_again(index: Path, tmp_path: Path, is_forgotten: bool) -> None:
+    image = tmp_path / "green.png"
+    Image.new("RGB", (64, 48), "green").save(image)
+    classes = {"warm": [tmp_path / "films/red.mp4"], "cold": [tmp_path / "films/blue.mp4"], "wet": [image]}
+    with Engine(index, ColourEncoder()) as engine:
+        engine.classify(classes, save="kind")
+        if is_forgotten:
+            engine.forget("kind-cold")
+    image.unlink()
+    report = reindex(index, WideEncoder(), workers=1)
+    kept = ("bright", "kind-warm") if is_forgotten else ("bright", "kind-cold", "kind-warm")
+    assert (report.concepts, [name for name, _ in report.to_teach]) == (kept, ["kind-wet"])
+    with Engine(index, WideEncoder()) as engine:
+        assert tuple(concept.name for concept in engine.concepts()) == kept
 
 
 def test_the_limit_of_memory_stays_with_an_encoder_of_whole_videos(index: Path) -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.options import IndexReport, Progress
-from vidret.search.concepts.classifying import name_concepts, split_class
+from vidret.search.concepts.classifying import split_class
 from vidret.search.concepts.storage import list_concepts, load_concept, save_concept
+from vidret.search.concepts.teaching import read_examples
 from vidret.search.models import allow_encoder
 from vidret.store.identities.tracks import MODEL_SETTINGS
 from vidret.store.records import FOLLOW_SHOTS, HAS_TEXTS, HEAD, MOMENTS, PROBABILITIES, SAMPLING, SEGMENTS
@@ -29,7 +30,7 @@ from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.store.vectors.base import FAISS
 from vidret.text import has_file
-from vidret.types import ConceptExample
+from vidret.types import Concept
 from vidret.video.decoders.base import choose_mode
 
 logger = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ def _find_lost(store: Store, folder: Path) -> tuple[tuple[str, str], ...]:
 def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """Teach the concepts of an index to another one from their examples; return those that could be, and not."""
     taught, failed = list[str](), list[tuple[str, str]]()
-    classes = defaultdict[str, dict[str, Sequence[ConceptExample]]](dict)
+    classes = defaultdict[str, dict[str, Concept]](dict)
     for concept in list_concepts(store):
         known = load_concept(store, concept.name)
         if known is not None and known.heard is not None:  # which no encoder of pictures changes
@@ -191,21 +192,38 @@ def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[t
             continue
         if known is not None and known.direction is not None:  # which depends on the other classes
             prefix, label = split_class(concept)
-            classes[prefix][label] = concept.yes
+            classes[prefix][label] = concept
             continue
         try:
             engine.teach(concept.name, concept.yes, concept.no, text=concept.text, replace=True)
             taught.append(concept.name)
         except VidretError as error:
             failed.append((concept.name, str(error)))
-    for prefix, examples in classes.items():
-        names = name_concepts(prefix, list(examples))
-        try:
-            engine.classify(examples, save=prefix)
-            taught += names
-        except VidretError as error:
-            failed += [(name, str(error)) for name in names]
+    for prefix, own in classes.items():
+        lost = _classify_again(engine, prefix, own)
+        taught += [concept.name for concept in own.values() if concept.name not in lost]
+        failed += lost.items()
     return tuple(taught), tuple(failed)
+
+
+def _classify_again(engine: Engine, prefix: str, classes: Mapping[str, Concept]) -> dict[str, str]:
+    """Teach classes to an engine, as far as their examples can be read; return the others by name, with reasons."""
+    lost, left = dict[str, str](), dict[str, Concept]()
+    with Store.open(engine.path) as store:
+        for label, concept in classes.items():
+            try:
+                read_examples(store, engine.encoder, concept.yes)
+                left[label] = concept
+            except VidretError as error:
+                lost[concept.name] = str(error)
+    try:
+        if len(left) > 1:
+            engine.classify({label: concept.yes for label, concept in left.items()}, save=prefix)
+        for concept in left.values() if len(left) == 1 else ():  # there is no other to tell it from
+            engine.teach(concept.name, concept.yes, text=concept.text, replace=True)
+    except VidretError as error:
+        lost |= {concept.name: str(error) for concept in left.values()}
+    return lost
 
 
 def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
