@@ -191,6 +191,16 @@ def test_copies_keep_named_persons_and_add_nothing_twice(tmp_path: Path) -> None
         assert copied.database.rows("SELECT track, person FROM rejections") == [(4, 1), (6, 1)]
 
 
+def test_copies_leave_out_a_person_whose_tracks_all_have_other_names(tmp_path: Path) -> None:
+    for name, person in (("out", "Ann"), ("one", "Mum")):
+        with IdentityStore.create(make_folder(tmp_path / name)) as identities:
+            (track,) = identities.write_tracks("a", FACES, make_tracks([0]))
+            assign(identities, track, person, by_user=True)
+    assert copy_identities(tmp_path / "out", [tmp_path / "one"], {"a"}) == 0
+    with IdentityStore.open(tmp_path / "out") as identities:
+        assert identities.database.rows("SELECT name FROM persons") == [("Ann",)]
+
+
 def make_folder(path: Path) -> Path:
     path.mkdir(parents=True)
     return path

@@ -86,6 +86,7 @@ def _copy_persons(own: IdentityStore, source: IdentityStore, ids: dict[int, int]
     rejected = source.database.rows("SELECT track, person FROM rejections")
     copied: dict[int, int] = {}
     with own.change():
+        last = own.database.value("SELECT ifnull(max(id), 0) FROM persons")
         for track, person, by_user, score in assigned:
             if track in ids and person in people:
                 if person not in copied:
@@ -95,6 +96,7 @@ def _copy_persons(own: IdentityStore, source: IdentityStore, ids: dict[int, int]
         kept = [(ids[track], copied[person]) for track, person in rejected if track in ids and person in copied]
         own.database.run_many(REJECT, kept)
         own.drop_empty_persons(named=False)
+        own.database.run("DELETE FROM persons WHERE id > ? AND id NOT IN (SELECT person FROM assignments)", last)
 
 
 def _find_or_add(own: IdentityStore, name: str, hidden: int) -> int:
