@@ -304,10 +304,8 @@ def test_sources_restrict_the_search(engine: Engine) -> None:
     assert names(pictures)[0] == "red"
     assert {each.source for hit in pictures for each in hit.evidence} == {"picture"}
     assert all(set(hit.why) == {"picture", "frames"} for hit in pictures)
-    for wrong in ([], ["smell"]):
-        with pytest.raises(
-            VidretError, match=r"sources must be (some of picture|one of 'picture'), '?speech'?, '?screen'?, "
-        ):
+    for wrong, rule in (([], "have at least 1 item"), (["smell"], "be one of 'picture', 'speech', 'screen', ")):
+        with pytest.raises(VidretError, match=f"sources must {rule}"):
             engine.search("red", sources=wrong)  # type: ignore[arg-type]
 
 
