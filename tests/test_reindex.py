@@ -28,6 +28,7 @@ from vidret.search.probability import UNFITTED, ProbabilityModel, load_probabili
 from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.worker import Worker
+from vidret.store.identities.tracks import MODEL_SETTINGS
 from vidret.store.records import CALIBRATION, MOMENTS
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
@@ -120,6 +121,14 @@ def test_faces_are_read_after_a_move_as_before(index: Path, tmp_path: Path) -> N
     shutil.rmtree(index / "words")
     with Store.open(index) as store:
         assert "is missing" in find_lost_texts(store, repair=False)
+
+
+def test_faces_that_were_forgotten_are_forgotten_after_a_move(index: Path) -> None:
+    with Store.open(index, write=True) as store:
+        store.metadata.set(MODEL_SETTINGS["face"], "")
+    assert reindex(index, WideEncoder(), workers=1).switched
+    with Store.open(index) as store:
+        assert store.metadata.get(MODEL_SETTINGS["face"]) == ""
 
 
 def test_classes_are_told_apart_after_a_move_as_by_the_new_encoder(index: Path, tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def _keep_facts(store: Store, folder: Path) -> None:
     """Let later runs of the new content read the faces and voices that those of an index read; its words stay, too."""
     keys = (HAS_TEXTS, *MODEL_SETTINGS.values())
     with Store.open(folder, write=True) as new:
-        new.metadata.set_many({key: fact for key in keys if (fact := store.metadata.get(key))})
+        new.metadata.set_many({key: fact for key in keys if (fact := store.metadata.get(key)) is not None})
 
 
 def _move_watches(store: Store, index: Path, folder: Path) -> None:
