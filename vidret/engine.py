@@ -602,7 +602,7 @@ class Engine(VideoLibrary):
         return interpret_for(self._index, self._index.people.name_handles(query), sources)
 
     def list_search_notes(self, query: Query, options: SearchOptions | LocateOptions) -> list[str]:
-        """Return what a search that was run has logged: that no video has what a filter asks for, or its language."""
+        """Return the notes on a search that was run: what no video has, or that its language is not understood."""
         from vidret.search.hits import list_search_notes
 
         return list_search_notes(self._index, query, options)
