@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 
@@ -25,6 +25,7 @@ from vidret.index.options import Progress
 from vidret.index.run import MAX_PENDING, choose_workers
 from vidret.index.run_state import RunState
 from vidret.index.stages import LocalStages, WorkerLostError
+from vidret.store.catalog.videos import Files
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.files import LocalFile
@@ -110,6 +111,14 @@ def test_a_deleted_copy_is_not_moved(tmp_path: Path) -> None:
     film.rename(copy)
     report = engine.index([tmp_path / "films"])
     assert (report.deleted_copies, report.moved, report.missing) == ([], [(str(film), str(copy))], 0)
+
+
+def test_the_files_of_a_video_are_not_listed_for_each_copy_if_no_words_are_read(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "films" / "a.mp4", ("red", 2))
+    shutil.copyfile(film, film.with_name("b.mp4"))
+    with patch.object(Files, "of_video", side_effect=AssertionError):
+        report = Engine(tmp_path / "index", ColourEncoder()).index([film.parent], words=False)
+    assert (report.encoded, report.linked) == (1, 1)
 
 
 def test_a_copy_that_was_deleted_before_does_not_move_with_the_other(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ segments that all workers have ready.
 import queue
 import threading
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -163,10 +163,10 @@ class WorkerThreads:
                 raise
             self._run_state.end_words(job, error)
 
-    def _list_paths(self, job: FileJob, video_id: int) -> list[str]:
-        """Return the paths of a video; one that is still to be read may hold something else."""
+    def _list_paths(self, job: FileJob, video_id: int) -> Iterator[str]:
+        """Yield the paths of a video; one that is still to be read may hold something else."""
         files = self._run_state.store.files.of_video(video_id)
-        return sorted({job.path} | {record.path for record in files if record.state == "done"})
+        yield from sorted({job.path} | {record.path for record in files if record.state == "done"})
 
     def _check_stop(self) -> None:
         if self._run_state.stop.is_set():

@@ -135,7 +135,7 @@ class RunState:
             if video is not None and self.is_more_wanted(fingerprints[video], paths[video]):
                 self._add_job(replace(job, is_stored=True))
 
-    def is_more_wanted(self, fingerprint: str, paths: Sequence[str]) -> bool:
+    def is_more_wanted(self, fingerprint: str, paths: Iterable[str]) -> bool:
         """Return whether words, faces or voices of a content with these paths are still to be read."""
         if self.tracks is not None and self.tracks.list_wanted(fingerprint):
             return True
