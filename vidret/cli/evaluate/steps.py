@@ -101,7 +101,8 @@ def read_calibration(name: str, data: str, annotations: Path) -> "Bank":
 
 def default_out(data: str, model: str | None) -> Path:
     """Return the default output folder of an evaluation."""
-    return Path("eval") / re.sub(r"[^A-Za-z0-9.]+", "-", f"{data}-{choose_model(model) or 'starter'}")
+    name = (choose_model(model) or "starter")[-150:]  # the end of a long path: names of folders have at most 255 bytes
+    return Path("eval") / re.sub(r"[^A-Za-z0-9.]+", "-", f"{data}-{name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
