@@ -234,7 +234,8 @@ def _average_frames(store: Store, video_id: int, example: ConceptExample) -> Vec
     end = np.inf if example.end is None else example.end + HALF_FRAME_S
     inside = frames[(times >= start) & (times <= end)]
     if not len(inside):
-        span = "" if example.start is None else f" from {example.start:g} to {example.end or np.inf:g} s"
+        until = "" if example.end is None else f" to {example.end:g}"
+        span = "" if example.start is None else f" from {example.start:g}{until} s"
         raise VidretError(f"{strip_query(example.path)}: the index has no frame{span}")
     return _scale(inside.mean(axis=0))
 
