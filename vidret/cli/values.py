@@ -158,6 +158,8 @@ def parse_memory(text: str) -> int:
 
 def read_bank(path: Path) -> list[str]:
     """Return the queries of a bank: lines of text, or JSON objects (.jsonl) with "query", "caption" or "captions"."""
+    if path.suffix.lower() in (".csv", ".tsv", ".json"):  # whose lines hold more than a text
+        raise VidretError(f"{path}: queries must be lines of text or .jsonl, got {path.suffix}")
     queries = read_texts(path)
     if len(queries) < SMALLEST_BANK:
         raise VidretError(f"{path}: a bank must hold at least {SMALLEST_BANK} queries, got {len(queries)}")
@@ -175,8 +177,6 @@ def sample_evenly(items: Sequence[T], limit: int) -> Sequence[T]:
 
 def read_texts(path: Path) -> list[str]:
     """Return the queries of a file as ``read_bank`` does, however few."""
-    if path.suffix in (".csv", ".json"):  # whose lines hold more than a text
-        raise VidretError(f"{path}: queries must be lines of text or .jsonl, got {path.suffix}")
     if path.suffix != ".jsonl":
         return [line for _, line in _number_lines(path)]
     texts = [text for number, line in _number_lines(path) for text in _read_texts(path, number, line)]

@@ -203,7 +203,7 @@ SAME = ["green", "yellow"] * 6
 def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an index of red and of blue videos, beside a file of phrases."""
     folder = tmp_path_factory.mktemp("coloured")
-    (folder / "phrases.txt").write_text("red\nblue\ngreen\n")
+    (folder / "phrases.csv").write_text("red\nblue\ngreen\n")
     return write_colour_index(folder / "index", {"red": ["red"] * 12, "blue": ["blue"] * 12})
 
 
@@ -211,7 +211,7 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def phrases(coloured: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
     """Let commands look in the index, and return the option of the phrases."""
     monkeypatch.setenv("VIDRET_INDEX", str(coloured))
-    return "--phrases", coloured.parent / "phrases.txt"
+    return "--phrases", coloured.parent / "phrases.csv"
 
 
 def test_a_folder_is_compared_in_text_json_and_a_page(run: Runner, phrases: tuple[str, Path], tmp_path: Path) -> None:
