@@ -133,8 +133,8 @@ def wait_for_time(page: Page, time: float, *, tolerance: float = 0.3) -> None:
 
 
 def wait_for_film(page: Page) -> None:
-    """Wait until the open video shows a frame."""
-    wait_until(page, "document.getElementById('film').readyState >= 2")
+    """Wait until the viewer is open, and listens to keys, and its video shows a frame."""
+    wait_until(page, "document.getElementById('viewer').open && document.getElementById('film').readyState >= 2")
 
 
 def give_by_file(page: Page, picture: Path) -> None:
