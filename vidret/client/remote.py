@@ -155,6 +155,7 @@ class RemoteEngine(VideoLibrary):
         self, path: str, parse: Callable[[Any], tuple[list[T], tuple[str, ...]]], body: dict[str, Any]
     ) -> list[T]:
         """Return the results of a search; keep the notes of the server, and log those that are new."""
+        self.notes = ()
         found, self.notes = self._server.ask("POST", path, parse, body)
         for note in self.notes:
             sentence = note.partition(":")[0]  # the rest names the query

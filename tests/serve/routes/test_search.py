@@ -215,6 +215,9 @@ def test_what_a_search_logs_is_in_each_answer_and_logged_by_a_client(
         ask(f"{query} und das Pferd")
         logged = [record.getMessage() for record in caplog.records if record.name == "vidret.client.remote"]
         assert logged == notes, "once, as by an engine"
+        with pytest.raises(VidretError):
+            ask("")
+        assert not remote.notes, "of the last search, which failed"
 
 
 def test_results_that_were_judged_change_the_order(client: TestClient, engine: Engine) -> None:
