@@ -232,24 +232,23 @@ class PictureChannel:
         The score of a video is that of its best segment, at each level separately. All segments are scored: there is no
         coarse search. A video that is given twice is scored once, so that rounding does not tell the two apart.
         """
-        columns: dict[int, list[int]] = {}
-        for column, video_id in enumerate(video_ids):
-            columns.setdefault(video_id, []).append(column)
-        ids = {video_id: self.store.segments.ids_of_video(video_id) for video_id in columns}
-        owners = [columns[video_id] for video_id, own in ids.items() for _ in own]
-        flat = np.array([key for own in ids.values() for key in own], dtype=np.int64)
+        columns = {video_id: column for column, video_id in enumerate(dict.fromkeys(video_ids))}
+        ids = [self.store.segments.ids_of_video(video_id) for video_id in columns]
+        owners = [column for column, own in enumerate(ids) for _ in own]
+        flat = np.array([key for own in ids for key in own], dtype=np.int64)
         names = [TOTAL, *ranker.weights]
-        scores = {name: np.full((len(texts), len(video_ids)), -np.inf, np.float32) for name in names}
+        scores = {name: np.full((len(texts), len(ids)), -np.inf, np.float32) for name in names}
         for start in range(0, len(flat), SEGMENT_BATCH_SIZE):
             batch = slice(start, start + SEGMENT_BATCH_SIZE)
             levels = self.score_segments(ranker, texts, flat[batch]).scores
             levels[TOTAL] = sum_levels(levels, ranker)
             for name, matrix in scores.items():
-                for row, own in enumerate(owners[batch]):
-                    matrix[:, own] = np.maximum(matrix[:, own], levels[name][:, row, None])
+                for row, owner in enumerate(owners[batch]):
+                    np.maximum(matrix[:, owner], levels[name][:, row], out=matrix[:, owner])
             if on_progress is not None:
                 on_progress(min(start + SEGMENT_BATCH_SIZE, len(flat)), len(flat))
-        return scores
+        wanted = np.array([columns[video_id] for video_id in video_ids], dtype=np.int64)
+        return {name: matrix.take(wanted, axis=1) for name, matrix in scores.items()}
 
     # Unrelated queries
 
