@@ -164,7 +164,7 @@ class WorkerThreads:
             self._run_state.end_words(job, error)
 
     def _list_paths(self, job: FileJob, video_id: int) -> Iterator[str]:
-        """Yield the paths of a video; one that is still to be read may hold something else."""
+        """Yield the paths of a video, looked up when they are wanted; one still to be read may hold something else."""
         files = self._run_state.store.files.of_video(video_id)
         yield from sorted({job.path} | {record.path for record in files if record.state == "done"})
 
