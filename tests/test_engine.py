@@ -295,6 +295,14 @@ def test_other_encoders_and_invalid_queries_are_rejected(engine: Engine, films: 
         engine.prepare_moments()
 
 
+def test_relative_index_stays_where_it_is(coloured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(coloured)
+    with Engine("index", ColourEncoder()) as engine:
+        monkeypatch.chdir(tmp_path)
+        assert names(engine, "red")[0] == "red.mp4"
+        assert engine.path == coloured / "index"
+
+
 def test_closed_engine_is_not_opened_again(own: Engine, library: Path) -> None:
     own.search("red")
     own.close()

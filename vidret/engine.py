@@ -1128,8 +1128,8 @@ def _load_encoder(path: Path, name: str | None = None, *, device: str, precision
 
 
 def list_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the folders of one index or of several."""
+    """Return the folders of one index or of several, absolute: a program may change the current folder meanwhile."""
     given = [path] if isinstance(path, str | os.PathLike) else list(path)
     if not given or "" in given:  # which would be the current folder
         raise VidretError(f"path must be the folder of an index, got {'an empty name' if given else 'none'}")
-    return list(dict.fromkeys(map(Path, given)))
+    return list(dict.fromkeys(Path(own).absolute() for own in given))
