@@ -29,7 +29,7 @@ from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.worker import Worker
 from vidret.store.identities.tracks import MODEL_SETTINGS
-from vidret.store.records import CALIBRATION, MOMENTS
+from vidret.store.records import CALIBRATION, MOMENTS, UNCALIBRATED
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import find_lost_texts
@@ -177,6 +177,14 @@ def test_probabilities_are_those_of_no_answers_after_a_move(index: Path) -> None
     with Store.open(index) as store:
         assert load_probabilities(store, SOURCES) == UNFITTED
     assert reindex(index, ColourEncoder(), workers=1).to_redo == ()
+
+
+def test_an_index_that_must_not_calibrate_by_itself_must_not_after_a_move(index: Path) -> None:
+    with Engine(index, ColourEncoder()) as engine:
+        engine.forget_calibration()
+    assert reindex(index, WideEncoder(), workers=1).switched
+    with Store.open(index) as store:
+        assert store.metadata.get(UNCALIBRATED) == "yes"
 
 
 @pytest.mark.parametrize("is_automatic", [True, False])

@@ -25,7 +25,7 @@ from vidret.search.concepts.storage import list_concepts, load_concept, save_con
 from vidret.search.concepts.teaching import read_examples
 from vidret.search.models import allow_encoder
 from vidret.store.identities.tracks import MODEL_SETTINGS
-from vidret.store.records import FOLLOW_SHOTS, HAS_TEXTS, HEAD, MOMENTS, PROBABILITIES, SAMPLING, SEGMENTS
+from vidret.store.records import FOLLOW_SHOTS, HAS_TEXTS, HEAD, MOMENTS, PROBABILITIES, SAMPLING, SEGMENTS, UNCALIBRATED
 from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.store.vectors.base import FAISS
@@ -144,6 +144,8 @@ def _prepare_folder(index: Path, folder: Path, encoder: Encoder, store: Store) -
         folder, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
     ) as begun:
         begun.upkeep.continue_ids(index)
+        if fact := store.metadata.get(UNCALIBRATED):  # before the first run there, which would calibrate it
+            begun.metadata.set(UNCALIBRATED, fact)
 
 
 def _read_settings(store: Store, encoder: Encoder) -> dict[str, Any]:

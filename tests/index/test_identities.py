@@ -26,6 +26,7 @@ from vidret.index.tracks import ContentTracks
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.identities.tracks import IdentityKind, Track
+from vidret.store.records import CONCEPT
 from vidret.store.store import Store
 from vidret.video import audio
 from vidret.video.probe import probe
@@ -352,6 +353,21 @@ def test_identities_are_merged_with_their_videos(tmp_path: Path) -> None:
     assert [person.videos for person in Persons(tmp_path / "both").list_persons()] == [2, 2]
     with Store.open(tmp_path / "both") as store, IdentityStore.open(tmp_path / "both") as identities:
         assert {*identities.columns().contents.tolist()} == {*store.videos.fingerprints().values()}
+
+
+def test_a_merge_notes_a_concept_and_a_person_of_one_name(tmp_path: Path) -> None:
+    for colour in ("red", "blue"):
+        write_film(tmp_path / f"films/{colour}.mp4", (colour, 2))
+    for name in ("one", "two"):
+        index_made_tracks(tmp_path / name, tmp_path / "films")
+    with Store.open(tmp_path / "one", write=True) as store:
+        store.metadata.set_many({f"{CONCEPT}.mum": "taught", f"{CONCEPT}.dad": ""})
+    persons = Persons(tmp_path / "two")
+    persons.group()
+    for person, own in zip(persons.list_persons(), ("Mum", "Dad"), strict=True):
+        persons.rename(person.id, own)
+    report = merge_indexes([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    assert report.notes == ["@mum is a person: name the concept otherwise, or vidret people name mum ''"]
 
 
 @pytest.mark.parametrize("named", ["one", "two"])

@@ -17,7 +17,17 @@ from vidret.errors import StoreError
 from vidret.index import copying
 from vidret.index.merging import MergeReport, merge_indexes
 from vidret.search.collections import list_collections
-from vidret.store.records import CALIBRATION, CONCEPT, FOLLOW_SHOTS, HEAD, PROBABILITIES, RANKER, SEGMENTS, FileRecord
+from vidret.store.records import (
+    CALIBRATION,
+    CONCEPT,
+    FOLLOW_SHOTS,
+    HEAD,
+    PROBABILITIES,
+    RANKER,
+    SEGMENTS,
+    UNCALIBRATED,
+    FileRecord,
+)
 from vidret.store.rows_file import COLLECTIONS, WATCHES, Watch
 from vidret.store.store import Store
 from vidret.types import ListedMoment, SavedCollection, SearchOptions
@@ -320,6 +330,17 @@ def test_aligner_and_head_are_merged_and_differences_noted(tmp_path: Path) -> No
     assert len(merge(two, empty).notes) == 1
     with Store.open(two) as store:  # searches correct the new segments too
         assert store.metadata.get(f"{CALIBRATION}.ucofia") == b"numbers"
+
+
+def test_a_new_index_calibrates_by_itself_as_the_first_that_is_merged(tmp_path: Path) -> None:
+    one, two = write_index(tmp_path / "1", [0]), write_index(tmp_path / "2", [1])
+    with Store.open(one, write=True) as store:
+        store.metadata.set(UNCALIBRATED, "yes")
+    merge(tmp_path / "out", one, two)
+    merge(two, one)
+    for path, expected in ((tmp_path / "out", "yes"), (two, None)):
+        with Store.open(path) as store:
+            assert store.metadata.get(UNCALIBRATED) == expected
 
 
 def test_concepts_are_copied_and_names_that_are_taken_noted(tmp_path: Path) -> None:

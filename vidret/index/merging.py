@@ -17,14 +17,15 @@ from vidret.channels.picture.calibration import is_calibrated_by_user
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import read_options
 from vidret.disk import replacing
-from vidret.errors import StoreError, read_fault
+from vidret.errors import StoreError, VidretError, read_fault
 from vidret.index.copying import ContentCopier, TextMerge, copy_collections, copy_concepts, copy_watches
 from vidret.store.catalog.schema import parse_ranker
 from vidret.store.consent import allow, is_allowed
-from vidret.store.identities.persons import Persons
+from vidret.store.identities.persons import Persons, check_no_person
 from vidret.store.identities.tracks import MODEL_SETTINGS
 from vidret.store.identities.upkeep import copy_identities
 from vidret.store.records import (
+    CONCEPT,
     ENCODER_CLASS,
     HAS_TEXTS,
     HEAD,
@@ -35,6 +36,7 @@ from vidret.store.records import (
     RANKER,
     SAMPLING,
     SEGMENTS,
+    UNCALIBRATED,
     FileRecord,
     FileState,
 )
@@ -281,7 +283,7 @@ class Merge:
             if fact and self.target.metadata.get(key) is None:  # faces that were forgotten are not read again
                 self.target.metadata.set(key, fact)
         if not (self._known_contents or get_fact(self.target, SEGMENTS)):  # a new index
-            rules = {key: get_fact(self.sources[0], key) for key in (SEGMENTS, SAMPLING)}
+            rules = {key: get_fact(self.sources[0], key) for key in (SEGMENTS, SAMPLING, UNCALIBRATED)}
             self.target.metadata.set_many({key: rule for key, rule in rules.items() if rule})
         self._choose_claims()
         wanted = {claim.content for claim in self._claims.values() if claim.content}
@@ -304,6 +306,12 @@ class Merge:
         copy_sounds(self.target.path, [own.path for own in self.sources], wanted)
         self._counts["identities"] = copy_identities(self.target.path, [own.path for own in self.sources], wanted)
         Persons(self.target.path).group()
+        for key in self.target.metadata.keys(f"{CONCEPT}."):
+            if self.target.metadata.get(key):  # one that was forgotten is stored as empty
+                try:
+                    check_no_person(self.target.path, key.removeprefix(f"{CONCEPT}."))
+                except VidretError as error:
+                    self._notes.append(str(error))
 
     def report(self, notes: Sequence[str], elapsed: float, *, interrupted: bool) -> MergeReport:
         """Return the report of the merge."""
