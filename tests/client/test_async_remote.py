@@ -85,6 +85,24 @@ def test_requests_at_once_are_bounded_and_a_cancelled_one_is_not_sent() -> None:
         assert [request.body["query"] for request in server.asked] == ["sent"]
 
 
+def test_notes_are_those_of_the_search_that_was_awaited() -> None:
+    async def run(url: str) -> list[tuple[str, ...]]:
+        async with AsyncRemoteEngine(url, connections=2) as engine:
+
+            async def search(query: str) -> tuple[str, ...]:
+                await engine.search(query)
+                return engine.notes
+
+            read = [await search(query) for query in ("one", "two", "three")]
+            await engine.failed()
+            return [*read, engine.notes]
+
+    with serve() as server:
+        replies = [{"hits": [HIT], "notes": ["a: one"]}, {"hits": []}, {"hits": [], "notes": ["a: three", "b"]}]
+        server.replies = [*map(Reply, replies), Reply({"failures": []})]
+        assert asyncio.run(run(server.url)) == [("a: one",), (), ("a: three", "b"), ()]
+
+
 def test_wrong_arguments_are_refused_before_a_request() -> None:
     with pytest.raises(VidretError, match="connections must be at least 1, got 0"):
         AsyncRemoteEngine("http://127.0.0.1:1", connections=0)

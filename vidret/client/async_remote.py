@@ -38,6 +38,8 @@ class AsyncRemoteEngine:
     A cancelled call, also by ``asyncio.timeout``, raises at once. It is never sent if it was waiting. If it was sent,
     its answer is dropped when it arrives, and its connection is in use until then; the server may have done what was
     asked, such as ``teach`` or ``forget``.
+
+    ``notes`` has what the server notes of a search, for who awaited it, until the next ``await``.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class AsyncRemoteEngine:
         self._idle = [self._open()]  # each engine is used by one thread at a time
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="vidret-remote")
         self.url = self._idle[0].url
+        self.notes: tuple[str, ...] = ()
 
     async def close(self) -> None:
         """Wait for the requests that were sent, and close the connections; calls after it raise a RuntimeError."""
@@ -74,16 +77,20 @@ class AsyncRemoteEngine:
         await self.close()
 
     async def _run(self, call: Callable[[RemoteEngine], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._lend_engine, call)
+        self.notes = ()
+        loop = asyncio.get_running_loop()
+        answer, self.notes = await loop.run_in_executor(self._threads, self._lend_engine, call)
+        return answer
 
-    def _lend_engine(self, call: Callable[[RemoteEngine], T]) -> T:
-        """Call with an idle engine, or with a new one if there is none."""
+    def _lend_engine(self, call: Callable[[RemoteEngine], T]) -> tuple[T, tuple[str, ...]]:
+        """Call with an idle engine, or with a new one if there is none; return the notes of a search, too."""
         try:
             engine = self._idle.pop()
         except IndexError:
             engine = self._open()
+        engine.notes = ()
         try:
-            return call(engine)
+            return call(engine), engine.notes
         finally:
             self._idle.append(engine)
 
