@@ -93,7 +93,10 @@ def test_a_saved_search_is_run_for_its_export(client: TestClient, engine: Engine
     assert client.put("/api/collections/reds", json=body).status_code == 200
     (row,) = json.loads(client.get("/api/collections/reds/export?format=json").text)
     hit = engine.search("red", 1)[0]
-    assert (row["path"], row["start"]) == (hit.path, hit.segment.start)
+    assert (row["rank"], row["path"], row["start"]) == (1, hit.path, hit.segment.start)
+    assert client.put("/api/collections/rest", json=body | {"options": {"k": 1, "offset": 1}}).status_code == 200
+    (row,) = json.loads(client.get("/api/collections/rest/export?format=json").text)
+    assert row["rank"] == 2, "as the command numbers them"
 
 
 def test_failed_exports_say_why(client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,7 @@ def collection_routes(engine: Engine, worker: Worker, *, timeout: float) -> APIR
         moments = as_moments(await worker.call(lambda engine: engine.collect(name)))
         clip_url = CLIP_URL if request.scope[GRANT].collection and not kept.finds else ""
         asked = {"form": form, "query": name, "fps": fps, "handles_s": handles, "clip_url": clip_url}
+        asked |= {"first_rank": kept.read_options().offset + 1} if kept.finds else {}
         try:
             async with asyncio.timeout(timeout):
                 await exporting.acquire()
