@@ -787,9 +787,7 @@ class Engine(VideoLibrary):
         repeated: bool = False,
     ) -> list[SharedFootage]:
         self._check_frames()
-        check_options(filters, OptionError)
-        if k < 1:
-            raise OptionError(f"k must be at least 1, got {k}")
+        check_options(SearchOptions(k=k, filters=filters), OptionError)
         for name, time_s in (("start", start), ("end", end)):
             if time_s is not None and not time_s >= 0:
                 raise OptionError(f"{name} must be at least 0, got {time_s:g}")

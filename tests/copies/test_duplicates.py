@@ -226,6 +226,7 @@ def test_clips_that_cannot_be_used_and_whole_videos_are_refused(
         (film, {"end": -1.0}, "end must be at least 0, got -1"),
         (film, {"filters": Filters(min_seconds=-1.0)}, "min_seconds must be between 0 and 1000000000, got -1.0"),
         (film, {"k": 0}, "k must be at least 1, got 0"),
+        (film, {"k": 2.5}, "k must be an integer, got 2.5"),
         (film, {"video": tmp_path / "none.mp4"}, "none.mp4: not in the index"),
     ):
         with pytest.raises(VidretError, match=sentence):
