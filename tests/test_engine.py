@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -310,6 +311,23 @@ def test_closed_engine_is_not_opened_again(own: Engine, library: Path) -> None:
     for use in (own.info, lambda: own.search("red"), lambda: own.index([library]), own.prepare_searches):
         with pytest.raises(StoreError, match="engine must be open, got a closed one"):
             use()
+
+
+def test_another_index_in_the_place_of_an_open_one_is_searched(own: Engine, films: Path, tmp_path: Path) -> None:
+    with Engine(tmp_path / "other", ColourEncoder()) as other:
+        other.index([films / "blue.mp4"])
+    both, old = ["blue.mp4", "both.mp4", "red.mp4"], weakref.ref(own._index.store)
+    assert names(own, "blue") == both
+    own.path.rename(tmp_path / "away")
+    with pytest.raises(StoreError, match="index: there is no index here"):
+        own.check_index()
+    (tmp_path / "away").rename(own.path)
+    assert names(own, "blue") == both
+    own.path.rename(tmp_path / "away")
+    (tmp_path / "other").rename(own.path)
+    assert names(own, "red") == ["blue.mp4"]
+    assert own.count_videos() == 1
+    assert old() is None, "what nobody uses stays open"
 
 
 def test_info_counts_and_an_empty_index_has_no_results(engine: Engine, tmp_path: Path) -> None:

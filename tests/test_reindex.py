@@ -283,8 +283,9 @@ def test_a_thread_that_asks_while_an_engine_reopens_gets_the_new_encoder(index: 
         """An engine of which another thread asks as soon as nothing is open."""
 
         def __setattr__(self, name: str, value: object) -> None:
+            is_asked = name == "_opened" and value is None and getattr(self, "_opened", None) is not None
             super().__setattr__(name, value)
-            if name == "_opened" and value is None and hasattr(self, "_retired") and self._retired:
+            if is_asked and not self._is_closed:
                 _ = self._index
 
     with Interrupted(index, ColourEncoder()) as engine:
@@ -292,7 +293,20 @@ def test_a_thread_that_asks_while_an_engine_reopens_gets_the_new_encoder(index: 
         assert reindex(index, WideEncoder(), workers=1).switched
         engine.reopen()
         assert find_best(engine) == list(COLOURS)
-        engine._retired.clear()  # closing asks nothing
+
+
+def test_an_index_of_another_encoder_in_the_place_of_an_open_one_is_searched_with_that(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDRET_ALLOW", WideEncoder.name)
+    with Engine(index.parent / "other", WideEncoder()) as other:
+        other.index([index.parent / "films/red.mp4"])
+    with Engine(index, ColourEncoder()) as engine:
+        assert find_best(engine) == list(COLOURS)
+        index.rename(index.parent / "away")
+        (index.parent / "other").rename(index)
+        assert find_best(engine) == ["red"] * 3
+        assert engine.encoder.name == WideEncoder.name
 
 
 def test_a_video_is_not_lost_with_one_of_its_files(index: Path, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 What a search does not need is imported by the methods that do: a search from the command line starts in half the time.
 """
 
+import gc
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -51,6 +53,7 @@ from vidret.search.models import (
 from vidret.search.open_index import OpenIndex
 from vidret.search.query.grammar import Interpretation
 from vidret.search.query.planning import interpret_for
+from vidret.store.folder import read_place
 from vidret.store.identities.persons import Persons
 from vidret.store.joined import ONE_INDEX, open_indexes
 from vidret.store.lookup import (
@@ -163,7 +166,7 @@ class Engine(VideoLibrary):
         self._opened: OpenIndex | None = None
         self._clip_finder: ClipFinder | None = None
         self._copy_folder: CopyFolder | None = None
-        self._retired: list[OpenIndex | ClipFinder] = []
+        self._retired: weakref.WeakSet[OpenIndex | ClipFinder] = weakref.WeakSet()
         self._is_closed = False
         self._opening = threading.RLock()  # of what is opened on first use, by one thread for all
         if self._models.is_head_given:
@@ -225,12 +228,12 @@ class Engine(VideoLibrary):
     def reopen(self) -> None:
         """Open the index again with the encoder that it has now, after ``vidret reindex`` changed it.
 
-        Its aligner and head are those of the index. Calls in progress in other threads finish with what was open, which
-        stays open until the engine is closed.
+        Its aligner and head are those of the index. Calls in progress in other threads finish with what was open.
 
         Raises:
-            VidretError: The index cannot be read, or its encoder cannot be loaded.
+            VidretError: There is no index, it cannot be read, or its encoder cannot be loaded.
         """
+        read_place(self.paths[0])
         encoder = _load_encoder(self.paths[0], device=self.device, precision=self._precision)
         models = choose_models(self.paths[0], encoder, rerank=AUTO, tokens="int8", head=AUTO)
         self.encoder, self._models, self.ranker = encoder, models, models.ranker
@@ -239,10 +242,21 @@ class Engine(VideoLibrary):
         self._open_again()
 
     def _open_again(self) -> None:
-        """Let the next call open the index again; what is open stays open for calls in progress."""
+        """Let the next call open the index again; what is open stays open as long as calls in progress use it."""
         with self._opening:
-            self._retired += [store for store in (self._opened, self._clip_finder) if store is not None]
+            self._retired.update(store for store in (self._opened, self._clip_finder) if store is not None)
             self._opened = self._clip_finder = self._copy_folder = None
+        gc.collect()  # closes what no call uses
+
+    def _open_replaced(self) -> None:
+        """Let the next call open the index that another program has put in the place of what is open."""
+        try:
+            for path in self.paths:
+                check_models(path, self.encoder, self._models)
+        except StoreError:  # of another encoder or aligner
+            self.reopen()
+        else:
+            self._open_again()
 
     @cached_property
     def grounder(self) -> "MomentHead | None":
@@ -262,6 +276,8 @@ class Engine(VideoLibrary):
     def _index(self) -> OpenIndex:
         with self._opening:
             self._check_open()
+            if self._opened is not None and self._opened.store.is_replaced():
+                self._open_replaced()
             if self._opened is None:
                 device = choose_search_device(self.device, is_given=self._is_device_given)
                 self._opened = OpenIndex(open_indexes(self.paths, device=device), self.encoder, self._models)

@@ -17,6 +17,7 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
+from tests.indexed_texts import add_words, find_content
 from tests.serve.conftest import URL, Serve, check_refusal
 from vidret.engine import Engine
 from vidret.errors import StoreError
@@ -84,6 +85,22 @@ def test_readiness_reads_one_row(serve: Serve, engine: Engine, monkeypatch: pyte
     monkeypatch.setattr(Database, "read", count)
     assert client.get("/readyz").status_code == 200
     assert sum(num_rows) == 1
+
+
+def test_an_index_that_is_gone_has_no_answers_and_one_in_its_place_has_its_own(
+    client: TestClient, own_engine: Engine, engine: Engine
+) -> None:
+    add_words(engine.path, find_content(engine.path, "red.mp4"), ["one red apple"])
+    asked = ("/readyz", "/api/videos", "/api/index", "/api/people", "/api/collections", "/api/thumbnails/1")
+    assert client.get("/api/index").json()["words"]
+    engine.path.rename(engine.path.with_name("away"))
+    for path in asked:
+        check_refusal(client.get(path), 503, "there is no index here")
+    own_engine.path.rename(engine.path)
+    assert {path: client.get(path).status_code for path in asked} == dict.fromkeys(asked, 200)
+    answer = client.post("/api/search", json={"query": "red"}).json()
+    assert all("/own/films/" in hit["path"] for hit in answer["hits"])
+    assert client.get("/api/index").json()["words"] == []
 
 
 def test_full_queue_is_reported_over_http(serve: Serve, engine: Engine) -> None:

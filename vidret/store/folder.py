@@ -53,6 +53,22 @@ def check_entries(folder: Path, *, deep: bool = True) -> None:
                 raise StoreError(f"{entry.path}: must be a file or a folder of the index itself, got {kind}")
 
 
+def read_place(folder: Path) -> tuple[int, int]:
+    """Return what identifies the catalog in a folder: another one in its place differs while the first one is open.
+
+    Raises:
+        StoreError: There is none, or it may not be read.
+    """
+    with explain_refusal(folder):
+        try:
+            status = (folder / CATALOG).stat()
+        except PermissionError:
+            raise
+        except OSError as error:
+            raise StoreError(f"{folder}: there is no index here") from error
+    return status.st_dev, status.st_ino
+
+
 @contextlib.contextmanager
 def explain_refusal(path: Path) -> Iterator[None]:
     """Convert the system's refusal to let this user read a path to ``StoreError``."""

@@ -325,6 +325,10 @@ class JoinedStore(SearchedTogether, Store):
                 stack.enter_context(index.hold())
             yield
 
+    @override
+    def is_replaced(self) -> bool:
+        return any(index.is_replaced() for index in self.parts.values())
+
     @property
     @override
     def max_k(self) -> int | None:

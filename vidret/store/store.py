@@ -17,7 +17,7 @@ from vidret.store.catalog.catalog import Catalog, repair_catalog
 from vidret.store.catalog.schema import Metadata
 from vidret.store.feature_epochs import Epochs
 from vidret.store.features import create_features
-from vidret.store.folder import CATALOG, FEATURES, WriteAccess, check_entries, check_folder, explain_refusal
+from vidret.store.folder import CATALOG, FEATURES, WriteAccess, check_entries, check_folder, explain_refusal, read_place
 from vidret.store.records import FIXED_GRID, SAMPLING, SEGMENTS, StoredVideo, StoreInfo, VideoSize
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
@@ -38,6 +38,7 @@ class Store:
 
     Attributes:
         path: Its folder.
+        place: What differs from an index that takes its place.
         encoder_name, encoder_fingerprint, dim: What its vectors come from, and their dimension.
         files, videos, segments, shots, texts: Its tables, to read from.
         features: The vectors, frames and tokens of segments.
@@ -52,6 +53,7 @@ class Store:
         self._access = access
         with ExitStack() as opened:
             opened.callback(access.release)
+            self.place = read_place(path)
             self._catalog = catalog = opened.enter_context(closing(Catalog(path / CATALOG, write=access.is_writer)))
             self.encoder_name, self.encoder_fingerprint, self.dim = catalog.tables.encoder()
             try:
@@ -176,6 +178,14 @@ class Store:
     def hold(self) -> AbstractContextManager[None]:
         """Let this thread see the index as it is now, whatever is committed meanwhile."""
         return self._catalog.tables.hold()
+
+    def is_replaced(self) -> bool:
+        """Return whether the folder holds another index by now.
+
+        Raises:
+            StoreError: It holds none.
+        """
+        return read_place(self.path) != self.place
 
     def snapshot(self) -> Snapshot:
         """Return an immutable view of the index as it is now."""

@@ -22,7 +22,6 @@ from vidret.serve.rights import CHANGE, GRANT, READ, Right
 from vidret.store.identities.store import IdentityStore
 from vidret.store.records import StoreInfo
 from vidret.store.texts.store import TextCounts, TextStore
-from vidret.store.texts.upkeep import count_texts
 from vidret.text import map_texts, parse_json, sanitize, show_path
 from vidret.video.scan import MANIFEST_SUFFIXES, VIDEO_SUFFIXES, is_junk_folder
 from vidret.video.workers.process import NEW_GROUP
@@ -221,18 +220,18 @@ class WordSummary:
 
     def __init__(self, index: Path) -> None:
         self._index = index
-        self._generation = -1
+        self._state: tuple[int, ...] = ()
         self.counts: list[TextCounts] = []
 
     def update(self) -> None:
         """Read the words again if they have changed."""
         if not TextStore.exists(self._index):
+            self.counts, self._state = [], ()
             return
         with TextStore.open(self._index) as texts:
-            if texts.store.generation == self._generation:
-                return
-            generation = texts.store.generation
-        self.counts, self._generation = count_texts(self._index), generation
+            state = (*texts.store.place, texts.store.generation)
+            if state != self._state:
+                self.counts, self._state = texts.count(), state
 
 
 def read_json(text: str) -> dict[str, Any] | None:

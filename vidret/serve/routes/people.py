@@ -63,6 +63,7 @@ def people_routes(engine: Engine) -> APIRouter:
     persons = engine.persons
 
     def check(person: int) -> None:
+        engine.check_index()
         try:
             persons.find(person)
         except (StoreError, VidretError) as error:
@@ -71,6 +72,7 @@ def people_routes(engine: Engine) -> APIRouter:
     @router.get("")
     def list_people(kind: IdentityKind = "face", hidden: bool = False) -> PeopleAnswer:
         """List the people who are seen, or heard; none in an index in which nobody asked for them."""
+        engine.check_index()
         return PeopleAnswer(
             people=[write_row(PersonRow, person) for person in persons.list_persons(kind, hidden=hidden)]
         )

@@ -1,6 +1,7 @@
 """A pool of processes that decode single images and short stretches, so that a hostile file fails alone."""
 
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -32,7 +33,7 @@ class ImagePool:
         self._timeout_s = timeout_s
         processes = [Process(memory) for _ in range(num_workers)]
         self.processes = ProcessPool(processes, max_requests=_IMAGES_PER_PROCESS)
-        self.close = self.processes.close
+        self.close = weakref.finalize(self, self.processes.close)
 
     def draw_frame(self, path: str, file_stat: FileStat, time_s: float, width: int) -> bytes:
         """Return a JPEG, at most ``width`` pixels wide, of the frame of a video nearest to a time in seconds.
