@@ -1,6 +1,7 @@
 """Routes for thumbnails, video files, and spans that are cut out of videos."""
 
 import asyncio
+import hashlib
 import mimetypes
 import threading
 from pathlib import Path
@@ -29,8 +30,6 @@ from vidret.types import Moment
 from vidret.video.images import encode_jpeg
 
 DEFAULT_WIDTH = 320
-CACHED = "private, max-age=3600"
-
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 _RANGE = {"text/plain": {"schema": {"type": "string"}}}
 FRAME: Responses = {
@@ -54,6 +53,7 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
 
     @router.get("/thumbnails/{id}", response_class=Response, responses=FRAME, dependencies=[in_list])
     async def show_frame(
+        request: Request,
         video_id: fields.VideoId,
         t: Annotated[fields.Seconds, Query(description="Time of the frame in seconds.", examples=[12.5])] = 0.0,
         w: Annotated[int, Query(ge=32, le=1280, description="Maximum width in pixels.")] = DEFAULT_WIDTH,
@@ -66,7 +66,14 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
             reason = sanitize(" ".join(error.reason.split())).encode("ascii", "replace").decode()
             tile = await run_in_threadpool(draw_missing, error.reason, w)
             return Response(tile, media_type="image/jpeg", headers={"X-Vidret-Reason": reason})
-        return Response(content, media_type="image/jpeg", headers={"Cache-Control": CACHED})
+        # Browsers ask each time: another index that is served here has the same addresses.
+        headers = {
+            "Cache-Control": "private, no-cache",
+            "ETag": f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"',
+        }
+        if headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type="image/jpeg", headers=headers)
 
     @router.head("/videos/{id}/stream", include_in_schema=False, dependencies=[READ])
     @router.get("/videos/{id}/stream", response_class=FileResponse, responses=FILE, dependencies=[READ])
