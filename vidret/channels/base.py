@@ -54,11 +54,11 @@ class Clause:
         It is the logarithm of the probability that the clause asks for this one of them, over ``ASKED``; 0 if its
         wording does not tell, or there is nothing to tell apart.
         """
-        compared, own = {ASKED_LIKE.get(other, other) for other in compared}, ASKED_LIKE.get(source, source)
+        compared, asked_source = {ASKED_LIKE.get(other, other) for other in compared}, ASKED_LIKE.get(source, source)
         asked = {other: share for other, share in self.intent.items() if other in compared}
-        if own not in asked or len(asked) == 1:
+        if asked_source not in asked or len(asked) == 1:
             return 0.0
-        return math.log(asked[own] / sum(asked.values()) / ASKED)
+        return math.log(asked[asked_source] / sum(asked.values()) / ASKED)
 
     @property
     def is_report(self) -> bool:

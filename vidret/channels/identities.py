@@ -90,7 +90,7 @@ def choose_track_models(
     Raise VidretError if what is asked for is unknown, or not allowed, or MissingExtraError if the extra of a kind is
     not installed.
     """
-    chosen = {kind: TRACK_KINDS[kind].choose_model(index, own) for kind, own in asked.items()}
+    chosen = {kind: TRACK_KINDS[kind].choose_model(index, wanted) for kind, wanted in asked.items()}
     models = {kind: model for kind, model in chosen.items() if model is not None}
     for kind, model in models.items():
         TRACK_KINDS[kind].check_installed(model)

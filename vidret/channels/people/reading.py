@@ -75,7 +75,7 @@ class FaceTrack:
         if sighting.chip is not None:
             self.score = max(self.score, sighting.face.score)
             self.vector = sighting.vector
-            self.best = max(self.best or sighting, sighting, key=lambda own: own.quality)
+            self.best = max(self.best or sighting, sighting, key=lambda candidate: candidate.quality)
 
     def compare(self, sighting: Sighting, max_distance: float) -> float:
         """Return how close a face in the next frame is, in 0..1; 0 if it is not this one."""
@@ -202,10 +202,16 @@ class FaceReader:
 
         They are of unit length: of blurred faces they are shorter, which alone would make strangers close.
         """
-        chips = {row: own.chip for row, own in enumerate(sightings) if own.chip is not None and own.vector is None}
+        chips = {
+            row: sighting.chip
+            for row, sighting in enumerate(sightings)
+            if sighting.chip is not None and sighting.vector is None
+        }
         vectors = scale_to_unit(self._model.describe(np.stack(list(chips.values())))) if chips else ()
         new = dict(zip(chips, vectors, strict=True))
-        return [replace(own, vector=new[row]) if row in new else own for row, own in enumerate(sightings)]
+        return [
+            replace(sighting, vector=new[row]) if row in new else sighting for row, sighting in enumerate(sightings)
+        ]
 
     def take(self, end_s: float, shots: Sequence[ShotChange] | None) -> tuple[float, list[Track]]:
         """Follow faces through the frames before ``end_s``, up to which all shot changes are known then.

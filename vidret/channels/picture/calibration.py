@@ -102,8 +102,8 @@ class Calibration:
         potentials = {}
         for name in self.potentials:
             bank, queries = torch.from_numpy(scores[name]), torch.from_numpy(self.queries[name])
-            own = balance_columns(bank, queries, temperature=self.temperature).numpy() + self.offsets[name]
-            potentials[name] = own.astype(np.float32)
+            level_potentials = balance_columns(bank, queries, temperature=self.temperature).numpy() + self.offsets[name]
+            potentials[name] = level_potentials.astype(np.float32)
         return self.joined([replace(self, ids=ids, potentials=potentials)])
 
     def joined(self, others: Sequence["Calibration"]) -> "Calibration":
@@ -158,8 +158,8 @@ class Calibrations:
             rows = np.flatnonzero(np.isin(segments.ids, missing)).tolist()
             packed, frames = [segments.tokens[row] for row in rows], [segments.frames[row] for row in rows]
             scores = ranker.score(loaded.bank, packed, frames).scores
-            own = {name: scores[name].astype(np.float32) for name in calibration.potentials}
-            loaded.new = new = new.extended(segments.ids[rows], own)
+            level_scores = {name: scores[name].astype(np.float32) for name in calibration.potentials}
+            loaded.new = new = new.extended(segments.ids[rows], level_scores)
         return new.correct(calibration.correct(levels, segments.ids), segments.ids)
 
     @contextmanager
@@ -258,8 +258,8 @@ def _score_segments(
 ) -> tuple[Ids, dict[str, Float32[np.ndarray, "text id"]]]:
     """Return the segments that are not damaged, and their scores by level."""
     batches = list(_read_batches(ids, read, on_progress))
-    scores = {name: np.concatenate([own[name] for _, own in batches], axis=1) for name in batches[0][1]}
-    return np.concatenate([own for own, _ in batches]), scores
+    scores = {name: np.concatenate([levels[name] for _, levels in batches], axis=1) for name in batches[0][1]}
+    return np.concatenate([batch_ids for batch_ids, _ in batches]), scores
 
 
 def _read_batches(
@@ -306,8 +306,12 @@ def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
     """
     if len(store.parts) == 1:
         return _load_own(store, ranker)
-    loaded = {number: _load_own(index, ranker) for number, index in store.parts.items() if len(index)}
-    moved = [replace(own, ids=own.ids + number * STRIDE) for number, own in loaded.items() if own is not None]
+    loaded = {index_number: _load_own(index, ranker) for index_number, index in store.parts.items() if len(index)}
+    moved = [
+        replace(calibration, ids=calibration.ids + index_number * STRIDE)
+        for index_number, calibration in loaded.items()
+        if calibration is not None
+    ]
     if not moved:
         return None
     first, *others = moved
@@ -342,10 +346,10 @@ def _read(store: Store, stored: str | bytes) -> tuple[str, Calibration] | None:
         if potentials is None:
             return None
         queries = {name: np.array(values, np.float32) for name, values in header["queries"].items()}
-        own = {name: header[name] for name in (*STORED_AS_IS, "offsets")}
+        fields = {name: header[name] for name in (*STORED_AS_IS, "offsets")}
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    return fingerprint, Calibration(**own, ids=potentials.pop(IDS), potentials=potentials, queries=queries)
+    return fingerprint, Calibration(**fields, ids=potentials.pop(IDS), potentials=potentials, queries=queries)
 
 
 def _list_stored(store: Store) -> dict[str, str | bytes]:
@@ -358,9 +362,9 @@ def list_calibrations(store: Store) -> list[str]:
     """Say what of an index is calibrated: the scores of a ranker by a bank, and probabilities."""
     found = {key: _read(store, stored) for key, stored in _list_stored(store).items()}
     return [
-        f"by {format_count(own[1].num_queries, 'query')} of {own[1].bank} (SK-norm, rerank {key.split('.', 1)[1]})"
-        for key, own in found.items()
-        if own is not None
+        f"by {format_count(entry[1].num_queries, 'query')} of {entry[1].bank} (SK-norm, rerank {key.split('.', 1)[1]})"
+        for key, entry in found.items()
+        if entry is not None
     ] + ["probabilities by known answers"] * bool(store.metadata.get(PROBABILITIES))
 
 

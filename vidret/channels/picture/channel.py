@@ -115,7 +115,7 @@ class PictureChannel:
         if new := [key for key in ids if key not in read]:
             for video_id, part in self._rate(query, np.array(new, np.int64)).items():
                 parts.setdefault(video_id, []).append(part)
-        return {video_id: merge_segments(own, kept) for video_id, own in parts.items()}
+        return {video_id: merge_segments(video_parts, kept) for video_id, video_parts in parts.items()}
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoPictures]:
         """Return the evidence of all frames of some videos for each clause."""
@@ -165,7 +165,7 @@ class PictureChannel:
             ranked, evidence = [refined], [np.array(best)]  # another order of the same evidence
         if len(query.sources) > 1:
             added = [weigh_pictures(clause, query.sources) for clause in query.clauses]
-            evidence = [own + nats for own, nats in zip(evidence, added, strict=True)]
+            evidence = [clause_evidence + nats for clause_evidence, nats in zip(evidence, added, strict=True)]
         videos = collect_segments(ranked, evidence)
         if whole:
             videos = collect_frames(stored, videos, query.encoded, self.find_scale(FrameRanker()).slope)
@@ -234,8 +234,8 @@ class PictureChannel:
         """
         columns = {video_id: column for column, video_id in enumerate(dict.fromkeys(video_ids))}
         ids = [self.store.segments.ids_of_video(video_id) for video_id in columns]
-        owners = [column for column, own in enumerate(ids) for _ in own]
-        flat = np.array([key for own in ids for key in own], dtype=np.int64)
+        owners = [column for column, segment_ids in enumerate(ids) for _ in segment_ids]
+        flat = np.array([key for segment_ids in ids for key in segment_ids], dtype=np.int64)
         names = [TOTAL, *ranker.weights]
         scores = {name: np.full((len(texts), len(ids)), -np.inf, np.float32) for name in names}
         for start in range(0, len(flat), SEGMENT_BATCH_SIZE):

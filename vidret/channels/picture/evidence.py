@@ -210,12 +210,12 @@ def collect_segments(
         video_id: VideoPictures(
             times=times[start:end],
             scores=scores[:, start:end],
-            best=own_best,
+            best=video_best,
             ids=ids[start:end],
             segments=segments[start:end],
             levels={name: level[row] for name, level in levels.items()},
         )
-        for (video_id, row), start, end, own_best in zip(
+        for (video_id, row), start, end, video_best in zip(
             best_rows.items(), starts.tolist(), [*starts[1:].tolist(), len(segments)], best, strict=True
         )
     }
@@ -252,18 +252,18 @@ def collect_frames(
         if segment.video in segments and len(stored.frames[row]):
             members.setdefault(segment.video, []).append(row)
     videos = {}
-    for video_id, own in members.items():
-        own.sort(key=lambda row: stored.segments[row].start)
-        frames = widen_rows(np.concatenate([stored.frames[row] for row in own]))
+    for video_id, rows in members.items():
+        rows.sort(key=lambda row: stored.segments[row].start)
+        frames = widen_rows(np.concatenate([stored.frames[row] for row in rows]))
         similarities = np.stack([FrameScorer.fit(query, frames).score(frames) for query in queries])
         best = np.array(segments[video_id].best)
         below = slope * (similarities.max(axis=1, keepdims=True) - similarities)
         videos[video_id] = replace(
             segments[video_id],
-            times=np.concatenate([stored.times[row] for row in own]),
+            times=np.concatenate([stored.times[row] for row in rows]),
             scores=best[:, None] - below,
-            ids=stored.ids[own],
-            segments=[stored.segments[row] for row in own],
+            ids=stored.ids[rows],
+            segments=[stored.segments[row] for row in rows],
             line=(float(best[0] - slope * similarities[0].max()), slope),
         )
     return videos
@@ -276,10 +276,10 @@ def weigh_points(
     rows = {key: row for row, key in enumerate(stored.ids.tolist())}
     weighed = {}
     for video_id, points in videos.items():
-        own = [rows[key] for key in points.ids.tolist()]
-        gains = weights[:, own]
-        if len(points.times) > len(own):  # all frames of the segments
-            gains = np.repeat(gains, [len(stored.times[row]) for row in own], axis=1)
+        point_rows = [rows[key] for key in points.ids.tolist()]
+        gains = weights[:, point_rows]
+        if len(points.times) > len(point_rows):  # all frames of the segments
+            gains = np.repeat(gains, [len(stored.times[row]) for row in point_rows], axis=1)
         weighed[video_id] = points.with_scores(points.scores + gains)
     return weighed
 
@@ -299,7 +299,10 @@ def adjust_points(
     scores = np.concatenate([points.scores for points in videos.values()], axis=1)
     scores = adjust(np.repeat(np.array([*videos]), counts), starts, ends, scores)
     parts = np.split(scores, np.cumsum(counts)[:-1], axis=1)
-    return {video_id: points.with_scores(own) for (video_id, points), own in zip(videos.items(), parts, strict=True)}
+    return {
+        video_id: points.with_scores(video_scores)
+        for (video_id, points), video_scores in zip(videos.items(), parts, strict=True)
+    }
 
 
 def lower_pictures(pictures: Mapping[int, VideoPictures], video_ids: Set[int], loss: float) -> dict[int, VideoPictures]:

@@ -104,19 +104,19 @@ def _add_to_towers(model: "ClipModel", base: Path, other: Path, added: "Card") -
 
     from vidret.encode.clip.model import ClipModel, load_model
 
-    own = model.card
-    if (own.vision, own.text) != (added.vision, added.text):
+    base_card = model.card
+    if (base_card.vision, base_card.text) != (added.vision, added.text):
         raise VidretError(f"{other}: its towers must have the shapes of those of {base}, got {added.vision}")
     for name in ("merging", "prompts", "lora_rank"):
-        if getattr(own, name) and getattr(added, name):
+        if getattr(base_card, name) and getattr(added, name):
             raise VidretError(f"{other}: has {name.replace('_', ' ')}, and {base} has its own already")
     card = replace(
-        own,
+        base_card,
         method="joint",
-        merging=own.merging or added.merging,
-        prompts=own.prompts or added.prompts,
-        lora_rank=own.lora_rank or added.lora_rank,
-        sampling=added.sampling if added.merging else own.sampling,
+        merging=base_card.merging or added.merging,
+        prompts=base_card.prompts or added.prompts,
+        lora_rank=base_card.lora_rank or added.lora_rank,
+        sampling=added.sampling if added.merging else base_card.sampling,
     )
     try:
         joined = ClipModel(card)

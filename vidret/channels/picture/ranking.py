@@ -94,11 +94,11 @@ def score_top_frames(
     lengths = np.array([len(segment) for segment in frames])
     starts = np.cumsum(lengths) - lengths
     for length in np.unique(lengths):  # segments of as many frames together
-        own = np.flatnonzero(lengths == length)
-        rows = similarities[:, starts[own][:, None] + np.arange(length)]
+        columns = np.flatnonzero(lengths == length)
+        rows = similarities[:, starts[columns][:, None] + np.arange(length)]
         kept = np.partition(rows, -TOP_FRAMES, axis=2)[..., -TOP_FRAMES:] if length > TOP_FRAMES else rows
-        scores[:, own] = kept.mean(axis=2)
-        best[:, own] = find_first_best(rows, ROUNDING)
+        scores[:, columns] = kept.mean(axis=2)
+        best[:, columns] = find_first_best(rows, ROUNDING)
     return scores, best
 
 

@@ -125,9 +125,9 @@ def refine_hits(
     neighbours at the same distance, the first come first.
     """
     similarities = vectors @ vectors.T
-    own = np.arange(len(vectors))
+    rows = np.arange(len(vectors))
     ranked = similarities.copy()
-    ranked[own, own] = np.inf  # also where a copy of the vector, rounded, is longer than itself
+    ranked[rows, rows] = np.inf  # also where a copy of the vector, rounded, is longer than itself
     neighbours = np.argsort(-ranked, axis=1, kind="stable")[:, : num_neighbours + 1]
     weights = beta * np.maximum(0, np.take_along_axis(similarities, neighbours, axis=1))
     weights[:, :1] = 1

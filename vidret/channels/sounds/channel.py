@@ -97,7 +97,9 @@ class SoundChannel:
         found = self._rate(query)
         paths = self._pictures.files.paths_of(sorted(found), query.options.filters) if found else {}
         return {
-            video_id: own for video_id, own in found.items() if paths.get(video_id) and video_id not in query.excluded
+            video_id: video_sounds
+            for video_id, video_sounds in found.items()
+            if paths.get(video_id) and video_id not in query.excluded
         }
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoTexts]:
@@ -119,9 +121,9 @@ class SoundChannel:
             for content, start, end, nats in found:
                 video_id = video_ids.get(content)
                 if video_id is not None:
-                    own = rated.setdefault(video_id, [[] for _ in query.clauses])[index]
-                    if len(own) < MAX_MATCHES:
-                        own.append(Match(video_id, "sound", start, end, nats, clause.text, cover=1.0))
+                    matches = rated.setdefault(video_id, [[] for _ in query.clauses])[index]
+                    if len(matches) < MAX_MATCHES:
+                        matches.append(Match(video_id, "sound", start, end, nats, clause.text, cover=1.0))
         return rated
 
     def _find_alike(self, examples: Float32[np.ndarray, "example dim"]) -> Iterable[Found]:
@@ -151,7 +153,9 @@ class SoundChannel:
         state = tuple(sounds.read_state(sounds.path.parent) for sounds in self._sounds)
         if state != self._state:
             self._state, self._known, self._names = state, {}, {}
-            self._models = sorted({own for sounds in self._sounds for _, own in sounds.list_models() if is_chosen(own)})
+            self._models = sorted(
+                {model for sounds in self._sounds for _, model in sounds.list_models() if is_chosen(model)}
+            )
 
     def _read(self, model: str) -> _Windows:
         self._refresh()
@@ -209,8 +213,8 @@ def rate_windows(
 def join_evidence(texts: Mapping[int, VideoTexts], sounds: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
     """Return the matches of texts and of sounds by video, best first."""
     joined = dict(texts)
-    for video_id, own in sounds.items():
-        pairs = zip(own, texts.get(video_id, [[] for _ in own]), strict=True)
+    for video_id, video_sounds in sounds.items():
+        pairs = zip(video_sounds, texts.get(video_id, [[] for _ in video_sounds]), strict=True)
         joined[video_id] = [sorted([*heard, *said], key=lambda match: -match.evidence) for heard, said in pairs]
     return joined
 

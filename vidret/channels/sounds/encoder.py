@@ -113,8 +113,8 @@ def cut_model(data: bytes, *, num_layers: int) -> bytes:
         dtype, size = take("B"), take("I")
         position += size
         part, layer = name.split("/")[:2]
-        is_layer, number = layer.startswith("layer_"), layer.removeprefix("layer_")
-        if is_layer and number.isdigit() and int(number) >= (num_layers if part == "encoder" else 1):
+        is_layer, layer_index = layer.startswith("layer_"), layer.removeprefix("layer_")
+        if is_layer and layer_index.isdigit() and int(layer_index) >= (num_layers if part == "encoder" else 1):
             continue
         if name == _EMBEDDINGS:
             rest = size - size // shape[0] * _VOCABULARY

@@ -60,7 +60,7 @@ def describe_windows(steps: Float32[np.ndarray, "step 1088"]) -> Float32[np.ndar
 def _deviate(summaries: Float32[np.ndarray, "row 1088"]) -> Float32[np.ndarray, "row 1088"]:
     """Return summaries with standard deviations in place of mean squares."""
     states, squares, mel, mel_squares, *others = np.split(summaries, _PARTS, axis=1)
-    deviations = [np.sqrt((own - mean**2).clip(0)) for mean, own in ((states, squares), (mel, mel_squares))]
+    deviations = [np.sqrt((square - mean**2).clip(0)) for mean, square in ((states, squares), (mel, mel_squares))]
     return np.concatenate([states, deviations[0], mel, deviations[1], *others], axis=1)
 
 

@@ -112,10 +112,10 @@ class Names:
             unrelated = model.encode_texts(UNRELATED).T
             _, firsts, counts = np.unique(owners, return_index=True, return_counts=True)
             for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
-                own = slice(first, first + count)
-                scores = vectors[own] @ unrelated
-                self._levels[own] = np.quantile(scores.max(axis=0), USUAL)
-                self._deviations[own] = scores.std()
+                film_rows = slice(first, first + count)
+                scores = vectors[film_rows] @ unrelated
+                self._levels[film_rows] = np.quantile(scores.max(axis=0), USUAL)
+                self._deviations[film_rows] = scores.std()
 
     def rate(self, text: str) -> Float64[np.ndarray, " window"]:
         """Return the evidence, in nats, that each window sounds like a text."""
@@ -145,9 +145,9 @@ def find_heard(
     firsts, lasts = np.searchsorted(borders, begins), np.searchsorted(borders, stops)
     low, high = np.full(len(borders), np.inf), np.full(len(borders), -np.inf)  # of the stretch from each border on
     for step in range(int((lasts - firsts).max())):
-        own = firsts + step < lasts
-        np.minimum.at(low, firsts[own] + step, evidence[own])
-        np.maximum.at(high, firsts[own] + step, evidence[own])
+        covers = firsts + step < lasts
+        np.minimum.at(low, firsts[covers] + step, evidence[covers])
+        np.maximum.at(high, firsts[covers] + step, evidence[covers])
     is_heard = (low > 0) & (high > -np.inf)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_heard, [False]]))).reshape(-1, 2).tolist()
     found = [(borders[first], borders[last], high[first:last].max()) for first, last in edges]

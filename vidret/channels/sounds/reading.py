@@ -108,7 +108,7 @@ class SoundReader:
         """Return the windows of audio since the last call, by what made them."""
         windows = {KIND.model: join_windows(self._windows), self._named_model: join_windows(self._named)}
         self._windows, self._named = [], []
-        return {model: own for model, own in windows.items() if len(own)}
+        return {model: model_windows for model, model_windows in windows.items() if len(model_windows)}
 
     def _score(self, audio: Float32[np.ndarray, " sample"]) -> None:
         scores, windows = score_chunk(audio, self._read_s)
@@ -215,7 +215,7 @@ def make_windows(
     starts = np.arange(len(vectors)) * HOP_S
     ends = np.minimum(starts + WINDOW_S, len(is_silent) * STEP_S)
     spans = [slice(round(start / STEP_S), round(end / STEP_S)) for start, end in zip(starts, ends, strict=True)]
-    kept = np.array([not is_silent[own].all() for own in spans])
+    kept = np.array([not is_silent[span].all() for span in spans])
     return SoundWindows(
         starts=start_s + starts[kept], ends=start_s + ends[kept], vectors=vectors[kept].astype(np.float16)
     )
@@ -227,8 +227,8 @@ def join_windows(windows: Sequence[SoundWindows]) -> SoundWindows:
         return SoundWindows(starts=np.zeros(0), ends=np.zeros(0), vectors=np.zeros((0, 0), np.float16))
     return SoundWindows(
         starts=np.concatenate([own.starts for own in windows]),
-        ends=np.concatenate([own.ends for own in windows]),
-        vectors=np.concatenate([own.vectors for own in windows if len(own)] or [windows[0].vectors]),
+        ends=np.concatenate([batch.ends for batch in windows]),
+        vectors=np.concatenate([batch.vectors for batch in windows if len(batch)] or [windows[0].vectors]),
     )
 
 
@@ -240,7 +240,9 @@ def find_captions(texts: Iterable[TimedText]) -> list[TimedText]:
     """
     found = []
     for text in texts:
-        named = [" ".join(_NOTES.sub(" ", next(filter(None, own))).split()) for own in _BRACKETS.findall(text.text)]
+        named = [
+            " ".join(_NOTES.sub(" ", next(filter(None, groups))).split()) for groups in _BRACKETS.findall(text.text)
+        ]
         heard = [name.lower() for name in named if len(name) <= MAX_CHARACTERS and _WORD.search(name)]
         if not heard and _NOTES.search(text.text):
             heard = ["music"]

@@ -164,14 +164,14 @@ class TextChannel:
         for index, (clause, vector, matches) in enumerate(zip(query.clauses, query.vectors, found, strict=True)):
             texts = matches.texts
             owners, codes = self.texts.find_owners(self._pictures, np.array([text.track for text in texts], np.int64))
-            video_ids, own_sources = owners.tolist(), [TEXT_SOURCES[code] for code in codes.tolist()]
+            video_ids, text_sources = owners.tolist(), [TEXT_SOURCES[code] for code in codes.tolist()]
             levels = {source: background.level(source, vector) for source in TEXT_SOURCES}
-            evidence = rate_texts(clause, matches, own_sources, levels, compared=query.sources, scale=background.scale)
+            evidence = rate_texts(clause, matches, text_sources, levels, compared=query.sources, scale=background.scale)
             if new := set(video_ids) - self._intact - {-1}:
                 self._intact |= self._pictures.videos.find_intact(new)
             cover, nats = matches.cover.tolist(), evidence.tolist()
             for row in np.argsort(-evidence, kind="stable").tolist():
-                video_id, source = video_ids[row], own_sources[row]
+                video_id, source = video_ids[row], text_sources[row]
                 if video_id not in self._intact or source not in query.sources:
                     continue
                 if video_id not in rated:
@@ -241,8 +241,8 @@ def rate_texts(
     named = asked & HINT_NEEDED
     is_named = np.array([source in named for source in sources], bool) & (matches.cover > 1 - EPSILON)
     by_words = np.where(is_named, np.maximum(by_words, NAMED), by_words)
-    own_levels = np.array([levels[source] for source in sources], np.float64)
-    closeness = matches.cosines - own_levels - HUBNESS * matches.hubness
+    text_levels = np.array([levels[source] for source in sources], np.float64)
+    closeness = matches.cosines - text_levels - HUBNESS * matches.hubness
     by_meaning = MEANING_OFFSET + MEANING_SLOPE * (scale.factor * closeness + scale.shift)
     hint = MATCHES_HINT + clause.is_report * MATCHES_REPORT
     hints = {source: -math.inf if source in HINT_NEEDED else 0.0 for source in levels}
@@ -308,8 +308,10 @@ def measure_background(texts: TextStore) -> TextBackground:
         num_texts=len(ids),
         typical=typical,
         scale=scale,
-        means={source: np.mean(own, axis=0) for source, own in by_source.items() if own},
-        counts={source: len(own) * share for source, own in by_source.items() if own},
+        means={
+            source: np.mean(source_vectors, axis=0) for source, source_vectors in by_source.items() if source_vectors
+        },
+        counts={source: len(source_vectors) * share for source, source_vectors in by_source.items() if source_vectors},
     )
 
 

@@ -98,16 +98,18 @@ class TextMatcher:
         nearest = self._search(clauses, vectors, allowed, unasked)
         index, found = self._store.index, []
         terms = [index.terms(clause.content, STOP_STEMS) for clause in clauses]
-        for clause, own_terms, own_nearest, own_count in zip(clauses, terms, nearest, num_texts, strict=True):
+        for clause, clause_terms, clause_nearest, clause_num_texts in zip(
+            clauses, terms, nearest, num_texts, strict=True
+        ):
             if clause.phrases or not clause.content:
                 found.append(self._find_phrases(clause.phrases, allowed))
                 continue
             searched = [
-                *_search_terms(own_terms, own_count),
-                *self._join(pairwise(term.stem for term in own_terms)).values(),
+                *_search_terms(clause_terms, clause_num_texts),
+                *self._join(pairwise(term.stem for term in clause_terms)).values(),
             ]
             by_words = self._store.search_words(searched, TEXTS, allowed)
-            found.append(np.unique(np.concatenate([own_nearest, by_words])))
+            found.append(np.unique(np.concatenate([clause_nearest, by_words])))
         return self._score(clauses, vectors, typical, num_texts, terms, found)
 
     def _search(
@@ -167,19 +169,19 @@ class TextMatcher:
         texts, rows = self._store.read_found(np.unique(np.concatenate([np.zeros(0, np.int64), *found])))
         ids, hubness = np.array([text.id for text in texts], np.int64), np.vecdot(rows, typical).astype(np.float64)
         matches, given = [], zip(clauses, vectors, num_texts, terms, found, strict=True)
-        for clause, vector, own_count, own_terms, own_ids in given:
-            own = find_rows(ids, own_ids)
-            own = own[own >= 0]
-            weights = weigh_terms(own_terms, own_count, self._find_shares(clause.content))
-            shared = self._share(clause, own_terms, weights, [texts[row].stems for row in own.tolist()])
-            information = np.array([told for told, _, _ in shared], np.float64)
+        for clause, vector, clause_num_texts, clause_terms, clause_ids in given:
+            clause_rows = find_rows(ids, clause_ids)
+            clause_rows = clause_rows[clause_rows >= 0]
+            weights = weigh_terms(clause_terms, clause_num_texts, self._find_shares(clause.content))
+            shared = self._share(clause, clause_terms, weights, [texts[row].stems for row in clause_rows.tolist()])
+            information = np.array([nats for nats, _, _ in shared], np.float64)
             matches.append(
                 TextMatches(
-                    texts=[texts[row] for row in own.tolist()],
-                    cosines=np.vecdot(rows[own], vector).astype(np.float64),
-                    hubness=hubness[own],
+                    texts=[texts[row] for row in clause_rows.tolist()],
+                    cosines=np.vecdot(rows[clause_rows], vector).astype(np.float64),
+                    hubness=hubness[clause_rows],
                     cover=information / (sum(weights) or 1.0),
-                    stems=[own_stems for _, own_stems, _ in shared],
+                    stems=[shared_stems for _, shared_stems, _ in shared],
                     information=information,
                     num_adjacent=np.array([num_adjacent for _, _, num_adjacent in shared], np.int64),
                     num_words=sum(weight > 0 for weight in weights),
@@ -198,27 +200,27 @@ class TextMatcher:
         beginnings = {term.stem[:length] for term in terms for length in range(1, len(term.stem))}
         some = (stems for stems in texts if not beginnings.isdisjoint(stems))
         pairs = {pair for stems in some for pair in pairwise(stems) if pair[0] in beginnings}
-        own_stems, own_pairs = {term.stem for term in terms}, set(pairwise(term.stem for term in terms))
-        joined = self._join([*pairs, *own_pairs])
-        compounds = {pair: stem for pair, stem in joined.items() if stem in own_stems or pair in own_pairs}
-        neighbours = own_pairs.union(*map(pairwise, variants))
+        term_stems, term_pairs = {term.stem for term in terms}, set(pairwise(term.stem for term in terms))
+        joined = self._join([*pairs, *term_pairs])
+        compounds = {pair: stem for pair, stem in joined.items() if stem in term_stems or pair in term_pairs}
+        neighbours = term_pairs.union(*map(pairwise, variants))
         # A text without any of these shares nothing.
-        telling = {term.stem for term, weight in zip(terms, weights, strict=True) if weight} | own_stems - STOP_STEMS
-        telling.update(*(term.similar for term in terms), (compounds[pair] for pair in own_pairs & compounds.keys()))
-        telling.update(pair[0] for pair, stem in compounds.items() if stem in own_stems)
+        telling = {term.stem for term, weight in zip(terms, weights, strict=True) if weight} | term_stems - STOP_STEMS
+        telling.update(*(term.similar for term in terms), (compounds[pair] for pair in term_pairs & compounds.keys()))
+        telling.update(pair[0] for pair, stem in compounds.items() if stem in term_stems)
         shared = []
         for stems in texts:
             if not phrases and telling.isdisjoint(stems):
                 shared.append(NOTHING)
                 continue
-            information, own = match_terms(stems, terms, weights, compounds)
+            information, shared_stems = match_terms(stems, terms, weights, compounds)
             num_adjacent = len(neighbours.intersection(pairwise(stems)))
-            own -= STOP_STEMS  # they are evidence only in quotes
+            shared_stems -= STOP_STEMS  # they are evidence only in quotes
             for phrase in phrases:
                 if holds_phrase(stems, phrase):
-                    information, own = sum(weights), own | set(phrase)
+                    information, shared_stems = sum(weights), shared_stems | set(phrase)
                     num_adjacent = max(num_adjacent, len(phrase) - 1)
-            shared.append((information, frozenset(own), num_adjacent))
+            shared.append((information, frozenset(shared_stems), num_adjacent))
         return shared
 
     def _find_shares(self, text: str) -> dict[str, float]:
@@ -234,7 +236,7 @@ class TextMatcher:
         """Return the stem of the compound of each two words."""
         words = list(pairs)
         stems = self._store.index.stems([first + second for first, second in words]) if words else []
-        return {pair: own[0] for pair, own in zip(words, stems, strict=True) if len(own) == 1}
+        return {pair: pair_stems[0] for pair, pair_stems in zip(words, stems, strict=True) if len(pair_stems) == 1}
 
 
 def weigh_terms(terms: Sequence[Term], num_texts: int, shares: Mapping[str, float]) -> list[float]:

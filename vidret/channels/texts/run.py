@@ -316,9 +316,9 @@ class ContentWords:
         kept = [row for row, text in enumerate(message.texts) if not any(_repeats(text, known) for known in stored)]
         resumed_s = self._tracks[source].until_s
         texts = [_continue(message.texts[row], stored, resumed_s) for row in kept]
-        own = embed_texts(self._run.model, texts) if vectors is None else vectors[kept]
+        kept_vectors = embed_texts(self._run.model, texts) if vectors is None else vectors[kept]
         self._until_s[source] = max(self._until_s[source], message.until_s)  # what is repeated ends earlier
-        num_new = self._run.store.add(self._tracks[source], texts, own, until_s=self._until_s[source])
+        num_new = self._run.store.add(self._tracks[source], texts, kept_vectors, until_s=self._until_s[source])
         self._run.count(source, num_new)
 
     def finish(self, source: TextSource, note: str) -> None:

@@ -161,7 +161,7 @@ def read_cues(content: str, faults: Faults, *, ends_at_blank: bool) -> Iterator[
     times: tuple[float, float] | None = None
     lines: list[str] = []
     follows_times = False
-    for number, line in enumerate(content.split("\n"), 1):
+    for line_number, line in enumerate(content.split("\n"), 1):
         match = _TIMES.match(line) if "-->" in line else None
         is_malformed = match is None and "-->" in line and not follows_times
         if match is not None or is_malformed:
@@ -173,7 +173,7 @@ def read_cues(content: str, faults: Faults, *, ends_at_blank: bool) -> Iterator[
         if match is not None:
             times = _to_seconds(*match.groups()[:4]), _to_seconds(*match.groups()[4:])
         elif is_malformed:
-            faults.add(f"line {number}", "has no valid times", line)
+            faults.add(f"line {line_number}", "has no valid times", line)
         elif line.strip() and times is not None:
             lines.append(line)
         elif not line.strip():
@@ -188,7 +188,7 @@ def read_cues(content: str, faults: Faults, *, ends_at_blank: bool) -> Iterator[
 def read_dialogue(content: str, faults: Faults) -> Iterator[Entry]:
     """Yield the entries of an ASS or SSA file, without its comments."""
     fields: tuple[str, ...] = _ASS_FIELDS
-    for number, line in enumerate(content.split("\n"), 1):
+    for line_number, line in enumerate(content.split("\n"), 1):
         kind, _, rest = line.strip().partition(":")
         if kind == "Format":
             names = tuple(name.strip().lower() for name in rest.split(",", len(_ASS_FIELDS)))
@@ -197,7 +197,7 @@ def read_dialogue(content: str, faults: Faults) -> Iterator[Entry]:
             values = dict(zip(fields, rest.split(",", len(fields) - 1), strict=False))
             start, end = (_ASS_TIME.fullmatch(values.get(name, "").strip()) for name in ("start", "end"))
             if start is None or end is None or "text" not in values:
-                faults.add(f"line {number}", "has no valid times", line)
+                faults.add(f"line {line_number}", "has no valid times", line)
             else:
                 yield _to_seconds(*start.groups()), _to_seconds(*end.groups()), values["text"]
 

@@ -72,8 +72,8 @@ class VoiceReader:
         pieces = [audio[round(start_s * SAMPLE_RATE) : round(end_s * SAMPLE_RATE)] for start_s, end_s in windows]
         if pieces:
             self._vectors.append(self._encoder.encode(pieces))
-        for spans, own in ((self._speech, speech), (self._windows, windows)):
-            spans += [(self._begin_s + start_s, self._begin_s + end_s) for start_s, end_s in own]
+        for spans, new_spans in ((self._speech, speech), (self._windows, windows)):
+            spans += [(self._begin_s + start_s, self._begin_s + end_s) for start_s, end_s in new_spans]
         self._begin_s += len(audio) / SAMPLE_RATE
 
 
@@ -130,11 +130,11 @@ def _split_stretch(
 ) -> list[Turn]:
     """Split a stretch of speech where the speaker that fits best changes, by the mean of the windows over each time."""
     start_s, end_s = stretch
-    own = (spans[:, 0] >= start_s - 1e-6) & (spans[:, 1] <= end_s + 1e-6)
+    is_within = (spans[:, 0] >= start_s - 1e-6) & (spans[:, 1] <= end_s + 1e-6)
     edges = np.linspace(start_s, end_s, 1 + max(1, round((end_s - start_s) / CELL_S)))
     middles = (edges[:-1] + edges[1:]) / 2
-    covers = (spans[own, 0] <= middles[:, None]) & (middles[:, None] <= spans[own, 1])
-    speakers = (covers.astype(float) @ cosines[own]).argmax(1)
+    covers = (spans[is_within, 0] <= middles[:, None]) & (middles[:, None] <= spans[is_within, 1])
+    speakers = (covers.astype(float) @ cosines[is_within]).argmax(1)
     changes = [0, *(np.flatnonzero(np.diff(speakers)) + 1).tolist(), len(speakers)]
     return [Turn(float(edges[first]), float(edges[last]), int(speakers[first])) for first, last in pairwise(changes)]
 
