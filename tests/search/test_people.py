@@ -145,6 +145,11 @@ def test_two_persons_must_be_together(engine: Engine) -> None:
     assert abs(moment.end - 4) <= 1
 
 
+def test_filters_hold_for_queries_that_name_only_persons(engine: Engine) -> None:
+    assert find(engine, "@mum", filters=Filters(orientation="portrait")) == []
+    assert find(engine, "@mum", filters=Filters(orientation="landscape")) == find(engine, "@mum")
+
+
 def test_a_person_can_be_excluded(engine: Engine) -> None:
     assert name_film(engine.search("@mum -@dad-joe")[0]) == "both"
     for query in ('@mum -"@dad joe"', "@mum -\u201c@dad joe\u201d"):

@@ -25,7 +25,7 @@ from vidret.store.lookup import find_cuts, find_middles
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import SPOKEN
 from vidret.text import make_handle
-from vidret.types import ComposedQuery, Evidence, Query, list_query_texts
+from vidret.types import ALL_VIDEOS, ComposedQuery, Evidence, Query, list_query_texts
 from vidret.types import Sequence as EventSequence
 
 ABSENCE = 4.0  # nats that a clause loses where a person is not
@@ -147,6 +147,9 @@ class Presence:
                 ids = np.setdiff1d(ids, person.segments)
             ids = ids if len(ids) else reduce(np.union1d, own)
             if is_bare:
+                if filters != ALL_VIDEOS:  # by video, since an index that is joined with others may have another copy
+                    matching = store.owners(store.select(filters, excluded).ids())
+                    ids = ids[np.isin(store.owners(ids), matching)]
                 best = np.argsort(-persons[0].qualities, kind="stable")
                 by_quality = persons[0].segments[best]
                 found.append(by_quality[np.isin(by_quality, ids)][: asked.depth])
