@@ -97,6 +97,14 @@ def test_one_strong_source_is_enough(engine: Engine) -> None:
     assert set(search(engine, "sand the door lightly", 2)) == {"turn", "back"}, "only said"
 
 
+def test_no_moment_of_words_only_goes_on_after_the_video(index: Path) -> None:
+    say(index, "white", "speech", [(2.0, 2.2, "mind the gap"), (11.8, 11.9, "over and out")])
+    with Engine(index, NamedColours()) as engine:
+        for query in ("over and out", "mind the gap, then over and out"):
+            (hit,), (moment,) = engine.search(query, 1, sources=["speech"]), engine.locate(query, 1, sources=["speech"])
+            assert {moment.end, *(event.end for event in (*moment.events[-1:], *hit.events[-1:]))} == {12.0}
+
+
 def test_word_that_is_asked_of_words_only_is_likelier_where_a_text_holds_it(engine: Engine) -> None:
     joined, asked = engine.search("lightly", 1), engine.search("lightly", 1, sources=["speech"])
     assert names(joined) == names(asked)

@@ -119,6 +119,7 @@ def _score_videos(
         if scores is None:
             continue
         scores.cuts = find_cuts(index.store, video.video_id)
+        scores.length_s = index.store.read_sizes([video.video_id])[video.video_id].seconds
         if typical is not None and scores.line is not None:  # as evidence in this video
             scores.typical = scores.line[0] + scores.line[1] * typical
         size = len(scores.segments) + max(map(len, scores.texts)) if num_compared is None else num_compared

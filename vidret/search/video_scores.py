@@ -43,6 +43,7 @@ class VideoScores:
         time_s: Where it matches best, by clause.
         picture_spans: What a grounding head found for each clause; None without a head.
         cuts: Times in seconds at which new shots begin, if they were read.
+        length_s: Length of the video in seconds, if it was read.
         levels: What the score of the best segment is made of, by name, for one clause.
         line: As in ``VideoPictures``.
         typical: Evidence that unrelated queries reach in few segments; None if nothing tells.
@@ -57,6 +58,7 @@ class VideoScores:
     time_s: tuple[float, ...] = ()
     picture_spans: list[list[Span]] | None = None
     cuts: tuple[float, ...] = ()
+    length_s: float = math.inf
     levels: Mapping[str, float] = field(default_factory=dict)
     line: tuple[float, float] | None = None
     typical: float | None = None
@@ -64,11 +66,9 @@ class VideoScores:
     @property
     def end_s(self) -> float:
         """The end of what was compared, beyond which no moment goes on."""
-        if not self.segments:
-            return math.inf
         ends = [match.end for clause in self.texts for match in clause]
         ends += [span.end for clause in self.picture_spans or () for span in clause]  # of frames not stored yet
-        return max([self.segments[-1].end, *ends])
+        return max([self.segments[-1].end if self.segments else self.length_s, *ends])
 
     def source_scores(self, clause: int) -> dict[Source, float]:
         """Return the best evidence of each source for a clause."""
