@@ -25,7 +25,7 @@ NUM_EXAMPLES = 3
 
 
 class NoComparisonError(VidretError):
-    """Sets of videos that cannot be compared, since one is empty or they are too small for a claim."""
+    """Sets of videos that cannot be compared: one is empty, or they are too small for a significant result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class ExampleFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedPhrase:
-    """A phrase that was compared, how well it sets the sets apart, and frames of the set that it is more true of."""
+    """A compared phrase, how well it separates the two sets, and frames of the set that it fits better."""
 
     phrase: Phrase
     difference: PhraseDifference
@@ -55,7 +55,7 @@ class RankedPhrase:
 
     @property
     def is_significant(self) -> bool:
-        """Whether chance explains the difference poorly, all phrases considered."""
+        """Whether the difference is significant after correction for the number of phrases."""
         return self.difference.adjusted_p < ALPHA
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,9 +75,9 @@ class RankedPhrase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderDescription:
-    """The phrases that are more true of a set of videos than of others, and the reverse, best first.
+    """The phrases that fit a set of videos better than the others, and those that fit it worse, best first.
 
-    ``num_phrases`` were compared, which the correction counts.
+    ``num_phrases`` is the number of compared phrases, which the correction takes into account.
     """
 
     num_videos: int
@@ -98,13 +98,13 @@ def describe_folder(
 ) -> FolderDescription:
     """Return the phrases that set the videos of a folder apart.
 
-    They are compared with those of the folder ``against``, or with all other videos of the index, and at most ``k``
-    phrases are returned in each direction. What is seen is scored by the mean vector of each video, what is said and
-    shown by the stored words. Each video counts once. Without ``phrases`` about what is seen, those of ``list_bank``
-    that fit the videos are compared; with some, words are not.
+    They are compared with the videos of the folder ``against``, by default with all others of the index. At most ``k``
+    phrases are returned in each direction. Visual phrases are scored by the mean vector of each video, speech and
+    screen text by the stored words. Each video counts once. ``phrases`` are visual; without them, those of
+    ``list_bank`` that fit the videos are compared, and words too.
 
     Raises:
-        NoComparisonError: There is no other video, or the sets are too small for a claim about so many phrases.
+        NoComparisonError: There is no other video, or the sets are too small for a significant result.
         VidretError: A folder is not in the index, or the folders share videos.
     """
     vectors = read_index_vectors(store)
@@ -149,7 +149,7 @@ def describe_folder(
 def _split_videos(
     store: Store, vectors: IndexVectors, folder: str, against: str | None
 ) -> tuple[Bool[np.ndarray, " video"], Bool[np.ndarray, " video"], dict[int, StoredVideo]]:
-    """Return which videos are in the folder, which are compared with it, and all by id, with their paths there."""
+    """Return masks of the videos in the folder and of those compared with it, and all by id, with their paths there."""
     own, others = ({video.id: video for video in store.videos.find(Filters(folder=name))} for name in (folder, against))
     ours, theirs = (np.isin(vectors.video_ids, list(videos)) for videos in (own, others))
     if against is None:
@@ -195,7 +195,7 @@ class _ExampleFinder:
         self._texts, self._word_times = texts, word_times
 
     def find(self, phrase: Phrase, video_ids: np.ndarray) -> tuple[ExampleFrame, ...]:
-        """Return the best frame of each of the best videos; for words, frames of the first videos while they last."""
+        """Return the best frame of each of the best videos; for words, of the first videos that have them."""
         if phrase.kind != "seen":
             times = self._word_times[phrase]
             having = [int(video_id) for video_id in video_ids if int(video_id) in times][:NUM_EXAMPLES]

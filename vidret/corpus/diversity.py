@@ -48,8 +48,8 @@ def compute_vendi(vectors: Float[np.ndarray, "sample dim"]) -> float:
     """Return the Vendi score of vectors under the cosine kernel: the effective number of different ones.
 
     It is the exponential of the entropy of the eigenvalues of the kernel divided by the number of samples. The
-    covariance of the unit vectors has the same non-zero ones. Raise VidretError if there is no vector, or one is 0 or
-    not finite.
+    covariance of the unit vectors has the same non-zero eigenvalues. Raise VidretError if there is no vector, or one is
+    0 or not finite.
     """
     unit = _normalise(vectors)
     kernel = _covary(unit, unit) if len(unit) > unit.shape[1] else unit @ unit.T / len(unit)
@@ -57,7 +57,7 @@ def compute_vendi(vectors: Float[np.ndarray, "sample dim"]) -> float:
 
 
 def compute_vendi_of_kernel(kernel: Float[np.ndarray, "sample sample"]) -> float:
-    """Return the Vendi score of a symmetric matrix with the trace 1, such as a kernel divided by its samples."""
+    """Return the Vendi score of a symmetric matrix with trace 1, such as a kernel divided by its number of samples."""
     values = np.maximum(np.linalg.eigvalsh(kernel.astype(np.float64)), FLOOR)
     return math.exp(-float((values * np.log(values)).sum()))
 
@@ -69,11 +69,11 @@ def split_diversity(
 
     With the uncentred covariances C, the explained part is E = Cyx (Cxx + ridge I)^-1 Cxy and the rest R = Cyy - E, the
     Schur complement. The diversity of a matrix with the eigenvalues l and their sum t is exp(-sum l log(l / t)).
-    Features of texts and samples have about the length 1.
+    Features of texts and samples should have a length of about 1.
 
-    The ridge is by default that of ``RIDGES`` with the least error on a held-out fifth. The published code has 1e-12,
-    which regularises nothing: with more dimensions than samples the rest vanishes. Raise VidretError if there are fewer
-    than two pairs, or a value is not finite.
+    By default, the ridge is the one of ``RIDGES`` with the least error on a held-out fifth. The published code has
+    1e-12, which regularises nothing: with more dimensions than samples the rest vanishes. Raise VidretError if there
+    are fewer than two pairs, or a value is not finite.
     """
     x, y = _check_finite(texts, "texts"), _check_finite(vectors, "vectors")
     if len(x) < 2:
@@ -100,8 +100,8 @@ def split_by_direction(
 ) -> DiversityParts:
     """Split the diversity of vectors into that along the directions of texts, and the rest.
 
-    It is the split for a query, which is the same text for all samples: one direction is removed, and no regression is
-    needed.
+    This is the split for a query. The text is the same for all samples, so its direction is removed without a
+    regression.
     """
     y = _normalise(vectors)
     basis = np.linalg.svd(_check_finite(directions, "texts"), full_matrices=False)[2][: len(directions)]
@@ -124,7 +124,7 @@ def measure_spread(eigenvalues: Float[np.ndarray, " dim"]) -> float:
 
 
 def choose_ridge(texts: Float[np.ndarray, "sample text_dim"], vectors: Float[np.ndarray, "sample dim"]) -> float:
-    """Return the ridge that predicts the vectors of a held-out fifth best from their texts; the largest of equals."""
+    """Return the ridge that predicts the vectors of a held-out fifth best from their texts; the largest on a tie."""
     held_out = np.arange(len(texts)) % 5 == 1
     values, basis = np.linalg.eigh(_covary(texts[~held_out], texts[~held_out]))
     projected = basis.T @ _covary(texts[~held_out], vectors[~held_out])
@@ -163,14 +163,14 @@ def _check_finite(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def _warn_few(num_samples: int, dim: int) -> str | None:
-    """Return that diversity is bounded by the number of samples, where it is."""
+    """Return a warning if the number of samples bounds the diversity, else None."""
     if num_samples >= dim:
         return None
     return f"{num_samples} samples of {dim} dimensions have a diversity of at most {num_samples}: more may raise it"
 
 
 def _warn(num_samples: int, dim: int) -> str | None:
-    """Return why a split of so many samples means little, or None."""
+    """Return a warning if a split of this many samples means little, else None."""
     if num_samples >= MIN_RATIO * dim:
         return None
     return (
@@ -185,7 +185,7 @@ MATCHES = 1000  # segments that a prompt matches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexDiversity:
-    """Diversity of an index or what matches a prompt: the effective number of different segments (Vendi score).
+    """Diversity of an index or of what matches a prompt: the effective number of different segments (Vendi score).
 
     Its parts are what the direction of the prompt explains and the rest; without one, what the best-fitting class name
     of each segment explains and the rest.

@@ -78,8 +78,8 @@ def evaluate_generated(
 ) -> dict[str, Any]:
     """Score generated videos, given the prompt of each by path, by their frames.
 
-    Without paths of ``real`` videos, STREAM is left out, and without the topic of each prompt, topics are found among
-    them. ``on_progress`` is called with the number of videos encoded and the total.
+    Without ``real`` videos, STREAM is left out; without ``topics``, prompts are clustered into topics. ``on_progress``
+    is called with the number of videos encoded and the total.
 
     Returns:
         ``alignment`` (mean cosine of frames and prompt), ``prompt_recall`` (percentage of videos that fit their own
@@ -139,7 +139,7 @@ def evaluate_generated(
 def score_stream(
     real: Float32[np.ndarray, "real frame dim"], generated: Float32[np.ndarray, "generated frame dim"]
 ) -> dict[str, float]:
-    """Return STREAM of frame vectors of unit length, and STREAM-T of two halves of the real videos to read it against.
+    """Return STREAM of frame vectors of unit length, and STREAM-T of two halves of the real videos as a reference.
 
     ``temporal`` has the exponent of the published code, ``temporal_corrected`` that of the skewness.
     """
@@ -184,9 +184,9 @@ COMMON = frozenset(
 
 
 def find_topics(prompts: Sequence[str], vectors: Float32[np.ndarray, "prompt dim"]) -> list[str]:
-    """Return the topic of each prompt: clusters of their vectors, named by words that set their prompts apart.
+    """Return the topic of each prompt: the cluster of its vector, named by the cluster's most distinctive words.
 
-    Fewer than ``MIN_PROMPTS`` prompts are of one topic without a name.
+    Fewer than ``MIN_PROMPTS`` prompts share one topic without a name.
     """
     if len(prompts) < MIN_PROMPTS:
         return [""] * len(prompts)
@@ -197,7 +197,7 @@ def find_topics(prompts: Sequence[str], vectors: Float32[np.ndarray, "prompt dim
     for label in range(int(labels.max()) + 1):
         members = [own for own, other in zip(words, labels, strict=True) if other == label]
         counts = Counter(word for own in members for word in own)
-        # How many prompts of the topic have a word, less how many would if topics did not matter.
+        # The number of the topic's prompts that have a word, less the number expected by chance.
         gains = {word: count - overall[word] * len(members) / len(prompts) for word, count in counts.items()}
         best = sorted(gains, key=lambda word: (-gains[word], word))[:NUM_WORDS]
         names[label] = ", ".join(best)
@@ -205,10 +205,10 @@ def find_topics(prompts: Sequence[str], vectors: Float32[np.ndarray, "prompt dim
 
 
 def rank_topics(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the topics of rows of prompts with the means of their scores, the worst alignment first.
+    """Return the mean scores of the prompts of each topic, worst alignment first; nothing if all have the same topic.
 
     ``below`` is how far the alignment is below the mean of all prompts, in standard errors of the mean of as many
-    prompts; None if all prompts align equally well. There are no topics to compare if all prompts have the same one.
+    prompts; None if all prompts align equally well.
     """
     topics = list(dict.fromkeys(row["topic"] for row in rows))
     if len(topics) < 2:

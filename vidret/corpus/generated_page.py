@@ -96,7 +96,7 @@ def write_generated_page(report: Mapping[str, Any], out: Path) -> None:
 
 
 def list_video_remarks(report: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return by path the texts that match the prompt, and the questions that were not answered rightly."""
+    """Return for each path the texts that match its prompt, and the questions that were answered wrongly."""
     remarks = defaultdict[str, list[str]](list)
     for path, video in report.get("words", {"videos": {}})["videos"].items():
         both = f"with words {video['alignment']:.2f}, by pictures only {video['alignment_of_pictures']:.2f}"

@@ -42,7 +42,7 @@ PLACES = (
     *("kitchen", "street", "beach", "forest", "office", "desert", "stage", "garden", "classroom", "stadium", "factory"),
     *("living room", "field", "river", "mountains", "snow", "sea", "sky", "city", "road", "shop", "gym", "studio"),
 )
-# Everyday nouns, of which one that a caption has and one that it lacks make a pair about absence.
+# Everyday nouns: one that a caption has and one that it lacks make a pair about absence.
 NOUNS = (
     *("man", "woman", "boy", "girl", "baby", "dog", "cat", "horse", "bird", "fish", "car", "truck", "bus", "train"),
     *("bicycle", "motorcycle", "boat", "ship", "plane", "tree", "flower", "table", "chair", "bed", "door", "window"),
@@ -53,7 +53,7 @@ NOUNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinimalPair:
-    """A right and a wrong text for a video, given by its index: what they differ in, and how the wrong one was made."""
+    """A right and a wrong text for the video at an index, what they differ in, and the rule that made the wrong one."""
 
     kind: ProbeKind
     rule: str
@@ -64,7 +64,7 @@ class MinimalPair:
 
 @dataclass(frozen=True, slots=True)
 class PairRule:
-    """A rule that makes a wrong text of a caption: its kind, its description, and the rewriting.
+    """A rule that makes a wrong text from a caption: its kind, its description, and the rewriting.
 
     The rewriting returns None where the rule does not apply.
     """
@@ -86,7 +86,7 @@ def replace_words(caption: str, words: dict[str, str]) -> str | None:
 
 
 def _put(caption: str, found: re.Match[str], word: str) -> str:
-    """Return a caption with another word in the place of one, and the article before it that the word needs."""
+    """Return a caption with a match replaced by a word, and the article before it adjusted."""
     before = caption[: found.start()]
     before = re.sub(r"\b(a|A)n? $", rf"\1{'n' if word[0] in 'aeiou' else ''} ", before)
     return before + word + caption[found.end() :]
@@ -115,7 +115,7 @@ def shuffle_words(caption: str) -> str | None:
 
 
 def exchange_clauses(caption: str) -> str | None:
-    """Return a caption with what comes first and what comes then exchanged; None if it does not say so."""
+    """Return a caption with its two events exchanged; None unless it reads "... then ..."."""
     found = re.fullmatch(r"(?:first )?(.+?),? (?:and )?then (.+)", caption, re.IGNORECASE)
     return None if found is None else f"{found[2]} and then {found[1]}"
 
@@ -147,7 +147,7 @@ ABSENCE = "what is there called absent"
 
 
 def make_pairs(captions: Sequence[tuple[int, str]], kinds: Sequence[ProbeKind] = PROBE_KINDS) -> list[MinimalPair]:
-    """Return the pairs that the rules make of captions, given with the index of their video."""
+    """Return the pairs that the rules make from captions, given with the index of their video."""
     pairs = [
         MinimalPair(kind=rule.kind, rule=rule.name, right=caption, wrong=wrong, video=video)
         for video, caption in captions
@@ -158,7 +158,7 @@ def make_pairs(captions: Sequence[tuple[int, str]], kinds: Sequence[ProbeKind] =
 
 
 def make_absence_pairs(captions: Sequence[tuple[int, str]]) -> list[MinimalPair]:
-    """Return a pair for each video of which a caption has a noun: another one, which no caption has, is absent."""
+    """Return a pair for each video with a known noun in its captions; the absent noun is in none of them."""
     by_video: dict[int, list[str]] = {}
     for video, caption in captions:
         by_video.setdefault(video, []).append(caption.lower())
@@ -173,7 +173,7 @@ def make_absence_pairs(captions: Sequence[tuple[int, str]]) -> list[MinimalPair]
 
 
 def make_absence_pair(present: str, absent: str, video: int) -> MinimalPair:
-    """Return a pair of texts that call what is absent and what is present absent."""
+    """Return a pair of texts that deny an absent thing, which is right, and a present one, which is wrong."""
     right, wrong = f"there is no {absent} in the video", f"there is no {present} in the video"
     return MinimalPair(kind="negation", rule=ABSENCE, right=right, wrong=wrong, video=video)
 
@@ -184,7 +184,7 @@ Pixels = UInt8[np.ndarray, "frame height width 3"]
 
 @dataclass(frozen=True, slots=True)
 class Corruption:
-    """A corruption: what its five levels mean, the levels, and how one is applied to frames."""
+    """A corruption: what its five levels mean, the levels, and the function that applies one to frames."""
 
     meaning: str
     levels: tuple[float, float, float, float, float]
@@ -192,7 +192,7 @@ class Corruption:
 
 
 def corrupt(pixels: Pixels, name: str, strength: int) -> Pixels:
-    """Return RGB frames with one of ``CORRUPTIONS`` in a strength from 1 to 5, the same for equal frames."""
+    """Return RGB frames corrupted by one of ``CORRUPTIONS`` at a strength from 1 to 5; equal frames give equal ones."""
     corruption = CORRUPTIONS[name]
     corrupted: Pixels = corruption.apply(pixels, corruption.levels[strength - 1])
     return corrupted

@@ -110,10 +110,10 @@ def make_overview(
     phrases: Sequence[str] | None = None,
     num_clusters: int | None = None,
 ) -> FolderOverview:
-    """Return an overview of a folder of an index, whose encoder is that of the phrases.
+    """Return an overview of a folder of an index; ``encoder`` must be the index's.
 
-    Clusters are named by ``phrases``, or those of ``list_bank``. Of them there are at most ``num_clusters``, or as many
-    as suit the number of segments. Raise VidretError if the folder is not in the index, or a vector is not finite.
+    Clusters are named by ``phrases``, by default by those of ``list_bank``. There are at most ``num_clusters``, or as
+    many as suit the number of segments. Raise VidretError if the folder is not in the index, or a vector is not finite.
     """
     content = _read_folder(store, folder)
     vectors = content.vectors
@@ -201,7 +201,7 @@ def _measure_lengths(content: _Folder) -> np.ndarray:
 
 
 def _find_typical(content: _Folder, rows: Int64[np.ndarray, " row"]) -> tuple[ExampleFrame, ...]:
-    """Return the middle frames of the segments nearest to the mean of some, of different videos as far as possible."""
+    """Return the middle frames of the segments nearest to the mean of ``rows``, from different videos if possible."""
     part = content.vectors.segments[rows].astype(np.float32)
     order = rows[np.argsort(-(part @ part.mean(axis=0)), kind="stable")]
     _, first = np.unique(content.vectors.owners[order], return_index=True)

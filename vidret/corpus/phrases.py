@@ -1,4 +1,4 @@
-"""Phrases to describe videos with: names of things and actions, and the words and languages that an index has read."""
+"""Phrases that describe videos: names of things and actions, and the words and languages stored in an index."""
 
 import re
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ from vidret.types import TextSource
 PhraseKind = Literal["seen", "said", "shown"]
 WORD = re.compile(r"[^\W\d_]{4,}")  # shorter words are mostly articles and misreadings
 MAX_WORDS = 100  # of speech, and of the screen
-MAX_PHRASES = 200  # that are seen; the more are compared, the larger sets a claim needs
+MAX_PHRASES = 200  # visual ones; more phrases need larger sets for a significant result
 PER_VIDEO = 3  # phrases that each video proposes
 KINDS: Mapping[TextSource, PhraseKind] = {"speech": "said", "subtitles": "said", "screen": "shown"}
 ANY = ""  # in the place of a word
@@ -49,7 +49,7 @@ def propose_phrases(
     """Return the ``MAX_PHRASES`` phrases that fit some videos much better than others, in the order of the bank.
 
     Each video proposes the phrases that stand out in it among all videos, and the most proposed are kept. The choice
-    does not look at sets of videos, so that it does not bias a comparison of two.
+    ignores which set a video is in, so it does not bias a comparison of two sets.
     """
     if len(texts) <= MAX_PHRASES:
         return np.arange(len(texts))
@@ -63,7 +63,7 @@ def propose_phrases(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WordScores:
-    """What is said and shown in videos, as phrases.
+    """The speech and the screen text of videos, as phrases.
 
     Attributes:
         phrases: ``speech`` and ``text on the screen``, and single words.
@@ -77,9 +77,9 @@ class WordScores:
 
 
 def score_video_words(store: Store, durations: Mapping[int, float]) -> WordScores:
-    """Score what an index has read of videos, by the duration in seconds of each; empty if it has read nothing.
+    """Score the words stored for videos, given the duration in seconds of each; empty if none were read.
 
-    Single words are those that nearest to half of the videos have, which can set videos apart best.
+    The single words are those that occur in closest to half of the videos, which separate videos best.
     """
     columns = {video_id: column for column, video_id in enumerate(durations)}
     totals: dict[PhraseKind, Counter[int]] = defaultdict(Counter)
@@ -104,13 +104,13 @@ def score_video_words(store: Store, durations: Mapping[int, float]) -> WordScore
 
 
 def _choose_words(counts: Mapping[str, int], num_videos: int) -> Sequence[str]:
-    """Return the words that several videos have and several lack, those of nearest to half of them first."""
+    """Return the words that several videos have and several lack, closest to half of the videos first."""
     useful = [word for word, count in counts.items() if 2 <= count <= num_videos - 2]
     return sorted(useful, key=lambda word: (abs(2 * counts[word] - num_videos), word))[:MAX_WORDS]
 
 
 def _read_tracks(store: Store, videos: Collection[int]) -> Iterator[tuple[TextStore, TextTrack, int]]:
-    """Yield the tracks of words of some videos, each with the texts of the index, open, and the id of its video."""
+    """Yield each text track of some videos, with the open text store and the id of the video."""
     if not TextStore.exists(store.path):
         return
     contents = {content: video_id for video_id, content in store.videos.fingerprints().items() if video_id in videos}
@@ -120,7 +120,7 @@ def _read_tracks(store: Store, videos: Collection[int]) -> Iterator[tuple[TextSt
                 yield texts, track, contents[track.fingerprint]
 
 
-# Of the things that ImageNet's classes are in WordNet 3.0 (hypernyms of five classes or more), those that can be seen.
+# Visible things among the hypernyms in WordNet 3.0 of five or more of ImageNet's classes.
 CLASS_PARENTS = (
     *("animal", "mammal", "dog", "hunting dog", "hound", "terrier", "shepherd dog", "spaniel", "retriever", "toy dog"),
     *("cat", "big cat", "ungulate", "ruminant", "primate", "monkey", "ape", "rodent", "bird", "aquatic bird", "finch"),
@@ -157,7 +157,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordShare:
-    """How many videos were read for one kind of words, and how many of them have some."""
+    """The number of videos read for one kind of words, and the number of those that have any."""
 
     num_read: int
     num_with: int
@@ -193,7 +193,7 @@ class WordUse:
 
 
 def measure_word_use(store: Store, durations: Mapping[int, float]) -> WordUse:
-    """Measure what an index has read of some videos, given by the duration in seconds of each."""
+    """Measure the words stored for some videos, given the duration in seconds of each."""
     read, having = defaultdict[PhraseKind, set[int]](set), defaultdict[PhraseKind, set[int]](set)
     seconds = defaultdict[str, defaultdict[int, float]](lambda: defaultdict(float))
     for texts, track, video_id in _read_tracks(store, durations):

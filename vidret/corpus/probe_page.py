@@ -58,7 +58,7 @@ def explain_report(report: ProbeReport) -> Iterator[str]:
 
 
 def explain_corruption(result: CorruptionResult) -> str:
-    """Return up to which strength a corruption is tolerated."""
+    """Return a sentence that says up to which strength a corruption is tolerated."""
     held = next((index for index, value in enumerate(result.found) if value < HELD), NUM_STRENGTHS)
     levels = CORRUPTIONS[result.name].levels
     name = f"{result.name[0].upper()}{result.name[1:]}"
@@ -75,7 +75,7 @@ def explain_corruption(result: CorruptionResult) -> str:
 
 
 def explain_absence(result: AbsenceResult) -> str:
-    """Return whether 'nothing matches well' can be trusted."""
+    """Return a sentence that says whether 'nothing matches well' can be trusted."""
     trust = "cannot" if result.p_value >= 0.05 or result.auroc <= 0.5 else "can" if result.auroc > 0.9 else "can hardly"
     few = f"Whether 'nothing matches well' can be trusted needs {MIN_TRIALS} queries"
     verdict = few if result.num_queries < MIN_TRIALS else f"'Nothing matches well' {trust} be trusted"
@@ -142,7 +142,7 @@ def write_probe_page(report: ProbeReport, out: Path) -> None:
 
 
 def render_kind(result: PairResult, report: ProbeReport) -> str:
-    """Return what was asked, the verdict, and each rule with an example."""
+    """Return the question, the verdict, and each rule with an example."""
     accuracy = result.accuracy
     facts = (
         f"{accuracy.percent:.1f} % of {accuracy.num_trials} (95 %: {accuracy.low:.0f} to {accuracy.high:.0f}), "

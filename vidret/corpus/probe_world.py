@@ -1,4 +1,4 @@
-"""What probes of an encoder show: the frames of videos with their captions, and minimal pairs about them."""
+"""The inputs of an encoder's probes: frames of videos with captions, and minimal pairs about them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +48,7 @@ class ProbeWorld:
 
 
 def draw_probe_world(size: int, *, seed: int = 0) -> ProbeWorld:
-    """Return synthetic videos of which each is shown with its opposite, in frames of ``size`` pixels.
+    """Return synthetic videos, each with its opposite, in frames of ``size`` pixels.
 
     Combinations of shapes, colours and actions are those of the test split. Raise VidretError if there are not enough
     different scenes.
@@ -102,7 +102,7 @@ def _make_absence(scene: CaptionedScene, row: int) -> MinimalPair:
 def read_probe_world(
     folder: Path, resize: Resize, *, seed: int = 0, on_progress: OnProgress | None = None
 ) -> ProbeWorld:
-    """Return the videos of a folder with captions.jsonl, and the pairs that the rules make of their captions.
+    """Return the videos of a folder with captions.jsonl, and the pairs that the rules make from their captions.
 
     Of more than ``MAX_VIDEOS`` videos some are drawn at random. Raise VidretError if the annotations are invalid, or
     fewer than two of their videos can be read.
@@ -140,7 +140,7 @@ def read_probe_world(
 
 
 def read_spread_frames(path: str, resize: Resize) -> Frames:
-    """Return frames at even distances, the same number for each video; a short one repeats some."""
+    """Return evenly spaced frames, the same number for each video; a short video repeats some."""
     info = probe(path)
     indices = np.linspace(0, info.num_frames - 1, NUM_FRAMES).round().astype(np.int64)
     return read_indices(info, indices, resize)

@@ -1,8 +1,8 @@
-"""Alignment of generated videos with their prompts: by pictures and words together, and by questions to a model.
+"""Alignment of generated videos with their prompts: by pictures and words together, or by a model's answers.
 
-By words, the videos are indexed in a temporary folder, and each prompt is searched among all of them, as a search
-scores both; scores are in standard deviations above what unrelated queries reach at best. By questions, a video
-language model behind a chat endpoint writes the questions about a prompt, and answers them from frames.
+With words, the videos are indexed in a temporary folder, and each prompt is searched among all of them. Scores are in
+standard deviations above what unrelated queries reach at best. With questions, a video language model behind a chat
+endpoint writes the questions about a prompt, and answers them from frames.
 
 References:
     Guan et al. 2025, "ETVA: Evaluation of Text-to-Video Alignment via Fine-grained Question Generation and Answering".
@@ -156,7 +156,7 @@ _REPLY = re.compile(r"\[\s*(yes|no|[abc])\s*\]", re.I)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoQuestion:
-    """A question about a prompt: the kind of its element, its words, and the answer of a video that follows it.
+    """A question about a prompt: the kind of its element, its text, and the right answer for a video that follows it.
 
     The kind is entity, attribute or relation.
     """

@@ -1,4 +1,4 @@
-"""What is beyond chance: the AUROC of phrases with its permutation test, accuracies with intervals, calibration.
+"""Statistical significance: the AUROC of phrases with a permutation test, accuracies with intervals, calibration.
 
 References:
     Dunlap et al. 2024, "Describing Differences in Image Sets with Natural Language" (VisDiff), whose order of phrases
@@ -104,7 +104,7 @@ def correct_holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " te
 
 
 def count_needed(num_phrases: int) -> int:
-    """Return how many items each set needs at least, so that one phrase of ``num_phrases`` can be significant.
+    """Return the least size of each set with which one phrase of ``num_phrases`` can be significant.
 
     A perfect separation of n from n items has the two-sided p-value 2 / C(2n, n), which Holm's correction multiplies by
     the number of phrases.
@@ -189,11 +189,11 @@ class Accuracy:
 
 
 def measure_accuracy(margins: Float[np.ndarray, " trial"], groups: np.ndarray | None = None) -> Accuracy:
-    """Return the share of positive margins, of each right answer's score over the wrong one's; zeros count half.
+    """Return the share of positive margins (the right answer's score less the wrong one's); zeros count half.
 
-    ``groups`` are what each trial belongs to, such as its pair of videos: trials of a group are not independent, so
-    that the interval is that of as many trials as there are groups. Raise VidretError if there is no trial, or a margin
-    is not finite.
+    ``groups`` has the group of each trial, such as its pair of videos. Trials of a group are not independent, so the
+    interval is that of as many trials as there are groups. Raise VidretError if there is no trial, or a margin is not
+    finite.
     """
     if not len(margins) or not np.isfinite(margins).all():
         raise VidretError(f"margins must be finite and at least 1, got {len(margins)}")

@@ -23,12 +23,12 @@ MIN_FRAMES = 4  # two frequencies, so that a slope exists
 BINS = 50
 NEAREST = 5
 PUBLISHED_EXPONENT, CORRECTED_EXPONENT = 0.5, 1.5
-ROWS = 1024  # distances to so many points are in memory at a time
+ROWS = 1024  # points to which distances are in memory at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FrameSignals:
-    """What STREAM reads in the features of the frames of each video, per dimension.
+    """The signals that STREAM computes from the frame features of each video, per dimension.
 
     Attributes:
         slope: Exponent B of the power law A k^B that fits the amplitudes of the frequencies k.

@@ -1,4 +1,4 @@
-"""Vectors of videos, and of phrases, which an encoder sees once, since the index keeps them."""
+"""Vectors of an index's videos, and of phrases, which the index keeps so that each is encoded only once."""
 
 import contextlib
 import hashlib
@@ -81,7 +81,7 @@ def encode_phrases(encoder: TextEncoder, phrases: Sequence[str]) -> Float32[np.n
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexVectors:
-    """The vectors of an index's searchable segments, of unit length, with the ids of their videos, and these' means.
+    """The unit vectors of an index's searchable segments, their video ids, and the mean vector of each video.
 
     Ids ascend. Segments of one video are alike. Statistics about videos therefore count each video once.
     """
@@ -100,7 +100,7 @@ def read_index_vectors(store: Store) -> IndexVectors:
     """
     segment_ids, segments = store.features.intact_vectors(store.searchable())
     owners = store.owners(segment_ids)
-    known = owners >= 0  # others were deleted meanwhile
+    known = owners >= 0  # the others have just been deleted
     segment_ids, segments, owners = segment_ids[known], segments[known], owners[known]
     if not len(segment_ids):
         raise StoreError(f"{store.path}: there must be a segment to describe, got an empty index")
