@@ -1,7 +1,7 @@
 """The command line. Data goes to stdout, messages to stderr; exit codes are 0 (success), 1 (failure) and 2 (usage).
 
-A value that is wrong whatever an index or a file holds is an error of usage. ``vidret index --exit-code`` also has 3: a
-new video matches a watch.
+A usage error is a value that is invalid for any index and any file. ``vidret index --exit-code`` also has 3: a new
+video matches a watch.
 """
 
 import os
@@ -28,7 +28,7 @@ def main() -> None:
         print("error: interrupted", file=sys.stderr)
         code = INTERRUPTED
     error = _flush(sys.stdout)
-    if error and not code and not isinstance(error, BrokenPipeError):  # a reader that is gone, as `head`, has enough
+    if error and not code and not isinstance(error, BrokenPipeError):  # a pipe's reader, as `head`, may stop early
         from vidret.present.terminal import print_failure
 
         print_failure(error)
@@ -37,9 +37,9 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Write to nowhere what goes to a stream that is closed, and replace characters that stdout cannot encode.
+    """Open the null device in place of closed streams, and replace characters that stdout cannot encode.
 
-    Files and pipes get UTF-8, on Windows too, which is the encoding of JSON.
+    Files and pipes are written as UTF-8, the encoding of JSON, on Windows too.
     """
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
@@ -51,11 +51,11 @@ def _open_streams() -> None:
 
 
 def _flush(stream: TextIO) -> OSError | None:
-    """Write what is left for a stream; return what prevents it."""
+    """Flush a stream; return the error if that fails, else None."""
     try:
         stream.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python tries again, and complains
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python flushes again at exit
         return error
     return None
 
@@ -64,7 +64,7 @@ def _run() -> int:
     """Run the command of ``sys.argv``; return the exit code."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
-        for name in ("SIGHUP", "SIGBREAK"):  # the terminal closes, on Windows the second
+        for name in ("SIGHUP", "SIGBREAK"):  # sent when the terminal closes; SIGBREAK is that of Windows
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
                 signal.signal(number, _interrupt)
@@ -78,7 +78,7 @@ def _run() -> int:
         try:
             # In standalone mode typer would print errors itself, without replacing unprintable characters.
             code = program(prog_name="vidret", standalone_mode=False)
-            if code == INTERRUPTED:  # how newer versions of typer end at Ctrl-C; older ones raise
+            if code == INTERRUPTED:  # newer versions of typer return this after Ctrl-C; older ones raise
                 raise KeyboardInterrupt
         except USAGE_ERROR as error:
             if message := error.format_message():  # empty after the help that `vidret` without arguments prints
@@ -106,7 +106,7 @@ def _run() -> int:
 
 
 def suggest(error: Any, arguments: list[str]) -> str:
-    """Return how to write a query that was taken for options, or for several arguments; else an empty text."""
+    """Return a hint how to write a query that was parsed as options or as several arguments; else an empty text."""
     command = getattr(error.ctx, "command", None)
     asked = {param.metavar for param in getattr(command, "params", ())} & {"QUERY", "QUESTION"}
     short = getattr(error, "option_name", "")
@@ -120,5 +120,5 @@ def suggest(error: Any, arguments: list[str]) -> str:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """End as Ctrl-C does: what is in progress is finished or rolled back."""
+    """End as Ctrl-C does: work in progress is finished or rolled back."""
     raise KeyboardInterrupt

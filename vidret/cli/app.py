@@ -1,6 +1,6 @@
-"""The Typer application, and its commands in the order and in the groups of the help, each with its modules.
+"""The Typer application: its commands with their groups and order in the help, and the modules that define them.
 
-A module is imported when its command runs: the help and the completion of the shell need no other.
+The modules of a command are imported when it runs, so that the help and shell completion stay fast.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's class, or the copy of it in newer versions of typer
 SEARCH, LOOK, TEACH, KEEP = "Index and search", "Look into videos", "Teach and watch", "Keep and cut"
 OFFER, MODELS, MANAGE = "Serve", "Models", "Manage indexes"
-# The modules of ``vidret.cli`` that define other commands than ``commands.NAME`` does, which is named after its own.
+# Modules of ``vidret.cli`` and their commands, except the modules ``commands.NAME`` that define only the command NAME.
 MODULES = {
     "commands.collection": ("collection", "cut"),
     "commands.exchange": ("export", "import", "merge", "reindex", "store"),
@@ -107,7 +107,7 @@ def tidy(params: list[Any]) -> list[Any]:
             if param.default is False:
                 param.secondary_opts = []
         elif values := list_values(param):
-            # Typer takes this only with the declaration of each option.
+            # Typer accepts this only where each option is declared.
             param._custom_shell_complete = partial(_complete, values)
         param.process_value = partial(convert, param)
     *others, last = params
@@ -119,13 +119,13 @@ def tidy(params: list[Any]) -> list[Any]:
 def convert(param: Any, ctx: Any, value: Any) -> Any:
     """Return the value of a parameter, converted to its type.
 
-    Newer versions of typer load pydantic to convert one, and build what converts it; most have their type already.
+    Newer versions of typer load pydantic for each conversion, which is slow; most values have their type already.
     """
     annotation = getattr(getattr(param, "type_descriptor", None), "annotation", None)
     kind: Any = next(iter(get_args(annotation)), annotation)
     is_list = get_origin(annotation) is list
     values = () if value is None else value if is_list else (value,)
-    if kind is Path:  # any text is one; no option of vidret has typer check its path
+    if kind is Path:  # any text is a path; no option of vidret lets typer check it
         values = [Path(part) if isinstance(part, str) else part for part in values]
     is_typed = isinstance(kind, type) and is_list == (param.multiple or param.nargs == -1)
     if not is_typed or (param.required and not value) or not all(isinstance(part, kind) for part in values):
@@ -146,7 +146,7 @@ def _complete(values: list[str], _ctx: Any, _param: Any, incomplete: str) -> lis
 
 
 class _Checked:
-    """What commands and groups of them share: tidy help, and options that are checked before one begins."""
+    """The base of commands and command groups: a tidy help, and options that are checked before the command runs."""
 
     params: list[Any]
 
@@ -157,7 +157,7 @@ class _Checked:
         try:
             rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
         except USAGE_ERROR as error:
-            error.ctx = error.ctx or ctx  # click leaves it out where an option has no value, or one too many
+            error.ctx = error.ctx or ctx  # click leaves it out if an option has no value or too many
             raise
         check_values(ctx, self.params)
         return rest
@@ -168,7 +168,7 @@ class CommandGroup(_Checked, TyperGroup):
 
 
 class Command(_Checked, TyperCommand):
-    """A command, which looks in the index that ``choose_index`` chooses."""
+    """A command. ``choose_index`` chooses its index while the arguments are parsed."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse and check the arguments, and choose the index."""
@@ -197,7 +197,7 @@ class UnloadedCommand(Command):
         super().__init__(name, help=text, rich_help_panel=panel)
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
-        """Return the context of the command itself, which runs in place of this one."""
+        """Load the real command, which runs in place of this one, and return its context."""
         return load_command(str(self.name)).make_context(*arguments, **settings)
 
 
@@ -208,7 +208,7 @@ class ProgramGroup(CommandGroup):
         super().__init__(commands={name: UnloadedCommand(name) for name in COMMANDS}, **settings)
 
 
-app = CommandApp()  # in which the commands register that are imported
+app = CommandApp()  # imported commands register here
 program = CommandApp(
     cls=ProgramGroup,
     help="Search videos by text: index a folder, find videos, locate moments.",
@@ -219,7 +219,7 @@ program = CommandApp(
 
 @cache
 def load_command(name: str) -> Any:
-    """Import the modules of a command, and return it. Others that are imported with it are not built."""
+    """Import the modules of a command, and return it. Other commands of these modules are not built."""
     modules = [module for module, names in MODULES.items() if name in names]
     for module in modules or [f"commands.{name}"]:
         import_module(f"vidret.cli.{module}")
@@ -231,14 +231,14 @@ def load_command(name: str) -> Any:
 
 
 def add_group(name: str, *, no_args_is_help: bool = True, **settings: Any) -> CommandApp:
-    """Return a command that has commands of its own, with its help."""
+    """Return a command that has subcommands, with its help."""
     group = CommandApp(cls=CommandGroup, help=COMMANDS[name][1], no_args_is_help=no_args_is_help, **settings)
     app.add_typer(group, name=name)
     return group
 
 
 def print_version(asked: bool) -> None:
-    """Print the version and exit, if it is asked for."""
+    """Print the version and exit, if ``asked`` is set."""
     if asked:
         from importlib import metadata
 

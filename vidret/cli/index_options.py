@@ -31,13 +31,13 @@ PATHS = argument(
 
 
 def _switch(text: str) -> Any:
-    """Return the option of what an index reads or does, which goes on as it is unless it is turned on or off."""
+    """Return an on/off option of an index; without it, the index keeps its setting."""
     return option_field(text, SOURCES, "auto|on|off", default="auto")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexChoices:
-    """What ``vidret index`` is asked to do, in the order of its help."""
+    """The arguments and options of ``vidret index``, in the order of its help."""
 
     paths: Annotated[list[str], PATHS]
     index: Annotated[Path, index_option(SOURCES, text="Index folder, new or not.")] = DEFAULT_INDEX

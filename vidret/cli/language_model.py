@@ -31,7 +31,7 @@ LlmTimeoutOption = Annotated[
 def make_endpoint(
     llm: str | None, model: str | None, timeout_s: float, *, name: str = "llm", hint: str = ""
 ) -> "ChatEndpoint":
-    """Return the endpoint of the options ``--name`` and ``--name-model``; ``hint`` is what can be done without one."""
+    """Return the endpoint of the options ``--name`` and ``--name-model``; ``hint`` names an alternative without one."""
     from vidret.language.endpoint import ChatEndpoint, read_key
 
     for flag, value in ((f"--{name}", llm), (f"--{name}-model", model)):
@@ -42,7 +42,7 @@ def make_endpoint(
 
 LOCAL_METHODS, ENDPOINT_METHODS = ("icr", "first"), ("list", "pair")
 FRAME_WIDTH = 384  # pixels
-FOLDER = "judged"  # of the index, for answers of endpoints
+FOLDER = "judged"  # in the index, caches answers of endpoints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +78,13 @@ class JudgeSettings:
     llm_timeout: LlmTimeoutOption = 120.0
 
     def check(self) -> None:
-        """Refuse the options of a judge without one; the model of an endpoint may be set for all commands."""
+        """Refuse a judge's options without ``--judge``, except those of the endpoint, which all commands may share."""
         if self.judge is None and self != JudgeSettings(llm_model=self.llm_model, llm_timeout=self.llm_timeout):
             raise typer.BadParameter("must be given with the options of a judge, got none", param_hint="--judge")
 
 
 def make_judge(settings: JudgeSettings, device: str, cache: Path | None) -> "tuple[Judge, JudgeOptions]":
-    """Return the judge and how it judges; a local model is loaded, answers of an endpoint are kept in ``cache``."""
+    """Return the judge and its options; a local model is loaded, answers of an endpoint are kept in ``cache``."""
     from vidret.language.judging import JudgeOptions
 
     assert settings.judge is not None
@@ -97,7 +97,7 @@ def make_judge(settings: JudgeSettings, device: str, cache: Path | None) -> "tup
         raise typer.BadParameter(
             "needs --judge URL, got a local model, which reads words only", param_hint="--judge-frames"
         )
-    # ICR compares all candidates in one prompt; a pair slides through the list like a bubble
+    # ICR compares all candidates in one prompt; a pair moves through the list as in bubble sort
     window, step = {"icr": (settings.judge_top, 1), "pair": (2, 1)}.get(by, (10, 5))
     options = JudgeOptions(top=settings.judge_top, window=window, step=step, permutations=settings.judge_permutations)
     if is_url:
@@ -117,7 +117,7 @@ def make_judge(settings: JudgeSettings, device: str, cache: Path | None) -> "tup
 
 @contextmanager
 def open_frames_of(engine: "Engine | RemoteEngine") -> "Iterator[DrawFrame]":
-    """Yield the function that draws frames of videos: a server does, or a process here."""
+    """Yield the function that draws frames of videos, on the server or in a local process."""
     from vidret.client import RemoteEngine
     from vidret.language.judging import FileFrames
 

@@ -1,4 +1,4 @@
-"""How commands open an index, or a client of a server."""
+"""Opening an index, or a client of a server, for a command."""
 
 import gc
 import os
@@ -30,7 +30,7 @@ FIRST_START = (
     "Still loading. The first start after an installation compiles Python's packages and reads models from the disk, "
     "which may take a minute; later ones take seconds."
 )
-MANY_PHRASES = 100  # which take seconds to encode
+MANY_PHRASES = 100  # they take seconds to encode
 # Options that need the index or the videos on this machine.
 LOCAL_ONLY = ("index", "model", "device", "precision", "head", "sheet", "export")
 
@@ -80,7 +80,7 @@ def open_engine(
 
 
 def check_index(index: Path) -> None:
-    """Check that there is an index, for commands that read or change a file of it and do not open it."""
+    """Check that there is an index, for commands that use one of its files without opening it."""
     from vidret.store.store import Store
 
     if not Store.exists(index):
@@ -88,7 +88,7 @@ def check_index(index: Path) -> None:
 
 
 def remember_phrases(encoder: "Encoder", index: Path) -> "RememberedTexts":
-    """Return the encoder with the phrases that the index keeps of it; say so if it has many to encode."""
+    """Return the encoder with the index's cache of its phrases; print a message if many are to be encoded."""
     from vidret.corpus.vectors import FOLDER, RememberedTexts
 
     def say(num_new: int) -> None:
@@ -99,7 +99,7 @@ def remember_phrases(encoder: "Encoder", index: Path) -> "RememberedTexts":
 
 
 def choose_model(model: str | None, index: Path | None = None) -> str | None:
-    """Return the model that was asked for, else that of the environment for an index that is new, else None."""
+    """Return the given model, else that of the environment for a new index, else None."""
     from vidret.store.store import Store
 
     if model is not None or (index is not None and Store.exists(index)):
@@ -108,7 +108,7 @@ def choose_model(model: str | None, index: Path | None = None) -> str | None:
 
 
 def refuse_other_model(index: Path, model: str) -> None:
-    """Refuse another model for an index of the starter before it is downloaded; else its fingerprint tells."""
+    """Refuse another model for an index of the starter before it is downloaded. Other indexes compare fingerprints."""
     from vidret.encode.names import STARTER, parse_model_name
     from vidret.store.store import Store
 
@@ -130,7 +130,7 @@ def choose_merge(merge: str | None, model: str | None, index: Path) -> str | Non
     level = cast(MergeLevel, merge)
     name = choose_model(model, index)
     if name is not None or not Store.exists(index):
-        full = resolve_name(parse_model_name(name or STARTER))  # the short name of one that merges would merge
+        full = resolve_name(parse_model_name(name or STARTER))  # a short name may imply merging
         return set_merge(str(full), level)
     recorded = read_encoder_name(index)
     if level != (own := parse_model_name(recorded).merge):
@@ -138,14 +138,14 @@ def choose_merge(merge: str | None, model: str | None, index: Path) -> str | Non
         raise VidretError(
             f"{index}: merge must be {own}, which the index was built with, got {level}; change it: {change}"
         )
-    return None  # of the index
+    return None  # the index names it
 
 
 @contextmanager
 def pause_collection() -> Iterator[None]:
-    """Collect no garbage during imports, and never look again at what they leave.
+    """Disable garbage collection during imports, and exclude the imported objects from it afterwards.
 
-    With PyTorch they make hundreds of thousands of objects, nearly all of which last. To walk them takes 0.2 s.
+    PyTorch creates hundreds of thousands of objects, nearly all of them permanent. Walking them takes 0.2 s.
     """
     gc.disable()
     try:
@@ -158,7 +158,7 @@ def pause_collection() -> Iterator[None]:
 def open_engine_or_client(
     place: Place | Places, loading: Loading = AUTO, *, head: str = "auto", model: str | None = None
 ) -> "Engine | RemoteEngine":
-    """Open an index, or a client if a server is given, until the command ends. A client loads no model."""
+    """Open an index, or a client if a server is given; it closes when the command ends. A client loads no model."""
     context = place.context
     if place.server is None:
         refuse_options(context, ("token",), "needs --server URL, got none")
@@ -176,7 +176,7 @@ def ask_store_or_client(
     *,
     write: bool = False,
 ) -> T:
-    """Return what an index answers, or a server if one is given. Neither loads a model."""
+    """Return the answer of an index, or of a server if one is given. Neither loads a model."""
     if place.server is None and not is_on_command_line(place.context, "token"):
         from vidret.store.store import Store
 
@@ -186,14 +186,14 @@ def ask_store_or_client(
 
 
 def interpret_query(engine: Searchable, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
-    """Return how a query is understood in an index; a client, which has no index, knows the grammar only."""
+    """Return the interpretation of a query by an index; a client has none, and interprets by the grammar only."""
     own: Callable[..., Interpretation] | None = getattr(engine, "interpret", None)
     return interpret(query) if own is None else own(query, sources=sources)
 
 
 @contextmanager
 def needing(extra: str, feature: str, *packages: str) -> Iterator[None]:
-    """Name the extra that a feature needs if an import inside finds one of its packages missing."""
+    """Raise ``MissingExtraError`` with the extra of a feature if an import in the block misses one of its packages."""
     try:
         yield
     except ImportError as error:

@@ -19,7 +19,7 @@ Expansion = tuple[list[inspect.Parameter], Callable[[dict[str, Any]], Any]]
 
 
 def choose_index(ctx: Any, num_given: int = 1) -> None:
-    """Let a command that was given no index use the user's own, unless the current folder has one.
+    """Set the index of a command without ``--index``: that of the current folder, else the user's own.
 
     The choice is printed. A command with ``--server`` needs no index.
 
@@ -51,7 +51,7 @@ def find_own_index() -> Path:
     """
     import platformdirs
 
-    find_user_folder("XDG_DATA_HOME", "~")  # without it, versions of platformdirs differ in what they do
+    find_user_folder("XDG_DATA_HOME", "~")  # without a home folder, versions of platformdirs differ
     return Path(platformdirs.user_data_path("vidret")) / "index"
 
 
@@ -73,21 +73,21 @@ def option(
     flag: str | None = None,
     **settings: Any,
 ) -> Any:
-    """Return an option: its help, the panel there, and what stands for its value; the flag is that of its parameter.
+    """Return an option with its help text, help panel and metavar; its flag is the name of its parameter.
 
-    It is the default of a parameter, and required without a ``default``; or it annotates a type for several commands.
+    Use it as the default of a parameter, required without a ``default``, or to annotate a type for several commands.
     """
     flags = () if flag is None else (flag,)
     return typer.Option(default, *flags, help=text, rich_help_panel=panel, metavar=metavar, **settings)
 
 
 def option_field(*described: str, default: Any = None, **settings: Any) -> Any:
-    """Return an option as a field of a dataclass with its default, None unless one is given; see ``option``."""
+    """Return an option as a dataclass field with a default; see ``option``."""
     return field(default=default, metadata={OPTION: option(*described, **settings)})
 
 
 def argument(text: str, metavar: str, *, default: Any = ..., **settings: Any) -> Any:
-    """Return an argument: its help, and what stands for its value; see ``option``."""
+    """Return an argument with its help text and metavar; see ``option``."""
     return typer.Argument(default, help=text, metavar=metavar, **settings)
 
 
@@ -114,8 +114,8 @@ def with_fields(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator: a command gets one option per field in place of each parameter that is a dataclass.
 
-    ``expand`` returns the parameters in place of a dataclass, and a function from their values to it. The command has
-    no options for the fields to ``omit``, and may have ``defaults`` of its own.
+    ``expand`` returns the parameters in place of a dataclass, and a function from their values to it. The fields in
+    ``omit`` get no options; ``defaults`` replace those of the fields.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -133,7 +133,7 @@ def with_fields(
             built = {name: build(given) for name, build in builders.items()}
             command(**{name: value for name, value in given.items() if name in names}, **built)
 
-        typed: Any = functools.wraps(command)(run)  # typer reads both attributes
+        typed: Any = functools.wraps(command)(run)  # typer reads the annotations and the signature
         typed.__signature__ = inspect.Signature(listed)
         typed.__annotations__ = {parameter.name: parameter.annotation for parameter in listed}
         return run

@@ -62,7 +62,7 @@ with_search_fields = with_fields(expand=expand_options)
 
 
 def describe_parameter(named: NamedOption) -> inspect.Parameter:
-    """Return an option as a parameter of a command; a text stands for a list of names, or for an on or off."""
+    """Return an option as a parameter of a command; lists of names and on/off switches are texts."""
     is_text = get_origin(named.type) is tuple or is_switch(named)
     is_list = named.option.holds == "times"
     hint: Any = datetime if named.option.holds == "date" else str if is_text else named.type
@@ -79,7 +79,7 @@ def make_option(named: NamedOption) -> Any:
 
 
 def check_folders(listed: Sequence[NamedOption], values: Mapping[str, Any]) -> None:
-    """Check that the folders among the values are there; those of a server are not on this machine."""
+    """Check that the folders among the values exist on this machine."""
     for named in listed:
         folder = values[named.name] if named.option.holds == "folder" else None
         if folder is not None and not is_url(folder) and not os.path.isdir(folder):  # noqa: PTH112  any bytes
@@ -110,7 +110,7 @@ def flag_of(named: NamedOption) -> str:
 
 
 def parse_option(named: NamedOption, value: Any) -> Any:
-    """Return the value of a command's option as Python takes it; dates without a time zone are local."""
+    """Return the value of a command's option as ``SearchOptions`` takes it; dates without a time zone are local."""
     if named.option.holds == "times":
         return tuple(parse_time_point(text, option=flag_of(named)) for text in value or ())
     if value is None:
@@ -137,14 +137,14 @@ SaveOption = Annotated[
 
 
 def save_search(engine: VideoLibrary, name: str, query: str, options: SearchOptions | LocateOptions) -> None:
-    """Keep a search in the index, and say how to run it again."""
+    """Save a search in the index, and print how to run it again."""
     engine.save_collection(SavedCollection.of_search(name, query, options))
     print_message(f"kept: vidret collection show {shlex.quote(name)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipChoice:
-    """The options that say whose footage to find, in place of a query."""
+    """The options for a clip whose footage to find, in place of a query."""
 
     clip: str | None = option_field(
         "Video whose footage to find, in place of a query: also if it is cropped, mirrored or sped up there.",
@@ -157,7 +157,7 @@ class ClipChoice:
     end: float | None = option_field("Where the clip ends in FILE.", SCOPE, "TIME", flag="--to", parser=parse_clock)
 
     def check(self, options: SearchOptions | LocateOptions) -> None:
-        """Refuse a clip without a name, a part of a clip without a clip, an empty part, and options of a query."""
+        """Refuse an empty clip name, a part without a clip, an empty part, and options that need a query."""
         if self.clip == "":
             raise typer.BadParameter("must be a file, got an empty name", param_hint="--clip")
         for name, value in (("--from", self.start), ("--to", self.end)):
@@ -173,7 +173,7 @@ class ClipChoice:
 def answer_clip(
     engine: VideoLibrary, footage: ClipChoice, k: int, *, as_json: bool, sheet: Path | None, **where: Any
 ) -> None:
-    """Print where the footage of a clip is found, and draw a contact sheet of it; see ``Engine.find_footage``."""
+    """Print where the footage of a clip occurs, and draw a contact sheet of it; see ``Engine.find_footage``."""
     assert footage.clip is not None
     found = engine.find_footage(footage.clip, k, start=footage.start, end=footage.end, **where)
     print_result(found, show_footage, as_json=as_json, digits=4)

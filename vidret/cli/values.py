@@ -1,4 +1,4 @@
-"""What the values of options must be, checked before a command begins; and what commands read from them and files.
+"""Rules for the values of options, checked before a command begins, and parsers of these values and of query files.
 
 A rule holds for an option wherever it occurs. A metavar such as ``on|off`` lists the values that are allowed.
 """
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 Name = TypeVar("Name", bound=str)
 T = TypeVar("T")
-LARGEST = 10**18  # number that an index, and a sum of two, can hold
-SMALLEST_BANK = 10  # queries; what fewer have in common says nothing of other queries
+LARGEST = 10**18  # an index can store it, and the sum of two
+SMALLEST_BANK = 10  # queries; fewer do not represent other queries
 CHOICES = re.compile(r"[a-z0-9]+(\|[a-z0-9]+)+")
 CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")  # a time, as 1:30
-# For the completion of the shell: words of options whose metavar does not list them.
+# For shell completion: words of options whose metavar does not list them.
 COMPLETED = {
     "--device": "auto cpu cuda mps xpu",
     "--head": "auto none",
@@ -41,14 +41,14 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def list_values(param: Any) -> list[str]:
-    """Return the words that an option takes, for the completion of the shell; others may be allowed besides."""
+    """Return the words to offer for an option in shell completion; it may accept others."""
     metavar = param.metavar or ""
     words = [word for word in metavar.split("|") if word.islower()] if "|" in metavar else []
     return words or COMPLETED.get(param.opts[0], "").split()
 
 
 def check_values(ctx: Any, params: list[Any]) -> None:
-    """Check the values of a command's options, unless the completion of the shell reads a line that has no end yet."""
+    """Check the values of a command's options, unless shell completion parses an unfinished line."""
     if not ctx.resilient_parsing:
         for param in params:
             check_value(ctx, param, ctx.params.get(param.name))
@@ -85,23 +85,23 @@ def require_file(words: tuple[str, ...], what: str) -> Callable[[str], None]:
 
 
 def check_image_name(value: str) -> None:
-    """Refuse the name of a file that no image can have."""
+    """Refuse a file name without the suffix of an image format."""
     if Path(value).suffix.lower() not in IMAGES:
         raise VidretError(f"must end with {', '.join(IMAGES)}, got {value}")
 
 
 def require(module: str, name: str, *others: object) -> Callable[[str], None]:
-    """Return a rule for values that a function of a module takes; the module is imported with the first value."""
+    """Return a rule that calls a function with the value; its module is imported with the first value."""
     return lambda value: getattr(import_module(module), name)(value, *others)
 
 
 RULES: dict[str, Callable[[str], None]] = {
-    "--device": require("vidret.devices", "parse_device"),  # whether or not there is such a device
+    "--device": require("vidret.devices", "parse_device"),  # the device need not exist
     "--rerank": require_file(("auto", *RERANKERS), "an aligner"),
     "--head": require_file(("auto", "none"), "a head"),
     "--sheet": check_image_name,
     "--curve": check_image_name,
-    "--server": require("vidret.client.server", "Server", None, 1.0),  # contacted by the first request
+    "--server": require("vidret.client.server", "Server", None, 1.0),  # checks the URL without a request
     "--store": require("vidret.store.vectors.registry", "normalise_address", Path()),
     "--webhook": require("vidret.endpoints.transport", "check_webhook"),
 }
@@ -158,7 +158,7 @@ def parse_memory(text: str) -> int:
 
 def read_bank(path: Path) -> list[str]:
     """Return the queries of a bank: lines of text, or JSON objects (.jsonl) with "query", "caption" or "captions"."""
-    if path.suffix.lower() in (".csv", ".tsv", ".json"):  # whose lines hold more than a text
+    if path.suffix.lower() in (".csv", ".tsv", ".json"):  # their lines hold more than a text
         raise VidretError(f"{path}: queries must be lines of text or .jsonl, got {path.suffix}")
     queries = read_texts(path)
     if len(queries) < SMALLEST_BANK:
@@ -176,7 +176,7 @@ def sample_evenly(items: Sequence[T], limit: int) -> Sequence[T]:
 
 
 def read_texts(path: Path) -> list[str]:
-    """Return the queries of a file as ``read_bank`` does, however few."""
+    """Return the queries of a file as ``read_bank`` does, without a minimum number."""
     if path.suffix != ".jsonl":
         return [line for _, line in _number_lines(path)]
     texts = [text for number, line in _number_lines(path) for text in _read_texts(path, number, line)]
@@ -196,7 +196,7 @@ def iterate_queries(path: Path) -> "Iterator[tuple[dict[str, Any], str | EventSe
     """Yield the objects of a JSONL file, or of stdin for ``-``, each with its query.
 
     Raises:
-        VidretError: It cannot be read, or a line has no query or one that no index makes right.
+        VidretError: It cannot be read, or a line has no query or one that is invalid for any index.
     """
     from vidret.search.query.planning import check_query
 

@@ -13,7 +13,7 @@ from vidret.errors import VidretError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CONNECTIONS = 8  # as many requests as are sent at once
+CONNECTIONS = 8  # requests at once
 
 
 def as_coroutine(
@@ -33,13 +33,13 @@ class AsyncRemoteEngine:
     """The engine of a ``vidret serve`` for asyncio: the methods of ``RemoteEngine``, awaited.
 
     An async context manager. Each request runs in a thread with a connection of its own; when all connections are in
-    use, further requests wait in the order of their calls, and the ``timeout`` does not count that wait.
+    use, further requests wait in the order of their calls, and ``timeout`` does not include that wait.
 
     A cancelled call, also by ``asyncio.timeout``, raises at once. It is never sent if it was waiting. If it was sent,
     its answer is dropped when it arrives, and its connection is in use until then; the server may have done what was
     asked, such as ``teach`` or ``forget``.
 
-    ``notes`` has what the server notes of a search, for who awaited it, until the next ``await``.
+    ``notes`` holds the server's notes on the last search. Read them before the next ``await``.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class AsyncRemoteEngine:
         self.notes: tuple[str, ...] = ()
 
     async def close(self) -> None:
-        """Wait for the requests that were sent, and close the connections; calls after it raise a RuntimeError."""
+        """Wait for the requests in progress, and close the connections; later calls raise a RuntimeError."""
         await asyncio.to_thread(self._threads.shutdown)
         for engine in self._idle:
             engine.close()
@@ -83,7 +83,7 @@ class AsyncRemoteEngine:
         return answer
 
     def _lend_engine(self, call: Callable[[RemoteEngine], T]) -> tuple[T, tuple[str, ...]]:
-        """Call with an idle engine, or with a new one if there is none; return the notes of a search, too."""
+        """Call with an idle engine, or a new one if all are in use; return the answer and the server's notes."""
         try:
             engine = self._idle.pop()
         except IndexError:

@@ -1,4 +1,4 @@
-"""The JSON of requests to a server and of its answers."""
+"""Encoding of requests to a server as JSON, and parsing of its answers."""
 
 import base64
 import io
@@ -43,14 +43,14 @@ def encode_query(query: "Query") -> dict[str, Any]:
     """Return the fields of a query: text, events, or an image as a PNG in base64.
 
     Raises:
-        VidretError: It is no query, or an image is not RGB with 8 bits per channel.
+        VidretError: It is not a query, or an image is not RGB with 8 bits per channel.
     """
     if isinstance(query, str):
         return {"query": query}
     verbatim = {"verbatim": True} if getattr(query, "verbatim", False) else {}
     if isinstance(query, Sequence):
         return {"events": query.events, **verbatim, **({} if query.gap is None else {"gap": query.gap})}
-    from vidret.types import QUERY_RULE, ComposedQuery  # and NumPy, which words do without
+    from vidret.types import QUERY_RULE, ComposedQuery  # imported here, since it imports NumPy, which texts do not need
 
     if isinstance(query, ComposedQuery):
         fields = {"query": query.text} if query.text.strip() else {}
@@ -77,7 +77,7 @@ def encode_picture(query: "Picture | Vector") -> str:
 
 
 def encode_example(example: ConceptExample, video_id: int | None) -> dict[str, Any]:
-    """Return the fields of an example of a concept: of an image, or of a stretch of a video of the server."""
+    """Return the fields of a concept's example: an image, or a span of a video on the server."""
     if example.image is not None:
         return {"image": encode_picture(example.image), "name": example.path}
     span = {"start": example.start, "end": example.end}
@@ -92,7 +92,7 @@ def encode_collection(collection: SavedCollection) -> dict[str, Any]:
 
 
 def encode_listed(moment: ListedMoment) -> dict[str, Any]:
-    """Return the fields of a moment of a list, which names its video by the id, or by the content if it was removed."""
+    """Return the fields of a moment in a list. They name its video by id, or by content if the video was removed."""
     fields = {name: getattr(moment, name) for name in ("start", "end", "note")}
     return fields | ({"content": moment.content} if moment.video is None else {"video": moment.video})
 
@@ -100,10 +100,10 @@ def encode_listed(moment: ListedMoment) -> dict[str, Any]:
 def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str, Any]:
     """Return options as the fields of a request, with dates in ISO 8601.
 
-    None is omitted where it is the default, and else written as ``none``. Times of videos are omitted by default too.
+    None is omitted if it is the default, else written as ``none``. Default times of videos are omitted, too.
 
     Raises:
-        OptionError: One has another type, is out of range, or is none of its choices.
+        OptionError: A value has the wrong type, is out of range, or is not one of the choices.
     """
     encoded: dict[str, Any] = {}
     check_options(options, OptionError)
@@ -127,12 +127,12 @@ def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str
 
 
 def parse_rows(name: str, result_type: type[T]) -> Callable[[dict[str, Any]], list[T]]:
-    """Return the function that returns the results in the list ``name`` of an answer."""
+    """Return a function that parses the results in the list ``name`` of an answer."""
     return lambda answer: list(read_values({name: tuple[result_type, ...]}, answer)[0])  # type: ignore[valid-type]
 
 
 def parse_found(name: str, result_type: type[T]) -> Callable[[dict[str, Any]], tuple[list[T], tuple[str, ...]]]:
-    """Return the function that returns the results of a search, as ``parse_rows`` does, and the server's notes."""
+    """Return a function that parses the results of a search, as ``parse_rows`` does, and the server's notes."""
     parse = parse_rows(name, result_type)
     return lambda answer: (parse(answer), read_value("notes", tuple[str, ...], answer.get("notes", [])))
 
@@ -140,7 +140,7 @@ def parse_found(name: str, result_type: type[T]) -> Callable[[dict[str, Any]], t
 def parse_groups(
     events: Iterable[tuple[str, Any]], on_progress: Callable[[int, int], None] | None = None
 ) -> list[CopyGroup]:
-    """Return the groups of copies from the events of a server, by their names and data.
+    """Return the groups of copies from a server's events, given as names and data.
 
     Raises:
         ValueError: The events end before the groups.
@@ -155,7 +155,7 @@ def parse_groups(
 
 
 def parse_answer(events: Iterable[tuple[str, Any]]) -> "CitedAnswer":
-    """Return the answer to a question from the events of a server; its moments are without frames.
+    """Return the answer to a question from a server's events; its moments have no frames.
 
     Raises:
         ValueError: The events end before the answer.
@@ -190,7 +190,7 @@ VIDEO_KINDS: dict[str, Any] = {
 
 
 def parse_video(row: dict[str, Any]) -> "StoredVideo":
-    """Return a video of the index."""
+    """Return the video that a row describes."""
     from vidret.store.records import TOLD_FACTS, StoredVideo
 
     video_id, path, copies, duration, complete, salvaged, num_segments, changed = read_values(VIDEO_KINDS, row)
@@ -208,7 +208,7 @@ def parse_video(row: dict[str, Any]) -> "StoredVideo":
 
 
 def parse_page(page: dict[str, Any]) -> "tuple[list[StoredVideo], str | None]":
-    """Return a page of the videos of the index, and the cursor of the next one, None after the last."""
+    """Return the videos on a page of the index, and the cursor of the next page, None on the last."""
     rows, following = read_values({"videos": tuple[Any, ...], "next": str | None}, page)
     return [parse_video(row) for row in rows], following
 
@@ -220,10 +220,10 @@ def parse_failures(answer: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def read_values(kinds: dict[str, Any], row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the values of the fields of a row that have these names and types.
+    """Return the values of a row's fields with these names, and check their types.
 
     Raises:
-        ValueError: It is no row, or one is missing or has another type.
+        ValueError: It is not a row, or a field is missing or has another type.
     """
     read_value("answer", dict, row)
     if missing := next((name for name in kinds if name not in row), None):

@@ -1,6 +1,6 @@
 """``RemoteEngine``: the client of ``vidret serve``, with the methods of ``Engine``.
 
-It needs neither torch nor a model, and imports quickly.
+It loads neither torch nor a model, and imports quickly.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ class RemoteEngine(VideoLibrary):
     """The engine of a ``vidret serve``: search, locate.
 
     A context manager with one connection; use one per thread. All paths, also in ``Filters.folder``, are the server's.
-    What the server notes of a search is logged once; ``notes`` has it of the last one.
+    The server's notes on a search are logged once each; ``notes`` holds those of the last search.
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 30.0) -> None:
@@ -79,8 +79,8 @@ class RemoteEngine(VideoLibrary):
         Args:
             url: URL of the server, such as ``http://127.0.0.1:8000``.
             token: The ``--token`` that the server was started with.
-            timeout: Maximum time in seconds until an answer is complete; of ``ask`` and ``duplicates``, until its next
-                event or sign of life.
+            timeout: Maximum time in seconds until an answer is complete; for ``ask`` and ``duplicates``, until the next
+                event or keep-alive.
 
         Raises:
             VidretError: The URL or the token is invalid.
@@ -104,11 +104,11 @@ class RemoteEngine(VideoLibrary):
         videos: Sequence[VideoName] = (),
         options: "ContextOptions | None" = None,
     ) -> "CitedAnswer":
-        """Answer a question from moments that a search finds, by a language model that cites them.
+        """Let a language model answer a question from the moments that a search finds, which it cites.
 
         Args:
             question: As in ``Engine.ask``.
-            llm: The endpoint to ask from here; None for the one that the server was started with.
+            llm: The endpoint, asked by this process; None for the one that the server was started with.
             videos: As in ``Engine.ask``.
             options: How much is retrieved; None for the defaults of ``ContextOptions``.
 
@@ -140,7 +140,7 @@ class RemoteEngine(VideoLibrary):
         return self._find("/api/search", parse_found("hits", Hit), body)
 
     def _find_times(self, points: Sequence[TimePoint]) -> list[TimePoint]:
-        """Return times of videos with the ids of these, each of which is looked for once."""
+        """Return the points with the ids of their videos; each video is looked up once."""
         ids = {video: self._find_video(video) for video in {video for video, _ in points}}
         return [(ids[video], time_s) for video, time_s in points]
 
@@ -154,7 +154,7 @@ class RemoteEngine(VideoLibrary):
     def _find(
         self, path: str, parse: Callable[[Any], tuple[list[T], tuple[str, ...]]], body: dict[str, Any]
     ) -> list[T]:
-        """Return the results of a search; keep the notes of the server, and log those that are new."""
+        """Return the results of a search; keep the server's notes, and log those that are new."""
         self.notes = ()
         found, self.notes = self._server.ask("POST", path, parse, body)
         for note in self.notes:
@@ -323,7 +323,7 @@ class RemoteEngine(VideoLibrary):
         )
 
     def failed(self) -> list[tuple[str, str]]:
-        """Return the paths of files that could not be indexed, with reasons: the first 1000, which the server sends."""
+        """Return the paths of files that could not be indexed, with reasons; the server sends the first 1000."""
         return self._server.ask("GET", "/api/index", parse_failures)
 
     def _find_video(self, video: VideoName) -> int:
@@ -347,7 +347,7 @@ class RemoteEngine(VideoLibrary):
 
 
 def _quote_name(name: str) -> str:
-    """Return a name as a part of a path; an empty one, or one of several parts, would be another path."""
+    """Return a name quoted as one part of a path; an empty name, or one with a slash, is refused."""
     if not name or "/" in name:
         raise OptionError(f"name must have a character and no slash, got {name!r}")
     return quote(name)

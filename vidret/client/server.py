@@ -17,10 +17,10 @@ from vidret.types.rows import read_value
 
 T = TypeVar("T")
 
-RETRIES = 2  # of a request that a busy server rejected
+RETRIES = 2  # when a busy server rejects a request
 MAX_ANSWER_BYTES = 64 << 20  # of an answer, or of one of its events
 REASON_LENGTH = 300
-MAX_SENTENCE = 5000  # characters of what a server says; a path may have 4,096
+MAX_SENTENCE = 5000  # characters of a server's message; a path may have 4,096
 
 
 class RemoteError(VidretError):
@@ -35,7 +35,7 @@ class RemoteError(VidretError):
 
 
 class RemoteOptionError(RemoteError, OptionError):
-    """A request with a value that is wrong whatever an index or a file holds."""
+    """A request with an invalid value, for any index and any file."""
 
 
 class RemoteNotFoundError(RemoteError, NotFoundError):
@@ -47,11 +47,11 @@ class RemoteMissingVideoError(RemoteNotFoundError, MissingVideoError):
 
 
 class RemoteConflictError(RemoteError, ConflictError):
-    """Something that was changed on a server meanwhile."""
+    """A conflict: somebody else changed the same thing on the server first."""
 
 
 class _LimitedBytes(io.RawIOBase):
-    """The bytes that a socket receives until a deadline, as many as an answer may have."""
+    """A raw stream that reads a socket until a deadline, and at most ``MAX_ANSWER_BYTES``."""
 
     def __init__(self, sock: Any, timeout_s: float) -> None:
         self._sock, self._timeout_s = sock, timeout_s
@@ -59,7 +59,7 @@ class _LimitedBytes(io.RawIOBase):
         self.renew()
 
     def renew(self) -> None:
-        """Begin to count time and bytes again."""
+        """Restart the deadline and the count of bytes."""
         self._deadline, self._bytes_left = time.monotonic() + self._timeout_s, MAX_ANSWER_BYTES
 
     def readable(self) -> bool:
@@ -90,7 +90,7 @@ class _TooLargeError(Exception):
 
 
 class Server:
-    """A server and the connection to it, which one thread may use."""
+    """A server and the connection to it. Not thread-safe."""
 
     def __init__(self, url: str, token: str | None, timeout: float) -> None:
         """Store the address; see ``RemoteEngine``.
@@ -142,14 +142,14 @@ class Server:
             raise self._explain(response, content, f"this fault: {error}") from None
 
     def follow(self, path: str, parse: Callable[[Iterator[tuple[str, Any]]], T], body: dict[str, Any]) -> T:
-        """Send a request, and return what is parsed of the events of its answer as they arrive: names and data.
+        """Send a request, and return what ``parse`` makes of its answer's events, names with data, as they arrive.
 
-        The time limit is that between two events or signs of life.
+        The time limit holds between two events or keep-alives.
 
         Raises:
             RemoteError: As in ``ask``; or the server says that it failed.
         """
-        self._connection.close()  # the server may have closed it meanwhile
+        self._connection.close()  # the server may have closed it by now
         try:
             response, received = self._request("POST", self._root + path, write_json(body))
             self._check_token(response.status)
@@ -165,7 +165,7 @@ class Server:
             self._connection.close()  # a part of the answer may be unread
 
     def _explain(self, response: HTTPResponse, content: bytes, fault: str = "") -> RemoteError:
-        """Return the error that a response describes, or what is wrong with it."""
+        """Return the error that a response describes, or one that says what is wrong with the response."""
         status = response.status
         if not fault and response.headers.get_content_type() == "application/problem+json":
             with suppress(ValueError, LookupError, TypeError):
@@ -179,7 +179,7 @@ class Server:
         return RemoteError(f"{self.url}: {rule}, got {sanitize(answer[:REASON_LENGTH])}", status)
 
     def _describe(self, error: Exception) -> RemoteError:
-        """Return the error of a request without a complete answer."""
+        """Return the error for a request that got no complete answer."""
         if isinstance(error, TimeoutError):
             return RemoteError(f"{self.url}: no complete answer within {self._timeout:g} s")
         if isinstance(error, _TooLargeError):
@@ -232,7 +232,7 @@ class Server:
             raise self._describe(error) from error
 
     def _request(self, method: str, path: str, body: bytes | None) -> tuple[HTTPResponse, _LimitedBytes]:
-        """Send a request; return its response, and what limits the time and the size of the rest of it."""
+        """Send a request; return its response, and the stream that limits the time and size of its body."""
         if self._connection.sock is not None:
             self._connection.sock.settimeout(self._timeout)
         self._connection.request(method, path, body, self._headers)
@@ -242,14 +242,14 @@ class Server:
 
 
 def _read_lines(response: HTTPResponse, received: _LimitedBytes) -> Iterator[bytes]:
-    """Yield the lines of an answer; the limits hold for each of them."""
+    """Yield the lines of an answer; the limits of time and size apply to each line."""
     for line in response:
         yield line
         received.renew()
 
 
 def write_json(body: dict[str, Any]) -> bytes:
-    """Return the JSON of a request, whose numbers may be those of NumPy."""
+    """Return the body of a request as JSON; NumPy numbers are allowed."""
     return json.dumps(body, default=methodcaller("item")).encode()
 
 
@@ -273,7 +273,7 @@ def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
 
 
 def read_problem(problem: dict[str, Any], status: int) -> RemoteError:
-    """Return the error that a problem document (RFC 9457) describes; not every server tells its kind."""
+    """Return the error that a problem document (RFC 9457) describes; some servers leave out its kind."""
     sentence = sanitize(read_value("detail", str, problem["detail"])[:MAX_SENTENCE])
     if status == HTTPStatus.NOT_FOUND:
         return RemoteNotFoundError(sentence, status)

@@ -72,7 +72,7 @@ def ask_command(
 
 
 def show_answer(answer: "CitedAnswer", *, as_json: bool) -> None:
-    """Print an answer and the moments that it cites; what was removed goes to stderr."""
+    """Print an answer and the moments that it cites; what was removed from it is noted on stderr."""
     from vidret.language.answers import describe_citation
     from vidret.text import show_path
     from vidret.types import to_row

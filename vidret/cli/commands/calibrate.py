@@ -88,7 +88,7 @@ def calibrate_command(
 
 
 def read_answers(path: Path) -> dict[str, set[str]]:
-    """Return the files that answer each query of a JSONL file; several lines of one query count together."""
+    """Return the files that answer each query of a JSONL file; lines of the same query are joined."""
     answers: dict[str, set[str]] = {}
     for row, query in iterate_queries(path):
         if not isinstance(query, str) or ("file" in row) == ("files" in row):
@@ -103,7 +103,7 @@ def read_answers(path: Path) -> dict[str, set[str]]:
 
 
 def _fit(engine: "Engine", index: Path, name: str, answers: Mapping[str, Collection[str]]) -> None:
-    """Fit the probabilities of an index to known answers, and say what that did."""
+    """Fit the probabilities of an index to known answers, and print the result."""
     with show_count("searching", "queries") as on_count:
         report = engine.calibrate_probabilities(answers, on_progress=on_count)
     print_message(

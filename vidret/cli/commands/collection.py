@@ -119,7 +119,7 @@ def remove_kept_command(
         print_message(f"{name} is removed; videos stay")
     else:
         with _taking_out(index, name, number) as (moment, _):
-            pass  # it stays out
+            pass  # not put back, so it is removed
         print_message(f"removed from {name}: {describe_place(moment)}")
 
 
@@ -151,12 +151,12 @@ def cut_command(
 
 
 def describe_place(moment: Moment | ListedMoment) -> str:
-    """Return where a moment lies."""
+    """Return the span of a moment as text."""
     return f"{display_path(moment.path)} {format_time(moment.start)} to {format_time(moment.end)}"
 
 
 def show_list(kept: SavedCollection) -> None:
-    """Print the moments of a list with their notes, and say which videos the index does not have."""
+    """Print the moments of a list with their notes, and which videos the index does not have."""
     rows = []
     for number, moment in enumerate(kept.moments, start=1):
         path = display_path(moment.path) + ("" if moment.video is not None else "  (not in the index)")
@@ -171,7 +171,7 @@ def _read_all(index: Path) -> list[SavedCollection]:
 
 
 def _collect(index: Path, name: str) -> tuple[SavedCollection, Sequence[Hit | Moment]]:
-    """Return a collection and what it holds now; say how many moments are missing."""
+    """Return a collection and its hits or moments now; print how many moments are missing."""
     kept = pick_collection(_read_all(index), name)
     if kept.finds:
         with open_engine(index) as engine:
@@ -185,7 +185,7 @@ def _collect(index: Path, name: str) -> tuple[SavedCollection, Sequence[Hit | Mo
 
 @contextmanager
 def _taking_out(index: Path, name: str, number: int) -> Iterator[tuple[ListedMoment, list[ListedMoment]]]:
-    """Yield the moment at a place of a list, and the list of its others, which are kept at the end."""
+    """Yield a moment of a list by its number, and the list of the others; save the latter on exit."""
     with Store.open(index) as store:
         kept = pick_collection(list_collections(store, index), name)
         moments = list(kept.moments)

@@ -150,7 +150,7 @@ def average_model_files(model: Path, other: Path, out: Path, weight: float) -> N
 
 
 def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLevel") -> None:
-    """Add parts and merging to a model of vidret, and print what fits what."""
+    """Add parts and merging to a model of vidret, and print which weights fit."""
     from vidret.channels.picture.joint import join_files
     from vidret.channels.picture.query_bank import QueryBank
     from vidret.encode.names import OFF
@@ -224,7 +224,7 @@ def convert_aligner_of(checkpoint: Path, source: str, shared_queries: bool | Non
 
 
 def convert_weights(checkpoint: Path, convert: Callable[[Any], T]) -> T:
-    """Return what is made of the weights of a checkpoint; errors name it."""
+    """Return the result of ``convert`` on the weights of a checkpoint; errors name the file."""
     from vidret.encode.clip.weights import read_weights
 
     weights = read_weights(checkpoint)

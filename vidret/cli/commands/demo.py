@@ -33,7 +33,7 @@ def demo_command(
         words = False if videos is None else None  # nobody speaks in the sample clips
         report = engine.index([folder], words=words, on_progress=on_progress)
     print_index_summary(report, index)
-    only = Filters(folder=absolute_path(folder))  # the index may hold another folder of an earlier run
+    only = Filters(folder=absolute_path(folder))  # the index may hold another folder from an earlier run
     if engine.count_videos(only) == 0:
         raise VidretError(f"{folder}: no video here could be indexed; see vidret info --failed --index {index}")
     for position, query in enumerate(DEMO_QUERIES, start=1):

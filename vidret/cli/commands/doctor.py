@@ -20,8 +20,8 @@ from vidret.present.terminal import show_status, write_stdout
 from vidret.text import format_count
 
 State = Literal["ok", "missing", "broken"]
-LITTLE_SPACE = 1 << 30  # bytes: fewer are a problem for an index of many videos
-# Module, what it is for, and the extra that brings it; without an extra vidret does not work without it.
+LITTLE_SPACE = 1 << 30  # bytes; an index of many videos needs more
+# Module, purpose, and the extra that installs it; None if vidret cannot work without the module.
 PACKAGES = (
     ("torch", "models", None),
     ("av", "decoding", None),
@@ -36,7 +36,7 @@ PACKAGES = (
     ("pytorch_lightning", "vidret train", "train"),
     ("opentimelineio", "OpenTimelineIO exports", "editors"),
 )
-# Python code only, on top of PyTorch, which takes most of the time that all imports take: looked up, not loaded.
+# Pure Python on top of PyTorch, and the slowest to import: looked up, not imported.
 NOT_LOADED = ("open_clip", "transformers", "sentence_transformers", "pytorch_lightning")
 DISTRIBUTIONS = {
     "decord": "decord2",
@@ -73,7 +73,7 @@ def doctor_command(
 
 
 def run_checks(index: Path) -> Iterator[Check]:
-    """Yield what works here, from the ground up."""
+    """Yield the checks of this machine, in the order of their dependencies."""
     from vidret.present.ffmpeg import find_ffmpeg
 
     version = ".".join(str(part) for part in sys.version_info[:3])
@@ -92,7 +92,7 @@ def run_checks(index: Path) -> Iterator[Check]:
 
 
 def check_package(module: str, purpose: str, extra: str | None) -> Check:
-    """Return whether a package can be imported, or of ``NOT_LOADED`` is installed; one that cannot is broken."""
+    """Check that a package can be imported; one in ``NOT_LOADED`` must only be installed."""
     name = f"{module} ({purpose})"
     if module in NOT_LOADED and importlib.util.find_spec(module) is not None:
         return Check(name, "ok", f"{_find_version(module)}, not loaded")
@@ -102,13 +102,13 @@ def check_package(module: str, purpose: str, extra: str | None) -> Check:
         state: State = "broken" if extra in REQUIRED_EXTRAS else "missing"
         install = "vidret" if extra in (None, "decord") else f"vidret[{extra}]"
         return Check(name, state, f'{error}: pip install "{install}"')
-    except Exception as error:  # a library that does not load fails in its own ways
+    except Exception as error:  # a broken library may raise anything
         return Check(name, "broken", f"cannot be imported: {' '.join(str(error).split())}")
     return Check(name, "ok", _find_version(module))
 
 
 def check_torchcodec() -> Check:
-    """Return whether torchcodec loads, which also takes FFmpeg's libraries and the right PyTorch."""
+    """Check that torchcodec loads, which needs FFmpeg's libraries and a matching PyTorch."""
     from vidret.video.decoders.torchcodec import load_torchcodec
 
     name = "torchcodec (decoding on NVIDIA GPUs)"
@@ -126,7 +126,7 @@ def _find_version(module: str) -> str:
 
 
 def _try(name: str, describe: Callable[[], str], *, state: State = "broken") -> Check:
-    """Return a check that is passed if ``describe`` returns facts, and else in ``state`` with the reason."""
+    """Return a check that passes if ``describe`` returns facts, else has ``state`` and the reason."""
     try:
         return Check(name, "ok", describe())
     except (VidretError, OSError, ImportError) as error:

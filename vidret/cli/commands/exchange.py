@@ -124,7 +124,7 @@ def merge_command(
 
 
 def prepare_merged(index: Path, device: str) -> str:
-    """Prepare the searches of a merged index; return why not if its encoder cannot be loaded, else nothing."""
+    """Prepare the searches of a merged index; return the reason if its encoder cannot be loaded, else an empty text."""
     try:
         with open_engine(index, Loading(device=device)) as engine, show_status("preparing searches"):
             engine.prepare_searches()
@@ -205,7 +205,7 @@ def reindex_command(
 
 
 def print_reindex_summary(report: "ReindexReport", index: Path) -> None:
-    """Print what moving an index to another encoder did, and what is left to do."""
+    """Print the result of moving an index to another encoder, and what is left to do."""
     if report.interrupted:
         print_message("Interrupted: the index has its old vectors. Run the same command again to continue.")
         return

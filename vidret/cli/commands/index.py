@@ -1,4 +1,4 @@
-"""The command ``vidret index``, which goes on with ``--watch`` whenever the operating system tells of changes."""
+"""The command ``vidret index``; with ``--watch``, it indexes again after each change of the files."""
 
 import contextlib
 import ctypes
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from vidret.video.decoders.registry import Decoder
 
 
-SETTLE_MS = 2000  # a file that is being copied changes more often than this
+SETTLE_MS = 2000  # a file that is being copied changes at shorter intervals
 BEGIN_MS = 500  # without a change in this time, the files are watched
-LONGEST_MS = 10_000  # changes are told after this time even if they go on, such as those of an index that is searched
+LONGEST_MS = 10_000  # changes are reported after this time even if they go on, as in an index that is searched
 
 
 def read_watched(paths: list[str]) -> list[str]:
@@ -52,10 +52,10 @@ def read_watched(paths: list[str]) -> list[str]:
 
 
 def iterate_changes(paths: Sequence[str], ignored: Path) -> Iterator[None]:
-    """Yield once files and folders, at any depth, are watched, and whenever some changed and have since kept still.
+    """Yield once the files and folders (at any depth) are watched, and then each time that changes have settled.
 
-    What changes while the caller is busy is told afterwards. The files of the folder ``ignored``, such as that of the
-    index, do not count. Ctrl-C ends it.
+    Changes while the caller is busy are reported afterwards. Files of the folder ``ignored``, such as the index, do not
+    count. Ctrl-C ends the iteration.
     """
     from watchfiles import watch
 
@@ -74,10 +74,10 @@ def iterate_changes(paths: Sequence[str], ignored: Path) -> Iterator[None]:
 
 
 def keep_up(once: Callable[[], tuple[int, bool]], watched: list[str], index: Path) -> int:
-    """Index, and again after each change until Ctrl-C; return the exit code, which is that of a run it interrupts.
+    """Index now and after each change until Ctrl-C; return the exit code, that of a run which Ctrl-C interrupts.
 
-    A run returns its exit code, and whether it was interrupted. Whatever it reports or a later one stops at, such as a
-    full disk or a missing drive, the next change starts another.
+    ``once`` returns the exit code of a run, and whether it was interrupted. The next change starts another run even if
+    one reports failures or stops at an error, such as a full disk or a missing drive.
     """
     for number, _ in enumerate(iterate_changes(watched, index)):
         try:
@@ -95,8 +95,8 @@ def keep_up(once: Callable[[], tuple[int, bool]], watched: list[str], index: Pat
 
 
 DESCRIBE_TIMEOUT_S = 120.0  # of one request
-# By their numbers in glibc's malloc.h: M_ARENA_MAX; M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in bytes, without which what
-# one batch frees goes back to the system, and the next one waits for it.
+# By their numbers in glibc's malloc.h: M_ARENA_MAX; M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in bytes, without which the
+# memory that one batch frees returns to the system, and the next batch waits for it.
 _ONE_HEAP = {-8: 1, -3: 32 << 20, -1: 64 << 20}
 GOOD_COST = 13  # CPU time of encoding a frame with it, relative to the starter; see docs/models.md
 SWITCH = {"auto": None, "on": True, "off": False}
@@ -142,7 +142,7 @@ def index_command(*, asked: IndexChoices) -> None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
     if is_new and choose_model(asked.model) is None:
         suggest_model()
-    if not asked.progress_json:  # whose lines programs read
+    if not asked.progress_json:  # programs read its lines
         print_message(f"Pipeline: {engine.pipeline}", style="dim")
     update = partial(
         engine.index,
@@ -213,13 +213,13 @@ def index_once(
 
 def share_heap() -> None:
     """Let all threads of this process share one heap of glibc, as those of its decoders do."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # others have one heap, or no such setting
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries have one heap, or no such setting
         for option, value in _ONE_HEAP.items():
             ctypes.CDLL(None).mallopt(option, value)
 
 
 def suggest_model() -> None:
-    """Print in one line what the recommended model would bring and cost, unless it could not be downloaded."""
+    """Print one line on what the recommended model gains and costs, unless it cannot be downloaded."""
     from huggingface_hub import constants
 
     from vidret.encode.names import RECOMMENDED
@@ -264,7 +264,7 @@ def parse_words(
 
 
 def choose_identities(setting: str, model: str | None, argument: str, model_option: str) -> bool | str | None:
-    """Return whether to read faces or voices, or by which model, given the values of the options of either."""
+    """Return whether to read faces (or voices), or the model to read them, given the values of their two options."""
     wanted = SWITCH[setting]
     if model is not None and wanted is not True:
         raise typer.BadParameter(f"needs --{argument} on, got {setting}", param_hint=model_option)

@@ -251,7 +251,7 @@ def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool
             rows.append(("by class names", f"{parts.by_text:.2f} (1 is none)"))
             rows.append(("beyond them", f"{parts.by_corpus:.2f}"))
             rows.append(("ridge", f"{parts.ridge:g}, which predicts held-out segments best"))
-        else:  # one prompt is one state, so that it explains no diversity
+        else:  # a single prompt cannot explain any diversity
             rows.append(("beyond it", f"{parts.by_corpus:.2f} (1 is none)"))
         show_table(("", ""), rows)
     if found.parts.warning is not None:

@@ -62,7 +62,7 @@ class MomentFormat:
     )
 
     def check(self) -> None:
-        """Refuse, before a model is loaded, a format that lacks its extra or has no such option."""
+        """Check, before a model is loaded, that the format's extra is installed and that it has the given options."""
         for name, is_given in (("--fps", self.fps is not None), ("--handles", self.handles > 0)):
             if is_given and self.form not in TIMELINES:
                 rule = f"needs --format {', '.join(TIMELINES)}, got {self.form}"
@@ -117,7 +117,7 @@ def locate_command(
     if as_json:
         shape = replace(shape, form="json")
     engine = open_engine_or_client(place, loading, head=head, model=model)
-    if clip is not None:  # a clip takes the place of the query, so that the only argument is the video to look in
+    if clip is not None:  # a clip replaces the query, so the only argument is the video to look in
         where = {"filters": options.filters, "video": query, "repeated": True}
         answer_clip(engine, footage, options.k, as_json=shape.form == "json", sheet=sheet, **where)
         return

@@ -231,7 +231,7 @@ def description_to_dict(found: "FolderDescription") -> dict[str, object]:
 
 
 def show_description(found: "FolderDescription") -> None:
-    """Print the phrases that are significant in each direction, and say where there are none."""
+    """Print the significant phrases in each direction, or that there are none."""
     videos, compared = format_count(found.num_videos, "video"), format_count(found.num_phrases, "phrase")
     print_message(f"{videos} against {found.num_others}, {compared}", style="dim")
     for title, phrases in (("More of", found.more), ("Less of", found.less)):

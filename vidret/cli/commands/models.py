@@ -81,7 +81,7 @@ def show_speeds(names: list[str], *, as_json: bool) -> None:
 
 
 def load_to_measure(name: str) -> "tuple[Encoder, str]":
-    """Load an encoder, with random weights if they are those of open_clip and not here; return it and its weights."""
+    """Return a loaded encoder and which weights it has: random ones for an open_clip model that is not downloaded."""
     from vidret.encode.families.registry import load_encoder
     from vidret.encode.names import parse_model_name, resolve_name, set_merge
 
@@ -99,7 +99,7 @@ def load_to_measure(name: str) -> "tuple[Encoder, str]":
 
 
 def format_entry(entry: "CatalogEntry") -> tuple[str, ...]:
-    """Return the cells of a model, as ``HEADERS`` names them."""
+    """Return the cells of a model's row, in the order of ``HEADERS``."""
     here: str = entry.state
     if entry.extra:
         here = f"needs extra {entry.extra}" if here == "needs extra" else f"{here}, needs extra {entry.extra}"

@@ -173,7 +173,7 @@ def describe_person(person: Person) -> tuple[str, ...]:
 
 
 def describe_span(track: PersonTrack) -> tuple[str, str, str]:
-    """Return when a track begins and ends, and whether the user said whose it is."""
+    """Return the start and end of a track, and whether the user assigned its person."""
     return format_time(track.start), format_time(track.end), "you" if track.by_user else ""
 
 

@@ -145,14 +145,14 @@ def search_command(
 
 
 def refuse_together(*rules: tuple[str, object, str]) -> None:
-    """Refuse the first option that is given with others that it does not go with; each has its rule."""
+    """Refuse the first option that excludes other given ones; each row has its rule."""
     for flag, is_given, rule in rules:
         if is_given:
             raise typer.BadParameter(rule, param_hint=flag)
 
 
 def check_judged(query: str | None, options: SearchOptions, by: str, images: Sequence[Path]) -> None:
-    """Check that a judge can rerank what is searched."""
+    """Check that a judge can rerank this search."""
     if not query or images:
         got = "--image" if images else "none"
         raise typer.BadParameter(f"needs a QUERY of words only, got {got}", param_hint="--judge")
@@ -168,7 +168,7 @@ def search_and_judge(
     device: str,
     cache: Path | None,
 ) -> "list[JudgedHit]":
-    """Return the hits of a search as a judge orders them; if it fails, in their order, with a note on stderr."""
+    """Return the hits of a search in the order of a judge; if it fails, in their own, with a note on stderr."""
     from vidret.language.judging import judge_hits, keep_order
 
     hits = engine.search_with(query, replace(options, k=max(options.k, settings.judge_top)))
@@ -226,7 +226,7 @@ def show_moments_by_video(
 
 
 def read_query(query: str | None, images: Sequence[Path]) -> "Query | None":
-    """Return what to search for: words, an image, or both; None without any."""
+    """Return the query: words, images, or both; None without any."""
     if not images:
         return query
     from vidret.types import ComposedQuery

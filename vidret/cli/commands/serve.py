@@ -1,4 +1,4 @@
-"""The commands ``vidret serve`` and ``vidret mcp``, and ``vidret token`` for who may ask them."""
+"""The commands ``vidret serve`` and ``vidret mcp``, and ``vidret token``, which manages access to their servers."""
 
 import contextlib
 import getpass
@@ -62,7 +62,7 @@ def serve_command(
     model: TrustedModelOption = None,
     loading: Loading,
     timeout: float = option("Maximum time that a request waits.", ADVANCED, "SECONDS", default=30.0, min=0.1),
-    # No environment variable: a server sends frames and words to nobody unless this command says so.
+    # No environment variable: a server sends frames and words to an endpoint only if this command names it.
     llm: str | None = option(
         "Chat endpoint in OpenAI's style that answers questions (/api/ask, and on the page). It gets frames, "
         "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
@@ -89,11 +89,11 @@ def serve_command(
     options = ["--index", str(index), "--device", loading.device, "--precision", loading.precision]
     with listen(host, port) as listener, open_engine(index, loading, model=model, may_be_new=bool(roots)) as engine:
         if not Store.exists(index):
-            engine.index([])  # an empty index, to which the page can add
+            engine.index([])  # creates an empty index, to which the page can add videos
         indexer = Indexer(options, roots)
-        # Most of what full collections of garbage would walk, in one query of 30, at 11 ms each time.
+        # Excludes the long-lived objects from garbage collection: a full one takes 11 ms, in one of 30 queries.
         with pause_collection():
-            with contextlib.suppress(MissingExtraError):  # of an index with its vectors elsewhere
+            with contextlib.suppress(MissingExtraError):  # if the vectors are in another store
                 load_faiss()
             served = create_app(engine, indexer, host=host, token=token, timeout=timeout, llm=endpoint)
         url = page_url(listener, token)
@@ -119,14 +119,14 @@ def listen(host: str, port: int) -> socket.socket:
 def page_url(listener: socket.socket, token: str | None) -> str:
     """Return the URL of the page, with the token in it."""
     host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # all interfaces: other machines reach this one by its name
+    if host in ("0.0.0.0", "::"):  # all interfaces: other machines reach this one by its host name
         host = socket.gethostname()
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
 
 
 def has_display() -> bool:
-    """Return whether a browser can be opened: there is a desktop, and stderr is a terminal."""
+    """Return whether a browser can be opened: a desktop is there, and stderr is a terminal."""
     desktop = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
     return desktop and load_console().is_terminal
 

@@ -144,7 +144,7 @@ def _read_folder(folder: Path) -> Iterator[ConceptExample]:
 
 
 def read_moments(file: Path, *, or_whole: bool = False) -> Iterator[tuple[dict[str, Any], ConceptExample]]:
-    """Return the objects of a list of moments with their examples; ``or_whole`` takes files without times, too."""
+    """Yield the objects of a list of moments with their examples; ``or_whole`` also accepts files without times."""
     from vidret.video.files import read_content
 
     try:
@@ -214,7 +214,7 @@ def classify_command(
 
 
 def read_classes(folders: Sequence[Path], files: Sequence[Path]) -> dict[str, list[ConceptExample]]:
-    """Return the examples of each class: a folder for each, and lines of files that name one."""
+    """Return the examples of each class: from a folder per class, and from lines of files that name their class."""
     classes: dict[str, list[ConceptExample]] = {}
     for folder in folders:
         path = folder.expanduser().absolute()
@@ -231,7 +231,7 @@ def read_classes(folders: Sequence[Path], files: Sequence[Path]) -> dict[str, li
 
 
 def show_tagged(tagged: Sequence[TaggedVideo]) -> None:
-    """Print the tag of each video, and how many there are of each."""
+    """Print the tag of each video, and the number of videos with each tag."""
     rows = [(video.tag, f"{100 * video.probability:.0f} %", display_path(video.path)) for video in tagged]
     show_table(("tag", "probability", "video"), rows, "The index holds no video.")
     counts = Counter(video.tag for video in tagged)

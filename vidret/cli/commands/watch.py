@@ -75,7 +75,7 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
     with Store.open(index) as store:
         complete = {video.id for video in store.videos.find() if video.complete}
         people = {*KnownPersons(store).find_handles(" ".join(watch.query for watch in watches))}
-        known = store.videos.completeness()  # read last: what begins meanwhile is left for the next report
+        known = store.videos.completeness()  # read last: videos that are added later are left for the next report
     asked = leave_unknown_out(watches, people | {concept.name for concept in engine.concepts()})
     best = LocateOptions(k=1, at_least=MIN_PROBABILITY)
     matches = find_new_matches(

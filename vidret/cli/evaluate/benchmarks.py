@@ -36,7 +36,7 @@ group = add_group("eval")
 HtmlOption = Annotated[
     bool, option("Also write report.html, with curves and the worst queries.", OUTPUT, flag="--html")
 ]
-# OpenAI's weights were trained with QuickGELU: under the plain name open_clip uses another activation, and is worse.
+# OpenAI's weights were trained with QuickGELU; under the plain name, open_clip uses another activation: worse results.
 ZERO_SHOT = "ViT-B-32-quickgelu/openai"
 
 
@@ -219,7 +219,7 @@ def known_item_command(run: KnownItemRun) -> None:
         Engine.open(run.target / "user-index", encoder=run.user_model, rerank="none") as seeing,
         show_progress() as bar,
     ):
-        paths = [video.paths[0] for video in engine.videos()]  # an index may hold videos of other folders
+        paths = [video.paths[0] for video in engine.videos()]  # the index may hold videos of other folders
         seconds = seeing.index(paths, workers=run.workers, words=False, on_progress=bar).elapsed
         user = SimulatedUser(seeing)
     with show_count("searching", "tasks") as on_count:
@@ -275,7 +275,7 @@ def folder_command(
         )
         for name in names
     ]
-    for run in runs:  # what is wrong is told before anything is indexed
+    for run in runs:  # errors are reported before anything is indexed
         check_annotations(run, words)
     for position, run in enumerate(runs):
         if position:
@@ -289,7 +289,7 @@ def folder_command(
 
 
 def check_annotations(run: EvalRun, words: str) -> None:
-    """Read the annotations of a folder, and the option of its words."""
+    """Check the annotations of a folder and the option ``--words`` by reading them."""
     from vidret.evaluate.moments import check_queries
     from vidret.evaluate.queries import read_queries_folder
 

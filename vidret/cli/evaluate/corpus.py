@@ -1,4 +1,4 @@
-"""The commands ``vidret eval generated`` and ``vidret eval probe``: what videos and encoders are worth."""
+"""The commands ``vidret eval generated`` and ``vidret eval probe``, which rate generated videos and encoders."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,7 @@ def generated_command(
 
 
 def choose_compared_words(text: str) -> "WordsOptions | None":
-    """Return which words to read, given ``--words``; None for none."""
+    """Return which words to read, given ``--words``; None to read none."""
     from vidret.channels.registry import READ_KINDS
     from vidret.channels.texts.options import WordsOptions
 
@@ -103,7 +103,7 @@ def show_generated(report: dict[str, Any]) -> None:
 
 
 def load_chosen(model: str | None, loading: Loading) -> "Encoder":
-    """Return the encoder that was asked for, or the starter."""
+    """Return the encoder of ``model``, or the starter if it is None."""
     from vidret.encode.families.registry import load_encoder
     from vidret.encode.names import STARTER
 

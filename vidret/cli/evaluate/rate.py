@@ -105,7 +105,7 @@ def rate_model(run: EvalRun, split: "Split") -> tuple[dict[str, Any], dict[str, 
 
 
 def show_rating(rated: Sequence[dict[str, Any]], compared: list[dict[str, Any]]) -> None:
-    """Print the table of models, and the differences of their recalls."""
+    """Print the table of models, and the differences in recall between them."""
     rows = []
     for model in rated:
         results = [model["results"][direction] for direction in ("t2v", "v2t")]

@@ -75,7 +75,7 @@ def compare_command(
 
 
 def pair_reports(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
-    """Return the reports to compare by name, and say which are in one folder only or cannot be compared."""
+    """Return the pairs of reports by name, and print which are left out: in one folder only, or not comparable."""
     from vidret.evaluate.comparing import METRICS
     from vidret.evaluate.report import find_reports, read_report
 
@@ -114,7 +114,7 @@ def print_tables(facts: dict[str, Any]) -> None:
 
 
 def print_table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout; a last column of numbers is aligned to the right, too."""
+    """Print a table to stdout; a last column of numbers is right-aligned, too."""
     rows = [list(columns), *map(list, lines)]
     if all(row[-1].replace(".", "").isdigit() for row in rows[1:]):
         width = max(len(row[-1]) for row in rows)

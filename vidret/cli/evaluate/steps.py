@@ -1,4 +1,4 @@
-"""What the evaluation commands share: their options, and the steps annotations, index, queries, report."""
+"""The shared options and steps of the evaluation commands: read annotations, index, run queries, write the report."""
 
 import os
 import re
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vidret.metrics.predictions import Prediction
 
 OWN = ("captions", "moments")  # names of your own data, whose annotations are in the folder of the videos
-QUERIES = "queries"  # whose annotations are there, too, with a kind and a file for each
+QUERIES = "queries"  # annotations there, too, with a kind and a file for each query
 DATA = "Data"
 AnnotationsOption = Annotated[
     Path | None,
@@ -107,7 +107,7 @@ def default_out(data: str, model: str | None) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalRun:
-    """The options of a command that evaluates a model on annotated videos, and what follows from only them."""
+    """The options of a command that evaluates a model on annotated videos, and the steps that need only them."""
 
     videos: VideosOption
     data: str = option_field(
@@ -162,8 +162,8 @@ class EvalRun:
     ) -> "Engine":
         """Open the index, or prepare a new one for the model, a reranker and a head.
 
-        With ``whole``, each video of a new index is one segment, which ends where the captions of all videos do. A head
-        reads the frames that its benchmark's recipe asks for; a protocol may have its own.
+        With ``whole``, each video of a new index is one segment, up to ``find_end``. The sampling rate is that of the
+        head or its benchmark's recipe; a protocol may set the number of frames and the rate.
         """
         from vidret.encode.names import STARTER, parse_model_name
         from vidret.evaluate.published import PROTOCOLS
@@ -189,7 +189,7 @@ class EvalRun:
         return engine
 
     def find_rate(self, head: str) -> float | None:
-        """Return the frames per second of a head, or else of the benchmark's recipe; None without one."""
+        """Return the frames per second of a head, from its file or the benchmark's recipe; None without one."""
         from vidret.channels.picture.query_bank import find_model_parts
         from vidret.data.benchmarks.registry import DATASETS, RECIPES
         from vidret.data.benchmarks.splits import resolve_split
@@ -208,15 +208,15 @@ class EvalRun:
         if recipe is None or not file.is_file():
             return None if recipe is None else recipe.get("fps")
         if is_universal(file):
-            return None  # it reads frames of its own
+            return None  # it decodes frames itself
         return read_head_card(file).fps or recipe.get("fps")
 
     def fill_index(
         self, engine: "Engine", split: "Split", words: "WordsOptions | Literal[False]" = False, *, head: str = "none"
     ) -> "tuple[Gallery, float]":
-        """Index the videos of a split; return them and the seconds that it took.
+        """Index the videos of a split; return the gallery and the duration in seconds.
 
-        With a head and a recipe for it, segments do not follow shots, as published, unless those of the index do.
+        For a head with a recipe, the segments of a new index ignore shots, as published; an old index keeps its rule.
         """
         from vidret.evaluate.gallery import index_gallery
         from vidret.store.store import Store
@@ -229,7 +229,7 @@ class EvalRun:
             )
 
     def fill_bank(self, engine: "Engine", folder: Path) -> "tuple[Bank, float]":
-        """Index the videos of a bank, naming those that cannot be read; return it and the seconds that it took."""
+        """Index the videos of a bank, printing unreadable ones; return the bank and the duration in seconds."""
         from vidret.evaluate.gallery import index_readable
         from vidret.evaluate.retrieval import Bank
         from vidret.video.scan import scan
@@ -255,8 +255,8 @@ class EvalRun:
     ) -> None:
         """Index the videos of a split, None for that of the benchmark, measure, and write the report.
 
-        ``measure`` returns the report of an ``Evaluation``, with predictions if it has any; ``doing`` says to people
-        what it does with the queries. ``head`` is None if the evaluation has no option for one.
+        ``measure`` returns the report of an ``Evaluation``, with predictions if it has any; ``doing`` is the verb of
+        the status line. ``head`` is None if the evaluation has no option for one.
         """
         from vidret.evaluate.gallery import Evaluation
 
@@ -270,7 +270,7 @@ class EvalRun:
 
 
 def find_end(split: "Split") -> float | None:
-    """Return where the part of a video ends that all captions of a split describe, as in DiDeMo, if it begins at 0."""
+    """Return the end in seconds that all captions of a split share if they start at 0, as in DiDeMo; else None."""
     parts = {(caption.start or 0.0, caption.end) for caption in split.captions}
     start, end = parts.pop() if len(parts) == 1 else (0.0, None)
     return end if start == 0 else None
