@@ -75,10 +75,10 @@ class JoinedIds:
 
     def find_index(self, key: int) -> tuple[int, Store, int]:
         """Return the number of the index that has a video or segment, the index, and the id there."""
-        number, own = divmod(int(key), STRIDE)
+        number, local_id = divmod(int(key), STRIDE)
         if number not in self.indexes:
             raise StoreError(f"video must be one of these indexes, got {key}")
-        return number, self.indexes[number], own
+        return number, self.indexes[number], local_id
 
     def names(self) -> Callable[[int, int], int]:
         """Return what tells the id of a video, given the number of an index and its id there."""
@@ -92,12 +92,12 @@ class JoinedIds:
 
     def list_copies(self, videos: Iterable[int]) -> dict[int, list[int]]:
         """Return the ids of some videos and their copies in each index."""
-        own: dict[int, list[int]] = {number: [] for number in self.indexes}
+        local_ids: dict[int, list[int]] = {number: [] for number in self.indexes}
         copies = self.copies
         for key in (key for video in videos for key in copies.get(video, (video,))):
-            number, _, own_id = self.find_index(key)
-            own[number].append(own_id)
-        return own
+            number, _, local_id = self.find_index(key)
+            local_ids[number].append(local_id)
+        return local_ids
 
     def group(self, ids: Sequence[int] | Ids) -> Iterator[tuple[int, Store, Ids]]:
         """Yield the number of each index that may have some of these segments, the index, and their ids there."""
@@ -108,9 +108,9 @@ class JoinedIds:
 
     def select(self, filters: Filters, excluded: Set[int]) -> Iterator[tuple[int, Store, Set[int]]]:
         """Yield the number of each index, the index, and what to leave out: also copies that another one finds."""
-        repeated, own = self._match(filters)[0], self.list_copies(excluded)
+        repeated, left_out = self._match(filters)[0], self.list_copies(excluded)
         for number, index in self.indexes.items():
-            yield number, index, repeated[number] | set(own[number])
+            yield number, index, repeated[number] | set(left_out[number])
 
     def find_elsewhere(self, filters: Filters) -> Mapping[int, Set[int]]:
         """Return the videos of each index that match only by a path in another index."""
@@ -123,10 +123,10 @@ class JoinedIds:
         def find() -> Matches:
             matching = set[int]()
             repeated, elsewhere = ({number: set[int]() for number in self.indexes} for _ in range(2))
-            for number, index, own in self.group(list(copies)):
+            for number, index, local_ids in self.group(list(copies)):
                 snapshot = index.snapshot()
-                matches = snapshot.match_videos(filters)[snapshot.find_videos(own)]
-                matching.update((own[matches] + number * STRIDE).tolist())
+                matches = snapshot.match_videos(filters)[snapshot.find_videos(local_ids)]
+                matching.update((local_ids[matches] + number * STRIDE).tolist())
             for key, keys in copies.items():
                 found = [copy for copy in keys if copy in matching]
                 if key in found[1:]:
@@ -177,8 +177,8 @@ class JoinedFiles(JoinedTable, Files):
     @override
     def paths_of(self, videos: Sequence[int], filters: Filters = ALL_VIDEOS) -> dict[int, list[str]]:
         name, paths = self._ids.names(), {int(video): set[str]() for video in videos}
-        for number, own in self._ids.list_copies(paths).items():
-            for video, found in self._ids.indexes[number].files.paths_of(own, filters).items():
+        for number, local_ids in self._ids.list_copies(paths).items():
+            for video, found in self._ids.indexes[number].files.paths_of(local_ids, filters).items():
                 paths[name(number, video)].update(found)
         return {video: sorted(found, key=os.fsencode) for video, found in paths.items()}
 
@@ -188,15 +188,15 @@ class JoinedVideos(JoinedTable, Videos):
 
     @override
     def get(self, video: int) -> VideoRecord:
-        _, index, own = self._ids.find_index(video)
-        return replace(index.videos.get(own), id=int(video))
+        _, index, local_id = self._ids.find_index(video)
+        return replace(index.videos.get(local_id), id=int(video))
 
     @override
     def find(self, filters: Filters = ALL_VIDEOS, *, ids: Sequence[int] | None = None) -> list[StoredVideo]:
         name, found = self._ids.names(), dict[int, StoredVideo]()
-        own = None if ids is None else self._ids.list_copies(ids)
+        local_ids = None if ids is None else self._ids.list_copies(ids)
         for number, index in self._ids.indexes.items():
-            for stored in index.videos.find(filters, ids=None if own is None else own[number]):
+            for stored in index.videos.find(filters, ids=None if local_ids is None else local_ids[number]):
                 key = name(number, stored.id)
                 paths = {*stored.paths, *(found[key].paths if key in found else ())}
                 found[key] = replace(found.get(key, stored), id=key, paths=tuple(sorted(paths, key=os.fsencode)))
@@ -204,9 +204,11 @@ class JoinedVideos(JoinedTable, Videos):
 
     @override
     def find_intact(self, ids: Iterable[int]) -> set[int]:
-        own, name = self._ids.list_copies(ids), self._ids.names()
+        local_ids, name = self._ids.list_copies(ids), self._ids.names()
         indexes = self._ids.indexes.items()
-        return {name(number, video) for number, index in indexes for video in index.videos.find_intact(own[number])}
+        return {
+            name(number, video) for number, index in indexes for video in index.videos.find_intact(local_ids[number])
+        }
 
 
 class JoinedSegments(JoinedTable, Segments):
@@ -214,8 +216,8 @@ class JoinedSegments(JoinedTable, Segments):
 
     @override
     def of_video(self, video: int) -> dict[int, int]:
-        number, index, own = self._ids.find_index(video)
-        return {place: number * STRIDE + segment for place, segment in index.segments.of_video(own).items()}
+        number, index, local_id = self._ids.find_index(video)
+        return {place: number * STRIDE + segment for place, segment in index.segments.of_video(local_id).items()}
 
 
 class JoinedShots(JoinedTable, ShotChanges):
@@ -223,8 +225,8 @@ class JoinedShots(JoinedTable, ShotChanges):
 
     @override
     def of_video(self, video: int) -> list[ShotChange]:
-        _, index, own = self._ids.find_index(video)
-        return index.shots.of_video(own)
+        _, index, local_id = self._ids.find_index(video)
+        return index.shots.of_video(local_id)
 
 
 class JoinedFeatures(JoinedTable, Epochs):
@@ -233,8 +235,8 @@ class JoinedFeatures(JoinedTable, Epochs):
     @override
     def intact_vectors(self, ids: Ids) -> tuple[Ids, Float16[np.ndarray, "row dim"]]:
         keys, vectors = [np.zeros(0, np.int64)], [np.zeros((0, self._ids.dim), np.float16)]
-        for number, index, own in self._ids.group(ids):
-            kept, rows = index.features.intact_vectors(own)
+        for number, index, local_ids in self._ids.group(ids):
+            kept, rows = index.features.intact_vectors(local_ids)
             keys.append(kept + number * STRIDE)
             vectors.append(rows)
         return np.concatenate(keys), np.concatenate(vectors)
@@ -242,8 +244,8 @@ class JoinedFeatures(JoinedTable, Epochs):
     @override
     def read(self, ids: Sequence[int] | Ids, *, tokens: bool = True) -> StoredSegments:
         name, rows = self._ids.names(), dict[int, tuple[Any, ...]]()
-        for number, index, own in self._ids.group(ids):
-            stored = index.features.read(own, tokens=tokens)
+        for number, index, local_ids in self._ids.group(ids):
+            stored = index.features.read(local_ids, tokens=tokens)
             segments = [replace(segment, video=name(number, segment.video)) for segment in stored.segments]
             columns = zip(segments, stored.frames, stored.times, stored.tokens, strict=True)
             rows.update(zip((stored.ids + number * STRIDE).tolist(), columns, strict=True))
@@ -300,8 +302,10 @@ class JoinedStore(SearchedTogether, Store):
         name, fingerprint, self.dim = first.encoder_name, first.encoder_fingerprint, first.dim
         for other in indexes.values():
             if other.encoder_fingerprint != fingerprint:
-                own = f"{other.encoder_name} ({other.encoder_fingerprint})"
-                raise StoreError(f"{other.path}: encoder must be {name} ({fingerprint}), as of {first.path}, got {own}")
+                other_encoder = f"{other.encoder_name} ({other.encoder_fingerprint})"
+                raise StoreError(
+                    f"{other.path}: encoder must be {name} ({fingerprint}), as of {first.path}, got {other_encoder}"
+                )
         self.encoder_name, self.encoder_fingerprint, self.ids = name, fingerprint, JoinedIds(indexes)
         self.files, self.videos = JoinedFiles(self.ids), JoinedVideos(self.ids)
         self.segments, self.shots = JoinedSegments(self.ids), JoinedShots(self.ids)
@@ -356,21 +360,24 @@ class JoinedStore(SearchedTogether, Store):
         name = self.ids.names()
         return {
             number * STRIDE + key: replace(segment, video=name(number, segment.video))
-            for number, index, own in self.ids.group(ids)
-            for key, segment in index.read_segments(own).items()
+            for number, index, local_ids in self.ids.group(ids)
+            for key, segment in index.read_segments(local_ids).items()
         }
 
     @override
     def read_sizes(self, video_ids: Iterable[int]) -> dict[int, VideoSize]:
         found = ((video_id, *self.ids.find_index(video_id)[1:]) for video_id in video_ids)
-        return {video_id: index.read_sizes([own])[own]._replace(id=video_id) for video_id, index, own in found}
+        return {
+            video_id: index.read_sizes([local_id])[local_id]._replace(id=video_id)
+            for video_id, index, local_id in found
+        }
 
     @override
     def owners(self, ids: Sequence[int] | Ids) -> Ids:
         name, numbers = self.ids.names(), np.asarray(ids, np.int64) // STRIDE
         owners = np.full(len(numbers), -1, np.int64)
-        for number, index, own in self.ids.group(ids):
-            videos = index.owners(own).tolist()
+        for number, index, local_ids in self.ids.group(ids):
+            videos = index.owners(local_ids).tolist()
             owners[numbers == number] = [name(number, video) if video >= 0 else -1 for video in videos]
         return owners
 
@@ -400,8 +407,8 @@ class JoinedStore(SearchedTogether, Store):
         found = [np.zeros(0, np.int64)] * len(asked)
         for number, index in self.parts.items():
             rows = [row for row, (video, *_) in enumerate(asked) if video // STRIDE == number]
-            own = index.overlapping((asked[row][0] % STRIDE, *asked[row][1:]) for row in rows)
-            for row, ids in zip(rows, own, strict=True):
+            span_ids = index.overlapping((asked[row][0] % STRIDE, *asked[row][1:]) for row in rows)
+            for row, ids in zip(rows, span_ids, strict=True):
                 found[row] = ids + number * STRIDE
         return found
 
@@ -410,9 +417,9 @@ class JoinedStore(SearchedTogether, Store):
         assert isinstance(within, JoinedSelection)
         found_scores, found_ids = [], []
         for number, part in within.parts.items():
-            own_scores, own = self.parts[number].search_within(queries, k, part)
-            found_scores.append(own_scores)
-            found_ids.append(np.where(own < 0, own, own + number * STRIDE))
+            part_scores, part_ids = self.parts[number].search_within(queries, k, part)
+            found_scores.append(part_scores)
+            found_ids.append(np.where(part_ids < 0, part_ids, part_ids + number * STRIDE))
         scores, ids = np.concatenate(found_scores, axis=1), np.concatenate(found_ids, axis=1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return SearchResult(np.take_along_axis(scores, best, axis=1), np.take_along_axis(ids, best, axis=1))

@@ -51,8 +51,9 @@ class SideDatabase(ABC):
         found = self.database.value("PRAGMA user_version")
         if found > self.FORMAT:
             raise StoreError(f"{self.path}: format must be at most {self.FORMAT}, got {found}; update vidret")
-        own = "sql IS NOT NULL AND NOT (type = 'table' AND name = 'sqlite_sequence')"  # a trigger may take for ever
-        statements = [sql for (sql,) in self.database.rows(f"SELECT sql FROM sqlite_master WHERE {own}")]
+        # Also triggers, which may take for ever.
+        condition = "sql IS NOT NULL AND NOT (type = 'table' AND name = 'sqlite_sequence')"
+        statements = [sql for (sql,) in self.database.rows(f"SELECT sql FROM sqlite_master WHERE {condition}")]
         if found != self.FORMAT or sorted(statements) != sorted(self.SCHEMA):
             raise StoreError(f"{self.path}: must hold the tables of {self.path.stem} only; {REPAIR}")
 
@@ -96,7 +97,7 @@ class SideDatabase(ABC):
     def prune(self, contents: Iterable[str]) -> None:
         """Delete what is stored of all videos except those with these fingerprints."""
         kept = set(contents)
-        gone = [own for (own,) in self.database.rows(self.CONTENTS) if own not in kept]
+        gone = [content for (content,) in self.database.rows(self.CONTENTS) if content not in kept]
         if gone:
             self.delete_contents(gone)
 
@@ -108,11 +109,11 @@ class SideDatabase(ABC):
     def pair(cls, target: Path, sources: Iterable[Path]) -> Iterator[tuple[Self, Self]]:
         """Yield the file of the target, made if there is none, with that of each source that has one."""
         with ExitStack() as stack:
-            own: Self | None = None
+            target_store: Self | None = None
             for path in filter(cls.exists, sources):
                 source = stack.push(cls.open(path))
-                own = own or stack.push(cls.create(target))
-                yield own, source
+                target_store = target_store or stack.push(cls.create(target))
+                yield target_store, source
 
     @classmethod
     def prune_index(cls, index: Path, contents: Iterable[str]) -> None:

@@ -56,11 +56,11 @@ class SoundStore(SideDatabase):
         if contents is None:
             rows = self.database.rows(f"{sql} ORDER BY content, start_s", model)
         else:
-            rows = [row for own in contents for row in self.database.rows(f"{sql} AND content = ?", model, own)]
+            rows = [row for content in contents for row in self.database.rows(f"{sql} AND content = ?", model, content)]
         grouped: dict[str, list[tuple[float, float, bytes]]] = {}
         for content, *window in sorted(rows, key=lambda row: row[:2]):
             grouped.setdefault(content, []).append((window[0], window[1], window[2]))
-        return {content: _stack(own) for content, own in grouped.items()}
+        return {content: _stack(windows) for content, windows in grouped.items()}
 
     def add(self, content: str, model: str, windows: SoundWindows) -> None:
         """Add windows, in place of those of another model of the same kind, and of those that begin at the same times.
@@ -113,11 +113,11 @@ def count_windows(index: Path) -> list[WindowCounts]:
 
 def copy_sounds(target: Path, sources: Sequence[Path], wanted: Container[str]) -> None:
     """Copy the windows of the wanted videos that reach further than what the target has, as after an interruption."""
-    for own, source in SoundStore.pair(target, sources):
-        known = {(content, is_chosen(model)): end_s for content, model, end_s in own.find_ends()}
+    for target_store, source in SoundStore.pair(target, sources):
+        known = {(content, is_chosen(model)): end_s for content, model, end_s in target_store.find_ends()}
         for content, model, end_s in source.find_ends():
             if content in wanted and end_s > known.get((content, is_chosen(model)), -math.inf):
-                own.add(content, model, source.read(model, [content])[content])
+                target_store.add(content, model, source.read(model, [content])[content])
 
 
 def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:

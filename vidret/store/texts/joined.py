@@ -55,7 +55,7 @@ class JoinedTextStore(SearchedTogether, TextStore):
         """Use open texts, which ``close`` closes, and the indexes whose videos they are of."""
         self._texts, self._pictures = texts, pictures
         try:
-            joined = JoinedStore({number: own.store for number, own in texts.items()})
+            joined = JoinedStore({number: text_store.store for number, text_store in texts.items()})
         except StoreError as error:
             raise StoreError(f"{error}; vidret index --sentence-model changes it") from error
         self.store, self._ids = joined, joined.ids
@@ -63,16 +63,16 @@ class JoinedTextStore(SearchedTogether, TextStore):
 
     @override
     def close(self) -> None:
-        for own in self._texts.values():
-            own.close()
+        for text_store in self._texts.values():
+            text_store.close()
 
     @property
     @override
     def index(self) -> TextIndex:
         generation, known = self.store.generation, self._known
         if known is None or known[0] != generation:
-            copies = {number: sorted(own) for number, _, own in self._ids.select(ALL_VIDEOS, frozenset())}
-            indexes = {number: own.index for number, own in self._texts.items()}
+            copies = {number: sorted(left_out) for number, _, left_out in self._ids.select(ALL_VIDEOS, frozenset())}
+            indexes = {number: text_store.index for number, text_store in self._texts.items()}
             self._known = known = generation, JoinedTextIndex(indexes, copies)
         return known[1]
 
@@ -86,25 +86,27 @@ class JoinedTextStore(SearchedTogether, TextStore):
     ) -> AllowedTexts:
         ids, allowed = self._pictures.ids, dict[int, AllowedTexts]()
         left_out, elsewhere = ids.list_copies(excluded), ids.find_elsewhere(filters)
-        for number, own in self._texts.items():
+        for number, text_store in self._texts.items():
             index, out, chosen = ids.indexes[number], frozenset(left_out[number]), filters
             if elsewhere[number]:  # those besides, so that what does not match is listed
                 videos, matches = index.snapshot().videos, index.snapshot().match_videos(filters)
                 chosen, out = ALL_VIDEOS, out.union(set(videos.ids[~matches].tolist()) - elsewhere[number])
-            allowed[number] = own.allow(index, chosen, out, sources)
+            allowed[number] = text_store.allow(index, chosen, out, sources)
         return JoinedAllowed(NOTHING, None, allowed)
 
     @override
     def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
         return {
-            content for number, _, own in self._ids.group(tracks) for content in self._texts[number].find_contents(own)
+            content
+            for number, _, local_ids in self._ids.group(tracks)
+            for content in self._texts[number].find_contents(local_ids)
         }
 
     @override
     def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
         best: dict[tuple[str, TextSource], TextTrack] = {}
-        for number, own in self._texts.items():
-            for track in own.tracks(fingerprint):
+        for number, text_store in self._texts.items():
+            for track in text_store.tracks(fingerprint):
                 known = best.get((track.fingerprint, track.source))
                 if known is None or track.complete > known.complete:
                     best[track.fingerprint, track.source] = replace(track, id=track.id + number * STRIDE)
@@ -113,16 +115,16 @@ class JoinedTextStore(SearchedTogether, TextStore):
     @override
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
         found: dict[object, StoredText] = {}
-        for number, _, own in self._ids.group(ids):
-            for stored in self._texts[number].read_segments(own):
+        for number, _, local_ids in self._ids.group(ids):
+            for stored in self._texts[number].read_segments(local_ids):
                 found.setdefault((stored.fingerprint, stored.text), replace(stored, id=stored.id + number * STRIDE))
         return list(found.values())
 
     @override
     def read_found(self, ids: Ids) -> tuple[list[FoundText], Float32[np.ndarray, "text dim"]]:
         found: dict[object, tuple[FoundText, np.ndarray]] = {}
-        for number, _, own in self._ids.group(ids):
-            texts, vectors = self._texts[number].read_found(own)
+        for number, _, local_ids in self._ids.group(ids):
+            texts, vectors = self._texts[number].read_found(local_ids)
             tracks = np.array([stored.track for stored in texts], np.int64) + number * STRIDE
             owners, sources = self.find_owners(self._pictures, tracks)
             for stored, owner, source, row in zip(texts, owners.tolist(), sources.tolist(), vectors, strict=True):
@@ -138,27 +140,27 @@ class JoinedTextStore(SearchedTogether, TextStore):
             np.zeros(len(tracks), np.uint8),
             self._pictures.ids.names(),
         )
-        for number, _, own in self._ids.group(tracks):
-            is_own = tracks // STRIDE == number
-            videos, sources[is_own] = self._texts[number].find_owners(pictures.parts[number], own)
-            found[is_own] = [name(number, video) if video >= 0 else -1 for video in videos.tolist()]
+        for number, _, local_ids in self._ids.group(tracks):
+            in_index = tracks // STRIDE == number
+            videos, sources[in_index] = self._texts[number].find_owners(pictures.parts[number], local_ids)
+            found[in_index] = [name(number, video) if video >= 0 else -1 for video in videos.tolist()]
         return found, sources
 
     @override
     def search(
         self, vectors: Float32[np.ndarray, "query dim"], k: int, allowed: AllowedTexts | None = None
     ) -> list[Ids]:
-        found = self._ask(allowed, lambda own, part: own.search(vectors, k, part))
+        found = self._ask(allowed, lambda text_store, part: text_store.search(vectors, k, part))
         return [np.concatenate(ids) for ids in zip(*found, strict=True)]
 
     @override
     def search_words(self, terms: Sequence[str], k: int, allowed: AllowedTexts | None = None) -> Ids:
-        found = self._ask(allowed, lambda own, part: [own.search_words(terms, k, part)])
+        found = self._ask(allowed, lambda text_store, part: [text_store.search_words(terms, k, part)])
         return np.concatenate([ids for (ids,) in found])
 
     @override
     def find_phrase(self, phrase: str, k: int, allowed: AllowedTexts | None = None) -> Ids:
-        found = self._ask(allowed, lambda own, part: [own.find_phrase(phrase, k, part)])
+        found = self._ask(allowed, lambda text_store, part: [text_store.find_phrase(phrase, k, part)])
         return np.concatenate([ids for (ids,) in found])
 
     def _ask(
@@ -166,7 +168,10 @@ class JoinedTextStore(SearchedTogether, TextStore):
     ) -> list[list[Ids]]:
         """Return what is found in each index: as much as in the merged one from each, since their ranks differ."""
         parts = allowed.parts if isinstance(allowed, JoinedAllowed) else dict.fromkeys(self._texts)
-        return [[ids + number * STRIDE for ids in find(own, parts[number])] for number, own in self._texts.items()]
+        return [
+            [ids + number * STRIDE for ids in find(text_store, parts[number])]
+            for number, text_store in self._texts.items()
+        ]
 
 
 class JoinedTextIndex(SearchedTogether, TextIndex):
@@ -176,9 +181,9 @@ class JoinedTextIndex(SearchedTogether, TextIndex):
         """Set the indexes, and the tracks in each that another one has too, whose texts do not count again."""
         self._indexes, self._first = indexes, next(iter(indexes.values()))
         self._flags = {
-            number: np.isin(np.arange(own[-1] + 1), own).astype(np.uint8).tobytes()
-            for number, own in copies.items()
-            if own
+            number: np.isin(np.arange(track_ids[-1] + 1), track_ids).astype(np.uint8).tobytes()
+            for number, track_ids in copies.items()
+            if track_ids
         }
         self._counts = {}
 
@@ -202,10 +207,12 @@ class JoinedTextIndex(SearchedTogether, TextIndex):
     @override
     def _count(self, term: str) -> int:
         if term not in self._counts:
-            again = (len(self._indexes[number].search([term], MAX_TEXTS, own)) for number, own in self._flags.items())
+            again = (
+                len(self._indexes[number].search([term], MAX_TEXTS, flags)) for number, flags in self._flags.items()
+            )
             self._counts[term] = sum(index._count(term) for index in self._indexes.values()) - sum(again)
         return self._counts[term]
 
     @override
     def find_tracks(self, phrase: str) -> Int64[np.ndarray, " track"]:
-        return np.concatenate([own.find_tracks(phrase) + number * STRIDE for number, own in self._indexes.items()])
+        return np.concatenate([index.find_tracks(phrase) + number * STRIDE for number, index in self._indexes.items()])

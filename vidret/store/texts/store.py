@@ -157,8 +157,8 @@ class TextStore:
         sources: Sequence[Source] = SOURCES,
     ) -> AllowedTexts:
         """Return the texts that a query may find: of the videos that match, without some of them, in some sources."""
-        own = tuple(source for source in TEXT_SOURCES if source in sources)
-        return self._owners.allow(self.store.snapshot(), pictures.snapshot(), filters, excluded, own)
+        text_sources = tuple(source for source in TEXT_SOURCES if source in sources)
+        return self._owners.allow(self.store.snapshot(), pictures.snapshot(), filters, excluded, text_sources)
 
     def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
         """Return the fingerprints of the contents of tracks that can be searched."""
@@ -183,12 +183,12 @@ class TextStore:
         return [
             TextCounts(
                 source,
-                sum(track.num_texts for track in own),
-                len({track.fingerprint for track in own}),
-                len({track.fingerprint for track in own if track.complete}),
+                sum(track.num_texts for track in source_tracks),
+                len({track.fingerprint for track in source_tracks}),
+                len({track.fingerprint for track in source_tracks if track.complete}),
             )
             for source in TEXT_SOURCES
-            if (own := [track for track in tracks if track.source == source])
+            if (source_tracks := [track for track in tracks if track.source == source])
         ]
 
     def transcript(self, track: TextTrack) -> list[StoredText]:
@@ -242,8 +242,8 @@ class TextStore:
             known = np.frombuffer(flags, np.uint8)[: len(missed)]
             missed[: len(known)] &= known
             missed[len(known) :] = 0
-        own = self.find_segments(self.index.search(terms, k, missed.tobytes()))
-        return np.concatenate([found.ids, own[~np.isin(own, found.ids)]])
+        missed_ids = self.find_segments(self.index.search(terms, k, missed.tobytes()))
+        return np.concatenate([found.ids, missed_ids[~np.isin(missed_ids, found.ids)]])
 
     def find_phrase(self, phrase: str, k: int, allowed: AllowedTexts | None = None) -> Ids:
         """Return the segments of up to ``k`` texts that hold these words next to one another, in this order."""
@@ -345,7 +345,7 @@ class TextStore:
             for offset, row in enumerate(kept)
         ]
         self.index.add(
-            (text_id(track.id, own.number), texts[row].text) for own, row in zip(segments, kept, strict=True)
+            (text_id(track.id, segment.number), texts[row].text) for segment, row in zip(segments, kept, strict=True)
         )
         if segments:
             self.store.writer.add_segments(segments)
