@@ -57,7 +57,7 @@ UCOFIA = {
     "pixel_mat_weight": "mixing.tokens_first",
     "word_mat_weight2": "mixing.words_second",
 }
-PUBLISHED_UCOFIA = {own: published for published, own in UCOFIA.items()}
+PUBLISHED_UCOFIA = {name: published for published, name in UCOFIA.items()}
 # Weights of the encoder, and four matrices that every checkpoint contains and no formula uses.
 IGNORED_UCOFIA = re.compile(r"clip\.|(word_logit_weight|frame_mat_weight2?|word_mat_weight_for_pixel)$")
 
@@ -68,10 +68,10 @@ def convert_aligner(weights: Weights) -> Aligner:
     Raises:
         AlignerError: Weights are unknown, missing or of another shape; the message lists their published names.
     """
-    own = rename_weights(weights, UCOFIA, ignored=IGNORED_UCOFIA, error=AlignerError)
-    if "logit_scale" in own:
-        own["logit_scale"] = own["logit_scale"].reshape(())
-    return build_aligner(own, PUBLISHED_UCOFIA)
+    renamed = rename_weights(weights, UCOFIA, ignored=IGNORED_UCOFIA, error=AlignerError)
+    if "logit_scale" in renamed:
+        renamed["logit_scale"] = renamed["logit_scale"].reshape(())
+    return build_aligner(renamed, PUBLISHED_UCOFIA)
 
 
 def build_aligner(weights: Weights, names: Mapping[str, str], *, unit_tokens: bool = False) -> Aligner:
@@ -90,10 +90,10 @@ def build_aligner(weights: Weights, names: Mapping[str, str], *, unit_tokens: bo
         return translate(name, names) or name
 
     selects = bool(names) or any(name.startswith("selector.") for name in weights)
-    required = [own for own in UCOFIA.values() if "*" not in own and (selects or not own.startswith("selector."))]
-    refuse_weights("missing", [show(own) for own in required if own not in weights], AlignerError)
-    mixing = {own: weights[own] for own in required if own.startswith("mixing.")}
-    odd = [own for own, matrix in mixing.items() if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]]
+    required = [name for name in UCOFIA.values() if "*" not in name and (selects or not name.startswith("selector."))]
+    refuse_weights("missing", [show(name) for name in required if name not in weights], AlignerError)
+    mixing = {name: weights[name] for name in required if name.startswith("mixing.")}
+    odd = [name for name, matrix in mixing.items() if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]]
     refuse_weights("not square", map(show, odd), AlignerError)
     num_positions, dim = weights["temporal.positions"].shape
     num_frames, num_tokens = len(weights["mixing.frames"]), len(weights["mixing.tokens_first"])
@@ -138,8 +138,8 @@ def convert_concepts(weights: Weights, *, shared_queries: bool | None = None) ->
     shared = not _is_trained(weights)
     names = map_prefixes(shared, shared if shared_queries is None else shared_queries)
     renamed = {
-        own + name.removeprefix(published): weight.float()
-        for own, published in names.items()
+        prefix + name.removeprefix(published): weight.float()
+        for prefix, published in names.items()
         for name, weight in weights.items()
         if name.startswith(published)
     }
@@ -167,7 +167,7 @@ def build_concepts(
     """
 
     def show(name: str) -> str:
-        prefix = next((own for own in names if name.startswith(own)), "")
+        prefix = next((candidate for candidate in names if name.startswith(candidate)), "")
         return names.get(prefix, "") + name.removeprefix(prefix)
 
     for_words = any(name.startswith("word_finder.") for name in weights)
@@ -244,8 +244,8 @@ def build_pooling(weights: Weights, top: int) -> ConceptAligner:
 
 def read_dim(weights: Weights) -> int | None:
     """Return the dimension of the vectors that the weights of an aligner are for; None for any."""
-    own = [weights[name] for name in ("temporal.positions", "attention.norm.weight") if name in weights]
-    return own[0].shape[-1] if own else None
+    tensors = [weights[name] for name in ("temporal.positions", "attention.norm.weight") if name in weights]
+    return tensors[0].shape[-1] if tensors else None
 
 
 def describe_aligner(aligner: Aligner | ConceptAligner) -> Part:

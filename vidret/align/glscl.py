@@ -235,9 +235,9 @@ def diversity_loss(concepts: Float[Tensor, "video concept dim"], *, margin: floa
     this term is 1e-4. Reference: GLSCL, intra-diversity loss.
     """
     gram = (concepts @ concepts.mT).mean(dim=0)
-    own, num = gram.diagonal(), len(gram)
+    diagonal, num = gram.diagonal(), len(gram)
     apart = ~torch.eye(num, dtype=torch.bool, device=gram.device)
-    hinges = (margin + gram - own[:, None]).clamp_min(0) + (margin + gram - own).clamp_min(0)
+    hinges = (margin + gram - diagonal[:, None]).clamp_min(0) + (margin + gram - diagonal).clamp_min(0)
     return (hinges * apart).sum() / max(1, num * (num - 1))
 
 

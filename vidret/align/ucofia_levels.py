@@ -32,12 +32,12 @@ def resize_mixing(matrix: Float[Tensor, "n n"], size: int) -> Float[Tensor, "siz
         return matrix
     if size < trained:
         return matrix[:size, :size]
-    own = matrix.diagonal().mean()
-    other = (matrix.sum() - matrix.diagonal().sum()) / max(1, trained * (trained - 1))
+    diagonal_mean = matrix.diagonal().mean()
+    other_mean = (matrix.sum() - matrix.diagonal().sum()) / max(1, trained * (trained - 1))
     eye = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
     inside = functional.pad(torch.ones_like(matrix), (0, size - trained, 0, size - trained))
     padded = functional.pad(matrix, (0, size - trained, 0, size - trained))
-    return padded + (1 - inside) * (own * eye + other * (1 - eye))
+    return padded + (1 - inside) * (diagonal_mean * eye + other_mean * (1 - eye))
 
 
 def aggregate(

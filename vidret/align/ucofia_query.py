@@ -46,8 +46,8 @@ def score_queries(
     # If any is empty, frames are the tokens of all.
     packed = packed if all(map(len, packed)) else [b""] * len(packed)
     starts = range(0, len(packed), BLOCK)
-    found = [_score_block(texts, packed[i : i + BLOCK], frames[i : i + BLOCK]) for i in starts]
-    return [QueryLevels(*map(np.concatenate, zip(*own, strict=True))) for own in zip(*found, strict=True)]
+    blocks = [_score_block(texts, packed[i : i + BLOCK], frames[i : i + BLOCK]) for i in starts]
+    return [QueryLevels(*map(np.concatenate, zip(*levels, strict=True))) for levels in zip(*blocks, strict=True)]
 
 
 def _score_block(

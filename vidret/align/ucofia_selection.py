@@ -27,8 +27,8 @@ class ScoreNet(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "frame token dim"]) -> Float[Tensor, "frame token"]:
         """Return scores in -1..1; the first token of each frame is its class token."""
-        own = functional.gelu(self.reduce(self.norm(tokens)))
-        joined = torch.cat([own, own[:, :1].expand_as(own)], dim=-1)
+        reduced = functional.gelu(self.reduce(self.norm(tokens)))
+        joined = torch.cat([reduced, reduced[:, :1].expand_as(reduced)], dim=-1)
         scores: Tensor = self.out(functional.gelu(self.join(joined))).squeeze(-1).tanh()
         return scores
 

@@ -132,17 +132,17 @@ class Explorer:
         ]
 
     def _list_unusual(self, filters: Filters, against: Filters, limit: int) -> list[UnusualVideo]:
-        own, other = (_average(self._sample(chosen)) for chosen in (filters, against))
-        if len(other[0]) <= NEIGHBOURS:
-            raise VidretError(f"videos to compare with must be more than {NEIGHBOURS}, got {len(other[0])}")
-        likeness = own[1] @ other[1].T
-        likeness[own[0][:, None] == other[0][None, :]] = -1.0
+        candidates, compared = (_average(self._sample(chosen)) for chosen in (filters, against))
+        if len(compared[0]) <= NEIGHBOURS:
+            raise VidretError(f"videos to compare with must be more than {NEIGHBOURS}, got {len(compared[0])}")
+        likeness = candidates[1] @ compared[1].T
+        likeness[candidates[0][:, None] == compared[0][None, :]] = -1.0
         closeness = np.sort(likeness, axis=1)[:, -NEIGHBOURS:].mean(axis=1)
         order = np.argsort(closeness, kind="stable")[:limit]
-        paths = self._store.files.paths_of(own[0][order].tolist(), filters)
+        paths = self._store.files.paths_of(candidates[0][order].tolist(), filters)
         return [
             UnusualVideo(video=video_id, path=path, likeness=float(closeness[row]))
-            for row, video_id in zip(order, own[0][order].tolist(), strict=True)
+            for row, video_id in zip(order, candidates[0][order].tolist(), strict=True)
             for path in paths[video_id][:1]
         ]
 

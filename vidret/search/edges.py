@@ -127,9 +127,9 @@ class EdgeRefiner:
             else:
                 missing.append(edge)
         for video_id in {edge.video_id: None for edge in missing if not edge.pictures}:
-            own = [edge for edge in missing if edge.video_id == video_id and not edge.pictures]
+            video_edges = [edge for edge in missing if edge.video_id == video_id and not edge.pictures]
             try:
-                self._decode(own, sizes.get(own[0].path))
+                self._decode(video_edges, sizes.get(video_edges[0].path))
             except DecodeError as error:
                 logger.warning("edges are not refined: %s", strip_query(str(error)))
                 lost.add(video_id)

@@ -160,7 +160,7 @@ class SegmentSpace:
         Of an index with more than ``NUM_RATED`` segments, that many are rated: those nearest to the query, to each
         like, and to the direction in which the evidence of all of them rises.
         """
-        free = [own for clause, own in zip(query.clauses, query.encoded, strict=True) if not clause.phrases]
+        free = [encoded for clause, encoded in zip(query.clauses, query.encoded, strict=True) if not clause.phrases]
         if not free or "picture" not in query.sources:
             return []
         scale = pictures.find_scale(FrameRanker())
@@ -169,8 +169,8 @@ class SegmentSpace:
         num_nearest = min(max(NUM_RATED // len(asked), query.depth), self._store.max_k or len(self._store))
         _, nearest = self._store.search(asked, max(num_nearest, 1), query.options.filters, excluded=query.excluded)
         ids, vectors = self.read(nearest[nearest >= 0])
-        own = [scale.rate(vectors @ clause.positive.sentence + clause.positive.offset) for clause in free]
-        evidence = np.max(own, axis=0) + feedback.weigh(ids, vectors)
+        clause_evidence = [scale.rate(vectors @ clause.positive.sentence + clause.positive.offset) for clause in free]
+        evidence = np.max(clause_evidence, axis=0) + feedback.weigh(ids, vectors)
         best = ids[np.argsort(-evidence, kind="stable")[: query.depth]]
         return [(video_id, time_s, time_s) for video_id, time_s in find_middles(self._store, best).values()]
 
@@ -179,8 +179,10 @@ class SegmentSpace:
         held = self._store.overlapping_segments([(video_id, time_s, time_s)])
         if len(held):
             return int(held[-1])
-        own = self._store.read_segments(self._store.segments.ids_of_video(video_id))
-        return min(own, key=lambda key: max(own[key].start - time_s, time_s - own[key].end), default=None)
+        segments = self._store.read_segments(self._store.segments.ids_of_video(video_id))
+        return min(
+            segments, key=lambda key: max(segments[key].start - time_s, time_s - segments[key].end), default=None
+        )
 
     def read_at(self, points: Sequence[tuple[int, float]]) -> list[Float32[np.ndarray, " dim"] | None]:
         """Return the unit vector of the segment at each of some times of videos, or of the nearest; None without."""

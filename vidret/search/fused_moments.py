@@ -216,19 +216,19 @@ def _join_channels(spans: Sequence[FusedSpan], breaks: Sequence[float]) -> list[
     """
     joined, rest = [], list(spans)
     while rest:
-        best = own = rest.pop(0)
+        best = union = rest.pop(0)
         sources = {best.parts[0].source}
         while near := [
             span
             for span in rest
             if span.parts[0].source not in sources
             and span.score >= best.score - JOIN_CHANNELS
-            and _continues(own, span, breaks)
+            and _continues(union, span, breaks)
         ]:
             rest.remove(near[0])
             sources.add(near[0].parts[0].source)
-            own = _unite(own, near[0])
-        joined.append(own)
+            union = _unite(union, near[0])
+        joined.append(union)
     return joined
 
 
@@ -252,10 +252,10 @@ def _add_support(span: FusedSpan, others: Sequence[FusedSpan]) -> FusedSpan:
 
     So the source that matches best sets the bounds of a moment, and long spans gain nothing from short ones in them.
     """
-    own, best = span.parts[0].source, dict[Source, FusedSpan]()
+    span_source, best = span.parts[0].source, dict[Source, FusedSpan]()
     for other in others:
         source = other.parts[0].source
-        if source == own or other.score > span.score:  # first, since most spans are of pictures
+        if source == span_source or other.score > span.score:  # first, since most spans are of pictures
             continue
         overlaps = min(span.end, other.end) > max(span.start, other.start)
         if overlaps and (source not in best or other.score > best[source].score):

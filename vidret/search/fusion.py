@@ -109,8 +109,8 @@ def make_question(
     found: dict[int, VideoTexts] = {}
     channels: list[TextChannel | SoundChannel] = [part for part in (texts, sounds) if part is not None]
     for channel in channels:
-        own = channel.find(asked) if video_id is None else channel.score(asked, [video_id])
-        found = own if channel is texts else join_evidence(found, own)
+        channel_texts = channel.find(asked) if video_id is None else channel.score(asked, [video_id])
+        found = channel_texts if channel is texts else join_evidence(found, channel_texts)
     if asked.weigh is not None:
         found = _weigh_texts(index.store, asked.weigh, found)
     if presence is not None:
@@ -138,21 +138,26 @@ def _weigh(
 def _weigh_texts(store: Store, weigh: WeighSegments, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
     """Return texts with what the segments add that are seen meanwhile, the best one of each text."""
     spans = [
-        *{(match.video_id, match.start, match.end) for own in found.values() for clause in own for match in clause}
+        *{
+            (match.video_id, match.start, match.end)
+            for video_texts in found.values()
+            for clause in video_texts
+            for match in clause
+        }
     ]
     seen = store.overlapping(spans)
     ids = np.unique(np.concatenate([np.zeros(0, np.int64), *seen]))
     weights = weigh(ids)
     gains = {
-        span: weights[:, np.searchsorted(ids, own)].max(axis=1).tolist()
-        for span, own in zip(spans, seen, strict=True)
-        if len(own)
+        span: weights[:, np.searchsorted(ids, segment_ids)].max(axis=1).tolist()
+        for span, segment_ids in zip(spans, seen, strict=True)
+        if len(segment_ids)
     }
     nothing = [0.0] * len(weights)
     weighed = {}
-    for video_id, own in found.items():
-        matches: list[list[Match]] = [[] for _ in own]
-        for clause, match in ((clause, match) for clause, texts in enumerate(own) for match in texts):
+    for video_id, video_texts in found.items():
+        matches: list[list[Match]] = [[] for _ in video_texts]
+        for clause, match in ((clause, match) for clause, texts in enumerate(video_texts) for match in texts):
             nats = gains.get((match.video_id, match.start, match.end), nothing)[clause]
             matches[clause].append(match._replace(evidence=match.evidence + nats))
         weighed[video_id] = [sorted(texts, key=lambda match: -match.evidence) for texts in matches]
@@ -217,31 +222,33 @@ def score_video(index: OpenIndex, question: Question, video_id: int) -> VideoSco
 def _fuse(question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCandidates:
     texts: dict[int, Sequence[Sequence[Match]]] = {}
     asks_more = [clause.asks_more for clause in question.query.structure.clauses]
-    for video_id, found in question.texts.items():
+    for video_id, video_texts in question.texts.items():
         if video_id in question.asked.excluded:
             continue
-        own: Sequence[Sequence[Match]] = found
+        clause_matches: Sequence[Sequence[Match]] = video_texts
         if video_id in pictures:
-            own = [[match for match in clause if not match.is_silent] for clause in own]
+            clause_matches = [[match for match in clause if not match.is_silent] for clause in clause_matches]
             if any(asks_more):
                 gains = [best if asks else 0.0 for asks, best in zip(asks_more, pictures[video_id].best, strict=True)]
-                own = [_add_evidence(clause, gain) for clause, gain in zip(own, gains, strict=True)]
+                clause_matches = [
+                    _add_evidence(clause, gain) for clause, gain in zip(clause_matches, gains, strict=True)
+                ]
         if video_id in question.lowered:
-            own = [_add_evidence(clause, -SAID) for clause in own]
-        if any(own):
-            texts[video_id] = own
-    kept = {video_id: own for video_id, own in pictures.items() if video_id not in question.asked.excluded}
+            clause_matches = [_add_evidence(clause, -SAID) for clause in clause_matches]
+        if any(clause_matches):
+            texts[video_id] = clause_matches
+    kept = {video_id: points for video_id, points in pictures.items() if video_id not in question.asked.excluded}
     return VideoCandidates(question.query.structure, lower_pictures(kept, question.lowered, SAID), texts)
 
 
 def _choose_placed(store: Store, video_ids: Sequence[int]) -> Sequence[int]:
     """Return the first videos, as long as they have not too many segments."""
     total = 0
-    for number, video_id in enumerate(video_ids):
+    for num_chosen, video_id in enumerate(video_ids):
         total += len(list_segments(store, [video_id]))
-        if number and total > MAX_PLACED_SEGMENTS:
-            _note_bound(number)
-            return video_ids[:number]
+        if num_chosen and total > MAX_PLACED_SEGMENTS:
+            _note_bound(num_chosen)
+            return video_ids[:num_chosen]
     return video_ids
 
 
@@ -258,9 +265,11 @@ def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) ->
 
 def _adjust_texts(presence: Presence, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
     """Return texts with what they lose where the persons of their clauses are not, without what others say."""
-    adjusted: dict[int, list[list[Match]]] = {video_id: [[] for _ in own] for video_id, own in found.items()}
+    adjusted: dict[int, list[list[Match]]] = {
+        video_id: [[] for _ in video_texts] for video_id, video_texts in found.items()
+    }
     for clause, speakers in enumerate(presence.speakers):
-        matches = [match for own in found.values() for match in own[clause]]
+        matches = [match for video_texts in found.values() for match in video_texts[clause]]
         said = [match for match in matches if all(person.speaks(match) for person in speakers)]
         videos = np.array([match.video_id for match in said], np.int64)
         starts, ends = np.array([(match.start, match.end) for match in said], np.float64).reshape(-1, 2).T

@@ -72,9 +72,15 @@ def search(
     fold: Callable[[list[Hit]], list[Hit]],
 ) -> list[list[Hit]]:
     """Return the hits of several searches, of which ``fold`` drops copies; see ``Engine.search_many``."""
-    asked = [_complete(index, query, own) for query, own in zip(queries, options, strict=True)]
-    planned = [plan(index, query, sources=own.sources, person=own.person) for query, own in asked]
-    return [_find_page(index, query, own, fold) for query, (_, own) in zip(planned, asked, strict=True)]
+    asked = [_complete(index, query, search_options) for query, search_options in zip(queries, options, strict=True)]
+    planned = [
+        plan(index, query, sources=search_options.sources, person=search_options.person)
+        for query, search_options in asked
+    ]
+    return [
+        _find_page(index, query, search_options, fold)
+        for query, (_, search_options) in zip(planned, asked, strict=True)
+    ]
 
 
 def _complete(index: OpenIndex, query: Query, options: SearchOptions) -> tuple[Query, SearchOptions]:
@@ -209,14 +215,14 @@ def _describe_missing(store: Store, filters: Filters) -> Iterator[str]:
     if not len(store):
         yield "the index has no videos yet"
         return
-    for what, asked, own, read in (
+    for what, asked, only, read in (
         ("language", filters.language, Filters(language=filters.language), attrgetter("languages")),
         ("sound", filters.heard, Filters(heard=filters.heard), attrgetter("heard")),
     ):
-        if asked is not None and not store.count_videos(own):  # facets list neither all sounds nor other spellings
+        if asked is not None and not store.count_videos(only):  # facets list neither all sounds nor other spellings
             facets = (count_facets(part.snapshot(), ALL_VIDEOS) for part in store.parts.values())
             listed = sum((Counter(read(known)) for known in facets), Counter[str]())
-            counts = (f"{name} ({format_count(number, 'video')})" for name, number in listed.items())
+            counts = (f"{name} ({format_count(num_videos, 'video')})" for name, num_videos in listed.items())
             yield f"no video has the {what} {asked}; the index has: {', '.join(counts) or 'none'}"
 
 
@@ -307,14 +313,14 @@ def _find_parts(video: VideoScores, clause: int) -> list[Match]:
     is_local = len(video.time_s) > 1
     time_s = video.time_s[min(clause, len(video.time_s) - 1)]
     for source in TEXT_SOURCES:
-        own = [
+        matches = [
             match
             for match in video.texts[clause]
             if match.source == source
             and (not is_local or match.start - TOLERANCE_S <= time_s <= match.end + TOLERANCE_S)
         ]
-        if own:
-            parts.append(max(own, key=lambda match: match.evidence))
+        if matches:
+            parts.append(max(matches, key=lambda match: match.evidence))
     pictures = video.pictures[clause]
     point = int(np.abs(video.times - time_s).argmin()) if is_local else int(find_first_best(pictures, ROUNDING))
     if pictures[point] > ABSENT:

@@ -76,10 +76,10 @@ def locate_many(
         found += [[] for _ in batch]
         for video in videos:
             chosen = [choose_video(index.store, video)]
-            for number, query in enumerate(batch, start=first):
+            for query_index, query in enumerate(batch, start=first):
                 scored = _score_videos(index, query, chosen, options, grounder, among_all=among_all)
                 moments = _choose_moments(index, *scored, whole)
-                found[number].append(keep_probable(moments, options.at_least)[options.offset :])
+                found[query_index].append(keep_probable(moments, options.at_least)[options.offset :])
     return found
 
 
@@ -220,7 +220,8 @@ def _ask_head(
     overlapping = options.overlapping and not question.query.structure.is_joint
     for (_, scores), spans in zip(scored, zip(*answers, strict=True), strict=True):
         scores.picture_spans = [
-            _choose_spans(own, overlapping=overlapping, weak=options.weak) if own else [] for own in spans
+            _choose_spans(clause_spans, overlapping=overlapping, weak=options.weak) if clause_spans else []
+            for clause_spans in spans
         ]
 
 

@@ -110,13 +110,13 @@ class Presence:
     @property
     def persons(self) -> tuple[PersonSpans, ...]:
         """Those of all clauses, each once."""
-        return tuple({person.handle: person for own in self.wanted for person in own}.values())
+        return tuple({person.handle: person for persons in self.wanted for person in persons}.values())
 
     def adjust(
         self, videos: Int64[np.ndarray, " span"], starts: Spans, ends: Spans, scores: Float[np.ndarray, "clause span"]
     ) -> Float[np.ndarray, "clause span"]:
         """Return the evidence of each clause in spans of videos, given what it is without persons."""
-        return np.stack([self.adjust_clause(clause, videos, starts, ends, own) for clause, own in enumerate(scores)])
+        return np.stack([self.adjust_clause(clause, videos, starts, ends, nats) for clause, nats in enumerate(scores)])
 
     def adjust_clause(
         self, clause: int, videos: Int64[np.ndarray, " span"], starts: Spans, ends: Spans, scores: Spans
@@ -141,11 +141,11 @@ class Presence:
         for clause, (persons, is_bare) in enumerate(zip(self.wanted, self.bare, strict=True)):
             if not persons:
                 continue
-            own = [person.segments for person in persons]
-            ids = reduce(np.intersect1d, own)
+            person_segments = [person.segments for person in persons]
+            ids = reduce(np.intersect1d, person_segments)
             for person in self.unwanted:
                 ids = np.setdiff1d(ids, person.segments)
-            ids = ids if len(ids) else reduce(np.union1d, own)
+            ids = ids if len(ids) else reduce(np.union1d, person_segments)
             if is_bare:
                 if filters != ALL_VIDEOS:  # by video, since an index that is joined with others may have another copy
                     matching = store.owners(store.select(filters, excluded).ids())
@@ -167,9 +167,9 @@ class Presence:
         returned; that one itself for a video without a track.
         """
         spans, *others = (person.find_tracks(video_id)[:, :2].tolist() for person in self.wanted[0])
-        for own in others:
-            both = [[max(start, other[0]), min(end, other[1])] for start, end in spans for other in own]
-            spans = [span for span in both if span[0] <= span[1]] or spans + own
+        for other_tracks in others:
+            both = [[max(start, other[0]), min(end, other[1])] for start, end in spans for other in other_tracks]
+            spans = [span for span in both if span[0] <= span[1]] or spans + other_tracks
         middles = np.array(sorted(map(np.mean, spans), key=lambda middle_s: abs(middle_s - time_s)), np.float64)
         videos = np.full(len(middles), video_id, np.int64)
         scores = self.adjust_clause(0, videos, middles, middles, np.zeros(len(middles)))
@@ -205,14 +205,18 @@ class KnownPersons:
     @property
     def handles(self) -> Mapping[str, Sequence[tuple[int, int]]]:
         """The persons by what stands for them in a query, each with the numbers of its indexes and its ids there."""
-        paths = {number: part.path for number, part in self._store.parts.items() if IdentityStore.exists(part.path)}
+        paths = {
+            index_number: part.path
+            for index_number, part in self._store.parts.items()
+            if IdentityStore.exists(part.path)
+        }
         state = (self._store.generation, *map(IdentityStore.read_state, paths.values()))
         if state != self._state:
             handles: dict[str, list[tuple[int, int]]] = {}
-            for number, path in paths.items():
+            for index_number, path in paths.items():
                 with IdentityStore.open(path) as identities:
                     for handle, person in list_handles(identities).items():
-                        handles.setdefault(handle, []).append((number, person))
+                        handles.setdefault(handle, []).append((index_number, person))
             self._state, self._handles, self._spans, self._cuts = state, handles, {}, {}
         return self._handles
 
@@ -296,8 +300,8 @@ class KnownPersons:
         sql = """SELECT content, start_s, end_s, quality, kind = 'voice' FROM assignments
             JOIN tracks ON tracks.id = track JOIN models ON digest = model WHERE person = ?"""
         found: set[tuple[str, float, float, float, int]] = set()  # a video in several indexes has its tracks in each
-        for number, person in known:
-            with IdentityStore.open(self._store.parts[number].path) as identities:
+        for index_number, person in known:
+            with IdentityStore.open(self._store.parts[index_number].path) as identities:
                 found.update(identities.database.rows(sql, person))
         rows = sorted(found)
         videos = self._store.find_contents({row[0] for row in rows})
@@ -315,7 +319,7 @@ class KnownPersons:
         return PersonSpans(
             handle=handle,
             videos=np.array([video for video, *_ in tracks], np.int64),
-            tracks=np.array([own for _, *own in tracks], np.float64).reshape(-1, 4),
+            tracks=np.array([fields for _, *fields in tracks], np.float64).reshape(-1, 4),
             segments=ids,
             qualities=np.array([segments[key] for key in ids.tolist()], np.float64),
         )
@@ -325,10 +329,10 @@ def _number_shots(
     videos: Int64[np.ndarray, " time"], times: Sequence[Float64[np.ndarray, " time"]], find_cuts: FindCuts
 ) -> list[Int64[np.ndarray, " time"]]:
     """Return numbers of the shots of videos at several times of each; those of one video rise with time."""
-    different, places = np.unique(videos, return_inverse=True)
+    different, video_indices = np.unique(videos, return_inverse=True)
     cuts = [
         np.zeros(0),
-        *(place * APART_S + np.array(find_cuts(video)) for place, video in enumerate(different.tolist())),
+        *(video_index * APART_S + np.array(find_cuts(video)) for video_index, video in enumerate(different.tolist())),
     ]
     edges = np.concatenate(cuts)
-    return [np.searchsorted(edges, places * APART_S + own, side="right") for own in times]
+    return [np.searchsorted(edges, video_indices * APART_S + times_s, side="right") for times_s in times]

@@ -80,10 +80,10 @@ def _list_candidates(
     scores: VideoScores, structure: QueryStructure, step: tuple[int, ...], options: LocateOptions
 ) -> StepCandidates:
     found = []
-    for clause in step:
-        own = structure.clauses[clause]
-        spans = find_clause_spans(scores, clause, options, expects_words=own.source is not None)
-        found.append([span for span in spans if not own.phrases or span.parts[0].source != "picture"])
+    for clause_index in step:
+        clause = structure.clauses[clause_index]
+        spans = find_clause_spans(scores, clause_index, options, expects_words=clause.source is not None)
+        found.append([span for span in spans if not clause.phrases or span.parts[0].source != "picture"])
     wholes = [(span,) for span in found[0]] if len(step) == 1 else _join_clauses(scores, structure, step, found)
     frames = []
     if len(step) == 1 and not structure.clauses[step[0]].phrases:
@@ -159,16 +159,16 @@ def _make_span(scores: VideoScores, steps: Sequence[StepCandidates], placement: 
     limits = pairwise([0.0, *(start for start, _ in bounds[1:]), end_s])
     for (_, latest), (start, end), step, index in zip(limits, bounds, steps, placement.indices, strict=True):
         if index < len(step.wholes):
-            earliest, own_bounds = placed[-1][1] if placed else 0.0, (start, end)
-            own = tuple(
+            earliest, step_bounds = placed[-1][1] if placed else 0.0, (start, end)
+            step_events = tuple(
                 replace(span, start=max(span.start, earliest), end=min(span.end, latest)) for span in step.wholes[index]
             )
         else:
             frame = step.by_frame[index - len(step.wholes)]
             span = _grow_frame(scores, step, frame, (start, end), placed[-1][1] if placed else 0.0, latest)
-            own, own_bounds = (span,), (span.start, span.end)
-        events += own
-        placed.append(own_bounds)
+            step_events, step_bounds = (span,), (span.start, span.end)
+        events += step_events
+        placed.append(step_bounds)
     score = placement.score / math.sqrt(len(steps))
     parts = tuple(part for event in events for part in event.parts)
     return FusedSpan(start=placed[0][0], end=placed[-1][1], score=score, parts=parts, events=tuple(events))

@@ -128,17 +128,17 @@ def find_range_maxima(
     """
     lengths = last - first
     result = np.full(len(first), -1, np.int64)
-    own = np.flatnonzero(lengths > 0)
-    if not len(own):
+    nonempty = np.flatnonzero(lengths > 0)
+    if not len(nonempty):
         return result
     table = [np.arange(len(values))]  # the best of each range of 1, 2, 4, ... values
     while 2 ** len(table) <= lengths.max():
         half = 2 ** (len(table) - 1)
         left, right = table[-1][:-half], table[-1][half:]
         table.append(np.where(values[right] > values[left], right, left))
-    levels = np.log2(lengths[own]).astype(np.int64)
+    levels = np.log2(lengths[nonempty]).astype(np.int64)
     for level, row in enumerate(table):
-        at = own[levels == level]
+        at = nonempty[levels == level]
         left, right = row[first[at]], row[last[at] - 2**level]
         best = np.where(values[right] > values[left], right, left)
         result[at] = np.where(np.isfinite(values[best]), best, -1)

@@ -112,8 +112,8 @@ def calibrate_with_bank(pictures: PictureChannel, bank: QueryBank | None) -> Non
     known = load_calibration(pictures.store, ranker)
     if not len(ids) or (known is not None and not len(known.find_unknown(ids))):
         return
-    is_own = known is not None and (bank is None or known.bank != bank.name)
-    if bank is not None and not is_own and (known is None or len(ids) > GROWTH * known.num_measured):
+    has_other_bank = known is not None and (bank is None or known.bank != bank.name)
+    if bank is not None and not has_other_bank and (known is None or len(ids) > GROWTH * known.num_measured):
         settings: Any = {"name": bank.name, "temperature": bank.temperature, "is_automatic": True}
         try:
             calibrate_index(pictures, bank.queries, rerank=AUTO, on_progress=None, **settings)

@@ -46,8 +46,8 @@ class ProbabilityModel:
 
         It is at most the probability that a query whose best score is that of the video is answered at all.
         """
-        own = _estimate(self.video_weights, video_features(score, best, size, num_events))
-        return min(own, self.index(score, size, num_events))
+        probability = _estimate(self.video_weights, video_features(score, best, size, num_events))
+        return min(probability, self.index(score, size, num_events))
 
 
 UNFITTED = ProbabilityModel()

@@ -194,8 +194,8 @@ def _measure(
 ) -> HeldOutFit:
     """Return how well one part of the default model, and of a model for each half, holds on the halves."""
     rows, labels = zip(*map(make_rows, halves), strict=True)
-    before = np.concatenate([own @ np.array(getattr(default, name)) for own in rows])
-    after = np.concatenate([own @ np.array(getattr(model, name)) for own, model in zip(rows, models, strict=True)])
+    before = np.concatenate([half @ np.array(getattr(default, name)) for half in rows])
+    after = np.concatenate([half @ np.array(getattr(model, name)) for half, model in zip(rows, models, strict=True)])
     right = np.concatenate(labels)
     return HeldOutFit(
         loss_before=_cross_entropy(before, right.astype(np.float64)) / len(right),

@@ -64,8 +64,8 @@ class Classification:
         tagged = []
         for row in sorted(range(len(labels)), key=lambda row: (labels[row], -best[row])):
             video_id, name = int(self.video_ids[row]), self.names[labels[row]]
-            if own := paths[video_id]:
-                path, *copies = own
+            if video_paths := paths[video_id]:
+                path, *copies = video_paths
                 probability = float(best[row])
                 tagged.append(
                     TaggedVideo(video=video_id, path=path, tag=name, probability=probability, copies=tuple(copies))
@@ -162,8 +162,8 @@ def split_class(concept: Concept) -> tuple[str, str]:
     """
     name, ends = concept.name, (at for at, letter in enumerate(concept.name) if letter == "-")
     prefix = next((name[:at] for at in ends if _is_class_of(concept, name[:at])), name.partition("-")[0])
-    own = name_concepts(prefix, [concept.text])
-    return prefix, concept.text if own == [name] else name.removeprefix(f"{prefix}-")
+    prefixed = name_concepts(prefix, [concept.text])
+    return prefix, concept.text if prefixed == [name] else name.removeprefix(f"{prefix}-")
 
 
 def save_classes(store: Store, composer: Composer, found: Classification, prefix: str) -> None:

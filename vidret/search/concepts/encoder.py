@@ -148,9 +148,9 @@ class ConceptEncoder:
         ]
         meanings = [taught.concept.text for concepts in mentioned for taught in concepts]
         embeddings = self._encoder.encode_text([*plain, *meanings])
-        own = iter(embeddings[len(plain) :])
+        meaning_embeddings = iter(embeddings[len(plain) :])
         return [
-            self._compose(text, embedding, [(concept, next(own).sentence) for concept in concepts])
+            self._compose(text, embedding, [(concept, next(meaning_embeddings).sentence) for concept in concepts])
             if concepts
             else embedding
             for text, embedding, concepts in zip(texts, embeddings, mentioned, strict=False)

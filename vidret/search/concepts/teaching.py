@@ -124,11 +124,11 @@ def choose_share(
     by_text = sample.standardise(text)
     for index, held_out in enumerate(yes):
         by_examples = sample.standardise(find_direction(np.delete(yes, index, axis=0), no, sample))
-        own, rest = (
+        held_out_scores, other_scores = (
             (1 - SHARES) * (row @ by_text)[..., None] + SHARES * (row @ by_examples)[..., None]
             for row in (held_out, others)
         )
-        log_weights -= np.log(1 + (rest > own).sum(axis=0))
+        log_weights -= np.log(1 + (other_scores > held_out_scores).sum(axis=0))
     weights = np.exp(log_weights - log_weights.max())
     return float(weights @ SHARES / weights.sum())
 
@@ -146,7 +146,9 @@ def _keep_others(
     is_named = [
         example.start is not None or is_url(example.path) or Path(example.path).is_absolute() for example in new
     ]
-    named = {(own.path, own.start, own.end) for own, is_kept in zip(new, is_named, strict=True) if is_kept}
+    named = {
+        (example.path, example.start, example.end) for example, is_kept in zip(new, is_named, strict=True) if is_kept
+    }
     rows = [row for row, old in enumerate(examples) if (old.path, old.start, old.end) not in named]
     video_ids = set()
     for row in rows:

@@ -43,8 +43,8 @@ def place_vectors(
     Segments are in time order, each with its frames; see ``place_steps``.
     """
     parts = [
-        np.asarray(rows, np.float32)[choose_frames(own, segment.start, segment.end, first=first, fps=fps)]
-        for segment, rows, own in zip(segments, frames, times, strict=True)
+        np.asarray(rows, np.float32)[choose_frames(frame_times, segment.start, segment.end, first=first, fps=fps)]
+        for segment, rows, frame_times in zip(segments, frames, times, strict=True)
     ]
     placed = place_steps([(segment.start, segment.end) for segment in segments], first=first, fps=fps)
     starts = np.cumsum([0, *(len(part) for part in parts)])

@@ -125,12 +125,12 @@ class Interpretation:
             return f"searching for plain words: {self.note}"
         if len(self.events) < 2 and not self.excluded:
             return ""
-        parts, number = [], 0
+        parts, num_events = [], 0
         for index, step in enumerate(self.steps):
             numbered = []
             for event in step.events:
-                number += 1
-                numbered.append(f"{number}. {event}" if len(self.events) > 1 else event)
+                num_events += 1
+                numbered.append(f"{num_events}. {event}" if len(self.events) > 1 else event)
             within = "" if step.gap_s is None else f" within {step.gap_s:g} s"
             parts.append((f"then{within} " if index else "") + " while ".join(numbered))
         excluding = f"excluding {', '.join(self.excluded)}" if self.excluded else ""
