@@ -61,7 +61,9 @@ class Epochs:
                 return ids, vectors
         # Some are damaged or gone, were written a moment ago, or have just been moved by a compaction.
         features, locations = self.locate(ids)
-        rows = np.array([(key, own.row, own.row_sum) for key, own in locations.items()], np.int64).reshape(-1, 3)
+        rows = np.array(
+            [(key, location.row, location.row_sum) for key, location in locations.items()], np.int64
+        ).reshape(-1, 3)
         vectors, intact = features.read_videos(rows[:, 1], rows[:, 2])
         for key, row in rows[~intact, :2].tolist():
             self._warn_skipped(key, "cannot be searched", f"{features.video.path}: row {row} is damaged")
@@ -101,14 +103,14 @@ class Epochs:
         segments = snapshot.read_segments(ids)
         if len(segments) < len(ids):
             return None
-        rows, own = snapshot.find_segments(ids), snapshot.segments
+        rows, columns = snapshot.find_segments(ids), snapshot.segments
         features, _ = self._read_epoch(lambda: (self._catalog.tables.meta("epoch"), None))
-        num_frames, first_times = own.num_frames[rows], own.first_frames[rows]
+        num_frames, first_times = columns.num_frames[rows], columns.first_frames[rows]
         try:
-            frames = features.frames.read_all(own.frame_rows[rows], num_frames, own.frame_sums[rows])
+            frames = features.frames.read_all(columns.frame_rows[rows], num_frames, columns.frame_sums[rows])
             packed: list[bytes | memoryview] = [b""] * len(ids)
             if tokens:
-                token_places = (column[rows] for column in (own.token_bytes, own.num_bytes, own.token_sums))
+                token_places = (column[rows] for column in (columns.token_bytes, columns.num_bytes, columns.token_sums))
                 packed = [part.reshape(-1).data for part in features.tokens.read_all(*token_places)]
         except StoreError:
             return None

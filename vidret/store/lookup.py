@@ -262,8 +262,8 @@ def count_facets(snapshot: "Snapshot", filters: Filters, *, utc_offset_s: float 
     """
     known: dict[Filters, tuple[list[bytes], np.ndarray, Float64[np.ndarray, " video"]]] = {}
 
-    def read(*own: str) -> tuple[list[bytes], np.ndarray, Float64[np.ndarray, " video"]]:
-        others = replace(filters, **dict.fromkeys(own))
+    def read(*dropped: str) -> tuple[list[bytes], np.ndarray, Float64[np.ndarray, " video"]]:
+        others = replace(filters, **dict.fromkeys(dropped))
         if others not in known:
             rows = snapshot.first_files(others)
             facts = snapshot.videos.facts[snapshot.files.video_rows[rows]]

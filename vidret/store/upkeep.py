@@ -130,12 +130,12 @@ class Upkeep:
 
     def continue_ids(self, other: Path) -> None:
         """Let the ids of new videos and segments go on after those of another index."""
-        own, sql = self._catalog.database, "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)"
-        with self._access, contextlib.closing(Database(other / CATALOG, write=False)) as database, own.transaction():
+        target, sql = self._catalog.database, "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)"
+        with self._access, contextlib.closing(Database(other / CATALOG, write=False)) as database, target.transaction():
             for table in ("videos", "segments"):
-                last = max(int(catalog.value(sql, table)) for catalog in (own, database))
-                own.run("DELETE FROM sqlite_sequence WHERE name = ?", table)
-                own.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, last)
+                last = max(int(catalog.value(sql, table)) for catalog in (target, database))
+                target.run("DELETE FROM sqlite_sequence WHERE name = ?", table)
+                target.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, last)
             self._catalog.tables.set_tail(*self._catalog.tables.tail())  # it repeats the last id
 
     def verify_vectors(self, *, repair: bool = False) -> list[BadFile]:

@@ -81,8 +81,12 @@ class Writer:
             ids = self._catalog.segments.find_many(checked)
             new = {key: valid for key, valid in checked.items() if key not in ids}
             arrays = [
-                (own.embedding.video[None], own.embedding.frames, np.frombuffer(own.tokens, np.uint8).reshape(-1, 1))
-                for own in new.values()
+                (
+                    valid.embedding.video[None],
+                    valid.embedding.frames,
+                    np.frombuffer(valid.tokens, np.uint8).reshape(-1, 1),
+                )
+                for valid in new.values()
             ]
             locations = self._epochs.current().append_all(arrays)
             ids |= zip(new, self._catalog.segments.add(list(zip(new.values(), locations, strict=True))), strict=True)

@@ -208,10 +208,10 @@ class Database:
 
     def replace(self, target: "Database") -> None:
         """Replace the content of another database by this one's, in one transaction, and wait for the disk."""
-        with target.access() as other, self.access() as own:
-            other.handle.execute("PRAGMA synchronous = FULL")
-            own.handle.backup(other.handle)
-            other.handle.execute("PRAGMA synchronous = NORMAL")
+        with target.access() as destination, self.access() as source:
+            destination.handle.execute("PRAGMA synchronous = FULL")
+            source.handle.backup(destination.handle)
+            destination.handle.execute("PRAGMA synchronous = NORMAL")
 
     def _read_without_lock(
         self, connection: DatabaseConnection, take: Callable[[sqlite3.Cursor], T], sql: str, values: Sequence[object]

@@ -188,8 +188,8 @@ def last_segment(database: Database) -> int:
 
 def find_schema_checksum(database: Database) -> int:
     """Compute the checksum of the CREATE statements, except those of the log, which are derived."""
-    own = "name NOT LIKE 'changes%'"
-    sql = f"SELECT type, name, tbl_name, sql FROM sqlite_master WHERE {own} ORDER BY type, name"
+    condition = "name NOT LIKE 'changes%'"
+    sql = f"SELECT type, name, tbl_name, sql FROM sqlite_master WHERE {condition} ORDER BY type, name"
     return zlib.crc32(json.dumps(database.rows(sql)).encode())
 
 

@@ -157,7 +157,9 @@ class ShotChanges:
     def add(self, shots: Sequence[tuple[int, Sequence[ShotChange]]]) -> None:
         """Add the shot changes of new segments, by the rising ids of these, in a transaction of the caller."""
         if shots:
-            rows = [(key, json.dumps([[shot.start, shot.end, shot.kind] for shot in own])) for key, own in shots]
+            rows = [
+                (key, json.dumps([[shot.start, shot.end, shot.kind] for shot in changes])) for key, changes in shots
+            ]
             self._database.run_many("INSERT INTO shots (segment, changes) VALUES (?, ?)", rows)
             self._tables.update_checksums("shots", "segment >= ?", shots[0][0])
 

@@ -79,8 +79,8 @@ class TextTables:
         """Add the texts of new segments, by the rising ids of these, in a transaction of the caller."""
         if texts:
             rows = [
-                (key, own.text.encode("utf-8", "surrogatepass"), round(float(own.confidence), 4), own.language)
-                for key, own in texts
+                (key, timed.text.encode("utf-8", "surrogatepass"), round(float(timed.confidence), 4), timed.language)
+                for key, timed in texts
             ]
             self._database.run_many("INSERT INTO texts (segment, text, confidence, language) VALUES (?, ?, ?, ?)", rows)
             self._tables.update_checksums("texts", "segment >= ?", texts[0][0])
@@ -96,8 +96,8 @@ class TextTables:
             source,
         )
         heard: dict[str, dict[str, float]] = {}
-        for content, own, seconds in rows:
-            heard.setdefault(content, {})[own if isinstance(own, str) else own.decode(errors="replace")] = seconds
+        for content, label, seconds in rows:
+            heard.setdefault(content, {})[label if isinstance(label, str) else label.decode(errors="replace")] = seconds
         return heard
 
     def read(self, ids: Sequence[int] | Ids) -> list[StoredText]:

@@ -97,8 +97,8 @@ def _join(
         near = np.argwhere(np.minimum.reduceat(distances, starts, axis=1) < link_distance)
         bounds = [*starts.tolist(), len(held)]
         for row, place in near.tolist():
-            own = np.sort(distances[row, bounds[place] : bounds[place + 1]])[:NEAREST]
-            pairs.append((float(own.mean()), int(rows[row]), int(labels[held[bounds[place]]])))
+            nearest = np.sort(distances[row, bounds[place] : bounds[place + 1]])[:NEAREST]
+            pairs.append((float(nearest.mean()), int(rows[row]), int(labels[held[bounds[place]]])))
     joined = False
     for score, row, person in sorted(pairs):
         is_free = labels[row] == 0 and (row, person) not in rejected
@@ -133,8 +133,8 @@ def _link(
     """Return the groups of two rows or more that average linkage makes of some tracks."""
     distances = measure_distances(vectors, vectors)
     places = {row: place for place, row in enumerate(rows.tolist())}
-    for place, own in enumerate(rivals):
-        distances[place, [places[rival] for rival in own if rival in places]] = np.inf
+    for place, row_rivals in enumerate(rivals):
+        distances[place, [places[rival] for rival in row_rivals if rival in places]] = np.inf
     labels = link_by_average(distances, link_distance)
     groups = [rows[labels == label] for label in np.unique(labels)]
     return [group for group in groups if len(group) > 1]
@@ -171,9 +171,9 @@ def find_overlaps(
     pairs: list[tuple[int, int]] = []
     new_video = np.flatnonzero(contents[order][1:] != contents[order][:-1]) + 1
     for rows in np.split(order, new_video):
-        own_starts = starts[rows]
+        video_starts = starts[rows]
         for place, row in enumerate(rows.tolist()):
-            later = rows[place + 1 : np.searchsorted(own_starts, ends[row])]
+            later = rows[place + 1 : np.searchsorted(video_starts, ends[row])]
             pairs += [
                 (row, other) for other in later.tolist() if ends[other] > starts[other] and ends[row] > starts[row]
             ]
@@ -212,8 +212,8 @@ def find_pairs(faces: TrackColumns, voices: TrackColumns, durations: Mapping[str
     expected: defaultdict[tuple[int, int], float] = defaultdict(float)
     variance: defaultdict[tuple[int, int], float] = defaultdict(float)
     for content, heard in heard_in.items():
-        own = seen_in.get(content, NO_ROWS)
-        starts, ends, persons = faces.starts[own], faces.ends[own], faces.persons[own]
+        face_rows = seen_in.get(content, NO_ROWS)
+        starts, ends, persons = faces.starts[face_rows], faces.ends[face_rows], faces.persons[face_rows]
         shares = {
             person: min(_measure_cover(starts[persons == person], ends[persons == person]) / durations[content], 1.0)
             for person in np.unique(persons).tolist()

@@ -51,7 +51,7 @@ class Persons:
             rows = identities.database.rows("SELECT id, name, hidden FROM persons")
         order = np.lexsort((-columns.qualities, columns.persons))
         held, firsts = np.unique(columns.persons[order], return_index=True)
-        own = dict(zip(held.tolist(), np.split(order, firsts[1:]), strict=True)) if len(held) else {}
+        rows_by_person = dict(zip(held.tolist(), np.split(order, firsts[1:]), strict=True)) if len(held) else {}
         persons = [
             Person(
                 id=key,
@@ -64,7 +64,8 @@ class Persons:
                 best_tracks=tuple(columns.ids[tracks[:MAX_BEST]].tolist()),
             )
             for key, name, is_hidden in rows
-            if len(tracks := own.get(key, NO_ROWS)) >= (1 if name else MIN_TRACKS) and (hidden or not is_hidden)
+            if len(tracks := rows_by_person.get(key, NO_ROWS)) >= (1 if name else MIN_TRACKS)
+            and (hidden or not is_hidden)
         ]
         return sorted(persons, key=lambda person: (not person.name, -person.seconds, person.id))
 
@@ -72,8 +73,8 @@ class Persons:
         """Return the tracks of a person, those that are farthest from the others first."""
         key = self.find(person)
         with self._open() as identities:
-            own = identities.columns(person=key, kind=kind)
-        return self.read_tracks(own.ids[np.argsort(-own.scores, kind="stable")].tolist())
+            columns = identities.columns(person=key, kind=kind)
+        return self.read_tracks(columns.ids[np.argsort(-columns.scores, kind="stable")].tolist())
 
     def read_tracks(self, ids: Sequence[int]) -> list[PersonTrack]:
         """Return tracks by their ids, without those whose video has no file any more."""
@@ -143,8 +144,8 @@ class Persons:
             database.run(f"UPDATE OR IGNORE rejections SET person = ? WHERE person IN {IN_IDS}", kept, gone)
             database.run(f"DELETE FROM persons WHERE id IN {IN_IDS}", gone)
             database.run("UPDATE persons SET name = ? WHERE id = ?", next(filter(None, map(names.get, keys)), ""), kept)
-            own = "SELECT track FROM assignments WHERE person = ?1"
-            database.run(f"DELETE FROM rejections WHERE person = ?1 AND track IN ({own})", kept)
+            person_tracks = "SELECT track FROM assignments WHERE person = ?1"
+            database.run(f"DELETE FROM rejections WHERE person = ?1 AND track IN ({person_tracks})", kept)
 
     def split(self, person: str | int, tracks: Collection[int]) -> int:
         """Make tracks of a person another one, and return its id. Neither gets a track of the other one again."""
@@ -154,9 +155,9 @@ class Persons:
             new = int(database.value(ADD_PERSON, "", 0))
             sql = f"UPDATE assignments SET person = ?, by_user = 1, score = 0 WHERE track IN {IN_IDS}"
             database.run(sql, new, moved)
-            for own, other in ((key, new), (new, key)):
+            for holder, other in ((key, new), (new, key)):
                 tracks_of = "SELECT track, ? FROM assignments WHERE person = ?"
-                database.run(f"INSERT OR IGNORE INTO rejections {tracks_of}", other, own)
+                database.run(f"INSERT OR IGNORE INTO rejections {tracks_of}", other, holder)
         return new
 
     def reject(self, person: str | int, tracks: Collection[int]) -> None:
@@ -168,14 +169,14 @@ class Persons:
             database.run_many("INSERT OR IGNORE INTO rejections VALUES (?, ?)", [(track, key) for track in tracks])
             for model in identities.models():
                 columns = identities.columns(model=model.digest)
-                own = np.flatnonzero(columns.persons == key)
-                vectors = identities.vectors(columns.ids[own])
-                if len(own) < MIN_TRACKS:
+                person_rows = np.flatnonzero(columns.persons == key)
+                vectors = identities.vectors(columns.ids[person_rows])
+                if len(person_rows) < MIN_TRACKS:
                     continue  # nothing is left to compare it with
                 lost = [
                     track
-                    for row, track in enumerate(columns.ids[own].tolist())
-                    if not columns.by_user[own[row]]
+                    for row, track in enumerate(columns.ids[person_rows].tolist())
+                    if not columns.by_user[person_rows[row]]
                     and score_tracks(vectors[row : row + 1], np.delete(vectors, row, 0))[0] >= model.link_distance
                 ]
                 database.run(f"DELETE FROM assignments WHERE track IN {IN_IDS}", ids_to_json(lost))
@@ -206,8 +207,8 @@ class Persons:
         """Delete all that is stored of a person, so that no byte is left; return the number of tracks."""
         key = self.find(person)
         with self._open(write=True) as identities:
-            own = identities.database.rows("SELECT track FROM assignments WHERE person = ?", key)
-            return identities.erase([track for (track,) in own])
+            rows = identities.database.rows("SELECT track FROM assignments WHERE person = ?", key)
+            return identities.erase([track for (track,) in rows])
 
     def forget_video(self, content: str, kind: IdentityKind) -> int:
         """Delete what is stored of a video, by its fingerprint; it is not read again. Return the number of tracks."""
@@ -224,8 +225,8 @@ class Persons:
         with self._open(write=True) as identities:
             with identities.change():
                 identities.database.run("DELETE FROM readings WHERE kind = ?", kind)
-            own = identities.database.rows(f"SELECT id FROM tracks WHERE {OF_KIND}", kind)  # damaged ones, too
-            num_tracks = identities.erase([track for (track,) in own])
+            rows = identities.database.rows(f"SELECT id FROM tracks WHERE {OF_KIND}", kind)  # damaged ones, too
+            num_tracks = identities.erase([track for (track,) in rows])
             is_empty = not identities.readings()
         if is_empty:
             remove_database(self._index / FILE)
@@ -304,9 +305,9 @@ class Persons:
             database.run("DELETE FROM changes WHERE id <= (SELECT max(id) FROM changes) - ?", MAX_UNDONE)
 
     def _check_own(self, identities: IdentityStore, person: int, tracks: Collection[int]) -> str:
-        own = identities.columns(person=person).ids.tolist()
-        if not tracks or not set(tracks) <= set(own):
-            listed = ", ".join(map(str, own[:MAX_BEST])) + ", ..." * (len(own) > MAX_BEST)
+        person_tracks = identities.columns(person=person).ids.tolist()
+        if not tracks or not set(tracks) <= set(person_tracks):
+            listed = ", ".join(map(str, person_tracks[:MAX_BEST])) + ", ..." * (len(person_tracks) > MAX_BEST)
             raise VidretError(
                 f"tracks must be of the person ({listed}), got {', '.join(map(str, sorted(tracks))) or 'none'}"
             )

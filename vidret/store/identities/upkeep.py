@@ -56,27 +56,27 @@ def copy_identities(target: Path, sources: Sequence[Path], wanted: Container[str
     said nothing: those of one name become one. Others are found again by clustering.
     """
     num_copied = 0
-    for own, source in IdentityStore.pair(target, sources):
-        known = {(content, model.kind) for content, model in own.readings()}
+    for target_store, source in IdentityStore.pair(target, sources):
+        known = {(content, model.kind) for content, model in target_store.readings()}
         ids = dict[int, int]()  # of tracks in the target, by those in the source
         for content, model in source.readings():
             if content not in wanted:
                 continue
             tracks = source.tracks(content, model.kind)
             if (content, model.kind) in known:
-                same = own.tracks(content, model.kind)
-                theirs, ours = list(tracks), list(same)
+                same = target_store.tracks(content, model.kind)
+                source_ids, target_ids = list(tracks), list(same)
                 matches = match_tracks(list(same.values()), list(tracks.values()))
-                ids |= {theirs[row]: ours[own_row] for own_row, row in matches.items()}
+                ids |= {source_ids[row]: target_ids[target_row] for target_row, row in matches.items()}
             else:
-                written = own.write_tracks(content, model, list(tracks.values()))
+                written = target_store.write_tracks(content, model, list(tracks.values()))
                 ids |= zip(tracks, written, strict=True)
                 num_copied += len(written)
-        _copy_persons(own, source, ids)
+        _copy_persons(target_store, source, ids)
     return num_copied
 
 
-def _copy_persons(own: IdentityStore, source: IdentityStore, ids: dict[int, int]) -> None:
+def _copy_persons(target_store: IdentityStore, source: IdentityStore, ids: dict[int, int]) -> None:
     """Copy the persons whom the user named or changed, given the ids that tracks have in the target."""
     people = {
         person: (name, hidden)
@@ -85,26 +85,28 @@ def _copy_persons(own: IdentityStore, source: IdentityStore, ids: dict[int, int]
     assigned = source.database.rows("SELECT track, person, by_user, score FROM assignments")
     rejected = source.database.rows("SELECT track, person FROM rejections")
     copied: dict[int, int] = {}
-    with own.change():
-        last = own.database.value("SELECT ifnull(max(id), 0) FROM persons")
+    with target_store.change():
+        last = target_store.database.value("SELECT ifnull(max(id), 0) FROM persons")
         for track, person, by_user, score in assigned:
             if track in ids and person in people:
                 if person not in copied:
-                    copied[person] = _find_or_add(own, *people[person])
+                    copied[person] = _find_or_add(target_store, *people[person])
                 values = (ids[track], copied[person], by_user, score)
-                own.database.run(ASSIGN, *values)
+                target_store.database.run(ASSIGN, *values)
         kept = [(ids[track], copied[person]) for track, person in rejected if track in ids and person in copied]
-        own.database.run_many(REJECT, kept)
-        own.drop_empty_persons(named=False)
-        own.database.run("DELETE FROM persons WHERE id > ? AND id NOT IN (SELECT person FROM assignments)", last)
+        target_store.database.run_many(REJECT, kept)
+        target_store.drop_empty_persons(named=False)
+        target_store.database.run(
+            "DELETE FROM persons WHERE id > ? AND id NOT IN (SELECT person FROM assignments)", last
+        )
 
 
-def _find_or_add(own: IdentityStore, name: str, hidden: int) -> int:
+def _find_or_add(identities: IdentityStore, name: str, hidden: int) -> int:
     """Return the person of a name, or a new one."""
-    known = {own_name.casefold(): key for key, own_name in own.database.rows("SELECT id, name FROM persons")}
+    known = {known_name.casefold(): key for key, known_name in identities.database.rows("SELECT id, name FROM persons")}
     if name and name.casefold() in known:
         return int(known[name.casefold()])
-    return int(own.database.value(ADD_PERSON, name, hidden))
+    return int(identities.database.value(ADD_PERSON, name, hidden))
 
 
 def find_damaged_identities(index: Path, *, repair: bool) -> list[str]:

@@ -187,7 +187,7 @@ class SnapshotBuilder:
         """Return all columns by the names in ``SAVED``."""
         self._sort_files()
         tables = zip(TABLES, (self._segments, self._videos, self._files, self._frames), strict=True)
-        saved = {f"{table}.{name}": column for table, own in tables for name, column in dict(own).items()}
+        saved = {f"{table}.{name}": column for table, columns in tables for name, column in dict(columns).items()}
         saved["bits"] = self._everything.bits
         for name, texts in zip(TEXTS, (self._fingerprints, self._paths), strict=True):
             saved[name] = np.frombuffer(b"".join(texts), np.uint8)
@@ -230,12 +230,12 @@ class SnapshotBuilder:
         fresh = order[known < 0]
         num_fresh = len(fresh)
         zeros = np.zeros(num_fresh, np.int64)
-        own = {name: rows[name][fresh] for name in VIDEO_NAMES}
-        own |= {"num_paths": zeros, "num_segments": zeros, "first_segments": zeros, "last_segments": zeros - 1}
+        columns = {name: rows[name][fresh] for name in VIDEO_NAMES}
+        columns |= {"num_paths": zeros, "num_segments": zeros, "first_segments": zeros, "last_segments": zeros - 1}
         new = [fingerprints[index] for index in fresh.tolist()]
         self._rows.update(zip(new, range(len(self._fingerprints), len(self._fingerprints) + num_fresh), strict=True))
         self._fingerprints += new
-        self._videos.append(own, num_fresh)
+        self._videos.append(columns, num_fresh)
 
     # Segments
 
@@ -247,10 +247,10 @@ class SnapshotBuilder:
         kept = video_rows >= 0
         rows, video_rows, first_frames = rows[kept], video_rows[kept], first_frames[kept]
         first, num_new = len(self._segments), len(video_rows)
-        own = {name: rows[name] for name in SEGMENT_NAMES}
-        own |= {"stored": np.ones(num_new, bool), "searchable": np.zeros(num_new, bool)}
-        own |= {"video_rows": video_rows, "first_frames": first_frames}
-        self._segments.append(own, num_new)
+        columns = {name: rows[name] for name in SEGMENT_NAMES}
+        columns |= {"stored": np.ones(num_new, bool), "searchable": np.zeros(num_new, bool)}
+        columns |= {"video_rows": video_rows, "first_frames": first_frames}
+        self._segments.append(columns, num_new)
         if not num_new:
             return
         counts = np.bincount(video_rows, minlength=len(self._videos))
@@ -270,10 +270,10 @@ class SnapshotBuilder:
         flags[videos[videos >= 0]] = True
         if not flags.any():
             return False
-        own = np.flatnonzero(flags[self._segments["video_rows"]] & self._segments["stored"])
+        segment_rows = np.flatnonzero(flags[self._segments["video_rows"]] & self._segments["stored"])
         sql = f"SELECT id FROM segments WHERE video IN {IN_IDS}"
         kept = np.array([row[0] for row in database.rows(sql, ids_to_json(video_ids))], np.int64)
-        gone = own[~np.isin(self._segments["ids"][own], kept)]
+        gone = segment_rows[~np.isin(self._segments["ids"][segment_rows], kept)]
         self._segments.update("stored", gone, False)
         lost, counts = np.unique(self._segments["video_rows"][gone], return_counts=True)
         self._videos.update("num_segments", lost, self._videos["num_segments"][lost] - counts)
@@ -308,13 +308,13 @@ class SnapshotBuilder:
         self._files.update("current", old, False)
         first, num_new = len(self._files), len(rows)
         names, states, videos, times = zip(*rows, strict=True) if rows else ((), (), (), ())
-        own = {
+        columns = {
             "video_rows": find_rows(self._videos["ids"], np.array(videos, np.int64)),
             "mtimes_ns": np.array(times, np.int64),
             "states": np.array(states, np.uint8),
             "current": np.ones(num_new, bool),
         }
-        self._files.append(own, num_new)
+        self._files.append(columns, num_new)
         self._paths += names
         self._tail.update(zip(names, range(first, first + num_new), strict=True))
         self._count_paths(np.arange(first, first + num_new), 1)

@@ -276,12 +276,12 @@ class Snapshot:
 
     def read_segments(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
         """Return the segments that exist and are intact, by id."""
-        own, rows = self.segments, self.find_segments(ids)
-        rows = rows[(rows >= 0) & (own.frame_rows[rows] != UNREADABLE)]
-        video_ids = self.videos.ids[own.video_rows[rows]]
-        columns = (video_ids, own.numbers[rows], own.starts[rows], own.ends[rows])
+        segment_columns, rows = self.segments, self.find_segments(ids)
+        rows = rows[(rows >= 0) & (segment_columns.frame_rows[rows] != UNREADABLE)]
+        video_ids = self.videos.ids[segment_columns.video_rows[rows]]
+        columns = (video_ids, segment_columns.numbers[rows], segment_columns.starts[rows], segment_columns.ends[rows])
         segments = map(Segment, *(column.tolist() for column in columns))
-        return dict(zip(own.ids[rows].tolist(), segments, strict=True))
+        return dict(zip(segment_columns.ids[rows].tolist(), segments, strict=True))
 
     def owners(self, ids: Sequence[int] | Ids) -> Ids:
         """Return the id of the video of each segment, -1 for those that do not exist."""
@@ -293,9 +293,9 @@ class Snapshot:
     def overlapping(self, spans: Iterable[tuple[int, float, float]]) -> list[Ids]:
         """Return for each span (video, start, end in seconds) the ids of the segments that overlap it, rising."""
         segments, videos = self.segments, self.videos
-        own = list(spans)
-        found = [np.zeros(0, np.int64)] * len(own)
-        pairs = zip(self.find_videos([span[0] for span in own]).tolist(), own, strict=True)
+        asked = list(spans)
+        found = [np.zeros(0, np.int64)] * len(asked)
+        pairs = zip(self.find_videos([span[0] for span in asked]).tolist(), asked, strict=True)
         for index, (row, (_, start_s, end_s)) in enumerate(pairs):
             if row >= 0:
                 part = slice(videos.first_segments[row], videos.last_segments[row] + 1)

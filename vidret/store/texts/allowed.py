@@ -57,12 +57,12 @@ class TrackOwners:
         rows, videos = find_rows(texts.videos.ids, tracks), pictures.videos
         if not len(video_rows):
             return rows, np.zeros(len(rows), np.uint8)
-        own = np.where(rows >= 0, video_rows[rows], -1)
+        picture_rows = np.where(rows >= 0, video_rows[rows], -1)
         codes = sources[rows].clip(max=len(TEXT_SOURCES) - 1)
-        is_known = (own >= 0) & (own < len(videos.ids)) & (sources[rows] == codes)
-        is_known[is_known] = videos.num_paths[own[is_known]] > 0
+        is_known = (picture_rows >= 0) & (picture_rows < len(videos.ids)) & (sources[rows] == codes)
+        is_known[is_known] = videos.num_paths[picture_rows[is_known]] > 0
         found = np.full(len(rows), -1, np.int64)
-        found[is_known] = videos.ids[own[is_known]]
+        found[is_known] = videos.ids[picture_rows[is_known]]
         return found, codes
 
     def _find_allowed(

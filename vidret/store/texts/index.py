@@ -151,7 +151,7 @@ class TextIndex:
         """Add texts by id, all or none; one that is there already is replaced."""
         given = list(texts)
         stems = self.stems([body for _, body in given])
-        rows = [(int(text_id), " ".join(own)) for (text_id, _), own in zip(given, stems, strict=True)]
+        rows = [(int(text_id), " ".join(text_stems)) for (text_id, _), text_stems in zip(given, stems, strict=True)]
         terms = [(term, mask_letters(term)) for term in sorted(set().union(*stems))]
         with self._database.transaction():
             self._database.run_many("INSERT OR REPLACE INTO texts (rowid, body) VALUES (?, ?)", rows)
@@ -206,10 +206,10 @@ class TextIndex:
     def find_words(self, text: str, stems: Collection[str]) -> tuple[tuple[int, int], ...]:
         """Return start and end, in characters, of the words of a text that have one of these stems."""
         words = list(_WORD.finditer(text))
-        own = self.stems([word[0] for word in words])
+        stems_by_word = self.stems([word[0] for word in words])
         return tuple(
             word.span()
-            for word, word_stems in zip(words, own, strict=True)
+            for word, word_stems in zip(words, stems_by_word, strict=True)
             if any(stem in stems for stem in word_stems)
         )
 
@@ -233,7 +233,7 @@ class TextIndex:
         """Return terms, given their stems and what is spelt nearly like each."""
         silent = silent if any(stem not in silent for stem in near) else ()
         counts = {stem: 0 if stem in silent else self._count(stem) for stem in near}
-        return [Term(stem, counts[stem], self._choose_similar(own)) for stem, own in near.items()]
+        return [Term(stem, counts[stem], self._choose_similar(near_stems)) for stem, near_stems in near.items()]
 
     def _read_changes(self) -> None:
         """Read new terms, joined by SQLite, where rows take five times as long; forget counts if outdated."""

@@ -44,16 +44,16 @@ class Stemmer:
         """Return the stems of each text, in order."""
         words = [split_unspaced(text).split() for text in texts]
         with contextlib.suppress(KeyError):  # the usual case: all are known
-            return [list(chain.from_iterable(map(self._known.__getitem__, own))) for own in words]
+            return [list(chain.from_iterable(map(self._known.__getitem__, text_words))) for text_words in words]
         if len(self._known) > MAX_KNOWN_WORDS:
             self._known.clear()
         known: Mapping[str, tuple[str, ...]] = self._known
-        new = [word for word in {word for own in words for word in own} if word not in known]
+        new = [word for word in {word for text_words in words for word in text_words} if word not in known]
         fresh = dict(zip(new, map(tuple, self.split(new)), strict=True))
         self._known |= {word: stems for word, stems in fresh.items() if len(word) <= MAX_KNOWN_LETTERS}
         if any(len(word) > MAX_KNOWN_LETTERS for word in new):
             known = ChainMap(self._known, fresh)
-        return [list(chain.from_iterable(map(known.__getitem__, own))) for own in words]
+        return [list(chain.from_iterable(map(known.__getitem__, text_words))) for text_words in words]
 
     def split(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the stems (Porter) of each text, in order, without remembering any."""

@@ -144,9 +144,9 @@ def list_heard(name: str, seconds: Mapping[str, float]) -> str:
     """Return the fact that lists languages or sounds, those that are heard longest first, as far as it may be long."""
     least_s = MIN_HEARD * sum(seconds.values()) if name == LANGUAGES else 0.0
     listed = ""
-    for own in sorted(seconds, key=lambda own: (-seconds[own], own)):
-        longer = SEPARATORS[name].join(filter(None, (listed, sanitize(own))))
-        if seconds[own] >= least_s and len(longer.encode()) <= LIST_BYTES[name]:
+    for label in sorted(seconds, key=lambda label: (-seconds[label], label)):
+        longer = SEPARATORS[name].join(filter(None, (listed, sanitize(label))))
+        if seconds[label] >= least_s and len(longer.encode()) <= LIST_BYTES[name]:
             listed = longer
     return listed
 

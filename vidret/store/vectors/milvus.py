@@ -261,8 +261,8 @@ class MilvusVectors:
         """Return the stems of texts, as the full-text index has them."""
         self._stemmer = self._stemmer or Stemmer()
         found = self._catalog.texts.read_words(ids)
-        words = [" ".join(own).encode()[:WORDS_BYTES] for own in self._stemmer.stems(list(found.values()))]
-        return {key: own.decode(errors="ignore") for key, own in zip(found, words, strict=True)}
+        words = [" ".join(stems).encode()[:WORDS_BYTES] for stems in self._stemmer.stems(list(found.values()))]
+        return {key: encoded.decode(errors="ignore") for key, encoded in zip(found, words, strict=True)}
 
     def _record(self, pushed: Pushed) -> None:
         with self._catalog.database.transaction(durable=True):
@@ -309,7 +309,9 @@ def _deepen(ask: Callable[[int], list[Ids]], k: int, within: Selection) -> list[
     while True:
         results = ask(limit)
         kept = [ids[contains(within.bits, ids)] for ids in results]
-        if limit == LIMIT or all(len(ids) < limit or len(own) >= k for ids, own in zip(results, kept, strict=True)):
+        if limit == LIMIT or all(
+            len(ids) < limit or len(kept_ids) >= k for ids, kept_ids in zip(results, kept, strict=True)
+        ):
             return kept
         limit = min(4 * limit, LIMIT)  # rows were added to the collection, or deleted from the catalog, meanwhile
 
