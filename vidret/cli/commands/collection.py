@@ -100,7 +100,7 @@ def edit_moment_command(
 ) -> None:
     """Change a moment of a list: where it begins and ends, its note, its place."""
     given = {"start": start, "end": end, "note": note}
-    with _taking_out(index, name, number) as (moment, others):
+    with _taking_out(index, name, number, place or number) as (moment, others):
         changed = replace(moment, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
         others.insert((place or number) - 1, changed)
     print_message(f"changed in {name}: {describe_place(changed)}")
@@ -184,14 +184,14 @@ def _collect(index: Path, name: str) -> tuple[SavedCollection, Sequence[Hit | Mo
 
 
 @contextmanager
-def _taking_out(index: Path, name: str, number: int) -> Iterator[tuple[ListedMoment, list[ListedMoment]]]:
-    """Yield a moment of a list by its number, and the list of the others; save the latter on exit."""
+def _taking_out(index: Path, name: str, *places: int) -> Iterator[tuple[ListedMoment, list[ListedMoment]]]:
+    """Yield a moment of a list, at the first of some places, and the list of the others; save the latter on exit."""
     with Store.open(index) as store:
         kept = pick_collection(list_collections(store, index), name)
         moments = list(kept.moments)
-        if number > len(moments):
+        if max(places) > len(moments):
             raise VidretError(
-                f"N must be a place in {name}, which has {format_count(len(moments), 'moment')}, got {number}"
+                f"N must be a place in {name}, which has {format_count(len(moments), 'moment')}, got {max(places)}"
             )
-        yield moments.pop(number - 1), moments
+        yield moments.pop(places[0] - 1), moments
         store_collection(store, index, replace(kept, moments=tuple(moments)))
