@@ -243,11 +243,15 @@ def test_other_schedules_are_continuous() -> None:
 
 
 def test_impossible_schedules_are_refused() -> None:
-    for wrong in ((0, 0.1, None), (5, 1.0, None), (5, -0.1, 0.1), (5, 0.1, 0.0), (5, 0.6, 0.5)):
-        with pytest.raises(
-            VidretError, match=r"num_steps must be at least 1, warm_up in 0\.\.1, and cool_down positive"
-        ):
-            make_schedule(*wrong[:2], cool_down=wrong[2])
+    for num_steps, warm_up, cool_down, rule in (
+        (0, 0.1, None, "num_steps must be at least 1, got 0"),
+        (5, 1.0, None, "warm_up must be from 0 to below 1, got 1.0"),
+        (5, -0.1, 0.1, "warm_up must be from 0 to below 1, got -0.1"),
+        (5, 0.1, 0.0, "cool_down must be positive and at most what warm_up leaves, got 0.0"),
+        (5, 0.6, 0.5, "cool_down must be positive and at most what warm_up leaves, got 0.5"),
+    ):
+        with pytest.raises(VidretError, match=rule):
+            make_schedule(num_steps, warm_up, cool_down=cool_down)
 
 
 def test_r2_tuning_schedule() -> None:

@@ -141,6 +141,7 @@ def test_runs_that_start_while_others_prepare_their_data_have_folders_of_their_o
         (["test", "--config", "CONFIG", "--ckpt_path", "CONFIG"], ".yaml: cannot be read as a checkpoint"),
         (["fit", "--config", "CONFIG", "--model.init_args.method", "clop"], "method must be one of clip, "),
         (["fit", "--config", "CONFIG", "--model.init_args.weights", "none.safetensors"], "none.safetensors: "),
+        (["fit", "--config", "CONFIG", "--seed_everything", "-1"], "--seed_everything: -1 is not in bounds"),
         (["fit", "--config", "CONFIG", "--model.init_args.vision.width", "97"], "heads must divide width 97, got 3"),
         (["fit", "--config", "CONFIG", "--model.init_args.lr", "low"], "key \"lr\": Expected a <class 'float'> (opt"),
         (["fit", "--config", "CONFIG", "--model.init_args.vision.widht", "3"], "Option 'widht' is not accepted (opt"),

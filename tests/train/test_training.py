@@ -251,9 +251,14 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     for name, rule in (("fps", "positive"), ("num_frames", "an integer of"), ("num_segments", "an integer of")):
         with pytest.raises(ValueError, match=f"^{name} must be {rule}"):  # else no search could load the model
             make_module("clip", **{name: 0})
+    for wrong, rule in (({"warm_up": 1.5}, "warm_up"), ({"matrix_lr": 0.1, "cool_down": 1.0}, "cool_down")):
+        with pytest.raises(VidretError, match=f"^{rule} must be "):
+            make_module("clip", **wrong)
     with pytest.raises(ValueError, match="layers must be an integer of at least 1, got 0"):
         make_module("clip", vision=replace(VISION, layers=0))
     make_module("tempme").export(tmp_path / "towers.safetensors")
+    with pytest.raises(VidretError, match="weights, or both vision and text, must be given, got both"):
+        make_module("tempme", weights=str(tmp_path / "towers.safetensors"), text=None)
     with pytest.raises(VidretError, match=r"weights must fit num_frames, .*, got others: vision\.temporal\.0$"):
         make_module("tempme", weights=str(tmp_path / "towers.safetensors"), vision=None, text=None, num_frames=24)
     head = make_head_module(drop_at=3)

@@ -246,12 +246,9 @@ def falling_schedule(
 
     Reference: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations".
     """
-    fits = cool_down is None or (cool_down > 0 and warm_up + cool_down <= 1)
-    if num_steps < 1 or not 0 <= warm_up < 1 or not fits:
-        raise VidretError(
-            "num_steps must be at least 1, warm_up in 0..1, and cool_down positive and at most what that leaves, "
-            f"got {num_steps}, {warm_up} and {cool_down}"
-        )
+    if num_steps < 1:
+        raise VidretError(f"num_steps must be at least 1, got {num_steps}")
+    check_fractions(warm_up, cool_down)
 
     def find_factor(step: int) -> float:
         progress = min(step / num_steps, 1.0)
@@ -264,6 +261,14 @@ def falling_schedule(
         return (1 + math.cos(math.pi * progress)) / 2
 
     return LambdaLR(optimizer, find_factor)
+
+
+def check_fractions(warm_up: float, cool_down: float | None) -> None:
+    """Raise VidretError unless these are fractions of all steps in which rates can rise and fall."""
+    if not 0 <= warm_up < 1:
+        raise VidretError(f"warm_up must be from 0 to below 1, got {warm_up}")
+    if cool_down is not None and not (cool_down > 0 and warm_up + cool_down <= 1):
+        raise VidretError(f"cool_down must be positive and at most what warm_up leaves, got {cool_down}")
 
 
 @torch.no_grad()

@@ -100,13 +100,15 @@ class RetrievalModule(TrainedModule):
         """Build the model with random or pretrained weights.
 
         Raises:
-            VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, they do not
-                suit the method, ``keep`` is given without ``weights`` or with ``lora_rank``, ``matrix_lr`` without
-                ``train_all``, ``cool_down`` without ``matrix_lr``, or a learning rate is not positive.
+            VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, or both,
+                they do not suit the method, ``keep`` is given without ``weights`` or with ``lora_rank``, ``matrix_lr``
+                without ``train_all``, ``cool_down`` without ``matrix_lr``, or a learning rate is not positive, or a
+                fraction of the steps is none.
             ValueError: A count or rate is one that no model has.
         """
         super().__init__(seed=seed, out=out)
         check_rates(lr=lr, matrix_lr=matrix_lr)
+        optim.check_fractions(warm_up, cool_down)  # now, not after the data are read
         if chunk_size < 0:
             raise VidretError(f"chunk_size must be at least 0, got {chunk_size}")
         if not 0 <= keep < 1 or (keep and (weights is None or lora_rank)):
@@ -224,10 +226,11 @@ def _stack(batches: list[Fields]) -> Fields:
 
 def _start_card(plain: ClipModel | None, vision: VisionShape | None, text: TextShape | None) -> Card:
     """Return the card of pretrained towers, or of random towers of the given shapes."""
-    if plain is not None:
+    if plain is not None and vision is None and text is None:
         return plain.card
-    if vision is None or text is None:
-        raise VidretError("weights, or both vision and text, must be given, got none")
+    if plain is not None or vision is None or text is None:
+        got = "none" if plain is None else "both"
+        raise VidretError(f"weights, or both vision and text, must be given, got {got}")
     return Card("own", "own", vision, text)
 
 

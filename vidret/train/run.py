@@ -235,6 +235,8 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
         # jsonargparse wraps what a module or its data refuse when they are made of their settings.
         if isinstance(error.__cause__, VidretError):
             raise error.__cause__ from None
+        if "is not in bounds" in str(error):
+            raise OptionError(f"--seed_everything: {error}") from error
         if str(error).startswith("Does not validate"):
             raise OptionError(str(error.__cause__)) from error
         raise
