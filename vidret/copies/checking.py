@@ -73,16 +73,16 @@ class FootageReader:
         Raises:
             DecodeError: The file cannot be read.
         """
-        numbers = range(int(max(start, 0.0) // BLOCK_S), int(max(end, 0.0) // BLOCK_S) + 1)
-        blocks = [self._read_block(path, number) for number in numbers]
+        block_indices = range(int(max(start, 0.0) // BLOCK_S), int(max(end, 0.0) // BLOCK_S) + 1)
+        blocks = [self._read_block(path, block_index) for block_index in block_indices]
         times = np.concatenate([block.times for block in blocks])
         greys = np.concatenate([block.greys for block in blocks])
         _, first = np.unique(times, return_index=True)  # a frame may be the nearest to the ends of two blocks
         kept = first[(times[first] >= start) & (times[first] <= end)]
         return GreyStretch(greys[kept], times[kept], blocks[0].size)
 
-    def _decode_block(self, path: str, number: int) -> GreyStretch:
-        start = number * BLOCK_S
+    def _decode_block(self, path: str, block_index: int) -> GreyStretch:
+        start = block_index * BLOCK_S
         return self._pool.read_greys(path, stat_file(path), start, start + BLOCK_S - 1 / RATE, RATE)
 
 

@@ -112,11 +112,11 @@ class ClipFinder:
         if fitted is None or fitted[0] != generation:
             self._fitted = fitted = generation, whiten_index(self._store)
         whitening, table = fitted[1], read_frame_table(self._store, chosen)
-        own = whitening.apply(clip.vectors)
+        clip_vectors = whitening.apply(clip.vectors)
         found: list[tuple[int, Alignment]] = []
         for index, key in enumerate(table.video_ids.tolist()):
             vectors, times = table.read(index)
-            scores = own @ whitening.apply(vectors).T - whitening.level
+            scores = clip_vectors @ whitening.apply(vectors).T - whitening.level
             if clip.video == key:
                 scores[:, (times >= clip.start - 1.0) & (times <= clip.end + 1.0)] = -1.0
             shorter = min(len(clip.times), len(times))

@@ -120,8 +120,8 @@ def describe_group(
     ids: Collection[int], links: Mapping[int, Mapping[int, FootageLink]], videos: Mapping[int, StoredVideo]
 ) -> CopyGroup:
     """Return a group with its best file first, then the others by path."""
-    whole = [videos[video_id] for video_id in ids if not videos[video_id].salvaged]
-    longest_s = max((video.extent.length for video in whole), default=0.0)
+    intact = [videos[video_id] for video_id in ids if not videos[video_id].salvaged]
+    longest_s = max((video.extent.length for video in intact), default=0.0)
     best = max(ids, key=lambda video_id: (rank_quality(videos[video_id], longest_s), -video_id))
     reached, waiting = {best: FootageLink(start=0.0, end=videos[best].duration)}, [best]
     while waiting:
@@ -131,9 +131,9 @@ def describe_group(
                 reached[other] = reached[current].then(link)
                 waiting.append(other)
     files = [
-        describe_file(videos[video_id], path, link, videos[best], is_copy=number > 0)
+        describe_file(videos[video_id], path, link, videos[best], is_copy=path_index > 0)
         for video_id, link in sorted(reached.items(), key=lambda item: (item[0] != best, videos[item[0]].paths))
-        for number, path in enumerate(videos[video_id].paths)
+        for path_index, path in enumerate(videos[video_id].paths)
     ]
     return CopyGroup(tuple(files))
 
@@ -193,7 +193,7 @@ def list_files(paths: tuple[str, ...]) -> tuple[str, ...]:
 def list_differences(video: StoredVideo, link: FootageLink, best: StoredVideo) -> tuple[str, ...]:
     """Return in which words a video differs from the best one of its group."""
     shared_s = link.end - link.start
-    own_s, best_s = video.extent.length, best.extent.length
+    video_s, best_s = video.extent.length, best.extent.length
     facts = {
         "mirrored": link.mirrored,
         "cropped": min(link.width, link.height) < 1 - SAME_SIZE,
@@ -201,7 +201,7 @@ def list_differences(video: StoredVideo, link: FootageLink, best: StoredVideo) -
         "faster": link.speed < 1 - SAME_SPEED,
         "slower": link.speed > 1 + SAME_SPEED,
         "part": is_shorter(shared_s, best_s),
-        "longer": is_shorter(shared_s * link.speed, own_s),
+        "longer": is_shorter(shared_s * link.speed, video_s),
         "damaged": bool(video.salvaged),
     }
     return tuple(word for word, applies in facts.items() if applies)

@@ -95,13 +95,13 @@ class CopyFolder:
         ]
         copies: dict[int, dict[int, NearCopy]] = {}
         for index, leader in enumerate(self.fold(spans, whole=by_hits)):
-            own = copies.setdefault(leader, {})
+            leader_copies = copies.setdefault(leader, {})
             if leader != index:
                 result, span = results[index], spans[index]
-                own.setdefault(span.video, NearCopy(video=span.video, path=result.path, time=span.start))
+                leader_copies.setdefault(span.video, NearCopy(video=span.video, path=result.path, time=span.start))
         return [
-            replace(results[index], near_copies=tuple(own.values())) if own else results[index]
-            for index, own in copies.items()
+            replace(results[index], near_copies=tuple(leader_copies.values())) if leader_copies else results[index]
+            for index, leader_copies in copies.items()
         ]
 
     def fold(self, spans: Sequence[FoundSpan], *, whole: bool) -> list[int]:
@@ -165,11 +165,11 @@ class CopyFolder:
             rows.setdefault(segment.video, []).append(row)
         return {
             video: VideoFrames(
-                np.concatenate([stored.frames[row] for row in own]),
-                np.concatenate([stored.times[row] for row in own]),
-                np.repeat(np.arange(len(own)), [len(stored.times[row]) for row in own]),
+                np.concatenate([stored.frames[row] for row in video_rows]),
+                np.concatenate([stored.times[row] for row in video_rows]),
+                np.repeat(np.arange(len(video_rows)), [len(stored.times[row]) for row in video_rows]),
             )
-            for video, own in rows.items()
+            for video, video_rows in rows.items()
         }
 
     def _align(self, one: VideoFrames, other: VideoFrames, one_s: float, other_s: float) -> float | None:

@@ -169,11 +169,11 @@ def correlate_changes(
         - products.cross[earlier, second]
         + products.cross[earlier, first]
     )
-    own = products.clip[later, later] + products.clip[earlier, earlier] - 2 * products.clip[earlier, later]
-    other = products.film[second, second] + products.film[first, first] - 2 * products.film[first, second]
+    clip_changes = products.clip[later, later] + products.clip[earlier, earlier] - 2 * products.clip[earlier, later]
+    film_changes = products.film[second, second] + products.film[first, first] - 2 * products.film[first, second]
     low, high = LEAST_CHANGE**2, CUT_CHANGE**2
-    moves = (own[None] > low) & (other > low) & (own[None] < high) & (other < high)
-    correlations = cross / np.sqrt(np.maximum(own[None] * other, 1e-6))
+    moves = (clip_changes[None] > low) & (film_changes > low) & (clip_changes[None] < high) & (film_changes < high)
+    correlations = cross / np.sqrt(np.maximum(clip_changes[None] * film_changes, 1e-6))
     return correlations.astype(np.float32), moves
 
 

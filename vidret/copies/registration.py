@@ -166,10 +166,12 @@ def correlate_everywhere(
     means = parts.mean(axis=1)
     squares = np.einsum("ij,ij->i", parts, parts) - parts.shape[1] * means * means
     lengths = np.sqrt(np.maximum(squares, 0.0))
-    own = np.linalg.norm(flat, axis=1)
+    template_lengths = np.linalg.norm(flat, axis=1)
     least = LEAST_SPREAD * np.sqrt(parts.shape[1])
     products = flat @ parts.T
-    scale = np.outer(np.where(own < least, np.inf, own), np.where(lengths < least, np.inf, lengths))
+    scale = np.outer(
+        np.where(template_lengths < least, np.inf, template_lengths), np.where(lengths < least, np.inf, lengths)
+    )
     correlations: Float32[np.ndarray, "frame picture y x"] = (
         (products / scale).reshape(len(templates), num, height, width).astype(np.float32)
     )

@@ -75,7 +75,7 @@ def to_published(name: str) -> str:
     if match := re.fullmatch(r"pyramid\.levels\.(\d+)\.(\d+)\.(\w+)\.(\w+)", name):
         module = next(module for module, kind in WEIGHTED.items() if kind == match[3])
         return f"pyramid.blocks.{match[1]}.{MODULES_PER_HALVING * int(match[2]) + module}.{match[4]}"
-    prefix = next((prefix for prefix, own in NAMES.items() if name.startswith(own)), "")
+    prefix = next((prefix for prefix, head_prefix in NAMES.items() if name.startswith(head_prefix)), "")
     return prefix + name[len(NAMES.get(prefix, "")) :]
 
 
@@ -189,10 +189,10 @@ def convert_head(weights: Weights, *, heads: int = 8) -> GroundingHead:
     if any(name.startswith(tuple(NAMES.values())) for name in weights):
         use = "use it as --head, or add it to a model by --from vidret --with"
         raise VidretError(f"must be a published checkpoint, got a head of vidret: {use}")
-    own = {from_published(name): weight.float() for name, weight in weights.items() if not IGNORED.match(name)}
-    if not any(name.startswith("boundaries.") for name in own):
-        own.pop("reach", None)  # unused, and so untrained, without boundaries
-    return _build(own, to_published, heads=heads)
+    renamed = {from_published(name): weight.float() for name, weight in weights.items() if not IGNORED.match(name)}
+    if not any(name.startswith("boundaries.") for name in renamed):
+        renamed.pop("reach", None)  # unused, and so untrained, without boundaries
+    return _build(renamed, to_published, heads=heads)
 
 
 def save_head(head: GroundingHead, card: HeadCard, path: Path) -> None:
@@ -313,5 +313,8 @@ def _find_strides(weights: Weights) -> tuple[int, ...]:
     split = [name.split(".") for name in weights if name.startswith("pyramid.levels.")]
     pairs = [(int(level), int(halving)) for _, _, level, halving, *_ in split]
     num_levels = max([len(weights["reach"]) if "reach" in weights else 1, *(level + 1 for level, _ in pairs)])
-    halvings = [max([level, *(1 + other for own, other in pairs if own == level)]) for level in range(num_levels)]
+    halvings = [
+        max([level, *(1 + halving for pair_level, halving in pairs if pair_level == level)])
+        for level in range(num_levels)
+    ]
     return tuple(2**times for times in halvings)

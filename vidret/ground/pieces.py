@@ -129,11 +129,11 @@ def make_piece(
     different, index = np.unique(rows, return_inverse=True)  # a frame that is shown for long is projected once
     chosen, repeat = layers.take(different), torch.from_numpy(index)
     partial, biases = [], []
-    for number, tokens in enumerate(chosen.layers):
+    for layer_index, tokens in enumerate(chosen.layers):
         begun = begin_projection(head.block.video_map, torch.from_numpy(tokens).to(device))
         partial.append(PartialTokens(*(part.cpu()[repeat] for part in begun)))
-        real = None if chosen.masks is None else torch.from_numpy(chosen.masks[number])[None]
-        sizes = None if chosen.sizes is None else torch.from_numpy(chosen.sizes[number])[None]
+        real = None if chosen.masks is None else torch.from_numpy(chosen.masks[layer_index])[None]
+        sizes = None if chosen.sizes is None else torch.from_numpy(chosen.sizes[layer_index])[None]
         bias = find_bias(torch.from_numpy(tokens)[None], None, real, sizes)
         biases.append(None if bias is None else bias[0, repeat])
     return Piece(segment, tuple(partial), tuple(biases))
@@ -147,9 +147,9 @@ def save_piece(folder: Path, piece: Piece) -> None:
     """
     tensors = {"times": torch.tensor([piece.segment.start, piece.segment.end], dtype=torch.float64)}
     for layer, (tokens, bias) in enumerate(zip(piece.layers, piece.biases, strict=True)):
-        own = {"hidden": tokens.hidden.half(), "mean": tokens.mean.float(), "variance": tokens.variance.float()}
-        own |= {} if bias is None else {"bias": bias}
-        tensors |= {f"{name}.{layer}": values.contiguous() for name, values in own.items()}
+        fields = {"hidden": tokens.hidden.half(), "mean": tokens.mean.float(), "variance": tokens.variance.float()}
+        fields |= {} if bias is None else {"bias": bias}
+        tensors |= {f"{name}.{layer}": values.contiguous() for name, values in fields.items()}
     write_archive(find_piece(folder, piece.segment.number), PIECE_MARK, [("piece", tensors)])
 
 
@@ -217,8 +217,8 @@ def _finish(
         packed, scale = pack_tokens(tokens[None], dtype)
         layers.append(packed.cpu())
         scales.append(None if scale is None else scale.cpu())
-        own = (piece.biases[layer] for piece in pieces)  # all pieces of a video have them, or none
-        padded = [_pad(bias, num_tokens, value=-torch.inf) for bias in own if bias is not None]
+        layer_biases = (piece.biases[layer] for piece in pieces)  # all pieces of a video have them, or none
+        padded = [_pad(bias, num_tokens, value=-torch.inf) for bias in layer_biases if bias is not None]
         biases.append(torch.cat(padded)[rows][None] if padded else None)
     return ProjectedVideos(tuple(layers), tuple(scales), tuple(biases))
 

@@ -253,12 +253,12 @@ def build_universal(weights: Mapping[str, Tensor]) -> UniversalVtg:
     Raises:
         VidretError: Weights are missing, unknown or of another shape.
     """
-    own = {name: weight.float() for name, weight in weights.items()}
-    video, text = own.get("vid_proj.conv.weight"), own.get("text_net.embd_fc.conv.weight")
+    float_weights = {name: weight.float() for name, weight in weights.items()}
+    video, text = float_weights.get("vid_proj.conv.weight"), float_weights.get("text_net.embd_fc.conv.weight")
     if video is None or text is None or video.ndim != 3 or text.ndim != 3:
         raise VidretError("must have the weights vid_proj.conv.weight and text_net.embd_fc.conv.weight of UniversalVTG")
     head = UniversalVtg(video.shape[1], text.shape[1], video.shape[0])
-    load_exactly(head, own)
+    load_exactly(head, float_weights)
     return head.eval()
 
 

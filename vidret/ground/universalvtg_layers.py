@@ -275,8 +275,8 @@ class Hydra(nn.Module):
         rates = -self.A_log.exp()
         before = _delay(scan_states(heads, forward_steps, rates, b_forward, c_forward))
         after = _delay(scan_states(heads.flip(0), back_steps.flip(0), rates, b_back.flip(0), c_back.flip(0))).flip(0)
-        own = heads * (self.fc_D(rows) + self.D)[..., None]
-        joined = rearrange(before + after + own, "row head channel -> row (head channel)")
+        direct = heads * (self.fc_D(rows) + self.D)[..., None]
+        joined = rearrange(before + after + direct, "row head channel -> row (head channel)")
         out: Tensor = self.out_proj(self.norm(joined) * functional.silu(gate))
         return out
 

@@ -213,13 +213,13 @@ class _Run:
     def _choose(self, segment: Segment, texts: Sequence[str]) -> int:
         """Return the index of the most specific description of a segment."""
         middle_s = (segment.start + segment.end) / 2
-        own = self._store.overlapping_segments([(segment.video, middle_s, middle_s)])[:1]
+        segment_ids = self._store.overlapping_segments([(segment.video, middle_s, middle_s)])[:1]
         ids = self._store.searchable()
         sample = ids[:: -(-len(ids) // MOST_OTHERS)]
-        ids, vectors = self._store.features.intact_vectors(np.union1d(own, sample))
-        is_own = np.isin(ids, own)
+        ids, vectors = self._store.features.intact_vectors(np.union1d(segment_ids, sample))
+        is_described = np.isin(ids, segment_ids)
         sentences = np.stack([embedding.sentence for embedding in self._encoder.encode_text(texts)])
-        return choose_specific(vectors[is_own], vectors[~is_own], sentences)
+        return choose_specific(vectors[is_described], vectors[~is_described], sentences)
 
     def _ask(self, frames: Sequence[bytes], what: str) -> str | None:
         """Return the description of frames, '' for nothing; None if the run may ask no more."""

@@ -186,8 +186,8 @@ class EndpointJudge:
 def write_judging(query: str, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Return the messages of a chat."""
     data = list[str | bytes]()
-    for number, candidate in enumerate(candidates, start=1):
-        data += [f"[{number}] {json.dumps(write_passage(candidate), ensure_ascii=False)}", *candidate.frames]
+    for label, candidate in enumerate(candidates, start=1):
+        data += [f"[{label}] {json.dumps(write_passage(candidate), ensure_ascii=False)}", *candidate.frames]
     asked = f"Search: {query}"
     return write_data_chat(RULES, asked, data, f"{asked}\nList all {len(candidates)}, the best first.")
 
@@ -202,7 +202,7 @@ def read_verdict(reply: str, count: int) -> Verdict | None:
     found = [match for line in text.splitlines() if (match := _LINE.match(line)) and not _LABEL.search(match[2])]
     lines = [(int(match[1]) - 1, match[2]) for match in found]
     if not lines:  # [2] > [1], in one line
-        lines = [(int(number) - 1, "") for number in _LABEL.findall(text)]
+        lines = [(int(label) - 1, "") for label in _LABEL.findall(text)]
     reasons: dict[int, str] = {}
     for at, reason in lines:
         if 0 <= at < count:

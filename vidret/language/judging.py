@@ -203,9 +203,9 @@ def slide_windows(count: int, window: int, step: int) -> list[tuple[int, int]]:
 def judge_shuffled(query: str, candidates: Sequence[Candidate], judge: Judge, permutations: int) -> Verdict:
     """Judge candidates in their order and in further, shuffled ones, and order them by their mean ranks."""
     rng, orders, reasons = random.Random(SEED), list[list[int]](), dict[int, str]()
-    for number in range(permutations):
+    for permutation_index in range(permutations):
         shown = list(range(len(candidates)))
-        if number:
+        if permutation_index:
             rng.shuffle(shown)
         verdict = judge.judge(query, [candidates[at] for at in shown])
         if sorted(verdict.order) != list(range(len(candidates))):

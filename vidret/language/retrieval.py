@@ -197,10 +197,10 @@ def gather_context(
     best = _choose(engine, candidates + further, options, known)
     first = {moment.video: index for index, moment in reversed(list(enumerate(best)))}
     ordered = sorted(best, key=lambda moment: (first[moment.video], moment.start))
-    left, moments = options.characters, []
-    for number, unnumbered in enumerate(ordered, start=1 + len(known)):
-        moment = replace(unnumbered, number=number)
-        lines, left = _read_lines(engine, moment, left)
+    characters_left, moments = options.characters, []
+    for moment_number, unnumbered in enumerate(ordered, start=1 + len(known)):
+        moment = replace(unnumbered, number=moment_number)
+        lines, characters_left = _read_lines(engine, moment, characters_left)
         moments.append(replace(moment, lines=lines))
     context = QuestionContext(question=question, queries=queries, moments=tuple(moments), notes=tuple(notes))
     return context if draw is None else draw_frames(engine, context, options, draw)

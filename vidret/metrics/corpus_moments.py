@@ -211,11 +211,11 @@ def score_rated(queries: Sequence[RatedQuery], retrieved: Mapping[str, Sequence[
     """
     gains: dict[str, Any] = {}
     for least in GAIN_OVERLAPS:
-        found = [rate_retrieved(query, retrieved[query.id], least) for query in queries]
+        achieved = [rate_retrieved(query, retrieved[query.id], least) for query in queries]
         best = [sorted((moment.relevance for moment in query.moments), reverse=True) for query in queries]
         gains[str(least)] = {
             f"nDCG@{k}": 100
-            * float(np.mean([_divide(own[:k], ideal[:k]) for own, ideal in zip(found, best, strict=True)]))
+            * float(np.mean([_divide(rates[:k], ideal[:k]) for rates, ideal in zip(achieved, best, strict=True)]))
             for k in GAIN_RANKS
         }
     return {"num_queries": len(queries), "nDCG": gains}
@@ -225,15 +225,15 @@ def rate_retrieved(query: RatedQuery, retrieved: Sequence[RetrievedMoment], leas
     """Return the relevance of each retrieved moment."""
     free, rates = sorted(query.moments, key=lambda moment: -moment.relevance), []
     for moment in retrieved:
-        own = [rated for rated in free if rated.video == moment.video]
+        candidates = [rated for rated in free if rated.video == moment.video]
         rates.append(0.0)
-        if own:
-            spans = np.array([(rated.start, rated.end) for rated in own])
+        if candidates:
+            spans = np.array([(rated.start, rated.end) for rated in candidates])
             overlaps = temporal_iou(np.array([[moment.start, moment.end]], np.float64), spans)[0]
             best = int(overlaps.argmax())
             if overlaps[best] > least:
-                rates[-1] = own[best].relevance
-                free.remove(own[best])
+                rates[-1] = candidates[best].relevance
+                free.remove(candidates[best])
     return rates
 
 

@@ -188,10 +188,10 @@ def score_moments(
         kept = inside.any(axis=1)
         if not kept.any():
             return None
-        inside, own = inside[kept], [query.id for query, keep in zip(queries, kept, strict=True) if keep]
+        inside, query_ids = inside[kept], [query.id for query, keep in zip(queries, kept, strict=True) if keep]
         precision = average_precision(ranked_overlaps[kept] * inside[:, None], inside.sum(axis=1))
         best = np.maximum.accumulate((listed_overlaps[kept] * inside[:, None]).max(axis=2), axis=1)
-        return MomentMetrics(tuple(own), precision, best)
+        return MomentMetrics(tuple(query_ids), precision, best)
 
     full = score(-1, math.inf)  # empty true spans included
     assert full is not None  # every query has a true span
@@ -247,7 +247,7 @@ def score_multi_moments(queries: Sequence[LabelledQuery], predictions: Sequence[
     counts = np.array([len(spans) for spans in truths])
     matched = match_predictions(queries, predictions)
     first = [np.zeros((0, 2)) if one.spans is None else one.spans[:MOST, :2] for one in matched]
-    pairs = [temporal_iou(spans, own) for spans, own in zip(first, truths, strict=True)]
+    pairs = [temporal_iou(spans, truth) for spans, truth in zip(first, truths, strict=True)]
     scores: dict[str, Any] = {"num_queries": len(queries)}
     for k in range(1, MOST + 1):
         counted = [overlaps[:k] for overlaps in pairs if overlaps.shape[0] >= k and overlaps.shape[1] >= k]

@@ -233,8 +233,8 @@ def measure_by_size(
         raise VidretError("scores must be of at least one text, got none")
     if wrong := [size for size in sizes if not MIN_GALLERY <= size <= num_videos]:
         raise VidretError(f"sizes must be between {MIN_GALLERY} and the {num_videos} videos, got {wrong[0]}")
-    own = scores[np.arange(num_texts), truth][:, None]
-    better = (scores > own) + np.float32(0.5) * (scores == own)  # equal scores share their mean rank
+    true_scores = scores[np.arange(num_texts), truth][:, None]
+    better = (scores > true_scores) + np.float32(0.5) * (scores == true_scores)  # equal scores share their mean rank
     better[np.arange(num_texts), truth] = 0
     random = np.random.default_rng(seed)
     found = []

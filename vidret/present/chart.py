@@ -259,7 +259,7 @@ def clip_score(score: float, axes: Axes) -> float:
 
 def tint(colour: tuple[int, int, int]) -> tuple[int, ...]:
     """Return a colour on paper, as if it were 15 % opaque."""
-    return tuple(round(0.15 * own + 0.85 * paper) for own, paper in zip(colour, PAPER, strict=True))
+    return tuple(round(0.15 * channel + 0.85 * paper) for channel, paper in zip(colour, PAPER, strict=True))
 
 
 def format_tick(time: float) -> str:

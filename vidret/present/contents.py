@@ -61,12 +61,12 @@ STILL = "still: too little moves to tell it from another recording of the same p
 def show_copies(groups: "Sequence[CopyGroup]") -> None:
     """Print groups of copies as a table, the best file of each first."""
     rows = []
-    for number, group in enumerate(groups, start=1):
+    for group_number, group in enumerate(groups, start=1):
         for file in group.files:
             is_best = file is group.best
             rows.append(
                 (
-                    str(number) if is_best else "",
+                    str(group_number) if is_best else "",
                     f"{file.width}x{file.height}" if file.width else "",
                     f"{file.bit_rate / 1000:.0f}" if file.bit_rate else "",
                     format_time(file.duration),
@@ -112,7 +112,7 @@ def format_shots(shots: Sequence[Shot], form: str) -> str:
     """Return shots as ``csv``, as specified in RFC 4180, or as ``json``: numbered from 1, times in seconds."""
     rounded = [replace(shot, start=round(shot.start, 6), end=round(shot.end, 6)) for shot in shots]
     shown = [to_row(shot, "csv", show_path, digits=6) for shot in rounded]
-    rows = [{"shot": number, **row} for number, row in enumerate(shown, start=1)]
+    rows = [{"shot": shot_number, **row} for shot_number, row in enumerate(shown, start=1)]
     columns = ["shot", *(field.name for field in list_row_fields(Shot, "csv"))]
     return json.dumps(rows, indent=2) + "\n" if form == "json" else format_csv(columns, rows)
 
@@ -120,10 +120,10 @@ def format_shots(shots: Sequence[Shot], form: str) -> str:
 def show_shots(shots: Sequence[Shot]) -> None:
     """Print shots as a table; lengths are those between the times as they are shown."""
     rows = []
-    for number, shot in enumerate(shots, start=1):
+    for shot_number, shot in enumerate(shots, start=1):
         length_s = (cut_to_tenths(shot.end) - cut_to_tenths(shot.start)) / 10
         times = format_time(shot.start), format_time(shot.end)
-        rows.append((str(number), *times, f"{length_s:.1f} s", shot.begins_with or ""))
+        rows.append((str(shot_number), *times, f"{length_s:.1f} s", shot.begins_with or ""))
     show_table(("shot", "start", "end", "length", "begins with"), rows)
 
 
@@ -224,8 +224,8 @@ def to_transcript(texts: Sequence[TimedText], form: str) -> str:
 
 def _to_srt(lines: Lines) -> str:
     cues = [
-        f"{number}\n{_times(text, ',')}\n{_mark(text)}{_OVERRIDE.sub('{ ', line.translate(_SRT))}\n"
-        for number, (text, line) in enumerate(lines, start=1)
+        f"{cue_number}\n{_times(text, ',')}\n{_mark(text)}{_OVERRIDE.sub('{ ', line.translate(_SRT))}\n"
+        for cue_number, (text, line) in enumerate(lines, start=1)
     ]
     return "\n".join(cues)
 

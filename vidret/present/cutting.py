@@ -131,13 +131,13 @@ def cut_moment(
     is_mpeg = Path(moment.path).suffix.lower() in MPEG_SUFFIXES
     span = CutSpan.of_moment(moment, read_facts(moment.path, file, limits) if is_mpeg else {})
     times = f"{format_time(moment.start)} to {format_time(moment.end)}"
-    for own in (span, replace(span, repeats=True)):
+    for attempt in (span, replace(span, repeats=True)):
         try:
-            progress = run_ffmpeg(ffmpeg, file, *(plan or ffmpeg_arguments)(own, out), limits, is_left=is_left)
+            progress = run_ffmpeg(ffmpeg, file, *(plan or ffmpeg_arguments)(attempt, out), limits, is_left=is_left)
         except FfmpegError as error:
             raise VidretError(f"{path}: ffmpeg cannot cut {times}: {error}") from error
         has_frames = progress.get("frame", "0") != "0" and progress.get("out_time_us", "N/A") != "N/A"
-        if has_frames and (own.repeats or probe(out).start < LATE_S):
+        if has_frames and (attempt.repeats or probe(out).start < LATE_S):
             return
     raise VidretError(f"{path}: has no frame from {times}")
 

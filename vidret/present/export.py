@@ -142,10 +142,10 @@ def to_chapters(moments: Sequence[Moment], *, query: str) -> str:
             spans = " and ".join(f"{format_time(moment.start)} to {format_time(moment.end)}" for moment in (one, other))
             raise VidretError(f"chapters must not overlap, got {spans}")
     lines = [";FFMETADATA1"]
-    for number, moment in enumerate(ordered, start=1):
+    for chapter_number, moment in enumerate(ordered, start=1):
         start_ms = round(moment.start * 1000)
         end_ms = max(round(moment.end * 1000), start_ms + 1)
-        title = escape_metadata(query if len(ordered) == 1 else f"{query} ({number})")
+        title = escape_metadata(query if len(ordered) == 1 else f"{query} ({chapter_number})")
         lines += ["[CHAPTER]", "TIMEBASE=1/1000", f"START={start_ms}", f"END={end_ms}", f"title={title}"]
     return "\n".join(lines) + "\n"
 

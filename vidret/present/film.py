@@ -59,16 +59,16 @@ def cut_film(
     ffmpeg, first = find_ffmpeg(), footage[moments[0].path]
     has_sound = any(video.has_audio for video in footage.values())
     with writing(out), tempfile.TemporaryDirectory(prefix=".cutting-", dir=out.parent) as scratch:
-        parts = [Path(scratch) / f"{number}.mov" for number in range(len(moments))]
-        for number, (moment, part) in enumerate(zip(moments, parts, strict=True)):
-            frames = copies[number] if is_copied else None
+        parts = [Path(scratch) / f"{moment_index}.mov" for moment_index in range(len(moments))]
+        for moment_index, (moment, part) in enumerate(zip(moments, parts, strict=True)):
+            frames = copies[moment_index] if is_copied else None
             plan = partial(film_arguments, first=first, own=footage[moment.path], has_sound=has_sound)
             if frames is not None:
                 plan = partial(copy_arguments, frames=frames, audio=SOUND)
             with LocalFile(moment.path) as file:
                 cut_moment(moment, file, part, ffmpeg, plan=plan)
             if on_progress is not None:
-                on_progress(number + 1, len(moments))
+                on_progress(moment_index + 1, len(moments))
         join_parts(parts, Path(scratch) / "film.mp4", ffmpeg).replace(out)
     return is_copied
 

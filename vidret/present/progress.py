@@ -167,10 +167,10 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
     from vidret.channels.registry import KINDS
 
     if report.texts:
-        counts = [f"{number} of {KINDS[source].name}" for source, number in report.texts.items()]
+        counts = [f"{num_texts} of {KINDS[source].name}" for source, num_texts in report.texts.items()]
         print_message(f"  texts read: {', '.join(counts)}.")
     if any(report.tracks.values()):
-        counts = [f"{number} of {TRACK_KINDS[kind].name}" for kind, number in report.tracks.items()]
+        counts = [f"{num_tracks} of {TRACK_KINDS[kind].name}" for kind, num_tracks in report.tracks.items()]
         print_message(f"  tracks read: {', '.join(counts)}.")
     if report.workers:
         print_message(f"  {report.workers}.")
@@ -186,7 +186,7 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
     if report.pruned is not None:
         pruned = report.pruned
         removed = {"file": pruned.files, "video": pruned.videos, "segment": pruned.segments}
-        print_message(f"  pruned {', '.join(format_count(number, noun) for noun, number in removed.items())}.")
+        print_message(f"  pruned {', '.join(format_count(count, noun) for noun, count in removed.items())}.")
     if report.unpruned:
         print_message(
             f"  not pruned: {_name_first(report.unpruned)}: missing, but not from a folder of this run that "
@@ -255,7 +255,7 @@ def _describe_kept(report: "MergeReport") -> str:
         ("collection", "collections"): report.collections,
         ("track of a face or voice", "tracks of faces and voices"): report.identities,
     }
-    return "".join(f", {number} {name[number > 1]}" for name, number in numbers.items() if number)
+    return "".join(f", {count} {name[count > 1]}" for name, count in numbers.items() if count)
 
 
 def _name_first(paths: Sequence[str]) -> str:

@@ -60,7 +60,9 @@ def _list_tiles(rank: int, result: Hit | Moment | SharedFootage | CopyGroup) -> 
     title = f"{rank}. {file_name(result.path)}"
     if isinstance(result, SharedFootage):
         return _make_row(result, title, f"{result.speed:.2f}x", [(result.start, result.end)])
-    events = (f"{number}. {format_time(event.start)}" for number, event in enumerate(result.events, start=1))
+    events = (
+        f"{event_number}. {format_time(event.start)}" for event_number, event in enumerate(result.events, start=1)
+    )
     words = "   ".join(events) or describe_words(result.evidence)
     if isinstance(result, Hit):
         return [Tile(result.path, result.time, title, f"{format_time(result.time)}   {describe_score(result)}", words)]
@@ -82,17 +84,17 @@ def _make_row(
     return [replace(tiles[0], title=title, line=line, words=words), *tiles[1:]]
 
 
-def _list_copies(number: int, group: CopyGroup) -> list[Tile]:
+def _list_copies(rank: int, group: CopyGroup) -> list[Tile]:
     first = max(file.best_start for file in group.files)
     last = min(file.best_start + (file.end - file.start) / file.speed for file in group.files)
     middle = (first + last) / 2 if first <= last else group.best.duration / 2
     tiles = []
     for file in group.files:
-        own = file.start + (middle - file.best_start) * file.speed
-        time = min(max(own, file.start), file.end)
+        file_middle = file.start + (middle - file.best_start) * file.speed
+        time = min(max(file_middle, file.start), file.end)
         mark = "best" if file is group.best else ", ".join(file.differs) or "same footage"
         line = f"{format_time(time)}   {file.width}x{file.height}   {mark}"
-        tiles.append(Tile(file.path, time, f"{number}. {file_name(file.path)}", line))
+        tiles.append(Tile(file.path, time, f"{rank}. {file_name(file.path)}", line))
     return tiles
 
 
@@ -165,17 +167,17 @@ def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
 def draw_tiles(tiles: Iterable[Tile]) -> Iterator[Image.Image]:
     """Yield the frame of each tile, scaled to its size; a file is opened once for all tiles of it that follow."""
     for path, group in groupby(tiles, key=lambda tile: tile.path):
-        own, images = list(group), list[Image.Image]()
-        if all(tile.jpeg is not None for tile in own):
-            yield from (_draw_jpeg(tile.jpeg or b"") for tile in own)
+        path_tiles, images = list(group), list[Image.Image]()
+        if all(tile.jpeg is not None for tile in path_tiles):
+            yield from (_draw_jpeg(tile.jpeg or b"") for tile in path_tiles)
             continue
         try:
             info = probe(path)
             with open_reader(info) as reader:
-                for index in find_shown(info.times, np.array([tile.time for tile in own])).tolist():
+                for index in find_shown(info.times, np.array([tile.time for tile in path_tiles])).tolist():
                     images.append(_draw_frame(reader, index))
         except DecodeError as error:
-            images += [draw_reason(error.reason)] * (len(own) - len(images))
+            images += [draw_reason(error.reason)] * (len(path_tiles) - len(images))
         yield from images
 
 

@@ -199,7 +199,7 @@ def explain_nothing(at_least: float, offset: int = 0) -> str:
 
 def describe_events(events: "Sequence[EventSpan]") -> "list[tuple[EventSpan, str]]":
     """Return each event of a query with a line that names it."""
-    return [(event, f"{number}. {event.text}") for number, event in enumerate(events, start=1)]
+    return [(event, f"{event_number}. {event.text}") for event_number, event in enumerate(events, start=1)]
 
 
 def show_interpretation(interpretation: "Interpretation") -> None:
@@ -212,11 +212,11 @@ def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) 
     """Return (time, line) of the best words among evidence, or with ``explain`` of all evidence with its shares."""
     words = [piece for piece in evidence if piece.text]
     lines = []
-    for piece in [own for own in evidence if own.person]:
+    for piece in [entry for entry in evidence if entry.person]:
         how = "seen" if piece.source == "picture" else "heard"
         span = f"{format_time(piece.start)} to {format_time(piece.end)}"
         lines.append((piece.start, f"  @{piece.person} {how} {span}"))
-    for piece in [own for own in evidence if not own.person] if explain else words[:1]:
+    for piece in [entry for entry in evidence if not entry.person] if explain else words[:1]:
         share = f"{100 * piece.share:.0f} % " if explain else ""
         text = f': "{mark_words(piece)}"' if piece.text else ""
         lines.append((piece.start, f"  {share}{SOURCE_LABELS[piece.source]}{text}"))
@@ -282,12 +282,15 @@ def show_info(
         ],
         *([("meaning", f"of texts by {sentence_model}")] if sentence_model else []),
         *[
-            (f"{own.kind}s", f"{own.tracks}, of {format_count(own.persons, 'person')}, in {videos(own.videos)}")
-            for own in identities
+            (
+                f"{counts.kind}s",
+                f"{counts.tracks}, of {format_count(counts.persons, 'person')}, in {videos(counts.videos)}",
+            )
+            for counts in identities
         ],
         *[
-            ("audio", f"{format_count(own.windows, 'window')} by {own.model}, of {videos(own.videos)}")
-            for own in windows
+            ("audio", f"{format_count(counts.windows, 'window')} by {counts.model}, of {videos(counts.videos)}")
+            for counts in windows
         ],
         ("format", str(info.format)),
     ]
@@ -317,8 +320,8 @@ def video_to_dict(moments: "Sequence[Moment]") -> dict[str, Any]:
     """Return a video with its moments as a dict that JSON can represent."""
     rows = [result_to_dict(moment) for moment in moments]
     shared = {name: rows[0][name] for name in ("video", "path", "probability", "likelihood")}
-    own = [{name: value for name, value in row.items() if name not in shared} for row in rows]
-    return {**shared, "score": rows[0]["score"], "moments": own}
+    moment_rows = [{name: value for name, value in row.items() if name not in shared} for row in rows]
+    return {**shared, "score": rows[0]["score"], "moments": moment_rows}
 
 
 def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, empty: str = NO_MATCH) -> None:

@@ -133,10 +133,10 @@ def name_reels(paths: Sequence[str]) -> dict[str, str]:
             "".join(letter for letter in Path(file_name(path)).stem.upper() if letter.isascii() and letter.isalnum())
             or "REEL"
         )
-        reel, number = stem[:REEL_LETTERS], 1
+        reel, suffix = stem[:REEL_LETTERS], 1
         while reel in taken:
-            number += 1
-            reel = stem[: REEL_LETTERS - len(str(number))] + str(number)
+            suffix += 1
+            reel = stem[: REEL_LETTERS - len(str(suffix))] + str(suffix)
         taken.add(reel)
         reels[path] = reel
     return reels
