@@ -19,22 +19,22 @@ from vidret.store.tokens import TOKENS
 
 MAX_BYTES = 16 << 20
 MAX_COMMAS = 20_000  # in JSON: more values than any request has
-MAX_HELD_BYTES = 128 << 20  # of all requests in progress
-MAX_DRAINED_BYTES = 32 << 20  # read after the response, so that the sender gets to read it
+MAX_HELD_BYTES = 128 << 20  # by all requests in progress
+MAX_DRAINED_BYTES = 32 << 20  # read after the response, so that the client can read the response
 TIMEOUT_S = 30.0
 TOO_LARGE = f"the body must have at most {MAX_BYTES >> 20} MiB, got more"
 TOO_MANY = f"the body must have at most {MAX_COMMAS} commas, got more"
 
 
 class HeldBytes:
-    """The number of bytes that the bodies of all requests in progress take."""
+    """The total size of the bodies of all requests in progress."""
 
     def __init__(self) -> None:
         self.num_bytes = 0
 
 
 class Body:
-    """The body of one request: wraps the ``receive`` and ``send`` of the server for the app.
+    """The body of one request; wraps the server's ``receive`` and ``send`` for the app.
 
     A response that is sent before the end of the body closes the connection. A client that sends everything before it
     reads would see a connection reset instead of the response, so the rest of the body is read and discarded first, up
@@ -56,7 +56,7 @@ class Body:
         """Receive the next message.
 
         Raises:
-            HTTPException: The body is too large, too slow, or too much together with those of other requests.
+            HTTPException: The body is too large or too slow, or all bodies together are too large.
         """
         if self._ended:
             return await self._receive()
@@ -124,7 +124,7 @@ HEADERS = {
 
 
 def check_access(host: str, token: str | None, index: Path | None = None) -> None:
-    """Check the bind address and the token of a server, or those of its index.
+    """Check a server's token, and that there is one, of the server or its index, if other machines can connect.
 
     Raises:
         VidretError: Other machines can connect and there is no token, or the token is malformed.
@@ -142,8 +142,8 @@ class AccessMiddleware:
     def __init__(self, app: ASGIApp, *, host: str, token: str | None, index: Path | None, whole: bool = False) -> None:
         """Wrap an app that is bound to ``host``; see ``check_access``.
 
-        ``token`` has all rights; tokens of the index are accepted too. ``whole`` is for an app whose routes do not
-        refuse tokens for one collection: then this does.
+        ``token`` has all rights; tokens of the index are accepted too. With ``whole``, tokens for one collection are
+        refused here; set it for an app whose routes do not refuse them.
         """
         check_access(host, token, index)
         self._app, self._held, self._whole = app, HeldBytes(), whole
@@ -163,7 +163,7 @@ class AccessMiddleware:
         request, body = Request(scope), Body(scope, receive, send, self._held)
         try:
             response = self._refuse(request) or self._authenticate(request) or self._app
-        except StoreError as error:  # damaged tokens open no door
+        except StoreError as error:  # if the tokens are damaged, nobody gets in
             response = problem_response(503, str(error))
         try:
             await response(scope, body.receive, self._keyring.note_change(add_headers(body.send), scope))
@@ -187,7 +187,7 @@ class AccessMiddleware:
         return None
 
     def _authenticate(self, request: Request) -> Response | None:
-        """Return None if the request may pass, with its grant. A token in the URL of the page becomes a cookie."""
+        """Return None if the request may pass, and set its grant, else a response. The page's token becomes a cookie."""
         request.scope[GRANT] = ANYONE
         if not self._keyring.is_needed or request.url.path in OPEN_PATHS:
             return None
@@ -214,7 +214,7 @@ class AccessMiddleware:
 
 
 def name_cookie(request: Request) -> str:
-    """Return the name of the cookie with the token: one for each port, since all ports of a host get its cookies."""
+    """Return the name of the token's cookie, one for each port, since browsers send a cookie to all ports of a host."""
     return HOST.sub(r"vidret\2", request.headers["host"]).replace(":", "-")
 
 

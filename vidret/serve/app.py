@@ -1,4 +1,4 @@
-"""The ASGI app: the routes around one engine."""
+"""The ASGI app that serves one engine: its routes, its middleware, and its start and shutdown."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,7 +45,7 @@ class Health(BaseModel):
 
 
 PAGE = Path(__file__).parent / "page"
-THUMBNAILS = "thumbnails"  # their folder in the index
+THUMBNAILS = "thumbnails"  # the folder of thumbnails in the index
 METRICS: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
@@ -61,8 +61,8 @@ def create_app(
 ) -> ASGIApp:
     """Return the app that serves one index, with exclusive use of the engine while it runs; the caller closes it.
 
-    At most ``queue`` searches wait, and as many other requests, each for ``timeout`` seconds. Without an ``llm``, no
-    questions are answered. For the bind address and the token see ``check_access``.
+    At most ``queue`` searches and ``queue`` other requests wait, each for ``timeout`` seconds. Without ``llm``,
+    questions are refused. For the bind address and the token see ``check_access``.
 
     Raises:
         VidretError: There is no index, or the host needs a token.
@@ -78,7 +78,7 @@ def create_app(
         worker.start()
         yield
         indexer.close()
-        await run_in_threadpool(worker.close)  # meanwhile the requests that were cancelled are answered
+        await run_in_threadpool(worker.close)  # in a thread, so that cancelled requests are answered
         images.close()
         thumbnails.close()
 
@@ -111,7 +111,7 @@ def create_app(
 
 
 async def refuse_unknown(request: Request) -> None:
-    """Refuse a parameter of a URL that its route does not have, such as one that is misspelt, as fields are refused."""
+    """Refuse a URL parameter that the route does not have, such as a misspelt one, as unknown fields are refused."""
     if not request.query_params or not request.url.path.startswith("/api/"):
         return
     described = request.app.openapi()["paths"].get(request.scope["route"].path, {})

@@ -19,8 +19,8 @@ class Connection(H11Protocol):
     """One connection.
 
     uvicorn waits indefinitely for the first request, and for the rest of a request whose head has begun. Here a head
-    must arrive within ``head_timeout_s``; bodies have limits of their own. Beyond ``max_connections``, the connection
-    is closed that has been idle the longest: one without a request in progress, or whose client does not read the
+    must arrive within ``head_timeout_s``; ``access.Body`` limits bodies. Beyond ``max_connections``, the connection
+    that has been idle the longest is closed: one without a request in progress, or whose client does not read the
     response, such as a paused player.
     """
 
@@ -38,19 +38,19 @@ class Connection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for a request; close a connection if there are too many."""
+        """Wait for a request; close a connection if there are too many."""
         super().connection_made(transport)
         self._start_timer()
         if len(self.connections) > self.max_connections:
             self._close_one()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop waiting for a request."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Stop waiting once a request is complete enough to be handled."""
+        """Stop waiting once the head of a request is complete."""
         super().data_received(data)
         if not self.has_no_request:
             self._stop_timer()
@@ -98,7 +98,7 @@ class Connection(H11Protocol):
 
 
 def make_server(app: ASGIApp, *, connection: type[Connection] = Connection, graceful_s: int = 3) -> uvicorn.Server:
-    """Return a server to be run with listening sockets; at shutdown, requests have ``graceful_s`` seconds to end."""
+    """Return a server for listening sockets; at shutdown, requests in progress have ``graceful_s`` seconds to end."""
     config = uvicorn.Config(
         app,
         http=connection,

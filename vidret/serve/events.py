@@ -1,4 +1,4 @@
-"""Answers that arrive as server-sent events, while a thread works on them."""
+"""Responses as streams of server-sent events, which a function in a thread sends as it works."""
 
 import asyncio
 import logging
@@ -15,35 +15,35 @@ from vidret.serve.problems import INTERNAL_ERROR, kind_of, make_problem
 
 logger = logging.getLogger(__name__)
 
-KEEP_ALIVE_S = 10.0  # time without an event after which a comment shows that the server is at work
+KEEP_ALIVE_S = 10.0  # a comment is sent after this time without an event
 Send = Callable[[str], None]
 
 
 def document_events(description: str) -> dict[int | str, dict[str, Any]]:
-    """Return the response of a route that answers with events, whose data is JSON, for the OpenAPI document."""
+    """Return the OpenAPI description of a response of events whose data is JSON."""
     text = {"type": "string"}
     event = {"type": "object", "required": ["event", "data"], "properties": {"event": text, "data": text}}
     return {200: {"description": description, "content": {"text/event-stream": {"schema": event}}}}
 
 
 def write_event(name: str, data: BaseModel) -> str:
-    """Return a server-sent event; JSON has no line break outside strings, and escapes those inside."""
+    """Return a server-sent event with one line of data: the JSON has no line breaks."""
     return f"event: {name}\ndata: {data.model_dump_json()}\n\n"
 
 
 def write_problem(status: int, error: VidretError) -> str:
-    """Return the event that ends an answer that failed."""
+    """Return the last event of an answer that failed."""
     return write_event("problem", make_problem(status, str(error), kind_of(error)))
 
 
 def stream_events(
     work: Callable[[Send, threading.Event], str], *, first: str = "", on_end: Callable[[], object]
 ) -> StreamingResponse:
-    """Run a function in a thread, and answer with the events that it sends as they arrive, after a ``first`` one.
+    """Run ``work`` in a thread, and respond with the events that it sends, after the ``first`` one.
 
-    ``work`` gets a function that sends an event, and an event that is set when nobody waits any more. It returns the
-    last event, empty if there is none. If it fails, a problem is the last event. ``on_end`` is called before that in
-    any case.
+    ``work`` gets a function that sends an event, and a ``threading.Event`` that is set when the client has left. It
+    returns the last event, empty for none. If it fails, the last event is a problem. ``on_end`` is always called before
+    the last event.
     """
     loop, events, is_left = asyncio.get_running_loop(), asyncio.Queue[str | None](), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Fields of request bodies: those that several have, those made of the options of a search, and images."""
+"""Fields of request bodies: shared ones, those derived from search options and results, and images."""
 
 import base64
 from collections.abc import Callable
@@ -21,7 +21,7 @@ YEARS = (1700, 2200)  # range of timestamps in nanoseconds
 
 
 def check_excluded_terms(query: str) -> str:
-    """Refuse a query that excludes too much, which would take long to encode."""
+    """Refuse a query with too many excluded terms, which would take long to encode."""
     try:
         split_exclusions(query)
     except VidretError as error:
@@ -30,14 +30,14 @@ def check_excluded_terms(query: str) -> str:
 
 
 def check_date(date: datetime) -> datetime:
-    """Refuse a date that cannot be the time of a file."""
+    """Refuse a date outside the range of file times."""
     if not YEARS[0] <= date.year <= YEARS[1]:
         raise ValueError(f"must be in the years {YEARS[0]} to {YEARS[1]}")
     return date
 
 
 def refuse_timestamp(value: object) -> object:
-    """Refuse a number where a date in ISO 8601 is expected, which would count as seconds."""
+    """Refuse a number in place of an ISO 8601 date, which pydantic would read as seconds."""
     try:
         float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -46,7 +46,7 @@ def refuse_timestamp(value: object) -> object:
 
 
 def refuse_bool(value: object) -> object:
-    """Refuse a boolean where a number is expected, which would count as 0 or 1."""
+    """Refuse a boolean in place of a number, which pydantic would read as 0 or 1."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value
@@ -75,24 +75,24 @@ EncodedImage = Annotated[
 Request = TypeVar("Request", bound=BaseModel)
 Options = TypeVar("Options")
 MAX_PATH_LENGTH = 4096
-MAX_TIMES = 500  # of videos, in one field
-ROW_MODELS: dict[Any, type[BaseModel]] = {}  # by result
+MAX_TIMES = 500  # times of videos in one field
+ROW_MODELS: dict[Any, type[BaseModel]] = {}  # by type of result
 
 
 def add_fields(model: type[Request], fields: dict[str, Any]) -> type[Request]:
-    """Return a model with further fields, each a type and what it holds by default."""
+    """Return a model with more fields, each given as its type and default."""
     return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields)
 
 
 def with_options(options_type: type, *, told: bool = False) -> Callable[[type[Request]], type[Request]]:
-    """Return a decorator that adds a field per option of a dataclass, or per one that is told, to a request."""
+    """Return a decorator that adds a field to a request per option of a dataclass, or per option marked ``told``."""
     listed = list_options(options_type)
     fields = {named.name: make_field(named) for named in listed if named.option.told or not told}
     return lambda model: add_fields(model, fields)
 
 
 def make_field(named: NamedOption) -> tuple[Any, Any]:
-    """Return the type and the default of a request's field; only fields that are None by default may be null."""
+    """Return the type and default of an option's field in a request; only fields with the default None may be null."""
     option, hint = named.option, named.type
     description = option.http_help or option.help
     if option.holds == "date":
@@ -112,7 +112,7 @@ def make_field(named: NamedOption) -> tuple[Any, Any]:
 
 
 def with_rows_of(result_type: type) -> Callable[[type[Request]], type[Request]]:
-    """Return a decorator that adds a field per field of a result to the model of its rows."""
+    """Return a decorator that adds the fields of a result type to the model of its rows."""
     fields: dict[str, Any] = {}
     for field in list_row_fields(result_type, "http"):
         examples = None if field.shown.example is None else [field.shown.example]
@@ -126,8 +126,8 @@ def with_rows_of(result_type: type) -> Callable[[type[Request]], type[Request]]:
 
 
 def as_json_type(kind: Any) -> Any:
-    """Return the type of what JSON holds for a value of a type: lists for tuples and arrays, models for results."""
-    if isinstance(kind, type) and is_dataclass(kind) and kind not in ROW_MODELS:  # a result that only others hold
+    """Return the JSON counterpart of a type: lists for tuples and arrays, models for results."""
+    if isinstance(kind, type) and is_dataclass(kind) and kind not in ROW_MODELS:  # a result within other results
         summary = (kind.__doc__ or "").partition("\n")[0]
         with_rows_of(kind)(type(f"{kind.__name__}Row", (BaseModel,), {"__doc__": summary, "__module__": __name__}))
     if kind in ROW_MODELS:
@@ -139,7 +139,7 @@ def as_json_type(kind: Any) -> Any:
 
 
 def collect_options(request: BaseModel, options_type: type[Options]) -> Options:
-    """Return the options in a request as the engine takes them; those that it has no field for have their defaults."""
+    """Return the options of a request for the engine; options without a field keep their defaults."""
     names = [option.name for option in list_options(options_type)]
     values = {name: getattr(request, name) for name in names if name in type(request).model_fields}
     for name, value in values.items():
@@ -165,7 +165,7 @@ class ImageReader:
         """Decode base64 or a data URL to an RGB image; see ``vidret.video.images.read_image``.
 
         Raises:
-            VidretError: The text is not base64, or not that of a readable image.
+            VidretError: The text is not base64, or the image is unreadable.
         """
         return await anyio.to_thread.run_sync(self._read, text, limiter=self._limiter)
 

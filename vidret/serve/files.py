@@ -1,8 +1,8 @@
-"""Opening files of the index safely: only regular files, and no symbolic link that was put in their place.
+"""Safe opening of indexed files: only regular files, and no symbolic link that replaced one after indexing.
 
-Anyone who can write to a folder of videos could replace one by a link and have the server send a file that only it may
-read. A path without links may hold any content, such as a new recording. A path that leads through a link, in its last
-component or above, must hold a file with the size and time in the index. So folders of links can be indexed and served.
+Anyone who can write to a folder of videos could replace one by a link to a file that only the server may read. A path
+without links may hold any content, such as a new recording. A path that leads through a link, in its last component or
+above, must hold a file with the size and time in the index. So folders of links can be indexed and served.
 """
 
 import os
@@ -26,7 +26,7 @@ RELINKED = "lies behind a link, and has changed since it was indexed: index it a
 
 
 def open_video(engine: Engine, video: StoredVideo) -> tuple[str, BinaryIO | None]:
-    """Return the first readable path of a video with its open file, or a URL with None, which is not checked.
+    """Return the first readable path of a video with its open file, or an unchecked URL with None.
 
     Raises:
         DecodeError: No path can be read.
@@ -46,7 +46,7 @@ def open_video(engine: Engine, video: StoredVideo) -> tuple[str, BinaryIO | None
 
 
 def stat_video(engine: Engine, video: StoredVideo) -> tuple[str, FileStat | None]:
-    """Return what ``open_video`` does, with the status of the file; another process opens it again to decode it."""
+    """Return the path of ``open_video`` with the status of its file, for another process that decodes the file."""
     path, file = open_video(engine, video)
     if file is None:
         return path, None
@@ -86,9 +86,9 @@ def leads_through_link(path: str, file: BinaryIO) -> bool:
 
 
 class OpenFileResponse(FileResponse):
-    """A response with the content of an open file, whose path may lead to another file by now. It closes the file.
+    """A response with the content of an open file, even if its path leads to another file by now. It closes the file.
 
-    On Windows, nobody can put another file in the place of an open one.
+    On Windows, an open file cannot be replaced.
     """
 
     def __init__(
@@ -98,13 +98,13 @@ class OpenFileResponse(FileResponse):
         filename: str | None = None,
         folder: TemporaryDirectory[str] | None = None,
     ) -> None:
-        """Send a file, then remove the folder that was made for it, if there is one."""
+        """Send a file, then remove its temporary ``folder``, if one is given."""
         path = file.name if sys.platform == "win32" else f"/dev/fd/{file.fileno()}"
         super().__init__(path, media_type=media_type, stat_result=os.fstat(file.fileno()), filename=filename)
         self._file, self._folder = file, folder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, or the requested ranges; nothing if the client has it."""
+        """Send the file or the requested ranges; no content if the client's cached copy is current."""
         etag = self.headers["etag"]
         is_kept = etag in Headers(scope=scope).get("if-none-match", "")
         answer = Response(status_code=304, headers={"ETag": etag}) if is_kept else super().__call__

@@ -41,7 +41,7 @@ class Metrics:
         self.batches.observe(size)
 
     def render(self, info: StoreInfo) -> bytes:
-        """Return all metrics as text, with the present state of the index."""
+        """Return all metrics as text, with the current state of the index."""
         self._videos.set(info.videos)
         self._segments.set(info.searchable)
         self._bytes.set(info.num_bytes)
@@ -63,7 +63,7 @@ class MetricsMiddleware:
 
         async def count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                found = scope.get("route")  # a mount, by some versions of FastAPI, for the files of the page
+                found = scope.get("route")  # for files of the page, some versions of FastAPI set a mount
                 route = NO_ROUTE if isinstance(found, Mount) else getattr(found, "path", NO_ROUTE)
                 self._metrics.requests.labels(route, message["status"]).inc()
                 self._metrics.seconds.labels(route).observe(time.perf_counter() - started)

@@ -38,7 +38,7 @@ SHUTTING_DOWN = "the server is shutting down"
 
 
 class RefusedError(VidretError):
-    """A request that is refused, with an HTTP status and further headers."""
+    """A refused request, with an HTTP status and more headers."""
 
     def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(sentence)
@@ -46,7 +46,7 @@ class RefusedError(VidretError):
 
 
 def make_busy(reason: str, retry_s: int = 1) -> RefusedError:
-    """Return the refusal of a request that may be sent again after some seconds."""
+    """Return the error for a request that may be sent again after ``retry_s`` seconds."""
     return RefusedError(503, f"the server is busy: {reason}", {"Retry-After": str(retry_s)})
 
 
@@ -102,13 +102,13 @@ def refusals(*statuses: int) -> Responses:
 
 
 class ShutdownMiddleware:
-    """Responds with 503 to requests that the server cancels, which it does with those that outlast its shutdown."""
+    """Responds with 503 to requests that the server cancels because they outlast its shutdown."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward a request; a response that has begun already stays unfinished."""
+        """Forward a request; a response that has begun is left unfinished."""
         has_begun = False
 
         async def note(message: Message) -> None:
@@ -153,7 +153,7 @@ def _handle_http(request: Request, error: Exception) -> JSONResponse:
     headers, sentence = error.headers, error.detail
     if sentence == HTTPStatus(error.status_code).phrase:
         sentence = f"{request.method} {request.url.path} must be one of /openapi.json"
-    if error.status_code == 405:  # it has the methods of the first route of this path
+    if error.status_code == 405:  # Starlette lists the methods of only the first route of this path
         own = [route for route in list_routes(request.app.routes) if route.matches(request.scope)[0] is not Match.NONE]
         methods = {method for route in own for method in getattr(route, "methods", None) or ()}
         headers = {"Allow": ", ".join(sorted(methods))} if methods else headers
@@ -161,7 +161,7 @@ def _handle_http(request: Request, error: Exception) -> JSONResponse:
 
 
 def list_routes(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
-    """Return routes, and those of routers, which some versions of FastAPI keep apart."""
+    """Return routes, including those of routers, which some versions of FastAPI do not flatten."""
     listed = list[BaseRoute]()
     for route in routes:
         router = getattr(route, "original_router", None)
@@ -172,7 +172,7 @@ def list_routes(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
 def describe_invalid(errors: Any, *, within: int = 1) -> str:
     """Return pydantic's errors in one sentence: field, rule and value of each.
 
-    ``within`` is the number of names before that of the field, such as ``body``.
+    ``within`` is the number of names before the field's, such as ``body``.
     """
     sentences, places = [], [error["loc"] for error in errors]
     errors = [
@@ -186,7 +186,7 @@ def describe_invalid(errors: Any, *, within: int = 1) -> str:
         field = ".".join(names) or "the body"
         rule = read_rule(str(error["msg"]))
         value = repr(error.get("input"))
-        if error.get("type") == "json_invalid":  # whose place is a character, and whose input is nothing
+        if error.get("type") == "json_invalid":  # its location is a character, and its input is empty
             field, value = "the body", f"{error['ctx']['error']} at character {error['loc'][-1]}"
         elif isinstance(error.get("input"), bytes):
             field, rule, value = "Content-Type", "must be application/json", "another"
@@ -198,10 +198,10 @@ def describe_invalid(errors: Any, *, within: int = 1) -> str:
 
 
 def _find_branches(error: Any) -> list[int]:
-    """Return where the place of an error names no field but a type of several, as ``list[str]``."""
+    """Return the positions in an error's location that name a branch of a union, such as ``list[str]``, not a field."""
     return [index for index, name in enumerate(error["loc"]) if _BRANCH.fullmatch(str(name))]
 
 
 def _is_misfit(error: Any) -> bool:
-    """Return whether a value is of another one of the types that it may have."""
+    """Return whether an error only says that a value does not fit this branch of a union."""
     return error.get("type") in ("string_type", "list_type") and _find_branches(error)[-1:] == [len(error["loc"]) - 1]

@@ -1,4 +1,4 @@
-"""Who may do what on a server: the grants that tokens stand for, and the right that each route needs."""
+"""Access rights on a server: the grants of tokens, and the right that each route needs."""
 
 import hmac
 import json
@@ -21,35 +21,35 @@ from vidret.text import parse_json
 
 logger = logging.getLogger(__name__)
 
-GRANT, CHANGE_NOTE = "vidret.grant", "vidret.change"  # keys of the scope of a request
-ALIKE = ("/openapi.json", "/page")  # what is the same for all indexes, which every token may read
-SLACK_S = 0.01  # by which times in URLs are rounded
+GRANT, CHANGE_NOTE = "vidret.grant", "vidret.change"  # keys in the scope of a request
+ALIKE = ("/openapi.json", "/page")  # same for all indexes; every token may read them
+SLACK_S = 0.01  # rounding of times in URLs
 MAX_SHOWN = 200  # characters of a value in the record of changes
 
 
-# Who may do everything without a token of the index.
+# The grants with all rights, without a token of the index.
 ANYONE, OWNER = (
     StoredToken(name=name, digest="", right="change") for name in ("without a token", "vidret serve --token")
 )
 
 
 class Keyring:
-    """The tokens that a server accepts: its own, and those of its index, as they are at each request."""
+    """The tokens that a server accepts: its own, and those of its index, read again at each change."""
 
     def __init__(self, token: str | None, index: Path | None, *, is_needed: bool) -> None:
-        """Store the token, the index, and whether a token is needed even where the index has had none."""
+        """Store the token, the index, and whether a token is needed even if the index has never had one."""
         self._token, self._index, self._is_needed = token, index, is_needed or token is not None
         self._version: tuple[int, int] | None = None
         self._kept: list[StoredToken] = []
 
     @property
     def is_needed(self) -> bool:
-        """Return whether requests need a token: from the first token of the index on, also when none is left."""
+        """Whether requests need a token: from the first token of the index on, even after all are revoked."""
         self._read()
         return self._is_needed
 
     def find(self, given: str | None) -> StoredToken | None:
-        """Return a token with what it grants, None if it is none.
+        """Return the grant of a token, None if the token is not accepted.
 
         Raises:
             StoreError: The tokens of the index cannot be read.
@@ -62,7 +62,7 @@ class Keyring:
         return find_token(self._kept, given)
 
     def note_change(self, send: Send, scope: Scope) -> Send:
-        """Return a ``send`` that records a successful change before the response tells of it."""
+        """Return a ``send`` that records a successful change before the response starts."""
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400 and CHANGE_NOTE in scope:
@@ -72,7 +72,7 @@ class Keyring:
         return send_on
 
     def _record(self, who: str, details: dict[str, Any]) -> None:
-        assert self._index is not None  # an app that changes something has one
+        assert self._index is not None  # apps with changes have an index
         try:
             record_change(self._index, who, **details)
         except StoreError as error:
@@ -96,8 +96,8 @@ class Keyring:
 class Right:
     """The right that a route needs: a dependency that refuses requests without it.
 
-    ``within`` says whether a request stays in a collection: then tokens for only that one may make it. Without
-    ``noted``, a change is not recorded.
+    ``within`` returns whether a request concerns only one collection; if so, tokens for that collection may make it.
+    Without ``noted``, a change is not recorded.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Right:
         self.right, self._within, self._noted = right, within, noted
 
     async def __call__(self, request: Request) -> None:
-        """Refuse a request without the right, and note a change for the record."""
+        """Refuse a request without the right; mark a change to be recorded."""
         if self.right is None:
             return
         grant: StoredToken = request.scope[GRANT]
@@ -128,14 +128,14 @@ OPEN, READ, CHANGE = Depends(Right(None)), Depends(Right("read")), Depends(Right
 
 
 def in_own_collection(request: Request, name: str) -> bool:
-    """Return whether a request is about a collection, which its path names."""
+    """Return whether the path of a request names a collection."""
     return bool(request.path_params["name"] == name)
 
 
 def in_moments(engine: Engine, start: str, end: str) -> Callable[[Request, str], bool]:
-    """Return whether a request is about a stretch of a video that is in a moment of a list.
+    """Return a check whether a request asks for a span of a video within a moment of a list.
 
-    Its start and its end in seconds are in the fields ``start`` and ``end`` of the URL.
+    ``start`` and ``end`` are the names of the URL parameters with the span's times in seconds.
     """
 
     def is_within(request: Request, name: str) -> bool:
@@ -155,7 +155,7 @@ def check_rights(app: FastAPI) -> None:
     """Check that every route of an app names the right that it needs.
 
     Raises:
-        TypeError: One does not.
+        TypeError: A route names none.
     """
     for route in list_routes(app.routes):
         needed = route.dependant.dependencies if isinstance(route, APIRoute) else ()
@@ -165,7 +165,7 @@ def check_rights(app: FastAPI) -> None:
 
 
 def describe_body(body: bytes) -> dict[str, Any]:
-    """Return the fields of a request as the record of changes shows them, long values cut.
+    """Return the fields of a request for the record of changes, with long values cut.
 
     >>> describe_body(b'{"name": "mascot", "yes": [{"video": 1}]}')
     {'with': {'name': 'mascot', 'yes': '[{"video": 1}]'}}

@@ -1,4 +1,4 @@
-"""Rows of responses, from results of the engine."""
+"""The rows of responses, and their conversion from results of the engine."""
 
 import os
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from vidret.types import Sequence as EventSequence
 
 
 class LinkedRow(BaseModel):
-    """What rows about a video have besides: its name, a frame of it, and the file."""
+    """The base of rows about a video: its name, and links to a frame and the file."""
 
     title: str = Field(description="Name of the file without its suffix.", examples=["beach"])
     thumbnail: str = Field(examples=["/api/thumbnails/7?t=30.5"])
@@ -81,7 +81,7 @@ Row = TypeVar("Row", bound=BaseModel)
 
 
 def write_row(model: type[Row], result: Any, **more: Any) -> Row:
-    """Return the row of a result, with links to its video if rows of this kind have them."""
+    """Return the row of a result, with links to its video if the model has them."""
     if issubclass(model, LinkedRow):
         time_s = result.time if isinstance(result, Hit | KindOfVideo) else (result.start + result.end) / 2
         more["title"], more["stream"] = title(result.path), f"/api/videos/{result.video}/stream"
@@ -90,7 +90,7 @@ def write_row(model: type[Row], result: Any, **more: Any) -> Row:
 
 
 def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
-    """Return the rows of hits, without videos that were removed in the meantime."""
+    """Return the rows of hits, without videos that have been removed since the search."""
     rows = []
     for hit in hits:
         with suppress(StoreError):
@@ -99,7 +99,7 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
 
 
 def interpretation_row(engine: Engine, query: Query, sources: Sequence[Source] | None) -> InterpretationRow | None:
-    """Return how a query is understood; None for an image, a vector or an empty query."""
+    """Return the interpretation of a query; None for an image, a vector or an empty query."""
     if not isinstance(query, str | EventSequence) or not query:
         return None
     interpretation = engine.interpret(query, sources=sources)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BYTES = 256 << 20
 NUM_PROCESSES = 2
-MAX_STATS = 8  # concurrent stat calls: remote storage that hangs must not block all threads of the server
+MAX_STATS = 8  # concurrent stat calls, so that hanging remote storage does not block all threads of the server
 MAX_WAITING = 256
 SLOW_S = 1.0  # a failure that takes longer is remembered
 RETRY_AFTER_S = 600.0  # time before a file that failed slowly is tried again, unless it changes
@@ -35,7 +35,7 @@ class Thumbnails:
     """
 
     def __init__(self, folder: Path, *, pool: ImagePool | None = None) -> None:
-        """Open the cache in a folder, which is created with the first thumbnail."""
+        """Use a folder as the cache; the first thumbnail creates it."""
         self._cache = ThumbnailCache(folder, MAX_BYTES)
         self._pool = pool or ImagePool(NUM_PROCESSES)
         self._limiter = anyio.CapacityLimiter(NUM_PROCESSES)
@@ -74,7 +74,7 @@ class Thumbnails:
     def _forget(self, key: str, task: "asyncio.Task[bytes]") -> None:
         del self._pending[key]
         if not task.cancelled():
-            task.exception()  # marks it as retrieved, since all waiting requests may be gone
+            task.exception()  # marks it as retrieved, since all waiting requests may have been cancelled
 
     def _make(self, key: str, path: str, file_stat: FileStat, time: float, width: int) -> bytes:
         version = (path, file_stat.st_size, file_stat.st_mtime_ns)
@@ -116,17 +116,17 @@ class ThumbnailCache:
         """Store a file atomically; a failure is logged."""
         path = self._folder / f"{key}.jpg"
         try:
-            if not self._folder.parent.exists():  # making the file would make the folder of a deleted index again
+            if not self._folder.parent.exists():  # writing would recreate the folder of a deleted index
                 raise StoreError(f"{self._folder.parent}: the index is gone")
             with replacing(path) as draft:
                 draft.write_bytes(content)
             with self._lock:
                 self._num_bytes += len(content)
                 if self._num_bytes > self._max_bytes:
-                    self._num_bytes = self._shrink(0.9 * self._max_bytes)  # so that this happens rarely
+                    self._num_bytes = self._shrink(0.9 * self._max_bytes)  # to 90 %, so that it shrinks rarely
         except (StoreError, OSError) as error:
             logger.warning("thumbnails are not cached: %s", error)
 
     def _shrink(self, max_bytes: float) -> int:
-        """Drop the least recently used files and drafts of a killed server; return the bytes of what is left."""
+        """Drop the least recently used files, and drafts of a killed server; return the remaining number of bytes."""
         return drop_oldest(self._folder, f"{'[0-9a-f]' * 32}.jpg*", max_bytes, lambda status: status.st_size)

@@ -1,4 +1,4 @@
-"""Two threads that use the engine: one answers all waiting searches as a batch, one runs other calls in turn.
+"""The two threads that use the engine: one answers all waiting searches as a batch, one runs other calls in turn.
 
 A call such as ``locate`` may decode and encode a whole video, so searches do not wait behind it.
 """
@@ -45,7 +45,7 @@ class JobThread:
         self._thread.start()
 
     def close(self) -> None:
-        """Finish the waiting jobs and stop the thread; a job that takes too long ends with the process."""
+        """Finish the waiting jobs and stop the thread; a job that takes too long is left to end with the process."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -74,7 +74,7 @@ class JobThread:
                 self._run(active)
 
     def _take(self) -> list[Job]:
-        """Wait for jobs, and return the next batch; empty once ``close`` was called and the queue is empty."""
+        """Wait for jobs, and return the next batch; empty once the thread is closed and the queue is empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             return [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
@@ -174,11 +174,11 @@ class Worker:
         except MovedError as error:
             logger.warning("%s: loading it", str(error).partition(";")[0])
             with self._reopening:
-                if self._engine.encoder is encoder:  # else the other thread has done it
+                if self._engine.encoder is encoder:  # else the other thread has reopened it
                     self._engine.reopen()
             return work(self._engine)
 
 
 def fail(future: "Future[Any]", error: BaseException) -> None:
-    """Set an error as the result; a ``BaseException``, such as a panic of native code, must not end the thread."""
+    """Set an error as a job's result. A ``BaseException``, such as a panic of native code, must not end the thread."""
     future.set_exception(error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}"))

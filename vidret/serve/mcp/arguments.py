@@ -1,4 +1,4 @@
-"""The arguments of the tools, checked before anything is read, and the limits of their answers."""
+"""The arguments of the MCP tools, which are checked before a tool runs, and the size limits of their answers."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -13,16 +13,16 @@ from vidret.serve.fields import MAX_ID, Id, QueryText, Seconds, refuse_bool, wit
 from vidret.text import sanitize
 from vidret.types import LocateOptions, SearchOptions, TextSource
 
-MIN_CHARACTERS = 4_000  # one row of any tool fits, however many of its characters are escaped
+MIN_CHARACTERS = 4_000  # enough for one row of any tool, even with all its characters escaped
 MAX_OFFSET = 10_000  # as in ``OffsetField``
 NEXT = "next_offset"
-LARGEST = 10**18  # no offset takes more characters
-SCANNED = 4  # times the limit: white space beyond this is not removed to make room
+LARGEST = 10**18  # the offset with the most characters
+SCANNED = 4  # times the limit: later text is dropped before white space is removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What one answer may hold.
+    """The size limits of one answer.
 
     Attributes:
         characters: Maximum characters of text.
@@ -44,7 +44,7 @@ class Budget:
 
 
 def compact_json(answer: Mapping[str, Any]) -> str:
-    """Return compact JSON; letters of all languages stay as they are."""
+    """Return compact JSON; non-ASCII letters are not escaped."""
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -69,10 +69,10 @@ def fit_page(
     more: bool,
     last: int | None = None,
 ) -> str:
-    """Return the JSON of an answer with as many rows, in a list of a name, as fit into some characters.
+    """Return an answer as JSON of at most ``characters``, with as many rows in its list ``name`` as fit.
 
-    ``offset`` is the number of rows before these, ``more`` whether there may be some after them, and ``last`` the
-    largest offset that can be asked for, None for any.
+    ``offset`` is the number of rows before these, ``more`` whether others may follow, and ``last`` the largest offset
+    that a request may have, None for any.
     """
     left = characters - len(compact_json({**head, name: [], NEXT: LARGEST}))
     page = []
@@ -99,7 +99,7 @@ class ToolArguments(BaseModel, extra="forbid"):
 
 
 class QueryArguments(ToolArguments):
-    """Arguments of tools that search, beside the options that language models are told of."""
+    """Arguments of the search tools, besides the options marked ``told``."""
 
     query: Annotated[QueryText, Field(description="What is seen, said or written; -word excludes.")]
 
@@ -152,14 +152,14 @@ class ListArguments(ToolArguments):
 
 
 class _Untitled(GenerateJsonSchema):
-    """Makes no titles of the names of fields."""
+    """A schema generator that adds no titles."""
 
     def field_title_should_be_set(self, _schema: Any) -> bool:
         return False
 
 
 def write_schema(arguments: type[ToolArguments]) -> dict[str, Any]:
-    """Return the JSON Schema of arguments, without what pydantic makes of names."""
+    """Return the JSON Schema of arguments, without titles."""
     schema = arguments.model_json_schema(schema_generator=_Untitled)
     del schema["description"], schema["title"]
     return schema

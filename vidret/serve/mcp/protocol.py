@@ -1,4 +1,4 @@
-"""The tools and resources, as a server of the official SDK: over stdio, and as an ASGI app (streamable HTTP)."""
+"""The MCP server of the tools and resources, by the official SDK: over stdio, and as an ASGI app (streamable HTTP)."""
 
 import base64
 import re
@@ -33,7 +33,7 @@ _MOMENT = re.compile(rf"vidret://videos/(\d{{1,18}})/moments/({_NUMBER})-({_NUMB
 
 
 def list_links(tools: ToolBox, cursor: str | None) -> tuple[dict[str, str], str | None]:
-    """Return the titles of a page of the videos by their addresses, and the next cursor, None after the last page."""
+    """Return the titles of a page of videos by their URIs, and the cursor of the next page, None on the last."""
     if cursor is not None and not re.fullmatch(r"\d{1,18}", cursor):
         raise VidretError(f"cursor must be one of an earlier page, got {shorten(cursor, 60)}")
     offset = int(cursor or 0)
@@ -45,7 +45,7 @@ def list_links(tools: ToolBox, cursor: str | None) -> tuple[dict[str, str], str 
 
 
 def read_link(tools: ToolBox, uri: str) -> ToolReply:
-    """Return what a resource holds."""
+    """Return the content of a resource."""
     if found := _VIDEO.fullmatch(uri):
         return tools.describe(DescribeArguments(video=int(found[1])))
     if found := _MOMENT.fullmatch(uri):
@@ -64,7 +64,7 @@ T = TypeVar("T")
 
 
 class ToolProtocol:
-    """Handlers of the protocol. One call at a time reads the index; further ones wait, up to a limit."""
+    """Handlers of the protocol's requests. One call at a time uses the index; others wait, up to a limit."""
 
     def __init__(self, tools: ToolBox) -> None:
         self._tools = tools
@@ -89,7 +89,7 @@ class ToolProtocol:
         )
 
     async def call_tool(self, _context: Any, params: Any) -> types.CallToolResult:
-        """Run a tool; an expected failure is one sentence, which the model can correct itself by."""
+        """Run a tool; an expected failure is returned as one sentence, so that the model can correct its call."""
         try:
             reply = await self._run(partial(self._tools.call, params.name, params.arguments or {}))
         except VidretError as error:
@@ -107,7 +107,7 @@ class ToolProtocol:
         return types.ListResourcesResult(resources=resources, next_cursor=following)
 
     async def list_templates(self, _context: Any, _params: Any) -> types.ListResourceTemplatesResult:
-        """Return the forms of addresses."""
+        """Return the URI templates of the resources."""
         templates = {
             "video": (VIDEO_TEMPLATE, "Duration, size, sources of words and shots of a video."),
             "moment": (MOMENT_TEMPLATE, "Words between two times in seconds, and the frame in the middle."),
@@ -137,7 +137,7 @@ class ToolProtocol:
             raise MCPError(types.INVALID_PARAMS, str(error)) from error
 
     async def _run(self, function: Callable[[], T]) -> T:
-        if self._limiter is None:  # belongs to the running event loop
+        if self._limiter is None:  # created here, since it belongs to the running event loop
             self._limiter = anyio.CapacityLimiter(1)
         if self._num_waiting >= MAX_WAITING_CALLS:
             raise VidretError(f"the server is busy: {MAX_WAITING_CALLS} calls are waiting; try again later")
@@ -165,7 +165,7 @@ def create_protocol_server(tools: ToolBox) -> Any:
 
 
 def serve_stdio(tools: ToolBox) -> None:
-    """Answer on stdout what stdin asks, until one of them is closed.
+    """Answer requests from stdin on stdout, until either is closed.
 
     Raises:
         VidretError: stdin is closed from the start.
@@ -178,7 +178,7 @@ def serve_stdio(tools: ToolBox) -> None:
         async with stdio_server() as (reader, writer):
             await server.run(reader, writer, server.create_initialization_options())
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # the thread that reads stdin ends for no exception
+    for number in (signal.SIGINT, signal.SIGTERM):  # no exception ends the thread that reads stdin
         signal.signal(number, signal.SIG_DFL)
     try:
         anyio.run(serve)

@@ -1,4 +1,4 @@
-"""The tools: each answers with JSON, and with images if it draws frames, within a budget. None changes anything."""
+"""The MCP tools. Each answers with JSON, and with images if it draws frames, within a budget. All are read-only."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ MIN_WIDTH = 64  # pixels; a frame is not drawn smaller to save bytes
 
 @contextmanager
 def open_frames(engine: AnyEngine) -> Iterator[DrawFrame]:
-    """Yield the function that draws frames: a server does, or a process here, with links checked as by the server."""
+    """Yield the function that draws frames: on the server, or in a local process with the same checks of links."""
     if isinstance(engine, RemoteEngine):
         yield lambda video, time_s, width: engine.frame(video.id, time_s, width)
         return
@@ -70,7 +70,7 @@ INSTRUCTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class ToolReply:
-    """The answer of a tool: JSON, and JPEG images in the order that it names them."""
+    """The answer of a tool: JSON, and JPEG images in the order in which the JSON names them."""
 
     text: str
     images: tuple[bytes, ...] = ()
@@ -99,7 +99,7 @@ class ToolBox:
             return card.run(self, arguments)
         except MovedError as error:
             logger.warning("%s: loading it", str(error).partition(";")[0])
-            assert isinstance(self.engine, Engine)  # the engine behind a server follows by itself
+            assert isinstance(self.engine, Engine)  # a server reopens its engine itself
             self.engine.reopen()
             return card.run(self, arguments)
 
@@ -116,7 +116,7 @@ class ToolBox:
         return self._page("moments", moments, asked.query, options)
 
     def read_words(self, asked: given.TranscriptArguments) -> ToolReply:
-        """Return the page of lines of a video between two times."""
+        """Return a page of a video's transcript between two times."""
         video = self.engine.video(asked.video)
         end = video.duration if asked.end is None else asked.end
         if end < asked.start:
@@ -132,7 +132,7 @@ class ToolBox:
         return ToolReply(fit_page(head, "lines", rows, self.budget.characters, offset=asked.offset, more=False))
 
     def look_at(self, asked: given.FramesArguments) -> ToolReply:
-        """Return images of a video, as many as the budget allows, and the times that are left."""
+        """Return frames of a video, as many as the budget allows, and the times of those left out."""
         video, budget = self.engine.video(asked.video), self.budget
         shown, images = [], []
         times, left = asked.times[: budget.images], asked.times[budget.images :]
@@ -156,7 +156,7 @@ class ToolBox:
         return ToolReply(compact_json({**_video_fields(video), "frames": shown, "next_times": left}), tuple(images))
 
     def describe(self, asked: given.DescribeArguments) -> ToolReply:
-        """Return the facts about a video and the page of its shots."""
+        """Return the facts about a video, and a page of its shots."""
         video = self.engine.video(asked.video)
         shots = self.engine.shots(video.id)
         counts: dict[str, int] = {}
@@ -179,7 +179,7 @@ class ToolBox:
         return ToolReply(fit_page(head, "videos", rows, self.budget.characters, offset=asked.offset, more=more))
 
     def _page(self, name: str, results: Sequence[Any], query: str, options: SearchOptions | LocateOptions) -> ToolReply:
-        """Return a page of results, with what the search has noted; there may be more if it is full."""
+        """Return a page of results, with the notes of the search; there may be more if it is full."""
         rows, more = map(tell_result, results), len(results) == options.k
         limit, engine = self.budget.characters, self.engine
         notes = engine.notes if isinstance(engine, RemoteEngine) else engine.list_search_notes(query, options)
@@ -189,7 +189,7 @@ class ToolBox:
 
 @dataclass(frozen=True, slots=True)
 class ToolCard:
-    """What a model is told about a tool, the model of its arguments, and the method that answers."""
+    """A tool: its heading and description for language models, the model of its arguments, and its method."""
 
     heading: str
     description: str
@@ -197,7 +197,7 @@ class ToolCard:
     run: Callable[[ToolBox, Any], ToolReply]
 
 
-# None changes anything: a token that may only read reaches all of them.
+# All are read-only, so a token with the right to read may call each of them.
 CARDS = {
     "search": ToolCard(
         "Search videos", "Find the videos that match a text, best first.", given.SearchArguments, ToolBox.search_videos
@@ -236,7 +236,7 @@ def _video_fields(video: StoredVideo) -> dict[str, Any]:
 
 
 def tell_result(result: Any) -> dict[str, Any]:
-    """Return what a language model is told of a result."""
+    """Return the fields of a result that language models see."""
     told: dict[str, Any] = {}
     result_type: Any = type(result)
     for field in list_row_fields(result_type, "mcp"):

@@ -1,6 +1,6 @@
-"""The route that answers questions: a stream of events, from the moments retrieved to a language model's answer.
+"""The route that answers questions by a stream of events, from the retrieved moments to a language model's answer.
 
-It exists for a server that was started with an endpoint. Nothing is sent to it but for a request to this route.
+It needs a server that was started with an endpoint. Only requests to this route send anything to the endpoint.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from vidret.serve.thumbnails import Thumbnails
 from vidret.serve.worker import Worker
 from vidret.store.records import StoredVideo
 
-MAX_VIDEOS = 100  # of one question
+MAX_VIDEOS = 100  # in one question
 
 
 @with_options(ContextOptions)
@@ -78,7 +78,7 @@ class AnswerEvent(BaseModel):
     notes: list[str] = Field(description="What was removed or is missing.")
 
 
-MAX_ASKED = 4  # answers of the endpoint at a time
+MAX_ASKED = 4  # concurrent requests to the endpoint
 NO_MODEL = "questions must be allowed by vidret serve --llm URL, got none"
 EVENTS = document_events(
     "Events: moments, then text, repeatedly, then answer; or problem, if the endpoint fails. "
@@ -136,9 +136,9 @@ def send_answer(
     send: Send,
     is_left: threading.Event,
 ) -> str:
-    """Send the text of an answer as it grows, and return the last event; empty if nobody waits for it."""
+    """Send the text of an answer as it grows, and return the last event; empty if the client has left."""
     try:
-        parts = answer()  # draws frames; the endpoint is asked by the first part
+        parts = answer()  # draws frames; the endpoint is asked when the first part is read
         while not is_left.is_set():
             part = next(parts)
             if isinstance(part, CitedAnswer):
@@ -154,6 +154,6 @@ def send_answer(
 
 
 def write_moments_event(engine: Engine, context: QuestionContext) -> str:
-    """Return the event of what was retrieved."""
+    """Return the event with the retrieved moments."""
     rows = [write_row(AskedMoment, moment, duration=engine.video(moment.video).duration) for moment in context.moments]
     return write_event("moments", MomentsEvent(question=context.question, moments=rows, notes=list(context.notes)))

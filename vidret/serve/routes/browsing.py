@@ -1,4 +1,4 @@
-"""Routes to look around in an index without a query: facets, kinds, the map, and what is unusual."""
+"""Routes to browse an index without a query: facets, kinds of segments, a map of moments, and unusual videos."""
 
 from typing import Annotated
 

@@ -42,8 +42,8 @@ FILE: Responses = {200: {"content": dict.fromkeys(("text/plain", *MEDIA_TYPES.va
 OWN, CHANGE_OWN = (Depends(Right(right, within=in_own_collection)) for right in RIGHTS)
 CLIP_URL = "/api/videos/{video}/clip?start={start:.3f}&end={end:.3f}"
 EXPORT_S = 120.0
-READING = (*TIMELINES, "html")  # formats for which files are read
-# Reads the videos, which may be malicious, in a process of its own.
+READING = (*TIMELINES, "html")  # formats that need the video files
+# Reads the videos, which may be malicious, in a separate process.
 EXPORT = """
 import json, sys
 from vidret.present.export import format_moments
@@ -104,7 +104,7 @@ class CollectionsAnswer(BaseModel):
 
 
 def collection_routes(engine: Engine, worker: Worker, *, timeout: float) -> APIRouter:
-    """Return the routes under ``/api/collections``; ``timeout`` is how long an export waits for others, in seconds."""
+    """Return the routes under ``/api/collections``; an export waits at most ``timeout`` seconds for others."""
     router = APIRouter(prefix="/api/collections", tags=["collections"])
     exporting = asyncio.Semaphore(1)
 
@@ -174,7 +174,7 @@ def read_collection(engine: Engine, name: str, body: CollectionRequest) -> Saved
     """Return the collection of a request.
 
     Raises:
-        NotFoundError: A moment is of no video of the index.
+        NotFoundError: The video of a moment is not in the index.
         OptionError: An option of the search is invalid.
     """
     if not body.finds:
@@ -189,16 +189,16 @@ def read_collection(engine: Engine, name: str, body: CollectionRequest) -> Saved
 
 
 def read_moment(engine: Engine, asked: PickedRequest) -> ListedMoment:
-    """Return the moment of a request; its video must be in the index, unless its content is given."""
+    """Return the moment of a request. Its video must be in the index, unless the request names it by content."""
     path = "" if asked.video is None else engine.video(asked.video).paths[0]
     return ListedMoment(path=path, **{"content": "", **asked.model_dump()})
 
 
 def check_shown(engine: Engine, grant: StoredToken, asked: SavedCollection) -> None:
-    """Check that a token for one collection keeps nothing there but parts of the moments that it shows already.
+    """Check that a token for one collection stores only parts of moments that the collection shows already.
 
     Raises:
-        RefusedError: It does: then the token would reach all of the index.
+        RefusedError: It stores others, by which the token would reach all of the index.
     """
     if not grant.collection:
         return
@@ -218,7 +218,7 @@ def check_shown(engine: Engine, grant: StoredToken, asked: SavedCollection) -> N
 
 
 def export_apart(engine: Engine, moments: Sequence[Moment], asked: dict[str, Any]) -> bytes:
-    """Return moments in the format that is asked for; one that reads files lacks those that may not be read now.
+    """Return moments in the requested format; if it needs the video files, moments of unreadable ones are left out.
 
     Raises:
         VidretError: The format cannot represent these moments, or it takes too long.

@@ -15,7 +15,7 @@ from vidret.serve.rows import write_row
 from vidret.serve.worker import Worker
 from vidret.types import Concept, ConceptExample
 
-MAX_EXAMPLES = 64  # of each kind, in one request
+MAX_EXAMPLES = 64  # per kind, in one request
 
 Name = Annotated[str, Field(min_length=1, max_length=65, examples=["mascot"])]
 EXAMPLE = {"image": TINY_IMAGE}
@@ -32,7 +32,7 @@ class ExampleRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [
 
     @model_validator(mode="after")
     def check_kind(self) -> "ExampleRequest":
-        """Refuse an example that is neither an image nor a stretch, or both."""
+        """Refuse an example that is neither an image nor a span of a video, or both."""
         if (self.image is None) == (self.video is None):
             raise ValueError("image or video must be given, and not both")
         if self.image is not None and (self.start, self.end) != (None, None):

@@ -1,4 +1,4 @@
-"""Indexing from the page, in a separate process, so that searches do not wait for it."""
+"""Routes to index from the page. A run is a separate process, so that searches do not wait for it."""
 
 import os
 import signal
@@ -84,15 +84,15 @@ class IndexAnswer(BaseModel):
     roots: list[str]
 
 
-SHUTDOWN_S = 10.0  # time that an interrupted run has for the segments in progress
+SHUTDOWN_S = 10.0  # time for an interrupted run to finish the segments in progress
 MAX_FAILURES = 1000
 MAX_FOLDERS = 1000
-# Restores the handler of interrupts, which the parent of the server may have disabled.
+# Restores the interrupt handler, which the server's parent process may have disabled.
 PROGRAM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from vidret.cli import main; main()"
 
 
 def _interrupt(process: "subprocess.Popen[str]") -> None:
-    """Interrupt a run, on Windows by Ctrl-Break; where no console can send that, end the run at once."""
+    """Interrupt a run, on Windows by Ctrl-Break; without a console to send that, kill the run."""
     try:
         process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT))
     except OSError:
@@ -105,7 +105,7 @@ class Indexer:
     def __init__(self, options: Sequence[str], roots: Sequence[Path] = (), *, program: str = PROGRAM) -> None:
         """Allow runs with options such as ``--index DIR`` on paths below the roots, after resolving links.
 
-        The content of a folder is trusted, including links to files. Without roots, every run is refused.
+        The content of these folders is trusted, including links to files. Without roots, every run is refused.
         """
         self.roots = [Path(os.path.abspath(root)) for root in roots]  # noqa: PTH100  keeps links
         self._command = [sys.executable, "-P", "-c", program]
@@ -169,7 +169,7 @@ class Indexer:
             self._reader.join(timeout)
 
     def close(self) -> None:
-        """Interrupt the run, and kill it if that takes too long; committed segments are kept in any case."""
+        """Interrupt the run, and kill it if that takes too long; committed segments are always kept."""
         process = self._process
         if process is not None:
             _interrupt(process)
@@ -178,7 +178,7 @@ class Indexer:
             self.wait()
 
     def check(self, path: str) -> str:
-        """Return the absolute path of what may be indexed, with links kept.
+        """Return the absolute path of an allowed file or folder, without resolving links.
 
         Raises:
             RefusedError: There is no such file or folder, or it is not allowed.
@@ -210,13 +210,13 @@ class Indexer:
             report.seek(0)
             result = read_json(report.read())
         with self._lock:
-            reason = sanitize(last_message) if status >= 0 else ""  # what was killed could not say why
+            reason = sanitize(last_message) if status >= 0 else ""  # a killed process could not print a reason
             self.last = result or {"error": reason or f"it ended with status {status}"}
             self._process = None
 
 
 class WordSummary:
-    """Counts of the words of an index, renewed only after a change, since that reads tracks."""
+    """Cached counts of the words in an index, updated only after a change, since counting reads all tracks."""
 
     def __init__(self, index: Path) -> None:
         self._index = index
@@ -224,7 +224,7 @@ class WordSummary:
         self.counts: list[TextCounts] = []
 
     def update(self) -> None:
-        """Read the words again if they have changed."""
+        """Count the words again if they have changed."""
         if not TextStore.exists(self._index):
             self.counts, self._state = [], ()
             return
@@ -244,10 +244,10 @@ def read_json(text: str) -> dict[str, Any] | None:
 
 
 def list_folder(indexer: Indexer, path: str) -> FolderAnswer:
-    """Return the folders in a folder that may be indexed, by name; of '' those that are allowed.
+    """Return the folders in an allowed folder, sorted by name; for ``''`` the allowed folders.
 
     Raises:
-        RefusedError: The path is not allowed, or no folder that can be read.
+        RefusedError: The path is not allowed, or is not a readable folder.
     """
     if not path:
         return FolderAnswer(path="", parent=None, folders=[sanitize(str(root)) for root in indexer.roots], videos=0)

@@ -74,7 +74,7 @@ def knn_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter
             raise RefusedError(400, "modality must be image, got text: this index holds no captions")
         query = await read_query(body)
         hits = await worker.search(query, SearchOptions(k=body.num_result_ids or body.num_images, copies="show"))
-        rows: list[Any] = await run_in_threadpool(hit_rows, engine, hits)  # their fields are made at run time
+        rows: list[Any] = await run_in_threadpool(hit_rows, engine, hits)  # the fields of rows are made at run time
         root = str(request.base_url).rstrip("/")
         return [
             KnnRow(id=row.video, similarity=row.score, url=f"{root}{row.stream}#t={row.time:g}", caption=row.title)

@@ -119,13 +119,13 @@ def guess_media_type(path: str) -> str:
 
 
 MAX_CLIP_S = 600.0
-MAX_PENDING = 8  # clips that are cut or wait
+MAX_PENDING = 8  # clips in progress or waiting
 LIMITS = Limits(out_bytes=1 << 30, time_s=300.0)
 CLIP: Responses = {200: {"description": "The clip.", "content": {"video/mp4": BYTES}}}
 
 
 def clip_routes(engine: Engine, *, timeout: float) -> APIRouter:
-    """Return the route ``/api/videos/{id}/clip``; ``timeout`` is how long a request waits for others, in seconds."""
+    """Return the route ``/api/videos/{id}/clip``; a request waits at most ``timeout`` seconds for others."""
     router = APIRouter(prefix="/api", tags=["media"], responses=refusals(404))
     cutter = ClipCutter(engine, timeout)
     in_list = Depends(Right("read", within=in_moments(engine, "start", "end")))

@@ -15,7 +15,7 @@ from vidret.serve.rows import write_row
 from vidret.store.identities.tracks import IdentityKind
 from vidret.types import Person, PersonTrack
 
-MAX_TRACKS = 500  # of a person, in one answer or request
+MAX_TRACKS = 500  # per person, in one answer or request
 JPEG: Responses = {200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}}
 Key = Annotated[int, Path(ge=1, le=2**53, examples=[7])]
 Tracks = Annotated[list[Annotated[int, Field(ge=1, le=2**53)]], Field(min_length=1, max_length=MAX_TRACKS)]
@@ -58,7 +58,7 @@ class RejectRequest(BaseModel, extra="forbid", json_schema_extra={"examples": [{
 
 def people_routes(engine: Engine) -> APIRouter:
     """Return the routes under ``/api/people``."""
-    private = Depends(Right("change", noted=False))  # no log has names
+    private = Depends(Right("change", noted=False))  # names are kept out of the record
     router = APIRouter(prefix="/api/people", tags=["people"], dependencies=[private])
     persons = engine.persons
 
@@ -113,7 +113,7 @@ def people_routes(engine: Engine) -> APIRouter:
         """Return the best picture of a track of a face as JPEG."""
         try:
             jpeg = persons.thumbnail(track)
-        except StoreError:  # nobody was looked for
+        except StoreError:  # faces were not indexed
             jpeg = None
         if jpeg is None:
             raise RefusedError(404, f"no face has the number {track}")

@@ -62,7 +62,7 @@ class QueryRequest(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def check_one(self) -> "QueryRequest":
-        """Refuse a request without a query, or with two; text may come with images."""
+        """Refuse a request without a query or with two; text may be combined with images."""
         has_query, is_liked = self.query is not None or self.image is not None, bool(getattr(self, "like", ()))
         if (self.events is None) == (not has_query) and not (is_liked and not has_query):
             raise ValueError("query, image, both, or only events must be given")
@@ -110,7 +110,7 @@ class FootageAnswer(BaseModel):
 
 
 class FoundAnswer(BaseModel):
-    """What answers of searches have besides the results."""
+    """The base of search answers: all fields but the results."""
 
     query: str | None = Field(examples=["a dog -beach"])
     interpretation: InterpretationRow | None = Field(description="null for an image, or without a query.")
@@ -195,7 +195,7 @@ async def decode_query(body: QueryRequest, images: ImageReader) -> Query:
     if body.events is not None:
         return Sequence(body.events, body.gap, body.verbatim)
     if body.image is None:
-        return body.query or ""  # what was liked stands for an empty query
+        return body.query or ""  # ``like`` stands in for an empty query
     encoded = [body.image] if isinstance(body.image, str) else body.image
     pictures = tuple([await images.read(picture) for picture in encoded])
     if body.query is None and len(pictures) == 1:
@@ -206,7 +206,7 @@ async def decode_query(body: QueryRequest, images: ImageReader) -> Query:
 def describe_results(
     results: list[Hit] | list[Moment], options: SearchOptions | LocateOptions, started: float
 ) -> dict[str, Any]:
-    """Return the facts about results: the next page, if this one is full, whether all are weak, and the time taken."""
+    """Return facts about results: the offset of the next page if this one is full, whether all are weak, the time."""
     return {
         "next_offset": options.offset + options.k if len(results) == options.k else None,
         "weak": bool(results) and all(result.weak for result in results),

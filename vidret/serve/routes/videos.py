@@ -173,7 +173,7 @@ def compute_curve(
     return write_row(CurveAnswer, curve, weak=weak, moments=rows)
 
 
-MAX_VIDEOS = 100_000  # whose copies one request looks for
+MAX_VIDEOS = 100_000  # in one request for copies
 EVENTS = document_events("Events: progress, repeatedly, then groups; or problem, if the index cannot be compared.")
 
 
@@ -202,7 +202,7 @@ class GroupsEvent(BaseModel):
 
 
 class LeftError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client has left."""
 
 
 def duplicate_routes(engine: Engine) -> APIRouter:
@@ -223,7 +223,7 @@ def duplicate_routes(engine: Engine) -> APIRouter:
 
 
 def send_groups(engine: Engine, videos: list[int], send: Send, is_left: threading.Event) -> str:
-    """Send the progress of a search for copies, and return the last event; empty if nobody waits for it."""
+    """Send the progress of a search for copies, and return the last event; empty if the client has left."""
 
     def on_progress(checked: int, total: int) -> None:
         if is_left.is_set():
