@@ -1,9 +1,9 @@
 """Where two videos show the same footage: straight lines in the matrix of their frames' scores.
 
-A line is an offset and a speed: film time = speed * clip time + offset. Frames are sampled at some rate, so that no
-frame of a clip need have an equal one in the film. A frame is therefore compared with the two film frames around its
-expected time, and loses a little for the distance. The best line maximises the sum of the scores on its best stretch,
-so scores must be negative for unlike frames.
+A line is an offset and a speed: film time = speed * clip time + offset. Frames are sampled, so the film may have none
+that equals a frame of the clip. A frame is therefore compared with the two film frames around its expected time, with a
+small cost for the distance. The best line maximises the sum of the scores on its best stretch, so scores must be
+negative for unlike frames.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from jaxtyping import Float, Float64, Int64
 OCTAVE_STEPS = 12
 SPEEDS: Float64[np.ndarray, " speed"] = 2.0 ** (np.arange(-OCTAVE_STEPS, OCTAVE_STEPS + 1) / OCTAVE_STEPS)
 STEP_S = 1.0  # between two frames
-LAG_COST = 0.01  # of a second between the expected and the compared time
-SPEED_COST = 0.2  # share of the gain, per octave: in slow scenes many lines are as good, and most copies play normally
+LAG_COST = 0.01  # per second between the expected and the compared time
+SPEED_COST = 0.2  # share of the gain, per octave: in slow scenes many lines score alike, and most copies play normally
 NUM_NEAREST = 3  # film frames of each clip frame that vote for lines
 NUM_LINES = 6  # offsets that are scored for each speed
 _OUTSIDE = -1e6  # more than any stretch can gain
@@ -54,20 +54,20 @@ def align_footage(
     """Return the best line between a clip and a film; None if no pair of frames scores more than its lag costs.
 
     Args:
-        scores: How much alike the frames are, above 0 if more than unrelated ones.
+        scores: Similarity of the frames, above 0 if more alike than unrelated ones.
         clip_times: Times of the clip's frames in seconds, rising.
         film_times: The same for the film.
     """
     rows, columns = _choose_voters(scores)
     if not len(rows):
         return None
-    # All speeds at once: of few frames, the calls cost more than the sums.
+    # All speeds at once: with few frames, the calls cost more than the sums.
     lines, offsets = vote_offsets(
         film_times[columns] - SPEEDS[:, None] * clip_times[rows], scores[rows, columns], STEP_S / 2
     )
     speeds = SPEEDS[lines]
     firsts, lasts, gains = find_best_runs(score_lines(scores, clip_times, film_times, speeds, offsets))
-    # On a slow line more frames of the clip are compared with the same ones of the film, which is no more evidence.
+    # On a slow line, more frames of the clip share one film frame, which adds no evidence.
     worth = gains * np.minimum(speeds, 1) * (1 - SPEED_COST * np.abs(np.log2(speeds)))
     best = int(np.argmax(worth))
     if not gains[best] > 0:
@@ -88,7 +88,7 @@ def align_repeatedly(
     *,
     max_num: int,
 ) -> Iterator[Alignment]:
-    """Yield the best lines, best first, each between parts of the film that the earlier ones do not show."""
+    """Yield the best lines, best first; none overlaps the parts of the film that earlier ones cover."""
     remaining = np.array(scores)
     for _ in range(max_num):
         found = align_footage(remaining, clip_times, film_times)
@@ -102,7 +102,7 @@ def align_repeatedly(
 def _choose_voters(
     scores: Float[np.ndarray, "clip film"],
 ) -> tuple[Int64[np.ndarray, " pair"], Int64[np.ndarray, " pair"]]:
-    """Return the rows and columns of the best film frames of each clip frame, and the reverse, of positive score."""
+    """Return the rows and columns of each clip frame's best film frames, and the reverse, if the score is positive."""
     num_film = min(NUM_NEAREST, scores.shape[1])
     nearest = np.argpartition(-scores, num_film - 1, axis=1)[:, :num_film]
     chosen = np.zeros(scores.shape, bool)
@@ -156,7 +156,7 @@ def score_lines(
 
 
 def bound_gain(scores: Float[np.ndarray, "clip film"]) -> float:
-    """Return what no line between a clip and a film can gain more than: the sum of the best score of each frame."""
+    """Return an upper bound of the gain of lines between a clip and a film: the sum of the best score of each frame."""
     return float(np.maximum(scores.max(axis=1, initial=0.0), 0.0).sum())
 
 

@@ -1,10 +1,9 @@
 """Pairs of videos that may share footage, by the nearest neighbours of their whitened frames.
 
-Whitening takes away what most videos of a corpus have in common, so that it no longer makes two of them alike. The mean
-is subtracted, and the directions of most variance are scaled to equal variance. So frames of two look-alike
-scenes are hardly closer than frames of any two videos, and copies stand out.
-Reference: Jégou and Chum 2012, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and
-whitening", section 3.
+Whitening removes what most videos of a corpus have in common. The mean is subtracted, and the directions of most
+variance are scaled to equal variance. Frames of two look-alike scenes are then hardly closer than frames of any two
+videos, and copies stand out. Reference: Jégou and Chum 2012, "Negative evidences and co-occurrences in image retrieval:
+the benefit of PCA and whitening", section 3.
 """
 
 from collections import Counter, defaultdict
@@ -23,7 +22,7 @@ MAX_DIM = 128  # of 155 pairs of copies of realistic kinds, all but 1 % are amon
 FRAMES_PER_DIM = 8  # so that directions are estimated, not memorised
 SHRINKAGE = 1e-3  # of the mean variance, added to each
 UNRELATED_SHARE = 0.02  # of frames of different videos, that are more alike than the level of unrelated ones
-FEW_VIDEOS = 40  # up to which a corpus does not tell what unrelated videos have in common: most may be copies
+FEW_VIDEOS = 40  # up to which a corpus is too small to know what unrelated videos have in common: most may be copies
 FEW_VIDEOS_LEVEL = 0.5  # of unrelated frames then, at most
 BATCH = 4096  # segments that are read together
 
@@ -83,7 +82,7 @@ def read_frame_table(store: Store, video_ids: Collection[int] | None = None) -> 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Whitening:
-    """A projection that is fitted to a corpus, and how much alike unrelated frames are after it.
+    """A projection that is fitted to a corpus, and the similarity of unrelated frames after it.
 
     Attributes:
         mean: Mean vector.
@@ -111,12 +110,12 @@ def fit_whitening(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.ndar
 
 
 def has_few_videos(owners: Int64[np.ndarray, " frame"]) -> bool:
-    """Return whether frames are of so few videos that they do not tell what unrelated ones have in common."""
+    """Return whether the videos are too few to estimate what unrelated ones have in common."""
     return len(np.unique(owners)) <= FEW_VIDEOS
 
 
 def fit_projection(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.ndarray, " frame"]) -> Whitening:
-    """Fit a whitening without its level; frames of few videos are left as they are."""
+    """Fit a whitening without its level; with few videos it changes nothing."""
     if has_few_videos(owners):
         return Whitening(np.zeros(vectors.shape[1], np.float32), np.eye(vectors.shape[1], dtype=np.float32))
     exact = vectors.astype(np.float64)
@@ -155,12 +154,12 @@ SAMPLE = 20_000  # frames to which the whitening is fitted
 NEIGHBOURS = 48  # of each frame, among which those of other videos count
 DISTINCT = 0.85  # similarity up to which a frame is kept besides the last kept one of its video
 MAX_PARTNERS = 12  # videos that each video is aligned with
-MAX_CHECKED = 5  # of them, that are checked on decoded frames
+MAX_CHECKED = 5  # of them, the number checked on decoded frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoPair:
-    """Two videos, by id, of which the clip has fewer frames, at ``times`` in seconds; and their alignment."""
+    """The ids of two videos and their alignment; the clip is the one with fewer frames, at ``times`` in seconds."""
 
     clip: int
     film: int
@@ -180,7 +179,7 @@ def whiten_table(table: FrameTable) -> tuple[Whitening, Float32[np.ndarray, "fra
 def find_distinct(
     vectors: Float32[np.ndarray, "frame dim"], bounds: Int64[np.ndarray, " bound"]
 ) -> Bool[np.ndarray, " frame"]:
-    """Return which frames differ from the last such frame of their video; the first of a video does."""
+    """Return a mask of the first frame of each video, and of those that differ from the last frame in the mask."""
     starts = set(bounds[:-1].tolist())
     steps = np.einsum("ij,ij->i", vectors[1:], vectors[:-1])
     distinct = np.ones(len(vectors), bool)

@@ -1,4 +1,4 @@
-"""The check of decoded frames: whether two files show the same footage, and when exactly.
+"""A check on decoded frames of whether two files show the same footage, and of its exact times.
 
 Two or three windows of the footage are compared, and then judged together.
 """
@@ -24,23 +24,23 @@ from vidret.video.files import stat_file
 from vidret.video.workers.image_pool import ImagePool
 from vidret.video.workers.messages import GreyStretch
 
-WINDOW_S = 4.0  # of the clip, that is compared at once
+WINDOW_S = 4.0  # of the clip, compared at once
 SHORT_S = 6.0  # footage up to this long is compared as a whole
-MARGIN_S = 0.5  # at the ends of longer footage, which frame vectors know to a second
-VAGUE_S = 15.0  # of footage, up to which frame vectors tell little about speed and offset
+MARGIN_S = 0.5  # left out at the ends of longer footage, which frame vectors locate to a second
+VAGUE_S = 15.0  # of footage, up to which frame vectors say little about speed and offset
 SLACK_S = 1.5  # by which the offset of an alignment of frame vectors may be wrong
 VAGUE_STRETCH = 2.0  # how many times as long as the clip vague footage may take in the film
 STEP_S = 0.05  # of offsets that are tried
 NUM_PLACED = 4  # clip frames whose place in the film's picture is searched
 NUM_REFINED = 6  # frames on which a placement is refined
-LEAST_GAIN = 0.01  # for which the place of a picture is refined
+LEAST_GAIN = 0.01  # for which a placement is refined further
 HOPELESS = 0.3  # agreement below which no better placement and no second window are tried
 UNCHANGED = PicturePlacement(left=0.0, top=0.0, width=1.0, height=1.0, mirrored=False)
-WELL_PLACED = 0.97  # likeness of pictures that are certainly in their place
+WELL_PLACED = 0.97  # likeness of pictures whose placement is certain
 MIDDLE_SLACK_S = 0.15  # by which the time of the middle may be wrong once both ends are known
-LEAST_AGREEMENT = 0.7  # of many changes, that shows the same footage; copies reach 0.78 with 30 changes and more
-MANY_CHANGES = 8  # after which an agreement is not by chance
-CERTAIN = 0.85  # agreement of well placed pictures that need no other place or time
+LEAST_AGREEMENT = 0.7  # of many changes, from which on footage is the same; copies reach 0.78 with 30 changes and more
+MANY_CHANGES = 8  # from which on an agreement is not by chance
+CERTAIN = 0.85  # agreement of well placed pictures, from which on no other placement is tried
 RATE = 10.0  # pictures per second that are compared
 BLOCK_S = 4.0  # footage is read in blocks of this length
 NUM_WORKERS = 2  # processes that decode, and so comparisons that are made at once
@@ -48,7 +48,7 @@ MAX_BLOCKS = 10_000  # kept in memory, of 92 kB at most
 
 
 class FootageReader:
-    """Small grey pictures of files, decoded in processes of its own and kept for the next comparison."""
+    """Reads small grey pictures of files, which are decoded in worker processes and cached."""
 
     def __init__(self) -> None:
         self._pool = ImagePool(NUM_WORKERS)
@@ -56,7 +56,7 @@ class FootageReader:
 
     @property
     def is_closed(self) -> bool:
-        """Whether reading fails because the processes were ended."""
+        """Whether the processes were ended, so that reading fails."""
         return self._pool.processes.is_closed
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class FootageReader:
         self._pool.close()
 
     def forget(self) -> None:
-        """Drop the pictures that were kept; the processes stay."""
+        """Clear the cache of pictures; the processes stay."""
         self._read_block.cache_clear()
 
     def read(self, path: str, start: float, end: float) -> GreyStretch:
@@ -88,7 +88,7 @@ class FootageReader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FootageGuess:
-    """What frame vectors say about the footage that a clip and a film share.
+    """An estimate from frame vectors of the footage that a clip and a film share.
 
     ``start`` and ``end`` are in seconds of the clip; film time = speed * clip time + offset.
     """
@@ -102,18 +102,18 @@ class FootageGuess:
 
     @property
     def is_vague(self) -> bool:
-        """Whether the footage is too short for its frame vectors to tell speed and offset."""
+        """Whether the footage is too short to estimate speed and offset from frame vectors."""
         return self.end - self.start <= VAGUE_S
 
     @property
     def slack_s(self) -> float:
-        """By how many seconds the offset may be wrong."""
+        """The maximum error of the offset in seconds."""
         return 2 * SLACK_S if self.is_vague else SLACK_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedWindow:
-    """What the decoded frames of one stretch say; ``centre_s`` is the middle of it in the clip."""
+    """The comparison of the decoded frames of one stretch; ``centre_s`` is its middle in the clip."""
 
     centre_s: float
     placement: PicturePlacement
@@ -121,17 +121,17 @@ class CheckedWindow:
 
     @property
     def moves(self) -> bool:
-        """Whether so much changes that an agreement is not by chance."""
+        """Whether there are so many changes that an agreement is not by chance."""
         return self.motion.num_changes >= MANY_CHANGES
 
     @property
     def is_certain(self) -> bool:
-        """Whether no other place or time can be much better."""
+        """Whether no other placement or offset can be much better."""
         return self.moves and self.motion.likeness > WELL_PLACED and self.motion.agreement >= CERTAIN
 
     @property
     def film_s(self) -> float:
-        """When the film shows the middle, in seconds."""
+        """The film time of the middle, in seconds."""
         return self.motion.speed * self.centre_s + self.motion.offset
 
 
@@ -149,7 +149,7 @@ class FramePair:
     offsets: Float64[np.ndarray, " offset"]
 
     def compare(self, placement: PicturePlacement) -> CheckedWindow | None:
-        """Return how well the clip moves as the film does on the best line; None if none has enough frames."""
+        """Return the comparison of motion on the best line; None if no line has enough frames."""
         clip, film = self.clip, self.film
         seen, inside = view_through(placement, film.greys.astype(np.float32))
         halved_inside = inside[::2, ::2] & inside[1::2, ::2] & inside[::2, 1::2] & inside[1::2, 1::2]
@@ -160,7 +160,7 @@ class FramePair:
 
 
 def check_guess(guess: FootageGuess, reader: FootageReader) -> list[CheckedWindow]:
-    """Compare two files at both ends of the footage that they may share, or as a whole if it is short."""
+    """Compare both ends of the footage that two files may share, or all of it if it is short."""
     checked = []
     for start, end in choose_windows(guess.start, guess.end):
         window = check_window(guess, start, end, reader)
@@ -181,7 +181,7 @@ def choose_windows(start: float, end: float) -> list[tuple[float, float]]:
 def check_middle(
     guess: FootageGuess, line: tuple[float, float], placement: PicturePlacement, reader: FootageReader
 ) -> CheckedWindow | None:
-    """Compare the middle of two files, speed and offset known but for ``MIDDLE_SLACK_S``; None if too short."""
+    """Compare the middle of two files, given speed and offset to ``MIDDLE_SLACK_S``; None if too short."""
     if guess.end - guess.start < 2 * (WINDOW_S + MARGIN_S):  # the windows at its ends meet
         return None
     start = (guess.start + guess.end - WINDOW_S) / 2
@@ -194,7 +194,7 @@ def check_middle(
 
 
 def check_window(guess: FootageGuess, start: float, end: float, reader: FootageReader) -> CheckedWindow | None:
-    """Compare one stretch of the clip with where the film may show it; None if there are no frames.
+    """Compare one stretch of the clip with the part of the film that may show it; None if there are no frames.
 
     Most copies show the whole picture, which is tried first.
     """
@@ -219,9 +219,9 @@ def check_window(guess: FootageGuess, start: float, end: float, reader: FootageR
 def read_pair(
     guess: FootageGuess, start: float, end: float, reader: FootageReader, *, slack_s: float, stretch: float
 ) -> FramePair | None:
-    """Return the pictures of a stretch of the clip, and those of where the film may show it; None if there are few.
+    """Return the pictures of a stretch of the clip and of the part of the film that may show it; None if there are few.
 
-    The film may take ``stretch`` times as long as the clip, and begin ``slack_s`` seconds from where it is guessed.
+    The film may take ``stretch`` times as long as the clip, and begin ``slack_s`` seconds before or after the guess.
     """
     middle = (start + end) / 2
     film_s, half_s = guess.speed * middle + guess.offset, (end - start) / 2 * stretch + slack_s
@@ -258,8 +258,8 @@ def refine_at(
 
 
 LEAST_LIKENESS = 0.7  # of pictures; a large watermark leaves 0.8
-FEW_CHANGES = 4  # fewer say nothing
-CHANCE = 0.5  # how much more agreement is needed of few changes
+FEW_CHANGES = 4  # with fewer, agreement says nothing
+CHANCE = 0.5  # how much more agreement few changes need
 STILL_LIKENESS = 0.985  # of pictures in which nothing moves
 ODD_AGREEMENT = 0.45  # of one window, below which the other one does not count
 MAX_BEND_S = 0.25  # by which the middle may be beside the line through the ends
@@ -268,15 +268,15 @@ MAX_SPEED_ERROR = 0.15  # of the speed between two windows, relative to that wit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FootageVerdict:
-    """What the decoded frames of two files say that show the same footage.
+    """The evidence of decoded frames that two files show the same footage.
 
     Attributes:
-        moves: Whether enough moves to tell; if not, only the likeness of the pictures has decided.
+        moves: Whether enough moves to compare changes; if not, only the likeness of the pictures was compared.
         agreement: Mean correlation of changes.
         speed: Seconds of the film per second of the clip.
         offset: Film time of the clip's time 0, in seconds.
-        start: When in the clip this begins to hold, in seconds.
-        end: When it ends to hold.
+        start: Start of the shared footage in the clip, in seconds.
+        end: End of the shared footage in the clip, in seconds.
         placement: Where the clip's picture is in the film's.
     """
 
@@ -296,7 +296,7 @@ def judge_footage(guess: FootageGuess, reader: FootageReader) -> FootageVerdict 
         DecodeError: A file cannot be read.
     """
     windows = check_guess(guess, reader)
-    if len(windows) == 2 and is_straight(windows):  # two films may share clips at both ends, and nothing between them
+    if len(windows) == 2 and is_straight(windows):  # two films may share clips at both ends only
         placement = max(windows, key=lambda window: window.motion.merit).placement
         middle = check_middle(guess, fit_line(windows), placement, reader)
         windows = windows if middle is None else [windows[0], middle, windows[1]]
@@ -306,7 +306,7 @@ def judge_footage(guess: FootageGuess, reader: FootageReader) -> FootageVerdict 
 def judge_windows(windows: Sequence[CheckedWindow]) -> FootageVerdict | None:
     """Return the verdict of one to three windows, which are in order; None if they do not show the same footage.
 
-    Where one film lacks a moment of the other, two of three windows are on one line: the verdict is that of these.
+    Where one film lacks a moment of the other, only two of three windows are on one line, and the verdict is theirs.
     """
     start, end = -np.inf, np.inf
     if len(windows) == 3 and not is_straight(windows):
@@ -359,7 +359,7 @@ def is_straight(windows: Sequence[CheckedWindow]) -> bool:
 
 
 def are_certainly_straight(windows: Sequence[CheckedWindow]) -> bool:
-    """Return whether the windows are on one line, and each of them shows the same footage by itself."""
+    """Return whether the windows are on one line, and each of them alone shows the same footage."""
     return is_straight(windows) and all(
         window.moves and window.motion.agreement >= LEAST_AGREEMENT for window in windows
     )

@@ -1,4 +1,4 @@
-"""Where the videos of an index show the footage of a clip."""
+"""Search for the footage of a clip in the videos of an index."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from vidret.video.files import choose_existing, may_exist
 logger = logging.getLogger(__name__)
 
 NEAREST = 100  # segments of each clip frame
-MAX_VIDEOS = 60  # that the clip is aligned with
+MAX_VIDEOS = 60  # with which the clip is aligned
 MAX_CHECKED = 24  # alignments that are checked on decoded frames
 STRETCHES = 5  # of one video, at most
 
@@ -43,7 +43,7 @@ class Clip:
 
 
 class ClipFinder:
-    """Finds clips in the videos of an index; what unrelated frames have in common is measured once.
+    """Finds clips in the videos of an index; the whitening of frames is fitted once.
 
     The processes that decode frames stay until ``close``, since starting them takes longer than a search.
     """
@@ -59,7 +59,7 @@ class ClipFinder:
     def find(
         self, clip: Clip, k: int, *, video: int | None = None, filters: Filters = ALL_VIDEOS, repeated: bool = False
     ) -> list[SharedFootage]:
-        """Return the best ``k`` stretches that show the footage of a clip, checked on decoded frames, best first.
+        """Return the ``k`` best stretches that show the footage of a clip, checked on decoded frames, best first.
 
         ``video`` is the id of the only video to look in. All stretches of a video are returned if ``repeated``, else
         the best one.
@@ -71,7 +71,7 @@ class ClipFinder:
         found: list[SharedFootage] = []
         try:
             for footage in self._check(clip, guesses[:MAX_CHECKED], videos):
-                known: list[SharedFootage | Clip] = [*found, clip]  # the clip itself is no find
+                known: list[SharedFootage | Clip] = [*found, clip]  # the clip itself is no result
                 if not any(are_one_stretch(footage, other) for other in known):
                     found.append(footage)
                 if len(found) == k:
@@ -83,7 +83,7 @@ class ClipFinder:
     def _check(
         self, clip: Clip, guesses: Sequence[tuple[int, Alignment]], videos: dict[int, StoredVideo]
     ) -> Iterator[SharedFootage]:
-        """Yield what decoded frames confirm, in order; the decoding processes check as many at once as they are."""
+        """Yield the guesses that decoded frames confirm, in order; each decoding process checks one at a time."""
         with ThreadPoolExecutor(NUM_WORKERS) as threads:
             for first in range(0, len(guesses), NUM_WORKERS):
                 batch = guesses[first : first + NUM_WORKERS]
@@ -128,12 +128,12 @@ class ClipFinder:
 
 
 def are_one_stretch(one: SharedFootage, other: SharedFootage | Clip) -> bool:
-    """Return whether two finds overlap: alignments a few seconds apart may lead to the same stretch."""
+    """Return whether two finds overlap: alignments a few seconds apart may become the same stretch."""
     return one.video == other.video and one.start < other.end and other.start < one.end
 
 
 def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: FootageReader) -> SharedFootage | None:
-    """Return what a video shows of a clip if decoded frames agree; None if they do not, or cannot be read."""
+    """Return the footage of a clip that a video shows, by decoded frames; None without, or if they cannot be read."""
     paths = [path for path in video.paths if may_exist(path)] or list(video.paths)  # to say that they cannot be read
     extents = Extent(clip.start, clip.end), video.extent
     try:
@@ -141,7 +141,7 @@ def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: 
     except DecodeError as error:
         logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
         return None
-    if verdict is None or not verdict.moves:  # of still footage, no part can be told from another
+    if verdict is None or not verdict.moves:  # parts of still footage cannot be told apart
         return None
     if verdict.end - verdict.start < LEAST_SHARE * min(extents[0].length, extents[1].length / verdict.speed):
         return None

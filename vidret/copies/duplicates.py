@@ -14,17 +14,17 @@ from vidret.text import is_url
 from vidret.types import CopiedFile, CopyGroup
 from vidret.video.files import may_exist, warn_missing
 
-SAME_SIZE = 0.03  # of a picture, that counts as neither cropped nor with bars
+SAME_SIZE = 0.03  # of a picture: a smaller difference is neither a crop nor bars
 SAME_SPEED = 0.02
-SAME_LENGTH = 0.08  # of a video, or a second: how well it is known which part of it is shared
-EQUAL_LENGTH = 0.01  # of a video, or a second: files of which none is better for its length
+SAME_LENGTH = 0.08  # of a video, or a second: the accuracy of the ends of shared footage
+EQUAL_LENGTH = 0.01  # of a video, or a second: a smaller difference makes no file better
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FootageLink:
-    """How a video shows the footage of another one: its time = speed * the other's time + offset.
+    """The mapping of one video's footage to another video: its time = speed * the other's time + offset.
 
-    ``width`` and ``height`` are those of its picture in the other's.
+    ``width`` and ``height`` are those of its picture relative to the other's.
     """
 
     speed: float = 1.0
@@ -38,7 +38,7 @@ class FootageLink:
     end: float = 0.0
 
     def then(self, other: "FootageLink") -> "FootageLink":
-        """Return how a third video shows the footage, given how it shows that of the second."""
+        """Return the link to a third video, given the third video's link to the second."""
         begin, end = sorted(((other.start - self.offset) / self.speed, (other.end - self.offset) / self.speed))
         return FootageLink(
             speed=self.speed * other.speed,
@@ -54,7 +54,7 @@ class FootageLink:
 
 
 def link_pair(pair: FootagePair) -> tuple[FootageLink, FootageLink]:
-    """Return how the film shows the footage of the clip, and the clip that of the film."""
+    """Return the link from the clip to the film, and the reverse."""
     verdict, placement = pair.verdict, pair.verdict.placement
     forth = FootageLink(
         speed=verdict.speed,
@@ -84,8 +84,8 @@ def group_copies(
 ) -> list[CopyGroup]:
     """Return the groups of files that show the same footage, those with most files first.
 
-    Videos that share most of both are one group. A longer film that contains the footage is in the group of each
-    footage that it contains. A group that is part of another one is left out.
+    Videos that share most of their footage are one group. A longer film is in the group of each footage that it
+    contains. A group that is part of another one is left out.
     """
     sets, links = DisjointSets(), defaultdict[int, dict[int, FootageLink]](dict)
     containing = []
@@ -139,14 +139,14 @@ def describe_group(
 
 
 def rank_quality(video: StoredVideo, longest_s: float) -> tuple[bool, bool, int, int, float]:
-    """Return what makes a file better than others: whole, as long as the longest, pixels, bit rate, length."""
+    """Return the sort key of a file's quality: whole, as long as the longest, pixels, bit rate, length."""
     width, height, bit_rate = read_quality(video)
     length = video.extent.length
     return not video.salvaged, not is_shorter(length, longest_s, EQUAL_LENGTH), width * height, bit_rate, length
 
 
 def is_shorter(length_s: float, other_s: float, tolerance: float = SAME_LENGTH) -> bool:
-    """Return whether a length is less than another one by more than a share of it, and than a second."""
+    """Return whether a length is less than another one by more than a share of it and more than a second."""
     return length_s < other_s - max(1.0, tolerance * other_s)
 
 
@@ -179,7 +179,7 @@ def describe_file(video: StoredVideo, path: str, link: FootageLink, best: Stored
 
 
 def list_files(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the paths with a file of its own: a symbolic link to that of another one is no copy."""
+    """Return the paths of distinct files: a symbolic link to another path's file is no copy."""
     if len(paths) < 2:
         return paths
     path_of: dict[str, str] = {}
@@ -191,7 +191,7 @@ def list_files(paths: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def list_differences(video: StoredVideo, link: FootageLink, best: StoredVideo) -> tuple[str, ...]:
-    """Return in which words a video differs from the best one of its group."""
+    """Return the differences of a video from the best one of its group, in words."""
     shared_s = link.end - link.start
     video_s, best_s = video.extent.length, best.extent.length
     facts = {
@@ -210,7 +210,7 @@ def list_differences(video: StoredVideo, link: FootageLink, best: StoredVideo) -
 def find_duplicates(
     store: Store, wanted: Collection[int] | None = None, *, on_progress: Callable[[int, int], None] | None = None
 ) -> list[CopyGroup]:
-    """Return the groups of files of an index that show the same footage; files that are gone are told in a warning.
+    """Return the groups of files of an index that show the same footage; missing files are named in a warning.
 
     Args:
         store: The index, with frame vectors at about one frame per second.

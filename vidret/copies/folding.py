@@ -1,10 +1,10 @@
-"""Results of one search that show the same footage, by stored frame vectors only.
+"""Folding of a search's results that show the same footage, by stored frame vectors only.
 
-No frame is decoded, so that a search stays fast, and a verdict must be sure. Vectors of two takes of one place are as
-close as those of a copy, at any two times; but only in a copy do they change at the same times. The evidence is how
-much the changes of both videos agree in their order, in standard deviations of what a random order would give. Dusk,
-or a camera that turns on a schedule, makes any two takes agree: only changes within segments count, less their trend.
-Reference: Daniels 1944, "The relation between measures of correlation in the universe of sample permutations".
+No frame is decoded, so that a search stays fast, and only certain copies are folded. Vectors of two takes of one place
+are as close as those of a copy, at any two times; but only in a copy do they change at the same times. The evidence is
+how much the changes of both videos agree in their order, in standard deviations of what a random order would give.
+Dusk, or a camera that turns on a schedule, makes any two takes agree: only changes within segments count, less their
+trend. Reference: Daniels 1944, "The relation between measures of correlation in the universe of sample permutations".
 """
 
 import math
@@ -26,24 +26,24 @@ from vidret.types.arrays import widen_rows
 
 Result = TypeVar("Result", Hit, Moment)
 
-MAX_FRAMES = 128  # of the shorter video that are compared, spread evenly
+MAX_FRAMES = 128  # of the shorter video, evenly spread, that are compared
 MIN_FRAMES = 6
 SAME_LENGTH_S, SAME_LENGTH_SHARE = 0.15, 0.002  # by which copies of a whole video may differ
 LEAST_SHARE = 0.5  # of the longer video, that a part must fill
-LEAST_ALIKE = 0.75  # similarity of the mean vectors; of copies, nearly all have more
-# Of 6,600 pairs of look-alikes of 3 to 30 s that share no frame, none has this much.
+LEAST_ALIKE = 0.75  # similarity of the mean vectors; nearly all copies have more
+# None of 6,600 pairs of look-alikes of 3 to 30 s without a common frame reaches these.
 ORDER_OF_WHOLE, AGREEMENT_OF_WHOLE = 3.3, 0.2
-ORDER_OF_PART, AGREEMENT_OF_PART = 5.0, 0.35  # the best of many offsets must be surer
+ORDER_OF_PART, AGREEMENT_OF_PART = 5.0, 0.35  # stricter, since the best of many offsets is taken
 STEP_S = 0.25  # between offsets of a part
-DRIFT = 1.25  # growth of the index, from which on it is whitened anew
+DRIFT = 1.25  # growth or shrinkage of the index, beyond which the whitening is fitted again
 WHITENING = "whitening"  # key of the metadata: generation, number of segments, mean vector and directions
 MAX_VERDICTS = 100_000  # that are remembered
-Pair = tuple[VideoSize, VideoSize]  # a video with other segments is another one
+Pair = tuple[VideoSize, VideoSize]  # a video with other segments is a different one
 Offsets = dict[Pair, float | None]  # of the second of two videos at time 0 of the first; None if they are no copies
 
 
 class FoundSpan(NamedTuple):
-    """Where a search has found something: a video, and from when to when in seconds."""
+    """The span of a search result: its video, and start and end in seconds."""
 
     video: int
     start: float
@@ -68,7 +68,7 @@ class VideoFrames:
     def changes(
         self,
     ) -> tuple[Float64[np.ndarray, " row"], Float[np.ndarray, "row known"], Float[np.ndarray, "row dim"]]:
-        """The times of at most ``MAX_FRAMES`` frames, the basis of what does not count as a change, and the rest."""
+        """The times of at most ``MAX_FRAMES`` frames, the basis of ``make_basis``, and their vectors without it."""
         rows = spread_evenly(len(self.times), MAX_FRAMES)
         known, vectors = make_basis(self.times[rows], self.segments[rows]), self.vectors[rows]
         return self.times[rows], known, vectors - known @ (known.T @ vectors)
@@ -105,9 +105,9 @@ class CopyFolder:
         ]
 
     def fold(self, spans: Sequence[FoundSpan], *, whole: bool) -> list[int]:
-        """Return for each of some results, best first, the index of the first one of the same footage, perhaps itself.
+        """Return for each result, best first, the index of the first one that shows the same footage, perhaps itself.
 
-        If results stand for ``whole`` videos, copies of whole videos are one whatever was found where.
+        If results stand for ``whole`` videos, copies of whole videos are folded whichever spans were found.
         """
         videos = self._store.read_sizes({span.video for span in spans})
         fitted, num_segments = self._fitted, len(self._store)
@@ -173,7 +173,7 @@ class CopyFolder:
         }
 
     def _align(self, one: VideoFrames, other: VideoFrames, one_s: float, other_s: float) -> float | None:
-        """Return the time of the second of two videos at time 0 of the first; None if they are no copies for sure."""
+        """Return the time of the second of two videos at time 0 of the first; None unless they are certainly copies."""
         if is_same_length(one_s, other_s):
             order, agreement = measure_order(one, other, 0.0)
             return 0.0 if order >= ORDER_OF_WHOLE and agreement >= AGREEMENT_OF_WHOLE else None
@@ -184,7 +184,7 @@ class CopyFolder:
 
 
 def save_whitening(store: Store) -> None:
-    """Fit the whitening that folding starts from, and store it, unless nothing changed; none for a few videos."""
+    """Fit and store the whitening that folding starts with, unless nothing changed; none is stored for few videos."""
     generation, num_segments, known = store.generation, len(store), store.metadata.get(WHITENING)
     head = np.array([generation, num_segments], np.int64).tobytes()
     if store.count_videos() > FEW_VIDEOS and not (isinstance(known, bytes) and known.startswith(head)):
@@ -195,7 +195,7 @@ def save_whitening(store: Store) -> None:
 
 
 def _load_whitening(store: Store) -> tuple[int, Whitening] | None:
-    """Return the stored whitening with its number of segments; None if there is none that holds for the index."""
+    """Return the number of segments and the whitening that are stored; None unless it is still valid for the index."""
     stored = store.metadata.get(WHITENING)
     if not isinstance(stored, bytes) or len(stored) % (4 * store.dim) != 16:
         return None
@@ -208,7 +208,7 @@ def _load_whitening(store: Store) -> tuple[int, Whitening] | None:
 
 
 def _holds(num_fitted: int, num_segments: int) -> bool:
-    """Return whether a whitening that was fitted to so many segments holds for an index of so many."""
+    """Return whether a whitening fitted to ``num_fitted`` segments is valid for an index of ``num_segments``."""
     return num_fitted > 0 and 1 / DRIFT <= num_segments / num_fitted <= DRIFT
 
 
@@ -235,7 +235,7 @@ def may_be_copies(one_s: float, other_s: float) -> bool:
 
 
 def find_part(part: VideoFrames, film: VideoFrames, room_s: float) -> float | None:
-    """Return where a film, which is ``room_s`` longer, shows a part, in seconds; None if it does not, for sure.
+    """Return the time in seconds at which a film, ``room_s`` longer, shows a part; None unless it certainly does.
 
     The frames of both are whitened.
     """
@@ -252,7 +252,7 @@ def find_part(part: VideoFrames, film: VideoFrames, room_s: float) -> float | No
 
 
 def measure_order(one: VideoFrames, other: VideoFrames, offset_s: float) -> tuple[float, float]:
-    """Return how much two videos change at the same times: against a random order, and as a correlation.
+    """Return how much two videos change at the same times: as standard deviations and as a correlation.
 
     Both are 0 if there are fewer than ``MIN_FRAMES`` frames, or if one video does not change. The other video is at
     ``offset_s`` when the first is at 0 s.
@@ -273,7 +273,7 @@ def measure_order(one: VideoFrames, other: VideoFrames, offset_s: float) -> tupl
 def make_basis(
     times: Float64[np.ndarray, " frame"], segments: Int64[np.ndarray, " frame"]
 ) -> Float64[np.ndarray, "frame known"]:
-    """Return an orthonormal basis of what does not count as a change: a level for each segment, and a trend."""
+    """Return an orthonormal basis of what is not a change: a constant for each segment, and a linear trend."""
     _, owners, counts = np.unique(segments, return_inverse=True, return_counts=True)
     levels = (owners[:, None] == np.arange(len(counts))) / np.sqrt(counts)
     trend = times - (np.bincount(owners, times) / counts)[owners]
@@ -282,7 +282,7 @@ def make_basis(
 
 
 def _read_at(frames: VideoFrames, wanted: Float64[np.ndarray, " time"]) -> Float64[np.ndarray, "time dim"]:
-    """Return unit vectors at some times, between the frames around each; the first or the last outside of them."""
+    """Return unit vectors at some times, interpolated between frames; the first or the last one outside of them."""
     times, vectors = frames.times, frames.vectors
     after = np.searchsorted(times, wanted).clip(1, max(len(times) - 1, 1))
     before, after = after - 1, np.minimum(after, len(times) - 1)

@@ -1,8 +1,8 @@
-"""Whether two stretches of pictures move alike: the test that tells a copy from another recording of the same place.
+"""Whether two stretches of pictures move alike: the test that separates copies from other recordings of a place.
 
 Two recordings of one place agree in what stands still. Only the same footage also agrees in how the picture changes
-from moment to moment. So changes over a fraction of a second are correlated, at every possible offset and
-speed. The offset of the best correlation is exact to about a frame.
+from moment to moment. Changes over a fraction of a second are therefore correlated, at every possible offset and speed.
+The offset of the best correlation is exact to about a frame.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ENOUGH = 8  # changes; with fewer, the likeness of the pictures counts more
 LIKENESS_WEIGHT = 0.2
 OCTAVE_COST = 0.15  # of an octave: most copies play at normal speed
 LEAST_REACHED = 0.5  # of the clip's pictures, that must have one of the film at their time
-CUT_CHANGE = 40.0  # grey levels; more is a cut, which agrees whatever is on its two sides
+CUT_CHANGE = 40.0  # grey levels; more is a cut, which agrees whatever is on either side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class MotionMatch:
         agreement: Mean correlation of changes, at most 1; 0 if nothing moves.
         num_changes: Number of moments at which both pictures change.
         likeness: Mean correlation of the pictures themselves.
-        merit: What the line was chosen by.
+        merit: The score by which the line was chosen.
     """
 
     speed: float
@@ -98,7 +98,7 @@ def match_lines(
     *,
     centre_s: float,
 ) -> MotionMatch | None:
-    """Return the best line of every speed with every offset; see ``match_motion``."""
+    """Return the best line of all speeds and offsets; see ``match_motion``."""
     speeds, offsets = (axis.ravel() for axis in np.meshgrid(speeds, offsets, indexing="ij"))
     expected = offsets[:, None] + speeds[:, None] * (products.clip_times - centre_s)
     columns, reached = find_nearest_times(products.film_times, expected)
@@ -161,7 +161,7 @@ def correlate_changes(
     later: Int64[np.ndarray, " pair"],
     columns: Int64[np.ndarray, "offset clip"],
 ) -> tuple[Float32[np.ndarray, "offset pair"], Bool[np.ndarray, "offset pair"]]:
-    """Return the correlation of changes between two moments on lines, and whether both pictures move but do not cut."""
+    """Return the correlation of changes between two moments on lines, and whether both move without a cut."""
     first, second = columns[:, earlier], columns[:, later]
     cross = (
         products.cross[later, second]

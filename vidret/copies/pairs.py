@@ -14,17 +14,17 @@ from vidret.text import strip_query
 
 logger = logging.getLogger(__name__)
 
-LEAST_SCORE = 0.1  # above the level of unrelated frames; what a line gains, over all frames of the shorter video
+LEAST_SCORE = 0.1  # gain of a line above the level of unrelated frames, per frame of the shorter video
 LEAST_SHARE = 0.5  # of the shorter video, that the shared footage must fill
-LEAST_GUESSED_SHARE = 0.35  # of it, as far as frame vectors can tell
-STEP_S = 1.0  # between two frames; footage is taken to reach the end of a video that is as close
+LEAST_GUESSED_SHARE = 0.35  # the same, estimated by frame vectors
+STEP_S = 1.0  # between two frames; footage that ends this close to an end of a video reaches it
 STILL_DIFFERENCE_S = 0.2  # between the lengths of copies in which nothing moves
 CHECKED_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FootagePair:
-    """Two videos, by id, that show the same footage; that of a mutual pair fills most of both videos."""
+    """The ids of two videos that show the same footage, which fills most of both in a mutual pair."""
 
     clip: int
     film: int
@@ -35,7 +35,7 @@ class FootagePair:
 def is_worth_decoding(gain: float, num_frames: int) -> bool:
     """Return whether a line gains enough to decode frames, given the number of frames of the shorter video.
 
-    Of pairs whose line is long and steep enough otherwise, this leaves out a third of the look-alikes.
+    Among pairs that pass the other checks of the line, this leaves out a third of the look-alikes.
     """
     return gain >= LEAST_SCORE * num_frames
 
@@ -43,9 +43,9 @@ def is_worth_decoding(gain: float, num_frames: int) -> bool:
 def extend_alignment(
     alignment: Alignment, clip_times: Sequence[float], clip: Extent, film: Extent, speed: float, offset: float
 ) -> tuple[float, float]:
-    """Return from when to when a clip shows the footage of a film, in seconds of the clip.
+    """Return the start and end of shared footage, in seconds of the clip.
 
-    Frame vectors know this to a step. Footage that comes within a step of the end of either video reaches it.
+    Frame vectors locate them to a step. Footage that comes within a step of the end of either video reaches it.
     """
     start, end = clip_times[alignment.first] - STEP_S / 2, clip_times[alignment.last] + STEP_S / 2
     low = max(clip.start, (film.start - offset) / speed)
@@ -62,7 +62,7 @@ def confirm_alignment(
     extents: tuple[Extent, Extent],
     reader: FootageReader,
 ) -> FootageVerdict | None:
-    """Return what decoded frames say of an alignment, and how far it holds; None if they do not show the same footage.
+    """Return the verdict on an alignment by decoded frames, with its extent; None if the footage is not the same.
 
     Paths and extents are those of the clip and of the film.
 
@@ -127,7 +127,7 @@ class PairFinder:
         return any(fills) and is_worth_decoding(alignment.gain, len(times))
 
     def _fill(self, clip: int, film: int, shared_s: float, speed: float, share: float) -> tuple[bool, bool]:
-        """Return whether a stretch of the clip fills a share of it, and whether it fills as much of the film."""
+        """Return whether shared footage fills a share of the clip, and whether it fills that share of the film."""
         clip_s, film_s = self._extents[clip].length, self._extents[film].length
         return shared_s >= share * clip_s, shared_s * speed >= share * film_s
 

@@ -1,4 +1,4 @@
-"""Where the picture of one video is in that of another: cropped, with bars around it, stretched or mirrored.
+"""Placement of one video's picture in another's: cropped, with bars around it, stretched or mirrored.
 
 Pictures are small and grey, whatever their aspect ratio. A placement is found by matching templates: one picture,
 shrunk by each of some scales, is compared with every part of the other by normalised cross-correlation, which no change
@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)  # of the smaller picture in the larger one
 COARSE = (18, 32)  # rows and columns of the pictures that are matched
 LEAST_SPREAD = 2.0  # grey levels; the standard deviation below which a part counts as flat
-LEAST_INSIDE = 0.2  # of the clip's pixels that must show the film
+LEAST_INSIDE = 0.2  # share of the clip's pixels that must show the film
 REFINING_STEPS = (1 / 32, 1 / 64, 1 / 128)
 MAX_MOVES = 6  # at each step
 
@@ -26,7 +26,7 @@ Pixels = Float32[np.ndarray, "_frame row column"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PicturePlacement:
-    """Where the picture of a clip is in that of a film, in widths and heights of the film's.
+    """The position and size of a clip's picture in a film's, in widths and heights of the film's.
 
     A clip that is cropped has a width or height below 1; one with bars around it has one above 1, and begins below 0.
     """
@@ -114,7 +114,7 @@ def score_placement(
     clip: Float32[np.ndarray, "frame row column"],
     film: Float32[np.ndarray, "frame row column"],
 ) -> float:
-    """Return the mean correlation of a clip's frames with what they show of a film's, 0 for flat ones."""
+    """Return the mean correlation of a clip's frames with the parts of a film's that they show, 0 for flat ones."""
     seen, inside = view_through(placement, film)
     if inside.mean() < LEAST_INSIDE:
         return -1.0
@@ -132,7 +132,7 @@ def _match_scale(
     rows = round(COARSE[0] * (height if is_inside else 1 / height))
     columns = round(COARSE[1] * (width if is_inside else 1 / width))
     template = resize_pixels(smaller, rows, columns)
-    # (side, smaller frame, larger frame, row, column): of the larger pictures, parts are cut once for both sides.
+    # (side, smaller frame, larger frame, row, column): the larger pictures are cut into parts once for both sides.
     both = correlate_everywhere(np.concatenate([template, template[:, :, ::-1]]), larger)
     both = both.reshape(2, len(template), *both.shape[1:])
     if not is_inside:
@@ -200,7 +200,7 @@ def average_weights(size: int, new_size: int) -> Float32[np.ndarray, "new old"]:
 def view_through(
     placement: PicturePlacement, film: Float32[np.ndarray, "frame row column"]
 ) -> tuple[Pixels, Bool[np.ndarray, "row column"]]:
-    """Return what of a film's pictures a clip shows, on the clip's pixels, and which of these are inside the film."""
+    """Return a film's pictures on the clip's pixels, and a mask of those pixels that are inside the film."""
     rows, row_inside = interpolation_weights(film.shape[1], placement.top, placement.height)
     columns, column_inside = interpolation_weights(film.shape[2], placement.left, placement.width)
     seen = rows @ film @ columns.T

@@ -1,1 +1,1 @@
-"""Questions about videos: the moments that may answer them, and answers of a language model that cite these."""
+"""Questions about videos: retrieval of moments that may answer them, and a language model's answers that cite these."""

@@ -1,4 +1,4 @@
-"""Answers to questions: what was retrieved as messages to a language model, and its reply with checked citations.
+"""Answers to questions: the prompt of retrieved moments for a language model, and its reply with checked citations.
 
 Only moments that were retrieved may be cited.
 """
@@ -31,15 +31,15 @@ NOTHING = "The videos do not show it."
 MAX_ANSWER = 8_000  # characters
 # [1], [1, 2], [1-3], [moment 1] and what looks like it
 _CITATION = re.compile(r"\s?\[\s*(?:moments?\s*)?(\d+(?:\s*[,;\u2013-]\s*\d+)*)\s*\]", re.I)
-STEPS = 200  # of a text that grows: it is checked again once it is this much longer than it was
-MAX_OPEN = 60  # characters of a citation that is not complete
+STEPS = 200  # a streamed text is checked again when it has grown by 1 / STEPS
+MAX_OPEN = 60  # characters of an incomplete citation
 _UNSAFE = re.compile(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _MARKED = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_[]<>#|!"})
 FindMore = Callable[[QuestionContext], QuestionContext]
 
 
 def write_messages(context: QuestionContext) -> list[dict[str, Any]]:
-    """Return the messages of a chat."""
+    """Return the chat that asks a model the question of a context."""
     question, data = context.question, list[str | bytes]()
     for moment in context.moments:
         data += [describe_moment(moment), *(jpeg for _, jpeg in moment.frames)]
@@ -47,7 +47,7 @@ def write_messages(context: QuestionContext) -> list[dict[str, Any]]:
 
 
 def describe_moment(moment: ContextMoment) -> str:
-    """Return a moment as lines, in which everything that a video or a file name says is a JSON string."""
+    """Return a moment as lines; texts of the video and its file name are quoted as JSON strings."""
     head = f"[{moment.number}] file {_quote(moment.name)} {format_span(moment.start, moment.end)}"
     lines = [f"{_name_line(line, _quote)}: {_quote(line.text)}" for line in moment.lines]
     times = ", ".join(format_clock(time_s) for time_s, _ in moment.frames)
@@ -75,13 +75,13 @@ def format_span(start: float, end: float) -> str:
 
 
 def _name_line(line: TimedText, escape: Callable[[str], str]) -> str:
-    """Return when a line is said or shown, and by whom it is said, if that is known."""
+    """Return the time and the source of a line, and its speaker if known."""
     speaker = f" by {escape(line.speaker)}" if line.speaker else ""
     return f"{format_clock(line.start)} {line.source}{speaker}"
 
 
 def _quote(text: str) -> str:
-    """Return a JSON string without brackets, so that a model that quotes it cites nothing."""
+    """Return a JSON string without brackets, so that a model cannot cite by quoting it."""
     return json.dumps(text.translate(str.maketrans("[]", "()")), ensure_ascii=False)
 
 
@@ -105,12 +105,12 @@ def write_images(context: QuestionContext, folder: str | os.PathLike[str]) -> di
 
 
 def context_to_text(context: QuestionContext, form: str, images: dict[tuple[int, int], str]) -> str:
-    """Return what was retrieved as ``md`` or ``json``."""
+    """Return a context as ``md`` or ``json``."""
     return _to_markdown(context, images) if form == "md" else _to_json(context, images)
 
 
 def _to_markdown(context: QuestionContext, images: dict[tuple[int, int], str]) -> str:
-    """Return Markdown in which the words of videos and file names are escaped, so that they are only words."""
+    """Return Markdown in which the texts of videos and file names are escaped."""
     lines = [f"# {_escape(context.question)}", ""]
     for moment in context.moments:
         match = f" ({moment.likelihood})" if moment.likelihood else ""
@@ -162,9 +162,9 @@ class CitedAnswer:
 
 
 def answer_question(context: QuestionContext, endpoint: ChatEndpoint, find_more: FindMore | None = None) -> CitedAnswer:
-    """Ask a model about what was retrieved, and check what it cites. Without moments no model is asked.
+    """Ask a model about a context, and check the citations of its reply; without moments, no model is asked.
 
-    If the moments show no answer by its account, it is asked once more about those that ``find_more`` returns.
+    If the model says that the moments show no answer, it is asked once more about those that ``find_more`` returns.
 
     Raises:
         EndpointError: The endpoint does not answer.
@@ -178,8 +178,8 @@ def stream_answer(
 ) -> Iterator[str | QuestionContext | CitedAnswer]:
     """Ask a model as ``answer_question`` does, and yield the text as it grows, then the answer.
 
-    A text that grows has no wrong citation, and ends before one that is not complete. Before a second round, what was
-    retrieved for both is yielded.
+    A partial text has no wrong citation, and ends before an incomplete one. Before a second round, the context of both
+    rounds is yielded.
 
     Raises:
         EndpointError: As in ``answer_question``.
@@ -252,14 +252,14 @@ def check_citations(context: QuestionContext, reply: str) -> CitedAnswer:
 
 
 def describe_citation(moment: ContextMoment) -> str:
-    """Return a line such as ``[1] door.mp4 00:42-00:51 Anna``, with those who speak, as far as they have names."""
+    """Return a line such as ``[1] door.mp4 00:42-00:51 Anna``, with the speakers whose names are known."""
     speakers = sorted({sanitize(line.speaker) for line in moment.lines if line.speaker})
     place = f"[{moment.number}] {moment.name} {format_span(moment.start, moment.end)}"
     return f"{place} {', '.join(speakers)}".rstrip()
 
 
 def _drop_open_citation(text: str) -> str:
-    """Return a text that grows without a citation at its end that is not complete.
+    """Return a partial text without an incomplete citation at its end.
 
     >>> _drop_open_citation("It opens [1] [mom"), _drop_open_citation("It opens [1] ")
     ('It opens [1]', 'It opens [1]')
@@ -269,7 +269,7 @@ def _drop_open_citation(text: str) -> str:
 
 
 def _drop_open_thought(text: str) -> str:
-    """Return a text that grows without what may become the mark of a thought at its end.
+    """Return a partial text without what may be the start of a thought's tag at its end.
 
     >>> _drop_open_thought("It opens. <thi"), _drop_open_thought("1 < 2")
     ('It opens. ', '1 < 2')
@@ -279,7 +279,7 @@ def _drop_open_thought(text: str) -> str:
 
 
 def _list_numbers(text: str) -> list[int]:
-    """Return the numbers of a citation; a range stands for its ends and what is between, up to a hundred.
+    """Return the numbers of a citation; a range stands for all numbers in it, up to a hundred.
 
     >>> _list_numbers("1, 3-5")
     [1, 3, 4, 5]

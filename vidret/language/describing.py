@@ -1,6 +1,6 @@
-"""Descriptions of segments by a vision endpoint, stored as one more source of timed text, marked as generated.
+"""Descriptions of segments by a vision endpoint, stored as a source of timed text that is marked as generated.
 
-They are a track of each content, as words are: a run goes on where the last one ended, copies of a file share them, and
+Each file content has one track of them. A run resumes where the last one ended, copies of a file share the track, and
 another model or prompt replaces them once it has described the whole video.
 """
 
@@ -50,8 +50,8 @@ class DescribeOptions:
         max_calls: Maximum number of requests in one run.
         frames: Frames of a segment in one request.
         width: Maximum width of a frame in pixels.
-        choices: Requests for a segment, 1 to 3, each in other words. Of several descriptions, the one is kept that fits
-            its own segment best among those of the index.
+        choices: Requests for a segment, 1 to 3, each in other words. The most specific of several descriptions is kept:
+            the one that fits its own segment best, compared with other segments of the index.
     """
 
     max_calls: int = 500
@@ -102,7 +102,7 @@ def describe_index(
 ) -> DescribeReport:
     """Describe the segments of an index that this model has not described yet, by path and time.
 
-    The encoder of the index chooses one of several descriptions. Progress is the number of segments done and the total.
+    ``encoder`` is that of the index. Progress is the number of segments done and the total.
 
     Raises:
         StoreError: Another process is writing texts, or the index is damaged.
@@ -117,7 +117,7 @@ def describe_index(
 
 
 class _Run:
-    """One run: what it has done, and what it may still ask."""
+    """One run, which counts its descriptions and its requests."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class _Run:
         )
 
     def _list_waiting(self) -> Iterator[tuple[StoredVideo, list[Segment]]]:
-        """Yield the videos that this model has not described completely, with their segments from there on."""
+        """Yield the videos that this model has not described completely, with the segments that are left."""
         for video in self._store.videos.find():
             track = self._texts.find(self._fingerprint(video), SOURCE, self._model)
             if track is not None and track.complete:
@@ -185,7 +185,7 @@ class _Run:
         return self._store.videos.get(video.id).fingerprint
 
     def _draw_frames(self, video: StoredVideo, segment: Segment) -> list[bytes] | None:
-        """Return frames of a segment; none if one cannot be decoded, None if the file is not there now."""
+        """Return frames of a segment; an empty list if one cannot be decoded, None if the file is missing."""
         try:
             return [
                 self._draw(video, time_s, self._options.width)
@@ -196,7 +196,7 @@ class _Run:
             return [] if is_there else None
 
     def _describe_segment(self, track: TextTrack, segment: Segment, frames: Sequence[bytes]) -> bool:
-        """Store the description of a segment; return False if the run may ask no more."""
+        """Store the description of a segment; return False if no requests are left."""
         asked = WHAT[: self._options.choices] if frames else ()
         answers = [self._ask(frames, what) for what in asked]
         if None in answers:
@@ -222,7 +222,7 @@ class _Run:
         return choose_specific(vectors[is_described], vectors[~is_described], sentences)
 
     def _ask(self, frames: Sequence[bytes], what: str) -> str | None:
-        """Return the description of frames, '' for nothing; None if the run may ask no more."""
+        """Return the description of frames, '' if the model saw nothing; None if no requests are left."""
         digest = hashlib.blake2b(digest_size=16)
         for frame in frames:
             digest.update(hashlib.blake2b(frame).digest())
@@ -233,7 +233,7 @@ class _Run:
                 return None
             self._calls += 1
             reply = self._llm.complete(write_chat(PROMPT % what, *frames))
-            read_reply(self._llm, reply)  # thoughts that were cut off do not say that nothing is seen
+            read_reply(self._llm, reply)  # a reply that ends within its thoughts does not say that nothing is seen
             return reply
 
         return self._cache.ask(key, complete, lambda reply: read_description(reply) if drop_thoughts(reply) else None)
@@ -246,7 +246,7 @@ def choose_specific(
 ) -> int:
     """Return the index of the text for which the fewest other segments are more similar than its own.
 
-    Of equals, the one whose own segment exceeds the others' mean by most. It is the first where ``own`` is empty.
+    Ties go to the text whose own segment exceeds the others' mean most. Without ``own``, it is the first text.
     """
     if not len(own) or not len(others):
         return 0

@@ -1,4 +1,4 @@
-"""A chat endpoint in OpenAI's style, and its answers on disk, so that nothing is asked twice."""
+"""A client of chat endpoints in OpenAI's style, and a cache of their answers on disk."""
 
 import base64
 import contextlib
@@ -24,20 +24,20 @@ MAX_REPLY = 16_000  # characters that are read, without thoughts
 # Some prompts hold the beginning of a thought, and a limit of tokens may cut off its end.
 _THOUGHT = re.compile(r"\A(?:(?!<think>).)*</think>|<think>.*?(?:</think>|\Z)", re.S | re.I)
 MAX_REPLIES = 10_000  # that are kept
-MARGIN = 0.9  # of the replies are left when the oldest are removed
+MARGIN = 0.9  # share of the replies that is left when the oldest are removed
 
 
 class ReplyCache:
-    """A folder of answers by key; None keeps nothing. Processes may share it; what cannot be written is not kept."""
+    """A folder that caches answers by key; None caches nothing. Processes may share it; failed writes are ignored."""
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
         """Open the cache; the folder is created with the first answer."""
         self._folder = None if folder is None else Path(folder)
 
     def ask(self, key: str, complete: Callable[[], str | None], read: Callable[[str], T | None]) -> T | None:
-        """Return what is read of a kept answer, or else of a new one, if there is any; it is kept unless it is None.
+        """Return what ``read`` returns for the kept answer or, if that is None, for a new one, which is then kept.
 
-        A kept answer of which nothing is read counts as none.
+        A new answer for which ``read`` returns None is not kept. Return None if ``complete`` returns none.
         """
         path = self._folder and self._folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.txt"
         kept = None
@@ -74,7 +74,7 @@ class ChatEndpoint:
         model: Name of the model.
         key: Sent as a bearer token; None for none.
         timeout_s: Maximum time of one request, until its answer is complete.
-        retries: Further attempts after failures that may pass.
+        retries: Further attempts after temporary failures.
         max_tokens: Maximum length of an answer.
         backoff_s: Wait before the first retry; doubled for each further one.
     """
@@ -140,7 +140,7 @@ def read_key() -> str | None:
 
 
 def write_chat(rules: str, *said: str | bytes) -> list[dict[str, Any]]:
-    """Return the messages of a chat: rules, and what a user says in texts and JPEGs; a single text is not a list."""
+    """Return the messages of a chat: rules, and texts and JPEGs of the user; a single text is sent as a string."""
 
     def make_part(part: str | bytes) -> dict[str, Any]:
         if isinstance(part, str):
@@ -152,7 +152,7 @@ def write_chat(rules: str, *said: str | bytes) -> list[dict[str, Any]]:
 
 
 def write_data_chat(rules: str, asked: str, data: Sequence[str | bytes], instruction: str) -> list[dict[str, Any]]:
-    """Return the messages of a chat about data by strangers, between lines with a mark that nobody can foresee.
+    """Return the messages of a chat about data by strangers, between lines with an unpredictable mark.
 
     ``rules`` name these lines as ``{begin}`` and ``{end}``.
     """
@@ -181,7 +181,7 @@ def read_reply(endpoint: ChatEndpoint, reply: str) -> str:
 
 
 def _read_answer(kind: str, lines: Iterator[bytes]) -> Iterator[str]:
-    """Yield the pieces of an answer of a type."""
+    """Yield the pieces of an answer of a media type."""
     if kind == "text/event-stream":
         yield from _read_events(lines)
     else:
@@ -196,7 +196,7 @@ def _read_message(answer: Any) -> str:
 
 
 def _check_text(text: Any) -> str:
-    """Return a text."""
+    """Return a value; raise TypeError if it is not a string, and ValueError if it is not valid Unicode."""
     if not isinstance(text, str):
         raise TypeError
     text.encode()

@@ -23,7 +23,7 @@ DrawHit = Callable[[Hit], tuple[bytes, ...]]
 
 
 class JudgedEngine(Protocol):
-    """What a judge asks of an index: ``Engine`` and ``RemoteEngine`` have it."""
+    """The part of an engine that judging needs; ``Engine`` and ``RemoteEngine`` have it."""
 
     def transcript(self, video: VideoName) -> list[TimedText]:
         """Return what is said and shown in a video."""
@@ -39,7 +39,7 @@ class Candidate:
 
 
 def describe_hit(engine: JudgedEngine, hit: Hit) -> Candidate:
-    """Return a hit as text: what matches the query first, then what is near its best segment, by time."""
+    """Return a hit as text: the texts that match the query, then those near its best segment, by time."""
     matching = [(evidence.start, evidence.source, evidence.text) for evidence in hit.evidence if evidence.text]
     near = [
         (text.start, text.source, text.text)
@@ -85,7 +85,7 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """The name of the judge in messages."""
 
     def judge(self, query: str, candidates: Sequence[Candidate]) -> Verdict:
         """Order candidates.
@@ -102,7 +102,7 @@ class JudgeOptions:
     Attributes:
         top: Number of best hits that are judged; the others stay behind them.
         window: Candidates that the judge sees at a time.
-        step: By how many candidates a window is before the one judged earlier.
+        step: Number of candidates by which each window is before the previous one.
         permutations: Number of shuffled orders in which each window is judged; the mean ranks decide.
     """
 

@@ -1,4 +1,4 @@
-"""What to search for to answer a question: one or several queries, by rules of English, or by a language model.
+"""The queries that find answers to a question, made by rules of English or by a language model.
 
 If the model fails, the queries by rules remain.
 """
@@ -70,7 +70,7 @@ CACHE = "planned"  # a folder of the index
 MAX_WRITTEN = 4  # queries by the model in one request
 MAX_QUERY = 200  # characters
 MAX_LIST = 4000  # characters of a reply in which a list is looked for
-TIMEOUT_S = 20.0  # the request is not repeated: the rules are there
+TIMEOUT_S = 20.0  # without a retry, since the queries by rules remain
 RULES = f"""\
 You prepare a search of videos. It compares a query with what is seen, said and written in them.
 Reply to a question with a JSON list of one to {MAX_WRITTEN} strings and nothing else: queries in plain English that
@@ -97,7 +97,7 @@ class RetrievalQuery:
 
 
 def plan_queries(question: str) -> list[RetrievalQuery]:
-    """Return the queries that find what answers a question, the most general first.
+    """Return the queries that may find the answer to a question, the most general first.
 
     Raises:
         VidretError: The question has no word, or is too long.
@@ -131,7 +131,7 @@ def plan_queries(question: str) -> list[RetrievalQuery]:
 
 
 def split_questions(question: str) -> list[str]:
-    """Return the questions that one asks, without those that only ask when or where.
+    """Return the separate questions in a question, without those that only ask when or where.
 
     >>> split_questions("Who opens the door, and when? And what is on the table?")
     ['Who opens the door', 'what is on the table']
@@ -142,7 +142,7 @@ def split_questions(question: str) -> list[str]:
 
 
 def strip_interrogatives(question: str) -> str:
-    """Return a question as a statement: without what asks, and without what says that it is said or shown.
+    """Return a question as a statement, without question words and phrases such as "does the speaker talk about".
 
     >>> strip_interrogatives("When does the speaker talk about the second coat?")
     'the second coat'
@@ -171,7 +171,7 @@ def plan_with_model(
 ) -> QueryPlan:
     """Return the queries of a question by rules, and those that a model writes in one request.
 
-    If queries were tried and found no answer, the model gets their texts and writes others, which join them.
+    The model gets the texts of ``tried`` queries, which found no answer, and writes others, which join them.
 
     Raises:
         VidretError: The question has no word, or is too long; nothing is sent.
@@ -215,7 +215,7 @@ def read_written_queries(reply: str) -> list[str]:
 
 
 def _find_lists(text: str) -> Iterator[list[Any]]:
-    """Yield the JSON lists in a text that begin with a string; nested brackets would take long."""
+    """Yield the JSON lists in a text that begin with a string; to try nested brackets would take long."""
     decoder = json.JSONDecoder()
     for match in re.finditer(r'\[\s*"', text):
         try:

@@ -28,17 +28,17 @@ from vidret.types.options import Option
 from vidret.types.results import LIKELIHOOD, Probability, VideoId, VideoPath
 
 RANK_OFFSET = 1  # of reciprocal rank fusion; small, so that two low ranks do not outweigh a first one
-TRUST = 0.4  # exponent of the probability of a moment, by which its rank counts: two channels are not equally sure
+TRUST = 0.4  # exponent of a moment's probability, which weights its rank: channels differ in certainty
 MIN_PROBABILITY = 1e-3
 VIDEOS_PER_QUERY, MOMENTS_PER_QUERY = 10, 60
 LINE_LENGTH = 400  # characters of one text
-LARGE_OVERLAP = 0.5  # of the shorter of two stretches, from which on both show the same
+LARGE_OVERLAP = 0.5  # share of the shorter of two stretches, from which on both show the same
 Span = tuple[float, float]  # start and end in seconds
 DrawFrame = Callable[[StoredVideo, float, int], bytes]  # video, time in seconds, width in pixels: a JPEG
 
 
 class QuestionEngine(Protocol):
-    """What is asked of an index: ``Engine`` and ``RemoteEngine`` have it."""
+    """The part of an engine that questions need; ``Engine`` and ``RemoteEngine`` have it."""
 
     def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
         """Return videos, best first."""
@@ -57,7 +57,7 @@ class QuestionEngine(Protocol):
 
 
 def _limit(text: str, minimum: int | None = None, maximum: int | None = None) -> Option:
-    """Return an option over HTTP, with its limits there."""
+    """Return an HTTP option with its limits."""
     return Option(help=text, panel=None, minimum=minimum, maximum=maximum)
 
 
@@ -171,7 +171,7 @@ def gather_context(
         options: How much is retrieved.
         plan: The queries of the question; None for those by rules.
         draw: Draws the frames; None for none.
-        known: Moments that were retrieved before: others are, and their numbers follow.
+        known: Moments that were retrieved before: only others are returned, numbered after them.
 
     Raises:
         VidretError: The question is invalid, or a video is not in the index.
@@ -209,7 +209,7 @@ def gather_context(
 def make_rounds(
     question: str, options: ContextOptions, llm: ChatEndpoint, cache: ReplyCache, gather: Callable[..., QuestionContext]
 ) -> tuple[QuestionContext, Callable[[QuestionContext], QuestionContext] | None]:
-    """Return what is retrieved for a question, and what retrieves more if that does not show an answer.
+    """Return the context of a question, and the function that retrieves more if it shows no answer; None without.
 
     The model writes queries for both rounds; without ``llm_queries`` there is one round. ``gather`` is
     ``gather_context`` of an index; it gets ``plan`` and ``known``.
@@ -254,7 +254,7 @@ def _locate(
 def _unite(candidates: list[_Candidate], found: Sequence[Moment], weight: float, options: ContextOptions) -> None:
     """Add the moments of one query by reciprocal rank fusion, weighted by how likely they answer it.
 
-    Those that fit in one moment with another join it.
+    Overlapping moments are joined if the result is not longer than ``max_s``.
     """
     for rank, moment in enumerate(found, start=1):
         probability = 1.0 if moment.probability is None else max(moment.probability, MIN_PROBABILITY)
@@ -289,7 +289,7 @@ def _shorten(moment: Moment, max_s: float) -> tuple[float, float]:
 def _choose(
     engine: QuestionEngine, ranked: Sequence[_Candidate], options: ContextOptions, known: Sequence[ContextMoment]
 ) -> list[ContextMoment]:
-    """Return the best moments, widened; one that shows largely what a better or known one shows is left out."""
+    """Return the best moments, widened; one that largely overlaps a better or known one is left out."""
     chosen: list[ContextMoment] = []
     for candidate in ranked:
         duration_s = max(engine.video(candidate.video).duration, candidate.end)
@@ -343,8 +343,8 @@ def draw_frames(
 def widen_span(span: Span, shots: Sequence[Shot], duration_s: float, *, margin_s: float, max_s: float) -> Span:
     """Return a span with ``margin_s`` more on both sides, or to the ends of its shots, whichever is further.
 
-    It stays within the video. Where ``max_s`` does not allow all of it, both sides grow alike, and the shortest need
-    first. A span that is longer than ``max_s`` is returned as it is.
+    It stays within the video. If ``max_s`` does not allow all of it, both sides grow by the same, and a side that needs
+    less leaves the rest to the other. A span that is longer than ``max_s`` is returned as it is.
     """
     start, end = span
     first = max((shot.start for shot in shots if shot.start <= start), default=start)
