@@ -223,11 +223,11 @@ def load_command(name: str) -> Any:
     modules = [module for module, names in MODULES.items() if name in names]
     for module in modules or [f"commands.{name}"]:
         import_module(f"vidret.cli.{module}")
-    own = CommandApp(add_completion=False)
-    own.registered_commands = [info for info in app.registered_commands if info.name == name]
-    own.registered_groups = [info for info in app.registered_groups if info.name == name]
-    built: Any = typer.main.get_command(own)
-    return built.commands[name] if own.registered_groups else built
+    command_app = CommandApp(add_completion=False)
+    command_app.registered_commands = [info for info in app.registered_commands if info.name == name]
+    command_app.registered_groups = [info for info in app.registered_groups if info.name == name]
+    built: Any = typer.main.get_command(command_app)
+    return built.commands[name] if command_app.registered_groups else built
 
 
 def add_group(name: str, *, no_args_is_help: bool = True, **settings: Any) -> CommandApp:

@@ -133,10 +133,10 @@ def choose_merge(merge: str | None, model: str | None, index: Path) -> str | Non
         full = resolve_name(parse_model_name(name or STARTER))  # a short name may imply merging
         return set_merge(str(full), level)
     recorded = read_encoder_name(index)
-    if level != (own := parse_model_name(recorded).merge):
+    if level != (index_merge := parse_model_name(recorded).merge):
         change = f"vidret reindex --index {index} --merge {level}"
         raise VidretError(
-            f"{index}: merge must be {own}, which the index was built with, got {level}; change it: {change}"
+            f"{index}: merge must be {index_merge}, which the index was built with, got {level}; change it: {change}"
         )
     return None  # the index names it
 
@@ -187,8 +187,8 @@ def ask_store_or_client(
 
 def interpret_query(engine: Searchable, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
     """Return the interpretation of a query by an index; a client has none, and interprets by the grammar only."""
-    own: Callable[..., Interpretation] | None = getattr(engine, "interpret", None)
-    return interpret(query) if own is None else own(query, sources=sources)
+    engine_interpret: Callable[..., Interpretation] | None = getattr(engine, "interpret", None)
+    return interpret(query) if engine_interpret is None else engine_interpret(query, sources=sources)
 
 
 @contextmanager

@@ -38,9 +38,9 @@ def choose_index(ctx: Any, num_given: int = 1) -> None:
         return
     if DEFAULT_INDEX.exists() or ctx.params.get("server") is not None:
         return
-    own = find_own_index()
-    ctx.params["index"] = own if given == DEFAULT_INDEX else [own]
-    print_message(f"Index: {own}")
+    user_index = find_own_index()
+    ctx.params["index"] = user_index if given == DEFAULT_INDEX else [user_index]
+    print_message(f"Index: {user_index}")
 
 
 def find_own_index() -> Path:
@@ -95,13 +95,19 @@ def expand_fields(kind: Any, defaults: Mapping[str, Any]) -> Expansion:
     """Return the fields of a dataclass, made by ``option_field`` or annotated, as parameters of a command."""
     hints = get_type_hints(kind, include_extras=True)
     parameters = []
-    for own in fields(kind):
-        default = inspect.Parameter.empty if own.default is MISSING else own.default
-        if own.default_factory is not MISSING:
-            default = own.default_factory()
-        hint = Annotated[hints[own.name], own.metadata[OPTION]] if OPTION in own.metadata else hints[own.name]
-        parameters.append(make_parameter(own.name, defaults.get(own.name, default), hint))
-    return parameters, lambda given: kind(**{own.name: given[own.name] for own in parameters if own.name in given})
+    for dataclass_field in fields(kind):
+        default = inspect.Parameter.empty if dataclass_field.default is MISSING else dataclass_field.default
+        if dataclass_field.default_factory is not MISSING:
+            default = dataclass_field.default_factory()
+        hint = (
+            Annotated[hints[dataclass_field.name], dataclass_field.metadata[OPTION]]
+            if OPTION in dataclass_field.metadata
+            else hints[dataclass_field.name]
+        )
+        parameters.append(make_parameter(dataclass_field.name, defaults.get(dataclass_field.name, default), hint))
+    return parameters, lambda given: kind(
+        **{parameter.name: given[parameter.name] for parameter in parameters if parameter.name in given}
+    )
 
 
 def make_parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
@@ -124,7 +130,7 @@ def with_fields(
         for parameter in inspect.signature(command).parameters.values():
             if is_dataclass(parameter.annotation):
                 replaced, builders[parameter.name] = expand(parameter.annotation, defaults)
-                listed += [own for own in replaced if own.name not in omit]
+                listed += [replacement for replacement in replaced if replacement.name not in omit]
             else:
                 listed.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         names = inspect.signature(command).parameters.keys()

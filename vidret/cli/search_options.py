@@ -74,8 +74,8 @@ def describe_parameter(named: NamedOption) -> inspect.Parameter:
 
 def make_option(named: NamedOption) -> Any:
     """Return the flag of an option with its help and limits."""
-    own = named.option
-    return option(own.help, own.panel, own.metavar, flag=flag_of(named), min=own.minimum)
+    annotation = named.option
+    return option(annotation.help, annotation.panel, annotation.metavar, flag=flag_of(named), min=annotation.minimum)
 
 
 def check_folders(listed: Sequence[NamedOption], values: Mapping[str, Any]) -> None:

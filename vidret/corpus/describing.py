@@ -129,10 +129,12 @@ def describe_folder(
     finder = _ExampleFinder(store, vectors, videos, by_phrase, word_times)
 
     def choose(order: Sequence[PhraseDifference], mask: Bool[np.ndarray, " video"]) -> tuple[RankedPhrase, ...]:
-        own = vectors.video_ids[mask]
+        video_ids = vectors.video_ids[mask]
         return tuple(
             RankedPhrase(
-                phrase=seen[difference.index], difference=difference, examples=finder.find(seen[difference.index], own)
+                phrase=seen[difference.index],
+                difference=difference,
+                examples=finder.find(seen[difference.index], video_ids),
             )
             for difference in order[:k]
         )
@@ -150,8 +152,10 @@ def _split_videos(
     store: Store, vectors: IndexVectors, folder: str, against: str | None
 ) -> tuple[Bool[np.ndarray, " video"], Bool[np.ndarray, " video"], dict[int, StoredVideo]]:
     """Return masks of the videos in the folder and of those compared with it, and all by id, with their paths there."""
-    own, others = ({video.id: video for video in store.videos.find(Filters(folder=name))} for name in (folder, against))
-    ours, theirs = (np.isin(vectors.video_ids, list(videos)) for videos in (own, others))
+    folder_videos, other_videos = (
+        {video.id: video for video in store.videos.find(Filters(folder=name))} for name in (folder, against)
+    )
+    ours, theirs = (np.isin(vectors.video_ids, list(videos)) for videos in (folder_videos, other_videos))
     if against is None:
         theirs &= ~ours
     elif not theirs.any():
@@ -164,7 +168,7 @@ def _split_videos(
         raise NoComparisonError(
             f"{folder}: has all videos of the index, so there is none to compare it with; use --against"
         )
-    return ours, theirs, others | own
+    return ours, theirs, other_videos | folder_videos
 
 
 def _check_sizes(
@@ -206,8 +210,8 @@ class _ExampleFinder:
         return tuple(self._find_frame(int(video_id), text) for video_id in best)
 
     def _find_frame(self, video_id: int, text: Float[np.ndarray, " dim"]) -> ExampleFrame:
-        own = np.flatnonzero(self._vectors.owners == video_id)
-        segment = own[np.argmax(self._vectors.segments[own].astype(np.float32) @ text)]
+        segment_rows = np.flatnonzero(self._vectors.owners == video_id)
+        segment = segment_rows[np.argmax(self._vectors.segments[segment_rows].astype(np.float32) @ text)]
         ((frames, times),) = self._store.features.read_frames([int(self._vectors.segment_ids[segment])])
         time = times[np.argmax(frames.astype(np.float32) @ text)] if len(frames) else 0.0
         return ExampleFrame.of(self._videos[video_id], float(time))

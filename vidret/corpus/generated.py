@@ -99,13 +99,13 @@ def evaluate_generated(
             on_progress(len(vectors), total)
     frames = np.stack(vectors[: len(prompts)])
     texts = list(dict.fromkeys(prompts.values()))
-    own = np.array([texts.index(prompt) for prompt in prompts.values()])
+    prompt_indices = np.array([texts.index(prompt) for prompt in prompts.values()])
     vectors_of_texts = encode_phrases(encoder, texts)
     scores = frames.mean(axis=1) @ vectors_of_texts.T
-    alignment = scores[np.arange(len(own)), own]
+    alignment = scores[np.arange(len(prompt_indices)), prompt_indices]
     consistency = (frames[:, 1:] * frames[:, :-1]).sum(axis=2).mean(axis=1)
     report: dict[str, Any] = {
-        "num_videos": len(own),
+        "num_videos": len(prompt_indices),
         "num_prompts": len(texts),
         "alignment": float(alignment.mean()),
         "prompt_recall": 100 * float((alignment >= scores.max(axis=1)).mean()),
@@ -114,7 +114,7 @@ def evaluate_generated(
     if real:
         report["stream"] = score_stream(np.stack(vectors[len(prompts) :]), frames)
     members: dict[int, list[int]] = defaultdict(list)
-    for video, prompt in enumerate(own.tolist()):
+    for video, prompt in enumerate(prompt_indices.tolist()):
         members[prompt].append(video)
     named = find_topics(texts, vectors_of_texts) if topics is None else [topics[text] for text in texts]
     paths = list(prompts)
@@ -192,11 +192,13 @@ def find_topics(prompts: Sequence[str], vectors: Float32[np.ndarray, "prompt dim
         return [""] * len(prompts)
     labels = cluster_vectors(vectors, choose_num_clusters(len(prompts)))
     words = [set(WORD.findall(prompt.lower())) - COMMON for prompt in prompts]
-    overall = Counter(word for own in words for word in own)
+    overall = Counter(word for prompt_words in words for word in prompt_words)
     names = {}
     for label in range(int(labels.max()) + 1):
-        members = [own for own, other in zip(words, labels, strict=True) if other == label]
-        counts = Counter(word for own in members for word in own)
+        members = [
+            prompt_words for prompt_words, prompt_label in zip(words, labels, strict=True) if prompt_label == label
+        ]
+        counts = Counter(word for prompt_words in members for word in prompt_words)
         # The number of the topic's prompts that have a word, less the number expected by chance.
         gains = {word: count - overall[word] * len(members) / len(prompts) for word, count in counts.items()}
         best = sorted(gains, key=lambda word: (-gains[word], word))[:NUM_WORDS]
@@ -217,10 +219,10 @@ def rank_topics(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     spread = float(overall.std())
     found = []
     for topic in topics:
-        own = [row for row in rows if row["topic"] == topic]
-        alignment = float(np.mean([row["alignment"] for row in own]))
-        below = (float(overall.mean()) - alignment) / (spread / len(own) ** 0.5) if spread else None
-        means = {name: float(np.mean([row[name] for row in own])) for name in ("consistency", "diversity")}
-        counts = {"num_prompts": len(own), "num_videos": sum(row["num_videos"] for row in own)}
+        topic_rows = [row for row in rows if row["topic"] == topic]
+        alignment = float(np.mean([row["alignment"] for row in topic_rows]))
+        below = (float(overall.mean()) - alignment) / (spread / len(topic_rows) ** 0.5) if spread else None
+        means = {name: float(np.mean([row[name] for row in topic_rows])) for name in ("consistency", "diversity")}
+        counts = {"num_prompts": len(topic_rows), "num_videos": sum(row["num_videos"] for row in topic_rows)}
         found.append({"topic": topic, **counts, "alignment": alignment, "below": below, **means})
     return sorted(found, key=lambda row: (row["alignment"], row["topic"]))

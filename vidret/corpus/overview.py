@@ -160,10 +160,10 @@ def name_clusters(
     totals = np.zeros((num_clusters, vectors.shape[1]))
     products = np.zeros((vectors.shape[1], vectors.shape[1]))
     for first in range(0, len(vectors), 8192):
-        part = vectors[first : first + 8192].astype(np.float32)
-        products += part.T @ part
-        own = np.eye(num_clusters, dtype=np.float32)[labels[first : first + 8192]]
-        totals += own.T @ part
+        chunk = vectors[first : first + 8192].astype(np.float32)
+        products += chunk.T @ chunk
+        membership = np.eye(num_clusters, dtype=np.float32)[labels[first : first + 8192]]
+        totals += membership.T @ chunk
     mean = totals.sum(axis=0) / len(vectors)
     covariance = products / len(vectors) - np.outer(mean, mean)
     spreads = np.sqrt(np.maximum(np.einsum("pi,ij,pj->p", texts, covariance, texts, optimize=True), 1e-12))

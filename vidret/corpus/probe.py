@@ -159,9 +159,9 @@ def score_minimal_pairs(
         return np.zeros(0, np.float32)
     texts, rows = encode_phrases(encoder, listed), {text: row for row, text in enumerate(listed)}
     right, wrong = (texts[[rows[getattr(pair, name)] for pair in pairs]] for name in ("right", "wrong"))
-    own = vectors[[pair.video for pair in pairs]]
+    video_vectors = vectors[[pair.video for pair in pairs]]
     # Each product by itself, so that equal vectors have equal scores.
-    margins: Float32[np.ndarray, " pair"] = (own * right).sum(axis=1) - (own * wrong).sum(axis=1)
+    margins: Float32[np.ndarray, " pair"] = (video_vectors * right).sum(axis=1) - (video_vectors * wrong).sum(axis=1)
     return margins
 
 
@@ -180,9 +180,9 @@ def _collect(
 def score_texts_by_rank(texts: Float32[np.ndarray, "video dim"], vectors: Float32[np.ndarray, "video dim"]) -> float:
     """Return the percentage of other videos that score lower than a text's own video; ties count half."""
     scores = texts @ vectors.T
-    own = np.diag(scores)[:, None]
+    true_scores = np.diag(scores)[:, None]
     others = ~np.eye(len(scores), dtype=bool)
-    return 100 * float((scores < own)[others].mean() + (scores == own)[others].mean() / 2)
+    return 100 * float((scores < true_scores)[others].mean() + (scores == true_scores)[others].mean() / 2)
 
 
 def _corrupt_videos(
@@ -200,8 +200,8 @@ def _corrupt_videos(
         changed = [replace(video, pixels=corrupt(video.pixels, name, strength)) for video in videos]
         vectors = encode_videos(encoder, changed, count)
         found.append(100 * float(((vectors @ originals.T).argmax(axis=1) == np.arange(len(videos))).mean()))
-        own, scores = (texts * vectors).sum(axis=1)[:, None], texts @ originals.T
-        by_text.append(100 * float((scores < own)[others].mean() + (scores == own)[others].mean() / 2))
+        true_scores, scores = (texts * vectors).sum(axis=1)[:, None], texts @ originals.T
+        by_text.append(100 * float((scores < true_scores)[others].mean() + (scores == true_scores)[others].mean() / 2))
     return CorruptionResult(name=name, found=tuple(found), text=tuple(by_text))
 
 
@@ -220,10 +220,10 @@ def measure_absence(
     unrelated = encode_phrases(encoder, UNRELATED)
     present: list[np.ndarray] = []
     absent: list[np.ndarray] = []
-    for own, other in ((order[:half], order[half:]), (order[half:], order[:half])):
-        reached = np.sort((unrelated @ vectors[own].T).max(axis=1))
-        for rows, shares in ((own, present), (other, absent)):
-            best = (texts[rows] @ vectors[own].T).max(axis=1)
+    for gallery_half, other_half in ((order[:half], order[half:]), (order[half:], order[:half])):
+        reached = np.sort((unrelated @ vectors[gallery_half].T).max(axis=1))
+        for rows, shares in ((gallery_half, present), (other_half, absent)):
+            best = (texts[rows] @ vectors[gallery_half].T).max(axis=1)
             shares.append(np.column_stack([best, np.searchsorted(reached, best, side="left") / len(reached)]))
     there, gone = np.concatenate(present), np.concatenate(absent)
     (auroc,), (p_value,) = measure_separation(there[None, :, 0].astype(float), gone[None, :, 0].astype(float))

@@ -73,14 +73,14 @@ def score_with_words(
             raise VidretError(f"{path}: {reason}")
         found = score_prompts(engine, texts, list(prompts))
         num_with_words = sum(bool(engine.transcript(path)) for path in prompts)
-    own = np.array([texts.index(prompt) for prompt in prompts.values()])
-    rows = np.arange(len(own))
-    scores, pictures = found.scores[rows, own], found.pictures[rows, own]
+    prompt_indices = np.array([texts.index(prompt) for prompt in prompts.values()])
+    rows = np.arange(len(prompt_indices))
+    scores, pictures = found.scores[rows, prompt_indices], found.pictures[rows, prompt_indices]
     videos = {
         path: {
             "alignment": float(scores[row]),
             "alignment_of_pictures": float(pictures[row]),
-            "texts": found.texts.get((row, int(own[row])), []),
+            "texts": found.texts.get((row, int(prompt_indices[row])), []),
         }
         for row, path in enumerate(prompts)
     }

@@ -139,11 +139,11 @@ class RetrievalData(SplitData):
         Raises:
             VidretError: It does not.
         """
-        own = self._eval_sampling
-        if not own.matches(sampling):
+        eval_sampling = self._eval_sampling
+        if not eval_sampling.matches(sampling):
             raise VidretError(f"sampling and num_segments of the model must be those of its data, got {sampling}")
         for name, rule, wanted, got in (
-            ("num_frames", "that of its data in validation", own.num_frames, sampling.num_frames),
+            ("num_frames", "that of its data in validation", eval_sampling.num_frames, sampling.num_frames),
             ("image_size", "that of its data", self._resize.crop, image_size),
         ):
             if wanted != got:
@@ -277,13 +277,13 @@ class GroundingData(SplitData):
             VidretError: It is not.
         """
         encoder = self._encoder if isinstance(self._encoder, str) else backbone
-        for name, own, got in (
+        for name, wanted, got in (
             ("fps", self._fps, fps),
             ("num_layers", self._num_layers, num_layers),
             ("backbone", drop_sampling(encoder), drop_sampling(backbone)),
         ):
-            if own != got:
-                raise VidretError(f"{name} of the head must be that of its data, {own}, got {got}")
+            if wanted != got:
+                raise VidretError(f"{name} of the head must be that of its data, {wanted}, got {got}")
 
     def prepare_split(self, split: Split, *, training: bool) -> None:
         """Compute the layers into the cache."""

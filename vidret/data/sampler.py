@@ -95,8 +95,8 @@ class TrainBatches:
         """Yield this process's part of each remaining batch of the epoch."""
         epoch = self.epoch
         for batch in self._assign_rows(epoch)[self.position :]:
-            own_rows = np.array_split(batch, self._num_ranks)[self._rank]
-            yield [(epoch, row) for row in own_rows.ravel().tolist()]
+            rank_rows = np.array_split(batch, self._num_ranks)[self._rank]
+            yield [(epoch, row) for row in rank_rows.ravel().tolist()]
 
     def advance(self) -> None:
         """Move on by one batch, and from the last one to the next epoch."""
@@ -125,8 +125,10 @@ class TrainBatches:
         groups, rows = group_neighbours(self._videos, self._neighbours, rng)
         batches: list[Int64[np.ndarray, "_unit neighbour"]] = []
         for bucket, sizes in zip(self._buckets, self._sizes, strict=True):
-            own = np.flatnonzero(np.isin(groups, bucket))
-            batches += self._assign_units(np.searchsorted(bucket, groups[own]), rows[own], rng.permutation(sizes), rng)
+            bucket_units = np.flatnonzero(np.isin(groups, bucket))
+            batches += self._assign_units(
+                np.searchsorted(bucket, groups[bucket_units]), rows[bucket_units], rng.permutation(sizes), rng
+            )
         return batches if len(self._buckets) == 1 else [batches[index] for index in rng.permutation(len(batches))]
 
     def _assign_units(

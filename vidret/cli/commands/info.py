@@ -122,7 +122,7 @@ def print_facts(
         return
     row = {**dataclasses.asdict(facts), "files": dict(facts.files)}
     counted: dict[str, Sequence[Any]] = {"words": words, "identities": identities, "sound_windows": windows}
-    row |= {name: [dataclasses.asdict(own) for own in counts] for name, counts in counted.items() if counts}
+    row |= {name: [dataclasses.asdict(count) for count in counts] for name, counts in counted.items() if counts}
     if moments.videos:
         row["moments"] = {**dataclasses.asdict(moments), "bytes_per_hour": round(moments.bytes_per_hour)}
     row |= {"calibrated": calibrated} if calibrated else {}

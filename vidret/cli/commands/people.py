@@ -69,14 +69,14 @@ def show_person(
     """List the tracks of a person: where it is seen or heard, the least certain first."""
     group = read_group(context)
     persons = open_persons(index)
-    own = persons.list_tracks(person, KINDS[group])
+    tracks = persons.list_tracks(person, KINDS[group])
     if as_json:
-        print_json(own)
+        print_json(tracks)
     else:
-        lines = [(str(track.id), display_path(track.path), *describe_span(track)) for track in own]
+        lines = [(str(track.id), display_path(track.path), *describe_span(track)) for track in tracks]
         show_table(("track", "file", "start", "end", "decided by"), lines)
     if sheet is not None:
-        draw_tracks(persons, {track.id: str(track.id) for track in own}, f"{group}: {person}", sheet)
+        draw_tracks(persons, {track.id: str(track.id) for track in tracks}, f"{group}: {person}", sheet)
 
 
 def forget_person(

@@ -144,8 +144,8 @@ class EvalRun:
     @property
     def target(self) -> Path:
         """The folder of the report."""
-        own = f"{self.videos.absolute().name}-" if self.data in (*OWN, QUERIES) else ""
-        return self.out or default_out(own + self.data, self.model)
+        prefix = f"{self.videos.absolute().name}-" if self.data in (*OWN, QUERIES) else ""
+        return self.out or default_out(prefix + self.data, self.model)
 
     def read_split(self) -> "Split":
         """Return the split of the benchmark."""
@@ -183,9 +183,9 @@ class EvalRun:
         engine = open_engine(path, loading, model=name, rerank=prepared_for, head=head, may_be_new=True)
         made = parse_model_name(engine.encoder.name)
         checks = (("frames", frames, made.frames), ("words", self.words, made.words), ("rule", chosen.rule, made.rule))
-        for option_name, wanted, own in checks:
-            if wanted not in (None, own):
-                raise VidretError(f"{path}: {option_name} must be those of the index, {own}, got {wanted}")
+        for option_name, wanted, index_value in checks:
+            if wanted not in (None, index_value):
+                raise VidretError(f"{path}: {option_name} must be those of the index, {index_value}, got {wanted}")
         return engine
 
     def find_rate(self, head: str) -> float | None:

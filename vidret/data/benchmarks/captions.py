@@ -192,10 +192,10 @@ def read_vatex(name: str, path: Path, list_path: Path | None = None) -> Split:
         if list_path is None:
             raise content.error(f"has the videos of all splits, so {name} needs a list of its own, got none")
         texts = {
-            video_id: annotation_row(f"{path}[{video_id}]", own).texts("enCap")
-            if isinstance(own, dict)
+            video_id: annotation_row(f"{path}[{video_id}]", entry).texts("enCap")
+            if isinstance(entry, dict)
             else content.texts(video_id)
-            for video_id, own in content.values.items()
+            for video_id, entry in content.values.items()
         }
     else:
         texts = {row.check_unique("videoID", row.name("videoID"), locations): row.texts("enCap") for row in content}
