@@ -70,9 +70,9 @@ class CausalModel:
         read = self._model(input_ids=ids, use_cache=True, **({"logits_to_keep": 1} if self._takes_limit else {}))
         paid = []
         for continuation in asked:
-            own = self._encode(continuation, special=False)["input_ids"]
+            continuation_ids = self._encode(continuation, special=False)["input_ids"]
             answer = self._model(
-                input_ids=torch.tensor([own], device=self.device),
+                input_ids=torch.tensor([continuation_ids], device=self.device),
                 cache=copy.deepcopy(read.cache),  # a pass appends to it
                 output_attentions=True,
             )
@@ -81,7 +81,7 @@ class CausalModel:
                 for layer in answer.attentions
             )
             assert isinstance(per_token, torch.Tensor)
-            per_token = per_token.cpu() / len(own)
+            per_token = per_token.cpu() / len(continuation_ids)
             paid.append([per_token[tokens] for tokens in inside])
         return paid
 

@@ -128,9 +128,9 @@ def encode_each_frame(
     rows, tokens = torch.cat(vectors).numpy(), None if patches[0] is None else torch.cat(patches).numpy()
     embeddings, end = [], 0
     for frames in batch:
-        own = slice(end, end := end + len(frames))
-        flat = None if tokens is None else rearrange(tokens[own], "frame patch dim -> (frame patch) dim")
-        embeddings.append(SegmentEmbedding(average_units(rows[own]), rows[own], frames.times, flat))
+        frame_rows = slice(end, end := end + len(frames))
+        flat = None if tokens is None else rearrange(tokens[frame_rows], "frame patch dim -> (frame patch) dim")
+        embeddings.append(SegmentEmbedding(average_units(rows[frame_rows]), rows[frame_rows], frames.times, flat))
     return embeddings
 
 

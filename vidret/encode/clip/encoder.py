@@ -101,13 +101,13 @@ class ClipEncoder:
         layers = [join_images([output.layers[layer] for output in outputs]) for layer in range(num_layers)]
         host, start = _Host(rows, tokens_of, sizes_of), 0
         for frames in batch:
-            own = slice(start, start + len(frames))
-            embedding = host.embed(own, frames)
+            frame_rows = slice(start, start + len(frames))
+            embedding = host.embed(frame_rows, frames)
             if layers:
-                rank = torch.arange(own.start, own.stop)
+                rank = torch.arange(frame_rows.start, frame_rows.stop)
                 embedding = replace(embedding, layers=self._pick_layers(layers, 0, rank, frames))
             yield embedding
-            start = own.stop
+            start = frame_rows.stop
 
     def _encode_videos(self, batch: Sequence[Frames], *, tokens: bool, num_layers: int) -> Iterator[SegmentEmbedding]:
         """Encode segments as videos; consecutive segments of equal length form batches."""
@@ -217,9 +217,9 @@ class ClipEncoder:
                 words.append(LayerWords(text, layers[:, index, : end + 1].copy()))  # a view would keep the whole batch
         return words
 
-    def _check_num_layers(self, num_layers: int, own: int) -> None:
-        if not 1 <= num_layers <= own:
-            raise EncoderError(f"num_layers must be in 1..{own} for {self.name}, got {num_layers}")
+    def _check_num_layers(self, num_layers: int, num_available: int) -> None:
+        if not 1 <= num_layers <= num_available:
+            raise EncoderError(f"num_layers must be in 1..{num_available} for {self.name}, got {num_layers}")
 
 
 def find_ends(texts: Sequence[str], ids: Int[torch.Tensor, "text word"]) -> list[int]:
@@ -246,13 +246,13 @@ class _Host:
         self._sizes = None if sizes is None else sizes.float().cpu().numpy()
         self._mask = None if mask is None else mask.cpu().numpy()
 
-    def embed(self, own: slice | int, frames: Frames) -> SegmentEmbedding:
+    def embed(self, batch_index: slice | int, frames: Frames) -> SegmentEmbedding:
         """Return the embedding of a segment, given which frames or which video of the batch it is."""
-        rows, lengths = self._rows[own], self._row_lengths[own]
+        rows, lengths = self._rows[batch_index], self._row_lengths[batch_index]
         if self._tokens is None or self._sizes is None:
             return SegmentEmbedding(average_units(rows), rows, frames.times, frame_lengths=lengths)
-        real = ... if self._mask is None else self._mask[own]
-        tokens, token_lengths, sizes = (values[own][real] for values in (*self._tokens, self._sizes))
+        real = ... if self._mask is None else self._mask[batch_index]
+        tokens, token_lengths, sizes = (values[batch_index][real] for values in (*self._tokens, self._sizes))
         return SegmentEmbedding(
             average_units(rows),
             rows,

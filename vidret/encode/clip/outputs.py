@@ -60,8 +60,8 @@ def split_frames(trunk: Trunk, step: Step, num_frames: int, stop: int) -> FrameT
     device = trunk.x.device
     frame = rearrange(torch.arange(num_frames, device=device), "frame -> frame 1")
     video = rearrange(torch.arange(len(trunk.x) // step.clips, device=device), "video -> video 1 1")
-    own, rank = frame % step.front, torch.arange(stop, device=device)
-    order = torch.where(rank == 0, own, rank - (rank <= own).long())  # own 2 of 5: 2 0 1 3 4
+    position, rank = frame % step.front, torch.arange(stop, device=device)
+    order = torch.where(rank == 0, position, rank - (rank <= position).long())  # position 2 of 5: 2 0 1 3 4
     sequence = video * step.clips + frame // step.front
     return FrameTokens(*(values[sequence, order] for values in trunk.cut(0, stop)))
 

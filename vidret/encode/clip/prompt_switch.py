@@ -78,8 +78,10 @@ class PromptCube(nn.Module):
                 f"got {num_frames} padded to {padded}"
             )
         frame = torch.arange(num_frames, device=tokens.device)
-        own = frame // self.shape.count_chunks(padded) % self.shape.num_prompts
-        rows = repeat(self.cube[own], "frame slot width -> (video frame) slot width", video=len(tokens) // num_frames)
+        prompt_indices = frame // self.shape.count_chunks(padded) % self.shape.num_prompts
+        rows = repeat(
+            self.cube[prompt_indices], "frame slot width -> (video frame) slot width", video=len(tokens) // num_frames
+        )
         return torch.cat([tokens, rows.to(tokens.dtype)], dim=1)
 
     def mask(self, frames: Bool[Tensor, "video frame"]) -> Bool[Tensor, "sequence slot"]:

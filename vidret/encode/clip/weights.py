@@ -49,27 +49,27 @@ OPEN_CLIP: Names = {
     "visual.positional_embedding": "vision.positions",
     "visual.proj": "vision.proj",
     **{f"visual.{norm}.{part}": f"vision.{norm}.{part}" for norm in ("ln_pre", "ln_post") for part in _PARTS},
-    **{f"visual.transformer.resblocks.*.{key}": f"vision.blocks.*.{own}" for key, own in _OPEN_BLOCK.items()},
+    **{f"visual.transformer.resblocks.*.{key}": f"vision.blocks.*.{name}" for key, name in _OPEN_BLOCK.items()},
     "token_embedding.weight": "text.embedding.weight",
     "positional_embedding": "text.positions",
     "text_projection": "text.proj",
     **{f"ln_final.{part}": f"text.ln_final.{part}" for part in _PARTS},
-    **{f"transformer.resblocks.*.{key}": f"text.blocks.*.{own}" for key, own in _OPEN_BLOCK.items()},
+    **{f"transformer.resblocks.*.{key}": f"text.blocks.*.{name}" for key, name in _OPEN_BLOCK.items()},
     "logit_scale": "logit_scale",
 }
 TEMPME: Names = {
-    **{f"clip.{key}": own for key, own in OPEN_CLIP.items()},
-    **{f"clip.visual.transformer.resblocks.*.{key}": f"vision.blocks.*.{own}" for key, own in _LORA.items()},
-    **{f"clip.transformer.resblocks.*.{key}": f"text.blocks.*.{own}" for key, own in _LORA.items()},
+    **{f"clip.{key}": name for key, name in OPEN_CLIP.items()},
+    **{f"clip.visual.transformer.resblocks.*.{key}": f"vision.blocks.*.{name}" for key, name in _LORA.items()},
+    **{f"clip.transformer.resblocks.*.{key}": f"text.blocks.*.{name}" for key, name in _LORA.items()},
     "clip.visual.transformer.resblocks.*.TVPt_Video_Positional_embedding": "vision.temporal.*",
 }
-_SHIFTED = {key: own for key, own in _OPEN_BLOCK.items() if key.startswith("attn.")}
+_SHIFTED = {key: name for key, name in _OPEN_BLOCK.items() if key.startswith("attn.")}
 UCOFIA: Names = {
-    **{f"clip.{key}": own for key, own in OPEN_CLIP.items()},
+    **{f"clip.{key}": name for key, name in OPEN_CLIP.items()},
     # UCoFiA's token shift wraps, and so renames, the attention of the last two blocks.
     **{
-        f"clip.visual.transformer.resblocks.*.{key.replace('attn.', 'attn.net.', 1)}": f"vision.blocks.*.{own}"
-        for key, own in _SHIFTED.items()
+        f"clip.visual.transformer.resblocks.*.{key.replace('attn.', 'attn.net.', 1)}": f"vision.blocks.*.{name}"
+        for key, name in _SHIFTED.items()
     },
 }
 _HF_BLOCK = {
@@ -85,7 +85,7 @@ PROMPT_SWITCH: Names = {
     "clip.vision_model.embeddings.position_embedding.weight": "vision.positions",
     **{f"clip.vision_model.pre_layrnorm.{part}": f"vision.ln_pre.{part}" for part in _PARTS},
     **{f"clip.vision_model.post_layernorm.{part}": f"vision.ln_post.{part}" for part in _PARTS},
-    **{f"clip.vision_model.encoder.layers.*.{key}": f"vision.blocks.*.{own}" for key, own in _HF_BLOCK.items()},
+    **{f"clip.vision_model.encoder.layers.*.{key}": f"vision.blocks.*.{name}" for key, name in _HF_BLOCK.items()},
     PROMPT_KEY: "vision.prompts.cube",
     **{
         f"clip.vision_model.attn.{name}{part}": f"vision.prompts.aggregation.{name}{part}"
@@ -96,7 +96,7 @@ PROMPT_SWITCH: Names = {
     "clip.text_model.embeddings.token_embedding.weight": "text.embedding.weight",
     "clip.text_model.embeddings.position_embedding.weight": "text.positions",
     **{f"clip.text_model.final_layer_norm.{part}": f"text.ln_final.{part}" for part in _PARTS},
-    **{f"clip.text_model.encoder.layers.*.{key}": f"text.blocks.*.{own}" for key, own in _HF_BLOCK.items()},
+    **{f"clip.text_model.encoder.layers.*.{key}": f"text.blocks.*.{name}" for key, name in _HF_BLOCK.items()},
     "clip.text_projection.weight": "text.proj",
     "clip.logit_scale": "logit_scale",
 }
@@ -246,52 +246,52 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None) -> Card:
 
 
 def _from_tempme(weights: Weights, settings: ConversionSettings) -> ClipModel:
-    own, schedule = rename_weights(weights, TEMPME, error=EncoderError), settings.schedule
-    for name in [name for name in own if name.startswith("vision.temporal.")]:
-        own[name] = own[name].reshape(own[name].shape[1], -1)  # (1, clip, 1, width)
-    card = measure_card(own, method="tempme", heads=settings.heads)
-    tables = {name: len(own[name]) for name in own if name.startswith("vision.temporal.")}
+    renamed, schedule = rename_weights(weights, TEMPME, error=EncoderError), settings.schedule
+    for name in [name for name in renamed if name.startswith("vision.temporal.")]:
+        renamed[name] = renamed[name].reshape(renamed[name].shape[1], -1)  # (1, clip, 1, width)
+    card = measure_card(renamed, method="tempme", heads=settings.heads)
+    tables = {name: len(renamed[name]) for name in renamed if name.startswith("vision.temporal.")}
     expected = {f"vision.temporal.{layer}" for layer in schedule.layers}
     if set(tables) != expected:
         raise EncoderError(f"schedule must merge at {sorted(tables)} as the checkpoint does, got {sorted(expected)}")
     num_frames = tables[f"vision.temporal.{schedule.layers[0]}"] if schedule.layers else 12
-    lora = next((len(own[name]) for name in own if name.endswith("lora.a")), 0)
+    lora = next((len(renamed[name]) for name in renamed if name.endswith("lora.a")), 0)
     card = replace(card, merging=schedule, lora_rank=lora, sampling=Sampling(num_frames, rule="tempme"))
-    return fill_model(card, own, card.method)
+    return fill_model(card, renamed, card.method)
 
 
 def _from_promptswitch(weights: Weights, settings: ConversionSettings) -> ClipModel:
-    own = rename_weights(pack_attention(weights), PROMPT_SWITCH, ignored=PROMPT_SWITCH_IGNORED, error=EncoderError)
+    renamed = rename_weights(pack_attention(weights), PROMPT_SWITCH, ignored=PROMPT_SWITCH_IGNORED, error=EncoderError)
     for name in ("vision.proj", "text.proj"):
-        if name in own:
-            own[name] = own[name].T
-    card = measure_card(own, method="promptswitch", heads=settings.heads)
-    if "vision.prompts.cube" not in own:
+        if name in renamed:
+            renamed[name] = renamed[name].T
+    card = measure_card(renamed, method="promptswitch", heads=settings.heads)
+    if "vision.prompts.cube" not in renamed:
         raise EncoderError(f"1 weights missing: {PROMPT_KEY}")
-    num_prompts = len(own["vision.prompts.cube"])
+    num_prompts = len(renamed["vision.prompts.cube"])
     sampling = Sampling(2 * num_prompts, rule="segments", num_segments=num_prompts)  # two clips, as published
     prompts = settings.prompts or PromptShape(num_prompts, num_prompts)
-    return fill_model(replace(card, prompts=prompts, sampling=sampling), own, card.method)
+    return fill_model(replace(card, prompts=prompts, sampling=sampling), renamed, card.method)
 
 
 def _from_ucofia(weights: Weights, settings: ConversionSettings) -> ClipModel:
-    own, card = _take_clip(weights, "ucofia", settings.heads)
+    renamed, card = _take_clip(weights, "ucofia", settings.heads)
     num_frames = len(weights[FRAME_MIXING]) if FRAME_MIXING in weights else Sampling().num_frames
     sampling = Sampling(num_frames, rule="clip4clip")
-    return fill_model(replace(card, token_shift=True, sampling=sampling), own, card.method)
+    return fill_model(replace(card, token_shift=True, sampling=sampling), renamed, card.method)
 
 
 def _from_glscl(weights: Weights, settings: ConversionSettings) -> ClipModel:
-    own, card = _take_clip(weights, "glscl", settings.heads)
-    return fill_model(replace(card, sampling=Sampling(rule="clip4clip")), own, card.method)
+    renamed, card = _take_clip(weights, "glscl", settings.heads)
+    return fill_model(replace(card, sampling=Sampling(rule="clip4clip")), renamed, card.method)
 
 
 def _take_clip(weights: Weights, method: str, heads: Heads | None) -> tuple[Weights, Card]:
     """Return CLIP's weights and card, without the aligner's weights, which ``vidret.align`` converts."""
-    own = rename_weights(
+    renamed = rename_weights(
         {name: weight for name, weight in weights.items() if name.startswith("clip.")}, UCOFIA, error=EncoderError
     )
-    return own, measure_card(own, method=method, heads=heads)
+    return renamed, measure_card(renamed, method=method, heads=heads)
 
 
 def _from_longclip(weights: Weights, settings: ConversionSettings) -> ClipModel:
@@ -302,8 +302,8 @@ def _from_longclip(weights: Weights, settings: ConversionSettings) -> ClipModel:
     if "positional_embedding" in table:
         kept = table["positional_embedding"][:KEPT_POSITIONS]
         table["positional_embedding"] = torch.cat([kept, weights[LONG_POSITIONS][KEPT_POSITIONS:].to(kept.dtype)])
-    own = rename_weights(table, OPEN_CLIP, ignored=LONG_IGNORED, error=EncoderError)
-    return fill_model(measure_card(own, method="longclip", heads=settings.heads), own, "longclip")
+    renamed = rename_weights(table, OPEN_CLIP, ignored=LONG_IGNORED, error=EncoderError)
+    return fill_model(measure_card(renamed, method="longclip", heads=settings.heads), renamed, "longclip")
 
 
 SOURCES: Mapping[str, Callable[[Weights, ConversionSettings], ClipModel]] = {
@@ -317,8 +317,8 @@ SOURCES: Mapping[str, Callable[[Weights, ConversionSettings], ClipModel]] = {
 
 def from_open_clip(state: Weights, card: Card) -> ClipModel:
     """Build the model of a card from the state dict of an open_clip model."""
-    own = rename_weights(state, OPEN_CLIP, ignored=re.compile(r"attn_mask$|logit_bias$"), error=EncoderError)
-    return fill_model(card, own, card.method)
+    renamed = rename_weights(state, OPEN_CLIP, ignored=re.compile(r"attn_mask$|logit_bias$"), error=EncoderError)
+    return fill_model(card, renamed, card.method)
 
 
 def pack_attention(weights: Weights) -> Weights:

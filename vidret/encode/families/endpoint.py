@@ -139,8 +139,8 @@ class EndpointEncoder:
         vectors = np.concatenate([self._embed(make(chunk), len(chunk)) for chunk in chunks])
         ends = np.cumsum([len(frames) for frames in batch])[:-1]
         return [
-            SegmentEmbedding(average_units(own), own, frames.times)
-            for frames, own in zip(batch, np.split(vectors, ends), strict=True)
+            SegmentEmbedding(average_units(frame_vectors), frame_vectors, frames.times)
+            for frames, frame_vectors in zip(batch, np.split(vectors, ends), strict=True)
         ]
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:

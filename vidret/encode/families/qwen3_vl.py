@@ -77,8 +77,8 @@ class QwenVideoEncoder:
     def __init__(self, name: ModelName, model: Any, processor: Any, *, device: str, dtype: torch.dtype) -> None:
         """Wrap a loaded model and its processor."""
         self.name, self.device, self.instruction = str(name), device, QUERY
-        own = Sampling(num_frames=MAX_FRAMES if name.whole else SEGMENT_FRAMES, fps=FPS)
-        self.sampling = name.sample(own)
+        default = Sampling(num_frames=MAX_FRAMES if name.whole else SEGMENT_FRAMES, fps=FPS)
+        self.sampling = name.sample(default)
         self.resize = make_resize(processor.video_processor, self.sampling.num_frames, name.pixels)
         self._model, self._processor, self._lock = model.eval(), processor, Lock()
         self._batch_size = max(1, MAX_FRAMES // self.sampling.num_frames)

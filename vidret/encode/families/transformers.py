@@ -94,8 +94,10 @@ class _LoadedEncoder:
             words = functional.normalize(states.float(), dim=-1).cpu()
         embeddings = []
         for row, text in enumerate(texts):
-            own = sentences[row : row + 1] if words is None or not is_word[row].any() else words[row][is_word[row]]
-            embeddings.append(TextEmbedding(text, sentences[row].numpy(), own.numpy()))
+            word_vectors = (
+                sentences[row : row + 1] if words is None or not is_word[row].any() else words[row][is_word[row]]
+            )
+            embeddings.append(TextEmbedding(text, sentences[row].numpy(), word_vectors.numpy()))
         return embeddings
 
     def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -159,7 +161,7 @@ class TransformersVideoEncoder(_LoadedEncoder):
         vectors = np.empty((len(batch), self.dim), np.float32)
         lengths = [0 if self._loaded.listener is None else len(self._listen(frames)) for frames in batch]
         for length in set(lengths):  # sounds of one length need no padding, which would change their vectors
-            rows = [row for row, own in enumerate(lengths) if own == length]
+            rows = [row for row, sound_length in enumerate(lengths) if sound_length == length]
             for start in range(0, len(rows), self._batch_size):
                 chosen = rows[start : start + self._batch_size]
                 vectors[chosen] = self._encode_videos([batch[row] for row in chosen])

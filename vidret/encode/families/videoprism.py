@@ -28,17 +28,17 @@ STACKS = {
 }
 PROJECTIONS = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "post": "o_proj"}
 ATTENTION = {
-    f"{theirs}/{end}": f"{own}.{part}"
-    for theirs, own in PROJECTIONS.items()
+    f"{key}/{end}": f"{name}.{part}"
+    for key, name in PROJECTIONS.items()
     for end, part in (("w", "weight"), ("b", "bias"))
 }
 LINEAR = {"kernel": "weight", "bias": "bias"}
 NORM = {"scale": "weight", "bias": "bias"}
 LAYER = {
-    **{f"self_attention/{theirs}": f"attention.{own}" for theirs, own in ATTENTION.items()},
-    **{f"ff_layer/ffn_layer{n}/linear/{theirs}": f"mlp.fc{n}.{own}" for n in (1, 2) for theirs, own in LINEAR.items()},
-    **{f"layer_norm/{theirs}": f"layernorm_before.{own}" for theirs, own in NORM.items()},
-    **{f"ff_layer/layer_norm/{theirs}": f"layernorm_after.{own}" for theirs, own in NORM.items()},
+    **{f"self_attention/{key}": f"attention.{name}" for key, name in ATTENTION.items()},
+    **{f"ff_layer/ffn_layer{n}/linear/{key}": f"mlp.fc{n}.{name}" for n in (1, 2) for key, name in LINEAR.items()},
+    **{f"layer_norm/{key}": f"layernorm_before.{name}" for key, name in NORM.items()},
+    **{f"ff_layer/layer_norm/{key}": f"layernorm_after.{name}" for key, name in NORM.items()},
 }
 PATCHES, POOLER = "vision_encoder/patch_projection/linear", "contrastive_vision_pooler"
 OTHERS = {
@@ -46,15 +46,20 @@ OTHERS = {
     f"{PATCHES}/bias": "video_model.vision_model.spatial_embeddings.patch_embeddings.projection.bias",
     "vision_encoder/spatial_pos_emb/emb_var": "video_model.vision_model.spatial_embeddings.position_embeddings",
     "vision_encoder/temporal_pos_emb/emb_var": "video_model.vision_model.temporal_embeddings.position_embeddings",
-    **{f"vision_encoder/spatial_ln/{end}": f"video_model.vision_model.layernorm1.{own}" for end, own in NORM.items()},
-    **{f"vision_encoder/temporal_ln/{end}": f"video_model.vision_model.layernorm2.{own}" for end, own in NORM.items()},
-    **{f"{POOLER}/pooling_attention/{end}": f"video_model.head.{own}" for end, own in ATTENTION.items()},
+    **{f"vision_encoder/spatial_ln/{end}": f"video_model.vision_model.layernorm1.{name}" for end, name in NORM.items()},
+    **{
+        f"vision_encoder/temporal_ln/{end}": f"video_model.vision_model.layernorm2.{name}" for end, name in NORM.items()
+    },
+    **{f"{POOLER}/pooling_attention/{end}": f"video_model.head.{name}" for end, name in ATTENTION.items()},
     f"{POOLER}/pooling_attention/per_dim_scale/per_dim_scale": "video_model.head.per_dim_scale",
     f"{POOLER}/pooling_attention_query": "video_model.head.pooling_attention_query",
-    **{f"{POOLER}/pooling_attention_layer_norm/{end}": f"video_model.head_layernorm.{o}" for end, o in NORM.items()},
+    **{
+        f"{POOLER}/pooling_attention_layer_norm/{end}": f"video_model.head_layernorm.{name}"
+        for end, name in NORM.items()
+    },
     "text_encoder/cls_emb": "text_model.embeddings.cls_emb",
     "text_encoder/token_emb/emb_var": "text_model.embeddings.token_embedding.weight",
-    **{f"text_encoder/unimodal_ln/{end}": f"text_model.layernorm.{own}" for end, own in NORM.items()},
+    **{f"text_encoder/unimodal_ln/{end}": f"text_model.layernorm.{name}" for end, name in NORM.items()},
 }
 Parameters = Mapping[str, Float[np.ndarray, "..."]]
 
@@ -113,14 +118,14 @@ def rename_parameters(found: Parameters, path: Path) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = {}
     for name, value in found.items():
         stack = next((stack for stack in STACKS if name.startswith(f"{stack}/")), None)
-        own = LAYER.get(name.removeprefix(f"{stack}/")) if stack else OTHERS.get(name)
-        if own is None:
+        new_name = LAYER.get(name.removeprefix(f"{stack}/")) if stack else OTHERS.get(name)
+        if new_name is None:
             raise EncoderError(f"{path}: must be of VideoPrism-LvT, got a weight named {name}")
         if stack is None:
-            state[own] = turn_parameter(name, value)
+            state[new_name] = turn_parameter(name, value)
             continue
         for index, layer in enumerate(value):
-            state[f"{STACKS[stack]}.{index}.{own}"] = turn_parameter(name, layer)
+            state[f"{STACKS[stack]}.{index}.{new_name}"] = turn_parameter(name, layer)
     return state
 
 
