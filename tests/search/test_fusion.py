@@ -97,6 +97,15 @@ def test_one_strong_source_is_enough(engine: Engine) -> None:
     assert set(search(engine, "sand the door lightly", 2)) == {"turn", "back"}, "only said"
 
 
+def test_words_only_find_no_video_that_does_not_hold_all_events(index: Path) -> None:
+    say(index, "white", "speech", [(2.0, 4.0, "mind the gap")])
+    with Engine(index, NamedColours()) as engine:
+        query = "mind the gap, then the line is busy"
+        found = {hit.path for hit in engine.search(query, sources=["speech"])}
+        assert {Path(path).stem for path in found} == {"red", "blue"}
+        assert found == {moment.path for moment in engine.locate(query, 20, sources=["speech"])}
+
+
 def test_no_moment_of_words_only_goes_on_after_the_video(index: Path) -> None:
     say(index, "white", "speech", [(2.0, 2.2, "mind the gap"), (11.8, 11.9, "over and out")])
     with Engine(index, NamedColours()) as engine:

@@ -158,8 +158,8 @@ def _list_event_spans(
 ) -> tuple[StepSpans, Float64[np.ndarray, " span"]]:
     """Return where one clause can be placed, and the time that stands for each span.
 
-    These are the frames, unless it has phrases, then the texts. The score of a text includes what other sources show
-    meanwhile.
+    These are the frames that were compared, unless it has phrases, then the texts. The score of a text includes what
+    other sources show meanwhile.
     """
     (clause,) = step
     texts = scores.texts[clause]
@@ -176,7 +176,8 @@ def _list_event_spans(
         seen = (scores.times >= starts[:, None]) & (scores.times <= ends[:, None])
         terms.append(np.where(seen, scores.pictures[clause], -np.inf).max(axis=1, initial=-np.inf))
         values = np.logaddexp.reduce(terms, axis=0)
-    frames = slice(0, 0 if structure.clauses[clause].phrases else len(scores.times))
+    is_place = (scores.pictures[clause] > ABSENT) & (not structure.clauses[clause].phrases)
+    frames = np.flatnonzero(is_place)
     spans = StepSpans(
         starts=np.concatenate([edges[:-1][frames], starts]),
         ends=np.concatenate([edges[1:][frames], ends]),
