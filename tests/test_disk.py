@@ -187,6 +187,17 @@ def test_who_waits_for_a_lock_says_so(
     os.close(handle)
 
 
+def test_a_change_does_not_wait_for_ever_for_a_process_that_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidret.store.rows_file.MAX_WAIT_S", 0.0)
+    with (
+        locking(tmp_path / "watches.lock"),
+        pytest.raises(StoreError, match=r"watches.lock: another process has locked it for over 0 s"),
+    ):
+        WATCHES.remove(tmp_path, "a", "a watch")
+
+
 def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> bool:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import re
 import secrets
@@ -66,11 +67,11 @@ def unlock(handle: int) -> None:
 
 
 @contextlib.contextmanager
-def locking(path: Path) -> Iterator[None]:
+def locking(path: Path, *, max_wait_s: float = math.inf) -> Iterator[None]:
     """Lock a file of a folder, made if it is missing, as soon as no other process has it.
 
     Raises:
-        StoreError: The file cannot be written, or its file system has no locks.
+        StoreError: The file cannot be written, its file system has no locks, or another process has it for too long.
     """
     with contextlib.ExitStack() as held:
         try:
@@ -81,7 +82,10 @@ def locking(path: Path) -> Iterator[None]:
         try:
             if not try_lock(handle):  # the other one may need hours, for the cache of a training
                 logger.info("%s: waiting for another process", path)
+                deadline = time.monotonic() + max_wait_s
                 while not try_lock(handle):
+                    if time.monotonic() > deadline:
+                        raise StoreError(f"{path}: another process has locked it for over {max_wait_s:g} s")
                     time.sleep(_WAIT_S)
         except OSError as error:
             raise StoreError(f"{path}: cannot be locked ({error.strerror})") from error

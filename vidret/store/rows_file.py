@@ -19,6 +19,7 @@ from vidret.text import parse_json
 from vidret.types import SavedCollection
 from vidret.types.rows import from_row
 
+MAX_WAIT_S = 30.0  # for another change, which takes milliseconds unless its process is stopped
 DAMAGE = (ValueError, OverflowError, LookupError, TypeError, AttributeError)  # of what was read
 
 
@@ -73,10 +74,10 @@ class RowsFile(Generic[Row]):
         """Yield the rows of an index as a list to change, which is written at the end. Others wait meanwhile.
 
         Raises:
-            StoreError: The file cannot be read or written; the old one stays.
+            StoreError: The file cannot be read or written, or another process keeps it; the old one stays.
         """
         check_entries(index, deep=False)
-        with locking(index / f"{self.kind}.lock"):
+        with locking(index / f"{self.kind}.lock", max_wait_s=MAX_WAIT_S):
             rows = self.read(index)
             known = list(rows)
             yield rows
