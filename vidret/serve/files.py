@@ -5,6 +5,7 @@ without links may hold any content, such as a new recording. A path that leads t
 above, must hold a file with the size and time in the index. So folders of links can be indexed and served.
 """
 
+import logging
 import os
 import stat
 import sys
@@ -13,13 +14,15 @@ from typing import BinaryIO
 
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
 from vidret.text import NO_FILE, has_file, is_url
 from vidret.video.files import FileStat, read_mtime_ns
+
+logger = logging.getLogger(__name__)
 
 GONE = "its file is gone"
 RELINKED = "lies behind a link, and has changed since it was indexed: index it again"
@@ -85,6 +88,31 @@ def leads_through_link(path: str, file: BinaryIO) -> bool:
         return real != os.path.normcase(path) or not os.path.samestat(os.stat(path), os.fstat(file.fileno()))  # noqa: PTH116
 
 
+def send_announced(send: Send) -> Send:
+    """Return a ``send`` that ends a response after as many bytes as its head announces: a recording may still grow.
+
+    It raises OSError if there are fewer, as of a file that is written again meanwhile.
+    """
+    left, is_ended = 0, False
+
+    async def send_on(message: Message) -> None:
+        nonlocal left, is_ended
+        if message["type"] == "http.response.start":
+            left = int(Headers(raw=message["headers"]).get("content-length", 0))
+        elif not is_ended:
+            body = message.get("body", b"")[:left]
+            left -= len(body)
+            if left and not message.get("more_body", False):
+                raise OSError(f"{left} bytes are missing")
+            is_ended = not left
+            message = {**message, "body": body, "more_body": not is_ended}
+        else:
+            return
+        await send(message)
+
+    return send_on
+
+
 class OpenFileResponse(FileResponse):
     """A response with the content of an open file, even if its path leads to another file by now. It closes the file.
 
@@ -109,7 +137,9 @@ class OpenFileResponse(FileResponse):
         is_kept = etag in Headers(scope=scope).get("if-none-match", "")
         answer = Response(status_code=304, headers={"ETag": etag}) if is_kept else super().__call__
         try:
-            await answer(scope, receive, send)
+            await answer(scope, receive, send if scope["method"] == "HEAD" else send_announced(send))
+        except (OSError, RuntimeError) as error:  # the connection is closed, so that the client knows
+            logger.warning("%s: sent in part (%s)", self._file.name, error)
         finally:
             self._file.close()
             if self._folder is not None:

@@ -66,6 +66,25 @@ def test_a_file_is_sent_whole_or_in_ranges(client: TestClient, url: str, red: Pa
         assert answer.content == (b"" if status == 304 else whole)
 
 
+@pytest.mark.parametrize("asked", ["", "Range: bytes=0-\r\n", "Range: bytes=0-9,100-\r\n"])
+@pytest.mark.parametrize("change", [1000, -1000])
+def test_a_file_that_changes_while_it_is_sent_ends_its_answer(
+    own_engine: Engine, change: int, asked: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, num_bytes = own_engine.video(1).paths[0], 1 << 24  # more than sockets hold
+    os.truncate(path, num_bytes)
+    with serve_engine(own_engine) as url, connect(url) as client:
+        client.sendall(
+            f"GET /api/videos/1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{asked}\r\n".encode()
+        )
+        begin = client.recv(10)
+        os.truncate(path, num_bytes + change)
+        head, _, body = (begin + read_all(client)).partition(b"\r\n\r\n")
+    announced = int(head.lower().partition(b"content-length: ")[2].split()[0])
+    assert len(body) == announced if change > 0 else len(body) < announced
+    assert not any(record.exc_info for record in caplog.records), "a traceback"
+
+
 def test_paths_cannot_leave_the_page_folder(client: TestClient) -> None:
     for path in (
         "/page/../app.py",
