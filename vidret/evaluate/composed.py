@@ -52,8 +52,8 @@ def evaluate_composed(evaluation: Evaluation) -> Report:
             both = ComposedQuery(images=(frame,), text=query.text, verbatim=True)
             text = EventSequence([query.text], verbatim=True)
             asked: dict[str, Query] = {"composed": both, "text": text, "image": frame}
-            for kind, own in asked.items():
-                found = [hit.video for hit in engine.search_with(own, options) if hit.video in allowed]
+            for kind, asked_query in asked.items():
+                found = [hit.video for hit in engine.search_with(asked_query, options) if hit.video in allowed]
                 ranks[kind].append(found.index(target) + 1 if target in found else len(allowed) + 1)
     rows = [
         {"id": query.id, "text": query.text, "source": query.source, "video": query.video, "rank": rank}

@@ -87,13 +87,15 @@ class Evaluation:
     def _note_lengths(self) -> Iterator[str]:
         """Yield a note of videos whose length is not the annotated one, so that true spans are elsewhere in them."""
         annotated = {query.video: query.duration for query in self.split.queries if query.duration}
-        own = {
+        durations = {
             video_id: self.engine.video(path.absolute()).duration
             for video_id, path in self.gallery.files.items()
             if video_id in annotated and video_id not in self.gallery.failed
         }
-        if other := [name for name, long in own.items() if abs(long / annotated[name] - 1) > LENGTH_TOLERANCE]:
-            yield f"videos more than a tenth longer or shorter than annotated: {list_some(other)}"
+        if differing := [
+            name for name, long in durations.items() if abs(long / annotated[name] - 1) > LENGTH_TOLERANCE
+        ]:
+            yield f"videos more than a tenth longer or shorter than annotated: {list_some(differing)}"
 
 
 def index_gallery(

@@ -225,23 +225,25 @@ def summarise_bands(outcomes: Sequence[Outcome], num_shown: int, num_results: in
     """Return a row for all scenes, and one for each band of their ranks by text only, among so many results."""
     rows = []
     for band, (low, high) in BANDS.items():
-        own = [outcome for outcome in outcomes if low <= outcome.text_rank <= high or band == "all"]
-        if not own:
+        in_band = [outcome for outcome in outcomes if low <= outcome.text_rank <= high or band == "all"]
+        if not in_band:
             continue
-        num_rounds = len(own[0].ranks) - 1
+        num_rounds = len(in_band[0].ranks) - 1
         looked_at = min(num_shown * (num_rounds + 1), num_results)  # no page shows what is behind all results
         rows.append(
             {
                 "band": band,
-                "num_tasks": len(own),
-                "text_rank": float(np.median([outcome.text_rank for outcome in own])),
-                "ranks": [float(np.median([outcome.ranks[step] for outcome in own])) for step in range(num_rounds + 1)],
+                "num_tasks": len(in_band),
+                "text_rank": float(np.median([outcome.text_rank for outcome in in_band])),
+                "ranks": [
+                    float(np.median([outcome.ranks[step] for outcome in in_band])) for step in range(num_rounds + 1)
+                ],
                 "found": [
-                    100 * float(np.mean([outcome.found is not None and outcome.found <= step for outcome in own]))
+                    100 * float(np.mean([outcome.found is not None and outcome.found <= step for outcome in in_band]))
                     for step in range(num_rounds + 1)
                 ],
-                "paging": 100 * float(np.mean([outcome.text_rank <= looked_at for outcome in own])),
-                "points": float(np.mean([outcome.points for outcome in own])),
+                "paging": 100 * float(np.mean([outcome.text_rank <= looked_at for outcome in in_band])),
+                "points": float(np.mean([outcome.points for outcome in in_band])),
             }
         )
     return rows

@@ -66,8 +66,10 @@ def score_matched(
     by_id = {prediction.id: prediction for prediction in predictions}
     if domains := group_domains(queries):
         results["domains"] = {
-            domain: score_moments(own, [by_id[query.id] for query in own], lengths=lengths).to_dict()
-            for domain, own in domains.items()
+            domain: score_moments(
+                domain_queries, [by_id[query.id] for query in domain_queries], lengths=lengths
+            ).to_dict()
+            for domain, domain_queries in domains.items()
         }
     return results
 
@@ -106,7 +108,7 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
     queries = keep_queries(split, gallery)
     labelled = check_labelled(queries)
     rated = all(query.saliency for query in queries) or not labelled
-    predictions, retrieved, own_videos, ranks = [], {}, {}, dict[str, int]()
+    predictions, retrieved, true_videos, ranks = [], {}, {}, dict[str, int]()
     for query in evaluation.track(queries):
         path, asked = gallery.files[query.video].absolute(), ask(query.text, split)
         moments = engine.locate(asked, NUM_SPANS, video=path, overlapping=True, weak=True)
@@ -114,20 +116,20 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
         predictions.append(Prediction(query.id, spans, rate_clips(query, evaluation) if rated else None))
         if corpus and labelled:
             # Videos are compared by content, so that any copy of the right video counts.
-            own_videos[query.id] = str(moments[0].video) if moments else query.video
+            true_videos[query.id] = str(moments[0].video) if moments else query.video
             everywhere = engine.locate_with(asked, CORPUS)
             hits = engine.search_with(asked, SearchOptions(k=CORPUS_VIDEOS, copies="show"))
             videos = [str(hit.video) for hit in hits]
-            ranks[query.id] = videos.index(own_videos[query.id]) + 1 if own_videos[query.id] in videos else 0
+            ranks[query.id] = videos.index(true_videos[query.id]) + 1 if true_videos[query.id] in videos else 0
             retrieved[query.id] = [RetrievedMoment(str(m.video), m.start, m.end) for m in everywhere]
     results: dict[str, Any] = score_matched(split.scoring, queries, predictions) if labelled else {}
     settings = _find_settings(engine, PROTOCOL, num_spans=NUM_SPANS)
     if retrieved:
-        own = [replace(query, video=own_videos[query.id]) for query in queries]
-        results["corpus"] = {"num_videos": engine.info().videos, **_score_corpus(own, retrieved, ranks)}
-        if domains := group_domains(own):
+        content_queries = [replace(query, video=true_videos[query.id]) for query in queries]
+        results["corpus"] = {"num_videos": engine.info().videos, **_score_corpus(content_queries, retrieved, ranks)}
+        if domains := group_domains(content_queries):
             results["corpus_domains"] = {
-                domain: _score_corpus(part, retrieved, ranks) for domain, part in domains.items()
+                domain: _score_corpus(domain_queries, retrieved, ranks) for domain, domain_queries in domains.items()
             }
         settings |= {"corpus_moments": CORPUS_MOMENTS, "corpus_videos": CORPUS_VIDEOS}
     rows = [_describe_query(query, prediction) for query, prediction in zip(queries, predictions, strict=True)]

@@ -157,7 +157,7 @@ def render_worst(facts: Mapping[str, Any], files: Mapping[str, Path]) -> Iterato
 
 def render_ranked(row: Row, gallery_size: int, images: FrameImages) -> str:
     """Return a caption with its own video and the top videos."""
-    own = images.render(
+    true_video = images.render(
         row["video"], None, f"its video: {row['video']}", f"rank {row['rank']:g}, score {row['score']:.3f}", "right"
     )
     top = [
@@ -166,7 +166,7 @@ def render_ranked(row: Row, gallery_size: int, images: FrameImages) -> str:
         )
         for rank, (video_id, score) in enumerate(row["top"][:NUM_HITS], start=1)
     ]
-    return render_article(row, f"rank {row['rank']:g} of {gallery_size}", _group([own, *top]))
+    return render_article(row, f"rank {row['rank']:g} of {gallery_size}", _group([true_video, *top]))
 
 
 def render_located(row: Row, images: FrameImages) -> str:
@@ -192,7 +192,7 @@ def render_answered(row: Row, images: FrameImages) -> str:
         line = f"{format_time(start)} to {format_time(end)}"
         return images.render(video_id, (start + end) / 2, title, line, kind)
 
-    own = render(row["video"], row["true"][0], f"its video: {row['video']}", "right")
+    true_moment = render(row["video"], row["true"][0], f"its video: {row['video']}", "right")
     top = [
         render(video_id, (start, end), f"{rank}. {video_id}", "right" if video_id == row["video"] else "")
         for rank, (video_id, start, end, _) in enumerate(row["moments"][:NUM_HITS], start=1)
@@ -200,7 +200,7 @@ def render_answered(row: Row, images: FrameImages) -> str:
     place = f"rank {row['rank']}" if row["rank"] else f"not among the first {len(row['top'])}"
     refused = "answered with 'nothing matches well'; " if row["nothing"] else ""
     summary = f"{row['kind']}: {refused}{place}, overlap {row['best_overlap']:.2f}"
-    return render_article(row, summary, _group([own, *top]))
+    return render_article(row, summary, _group([true_moment, *top]))
 
 
 def _count_before(row: Row) -> float:

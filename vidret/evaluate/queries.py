@@ -141,7 +141,7 @@ def judge_answer(query: CorpusQuery, answered: AnsweredQuery, content: int | Non
     if content is None:
         return QueryOutcome(kind=query.kind, answerable=False, nothing=nothing, score=score)
     found = [hit.video for hit in hits]
-    own = next((moment for moment in answered.moments if moment.video == content), None)
+    video_moment = next((moment for moment in answered.moments if moment.video == content), None)
     truths = np.array(query.spans, np.float64).reshape(-1, 2)
     return QueryOutcome(
         kind=query.kind,
@@ -149,8 +149,10 @@ def judge_answer(query: CorpusQuery, answered: AnsweredQuery, content: int | Non
         nothing=nothing,
         score=score,
         rank=found.index(content) + 1 if content in found else 0,
-        overlap=0.0 if own is None else float(temporal_iou(np.array([[own.start, own.end]]), truths).max()),
-        is_first=own is not None and own is answered.moments[0],
+        overlap=0.0
+        if video_moment is None
+        else float(temporal_iou(np.array([[video_moment.start, video_moment.end]]), truths).max()),
+        is_first=video_moment is not None and video_moment is answered.moments[0],
     )
 
 

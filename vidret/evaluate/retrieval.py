@@ -85,14 +85,14 @@ def evaluate_retrieval(
         VidretError: No caption is left, or the scores do not fit into memory.
     """
     encoder: Any = evaluation.engine.encoder
-    own, wanted = getattr(encoder, "instruction", None), PROTOCOLS[protocol].instruction
-    if own is None or wanted is None:
+    previous, wanted = getattr(encoder, "instruction", None), PROTOCOLS[protocol].instruction
+    if previous is None or wanted is None:
         return _evaluate(evaluation, rerank, protocol, bank, video_bank)
     encoder.instruction = wanted
     try:
         return _evaluate(evaluation, rerank, protocol, bank, video_bank)
     finally:
-        encoder.instruction = own
+        encoder.instruction = previous
 
 
 def _evaluate(
@@ -110,17 +110,17 @@ def _evaluate(
     asked = [*texts, *map(str, bank.items if bank is not None else ())]
     scores = score_texts(engine, asked, paths, rerank, evaluation.on_progress)
     pair_s = (time.perf_counter() - started) / (len(asked) * len(paths))
-    own, banked = (
+    test_scores, banked = (
         {name: level[part] for name, level in scores.items()} for part in (slice(len(texts)), slice(len(texts), None))
     )
-    ranker, totals = engine.choose_ranker(rerank), own[TOTAL]
-    rows = [*evaluate(totals, truth), *rate_parts(engine, ranker, own, truth, texts, paths)]
+    ranker, totals = engine.choose_ranker(rerank), test_scores[TOTAL]
+    rows = [*evaluate(totals, truth), *rate_parts(engine, ranker, test_scores, truth, texts, paths)]
     if bank is not None:
-        rows += correct(ranker, own, banked, truth, bank.describe(set(texts)))
+        rows += correct(ranker, test_scores, banked, truth, bank.describe(set(texts)))
     if video_bank is not None:
         banked = score_texts(engine, texts, [*map(Path, video_bank.items)], rerank, evaluation.on_progress)
         label = video_bank.describe({path.absolute() for path in paths})
-        rows += correct(ranker, own, banked, truth, label, direction="v2t")
+        rows += correct(ranker, test_scores, banked, truth, label, direction="v2t")
     rows += [evaluate_dual_softmax(direction, SCALE * totals, truth) for direction in DIRECTIONS]
     video_ranks = {video_ids[column]: rank for column, rank in _list_ranks(rows[1])}
     noted = note_differences(split, captions, engine.encoder.sampling.until_s, protocol)
@@ -172,10 +172,10 @@ def measure_scores(
     ranker: Ranker, num_texts: int, num_videos: int, num_bank_texts: int = 0, num_bank_videos: int = 0
 ) -> int:
     """Return the bytes that an evaluation takes at most: all levels, the corrected ones, and copies of a matrix."""
-    own, num_levels = num_texts * num_videos, len(ranker.weights)
+    num_scores, num_levels = num_texts * num_videos, len(ranker.weights)
     banks = num_bank_texts * num_videos, num_texts * num_bank_videos
-    stored = (num_levels + 1) * (own + sum(banks))
-    return int(4 * (stored + num_levels * own + COPIES * max(own, *banks)))
+    stored = (num_levels + 1) * (num_scores + sum(banks))
+    return int(4 * (stored + num_levels * num_scores + COPIES * max(num_scores, *banks)))
 
 
 POOLINGS = (MEAN, NONE)  # rerankers without weights, whose rows stand beside those of an aligner
@@ -230,17 +230,17 @@ def score_texts(
     ranker = engine.choose_ranker(rerank)
     scores = {name: np.empty((len(texts), len(paths)), np.float32) for name in (*ranker.weights, TOTAL)}
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    distinct, own = list(places), np.array([places[text] for text in texts], np.int64)
+    distinct, positions = list(places), np.array([places[text] for text in texts], np.int64)
     batches = [slice(start, start + AT_ONCE) for start in range(0, len(distinct), AT_ONCE)]
     for index, batch in enumerate(batches):
-        rows = np.flatnonzero(own // AT_ONCE == index)
+        rows = np.flatnonzero(positions // AT_ONCE == index)
 
         def advance(num_done: int, num_segments: int, index: int = index) -> None:
             if on_progress is not None:
                 on_progress(index * num_segments + num_done, len(batches) * num_segments)
 
         for name, level in engine.score_videos(distinct[batch], paths, rerank=rerank, on_progress=advance).items():
-            scores[name][rows] = level[own[rows] - batch.start]
+            scores[name][rows] = level[positions[rows] - batch.start]
     return scores
 
 
@@ -329,8 +329,8 @@ def _evaluate_domains(
         return {}
     results = {}
     for domain, rows in sorted(rows_by_domain.items()):
-        columns, own = np.unique(truth[rows], return_inverse=True)
-        results[domain] = [row.to_dict() for row in evaluate(scores[rows][:, columns], own)]
+        columns, domain_truth = np.unique(truth[rows], return_inverse=True)
+        results[domain] = [row.to_dict() for row in evaluate(scores[rows][:, columns], domain_truth)]
     return {"domains": results}
 
 

@@ -212,9 +212,9 @@ def saliency_loss(
     is_ignored = ~mask | (saliency > saliency.gather(1, frames[:, None]))
     scores = scores.masked_fill(is_ignored, -torch.inf)
     at_positives = scores[:, frames]
-    own = at_positives.diagonal()
-    loss = mean_or_zero(scores.logsumexp(dim=1) - own)
-    return loss + mean_or_zero(at_positives.logsumexp(dim=0) - own) if across_samples else loss
+    positive_scores = at_positives.diagonal()
+    loss = mean_or_zero(scores.logsumexp(dim=1) - positive_scores)
+    return loss + mean_or_zero(at_positives.logsumexp(dim=0) - positive_scores) if across_samples else loss
 
 
 def contrast(videos: Float[Tensor, "group item dim"], queries: Float[Tensor, "group item dim"]) -> Float[Tensor, ""]:
@@ -227,8 +227,8 @@ def contrast(videos: Float[Tensor, "group item dim"], queries: Float[Tensor, "gr
     """
     units = functional.normalize(videos, dim=-1), functional.normalize(queries, dim=-1)
     scores = torch.einsum("g v d, g q d -> g v q", *units) / TEMPERATURE
-    own = scores.diagonal(dim1=1, dim2=2)
-    return mean_or_zero(((scores.logsumexp(dim=2) + scores.logsumexp(dim=1)) / 2 - own).flatten())
+    positive_scores = scores.diagonal(dim1=1, dim2=2)
+    return mean_or_zero(((scores.logsumexp(dim=2) + scores.logsumexp(dim=1)) / 2 - positive_scores).flatten())
 
 
 def mean_or_zero(values: Float[Tensor, " value"]) -> Float[Tensor, ""]:

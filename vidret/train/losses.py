@@ -42,12 +42,12 @@ def contrast_rows(
     With ``smoothing``, that share of each row's target is spread evenly over the row (label smoothing).
     """
     logits = promote_half(logits)
-    own = logits.diagonal()
-    target = own
+    positives = logits.diagonal()
+    target = positives
     is_used = None if same is None else ~same | torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     if smoothing:
         used = torch.ones_like(logits) if is_used is None else is_used.to(logits)
-        target = own.lerp((logits * used).sum(dim=1) / used.sum(dim=1), smoothing)
+        target = positives.lerp((logits * used).sum(dim=1) / used.sum(dim=1), smoothing)
     if is_used is not None:
         logits = logits.masked_fill(~is_used, -torch.inf)
     return (logits.logsumexp(dim=1) - target).mean()

@@ -169,9 +169,9 @@ def start_temporal(encoder: ClipModel) -> TemporalTransformer:
     if encoder.card.text.width == dim:
         with torch.no_grad():
             temporal.positions.copy_(text.positions)
-        for own, theirs in zip(temporal.blocks, text.blocks, strict=False):
-            weights = theirs.state_dict()
-            own.load_state_dict({name: weight for name, weight in weights.items() if ".lora." not in name})
+        for block, text_block in zip(temporal.blocks, text.blocks, strict=False):
+            weights = text_block.state_dict()
+            block.load_state_dict({name: weight for name, weight in weights.items() if ".lora." not in name})
     return temporal
 
 

@@ -138,11 +138,13 @@ class TrainedModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model, and keep what those of this one were trained on."""
-        own, saved = (
+        model_shapes, saved_shapes = (
             {name: weight.shape for name, weight in state.items()}
             for state in (self.state_dict(), checkpoint["state_dict"])
         )
-        if unlike := sorted(name for name in own | saved if own.get(name) != saved.get(name)):
+        if unlike := sorted(
+            name for name in model_shapes | saved_shapes if model_shapes.get(name) != saved_shapes.get(name)
+        ):
             raise VidretError(
                 f"checkpoint must have the weights of the configured model, got others at {len(unlike)}: {unlike[0]}"
             )

@@ -101,16 +101,16 @@ def make_samples(index: int, query: VectorQuery, fps: float) -> list[GroundingSa
         spans = _cut_spans(query.query, window, fps)
         if not spans:
             continue
-        own = inputs[window.first : window.last, None]
-        seconds = len(own) / fps
+        window_inputs = inputs[window.first : window.last, None]
+        seconds = len(window_inputs) / fps
         shifted = replace(query.query, spans=tuple(spans), clips=(), saliency=(), clip_spans=())
         samples.append(
             GroundingSample(
                 query=index,
-                video=VideoLayers((own,), seconds),
+                video=VideoLayers((window_inputs,), seconds),
                 words=query.words.layers,
                 spans=np.array(spans, np.float32).reshape(-1, 2),
-                saliency=label_frames(shifted, len(own), fps, 0.0, 1.0),
+                saliency=label_frames(shifted, len(window_inputs), fps, 0.0, 1.0),
             )
         )
     return samples

@@ -220,7 +220,10 @@ class RetrievalModule(TrainedModule):
 def _stack(batches: list[Fields]) -> Fields:
     """Return the rows of several batches, which have the same fields, as one, padded to the longest."""
     fields = zip(*batches, strict=True)
-    stacked = [None if own[0] is None else pad_sequence([row for rows in own for row in rows], True) for own in fields]
+    stacked = [
+        None if tensors[0] is None else pad_sequence([row for rows in tensors for row in rows], True)
+        for tensors in fields
+    ]
     return type(batches[0])(*stacked)  # type: ignore[arg-type]
 
 
@@ -239,8 +242,8 @@ def _load_towers(card: Card, plain: ClipModel | None) -> ClipModel:
     model = ClipModel(card)
     if plain is None:
         return model
-    shapes, weights = {name: own.shape for name, own in model.state_dict().items()}, plain.state_dict()
-    if unlike := [name for name, own in weights.items() if own.shape != shapes.get(name, own.shape)]:
+    shapes, weights = {name: weight.shape for name, weight in model.state_dict().items()}, plain.state_dict()
+    if unlike := [name for name, weight in weights.items() if weight.shape != shapes.get(name, weight.shape)]:
         raise VidretError(f"weights must fit num_frames, merging, prompts and lora_rank, got others: {unlike[0]}")
     mismatch = model.load_state_dict(weights, strict=False)
     if mismatch.unexpected_keys:
@@ -253,8 +256,8 @@ def _take_aligner(model: RetrievalModel, path: Path, method: str) -> None:
     part = None if model.aligner is None or read_card(path) is None else read_part(path, ALIGNER)
     if model.aligner is None or part is None:
         return
-    own, kind = model.aligner.state_dict(), part.card.get("aligner")
-    shapes = [{name: weight.shape for name, weight in weights.items()} for weights in (own, part.weights)]
+    model_weights, kind = model.aligner.state_dict(), part.card.get("aligner")
+    shapes = [{name: weight.shape for name, weight in weights.items()} for weights in (model_weights, part.weights)]
     if kind == model.aligner.kind and shapes[0] == shapes[1]:
         model.aligner.load_state_dict(part.weights)
     else:
