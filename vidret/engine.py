@@ -220,8 +220,8 @@ class Engine(VideoLibrary):
             encoder = _load_encoder(first, encoder, device=chosen, precision=precision)
         elif others:
             raise DeviceError(f"device must be one for an encoder that is loaded, got {device}")
-        own = chosen if others else device
-        engine = cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=own, store=store)
+        engine_device = chosen if others else device
+        engine = cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=engine_device, store=store)
         engine._precision, engine._other_devices = precision, others
         return engine
 
@@ -1146,4 +1146,4 @@ def list_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     given = [path] if isinstance(path, str | os.PathLike) else list(path)
     if not given or "" in given:  # which would be the current folder
         raise VidretError(f"path must be the folder of an index, got {'an empty name' if given else 'none'}")
-    return list(dict.fromkeys(Path(own).absolute() for own in given))
+    return list(dict.fromkeys(Path(folder).absolute() for folder in given))

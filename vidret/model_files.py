@@ -231,9 +231,9 @@ def rename_weights(
     """
     renamed, unknown = {}, []
     for name, weight in weights.items():
-        own = translate(name, names)
-        if own is not None:
-            renamed[own] = weight.float()
+        new_name = translate(name, names)
+        if new_name is not None:
+            renamed[new_name] = weight.float()
         elif not ignored.match(name):
             unknown.append(name)
     refuse_weights("unknown", unknown, error)
@@ -251,13 +251,13 @@ def load_exactly(
 
     Raise ``error`` if weights are missing, unknown or of another shape; the message lists them.
     """
-    own = module.state_dict()
-    changed = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    expected = module.state_dict()
+    changed = [name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape]
     misfits = {
-        "missing": [show(name) for name in own.keys() - weights.keys()],
-        "unknown": [show(name) for name in weights.keys() - own.keys()],
+        "missing": [show(name) for name in expected.keys() - weights.keys()],
+        "unknown": [show(name) for name in weights.keys() - expected.keys()],
         "of another shape": [
-            f"{show(name)} {tuple(weights[name].shape)} for {tuple(own[name].shape)}" for name in changed
+            f"{show(name)} {tuple(weights[name].shape)} for {tuple(expected[name].shape)}" for name in changed
         ],
     }
     reasons = [f"{len(names)} weights {kind}: {', '.join(sorted(names))}" for kind, names in misfits.items() if names]

@@ -201,9 +201,9 @@ def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[t
             taught.append(concept.name)
         except VidretError as error:
             failed.append((concept.name, str(error)))
-    for prefix, own in classes.items():
-        lost = _classify_again(engine, prefix, own)
-        taught += [concept.name for concept in own.values() if concept.name not in lost]
+    for prefix, concepts in classes.items():
+        lost = _classify_again(engine, prefix, concepts)
+        taught += [concept.name for concept in concepts.values() if concept.name not in lost]
         failed += lost.items()
     return tuple(taught), tuple(failed)
 

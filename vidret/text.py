@@ -68,8 +68,8 @@ def display_path(path: str) -> str:
     """Return a path as it can be typed here: as by ``show_path``, but relative if it is in the current folder."""
     if is_url(path):
         return show_path(path)
-    own, here = absolute_path(path), absolute_path(os.curdir).rstrip("/")
-    return show_path(own.removeprefix(f"{here}/") if is_below(own, here) else path)
+    absolute, here = absolute_path(path), absolute_path(os.curdir).rstrip("/")
+    return show_path(absolute.removeprefix(f"{here}/") if is_below(absolute, here) else path)
 
 
 def is_url(path: str) -> bool:

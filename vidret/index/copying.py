@@ -79,8 +79,8 @@ class ContentCopier:
 
     def copy(self, jobs: Iterable[CopyJob]) -> None:
         """Copy contents in batches, those of one source after another."""
-        for source, own_jobs in groupby(jobs, attrgetter("source")):
-            self._copy_from(source, own_jobs)
+        for source, source_jobs in groupby(jobs, attrgetter("source")):
+            self._copy_from(source, source_jobs)
 
     def _copy_from(self, source: Store, jobs: Iterable[CopyJob]) -> None:
         batch: list[CopyJob] = []
@@ -128,14 +128,17 @@ class ContentCopier:
             return known.num_segments == job.video.num_segments
         if not known.open_ended:
             return False
-        own, other = (
+        target_spans, source_spans = (
             {
                 segment.number: (segment.start, segment.end)
                 for segment in store.segments.get(store.segments.ids_of_video(video_id))
             }
             for store, video_id in ((self.target, known.id), (job.source, job.video.id))
         )
-        return all(own[number] == other[number] for number in own.keys() & other.keys())
+        return all(
+            target_spans[segment_number] == source_spans[segment_number]
+            for segment_number in target_spans.keys() & source_spans.keys()
+        )
 
     def _copy_batch(self, source: Store, batch: Sequence[CopyJob], missing: Mapping[int, CopyJob]) -> None:
         """Copy the missing segments of contents, and finish the videos that are complete now."""
@@ -231,17 +234,17 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
         How many were copied, and the notes of ``choose_named``.
     """
     last = max(video_ids.values(), default=0)
-    own_ids = {
+    source_ids = {
         source.path: {content: video_id for video_id, content in source.videos.fingerprints().items()}
         for source in sources
     }
     with WATCHES.change(target.path) as watches:
         found = ((source.path, watch.name, watch) for source in sources for watch in WATCHES.read(source.path))
-        own = [(watch.name, watch) for watch in watches]
-        new, notes = choose_named("watch", target.path, own, found, attrgetter("query"))
+        named_watches = [(watch.name, watch) for watch in watches]
+        new, notes = choose_named("watch", target.path, named_watches, found, attrgetter("query"))
         for path, _, watch in new:
-            shared = {content: video_ids[content] for content in own_ids[path].keys() & video_ids.keys()}
-            watches.append(replace(watch.move(own_ids[path], shared), last_video=last))
+            shared = {content: video_ids[content] for content in source_ids[path].keys() & video_ids.keys()}
+            watches.append(replace(watch.move(source_ids[path], shared), last_video=last))
     return len(new), notes
 
 
@@ -249,8 +252,8 @@ def copy_collections(target: Store, sources: Sequence[Store]) -> tuple[int, list
     """Copy the collections that the target lacks; return how many were copied, and the notes of ``choose_named``."""
     with COLLECTIONS.change(target.path) as kept:
         found = ((source.path, saved.name, saved) for source in sources for saved in COLLECTIONS.read(source.path))
-        own = [(saved.name, saved) for saved in kept]
-        new, notes = choose_named("collection", target.path, own, found, partial(replace, revision=0))
+        named_collections = [(saved.name, saved) for saved in kept]
+        new, notes = choose_named("collection", target.path, named_collections, found, partial(replace, revision=0))
         kept += [saved for _, _, saved in new]
     return len(new), notes
 
@@ -293,14 +296,14 @@ class TextMerge:
     def plan(self, wanted: Container[str]) -> None:
         """Choose the index to take each track of the wanted contents from."""
         with ExitStack() as stack:
-            own = [stack.enter_context(TextStore.open(self._target))] if TextStore.exists(self._target) else []
+            target_texts = [stack.enter_context(TextStore.open(self._target))] if TextStore.exists(self._target) else []
             best: dict[tuple[str, str], TrackCopyJob] = {}
-            for texts in self._select_comparable([*own, *self._sources]):
+            for texts in self._select_comparable([*target_texts, *self._sources]):
                 for track in texts.tracks():
                     key = track.fingerprint, track.source
                     if track.fingerprint in wanted and (key not in best or _is_better(track, best[key].track)):
                         best[key] = TrackCopyJob(texts, track)
-            self.jobs = [job for job in best.values() if job.source not in own]
+            self.jobs = [job for job in best.values() if job.source not in target_texts]
 
     def run(self) -> None:
         """Copy the chosen tracks, and save the texts of the target."""

@@ -108,10 +108,10 @@ def import_videos(
         rows[path].append(row)
     failed, counts = list[tuple[str, str]](), {"imported": 0, "known": 0, "num_segments": 0}
     with contextlib.closing(ImagePool(1, timeout_s=PROBE_TIMEOUT_S)) as pool:
-        for done, (path, own) in enumerate(rows.items()):
+        for done, (path, path_rows) in enumerate(rows.items()):
             if on_progress is not None:
                 on_progress(done, len(rows))
-            order = sorted(own, key=lambda row: tuple(embeddings.times[row]))
+            order = sorted(path_rows, key=lambda row: tuple(embeddings.times[row]))
             try:
                 film, times = _inspect(path, embeddings.times[order], embeddings.vectors[order], pool)
             except DecodeError as error:

@@ -92,9 +92,9 @@ def compare_indexes(indexes: Sequence[Store]) -> tuple[dict[str, str], list[str]
     facts = {key: next(filter(None, (get_fact(index, key) for index in indexes)), "") for key in keys}
     heads = [(index, get_fact(index, HEAD) or "none") for index in indexes if facts[HEAD]]
     notes += [
-        f"{index.path}: its grounding head {own} is {facts[HEAD]} in the merged index"
-        for index, own in heads
-        if own != facts[HEAD]
+        f"{index.path}: its grounding head {head} is {facts[HEAD]} in the merged index"
+        for index, head in heads
+        if head != facts[HEAD]
     ]
     return facts, notes
 
@@ -246,10 +246,10 @@ def _allow_models(out: str | os.PathLike[str], indexes: Sequence[Store], texts: 
     for index in indexes:
         for name in (index.encoder_name, *(get_fact(index, key) for key in MODEL_SETTINGS.values())):
             named[name].append(index.path)
-    for own in texts:
-        folder = own.store.path.parent
+    for text_store in texts:
+        folder = text_store.store.path.parent
         options = read_options(folder) or WordsOptions()
-        for name in (own.store.encoder_name, options.speech_model, options.sound_model):
+        for name in (text_store.store.encoder_name, options.speech_model, options.sound_model):
             named[name].append(folder)
     for name, folders in named.items():
         if all(is_allowed(folder, name) for folder in folders):
@@ -303,8 +303,8 @@ class Merge:
         }.items():
             self._counts[name] = num_copied
             self._notes += notes
-        copy_sounds(self.target.path, [own.path for own in self.sources], wanted)
-        self._counts["identities"] = copy_identities(self.target.path, [own.path for own in self.sources], wanted)
+        copy_sounds(self.target.path, [source.path for source in self.sources], wanted)
+        self._counts["identities"] = copy_identities(self.target.path, [source.path for source in self.sources], wanted)
         Persons(self.target.path).group()
         for key in self.target.metadata.keys(f"{CONCEPT}."):
             if self.target.metadata.get(key):  # one that was forgotten is stored as empty

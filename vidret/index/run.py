@@ -283,7 +283,7 @@ class WorkerThreads:
             paths = self._list_paths(reading.job, reading.video_id)
             reading.words = words.begin(fingerprint, paths, opened.duration)
         request |= reading.words.request()
-        for source in [own for own in reading.words.remaining if KINDS[own].load_frame_reader is not None]:
+        for source in [name for name in reading.words.remaining if KINDS[name].load_frame_reader is not None]:
             # The frames that were sampled of a segment are found again from its start.
             store, start_s = self._run_state.store, request[source]["start_s"]
             stored = store.segments.get(store.segments.ids_of_video(reading.video_id))
@@ -315,7 +315,7 @@ class _Reading:
     @property
     def is_more_wanted(self) -> bool:
         """Whether words, faces or voices remain to be read."""
-        return any(own is not None and own.remaining for own in (self.words, self.tracks))
+        return any(pending is not None and pending.remaining for pending in (self.words, self.tracks))
 
     def give_up_words(self, reason: str) -> bool:
         """Abandon the source that was being read when the decoder failed; return False if there is none."""

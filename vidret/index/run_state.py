@@ -321,7 +321,9 @@ class RunState:
         it is None. Raise VidretError if the decoder failed on every file, or the index cannot be written.
         """
         self._settle_undecoded()
-        self.store.upkeep.forget_files(own.path for own in self.store.files.find(state="missing") if own.video is None)
+        self.store.upkeep.forget_files(
+            record.path for record in self.store.files.find(state="missing") if record.video is None
+        )
         moved, deleted_copies, gone = self._sort_missing()
         self.store.upkeep.forget_files(old for old, new in moved if is_same_disk(old, new))
         pruned, unpruned = None, list[str]()

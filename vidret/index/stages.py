@@ -225,8 +225,8 @@ class LocalStages:
         self.pack = options.pack
         num_layers = 0 if options.moments is None else options.moments.num_layers
         encoders: list[Encode] = [
-            partial(encode_segments, own, pack=options.pack, tokens=options.tokens, num_layers=num_layers)
-            for own in (encoder, *(own for _, own in options.others))
+            partial(encode_segments, device_encoder, pack=options.pack, tokens=options.tokens, num_layers=num_layers)
+            for device_encoder in (encoder, *(other for _, other in options.others))
         ]
         if options.device == CPU:
             encoders = list(islice(cycle(encoders), max(count_cores(), len(encoders))))

@@ -148,9 +148,9 @@ class AccessMiddleware:
         check_access(host, token, index)
         self._app, self._held, self._whole = app, HeldBytes(), whole
         self._keyring = Keyring(token, index, is_needed=not is_loopback(host))
-        own_names = "|".join(re.escape(name) for name in ("localhost", "127.0.0.1", "[::1]", host))
+        local_names = "|".join(re.escape(name) for name in ("localhost", "127.0.0.1", "[::1]", host))
         # On other addresses any name may be valid. There the token protects against DNS rebinding.
-        self._hosts = re.compile(rf"({own_names})(:\d+)?", re.IGNORECASE) if is_loopback(host) else None
+        self._hosts = re.compile(rf"({local_names})(:\d+)?", re.IGNORECASE) if is_loopback(host) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or forward it to the app."""

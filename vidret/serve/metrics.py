@@ -19,21 +19,21 @@ class Metrics:
     """The metrics of one server."""
 
     def __init__(self) -> None:
-        self._registry = own = CollectorRegistry()
-        self.requests = Counter("vidret_requests", "Responses.", ["route", "status"], registry=own)
+        self._registry = registry = CollectorRegistry()
+        self.requests = Counter("vidret_requests", "Responses.", ["route", "status"], registry=registry)
         self.seconds = Histogram(
             "vidret_request_seconds",
             "Time to the first byte of a response.",
             ["route"],
             buckets=DURATION_BUCKETS_S,
-            registry=own,
+            registry=registry,
         )
-        self.searches = Counter("vidret_searches", "Searches.", registry=own)
-        self.batches = Histogram("vidret_batch_size", "Searches per batch.", buckets=BATCH_BUCKETS, registry=own)
-        self.queue = Gauge("vidret_queue_depth", "Requests that wait for the engine.", registry=own)
-        self._videos = Gauge("vidret_index_videos", "Videos in the index.", registry=own)
-        self._segments = Gauge("vidret_index_segments", "Searchable segments in the index.", registry=own)
-        self._bytes = Gauge("vidret_index_bytes", "Size of the index on disk.", registry=own)
+        self.searches = Counter("vidret_searches", "Searches.", registry=registry)
+        self.batches = Histogram("vidret_batch_size", "Searches per batch.", buckets=BATCH_BUCKETS, registry=registry)
+        self.queue = Gauge("vidret_queue_depth", "Requests that wait for the engine.", registry=registry)
+        self._videos = Gauge("vidret_index_videos", "Videos in the index.", registry=registry)
+        self._segments = Gauge("vidret_index_segments", "Searchable segments in the index.", registry=registry)
+        self._bytes = Gauge("vidret_index_bytes", "Size of the index on disk.", registry=registry)
 
     def count_batch(self, size: int) -> None:
         """Count a batch of searches."""

@@ -154,8 +154,10 @@ def _handle_http(request: Request, error: Exception) -> JSONResponse:
     if sentence == HTTPStatus(error.status_code).phrase:
         sentence = f"{request.method} {request.url.path} must be one of /openapi.json"
     if error.status_code == 405:  # Starlette lists the methods of only the first route of this path
-        own = [route for route in list_routes(request.app.routes) if route.matches(request.scope)[0] is not Match.NONE]
-        methods = {method for route in own for method in getattr(route, "methods", None) or ()}
+        routes = [
+            route for route in list_routes(request.app.routes) if route.matches(request.scope)[0] is not Match.NONE
+        ]
+        methods = {method for route in routes for method in getattr(route, "methods", None) or ()}
         headers = {"Allow": ", ".join(sorted(methods))} if methods else headers
     return problem_response(error.status_code, sentence, headers)
 

@@ -145,8 +145,8 @@ def in_moments(engine: Engine, start: str, end: str) -> Callable[[Request, str],
             first, last = (float(request.query_params.get(field, 0)) for field in (start, end))
         except ValueError:
             return False
-        own = [moment for moment in moments if moment.video == video_id]
-        return any(moment.start - SLACK_S <= first <= last <= moment.end + SLACK_S for moment in own)
+        video_moments = [moment for moment in moments if moment.video == video_id]
+        return any(moment.start - SLACK_S <= first <= last <= moment.end + SLACK_S for moment in video_moments)
 
     return is_within
 

@@ -108,26 +108,26 @@ def check_options(options: Any, error: type[Exception]) -> None:
 
 
 def _check_value(named: NamedOption, value: Any) -> None:
-    own = named.option
+    option = named.option
     if value is None and named.may_be_none:
         return
-    if own.holds == "times":
+    if option.holds == "times":
         if not isinstance(value, list | tuple) or not all(
             isinstance(at, list | tuple) and len(at) == 2 and isinstance(at[1], Real) for at in value
         ):
             raise ValueError(f"{named.name} must be pairs of a video and a time in seconds, got {value!r:.60}")
         return
     plain: Any = value.item() if hasattr(value, "item") else list(value) if isinstance(value, tuple) else value
-    if own.holds != "date" and type(plain) in (int, float):
-        low, high = own.minimum or 0, MOST if named.type is int else own.maximum or MOST
+    if option.holds != "date" and type(plain) in (int, float):
+        low, high = option.minimum or 0, MOST if named.type is int else option.maximum or MOST
         if not low <= plain <= high:
             rule = f"at least {low}" if named.type is int and plain < low else f"between {low} and {high}"
             raise ValueError(f"{named.name} must be {rule}, got {value}")
     read_value(named.name, named.type, plain)
     if plain == []:
         raise ValueError(f"{named.name} must have at least 1 item, got []")
-    if named.type is str and not named.may_be_none and plain not in own.choices:
-        raise ValueError(f"{named.name} must be {' or '.join(own.choices)}, got {value}")
+    if named.type is str and not named.may_be_none and plain not in option.choices:
+        raise ValueError(f"{named.name} must be {' or '.join(option.choices)}, got {value}")
 
 
 def flatten_options(options: Any) -> dict[str, Any]:

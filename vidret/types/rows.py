@@ -205,7 +205,7 @@ def read_value(name: str, kind: Any, value: Any) -> Any:
             return tuple(read_value(name, inner[0], item) for item in items)
         if len(items) != len(inner):
             raise ValueError(f"{name} must have length {len(inner)}, got {len(items)}")
-        return tuple(read_value(name, own, item) for own, item in zip(inner, items, strict=True))
+        return tuple(read_value(name, item_kind, item) for item_kind, item in zip(inner, items, strict=True))
     if origin in (Mapping, dict):
         return {key: read_value(key, inner[1], item) for key, item in _check_type(name, dict, value).items()}
     return value if kind is Any else _check_type(name, kind, value)

@@ -39,7 +39,7 @@ def list_links(tools: ToolBox, cursor: str | None) -> tuple[dict[str, str], str 
     offset = int(cursor or 0)
     videos = tools.engine.videos()
     page = videos[offset : offset + PAGE_SIZE]
-    titles = {VIDEO_TEMPLATE.format(video=own.id): shorten(title(own.paths[0]), TITLE_LENGTH) for own in page}
+    titles = {VIDEO_TEMPLATE.format(video=video.id): shorten(title(video.paths[0]), TITLE_LENGTH) for video in page}
     following = offset + len(page)
     return titles, str(following) if following < len(videos) else None
 

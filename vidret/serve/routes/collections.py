@@ -203,13 +203,13 @@ def check_shown(engine: Engine, grant: StoredToken, asked: SavedCollection) -> N
     if not grant.collection:
         return
     shown: dict[int | str | None, list[ListedMoment]] = {}
-    for own in (own for kept in engine.collections() if kept.name == asked.name for own in kept.moments):
-        for key in (own.video, own.content):
-            shown.setdefault(key, []).append(own)
+    for listed in (moment for kept in engine.collections() if kept.name == asked.name for moment in kept.moments):
+        for key in (listed.video, listed.content):
+            shown.setdefault(key, []).append(listed)
     is_part = all(
         any(
-            own.start <= moment.start and moment.end <= own.end
-            for own in shown.get(moment.content if moment.video is None else moment.video, [])
+            shown_moment.start <= moment.start and moment.end <= shown_moment.end
+            for shown_moment in shown.get(moment.content if moment.video is None else moment.video, [])
         )
         for moment in asked.moments
     )

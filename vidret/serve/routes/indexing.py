@@ -135,7 +135,8 @@ class Indexer:
         with self._lock:
             if self._process is not None:
                 raise RefusedError(409, "a run is in progress")
-            own = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]  # the server's code
+            # The server's code.
+            code_paths = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
             report = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  the reader closes it; a pipe could fill up
             self._process = subprocess.Popen(
                 [*self._command, "index", *self._options, *flags, "--", *checked],
@@ -143,7 +144,7 @@ class Indexer:
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(own)},
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(code_paths)},
                 process_group=0,  # the server handles Ctrl-C
                 creationflags=NEW_GROUP,
             )

@@ -91,8 +91,8 @@ def people_routes(engine: Engine) -> APIRouter:
     def list_tracks(person: Key, kind: IdentityKind = "face") -> PersonTracksAnswer:
         """List where a person is seen or heard."""
         check(person)
-        own = persons.list_tracks(person, kind)[:MAX_TRACKS]
-        return PersonTracksAnswer(tracks=[write_row(PersonTrackRow, track) for track in own])
+        tracks = persons.list_tracks(person, kind)[:MAX_TRACKS]
+        return PersonTracksAnswer(tracks=[write_row(PersonTrackRow, track) for track in tracks])
 
     @router.post("/{person}/not", responses=refusals(400, 404))
     def reject(person: Key, body: RejectRequest) -> PeopleAnswer:

@@ -87,7 +87,11 @@ class ShotDetector:
         """Return the transitions among the last frames; no frame may follow."""
         decided: list[Decided] = []
         self._decide(decided, is_end=True)
-        found = [transition for _, own in self._find_transitions(decided, [self.num_decided]) for transition in own]
+        found = [
+            transition
+            for _, transitions in self._find_transitions(decided, [self.num_decided])
+            for transition in transitions
+        ]
         return found + self._gradual.finish()
 
     def _find_transitions(self, decided: Sequence[Decided], steps: Sequence[int]) -> list[tuple[int, list[Transition]]]:
@@ -96,13 +100,13 @@ class ShotDetector:
         found: list[tuple[int, list[Transition]]] = []
         position = 0
         for num_decided in steps:
-            own: list[Transition] = []
+            transitions: list[Transition] = []
             while position < len(decided) and decided[position].index < num_decided:
                 index, is_cut = decided[position].index, decided[position].is_cut
-                own += [Transition(index, index, "cut")] if is_cut else []
-                own += gradual.get(index, [])
+                transitions += [Transition(index, index, "cut")] if is_cut else []
+                transitions += gradual.get(index, [])
                 position += 1
-            found.append((num_decided, own))
+            found.append((num_decided, transitions))
         return found
 
     def _position(self) -> int:

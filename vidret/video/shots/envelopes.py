@@ -38,11 +38,11 @@ class _Batch:
         So one maximum serves for both bounds.
         """
         sides = np.empty((len(self.greys), 4, *GREY_SHAPE), np.uint8)
-        own, bounds = sides[:, :2], sides[:, 2:]
-        own[:, 0], own[:, 1] = self.greys, ~self.greys
-        rows = own.copy()
-        np.maximum(rows[:, :, 1:], own[:, :, :-1], out=rows[:, :, 1:])
-        np.maximum(rows[:, :, :-1], own[:, :, 1:], out=rows[:, :, :-1])
+        pictures, bounds = sides[:, :2], sides[:, 2:]
+        pictures[:, 0], pictures[:, 1] = self.greys, ~self.greys
+        rows = pictures.copy()
+        np.maximum(rows[:, :, 1:], pictures[:, :, :-1], out=rows[:, :, 1:])
+        np.maximum(rows[:, :, :-1], pictures[:, :, 1:], out=rows[:, :, :-1])
         bounds[:] = rows
         np.maximum(bounds[..., 1:], rows[..., :-1], out=bounds[..., 1:])
         np.maximum(bounds[..., :-1], rows[..., 1:], out=bounds[..., :-1])

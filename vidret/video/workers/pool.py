@@ -128,8 +128,8 @@ class DecodePool:
     ) -> Iterator[Message]:
         request: ReadRequest = {}
         gpu_decoders = self._gpu_decoders.get(process.device, [])
-        own = {"device": process.device, "gpu_decoders": gpu_decoders, "num_threads": num_threads}
-        process.send(self._request | own, os.fsencode(name))
+        device_request = {"device": process.device, "gpu_decoders": gpu_decoders, "num_threads": num_threads}
+        process.send(self._request | device_request, os.fsencode(name))
         while True:
             header, payload = process.receive(self._timeout)
             match header["kind"]:
