@@ -1,4 +1,4 @@
-"""How a text attends to the frames of a video: each kind pools them to one vector per pair, and returns its cosine."""
+"""Attention of texts to frames: each kind pools a video's frames for a text, and returns the cosine of both."""
 
 import math
 from typing import Any
@@ -18,7 +18,7 @@ Pooled = tuple[Float[Tensor, "video text"], Float[Tensor, "video text frame"]]
 
 
 class SoftmaxAttention(nn.Module):
-    """Weighs frames by a softmax of their products with the text, as GLSCL does, or as a subclass says."""
+    """Weighs frames by a softmax of their products with the text, as in GLSCL; subclasses may weigh differently."""
 
     def __init__(self, temperature: float = UNIT_TEMPERATURE) -> None:
         """Take the temperature of the softmax, 3 for the published heads.
@@ -36,11 +36,11 @@ class SoftmaxAttention(nn.Module):
         return {"temperature": self.temperature}
 
     def prepare(self, frames: Float[Tensor, "video frame dim"]) -> tuple[Tensor, Tensor | None]:
-        """Return what texts are compared with, and what is summed up if that is something else."""
+        """Return the keys of frames, and their values if they differ from the keys."""
         return frames, None
 
     def weigh(self, logits: Float[Tensor, "video text frame"]) -> Float[Tensor, "video text frame"]:
-        """Return the weights of frames; what those of padding are has no effect."""
+        """Return the weights of frames; those of padding have no effect."""
         return logits.softmax(dim=-1)
 
     def forward(

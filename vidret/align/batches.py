@@ -133,13 +133,13 @@ def _rescale(
 def stack_rows(
     arrays: Sequence[Float[np.ndarray, "_row dim"]],
 ) -> tuple[Float[Tensor, "item row dim"], Bool[Tensor, "item row"] | None]:
-    """Return what ``pad_rows`` does, as tensors of float32."""
+    """Stack arrays as ``pad_rows`` does, and return float32 tensors."""
     rows, mask = _as_tensors(pad_rows(arrays))
     return rows.float(), mask
 
 
 def unpack_stacked(packed: Sequence[bytes | memoryview]) -> list[Stacked]:
-    """Return what ``unpack_arrays`` does, as tensors."""
+    """Deserialize items as ``unpack_arrays`` does, and return tensors."""
     return [_as_tensors(padded) for padded in unpack_arrays(packed)]
 
 

@@ -1,4 +1,4 @@
-"""Trained aligners as files: of vidret, with a card that names the kind of aligner, and published checkpoints.
+"""Files of trained aligners: vidret's own, with a card that names the kind of aligner, and published checkpoints.
 
 Sizes follow from the shapes of weights.
 """
@@ -160,7 +160,7 @@ def map_prefixes(shared_decoder: bool, shared_queries: bool) -> dict[str, str]:
 def build_concepts(
     weights: Weights, *, temperature: float, heads: int, share: float = SHARE, names: Mapping[str, str]
 ) -> ConceptAligner:
-    """Build an aligner from weights with its own names; ``names`` is the published prefix of each own one, for errors.
+    """Build an aligner from weights with its own names; ``names`` maps own prefixes to published ones.
 
     Raises:
         AlignerError: Weights are missing, unknown or of another shape.
@@ -199,7 +199,7 @@ def _build_finder(weights: Weights, prefix: str, heads: int) -> ConceptFinder:
 
 
 def _is_trained(weights: Weights) -> bool:
-    """Whether there is a frames' decoder that was trained; an untrained one consists of copies of one layer."""
+    """Return whether there is a trained decoder for frames; an untrained one consists of copies of one layer."""
     layers = defaultdict[str, dict[str, Tensor]](dict)
     for name, weight in weights.items():
         if part := re.fullmatch(rf"({FRAME_DECODER}\d+\.|{FRAME_LAYER})(.+)", name):

@@ -1,8 +1,8 @@
 """Gaussian discriminant analysis: a linear classifier of vectors from a few examples, in closed form.
 
 Each class is a Gaussian around the mean of its examples. All share one covariance, which is shrunk so much that fewer
-examples than dimensions suffice. Its logits are added to those of text. Vectors without a label help: each belongs to
-the classes as probably as the classifier says, which is fitted again with them (expectation maximisation).
+examples than dimensions suffice. Its logits are added to those of text. Unlabelled vectors help: they get the class
+probabilities of the classifier, which is then fitted again with them (expectation maximisation).
 
 Reference: Wang et al. 2024, "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation".
 """
@@ -18,7 +18,7 @@ TEMPERATURES = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # by which log
 UNTUNED = (1.0, 6.0)  # the weight and the temperature without held-out vectors
 ROUNDS = 3  # of expectation maximisation
 MAX_FOLDS = 5
-MAX_UNLABELLED = 4.0  # vectors without a label per example; more count as many as these
+MAX_UNLABELLED = 4.0  # unlabelled vectors per example; more are weighted down to this
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -43,7 +43,7 @@ class GaussianClassifier:
         return logits
 
     def scale(self, factor: float) -> "GaussianClassifier":
-        """Return the classifier whose logits are as many times larger."""
+        """Return the classifier with its logits multiplied by a factor."""
         scaled = {name: factor * getattr(self, name) for name in ("precision", "weight", "bias")}
         return replace(self, **scaled)
 
@@ -53,8 +53,8 @@ def fit_gaussians(
 ) -> GaussianClassifier:
     """Fit a Gaussian to each class, with equal priors however many vectors each has.
 
-    The scale of the precision falls with the number of vectors, as in the published code. Memberships say how much each
-    vector belongs to each class; 1 and 0 for an example of one class.
+    The scale of the precision falls with the number of vectors, as in the published code. A membership is the share of
+    a vector that belongs to a class, 1 or 0 for an example.
 
     Raises:
         ValueError: A class has no vector, there are fewer than two, or those of each class are equal.
@@ -94,8 +94,8 @@ def fit_with_unlabelled(
 ) -> GaussianClassifier:
     """Fit Gaussians to labelled and unlabelled vectors, so that their logits can be added to those of text.
 
-    The text says at first to which classes the unlabelled ones belong, and then text and Gaussians together. Each class
-    has an example, and ``alpha`` is the weight of the log densities.
+    The text classifies the unlabelled vectors first, then text and Gaussians together do. Each class has an example;
+    ``alpha`` is the weight of the log densities.
 
     Raises:
         ValueError: The vectors of each class are equal.
@@ -106,7 +106,7 @@ def fit_with_unlabelled(
     for _ in range(ROUNDS):
         memberships = share * soften(logits)
         memberships[known] = np.eye(text_logits.shape[1])[labels[known]]
-        density = (memberships.sum() - 1) / vectors.shape[1]  # what makes the precision that of a density
+        density = (memberships.sum() - 1) / vectors.shape[1]  # scales the precision to that of a density
         classifier = fit_gaussians(vectors, memberships).scale(alpha * density)
         logits = text_logits + classifier.classify(vectors)
     return classifier
@@ -119,7 +119,7 @@ def cross_validate(
 ) -> tuple[float, float]:
     """Choose the weight of the log densities, and the temperature of the logits, on held-out labelled vectors.
 
-    Vectors are less independent than Gaussians assume, so that undivided logits are too sure.
+    Vectors are less independent than Gaussians assume, so undivided logits are overconfident.
 
     Returns:
         The one of ``ALPHAS`` with the highest mean average precision of the classes, and then the one of

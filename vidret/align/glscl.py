@@ -1,7 +1,7 @@
 """GLSCL, the fast aligner: frames pooled with weights that depend on the text, and concepts shared by both sides.
 
-What depends on one side only is computed once: ``prepare`` for videos, ``prepare_texts`` for texts. ``score`` then
-takes a few matrix products over all pairs. A trained head takes features that are not normalized: its softmax over
+What depends on one side only is computed once, by ``prepare`` for videos and ``prepare_texts`` for texts. ``score``
+then takes a few matrix products over all pairs. A trained head takes features that are not normalized: its softmax over
 frames (temperature 3) was trained with their norms. Without a trained head, frames of unit length are pooled and no
 concepts are used.
 
@@ -26,14 +26,14 @@ from vidret.align.stacking import pack_arrays
 from vidret.layers import TemporalTransformer, mask_bias
 
 TEXTS, VIDEOS = 64, 256  # per block, so that its frame weights fit a core's cache
-AT_ONCE = 256  # texts whose concepts are found at a time: each takes a third of a megabyte meanwhile
+AT_ONCE = 256  # texts whose concepts are found at a time: each needs a third of a megabyte
 
 
 class ConceptVideos(NamedTuple):
     """Prepared videos.
 
     ``grams`` are the Gram matrices of each video's frames; None where there are too few texts for them to pay off.
-    ``values`` are what X-Pool sums up, whose keys then are the ``frames``; None for other kinds of attention.
+    ``values`` are the values of X-Pool, whose keys are then the ``frames``; None for other kinds of attention.
     """
 
     frames: Float[Tensor, "video frame dim"]
@@ -43,7 +43,7 @@ class ConceptVideos(NamedTuple):
     values: Float[Tensor, "video frame dim"] | None = None
 
     def with_grams(self) -> "ConceptVideos":
-        """Return the videos with their Gram matrices, which need not be stored, unless values are summed up."""
+        """Return the videos with their Gram matrices, which need not be stored, unless they have values."""
         return self if self.values is not None else self._replace(grams=self.frames @ self.frames.mT)
 
     def pack(self) -> bytes:
@@ -164,7 +164,7 @@ class ConceptAligner(nn.Module):
         return {**settings, "heads": heads, "share": self.share}
 
     def prepare(self, videos: VideoBatch) -> ConceptVideos:
-        """Compute what does not depend on a text. Tokens are not used.
+        """Compute the part of the score that does not depend on a text. Tokens are not used.
 
         Raises:
             ValueError: The mask is not bool or has the wrong shape.
@@ -177,7 +177,7 @@ class ConceptAligner(nn.Module):
         return ConceptVideos(frames, mask, concepts, values=values).with_grams()
 
     def prepare_texts(self, texts: TextBatch) -> ConceptTexts:
-        """Compute what does not depend on a video.
+        """Compute the part of the score that does not depend on a video.
 
         Raises:
             ValueError: The mask is not bool or has the wrong shape.
@@ -186,7 +186,7 @@ class ConceptAligner(nn.Module):
         return ConceptTexts(texts.sentences, self.find_concepts(texts.words, mask, of_words=True))
 
     def _prepare_all(self, texts: TextBatch) -> ConceptTexts:
-        """Return what ``prepare_texts`` does, some texts at a time."""
+        """Prepare texts as ``prepare_texts`` does, some at a time."""
         starts = range(0, max(1, len(texts.sentences)), AT_ONCE)
         parts = [self.prepare_texts(take_rows(texts, slice(start, start + AT_ONCE))) for start in starts]
         return ConceptTexts(texts.sentences, torch.cat([part.concepts for part in parts]))
@@ -248,7 +248,7 @@ def consistency_loss(
     beta: float = 0.005,
     target: float = 0.75,
 ) -> Float[Tensor, ""]:
-    """Return the inter-consistency loss, with which a concept means the same on both sides.
+    """Return the inter-consistency loss, which gives a concept the same meaning on both sides.
 
     It asks for equal means and for products near ``target``. As published, products are summed over pairs and divided
     by the number of concepts, so a value of ``beta`` depends on the batch size. Reference: GLSCL, inter-consistency

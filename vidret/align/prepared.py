@@ -1,4 +1,4 @@
-"""What UCoFiA computes once per video for all queries, also as bytes, and the blocks in which it is compared."""
+"""The video side of UCoFiA, computed once for all queries; its bytes; and the blocks in which it is compared."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

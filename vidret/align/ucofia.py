@@ -57,11 +57,11 @@ class Aligner(nn.Module):
         return self.mixing is not None
 
     def describe(self) -> dict[str, Any]:
-        """Return the settings that do not follow from the weights, as far as they are not the published ones."""
+        """Return the settings that do not follow from the weights and differ from the published ones."""
         return {"unit_tokens": True} if self.trained and self.unit_tokens else {}
 
     def prepare(self, videos: VideoBatch, *, noise: Float[Tensor, "item draw patch"] | None = None) -> PreparedVideos:
-        """Compute what does not depend on the query; differentiable.
+        """Compute the part of the scores that does not depend on the query; differentiable.
 
         Args:
             videos: Encoded videos; for a trained head not scaled to unit length.

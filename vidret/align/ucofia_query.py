@@ -1,4 +1,4 @@
-"""The training-free UCoFiA of a query in NumPy: importing torch takes longer than all else of a search.
+"""Training-free UCoFiA of a query in NumPy: importing torch takes longer than the rest of a search.
 
 It is what ``Aligner`` computes without a trained head; see ``ucofia`` for the reference.
 """

@@ -136,7 +136,7 @@ class HeadCard:
         similarity_weight: float = 0.0,
         **recipe: Unpack[HeadRecipe],
     ) -> "HeadCard":
-        """Return the card of a head, with the settings that the head itself does not know."""
+        """Return the card of a head, with the settings that are not part of the head."""
         known = _describe_architecture(head)
         return cls(backbone=backbone, reads=reads, similarity_weight=similarity_weight, **known, **recipe)
 
@@ -145,7 +145,7 @@ class HeadCard:
         return json.dumps({"format": FORMAT, "method": METHOD, **asdict(self)})
 
     def check(self) -> None:
-        """Raise ValueError for settings that no head has."""
+        """Raise ValueError if a setting is invalid."""
         for name in ("fps", "threshold"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -236,7 +236,7 @@ def load_head(path: Path) -> tuple[GroundingHead, HeadCard]:
     try:
         part = read_part(path, HEAD)
         weights = load_file(path) if part is None else dict(part.weights)
-        tef = card.tef if card.reads == VECTORS else None  # the width of vectors does not tell
+        tef = card.tef if card.reads == VECTORS else None  # does not follow from the width of vectors
         head = _build(weights, str, heads=card.heads, limit=card.limit, tef=tef)
         head.cosine = card.cosine
     except (VidretError, SafetensorError, OSError) as error:

@@ -1,6 +1,6 @@
-"""Training-free grounding: spans that stand out of the curve of a query's score over a video's frames.
+"""Training-free grounding: spans that stand out in the curve of a query's scores over a video's frames.
 
-Points become spans, after Jeon et al. 2025, "Point to Span" (arXiv:2512.10363); how they grow and score is our own.
+Points become spans, after Jeon et al. 2025, "Point to Span" (arXiv:2512.10363); their growth and scores are ours.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ def find_spans(
     ``outside`` in frames. So what counts as high depends on this video only.
 
     Where shots are known, a frame's score counts less than the mean of its shot, since what is seen rarely changes
-    within one. With ``snap``, ends at cuts count as a little better. Times are in seconds, those of frames rising.
+    within one. With ``snap``, spans gain a little for ends at cuts. Times are in seconds, those of frames rising.
 
     Returns:
         At most ``k`` spans, best first, whose intersection over union is at most ``max_overlap``. Boundaries are at the
@@ -73,7 +73,7 @@ def find_spans(
 def find_edges(
     times: Float[np.ndarray, " frame"], cuts: Sequence[float], *, start: float, end: float
 ) -> tuple[Float[np.ndarray, " edge"], Bool[np.ndarray, " edge"]]:
-    """Return the edges before, between and after frames, and which are cuts; the outer ones are if there is any.
+    """Return the edges before, between and after frames, and a mask of cuts, with the outer edges if there is a cut.
 
     The edge between two frames is the last cut between them, or else midway.
     """
@@ -91,7 +91,7 @@ def find_edges(
 def smooth_over_shots(
     scores: Float[np.ndarray, " frame"], is_cut: Bool[np.ndarray, " edge"]
 ) -> Float[np.ndarray, " frame"]:
-    """Return scores of which ``SHOT_WEIGHT`` is the mean over the shot."""
+    """Return scores averaged with the mean of their shot, whose weight is ``SHOT_WEIGHT``."""
     shot = np.cumsum(is_cut[:-1])
     means = np.bincount(shot, scores) / np.maximum(np.bincount(shot), 1)
     smooth: Float[np.ndarray, " frame"] = (1 - SHOT_WEIGHT) * scores + SHOT_WEIGHT * means[shot]

@@ -1,4 +1,4 @@
-"""Files of a video's projected tokens, and their pieces, one a segment, which are joined once all are encoded.
+"""Files of a video's projected tokens, and of pieces, one a segment, that are joined once all are encoded.
 
 Files are written and read one window at a time. A file is an uncompressed zip with one safetensors file per window; the
 checksums of the zip reveal damage.
@@ -56,7 +56,7 @@ def write_archive(path: Path, mark: bytes, entries: Iterable[tuple[str, dict[str
 
 
 def load_projected(path: Path, *, device: torch.device) -> Iterator[tuple[Window, ProjectedVideos]]:
-    """Yield the windows of a file in order, one at a time; the file may be deleted meanwhile.
+    """Yield the windows of a file in order, one at a time; the file may be deleted in between.
 
     Raises:
         StoreError: The file is missing, damaged, or has another format.
@@ -124,7 +124,7 @@ class Piece:
 def make_piece(
     head: GroundingHead, layers: LayerTokens, segment: Segment, *, first: float, fps: float, device: torch.device
 ) -> Piece:
-    """Project in part what a head on ``device`` reads, ``fps`` times a second, of a video that starts at ``first``."""
+    """Begin the projection of the frames of a segment that a head reads, ``fps`` a second from ``first`` on."""
     rows = choose_frames(layers.times, segment.start, segment.end, first=first, fps=fps)
     different, index = np.unique(rows, return_inverse=True)  # a frame that is shown for long is projected once
     chosen, repeat = layers.take(different), torch.from_numpy(index)

@@ -99,7 +99,7 @@ def _cut(values: Tensor | None, frames: slice) -> Tensor | None:
 
 
 class PartialTokens(NamedTuple):
-    """Tokens that are projected in part.
+    """Tokens whose projection is begun but not finished.
 
     Attributes:
         hidden: Output of the first linear layer for normalised tokens, without its bias and that of the norm.
@@ -113,7 +113,7 @@ class PartialTokens(NamedTuple):
 
 
 def begin_projection(projection: nn.Sequential, tokens: Float[Tensor, "frame token width"]) -> PartialTokens:
-    """Project tokens as far as the start and end of their frame are not needed.
+    """Compute the part of a projection that does not depend on the start and end of a frame.
 
     The projection is ``video_map`` of an ``R2Block`` in evaluation mode, with or without the temporal endpoint feature.
     """
@@ -132,7 +132,7 @@ def begin_projection(projection: nn.Sequential, tokens: Float[Tensor, "frame tok
 def finish_projection(
     projection: nn.Sequential, tokens: PartialTokens, ends: Float[Tensor, "frame 2"] | None
 ) -> Float[Tensor, "frame token dim"]:
-    """Return the tokens of ``begin_projection`` as the whole projection gives them.
+    """Finish the projection that ``begin_projection`` began, and return the tokens.
 
     ``ends`` are the start and end of each frame in video lengths; None without the temporal endpoint feature.
     """

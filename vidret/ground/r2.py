@@ -138,7 +138,7 @@ class R2Block(nn.Module):
     def _read_motion(
         self, frames: Float[Tensor, "video frame dim"], mask: Bool[Tensor, "video frame"] | None
     ) -> Float[Tensor, "video frame dim"]:
-        """Return what the convolution over time reads around each frame; padding is read as zeros."""
+        """Return the output of the convolution over time at each frame; padding is read as zeros."""
         assert self.motion is not None
         rows = rearrange(zero_padding(frames, mask), "video frame dim -> video dim frame")
         out: Tensor = rearrange(self.motion(rows), "video dim frame -> video frame dim")

@@ -110,7 +110,7 @@ class _TextNet(nn.Module):
         self.attn_pool = nn.ModuleDict({"attn": Heads(width, 4)})
 
     def forward(self, words: Float[Tensor, "width token"]) -> Float[Tensor, "channel token_and_one"]:
-        """Return projected words after a token that stands for the whole of them."""
+        """Return projected words after a token for the whole text."""
         x = self.embd_fc(words)
         with_mean = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
         every = torch.ones(with_mean.shape[1], dtype=torch.bool, device=x.device)
@@ -141,7 +141,7 @@ class _VideoNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """A block that gives a level's rows, and half as many for the next level."""
+    """A block that returns a level's rows, and half as many for the next level."""
 
     def __init__(self, width: int, window: int) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class _Block(nn.Module):
         return level[:, :num_rows], out[0]
 
     def _mix(self, u: Float[Tensor, "row channel"], real: Mask) -> Float[Tensor, "row channel"]:
-        """Mix the rows of a level with their anchors: all of them, then near ones, each as far as a gate lets it."""
+        """Mix the rows of a level with their anchors: all of them, then near ones, each weighted by a gate."""
         keep = real[:, None]
         mixed = (self.drop_path_global(self.global_encoder(self.norm_global(u))) + u) * keep
         gate = self.gate1(torch.cat([u, mixed], dim=-1))
@@ -270,7 +270,7 @@ def save_universal(head: UniversalVtg, path: Path, *, backbone: str = BACKBONE) 
 
 
 def is_universal(path: Path) -> bool:
-    """Return whether a file is a head of UniversalVTG; the errors of other files are those of their own readers."""
+    """Return whether a file is a head of UniversalVTG; False for a file that cannot be read."""
     try:
         return bool(parse_json(read_metadata(path).get(CARD, "{}")).get("method") == METHOD)
     except (SafetensorError, OSError, ValueError, AttributeError):

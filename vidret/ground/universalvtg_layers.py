@@ -131,7 +131,7 @@ class BranchScale(nn.Module):
         self.scale = nn.Parameter(torch.full(shape, 1e-4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """BranchScale a branch."""
+        """Scale a branch."""
         return x * self.scale[0]
 
 
@@ -173,7 +173,7 @@ class _ConvolvedAttention(nn.Module):
 
 
 class TextFusion(nn.Module):
-    """Layers that scale and shift the rows of a video by what they see of a text."""
+    """Layers that scale and shift the rows of a video by their attention to a text."""
 
     def __init__(self, width: int, num_layers: int = 2) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class TextFusion(nn.Module):
         self.ln_out = ChannelNorm(width)
 
     def forward(self, x: Rows, mask: Mask, text: Float[Tensor, "channel token"]) -> Rows:
-        """Return the rows of a video with a text."""
+        """Return the rows of a video, fused with a text."""
         for layer in self.layers:
             x = layer(x, mask, text)
         out: Tensor = self.ln_out(x)

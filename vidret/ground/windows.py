@@ -1,9 +1,9 @@
 """Steps of a grounding head in time, the frames that it reads for them, and the windows that long videos are cut into.
 
-Step t covers the seconds from t / fps to (t + 1) / fps after the start of a video. The head reads the frame that was
-sampled nearest to its middle, in the segment that the middle is in. So the frames of a head are those that an index
-encodes: indexing and training read the same ones. A frame is at most half a sampling step of the index from the
-middle, more only where a frame is shown for longer.
+Step t covers the seconds from t / fps to (t + 1) / fps after the start of a video. The head reads the sampled frame
+nearest to its middle, in the segment that the middle is in. So a head reads the frames that an index encodes, the same
+in indexing and training. A frame is at most half a sampling step of the index from the middle, more only where a frame
+is shown for longer.
 """
 
 import math
@@ -26,9 +26,9 @@ _TIE_S = 1e-6
 
 
 class StepFrames(NamedTuple):
-    """Which frame is read for each step: the position of its segment, and which of the segment's steps it is.
+    """The frame read for each step: the index of its segment, and that of the step among the segment's steps.
 
-    ``has_gap`` says that the video has a gap, and that the steps end before it.
+    ``has_gap`` is True if the video has a gap; the steps end before it.
     """
 
     segments: Int64[np.ndarray, " step"]
@@ -47,8 +47,8 @@ def choose_frames(
 ) -> Int64[np.ndarray, " row"]:
     """Return the index of the frame of a segment that is nearest to the middle of each of its steps.
 
-    A segment without a step has one frame all the same, that nearest to its own middle: a video shorter than half a
-    step has no other. Of two frames that are equally near, the earlier one is chosen. See ``find_steps``.
+    A segment without a step still has one frame, the nearest to its own middle: a video shorter than half a step has no
+    other. Of two frames that are equally near, the earlier one is chosen. See ``find_steps``.
     """
     steps = np.array(find_steps(start, end, first=first, fps=fps), np.float64)
     wanted = first + (steps + 0.5) / fps if len(steps) else np.array([(start + end) / 2])
@@ -61,8 +61,8 @@ def choose_frames(
 def place_steps(segments: Sequence[tuple[float, float]], *, first: float, fps: float) -> StepFrames:
     """Return the frame of each step of a video, up to its first gap.
 
-    A step whose middle is in no segment, since its frames could not be read, reads the frame of the step before it;
-    at the beginning, the first frame there is, however late. There must be a segment, of a start and an end in seconds.
+    A step whose middle is in no segment, since its frames could not be read, reads the frame of the step before it; at
+    the beginning, the first frame, however late. ``segments`` has at least one start and end, in seconds.
     """
     owners, offsets, end = list[int](), list[int](), first
     for index, segment in enumerate(segments):
