@@ -202,8 +202,8 @@ def _is_trained(weights: Weights) -> bool:
     """Return whether there is a trained decoder for frames; an untrained one consists of copies of one layer."""
     layers = defaultdict[str, dict[str, Tensor]](dict)
     for name, weight in weights.items():
-        if part := re.fullmatch(rf"({FRAME_DECODER}\d+\.|{FRAME_LAYER})(.+)", name):
-            layers[part[1]][part[2]] = weight
+        if match := re.fullmatch(rf"({FRAME_DECODER}\d+\.|{FRAME_LAYER})(.+)", name):
+            layers[match[1]][match[2]] = weight
     if not any(layer.startswith(FRAME_DECODER) for layer in layers):
         return False
     first, *others = layers.values()

@@ -100,12 +100,12 @@ def fit_with_unlabelled(
     Raises:
         ValueError: The vectors of each class are equal.
     """
-    known = labels != UNLABELLED
-    share = min(1.0, MAX_UNLABELLED * known.sum() / max(1, (~known).sum()))
+    is_labelled = labels != UNLABELLED
+    share = min(1.0, MAX_UNLABELLED * is_labelled.sum() / max(1, (~is_labelled).sum()))
     logits = text_logits
     for _ in range(ROUNDS):
         memberships = share * soften(logits)
-        memberships[known] = np.eye(text_logits.shape[1])[labels[known]]
+        memberships[is_labelled] = np.eye(text_logits.shape[1])[labels[is_labelled]]
         density = (memberships.sum() - 1) / vectors.shape[1]  # scales the precision to that of a density
         classifier = fit_gaussians(vectors, memberships).scale(alpha * density)
         logits = text_logits + classifier.classify(vectors)
@@ -130,12 +130,12 @@ def cross_validate(
     num_folds = min(MAX_FOLDS, *map(len, members))
     if num_folds < 2:
         return UNTUNED
-    known = np.concatenate(members)
-    targets = labels[known]
+    labelled_rows = np.concatenate(members)
+    targets = labels[labelled_rows]
     folds = np.full(len(labels), -1)
     for rows in members:
         folds[rows] = np.arange(len(rows)) % num_folds
-    best, chosen, held_out_logits = -1.0, ALPHAS[0], text_logits[known]
+    best, chosen, held_out_logits = -1.0, ALPHAS[0], text_logits[labelled_rows]
     for alpha in ALPHAS:
         logits = text_logits.copy()
         for fold in range(num_folds):
@@ -143,11 +143,13 @@ def cross_validate(
             shown = np.where(held_out, UNLABELLED, labels)
             classifier = fit_with_unlabelled(vectors, shown, text_logits, alpha=alpha)
             logits[held_out] += classifier.classify(vectors[held_out])
-        precision = np.mean([ranking_precision(logits[known, label], targets == label) for label in range(num_classes)])
+        precision = np.mean(
+            [ranking_precision(logits[labelled_rows, label], targets == label) for label in range(num_classes)]
+        )
         if precision > best:
-            best, chosen, held_out_logits = float(precision), alpha, logits[known]
+            best, chosen, held_out_logits = float(precision), alpha, logits[labelled_rows]
     losses = [
-        -np.log(soften(held_out_logits / temperature)[np.arange(len(known)), targets] + 1e-12).mean()
+        -np.log(soften(held_out_logits / temperature)[np.arange(len(labelled_rows)), targets] + 1e-12).mean()
         for temperature in TEMPERATURES
     ]
     return chosen, TEMPERATURES[int(np.argmin(losses))]

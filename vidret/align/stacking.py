@@ -53,10 +53,10 @@ def unpack_arrays(packed: Sequence[bytes | memoryview]) -> list[Padded]:
 
 def _unpack_group(head: bytes, packed: Sequence[bytes | memoryview]) -> list[Shaped[np.ndarray, "item row column"]]:
     """Deserialize items with equal headers."""
-    whole, offset, arrays = np.frombuffer(bytearray().join(packed), np.uint8).reshape(len(packed), -1), len(head), []
+    stacked, offset, arrays = np.frombuffer(bytearray().join(packed), np.uint8).reshape(len(packed), -1), len(head), []
     for code, columns, rows in _SHAPE.iter_unpack(head[_HEAD.size :]):
         num_bytes = rows * columns * _TYPES[code].itemsize
-        values = whole[:, offset : offset + num_bytes].view(_TYPES[code])
+        values = stacked[:, offset : offset + num_bytes].view(_TYPES[code])
         arrays.append(values.reshape(len(packed), rows, columns))
         offset += num_bytes + -num_bytes % 4
     return arrays

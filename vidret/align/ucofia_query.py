@@ -64,7 +64,7 @@ def _score_block(
         scales = scales[..., 0] if scales.shape[1] else None
         sizes = np.pad(sizes[..., 0], ((0, 0), (0, tokens.shape[1] - sizes.shape[1]))) if sizes.shape[1] else None
         sizes = None if sizes is None else np.maximum(sizes, 1).astype(np.float32)
-    found = []
+    levels = []
     for text in texts:
         sentence, words = _scale(text.sentence.astype(np.float32)), _scale(text.words.astype(np.float32))
         similarities = rows @ sentence
@@ -72,8 +72,8 @@ def _score_block(
         by_word = compare_packed(words, tokens, scales)
         fine = aggregate_last(by_word, token_mask, sizes).mean(0)
         middle = aggregate_last(similarities, frame_mask)
-        found.append(QueryLevels(videos @ sentence, middle, fine, real.argmax(-1)))
-    return found
+        levels.append(QueryLevels(videos @ sentence, middle, fine, real.argmax(-1)))
+    return levels
 
 
 def compare_packed(

@@ -51,15 +51,15 @@ class TrackKind:
             return asked
         if asked not in (True, False, None):
             raise VidretError(f"{self.argument} must be True, False, None or the name of a model, got {asked!r}")
-        known: str | bytes | None = None
+        stored: str | bytes | None = None
         if Store.exists(index):
             with Store.open(index) as store:
-                known = store.metadata.get(self.setting) or None
-        if asked is False or (asked is None and known is None):
+                stored = store.metadata.get(self.setting) or None
+        if asked is False or (asked is None and stored is None):
             return None
-        if known is not None and known != self.bundled:
-            check_allowed(index, str(known), option=self.model_option)
-        return str(known or self.bundled)
+        if stored is not None and stored != self.bundled:
+            check_allowed(index, str(stored), option=self.model_option)
+        return str(stored or self.bundled)
 
 
 TRACK_KINDS: Mapping[IdentityKind, TrackKind] = {

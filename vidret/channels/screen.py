@@ -174,11 +174,11 @@ class ScreenReader:
                 continue
             gone = [other for other in self._tracks if other.last_s < time_s and other.text]
             same = [other for other in gone if similar(other.text, track.text)]
-            known = max(same, key=lambda other: overlap_boxes(other.extent, track.extent), default=None)
-            if known is not None:  # it has moved, or looks different now
-                best = max(known, track, key=lambda reading: reading.score)
-                known.text, known.score = best.text, best.score
-                known.last_s, known.crop, known.extent, known.box = time_s, track.crop, track.extent, track.box
+            earlier = max(same, key=lambda other: overlap_boxes(other.extent, track.extent), default=None)
+            if earlier is not None:  # it has moved, or looks different now
+                best = max(earlier, track, key=lambda reading: reading.score)
+                earlier.text, earlier.score = best.text, best.score
+                earlier.last_s, earlier.crop, earlier.extent, earlier.box = time_s, track.crop, track.extent, track.box
                 self._tracks.remove(track)
 
     def take(self, _end_s: float = np.inf, _shots: Sequence[ShotChange] | None = None) -> tuple[float, list[TimedText]]:
@@ -191,8 +191,8 @@ class ScreenReader:
             waiting += held
         self._closed = [track for track in self._closed if track not in ready]
         # What is found next may have begun in a frame that was not searched, or look like what was rejected.
-        known = self._tracks + self._closed + self._rejected
-        return min([self._resume_s, *(track.resume_s for track in known)]), join_lines(ready)
+        tracks = self._tracks + self._closed + self._rejected
+        return min([self._resume_s, *(track.resume_s for track in tracks)]), join_lines(ready)
 
     def finish(self, end_s: float) -> list[TimedText]:
         """Return the remaining entries of a video that ends at ``end_s``. The last frame is always searched."""

@@ -50,8 +50,8 @@ def find_subtitles(
     end_s = info.duration
     if info.has_audio and not info.damage:  # of a truncated file, the sound ends earlier than declared
         end_s = max(end_s, find_sound_end(info.path))
-    found = read_tracks(info.path, heartbeat, video_end_s=end_s)
-    texts, problems = found.texts, found.problems
+    embedded = read_tracks(info.path, heartbeat, video_end_s=end_s)
+    texts, problems = embedded.texts, embedded.problems
     for path in sidecars:
         heartbeat()
         name = Path(path).name

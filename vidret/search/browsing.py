@@ -88,8 +88,8 @@ class Explorer:
         chosen = ids[spread_evenly(len(ids), MAX_SEGMENTS)]
         kept, vectors = self._store.features.intact_vectors(chosen)
         owners = self._store.owners(kept)
-        known = owners >= 0
-        return SampledSegments(kept[known], owners[known], vectors[known].astype(np.float32))
+        is_owned = owners >= 0
+        return SampledSegments(kept[is_owned], owners[is_owned], vectors[is_owned].astype(np.float32))
 
     def _list_kinds(self, filters: Filters, limit: int) -> list[KindOfVideo]:
         sample = self._sample(filters)
@@ -100,8 +100,8 @@ class Explorer:
         used: set[int] = set()
         for label in range(int(labels.max()) + 1):
             rows = np.flatnonzero(labels == label)
-            part = sample.vectors[rows]
-            order = rows[np.argsort(-(part @ part.mean(axis=0)), kind="stable")]
+            kind_vectors = sample.vectors[rows]
+            order = rows[np.argsort(-(kind_vectors @ kind_vectors.mean(axis=0)), kind="stable")]
             best = next((row for row in order if int(sample.owners[row]) not in used), order[0])
             used.add(int(sample.owners[best]))
             for video_id, time_s in find_middles(self._store, sample.ids[[best]]).values():
@@ -117,17 +117,17 @@ class Explorer:
         if not len(sample.ids):
             return []
         placed = spread_evenly(len(sample.ids), MAX_PLACED)
-        known = project_to_plane(sample.vectors[placed])
+        placed_points = project_to_plane(sample.vectors[placed])
         centred = sample.vectors - sample.vectors.mean(axis=0)
         likeness = centred @ centred[placed].T
         nearest = np.argsort(-likeness, axis=1)[:, :NEIGHBOURS]
         weights = np.maximum(np.take_along_axis(likeness, nearest, axis=1), 1e-6) ** 2
-        places = (known[nearest] * weights[:, :, None]).sum(axis=1) / weights.sum(axis=1, keepdims=True)
-        places[placed] = known
+        points = (placed_points[nearest] * weights[:, :, None]).sum(axis=1) / weights.sum(axis=1, keepdims=True)
+        points[placed] = placed_points
         moments = find_middles(self._store, sample.ids)
         return [
             MappedMoment(video=moments[key][0], time=moments[key][1], x=float(x), y=float(y))
-            for key, (x, y) in zip(sample.ids.tolist(), places, strict=True)
+            for key, (x, y) in zip(sample.ids.tolist(), points, strict=True)
             if key in moments
         ]
 
@@ -176,10 +176,10 @@ def cluster_vectors(vectors: Float[np.ndarray, "row dim"], num_clusters: int) ->
     centres = _fit_centres(_centre(vectors[sample], mean), num_clusters, rng)
     batches = [slice(first, first + BATCH) for first in range(0, len(vectors), BATCH)]
     labels = np.concatenate([(_centre(vectors[batch], mean) @ centres.T).argmax(axis=1) for batch in batches])
-    found, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    unique_labels, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     by_size = np.argsort(-counts, kind="stable")
-    ranks = np.empty(len(found), np.int64)
-    ranks[by_size] = np.arange(len(found))
+    ranks = np.empty(len(unique_labels), np.int64)
+    ranks[by_size] = np.arange(len(unique_labels))
     return ranks[inverse]
 
 

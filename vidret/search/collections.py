@@ -50,16 +50,16 @@ def store_collection(store: Store, index: Path, collection: SavedCollection) -> 
     """Keep a collection in place of the one whose revision it has; see ``Engine.save_collection``."""
     check_collection(store, collection)
     with COLLECTIONS.change(index) as rows:
-        at, known = _find(rows, collection.name)
-        if known.revision != collection.revision:
+        at, current = _find(rows, collection.name)
+        if current.revision != collection.revision:
             if not collection.revision:
-                raise ConflictError(f"name must be new, got {known.name}, which is a collection already")
+                raise ConflictError(f"name must be new, got {current.name}, which is a collection already")
             raise ConflictError(
-                f"{known.name} was changed meanwhile: revision must be {known.revision}, got {collection.revision}"
+                f"{current.name} was changed meanwhile: revision must be {current.revision}, got {collection.revision}"
             )
-        kept = {moment.content: moment for moment in known.moments}
+        kept = {moment.content: moment for moment in current.moments}
         moments = tuple(_keep_moment(store, moment, kept) for moment in collection.moments)
-        rows[at : at + 1] = [replace(collection, moments=moments, revision=known.revision + 1)]
+        rows[at : at + 1] = [replace(collection, moments=moments, revision=current.revision + 1)]
 
 
 def extend_list(store: Store, index: Path, name: str, results: Sequence[Hit | Moment]) -> None:
@@ -67,12 +67,12 @@ def extend_list(store: Store, index: Path, name: str, results: Sequence[Hit | Mo
     check_list("results", results)
     added = [ListedMoment.of_result(result) for result in results]
     with COLLECTIONS.change(index) as rows:
-        at, known = _find(rows, name)
-        if known.finds:
+        at, current = _find(rows, name)
+        if current.finds:
             raise VidretError(f"name must be that of a list, got {name}, which is a saved search")
-        check_collection(store, replace(known, moments=(*known.moments, *added)))
-        moments = (*known.moments, *(_keep_moment(store, moment, {}) for moment in added))
-        rows[at : at + 1] = [replace(known, moments=moments, revision=known.revision + 1)]
+        check_collection(store, replace(current, moments=(*current.moments, *added)))
+        moments = (*current.moments, *(_keep_moment(store, moment, {}) for moment in added))
+        rows[at : at + 1] = [replace(current, moments=moments, revision=current.revision + 1)]
 
 
 def check_collection(store: Store, collection: SavedCollection) -> None:
@@ -92,11 +92,11 @@ def check_collection(store: Store, collection: SavedCollection) -> None:
     if collection.finds not in OPTIONS:
         raise OptionError(f"finds must be {' or '.join(OPTIONS)}, or empty for a list, got {collection.finds}")
     check_kept_query(store, collection.query)
-    known = {option.name for option in list_options(OPTIONS[collection.finds])}
+    option_names = {option.name for option in list_options(OPTIONS[collection.finds])}
     for name in collection.options:
         if name in FEEDBACK:
             raise VidretError(f"options must not hold results that were judged, got {name}; teach a concept by them")
-        if name not in known:
+        if name not in option_names:
             raise VidretError(f"options must be those of a search for {collection.finds}, got {name}")
     check_options(collection.read_options(), OptionError)
 

@@ -110,9 +110,9 @@ class EdgeRefiner:
             with self._lock:
                 self._look(searched, sizes, lost)
                 vectors = [self._remembered.get((edge.video_id, edge.wanted_s[edge.middle])) for edge in searched]
-            for edge, known in zip(searched, vectors, strict=True):
-                if known is not None and edge.video_id not in lost:
-                    edge.times_s[edge.middle + 1], vector = known
+            for edge, remembered in zip(searched, vectors, strict=True):
+                if remembered is not None and edge.video_id not in lost:
+                    edge.times_s[edge.middle + 1], vector = remembered
                     edge.narrow(float(curves[edge.video_id][1].score(vector[None])[0]))
         found = [edge for edge in edges if edge.video_id not in lost]
         return [_move(moment, [edge for edge in found if edge.moment == index]) for index, moment in enumerate(moments)]

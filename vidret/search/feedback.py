@@ -131,9 +131,9 @@ class SegmentSpace:
         """
         liked, unliked = self._find(like, "like"), self._find(unlike, "unlike")
         ruled_out = self._find(seen, "seen")
-        found = [self.find_at(video_id, time_s) for video_id, time_s in supposed]
-        known = np.array([key for key in found if key is not None], np.int64)
-        shown = np.setdiff1d(np.concatenate([ruled_out, known]), [*liked, *unliked])
+        segment_ids = [self.find_at(video_id, time_s) for video_id, time_s in supposed]
+        supposed_ids = np.array([key for key in segment_ids if key is not None], np.int64)
+        shown = np.setdiff1d(np.concatenate([ruled_out, supposed_ids]), [*liked, *unliked])
         if both := set(liked.tolist()) & set(unliked.tolist()):
             raise VidretError(f"like and unlike must differ, got {format_count(len(both), 'segment')} for both")
         room = max(MAX_OTHERS - len(unliked), 0)
@@ -188,8 +188,8 @@ class SegmentSpace:
         """Return the unit vector of the segment at each of some times of videos, or of the nearest; None without."""
         keys = [self.find_at(video_id, time_s) for video_id, time_s in points]
         ids, vectors = self.read(np.array([key for key in keys if key is not None], np.int64))
-        known = dict(zip(ids.tolist(), vectors, strict=True))
-        return [None if key is None else known.get(key) for key in keys]
+        vectors_by_id = dict(zip(ids.tolist(), vectors, strict=True))
+        return [None if key is None else vectors_by_id.get(key) for key in keys]
 
     def typical_similarity(self) -> float:
         """Return the median similarity of two segments, estimated from a sample."""
@@ -219,7 +219,7 @@ class SegmentSpace:
 
     def _find(self, points: Sequence[TimePoint], name: str) -> Ids:
         """Return the ids of the segments at some times, rising, each once."""
-        found = set()
+        segment_ids = set()
         for video, time_s in points:
             try:
                 video_id = look_up_video(self._store, video)
@@ -233,5 +233,5 @@ class SegmentSpace:
             key = self.find_at(video_id, time_s)
             if key is None:
                 raise VidretError(f"{name} must name a video with a segment, got {video}")
-            found.add(key)
-        return np.array(sorted(found), np.int64)
+            segment_ids.add(key)
+        return np.array(sorted(segment_ids), np.int64)

@@ -256,7 +256,7 @@ def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) ->
     """Return video, start and end of the best texts, while which pictures are read."""
     covered: list[TimeSpan] = []
     for index, clause in enumerate(structure.clauses):
-        matches = [match for found in texts.values() for match in found[index]]
+        matches = [match for video_texts in texts.values() for match in video_texts[index]]
         if not clause.asks_more:
             matches = heapq.nlargest(COVERED_TEXTS, matches, key=lambda match: match.evidence)
         covered += [(match.video_id, match.start, match.end) for match in matches]

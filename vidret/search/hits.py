@@ -221,7 +221,7 @@ def _describe_missing(store: Store, filters: Filters) -> Iterator[str]:
     ):
         if asked is not None and not store.count_videos(only):  # facets list neither all sounds nor other spellings
             facets = (count_facets(part.snapshot(), ALL_VIDEOS) for part in store.parts.values())
-            listed = sum((Counter(read(known)) for known in facets), Counter[str]())
+            listed = sum((Counter(read(part_facets)) for part_facets in facets), Counter[str]())
             counts = (f"{name} ({format_count(num_videos, 'video')})" for name, num_videos in listed.items())
             yield f"no video has the {what} {asked}; the index has: {', '.join(counts) or 'none'}"
 

@@ -69,7 +69,7 @@ def locate_many(
     The frames of a video are read once for ``MAX_TOGETHER`` queries.
     """
     found: list[list[list[Moment]]] = []
-    whole = replace(options, k=options.k + options.offset)
+    unpaged = replace(options, k=options.k + options.offset)
     for first in range(0, len(queries), MAX_TOGETHER):
         together = queries[first : first + MAX_TOGETHER]
         batch = [plan(index, query, sources=options.sources, person=options.person) for query in together]
@@ -78,7 +78,7 @@ def locate_many(
             chosen = [choose_video(index.store, video)]
             for query_index, query in enumerate(batch, start=first):
                 scored = _score_videos(index, query, chosen, options, grounder, among_all=among_all)
-                moments = _choose_moments(index, *scored, whole)
+                moments = _choose_moments(index, *scored, unpaged)
                 found[query_index].append(keep_probable(moments, options.at_least)[options.offset :])
     return found
 
@@ -236,10 +236,10 @@ def _answer_videos(
             described[video.video_id] = describe_video(pictures, video.video_id, video.path)
         except StoreError as error:  # another process may have pruned it meanwhile
             logger.warning("the head left out: %s", error)
-    found = dict(zip(described, grounder.answer_many(words, list(described.values())), strict=True))
+    spans_by_video = dict(zip(described, grounder.answer_many(words, list(described.values())), strict=True))
     answers = []
     for video in videos:
-        spans = found.get(video.video_id) or []
+        spans = spans_by_video.get(video.video_id) or []
         read = read_curve(pictures, query, video.video_id) if spans and weight else None
         answers.append(spans if read is None else weigh_by_similarity(spans, read[0], weight))
     return answers

@@ -101,9 +101,9 @@ def describe_pipeline(path: Path, encoder: Encoder, models: Models) -> str:
     bank = None if models.bank is None else (models.bank.name, len(models.bank.queries))
     if Store.exists(path):
         with Store.open(path) as store:
-            known = load_calibration(store, models.ranker)
-            if known is not None:  # one by another bank stays
-                bank = known.bank, known.num_queries
+            calibration = load_calibration(store, models.ranker)
+            if calibration is not None:  # one by another bank stays
+                bank = calibration.bank, calibration.num_queries
             elif store.metadata.get(UNCALIBRATED):
                 bank = None
     correction = "none" if bank is None else f"by {bank[1]} queries ({bank[0]})"

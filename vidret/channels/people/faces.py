@@ -92,8 +92,8 @@ def measure_outside(points: Points, template: Points, side: int, size: tuple[int
     matrix = fit_similarity(points, template)
     middles = (np.arange(10) + 0.5) * side / 10
     grid = np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2)
-    places = (grid - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
-    return float(((places < 0) | (places >= size)).any(axis=1).mean())
+    positions = (grid - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    return float(((positions < 0) | (positions >= size)).any(axis=1).mean())
 
 
 def align(image: Picture, points: Points, template: Points, side: int) -> UInt8[np.ndarray, "side side 3"]:
@@ -111,10 +111,10 @@ def align(image: Picture, points: Points, template: Points, side: int) -> UInt8[
     height, width = image.shape[:2]
     left, top = np.clip(np.floor(corners.min(axis=0)).astype(int) - factor, 0, (width - 1, height - 1)).tolist()
     right, bottom = np.clip(np.ceil(corners.max(axis=0)).astype(int) + factor, (left + 1, top + 1), (width, height))
-    part = Image.fromarray(image[top:bottom, left:right]).reduce(factor)
+    crop = Image.fromarray(image[top:bottom, left:right]).reduce(factor)
     (a, b), (d, e) = (turn / factor).tolist()
     c, f = ((shift - (left, top)) / factor).tolist()
-    chip = part.transform((side, side), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
+    chip = crop.transform((side, side), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
     return np.asarray(chip)
 
 

@@ -97,15 +97,15 @@ def read_parameters(data: bytes) -> Iterator[torch.Tensor]:
     A layer is its name and a tensor: a version, four sizes, then floats. A whole number is a byte that says of how many
     bytes it consists, and those; names and floats are as they are.
     """
-    place = 0
-    while found := _LAYERS.search(data, place):
-        place, sizes = found.end(), []
+    offset = 0
+    while match := _LAYERS.search(data, offset):
+        offset, sizes = match.end(), []
         for _ in range(5):  # the version, then the sizes
-            length = data[place] & 0x7F
-            sizes.append(int.from_bytes(data[place + 1 : place + 1 + length], "little"))
-            place += 1 + length
-        values = np.frombuffer(data, "<f4", count=int(np.prod(sizes[1:])), offset=place)
-        place += values.nbytes
+            length = data[offset] & 0x7F
+            sizes.append(int.from_bytes(data[offset + 1 : offset + 1 + length], "little"))
+            offset += 1 + length
+        values = np.frombuffer(data, "<f4", count=int(np.prod(sizes[1:])), offset=offset)
+        offset += values.nbytes
         yield torch.from_numpy(values.astype(np.float32))
 
 

@@ -222,10 +222,10 @@ class FaceReader:
             The time up to which frames were read, and the tracks that are over.
         """
         self._shot_starts_s = sorted([*self._shot_starts_s, *(shot.end for shot in shots or ())])
-        known = [frame for frame in self._waiting if frame[0] < end_s]
-        self._waiting = self._waiting[len(known) :]
+        ready = [frame for frame in self._waiting if frame[0] < end_s]
+        self._waiting = self._waiting[len(ready) :]
         over: list[FaceTrack] = []
-        for time_s, sightings in known:
+        for time_s, sightings in ready:
             starts_shot = bisect_right(self._shot_starts_s, time_s) > bisect_right(self._shot_starts_s, self._last_s)
             described = sightings if shots is not None else self._describe(sightings)
             over += self._tracker.add(time_s, described, starts_shot=starts_shot)

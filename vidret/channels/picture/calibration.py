@@ -74,9 +74,9 @@ class Calibration:
         """Return corrected levels of some segments; those without potentials keep their scores."""
         if not len(self.ids):
             return levels
-        indices, known = self._find(ids)
+        indices, is_known = self._find(ids)
         scores = {
-            name: level + np.where(known, self.potentials[name][indices], 0) if name in self.potentials else level
+            name: level + np.where(is_known, self.potentials[name][indices], 0) if name in self.potentials else level
             for name, level in levels.scores.items()
         }
         return Levels(scores, levels.best)

@@ -82,8 +82,8 @@ class PictureChannel:
             return {}
         pairs = zip(query.clauses, query.encoded, strict=True)
         free = [encoded for clause, encoded in pairs if not (clause.phrases or clause.is_bare)]
-        also = self.store.overlapping_segments(query.covered)
-        ids = np.unique(np.concatenate([also, *self._find_candidates(query, free)]))
+        covered_ids = self.store.overlapping_segments(query.covered)
+        ids = np.unique(np.concatenate([covered_ids, *self._find_candidates(query, free)]))
         return self._rate(query, ids, refine=query.options.refine)
 
     def _find_candidates(self, query: ChannelQuery, clauses: Sequence[EncodedQuery]) -> list[Ids]:
@@ -107,8 +107,8 @@ class PictureChannel:
         ``find`` has read of them is ``known``.
         """
         chosen = set(video_ids)
-        also = self.store.overlapping_segments(span for span in query.covered if span[0] in chosen)
-        ids = np.union1d(choose_segments(self.store, query.encoded[0], video_ids), also).tolist()
+        covered_ids = self.store.overlapping_segments(span for span in query.covered if span[0] in chosen)
+        ids = np.union1d(choose_segments(self.store, query.encoded[0], video_ids), covered_ids).tolist()
         kept = set(ids)
         parts = {key: [known[key]] for key in video_ids if key in known and known[key].best_id in kept}
         read = {key for (part,) in parts.values() for key in part.ids.tolist()}

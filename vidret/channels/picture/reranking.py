@@ -64,8 +64,8 @@ def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) ->
     best: dict[int, int] = {}
     for index in np.argsort(-ranked.scores, kind="stable").tolist():
         best.setdefault(ranked.segments[index].video, index)
-    known, rows = store.features.intact_vectors(ranked.ids[list(best.values())])
-    by_video = dict(zip(store.owners(known).tolist(), rows, strict=True))
+    intact_ids, rows = store.features.intact_vectors(ranked.ids[list(best.values())])
+    by_video = dict(zip(store.owners(intact_ids).tolist(), rows, strict=True))
     first = [index for video_id, index in best.items() if video_id in by_video][:NUM_HITS]
     if not first:
         return None

@@ -334,8 +334,8 @@ def load_background(texts: TextStore) -> TextBackground | None:
 
 def is_background_current(texts: TextStore) -> bool:
     """Return whether the stored background was measured on as many texts as there are."""
-    known = load_background(texts)
-    return known is not None and known.num_texts == len(texts)
+    background = load_background(texts)
+    return background is not None and background.num_texts == len(texts)
 
 
 def save_background(texts: TextStore) -> None:

@@ -100,8 +100,8 @@ def crop_box(image: Picture, box: Box) -> UInt8[np.ndarray, "new_height new_widt
     width, height = max(1, int(max(sides[0], sides[2]))), max(1, int(max(sides[1], sides[3])))
     target = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
     turn = cv2.getPerspectiveTransform(corners, target)
-    part = cv2.warpPerspective(image, turn, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return np.rot90(part) if height >= _UPRIGHT * width else part
+    crop = cv2.warpPerspective(image, turn, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.rot90(crop) if height >= _UPRIGHT * width else crop
 
 
 def make_strip(image: Picture) -> Float32[np.ndarray, "1 3 48 new_width"]:

@@ -125,8 +125,8 @@ class TextMatcher:
         asks = np.array([clause.source in HINT_NEEDED for clause in clauses])
         nearest = [np.zeros(0, np.int64) for _ in clauses]
         for rows, within in ((np.flatnonzero(~asks), unasked), (np.flatnonzero(asks), allowed)):
-            for row, found in zip(rows.tolist(), self._store.search(vectors[rows], TEXTS, within), strict=True):
-                nearest[row] = found
+            for row, text_ids in zip(rows.tolist(), self._store.search(vectors[rows], TEXTS, within), strict=True):
+                nearest[row] = text_ids
         return nearest
 
     def score_content(

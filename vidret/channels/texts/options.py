@@ -101,8 +101,8 @@ def find_sound_model(model: str) -> str:
     >>> find_sound_model("whisper-tiny.en-5+hf:laion/clap-htsat-unfused+0123456789ab")
     'hf:laion/clap-htsat-unfused'
     """
-    found = _SOUND_MODEL.search(model)
-    return found[1] if found else ""
+    match = _SOUND_MODEL.search(model)
+    return match[1] if match else ""
 
 
 def is_installed(sources: tuple[TextSource, ...] = READ_KINDS) -> bool:

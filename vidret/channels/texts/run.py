@@ -75,10 +75,10 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
     if not TextStore.exists(index):
         return None
     with Store.open(os.path.join(index, FOLDER)) as store:  # noqa: PTH118
-        known = store.metadata.get(OPTIONS)
-        if known is not None:
+        stored = store.metadata.get(OPTIONS)
+        if stored is not None:
             with reading_metadata(store.path, "the options of its words"):
-                return WordsOptions.from_json(str(known))
+                return WordsOptions.from_json(str(stored))
         keys = [record.path for record in store.files.find(state="done")]
     models = {source: model for _, source, model in (key.split(" ", 2) for key in keys)}  # of a merged index
     if keys and not any(source in models for source in READ_KINDS):

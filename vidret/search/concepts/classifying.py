@@ -77,9 +77,9 @@ def classify_videos(store: Store, encoder: Encoder, classes: Mapping[str, Sequen
     """Classify all videos of an index by examples of each class and its name; see ``Engine.classify``."""
     if len(classes) < 2:
         raise VidretError(f"classes must be two or more, got {', '.join(classes) or 'none'}")
-    for name, given in classes.items():
-        check_list(f"class {name}", given)
-    examples = tuple(read_examples(store, encoder, given) for given in classes.values())
+    for name, class_examples in classes.items():
+        check_list(f"class {name}", class_examples)
+    examples = tuple(read_examples(store, encoder, class_examples) for class_examples in classes.values())
     for name, shown in zip(classes, examples, strict=True):
         if not shown.examples:
             raise VidretError(f"class {name} must have an example, got none")

@@ -77,8 +77,8 @@ class Composer:
             size = len(self._store)
             if self._sample is None or not self._size / DRIFT <= size <= self._size * DRIFT:
                 ids = self._store.searchable()
-                known, vectors = self._store.features.intact_vectors(ids[spread_evenly(len(ids), SAMPLE_SIZE)])
-                self._sample = VectorSample(vectors.reshape(-1, self._store.dim), self._store.owners(known))
+                intact_ids, vectors = self._store.features.intact_vectors(ids[spread_evenly(len(ids), SAMPLE_SIZE)])
+                self._sample = VectorSample(vectors.reshape(-1, self._store.dim), self._store.owners(intact_ids))
                 self._size = size
             self._checked = generation
         return self._sample

@@ -88,8 +88,8 @@ def teach_concept(
     if not shown.examples:
         raise VidretError(f"yes must hold an example of {name}, got none")
     sample = composer.sample
-    known = np.array(sorted(shown.video_ids | hidden.video_ids), np.int64)
-    background = sample.vectors[~np.isin(sample.owners, known)]
+    example_video_ids = np.array(sorted(shown.video_ids | hidden.video_ids), np.int64)
+    background = sample.vectors[~np.isin(sample.owners, example_video_ids)]
     vector = encoder.encode_text([meaning.strip()])[0].sentence
     share = choose_share(vector, shown.vectors, hidden.vectors, sample, background)
     concept = Concept(name=name, text=meaning.strip(), share=round(share, 4), yes=shown.examples, no=hidden.examples)

@@ -172,7 +172,7 @@ def make_clause(event: str) -> Clause:
     >>> make_clause("a town limit sign").source
     'screen'
     """
-    phrases = tuple(phrase for found in PHRASE.findall(event) if (phrase := " ".join(found.split())))
+    phrases = tuple(phrase for quoted in PHRASE.findall(event) if (phrase := " ".join(quoted.split())))
     text = " ".join(event.replace('"', " ").split())
     content, source = _FRAME.sub("", text) or text, find_hint(text)
     if names := find_mentions(event):

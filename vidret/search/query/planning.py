@@ -124,8 +124,8 @@ def plan(
     if texts is not None:
         contents = [clause.content for clause in clauses]
         vectors = texts.model.encode_queries(contents)
-        known = vectors if texts.has_bundled_model else load_sentence_encoder().encode(contents)
-        structure = replace(structure, clauses=_add_intents(clauses, known))
+        content_vectors = vectors if texts.has_bundled_model else load_sentence_encoder().encode(contents)
+        structure = replace(structure, clauses=_add_intents(clauses, content_vectors))
     return AnalysedQuery(
         structure=structure,
         encoded=[
