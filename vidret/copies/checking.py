@@ -185,8 +185,8 @@ def check_middle(
     if guess.end - guess.start < 2 * (WINDOW_S + MARGIN_S):  # the windows at its ends meet
         return None
     start = (guess.start + guess.end - WINDOW_S) / 2
-    known = replace(guess, speed=line[0], offset=line[1])
-    pair = read_pair(known, start, start + WINDOW_S, reader, slack_s=MIDDLE_SLACK_S, stretch=1.1 * known.speed)
+    refined = replace(guess, speed=line[0], offset=line[1])
+    pair = read_pair(refined, start, start + WINDOW_S, reader, slack_s=MIDDLE_SLACK_S, stretch=1.1 * refined.speed)
     on_line = None if pair is None else pair.compare(placement)
     if on_line is not None and on_line.motion.agreement >= LEAST_AGREEMENT:
         return on_line

@@ -217,11 +217,11 @@ def find_duplicates(
         wanted: Ids of the videos to look for copies of; None for all.
         on_progress: Called with the number of pairs of videos checked and the total.
     """
-    found = store.videos.find()
-    gone = dict.fromkeys(path for video in found for path in video.paths if not may_exist(path))
+    stored = store.videos.find()
+    gone = dict.fromkeys(path for video in stored for path in video.paths if not may_exist(path))
     warn_missing(list(gone))
-    left = ((video, tuple(path for path in video.paths if path not in gone)) for video in found)
-    videos = {video.id: replace(video, paths=list_files(paths)) for video, paths in left}
+    existing = ((video, tuple(path for path in video.paths if path not in gone)) for video in stored)
+    videos = {video.id: replace(video, paths=list_files(paths)) for video, paths in existing}
     table = read_frame_table(store)
     pairs, reader = list[FootagePair](), FootageReader()
     try:

@@ -70,8 +70,8 @@ class VideoFrames:
     ) -> tuple[Float64[np.ndarray, " row"], Float[np.ndarray, "row known"], Float[np.ndarray, "row dim"]]:
         """The times of at most ``MAX_FRAMES`` frames, the basis of ``make_basis``, and their vectors without it."""
         rows = spread_evenly(len(self.times), MAX_FRAMES)
-        known, vectors = make_basis(self.times[rows], self.segments[rows]), self.vectors[rows]
-        return self.times[rows], known, vectors - known @ (known.T @ vectors)
+        basis, vectors = make_basis(self.times[rows], self.segments[rows]), self.vectors[rows]
+        return self.times[rows], basis, vectors - basis @ (basis.T @ vectors)
 
 
 class CopyFolder:
@@ -152,10 +152,10 @@ class CopyFolder:
     def _average(self, videos: Collection[int]) -> dict[int, Float[np.ndarray, " dim"]]:
         """Return the unit mean of the segments of each video that has one."""
         kept, vectors = self._store.features.intact_vectors(self._list_segments(videos))
-        found, rows = np.unique(self._store.owners(kept), return_inverse=True)
-        sums = (rows == np.arange(len(found))[:, None]).astype(np.float32) @ widen_rows(vectors)
+        video_ids, rows = np.unique(self._store.owners(kept), return_inverse=True)
+        sums = (rows == np.arange(len(video_ids))[:, None]).astype(np.float32) @ widen_rows(vectors)
         sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
-        return dict(zip(found.tolist(), sums, strict=True))
+        return dict(zip(video_ids.tolist(), sums, strict=True))
 
     def _read(self, videos: Collection[int]) -> dict[int, VideoFrames]:
         """Return the frames of the videos that have a segment, in time order."""
@@ -185,9 +185,9 @@ class CopyFolder:
 
 def save_whitening(store: Store) -> None:
     """Fit and store the whitening that folding starts with, unless nothing changed; none is stored for few videos."""
-    generation, num_segments, known = store.generation, len(store), store.metadata.get(WHITENING)
+    generation, num_segments, stored = store.generation, len(store), store.metadata.get(WHITENING)
     head = np.array([generation, num_segments], np.int64).tobytes()
-    if store.count_videos() > FEW_VIDEOS and not (isinstance(known, bytes) and known.startswith(head)):
+    if store.count_videos() > FEW_VIDEOS and not (isinstance(stored, bytes) and stored.startswith(head)):
         fitted = whiten_index(store, fit_projection)
         with Store.open(store.path, write=True) as writer:
             rows = fitted.mean.tobytes() + fitted.projection.T.tobytes()
@@ -257,12 +257,12 @@ def measure_order(one: VideoFrames, other: VideoFrames, offset_s: float) -> tupl
     Both are 0 if there are fewer than ``MIN_FRAMES`` frames, or if one video does not change. The other video is at
     ``offset_s`` when the first is at 0 s.
     """
-    times, known, ours = one.changes
-    num_free = len(times) - known.shape[1]
+    times, basis, ours = one.changes
+    num_free = len(times) - basis.shape[1]
     if num_free < MIN_FRAMES - 2:
         return 0.0, 0.0
     theirs = _read_at(other, times + offset_s)
-    theirs = theirs - known @ (known.T @ theirs)
+    theirs = theirs - basis @ (basis.T @ theirs)
     products = ours @ theirs.T
     spread = math.sqrt(float((products**2).sum()) / num_free)
     size = float(np.linalg.norm(ours) * np.linalg.norm(theirs))

@@ -86,8 +86,8 @@ def match_motion(
     coarse = match_lines(products, speeds, offsets[::2], centre_s=centre_s)
     if coarse is None:
         return None
-    known, step_s = coarse.speed * centre_s + coarse.offset, np.abs(np.diff(offsets[:3])).sum(initial=0.0)
-    near = offsets[np.abs(offsets - known) <= step_s + 1e-9]
+    expected, step_s = coarse.speed * centre_s + coarse.offset, np.abs(np.diff(offsets[:3])).sum(initial=0.0)
+    near = offsets[np.abs(offsets - expected) <= step_s + 1e-9]
     return match_lines(products, np.array([coarse.speed]), near, centre_s=centre_s)
 
 

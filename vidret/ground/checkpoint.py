@@ -137,8 +137,8 @@ class HeadCard:
         **recipe: Unpack[HeadRecipe],
     ) -> "HeadCard":
         """Return the card of a head, with the settings that are not part of the head."""
-        known = _describe_architecture(head)
-        return cls(backbone=backbone, reads=reads, similarity_weight=similarity_weight, **known, **recipe)
+        architecture = _describe_architecture(head)
+        return cls(backbone=backbone, reads=reads, similarity_weight=similarity_weight, **architecture, **recipe)
 
     def to_json(self) -> str:
         """Return the card as JSON."""
@@ -152,9 +152,9 @@ class HeadCard:
         for name in ("unit", "similarity_weight"):  # 0 turns them off
             if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {value}")
-        for name, known in (("suppression", (None, "hard", "linear", "gaussian")), ("reads", (LAYERS, VECTORS))):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value}")
+        for name, allowed in (("suppression", (None, "hard", "linear", "gaussian")), ("reads", (LAYERS, VECTORS))):
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value}")
 
     @classmethod
     def from_json(cls, text: str) -> "HeadCard":

@@ -44,11 +44,11 @@ def keep_best(
     A span is dropped if its intersection over union with a better kept one exceeds ``max_overlap``, or if it is empty
     and equals one. Ties keep their order.
     """
-    left, kept = np.argsort(-scores, kind="stable"), list[int]()
-    while len(left) and len(kept) < limit:
-        best, left = left[0], left[1:]
+    remaining, kept = np.argsort(-scores, kind="stable"), list[int]()
+    while len(remaining) and len(kept) < limit:
+        best, remaining = remaining[0], remaining[1:]
         kept.append(best)
-        left = left[overlap(starts[left], ends[left], starts[best], ends[best]) <= max_overlap]
+        remaining = remaining[overlap(starts[remaining], ends[remaining], starts[best], ends[best]) <= max_overlap]
         if starts[best] == ends[best]:
-            left = left[(starts[left] != starts[best]) | (ends[left] != ends[best])]
+            remaining = remaining[(starts[remaining] != starts[best]) | (ends[remaining] != ends[best])]
     return np.array(kept, dtype=np.int64)

@@ -222,10 +222,10 @@ def decode_levels(levels: Sequence[Level], *, duration: float) -> list[Span]:
 
     Each span is the mean, weighted by score, of all predictions whose intersection over union with it is at least .95.
     """
-    found = np.concatenate([_list_points(level) for level in levels])
-    found = found[(found[:, 2] >= LEAST_SCORE) & (found[:, 1] - found[:, 0] >= LEAST_FRAMES)]
-    found = found[np.argsort(-found[:, 2], kind="stable")[:MOST_POINTS]]
-    starts, ends, scores = found.T
+    points = np.concatenate([_list_points(level) for level in levels])
+    points = points[(points[:, 2] >= LEAST_SCORE) & (points[:, 1] - points[:, 0] >= LEAST_FRAMES)]
+    points = points[np.argsort(-points[:, 2], kind="stable")[:MOST_POINTS]]
+    starts, ends, scores = points.T
     order, lowered = soft_nms(starts, ends, scores, gaussian(SIGMA))
     spans = []
     for index, score in zip(order[:NUM_SPANS], lowered[:NUM_SPANS], strict=True):

@@ -175,8 +175,8 @@ def stack_windows(windows: Sequence[ProjectedVideos]) -> ProjectedVideos:
 
     def stack(values: Sequence[Tensor | None]) -> Tensor | None:
         """Stack one kind of tensors of one layer, with zeros for padding."""
-        given = [value[0] for value in values if value is not None]
-        return pad_sequence(given, batch_first=True) if given else None
+        tensors = [value[0] for value in values if value is not None]
+        return pad_sequence(tensors, batch_first=True) if tensors else None
 
     device = windows[0].layers[0].device
     real = stack([torch.ones(1, window.num_frames, dtype=torch.bool, device=device) for window in windows])

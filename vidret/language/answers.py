@@ -254,8 +254,8 @@ def check_citations(context: QuestionContext, reply: str) -> CitedAnswer:
 def describe_citation(moment: ContextMoment) -> str:
     """Return a line such as ``[1] door.mp4 00:42-00:51 Anna``, with the speakers whose names are known."""
     speakers = sorted({sanitize(line.speaker) for line in moment.lines if line.speaker})
-    place = f"[{moment.number}] {moment.name} {format_span(moment.start, moment.end)}"
-    return f"{place} {', '.join(speakers)}".rstrip()
+    heading = f"[{moment.number}] {moment.name} {format_span(moment.start, moment.end)}"
+    return f"{heading} {', '.join(speakers)}".rstrip()
 
 
 def _drop_open_citation(text: str) -> str:

@@ -203,11 +203,11 @@ class _Run:
             return False
         texts = [text for text in answers if text]
         text = texts[self._choose(segment, texts)] if len(set(texts)) > 1 else next(iter(texts), "")
-        found = [TimedText(segment.start, segment.end, text, SOURCE)] if text else []
-        vectors = load_model_of(self._texts).encode([description.text for description in found])
-        self._texts.add(track, found, vectors, until_s=segment.end)
-        self._described += len(found)
-        self._empty += not found
+        new_texts = [TimedText(segment.start, segment.end, text, SOURCE)] if text else []
+        vectors = load_model_of(self._texts).encode([description.text for description in new_texts])
+        self._texts.add(track, new_texts, vectors, until_s=segment.end)
+        self._described += len(new_texts)
+        self._empty += not new_texts
         return True
 
     def _choose(self, segment: Segment, texts: Sequence[str]) -> int:

@@ -44,13 +44,13 @@ class ReplyCache:
         if path is not None:
             with contextlib.suppress(OSError, ValueError):
                 kept = path.read_text("utf-8") or None
-        found = None if kept is None else read(kept)
-        if found is None and (reply := complete()) is not None:
-            found = read(reply)
-            if path is not None and found is not None:
+        parsed = None if kept is None else read(kept)
+        if parsed is None and (reply := complete()) is not None:
+            parsed = read(reply)
+            if path is not None and parsed is not None:
                 with contextlib.suppress(StoreError, OSError):
                     _keep(path, reply)
-        return found
+        return parsed
 
 
 NO_CACHE = ReplyCache(None)

@@ -199,8 +199,8 @@ def read_verdict(reply: str, count: int) -> Verdict | None:
     Verdict(order=(1, 0, 2), reasons={1: 'a dog runs'})
     """
     text = _ANSWER.sub("", drop_thoughts(reply))
-    found = [match for line in text.splitlines() if (match := _LINE.match(line)) and not _LABEL.search(match[2])]
-    lines = [(int(match[1]) - 1, match[2]) for match in found]
+    matches = [match for line in text.splitlines() if (match := _LINE.match(line)) and not _LABEL.search(match[2])]
+    lines = [(int(match[1]) - 1, match[2]) for match in matches]
     if not lines:  # [2] > [1], in one line
         lines = [(int(label) - 1, "") for label in _LABEL.findall(text)]
     reasons: dict[int, str] = {}

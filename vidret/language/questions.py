@@ -177,13 +177,13 @@ def plan_with_model(
         VidretError: The question has no word, or is too long; nothing is sent.
     """
     queries = list(tried) or plan_queries(question)
-    known = {query.text.casefold() for query in queries}
+    known_texts = {query.text.casefold() for query in queries}
     try:
         written = write_queries(question, llm, cache, [query.text for query in tried])
     except EndpointError as error:
         kept = "those before" if tried else "those of the rules only"
         return QueryPlan(queries=tuple(queries), notes=(f"the queries are {kept}: {error}",))
-    queries += [RetrievalQuery(text) for text in written if text.casefold() not in known]
+    queries += [RetrievalQuery(text) for text in written if text.casefold() not in known_texts]
     return QueryPlan(queries=tuple(queries))
 
 
@@ -206,8 +206,8 @@ def read_written_queries(reply: str) -> list[str]:
     >>> read_written_queries('Here they are:\n["a man opens a door", "a door", "", 3]')
     ['a man opens a door', 'a door']
     """
-    for found in _find_lists(drop_thoughts(reply)[:MAX_LIST]):
-        texts = [sanitize(" ".join(query.split()))[:MAX_QUERY] for query in found if isinstance(query, str)]
+    for listed in _find_lists(drop_thoughts(reply)[:MAX_LIST]):
+        texts = [sanitize(" ".join(query.split()))[:MAX_QUERY] for query in listed if isinstance(query, str)]
         queries = dict.fromkeys(text for text in texts if re.search(r"\w", text))
         if queries:
             return list(queries)[:MAX_WRITTEN]

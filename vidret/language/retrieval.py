@@ -237,18 +237,18 @@ def _locate(
     """
     options = LocateOptions(k=MOMENTS_PER_QUERY, weak=True, sources=query.sources, videos=VIDEOS_PER_QUERY)
     if videos:
-        found = [moment for video in videos for moment in engine.locate_with(query.text, options, video=video)]
-        found.sort(key=lambda moment: -moment.score)
+        moments = [moment for video in videos for moment in engine.locate_with(query.text, options, video=video)]
+        moments.sort(key=lambda moment: -moment.score)
         ranks: dict[int, int] = {}
     else:
-        found = engine.locate_with(query.text, options)
+        moments = engine.locate_with(query.text, options)
         hits = engine.search_with(query.text, SearchOptions(k=VIDEOS_PER_QUERY, sources=query.sources))
         ranks = {hit.video: rank for rank, hit in enumerate(hits)}
     best: dict[int, Moment] = {}
-    for moment in found:
+    for moment in moments:
         best.setdefault(moment.video, moment)
     firsts = sorted(best.values(), key=lambda moment: ranks.get(moment.video, len(ranks)))
-    return firsts, [moment for moment in found if best[moment.video] is not moment]
+    return firsts, [moment for moment in moments if best[moment.video] is not moment]
 
 
 def _unite(candidates: list[_Candidate], found: Sequence[Moment], weight: float, options: ContextOptions) -> None:
@@ -265,10 +265,10 @@ def _unite(candidates: list[_Candidate], found: Sequence[Moment], weight: float,
             apart = max(other.start, start) - min(other.end, end)
             if other.video == moment.video and apart <= 0 and joined[1] - joined[0] <= options.max_s:
                 other.start, other.end = joined
-                known = [
+                probabilities = [
                     probability for probability in (other.probability, moment.probability) if probability is not None
                 ]
-                other.probability = max(known, default=None)
+                other.probability = max(probabilities, default=None)
                 other.score += score
                 break
         else:
@@ -351,10 +351,10 @@ def widen_span(span: Span, shots: Sequence[Shot], duration_s: float, *, margin_s
     last = min((shot.end for shot in shots if shot.end >= end), default=end)
     before = start - max(0.0, min(first, start - margin_s))
     after = min(duration_s, max(last, end + margin_s)) - end
-    left = max_s - (end - start)
-    if left <= 0:
+    left_s = max_s - (end - start)
+    if left_s <= 0:
         return span
-    before, after = min(before, max(left / 2, left - after)), min(after, max(left / 2, left - before))
+    before, after = min(before, max(left_s / 2, left_s - after)), min(after, max(left_s / 2, left_s - before))
     return start - before, end + max(0.0, after)
 
 

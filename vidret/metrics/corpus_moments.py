@@ -135,11 +135,11 @@ class QueryOutcome:
         """Return the measures of this query, 0 or 1 by name; a refused query finds nothing."""
         if not self.answerable:
             return {"nothing": float(self.nothing)}
-        found = not self.nothing
-        correct = found and self.overlap >= OVERLAP
+        is_found = not self.nothing
+        correct = is_found and self.overlap >= OVERLAP
         return {
-            "R@1": float(found and self.rank == 1),
-            "R@10": float(found and 1 <= self.rank <= 10),
+            "R@1": float(is_found and self.rank == 1),
+            "R@10": float(is_found and 1 <= self.rank <= 10),
             "R1@0.5": float(correct),
             "hit@1": float(correct and self.is_first),
             "nothing": float(self.nothing),

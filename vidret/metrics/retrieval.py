@@ -237,7 +237,7 @@ def measure_by_size(
     better = (scores > true_scores) + np.float32(0.5) * (scores == true_scores)  # equal scores share their mean rank
     better[np.arange(num_texts), truth] = 0
     random = np.random.default_rng(seed)
-    found = []
+    size_recalls = []
     for size in sizes:
         recalls = _draw(better, truth, size, cuts, num_draws, random)
         if any(not len(values) for values in recalls.values()):
@@ -245,8 +245,8 @@ def measure_by_size(
             raise VidretError(f"{rule}, got none in {num_draws} draws")
         for k, values in recalls.items():
             low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-            found.append(SizeRecall(size=size, k=k, mean=float(values.mean()), low=float(low), high=float(high)))
-    return found
+            size_recalls.append(SizeRecall(size=size, k=k, mean=float(values.mean()), low=float(low), high=float(high)))
+    return size_recalls
 
 
 def choose_sizes(num_videos: int) -> list[int]:

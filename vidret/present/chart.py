@@ -139,8 +139,8 @@ def draw_curve(curve: Curve, moments: Sequence[tuple[int, Moment]], out: Path, *
     label_moments(pen, moments, axes, small)
     if curve.typical is not None:  # at the right end of its line: above it, or below it near the top of the plot
         y, is_above = axes.y(curve.typical), axes.y(curve.typical) - TOP > LANE
-        place = (RIGHT - 6, y - 3 if is_above else y + 3)
-        pen.text(place, TYPICAL, FAINT, small, anchor="rs" if is_above else "rt")
+        position = (RIGHT - 6, y - 3 if is_above else y + 3)
+        pen.text(position, TYPICAL, FAINT, small, anchor="rs" if is_above else "rt")
     save_image(image, out)
 
 

@@ -117,23 +117,23 @@ def run_ffmpeg(
     with process, ThreadPoolExecutor(2) as pool:
         assert process.stdout is not None
         assert process.stderr is not None
-        printed, told = pool.submit(_read_end, process.stdout), pool.submit(_read_end, process.stderr)
+        output, errors = pool.submit(_read_end, process.stdout), pool.submit(_read_end, process.stderr)
         try:
             _wait(process, limits.time_s, is_left)
         finally:
             process.kill()
-    reasons, is_short = told.result()
+    reasons, is_short = errors.result()
     if is_short:
         raise FfmpegError(f"it needs more than {limits.memory_bytes / (1 << 30):.2g} GiB of memory")
     if process.returncode:
         reasons = reasons or [f"exit code {process.returncode}"]
         reason = next(filter(_NO_DECODER.search, reasons), reasons[-1])
-        found = _NO_DECODER.search(reason)
-        if found is None or f"-{found[1]}" in after:
+        match = _NO_DECODER.search(reason)
+        if match is None or f"-{match[1]}" in after:
             raise FfmpegError(sanitize(reason))
-        after = [*after[:-1], "-map", f"-{found[1]}", after[-1]]
+        after = [*after[:-1], "-map", f"-{match[1]}", after[-1]]
         return run_ffmpeg(ffmpeg, file, before, after, limits, formats=formats, is_left=is_left)
-    return dict(line.split("=", 1) for line in printed.result()[0] if "=" in line)
+    return dict(line.split("=", 1) for line in output.result()[0] if "=" in line)
 
 
 def _wait(process: "subprocess.Popen[str]", time_s: float, is_left: Callable[[], bool]) -> None:

@@ -76,9 +76,9 @@ def _make_row(
     """Return four tiles, evenly spaced in the spans, of which the first says what they show."""
     tiles = []
     for column in range(COLUMNS):
-        place = (column + 0.5) / COLUMNS * len(spans)
-        start, end = spans[int(place)]
-        time = start + (end - start) * (place - int(place))
+        position = (column + 0.5) / COLUMNS * len(spans)
+        start, end = spans[int(position)]
+        time = start + (end - start) * (position - int(position))
         tiles.append(Tile(result.path, time, "", format_time(time)))
     line = f"{format_time(result.start)} to {format_time(result.end)}   {fact}"
     return [replace(tiles[0], title=title, line=line, words=words), *tiles[1:]]

@@ -37,8 +37,8 @@ def to_fcpxml(timeline: Timeline) -> str:
     """
     root = ElementTree.Element("fcpxml", version=VERSION)
     resources = ElementTree.SubElement(root, "resources")
-    known = [(clip.footage.width, clip.footage.height) for clip in timeline.clips if clip.footage.width]
-    size = known[0] if known else UNKNOWN_SIZE
+    sizes = [(clip.footage.width, clip.footage.height) for clip in timeline.clips if clip.footage.width]
+    size = sizes[0] if sizes else UNKNOWN_SIZE
     formats = {(timeline.rate, size): _add_format(resources, "r1", timeline.rate, size)}
     for clip in timeline.clips:
         key = _find_format(clip, size)

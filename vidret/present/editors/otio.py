@@ -29,20 +29,20 @@ def to_otio(timeline: Timeline) -> str:
     schema: Any = opentimelineio.schema
     rate = float(timeline.rate)
     start = opentimelineio.opentime.RationalTime(0, rate)
-    whole = schema.Timeline(
+    document = schema.Timeline(
         timeline.title, global_start_time=start, metadata={"vidret": {"query": _clean(timeline.query)}}
     )
     pictures = schema.Track("V1", kind=schema.TrackKind.Video)
     pictures.extend([_make_clip(clip, timeline, with_marker=True) for clip in timeline.clips])
-    whole.tracks.append(pictures)
+    document.tracks.append(pictures)
     if any(clip.footage.has_audio for clip in timeline.clips):
         sound = schema.Track("A1", kind=schema.TrackKind.Audio)
         for clip in timeline.clips:
             span = _make_range(clip.start, clip.end, clip.rate)
             has_audio = clip.footage.has_audio
             sound.append(_make_clip(clip, timeline) if has_audio else schema.Gap(source_range=span))
-        whole.tracks.append(sound)
-    return f"{whole.to_json_string(indent=2)}\n"
+        document.tracks.append(sound)
+    return f"{document.to_json_string(indent=2)}\n"
 
 
 def _make_clip(clip: TimelineClip, timeline: Timeline, *, with_marker: bool = False) -> Any:

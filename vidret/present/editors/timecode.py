@@ -24,8 +24,8 @@ def parse_rate(fps: float) -> Fraction:
         VidretError: It is neither a whole number in 1..100 nor 1000/1001 of one.
     """
     if 0.9 < fps < 100.01:
-        whole = round(fps)
-        for rate in (Fraction(whole), Fraction(whole * 1000, 1001)):
+        rounded = round(fps)
+        for rate in (Fraction(rounded), Fraction(rounded * 1000, 1001)):
             if abs(fps - rate) < 0.001:
                 return rate
     raise OptionError(f"fps must be a whole number in 1..100, or 1000/1001 of one, got {fps:g}")
@@ -95,10 +95,10 @@ def parse_timecode(text: str, rate: Fraction) -> tuple[int, bool]:
     Raises:
         VidretError: No frame has this timecode at this rate.
     """
-    found = _TIMECODE.fullmatch(text)
-    if found:
-        hours, minutes, seconds, frames = (int(found[group]) for group in (1, 2, 3, 5))
-        drop_frame = found[4] != ":"
+    match = _TIMECODE.fullmatch(text)
+    if match:
+        hours, minutes, seconds, frames = (int(match[group]) for group in (1, 2, 3, 5))
+        drop_frame = match[4] != ":"
         dropped = _count_dropped(rate, drop_frame=drop_frame)
         is_skipped = seconds == 0 and frames < dropped and minutes % 10 > 0
         is_label = hours < 24 and minutes < 60 and seconds < 60 and frames < round(rate) and not is_skipped
