@@ -226,7 +226,7 @@ def join_windows(windows: Sequence[SoundWindows]) -> SoundWindows:
     if not windows:
         return SoundWindows(starts=np.zeros(0), ends=np.zeros(0), vectors=np.zeros((0, 0), np.float16))
     return SoundWindows(
-        starts=np.concatenate([own.starts for own in windows]),
+        starts=np.concatenate([batch.starts for batch in windows]),
         ends=np.concatenate([batch.ends for batch in windows]),
         vectors=np.concatenate([batch.vectors for batch in windows if len(batch)] or [windows[0].vectors]),
     )
