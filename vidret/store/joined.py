@@ -61,7 +61,7 @@ class JoinedIds:
 
     def _read(self) -> tuple[Copies, dict[Filters, Matches]]:
         """Return the ids of what several indexes have now, and what was found among them so far."""
-        snapshots = {number: index.snapshot() for number, index in self.indexes.items()}
+        snapshots = {index_number: index.snapshot() for index_number, index in self.indexes.items()}
         position = tuple(snapshot.position for snapshot in snapshots.values())
         known = self._known
         if known[0] != position:
@@ -75,42 +75,42 @@ class JoinedIds:
 
     def find_index(self, key: int) -> tuple[int, Store, int]:
         """Return the number of the index that has a video or segment, the index, and the id there."""
-        number, local_id = divmod(int(key), STRIDE)
-        if number not in self.indexes:
+        index_number, local_id = divmod(int(key), STRIDE)
+        if index_number not in self.indexes:
             raise StoreError(f"video must be one of these indexes, got {key}")
-        return number, self.indexes[number], local_id
+        return index_number, self.indexes[index_number], local_id
 
     def names(self) -> Callable[[int, int], int]:
         """Return what tells the id of a video, given the number of an index and its id there."""
         copies = self.copies
 
-        def name(number: int, video: int) -> int:
-            key = number * STRIDE + video
+        def name(index_number: int, video: int) -> int:
+            key = index_number * STRIDE + video
             return copies.get(key, (key,))[0]
 
         return name
 
     def list_copies(self, videos: Iterable[int]) -> dict[int, list[int]]:
         """Return the ids of some videos and their copies in each index."""
-        local_ids: dict[int, list[int]] = {number: [] for number in self.indexes}
+        local_ids: dict[int, list[int]] = {index_number: [] for index_number in self.indexes}
         copies = self.copies
         for key in (key for video in videos for key in copies.get(video, (video,))):
-            number, _, local_id = self.find_index(key)
-            local_ids[number].append(local_id)
+            index_number, _, local_id = self.find_index(key)
+            local_ids[index_number].append(local_id)
         return local_ids
 
     def group(self, ids: Sequence[int] | Ids) -> Iterator[tuple[int, Store, Ids]]:
         """Yield the number of each index that may have some of these segments, the index, and their ids there."""
         known = np.asarray(ids, np.int64)
-        for number in np.unique(known // STRIDE).tolist():
-            if number in self.indexes:
-                yield number, self.indexes[number], known[known // STRIDE == number] % STRIDE
+        for index_number in np.unique(known // STRIDE).tolist():
+            if index_number in self.indexes:
+                yield index_number, self.indexes[index_number], known[known // STRIDE == index_number] % STRIDE
 
     def select(self, filters: Filters, excluded: Set[int]) -> Iterator[tuple[int, Store, Set[int]]]:
         """Yield the number of each index, the index, and what to leave out: also copies that another one finds."""
         repeated, left_out = self._match(filters)[0], self.list_copies(excluded)
-        for number, index in self.indexes.items():
-            yield number, index, repeated[number] | set(left_out[number])
+        for index_number, index in self.indexes.items():
+            yield index_number, index, repeated[index_number] | set(left_out[index_number])
 
     def find_elsewhere(self, filters: Filters) -> Mapping[int, Set[int]]:
         """Return the videos of each index that match only by a path in another index."""
@@ -122,11 +122,11 @@ class JoinedIds:
 
         def find() -> Matches:
             matching = set[int]()
-            repeated, elsewhere = ({number: set[int]() for number in self.indexes} for _ in range(2))
-            for number, index, local_ids in self.group(list(copies)):
+            repeated, elsewhere = ({index_number: set[int]() for index_number in self.indexes} for _ in range(2))
+            for index_number, index, local_ids in self.group(list(copies)):
                 snapshot = index.snapshot()
                 matches = snapshot.match_videos(filters)[snapshot.find_videos(local_ids)]
-                matching.update((local_ids[matches] + number * STRIDE).tolist())
+                matching.update((local_ids[matches] + index_number * STRIDE).tolist())
             for key, keys in copies.items():
                 found = [copy for copy in keys if copy in matching]
                 if key in found[1:]:
@@ -143,10 +143,10 @@ def _find_copies(snapshots: Mapping[int, Snapshot]) -> Copies:
     contents, copies = [snapshot.videos.rows.keys() for snapshot in snapshots.values()], dict[int, list[int]]()
     for fingerprint in set[bytes]().union(*(one & other for one, other in combinations(contents, 2))):
         found = []
-        for number, snapshot in snapshots.items():
+        for index_number, snapshot in snapshots.items():
             videos, row = snapshot.videos, snapshot.videos.rows.get(fingerprint, -1)
             if 0 <= row < len(videos.ids) and videos.num_paths[row] > 0:
-                found.append((not videos.complete[row], number * STRIDE + int(videos.ids[row])))
+                found.append((not videos.complete[row], index_number * STRIDE + int(videos.ids[row])))
         if len(found) > 1:
             copies |= {key: [copy for _, copy in sorted(found)] for _, key in found}
     return copies
@@ -168,18 +168,18 @@ class JoinedFiles(JoinedTable, Files):
     @override
     def get(self, path: str) -> FileRecord | None:
         name, found = self._ids.names(), list[FileRecord]()
-        for number, index in self._ids.indexes.items():
+        for index_number, index in self._ids.indexes.items():
             record = index.files.get(path)
             if record is not None:
-                found.append(replace(record, video=None if record.video is None else name(number, record.video)))
+                found.append(replace(record, video=None if record.video is None else name(index_number, record.video)))
         return max(found, key=lambda record: record.live, default=None)
 
     @override
     def paths_of(self, videos: Sequence[int], filters: Filters = ALL_VIDEOS) -> dict[int, list[str]]:
         name, paths = self._ids.names(), {int(video): set[str]() for video in videos}
-        for number, local_ids in self._ids.list_copies(paths).items():
-            for video, found in self._ids.indexes[number].files.paths_of(local_ids, filters).items():
-                paths[name(number, video)].update(found)
+        for index_number, local_ids in self._ids.list_copies(paths).items():
+            for video, found in self._ids.indexes[index_number].files.paths_of(local_ids, filters).items():
+                paths[name(index_number, video)].update(found)
         return {video: sorted(found, key=os.fsencode) for video, found in paths.items()}
 
 
@@ -195,9 +195,9 @@ class JoinedVideos(JoinedTable, Videos):
     def find(self, filters: Filters = ALL_VIDEOS, *, ids: Sequence[int] | None = None) -> list[StoredVideo]:
         name, found = self._ids.names(), dict[int, StoredVideo]()
         local_ids = None if ids is None else self._ids.list_copies(ids)
-        for number, index in self._ids.indexes.items():
-            for stored in index.videos.find(filters, ids=None if local_ids is None else local_ids[number]):
-                key = name(number, stored.id)
+        for index_number, index in self._ids.indexes.items():
+            for stored in index.videos.find(filters, ids=None if local_ids is None else local_ids[index_number]):
+                key = name(index_number, stored.id)
                 paths = {*stored.paths, *(found[key].paths if key in found else ())}
                 found[key] = replace(found.get(key, stored), id=key, paths=tuple(sorted(paths, key=os.fsencode)))
         return sorted(found.values(), key=lambda stored: os.fsencode(stored.paths[0]))
@@ -207,7 +207,9 @@ class JoinedVideos(JoinedTable, Videos):
         local_ids, name = self._ids.list_copies(ids), self._ids.names()
         indexes = self._ids.indexes.items()
         return {
-            name(number, video) for number, index in indexes for video in index.videos.find_intact(local_ids[number])
+            name(index_number, video)
+            for index_number, index in indexes
+            for video in index.videos.find_intact(local_ids[index_number])
         }
 
 
@@ -216,8 +218,11 @@ class JoinedSegments(JoinedTable, Segments):
 
     @override
     def of_video(self, video: int) -> dict[int, int]:
-        number, index, local_id = self._ids.find_index(video)
-        return {place: number * STRIDE + segment for place, segment in index.segments.of_video(local_id).items()}
+        index_number, index, local_id = self._ids.find_index(video)
+        return {
+            segment_index: index_number * STRIDE + segment
+            for segment_index, segment in index.segments.of_video(local_id).items()
+        }
 
 
 class JoinedShots(JoinedTable, ShotChanges):
@@ -235,20 +240,20 @@ class JoinedFeatures(JoinedTable, Epochs):
     @override
     def intact_vectors(self, ids: Ids) -> tuple[Ids, Float16[np.ndarray, "row dim"]]:
         keys, vectors = [np.zeros(0, np.int64)], [np.zeros((0, self._ids.dim), np.float16)]
-        for number, index, local_ids in self._ids.group(ids):
+        for index_number, index, local_ids in self._ids.group(ids):
             kept, rows = index.features.intact_vectors(local_ids)
-            keys.append(kept + number * STRIDE)
+            keys.append(kept + index_number * STRIDE)
             vectors.append(rows)
         return np.concatenate(keys), np.concatenate(vectors)
 
     @override
     def read(self, ids: Sequence[int] | Ids, *, tokens: bool = True) -> StoredSegments:
         name, rows = self._ids.names(), dict[int, tuple[Any, ...]]()
-        for number, index, local_ids in self._ids.group(ids):
+        for index_number, index, local_ids in self._ids.group(ids):
             stored = index.features.read(local_ids, tokens=tokens)
-            segments = [replace(segment, video=name(number, segment.video)) for segment in stored.segments]
+            segments = [replace(segment, video=name(index_number, segment.video)) for segment in stored.segments]
             columns = zip(segments, stored.frames, stored.times, stored.tokens, strict=True)
-            rows.update(zip((stored.ids + number * STRIDE).tolist(), columns, strict=True))
+            rows.update(zip((stored.ids + index_number * STRIDE).tolist(), columns, strict=True))
         kept = [key for key in np.asarray(ids, np.int64).tolist() if key in rows]
         return StoredSegments(np.array(kept, np.int64), *([rows[key][column] for key in kept] for column in range(4)))
 
@@ -282,12 +287,12 @@ class JoinedSelection(Selection):
 
     @override
     def ids(self) -> Ids:
-        return np.concatenate([part.ids() + number * STRIDE for number, part in self.parts.items()])
+        return np.concatenate([part.ids() + index_number * STRIDE for index_number, part in self.parts.items()])
 
     @override
     def among(self, ids: Ids) -> Selection:
-        numbers = ids // STRIDE
-        return self.join({key: part.among(ids[numbers == key] % STRIDE) for key, part in self.parts.items()})
+        index_numbers = ids // STRIDE
+        return self.join({key: part.among(ids[index_numbers == key] % STRIDE) for key, part in self.parts.items()})
 
 
 class JoinedStore(SearchedTogether, Store):
@@ -353,14 +358,14 @@ class JoinedStore(SearchedTogether, Store):
     @override
     def select(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> Selection:
         chosen = self.ids.select(filters, excluded)
-        return JoinedSelection.join({number: index.select(filters, out) for number, index, out in chosen})
+        return JoinedSelection.join({index_number: index.select(filters, out) for index_number, index, out in chosen})
 
     @override
     def read_segments(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
         name = self.ids.names()
         return {
-            number * STRIDE + key: replace(segment, video=name(number, segment.video))
-            for number, index, local_ids in self.ids.group(ids)
+            index_number * STRIDE + key: replace(segment, video=name(index_number, segment.video))
+            for index_number, index, local_ids in self.ids.group(ids)
             for key, segment in index.read_segments(local_ids).items()
         }
 
@@ -374,11 +379,13 @@ class JoinedStore(SearchedTogether, Store):
 
     @override
     def owners(self, ids: Sequence[int] | Ids) -> Ids:
-        name, numbers = self.ids.names(), np.asarray(ids, np.int64) // STRIDE
-        owners = np.full(len(numbers), -1, np.int64)
-        for number, index, local_ids in self.ids.group(ids):
+        name, index_numbers = self.ids.names(), np.asarray(ids, np.int64) // STRIDE
+        owners = np.full(len(index_numbers), -1, np.int64)
+        for index_number, index, local_ids in self.ids.group(ids):
             videos = index.owners(local_ids).tolist()
-            owners[numbers == number] = [name(number, video) if video >= 0 else -1 for video in videos]
+            owners[index_numbers == index_number] = [
+                name(index_number, video) if video >= 0 else -1 for video in videos
+            ]
         return owners
 
     @override
@@ -389,8 +396,8 @@ class JoinedStore(SearchedTogether, Store):
     def find_contents(self, fingerprints: Iterable[str]) -> dict[str, int]:
         wanted, name = list(fingerprints), self.ids.names()
         return {
-            fingerprint: name(number, video)
-            for number, index in self.parts.items()
+            fingerprint: name(index_number, video)
+            for index_number, index in self.parts.items()
             for fingerprint, video in index.find_contents(wanted).items()
         }
 
@@ -398,28 +405,28 @@ class JoinedStore(SearchedTogether, Store):
     def find_named(self, path: str | os.PathLike[str]) -> list[StoredVideo]:
         name, indexes = self.ids.names(), self.parts.items()
         return self.videos.find(
-            ids=[name(number, video.id) for number, index in indexes for video in index.find_named(path)]
+            ids=[name(index_number, video.id) for index_number, index in indexes for video in index.find_named(path)]
         )
 
     @override
     def overlapping(self, spans: Iterable[tuple[int, float, float]]) -> list[Ids]:
         asked = list(spans)
         found = [np.zeros(0, np.int64)] * len(asked)
-        for number, index in self.parts.items():
-            rows = [row for row, (video, *_) in enumerate(asked) if video // STRIDE == number]
+        for index_number, index in self.parts.items():
+            rows = [row for row, (video, *_) in enumerate(asked) if video // STRIDE == index_number]
             span_ids = index.overlapping((asked[row][0] % STRIDE, *asked[row][1:]) for row in rows)
             for row, ids in zip(rows, span_ids, strict=True):
-                found[row] = ids + number * STRIDE
+                found[row] = ids + index_number * STRIDE
         return found
 
     @override
     def search_within(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:
         assert isinstance(within, JoinedSelection)
         found_scores, found_ids = [], []
-        for number, part in within.parts.items():
-            part_scores, part_ids = self.parts[number].search_within(queries, k, part)
+        for index_number, part in within.parts.items():
+            part_scores, part_ids = self.parts[index_number].search_within(queries, k, part)
             found_scores.append(part_scores)
-            found_ids.append(np.where(part_ids < 0, part_ids, part_ids + number * STRIDE))
+            found_ids.append(np.where(part_ids < 0, part_ids, part_ids + index_number * STRIDE))
         scores, ids = np.concatenate(found_scores, axis=1), np.concatenate(found_ids, axis=1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return SearchResult(np.take_along_axis(scores, best, axis=1), np.take_along_axis(ids, best, axis=1))

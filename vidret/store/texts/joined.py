@@ -29,8 +29,10 @@ def open_texts(store: Store) -> TextStore | None:
         StoreError: They cannot be read, or have vectors of different encoders.
     """
     with ExitStack() as stack:
-        found = {number: index.path for number, index in store.parts.items() if TextStore.exists(index.path)}
-        texts = {number: stack.enter_context(TextStore.open(path)) for number, path in found.items()}
+        found = {
+            index_number: index.path for index_number, index in store.parts.items() if TextStore.exists(index.path)
+        }
+        texts = {index_number: stack.enter_context(TextStore.open(path)) for index_number, path in found.items()}
         opened = next(iter(texts.values()), None)
         if opened is not None and isinstance(store, JoinedStore):
             opened = JoinedTextStore(texts, store)
@@ -55,7 +57,7 @@ class JoinedTextStore(SearchedTogether, TextStore):
         """Use open texts, which ``close`` closes, and the indexes whose videos they are of."""
         self._texts, self._pictures = texts, pictures
         try:
-            joined = JoinedStore({number: text_store.store for number, text_store in texts.items()})
+            joined = JoinedStore({index_number: text_store.store for index_number, text_store in texts.items()})
         except StoreError as error:
             raise StoreError(f"{error}; vidret index --sentence-model changes it") from error
         self.store, self._ids = joined, joined.ids
@@ -71,8 +73,11 @@ class JoinedTextStore(SearchedTogether, TextStore):
     def index(self) -> TextIndex:
         generation, known = self.store.generation, self._known
         if known is None or known[0] != generation:
-            copies = {number: sorted(left_out) for number, _, left_out in self._ids.select(ALL_VIDEOS, frozenset())}
-            indexes = {number: text_store.index for number, text_store in self._texts.items()}
+            copies = {
+                index_number: sorted(left_out)
+                for index_number, _, left_out in self._ids.select(ALL_VIDEOS, frozenset())
+            }
+            indexes = {index_number: text_store.index for index_number, text_store in self._texts.items()}
             self._known = known = generation, JoinedTextIndex(indexes, copies)
         return known[1]
 
@@ -86,49 +91,53 @@ class JoinedTextStore(SearchedTogether, TextStore):
     ) -> AllowedTexts:
         ids, allowed = self._pictures.ids, dict[int, AllowedTexts]()
         left_out, elsewhere = ids.list_copies(excluded), ids.find_elsewhere(filters)
-        for number, text_store in self._texts.items():
-            index, out, chosen = ids.indexes[number], frozenset(left_out[number]), filters
-            if elsewhere[number]:  # those besides, so that what does not match is listed
+        for index_number, text_store in self._texts.items():
+            index, out, chosen = ids.indexes[index_number], frozenset(left_out[index_number]), filters
+            if elsewhere[index_number]:  # those besides, so that what does not match is listed
                 videos, matches = index.snapshot().videos, index.snapshot().match_videos(filters)
-                chosen, out = ALL_VIDEOS, out.union(set(videos.ids[~matches].tolist()) - elsewhere[number])
-            allowed[number] = text_store.allow(index, chosen, out, sources)
+                chosen, out = ALL_VIDEOS, out.union(set(videos.ids[~matches].tolist()) - elsewhere[index_number])
+            allowed[index_number] = text_store.allow(index, chosen, out, sources)
         return JoinedAllowed(NOTHING, None, allowed)
 
     @override
     def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
         return {
             content
-            for number, _, local_ids in self._ids.group(tracks)
-            for content in self._texts[number].find_contents(local_ids)
+            for index_number, _, local_ids in self._ids.group(tracks)
+            for content in self._texts[index_number].find_contents(local_ids)
         }
 
     @override
     def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
         best: dict[tuple[str, TextSource], TextTrack] = {}
-        for number, text_store in self._texts.items():
+        for index_number, text_store in self._texts.items():
             for track in text_store.tracks(fingerprint):
                 known = best.get((track.fingerprint, track.source))
                 if known is None or track.complete > known.complete:
-                    best[track.fingerprint, track.source] = replace(track, id=track.id + number * STRIDE)
+                    best[track.fingerprint, track.source] = replace(track, id=track.id + index_number * STRIDE)
         return list(best.values())
 
     @override
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
         found: dict[object, StoredText] = {}
-        for number, _, local_ids in self._ids.group(ids):
-            for stored in self._texts[number].read_segments(local_ids):
-                found.setdefault((stored.fingerprint, stored.text), replace(stored, id=stored.id + number * STRIDE))
+        for index_number, _, local_ids in self._ids.group(ids):
+            for stored in self._texts[index_number].read_segments(local_ids):
+                found.setdefault(
+                    (stored.fingerprint, stored.text), replace(stored, id=stored.id + index_number * STRIDE)
+                )
         return list(found.values())
 
     @override
     def read_found(self, ids: Ids) -> tuple[list[FoundText], Float32[np.ndarray, "text dim"]]:
         found: dict[object, tuple[FoundText, np.ndarray]] = {}
-        for number, _, local_ids in self._ids.group(ids):
-            texts, vectors = self._texts[number].read_found(local_ids)
-            tracks = np.array([stored.track for stored in texts], np.int64) + number * STRIDE
+        for index_number, _, local_ids in self._ids.group(ids):
+            texts, vectors = self._texts[index_number].read_found(local_ids)
+            tracks = np.array([stored.track for stored in texts], np.int64) + index_number * STRIDE
             owners, sources = self.find_owners(self._pictures, tracks)
             for stored, owner, source, row in zip(texts, owners.tolist(), sources.tolist(), vectors, strict=True):
-                moved = stored._replace(id=stored.id + number * STRIDE, track=stored.track + number * STRIDE)
+                moved = stored._replace(
+                    id=stored.id + index_number * STRIDE, track=stored.track + index_number * STRIDE
+                )
                 found.setdefault((owner, source, stored.start, stored.end, stored.text), (moved, row))
         rows = np.array([row for _, row in found.values()], np.float32).reshape(-1, self._ids.dim)
         return [stored for stored, _ in found.values()], rows
@@ -140,10 +149,10 @@ class JoinedTextStore(SearchedTogether, TextStore):
             np.zeros(len(tracks), np.uint8),
             self._pictures.ids.names(),
         )
-        for number, _, local_ids in self._ids.group(tracks):
-            in_index = tracks // STRIDE == number
-            videos, sources[in_index] = self._texts[number].find_owners(pictures.parts[number], local_ids)
-            found[in_index] = [name(number, video) if video >= 0 else -1 for video in videos.tolist()]
+        for index_number, _, local_ids in self._ids.group(tracks):
+            in_index = tracks // STRIDE == index_number
+            videos, sources[in_index] = self._texts[index_number].find_owners(pictures.parts[index_number], local_ids)
+            found[in_index] = [name(index_number, video) if video >= 0 else -1 for video in videos.tolist()]
         return found, sources
 
     @override
@@ -169,8 +178,8 @@ class JoinedTextStore(SearchedTogether, TextStore):
         """Return what is found in each index: as much as in the merged one from each, since their ranks differ."""
         parts = allowed.parts if isinstance(allowed, JoinedAllowed) else dict.fromkeys(self._texts)
         return [
-            [ids + number * STRIDE for ids in find(text_store, parts[number])]
-            for number, text_store in self._texts.items()
+            [ids + index_number * STRIDE for ids in find(text_store, parts[index_number])]
+            for index_number, text_store in self._texts.items()
         ]
 
 
@@ -181,8 +190,8 @@ class JoinedTextIndex(SearchedTogether, TextIndex):
         """Set the indexes, and the tracks in each that another one has too, whose texts do not count again."""
         self._indexes, self._first = indexes, next(iter(indexes.values()))
         self._flags = {
-            number: np.isin(np.arange(track_ids[-1] + 1), track_ids).astype(np.uint8).tobytes()
-            for number, track_ids in copies.items()
+            index_number: np.isin(np.arange(track_ids[-1] + 1), track_ids).astype(np.uint8).tobytes()
+            for index_number, track_ids in copies.items()
             if track_ids
         }
         self._counts = {}
@@ -208,11 +217,14 @@ class JoinedTextIndex(SearchedTogether, TextIndex):
     def _count(self, term: str) -> int:
         if term not in self._counts:
             again = (
-                len(self._indexes[number].search([term], MAX_TEXTS, flags)) for number, flags in self._flags.items()
+                len(self._indexes[index_number].search([term], MAX_TEXTS, flags))
+                for index_number, flags in self._flags.items()
             )
             self._counts[term] = sum(index._count(term) for index in self._indexes.values()) - sum(again)
         return self._counts[term]
 
     @override
     def find_tracks(self, phrase: str) -> Int64[np.ndarray, " track"]:
-        return np.concatenate([index.find_tracks(phrase) + number * STRIDE for number, index in self._indexes.items()])
+        return np.concatenate(
+            [index.find_tracks(phrase) + index_number * STRIDE for index_number, index in self._indexes.items()]
+        )
