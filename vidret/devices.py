@@ -28,7 +28,7 @@ def choose_device(name: str = AUTO) -> str:
 
     Raise DeviceError if the name is not a device name, or this machine has no such device.
     """
-    kind, number = parse_device(name)
+    kind, device_index = parse_device(name)
     if name == CPU or (kind == AUTO and not may_have_accelerator()):
         return CPU
     import torch  # imported late: decoding processes and searches on a CPU need none, and must start fast
@@ -40,9 +40,9 @@ def choose_device(name: str = AUTO) -> str:
             _log.warning("the CPU is used: PyTorch finds %s, and vidret knows %s only", kind, ", ".join(ACCELERATORS))
             kind = CPU
     count = 1 if kind == CPU else torch.get_device_module(kind).device_count()
-    if number >= count:
+    if device_index >= count:
         raise DeviceError(f"device must exist, got {name} on a machine with {count} {kind.upper()} devices")
-    return kind if kind in (CPU, "mps") else f"{kind}:{number}"
+    return kind if kind in (CPU, "mps") else f"{kind}:{device_index}"
 
 
 def choose_devices(names: str) -> list[str]:

@@ -215,7 +215,7 @@ def writing_tensors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if number := re.search(r"\(os error (\d+)\)", str(error)):
-            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        if match := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(match[1]), os.strerror(int(match[1]))) from error
         raise
     path.chmod(mode)

@@ -65,9 +65,9 @@ def _run() -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
         for name in ("SIGHUP", "SIGBREAK"):  # sent when the terminal closes; SIGBREAK is that of Windows
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
-                signal.signal(number, _interrupt)
+            signal_number = getattr(signal, name, None)
+            if signal_number is not None and signal.getsignal(signal_number) == signal.SIG_DFL:  # nohup ignores it
+                signal.signal(signal_number, _interrupt)
     import typer
 
     from vidret.cli.app import USAGE_ERROR, program

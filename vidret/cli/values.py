@@ -148,8 +148,8 @@ def parse_memory(text: str) -> int:
     match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([kmgt])(i?)b", text.strip(), re.IGNORECASE)
     size_bytes = 0
     if match:
-        number, unit, binary = match.groups()
-        size_bytes = round(float(number) * (1024 if binary else 1000) ** ("kmgt".index(unit.lower()) + 1))
+        amount, unit, binary = match.groups()
+        size_bytes = round(float(amount) * (1024 if binary else 1000) ** ("kmgt".index(unit.lower()) + 1))
     if not 1 <= size_bytes < 2**63:  # which the index stores
         rule = "must be a number with KB, MB, GB or TB (or KiB, MiB, GiB, TiB), or none"
         raise typer.BadParameter(f"{rule}, got {text!r}", param_hint="--memory")
@@ -179,7 +179,7 @@ def read_texts(path: Path) -> list[str]:
     """Return the queries of a file as ``read_bank`` does, without a minimum number."""
     if path.suffix != ".jsonl":
         return [line for _, line in _number_lines(path)]
-    texts = [text for number, line in _number_lines(path) for text in _read_texts(path, number, line)]
+    texts = [text for line_number, line in _number_lines(path) for text in _read_texts(path, line_number, line)]
     return [text for text in texts if text.strip()]
 
 
@@ -219,9 +219,9 @@ def _number_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a file, or of stdin for ``-``, that are not blank, stripped, with their numbers from 1."""
     try:
         with sys.stdin if str(path) == "-" else path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
+            for line_number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield number, line.strip()
+                    yield line_number, line.strip()
     except (OSError, ValueError) as error:
         raise VidretError(f"{path}: cannot be read: {read_fault(error)}") from error
 

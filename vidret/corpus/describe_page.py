@@ -69,8 +69,8 @@ def render_overview(found: FolderOverview, frames: "_FrameCounter") -> Iterator[
     facts = (f"<dt>{name}</dt><dd>{escape_text(value)}</dd>" for name, value in list_facts(found))
     yield f"<dl>{''.join(facts)}</dl>"
     yield "<h2>Clusters</h2>"
-    for number, cluster in enumerate(found.clusters):
-        yield render_cluster(number, cluster, found, frames)
+    for cluster_index, cluster in enumerate(found.clusters):
+        yield render_cluster(cluster_index, cluster, found, frames)
     yield f"<h2>Map of {len(found.map_points)} of {found.num_segments} segments</h2>"
     yield '<p class="facts">Near dots look alike; colours are clusters. Point at a dot, or touch it, for its frame.</p>'
     dots = "".join(render_dot(point, frames) for point in found.map_points)

@@ -37,7 +37,8 @@ def read_prompts(path: Path, folder: Path) -> tuple[dict[str, str], dict[str, st
     some prompts a topic.
     """
     prompts, topics = dict[str, str](), dict[str, str | None]()
-    for number, line in enumerate(read_text(path).split("\n"), start=1):  # splitlines() would also split in strings
+    # splitlines() would also split in strings.
+    for line_number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -45,12 +46,12 @@ def read_prompts(path: Path, folder: Path) -> tuple[dict[str, str], dict[str, st
         except ValueError:
             row = None
         if not (isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("prompt", "video"))):
-            raise VidretError(f'{path}: line {number} must have the strings "prompt" and "video", got {line:.80}')
+            raise VidretError(f'{path}: line {line_number} must have the strings "prompt" and "video", got {line:.80}')
         video = absolute_path(folder / row["video"])
         if video in prompts:
-            raise VidretError(f"{path}: each video must be listed once, got {row['video']} again in line {number}")
+            raise VidretError(f"{path}: each video must be listed once, got {row['video']} again in line {line_number}")
         if not row["prompt"].strip():
-            raise VidretError(f"{path}: prompts must not be empty, got one in line {number}")
+            raise VidretError(f"{path}: prompts must not be empty, got one in line {line_number}")
         prompts[video] = row["prompt"]
         topic = row["topic"] if isinstance(row.get("topic"), str) else None
         if topics.setdefault(row["prompt"], topic) != topic:

@@ -171,8 +171,8 @@ def _collect(
     """Return the accuracy of the pairs of a kind, or of a rule. Pairs with the same two texts are one group."""
     rows = [row for row, pair in enumerate(pairs) if pair.kind == kind and rule in (None, pair.rule)]
     texts = [frozenset((pairs[row].right, pairs[row].wrong)) for row in rows]
-    numbers = {both: number for number, both in enumerate(dict.fromkeys(texts))}
-    groups = np.array([numbers[both] for both in texts])
+    group_indices = {both: group_index for group_index, both in enumerate(dict.fromkeys(texts))}
+    groups = np.array([group_indices[both] for both in texts])
     accuracy = measure_accuracy(margins[rows].astype(np.float64), groups)
     return PairResult(kind=kind, rule=rule, accuracy=accuracy, example=pairs[rows[0]])
 

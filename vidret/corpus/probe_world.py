@@ -121,9 +121,9 @@ def read_probe_world(
     videos: list[Frames] = []
     captions: list[str] = []
     listed: list[tuple[int, str]] = []
-    for number, video_id in enumerate(video_ids):
+    for num_done, video_id in enumerate(video_ids):
         if on_progress is not None:
-            on_progress(number, len(video_ids))
+            on_progress(num_done, len(video_ids))
         if video_id not in texts:
             continue
         try:

@@ -188,9 +188,9 @@ def score_by_questions(
     """
     written: dict[str, tuple[list[VideoQuestion], str]] = {}
     rows = []
-    for number, (path, prompt) in enumerate(prompts.items()):
+    for num_done, (path, prompt) in enumerate(prompts.items()):
         if on_progress is not None:
-            on_progress(number, len(prompts))
+            on_progress(num_done, len(prompts))
         if prompt not in written:
             found = write_questions(endpoint, prompt)
             written[prompt] = found, drop_thoughts(endpoint.complete(write_chat(KNOW, prompt)))

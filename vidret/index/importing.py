@@ -179,7 +179,9 @@ def _store_film(store: Store, film: _Film, cuts: Iterator[tuple[float, float, Se
         video_id = store.writer.begin_video(
             film.content, duration=film.duration, facts=film.facts, num_segments=num_new
         )
-        store.writer.add_segments([NewSegment(video_id, number, *segment) for number, segment in enumerate(segments)])
+        store.writer.add_segments(
+            [NewSegment(video_id, segment_index, *segment) for segment_index, segment in enumerate(segments)]
+        )
         store.writer.finish_video(video_id)
     store.writer.set_file(film.path, state="done", video=video_id, num_bytes=film.num_bytes, mtime_ns=film.mtime_ns)
     return num_new

@@ -265,7 +265,7 @@ class WorkerThreads:
         """Return what to read of an opened file: the segments that are not stored, and its words."""
         words, segments = self._request_words(reading, opened), self._run_state.store.segments
         if reading.has_pictures:
-            return ReadPlan({number for number, _, _ in opened.cuts}, None, words)
+            return ReadPlan({segment_index for segment_index, _, _ in opened.cuts}, None, words)
         num_stored, end_s = segments.resume_point(reading.video_id)
         start = num_stored, opened.start if end_s is None else end_s
         return ReadPlan(segments.stored_indices(reading.video_id) if opened.cuts else (), start, words)

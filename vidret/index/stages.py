@@ -284,7 +284,9 @@ def encode_clip(
         """Skip the segments that are outside the clip."""
         extent[0] = opened.start if start is None else max(start, opened.start)
         extent[1] = opened.duration if end is None else min(end, opened.duration)
-        return ReadPlan({number for number, first, last in opened.cuts if last < extent[0] or first > extent[1]})
+        return ReadPlan(
+            {segment_index for segment_index, first, last in opened.cuts if last < extent[0] or first > extent[1]}
+        )
 
     vectors, times = [np.empty((0, encoder.dim), np.float32)], [np.empty(0, np.float64)]
     sampling = replace(encoder.sampling, fps=RATE, whole=False)

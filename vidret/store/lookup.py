@@ -304,7 +304,7 @@ def count_facets(snapshot: "Snapshot", filters: Filters, *, utc_offset_s: float 
 def _count_below(folders: Mapping[str, int]) -> Counter[str]:
     """Return the numbers of folders with those of the folders in them."""
     below = Counter[str]()
-    for folder, number in folders.items():
+    for folder, num_videos in folders.items():
         parents = accumulate(folder.split("/"), "{}/{}".format)
-        below.update({parent: number for parent in parents if parent in folders})
+        below.update({parent: num_videos for parent in parents if parent in folders})
     return below

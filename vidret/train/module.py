@@ -77,9 +77,9 @@ class TrainedModule(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed PyTorch's generators, in each process differently, and the generator that all processes share."""
-        number = max(0, self.trainer.fit_loop.total_batch_idx)
-        torch.manual_seed(_mix(self._seed, number, 1 + self.global_rank))
-        self._generator.manual_seed(_mix(self._seed, number, 0))
+        batch_index = max(0, self.trainer.fit_loop.total_batch_idx)
+        torch.manual_seed(_mix(self._seed, batch_index, 1 + self.global_rank))
+        self._generator.manual_seed(_mix(self._seed, batch_index, 0))
 
     def log_terms(self, terms: Terms, batch_size: int) -> Tensor:
         """Log the terms of a loss, and return their sum."""

@@ -44,9 +44,9 @@ def find_samples(height: int, width: int) -> list[tuple[_Positions, _Positions]]
             for row, column in _SAMPLES
         ]
     samples: list[tuple[_Positions, _Positions]] = []
-    for number, (row, column) in enumerate(_SAMPLES):
+    for sample_index, (row, column) in enumerate(_SAMPLES):
         # Rows of both fields of an interlaced film.
-        y0 = top // 2 + min(rows * row // 8 & ~1 | number // 2, rows - 1)
+        y0 = top // 2 + min(rows * row // 8 & ~1 | sample_index // 2, rows - 1)
         x0 = left // 2 + columns * column // 8
         samples.append(
             (

@@ -158,9 +158,9 @@ def describe_place(moment: Moment | ListedMoment) -> str:
 def show_list(kept: SavedCollection) -> None:
     """Print the moments of a list with their notes, and which videos the index does not have."""
     rows = []
-    for number, moment in enumerate(kept.moments, start=1):
+    for rank, moment in enumerate(kept.moments, start=1):
         path = display_path(moment.path) + ("" if moment.video is not None else "  (not in the index)")
-        rows.append((str(number), format_time(moment.start), format_time(moment.end), path))
+        rows.append((str(rank), format_time(moment.start), format_time(moment.end), path))
         rows += [("", "", "", f"  {moment.note}")] if moment.note else []
     show_table(("rank", "start", "end", "video"), rows, "The list is empty.")
 

@@ -68,8 +68,8 @@ def iterate_changes(paths: Sequence[str], ignored: Path) -> Iterator[None]:
     settings: dict[str, Any] = {"debounce": LONGEST_MS, "step": SETTLE_MS, "rust_timeout": BEGIN_MS}
     watching = watch(*paths, watch_filter=is_wanted, yield_on_timeout=True, **settings)
     with contextlib.suppress(KeyboardInterrupt):  # with raise_interrupt=False, watchfiles would log a warning
-        for number, changes in enumerate(watching):
-            if changes or not number:
+        for change_index, changes in enumerate(watching):
+            if changes or not change_index:
                 yield
 
 
@@ -79,17 +79,17 @@ def keep_up(once: Callable[[], tuple[int, bool]], watched: list[str], index: Pat
     ``once`` returns the exit code of a run, and whether it was interrupted. The next change starts another run even if
     one reports failures or stops at an error, such as a full disk or a missing drive.
     """
-    for number, _ in enumerate(iterate_changes(watched, index)):
+    for run_index, _ in enumerate(iterate_changes(watched, index)):
         try:
             code, is_interrupted = once()
         except VidretError as error:
-            if not number:
+            if not run_index:
                 raise
             print_failure(error)
             continue
         if is_interrupted:
             return code
-        if not number:
+        if not run_index:
             print_message("Watching for changes (press Ctrl-C to stop).")
     return 0
 

@@ -87,8 +87,8 @@ def read_composed(name: str, path: Path) -> Split:
     Videos are paths without a suffix; those of WebVid end in .mp4.
     """
     captions = [
-        Caption(str(number), f"{row.name('pth2')}.mp4", row.text("edit"), source=f"{row.name('pth1')}.mp4")
-        for number, row in enumerate(read_csv(path, ("pth1", "pth2", "edit")))
+        Caption(str(row_index), f"{row.name('pth2')}.mp4", row.text("edit"), source=f"{row.name('pth1')}.mp4")
+        for row_index, row in enumerate(read_csv(path, ("pth1", "pth2", "edit")))
     ]
     return make_caption_split(name, [path], captions)
 

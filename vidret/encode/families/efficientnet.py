@@ -152,8 +152,8 @@ class LiteTrunk:
         device = device or torch.device("cpu")
         self._stem = FoldedConv(*weights.read_conv("_conv_stem", "_bn0", stride=2), device=device)
         self._blocks = [
-            InvertedResidual(weights, number, stride, device=device, dtype=dtype)
-            for number, stride in enumerate(STRIDES)
+            InvertedResidual(weights, block_index, stride, device=device, dtype=dtype)
+            for block_index, stride in enumerate(STRIDES)
         ]
         self._head = FoldedConv(*weights.read_conv("_conv_head", "_bn1"), device=device, dtype=dtype)
 

@@ -243,13 +243,15 @@ def read_preprocessing(name: str, processor: Any) -> Preprocessing:
 
 def read_frame_size(name: str, processor: Any) -> Resize:
     """Return how a processor resizes and crops; raise EncoderError as ``read_preprocessing`` does."""
-    number = int(processor.resample)
-    if number not in FILTERS:
-        raise EncoderError(f"{name}: the processor's filter must be bilinear or bicubic, got Pillow's number {number}")
+    resample = int(processor.resample)
+    if resample not in FILTERS:
+        raise EncoderError(
+            f"{name}: the processor's filter must be bilinear or bicubic, got Pillow's number {resample}"
+        )
     patches = getattr(processor, "max_num_patches", None)
     if patches is not None:  # as many patches as the model was trained with, as a square
         side = math.isqrt(patches) * processor.patch_size
-        return Resize(side, side, FILTERS[number], squash=True)
+        return Resize(side, side, FILTERS[resample], squash=True)
     size = dict(processor.size)
     shorter = size.get("shortest_edge") or size.get("height")
     crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else {}
@@ -258,4 +260,4 @@ def read_frame_size(name: str, processor: Any) -> Resize:
     if not shorter or len(sides) > 1 or len(crops) > 1:
         raise EncoderError(f"{name}: the processor must make square images, got size {size} and crop {crop}")
     side = crops.pop() if crops else shorter
-    return Resize(shorter, side, FILTERS[number], squash="shortest_edge" not in size or not size["shortest_edge"])
+    return Resize(shorter, side, FILTERS[resample], squash="shortest_edge" not in size or not size["shortest_edge"])

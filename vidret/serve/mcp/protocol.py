@@ -178,8 +178,8 @@ def serve_stdio(tools: ToolBox) -> None:
         async with stdio_server() as (reader, writer):
             await server.run(reader, writer, server.create_initialization_options())
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # no exception ends the thread that reads stdin
-        signal.signal(number, signal.SIG_DFL)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):  # no exception ends the thread that reads stdin
+        signal.signal(signal_number, signal.SIG_DFL)
     try:
         anyio.run(serve)
     except* BrokenPipeError:  # the client has gone

@@ -73,12 +73,12 @@ class Segments:
         columns = f'number, "end", id, {INTACT["segments"]}'
         rows = self._database.rows(f"SELECT {columns} FROM segments WHERE video = ? ORDER BY number", int(video))
         num_segments, end_s = 0, None
-        for number, end, segment_id, intact in rows:
+        for segment_index, end, segment_id, intact in rows:
             if not intact:
                 raise self._tables.damage_error(f"the row of segment {segment_id}")
-            if number != num_segments:
+            if segment_index != num_segments:
                 break
-            num_segments, end_s = number + 1, float(end)
+            num_segments, end_s = segment_index + 1, float(end)
         return num_segments, end_s
 
     def ids_of_video(self, video: int) -> list[int]:
@@ -93,7 +93,7 @@ class Segments:
             " ORDER BY pair.key"
         )
         rows = self._database.rows(sql, json.dumps([[int(video), int(index)] for video, index in pairs]))
-        return {(video, number): key for video, number, key in rows}
+        return {(video, segment_index): key for video, segment_index, key in rows}
 
     def get(self, ids: Sequence[int] | Ids) -> list[Segment]:
         """Return segments in the order of ``ids``."""
@@ -111,9 +111,9 @@ class Segments:
         for row in rows:
             segments[row[0]] = None
             if SEGMENT_ROW.is_intact(row):
-                key, video, number, *location, _, start, end, times, _, _ = row
+                key, video, segment_index, *location, _, start, end, times, _, _ = row
                 segments[key] = StoredRow(
-                    segment=Segment(video, number, start, end),
+                    segment=Segment(video, segment_index, start, end),
                     times=np.frombuffer(times, np.float64),
                     location=SegmentLocation(*location),
                 )

@@ -197,7 +197,7 @@ class Persons:
             for table in TABLES_OF_PERSONS:
                 for row in before[table]:
                     exists = "" if table == "persons" else "WHERE ?1 IN (SELECT id FROM tracks)"
-                    marks = ", ".join(f"?{number + 1}" for number in range(len(row)))
+                    marks = ", ".join(f"?{column + 1}" for column in range(len(row)))
                     database.run(f"INSERT OR REPLACE INTO {table} SELECT {marks} {exists}", *row)
             identities.drop_empty_persons(named=False)
         self.group()

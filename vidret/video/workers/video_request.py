@@ -177,7 +177,7 @@ def _send_on_grid(answer: _Answer) -> None:
 def _send_by_shots(answer: _Answer, open_segments: Callable[..., SegmentReader]) -> None:
     """Send the segments that follow shots, from where the parent has them."""
     reply, info, reader, words = answer.send_opened([]), answer.info, answer.reader, answer.words
-    number, start_s = reply["start"] if reply["start"] is not None else (0, info.duration)
+    segment_index, start_s = reply["start"] if reply["start"] is not None else (0, info.duration)
     if words is not None and words.wants_frames(start_s):
         _read_text_before(start_s, answer, words, open_segments)
     if reply["start"] is None:
@@ -192,14 +192,14 @@ def _send_by_shots(answer: _Answer, open_segments: Callable[..., SegmentReader])
             yield frame
 
     observe = None if words is None else words.observe
-    segments = open_segments(start_s=start_s, first_number=number, observe=observe)
+    segments = open_segments(start_s=start_s, first_number=segment_index, observe=observe)
     first = int(np.searchsorted(info.times, start_s - WARM_UP_S))
     for segment in segments.read(count(reader.stream(first))):
         answer.send_segment(segment)
         num_sent += 1
         if words is not None:
             words.end_segment(segment.end, segment.shots)
-    if not (num_sent or number):
+    if not (num_sent or segment_index):
         raise DecodeError(info.path, NOT_DECODED)
     num_expected = info.num_frames - first
     lost = ""
@@ -214,11 +214,11 @@ def _read_text_before(
     until_s: float, answer: _Answer, words: WordsReader, open_segments: Callable[..., SegmentReader]
 ) -> None:
     """Read the on-screen text of what the parent has already, from the frames that were sampled for it."""
-    number, start_s = words.first_segment or (0, answer.info.start)
+    segment_index, start_s = words.first_segment or (0, answer.info.start)
     first = int(np.searchsorted(answer.info.times, start_s - WARM_UP_S))
     # Whether a shot ends at ``until_s`` is seen from the frames after it.
     frames = takewhile(lambda frame: frame.time_s < until_s + WARM_UP_S, answer.reader.stream(first))
-    segments = open_segments(start_s=start_s, first_number=number, observe=words.observe)
+    segments = open_segments(start_s=start_s, first_number=segment_index, observe=words.observe)
     try:
         with words.ignore_from(until_s):
             for segment in segments.read(frames):
