@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from vidret.channels.texts.options import WordsOptions
-from vidret.devices import CPU
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
 from vidret.store.identities.tracks import IdentityKind
@@ -216,22 +215,22 @@ class IndexOptions:
         on_progress: See ``Engine.index``.
     """
 
-    pack: Pack | None = None
-    tokens: bool = True
-    workers: int | None = None
-    decoder: Decoder = "auto"
-    device: str = CPU
-    others: Sequence[tuple[str, Encoder]] = ()
-    timeout: float = 120.0
-    retry_failed: bool = False
-    prune_below: Sequence[str] | None = None
-    shot_sampling: SamplingMode | None = None
-    moments: MomentRecorder | None = None
-    words: WordsOptions | None = None
-    tracks: Mapping[IdentityKind, str] = field(default_factory=dict)
-    started: "ProcessPool | None" = None
-    check: Callable[[], None] | None = None
-    on_progress: Callable[[Progress], None] | None = None
+    pack: Pack | None
+    tokens: bool
+    workers: int | None
+    decoder: Decoder
+    device: str
+    others: Sequence[tuple[str, Encoder]]
+    timeout: float
+    retry_failed: bool
+    prune_below: Sequence[str] | None
+    shot_sampling: SamplingMode | None
+    moments: MomentRecorder | None
+    words: WordsOptions | None
+    tracks: Mapping[IdentityKind, str]
+    started: "ProcessPool | None"
+    check: Callable[[], None] | None
+    on_progress: Callable[[Progress], None] | None
 
 
 def record_rule(
