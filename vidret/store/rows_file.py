@@ -4,7 +4,6 @@ Its collections and its watches are such rows.
 """
 
 import json
-import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -120,7 +119,7 @@ def _checksum(rows: object) -> int:
 def _check_collection(kept: SavedCollection) -> SavedCollection:
     """Return a collection without the ids of videos; an index from elsewhere may hold anything in its place."""
     moments = tuple(replace(moment, video=None) for moment in kept.moments)
-    if not all(0 <= moment.start < moment.end < math.inf for moment in moments):
+    if not all(0 <= moment.start < moment.end for moment in moments):
         raise ValueError("a row is not that of a collection")
     if kept.finds:
         kept.read_options()
