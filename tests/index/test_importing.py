@@ -101,6 +101,14 @@ def test_invalid_rows_are_refused_and_leave_nothing(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("column", ["start_s", "end_s"])
+def test_times_have_both_ends(tmp_path: Path, column: str) -> None:
+    file = write_rows(tmp_path, [], np.eye(3, dtype=np.float32)[:1])
+    file.with_suffix(".csv").write_text(f"path,{column}\nred.mp4,1\n")
+    with pytest.raises(VidretError, match=f"must have both start_s and end_s, got only {column}"):
+        read_vectors(file)
+
+
 @given(vectors=arrays.arrays(np.float32, (3, 4), elements=st.floats(0.125, 8, width=32)), scale=st.floats(0.25, 4))
 def test_vectors_are_checked_up_to_their_length(vectors: np.ndarray, scale: float) -> None:
     """Only the direction counts."""
