@@ -1,1 +1,1 @@
-"""Annotation files to records to training batches."""
+"""Annotation files and videos to records and batches: benchmarks, synthetic scenes, caches, samplers, data modules."""

@@ -66,7 +66,7 @@ class Augmentation:
     def apply(
         self, pixels: UInt8[Tensor, "frame height width 3"], rng: np.random.Generator
     ) -> UInt8[Tensor, "frame height width 3"]:
-        """Return augmented frames, on the device that they are on."""
+        """Return augmented frames, on the same device."""
         images = rearrange(pixels, "frame height width rgb -> frame rgb height width")
         if self.policy:
             images = rand_augment(images, rng)
@@ -76,7 +76,7 @@ class Augmentation:
                 RandomResizedCrop(images.shape[-2:], (self.crop, 1.0), interpolation=InterpolationMode.BICUBIC)
             )
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(rng.integers(2**62)))  # from which torchvision draws
+            torch.default_generator.manual_seed(int(rng.integers(2**62)))  # torchvision draws from it
             for step in steps:
                 images = step(images)
         return rearrange(images, "frame rgb height width -> frame height width rgb").contiguous()

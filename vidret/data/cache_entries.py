@@ -1,6 +1,6 @@
-"""A cache of arrays on disk: one file for each video or text, named after what it was made of.
+"""A cache of arrays on disk: one file per video or text, named after a hash of its source.
 
-A file appears when it is whole. So an interrupted build can be resumed, and several processes may read and write.
+A file appears when it is complete. So an interrupted build can be resumed, and several processes may read and write.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 FORMAT = 2
 LOG_EVERY = 100  # videos
 NOT_READ = "is not in the cache: changed since it was read, or never read"
-Facts = Mapping[str, Any]  # as JSON; "failed" says why there are no arrays, "lost" what could not be decoded
+Facts = Mapping[str, Any]  # as JSON; "failed" is the reason for missing arrays, "lost" what could not be decoded
 Entry = tuple[Mapping[str, np.ndarray], Facts]
 Source = TypeVar("Source")
 
 
 @dataclass(frozen=True, slots=True)
 class CachedVideos:
-    """Videos in a cache: the key of each, why the others cannot be read, and what is lost of those read in part."""
+    """Videos in a cache: their keys, the reasons for unreadable ones, and the losses of those read in part."""
 
     keys: dict[str, str]
     unreadable: dict[str, str]
@@ -41,7 +41,7 @@ class CachedVideos:
 
 
 def try_entry(source: Source, *, make: Callable[[Source], Entry]) -> Entry:
-    """Return the entry that a function makes, or one with the reason why a video cannot be read."""
+    """Return the entry that ``make`` returns, or one with the reason if the video cannot be read."""
     try:
         return make(source)
     except DecodeError as error:
@@ -116,10 +116,10 @@ class CacheEntries:
         )
 
     def build(self, spans: Sequence[VideoSpan], make_all: Callable[[Sequence[VideoSpan]], Iterator[Entry]]) -> None:
-        """Add the entries of videos that are new or have changed, which a function makes in order.
+        """Add the entries of new and changed videos, which ``make_all`` yields in order.
 
-        Another process that builds the same entries waits, and finds them. On a file system without locks, as of some
-        clusters, both read all videos, and a warning says so.
+        Another process that builds the same entries waits, and then finds them. On a file system without locks, as on
+        some clusters, both read all videos, and a warning is logged.
 
         Raises:
             VidretError: The folder cannot be written.
@@ -135,17 +135,17 @@ class CacheEntries:
                 held.enter_context(locking(self.folder / "build.lock"))
             except StoreError as error:
                 logger.warning("%s; builds of this cache at the same time each read all videos", error)
-            keys = self._find_missing(spans)  # without those that the other build has made
+            keys = self._find_missing(spans)  # without those that another build has made
             logger.info("%s: %d of %d videos to read", self.folder, len(keys), len(spans))
             made = make_all(list(keys)) if keys else ()
             for num_done, (span, entry) in enumerate(zip(keys, made, strict=True), start=1):
-                if "failed" not in entry[1] or self.find(span)[0] == keys[span]:  # else it has gone, and may come back
+                if "failed" not in entry[1] or self.find(span)[0] == keys[span]:  # else it is gone, and may come back
                     self.write(keys[span], entry)
                 if num_done % LOG_EVERY == 0:
                     logger.info("%s: read %d of %d videos", self.folder, num_done, len(keys))
 
     def _find_missing(self, spans: Sequence[VideoSpan]) -> dict[VideoSpan, str]:
-        """Return the keys of the entries that are not there."""
+        """Return the keys of the missing entries."""
         found = {span: self.find(span) for span in spans}
         return {span: key for span, (key, facts) in found.items() if facts.get("failed") == NOT_READ}
 

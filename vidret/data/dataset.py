@@ -75,7 +75,7 @@ def read_rewritten(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
     """Read other wordings of captions: JSON lines with "video", "caption" and "variants", a list of texts.
 
     Raises:
-        VidretError: The file cannot be read, or a line is something else.
+        VidretError: The file cannot be read, or a line is invalid.
     """
     rewritten = {}
     for row in read_jsonl(path):
@@ -85,7 +85,7 @@ def read_rewritten(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
 
 
 def find_rewritten(path: Path, split: Split) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Read other wordings of the captions of a split, and log how many captions have some if not all do.
+    """Read other wordings of the captions of a split, and log the number of captions with any unless all have some.
 
     Raises:
         VidretError: As in ``read_rewritten``; or no caption of the split has another wording.
@@ -102,7 +102,7 @@ def find_rewritten(path: Path, split: Split) -> dict[tuple[str, str], tuple[str,
 class CaptionedVideos(Dataset[Sample]):
     """Training samples: a caption with its video, indexed by epoch and caption.
 
-    Randomness depends only on the seed and on these two, not on the worker or on earlier samples.
+    Randomness depends only on the seed, the epoch and the caption, not on the worker or earlier samples.
     """
 
     def __init__(
@@ -140,12 +140,12 @@ class CaptionedVideos(Dataset[Sample]):
 
 
 def seed_augmentation(seed: int, key: Sequence[int]) -> np.random.Generator:
-    """Return the generator of a sample's augmentation, in a worker as on a device."""
+    """Return the generator of a sample's augmentation, the same in a worker and on a device."""
     return np.random.default_rng((seed, *key, 1))
 
 
 def augment_batch(batch: RetrievalBatch, augmentation: Augmentation, seed: int) -> RetrievalBatch:
-    """Return a batch with augmented videos, on the device that it is on: a GPU takes a hundredth of a worker's time.
+    """Return a batch with augmented videos, on the same device: a GPU takes a hundredth of a worker's time.
 
     Padding frames stay black. A batch without keys is returned as it is.
     """
@@ -182,7 +182,7 @@ class Collate:
     """Collates samples into a ``RetrievalBatch``."""
 
     def __init__(self, split: Split, *, num_frames: int, num_words: int, first_sentences: bool = False) -> None:
-        """Set the split that texts come from, the number of frames and of tokens to pad to, and what is wanted."""
+        """Set the split of the texts, and the numbers of frames and of tokens to pad to."""
         self._split, self._num_frames, self._num_words = split, num_frames, num_words
         self._first_sentences = first_sentences
 
@@ -211,7 +211,7 @@ class Collate:
 
 
 def find_first_sentence(text: str) -> str:
-    r"""Return what precedes the first full stop that is followed by a space, on one line.
+    r"""Return the text before the first full stop that is followed by a space, on one line.
 
     >>> find_first_sentence("A dog\nruns. It barks."), find_first_sentence("3.5 dogs run."), find_first_sentence("")
     ('A dog runs', '3.5 dogs run.', '')
@@ -220,7 +220,7 @@ def find_first_sentence(text: str) -> str:
 
 
 def read_sample_frames(source: FrameSource, video_id: str, rng: np.random.Generator) -> Pixels:
-    """Return a video's frames, with errors reduced to one message, so that they can be pickled out of a worker."""
+    """Return a video's frames; errors are reduced to one message, so that a worker can pickle them."""
     try:
         return source.read(video_id, rng)
     except VidretError as error:

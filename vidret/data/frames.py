@@ -1,4 +1,4 @@
-"""Frames for training: sampled by fixed rules or at random, and decoded on demand, or once and kept on disk.
+"""Frames for training: sampled by fixed rules or at random, and decoded on demand or read from a cache on disk.
 
 Each rule first lists a video's candidate frames, and random sampling draws among them. A cache of the candidates
 therefore yields exactly the frames that decoding yields.
@@ -33,7 +33,7 @@ class FrameSampling:
     """A rule that selects frames, in order of time.
 
     Attributes:
-        kind: The rule of ``Sampling`` that an index made with the model follows, too.
+        kind: The rule of ``Sampling``, which an index made with the model follows, too.
         num_frames: Number of frames of a video.
         num_segments: Number of segments, for ``segments``.
         num_candidates: Number of evenly spaced frames of each segment that ``segments`` draws from at random; 0 for
@@ -66,7 +66,7 @@ class FrameSampling:
         return self.kind == "segments" and self.num_candidates > 0
 
     def matches(self, sampling: Sampling) -> bool:
-        """Return whether an index by this sampling has the same frames of whole videos, but for their number."""
+        """Return whether an index with this sampling has the same frames of whole videos, except for their number."""
         return self.kind == sampling.rule and (self.kind != "segments" or self.num_segments == sampling.num_segments)
 
     @property
@@ -116,7 +116,7 @@ def find_candidate_frames(info: VideoInfo, span: VideoSpan, sampling: FrameSampl
 def read_indices(info: VideoInfo, indices: Int64[np.ndarray, " frame"], resize: Resize) -> Frames:
     """Read one frame per index; indices may repeat.
 
-    A frame that cannot be decoded is replaced by its nearest neighbour, and ``salvaged`` then says how many could be.
+    A frame that cannot be decoded is replaced by its nearest neighbour, and ``salvaged`` then has the number decoded.
 
     Raises:
         DecodeError: No frame can be decoded.
@@ -142,7 +142,7 @@ def map_in_workers(function: Callable[[Item], Result], items: Sequence[Item], nu
         batch_size=None,
         num_workers=num_workers,
         prefetch_factor=PREFETCH if num_workers else None,
-        collate_fn=cast(Any, function),  # of one item, as there are no batches
+        collate_fn=cast(Any, function),  # called with one item, since there are no batches
     )
     results = iter(loader)
     for index in range(len(items)):
@@ -200,7 +200,7 @@ class DecodedFrames:
 
 
 class FramesCache:
-    """An on-disk cache of candidate frames; each combination of sampling and frame size has a folder of its own."""
+    """An on-disk cache of candidate frames, with one folder per sampling and frame size."""
 
     def __init__(self, folder: str | Path, sampling: FrameSampling, resize: Resize) -> None:
         """Open the cache below a folder; it need not exist yet."""

@@ -1,4 +1,4 @@
-"""Labelled queries into long videos as batches for a grounding head: encoder layers, spans and saliency.
+"""Labelled queries with their videos as batches for a grounding head: encoder layers, spans and saliency.
 
 Frame t of a video covers the seconds from t / fps to (t + 1) / fps and is sampled at their centre.
 """
@@ -87,7 +87,7 @@ class LabelledVideos(Dataset[GroundingSample]):
         query_index = key if isinstance(key, int) else key[1]
         labelled = self._split.queries[query_index]
         video = self._cache.read_video(self._keys[labelled.video])
-        query = labelled.count_from(video.start)  # as its frames do; in annotations, a file starts at 0
+        query = labelled.count_from(video.start)  # as frame times do; in annotations, a file starts at 0
         return GroundingSample(
             query=query_index,
             video=video,

@@ -1,8 +1,8 @@
 """On-disk cache of a frozen encoder's last layers for videos and texts, in float16.
 
-Videos are cut into segments and sampled as an index does, so that a head trains on the features that it is used with:
-also where an encoder sees a segment as a whole, or frames that hardly differ share a picture. Of these frames, the
-cache has those that a head reads at its own rate (see ``vidret.ground.windows``).
+Videos are cut into segments and sampled as in an index, so that a head trains on the features of its later use, even if
+an encoder encodes a segment as a whole, or frames that hardly differ share a picture. Of these frames, the cache has
+those that a head reads at its own rate (see ``vidret.ground.windows``).
 
 For ViT-B/32 a frame takes 307 kB: 150 s at 0.5 frames per second take 23 MB.
 """
@@ -35,7 +35,7 @@ TEXT_BATCH_SIZE = 256
 
 
 class VideoLayers(NamedTuple):
-    """A video's layers, earliest first, its duration, and when it starts, in seconds; see ``LayerTokens``."""
+    """A video's layers, earliest first, and its duration and start in seconds; see ``LayerTokens``."""
 
     layers: tuple[Float[np.ndarray, "frame _token width"], ...]
     duration: float
@@ -45,7 +45,7 @@ class VideoLayers(NamedTuple):
 
 
 class DecodedVideo(NamedTuple):
-    """The segments of a whole file as an index has them, its start and duration in seconds, and what is lost of it."""
+    """The segments of a whole file as in an index, its start and duration in seconds, and a description of any loss."""
 
     path: str
     segments: Sequence[DecodedSegment]
@@ -55,7 +55,7 @@ class DecodedVideo(NamedTuple):
 
 
 def decode_video(span: VideoSpan, *, pool: DecodePool) -> DecodedVideo:
-    """Decode a whole file, sampled as the pool is set up."""
+    """Decode a whole file, with the sampling of the pool."""
     segments: list[DecodedSegment] = []
     start_s, lost = 0.0, ""
     for message in pool.stream(span.path):
@@ -75,13 +75,13 @@ def decode_video(span: VideoSpan, *, pool: DecodePool) -> DecodedVideo:
 class LayersCache:
     """An on-disk cache of the layers of videos, sampled at ``fps`` frames per second, and of texts.
 
-    Each combination of encoder, rate and number of layers has a folder of its own.
+    Each combination of encoder, rate and number of layers has its own folder.
     """
 
     def __init__(
         self, folder: str | Path, encoder: LayeredEncoder, *, num_layers: int, fps: float, shots: bool = True
     ) -> None:
-        """Open the cache below a folder; it need not exist yet. ``shots``: whether segments follow shots."""
+        """Open the cache below a folder, which need not exist yet. ``shots``: whether segments follow shots."""
         self._resize, self._num_layers, self._fps = encoder.resize, num_layers, fps
         self._sampling, self._follows_shots = encoder.sampling, shots and not encoder.sampling.whole
         settings = {
@@ -133,7 +133,7 @@ class LayersCache:
                 yield try_entry(waiting.popleft(), make=encode)
 
     def _encode(self, encoder: LayeredEncoder, video: DecodedVideo) -> Entry:
-        """Return an entry with the layers of the frames that a head reads of a video, at its rate."""
+        """Return an entry with the layers of the frames that a head reads at its rate."""
         parts = []
         for segment in video.segments:
             frames = segment.frames

@@ -1,4 +1,4 @@
-"""Lightning data modules: a benchmark's annotations and a folder of videos to batches.
+"""Lightning data modules, which turn a benchmark's annotations and a folder of videos into batches.
 
     data = RetrievalData("msrvtt-1k-a", "annotations", "videos", cache="cache")
     trainer.fit(model, datamodule=data)
@@ -129,7 +129,7 @@ class RetrievalData(SplitData):
         self._augmentation = Augmentation(crop, flip, colour, policy)
 
     def check_fit(self, sampling: Sampling, *, image_size: int, context: int) -> None:
-        """Check that a model fits these data, and evaluates the frames that a whole video has in its index.
+        """Check that a model fits these data, and that evaluation frames are those of a whole video in its index.
 
         Args:
             sampling: Frames of a video in an index of the model.
@@ -137,7 +137,7 @@ class RetrievalData(SplitData):
             context: Tokens of its longest text.
 
         Raises:
-            VidretError: It does not.
+            VidretError: They do not fit.
         """
         eval_sampling = self._eval_sampling
         if not eval_sampling.matches(sampling):
@@ -160,7 +160,7 @@ class RetrievalData(SplitData):
             self._open_cache(self._cache, training).build(list(spans.values()), self._num_workers)
 
     def open_split(self, split: Split, *, training: bool, whole: bool) -> OpenedSplit:
-        """Find the videos, in the cache or, without one, by probing their files."""
+        """Find the videos in the cache, or without a cache by probing their files."""
         spans, missing = find_video_spans(split, self._video_folder)
         sampling = self._sampling if training else self._eval_sampling
         source: FrameSource
@@ -271,10 +271,10 @@ class GroundingData(SplitData):
         self._shots = shots
 
     def check_fit(self, *, fps: float, num_layers: int, backbone: str) -> None:
-        """Check that a head counts frames at the rate of these data, and names the encoder whose layers they have.
+        """Check that a head has the frame rate, the number of layers and the encoder of these data.
 
         Raises:
-            VidretError: It is not.
+            VidretError: It has another.
         """
         encoder = self._encoder if isinstance(self._encoder, str) else backbone
         for name, wanted, got in (

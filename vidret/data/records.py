@@ -1,4 +1,4 @@
-"""Records of annotations, how a benchmark scores predictions for them, and the video files that they name."""
+"""Records of annotations, the scoring rules of a benchmark, and matching of the named videos with files."""
 
 import math
 import os
@@ -37,7 +37,7 @@ class Scoring:
 
 
 DEFAULT_SCORING = Scoring()
-CLIP_SECONDS = 2.0  # of QVHighlights and of what has its format
+CLIP_SECONDS = 2.0  # of QVHighlights and its format
 Times = tuple[float, float]  # start and end
 
 
@@ -53,7 +53,7 @@ class Caption:
         start: Start of the described part in seconds; None for the start of the video.
         end: End of the described part in seconds; None for the end of the video.
         domain: Kind of video, to group results by; used by custom captions.
-        source: Id of the video that the text says how to change into ``video``; empty for a description.
+        source: Id of the video that the text modifies, with ``video`` as the target; empty for a description.
     """
 
     id: str
@@ -67,14 +67,14 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuery:
-    """A query into one video, with its ground truth.
+    """A query for a moment of one video, with its ground truth.
 
     Attributes:
         id: As in ``Caption``.
         video: As in ``Caption``.
         text: The query.
-        duration: Duration of the video in seconds; None where the annotations do not give it.
-        spans: Ground-truth (start, end) spans; empty where labels are per clip only, or withheld.
+        duration: Duration of the video in seconds; None if the annotations do not give it.
+        spans: Ground-truth (start, end) spans; empty if labels are per clip only, or withheld.
         clips: Indices of the labelled clips. Clip n lasts from n to n + 1 times ``CLIP_SECONDS``, unless ``clip_spans``
             is set.
         saliency: One tuple per labelled clip, with one score per annotator.
@@ -98,7 +98,7 @@ class LabelledQuery:
         return self.clip_spans or tuple((clip * CLIP_SECONDS, (clip + 1) * CLIP_SECONDS) for clip in self.clips)
 
     def count_from(self, start_s: float) -> "LabelledQuery":
-        """Return the query with times that count from ``start_s``, such as the first frame of its video."""
+        """Return the query with times relative to ``start_s``, such as that of the first frame of its video."""
         spans, clip_spans = (
             tuple((start - start_s, end - start_s) for start, end in times) for times in (self.spans, self.clip_times)
         )
@@ -107,11 +107,11 @@ class LabelledQuery:
 
 @dataclass(frozen=True, slots=True)
 class CorpusQuery:
-    """A query into all videos, with its ground truth.
+    """A query over all videos, with its ground truth.
 
     Attributes:
         id: Id of the query, unique in its split.
-        video: Id of the only video that shows what is asked for; None if no video does.
+        video: Id of the only video that matches; None if no video does.
         text: The query.
         kind: Kind of query, to group results by.
         spans: Ground-truth (start, end) spans in the video; empty without one.
@@ -126,7 +126,7 @@ class CorpusQuery:
 
 @dataclass(frozen=True, slots=True)
 class RatedMoment:
-    """A span of a video, in seconds, and how relevant it is to a query: 0 for not at all."""
+    """A span of a video, in seconds, and its relevance to a query, from 0 for irrelevant."""
 
     video: str
     start: float
@@ -136,7 +136,7 @@ class RatedMoment:
 
 @dataclass(frozen=True, slots=True)
 class RatedQuery:
-    """A query into all videos, and the moments that were rated for it."""
+    """A query over all videos, and the moments rated for it."""
 
     id: str
     text: str
@@ -153,8 +153,8 @@ class Split:
         videos: Ids of the gallery's videos, in the benchmark's order. A video may have no row.
         captions: Rows of a retrieval benchmark.
         queries: Rows of a moment or highlight benchmark.
-        corpus_queries: Queries into all videos.
-        rated_queries: Queries into all videos, with rated moments.
+        corpus_queries: Queries over all videos.
+        rated_queries: Queries over all videos, with rated moments.
         notes: Facts that every report must repeat, such as rows that were corrected or omitted, and why.
         scoring: The benchmark's scoring rules for predicted spans and saliency.
     """
@@ -194,7 +194,7 @@ def video_stem(name: str) -> str:
 
 
 def match_names(names: Iterable[str], files: Iterable[tuple[str, File]]) -> dict[str, list[File]]:
-    """Return the files of each name, given by path: those with this path, else with this file name, else this stem."""
+    """Return the matching files of each name, given files by path: by path, else by file name, else by stem."""
     by_path, by_name, by_stem = defaultdict(list), defaultdict(list), defaultdict(list)
     for path, file in files:
         by_path[path].append(file)
@@ -204,7 +204,7 @@ def match_names(names: Iterable[str], files: Iterable[tuple[str, File]]) -> dict
 
 
 def match_stored(names: Iterable[str], videos: Iterable[StoredVideo]) -> dict[str, int]:
-    """Return the ids of the videos of an index that are named in annotations, by their names, without folders.
+    """Return the ids of the indexed videos that annotations name, by these names; folders are ignored.
 
     Raises:
         VidretError: A name matches several videos.

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[int, int]  # epoch and row, which determine a training sample
 MAX_BUCKETS = 8
-SAVING = 0.9  # buckets must need at most this share of the memory without: else batches stay as random as can be
+SAVING = 0.9  # buckets are used if they need at most this share of the memory; else batches are fully random
 
 
 class TrainBatches:
@@ -28,9 +28,9 @@ class TrainBatches:
     of each batch, so the remainder of N rows / ``num_ranks`` is skipped, with other rows in each epoch. If one video
     has more rows than there are batches, there are as many batches as it has rows, and they are smaller.
 
-    With ``neighbours`` above 1, the videos 0 to ``neighbours`` - 1, and so on, share a batch, each with a row of its
-    own. They are hard negatives where neighbours are cut from one film or are made to differ in little. The neighbour
-    with the fewest rows determines how many of each are used per epoch, and incomplete groups are skipped.
+    With ``neighbours`` above 1, each group of that many consecutive videos shares a batch, with one row per video. They
+    are hard negatives if neighbours are cut from one film or differ in little by design. The neighbour with the fewest
+    rows determines how many of each are used per epoch, and incomplete groups are skipped.
 
     Videos of very different lengths are in different batches, if ``lengths`` are given.
 
@@ -53,9 +53,9 @@ class TrainBatches:
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
-        """Plan the sizes of batches, for ``batch_size`` rows over all processes, of the videos of all rows.
+        """Plan the batch sizes, for ``batch_size`` rows over all processes; ``videos`` has the video of each row.
 
-        ``lengths`` of videos are in any unit; see ``plan_buckets``. None: they all have one length.
+        ``lengths`` of videos are in any unit, None for equal lengths; see ``plan_buckets``.
 
         Raises:
             VidretError: A number is invalid, or the rows cannot be divided into such batches.
@@ -99,7 +99,7 @@ class TrainBatches:
             yield [(epoch, row) for row in rank_rows.ravel().tolist()]
 
     def advance(self) -> None:
-        """Move on by one batch, and from the last one to the next epoch."""
+        """Advance by one batch, and from the last one to the next epoch."""
         self.position += 1
         if self.position == len(self):
             self.epoch, self.position = self.epoch + 1, 0
@@ -138,7 +138,7 @@ class TrainBatches:
         sizes: Int64[np.ndarray, " batch"],
         rng: np.random.Generator,
     ) -> list[Int64[np.ndarray, "_unit neighbour"]]:
-        """Return the rows of batches of some sizes, given units whose groups are numbered without gaps."""
+        """Return the rows of batches of the given sizes, given units whose groups are numbered without gaps."""
         num_skipped = len(groups) - int(sizes.sum())
         used = np.sort(rng.permutation(len(groups))[num_skipped:])
         counts = np.bincount(groups[used], minlength=int(groups.max()) + 1)
@@ -215,7 +215,7 @@ def plan_batch_sizes(
 
 def can_assign(counts: Int64[np.ndarray, " video"], sizes: Int64[np.ndarray, " batch"]) -> bool:
     """Whether rows can be assigned to batches of these sizes, regardless of which rows are skipped (Gale-Ryser)."""
-    num_rows = np.cumsum(np.sort(counts)[::-1])  # of the k videos with the most rows
+    num_rows = np.cumsum(np.sort(counts)[::-1])  # rows of the k videos with the most rows
     num_videos = np.arange(1, len(counts) + 1)
     ascending = np.sort(sizes)
     # The sum over batches of min(size, k), for each number k of videos.
@@ -229,8 +229,8 @@ def assign_batches(
 ) -> Int64[np.ndarray, " row"]:
     """Return a batch for each row, video by video, with different batches for the rows of a video.
 
-    Each row goes to a batch with the most free slots, chosen at random among equals. This greedy choice succeeds
-    whenever an assignment exists.
+    Each row goes to a batch with the most free slots, at random in a tie. This greedy choice succeeds whenever an
+    assignment exists.
 
     Raises:
         ValueError: There is no such assignment.
@@ -249,7 +249,7 @@ def assign_batches(
             if num_free == 0:
                 raise ValueError(f"counts and sizes must allow an assignment, got {counts.tolist()}, {sizes.tolist()}")
             chosen.append((pools[num_free].pop(), num_free))
-        for batch, num_free in chosen:  # each has one slot less now: insert it at random into the pool below
+        for batch, num_free in chosen:  # each has one slot less now: insert it at random into the next pool
             pool = pools[num_free - 1]
             position = int(next(draws) * (len(pool) + 1))
             pool.append(batch)
@@ -263,11 +263,11 @@ def assign_batches(
 def plan_buckets(
     counts: Int64[np.ndarray, " video"], lengths: Int64[np.ndarray, " video"], batch_size: int, num_ranks: int
 ) -> list[Int64[np.ndarray, " _video"]]:
-    """Return the videos of each bucket, which batches do not mix, so that little of a batch is padding.
+    """Return the videos of each bucket. Batches do not mix buckets, so that they need little padding.
 
-    Of up to ``MAX_BUCKETS`` buckets with equally many videos of neighbouring lengths, the number that saves most is
-    chosen. A bucket has enough videos for whole batches of rows of different ones. Where buckets save little, as for
-    videos of about one length, there is one of all. Videos have ``counts`` rows each.
+    Buckets have equally many videos of neighbouring lengths; their number, up to ``MAX_BUCKETS``, is the one that saves
+    most. A bucket has enough videos for full batches of different ones. If buckets save little, as for videos of
+    similar lengths, there is a single one. Videos have ``counts`` rows each.
     """
     everything = np.arange(len(counts))
     best, cost = [everything], int(counts.sum()) * int(lengths.max())
@@ -282,7 +282,7 @@ def plan_buckets(
 
 
 def _fills(counts: Int64[np.ndarray, " video"], batch_size: int, num_ranks: int) -> bool:
-    """Return whether batches of these videos are as few as their rows allow."""
+    """Return whether these videos fill the least number of batches that their rows allow."""
     try:
         return len(plan_batch_sizes(counts, batch_size, num_ranks)) == -(-int(counts.sum()) // batch_size)
     except VidretError:

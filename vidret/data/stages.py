@@ -1,4 +1,4 @@
-"""Lightning data module base: the splits of each stage, their loaders, and the state for resuming."""
+"""The base of the Lightning data modules: the splits of each stage, their loaders, and the state for resuming."""
 
 import logging
 import shutil
@@ -17,16 +17,16 @@ from vidret.devices import choose_device
 from vidret.errors import VidretError
 
 logger = logging.getLogger(__name__)
-FEW = 10  # videos of a validation: of a single one every model has an R@1 of 100, and the first epoch's is exported
+FEW = 10  # validation videos: with a single one, any model has an R@1 of 100, and the first epoch's is exported
 PREFETCH = 2  # batches per worker
-SHARED_MEMORY = Path("/dev/shm")  # in which workers leave batches, on Linux
+SHARED_MEMORY = Path("/dev/shm")  # where workers leave batches, on Linux
 Batch = TypeVar("Batch")
 
 
 class ShardLoader(Generic[Batch]):
-    """Loads the batches of this process. It is not a ``DataLoader``, since a trainer would shard that again, inexactly.
+    """A loader of this process's batches. It is not a ``DataLoader``, which a trainer would shard again, inexactly.
 
-    ``close`` ends the worker processes. Those of a loader that is left to the garbage collector may each take seconds.
+    ``close`` ends the worker processes; left to the garbage collector, each may take seconds to end.
     """
 
     def __init__(self, loader: DataLoader[Batch]) -> None:
@@ -36,7 +36,7 @@ class ShardLoader(Generic[Batch]):
         self._iteration: Generator[Batch, None, None] | None = None
 
     def __len__(self) -> int:
-        """Return the number of batches of this process, in an epoch."""
+        """Return the number of batches of this process per epoch."""
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
@@ -57,7 +57,7 @@ class ShardLoader(Generic[Batch]):
 
 
 class TrainLoader(ShardLoader[Batch]):
-    """Loads training batches from where the last iteration or a checkpoint left off.
+    """A loader of training batches that resumes where the last iteration or a checkpoint stopped.
 
     The position counts batches that were returned, not those that workers have prefetched.
     """
@@ -90,7 +90,7 @@ class OpenedSplit:
         split: The split.
         dataset: Its samples.
         collate: Makes a batch of samples.
-        sizes: Bytes that each video takes in a batch, without padding.
+        sizes: Bytes of each video in a batch, without padding.
     """
 
     split: Split
@@ -100,7 +100,7 @@ class OpenedSplit:
 
 
 def check_shared_memory(num_bytes: int) -> None:
-    """Check that shared memory has room for the batches that workers load ahead; without, a worker would be killed.
+    """Check that shared memory has room for the workers' prefetched batches; else a worker would be killed.
 
     Raises:
         VidretError: It has too little.
@@ -113,7 +113,7 @@ def check_shared_memory(num_bytes: int) -> None:
 
 
 class SplitData(lightning.LightningDataModule):
-    """Loaders for the splits of a benchmark. Subclasses define how a split is prepared on disk and how it is opened.
+    """The splits of a benchmark and their loaders. Subclasses define how a split is prepared on disk and opened.
 
     Unreadable videos are dropped from training and held-out videos; a note of the split and the log list them. A
     benchmark's own validation or test split with an unreadable video is refused, since a smaller gallery inflates the
@@ -173,11 +173,11 @@ class SplitData(lightning.LightningDataModule):
         return self._opened["test"].split
 
     def prepare_split(self, split: Split, *, training: bool) -> None:
-        """Update what is cached on disk; called in one process per machine."""
+        """Update the cache on disk; called in one process per machine."""
         raise NotImplementedError
 
     def open_split(self, split: Split, *, training: bool, whole: bool) -> OpenedSplit:
-        """Open a split without its unreadable videos, or, with ``whole``, refuse it if there are any."""
+        """Open a split without its unreadable videos; with ``whole``, refuse it if there are any."""
         raise NotImplementedError
 
     def prepare_data(self) -> None:
@@ -203,7 +203,7 @@ class SplitData(lightning.LightningDataModule):
             self._loader = self._loader_state = None
 
     def train_dataloader(self) -> TrainLoader[Any]:
-        """Return the training loader, resumed from a checkpoint if one was loaded, or from the run's loader before."""
+        """Return the training loader, resumed from a loaded checkpoint or from the run's previous loader."""
         opened = self._opened["train"]
         index_of_video = {video_id: index for index, video_id in enumerate(opened.split.videos)}
         rows = opened.split.captions or opened.split.queries
@@ -243,7 +243,7 @@ class SplitData(lightning.LightningDataModule):
         self._open_loaders = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the training loader, for a checkpoint; a trainer's own is that within an epoch only."""
+        """Return the state of the training loader for a checkpoint; a trainer's own covers only the current epoch."""
         return {} if self._loader is None else {"bookmark": self._loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -272,7 +272,7 @@ class SplitData(lightning.LightningDataModule):
         )
 
     def find_device(self) -> str:
-        """Return the device that this process's trainer computes on; without a trainer, what ``auto`` resolves to."""
+        """Return the device of this process's trainer; without a trainer, the one that ``auto`` resolves to."""
         return choose_device() if self.trainer is None else str(self.trainer.strategy.root_device)
 
     def _find_rank(self) -> tuple[int, int]:

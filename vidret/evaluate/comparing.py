@@ -1,4 +1,4 @@
-"""Comparison of reports on the same data, query by query, by a paired bootstrap; and of encoders by one protocol."""
+"""Comparison of two reports on the same data by a paired bootstrap over queries, and of encoders by one protocol."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,9 +26,9 @@ class Comparison:
         difference: mean(a) - mean(b).
         low: Lower end of the interval.
         high: Upper end of the interval.
-        confidence: Share of the resamples inside the interval; those outside are split equally between its two sides.
-        share: Twice the share of resamples in which the difference is 0 or has the other sign, at most 1. It reads like
-            a two-sided p-value: below 1 - confidence when the interval does not contain 0.
+        confidence: Share of the resamples inside the interval; the others are split equally between its two sides.
+        share: Twice the share of resamples in which the difference is 0 or has the other sign, at most 1. Read it as a
+            two-sided p-value: it is below 1 - confidence if the interval does not contain 0.
         num_queries: Number of queries.
         num_resamples: Number of resamples.
     """
@@ -60,8 +60,8 @@ def compare(
         b: The same for the other result, in the same order.
         seed: Seed of the resampling.
         num_resamples: Number of resamples.
-        groups: Group of each query. Groups are drawn as a whole, such as all captions of a video, which are similar:
-            drawing them one by one would make the interval too narrow.
+        groups: Group of each query, such as its video. Groups are drawn as a whole: captions of a video are similar,
+            and drawing them one by one would make the interval too narrow.
 
     Raises:
         VidretError: A value is not finite.
@@ -88,7 +88,7 @@ def compare(
 
 
 def _resample(gains: Any, groups: Any, num_resamples: int, random: np.random.Generator) -> Any:
-    """Return the mean gain of each resample, of groups if there are any and else of queries."""
+    """Return the mean gain of each resample, of groups if given, else of queries."""
     sums, sizes = gains, np.ones(len(gains))
     if groups is not None:
         members = np.unique(groups, return_inverse=True)[1]
@@ -113,8 +113,8 @@ class Metric(NamedTuple):
     less_is_better: bool = False
 
 
-NDCG = "nDCG@10"  # compared where it is the main score of the protocol
-# By task, the field of a query's row and the metrics computed from it.
+NDCG = "nDCG@10"  # compared if it is the main score of the protocol
+# By task, a field of the queries' rows and the metrics computed from it.
 METRICS: Mapping[str, tuple[str, Mapping[str, Metric]]] = {
     "retrieval": (
         "rank",
@@ -217,7 +217,7 @@ def check_same_videos(data: Mapping[str, Any], other: Mapping[str, Any]) -> None
         raise VidretError(f"reports must have the same videos, got {counts}{named}")
 
 
-# What is equal for all models. What differs is stated for each: its frames, their size, and its prompts.
+# The same for all models. The frames, their size, and the prompts are stated per model.
 PROTOCOL = (
     "Each video is one segment. Its frames are the closest to the start of each second, reduced evenly to the model's "
     "number, unless its file records another rule, by which it was trained; each is resized as the model was trained. "
@@ -230,7 +230,7 @@ MAIN = "R@1"
 
 
 def rate_encoder(encoder: Encoder, speed: EncodingSpeed, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an encoder for rating.json: what it sees of a video, its speed, and the plain rows of its report."""
+    """Return an encoder's entry in rating.json: its frames, its speed, and the plain rows of its report."""
     return {
         "name": drop_sampling(encoder.name),
         "frames": encoder.sampling.num_frames,
@@ -242,7 +242,7 @@ def rate_encoder(encoder: Encoder, speed: EncodingSpeed, report: Mapping[str, An
 
 
 def compare_models(rated: Sequence[tuple[str, Mapping[str, Any]]], *, seed: int = 0) -> list[dict[str, Any]]:
-    """Return the comparison of each pair by recall at 1 from text to video, with a paired interval of 95 %.
+    """Return the comparison of each pair of models by text-to-video R@1, with a paired interval of 95 %.
 
     Args:
         rated: Name and report of each model.

@@ -1,4 +1,4 @@
-"""Composed retrieval: a frame of one video, and a text that says how what is looked for differs from it."""
+"""Composed retrieval: the query is a frame of one video and a text that says how the target video differs from it."""
 
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ PROTOCOL = (
 
 
 def evaluate_composed(evaluation: Evaluation) -> Report:
-    """Search for the target of every query by a frame with a text, by the text, and by the frame.
+    """Search for the target of every query by frame and text, by the text alone, and by the frame alone.
 
     The split has captions with sources.
 

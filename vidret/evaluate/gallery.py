@@ -1,4 +1,4 @@
-"""What evaluations share: indexing of the videos, progress, and the report with a description of the model."""
+"""The common steps of evaluations: indexing the videos, progress, and the report with a description of the model."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,13 +25,13 @@ LENGTH_TOLERANCE = 0.1  # annotated durations are often rounded
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What is evaluated, from when on.
+    """A running evaluation: its engine, split and videos, and the time of its start.
 
     Attributes:
         engine: An engine whose index contains the videos.
         split: The split of the benchmark.
-        gallery: The videos that are available. Rows of others are omitted, and the report lists these videos.
-        on_progress: Called with the number of finished queries and of all queries.
+        gallery: The videos that are available. The report omits rows of other videos, and lists these videos.
+        on_progress: Called with the number of finished queries and the total.
     """
 
     engine: Engine
@@ -41,7 +41,7 @@ class Evaluation:
     started: float = field(default_factory=time.monotonic)
 
     def track(self, items: Sequence[Item]) -> Iterator[Item]:
-        """Yield items, and report each as finished when the next one is asked for."""
+        """Yield items, and report each as finished when the next one is requested."""
         for num_done, item in enumerate(items, start=1):
             yield item
             if self.on_progress is not None:
@@ -85,7 +85,7 @@ class Evaluation:
         )
 
     def _note_lengths(self) -> Iterator[str]:
-        """Yield a note of videos whose length is not the annotated one, so that true spans are elsewhere in them."""
+        """Yield a note on videos whose duration is not the annotated one, so that their true spans are displaced."""
         annotated = {query.video: query.duration for query in self.split.queries if query.duration}
         durations = {
             video_id: self.engine.video(path.absolute()).duration
@@ -108,7 +108,7 @@ def index_gallery(
     shots: bool | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Gallery, float]:
-    """Index the videos of a split in a folder, and return those that are available, and the seconds that it took.
+    """Index the videos of a split in a folder; return the available ones and the duration in seconds.
 
     Videos that are indexed already are not indexed again. For the options see ``Engine.index``.
 
@@ -135,7 +135,7 @@ def index_readable(
     shots: bool | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Mapping[str, str]:
-    """Index files, and return why some cannot be read, by path; for the options see ``Engine.index``.
+    """Index files; return the reasons for unreadable ones by path. For the options see ``Engine.index``.
 
     Raises:
         VidretError: The run was interrupted; running it again resumes it.
@@ -147,7 +147,7 @@ def index_readable(
 
 
 def note_trained_on(engine: Engine, split: Split) -> Iterator[str]:
-    """Yield a note for each file of the engine that says that it was trained on videos of a split."""
+    """Yield a note for each model file of the engine that names videos of the split as training data."""
     models = parse_model_name(engine.encoder.name).base.split(PAIR)
     files = [Path(parse_model_name(model).base) for model in models]
     files += [engine.grounder.path] if engine.grounder is not None else []
@@ -179,7 +179,7 @@ def describe_model(engine: Engine) -> Mapping[str, Any]:
 
 
 def _describe_cuts(sampling: Sampling, info: StoreInfo) -> str:
-    """Return how an index cuts videos into segments, as words that follow "segments"."""
+    """Return how an index cuts videos into segments, as text to put after "segments"."""
     if sampling.whole:
         return "one per video"
     if info.segment_rule == FOLLOW_SHOTS:

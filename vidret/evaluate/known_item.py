@@ -1,7 +1,7 @@
-"""Known-item search: find one scene that is remembered, by a text that is revealed in steps, and by feedback.
+"""Known-item search: finding one remembered scene by a text that is revealed in steps, and by relevance feedback.
 
-The tasks are those of the Video Browser Showdown, and points as DRES computes them. A simulated user looks at the first
-results, and likes the one that resembles the scene most to another encoder.
+The tasks are those of the Video Browser Showdown, and points are computed as in DRES. A simulated user looks at the
+first results, and likes the one most similar to the scene according to another encoder.
 """
 
 import math
@@ -20,8 +20,8 @@ from vidret.evaluate.simulated_user import SimulatedUser
 from vidret.types import Hit, TimePoint
 
 NUM_HINTS = 3
-LOOK_S, JUDGE_S, TASK_S = 1.0, 5.0, 300.0  # for a result, for a judgement, and for a task
-SAME = 0.98  # similarity from which the user takes a result for the scene
+LOOK_S, JUDGE_S, TASK_S = 1.0, 5.0, 300.0  # per result, per judgement, and per task
+SAME = 0.98  # least similarity at which the user takes a result for the scene
 SEED = 1234
 BANDS: Mapping[str, tuple[float, float]] = {"all": (1, math.inf), "1 to 9": (1, 9), "10 to 1000": (10, 1000)}
 PROTOCOL = (
@@ -42,8 +42,8 @@ class KnownItem:
         id: Id of the caption or query.
         hints: Texts that are revealed one after another.
         video: Id of its video in the index.
-        spans: Its stretches of the video, none for all of it.
-        scene: What the user remembers: the path, start and end of the first stretch.
+        spans: Its spans of the video; empty for the whole video.
+        scene: What the user remembers: the path, start and end of the first span.
     """
 
     id: str
@@ -60,14 +60,14 @@ class KnownItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How the search for one scene went.
+    """The outcome of the search for one scene.
 
     Attributes:
-        text_rank: Its rank by the whole text; behind all results if none shows it.
-        ranks: Its rank in each round among the results that were not judged, the first one without feedback.
-        found: The first round in which it was among the shown results; None if it never was.
-        found_s: The time at which it was found.
-        num_wrong: Number of results that were taken for it before.
+        text_rank: The scene's rank by the whole text; behind all results if none shows it.
+        ranks: Its rank in each round among the results not yet judged; the first round has no feedback.
+        found: The first round that showed it; None if no round did.
+        found_s: The time in seconds at which it was found.
+        num_wrong: Number of other results taken for it before.
     """
 
     text_rank: int
@@ -78,12 +78,12 @@ class Outcome:
 
     @property
     def points(self) -> float:
-        """Points as DRES computes them for known items."""
+        """The points of DRES for a known-item task."""
         return score_answer(self.found_s, self.num_wrong) if self.found is not None else 0.0
 
 
 def score_answer(time_s: float, num_wrong: int) -> float:
-    """Return the points of a correct answer after some wrong ones, as DRES computes them.
+    """Return the points of DRES for a correct answer after ``num_wrong`` wrong ones.
 
     >>> score_answer(0.4 * 300, 2)
     600.0
@@ -102,7 +102,7 @@ def reveal(text: str, num_hints: int = NUM_HINTS) -> tuple[str, ...]:
 
 
 def list_items(evaluation: Evaluation, *, num_hints: int = NUM_HINTS) -> list[KnownItem]:
-    """Return the captions and queries of a split whose video is available as scenes to find.
+    """Return the scenes to find: the captions and queries of a split whose video is available.
 
     Raises:
         VidretError: There is none.
@@ -140,12 +140,12 @@ def evaluate_known_items(
     """Search for every scene of a split with feedback, and report ranks, the share found, and points.
 
     Args:
-        evaluation: What is evaluated, with captions, moments or queries.
-        user: Who judges, by another encoder.
+        evaluation: An evaluation of captions, moments or queries.
+        user: The user who judges, by another encoder.
         num_rounds: Number of rounds of feedback.
         num_shown: Number of results that the user looks at in each round.
         num_hints: Number of steps in which the text is revealed.
-        max_tasks: Number of tasks that are drawn; None for all.
+        max_tasks: Number of tasks to draw at random; None for all.
 
     Raises:
         VidretError: There is no task, or the user's encoder is that of the search.
@@ -184,7 +184,7 @@ def evaluate_known_items(
 def search_item(
     engine: Engine, user: SimulatedUser, item: KnownItem, num_videos: int, *, num_rounds: int, num_shown: int
 ) -> Outcome:
-    """Return how a simulated user searches for a scene."""
+    """Return the outcome of a simulated user's search for a scene."""
     text_rank = find_rank(engine.search(item.hints[-1], num_videos, copies="show"), item)
     like: list[TimePoint] = []
     seen: list[TimePoint] = []
@@ -212,7 +212,7 @@ def search_item(
 
 
 def find_rank(hits: Sequence[Hit], item: KnownItem) -> int:
-    """Return the rank of the first hit that shows a scene; the one behind all hits if none does."""
+    """Return the rank of the first hit that shows a scene, or the rank after the last hit if none does."""
     return next((rank for rank, hit in enumerate(hits, start=1) if item.is_shown_by(hit)), len(hits) + 1)
 
 
@@ -222,14 +222,14 @@ def is_judged(hit: Hit, point: TimePoint) -> bool:
 
 
 def summarise_bands(outcomes: Sequence[Outcome], num_shown: int, num_results: int) -> list[dict[str, Any]]:
-    """Return a row for all scenes, and one for each band of their ranks by text only, among so many results."""
+    """Return a row for all scenes, and one for each band of ranks by text only, among ``num_results`` results."""
     rows = []
     for band, (low, high) in BANDS.items():
         in_band = [outcome for outcome in outcomes if low <= outcome.text_rank <= high or band == "all"]
         if not in_band:
             continue
         num_rounds = len(in_band[0].ranks) - 1
-        looked_at = min(num_shown * (num_rounds + 1), num_results)  # no page shows what is behind all results
+        looked_at = min(num_shown * (num_rounds + 1), num_results)  # there are no further results
         rows.append(
             {
                 "band": band,

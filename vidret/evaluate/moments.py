@@ -1,6 +1,6 @@
-"""Evaluation of moments and highlights by the rules of a benchmark, whether an engine or a file makes predictions.
+"""Evaluation of moments and highlights by a benchmark's rules, for the predictions of an engine or a file.
 
-Rated moments, of which several answer a query more or less, are located in all videos.
+Rated moments, of graded relevance to a query, are located in all videos.
 """
 
 from collections import defaultdict
@@ -34,8 +34,8 @@ def score_predictions(path: Path, split: Split) -> dict[str, Any]:
     """Return the scores of a predictions file: of spans if it has them, else of saliency.
 
     Raises:
-        VidretError: The split has no queries into videos, or no labels for all of them; the file cannot be read, does
-            not have exactly one prediction per query, or does not predict for each what the split has labels for.
+        VidretError: The split has no queries with videos, or lacks labels for some; the file cannot be read, does not
+            have exactly one prediction per query, or lacks spans or saliency that the split has labels for.
     """
     if not split.queries:
         raise VidretError(f"{split.name} must have queries into videos to score predictions, got none")
@@ -56,7 +56,7 @@ def score_predictions(path: Path, split: Split) -> dict[str, Any]:
 def score_matched(
     scoring: Scoring, queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]
 ) -> dict[str, dict[str, Any]]:
-    """Return the scores of spans, of saliency if all have it, and of each domain if there are several."""
+    """Return the scores of spans, of saliency if all predictions have it, and of each domain if there are several."""
     lengths = scoring.lengths
     results = {"moments": score_moments(queries, predictions, lengths=lengths).to_dict()}
     if any(len(query.spans) > 1 for query in queries):
@@ -75,15 +75,15 @@ def score_matched(
 
 
 def group_domains(queries: Sequence[LabelledQuery]) -> dict[str, list[LabelledQuery]]:
-    """Return the queries of each domain; nothing if there is a single one."""
+    """Return the queries of each domain; empty if there is only one."""
     domains: defaultdict[str, list[LabelledQuery]] = defaultdict(list)
     for query in queries:
         domains[query.domain or "other"].append(query)
     return dict(sorted(domains.items())) if len(domains) > 1 else {}
 
 
-NUM_SPANS = 50  # predicted per query; metrics use at most the first ten
-CORPUS_MOMENTS, CORPUS_VIDEOS = 100, 100  # moments retrieved from the whole index, and the number of its best videos
+NUM_SPANS = 50  # predictions per query; metrics use at most the first ten
+CORPUS_MOMENTS, CORPUS_VIDEOS = 100, 100  # moments and videos retrieved from the whole index
 CORPUS = LocateOptions(k=CORPUS_MOMENTS, videos=CORPUS_VIDEOS, overlapping=True, weak=True, copies="show")
 PROTOCOL = (
     "Each query is located in its own video: a sentence of a benchmark as one event, your own as it is typed. R1@t: "
@@ -95,10 +95,10 @@ SALIENCY_PROTOCOL = "Clips are rated at their middle. The mAP is the benchmark's
 
 
 def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[Report, list[Prediction]]:
-    """Locate every query in its video, and score the spans; return the report, and the prediction for each query.
+    """Locate every query in its video and score the spans; return the report and the prediction for each query.
 
-    With ``corpus``, every query is also located in the whole index (VCMR), that is, in all videos of the split, and its
-    video is searched for (PRVR). If the labels are withheld, as in QVHighlights' test split, nothing is scored, and the
+    With ``corpus``, every query is also located in the whole index, all videos of the split (VCMR), and its video is
+    searched for (PRVR). If the labels are withheld, as in QVHighlights' test split, nothing is scored, and the
     predictions can be submitted.
 
     Raises:
@@ -115,7 +115,7 @@ def evaluate_moments(evaluation: Evaluation, *, corpus: bool = False) -> tuple[R
         spans = np.array([(m.start, m.end, m.score) for m in moments], np.float64).reshape(-1, 3)
         predictions.append(Prediction(query.id, spans, rate_clips(query, evaluation) if rated else None))
         if corpus and labelled:
-            # Videos are compared by content, so that any copy of the right video counts.
+            # Videos are compared by content, so that any copy of the correct video counts.
             true_videos[query.id] = str(moments[0].video) if moments else query.video
             everywhere = engine.locate_with(asked, CORPUS)
             hits = engine.search_with(asked, SearchOptions(k=CORPUS_VIDEOS, copies="show"))
@@ -162,7 +162,7 @@ def evaluate_highlights(evaluation: Evaluation) -> tuple[Report, list[Prediction
     predictions = [Prediction(query.id, None, rate_clips(query, evaluation)) for query in evaluation.track(queries)]
     scores = SALIENCY_METRICS[split.scoring.saliency](queries, predictions)
     precision = scores.average_precision
-    if isinstance(scores, HighlightReport):  # the headline number: VeryGood, mean over annotators
+    if isinstance(scores, HighlightReport):  # the main score: VeryGood, mean over annotators
         precision = precision[:, -1].mean(axis=1)
     rows = [
         {**_describe_query(query, prediction), "precision": value}
@@ -174,19 +174,19 @@ def evaluate_highlights(evaluation: Evaluation) -> tuple[Report, list[Prediction
 
 
 def ask(text: str, split: Split) -> Query:
-    """Return a query as a split asks it: a sentence of a benchmark as one event, your own as it is typed.
+    """Return a text as a query: a benchmark's sentence verbatim, as one event, and your own parsed as typed.
 
-    Papers give the whole sentence to their model, with its quotes. A search splits "she opens the door, then leaves"
-    into two events and takes "no dogs" as an exclusion.
+    Papers pass the whole sentence to their model, with its quotes. A parsed query would split "she opens the door, then
+    leaves" into two events and take "no dogs" as an exclusion.
     """
     return text if split.name in OWN else EventSequence([text], verbatim=True)
 
 
 def check_queries(split: Split) -> Split:
-    """Return a split that has queries into its videos, or refuse it before its videos are indexed, which takes hours.
+    """Return a split if its queries can be evaluated; else refuse it before its videos are indexed, which takes hours.
 
     Raises:
-        VidretError: It has none, as one for retrieval, or one of your own is invalid.
+        VidretError: It has no queries with videos, such as a retrieval split, or one of your own is invalid.
     """
     if not split.queries:
         raise VidretError(f"{split.name}: must have queries into its videos, got captions only")
@@ -212,7 +212,7 @@ def check_labelled(queries: Sequence[LabelledQuery]) -> bool:
 
 
 def rate_clips(query: LabelledQuery, evaluation: Evaluation) -> np.ndarray:
-    """Return the saliency at the middle of each clip: of listed clips if there are any, else of the whole video."""
+    """Return the saliency at the middle of each clip: of the listed clips if there are any, else of all clips."""
     engine, asked = evaluation.engine, ask(query.text, evaluation.split)
     path = evaluation.gallery.files[query.video].absolute()
     if query.clip_spans:

@@ -14,13 +14,13 @@ from vidret.present.html import FrameImages, escape_text, render_table, write_do
 from vidret.text import format_time
 
 MAX_K = 100  # the largest K for which recall is plotted
-WIDTH, HEIGHT = 460, 296  # of a plot in SVG, in pixels
-LEFT, TOP, RIGHT, BOTTOM = 44, 32, 448, 254  # of what is plotted
+WIDTH, HEIGHT = 460, 296  # of an SVG plot, in pixels
+LEFT, TOP, RIGHT, BOTTOM = 44, 32, 448, 254  # of the plot area
 Point = tuple[float, float]
 
 
 def write_page(report: Report, out: Path) -> None:
-    """Write a report as one HTML file that loads nothing.
+    """Write a report as one self-contained HTML file.
 
     Raises:
         VidretError: The file cannot be written.
@@ -204,7 +204,7 @@ def render_answered(row: Row, images: FrameImages) -> str:
 
 
 def _count_before(row: Row) -> float:
-    """Return how many videos come before the correct one; infinity if it is not found."""
+    """Return the number of videos before the correct one; infinity if it is not found."""
     return float("inf") if row["nothing"] or not row["rank"] else row["rank"] - 1
 
 

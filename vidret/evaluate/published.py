@@ -1,4 +1,4 @@
-"""Protocols of retrieval with their frames and main score, and what open models are published to score by them.
+"""Retrieval protocols, with their frames and main score, and the published scores of open models by protocol.
 
 Numbers by different protocols are not comparable: the classic R@1 over the 1,000 pairs of MSR-VTT 1k-A, MMEB-V2's over
 the same pairs with up to 64 frames, and MTEB's nDCG@10 over the 879 of its own list.
@@ -17,15 +17,15 @@ from vidret.types import FrameRule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """How a benchmark is evaluated.
+    """A protocol of evaluation on a benchmark.
 
     Attributes:
         metric: The main score.
-        rule: How frames are sampled; None as the model's card has it.
-        frames: Most frames of a video; None likewise.
+        rule: How frames are sampled; None for the rule on the model's card.
+        frames: Maximum number of frames per video; None likewise.
         fps: Frames per second; None likewise.
-        rows: Number of queries of the benchmarks for which it is known.
-        instruction: What a model that takes instructions gets with every query; None for its own.
+        rows: Number of queries by benchmark, where it is known.
+        instruction: Instruction for every query, if the model takes any; None for the model's own.
     """
 
     metric: str
@@ -38,7 +38,7 @@ class Protocol:
 
 CLASSIC, MSRVTT, MSRVTT_1K_A = "classic", "1k-a", "msrvtt-1k-a"
 # MMEB-V2: QwenLM/Qwen3-VL-Embedding, scripts/evaluation/mmeb_v2. MTEB: embeddings-benchmark/mteb, FramesCollator; its
-# lists of queries are not public in a form that could be had here.
+# lists of queries were not available.
 PROTOCOLS: Mapping[str, Protocol] = {
     CLASSIC: Protocol(metric="R@1", rows={MSRVTT_1K_A: 1000}),
     "mmeb-v2": Protocol(
@@ -60,10 +60,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 
 def resolve_protocol(name: str, data: str) -> str:
-    """Return the protocol of a name; ``1k-a`` is what the classic one is called on MSR-VTT.
+    """Return the name of a protocol, with ``1k-a``, the name of the classic one on MSR-VTT, resolved.
 
     Raises:
-        VidretError: There is no such protocol, or not for these data.
+        VidretError: There is no such protocol, or it does not apply to these data.
     """
     if name == MSRVTT and data.startswith(MSRVTT_1K_A):
         return CLASSIC
@@ -73,7 +73,7 @@ def resolve_protocol(name: str, data: str) -> str:
 
 
 def choose_rows(split: Split, path: Path) -> Split:
-    """Return the queries of a split that a file lists by their ids or those of their videos, one a line.
+    """Return the split with only the queries listed in a file, by their ids or those of their videos, one per line.
 
     Raises:
         VidretError: The file cannot be read, or lists an id that the split does not have.
@@ -93,7 +93,7 @@ def choose_rows(split: Split, path: Path) -> Split:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The main score of an open model in percent, from text to video and back, as its own repository has it."""
+    """The main scores of an open model in percent, text to video and video to text, from its own repository."""
 
     model: str
     benchmark: str
@@ -124,7 +124,7 @@ PUBLISHED = (
 
 
 def list_published(report: Mapping[str, Any]) -> list[Published]:
-    """Return the published results on the data of a report of retrieval and by its protocol, the best first."""
+    """Return the published results on the data and by the protocol of a retrieval report, best first."""
     name, protocol = report["data"].get("name", ""), report.get("settings", {}).get("protocol", CLASSIC)
     if not report.get("settings", {}).get("complete", True):
         return []
@@ -133,9 +133,9 @@ def list_published(report: Mapping[str, Any]) -> list[Published]:
 
 
 def tabulate_published(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
-    """Yield a line for each report of one's own, by name, and then one for each published result.
+    """Yield a line for each of your reports, by name, and then one for each published result.
 
-    A line has the model, and the main score of the protocol from text to video and from video to text.
+    A line has the model and the protocol's main score, text to video and video to text.
     """
     for name, report in reports.items():
         metric = PROTOCOLS[report["settings"].get("protocol", CLASSIC)].metric
@@ -146,12 +146,12 @@ def tabulate_published(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[lis
 
 
 def count_rows(protocol: str, split: Split) -> int | None:
-    """Return how many queries a protocol has; None if that is not known. The classic one has those of the split."""
+    """Return the number of queries of a protocol, None if unknown. The classic one has those of the split."""
     known = PROTOCOLS[protocol].rows
     wanted = next((rows for name, rows in known.items() if is_tested(split.name, name)), None)
     return len(split.captions) if wanted is None and protocol == CLASSIC else wanted
 
 
 def is_tested(split: str, benchmark: str) -> bool:
-    """Return whether a split is that of a benchmark on which results are reported."""
+    """Return whether a split is the one of its benchmark that results are reported on."""
     return split == f"{benchmark}-{DATASETS[benchmark].default}"

@@ -1,4 +1,4 @@
-"""Evaluation of queries into all videos, by kind: each is searched and located as a user's would be."""
+"""Evaluation of queries over all videos, by kind of query: each is searched and located like a user's query."""
 
 import os
 import time
@@ -23,7 +23,7 @@ from vidret.store.texts.upkeep import count_texts
 from vidret.types import Hit, Moment
 from vidret.video.scan import scan
 
-NUM_HITS = NUM_MOMENTS = NUM_VIDEOS = 10  # the results of a query
+NUM_HITS = NUM_MOMENTS = NUM_VIDEOS = 10  # results per query
 PROTOCOL = (
     "Each query is answered over all videos. R@K: percentage of queries whose video is among the first K. R1@0.5: the "
     "best moment in the correct video has an intersection over union of 0.5 or more with a true window. hit@1: that "
@@ -98,7 +98,7 @@ def evaluate_queries(
 
 
 def read_queries_folder(folder: Path) -> tuple[Split, Path]:
-    """Return the queries of a folder with all of its videos, and the folder of these: videos/ if it exists.
+    """Return the queries of a folder as a split with all of its videos, and their folder: videos/ if it exists.
 
     Videos without a query are included by their path, since a search may find them by mistake.
 
@@ -114,10 +114,10 @@ def read_queries_folder(folder: Path) -> tuple[Split, Path]:
 
 
 def check_typed(queries: Sequence[LabelledQuery | CorpusQuery]) -> None:
-    """Refuse queries that are asked as they are typed and that no index makes right, before videos are indexed.
+    """Check queries that are parsed as typed, before videos are indexed: some are invalid for any index.
 
     Raises:
-        VidretError: A query has no word that is looked for, or excludes what it looks for.
+        VidretError: A query has no positive term, or excludes a term that it asks for.
     """
     for query in queries:
         try:
@@ -135,7 +135,7 @@ def answer_query(engine: Engine, text: str) -> AnsweredQuery:
 
 
 def judge_answer(query: CorpusQuery, answered: AnsweredQuery, content: int | None) -> QueryOutcome:
-    """Return how well a query was answered, given the id of its video in the index; None if it has no video."""
+    """Return the outcome of a query, given the id of its video in the index, None if it has no video."""
     nothing, hits = answered.is_nothing, answered.hits
     score = hits[0].score if hits else -np.inf
     if content is None:
@@ -162,7 +162,7 @@ def _describe_answer(
     """Return a query's row for the report."""
 
     def name(result: Hit | Moment) -> str:
-        return names.get(result.video, result.path)  # an index may hold videos of other folders
+        return names.get(result.video, result.path)  # the index may hold videos of other folders
 
     row: dict[str, Any] = {
         "id": query.id,

@@ -1,4 +1,4 @@
-"""The report of an evaluation: everything that its results depend on, the results, and those of each query."""
+"""The report of an evaluation: all that its results depend on, the results, and a row per query."""
 
 import json
 import platform
@@ -14,7 +14,7 @@ from vidret.present.terminal import writing
 from vidret.text import parse_json
 
 FORMAT = 1
-PARTS = {"task", "data", "per_query"}  # without which no report can be compared
+PARTS = {"task", "data", "per_query"}  # required to compare reports
 REPORT = "report.json"
 _DECODING = ("decord", "decord2", "av", "torchcodec")
 PACKAGES = ("vidret", "torch", "numpy", "open_clip_torch", "faiss-cpu", "faiss-gpu", *_DECODING)
@@ -77,7 +77,7 @@ class Report:
 
 
 def find_reports(path: Path) -> dict[str, Path]:
-    """Return the reports that a path means, by name: a file, a folder that an evaluation wrote, or one of several.
+    """Return the reports at a path by name: a file, an output folder of an evaluation, or a folder of such folders.
 
     ``vidret eval folder`` writes one report per kind of annotation, each in a folder of its name. A single report has
     an empty name.

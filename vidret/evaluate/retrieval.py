@@ -27,9 +27,9 @@ from vidret.video.scan import scan
 SCALE = 100.0  # CLIP's logit scale: the dual softmax was published for logits, not cosines
 TOP = 10
 DIRECTIONS: tuple[Direction, ...] = ("t2v", "v2t")
-MEMORY = 16 << 30  # limit in bytes for scores and the copies that corrections make of them
-COPIES = 5  # of the largest matrix that a correction or a dual softmax makes beside its results, 4.7 as measured
-AT_ONCE = 4096  # texts whose embeddings are in memory at a time
+MEMORY = 16 << 30  # limit in bytes for scores and the copies of them that corrections make
+COPIES = 5  # of the largest matrix, made by a correction or a dual softmax besides its results; measured 4.7
+AT_ONCE = 4096  # texts with embeddings in memory at a time
 
 Levels = Mapping[str, Float32[np.ndarray, "text video"]]
 BankLevels = Mapping[str, Float32[np.ndarray, "bank_text bank_video"]]
@@ -40,7 +40,7 @@ class Bank:
     """A bank for hubness correction: queries for text to video, files of videos for video to text.
 
     Raises:
-        VidretError: There is nothing in it.
+        VidretError: The bank is empty.
     """
 
     name: str
@@ -70,11 +70,11 @@ def evaluate_retrieval(
     """Score every caption for every available video, and compute the metrics.
 
     Captions of missing or unreadable videos are omitted, so that the gallery is smaller than the benchmark's, and
-    results are not comparable with it. Progress counts segments, each once per batch of texts; from 0 to all twice, if
-    there is a ``video_bank``.
+    results are not comparable with it. Progress counts segments, once per batch of texts; with a ``video_bank``, it
+    runs from 0 to the total twice.
 
     Args:
-        evaluation: What is evaluated.
+        evaluation: The evaluation, with captions.
         rerank: The reranker that computes the scores; see ``Engine.search``.
         protocol: Name of the protocol that the index was made for, one of ``PROTOCOLS``.
         bank: Adds rows of text to video with hubness correction by this bank (SK-norm, QB-norm). Rows with a dual
@@ -141,7 +141,7 @@ def _evaluate(
 
 
 def check_banks(ranker: Ranker, split: Split, videos: Path, *, bank: Bank | None, video_bank: Path | None) -> None:
-    """Check what an evaluation of a folder of videos is given, before it is indexed, which takes hours.
+    """Check the captions and banks of an evaluation before its videos are indexed, which takes hours.
 
     Raises:
         VidretError: The split has no captions, the bank of videos is empty or does not exist, or the scores of the
@@ -161,7 +161,7 @@ def check_memory(
     """Check that the scores of a test set and its banks, and the copies that corrections make, fit into memory.
 
     Raises:
-        VidretError: They do not.
+        VidretError: They do not fit.
     """
     if measure_scores(ranker, num_texts, num_videos, num_bank_texts, num_bank_videos) > MEMORY:
         num_texts, num_videos = num_texts + num_bank_texts, num_videos + num_bank_videos
@@ -171,14 +171,14 @@ def check_memory(
 def measure_scores(
     ranker: Ranker, num_texts: int, num_videos: int, num_bank_texts: int = 0, num_bank_videos: int = 0
 ) -> int:
-    """Return the bytes that an evaluation takes at most: all levels, the corrected ones, and copies of a matrix."""
+    """Return the maximum bytes of an evaluation: all levels, the corrected ones, and copies of a matrix."""
     num_scores, num_levels = num_texts * num_videos, len(ranker.weights)
     banks = num_bank_texts * num_videos, num_texts * num_bank_videos
     stored = (num_levels + 1) * (num_scores + sum(banks))
     return int(4 * (stored + num_levels * num_scores + COPIES * max(num_scores, *banks)))
 
 
-POOLINGS = (MEAN, NONE)  # rerankers without weights, whose rows stand beside those of an aligner
+POOLINGS = (MEAN, NONE)  # rerankers without weights, reported beside an aligner
 
 
 def rate_parts(
@@ -189,7 +189,7 @@ def rate_parts(
     texts: Sequence[str],
     paths: Sequence[Path],
 ) -> list[Row]:
-    """Return the plain rows of each level of a ranker without the others, and of poolings without an aligner."""
+    """Return the plain rows of each level of a ranker by itself, and of poolings without the aligner."""
     found = {f"level {name}": scores[name] for name in ranker.weights if len(ranker.weights) > 1}
     for name in POOLINGS:
         if ranker.name not in POOLINGS:
@@ -225,7 +225,7 @@ def score_texts(
     """Return the scores of texts for videos, by level and in total.
 
     Texts are scored in batches, since the embeddings of all captions of a training split do not fit into memory. Equal
-    texts are scored once: else rounding would tell apart the captions that videos share, which are ties.
+    texts are scored once: else rounding would break the ties of captions that videos share.
     """
     ranker = engine.choose_ranker(rerank)
     scores = {name: np.empty((len(texts), len(paths)), np.float32) for name in (*ranker.weights, TOTAL)}
@@ -280,10 +280,10 @@ def correct(
 def note_differences(
     split: Split, captions: Sequence[Caption], until_s: float | None, protocol: str = CLASSIC
 ) -> Split:
-    """Return the split with notes on what is not as the benchmark or the protocol has it.
+    """Return the split with notes on deviations from the benchmark or the protocol.
 
-    Captions may describe another part of their video than is scored, which is up to ``until_s``, None for all of it, or
-    be another number of queries.
+    Captions may describe another part of their video than the scored one, which ends at ``until_s``, None for the whole
+    video; or their number may be another.
     """
     notes = list(split.notes)
     if (wanted := count_rows(protocol, split)) != len(captions):
@@ -306,7 +306,7 @@ def _describe_settings(ranker: Ranker, bank: Bank | None, video_bank: Bank | Non
 
 
 def _describe_protocol(protocol: str, split: Split, num_queries: int, engine: Engine) -> dict[str, Any]:
-    """Return all that makes numbers of two protocols incomparable: rows, frames, instructions and the main score."""
+    """Return the settings that comparable results share: rows, frames, instructions and the main score."""
     wanted, sampling = count_rows(protocol, split), engine.encoder.sampling
     return {
         "protocol": protocol,
@@ -321,7 +321,7 @@ def _describe_protocol(protocol: str, split: Split, num_queries: int, engine: En
 def _evaluate_domains(
     captions: Sequence[Caption], scores: Float32[np.ndarray, "text video"], truth: Int64[np.ndarray, " text"]
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Return the rows of each domain, with only its own videos as gallery; nothing if there is a single domain."""
+    """Return the rows of each domain, with only its own videos as gallery; empty if there is only one domain."""
     rows_by_domain: defaultdict[str, list[int]] = defaultdict(list)
     for row, caption in enumerate(captions):
         rows_by_domain[caption.domain or "other"].append(row)

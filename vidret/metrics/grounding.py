@@ -12,7 +12,7 @@ from vidret.data.records import QVHIGHLIGHTS_LENGTHS, LabelledQuery, Lengths
 from vidret.errors import VidretError
 from vidret.metrics.predictions import Prediction, match_predictions
 
-# Literals, since a computed threshold may be a rounding error above an overlap that should reach it.
+# Literals, since rounding may put a computed threshold above an overlap that should reach it.
 PRECISION_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
@@ -39,9 +39,9 @@ def average_precision(
 ) -> Float[np.ndarray, "query threshold"]:
     """Return the interpolated average precision of each query at each of ``PRECISION_THRESHOLDS``, in 0..1.
 
-    From the best rank down, each span is matched with the unmatched true span that it overlaps most; of equal ones, the
-    last. It is a true positive if the overlap reaches the threshold, and else a false positive, like a second span for
-    the same true span.
+    From the best rank down, each span is matched with the unmatched true span that it overlaps most, the last one in a
+    tie. It is a true positive if the overlap reaches the threshold, else a false positive, as is a second span for the
+    same true span.
 
     Args:
         overlaps: Overlaps of spans sorted by score, best first; 0 where a span (after all real ones) or a true span is
@@ -134,7 +134,7 @@ class MomentMetrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MomentReport:
-    """Metrics of all queries, and for each length range those of queries with such true spans, scored for these only.
+    """Metrics of all queries, and per range of lengths, where only true spans in the range and their queries count.
 
     A range without any true span is None, neither 0 nor (as in one published evaluator) the result of all queries.
     """
@@ -183,7 +183,7 @@ def score_moments(
     durations = true[:, :, 1] - true[:, :, 0]
 
     def score(low: float, high: float) -> MomentMetrics | None:
-        """Score the queries that have true spans of such lengths, for these only."""
+        """Score the queries that have true spans with lengths in the range, on these spans only."""
         inside = real & (low < durations) & (durations <= high)
         kept = inside.any(axis=1)
         if not kept.any():
@@ -220,20 +220,20 @@ def true_spans(query: LabelledQuery) -> Float[np.ndarray, "truth 2"]:
     return truths
 
 
-MOST = 3  # predictions of a query with several moments that recalls look at
-ANY = -1.0  # a minimum overlap that all spans reach
+MOST = 3  # the largest k of mR@k and mIoU@k
+ANY = -1.0  # a minimum overlap that any span reaches
 
 
 def score_multi_moments(queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Score the spans predicted for each query, of which several may be right.
+    """Score the spans predicted for queries that may have several true spans.
 
     ``mR@k`` is the share of the true spans, k for each query, that its first k predictions find, averaged over minimum
     overlaps of 0.3 to 0.95; ``mIoU@k`` the mean overlap of these pairs. Both count only queries with at least k true
-    spans and k predictions. ``mAP`` is averaged over queries with one, two, and three or more true spans, where each
-    number of spans counts the same; ``G-mAP`` over all queries.
+    spans and k predictions. ``mAP`` has a value each for queries with one, two, and three or more true spans, and each
+    number of true spans has equal weight in it; ``G-mAP`` is over all queries.
 
     Returns:
-        Percentages, None where no query counts.
+        Percentages, None if no query counts.
 
     Raises:
         VidretError: As in ``score_moments``.
@@ -269,9 +269,9 @@ def score_multi_moments(queries: Sequence[LabelledQuery], predictions: Sequence[
 
 
 def match_spans(overlaps: Float[np.ndarray, "rank truth"], least: float) -> list[float]:
-    """Return the overlaps of predictions with true spans, of which each is matched at most once.
+    """Return the overlap of each prediction with its true span; each true span is matched at most once.
 
-    Best first, each prediction is paired with the free true span that it overlaps most, if by ``least`` or more.
+    Best first, each prediction is matched with the unmatched true span that it overlaps most, if by ``least`` or more.
     """
     free, found = overlaps.copy(), []
     for rank in range(len(overlaps)):

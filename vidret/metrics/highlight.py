@@ -12,7 +12,7 @@ from vidret.data.records import CLIP_SECONDS, LabelledQuery
 from vidret.errors import VidretError
 from vidret.metrics.predictions import Prediction, match_predictions
 
-# Lowest rating with which a clip counts as a highlight. The headline numbers are those of VeryGood.
+# Lowest rating of a clip that counts as a highlight. Papers report VeryGood.
 LEVELS: Mapping[str, int] = {"Fair": 2, "Good": 3, "VeryGood": 4}
 TVSUM_TOP = 5
 
@@ -22,7 +22,7 @@ def stepwise_precision(
 ) -> Float[np.ndarray, " column"]:
     """Return the mean interpolated precision over the steps of recall; 0 for a column without positives.
 
-    Clips with equal scores are taken together, so that several positives among them are a single step of recall.
+    Clips with equal scores are one step of recall, even if several of them are positive.
     """
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.diff(scores[order]) != 0, True)
@@ -54,7 +54,7 @@ class HighlightReport:
         ids: Ids of the queries.
         average_precision: Average precision in 0..1; 0 for annotators who rated no clip that high.
         reachable: Whether an annotator rated any clip that high; without one the average precision is always 0.
-        hits: Whether any annotator rated the clip with the highest saliency that high; of equal clips, the first.
+        hits: Whether any annotator rated the clip with the highest saliency that high; the first clip in a tie.
         padded: Ids of queries with fewer scores than clips. Missing scores are 0, which may be above other scores.
         cut: Ids of queries with more scores than clips. Precision ignores the excess; if the highest score is among it,
             there is no hit.
@@ -68,7 +68,7 @@ class HighlightReport:
     cut: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all metrics in percent, for a report: means over queries, and over annotators for mAP.
+        """Return all metrics in percent for a report: means over queries, for mAP also over annotators.
 
         The ceiling is the highest mAP that any prediction can reach.
         """
@@ -86,8 +86,8 @@ class HighlightReport:
 def score_highlights(queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> HighlightReport:
     """Score saliency with the annotators' ratings as QVHighlights does; unrated clips count as rated 0.
 
-    A video has as many whole clips as fit into its duration. Published predictions sometimes lack a score, so those are
-    scored by the official rule and listed in the report instead of being rejected.
+    Only whole clips of a video count. Published predictions sometimes lack a score: such queries are scored by the
+    official rule and listed in the report.
 
     Raises:
         VidretError: There is not exactly one prediction with saliency per query, or ratings are missing or invalid.
@@ -156,7 +156,7 @@ def _predicted_saliency(prediction: Prediction) -> Float[np.ndarray, " clip"]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DomainReport:
-    """Average precision of videos by domain. Domains have equal weight, however many videos they have.
+    """Average precision of videos by domain. All domains have equal weight.
 
     Attributes:
         ids: Ids of the queries, one per video.
@@ -189,8 +189,8 @@ def score_tvsum(queries: Sequence[LabelledQuery], predictions: Sequence[Predicti
     """Return TVSum's top-5 mAP over the five clips with the highest saliency.
 
     For each annotator, clips rated above the annotator's median (of an even number, the lower of the two middle
-    ratings) are positive. Average precision is trapezoidal within the five, then averaged over annotators. Of clips
-    with equal saliency the first ranks first; the published code leaves their order to chance.
+    ratings) are positive. Average precision is trapezoidal within the five, then averaged over annotators. Clips with
+    equal saliency keep their order; in the published code it is arbitrary.
 
     Raises:
         VidretError: There is not exactly one prediction per query, or one rating and score per clip.
@@ -206,8 +206,8 @@ def score_tvsum(queries: Sequence[LabelledQuery], predictions: Sequence[Predicti
 def score_youtube(queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> DomainReport:
     """Return YouTube Highlights' mAP: trapezoidal average precision over all clips.
 
-    Clips rated 1 are positive; borderline ones (0) are not. Of clips with equal saliency the first ranks first; the
-    published code leaves their order to chance.
+    Clips rated 1 are positive; borderline ones (0) are not. Clips with equal saliency keep their order; in the
+    published code it is arbitrary.
 
     Raises:
         VidretError: There is not exactly one prediction per query, or one rating and score per clip.

@@ -15,12 +15,12 @@ from vidret.errors import VidretError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """The prediction for one query in its video; None for what was not predicted.
+    """The prediction for one query in its video: spans, saliency or both.
 
-    Spans may be outside the video or empty, and the list may be empty: these are misses. Scores may be infinite, since
+    Spans outside the video, empty spans and an empty list are allowed: they are misses. Scores may be infinite, since
     only their order matters. Other invalid values are rejected, since they would distort results: the published
     evaluators count a span with NaN neither as correct nor as wrong, and a span that ends before it starts has a
-    negative length, which can lead to an overlap of any size.
+    negative length, so its overlap can be any number.
 
     Attributes:
         id: Id of the query.

@@ -1,7 +1,7 @@
 """Ranks of the correct answers among all answers, from a matrix of scores.
 
 Both directions are computed at once. Text to video: every text is a query, and its own video the correct answer. Video
-to text: every video with a caption is a query, and its best caption the correct answer, compared with the best caption
+to text: every video with a caption is a query, and its best caption the correct answer, ranked against the best caption
 of each other video. Ranks count from 1.
 """
 
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Shaped
 
 from vidret.errors import VidretError
 
-BLOCK = 1024  # texts that are compared at once
+BLOCK = 1024  # texts compared at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,7 +22,7 @@ class Ranks:
     """The number of wrong answers that score higher than, or equal to, the correct one, for each query.
 
     Attributes:
-        queries: Index of the text or video that each query is.
+        queries: Index of each query among the texts or videos.
         higher: Number of wrong answers with a higher score.
         equal: Number of wrong answers with the same score (ties).
         gallery_size: Number of possible answers to a query.
@@ -35,18 +35,18 @@ class Ranks:
 
     @property
     def optimistic(self) -> Float[np.ndarray, " query"]:
-        """Return the ranks if ties are resolved in favour of the correct answer."""
+        """Return the ranks with ties resolved in favour of the correct answer."""
         return self.higher + 1.0
 
     @property
     def mean(self) -> Float[np.ndarray, " query"]:
-        """Return the mean ranks of ties: 1.5 if two answers share the first place."""
+        """Return the ranks with ties averaged: 1.5 if two answers share the first place."""
         ranks: Float[np.ndarray, " query"] = (self.optimistic + self.pessimistic) / 2
         return ranks
 
     @property
     def pessimistic(self) -> Float[np.ndarray, " query"]:
-        """Return the ranks if ties are resolved against the correct answer."""
+        """Return the ranks with ties resolved against the correct answer."""
         ranks: Float[np.ndarray, " query"] = self.higher + self.equal + 1.0
         return ranks
 
@@ -57,7 +57,7 @@ class Ranks:
 
 
 class BidirectionalRanks(NamedTuple):
-    """The ranks of text-to-video queries, in the order of the texts, and of video-to-text queries, of the videos."""
+    """Ranks of text-to-video queries in the order of the texts, and of video-to-text queries in that of the videos."""
 
     t2v: Ranks
     v2t: Ranks
@@ -73,7 +73,7 @@ def rank_matrix(
         truth: Video index of each text, in any order; defaults to video i for text i.
 
     Raises:
-        VidretError: A score is not finite, there is no text, or one has no video of the matrix.
+        VidretError: A score is not finite, there is no text, or a text has no video in the matrix.
     """
     num_texts, num_videos = scores.shape
     if not num_texts:
@@ -93,7 +93,7 @@ def rank_matrix(
 
 
 def check_scores(scores: Any, texts: Any) -> None:
-    """Check for NaN and infinities: a query with a score of NaN would silently be omitted from the mean.
+    """Check for NaN and infinities: the mean would silently omit a query with a NaN score.
 
     Raises:
         VidretError: A score is not finite; the message gives its text and video.
@@ -105,7 +105,7 @@ def check_scores(scores: Any, texts: Any) -> None:
 
 
 def _count(scores: Shaped[np.ndarray, "text video"], truth: Int[np.ndarray, " text"]) -> BidirectionalRanks:
-    """Return the ranks of texts that are sorted by their video."""
+    """Return the ranks, given texts sorted by their video."""
     num_texts, num_videos = scores.shape
     starts = np.flatnonzero(np.append(True, truth[1:] != truth[:-1]))  # the first caption of each video
     owners = truth[starts]

@@ -1,4 +1,4 @@
-"""Text-video retrieval metrics: recalls and ranks in both directions, as rows of a table, and by size of the gallery.
+"""Text-video retrieval metrics: recalls and ranks in both directions, as rows of a table, and recall by gallery size.
 
     t2v, v2t = evaluate(scores)                       # text i describes video i
     t2v, v2t = evaluate(scores, truth)                # several captions per video: text i describes video truth[i]
@@ -23,7 +23,7 @@ from vidret.metrics.ranks import BidirectionalRanks, Ranks, check_scores, rank_m
 Direction: TypeAlias = Literal["t2v", "v2t"]
 CUTS = (1, 5, 10, 50)
 PLAIN = "plain"
-CONFIDENCE = 0.95  # of the interval of recall in galleries of one size
+CONFIDENCE = 0.95  # level of the interval of recall in galleries of one size
 MIN_GALLERY = 2  # videos
 TIES = (
     "Ties by mean rank: equal scores share their mean rank. R@K: percentage of ranks of at most K, for each K, so that "
@@ -39,10 +39,10 @@ class Row:
 
     Attributes:
         label: Name of the scores.
-        direction: What is searched by what.
+        direction: Text to video, or video to text.
         protocol: Description of the queries, the gallery, and the treatment of ties.
         ranks: Ranks of all queries.
-        bank: Bank of queries that corrected the scores; None for plain ones.
+        bank: Bank of queries used for hubness correction; None for plain scores.
     """
 
     label: str
@@ -57,7 +57,7 @@ class Row:
         return summarise(self.ranks.mean)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content for a report; the results if ties were resolved one way only if that differs."""
+        """Return the content for a report, with the optimistic and the pessimistic results if ties make them differ."""
         report: dict[str, Any] = {
             "label": self.label,
             "direction": self.direction,
@@ -82,8 +82,8 @@ def discount(ranks: Float[np.ndarray, "*query"], k: int = 10) -> Float[np.ndarra
 def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) -> dict[str, float]:
     """Return statistics of ranks that count from 1, by the names used in papers.
 
-    R@K for each of ``cuts`` and nDCG@10, the main score of MTEB, are in percent. The geometric mean is that of R@1, R@5
-    and R@10, R-Sum their sum. ``TIES`` explains the medians; the lower one is that of published multi-caption code.
+    R@K for each of ``cuts`` and nDCG@10, the main score of MTEB, are in percent. R-Sum and the geometric mean are over
+    R@1, R@5 and R@10. ``TIES`` explains the medians; published multi-caption code reports the lower one.
     """
     recalls = {k: 100 * float((ranks <= k).mean()) for k in {*cuts, 1, 5, 10}}
     return {
@@ -113,7 +113,7 @@ def evaluate(
         The text-to-video row and the video-to-text row.
 
     Raises:
-        VidretError: A score is not finite, there is no text, or one has no video of the matrix.
+        VidretError: A score is not finite, there is no text, or a text has no video in the matrix.
     """
     ranks = rank_matrix(scores, truth)
     return make_row(PLAIN, "t2v", ranks), make_row(PLAIN, "v2t", ranks)
@@ -190,8 +190,8 @@ class SizeRecall:
         size: Number of videos in the gallery.
         k: The K of R@K.
         mean: Mean recall over the galleries, in percent.
-        low: Recall below which 2.5 % of the galleries are.
-        high: Recall above which 2.5 % of the galleries are.
+        low: The 2.5th percentile of recall over the galleries.
+        high: The 97.5th percentile of recall over the galleries.
     """
 
     size: int
@@ -210,22 +210,22 @@ def measure_by_size(
     num_draws: int = 200,
     seed: int = 0,
 ) -> list[SizeRecall]:
-    """Return the text-to-video recall in random parts of the gallery, by size and cut.
+    """Return text-to-video recall in random subsets of the gallery, by size and cut.
 
-    A part is drawn without replacement, and asked for the texts of its videos only. The interval holds 95 % of the
-    parts. It says what one gallery of this size may give, and shrinks to nothing at the full size, where there is one.
+    A subset is drawn without replacement, and searched with the texts of its videos only. The interval holds 95 % of
+    the subsets: the range to expect of one gallery of this size. It is empty at the full size, with its one subset.
 
     Args:
         scores: Scores of texts for videos, higher is better.
         truth: Video index of each text.
-        sizes: Sizes of the parts.
+        sizes: Sizes of the subsets.
         cuts: The K of R@K.
-        num_draws: Number of parts of each size.
+        num_draws: Number of subsets of each size.
         seed: Seed of the draws.
 
     Raises:
-        VidretError: A size is below 2 or above that of the gallery, a score is not finite, there is no text, or so few
-            that no part of a size has one.
+        VidretError: A size is below 2 or above that of the gallery, a score is not finite, there is no text, or no
+            subset of a size has one.
     """
     num_texts, num_videos = scores.shape
     check_scores(scores, range(num_texts))
@@ -234,7 +234,7 @@ def measure_by_size(
     if wrong := [size for size in sizes if not MIN_GALLERY <= size <= num_videos]:
         raise VidretError(f"sizes must be between {MIN_GALLERY} and the {num_videos} videos, got {wrong[0]}")
     true_scores = scores[np.arange(num_texts), truth][:, None]
-    better = (scores > true_scores) + np.float32(0.5) * (scores == true_scores)  # equal scores share their mean rank
+    better = (scores > true_scores) + np.float32(0.5) * (scores == true_scores)  # a tie gets the mean rank
     better[np.arange(num_texts), truth] = 0
     random = np.random.default_rng(seed)
     size_recalls = []
@@ -250,7 +250,7 @@ def measure_by_size(
 
 
 def choose_sizes(num_videos: int) -> list[int]:
-    """Return round sizes up to that of a gallery, which is the last.
+    """Return round gallery sizes below ``num_videos``, and ``num_videos`` itself as the last.
 
     >>> choose_sizes(1000)
     [10, 20, 50, 100, 200, 500, 1000]

@@ -1,1 +1,1 @@
-"""Results for people and other programs: tables, contact sheets, charts, exports."""
+"""Output of results for people and other programs: tables, contact sheets, charts, exports."""

@@ -17,14 +17,14 @@ from vidret.types import SOURCE_LABELS, Curve, CurveText, Moment, TextSource
 
 INK, FAINT, PAPER = (24, 24, 28), (110, 110, 120), (250, 250, 248)
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
-# Pillow's own font, which has the letters of English only, and those that systems have for others.
+# Pillow's own font, which has Latin letters only, and system fonts for other scripts.
 FONTS = ("", "DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
-MISSING = "\U0010ffff"  # is drawn as a letter that a font lacks
+MISSING = "\U0010ffff"  # drawn as the placeholder of a missing letter
 
 
 @functools.cache
 def load_font(name: str, size: float) -> Font | None:
-    """Load a font of the system by the name of its file, or Pillow's own by none; None if there is no such font."""
+    """Load a system font by its file name, or Pillow's own for an empty name; return None if there is no such font."""
     try:
         return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
     except OSError:
@@ -33,14 +33,14 @@ def load_font(name: str, size: float) -> Font | None:
 
 @functools.cache
 def has_letter(name: str, letter: str) -> bool:
-    """Return whether there is a font and a letter in it."""
+    """Return whether a font exists and has a letter."""
     font = load_font(name, 13)
     return font is not None and bytes(font.getmask(letter)) != bytes(font.getmask(MISSING))
 
 
 def choose_font(text: str, size: float) -> Font:
-    """Return the font that has most letters of a text, Pillow's own if it has all."""
-    letters = {letter for letter in text if not letter.isspace()}  # layout fails for a line feed by itself
+    """Return the font with the most letters of a text, Pillow's own if it has all."""
+    letters = {letter for letter in text if not letter.isspace()}  # layout fails for a lone line feed
     name = max(FONTS, key=lambda name: sum(has_letter(name, letter) for letter in letters)) if letters else ""
     font = load_font(name, size)
     assert font is not None, "Pillow has a font"
@@ -63,7 +63,7 @@ def write_line(
     ink: tuple[int, int, int],
     width: float,
 ) -> None:
-    """Write as much of a text as is printable and fits into a line of ``width`` pixels."""
+    """Write the printable part of a text, cut to ``width`` pixels."""
     font = choose_font(text := sanitize(text), size)
     pen.text(place, fit_text(pen, text, font, width), ink, font)
 
@@ -83,11 +83,11 @@ WORDS: Mapping[TextSource, tuple[int, int, int]] = {
     "generated": (163, 22, 79),
     "sound": (107, 93, 0),
 }
-OTHER_WORDS = (82, 82, 82)  # of kinds without a colour of their own
-ROOM_FOR_WORDS = 0.4  # of the range of the scores, above them, for words that say more
+OTHER_WORDS = (82, 82, 82)  # for channels without their own colour
+ROOM_FOR_WORDS = 0.4  # share of the range of scores, above the curve, for words with higher scores
 BAND, EDGE, WEAK_BAND, WEAK_EDGE = (253, 236, 194), (226, 160, 40), (236, 236, 234), (170, 170, 170)
-DOT_GAP = 10  # pixels between frames, from which on each frame gets a dot
-MAX_FRAMES_PER_PIXEL = 2  # beyond it, the curve is the mean of the frames, inside a band of their range
+DOT_GAP = 10  # frames at least this many pixels apart are drawn as dots
+MAX_FRAMES_PER_PIXEL = 2  # beyond this, the curve is the mean per pixel in a band of the range
 MIN_RANGE = 0.02  # so that a flat curve looks flat
 TIME_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 Box = tuple[float, float, float, float]
@@ -118,7 +118,7 @@ def draw_curve(curve: Curve, moments: Sequence[tuple[int, Moment]], out: Path, *
     """Write a chart as an image, in the format of the suffix of ``out``, with the query and a title above it.
 
     The moments of the video, with their ranks, are bands, grey if they are unlikely. The typical score is a dashed line
-    in the range of the scores. Words are columns with the name of their channel; those that say far more than any frame
+    in the range of the scores. Words are columns with the name of their channel; those that score far above all frames
     end at the top.
 
     Raises:
@@ -145,7 +145,7 @@ def draw_curve(curve: Curve, moments: Sequence[tuple[int, Moment]], out: Path, *
 
 
 def save_image(image: Image.Image, out: str | Path) -> None:
-    """Write an image in the format of a suffix. Pillow itself overlooks a full disk on which part of a JPEG fits."""
+    """Write an image in the format of the suffix. Pillow itself misses a full disk on which part of a JPEG fits."""
     content = io.BytesIO()
     image.save(content, Image.registered_extensions()[Path(out).suffix.lower()])
     Path(out).write_bytes(content.getvalue())
@@ -238,12 +238,12 @@ def find_free_box(left: float, right: float, taken: Sequence[Box]) -> Box | None
 
 
 def label_texts(pen: ImageDraw.ImageDraw, texts: Sequence[CurveText], axes: Axes) -> None:
-    """Write the channel of words, and the words as far as there is room, below the top of their columns."""
+    """Write the channel of words, and as many words as fit, below the top of their columns."""
     for text in texts:
         room = axes.x(text.end) - axes.x(text.start) - 4
         font = choose_font(text.text, 11)
         line = fit_text(pen, sanitize(f"{SOURCE_LABELS[text.source]}: {text.text}"), font, room)
-        if len(line) > 3:  # more than the dots
+        if len(line) > 3:  # more than the ellipsis
             pen.text(
                 (axes.x(text.start) + 2, clip_score(text.score, axes) + 4),
                 line,
@@ -258,7 +258,7 @@ def clip_score(score: float, axes: Axes) -> float:
 
 
 def tint(colour: tuple[int, int, int]) -> tuple[int, ...]:
-    """Return a colour on paper, as if it were 15 % opaque."""
+    """Return a colour blended with the background at 15 % opacity."""
     return tuple(round(0.15 * channel + 0.85 * paper) for channel, paper in zip(colour, PAPER, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What an index holds for people and other programs: concepts, copies, finds of clips, shots, words, vectors."""
+"""Output of the contents of an index: concepts, copies, footage, shots, transcripts and vectors."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ def show_concepts(concepts: Sequence[Concept]) -> None:
 
 
 def describe_example(example: ConceptExample) -> str:
-    """Return where an example is from."""
+    """Return the source of an example as text."""
     path = display_path(example.path)
     if example.start is None or example.end is None:
         return path
@@ -45,7 +45,7 @@ def describe_example(example: ConceptExample) -> str:
 
 
 def describe_concept(concept: Concept) -> str:
-    """Return what was taught as a sentence."""
+    """Return a sentence about a taught concept."""
     counts = f"{len(concept.yes)} yes, {len(concept.no)} no"
     return (
         f"@{concept.name} is taught from {counts}; its examples weigh {concept.share:.2f}, the text {concept.text!r} "
@@ -89,7 +89,7 @@ def describe_differences(file: "CopiedFile") -> str:
 
 
 def show_footage(found: "Sequence[SharedFootage]") -> None:
-    """Print where videos show the footage of a clip, best first."""
+    """Print the spans of videos that show the footage of a clip, best first."""
     rows: list[tuple[str, ...]] = []
     for rank, footage in enumerate(found, start=1):
         span = format_time(footage.start), format_time(footage.end), f"{footage.end - footage.start:.1f} s"
@@ -109,7 +109,7 @@ SHOT_FORMATS = ("table", "csv", "json")
 
 
 def format_shots(shots: Sequence[Shot], form: str) -> str:
-    """Return shots as ``csv``, as specified in RFC 4180, or as ``json``: numbered from 1, times in seconds."""
+    """Return shots as ``csv`` (RFC 4180) or ``json``, numbered from 1, with times in seconds."""
     rounded = [replace(shot, start=round(shot.start, 6), end=round(shot.end, 6)) for shot in shots]
     shown = [to_row(shot, "csv", show_path, digits=6) for shot in rounded]
     rows = [{"shot": shot_number, **row} for shot_number, row in enumerate(shown, start=1)]
@@ -118,7 +118,7 @@ def format_shots(shots: Sequence[Shot], form: str) -> str:
 
 
 def show_shots(shots: Sequence[Shot]) -> None:
-    """Print shots as a table; lengths are those between the times as they are shown."""
+    """Print shots as a table; durations are the differences of the printed times."""
     rows = []
     for shot_number, shot in enumerate(shots, start=1):
         length_s = (cut_to_tenths(shot.end) - cut_to_tenths(shot.start)) / 10
@@ -128,13 +128,13 @@ def show_shots(shots: Sequence[Shot]) -> None:
 
 
 def check_vector_format(form: str) -> None:
-    """Raise MissingExtraError for a format that cannot be written here."""
+    """Raise MissingExtraError if the extra of a format is not installed."""
     if form == "parquet":
         _import_parquet()
 
 
 def write_embeddings(embeddings: "Embeddings", out: Path, form: str) -> list[Path]:
-    """Write vectors to a file, and return the paths of what was written.
+    """Write vectors to a file, and return the paths of the files written.
 
     ``npy`` is a float32 array (row, dim), beside a .csv file with the path, start and end of each row. ``parquet`` has
     the columns path, video, start, end and embedding. ``safetensors`` has the tensors embeddings, videos and times
@@ -142,7 +142,7 @@ def write_embeddings(embeddings: "Embeddings", out: Path, form: str) -> list[Pat
 
     Raises:
         MissingExtraError: The format needs the extra ``parquet``.
-        StoreError: A file cannot be written; old ones stay.
+        StoreError: A file cannot be written; an existing one is kept.
     """
     paths, table = [strip_query(path) for path in embeddings.paths], out.with_suffix(".csv")
     if form == "npy":
@@ -158,7 +158,7 @@ def _write_npy(embeddings: "Embeddings", paths: list[str], out: Path, table: Pat
     import numpy as np
 
     vectors = np.ascontiguousarray(embeddings.vectors)
-    with out.open("wb") as stream:  # np.save does not say why it cannot write
+    with out.open("wb") as stream:  # np.save does not report why it cannot write
         np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(vectors))
         stream.write(vectors.data)
     with table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines:
@@ -198,8 +198,8 @@ def _import_parquet() -> tuple[Any, Any]:
 
 
 TRANSCRIPT_FORMATS = ("txt", "srt", "vtt", "json")
-_OVERRIDE = re.compile(r"\{(?=\\)")  # {\an8} would move a text in players
-# SubRip has no escapes: characters that look alike keep a text from being read as times or as a tag.
+_OVERRIDE = re.compile(r"\{(?=\\)")  # {\an8} would move a text
+# SubRip has no escapes: look-alike characters keep a text from being parsed as times or as a tag.
 _SRT = str.maketrans("<>", "\u2039\u203a")
 _VTT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
@@ -210,8 +210,8 @@ Lines = Sequence[tuple[TimedText, str]]
 def to_transcript(texts: Sequence[TimedText], form: str) -> str:
     """Return a transcript in one of ``TRANSCRIPT_FORMATS``, by time, each text on one line.
 
-    What is said begins with the name of the speaker, if it is known. In SubRip, which cannot represent ``<`` and ``>``,
-    characters that look alike replace them.
+    Speech begins with the name of the speaker, if it is known. Look-alike characters replace ``<`` and ``>`` in SubRip,
+    which cannot represent them.
     """
     lines = [
         (text, line) for text in sorted(texts, key=lambda text: (text.start, text.end)) if (line := _clean(text.text))
@@ -237,7 +237,7 @@ def _to_vtt(lines: Lines) -> str:
 
 
 def _to_txt(lines: Lines) -> str:
-    """Return a line for each text: its start, its source if there are several or it is generated, and its words."""
+    """Return one line per text: its start, its source if there are several or it is generated, and its words."""
     sources = {text.source for text, _ in lines}
     are_named = len(sources) > 1 or GENERATED in sources
     width = max(map(len, sources), default=0)
@@ -255,12 +255,12 @@ def _clean(text: str) -> str:
 
 
 def _mark(text: TimedText) -> str:
-    """Return what says in subtitles, which name no source, that a model generated a text."""
+    """Return the mark of a generated text in subtitles, which do not name sources."""
     return f"[{GENERATED}] " if text.source == GENERATED else ""
 
 
 def _times(text: TimedText, point: str) -> str:
-    """Return the line of times of a cue, which lasts at least a millisecond."""
+    """Return the timing line of a cue, which lasts at least a millisecond."""
     start_ms = max(0, round(text.start * 1000))
     end_ms = max(start_ms + 1, round(text.end * 1000))
     return f"{_stamp(start_ms, point)} --> {_stamp(end_ms, point)}"

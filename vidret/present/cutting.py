@@ -1,4 +1,4 @@
-"""Moments cut out of their videos with ffmpeg, one file each."""
+"""Cutting moments out of their videos with ffmpeg, one file each."""
 
 import os
 import tempfile
@@ -24,18 +24,18 @@ from vidret.video.probe import VideoInfo, probe
 from vidret.video.timeline import LONGEST_STILL_S
 from vidret.video.workers.image_pool import ImagePool
 
-Arguments = tuple[list[str], list[str]]  # for ffmpeg, before and after its input
+Arguments = tuple[list[str], list[str]]  # of ffmpeg, before and after its input
 STEM_LETTERS = 50
 PREROLL_US = 5_000_000
-LATE_S = 1.0  # of the first picture of a clip, before which a player shows none
-SHORTEST_PART_S = 2.0  # of recordings that were joined
-ROOM_US = 1_000_000  # ffmpeg rounds lengths to whole ticks of a stream, which may be frames
-# How early a frame may come: ffmpeg subtracts the start of the container in whole ticks of the stream.
+LATE_S = 1.0  # maximum delay of the first picture of a clip
+SHORTEST_PART_S = 2.0  # of joined recordings
+ROOM_US = 1_000_000  # ffmpeg rounds durations to whole ticks of a stream, which may be frames
+# How early a frame may be: ffmpeg subtracts the container's start in whole ticks of the stream.
 TICK_TOLERANCE_US = 500
-EARLY_US = 1000  # in whole ticks of most containers, so that they round it alike at the start and in output times
+EARLY_US = 1000  # whole ticks of most containers, so that it rounds the same at the start and in output times
 PROBE_TIMEOUT_S = 600.0
-COPIED_CODECS = ("h264", "hevc", "av1")  # that an MP4 holds
-# Without the timecode and the chapters of the whole video.
+COPIED_CODECS = ("h264", "hevc", "av1")  # allowed in MP4
+# Drops the timecode and the chapters of the whole video.
 CONTAINER = ("-movflags", "+faststart", "-write_tmcd", "0", "-map_chapters", "-1")
 ENCODE = ("-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast", "-crf", "18")
 MPEG_SUFFIXES = {".m2t", ".m2ts", ".m2v", ".mod", ".mpe", ".mpeg", ".mpg", ".mts", ".tod", ".ts", ".vob"}
@@ -49,12 +49,12 @@ def cut_moments(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Cut each moment out of its video into a file of its own, named after its rank, video and times; return the paths.
+    """Cut each moment out of its video into a separate file, named after its rank, video and times; return the paths.
 
     Clips are H.264 and AAC in MP4, exact to the frame, and appear when they are complete. Clips of an AVI, and of
-    recordings that were joined, may start and end a frame or two off. ``copies`` has for each moment the frames whose
-    pictures are copied as they are, None to encode them; see ``find_copies``. ``on_progress`` is called after each clip
-    with the number done and the total.
+    joined recordings, may start and end a frame or two off. ``copies`` has for each moment the frames whose packets
+    are copied, None to encode them; see ``find_copies``. ``on_progress`` is called after each clip with the number
+    done and the total.
 
     Raises:
         VidretError: There is no ffmpeg, a video is at a URL or has no file, a clip exists already, or one cannot be
@@ -85,7 +85,7 @@ def cut_moments(
 
 
 def check_local(moments: Sequence[Moment]) -> None:
-    """Raise VidretError unless all videos are local files, and ValueError for spans that are none."""
+    """Raise VidretError unless all videos are local files, and ValueError for invalid spans."""
     check_moments(moments)
     for moment in moments:
         if not has_file(moment.path):
@@ -95,7 +95,7 @@ def check_local(moments: Sequence[Moment]) -> None:
 
 
 def name_clips(moments: Sequence[Moment]) -> list[str]:
-    """Return file names that any file system accepts and that sort best first.
+    """Return file names that any file system accepts and that sort by rank.
 
     The second moment of ``My trip.mov``, from 75.25 s to 80 s, is ``02_My_trip_75.25-80.00.mp4``.
     """
@@ -119,7 +119,7 @@ def cut_moment(
     limits: Limits = GENEROUS,
     is_left: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Cut one moment of an open file into a new file; ``is_left`` returns whether nobody waits for it any more.
+    """Cut one moment of an open file into a new file; ``is_left`` returns whether the caller has given up waiting.
 
     ``plan`` returns the arguments for ffmpeg; None for ``ffmpeg_arguments``.
 
@@ -143,7 +143,7 @@ def cut_moment(
 
 
 def read_facts(path: str, file: IO[bytes], limits: Limits) -> dict[str, Any]:
-    """Return the facts about a video, which a separate process finds out: the file may be malicious."""
+    """Return the facts about a video, read by a separate process, since the file may be malicious."""
     pool = ImagePool(1, timeout_s=min(limits.time_s, PROBE_TIMEOUT_S))
     try:
         return pool.read_facts(path, os.fstat(file.fileno()))
@@ -158,12 +158,12 @@ class CutSpan:
     Attributes:
         start_us: Start of the moment.
         end_us: Its end.
-        seek_us: Where ffmpeg starts to read: well before the start, for right after a seek into an open group of
+        seek_us: Where ffmpeg starts to read: well before the start, since right after a seek into an open group of
             pictures some frames cannot be decoded. Filters drop the rest. It is a whole second, which is a whole number
-            of frames where frames are ticks, and not near the start: for some containers that would be to the second
-            keyframe.
-        longest_gap_s: By how much timestamps may step ahead; more is a restart of the clock.
-        repeats: Frames are repeated while they are shown, so that a span has some from its start on.
+                of frames if a tick is a frame, and not near the start of the video, where ffmpeg would seek to the
+                    second keyframe in some containers.
+        longest_gap_s: The largest step ahead of timestamps; a larger one is a restart of the clock.
+        repeats: Frames are repeated for as long as they are shown, so that a span has one at its start.
     """
 
     start_us: int
@@ -174,26 +174,26 @@ class CutSpan:
 
     @classmethod
     def of_moment(cls, moment: Moment, facts: Mapping[str, Any]) -> "CutSpan":
-        """Return the span of a moment; ``facts`` are those of a video of a format of MPEG.
+        """Return the span of a moment; ``facts`` are those of its video if the format is one of MPEG, else empty.
 
-        There ffmpeg seeks to no keyframe, and by the timestamps as they are. So it decodes from the start of the file
-        if groups of pictures are long or timestamps restart; these it makes continuous in what it has read.
+        In these formats ffmpeg seeks by raw timestamps, and not to keyframes. So it decodes from the start of the file
+        if groups of pictures are long or timestamps restart; it makes these continuous as it reads.
         """
         restarts, is_raw = bool(facts.get("clock_restarts")), facts.get("container") == "mpegvideo"
         start_us, end_us = (int(Fraction(time) * 1_000_000) for time in (moment.start, moment.end))
         seek_us = (start_us - PREROLL_US) // 1_000_000 * 1_000_000
         if restarts or is_raw or seek_us < PREROLL_US or facts.get("longest_group", 0.0) >= PREROLL_US / 1e6:
             seek_us = 0
-        # The sound before a restart may come after pictures from behind it: this step ahead must be undone.
+        # Sound from before a restart may follow pictures from after it: this step ahead must be undone.
         return cls(start_us, end_us, seek_us, SHORTEST_PART_S if restarts else LONGEST_STILL_S)
 
     @property
     def seek(self) -> list[str]:
-        """The arguments before the input, which leave the exact end to filters."""
+        """The arguments before the input; filters cut the exact end."""
         clock = ["-dts_delta_threshold", f"{self.longest_gap_s}"]
         seek = ["-ss", f"{self.seek_us}us"] if self.seek_us else []
         length_us = max(self.end_us, self.start_us + 1) - self.seek_us + ROOM_US
-        # With the frame before, from which a length would be counted.
+        # Includes the previous frame, from which ffmpeg would count a duration.
         return [*clock, *seek, *(["-noaccurate_seek"] if self.repeats else ["-t", f"{length_us}us"])]
 
     @property
@@ -203,13 +203,13 @@ class CutSpan:
 
     @property
     def trim(self) -> str:
-        """The filters that keep the pictures of the span, whose times may be in whole frames, and deinterlace them."""
+        """The filters that keep the span's pictures, whose timestamps may be whole frames, and deinterlace them."""
         repeat = "fps=60," if self.repeats else ""
         return f"{repeat}settb=AVTB,trim={self.bounds},yadif=deint=interlaced"
 
     @property
     def bounds(self) -> str:
-        """The options of the filters trim and atrim that keep what is in the span."""
+        """The options of the filters trim and atrim that keep the span."""
         last_us = max(self.end_us - self.seek_us - TICK_TOLERANCE_US, self.first_us + 1)
         return f"start={self.first_us}us:end={last_us}us"
 
@@ -220,10 +220,10 @@ def ffmpeg_arguments(span: CutSpan, out: Path) -> Arguments:
     The absolute path after ``file:`` keeps an unusual name from being read as an option or URL.
     """
     before_us = span.start_us - span.seek_us
-    # A frame that came early starts with the clip: before its start a player would not show it. The filter setpts would
+    # An early frame is moved to the start of the clip, before which a player would not show it. The filter setpts would
     # do the same, but in ffmpeg 7 it removes the durations of frames, so that players skip the last one.
     clamp = f"setts=pts='max(PTS,ceil({before_us}/1000000/TB))'"
-    # Frames keep their own times, to 1/90000 s, which all usual rates divide; video and audio are shifted together.
+    # Frames keep their timestamps to 1/90000 s, which all usual rates divide; video and audio are shifted together.
     timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:90000", "-output_ts_offset", f"{-before_us}us"]
     # H.264 with 4:2:0 chroma needs an even width and height.
     video = ["-vf", f"{span.trim},crop=trunc(iw/2)*2:trunc(ih/2)*2", *ENCODE, "-bsf:v", clamp]
@@ -233,16 +233,16 @@ def ffmpeg_arguments(span: CutSpan, out: Path) -> Arguments:
 
 
 def name_output(out: Path) -> str:
-    """Return how ffmpeg names a file to write, whatever its name."""
+    """Return the URL of an output file for ffmpeg, which may have any name."""
     return f"file:{os.path.abspath(out)}"  # noqa: PTH100 keeps links
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopiedFrames:
-    """Frames of a video that stand by themselves, so that their packets are copied as they are.
+    """Consecutive frames of a video that decode without any others, so that their packets can be copied.
 
     Attributes:
-        start_s: When the first one is shown.
+        start_s: When the first one is shown, in seconds.
         count: Their number.
         codec: Their codec.
     """
@@ -253,9 +253,9 @@ class CopiedFrames:
 
 
 def find_copies(moments: Sequence[Moment]) -> list[CopiedFrames | None]:
-    """Return which moments can be cut exactly without encoding their pictures again, None for those that cannot.
+    """Return the frames of each moment that can be cut exactly without re-encoding its pictures, None for the others.
 
-    They begin at a keyframe, and end before another one or at a frame that none before it in the file needs.
+    Such moments begin at a keyframe, and end before another one or at a frame that no earlier frame in the file needs.
     """
     check_local(moments)
     for moment in moments:
@@ -271,7 +271,7 @@ def _find_whole_groups(moment: Moment, info: VideoInfo) -> CopiedFrames | None:
     tolerance_s = TICK_TOLERANCE_US / 1e6
     first, last = np.searchsorted(info.times, [moment.start - tolerance_s, moment.end - tolerance_s]).tolist()
     ends_whole = last == info.num_frames or info.keyframes[last : last + 1].any() or not info.reordered
-    is_missed = first == 0 and info.container == "flv"  # a seek to its first keyframe comes to a later one
+    is_missed = first == 0 and info.container == "flv"  # a seek to the first keyframe ends at a later one
     if first == last or not info.keyframes[first] or not ends_whole or is_missed:
         return None
     start_s = float(info.times[first])
@@ -281,9 +281,9 @@ def _find_whole_groups(moment: Moment, info: VideoInfo) -> CopiedFrames | None:
 def copy_arguments(
     span: CutSpan, out: Path, *, frames: CopiedFrames, audio: Sequence[str] = ("-c:a", "aac")
 ) -> Arguments:
-    """Return the arguments for ffmpeg that copy the packets of frames, and encode the sound, which is cut anywhere."""
-    # Where frames are reordered, ffmpeg seeks to an earlier keyframe in all containers but MP4. What is before the time
-    # is left out: a little before the keyframe, lest rounding leave that out too; output times are shifted by as much.
+    """Return the arguments for ffmpeg that copy the packets of frames, and encode the sound, which is cut exactly."""
+    # With reordered frames, ffmpeg seeks to an earlier keyframe in all containers but MP4, and drops packets before the
+    # time. It is a little before the keyframe, lest rounding drop that too; output times are shifted by as much.
     start_us = int(frames.start_s * 1_000_000)
     early_us = min(EARLY_US, start_us)
     seek_us = start_us - early_us

@@ -1,4 +1,4 @@
-"""Moments for other programs and people: JSON, CSV, timelines of editing programs, chapters, SubRip, and a page."""
+"""Export of moments: JSON, CSV, timelines for editing programs, chapters, SubRip, and an HTML page."""
 
 import json
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def write_moments(
         suffixes = ", ".join(SUFFIXES)
         raise VidretError(f"out must end in one of {suffixes}, got {sanitize(str(out))}")
     text = format_moments(moments, form, query=query, fps=fps, handles_s=handles_s)
-    with writing(out):  # a path in a CSV that is not valid text keeps the bytes that it has on disk
+    with writing(out):  # a path in a CSV that is not valid text keeps its bytes on disk
         out.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
@@ -71,7 +71,7 @@ def format_moments(
 ) -> str:
     """Return moments in one of ``FORMATS``.
 
-    For ``TIMELINES`` the videos are read, for their frame rates, lengths and timecodes. What is assumed or shortened is
+    ``TIMELINES`` read the videos, for their frame rates, durations and timecodes. What is assumed or shortened is
     logged once as a warning.
 
     Args:
@@ -81,7 +81,7 @@ def format_moments(
         first_rank: Rank of the first one, in CSV, JSON and on a page.
         fps: The frame rate of a timeline, in frames per second; None for that of most moments.
         handles_s: Seconds of the video that a timeline shows before and after each moment, as far as it has them.
-        clip_url: Where a page finds the clip of a moment, with ``{video}``, ``{start}`` and ``{end}``; empty for none.
+        clip_url: URL of a moment's clip on a page, with ``{video}``, ``{start}`` and ``{end}``; empty for none.
 
     Raises:
         VidretError: The format cannot represent these moments, or needs an extra that is not installed.
@@ -112,7 +112,7 @@ def to_json(moments: Sequence[Moment], *, query: str, first_rank: int = 1) -> st
 
 
 def to_csv(moments: Sequence[Moment], *, query: str, first_rank: int = 1) -> str:
-    """Return a header and one line per moment, as specified in RFC 4180; a query that is a formula begins with '."""
+    """Return a header and one line per moment (RFC 4180); a quote is put before a query that reads as a formula."""
     has_notes = any(moment.note for moment in moments)
     columns = [column for column in COLUMNS if has_notes or column != "note"]
     rows = moment_rows(moments, query, first_rank)
@@ -153,7 +153,7 @@ def to_chapters(moments: Sequence[Moment], *, query: str) -> str:
 def escape_metadata(text: str) -> str:
     """Return text with a backslash before each character that is special in ffmpeg's metadata format."""
     escaped = "".join(f"\\{letter}" if letter in "=;#\\\n" else letter for letter in text)
-    return escaped + " " if text.endswith("\\") else escaped  # ffmpeg takes any final backslash for a continued line
+    return escaped + " " if text.endswith("\\") else escaped  # ffmpeg reads any final backslash as a continued line
 
 
 def check_moments(moments: Sequence[Moment]) -> None:
@@ -179,7 +179,7 @@ def to_srt(moments: Sequence[Moment], *, query: str) -> str:
 
 
 def to_page(moments: Sequence[Moment], *, query: str, first_rank: int = 1, clip_url: str = "") -> str:
-    """Return a page that loads nothing: the middle frame of each moment, its video, its times, and what is known of it.
+    """Return a self-contained page: the middle frame of each moment, its video, its times, and its facts.
 
     A frame that cannot be read is a tile with the reason.
     """

@@ -1,4 +1,4 @@
-"""ffmpeg, run on videos of strangers: it opens one file and no other, within limits, and ends when nobody waits."""
+"""Running ffmpeg on untrusted videos: it opens one file and no other, within limits, and is killed on request."""
 
 import contextlib
 import importlib
@@ -21,14 +21,14 @@ from vidret.video.container import FORMATS
 from vidret.video.workers.process import NEW_GROUP
 
 NO_FFMPEG = "cutting needs ffmpeg 5.1 or later: install it, or the Python package imageio-ffmpeg, which includes one"
-NUM_THREADS = 4  # of a decoder or encoder; each holds frames
-LAST_LINES = 50  # of what it prints
+NUM_THREADS = 4  # per decoder or encoder; each holds frames
+LAST_LINES = 50  # of ffmpeg's messages, kept for errors
 POLL_S = 0.1
-# Without memory, frames would be missing from a clip that otherwise succeeds.
+# Out of memory, ffmpeg drops frames from a clip and still succeeds.
 _NO_MEMORY = ("Cannot allocate memory", "malloc", "get_buffer() failed", "Resource temporarily unavailable")
-_NO_DECODER = re.compile(r"(?=.*found for).*#(\d+:\d+)")  # for this stream, as ffmpeg says since 7 or before
-MAX_CORES = 16  # that one run keeps busy; its limit of CPU time matters if this process is gone
-# Sets the limits and becomes ffmpeg. A lower limit of this user stays. If the machine runs out of memory, the kernel
+_NO_DECODER = re.compile(r"(?=.*found for).*#(\d+:\d+)")  # the stream, as ffmpeg 7 or earlier ones name it
+MAX_CORES = 16  # one run keeps busy; its CPU time limit matters if this process is gone
+# Sets the limits and becomes ffmpeg. Lower limits of the user are kept. If the machine runs out of memory, the kernel
 # kills ffmpeg first.
 _PROGRAM = """
 import contextlib, os, sys
@@ -46,25 +46,25 @@ os.execv(sys.argv[5], sys.argv[5:])
 
 
 class FfmpegError(Exception):
-    """ffmpeg failed, or was ended; the message says why in a few words."""
+    """ffmpeg failed or was killed; the message is a short reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one run of ffmpeg may take; the default memory suffices for 8K frames."""
+    """The limits of one run of ffmpeg; the default memory suffices for 8K frames."""
 
     memory_bytes: int = 6 << 30
     out_bytes: int = 1 << 38
     time_s: float = 6 * 3600.0
 
 
-GENEROUS = Limits()  # for a person who can interrupt it
+GENEROUS = Limits()  # for commands, which the user can interrupt
 
 
 def find_ffmpeg() -> str:
-    """Return the path of ffmpeg, of the package imageio-ffmpeg or else the one on PATH; raise VidretError for none.
+    """Return the path of ffmpeg: from the package imageio-ffmpeg, else on PATH; raise VidretError if there is none.
 
-    ffmpeg before 8 counts the priming of the sound of Matroska, so that clips of it begin some milliseconds early.
+    Before version 8, ffmpeg counts the audio priming of Matroska, so that its clips begin some milliseconds early.
     """
     with contextlib.suppress(ImportError, RuntimeError):
         return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
@@ -83,15 +83,15 @@ def run_ffmpeg(
     formats: str = FORMATS,
     is_left: Callable[[], bool] = lambda: False,
 ) -> dict[str, str]:
-    """Run ffmpeg on an open file, and return the last progress that it reports.
+    """Run ffmpeg on an open file, and return its last progress report.
 
-    A file can name others, in a format of playlists or a protocol. So only the protocol of files is allowed, formats of
-    playlists are not, and the input is the open file, which nobody can replace meanwhile: on Windows nobody can replace
-    what is open, and elsewhere the input is its descriptor.
+    A file can refer to others, by a playlist format or a protocol. So only the file protocol is allowed, playlist
+    formats are not, and the input is the open file, which nobody can replace: by its descriptor, and on Windows by
+    name, since an open file cannot be replaced there.
 
-    The arguments are those before the input, and those after it with the output at the end. ``formats`` are those that
-    it may read, by FFmpeg's names. Tracks that it cannot decode, such as the spatial sound of phones beside the plain
-    one, are left out. If ``is_left`` returns that nobody waits for the result any more, ffmpeg is killed.
+    ``before`` and ``after`` are the arguments before and after the input, with the output at the end. ``formats`` are
+    FFmpeg's names of the allowed input formats. Tracks that ffmpeg cannot decode, such as the spatial sound of phones
+    besides the plain one, are left out. Once ``is_left`` returns True, ffmpeg is killed.
 
     Raises:
         FfmpegError: ffmpeg failed, exceeded a limit, or was left.
@@ -100,7 +100,7 @@ def run_ffmpeg(
     logging = ["-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-progress", "pipe:1", "-nostats"]
     guard = ["-protocol_whitelist", "file", "-format_whitelist", formats, "-threads", str(NUM_THREADS)]
     name, limited = f"/dev/fd/{file.fileno()}", [sys.executable, "-I", "-S", "-c", _PROGRAM, *map(str, most)]
-    if sys.platform == "win32":  # which has no such limits
+    if sys.platform == "win32":  # Windows has no such limits
         name, limited = str(Path(file.name).absolute()), []
     source = [*before, *guard, "-i", f"file:{name}", *after[:-1], "-threads", str(NUM_THREADS), after[-1]]
     process = subprocess.Popen(
@@ -150,7 +150,7 @@ def _wait(process: "subprocess.Popen[str]", time_s: float, is_left: Callable[[],
 
 
 def _read_end(stream: IO[str]) -> tuple[list[str], bool]:
-    """Read a stream to its end, and return its last lines, and whether any tells of a lack of memory."""
+    """Read a stream to its end; return its last lines, and whether any line reports a lack of memory."""
     last, is_short = deque[str](maxlen=LAST_LINES), False
     for line in map(str.strip, stream):
         is_short |= any(mark in line for mark in _NO_MEMORY)

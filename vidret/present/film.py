@@ -1,4 +1,4 @@
-"""One film of moments, in their order."""
+"""Cutting moments into one film, in their order."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from vidret.text import sanitize
 from vidret.types import Moment
 from vidret.video.files import LocalFile
 
-SOUND = ("-c:a", "pcm_s16le", "-ar", "48000", "-ac", "2")  # encoded once, when all parts are joined
+SOUND = ("-c:a", "pcm_s16le", "-ar", "48000", "-ac", "2")  # uncompressed; encoded once, when the parts are joined
 
 
 def cut_film(
@@ -37,10 +37,10 @@ def cut_film(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> bool:
-    """Cut moments into one MP4, one after another; return whether the pictures were copied as they are.
+    """Cut moments into one MP4, one after another; return whether the pictures were copied without encoding.
 
-    They are copied if all moments are of one video and can be. Otherwise they are encoded with the size and the frame
-    rate of the first moment's video, and others are fitted into its picture.
+    They are copied if all moments are of one video and have ``copies``. Otherwise they are encoded with the size and
+    frame rate of the first moment's video, and others are fitted into its picture.
 
     The film appears when it is complete. For the arguments see ``cut_moments``.
 
@@ -74,8 +74,8 @@ def cut_film(
 
 
 def film_arguments(span: CutSpan, out: Path, *, first: Footage, own: Footage, has_sound: bool) -> Arguments:
-    """Return the arguments for ffmpeg of a part of a film that has the size and the rate of its first video."""
-    span = replace(span, repeats=True)  # a slide that stands at the start is shown there
+    """Return the arguments for ffmpeg of one part of a film, with the size and the rate of the first video."""
+    span = replace(span, repeats=True)  # so that a still at the start is shown from there
     size = ":".join(str(max(2, side // 2 * 2)) for side in (first.width, first.height))
     square = "scale=iw*sar:ih,setsar=1"
     fit = f"{square},scale={size}:force_original_aspect_ratio=decrease,pad={size}:-1:-1,setsar=1"
@@ -91,7 +91,7 @@ def film_arguments(span: CutSpan, out: Path, *, first: Footage, own: Footage, ha
 
 
 def join_parts(parts: Sequence[Path], out: Path, ffmpeg: str) -> Path:
-    """Join parts, whose pictures have one format and whose sound is not encoded, to an MP4; return its path."""
+    """Join parts with the same picture format and uncompressed sound to an MP4; return its path."""
     listing = out.with_suffix(".txt")
     names = [str(part.absolute()).replace("'", r"'\''") for part in parts]
     listing.write_text("".join(f"file '{name}'\n" for name in names), "utf-8", "surrogateescape")

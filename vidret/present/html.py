@@ -1,4 +1,4 @@
-"""HTML pages that load nothing: escaped text, the style sheet, tables, and frames of videos as images."""
+"""Self-contained HTML pages: escaped text, the style sheet, tables, and frames of videos as images."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from vidret.video.probe import probe
 
 Table = tuple[Sequence[str], list[list[str]]]  # names of columns, and lines of cells
 
-# The page must not load anything, even if a name in it contains a URL.
+# Keeps the page from loading anything, even if a name in it contains a URL.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 # Supports light and dark mode, and narrow screens.
@@ -118,12 +118,12 @@ class FrameImages:
     """Frames of videos as HTML images with embedded data, each decoded once."""
 
     def __init__(self, files: Mapping[str, Path] | None = None, *, size: tuple[int, int] = IMAGE_SIZE) -> None:
-        """Store the paths of videos by id, any other id is a path itself; nothing is read yet.
+        """Store the paths of videos by id; any other id is taken as a path. Nothing is read yet.
 
         ``size`` is the width and height in pixels that an image fits in.
         """
         self._files, self._size = files or {}, size
-        self._probe = lru_cache(maxsize=16)(probe)  # a page shows the frames of a video near one another
+        self._probe = lru_cache(maxsize=16)(probe)  # frames of the same video are close together on a page
         self._cache: dict[tuple[str, float | None], str] = {}
 
     def render(self, video_id: str, time_s: float | None, title: str, line: str, kind: str) -> str:
@@ -133,7 +133,7 @@ class FrameImages:
         return f'<figure class="shot {kind}">{image}<figcaption>{caption}</figcaption></figure>'
 
     def read(self, video_id: str, time_s: float | None) -> str:
-        """Return the image of the frame at a time, None for the middle, or a paragraph with why it is unreadable."""
+        """Return an image of the frame at a time, None for the middle, or a paragraph with why it is unreadable."""
         if (video_id, time_s) not in self._cache:
             self._cache[video_id, time_s] = self._read(video_id, time_s)
         return self._cache[video_id, time_s]

@@ -1,4 +1,4 @@
-"""Progress of runs on stderr, as a bar, lines of a log or JSON, and summaries with advice on what to do next."""
+"""Progress of runs on stderr, as a bar, log lines or JSON, and summaries with advice on what to do next."""
 
 import contextlib
 import json
@@ -70,7 +70,7 @@ def show_count(title: str, unit: str) -> "Iterator[Callable[[int, int], None]]":
 
 @contextlib.contextmanager
 def _show_share(title: str, prefix: str = "") -> "Iterator[Callable[[float, float, str, str], None]]":
-    """Yield what shows the share of the work that is done, given the seconds elapsed, a summary and a title.
+    """Yield a function that shows progress, given the share done, the seconds elapsed, a summary and a title.
 
     On a terminal it draws a bar. Elsewhere it prints lines at growing intervals, which begin with ``prefix``.
     """
@@ -92,17 +92,17 @@ def _show_share(title: str, prefix: str = "") -> "Iterator[Callable[[float, floa
 
 
 class RemainingTime:
-    """Estimates the time left from the fraction that is done, at the speed since the first work was done.
+    """An estimate of the time left, by the speed since the first progress.
 
-    What comes before it, such as starting processes, would make early estimates too long.
+    Counting the time before it, such as that of starting processes, would make early estimates too long.
     """
 
     def __init__(self) -> None:
         """Start without an estimate."""
-        self._first: tuple[float, float] | None = None  # fraction done and seconds elapsed
+        self._first: tuple[float, float] | None = None  # share done and seconds elapsed
 
     def estimate(self, share: float, elapsed_s: float) -> float | None:
-        """Return the seconds left, None before there is a speed; call it for each step."""
+        """Return the seconds left, None until the speed is known; call it at each step."""
         if share >= 1:
             return 0.0
         if self._first is None and share > 0:
@@ -116,7 +116,7 @@ class RemainingTime:
 
 
 def describe_remaining(seconds: float | None) -> str:
-    """Return the time left as the end of a line, empty if it is unknown."""
+    """Return the time left as text to end a line with; empty if it is unknown."""
     return "" if seconds is None else f", {format_time(seconds)} left"
 
 
@@ -139,7 +139,7 @@ def _describe(progress: "Progress") -> str:
 
 
 def describe_speed(video_s: float, elapsed_s: float) -> str:
-    """Return how fast video was indexed as the end of a line, empty before anything was.
+    """Return the indexing speed as text to end a line with; empty before anything is indexed.
 
     >>> describe_speed(90, 2), describe_speed(3, 10), describe_speed(0, 10)
     (', 45x real time', ', 0.3x real time', '')
@@ -150,12 +150,12 @@ def describe_speed(video_s: float, elapsed_s: float) -> str:
     return f", {speed:.0f}x real time" if speed >= 10 else f", {speed:.2g}x real time"
 
 
-MAX_LISTED = 5  # files of one kind
+MAX_LISTED = 5  # files per kind
 CONTINUE = "  The index is intact; run the same command again to continue."
 
 
 def print_index_summary(report: "IndexReport", index: Path) -> None:
-    """Print what an indexing run did, which files it could not index, and what to do about them."""
+    """Print the results of an indexing run, the files that it could not index, and what to do about them."""
     speed = describe_speed(report.seconds, report.elapsed)
     print_message(
         f"{'Interrupted: ' if report.interrupted else ''}{report.encoded} encoded, {report.linked} moved or copied, "
@@ -199,7 +199,7 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
 
 
 def print_describe_summary(report: "DescribeReport") -> None:
-    """Print what a model described, what is left, and what failed."""
+    """Print how many segments a model described, how many are left, and what failed."""
     empty = f", {report.empty} without anything to see" if report.empty else ""
     print_message(
         f"  {format_count(report.described, 'segment')} described{empty}; {format_count(report.calls, 'request')}, "
@@ -214,7 +214,7 @@ def print_describe_summary(report: "DescribeReport") -> None:
 
 
 def print_merge_summary(report: "MergeReport", index: Path) -> None:
-    """Print what a merge did, and what differs in the merged index from its sources."""
+    """Print the results of a merge, and how the merged index differs from its sources."""
     print_message(
         f"{'Interrupted: ' if report.interrupted else ''}{format_count(report.copied, 'video')} copied, "
         f"{report.completed} completed, {report.known} already present; "
@@ -233,7 +233,7 @@ def print_merge_summary(report: "MergeReport", index: Path) -> None:
 
 
 def print_import_summary(report: "ImportReport", index: Path) -> None:
-    """Print what an import did, what was changed of the vectors, and which videos are not in the index."""
+    """Print the results of an import, the changes to the vectors, and the videos that are not in the index."""
     print_message(
         f"{format_count(report.imported, 'video')} imported, {report.known} known before, "
         f"with the vectors that they had; "

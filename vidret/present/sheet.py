@@ -26,15 +26,15 @@ GAP = 8
 COLUMNS = 4
 TILE_PAPER = (222, 222, 220)
 LEAD = 25  # characters of words before the first match
-MAX_WORDS = 100  # characters, more than fit
-MAX_SHOTS = 240  # of a storyboard: sixty rows
+MAX_WORDS = 100  # more characters than fit
+MAX_SHOTS = 240  # in a storyboard: sixty rows
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """The frame of a video at ``time`` seconds, with two lines of text below it, and a third if words matched.
 
-    If there is a ``jpeg``, that is shown instead of the frame.
+    If ``jpeg`` is set, that image is shown instead of the frame.
     """
 
     path: str
@@ -48,8 +48,8 @@ class Tile:
 def tiles_of_results(results: Sequence[Hit | Moment | SharedFootage | CopyGroup], *, first_rank: int = 1) -> list[Tile]:
     """Return the tiles of results, best first, with their ranks from ``first_rank`` on.
 
-    A hit is its best frame; a moment, or a find of a clip, a row of four, evenly spaced in time or in the events of the
-    query; a group of copies a tile per file, the best first, of the same moment of each, if all have it.
+    A hit has one tile, its best frame. A moment or shared footage has a row of four, evenly spaced in time or in the
+    events of the query. A group of copies has a tile per file, the best first, at the same moment if all have it.
     """
     return [tile for rank, result in enumerate(results, start=first_rank) for tile in _list_tiles(rank, result)]
 
@@ -73,7 +73,7 @@ def _list_tiles(rank: int, result: Hit | Moment | SharedFootage | CopyGroup) -> 
 def _make_row(
     result: Moment | SharedFootage, title: str, fact: str, spans: Sequence[tuple[float, float]], words: str = ""
 ) -> list[Tile]:
-    """Return four tiles, evenly spaced in the spans, of which the first says what they show."""
+    """Return four tiles, evenly spaced in the spans; the first has the title."""
     tiles = []
     for column in range(COLUMNS):
         position = (column + 0.5) / COLUMNS * len(spans)
@@ -99,7 +99,7 @@ def _list_copies(rank: int, group: CopyGroup) -> list[Tile]:
 
 
 def tiles_of_shots(path: str, shots: Sequence[Shot]) -> list[Tile]:
-    """Return one tile per shot, its middle frame; of more than ``MAX_SHOTS``, the longest in time order."""
+    """Return one tile per shot, its middle frame; at most ``MAX_SHOTS``, the longest ones, in time order."""
     longest = sorted(range(len(shots)), key=lambda index: shots[index].start - shots[index].end)[:MAX_SHOTS]
     return [
         Tile(
@@ -113,12 +113,12 @@ def tiles_of_shots(path: str, shots: Sequence[Shot]) -> list[Tile]:
 
 
 def describe_score(result: Hit | Moment) -> str:
-    """Return how likely a result is, or its score if it has no probability."""
+    """Return the likelihood of a result as text, or its score if it has no probability."""
     return describe_match(result).strip() or f"score {result.score:.3f}"
 
 
 def describe_words(evidence: Sequence[Evidence]) -> str:
-    """Return the best words among evidence with their source, from shortly before the first match; '' without words."""
+    """Return the best words of the evidence with their source, from shortly before the first match; '' without any."""
     best = next((piece for piece in evidence if piece.text), None)
     if best is None:
         return ""
@@ -128,7 +128,7 @@ def describe_words(evidence: Sequence[Evidence]) -> str:
 
 
 def write_sheet(tiles: Sequence[Tile], heading: str, out: Path, *, kind: str = "contact sheet") -> None:
-    """Write a contact sheet into a folder, created if needed, and print its path; without tiles none is written."""
+    """Write a contact sheet, creating its folder if needed, and print its path; write nothing without tiles."""
     if not tiles:
         print_message("no contact sheet: there are no results")
         return
@@ -147,7 +147,7 @@ def write_storyboard(path: str, shots: Sequence[Shot], out: Path) -> None:
 
 
 def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
-    """Write a contact sheet, four tiles to a row, in the format of a suffix; frames that cannot be read are grey."""
+    """Write a contact sheet, four tiles per row, in the format of the suffix; unreadable frames are grey."""
     rows = max(1, -(-len(tiles) // COLUMNS))
     lines = 3 if any(tile.words for tile in tiles) else 2
     cell_height = TILE[1] + lines * LINE + GAP
@@ -165,7 +165,7 @@ def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
 
 
 def draw_tiles(tiles: Iterable[Tile]) -> Iterator[Image.Image]:
-    """Yield the frame of each tile, scaled to its size; a file is opened once for all tiles of it that follow."""
+    """Yield the frame of each tile, scaled to its size; a file is opened once for consecutive tiles."""
     for path, group in groupby(tiles, key=lambda tile: tile.path):
         path_tiles, images = list(group), list[Image.Image]()
         if all(tile.jpeg is not None for tile in path_tiles):
@@ -203,7 +203,7 @@ def _fit(pixels: Picture) -> Image.Image:
 
 
 def draw_reason(reason: str, size: tuple[int, int] = TILE) -> Image.Image:
-    """Return a grey picture with the reason why there is no frame."""
+    """Return a grey image with the reason why there is no frame."""
     image = Image.new("RGB", size, TILE_PAPER)
     text = "\n".join(textwrap.wrap(sanitize(reason), max(8, size[0] // 8)))
     ImageDraw.Draw(image).multiline_text((GAP, GAP), text, INK, choose_font(text, 13))

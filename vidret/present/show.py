@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Columns of text. All others hold numbers and are aligned to the right.
+# Columns of text. All others hold numbers and are right-aligned.
 LEFT_ALIGNED = {
     *("", "video", "file", "reason", "source", "direction", "scores", "bank", "true spans", "metric", "what", "level"),
     *("name", "domain", "and", "match", "found", "tag", "who"),
@@ -45,7 +45,7 @@ LEFT_ALIGNED = {
 NO_MATCH = "Nothing matches."
 NOTHING_MATCHES = "Nothing matches well. The nearest are:"
 MAX_LINE = 100  # characters of words below a result
-MIN_SHARE = 0.15  # of the score of a result, of a channel that is named
+MIN_SHARE = 0.15  # least share of a result's score for a channel to be named
 LOCATED_BY = {
     "curve": "the similarity curve (no trained head)",
     "head": "the trained grounding head",
@@ -72,7 +72,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
 
 
 def print_json(value: Any, *, digits: int | None = None) -> None:
-    """Print a value to stdout as JSON; results, and other dataclasses, are objects with their fields."""
+    """Print a value to stdout as JSON; dataclasses, such as results, become objects with their fields."""
     print(json.dumps(value, indent=2, default=lambda result: to_row(result, "json", show_path, digits=digits)))
 
 
@@ -84,7 +84,7 @@ def print_result(
     as_row: Callable[[T], Any] = lambda value: value,
     digits: int | None = None,
 ) -> None:
-    """Print a value as JSON, of what ``as_row`` makes of it, or let ``show`` print it for people."""
+    """Print a value as JSON, converted by ``as_row``, or let ``show`` print it for people."""
     if as_json:
         print_json(as_row(value), digits=digits)
     else:
@@ -92,7 +92,7 @@ def print_result(
 
 
 def format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a header and one line per row, as specified in RFC 4180; a text that is a formula begins with '."""
+    """Return a header and one line per row (RFC 4180); a quote is put before a text that reads as a formula."""
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, columns)
     table.writeheader()
@@ -111,9 +111,9 @@ def show_hits(
 ) -> None:
     """Print hits, best first, with copies of a video below it, or the message ``empty`` if there are none.
 
-    How likely a hit is stands for its score, unless it has no probability. Of an index with words, it is said in which
-    channels each hit was found. ``explain`` adds the score and its parts.
-    With ``judged``, the hits as a judge ordered them, it also adds their ranks before and the judge's reasons.
+    The likelihood of a hit is shown, or its score if it has no probability. For an index with words, the channels that
+    found each hit are shown, too. ``explain`` adds the score and its parts, and with ``judged``, the hits in the order
+    of a judge, their former ranks and the judge's reasons.
     """
     warn_of_nothing(hits, first_rank)
     shows_scores = explain or all(hit.probability is None for hit in hits)
@@ -136,13 +136,13 @@ def show_hits(
 
 
 def show_cells(columns: Sequence[str], rows: Sequence[Mapping[str, str]], empty: str) -> None:
-    """Print a table of rows that name their cells; a column that no row fills is left out. See ``show_table``."""
+    """Print a table of rows given as dicts, without the columns that are empty in all rows. See ``show_table``."""
     filled = [name for name in columns if any(row.get(name) for row in rows)]
     show_table(filled, [[row.get(name, "") for name in filled] for row in rows], empty)
 
 
 def show_moments(moments: "Sequence[Moment]", *, first_rank: int = 1) -> None:
-    """Print moments, best first, with how likely their videos are and their scores."""
+    """Print moments, best first, with the likelihood of their videos and their scores."""
     if moments:
         by = "words" if any(moment.evidence for moment in moments) else moments[0].by
         print_message(f"located by {LOCATED_BY.get(by, by)}", style="dim")
@@ -178,38 +178,38 @@ def list_below(
 
 
 def warn_of_nothing(results: "Sequence[Hit | Moment]", first_rank: int) -> None:
-    """Print to stderr that nothing matches well, above a list of which that is true and which begins with the best."""
+    """Print to stderr that nothing matches well, if all results are weak and the list begins with the best one."""
     if first_rank == 1 and results and all(result.weak for result in results):
         print_message(NOTHING_MATCHES, style="yellow")
 
 
 def describe_match(result: "Hit | Moment") -> str:
-    """Return how likely a result is, such as "65 % possible"; empty without a probability."""
+    """Return the likelihood of a result, such as "65 % possible"; empty without a probability."""
     if result.probability is None:
         return ""
     return f"{format_probability(result.probability):>5} {result.likelihood}"
 
 
 def explain_nothing(at_least: float, offset: int = 0) -> str:
-    """Return why there are no results, given the probability that they must have and how many were skipped."""
+    """Return why there are no results, given the least probability and the number of skipped results."""
     if offset:
         return f"No results after the first {offset}."
     return f"No match has a probability of {format_probability(at_least)} or more." if at_least else NO_MATCH
 
 
 def describe_events(events: "Sequence[EventSpan]") -> "list[tuple[EventSpan, str]]":
-    """Return each event of a query with a line that names it."""
+    """Return each event of a query with a line to show for it."""
     return [(event, f"{event_number}. {event.text}") for event_number, event in enumerate(events, start=1)]
 
 
 def show_interpretation(interpretation: "Interpretation") -> None:
-    """Print to stderr how a query is understood, unless it is plain words."""
+    """Print the interpretation of a query to stderr, unless it is plain words."""
     if text := interpretation.describe():
         print_message(text, style="dim")
 
 
 def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) -> list[tuple[float, str]]:
-    """Return (time, line) of the best words among evidence, or with ``explain`` of all evidence with its shares."""
+    """Return (time, line) for the best words of the evidence, or with ``explain`` for all evidence, with its shares."""
     words = [piece for piece in evidence if piece.text]
     lines = []
     for piece in [entry for entry in evidence if entry.person]:
@@ -224,13 +224,13 @@ def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) 
 
 
 def name_channels(evidence: "Sequence[Evidence]") -> str:
-    """Return where a result was found, such as "said, seen", the best channel first; empty without evidence."""
+    """Return the channels that found a result, such as "said, seen", the best first; empty without evidence."""
     telling = [piece for piece in evidence if piece.share >= MIN_SHARE or piece.person]
     return ", ".join(dict.fromkeys(SOURCE_LABELS[piece.source] for piece in telling or evidence[:1]))
 
 
 def mark_words(evidence: "Evidence") -> str:
-    """Return the words of some evidence, the matching ones between asterisks, cut to a line around the first."""
+    """Return the words of the evidence, matches between asterisks, cut to one line around the first match."""
     marks = evidence.matches or ((0, 0),)
     first = max(0, marks[0][0] - MAX_LINE // 3)
     start = evidence.text.rfind(" ", 0, first) + 1 if first else 0
@@ -253,7 +253,7 @@ def show_info(
     calibrated: "Sequence[str]" = (),
     sentence_model: str = "",
 ) -> None:
-    """Print the contents of an index as numbers, with those of its words, moments, faces, voices and audio."""
+    """Print counts of the contents of an index: videos, words, moments, faces, voices and audio."""
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
     limit = "" if info.memory is None else f", memory limit {info.memory / 1e9:.3g} GB"
     prepared = []
@@ -298,7 +298,7 @@ def show_info(
 
 
 def run_to_dict(report: Any) -> dict[str, Any]:
-    """Return the report of a run, a dataclass, as a dict that JSON can represent; its URLs have no query strings."""
+    """Return the report of a run, a dataclass, as a dict for JSON, with URLs without their query strings."""
     rows: dict[str, Any] = map_texts(strip_query, dataclasses.asdict(report))
     return rows
 
@@ -340,7 +340,7 @@ def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, em
 
 
 def to_dicts(results: Iterable[Hit | Moment]) -> list[dict[str, Any]]:
-    """Return hits or moments as dicts that JSON can represent: those of ``vidret search --json``."""
+    """Return hits or moments as dicts for JSON, as ``vidret search --json`` prints them."""
     return [result_to_dict(result) for result in results]
 
 

@@ -1,7 +1,7 @@
 """Messages on the terminal, and data on stdout and in files.
 
-All messages pass here, so that no file name can control the terminal: one may contain escape sequences, line ends and
-Rich markup. Unprintable characters are replaced, a message is always one line, and markup is never interpreted.
+All messages go through this module, since file names may contain escape sequences, line breaks and Rich markup.
+Unprintable characters are replaced, a message is always one line, and markup is never interpreted.
 """
 
 import json
@@ -19,7 +19,7 @@ from vidret.errors import VidretError, is_disk_full
 from vidret.text import sanitize
 
 if TYPE_CHECKING:
-    from rich.console import Console  # takes a fifth of what a command needs to start
+    from rich.console import Console  # takes a fifth of a command's start-up time
     from rich.text import Text
 
 SLOW_S = 5.0
@@ -27,25 +27,25 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class _Format:
-    """Whether messages are lines of JSON; ``set_log_format`` sets it for a command."""
+    """The format of messages, JSON or text, which ``set_log_format`` sets for a command."""
 
     is_json = False
 
 
 @cache
 def load_console() -> "Console":
-    """Return what draws on stderr."""
+    """Return Rich's console on stderr."""
     from rich.console import Console
 
     class _Console(Console):
         def on_broken_pipe(self) -> None:
-            raise  # Rich would end the program, and stdout with it
+            raise  # else Rich would end the program, and its data on stdout
 
     return _Console(stderr=True)
 
 
 def set_log_format(level: str, *, as_json: bool) -> None:
-    """Choose what is logged until ``log_to_terminal`` ends, and whether messages are lines of JSON.
+    """Set the log level until ``log_to_terminal`` ends, and whether messages are lines of JSON.
 
     The level is that of vidret's loggers; those of other packages start at ``warning``. An object has the ``time`` (ISO
     8601, UTC), ``level``, ``logger`` and ``message``.
@@ -55,13 +55,13 @@ def set_log_format(level: str, *, as_json: bool) -> None:
 
 
 def shows_bars() -> bool:
-    """Return whether progress is drawn: stderr is a terminal, and messages are for people."""
+    """Return whether to draw progress bars: stderr is a terminal, and messages are not JSON."""
     return not _Format.is_json and load_console().is_terminal
 
 
 @contextmanager
 def show_status(text: str, *, slow: str = "") -> Iterator[None]:
-    """Show what is being done, on a terminal; and anywhere, if it takes ``SLOW_S``, why it may be ``slow``."""
+    """Show a status if stderr is a terminal; print the reason ``slow`` if the block takes longer than ``SLOW_S``."""
     timer = threading.Timer(SLOW_S, print_message, (slow,), {"style": "dim"})
     timer.daemon = True
     if slow:
@@ -84,7 +84,7 @@ def print_message(message: str, *, style: str = "", level: str = "info") -> None
 
 
 def _print(text: "Text") -> None:
-    with suppress(OSError):  # what nobody can read ends no work
+    with suppress(OSError):  # a closed stderr must not stop the run
         load_console().print(text, soft_wrap=True)
 
 
@@ -109,7 +109,7 @@ def write_stdout(text: str) -> None:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Make the folder of a file that is written inside, and raise VidretError if it cannot be written."""
+    """Create the folder of a file that the block writes; raise VidretError if it cannot be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -128,7 +128,7 @@ def print_error(message: str) -> None:
 
 
 def print_failure(error: BaseException) -> None:
-    """Print an error that ends a command or a run, and what to do if a full disk is behind it."""
+    """Print an error that ends a command or a run, with advice if the cause is a full disk."""
     print_error(_describe(error))
     if is_disk_full(error):
         print_message(
@@ -138,7 +138,7 @@ def print_failure(error: BaseException) -> None:
 
 
 def _describe(error: BaseException) -> str:
-    """Return the message of an error; that of the system comes without its number, but with its file.
+    """Return the message of an error; a system error has its file, but not its number.
 
     >>> _describe(FileNotFoundError(2, "No such file or directory", "a.mp4")), _describe(ValueError("b"))
     ('a.mp4: No such file or directory', 'b')

@@ -187,7 +187,7 @@ class AccessMiddleware:
         return None
 
     def _authenticate(self, request: Request) -> Response | None:
-        """Return None if the request may pass, and set its grant, else a response. The page's token becomes a cookie."""
+        """Return None and set the grant if the request may pass, else a response. The page's token becomes a cookie."""
         request.scope[GRANT] = ANYONE
         if not self._keyring.is_needed or request.url.path in OPEN_PATHS:
             return None

@@ -30,7 +30,7 @@ TextsOfVideos = Mapping[str, Sequence[str]]
 def make_caption_split(
     name: str, files: Iterable[Path], captions: Sequence[Caption], *, notes: Sequence[str] = ()
 ) -> Split:
-    """Return a split of captions, with their videos in order, and those that a caption says how to change.
+    """Return a split of captions, with their videos in order, and the sources of composed queries.
 
     Raises:
         VidretError: There is no caption.
@@ -59,12 +59,12 @@ def number_captions(texts: TextsOfVideos, videos: Iterable[str], list_path: Path
 def make_texts_split(
     name: str, files: Sequence[Path], texts: TextsOfVideos, videos: Iterable[str] | None = None
 ) -> Split:
-    """Return a split of the texts of videos, all of them or those that the last file lists."""
+    """Return a split of the texts of videos, all of them or only the listed ones."""
     return make_caption_split(name, files, number_captions(texts, texts if videos is None else videos, files[-1]))
 
 
 def group_texts(rows: Iterable[AnnotationRow], video: str, text: str) -> dict[str, list[str]]:
-    """Return the texts of each video, given the names of the two values of a row."""
+    """Return the texts of each video, given the names of the fields for video and text."""
     texts: dict[str, list[str]] = {}
     for row in rows:
         texts.setdefault(row.name(video), []).append(row.text(text))
@@ -82,7 +82,7 @@ def read_1k_a(name: str, path: Path) -> Split:
 
 
 def read_composed(name: str, path: Path) -> Split:
-    """Read WebVid-CoVR: each row has a video, a text that changes it, and the video that is looked for.
+    """Read WebVid-CoVR: each row has a source video, a text that modifies it, and the target video.
 
     Videos are paths without a suffix; those of WebVid end in .mp4.
     """
@@ -106,7 +106,7 @@ def read_first(name: str, sentences_path: Path, list_path: Path) -> Split:
 
 
 def read_official(name: str, sentences_path: Path, list_path: Path | None, *, split: str) -> Split:
-    """Read an official split, from a list where there is one, else from the ``split`` fields of MSRVTT_data.json."""
+    """Read an official split, from a list if there is one, else from the ``split`` fields of MSRVTT_data.json."""
     if list_path is not None:
         return read_listed(name, sentences_path, list_path)
     locations: dict[str, str] = {}
@@ -140,7 +140,7 @@ def read_lsmdc(name: str, path: Path) -> Split:
     """Read LSMDC: six tab-separated columns without a header, from clip id to sentence.
 
     The clips are separate files, so the times are ignored. In training a clip may have several sentences. The format
-    follows public readers of these files; the files themselves are under a licence that forbids sharing them.
+    follows public readers of these files; the licence of the files forbids sharing them.
     """
     return make_texts_split(name, [path], group_texts(read_tsv(path, LSMDC_COLUMNS), "clip_id", "sentence"))
 
@@ -164,7 +164,7 @@ def read_didemo(name: str, path: Path, list_path: Path) -> Split:
 def read_activitynet(name: str, path: Path, unreadable: Path | None = None) -> Split:
     """Read ActivityNet Captions as paragraphs: the sentences of each video joined, leading blanks included.
 
-    ``unreadable`` is a list of videos that the authors could not read (bad_vids.txt). It changes nothing but a note.
+    ``unreadable`` is a list of videos that the authors could not read (bad_vids.txt). It only adds a note.
     """
     captions = [
         Caption(id=video_id, video=video_id, text=" ".join(row.texts("sentences")))
@@ -180,9 +180,9 @@ def read_activitynet(name: str, path: Path, unreadable: Path | None = None) -> S
 def read_vatex(name: str, path: Path, list_path: Path | None = None) -> Split:
     """Read VATEX: a JSON list of videos (videoID) with their English captions (enCap). Every caption is a query.
 
-    A list restricts the videos: the retrieval protocol uses 1,500 of the 3,000 validation videos. Public code for
-    retrieval reads an object of all videos instead, by id, with ``enCap`` or with only the captions, and needs a list.
-    The formats follow the dataset's page and that code; they have not been checked against the files.
+    A list restricts the videos: the retrieval protocol uses 1,500 of the 3,000 validation videos. Public retrieval code
+    reads one object of all videos by id instead, with ``enCap`` or only the captions, and needs a list. The formats
+    follow the dataset's page and that code; they have not been checked against the files.
 
     Raises:
         VidretError: The file has the videos of all splits, and there is no list.

@@ -1,4 +1,4 @@
-"""Reading of annotation files, into records with their location and checked access to their values."""
+"""Reading of annotation files into records that know their location and check their values."""
 
 import csv
 import io
@@ -242,7 +242,7 @@ def read_objects(path: Path) -> Iterator[AnnotationRow]:
 
 
 def read_object_or_objects(path: Path) -> AnnotationRow | Iterator[AnnotationRow]:
-    """Return the content of a JSON file: an object, or the objects of a list."""
+    """Return the object in a JSON file, or the objects of its list."""
     value = _read_json(path)
     return annotation_row(str(path), value) if isinstance(value, dict) else _list_objects(path, value)
 
@@ -254,22 +254,22 @@ def _list_objects(path: Path, value: object) -> Iterator[AnnotationRow]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads plain values only: any class or function is refused, so that a file cannot run code."""
+    """An unpickler of plain values only. It refuses any class or function, so that a file cannot run code."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         raise pickle.UnpicklingError(f"it needs {module_name}.{global_name}, and may hold plain values only")
 
 
 def read_pickled_texts(path: Path) -> AnnotationRow:
-    """Return the texts of each name in a pickled dict, whose texts may be lists of words.
+    """Return a pickled dict from names to texts, which may be lists of words.
 
     Raises:
-        VidretError: The file cannot be read, or holds something else than plain values.
+        VidretError: The file cannot be read, or holds other than plain values.
     """
     try:
         with path.open("rb") as file:
             values: Any = _PlainUnpickler(file, encoding="utf-8").load()
-    except Exception as error:  # damaged files can raise any
+    except Exception as error:  # damaged files can raise anything
         raise VidretError(f"{path}: cannot be read as a pickle: {error}") from error
     if not isinstance(values, dict):
         raise VidretError(f"{path}: must hold a dict of texts by name, got {type(values).__name__}")

@@ -1,4 +1,4 @@
-"""Readers of moments and highlights: QVHighlights and what has its format, formats of their own, custom queries."""
+"""Readers of moment and highlight benchmarks: QVHighlights and its format, other formats, and custom queries."""
 
 import re
 from collections import Counter
@@ -28,7 +28,7 @@ from vidret.data.records import (
 )
 from vidret.errors import VidretError
 
-ROUNDING_S = 0.02  # a window may end this much after its video: the two are often rounded separately
+ROUNDING_S = 0.02  # tolerance for windows that end after their video: the two are often rounded separately
 CHARADES_LINE = re.compile(r"(?P<video>\S+) (?P<start>\d+(\.\d+)?) (?P<end>\d+(\.\d+)?)##(?P<text>.*)")
 
 
@@ -54,8 +54,8 @@ def read_labelled(name: str, path: Path, *, notes: Sequence[str] = ()) -> Split:
     """Read queries with windows, in the format of QVHighlights and of custom moments.
 
     A row has ``qid``, ``query``, ``vid`` and ``duration``. Optional are ``relevant_windows`` in seconds,
-    ``relevant_clip_ids`` of 2 s clips with their ``saliency_scores``, and ``kind``, which becomes the domain. A note
-    says if no row has labels.
+    ``relevant_clip_ids`` of 2 s clips with their ``saliency_scores``, and ``kind``, which becomes the domain. A note is
+    added if no row has labels.
     """
     queries = [_read_query(row) for row in _read_rows(path)]
     if not any(query.spans or query.saliency for query in queries):
@@ -150,8 +150,8 @@ def _read_clip_labels(row: AnnotationRow, duration_s: float, clip_spans: tuple[T
 def read_charades(name: str, path: Path, durations_path: Path | None = None) -> Split:
     """Read Charades-STA from its original text files: ``video start end##sentence``.
 
-    Where a window ends before it starts, the two times are swapped: four training windows do, and both of their times
-    are plausible. Windows are never clipped to the video, as in some later versions of the ground truth. Durations come
+    If a window ends before it starts, the two times are swapped: four training windows do, and both of their times are
+    plausible. Unlike in some later versions of the ground truth, windows are never clipped to the video. Durations come
     from Charades_v1_*.csv.
     """
     num_rows: Counter[str] = Counter()
@@ -233,7 +233,7 @@ def _read_window(row: AnnotationRow, name: str, window: object, fps: float) -> T
 def read_ego4d(name: str, path: Path) -> Split:
     """Read Ego4D natural language queries: videos contain clips, clips annotations, and annotations queries.
 
-    A clip (``clip_uid``, about 8 minutes) is what is searched, and times count from its start. A query's id consists of
+    A clip (``clip_uid``, about 8 minutes) is the video of its queries, and times count from its start. A query's id has
     its clip, its annotation and its index there, as in the challenge. Queries without text are omitted, as in the
     challenge's reader. Zero-length windows, which no prediction can match, stay and count as misses, as in its
     evaluation. The test file has no windows. The format follows the challenge's public code; it has not been checked
@@ -307,8 +307,8 @@ def read_rated(name: str, path: Path, corpus_path: Path | None = None) -> Split:
 def read_queries(name: str, path: Path) -> Split:
     """Read queries: one JSON object per line with ``query``, ``kind``, ``file`` and ``relevant_windows``.
 
-    ``file`` is null if no video shows what is asked for; ``relevant_windows``, in seconds, is then empty, null or left
-    out. An optional ``qid`` is the id of the query; it defaults to the number of the query, from 1.
+    ``file`` is null if no video matches; ``relevant_windows``, in seconds, is then empty, null or left out. An optional
+    ``qid`` is the id of the query; it defaults to the number of the query, from 1.
     """
     locations: dict[str, str] = {}
     queries = []

@@ -1,4 +1,4 @@
-"""Every supported benchmark: its task, its splits with their files and its scoring; and the recipes of heads.
+"""The supported benchmarks: task, splits with their files, and scoring of each; and the recipes of grounding heads.
 
 To add a benchmark, write its reader and add an entry to ``DATASETS``.
 """
@@ -23,7 +23,7 @@ class SplitSource:
 
     Attributes:
         read: Reader; called with the split's full name and the paths of ``needed`` and ``extra`` files, in order.
-        needed: Required files, each as the names it may have, separated by " or ".
+        needed: Required files, each as its possible names, separated by " or ".
         extra: Optional files, likewise; the reader gets None for a file that does not exist.
         notes: Notes that precede those of the reader.
     """
@@ -34,11 +34,11 @@ class SplitSource:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A benchmark.
+    """A benchmark: its task, files and scoring.
 
     Attributes:
         task: What it measures.
-        folders: Names that the subfolder with its files may have.
+        folders: Possible names of the subfolder with its files.
         splits: Sources by name of the split; results are reported on the first.
         scoring: Scoring rules for predicted spans and saliency.
         recipe: Name of the recipe of grounding heads trained for the benchmark; empty if there is none.
@@ -62,7 +62,7 @@ class Benchmark:
 
 
 def or_jsonl(read: Reader) -> Reader:
-    """Return a reader that also accepts .jsonl files as those of QVHighlights, a common way to republish moments."""
+    """Return a reader that also accepts .jsonl files in QVHighlights' format, a common way to republish moments."""
 
     def read_either(name: str, path: Path, *more: Path | None) -> Split:
         if path.suffix != ".jsonl":
@@ -76,7 +76,7 @@ def or_jsonl(read: Reader) -> Reader:
 
 
 def _each(splits: str, read: Reader, *files: str, extra: Names = ()) -> dict[str, SplitSource]:
-    """Return the sources of splits whose files have the split, {}, in their names."""
+    """Return the sources of splits whose file names contain the name of the split, {}."""
     return {
         split: SplitSource(
             read, *(name.format(split) for name in files), extra=tuple(name.format(split) for name in extra)
@@ -87,7 +87,7 @@ def _each(splits: str, read: Reader, *files: str, extra: Names = ()) -> dict[str
 
 MSRVTT = ("msrvtt", "MSRVTT", "msrvtt_data")
 SENTENCES = "MSRVTT_data.json"
-VATEX_ALL = " or vatex_data.json or ref_captions.json"  # all splits in one file, as public code for retrieval has them
+VATEX_ALL = " or vatex_data.json or ref_captions.json"  # all splits in one file, as in public retrieval code
 ACTIVITYNET = ("activitynet", "ActivityNet", "activity-net")
 VAL_2_NOTES = ("the videos of val_2 are among those of val_1: do not train on one and evaluate on the other",)
 read_timed, read_ego4d = or_jsonl(moments.read_timed), or_jsonl(moments.read_ego4d)

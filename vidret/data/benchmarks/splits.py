@@ -1,4 +1,4 @@
-"""Splits of a benchmark: loaded by name, held out of the training split, and without unreadable videos."""
+"""Splits of a benchmark: loading by name, holding out training videos, and dropping unreadable videos."""
 
 import hashlib
 import logging
@@ -43,7 +43,7 @@ def read_split(name: str, folder: str | Path, split: str | None = None) -> Split
 
 
 def resolve_split(name: str, split: str | None = None) -> tuple[str, str]:
-    """Return the benchmark and the split that a name stands for.
+    """Return the names of the benchmark and the split, given one name for both.
 
     Raises:
         VidretError: There is no such benchmark, or it has no such split.
@@ -102,7 +102,7 @@ class SplitChoice:
     domain: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse to test on the training split, and a seed that nothing can be drawn with."""
+        """Refuse to test on the training split, and a negative seed."""
         if self.seed < 0:
             raise VidretError(f"seed must be at least 0, got {self.seed}")
         if self.test_split is not None and self.test_split == self._train_name:
@@ -151,7 +151,7 @@ class SplitChoice:
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """Return a split without about ``share`` of its videos and their rows, and the split of these.
+    """Divide a split: return it without about ``share`` of its videos and their rows, and the held-out split of these.
 
     Clips that were cut from one video, according to their names, stay together, since they resemble each other. Videos
     are taken in an order that depends on their own names and the seed, so adding or removing a few videos hardly
@@ -185,7 +185,7 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
 
 
 def keep_domain(split: Split, domain: str) -> Split:
-    """Return the queries of a split into videos of one domain, with these videos.
+    """Return a split with only the queries of one domain, and their videos.
 
     Raises:
         VidretError: There is none.
@@ -214,8 +214,8 @@ def drop_unreadable(
 
     Args:
         split: The complete split.
-        reasons: Why a video cannot be read.
-        salvaged: What is lost of a video that can be read in part. It stays and is noted.
+        reasons: The reason for each video that cannot be read.
+        salvaged: A description of the loss for each video that can be read in part. These stay and are noted.
         whole: Whether to refuse the split instead of dropping videos.
 
     Raises:

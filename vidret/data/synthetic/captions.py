@@ -8,7 +8,7 @@ import numpy as np
 from vidret.data.synthetic.generation import PairKind, Random, ScenePair, Value, choose
 from vidret.data.synthetic.scenes import RESTS, SPLITS, Appearance, Relation, Scene, SplitName, Statement
 
-CAPTION_STREAM = 2  # of randomness; scenes use 0 and 1
+CAPTION_STREAM = 2  # of random numbers; scenes use streams 0 and 1
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 # Singular and plural, the plainest word first.
@@ -22,14 +22,14 @@ NOUNS = {
     "heart": (("heart", "hearts"), ("heart shape", "heart shapes")),
     "moon": (("moon", "moons"), ("crescent", "crescents")),
 }
-# Templates for what is before the noun, and for the whole phrase. A texture is before the colour or after the noun.
+# Templates for the words before the noun, and for the phrase. A texture is before the colour or after the noun.
 TEXTURES = {
     "plain": (("plain {}", "{}"), ("solid {}", "{}"), ("plain {}", "{}")),
     "striped": (("striped {}", "{}"), ("stripy {}", "{}"), ("{}", "{} with stripes")),
     "dotted": (("dotted {}", "{}"), ("spotted {}", "{}"), ("{}", "{} with dots")),
     "checked": (("checked {}", "{}"), ("chequered {}", "{}"), ("{}", "{} with a check pattern")),
 }
-# "(s)" is for the singular. Opposites have their wordings in the same order.
+# "(s)" is for the singular. Opposites list their wordings in the same order.
 PHRASES = {
     "moves left": ("move(s) left", "move(s) to the left", "slide(s) leftwards", "travel(s) from right to left"),
     "moves right": ("move(s) right", "move(s) to the right", "slide(s) rightwards", "travel(s) from left to right"),
@@ -77,8 +77,8 @@ class CaptionedScene:
 def write_captions(statements: Sequence[Statement], key: Sequence[int], num_captions: int) -> tuple[str, ...]:
     """Return different captions of a scene, fewer than ``num_captions`` if there are not enough wordings.
 
-    With equal keys, captions at the same index of two scenes that differ in one respect differ in that only: the same
-    shots in another order, or swapped objects, are described in the same words. A scene has one or two shots.
+    With equal keys, captions at the same index of two scenes that differ in one respect differ only in that: shots in
+    another order, or swapped objects, are described in the same words. A scene has one or two shots.
     """
     captions: dict[str, None] = {}
     for attempt in range(10 * num_captions):
@@ -89,7 +89,7 @@ def write_captions(statements: Sequence[Statement], key: Sequence[int], num_capt
 
 
 def write_caption(statements: Sequence[Statement], random: Random) -> str:
-    """Return a caption of one shot, or of two shots in this order."""
+    """Return a caption of one shot, or of two in this order."""
     if len(statements) == 1:
         return write_shot_caption(statements[0], random)
     first, second = statements

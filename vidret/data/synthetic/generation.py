@@ -138,7 +138,7 @@ def draw_relation(random: Random, split: SplitName, num_frames: int) -> tuple[Sc
 
 
 def draw_count(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
-    """Draw objects, and the same with one more."""
+    """Draw objects, and the same objects with one more."""
     appearance, verb = draw_actor(random, split)
     verb = RESTS if random.random() < 0.3 else verb
     shot = draw_shot(random, appearance, verb, int(random.integers(2, MAX_OBJECTS + 1)), num_frames)
@@ -146,7 +146,7 @@ def draw_count(random: Random, split: SplitName, num_frames: int) -> tuple[Scene
 
 
 def draw_appearance_change(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
-    """Draw objects, and the same with another colour, texture or shape."""
+    """Draw objects, and the same objects with another colour, texture or shape."""
     appearance, verb = draw_actor(random, split)
     verb = RESTS if random.random() < 0.3 else verb
 

@@ -24,7 +24,7 @@ RGB = {
     "white": ((250, 250, 250), (66, 68, 76)),
     "black": ((14, 14, 16), (196, 196, 204)),
 }
-RIM_WIDTH = 0.014  # in sides of the frame
+RIM_WIDTH = 0.014  # relative to the side of the frame
 MIN_SCALE, MIN_OPACITY = 0.4, 0.15  # still visible
 FRAMES_PER_BOUNCE = 6
 

@@ -1,4 +1,4 @@
-"""Scenes of synthetic videos, and the combinations that are reserved for each split.
+"""Scenes of synthetic videos, and the combinations of their parts reserved for each split.
 
 A scene consists of colours, textures, shapes, verbs, counts and relations. Two kinds of combination belong to one split
 each: a shape with a colour, and a shape with a kind of action. So every combination in val or test is new to a model
@@ -21,7 +21,7 @@ ROUND = ("circle", "ring")  # spinning is invisible
 CONTAINERS = ("circle", "square", "ring", "heart")  # remain recognisable with another object inside
 MAX_OBJECTS = 5
 
-# Each verb's kind of action, and whether it plays that action forwards. Played backwards, a verb is its opposite.
+# The kind of action of each verb, and whether it plays forwards. A verb played backwards is its opposite.
 VERBS = {
     "moves left": ("horizontal", False),
     "moves right": ("horizontal", True),
@@ -79,7 +79,7 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What objects do during a shot.
+    """The action of objects during a shot.
 
     Attributes:
         verb: One of ``VERBS``, or ``RESTS``.
@@ -93,7 +93,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """Everything that a caption may say of a shot. Shots with equal statements have equal captions."""
+    """The content of a shot that captions may state. Shots with equal statements have equal captions."""
 
     num_objects: int
     appearance: Appearance
@@ -109,7 +109,7 @@ class SceneShot:
     Attributes:
         num_frames: Length of the shot.
         objects: The objects; empty for the background only.
-        action: What they do.
+        action: Their action.
         relation: Relation of the object to ``other``.
         other: A resting object that the relation refers to.
     """
@@ -122,7 +122,7 @@ class SceneShot:
 
     @property
     def statement(self) -> Statement | None:
-        """Return what the shot shows; None if it shows no object."""
+        """Return the statement of the shot; None if it shows no object."""
         if not self.objects:
             return None
         return Statement(
@@ -143,7 +143,7 @@ class Scene:
 
     @property
     def statements(self) -> tuple[Statement, ...]:
-        """Return what the shots show, in order, without shots that show no object."""
+        """Return the statements of the shots in order, without shots that show no object."""
         return tuple(shot.statement for shot in self.shots if shot.statement is not None)
 
 

@@ -1,3 +1,3 @@
-"""Moments as a timeline for editing programs: what to cut, frame by frame, and the files that say it."""
+"""Moments as a timeline for editing programs: the plan of the cuts in frames, and one writer per file format."""
 
 TIMELINES = ("otio", "fcpxml", "edl", "markers")  # the formats

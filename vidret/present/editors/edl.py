@@ -1,7 +1,7 @@
 """Timelines as edit decision lists in the format of CMX 3600.
 
-This is our own writer: OpenTimelineIO's adapter writes no frame code mode, markers in capitals and at times of the
-source, and reels that may collide. The tests read the lists back with the adapter.
+OpenTimelineIO's adapter is not used: it writes no frame code mode, puts markers in capitals and at source times, and
+its reels may collide. The tests read the lists back with it.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ MAX_COMMENT_LETTERS = 160
 def to_edl(timeline: Timeline) -> str:
     """Return a timeline as a CMX 3600 list, with a locator at the start of each moment.
 
-    Each video has its own reel, and each event names the file, by which editing programs find it. Events of videos with
-    sound have picture and sound. A list has one frame rate: source times of videos at other rates keep their hours,
-    minutes and seconds, and their frames are scaled.
+    Each video has its own reel, and each event has its file name, by which editing programs find it. Events of videos
+    with sound have picture and sound. A list has one frame rate: source timecodes of videos at other rates keep their
+    hours, minutes and seconds, and their frames are scaled.
 
     Raises:
         VidretError: The timeline has more than 999 clips, or times of 24 hours or more.
@@ -40,10 +40,10 @@ def to_edl(timeline: Timeline) -> str:
 
 
 def to_markers(timeline: Timeline) -> str:
-    """Return a list of timeline markers as DaVinci Resolve imports and exports it: an event of one frame for each.
+    """Return timeline markers in DaVinci Resolve's EDL format: an event of one frame per moment.
 
-    Moments of one video are marked at its own timecodes, for a timeline that holds the video; those of several where
-    the edit puts them. A line holds what is known of a moment, then the colour, the name and the length in frames.
+    Moments of one video are marked at its own timecodes, for a timeline that holds the video; those of several videos
+    at their place in the edit. A line has the remarks on a moment, the colour, the name and the length in frames.
 
     Raises:
         VidretError: As in ``to_edl``.
@@ -54,7 +54,7 @@ def to_markers(timeline: Timeline) -> str:
     name, mode, lines = timeline.title.replace("|", "/"), "NON-DROP FRAME", list[str]()
     for clip in timeline.clips:
         note, colour = "; ".join(list_remarks(clip.moment)).replace("|", "/"), "Yellow" if clip.moment.weak else "Green"
-        if note[:1].isdigit():  # or it reads as an event
+        if note[:1].isdigit():  # else it parses as an event
             note = f"- {note}"
         length = max(1, nearest_frame((clip.marked_end - clip.marked_start) / clip.rate, timeline.rate))
         span = " ".join(_mark_timecodes(clip, timeline, in_source=is_one))
@@ -103,7 +103,7 @@ def _source_timecodes(clip: TimelineClip, timeline: Timeline) -> tuple[str, str]
     if clip.rate != rate:
         first = _convert_frame(first, clip.rate, rate, from_drop=footage.drop_frame, to_drop=drop_frame)
     frames = first, first + clip.record_end - clip.record_start
-    if footage.has_timecode:  # a camera's clock starts again at midnight
+    if footage.has_timecode:  # a camera's timecode restarts at midnight
         day = count_day(rate, drop_frame=drop_frame)
         frames = frames[0] % day, frames[1] % day
     start, end = (format_timecode(frame, rate, drop_frame=drop_frame) for frame in frames)
@@ -112,14 +112,14 @@ def _source_timecodes(clip: TimelineClip, timeline: Timeline) -> tuple[str, str]
 
 def _convert_frame(frame_index: int, rate: Fraction, to_rate: Fraction, *, from_drop: bool, to_drop: bool) -> int:
     """Return the frame at another rate whose timecode has the same hours, minutes and seconds."""
-    if rate.denominator not in (1, 1001):  # such as 12.5, which has no timecode: take the frame at the same time
+    if rate.denominator not in (1, 1001):  # such as 12.5, without timecode: take the frame at the same time
         return nearest_frame(frame_index / rate, to_rate)
     days, frame_index = divmod(frame_index, count_day(rate, drop_frame=from_drop))
     code = format_timecode(frame_index, rate, drop_frame=from_drop)
     frames = int(code[9:]) * round(to_rate) // round(rate)
     try:
         converted, _ = parse_timecode(f"{code[:8]}{';' if to_drop else ':'}{frames:02}", to_rate)
-    except VidretError:  # drop-frame timecode has no such label: take the next that it has
+    except VidretError:  # drop-frame timecode skips this label: take the next one
         converted, _ = parse_timecode(f"{code[:8]};{round(to_rate) // 15:02}", to_rate)
     return converted + days * count_day(to_rate, drop_frame=to_drop)
 

@@ -1,7 +1,7 @@
 """Timelines as FCPXML, the format of Final Cut Pro, which DaVinci Resolve also reads.
 
-This is our own writer: OpenTimelineIO's adapter knows whole frame rates only, writes one format for all others, and
-drops the notes of markers. The tests read the projects back with the adapter.
+OpenTimelineIO's adapter is not used: it supports whole frame rates only, writes one format for all others, and drops
+the notes of markers. The tests read the projects back with it.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from vidret.present.editors.timecode import DROP_FRAME_RATES
 from vidret.present.editors.timeline import Timeline, TimelineClip, list_remarks, media_url
 from vidret.text import file_name, sanitize
 
-# Of Final Cut Pro 10.4.1; later versions read it too.
+# The version of Final Cut Pro 10.4.1; later ones read it, too.
 VERSION = "1.8"
 UNKNOWN_SIZE = (1920, 1080)
-# The rates that the format can name for clips whose rate differs from that of the timeline.
+# The rates that the format allows for clips whose rate differs from that of the timeline.
 _RATE_NAMES = {
     Fraction(24000, 1001): "23.98",
     Fraction(24): "24",
@@ -82,7 +82,7 @@ def _add_format(resources: ElementTree.Element, name: str, rate: Fraction, size:
 
 
 def _add_asset(resources: ElementTree.Element, name: str, form: str, clips: Sequence[TimelineClip]) -> None:
-    """Add a video; one of unknown length lasts as long as its clips say."""
+    """Add a video; if its duration is unknown, it lasts until the end of its last clip."""
     footage, rate = clips[0].footage, clips[0].rate
     num_frames = footage.num_frames or max(clip.end for clip in clips)
     attributes = {
@@ -129,6 +129,6 @@ def _add_clip(spine: ElementTree.Element, clip: TimelineClip, timeline: Timeline
 
 
 def _seconds(num_frames: int, rate: Fraction) -> str:
-    """Return the time of some frames as the format writes it: an exact fraction, such as ``1001/30000s``."""
+    """Return the duration of frames as an exact fraction in the format's notation, such as ``1001/30000s``."""
     time_s = num_frames / rate
     return f"{time_s}s"

@@ -21,7 +21,7 @@ def to_otio(timeline: Timeline) -> str:
     """Return a timeline as OpenTimelineIO's JSON: a picture track, and a sound track if a video has sound.
 
     A clip is cut at frames of its own video. Its marker spans the moment, with the query as name, and the score and
-    the words that match as comment; the metadata of both hold the moment as it is.
+    the matching words as comment; the metadata of both hold all fields of the moment.
     """
     check_installed()
     import opentimelineio
@@ -46,7 +46,7 @@ def to_otio(timeline: Timeline) -> str:
 
 
 def _make_clip(clip: TimelineClip, timeline: Timeline, *, with_marker: bool = False) -> Any:
-    """Return a clip that refers to the whole of its video."""
+    """Return a clip with a reference to its whole video."""
     import opentimelineio
 
     schema: Any = opentimelineio.schema
@@ -80,5 +80,5 @@ def _make_range(start: int, end: int, rate: Fraction) -> Any:
 
 
 def _clean(text: str) -> str:
-    """Return a text that is valid, and does not have the NUL at which OpenTimelineIO would cut it."""
+    """Return valid text without NUL characters, at which OpenTimelineIO would cut it."""
     return "\n".join(map(sanitize, text.split("\n")))

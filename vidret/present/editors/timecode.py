@@ -1,7 +1,7 @@
 """Frame rates as exact fractions, and timecodes that number frames, as in SMPTE ST 12-1.
 
 A timecode numbers frames at a whole rate: 30 labels a second for 29.97 frames. Drop-frame timecode skips the first
-labels of every minute but each tenth, so that it keeps up with the clock. It has a semicolon: ``00:01:00;02``.
+labels of each minute except every tenth, to keep up with the clock. It has a semicolon: ``00:01:00;02``.
 """
 
 import re
@@ -32,7 +32,7 @@ def parse_rate(fps: float) -> Fraction:
 
 
 def snap_rate(fps: float) -> Fraction:
-    """Return a frame rate that a container states as a fraction: a whole one, 1000/1001 of one, or the nearest.
+    """Return a container's frame rate as a fraction: a whole rate, 1000/1001 of one, or else the nearest fraction.
 
     >>> snap_rate(29.97), snap_rate(119.8801), snap_rate(12.5)
     (Fraction(30000, 1001), Fraction(120000, 1001), Fraction(25, 2))
@@ -44,7 +44,7 @@ def snap_rate(fps: float) -> Fraction:
 
 
 def choose_editing_rate(rate: Fraction) -> Fraction:
-    """Return the rate of ``EDITING_RATES`` that shows frames of another rate most evenly; the slower one of two.
+    """Return the rate of ``EDITING_RATES`` that shows frames of another rate most evenly; the slower one in a tie.
 
     >>> choose_editing_rate(Fraction(15)), choose_editing_rate(Fraction(120000, 1001))
     (Fraction(30, 1), Fraction(60000, 1001))
@@ -57,12 +57,12 @@ def choose_editing_rate(rate: Fraction) -> Fraction:
 
 
 def nearest_frame(time_s: float | Fraction, rate: Fraction) -> int:
-    """Return the index of the frame that starts nearest to a time of at least 0; the later one of two."""
+    """Return the index of the frame that starts nearest to a non-negative time; the later one in a tie."""
     return int(Fraction(time_s) * rate + Fraction(1, 2))
 
 
 def count_day(rate: Fraction, *, drop_frame: bool) -> int:
-    """Return the number of timecodes of 24 hours."""
+    """Return the number of timecodes in 24 hours."""
     return 24 * 6 * (round(rate) * 600 - 9 * _count_dropped(rate, drop_frame=drop_frame))
 
 
@@ -110,7 +110,7 @@ def parse_timecode(text: str, rate: Fraction) -> tuple[int, bool]:
 
 
 def format_rate(rate: Fraction) -> str:
-    """Return a rate as people write it.
+    """Return a frame rate as text.
 
     >>> format_rate(Fraction(30000, 1001)), format_rate(Fraction(25))
     ('29.97 fps', '25 fps')
@@ -119,5 +119,5 @@ def format_rate(rate: Fraction) -> str:
 
 
 def _count_dropped(rate: Fraction, *, drop_frame: bool) -> int:
-    """Return how many labels a minute skips."""
+    """Return the number of labels that a minute skips."""
     return round(rate) // 15 if drop_frame else 0

@@ -1,4 +1,4 @@
-"""The plan of an edit: what it must know of each video, and which frames follow each other, in whatever format."""
+"""The plan of an edit, for all formats: the facts about each video, and the clips of the timeline in frames."""
 
 import logging
 from collections import Counter
@@ -25,7 +25,7 @@ from vidret.types import LISTED, SOURCE_LABELS, Evidence, Moment
 from vidret.video.probe import VideoInfo, probe
 
 logger = logging.getLogger(__name__)
-DEFAULT_RATE = Fraction(25)  # where nothing is known
+DEFAULT_RATE = Fraction(25)  # if no rate is known
 MAX_TITLE_LETTERS = 70
 # Streams without a container have no timestamps.
 _RAW_STREAMS = {"h264", "hevc", "vvc", "mpegvideo", "m4v", "obu", "av1", "vc1"}
@@ -33,13 +33,13 @@ _RAW_STREAMS = {"h264", "hevc", "vvc", "mpegvideo", "m4v", "obu", "av1", "vc1"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footage:
-    """Facts about a video, as an edit needs them; None, or a size of 0, if they are unknown.
+    """The facts about a video that an edit needs; None, or a size of 0, if unknown.
 
     Attributes:
         path: The path or URL.
         rate: Frames per second.
         start_s: When its first frame is shown, in seconds on a player's clock.
-        first_frame: The number that its own timecode gives to the first frame; 0 without a timecode.
+        first_frame: The frame number of its own timecode at the first frame; 0 without a timecode.
         drop_frame: Whether that timecode is drop-frame.
         note: What is unknown or assumed, for people; empty if nothing is.
     """
@@ -58,7 +58,7 @@ class Footage:
 
 
 def read_footage(path: str) -> Footage:
-    """Return the facts about a video. Of a file that cannot be read, and of one at a URL, nothing is known."""
+    """Return the facts about a video; all are unknown for an unreadable file or a URL."""
     if not has_file(path):
         return Footage(path=path, note=NO_FILE)
     if is_url(path):
@@ -94,7 +94,7 @@ def read_footage(path: str) -> Footage:
 def read_rate(info: VideoInfo) -> tuple[Fraction, str]:
     """Return the frame rate of a video, and a note if it is assumed.
 
-    A rate that its container states is taken if the frames keep to it: if the last one is less than half a frame off.
+    The container's rate is used if the frames keep to it, with the last one less than half a frame off.
     """
     span_s = float(info.times[-1] - info.times[0])
     measured = (info.num_frames - 1) / span_s if span_s > 0 else 0.0
@@ -112,14 +112,14 @@ def read_rate(info: VideoInfo) -> tuple[Fraction, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineClip:
-    """A moment as frames of its video, the first of which is frame 0; ends are the frames after the last ones.
+    """A moment as frames of its video, numbered from 0; ends are exclusive.
 
     Attributes:
         rank: The rank of the moment, from 1.
         rate: The rate of the video, known or assumed, in frames per second.
         start: The first frame of the clip, handles included.
         marked_start: The first frame of the moment.
-        record_start: Where the clip begins in the timeline, in frames of the timeline.
+        record_start: The first frame of the clip in the timeline, at the rate of the timeline.
     """
 
     moment: Moment
@@ -136,7 +136,7 @@ class TimelineClip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """The clips that answer a query one after another, best first, at a rate in frames per second."""
+    """The clips of a query one after another, best first, at a rate in frames per second."""
 
     query: str
     rate: Fraction
@@ -144,7 +144,7 @@ class Timeline:
 
     @property
     def title(self) -> str:
-        """Return the query on one line, cut to a length that editing programs show."""
+        """The query on one line, cut to a length that editing programs show."""
         return sanitize(self.query)[:MAX_TITLE_LETTERS]
 
     @property
@@ -168,9 +168,9 @@ def plan_timeline(
 ) -> Timeline:
     """Return the moments one after another, best first, cut at frames of their videos.
 
-    Boundaries are rounded to the nearest frame that the video has, and a clip has at least one frame. The timeline has
-    the rate of most clips, of the better ones in a tie, or ``fps`` frames per second, as then have videos whose rate is
-    unknown. There are ``handles_s`` seconds more before and after each moment, as far as its video has them. What is
+    Boundaries are rounded to the nearest frame of the video, and a clip has at least one frame. The timeline has
+    ``fps`` frames per second, or else the rate of most clips, of the better ones in a tie; videos of unknown rate are
+    assumed to have it, too. Up to ``handles_s`` seconds of the video are added before and after each moment. What is
     assumed, converted or shortened is logged once as a warning.
 
     Raises:
@@ -198,9 +198,9 @@ def plan_timeline(
 
 
 def list_remarks(moment: Moment) -> list[str]:
-    """Return what a marker says about a moment: how likely it is, its score, and the words, each on one line.
+    """Return the lines of a marker: how likely the moment is, its score, and the words.
 
-    Of a moment that somebody picked, it is the note, if there is one.
+    A picked moment has its note instead, if it has one.
     """
     if moment.by == LISTED:
         return [sanitize(" ".join(moment.note.split()))] if moment.note else []
@@ -210,7 +210,7 @@ def list_remarks(moment: Moment) -> list[str]:
 
 
 def media_url(path: str) -> str:
-    """Return the URL of a video for editing programs, without the query string of a URL, which may hold a signature."""
+    """Return the URL of a video for editing programs, without its query string, which may hold a signature."""
     return strip_query(path) if is_url(path) else Path(path).absolute().as_uri()
 
 
@@ -240,7 +240,7 @@ def _cut_clip(rank: int, moment: Moment, footage: Footage, rate: Fraction, handl
 
 
 def _count_frames(clip: TimelineClip, rate: Fraction) -> int:
-    """Return how many frames of the timeline show a clip: the nearest number that its video lasts for, at least one."""
+    """Return the number of timeline frames of a clip: the nearest one that its video can fill, at least 1."""
     num_frames = nearest_frame((clip.end - clip.start) / clip.rate, rate)
     if clip.footage.num_frames is not None:
         num_frames = min(num_frames, int((clip.footage.num_frames - clip.start) / clip.rate * rate))
@@ -248,7 +248,7 @@ def _count_frames(clip: TimelineClip, rate: Fraction) -> int:
 
 
 def _list_notes(clips: Sequence[TimelineClip], rate: Fraction) -> list[str]:
-    """Return what was assumed about each video, that rates differ, and which clips are shorter than their moment."""
+    """Return notes on assumptions about videos, on different rates, and on clips that are shorter than their moment."""
     notes = []
     for footage in {clip.footage.path: clip.footage for clip in clips}.values():
         if footage.note:
