@@ -231,7 +231,7 @@ def find_video_pairs(table: FrameTable, wanted: Collection[int] | None = None) -
     """
     whitening, vectors = whiten_table(table)
     is_wanted = np.ones(len(table.video_ids), bool) if wanted is None else np.isin(table.video_ids, list(wanted))
-    found = []
+    pairs = []
     for one, other in find_partners(vectors, table.bounds, whitening.level):
         if not (is_wanted[one] or is_wanted[other]):
             continue
@@ -241,8 +241,8 @@ def find_video_pairs(table: FrameTable, wanted: Collection[int] | None = None) -
         alignment = align_footage(scores, table.times[clip_rows], table.times[film_rows])
         if alignment is not None:
             ids, times = table.video_ids, table.times[clip_rows]
-            found.append(VideoPair(clip=int(ids[clip]), film=int(ids[film]), times=times.tolist(), alignment=alignment))
-    return limit_pairs(sorted(found, key=lambda pair: -pair.alignment.score))
+            pairs.append(VideoPair(clip=int(ids[clip]), film=int(ids[film]), times=times.tolist(), alignment=alignment))
+    return limit_pairs(sorted(pairs, key=lambda pair: -pair.alignment.score))
 
 
 def limit_pairs(pairs: Sequence[VideoPair]) -> list[VideoPair]:

@@ -113,7 +113,7 @@ class ClipFinder:
             self._fitted = fitted = generation, whiten_index(self._store)
         whitening, table = fitted[1], read_frame_table(self._store, chosen)
         clip_vectors = whitening.apply(clip.vectors)
-        found: list[tuple[int, Alignment]] = []
+        alignments: list[tuple[int, Alignment]] = []
         for index, key in enumerate(table.video_ids.tolist()):
             vectors, times = table.read(index)
             scores = clip_vectors @ whitening.apply(vectors).T - whitening.level
@@ -123,8 +123,8 @@ class ClipFinder:
             can_gain = is_worth_decoding(bound_gain(scores), shorter)
             if can_gain and any(may_exist(path) for path in videos[key].paths):
                 aligned = align_repeatedly(scores, clip.times, times, max_num=STRETCHES if repeated else 1)
-                found += [(key, alignment) for alignment in aligned if is_worth_decoding(alignment.gain, shorter)]
-        return sorted(found, key=lambda item: -item[1].gain)
+                alignments += [(key, alignment) for alignment in aligned if is_worth_decoding(alignment.gain, shorter)]
+        return sorted(alignments, key=lambda item: -item[1].gain)
 
 
 def are_one_stretch(one: SharedFootage, other: SharedFootage | Clip) -> bool:

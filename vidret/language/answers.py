@@ -229,15 +229,15 @@ def check_citations(context: QuestionContext, reply: str) -> CitedAnswer:
     text = _UNSAFE.sub(" ", text[:MAX_ANSWER]).strip()
     if re.fullmatch(rf"\W*{NOT_SHOWN}\W*", text, re.I):
         return CitedAnswer(text=NOTHING, is_shown=False, cited=(), context=context, notes=tuple(notes))
-    known = {moment.number: moment for moment in context.moments}
+    moments_by_number = {moment.number: moment for moment in context.moments}
     cited: set[int] = set()
     wrong: list[int] = []
 
     def check(match: re.Match[str]) -> str:
         numbers = _list_numbers(match[1])
-        right = [number for number in numbers if number in known]
+        right = [number for number in numbers if number in moments_by_number]
         cited.update(right)
-        wrong.extend(number for number in numbers if number not in known)
+        wrong.extend(number for number in numbers if number not in moments_by_number)
         space = match[0][: len(match[0]) - len(match[0].lstrip())]
         return space + "".join(f"[{number}]" for number in right) if right else ""
 
@@ -247,7 +247,7 @@ def check_citations(context: QuestionContext, reply: str) -> CitedAnswer:
         notes.append(f"removed citations of moments that were not retrieved: {listed}")
     if not cited:
         notes.append("the answer cites no moment that was retrieved, so nothing supports it")
-    moments = tuple(known[number] for number in sorted(cited))
+    moments = tuple(moments_by_number[number] for number in sorted(cited))
     return CitedAnswer(text=text, is_shown=True, cited=moments, context=context, notes=tuple(notes))
 
 

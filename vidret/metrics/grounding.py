@@ -255,8 +255,8 @@ def score_multi_moments(queries: Sequence[LabelledQuery], predictions: Sequence[
             np.mean([len(match_spans(one, least)) / k for one in counted]) for least in RECALL_THRESHOLDS if counted
         ]
         scores[f"mR@{k}"] = 100 * float(np.mean(recalls)) if counted else None
-        found = [overlap for one in counted for overlap in match_spans(one, ANY)]
-        scores[f"mIoU@{k}"] = 100 * float(np.mean(found)) if counted else None
+        pair_overlaps = [overlap for one in counted for overlap in match_spans(one, ANY)]
+        scores[f"mIoU@{k}"] = 100 * float(np.mean(pair_overlaps)) if counted else None
     scores["mAP"] = {
         name: float(np.mean([precisions[counts == count].mean() for count in group])) if len(group) else None
         for name, group in (
@@ -273,10 +273,10 @@ def match_spans(overlaps: Float[np.ndarray, "rank truth"], least: float) -> list
 
     Best first, each prediction is matched with the unmatched true span that it overlaps most, if by ``least`` or more.
     """
-    free, found = overlaps.copy(), []
+    free, matched_overlaps = overlaps.copy(), []
     for rank in range(len(overlaps)):
         best = int(free[rank].argmax())
         if free[rank, best] >= max(least, 0.0):
-            found.append(float(free[rank, best]))
+            matched_overlaps.append(float(free[rank, best]))
             free[:, best] = -np.inf
-    return found
+    return matched_overlaps

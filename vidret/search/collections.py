@@ -173,8 +173,8 @@ def find_new_matches(watches: Sequence[Watch], complete: Collection[int], locate
     matches = []
     for asked in watches_of.values():
         new = sorted(filter(asked[0].is_new, complete))
-        found = locate([watch.query for watch in asked], new) if new else []
-        for watch, by_video in zip(asked, found, strict=False):
+        moments_by_watch = locate([watch.query for watch in asked], new) if new else []
+        for watch, by_video in zip(asked, moments_by_watch, strict=False):
             matches += [WatchMatch(watch=watch, moment=moments[0]) for moments in by_video if moments]
     return matches
 

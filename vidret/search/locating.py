@@ -172,19 +172,19 @@ def choose_best_spans(
 
     No span scores higher than its video, so videos are skipped that score lower than enough spans of others.
     """
-    found: list[ScoredSpan] = []
+    best_spans: list[ScoredSpan] = []
     for index in sorted(range(len(videos)), key=lambda index: -videos[index].score):
         scores = videos[index]
-        if len(found) == options.k and scores.score < found[-1].score:
+        if len(best_spans) == options.k and scores.score < best_spans[-1].score:
             break
         spans = find_query_spans(scores, structure, options)
         if not options.weak:
             spans = [span for span in spans if span.score >= spans[0].score - STANDS_OUT]
-        found += [
+        best_spans += [
             ScoredSpan(score=scores.score - (spans[0].score - span.score), index=index, span=span) for span in spans
         ]
-        found = sorted(found, key=lambda one: (-one.score, one.index))[: options.k]
-    return found
+        best_spans = sorted(best_spans, key=lambda one: (-one.score, one.index))[: options.k]
+    return best_spans
 
 
 def _make_moment(

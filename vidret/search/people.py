@@ -177,18 +177,18 @@ class Presence:
 
     def tell(self, video_id: int, start_s: float, end_s: float) -> tuple[Evidence, ...]:
         """Return where each person is seen or heard in a span of a video, by time."""
-        found: list[Evidence] = []
+        evidence: list[Evidence] = []
         for person in self.persons:
             tracks = person.find_tracks(video_id)
             gaps = np.maximum(tracks[:, 0] - end_s, start_s - tracks[:, 1])
             nearest = [row for row in np.argsort(gaps, kind="stable").tolist() if gaps[row] <= NEAR_S][:MAX_SPANS]
-            found += [
+            evidence += [
                 Evidence(
                     source="speech" if is_voice else "picture", start=start, end=end, share=0.0, person=person.handle
                 )
                 for start, end, _, is_voice in tracks[sorted(nearest)].tolist()
             ]
-        return tuple(found)
+        return tuple(evidence)
 
 
 class KnownPersons:

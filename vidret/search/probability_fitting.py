@@ -103,18 +103,18 @@ def score_answers(
     scored = []
     for done, (query, right) in enumerate(wanted.items(), start=1):
         try:
-            found = find_best_videos(index, plan(index, query), SearchOptions(k=NUM_RESULTS))[1]
+            videos = find_best_videos(index, plan(index, query), SearchOptions(k=NUM_RESULTS))[1]
         except VidretError as error:
             raise VidretError(f"{query}: {error}") from error
-        if found and found[0].standard.size:
+        if videos and videos[0].standard.size:
             scored.append(
                 ScoredQuery(
                     name=str(min(right)) if right else query,
                     is_answered=bool(right),
-                    scores=tuple(video.scores.score for video in found),
-                    rights=tuple(video.scores.video_id in right for video in found),
-                    size=found[0].standard.size,
-                    num_events=found[0].standard.num_events,
+                    scores=tuple(video.scores.score for video in videos),
+                    rights=tuple(video.scores.video_id in right for video in videos),
+                    size=videos[0].standard.size,
+                    num_events=videos[0].standard.num_events,
                 )
             )
         if on_progress is not None:

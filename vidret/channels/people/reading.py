@@ -106,14 +106,14 @@ class FaceTracker:
             for column, sighting in enumerate(sightings)
             if (closeness := track.compare(sighting, self._max_distance)) > 0
         ]
-        known: dict[int, int] = {}
+        track_rows: dict[int, int] = {}
         for _, row, column in sorted(pairs, reverse=True):
-            if column not in known and row not in known.values():
-                known[column] = row
+            if column not in track_rows and row not in track_rows.values():
+                track_rows[column] = row
         for column, sighting in enumerate(sightings):
-            if column not in known:
+            if column not in track_rows:
                 self._tracks.append(FaceTrack())
-            self._tracks[known.get(column, -1)].add(sighting)
+            self._tracks[track_rows.get(column, -1)].add(sighting)
         return over
 
     def finish(self) -> list[FaceTrack]:

@@ -360,10 +360,10 @@ def _list_stored(store: Store) -> dict[str, str | bytes]:
 
 def list_calibrations(store: Store) -> list[str]:
     """Say what of an index is calibrated: the scores of a ranker by a bank, and probabilities."""
-    found = {key: _read(store, stored) for key, stored in _list_stored(store).items()}
+    entries = {key: _read(store, stored) for key, stored in _list_stored(store).items()}
     return [
         f"by {format_count(entry[1].num_queries, 'query')} of {entry[1].bank} (SK-norm, rerank {key.split('.', 1)[1]})"
-        for key, entry in found.items()
+        for key, entry in entries.items()
         if entry is not None
     ] + ["probabilities by known answers"] * bool(store.metadata.get(PROBABILITIES))
 

@@ -94,18 +94,18 @@ class SoundChannel:
 
     def find(self, query: ChannelQuery) -> dict[int, VideoTexts]:
         """Return the best windows of each clause by video."""
-        found = self._rate(query)
-        paths = self._pictures.files.paths_of(sorted(found), query.options.filters) if found else {}
+        rated = self._rate(query)
+        paths = self._pictures.files.paths_of(sorted(rated), query.options.filters) if rated else {}
         return {
             video_id: video_sounds
-            for video_id, video_sounds in found.items()
+            for video_id, video_sounds in rated.items()
             if paths.get(video_id) and video_id not in query.excluded
         }
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoTexts]:
         """Return the best windows of some videos, whatever the filters are."""
-        found = self._rate(query)
-        return {video_id: found[video_id] for video_id in video_ids if video_id in found}
+        rated = self._rate(query)
+        return {video_id: rated[video_id] for video_id in video_ids if video_id in rated}
 
     def _rate(self, query: ChannelQuery) -> dict[int, VideoTexts]:
         if "sound" not in query.sources:

@@ -238,7 +238,7 @@ def find_captions(texts: Iterable[TimedText]) -> list[TimedText]:
     >>> [caption.text for caption in find_captions([TimedText(1.0, 2.0, "[dog barks] Down!", "subtitles")])]
     ['dog barks']
     """
-    found = []
+    captions = []
     for text in texts:
         named = [
             " ".join(_NOTES.sub(" ", next(filter(None, groups))).split()) for groups in _BRACKETS.findall(text.text)
@@ -246,11 +246,11 @@ def find_captions(texts: Iterable[TimedText]) -> list[TimedText]:
         heard = [name.lower() for name in named if len(name) <= MAX_CHARACTERS and _WORD.search(name)]
         if not heard and _NOTES.search(text.text):
             heard = ["music"]
-        found += [
+        captions += [
             TimedText(text.start, text.end, name, "sound", text.confidence, text.language)
             for name in dict.fromkeys(heard)
         ]
-    return found
+    return captions
 
 
 def _open_cutter(name: str, path: str, start_s: float) -> "tuple[WindowCutter, Tags | None]":
