@@ -128,10 +128,10 @@ class JoinedIds:
                 matches = snapshot.match_videos(filters)[snapshot.find_videos(local_ids)]
                 matching.update((local_ids[matches] + index_number * STRIDE).tolist())
             for key, keys in copies.items():
-                found = [copy for copy in keys if copy in matching]
-                if key in found[1:]:
+                matching_copies = [copy for copy in keys if copy in matching]
+                if key in matching_copies[1:]:
                     repeated[key // STRIDE].add(key % STRIDE)
-                elif found and key not in found:
+                elif matching_copies and key not in matching_copies:
                     elsewhere[key // STRIDE].add(key % STRIDE)
             return repeated, elsewhere
 
@@ -142,13 +142,13 @@ def _find_copies(snapshots: Mapping[int, Snapshot]) -> Copies:
     """Return the ids of the searchable contents that several indexes have, given their snapshots by number."""
     contents, copies = [snapshot.videos.rows.keys() for snapshot in snapshots.values()], dict[int, list[int]]()
     for fingerprint in set[bytes]().union(*(one & other for one, other in combinations(contents, 2))):
-        found = []
+        content_copies = []
         for index_number, snapshot in snapshots.items():
             videos, row = snapshot.videos, snapshot.videos.rows.get(fingerprint, -1)
             if 0 <= row < len(videos.ids) and videos.num_paths[row] > 0:
-                found.append((not videos.complete[row], index_number * STRIDE + int(videos.ids[row])))
-        if len(found) > 1:
-            copies |= {key: [copy for _, copy in sorted(found)] for _, key in found}
+                content_copies.append((not videos.complete[row], index_number * STRIDE + int(videos.ids[row])))
+        if len(content_copies) > 1:
+            copies |= {key: [copy for _, copy in sorted(content_copies)] for _, key in content_copies}
     return copies
 
 
@@ -167,20 +167,22 @@ class JoinedFiles(JoinedTable, Files):
 
     @override
     def get(self, path: str) -> FileRecord | None:
-        name, found = self._ids.names(), list[FileRecord]()
+        name, records = self._ids.names(), list[FileRecord]()
         for index_number, index in self._ids.indexes.items():
             record = index.files.get(path)
             if record is not None:
-                found.append(replace(record, video=None if record.video is None else name(index_number, record.video)))
-        return max(found, key=lambda record: record.live, default=None)
+                records.append(
+                    replace(record, video=None if record.video is None else name(index_number, record.video))
+                )
+        return max(records, key=lambda record: record.live, default=None)
 
     @override
     def paths_of(self, videos: Sequence[int], filters: Filters = ALL_VIDEOS) -> dict[int, list[str]]:
         name, paths = self._ids.names(), {int(video): set[str]() for video in videos}
         for index_number, local_ids in self._ids.list_copies(paths).items():
-            for video, found in self._ids.indexes[index_number].files.paths_of(local_ids, filters).items():
-                paths[name(index_number, video)].update(found)
-        return {video: sorted(found, key=os.fsencode) for video, found in paths.items()}
+            for video, video_paths in self._ids.indexes[index_number].files.paths_of(local_ids, filters).items():
+                paths[name(index_number, video)].update(video_paths)
+        return {video: sorted(video_paths, key=os.fsencode) for video, video_paths in paths.items()}
 
 
 class JoinedVideos(JoinedTable, Videos):
@@ -193,14 +195,14 @@ class JoinedVideos(JoinedTable, Videos):
 
     @override
     def find(self, filters: Filters = ALL_VIDEOS, *, ids: Sequence[int] | None = None) -> list[StoredVideo]:
-        name, found = self._ids.names(), dict[int, StoredVideo]()
+        name, videos = self._ids.names(), dict[int, StoredVideo]()
         local_ids = None if ids is None else self._ids.list_copies(ids)
         for index_number, index in self._ids.indexes.items():
             for stored in index.videos.find(filters, ids=None if local_ids is None else local_ids[index_number]):
                 key = name(index_number, stored.id)
-                paths = {*stored.paths, *(found[key].paths if key in found else ())}
-                found[key] = replace(found.get(key, stored), id=key, paths=tuple(sorted(paths, key=os.fsencode)))
-        return sorted(found.values(), key=lambda stored: os.fsencode(stored.paths[0]))
+                paths = {*stored.paths, *(videos[key].paths if key in videos else ())}
+                videos[key] = replace(videos.get(key, stored), id=key, paths=tuple(sorted(paths, key=os.fsencode)))
+        return sorted(videos.values(), key=lambda stored: os.fsencode(stored.paths[0]))
 
     @override
     def find_intact(self, ids: Iterable[int]) -> set[int]:
@@ -371,10 +373,10 @@ class JoinedStore(SearchedTogether, Store):
 
     @override
     def read_sizes(self, video_ids: Iterable[int]) -> dict[int, VideoSize]:
-        found = ((video_id, *self.ids.find_index(video_id)[1:]) for video_id in video_ids)
+        located = ((video_id, *self.ids.find_index(video_id)[1:]) for video_id in video_ids)
         return {
             video_id: index.read_sizes([local_id])[local_id]._replace(id=video_id)
-            for video_id, index, local_id in found
+            for video_id, index, local_id in located
         }
 
     @override
@@ -411,13 +413,13 @@ class JoinedStore(SearchedTogether, Store):
     @override
     def overlapping(self, spans: Iterable[tuple[int, float, float]]) -> list[Ids]:
         asked = list(spans)
-        found = [np.zeros(0, np.int64)] * len(asked)
+        segment_ids = [np.zeros(0, np.int64)] * len(asked)
         for index_number, index in self.parts.items():
             rows = [row for row, (video, *_) in enumerate(asked) if video // STRIDE == index_number]
             span_ids = index.overlapping((asked[row][0] % STRIDE, *asked[row][1:]) for row in rows)
             for row, ids in zip(rows, span_ids, strict=True):
-                found[row] = ids + index_number * STRIDE
-        return found
+                segment_ids[row] = ids + index_number * STRIDE
+        return segment_ids
 
     @override
     def search_within(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:

@@ -38,8 +38,8 @@ def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
     record = store.files.get(absolute_path(typed))
     if record is not None and record.video is not None and record.live:
         return record.video
-    if record is None and (found := find_by_ending(store.find_named(typed), typed)) is not None:
-        return found.id
+    if record is None and (stored_video := find_by_ending(store.find_named(typed), typed)) is not None:
+        return stored_video.id
     reason = f" ({record.reason})" if record is not None and record.reason else ""
     hint = reason or suggest_paths(store.videos.find(), typed)
     raise MissingVideoError(f"{strip_query(typed)}: not in the index{hint}")
@@ -76,13 +76,13 @@ def find_by_ending(videos: Iterable[StoredVideo], ending: str) -> StoredVideo | 
     """
     typed = strip_query(ending)
     paths = [(strip_query(path), video) for video in videos for path in video.paths]
-    found = {video.id: (path, video) for path, video in paths if _names(typed, path)} or {
+    matches = {video.id: (path, video) for path, video in paths if _names(typed, path)} or {
         video.id: (path, video) for path, video in paths if _names(compose(typed), compose(path))
     }
-    if len(found) > 1:
-        named = ", ".join(path for path, _ in list(found.values())[:MAX_NAMED])
-        raise VidretError(f"{typed}: must be the end of one video's path, got {len(found)}: {named}")
-    return next((video for _, video in found.values()), None)
+    if len(matches) > 1:
+        named = ", ".join(path for path, _ in list(matches.values())[:MAX_NAMED])
+        raise VidretError(f"{typed}: must be the end of one video's path, got {len(matches)}: {named}")
+    return next((video for _, video in matches.values()), None)
 
 
 def _names(typed: str, path: str) -> bool:
@@ -100,23 +100,23 @@ def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoN
         VidretError: Several videos have paths with that ending.
     """
     if isinstance(path, int | np.integer):
-        found = [video for video in list_videos(Filters()) if video.id == path]
+        stored_videos = [video for video in list_videos(Filters()) if video.id == path]
     else:
         typed = read_video_name(path)
         folder = absolute_path(typed)
-        found = list_videos(Filters(folder=folder))
-        if not found:
+        stored_videos = list_videos(Filters(folder=folder))
+        if not stored_videos:
             videos, inside = list_videos(Filters()), compose(folder).rstrip("/") + "/"
             named = find_by_ending(videos, typed)
-            found = (
+            stored_videos = (
                 [named]
                 if named is not None
                 else [video for video in videos if any(compose(known).startswith(inside) for known in video.paths)]
             )
-    if not found:
+    if not stored_videos:
         name = path if isinstance(path, int | np.integer) else strip_query(os.fspath(path))
         raise StoreError(f"{name}: not in the index; index it first")
-    return found
+    return stored_videos
 
 
 BATCH = 4096  # segments that are read together

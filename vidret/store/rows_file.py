@@ -90,10 +90,10 @@ class RowsFile(Generic[Row]):
             NotFoundError: There is none of this name.
         """
         with self.change(index) as rows:
-            left = [row for row in rows if row.name != name]
-            if len(left) == len(rows):
+            remaining = [row for row in rows if row.name != name]
+            if len(remaining) == len(rows):
                 raise NotFoundError(f"name must be that of {what}, got {name}")
-            rows[:] = left
+            rows[:] = remaining
 
     def write(self, index: Path, rows: Sequence[Row]) -> None:
         """Replace the rows of an index, which others must not change meanwhile; see ``change``."""
@@ -135,9 +135,9 @@ def pick_collection(collections: Iterable[SavedCollection], name: str) -> SavedC
     Raises:
         NotFoundError: There is none.
     """
-    for kept in collections:
-        if kept.name == name:
-            return kept
+    for collection in collections:
+        if collection.name == name:
+            return collection
     raise NotFoundError(f"name must be that of a collection, got {name}")
 
 

@@ -48,13 +48,13 @@ class SideDatabase(ABC):
             undo.pop_all()
 
     def _check_tables(self) -> None:
-        found = self.database.value("PRAGMA user_version")
-        if found > self.FORMAT:
-            raise StoreError(f"{self.path}: format must be at most {self.FORMAT}, got {found}; update vidret")
+        version = self.database.value("PRAGMA user_version")
+        if version > self.FORMAT:
+            raise StoreError(f"{self.path}: format must be at most {self.FORMAT}, got {version}; update vidret")
         # Also triggers, which may take for ever.
         condition = "sql IS NOT NULL AND NOT (type = 'table' AND name = 'sqlite_sequence')"
         statements = [sql for (sql,) in self.database.rows(f"SELECT sql FROM sqlite_master WHERE {condition}")]
-        if found != self.FORMAT or sorted(statements) != sorted(self.SCHEMA):
+        if version != self.FORMAT or sorted(statements) != sorted(self.SCHEMA):
             raise StoreError(f"{self.path}: must hold the tables of {self.path.stem} only; {REPAIR}")
 
     @classmethod

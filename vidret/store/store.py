@@ -313,9 +313,9 @@ class Store:
         With them comes the path after which the next page begins, None for the last one. Videos with damaged rows are
         missing.
         """
-        found = self.snapshot().list_videos(filters, os.fsencode(after), limit + 1)
-        following = os.fsdecode(found[limit - 1][0]) if len(found) > limit else None
-        return self.videos.find(filters, ids=[video for _, video in found[:limit]]), following
+        page = self.snapshot().list_videos(filters, os.fsencode(after), limit + 1)
+        following = os.fsdecode(page[limit - 1][0]) if len(page) > limit else None
+        return self.videos.find(filters, ids=[video for _, video in page[:limit]]), following
 
     def find_named(self, path: str | os.PathLike[str]) -> list[StoredVideo]:
         """Return the videos with a path that ends with the file name of another one."""

@@ -134,10 +134,10 @@ def _lists(name: str, wanted: str, fact: str) -> bool:
 def match_texts(texts: np.ndarray, matches: Callable[[str], bool]) -> Bool[np.ndarray, " file"]:
     """Return which texts match, and are not empty; each different one is looked at once."""
     names, codes = np.unique(texts, return_inverse=True)
-    found: Bool[np.ndarray, " name"] = np.array(
+    is_match: Bool[np.ndarray, " name"] = np.array(
         [bool(name) and matches(name.decode(errors="replace")) for name in names.tolist()], bool
     )
-    return found[codes]
+    return is_match[codes]
 
 
 def measure_km(

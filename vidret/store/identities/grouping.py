@@ -96,9 +96,9 @@ def _join(
         distances = measure_distances(vectors[rows], vectors[held])
         near = np.argwhere(np.minimum.reduceat(distances, starts, axis=1) < link_distance)
         bounds = [*starts.tolist(), len(held)]
-        for row, place in near.tolist():
-            nearest = np.sort(distances[row, bounds[place] : bounds[place + 1]])[:NEAREST]
-            pairs.append((float(nearest.mean()), int(rows[row]), int(labels[held[bounds[place]]])))
+        for row, group_index in near.tolist():
+            nearest = np.sort(distances[row, bounds[group_index] : bounds[group_index + 1]])[:NEAREST]
+            pairs.append((float(nearest.mean()), int(rows[row]), int(labels[held[bounds[group_index]]])))
     joined = False
     for score, row, person in sorted(pairs):
         is_free = labels[row] == 0 and (row, person) not in rejected
@@ -114,16 +114,16 @@ def split_components(
 
     Average linkage never joins tracks of different sets, so that each can be linked by itself.
     """
-    left = np.arange(len(vectors))
-    while len(left):
-        found, frontier, left = [left[:1]], left[:1], left[1:]
-        while len(frontier) and len(left):
-            near = np.zeros(len(left), bool)
-            for rows in np.array_split(frontier, -(-len(frontier) * len(left) // BLOCK)):
-                near |= (measure_distances(vectors[left], vectors[rows]) < link_distance).any(1)
-            frontier, left = left[near], left[~near]
-            found.append(frontier)
-        if len(component := np.sort(np.concatenate(found))) > 1:
+    unreached = np.arange(len(vectors))
+    while len(unreached):
+        reached, frontier, unreached = [unreached[:1]], unreached[:1], unreached[1:]
+        while len(frontier) and len(unreached):
+            near = np.zeros(len(unreached), bool)
+            for rows in np.array_split(frontier, -(-len(frontier) * len(unreached) // BLOCK)):
+                near |= (measure_distances(vectors[unreached], vectors[rows]) < link_distance).any(1)
+            frontier, unreached = unreached[near], unreached[~near]
+            reached.append(frontier)
+        if len(component := np.sort(np.concatenate(reached))) > 1:
             yield component
 
 
@@ -132,9 +132,9 @@ def _link(
 ) -> list[Int64[np.ndarray, " _row"]]:
     """Return the groups of two rows or more that average linkage makes of some tracks."""
     distances = measure_distances(vectors, vectors)
-    places = {row: place for place, row in enumerate(rows.tolist())}
-    for place, row_rivals in enumerate(rivals):
-        distances[place, [places[rival] for rival in row_rivals if rival in places]] = np.inf
+    positions = {row: position for position, row in enumerate(rows.tolist())}
+    for position, row_rivals in enumerate(rivals):
+        distances[position, [positions[rival] for rival in row_rivals if rival in positions]] = np.inf
     labels = link_by_average(distances, link_distance)
     groups = [rows[labels == label] for label in np.unique(labels)]
     return [group for group in groups if len(group) > 1]
@@ -172,8 +172,8 @@ def find_overlaps(
     new_video = np.flatnonzero(contents[order][1:] != contents[order][:-1]) + 1
     for rows in np.split(order, new_video):
         video_starts = starts[rows]
-        for place, row in enumerate(rows.tolist()):
-            later = rows[place + 1 : np.searchsorted(video_starts, ends[row])]
+        for position, row in enumerate(rows.tolist()):
+            later = rows[position + 1 : np.searchsorted(video_starts, ends[row])]
             pairs += [
                 (row, other) for other in later.tolist() if ends[other] > starts[other] and ends[row] > starts[row]
             ]

@@ -98,10 +98,10 @@ class Persons:
         """
         text = str(name).removeprefix("@")
         with self._open() as identities:
-            found = list_handles(identities).get(f"person-{text}" if text.isdigit() else make_handle(text))
-        if found is None:
+            person_id = list_handles(identities).get(f"person-{text}" if text.isdigit() else make_handle(text))
+        if person_id is None:
             raise VidretError(f"{name}: must be the number or the name of a person; to list them: vidret people")
-        return found
+        return person_id
 
     def rename(self, person: str | int, name: str) -> None:
         """Give a person a name; an empty one takes it away.

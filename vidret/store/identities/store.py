@@ -133,9 +133,9 @@ class IdentityStore(SideDatabase):
             StoreError: A track does not exist, or they have different lengths.
         """
         rows = self.database.rows(f"SELECT id, vector FROM tracks WHERE id IN {IN_IDS}", ids_to_json(ids))
-        found = {key: np.frombuffer(blob, np.float32) for key, blob in rows if len(blob) % 4 == 0}
+        vectors_by_id = {key: np.frombuffer(blob, np.float32) for key, blob in rows if len(blob) % 4 == 0}
         try:
-            vectors = np.stack([found[int(key)] for key in ids]) if len(ids) else np.zeros((0, 0), np.float32)
+            vectors = np.stack([vectors_by_id[int(key)] for key in ids]) if len(ids) else np.zeros((0, 0), np.float32)
         except (KeyError, ValueError) as error:
             raise StoreError(f"{self.path}: vectors of tracks cannot be read ({error}); {REPAIR}") from error
         return vectors

@@ -92,7 +92,7 @@ def read_changes(database: Database, after: Position) -> Changes:
     rows = database.rows(f"SELECT DISTINCT kind, key, {first} FROM changes WHERE number > ?", after.last)
     if rows and rows[0][2] > after.last:
         raise TrimmedLogError
-    paths, *videos = ([key for found, key, _ in rows if found == kind] for kind in (FILE, VIDEO, SEGMENTS))
+    paths, *videos = ([key for row_kind, key, _ in rows if row_kind == kind] for kind in (FILE, VIDEO, SEGMENTS))
     return Changes(paths, *videos)
 
 

@@ -149,8 +149,8 @@ def save_columns(folder: Path, columns: Mapping[str, np.ndarray], position: Posi
     Raises:
         StoreError: The disk is full or fails.
     """
-    for left in folder.glob(f"{FILE_NAME}.*{DRAFT}"):  # by a writer that was killed
-        left.unlink()
+    for draft in folder.glob(f"{FILE_NAME}.*{DRAFT}"):  # by a writer that was killed
+        draft.unlink()
     listed = write_columns(folder / FILE_NAME, columns)
     return json.dumps({"version": VERSION, "columns": listed, "position": position})
 

@@ -302,8 +302,8 @@ class SnapshotBuilder:
     def _add_files(self, rows: Sequence[tuple[bytes, int, int, int]], asked: Sequence[bytes]) -> None:
         """Append rows of files, in place of those they had; those asked for that were not found are deleted."""
         paths = dict.fromkeys([*(row[0] for row in rows), *asked]) if self._paths else {}
-        found = map(self._find_file, paths)
-        old = np.array([row for row in found if row is not None], np.int64)
+        file_rows = map(self._find_file, paths)
+        old = np.array([row for row in file_rows if row is not None], np.int64)
         self._count_paths(old, -1)
         self._files.update("current", old, False)
         first, num_new = len(self._files), len(rows)
@@ -416,12 +416,16 @@ def read_video_rows(database: Database, ids: Sequence[int] | None) -> tuple[np.n
     if ids is not None and not ids:
         return np.zeros(0, VIDEO_ROW), []
     where, values = ("", ()) if ids is None else (f" WHERE id IN {IN_IDS}", (ids_to_json(ids),))
-    found = database.rows(f"SELECT {VIDEO_VALUES}, {FACT_VALUES}, {FINGERPRINT} FROM videos{where}", *values)
-    rows, columns, num_own = np.zeros(len(found), VIDEO_ROW), list(zip(*found, strict=True)), len(VIDEO_NAMES) - 1
-    for name, column in zip(VIDEO_NAMES[:num_own], columns, strict=False):
+    records = database.rows(f"SELECT {VIDEO_VALUES}, {FACT_VALUES}, {FINGERPRINT} FROM videos{where}", *values)
+    rows, columns, num_values = (
+        np.zeros(len(records), VIDEO_ROW),
+        list(zip(*records, strict=True)),
+        len(VIDEO_NAMES) - 1,
+    )
+    for name, column in zip(VIDEO_NAMES[:num_values], columns, strict=False):
         rows[name] = column
-    rows["facts"] = stack_facts([row[num_own:-1] for row in found])
-    return rows, list(columns[-1]) if found else []
+    rows["facts"] = stack_facts([row[num_values:-1] for row in records])
+    return rows, list(columns[-1]) if records else []
 
 
 def read_file_rows(database: Database, paths: Sequence[bytes] | None) -> list[tuple[bytes, int, int, int]]:

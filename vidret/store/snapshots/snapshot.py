@@ -189,13 +189,13 @@ class Snapshot:
     def _find_in_folder(self, folder: bytes, inside: bytes) -> Bool[np.ndarray, " file"]:
         """Return which files are the folder itself or are in it."""
         paths, num_sorted = self.files.paths, self.files.num_sorted
-        found = np.zeros(len(self.files.states), bool)
-        found[bisect_left(paths, inside, hi=num_sorted) : bisect_left(paths, inside[:-1] + b"0", hi=num_sorted)] = True
+        below = np.zeros(len(self.files.states), bool)
+        below[bisect_left(paths, inside, hi=num_sorted) : bisect_left(paths, inside[:-1] + b"0", hi=num_sorted)] = True
         row = bisect_left(paths, folder, hi=num_sorted)
-        later = range(num_sorted, len(found))
+        later = range(num_sorted, len(below))
         for file_row in (*([row] if row < num_sorted else []), *later):
-            found[file_row] |= paths[file_row] == folder or paths[file_row].startswith(inside)
-        return found
+            below[file_row] |= paths[file_row] == folder or paths[file_row].startswith(inside)
+        return below
 
     def first_files(self, filters: Filters) -> Ids:
         """Return the row of one file that matches of each video that does, by video."""
@@ -220,8 +220,8 @@ class Snapshot:
         first = bisect_right(paths, after, hi=num_sorted)
         following = np.flatnonzero(rows[first:num_sorted]) + first
         later = (row for row in (np.flatnonzero(rows[num_sorted:]) + num_sorted).tolist() if paths[row] > after)
-        found = heapq.merge(map(int, following), sorted(later, key=paths.__getitem__), key=paths.__getitem__)
-        return [(paths[row], int(self.videos.ids[self.files.video_rows[row]])) for row in islice(found, limit)]
+        merged = heapq.merge(map(int, following), sorted(later, key=paths.__getitem__), key=paths.__getitem__)
+        return [(paths[row], int(self.videos.ids[self.files.video_rows[row]])) for row in islice(merged, limit)]
 
     def _find_further(self, rows: Bool[np.ndarray, " file"]) -> Int64[np.ndarray, " row"]:
         """Return the rows of those of some files that are not the first one of their video by path."""
@@ -294,16 +294,16 @@ class Snapshot:
         """Return for each span (video, start, end in seconds) the ids of the segments that overlap it, rising."""
         segments, videos = self.segments, self.videos
         asked = list(spans)
-        found = [np.zeros(0, np.int64)] * len(asked)
+        segment_ids = [np.zeros(0, np.int64)] * len(asked)
         pairs = zip(self.find_videos([span[0] for span in asked]).tolist(), asked, strict=True)
         for index, (row, (_, start_s, end_s)) in enumerate(pairs):
             if row >= 0:
-                part = slice(videos.first_segments[row], videos.last_segments[row] + 1)
-                chosen = (segments.starts[part] <= end_s) & (segments.ends[part] >= start_s)
+                segment_rows = slice(videos.first_segments[row], videos.last_segments[row] + 1)
+                chosen = (segments.starts[segment_rows] <= end_s) & (segments.ends[segment_rows] >= start_s)
                 if len(chosen) > videos.num_segments[row]:  # some are deleted, or of other videos
-                    chosen &= (segments.video_rows[part] == row) & segments.stored[part]
-                found[index] = segments.ids[part][chosen]
-        return found
+                    chosen &= (segments.video_rows[segment_rows] == row) & segments.stored[segment_rows]
+                segment_ids[index] = segments.ids[segment_rows][chosen]
+        return segment_ids
 
     def find_contents(self, fingerprints: Iterable[str]) -> dict[str, int]:
         """Return the ids of the videos with a live path that have these fingerprints."""

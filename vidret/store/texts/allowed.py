@@ -61,9 +61,9 @@ class TrackOwners:
         codes = sources[rows].clip(max=len(TEXT_SOURCES) - 1)
         is_known = (picture_rows >= 0) & (picture_rows < len(videos.ids)) & (sources[rows] == codes)
         is_known[is_known] = videos.num_paths[picture_rows[is_known]] > 0
-        found = np.full(len(rows), -1, np.int64)
-        found[is_known] = videos.ids[picture_rows[is_known]]
-        return found, codes
+        video_ids = np.full(len(rows), -1, np.int64)
+        video_ids[is_known] = videos.ids[picture_rows[is_known]]
+        return video_ids, codes
 
     def _find_allowed(
         self, texts: Snapshot, pictures: Snapshot, videos: Videos, sources: tuple[TextSource, ...]

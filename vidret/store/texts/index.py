@@ -58,13 +58,13 @@ class Vocabulary:
         edits = 1 if len(stem) < 8 else 2
         differing = np.bitwise_count(np.bitwise_xor(self._masks, mask_letters(stem)))
         near = np.flatnonzero((np.abs(self._lengths - len(stem)) <= edits) & (differing <= 2 * edits))
-        found = {}
+        similarities = {}
         for row in near:
             term = self._terms[row]
             distance = Levenshtein.distance(stem, term, score_cutoff=edits)
             if term[0] == stem[0] and 0 < distance <= edits and not term.isdigit():
-                found[term] = 1.0 - distance / max(len(stem), len(term))
-        return found
+                similarities[term] = 1.0 - distance / max(len(stem), len(term))
+        return similarities
 
 
 def mask_letters(term: str) -> int:
@@ -273,13 +273,13 @@ class TextIndex:
     def _rank_many(self, terms: Sequence[str], k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
         """Rank by the terms that each text holds, and the best by their lengths too."""
         num_texts, num_words = read_varints(self._database.value("SELECT block FROM texts_data WHERE id = 1"))[:2]
-        found = [self._list_texts(term) for term in terms if self._count(term)]
-        rarity = [max(math.log((num_texts - len(ids) + 0.5) / (len(ids) + 0.5)), LEAST_RARITY) for ids in found]
-        listed = np.concatenate(found)
+        ids_of_terms = [self._list_texts(term) for term in terms if self._count(term)]
+        rarity = [max(math.log((num_texts - len(ids) + 0.5) / (len(ids) + 0.5)), LEAST_RARITY) for ids in ids_of_terms]
+        listed = np.concatenate(ids_of_terms)
         order = np.argsort(listed, kind="stable")  # lists rise, so that they are merged
         firsts = np.flatnonzero(np.diff(listed[order], prepend=-1))
         ids = listed[order[firsts]]
-        scores = np.add.reduceat(np.repeat(rarity, [len(matches) for matches in found])[order], firsts)
+        scores = np.add.reduceat(np.repeat(rarity, [len(matches) for matches in ids_of_terms])[order], firsts)
         if allowed is not None:
             flags, tracks = np.frombuffer(allowed, np.uint8), ids // MAX_TEXTS
             kept = tracks < len(flags)

@@ -29,10 +29,10 @@ def open_texts(store: Store) -> TextStore | None:
         StoreError: They cannot be read, or have vectors of different encoders.
     """
     with ExitStack() as stack:
-        found = {
+        paths = {
             index_number: index.path for index_number, index in store.parts.items() if TextStore.exists(index.path)
         }
-        texts = {index_number: stack.enter_context(TextStore.open(path)) for index_number, path in found.items()}
+        texts = {index_number: stack.enter_context(TextStore.open(path)) for index_number, path in paths.items()}
         opened = next(iter(texts.values()), None)
         if opened is not None and isinstance(store, JoinedStore):
             opened = JoinedTextStore(texts, store)
@@ -119,17 +119,17 @@ class JoinedTextStore(SearchedTogether, TextStore):
 
     @override
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
-        found: dict[object, StoredText] = {}
+        distinct: dict[object, StoredText] = {}
         for index_number, _, local_ids in self._ids.group(ids):
             for stored in self._texts[index_number].read_segments(local_ids):
-                found.setdefault(
+                distinct.setdefault(
                     (stored.fingerprint, stored.text), replace(stored, id=stored.id + index_number * STRIDE)
                 )
-        return list(found.values())
+        return list(distinct.values())
 
     @override
     def read_found(self, ids: Ids) -> tuple[list[FoundText], Float32[np.ndarray, "text dim"]]:
-        found: dict[object, tuple[FoundText, np.ndarray]] = {}
+        distinct: dict[object, tuple[FoundText, np.ndarray]] = {}
         for index_number, _, local_ids in self._ids.group(ids):
             texts, vectors = self._texts[index_number].read_found(local_ids)
             tracks = np.array([stored.track for stored in texts], np.int64) + index_number * STRIDE
@@ -138,13 +138,13 @@ class JoinedTextStore(SearchedTogether, TextStore):
                 moved = stored._replace(
                     id=stored.id + index_number * STRIDE, track=stored.track + index_number * STRIDE
                 )
-                found.setdefault((owner, source, stored.start, stored.end, stored.text), (moved, row))
-        rows = np.array([row for _, row in found.values()], np.float32).reshape(-1, self._ids.dim)
-        return [stored for stored, _ in found.values()], rows
+                distinct.setdefault((owner, source, stored.start, stored.end, stored.text), (moved, row))
+        rows = np.array([row for _, row in distinct.values()], np.float32).reshape(-1, self._ids.dim)
+        return [stored for stored, _ in distinct.values()], rows
 
     @override
     def find_owners(self, pictures: Store, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
-        found, sources, name = (
+        video_ids, sources, name = (
             np.full(len(tracks), -1, np.int64),
             np.zeros(len(tracks), np.uint8),
             self._pictures.ids.names(),
@@ -152,25 +152,25 @@ class JoinedTextStore(SearchedTogether, TextStore):
         for index_number, _, local_ids in self._ids.group(tracks):
             in_index = tracks // STRIDE == index_number
             videos, sources[in_index] = self._texts[index_number].find_owners(pictures.parts[index_number], local_ids)
-            found[in_index] = [name(index_number, video) if video >= 0 else -1 for video in videos.tolist()]
-        return found, sources
+            video_ids[in_index] = [name(index_number, video) if video >= 0 else -1 for video in videos.tolist()]
+        return video_ids, sources
 
     @override
     def search(
         self, vectors: Float32[np.ndarray, "query dim"], k: int, allowed: AllowedTexts | None = None
     ) -> list[Ids]:
-        found = self._ask(allowed, lambda text_store, part: text_store.search(vectors, k, part))
-        return [np.concatenate(ids) for ids in zip(*found, strict=True)]
+        results = self._ask(allowed, lambda text_store, part: text_store.search(vectors, k, part))
+        return [np.concatenate(ids) for ids in zip(*results, strict=True)]
 
     @override
     def search_words(self, terms: Sequence[str], k: int, allowed: AllowedTexts | None = None) -> Ids:
-        found = self._ask(allowed, lambda text_store, part: [text_store.search_words(terms, k, part)])
-        return np.concatenate([ids for (ids,) in found])
+        results = self._ask(allowed, lambda text_store, part: [text_store.search_words(terms, k, part)])
+        return np.concatenate([ids for (ids,) in results])
 
     @override
     def find_phrase(self, phrase: str, k: int, allowed: AllowedTexts | None = None) -> Ids:
-        found = self._ask(allowed, lambda text_store, part: [text_store.find_phrase(phrase, k, part)])
-        return np.concatenate([ids for (ids,) in found])
+        results = self._ask(allowed, lambda text_store, part: [text_store.find_phrase(phrase, k, part)])
+        return np.concatenate([ids for (ids,) in results])
 
     def _ask(
         self, allowed: AllowedTexts | None, find: Callable[[TextStore, AllowedTexts | None], list[Ids]]
@@ -206,10 +206,10 @@ class JoinedTextIndex(SearchedTogether, TextIndex):
 
     @override
     def terms(self, text: str, silent: Collection[str] = ()) -> list[Term]:
-        found = [index.terms(text, silent) for index in self._indexes.values()]
+        index_terms = [index.terms(text, silent) for index in self._indexes.values()]
         near = {
             same[0].stem: {stem: likeness for term in same for stem, likeness in term.similar.items()}
-            for same in zip(*found, strict=True)
+            for same in zip(*index_terms, strict=True)
         }
         return self._make_terms(near, silent)
 

@@ -165,8 +165,8 @@ class TextStore:
         videos = self.store.snapshot().videos
         rows = find_rows(videos.ids, np.asarray(tracks, np.int64))
         rows = rows[rows >= 0]
-        found = (videos.fingerprints[row] for row in rows[videos.num_paths[rows] > 0].tolist())
-        return {key.partition(b" ")[0].decode("utf-8", "replace") for key in found}
+        fingerprints = (videos.fingerprints[row] for row in rows[videos.num_paths[rows] > 0].tolist())
+        return {key.partition(b" ")[0].decode("utf-8", "replace") for key in fingerprints}
 
     def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
         """Return all tracks, or those of one content, by id."""
@@ -219,8 +219,8 @@ class TextStore:
         within = self.store.snapshot().everything if allowed is None else allowed.selection
         if not within.num_segments or not len(vectors):
             return [np.zeros(0, np.int64) for _ in vectors]
-        found = self.store.search_within(vectors, min(k, within.num_segments), within)[1]
-        return [row[row >= 0] for row in found]
+        rows = self.store.search_within(vectors, min(k, within.num_segments), within)[1]
+        return [row[row >= 0] for row in rows]
 
     def search_words(self, terms: Sequence[str], k: int, allowed: AllowedTexts | None = None) -> Ids:
         """Return the segments of the ``k`` texts with the best bm25 for any of these stems, among all or those allowed.
@@ -231,19 +231,19 @@ class TextStore:
         if not terms or not within.num_segments:
             return np.zeros(0, np.int64)
         flags = None if allowed is None else allowed.flags
-        found = self.store.search_words(terms, k, within)
-        if found is None:
+        result = self.store.search_words(terms, k, within)
+        if result is None:
             return self.find_segments(self.index.search(terms, k, flags))
-        if not found.missed:
-            return found.ids
-        missed = np.zeros(found.missed[-1] + 1, np.uint8)
-        missed[list(found.missed)] = 1
+        if not result.missed:
+            return result.ids
+        missed = np.zeros(result.missed[-1] + 1, np.uint8)
+        missed[list(result.missed)] = 1
         if flags is not None:
             known = np.frombuffer(flags, np.uint8)[: len(missed)]
             missed[: len(known)] &= known
             missed[len(known) :] = 0
         missed_ids = self.find_segments(self.index.search(terms, k, missed.tobytes()))
-        return np.concatenate([found.ids, missed_ids[~np.isin(missed_ids, found.ids)]])
+        return np.concatenate([result.ids, missed_ids[~np.isin(missed_ids, result.ids)]])
 
     def find_phrase(self, phrase: str, k: int, allowed: AllowedTexts | None = None) -> Ids:
         """Return the segments of up to ``k`` texts that hold these words next to one another, in this order."""
@@ -264,8 +264,8 @@ class TextStore:
         if (places < len(segments.ids)).all():
             is_own = (segments.video_rows[places] == rows) & (segments.numbers[places] == numbers)
             if (is_own & segments.stored[places]).all():
-                found: Ids = segments.ids[places]
-                return found
+                segment_ids: Ids = segments.ids[places]
+                return segment_ids
         listed = self.store.segments.find_many(zip(tracks.tolist(), numbers.tolist(), strict=True))
         return np.array(list(listed.values()), np.int64)
 

@@ -85,8 +85,8 @@ def read_transcript(
             old = tracks.setdefault(track.source, track)
             tracks[track.source] = max(old, track, key=lambda track: (track.complete, track.until_s))
         wanted = [track for source, track in tracks.items() if source in (sources or WORDS)]
-        found = [stored.text for track in wanted for stored in texts.transcript(track)]
-    named = name_speakers([part.path for part in store.parts.values()], fingerprint, found, unnamed=unnamed)
+        timed_texts = [stored.text for track in wanted for stored in texts.transcript(track)]
+    named = name_speakers([part.path for part in store.parts.values()], fingerprint, timed_texts, unnamed=unnamed)
     return sorted(named, key=lambda text: (text.start, text.end))
 
 
@@ -129,9 +129,9 @@ def note_heard(store: Store) -> None:
     with TextStore.open(store.path) as texts:
         heard = {LANGUAGES: texts.store.texts.sum_heard("speech"), HEARD: texts.store.texts.sum_heard("sound")}
     changed: dict[str, dict[int, str]] = {}
-    for name, found in heard.items():
+    for name, seconds_by_content in heard.items():
         for fingerprint, (video_id, noted) in store.videos.read_fact(name).items():
-            listed = list_heard(name, found.get(fingerprint, {}))
+            listed = list_heard(name, seconds_by_content.get(fingerprint, {}))
             if listed != noted:
                 changed.setdefault(name, {})[video_id] = listed
     if changed:

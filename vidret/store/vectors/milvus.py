@@ -260,9 +260,9 @@ class MilvusVectors:
     def _read_words(self, ids: Ids) -> dict[int, str]:
         """Return the stems of texts, as the full-text index has them."""
         self._stemmer = self._stemmer or Stemmer()
-        found = self._catalog.texts.read_words(ids)
-        words = [" ".join(stems).encode()[:WORDS_BYTES] for stems in self._stemmer.stems(list(found.values()))]
-        return {key: encoded.decode(errors="ignore") for key, encoded in zip(found, words, strict=True)}
+        texts = self._catalog.texts.read_words(ids)
+        words = [" ".join(stems).encode()[:WORDS_BYTES] for stems in self._stemmer.stems(list(texts.values()))]
+        return {key: encoded.decode(errors="ignore") for key, encoded in zip(texts, words, strict=True)}
 
     def _record(self, pushed: Pushed) -> None:
         with self._catalog.database.transaction(durable=True):

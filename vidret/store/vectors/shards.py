@@ -198,14 +198,14 @@ class Shards:
 
         in_turn = len(queries) > 1  # FAISS searches for many queries in threads of its own
         searched = list(map(search, held.shards)) if in_turn else map_parts(search, held.shards)
-        found = [flat.search(queries, k, id_filter) for flat in held.flats]
-        found += [result for shard, result in zip(held.shards, searched, strict=True) if not shard.coarse]
+        results = [flat.search(queries, k, id_filter) for flat in held.flats]
+        results += [result for shard, result in zip(held.shards, searched, strict=True) if not shard.coarse]
         coarse = [result for shard, result in zip(held.shards, searched, strict=True) if shard.coarse]
         if coarse:
             depth = max(result.ids.shape[1] for result in coarse)
-            found.append(self._refine(queries, merge_results(coarse, depth) if len(coarse) > 1 else coarse[0]))
+            results.append(self._refine(queries, merge_results(coarse, depth) if len(coarse) > 1 else coarse[0]))
         nothing = SearchResult(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64))
-        return merge_results(found or [nothing], k)
+        return merge_results(results or [nothing], k)
 
     def _refine(self, queries: Queries, coarse: SearchResult) -> SearchResult:
         """Return each query's candidates with exact scores, in no order."""
