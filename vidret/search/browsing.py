@@ -1,7 +1,7 @@
-"""What is in an index, without a query: kinds of segments, a map of them, and the videos least like others.
+"""Overviews of an index without a query: kinds of segments, a map of them, and the videos least like others.
 
-Kinds are clusters of unit vectors (spherical k-means), and the map keeps neighbours together (t-SNE). Of a large index,
-evenly spread segments stand for all, so that each answer takes at most seconds.
+Kinds are clusters of unit vectors (spherical k-means), and the map keeps neighbours together (t-SNE). A large index is
+sampled evenly, so that each answer takes at most seconds.
 """
 
 import math
@@ -17,10 +17,10 @@ from vidret.store.lookup import find_middles, spread_evenly
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, Filters, KindOfVideo, MappedMoment, UnusualVideo
 
-MAX_SEGMENTS = 4000  # that stand for an index
-MAX_PLACED = 600  # whose places on the map are found; others are placed between those that they resemble
+MAX_SEGMENTS = 4000  # in the sample of an index
+MAX_PLACED = 600  # whose positions on the map are computed; others are interpolated between those that they resemble
 NEIGHBOURS = 5  # videos that a video is compared with, and segments that a segment is placed between
-MAX_ANSWERS = 16  # that are kept
+MAX_ANSWERS = 16  # that are cached
 SAMPLE = 20_000  # vectors that the centres are fitted to
 BATCH = 8192  # vectors that are assigned together
 MAX_ROUNDS = 30
@@ -49,7 +49,7 @@ class SampledSegments:
 
 
 class Explorer:
-    """Answers about an index, each kept until the index changes."""
+    """Computes overviews of an index, and caches them until the index changes."""
 
     def __init__(self, store: Store) -> None:
         """Set the index."""
@@ -58,17 +58,17 @@ class Explorer:
         self._answers: dict[object, object] = {}
 
     def list_kinds(self, filters: Filters = ALL_VIDEOS, limit: int = 8) -> list[KindOfVideo]:
-        """Return what the videos that match show, each kind by a moment typical of it, the most frequent first."""
+        """Return the kinds of segments in the videos that match, each with a typical moment, most frequent first."""
         return self._keep(self._list_kinds, filters, limit)
 
     def draw_map(self, filters: Filters = ALL_VIDEOS) -> list[MappedMoment]:
-        """Return moments of the videos that match, with places on a map on which those that look alike are near."""
+        """Return moments of the videos that match, with positions on a map on which similar ones are close."""
         return self._keep(self._draw_map, filters)
 
     def list_unusual(
         self, filters: Filters = ALL_VIDEOS, against: Filters = ALL_VIDEOS, limit: int = 20
     ) -> list[UnusualVideo]:
-        """Return the videos least like those that ``against`` selects, the least first.
+        """Return the videos least like those that ``against`` selects, least similar first.
 
         Raises:
             VidretError: There are too few videos to compare with.
@@ -78,7 +78,7 @@ class Explorer:
     def _keep(self, compute: Callable[..., list[Answer]], *asked: object) -> list[Answer]:
         if self._generation != self._store.generation or len(self._answers) > MAX_ANSWERS:
             self._generation, self._answers = self._store.generation, {}
-        key, answers = (compute.__name__, *asked), self._answers  # another thread may replace these meanwhile
+        key, answers = (compute.__name__, *asked), self._answers  # another thread may replace the attribute
         if key not in answers:
             answers[key] = compute(*asked)
         return answers[key]  # type: ignore[return-value]
@@ -106,7 +106,7 @@ class Explorer:
             used.add(int(sample.owners[best]))
             for video_id, time_s in find_middles(self._store, sample.ids[[best]]).values():
                 num_videos = len(np.unique(sample.owners[rows]))
-                paths = self._store.files.paths_of([video_id], filters)[video_id]  # none if it was lost meanwhile
+                paths = self._store.files.paths_of([video_id], filters)[video_id]  # none if it has just been lost
                 kinds += [
                     KindOfVideo(video=video_id, path=path, time=time_s, num_videos=num_videos) for path in paths[:1]
                 ]
@@ -156,7 +156,7 @@ def _average(sample: SampledSegments) -> tuple[Int64[np.ndarray, " video"], Floa
 
 
 def choose_num_clusters(num_vectors: int) -> int:
-    """Return how many clusters an overview of some vectors has: the root of half of them, up to 12."""
+    """Return the default number of clusters: the root of half the number of vectors, at most ``MAX_CLUSTERS``."""
     return max(1, min(MAX_CLUSTERS, round(math.sqrt(num_vectors / 2))))
 
 
@@ -194,7 +194,7 @@ def _centre(vectors: np.ndarray, mean: Float32[np.ndarray, " dim"]) -> Float32[n
 def _fit_centres(
     directions: Float32[np.ndarray, "row dim"], num_clusters: int, rng: np.random.Generator
 ) -> Float32[np.ndarray, "cluster dim"]:
-    """Return centres that k-means++ starts and Lloyd's rounds improve until no vector changes its cluster."""
+    """Return centres by k-means++ and then Lloyd's algorithm, until no vector changes its cluster."""
     centres = directions[[int(rng.integers(len(directions)))]]
     for _ in range(num_clusters - 1):
         distances = np.maximum(1 - (directions @ centres.T).max(axis=1), 0).astype(np.float64) ** 2
@@ -250,7 +250,7 @@ def _compute_affinities(centred: np.ndarray, perplexity: float) -> Float64[np.nd
     squares = (centred**2).sum(axis=1)
     distances = np.maximum(squares[:, None] + squares[None] - 2 * centred @ centred.T, 0)
     np.fill_diagonal(distances, np.inf)
-    distances -= distances.min(axis=1, keepdims=True)  # which changes no probability, and keeps the largest at 1
+    distances -= distances.min(axis=1, keepdims=True)  # changes no probability, and keeps the largest exponential at 1
     low, high = np.zeros(len(distances)), np.full(len(distances), np.inf)
     beta = 1 / np.maximum(np.where(np.isfinite(distances), distances, 0).mean(axis=1), 1e-12)
     for _ in range(50):

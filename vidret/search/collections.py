@@ -1,7 +1,7 @@
-"""What an index keeps for its users: saved searches, lists of moments, and watches.
+"""Collections that an index keeps for its users: saved searches, lists of moments, and watches.
 
-The videos of moments are found wherever their files are now. A watch is a query of which the videos that are finished
-later are reported.
+Moments are stored by the content of their videos, so moved files are found. A watch is a query that reports matches
+among the videos that are completed after it was stored.
 """
 
 import logging
@@ -29,12 +29,12 @@ MAX_MOMENTS = 2000  # of a list
 MAX_NOTE = 2000  # characters
 ROUNDING_S = 1.0  # by which a moment may be longer than its video, whose length a player rounds up
 FEEDBACK = ("like", "unlike", "seen")
-MIN_PROBABILITY = 0.5  # of what a watch reports
+MIN_PROBABILITY = 0.5  # of the moments that a watch reports
 _NAME, _WATCH_NAME = re.compile(r"\w(?:[\w .-]{0,62}[\w.-])?"), re.compile(r"\w[\w.-]{0,63}")
 
 
 def list_collections(store: Store, index: Path) -> list[SavedCollection]:
-    """Return the collections of an index by name, with the ids and the paths that videos have now."""
+    """Return the collections of an index by name, with the current ids and paths of videos."""
     kept = sorted(COLLECTIONS.read(index), key=lambda row: row.name.casefold())
     contents = store.find_contents({moment.content for row in kept for moment in row.moments})
     paths = {video.id: video.paths[0] for video in store.videos.find(ids=list(contents.values()))} if contents else {}
@@ -47,7 +47,7 @@ def list_collections(store: Store, index: Path) -> list[SavedCollection]:
 
 
 def store_collection(store: Store, index: Path, collection: SavedCollection) -> None:
-    """Keep a collection in place of the one whose revision it has; see ``Engine.save_collection``."""
+    """Store a collection in place of its previous revision; see ``Engine.save_collection``."""
     check_collection(store, collection)
     with COLLECTIONS.change(index) as rows:
         at, current = _find(rows, collection.name)
@@ -63,7 +63,7 @@ def store_collection(store: Store, index: Path, collection: SavedCollection) -> 
 
 
 def extend_list(store: Store, index: Path, name: str, results: Sequence[Hit | Moment]) -> None:
-    """Add moments to the end of a list, which is made if there is none; see ``Engine.add_to_list``."""
+    """Append moments to a list, which is created if needed; see ``Engine.add_to_list``."""
     check_list("results", results)
     added = [ListedMoment.of_result(result) for result in results]
     with COLLECTIONS.change(index) as rows:
@@ -76,7 +76,7 @@ def extend_list(store: Store, index: Path, name: str, results: Sequence[Hit | Mo
 
 
 def check_collection(store: Store, collection: SavedCollection) -> None:
-    """Check all of a collection but the videos of its moments."""
+    """Check a collection, except for the videos of its moments."""
     if not _NAME.fullmatch(collection.name):
         rule = "name must be up to 64 letters, digits, spaces, dots, dashes and underscores"
         raise OptionError(f"{rule}, got {collection.name!r}")
@@ -102,12 +102,12 @@ def check_collection(store: Store, collection: SavedCollection) -> None:
 
 
 def _find(rows: Sequence[SavedCollection], name: str) -> tuple[int, SavedCollection]:
-    """Return a collection and where it is, or where it will be and an empty one."""
+    """Return the index and the collection of a name; an empty collection after the last one if there is none."""
     return next(((at, row) for at, row in enumerate(rows) if row.name == name), (len(rows), SavedCollection(name=name)))
 
 
 def _keep_moment(store: Store, moment: ListedMoment, known: Mapping[str, ListedMoment]) -> ListedMoment:
-    """Return a moment as it is kept: named by its content, which ``known`` has of videos that were removed."""
+    """Return a moment as it is stored, by the content of its video; that of a removed video must be in ``known``."""
     if moment.video is not None:
         video = store.videos.get(moment.video)
         if video.complete and moment.end > video.duration + ROUNDING_S:
@@ -131,7 +131,7 @@ class WatchMatch:
 
 
 def add_watch(store: Store, name: str, query: str) -> Watch:
-    """Store a watch for what an index holds later, and return it.
+    """Store a watch for videos that an index gets later, and return it.
 
     Raises:
         VidretError: The name is taken or invalid, or the query is, or mentions an unknown concept.
@@ -152,7 +152,7 @@ def add_watch(store: Store, name: str, query: str) -> Watch:
 
 
 def check_kept_query(store: Store, query: str) -> None:
-    """Check a query that an index is to keep.
+    """Check a query before an index stores it.
 
     Raises:
         VidretError: As ``check_query``, or it mentions an unknown concept.
@@ -163,11 +163,11 @@ def check_kept_query(store: Store, query: str) -> None:
 
 
 def find_new_matches(watches: Sequence[Watch], complete: Collection[int], locate: LocateMany) -> list[WatchMatch]:
-    """Return the matches among the complete videos that a watch has not reported; ``mark_reported`` makes them so.
+    """Return the matches among the complete videos that a watch has not reported; see ``mark_reported``.
 
     ``locate`` returns the best moments of each query in each video by its id, of ``MIN_PROBABILITY`` or more.
     """
-    watches_of = defaultdict[tuple[int, tuple[int, ...]], list[Watch]](list)  # by what they have seen, which most share
+    watches_of = defaultdict[tuple[int, tuple[int, ...]], list[Watch]](list)  # by the videos they have seen
     for watch in watches:
         watches_of[watch.last_video, watch.unreported].append(watch)
     matches = []
@@ -180,7 +180,7 @@ def find_new_matches(watches: Sequence[Watch], complete: Collection[int], locate
 
 
 def leave_unknown_out(watches: Sequence[Watch], concepts: Collection[str]) -> list[Watch]:
-    """Return the watches that mention known concepts only; others, whose concept was forgotten, are logged."""
+    """Return the watches that mention only known concepts; the others are named in a warning."""
     kept = []
     for watch in watches:
         unknown = [f"@{name}" for name in find_mentions(watch.query) if name not in concepts]
@@ -194,7 +194,7 @@ def leave_unknown_out(watches: Sequence[Watch], concepts: Collection[str]) -> li
 def mark_reported(
     index: Path, known: Collection[int], reported: Collection[int], *, left_out: Collection[str] = ()
 ) -> None:
-    """Remember which known videos need no further report, by all watches but those whose names are left out."""
+    """Store which known videos all watches have reported, except for the watches that are ``left_out`` by name."""
     with WATCHES.change(index) as watches:
         for position, watch in enumerate(watches):
             if watch.name not in left_out:

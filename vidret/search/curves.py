@@ -1,4 +1,4 @@
-"""One video of an index: its similarity curve, its saliency, the words that speak for a query, and its file."""
+"""One video of an index: its similarity curve and saliency for a query, its matching words, and its file."""
 
 import os
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class RankedVideo:
     """A video to locate moments in.
 
     Attributes:
-        standard: What the scores of its moments mean; None for a video that was not searched for.
+        standard: The standard by which its moments are rated; None for a video that was not searched for.
     """
 
     video_id: int
@@ -45,7 +45,7 @@ class RankedVideo:
 
 
 def choose_video(store: Store, video: str | os.PathLike[str] | int) -> RankedVideo:
-    """Return a video that was not searched for, by its id, its path, which stays as it is, or the ending of its path.
+    """Return a video named by its id, its path, which is kept as given, or the ending of its path.
 
     Raises:
         StoreError: The index does not have it, or all of its files are missing.
@@ -117,7 +117,7 @@ def _encode(index: OpenIndex, query: Query) -> EncodedQuery:
 
 
 def read_curve(pictures: PictureChannel, query: EncodedQuery, video_id: int) -> tuple[Curve, FrameScorer] | None:
-    """Return the scores of all stored frames of one video, and what scores others; None if nothing is stored yet."""
+    """Return the scores of a video's stored frames, and the scorer of other frames; None if nothing is stored yet."""
     ids = pictures.store.segments.ids_of_video(video_id)
     stored = pictures.read_again(FrameRanker(), ids)
     segments, frames = stored.segments, stored.frames
@@ -139,7 +139,7 @@ def read_curve(pictures: PictureChannel, query: EncodedQuery, video_id: int) -> 
 
 
 def _list_texts(index: OpenIndex, query: Query, video_id: int) -> tuple[CurveText, ...]:
-    """Return the words of a video that speak for a query, by time, at their height in its curve."""
+    """Return the words of a video that match a query, by time, with their scores on its curve."""
     texts = index.texts
     if texts is None:
         return ()

@@ -1,4 +1,4 @@
-"""Edges of moments made precise at query time: frames between stored ones are decoded, encoded and compared.
+"""Refinement of the edges of moments at query time: frames between stored ones are decoded, encoded and compared.
 
 An edge of the similarity curve lies between two stored frames, often a second apart. A binary search among evenly
 spaced frames between them finds where the score crosses the middle between its levels inside and outside the moment.
@@ -30,15 +30,15 @@ _TIE_S = 1e-3
 
 @dataclass(slots=True, eq=False)
 class _OpenEdge:
-    """An edge between two stored frames, ``start`` or ``end`` of a moment, and the search for where it is.
+    """An edge of a moment between two stored frames, its ``start`` or ``end``, and the state of its binary search.
 
     Attributes:
         moment: Index of its moment.
         wanted_s: Times of the frames to look at, rising.
         threshold: Score at the edge.
-        times_s: When these frames begin, and the stored ones before and after them.
+        times_s: Start times of these frames, and of the stored ones before and after them.
         pictures: The frames that were decoded, by the index of their time.
-        first: The first index that may be the first beyond the edge.
+        first: The lowest index that may be the first beyond the edge.
         last: The last such index.
     """
 
@@ -65,21 +65,21 @@ class _OpenEdge:
             self.first = self.middle + 1
 
     def time_s(self) -> float:
-        """Return where the edge lies."""
+        """Return the time of the edge."""
         return (self.times_s[self.first] + self.times_s[self.first + 1]) / 2
 
 
 class EdgeRefiner:
     """Moves the edges of moments to where the score of the query crosses a threshold between stored frames.
 
-    Vectors are remembered, so that other queries for the same edges are quick.
+    Vectors are cached, so that other queries for the same edges are fast.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         """Set the encoder; a decoding process starts with the first edge."""
         self._encoder, self._pool = encoder, ImagePool(1)
         self._remembered: OrderedDict[tuple[int, float], tuple[float, Vector]] = OrderedDict()
-        self._lock = threading.Lock()  # of what is remembered, and dropped
+        self._lock = threading.Lock()  # guards the cache
 
     def close(self) -> None:
         """Stop the decoding process."""
@@ -90,8 +90,8 @@ class EdgeRefiner:
     ) -> list[Moment]:
         """Return moments with precise edges, in the same order, given the curves of videos and the bytes of files.
 
-        Edges at cuts, gaps and the ends of a video stay, as do those that two moments share, and those of a video
-        that cannot be read or has changed since it had so many bytes, which is logged.
+        Edges at cuts, gaps and the ends of a video stay, as do those that two moments share. Those of a video that
+        cannot be read or has another size now stay too, which is logged.
         """
         if not getattr(self._encoder, "encodes_frames_alone", False):
             logger.warning("edges are not refined: %s encodes frames together", self._encoder.name)
@@ -118,7 +118,7 @@ class EdgeRefiner:
         return [_move(moment, [edge for edge in found if edge.moment == index]) for index, moment in enumerate(moments)]
 
     def _look(self, edges: Sequence[_OpenEdge], sizes: Mapping[str, int], lost: set[int]) -> None:
-        """Encode the frame in the middle of each search, unless it is remembered; note videos that cannot be read."""
+        """Encode the middle frame of each search, unless it is cached; add videos that cannot be read to ``lost``."""
         missing = []
         for edge in edges:
             key = edge.video_id, edge.wanted_s[edge.middle]
@@ -179,7 +179,7 @@ def _open_edges(index: int, moment: Moment, curve: Curve) -> list[_OpenEdge]:
 
 
 def _move(moment: Moment, edges: Sequence[_OpenEdge]) -> Moment:
-    """Return a moment with its new edges, unless nothing would be left of it."""
+    """Return a moment with its new edges; unchanged if it would become empty."""
     moved = {edge.side: edge.time_s() for edge in edges}
     start, end = moved.get("start", moment.start), moved.get("end", moment.end)
     return replace(moment, start=start, end=end) if start < end else moment

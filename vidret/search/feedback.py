@@ -1,9 +1,9 @@
-"""Relevance feedback: what the results that were liked and those that were not say of every other segment.
+"""Relevance feedback: evidence for every segment from the results that were liked and those that were not.
 
-Somebody looks for a scene, and likes the result that resembles it most. How probable that choice is, were a segment the
-scene, follows from how much more the segment resembles what was liked than what was shown besides. The logarithm of the
-ratio of that probability and of a blind choice is evidence, in nats, which is added to that of the query. A segment
-that was shown is hardly the scene, or the search would have ended: other segments of its video come before it.
+A user looks for a scene, and likes the result that resembles it most. If a segment were the scene, the probability of
+that choice would follow from how much more the segment resembles the liked result than the others shown. The log ratio
+of that probability and that of a random choice is evidence, in nats, which is added to that of the query. A segment
+that was shown is hardly the scene, or the search would have ended, so other segments of its video come first.
 
 Reference: Cox et al. 2000, "The Bayesian image retrieval system, PicHunter"; several likes and the temperature as in
 Kratochvíl et al. 2020, "SOMHunter".
@@ -25,14 +25,14 @@ from vidret.store.store import Store
 from vidret.text import format_count
 from vidret.types import TimePoint
 
-TEMPERATURE, MEDIAN_DISTANCE = 0.1, 0.7  # of a choice, where this is the median distance of two segments
-MAX_NATS = 4.0  # that one choice adds or takes: one wrong click must not end a search
-SEEN_NATS = 8.0  # that a segment loses which was seen: likes near it must not bring it back
+TEMPERATURE, MEDIAN_DISTANCE = 0.1, 0.7  # of a choice, at this median distance of two segments
+MAX_NATS = 4.0  # that one choice adds or subtracts: one wrong click must not ruin a search
+SEEN_NATS = 8.0  # that a seen segment loses: likes near it must not bring it back
 MAX_LOGIT = 50.0  # more changes nothing within ``MAX_NATS``
-NUM_RATED = 6000  # segments near the query and the likes; those that both together rate best are reranked
-MAX_OTHERS = 64  # that a like is compared with; of more, as many are drawn
+NUM_RATED = 6000  # segments near the query and the likes that are rated; the best are reranked
+MAX_OTHERS = 64  # shown segments that a like is compared with; more are sampled
 SAMPLE = 256  # segments from which the median distance is estimated
-ROUGH_S = 1.0  # how far a time may be after the end, since containers round their duration
+ROUGH_S = 1.0  # that a time may be after the end, since containers round their duration
 KIND = 0.5  # share of the median distance within which segments show one kind of thing
 SEED = 1234
 
@@ -41,14 +41,14 @@ Ids = Int64[np.ndarray, " _id"]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Feedback:
-    """Vectors of what was judged, and how similarities become choices.
+    """The vectors of judged segments, and the model of a user's choice.
 
     Attributes:
-        liked: What was liked.
-        unliked: What was marked as different from what is looked for.
-        seen: What was shown besides.
+        liked: Vectors of liked segments.
+        unliked: Vectors of segments marked as different from the scene.
+        seen: Vectors of the other segments that were shown.
         typical: Median similarity of two segments.
-        ruled_out: Ids of the segments that somebody has seen, and would have recognised.
+        ruled_out: Ids of the segments that the user has seen, and would have recognised as the scene.
     """
 
     liked: Float32[np.ndarray, "like dim"]
@@ -64,7 +64,7 @@ class Feedback:
 
     @property
     def direction(self) -> Float[np.ndarray, " dim"]:
-        """The direction in which the evidence rises where a segment resembles all that was shown alike."""
+        """The gradient of the evidence at a segment that resembles everything shown equally."""
         others = np.concatenate([self.unliked, self.seen])
         away = others.mean(axis=0) if len(others) else np.zeros(self.liked.shape[1], np.float32)
         total: Float[np.ndarray, " dim"] = (self.liked - away).sum(axis=0) / self.temperature
@@ -73,8 +73,8 @@ class Feedback:
     def rate(self, vectors: Float32[np.ndarray, "segment dim"]) -> Float[np.ndarray, " segment"]:
         """Return the evidence of all choices for segments, in nats, given their unit vectors.
 
-        Each like competes with all that was shown and not liked. Without a like, each segment that was marked as
-        different competes with one that is as similar as two segments typically are.
+        Each like competes with everything shown and not liked. Without a like, each segment marked as different
+        competes with a segment of typical similarity.
         """
         if not len(self.liked):
             unliked = vectors @ self.unliked.T
@@ -87,7 +87,7 @@ class Feedback:
         return total
 
     def weigh(self, ids: Ids, vectors: Float32[np.ndarray, "segment dim"]) -> Float[np.ndarray, " segment"]:
-        """Return what segments gain or lose, in nats: the evidence of all choices, and that they were seen already."""
+        """Return the evidence of all choices for segments, in nats, less ``SEEN_NATS`` for those already seen."""
         total: Float[np.ndarray, " segment"] = self.rate(vectors) - SEEN_NATS * np.isin(ids, self.ruled_out)
         return total
 
@@ -97,8 +97,8 @@ def rate_choice(
 ) -> Float[np.ndarray, " segment"]:
     """Return the evidence of one choice for each segment, in nats, within plus and minus ``MAX_NATS``.
 
-    Given are its similarities with what was chosen and with what was not. The higher the temperature, which is in units
-    of similarity, the less a choice says.
+    ``chosen`` and ``others`` are similarities with what was chosen and what was not. The higher the temperature, in
+    units of similarity, the less a choice says.
     """
     ahead = np.minimum((others - chosen[:, None]) / temperature, MAX_LOGIT)
     evidence = math.log(1 + ahead.shape[1]) - np.log1p(np.exp(ahead).sum(axis=1))
@@ -123,8 +123,8 @@ class SegmentSpace:
     ) -> Feedback:
         """Return the feedback on times of videos.
 
-        What was ``seen`` is ruled out; what is only ``supposed`` to have been shown, by id of the video, competes with
-        likes as well, but is not.
+        Segments at ``seen`` times are ruled out. Those at ``supposed`` ones, given by video id, only compete with
+        likes: they were probably shown.
 
         Raises:
             VidretError: A video is not in the index, or a time is not in a video.
@@ -149,7 +149,7 @@ class SegmentSpace:
         return kept, vectors.astype(np.float32)
 
     def weigh(self, feedback: Feedback, ids: Ids) -> Float[np.ndarray, " segment"]:
-        """Return the evidence of feedback for segments, in the order of ``ids``; 0 for what cannot be read."""
+        """Return the evidence of feedback for segments, in the order of ``ids``; 0 for those that cannot be read."""
         kept, vectors = self.read(ids)
         weights = dict(zip(kept.tolist(), feedback.weigh(kept, vectors).tolist(), strict=True))
         return np.array([weights.get(key, 0.0) for key in ids.tolist()])
@@ -157,8 +157,8 @@ class SegmentSpace:
     def find_candidates(self, pictures: PictureChannel, query: ChannelQuery, feedback: Feedback) -> list[TimeSpan]:
         """Return the middles of the segments that a query and feedback together rate best, ``depth`` of them.
 
-        Of an index with more than ``NUM_RATED`` segments, that many are rated: those nearest to the query, to each
-        like, and to the direction in which the evidence of all of them rises.
+        At most about ``NUM_RATED`` segments are rated: those nearest to the query, to each like, and to the gradient of
+        the evidence.
         """
         free = [encoded for clause, encoded in zip(query.clauses, query.encoded, strict=True) if not clause.phrases]
         if not free or "picture" not in query.sources:
@@ -204,7 +204,7 @@ class SegmentSpace:
         return self._typical[1]
 
     def pick_kinds(self, points: Sequence[tuple[int, float]], limit: int) -> list[int]:
-        """Return the indices of the first point of each kind, in order: those unlike all that came before them."""
+        """Return the indices of the first point of each kind, in order: those unlike all before them."""
         radius = 1 - KIND * (1 - self.typical_similarity())
         picked: list[int] = []
         leaders: list[Float32[np.ndarray, " dim"]] = []

@@ -1,6 +1,6 @@
 """Moments of a query in one video, from its pictures and its words.
 
-Words last as long as they are said or shown; pictures as long as the curve of their scores stands out. Several clauses
+Words last as long as they are said or shown, pictures as long as the curve of their scores stands out. Several clauses
 are placed by :mod:`vidret.search.placed_moments`.
 """
 
@@ -21,17 +21,17 @@ from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import Curve, LocateOptions, Segment, Source
 from vidret.video.timeline import LONGEST_STILL_S
 
-JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
+JOIN_S = 1.2  # between utterances, or readings of a text, that form one span
 EDGE_S = 1e-3  # tolerance for an edge at a cut
 MIN_PROBABILITY = 1e-38  # of a span that a head found
 MAX_TEXTS = 12  # of a video and a clause
-MIN_SPANS = 20  # of a video that are looked for, however few are asked for: pages are parts of one order
-JOIN_PICTURES = 0.3  # nats below a span of pictures up to which the frames beside it match as well
+MIN_SPANS = 20  # of a video, at least this many are found, whatever ``k`` is: pages are parts of one order
+JOIN_PICTURES = 0.3  # nats below a span of pictures, within which frames beside it are added
 MIN_OVERLAP_S = 0.5
 SHORTEST_S = 1.0  # minimum duration of a moment of pictures, unless its shot is shorter
-JOIN_CHANNELS = 1.0  # nats that a span of another channel may match less, to go on with a moment
-MIN_COVER = 0.6  # of a text that answers a clause without a hint at words
-UNEXPECTED = 1.0  # standard deviations that another text loses there, against pictures
+JOIN_CHANNELS = 1.0  # nats by which a span of another channel may score less and still extend a moment
+MIN_COVER = 0.6  # share of a clause that a text must cover if the clause does not hint at words
+UNEXPECTED = 1.0  # standard deviations that other texts lose then, compared with pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class FusedSpan:
     """A span of a video that matches a query, or a clause of one, in seconds and nats.
 
     Attributes:
-        parts: What matches, that which sets the bounds first.
+        parts: The matches; the one that sets the bounds comes first.
         events: The span of each clause, in order, if there are several.
     """
 
@@ -89,7 +89,7 @@ def _rank_spans(
     texts = _find_text_spans(matches)
     if not expects_words:
         texts = [span if _covers(span) else replace(span, score=span.score - UNEXPECTED) for span in texts]
-        if pictures:  # a text that matches no better than it would an unrelated query is no moment of its own
+        if pictures:  # a text that matches no better than an unrelated query would is no moment
             texts = [span for span in texts if span.score >= 0.0 or _covers(span)]
     spans = [*texts, *pictures]
     best = sorted(spans, key=lambda span: -span.score)[: 2 * k]
@@ -118,7 +118,7 @@ def _covers(span: FusedSpan) -> bool:
 
 
 def _find_text_spans(matches: Sequence[Match]) -> list[FusedSpan]:
-    """Return a span for each text, joined with its neighbours of the same source that match as well."""
+    """Return a span for each text, joined with its neighbours of the same source that also match."""
     spans = []
     by_time = sorted(matches, key=lambda match: match.start)
     for best in sorted(matches, key=lambda match: -match.evidence)[:MAX_TEXTS]:
@@ -137,7 +137,7 @@ def _find_text_spans(matches: Sequence[Match]) -> list[FusedSpan]:
 
 
 def _chain(near: Sequence[Match], match: Match) -> list[Match]:
-    """Return the run of texts around one, in which no pause is longer than ``JOIN_S``."""
+    """Return the texts around a match, without a pause longer than ``JOIN_S``."""
     groups: list[list[Match]] = [[text] for text in near[:1]]
     for before, text in pairwise(near):
         if text.start - before.end <= JOIN_S:
@@ -150,9 +150,9 @@ def _chain(near: Sequence[Match], match: Match) -> list[Match]:
 def _find_picture_spans(
     scores: VideoScores, clause: int, options: LocateOptions
 ) -> tuple[list[FusedSpan], list[FusedSpan]]:
-    """Return the spans of pictures, and those that overlap them, if the options ask for these.
+    """Return the spans of pictures, and spans that overlap them, if the options ask for those.
 
-    A head's own spans are all among the first, as they are evaluated.
+    The first ones include all of a head's spans, as in its evaluation.
     """
     seen = scores.pictures[clause] > ABSENT
     if not seen.any() or not scores.segments:
@@ -186,19 +186,19 @@ def _find_picture_spans(
 
 
 def _add_new(spans: list[AnySpan], more: Sequence[AnySpan]) -> list[AnySpan]:
-    """Return spans, and those of others that have other bounds."""
+    """Return spans, and the further ones that have other bounds."""
     known = {(span.start, span.end) for span in spans}
     return spans + [span for span in more if (span.start, span.end) not in known]
 
 
 def _find_curve_spans(curve: Curve, options: LocateOptions) -> list[Span]:
-    """Return spans of a curve with the score of its best frame, less what they stand out less than the best of them."""
+    """Return spans of a curve; the best has the score of the best frame, the others keep their distance to it."""
     spans = find_moments(curve, k=options.k, overlapping=options.overlapping, weak=options.weak, snap=options.snap)
     return [span._replace(score=curve.best - (spans[0].score - span.score)) for span in spans]
 
 
 def _lengthen(spans: Sequence[Span], curve: Curve, *, overlapping: bool = False) -> list[Span]:
-    """Return spans that last ``SHORTEST_S``, if their shots and, unless they may overlap, the others leave room."""
+    """Return spans that last ``SHORTEST_S``, if their shots leave room, and other spans do unless ``overlapping``."""
     grown = list(spans)
     for index, span in enumerate(grown):
         if span.end - span.start < SHORTEST_S:  # most last longer
@@ -208,11 +208,10 @@ def _lengthen(spans: Sequence[Span], curve: Curve, *, overlapping: bool = False)
 
 
 def _join_channels(spans: Sequence[FusedSpan], breaks: Sequence[float]) -> list[FusedSpan]:
-    """Return spans, best first, each joined with one of every other channel that matches about as well and goes on.
+    """Return spans, best first, each extended by one of every other channel that scores about as high and continues it.
 
-    ``breaks`` are the times at which the video has a cut, or a gap begins or ends.
-    So an event that is first said and then seen is one moment. A span inside a better one, or around it, says nothing
-    about where the better one ends.
+    ``breaks`` are the times at which the video has a cut, or a gap begins or ends. An event that is first said and then
+    seen is thus one moment. A span inside a better one, or around it, does not change the bounds of the better one.
     """
     joined, rest = [], list(spans)
     while rest:
@@ -233,7 +232,7 @@ def _join_channels(spans: Sequence[FusedSpan], breaks: Sequence[float]) -> list[
 
 
 def _unite(span: FusedSpan, other: FusedSpan) -> FusedSpan:
-    """Return a span that lasts as long as two of them, with the score of the first and what speaks for both."""
+    """Return the union of two spans, with the score of the first and the matches of both."""
     parts = tuple({(part.source, part.start, part.end): part for part in (*span.parts, *other.parts)}.values())
     return replace(span, start=min(span.start, other.start), end=max(span.end, other.end), parts=parts)
 
@@ -248,9 +247,9 @@ def _continues(span: FusedSpan, other: FusedSpan, breaks: Sequence[float]) -> bo
 
 
 def _add_support(span: FusedSpan, others: Sequence[FusedSpan]) -> FusedSpan:
-    """Add to the score of a span what other sources say about the same time, as far as they match less well.
+    """Add to the score of a span those of overlapping spans of other sources that score lower.
 
-    So the source that matches best sets the bounds of a moment, and long spans gain nothing from short ones in them.
+    The source that matches best thus sets the bounds of a moment, and long spans gain nothing from short, better ones.
     """
     span_source, best = span.parts[0].source, dict[Source, FusedSpan]()
     for other in others:

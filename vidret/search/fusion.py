@@ -1,9 +1,9 @@
-"""What the channels of one index say about the clauses of a query, brought together by video.
+"""Fusion of the evidence of an index's channels for the clauses of a query, by video.
 
-A clause is compared with the pictures, the speech, the on-screen text, the subtitles and the generated descriptions,
-as far as the index has them. Each turns its scores into evidence in nats, and the log-sum-exp of it is the score of
-the clause. Pictures are ranked as they are without texts, so that a channel that has nothing to say changes nothing.
-Several clauses must hold at the same time, or one after the other.
+A clause is compared with the pictures, the speech, the on-screen text, the subtitles and the generated descriptions
+that the index has. Each channel turns its scores into evidence in nats, whose log-sum-exp is the score of the clause. A
+channel without a match changes nothing: pictures are then ranked as without texts. Several clauses must hold at the
+same time, or one after the other.
 """
 
 import heapq
@@ -30,11 +30,10 @@ from vidret.search.video_scores import VideoCandidates, VideoScores
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, SOURCES, Evidence, SearchOptions
 
-# What a video loses in which excluded words are said or shown; those written with a minus remove it.
+# Loss of a video in which excluded words are said or shown; words written with a minus remove the video.
 SAID = 1.0
-COVERED_TEXTS = 30  # of a clause, whose frames are read as well
-# Videos of which all frames are read for several clauses, since the nearest segments of one clause say little about
-# where the others are.
+COVERED_TEXTS = 30  # of a clause, while which frames are compared as well
+# Videos of which all frames are read for several clauses, since the nearest segments of one clause may lack the others.
 MAX_PLACED, MAX_PLACED_SEGMENTS = 200, 1200
 
 logger = logging.getLogger(__name__)
@@ -42,13 +41,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Question:
-    """A query with what the texts of an index say about it.
+    """A query with the matching texts of an index.
 
     Attributes:
-        asked: What each channel is asked.
+        asked: The query for each channel.
         texts: The matching texts by video.
         lowered: The videos in which a term is said or shown that is excluded, but not forbidden.
-        feedback: What was liked and what was not; None without any.
+        feedback: The likes and dislikes; None without any.
         presence: The persons that it names; None without any.
     """
 
@@ -62,9 +61,9 @@ class Question:
     def add_persons(
         self, evidence: tuple[Evidence, ...], video_id: int, spans: Sequence[tuple[float, float]]
     ) -> tuple[Evidence, ...]:
-        """Return evidence with where the persons of the query are seen or heard in spans of a video, each once.
+        """Return evidence with the tracks of the query's persons in spans of a video, each once.
 
-        That replaces it where the query names only persons, since pictures were not compared then.
+        The tracks replace the evidence if the query names only persons, since pictures were not compared then.
         """
         if self.presence is None:
             return evidence
@@ -82,7 +81,7 @@ def make_question(
 ) -> Question:
     """Return a query with the texts that match it: the best of the index, or all of one video.
 
-    ``supposed`` is what likes compete with if the options do not say what was seen.
+    ``supposed`` times compete with likes if the options do not list what was seen.
     """
     structure = query.structure
     texts, sounds = (index.texts, index.sounds) if query.vectors.shape[1] else (None, None)
@@ -128,7 +127,7 @@ def make_question(
 def _weigh(
     segments: SegmentSpace, feedback: Feedback, structure: QueryStructure, ids: Ids
 ) -> Float[np.ndarray, "clause segment"]:
-    """Return what feedback adds to each clause, such that it adds its evidence to the score of the query."""
+    """Return the nats that feedback adds to each clause, scaled so that its evidence adds to the score of the query."""
     shares = np.zeros(len(structure.clauses))
     for step in structure.steps:
         shares[list(step)] = 1 / math.sqrt(len(step) * len(structure.steps))
@@ -136,7 +135,7 @@ def _weigh(
 
 
 def _weigh_texts(store: Store, weigh: WeighSegments, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
-    """Return texts with what the segments add that are seen meanwhile, the best one of each text."""
+    """Return texts with the weight of the best segment that each text overlaps added."""
     spans = [
         *{
             (match.video_id, match.start, match.end)
@@ -165,7 +164,7 @@ def _weigh_texts(store: Store, weigh: WeighSegments, found: Mapping[int, VideoTe
 
 
 def count_compared(index: OpenIndex, asked: ChannelQuery) -> int:
-    """Return with how many segments and texts of the videos that its filters allow a query is compared."""
+    """Return the number of segments and texts that a query is compared with, given its filters."""
     store, texts, filters, share = index.store, index.texts, asked.options.filters, 1.0
     if filters != ALL_VIDEOS:
         share = store.count_videos(filters) / max(store.count_videos(), 1)
@@ -174,7 +173,7 @@ def count_compared(index: OpenIndex, asked: ChannelQuery) -> int:
 
 
 def rank(index: OpenIndex, question: Question, depth: int) -> VideoCandidates:
-    """Return the candidate videos, of which so many nearest segments are considered."""
+    """Return the candidate videos, from the ``depth`` nearest segments."""
     asked, covered = replace(question.asked, depth=depth), [*question.asked.covered]
     if question.feedback is not None:
         covered += index.segments.find_candidates(index.pictures, asked, question.feedback)
@@ -186,7 +185,7 @@ def rank(index: OpenIndex, question: Question, depth: int) -> VideoCandidates:
     ranked = _fuse(question, found)
     if not question.query.structure.is_joint:
         if "picture" in asked.sources and not asked.clauses[0].phrases and not asked.options.refine:
-            # Others do not depend on the nearest segments.
+            # Other queries do not depend on the nearest segments.
             ranked.complete = partial(_complete, index, question, found)
         return ranked
     if not found:
@@ -199,20 +198,20 @@ def rank(index: OpenIndex, question: Question, depth: int) -> VideoCandidates:
 def _complete(
     index: OpenIndex, question: Question, known: Mapping[int, VideoPictures], video_ids: Sequence[int]
 ) -> VideoCandidates:
-    """Return some videos with the segments and texts that set their scores, whatever number of candidates."""
+    """Return some videos with the segments and texts that set their scores, independent of the number of candidates."""
     texts = {video_id: question.texts[video_id] for video_id in video_ids if video_id in question.texts}
     pictures = index.pictures.find_in_videos(question.asked, video_ids, known)
     return _fuse(replace(question, texts=texts), pictures)
 
 
 def score_video(index: OpenIndex, question: Question, video_id: int) -> VideoScores | None:
-    """Return the scores of all of one video over time; None if nothing of it is stored."""
+    """Return the scores of one whole video over time; None if nothing of it is stored."""
     texts = {video_id: question.texts[video_id]} if video_id in question.texts else {}
     allowed = replace(question, texts=texts, asked=replace(question.asked, excluded=frozenset()))
     scores = next(iter(_fuse(allowed, index.pictures.score(question.asked, [video_id]))), None)
     structure = question.query.structure
     if scores is not None and structure.clauses[0].phrases and not structure.is_joint:
-        # As in ``rank``: only pictures count that are seen while a text holds the phrases.
+        # As in ``rank``, only pictures count that are seen while a text has the phrases.
         covered = [span for span in question.asked.covered if span[0] == video_id]
         seen = index.pictures.find(replace(question.asked, covered=covered))
         scores.score = max(video.score for video in _fuse(allowed, seen))
@@ -242,7 +241,7 @@ def _fuse(question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCan
 
 
 def _choose_placed(store: Store, video_ids: Sequence[int]) -> Sequence[int]:
-    """Return the first videos, as long as they have not too many segments."""
+    """Return the first videos that together have at most ``MAX_PLACED_SEGMENTS`` segments."""
     total = 0
     for num_chosen, video_id in enumerate(video_ids):
         total += len(list_segments(store, [video_id]))
@@ -253,7 +252,7 @@ def _choose_placed(store: Store, video_ids: Sequence[int]) -> Sequence[int]:
 
 
 def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) -> list[TimeSpan]:
-    """Return video, start and end of the best texts, while which pictures are read."""
+    """Return video, start and end of the best texts, while which pictures are compared."""
     covered: list[TimeSpan] = []
     for index, clause in enumerate(structure.clauses):
         matches = [match for video_texts in texts.values() for match in video_texts[index]]
@@ -264,7 +263,7 @@ def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) ->
 
 
 def _adjust_texts(presence: Presence, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
-    """Return texts with what they lose where the persons of their clauses are not, without what others say."""
+    """Return texts, lowered where the persons of their clauses are absent, without those said by other speakers."""
     adjusted: dict[int, list[list[Match]]] = {
         video_id: [[] for _ in video_texts] for video_id, video_texts in found.items()
     }

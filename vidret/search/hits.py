@@ -1,4 +1,4 @@
-"""The best videos of a query as hits, with what speaks for them and how likely they are."""
+"""The best videos of a query as hits, with their evidence and their probability."""
 
 import logging
 import math
@@ -47,9 +47,9 @@ from vidret.types import (
 from vidret.types import Sequence as EventSequence
 from vidret.video.files import may_exist, warn_missing
 
-POOL = 200  # best videos of which the kinds are shown, or that are sorted
-SEEN = 20  # best videos of a query that were seen before one was liked, unless others were
-MAX_EVIDENCE, MIN_SHARE = 4, 0.05  # pieces that are told, and their share of the score
+POOL = 200  # best videos from which kinds are picked, or which are sorted by an attribute
+SEEN = 20  # best videos that count as seen before a like, unless the options list others
+MAX_EVIDENCE, MIN_SHARE = 4, 0.05  # pieces of evidence that are returned, and their least share of the score
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result", Hit, Moment)
@@ -57,7 +57,7 @@ Result = TypeVar("Result", Hit, Moment)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundVideo:
-    """A video that a search has found, with its existing paths, and what its score means."""
+    """A video that a search has found, with its existing paths, and the standard of its score."""
 
     scores: VideoScores
     paths: tuple[str, ...]
@@ -84,7 +84,7 @@ def search(
 
 
 def _complete(index: OpenIndex, query: Query, options: SearchOptions) -> tuple[Query, SearchOptions]:
-    """Return what to ask: instead of an empty query, what was liked, which was then not chosen among others."""
+    """Return the query to ask; the mean of the likes for an empty one, and then no results count as seen by default."""
     if isinstance(query, str) and not query.strip() and options.like:
         feedback = index.segments.read_feedback(options.like, ())
         return feedback.liked.mean(axis=0), replace(options, seen=options.seen or ())
@@ -94,7 +94,7 @@ def _complete(index: OpenIndex, query: Query, options: SearchOptions) -> tuple[Q
 def _find_page(
     index: OpenIndex, query: AnalysedQuery, options: SearchOptions, fold: Callable[[list[Hit]], list[Hit]]
 ) -> list[Hit]:
-    """Return the hits of a page; further ones fill the places of those that show the same footage as others."""
+    """Return the hits of a page; further hits replace those that are folded as copies."""
     wanted = k = options.k + options.offset
     while True:
         hits = find_hits(index, query, replace(options, k=k, offset=0))
@@ -131,10 +131,10 @@ def find_hits(index: OpenIndex, query: AnalysedQuery, options: SearchOptions) ->
 def find_best_videos(
     index: OpenIndex, query: AnalysedQuery, options: SearchOptions
 ) -> tuple[Question, list[FoundVideo]]:
-    """Return what was asked, and the best videos with existing files.
+    """Return the question, and the best videos with existing files.
 
-    Where the nearest segments belong to too few videos, further ones are looked for and follow: those found first
-    stay first, so that pages of results neither repeat nor lose a video.
+    If the nearest segments belong to too few videos, deeper searches append further ones. Videos found first stay
+    first, so that pages of results neither repeat nor lose a video.
     """
     supposed: list[tuple[int, float]] = []
     is_supposed = options.seen is None and bool(options.like or options.unlike)
@@ -163,14 +163,14 @@ def find_best_videos(
     new = [path for path in dict.fromkeys(missing) if path not in index.told_missing]
     index.told_missing.update(new)
     warn_missing(new)
-    if not found and not is_supposed:  # else it was told already
+    if not found and not is_supposed:  # else it has been logged already
         for note in _describe_missing(index.store, question.asked.options.filters):
             logger.warning("%s", note)
     return question, found
 
 
 def _make_standard(index: OpenIndex, question: Question, best: Sequence[VideoScores]) -> ScoreStandard:
-    """Return what the scores of a query mean, given the best; those of images are compared with nothing."""
+    """Return the standard of a query's scores, given the best; one without probabilities for images."""
     if not best or not question.query.is_text:
         return ScoreStandard()
     asked, size = question.asked, count_compared(index, question.asked)
@@ -187,7 +187,7 @@ def _list_existing(
     Paths of missing files are added to ``missing``, and videos to ``listed``.
     """
     groups = (list(group) for _, group in groupby(ranked, key=lambda video: video.score))
-    while batch := list(islice(groups, options.k)):  # whose paths are read together
+    while batch := list(islice(groups, options.k)):  # their paths are read together
         video_ids = [video.video_id for group in batch for video in group]
         paths = store.files.paths_of(video_ids, options.filters)
         for group in batch:
@@ -201,7 +201,7 @@ def _list_existing(
 
 
 def list_search_notes(index: OpenIndex, query: Query, options: SearchOptions | LocateOptions) -> list[str]:
-    """Return what a search that was run has logged, for clients that see no log."""
+    """Return the notes that a search has logged, for clients that see no log."""
     texts = [query] if isinstance(query, str) else [query.text] if isinstance(query, ComposedQuery) else []
     texts += check_events(query) if isinstance(query, EventSequence) else []
     notes = [*_describe_missing(index.store, options.filters)]
@@ -211,7 +211,7 @@ def list_search_notes(index: OpenIndex, query: Query, options: SearchOptions | L
 
 
 def _describe_missing(store: Store, filters: Filters) -> Iterator[str]:
-    """Yield that there are no videos, or which languages or sounds there are, if a filter asks for none of them."""
+    """Yield a note if the index is empty, or if a filter names a language or sound that no video has."""
     if not len(store):
         yield "the index has no videos yet"
         return
@@ -308,7 +308,7 @@ def make_evidence(parts: Sequence[Match], texts: TextChannel | None) -> tuple[Ev
 
 
 def _find_parts(video: VideoScores, clause: int) -> list[Match]:
-    """Return the best match of each source for a clause: for several clauses, at the time at which it was placed."""
+    """Return the best match of each source for a clause; with several clauses, at the time where it was placed."""
     parts = []
     is_local = len(video.time_s) > 1
     time_s = video.time_s[min(clause, len(video.time_s) - 1)]

@@ -27,8 +27,8 @@ from vidret.types import LocateOptions, Moment, Query, SearchOptions, VideoName
 
 logger = logging.getLogger(__name__)
 
-LEAST_SHARE = 0.5  # of the probability of a video's best span
-STANDS_OUT = 2.0  # nats below the best moment that another one may score
+LEAST_SHARE = 0.5  # share of the probability of a video's best span
+STANDS_OUT = 2.0  # nats by which another moment may score below the best one
 MAX_TOGETHER = 16  # queries that are asked of a video at a time
 
 
@@ -46,7 +46,7 @@ def locate(
     videos = _search_videos(index, planned, options) if video is None else [choose_video(index.store, video)]
     question, scored = _score_videos(index, planned, videos, options, grounder)
     wanted = k = options.k + options.offset
-    while True:  # copies may stand between the others, and what follows an improbable moment is no likelier
+    while True:  # folded copies must be replaced; after an improbable moment, none is likelier
         moments = _choose_moments(index, question, scored, replace(options, k=k))
         unique = fold(moments) if video is None and options.copies == "fold" else moments
         kept = keep_probable(unique, options.at_least)
@@ -66,7 +66,7 @@ def locate_many(
 ) -> list[list[list[Moment]]]:
     """Return the best moments of each query in each of some videos, given by their ids; see ``Engine.locate_many``.
 
-    The frames of a video are read once for ``MAX_TOGETHER`` queries.
+    The frames of a video are read once for up to ``MAX_TOGETHER`` queries.
     """
     found: list[list[list[Moment]]] = []
     unpaged = replace(options, k=options.k + options.offset)
@@ -100,9 +100,9 @@ def _score_videos(
     *,
     among_all: bool = False,
 ) -> tuple[Question, list[tuple[RankedVideo, VideoScores]]]:
-    """Return the scores of some videos over time; a grounding head bounds what is seen, if there is one.
+    """Return the scores of some videos over time; a grounding head, if there is one, finds the spans of pictures.
 
-    A video that was not searched for is judged by itself, or with ``among_all`` among the whole index.
+    A video that was not searched for is rated by itself, or with ``among_all`` against the whole index.
     """
     asked = SearchOptions(sources=options.sources, filters=options.filters)
     question = make_question(index, query, asked, video_id=videos[0].video_id if len(videos) == 1 else None)
@@ -158,7 +158,7 @@ def _refine(index: OpenIndex, clauses: Sequence[EncodedQuery], moments: Sequence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredSpan:
-    """A span of one of some videos, of which ``index`` is the place in their list, and its score among all spans."""
+    """A span of the video at ``index`` of a list, and its score among the spans of all videos."""
 
     score: float
     index: int
@@ -170,7 +170,7 @@ def choose_best_spans(
 ) -> list[ScoredSpan]:
     """Return the best spans of all videos, best first, those of equal scores in the order of the videos.
 
-    No span scores higher than its video, so videos are skipped that score lower than enough spans of others.
+    No span scores higher than its video, so videos are skipped that score lower than enough spans found so far.
     """
     best_spans: list[ScoredSpan] = []
     for index in sorted(range(len(videos)), key=lambda index: -videos[index].score):
@@ -234,7 +234,7 @@ def _answer_videos(
     for video in videos:
         try:
             described[video.video_id] = describe_video(pictures, video.video_id, video.path)
-        except StoreError as error:  # another process may have pruned it meanwhile
+        except StoreError as error:  # another process may have just pruned it
             logger.warning("the head left out: %s", error)
     spans_by_video = dict(zip(described, grounder.answer_many(words, list(described.values())), strict=True))
     answers = []
@@ -253,5 +253,5 @@ def _choose_spans(spans: Sequence[Span], *, overlapping: bool, weak: bool) -> li
 
 @lru_cache(maxsize=16)
 def note_coarse(name: str) -> None:
-    """Log, once for each encoder, that moments are as coarse as segments."""
+    """Log, once per encoder, that its moments are as coarse as segments."""
     logger.warning("moments begin and end with segments: %s has one vector a segment", name)

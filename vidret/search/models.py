@@ -1,4 +1,4 @@
-"""The ranker, head and bank of an index: as asked for, as the index records them, or as in the file of the encoder."""
+"""The ranker, head and bank of an index: as requested, as recorded in the index, or from the encoder's file."""
 
 import json
 import os
@@ -33,8 +33,8 @@ class Models:
         ranker: The ranker.
         tokens: Format of stored tokens, ``int8`` or ``float16``.
         head: Path of the grounding head, ``none`` without one.
-        is_head_given: Whether the head was asked for, or is new to the index; otherwise the index records it.
-        bank: Bank of queries that the index is calibrated with, which the file of the encoder may hold.
+        is_head_given: Whether the head was requested, or is new to the index; otherwise the index has it recorded.
+        bank: Bank of queries for the calibration of the index, from the file of the encoder; None without.
     """
 
     ranker: Ranker
@@ -97,12 +97,12 @@ def load_moment_head(path: Path, models: Models, encoder: Encoder, device: str) 
 
 
 def describe_pipeline(path: Path, encoder: Encoder, models: Models) -> str:
-    """Return in one line what an index run does besides encoding: merging, reranking, hubness correction, the head."""
+    """Return the steps of an index run besides encoding as a line: merging, reranking, hubness correction, the head."""
     bank = None if models.bank is None else (models.bank.name, len(models.bank.queries))
     if Store.exists(path):
         with Store.open(path) as store:
             calibration = load_calibration(store, models.ranker)
-            if calibration is not None:  # one by another bank stays
+            if calibration is not None:  # a calibration with another bank stays
                 bank = calibration.bank, calibration.num_queries
             elif store.metadata.get(UNCALIBRATED):
                 bank = None
@@ -122,7 +122,7 @@ def check_models(path: Path, encoder: Encoder, models: Models) -> None:
 
 
 def _read_recorded(path: Path, encoder: Encoder) -> tuple[dict[str, str], str | None]:
-    """Return the ranker and the head that an index of an encoder records, as far as it does."""
+    """Return the ranker and the head recorded in an index of an encoder; empty and None if there are none."""
     with Store.open(path) as store:
         store.check_encoder(encoder.name, encoder.fingerprint)
         return parse_ranker(path, store.metadata.get(RANKER)), str(store.metadata.get(HEAD) or "") or None
@@ -132,7 +132,7 @@ def record_ranker(store: Store, models: Models) -> None:
     """Record the ranker that an index is built for.
 
     Raises:
-        StoreError: The index was built for another one: another process may have created it meanwhile.
+        StoreError: The index was built for another one: another process may have just created it.
     """
     if recorded := parse_ranker(store.path, store.metadata.get(RANKER)):
         _check_recorded(store.path, models, recorded)
@@ -154,7 +154,7 @@ def read_encoder_name(path: Path) -> str:
     """Return the name of the encoder of an index folder, ``starter`` if there is no index.
 
     Raises:
-        StoreError: Loading it may lead elsewhere, and nobody allowed that; see ``consent``.
+        StoreError: Loading it may access other places, and nobody has allowed that; see ``consent``.
     """
     if not Store.exists(path):
         return STARTER
@@ -166,13 +166,13 @@ def read_encoder_name(path: Path) -> str:
 
 
 def allow_encoder(path: Path, name: str) -> None:
-    """Remember that an index may load an encoder, which its user has named."""
+    """Record that an index may load an encoder, since its user has named it."""
     if is_elsewhere(name):
         allow(path, name)
 
 
 def explain_unknown(path: Path, name: str, error: UnknownEncoderError) -> EncoderError:
-    """Return an error that says how to open an index that was made with an object; else the given error."""
+    """Return an error that says how to open an index made with an encoder object; else the given error."""
     if not Store.exists(path):
         return error
     with Store.open(path) as store:
@@ -183,7 +183,7 @@ def explain_unknown(path: Path, name: str, error: UnknownEncoderError) -> Encode
 
 
 def record_head(store: Store, models: Models) -> None:
-    """Record the grounding head, if it was asked for."""
+    """Record the grounding head, if it was requested."""
     if models.is_head_given:
         store.metadata.set(HEAD, NONE if models.head == NONE else str(Path(models.head).absolute()))
 

@@ -1,4 +1,4 @@
-"""An index open for queries: its pictures, texts and sounds, what encodes queries, and the persons that these name."""
+"""An index open for queries: its channels, the encoder of queries, and the persons that queries can name."""
 
 import threading
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ class OpenIndex:
 
     Attributes:
         store: The index.
-        encoder: What encodes queries, with the concepts of the index.
-        pictures: Its pictures.
+        encoder: The encoder of queries, with the concepts of the index.
+        pictures: The channel of its pictures.
         people: Its persons.
         segments: The space of its vectors, for likes and kinds.
         told_missing: Paths of missing files that the log has named.
@@ -47,7 +47,7 @@ class OpenIndex:
 
     @property
     def texts(self) -> TextChannel | None:
-        """The texts; None without any. A run may add them meanwhile."""
+        """The channel of texts; None without any. They are opened as soon as a run has added some."""
         with self._opening:
             if self._texts is None and (texts := open_texts(self.store)) is not None:
                 self._texts = TextChannel(texts, self.store)
@@ -55,14 +55,14 @@ class OpenIndex:
 
     @property
     def sounds(self) -> SoundChannel | None:
-        """The windows of sounds, as the texts."""
+        """The channel of sounds; None without any."""
         with self._opening:
             self._sounds = self._sounds or open_sounds(self.store)
             return self._sounds
 
     @property
     def refiner(self) -> "EdgeRefiner":
-        """What makes the edges of moments precise."""
+        """The refiner of the edges of moments."""
         from vidret.search.edges import EdgeRefiner
 
         with self._opening:
@@ -71,14 +71,14 @@ class OpenIndex:
 
     @cached_property
     def explorer(self) -> "Explorer":
-        """What is in the index, without a query."""
+        """The explorer of the index, for overviews without a query."""
         from vidret.search.browsing import Explorer
 
         return Explorer(self.store)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Let this thread see the index and its texts as they are now, for a query; NumPy starts no others."""
+        """Pin this thread to the current snapshots of the index and its texts; NumPy runs on one thread inside."""
         texts = self.texts
         words = nullcontext() if texts is None else texts.texts.store.hold()
         with one_blas_thread(), self.store.hold(), words:

@@ -1,8 +1,8 @@
-"""The persons whom a query names: where they are seen or heard, and what that adds to the evidence of its clauses.
+"""The persons whom a query names: their tracks, and the effect of their presence on the evidence of clauses.
 
-A clause loses what it lacks of a person's presence, which is 1 in a track of the person, 0.5 within five seconds or in
-the same shot, and 0 elsewhere. So a description is judged as without the name where the person is, and what was missed
-by the detector is found below that.
+Presence is 1 in a track of the person, 0.5 within five seconds or in the same shot, and 0 elsewhere; a clause loses in
+proportion to the absence. Where the person is, a description scores as without the name, and what the detector missed
+is found below that.
 """
 
 import re
@@ -29,9 +29,9 @@ from vidret.types import ALL_VIDEOS, ComposedQuery, Evidence, Query, list_query_
 from vidret.types import Sequence as EventSequence
 
 ABSENCE = 4.0  # nats that a clause loses where a person is not
-SEEN = 15.0  # nats of a clause that names only persons, where they are
+SEEN = 15.0  # nats of a clause that names only persons, where they are present
 NEAR_S, TOUCH_S = 5.0, 0.5  # of a track; frames of tracks are about a second apart
-MAX_SPANS = 3  # that are told of each person as evidence
+MAX_SPANS = 3  # that are returned for each person as evidence
 
 APART_S = 1e7  # between the beginnings of videos, as if they followed one another
 
@@ -42,14 +42,14 @@ FindCuts = Callable[[int], Sequence[float]]  # returns the times of a video at w
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PersonSpans:
-    """Where one person is seen or heard.
+    """The tracks of one person, who is seen or heard in them.
 
     Attributes:
-        handle: What stands for the person in a query.
+        handle: The name that stands for the person in a query.
         videos: The video of each track, rising.
         tracks: Start, end, quality from 0 to 1, and whether it is a voice, of each track.
-        segments: The ids of the segments meanwhile, rising.
-        qualities: The best quality in each.
+        segments: The ids of the segments that the tracks overlap, rising.
+        qualities: The best quality of a track in each.
     """
 
     handle: str
@@ -63,7 +63,7 @@ class PersonSpans:
         return self.tracks[slice(*np.searchsorted(self.videos, [video_id, video_id + 1]))]
 
     def speaks(self, match: Match) -> bool:
-        """Return whether the voice of the person is heard in at least half of a text that is said."""
+        """Return whether a text is speech, and the person's voice is heard in at least half of it."""
         starts, ends, _, are_voices = self.find_tracks(match.video_id).T
         spans_s = np.minimum(ends, match.end) - np.maximum(starts, match.start)
         heard_s = float(np.maximum(spans_s, 0) @ are_voices)
@@ -72,7 +72,7 @@ class PersonSpans:
     def rate(
         self, videos: Int64[np.ndarray, " span"], starts: Spans, ends: Spans, find_cuts: FindCuts
     ) -> tuple[Float64[np.ndarray, " span"], Float64[np.ndarray, " span"]]:
-        """Return the presence of the person in spans of videos, and the best quality of its tracks meanwhile."""
+        """Return the presence of the person in spans of videos, and the best quality of the person's tracks there."""
         first, last = (np.searchsorted(self.videos, videos, side=side) for side in ("left", "right"))
         counts = last - first
         spans = np.repeat(np.arange(len(videos)), counts)  # each with each track of its video
@@ -94,7 +94,7 @@ class Presence:
     """The persons of a query.
 
     Attributes:
-        wanted: Those of each clause.
+        wanted: The persons of each clause.
         speakers: Those who must say the phrases of each clause.
         bare: Whether a clause names only persons.
         unwanted: Those who must not be there.
@@ -115,13 +115,13 @@ class Presence:
     def adjust(
         self, videos: Int64[np.ndarray, " span"], starts: Spans, ends: Spans, scores: Float[np.ndarray, "clause span"]
     ) -> Float[np.ndarray, "clause span"]:
-        """Return the evidence of each clause in spans of videos, given what it is without persons."""
+        """Return the evidence of each clause in spans of videos, given that without persons."""
         return np.stack([self.adjust_clause(clause, videos, starts, ends, nats) for clause, nats in enumerate(scores)])
 
     def adjust_clause(
         self, clause: int, videos: Int64[np.ndarray, " span"], starts: Spans, ends: Spans, scores: Spans
     ) -> Spans:
-        """Return the evidence of one clause in spans of videos, given what it is without persons."""
+        """Return the evidence of one clause in spans of videos, given that without persons."""
         adjusted: Spans = np.array(scores, np.float64)
         if persons := self.wanted[clause]:
             rated = [person.rate(videos, starts, ends, self.find_cuts) for person in persons]
@@ -133,7 +133,7 @@ class Presence:
         return adjusted
 
     def find_spans(self, store: Store, asked: ChannelQuery) -> list[TimeSpan]:
-        """Return the middles of the segments in which the persons of a clause are, as many as the query considers.
+        """Return the middles of at most ``depth`` segments in which the persons of each clause are.
 
         Those nearest to the clause are taken, or those of the best quality if it names only persons.
         """
@@ -161,10 +161,10 @@ class Presence:
         return [(video_id, time_s, time_s) for video_id, time_s in middles]
 
     def find_middle(self, video_id: int, time_s: float) -> float:
-        """Return when the only clause, which names only persons, is best met in a video: in the middle of a track.
+        """Return the time at which the only clause, which names only persons, matches best: the middle of a track.
 
-        Several persons must be there together, if they ever are. Of equally good times, that nearest to a given one is
-        returned; that one itself for a video without a track.
+        Several persons must be there together, if they ever are. Of equally good times, the nearest to ``time_s`` is
+        returned; ``time_s`` itself for a video without a track.
         """
         spans, *others = (person.find_tracks(video_id)[:, :2].tolist() for person in self.wanted[0])
         for other_tracks in others:
@@ -176,7 +176,7 @@ class Presence:
         return float(middles[scores.argmax()]) if len(middles) else time_s
 
     def tell(self, video_id: int, start_s: float, end_s: float) -> tuple[Evidence, ...]:
-        """Return where each person is seen or heard in a span of a video, by time."""
+        """Return the tracks of each person in a span of a video as evidence, by time."""
         evidence: list[Evidence] = []
         for person in self.persons:
             tracks = person.find_tracks(video_id)
@@ -192,7 +192,7 @@ class Presence:
 
 
 class KnownPersons:
-    """The persons of an index that is open for queries, or of several."""
+    """The persons of an open index, which may join several."""
 
     def __init__(self, store: Store) -> None:
         """Set the index."""
@@ -204,7 +204,7 @@ class KnownPersons:
 
     @property
     def handles(self) -> Mapping[str, Sequence[tuple[int, int]]]:
-        """The persons by what stands for them in a query, each with the numbers of its indexes and its ids there."""
+        """The persons by handle, each with the numbers of the indexes that have it and its ids there."""
         paths = {
             index_number: part.path
             for index_number, part in self._store.parts.items()
@@ -221,7 +221,7 @@ class KnownPersons:
         return self._handles
 
     def find_handles(self, query: Query) -> Collection[str]:
-        """Return what may stand for persons in a query; none if it mentions nothing, which reads no identities."""
+        """Return the handles of all persons; none, without reading identities, if a query has no mention."""
         return self.handles if any("@" in text for text in list_query_texts(query)) else ()
 
     def name_handles(self, query: AnyQuery) -> AnyQuery:
@@ -285,7 +285,7 @@ class KnownPersons:
         )
 
     def _find_cuts(self, video_id: int) -> tuple[float, ...]:
-        cuts = self._cuts  # another thread may replace these meanwhile, as the spans
+        cuts = self._cuts  # another thread may replace this attribute, and that of the spans
         if video_id not in cuts:
             cuts[video_id] = find_cuts(self._store, video_id)
         return cuts[video_id]

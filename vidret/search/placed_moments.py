@@ -1,7 +1,7 @@
 """Moments of several clauses in one video: steps in order and without overlap, the clauses of a step at the same time.
 
-Each clause can be placed on its moments, and on single frames where these would overlap; a frame then grows to as much
-of its moment as is free. A step of several clauses lasts as long as all of them.
+Each clause can be placed on its moments, or on single frames where moments would overlap; a frame then grows to the
+free part of its moment. A step of several clauses lasts as long as all of them.
 """
 
 import math
@@ -24,18 +24,18 @@ from vidret.search.video_scores import ABSENT, VideoScores, find_best, find_fram
 from vidret.types import EventSpan, LocateOptions
 
 NUM_SPANS = 10  # of a clause
-PLACEMENTS_PER_SPAN = 20  # that are tried: where nothing moves, most grow to the same span
+PLACEMENTS_PER_SPAN = 20  # that are tried: in still scenes, most grow to the same span
 NUM_JOINT = 40  # overlaps of clauses that hold at the same time
-APART = 1.0  # standard deviations that clauses lose of which only one has a moment there
+APART = 1.0  # standard deviations that joint clauses lose if only one of them has a moment there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCandidates:
-    """Where one step can be placed: first the spans of its clauses, then single frames.
+    """The places of one step: first the spans of its clauses, then single frames.
 
     Attributes:
         clauses: Indices of its clauses.
-        wholes: The span of each clause, for each place.
+        wholes: The span of each clause, for each place that is no frame.
         spans: All places, with the frames.
         by_frame: The span of each frame.
     """
@@ -54,7 +54,7 @@ def find_query_spans(scores: VideoScores, structure: QueryStructure, options: Lo
 
 
 def list_events(span: FusedSpan, structure: QueryStructure) -> tuple[EventSpan, ...]:
-    """Return where each clause of a query was placed; empty for one clause."""
+    """Return the placed span of each clause of a query; empty for one clause."""
     return tuple(
         EventSpan(text=clause.shown or clause.text, start=event.start, end=event.end, score=event.score)
         for clause, event in zip(structure.clauses, span.events, strict=False)
@@ -70,7 +70,7 @@ def find_placed_spans(scores: VideoScores, structure: QueryStructure, options: L
     for placement in islice(placements, PLACEMENTS_PER_SPAN * options.k):
         spans.append(_make_span(scores, steps, placement, end_s))
         if not options.overlapping:
-            spans = drop_overlapping_spans(spans)  # frames that grow may meet
+            spans = drop_overlapping_spans(spans)  # grown frames may overlap
         if len(spans) == options.k:
             break
     return spans
@@ -109,7 +109,7 @@ def _list_candidates(
 def _join_clauses(
     scores: VideoScores, structure: QueryStructure, step: tuple[int, ...], found: Sequence[Sequence[FusedSpan]]
 ) -> list[tuple[FusedSpan, ...]]:
-    """Return spans of clauses that overlap, and each span together with what the other clauses reach in it."""
+    """Return overlapping spans of clauses, and each span with the best scores of the other clauses in it."""
     joined: list[tuple[FusedSpan, ...]] = [(span,) for span in found[0]]
     for others in found[1:]:
         joined = [
@@ -134,7 +134,7 @@ def _join_clauses(
 
 
 def _reach(scores: VideoScores, clause: int, span: FusedSpan, *, on_text: bool) -> float:
-    """Return the best score of a clause inside a span, all sources together; -inf without a text that it must have."""
+    """Return the best score of a clause inside a span, over all sources; -inf if it must have a text and has none."""
     inside = (scores.times >= span.start) & (scores.times <= span.end)
     texts = [
         match
@@ -177,7 +177,7 @@ def _make_span(scores: VideoScores, steps: Sequence[StepCandidates], placement: 
 def _grow_frame(
     scores: VideoScores, step: StepCandidates, frame: int, bounds: tuple[float, float], earliest: float, latest: float
 ) -> FusedSpan:
-    """Return the span of a frame: as much of the moment around it as lies between two times."""
+    """Return the span of a frame: the part of the moment around it that lies between two times."""
     time, score = float(scores.times[frame]), float(scores.pictures[step.clauses[0], frame])
     start, end = bounds
     for (whole,) in step.wholes:

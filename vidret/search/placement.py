@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float64, Int, Int64
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class StepSpans:
-    """Where one step may be placed, in seconds, and how well each span matches."""
+    """The spans in seconds on which one step may be placed, and their scores."""
 
     starts: Float64[np.ndarray, " span"]
     ends: Float64[np.ndarray, " span"]

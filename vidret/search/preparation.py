@@ -1,4 +1,4 @@
-"""What is computed ahead of searches and stored in the index: scales, a calibration, moments."""
+"""Preparation of an index for searches: its scales, its calibration, and the features of a grounding head."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -33,13 +33,13 @@ GROWTH = 1.5
 
 
 def save_scales(store: Store, pictures: PictureChannel) -> None:
-    """Measure and store what unrelated queries score in an index open for writing, unless nothing changed."""
+    """Measure and store the scores of unrelated queries in an index open for writing, unless nothing changed."""
     for name in {pictures.ranker.name, NONE}:  # of segments, and of frames
         pictures.scales.save(store, pictures.get_ranker(name))
 
 
 def save_text_background(store: Store) -> None:
-    """Measure and store what the words of an index have in common, if it has any, unless nothing changed."""
+    """Measure and store the background of the words of an index, if it has any, unless nothing changed."""
     path = store.path
     if not TextStore.exists(path):
         return
@@ -86,7 +86,7 @@ def calibrate_index(
 
 
 def leave_uncalibrated(pictures: PictureChannel, rerank: str | None) -> None:
-    """Forget the calibration of an index for a ranker, and let later runs make none by themselves."""
+    """Delete the calibration of an index for a ranker, and keep later runs from making one automatically."""
     ranker = pictures.get_ranker(rerank)
     with Store.open(pictures.store.path, write=True) as store:
         scale = _measure_scale(store, pictures, ranker, None)
@@ -96,13 +96,13 @@ def leave_uncalibrated(pictures: PictureChannel, rerank: str | None) -> None:
 def _measure_scale(
     store: Store, pictures: PictureChannel, ranker: Ranker, calibration: Calibration | None
 ) -> dict[str, str]:
-    """Return what to store of the scores of unrelated queries, corrected by a calibration."""
+    """Return the metadata of the scores of unrelated queries, corrected by a calibration."""
     with pictures.calibrations.override(ranker, calibration):
         return pictures.scales.measure(store, ranker)
 
 
 def calibrate_with_bank(pictures: PictureChannel, bank: QueryBank | None) -> None:
-    """Calibrate an index with the bank of its model, if segments came since; a calibration with another bank stays.
+    """Calibrate an index with its model's bank, if it has new segments; a calibration with another bank is kept.
 
     New segments are added to the calibration until the index has ``GROWTH`` times as many as when it was measured.
     """
@@ -133,7 +133,7 @@ def calibrate_with_bank(pictures: PictureChannel, bank: QueryBank | None) -> Non
 def prepare_videos(
     pictures: PictureChannel, grounder: PreparedHead, *, timeout: float, on_progress: Callable[[int, int], None] | None
 ) -> None:
-    """Compute and keep what a grounding head needs of every video; see ``Engine.prepare_moments``.
+    """Compute and keep the files of a grounding head for every video; see ``Engine.prepare_moments``.
 
     Videos that were indexed without the head are counted, and unreadable ones are logged.
     """

@@ -1,8 +1,8 @@
-"""How likely it is that an index answers a query at all, and that one of its videos does.
+"""The probability that an index answers a query at all, and that one of its videos does.
 
-Both are by logistic models of scores, which are evidence in nats, and of the number of segments and texts that were
-compared with the query: the more there are, the higher some of them score by chance. A query of n events in order has n
-chances to, and the sum of their scores over the root of n; so what does not depend on the score counts that root.
+Both come from logistic models of scores, which are evidence in nats, and of the number of segments and texts compared
+with the query: the more there are, the higher some score by chance. A query of n events in order has n such chances,
+and its score is their sum over the root of n, so terms that do not depend on the score are scaled by that root.
 """
 
 import json
@@ -17,7 +17,7 @@ from vidret.text import parse_json
 from vidret.types import UNLIKELY, Source
 
 MAX_LOG_ODDS = 50.0
-MAX_GAP = 1.5  # nats below the best score, beyond which a video is judged by its own score only
+MAX_GAP = 1.5  # nats below the best score, beyond which a video is rated by its own score only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +26,12 @@ class ProbabilityModel:
 
     The defaults were fitted by maximum likelihood on libraries of clips and films with speech and on-screen text: for
     an index at even odds, for a video where four queries of five have an answer. The offset for an index was then
-    raised by 0.05, so that one answer in twenty that is there is called absent.
+    raised by 0.05, so that one existing answer in twenty is called absent.
 
     Attributes:
-        index_weights: For an index: of its best score, of the logarithm of the number compared, and the offset.
-        video_weights: For a video: of its score, of what it lacks to the best one, at most ``MAX_GAP``, of that
+        index_weights: For an index: weights of the best score and of the logarithm of the number compared, and the
+            offset.
+        video_weights: For a video: weights of its score, its gap to the best one, at most ``MAX_GAP``, and that
             logarithm, and the offset.
     """
 
@@ -51,19 +52,19 @@ class ProbabilityModel:
 
 
 UNFITTED = ProbabilityModel()
-# Where only pictures are compared; fitted on clips at even odds, and raised by 0.15 for the same reason.
+# For queries compared only with pictures; fitted on clips at even odds, and raised by 0.15 for the same reason.
 PICTURES_ONLY = ProbabilityModel(index_weights=(0.5, -0.28, -1.3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreStandard:
-    """What the scores of a query mean.
+    """The standard by which the scores of a query become probabilities.
 
     Attributes:
-        best: The best score; None if what is rated was named, not searched for, and is judged by itself.
-        size: Number of segments and texts that were compared; 0 if scores say nothing, as those of images.
+        best: The best score; None if the rated video was named, not searched for, and is rated by itself.
+        size: Number of segments and texts that were compared; 0 if scores give no probability, as those of images.
         num_events: Number of events that follow one another in the query.
-        model: What probabilities are computed by.
+        model: The model of the probabilities.
     """
 
     best: float | None = None
@@ -72,7 +73,7 @@ class ScoreStandard:
     model: ProbabilityModel = UNFITTED
 
     def rate(self, score: float) -> float | None:
-        """Return the probability that what has this score answers the query; None if nothing tells."""
+        """Return the probability that a result with this score answers the query; None if it is unknown."""
         if not self.size:
             return None
         if self.best is None:
@@ -85,19 +86,19 @@ class ScoreStandard:
 
 
 def index_features(best: float, size: int, num_events: int) -> tuple[float, float, float]:
-    """Return what the weights for an index are multiplied by."""
+    """Return the features that the weights for an index apply to."""
     chances = math.sqrt(num_events)
     return best, chances * math.log(max(size, 1)), chances
 
 
 def video_features(score: float, best: float, size: int, num_events: int) -> tuple[float, float, float, float]:
-    """Return what the weights for a video are multiplied by."""
+    """Return the features that the weights for a video apply to."""
     _, comparisons, chances = index_features(best, size, num_events)
     return score, max(min(score - best, 0.0), -MAX_GAP), comparisons, chances
 
 
 def save_probabilities(store: Store, model: ProbabilityModel) -> None:
-    """Store the probabilities of an index; a default is stored as none."""
+    """Store the probability model of an index; a default model is stored as none."""
     store.metadata.set(PROBABILITIES, "" if model in (UNFITTED, PICTURES_ONLY) else json.dumps(asdict(model)))
 
 
@@ -107,10 +108,10 @@ def choose_default(sources: Sequence[Source]) -> ProbabilityModel:
 
 
 def load_probabilities(store: Store, sources: Sequence[Source]) -> ProbabilityModel:
-    """Load the probabilities of an index: its own, or the default for a query that is compared with some sources.
+    """Load the probability model of an index: its own, or the default for a query compared with some sources.
 
     Raises:
-        StoreError: What is stored is no such model.
+        StoreError: The stored model is invalid.
     """
     stored = store.metadata.get(PROBABILITIES)
     if not stored:

@@ -1,4 +1,4 @@
-"""Fitting probabilities to queries whose answers are known, and measuring on held-out ones whether that helps."""
+"""Fitting of probabilities to queries with known answers, and a test on held-out ones of whether that helps."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from vidret.search.query.planning import plan
 from vidret.store.lookup import look_up_video
 from vidret.types import SearchOptions, VideoName
 
-NUM_RESULTS = 10  # of a query, of which each is rated
-MIN_ANSWERS = 5  # queries with an answer, and queries without
-PRIOR_ANSWERS = 100  # what the default coefficients count as, beside the answers of the user
+NUM_RESULTS = 10  # of a query, each of which is rated
+MIN_ANSWERS = 5  # least number of queries with an answer, and of queries without
+PRIOR_ANSWERS = 100  # answers that the default coefficients count as, beside those of the user
 MAX_STEPS, MAX_HALVINGS = 100, 30  # of Newton's method
 NUM_BINS = 10
-# All queries are compared with the same index, so nothing shows what its size does: that coefficient stays.
+# All queries are compared with the same index, so they say nothing about its size: that coefficient stays.
 INDEX_FREE, INDEX_SLOPES = (0, 2), (0,)
 VIDEO_FREE, VIDEO_SLOPES = (0, 1, 3), (0, 1)
 
@@ -31,10 +31,10 @@ Probabilities = Float[np.ndarray, " row"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredQuery:
-    """What a search found for a query whose answers are known.
+    """The results of a search for a query whose answers are known.
 
     Attributes:
-        name: The name of its first answer, or the query if it has none; what has one name is held out together.
+        name: The name of its first answer, or the query if it has none; queries of one name are held out together.
         is_answered: Whether the index has an answer.
         scores: The scores of the videos that were found, best first; at least one.
         rights: Which of them are answers.
@@ -52,7 +52,7 @@ class ScoredQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOutFit:
-    """The mean log loss and the expected calibration error of probabilities, by default and fitted to other answers."""
+    """The mean log loss and the calibration error of probabilities, by default and when fitted to other answers."""
 
     loss_before: float
     loss_after: float
@@ -67,14 +67,14 @@ class HeldOutFit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbabilityReport:
-    """The probabilities of an index, and how well they hold for answers that it was not fitted to.
+    """The probability model of an index, and its quality on answers that it was not fitted to.
 
     Attributes:
         model: The model, fitted to all answers where that helps with held-out ones, and the default otherwise.
         num_answered: Number of queries with an answer.
         num_absent: Number of queries without.
-        index: How well it tells these two.
-        videos: How well it tells whether a video that was found is an answer.
+        index: Quality of the probability that a query has an answer.
+        videos: Quality of the probability that a video that was found is an answer.
     """
 
     model: ProbabilityModel
@@ -148,7 +148,7 @@ def choose_probabilities(queries: Sequence[ScoredQuery], default: ProbabilityMod
 
 
 def split_halves(queries: Sequence[ScoredQuery]) -> tuple[list[ScoredQuery], list[ScoredQuery]]:
-    """Return two halves with as many names each, with and without answers; queries of one name stay together."""
+    """Return two halves with equal numbers of names, with and without answers; queries of one name stay together."""
     names = sorted({(query.is_answered, query.name) for query in queries})
     second = set(names[1::2])
     halves: tuple[list[ScoredQuery], list[ScoredQuery]] = [], []
@@ -158,10 +158,10 @@ def split_halves(queries: Sequence[ScoredQuery]) -> tuple[list[ScoredQuery], lis
 
 
 def fit_probabilities(queries: Sequence[ScoredQuery], default: ProbabilityModel) -> ProbabilityModel:
-    """Return a model fitted to queries, shrunk towards the default as by ``PRIOR_ANSWERS`` others that it is right for.
+    """Return a model fitted to queries, shrunk towards the default as if it were right for ``PRIOR_ANSWERS`` more.
 
-    The others score as the queries do. Of logistic models this is the conjugate prior (Diaconis and Ylvisaker 1979,
-    "Conjugate Priors for Exponential Families"), and needs no scale of the coefficients.
+    The additional answers have the scores of the queries. This is the conjugate prior of logistic models (Diaconis and
+    Ylvisaker 1979, "Conjugate Priors for Exponential Families"), and needs no scale of the coefficients.
     """
     if not queries:
         return default
@@ -192,7 +192,7 @@ def _measure(
     default: ProbabilityModel,
     models: Sequence[ProbabilityModel],
 ) -> HeldOutFit:
-    """Return how well one part of the default model, and of a model for each half, holds on the halves."""
+    """Return the quality of one part of the default model, and of a model for each half, on the halves."""
     rows, labels = zip(*map(make_rows, halves), strict=True)
     before = np.concatenate([half @ np.array(getattr(default, name)) for half in rows])
     after = np.concatenate([half @ np.array(getattr(model, name)) for half, model in zip(rows, models, strict=True)])
@@ -206,7 +206,7 @@ def _measure(
 
 
 def find_calibration_error(probabilities: Probabilities, right: Labels) -> float:
-    """Return the expected calibration error: how far probabilities are from the share that is right, over equal bins.
+    """Return the expected calibration error: the distance of probabilities from the right share, over equal bins.
 
     Reference: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
     """
@@ -218,7 +218,7 @@ def find_calibration_error(probabilities: Probabilities, right: Labels) -> float
 def fit_weights(
     rows: Rows, labels: Labels, prior: Sequence[float], free: Sequence[int], slopes: Sequence[int], *, strength: float
 ) -> tuple[float, ...]:
-    """Return the weights of a logistic model: each row counts once as labelled, ``strength`` times as the prior has it.
+    """Return the weights of a logistic model: each row counts once as labelled, ``strength`` times as predicted.
 
     Only the weights that are ``free`` are fitted. Those of ``slopes`` must not be negative: they become 0 instead.
     """
@@ -236,7 +236,7 @@ def fit_weights(
 def _descend(rows: Rows, targets: Probabilities, weights: Weights, free: Sequence[int]) -> Weights:
     """Return weights with the least cross-entropy, by Newton's method; a step that does not help is halved.
 
-    Weights between which the rows do not tell change as little as they can.
+    Weights that the rows do not determine change as little as possible.
     """
     columns, weights = rows[:, list(free)], weights.copy()
     loss = _cross_entropy(rows @ weights, targets)

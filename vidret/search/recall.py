@@ -1,7 +1,7 @@
 """Recall of the coarse search: the share of the nearest segments that it finds, measured against exact search.
 
-An index with inverted lists or compressed vectors misses some of the nearest segments, and results do not show it. How
-many it misses depends on the distribution of its vectors, so it is measured on each index.
+An index with inverted lists or compressed vectors misses some of the nearest segments, which results do not show. The
+number depends on the distribution of its vectors, so recall is measured on each index.
 """
 
 from collections.abc import Callable, Mapping
@@ -101,7 +101,7 @@ def measure_recall(
 def _retrieve(
     store: Store, vectors: Float32[np.ndarray, "query dim"], candidates: int, on_progress: Callable[[int], None]
 ) -> Int64[np.ndarray, "query k"]:
-    """Return the ids that a search for ``candidates`` segments finds, then those that one for ``BEST`` finds."""
+    """Return the ids found by a search for ``candidates`` segments, then those found by one for ``BEST``."""
     retrieved: list[Int64[np.ndarray, "query k"]] = []
     for first in range(0, len(vectors), BATCH_SIZE):
         batch = vectors[first : first + BATCH_SIZE]

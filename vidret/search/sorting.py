@@ -1,7 +1,7 @@
-"""Order of results by how much an attribute holds, such as "crowded".
+"""Sorting of results by an attribute, such as "crowded".
 
-Two texts, the attribute and its opposite, cancel what they share: a segment has as much of the attribute as it is
-nearer to one than to the other. Examples of a taught concept do the same without an opposite.
+Two texts, the attribute and its opposite, cancel what they share: a segment has more of the attribute the nearer it is
+to one than to the other. Examples of a taught concept do the same without an opposite.
 
 Reference: Wang et al. 2023, "Exploring CLIP for Assessing the Look and Feel of Images" (antonym prompts).
 """
@@ -18,7 +18,7 @@ from vidret.search.concepts.storage import check_mentions
 from vidret.search.query.marks import find_mentions, has_word
 from vidret.types import MAX_QUERY_LENGTH, Hit, Vector
 
-# Each word is in one pair, and either of a pair may be asked for.
+# Each word is in one pair, and both words of a pair are attributes.
 _PAIRS = (
     "beautiful/ugly blurry/sharp bright/dark busy/calm clean/dirty clear/foggy cloudy/sunny cold/hot colorful/gray "
     "colourful/grey crowded/empty detailed/simple dry/wet fast/slow flat/steep funny/serious happy/sad "
@@ -27,7 +27,7 @@ _PAIRS = (
 )
 OPPOSITES = dict(pair.split("/") for pair in _PAIRS.split())
 OPPOSITES |= {less: more for more, less in OPPOSITES.items()}
-NEARLY = 3.0  # nats below the best score, within which half of the videos of a kind are, and few others
+NEARLY = 3.0  # nats below the best score; about half of the matching videos are within, and few others
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -35,7 +35,7 @@ class Attribute:
     """A direction in which the segments of an index differ by how much they have of an attribute.
 
     Attributes:
-        name: What results are shown to have.
+        name: Its name in results.
         direction: A vector of the encoder's space.
         mean: Mean of the inner products of segments with it.
         deviation: Their standard deviation.
@@ -47,7 +47,7 @@ class Attribute:
     deviation: float
 
     def rate(self, vectors: Float32[np.ndarray, "segment dim"]) -> Float[np.ndarray, " segment"]:
-        """Return how much of it segments have, in standard deviations above the mean of the index."""
+        """Return the attribute of segments, in standard deviations above the mean of the index."""
         rated: Float[np.ndarray, " segment"] = (vectors @ self.direction - self.mean) / self.deviation
         return rated
 
@@ -94,9 +94,9 @@ def fit_attribute(text: str, encoder: ConceptEncoder) -> Attribute:
 def sort_hits(
     hits: Sequence[Hit], vectors: Sequence[Float32[np.ndarray, " dim"] | None], attribute: Attribute
 ) -> list[Hit]:
-    """Return the hits that match, those with most of an attribute first, and then the others in their order.
+    """Return the hits that match, most of the attribute first, then the others in their order.
 
-    A hit matches that is not unlikely, or scores nearly as high as the best. ``vectors`` are those of the segments
+    A hit matches if it is not unlikely, or scores nearly as high as the best. ``vectors`` are those of the segments
     found; a hit without one is among the others.
     """
     least = max((hit.score for hit in hits), default=0.0) - NEARLY

@@ -1,9 +1,9 @@
-"""How well one video matches the clauses of a query over time, by channel, and its score.
+"""The scores of one video for the clauses of a query, by channel and over time, and its total score.
 
-The score is that of its best time for one clause, of its best placement for several. A clause can be placed on a text,
-or on a frame, which lasts until midway to its neighbours. Clauses that hold at the same time are placed on one frame,
-or on a text where there is none. A sum of n scores is divided by the root of n, so that it varies as much as one of
-them; clauses that hold at the same time count as one.
+The total is the score at the best time for one clause, and that of the best placement for several. A clause can be
+placed on a text, or on a frame, which lasts until midway to its neighbours. Clauses that hold at the same time are
+placed on one frame, or on a text where there is none. A sum of n scores is divided by the root of n, so that it varies
+as much as one of them; clauses that hold at the same time count as one.
 """
 
 import heapq
@@ -23,30 +23,30 @@ from vidret.search.placement import StepSpans, place_in_order
 from vidret.search.query.clauses import QueryStructure
 from vidret.types import TEXT_SOURCES, Segment, Source
 
-TOLERANCE_S = 0.6  # between a frame and a text that hold together; half the distance of two frames
+TOLERANCE_S = 0.6  # between a frame and a text that match at the same time; half the distance of two frames
 FRAME_S = 0.5  # half the duration of the first and the last frame
 MIN_TEXT_S = 0.5  # shortest duration of a text
-BLOCK = 12  # videos that are completed together, whatever number a caller takes: pages are parts of one order
-ABSENT = -1000.0  # the score of what is not there, below that of anything which is
+BLOCK = 12  # videos completed together, however many a caller takes: pages are parts of one order
+ABSENT = -1000.0  # the score of something absent, below every other score
 ROUNDING = 1e-4  # evidence of equal frames differs by less: as in ``ranking``, times the slope of a scale
 
 
 @dataclass(slots=True, eq=False)
 class VideoScores:
-    """How well one video matches each clause over time.
+    """The scores of one video for each clause over time.
 
     Attributes:
         times: Points in time, in seconds, rising.
         pictures: Evidence of the pictures by clause and point.
         texts: The matching texts of each clause, best first.
         segments: The segments of the frames that were compared.
-        time_s: Where it matches best, by clause.
-        picture_spans: What a grounding head found for each clause; None without a head.
+        time_s: Time of the best match, by clause.
+        picture_spans: Spans of a grounding head for each clause; None without a head.
         cuts: Times in seconds at which new shots begin, if they were read.
         length_s: Length of the video in seconds, if it was read.
-        levels: What the score of the best segment is made of, by name, for one clause.
+        levels: Levels of the score of the best segment by name, for one clause.
         line: As in ``VideoPictures``.
-        typical: Evidence that unrelated queries reach in few segments; None if nothing tells.
+        typical: Evidence that unrelated queries reach in few segments; None if unknown.
     """
 
     video_id: int
@@ -65,9 +65,9 @@ class VideoScores:
 
     @property
     def end_s(self) -> float:
-        """The end of what was compared, beyond which no moment goes on."""
+        """The end of the compared frames and texts, which no moment exceeds."""
         ends = [match.end for clause in self.texts for match in clause]
-        ends += [span.end for clause in self.picture_spans or () for span in clause]  # of frames not stored yet
+        ends += [span.end for clause in self.picture_spans or () for span in clause]  # also of frames not stored yet
         return max([self.segments[-1].end if self.segments else self.length_s, *ends])
 
     def source_scores(self, clause: int) -> dict[Source, float]:
@@ -75,7 +75,7 @@ class VideoScores:
         return find_best(float(self.pictures[clause].max(initial=ABSENT)), self.texts[clause])
 
     def curve(self, clause: int) -> Float[np.ndarray, " point"]:
-        """Return the score of a clause at each point, all sources together."""
+        """Return the score of a clause at each point, over all sources."""
         by_source = {match.source: np.full(len(self.times), ABSENT) for match in self.texts[clause]}
         for match in self.texts[clause]:
             first = np.searchsorted(self.times, match.start - TOLERANCE_S)
@@ -125,7 +125,7 @@ def _has_point(times: Float64[np.ndarray, " frame"], start_s: float, end_s: floa
 
 
 def combine_clauses(scores: VideoScores, structure: QueryStructure) -> None:
-    """Set the score of a video and where it matches best, by clause; the score is -inf without a placement."""
+    """Set the score of a video and the best time of each clause; the score is -inf without a placement."""
     if not structure.is_joint:
         scores.score = sum_sources(scores.source_scores(0))
         scores.time_s = (float(scores.times[find_first_best(scores.curve(0), ROUNDING)]),)
@@ -156,10 +156,10 @@ def find_frame_edges(times: Float64[np.ndarray, " point"]) -> Float64[np.ndarray
 def _list_event_spans(
     scores: VideoScores, structure: QueryStructure, step: tuple[int, ...], edges: Float64[np.ndarray, " edge"]
 ) -> tuple[StepSpans, Float64[np.ndarray, " span"]]:
-    """Return where one clause can be placed, and the time that stands for each span.
+    """Return the spans on which one clause can be placed, and the time that stands for each.
 
-    These are the frames that were compared, unless it has phrases, then the texts. The score of a text includes what
-    other sources show meanwhile.
+    They are the compared frames, unless the clause has phrases, then the texts. The score of a text includes other
+    sources at the same time.
     """
     (clause,) = step
     texts = scores.texts[clause]
@@ -187,7 +187,7 @@ def _list_event_spans(
 
 
 def _holds_text(scores: VideoScores, clause: int) -> Bool[np.ndarray, " point"]:
-    """Return at which points a text matches a clause."""
+    """Return a mask of the points at which a text matches a clause."""
     held = np.zeros(len(scores.times), bool)
     for match in scores.texts[clause]:
         held |= (scores.times >= match.start - TOLERANCE_S) & (scores.times <= match.end + TOLERANCE_S)
@@ -207,12 +207,12 @@ def _list_joint_spans(
 class VideoCandidates:
     """The candidates of one query; iterating over them yields the scores of each video, best first.
 
-    The best score of each source bounds that of a video, and is it where a query has one clause. Which moments match,
-    which takes most of the time, is found only for the videos that a caller takes.
+    The best scores of the sources give an upper bound of a video's score, and the score itself for a query of one
+    clause. Matching moments, which take most of the time, are computed only for the videos that a caller takes.
 
     Attributes:
-        complete: Returns some of the videos with all that their scores depend on, where candidates are only a part of
-            it; None where they are all.
+        complete: Returns some of the videos with all the evidence that their scores depend on; None if the candidates
+            already have it.
     """
 
     complete: "Callable[[Sequence[int]], VideoCandidates] | None" = None
@@ -223,7 +223,7 @@ class VideoCandidates:
         pictures: Mapping[int, VideoPictures],
         texts: Mapping[int, Sequence[Sequence[Match]]],
     ) -> None:
-        """Set what was found of each video; of clauses with phrases, only videos with texts are candidates."""
+        """Set the pictures and texts found of each video; with phrases, only videos with texts are candidates."""
         self._structure, self._pictures, self._texts = structure, pictures, texts
         phrased = [index for index, clause in enumerate(structure.clauses) if clause.phrases]
         self._video_ids = [
@@ -235,11 +235,11 @@ class VideoCandidates:
         self._bounds = {video_id: bound(video_id) for video_id in self._video_ids}
 
     def __len__(self) -> int:
-        """Return the number of videos, with those left out."""
+        """Return the number of videos, including those left out."""
         return len(self._bounds)
 
     def __iter__(self) -> Iterator[VideoScores]:
-        """Yield the scores of each video, best first; of equal ones those first that were found first.
+        """Yield the scores of each video, best first; of equal ones, those found first come first.
 
         Videos in which several clauses have no placement are left out.
         """
@@ -262,19 +262,19 @@ class VideoCandidates:
             heapq.heappush(heap, (-scores.score, index, scores))
 
     def drop(self, video_ids: Set[int]) -> None:
-        """Leave some videos out."""
+        """Leave some videos out of the iteration."""
         self._video_ids = [video_id for video_id in self._video_ids if video_id not in video_ids]
 
     def replace_pictures(self, pictures: Mapping[int, VideoPictures]) -> "VideoCandidates":
-        """Return the same candidates with other frames of some videos."""
+        """Return the candidates with the pictures of some videos replaced."""
         return VideoCandidates(self._structure, {**self._pictures, **pictures}, self._texts)
 
     def list_best(self, limit: int) -> list[int]:
-        """Return the ids of the videos that may score best."""
+        """Return the ids of the videos with the highest bounds."""
         return heapq.nlargest(limit, self._video_ids, key=self._bounds.__getitem__)
 
     def _bound(self, video_id: int) -> float:
-        """Return a score that a video cannot exceed."""
+        """Return an upper bound of a video's score."""
         steps = self._structure.steps
         totals = [sum(self._sum_clause(clause, video_id) for clause in step) / math.sqrt(len(step)) for step in steps]
         return sum(totals) / math.sqrt(len(steps))

@@ -1,7 +1,7 @@
-"""Tags: every video of an index belongs to one of some classes, of which there are a few examples each.
+"""Classification of all videos of an index by a few examples of each class.
 
-A class is a Gaussian of video vectors plus the text of its name. The videos of the index that are no examples are
-unlabelled vectors, which tell how the classes vary. Each class is a direction, so that it can be kept as a concept.
+A class is a Gaussian of video vectors plus the text of its name. The other videos of the index are unlabelled vectors,
+which show how the classes vary. Each class is a direction, so it can be stored as a concept.
 """
 
 import re
@@ -30,7 +30,7 @@ from vidret.store.store import Store
 from vidret.types import Concept, ExampleLike, TaggedVideo
 
 TEXT_SPREAD = 2.0  # standard deviation of the logits of a class's text over the videos
-SAMPLE_SIZE = 1024  # videos that are fitted to, besides the examples
+SAMPLE_SIZE = 1024  # videos that the classifier is fitted to, besides the examples
 BLOCK = 1 << 16  # segments that are read at a time
 
 
@@ -42,8 +42,8 @@ class Classification:
         names: Names of the classes.
         examples: Their examples.
         video_ids: Ids of the videos, ascending.
-        logits: Log odds of each video's classes, up to a constant for each.
-        directions: The part of the examples in the weights of the logits, one row per class.
+        logits: Log odds of the classes of each video, up to a constant per video.
+        directions: The part of the logits' weights that comes from the examples, one row per class.
     """
 
     names: tuple[str, ...]
@@ -132,7 +132,7 @@ def make_class_text(name: str) -> str:
 
 
 def name_concepts(prefix: str, names: Sequence[str]) -> list[str]:
-    """Return the names of the concepts that classes are kept as.
+    """Return the names of the concepts under which classes are stored.
 
     >>> name_concepts("kind", ["Sport", "home videos"])
     ['kind-sport', 'kind-home-videos']
@@ -149,13 +149,13 @@ def name_concepts(prefix: str, names: Sequence[str]) -> list[str]:
 
 
 def _is_class_of(concept: Concept, prefix: str) -> bool:
-    """Return whether a class was kept under this prefix, not under a longer one that begins with it."""
+    """Return whether a concept is a class stored under this prefix, not under a longer one that begins with it."""
     expected = f"{prefix}-{concept.text}".casefold()
     return re.findall(r"[^\W_]+", expected) == re.findall(r"[^\W_]+", concept.name)
 
 
 def split_class(concept: Concept) -> tuple[str, str]:
-    """Return the prefix under which a class was kept, and its name there.
+    """Return the prefix under which a class was stored, and its name there.
 
     >>> split_class(Concept(name="my-kind-home-videos", text="Home videos", share=0.5, yes=()))
     ('my-kind', 'Home videos')
@@ -167,7 +167,7 @@ def split_class(concept: Concept) -> tuple[str, str]:
 
 
 def save_classes(store: Store, composer: Composer, found: Classification, prefix: str) -> None:
-    """Keep classes as concepts ``@prefix-class``, in place of those of an earlier classification.
+    """Store classes as concepts ``@prefix-class``, in place of those of an earlier classification.
 
     Raises:
         VidretError: A concept that was taught has one of these names, or a name is invalid.

@@ -1,7 +1,7 @@
-"""The encoder of an index that knows its taught concepts: ``@name`` in a text becomes part of the text's vector.
+"""The encoder of an index with its taught concepts: ``@name`` in a text becomes part of the text's vector.
 
-Texts, images and concepts become one vector, in which each counts alike: since similarities of texts and of images with
-the same videos differ in level and spread, vectors are standardised over a sample of the index before they are added.
+Texts, images and concepts are added up to one vector with equal weights. Similarities of texts and of images with the
+same videos differ in level and spread, so vectors are first standardised over a sample of the index.
 """
 
 import re
@@ -21,7 +21,7 @@ from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding, Vector
 
 SAMPLE_SIZE = 4096  # segments
-SHRINKAGE = 10.0  # what is added to the variances of segments, in their mean; measured with measure_clips.py
+SHRINKAGE = 10.0  # added to the variances of segments, in units of their mean; measured with measure_clips.py
 DRIFT = 1.25  # change of the index in size from which it is sampled again
 
 Rows = Float[np.ndarray, "segment dim"]
@@ -30,7 +30,7 @@ Counterexamples = Float[np.ndarray, "counterexample dim"]
 
 
 class VectorSample:
-    """Vectors of some segments of an index, and how scores spread over them."""
+    """Vectors of a sample of an index's segments, and the spread of scores over them."""
 
     def __init__(self, vectors: Rows, owners: Int64[np.ndarray, " segment"]) -> None:
         """Set the vectors, and the ids of their videos."""
@@ -67,7 +67,7 @@ class Composer:
         self._store, self._encoder = store, encoder
         self._sample: VectorSample | None = None
         self._measured: tuple[VectorSample, tuple[float, float]] | None = None
-        self._checked, self._size = -1, 0  # the generation for which the sample holds, and the size of the index then
+        self._checked, self._size = -1, 0  # the generation and the size of the index that the sample was checked for
 
     @property
     def sample(self) -> VectorSample:
@@ -96,10 +96,10 @@ class Composer:
         return measured[1]
 
     def compose(self, parts: Sequence[tuple[Vector, float]]) -> tuple[Float32[np.ndarray, " dim"], float]:
-        """Return the weighted sum of vectors, each standardised, and what its inner products lack to those of texts.
+        """Return the weighted sum of standardised vectors, and the offset of its inner products to those of texts.
 
-        There must be a vector. The result is scaled to the spread of texts, not to unit length, since searches of
-        pictures and words compare it with words.
+        There must be a vector. The result is scaled to the spread of texts, not to unit length, since searches fuse
+        pictures with words.
         """
         sample = self.sample
         total: Vector = np.sum([weight * sample.standardise(vector) for vector, weight in parts], axis=0)
@@ -123,7 +123,7 @@ def find_direction(yes: Examples, no: Counterexamples, sample: VectorSample) -> 
 
 
 class ConceptEncoder:
-    """An encoder whose texts may mention concepts. Texts without, and frames, are encoded as before."""
+    """An encoder whose texts may mention concepts. Other texts, and frames, are encoded by the original encoder."""
 
     def __init__(self, encoder: Encoder, store: Store) -> None:
         self._encoder, self.store = encoder, store
@@ -174,10 +174,10 @@ class ConceptEncoder:
     def compose_concepts(
         self, concepts: Sequence[tuple[TaughtConcept, Vector]], text: Vector | None = None
     ) -> tuple[Float32[np.ndarray, " dim"], float]:
-        """Return the sum of concepts, each of its examples and the vector of its text, and of a text that says more.
+        """Return the sum of concepts, each a mix of its examples and its text, and of the rest of a text, if any.
 
         Returns:
-            The vector, and what its inner products lack on average to those of texts.
+            The vector, and the mean offset of its inner products to those of texts.
         """
         sample, parts = self.composer.sample, [] if text is None else [(text, 1.0)]
         for taught, meaning in concepts:

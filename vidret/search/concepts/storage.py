@@ -1,4 +1,4 @@
-"""Taught concepts in their index: what ``@name`` means in a query, from a few examples and the text of the name."""
+"""Storage of taught concepts in their index: ``@name`` in a query, from a few examples and the text of the name."""
 
 import io
 import json
@@ -26,8 +26,8 @@ class TaughtConcept:
         concept: The concept.
         yes: Vectors of examples that show it.
         no: Vectors of examples that do not.
-        heard: Vectors of examples that sound like it, for a sound; None for what is seen.
-        direction: What the examples of a class mean beside those of other classes; None for a concept of its own.
+        heard: Vectors of examples of a sound; None for a visual concept.
+        direction: Direction of a class relative to the other classes; None for a concept taught alone.
     """
 
     concept: Concept
@@ -90,12 +90,12 @@ def forget_concept(store: Store, name: str) -> None:
 
 
 def check_mentions(store: Store, query: Query, people: Collection[str] = ()) -> None:
-    """Check that a query mentions only concepts of an index, or persons by their handles, whom the error does not tell.
+    """Check that a query mentions only concepts of an index, or persons by their handles, which errors do not list.
 
     Raises:
         VidretError: It mentions something else.
     """
-    texts = (f" {text}".replace(" -@", " @") for text in list_query_texts(query))  # what is excluded is mentioned too
+    texts = (f" {text}".replace(" -@", " @") for text in list_query_texts(query))  # excluded terms mention concepts too
     for name in (name for text in texts for name in find_mentions(text) if name not in people):
         if load_concept(store, name) is None:
             persons = " or of a person" if people else ""

@@ -29,12 +29,12 @@ from vidret.video.images import read_image_at
 from vidret.video.scan import VIDEO_SUFFIXES
 
 logger = logging.getLogger(__name__)
-# Weights of the examples that are tried. The one that is expected grows with their number: n / (n + 3).
+# The weights of the examples to try. The expected weight grows with their number: n / (n + 3).
 SHARES = np.linspace(0, 1, 9)
 HALF = 3.0  # examples that count as much as the text
-TRUST = 4.0  # in the expected share: nats by which held-out examples must contradict it to move it by 1
+TRUST = 4.0  # in the expected share: nats of contradiction by held-out examples that move it by 1
 MAX_PIECES = 6  # of 10 s that are read of a clip with a sound
-HALF_FRAME_S = 0.5  # half the distance of two frames: how far outside a stretch a frame may lie
+HALF_FRAME_S = 0.5  # half the distance of two frames: the greatest distance of a frame from its stretch
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -99,7 +99,7 @@ def teach_concept(
 
 
 def _save(store: Store, taught: TaughtConcept, old: TaughtConcept | None, *, may_replace: bool) -> None:
-    """Store a concept, if its index still has the old one or none; whatever it has, if that may be replaced."""
+    """Store a concept, unless its index has changed since ``old`` was read and ``may_replace`` is False."""
     name = taught.concept.name
     with Store.open(store.path, write=True) as writer:
         now = load_concept(writer, name)
@@ -111,7 +111,7 @@ def _save(store: Store, taught: TaughtConcept, old: TaughtConcept | None, *, may
 def choose_share(
     text: Vector, yes: Examples, no: Counterexamples, sample: VectorSample, background: Float[np.ndarray, "segment dim"]
 ) -> float:
-    """Return the weight of the examples: the expected one, moved by how well held-out examples are found with others.
+    """Return the weight of the examples: the expected one, corrected by how well others find held-out examples.
 
     Each example is held out in turn and ranked among the background and the counterexamples. The result is the mean of
     ``SHARES``, weighted by the product of the reciprocal ranks and by how close they are to the expected share.
@@ -141,7 +141,7 @@ def _keep_others(
 ) -> ReadExamples:
     """Return the old examples that are not among the new ones, which may have changed sides.
 
-    Images that were given may share a name, which is no absolute path.
+    Images given as arrays may share a name, which is no absolute path.
     """
     is_named = [
         example.start is not None or is_url(example.path) or Path(example.path).is_absolute() for example in new
@@ -154,7 +154,7 @@ def _keep_others(
     for row in rows:
         try:
             video_ids.add(look_up_video(store, examples[row].path))
-        except StoreError:  # an image, or a video that is no longer there
+        except StoreError:  # an image, or a video that has been removed
             continue
     return ReadExamples(
         examples=tuple(examples[row] for row in rows), vectors=vectors[rows], video_ids=frozenset(video_ids)
@@ -164,8 +164,8 @@ def _keep_others(
 def read_examples(store: Store, encoder: Encoder, examples: Sequence[ExampleLike]) -> ReadExamples:
     """Return examples with their vectors: of images as the encoder sees them, of videos as the index has them.
 
-    A file that is neither, as there may be in a folder of them, is left out with a warning. One that is named twice, or
-    a copy of a video that is named too, counts once.
+    A file that is neither an image nor a video of the index is left out with a warning. Files that are named twice, and
+    copies of one video, count once.
 
     Raises:
         VidretError: None is an image or a video of the index, one does not exist, or no frame of a stretch is stored.

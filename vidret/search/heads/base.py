@@ -1,4 +1,4 @@
-"""Grounding heads as searches use them: the videos that they read, what they answer, and their spans in seconds."""
+"""The protocol of grounding heads in searches: the videos they read, and their spans and saliency in seconds."""
 
 import logging
 import threading
@@ -35,8 +35,8 @@ class GroundedVideo:
         content: Fingerprint of its content.
         duration: End of the video in seconds.
         start: Time of its first frame in seconds.
-        shot_sampling: Which frames are decoded to cut segments at shots; None where the index has a grid.
-        read: Returns its stored segments with their frame vectors, which some heads read; None if nothing is stored.
+        shot_sampling: The frames that are decoded to cut segments at shots; None if segments are on a grid.
+        read: Returns its stored segments with their frame vectors, which some heads read; None if there are none.
     """
 
     path: str
@@ -63,7 +63,7 @@ class MomentHead(Protocol):
     similarity_weight: float
 
     def read(self, query: str) -> LayerWords:
-        """Return what the head reads of a query."""
+        """Return the words of a query as the head reads them."""
         ...
 
     def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
@@ -75,7 +75,7 @@ class MomentHead(Protocol):
 
         Raises:
             DecodeError: The video must be read, and cannot be.
-            VidretError: What the head needs of it is not stored, or cannot be.
+            VidretError: What the head needs of the video is not stored, or cannot be.
         """
         ...
 
@@ -95,13 +95,13 @@ def answer_each(
 
 
 def shape_spans(result: "GroundingResult", card: "HeadCard", video: GroundedVideo) -> list[Span]:
-    """Return the spans of a head's result in a video, as its card sets, in seconds of the video's own time.
+    """Return the spans of a head's result, post-processed as its card says, in seconds of the video's own time.
 
     They are best first, clamped, rounded and suppressed. A head without boundaries finds no spans: those of high
     saliency are returned, with the mean saliency of their frames as score.
     """
     fps = card.fps or FPS
-    # A remainder of less than half a step has no frame of its own; what is further off lies behind a gap.
+    # A remainder of less than half a step has no frame of its own; anything further off is behind a gap.
     covered_s = min(video.duration - video.start, (len(result.saliency) + 0.5) / fps)
     if len(result.spans):
         spans = postprocess_spans(result, card, duration=covered_s)
@@ -110,19 +110,19 @@ def shape_spans(result: "GroundingResult", card: "HeadCard", video: GroundedVide
     return [Span(video.start + span.start, video.start + span.end, span.score) for span in spans]
 
 
-_torch_turn, _torch_threads = threading.Lock(), list[int]()  # the number before, once for each one inside
+_torch_turn, _torch_threads = threading.Lock(), list[int]()  # the previous number, once per thread inside
 
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Run torch on one thread inside the context; each thread of Python that was inside gets the number before back.
+    """Run torch on one thread inside the context; each Python thread inside gets its previous number back.
 
     The head's many small operations lose more by waiting for threads than they gain: on busy cores ten videos took 17 s
     instead of 0.5 s.
     """
     import torch
 
-    with _torch_turn:  # one that came first meanwhile would take the 1 of another for the number before
+    with _torch_turn:  # a thread between these two lines would take another's 1 for the previous number
         _torch_threads.append(_torch_threads[0] if _torch_threads else torch.get_num_threads())
         torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""UniversalVTG over the videos of an index: frames of its own encoder, stored once a video, and answers to queries."""
+"""UniversalVTG over the videos of an index: frame vectors of its own encoder, in one file a video, and its spans."""
 
 import hashlib
 import logging
@@ -31,12 +31,12 @@ MARK = b"vidret vectors of frames for UniversalVTG, format 1"
 
 
 class FrameGrounder:
-    """UniversalVTG with its own encoder: an index of any other encoder can have it."""
+    """UniversalVTG with its own encoder, for an index of any encoder."""
 
     fps, similarity_weight = FPS, 0.0
 
     def __init__(self, path: Path, folder: Path, *, device: str = "cpu") -> None:
-        """Load the head and its encoder, and name the folder of the vectors of frames: 4 kB a second of video.
+        """Load the head and its encoder; ``folder`` is for frame vectors, 4 kB per second of video.
 
         Raises:
             VidretError: The head or its encoder cannot be loaded, or they do not match.

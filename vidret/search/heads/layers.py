@@ -1,4 +1,4 @@
-"""A grounding head over the videos of an index: a cache of projected videos on disk, and answers to queries."""
+"""A grounding head over the videos of an index: a cache of projected videos on disk, and spans for queries."""
 
 import hashlib
 import logging
@@ -39,14 +39,14 @@ logger = logging.getLogger(__name__)
 Windows = list[tuple[Window, ProjectedVideos]]
 
 MOST_TOGETHER = 2  # windows of a video that is read as a whole: 5 minutes at 0.5 frames per second, 8 MB in int8
-READING = "frames of the index's segments"  # what files depend on besides head, encoder and format
+READING = "frames of the index's segments"  # files depend on this besides head, encoder and format
 
 
 class Grounder:
     """A grounding head, the encoder whose layers it reads, and a folder for the projected tokens of videos.
 
-    Each video is one file, named by its content, so that a moved video is found again; heads do not share files. Files
-    that were requested are kept. Others are a cache of at most ``limit`` bytes, least recently used dropped first.
+    Each video is one file, named by its content, so that a moved video is found again; heads do not share files.
+    Requested files are kept. The others are a cache of at most ``limit`` bytes; the least recently used go first.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Grounder:
     def _project(
         self, video: GroundedVideo, folder: Path, timeout_s: float
     ) -> Iterator[tuple[Window, ProjectedVideos]]:
-        """Yield the windows of a video with their projected tokens, by way of pieces in an empty folder.
+        """Yield the windows of a video with their projected tokens, using an empty folder for pieces.
 
         The segments and their frames are those of an index.
         """
@@ -139,7 +139,7 @@ class Grounder:
         yield from self._join(video.path, folder, segments, first=first)
 
     def _add(self, folder: Path, layers: LayerTokens, segment: Segment, *, first: float) -> None:
-        """Write what the head needs of a segment to the folder of its video, which need not exist yet."""
+        """Write the piece of a segment to the folder of its video, which need not exist yet."""
         block = self._head.block
         self._check_width("video", layers.layers[0], _count_inputs(block.video_map) - 2 * block.tef)
         save_piece(folder, make_piece(self._head, layers, segment, first=first, fps=self.fps, device=self._device))
@@ -162,14 +162,14 @@ class Grounder:
     # Indexing
 
     def record(self, content: str, layers: LayerTokens, segment: Segment, *, first: float) -> None:
-        """Store what the head needs of a segment that is being indexed; see ``MomentRecorder``."""
+        """Store the piece of a segment that is being indexed; see ``MomentRecorder``."""
         if not self.files.is_kept(content):
             self._add(self.files.locate_pieces(content), layers, segment, first=first)
 
     def finish(self, path: str, content: str, segments: Sequence[Segment], *, first: float) -> None:
-        """Join what was stored of all segments of a video, and keep it; see ``MomentRecorder``.
+        """Join the pieces of all segments of a video into its file, which is kept; see ``MomentRecorder``.
 
-        If a segment was indexed before the index had this head, the video takes a pass of its own later.
+        If a segment was indexed before the index had this head, the video is decoded once more later.
         """
         folder, kept = self.files.locate_pieces(content), self.files.locate(content, keep=True)
         missing = [segment for segment in segments if not find_piece(folder, segment.number).exists()]
@@ -229,7 +229,7 @@ class Grounder:
         return [results.get(index) for index in range(len(videos))]
 
     def _read_short(self, projected: Path) -> Windows | None:
-        """Return the windows of a video, None if it has more than fit in memory beside those of others."""
+        """Return the windows of a video; None if it has more than ``MOST_TOGETHER``."""
         windows = list(islice(load_projected(projected, device=self._device), MOST_TOGETHER + 1))
         return windows if len(windows) <= MOST_TOGETHER else None
 

@@ -1,6 +1,6 @@
-"""Videos as grounding heads read them in a pass of their own, and files of what they need of them.
+"""Files with the features that a grounding head needs of each video, computed in a separate pass over the video.
 
-Files are kept, or a cache of which the least recently used are dropped.
+Files are either kept, or in a cache from which the least recently used are dropped.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 LIMIT = 2 << 30  # bytes of cached files; files that were requested at indexing are never dropped
 CHANGED = "has changed since it was indexed"
-ABANDONED = 3600.0  # seconds after which a partial file that is not written to is left over from a killed run
+ABANDONED = 3600.0  # seconds without a write, after which a partial file counts as left over from a killed run
 CACHE, PIECES = "cache", "pieces"
 _CONTENT = re.compile(r"\w[\w.-]*")
 
@@ -38,20 +38,20 @@ class PreparedFiles:
     """The files of one head, each named by the content of a video, so that a moved video is found again."""
 
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
-        """Name the folder, which need not exist yet, and the bytes that cached files may take."""
+        """Set the folder, which need not exist yet, and the maximum number of bytes of cached files."""
         self._folder, self._limit = folder, limit
 
     def locate(self, content: str, *, keep: bool) -> Path:
         """Return the file of a content, whether it exists or not.
 
         Raises:
-            StoreError: The content, which the catalog names, is no name of a file.
+            StoreError: The content, as the catalog has it, is not valid as a file name.
         """
         self._check(content)
         return self._folder / (KEPT if keep else CACHE) / f"{content}{PROJECTED}"
 
     def locate_pieces(self, name: str) -> Path:
-        """Return the folder of pieces of a file that is not complete yet."""
+        """Return the folder of the pieces of an incomplete file."""
         self._check(name)
         return self._folder / PIECES / name
 
@@ -84,7 +84,7 @@ class PreparedFiles:
 
 @runtime_checkable
 class PreparedHead(Protocol):
-    """A head that needs something of each video besides what an index stores: computed once, and kept in a file."""
+    """A head that needs features of each video that an index does not store: they are computed once, into a file."""
 
     files: PreparedFiles
 
@@ -99,7 +99,7 @@ class PreparedHead(Protocol):
 
 
 def read_prepared(head: PreparedHead, video: GroundedVideo, read: Callable[[Path], T]) -> T:
-    """Return what ``read`` makes of a video's file, which is computed again if it is damaged."""
+    """Return the result of ``read`` for a video's file, which is computed again if it is damaged."""
     path = head.prepare(video)
     try:
         return read(path)
@@ -111,7 +111,7 @@ def read_prepared(head: PreparedHead, video: GroundedVideo, read: Callable[[Path
 
 
 def forget_others(folder: Path, contents: Container[str]) -> None:
-    """Delete the files of all heads for other contents than these, and what killed runs left behind."""
+    """Delete the files of all heads for other contents than these, and leftovers of killed runs."""
 
     def is_abandoned(path: Path) -> bool:
         return path.suffix == DRAFT and path.stat().st_mtime < time.time() - ABANDONED
@@ -126,7 +126,7 @@ def forget_others(folder: Path, contents: Container[str]) -> None:
 
 
 def decode_segments(path: str, content: str, **how: Any) -> Iterator[OpenedVideo | DecodedSegment]:
-    """Yield a video as it is opened, and then its segments, decoded as ``DecodePool`` is told.
+    """Yield the opened video, then its decoded segments; ``how`` are arguments of ``DecodePool``.
 
     Raises:
         DecodeError: The video cannot be read, or its content has changed.

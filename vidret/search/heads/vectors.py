@@ -1,10 +1,10 @@
 """A grounding head over the frame vectors that an index stores, of any encoder: R2-Tuning with K = 1.
 
 Nothing is decoded, encoded or prepared. The head has one layer. A frame has one token, its vector, followed by two
-numbers: its similarity to the query, standardised over the video, and its distance from the frame before. They say at
-the outset what a head over vectors of an arbitrary space would have to learn from many labels: what matches, and where
-the picture changes. A query has a token for each word, and a last one for the whole. The two numbers are ours;
-R2-Tuning reads layers of CLIP only.
+numbers: its similarity to the query, standardised over the video, and its distance from the frame before. A head over
+vectors of an arbitrary space would have to learn both from many labels: what matches, and where the picture changes. A
+query has a token for each word, and a last one for the whole query. The two numbers are ours; R2-Tuning reads layers of
+CLIP only.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def place_vectors(
 def make_inputs(
     vectors: Float32[np.ndarray, "step dim"], sentence: Float[np.ndarray, " dim"]
 ) -> Float32[np.ndarray, "step input"]:
-    """Return what the head reads of each step for a query: its unit vector, its similarity and its change."""
+    """Return the head's input of each step for a query: its unit vector, its similarity and its change."""
     similarity = vectors @ sentence.astype(np.float32)
     standardised = (similarity - similarity.mean()) / max(float(similarity.std()), _EPS)
     change = np.concatenate([[0.0], 1 - (vectors[1:] * vectors[:-1]).sum(axis=1)])
@@ -63,7 +63,7 @@ def make_inputs(
 
 
 def stack_words(text: TextEmbedding) -> LayerWords:
-    """Return a query as the head reads it: one layer of the vectors of its words, then that of the whole."""
+    """Return the head's input of a query: one layer with the vectors of its words, then that of the whole query."""
     return LayerWords(text.text, np.concatenate([text.words, text.sentence[None]])[None].astype(np.float32))
 
 
@@ -108,7 +108,7 @@ class VectorGrounder:
         self.fps, self.similarity_weight = self.card.fps or FPS, self.card.similarity_weight
 
     def read(self, query: str) -> LayerWords:
-        """Return the vectors of a query's words, and of the whole."""
+        """Return the vectors of a query's words, and of the whole query."""
         return stack_words(self._encoder.encode_text([query])[0])
 
     def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:

@@ -1,1 +1,1 @@
-"""From the text of a query to its clauses and their vectors."""
+"""Parsing of a query's text into clauses, and their vectors."""

@@ -1,4 +1,4 @@
-"""The clauses of a query: what each is compared with, the phrases it must hold, and the order of all.
+"""The clauses of a query: what each is compared with, the phrases its text must contain, and their order.
 
 >>> parse_structure('a dog runs, while someone says "good boy"').clauses[1].source
 'speech'
@@ -20,7 +20,7 @@ from vidret.text import MENTION_NAME
 from vidret.types import Sequence as EventSequence
 
 _SAID_BY = re.compile(rf"\bby\s+(?=@({MENTION_NAME}))")
-A_PERSON = "a person"  # what is compared with channels for the name of one
+A_PERSON = "a person"  # stands for a person's name in the text that channels compare
 _JOINS = {"and", "or", "with", "together", "also", "both"}
 _ARTICLE = re.compile(r"^(?:an?|the|some|any)\s+", re.IGNORECASE)
 _SPEAKER = (
@@ -31,7 +31,7 @@ _SAYS = (
     r"(?:says?|said|saying|explains?|announces?|mentions?|tells?|describes?|asks?|warns?|hears?|reports?|advises?"
     r"|informs?|gives?|finds?\s+out|talks?\s+about|is\s+saying|is\s+talking\s+about|(?:is|are)\s+told)"
 )
-# The words around what is said, "someone explains how to ...", which are not said themselves.
+# The words around reported speech, such as "someone explains how to ...", which are not spoken themselves.
 _FRAME = re.compile(rf"^(?:and\s+)?{_SPEAKER}\s+{_SAYS}\s+(?:(?:that|how|the|for|about)\s+)?", re.IGNORECASE)
 
 
@@ -44,8 +44,8 @@ class QueryStructure:
         steps: Indices of the clauses of each step. Steps follow one another; the clauses of a step hold at the same
             time.
         gaps_s: For each step the maximum time in seconds since the end of the one before; None for any.
-        excluded: What must not be there.
-        forbidden: Those of them that no text must hold.
+        excluded: Terms that must not be there.
+        forbidden: Those of them that no text may contain either.
         unwanted: Persons who must not be there.
     """
 
@@ -70,8 +70,8 @@ class AnalysedQuery:
         structure: Clauses and their order.
         encoded: Each clause, as pictures are compared with it.
         vectors: Each clause, as a sentence vector for words; of 0 dimensions if it is compared with none.
-        is_text: Whether it is text, not images or a vector.
-        examples: What the sounds are like that each clause mentions; see ``ChannelQuery``.
+        is_text: Whether the query is text, not images or a vector.
+        examples: Vectors of examples of the sounds that each clause mentions; see ``ChannelQuery``.
     """
 
     structure: QueryStructure
@@ -99,7 +99,7 @@ def parse_structure(query: str | EventSequence) -> QueryStructure:
 
 
 def make_structure(interpretation: Interpretation, people: Container[str] = ()) -> QueryStructure:
-    """Return the structure of a query that was interpreted, given the handles of known persons."""
+    """Return the structure of an interpreted query, given the handles of known persons."""
     clauses = tuple(read_clause(event, people) for event in interpretation.events)
     if interpretation.verbatim:
         clauses = tuple(
@@ -119,7 +119,7 @@ def make_structure(interpretation: Interpretation, people: Container[str] = ()) 
 
 
 def read_exclusions(terms: Sequence[str], people: Container[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the terms of a query that must not be there, without names of persons, and the persons who must not."""
+    """Return the excluded terms of a query without names of persons, and the excluded persons."""
     clauses = [(term, read_clause(term, people)) for term in terms]
     excluded = tuple(clause.text if clause.persons else term for term, clause in clauses if not clause.is_bare)
     return excluded, tuple(person for _, clause in clauses if clause.is_bare for person in clause.persons)
@@ -141,7 +141,7 @@ def check_exclusions(structure: QueryStructure) -> None:
 
 
 def read_clause(event: str, people: Container[str] = ()) -> Clause:
-    """Return a clause, in which "a person" stands for each person, or nothing if it says nothing else.
+    """Return a clause with the names of persons replaced by "a person", or removed if there are no other words.
 
     Quotes are straight ones, as ``KnownPersons.name_handles`` and ``interpret`` make them.
 

@@ -1,4 +1,4 @@
-"""Plain English that joins events: which of them a query asks for, in which order, and what it excludes.
+"""The grammar of queries in plain English: their events, the order of these, and excluded terms.
 
     query    = [first] step (then step)* exclusions       "first A, then B", "A before B", "after A, B"
     step     = event (while event)*                       "A while B", "A AND B", "as A, B"
@@ -7,8 +7,8 @@
 
 A connective joins the clause after it to the last clause before it: "A after B while C" is B while C, then A. A plain
 "and" joins events only between two clauses that each have a verb of their own, since it joins nouns more often. "While
-they talk" belongs to the event before it, which says who they are. Text in quotes, straight or curly, is never split.
-Text without such a structure is searched as plain words.
+they talk" belongs to the event before it, since "they" refers to that. Text in quotes, straight or curly, is never
+split. Text without such a structure is searched as plain words.
 """
 
 import re
@@ -62,12 +62,12 @@ _DANGLING = re.compile(
     re.IGNORECASE,
 )
 _GAP = re.compile(r"within\s+(\d+(?:\.\d+)?)\s*(m?)", re.IGNORECASE)
-# What someone says goes on after an "and".
+# Reported speech continues after an "and".
 _REPORTED = re.compile(
     r"\b(?:says?|said|explains?|tells?|told|announces?|asks?|warns?|describes?|that)\b", re.IGNORECASE
 )
 _AUXILIARIES = frozenset(("is", "are", "was", "were", "has", "have", "had", "does", "do", "can", "will", "gets"))
-_LIKE_VERBS = (  # nouns and others that end as verbs do
+_LIKE_VERBS = (  # nouns and others with the endings of verbs
     "thing something nothing anything everything king ring string building morning evening ceiling clothing wedding "
     "painting wing spring railing glass bus grass dress cross boss is as always perhaps"
 )
@@ -94,13 +94,13 @@ class QueryStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpretation:
-    """How a text query, or a ``Sequence``, is understood.
+    """The interpretation of a text query, or of a ``Sequence``.
 
     Attributes:
-        steps: What to look for; they follow one another.
-        excluded: What must not be there.
-        forbidden: Those of them that are written with a minus: no text must hold them.
-        note: Why the query is searched as plain words although it looks like more; empty otherwise.
+        steps: The steps to look for, which follow one another.
+        excluded: Terms that must not be there.
+        forbidden: Those of them that are written with a minus: no text may contain them.
+        note: Why a query that looks structured is searched as plain words; empty otherwise.
         verbatim: See ``Sequence``.
     """
 
@@ -116,7 +116,7 @@ class Interpretation:
         return tuple(event for step in self.steps for event in step.events)
 
     def describe(self) -> str:
-        """Return a sentence that shows it to a person; empty for plain words.
+        """Return the interpretation as a sentence for users; empty for plain words.
 
         >>> interpret("a man enters, then a car leaves, no dogs").describe()
         'looking for 1. a man enters then 2. a car leaves; excluding dogs'
@@ -182,7 +182,7 @@ def make_plain(text: str, excluded: tuple[str, ...], forbidden: tuple[str, ...])
 
 
 def check_events(query: Sequence) -> list[str]:
-    """Return the texts of all events, of which there must be one.
+    """Return the texts of all events; at least one is required.
 
     Raises:
         OptionError: There is none, or one is no text with a word.
@@ -212,7 +212,7 @@ def _interpret_sequence(query: Sequence) -> Interpretation:
 def _is_gap(gap: float) -> bool:
     try:
         return 0 <= gap <= sys.float_info.max
-    except TypeError:  # in a file it may be anything
+    except TypeError:  # a file may have any value
         return False
 
 
@@ -254,9 +254,9 @@ def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_same_event(joint: str, after: str) -> bool:
-    """Return whether what follows a connective is no event of its own.
+    """Return whether the words after a connective are no separate event.
 
-    It is not in "he reads, as always" or "while they talk"; and an arrow before a capital is a path: "File -> Save As".
+    They are none in "he reads, as always" or "while they talk". An arrow before a capital is a path: "File -> Save As".
     """
     if re.fullmatch(_ARROW, joint.strip()):
         return after[:1].isupper() and _DETERMINER.match(after) is None

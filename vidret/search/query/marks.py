@@ -1,6 +1,6 @@
-"""What is marked in a text query: words in quotes, mentions of concepts and persons as ``@name``, and what it excludes.
+"""Markup in a text query: words in quotes, mentions of concepts and persons as ``@name``, and excluded terms.
 
-Words are excluded only after words that say what to look for: "no woman, no cry" excludes nothing.
+Exclusions must follow words to look for: "no woman, no cry" excludes nothing.
 """
 
 import re
@@ -48,8 +48,8 @@ def straighten_quotes(text: str) -> str:
 def split_negatives(query: str) -> tuple[str, tuple[str, ...]]:
     """Return a query without the terms that are written with a minus, and these terms.
 
-    How it is typed does not matter: blanks, curly quotes, a full stop at its end, and accents of their own (NFC).
-    A term is empty for an empty pair of quotes.
+    Blanks, curly quotes, a full stop at the end and separate accents (NFC) are normalised. A term is empty for an empty
+    pair of quotes.
 
     Raises:
         VidretError: The query is too long.
@@ -69,9 +69,9 @@ def split_negatives(query: str) -> tuple[str, tuple[str, ...]]:
 
 
 def split_exclusions(query: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """Return a query without what it excludes, the terms that are written with a minus, and the others.
+    """Return a query without its exclusions, the terms that are written with a minus, and the other excluded terms.
 
-    One is empty for an empty pair of quotes.
+    A term is empty for an empty pair of quotes.
 
     Raises:
         VidretError: The query is too long, or excludes too much.
@@ -86,7 +86,7 @@ def split_exclusions(query: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]
     for match in _EXCLUDED.finditer(masked):
         start = match.start()
         if not parts and (not has_word(text[:start]) or _NEGATED.search(masked[:start])):
-            continue  # nothing is left to look for, or the sentence itself says no
+            continue  # no words to look for are left, or the "no" is part of the sentence
         start, end = match.span("what")
         terms += [PHRASE.sub(r"\1", term).strip() for term in _OR.split(text[start:end])]
         parts.append(text[at : match.start()])
@@ -97,7 +97,7 @@ def split_exclusions(query: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]
 
 
 def check_length(query: str) -> None:
-    """Check the length of a text.
+    """Check that a text is not too long.
 
     Raises:
         VidretError: It is too long.
@@ -112,7 +112,7 @@ def mask_quotes(text: str) -> str:
 
 
 def has_word(text: str) -> bool:
-    """Return whether a text says something: a letter, a digit, or a symbol such as an emoji.
+    """Return whether a text has a letter, a digit, or a symbol such as an emoji.
 
     >>> has_word("dog"), has_word("\U0001f436"), has_word('"..."')
     (True, True, False)

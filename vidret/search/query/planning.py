@@ -1,8 +1,8 @@
-"""The plan of a query: its clauses, their order, and the vectors by which each channel is asked.
+"""The plan of a query: its clauses, their order, and the vectors that each channel compares.
 
 A query is text with negative terms, images, both, or a vector. The wording of a clause asks for something seen, said or
-shown as text: "a sign against bathing" for text, "hikers are warned" for speech. A linear model of its sentence vector
-tells; ``tools/build_weights.py`` fits it to examples.
+shown as text: "a sign against bathing" for text, "hikers are warned" for speech. A linear model predicts this from its
+sentence vector; ``tools/build_weights.py`` fits it.
 
 Reference: Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes".
 """
@@ -55,12 +55,12 @@ from vidret.types import Sequence as EventSequence
 
 VERBATIM = "exactly this is said or shown in a video"
 WEIGHTS = Path(__file__).with_name("intent.safetensors")
-CLASSES: tuple[Source, ...] = ("picture", "speech", "screen")  # what wording asks for, in the order of the weights
+CLASSES: tuple[Source, ...] = ("picture", "speech", "screen")  # the classes of wording, in the order of the weights
 TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_clips.py
 
 
 def interpret_for(index: OpenIndex, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
-    """Return how a query is understood: as plain words if a text of the index says or shows exactly these."""
+    """Return the interpretation of a query: plain words if a text of the index has exactly these words."""
     texts = index.texts
     interpretation = interpret(query)
     if texts is None or not isinstance(query, str) or not set(sources or SOURCES) & set(TEXT_SOURCES):
@@ -85,8 +85,8 @@ def plan(
 
     Raises:
         VidretError: It has no positive term, an empty negative one, or excludes what it looks for; a concept or a
-            person is unknown; an image or a vector is invalid; it has nothing to compare with the sources; or one of
-            these is unknown, or words, and the index has none.
+            person is unknown; an image or a vector is invalid; it has nothing to compare with the sources; or a source
+            is unknown, or of words and the index has none.
     """
     _check_sources(index, sources)
     encoder, people, texts = index.encoder, index.people, index.texts
@@ -138,7 +138,7 @@ def plan(
 
 
 def is_read_by_another(index: OpenIndex, sources: Sequence[Source] | None) -> bool:
-    """Return whether words are compared only with words, by a sentence model that the user has chosen."""
+    """Return whether a search compares words only, by a sentence model that the user has chosen."""
     texts = None if "picture" in (sources or SOURCES) else index.texts
     return texts is not None and not texts.has_bundled_model
 
@@ -152,10 +152,10 @@ def _check_sources(index: OpenIndex, sources: Sequence[Source] | None) -> None:
 
 
 def _add_intents(clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"]) -> tuple[Clause, ...]:
-    """Return clauses with how likely their wording asks for each of ``CLASSES``, given the vectors of their content.
+    """Return clauses with the probability that their wording asks for each of ``CLASSES``, given content vectors.
 
-    These are of the bundled sentence model, whichever the texts have: the weights were fitted to it.
-    Wording in another language than English does not tell, nor does a clause without content: a taught concept is seen.
+    Vectors are of the bundled sentence model, whichever the texts have: the weights were fitted to it. Clauses not in
+    English get no probabilities, nor do those without content: a taught concept is seen.
     """
     rows = [
         vector if clause.content == clause.text else load_sentence_encoder().encode([clause.text])[0]
@@ -202,7 +202,7 @@ def _plan_vector(
 
 
 def _choose_hint(clause: Clause, sources: Sequence[Source] | None, texts: TextChannel | None) -> TextSource | None:
-    """Return the source that a clause hints at: sounds if only those are searched, and not if the index has none."""
+    """Return the source that a clause hints at: sounds if only those are searched, never if the index has none."""
     if sources is not None and set(sources) == {"sound"}:
         return "sound"
     has_sounds = clause.source != "sound" or (texts is not None and "sound" in texts.sources)
@@ -268,7 +268,7 @@ def compose_images(images: Sequence[TextEmbedding], words: TextEmbedding | None,
 
 
 def check_query(query: str | EventSequence) -> None:
-    """Check what no index makes right in a query.
+    """Check a query for errors that do not depend on an index.
 
     Raises:
         OptionError: It has no positive word, excludes what it looks for, or is too long.
