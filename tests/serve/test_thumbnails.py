@@ -191,4 +191,7 @@ def test_other_files_in_its_folder_are_left_alone_and_write_errors_are_logged(
     target = tmp_path / "target"
     target.touch()
     assert get(target, film).startswith(b"\xff\xd8"), "a file is where the folder should be"
-    assert "thumbnails are not cached" in caplog.text
+    failing = ThumbnailCache(target, 1000)
+    for key in ("a", "b"):
+        failing.put(key * 32, b"")
+    assert [text.startswith("thumbnails are not cached") for text in caplog.messages] == [True] * 2, "one a cache"

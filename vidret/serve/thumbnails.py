@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -28,6 +29,23 @@ SLOW_S = 1.0  # a failure that takes longer is remembered
 RETRY_AFTER_S = 600.0  # time before a file that failed slowly is tried again, unless it changes
 
 
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A frame of a file as it is now, at a time in seconds, at most ``width`` pixels wide."""
+
+    path: str
+    file_stat: FileStat
+    time: float
+    width: int
+
+    @property
+    def key(self) -> str:
+        """What differs for another frame, and for another content of the file."""
+        version = str(self.file_stat.st_size), str(self.file_stat.st_mtime_ns)
+        name = "\n".join((self.path, *version, f"{self.time:.2f}", str(self.width)))
+        return hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+
+
 class Thumbnails:
     """JPEG frames of files, decoded in separate processes, since a video may be broken or malicious.
 
@@ -43,26 +61,31 @@ class Thumbnails:
         self._pending: dict[str, asyncio.Task[bytes]] = {}
         self._slow_failures: dict[tuple[str, int, int], tuple[float, str]] = {}  # time and reason, by file version
 
-    async def get(self, path: str, time: float, width: int, file_stat: FileStat | None = None) -> bytes:
-        """Return the JPEG of the frame that is shown at a time in seconds, at most ``width`` pixels wide.
+    async def find(self, path: str, time: float, width: int, file_stat: FileStat | None = None) -> Thumbnail:
+        """Return which frame of a file is shown at a time in seconds, at most ``width`` pixels wide."""
+        if file_stat is None:
+            file_stat = await anyio.to_thread.run_sync(stat_file, path, limiter=self._stat_limiter)
+        return Thumbnail(path, file_stat, time, width)
 
-        Requests for the same thumbnail share one computation.
+    async def get(self, path: str, time: float, width: int, file_stat: FileStat | None = None) -> bytes:
+        """Return the JPEG of a frame; see ``find`` and ``draw``."""
+        return await self.draw(await self.find(path, time, width, file_stat))
+
+    async def draw(self, thumbnail: Thumbnail) -> bytes:
+        """Return the JPEG of a frame. Requests for the same one share one computation.
 
         Raises:
             DecodeError: The frame cannot be decoded.
             RefusedError: Too many thumbnails are pending.
         """
-        if file_stat is None:
-            file_stat = await anyio.to_thread.run_sync(stat_file, path, limiter=self._stat_limiter)
-        name = "\n".join((path, str(file_stat.st_size), str(file_stat.st_mtime_ns), f"{time:.2f}", str(width)))
-        key = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+        key = thumbnail.key
         content = await anyio.to_thread.run_sync(self._cache.get, key)
         if content is not None:
             return content
         if key not in self._pending:
             if len(self._pending) >= MAX_WAITING:
                 raise make_busy(f"{MAX_WAITING} frames are pending")
-            make = anyio.to_thread.run_sync(self._make, key, path, file_stat, time, width, limiter=self._limiter)
+            make = anyio.to_thread.run_sync(self._make, key, thumbnail, limiter=self._limiter)
             self._pending[key] = task = asyncio.ensure_future(make)
             task.add_done_callback(lambda task: self._forget(key, task))
         return await asyncio.shield(self._pending[key])  # other requests may wait for it
@@ -76,14 +99,15 @@ class Thumbnails:
         if not task.cancelled():
             task.exception()  # marks it as retrieved, since all waiting requests may have been cancelled
 
-    def _make(self, key: str, path: str, file_stat: FileStat, time: float, width: int) -> bytes:
+    def _make(self, key: str, thumbnail: Thumbnail) -> bytes:
+        path, file_stat = thumbnail.path, thumbnail.file_stat
         version = (path, file_stat.st_size, file_stat.st_mtime_ns)
         started = monotonic()
         failed, reason = self._slow_failures.get(version, (-math.inf, ""))
         if started - failed < RETRY_AFTER_S:
             raise DecodeError(path, reason)
         try:
-            content = self._pool.draw_frame(path, file_stat, time, width)
+            content = self._pool.draw_frame(path, file_stat, thumbnail.time, thumbnail.width)
         except DecodeError as error:
             if monotonic() - started > SLOW_S:  # other frames of this file would take as long
                 if len(self._slow_failures) >= MAX_WAITING:
@@ -100,6 +124,7 @@ class ThumbnailCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder, self._max_bytes = folder, max_bytes
         self._lock = threading.Lock()
+        self._is_failing = False
         self._num_bytes = self._shrink(max_bytes)
 
     def get(self, key: str) -> bytes | None:
@@ -113,7 +138,7 @@ class ThumbnailCache:
         return content
 
     def put(self, key: str, content: bytes) -> None:
-        """Store a file atomically; a failure is logged."""
+        """Store a file atomically; a failure is logged, once until it works again."""
         path = self._folder / f"{key}.jpg"
         try:
             if not self._folder.parent.exists():  # writing would recreate the folder of a deleted index
@@ -124,8 +149,11 @@ class ThumbnailCache:
                 self._num_bytes += len(content)
                 if self._num_bytes > self._max_bytes:
                     self._num_bytes = self._shrink(0.9 * self._max_bytes)  # to 90 %, so that it shrinks rarely
+            self._is_failing = False
         except (StoreError, OSError) as error:
-            logger.warning("thumbnails are not cached: %s", error)
+            if not self._is_failing:
+                logger.warning("thumbnails are not cached: %s", error)
+            self._is_failing = True
 
     def _shrink(self, max_bytes: float) -> int:
         """Drop the least recently used files, and drafts of a killed server; return the remaining number of bytes."""
