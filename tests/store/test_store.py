@@ -1,5 +1,6 @@
 """The store: search results when files are added, moved, changed or deleted, locking, and validation."""
 
+import errno
 import os
 import re
 import tempfile
@@ -7,13 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from vidret.errors import StoreError
 from vidret.store.catalog.schema import FORMAT
-from vidret.store.folder import CATALOG, FEATURES
+from vidret.store.folder import CATALOG, FEATURES, check_entries
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS, NewSegment, StoredVideo
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment, SegmentEmbedding
@@ -189,6 +191,12 @@ def test_index_that_may_not_be_read_is_told_from_none(locked: str) -> None:
                 Store.open(index)
         finally:
             os.setresuid(0, 0, 0)
+
+
+def test_an_index_on_a_disk_that_is_gone_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "scandir", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(StoreError, match=r"cannot be read \(Input/output error\)"):
+        check_entries(tmp_path)
 
 
 def test_adding_many_segments_is_the_same_as_adding_each(tmp_path: Path) -> None:

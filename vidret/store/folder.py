@@ -59,22 +59,22 @@ def read_place(folder: Path) -> tuple[int, int]:
     Raises:
         StoreError: There is none, or it may not be read.
     """
-    with explain_refusal(folder):
-        try:
+    try:
+        with explain_refusal(folder):
             status = (folder / CATALOG).stat()
-        except PermissionError:
-            raise
-        except OSError as error:
-            raise StoreError(f"{folder}: there is no index here") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(f"{folder}: there is no index here") from error
     return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
 def explain_refusal(path: Path) -> Iterator[None]:
-    """Convert the system's refusal to let this user read a path to ``StoreError``."""
+    """Convert the system's refusal to read a path to ``StoreError``: this user may not, or its disk is gone."""
     try:
         yield
-    except PermissionError as error:
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
 
 
