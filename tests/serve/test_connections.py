@@ -3,11 +3,13 @@
 import asyncio
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from unittest.mock import Mock
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
@@ -15,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from tests.index_server import connect, read_all, run_app, serve_engine
 from vidret.engine import Engine
 from vidret.serve import access as bodies
-from vidret.serve.connections import Connection
+from vidret.serve.connections import Connection, make_server
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -205,3 +207,20 @@ def test_connection_that_does_not_read_is_closed() -> None:
         with connect(url) as late:
             late.sendall(GET)
             assert read_head(late).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [((256, -1), (10_240, -1)), ((1024, 4096), (4096, 4096)), ((64, 64), (64, 64)), ((20_000, -1), (20_000, -1))],
+)
+def test_a_server_may_open_as_many_files_as_the_system_allows(
+    limits: tuple[int, int], expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    kept = {resource.RLIMIT_NOFILE: limits}
+    monkeypatch.setattr(resource, "getrlimit", kept.__getitem__)
+    monkeypatch.setattr(resource, "setrlimit", kept.__setitem__)
+    make_server(Mock())
+    assert kept == {resource.RLIMIT_NOFILE: expected}

@@ -1,13 +1,18 @@
 """HTTP/1.1 connections, limited in number and in the time that each may keep the server waiting."""
 
 import asyncio
+import sys
 from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+if sys.platform != "win32":
+    import resource
+
 KEEP_ALIVE_S = 5
+MAX_FILES = 10_240  # macOS allows no more
 BACKLOG = 128  # connections that the system accepts before the server does
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 41\r\nRetry-After: 1\r\n"
@@ -97,8 +102,18 @@ class Connection(H11Protocol):
             self.transport.close()
 
 
+def allow_files() -> None:
+    """Let this process have as many open files as the system allows, up to ``MAX_FILES``: a stream takes three."""
+    if sys.platform != "win32":
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def make_server(app: ASGIApp, *, connection: type[Connection] = Connection, graceful_s: int = 3) -> uvicorn.Server:
     """Return a server for listening sockets; at shutdown, requests in progress have ``graceful_s`` seconds to end."""
+    allow_files()
     config = uvicorn.Config(
         app,
         http=connection,
