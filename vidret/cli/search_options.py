@@ -175,9 +175,9 @@ def answer_clip(
 ) -> None:
     """Print where the footage of a clip occurs, and draw a contact sheet of it; see ``Engine.find_footage``."""
     assert footage.clip is not None
-    found = engine.find_footage(footage.clip, k, start=footage.start, end=footage.end, **where)
-    print_result(found, show_footage, as_json=as_json, digits=4)
-    draw_results(found, f"the footage of {file_name(footage.clip)}", sheet)
+    results = engine.find_footage(footage.clip, k, start=footage.start, end=footage.end, **where)
+    print_result(results, show_footage, as_json=as_json, digits=4)
+    draw_results(results, f"the footage of {file_name(footage.clip)}", sheet)
 
 
 def draw_results(

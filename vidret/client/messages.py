@@ -166,8 +166,8 @@ def parse_answer(events: Iterable[tuple[str, Any]]) -> "CitedAnswer":
     context: QuestionContext | None = None
     for name, data in events:
         if name == "moments":
-            told = {"question": str, "moments": tuple[ContextMoment, ...], "notes": tuple[str, ...]}
-            question, moments, notes = read_values(told, data)
+            context_kinds = {"question": str, "moments": tuple[ContextMoment, ...], "notes": tuple[str, ...]}
+            question, moments, notes = read_values(context_kinds, data)
             context = QuestionContext(question=question, queries=(), moments=moments, notes=notes)
         elif name == "answer" and context is not None:
             kinds: dict[str, Any] = {"text": str, "shown": bool, "cited": tuple[int, ...], "notes": tuple[str, ...]}
@@ -194,12 +194,12 @@ def parse_video(row: dict[str, Any]) -> "StoredVideo":
     from vidret.store.records import TOLD_FACTS, StoredVideo
 
     video_id, path, copies, duration, complete, salvaged, num_segments, changed = read_values(VIDEO_KINDS, row)
-    told = dict(zip(TOLD_FACTS, read_values(dict.fromkeys(TOLD_FACTS.values(), float | None), row), strict=True))
+    facts = dict(zip(TOLD_FACTS, read_values(dict.fromkeys(TOLD_FACTS.values(), float | None), row), strict=True))
     return StoredVideo(
         id=video_id,
         paths=(path, *copies),
         duration=duration,
-        facts={name: row[TOLD_FACTS[name]] for name, value in told.items() if value is not None},
+        facts={name: row[TOLD_FACTS[name]] for name, value in facts.items() if value is not None},
         complete=complete,
         salvaged=salvaged,
         num_segments=num_segments,

@@ -156,13 +156,13 @@ class RemoteEngine(VideoLibrary):
     ) -> list[T]:
         """Return the results of a search; keep the server's notes, and log those that are new."""
         self.notes = ()
-        found, self.notes = self._server.ask("POST", path, parse, body)
+        results, self.notes = self._server.ask("POST", path, parse, body)
         for note in self.notes:
             sentence = note.partition(":")[0]  # the rest names the query
             if sentence not in self._logged:
                 self._logged.add(sentence)
                 logger.warning("%s", note)
-        return found
+        return results
 
     @override
     def find_footage(
@@ -334,16 +334,16 @@ class RemoteEngine(VideoLibrary):
 
         typed = read_video_name(video)
         path = absolute_path(typed)
-        found = next(
+        stored_video = next(
             (listed for listed in self.videos(Filters(folder=path)) if strip_query(path) in listed.paths), None
         )
-        if found is None:
+        if stored_video is None:
             videos = self.videos()
-            found = find_by_ending(videos, typed)
-            if found is None:
+            stored_video = find_by_ending(videos, typed)
+            if stored_video is None:
                 hint = suggest_paths(videos, typed)
                 raise RemoteMissingVideoError(f"{strip_query(typed)}: not in the index of {self.url}{hint}")
-        return found.id
+        return stored_video.id
 
 
 def _quote_name(name: str) -> str:

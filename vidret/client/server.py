@@ -66,10 +66,10 @@ class _LimitedBytes(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> Any:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
+        remaining_s = self._deadline - time.monotonic()
+        if remaining_s <= 0:
             raise TimeoutError
-        self._sock.settimeout(left)
+        self._sock.settimeout(remaining_s)
         num_bytes = self._received.readinto(buffer)
         self._bytes_left -= num_bytes or 0
         if self._bytes_left < 0:

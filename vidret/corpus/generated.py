@@ -144,13 +144,13 @@ def score_stream(
 
     ``temporal`` has the exponent of the published code, ``temporal_corrected`` that of the skewness.
     """
-    ours, theirs = measure_signals(real), measure_signals(generated)
+    real_signals, generated_signals = measure_signals(real), measure_signals(generated)
     corrected = [measure_signals(features, CORRECTED_EXPONENT).skewness for features in (real, generated)]
-    spatial = compare_mean_signals(ours.mean_signal, theirs.mean_signal)
+    spatial = compare_mean_signals(real_signals.mean_signal, generated_signals.mean_signal)
     return {
-        "temporal": compare_spectra(ours.skewness, theirs.skewness),
+        "temporal": compare_spectra(real_signals.skewness, generated_signals.skewness),
         "temporal_corrected": compare_spectra(corrected[0], corrected[1]),
-        "temporal_of_real_halves": compare_spectra(ours.skewness[::2], ours.skewness[1::2]),
+        "temporal_of_real_halves": compare_spectra(real_signals.skewness[::2], real_signals.skewness[1::2]),
         "fidelity": spatial.fidelity,
         "diversity": spatial.diversity,
     }
@@ -218,12 +218,12 @@ def rank_topics(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return []
     overall = np.array([row["alignment"] for row in rows])
     spread = float(overall.std())
-    found = []
+    topic_scores = []
     for topic in topics:
         topic_rows = [row for row in rows if row["topic"] == topic]
         alignment = float(np.mean([row["alignment"] for row in topic_rows]))
         below = (float(overall.mean()) - alignment) / (spread / len(topic_rows) ** 0.5) if spread else None
         means = {name: float(np.mean([row[name] for row in topic_rows])) for name in ("consistency", "diversity")}
         counts = {"num_prompts": len(topic_rows), "num_videos": sum(row["num_videos"] for row in topic_rows)}
-        found.append({"topic": topic, **counts, "alignment": alignment, "below": below, **means})
-    return sorted(found, key=lambda row: (row["alignment"], row["topic"]))
+        topic_scores.append({"topic": topic, **counts, "alignment": alignment, "below": below, **means})
+    return sorted(topic_scores, key=lambda row: (row["alignment"], row["topic"]))

@@ -76,13 +76,13 @@ class PairRule:
 
 def replace_words(caption: str, words: dict[str, str]) -> str | None:
     """Return a caption with the first of some words replaced; None if it has none, or already has the other word."""
-    found = re.search(rf"\b({'|'.join(map(re.escape, words))})\b", caption, re.IGNORECASE)
-    if found is None:
+    match = re.search(rf"\b({'|'.join(map(re.escape, words))})\b", caption, re.IGNORECASE)
+    if match is None:
         return None
-    other = words[found[0].lower()]
+    other = words[match[0].lower()]
     if re.search(rf"\b{re.escape(other)}\b", caption, re.IGNORECASE):
         return None
-    return _put(caption, found, other)
+    return _put(caption, match, other)
 
 
 def _put(caption: str, found: re.Match[str], word: str) -> str:
@@ -94,8 +94,8 @@ def _put(caption: str, found: re.Match[str], word: str) -> str:
 
 def exchange_colours(caption: str) -> str | None:
     """Return a caption with its first two different colours exchanged; None if it does not have two."""
-    found = list(re.finditer(rf"\b({'|'.join(COLOURS)})\b", caption))
-    pair = next(((one, two) for one, two in pairwise(found) if one[0] != two[0]), None)
+    matches = list(re.finditer(rf"\b({'|'.join(COLOURS)})\b", caption))
+    pair = next(((one, two) for one, two in pairwise(matches) if one[0] != two[0]), None)
     if pair is None:
         return None
     one, two = pair
@@ -116,8 +116,8 @@ def shuffle_words(caption: str) -> str | None:
 
 def exchange_clauses(caption: str) -> str | None:
     """Return a caption with its two events exchanged; None unless it reads "... then ..."."""
-    found = re.fullmatch(r"(?:first )?(.+?),? (?:and )?then (.+)", caption, re.IGNORECASE)
-    return None if found is None else f"{found[2]} and then {found[1]}"
+    match = re.fullmatch(r"(?:first )?(.+?),? (?:and )?then (.+)", caption, re.IGNORECASE)
+    return None if match is None else f"{match[2]} and then {match[1]}"
 
 
 def _both_ways(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:

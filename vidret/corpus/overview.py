@@ -180,15 +180,17 @@ def _read_folder(store: Store, folder: str) -> _Folder:
     rows, videos = (np.isin(ids, list(records)) for ids in (vectors.owners, vectors.video_ids))
     if not rows.any():
         raise VidretError(f"{folder}: not in the index; index it first")
-    kept = IndexVectors(
+    folder_vectors = IndexVectors(
         segment_ids=vectors.segment_ids[rows],
         owners=vectors.owners[rows],
         segments=vectors.segments[rows],
         video_ids=vectors.video_ids[videos],
         means=vectors.means[videos],
     )
-    found = {video_id: records[video_id] for video_id in kept.video_ids.tolist()}
-    return _Folder(vectors=kept, segments=store.segments.get(kept.segment_ids), videos=found)
+    folder_videos = {video_id: records[video_id] for video_id in folder_vectors.video_ids.tolist()}
+    return _Folder(
+        vectors=folder_vectors, segments=store.segments.get(folder_vectors.segment_ids), videos=folder_videos
+    )
 
 
 def _measure_lengths(content: _Folder) -> np.ndarray:
@@ -202,8 +204,8 @@ def _measure_lengths(content: _Folder) -> np.ndarray:
 
 def _find_typical(content: _Folder, rows: Int64[np.ndarray, " row"]) -> tuple[ExampleFrame, ...]:
     """Return the middle frames of the segments nearest to the mean of ``rows``, from different videos if possible."""
-    part = content.vectors.segments[rows].astype(np.float32)
-    order = rows[np.argsort(-(part @ part.mean(axis=0)), kind="stable")]
+    segment_vectors = content.vectors.segments[rows].astype(np.float32)
+    order = rows[np.argsort(-(segment_vectors @ segment_vectors.mean(axis=0)), kind="stable")]
     _, first = np.unique(content.vectors.owners[order], return_index=True)
     return tuple(_show_middle(content, int(row)) for row in order[np.sort(first)][:NUM_EXAMPLES])
 

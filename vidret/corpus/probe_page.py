@@ -162,15 +162,15 @@ def render_kind(result: PairResult, report: ProbeReport) -> str:
 def render_heat(report: ProbeReport, *, by_text: bool) -> str:
     """Return a table of corruptions by strength; chance of the texts is the palest, 100 % the darkest cell."""
     rows = []
-    for found in report.corruptions:
-        corruption = CORRUPTIONS[found.name]
+    for result in report.corruptions:
+        corruption = CORRUPTIONS[result.name]
         cells = "".join(
             f'<td class="cell" style="--share:{max(0.0, 2 * value / 100 - 1) if by_text else value / 100:.2f}" '
             f'title="{level:g}">{value:.0f}</td>'
-            for value, level in zip(found.text if by_text else found.found, corruption.levels, strict=True)
+            for value, level in zip(result.text if by_text else result.found, corruption.levels, strict=True)
         )
         levels = " / ".join(f"{level:g}" for level in corruption.levels)
-        name = f'{escape_text(found.name)} <span class="facts">{escape_text(corruption.meaning)}: {levels}</span>'
+        name = f'{escape_text(result.name)} <span class="facts">{escape_text(corruption.meaning)}: {levels}</span>'
         rows.append(f"<tr>{cells}<td>{name}</td></tr>")
     heads = "".join(f"<th>{strength}</th>" for strength in range(1, NUM_STRENGTHS + 1))
     return (

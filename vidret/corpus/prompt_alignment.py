@@ -71,16 +71,16 @@ def score_with_words(
         if report.failed:
             path, reason = report.failed[0]
             raise VidretError(f"{path}: {reason}")
-        found = score_prompts(engine, texts, list(prompts))
+        prompt_scores = score_prompts(engine, texts, list(prompts))
         num_with_words = sum(bool(engine.transcript(path)) for path in prompts)
     prompt_indices = np.array([texts.index(prompt) for prompt in prompts.values()])
     rows = np.arange(len(prompt_indices))
-    scores, pictures = found.scores[rows, prompt_indices], found.pictures[rows, prompt_indices]
+    scores, pictures = prompt_scores.scores[rows, prompt_indices], prompt_scores.pictures[rows, prompt_indices]
     videos = {
         path: {
             "alignment": float(scores[row]),
             "alignment_of_pictures": float(pictures[row]),
-            "texts": found.texts.get((row, int(prompt_indices[row])), []),
+            "texts": prompt_scores.texts.get((row, int(prompt_indices[row])), []),
         }
         for row, path in enumerate(prompts)
     }
@@ -89,7 +89,7 @@ def score_with_words(
         "num_with_words": num_with_words,
         "alignment": float(scores.mean()),
         "alignment_of_pictures": float(pictures.mean()),
-        "prompt_recall": 100 * float((scores >= found.scores.max(axis=1)).mean()),
+        "prompt_recall": 100 * float((scores >= prompt_scores.scores.max(axis=1)).mean()),
         "videos": videos,
     }
 
@@ -192,8 +192,8 @@ def score_by_questions(
         if on_progress is not None:
             on_progress(num_done, len(prompts))
         if prompt not in written:
-            found = write_questions(endpoint, prompt)
-            written[prompt] = found, drop_thoughts(endpoint.complete(write_chat(KNOW, prompt)))
+            new_questions = write_questions(endpoint, prompt)
+            written[prompt] = new_questions, drop_thoughts(endpoint.complete(write_chat(KNOW, prompt)))
         questions, knowledge = written[prompt]
         images, times = read_images(path)
         asked = [ask_question(endpoint, question, prompt, knowledge, images) for question in questions]
@@ -207,8 +207,8 @@ def score_by_questions(
 def write_questions(endpoint: ChatEndpoint, prompt: str) -> list[VideoQuestion]:
     """Return the questions that a model writes about a prompt, each once."""
     reply = drop_thoughts(endpoint.complete(write_chat(WRITE, prompt)))
-    found = [question for line in reply.splitlines() if (question := _read_question(line)) is not None]
-    questions = {question.text: question for question in found}
+    parsed = [question for line in reply.splitlines() if (question := _read_question(line)) is not None]
+    questions = {question.text: question for question in parsed}
     if not questions:
         raise EndpointError(
             f"{endpoint.model}: must write questions as KIND | QUESTION | ANSWER, got none for {prompt!r}"
@@ -234,10 +234,10 @@ def ask_question(
     The last bracket counts, since a model that reflects may name the other answer before.
     """
     form = "[A], [B] or [C]" if question.has_choices else "[YES] or [NO]"
-    told = f"The video should show: {prompt}\nWhat else holds: {knowledge}\nQuestion: {question.text}"
-    reply = endpoint.complete(write_chat(ANSWER.format(form=form), *images, told))
-    found = _REPLY.findall(drop_thoughts(reply))
-    answer = found[-1].lower() if found else None
+    prompt_text = f"The video should show: {prompt}\nWhat else holds: {knowledge}\nQuestion: {question.text}"
+    reply = endpoint.complete(write_chat(ANSWER.format(form=form), *images, prompt_text))
+    replies = _REPLY.findall(drop_thoughts(reply))
+    answer = replies[-1].lower() if replies else None
     facts = {"kind": question.kind, "question": question.text, "expected": question.expected}
     return {**facts, "reply": reply, "answer": answer, "is_right": answer == question.expected}
 

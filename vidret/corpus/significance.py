@@ -77,8 +77,8 @@ def measure_separation(
     if not num_a or not num_b:
         raise VidretError(f"both sets must have items to be compared, got {num_a} and {num_b}")
     aurocs, p_values = np.empty(len(scores_a)), np.empty(len(scores_a))
-    for row, (ours, theirs) in enumerate(zip(scores_a, scores_b, strict=True)):
-        scores = np.concatenate([ours, theirs])
+    for row, (row_a, row_b) in enumerate(zip(scores_a, scores_b, strict=True)):
+        scores = np.concatenate([row_a, row_b])
         if not np.isfinite(scores).all():
             raise VidretError(f"scores must be finite, got {np.count_nonzero(~np.isfinite(scores))} NaN or infinite")
         doubled, counts = _rank_doubled(scores)
@@ -229,7 +229,7 @@ def measure_reliability(
     if not len(confidences) or not ((confidences >= 0) & (confidences <= 1)).all():
         raise VidretError(f"confidences must be in 0..1 and at least 1, got {len(confidences)}")
     bins = np.minimum((confidences * NUM_BINS).astype(int), NUM_BINS - 1)
-    found = tuple(
+    reliability_bins = tuple(
         ReliabilityBin(
             num_answers=int((bins == bin_index).sum()),
             confidence=float(confidences[bins == bin_index].mean()),
@@ -237,5 +237,5 @@ def measure_reliability(
         )
         for bin_index in np.unique(bins)
     )
-    error = sum(bin_.num_answers * abs(bin_.confidence - bin_.share) for bin_ in found) / len(confidences)
-    return found, error
+    error = sum(bin_.num_answers * abs(bin_.confidence - bin_.share) for bin_ in reliability_bins) / len(confidences)
+    return reliability_bins, error

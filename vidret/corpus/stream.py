@@ -100,10 +100,12 @@ def compare_spectra(real: Float64[np.ndarray, "real dim"], generated: Float64[np
     if not len(real) or not len(generated):
         raise VidretError(f"both sets must have videos to be compared, got {len(real)} and {len(generated)}")
     scores = []
-    for ours, theirs in zip(real.T, generated.T, strict=True):
-        both = np.concatenate([ours, theirs])
+    for real_values, generated_values in zip(real.T, generated.T, strict=True):
+        both = np.concatenate([real_values, generated_values])
         limits = (int(both.min()) - 1, int(both.max()) + 1)
-        first, second = (np.histogram(values, BINS, limits)[0] / len(real) for values in (ours, theirs))
+        first, second = (
+            np.histogram(values, BINS, limits)[0] / len(real) for values in (real_values, generated_values)
+        )
         first, second = first - first.mean(), second - second.mean()
         scores.append((first @ second / (np.sqrt(first @ first) * np.sqrt(second @ second) + 1e-12)) ** 2)
     return float(np.mean(scores))

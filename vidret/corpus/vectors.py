@@ -38,12 +38,12 @@ class RememberedTexts:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             self._on_new(len(new))
-            found = {
+            new_vectors = {
                 text: embedding.sentence for text, embedding in zip(new, self._encoder.encode_text(new), strict=True)
             }
-            self._known |= found
-            if np.isfinite(np.stack(list(found.values()))).all():
-                write_phrases(self._path, self._known if len(self._known) <= MAX_KEPT else found)
+            self._known |= new_vectors
+            if np.isfinite(np.stack(list(new_vectors.values()))).all():
+                write_phrases(self._path, self._known if len(self._known) <= MAX_KEPT else new_vectors)
         return [TextEmbedding(text, self._known[text], self._known[text][None]) for text in texts]
 
 

@@ -66,9 +66,9 @@ def ask_command(
         show_answer(engine.ask(question, endpoint, videos=videos or (), options=options), as_json=as_json)
         return
     with open_frames_of(engine) as draw:
-        found = gather_context(engine, question, videos or (), options, draw=draw)
-    paths = {} if images is None else write_images(found, images)
-    write_stdout(context_to_text(found, "json" if as_json else "md", paths))
+        question_context = gather_context(engine, question, videos or (), options, draw=draw)
+    paths = {} if images is None else write_images(question_context, images)
+    write_stdout(context_to_text(question_context, "json" if as_json else "md", paths))
 
 
 def show_answer(answer: "CitedAnswer", *, as_json: bool) -> None:

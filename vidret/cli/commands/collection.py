@@ -44,11 +44,11 @@ NoteOption = Annotated[str | None, option("What to say about it.", metavar="TEXT
 @group.command("list")
 def list_kept_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) -> None:
     """List the saved searches, which vidret search and vidret locate keep with --save, and the lists of moments."""
-    kept = _read_all(index)
+    collections = _read_all(index)
     if as_json:
-        print_json(kept)
+        print_json(collections)
         return
-    rows = [(one.name, one.finds or f"{len(one.moments)} picked", one.query) for one in kept]
+    rows = [(one.name, one.finds or f"{len(one.moments)} picked", one.query) for one in collections]
     show_table(("name", "found", "query"), rows, "There are no collections.")
 
 
@@ -57,15 +57,15 @@ def list_kept_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption = 
 def show_kept_command(*, name: NameArgument, index: IndexOption = DEFAULT_INDEX, shape: MomentFormat) -> None:
     """Show a collection, or write it for other programs: a saved search is run again."""
     shape.check()
-    kept, results = _collect(index, name)
-    options = kept.read_options() if kept.finds else LocateOptions()
+    collection, results = _collect(index, name)
+    options = collection.read_options() if collection.finds else LocateOptions()
     first_rank, nothing = options.offset + 1, explain_nothing(options.at_least, options.offset)
-    if shape.form == "table" and not kept.finds:
-        show_list(kept)
-    elif shape.form == "table" and kept.finds == "videos":
+    if shape.form == "table" and not collection.finds:
+        show_list(collection)
+    elif shape.form == "table" and collection.finds == "videos":
         show_hits([result for result in results if isinstance(result, Hit)], first_rank=first_rank, empty=nothing)
     else:
-        if kept.finds and not results:
+        if collection.finds and not results:
             print_message(nothing)
         print_moments(as_moments(results), name, shape, first_rank=first_rank)
 
@@ -81,9 +81,9 @@ def add_moment_command(
 ) -> None:
     """Add a moment of a video, or all of it, to the end of a list, which is made if there is none."""
     with Store.open(index) as store:
-        found = store.videos.get(look_up_video(store, video))
-        stop = found.duration if end is None else end
-        moment = Moment(found.id, video, start or 0.0, stop, 0.0, note=note or "")
+        record = store.videos.get(look_up_video(store, video))
+        stop = record.duration if end is None else end
+        moment = Moment(record.id, video, start or 0.0, stop, 0.0, note=note or "")
         extend_list(store, index, name, [moment])
     print_message(f"added to {name}: {describe_place(moment)}")
 
@@ -99,9 +99,9 @@ def edit_moment_command(
     index: IndexOption = DEFAULT_INDEX,
 ) -> None:
     """Change a moment of a list: where it begins and ends, its note, its place."""
-    given = {"start": start, "end": end, "note": note}
+    changes = {"start": start, "end": end, "note": note}
     with _taking_out(index, name, number, place or number) as (moment, others):
-        changed = replace(moment, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+        changed = replace(moment, **{key: value for key, value in changes.items() if value is not None})  # type: ignore[arg-type]
         others.insert((place or number) - 1, changed)
     print_message(f"changed in {name}: {describe_place(changed)}")
 
@@ -172,26 +172,26 @@ def _read_all(index: Path) -> list[SavedCollection]:
 
 def _collect(index: Path, name: str) -> tuple[SavedCollection, Sequence[Hit | Moment]]:
     """Return a collection and its hits or moments now; print how many moments are missing."""
-    kept = pick_collection(_read_all(index), name)
-    if kept.finds:
+    collection = pick_collection(_read_all(index), name)
+    if collection.finds:
         with open_engine(index) as engine:
-            return kept, engine.collect(name)
-    moments = kept.list_moments()
-    if num_missing := len(kept.moments) - len(moments):
+            return collection, engine.collect(name)
+    moments = collection.list_moments()
+    if num_missing := len(collection.moments) - len(moments):
         missing = format_count(num_missing, "moment")
         print_message(f"left out, since the index does not have their videos: {missing} of {name}")
-    return kept, moments
+    return collection, moments
 
 
 @contextmanager
 def _taking_out(index: Path, name: str, *places: int) -> Iterator[tuple[ListedMoment, list[ListedMoment]]]:
     """Yield a moment of a list, at the first of some places, and the list of the others; save the latter on exit."""
     with Store.open(index) as store:
-        kept = pick_collection(list_collections(store, index), name)
-        moments = list(kept.moments)
+        collection = pick_collection(list_collections(store, index), name)
+        moments = list(collection.moments)
         if max(places) > len(moments):
             raise VidretError(
                 f"N must be a place in {name}, which has {format_count(len(moments), 'moment')}, got {max(places)}"
             )
         yield moments.pop(places[0] - 1), moments
-        store_collection(store, index, replace(kept, moments=tuple(moments)))
+        store_collection(store, index, replace(collection, moments=tuple(moments)))

@@ -64,11 +64,11 @@ def embeddings_command(
     check_vector_format(form)
     filters = Filters(folder=None if folder is None else absolute_path(folder))
     with Store.open(index) as store:
-        found = read_embeddings(store, "frame" if level == "frame" else "segment", filters)
-    if not len(found.vectors):
+        embeddings = read_embeddings(store, "frame" if level == "frame" else "segment", filters)
+    if not len(embeddings.vectors):
         raise VidretError(f"{index}: there is no vector to write")
-    written = write_embeddings(found, out, form)
-    print_message(f"{len(found.vectors)} vectors of {found.vectors.shape[1]}: {', '.join(map(str, written))}")
+    written = write_embeddings(embeddings, out, form)
+    print_message(f"{len(embeddings.vectors)} vectors of {embeddings.vectors.shape[1]}: {', '.join(map(str, written))}")
 
 
 @app.command("import")

@@ -98,8 +98,8 @@ def info_command(
             if as_json:
                 print_json([*lost, *damaged])
             num_damaged = len(damaged)
-            told = ", dropped: vidret index reads or encodes them again" if repair and num_damaged else ""
-            print_message(f"{format_count(num_damaged, 'damaged part')}{told}")
+            dropped = ", dropped: vidret index reads or encodes them again" if repair and num_damaged else ""
+            print_message(f"{format_count(num_damaged, 'damaged part')}{dropped}")
             raise typer.Exit(1 if num_damaged and not repair else 0)
         facts, moments, calibrated = store.info(), count_moments(store), list_calibrations(store)
     print_facts(facts, index, moments, calibrated, as_json=as_json)
@@ -238,14 +238,17 @@ def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool
     from vidret.corpus.diversity import measure_index_diversity
 
     with open_engine(index) as engine, Store.open(index) as store:
-        found = measure_index_diversity(store, remember_phrases(engine.encoder, index), prompt, seed=seed)
+        diversity = measure_index_diversity(store, remember_phrases(engine.encoder, index), prompt, seed=seed)
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(diversity))
     else:
-        parts = found.parts
+        parts = diversity.parts
         rows = [
-            ("segments", f"{parts.num_samples} of {found.num_segments}"),
-            ("different", f"{found.vendi:.1f}, the Vendi score: as many segments that share nothing are as diverse"),
+            ("segments", f"{parts.num_samples} of {diversity.num_segments}"),
+            (
+                "different",
+                f"{diversity.vendi:.1f}, the Vendi score: as many segments that share nothing are as diverse",
+            ),
         ]
         if prompt is None:
             rows.append(("by class names", f"{parts.by_text:.2f} (1 is none)"))
@@ -254,5 +257,5 @@ def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool
         else:  # a single prompt cannot explain any diversity
             rows.append(("beyond it", f"{parts.by_corpus:.2f} (1 is none)"))
         show_table(("", ""), rows)
-    if found.parts.warning is not None:
-        print_message(f"The parts mean little: {found.parts.warning}.", style="yellow")
+    if diversity.parts.warning is not None:
+        print_message(f"The parts mean little: {diversity.parts.warning}.", style="yellow")

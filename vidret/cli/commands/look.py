@@ -104,8 +104,8 @@ def shots_command(
         from vidret.video.files import choose_existing
 
         with Store.open(place.index) as store:  # a server would have refused the option
-            found, *_ = find_below(store.videos.find, video)
-        write_storyboard(choose_existing(found.paths), shots, sheet)
+            stored_video, *_ = find_below(store.videos.find, video)
+        write_storyboard(choose_existing(stored_video.paths), shots, sheet)
 
 
 @app.command("duplicates")

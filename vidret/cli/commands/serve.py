@@ -222,12 +222,12 @@ def add_token_command(
 def list_tokens_command(index: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) -> None:
     """List who has a token, and its rights."""
     check_index(index)
-    kept = TOKENS.read(index)
+    tokens = TOKENS.read(index)
     if as_json:
         names = ("name", "right", "collection", "made")
-        print_json([{name: getattr(token, name) for name in names} for token in kept])
+        print_json([{name: getattr(token, name) for name in names} for token in tokens])
         return
-    rows = [(token.name, token.right, token.collection or "all of the index", token.made) for token in kept]
+    rows = [(token.name, token.right, token.collection or "all of the index", token.made) for token in tokens]
     show_table(("name", "right", "collection", "made"), rows, "There are no tokens.")
 
 

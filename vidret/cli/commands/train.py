@@ -39,8 +39,10 @@ def train_command(
     """
     below = {"head": head_app, "export": export_app, "captions": captions_app}
     if subcommand in below:
-        given = [] if device is None else ["--device", device]
-        code = below[subcommand]([*context.args, *given], standalone_mode=False, prog_name=f"vidret train {subcommand}")
+        device_arguments = [] if device is None else ["--device", device]
+        code = below[subcommand](
+            [*context.args, *device_arguments], standalone_mode=False, prog_name=f"vidret train {subcommand}"
+        )
         if code:
             raise typer.Exit(int(code))
         return

@@ -156,13 +156,13 @@ def curves_command(
         scores = score_texts(engine, [caption.text for caption in captions], paths, rerank, on_count)[TOTAL]
     columns = {video_id: column for column, video_id in enumerate(video_ids)}
     truth = np.array([columns[caption.video] for caption in captions])
-    found = measure_by_size(scores, truth, sizes or choose_sizes(len(video_ids)), num_draws=draws)
+    recalls = measure_by_size(scores, truth, sizes or choose_sizes(len(video_ids)), num_draws=draws)
     if as_json:
-        print_json(found)
+        print_json(recalls)
         return
-    cuts = list(dict.fromkeys(recall.k for recall in found))
+    cuts = list(dict.fromkeys(recall.k for recall in recalls))
     by_size = {
-        (recall.size, recall.k): f"{recall.mean:.1f} ({recall.low:.1f} to {recall.high:.1f})" for recall in found
+        (recall.size, recall.k): f"{recall.mean:.1f} ({recall.low:.1f} to {recall.high:.1f})" for recall in recalls
     }
-    rows = [(str(size), *(by_size[size, k] for k in cuts)) for size in dict.fromkeys(recall.size for recall in found)]
+    rows = [(str(size), *(by_size[size, k] for k in cuts)) for size in dict.fromkeys(recall.size for recall in recalls)]
     show_table(("videos", *(f"R@{k} (95 % of galleries)" for k in cuts)), rows)

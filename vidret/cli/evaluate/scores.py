@@ -67,7 +67,7 @@ def compare_command(
         if name:
             print(f"\n{name}" if index else name)
         print_table(*tabulate_comparison(rows))
-        reports = {place: read_report(path) for place, path in zip(("first", "second"), pairs[name], strict=True)}
+        reports = {label: read_report(path) for label, path in zip(("first", "second"), pairs[name], strict=True)}
         if reports["first"]["task"] == "retrieval" and list_published(reports["first"]):
             metric = PROTOCOLS[reports["first"]["settings"].get("protocol", CLASSIC)].metric
             print("\nwith published results of open models, of which each has frames of its own")
