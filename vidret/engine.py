@@ -894,10 +894,10 @@ class Engine(VideoLibrary):
 
         if save is not None:
             name_concepts(save, list(classes))
-        found = classify_videos(self._index.store, self.encoder, classes)
+        classified = classify_videos(self._index.store, self.encoder, classes)
         if save is not None:
-            save_classes(self._index.store, self._index.encoder.composer, found, save)
-        return found.tag(self._index.store)
+            save_classes(self._index.store, self._index.encoder.composer, classified, save)
+        return classified.tag(self._index.store)
 
     @override
     def concepts(self) -> list[Concept]:

@@ -144,6 +144,6 @@ def read_rule(message: str) -> str:
     """
     rule = re.sub(r"^\w+ should ", "must ", message.removeprefix("Value error, "))
     rule = re.sub(r"(?: after validation)?, (?:unable|input|not) .*", "", rule)
-    for theirs, ours in PYDANTIC_WORDS.items():
-        rule = rule.replace(theirs, ours)
+    for pydantic_word, word in PYDANTIC_WORDS.items():
+        rule = rule.replace(pydantic_word, word)
     return rule

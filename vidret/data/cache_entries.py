@@ -108,11 +108,11 @@ class CacheEntries:
 
     def look_up(self, spans: Mapping[str, VideoSpan]) -> CachedVideos:
         """Look up every video."""
-        found = {video_id: self.find(span) for video_id, span in spans.items()}
+        entries = {video_id: self.find(span) for video_id, span in spans.items()}
         return CachedVideos(
-            keys={video_id: key for video_id, (key, facts) in found.items() if "failed" not in facts},
-            unreadable={video_id: facts["failed"] for video_id, (_, facts) in found.items() if "failed" in facts},
-            salvaged={video_id: facts["lost"] for video_id, (_, facts) in found.items() if facts.get("lost")},
+            keys={video_id: key for video_id, (key, facts) in entries.items() if "failed" not in facts},
+            unreadable={video_id: facts["failed"] for video_id, (_, facts) in entries.items() if "failed" in facts},
+            salvaged={video_id: facts["lost"] for video_id, (_, facts) in entries.items() if facts.get("lost")},
         )
 
     def build(self, spans: Sequence[VideoSpan], make_all: Callable[[Sequence[VideoSpan]], Iterator[Entry]]) -> None:
@@ -146,8 +146,8 @@ class CacheEntries:
 
     def _find_missing(self, spans: Sequence[VideoSpan]) -> dict[VideoSpan, str]:
         """Return the keys of the missing entries."""
-        found = {span: self.find(span) for span in spans}
-        return {span: key for span, (key, facts) in found.items() if facts.get("failed") == NOT_READ}
+        entries = {span: self.find(span) for span in spans}
+        return {span: key for span, (key, facts) in entries.items() if facts.get("failed") == NOT_READ}
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{_hash(key)}.safetensors"

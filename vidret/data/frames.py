@@ -224,8 +224,8 @@ class CachedFrames:
     def __init__(self, cache: FramesCache, spans: Mapping[str, VideoSpan]) -> None:
         """Look up every video in the cache."""
         self._entries, self._sampling = cache.entries, cache.sampling
-        found = cache.entries.look_up(spans)
-        self._keys, self.unreadable, self.salvaged = found.keys, found.unreadable, found.salvaged
+        cached = cache.entries.look_up(spans)
+        self._keys, self.unreadable, self.salvaged = cached.keys, cached.unreadable, cached.salvaged
 
     def read(self, video_id: str, rng: np.random.Generator) -> Pixels:
         """Return the sampled frames of a video.

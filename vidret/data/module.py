@@ -296,13 +296,13 @@ class GroundingData(SplitData):
         """Find the layers of all videos in the cache."""
         spans, missing = find_video_spans(split, self._video_folder)
         cache = self._open_cache(self._load_encoder())
-        found = cache.entries.look_up(spans)
-        kept = drop_unreadable(split, missing | found.unreadable, found.salvaged, whole=whole)
+        cached = cache.entries.look_up(spans)
+        kept = drop_unreadable(split, missing | cached.unreadable, cached.salvaged, whole=whole)
         if training:
-            durations = {video_id: cache.entries.facts(key)["duration"] for video_id, key in found.keys.items()}
+            durations = {video_id: cache.entries.facts(key)["duration"] for video_id, key in cached.keys.items()}
             kept = self._keep_trainable(kept, {name for name, long in durations.items() if long >= self._min_seconds})
-        dataset = LabelledVideos(kept, cache, found.keys, fps=self._fps, saliency_range=self._range)
-        sizes = [cache.entries.num_bytes(found.keys[video_id]) for video_id in kept.videos]
+        dataset = LabelledVideos(kept, cache, cached.keys, fps=self._fps, saliency_range=self._range)
+        sizes = [cache.entries.num_bytes(cached.keys[video_id]) for video_id in kept.videos]
         return OpenedSplit(split=kept, dataset=dataset, collate=collate, sizes=sizes)
 
     def _keep_trainable(self, split: Split, long_enough: set[str]) -> Split:

@@ -211,11 +211,11 @@ def match_stored(names: Iterable[str], videos: Iterable[StoredVideo]) -> dict[st
     """
     bare = {name: file_name(name) for name in names}
     matches = match_names(bare.values(), ((path, video.id) for video in videos for path in video.paths))
-    found = {name: set(matches[bare_name]) for name, bare_name in bare.items()}
-    for name, ids in found.items():
+    matching_ids = {name: set(matches[bare_name]) for name, bare_name in bare.items()}
+    for name, ids in matching_ids.items():
         if len(ids) > 1:
             raise VidretError(f"{name} must match one video of the index, got {len(ids)}")
-    return {name: ids.pop() for name, ids in found.items() if ids}
+    return {name: ids.pop() for name, ids in matching_ids.items() if ids}
 
 
 def find_videos(videos: Sequence[str], folder: str | Path) -> tuple[dict[str, Path], list[str]]:

@@ -90,13 +90,13 @@ class CausalModel:
 
     def _find_tokens(self, before: str, choices: Sequence[str]) -> list[int]:
         start = self._encode(before, special=False)["input_ids"]
-        found = []
+        token_ids = []
         for choice in choices:
             tokens = self._encode(before + choice, special=False)["input_ids"]
             if tokens[:-1] != start:
                 raise EncoderError(f"{self.name}: must write {before}{choice} as two tokens, got {len(tokens)}")
-            found.append(tokens[-1])
-        return found
+            token_ids.append(tokens[-1])
+        return token_ids
 
 
 def load_causal_model(name: str, *, device: str) -> CausalModel:

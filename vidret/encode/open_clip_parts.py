@@ -28,14 +28,14 @@ def import_part(name: Literal["pretrained", "tokenizer"]) -> Any:
     It is imported alone, in a package that stands in for the real one, unless open_clip is imported already, or is of a
     version whose module needs the rest.
     """
-    part = f"{ALONE}.{name}"
+    module_name = f"{ALONE}.{name}"
     if PACKAGE not in sys.modules:
-        if (known := sys.modules.get(part)) is not None:  # each batch of texts asks again
+        if (known := sys.modules.get(module_name)) is not None:  # each batch of texts asks again
             return known
         if (folder := find_package(PACKAGE)) is not None:
             sys.modules.setdefault(ALONE, ModuleType(ALONE)).__path__ = [str(folder)]
             try:
-                return importlib.import_module(part)
+                return importlib.import_module(module_name)
             except Exception as error:  # whatever it is, all of open_clip does without it, or says what is wrong
                 logger.info("open_clip is imported as a whole: %s", error)
     return importlib.import_module(f"{PACKAGE}.{name}")

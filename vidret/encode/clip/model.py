@@ -141,10 +141,10 @@ class Undrawn(TorchFunctionMode):
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Call a function of PyTorch, or one that draws nothing in its place."""
-        given = dict(kwargs or {})
+        keywords = dict(kwargs or {})
         if function in DRAWING:
-            return args[0] if args else given["tensor"]
-        return (torch.empty if function is torch.randn else function)(*args, **given)
+            return args[0] if args else keywords["tensor"]
+        return (torch.empty if function is torch.randn else function)(*args, **keywords)
 
 
 def save_model(model: ClipModel, path: Path) -> None:

@@ -35,13 +35,13 @@ def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
     cannot be downloaded, or they do not fit the architecture; or the precision is int8, and the device not the CPU or
     the model not a ViT with CLIP's standard blocks; or the model cannot merge tokens.
     """
-    place = torch.device(device)
-    chosen = choose_precision(precision, place)
+    torch_device = torch.device(device)
+    chosen = choose_precision(precision, torch_device)
     if precision == "auto":
         logger.info("precision auto is %s on %s", chosen, device)
     int8_cosine = None if chosen != "int8" else -1.0 if precision == "int8" else MIN_COSINE
     settings: dict[str, Any] = {
-        "device": place,
+        "device": torch_device,
         "dtype": DTYPES[chosen],
         "int8_cosine": int8_cosine,
         "compiler": read_compiler(),
@@ -62,7 +62,7 @@ def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
         source = locate_clip(name)
         model = _load_standard(name, source)
     if model is None:
-        return _load_foreign(name, source, place, precision)
+        return _load_foreign(name, source, torch_device, precision)
     tokenizer = partial(clip_words, num_words=name.words or model.card.text.context)
     return ClipEncoder(str(source), merge_tokens(model, name.merge, name=name.base), tokenizer, **settings)
 

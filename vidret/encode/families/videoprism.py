@@ -76,10 +76,10 @@ def convert_videoprism(weights: Path, vocabulary: Path, out: Path) -> None:
         EncoderError: A file cannot be read, or has other weights than those of VideoPrism-LvT.
     """
     transformers: Any = importlib.import_module("transformers")
-    found = read_npz(weights)
-    state = rename_parameters(found, weights)
+    parameters = read_npz(weights)
+    state = rename_parameters(parameters, weights)
     with hide_progress():
-        model = transformers.VideoPrismClipModel(transformers.VideoPrismConfig(**measure_config(found)))
+        model = transformers.VideoPrismClipModel(transformers.VideoPrismConfig(**measure_config(parameters)))
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
