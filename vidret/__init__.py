@@ -1,6 +1,6 @@
-"""Text-video retrieval and grounding: point it at videos, type what you are looking for, get videos and moments.
+"""Text-video retrieval and grounding: index videos, search them by text or image, and locate moments.
 
-Index and search; an index remembers its model, and indexing again encodes only what is new:
+Index and search; an index records its model, and later runs encode only new and changed videos:
 
     from vidret import Engine, Filters, to_pandas
 
@@ -21,13 +21,13 @@ order) or a vector of the encoder. A video is named by its path, a unique ending
     engine.find_footage("clip.mp4"), engine.duplicates()
     engine.index_frames("camera/3", frames, times_s)    # arrays as a video without a file
 
-``Encoder`` is what an encoder of your own must offer: pass an object of it to ``Engine.open``. ``rerank`` of
+``Encoder`` is the protocol for your own encoder: pass such an object to ``Engine.open``. ``rerank`` of
 ``Engine.open`` takes the file of a trained aligner. ``RemoteEngine`` has the same methods over HTTP, for an index that
 ``vidret serve`` offers, and ``AsyncRemoteEngine`` has them as coroutines. Expected failures are ``VidretError``, each
 with one sentence.
 
-The rooms, in the order data meets them: ``vidret.video`` reads files, ``vidret.encode`` makes vectors, ``vidret.store``
-keeps them, ``vidret.align`` compares, ``vidret.ground`` finds moments; ``vidret.engine`` is the door to all of them.
+The packages, in the order of the data flow: ``vidret.video`` reads files, ``vidret.encode`` makes vectors,
+``vidret.store`` stores them, ``vidret.align`` compares, ``vidret.ground`` finds moments; ``vidret.engine`` joins them.
 """
 
 import os
@@ -65,14 +65,14 @@ if TYPE_CHECKING:
         TextEmbedding,
     )
 
-# Libraries read these when they are imported: nothing leaves the machine that nobody asked for.
+# Libraries read these at import. They turn off telemetry and other requests that the user did not ask for.
 os.environ.update(
     ORT_DISABLE_TELEMETRY="1",  # its own switch, disable_telemetry_events(), comes too late
     HF_HUB_DISABLE_TELEMETRY="1",
     DISABLE_SAFETENSORS_CONVERSION="1",  # else transformers asks the hub to convert the files of some models
     RAY_USAGE_STATS_ENABLED="0",
 )
-# OpenVINO reports each import of it, and has no such switch; without this package it cannot.
+# OpenVINO reports each import, and has no such switch; without this package it cannot.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __all__ = [
@@ -125,7 +125,7 @@ _LAZY = dict.fromkeys(__all__, "types") | {
 
 
 def __getattr__(name: str) -> object:
-    """Import what needs torch or NumPy when it is asked for: ``--help`` and decoding processes start fast."""
+    """Import a name that needs torch or NumPy at first use, so that ``--help`` and decoding processes start fast."""
     if name == "__version__":
         from importlib.metadata import version
 

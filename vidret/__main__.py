@@ -1,4 +1,4 @@
-"""Runs the command line: ``python -m vidret``."""
+"""The entry point of ``python -m vidret``."""
 
 from vidret.cli import main
 

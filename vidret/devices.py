@@ -1,4 +1,4 @@
-"""Devices, and the threads of NumPy: names shared by encoders, the grounding head, decoding, FAISS, Ray and training.
+"""Device names, shared by encoders, the grounding head, decoding, FAISS, Ray and training; and the threads of NumPy.
 
 A device's full name is ``cpu``, ``cuda:N``, ``xpu:N`` or ``mps``. Encoders and the grounding head support all four,
 training all but ``xpu``; decoding and FAISS support ``cpu`` and ``cuda`` only.
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 AUTO, CPU = "auto", "cpu"
 ACCELERATORS = ("cuda", "xpu", "mps")
-# Of NVIDIA, AMD, Intel and others, and of Windows's subsystem for Linux.
+# Device files of NVIDIA, AMD, Intel and others, and of the Windows Subsystem for Linux.
 DEVICE_FILES = ("/dev/nvidia*", "/dev/kfd", "/dev/dri/render*", "/dev/accel*", "/dev/davinci*", "/dev/dxg")
 
 
@@ -31,7 +31,7 @@ def choose_device(name: str = AUTO) -> str:
     kind, device_index = parse_device(name)
     if name == CPU or (kind == AUTO and not may_have_accelerator()):
         return CPU
-    import torch  # imported late: decoding processes and searches on a CPU need none, and must start fast
+    import torch  # imported late: decoding processes and searches on a CPU do not need it, and must start fast
 
     if kind == AUTO:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -46,9 +46,9 @@ def choose_device(name: str = AUTO) -> str:
 
 
 def choose_devices(names: str) -> list[str]:
-    """Return the full names of devices that are given with commas between.
+    """Return the full names of comma-separated devices.
 
-    Raise DeviceError if one of them is not a device of this machine, or they are of several kinds.
+    Raise DeviceError if this machine lacks one of them, or they are of different kinds.
     """
     devices = [choose_device(name) for name in names.split(",")]
     if len({device.partition(":")[0] for device in devices}) > 1:
@@ -57,16 +57,15 @@ def choose_devices(names: str) -> list[str]:
 
 
 def may_have_accelerator() -> bool:
-    """Return whether PyTorch is to be asked for an accelerator.
+    """Return whether this machine may have an accelerator, so that PyTorch must be imported to find out.
 
-    Importing it to ask takes longer than a search. On Linux the system has no accelerator without one of their device
-    files.
+    The import takes longer than a search. Linux has no accelerator without one of their device files.
     """
     return "torch" in sys.modules or not sys.platform.startswith("linux") or any(map(glob.glob, DEVICE_FILES))
 
 
 def parse_device(name: str) -> tuple[str, int]:
-    """Return the kind and the number that a device name has, whether or not there is such a device.
+    """Return the kind and the number in a device name; the device need not exist.
 
     >>> parse_device("cuda:1"), parse_device("auto")
     (('cuda', 1), ('auto', 0))
@@ -81,19 +80,19 @@ def parse_device(name: str) -> tuple[str, int]:
 
 
 def cuda_index(device: str) -> int | None:
-    """Return N of ``cuda:N``, 0 of ``cuda``, and None of any other device, where decoding and FAISS use the CPU."""
+    """Return N for ``cuda:N``, 0 for ``cuda``, None for other devices, with which decoding and FAISS use the CPU."""
     kind, _, digits = device.partition(":")
     return int(digits or 0) if kind == "cuda" else None
 
 
 @lru_cache(maxsize=1)
 def _find_blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """Return what tells and what sets the threads of NumPy's OpenBLAS; None if it has another library."""
+    """Return the functions that read and set OpenBLAS's number of threads; None if NumPy uses another BLAS."""
     import ctypes
 
     import numpy as np
 
-    library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]  # and what it is linked to
+    library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]  # and its linked libraries
     for prefix, suffix in product(("scipy_openblas", "openblas"), ("64_", "")):
         if hasattr(library, f"{prefix}_set_num_threads{suffix}"):
             tell, change = (getattr(library, f"{prefix}_{verb}_num_threads{suffix}") for verb in ("get", "set"))
@@ -102,7 +101,7 @@ def _find_blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
 
 
 def set_blas_threads(num_threads: int) -> int:
-    """Set how many threads NumPy's OpenBLAS starts; return the number before, or the same if it has another library."""
+    """Set OpenBLAS's number of threads; return the previous number, or ``num_threads`` if NumPy uses another BLAS."""
     blas = _find_blas()
     if blas is None:
         return num_threads
@@ -112,15 +111,15 @@ def set_blas_threads(num_threads: int) -> int:
     return before
 
 
-_blas_turn, _blas_threads = threading.Lock(), list[int]()  # the number before, once for each one inside
+_blas_turn, _blas_threads = threading.Lock(), list[int]()  # the number before, once per nested or concurrent block
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Let NumPy compute on the thread that asks it, until the last one inside has left.
+    """Let NumPy compute on the calling thread only, until the last of concurrent blocks has ended.
 
-    OpenBLAS hands even the product of a matrix and a vector to a thread for each core, which then waits for more by
-    spinning: a search took the time of two cores, no less on the clock, and searches side by side hindered each other.
+    OpenBLAS splits even the product of a matrix and a vector over all cores, whose threads then spin while they wait: a
+    search used two cores without being faster, and concurrent searches slowed each other down.
     """
     with _blas_turn:
         _blas_threads.append(_blas_threads[0] if _blas_threads else set_blas_threads(1))

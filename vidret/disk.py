@@ -1,4 +1,4 @@
-"""Files on disk: calls that differ between systems, and files that are replaced as a whole."""
+"""Files on disk: calls that differ between systems, locks, atomic replacement of files, and limits of caches."""
 
 import contextlib
 import logging
@@ -20,17 +20,17 @@ else:
 
 logger = logging.getLogger(__name__)
 
-DRAFT = ".part"  # the suffix of a file that is not complete
+DRAFT = ".part"  # the suffix of an incomplete file
 _WAIT_S = 0.1
 _MOVE_S = 10.0
-_LOCKED_BYTE = 1 << 30  # Windows keeps others from reading what is locked, so it is a byte that no file has
+_LOCKED_BYTE = 1 << 30  # beyond the end of any file, since Windows blocks reads of locked bytes
 
 
 def find_user_folder(variable: str, default: str) -> Path:
-    """Return the folder that an environment variable names, or a default such as ``~/.cache``.
+    """Return the folder in an environment variable, or a default such as ``~/.cache``.
 
     Raises:
-        StoreError: There is neither that variable nor a home folder.
+        StoreError: Neither the variable nor the home folder is set.
     """
     folder = os.environ.get(variable) or os.path.expanduser(default)  # noqa: PTH111  that of Path fails without a home
     if folder.startswith("~"):
@@ -68,7 +68,7 @@ def unlock(handle: int) -> None:
 
 @contextlib.contextmanager
 def locking(path: Path, *, max_wait_s: float = math.inf) -> Iterator[None]:
-    """Lock a file of a folder, made if it is missing, as soon as no other process has it.
+    """Wait for the lock of a file, and hold it; the file is created if needed.
 
     Raises:
         StoreError: The file cannot be written, its file system has no locks, or another process has it for too long.
@@ -80,7 +80,7 @@ def locking(path: Path, *, max_wait_s: float = math.inf) -> Iterator[None]:
             raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
         held.callback(os.close, handle)
         try:
-            if not try_lock(handle):  # the other one may need hours, for the cache of a training
+            if not try_lock(handle):  # the other process may need hours, for a training cache
                 logger.info("%s: waiting for another process", path)
                 deadline = time.monotonic() + max_wait_s
                 while not try_lock(handle):
@@ -94,7 +94,7 @@ def locking(path: Path, *, max_wait_s: float = math.inf) -> Iterator[None]:
 
 
 def read_at(handle: int, num_bytes: int, offset: int) -> bytes:
-    """Read from a position."""
+    """Read bytes at an offset."""
     if sys.platform == "win32":
         os.lseek(handle, offset, os.SEEK_SET)
         data = os.read(handle, num_bytes)
@@ -104,7 +104,7 @@ def read_at(handle: int, num_bytes: int, offset: int) -> bytes:
 
 
 def write_at(handle: int, data: bytes | memoryview, offset: int) -> int:
-    """Write to a position, and return how many bytes were written. One thread at a time may use a handle."""
+    """Write bytes at an offset, and return the number written. Only one thread at a time may use a handle."""
     if sys.platform == "win32":
         os.lseek(handle, offset, os.SEEK_SET)
         num_written = os.write(handle, data)
@@ -129,7 +129,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_closed(path: Path) -> None:
-    """Remove a file, if it exists; on Windows, leave one that a reader has open to the next writer."""
+    """Remove a file, if it exists; on Windows, keep one that a reader has open, for the next writer to remove."""
     try:
         path.unlink(missing_ok=True)
     except PermissionError:
@@ -138,7 +138,7 @@ def remove_closed(path: Path) -> None:
 
 
 def _move(draft: Path, path: Path) -> None:
-    """Put a file in the place of another; on Windows, wait a while for those who read or write that one."""
+    """Replace a file by a draft; on Windows, wait a while until no other process has the file open."""
     deadline_s = time.monotonic() + (_MOVE_S if sys.platform == "win32" else 0.0)
     while True:
         try:
@@ -152,17 +152,17 @@ def _move(draft: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yield the path of a draft, which replaces a file once it is written, or is removed after an error.
+    """Yield the path of a draft, which replaces the file at the end of the block, or is removed after an error.
 
-    Folders are created as needed. A process that is killed leaves the old file as it is, beside a draft, which ends in
-    ``DRAFT``. Its name is unique, since another process or thread may write the same file; so no link can stand there.
+    Folders are created as needed. A killed process leaves the old file unchanged, and a draft beside it, which ends in
+    ``DRAFT``. Its name is unique, since another process or thread may write the same file; so it cannot be a link.
 
     Args:
         path: The file.
-        durable: Whether the new file must be on disk at the end. Otherwise a power cut may leave an empty one.
+        durable: Whether to wait until the new file is on disk. Otherwise a power cut may leave an empty one.
 
     Raises:
-        StoreError: It cannot be written; the old file stays.
+        StoreError: The file cannot be written; the old one stays.
     """
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}{DRAFT}")
     try:
@@ -184,9 +184,9 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
 def drop_oldest(
     folder: Path, pattern: str, limit: float, weigh: Callable[[os.stat_result], int] = lambda _status: 1
 ) -> int:
-    """Remove the files of a cache that were used longest ago, and return what the others weigh: at most ``limit``.
+    """Remove the least recently used files of a cache, and return the total weight of the others, at most ``limit``.
 
-    Their names match a shell pattern. The last one stays whatever it weighs. Another process may drop files meanwhile.
+    Files match a shell pattern. The last one stays regardless of its weight. Another process may drop files, too.
     """
     files: list[tuple[int, int, Path]] = []
     for path in folder.glob(pattern):
@@ -205,10 +205,10 @@ def drop_oldest(
 
 @contextlib.contextmanager
 def writing_tensors(path: Path) -> Iterator[None]:
-    """Let safetensors write a file inside with the mode of other new files, or its own, and raise errors as OSError.
+    """Let safetensors write a file in the block, with the mode of the old or of new files; raise errors as OSError.
 
-    safetensors 0.8 writes a file that only its owner can read: what one user trains would be of no use to others. Of a
-    full disk it tells in words only.
+    safetensors 0.8 writes a file that only its owner can read, so that others could not use a trained model. It reports
+    a full disk only in its message.
     """
     path.touch()
     mode = path.stat().st_mode

@@ -1,6 +1,6 @@
 """``Engine``: index videos, search them, and locate moments in them.
 
-What a search does not need is imported by the methods that do: a search from the command line starts in half the time.
+Methods import modules that a search does not need, so that a search from the command line starts in half the time.
 """
 
 import gc
@@ -168,9 +168,9 @@ class Engine(VideoLibrary):
         self._copy_folder: CopyFolder | None = None
         self._retired: weakref.WeakSet[OpenIndex | ClipFinder] = weakref.WeakSet()
         self._is_closed = False
-        self._opening = threading.RLock()  # of what is opened on first use, by one thread for all
+        self._opening = threading.RLock()  # for resources that one thread opens for all on first use
         if self._models.is_head_given:
-            _ = self.grounder  # report a wrong file now; a recorded one must not prevent searches
+            _ = self.grounder  # report an invalid file now; a recorded one must not prevent searches
 
     @classmethod
     def open(
@@ -201,8 +201,8 @@ class Engine(VideoLibrary):
                 index was prepared for or that is in the model's file.
             device: Device of the encoder, the head, decoding and FAISS; see ``load_encoder``. Decoding and FAISS run on
                 the CPU unless the device is CUDA and their builds support it. For a loaded encoder, ``auto`` is its
-                device. Of several with commas between, all encode and decode while videos are indexed, and the first
-                does what else there is to do.
+                device. Of several comma-separated devices, all encode and decode while videos are indexed, and the
+                first does all other work.
             precision: See ``load_encoder``.
             store: Where a new index stores its vectors: ``faiss``, the embedded default, or the address of a Milvus,
                 ``milvus://...``. An existing index rejects another one.
@@ -226,9 +226,9 @@ class Engine(VideoLibrary):
         return engine
 
     def reopen(self) -> None:
-        """Open the index again with the encoder that it has now, after ``vidret reindex`` changed it.
+        """Open the index again with its current encoder, after ``vidret reindex`` changed it.
 
-        Its aligner and head are those of the index. Calls in progress in other threads finish with what was open.
+        Its aligner and head are those of the index. Calls in progress in other threads finish with the old ones.
 
         Raises:
             VidretError: There is no index, it cannot be read, or its encoder cannot be loaded.
@@ -238,22 +238,22 @@ class Engine(VideoLibrary):
         models = choose_models(self.paths[0], encoder, rerank=AUTO, tokens="int8", head=AUTO)
         self.encoder, self._models, self.ranker = encoder, models, models.ranker
         self.__dict__.pop("grounder", None)  # a cached property
-        # Last, since another thread that finds nothing open opens the index with what the engine has by then.
+        # Last, since another thread that finds the index closed opens it with the engine's state at that time.
         self._open_again()
 
     def _open_again(self) -> None:
-        """Let the next call open the index again; what is open stays open as long as calls in progress use it."""
+        """Let the next call open the index again; the open one stays open while calls in progress use it."""
         with self._opening:
             self._retired.update(store for store in (self._opened, self._clip_finder) if store is not None)
             self._opened = self._clip_finder = self._copy_folder = None
-        gc.collect()  # closes what no call uses
+        gc.collect()  # closes indexes that no call uses
 
     def _open_replaced(self) -> None:
-        """Let the next call open the index that another program has put in the place of what is open."""
+        """Let the next call reopen the index if another program has replaced the open one."""
         try:
             for path in self.paths:
                 check_models(path, self.encoder, self._models)
-        except StoreError:  # of another encoder or aligner
+        except StoreError:  # it has another encoder or aligner
             self.reopen()
         else:
             self._open_again()
@@ -269,7 +269,7 @@ class Engine(VideoLibrary):
 
     @property
     def pipeline(self) -> str:
-        """What an indexing run does besides encoding, in one line."""
+        """The steps of an indexing run besides encoding, in one line."""
         return describe_pipeline(self.path, self.encoder, self._models)
 
     @property
@@ -296,7 +296,7 @@ class Engine(VideoLibrary):
 
     @property
     def persons(self) -> Persons:
-        """The people who are seen and heard in the index: to list, name, correct and forget them."""
+        """The people who are seen and heard in the index, with methods to list, name, correct and forget them."""
         return Persons(self.path)
 
     def _check_open(self) -> None:
@@ -390,7 +390,7 @@ class Engine(VideoLibrary):
         started = None
         with ExitStack() as stack:
             if not exists:
-                if run is None and self.device == CPU:  # they start while the models are loaded
+                if run is None and self.device == CPU:  # decoding processes start while models are loaded
                     started = start_processes(choose_workers(workers, len(listing.files))[0])
                     stack.callback(started.close)
                 self._check_models()
@@ -418,7 +418,7 @@ class Engine(VideoLibrary):
                 on_progress=on_progress,
             )
             report = replace((run or index_files)(store, self.encoder, listing.files, options), junk=listing.junk)
-        if words is not None and words.sentence_model:  # which may have other vectors now
+        if words is not None and words.sentence_model:  # it may have other vectors now
             self._open_again()
         self._update_derived(report)
         return report
@@ -433,15 +433,15 @@ class Engine(VideoLibrary):
     ) -> StoredVideo:
         """Index frames in memory as a video without a file, ``frames://name``.
 
-        It is searched as others are, and stays until it is removed. What needs its file, such as thumbnails, clips,
-        precise edges and moving the index to another encoder, says that there is none. The identity of the video is its
-        content: frames that are stored already are not encoded again, and other frames replace those of the same name.
+        It is searched like other videos, and stays until it is removed. Thumbnails, clips, precise edges and moving
+        the index to another encoder, which need a file, report that there is none. The identity of the video is its
+        content: frames that are stored already are not encoded again, and others replace those of the same name.
 
         Args:
             name: Printable, without ``?`` and ``://``; may have parts, ``camera/3``.
             frames: RGB, as displayed.
-            times_s: When each frame begins, in seconds, rising. Shots are found best in frames that are close together.
-            duration_s: When the last frame ends; None for the median step between frames after it.
+            times_s: Start of each frame in seconds, ascending. Shots are detected best in frames close together.
+            duration_s: End of the last frame in seconds; None for the median step between frames after its start.
 
         Raises:
             VidretError: An argument is invalid, or the index cannot be written.
@@ -469,19 +469,19 @@ class Engine(VideoLibrary):
     def import_embeddings(
         self, embeddings: Embeddings, *, on_progress: Callable[[int, int], None] | None = None
     ) -> "ImportReport":
-        """Index videos by vectors that another program made, as far as their content is not stored already.
+        """Index videos by vectors that another program made; videos whose content is stored already are skipped.
 
-        The vectors must be of the encoder of the index, which is not run, and are normalised. Files are read for their
-        identity and facts. An interrupted call keeps the videos that are complete; the same call continues.
+        The vectors must be of the encoder of the index, which is not run; they are normalised. Files are read for their
+        identity and facts. An interrupted call keeps the complete videos; the same call continues it.
 
         Args:
-            embeddings: Rows of one path are the segments of a video, or frames where start and end are equal; a single
+            embeddings: Rows of one path are the segments of a video, or frames if start and end are equal; a single
                 row without times (NaN) is the whole video. ``videos`` is not read.
             on_progress: Called with the number of videos done and the total.
 
         Raises:
-            VidretError: A vector or time is invalid, or the index cannot be written or is prepared for a trained
-                aligner, which reads more than vectors. Unreadable files are not an error: the report has their reasons.
+            VidretError: A vector or time is invalid, or the index cannot be written, or is prepared for a trained
+                aligner, which needs more than vectors. Unreadable files are not an error: the report has their reasons.
         """
         from vidret.index.importing import check_embeddings, import_videos
         from vidret.index.options import record_rule
@@ -498,10 +498,10 @@ class Engine(VideoLibrary):
         return report
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
-        """Compute and store what the grounding head needs of every video, unless stored already.
+        """Compute and store the features of each video that the grounding head needs, unless stored already.
 
-        Indexing with the head stores it, from the pass that encodes the video. A video that was indexed without the
-        head takes one more pass, here or at its first query, whose result is cached up to a size limit.
+        Indexing with the head stores them in the pass that encodes the video. A video that was indexed without the head
+        takes another pass, here or at its first query, whose result is cached up to a size limit.
 
         Args:
             timeout: Maximum time that a decoder may make no progress, in seconds.
@@ -515,20 +515,20 @@ class Engine(VideoLibrary):
 
         if self.grounder is None:
             raise VidretError("head must be given to prepare moments, got none")
-        if isinstance(self.grounder, PreparedHead):  # any other reads what the index has
+        if isinstance(self.grounder, PreparedHead):  # other heads read the vectors of the index
             prepare_videos(self._index.pictures, self.grounder, timeout=timeout, on_progress=on_progress)
 
     def prepare_searches(self) -> None:
-        """Compute and store what every search starts from, as a run of ``index`` does at its end.
+        """Compute and store the statistics that searches use, as a run of ``index`` does at its end.
 
-        That is what unrelated queries score, what texts and frames have in common, and the calibration of the model's
-        own bank. A merged index lacks them, or has them of fewer videos; its next search would measure again.
+        These are the scores of unrelated queries, the background of texts and of frames, and the calibration by the
+        model's own bank. A merged index lacks them, or has them for fewer videos; its next search would compute them.
 
         Raises:
             StoreError: There is no index, or another process is writing it.
         """
         with self._write():
-            pass  # which measures the scales at its end
+            pass  # it measures the scales at its end
         self._update_derived()
 
     def calibrate(
@@ -548,8 +548,8 @@ class Engine(VideoLibrary):
             bank: Typical queries; training captions in the published protocol.
             name: Name of the bank in reports.
             rerank: Ranker whose scores are corrected, as in ``search``.
-            temperature: Temperature of the Sinkhorn normalisation: the lower, the more equal the segments' total
-                weights; defaults to the ranker's.
+            temperature: Temperature of the Sinkhorn normalisation; lower values equalise the segments' total weights
+                more. Defaults to the ranker's.
             on_progress: Called with the number of segments done and the total.
 
         Raises:
@@ -562,7 +562,7 @@ class Engine(VideoLibrary):
         )
 
     def forget_calibration(self, *, rerank: str | None = AUTO) -> None:
-        """Take the hubness correction of a ranker back; later runs do not calibrate by themselves."""
+        """Remove the hubness correction of a ranker; later runs do not calibrate by themselves."""
         from vidret.search.preparation import leave_uncalibrated
 
         leave_uncalibrated(self._index.pictures, rerank)
@@ -570,10 +570,10 @@ class Engine(VideoLibrary):
     def calibrate_probabilities(
         self, answers: Mapping[str, Collection[VideoName]], *, on_progress: Callable[[int, int], None] | None = None
     ) -> "ProbabilityReport":
-        """Fit the probabilities of results to queries whose answers are known, and keep that in the index if it helps.
+        """Fit the probabilities of results to queries with known answers, and store the fit in the index if it helps.
 
-        Each query is searched once. The ranking of results stays as it is. What an earlier call stored is replaced if
-        the fit lowers the log loss of held-out answers, and stays otherwise.
+        Each query is searched once. The ranking of results does not change. The fit replaces an earlier one if it
+        lowers the log loss of held-out answers; otherwise the earlier one stays.
 
         Args:
             answers: The videos that answer each query, paths or ids; none for a query that no video answers. There
@@ -595,7 +595,7 @@ class Engine(VideoLibrary):
         return report
 
     def forget_probabilities(self) -> None:
-        """Go back to the probabilities of an index that was fitted to no answers."""
+        """Remove the fit of ``calibrate_probabilities``, so that the default probabilities apply."""
         from vidret.search.probability import UNFITTED, save_probabilities
 
         with Store.open(self.path, write=True) as store:
@@ -608,7 +608,7 @@ class Engine(VideoLibrary):
         return self._index.pictures.get_ranker(rerank)
 
     def interpret(self, query: str | EventSequence, *, sources: Sequence[Source] | None = None) -> Interpretation:
-        """Return how a text query, or a ``Sequence`` of events, is understood in this index.
+        """Return the interpretation of a text query, or of a ``Sequence`` of events, in this index.
 
         A sentence that is said or shown word for word is searched as plain words, whatever its grammar.
 
@@ -618,7 +618,7 @@ class Engine(VideoLibrary):
         return interpret_for(self._index, self._index.people.name_handles(query), sources)
 
     def list_search_notes(self, query: Query, options: SearchOptions | LocateOptions) -> list[str]:
-        """Return the notes on a search that was run: what no video has, or that its language is not understood."""
+        """Return the notes on a search: what it asks for that no video has, or that its language is not understood."""
         from vidret.search.hits import list_search_notes
 
         return list_search_notes(self._index, query, options)
@@ -628,7 +628,7 @@ class Engine(VideoLibrary):
         return self.search_many([query], [options])[0]
 
     def search_many(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
-        """Return the hits of several searches, which is faster than one by one and gives the same.
+        """Return the hits of several searches. It is faster than one search at a time, with the same results.
 
         Args:
             queries: As in ``search``.
@@ -686,14 +686,14 @@ class Engine(VideoLibrary):
         *,
         among_all: bool = False,
     ) -> list[list[list[Moment]]]:
-        """Return the moments of each query in each video, which is faster than one by one and gives the same.
+        """Return the moments of each query in each video. It is faster than one at a time, with the same results.
 
         Args:
             queries: As in ``locate``.
             videos: Paths or ids.
             options: As in ``locate_with``.
-            among_all: Whether the score of a moment is judged by what chance gives among the whole index, as where new
-                videos are watched, most of which match nothing. Otherwise by what it gives in the video.
+            among_all: Whether the score of a moment is compared with chance scores in the whole index, as for watches
+                of new videos, most of which match nothing. Otherwise it is compared with those in the video.
 
         Raises:
             VidretError: As in ``locate``; one invalid query fails all.
@@ -722,13 +722,13 @@ class Engine(VideoLibrary):
         videos: Sequence[VideoName] = (),
         options: "ContextOptions | None" = None,
     ) -> "CitedAnswer":
-        """Answer a question from moments that a search finds, by a language model that cites them.
+        """Let a language model answer a question from the moments that a search finds, which it cites.
 
         Args:
-            question: In English. It becomes one or several queries by rules, and by the model; others are tried once if
-                the model says that what these find does not show it.
-            llm: The endpoint that gets the frames, words and times of these moments; only a ``RemoteEngine`` can do
-                without, and then asks the server, which may have one.
+            question: In English. Rules and the model turn it into one or several queries; others are tried once if the
+                model says that their moments do not show the answer.
+            llm: The endpoint that gets the frames, words and times of these moments. Only a ``RemoteEngine`` may omit
+                it, and then asks the server, which may have one.
             videos: Paths or ids of the videos to look in; none for all.
             options: How much is retrieved; None for the defaults of ``ContextOptions``.
 
@@ -757,17 +757,17 @@ class Engine(VideoLibrary):
         *,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> "DescribeReport":
-        """Let a model that sees describe the segments of all videos, as the source ``generated`` of timed text.
+        """Let a vision-language model describe the segments of all videos, as the source ``generated`` of timed text.
 
-        What it has described already is not described again.
+        Segments that it has described are skipped.
 
         Args:
             llm: The endpoint that gets frames of each segment.
-            options: The budget, and what is sent.
+            options: The budget, and the content of the requests.
             on_progress: Called with the number of segments done and the total.
 
         Returns:
-            What was described and what is left; also after a failure of the endpoint, which is in it.
+            What was described and what is left; a failure of the endpoint is in the report, too.
 
         Raises:
             StoreError: There is no index, or another process is writing its texts.
@@ -860,13 +860,13 @@ class Engine(VideoLibrary):
     def teach_sound(
         self, name: str, sounds: Sequence[ConceptExample], *, replace: bool = False, add: bool = False
     ) -> Concept:
-        """Teach a sound by examples: ``@name`` then finds what sounds alike, and stands for its name in pictures.
+        """Teach a sound by examples: ``@name`` then finds similar sounds, and stands for its name in pictures.
 
         Args:
-            name: Its name; an @ before it does not count.
-            sounds: Files with sound, of which the first minute is heard, or stretches of indexed videos.
-            replace: Whether it takes the place of a concept of that name.
-            add: Whether the examples join those of a sound of that name.
+            name: Its name; a leading @ is ignored.
+            sounds: Files with sound, of which the first minute is used, or spans of indexed videos.
+            replace: Whether to replace a concept of that name.
+            add: Whether to add the examples to those of a sound of that name.
 
         Raises:
             VidretError: There is no example, one cannot be read or is silent, or the name is invalid or taken.
@@ -880,10 +880,10 @@ class Engine(VideoLibrary):
         """Return the class of every video of the index, by a few examples of each class and its name.
 
         Args:
-            classes: Two or more classes by name, with examples as ``teach`` takes them. Every video gets one of them,
-                so there should be one for what fits no other.
-            save: Prefix of the concepts under which the classes are kept in the index: ``@save-class`` then stands for
-                a class in any text query. Those of an earlier call are replaced.
+            classes: Two or more classes by name, with examples as in ``teach``. Every video gets one of them, so there
+                should be one for videos that fit no other.
+            save: Prefix of the concepts as which the index stores the classes: ``@save-class`` then stands for a class
+                in any text query. Those of an earlier call are replaced.
 
         Raises:
             VidretError: There are fewer than two classes, one has no example, an example cannot be read, all examples
@@ -959,9 +959,9 @@ class Engine(VideoLibrary):
     def list_page(
         self, filters: Filters = ALL_VIDEOS, *, after: str = "", limit: int = 100
     ) -> tuple[list[StoredVideo], str | None]:
-        """Return the next searchable videos that match, by their first path that does, after such a path.
+        """Return the next searchable videos that match, in the order of their first matching path, from ``after`` on.
 
-        With them comes the path after which the next page begins, None for the last one.
+        Also return the value of ``after`` for the next page, None on the last page.
         """
         check_options(filters, OptionError)
         return self._index.store.list_page(filters, after, limit)
@@ -972,20 +972,20 @@ class Engine(VideoLibrary):
         return int(self._index.store.snapshot().match_videos(filters).sum())
 
     def facets(self, filters: Filters = ALL_VIDEOS, *, utc_offset_s: float = 0.0) -> Facets:
-        """Return how many of the videos that match have each fact that filters ask for; see ``count_facets``."""
+        """Return the number of matching videos with each fact that filters can ask for; see ``count_facets``."""
         check_options(filters, OptionError)
         return count_facets(self._index.store.snapshot(), filters, utc_offset_s=utc_offset_s)
 
     @property
     def explorer(self) -> "Explorer":
-        """What is in the index, without a query."""
+        """Methods to browse the index without a query."""
         return self._index.explorer
 
     def check_index(self) -> None:
         """Check that the index can be read, in constant time.
 
         Raises:
-            VidretError: It cannot.
+            VidretError: It cannot be read.
         """
         _ = self._index.store.generation
 
@@ -1018,7 +1018,7 @@ class Engine(VideoLibrary):
         return [(record.path, record.reason) for record in self._index.store.files.find(state="failed")]
 
     def missing(self) -> list[str]:
-        """Return the paths of files of the index that are gone."""
+        """Return the paths of indexed files that are missing."""
         return [record.path for record in self._index.store.files.find(state="missing")]
 
     # Internals
@@ -1033,7 +1033,7 @@ class Engine(VideoLibrary):
             return self._clip_finder
 
     def _fold(self, results: list[Result]) -> list[Result]:
-        """Return results of which no two show the same footage."""
+        """Return results without further ones that show the same footage."""
         from vidret.copies.folding import CopyFolder
 
         with self._opening:
@@ -1042,7 +1042,7 @@ class Engine(VideoLibrary):
         return folder.fold_results(results)
 
     def _read_clip(self, clip: VideoName, start: float | None, end: float | None) -> "Clip":
-        """Return a clip: of a video of the index from its stored vectors, of another file by encoding it."""
+        """Return a clip: for an indexed video from its stored vectors, for another file by encoding it."""
         from vidret.copies.clips import Clip, read_stored_clip
         from vidret.index.stages import encode_clip
 
@@ -1067,7 +1067,7 @@ class Engine(VideoLibrary):
             raise VidretError(f"{rule}, got {self.encoder.name}, which sees whole videos")
 
     def _update_derived(self, report: "IndexReport | None" = None) -> None:
-        """Compute again what depends on all segments, after a run."""
+        """Update the statistics that depend on all segments, after a run."""
         from vidret.copies.folding import save_whitening
         from vidret.search.heads.prepared import forget_others
         from vidret.search.preparation import calibrate_with_bank, save_text_background
@@ -1092,7 +1092,7 @@ class Engine(VideoLibrary):
         check_ranker(self.ranker, self.encoder)
 
     def _choose_recorder(self) -> "Grounder | None":
-        """Return the grounding head if it needs something of each video that indexing must store; else None.
+        """Return the grounding head if it needs features of each video that indexing must store; else None.
 
         A recorded head that cannot be loaded does not prevent indexing.
         """
@@ -1109,7 +1109,7 @@ class Engine(VideoLibrary):
 
     @contextmanager
     def _write(self) -> Iterator[Store]:
-        """Open the index for writing, created if it is new; record its models, and at the end its scales."""
+        """Open the index for writing, created if new; record its models, and at the end its scales."""
         from vidret.search.preparation import save_scales
 
         self._check_open()
@@ -1142,8 +1142,8 @@ def _load_encoder(path: Path, name: str | None = None, *, device: str, precision
 
 
 def list_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the folders of one index or of several, absolute: a program may change the current folder meanwhile."""
+    """Return the folders of one or several indexes as absolute paths, since a program may change the current folder."""
     given = [path] if isinstance(path, str | os.PathLike) else list(path)
-    if not given or "" in given:  # which would be the current folder
+    if not given or "" in given:  # "" would be the current folder
         raise VidretError(f"path must be the folder of an index, got {'an empty name' if given else 'none'}")
     return list(dict.fromkeys(Path(folder).absolute() for folder in given))

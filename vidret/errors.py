@@ -11,24 +11,24 @@ class VidretError(Exception):
 
 
 class OptionError(VidretError):
-    """A query or the value of an option that is wrong whatever an index or a file holds."""
+    """A query or the value of an option that is invalid for any index and any file."""
 
 
 def check_list(name: str, values: object) -> None:
-    """Raise OptionError for what is no list of paths; a single path would be taken for as many as it has letters."""
+    """Raise OptionError unless ``values`` is a list of paths; a single path would be read as a list of its letters."""
     if isinstance(values, str | os.PathLike) or not isinstance(values, Iterable):
         raise OptionError(f"{name} must be a list, got {values!r:.60}")
 
 
-# The last is that of a log whose shared memory has no room.
+# The last one is that of a write-ahead log without room for its shared memory.
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, "SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether a full disk or a used quota is behind an error, of the system or of SQLite."""
+    """Return whether the cause of an error, of the system or of SQLite, is a full disk or an exhausted quota."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and all(cause is not seen for seen in causes):  # some libraries make them go in a circle
+    while cause is not None and all(cause is not seen for seen in causes):  # some libraries make a circle of causes
         codes = (getattr(cause, "errno", None), getattr(cause, "sqlite_errorname", None))
         if not FULL_DISK.isdisjoint(codes):
             return True
@@ -38,7 +38,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_memory_short(error: BaseException) -> bool:
-    """Return whether an error says that there was no memory for an array, a mapped file or a library."""
+    """Return whether an error reports a lack of memory for an array, a mapped file or a library."""
     is_unmapped = isinstance(error, ImportError) and "failed to map segment" in str(error)
     return is_unmapped or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
@@ -70,7 +70,7 @@ class DecoderFailedError(DecodeError):
 
 
 class ChangedError(DecodeError):
-    """A file whose content is no longer what it was."""
+    """A file whose content has changed while it was read."""
 
 
 class EncoderError(VidretError):
@@ -106,7 +106,7 @@ class MovedError(StoreError):
 
 
 class ConflictError(VidretError):
-    """A change of something that somebody else has changed meanwhile."""
+    """A conflict: somebody else changed the same thing first."""
 
 
 class MissingExtraError(VidretError):
@@ -118,7 +118,7 @@ class MissingExtraError(VidretError):
 
 
 def read_fault(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if there is no message; of the system, its reason."""
+    """Return the first line of an error's message, its type without a message, or the reason of a system error."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]
@@ -137,7 +137,7 @@ PYDANTIC_WORDS = {
 
 
 def read_rule(message: str) -> str:
-    """Return a message of pydantic in the words of vidret; one that is no rule as it is.
+    """Return a message of pydantic in vidret's words; a message that is not a known rule stays unchanged.
 
     >>> read_rule("Input should be greater than or equal to 1"), read_rule("Extra inputs are not permitted")
     ('must be at least 1', 'must not be given')

@@ -1,4 +1,4 @@
-"""Attention, MLP and transformer block of the CLIP towers and the aligners, also in int8; frames pooled over time.
+"""Attention, MLP and transformer block of the CLIP towers and the aligners, also in int8; and pooling of frames.
 
 Tensors are batch-first.
 """
@@ -15,7 +15,7 @@ from torch.nn import functional
 INT8_MAX = 127
 SHORT = 64  # tokens of a sequence; see attend
 HEAD_WIDTH = 64  # of the temporal transformer
-EPS = 1e-12  # of its layer norms, and the least length of a vector
+EPS = 1e-12  # of the temporal transformer's layer norms, and the least length of a vector
 
 
 class LowRank(nn.Module):
@@ -122,8 +122,8 @@ def attend(
 ) -> Float[Tensor, "batch head query channel"]:
     """Compute attention, with ``bias`` added to the logits of each key.
 
-    Short sequences in bfloat16 are trained by plain products on a CPU: forwards and backwards, they take a tenth of the
-    time of PyTorch's fused kernel (measured, 768 sequences of 19 tokens; in float32 they take as long).
+    Training on a CPU uses plain products for short sequences in bfloat16: forward and backward, they take a tenth of
+    the time of PyTorch's fused kernel (measured, 768 sequences of 19 tokens; in float32 both take the same time).
     """
     is_plain = query.dtype == torch.bfloat16 and query.device.type == "cpu" and key.shape[2] <= SHORT
     if not (is_plain and torch.is_grad_enabled()):
@@ -192,9 +192,9 @@ def zero_padding(
 
 
 def mask_bias(tokens: Tensor, mask: Bool[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Return what is added to softmax logits, in the dtype of ``tokens``, so that padding has no weight.
+    """Return a bias to add to softmax logits, in the dtype of ``tokens``, so that padding has no weight.
 
-    It is finite: an item of padding only gives no NaN.
+    It is finite, so that an item of padding only does not give NaN.
     """
     return torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, torch.finfo(tokens.dtype).min / 2)
 
@@ -222,7 +222,7 @@ def quantize(model: nn.Module) -> None:
 class Int8Linear(nn.Module):
     """A linear layer that multiplies int8 numbers, for inference on CPUs.
 
-    Each row of weights has a scale, and so has each row of inputs, which are quantized as they come.
+    Each row of weights has a scale, and so does each row of inputs, which are quantized on the fly.
     Reference: Dettmers et al. 2022, "LLM.int8()", section 3.1, vector-wise quantization.
     """
 
@@ -242,7 +242,7 @@ class Int8Linear(nn.Module):
         return self.project(x, slice(None))
 
     def project(self, x: Float[Tensor, "*batch width"], rows: slice) -> Float[Tensor, "*batch part"]:
-        """Return the outputs that belong to some rows of the weights."""
+        """Return the outputs of some rows of the weights."""
         packed, scales = pack_rows(x.reshape(-1, x.shape[-1]).float())
         products = torch._int_mm(packed, self.weight[rows].t())
         out = torch.addcmul(self.bias[rows], products * scales[:, None], self.scales[rows])

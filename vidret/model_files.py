@@ -1,8 +1,7 @@
-"""Model files: safetensors with a card in the metadata, of a single model or of several that belong together.
+"""Model files: safetensors with a card in the metadata, of a single model or of a joint model with parts.
 
-A joint file is the file of an encoder's towers, to which further parts are added. The weights of a part have its name
-as prefix, such as ``aligner.``, and its card is in the card of the towers, under ``parts``. A part is what its own file
-would hold.
+A joint file is the file of an encoder's towers with added parts. The weights of a part have its name as prefix, such as
+``aligner.``, and its card is in the card of the towers, under ``parts``. A part has the content of its own file.
 """
 
 import hashlib
@@ -19,12 +18,12 @@ from vidret.disk import replacing, writing_tensors
 from vidret.errors import OptionError, VidretError
 from vidret.text import parse_json
 
-if TYPE_CHECKING:  # an index whose encoder is in no file needs no torch for this module
+if TYPE_CHECKING:  # without torch, which an index whose encoder has no file does not need here
     from torch import Tensor, nn
 
 CARD = "vidret"  # key of the card in the metadata
-TRAINED_ON = "trained_on"  # key in a card of what the weights were trained on
-DIGEST_SIZE = 6  # bytes; of 100,000 videos, one in three billion others has the digest of one
+TRAINED_ON = "trained_on"  # key in a card of the training data
+DIGEST_SIZE = 6  # bytes; among 100,000 videos, another one's digest matches with a chance of one in three billion
 JOINT_FORMAT = 2  # format of a card with parts
 ALIGNER, HEAD, BANK = "aligner", "head", "bank"
 NOTHING = re.compile(r"(?!)")
@@ -38,28 +37,28 @@ def find_package(name: str) -> Path | None:
 
 
 def locate_model(name: str) -> str:
-    """Return the name of a model, ``hf:`` before it or not, with the whole path if it is that of a file or a folder.
+    """Return the name of a model, with or without ``hf:``, with an absolute path if it is that of a file or a folder.
 
-    An index remembers it, and a later run may begin in another folder.
+    An index stores the name, and a later run may start in another folder.
     """
     scheme, path = ("hf:", name.removeprefix("hf:")) if name.startswith("hf:") else ("", name)
     return f"{scheme}{Path(path).resolve()}" if path and Path(path).exists() else name
 
 
 class TrainedOn(NamedTuple):
-    """What a model was trained on: the name of a split, or those of several, and digests of the names of its videos."""
+    """The training data of a model: the name of one or several splits, and digests of the names of their videos."""
 
     split: str
     digests: Sequence[str]
 
     @classmethod
     def describe(cls, split: str, videos: Iterable[str]) -> Self:
-        """Return what trained on these videos; only who guesses their names can tell them from it."""
+        """Return the record of training on these videos; their names can be tested against it, but not read from it."""
         return cls(split, sorted(map(_digest, videos)))
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """Return what the model in a file was trained on; None if the file does not say so."""
+        """Return the training data of the model in a file; None if the file does not have them."""
         try:
             return cls(*parse_json(read_metadata(path)[CARD])[TRAINED_ON])
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
@@ -67,7 +66,7 @@ class TrainedOn(NamedTuple):
 
     @classmethod
     def join(cls, known: "Iterable[TrainedOn | None]") -> Self | None:
-        """Return all that the parts of a model were trained on, as far as it is known; None if nothing is."""
+        """Return the known training data of all parts of a model; None if none are known."""
         found = [part for part in known if part is not None]
         if not found:
             return None
@@ -75,7 +74,7 @@ class TrainedOn(NamedTuple):
         return cls(" and ".join(splits), sorted({digest for part in found for digest in part.digests}))
 
     def find(self, videos: Iterable[str]) -> list[str]:
-        """Return the videos among these that have the name of one that was trained on."""
+        """Return those of the videos whose names are in the training data."""
         known = set(self.digests)
         return [video for video in videos if _digest(video) in known]
 
@@ -92,7 +91,7 @@ class Part(NamedTuple):
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a file of safetensors, such as its card.
+    """Return the metadata of a safetensors file, such as its card.
 
     Raise OSError if the file cannot be read, or SafetensorError if the file is not one of safetensors.
     """
@@ -101,7 +100,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_part_cards(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the cards of the parts in a joint file, by name; empty for any other file of safetensors.
+    """Return the cards of the parts in a joint file, by name; empty for any other safetensors file.
 
     Raise OSError if the file cannot be read, or SafetensorError if the file is not one of safetensors.
     """
@@ -114,7 +113,7 @@ def read_part_cards(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_part(path: Path, name: str) -> Part | None:
-    """Return a part of a joint file; None if it has no such part, or is any other file of safetensors.
+    """Return a part of a joint file; None if it has no such part, or is another safetensors file.
 
     Raise OSError if the file cannot be read, or SafetensorError if the file is not one of safetensors.
     """
@@ -137,13 +136,13 @@ def read_towers(path: Path) -> "dict[str, Tensor]":
 
 
 def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> None:
-    """Write a model whose weights are averages of those of two, such as before and after it was trained further.
+    """Write a model with the average weights of two models, such as one before and after further training.
 
-    The average knows much of what both know. Its card is that of the second model, with the videos of both.
+    The average keeps much of what both have learned. Its card is that of the second model, with the videos of both.
 
     Args:
         first: A model file of vidret.
-        second: Another one, with weights of the same names and shapes.
+        second: Another model file, with weights of the same names and shapes.
         out: The file to write.
         weight: Share of the second model, 0..1.
 
@@ -178,9 +177,9 @@ def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> 
 
 
 def save_joint(path: Path, towers: Part, parts: Mapping[str, Part], trained_on: TrainedOn | None = None) -> None:
-    """Write towers with further parts to one file; without parts it is the file of the towers.
+    """Write towers and parts to one file; without parts, it is the file of the towers.
 
-    ``trained_on`` becomes a part of the card, unless it is not known.
+    ``trained_on`` is added to the card, unless it is None.
 
     Raise VidretError if a weight of the towers has the prefix of a part.
     """
@@ -197,7 +196,7 @@ def save_joint(path: Path, towers: Part, parts: Mapping[str, Part], trained_on: 
 
 
 def save_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str]) -> None:
-    """Write contiguous tensors to a file of safetensors, which replaces an older one once it is complete."""
+    """Write contiguous tensors to a safetensors file, which replaces an older one once it is complete."""
     from safetensors.torch import save_file
 
     with replacing(path) as draft, writing_tensors(draft):

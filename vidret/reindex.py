@@ -1,7 +1,6 @@
-"""Moving an index to another encoder: the new vectors are built inside it, and then take the place of the old ones.
+"""Moving an index to another encoder: the new vectors are built inside the index, and then replace the old ones.
 
-Searches have the old answers until then. What an encoder does not change stays: words, watches, settings. A run that
-was killed is continued by the next one.
+Until then, searches use the old vectors. Words, watches and settings stay. The next run continues a killed one.
 """
 
 import logging
@@ -35,22 +34,22 @@ from vidret.video.decoders.base import choose_mode
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "reindex"  # inside the index, until the switch
-SPARE = 1.2  # of the expected size of the new vectors, since a catalog comes with them
+FOLDER = "reindex"  # in the index, until the switch
+SPARE = 1.2  # free space needed, relative to the expected size of the new vectors, since a catalog is added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReindexReport:
-    """What moving an index to another encoder did.
+    """The result of moving an index to another encoder.
 
     Attributes:
         encoder: Name of the encoder.
-        switched: Whether the index has the new vectors now; else it has the old ones.
+        switched: Whether the index has the new vectors now, not the old ones.
         videos: Number of its videos.
         lost: Files that were searchable and that the new encoder could not encode, with reasons.
         concepts: Names of the concepts that were taught again from their examples.
-        to_teach: Names of those that could not be, with reasons.
-        to_redo: What does not fit the new encoder, with the command that makes it again.
+        to_teach: Names of concepts that could not be taught again, with reasons.
+        to_redo: Data that do not fit the new encoder, with the command that makes them again.
         interrupted: Whether Ctrl-C ended the run.
     """
 
@@ -82,7 +81,7 @@ def reindex(
         device: See ``load_encoder``.
         precision: See ``load_encoder``.
         workers: See ``Engine.index``.
-        allow_loss: Whether to switch even if videos that were searchable cannot be encoded, and are lost.
+        allow_loss: Whether to switch even if some searchable videos cannot be encoded, and are lost.
         on_progress: See ``Engine.index``.
 
     Raises:
@@ -93,7 +92,7 @@ def reindex(
     allow_encoder(index, encoder.name)
     with Store.open(index) as store:
         if store.encoder_fingerprint == encoder.fingerprint:
-            return _finish(index, folder, encoder)  # a run may have been killed after the switch
+            return _finish(index, folder, encoder)  # the last run was killed after the switch
         _prepare_folder(index, folder, encoder, store)
         settings, files = _read_settings(store, encoder), _list_files(store)
 
@@ -106,7 +105,7 @@ def reindex(
     if build(files).interrupted:
         return ReindexReport(encoder=encoder.name, switched=False, interrupted=True)
     with Store.open(index, write=True) as store:
-        if build(_list_files(store)).interrupted:  # what came meanwhile
+        if build(_list_files(store)).interrupted:  # files added during the first run
             return ReindexReport(encoder=encoder.name, switched=False, interrupted=True)
         lost = _find_lost(store, folder)
         if lost and not allow_loss:
@@ -117,13 +116,13 @@ def reindex(
         _keep_facts(store, folder)
         _move_watches(store, index, folder)
         (folder / MOMENTS).mkdir(exist_ok=True)
-        store.upkeep.take_over(folder)  # nothing before changes answers
+        store.upkeep.take_over(folder)  # up to here, answers stay the same
     report = _finish(index, folder, encoder)
     return replace(report, lost=lost, concepts=concepts, to_teach=to_teach, to_redo=to_redo)
 
 
 def _prepare_folder(index: Path, folder: Path, encoder: Encoder, store: Store) -> None:
-    """Make the index that is built, or continue an unfinished one of the same encoder; check the disk first."""
+    """Create the new index, or continue an unfinished one of the same encoder; check the disk space first."""
     if store.home != FAISS:
         command = f"vidret store move {store.home} {FAISS} --index {index}"
         raise VidretError(f"{index}: store must be {FAISS} to change the encoder, got {store.home}; first: {command}")
@@ -144,12 +143,12 @@ def _prepare_folder(index: Path, folder: Path, encoder: Encoder, store: Store) -
         folder, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
     ) as begun:
         begun.upkeep.continue_ids(index)
-        if fact := store.metadata.get(UNCALIBRATED):  # before the first run there, which would calibrate it
+        if fact := store.metadata.get(UNCALIBRATED):  # before its first run, which would calibrate it
             begun.metadata.set(UNCALIBRATED, fact)
 
 
 def _read_settings(store: Store, encoder: Encoder) -> dict[str, Any]:
-    """Return the settings of an index that its new content keeps, as arguments of ``Engine.index``."""
+    """Return the settings of an index that its new content inherits, as arguments of ``Engine.index``."""
     follows_shots = store.metadata.get(SEGMENTS) == FOLLOW_SHOTS
     if encoder.sampling.whole:
         return {"memory": store.info().memory}
@@ -158,13 +157,13 @@ def _read_settings(store: Store, encoder: Encoder) -> dict[str, Any]:
 
 
 def _list_files(store: Store) -> list[str]:
-    """Return the files of an index that exist, as far as they are on this machine; frames from memory have none."""
+    """Return the URLs and existing files of an index; frames from memory have none."""
     paths = [record.path for record in store.files.find() if record.state != "missing" and has_file(record.path)]
     return [path for path in paths if "://" in path or os.path.exists(path)]  # noqa: PTH110
 
 
 def _find_lost(store: Store, folder: Path) -> tuple[tuple[str, str], ...]:
-    """Return the files whose videos the index has and the new one has not, with reasons."""
+    """Return the files whose videos are in the index but not in the new one, with reasons."""
     complete = {video.id for video in store.videos.find() if video.complete}
     contents, lost = store.videos.fingerprints(), []
     with Store.open(folder) as new:
@@ -182,17 +181,17 @@ def _find_lost(store: Store, folder: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """Teach the concepts of an index to another one from their examples; return those that could be, and not."""
+    """Teach the concepts of an index to another one from their examples; return the taught and the failed ones."""
     taught, failed = list[str](), list[tuple[str, str]]()
     classes = defaultdict[str, dict[str, Concept]](dict)
     for concept in list_concepts(store):
         known = load_concept(store, concept.name)
-        if known is not None and known.heard is not None:  # which no encoder of pictures changes
+        if known is not None and known.heard is not None:  # sounds do not depend on the encoder of pictures
             with Store.open(engine.path, write=True) as writer:
                 save_concept(writer, known)
             taught.append(concept.name)
             continue
-        if known is not None and known.direction is not None:  # which depends on the other classes
+        if known is not None and known.direction is not None:  # its direction depends on the other classes
             prefix, label = split_class(concept)
             classes[prefix][label] = concept
             continue
@@ -209,7 +208,7 @@ def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[t
 
 
 def _classify_again(engine: Engine, prefix: str, classes: Mapping[str, Concept]) -> dict[str, str]:
-    """Teach classes to an engine, as far as their examples can be read; return the others by name, with reasons."""
+    """Teach classes to an engine if their examples can be read; return the others by name, with reasons."""
     lost, left = dict[str, str](), dict[str, Concept]()
     with Store.open(engine.path) as store:
         for label, concept in classes.items():
@@ -221,7 +220,7 @@ def _classify_again(engine: Engine, prefix: str, classes: Mapping[str, Concept])
     try:
         if len(left) > 1:
             engine.classify({label: concept.yes for label, concept in left.items()}, save=prefix)
-        for concept in left.values() if len(left) == 1 else ():  # there is no other to tell it from
+        for concept in left.values() if len(left) == 1 else ():  # a single class has no others
             engine.teach(concept.name, concept.yes, text=concept.text, replace=True)
     except VidretError as error:
         lost |= {concept.name: str(error) for concept in left.values()}
@@ -229,7 +228,7 @@ def _classify_again(engine: Engine, prefix: str, classes: Mapping[str, Concept])
 
 
 def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
-    """Return what an index has that was made for its old encoder and has to be made again."""
+    """Return the data of an index that were made for its old encoder and must be made again."""
     stale = []
     if is_calibrated_by_user(store):
         stale.append(f"its calibration: vidret calibrate --bank FILE --index {index}")
@@ -241,14 +240,14 @@ def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
 
 
 def _keep_facts(store: Store, folder: Path) -> None:
-    """Let later runs of the new content read the faces and voices that those of an index read; its words stay, too."""
+    """Copy the settings of faces and voices to the new content, for later runs; words stay, too."""
     keys = (HAS_TEXTS, *MODEL_SETTINGS.values())
     with Store.open(folder, write=True) as new:
         new.metadata.set_many({key: fact for key in keys if (fact := store.metadata.get(key)) is not None})
 
 
 def _move_watches(store: Store, index: Path, folder: Path) -> None:
-    """Write the watches for the ids of the new content to its folder, from which the end of the move takes them."""
+    """Write the watches with the video ids of the new content to its folder, for ``_take_watches``."""
     with Store.open(folder) as new:
         contents, target = (
             {key: video for video, key in opened.videos.fingerprints().items()} for opened in (store, new)
@@ -257,7 +256,7 @@ def _move_watches(store: Store, index: Path, folder: Path) -> None:
 
 
 def _take_watches(index: Path, folder: Path) -> None:
-    """Let the watches of an index go on with what they have reported of its new content, once."""
+    """Replace the watches of an index by those of its new content, which have the same reported videos, once."""
     moved = {(watch.name, watch.query): watch for watch in WATCHES.read(folder)}
     with WATCHES.change(index) as watches:
         watches[:] = [moved.get((watch.name, watch.query), watch) for watch in watches]
@@ -265,17 +264,17 @@ def _take_watches(index: Path, folder: Path) -> None:
 
 
 def _finish(index: Path, folder: Path, encoder: Encoder) -> ReindexReport:
-    """Complete an index that has the new vectors with what is derived from them, and with what a head needs."""
+    """Complete an index that has the new vectors with the data derived from them, and with the features for a head."""
     if Store.exists(folder):
         with Store.open(folder) as new:
             is_same = new.encoder_fingerprint == encoder.fingerprint
         if is_same:
             _take_watches(index, folder)
-            if (folder / MOMENTS).is_dir():  # else a run that was killed has moved them
+            if (folder / MOMENTS).is_dir():  # else a killed run has moved them
                 shutil.rmtree(index / MOMENTS, ignore_errors=True)
                 (folder / MOMENTS).rename(index / MOMENTS)
     with Engine(index, encoder) as engine:
-        # This saves the vectors, and what depends on all of them.
+        # This saves the vectors, and the statistics of all of them.
         engine.index([], words=False, people=False, speakers=False)
         num_videos = len(engine.videos())
     shutil.rmtree(folder, ignore_errors=True)

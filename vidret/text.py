@@ -1,4 +1,4 @@
-"""Paths, URLs, times and JSON: as an index stores them and as people read them."""
+"""Paths, URLs, names, times and JSON: their stored forms, their safe forms for output, and how people read them."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from urllib.parse import unquote_to_bytes
 # At least two letters: a single one is a Windows drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DRIVE = re.compile(r"/[A-Za-z]:")
-MENTION_NAME = r"[^\W\d_][\w-]{0,63}"  # what follows an @ in a query
+MENTION_NAME = r"[^\W\d_][\w-]{0,63}"  # the name after an @ in a query
 _FILE_SCHEMES = ("file", "local")
-# Control characters, line ends, surrogates of undecodable bytes, what reverses the text after it, what XML forbids, and
-# invisible copies of ASCII, which could hide an instruction. Other invisible characters belong to names and words: the
-# narrow space in names of screen recordings, joiners in Persian, Hindi and emoji.
+# Control characters, line ends, surrogates of undecodable bytes, bidirectional controls, characters that XML forbids,
+# and invisible copies of ASCII, which could hide an instruction. Other invisible characters belong to names and words:
+# the narrow space in names of screen recordings, joiners in Persian, Hindi and emoji.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]")
-FRAMES_SCHEME = "frames"  # of videos that were indexed from memory, and have no file
+FRAMES_SCHEME = "frames"  # of videos that were indexed from frames in memory, without a file
 NO_FILE = "was indexed from frames in memory, and has no file"
 
 
@@ -28,7 +28,7 @@ def sanitize(text: str) -> str:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of JSON that comes from outside.
+    """Parse JSON from an untrusted source.
 
     Raises:
         ValueError: It is not JSON, or is nested more deeply than can be read.
@@ -40,7 +40,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def map_texts(change: Callable[[str], str], value: Any) -> Any:
-    """Return a value that JSON can represent with each text in it changed, and tuples as lists; names stay.
+    """Return a JSON value with each text in it changed, and with tuples as lists; keys stay.
 
     >>> map_texts(str.upper, {"a": ["b", ("c", 1)]})
     {'a': ['B', ['C', 1]]}
@@ -65,7 +65,7 @@ def show_path(path: str) -> str:
 
 
 def display_path(path: str) -> str:
-    """Return a path as it can be typed here: as by ``show_path``, but relative if it is in the current folder."""
+    """Return a path to type here: as by ``show_path``, but relative if it is in the current folder."""
     if is_url(path):
         return show_path(path)
     absolute, here = absolute_path(path), absolute_path(os.curdir).rstrip("/")
@@ -83,7 +83,7 @@ def is_url(path: str) -> bool:
 
 
 def has_file(path: str) -> bool:
-    """Return whether a path of an index is that of a file, and not the name of frames that were in memory.
+    """Return whether a path of an index is that of a file, not the name of frames from memory.
 
     >>> has_file("/films/a.mp4"), has_file("s3://bucket/a.mp4"), has_file("frames://camera/3")
     (True, True, False)
@@ -92,7 +92,7 @@ def has_file(path: str) -> bool:
 
 
 def as_path(path: str) -> str:
-    """Return the local path that a ``file://`` URL names; any other string is returned unchanged.
+    """Return the local path of a ``file://`` URL; any other string is returned unchanged.
 
     >>> as_path("file:///films/a%20b.mp4"), as_path("s3://bucket/a%20b.mp4")
     ('/films/a b.mp4', 's3://bucket/a%20b.mp4')
@@ -108,7 +108,7 @@ def as_path(path: str) -> str:
 def absolute_path(path: str | os.PathLike[str]) -> str:
     """Return the name under which an index stores a file: its absolute path with symlinks kept, or its URL as given.
 
-    On Windows, paths are stored with slashes, too, and the letter of their drive is a capital.
+    On Windows, too, paths are stored with slashes; the drive letter is a capital.
     """
     name = as_path(os.fspath(path))
     if is_url(name):
@@ -118,7 +118,7 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
 
 
 def with_slashes(path: str) -> str:
-    """Return a path of this system with slashes between its parts, which Windows accepts as well."""
+    """Return a path of this system with forward slashes, which Windows accepts, too."""
     return path.replace(os.sep, "/")
 
 
@@ -141,7 +141,7 @@ def strip_query(path: str) -> str:
 
 
 def is_utf8(path: str) -> bool:
-    """Return whether a path can be passed on as UTF-8, which paths of undecodable bytes cannot.
+    """Return whether a path can be encoded as UTF-8; paths with undecodable bytes cannot.
 
     >>> is_utf8("a.mp4"), is_utf8(os.fsdecode(bytes([255])))
     (True, False)
@@ -154,12 +154,12 @@ def is_utf8(path: str) -> bool:
 
 
 def compose(path: str) -> str:
-    """Return a path as people type it: each accented letter is one character (NFC), where macOS stores two (NFD)."""
+    """Return a path as people type it, with accented letters as one character (NFC); macOS stores two (NFD)."""
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
 def make_handle(name: str) -> str:
-    """Return what stands for a name after an @ in a query.
+    """Return the handle of a name, which follows an @ in a query.
 
     >>> make_handle(" Anna  Maria")
     'anna-maria'
@@ -168,7 +168,7 @@ def make_handle(name: str) -> str:
 
 
 def escape_formula(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula when it opens a CSV file.
+    """Return text that no spreadsheet reads as a formula in a CSV file.
 
     >>> escape_formula("=HYPERLINK(A1)"), escape_formula("a=b")
     ("'=HYPERLINK(A1)", 'a=b')
@@ -182,7 +182,7 @@ def file_name(path: str) -> str:
 
 
 def format_probability(probability: float) -> str:
-    """Return a probability in percent; only what is certain is 0 or 100 %.
+    """Return a probability in percent; only certainty is shown as 0 or 100 %.
 
     >>> format_probability(0.646), format_probability(0.002), format_probability(0.999)
     ('65 %', '<1 %', '>99 %')
@@ -194,7 +194,7 @@ def format_probability(probability: float) -> str:
 
 
 def format_count(number: int, noun: str) -> str:
-    """Return a number with a regular noun, in the plural unless it is one.
+    """Return a number with a regular noun, in the plural unless the number is 1.
 
     >>> format_count(1, "video"), format_count(0, "query"), format_count(2, "day")
     ('1 video', '0 queries', '2 days')
@@ -205,12 +205,12 @@ def format_count(number: int, noun: str) -> str:
 
 
 def cut_to_tenths(seconds: float) -> int:
-    """Return the tenths of a second in a time, as ``format_time`` shows them; what is below one is cut off."""
+    """Return the tenths of a second in a time, truncated, as ``format_time`` shows them."""
     return int(seconds * 10 + 1e-6)
 
 
 def format_time(seconds: float) -> str:
-    """Return a time as ``minutes:seconds`` or ``hours:minutes:seconds``; what is below a tenth is cut off.
+    """Return a time as ``minutes:seconds`` or ``hours:minutes:seconds``, truncated to tenths of a second.
 
     >>> format_time(75.29), format_time(3675)
     ('1:15.2', '1:01:15.0')

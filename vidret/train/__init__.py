@@ -1,1 +1,1 @@
-"""Training: batches to weights."""
+"""Training: retrieval methods, grounding heads, and their losses, optimisers, command line and exports."""

@@ -1,6 +1,6 @@
 """Prompt Switch's captioner, which predicts a video's caption from its frame vectors.
 
-It is an auxiliary task of training: frame vectors must hold what the caption says. Inference does not use it.
+It is an auxiliary task of training, which makes frame vectors hold the content of captions. Inference does not use it.
 
 Reference: Deng et al. 2023, "Prompt Switch: Efficient CLIP Adaptation for Text-Video Retrieval", section 3.
 """
@@ -69,7 +69,7 @@ class Captioner(nn.Module):
 
         Captions are a start token, words, an end token and padding. ``memory`` has the projected frame vectors of one
         clip, before normalisation. No gradient flows into the text tower. The logits at position k predict the token at
-        position k + 1, among those of the vocabulary if it is given.
+        position k + 1, from the given vocabulary or all tokens.
         """
         with torch.no_grad():
             words = text_tower.embedding(ids[:, :-1]) + text_tower.positions[: ids.shape[1] - 1]
@@ -85,9 +85,9 @@ class Captioner(nn.Module):
 
 
 class RestrictedCaptions(NamedTuple):
-    """Captions, cut to the longest, with the ascending tokens of those of all processes, and indices into these.
+    """Captions cut to the longest, the ascending tokens in the captions of all processes, and indices into these.
 
-    ``labels`` are those of the captions, ``end`` that of the end token, ``frequent`` those of the frequent tokens.
+    ``labels`` are the indices of the captions' tokens, ``end`` of the end token, ``frequent`` of the frequent tokens.
     """
 
     ids: Int[Tensor, "video word"]
@@ -98,9 +98,9 @@ class RestrictedCaptions(NamedTuple):
 
 
 def restrict_vocabulary(ids: Int[Tensor, "video step"], *, end: int, frequent: Sequence[int]) -> RestrictedCaptions:
-    """Return captions with a vocabulary of the tokens of all processes, with which ``caption_loss`` is affordable.
+    """Return captions with the vocabulary of the captions of all processes, so that ``caption_loss`` is cheap.
 
-    The loss is that of the whole vocabulary if all other tokens had a probability of 0. Each caption must have an
+    The loss is that of the whole vocabulary with a probability of 0 for all other tokens. Each caption must have an
     ``end``.
     """
     ids = ids[:, : int((ids == end).int().argmax(dim=1).max()) + 1]
@@ -122,7 +122,7 @@ def caption_loss(
 
     Everything after the first end token is padding. Without any token to predict, the loss is 0, with a gradient of 0.
     Frequent tokens have the class weight ``FREQUENT_WEIGHT``, all others 1; ``weight`` is a factor of the mean. The
-    mean of what processes return is that over all of their tokens, however many each has.
+    mean over processes of the result is the mean over all of their tokens, even if their numbers differ.
     """
     targets = ids[:, 1:].long()
     is_word = (ids[:, :-1] == end).cumsum(dim=1) == 0
@@ -156,7 +156,7 @@ def start_captioner(encoder: ClipModel, *, num_layers: int = 2, own_head: bool =
 
 @cache
 def read_tokens() -> tuple[list[int], int]:
-    """Return the tokens of the published frequent words with the start and end tokens, ascending, and the end token."""
+    """Return the tokens of the published frequent words and of start and end, ascending, and the end token."""
     encode, start, end = clip_pieces()
     pieces = {piece for word in FREQUENT_WORDS.split() for piece in encode(word)}
     return sorted(pieces | {start, end}), end

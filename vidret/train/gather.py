@@ -1,9 +1,9 @@
 """Batches gathered from all processes, with exact gradients.
 
-The backward pass sums the gradients that all processes have for a process's own rows. So what is differentiated is the
-sum of the losses of all processes, and the mean over processes that data-parallel training takes is the gradient of the
-mean loss. Each process computes either the loss of the whole gathered batch, or that of its own rows against all
-columns: whenever the mean over processes is the loss that a single process would compute, its gradient is that loss's.
+The backward pass sums the gradients of all processes for a process's own rows. So it differentiates the sum of the
+losses of all processes, and the mean over processes that data-parallel training takes is the gradient of the mean loss.
+Each process computes either the loss of the whole gathered batch, or that of its own rows against all columns: in both
+cases the mean loss is that of a single process with the whole batch, and so is its gradient.
 """
 
 from typing import TypeVar
@@ -37,7 +37,7 @@ def gather(x: Shaped[Tensor, "own ..."]) -> Shaped[Tensor, "all ..."]:
 
 
 def gather_objects(own: list[Item]) -> list[Item]:
-    """Concatenate the lists of all processes, in the order of the processes. Gradients do not pass."""
+    """Concatenate the lists of all processes, in the order of the processes, without gradients."""
     if not is_distributed():
         return own
     gathered: list[list[Item]] = [[] for _ in range(dist.get_world_size())]
@@ -51,7 +51,7 @@ def is_distributed() -> bool:
 
 
 class _Gather(torch.autograd.Function):
-    """Stack tensors of one shape; the backward pass sums the gradient of the own rows over processes."""
+    """Stack tensors of one shape; the backward pass sums the gradient of a process's rows over processes."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]

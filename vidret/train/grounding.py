@@ -119,7 +119,7 @@ class GroundingModule(TrainedModule):
         self._saliency_weight, self._across = saliency_weight, across_samples
 
     def setup(self, stage: str) -> None:
-        """Check that the data have what the head reads, at its rate.
+        """Check that the data have the layers of the head's encoder, at its frame rate.
 
         Raises:
             VidretError: They do not.
@@ -129,7 +129,7 @@ class GroundingModule(TrainedModule):
             data.check_fit(fps=self.fps, num_layers=self.card.num_layers, backbone=self.card.backbone)
 
     def training_step(self, batch: GroundingBatch, _batch_index: int) -> Tensor:
-        """Return the loss of a batch: means and contrasts of the samples of each process, unlike retrieval's."""
+        """Return the loss of a batch. Unlike in retrieval, it covers only the samples of this process."""
         weights = {"saliency_weight": self._saliency_weight, "across_samples": self._across}
         terms = head_losses(self.head, batch, self._generator, fps=self.fps, **weights)
         return self.log_terms(terms, len(batch.queries))
@@ -148,8 +148,8 @@ class GroundingModule(TrainedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _count_epoch_steps(self) -> int:
-        """Return the number of steps of a whole epoch, which ``max_steps`` of the trainer may end before."""
-        self.count_steps()  # which loads the batches
+        """Return the number of steps of a full epoch, even if the trainer's ``max_steps`` is lower."""
+        self.count_steps()  # loads the batches
         if self.trainer.num_training_batches == math.inf:
             raise VidretError("training batches must have a number for drop_at, got a loader without a length")
         return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
@@ -157,7 +157,7 @@ class GroundingModule(TrainedModule):
     def validation_step(self, batch: GroundingBatch, _batch_index: int) -> None:
         """Store the highest overlap of each query's first span with a labelled one.
 
-        A head for highlights only stores 1 or 0: whether the most salient frame is labelled.
+        For a head for highlights only, store 1 or 0: whether the most salient frame is labelled.
         """
         output = predict(self.head, batch)
         for row, result in enumerate(self.head.decode(output, fps=self.fps)):
@@ -174,7 +174,7 @@ class GroundingModule(TrainedModule):
     test_step = validation_step
 
     def summarize(self, evaluated: list[float]) -> dict[str, float]:
-        """Return recalls and the mean overlap, in percent; of a head for highlights only, how often it hits one."""
+        """Return recalls and the mean overlap in percent; for a head for highlights only, the rate of hits."""
         overlaps = np.array(evaluated)
         if self.head.boundaries is None:
             return {"hit@1": 100 * float(overlaps.mean())}
@@ -182,7 +182,7 @@ class GroundingModule(TrainedModule):
         return recalls | {"mIoU": 100 * float(overlaps.mean())}
 
     def describe(self) -> ModelDescription:
-        """Return the card of the head, for ``--head``, or with the backbone that it is joined to, for ``--model``."""
+        """Return the card of the head, for ``--head``, or of the head joined to its backbone, for ``--model``."""
         description: ModelDescription = {"card": json.loads(self.card.to_json()), "weights": "head.", "parts": {}}
         return {**description, "backbone": self.card.backbone} if self._join else description
 

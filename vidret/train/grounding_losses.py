@@ -13,9 +13,9 @@ from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.train.losses import Terms, promote_half
 
 RADIUS = 1.5  # maximum distance of positive points from the centre of their span, in strides
-NO_FRAME = -1  # positive frame of a sample that has none
+NO_FRAME = -1  # in place of the positive frame of a sample without one
 TEMPERATURE = 0.07  # divisor of cosines
-BOUNDARY_WEIGHT, CALIBRATION_WEIGHT = 0.2, 0.1  # the classification of points has 1
+BOUNDARY_WEIGHT, CALIBRATION_WEIGHT = 0.2, 0.1  # the weight of classification is 1
 
 
 class PointTargets(NamedTuple):
@@ -48,7 +48,7 @@ def find_targets(
     Raises:
         ValueError: ``fps`` is not positive.
     """
-    # One more span of padding, so that argmin has at least one.
+    # An additional padding span, so that argmin has at least one.
     spans = functional.pad(spans_in_frames(spans, num_frames, fps=fps), (0, 0, 0, 1))
     span_mask = functional.pad(span_mask, (0, 1))
     position, min_reach, max_reach, stride = points[:, :, None].unbind(dim=1)
@@ -131,9 +131,9 @@ def grounding_losses(
 ) -> Terms:
     """Compute all terms for a batch, in which each sample is a video with its query.
 
-    A head for highlights only has no distances and gets no targets: its logits, one per frame, are compared with the
-    saliency, and the boundary term is 0. Everything is computed in float32 or better, under autocast too. A sample
-    without a positive frame is left out of the last three terms, also as a negative.
+    A head for highlights only has no distances and no targets: its logits, one per frame, are compared with the
+    saliency, and the boundary term is 0. Everything is computed in float32 or better, even under autocast. A sample
+    without a positive frame is left out of the last three terms, as a negative, too.
 
     Args:
         output: Output of the head.

@@ -13,7 +13,7 @@ Terms = dict[str, Float[Tensor, ""]]  # the weighted terms of a loss, by name
 
 
 def add_terms(terms: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
-    """Return the loss to minimise."""
+    """Return the loss to minimise, the sum of its terms."""
     return torch.stack(list(terms.values())).sum()
 
 
@@ -62,8 +62,8 @@ def pair_loss(
 ) -> Float[Tensor, ""]:
     """Contrast one vector per text with one per video by their cosines, in full precision.
 
-    Vectors have any length but 0. ``logit_scale`` is the logarithm of the factor of the cosines. For ``same`` see
-    ``retrieval_loss``.
+    Vectors need no unit length, but must not be 0. ``logit_scale`` is the logarithm of the factor of the cosines. For
+    ``same`` see ``retrieval_loss``.
     """
     with torch.autocast(texts.device.type, enabled=False):
         texts, videos = (functional.normalize(promote_half(vectors), dim=-1) for vectors in (texts, videos))

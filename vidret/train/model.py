@@ -1,8 +1,8 @@
-"""The model that is trained for retrieval: towers, the aligner or captioner of a method, and losses on its vectors.
+"""The model trained for retrieval: towers, a method's aligner or captioner, and the encoding and scoring of batches.
 
-Batches can be encoded in chunks (GradCache). A contrastive loss needs the vectors of all pairs at once, but not what
-the towers computed on the way there. So only vectors are kept, and the backward pass encodes one chunk after another
-again. Gradients accumulated over small batches would take as little memory, but contrast each pair with few others.
+Batches can be encoded in chunks (GradCache). A contrastive loss needs the vectors of all pairs at once, but not the
+activations of the towers. So only vectors are kept, and the backward pass encodes one chunk after another again.
+Gradients accumulated over small batches would take as little memory, but contrast each pair with few others.
 
 Reference: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3.
 """
@@ -37,7 +37,7 @@ class RetrievalModel(nn.Module):
     """The towers of a card, and the modules that a method adds, under the names that ``vidret.train.optim`` expects.
 
     Attributes:
-        chunk_size: Videos, or texts, that training encodes at a time; 0 for all.
+        chunk_size: Number of videos, or texts, that training encodes at a time; 0 for all.
     """
 
     def __init__(
@@ -107,14 +107,14 @@ class RetrievalModel(nn.Module):
 
     @torch.no_grad()
     def prepare(self, videos: VideoBatch) -> Prepared:
-        """Return what scores of encoded videos need: a part of the tokens only, of which a video may have thousands."""
+        """Return the parts of encoded videos that scores need: only some of their tokens, which may be thousands."""
         with torch.autocast(videos.frames.device.type, enabled=False):
             videos = videos.to(self.head_dtype)
             return videos if self.aligner is None else self.aligner.prepare(videos)
 
     @torch.no_grad()
     def score(self, texts: TextBatch, videos: Prepared) -> Float[Tensor, "text video"]:
-        """Return the scores of all texts against all videos, by which a search with the exported model ranks."""
+        """Return the scores of all texts against all videos, as a search with the exported model ranks them."""
         texts = texts.to(self.head_dtype)
         if isinstance(videos, VideoBatch):
             return functional.normalize(texts.sentences, dim=-1) @ pool_frames(videos.frames, videos.frame_mask).T
@@ -131,7 +131,7 @@ class RetrievalModel(nn.Module):
     def _see(
         self, pixels: UInt8[Tensor, "video frame height width 3"], mask: Bool[Tensor, "video frame"] | None
     ) -> Vectors:
-        """Return the frames of videos, and with an aligner that reads them, their tokens, mask and sizes."""
+        """Return the frames of videos, and their tokens, mask and sizes if the aligner reads them."""
         card = self.encoder.card
         flat = rearrange(pixels, "video frame height width c -> (video frame) height width c")
         images = normalise_pixels(flat, card.mean, card.std, self.encoder.vision.proj.dtype)
@@ -146,10 +146,10 @@ class RetrievalModel(nn.Module):
 
 
 def encode_chunks(encode: Callable[..., Vectors], *inputs: Tensor | None, size: int) -> Vectors:
-    """Return what a function makes of rows, ``size`` of them at a time; dropout is the same in both passes.
+    """Return the tensors of ``encode`` for all rows, ``size`` rows at a time; dropout is the same in both passes.
 
     Args:
-        encode: Makes tensors of the rows of ``inputs``, or None, each row on its own.
+        encode: Returns tensors for the rows of ``inputs``, or None; rows are independent.
         inputs: Tensors with one row per item, or None.
         size: Maximum number of rows at a time, at least 1.
     """
@@ -162,7 +162,7 @@ def encode_chunks(encode: Callable[..., Vectors], *inputs: Tensor | None, size: 
 
 
 def start_temporal(encoder: ClipModel) -> TemporalTransformer:
-    """Return a temporal transformer initialised with the text tower's first blocks and positions, if widths match."""
+    """Return a temporal transformer, initialised with the text tower's first blocks and positions if widths match."""
     text, dim = encoder.text, encoder.card.vision.dim
     layers = min(4, encoder.card.text.layers)
     temporal = TemporalTransformer(dim, layers=layers, num_positions=encoder.card.text.context)
@@ -176,7 +176,7 @@ def start_temporal(encoder: ClipModel) -> TemporalTransformer:
 
 
 def gather_pairs(texts: TextBatch, videos: VideoBatch) -> tuple[Float[Tensor, "pair dim"], Float[Tensor, "pair dim"]]:
-    """Return the sentences and the mean frames of all processes, by which searches find candidates."""
+    """Return the sentences and the mean frames of all processes, which searches use to find candidates."""
     with torch.autocast(videos.frames.device.type, enabled=False):
         pooled = pool_frames(promote_half(videos.frames), videos.frame_mask)
         return gather(promote_half(texts.sentences)), gather(pooled)

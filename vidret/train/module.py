@@ -1,4 +1,4 @@
-"""What the Lightning modules of vidret share: seeded steps, metrics, and the export of what they train."""
+"""The base of vidret's Lightning modules: seeded steps, metrics, and the export of the trained model."""
 
 import logging
 import math
@@ -27,14 +27,14 @@ EXPORT = "export"  # key of the description in a checkpoint
 
 
 class ModelDescription(TypedDict):
-    """What a file of a trained model has besides the weights, as JSON.
+    """The description of a trained model in its file besides the weights, as JSON.
 
     Attributes:
         card: Card of the model.
         weights: Prefix of its weights in the state of the module.
-        parts: Cards of the further parts, whose weights have ``model.`` and their name as prefix.
-        backbone: File whose copy the model is joined to; left out if it has a file of its own.
-        kept: The towers that training began with, and the share of their weights in the file; left out for none.
+        parts: Cards of other parts, whose weights have ``model.`` and their name as prefix.
+        backbone: File that the model is joined to in a copy; left out if the model has its own file.
+        kept: The towers before training, and the share of their weights in the file; left out for none.
         trained_on: See ``TrainedOn``; left out before training.
     """
 
@@ -47,33 +47,33 @@ class ModelDescription(TypedDict):
 
 
 class TrainedModule(lightning.LightningModule):
-    """A module that is exported as a model file, and whose steps are seeded by the number of the batch.
+    """A module that is exported as a model file, with steps seeded by the number of the batch.
 
-    Dropout and noise depend on the seed and the batch only, not on what was drawn before, so that a checkpoint need not
-    hold the states of generators. Steps of evaluation append to ``_evaluated`` what ``summarize`` makes metrics of.
+    Dropout and noise depend on the seed and the batch only, not on earlier draws, so that a checkpoint need not hold
+    the states of generators. Evaluation steps append to ``_evaluated``, which ``summarize`` turns into metrics.
 
     Attributes:
         out: Path of the exported model; None if it is not written.
     """
 
     def __init__(self, *, seed: int, out: str | None) -> None:
-        """Set the seed of all that training draws, and the path of the model."""
+        """Set the seed of all random draws, and the path of the model."""
         super().__init__()
         if seed < 0:
             raise VidretError(f"seed must be at least 0, got {seed}")
         self.out = out
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
-        self._trained_before: TrainedOn | None = None  # what the weights that training begins with were trained on
+        self._trained_before: TrainedOn | None = None  # the training data of the initial weights
         self._evaluated: list[Any] = []
 
     @abstractmethod
     def summarize(self, evaluated: list[Any]) -> dict[str, float]:
-        """Return the metrics of what the steps of all processes evaluated, by name."""
+        """Return metrics by name, given the results of the evaluation steps of all processes."""
 
     @abstractmethod
     def describe(self) -> ModelDescription:
-        """Return what describes the trained model."""
+        """Return the description of the trained model."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed PyTorch's generators, in each process differently, and the generator that all processes share."""
@@ -89,7 +89,7 @@ class TrainedModule(lightning.LightningModule):
         return loss
 
     def on_validation_start(self) -> None:
-        """Log a warning if a validation of its own is on videos that the weights were trained on."""
+        """Log a warning if a validation run is on videos that the weights were trained on."""
         if self.trainer.validating:
             self._check_unseen("val")
 
@@ -125,7 +125,7 @@ class TrainedModule(lightning.LightningModule):
         """Return the number of steps of the trainer's whole run.
 
         Raises:
-            VidretError: It has no end.
+            VidretError: The run has no end.
         """
         steps = self.trainer.estimated_stepping_batches
         if steps == math.inf:
@@ -133,11 +133,11 @@ class TrainedModule(lightning.LightningModule):
         return int(steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what an export of the checkpoint needs."""
+        """Store the description that an export of the checkpoint needs."""
         checkpoint[EXPORT] = {"out": self.out, **self._describe_trained()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another model, and keep what those of this one were trained on."""
+        """Refuse the weights of another model, and keep the record of their training data."""
         model_shapes, saved_shapes = (
             {name: weight.shape for name, weight in state.items()}
             for state in (self.state_dict(), checkpoint["state_dict"])
@@ -156,7 +156,7 @@ class TrainedModule(lightning.LightningModule):
         write_model(self._describe_trained(), self.state_dict(), path)
 
     def _describe_trained(self) -> ModelDescription:
-        """Return the description of the model with the videos of the trainer's data, if any, and those of before."""
+        """Return the model's description, with the videos of the trainer's data, if any, and of earlier training."""
         data, description = getattr(self._trainer, "datamodule", None), self.describe()
         known = [self._trained_before]
         if isinstance(data, SplitData) and data.has_train:
@@ -167,7 +167,7 @@ class TrainedModule(lightning.LightningModule):
 
 
 def check_rates(**rates: float | None) -> None:
-    """Raise VidretError unless all learning rates that are given are positive and finite."""
+    """Raise VidretError unless all given learning rates are positive and finite."""
     for name, rate in rates.items():
         if rate is not None and not 0 < rate < math.inf:
             raise VidretError(f"{name} must be positive and finite, got {rate:g}")
@@ -177,9 +177,9 @@ def write_model(description: ModelDescription, state: Mapping[str, Tensor], path
     """Write the model of a module to a file.
 
     Args:
-        description: What the module trains.
+        description: Description of the model.
         state: Weights of the module.
-        path: The file, which is replaced; its folder is made if need be.
+        path: The file, which is replaced; its folder is created if needed.
     """
     weights = _take(state, description["weights"])
     if "kept" in description:

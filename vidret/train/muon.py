@@ -1,6 +1,6 @@
-"""Muon, which steps matrices by their momentum with all singular values near 1, and AdamW for all other weights.
+"""Muon, which updates matrices by their momentum with all singular values near 1, and AdamW for all other weights.
 
-A gradient's few large singular values do not crowd out the others, so that small models trained from scratch need fewer
+A gradient's few large singular values do not dominate the others, so that small models trained from scratch need fewer
 steps than with AdamW only.
 
 Reference: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
@@ -37,7 +37,7 @@ MATRIX = re.compile(
 PARTS = {"matrices": 1, "packed matrices": 3}  # matrices in each weight of a group
 WEIGHT_DECAY = 0.05
 MOMENTUM = 0.95
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5; repeated, they carry 0..1 to about 0.7..1.2
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5; iterated, they map 0..1 to about 0.7..1.2
 NUM_REPEATS = 5
 
 
@@ -62,9 +62,9 @@ class Muon(AdamW):
     momentum <- 0.95 momentum + gradient,
     matrix <- matrix - lr (max(1, rows / columns)^0.5 orthogonalize(gradient + 0.95 momentum) + weight_decay matrix).
 
-    The learning rate of a matrix is the spectral norm of its step, whatever its size; 0.02 is usual, without a warm-up
-    or with one. The norm of its gradient has no effect. Matrices are orthogonalized in ``matrix_dtype``, for which
-    bfloat16 is enough.
+    The learning rate of a matrix is the spectral norm of its step, for all sizes; 0.02 is usual, with or without a
+    warm-up. The norm of its gradient has no effect. Matrices are orthogonalized in ``matrix_dtype``, for which bfloat16
+    is enough.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Muon(AdamW):
         eps: float,
         matrix_dtype: torch.dtype = torch.float32,
     ) -> None:
-        # Fused: one pass over the embedding of 49,408 tokens, whose step took a tenth of small training.
+        # Fused: one pass over the embedding of 49,408 tokens, the update of which took a tenth of small training.
         super().__init__([{"matrix_parts": 0, **group} for group in groups], betas=betas, eps=eps, fused=True)
-        self._step_supports_amp_scaling = False  # a scaler unscales gradients before, so that they can be clipped
+        self._step_supports_amp_scaling = False  # a scaler unscales gradients before, to allow clipping
         self._matrix_dtype = matrix_dtype
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a saved state as any optimiser does; AdamW would look for its own state of every weight."""
+        """Restore a saved state as the base class does; AdamW would look for its own state of every weight."""
         Optimizer.__setstate__(self, state)
 
     @torch.no_grad()
@@ -95,14 +95,14 @@ class Muon(AdamW):
                 self._step_matrices(weights, group)
                 grads |= {weight: weight.grad for weight in weights}
         for weight in grads:
-            weight.grad = None  # AdamW passes over weights without one
+            weight.grad = None  # AdamW skips weights without a gradient
         super().step()
         for weight, grad in grads.items():
             weight.grad = grad
         return loss
 
     def _step_matrices(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        """Update weights, those of one shape together."""
+        """Update weights, batched by shape."""
         by_shape: defaultdict[torch.Size, list[Tensor]] = defaultdict(list)
         for weight in weights:
             by_shape[weight.shape].append(weight)
@@ -115,7 +115,7 @@ class Muon(AdamW):
             torch._foreach_add_(alike, list(steps.unbind()), alpha=-group["lr"] * max(1.0, height / columns) ** 0.5)
 
     def _move(self, weights: list[Tensor]) -> list[Tensor]:
-        """Update the momenta of weights, and return where they go with their gradients (Nesterov)."""
+        """Update the momenta of weights, and return the directions of the steps (Nesterov)."""
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
@@ -126,7 +126,7 @@ class Muon(AdamW):
 
 
 def with_muon(recipe: Recipe, lr: float, cool_down: float | None = None) -> Recipe:
-    """Return a recipe for towers trained from scratch that steps the matrices of their blocks by Muon at a rate.
+    """Return a recipe for towers trained from scratch that trains the matrices of their blocks by Muon.
 
     All other weights are trained by AdamW. For ``cool_down`` see ``muon_optimizer``.
     """

@@ -1,4 +1,4 @@
-"""Optimisers of the recipes: groups of weights with their learning rates, the update, and the schedule.
+"""The optimisers of the recipes: groups of weights with their learning rates, the update, and the schedule.
 
 A rule maps the name of a weight of a ``RetrievalModel`` to its ``Setting``, or to None if it is frozen. The caller
 clips the norm of the gradient: to 35 for R2-Tuning, to 1 for all other recipes.
@@ -21,14 +21,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from vidret.errors import VidretError
 
 MAX_SCALE = 100.0
-HALF_LR = 1e-4  # rates below this make steps smaller than the last digit of a half-precision weight: 6e-5 at 0.01
+HALF_LR = 1e-4  # rates below this give steps below the resolution of a half-precision weight: 6e-5 at 0.01
 FROM_SCRATCH = (0.9, 0.98)  # betas of CLIP's own training (Radford et al. 2021, table 18)
 # Embeddings of pixels and token ids, which CLIP4Clip and UCoFiA freeze.
 INPUTS = re.compile(r"encoder\.(text\.(embedding|positions)|vision\.(class_embedding|positions|patches|ln_pre))\b")
 
 
 class Setting(NamedTuple):
-    """How a group of weights is trained. Weight decay is multiplied by the learning rate."""
+    """The training settings of a group of weights. Weight decay is multiplied by the learning rate."""
 
     group: str
     lr: float
@@ -48,12 +48,12 @@ def clip4clip_rule(name: str, *, lr: float = 1e-4, freeze_inputs: bool = True, u
 
 
 class Recipe(NamedTuple):
-    """How a method is trained.
+    """The published training settings of a method.
 
     Attributes:
         rule: Maps the name of a weight to its setting.
         optimizer: Builds the optimiser and the schedule.
-        unused: Names of weights that the losses do not depend on, for which distributed training must not wait.
+        unused: Names of weights that the losses do not depend on; distributed training must not wait for them.
     """
 
     rule: Callable[..., Setting | None]
@@ -129,7 +129,7 @@ def refuse_half(weights: Iterable[Tensor]) -> None:
 
 
 def compute_loss(closure: Callable[[], float] | None) -> float | None:
-    """Return what the closure of an optimiser's step computes with gradients, if there is one."""
+    """Return the loss of an optimiser step's closure, run with gradients, or None without a closure."""
     if closure is None:
         return None
     with torch.enable_grad():
@@ -166,7 +166,7 @@ class BertAdam(Optimizer):
         return loss
 
     def _update(self, weights: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
-        """Update weights, all of them in each operation: a GPU would wait for hundreds of small ones."""
+        """Update all weights in each operation, since hundreds of small operations would keep a GPU waiting."""
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight] |= {"mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
@@ -186,7 +186,7 @@ class BertAdam(Optimizer):
 
 
 def warm_then_drop(step: int, *, warm_up: int, drop_at: int | None) -> float:
-    """Return a linear warm-up from 0.001 over ``warm_up`` steps, and a tenth of that from step ``drop_at`` on."""
+    """Return the factor of a rate: a linear warm-up from 0.001 over ``warm_up`` steps, a tenth from ``drop_at`` on."""
     warmed = 1.0 if step >= warm_up else 1 - (1 - step / warm_up) * (1 - 0.001)
     return warmed * (0.1 if drop_at is not None and step >= drop_at else 1.0)
 
@@ -203,14 +203,14 @@ def adamw_optimizer(
     """Return AdamW and a schedule over all steps, for TempMe, Prompt Switch and Long-CLIP.
 
     Raises:
-        VidretError: A weight is float16, in which aligners' scores are not finite, or has half precision, and its
-            learning rate is too low for that.
+        VidretError: A weight is float16, in which aligners' scores are not finite, or has half precision and a
+            learning rate that is too low for it.
     """
     groups = parameter_groups(model, rule)
     for group in groups:
         params = group["params"]
         refuse_half(weight for weight in params if group["lr"] < HALF_LR or weight.dtype == torch.float16)
-    # Not fused: a fused step unscales gradients itself, so that under autocast their norm cannot be clipped before.
+    # Not fused: a fused step unscales gradients itself, so that their norm cannot be clipped before under autocast.
     optimizer = AdamW(groups, betas=betas, eps=eps)
     return optimizer, falling_schedule(optimizer, num_steps, warm_up)
 
@@ -264,7 +264,7 @@ def falling_schedule(
 
 
 def check_fractions(warm_up: float, cool_down: float | None) -> None:
-    """Raise VidretError unless these are fractions of all steps in which rates can rise and fall."""
+    """Raise VidretError unless the fractions for warm-up and cool-down are in range."""
     if not 0 <= warm_up < 1:
         raise VidretError(f"warm_up must be from 0 to below 1, got {warm_up}")
     if cool_down is not None and not (cool_down > 0 and warm_up + cool_down <= 1):

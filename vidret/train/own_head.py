@@ -1,4 +1,4 @@
-"""A grounding head for an index, trained on annotations of its videos, and compared with the curve on held-out ones.
+"""A grounding head for an index, trained on annotations of its videos and compared with the curve on held-out videos.
 
 It reads the frame vectors of the index: no video is decoded, and no encoder trained.
 """
@@ -35,12 +35,12 @@ from vidret.types import LayerWords
 
 DIM = 128
 BATCH_SIZE, LR, WARM_UP, MAX_NORM = 16, 1e-3, 50, 1.0
-LEAST_SHARE = 0.5  # of a moment that a window must show
+LEAST_SHARE = 0.5  # share of a moment that a window must show
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VectorQuery:
-    """A labelled query, what the head reads of it, and the vectors of its video, one per step."""
+    """A labelled query, its input for the head, and the vectors of its video, one per step."""
 
     query: LabelledQuery
     words: LayerWords
@@ -58,7 +58,7 @@ def train_vector_head(
     """Train a head, and return it in evaluation mode.
 
     Vectors have ``fps`` steps per second, and spans count in seconds from the start of their videos. ``on_progress`` is
-    called with the number of steps done and of all.
+    called with the number of steps done and the total.
 
     Raises:
         VidretError: No query has a moment within its video.
@@ -117,7 +117,7 @@ def make_samples(index: int, query: VectorQuery, fps: float) -> list[GroundingSa
 
 
 def _cut_spans(query: LabelledQuery, window: Window, fps: float) -> list[tuple[float, float]]:
-    """Return the moments of which a window shows enough, in seconds from its start."""
+    """Return the moments that a window shows at least half of, in seconds from its start."""
     first, last = window.first / fps, window.last / fps
     spans = []
     for start, end in query.spans:
@@ -130,21 +130,21 @@ def _cut_spans(query: LabelledQuery, window: Window, fps: float) -> list[tuple[f
 logger = logging.getLogger(__name__)
 
 SUPPRESSION, THRESHOLD = "hard", 0.7  # of QVHighlights' recipe
-SIMILARITY_WEIGHT = 1.0  # half as much does about as well on the synthetic world
+SIMILARITY_WEIGHT = 1.0  # 0.5 does about as well on the synthetic world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HeadTrial:
-    """A trained head, and how it and the curve did on the same held-out queries, of videos that it has not seen.
+    """A trained head, and its results and the curve's on held-out queries, of videos that it was not trained on.
 
     Attributes:
         head: The head.
-        card: Its card, which weighs spans by similarity if they overlap the labelled ones more so.
+        card: Its card, with weighing of spans by similarity if that improves their overlap with the labels.
         num_trained: Number of queries that it was trained on.
         num_held_out: Number of held-out queries.
         by_curve: The curve's moments.
         by_head: The head's moments.
-        by_weighed: The head's moments, weighed by similarity.
+        by_weighed: The head's moments with weighing by similarity.
     """
 
     head: GroundingHead
@@ -206,10 +206,10 @@ def try_head(
 
 
 def match_videos(engine: Engine, split: Split) -> dict[str, int]:
-    """Return the ids of the videos of a split that are in an index, by name.
+    """Return the ids in an index of the videos of a split, by name.
 
     Raises:
-        VidretError: None is, or a name matches several videos.
+        VidretError: None is in the index, or a name matches several videos.
     """
     ids = match_stored(split.videos, engine.videos())
     if not ids:
@@ -220,7 +220,7 @@ def match_videos(engine: Engine, split: Split) -> dict[str, int]:
 
 
 def divide(split: Split, known: set[str], share: float, seed: int) -> tuple[Split, Split]:
-    """Return the labelled queries into known videos, in two parts of different videos."""
+    """Return the labelled queries of known videos in two parts without common videos."""
     queries = tuple(query for query in split.queries if query.video in known and query.spans)
     videos = tuple(dict.fromkeys(query.video for query in queries))
     if len(videos) < 2:
@@ -231,7 +231,7 @@ def divide(split: Split, known: set[str], share: float, seed: int) -> tuple[Spli
 def read_vector_queries(
     engine: Engine, queries: Sequence[LabelledQuery], ids: dict[str, int], fps: float
 ) -> list[VectorQuery]:
-    """Return queries with the stored vectors of their videos; spans are from the first frame on."""
+    """Return queries with the stored vectors of their videos; spans count from the first frame."""
     texts = engine.encoder.encode_text([query.text for query in queries])
     read: list[VectorQuery] = []
     videos: dict[int, tuple[float, Float32[np.ndarray, "_step dim"]]] = {}  # starts and vectors
@@ -249,7 +249,7 @@ def read_vector_queries(
 
 
 def measure(engine: Engine, head: str, queries: Sequence[LabelledQuery], ids: dict[str, int]) -> MomentMetrics:
-    """Locate each query in its video, with a head or ``none``, by pictures only, and compare the first moment."""
+    """Locate each query in its video by pictures only, with a head or ``none``, and score the first moment."""
     found = []
     with Engine(engine.path, engine.encoder, head=head) as other:
         for query in queries:

@@ -102,13 +102,13 @@ class RetrievalModule(TrainedModule):
         Raises:
             VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, or both,
                 they do not suit the method, ``keep`` is given without ``weights`` or with ``lora_rank``, ``matrix_lr``
-                without ``train_all``, ``cool_down`` without ``matrix_lr``, or a learning rate is not positive, or a
-                fraction of the steps is none.
-            ValueError: A count or rate is one that no model has.
+                without ``train_all``, ``cool_down`` without ``matrix_lr``, a learning rate is not positive, or a
+                fraction of the steps is out of range.
+                ValueError: A count or rate is invalid for any model.
         """
         super().__init__(seed=seed, out=out)
         check_rates(lr=lr, matrix_lr=matrix_lr)
-        optim.check_fractions(warm_up, cool_down)  # now, not after the data are read
+        optim.check_fractions(warm_up, cool_down)  # before the data are read
         if chunk_size < 0:
             raise VidretError(f"chunk_size must be at least 0, got {chunk_size}")
         if not 0 <= keep < 1 or (keep and (weights is None or lora_rank)):
@@ -141,7 +141,7 @@ class RetrievalModule(TrainedModule):
         optim.freeze(self.model, self._recipe.rule)
 
     def setup(self, stage: str) -> None:
-        """Check that the data have what the towers read, and the frames of an index made with the exported model.
+        """Check that the data fit the towers, and have the frames of an index made with the exported model.
 
         Raises:
             VidretError: They do not.
@@ -218,7 +218,7 @@ class RetrievalModule(TrainedModule):
 
 
 def _stack(batches: list[Fields]) -> Fields:
-    """Return the rows of several batches, which have the same fields, as one, padded to the longest."""
+    """Return the rows of several batches with the same fields as one batch, padded to the longest."""
     fields = zip(*batches, strict=True)
     stacked = [
         None if tensors[0] is None else pad_sequence([row for rows in tensors for row in rows], True)

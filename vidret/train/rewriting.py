@@ -1,6 +1,6 @@
-"""Captions of training videos in other words, by a chat endpoint, so that training reads each in several ways.
+"""Rewriting of training captions by a chat endpoint, so that training sees several wordings of each.
 
-With what a vision model described of a video, captions are joined with it (VeCLIP); without, only reworded (LaCLIP).
+If a vision model has described the video, captions are merged with the description (VeCLIP), else reworded (LaCLIP).
 
 References: Fan et al. 2023, "Improving CLIP Training with Language Rewrites"; Lai et al. 2024, "VeCLIP: Improving CLIP
 Training via Visual-enriched Captions".
@@ -25,8 +25,8 @@ from vidret.text import parse_json, sanitize
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 4  # requests that wait for the endpoint
-MAX_SEEN = 2000  # characters of what was seen in a video
+AT_ONCE = 4  # concurrent requests
+MAX_SEEN = 2000  # characters of a video's description
 PROMPT = """\
 Write %d captions of a video, one a line, without numbers and with nothing before or after them. They say what the
 user's caption says, in other words and another order: the same people, things, actions, places, numbers and sides."""
@@ -45,15 +45,15 @@ def rewrite_captions(
     seen: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Append to a file what an endpoint makes of the captions that are not in it, and return how many are left.
+    """Append an endpoint's variants of the captions that a file lacks to that file; return the number of captions left.
 
     Args:
         captions: The captions of a training split.
-        llm: The endpoint; the run ends after a failure and the requests beside it, and the next one goes on.
+        llm: The endpoint; a failure ends the run after the concurrent requests, and the next run goes on.
         path: JSON lines with "video", "caption" and "variants", for ``rewritten`` of ``RetrievalData``.
-        variants: Rewritten captions of each.
-        seen: What was seen in videos, by id; captions of other videos are only reworded.
-        on_progress: Called with the number of captions done and of all.
+        variants: Number of variants per caption.
+        seen: Descriptions of videos by id; captions of other videos are only reworded.
+        on_progress: Called with the number of captions done and the total.
 
     Raises:
         VidretError: ``variants`` is below 1, the file is damaged, or the endpoint failed for all of the first captions.
@@ -69,7 +69,7 @@ def rewrite_captions(
     def ask(key: tuple[str, str]) -> str | EndpointError:
         try:
             return llm.complete(write_request(key[1], variants, (seen or {}).get(key[0], "")))
-        except EndpointError as error:  # the answers beside it are kept
+        except EndpointError as error:  # the answers to concurrent requests are kept
             return error
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def rewrite_captions(
 
 
 def end_last_line(path: Path) -> None:
-    """End a last line without a line feed, or remove what a run that was killed wrote of it, which is logged."""
+    """End a last line that lacks a line feed, or remove the incomplete line of a killed run, which is logged."""
     content = path.read_bytes()
     last = content[content.rfind(b"\n") + 1 :]
     if not last.strip():
@@ -112,7 +112,7 @@ def end_last_line(path: Path) -> None:
 
 
 def write_request(caption: str, variants: int, seen: str) -> list[dict[str, str]]:
-    """Return the messages of a chat about a caption, and what was seen in its video, if anything."""
+    """Return the chat messages about a caption and the description of its video, if there is one."""
     messages = [{"role": "system", "content": PROMPT % variants + (SEEN if seen else "")}]
     return [*messages, *({"role": "user", "content": text} for text in (caption, seen) if text)]
 
@@ -129,10 +129,10 @@ def read_variants(reply: str, caption: str) -> list[str]:
 
 
 def read_seen(store: Store, captions: Sequence[Caption]) -> dict[str, str]:
-    """Return what the videos of captions were described with in an index (``vidret index --describe``), by video id.
+    """Return the descriptions that an index has of the videos of captions (``vidret index --describe``), by video id.
 
     Raises:
-        VidretError: No video of the captions is described there, or a name matches several videos.
+        VidretError: The index describes no video of the captions, or a name matches several videos.
     """
     found = {}
     for name, video in match_stored((caption.video for caption in captions), store.videos.find()).items():

@@ -26,9 +26,9 @@ DESCRIPTION = (
     "DEVICE uses one device. Besides the commands below there are export, which writes the model of a checkpoint, "
     "head, which trains a grounding head on an index, and captions, which rewords captions: vidret train export --help."
 )
-# jsonargparse says why each type of a value does not fit, one within another; after the first ones the type is None.
+# jsonargparse reports nested reasons why a value fits no type; after the first ones the type is None.
 UNION = re.compile(r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - ")
-# What Lightning says of sys.argv, which has the command's name before the arguments, and of its own parts.
+# Lightning's messages on sys.argv, which has the command's name before the arguments, and on its own internals.
 _IGNORED = (
     "LightningCLI's args parameter",
     r"Starting from v1\.9\.0, `tensorboardX`",
@@ -38,15 +38,15 @@ _IGNORED = (
 
 
 def _is_no_tip(record: logging.LogRecord) -> bool:
-    """Return whether a message is no advertisement."""
+    """Return whether a message of Lightning is not an advertisement."""
     return "Tip: For seamless" not in record.getMessage()
 
 
 class SaveLast(ModelCheckpoint):
-    """Write ``last.ckpt`` after each epoch and each validation, and when a run breaks off.
+    """A callback that writes ``last.ckpt`` after each epoch and each validation, and when a run is interrupted.
 
-    Lightning's ``save_last`` does that only where validation is better than before, and its checkpoints leave out the
-    end of an epoch where validations are not at the ends of all.
+    Lightning's ``save_last`` does that only if validation has improved, and its checkpoints leave out the end of an
+    epoch if validations are not at the end of each epoch.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -54,27 +54,27 @@ class SaveLast(ModelCheckpoint):
         super().__init__(folder, filename="last", save_on_exception=True, enable_version_counter=False)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Save the end of the epoch, whenever validations are."""
+        """Save at the end of the epoch, regardless of when validations run."""
         self._save_on_train_epoch_end = True
         super().on_train_epoch_end(trainer, module)
         self._save_on_train_epoch_end = None
 
 
 class ExportBest(Callback):
-    """Export the best weights by validation, or else the last ones, to the module's ``out``.
+    """A callback that exports the best weights by validation, or else the last ones, to the module's ``out``.
 
-    That is done when fitting ends, be it by its length, its time, Ctrl-C, or the SIGTERM of a scheduler.
+    It runs when fitting ends: by its length, its time limit, Ctrl-C, or the SIGTERM of a scheduler.
     """
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Let the best checkpoint so far count on; Lightning forgets it where a run goes on in another folder."""
+        """Keep the best checkpoint so far, which Lightning forgets if a run is resumed in another folder."""
         for callback in _find_checkpointing(trainer):
             state = checkpoint["callbacks"].get(callback.state_key)
             if state is not None and Path(state["best_model_path"]).is_file():
                 state["dirpath"] = callback.dirpath
 
     def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Refuse a file that cannot be written now, not after days of training."""
+        """Refuse an output file that cannot be written, before days of training."""
         out = getattr(module, "out", None)
         if out is None or not trainer.is_global_zero:
             return
@@ -105,7 +105,7 @@ class ExportBest(Callback):
         print_message(f"written: {out} (from {chosen.best_model_path}, {score})")
 
     def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
-        """Export what a run has learned that was asked to end."""
+        """Export the weights of a run that was interrupted."""
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
             self.on_fit_end(trainer, module)
 
@@ -118,7 +118,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint of ``vidret train fit``.
 
     Raises:
-        VidretError: It cannot be read, or is another one.
+        VidretError: It cannot be read, or is not from ``vidret train fit``.
     """
     try:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -136,7 +136,7 @@ def export_checkpoint(path: Path, out: Path | None = None) -> Path:
 
     Args:
         path: The checkpoint.
-        out: The file; default: where its run would have written it.
+        out: The file; defaults to the output path of the run.
 
     Raises:
         VidretError: It cannot be read, is not one of vidret, or ``out`` is missing.
@@ -160,11 +160,11 @@ def device_arguments(device: str) -> list[str]:
 
 
 class TrainingCLI(LightningCLI):
-    """LightningCLI under the name of ``vidret train``, without what its modules cannot do."""
+    """LightningCLI as ``vidret train``, without the commands that vidret's modules do not support."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return the commands with the arguments that are not options: all but ``predict``."""
+        """Return the commands, all but ``predict``, with their arguments that are not options."""
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
 
     def init_parser(self, **settings: Any) -> Any:
@@ -172,17 +172,17 @@ class TrainingCLI(LightningCLI):
         return super().init_parser(exit_on_error=False, **settings)
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
-        """Parse the arguments, and refuse a file that is no checkpoint with one sentence."""
+        """Parse the arguments; refuse a file that is not a checkpoint with one sentence."""
         super().parse_arguments(parser, args)
         path = self.config[self.config.subcommand].ckpt_path
         if path not in (None, "best", "last", "hpc") and "://" not in str(path):
             read_checkpoint(Path(path))
 
     def instantiate_trainer(self, **settings: Any) -> lightning.Trainer:
-        """Return the trainer, whose folder exists from now on, so that no run that starts meanwhile takes it too.
+        """Return the trainer, and create its folder now, so that no concurrent run takes the same one.
 
-        Lightning counts the folders that there are before it prepares the data, which may take hours, and makes the
-        next one afterwards.
+        Lightning chooses the number of the folder before it prepares the data, which may take hours, and creates the
+        folder afterwards.
         """
         if self.config[self.subcommand].trainer.enable_checkpointing is not False:
             self.trainer_defaults["callbacks"].append(SaveLast())
@@ -193,7 +193,7 @@ class TrainingCLI(LightningCLI):
         return trainer
 
     def before_validate(self) -> None:
-        """Say that nothing trained is measured, if that is so."""
+        """Print a message if the weights to validate are untrained."""
         if self.config[self.subcommand].ckpt_path is None:
             print_message("No --ckpt_path is given: the weights that training begins with are measured.")
 
@@ -208,7 +208,7 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
         device: One device to use, in place of the configured accelerator and devices.
 
     Raises:
-        OptionError: An argument, or what a configuration file says, is wrong.
+        OptionError: An argument, or a value in a configuration file, is invalid.
     """
     if device is not None:
         arguments = [*arguments, *device_arguments(device)]
@@ -232,7 +232,7 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
         reason = UNION.sub("", reason).partition(" - Expected a <class 'NoneType'>")[0]
         raise OptionError(f"{reason} (options follow --config: vidret train fit --help)") from error
     except ValueError as error:
-        # jsonargparse wraps what a module or its data refuse when they are made of their settings.
+        # jsonargparse wraps the errors that a module or its data raise on construction.
         if isinstance(error.__cause__, VidretError):
             raise error.__cause__ from None
         if "is not in bounds" in str(error):

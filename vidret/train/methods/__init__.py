@@ -1,4 +1,4 @@
-"""Methods of training for retrieval, one per module. A configuration selects one by the module's name.
+"""The methods of training for retrieval, one per module. A configuration selects one by the module's name.
 
 To add a method, write ``methods/NAME.py`` with a dataclass that implements ``Method`` and is bound to ``METHOD``, and a
 YAML file with ``method: NAME``. The fields of the dataclass are the settings of the method: ``options`` in the file.
@@ -35,13 +35,13 @@ class Method(Protocol):
         ...
 
     def build(self, card: Card, load: Load) -> RetrievalModel:
-        """Load the towers of a card, and add the modules that are trained with them, initialised as published."""
+        """Load the towers of a card, and add the modules to train with them, initialised as published."""
         ...
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Terms:
         """Return the weighted terms of the loss over the batches of all processes, by name.
 
-        ``texts`` and ``videos`` are the encoded ones of this process.
+        ``texts`` and ``videos`` are those of this process, encoded.
         """
         ...
 
@@ -56,10 +56,10 @@ def load_method(name: str, options: Mapping[str, Any]) -> Method:
 
     Args:
         name: One of ``list_methods()``.
-        options: Settings of the method; those that are left out have their defaults.
+        options: Settings of the method; others keep their defaults.
 
     Raises:
-        VidretError: The method does not exist or lacks an option, or the value of one is impossible.
+        VidretError: The method does not exist or lacks an option, or a value is invalid.
     """
     if name not in list_methods():
         raise VidretError(f"method must be one of {', '.join(list_methods())}, got {name}")

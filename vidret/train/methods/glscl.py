@@ -19,7 +19,7 @@ from vidret.train.losses import Terms, concept_losses
 from vidret.train.methods import Load, Method
 from vidret.train.model import RetrievalModel, same_videos, start_temporal
 
-TEMPERATURE = 3.0  # of the softmax over frames, as published
+TEMPERATURE = 3.0  # temperature of the softmax over frames, as published
 
 
 @dataclass(frozen=True, slots=True)

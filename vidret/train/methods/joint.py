@@ -1,9 +1,9 @@
 """TempMe, Prompt Switch and UCoFiA in one: towers that merge tokens and exchange prompts, and an aligner over them.
 
-Each paper's part keeps its place. Class tokens and prompts never merge; the aligner compares all tokens that merging
-leaves, weighted by their sizes. Mean frames are trained as well, since searches find the candidates of the aligner by
-them. Prompt Switch's captioner predicts words among those of the batch only: a softmax over CLIP's 49,408 word pieces
-would take most of a step in small training.
+Class tokens and prompts never merge; the aligner compares all tokens left after merging, weighted by their sizes. Mean
+frames are trained as well, since searches use them to find the candidates of the aligner. Prompt Switch's captioner
+predicts words of the batch's vocabulary only: a softmax over CLIP's 49,408 word pieces would take most of a step in
+small training.
 
 References: ``tempme``, ``promptswitch`` and ``ucofia`` in this folder.
 """
@@ -30,8 +30,8 @@ from vidret.train.model import RetrievalModel, gather_pairs, same_videos
 def _rule(name: str, *, lr: float = 6e-4) -> optim.Setting | None:
     """Train low-rank updates and temporal positions at TempMe's rate, with CLIP and the scale of cosines frozen.
 
-    Prompts and their aggregation have a rate of their own: Prompt Switch trains them together with all of CLIP, at a
-    rate that hardly moves them while CLIP is frozen. The aligner and the captioner have UCoFiA's rate for new weights;
+    Prompts and their aggregation have their own rate: Prompt Switch trains them together with all of CLIP, at a rate
+    that hardly moves them while CLIP is frozen. The aligner and the captioner have UCoFiA's rate for new weights;
     biases do not decay.
     """
     if ".lora." in name:
@@ -53,9 +53,9 @@ class Joint:
     Attributes:
         num_words: Text length of the mixing matrices.
         captions: Whether to train the captioner.
-        align_weight: Weight of the aligner's contrast; that of mean frames has 1.
-        align_size: Pairs that the aligner contrasts with each other, consecutive ones of a process's batch: its cost
-            grows with the square. 0 for all pairs of all processes.
+        align_weight: Weight of the aligner's contrast; mean frames have a weight of 1.
+        align_size: Number of consecutive pairs of a process's batch that the aligner contrasts with each other; the
+            cost grows with its square. 0 for all pairs of all processes.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.adamw_optimizer)

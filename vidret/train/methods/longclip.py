@@ -1,6 +1,6 @@
-"""Long-CLIP: CLIP for long texts, by stretched positions and a loss that keeps short texts apart from long ones.
+"""Long-CLIP: CLIP for long texts, by stretched positions and a separate contrast for short texts.
 
-Whole texts are contrasted with videos, and their first sentences with what few primary components keep of the videos.
+Whole texts are contrasted with videos, and first sentences with videos reduced to a few principal components.
 
 Reference: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of CLIP", section 3.3.
 """
@@ -39,7 +39,7 @@ def primary_losses(
     same: Bool[Tensor, "pair pair"] | None = None,
     num_components: int = NUM_COMPONENTS,
 ) -> Terms:
-    """Contrast whole texts with videos, and first sentences with what few components keep of the videos."""
+    """Contrast whole texts with videos, and first sentences with videos reduced to a few principal components."""
     with torch.autocast(videos.device.type, enabled=False):
         videos, texts, firsts = (
             functional.normalize(promote_half(vectors), dim=-1) for vectors in (videos, texts, first_sentences)
@@ -53,9 +53,9 @@ def primary_losses(
 
 
 def keep_components(vectors: Float[Tensor, "pair dim"], num_components: int) -> Float[Tensor, "pair dim"]:
-    """Return what the first principal components of a batch keep of its vectors, whose lengths change a little.
+    """Return vectors projected onto the first principal components of their batch; their lengths change a little.
 
-    A batch of at most ``num_components`` + 1 vectors is returned as it is, since it has no further components.
+    A batch of at most ``num_components`` + 1 vectors has no other components, and is returned unchanged.
     """
     if len(vectors) <= num_components + 1:
         return vectors
@@ -69,18 +69,18 @@ POSITIONS = "encoder.text.positions"
 
 
 def _rule(name: str, *, lr: float = 1e-6) -> optim.Setting:
-    """Train every weight at one rate. Positions do not decay, since the first ones must stay as they are."""
+    """Train every weight at one rate. Positions do not decay, since the first ones must not change."""
     return optim.Setting("positions", lr, 0.0) if name == POSITIONS else optim.Setting("all", lr, 0.01)
 
 
 @dataclass(frozen=True, slots=True)
 class LongClip:
-    """Stretched positions, and two contrasts: whole texts with videos, first sentences with their main components.
+    """Stretched positions, and two contrasts: whole texts with videos, first sentences with their principal components.
 
     Attributes:
-        stretch: How many positions become of each of CLIP's after the first 20; 1 leaves them as they are. None for 4
-            if the towers have CLIP's 77 positions, else 1.
-        num_components: Number of principal components that first sentences are compared with.
+        stretch: Number of positions that replace each of CLIP's after the first 20; 1 keeps them. None for 4 if the
+            towers have CLIP's 77 positions, else 1.
+        num_components: Number of principal components for the contrast of first sentences.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, partial(optim.adamw_optimizer, eps=1e-8))
@@ -130,7 +130,7 @@ def _stretch(encoder: ClipModel, factor: int) -> ClipModel:
 
 
 def _keep_first(gradient: Tensor) -> Tensor:
-    """Return the gradient of the positions, without that of CLIP's own first ones."""
+    """Return the gradient of the positions, with zeros for CLIP's own first ones."""
     kept = gradient.clone()
     kept[:KEPT_POSITIONS] = 0
     return kept

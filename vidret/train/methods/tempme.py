@@ -31,7 +31,7 @@ class TempMe(Clip4Clip):
     The towers define the merging schedule and the rank of the updates.
 
     Attributes:
-        full: Whether to train all weights, at two rates. The paper reports it; its rates are not published.
+        full: Whether to train all weights, at two rates. The paper reports this variant without its rates.
     """
 
     full: bool = False

@@ -29,7 +29,7 @@ class Ucofia:
 
     Attributes:
         num_words: Text length of the mixing matrices.
-        selection: Whether words are compared with selected patches of frames, or with all.
+        selection: Whether words are compared with selected patches of frames, not with all.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(
@@ -57,7 +57,7 @@ class Ucofia:
 
 
 def start_aligner(encoder: ClipModel, num_words: int, *, unit_tokens: bool = False, selection: bool = True) -> Aligner:
-    """Return an aligner for towers, initialised as published; merged tokens are compared without a selection."""
+    """Return an aligner for towers, initialised as published, without a selection if tokens are merged."""
     card = encoder.card
     dim, num_frames, selects = card.vision.dim, card.sampling.num_frames, selection and card.merging is None
     num_tokens = num_frames + (num_frames * KEPT if selects else _count_tokens(encoder))
@@ -74,7 +74,7 @@ def start_aligner(encoder: ClipModel, num_words: int, *, unit_tokens: bool = Fal
 
 @torch.no_grad()
 def _count_tokens(encoder: ClipModel) -> int:
-    """Return the number of tokens of a video, those that remain if they merge, found by encoding a black one."""
+    """Return the number of tokens of a video after any merging, by encoding a black video."""
     size, num_frames = encoder.card.vision.image_size, encoder.card.sampling.num_frames
     encoded = encoder.vision(torch.zeros(num_frames, 3, size, size), num_frames=num_frames, tokens=True)
     assert encoded.tokens is not None

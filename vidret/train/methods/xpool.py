@@ -1,4 +1,4 @@
-"""X-Pool: a text pools the frames of a video by attention; or top-k pooling, the frames that are most similar to it.
+"""X-Pool: text-conditioned pooling of a video's frames by attention, or of the top-k frames most similar to the text.
 
 Prompt Switch compares its mean pooling with both.
 
@@ -31,7 +31,7 @@ class XPool:
     """Text-conditioned pooling of frames.
 
     Attributes:
-        top: Frames whose directions are averaged, those most similar to the text; 0 for X-Pool's attention.
+        top: Number of frames most similar to the text whose directions are averaged; 0 for X-Pool's attention.
         dropout: Dropout of the layer after the attention.
     """
 
@@ -40,7 +40,7 @@ class XPool:
     dropout: float = DROPOUT
 
     def build(self, card: Card, load: Load) -> RetrievalModel:
-        """Load the towers, and add the pooling; that of the top frames has no weights."""
+        """Load the towers, and add the pooling; top-k pooling has no weights."""
         attention = TopFrames(self.top) if self.top else FrameAttention(card.vision.dim, dropout=self.dropout)
         return RetrievalModel(load(card), aligner=ConceptAligner(attention=attention))
 
