@@ -1,1 +1,1 @@
-"""Kinds of evidence that a video answers a query: its pictures, and what is said, shown, written or described."""
+"""Channels, the kinds of evidence that a video answers a query: pictures, timed texts, sounds, faces and voices."""

@@ -1,4 +1,4 @@
-"""What a query asks of each channel, and what a channel answers."""
+"""The protocol of channels: the query that each one gets, and the matches that it returns."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,9 +15,9 @@ AdjustSpans = Callable[
     [Int64[np.ndarray, " span"], Times, Times, Float[np.ndarray, "clause span"]], Float[np.ndarray, "clause span"]
 ]
 WeighSegments = Callable[[Int64[np.ndarray, " segment"]], Float[np.ndarray, "clause segment"]]
-# Sources that wording asks for as it does for another.
+# Sources that share the wording of another one.
 ASKED_LIKE: Mapping[Source, Source] = {"subtitles": "speech", "generated": "picture"}
-ASKED = 0.6  # how likely a clause asks for the source of its answer, by its wording, on average
+ASKED = 0.6  # mean probability, by its wording, that a clause asks for the source of its answer
 TimeSpan = tuple[int, float, float]  # id of a video, start and end in seconds
 
 
@@ -27,15 +27,15 @@ class Clause:
 
     Attributes:
         text: The clause.
-        content: The clause without words such as "someone explains how to", which is compared with words. A clause that
-            mentions a taught concept is compared with pictures: its content is empty, unless it hints at a source.
-        source: The source of words that it hints at; None without a hint.
-        phrases: Words in quotes, of which a text must say or show one as it is.
+        content: The clause without words such as "someone explains how to", to be compared with texts. Empty for a
+            clause that mentions a taught concept, which is compared with pictures, unless it hints at a source.
+        source: The source of texts that its wording hints at; None without a hint.
+        phrases: Phrases in quotes, of which a text must contain one as it is.
         persons: The persons that must be there; ``text`` says "a person" instead.
         speakers: The persons who must say the phrases; they are among ``persons``.
-        is_bare: Whether it says nothing but who must be there.
+        is_bare: Whether it only names persons.
         shown: The clause as it is shown, with names.
-        intent: How likely its wording asks for pictures, speech and on-screen text; empty if it does not tell.
+        intent: Probability that its wording asks for pictures, speech and on-screen text; empty if unknown.
     """
 
     text: str
@@ -49,10 +49,10 @@ class Clause:
     intent: Mapping[Source, float] = field(default_factory=dict)
 
     def weigh(self, source: Source, compared: Collection[Source]) -> float:
-        """Return what its wording adds to a source, one of those that it is compared with, in nats.
+        """Return the nats that its wording adds to a source, one of those that the clause is compared with.
 
-        It is the logarithm of the probability that the clause asks for this one of them, over ``ASKED``; 0 if its
-        wording does not tell, or there is nothing to tell apart.
+        It is the logarithm of the probability that the clause asks for this one of them, over ``ASKED``; 0 if that is
+        unknown, or there is only one source.
         """
         compared, asked_source = {ASKED_LIKE.get(other, other) for other in compared}, ASKED_LIKE.get(source, source)
         asked = {other: share for other, share in self.intent.items() if other in compared}
@@ -62,12 +62,12 @@ class Clause:
 
     @property
     def is_report(self) -> bool:
-        """Whether it says who speaks, "someone explains how to", besides what is said."""
+        """Whether it has words of reporting, "someone explains how to", besides what is said."""
         return self.source == "speech" and bool(self.content) and self.content != self.text
 
     @property
     def asks_more(self) -> bool:
-        """Whether it describes more than its phrases say, which must be there besides."""
+        """Whether it has more words than its phrases, which must match as well."""
         num_quoted = sum(len(phrase.split()) for phrase in self.phrases)
         return num_quoted > 0 and len((self.content or self.text).split()) > num_quoted
 
@@ -88,7 +88,7 @@ class EncodedQuery:
 
 
 class Match(NamedTuple):
-    """Something in a video, from one time to another, that speaks for a clause.
+    """A match of a clause in a video, from one time to another.
 
     Attributes:
         video_id: Id of the video.
@@ -96,9 +96,9 @@ class Match(NamedTuple):
         start: In seconds.
         end: In seconds.
         evidence: In nats.
-        text: What is said or shown; empty for pictures, as are the others.
-        stems: The stems that it shares with the clause, but for stop words.
-        cover: Share of what the words of the clause tell that it holds, in 0..1.
+        text: The matching text; empty for pictures, as are the fields below.
+        stems: The stems that it shares with the clause, without stop words.
+        cover: Share of the information of the clause's words that the text has, in 0..1.
     """
 
     video_id: int
@@ -112,7 +112,7 @@ class Match(NamedTuple):
 
     @property
     def is_silent(self) -> bool:
-        """Whether it says nothing about the clause: it shares no word, and is likelier to mean something else."""
+        """Whether the match is no evidence: it shares no word, and is likelier to mean something else."""
         return self.cover == 0.0 and self.evidence < 0.0
 
 
@@ -122,21 +122,21 @@ Evidence_co = TypeVar("Evidence_co", covariant=True)
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ChannelQuery:
-    """A query as channels are asked it.
+    """A query in the form that channels take.
 
     Attributes:
         clauses: Its clauses.
-        encoded: What pictures are compared with, by clause.
-        vectors: What texts are compared with, by clause; of 0 dimensions in an index without texts.
-        sources: What it is compared with, of what the index has.
+        encoded: The encoded query for pictures, by clause.
+        vectors: The sentence vector for texts, by clause; of 0 dimensions in an index without texts.
+        sources: The sources that it is compared with, of those that the index has.
         options: The options of the search.
         excluded: Videos to leave out.
         depth: Number of nearest pieces to consider of each clause, at least ``candidates`` of the options.
-        examples: Vectors of what the sounds are like that each clause mentions; empty for a clause without.
-        covered: What is compared besides the nearest, such as what is seen while a text is said.
-        weigh: Returns what each of some segments, by id, adds to the evidence of each clause; None if nothing does.
+        examples: Vectors of examples of the sounds that each clause mentions; empty for a clause without.
+        covered: Spans whose pieces are compared besides the nearest ones, such as those of matching texts.
+        weigh: Returns the nats that each of some segments, by id, adds to each clause; None if there are none.
         adjust: Returns the evidence of each clause in spans of a video, given its id, their starts and ends in seconds,
-            and what it is without regard to persons; None for a query that names none.
+            and the evidence without regard to persons; None for a query that names none.
     """
 
     clauses: Sequence[Clause]
@@ -153,10 +153,10 @@ class ChannelQuery:
 
 
 class Channel(Protocol[Evidence_co]):
-    """A kind of evidence of one index. It finds nothing for a query that is not compared with it."""
+    """A kind of evidence in one index. It returns nothing for queries that are not compared with it."""
 
     def find(self, query: ChannelQuery) -> Mapping[int, Evidence_co]:
-        """Return the best pieces, by video, of the videos that the filters allow and that are not excluded."""
+        """Return the best pieces by video, of videos that pass the filters and are not excluded."""
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> Mapping[int, Evidence_co]:
         """Return all pieces of some videos, whatever the filters are."""

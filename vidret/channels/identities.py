@@ -1,4 +1,4 @@
-"""Faces and voices as kinds of tracks: what reads them, and whether an indexing run does."""
+"""The kinds of tracks, faces and voices: their models, and the choice of a model for an indexing run."""
 
 import os
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ class TrackKind:
     """A kind of tracks.
 
     Attributes:
-        name: What its tracks are called in a sentence.
-        argument: The argument of ``Engine.index`` that asks for it, and the extra that installs what reads it.
+        name: Name of its tracks in a sentence.
+        argument: The argument of ``Engine.index`` that requests it, and the extra that installs its packages.
         model_option: The option of the command line that names its model.
         bundled: Name of the model that the extra installs.
         packages: The packages of that model.
@@ -40,9 +40,9 @@ class TrackKind:
     def choose_model(self, index: str | os.PathLike[str], asked: bool | str | None) -> str | None:
         """Return the name of the model of a run, None if this kind is not read.
 
-        ``asked`` None goes on as the index does, which has none unless it was asked; True reads this kind; False leaves
-        it out; a name reads it by that model. Raise VidretError if ``asked`` is something else, or the index names a
-        model that nobody allowed.
+        ``asked``: None keeps the setting of the index, which is off in a new one; True reads this kind; False does not;
+        a name reads it with that model. Raise VidretError if ``asked`` is something else, or the index names a model
+        that nobody allowed.
         """
         if isinstance(asked, str):
             if asked != self.bundled:
@@ -85,10 +85,10 @@ TRACK_KINDS: Mapping[IdentityKind, TrackKind] = {
 def choose_track_models(
     index: str | os.PathLike[str], asked: Mapping[IdentityKind, bool | str | None]
 ) -> dict[IdentityKind, str]:
-    """Return the names of the models of a run, by the kinds that it reads; see ``TrackKind.choose_model``.
+    """Return the model names of a run, for each kind that it reads; see ``TrackKind.choose_model``.
 
-    Raise VidretError if what is asked for is unknown, or not allowed, or MissingExtraError if the extra of a kind is
-    not installed.
+    Raise VidretError if a request is unknown or not allowed, or MissingExtraError if the extra of a kind is not
+    installed.
     """
     chosen = {kind: TRACK_KINDS[kind].choose_model(index, wanted) for kind, wanted in asked.items()}
     models = {kind: model for kind, model in chosen.items() if model is not None}

@@ -1,4 +1,4 @@
-"""A face in an image, what a model of faces offers, and the alignment of a face to where a model expects its points."""
+"""A face in an image, the protocol of face models, and the alignment of a face to a model's template."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,9 +18,9 @@ class Face:
     """A face in an image.
 
     Attributes:
-        box: Where it is.
-        points: Where its eyes, nose and corners of the mouth are.
-        score: How sure the detector is, in 0..1; see ``MIN_SCORE`` and ``SEEN_SCORE`` of the reader.
+        box: Its bounding box.
+        points: Its eyes, nose and corners of the mouth.
+        score: Confidence of the detector, in 0..1; see ``MIN_SCORE`` and ``SEEN_SCORE`` of the reader.
     """
 
     box: Box
@@ -38,8 +38,8 @@ class FaceModel(Protocol):
     """Finds faces and describes them by vectors that are close for the same person.
 
     Attributes:
-        name: Its name, which promises the same vectors of the same images; vectors of two names are never compared.
-        template: Where the five points of a face are in an aligned image, in pixels.
+        name: Its name. One name always gives the same vectors of an image; vectors of two names are never compared.
+        template: The five points of a face in an aligned image, in pixels.
         side: Side of an aligned image, in pixels.
         link_distance: Euclidean distance of vectors of unit length below which two faces are of one person.
         maybe_distance: Distance below which they may be; at least ``link_distance``.
@@ -61,7 +61,7 @@ class FaceModel(Protocol):
 def fit_similarity(
     source: Float[np.ndarray, "point 2"], target: Float[np.ndarray, "point 2"]
 ) -> Float[np.ndarray, "2 3"]:
-    """Return the rotation with one scale and a shift that takes points closest to others, in least squares.
+    """Return the rotation, scale and shift that map points closest to others, in least squares.
 
     Mirroring is not allowed. Reference: Umeyama 1991, "Least-squares estimation of transformation parameters between
     two point patterns". Raise ValueError if all points of the source are the same.
@@ -78,9 +78,9 @@ def fit_similarity(
 
 
 def measure_misfit(points: Points, template: Points) -> float:
-    """Return how far the points of a face are from those of a template at best, in pixels of it (root mean square).
+    """Return the root mean square distance of a face's points from a template after alignment, in its pixels.
 
-    It is small for a face from the front, and large in profile.
+    It is small for a frontal face, and large in profile.
     """
     matrix = fit_similarity(points, template)
     placed = points @ matrix[:, :2].T + matrix[:, 2]

@@ -1,4 +1,4 @@
-"""The bundled model of faces, which describes a face by dlib's ResNet, and finds it by MTCNN.
+"""The bundled model of faces, which finds faces by MTCNN, and describes them by dlib's ResNet.
 
 dlib's ResNet gives 128 numbers for an aligned face, close for the same person. Its weights
 (``dlib_face_recognition_resnet_model_v1.dat``, CC0) are read from dlib's own format, without dlib, and the network is
@@ -29,7 +29,7 @@ _FIRST = 7  # pixels of the first kernel
 _LAYERS = re.compile(rb"\x05con_4|\x07affine_|\x04fc_2\x01\x80\x02\x00\x01")  # the last with its outputs and inputs
 BUNDLED = TRACK_KINDS["face"].bundled
 _RESNET = "dlib_face_recognition_resnet_model_v1.dat"
-# Where MTCNN's points are in images that dlib has aligned by points of its own: medians, made symmetrical.
+# MTCNN's points in images that dlib has aligned by its own points: medians, made symmetrical.
 _TEMPLATE = np.array(((49.5, 46.5), (104.0, 46.5), (77.0, 78.0), (54.5, 106.8), (98.5, 106.8)))
 
 
@@ -68,7 +68,7 @@ _Convolution = tuple[torch.Tensor, torch.Tensor]  # a kernel (out, in, height, w
 
 
 def _take(arrays: Iterator[torch.Tensor], num_in: int, num_out: int, side: int) -> _Convolution:
-    """Return the next convolution, with the scale and the bias that follow it put into it."""
+    """Return the next convolution, with the scale and the bias that follow it folded into it."""
     convolution, affine = next(arrays), next(arrays)
     kernel, bias = convolution[:-num_out].reshape(num_out, num_in, side, side), convolution[-num_out:]
     gamma, beta = affine.reshape(2, num_out)
@@ -94,8 +94,8 @@ def _add(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def read_parameters(data: bytes) -> Iterator[torch.Tensor]:
     """Yield the parameters of the layers of a network that dlib has serialised, from its input to its output.
 
-    A layer is its name and a tensor: a version, four sizes, then floats. A whole number is a byte that says of how many
-    bytes it consists, and those; names and floats are as they are.
+    A layer is its name and a tensor: a version, four sizes, then floats. An integer is a byte with its number of bytes,
+    then those; names and floats are stored as they are.
     """
     offset = 0
     while match := _LAYERS.search(data, offset):
@@ -113,7 +113,7 @@ class BundledFaces:
     """MTCNN finds faces, and dlib's ResNet describes them; their weights come with packages of the extra ``people``."""
 
     template, side = _TEMPLATE, SIDE
-    # dlib's 0.6 of its vectors, about 0.43 at unit length, joins strangers where faces are as small as in videos.
+    # dlib's threshold of 0.6, about 0.43 at unit length, joins strangers when faces are as small as in videos.
     link_distance, maybe_distance = 0.37, 0.43
 
     def __init__(self) -> None:

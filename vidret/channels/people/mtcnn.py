@@ -59,7 +59,7 @@ class _Net(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return what the heads say of images (N, 3, height, width)."""
+        """Return the outputs of the heads for images (N, 3, height, width)."""
         maps = self.features(images)
         rows = self.dense(maps.permute(0, 3, 2, 1).flatten(1)) if self.dense else maps.permute(0, 2, 3, 1)
         *others, classes = (head(rows) for head in self.heads)
@@ -91,7 +91,7 @@ class MTCNN:
 
     @torch.inference_mode()
     def find(self, image: Picture, *, min_size: float) -> list[Face]:
-        """Return the faces of an image that are at least ``min_size`` pixels large, the surest first."""
+        """Return the faces of an image that are at least ``min_size`` pixels large, highest score first."""
         boxes = self._propose(image, min_size)
         boxes = self._refine(image, boxes)
         return self._decide(image, boxes)
@@ -120,7 +120,7 @@ class MTCNN:
         return make_square(shift(every[:, :4], every[:, 5:], extra=0))
 
     def _refine(self, image: Picture, boxes: Boxes) -> Boxes:
-        """Return those of the boxes that R-Net takes for faces, square and closer to them."""
+        """Return the boxes that R-Net takes for faces, square and with refined positions."""
         images, boxes = _crop(image, boxes, 24)
         offsets, scores = (out.numpy() for out in self._rnet(images))
         sure = scores > MIN_SCORES[1]
@@ -151,7 +151,7 @@ def _normalise(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _crop(image: Picture, boxes: Boxes, side: int) -> tuple[torch.Tensor, Boxes]:
-    """Return the insides of boxes as images of one side, without what is outside, and the boxes that have any."""
+    """Return the contents of boxes within the image, resized to one side, and the boxes that have any."""
     height, width = image.shape[:2]
     edges = np.trunc(boxes).astype(int)
     low, high = np.maximum(edges[:, :2], 1) - 1, np.minimum(edges[:, 2:], (width, height))
@@ -206,7 +206,7 @@ def read_arrays(path: Path) -> list[Float32[np.ndarray, "..."]]:
     import joblib
     import lz4.frame
 
-    try:  # joblib's own reader of lz4 leaves a file that Python 3.13 complains of when it is dropped
+    try:  # joblib's own reader of lz4 leaves a file open, of which Python 3.13 warns
         arrays: list[Float32[np.ndarray, ...]] = joblib.load(io.BytesIO(lz4.frame.decompress(path.read_bytes())))
     except Exception as error:
         raise VidretError(f"{path}: not the weights of MTCNN: {error}") from error

@@ -1,6 +1,6 @@
-"""Frames of one video to tracks of faces, in its decoding process, and models of faces by their names.
+"""Tracks of faces from the frames of one video, in its decoding process; and loading of face models by name.
 
-Faces are followed from frame to frame through a shot, by where they are, and what shows one best is kept.
+Faces are tracked from frame to frame through a shot, by their boxes, and the best crop of each is kept.
 """
 
 import io
@@ -22,18 +22,18 @@ from vidret.store.identities.tracks import Track
 from vidret.types import Picture, ShotChange
 
 MIN_OVERLAP = 0.3  # intersection over union of the boxes of a face in two frames
-MAX_SHIFT = 0.5  # of the width of its box, as far as its centre may move otherwise
+MAX_SHIFT = 0.5  # of the width of its box, by which its centre may move otherwise
 MAX_GAP_S = 1.5  # frames about a second apart follow one another
 SHARP = 100.0  # variance of the Laplacian from which on a crop is sharp enough
 MIN_SIZE = 40  # pixels of a face that is described
-SEEN_SIZE, SEEN_SHARE = 46, 1 / 28  # of a face that is looked for: pixels, and share of the frame's longer side
+SEEN_SIZE, SEEN_SHARE = 46, 1 / 28  # of a face that is searched for: pixels, and share of the frame's longer side
 MIN_SCORE = 0.98  # of the surest face of a track that can be described,
 SEEN_SCORE = 0.8  # and of all others
 MAX_MISFIT = 0.048  # of the side of an aligned face that is described: more is a profile, of which all look alike
 MAX_OUTSIDE = 0.2  # of an aligned face that is described, beyond the edges of the frame: cut-off faces look alike, too
-STILL = 12  # of 255: the mean difference to the last frame below which one shows about the same
+STILL = 12  # of 255: mean difference to the last frame, below which a frame counts as unchanged
 MIN_STEP_S = 0.75  # between two such frames: short videos are sampled more often than once a second
-MAX_HALF_STEP_S = MAX_GAP_S / 2  # by which a track begins earlier than the first frame of it, and ends later
+MAX_HALF_STEP_S = MAX_GAP_S / 2  # by which a track begins before its first frame, and ends after its last
 _JPEG_QUALITY = 85
 
 
@@ -45,8 +45,8 @@ class Sighting:
         time_s: When the frame begins, in seconds.
         face: The face.
         chip: Its aligned image, None if it is too small or turned too far to be described.
-        quality: How well the image shows the face.
-        vector: What describes the image; None if it is not described yet.
+        quality: Quality of the image of the face.
+        vector: Vector of the image; None if it is not computed yet.
     """
 
     time_s: float
@@ -58,10 +58,10 @@ class Sighting:
 
 @dataclass(slots=True, eq=False)
 class FaceTrack:
-    """A face that is followed: times with boxes, the highest score of a crop, the last vector, and the best crop.
+    """A tracked face: times with boxes, the highest score of a crop, the last vector, and the best crop.
 
-    A mean of several crops is closer to all strangers than a crop is, so that one limit could not serve tracks of many
-    crops and of few.
+    The vector of one crop is kept, not a mean: a mean of several crops is closer to all strangers than a single crop
+    is, so one limit would not suit tracks of many crops and of few.
     """
 
     boxes: list[tuple[float, Box]] = field(default_factory=list)
@@ -78,7 +78,7 @@ class FaceTrack:
             self.best = max(self.best or sighting, sighting, key=lambda candidate: candidate.quality)
 
     def compare(self, sighting: Sighting, max_distance: float) -> float:
-        """Return how close a face in the next frame is, in 0..1; 0 if it is not this one."""
+        """Return the similarity of a face in the next frame, in 0..1; 0 if it is another one."""
         vectors = (self.vector, sighting.vector)
         if vectors[0] is not None and vectors[1] is not None and np.linalg.norm(vectors[0] - vectors[1]) > max_distance:
             return 0.0
@@ -86,15 +86,15 @@ class FaceTrack:
 
 
 class FaceTracker:
-    """The faces that are followed at one moment of one video."""
+    """The tracker of the faces in one video."""
 
     def __init__(self, max_distance: float) -> None:
-        """Start with none; the vectors of a face in consecutive frames are at most so far apart."""
+        """Start without faces; ``max_distance`` limits the distance of a face's vectors in consecutive frames."""
         self._max_distance = max_distance
         self._tracks: list[FaceTrack] = []
 
     def add(self, time_s: float, sightings: Sequence[Sighting], *, starts_shot: bool) -> list[FaceTrack]:
-        """Add the faces of the next frame, and return the tracks that are over.
+        """Add the faces of the next frame, and return the finished tracks.
 
         A face continues the track that it overlaps most, the closest pairs first; a new shot ends all tracks.
         """
@@ -123,7 +123,7 @@ class FaceTracker:
 
 
 def compare_boxes(one: Box, other: Box) -> float:
-    """Return how close two boxes are, in 0..1; 0 if they cannot be of one face in consecutive frames."""
+    """Return the closeness of two boxes, in 0..1; 0 if they cannot be of one face in consecutive frames."""
     first, second = np.array(one).reshape(2, 2), np.array(other).reshape(2, 2)
     shared = np.prod(np.maximum(np.minimum(first[1], second[1]) - np.maximum(first[0], second[0]), 0))
     areas = [np.prod(box[1] - box[0]) for box in (first, second)]
@@ -134,7 +134,7 @@ def compare_boxes(one: Box, other: Box) -> float:
 
 
 def rate_face(face: Face, chip: UInt8[np.ndarray, "side side 3"], misfit: float) -> float:
-    """Return how well a face is shown: large, from the front, sharp, and surely a face.
+    """Return the quality of a face: higher if it is large, frontal, sharp, and of high confidence.
 
     ``misfit`` is 0 for a face from the front, and 1 for one that is turned too far to be described.
     """
@@ -148,7 +148,7 @@ class FaceReader:
     """Finds faces in frames and follows them through shots, in one video at a time.
 
     Attributes:
-        note: Why not all was read; always empty.
+        note: Reason why not everything was read; always empty.
     """
 
     note = ""
@@ -161,12 +161,12 @@ class FaceReader:
     def start(self, _start_s: float = 0.0) -> None:
         """Begin another video."""
         self._tracker = FaceTracker(self._model.maybe_distance)
-        self._waiting: list[tuple[float, list[Sighting]]] = []  # frames of which it is not known what shot they are in
+        self._waiting: list[tuple[float, list[Sighting]]] = []  # frames whose shot is not known yet
         self._times_s, self._shot_starts_s = list[float](), list[float]()
         self._last_s = -1.0
         self._size = (1, 1)
-        self._seen: tuple[float, Int16[np.ndarray, "height width 3"]] | None = None  # the last frame that was looked at
-        self._may_skip = False  # it has no faces
+        self._seen: tuple[float, Int16[np.ndarray, "height width 3"]] | None = None  # the last frame that was searched
+        self._may_skip = False  # since it has no faces
 
     def read(self, image: Picture, time_s: float) -> None:
         """Find the faces of the next frame."""
@@ -188,7 +188,7 @@ class FaceReader:
         self._seen, self._may_skip = (time_s, small), not seen
 
     def _look_at(self, image: Picture, face: Face, time_s: float) -> Sighting:
-        """Return a face with its aligned image, if it is large enough, shown from the front, and not cut off."""
+        """Return a face, with its aligned image if it is large enough, frontal, and not cut off."""
         template, side = self._model.template, self._model.side
         misfit = measure_misfit(face.points, template) / (MAX_MISFIT * side)
         outside = measure_outside(face.points, template, side, (image.shape[1], image.shape[0]))
@@ -198,9 +198,9 @@ class FaceReader:
         return Sighting(time_s, face, chip, rate_face(face, chip, misfit))
 
     def _describe(self, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """Return faces with the vectors of those that have an image.
+        """Return faces, those that have an image with their vectors.
 
-        They are of unit length: of blurred faces they are shorter, which alone would make strangers close.
+        Vectors are scaled to unit length: those of blurred faces are shorter, which alone would make strangers close.
         """
         chips = {
             row: sighting.chip
@@ -214,12 +214,12 @@ class FaceReader:
         ]
 
     def take(self, end_s: float, shots: Sequence[ShotChange] | None) -> tuple[float, list[Track]]:
-        """Follow faces through the frames before ``end_s``, up to which all shot changes are known then.
+        """Track faces through the frames before ``end_s``, up to which all shot changes are known.
 
-        Without ``shots``, faces are told apart by what they look like too, which takes longer.
+        Without ``shots``, faces are also compared by their vectors, which takes longer.
 
         Returns:
-            The time up to which frames were read, and the tracks that are over.
+            The time up to which frames were read, and the finished tracks.
         """
         self._shot_starts_s = sorted([*self._shot_starts_s, *(shot.end for shot in shots or ())])
         ready = [frame for frame in self._waiting if frame[0] < end_s]
@@ -241,13 +241,13 @@ class FaceReader:
         return tracks
 
     def _make_tracks(self, tracks: Sequence[FaceTrack]) -> list[Track]:
-        """Return those of the tracks that are surely of faces, and can be described."""
+        """Return the tracks that are certainly of faces and have a crop to describe."""
         known = [(track, track.best) for track in tracks if track.best is not None and track.score >= MIN_SCORE]
         described = self._describe([best for _, best in known])
         return [self._make_track(track, best) for (track, _), best in zip(known, described, strict=True)]
 
     def _make_track(self, track: FaceTrack, best: Sighting) -> Track:
-        """Return a track with its best crop, which is described."""
+        """Return the track to store, with its best crop and the vector of that."""
         assert best.chip is not None
         assert best.vector is not None
         scale = np.array((*self._size, *self._size))
@@ -267,7 +267,7 @@ class FaceReader:
         )
 
     def _bound(self, first_s: float, last_s: float) -> tuple[float, float]:
-        """Return when a track begins and ends: half way to the frames around it, within its shot."""
+        """Return the start and end of a track: halfway to the frames around it, within its shot."""
         times_s, shot_starts_s = self._times_s, self._shot_starts_s
         before, after = bisect_left(times_s, first_s), bisect_right(times_s, last_s)
         start_s = (times_s[before - 1] + first_s) / 2 if before else 0.0
@@ -280,12 +280,12 @@ class FaceReader:
 
 @lru_cache(maxsize=1)
 def load_face_model(name: str = TRACK_KINDS["face"].bundled) -> FaceModel:
-    """Load a model of faces: the one of the extra ``people``, or a class of yours, as ``package.module:Class``.
+    """Load a model of faces: the one of the extra ``people``, or a user's class, as ``package.module:Class``.
 
     Raise VidretError if the name is unknown, or the model cannot be loaded.
     """
     if name == (bundled := TRACK_KINDS["face"].bundled):
-        from vidret.channels.people.models import BundledFaces  # with torch, which a class of yours may do without
+        from vidret.channels.people.models import BundledFaces  # imports torch, which a user's class may not need
 
         return BundledFaces()
     if not is_class_name(name):
