@@ -11,21 +11,21 @@ GENERATED = TextKind(source="generated", name="generated")  # by ``vidret descri
 KINDS: Mapping[Source, TextKind] = {
     kind.source: kind for kind in (speech.KIND, screen.KIND, subtitles.KIND, GENERATED, sounds.KIND)
 }
-# Sources with which only clauses that ask for them are compared by meaning.
+# Sources that are compared by meaning only with clauses that ask for them.
 HINT_NEEDED: frozenset[Source | None] = frozenset(kind.source for kind in KINDS.values() if kind.is_hint_needed)
-READ_KINDS = tuple(kind.source for kind in KINDS.values() if kind.model)  # which an indexing run reads
+READ_KINDS = tuple(kind.source for kind in KINDS.values() if kind.model)  # the kinds that an indexing run reads
 
 
 def find_hint(text: str) -> TextSource | None:
-    """Return the kind that a text asks for by its words, None if it asks for none."""
+    """Return the kind that a text hints at by its words; None if there is none."""
     return next((kind.source for kind in KINDS.values() if kind.hint is not None and kind.hint.search(text)), None)
 
 
 def list_asked(hint: TextSource | None) -> set[TextSource]:
-    """Return the kinds that a clause asks for which hints at one: that one, and those that its hints ask for too."""
+    """Return the kinds that a clause with a hint asks for: the kind hinted at, and those that share its hints."""
     return {kind.source for kind in KINDS.values() if hint is not None and hint in (kind.source, kind.also_hinted_by)}
 
 
 def as_sentence(text: TimedText) -> str:
-    """Return a timed text as it is embedded: in quotes if it is said, which sets it apart from what it is about."""
+    """Return a timed text as it is embedded: in quotes if it is speech, which separates it from its subject."""
     return f'"{text.text}"' if KINDS[text.source].is_spoken else text.text

@@ -1,11 +1,10 @@
-"""On-screen text to timed text, with PP-OCR models.
+"""Reading of on-screen text as timed text, with PP-OCR models.
 
-A text that is still in its place is known by its strokes, and is not read again. Frames are searched for other texts at
-a resolution that shows what can be read in moving pictures; a picture that stands still is searched once more, at a
-higher one. While the whole picture moves, every other frame is not searched: a text that is found in the next one began
-there if its strokes are there. A text is followed from frame to frame and becomes one entry; lines that come and go
-together become one. Dense text is read over several frames, the largest first, so that no frame takes much longer than
-others.
+A text that stays in its place is recognised by its strokes, and not read again. Frames are searched for other texts at
+a resolution that suffices for moving pictures; a still picture is searched once more, at a higher one. While the whole
+picture moves, every other frame is skipped: a text found in the next frame began in the skipped one if its strokes are
+there. A text is tracked from frame to frame and becomes one entry; lines that come and go together become one. Dense
+text is read over several frames, the largest first, so that no frame takes much longer than others.
 """
 
 import functools
@@ -34,19 +33,19 @@ from vidret.channels.texts.ocr import TextModels
 from vidret.types import Picture, ShotChange, TimedText
 
 MODEL = "pp-ocrv6"
-DETECTION_SIDE = 640  # pixels; the longer side of the image in which text is looked for, where nothing moves
-MOVING_SIDE = 448  # pixels; the same where something does
+DETECTION_SIDE = 640  # pixels; longer side of the image that is searched for text, in still pictures
+MOVING_SIDE = 448  # pixels; the same in moving pictures
 MIN_SCORE = 0.6
-MIN_SHORT_SCORE = 0.8  # for up to three characters: most false readings on texture are that short
+MIN_SHORT_SCORE = 0.8  # for up to three characters: most misreadings of texture are that short
 MIN_OVERLAP = 0.5  # intersection over union of a text's boxes in consecutive frames
 MIN_LIKENESS = 0.85  # correlation of the strokes in a box that need not be read again
 MIN_SAME_TEXT = 0.7  # similarity of two readings of one text
 MAX_COMPARED = 200  # letters of each of them
-MAX_BOXES = 300  # texts that are followed in one frame
+MAX_BOXES = 300  # texts that are tracked in one frame
 MAX_READ = 32  # texts that are read in one frame; the others wait
 MAX_CHARACTERS = 2000  # of an entry
 MAX_TRACK_S = 60.0  # longer texts become several entries, so that an interrupted run repeats little
-RETRY_S = 4.0  # until what was no text is read again, though it looks the same
+RETRY_S = 4.0  # until a rejected text is read again, though it looks the same
 MAX_MISSED = 3  # consecutive frames in which a text may go undetected
 _MAX_LAG_S = 1.2  # between lines that come and go together
 _GRID = (90, 160)
@@ -55,10 +54,10 @@ _CROP = (24, 192)
 
 @dataclass(slots=True, eq=False)
 class _Track:
-    """A text that is followed: its extent (left, top, right, bottom) relative to the frame, and when it was seen.
+    """A tracked text: its extent (left, top, right, bottom) relative to the frame, and the times at which it was seen.
 
-    Its text is empty until it is read, from the corners in ``box``. Reading that resumes at ``resume_s`` finds it as
-    it was found.
+    ``text`` is empty until it is read, from the corners in ``box``. A run that resumes at ``resume_s`` finds it in the
+    same way.
     """
 
     extent: Extent
@@ -74,7 +73,7 @@ class _Track:
 
 
 class ScreenReader:
-    """Models that read texts, and the texts that are followed through one video at a time."""
+    """Reads texts from the frames of one video at a time, with its models and the texts being tracked."""
 
     def __init__(self) -> None:
         """Load the models.
@@ -86,19 +85,19 @@ class ScreenReader:
         self.start()
 
     def start(self, start_s: float = 0.0) -> None:
-        """Begin another video, or where an interrupted run ended: when the texts of the next frame appeared.
+        """Begin another video, or resume where an interrupted run ended: the start of the texts in the next frame.
 
-        ``note`` says whether the last video showed more texts than were read.
+        ``note`` says if the last video showed more texts than were read.
         """
         self._resumed_s = start_s
         self.note = ""
         self._tracks: list[_Track] = []
         self._closed: list[_Track] = []
         self._grid: UInt8[np.ndarray, "height width"] | None = None
-        self._before: tuple[Picture, float] | None = None  # the last frame, and when it began
-        self._is_due = False  # whether that was not searched
-        self._resume_s = start_s  # when the last frame began that was searched, or showed nothing new
-        self._rejected: list[_Track] = []  # what is no text, while it looks the same
+        self._before: tuple[Picture, float] | None = None  # the last frame, and its start
+        self._is_due = False  # whether that frame still has to be searched
+        self._resume_s = start_s  # start of the last frame that was searched, or showed nothing new
+        self._rejected: list[_Track] = []  # readings that are no text, while they look the same
         self._is_done = False  # whether the picture was searched at the higher resolution
         self._last_s: float | None = None
         self._num_crowded = self._num_unread = 0
@@ -136,7 +135,7 @@ class ScreenReader:
         self._split_long(time_s, middle_s)
 
     def _follow(self, image: Picture, time_s: float) -> None:
-        """Find the texts that are followed already, and what was rejected lately, by their strokes."""
+        """Find the tracked texts and the recently rejected ones, by their strokes."""
         for track in self._tracks + self._rejected:
             crop = shrink(cut(image, track.extent), _CROP)
             if likeness(track.crop, crop) >= MIN_LIKENESS:
@@ -145,7 +144,7 @@ class ScreenReader:
         self._rejected = [] if self._is_done else kept
 
     def _search(self, image: Picture, time_s: float, middle_s: float) -> None:
-        """Find other texts of a frame, and when they appeared."""
+        """Find other texts of a frame, and the times at which they appeared."""
         before, before_s = self._before or (image, middle_s)
         side = DETECTION_SIDE if self._is_done else MOVING_SIDE
         boxes = sorted(self._models.detect(fit_image(image, side)), key=_height, reverse=True)
@@ -158,13 +157,13 @@ class ScreenReader:
             if all(overlap_boxes(other, extent) < MIN_OVERLAP for other in followed):
                 crop = shrink(cut(image, extent), _CROP)
                 is_older = likeness(shrink(cut(before, extent), _CROP), crop) >= MIN_LIKENESS
-                # What is read again begins now: reading that resumes in the frame before would read it there.
+                # A text that is read again begins now: a run resumed in the frame before would read it there.
                 is_older = is_older and all(overlap_boxes(other, extent) < MIN_OVERLAP for other in retried)
                 resume_s, start_s = (self._resume_s, before_s) if is_older else (middle_s, middle_s)
                 self._tracks.append(_Track(extent, box, resume_s, start_s, time_s, crop))
 
     def _read_waiting(self, image: Picture, time_s: float) -> None:
-        """Read texts that are shown and were not read yet, the largest first."""
+        """Read texts that are shown and have not been read yet, the largest first."""
         waiting = [track for track in self._tracks if not track.text and track.last_s == time_s]
         for track in sorted(waiting, key=lambda track: _height(track.box), reverse=True)[:MAX_READ]:
             track.text, track.score = self._models.read(image, track.box)
@@ -190,7 +189,7 @@ class ScreenReader:
             ready = [track for track in ready if track not in held]
             waiting += held
         self._closed = [track for track in self._closed if track not in ready]
-        # What is found next may have begun in a frame that was not searched, or look like what was rejected.
+        # A text found next may have begun in a skipped frame, or look like a rejected one.
         tracks = self._tracks + self._closed + self._rejected
         return min([self._resume_s, *(track.resume_s for track in tracks)]), join_lines(ready)
 
@@ -214,13 +213,13 @@ class ScreenReader:
         return texts
 
     def _close(self, tracks: Sequence[_Track]) -> None:
-        """End texts; what was not read is only counted."""
+        """Close tracks; those that were not read are only counted."""
         read = [track for track in tracks if track.text]
         self._closed += read
         self._num_unread += len(tracks) - len(read)
 
     def _split_long(self, time_s: float, middle_s: float) -> None:
-        """Close tracks that are too long; those that are still seen go on as new ones."""
+        """Close tracks that are too long; those still seen continue as new ones."""
         for track in [track for track in self._tracks if track.text and time_s - track.start_s > MAX_TRACK_S]:
             self._tracks.remove(track)
             self._closed.append(replace(track, end_s=track.end_s if track.missed else middle_s))
@@ -245,7 +244,7 @@ def similar(one: str, other: str) -> bool:
 
 
 def join_lines(tracks: Sequence[_Track]) -> list[TimedText]:
-    """Turn tracks into entries, those of lines below one another that come and go together into one; by start."""
+    """Return the entries of tracks, by start; lines below one another that come and go together are one entry."""
     groups: list[list[_Track]] = []
     for track in sorted(tracks, key=lambda track: (track.extent[1], track.extent[0])):
         group = next((group for group in groups if _continues(group, track)), None)
@@ -288,7 +287,7 @@ def _load_reader() -> ScreenReader:
     return ScreenReader()
 
 
-# What slides past something is no slide with text.
+# A thing that slides past something is no slide with text.
 _MOTION = "across|along|around|away|down|into|off|out|over|past|round|through|under"
 _HINT = re.compile(
     r"\b(signs?|captions?|titles?|notices?|labels?|boards?(?!\s+games?\b)|menu"

@@ -1,4 +1,4 @@
-"""Speech to timed text, with Whisper models on CTranslate2 (faster-whisper).
+"""Recognition of speech as timed text, with Whisper models on CTranslate2 (faster-whisper).
 
 Audio is processed in blocks that end in silence, so memory does not grow with the length of a file. Voice activity
 detection comes first: audio without speech never reaches the recogniser.
@@ -31,17 +31,17 @@ SAMPLE_RATE = 16_000
 BUNDLED = "tiny.en"
 BLOCK_S = 120.0  # audio recognised at a time
 _BUNDLED_BEAM_SIZE = 2  # of the bundled model, more beams make as many errors
-_PAUSE_FRAMES = 500  # of 10 ms, after the end of what is encoded
+_PAUSE_FRAMES = 500  # of 10 ms, encoded after the end of the sound
 MAX_PAUSE_S = 0.7  # between the words of one utterance
 MAX_UTTERANCE_S = 20.0
 MAX_NO_SPEECH = 0.6  # the model's probability that there is no speech
 MIN_LOG_PROBABILITY = -1.0  # the mean over an utterance's tokens
-MIN_LANGUAGE = 0.5  # probability of a language that is named; a model of English names none
+MIN_LANGUAGE = 0.5  # least probability of a language that is reported; an English model reports none
 MAX_COMPRESSION = 2.4  # repetitive text compresses better than speech
 MAX_REPEATS = 2
 _MISSING_TOLERANCE_S = 2.0  # of sound at the end of a video
 _BUNDLED_DIGEST = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
-# What Whisper writes over music, noise and credits: it was trained on subtitles of videos.
+# Phrases that Whisper writes over music, noise and credits: it was trained on subtitles of videos.
 _CREDITS = re.compile(
     r"(thanks?( you)?( so much| very much)? for (watching|listening|viewing)"
     r"|(please )?(like and )?subscribe( to (my|the|our) channel)?"
@@ -51,7 +51,7 @@ _CREDITS = re.compile(
 )
 _SHORT_CREDITS = {"thank you", "thanks", "you", "bye", "bye bye", "so", "oh", "okay"}
 _SENTENCE_ENDS = (".", "?", "!", "\u3002", "\uff1f", "\uff01")
-_SURE = 0.6  # of what may well have been said
+_SURE = 0.6  # of phrases that may really have been said
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class SpeechRecogniser:
             self.model = WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1, num_workers=1)
         except Exception as error:
             raise VidretError(f"speech model {model}: cannot be loaded: {read_fault(error)}") from error
-        if model == BUNDLED:  # for others, nobody measured what this does to their words
+        if model == BUNDLED:  # the effect on other models' words is not measured
             self._beam_size = _BUNDLED_BEAM_SIZE
             whisper: Any = self.model
             whisper.encode = functools.partial(encode_heard, whisper.encode)
@@ -129,11 +129,11 @@ class SpeechRecogniser:
 def encode_heard(
     encode: Callable[[Float32[np.ndarray, "mel heard"]], Any], features: Float32[np.ndarray, "mel frame"]
 ) -> Any:
-    """Encode a window of features without what fills it up to 30 s, but for a pause after what is heard.
+    """Encode a window of features without its padding to 30 s, except for a pause after the sound.
 
-    Whisper knows from the pause that nothing follows: after 1 s it repeats and invents words, after 5 s it does not.
+    The pause tells Whisper that nothing follows: with 1 s it repeats and invents words, with 5 s it does not.
     """
-    heard = np.flatnonzero(features.any(axis=0))  # what fills a window is 0
+    heard = np.flatnonzero(features.any(axis=0))  # padding is 0
     end = int(heard[-1]) + 1 if len(heard) else 0
     return encode(features[:, : end + _PAUSE_FRAMES])
 
@@ -169,22 +169,22 @@ def _is_intact(path: Path) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _digest_file(path: Path, _size: int, _mtime_ns: int) -> str:
-    """Return the digest of a file, once a process unless it changes: speech and sounds load the same model."""
+    """Return the digest of a file, cached until the file changes: speech and sounds load the same model."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_chunks(audio: Float32[np.ndarray, " sample"]) -> list[dict[str, int]]:
-    """Return the stretches of speech (``start`` and ``end`` in samples), cut at pauses of 0.5 s, with what is around.
+    """Return the stretches of speech (``start`` and ``end`` in samples), cut at pauses of 0.5 s, with margins.
 
-    Silero's voice activity detection finds them. There are none unless one of them lasts 0.2 s, pauses included.
+    Silero's voice activity detection finds them. There are none unless one lasts at least 0.2 s, including pauses.
     """
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
     chunks: list[dict[str, int]] = get_speech_timestamps(audio, VadOptions(min_silence_duration_ms=500))
     longest = max((chunk["end"] - chunk["start"] for chunk in chunks), default=0)
     if 0 < longest <= SAMPLE_RATE and not get_speech_timestamps(audio, VadOptions(min_speech_duration_ms=200)):
-        return []  # a longer one has at least 0.2 s without the 0.4 s around it
+        return []  # a longer one has at least 0.2 s without its margins of 0.4 s
     return chunks
 
 
@@ -198,7 +198,7 @@ def find_speech(audio: Float32[np.ndarray, " sample"]) -> list[tuple[float, floa
 
 
 def is_doubtful(segment: Any) -> bool:
-    """Return whether Whisper's own figures say that a segment is not speech."""
+    """Return whether a segment is not speech by Whisper's own figures."""
     is_silent = segment.no_speech_prob > MAX_NO_SPEECH and segment.avg_logprob < -0.5
     is_unlikely = segment.avg_logprob < 1.5 * MIN_LOG_PROBABILITY
     return bool(is_silent or is_unlikely or segment.compression_ratio > MAX_COMPRESSION)
@@ -229,7 +229,7 @@ def make_text(words: list[Word], language: str) -> TimedText:
 
 
 def is_invented(text: TimedText) -> bool:
-    """Return whether an utterance is one of those that Whisper writes where nobody speaks, or holds no word."""
+    """Return whether an utterance has no word, or is a phrase that Whisper writes where nobody speaks."""
     plain = " ".join(re.findall(r"[\w'.]+", text.text.lower())).strip(" .")
     if not re.search(r"\w", plain):
         return True
@@ -261,7 +261,7 @@ class AudioBlocks:
         self._num_pending = 0
 
     def add(self, samples: Float32[np.ndarray, " sample"]) -> Iterator[Float32[np.ndarray, " _sample"]]:
-        """Yield the blocks that are over with the next samples."""
+        """Yield the blocks that the next samples complete."""
         self._pending.append(samples)
         self._num_pending += len(samples)
         most = int(BLOCK_S * SAMPLE_RATE)
@@ -272,7 +272,7 @@ class AudioBlocks:
             yield audio[:cut]
 
     def finish(self) -> Iterator[Float32[np.ndarray, " _sample"]]:
-        """Yield what is left, if anything is."""
+        """Yield the remaining samples, if there are any."""
         if self._num_pending:
             yield np.concatenate(self._pending)
 
@@ -290,7 +290,7 @@ def find_quietest(audio: Float32[np.ndarray, " sample"]) -> int:
 
 @functools.lru_cache(maxsize=1)
 def load_recogniser(model: str) -> SpeechRecogniser:
-    """Load a model, or return it if it is the one that was loaded last."""
+    """Load a model; the last one is cached."""
     return SpeechRecogniser(model)
 
 
@@ -300,7 +300,7 @@ class SpeechReader:
     note = ""
 
     def start(self, start_s: float, options: Mapping[str, Any], heartbeat: Heartbeat) -> float:
-        """Begin another video, or where an interrupted run ended: its next block begins there; return this time."""
+        """Begin another video, or resume where an interrupted run ended; return the start of the next block."""
         self._model, self._heartbeat = str(options["model"]), heartbeat
         self._blocks, self._repeats = AudioBlocks(), _RepeatFilter()
         self._until_s, self._texts = start_s, list[TimedText]()
@@ -340,7 +340,7 @@ def _describe_sound(info: "VideoInfo", until_s: float) -> str:
     return f"only {until_s:.0f} s of {end_s:.0f} s of sound could be read" if is_short else ""
 
 
-# Who tells jokes or a story is seen doing so; what is said is something else.
+# "Telling jokes" or a story is a picture of somebody; their words are something else.
 _HINT = re.compile(
     r"\b(voices?|says?|said|saying|tells?(?!\s+(?:a\s+)?(?:jokes?|stor(?:y|ies))\b)|told|announce\w*|explain\w*|mention\w*"
     r"|speak\w*|spoken|talk(?:s|ing)?\s+about|speech|hears?|heard|asks?|asked|warns?|advis\w+|reports?\s+(?:that|says)"

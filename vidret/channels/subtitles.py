@@ -43,12 +43,12 @@ def read_subtitles(info: "VideoInfo", options: Mapping[str, Any], heartbeat: Hea
 def find_subtitles(
     info: "VideoInfo", sidecars: Sequence[str], heartbeat: Heartbeat
 ) -> tuple[list[TimedText], list[str]]:
-    """Return the subtitles in a video and in the files beside it, by time, and the problems that were met."""
+    """Return the subtitles in a video and in the files beside it, by time, and the problems found."""
     from vidret.video.audio import find_sound_end
     from vidret.video.files import read_content
 
     end_s = info.duration
-    if info.has_audio and not info.damage:  # of a truncated file, the sound ends earlier than declared
+    if info.has_audio and not info.damage:  # the sound of a truncated file ends earlier than declared
         end_s = max(end_s, find_sound_end(info.path))
     embedded = read_tracks(info.path, heartbeat, video_end_s=end_s)
     texts, problems = embedded.texts, embedded.problems
@@ -63,7 +63,7 @@ def find_subtitles(
             continue
         texts = texts + parsed.texts
         problems += [f"{name}: {problem}" for problem in parsed.problems]
-    # A file beside the video often repeats a track inside it.
+    # A file beside the video often repeats a track in the video.
     unique = {(text.text, round(text.start, 1), round(text.end, 1)): text for text in reversed(texts)}
     return sorted(unique.values(), key=lambda text: (text.start, text.end)), problems
 
@@ -73,9 +73,9 @@ def read_tracks(
 ) -> Subtitles:
     """Return the entries of the text subtitle tracks inside a file, by start, and the problems that were found.
 
-    Times are those of a player's clock, as in ``probe``. Picture subtitles are not read, nor tracks after the first
-    ``MAX_TRACKS``: both are problems. ``heartbeat`` is called for every packet. Raise DecodeError if the file cannot be
-    opened.
+    Times are those of a player's clock, as in ``probe``. Picture subtitles and tracks after the first ``MAX_TRACKS``
+    are not read, and reported as problems. ``heartbeat`` is called for every packet. Raise DecodeError if the file
+    cannot be opened.
     """
     from vidret.video.container import open_container, read_packets, read_start
     from vidret.video.files import open_file
@@ -146,7 +146,7 @@ class Sidecars:
     """The subtitle files beside local videos; each folder is listed once."""
 
     def __init__(self) -> None:
-        """Start without any listing."""
+        """Start without listings."""
         self._folders: dict[str, dict[str, list[str]]] = {}
 
     def find(self, path: str) -> list[str]:
@@ -156,7 +156,7 @@ class Sidecars:
         folder, name = os.path.split(path)
         if folder not in self._folders:
             self._folders[folder] = _list_subtitles(folder)
-        stem = os.path.splitext(name)[0]  # noqa: PTH122  the name may be no text
+        stem = os.path.splitext(name)[0]  # noqa: PTH122  the name may not be valid text
         return self._folders[folder].get(compose(stem), [])
 
 

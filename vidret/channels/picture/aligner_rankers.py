@@ -84,7 +84,7 @@ class UcofiaRanker:
 class GlsclRanker:
     """GLSCL, trained or training-free: frames pooled with the sentence as query and, if trained, shared concepts.
 
-    Or a trained model's other pooling in its place. Reference: Zhang et al. 2025, "Text-Video Retrieval with
+    A trained model may have another pooling instead. Reference: Zhang et al. 2025, "Text-Video Retrieval with
     Global-Local Semantic Consistent Learning".
     """
 

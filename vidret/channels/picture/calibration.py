@@ -27,13 +27,13 @@ from vidret.types import TextEmbedding
 logger = logging.getLogger(__name__)
 
 BATCH = 256  # segments read and scored at a time
-MEMORY = 4 << 30  # bytes that the scores of the bank may take, with Sinkhorn's temporary arrays: else of a sample
+MEMORY = 4 << 30  # bytes for the scores of the bank, with Sinkhorn's temporary arrays; beyond it, segments are sampled
 COPIES = 4  # arrays of the size of one level that exist at once
 SEED = 1234
 POTENTIALS, IDS = "potentials", "ids"  # the folder of an index, and the column in its files besides the levels
 _FILE = re.compile(r"[0-9a-f]{32}\.rows")
 COLDEST = 1e-6  # minimum temperature; below, float32 scores lose their differences
-EDITION = ".edition"  # the end of the key of what each change of a calibration changes
+EDITION = ".edition"  # suffix of the key of a value that changes with each change of a calibration
 DAMAGE = "the calibration is damaged or of an earlier version, so scores are not corrected, run vidret calibrate"
 STORED_AS_IS = ("bank", "texts", "num_queries", "temperature", "error", "num_measured", "is_automatic")
 
@@ -49,13 +49,13 @@ class Calibration:
         num_queries: Number of queries in the bank.
         temperature: Temperature of Sinkhorn, in the unit of the levels.
         ids: Ids of the segments, ascending.
-        potentials: What to add to the score of each segment, by corrected level; the mean of a level is 0.
+        potentials: Added to the score of each segment, by corrected level; the mean of a level is 0.
         error: Residual error of Sinkhorn, 0..2.
         queries: Potentials of the queries by level.
         offsets: Constant by level that completes potentials which follow from ``queries``.
         num_measured: Number of segments of the index when ``queries`` were balanced.
-        is_automatic: Whether an indexing run made it, which also measures it again.
-        texts: The bank.
+        is_automatic: Whether an indexing run made it; later runs then measure it again.
+        texts: The queries of the bank.
     """
 
     bank: str
@@ -93,7 +93,7 @@ class Calibration:
     def extended(self, ids: Ids, scores: Mapping[str, Float32[np.ndarray, "text id"]]) -> "Calibration":
         """Return the calibration with further segments, given their scores for the bank by level.
 
-        The potentials of the queries stay, so that each segment costs the same in an index of any size.
+        The potentials of the queries stay fixed, so the cost per segment does not depend on the size of the index.
         """
         import torch
 
@@ -117,14 +117,14 @@ class Calibration:
         return replace(self, ids=ids[order], potentials=potentials)
 
     def without_segments(self) -> "Calibration":
-        """Return the calibration of no segments yet."""
+        """Return the calibration with its segments removed."""
         nothing = {name: values[:0] for name, values in self.potentials.items()}
         return replace(self, ids=self.ids[:0], potentials=nothing)
 
 
 @dataclass(slots=True, eq=False)
 class _Loaded:
-    """The stored calibration of a ranker, that of the segments that came since, and the embeddings of its bank."""
+    """The stored calibration of a ranker, that of segments added since, and the embeddings of its bank."""
 
     edition: str
     calibration: Calibration | None
@@ -135,7 +135,7 @@ class _Loaded:
 class Calibrations:
     """The stored calibrations of an open index, each read again only when it has changed.
 
-    Segments that came since are corrected too: their potentials are measured when they are first asked for.
+    Segments added since are corrected too: their potentials are measured when they are first needed.
     """
 
     def __init__(self, store: Store, encode: Callable[[Sequence[str]], Sequence[TextEmbedding]]) -> None:
@@ -144,7 +144,7 @@ class Calibrations:
         self._loaded: dict[str, _Loaded] = {}
 
     def correct(self, ranker: Ranker, segments: StoredSegments, levels: Levels) -> Levels:
-        """Return the corrected levels of some segments; as they are if the index has no calibration for the ranker."""
+        """Return the corrected levels of some segments; unchanged if the index has no calibration for the ranker."""
         edition, loaded = find_edition(self._store, ranker), self._loaded.get(ranker.name)
         if loaded is None or loaded.edition != edition:
             loaded = self._loaded[ranker.name] = _Loaded(edition, load_calibration(self._store, ranker))
@@ -265,7 +265,7 @@ def _score_segments(
 def _read_batches(
     ids: Ids, read: Callable[[Ids], Levels], on_progress: OnProgress | None
 ) -> Iterator[tuple[Ids, dict[str, Float32[np.ndarray, "text id"]]]]:
-    """Yield segments with their scores by level, but those that are damaged: they have no scores."""
+    """Yield segments with their scores by level, except damaged ones, which have no scores."""
     for start in range(0, len(ids), BATCH):
         batch = ids[start : start + BATCH]
         scores = read(batch).scores
@@ -289,12 +289,12 @@ def save_calibration(
         "queries": {name: values.tolist() for name, values in calibration.queries.items()},
     }
     metas = {_key(ranker): json.dumps(header), f"{_key(ranker)}{EDITION}": uuid.uuid4().hex}
-    store.metadata.set_many({**metas, **(scale or {})}, durable=True)  # before the file of the old one goes
+    store.metadata.set_many({**metas, **(scale or {})}, durable=True)  # before the file of the old one is deleted
     _remove_others(store)
 
 
 def find_edition(store: Store, ranker: Ranker) -> str:
-    """Return the edition of a stored calibration, which each ``save_calibration`` changes; empty if there is none."""
+    """Return the edition of a stored calibration, new with each ``save_calibration``; empty if there is none."""
     editions = (str(index.metadata.get(f"{_key(ranker)}{EDITION}") or "") for index in store.parts.values())
     return " ".join(editions).strip()
 
@@ -302,7 +302,7 @@ def find_edition(store: Store, ranker: Ranker) -> str:
 def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
     """Load the calibration of an index for a ranker; None if there is none, or with a warning if it is damaged.
 
-    Several indexes that are searched as one have the potentials of each, and none unless all are calibrated.
+    Joined indexes have the potentials of each; there is none unless all are calibrated.
     """
     if len(store.parts) == 1:
         return _load_own(store, ranker)
@@ -359,7 +359,7 @@ def _list_stored(store: Store) -> dict[str, str | bytes]:
 
 
 def list_calibrations(store: Store) -> list[str]:
-    """Say what of an index is calibrated: the scores of a ranker by a bank, and probabilities."""
+    """Return a line for each calibration of an index: the scores of a ranker by a bank, and probabilities."""
     entries = {key: _read(store, stored) for key, stored in _list_stored(store).items()}
     return [
         f"by {format_count(entry[1].num_queries, 'query')} of {entry[1].bank} (SK-norm, rerank {key.split('.', 1)[1]})"
@@ -385,9 +385,9 @@ def forget_calibration(store: Store, ranker: Ranker, facts: Mapping[str, str]) -
 
 
 def _remove_others(store: Store) -> None:
-    """Delete files of potentials that no calibration lists, also those that killed runs or earlier versions left."""
+    """Delete files of potentials that no calibration lists, including leftovers of killed runs and earlier versions."""
     store.metadata.forget_held()
-    with suppress(StoreError):  # what is damaged may list any of them
+    with suppress(StoreError):  # a damaged calibration may list any of them
         listed = [_find_file(store, store.metadata.get(key)) for key in store.metadata.keys(f"{CALIBRATION}.")]
         for path in (store.path / POTENTIALS).glob("*"):
             if _FILE.match(path.name) and path not in listed and path.is_file():
@@ -395,7 +395,7 @@ def _remove_others(store: Store) -> None:
 
 
 def is_calibrated_by_user(store: Store) -> bool:
-    """Return whether an index has a calibration that no indexing run makes again in another index."""
+    """Return whether an index has a calibration that an indexing run would not make by itself."""
     try:
         return not all(parse_json(stored)["is_automatic"] for stored in _list_stored(store).values())
     except (ValueError, LookupError, TypeError):  # no valid one
@@ -410,6 +410,6 @@ def _find_file(store: Store, stored: str | bytes | None) -> Path | None:
     """Return the file that a stored calibration lists, whether it exists or not; None if there is nothing valid."""
     with suppress(ValueError, LookupError, TypeError):
         name: str = parse_json(stored or "{}")["file"]
-        if _FILE.fullmatch(name):  # it could lead out of the folder
+        if _FILE.fullmatch(name):  # other names could lead out of the folder
             return store.path / POTENTIALS / name
     return None

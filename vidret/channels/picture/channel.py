@@ -42,12 +42,12 @@ from vidret.types.arrays import widen_rows
 logger = logging.getLogger(__name__)
 
 SEGMENT_BATCH_SIZE = 256  # segments scored at a time when whole videos are scored
-DEPTH_FACTOR = 4  # by which a search goes deeper when the nearest segments belong to too few videos
+DEPTH_FACTOR = 4  # by which a search is deepened if the nearest segments belong to too few videos
 SEGMENTS_PER_VIDEO = 8  # reranked for each video that is found beyond the first candidates
-# Segments of a video that set its score. In 672 rankings of films of 90 segments, the best one was among them in all
-# but one, and 0.02 nats better than these.
+# Segments of a video that set its score. In 672 rankings of films of 90 segments, the best one was outside them once,
+# and 0.02 nats better.
 NEAREST_SEGMENTS = 16
-TYPICAL_SHARE = 0.01  # of unrelated queries, that reach the typical score of a curve in a segment
+TYPICAL_SHARE = 0.01  # of unrelated queries, which reach the typical score of a curve in a segment
 
 
 class PictureChannel:
@@ -70,13 +70,13 @@ class PictureChannel:
         return self._rankers[name]
 
     def find_scale(self, ranker: Ranker) -> PictureScale:
-        """Return what unrelated queries score by a ranker."""
+        """Return the scale of a ranker: the scores of unrelated queries."""
         return self.scales.find(self.store, ranker)
 
     def find(self, query: ChannelQuery) -> dict[int, VideoPictures]:
         """Return the best segments by video, with their evidence for each clause.
 
-        A clause with phrases finds none: only texts hold them.
+        A clause with phrases has none: only texts contain phrases.
         """
         if "picture" not in query.sources:
             return {}
@@ -101,10 +101,10 @@ class PictureChannel:
     def find_in_videos(
         self, query: ChannelQuery, video_ids: Sequence[int], known: Mapping[int, VideoPictures]
     ) -> dict[int, VideoPictures]:
-        """Return what ``find`` does of some videos, whatever finds them, for a query of one clause.
+        """Return the result of ``find`` for given videos and a query of one clause, independent of other candidates.
 
-        All of their segments are compared, or of a long video those nearest to the clause, and the covered ones; what
-        ``find`` has read of them is ``known``.
+        All their segments are compared; of a long video, those nearest to the clause and the covered ones. ``known``
+        are the results of ``find``, whose segments are not read again.
         """
         chosen = set(video_ids)
         covered_ids = self.store.overlapping_segments(span for span in query.covered if span[0] in chosen)
@@ -122,8 +122,8 @@ class PictureChannel:
         return self._rate(query, list_segments(self.store, video_ids), whole=True) if "picture" in query.sources else {}
 
     def deepen(self, query: ChannelQuery, num_videos: int) -> int | None:
-        """Return the depth at which to find again after so many videos; None if that cannot find further ones."""
-        if any(clause.phrases for clause in query.clauses):  # only texts hold them
+        """Return the depth of the next search, given how many videos the last one found; None if none can find more."""
+        if any(clause.phrases for clause in query.clauses):  # only texts contain phrases
             return None
         store, filters, depth = self.store, query.options.filters, query.depth
         num_segments = store.select(filters, query.excluded).num_segments
@@ -176,7 +176,7 @@ class PictureChannel:
     # Segments
 
     def read_again(self, ranker: Ranker, ids: Sequence[int] | Ids) -> StoredSegments:
-        """Read segments for a ranker; the last ones are kept, as of a video that many queries are asked of."""
+        """Read segments for a ranker; the last ones are cached, since many queries may ask for the same video."""
         key = (ranker.name, self.store.generation, *map(int, ids))
         last = self._last
         if last is None or last[0] != key:
@@ -192,7 +192,7 @@ class PictureChannel:
     def rerank(self, query: EncodedQuery, stored: StoredSegments, ranker: Ranker, *, typical: float) -> RankedSegments:
         """Return the scores of segments for a query.
 
-        A negative term lowers a score by how much that term scores above ``typical``, the mean of unrelated queries.
+        A negative term lowers a score by its own score above ``typical``, the mean of unrelated queries.
         """
         levels = ranker.score([query.positive, *query.negatives], stored.tokens, stored.frames)
         if query.is_text:
@@ -230,7 +230,7 @@ class PictureChannel:
         """Score texts against whole videos without correction, by level and as the weighted sum ``TOTAL``.
 
         The score of a video is that of its best segment, at each level separately. All segments are scored: there is no
-        coarse search. A video that is given twice is scored once, so that rounding does not tell the two apart.
+        coarse search. A video that is given twice is scored once, so that rounding cannot make the two differ.
         """
         columns = {video_id: column for column, video_id in enumerate(dict.fromkeys(video_ids))}
         ids = [self.store.segments.ids_of_video(video_id) for video_id in columns]
@@ -257,7 +257,7 @@ class PictureChannel:
         return find_typical_score(self.find_scale(FrameRanker()), TYPICAL_SHARE) if len(self.store) else None
 
     def _score_unrelated(self, ranker: Ranker) -> Float[np.ndarray, " score"]:
-        """Return what a ranker scores the unrelated queries in a sample of the segments; empty for an empty index."""
+        """Return a ranker's scores of the unrelated queries in a sample of the segments; empty for an empty index."""
         self._rankers.setdefault(ranker.name, ranker)
         ids: Ids = self.store.searchable()
         sample = ids[spread_evenly(len(ids), SAMPLE)]
@@ -299,7 +299,7 @@ def _limit_per_video(store: Store, ids: Ids, num_first: int) -> Ids:
     if len(ids) <= num_first:
         return ids
     owners = store.owners(ids)
-    ids, video_ids = ids[owners >= 0], owners[owners >= 0].tolist()  # another process may have pruned some meanwhile
+    ids, video_ids = ids[owners >= 0], owners[owners >= 0].tolist()  # another process may have just pruned some
     counts = Counter(dict.fromkeys(video_ids[:num_first], SEGMENTS_PER_VIDEO))
     kept = list(range(min(num_first, len(ids))))
     for index, video_id in enumerate(video_ids[num_first:], start=num_first):

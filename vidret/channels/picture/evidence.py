@@ -1,6 +1,6 @@
-"""What the pictures of videos say about the clauses of a query: some segments, or all frames.
+"""Evidence of the pictures of videos for the clauses of a query, from some segments or all frames.
 
-Scores become evidence by the picture scales of an index: what unrelated queries score in its segments, by ranker.
+Picture scales turn scores into evidence: the mean and deviation of unrelated queries' scores, by ranker.
 """
 
 import json
@@ -24,12 +24,12 @@ from vidret.types import Segment, Source, Vector
 from vidret.types.arrays import widen_rows
 
 DRIFT = 1.25  # growth of the index above which a scale is measured again
-SAMPLE = 256  # segments that it is measured on
+SAMPLE = 256  # segments that a scale is measured on
 
 # Pictures: nats for each standard deviation of the scores of unrelated queries, and for a score at their mean.
 PICTURE_SLOPE, PICTURE_OFFSET = 1.9, -0.9
-MIN_DEVIATION = 1e-4  # of the scores of unrelated queries: stored vectors, of float16, tell no smaller ones apart
-# What a hint at words takes from pictures, and what "someone says that ..." takes besides.
+MIN_DEVIATION = 1e-4  # of the scores of unrelated queries: float16 vectors cannot resolve smaller ones
+# Nats that a hint at words subtracts from pictures, and that "someone says that ..." subtracts in addition.
 HINTED, REPORTED = 0.8, 1.7
 
 Measure = Callable[[Ranker], Float[np.ndarray, " score"]]
@@ -37,7 +37,7 @@ Measure = Callable[[Ranker], Float[np.ndarray, " score"]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureScale:
-    """Mean and standard deviation of what a ranker scores unrelated queries in the segments of an index."""
+    """Mean and standard deviation of a ranker's scores of unrelated queries in the segments of an index."""
 
     mean: float
     deviation: float
@@ -53,7 +53,7 @@ class PictureScale:
 
 
 def weigh_pictures(clause: Clause, compared: Collection[Source]) -> float:
-    """Return what a clause adds to pictures where they are compared with words too."""
+    """Return the nats that a clause's wording adds to pictures, next to other sources."""
     hinted = (clause.source not in (None, "sound")) * HINTED + clause.is_report * REPORTED
     return clause.weigh("picture", compared) - hinted
 
@@ -62,7 +62,7 @@ UNKNOWN = PictureScale(mean=0.0, deviation=0.1)  # of an empty index
 
 
 class _Known(NamedTuple):
-    """A scale by a ranker, and the index for which it holds."""
+    """The scale of a ranker, and the state of the index for which it is valid."""
 
     generation: int
     stored: str | bytes | None
@@ -71,7 +71,7 @@ class _Known(NamedTuple):
 
 
 class PictureScales:
-    """The scales of an index. Indexing stores them; a reader measures again when the index has grown since."""
+    """The scales of an index. Indexing stores them; a reader measures them again if the index has grown since."""
 
     def __init__(self, measure: Measure) -> None:
         """Set the function that scores unrelated queries in a sample of the index."""
@@ -105,19 +105,19 @@ class PictureScales:
         return {_key(ranker): json.dumps(facts)} if scale is not UNKNOWN else {}
 
     def _measure_scale(self, ranker: Ranker) -> PictureScale:
-        scores = self._measure(ranker).astype(np.float64)  # their sum is then that of any order of the segments
+        scores = self._measure(ranker).astype(np.float64)  # then the sum does not depend on the order of segments
         if not len(scores):
             return UNKNOWN
         return PictureScale(mean=float(scores.mean()), deviation=float(scores.std()))
 
 
 def find_typical_score(scale: PictureScale, share: float) -> float:
-    """Return the score that this share of unrelated queries reaches in a segment."""
+    """Return the score that a share of unrelated queries reaches in a segment."""
     return scale.mean + NormalDist().inv_cdf(1 - share) * scale.deviation
 
 
 def _read(stored: str | bytes | None) -> tuple[int, int, PictureScale]:
-    """Return the generation and the number of segments that a scale was measured on; one that is invalid is none."""
+    """Return the generation and the number of segments of a stored scale, and it; an unknown one if it is invalid."""
     with suppress(ValueError, LookupError, TypeError, OverflowError):
         facts: Any = parse_json(stored or "")
         mean, deviation = map(float, facts["scale"])
@@ -134,7 +134,7 @@ def _key(ranker: Ranker) -> str:
 class FrameScorer:
     """Scores the frames of one video for a query.
 
-    A negative term lowers the score of a frame by how much it scores above the mean of the video's stored frames.
+    A negative term lowers the score of a frame by its own score above the mean of the video's stored frames.
     """
 
     positive: Vector
@@ -162,9 +162,9 @@ class VideoPictures:
         times: Their times in seconds.
         scores: Their evidence by clause.
         best: The evidence of the video for each clause.
-        segments: The segments that hold them, by time.
+        segments: The segments of the points, by time.
         ids: Their ids.
-        levels: What the score of the best segment is made of, by name; empty for several clauses.
+        levels: Levels of the score of the best segment by name; empty for several clauses.
         line: Offset and slope of the evidence as a function of the similarity of frames, for the first clause; None if
             the points are the best frames of segments.
     """
@@ -222,7 +222,7 @@ def collect_segments(
 
 
 def merge_segments(parts: Sequence[VideoPictures], ids: Set[int]) -> VideoPictures:
-    """Return those segments of a video that have some ids, given in one or several parts; each part's best has one."""
+    """Return the segments of a video with these ids, from one or several parts; each part's best must be among them."""
     kept = np.flatnonzero([key in ids for part in parts for key in part.ids.tolist()])
     times = np.concatenate([part.times for part in parts])
     order = kept[np.argsort(times[kept], kind="stable")]
@@ -243,9 +243,9 @@ def collect_frames(
 ) -> dict[int, VideoPictures]:
     """Return all stored frames of videos as points in time.
 
-    The best frame of a video has the evidence of its best segment. Others have as much less as their similarity is
-    lower, by ``slope`` nats for each unit, so that moments are found as in the curve of similarities. ``segments`` are
-    the stored ones as ``collect_segments`` returns them.
+    The best frame of a video has the evidence of its best segment. Other frames have ``slope`` nats less for each unit
+    that their similarity is lower, so that moments are found as in the curve of similarities. ``segments`` are the
+    stored ones as ``collect_segments`` returns them.
     """
     members: dict[int, list[int]] = {}
     for row, segment in enumerate(stored.segments):
@@ -272,7 +272,7 @@ def collect_frames(
 def weigh_points(
     videos: Mapping[int, VideoPictures], stored: StoredSegments, weights: Float[np.ndarray, "clause segment"]
 ) -> dict[int, VideoPictures]:
-    """Return the same points, with what the segment of each adds to its evidence, for each of the stored segments."""
+    """Return the same points, each with the weight of its segment added to its evidence."""
     rows = {key: row for row, key in enumerate(stored.ids.tolist())}
     weighed = {}
     for video_id, points in videos.items():

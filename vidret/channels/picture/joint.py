@@ -1,4 +1,4 @@
-"""Joint files: an encoder with its aligner, its grounding head, and a bank of queries to calibrate indexes with."""
+"""Joint files: an encoder with its aligner, its grounding head, and a bank of queries for calibrations."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 def join_files(
     base: Path, others: Sequence[Path], out: Path, *, bank: QueryBank | None = None, merge: MergeLevel = OFF
 ) -> list[str]:
-    """Write a model file to which parts of other files are added.
+    """Write a model file with parts of other files added.
 
     Args:
-        base: Model file of vidret, whose towers and parts stay.
+        base: Model file of vidret, whose towers and parts are kept.
         others: Files of vidret: an aligner, a head, or a model, of which token merging, low-rank updates, prompts and
             parts are taken.
         out: The joint file.
@@ -43,7 +43,7 @@ def join_files(
         merge: How much the towers merge tokens, without training.
 
     Returns:
-        A line for each part, which says what it is and what it was made for.
+        A line for each part: what it is and what it was made for.
 
     Raises:
         VidretError: A file cannot be read, a part does not fit the towers, or the model has it already.
@@ -91,8 +91,8 @@ def _read_model(path: Path) -> "tuple[Card | None, dict[str, Part]]":
         if "vision" in card:
             parts = {name: read_part(path, name) for name in read_part_cards(path)}
             return read_card(path), {name: part for name, part in parts.items() if part is not None}
-        read_head_card(path)  # or it is no file of ours
-        card.pop(TRAINED_ON, None)  # which the card of the joint file has
+        read_head_card(path)  # raises for a file that is not vidret's
+        card.pop(TRAINED_ON, None)  # the card of the joint file has it
         return None, {HEAD: Part(card, load_file(path))}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise VidretError(f"{path}: {error}") from error
@@ -147,7 +147,7 @@ def _check_part(path: Path, name: str, part: Part, towers: "Card") -> str:
     if name == HEAD:
         widths = [_count_inputs(part, side) for side in ("video", "query")]
         reads, wanted = "layers", [towers.vision.width, towers.text.width]
-        if part.card.get("reads") == "vectors":  # those that an index stores, each with its similarity and its change
+        if part.card.get("reads") == "vectors":  # vectors of an index, each with its similarity and its change
             reads, wanted = "vectors", [towers.vision.dim + 2, towers.text.dim]
         if widths != wanted:
             expected = f"{wanted[0]} (frames) and {wanted[1]} (words)"

@@ -1,6 +1,6 @@
-"""Lists of queries: typical ones, unrelated ones, and banks in the files of models, that indexes are calibrated with.
+"""Lists of queries: typical ones, unrelated ones, and the banks in model files that indexes are calibrated with.
 
-Unrelated queries are those whose subjects most collections lack: what they score in an index says what a score means.
+Unrelated queries have subjects that most collections lack: their scores in an index give other scores a meaning.
 """
 
 from dataclasses import dataclass

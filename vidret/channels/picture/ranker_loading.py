@@ -35,7 +35,7 @@ UNTRAINED_UCOFIA = "76b32f5a5f75e7c2c064d41366d0376f"  # its fingerprint; the sc
 
 
 class QueryUcofia:
-    """The training-free UCoFiA; a few texts are scored without torch on a CPU, as those of a search are.
+    """The training-free UCoFiA; a few texts, such as those of a search, are scored on the CPU without torch.
 
     Reference: Wang et al. 2023, "Unified Coarse-to-Fine Alignment for Video-Text Retrieval".
     """
@@ -45,7 +45,7 @@ class QueryUcofia:
     wants_tokens = True
 
     def __init__(self, *, tokens: str, device: str, apart: bool) -> None:
-        """Set the format of stored tokens, the device, and whether patches are selected that differ from each other."""
+        """Set the format of stored tokens, the device, and whether diverse patches are selected (``apart``)."""
         self._tokens, self._device, self._apart = tokens, device, apart
 
     @cached_property
@@ -83,8 +83,8 @@ def make_untrained(name: str, encoder: Encoder, tokens: str) -> Ranker:
     if name == NONE:
         return FrameRanker()
     if name == UCOFIA:
-        # The starter's regions that differ most from each other are selected, since they are pooled like its frames.
-        # CLIP's patches are not trained to be compared with text, so those most similar to the class token are.
+        # For the starter, the most diverse regions are selected, since they are pooled like its frames. For CLIP, whose
+        # patches are not trained to be compared with text, those most similar to the class token are.
         is_apart = parse_model_name(encoder.name).base == STARTER
         return QueryUcofia(tokens=tokens, device=find_device(encoder), apart=is_apart)
     from vidret.align.glscl import ConceptAligner
@@ -109,7 +109,7 @@ def load_trained(path: Path, encoder: Encoder, tokens: str) -> Ranker:
 
 
 def choose_ranker(encoder: Encoder) -> str:
-    """Return the name of the default ranker of a new index: the model's aligner, else the one that measured best."""
+    """Return the name of the default ranker of a new index: the model's aligner, else the best one measured."""
     aligner = find_aligner(encoder.name)
     if aligner is not None:
         return str(aligner)
@@ -161,7 +161,7 @@ def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
 def check_ranker(ranker: Ranker, encoder: Encoder) -> None:
     """Check that a trained aligner can read the embeddings of an encoder, by packing and scoring one black frame.
 
-    Training-free rankers read those of any encoder. Loading what encodes texts takes time and memory.
+    Training-free rankers read those of any encoder. It loads the text encoder, which takes time and memory.
 
     Raises:
         AlignerError: It needs raw features that the encoder does not provide.

@@ -1,4 +1,4 @@
-"""Rankers: score segments for reranking, by levels, and pack at indexing what that needs of a segment."""
+"""Rankers, which score segments for reranking by levels, and pack the data that they need at indexing."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -12,7 +12,7 @@ from vidret.types.arrays import widen_rows
 TOP_FRAMES = 4
 BLOCK = 64  # segments whose frames are compared together
 MAX_TEXTS = 256  # that are compared with them at a time
-ROUNDING = 1e-6  # similarities of equal frames differ by less: a matrix product rounds each row by where it stands
+ROUNDING = 1e-6  # similarities of equal frames differ by less: a matrix product rounds rows by their position
 NONE = "none"
 MEAN = "mean"
 AUTO = "auto"
@@ -49,10 +49,10 @@ class Ranker(Protocol):
     wants_tokens: bool
 
     def pack(self, embedding: SegmentEmbedding) -> bytes:
-        """Return what is stored with a segment for scoring; empty if nothing is."""
+        """Return the bytes to store with a segment for scoring; empty if none are needed."""
 
     def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
-        """Score texts against segments, given what was packed and their frame vectors."""
+        """Score texts against segments, given their packed bytes and frame vectors."""
 
 
 class FrameRanker:
@@ -93,7 +93,7 @@ def score_top_frames(
     similarities = np.concatenate([sentences @ widen_rows(np.concatenate(block)).T for block in blocks], axis=1)
     lengths = np.array([len(segment) for segment in frames])
     starts = np.cumsum(lengths) - lengths
-    for length in np.unique(lengths):  # segments of as many frames together
+    for length in np.unique(lengths):  # segments with equal numbers of frames together
         columns = np.flatnonzero(lengths == length)
         rows = similarities[:, starts[columns][:, None] + np.arange(length)]
         kept = np.partition(rows, -TOP_FRAMES, axis=2)[..., -TOP_FRAMES:] if length > TOP_FRAMES else rows

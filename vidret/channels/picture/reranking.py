@@ -20,7 +20,7 @@ from vidret.types import Segment
 
 TOTAL = "total"
 REFINED = "refined"
-NUM_HITS = 400  # best hits that are refined, as published; so are the next two
+NUM_HITS = 400  # best hits that are refined; as published, like the next two
 NUM_NEIGHBOURS = 9
 BETA = 0.15  # weight of a neighbour, times its similarity
 
@@ -34,7 +34,7 @@ class RankedSegments:
         segments: The segments.
         scores: Their scores.
         times: Times of their best frames in seconds.
-        levels: What the scores are made of, by name.
+        levels: Levels of the scores by name.
     """
 
     ids: Ids
@@ -47,7 +47,7 @@ class RankedSegments:
 def sum_levels(
     scores: Mapping[str, Float[np.ndarray, "text segment"]], ranker: Ranker
 ) -> Float64[np.ndarray, "text segment"]:
-    """Return the weighted sum of the levels of a ranker, in float64: some encoders score everything about the same."""
+    """Return the weighted sum of the levels of a ranker, in float64: some encoders' scores hardly differ."""
     total = np.zeros(next(iter(scores.values())).shape)
     for name, weight in ranker.weights.items():  # one after another, since scores of a benchmark take gigabytes
         total += np.multiply(scores[name], weight, dtype=np.float64)
@@ -73,7 +73,7 @@ def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) ->
     scores = _score_hits(query, hits, ranked.scores[first])
     order = np.argsort(-scores, kind="stable")
     rest = [index for index in best.values() if index not in set(first)]
-    if rest:  # what follows keeps its distances, below the last refined hit
+    if rest:  # the rest keeps its distances, below the last refined hit
         last = max(float(ranked.scores[first].min()), float(ranked.scores[rest].max()))
         scores_below = ranked.scores[rest] - last + scores.min()
     else:
@@ -110,7 +110,7 @@ def keep_match(
 ) -> Float[np.ndarray, " hit"]:
     """Return refined scores in which the first hit stays first if the query is nearer to it than all other hits are.
 
-    The image is then of this very video, which its neighbours would pull away from it. ``scores`` are the first ones.
+    The image is then from this video, and neighbours would pull it away. ``scores`` are the ones before refinement.
     """
     is_match = scores[0] > (hits[1:] @ hits[0]).max(initial=-1.0)
     return np.concatenate([refined[:1].clip(min=refined.max()), refined[1:]]) if is_match else refined
@@ -127,7 +127,7 @@ def refine_hits(
     similarities = vectors @ vectors.T
     rows = np.arange(len(vectors))
     ranked = similarities.copy()
-    ranked[rows, rows] = np.inf  # also where a copy of the vector, rounded, is longer than itself
+    ranked[rows, rows] = np.inf  # even if a rounded copy of the vector is longer
     neighbours = np.argsort(-ranked, axis=1, kind="stable")[:, : num_neighbours + 1]
     weights = beta * np.maximum(0, np.take_along_axis(similarities, neighbours, axis=1))
     weights[:, :1] = 1
@@ -146,7 +146,7 @@ def score_refined(
 
 
 def standardise_scores(scores: Float[np.ndarray, " hit"]) -> Float[np.ndarray, " hit"]:
-    """Return scores with mean 0 and standard deviation 1; all 0 where they are equal."""
+    """Return scores with mean 0 and standard deviation 1; all 0 if they are equal."""
     deviation = scores.std()
     centred = scores - scores.mean()
     return centred / deviation if deviation > 0 else np.zeros_like(centred)

@@ -1,1 +1,1 @@
-"""What is heard in videos besides words: silence, music, speech, and sounds by example or by name."""
+"""Sounds in videos besides words: silence, music, speech, and sounds by example or by name."""

@@ -1,8 +1,8 @@
-"""The windows of audio of an index as a channel: which sound like the examples of a taught sound, or like a text.
+"""The channel of an index's audio windows: those that sound like the examples of a taught sound, or like a text.
 
-Examples are told from the windows of the index by a linear discriminant, which lowers the directions in which windows
-differ anyway, such as in who speaks. Evidence is linear in its standard score. ``tools/build_sounds.py`` measures it.
-Texts are compared by a model that the user named (``naming.py``).
+A linear discriminant separates examples from the windows of the index. It lowers the directions in which windows differ
+anyway, such as the speaker. Evidence is linear in its standard score. ``tools/build_sounds.py`` measures it. Texts are
+compared by a model that the user named (``naming.py``).
 
 Reference: Hariharan et al. 2012, "Discriminative Decorrelation for Clustering and Classification".
 """
@@ -25,22 +25,22 @@ from vidret.store.store import Store
 from vidret.types import SoundWindows
 
 if TYPE_CHECKING:
-    from vidret.channels.sounds.naming import Names  # with torch, which other searches do without
+    from vidret.channels.sounds.naming import Names  # imports torch, which other searches do not need
 
 logger = logging.getLogger(__name__)
 
-SLOPE, USUAL_SCORE = 2.0, 2.4  # nats for each standard deviation above so many
+SLOPE, USUAL_SCORE = 2.0, 2.4  # nats per standard deviation, and the standard score without evidence
 SHRINKAGE, PRIOR_WINDOWS = 0.5, 300  # of the covariance of windows, by their mean variance
 PRIOR_SCORES = 50  # of the variance of scores, likewise
 NEAREST = 2  # examples
-MIN_EVIDENCE = -2.0  # of windows that are worth a look
+MIN_EVIDENCE = -2.0  # of windows that are returned
 MAX_MATCHES = 40  # of a video and a clause
 Found = tuple[str, float, float, float]  # content, start, end, evidence
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UsualWindows:
-    """The number, the mean and the covariance of vectors of windows, and their mean variance along an axis."""
+    """Statistics of window vectors: their number, mean and covariance, and their mean variance along an axis."""
 
     num_windows: int
     mean: Float64[np.ndarray, " dim"]
@@ -62,7 +62,7 @@ class UsualWindows:
 
 @dataclass(frozen=True, eq=False)
 class _Windows:
-    """All windows of an index that one model made, and the content of each by its place in ``contents``."""
+    """All windows of an index that one model made; ``owners`` are indices into ``contents``."""
 
     contents: list[str]
     owners: Int64[np.ndarray, " window"]
@@ -72,18 +72,18 @@ class _Windows:
 
     @cached_property
     def usual(self) -> "UsualWindows":
-        """What the windows of the index are like."""
+        """The statistics of the windows."""
         return UsualWindows.of(self.vectors)
 
 
 class SoundChannel:
-    """The windows of one index, or of several that are searched as one, open for reading."""
+    """The windows of one index, or of several joined ones, open for reading."""
 
     def __init__(self, sounds: Sequence[SoundStore], pictures: Store) -> None:
         """Set the windows, and the index whose videos they are of."""
         self._sounds, self._pictures = sounds, pictures
-        self._state: tuple[object, ...] = ()  # of which the rest is known
-        self._models: list[str] = []  # that the user named
+        self._state: tuple[object, ...] = ()  # for which the attributes below are valid
+        self._models: list[str] = []  # that users named
         self._known: dict[str, _Windows] = {}
         self._names: dict[str, Names | None] = {}
 
@@ -103,7 +103,7 @@ class SoundChannel:
         }
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoTexts]:
-        """Return the best windows of some videos, whatever the filters are."""
+        """Return the best windows of some videos, regardless of the filters."""
         rated = self._rate(query)
         return {video_id: rated[video_id] for video_id in video_ids if video_id in rated}
 
@@ -136,7 +136,7 @@ class SoundChannel:
                 yield content, float(windows.starts[row]), float(windows.ends[row]), float(evidence[row])
 
     def _find_named(self, text: str) -> Iterable[Found]:
-        """Yield where a model that the user named hears what a text says."""
+        """Yield the stretches in which a model that the user named hears the sound that a text names, best first."""
         self._refresh()
         for model in self._models:
             windows, names = self._read(model), self._load_names(model)
@@ -149,7 +149,7 @@ class SoundChannel:
                         yield windows.contents[owner], start, end, nats
 
     def _refresh(self) -> None:
-        """Forget what is known of windows that have changed."""
+        """Drop cached windows if the stored ones have changed."""
         state = tuple(sounds.read_state(sounds.path.parent) for sounds in self._sounds)
         if state != self._state:
             self._state, self._known, self._names = state, {}, {}
@@ -168,7 +168,7 @@ class SoundChannel:
         return known[model]
 
     def _load_names(self, model: str) -> "Names | None":
-        """Return what rates the windows of a model; None, with a warning, if it cannot or must not be loaded."""
+        """Return the rater of a model's windows; None, with a warning, if the model cannot or may not be loaded."""
         loaded_names = self._names  # another thread may replace it
         if model not in loaded_names:
             from vidret.channels.sounds.naming import Names
@@ -189,7 +189,7 @@ class SoundChannel:
 
 
 def open_sounds(store: Store) -> SoundChannel | None:
-    """Open the windows of an index, or of several that are searched as one; None if there are none."""
+    """Open the windows of an index, or of several joined ones; None if there are none."""
     sounds = [SoundStore.open(index.path) for index in store.parts.values() if SoundStore.exists(index.path)]
     return SoundChannel(sounds, store) if sounds else None
 
@@ -197,7 +197,7 @@ def open_sounds(store: Store) -> SoundChannel | None:
 def rate_windows(
     vectors: Float32[np.ndarray, "window dim"], examples: Float32[np.ndarray, "example dim"], usual: UsualWindows
 ) -> Float64[np.ndarray, " window"]:
-    """Return the evidence of windows for a sound, given some examples of it and what windows are usually like.
+    """Return the evidence of windows for a sound, given some examples of it and the statistics of all windows.
 
     It is the mean of the scores by the examples that a window is most like.
     """

@@ -1,8 +1,8 @@
 """The first layers of the encoder of the bundled Whisper model, on one CPU thread.
 
-Its first layer tells sounds apart; each further one takes as long, and helps speech only, as docs/sounds.md shows.
-CTranslate2 runs whole models only, so it loads one that is written in memory: with this layer, one of the decoder, and
-a few rows of its vocabulary, which are never used.
+The first layer suffices to tell sounds apart; each further one takes as long, and helps speech only: docs/sounds.md.
+CTranslate2 runs whole models only, so it loads a model written in memory, with this layer, and one layer of the decoder
+and a few rows of its vocabulary, which are never used.
 
 Reference: the format of a model's file, https://github.com/OpenNMT/CTranslate2, ``python/ctranslate2/specs``.
 """
@@ -21,14 +21,14 @@ from vidret.channels.speech import BUNDLED, find_model
 from vidret.errors import MissingExtraError, VidretError, read_fault
 
 NUM_LAYERS = 1
-_COLUMNS = 250  # of the spectrogram that are encoded as one, 2.5 s: what attention costs grows with their square
+_COLUMNS = 250  # of the spectrogram that are encoded together, 2.5 s: the cost of attention grows with their square
 _VOCABULARY, _WIDTH = 8, 384
 _EMBEDDINGS = "decoder/embeddings/weight"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedAudio:
-    """What the encoder reads and makes of up to 30 s of audio.
+    """The input and the output of the encoder for up to 30 s of audio.
 
     Attributes:
         states: Its states, 50 a second.

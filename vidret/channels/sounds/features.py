@@ -1,7 +1,7 @@
-"""What the encoder of the bundled Whisper model hears: labels, and vectors of windows.
+"""Labels and window vectors of sounds, from the encoder of the bundled Whisper model.
 
 A frozen speech encoder keeps background sounds. Each half second of its states and of its spectrogram is summarised,
-once for labels and for windows. Two networks with one hidden layer make of that what is searched;
+once for labels and for windows. Two networks with one hidden layer compute these from the summaries;
 ``tools/build_sounds.py`` trains and measures them.
 
 Reference: Gong et al. 2023, "Whisper-AT: Noise-Robust Automatic Speech Recognizers are Also Strong General Audio Event
@@ -22,7 +22,7 @@ from vidret.channels.speech import SAMPLE_RATE
 
 FRAMES_PER_S = 50
 STEP_S = 0.5
-CONTEXT_STEPS = (3, 11)  # around each, whose summaries are averaged
+CONTEXT_STEPS = (3, 11)  # around each step, whose summaries are averaged
 MEAN_STEPS = 5  # which score higher than one step
 LEARNT = ("music", "speech")  # in the order of the weights
 LABEL_WEIGHTS, WINDOW_WEIGHTS = (Path(__file__).with_name(f"{name}.safetensors") for name in ("labels", "windows"))
@@ -32,10 +32,10 @@ _PARTS = np.cumsum([384, 384, 80, 80, 80])  # of a summary: see ``summarise_soun
 
 
 def summarise_sound(encoded: EncodedAudio) -> Float32[np.ndarray, "step 1088"]:
-    """Return what each half second is like.
+    """Return a summary of each half second.
 
-    That is the mean of its states and of their squares; of the bands of its spectrogram the mean, the mean square, how
-    much they change from column to column, and the least: what goes on behind speech is heard in its pauses.
+    It has the mean of the states and of their squares; and of each band of the spectrogram the mean, the mean square,
+    the change from column to column, and the least value: pauses of speech reveal background sounds.
     """
     size = round(STEP_S * FRAMES_PER_S)
     num_steps = len(encoded.states) // size
@@ -46,7 +46,7 @@ def summarise_sound(encoded: EncodedAudio) -> Float32[np.ndarray, "step 1088"]:
 
 
 def describe(steps: Float32[np.ndarray, "step 1088"]) -> Float32[np.ndarray, "step 2256"]:
-    """Return the features of each half second: what is around it, twice, and how soft each band gets in all."""
+    """Return the features of each half second: means over two spans around it, and the mean of the least levels."""
     near = [_deviate(average_around(steps, num_near)) for num_near in CONTEXT_STEPS]
     softest = steps[:, _PARTS[-1] :]
     return np.concatenate([*near, np.broadcast_to(softest.mean(axis=0), softest.shape)], axis=1)
@@ -65,21 +65,21 @@ def _deviate(summaries: Float32[np.ndarray, "row 1088"]) -> Float32[np.ndarray, 
 
 
 def average_around(rows: Float32[np.ndarray, "step value"], num_near: int) -> Float32[np.ndarray, "step value"]:
-    """Return the mean of an odd number of rows around each; those at the ends stand for what is beyond."""
+    """Return the mean of an odd number of rows around each; the first and the last row are repeated beyond the ends."""
     padded = np.pad(rows, ((num_near // 2, num_near // 2), (0, 0)), mode="edge")
     means: Float32[np.ndarray, "step value"] = sliding_window_view(padded, num_near, axis=0).mean(axis=-1)
     return means
 
 
 def rate_labels(features: Float32[np.ndarray, "step 2256"]) -> Float32[np.ndarray, "step label"]:
-    """Return the probabilities of music and of speech, given ``describe``: each the mean of the steps around it."""
+    """Return the probabilities of music and of speech, given ``describe``, averaged over the steps around each."""
     return average_around(1 / (1 + np.exp(-_apply(LABEL_WEIGHTS, features))), MEAN_STEPS)
 
 
 def embed_windows(steps: Float32[np.ndarray, "step 1088"]) -> Float32[np.ndarray, "window 128"]:
-    """Return unit vectors of windows that tell sounds apart; see ``describe_windows``.
+    """Return unit vectors of windows, in which equal sounds are close; see ``describe_windows``.
 
-    They are trained so that a sound is near itself over other speech, music and noise (``tools/build_sounds.py``).
+    They are trained so that a sound stays close to itself under speech, music and noise (``tools/build_sounds.py``).
     """
     vectors = _apply(WINDOW_WEIGHTS, describe_windows(steps))
     unit: Float32[np.ndarray, "window 128"] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)

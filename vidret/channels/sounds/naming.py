@@ -1,7 +1,7 @@
-"""Sounds by name: windows of audio as a model that the user names hears them, and how well a text says what is heard.
+"""Sounds by name: audio windows of a model that the user names, their tags, and the evidence of windows for a text.
 
-Cosines of CLAP are low and depend on the film. So those of a text are compared with what unrelated names of sounds
-score in the same film: evidence begins above their best windows.
+Cosines of CLAP are low and depend on the film. Those of a text are therefore compared with those of unrelated names of
+sounds in the same film: evidence begins above their best windows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ _UNRELATED = (
 UNRELATED = _UNRELATED.split(", ")
 USUAL = 0.75  # share of the unrelated names whose best score in a film is no evidence
 SLOPE = 2.5  # nats for each standard deviation above it
-MIN_LOG_ODDS = float(np.log(0.3 / 0.7))  # of PE-A-Frame, above which its authors take a sound to be heard
+MIN_LOG_ODDS = float(np.log(0.3 / 0.7))  # of PE-A-Frame, above which its authors count a sound as heard
 
 
 TAGGED = 0.3  # probability above which a class of a tagger is heard
@@ -36,9 +36,9 @@ class WindowCutter:
     """Cuts the sound of one video into the windows of a model, which may overlap, and encodes them in order."""
 
     def __init__(self, model: SoundModel | SoundTagger, path: str, start_s: float) -> None:
-        """Begin where a window may begin that reaches beyond ``start_s``; nothing is read yet.
+        """Begin at the first window that may reach beyond ``start_s``; nothing is read yet.
 
-        ``next_s`` is where the next window begins.
+        ``next_s`` is the start of the next window.
         """
         self._model = model
         self._cutter = SoundCutter(path, model.sample_rate, lambda: None)
@@ -46,7 +46,7 @@ class WindowCutter:
         self.next_s = max(0.0, start_s - overlap_s) // model.hop_s * model.hop_s
 
     def read(self, end_s: float, *, is_end: bool) -> list[SoundWindows]:
-        """Return further windows that are over at ``end_s``, or, if the video is, also those that it cuts off."""
+        """Return the next windows that end by ``end_s``; at the end of the video, also those that it cuts off."""
         found = []
         while self.next_s + (0.0 if is_end else self._model.window_s) < end_s + (0.0 if is_end else 1e-6):
             stop_s = min(self.next_s + self._model.window_s, end_s)
@@ -61,20 +61,20 @@ class WindowCutter:
 
 
 class Tags:
-    """Texts of the classes that a tagger hears in consecutive windows of one video; one while a class goes on.
+    """Turns the classes that a tagger hears in a video's consecutive windows into texts, one while a class continues.
 
-    ``open_s`` is up to when all texts were returned.
+    ``open_s`` is the time up to which all texts were returned.
     """
 
     def __init__(self, labels: Sequence[str], start_s: float) -> None:
-        """Begin a video, or where an interrupted run ended."""
+        """Begin a video, or resume where an interrupted run ended."""
         self._labels, self.open_s = labels, start_s
         self._open: dict[str, tuple[float, float, list[float]]] = {}  # start, end, and probabilities
 
     def read(self, windows: Iterable[SoundWindows], end_s: float) -> list[TimedText]:
-        """Return the texts that are over, given the windows since the last call, of which the next begins at ``end_s``.
+        """Return the finished texts, given the windows since the last call; the next window begins at ``end_s``.
 
-        Infinity as the end ends the video.
+        An infinite ``end_s`` ends the video.
         """
         texts = []
         for window in windows:
@@ -89,7 +89,7 @@ class Tags:
         return texts
 
     def _close(self, time_s: float) -> list[TimedText]:
-        """Return the texts of classes that are over before a time, or have been heard for long."""
+        """Return the texts of classes that end before a time, or have lasted for ``MAX_TAG_S``."""
         held, self._open, texts = self._open, {}, []
         for label, (begin_s, stop_s, heard) in held.items():
             if stop_s < time_s - 1e-6 or stop_s - begin_s >= MAX_TAG_S:
@@ -100,12 +100,12 @@ class Tags:
 
 
 class Names:
-    """What unrelated names of sounds score in each film of an index."""
+    """Rates windows for names of sounds, relative to the scores of unrelated names in each film."""
 
     def __init__(
         self, model: SoundModel, vectors: Float32[np.ndarray, "window dim"], owners: Int64[np.ndarray, " window"]
     ) -> None:
-        """Score all windows, of which those of a film are together."""
+        """Score unrelated names in all windows; those of a film must be consecutive."""
         self._model, self._vectors, self._owners = model, vectors, owners
         self._levels, self._deviations = np.zeros((2, len(vectors)))
         if not model.is_calibrated:
@@ -132,10 +132,10 @@ def find_heard(
     owners: Int64[np.ndarray, " window"],
     evidence: Float64[np.ndarray, " window"],
 ) -> list[tuple[int, float, float, float]]:
-    """Return where a sound is heard: the film, start and end in seconds, and the best evidence, best first.
+    """Return the stretches in which a sound is heard: film, start and end in seconds, and best evidence, best first.
 
-    That is wherever all windows speak for it that are there, the whole of a window that does where another one
-    contradicts it everywhere, and the best window of a film without either.
+    A stretch is wherever all windows that cover it are evidence for the sound; or a whole window with evidence that
+    others contradict everywhere; or the best window of a film without either.
     """
     if not len(starts):
         return []
@@ -143,7 +143,7 @@ def find_heard(
     begins, stops = starts + owners * length_s, ends + owners * length_s
     borders = np.unique(np.concatenate([begins, stops]))
     firsts, lasts = np.searchsorted(borders, begins), np.searchsorted(borders, stops)
-    low, high = np.full(len(borders), np.inf), np.full(len(borders), -np.inf)  # of the stretch from each border on
+    low, high = np.full(len(borders), np.inf), np.full(len(borders), -np.inf)  # of the stretch after each border
     for step in range(int((lasts - firsts).max())):
         covers = firsts + step < lasts
         np.minimum.at(low, firsts[covers] + step, evidence[covers])

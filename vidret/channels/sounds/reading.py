@@ -1,7 +1,7 @@
-"""Sounds of a video as timed texts: silence, loud noise, music and speech in its audio, and what its captions name.
+"""Sounds of a video as timed texts: silence, loud noise, music and speech in its audio, and those that captions name.
 
-Audio is encoded in chunks. Each half second gets a score for each label, and runs of half seconds become texts. Those
-that go on are kept back, so that an interrupted run finds where they began.
+Audio is encoded in chunks. Each half second gets a score for each label, and runs of half seconds become texts.
+Unfinished runs are held back, so that a resumed run finds their beginning.
 """
 
 import functools
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 CHUNK_S = 10.0
 STEPS = round(CHUNK_S / STEP_S)
 SILENCE_DBFS = -60.0
-LEVEL_S = 0.1  # in which levels are measured
-PEAK_DB, MIN_PEAK_DBFS = 12.0, -30.0  # above the usual level of its chunk, and at least
-USUAL = 0.75  # share of the audible levels of a chunk up to the usual one
+LEVEL_S = 0.1  # step of the levels
+PEAK_DB, MIN_PEAK_DBFS = 12.0, -30.0  # of loud noise: above the usual level of its chunk, and at least
+USUAL = 0.75  # quantile of the audible levels of a chunk that is its usual level
 LABELS = ("silence", "loud noise", *LEARNT)
-# Steps between runs that become one, and of a run at least, by label.
+# Gap below which runs are joined, and minimum length of a run, in steps, by label.
 CLOSE_GAPS = {"silence": 1, "loud noise": 2, "music": 4, "speech": 4}
 MIN_LENGTHS = {"silence": 2, "loud noise": 1, "music": 4, "speech": 2}
 MAX_SPAN_S = 60.0  # longer sounds become several texts, so that an interrupted run repeats little
@@ -52,7 +52,7 @@ _WORD = re.compile(r"[^\W\d_]{2}")
 
 
 class SoundReader:
-    """Whisper's encoder, and the sounds that it hears in one video at a time."""
+    """Finds the sounds in one video at a time, with Whisper's encoder."""
 
     note = ""
 
@@ -68,12 +68,12 @@ class SoundReader:
     def start(self, start_s: float, options: Mapping[str, Any], _heartbeat: Heartbeat = lambda: None) -> float:
         """Begin another video, or where an interrupted run ended; return the time from which audio is needed."""
         self._sidecars: Sequence[str] = options.get("sidecars", ())
-        self._resumed_s = start_s  # what ends before was returned
+        self._resumed_s = start_s  # texts that end before it were returned
         self._begin_s = start_s // CHUNK_S * CHUNK_S  # of the scores
         self._scores: Float32[np.ndarray, "step label"] = np.zeros((0, len(LABELS)), np.float32)
-        self._taken_s = dict.fromkeys(LABELS, start_s)  # up to which texts of each label were returned
+        self._taken_s = dict.fromkeys(LABELS, start_s)  # time up to which texts of each label were returned
         self._pending: list[Float32[np.ndarray, " sample"]] = []
-        self._read_s = self._begin_s  # up to which chunks were scored
+        self._read_s = self._begin_s  # time up to which chunks were scored
         self._windows: list[SoundWindows] = []
         self._named: list[SoundWindows] = []
         self._named_model = str(options.get("sound_model", ""))
@@ -105,7 +105,7 @@ class SoundReader:
         return open_s if self._tags is None else min(open_s, self._tags.open_s), _sort([*texts, *tagged])
 
     def take_windows(self) -> dict[str, SoundWindows]:
-        """Return the windows of audio since the last call, by what made them."""
+        """Return the windows of audio since the last call, by the model that made them."""
         windows = {KIND.model: join_windows(self._windows), self._named_model: join_windows(self._named)}
         self._windows, self._named = [], []
         return {model: model_windows for model, model_windows in windows.items() if len(model_windows)}
@@ -117,7 +117,7 @@ class SoundReader:
         self._read_s += len(audio) / SAMPLE_RATE
 
     def _cut(self, *, is_end: bool = False) -> None:
-        """Let the model that the user named hear what was read, at its own rate."""
+        """Cut and encode the next windows for the model that the user named, at its own rate."""
         if self._cutter is not None:
             windows = self._cutter.read(self._read_s, is_end=is_end)
             if self._tags is None:
@@ -146,7 +146,7 @@ class SoundReader:
         self._pending = []
 
     def _find_texts(self, *, is_end: bool) -> tuple[list[TimedText], float]:
-        """Return the texts that are over, and the time at which the first one begins that goes on."""
+        """Return the finished texts, and the start of the first unfinished one."""
         end = len(self._scores)
         open_s, texts = self._begin_s + end * STEP_S, list[TimedText]()
         for label, scores in zip(LABELS, self._scores.T, strict=True):
@@ -190,7 +190,7 @@ def score_chunk(
 ) -> tuple[Float32[np.ndarray, "step label"], SoundWindows]:
     """Return the score in 0..1 of each label in each half second of up to 10 s of mono sound at 16 kHz, and windows.
 
-    Windows are left out of which not even a half second is above ``SILENCE_DBFS``.
+    Windows without a half second above ``SILENCE_DBFS`` are left out.
     """
     num_steps = int(len(audio) / (STEP_S * SAMPLE_RATE))
     audio = audio[: round(num_steps * STEP_S * SAMPLE_RATE)]
@@ -210,7 +210,7 @@ def score_chunk(
 def make_windows(
     steps: Float32[np.ndarray, "step 1088"], start_s: float, *, is_silent: Bool[np.ndarray, " step"]
 ) -> SoundWindows:
-    """Return the windows of audio that begins at ``start_s``, but those that are silent."""
+    """Return the windows of audio that begins at ``start_s``, without silent ones."""
     vectors = embed_windows(steps)
     starts = np.arange(len(vectors)) * HOP_S
     ends = np.minimum(starts + WINDOW_S, len(is_silent) * STEP_S)
@@ -233,7 +233,7 @@ def join_windows(windows: Sequence[SoundWindows]) -> SoundWindows:
 
 
 def find_captions(texts: Iterable[TimedText]) -> list[TimedText]:
-    """Return what subtitles say is heard, with their times; notes without words in brackets are music.
+    """Return the sounds that subtitles name, with their times; notes without words in brackets are music.
 
     >>> [caption.text for caption in find_captions([TimedText(1.0, 2.0, "[dog barks] Down!", "subtitles")])]
     ['dog barks']
@@ -254,8 +254,8 @@ def find_captions(texts: Iterable[TimedText]) -> list[TimedText]:
 
 
 def _open_cutter(name: str, path: str, start_s: float) -> "tuple[WindowCutter, Tags | None]":
-    """Return what lets a model hear a video, and what makes texts of its tags, if it is a tagger."""
-    from vidret.channels.sounds.naming import Tags, WindowCutter  # with torch, which other readers do without
+    """Return the cutter of a video's windows for a model, and the maker of texts from its tags if it is a tagger."""
+    from vidret.channels.sounds.naming import Tags, WindowCutter  # imports torch, which other readers do not need
     from vidret.encode.families.sound import SoundTagger, load_sound_model
 
     model = load_sound_model(name)
@@ -268,7 +268,7 @@ def _load_reader() -> SoundReader:
     return SoundReader()
 
 
-# Words of what is heard rather than seen or said.
+# Words for sounds, which are heard rather than seen or said.
 _HINT = re.compile(
     r"\b(sounds?|noises?|nois[yi]\w*|music\w*|songs?|melod\w+|soundtrack|silence|loud\w*|applau\w+|clapping"
     r"|cheer(?:s|ing)|laugh(?:s|ter|ing)|chuckl\w+|giggl\w+|bark(?:s|ing)|meow\w*|chirp\w*|birdsong|siren\w*|alarms?"
