@@ -67,11 +67,11 @@ class TrainedOn(NamedTuple):
     @classmethod
     def join(cls, known: "Iterable[TrainedOn | None]") -> Self | None:
         """Return the known training data of all parts of a model; None if none are known."""
-        found = [part for part in known if part is not None]
-        if not found:
+        parts = [part for part in known if part is not None]
+        if not parts:
             return None
-        splits = dict.fromkeys(name for part in found for name in part.split.split(" and "))
-        return cls(" and ".join(splits), sorted({digest for part in found for digest in part.digests}))
+        splits = dict.fromkeys(name for part in parts for name in part.split.split(" and "))
+        return cls(" and ".join(splits), sorted({digest for part in parts for digest in part.digests}))
 
     def find(self, videos: Iterable[str]) -> list[str]:
         """Return those of the videos whose names are in the training data."""

@@ -172,11 +172,13 @@ def _find_lost(store: Store, folder: Path) -> tuple[tuple[str, str], ...]:
         for record in store.files.find():
             if record.video not in complete or not record.live or record.path in done or contents[record.video] in kept:
                 continue
-            found = new.files.get(record.path)
+            new_record = new.files.get(record.path)
             if not has_file(record.path):
                 lost.append((record.path, "it was indexed from memory, and has no file"))
             else:
-                lost.append((record.path, "the file is gone" if found is None else found.reason or found.state))
+                lost.append(
+                    (record.path, "the file is gone" if new_record is None else new_record.reason or new_record.state)
+                )
     return tuple(lost)
 
 
@@ -209,21 +211,21 @@ def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[t
 
 def _classify_again(engine: Engine, prefix: str, classes: Mapping[str, Concept]) -> dict[str, str]:
     """Teach classes to an engine if their examples can be read; return the others by name, with reasons."""
-    lost, left = dict[str, str](), dict[str, Concept]()
+    lost, teachable = dict[str, str](), dict[str, Concept]()
     with Store.open(engine.path) as store:
         for label, concept in classes.items():
             try:
                 read_examples(store, engine.encoder, concept.yes)
-                left[label] = concept
+                teachable[label] = concept
             except VidretError as error:
                 lost[concept.name] = str(error)
     try:
-        if len(left) > 1:
-            engine.classify({label: concept.yes for label, concept in left.items()}, save=prefix)
-        for concept in left.values() if len(left) == 1 else ():  # a single class has no others
+        if len(teachable) > 1:
+            engine.classify({label: concept.yes for label, concept in teachable.items()}, save=prefix)
+        for concept in teachable.values() if len(teachable) == 1 else ():  # a single class has no others
             engine.teach(concept.name, concept.yes, text=concept.text, replace=True)
     except VidretError as error:
-        lost |= {concept.name: str(error) for concept in left.values()}
+        lost |= {concept.name: str(error) for concept in teachable.values()}
     return lost
 
 

@@ -53,13 +53,13 @@ def evaluate_composed(evaluation: Evaluation) -> Report:
             text = EventSequence([query.text], verbatim=True)
             asked: dict[str, Query] = {"composed": both, "text": text, "image": frame}
             for kind, asked_query in asked.items():
-                found = [hit.video for hit in engine.search_with(asked_query, options) if hit.video in allowed]
-                ranks[kind].append(found.index(target) + 1 if target in found else len(allowed) + 1)
+                ranking = [hit.video for hit in engine.search_with(asked_query, options) if hit.video in allowed]
+                ranks[kind].append(ranking.index(target) + 1 if target in ranking else len(allowed) + 1)
     rows = [
         {"id": query.id, "text": query.text, "source": query.source, "video": query.video, "rank": rank}
         for query, rank in zip(queries, ranks["composed"], strict=True)
     ]
-    results = {kind: score_ranks(np.array(found), len(targets)) for kind, found in ranks.items()}
+    results = {kind: score_ranks(np.array(kind_ranks), len(targets)) for kind, kind_ranks in ranks.items()}
     settings = {"by": SOURCE, "protocol": PROTOCOL}
     return evaluation.report("composed", settings=settings, results=results, per_query=rows, doing="searching")
 

@@ -193,9 +193,9 @@ def search_item(
     for step in range(num_rounds + 1):
         hint = item.hints[min(step, len(item.hints) - 1)]
         hits = engine.search(hint, num_videos, like=like, seen=seen, copies="show")
-        left = [hit for hit in hits if not any(is_judged(hit, point) for point in like)]
-        ranks.append(find_rank(left, item))
-        shown = left[:num_shown]
+        unjudged = [hit for hit in hits if not any(is_judged(hit, point) for point in like)]
+        ranks.append(find_rank(unjudged, item))
+        shown = unjudged[:num_shown]
         alike = user.compare(item.scene, [(hit.path, hit.segment.start, hit.segment.end) for hit in shown])
         if found is None and ranks[-1] <= len(shown):
             found, found_s = step, spent_s + ranks[-1] * LOOK_S

@@ -268,8 +268,8 @@ def evaluate_rated(evaluation: Evaluation) -> Report:
     if not queries:
         raise VidretError(f"{split.name}: must have at least one relevant moment of an available video, got none")
     for query in evaluation.track(queries):
-        found = engine.locate_with(ask(query.text, split), CORPUS)
-        retrieved[query.id] = [RetrievedMoment(str(one.video), one.start, one.end) for one in found]
+        retrieved_moments = engine.locate_with(ask(query.text, split), CORPUS)
+        retrieved[query.id] = [RetrievedMoment(str(one.video), one.start, one.end) for one in retrieved_moments]
         rows.append({"id": query.id, "text": query.text, **score_rated([query], retrieved)["nDCG"]})
     results = {"rated": score_rated(queries, retrieved) | {"num_videos": engine.info().videos}}
     corpus = {"corpus_moments": CORPUS_MOMENTS, "corpus_videos": CORPUS_VIDEOS}

@@ -197,9 +197,9 @@ def render_answered(row: Row, images: FrameImages) -> str:
         render(video_id, (start, end), f"{rank}. {video_id}", "right" if video_id == row["video"] else "")
         for rank, (video_id, start, end, _) in enumerate(row["moments"][:NUM_HITS], start=1)
     ]
-    place = f"rank {row['rank']}" if row["rank"] else f"not among the first {len(row['top'])}"
+    rank_text = f"rank {row['rank']}" if row["rank"] else f"not among the first {len(row['top'])}"
     refused = "answered with 'nothing matches well'; " if row["nothing"] else ""
-    summary = f"{row['kind']}: {refused}{place}, overlap {row['best_overlap']:.2f}"
+    summary = f"{row['kind']}: {refused}{rank_text}, overlap {row['best_overlap']:.2f}"
     return render_article(row, summary, _group([true_moment, *top]))
 
 

@@ -128,8 +128,8 @@ def list_published(report: Mapping[str, Any]) -> list[Published]:
     name, protocol = report["data"].get("name", ""), report.get("settings", {}).get("protocol", CLASSIC)
     if not report.get("settings", {}).get("complete", True):
         return []
-    found = [result for result in PUBLISHED if is_tested(name, result.benchmark) and result.protocol == protocol]
-    return sorted(found, key=lambda result: -result.t2v)
+    results = [result for result in PUBLISHED if is_tested(name, result.benchmark) and result.protocol == protocol]
+    return sorted(results, key=lambda result: -result.t2v)
 
 
 def tabulate_published(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:

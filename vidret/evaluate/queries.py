@@ -140,7 +140,7 @@ def judge_answer(query: CorpusQuery, answered: AnsweredQuery, content: int | Non
     score = hits[0].score if hits else -np.inf
     if content is None:
         return QueryOutcome(kind=query.kind, answerable=False, nothing=nothing, score=score)
-    found = [hit.video for hit in hits]
+    ranking = [hit.video for hit in hits]
     video_moment = next((moment for moment in answered.moments if moment.video == content), None)
     truths = np.array(query.spans, np.float64).reshape(-1, 2)
     return QueryOutcome(
@@ -148,7 +148,7 @@ def judge_answer(query: CorpusQuery, answered: AnsweredQuery, content: int | Non
         answerable=True,
         nothing=nothing,
         score=score,
-        rank=found.index(content) + 1 if content in found else 0,
+        rank=ranking.index(content) + 1 if content in ranking else 0,
         overlap=0.0
         if video_moment is None
         else float(temporal_iou(np.array([[video_moment.start, video_moment.end]]), truths).max()),

@@ -89,10 +89,10 @@ def find_reports(path: Path) -> dict[str, Path]:
         return {"": path}
     if (path / REPORT).is_file():
         return {"": path / REPORT}
-    found = {file.parent.name: file for file in sorted(path.glob(f"*/{REPORT}"))}
-    if not found:
+    report_paths = {file.parent.name: file for file in sorted(path.glob(f"*/{REPORT}"))}
+    if not report_paths:
         raise VidretError(f"{path}: must hold a {REPORT} that vidret eval wrote, got none")
-    return found
+    return report_paths
 
 
 def read_report(path: Path) -> dict[str, Any]:

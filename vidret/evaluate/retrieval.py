@@ -111,7 +111,8 @@ def _evaluate(
     scores = score_texts(engine, asked, paths, rerank, evaluation.on_progress)
     pair_s = (time.perf_counter() - started) / (len(asked) * len(paths))
     test_scores, banked = (
-        {name: level[part] for name, level in scores.items()} for part in (slice(len(texts)), slice(len(texts), None))
+        {name: level[text_rows] for name, level in scores.items()}
+        for text_rows in (slice(len(texts)), slice(len(texts), None))
     )
     ranker, totals = engine.choose_ranker(rerank), test_scores[TOTAL]
     rows = [*evaluate(totals, truth), *rate_parts(engine, ranker, test_scores, truth, texts, paths)]
@@ -149,10 +150,10 @@ def check_banks(ranker: Ranker, split: Split, videos: Path, *, bank: Bank | None
     """
     if not split.captions:
         raise VidretError(f"{split.name}: must have captions of its videos, got none")
-    found = find_videos(split.videos, videos)[0]
-    num_texts = sum(caption.video in found for caption in split.captions)
+    files = find_videos(split.videos, videos)[0]
+    num_texts = sum(caption.video in files for caption in split.captions)
     bank_videos = [] if video_bank is None else Bank(str(video_bank), scan([str(video_bank)]), "video").items
-    check_memory(ranker, num_texts, len(found), 0 if bank is None else len(bank.items), len(bank_videos))
+    check_memory(ranker, num_texts, len(files), 0 if bank is None else len(bank.items), len(bank_videos))
 
 
 def check_memory(
@@ -190,12 +191,12 @@ def rate_parts(
     paths: Sequence[Path],
 ) -> list[Row]:
     """Return the plain rows of each level of a ranker by itself, and of poolings without the aligner."""
-    found = {f"level {name}": scores[name] for name in ranker.weights if len(ranker.weights) > 1}
+    levels = {f"level {name}": scores[name] for name in ranker.weights if len(ranker.weights) > 1}
     for name in POOLINGS:
         if ranker.name not in POOLINGS:
-            found[f"rerank {name}"] = score_texts(engine, texts, paths, name)[TOTAL]
+            levels[f"rerank {name}"] = score_texts(engine, texts, paths, name)[TOTAL]
     rows = []
-    for name, level in found.items():
+    for name, level in levels.items():
         ranks = rank_matrix(level, truth)
         rows += [make_row(f"{PLAIN}, {name}", direction, ranks) for direction in DIRECTIONS]
     return rows
@@ -229,8 +230,8 @@ def score_texts(
     """
     ranker = engine.choose_ranker(rerank)
     scores = {name: np.empty((len(texts), len(paths)), np.float32) for name in (*ranker.weights, TOTAL)}
-    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    distinct, positions = list(places), np.array([places[text] for text in texts], np.int64)
+    position_by_text = {text: position for position, text in enumerate(dict.fromkeys(texts))}
+    distinct, positions = list(position_by_text), np.array([position_by_text[text] for text in texts], np.int64)
     batches = [slice(start, start + AT_ONCE) for start in range(0, len(distinct), AT_ONCE)]
     for index, batch in enumerate(batches):
         rows = np.flatnonzero(positions // AT_ONCE == index)

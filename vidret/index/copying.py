@@ -216,8 +216,8 @@ def copy_concepts(target: Store, sources: Sequence[Store]) -> tuple[int, list[st
             if concept := index.metadata.get(key):  # one that was forgotten is stored as empty
                 yield f"@{key.removeprefix(f'{CONCEPT}.')}", concept
 
-    found = ((source.path, *named) for source in sources for named in read(source))
-    new, notes = choose_named("concept", target.path, read(target), found, lambda concept: concept)
+    source_concepts = ((source.path, *named) for source in sources for named in read(source))
+    new, notes = choose_named("concept", target.path, read(target), source_concepts, lambda concept: concept)
     for _, name, concept in new:
         target.metadata.set(f"{CONCEPT}.{name[1:]}", concept)
     return len(new), notes
@@ -239,9 +239,9 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
         for source in sources
     }
     with WATCHES.change(target.path) as watches:
-        found = ((source.path, watch.name, watch) for source in sources for watch in WATCHES.read(source.path))
+        source_watches = ((source.path, watch.name, watch) for source in sources for watch in WATCHES.read(source.path))
         named_watches = [(watch.name, watch) for watch in watches]
-        new, notes = choose_named("watch", target.path, named_watches, found, attrgetter("query"))
+        new, notes = choose_named("watch", target.path, named_watches, source_watches, attrgetter("query"))
         for path, _, watch in new:
             shared = {content: video_ids[content] for content in source_ids[path].keys() & video_ids.keys()}
             watches.append(replace(watch.move(source_ids[path], shared), last_video=last))
@@ -250,11 +250,15 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
 
 def copy_collections(target: Store, sources: Sequence[Store]) -> tuple[int, list[str]]:
     """Copy the collections that the target lacks; return how many were copied, and the notes of ``choose_named``."""
-    with COLLECTIONS.change(target.path) as kept:
-        found = ((source.path, saved.name, saved) for source in sources for saved in COLLECTIONS.read(source.path))
-        named_collections = [(saved.name, saved) for saved in kept]
-        new, notes = choose_named("collection", target.path, named_collections, found, partial(replace, revision=0))
-        kept += [saved for _, _, saved in new]
+    with COLLECTIONS.change(target.path) as collections:
+        source_collections = (
+            (source.path, saved.name, saved) for source in sources for saved in COLLECTIONS.read(source.path)
+        )
+        named_collections = [(saved.name, saved) for saved in collections]
+        new, notes = choose_named(
+            "collection", target.path, named_collections, source_collections, partial(replace, revision=0)
+        )
+        collections += [saved for _, _, saved in new]
     return len(new), notes
 
 

@@ -100,10 +100,10 @@ def index_arrays(
         )
         num_layers = 0 if moments is None else moments.num_layers
         new = []
-        for part in segments:
-            (embedding,) = encode_segments(encoder, [part.frames], pack=pack, tokens=tokens, num_layers=num_layers)
+        for segment in segments:
+            (embedding,) = encode_segments(encoder, [segment.frames], pack=pack, tokens=tokens, num_layers=num_layers)
             new.append(
-                make_segment(video_id, part, embedding, content=content, start_s=start_s, pack=pack, moments=moments)
+                make_segment(video_id, segment, embedding, content=content, start_s=start_s, pack=pack, moments=moments)
             )
         store.writer.add_segments(new)
         if moments is not None:

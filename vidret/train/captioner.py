@@ -106,7 +106,7 @@ def restrict_vocabulary(ids: Int[Tensor, "video step"], *, end: int, frequent: S
     ids = ids[:, : int((ids == end).int().argmax(dim=1).max()) + 1]
     vocabulary = torch.unique(gather(ids))
     labels = torch.searchsorted(vocabulary, ids.contiguous())
-    index = {token: place for place, token in enumerate(vocabulary.tolist())}
+    index = {token: position for position, token in enumerate(vocabulary.tolist())}
     return RestrictedCaptions(ids, vocabulary, labels, index[end], [index[word] for word in frequent if word in index])
 
 

@@ -193,9 +193,9 @@ def write_model(description: ModelDescription, state: Mapping[str, Tensor], path
         save_joint(path, model, parts, trained_on)
         return
     with TemporaryDirectory() as folder:
-        part = Path(folder) / "part.safetensors"
-        save_joint(part, model, parts, trained_on)
-        join_files(Path(description["backbone"]), [part], path)
+        part_path = Path(folder) / "part.safetensors"
+        save_joint(part_path, model, parts, trained_on)
+        join_files(Path(description["backbone"]), [part_path], path)
 
 
 def _take(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -250,12 +250,12 @@ def read_vector_queries(
 
 def measure(engine: Engine, head: str, queries: Sequence[LabelledQuery], ids: dict[str, int]) -> MomentMetrics:
     """Locate each query in its video by pictures only, with a head or ``none``, and score the first moment."""
-    found = []
+    predictions = []
     with Engine(engine.path, engine.encoder, head=head) as other:
         for query in queries:
             moments = other.locate(
                 query.text, 1, video=ids[query.video], overlapping=True, weak=True, sources=["picture"]
             )
             spans = np.array([(moment.start, moment.end, moment.score) for moment in moments]).reshape(-1, 3)
-            found.append(Prediction(query.id, spans))
-    return score_moments(queries, found).full
+            predictions.append(Prediction(query.id, spans))
+    return score_moments(queries, predictions).full

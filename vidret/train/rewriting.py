@@ -134,10 +134,10 @@ def read_seen(store: Store, captions: Sequence[Caption]) -> dict[str, str]:
     Raises:
         VidretError: The index describes no video of the captions, or a name matches several videos.
     """
-    found = {}
+    descriptions = {}
     for name, video in match_stored((caption.video for caption in captions), store.videos.find()).items():
         if texts := [text.text for text in read_transcript(store, video, ["generated"])]:
-            found[name] = " ".join(texts)[:MAX_SEEN]
-    if not found:
+            descriptions[name] = " ".join(texts)[:MAX_SEEN]
+    if not descriptions:
         raise VidretError(f"{store.path}: must have descriptions of the captions' videos (--describe), got none")
-    return found
+    return descriptions

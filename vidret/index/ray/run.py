@@ -167,8 +167,8 @@ class RayStages:
     def identify(self, path: str, heartbeat: Callable[[], None]) -> Identity:
         """See ``Stages``."""
         self._threads.add(current_thread())
-        found: Identity = self._get(self._identify.remote(path), heartbeat)
-        return found
+        identity: Identity = self._get(self._identify.remote(path), heartbeat)
+        return identity
 
     def stream(
         self, path: str, identity: Identity, plan: Callable[[OpenedVideo], ReadPlan], num_threads: int
