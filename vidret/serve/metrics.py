@@ -63,8 +63,8 @@ class MetricsMiddleware:
 
         async def count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                found = scope.get("route")  # for files of the page, some versions of FastAPI set a mount
-                route = NO_ROUTE if isinstance(found, Mount) else getattr(found, "path", NO_ROUTE)
+                matched_route = scope.get("route")  # for files of the page, some versions of FastAPI set a mount
+                route = NO_ROUTE if isinstance(matched_route, Mount) else getattr(matched_route, "path", NO_ROUTE)
                 self._metrics.requests.labels(route, message["status"]).inc()
                 self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
             await send(message)

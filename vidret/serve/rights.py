@@ -139,7 +139,9 @@ def in_moments(engine: Engine, start: str, end: str) -> Callable[[Request, str],
     """
 
     def is_within(request: Request, name: str) -> bool:
-        moments = [moment for kept in engine.collections() if kept.name == name for moment in kept.moments]
+        moments = [
+            moment for collection in engine.collections() if collection.name == name for moment in collection.moments
+        ]
         try:
             video_id = int(request.path_params["id"])
             first, last = (float(request.query_params.get(field, 0)) for field in (start, end))

@@ -155,8 +155,8 @@ def read_attributes(docstring: str) -> dict[str, str]:
     ({}, 'Its place among the columns of CSV; None if it is none of them.')
     """
     _, _, section = cleandoc(docstring).partition("Attributes:\n")  # Python 3.13 has taken the indentation away
-    found = re.findall(r"^ {4}(\w+): ((?:.+\n?)(?: {8}.+\n?)*)", section, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
+    attributes = re.findall(r"^ {4}(\w+): ((?:.+\n?)(?: {8}.+\n?)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in attributes}
 
 
 def split_hint(hint: Any) -> tuple[Any, Shown]:

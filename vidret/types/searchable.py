@@ -311,13 +311,13 @@ class VideoLibrary(Searchable):
         Raises:
             VidretError: There is none of this name, or the search fails.
         """
-        kept = self.collection(name)
-        if not kept.finds:
-            return kept.list_moments()
-        options = kept.read_options()
+        collection = self.collection(name)
+        if not collection.finds:
+            return collection.list_moments()
+        options = collection.read_options()
         if isinstance(options, LocateOptions):
-            return self.locate_with(kept.query, options)
-        return self.search_with(kept.query, options)
+            return self.locate_with(collection.query, options)
+        return self.search_with(collection.query, options)
 
     @abstractmethod
     def save_collection(self, collection: SavedCollection) -> SavedCollection:

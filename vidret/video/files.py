@@ -184,8 +184,8 @@ def is_same_disk(missing: str, path: str) -> bool:
     if is_url(missing) or is_url(path):
         return False
     try:
-        left = next(folder for folder in Path(missing).parents if folder.exists())
-        return left.stat().st_dev == Path(path).stat().st_dev
+        existing_folder = next(folder for folder in Path(missing).parents if folder.exists())
+        return existing_folder.stat().st_dev == Path(path).stat().st_dev
     except OSError:
         return False
 

@@ -74,8 +74,8 @@ def list_videos(paths: Iterable[str], exclude: Sequence[str] = ()) -> Listing:
     files: dict[str, None] = {}
     folders: dict[str, None] = {}
     for path in paths:
-        found = (_expand_url if is_url(path) else _expand)(as_path(path), folders, exclude, listing.junk)
-        for file in found:
+        matched = (_expand_url if is_url(path) else _expand)(as_path(path), folders, exclude, listing.junk)
+        for file in matched:
             name = absolute_path(file)
             if is_url(name):
                 urls.check_url(name)
@@ -181,8 +181,8 @@ def _match(pattern: str) -> Iterator[str]:
 
 
 def _walk(folder: str, denied: list[OSError], exclude: Sequence[str], junk: list[str]) -> Iterator[str]:
-    for found, folders, files in os.walk(folder, onerror=denied.append):
-        root = with_slashes(found)
+    for walked, folders, files in os.walk(folder, onerror=denied.append):
+        root = with_slashes(walked)
         if NO_MEDIA in files and root != folder:
             junk.append(root)
             folders.clear()

@@ -74,11 +74,11 @@ def fit_page(
     ``offset`` is the number of rows before these, ``more`` whether others may follow, and ``last`` the largest offset
     that a request may have, None for any.
     """
-    left = characters - len(compact_json({**head, name: [], NEXT: LARGEST}))
+    num_left = characters - len(compact_json({**head, name: [], NEXT: LARGEST}))
     page = []
     for row in rows:
-        left -= len(compact_json(row)) + 1
-        if left < 0:
+        num_left -= len(compact_json(row)) + 1
+        if num_left < 0:
             more = True
             break
         page.append(row)

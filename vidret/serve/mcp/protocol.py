@@ -46,10 +46,10 @@ def list_links(tools: ToolBox, cursor: str | None) -> tuple[dict[str, str], str 
 
 def read_link(tools: ToolBox, uri: str) -> ToolReply:
     """Return the content of a resource."""
-    if found := _VIDEO.fullmatch(uri):
-        return tools.describe(DescribeArguments(video=int(found[1])))
-    if found := _MOMENT.fullmatch(uri):
-        video, start, end = int(found[1]), float(found[2]), float(found[3])
+    if match := _VIDEO.fullmatch(uri):
+        return tools.describe(DescribeArguments(video=int(match[1])))
+    if match := _MOMENT.fullmatch(uri):
+        video, start, end = int(match[1]), float(match[2]), float(match[3])
         words = tools.read_words(TranscriptArguments(video=video, start=start, end=end))
         images: tuple[bytes, ...] = ()
         if tools.budget.images:

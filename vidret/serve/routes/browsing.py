@@ -97,7 +97,7 @@ def browsing_routes(engine: Engine, worker: Worker) -> APIRouter:
     async def list_unusual(request: Annotated[UnusualRequest, Query()]) -> UnusualAnswer:
         """List the videos that are least like their surroundings."""
         filters, against = collect_options(request, Filters), Filters(folder=request.against)
-        found = await worker.call(lambda engine: engine.explorer.list_unusual(filters, against, request.k))
-        return UnusualAnswer(videos=[video_row(engine.video(unusual.video)) for unusual in found])
+        unusual_videos = await worker.call(lambda engine: engine.explorer.list_unusual(filters, against, request.k))
+        return UnusualAnswer(videos=[video_row(engine.video(unusual.video)) for unusual in unusual_videos])
 
     return router

@@ -111,7 +111,9 @@ def collection_routes(engine: Engine, worker: Worker, *, timeout: float) -> APIR
     @router.get("", dependencies=[READ])
     def list_kept() -> CollectionsAnswer:
         """List the saved searches and the lists of moments."""
-        return CollectionsAnswer(collections=[write_row(CollectionRow, kept) for kept in engine.collections()])
+        return CollectionsAnswer(
+            collections=[write_row(CollectionRow, collection) for collection in engine.collections()]
+        )
 
     @router.get("/{name}", responses=refusals(404), dependencies=[OWN])
     def show(name: Name) -> CollectionRow:
@@ -147,11 +149,11 @@ def collection_routes(engine: Engine, worker: Worker, *, timeout: float) -> APIR
         handles: Annotated[float, Query(ge=0, le=3600, description="Seconds around each moment in a timeline.")] = 0.0,
     ) -> Response:
         """Return what a collection holds now for other programs, or as a page; a saved search is run again."""
-        kept = await run_in_threadpool(engine.collection, name)
+        collection = await run_in_threadpool(engine.collection, name)
         moments = as_moments(await worker.call(lambda engine: engine.collect(name)))
-        clip_url = CLIP_URL if request.scope[GRANT].collection and not kept.finds else ""
+        clip_url = CLIP_URL if request.scope[GRANT].collection and not collection.finds else ""
         asked = {"form": form, "query": name, "fps": fps, "handles_s": handles, "clip_url": clip_url}
-        asked |= {"first_rank": kept.read_options().offset + 1} if kept.finds else {}
+        asked |= {"first_rank": collection.read_options().offset + 1} if collection.finds else {}
         try:
             async with asyncio.timeout(timeout):
                 await exporting.acquire()
@@ -162,8 +164,8 @@ def collection_routes(engine: Engine, worker: Worker, *, timeout: float) -> APIR
         finally:
             exporting.release()
         file = quote(f"{name}.{SUFFIXES.get(form, form)}", safe="")
-        place = "inline" if form == "html" else "attachment"
-        headers = {"Content-Disposition": f"{place}; filename*=UTF-8''{file}"}
+        disposition = "inline" if form == "html" else "attachment"
+        headers = {"Content-Disposition": f"{disposition}; filename*=UTF-8''{file}"}
         headers |= {"Content-Security-Policy": POLICY} if form == "html" else {}
         return Response(text, media_type=MEDIA_TYPES.get(form, "text/plain"), headers=headers)
 

@@ -255,11 +255,13 @@ def list_folder(indexer: Indexer, path: str) -> FolderAnswer:
     folder = indexer.check(path)
     try:
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            sorted_entries = sorted(entries, key=lambda entry: entry.name)
             folders = [
-                entry for entry in found if entry.is_dir() and not is_junk_folder(entry.name) and entry.name[0] != "."
+                entry
+                for entry in sorted_entries
+                if entry.is_dir() and not is_junk_folder(entry.name) and entry.name[0] != "."
             ]
-            videos = [entry for entry in found if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES]
+            videos = [entry for entry in sorted_entries if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES]
     except OSError as error:
         raise RefusedError(422, f"{sanitize(path)}: {error.strerror}") from None
     above = str(Path(folder).parent)

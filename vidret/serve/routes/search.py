@@ -174,7 +174,7 @@ def _add_footage_route(router: APIRouter, engine: Engine, worker: Worker) -> Non
         for video_id in (body.video, body.within):
             if video_id is not None:
                 await run_in_threadpool(engine.video, video_id)
-        found = await worker.call(
+        results = await worker.call(
             lambda engine: engine.find_footage(
                 body.video,
                 body.k,
@@ -186,7 +186,7 @@ def _add_footage_route(router: APIRouter, engine: Engine, worker: Worker) -> Non
             )
         )
         return FootageAnswer(
-            took_ms=milliseconds_since(started), found=[write_row(FootageRow, footage) for footage in found]
+            took_ms=milliseconds_since(started), found=[write_row(FootageRow, footage) for footage in results]
         )
 
 

@@ -386,8 +386,8 @@ def are_valid(saved: Saved, position: Position) -> bool:
 
 def split_texts(data: np.ndarray, ends: np.ndarray) -> list[bytes]:
     """Return texts that follow one another, by where each ends."""
-    whole, stops = data.tobytes(), ends.tolist()
-    return [whole[start:end] for start, end in zip([0, *stops], stops, strict=False)]
+    buffer, stops = data.tobytes(), ends.tolist()
+    return [buffer[start:end] for start, end in zip([0, *stops], stops, strict=False)]
 
 
 def read_segment_rows(

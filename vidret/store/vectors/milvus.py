@@ -107,8 +107,8 @@ class MilvusVectors:
         missing, expression = list_ids(subtract(within.bits, pushed.held)), self._make_expression(within, pushed)
         for first in range(0, len(queries), QUERIES):
             batch = slice(first, first + QUERIES)
-            found = _deepen(partial(collection.search, queries[batch], expression=expression), k, within)
-            kept, products = self._score(queries[batch], np.unique(np.concatenate([*found, missing])))
+            nearest_ids = _deepen(partial(collection.search, queries[batch], expression=expression), k, within)
+            kept, products = self._score(queries[batch], np.unique(np.concatenate([*nearest_ids, missing])))
             order = np.argsort(-products, axis=1, kind="stable")[:, :k]  # stable: ties in the order of their ids
             scores[batch, : order.shape[1]] = np.take_along_axis(products, order, axis=1)
             ids[batch, : order.shape[1]] = kept[order]

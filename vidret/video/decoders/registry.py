@@ -50,7 +50,7 @@ def list_gpu_decoders(decoder: Decoder) -> list[str]:
 
 def suits_gpu(info: "VideoInfo", name: str, decoder: Decoder) -> bool:
     """Return whether a decoder, if it may be used, may decode a file on a GPU."""
-    found = find_decoder(name)
-    if decoder not in ("auto", name) or found.find_gpu_doubt(info):
+    exact_decoder = find_decoder(name)
+    if decoder not in ("auto", name) or exact_decoder.find_gpu_doubt(info):
         return False
-    return decoder == name or (found.is_at_hand() and not found.find_doubt(info, on_gpu=True))
+    return decoder == name or (exact_decoder.is_at_hand() and not exact_decoder.find_doubt(info, on_gpu=True))

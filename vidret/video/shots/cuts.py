@@ -87,17 +87,17 @@ class ShotDetector:
         """Return the transitions among the last frames; no frame may follow."""
         decided: list[Decided] = []
         self._decide(decided, is_end=True)
-        found = [
+        last_transitions = [
             transition
             for _, transitions in self._find_transitions(decided, [self.num_decided])
             for transition in transitions
         ]
-        return found + self._gradual.finish()
+        return last_transitions + self._gradual.finish()
 
     def _find_transitions(self, decided: Sequence[Decided], steps: Sequence[int]) -> list[tuple[int, list[Transition]]]:
         """Return the transitions that are found with the frames that each step decided."""
         gradual = self._gradual.add(decided)
-        found: list[tuple[int, list[Transition]]] = []
+        transitions_by_step: list[tuple[int, list[Transition]]] = []
         position = 0
         for num_decided in steps:
             transitions: list[Transition] = []
@@ -106,8 +106,8 @@ class ShotDetector:
                 transitions += [Transition(index, index, "cut")] if is_cut else []
                 transitions += gradual.get(index, [])
                 position += 1
-            found.append((num_decided, transitions))
-        return found
+            transitions_by_step.append((num_decided, transitions))
+        return transitions_by_step
 
     def _position(self) -> int:
         """Return where the first undecided frame is among those that are held."""

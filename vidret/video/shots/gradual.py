@@ -136,21 +136,21 @@ class GradualFinder:
         """Look at the windows that are followed by enough samples now, and return the transitions that they decide."""
         self._samples.append(sample)
         self._num_samples += 1
-        found = []
+        transitions = []
         if len(self._samples) > _BESIDE:
             for half in self._samples[-1 - _BESIDE].halves:
-                found += self._look(self._num_samples - 1 - _BESIDE - half, half)
+                transitions += self._look(self._num_samples - 1 - _BESIDE - half, half)
         if self._pending and self._num_samples > self._pending.last + _WAIT:
-            found += self._take()
-        return found
+            transitions += self._take()
+        return transitions
 
     def finish(self) -> list[Transition]:
         """Return the transitions among the last frames."""
-        found = []
+        transitions = []
         for half in _HALVES:
             for middle in range(self._num_samples - _BESIDE - half, self._num_samples - half):
-                found += self._look(middle, half)
-        return found + self._take()
+                transitions += self._look(middle, half)
+        return transitions + self._take()
 
     def _take(self) -> list[Transition]:
         pending, self._pending = self._pending, None
@@ -169,10 +169,10 @@ class GradualFinder:
             return []
         new, old = _Match(first, last, *match), self._pending
         is_same = old is not None and first <= old.last + _MAX_PAUSE and last - old.first <= _MAX_LENGTH
-        found = [] if is_same else self._take()
+        transitions = [] if is_same else self._take()
         if is_same or first >= self._num_done:
             self._pending = _merge(old, new) if old and is_same else new
-        return found
+        return transitions
 
 
 def _merge(old: _Match, new: _Match) -> _Match:

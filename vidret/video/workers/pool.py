@@ -202,11 +202,11 @@ def find_gpu_decoders(device: str, decoder: Decoder) -> list[str]:
             _log.warning("%s can use only NVIDIA GPUs, so the CPU decodes for %s", find_decoder(decoder).title, device)
         return []
     faults = {name: _try_apart(gpu, name) for name in wanted}
-    found = [name for name, fault in faults.items() if not fault]
-    if not found:
+    usable = [name for name, fault in faults.items() if not fault]
+    if not usable:
         for name, fault in faults.items():
             _log.warning("%s cannot decode on GPU %d, so the CPU decodes: %s", find_decoder(name).title, gpu, fault)
-    return found
+    return usable
 
 
 def _try_apart(gpu: int, decoder: str) -> str:
