@@ -17,8 +17,11 @@ import pytest
 
 from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic
 from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
+from tests.noting import note_calls
 from tests.rankers import make_ranker
 from tests.store.samples import damage
+from vidret.channels.texts.options import WordsOptions
+from vidret.channels.texts.run import WordsRun
 from vidret.engine import Engine
 from vidret.errors import DecodeError, EncoderError, VidretError
 from vidret.index.options import Progress
@@ -69,6 +72,20 @@ def test_cores_that_files_leave_decode_them_too(
     report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], workers=workers)
     assert chosen == [num_threads, num_threads]
     assert report.workers.startswith(f"{workers} file")
+
+
+def test_words_of_copies_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_film(tmp_path / "films" / "a.mp4", ("red", 2))
+    for name in ("b", "c"):
+        shutil.copy(tmp_path / "films" / "a.mp4", tmp_path / "films" / f"{name}.mp4")
+    words = WordsOptions(sources=("subtitles",))
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"], words=words, workers=1)
+        asked = note_calls(monkeypatch, WordsRun, "are_wanted", lambda *_: None)
+        assert engine.index([tmp_path / "films"], words=words).unchanged == 3
+        assert len(asked) == 1
+        (tmp_path / "films" / "b.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
+        assert engine.index([tmp_path / "films"], words=words).texts == {"subtitles": 1}
 
 
 def test_model_is_not_used_if_nothing_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,15 +125,15 @@ class RunState:
         """Add a job for each unchanged file of whose content words, faces or voices are still to be read."""
         fingerprints, paths = self.store.videos.fingerprints(), defaultdict[int, list[str]](list)
         complete = {video.id for video in self.store.videos.find() if video.complete}
-        videos = dict[str, int]()
         for record in self.store.files.find(state="done"):
             if record.video is not None and record.video in complete:
-                videos[record.path] = record.video
                 paths[record.video].append(record.path)
-        for job in unchanged:
-            video = videos.get(job.path)
-            if video is not None and self.is_more_wanted(fingerprints[video], paths[video]):
-                self._add_job(replace(job, is_stored=True))
+        jobs = {job.path: job for job in unchanged}
+        for video, copies in paths.items():
+            listed = [jobs[path] for path in copies if path in jobs]
+            if listed and self.is_more_wanted(fingerprints[video], copies):
+                for job in listed:
+                    self._add_job(replace(job, is_stored=True))
 
     def is_more_wanted(self, fingerprint: str, paths: Iterable[str]) -> bool:
         """Return whether words, faces or voices of a content with these paths are still to be read."""
