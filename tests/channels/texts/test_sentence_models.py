@@ -1,6 +1,7 @@
 """Words that are matched by meaning with a model of sentence-transformers: tiny random ones beside the bundled one."""
 
 import importlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +25,11 @@ from vidret.channels.texts.channel import (
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import read_options
 from vidret.channels.texts.sentence_models import BUNDLED_SPACE, load_model_of, load_sentence_model, read_space
+from vidret.encode.families.sentence_transformers import load_text_model
 from vidret.encode.families.starter import note_language
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.engine import Engine
-from vidret.errors import EncoderError, MovedError, StoreError
+from vidret.errors import EncoderError, MovedError, StoreError, VidretError
 from vidret.index.merging import merge_indexes
 from vidret.store.texts.store import TextStore
 from vidret.types import SearchOptions, TextEmbedding
@@ -109,6 +111,21 @@ def test_searches_and_later_runs_go_on_with_the_model_of_the_index(model: Path, 
     with TextStore.open(index) as texts:
         assert texts.store.dim == 16
         assert len(texts) == 6
+
+
+def test_pictures_are_searched_without_the_sentence_model(model: Path, tmp_path: Path) -> None:
+    gone = shutil.copytree(model, tmp_path / "gone")
+    index, pictures = make_index(tmp_path, gone), dict[str, Any](sources=("picture",))
+    with Engine(index, ColourEncoder()) as engine:
+        expected = engine.search("red", 1, **pictures), engine.locate("red", 1, video="index.mp4", **pictures)
+    shutil.rmtree(gone)
+    load_text_model.cache_clear()
+    with Engine(index, ColourEncoder()) as engine:
+        assert engine.locate("red", 1, video="index.mp4", **pictures) == expected[1] != []
+        assert engine.search("red", 1, **pictures) == expected[0] != []
+        assert engine.search("red -sheep", 1, **pictures) == [], "which is said"
+        with pytest.raises(VidretError, match="gone"):
+            engine.search("red", 1)
 
 
 def test_scale_of_the_bundled_model_is_one(tmp_path: Path) -> None:

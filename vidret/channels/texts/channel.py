@@ -119,7 +119,7 @@ class TextChannel:
     def count(self, query: ChannelQuery) -> int:
         """Return the number of texts that a query is compared with: names of sounds only if it asks for sounds."""
         sources = set[TextSource]().union(*(_find_compared(clause, query.sources) for clause in query.clauses))
-        return round(self.background.share(sources) * len(self.texts))
+        return round(self.background.share(sources) * len(self.texts)) if sources else 0
 
     def find(self, query: ChannelQuery) -> dict[int, VideoTexts]:
         """Return the best matches of each clause by video; further ones are not worth looking for."""
@@ -139,6 +139,8 @@ class TextChannel:
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoTexts]:
         """Return all texts of some videos as matches of each clause."""
+        if not any(source in TEXT_SOURCES for source in query.sources):
+            return {}
         rated: dict[int, VideoTexts] = {}
         background, num_texts = self.background, self._count_texts(query)
         for video_id in video_ids:

@@ -120,8 +120,8 @@ def plan(
     with ignore_language() if is_read_by_another(index, sources) else nullcontext():
         embeddings = encoder.encode_text([*(clause.text for clause in clauses), *structure.excluded])
     negatives = tuple(embeddings[len(clauses) :])
-    vectors = np.zeros((len(clauses), 0), np.float32)
-    if texts is not None:
+    vectors = np.zeros((len(clauses), 0 if texts is None else texts.texts.store.dim), np.float32)
+    if texts is not None and is_compared_with_texts:
         contents = [clause.content for clause in clauses]
         vectors = texts.model.encode_queries(contents)
         content_vectors = vectors if texts.has_bundled_model else load_sentence_encoder().encode(contents)
