@@ -202,6 +202,11 @@ def test_texts_over_moving_ground_are_sought_every_other_frame(
     assert counted.num_detected <= 22, "of 33 frames"
 
 
+def test_a_text_of_one_frame_between_cuts_is_read(reader: ScreenReader) -> None:
+    card = draw(("Northern Express", 60, 120), shade=150)
+    assert words(follow(reader, [EMPTY, EMPTY, card, EMPTY, EMPTY])) == ["Northern Express"]
+
+
 def test_a_text_may_go_undetected_for_a_moment(reader: ScreenReader) -> None:
     hidden = [draw(shade=100 + 12 * step) for step in range(MAX_MISSED + 1)]
     assert len(follow(reader, [SHOWN, *hidden[:MAX_MISSED], SHOWN])) == 1

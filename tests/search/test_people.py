@@ -15,7 +15,7 @@ from tests.made_identities import make_track, make_voice, store_people
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.search.collections import add_watch
-from vidret.search.people import KnownPersons, PersonSpans
+from vidret.search.people import KnownPersons, PersonSpans, Presence
 from vidret.search.query.grammar import interpret
 from vidret.serve.mcp.tools import tell_result
 from vidret.store.identities.persons import Persons
@@ -265,6 +265,18 @@ def test_presence_equals_loops(tracks: list[tuple[int, int]], asked: list[tuple[
             best = max(best, 1.0 if gap <= 0.5 else 0.5 if gap <= 5 or not apart else 0.0)
         assert presence[row] == best
         assert quality[row] == (0.5 if best == 1 else 0)
+
+
+def test_persons_who_are_never_together_are_shown_one_at_a_time() -> None:
+    none, videos = np.zeros(0, np.int64), np.zeros(1, np.int64)
+    mum, dad = (
+        PersonSpans(handle=handle, videos=videos, tracks=np.array([track]), segments=none, qualities=np.zeros(0))
+        for handle, track in (("mum", [2.0, 4.0, 1.0, 0]), ("dad", [8.0, 10.0, 1.0, 0]))
+    )
+    presence = Presence(
+        wanted=((mum, dad),), speakers=((),), bare=(True,), unwanted=(), find_cuts=lambda _: (3.5, 5.0, 7.0)
+    )
+    assert [presence.find_middle(0, time_s) for time_s in (0.0, 6.5)] == [3.0, 9.0]
 
 
 def test_a_watch_may_name_a_person(folder: Path, tmp_path: Path) -> None:

@@ -127,7 +127,11 @@ def average_segments(store: Store) -> tuple[Int64[np.ndarray, " video"], Float[n
 
 
 def make_class_text(name: str) -> str:
-    """Return the text of a class: the words of its name."""
+    """Return the text of a class: the words of its name.
+
+    >>> make_class_text("home_videos"), make_class_text("_")
+    ('home videos', '_')
+    """
     return re.sub("[_-]", " ", name).strip() or name
 
 
