@@ -70,6 +70,19 @@ def test_videos_are_complete_or_left_to_the_next_run(films: Path, tmp_path: Path
         assert (run.encoded, run.linked, run.unchanged) == (0, 0, 2)
 
 
+def test_videos_of_frames_come_with_their_times(tmp_path: Path) -> None:
+    """Nothing else says how long they are."""
+    rows = [("frames://cam", 0, 1), ("frames://cam", 1, 2), ("frames://other", "nan", "nan")]
+    vectors = read_vectors(write_rows(tmp_path, rows, np.stack([RED.sentence, BLUE.sentence, RED.sentence])))
+    with Engine(tmp_path / "new", ColourEncoder()) as engine:
+        report, again = (engine.import_embeddings(vectors) for _ in range(2))
+        assert (report.imported, again.imported, again.known) == (1, 0, 1)
+        assert report.failed == (("frames://other", "has no file, so start_s and end_s must be given"),)
+        (hit,) = engine.search("blue", k=1)
+        assert (hit.path, hit.segment.start, hit.segment.end) == ("frames://cam", 1, 2)
+        assert [video.duration for video in engine.videos()] == [2]
+
+
 ROWS = [("red.mp4", 0, 1), ("red.mp4", 1, 2)]
 
 

@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
@@ -65,6 +66,9 @@ def test_saved_flat_index_can_be_loaded(tmp_path: Path) -> None:
     for wrong, total in ((Flat(DIM), 61), (Flat(DIM + 1), 60)):
         with pytest.raises(ValueError, match="dimension, vectors and ids must be"):
             wrong.load(tmp_path / entry.name, total)
+    faiss.write_index(faiss.IndexFlatIP(DIM), str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="must be a flat index with ids"):
+        again.load(tmp_path / "other", 60)
 
 
 def test_shard_stores_ids_and_float16_values_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
