@@ -1,4 +1,4 @@
-"""Sound of a video as mono samples, decoded with PyAV in pieces."""
+"""The audio track of a video as mono samples, decoded with PyAV piece by piece."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,15 +13,15 @@ from vidret.video.container import decode_all, open_container, read_declared_end
 from vidret.video.files import open_file
 
 NO_TRACK = "has no audio track"
-MAX_SOUND_S = 30.0  # that an encoder hears of a segment, as MTEB does
+MAX_SOUND_S = 30.0  # of the audio of a segment go to an encoder, as in MTEB
 _PIECE_S = 10.0
 _MIN_GAP_S = 0.1  # less is jitter of the timestamps
 _MAX_OVERLAP_S = 1.0  # more is a restart of the clock
 _MAX_GAPS_S = 6 * 3600.0  # of a file together; more is broken timestamps
-_JOINED, _JITTER_S = 16, 0.01  # frames that are resampled in one call, and by how much their times may be off
+_JOINED, _JITTER_S = 16, 0.01  # most frames resampled in one call, and the tolerance of their times
 _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}  # of sample formats
 _MIN_MIXED = 0.02  # share of two channels' energy in their mix; less means opposite phase, as of a miswired microphone
-_FORMAT, _FULL_SCALE = "s16", 32768  # in floating point, channels that are alike add up to more than 1
+_FORMAT, _FULL_SCALE = "s16", 32768  # not floating point, where a mix of equal channels exceeds 1
 
 
 def read_audio(
@@ -57,9 +57,9 @@ def _choose_track(container: Any) -> Any:
 
 
 class SoundCutter:
-    """Cuts the sound of a video into the stretches of its segments, which are read in order.
+    """Cuts the audio of a video into that of its segments, which must be read in order.
 
-    ``fault`` says why the sound of a file that has some cannot be read; it is empty otherwise.
+    ``fault`` is the reason why an audio track cannot be read; empty if it can, or there is none.
     """
 
     def __init__(self, path: str, sample_rate: int, heartbeat: Callable[[], None]) -> None:
@@ -127,7 +127,7 @@ def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable
 
 
 def _join_frames(frames: Iterator[Any]) -> Iterator[Any]:
-    """Yield frames of which those that follow one another are one, since each call of a resampler takes as long."""
+    """Yield frames with consecutive ones joined, since a call of the resampler costs the same for any length."""
     group: list[Any] = []
     end_s: float | None = None
     last_shape = ("", "", 0)
@@ -145,7 +145,7 @@ def _join_frames(frames: Iterator[Any]) -> Iterator[Any]:
 
 
 def _concatenate(frames: list[Any]) -> list[Any]:
-    """Return one frame with the samples of several of one shape, or these if PyAV cannot make it."""
+    """Return frames of one shape joined into one, or unchanged if PyAV cannot make that frame."""
     if len(frames) < 2:
         return frames
     dtype = _DTYPES.get(frames[0].format.name.removesuffix("p"))
@@ -163,7 +163,7 @@ def _concatenate(frames: list[Any]) -> list[Any]:
 
 
 def _keep_from_cancelling(frame: Any) -> Any:
-    """Return a frame with its left channel as both if a mix of the two would cancel them out, or else as it is."""
+    """Return a stereo frame with its left channel on both sides if the two would cancel out; others unchanged."""
     if frame.layout.nb_channels != 2 or frame.format.name.removesuffix("p") not in _DTYPES:
         return frame
     planes = frame.to_ndarray()
@@ -177,7 +177,7 @@ def _keep_from_cancelling(frame: Any) -> Any:
 
 
 def _make_frame(planes: Any, like: Any) -> Any:
-    """Return a frame of these samples with the form and the time of another; ValueError if PyAV cannot make it."""
+    """Return a frame of these samples with the format and time of ``like``; ValueError if PyAV cannot make it."""
     frame = av.AudioFrame.from_ndarray(planes, like.format.name, like.layout.name)
     frame.sample_rate, frame.pts, frame.time_base = like.sample_rate, like.pts, like.time_base
     return frame
@@ -190,7 +190,7 @@ def _read_shape(frame: Any) -> tuple[str, str, int]:
 def _join(
     frames: Iterator[Any], sample_rate: int, zero_s: float, start_s: float
 ) -> Iterator[tuple[float, Float32[np.ndarray, " sample"]]]:
-    """Join chunks to pieces of about ``_PIECE_S`` seconds, without what is before ``start_s``."""
+    """Yield chunks joined to pieces of about ``_PIECE_S`` seconds, from ``start_s`` on."""
     pending: list[Int16[np.ndarray, " sample"]] = []
     begin = end = 0  # samples from the player's zero
     first = int(start_s * sample_rate)
@@ -217,7 +217,7 @@ def _place(
 ) -> Iterator[tuple[int, Int16[np.ndarray, " sample"]]]:
     """Yield consecutive chunks and the position of each, in samples from the player's zero.
 
-    Silence fills gaps. What is before zero, or overlaps the samples before, is cut off. Where the clock restarts, the
+    Silence fills gaps. Samples before zero, or that overlap earlier ones, are cut off. If the clock restarts, the
     samples continue, as the frames of the video do.
     """
     position: int | None = None  # where the next samples belong

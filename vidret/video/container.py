@@ -1,4 +1,4 @@
-"""Packets and frames of a container, read with PyAV in file order; and when, where and with what it was filmed."""
+"""Packets and frames of a container, read with PyAV in file order; and the date, place and camera of a recording."""
 
 import io
 import re
@@ -37,11 +37,11 @@ NOT_DECODED = "no frame could be decoded"
 _MAX_BOXES = 32  # files with more are fragmented: times are spread over the file, and all of it must be read
 HEAD_BYTES = 1020  # five of the longest packets of an MPEG transport stream
 _SYNC = 0x47
-# Bytes of such a packet and before its sync byte: plain, with a time code as on Blu-ray, with parity bytes at the end.
+# Bytes of a packet, and its bytes before the sync byte: plain, with a time code as on Blu-ray, with parity at the end.
 _LAYOUTS = ((188, 0), (192, 4), (204, 0))
 
-FIRST_YEAR, LAST_YEAR = 1990, 2100  # of digital cameras; the clocks of others are not set
-# The first that a file has. Apple's has the time zone of the place; QuickTime's and Matroska's are in UTC.
+FIRST_YEAR, LAST_YEAR = 1990, 2100  # of plausible dates; others come from cameras whose clock is not set
+# In order of preference. Apple's has the local time zone; QuickTime's and Matroska's are in UTC.
 DATE_KEYS = ("com.apple.quicktime.creationdate", "creation_time", "date", "date_utc")
 PLACE_KEYS = ("com.apple.quicktime.location.iso6709", "location", "location-eng")
 MAKE_KEYS = ("com.apple.quicktime.make", "com.android.manufacturer", "make")
@@ -77,9 +77,9 @@ def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
 
 
 def read_start(container: Any) -> float | None:
-    """Return the start of a player's clock in seconds of a container's timestamps; None if the container states none.
+    """Return the container time at which a player's clock starts, in seconds; None if it declares none.
 
-    FFmpeg before 8 counts the priming of audio in Matroska, before 0, which is not played.
+    Before version 8, FFmpeg includes the priming of audio in Matroska, which is before 0 and is not played.
     """
     if container.start_time is None:
         return None
@@ -88,7 +88,7 @@ def read_start(container: Any) -> float | None:
 
 
 def read_declared_end(container: Any, stream: Any) -> float:
-    """Return when a stream of Matroska, or of an AVI that is cut off, ends as declared, in seconds; 0 for others."""
+    """Return the declared end of a stream of Matroska, or of an AVI that is cut off, in seconds; 0 for others."""
     if container.format.name == "avi" and 0 < (stream.duration or 0) < stream.frames:  # FFmpeg corrects it by file size
         return float(stream.frames * stream.time_base)
     if not container.format.name.startswith("matroska"):
@@ -195,10 +195,10 @@ def scan_packets(
 
 
 def find_payload(file: io.RawIOBase | io.BufferedIOBase, num_bytes: int) -> list[tuple[int, int]]:
-    """Return the byte ranges of coded media of an MP4 or MOV file as (start, end); empty if they are unknown.
+    """Return the byte ranges of coded media in an MP4 or MOV file as (start, end); empty if they are unknown.
 
-    They need not be fetched to read the times of frames. Reads a few bytes at the start of each box, and leaves the
-    file's position undefined.
+    The times of frames can be read without them. Only a few bytes of each box are read; the file's position is
+    undefined afterwards.
     """
     ranges: list[tuple[int, int]] = []
     start = 0
@@ -223,7 +223,7 @@ def find_payload(file: io.RawIOBase | io.BufferedIOBase, num_bytes: int) -> list
 
 
 def ends_inside_packet(head: bytes, num_bytes: int) -> bool:
-    """Return whether a file, given its first ``HEAD_BYTES``, is a transport stream that ends in the middle of a packet.
+    """Return whether a file, given its first ``HEAD_BYTES``, is a transport stream that ends inside a packet.
 
     FFmpeg does not report it.
     """
@@ -237,9 +237,9 @@ def ends_inside_packet(head: bytes, num_bytes: int) -> bool:
 def read_recording(container: Any, stream: Any) -> dict[str, str | float | None]:
     """Return ``filmed``, ``camera``, ``latitude`` and ``longitude`` of ``VideoInfo``.
 
-    They are read from an open container of PyAV and its video stream; tags of the container come first.
+    They are read from an open container of PyAV and its video stream; tags of the container take precedence.
     """
-    # FFmpeg 9 joins the values of a tag that a file has twice, such as a date in its header and in a tag of its own.
+    # FFmpeg 9 joins the values of a tag that a file has twice, such as a date in its header and in a separate tag.
     pairs = (pair for part in (stream, container) for pair in part.metadata.items())
     tags = {key.lower(): value.partition(";")[0].strip() for key, value in pairs}
     latitude, longitude = parse_place(_find_tag(tags, PLACE_KEYS)) or (None, None)
@@ -255,7 +255,7 @@ def _find_tag(tags: Mapping[str, str], keys: tuple[str, ...]) -> str:
 
 
 def parse_date(text: str) -> str:
-    """Return a date and time with a time zone, UTC if it has none; empty if it is no time of a recording.
+    """Return a date and time in ISO 8601, in UTC if it has no time zone; empty unless it is a plausible date.
 
     >>> parse_date("2024-05-01T12:00:00+0200"), parse_date("2024-05-01T10:00:00.000000Z"), parse_date("2019")
     ('2024-05-01T12:00:00+02:00', '2024-05-01T10:00:00+00:00', '')
@@ -273,7 +273,7 @@ def parse_date(text: str) -> str:
 
 
 def parse_place(text: str) -> tuple[float, float] | None:
-    """Return latitude and longitude in degrees of a place in the form of ISO 6709, None if it is not one.
+    """Return latitude and longitude in degrees of a place in ISO 6709; None if the text is not one.
 
     >>> parse_place("+48.1371+011.5754+519.000/"), parse_place("-33.86+151.21/"), parse_place("Munich")
     ((48.1371, 11.5754), (-33.86, 151.21), None)

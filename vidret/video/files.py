@@ -1,4 +1,4 @@
-"""Open and stat files by path or URL; anything that is not a regular file is rejected."""
+"""Open, read and stat regular files by path or URL; find files that are missing."""
 
 import io
 import logging
@@ -72,8 +72,8 @@ def read_content(path: str, max_bytes: int) -> bytes:
 def stat_file(path: str, *, fresh: bool = False) -> FileStat:
     """Return the size and times of a regular file, following links, or of a file at a URL.
 
-    With ``fresh``, the listing that this process has cached of the store behind a URL is ignored. Raise DecodeError if
-    the file is missing, forbidden, or not a regular file.
+    With ``fresh``, this process's cached listing of the store behind a URL is ignored. Raise DecodeError if the file is
+    missing, forbidden, or not a regular file.
     """
     if is_url(path):
         return urls.stat_url(path, fresh=fresh)
@@ -89,7 +89,7 @@ def stat_file(path: str, *, fresh: bool = False) -> FileStat:
 
 
 def read_mtime_ns(file_stat: FileStat) -> int:
-    """Return the modification time in nanoseconds since 1970, as an index can have it: that of 2116 for a later one."""
+    """Return the modification time in nanoseconds since 1970, limited to what an index can store, until 2116."""
     return max(2 * NO_TIME, min(file_stat.st_mtime_ns, -NO_TIME))
 
 
@@ -100,7 +100,7 @@ def count_disk_bytes(file_stat: FileStat) -> int:
 
 
 def _describe_folder(path: str) -> str:
-    """Return why a folder is not a file; unreadable folders are listed as files, to report the reason."""
+    """Return why a folder cannot be read as a file; unreadable folders are listed as files, to report the reason."""
     try:
         os.scandir(path).close()
     except OSError as error:
@@ -136,9 +136,9 @@ def stat_files(paths: Sequence[str]) -> Iterator[tuple[str, FileStat | DecodeErr
 
 
 def find_spelling(path: str) -> str:
-    """Return an absolute local path with each name as its folder lists it, in its Unicode form; a URL as it is.
+    """Return an absolute local path with each name spelt as in its folder's listing; a URL unchanged.
 
-    On Windows, letters of another case are those of the same name.
+    Names match in any Unicode form, and on Windows in any case.
     """
     if is_url(path) or not _has_spellings(path):
         return path
@@ -162,7 +162,7 @@ def _fold(name: str) -> str:
 
 
 def find_missing(paths: Iterable[str]) -> set[str]:
-    """Return the paths at which there is no file any more.
+    """Return the paths whose file no longer exists.
 
     A file in an unreadable folder is not missing, nor is one at a URL whose store does not answer.
     """
@@ -177,7 +177,7 @@ def find_missing(paths: Iterable[str]) -> set[str]:
 
 
 def is_same_disk(missing: str, path: str) -> bool:
-    """Return whether what is left of the folders of a missing file is on the disk of another file.
+    """Return whether the nearest existing folder above a missing file is on the same disk as another file.
 
     If not, its drive may be disconnected.
     """
@@ -205,12 +205,12 @@ def may_exist(path: str) -> bool:
 
 
 def choose_existing(paths: Sequence[str]) -> str:
-    """Return the first of the paths of a video at which a file may exist; the first of all if none does."""
+    """Return the first of a video's paths whose file may exist; the first path if none does."""
     return next((path for path in paths if may_exist(path)), paths[0])
 
 
 def warn_missing(paths: Sequence[str]) -> None:
-    """Log one warning about the files that an answer leaves out since they are gone, if there are any."""
+    """Log one warning that names the missing files that an answer leaves out, if there are any."""
     names = ", ".join(display_path(strip_query(path)) for path in paths[:MAX_LISTED])
     if len(paths) == 1:
         logger.warning("left out, its file is gone: %s; index again to find it if it was moved", names)

@@ -1,4 +1,4 @@
-"""The geometry of frames: as a player displays them, and resized for an encoder.
+"""The geometry of frames: their orientation and size on screen, and resizing for an encoder.
 
 A decoded frame may be mirrored or rotated, and its pixels need not be square. Resizing gives the same pixels as
 torchvision's Resize and CenterCrop, without torch.
@@ -23,7 +23,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 def read_display(frame: Any, pixel_ratio: Fraction | None) -> dict[str, int | bool]:
-    """Return the size on screen in pixels, and the steps from a decoded frame to it, as ``VideoInfo`` has them.
+    """Return ``width``, ``height``, ``rotation``, ``mirrored`` and ``stretched`` of ``VideoInfo`` for a decoded frame.
 
     A frame is stretched to square pixels, then mirrored left to right, then rotated clockwise by ``rotation`` degrees,
     a multiple of 90. ``pixel_ratio`` is the width of a pixel over its height, None or 0 if the file does not define it.
@@ -87,7 +87,7 @@ def resize_image(
 
 @dataclass(frozen=True, slots=True)
 class ResizePlan:
-    """The size to which an image is resized, and what is cropped from it, in pixels."""
+    """The size to which an image is resized, and the crop taken from it, in pixels."""
 
     height: int
     width: int
@@ -98,7 +98,7 @@ class ResizePlan:
 
 
 def plan_resize(height: int, width: int, resize: Resize) -> ResizePlan:
-    """Return how an image of this size is resized and cropped.
+    """Return the plan to resize and crop an image of this size.
 
     Raise ValueError if the crop is larger than the shorter side.
     """

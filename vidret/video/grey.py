@@ -1,4 +1,4 @@
-"""Small grey pictures of frames."""
+"""Small grey pictures of frames, 36 x 64 pixels, for shot detection and comparison."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,15 +13,15 @@ Greys = UInt8[np.ndarray, "frame 36 64"]
 
 _Positions = slice | Int64[np.ndarray, "..."]
 
-# Four samples of a block, in eighths of its height and width; on two rows, since rows are what memory is read in.
+# Four samples of a block, in eighths of its height and width; on only two rows, since memory is read row by row.
 _SAMPLES = ((2, 1), (2, 5), (6, 3), (6, 7))
 
 
 def grey_from_luma(plane: UInt8[np.ndarray, "height width"]) -> Grey:
     """Return a luma plane as a picture of 36 x 64 blocks, each the mean of four samples.
 
-    The last rows and columns that fill no block are left out, in halves on each side. A plane that would lose
-    more than an eighth so is sampled at rounded positions.
+    Rows and columns that fill no block are left out, half of them on each side. A plane that would lose more than an
+    eighth that way is sampled at rounded positions.
     """
     return grey_from_samples([plane[positions] for positions in find_samples(*plane.shape)])
 
@@ -45,7 +45,7 @@ def find_samples(height: int, width: int) -> list[tuple[_Positions, _Positions]]
         ]
     samples: list[tuple[_Positions, _Positions]] = []
     for sample_index, (row, column) in enumerate(_SAMPLES):
-        # Rows of both fields of an interlaced film.
+        # From both fields of an interlaced film.
         y0 = top // 2 + min(rows * row // 8 & ~1 | sample_index // 2, rows - 1)
         x0 = left // 2 + columns * column // 8
         samples.append(

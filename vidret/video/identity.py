@@ -4,7 +4,7 @@ The prefix of a fingerprint says how it was computed:
 
 - ``sha256-``: SHA-256 of the whole content, for local files and small files at URLs.
 - ``sampled-``: a hash of size, head, middle and tail, and of the store's checksum or ETag (or modification time), for
-  larger files at URLs. To hash all of them would mean to download them.
+  larger files at URLs, which would otherwise have to be downloaded.
 """
 
 import errno
@@ -25,8 +25,8 @@ BLOCK = 1 << 20
 class Identity:
     """A file's fingerprint, and its stamp from just before it was read.
 
-    The stamp is the size, the modification time and, for local files, the change time. While it stays the same, so does
-    the content. It is empty for a file that was not read yet.
+    The stamp is the size, the modification time and, for local files, the change time. The content is unchanged while
+    the stamp is. It is empty for a file that was not read yet.
     """
 
     fingerprint: str
@@ -49,7 +49,7 @@ def fingerprint(path: str | Path, *, heartbeat: Callable[[], None] | None = None
 
 
 def identify(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -> Identity:
-    """Read a file and return its identity; an exception of ``heartbeat``, called after each MiB, ends the reading.
+    """Read a file and return its identity; ``heartbeat`` is called after each MiB, and may raise to stop.
 
     Raise DecodeError if the file is missing, empty, forbidden, or not a regular file.
     """

@@ -1,4 +1,4 @@
-"""Single images: a video frame as JPEG, the grey pictures of a stretch, an image file as RGB."""
+"""Single images: a video frame as JPEG, grey pictures of part of a video, an image file as RGB."""
 
 import io
 
@@ -16,14 +16,14 @@ from vidret.video.reader import open_reader, read_chosen
 from vidret.video.sampling import find_shown, nearest
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-MAX_BYTES = 256 << 20  # of an image file: more than that many pixels take
+MAX_BYTES = 256 << 20  # of an image file: more than MAX_PIXELS take
 MAX_PIXELS = 40_000_000
 LONGEST_SIDE = 1024  # pixels; no encoder uses more
 _QUALITY = 82
 
 
 def draw_frame(info: VideoInfo, time_s: float, width: int, height: int | None = None) -> bytes:
-    """Return a JPEG, at most ``width`` and ``height`` pixels large, of the frame that is shown at ``time_s`` seconds.
+    """Return a JPEG of at most ``width`` x ``height`` pixels of the frame shown at ``time_s`` seconds.
 
     Raise DecodeError if the frame cannot be decoded.
     """
@@ -81,8 +81,8 @@ def read_greys(
 ) -> tuple[Greys, Float64[np.ndarray, " frame"]]:
     """Return the frames nearest to every step of ``1 / rate`` seconds as grey pictures, with their times in seconds.
 
-    A picture is the whole frame as displayed, averaged to 36 x 64 pixels whatever its aspect ratio. A frame is returned
-    once; frames that cannot be read are missing. Raise DecodeError if the file cannot be opened.
+    A picture is the whole displayed frame, averaged to 36 x 64 pixels at any aspect ratio. Each frame is returned once;
+    unreadable frames are left out. Raise DecodeError if the file cannot be opened.
     """
     num_steps = int(max(end_s - start_s, 0.0) * rate) + 1
     wanted = np.unique(nearest(info.times, start_s + np.arange(num_steps) / rate))
@@ -102,7 +102,7 @@ def read_greys(
 
 
 def read_grey(frame: StreamedFrame) -> Grey | None:
-    """Return the brightness of a whole frame as 36 x 64 pixels, each the mean of what it covers; None if damaged."""
+    """Return a whole frame as a grey picture of 36 x 64 pixels, each the mean of its area; None if damaged."""
     if frame.read_luma is not None:
         picture = frame.read_luma()  # no frame is converted to RGB
     else:

@@ -46,7 +46,7 @@ _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 _RESTARTING_FORMATS = {"mpegts", "mpeg"}
 _FALLBACK_RATE, _MAX_RATE = 25.0, 1000.0  # frames per second
 _MISSING_TOLERANCE_S = 1.0
-# Of a packet in which every block of 16 x 16 pixels is skipped, with some to spare.
+# Upper bounds for a packet in which every block of 16 x 16 pixels is skipped.
 _STILL_BYTES, _STILL_BYTES_PER_BLOCK = 44, 0.0075
 _CLOCK_STEP_S = 1e-6  # to which FFmpeg rounds the start of a container
 
@@ -61,7 +61,7 @@ class VideoInfo:
         container: FFmpeg's names of the format, separated by commas.
         codec: The name of the codec.
         pixel_format: FFmpeg's name of the pixel format.
-        rendering: What only PyAV does with its frames, see ``describe_rendering``; empty if nothing.
+        rendering: The conversion that only PyAV applies to its frames, see ``describe_rendering``; empty if none.
         width: The displayed width in pixels.
         height: The displayed height in pixels.
         rotation: Degrees by which frames are rotated clockwise, after they are stretched and mirrored.
@@ -94,8 +94,8 @@ class VideoInfo:
         times: When frames begin, in seconds on a player's clock.
         pts: Timestamps in ticks, in presentation order.
         keyframes: Which frames are keyframes.
-        still: Which frames hardly differ from the one before, as far as the sizes of packets tell, and are needed by no
-            other; see ``timeline.find_still``.
+        still: Which frames hardly differ from the one before, judging by the sizes of packets, and are no reference of
+            another; see ``timeline.find_still``.
         clock_offsets: Ticks added to the timestamps of each packet, in file order; empty if the clock never restarts.
     """
 
@@ -145,7 +145,7 @@ class VideoInfo:
 
     @property
     def mean_rate(self) -> float:
-        """Return the frames per second that the container declares, or else those that there are."""
+        """Return the declared frames per second, or the measured ones if the container declares none."""
         return self.average_rate or self.num_frames / max(self.shown_seconds, 1e-6)
 
     @property
@@ -240,8 +240,8 @@ class _Scan:
     """The result of one pass over a container.
 
     Times are in seconds of the container's timestamps; those of ``packets`` are in ticks of ``tick`` seconds.
-    ``declared_end`` is when the last frame ends according to the header, 0 if it does not say. ``facts`` are fields of
-    ``VideoInfo`` as the header and the first frame have them.
+    ``declared_end`` is the end of the last frame according to the header, 0 if unknown. ``facts`` are the fields of
+    ``VideoInfo`` that come from the header and the first frame.
     """
 
     facts: dict[str, Any]
@@ -273,7 +273,7 @@ def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
             raise DecodeError(name, NOT_DECODED)
         if kind == "mpegts" and ends_inside_packet(files.read_head(file, HEAD_BYTES), file.num_bytes):
             packets, is_cut_short = timeline.drop_last(packets), True  # the last frame is incomplete
-        # FFmpeg takes the ticks of raw DV, and of some WMV, for frames.
+        # For raw DV and some WMV, FFmpeg states the rate of ticks as the frame rate.
         stated = (float(rate) for rate in (stream.average_rate, stream.base_rate) if rate and rate < _MAX_RATE)
         average_rate, transfer = next(stated, 0.0), int(context.color_trc)
         stream_start = float((stream.start_time or 0) * stream.time_base)
@@ -333,7 +333,7 @@ def _scan_times(
 
 
 def _read_timecode(container: Any, stream: Any) -> str:
-    """Return the timecode of the first frame that a container states, of this stream if possible; empty without one."""
+    """Return the timecode of the first frame, from this stream's metadata if possible; empty if there is none."""
     for part in (stream, *container.streams.data, container):
         for key, value in part.metadata.items():
             if key.lower() == "timecode" and value.strip():

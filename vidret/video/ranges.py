@@ -1,4 +1,4 @@
-"""A remote file that is read in ranges, with few requests and few bytes that nobody needs."""
+"""Files at URLs, read in ranges and cached in blocks, with few requests and few unneeded bytes."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from vidret.video.urls import NoRangesError, call_store, is_web, open_store, par
 BLOCK = 1 << 19
 MAX_BLOCKS_PER_REQUEST = 8
 CACHE_BYTES = 32 << 20  # of blocks, per process
-MAX_WHOLE_BYTES = 256 << 20  # of a file whose server does not support ranges
+MAX_WHOLE_BYTES = 256 << 20  # largest file that is read from a server without ranges
 MIN_BYTES_PER_S = 100_000  # a slower transfer times out
 
 
@@ -54,7 +54,7 @@ class RemoteFile(io.RawIOBase):
             )
 
     def skip_ranges(self, ranges: list[tuple[int, int]]) -> None:
-        """Read these (start, end) ranges as zeros without fetching them; an empty list resets that."""
+        """Read these (start, end) ranges as zeros without fetching them, in place of any set before."""
         self._skipped = ranges
 
     def check(self) -> None:
@@ -81,7 +81,7 @@ class RemoteFile(io.RawIOBase):
         return self._offset
 
     def readinto(self, buffer: Any) -> int:
-        """Read at most to the end of the current block, since later blocks may not be needed."""
+        """Read to the end of the current block at most, since later blocks may not be needed."""
         wanted = min(len(buffer), self.num_bytes - self._offset)
         if wanted <= 0 or self._failure is not None:
             return 0
@@ -105,7 +105,7 @@ class RemoteFile(io.RawIOBase):
         return block[start : start + wanted]
 
     def _fetch(self, first: int, num_blocks: int) -> bytes:
-        """Fetch blocks and return the first; sequential reads fetch more and more blocks at once."""
+        """Fetch blocks and return the first; each sequential read fetches twice as many, up to a limit."""
         self._read_ahead = min(2 * self._read_ahead, MAX_BLOCKS_PER_REQUEST) if first == self._next_block else 1
         num_blocks = max(self._read_ahead, min(num_blocks, MAX_BLOCKS_PER_REQUEST))
         cached = (n for n in range(1, num_blocks) if _CACHE.get((self._key, first + n)) is not None)
@@ -155,7 +155,7 @@ class RemoteFile(io.RawIOBase):
 
 
 class _BlockCache:
-    """The blocks that this process read most recently from all URLs; the latest is kept whatever its size."""
+    """A cache of the blocks that this process read last, from all URLs. The newest is kept whatever its size."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

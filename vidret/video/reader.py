@@ -1,4 +1,4 @@
-"""Read frames of a file by index or in order, with the decoder that suits it: ordering, resizing, unreadable frames."""
+"""Read frames of a file by index, by time or in order, resized, with the decoder that suits the file."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -26,10 +26,10 @@ _log = logging.getLogger(__name__)
 class Reader:
     """Frames of one open file, read by index.
 
-    Calls with rising indices cost linear time in total, since nothing is decoded twice; a call may also go back.
-    ``decoder`` names the decoder and ``why`` the reason for it. ``fallback`` describes why another decoder gave up; it
-    is empty otherwise. ``observe``, where it is set, is called with the index and the full-size image of every decoded
-    frame. Use the reader as a context manager.
+    Calls with rising indices decode nothing twice; a call may also go back.
+    ``decoder`` is the decoder in use and ``why`` the reason for it. ``fallback`` is why another decoder gave up; empty
+    if none did. ``observe``, if set, is called with the index and the full-size image of every decoded frame. Use the
+    reader as a context manager.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Reader:
     def read(self, indices: Sequence[int] | Int64[np.ndarray, " index"]) -> Frames:
         """Return the frames at these indices in rising order, each once.
 
-        Frames that cannot be read are missing, and ``Frames.salvaged`` reports their number. Raise ValueError if an
-        index is outside the file, or GaveUpError if the decoder gave up, and there is no other.
+        Unreadable frames are left out, and ``Frames.salvaged`` reports their number. Raise ValueError if an index is
+        outside the file, or GaveUpError if the decoder gave up and there is no other.
         """
         wanted = np.unique(np.asarray(indices, dtype=np.int64))
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.info.num_frames:
@@ -82,9 +82,9 @@ class Reader:
         return self._source.reads_all
 
     def stream(self, first: int = 0) -> Iterator[StreamedFrame]:
-        """Yield the frames from an index to the end of the file; those that cannot be read are missing.
+        """Yield the frames from an index to the end of the file, without unreadable ones.
 
-        Raise GaveUpError if the decoder gave up, and there is no other.
+        Raise GaveUpError if the decoder gave up and there is no other.
         """
         position = first
         try:
@@ -138,15 +138,15 @@ def open_reader(
     num_threads: int = 1,
     for_streaming: bool = False,
 ) -> Reader:
-    """Open a probed file for reading, with frames of full size where ``resize`` is None.
+    """Open a probed file for reading; frames have full size if ``resize`` is None.
 
-    The decoder ``"auto"`` chooses by file; the others force one. With ``cuda:N``, torchcodec decodes 8-bit 4:2:0 H.264,
-    HEVC, VP9 and AV1 on that GPU, or else Decord H.264, of the ``gpu_decoders``, and they fall back to the CPU with a
-    warning. All other files, and all other devices, are decoded on the CPU, ``for_streaming`` with PyAV where it may
-    choose, since the others convert every frame that they decode.
+    ``decoder`` is the one to use, or ``"auto"`` to choose by file. With ``cuda:N``, the ``gpu_decoders`` are tried on
+    that GPU: torchcodec on 8-bit 4:2:0 H.264, HEVC, VP9 and AV1, then Decord on H.264; a failure falls back to the CPU
+    with a warning. All other files and devices are decoded on the CPU. ``for_streaming``, ``"auto"`` means PyAV there,
+    since the others convert every frame that they decode.
 
-    PyAV calls ``heartbeat`` for every packet, so that a watchdog does not fire when two frames are hours apart, has
-    ``num_threads`` threads, and streams the frames of the ``mode``; the others decode all, in seconds.
+    PyAV calls ``heartbeat`` for every packet, so that a watchdog does not fire when two frames are hours apart, uses
+    ``num_threads`` threads, and streams the frames of the ``mode``; the others ignore these and stream every frame.
 
     Raises:
         DecodeError: The file cannot be opened, or not by the requested decoder.
@@ -192,8 +192,8 @@ def read_frames(
 ) -> Frames:
     """Return the frames nearest to ``times`` in seconds, or those at ``indices``.
 
-    Damage to the file is described in ``Frames.salvaged``. Raise DecodeError if the file is not a readable video, or
-    none of these frames can be read, or ValueError if neither or both of ``times`` and ``indices`` are given.
+    ``Frames.salvaged`` describes damage to the file. Raise DecodeError if the file is not a readable video or none of
+    these frames can be read, or ValueError if neither or both of ``times`` and ``indices`` are given.
     """
     if (times is None) == (indices is None):
         raise ValueError(f"exactly one of times and indices must be given, got {'none' if times is None else 'both'}")

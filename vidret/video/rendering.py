@@ -1,13 +1,13 @@
-"""Decoded frames of PyAV as RGB images.
+"""Conversion of PyAV's decoded frames to RGB images: colour matrices, deinterlacing, tone mapping.
 
-A frame is converted by the matrix that it states. High-definition video that states none is of BT.709, as players
-assume, and other video of BT.601. Video of a high dynamic range is tone-mapped. Of an interlaced frame that combs, the
-first field is shown; one whose fields match, as of progressive video in interlaced files, keeps all rows.
+A frame is converted by its colour matrix. Frames without one are taken as BT.709 in high definition, as players assume,
+and as BT.601 otherwise. HDR video is tone-mapped. An interlaced frame that shows combing is reduced to its first field;
+one whose fields match, as of progressive video in interlaced files, keeps all rows.
 
-Light of a high dynamic range is computed as ITU-R BT.2100 defines it, for a display of 1000 nit. It is tone-mapped to
-100 nit by the EETF of BT.2390, applied to the largest of red, green and blue, which keeps hues; converted from the
-primaries of BT.2020 to those of BT.709 by BT.2087, and clipped; and encoded as sRGB. Light below 28 nit, such as that
-of a grey card, stays as it is, and the reference white of BT.2408, 203 nit, becomes 241 of 255.
+HDR light is computed as ITU-R BT.2100 defines it, for a display of 1000 nit. It is tone-mapped to 100 nit by the EETF
+of BT.2390, applied to the largest of red, green and blue, which keeps hues; converted from the primaries of BT.2020 to
+those of BT.709 by BT.2087, and clipped; and encoded as sRGB. Light below 28 nit, such as that of a grey card, is
+unchanged, and the reference white of BT.2408, 203 nit, becomes 241 of 255.
 """
 
 import tempfile
@@ -28,8 +28,8 @@ _UNSPECIFIED, _FULL_RANGE = 2, 2  # of matrices in ITU-T H.273, and of ranges in
 _HD_HEIGHT, _HD_WIDTH = 720, 1280  # pixels
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m"}  # of H.273, as FFmpeg names them
 _TABLE_SIZE = 65  # colours on each axis
-# In a block that combs, rows differ from both neighbours more than these from each other, by so many grey levels on
-# average. Of real films, it is so in none of 90 frames, and in four of five that were woven of two successive frames.
+# In a combed block, rows differ from both neighbours more than these from each other, by this many grey levels on
+# average. In real films, this detects none of 90 frames, and four of five that were woven from two successive frames.
 _MIN_EXCESS, _BLOCK = 0.5, 16
 
 PQ, HLG = 16, 18  # in ITU-T H.273
@@ -48,16 +48,16 @@ _HLG_LUMINANCE = np.array([0.2627, 0.6780, 0.0593])
 
 
 class Renderer:
-    """Converts the frames of one stream."""
+    """Converts the decoded frames of one stream to RGB."""
 
     def __init__(self, transfer: int) -> None:
-        """Convert frames with a transfer function of ITU-T H.273."""
+        """Set the transfer function of the frames, a number of ITU-T H.273."""
         self._transfer = transfer
         # One for frames, and one for their fields.
         self._open_tone_mapper = lru_cache(maxsize=2)(partial(_open_tone_mapper, transfer))
 
     def render(self, frame: Any, width: int, height: int) -> Picture:
-        """Return an RGB image of some size; raise av.FFmpegError, OSError or ValueError if the frame is too damaged."""
+        """Return an RGB image of this size; raise av.FFmpegError, OSError or ValueError if the frame is too damaged."""
         assumes_bt709 = _assumes_bt709(frame)
         image = self._convert(frame, width, height, assumes_bt709=assumes_bt709)
         if frame.interlaced_frame and is_combed(image[:, :, 1]):
@@ -80,7 +80,7 @@ class Renderer:
 
 
 def describe_rendering(frame: Any, transfer: int) -> str:
-    """Return what only ``Renderer`` does with frames like this one; empty if nothing."""
+    """Return the conversion that only ``Renderer`` applies to frames like this one, in words; empty if none."""
     if transfer in HDR_TRANSFERS:
         return "tone-maps a high dynamic range"
     if frame.interlaced_frame:
@@ -89,7 +89,7 @@ def describe_rendering(frame: Any, transfer: int) -> str:
 
 
 def is_combed(plane: UInt8[np.ndarray, "height width"]) -> bool:
-    """Return whether the rows of an image alternate between two moments somewhere, as the fields of a frame do."""
+    """Return whether some block of an image is combed: its rows alternate between two moments, as two fields do."""
     height, width = max(plane.shape[0] - 2, 0) // _BLOCK, plane.shape[1] // _BLOCK
     rows = plane[: height * _BLOCK + 2, : width * _BLOCK].astype(np.int16)
     steps = np.abs(rows[1:] - rows[:-1])
@@ -99,21 +99,21 @@ def is_combed(plane: UInt8[np.ndarray, "height width"]) -> bool:
 
 
 def _assumes_bt709(frame: Any) -> bool:
-    """Return whether a frame that states no matrix is of high definition."""
+    """Return whether a frame has high definition and states no colour matrix."""
     is_large = frame.height >= _HD_HEIGHT or frame.width >= _HD_WIDTH
     has_matrix = not frame.format.is_rgb and len(frame.format.components) >= 3
     return bool(is_large and has_matrix and frame.colorspace == _UNSPECIFIED)
 
 
 def _read_first_field(frame: Any) -> Any:
-    """Return the field of an interlaced frame that is shown first, as a frame of half the height."""
+    """Return the first field of an interlaced frame, as a frame of half the height."""
     return _pass(_link(frame.width, frame.height, frame.format.name, [("separatefields", {})]), frame)
 
 
 def _open_tone_mapper(
     transfer: int, width: int, height: int, pixel_format: str, matrix: str, levels: str, new_width: int, new_height: int
 ) -> Any:
-    """Return a graph that converts frames of a high dynamic range to RGB of another size by a table."""
+    """Return a filter graph that converts HDR frames to RGB of another size by a lookup table."""
     size = {"width": str(new_width), "height": str(new_height), "flags": "bilinear"}
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.cube"
@@ -130,7 +130,7 @@ def _open_tone_mapper(
 
 @cache
 def _write_table(transfer: int) -> str:
-    """Return the text of a table of colours in the format of .cube files, in which red varies fastest."""
+    """Return the lookup table of colours as the text of a .cube file, in which red varies fastest."""
     axis = np.linspace(0, 1, _TABLE_SIZE)
     colours = render_sdr(np.stack(np.meshgrid(axis, axis, axis, indexing="ij")[::-1], axis=-1), transfer)
     lines = [f"{red:.5f} {green:.5f} {blue:.5f}" for red, green, blue in colours.reshape(-1, 3).tolist()]
@@ -138,7 +138,7 @@ def _write_table(transfer: int) -> str:
 
 
 def _link(width: int, height: int, pixel_format: str, filters: list[tuple[str, dict[str, str]]]) -> Any:
-    """Return a graph through which frames pass the filters in this order."""
+    """Return a filter graph that applies these filters in order."""
     graph: Any = av.filter.Graph()
     if hasattr(graph, "threads"):
         graph.threads = 1  # filters of older versions have an option only
@@ -151,7 +151,7 @@ def _link(width: int, height: int, pixel_format: str, filters: list[tuple[str, d
 
 
 def _pass(graph: Any, frame: Any) -> Any:
-    """Return the first frame that a graph makes of a frame."""
+    """Return the first frame that a filter graph outputs for a frame."""
     graph.push(frame)
     return graph.pull()
 
@@ -182,7 +182,7 @@ def decode_hlg(signal: Float64[np.ndarray, "*shape 3"]) -> Float64[np.ndarray, "
 
 
 def tone_map(nits: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
-    """Return light in nits as a display of 100 nit shows it: the EETF of BT.2390 without a black level."""
+    """Return light in nits tone-mapped to a display of 100 nit: the EETF of BT.2390 without a black level."""
     source, target = encode_pq(np.array([_SOURCE_NITS, _TARGET_NITS]))
     highest = target / source
     knee = 1.5 * highest - 0.5

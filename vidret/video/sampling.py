@@ -1,8 +1,8 @@
-"""Frame sampling: which frames of a video to decode, computed from frame counts and times.
+"""Frame sampling: which frames of a video to decode, and how to cut a video into segments on a grid.
 
 ``uniform``, ``clip4clip`` and ``choose_frames_of_whole`` choose by count and return frame indices.
 ``at_rate``, ``at_seconds`` and ``cut_segments`` choose by time and return seconds, which ``nearest`` converts to frame
-indices. Of the frames sampled from a segment, those that hardly differ share one picture.
+indices. ``share_pictures`` leaves out sampled frames that hardly differ from the one before.
 """
 
 import math
@@ -17,7 +17,7 @@ from vidret.video import timeline
 
 DEFAULT_SAMPLING = Sampling()
 _TIE_S = 1e-6
-_ROUNDING_S = 0.1  # of times that people are shown
+_ROUNDING_S = 0.1  # of displayed times
 
 # Mean absolute differences in grey levels. Of 1,972 pairs of frames of real videos, half a second or more apart, 151
 # are below both; their vectors of the starter have cosine 0.9998 on average and 0.989 at least.
@@ -63,10 +63,10 @@ def clip4clip(num_frames: int, rate: float, count: int) -> Int64[np.ndarray, " a
 def choose_frames_of_whole(
     rule: FrameRule, num_frames: int, rate: float, count: int, *, num_segments: int = 6, fps: float = 1.0
 ) -> Int64[np.ndarray, " sample"]:
-    """Return the frames of a whole video by any rule but ``seconds``; see ``Sampling``. A short video repeats some.
+    """Return the frame indices that any rule but ``seconds`` samples from a whole video; see ``Sampling``.
 
-    The video has ``num_frames`` frames, ``rate`` a second, of which ``count`` are chosen; ``clip4clip``, ``mmeb`` and
-    ``mteb`` may return fewer. ``num_segments`` is for the rule ``segments``, ``fps`` for ``mteb``.
+    ``count`` of ``num_frames`` frames are chosen, with repeats in a short video; ``clip4clip``, ``mmeb`` and ``mteb``
+    may choose fewer. ``rate`` is the frame rate; ``num_segments`` is for the rule ``segments``, ``fps`` for ``mteb``.
     """
     if rule == "mmeb":
         return np.arange(count) * num_frames // count if num_frames > count else np.arange(num_frames)
@@ -91,7 +91,7 @@ def choose_frames_of_whole(
 def cut_equally(
     num_frames: int, num_segments: int
 ) -> tuple[Int64[np.ndarray, " segment"], Int64[np.ndarray, " segment"]]:
-    """Return the first frame of each segment and its length without its last frame, but at least 1."""
+    """Return the first frame of each segment, and its length less its last frame, at least 1."""
     edges = np.linspace(0, num_frames, min(num_segments, num_frames) + 1).astype(np.int64)
     return edges[:-1], np.maximum(np.diff(edges) - 1, 1)
 
@@ -129,7 +129,7 @@ def nearest(times: Float64[np.ndarray, " frame"], wanted: Float64[np.ndarray, " 
 def find_shown(
     times: Float64[np.ndarray, " frame"], wanted: Float64[np.ndarray, " time"]
 ) -> Int64[np.ndarray, " time"]:
-    """Return the index of the nearest frame to each wanted time, or of the one before if that is not shown yet."""
+    """Return the index of the frame nearest to each wanted time, or of the one before if it begins clearly later."""
     indices = nearest(times, wanted)
     is_early = times[indices] - wanted > _ROUNDING_S
     shown: Int64[np.ndarray, " time"] = np.maximum(indices - is_early, 0).astype(np.int64)
@@ -163,13 +163,12 @@ def cut_segments(
     segment, sampled by ``rule``.
 
     A span in which no frame begins is not a segment: the segment before it lasts until the next one, up to
-    ``LONGEST_STILL_S``. Longer gaps belong to no segment, and a ``whole`` video ends at the first gap. So there are
-    never more segments than frames, however far apart timestamps are.
+    ``LONGEST_STILL_S``. Longer gaps belong to no segment, and a ``whole`` video ends at the first gap. Thus there are
+    never more segments than frames, whatever the timestamps.
 
     The first frame begins at ``start``, where the grid starts, and the last ends at ``duration``, in seconds. ``times``
-    are when frames begin, rising; None if every span has a frame. ``rate`` is that of the video, for rules that count
-    frames; None if these are evenly spaced. Raise ValueError if a number is not positive, or such a rule is without
-    ``times``.
+    are the rising start times of frames; None if every span has a frame. ``rate`` is the frame rate, for rules that
+    count frames; None for the mean rate. Raise ValueError if a number is not positive, or such a rule has no ``times``.
     """
     num_frames, fps, rule = sampling.num_frames, sampling.fps, sampling.rule
     check_positive(num_frames=num_frames, fps=fps)
@@ -229,7 +228,7 @@ def check_positive(**values: float) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampledFrames:
-    """The frames sampled from a segment: different pictures, and of each sample its time and which of them it shows."""
+    """The frames sampled from a segment: distinct pictures, and the time and the row of its picture of each sample."""
 
     pictures: Frames
     times: Float64[np.ndarray, " sample"]
@@ -239,21 +238,21 @@ class SampledFrames:
         return len(self.times)
 
     def repeat(self) -> Frames:
-        """Return all samples, with repeated pictures."""
+        """Return a frame for each sample, with shared pictures repeated."""
         return replace(self.pictures, pixels=self.pictures.pixels[self.rows], times=self.times)
 
 
 def sample_again(frames: Frames, times: Float64[np.ndarray, " sample"], sampling: Sampling) -> SampledFrames:
-    """Return decoded frames as the samples at ``times``: with repeats, where a rule repeats frames of short videos."""
+    """Return decoded frames as samples: one each, or at ``times`` if the rule repeats frames of short videos."""
     repeats = sampling.whole and sampling.rule != "seconds"
     rows = nearest(frames.times, times) if repeats else np.arange(len(frames))
     return SampledFrames(frames, frames.times[rows], rows)
 
 
 def share_pictures(samples: Sequence[tuple[float, Picture]]) -> SampledFrames:
-    """Return samples, given as time and picture, in which a picture that hardly differs from the last one is left out.
+    """Return samples, given as (time, picture); pictures that hardly differ from the last kept one are left out.
 
-    Each sample is compared with the picture that it would share, so that slow changes do not add up.
+    Samples are compared with the kept picture, not with each other, so that slow changes do not add up.
     """
     kept: list[int] = []
     rows = []

@@ -1,4 +1,4 @@
-"""The video files that paths and URLs mean: files, folders, globs, and manifests that list files."""
+"""Expand paths and URLs to video files: folders, globs, and manifests that list files."""
 
 import contextlib
 import csv
@@ -40,12 +40,12 @@ NO_MEDIA = ".nomedia"  # an empty file that tells Android to ignore a folder
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What paths mean.
+    """The files that paths expand to.
 
     Attributes:
-        files: Their files, absolute.
-        folders: Those of the paths that are folders with files, absolute.
-        junk: Folders inside them that hold no videos of anybody: thumbnails, deleted files, a ``.nomedia`` file.
+        files: The files, absolute.
+        folders: The given paths that are folders with files, absolute.
+        junk: Folders inside them that were skipped: of thumbnails or deleted files, or with a ``.nomedia`` file.
     """
 
     files: list[str]
@@ -59,15 +59,15 @@ def scan(paths: Iterable[str]) -> list[str]:
 
 
 def list_videos(paths: Iterable[str], exclude: Sequence[str] = ()) -> Listing:
-    """Return the absolute paths or URLs of the files that paths mean, each once, in the order given.
+    """Return the absolute paths or URLs of the files that paths expand to, each once, in the order given.
 
-    A folder means its files with a video suffix, at any depth and sorted by name, without source code in TypeScript or
-    of Go. Links to files are followed; links to folders are not, so that no walk is endless. A file given by name or
-    matched by a local glob is included whatever its suffix; a glob in a URL means files with a video suffix. A .jsonl
-    or .csv file is a manifest with a file in each row. No video is decoded here, so that some may be unreadable.
+    A folder yields its files with a video suffix, at any depth and sorted by name, but no TypeScript files and no
+    go.mod. Links to files are followed; links to folders are not, so that no walk is endless. A file given by name or
+    matched by a local glob is included whatever its suffix; a glob in a URL yields files with a video suffix. A .jsonl
+    or .csv file is a manifest with a file in each row. No video is decoded, so that some may be unreadable.
 
-    A file or folder that was found in a folder or by a glob is left out if a shell pattern of ``exclude`` matches its
-    name, or its path below that folder or the part of the glob without wildcards. ``*`` matches slashes. Raise
+    A file or folder found in a folder or by a glob is left out if a shell pattern of ``exclude`` matches its name, or
+    its path relative to that folder or to the part of the glob without wildcards. ``*`` matches slashes. Raise
     VidretError if a path does not exist or matches nothing, a manifest cannot be read, or a store is unavailable.
     """
     listing = Listing([], [])
@@ -103,7 +103,7 @@ def is_junk_folder(name: str) -> bool:
 
 
 def is_excluded(path: str, exclude: Sequence[str]) -> bool:
-    """Return whether a pattern matches the name or the path of a file, relative to where it was found, or a folder's.
+    """Return whether a pattern matches the name or the path of a file or of a folder above it; ``path`` is relative.
 
     >>> is_excluded("2023/proxies/a.mp4", ["proxies"]), is_excluded("2023/a.mp4", ["2023/*.mp4"])
     (True, True)
@@ -153,7 +153,7 @@ def _expand(path: str, folders: dict[str, None], exclude: Sequence[str], junk: l
 
 
 def _select(found: Iterable[str], root: str, exclude: Sequence[str], junk: list[str]) -> Iterator[str]:
-    """Yield what was found below ``root``, except junk folders and what is in them, and except what is excluded."""
+    """Yield the paths found below ``root`` that are neither excluded nor in a junk folder; add those to ``junk``."""
     for path in found:
         relative = path.removeprefix(root).lstrip("/")
         names = relative.split("/")
@@ -201,7 +201,7 @@ def _walk(folder: str, denied: list[OSError], exclude: Sequence[str], junk: list
 
 
 def _is_text(path: str) -> bool:
-    """Return whether a file begins with text; the packets of a video, short as they are, have bytes of 0."""
+    """Return whether a file begins with text, without a zero byte, which packets of a video always have."""
     if os.path.isfile(path):  # noqa: PTH113  and no pipe, which would wait for a writer
         with contextlib.suppress(OSError), Path(path).open("rb") as file:
             head = file.read(1024)
@@ -210,7 +210,7 @@ def _is_text(path: str) -> bool:
 
 
 def read_manifest(path: str) -> Iterator[str]:
-    """Yield the files that a .jsonl or .csv manifest lists under path, video or file.
+    """Yield the files that a .jsonl or .csv manifest lists under ``path``, ``video`` or ``file``.
 
     Paths are relative to the folder of the manifest; URLs are absolute. Raise VidretError if a row cannot be read or
     has no file; the message contains the line number.

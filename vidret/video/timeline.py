@@ -1,4 +1,4 @@
-"""The frames that a player shows, derived from packet timestamps without decoding."""
+"""The frames that a player shows and their times, derived from packet timestamps without decoding."""
 
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float64, Int64
 MISSING = np.iinfo(np.int64).min
 # A larger step back is a restart of the clock, as in FFmpeg.
 _STEP_BACK_S = 0.1
-_MIN_STILL = 12  # frames; fewer are decoded in no time
-_MOST_REORDERED, _NEIGHBOURS = 32, 48  # packets of fields that a codec holds back, and that are compared
-_MAX_OUTLIERS = 0.01  # of all packets; of more, none can be told from the others
+_MIN_STILL = 12  # frames; fewer are quickly decoded
+_MOST_REORDERED, _NEIGHBOURS = 32, 48  # packets of fields: the most that a codec reorders, and the number compared
+_MAX_OUTLIERS = 0.01  # share of all packets; more cannot be told from regular ones
 LONGEST_STILL_S = 600.0  # a frame may stay this long, such as a slide; a longer gap is a pause or bad timestamps
 
 
@@ -79,10 +79,10 @@ def follow_restarts(packets: Packets, tick: float) -> tuple[Packets, Int64[np.nd
 
 
 def discard_outliers(packets: Packets) -> tuple[Packets, int]:
-    """Return the packets, those with a damaged timestamp as discarded, and the number of these.
+    """Return the packets with those of a damaged timestamp marked as discarded, and the number of these.
 
-    Such a frame would be shown after or before more frames than any codec reorders. All that come after it in the file
-    would be before it, and could not be read in one pass. The last frames of a file cannot be told from such.
+    A timestamp is damaged if it moves a frame past more frames than any codec reorders. With such a frame, the file
+    could not be read in one pass. Damage among the last frames of a file is not detected.
     """
     pts, far = packets.pts, _MOST_REORDERED + 1
     least_after = np.minimum.accumulate(pts[::-1])[::-1]
@@ -125,9 +125,9 @@ def sort_frames(packets: Packets) -> tuple[Int64[np.ndarray, " frame"], Bool[np.
 def find_still(packets: Packets, max_bytes: float) -> Bool[np.ndarray, " frame"]:
     """Return which shown frames, in presentation order, are the still end of a group of pictures.
 
-    From the first of them to the next keyframe no packet holds more than ``max_bytes``, too few to change a picture
-    visibly; no other frame is decoded after them, and none is shown after them, before that keyframe. Shorter ends than
-    ``_MIN_STILL`` frames do not count, nor does that of the last group.
+    From the first of them to the next keyframe no packet has more than ``max_bytes``, too few to change a picture
+    visibly, and no other frame is decoded or shown. Ends shorter than ``_MIN_STILL`` frames do not count, nor does that
+    of the last group.
     """
     size = len(packets.pts)
     is_still = np.zeros(size, dtype=bool)
@@ -167,7 +167,7 @@ def has_variable_rate(pts: Int64[np.ndarray, " frame"]) -> bool:
 
 
 def last_frame_duration(packets: Packets, pts: Int64[np.ndarray, " frame"]) -> int:
-    """Return the ticks for which the last frame is shown: from its packet, else the median of all; 0 if unknown."""
+    """Return the duration of the last frame in ticks: its packet's, else the median of all; 0 if unknown."""
     declared = packets.durations[packets.pts == pts[-1]]
     if len(declared) and declared[0] > 0:
         return int(declared[0])
@@ -175,7 +175,7 @@ def last_frame_duration(packets: Packets, pts: Int64[np.ndarray, " frame"]) -> i
 
 
 def find_gaps(times: Float64[np.ndarray, " frame"], duration: float) -> Float64[np.ndarray, "gap 2"]:
-    """Return the gaps of more than ``LONGEST_STILL_S`` between a frame and the next or the end, in seconds."""
+    """Return the (start, end) of gaps longer than ``LONGEST_STILL_S`` between frames or before the end, in seconds."""
     begins, ends = times, np.append(times[1:], duration)
     is_gap = ends - begins > LONGEST_STILL_S
     return np.stack([begins[is_gap], ends[is_gap]], axis=1)

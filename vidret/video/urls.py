@@ -1,7 +1,7 @@
 """Videos at URLs such as s3://bucket/a.mp4: open their stores, stat and list files.
 
-Only this module uses fsspec. Credentials are a matter between fsspec and the store: environment variables and their
-own configuration files. Nothing is cached on disk.
+Only this module uses fsspec, which reads the credentials of stores from environment variables and from the stores'
+configuration files. Nothing is cached on disk.
 """
 
 import datetime
@@ -39,7 +39,7 @@ TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest")
 class UrlStat:
     """What a store reports about a file, with the field names of ``os.stat``.
 
-    A size of 0 is unknown. A time of ``NO_TIME`` or less is not a time, but two different ones mean different contents.
+    A size of 0 is unknown. A time of ``NO_TIME`` or less is derived from the tag: it only differs with the content.
     ``tag`` is a checksum or version of the content; it is empty if the store has none.
     """
 
@@ -56,7 +56,7 @@ class NoRangesError(Exception):
 
 
 def stat_url(url: str, *, fresh: bool = False) -> UrlStat:
-    """Return what a store reports about a file; with ``fresh``, ignore the listing that this process has cached.
+    """Return what a store reports about a file; with ``fresh``, ignore this process's cached listing.
 
     Raise DecodeError if it does not exist, UnreachableError if its store is unavailable.
     """
@@ -67,7 +67,7 @@ def stat_url(url: str, *, fresh: bool = False) -> UrlStat:
 
 
 def parse_stat(url: str, info: dict[str, Any]) -> UrlStat:
-    """Return the size and time in a store's report on a file; a tag may stand in for a missing time.
+    """Return the size and time in a store's report on a file; a hash of its tag replaces a missing time.
 
     Raise DecodeError if it is a folder.
     """
@@ -104,9 +104,9 @@ def _parse_iso(value: str) -> datetime.datetime:
 
 
 def expand(url: str, suffixes: frozenset[str]) -> Iterator[str]:
-    """Yield the files that a URL means: itself, or the files with a suffix in its folder or pattern, sorted.
+    """Yield the files that a URL expands to: itself, or the files with a suffix in its folder or pattern, sorted.
 
-    Raise VidretError if there are none, or the store is unavailable.
+    Raise VidretError if the file does not exist, a pattern matches none, or the store is unavailable.
     """
     check_url(url)
     store, path = open_store(url)
@@ -134,7 +134,7 @@ def expand(url: str, suffixes: frozenset[str]) -> Iterator[str]:
 
 
 def find_root(url: str) -> str:
-    """Return the folder of the first wildcard of a URL, with a slash at its end; a URL without one as it is."""
+    """Return a URL up to the folder of its first wildcard, with a final slash; a URL without a wildcard unchanged."""
     wildcard = _find_wildcard(url)
     return url if wildcard is None else url[: wildcard.start()].rpartition("/")[0] + "/"
 
@@ -154,7 +154,7 @@ def _list_folder(url: str, store: Any, path: str) -> list[str]:
 
 
 def join(url: str, path: str, name: str) -> str:
-    """Return the URL of a file, from the URL of the listed folder, its path in the store and the path of the file.
+    """Return the URL of a file, given the URL and the path of its folder, and its own path in the store.
 
     >>> join("s3://bucket/films/", "bucket/films", "bucket/films/a/b.mp4"), join("memory://", "", "/a.mp4")
     ('s3://bucket/films/a/b.mp4', 'memory://a.mp4')
@@ -182,7 +182,7 @@ def open_store(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of a URL, and the path in it.
 
     Raise VidretError if fsspec is not installed, does not know the scheme, or needs another package for it, or
-    UnreachableError if the video was indexed from frames; it is not missing, but cannot be read.
+    UnreachableError if the video was indexed from frames: it has no file, but is not missing.
     """
     scheme = url.partition("://")[0].lower()
     if not has_file(url):
@@ -218,10 +218,10 @@ def is_web(url: str) -> bool:
 
 
 def call_store(url: str, call: Callable[[], T], extra_s: float = 0.0) -> T:
-    """Return the result of a call to a store about a file, retried if it fails.
+    """Return the result of a call to a store about a file; a failed call is retried.
 
-    It runs in a thread that is abandoned if it takes ``extra_s`` seconds more than ``ANSWER_TIMEOUT_S``. Raise
-    DecodeError if the file does not exist, or an ``UnreachableError`` if its store is unavailable.
+    The call runs in a thread that is abandoned after ``ANSWER_TIMEOUT_S + extra_s`` seconds. Raise DecodeError if the
+    file does not exist, or UnreachableError if its store is unavailable.
     """
     timeout_s = ANSWER_TIMEOUT_S + extra_s
     for pause_s in (*RETRY_PAUSES_S, None):
@@ -266,7 +266,7 @@ def describe_store_error(error: BaseException) -> str | None:
 
 
 def _is_final(error: BaseException) -> bool:
-    """Return whether a retry is pointless: the store answered, and not that it is busy."""
+    """Return whether a retry is pointless: the store refused, for another reason than being busy."""
     status = getattr(error, "status", None)
     return isinstance(error, PermissionError) or (isinstance(status, int) and status < 500 and status != 429)
 

@@ -1,1 +1,1 @@
-"""Decoders of video files, one a module; ``registry`` lists them and chooses."""
+"""Decoders of video files, one per module; ``registry`` lists them and chooses one for a file."""

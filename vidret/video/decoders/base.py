@@ -1,4 +1,4 @@
-"""What every decoder offers: frames by index, and frames in order with a grey picture and, on demand, an image."""
+"""The protocols of decoders, and the frames that they return by index or in order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ SAMPLING_MODES: tuple[SamplingMode, ...] = get_args(SamplingMode)
 
 
 def choose_mode(name: object) -> SamplingMode:
-    """Return the mode of a name; ``exact`` for an unknown one."""
+    """Return the sampling mode of this name; ``exact`` for an unknown name."""
     return next((mode for mode in SAMPLING_MODES if mode == name), "exact")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamedFrame:
-    """A decoded frame: its index in the video, when it begins, and a small grey picture; see ``grey_from_luma``.
+    """A decoded frame: its index, its start time, its small grey picture (see ``grey_from_luma``), and its image.
 
     Attributes:
         read_image: Returns its RGB image as displayed; None if it is too damaged.
-        read_luma: Returns its brightness as displayed, from 0 to 255; None if it is too damaged. Itself None where the
-            decoder has nothing but the image.
-        read_resized: Returns its resized image. None where a GPU does not hold the image.
+        read_luma: Returns its luma as displayed, from 0 to 255; None if it is too damaged. Itself None if the decoder
+            returns only RGB images.
+        read_resized: Returns its resized image. Itself None unless the image is on a GPU.
     """
 
     index: int
@@ -47,13 +47,13 @@ class GaveUpError(Exception):
     """A decoder cannot continue with a file; another decoder may."""
 
 
-# In even sizes, all decoders convert these to identical RGB; not so 10-bit 4:2:0.
+# All decoders convert frames of these formats to identical RGB if their size is even; not so 10-bit 4:2:0.
 SAME_COLOURS = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuva420p", "gray", "bgr0"}
 SAME_COLOURS |= {"yuv422p10le"}
 
 
 def list_doubts(info: "VideoInfo") -> dict[str, bool]:
-    """Return what no decoder but PyAV was measured on, and whether it is so in a file."""
+    """Return the properties on which only PyAV was measured, and whether a file has each of them."""
     return {
         f"only PyAV {info.rendering}": info.rendering != "",
         "frames are known by order only": info.by_order,
@@ -78,12 +78,12 @@ class GpuImage(Protocol):
 
 
 class FrameDecoder(Protocol):
-    """A decoder with an open file; ``reads_all`` tells whether ``stream`` decodes all frames."""
+    """A decoder with an open file; ``reads_all`` is whether ``stream`` decodes all frames."""
 
     reads_all: bool
 
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture | GpuImage]]:
-        """Yield each index with its RGB image, for rising indices; frames that cannot be read are left out.
+        """Yield each of these rising indices with its RGB image, without unreadable frames.
 
         Raise GaveUpError if the decoder cannot continue with the file.
         """
@@ -99,7 +99,7 @@ class FrameDecoder(Protocol):
 
 
 class ExactDecoder(FrameDecoder, Protocol):
-    """A decoder that may be chosen for a file, where PyAV would read it too: its class tells what it can do.
+    """A decoder that may replace PyAV for a file that it reads exactly; static methods report what it can read.
 
     ``title`` is its name in messages.
     """

@@ -1,4 +1,4 @@
-"""Decoding with Decord, of the kinds of files on which it was measured to be exact.
+"""Decoding with Decord, for the kinds of files on which it was measured to be exact.
 
 Only this module uses Decord. Both ``decord2`` and the original ``decord`` work.
 """
@@ -18,7 +18,7 @@ from vidret.video.probe import VideoInfo
 
 # Measured frame by frame, in rising and in shuffled order, with decord 0.6.0 and decord2 3.4.0.
 _EXACT = {"mov": {"h264", "av1", "prores", "mjpeg"}, "matroska": {"h264", "vp8", "vp9", "av1", "ffv1"}}
-# Decord decodes ahead without a limit while its caller is busy: in the worst case the whole file.
+# Decord decodes ahead without limit while its caller is busy, in the worst case the whole file.
 _MAX_BYTES = 512 << 20
 
 
@@ -31,7 +31,7 @@ class DecordDecoder:
     def __init__(self, info: VideoInfo, gpu: int | None = None) -> None:
         """Open a file on the CPU, or on the GPU with this CUDA index.
 
-        Raise GaveUpError if Decord cannot read the file, or counts other frames than the container has.
+        Raise GaveUpError if Decord cannot read the file, or counts another number of frames than the container has.
         """
         if is_url(info.path):
             raise GaveUpError("it reads local files only")
@@ -55,7 +55,7 @@ class DecordDecoder:
             except Exception as error:
                 raise GaveUpError(read_fault(error)) from error
             if image.shape != self._shape:
-                # In rotated videos whose rows swscale pads, Decord takes the padding for a fourth channel.
+                # In rotated videos whose rows swscale pads, Decord mistakes the padding for a fourth channel.
                 raise GaveUpError(f"frames must have shape {self._shape}, got {image.shape} from Decord")
             yield index, image
 
@@ -73,7 +73,7 @@ class DecordDecoder:
     def find_doubt(info: VideoInfo, *, on_gpu: bool = False) -> str:
         """Return why Decord may not read a file exactly, or not in bounded memory; empty if there is no doubt.
 
-        On a GPU, it does not queue frames in main memory, so that their size does not count.
+        On a GPU, the size of frames is no doubt, since they are not queued in main memory.
         """
         if is_url(info.path):
             return "Decord reads local files only"
@@ -96,7 +96,7 @@ class DecordDecoder:
 
     @staticmethod
     def find_gpu_doubt(info: VideoInfo) -> str:
-        """Return why a GPU may not decode a file with Decord, empty if it may; with others its threads may crash."""
+        """Return why Decord may not decode a file on a GPU, where its threads may crash; empty if it may."""
         return (
             ""
             if info.codec == "h264" and info.pixel_format == "yuv420p"
@@ -115,7 +115,7 @@ class DecordDecoder:
 
     @staticmethod
     def is_at_hand() -> bool:
-        """Return True; where it is not installed, trying a GPU says so."""
+        """Return True; if Decord is not installed, ``try_gpu`` reports that."""
         return True
 
 
@@ -124,9 +124,9 @@ def _identity(image: Picture) -> Picture:
 
 
 def _import_decord(*, on_gpu: bool) -> Any:
-    """Import Decord, for the CPU without the CUDA libraries, of which decord2 would otherwise load 800 MB.
+    """Import Decord, unless ``on_gpu`` without the CUDA libraries, of which decord2 would load 800 MB.
 
-    A build with GPU code needs them in any case.
+    A build with GPU code always needs them.
     """
     if on_gpu or "nvidia" in sys.modules:
         import decord

@@ -24,15 +24,15 @@ from vidret.video.rendering import Renderer
 
 T = TypeVar("T")
 
-# Measured frame by frame. In skippable containers every packet up to the keyframe is read, and none is decoded.
+# Measured frame by frame. In skippable containers every packet before the keyframe is read but not decoded.
 _SEEKABLE = {"mov", "matroska"}
 _SKIPPABLE = {"mpegts", "mpeg", "flv", "asf"}
 _PREDICTED = {PictureType.P, PictureType.B}
-# Grey levels between the ends of a stretch that stands still: on average, and of the small grey picture's pixels.
+# Largest difference between both ends of a still stretch, in grey levels: on average, and at any pixel.
 _MAX_STILL_DIFFERENCE, _MAX_STILL_STEP = 0.5, 16
 _MIN_JUMP = 8  # frames; decoding fewer is cheaper than a jump
-_MIN_KEYFRAMES = 6  # of a video of which only keyframes are decoded; fewer do not describe a short clip
-_MAX_KEYFRAME_GAP_S = 10.0  # between such keyframes; more frames are decoded in longer gaps
+_MIN_KEYFRAMES = 6  # of a video to decode only its keyframes; fewer do not represent a short clip
+_MAX_KEYFRAME_GAP_S = 10.0  # between such keyframes; in longer gaps, more frames are decoded
 
 _PLANAR_8_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuva420p", "nv12", "gray"}
 _PLANAR_10_BIT = {"yuv420p10le", "yuv422p10le", "yuv444p10le"}
@@ -47,9 +47,9 @@ class PyavDecoder:
     ) -> None:
         """Open a probed file; ``heartbeat`` is called for every packet that is read.
 
-        ``stream`` decodes the frames of the mode; a file whose frames are known only by their order is decoded whole.
-        Frames do not depend on the number of threads, since a damaged file gets one. Raise DecodeError if the file
-        cannot be opened.
+        ``stream`` decodes the frames of the mode, or all if frames are known only by their order. Frames do not depend
+        on the number of threads, since a damaged file is decoded by one. Raise DecodeError if the file cannot be
+        opened.
         """
         self._info, self._heartbeat, self._num_threads = info, heartbeat, num_threads
         self._mode: SamplingMode = "exact" if info.by_order else mode
@@ -58,7 +58,7 @@ class PyavDecoder:
         self._can_seek = kind in _SEEKABLE
         self._can_jump = (self._can_seek or kind in _SKIPPABLE) and not info.by_order
         self._keyframes = np.flatnonzero(info.keyframes)
-        # Lists, since every packet and frame is looked up: that takes NumPy 30 times as long.
+        # Lists, since every packet and frame is looked up, which takes NumPy 30 times as long.
         self._pts: list[int] = info.pts.tolist()
         self._key_pts: list[int] = info.pts[self._keyframes].tolist()
         following_s = np.append(info.times[self._keyframes], info.duration)
@@ -76,7 +76,7 @@ class PyavDecoder:
             raise
 
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
-        """Yield each index with its RGB image; frames that cannot be read are left out.
+        """Yield each index with its RGB image, without unreadable frames.
 
         Raise DecodeError if a range of a remote file cannot be fetched.
         """
@@ -88,10 +88,10 @@ class PyavDecoder:
                 yield index, image
 
     def stream(self, first: int = 0) -> Iterator[StreamedFrame]:
-        """Yield the frames from an index to the end; those that cannot be read or are left out by the mode are missing.
+        """Yield the frames from an index to the end, without unreadable ones and those that the mode leaves out.
 
-        Frames that stand still, see ``VideoInfo.still``, are not decoded if those before and after them look alike: all
-        share one picture. So do decoded frames of groups of pictures that end still, while they look like the first.
+        Still frames, see ``VideoInfo.still``, are not decoded if the frames before and after them look alike: all share
+        one picture. So do decoded frames of a group of pictures with a still end, while they look like the first one.
         Raise DecodeError if a range of a remote file cannot be fetched.
         """
         self._advance_to(first)
@@ -128,20 +128,20 @@ class PyavDecoder:
             self._walk(index)
 
     def _can_leave_still_out(self) -> bool:
-        """Return whether frames that stand still need not be decoded, and could be decoded apart."""
+        """Return whether still frames can be left out, and decoded later if they turn out to differ."""
         info = self._info
         is_simple = not (info.damage or info.edit_list) and self._mode != "fast"
         return is_simple and self._can_jump and self._can_seek and bool(info.still.any())
 
     def _find_still_groups(self) -> Bool[np.ndarray, " frame"]:
-        """Return which frames belong to groups of pictures that end still; none if all frames are decoded."""
+        """Return which frames belong to groups of pictures with a still end; none if still frames are decoded."""
         if not self._leaves_still_out:
             return np.zeros_like(self._info.still)
         groups = np.cumsum(self._info.keyframes)
         return np.isin(groups, groups[self._info.still])
 
     def _stream_still(self, before: StreamedFrame, after: StreamedFrame) -> Iterator[StreamedFrame]:
-        """Yield the frames that stand still between two decoded ones; decode them if these differ."""
+        """Yield the still frames between two decoded frames; decode them if these two differ."""
         if not self._leaves_still_out or after.index == before.index + 1:
             return
         between = np.arange(before.index + 1, after.index)
@@ -215,7 +215,7 @@ class PyavDecoder:
                 yield packet
 
     def _leaves_out(self, pts: int | None) -> bool:
-        """Return whether a packet is between two keyframes of which only those are decoded, or stands still."""
+        """Return whether a packet is not decoded: it is still, or in a short gap between keyframes in mode ``fast``."""
         if self._leaves_still_out:
             index = self._find_index(pts)
             return index >= 0 and bool(self._info.still[index])
@@ -233,7 +233,7 @@ class PyavDecoder:
             return self._jump_or_walk(index)
 
     def _use_one_thread(self) -> None:
-        """Read the file again from its beginning: what several threads make of damage depends on chance."""
+        """Read the file again from its beginning, since several threads decode damage differently each time."""
         self._num_threads = 1
         self._restart()
 
@@ -253,7 +253,7 @@ class PyavDecoder:
         return self._walk(index)
 
     def _is_far_ahead(self, keyframe: int) -> bool:
-        """Return whether a keyframe is worth a jump: far ahead, and its packet not yet sent to the decoder."""
+        """Return whether a jump to a keyframe pays: it is far ahead, and its packet was not yet sent to the decoder."""
         is_sent = self._last_keyframe_pts is not None and self._last_keyframe_pts >= self._info.pts[keyframe]
         return keyframe > self._position + _MIN_JUMP and not is_sent
 
@@ -280,7 +280,7 @@ class PyavDecoder:
         return False
 
     def _starts_at(self, keyframe: int) -> bool:
-        """Return whether a keyframe is a complete image; after a gradual refresh, frames would be inexact."""
+        """Return whether a keyframe is decoded as a complete image; after a gradual refresh, frames are inexact."""
         return self._walk(keyframe) and self._frame.pict_type not in _PREDICTED
 
     def _walk(self, index: int) -> bool:
@@ -288,7 +288,7 @@ class PyavDecoder:
         while self._position < index:
             frame = next(self._frames, None)
             if frame is None and self._num_threads > 1 and self._lacks_last_frames():
-                raise DamagedPacketError  # of which several threads say nothing at the end of the file
+                raise DamagedPacketError  # several threads do not report damage at the end of the file
             if frame is None:
                 self._position, self._frame = self._info.num_frames, None
                 return False
@@ -298,7 +298,7 @@ class PyavDecoder:
         return self._position == index and self._frame is not None
 
     def _lacks_last_frames(self) -> bool:
-        """Return whether frames after the current one were sent to the decoder, and one thread shows any of them."""
+        """Return whether the decoder received frames after the current one, of which a single thread returns any."""
         if self._position >= self._last_sent or self._mode == "exact":
             return self._position < self._last_sent
         with closing(PyavDecoder(self._info, self._heartbeat, mode=self._mode)) as alone:
@@ -310,12 +310,12 @@ class PyavDecoder:
         return index if index < len(self._pts) and self._pts[index] == pts else -1
 
     def _convert_luma(self, frame: Any) -> UInt8[np.ndarray, "height width"] | None:
-        """Return the brightness of a frame as it is displayed, but for its aspect ratio; None if it is too damaged."""
+        """Return the luma of a frame as displayed, except for the aspect ratio; None if it is too damaged."""
         luma = _read_damaged(partial(frame.to_ndarray, format="gray", **ONE_THREAD))
         return None if luma is None else orient(luma, self._info.rotation, mirrored=self._info.mirrored)
 
     def _convert(self, frame: Any) -> Picture | None:
-        """Return a frame as it is displayed, None if it is too damaged to convert."""
+        """Return the RGB image of a frame as displayed; None if it is too damaged to convert."""
         info = self._info
         width, height = (info.width, info.height)[:: -1 if info.rotation % 180 else 1]
         image = _read_damaged(partial(self._renderer.render, frame, width, height))
@@ -328,7 +328,7 @@ def _read_grey(frame: Any) -> Grey | None:
 
 
 def _read_damaged(read: Callable[[], T]) -> T | None:
-    """Return what is read of a frame, None if it is too damaged."""
+    """Return the result of ``read`` on a frame; None if the frame is too damaged."""
     try:
         return read()
     except (MemoryError, BlockingIOError):  # the latter if there was no memory to start a thread
@@ -351,13 +351,13 @@ class _ReadOnce:
 
 
 def _look_alike(one: Grey, other: Grey) -> bool:
-    """Return whether two frames hardly differ, on the whole and everywhere."""
+    """Return whether two grey pictures hardly differ, on average and at every pixel."""
     difference = np.abs(one.astype(np.int16) - other)
     return float(difference.mean()) <= _MAX_STILL_DIFFERENCE and int(difference.max()) <= _MAX_STILL_STEP
 
 
 def read_luma(frame: Any) -> UInt8[np.ndarray, "height width"]:
-    """Return the brightness of a frame of PyAV, of any size, valid while the frame is.
+    """Return the luma of a PyAV frame, of any size, as a view that is valid while the frame is.
 
     Raise av.FFmpegError, OSError or ValueError if the frame is too damaged.
     """

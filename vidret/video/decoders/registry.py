@@ -1,6 +1,6 @@
-"""The decoders, and which of them reads a file.
+"""The registry of decoders, and the choice of a decoder for a file and a device.
 
-PyAV reads every file. The others are chosen where they were measured to be exact, or on request.
+PyAV reads every file. The others are chosen for files on which they were measured to be exact, or on request.
 """
 
 from typing import TYPE_CHECKING, Literal, get_args
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 Decoder = Literal["auto", "decord", "pyav", "torchcodec"]
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)
-# All but PyAV, as ``auto`` prefers them on a GPU: torchcodec resizes there. They decode every frame that is streamed.
+# All but PyAV, in the order that ``auto`` prefers on a GPU: torchcodec also resizes there. They stream every frame.
 EXACT_DECODERS = ("torchcodec", "decord")
 
 
 def find_decoder(name: str) -> "type[ExactDecoder]":
-    """Return a decoder of ``EXACT_DECODERS``; the command line knows their names without loading any."""
+    """Import and return a decoder of ``EXACT_DECODERS``."""
     match name:
         case "torchcodec":
             from vidret.video.decoders.torchcodec import TorchcodecDecoder
@@ -30,9 +30,9 @@ def find_decoder(name: str) -> "type[ExactDecoder]":
 
 
 def choose_decoder(info: "VideoInfo", decoder: Decoder = "auto") -> tuple[str, str]:
-    """Return the decoder for a file on the CPU and the reason: Decord where there is no doubt, otherwise PyAV.
+    """Return the decoder for a file on the CPU and the reason: Decord if there is no doubt, otherwise PyAV.
 
-    ``auto`` is never torchcodec: each process that uses it loads torch, for about the CPU time of the others.
+    ``auto`` is never torchcodec: it takes about the CPU time of the others, but loads torch in each process.
     """
     if decoder != "auto":
         return decoder, "requested"

@@ -1,7 +1,7 @@
-"""Exact reading of chosen frames with torchcodec, on the CPU or on an NVIDIA GPU.
+"""Decoding with torchcodec, on the CPU or on an NVIDIA GPU, for files on which it was measured to be exact.
 
-Only this module uses torchcodec. Of the decoders, only this one uses torch, which it imports on first use, so that
-processes with another decoder start without it. The GPU path was not yet run on a GPU; ``tools/check_gpu.py`` compares
+Only this module uses torchcodec. It is also the only decoder that uses torch, which it imports on first use, so that
+processes with another decoder start without it. The GPU path has not run on a GPU yet; ``tools/check_gpu.py`` compares
 its frames with those of the CPU.
 """
 
@@ -32,7 +32,7 @@ _EXACT = {
 }
 _GPU_CODECS = {"h264", "hevc", "vp9", "av1"}
 _CLOCK_TOLERANCE_S = 1e-3
-_MAX_BYTES = 8 << 30  # it is silent meanwhile, and a decoder that is silent for two minutes is ended
+_MAX_BYTES = 8 << 30  # opening reads all of a file without a heartbeat, and a decoder silent for two minutes is ended
 
 
 def load_torchcodec() -> Any:
@@ -53,7 +53,7 @@ def load_torchcodec() -> Any:
 
 
 def _find_reason(text: str) -> str:
-    """Return why its libraries do not load, from a text that has a traceback for each version of FFmpeg."""
+    """Return why torchcodec's libraries do not load, from its error with a traceback for each version of FFmpeg."""
     faults = re.findall(r"^OSError: (?!Could not load this library)(.+)$", text, re.MULTILINE)
     others = [fault for fault in faults if not re.search(r"\blib(av|sw)", fault)]
     if faults:
@@ -93,7 +93,7 @@ class TorchcodecDecoder:
         if num_frames != info.num_frames:
             raise GaveUpError(f"torchcodec counts {num_frames} frames, the container has {info.num_frames}")
         if self._on_gpu:
-            self._fetch(0)  # only then it is known who decodes
+            self._fetch(0)  # only then does torchcodec report a fallback to the CPU
             if self._decoder.cpu_fallback:
                 raise GaveUpError(str(self._decoder.cpu_fallback))
 
@@ -129,7 +129,7 @@ class TorchcodecDecoder:
 
     @staticmethod
     def find_doubt(info: VideoInfo, *, on_gpu: bool = False) -> str:
-        """Return why torchcodec may not read a file exactly, or a GPU may not decode it; empty if there is no doubt."""
+        """Return why torchcodec may not read a file exactly, or not on a GPU; empty if there is no doubt."""
         if is_url(info.path):
             return "it reads local files only"
         kind = info.container.split(",")[0]
@@ -168,12 +168,12 @@ class TorchcodecDecoder:
 
     @staticmethod
     def is_at_hand() -> bool:
-        """Return whether torchcodec is installed, which does not mean that its libraries load."""
+        """Return whether torchcodec is installed; its libraries may still fail to load."""
         return find_spec("torchcodec") is not None
 
 
 class DeviceImage:
-    """An RGB image where torchcodec decoded it, from which only small images are copied to main memory."""
+    """An RGB image on the device that decoded it, so that only a small copy of it need go to main memory."""
 
     def __init__(self, data: Any) -> None:
         """Wrap a tensor of shape (height, width, 3) and type uint8."""
@@ -184,24 +184,24 @@ class DeviceImage:
         return _copy(lambda: self._data)
 
     def read_grey(self) -> Grey:
-        """Return the small grey picture of ``grey_from_luma``, of which only the samples are copied.
+        """Return the grey picture of ``grey_from_luma`` from the green channel; only its samples are copied.
 
         Raise GaveUpError if the device failed.
         """
         return grey_from_samples(list(_copy(self._sample_green)))
 
     def resize(self, resize: Resize) -> Picture:
-        """Return a copy in main memory that was resized as by ``resize_image``, up to rounding.
+        """Return a copy in main memory, resized as by ``resize_image`` up to rounding.
 
-        Raise ValueError if the crop is larger than the shorter side, or GaveUpError if the device failed, as it does
-        without free memory.
+        Raise ValueError if the crop is larger than the shorter side, or GaveUpError if the device failed, for example
+        because it ran out of memory.
         """
         height, width, _ = self._data.shape
         plan = plan_resize(height, width, resize)
         return _copy(lambda: self._resize(plan, resize))
 
     def _sample_green(self) -> Any:
-        """Return the samples of every block, of green, which is most of the brightness."""
+        """Return the four samples of every block of the green channel, which has most of the brightness."""
         green = self._data[:, :, 1]
         samples = green.new_empty((4, *GREY_SHAPE))
         for row, position in enumerate(find_samples(*green.shape)):
@@ -212,7 +212,7 @@ class DeviceImage:
         from torch.nn import functional
 
         planes = self._data.permute(2, 0, 1)[None].float()
-        for size in ((planes.shape[2], plan.width), (plan.height, plan.width)):  # rounded between, as by Pillow
+        for size in ((planes.shape[2], plan.width), (plan.height, plan.width)):  # rounded in between, as in Pillow
             if planes.shape[2:] != size:
                 planes = functional.interpolate(planes, size, mode=resize.interpolation, antialias=True)
                 planes = planes.round().clamp(0, 255)

@@ -1,4 +1,4 @@
-"""Shot detection: where one shot of a film ends and the next begins, from small grey pictures of its frames.
+"""Shot detection: where the shots of a film begin, from small grey pictures of its frames.
 
 A frame starts a shot by a hard cut if
 
@@ -29,17 +29,17 @@ from vidret.video.shots.gradual import Decided, GradualFinder, Transition
 # Chosen together on about 600 changes in 190 films; F1 changes by less than 0.005 for _RATIO between 3.4 and 4.0.
 _RATIO = 3.65  # distance across a cut, over that between the frames beside it
 _BASE = 2.0  # grey levels added to the distance between the frames beside it: what noise alone may change
-_NUM_BESIDE = 4  # frames before and after a cut that the threshold looks at
+_NUM_BESIDE = 4  # frames before and after a cut from which the threshold is computed
 _MIN_DISTANCE = _RATIO * _BASE
 _MIN_CHANGED = 0.6  # share of the picture's cells
 _MAX_CORRELATION = 0.9
-_FAR = 8  # frames; within them, a flash is so strong that what follows differs by less than _UNDONE of it
+_FAR = 8  # frames; a change is a flash if within them the film returns to within _UNDONE of it
 _UNDONE = 0.25
 _CHANGED = 2.0  # grey levels by which the mean of a cell must change
 _TEXTURED = 4.0  # grey levels between the bounds of an envelope
 _NUM_RIVALS = 2  # frames before and after a cut that must change less
-_LONG_S = 0.2  # where each frame is shown so long, as slides often are, only two on each side of a cut are compared
-_DECISION_S = 0.3  # a frame is decided after so many seconds, or after _FAR - 1 frames
+_LONG_S = 0.2  # if each frame is shown this long, as in slides, only two on each side of a cut are compared
+_DECISION_S = 0.3  # a frame is decided after this time, or after _FAR - 1 frames
 
 # Strobes and noise change more often than anybody cuts a film.
 MAX_CUTS_PER_MINUTE = 120
@@ -48,11 +48,11 @@ MAX_CUTS_PER_MINUTE = 120
 class ShotDetector:
     """Finds the changes of shot of one film while its frames are decoded.
 
-    Frames may be a part of the film's, say its key frames: durations are taken from their times.
+    The frames may be a subset of the film's, such as its keyframes: durations are taken from their times.
 
     Attributes:
-        num_decided: Number of frames from the first on that are known to start a shot by a hard cut or not to. The
-            others are the last seven frames at most, and none of them is 0.3 s older than the last one.
+        num_decided: Number of leading frames for which it is decided whether they start a shot by a hard cut. At most
+            the last seven frames are undecided, and none that is 0.3 s older than the last one.
         is_capped: Whether cuts were left out because there were more than ``MAX_CUTS_PER_MINUTE``.
     """
 
@@ -67,11 +67,10 @@ class ShotDetector:
         self.is_capped = False
 
     def add(self, greys: Greys, times_s: Sequence[float]) -> list[tuple[int, list[Transition]]]:
-        """Add the next frames in order of display, and return what they decide, step by step.
+        """Add the next frames in presentation order, and return (``num_decided``, new transitions) of each step.
 
-        A step is ``num_decided`` after it, and the transitions that it decides. The pictures are kept, and must not be
-        changed. How many frames are added at once changes no step. A gradual transition is decided up to 2 s after its
-        end.
+        The pictures are kept, and must not be changed. The steps do not depend on the number of frames that are added
+        at once. A gradual transition is decided up to 2 s after its end.
         """
         decided: list[Decided] = []
         steps = []
@@ -95,7 +94,7 @@ class ShotDetector:
         return last_transitions + self._gradual.finish()
 
     def _find_transitions(self, decided: Sequence[Decided], steps: Sequence[int]) -> list[tuple[int, list[Transition]]]:
-        """Return the transitions that are found with the frames that each step decided."""
+        """Return each step's ``num_decided``, and the transitions found with the frames that it decided."""
         gradual = self._gradual.add(decided)
         transitions_by_step: list[tuple[int, list[Transition]]] = []
         position = 0
@@ -110,7 +109,7 @@ class ShotDetector:
         return transitions_by_step
 
     def _position(self) -> int:
-        """Return where the first undecided frame is among those that are held."""
+        """Return the position of the first undecided frame in ``self._frames``."""
         return len(self._frames) - (self._num_frames - self.num_decided)
 
     def _is_due(self) -> bool:
@@ -118,7 +117,7 @@ class ShotDetector:
         return self._num_frames - 1 - self.num_decided >= _FAR - 1 or age_s >= _DECISION_S
 
     def _decide(self, decided: list[Decided], *, is_end: bool) -> None:
-        """Add the frames that can be decided."""
+        """Append to ``decided`` the frames that can be decided."""
         while self.num_decided < self._num_frames:
             index, position = self.num_decided, self._position()
             if not self._may_cut(index, position):
@@ -131,14 +130,14 @@ class ShotDetector:
             decided.append(Decided(self._frames[position], index, is_cut))
 
     def _may_cut(self, index: int, position: int) -> bool:
-        """Return False where the frames around some following ones are alike, so that none of them is a cut.
+        """Return False if a frame cannot be a cut because the frames around it and the next ones are alike.
 
-        Every cut makes all frames up to NEAR apart across it differ, so one comparison speaks for NEAR frames.
+        All frames up to NEAR apart differ across a cut, so one comparison decides for NEAR frames.
         """
         if index >= self._num_compared and 0 < position <= len(self._frames) - NEAR:
             self._num_compared = index + NEAR
             after = self._frames[position - 1 + NEAR]
-            # No distance is above the plain difference, which is cheaper.
+            # The plain difference is cheaper, and an upper bound of the distance.
             self._may_differ = after.near_difference >= _MIN_DISTANCE and after.near_distance >= _MIN_DISTANCE
         return index > 0 and (index >= self._num_compared or self._may_differ)
 

@@ -1,10 +1,10 @@
-"""How far the small grey pictures of two frames are apart.
+"""Distances between the small grey pictures of two frames, measured by envelopes.
 
-Pictures are compared through envelopes. The envelope of a picture is the minimum and the maximum of every pixel's 3x3
-neighbourhood, and the distance counts by how many grey levels the other picture leaves it. Small motion, noise and
-compression stay inside the envelope; another scene does not.
+The envelope of a picture is the minimum and the maximum of every pixel's 3x3 neighbourhood, and the distance counts by
+how many grey levels the other picture leaves it. Small motion, noise and compression stay inside the envelope; another
+scene does not.
 
-What is computed from one picture is computed for a batch of them, since numpy takes about as long for a few.
+Values of single pictures are computed in batches, since NumPy takes about as long for a few pictures as for one.
 """
 
 import math
@@ -26,16 +26,16 @@ _CELL_COLUMNS = np.kron(np.eye(8, dtype=np.float32), np.full((8, 1), 1 / 48, np.
 
 
 class _Batch:
-    """Pictures of frames in a row after the ``NEAR`` before them, and what is computed of all when one needs it."""
+    """Consecutive pictures, preceded by ``NEAR`` earlier ones, with values computed for all of them on first use."""
 
     def __init__(self, greys: Greys) -> None:
         self.greys = greys
 
     @cached_property
     def sides(self) -> UInt8[np.ndarray, "frame 4 36 64"]:
-        """Each picture, its negative, the upper bound of its envelope, and that of the negative's: the lower, inverted.
+        """Picture, negative, upper bound of the envelope, and inverted lower bound, which is the negative's upper one.
 
-        So one maximum serves for both bounds.
+        Thus one maximum computes both bounds.
         """
         sides = np.empty((len(self.greys), 4, *GREY_SHAPE), np.uint8)
         pictures, bounds = sides[:, :2], sides[:, 2:]
@@ -70,7 +70,7 @@ class _Batch:
 
     @cached_property
     def near_distances(self) -> Float64[np.ndarray, " frame"]:
-        """The distance of each frame to that ``NEAR`` frames before; 0 for the first ones."""
+        """The distance of each frame to the one ``NEAR`` frames before; 0 for the first ``NEAR``."""
         return self._measure_distances(NEAR)
 
     def _measure_distances(self, gap: int) -> Float64[np.ndarray, " frame"]:
@@ -82,9 +82,9 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GreyFrame:
-    """A frame, a row of a batch of pictures: when it begins, and the means of its cells, row by row.
+    """A frame: a row of a batch of pictures, its start time, and the means of its cells, row by row.
 
-    ``difference`` is the mean one to the frame before, ``near_difference`` that to the frame ``NEAR`` frames before.
+    ``difference`` is its mean difference from the frame before, ``near_difference`` from that ``NEAR`` frames before.
     """
 
     batch: _Batch
@@ -123,19 +123,19 @@ class GreyFrame:
 
     @property
     def vector(self) -> Float64[np.ndarray, " pixel"]:
-        """The picture as a vector, whose dot products are exact."""
+        """The picture as a float64 vector, whose dot products are exact."""
         vector: Float64[np.ndarray, " pixel"] = self.batch.vectors[self.row]
         return vector
 
 
 class GreyFrames:
-    """Makes frames of the pictures of a film, batch by batch."""
+    """Converts the pictures of a film to ``GreyFrame``, batch by batch."""
 
     def __init__(self) -> None:
-        self._last: Greys | None = None  # NEAR pictures; the first one stands for those before it
+        self._last: Greys | None = None  # the last NEAR pictures; None before the first
 
     def make(self, greys: Greys, times_s: Sequence[float]) -> list[GreyFrame]:
-        """Return the next pictures, at least one, as frames. They are kept, and must not be changed."""
+        """Return the frames of the next pictures, at least one. The pictures are kept, and must not be changed."""
         last = np.repeat(greys[:1], NEAR, axis=0) if self._last is None else self._last
         joined = np.concatenate([last, greys])
         self._last = joined[-NEAR:]
@@ -148,7 +148,7 @@ class GreyFrames:
 
 
 def mean_differences(ones: Greys, others: Greys) -> Float64[np.ndarray, " frame"]:
-    """Return the mean absolute differences between pictures and others, in grey levels."""
+    """Return the mean absolute difference of each pair of pictures, in grey levels."""
     differences = np.maximum(ones, others) - np.minimum(ones, others)
     return _sum_pixels(differences) / _NUM_PIXELS
 
@@ -161,39 +161,39 @@ def _sum_pixels(pictures: UInt8[np.ndarray, "frame ..."]) -> Int64[np.ndarray, "
 
 
 def correlate(one: GreyFrame, other: GreyFrame) -> float:
-    """Return the correlation of two pictures, which no change of brightness or contrast affects; 0 for flat ones."""
+    """Return the correlation of two pictures, which is invariant to brightness and contrast; 0 for flat ones."""
     (x, y), (x_sum, y_sum) = (one.vector, other.vector), (float(one.vector.sum()), float(other.vector.sum()))
     variance = (_NUM_PIXELS * float(x @ x) - x_sum * x_sum) * (_NUM_PIXELS * float(y @ y) - y_sum * y_sum)
     return (_NUM_PIXELS * float(x @ y) - x_sum * y_sum) / math.sqrt(variance) if variance else 0.0
 
 
 def measure_share(start: GreyFrame, middle: GreyFrame, end: GreyFrame) -> float:
-    """Return the share of the second end in the mixture of both ends that is nearest to a frame between them."""
+    """Return the share of ``end`` in the mixture of ``start`` and ``end`` that is nearest to ``middle``."""
     difference = end.vector - start.vector
     return float((middle.vector - start.vector) @ difference) / float(difference @ difference)
 
 
 def measure_residual(start: GreyFrame, middle: GreyFrame, end: GreyFrame, share: float) -> float:
-    """Return what a mixture of both ends leaves of a frame between them, over the difference of the ends."""
+    """Return the mean residual of ``middle`` after mixing both ends, relative to the difference of the ends."""
     difference = end.vector - start.vector
     rest = middle.vector - start.vector - share * difference
     return float(np.abs(rest).mean() / np.abs(difference).mean())
 
 
 def _leave(one: GreyFrame, other: GreyFrame) -> UInt8[np.ndarray, "4 36 64"]:
-    """Return the upper ones of each picture's sides and the other's bounds."""
+    """Return the maximum of each picture's sides and the other's bounds."""
     upper: UInt8[np.ndarray, "4 36 64"] = np.maximum(one.sides, other.batch.swapped_sides[other.row])
     return upper
 
 
 def envelope_distance(one: GreyFrame, other: GreyFrame) -> float:
-    """Return by how much each picture leaves the envelope of the other on average, in grey levels."""
+    """Return the mean excess of two pictures over each other's envelope, in grey levels."""
     bounds_sum = one.batch.bounds_sums[one.row] + other.batch.bounds_sums[other.row]
     return float(_leave(one, other).sum(dtype=np.uint32) - bounds_sum) / (2 * _NUM_PIXELS)
 
 
 def leave_envelopes(one: GreyFrame, other: GreyFrame) -> UInt16[np.ndarray, "36 64"]:
-    """Return by how much each picture leaves the envelope of the other, added up for every pixel."""
+    """Return the excess of two pictures over each other's envelope at every pixel, the sum of both, in grey levels."""
     left = _leave(one, other)
     left[:2] -= other.sides[2:]
     left[2:] -= one.sides[2:]

@@ -1,7 +1,7 @@
-"""Fades, dissolves and wipes: gradual changes of shot, in small grey pictures taken ten times a second.
+"""Detection of gradual shot changes - fades, dissolves and wipes - in small grey pictures taken ten times a second.
 
 Windows of several lengths slide over the samples. A window holds a gradual change if its ends differ by a multiple of
-what the film changes beside it, are not the same scene, and are joined
+the change beside it, show different scenes, and are joined
 
 - by a fade: texture vanishes in the middle,
 - by a dissolve: the middle is a mixture of both ends, and mixing costs texture,
@@ -29,7 +29,7 @@ from vidret.video.shots.envelopes import (
 )
 
 _INTERVAL_S = 0.1
-_MAX_GAP_S = 0.3  # samples further apart than this are too few to see a gradual change
+_MAX_GAP_S = 0.3  # between samples; a gradual change cannot be seen across a longer gap
 _HALVES = (3, 5, 8)  # samples on each side of a window's middle
 _BESIDE = 6  # samples before and after a window
 _NUM_SLOTS = 2 * (_HALVES[-1] + _BESIDE) + 1  # samples that are held
@@ -41,27 +41,27 @@ _WAIT = _BESIDE + 8  # samples after a window until it is reported
 _MIN_DIFFERENCE = 8.0  # grey levels between the cells of both ends
 _MIN_CELL_RATIO = 1.0  # as _MIN_RATIO, for the cells' means, which are cheaper to compare
 _MAX_CELL_CORRELATION = 0.7
-_BASE = 2.0  # grey levels added to what the film changes beside the window
+_BASE = 2.0  # grey levels added to the change beside the window
 _MIN_RATIO: dict[str, float] = {"fade": 1.0, "dissolve": 2.0, "wipe": 1.5}
 _MAX_CORRELATION = 0.5
 _CHANGED = 5.0  # grey levels by which the mean of a cell must change
 _MIN_CHANGED = 0.5  # share of the cells
 _MAX_PEAK = 6.0  # largest step between samples, over the mean one
-_MIN_PROGRESS, _MAX_PROGRESS = 0.2, 0.8  # share of the second end in the middle
+_MIN_PROGRESS, _MAX_PROGRESS = 0.2, 0.8  # share of the second end in the middle picture
 _MAX_FADE_TEXTURE = 0.3  # of the ends' texture
 _MAX_DISSOLVE_TEXTURE = 0.9
-_MAX_RESIDUAL = 0.4  # of the difference between the ends, what mixing them leaves unexplained
+_MAX_RESIDUAL = 0.4  # residual of mixing the ends, as a share of their difference
 _MIN_SETTLED = 0.8  # share of the cells that look like one of the ends in the middle of a wipe
-_MAX_UNSETTLED = 0.25  # of its whole change, by which such a cell may differ from that end
+_MAX_UNSETTLED = 0.25  # difference of such a cell from that end, as a share of its whole change
 _MIN_CONCENTRATION = 0.5  # share of its whole change that a cell makes in one step, median over the cells
 _STARTED = 0.15  # of the way from one end to the other: where a change starts, and, counted back, where it ends
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A change of shot: ``frame`` is the first frame of the new shot, by its position among the frames of a film.
+    """A change of shot: ``frame`` is the position in the film of the new shot's first frame.
 
-    A gradual one lasts from frame ``start`` to ``frame``; a cut has both equal. A wipe is a dissolve.
+    A gradual change lasts from frame ``start`` to ``frame``; a cut has both equal. The kind of a wipe is dissolve.
     """
 
     start: int
@@ -79,9 +79,9 @@ class Decided:
 
 
 class _Sample:
-    """A sample, and what is computed from it when it is needed.
+    """A sampled frame, with values that are computed on first use.
 
-    ``halves`` are those of the windows that end with it and whose ends differ.
+    ``halves`` are the half lengths of the windows that end with this sample and whose ends differ.
     """
 
     def __init__(self, frame: GreyFrame, index: int, shot: int, before: GreyFrame | None) -> None:
@@ -97,7 +97,7 @@ class _Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """Windows that show one change: their first and last sample, and what the best of them found."""
+    """Windows that show one change: their first and last sample, and ratio and transition of the best of them."""
 
     first: int
     last: int
@@ -116,7 +116,7 @@ class GradualFinder:
         self._num_done = 0  # samples that no later transition may contain
 
     def add(self, frames: Sequence[Decided]) -> dict[int, list[Transition]]:
-        """Add the next frames, and return the transitions by the frame that decides them."""
+        """Add the next frames, and return the transitions found, by the index of the frame that decides them."""
         samples = [sample for decided in frames for sample in self._sample(decided)]
         if not samples:
             return {}
@@ -133,7 +133,7 @@ class GradualFinder:
             yield _Sample(frame, decided.index, self._shot, last)
 
     def _add(self, sample: _Sample) -> list[Transition]:
-        """Look at the windows that are followed by enough samples now, and return the transitions that they decide."""
+        """Check the windows that now have enough samples after them, and return the transitions that they decide."""
         self._samples.append(sample)
         self._num_samples += 1
         transitions = []
@@ -160,7 +160,7 @@ class GradualFinder:
         return [pending.transition]
 
     def _look(self, middle: int, half: int) -> list[Transition]:
-        """Look at a window, and return the transition before it if it holds another."""
+        """Check a window; return the pending transition if the window holds a new one."""
         offset = self._num_samples - len(self._samples)
         first, last = middle - half, middle + half
         is_open = first >= max(offset, self._num_done) and half in self._samples[last - offset].halves
@@ -176,7 +176,7 @@ class GradualFinder:
 
 
 def _merge(old: _Match, new: _Match) -> _Match:
-    """Return the better match, or both where one follows the other."""
+    """Return the better of two matches that overlap, or their union if one follows the other."""
     better = max(old, new, key=lambda match: match.ratio)
     start, frame = new.transition.start, new.transition.frame
     if start < old.transition.frame and frame > old.transition.start:
@@ -187,7 +187,7 @@ def _merge(old: _Match, new: _Match) -> _Match:
 
 
 def _compare_ends(samples: Sequence[_Sample], num_new: int) -> None:
-    """Note which windows that end with one of the new samples, the last ones, have ends that differ."""
+    """Record in the ``num_new`` last samples which windows that end with them have ends that differ."""
     cells = np.stack([sample.frame.cells for sample in samples])
     patterns = cells - cells.mean(axis=1, keepdims=True)
     patterns /= np.maximum(np.linalg.norm(patterns, axis=1, keepdims=True), 1e-9)
@@ -232,7 +232,7 @@ def _take_range(samples: Sequence[_Sample], first: int, last: int) -> list[_Samp
 
 
 def _look_at_middle(window: Sequence[_Sample]) -> tuple[float, float] | None:
-    """Return the texture of the middle over the ends', and the share of the second end in it; None for no change."""
+    """Return the middle's texture relative to the ends', and the second end's share in it; None if nothing changes."""
     start, middle, end = window[0].frame, window[len(window) // 2].frame, window[-1].frame
     texture = middle.texture / ((start.texture + end.texture) / 2 + 1)
     share = measure_share(start, middle, end)
@@ -263,13 +263,13 @@ def _classify(
 
 
 def _is_gradual(window: Sequence[_Sample]) -> bool:
-    """Return whether no step between samples has most of the change."""
+    """Return whether the change is spread over the samples, without one step that dominates."""
     steps = [float(sample.change.mean()) for sample in window[1:]]
     return max(steps) <= _MAX_PEAK * (sum(steps) / len(steps) + 0.5)
 
 
 def _find_range(window: Sequence[_Sample]) -> tuple[int, int]:
-    """Return the last frame that looks like the first one of a window, and the first that looks like the last one."""
+    """Return the indices of the last frame like a window's first one, and of the first frame like its last one."""
     progress = []
     for frame in (sample.frame for sample in window):
         way, rest = envelope_distance(window[0].frame, frame), envelope_distance(frame, window[-1].frame)

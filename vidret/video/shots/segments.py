@@ -21,12 +21,12 @@ from vidret.video.timeline import LONGEST_STILL_S
 Frame = TypeVar("Frame")
 Sample = TypeVar("Sample")
 
-WARM_UP_S = 3.0  # of frames before the start of an interrupted video's remainder, which the detector has to see
+WARM_UP_S = 3.0  # of frames that the detector needs before the point from which an interrupted video continues
 _TIE_S = 1e-6
-# Frames that are compared at once hold their images meanwhile: so many pixels, that is 17 MB in 4:2:0, and frames.
+# Limits of the frames compared at once, which keep their images in memory: pixels, 17 MB in 4:2:0, and frames.
 _PIXELS_AT_ONCE = 12 * 1280 * 720
 _MIN_AT_ONCE, _MAX_AT_ONCE = 4, 32
-_MAX_RESIZING = 4  # full-size images that wait for other threads
+_MAX_RESIZING = 4  # full-size images that wait to be resized
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,14 @@ class Stretch(Generic[Sample]):
 class Segmenter(Generic[Frame, Sample]):
     """Cuts the frames of a video into segments, in one pass.
 
-    A segment begins with a shot. A shot that is longer than ``num_frames`` steps is split into segments of that length,
-    counted from its start. A segment is sampled in the middle of every step, by the nearest frame that it contains. A
-    stretch that is shorter than half a step has no sample of its own: it belongs to the segment before it, or to the
-    one after it at the start of the video. Of two such stretches in a row, the second is sampled all the same. So
-    segments cover a video without overlap, and without gap except where no frame begins for ``LONGEST_STILL_S`` after
-    the segment.
+    A segment begins with a shot. A shot longer than ``num_frames`` steps is split into segments of that length, counted
+    from its start. A segment is sampled in the middle of every step, by the nearest frame that it contains. A stretch
+    shorter than half a step has no sample: it belongs to the segment before it, or at the start of the video to the one
+    after it. Of two such stretches in a row, the second is sampled nevertheless. Segments cover a video without
+    overlap, and without gaps except where no frame begins for ``LONGEST_STILL_S`` after a segment.
 
     A segment is complete once the next one has a sample. Segments and samples depend only on the frames from the start
-    of their shot, so that an interrupted video continues from the end of its last complete segment as it would have.
+    of their shot, so that an interrupted video can continue from the end of its last complete segment.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Segmenter(Generic[Frame, Sample]):
         num_frames: int,
         first_number: int = 0,
     ) -> None:
-        """Begin at ``start_s`` seconds; ``sample`` converts a chosen frame, and returns None if it cannot be read.
+        """Start at ``start_s`` seconds; ``sample`` converts a chosen frame, and returns None if it cannot be read.
 
         Raise ValueError if ``step_s`` or ``num_frames`` is not positive.
         """
@@ -79,12 +78,12 @@ class Segmenter(Generic[Frame, Sample]):
         self._complete: list[Stretch[Sample]] = []
 
     def add(self, frame: Frame, time_s: float, *, starts_shot: bool) -> list[Stretch[Sample]]:
-        """Add the next frame, which begins at ``time_s``, and return the segments that are complete now."""
+        """Add the next frame, which begins at ``time_s``, and return the segments that it completes."""
         end_s = self._begin + (self._span_s if self._last is not None else 0.0)
         if time_s - end_s > LONGEST_STILL_S:
             self._close(end_s)
             self._open_start = self._begin = time_s
-            self._must_sample = True  # there is nothing before that it could be joined to
+            self._must_sample = True  # there is no segment before to join it to
         elif starts_shot and time_s > self._begin:
             self._close(time_s)
             self._begin = time_s
@@ -125,7 +124,7 @@ class Segmenter(Generic[Frame, Sample]):
             self._samples.append(sample)
 
     def _close(self, end_s: float) -> None:
-        """End the stretch, and with it the open segment if that has samples."""
+        """End the stretch at ``end_s``: as a segment if it has samples, else as part of the segment before."""
         wanted_s = self._begin + (self._num_steps + 0.5) * self._step_s
         stays = self._num_steps < self._num_frames and wanted_s < end_s - _TIE_S
         if stays or (self._must_sample and not self._samples):
@@ -152,7 +151,7 @@ class Segmenter(Generic[Frame, Sample]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedSegment:
-    """The frames of one segment, which lasts from ``start`` to ``end`` in seconds, and the shot changes found in it."""
+    """One segment, from ``start`` to ``end`` in seconds, with its sampled frames and the shot changes found in it."""
 
     number: int
     start: float
@@ -162,7 +161,7 @@ class DecodedSegment:
 
 
 class VideoExtent(Protocol):
-    """How long a video is: a ``VideoInfo``, or frames in memory."""
+    """The duration and frame size of a video: those of a ``VideoInfo``, or of frames in memory."""
 
     @property
     def duration(self) -> float:
@@ -181,7 +180,7 @@ class ShotFollower:
     """Holds frames back until it is known whether they begin a shot."""
 
     def __init__(self, num_at_once: int) -> None:
-        """Start before the first frame; so many frames are compared at once."""
+        """Start before the first frame; ``num_at_once`` frames are compared at once."""
         self._num_at_once, self.detector = num_at_once, ShotDetector()
         self._times: list[float] = []
         self._new: list[StreamedFrame] = []  # not seen by the detector
@@ -230,10 +229,10 @@ class ShotFollower:
 class SegmentReader:
     """Reads the segments of a video.
 
-    A video that is no longer than one segment is one, whatever its cuts: what describes a short clip describes all of
-    it. Its cuts are found all the same.
+    A video no longer than one segment is not split at its cuts, since a description of a short clip applies to all of
+    it. Its cuts are reported nevertheless.
 
-    ``num_lost`` counts the chosen frames that could not be converted, and ``note`` says which cuts were left out.
+    ``num_lost`` counts the chosen frames that could not be converted. ``note`` reports cuts that were left out.
     """
 
     def __init__(
@@ -247,10 +246,10 @@ class SegmentReader:
         observe: Callable[[int, Picture], None] | None = None,
         executor: Executor | None = None,
     ) -> None:
-        """Start at the beginning of a video, or at ``start_s`` with segment ``first_number``, where a run ended.
+        """Start at ``start_s`` seconds with segment ``first_number``: at the beginning, or where a run was interrupted.
 
-        A video shorter than one segment has as many samples as that. Without ``resize`` frames keep their size; an
-        ``executor`` resizes them while the next ones are decoded. ``observe`` is called with the index and the
+        A video shorter than one segment gets as many samples as a full one. Without ``resize`` frames keep their size;
+        an ``executor`` resizes them while the next ones are decoded. ``observe`` is called with the index and the
         full-size image of every sampled frame.
         """
         self._info, self._resize, self._start_s, self._observe = info, resize, start_s, observe
@@ -268,7 +267,7 @@ class SegmentReader:
         self.num_lost, self.note = 0, ""
 
     def read(self, frames: Iterable[StreamedFrame]) -> Iterator[DecodedSegment]:
-        """Yield the segments of a video's frames, which may begin earlier, for the detector."""
+        """Yield the segments of a video's frames, which may begin earlier to warm up the detector."""
         for frame in frames:
             for decided in self._follower.add(frame):
                 yield from self._add(*decided)

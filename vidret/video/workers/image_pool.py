@@ -1,4 +1,4 @@
-"""A pool of processes that decode single images and short stretches, so that a hostile file fails alone."""
+"""A pool of processes that decode single images and parts of videos, so that a hostile file fails alone."""
 
 import os
 import weakref
@@ -28,7 +28,7 @@ class ImagePool:
     def __init__(self, num_workers: int, *, timeout_s: float = 30.0, memory: int = 3 << 29) -> None:
         """Create a pool of at most ``num_workers`` processes without starting any.
 
-        An image may take ``timeout_s`` seconds, and a process ``memory`` bytes, 0 for no limit; 1.5 GiB suffice for 8K.
+        An answer may take ``timeout_s`` seconds, a process ``memory`` bytes, 0 for no limit; 1.5 GiB suffice for 8K.
         """
         self._timeout_s = timeout_s
         processes = [Process(memory) for _ in range(num_workers)]
@@ -38,7 +38,7 @@ class ImagePool:
     def draw_frame(self, path: str, file_stat: FileStat, time_s: float, width: int) -> bytes:
         """Return a JPEG, at most ``width`` pixels wide, of the frame of a video nearest to a time in seconds.
 
-        While its ``file_stat`` stays the same, the video is probed only once. Raise DecodeError if the file is not a
+        The video is probed only once while its ``file_stat`` is unchanged. Raise DecodeError if the file is not a
         readable video, or exceeds the time or memory limit.
         """
         request = {"image": "frame", "time_s": time_s, "width": width}
@@ -53,7 +53,7 @@ class ImagePool:
         return messages.unpack_frames(*self._request_of_video(request, path, file_stat))
 
     def read_greys(self, path: str, file_stat: FileStat, start_s: float, end_s: float, rate: float) -> GreyStretch:
-        """Return grey pictures of a stretch of a video; see ``vidret.video.images.read_greys``.
+        """Return grey pictures of part of a video; see ``vidret.video.images.read_greys``.
 
         Raise DecodeError as for ``draw_frame``.
         """

@@ -1,7 +1,7 @@
 """Messages between the pool and its workers: a JSON header and raw bytes, preceded by their lengths.
 
-There is no pickle, because a worker reads untrusted files, and its messages must not be able to run code. Frames go
-through shared memory where there is some.
+They are not pickled, because a worker reads untrusted files and its messages must not run code. Frames go through
+shared memory where the system has it.
 """
 
 import base64
@@ -33,7 +33,7 @@ Header = dict[str, Any]
 _ERRORS = {kind.__name__: kind for kind in (DecodeError, UnreachableError, DecoderFailedError)}
 _LENGTHS = struct.Struct("<IQ")
 HEARTBEAT_S = 1.0
-_NUM_SLOTS = 3  # of frames that are encoded, that wait, and that are written
+_NUM_SLOTS = 3  # one segment's frames are encoded, one's wait, one's are written
 _SLOT_BYTES = 8 << 20  # untouched memory costs nothing
 
 
@@ -42,10 +42,10 @@ class OpenedVideo:
     """A probed file.
 
     Attributes:
-        facts: Its facts.
+        facts: See ``VideoInfo.facts``.
         cuts: The segments of a grid as (index, start, end) in seconds; empty if segments follow shots, which are not
             known yet.
-        num_expected: About how many segments there will be.
+        num_expected: The approximate number of segments.
         decoder: The decoder in use.
     """
 
@@ -69,7 +69,7 @@ class OpenedVideo:
 class Finished:
     """The end of a file.
 
-    ``salvaged`` describes what could not be read, and ``fallback`` which decoder gave up; both are empty otherwise.
+    ``salvaged`` describes the part that could not be read, and ``fallback`` why a decoder gave up; both may be empty.
     """
 
     salvaged: str
@@ -82,18 +82,18 @@ ReadSource = TextSource | TrackSource
 
 @dataclass(frozen=True, slots=True)
 class ReadTexts:
-    """Further words of a file from one source, which was read up to ``until_s`` seconds; with sounds, their windows."""
+    """New texts of a file from one source, which is read up to ``until_s`` seconds; for sounds, with their windows."""
 
     source: TextSource
     until_s: float
     texts: list[TimedText]
     windows: SoundWindows | None = None
-    window_model: str = ""  # that made them
+    window_model: str = ""  # the model that computed the windows
 
 
 @dataclass(frozen=True, slots=True)
 class ReadTracks:
-    """Further tracks of faces or voices in a file, as JSON holds them."""
+    """New tracks of faces or voices in a file, as JSON objects."""
 
     source: TrackSource
     tracks: list[dict[str, Any]]
@@ -101,7 +101,7 @@ class ReadTracks:
 
 @dataclass(frozen=True, slots=True)
 class FinishedSource:
-    """The end of what is read of one source; ``note`` says why not all was read, and is empty otherwise."""
+    """The end of one source; ``note`` is the reason if not all of it was read, and empty otherwise."""
 
     source: ReadSource
     note: str
@@ -109,7 +109,7 @@ class FinishedSource:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GreyStretch:
-    """Grey pictures of a stretch of a video, their times in seconds, and the width and height of the video."""
+    """Grey pictures of part of a video, their times in seconds, and the width and height of the video."""
 
     greys: Greys
     times: Float64[np.ndarray, " frame"]
@@ -124,14 +124,14 @@ ReadRequest = Mapping[Any, Mapping[str, Any]]  # by ``ReadSource``: words, faces
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """What to read of an opened video.
+    """The segments and sources to read from an opened video.
 
     Attributes:
-        skip: Numbers of the segments of a grid that are not sent.
-        start: Number and start in seconds of the first segment to send where segments follow shots; None for none.
-        words: The sources of words to read, each with its options: ``start_s``, from when it is read; ``segment`` for
-            the screen, the number and the start of a segment at or before that; ``model`` for speech, faces and voices,
-            with a ``digest`` for the latter two; ``sidecars`` for subtitles, the paths of subtitle files.
+        skip: Indices of the segments of a grid that are not sent.
+        start: Index, and start in seconds, of the first segment to send if segments follow shots; None for none.
+        words: The sources to read, each with its options: ``start_s``, the time to read from; ``segment`` for the
+            screen, index and start of a segment at or before that; ``model`` for speech, faces and voices, with a
+            ``digest`` for the latter two; ``sidecars`` for subtitles, the paths of subtitle files.
     """
 
     skip: Collection[int] = ()
@@ -164,7 +164,7 @@ def read_error(header: Header, path: str) -> DecodeError:
 
 
 def pack_frames(header: Header, frames: Frames) -> tuple[Header, bytes | memoryview]:
-    """Return a message that holds frames, and after their pixels their sound."""
+    """Return a message with frames: their pixels, followed by their sound."""
     pixels = np.ascontiguousarray(frames.pixels).reshape(-1).data
     if frames.sound is None:
         return header | describe_frames(frames), pixels
@@ -172,7 +172,7 @@ def pack_frames(header: Header, frames: Frames) -> tuple[Header, bytes | memoryv
 
 
 def describe_frames(frames: Frames) -> Header:
-    """Return what a header says of frames."""
+    """Return the fields of a header that describe frames."""
     return {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
 
 
@@ -194,7 +194,7 @@ def read_decoded_segment(header: Header, payload: memoryview) -> DecodedSegment:
 
 
 def read_found(header: Header) -> Content:
-    """Return what a message says of a source: texts or tracks of it, or its end."""
+    """Return the content of a message about a source: its texts, its tracks, or its end."""
     match header["kind"]:
         case "tracks":
             return ReadTracks(header["source"], header["tracks"])
@@ -210,7 +210,7 @@ def read_found(header: Header) -> Content:
 
 
 def pack_windows(windows: SoundWindows) -> Header:
-    """Return what a header says of windows of audio."""
+    """Return windows of audio as a JSON object for a header."""
     vectors = base64.b64encode(windows.vectors.tobytes()).decode()
     return {"starts": windows.starts.tolist(), "ends": windows.ends.tolist(), "vectors": vectors}
 
@@ -223,11 +223,11 @@ def unpack_windows(header: Header) -> SoundWindows:
 
 
 class FrameRing:
-    """One end of memory that a decoding process shares with its parent: frames pass through it without a copy.
+    """One end of the memory that a decoding process shares with its parent, which reads frames there without a copy.
 
-    Its first bytes say which slots are in use. The process takes a free slot, and the parent frees it once nobody holds
-    its frames. The memory has no name, so that it is gone with both. Where all slots are in use, or frames fill more
-    than one, they go through the pipe.
+    Its first bytes mark the slots in use. The process takes a free slot, and the parent frees it once its frames are no
+    longer referenced. The memory has no name, so that it is freed when both end. Frames go through the pipe if all
+    slots are in use, or if they exceed one slot.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -239,7 +239,7 @@ class FrameRing:
 
     @classmethod
     def create(cls) -> tuple[Self, int] | None:
-        """Return a new ring and a descriptor for the process, to be closed here; None where there is no such memory."""
+        """Return a new ring, and the descriptor for the process, which the caller closes; None if not supported."""
         if sys.platform == "linux":
             with contextlib.suppress(AttributeError, OSError):
                 descriptor = os.memfd_create("frames")
@@ -248,7 +248,7 @@ class FrameRing:
         return None
 
     def put(self, pixels: UInt8[np.ndarray, "..."]) -> int | None:
-        """Copy pixels into a free slot and return which; None if there is none."""
+        """Copy pixels into a free slot and return its index; None if none is free, or pixels exceed a slot."""
         free = np.flatnonzero(self._in_use == 0)
         if len(free) == 0 or pixels.nbytes > _SLOT_BYTES:
             return None
@@ -258,9 +258,9 @@ class FrameRing:
         return slot
 
     def take(self, slot: int, num_bytes: int) -> memoryview:
-        """Return the content of a slot, which is free again once nobody holds that or what was made of it.
+        """Return the content of a slot, which is freed once neither that nor an array made from it is referenced.
 
-        Raise ValueError if there is no such slot, or it is smaller.
+        Raise ValueError if there is no such slot, or it is smaller than ``num_bytes``.
         """
         if not (0 <= slot < _NUM_SLOTS and 0 <= num_bytes <= _SLOT_BYTES):
             raise ValueError(f"slot must be in 0..{_NUM_SLOTS - 1} and hold at most {_SLOT_BYTES} bytes, got {slot}")
@@ -273,17 +273,17 @@ class FrameRing:
 
 
 class Parent:
-    """The parent of this decoding process: its requests arrive in a queue, and answers are sent at once."""
+    """The connection of a decoding process to its parent: requests wait in a queue, answers are sent at once."""
 
     def __init__(self, ring: FrameRing | None) -> None:
-        """Listen to stdin and write to stdout; frames go through the shared memory, if there is some."""
+        """Listen to stdin and write to stdout; frames go through the shared memory of ``ring``, if given."""
         self._out, self._ring = os.dup(1), ring
         self._requests: queue.SimpleQueue[tuple[Header, bytes]] = queue.SimpleQueue()
         self._last_sent = time.monotonic()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def next_request(self) -> tuple[Header, bytes]:
-        """Wait for its next message."""
+        """Wait for the next request, and return it."""
         return self._requests.get()
 
     def send(self, header: Header, payload: bytes | memoryview = b"") -> None:
@@ -303,7 +303,7 @@ class Parent:
             self.send(header | describe_frames(frames) | {"slot": slot})
 
     def send_heartbeat(self) -> None:
-        """Show that this process is alive, once a second."""
+        """Report that this process is alive, at most once a second."""
         if time.monotonic() - self._last_sent > HEARTBEAT_S:
             self.send({"kind": "busy"})
 

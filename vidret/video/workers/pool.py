@@ -38,8 +38,8 @@ os.write(out, json.dumps(find_decoder(sys.argv[3]).try_gpu(int(sys.argv[2]))).en
 class DecodePool:
     """Decoding processes that are started on demand and reused from file to file.
 
-    Several threads may stream at once, each with a process of its own. ``start`` starts the processes before the first
-    file. Use the pool as a context manager, or ``close`` it: then streams in progress fail.
+    Several threads may stream at once, each from a separate process. ``start`` starts the processes before the first
+    file. Use the pool as a context manager, or ``close`` it; streams in progress then fail.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class DecodePool:
         memory: int = _MEMORY,
         started: ProcessPool | None = None,
     ) -> None:
-        """Create a pool of so many processes, of which each decodes a file at a time, without starting any.
+        """Create a pool of ``num_workers`` processes, each for one file at a time, without starting any.
 
-        With ``cuda:N``, two of them decode on that GPU where ``open_reader`` can, and so with each of several devices;
-        the others decode on the CPU. If no decoder can use a device, there is a warning. Without ``resize`` frames are
-        sent full-sized. ``sampling`` are the frames of a segment, and the rate of its sound; see ``cut_segments``.
-        Unless videos are sampled as a whole, ``shot_sampling`` is which frames are decoded to cut segments at shots,
+        For each device ``cuda:N``, two processes decode on that GPU the files that ``open_reader`` can decode there;
+        the others decode on the CPU. A warning is logged if no decoder can use a device. Without ``resize`` frames are
+        sent full-sized. ``sampling`` sets the frames of a segment and the rate of its sound; see ``cut_segments``.
+        Unless videos are sampled as a whole, ``shot_sampling`` sets which frames are decoded to cut segments at shots,
         see ``Segmenter``; None cuts them on a grid.
 
-        A decoder may stay silent for ``timeout`` seconds, and take ``memory`` bytes on the CPU, 0 for no limit. A GPU
-        process has none, because its driver maps more address space than any useful limit allows. ``started`` are
-        processes of ``start_processes`` to use in place of new ones, without a GPU; they close with this pool. Raise
+        A decoder may stay silent for ``timeout`` seconds, and use ``memory`` bytes on the CPU, 0 for no limit. A GPU
+        process has no limit, because its driver maps more address space than any useful one allows. ``started`` are
+        processes from ``start_processes`` that replace new ones, without a GPU; they close with this pool. Raise
         ValueError if a number is not positive, or VidretError if torchcodec is requested and cannot be loaded.
         """
         check_positive(num_workers=num_workers, num_frames=sampling.num_frames, fps=sampling.fps, timeout=timeout)
@@ -96,14 +96,14 @@ class DecodePool:
         words_reader: str = "",
         num_threads: int = 1,
     ) -> Iterator[Message]:
-        """Yield an ``OpenedVideo``, then the segments of the file in order, then ``Finished``; and words, if wanted.
+        """Yield an ``OpenedVideo``, the segments of the file in order, and ``Finished``; also the sources of the plan.
 
         On-screen texts come between the segments, speech and subtitles after ``Finished``. The decoder works at most
         about three segments ahead of the caller. Dropping the iterator stops it.
 
-        ``plan`` returns what to read of the ``OpenedVideo``, after that was yielded; all segments by default.
-        ``words_reader`` is what reads words in the decoding process, a ``WordsReader``, as "module:class". Where
-        segments follow shots, ``num_threads`` threads decode the file.
+        ``plan`` is called with the ``OpenedVideo`` after it was yielded, and returns what to read; by default all
+        segments. ``words_reader`` names the ``WordsReader`` of the decoding process, as "module:class". If segments
+        follow shots, ``num_threads`` threads decode the file.
 
         Raises:
             DecodeError: The file is not a readable video, or its decoder crashed or stopped answering. The error is an
@@ -175,24 +175,24 @@ class DecodePool:
 
 
 def start_processes(num_workers: int) -> ProcessPool:
-    """Start processes for a ``DecodePool`` on the CPU, beside what has to be done before it can be created."""
+    """Start processes for a ``DecodePool`` on the CPU in the background, before the pool can be created."""
     processes = _make_processes(num_workers, _MEMORY)
     processes.start()
     return processes
 
 
 def _make_processes(num_on_cpu: int, memory: int, gpus: Sequence[str] = ()) -> ProcessPool:
-    """Make the processes of a pool, not started: some on the CPU, and one for each GPU that is named."""
+    """Create the processes of a pool without starting them: some on the CPU, and one for each entry of ``gpus``."""
     processes = [Process(memory) for _ in range(num_on_cpu)] + [Process(0, device=gpu) for gpu in gpus]
     return ProcessPool(processes, max_requests=_FILES_PER_PROCESS)
 
 
 @cache
 def find_gpu_decoders(device: str, decoder: Decoder) -> list[str]:
-    """Return the decoders that can use a device, of those that may be used; if none can, log the reason once.
+    """Return those decoders among the allowed ones that can use a device; if none can, log the reason once.
 
-    ``auto`` may use Decord, and torchcodec where it is installed. It says nothing of devices other than NVIDIA's, where
-    the CPU always decodes.
+    ``auto`` allows Decord, and torchcodec if it is installed. For devices other than NVIDIA's, for which the CPU always
+    decodes, it logs nothing.
     """
     gpu, wanted = cuda_index(device), list_gpu_decoders(decoder)
     if device == CPU or not wanted:
@@ -210,9 +210,9 @@ def find_gpu_decoders(device: str, decoder: Decoder) -> list[str]:
 
 
 def _try_apart(gpu: int, decoder: str) -> str:
-    """Return why a decoder cannot use a GPU, given by its CUDA index; empty if it can.
+    """Return why a decoder cannot use the GPU with this CUDA index; empty if it can.
 
-    A subprocess tries it, because the attempt may crash, and the CUDA context ends with the subprocess.
+    A subprocess tries it, because the attempt may crash, and to end the CUDA context with it.
     """
     command = make_command(_PROGRAM, gpu, decoder)
     try:

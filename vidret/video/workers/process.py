@@ -1,4 +1,4 @@
-"""The parent's side of decoding processes: start them, exchange messages with a time limit, end them, share them."""
+"""The parent's side of decoding processes: a process that exchanges messages with a time limit, and a pool of them."""
 
 import contextlib
 import math
@@ -23,7 +23,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _wait(descriptor: int, timeout_s: float) -> bool:
-        """Wait until a pipe can be read, and return whether it can; Windows can only be asked again and again."""
+        """Wait until a pipe can be read, and return whether it can; Windows can only be polled."""
         end_s = time.monotonic() + timeout_s
         while not _winapi.PeekNamedPipe(msvcrt.get_osfhandle(descriptor), 0)[0]:  # raises BrokenPipeError at its end
             if time.monotonic() > end_s:
@@ -48,7 +48,7 @@ _PROGRAM = """
 from vidret.video.workers.worker import run_worker
 run_worker(int(sys.argv[2]), int(sys.argv[3]))
 """
-# Threads that decode, resize and listen share one heap of glibc: what one frees, another takes.
+# Threads that decode, resize and listen share one arena of glibc, so that each reuses what another frees.
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
 _PIPE_BYTES = 1 << 20
 _POLL_S = 0.001
@@ -57,15 +57,15 @@ START_TIMEOUT_S = 120.0
 
 
 def make_command(program: str, *arguments: object) -> list[str]:
-    """Return the command that runs a Python program, which finds its arguments from ``sys.argv[2]`` on.
+    """Return the command that runs a Python program with arguments, which start at ``sys.argv[2]``.
 
-    It is run by -P with -c, not -m: the current folder may hold a numpy.py of its own.
+    It uses -P with -c, not -m, since the current folder may contain another numpy.py.
     """
     return [sys.executable, "-P", "-c", _FIND_ROOT + program, _ROOT, *map(str, arguments)]
 
 
 def _read(pipe: FileIO, timeout_s: float, size: int) -> memoryview:
-    """Read so many bytes, each part of which must come within ``timeout_s`` seconds."""
+    """Read ``size`` bytes; no pause before a part of them may exceed ``timeout_s`` seconds."""
     data = memoryview(bytearray(size))
     unfilled = data
     while unfilled:
@@ -85,7 +85,7 @@ class ProcessGoneError(Exception):
 class Process:
     """A decoding process that is started on demand. One thread talks to it; any thread may kill it.
 
-    ``num_requests`` counts its requests, and ``is_clean`` says whether it has answered the last one to its end.
+    ``num_requests`` counts its requests, and ``is_clean`` is whether it has answered the last one completely.
     """
 
     def __init__(self, memory: int, *, device: str = CPU) -> None:
@@ -106,8 +106,8 @@ class Process:
     def ensure_running(self) -> None:
         """Start the process unless it is running.
 
-        Raise VidretError if it cannot start, which is a fault of the installation, not of a file, or ProcessGoneError
-        if the process was killed for good.
+        Raise VidretError if it cannot start, since that is a fault of the installation, not of a file, or
+        ProcessGoneError if the process was killed for good.
         """
         if self._process is not None and self._process.poll() is None:
             return
@@ -203,7 +203,7 @@ class ProcessPool:
     """Processes that are reused, and replaced after a crash. Threads take one each, and wait while all are busy."""
 
     def __init__(self, processes: Sequence[Process], *, max_requests: int) -> None:
-        """Share processes that end after so many requests, since native libraries leak memory."""
+        """Share these processes; each is replaced after ``max_requests``, since native libraries leak memory."""
         self.processes, self._max_requests = processes, max_requests
         self._idle: queue.LifoQueue[Process] = queue.LifoQueue()  # prefers a process that runs already
         for process in processes:
@@ -212,7 +212,7 @@ class ProcessPool:
 
     @contextlib.contextmanager
     def take(self) -> Iterator[Process]:
-        """Take a running process, which ends with the block unless it ``is_clean`` then.
+        """Take a running process; after the block it is ended unless it ``is_clean``.
 
         Raise VidretError if it cannot start, or ProcessGoneError if the pool is closed.
         """
@@ -232,12 +232,12 @@ class ProcessPool:
                 self._end_idle()
 
     def start(self) -> None:
-        """Start the processes now, beside what the caller does meanwhile, rather than with the first requests."""
+        """Start the processes now, in the background, rather than with the first requests."""
         for _ in self.processes:
             threading.Thread(target=self._start_one, daemon=True).start()
 
     def _start_one(self) -> None:
-        # Whoever needs the process reports why it does not start.
+        # The first request reports why the process does not start.
         with contextlib.suppress(ProcessGoneError, VidretError), self.take() as process:
             process.is_clean = True
 

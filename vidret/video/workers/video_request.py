@@ -1,4 +1,4 @@
-"""What a decoding process sends of one video: its segments, on a grid or by shots, and its words."""
+"""The answer of a decoding process to the request of a video: its segments, on a grid or by shots, and its words."""
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,35 +25,35 @@ from vidret.video.workers.messages import Parent
 
 
 class WordsReader(Protocol):
-    """Reads the words of one video while it is decoded, and sends what it finds."""
+    """Reads the words of one video while it is decoded, and sends them."""
 
     @property
     def first_segment(self) -> tuple[int, float] | None:
-        """The number and the start of a segment at or before where reading begins; None if none is known."""
+        """The index and the start of a segment at or before the time to read from; None if none is known."""
 
     def wants_frames(self, end_s: float) -> bool:
-        """Return whether the frames of a segment are read that ends at ``end_s`` seconds."""
+        """Return whether the frames of a segment that ends at ``end_s`` seconds are to be read."""
 
     def observe(self, index: int, image: Picture) -> None:
         """Read a full-size frame, given its index in the video."""
 
     def ignore_from(self, end_s: float) -> AbstractContextManager[None]:
-        """Do not read frames from ``end_s`` seconds on for now."""
+        """Ignore frames from ``end_s`` seconds on, within the context."""
 
     def read_stored(self, reader: Reader, indices: Sequence[int]) -> None:
-        """Decode the frames of a segment that is wanted for its text only."""
+        """Decode the frames of a segment that is needed only for its text."""
 
     def end_segment(self, end_s: float, shots: Sequence[ShotChange] | None) -> None:
-        """Send what is over at the end of a segment, given the shot changes found in it, if any are looked for."""
+        """Send the texts that end with a segment; ``shots`` are the changes found in it, None if not detected."""
 
     def finish_frames(self) -> None:
         """Send the remaining texts of frames."""
 
     def fail_frames(self, error: Exception) -> None:
-        """Abandon what is read from frames because of an error; errors that are no fault of it are raised."""
+        """Stop reading from frames because of an error; raise the error if its cause is not the reading."""
 
     def read_rest(self) -> None:
-        """Read what is not read from frames, as far as it is requested."""
+        """Read the requested sources that are not read from frames."""
 
 
 def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
@@ -92,7 +92,7 @@ def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
 
 
 class _Answer:
-    """The messages about one video; ``words`` reads its words once it is opened, if they are requested."""
+    """Sends the messages about one video; ``words`` is set once it is opened, if words are requested."""
 
     def __init__(self, parent: Parent, info: VideoInfo, reader: Reader, sampling: Sampling) -> None:
         self._parent, self.info, self.reader, self.sampling = parent, info, reader, sampling
@@ -117,7 +117,7 @@ class _Answer:
         return reply
 
     def send_segment(self, segment: DecodedSegment) -> None:
-        """Send a segment, with its sound if the encoder hears it."""
+        """Send a segment, with its sound if the encoder uses sound."""
         header = {
             "kind": "segment",
             "number": segment.number,
@@ -133,7 +133,7 @@ class _Answer:
         self._parent.send_frames(header, pictures)
 
     def send_finished(self, lost: str, note: str = "") -> None:
-        """Send the remaining words of frames, and what was lost."""
+        """Send the remaining texts of frames, and the end of the video with a description of lost frames."""
         if self.words is not None:
             self.words.finish_frames()
         finished = {
@@ -146,7 +146,7 @@ class _Answer:
 
 
 def _send_on_grid(answer: _Answer) -> None:
-    """Send the segments of a fixed grid, of which the parent may skip some."""
+    """Send the segments of a fixed grid that the parent does not skip."""
     reply, info, reader = answer.send_opened(answer.cuts), answer.info, answer.reader
     skip, words = set(reply["skip"]), answer.words
     reader.observe = None if words is None else words.observe
@@ -175,7 +175,7 @@ def _send_on_grid(answer: _Answer) -> None:
 
 
 def _send_by_shots(answer: _Answer, open_segments: Callable[..., SegmentReader]) -> None:
-    """Send the segments that follow shots, from where the parent has them."""
+    """Send the segments that follow shots, from the first that the parent requests."""
     reply, info, reader, words = answer.send_opened([]), answer.info, answer.reader, answer.words
     segment_index, start_s = reply["start"] if reply["start"] is not None else (0, info.duration)
     if words is not None and words.wants_frames(start_s):
@@ -213,7 +213,7 @@ def _send_by_shots(answer: _Answer, open_segments: Callable[..., SegmentReader])
 def _read_text_before(
     until_s: float, answer: _Answer, words: WordsReader, open_segments: Callable[..., SegmentReader]
 ) -> None:
-    """Read the on-screen text of what the parent has already, from the frames that were sampled for it."""
+    """Read the on-screen text of the segments that the parent already has, from the frames sampled for them."""
     segment_index, start_s = words.first_segment or (0, answer.info.start)
     first = int(np.searchsorted(answer.info.times, start_s - WARM_UP_S))
     # Whether a shot ends at ``until_s`` is seen from the frames after it.

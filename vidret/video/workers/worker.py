@@ -1,7 +1,7 @@
-"""One decoding process: reads requests from stdin, writes to stdout what it read, may crash or hang without harm.
+"""The main loop of a decoding process: it answers requests from stdin on stdout, and may crash or hang without harm.
 
 It imports no torch, so it starts fast. It exits when its stdin closes, even in the middle of a file, since its parent
-is gone then.
+has ended then.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ def run_worker(memory: int, ring: int) -> None:
     """Answer requests until stdin closes.
 
     Args:
-        memory: The limit of this process in bytes, 0 for none.
-        ring: The descriptor of the memory that it shares with its parent, -1 for none.
+        memory: The memory limit of this process in bytes, 0 for none.
+        ring: The descriptor of the memory shared with the parent, -1 for none.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":  # which has no such limits
@@ -42,7 +42,7 @@ def run_worker(memory: int, ring: int) -> None:
         # If the machine runs out of memory, the kernel kills this process first, not the run.
         Path("/proc/self/oom_score_adj").write_text("500")
     parent = Parent(FrameRing(ring) if ring >= 0 else None)
-    # Native code may print, which must not mix with messages; reasons travel in messages.
+    # Native code may print, which must not mix with messages; errors are reported in messages.
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
@@ -67,7 +67,7 @@ def _serve(parent: Parent, request: messages.Header, payload: bytes) -> None:
 
 
 def _as_decode_error(error: Exception) -> DecodeError:
-    """Return any error as a ``DecodeError`` without a path, which the parent knows."""
+    """Return any error as a ``DecodeError`` without the path, which the parent knows."""
     match error:
         case DecodeError():
             return error
@@ -79,7 +79,7 @@ def _as_decode_error(error: Exception) -> DecodeError:
 
 
 def _answer_image_request(request: messages.Header, payload: bytes) -> tuple[messages.Header, bytes | memoryview]:
-    """Return the message that answers an ``ImagePool``: what it reads of a video, or an image file as RGB pixels.
+    """Return the answer to a request of an ``ImagePool``: facts or frames of a video, or an image file as RGB pixels.
 
     Raise VidretError if the video or the image cannot be read.
     """
@@ -106,5 +106,5 @@ def _answer_image_request(request: messages.Header, payload: bytes) -> tuple[mes
 
 @lru_cache(maxsize=16)
 def _probe(path: str, _num_bytes: int, _mtime_ns: int) -> VideoInfo:
-    """Probe a file, which reads all its packets, once for all frames of the video."""
+    """Probe a file, which reads all its packets, once for all requests about it."""
     return probe(path)
