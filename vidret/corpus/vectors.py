@@ -100,8 +100,8 @@ def read_index_vectors(store: Store) -> IndexVectors:
     """
     segment_ids, segments = store.features.intact_vectors(store.searchable())
     owners = store.owners(segment_ids)
-    known = owners >= 0  # the others have just been deleted
-    segment_ids, segments, owners = segment_ids[known], segments[known], owners[known]
+    exists = owners >= 0  # the others have just been deleted
+    segment_ids, segments, owners = segment_ids[exists], segments[exists], owners[exists]
     if not len(segment_ids):
         raise StoreError(f"{store.path}: there must be a segment to describe, got an empty index")
     order = np.argsort(owners, kind="stable")

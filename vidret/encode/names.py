@@ -126,9 +126,9 @@ def parse_model_name(name: str) -> ModelName:
     if MERGE not in unmarked or PAIR in unmarked:
         return ModelName(unmarked, whole=is_whole, **marks)
     base, _, level = unmarked.rpartition(MERGE)
-    for known in MERGE_LEVELS:
-        if level == known:
-            return ModelName(base, known, whole=is_whole, **marks)
+    for merge_level in MERGE_LEVELS:
+        if level == merge_level:
+            return ModelName(base, merge_level, whole=is_whole, **marks)
     raise EncoderError(f"{MERGE} must be followed by {', '.join(MERGE_LEVELS)}, got {level}")
 
 

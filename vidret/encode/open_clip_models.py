@@ -57,13 +57,13 @@ def _find_source(name: ModelName) -> ModelName:
     if name.scheme == FOLDER:
         return replace(name, base=f"{FOLDER}:{Path(name.rest).absolute()}")
     base, architecture, weights = name.base, name.architecture, name.weights
-    known = list(read_configs())
-    if Path(base).suffix in FILE_SUFFIXES and architecture not in known:
+    architectures = list(read_configs())
+    if Path(base).suffix in FILE_SUFFIXES and architecture not in architectures:
         if not Path(base).is_file():
             raise EncoderError(f"{base}: no such file")
         return replace(name, base=f"{infer_architecture(Path(base))}/{Path(base).absolute()}")
-    if architecture not in known:
-        similar = difflib.get_close_matches(architecture, [STARTER, *RECOMMENDED, *known], n=1, cutoff=0.75)
+    if architecture not in architectures:
+        similar = difflib.get_close_matches(architecture, [STARTER, *RECOMMENDED, *architectures], n=1, cutoff=0.75)
         advice = f"; did you mean {similar[0]}{f'/{weights}' if weights else ''}?" if similar else ""
         if base.endswith(".ckpt"):
             advice = "; vidret train export writes the model of a checkpoint"

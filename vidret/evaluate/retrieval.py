@@ -288,8 +288,8 @@ def note_differences(
     """
     notes = list(split.notes)
     if (wanted := count_rows(protocol, split)) != len(captions):
-        known = "an unknown number of" if wanted is None else str(wanted)
-        notes.append(f"not a result by the protocol {protocol}: {len(captions)} of {known} queries")
+        total = "an unknown number of" if wanted is None else str(wanted)
+        notes.append(f"not a result by the protocol {protocol}: {len(captions)} of {total} queries")
     if num_partial := sum(caption.end not in (None, until_s) for caption in captions):
         notes.append(f"captions that describe a part of their video, though the whole video is scored: {num_partial}")
     return replace(split, notes=tuple(notes))

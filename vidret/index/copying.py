@@ -106,8 +106,8 @@ class ContentCopier:
         video, content = job.video, job.video.fingerprint
         known_id = self.video_ids.get(content)
         if known_id is not None:
-            known = self.target.videos.get(known_id)
-            if known.complete or not (video.complete or self._is_same_cut(job, known)):
+            target_record = self.target.videos.get(known_id)
+            if target_record.complete or not (video.complete or self._is_same_cut(job, target_record)):
                 return None
         num_segments = None if video.open_ended else video.num_segments
         video_id = self.video_ids[content] = self.target.writer.begin_video(
@@ -381,8 +381,8 @@ class TextMerge:
         duration_s = job.source.store.videos.get(track.id).duration
         copy = target.begin(track.fingerprint, track.source, track.model, duration_s=duration_s)
         if copy.num_texts:
-            known = {stored.text for stored in target.transcript(copy)}
-            if not known <= {stored.text for stored in job.source.transcript(track)}:
+            target_texts = {stored.text for stored in target.transcript(copy)}
+            if not target_texts <= {stored.text for stored in job.source.transcript(track)}:
                 target.remove([copy])
                 copy = target.begin(track.fingerprint, track.source, track.model, duration_s=duration_s)
         return copy

@@ -32,10 +32,10 @@ def open_tracks(index: Store, models: Mapping[IdentityKind, str]) -> "Iterator[T
     loaded = {kind: _load_model(kind, name) for kind, name in models.items()}
     for name, model in models.items():
         kind = TRACK_KINDS[name]
-        known = index.metadata.get(kind.setting)
-        if not known:
+        index_model = index.metadata.get(kind.setting)
+        if not index_model:
             logger.warning(CONSENT, kind.name, " and pictures" if name == "face" else "", kind.argument)
-        if known != model:
+        if index_model != model:
             index.metadata.set(kind.setting, model)
     with IdentityStore.create(index.path) as store:
         yield TracksRun(store, models, loaded)

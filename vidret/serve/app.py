@@ -116,9 +116,9 @@ async def refuse_unknown(request: Request) -> None:
         return
     described = request.app.openapi()["paths"].get(request.scope["route"].path, {})
     operation = described.get("get" if request.method == "HEAD" else request.method.lower(), {})
-    known = {parameter["name"] for parameter in operation.get("parameters", ())}
+    parameter_names = {parameter["name"] for parameter in operation.get("parameters", ())}
     for name, value in request.query_params.items():
-        if name not in known:
+        if name not in parameter_names:
             raise OptionError(f"{name} must not be given, got {value!r:.60}")
 
 

@@ -75,8 +75,8 @@ class Epochs:
         Other processes may have deleted segments since a search. A damaged segment is skipped with one warning.
         """
         ids = np.asarray(ids, np.int64)
-        if (known := self._read_known(ids, tokens=tokens)) is not None:
-            return known
+        if (stored := self._read_known(ids, tokens=tokens)) is not None:
+            return stored
         features, rows = self._read_epoch(lambda: self._catalog.segments.read(ids))
         kept: list[tuple[int, StoredRow, Rows, bytes | memoryview]] = []
         for key in ids.tolist():

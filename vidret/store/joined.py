@@ -101,10 +101,10 @@ class JoinedIds:
 
     def group(self, ids: Sequence[int] | Ids) -> Iterator[tuple[int, Store, Ids]]:
         """Yield the number of each index that may have some of these segments, the index, and their ids there."""
-        known = np.asarray(ids, np.int64)
-        for index_number in np.unique(known // STRIDE).tolist():
+        keys = np.asarray(ids, np.int64)
+        for index_number in np.unique(keys // STRIDE).tolist():
             if index_number in self.indexes:
-                yield index_number, self.indexes[index_number], known[known // STRIDE == index_number] % STRIDE
+                yield index_number, self.indexes[index_number], keys[keys // STRIDE == index_number] % STRIDE
 
     def select(self, filters: Filters, excluded: Set[int]) -> Iterator[tuple[int, Store, Set[int]]]:
         """Yield the number of each index, the index, and what to leave out: also copies that another one finds."""

@@ -78,9 +78,9 @@ class RowsFile(Generic[Row]):
         check_entries(index, deep=False)
         with locking(index / f"{self.kind}.lock", max_wait_s=MAX_WAIT_S):
             rows = self.read(index)
-            known = list(rows)
+            before = list(rows)
             yield rows
-            if rows != known:
+            if rows != before:
                 self.write(index, rows)
 
     def remove(self, index: Path, name: str, what: str) -> None:

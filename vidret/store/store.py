@@ -287,12 +287,12 @@ class Store:
 
     def read_sizes(self, video_ids: Iterable[int]) -> dict[int, VideoSize]:
         """Return how much is stored of some videos; of one that is unknown, nothing."""
-        snapshot, known = self.snapshot(), list(video_ids)
-        rows, videos = snapshot.find_videos(known).tolist(), snapshot.videos
+        snapshot, ids = self.snapshot(), list(video_ids)
+        rows, videos = snapshot.find_videos(ids).tolist(), snapshot.videos
         columns = videos.durations, videos.num_segments, videos.last_segments
         return {
             key: VideoSize(key, *(column[row].item() for column in columns)) if row >= 0 else VideoSize(key, 0.0, 0, -1)
-            for key, row in zip(known, rows, strict=True)
+            for key, row in zip(ids, rows, strict=True)
         }
 
     def owners(self, ids: Sequence[int] | Ids) -> Ids:

@@ -60,7 +60,7 @@ def make_token(index: Path, name: str, right: TokenRight, *, collection: str = "
         raise OptionError(f"name must be up to 64 letters, digits and any of . _ @ -, got {name!r}")
     token = secrets.token_urlsafe(32)
     with TOKENS.change(index) as kept:
-        if any(known.name == name for known in kept):
+        if any(stored.name == name for stored in kept):
             raise VidretError(f"name must be new, got {name}, who has a token")
         made = datetime.now(UTC).isoformat(timespec="seconds")
         kept.append(StoredToken(name=name, digest=_hash(token), right=right, collection=collection, made=made))
@@ -70,7 +70,7 @@ def make_token(index: Path, name: str, right: TokenRight, *, collection: str = "
 def find_token(kept: Sequence[StoredToken], token: str) -> StoredToken | None:
     """Return the token of an index that somebody presents, None if it is none; all are compared in constant time."""
     digest = _hash(token).encode()
-    matching = [known for known in kept if hmac.compare_digest(known.digest.encode("utf-8", "replace"), digest)]
+    matching = [stored for stored in kept if hmac.compare_digest(stored.digest.encode("utf-8", "replace"), digest)]
     return matching[0] if matching else None
 
 

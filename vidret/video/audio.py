@@ -52,8 +52,10 @@ def read_audio(
 
 def _choose_track(container: Any) -> Any:
     """Return the audio track that a player plays: its default, or else the first; None if none can be decoded."""
-    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
-    return next((stream for stream in known if stream.disposition & Disposition.default), next(iter(known), None))
+    decodable = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    return next(
+        (stream for stream in decodable if stream.disposition & Disposition.default), next(iter(decodable), None)
+    )
 
 
 class SoundCutter:

@@ -314,11 +314,11 @@ def _choose_stream(path: str, container: Any) -> Any:
     moving = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
     if not moving:
         raise DecodeError(path, "holds only a cover picture, no video" if streams else "holds no video")
-    known = [stream for stream in moving if stream.codec_context is not None]
-    if not known:
+    decodable = [stream for stream in moving if stream.codec_context is not None]
+    if not decodable:
         raise DecodeError(path, "its video codec is unknown")
     best = container.streams.best("video")
-    return best if best in known else known[0]
+    return best if best in decodable else decodable[0]
 
 
 def _scan_times(

@@ -49,9 +49,9 @@ def resolve_split(name: str, split: str | None = None) -> tuple[str, str]:
         VidretError: There is no such benchmark, or it has no such split.
     """
     if name not in DATASETS and split is None:
-        for known in DATASETS:
-            if name.startswith(f"{known}-") and name.removeprefix(f"{known}-") in DATASETS[known].splits:
-                return known, name.removeprefix(f"{known}-")
+        for dataset in DATASETS:
+            if name.startswith(f"{dataset}-") and name.removeprefix(f"{dataset}-") in DATASETS[dataset].splits:
+                return dataset, name.removeprefix(f"{dataset}-")
     if name not in DATASETS:
         raise VidretError(f"name must be one of {', '.join(DATASETS)}, optionally followed by -SPLIT, got {name}")
     benchmark = DATASETS[name]
@@ -192,8 +192,8 @@ def keep_domain(split: Split, domain: str) -> Split:
     """
     domains = {row.video: row.domain for row in split.queries}
     if domain not in domains.values():
-        known = ", ".join(sorted(set(domains.values())))
-        raise VidretError(f"domain must be one of {known} for {split.name}, got {domain}")
+        domain_names = ", ".join(sorted(set(domains.values())))
+        raise VidretError(f"domain must be one of {domain_names} for {split.name}, got {domain}")
     kept = _subset(split, {video_id for video_id, its_domain in domains.items() if its_domain == domain})
     return replace(kept, name=f"{split.name}-{domain}")
 

@@ -185,8 +185,8 @@ def read_weights(path: Path, *, device: str = "cpu") -> Weights:
             raise TypeError("it contains something else")
         return {name.removeprefix("module."): value for name, value in state.items()}
     except Exception as error:  # torch.load documents no exceptions, and a corrupt file can raise any
-        known = isinstance(error, OSError | RuntimeError | TypeError | SafetensorError | pickle.UnpicklingError)
-        reason = first_line(error) if known else "neither PyTorch nor safetensors wrote it"
+        is_known = isinstance(error, OSError | RuntimeError | TypeError | SafetensorError | pickle.UnpicklingError)
+        reason = first_line(error) if is_known else "neither PyTorch nor safetensors wrote it"
         raise EncoderError(f"{path}: must be a readable file of nothing but named tensors: {reason}") from error
 
 

@@ -86,9 +86,9 @@ def read_compiler() -> str | None:
     backend = os.environ.get(COMPILE_VARIABLE)
     if not backend:
         return None
-    known: list[str] = torch.compiler.list_backends(exclude_tags=())
-    if backend not in known:
-        raise EncoderError(f"{COMPILE_VARIABLE} must be one of {', '.join(known)}, got {backend}")
+    backends: list[str] = torch.compiler.list_backends(exclude_tags=())
+    if backend not in backends:
+        raise EncoderError(f"{COMPILE_VARIABLE} must be one of {', '.join(backends)}, got {backend}")
     return backend
 
 

@@ -206,8 +206,8 @@ def load_transformers(
         return load_qwen(repository, device=device, precision=precision)
     refuse_sizes(name)
     if config.model_type not in MODEL_TYPES:
-        known = ", ".join(MODEL_TYPES)
-        raise EncoderError(f"{name.base}: must be a model of one of the types {known}, got {config.model_type}")
+        model_types = ", ".join(MODEL_TYPES)
+        raise EncoderError(f"{name.base}: must be a model of one of the types {model_types}, got {config.model_type}")
     model_type = MODEL_TYPES[config.model_type]
     processor, listener, tokenizer = _load_processors(repository)
     listener = None if model_type.hear is None else listener

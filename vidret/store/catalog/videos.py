@@ -107,8 +107,8 @@ class Videos:
             matching = match_facts(filters, known_facts, to_seconds([row[7] for row in rows]))
             rows = [row for row, matches in zip(rows, matching.tolist(), strict=True) if matches]
         for path, video_id, duration, facts, complete, salvaged, num, mtime_ns, *_ in rows:
-            if (known := videos.get(video_id)) is not None:
-                videos[video_id] = replace(known, paths=(*known.paths, os.fsdecode(path)))
+            if (video := videos.get(video_id)) is not None:
+                videos[video_id] = replace(video, paths=(*video.paths, os.fsdecode(path)))
                 continue
             changed = None if mtime_ns is None or mtime_ns <= NO_TIME else mtime_ns / 1e9
             videos[video_id] = StoredVideo(

@@ -57,9 +57,9 @@ def add_ids(bits: Bits, ids: Ids) -> Bits:
 
 def contains(bits: Bits, ids: Ids) -> Bool[np.ndarray, " _id"]:
     """Return which ids a bitmap has."""
-    known = (ids >= 0) & (ids < 8 * len(bits))
-    known[known] = bits[ids[known] >> 3] >> (ids[known] & 7).astype(np.uint8) & 1
-    return known
+    is_set = (ids >= 0) & (ids < 8 * len(bits))
+    is_set[is_set] = bits[ids[is_set] >> 3] >> (ids[is_set] & 7).astype(np.uint8) & 1
+    return is_set
 
 
 def subtract(bits: Bits, others: Bits) -> Bits:

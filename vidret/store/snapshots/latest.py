@@ -224,10 +224,10 @@ class SnapshotBuilder:
             missing["ids"] = gone
             rows, fingerprints = np.concatenate([rows, missing]), [*fingerprints, *[b""] * len(gone)]
         order = np.argsort(rows["ids"])
-        known = find_rows(self._videos["ids"], rows["ids"][order])
+        known_rows = find_rows(self._videos["ids"], rows["ids"][order])
         for name in VIDEO_NAMES[1:]:
-            self._videos.update(name, known[known >= 0], rows[name][order][known >= 0])
-        fresh = order[known < 0]
+            self._videos.update(name, known_rows[known_rows >= 0], rows[name][order][known_rows >= 0])
+        fresh = order[known_rows < 0]
         num_fresh = len(fresh)
         zeros = np.zeros(num_fresh, np.int64)
         columns = {name: rows[name][fresh] for name in VIDEO_NAMES}

@@ -270,8 +270,8 @@ class Snapshot:
     def find_segments(self, ids: Sequence[int] | Ids) -> Ids:
         """Return the rows of segments, -1 for those that are unknown or deleted."""
         rows = find_rows(self.segments.ids, np.asarray(ids, np.int64))
-        known = rows >= 0
-        rows[known] = np.where(self.segments.stored[rows[known]], rows[known], -1)
+        exists = rows >= 0
+        rows[exists] = np.where(self.segments.stored[rows[exists]], rows[exists], -1)
         return rows
 
     def read_segments(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:

@@ -72,9 +72,9 @@ class TrackOwners:
         self._update(texts, pictures)
         num_tracks = len(texts.videos.ids)
         rows, codes = self._video_rows[:num_tracks], self._sources[:num_tracks]
-        known = (rows >= 0) & (rows < len(videos))
+        is_known = (rows >= 0) & (rows < len(videos))
         allowed = np.zeros(num_tracks, bool)
-        allowed[known] = videos[rows[known]]
+        allowed[is_known] = videos[rows[is_known]]
         return allowed & np.isin(codes, [TEXT_SOURCES.index(source) for source in sources])
 
     def _update(self, texts: Snapshot, pictures: Snapshot) -> None:

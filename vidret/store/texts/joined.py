@@ -112,8 +112,8 @@ class JoinedTextStore(SearchedTogether, TextStore):
         best: dict[tuple[str, TextSource], TextTrack] = {}
         for index_number, text_store in self._texts.items():
             for track in text_store.tracks(fingerprint):
-                known = best.get((track.fingerprint, track.source))
-                if known is None or track.complete > known.complete:
+                previous = best.get((track.fingerprint, track.source))
+                if previous is None or track.complete > previous.complete:
                     best[track.fingerprint, track.source] = replace(track, id=track.id + index_number * STRIDE)
         return list(best.values())
 

@@ -239,9 +239,9 @@ class TextStore:
         missed = np.zeros(result.missed[-1] + 1, np.uint8)
         missed[list(result.missed)] = 1
         if flags is not None:
-            known = np.frombuffer(flags, np.uint8)[: len(missed)]
-            missed[: len(known)] &= known
-            missed[len(known) :] = 0
+            allowed_flags = np.frombuffer(flags, np.uint8)[: len(missed)]
+            missed[: len(allowed_flags)] &= allowed_flags
+            missed[len(allowed_flags) :] = 0
         missed_ids = self.find_segments(self.index.search(terms, k, missed.tobytes()))
         return np.concatenate([result.ids, missed_ids[~np.isin(missed_ids, result.ids)]])
 

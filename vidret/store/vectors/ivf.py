@@ -176,8 +176,8 @@ class Shard:
         def count() -> tuple[Bits, Int64[np.ndarray, " list"]]:
             ids, ends = self._listed
             flags = np.zeros(int(ids.max(initial=0)) + 1, np.uint8)
-            known = np.unpackbits(bits, bitorder="little")[: len(flags)]
-            flags[: len(known)] = known
+            unpacked = np.unpackbits(bits, bitorder="little")[: len(flags)]
+            flags[: len(unpacked)] = unpacked
             return bits, np.diff(np.concatenate([[0], np.cumsum(flags[ids], dtype=np.int64)])[ends])
 
         return remember(self._counted, id(bits), count, MAX_COUNTED)[1]  # no other one has this id while it is kept

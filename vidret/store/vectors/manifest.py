@@ -151,7 +151,7 @@ def find_mismatch(folder: Path, entry: ManifestEntry, *, whole: bool) -> str:
 
 def remove_others(folder: Path, manifest: Manifest) -> None:
     """Delete files of vectors that the manifest does not list; open files stay readable."""
-    known = {entry.name for entry in manifest.files}
+    listed_names = {entry.name for entry in manifest.files}
     for path in folder.glob("*"):
-        if path.name not in known and NAME.fullmatch(path.name):
+        if path.name not in listed_names and NAME.fullmatch(path.name):
             remove_closed(path)

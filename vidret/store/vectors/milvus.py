@@ -148,8 +148,8 @@ class MilvusVectors:
         """Return the ids of intact vectors, and their inner products with the queries."""
         kept, products = [np.empty(0, np.int64)], [np.empty((len(queries), 0), np.float32)]
         for batch in _split(ids):
-            known, vectors = self._epochs.intact_vectors(batch)
-            kept.append(known)
+            intact_ids, vectors = self._epochs.intact_vectors(batch)
+            kept.append(intact_ids)
             products.append(queries @ vectors.astype(np.float32).T)
         return np.concatenate(kept), np.concatenate(products, axis=1)
 

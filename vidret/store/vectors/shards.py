@@ -87,8 +87,8 @@ class Shards:
 
         Open files are kept, since files never change.
         """
-        known = {shard.entry: shard for shard in self._held.shards}
-        opened = map_parts(lambda entry: known.get(entry) or self._open(folder, entry), manifest.shards)
+        open_shards = {shard.entry: shard for shard in self._held.shards}
+        opened = map_parts(lambda entry: open_shards.get(entry) or self._open(folder, entry), manifest.shards)
         shards = tuple(shard for shard in opened if shard is not None)
         flat, flat_entry = Flat(self._dim, device=self._device), None
         if manifest.flat is not None and not (reason := find_mismatch(folder, manifest.flat, whole=True)):
