@@ -70,10 +70,7 @@ class QueryUcofia:
 
 
 def find_device(encoder: Encoder) -> str:
-    """Return where aligners of an encoder compute: on its GPU, where large banks are scored in a fraction of the time.
-
-    Else it is the CPU.
-    """
+    """Return the device of an encoder's aligners: its GPU, which scores large banks far faster, else the CPU."""
     device = str(getattr(encoder, "device", CPU))
     return CPU if cuda_index(device) is None else device
 

@@ -1,1 +1,1 @@
-"""What the channels of timed texts share: reading them at indexing, and matching them with a query."""
+"""The shared part of the channels of timed texts: reading them at indexing, and matching them with a query."""

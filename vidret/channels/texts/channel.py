@@ -1,14 +1,14 @@
-"""The timed texts of one index as channels: which match a clause, with their evidence, and what unrelated ones say.
+"""The channels of an index's timed texts: the texts that match a clause, their evidence, and the background of all.
 
-All kinds are found together, in one index of words and one of vectors; each is rated as its own.
+All kinds are found together, in one index of words and one of vectors, and rated separately.
 
-Evidence is how much likelier a score is where a video answers a query than where it does not. Scores of different
-channels become comparable as log-likelihood ratios in nats. Each channel may be the one that a query is about, so a
-video's evidence for a clause is the logarithm of the sum of the ratios of its channels: one strong channel suffices,
-and one that has nothing to say changes nothing.
+Evidence is the log-likelihood ratio of a score, in nats: how much likelier it is if a video answers a query than if it
+does not. So scores of different channels are comparable. Any channel may be the one that a query is about, so a video's
+evidence for a clause is the log of the sum of its channels' ratios: one strong channel suffices, and a channel without
+a match changes nothing.
 
 The constants were fitted by maximum likelihood on libraries of clips and films with speech and on-screen text, split by
-video; docs/measured.md says how well they hold on the other half.
+video; docs/measured.md has their quality on the other half.
 """
 
 import contextlib
@@ -37,21 +37,21 @@ from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.types import TEXT_SOURCES, Source, TextEmbedding, TextSource, Vector
 
-# Words that a text shares with a clause: nats for each nat of information that they carry, and for two in their order.
+# Words that a text shares with a clause: nats per nat of their information, and for each pair in the same order.
 WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
-# Meaning: nats for cosines above the level of the clause; a text that is like every sentence is lowered.
+# Meaning: nats for cosines above the level of the clause; texts that resemble every sentence are lowered.
 MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.5, 30.0, 0.35
-# Of what these weigh, between different typical sentences with the bundled model, for which they were fitted.
+# Mean and deviation of this closeness between different typical sentences, with the bundled model used for the fit.
 MEAN_CLOSENESS, CLOSENESS_SPREAD = -0.0283, 0.0895
-MATCHES_HINT, MATCHES_REPORT = 1.4, 0.8  # what a clause that hints at a kind of words adds to it
-NAMES = 5.0  # what meaning loses with names of sounds, which are like one another
-NAMED = 10.0  # what the name of a sound that a clause asks for tells at least, however many others have it
-# What a single word without a hint or quotes loses with texts that mean it or hold it, since it mostly names a thing
-# that is seen; n words lose 1/n of it. Where only words are searched, those that hold it lose nothing.
+MATCHES_HINT, MATCHES_REPORT = 1.4, 0.8  # added to a kind that a clause hints at, and more if it reports speech
+NAMES = 5.0  # subtracted from the meaning of names of sounds, which resemble one another
+NAMED = 10.0  # least evidence of the name of a sound that a clause asks for, however common it is
+# Subtracted for a single word without a hint or quotes, by meaning and by words, since it mostly names a visible thing;
+# n words lose 1/n of it. If only texts are searched, those with the word lose nothing.
 SHORT_MEANING, SHORT_WORDS = 5.0, 3.0
 EPSILON = 1e-9  # of a cover, which is a quotient of sums
-# What unrelated texts look like.
-PRIOR_TEXTS = 30  # texts that the level of typical sentences counts for, beside those of the index
+# The background: the level of unrelated texts.
+PRIOR_TEXTS = 30  # weight of typical sentences in a level, in texts of the index
 SAMPLE = 1024  # texts that levels are measured on
 DRIFT = 1.25  # growth of the words above which they are measured again
 _KEY, _TYPICAL = "background", "background.typical"
@@ -59,7 +59,7 @@ _DIGEST_BYTES = 16
 
 
 class ClosenessScale(NamedTuple):
-    """What turns the closeness of texts with one sentence model into that with the bundled model: a line."""
+    """A linear map from the closeness of texts with one sentence model to that with the bundled model."""
 
     factor: float = 1.0
     shift: float = 0.0
@@ -75,7 +75,7 @@ class TextBackground:
     Attributes:
         num_texts: Number of texts in the index when it was measured.
         typical: Mean vector of typical sentences.
-        scale: How closeness with the sentence model of the index compares with that with the bundled one.
+        scale: Map of closeness with the sentence model of the index to that with the bundled one.
         means: Mean vector of the texts of each source.
         counts: Number of texts of each source.
     """
@@ -108,7 +108,7 @@ class TextChannel:
         self.has_bundled_model = is_bundled(texts.store.encoder_name)
         self._matcher = TextMatcher(texts)
         self._intact: set[int] = set()  # the videos whose rows were checked
-        # With the generation for which it holds, and what was stored then.
+        # With the generation and the stored background for which it is valid.
         self._background: tuple[tuple[int, str | bytes | None], TextBackground] | None = None
 
     @cached_property
@@ -122,7 +122,7 @@ class TextChannel:
         return round(self.background.share(sources) * len(self.texts)) if sources else 0
 
     def find(self, query: ChannelQuery) -> dict[int, VideoTexts]:
-        """Return the best matches of each clause by video; further ones are not worth looking for."""
+        """Return the best matches of each clause by video."""
         if not any(source in TEXT_SOURCES for source in query.sources):
             return {}
         allow = partial(self.texts.allow, self._pictures, query.options.filters, query.excluded)
@@ -153,7 +153,7 @@ class TextChannel:
         return rated
 
     def _count_texts(self, query: ChannelQuery) -> list[int]:
-        """Return among how many texts words of each clause are rare, whichever sources the query is compared with."""
+        """Return the number of texts by which the rarity of each clause's words is measured, whatever the sources."""
         heard = tuple(source for source in TEXT_SOURCES if source in query.sources or source not in HINT_NEEDED)
         shares = [self.background.share(_find_compared(clause, heard)) for clause in query.clauses]
         return [round(share * len(self.texts)) for share in shares]
@@ -184,26 +184,26 @@ class TextChannel:
         return rated
 
     def holds(self, text: str) -> bool:
-        """Return whether a text of the index says or shows exactly these words."""
+        """Return whether a text of the index has exactly these words."""
         return bool(self._matcher.holds(text))
 
     def find_holders(self, terms: Iterable[str]) -> frozenset[int]:
-        """Return the videos in which one of some terms is said or shown."""
+        """Return the videos with a text that contains one of some terms."""
         held: set[str] = set().union(*(self._matcher.holds(term) for term in terms))
         return frozenset(self._pictures.find_contents(held).values())
 
     def mark(self, match: Match) -> tuple[tuple[int, int], ...]:
-        """Return where a match holds words of the clause, as start and end in characters."""
+        """Return the spans of the clause's words in a match, as start and end in characters."""
         return self.texts.index.find_words(match.text, match.stems)
 
     @property
     def sources(self) -> Set[TextSource]:
-        """The kinds of texts that there are."""
+        """The kinds of texts in the index."""
         return self.background.counts.keys()
 
     @property
     def background(self) -> TextBackground:
-        """What unrelated texts say: as it is stored, or measured now if there are many more since."""
+        """The background of the texts: as stored, or measured now if there are many more since."""
         state = self.texts.store.generation, self.texts.store.metadata.get(_KEY)
         known = self._background
         if known is None or known[0] != state:
@@ -218,7 +218,7 @@ class TextChannel:
 
 
 def _find_compared(clause: Clause, sources: Sequence[Source]) -> set[TextSource]:
-    """Return the sources of texts, of some, that a clause is compared with by meaning."""
+    """Return those of some sources whose texts a clause is compared with by meaning."""
     asked = list_asked(clause.source)
     return {source for source in TEXT_SOURCES if source in sources and (source not in HINT_NEEDED or source in asked)}
 
@@ -234,11 +234,11 @@ def rate_texts(
 ) -> Float64[np.ndarray, " text"]:
     """Return the evidence of texts of some sources for a clause.
 
-    ``levels`` are the cosines that texts of each source have on average. If pictures are not among what the clause is
-    compared with, it asks for words, and a single one that a text holds loses nothing.
+    ``levels`` are the cosines that texts of each source have on average. If the clause is not compared with pictures,
+    it asks for words, and texts that contain a single word lose nothing.
     """
     by_words = matches.cover * (WORDS_SLOPE * matches.information + ADJACENT * matches.num_adjacent)
-    by_words += 0.0 if clause.phrases else WORDS_OFFSET  # who quotes words looks for words
+    by_words += 0.0 if clause.phrases else WORDS_OFFSET  # a quoted phrase asks for words
     asked = list_asked(clause.source)
     named = asked & HINT_NEEDED
     is_named = np.array([source in named for source in sources], bool) & (matches.cover > 1 - EPSILON)
@@ -276,7 +276,7 @@ class _Sentences:
 
 
 def measure_typical(texts: TextStore) -> tuple[Vector, ClosenessScale]:
-    """Return the mean vector of typical sentences with the model of some texts, and how its closeness is scaled."""
+    """Return the mean vector of typical sentences with the model of some texts, and the scale of its closeness."""
     model, fingerprint = load_model_of(texts), texts.store.encoder_fingerprint
     vectors = _Sentences(fingerprint, model.encode).encode_typical()
     typical: Vector = np.mean(vectors, axis=0)
@@ -287,7 +287,7 @@ def measure_typical(texts: TextStore) -> tuple[Vector, ClosenessScale]:
 
 
 def fit_scale(queries: Float32[np.ndarray, "text dim"], texts: Float32[np.ndarray, "text dim"]) -> ClosenessScale:
-    """Return the scale with which different texts are as close, in mean and spread, as with the bundled model."""
+    """Return the scale that gives the closeness of different texts the mean and spread of the bundled model."""
     typical = texts.mean(axis=0)
     closeness = queries @ texts.T - (queries @ typical)[:, None] - HUBNESS * (texts @ typical)
     different = closeness[~np.eye(len(texts), dtype=bool)].astype(np.float64)
@@ -352,7 +352,7 @@ def save_background(texts: TextStore) -> None:
 
 
 def _read_typical(texts: TextStore) -> tuple[Vector, ClosenessScale] | None:
-    """Return what ``measure_typical`` found, as stored; None unless it is of this list and by this sentence model."""
+    """Return the stored result of ``measure_typical``; None unless it is of this list and this sentence model."""
     stored = texts.store.metadata.get(_TYPICAL)
     if not isinstance(stored, bytes) or stored[:_DIGEST_BYTES] != _digest_typical(texts):
         return None

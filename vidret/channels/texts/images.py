@@ -1,4 +1,4 @@
-"""Frames and parts of them as small images: what changed, what is still the same, and where texts are."""
+"""Comparison of frames and parts of them as small images, and the boxes of texts in frames."""
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -36,7 +36,7 @@ def fit_image(image: Picture, side: int = READING_SIDE) -> UInt8[np.ndarray, "ne
 
 
 def make_blob(image: Picture) -> Float32[np.ndarray, "1 3 new_height new_width"]:
-    """Return an image as the detector of texts takes it: blue, green and red from -1 to 1."""
+    """Return the input of the text detector for an image: blue, green and red from -1 to 1."""
     import cv2
 
     height, width = image.shape[:2]
@@ -53,7 +53,7 @@ def _to_blob(image: Picture) -> Float32[np.ndarray, "1 3 height width"]:
 
 
 def find_boxes(probabilities: Float32[np.ndarray, "height width"]) -> list[Box]:
-    """Return the corners of texts, given how probable a detector finds the middle of a text at each point."""
+    """Return the corners of texts, given a detector's probability of a text's middle at each point."""
     import cv2
 
     size = np.array(probabilities.shape[::-1], np.float32)
@@ -105,7 +105,7 @@ def crop_box(image: Picture, box: Box) -> UInt8[np.ndarray, "new_height new_widt
 
 
 def make_strip(image: Picture) -> Float32[np.ndarray, "1 3 48 new_width"]:
-    """Return a line of text as the recogniser takes it: blue, green and red from -1 to 1, and 0 in the margin."""
+    """Return the recogniser's input for a line of text: blue, green and red from -1 to 1, and 0 in the margin."""
     import cv2
 
     height, width = image.shape[:2]
@@ -122,17 +122,17 @@ def shrink(image: Picture, shape: tuple[int, int]) -> UInt8[np.ndarray, "new_hei
 
 
 def is_unchanged(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
-    """Return whether so few points of two small grey images differ that no text can have come or gone."""
+    """Return whether two small grey images differ in so few points that no text can have come or gone."""
     return _find_changed(before, after, _CHANGED_LEVEL) < _CHANGED_SHARE
 
 
 def is_moving(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
-    """Return whether more of two small grey images differs than where a text comes or goes."""
+    """Return whether two small grey images differ in more points than by a text that comes or goes."""
     return _find_changed(before, after, _CHANGED_LEVEL) > _MOVING_SHARE
 
 
 def is_cut(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
-    """Return whether so much of two small grey images differs that another scene has begun."""
+    """Return whether two small grey images differ in so many points that another scene has begun."""
     return _find_changed(before, after, _CUT_LEVEL) > _CUT_SHARE
 
 
@@ -165,7 +165,7 @@ def likeness(one: UInt8[np.ndarray, "height width"], other: UInt8[np.ndarray, "h
 
 
 def _strokes(image: UInt8[np.ndarray, "height width"]) -> Float32[np.ndarray, "height width"]:
-    """Return an image without what is larger than the strokes of letters: the background."""
+    """Return an image without its background, everything larger than the strokes of letters."""
     import cv2
 
     bright = image.astype(np.float32)

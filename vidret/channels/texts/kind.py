@@ -1,4 +1,4 @@
-"""What tells one kind of timed texts from another: how it is read, named, asked for and shown."""
+"""The definition of a kind of timed texts: how it is read, named and asked for; and the protocols of its readers."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ class FrameReader(Protocol[Piece]):
         """Return the time up to which all texts were returned, and the texts since the last call.
 
         Args:
-            end_s: Where the segment ends that was decoded last.
+            end_s: End of the segment that was decoded last, in seconds.
             shots: The shot changes found in it; None if none are looked for.
         """
 
@@ -69,7 +69,7 @@ class AudioReader(Protocol[Piece]):
 
 @runtime_checkable
 class WindowReader(Protocol):
-    """What makes vectors of windows of audio besides."""
+    """A reader that also makes vectors of audio windows."""
 
     def take_windows(self) -> Mapping[str, SoundWindows]:
         """Return the windows since the last call, by the model that made them."""
@@ -81,18 +81,18 @@ class TextKind:
 
     Attributes:
         source: Its name.
-        name: What it is called in a sentence.
-        model: Name of what reads it, which promises the same texts of the same content; empty if no run reads it.
+        name: Its name in a sentence.
+        model: Name of its reader. One name always gives the same texts of a content; empty if no run reads it.
         packages: The packages that must be installed to read it.
-        load_frame_reader: Loads what reads it from frames, for the decoding process.
-        load_audio_reader: Loads what reads it from audio, for the decoding process.
+        load_frame_reader: Loads its reader of frames, in the decoding process.
+        load_audio_reader: Loads its reader of audio, in the decoding process.
         read: Reads it from the file in the decoding process, once the frames are decoded; returns the texts, and a note
             if not everything could be read.
-        hint: What in a clause asks for it.
-        is_hint_needed: Whether only clauses that ask for it are compared with it by meaning; others by its words.
+        hint: Pattern of the words in a clause that ask for it.
+        is_hint_needed: Whether only clauses that ask for it are compared with it by meaning; others by words.
         also_hinted_by: A source whose hints ask for this one too.
-        is_spoken: Whether it is embedded in quotes, which sets what is said apart from what it is about.
-        join_nats: By how much texts that follow one another may differ in evidence to answer a query together.
+        is_spoken: Whether it is speech, embedded in quotes to separate it from descriptions of its subject.
+        join_nats: Maximum difference in evidence of successive texts that answer a query together.
         is_same: Whether two texts are readings of the same one.
     """
 

@@ -1,8 +1,8 @@
-"""How well timed texts match a clause: by meaning, and by the words that they share with it.
+"""Matching of timed texts with a clause: by meaning, and by shared words.
 
-*Cosine* is the inner product of sentence vectors. *Information* is what the shared words tell: the logarithm of how
-rarely a text holds them, in this index and in English, misspelt ones in part, stop words nothing. *Cover* is its share
-of what all words of the clause would tell.
+*Cosine* is the inner product of sentence vectors. *Information* is that of the shared words: the negative logarithm of
+the share of texts with them, in this index and in English; misspelt words count in part, stop words nothing. *Cover* is
+its share of the information of all words of the clause.
 """
 
 import math
@@ -26,10 +26,10 @@ from vidret.types import Vector
 
 TEXTS = 150  # candidates by meaning, and as many by words
 PHRASES = 200  # texts that hold a phrase
-COMMON = 0.01  # share of the texts above which a word chooses no candidates
+COMMON = 0.01  # share of the texts, above which a word selects no candidates
 MIN_COMMON = 500  # texts
 FUZZY_WEIGHT = 0.9
-ENGLISH_TEXTS = 300  # texts that English counts for beside those of the index, in how rarely a text holds a word
+ENGLISH_TEXTS = 300  # weight of English in the rarity of a word, in texts of the index
 TYPICAL_WORDS = 6  # of a text
 _WORD = re.compile(r"\w+")
 # Words that say little about a text, as Porter's stems.
@@ -50,11 +50,11 @@ class TextMatches:
         texts: The texts.
         cosines: Of their sentence vectors with that of the clause.
         hubness: Mean cosines of the texts with typical sentences.
-        cover: Share of what the words of the clause tell that each text holds, in 0..1.
-        stems: The stems that they share with the clause, but for stop words.
-        information: What these tell, in nats.
-        num_adjacent: Pairs of neighbouring words of the clause that are neighbours in a text that shares words too.
-        num_words: Distinct words of the clause, but for stop words.
+        cover: Share of the information of the clause's words that each text has, in 0..1.
+        stems: The stems that they share with the clause, without stop words.
+        information: Information of these stems, in nats.
+        num_adjacent: Number of pairs of adjacent words of the clause that are also adjacent in the text.
+        num_words: Number of distinct words of the clause, without stop words.
     """
 
     texts: Sequence[FoundText]
@@ -83,7 +83,7 @@ class TextMatcher:
         num_texts: Sequence[int],
         unasked: AllowedTexts | None = None,
     ) -> list[TextMatches]:
-        """Return the candidates of each clause; of one with phrases only texts that hold one of them.
+        """Return the candidates of each clause; for one with phrases, only texts that contain one of them.
 
         A clause without content or phrases has none.
 
@@ -92,8 +92,8 @@ class TextMatcher:
             vectors: The sentence vector of each.
             allowed: The texts to choose from; None for all.
             typical: Mean vector of typical sentences.
-            num_texts: Among how many texts words of each clause are rare.
-            unasked: Those of them that a clause may match by meaning that asks for none of the others; None for all.
+            num_texts: Number of texts by which the rarity of each clause's words is measured.
+            unasked: Those of them that a clause without a hint at the others may match by meaning; None for all.
         """
         nearest = self._search(clauses, vectors, allowed, unasked)
         index, found = self._store.index, []
@@ -149,7 +149,7 @@ class TextMatcher:
         return self._score(clauses, vectors, typical, num_texts, terms, found)
 
     def holds(self, term: str) -> set[str]:
-        """Return the fingerprints of contents of which a text holds a term: a word, or several in this order."""
+        """Return the fingerprints of contents with a text that contains a term: a word, or several in this order."""
         return self._store.find_contents(self._store.index.find_tracks(term))
 
     def _find_phrases(self, phrases: Sequence[str], allowed: AllowedTexts | None = None) -> np.ndarray:
@@ -165,7 +165,7 @@ class TextMatcher:
         terms: Sequence[Sequence[Term]],
         found: Sequence[np.ndarray],
     ) -> list[TextMatches]:
-        """Return the intact ones of the texts that were found for each clause as its matches."""
+        """Return the matches of each clause, from those of its texts that are intact."""
         texts, rows = self._store.read_found(np.unique(np.concatenate([np.zeros(0, np.int64), *found])))
         ids, hubness = np.array([text.id for text in texts], np.int64), np.vecdot(rows, typical).astype(np.float64)
         matches, given = [], zip(clauses, vectors, num_texts, terms, found, strict=True)
@@ -196,7 +196,7 @@ class TextMatcher:
         stem = self._store.index.stems
         phrases = stem([variant for phrase in clause.phrases for variant in vary_numbers(phrase)])
         variants = [list(dict.fromkeys(stems)) for stems in stem(vary_numbers(clause.content))]
-        # Stemming is slow, so only pairs that begin as a term does are joined.
+        # Stemming is slow, so only pairs with the beginning of a term are joined.
         beginnings = {term.stem[:length] for term in terms for length in range(1, len(term.stem))}
         some = (stems for stems in texts if not beginnings.isdisjoint(stems))
         pairs = {pair for stems in some for pair in pairwise(stems) if pair[0] in beginnings}
@@ -204,7 +204,7 @@ class TextMatcher:
         joined = self._join([*pairs, *term_pairs])
         compounds = {pair: stem for pair, stem in joined.items() if stem in term_stems or pair in term_pairs}
         neighbours = term_pairs.union(*map(pairwise, variants))
-        # A text without any of these shares nothing.
+        # A text without any of these shares no words.
         telling = {term.stem for term, weight in zip(terms, weights, strict=True) if weight} | term_stems - STOP_STEMS
         telling.update(*(term.similar for term in terms), (compounds[pair] for pair in term_pairs & compounds.keys()))
         telling.update(pair[0] for pair, stem in compounds.items() if stem in term_stems)
@@ -215,7 +215,7 @@ class TextMatcher:
                 continue
             information, shared_stems = match_terms(stems, terms, weights, compounds)
             num_adjacent = len(neighbours.intersection(pairwise(stems)))
-            shared_stems -= STOP_STEMS  # they are evidence only in quotes
+            shared_stems -= STOP_STEMS  # stop words are evidence only in quotes
             for phrase in phrases:
                 if holds_phrase(stems, phrase):
                     information, shared_stems = sum(weights), shared_stems | set(phrase)
@@ -224,7 +224,7 @@ class TextMatcher:
         return shared
 
     def _find_shares(self, text: str) -> dict[str, float]:
-        """Return how often each stem of a text occurs in English, by the most frequent of its words."""
+        """Return the frequency of each stem of a text in English, by the most frequent of its words."""
         words = _WORD.findall(text)
         shares: dict[str, float] = {}
         for word, stems in zip(words, self._store.index.stems(words), strict=True):
@@ -233,23 +233,23 @@ class TextMatcher:
         return shares
 
     def _join(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        """Return the stem of the compound of each two words."""
+        """Return the stem of the compound of each pair of words."""
         words = list(pairs)
         stems = self._store.index.stems([first + second for first, second in words]) if words else []
         return {pair: pair_stems[0] for pair, pair_stems in zip(words, stems, strict=True) if len(pair_stems) == 1}
 
 
 def weigh_terms(terms: Sequence[Term], num_texts: int, shares: Mapping[str, float]) -> list[float]:
-    """Return what it tells that a text holds each term, in nats; 0 for stop words, unless there is nothing else.
+    """Return the information of each term in a text, in nats; 0 for stop words, unless there are no other terms.
 
-    The rarer other texts hold it, the more it tells. ``shares`` are how often each stem occurs among the words of
-    English texts; the index counts more as it grows.
+    The fewer other texts contain a term, the more information it has. ``shares`` are the frequencies of stems among the
+    words of English texts; the index counts more as it grows.
     """
     has_content = any(term.stem not in STOP_STEMS for term in terms)
     weights = []
     for term in terms:
         expected = 1 - (1 - shares.get(term.stem, RARE_SHARE)) ** TYPICAL_WORDS
-        num_others = max(term.num_texts - 1, 0)  # without the text that is rated, which says nothing about others
+        num_others = max(term.num_texts - 1, 0)  # without the rated text itself
         held = (num_others + ENGLISH_TEXTS * expected) / (num_texts + ENGLISH_TEXTS)
         is_silent = has_content and term.stem in STOP_STEMS
         weights.append(0.0 if is_silent else -math.log(min(held, 1.0)))
@@ -262,7 +262,7 @@ def match_terms(
     weights: Sequence[float],
     compounds: Mapping[tuple[str, str], str] | None = None,
 ) -> tuple[float, set[str]]:
-    """Return the sum of the weights of the terms that a text holds, and the stems that match.
+    """Return the sum of the weights of the terms that a text contains, and the stems that match.
 
     A misspelt word counts by its likeness. Two words of the text may match one term ("file name", "filename"), and two
     terms one word: ``compounds`` are the stems of two words written as one.
@@ -290,16 +290,16 @@ def match_terms(
 
 
 def holds_phrase(stems: Sequence[str], phrase: Sequence[str]) -> bool:
-    """Return whether a text holds these stems next to one another, in this order."""
+    """Return whether a text contains these stems next to one another, in this order."""
     width = len(phrase)
     return width > 0 and any(list(stems[i : i + width]) == list(phrase) for i in range(len(stems) - width + 1))
 
 
 def _search_terms(terms: Sequence[Term], num_texts: int) -> list[str]:
-    """Return the terms to look up, with those spelt nearly alike.
+    """Return the terms to look up, including similarly spelt ones.
 
-    Stop words and words that many texts hold are left out, unless there is nothing else: they choose no candidates, and
-    ranking all texts that hold them takes long.
+    Stop words and common words are left out, unless there are no others: they select no candidates, and ranking all
+    texts that contain them takes long.
     """
     most = max(MIN_COMMON, COMMON * num_texts)
     kept = [term for term in terms if term.stem not in STOP_STEMS and term.num_texts <= most]

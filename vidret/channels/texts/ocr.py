@@ -1,6 +1,6 @@
 """Text in images: PP-OCR's detector and recogniser on OpenVINO, which runs them in half the time of ONNX Runtime.
 
-The models come with rapidocr, which is not imported: it reads its settings for longer than the models take to load, in
+The models come with rapidocr, which is not imported: reading its settings takes longer than loading the models, in
 every process.
 
 Reference: Liao et al. 2020, "Real-time Scene Text Detection with Differentiable Binarization"; Graves et al. 2006,
@@ -56,7 +56,7 @@ class TextModels:
         return find_boxes(_run(self._detector, make_blob(image))[0, 0])
 
     def read(self, image: Picture, box: Box) -> tuple[str, float]:
-        """Return the text in a box, and how probable its characters are in the mean."""
+        """Return the text in a box, and the mean probability of its characters."""
         recogniser, characters = self._recogniser
         return decode_characters(_run(recogniser, make_strip(crop_box(image, box)))[0], characters)
 
@@ -66,7 +66,7 @@ def decode_characters(
 ) -> tuple[str, float]:
     """Return the most probable text, and the mean probability of its characters; the first character means none.
 
-    What is read in consecutive steps is one character.
+    Equal characters in consecutive steps are one.
     """
     best = probabilities.argmax(axis=1)
     kept = np.flatnonzero((best > 0) & np.concatenate([[True], best[1:] != best[:-1]]))
@@ -76,7 +76,7 @@ def decode_characters(
 
 @functools.cache
 def _load_openvino() -> Any:
-    """Load OpenVINO for good: threads handle signals on a stack that it lends them, and frees when it is unloaded."""
+    """Load OpenVINO and keep it loaded: threads handle signals on a stack that it frees when it is unloaded."""
     import openvino
 
     return openvino.Core()

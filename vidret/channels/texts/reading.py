@@ -1,6 +1,6 @@
-"""Texts and faces of one video, read in its decoding process: from its frames while they are decoded, then the file.
+"""Reading of a video's texts, faces and voices in its decoding process: from decoded frames, audio, and the file.
 
-Nothing here may harm the pictures: whatever fails becomes the note of its kind.
+A failure never affects the pictures: it becomes the note of its kind.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from vidret.video.workers import messages
 READER = f"{__name__}:VideoTextReader"  # for ``DecodePool.stream``
 SAMPLE_RATE = 16_000  # of audio
 TEXTS_AT_ONCE = 500  # in a message
-MIN_BUDGET_S, BUDGET_PER_S, MAX_BUDGET_S = 600.0, 20.0, 2 * 86400.0  # of time for one kind, by the video's length
+MIN_BUDGET_S, BUDGET_PER_S, MAX_BUDGET_S = 600.0, 20.0, 2 * 86400.0  # time for one kind, by the video's length
 _PASSED_ON = (BrokenPipeError, UnreachableError)  # the parent is gone; the file may be read later
 
 
 @dataclass(slots=True, eq=False)
 class _Watcher:
-    """What reads one kind of texts, or faces, from frames, from ``start_s`` on."""
+    """The reader of one kind of texts, or of faces, from frames from ``start_s`` on."""
 
     reader: FrameReader[Any]
     start_s: float
@@ -49,7 +49,7 @@ class _Listener:
 
 
 class VideoTextReader:
-    """Reads the requested texts, and faces, of one video and sends them. Models are kept from video to video."""
+    """Reads the requested texts, and faces, of one video and sends them. Models stay loaded from video to video."""
 
     def __init__(
         self,
@@ -59,14 +59,14 @@ class VideoTextReader:
         send: Callable[[messages.Header], None],
         heartbeat: Heartbeat,
     ) -> None:
-        """Load what reads frames, if it is requested.
+        """Load the requested readers of frames.
 
         Args:
             info: The probed file.
             request: The options of each kind: ``start_s``, ``segment`` for one that is read from frames, ``model``,
                 ``digest`` and ``sidecars``; see ``DecodePool.stream``.
             send: Sends a message to the parent.
-            heartbeat: Called during the work.
+            heartbeat: Called regularly during the work.
         """
         self._info, self._request, self._send, self._heartbeat = info, request, send, heartbeat
         self._watchers: dict[messages.ReadSource, _Watcher] = {}
@@ -90,7 +90,7 @@ class VideoTextReader:
 
     @contextlib.contextmanager
     def ignore_from(self, end_s: float) -> Iterator[None]:
-        """Do not read frames from ``end_s`` seconds on for now."""
+        """Ignore frames from ``end_s`` seconds on inside the context."""
         self._ignored_s = end_s
         try:
             yield
@@ -98,7 +98,7 @@ class VideoTextReader:
             self._ignored_s = float("inf")
 
     def wants_frames(self, end_s: float) -> bool:
-        """Return whether the frames of a segment are read that ends at ``end_s`` seconds."""
+        """Return whether the frames of a segment that ends at ``end_s`` seconds are read."""
         return any(end_s > watcher.start_s for watcher in self._watchers.values())
 
     def observe(self, index: int, image: Picture) -> None:
@@ -117,14 +117,14 @@ class VideoTextReader:
                 self._finish(source, time_s, f"only its first {time_s:.0f} s were read: {self._describe_budget()}")
 
     def read_stored(self, reader: Reader, indices: Sequence[int]) -> None:
-        """Decode the frames of a segment that is wanted for its texts only."""
+        """Decode and read the frames of a segment that is needed for its texts only."""
         try:
             reader.read(indices)
         except Exception as error:
             self.fail_frames(error)
 
     def end_segment(self, end_s: float, shots: Sequence[ShotChange] | None) -> None:
-        """Send what is over at the end of a segment, given the shot changes found in it, if any are looked for."""
+        """Send the texts finished by the end of a segment, given its shot changes, or None if they are not detected."""
         for source, watcher in list(self._watchers.items()):
             with self._attempt(source):
                 until_s, pieces = watcher.reader.take(end_s, shots)
@@ -136,14 +136,14 @@ class VideoTextReader:
             self._finish(source, self._info.duration, "")
 
     def fail_frames(self, error: Exception) -> None:
-        """Abandon what is read from frames because of an error; errors that are no fault of it are raised."""
+        """Abandon all sources read from frames because of an error; raise it if it is no fault of theirs."""
         if isinstance(error, _PASSED_ON):
             raise error
         for source in list(self._watchers):
             self._fail(source, error)
 
     def _finish(self, source: messages.ReadSource, end_s: float, note: str) -> None:
-        """Send the remaining texts of frames up to ``end_s`` seconds, and read no more."""
+        """Send the remaining texts of a source up to ``end_s`` seconds, and stop reading it."""
         watcher = self._watchers.pop(source, None)
         if watcher is not None:
             with self._attempt(source):
@@ -159,14 +159,14 @@ class VideoTextReader:
 
     @contextlib.contextmanager
     def _attempt(self, source: messages.ReadSource) -> Iterator[None]:
-        """Read a source; an error ends this one only."""
+        """Read a source inside the context; an error ends this source only."""
         try:
             yield
         except Exception as error:
             self._fail(source, error)
 
     def _fail(self, source: messages.ReadSource, error: Exception) -> None:
-        """Read no more of a source because of an error; errors that are no fault of it are raised."""
+        """Stop reading a source because of an error; raise it if it is no fault of the source."""
         if isinstance(error, _PASSED_ON):
             raise error
         self._watchers.pop(source, None)
@@ -176,7 +176,7 @@ class VideoTextReader:
     # From the file
 
     def read_rest(self) -> None:
-        """Read what is not read from frames, as far as it is requested."""
+        """Read the requested sources that are not read from frames."""
         self._read_audio()
         for source, kind in KINDS.items():
             if kind.read is not None and source in self._request:
@@ -186,7 +186,7 @@ class VideoTextReader:
                     self._end(kind.source, note)
 
     def _read_audio(self) -> None:
-        """Decode the audio once for all that listens to it, each from where it is needed on."""
+        """Decode the audio once for all readers, each from where it needs it."""
         from vidret.video.audio import read_audio
 
         for source, options in self._request.items():
@@ -198,12 +198,12 @@ class VideoTextReader:
                     self._listeners[source] = _Listener(reader, start_s, first_s)
         if not self._listeners:
             return
-        note, is_silent = "", False  # what has no sound that can be decoded has no voices
+        note, is_silent = "", False  # a video whose sound cannot be decoded has no voices
         end_s = min(listener.heard_s for listener in self._listeners.values())
-        heartbeat = self._make_heartbeat(2)  # what listens may take as long before it is given up
+        heartbeat = self._make_heartbeat(2)  # the readers of audio may take as long
         try:
             for time_s, samples in read_audio(self._info.path, SAMPLE_RATE, start_s=end_s, heartbeat=heartbeat):
-                gap = max(0, round((time_s - end_s) * SAMPLE_RATE))  # audio may begin later: then silence is before it
+                gap = max(0, round((time_s - end_s) * SAMPLE_RATE))  # audio that begins later is preceded by silence
                 end_s = time_s + len(samples) / SAMPLE_RATE
                 self._listen(time_s - gap / SAMPLE_RATE, np.pad(samples, (gap, 0)) if gap else samples)
         except _PASSED_ON:
@@ -218,7 +218,7 @@ class VideoTextReader:
                 self._end(source, "" if source == "voice" and is_silent else note or listener.reader.note)
 
     def _listen(self, time_s: float, samples: Float32[np.ndarray, " sample"]) -> None:
-        """Let all that listens read the next samples, and send what was heard."""
+        """Pass the next samples to the readers of audio, and send their results."""
         end_s = time_s + len(samples) / SAMPLE_RATE
         for source, listener in list(self._listeners.items()):
             if end_s > listener.heard_s:
@@ -232,7 +232,7 @@ class VideoTextReader:
                         self._send_pieces(source, listener.until_s, pieces)
 
     def _send_windows(self, source: messages.ReadSource, listener: _Listener) -> None:
-        """Send the windows that a listener made, before the texts that say how far was read."""
+        """Send the windows that a listener made, before the texts that record how far it has read."""
         if isinstance(listener.reader, WindowReader):
             header: messages.Header = {"kind": "texts", "source": source, "until_s": listener.until_s, "texts": []}
             for model, windows in listener.reader.take_windows().items():
@@ -267,7 +267,7 @@ class VideoTextReader:
 def _find_loaders(
     source: messages.ReadSource, options: Mapping[str, Any]
 ) -> tuple[Callable[[], FrameReader[Any]] | None, Callable[[], AudioReader[Any]] | None]:
-    """Return what loads the reader of a source from frames, and from audio; both None if it is read from the file."""
+    """Return the loaders of a source's readers of frames and of audio; both None if it is read from the file."""
     if source == "face":
         return partial(_load_face_reader, options["model"], options["digest"]), None
     if source == "voice":
@@ -284,7 +284,7 @@ def _load_face_reader(name: str, digest: str) -> FrameReader[Any]:
 
 
 def _load_voice_reader(name: str, digest: str) -> AudioReader[Any]:
-    from vidret.channels.voices.encoder import load_voice_encoder  # with torch, which other readers do without
+    from vidret.channels.voices.encoder import load_voice_encoder  # imports torch, which other readers do not need
     from vidret.channels.voices.reading import VoiceReader
 
     encoder = load_voice_encoder(name)

@@ -1,4 +1,4 @@
-"""The words of an indexing run: which are wanted, and their texts as they arrive. ``TextStore`` keeps them."""
+"""The words of an indexing run: the tracks to read, and their texts as they arrive, stored in a ``TextStore``."""
 
 import contextlib
 import logging
@@ -48,7 +48,7 @@ _SEGMENTS_PER_SPEECH = 4
 def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool) -> "Iterator[WordsRun | None]":
     """Open the texts of an index that is open for writing, and save them at the end; None without options.
 
-    An index remembers other options than it had once their models are loaded.
+    New options are stored in the index once their models are loaded.
 
     Raises:
         VidretError: A model is missing or damaged.
@@ -71,7 +71,7 @@ def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool
 
 
 def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
-    """Return the options with which the words of an index were read last; None if it has no words."""
+    """Return the options of the last run that read words into an index; None if it has no words."""
     if not TextStore.exists(index):
         return None
     with Store.open(os.path.join(index, FOLDER)) as store:  # noqa: PTH118
@@ -82,7 +82,7 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
         keys = [record.path for record in store.files.find(state="done")]
     models = {source: model for _, source, model in (key.split(" ", 2) for key in keys)}  # of a merged index
     if keys and not any(source in models for source in READ_KINDS):
-        return None  # descriptions alone
+        return None  # it has descriptions only
     sources = tuple(source for source in READ_KINDS if source in models) or READ_KINDS
     sound_model = find_sound_model(models.get("sound", ""))
     return WordsOptions(sources=sources, speech_model=models.get("speech", BUNDLED), sound_model=sound_model)
@@ -119,8 +119,8 @@ def read_setting(
 ) -> WordsOptions | None:
     """Return the options that a value of ``--words`` means for an index: ``auto``, ``on``, ``off`` or sources.
 
-    ``auto`` goes on as the index has it, and so does ``on`` unless it has sounds alone. A new index gets all words, or
-    none, with a warning, without the extra ``words``. A given ``speech_model`` or ``sound_model`` takes the place of
+    ``auto`` keeps the options of the index, and so does ``on`` unless it has sounds only. A new index gets all words,
+    or none, with a warning, if the extra ``words`` is missing. A given ``speech_model`` or ``sound_model`` replaces
     that of the index.
 
     Raises:
@@ -158,7 +158,7 @@ def read_setting(
 
 
 def choose_sounds(words: WordsOptions | None, setting: str, sound_model: str | None = None) -> WordsOptions | None:
-    """Return the options of a run with sounds (``on``), without them (``off``), or as they are (``auto``)."""
+    """Return the options with sounds (``on``), without them (``off``), or unchanged (``auto``)."""
     known: tuple[TextSource, ...] = () if words is None else words.sources
     sources = tuple(source for source in READ_KINDS if source in known and source != "sound")
     if setting == "auto":
@@ -195,10 +195,10 @@ class WordsRun:
 
         Args:
             store: Keeps the texts.
-            options: Which words are read, and with what.
+            options: The words to read, and their models.
             retry_failed: Whether tracks with a note are read again.
             sounds: Keeps windows of audio.
-            are_checked: Whether the models of the options were just loaded.
+            are_checked: Whether the models of the options have just been loaded.
         """
         self.store, self.sounds = store, sounds
         self._options, self._retry_failed, self._are_checked = options, retry_failed, are_checked
@@ -210,11 +210,11 @@ class WordsRun:
 
     @cached_property
     def model(self) -> SentenceModel:
-        """The model that makes the vectors of the texts."""
+        """The sentence model of the texts."""
         return load_model_of(self.store)
 
     def check_models(self) -> None:
-        """Load what every file needs, so that a fault of the installation ends the run before the first file.
+        """Load the models, so that a faulty installation ends the run before the first file.
 
         Raises:
             VidretError: A model is missing or damaged.
@@ -239,7 +239,7 @@ class WordsRun:
         return ContentWords(self, tracks, sidecars)
 
     def weigh(self, num_segments: int) -> int:
-        """Return how many segments take as long to encode as the speech of a video of so many, for the progress."""
+        """Return the reading time of a video's speech for the progress, in segments that take as long to encode."""
         return -(-num_segments // _SEGMENTS_PER_SPEECH) if "speech" in self._options.sources else 0
 
     def count(self, source: TextSource, num_texts: int) -> None:
@@ -248,7 +248,7 @@ class WordsRun:
             self._counts[source] += num_texts
 
     def finish(self, track: TextTrack, note: str) -> None:
-        """Mark a track as complete, with the reason if not everything was read."""
+        """Mark a track as complete, with a note if not everything was read."""
         self.store.finish(track, note=note)
         with self._lock:  # without the note: once a run is enough
             self._complete[track.fingerprint, track.source, track.model] = ""
@@ -284,7 +284,7 @@ class ContentWords:
 
     @property
     def space(self) -> SentenceSpace:
-        """What makes the vectors of the texts."""
+        """The sentence space of the texts."""
         return read_space(self._run.store)
 
     @property
@@ -293,13 +293,13 @@ class ContentWords:
         return list(self._tracks)
 
     def request(self) -> WordsRequest:
-        """Return what ``DecodePool.stream`` shall read: what remains, from where it ended."""
+        """Return the request for ``DecodePool.stream``: the remaining sources, each from where it ended."""
         request: dict[TextSource, dict[str, object]] = {}
         for source, track in self._tracks.items():
             current = self._run.store.find(track.fingerprint, source, track.model) or track
             self._tracks[source] = current
             texts = (stored.text for stored in self._run.store.transcript(current))
-            # Only what ends later can be repeated: to compare all of them would take quadratic time.
+            # Only texts that end later can be repeated; to compare all would take quadratic time.
             self._stored[source] = [text for text in texts if text.end >= current.until_s - _TOLERANCE_S]
             self._until_s[source] = current.until_s
             request[source] = _request(source, current.model, current.until_s, self._sidecars)
@@ -308,7 +308,7 @@ class ContentWords:
     def add(self, message: ReadTexts, vectors: Float32[np.ndarray, "text dim"] | None = None) -> None:
         """Store further texts, after ``request``; their sentence vectors are computed unless they are given."""
         source, stored = message.source, self._stored[message.source]
-        if message.windows is not None and self._run.sounds is not None:  # first: the texts say how far was read
+        if message.windows is not None and self._run.sounds is not None:  # windows first: texts record how far was read
             track = self._tracks[source]
             self._run.sounds.add(track.fingerprint, message.window_model, message.windows)
             if not message.texts:
@@ -317,12 +317,12 @@ class ContentWords:
         resumed_s = self._tracks[source].until_s
         texts = [_continue(message.texts[row], stored, resumed_s) for row in kept]
         kept_vectors = embed_texts(self._run.model, texts) if vectors is None else vectors[kept]
-        self._until_s[source] = max(self._until_s[source], message.until_s)  # what is repeated ends earlier
+        self._until_s[source] = max(self._until_s[source], message.until_s)  # repeated texts end earlier
         num_new = self._run.store.add(self._tracks[source], texts, kept_vectors, until_s=self._until_s[source])
         self._run.count(source, num_new)
 
     def finish(self, source: TextSource, note: str) -> None:
-        """Mark a source as read, with the reason if not everything was."""
+        """Mark a source as read, with a note if not everything was."""
         track = self._tracks.pop(source)
         if source == "sound" and self._run.sounds is not None:
             self._run.sounds.keep(track.fingerprint, KINDS[source].model, find_sound_model(track.model))
@@ -330,14 +330,14 @@ class ContentWords:
 
 
 def embed_texts(model: SentenceModel, texts: Sequence[TimedText]) -> Float32[np.ndarray, "text dim"]:
-    """Return the sentence vectors of texts, each encoded once; the model remembers few, such as names of sounds."""
+    """Return the sentence vectors of texts, each encoded once: the model itself caches only a few texts."""
     sentences = [as_sentence(text) for text in texts]
     rows = {sentence: row for row, sentence in enumerate(sorted(set(sentences)))}
     return model.encode(list(rows))[[rows[sentence] for sentence in sentences]]
 
 
 def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]) -> dict[str, object]:
-    """Return how ``DecodePool.stream`` shall read a source."""
+    """Return the request for a source to ``DecodePool.stream``."""
     request: dict[str, object] = {"start_s": start_s, "model": model}
     if source == "sound" and (sound_model := find_sound_model(model)):
         request["sound_model"] = sound_model
@@ -345,7 +345,7 @@ def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]
 
 
 def _continue(text: TimedText, stored: Iterable[TimedText], resumed_s: float) -> TimedText:
-    """Return a text that is read again from ``resumed_s`` on without what is stored of it: long ones are cut."""
+    """Return a text that was read again from ``resumed_s`` on, starting where its stored part ends."""
     if text.start > resumed_s + _TOLERANCE_S:
         return text
     is_same = KINDS[text.source].is_same

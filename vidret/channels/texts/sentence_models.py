@@ -1,6 +1,6 @@
-"""The sentence model by which the texts of an index are matched by meaning: the bundled one, or one of the user's.
+"""The sentence model that compares the texts of an index by meaning: the bundled one, or one of the user's.
 
-The texts remember which one has made their vectors, by its name, fingerprint and dimension.
+Its name, fingerprint and dimension are stored with the texts.
 """
 
 import os
@@ -16,7 +16,7 @@ SCHEME = "st:"  # of the names of models of sentence-transformers
 
 
 class SentenceSpace(NamedTuple):
-    """What makes the vectors of texts, as an index remembers it."""
+    """The sentence model of an index's texts, as stored: name, fingerprint and dimension."""
 
     name: str
     fingerprint: str
@@ -27,7 +27,7 @@ BUNDLED_SPACE = SentenceSpace(NAME, FINGERPRINT, DIM)
 
 
 def name_sentence_model(name: str) -> str:
-    """Return the name under which an index remembers a model, given a name or a folder; empty for none.
+    """Return the name under which an index stores a model, given a name or a folder; empty for none.
 
     >>> name_sentence_model("org/name"), name_sentence_model("all-MiniLM-L6-v2")
     ('st:org/name', 'all-MiniLM-L6-v2')
@@ -37,12 +37,12 @@ def name_sentence_model(name: str) -> str:
 
 
 def is_bundled(name: str) -> bool:
-    """Return whether a model is the bundled one, and so allowed in every index."""
+    """Return whether a model is the bundled one, which every index may load."""
     return not name.startswith(SCHEME)
 
 
 def load_sentence_model(name: str) -> SentenceModel:
-    """Load a model by the name under which indexes remember it; raise VidretError if it cannot be loaded."""
+    """Load a model by the name under which indexes store it; raise VidretError if it cannot be loaded."""
     if is_bundled(name):
         return load_sentence_encoder()
     from vidret.encode.families.sentence_transformers import load_text_model  # with torch
@@ -51,7 +51,7 @@ def load_sentence_model(name: str) -> SentenceModel:
 
 
 def choose_sentence_space(index: str | os.PathLike[str], name: str = "") -> SentenceSpace:
-    """Return what is to make the vectors of an index's texts: a model by its name, else that of the index.
+    """Return the sentence space for an index's texts: that of a named model, else that of the index.
 
     Raise VidretError if the model cannot be loaded.
     """
@@ -66,12 +66,12 @@ def choose_sentence_space(index: str | os.PathLike[str], name: str = "") -> Sent
 
 
 def read_space(texts: TextStore) -> SentenceSpace:
-    """Return what has made the vectors of texts."""
+    """Return the sentence space of stored texts."""
     return SentenceSpace(texts.store.encoder_name, texts.store.encoder_fingerprint, texts.store.dim)
 
 
 def load_model_in(space: SentenceSpace) -> SentenceModel:
-    """Load the model that has made vectors; raise VidretError if it cannot be loaded, or has other weights by now."""
+    """Load the model of a sentence space; raise VidretError if it cannot be loaded, or its weights have changed."""
     model = load_sentence_model(space.name)
     if not is_bundled(space.name) and model.fingerprint != space.fingerprint:
         raise StoreError(
@@ -82,9 +82,9 @@ def load_model_in(space: SentenceSpace) -> SentenceModel:
 
 
 def load_model_of(texts: TextStore) -> SentenceModel:
-    """Return the model that has made the vectors of an index's texts.
+    """Return the sentence model of an index's texts.
 
-    Raise VidretError if nobody allowed it, it cannot be loaded, or it has other weights by now.
+    Raise VidretError if nobody has allowed it, it cannot be loaded, or its weights have changed.
     """
     space = read_space(texts)
     for part in () if is_bundled(space.name) else texts.store.parts.values():

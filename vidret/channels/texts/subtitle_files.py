@@ -1,6 +1,6 @@
-"""Subtitle files to timed text: SubRip, WebVTT, ASS and SSA, in UTF-8, UTF-16 or an encoding that is guessed.
+"""Parsing of subtitle files to timed text: SubRip, WebVTT, ASS and SSA, in UTF-8, UTF-16 or a guessed encoding.
 
-They come from strangers, so every expression here takes time linear in the text, and the video limits what is kept.
+Files come from strangers: every expression takes time linear in the text, and the video's length limits the entries.
 """
 
 import codecs
@@ -24,7 +24,7 @@ _TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?!\d)")
 _ASS_TIME = re.compile(_TIME)
 _ASS_FIELDS = ("layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text")
-# Of ASS, HTML and WebVTT. A tag holds no opening bracket: else a text of those alone would take quadratic time.
+# Of ASS, HTML and WebVTT. A tag has no opening bracket: else a text of only those would take quadratic time.
 _DRAWING = r"(?<!\\)\{(?=[^{}]*\\p[1-9])[^{}]*\}[^{]*"  # the lines of a shape, after {\p1}
 _TAGS = re.compile(_DRAWING + r"|(?<!\\)\{[^{}]*\}|</?[A-Za-z][^<>]*>|<[\d:.]+>")
 # Containers and some file names state three letters, of which some languages have two sets (ISO 639-2).
@@ -46,7 +46,7 @@ _NAMES = {
     "cp1256": "Windows-1256", "cp874": "Windows-874", "cp932": "Shift JIS", "euc_jp": "EUC-JP",
     "gb18030": "GB 18030", "big5": "Big5", "euc_kr": "EUC-KR",
 }  # fmt: skip
-# Latin letters differ too little between these to be guessed: a file's language decides.
+# These encodings differ too little in Latin letters to be guessed; the language of a file decides.
 _LATIN = dict.fromkeys(("pl", "cs", "sk", "hu", "hr", "sl", "ro"), "cp1250") | {
     **dict.fromkeys(("tr", "az"), "cp1254"),
     **dict.fromkeys(("et", "lv", "lt"), "cp1257"),
@@ -59,14 +59,14 @@ Entry = tuple[float, float, str]  # start and end in seconds, and the text with 
 
 @dataclass(frozen=True, slots=True)
 class Subtitles:
-    """The entries of a subtitle file, and the problems that were found in it, one sentence each."""
+    """The entries of a subtitle file, and the problems found in it, one sentence each."""
 
     texts: list[TimedText]
     problems: list[str] = field(default_factory=list)
 
 
 def parse_subtitles(data: bytes, suffix: str, *, language: str = "", video_end_s: float = float("inf")) -> Subtitles:
-    """Parse a subtitle file, whose suffix gives the format; what cannot be read is named by its line.
+    """Parse a subtitle file, whose suffix gives the format; unreadable entries are reported by their line.
 
     Entries that begin after ``video_end_s`` are left out. ``language`` is its ISO 639-1 code, where it is known.
 
@@ -93,7 +93,7 @@ def parse_subtitles(data: bytes, suffix: str, *, language: str = "", video_end_s
 
 
 class Faults:
-    """Malformed entries: the first of each kind by name, and how many more there are."""
+    """A collection of malformed entries: the first of each kind by name, and the number of others."""
 
     def __init__(self) -> None:
         """Start without any."""
@@ -107,13 +107,13 @@ class Faults:
         self._counts[fault] += 1
 
     def describe(self) -> list[str]:
-        """Return a sentence for each entry that is named, and one for the others of its kind."""
+        """Return a sentence for each named entry, and one for the others of its kind."""
         more = {fault: count - MAX_NAMED for fault, count in self._counts.items() if count > MAX_NAMED}
         return self._named + [f"each of {count} more {fault}" for fault, count in more.items()]
 
 
 class EntryLimits:
-    """Makes the timed texts of one video's subtitles: none after its end, and not more or longer ones than people read.
+    """Makes the timed texts of one video's subtitles: none after its end, nor more or longer ones than people read.
 
     ``num_late`` counts the entries that begin after its end.
     """
@@ -143,7 +143,7 @@ class EntryLimits:
         return TimedText(start_s, end_s, words[:MAX_CHARACTERS], "subtitles", 1.0, language)
 
     def describe(self) -> list[str]:
-        """Return a sentence for each limit that was met."""
+        """Return a sentence for each limit that was reached."""
         limits = f"at most {MAX_PER_SECOND} are read in a second and {MAX_ENTRIES} in a file"
         met = {
             "entries that begin after the end of the video are left out": self.num_late,
@@ -154,7 +154,7 @@ class EntryLimits:
 
 
 def read_cues(content: str, faults: Faults, *, ends_at_blank: bool) -> Iterator[Entry]:
-    """Yield the entries of a SubRip or WebVTT file; what has malformed times is left out.
+    """Yield the entries of a SubRip or WebVTT file; those with malformed times are left out.
 
     In WebVTT a blank line ends an entry (``ends_at_blank``): notes, styles and names of entries are left out.
     """
@@ -207,7 +207,7 @@ def _to_seconds(hours: str | None, minutes: str, seconds: str, fraction: str) ->
 
 
 def clean(text: str) -> str:
-    r"""Return the words of an entry without formatting; of one that is far too long, the first of them.
+    r"""Return the words of an entry without formatting; an entry that is far too long is cut.
 
     >>> clean("{\\an8}<i>Fish</i> &amp; chips: 2 < 3")
     'Fish & chips: 2 < 3'
@@ -217,7 +217,7 @@ def clean(text: str) -> str:
 
 
 def drop_repeats(texts: list[TimedText]) -> list[TimedText]:
-    """Return entries by start, without those that repeat the words of the one before at the same time.
+    """Return entries by start, without those that repeat the words of the previous one at the same time.
 
     Entries may be of several languages, one after the other.
     """
@@ -253,7 +253,7 @@ def decode_text(data: bytes, language: str = "") -> tuple[str, list[str]]:
 def _decode(data: bytes, language: str) -> tuple[str, list[str]]:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace").removeprefix("\ufeff"), []
-    if 4 * data[:_SNIFFED_BYTES].count(0) > len(data[:_SNIFFED_BYTES]):  # UTF-16 of Latin text: half of it
+    if 4 * data[:_SNIFFED_BYTES].count(0) > len(data[:_SNIFFED_BYTES]):  # half of UTF-16 text in Latin letters is 0
         codec = "utf-16-be" if data[:_SNIFFED_BYTES:2].count(0) > data[1:_SNIFFED_BYTES:2].count(0) else "utf-16-le"
         return data.decode(codec, errors="replace"), ["without a byte order mark: read as UTF-16"]
     try:
@@ -274,7 +274,7 @@ def _decode(data: bytes, language: str) -> tuple[str, list[str]]:
 def guess_encoding(data: bytes, language: str = "") -> str:
     """Return the codec of text that is neither UTF-8 nor UTF-16.
 
-    In languages with Latin letters, single bytes beyond ASCII stand between letters; in others, they come in runs.
+    In languages with Latin letters, bytes beyond ASCII stand singly between letters; in others, they come in runs.
 
     Raises:
         MissingExtraError: The extra ``words`` is not installed.

@@ -1,4 +1,4 @@
-"""What encodes voices: CAM++ by the weights that a package ships or a file has, or any class of the user.
+"""Encoders of voices: CAM++ with weights from a package or a file, or any class of the user.
 
 CAM++ has densely connected time-delay layers, each weighted by a mask of its context, over log mel filter banks as
 Kaldi computes them.
@@ -34,16 +34,16 @@ LOW_HZ, HIGH_HZ = 20.0, SAMPLE_RATE / 2
 _PREEMPHASIS = 0.97
 _FLOOR = float(np.finfo(np.float32).eps)
 BLOCKS = ((12, 1), (24, 2), (16, 2))  # layers and dilation
-_CONTEXT = 100  # frames whose mean is the local context
+_CONTEXT = 100  # frames averaged for the local context
 
 
 class VoiceEncoder(Protocol):
-    """Sound of one voice to a vector. Any class with these members can be named.
+    """Encodes the sound of one voice as a vector. Users can name any class with these members.
 
     Attributes:
         digest: Of its weights; vectors of different encoders are never compared.
-        same_in_film: Cosine from which windows of 1.5 s, on average over two groups, are of one voice.
-        same_voice: Cosine from which the voices of two films are one.
+        same_in_film: Mean cosine of two groups of windows of 1.5 s, from which they are of one voice.
+        same_voice: Cosine from which voices of two films are the same.
     """
 
     digest: str
@@ -120,7 +120,7 @@ class CamPlusPlus:
         self._weights = weights
 
     def __call__(self, banks: Float[Tensor, "window frame bin"]) -> Float[Tensor, "window dim"]:
-        """Return vectors that are not normalised of windows of equal length, less their means over time."""
+        """Return vectors, not normalised, of windows of equal length, whose means over time are subtracted."""
         x = self._reduce_frequencies(banks.transpose(1, 2)[:, None])
         x = self._normalise(self._convolve(x, "xvector.tdnn.linear", stride=2, padding=2), "xvector.tdnn.nonlinear")
         for block, (num_layers, dilation) in enumerate(BLOCKS, 1):
@@ -135,7 +135,7 @@ class CamPlusPlus:
 
     def _reduce_frequencies(self, x: Float[Tensor, "window 1 bin frame"]) -> Float[Tensor, "window channel frame"]:
         """Return the features of two-dimensional convolutions, which leave an eighth of the frequencies."""
-        x = x.contiguous(memory_format=torch.channels_last)  # in which such convolutions are faster
+        x = x.contiguous(memory_format=torch.channels_last)  # such convolutions are faster in this format
         x = F.relu(self._convolve(x, "head.conv1", "head.bn1", padding=1))
         for layer in (1, 2):
             for block, stride in ((0, 2), (1, 1)):

@@ -1,6 +1,6 @@
 """Voices of a video as tracks, from its audio while it is decoded: who speaks when, and a vector of each voice.
 
-Who speaks is told by clusters of the vectors of short windows.
+Speakers are clusters of the vectors of short windows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vidret.video.probe import VideoInfo
 
 WINDOW_S, HOP_S = 1.5, 1.0
-MIN_WINDOWS_S = 3.0  # of a speaker together, which overlap; who has less is taken for another one
+MIN_WINDOWS_S = 3.0  # total of a speaker's overlapping windows; speakers with less are merged into others
 MAX_PAUSE_S = 0.3  # within a turn
 CELL_S = 0.1  # resolution of the change from one speaker to another
 BLOCK = 500  # windows clustered at a time: six minutes of speech
@@ -38,7 +38,7 @@ class VoiceReader:
         self.start(0.0, {})
 
     def start(self, _start_s: float, _options: Mapping[str, Any], _heartbeat: Heartbeat = lambda: None) -> float:
-        """Begin another video; return the time from which audio is needed: all voices of it are compared."""
+        """Begin another video; return the time from which audio is needed, 0, since all its voices are compared."""
         self._begin_s, self._blocks = 0.0, AudioBlocks()
         self._speech, self._windows = list[Span](), list[Span]()
         self._vectors = list[Float32[np.ndarray, "window dim"]]()
@@ -50,7 +50,7 @@ class VoiceReader:
             self._encode(block)
 
     def take(self) -> tuple[float, list[Track]]:
-        """Return no tracks: who speaks is known at the end."""
+        """Return no tracks: speakers are known only at the end."""
         return 0.0, []
 
     def finish(self, _info: "VideoInfo", _heartbeat: Heartbeat) -> list[Track]:
@@ -78,7 +78,7 @@ class VoiceReader:
 
 
 class Turn(NamedTuple):
-    """A stretch of speech by one speaker, who has a number within the film."""
+    """A stretch of speech by one speaker, who is numbered within the film."""
 
     start_s: float
     end_s: float
@@ -102,8 +102,8 @@ def find_turns(
 ) -> tuple[list[Turn], Float32[np.ndarray, "speaker dim"]]:
     """Return the turns of a film by time, and a vector of unit length of each speaker.
 
-    ``vectors`` are those of the windows of ``place_windows``, of unit length; two groups with the mean cosine ``same``
-    are of one speaker.
+    ``vectors`` are those of the windows of ``place_windows``, of unit length; groups with at least the mean cosine
+    ``same`` are of one speaker.
     """
     if not len(windows):
         return [], vectors
@@ -128,7 +128,7 @@ def find_turns(
 def _split_stretch(
     stretch: Span, spans: Float[np.ndarray, "window 2"], cosines: Float[np.ndarray, "window speaker"]
 ) -> list[Turn]:
-    """Split a stretch of speech where the speaker that fits best changes, by the mean of the windows over each time."""
+    """Split a stretch of speech where the speaker that fits best changes, by the mean of the windows at each time."""
     start_s, end_s = stretch
     is_within = (spans[:, 0] >= start_s - 1e-6) & (spans[:, 1] <= end_s + 1e-6)
     edges = np.linspace(start_s, end_s, 1 + max(1, round((end_s - start_s) / CELL_S)))
@@ -140,10 +140,10 @@ def _split_stretch(
 
 
 def cluster_windows(vectors: Float32[np.ndarray, "window dim"], same: float) -> Int64[np.ndarray, " window"]:
-    """Return the cluster of each vector: the two whose members have the highest mean cosine merge while it is ``same``.
+    """Return the cluster of each vector: the two with the highest mean cosine are merged while it is at least ``same``.
 
     The mean cosine of all pairs of two clusters is the product of the means of their vectors (average linkage). A long
-    film is clustered block by block, each with the clusters of what is before.
+    film is clustered block by block, each block together with the clusters before it.
     """
     labels, sums, counts = np.arange(len(vectors)), vectors[:0].astype(np.float64), np.empty(0)
     clusters = np.empty(0, np.int64)  # the label of each
