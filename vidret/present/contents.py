@@ -169,9 +169,12 @@ def _write_npy(embeddings: "Embeddings", paths: list[str], out: Path, table: Pat
 
 def _write_parquet(embeddings: "Embeddings", paths: list[str], out: Path) -> None:
     pyarrow, parquet = _import_parquet()
+    texts = [path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in paths]
+    if texts != paths:
+        print_message("bytes of paths that are not UTF-8 are replaced, since Parquet cannot hold them; .npy keeps them")
     flat = pyarrow.array(embeddings.vectors.ravel())
     columns = {
-        "path": [path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in paths],
+        "path": texts,
         "video": embeddings.videos,
         "start": embeddings.times[:, 0],
         "end": embeddings.times[:, 1],

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -17,6 +18,7 @@ from vidret.channels.texts import sentence_models
 from vidret.engine import Engine
 from vidret.errors import EncoderError
 from vidret.index import merging
+from vidret.present.contents import write_embeddings
 from vidret.search.query import planning
 from vidret.types import EmbeddingLevel, Embeddings, Filters, TextEmbedding
 
@@ -47,6 +49,19 @@ def test_parquet_has_a_row_for_each_frame(run: Runner, index: Path, films: Path,
     np.testing.assert_array_equal(np.array(rows["embedding"], np.float32), held.vectors)
     np.testing.assert_array_equal(held.times[held.videos == red, 0], curve.times)
     assert (nothing.paths, nothing.times.shape, nothing.vectors.shape) == ((), (0, 2), (0, held.vectors.shape[1]))
+
+
+def test_bytes_that_parquet_cannot_hold_are_told(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
+    with Engine(index, ColourEncoder()) as engine:
+        held = engine.embeddings()
+    for path, told in (("/films/\udcff.mp4", 1), ("/films/é.mp4", 0)):
+        write_embeddings(replace(held, paths=(path,) * len(held.paths)), tmp_path / "a.parquet", "parquet")
+        assert capsys.readouterr().err.count("are replaced, since Parquet cannot hold them") == told
+        names = parquet.read_table(tmp_path / "a.parquet").to_pydict()["path"]
+        assert names[0] == path.replace("\udcff", "\ufffd")
 
 
 @pytest.mark.usefixtures("index")
