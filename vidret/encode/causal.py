@@ -13,7 +13,7 @@ from vidret.encode.model_hub import find_repository
 from vidret.encode.names import ModelName
 from vidret.errors import EncoderError
 
-Spans = Sequence[tuple[int, int]]  # start and end of stretches of a text, in characters
+Spans = Sequence[tuple[int, int]]  # start and end of spans of a text, in characters
 
 
 class CausalModel:
@@ -30,7 +30,7 @@ class CausalModel:
         return int(getattr(self._model.config, "max_position_embeddings", None) or 2048)
 
     def format_chat(self, system: str, user: str) -> str:
-        """Return a system line and a message as the model's chat template writes them, up to its answer."""
+        """Return a system line and a user message in the model's chat template, up to its answer."""
         if getattr(self._tokenizer, "chat_template", None) is None:
             return f"{system}\n\n{user}\n"
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
@@ -42,9 +42,9 @@ class CausalModel:
 
     @torch.inference_mode()
     def score_next(self, text: str, choices: Sequence[str]) -> Float[torch.Tensor, " choice"]:
-        """Return the logits of what may come next after a text.
+        """Return the logits of choices for the next token after a text.
 
-        Raise EncoderError if the tokenizer does not write one of the choices as one token of its own.
+        Raise EncoderError if the tokenizer does not encode each choice as a single token.
         """
         tokens = self._find_tokens(text[-1:], choices)
         ids = torch.tensor([self._encode(text)["input_ids"]], device=self.device)
@@ -53,13 +53,13 @@ class CausalModel:
 
     @torch.inference_mode()
     def attend(self, text: str, asked: Sequence[str], spans: Spans) -> list[list[Float[torch.Tensor, " token"]]]:
-        """Return how much attention what is asked pays to stretches of a text.
+        """Return the attention that questions pay to spans of a text.
 
-        Weights are averaged over the tokens of what is asked, and summed over heads and layers. The text is read once;
-        what is asked continues it, each on its own.
+        Weights are averaged over the tokens of a question, and summed over heads and layers. The text is read once;
+        each question continues it independently.
 
         Returns:
-            For each continuation, the attention paid to each token of each stretch.
+            For each question, the attention paid to each token of each span.
         """
         encoded = self._encode(text, offsets=True)
         offsets = encoded["offset_mapping"]
@@ -100,10 +100,10 @@ class CausalModel:
 
 
 def load_causal_model(name: str, *, device: str) -> CausalModel:
-    """Load ``org/name`` or a folder in fp32, with ``hf:`` before it or not.
+    """Load ``org/name`` or a folder in fp32, with or without the prefix ``hf:``.
 
     Raise MissingExtraError if transformers is not installed, or EncoderError if the model cannot be found or loaded, or
-    its tokenizer does not tell where its tokens are.
+    its tokenizer does not give the positions of its tokens.
     """
     repository = find_repository(ModelName(f"hf:{name.removeprefix('hf:')}"))
     tokenizer = repository.load("AutoTokenizer")

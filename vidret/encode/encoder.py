@@ -1,4 +1,4 @@
-"""The encoder protocol, what all encoders need (weight digests, pixel normalisation, a check), and how fast one is."""
+"""The encoder protocol, functions for all encoders (weight digests, pixel normalisation, a check), and their speed."""
 
 import hashlib
 import time
@@ -29,9 +29,9 @@ class Encoder(Protocol):
         sampling: How frames are chosen from a video.
 
     An encoder whose frame vectors do not depend on the other frames of a segment may set ``encodes_frames_alone``, so
-    that frames that hardly differ are encoded once. One that gives a single vector for a segment sets
-    ``has_frame_vectors`` to False and repeats it for every frame. ``scale`` is the factor of cosines in the softmax
-    that it was trained with, 100 if it is not set; a pair of encoders weighs them by it.
+    that nearly identical frames are encoded once. One that has a single vector per segment sets ``has_frame_vectors``
+    to False and repeats it for every frame. ``scale`` is the factor of cosines in its training softmax, 100 if not set;
+    a pair of encoders weighs them by it.
     """
 
     name: str
@@ -72,10 +72,10 @@ def encode_shared_layers(
     *,
     chosen: Int64[np.ndarray, " chosen"],
 ) -> LayerTokens:
-    """Return the layers of the ``chosen`` samples of a segment, as indexing encodes them.
+    """Return the layers of the ``chosen`` samples of a segment, encoded as in indexing.
 
-    ``rows`` says which of the different pictures each sample shows. Where the encoder encodes each frame on its own,
-    only the pictures of what is chosen are encoded, each once.
+    ``rows`` has the index of each sample's picture among the distinct ones. If the encoder encodes frames
+    independently, only the pictures of chosen samples are encoded, each once.
     """
     if not getattr(encoder, "encodes_frames_alone", False):
         return encoder.encode_layers(Frames(pictures.pixels[rows], times), num_layers).take(chosen)
@@ -85,7 +85,7 @@ def encode_shared_layers(
 
 
 def check_encoder(encoder: Encoder) -> None:
-    """Check that an encoder gives valid, different vectors for two different images; damaged weights often do not.
+    """Check that an encoder returns valid, different vectors for two different images; damaged weights often do not.
 
     Raise EncoderError if the vectors are equal, not finite, not of unit length, or not of dimension ``dim``.
     """
@@ -109,7 +109,7 @@ def check_encoder(encoder: Encoder) -> None:
 
 
 def has_frame_vectors(encoder: Encoder) -> bool:
-    """Return whether an encoder gives each frame its own vector; a video-native one gives one a segment."""
+    """Return whether an encoder has a vector per frame; a video-native one has one per segment."""
     return bool(getattr(encoder, "has_frame_vectors", True))
 
 
@@ -135,7 +135,7 @@ def encode_each_frame(
 
 
 def embed_whole(vector: Float32[np.ndarray, " dim"], times: Float64[np.ndarray, " frame"]) -> SegmentEmbedding:
-    """Return the embedding of a segment that has only one vector, which stands for each of its frames."""
+    """Return the embedding of a segment with only one vector, which is used for each of its frames."""
     return SegmentEmbedding(vector, np.tile(vector, (len(times), 1)), times)
 
 
@@ -186,13 +186,13 @@ SECONDS_PER_HOUR = 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodingSpeed:
-    """The cost of an encoder: time of all threads on a CPU, which other work does not change much, else wall time.
+    """The speed of an encoder: CPU time of all threads on a CPU, which other load hardly affects, else wall time.
 
     Attributes:
         frame_ms: Milliseconds to encode a frame, in a batch of one segment.
         query_ms: Milliseconds to encode a query.
-        mb_per_hour: Vectors of an hour of video in MB, without tokens for reranking, if every frame differs.
-        device: Where it ran.
+        mb_per_hour: Size in MB of the vectors of an hour of video, without tokens, if every frame differs.
+        device: The device of the measurement.
     """
 
     frame_ms: float
@@ -204,7 +204,7 @@ class EncodingSpeed:
 def measure_speed(encoder: Encoder) -> EncodingSpeed:
     """Measure an encoder on random frames and queries; the best of several runs counts, after one to warm up.
 
-    Each run has a query of its own, since encoders may remember the last ones.
+    Each run has another query, since encoders may cache the last ones.
     """
     sampling, side, random = encoder.sampling, encoder.resize.crop, np.random.default_rng()
     pixels = random.integers(0, 256, (sampling.num_frames, side, side, 3), dtype=np.uint8)
@@ -222,7 +222,7 @@ def measure_speed(encoder: Encoder) -> EncodingSpeed:
 
 
 def _time(run: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Return the seconds of the fastest of some runs; encoders return arrays, so no work is left on a device."""
+    """Return the seconds of the fastest run; encoders return arrays, so that no work is left on a device."""
     run()
     seconds = []
     for _ in range(REPEATS):

@@ -1,4 +1,4 @@
-"""Texts as a model reads them: in batches, those that are too long in clauses that are encoded apart and combined."""
+"""Encoding of texts in batches; long texts are split into clauses, whose embeddings are combined."""
 
 import logging
 import re
@@ -12,14 +12,14 @@ from vidret.types import TextEmbedding
 
 logger = logging.getLogger(__name__)
 
-# From the ends of sentences to spaces: a longer text is cut at the first kind of place that makes parts short enough.
+# From the ends of sentences to spaces: a long text is cut at the first kind of break that makes its parts short enough.
 BREAKS = (
-    r"(?<=[.!?;\u3002\uff01\uff1f\uff1b])\s*",  # with the full-width stops of Chinese and Japanese
+    r"(?<=[.!?;\u3002\uff01\uff1f\uff1b])\s*",  # including the full-width stops of Chinese and Japanese
     r"(?<=[,:\uff0c\u3001\uff1a])\s*|\s+(?=(?:and|then|while|but|before|after)\s)",
     r"\s+",
 )
-ENDS = 4  # tokens besides those of the text itself, at most
-BATCH = 64  # clauses encoded at a time; a text tower takes megabytes for each
+ENDS = 4  # maximum number of tokens besides those of the text
+BATCH = 64  # clauses encoded at a time; a text tower needs megabytes per clause
 
 
 def encode_clauses(
@@ -30,18 +30,18 @@ def encode_clauses(
     context: int,
     name: str,
 ) -> list[TextEmbedding]:
-    """Encode texts in batches, those that do not fit in clauses whose vectors are combined, which is logged.
+    """Encode texts in batches; split those that do not fit into clauses, and combine their vectors, which is logged.
 
-    Memory beyond the result does not grow with the number of texts. ``fits`` returns whether the model reads all of a
-    text; it is not asked for texts of few bytes. The model reads ``context`` tokens, with start and end.
+    Memory beyond the result does not grow with the number of texts. ``fits`` returns whether a text fits the model; it
+    is not called for texts of few bytes. The model takes ``context`` tokens, with start and end.
     """
 
     def is_short(part: str) -> bool:
-        """Return whether a text fits; no token is shorter than a byte, which saves tokenizing most texts twice."""
+        """Return whether a text fits. No token is shorter than a byte, so most texts need not be tokenized twice."""
         return len(part.encode("utf-8", "replace")) + ENDS <= context or fits(part)
 
     if not texts:
-        return []  # models cannot encode a batch of none
+        return []  # models cannot encode an empty batch
     parts = [split_text(text, is_short) for text in texts]
     for text, clauses in zip(texts, parts, strict=True):
         if len(clauses) > 1:
@@ -57,14 +57,14 @@ def encode_clauses(
 
 @lru_cache(maxsize=256)
 def _note_split(name: str, context: int, num_clauses: int, text: str) -> None:
-    """Log that a text is split, once: a search may encode it for pictures and for moments."""
+    """Log once that a text is split, since a search may encode it for pictures and for moments."""
     logger.warning("%s reads %d tokens: split into %d parts: %.60s...", name, context, num_clauses, text)
 
 
 def split_text(text: str, fits: Callable[[str], bool]) -> list[str]:
-    """Return a text in parts that fit, cut at the ends of sentences, else of clauses, else of words, else anywhere.
+    """Split a text into parts that fit, at the ends of sentences, else of clauses, else of words, else anywhere.
 
-    Neighbouring parts are joined again while they fit, so that parts are few.
+    Neighbouring parts are joined again while they fit, so that there are few parts.
 
     >>> split_text("A dog runs. It barks, then sleeps.", lambda part: len(part.split()) <= 3)
     ['A dog runs.', 'It barks,', 'then sleeps.']
@@ -73,7 +73,7 @@ def split_text(text: str, fits: Callable[[str], bool]) -> list[str]:
 
 
 def _split(text: str, fits: Callable[[str], bool], level: int) -> Iterator[str]:
-    """Yield the parts of a text, cut at the first of ``BREAKS`` from ``level`` on that it has, else in its middle."""
+    """Yield the parts of a text, split at the first of ``BREAKS`` from ``level`` on that it has, else in the middle."""
     if fits(text) or len(text) < 2:
         yield text
         return

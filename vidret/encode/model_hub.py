@@ -1,6 +1,6 @@
-"""Models of the hub: whether one is on this machine, whether the hub can be reached if it is not, and their parts.
+"""Models of the Hugging Face hub: whether one is cached, whether the hub can be reached, and loading of their parts.
 
-Models of transformers, in a folder or a repository of the hub, are loaded without remarks.
+Models of transformers, in a folder or a repository of the hub, are loaded without the library's remarks.
 """
 
 import importlib
@@ -24,7 +24,7 @@ from vidret.encode.clip.weights import first_line
 from vidret.encode.names import ModelName
 from vidret.errors import EncoderError, MissingExtraError
 
-HUB_TIMEOUT_S = 1.5  # the libraries' own retries last most of a minute
+HUB_TIMEOUT_S = 1.5  # the libraries' own retries take most of a minute
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
@@ -32,10 +32,10 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 
 
 def find_cached(repository: str, files: Iterable[str]) -> bool:
-    """Return whether one of some files of a repository is in the cache of the hub.
+    """Return whether any of the files of a repository is in the cache of the hub.
 
     Raises:
-        EncoderError: No repository can have this name.
+        EncoderError: The name is invalid for a repository.
     """
     try:
         return any(isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str) for file in files)
@@ -57,9 +57,9 @@ def check_reachable(name: str, repository: str, files: Iterable[str]) -> None:
 def find_source(name: ModelName, configurations: Sequence[str], weights: Sequence[str] = ()) -> tuple[str, bool]:
     """Return the folder or repository of ``SCHEME:org/name`` or ``SCHEME:FOLDER``, and whether it is on this machine.
 
-    One of the configurations must be there, and in the cache of the hub one of the weights too. Raise EncoderError if
-    the folder does not exist or has no configuration, the name is not ``org/name``, or the model is not on this machine
-    and the hub cannot be reached.
+    One of the configurations must exist, and in the cache of the hub one of the weights, too. Raise EncoderError if the
+    folder does not exist or has no configuration, the name is not ``org/name``, or the model is not on this machine and
+    the hub cannot be reached.
     """
     rest, scheme = name.rest, name.scheme
     folder = Path(os.path.expanduser(rest))  # noqa: PTH111  that of Path fails for a user who does not exist
@@ -77,9 +77,9 @@ def find_source(name: ModelName, configurations: Sequence[str], weights: Sequenc
 
 
 def find_obstacle() -> str:
-    """Return why the hub cannot be reached; empty if it can.
+    """Return the reason why the hub cannot be reached; empty if it can.
 
-    A thread asks, since looking up the name of a host has no timeout.
+    The request runs in a thread, since looking up a host name has no timeout.
     """
     answers: list[str] = []
     thread = threading.Thread(target=lambda: answers.append(_ask_hub()), daemon=True)
@@ -94,14 +94,14 @@ def _ask_hub() -> str:
         with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):
             return ""
     except urllib.error.HTTPError:
-        return ""  # the hub is reachable; the download reports what is wrong
+        return ""  # the hub is reachable; the download reports any error
     except OSError as error:
         return f"the model hub cannot be reached ({getattr(error, 'reason', error)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """Where the files of a model are; code among them is never run.
+    """The location of a model's files; code among them is never run.
 
     Attributes:
         name: The name of the model, for errors.
@@ -115,29 +115,29 @@ class Repository:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of everything that is loaded from it."""
+        """The options for loading any part."""
         return {"trust_remote_code": False, "local_files_only": self.is_local}
 
     def read_type(self) -> str:
-        """Return the type that the configuration of the model states; empty if it cannot be read."""
+        """Return the model type in the configuration; empty if it cannot be read."""
         try:
             return str(self.load("AutoConfig").model_type)
-        except EncoderError:  # loading the model says what is wrong
+        except EncoderError:  # loading the model reports the error
             return ""
 
     def load(self, kind: str, **settings: Any) -> Any:
-        """Return a part of the model, by a class of transformers such as ``AutoTokenizer``.
+        """Load a part of the model by a class of transformers, such as ``AutoTokenizer``.
 
         Raise EncoderError if it cannot be loaded.
         """
         loader = getattr(importlib.import_module("transformers"), kind)
         try:
             return loader.from_pretrained(self.source, **self.options, **settings)
-        except Exception as error:  # the library documents none, and its versions raise different ones
+        except Exception as error:  # the library documents no exceptions, and versions differ
             raise EncoderError(f"{self.name.base} cannot be loaded: {first_line(error)}") from error
 
     def load_model(self, kind: str = "AutoModel", *, dtype: torch.dtype | str = torch.float32, **settings: Any) -> Any:
-        """Return the model with its weights; raise EncoderError if it cannot be loaded, or weights are missing."""
+        """Load the model with its weights; raise EncoderError if it cannot be loaded, or weights are missing."""
         with hide_progress():
             model, info = self.load(kind, dtype=dtype, output_loading_info=True, **settings)
         if missing := sorted(str(key) for key in info["missing_keys"]):
@@ -153,7 +153,7 @@ def find_repository(
     configurations: Sequence[str] = (CONFIG,),
     weights: Sequence[str] = WEIGHTS,
 ) -> Repository:
-    """Return where a model is that a library of an extra runs.
+    """Return the location of a model for a library that an extra installs.
 
     Raise MissingExtraError if the library is not installed, or EncoderError if the name is unknown, or the hub cannot
     be reached.
@@ -165,9 +165,9 @@ def find_repository(
 
 @contextmanager
 def hide_progress() -> Iterator[None]:
-    """Hide transformers' bars of progress: loading weights takes a second, unlike downloading them.
+    """Hide transformers' progress bars, since loading weights takes only a second, unlike downloading.
 
-    What it prints, which are remarks on its own documentation, is logged: standard output is for data.
+    Its prints, remarks on its own documentation, are logged: standard output is for data.
     """
     log: Any = importlib.import_module("transformers").utils.logging
     shows_progress = log.is_progress_bar_enabled()

@@ -1,7 +1,7 @@
-"""The models that can be loaded on this machine: what is installed, in the cache of the hub, or one download away.
+"""The models that can be loaded on this machine: installed, in the cache of the hub, or to download.
 
-No published number was measured by vidret: these weights could not be had where it is developed. Recalls of different
-authors cannot be compared, since each counts other rows and frames; ``vidret eval rate`` rates models by one protocol.
+vidret has measured none of the published numbers, since these weights were not available. Recalls of different authors
+are not comparable, since each uses other rows and frames; ``vidret eval rate`` rates models by one protocol.
 """
 
 import importlib.util
@@ -31,7 +31,7 @@ MMEB = "zero-shot, text to video, by the authors' MMEB-v2 script; in CLIP4Clip's
 
 @dataclass(frozen=True, slots=True)
 class PublishedResult:
-    """Recall at 1 on MSR-VTT in percent, as published; numbers of different protocols cannot be compared."""
+    """Published recall at 1 on MSR-VTT in percent; numbers by different protocols are not comparable."""
 
     recall_at_1: float
     source: str
@@ -51,21 +51,21 @@ PUBLISHED = {
 }
 
 ModelState = Literal["installed", "cached", "needs download", "needs extra"]
-# Models of open_clip that are listed before they are cached, besides those that are recommended or have results.
+# Models of open_clip listed even if not cached, besides those that are recommended or have results.
 SUGGESTED = ("MobileCLIP2-S0/dfndr2b", "ViT-H-14-worldwide-quickgelu/metaclip2_worldwide")
 SUGGESTED_TRANSFORMERS = ("hf:facebook/pe-av-base-16-frame",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogEntry:
-    """A model that ``--model`` accepts. None and an empty text mean that it is not known before the model is loaded.
+    """A model that ``--model`` accepts. None or an empty text means unknown before the model is loaded.
 
     Attributes:
         name: The name for ``--model``.
         state: Whether it is on this machine.
-        extra: The extra that it needs besides, if that is not installed.
+        extra: The extra that it needs, if that is not installed.
         dim: The dimension of its vectors.
-        tokens: The number of tokens of text that it reads.
+        tokens: The maximum number of tokens of a text.
         languages: The languages of its queries.
         licence: The licence of its weights.
         published: A published result.
@@ -115,7 +115,7 @@ def _describe_starter() -> CatalogEntry:
 
 
 def _read_licence(package: str) -> str:
-    """Return the licence that an installed package states, empty if it states none."""
+    """Return the licence of an installed package, empty if it states none."""
     stated = metadata.metadata(package.replace("_", "-"))
     licence = next((str(stated[key]) for key in ("License-Expression", "License") if key in stated), "")
     return "" if licence == "UNKNOWN" else licence
@@ -134,7 +134,7 @@ def _describe_open_clip(architecture: str, tag: str, config: dict[str, Any]) -> 
 
 
 def _list_transformers() -> Iterator[CatalogEntry]:
-    """Yield the models of transformers that the cache holds or that are suggested, and those with published results."""
+    """Yield the models of transformers that are cached, suggested, or have published results."""
     contexts = {kind: model_type.context for kind, model_type in MODEL_TYPES.items()} | {QWEN: CONTEXT}
     names = {f"hf:{repository}": kind for repository, kind in find_cached_models() if kind in contexts}
     published = (name for name in PUBLISHED if ModelName(name).scheme == "hf")
@@ -162,11 +162,11 @@ def _describe(
 
 
 def find_cached_models() -> Iterator[tuple[str, str]]:
-    """Yield the repositories in the cache of the hub with a configuration, and the type of model that it states."""
+    """Yield the repositories with a configuration in the cache of the hub, each with its model type."""
     folder = Path(huggingface_hub.constants.HF_HUB_CACHE)
     for config in sorted(folder.glob("models--*/snapshots/*/config.json")):
         try:
             kind = json.loads(config.read_text("utf-8")).get("model_type", "")
         except (OSError, ValueError, AttributeError):
-            continue  # a damaged download is not a model that can be loaded
+            continue  # a damaged download cannot be loaded
         yield config.parents[2].name.removeprefix("models--").replace("--", "/", 1), str(kind)

@@ -1,9 +1,9 @@
-"""Names of models: the parser of what ``--model`` accepts, and the short names of recommended models.
+"""Names of models: the parser of ``--model``, and the short names of recommended models.
 
 A name is ``SCHEME:REST``, such as ``hf:org/name`` or ``package.module:Class``, or ``ARCHITECTURE/WEIGHTS``, or a path;
 then marks, if any: ``#merge=LEVEL``, ``#frames=N``, ``#fps=N``, ``#until=SECONDS``, ``#rule=RULE``, ``#words=N``,
-``#dims=N``, ``#pixels=N``, and last ``#whole``. Two names with `` + `` between them are a pair: marks at its end are
-for both, but for ``#merge``.
+``#dims=N``, ``#pixels=N``, and last ``#whole``. Two names with `` + `` between them are a pair: marks at its end apply
+to both, except ``#merge``.
 """
 
 import math
@@ -40,18 +40,18 @@ OFF: MergeLevel = "off"
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A parsed name; ``str`` writes it again.
+    """A parsed name; ``str`` returns the text again.
 
     Attributes:
-        base: What comes before the marks: the model.
-        merge: How much its tokens are merged.
-        frames: Frames of a segment, instead of the model's own.
+        base: The model: the text before the marks.
+        merge: Level of token merging.
+        frames: Frames per segment, instead of the model's own.
         fps: Frames per second, likewise.
         until_s: Where a whole video ends; None for its own end.
         rule: How a whole video is sampled, instead of the model's own.
-        words: Tokens that a text is cut to; None splits a text that is too long for the model.
-        dims: First dimensions of a vector that are kept, of a model trained for that (Matryoshka); None for all.
-        pixels: Most pixels of a frame, of a model that takes frames of any size; None for the model's own.
+        words: Number of tokens to truncate texts to; None splits texts that are too long for the model.
+        dims: Number of first dimensions to keep, for a model trained for that (Matryoshka); None for all.
+        pixels: Maximum pixels per frame, for a model that takes frames of any size; None for the model's own.
         whole: Whether every video is one segment.
     """
 
@@ -76,7 +76,7 @@ class ModelName:
         return f"{self.base}{'' if self.merge == OFF else MERGE + self.merge}{marks}{WHOLE if self.whole else ''}"
 
     def sample(self, own: Sampling) -> Sampling:
-        """Return the sampling of a model with what the marks say."""
+        """Return the sampling of a model, changed by the marks."""
         return replace(
             own,
             num_frames=self.frames or own.num_frames,
@@ -88,27 +88,27 @@ class ModelName:
 
     @property
     def scheme(self) -> str:
-        """What comes before the first colon; empty without one."""
+        """The text before the first colon; empty without one."""
         return self.base.partition(":")[0] if ":" in self.base else ""
 
     @property
     def rest(self) -> str:
-        """What comes after the first colon; all of it without one."""
+        """The text after the first colon; all of it without one."""
         return self.base.partition(":")[2] or self.base
 
     @property
     def architecture(self) -> str:
-        """The architecture of open_clip: what comes before the first slash, or all of a repository or a folder."""
+        """The architecture of open_clip: the text before the first slash, or all of a repository or a folder."""
         return self.base if self.scheme in OPEN_CLIP_SCHEMES else self.base.partition("/")[0]
 
     @property
     def weights(self) -> str:
-        """The tag or the path of the weights: what comes after the architecture and a slash; empty without one."""
+        """The tag or the path of the weights: the text after the architecture and a slash; empty without one."""
         return self.base.removeprefix(self.architecture).removeprefix("/")
 
 
 def parse_model_name(name: str) -> ModelName:
-    """Parse a name as it is: a short name stays short.
+    """Parse a name; a short name is not resolved.
 
     Raises:
         EncoderError: The level of merging or the rule is unknown, or a number is not positive.
@@ -148,25 +148,25 @@ def _read_mark(mark: str, text: str, kind: type) -> Any:
 
 
 def set_merge(name: str, level: MergeLevel) -> str:
-    """Return a name at a level of merging, whatever its level was."""
+    """Return a name with its level of merging replaced."""
     return str(replace(parse_model_name(name), merge=level))
 
 
 def drop_sampling(name: str) -> str:
-    """Return a name without the marks that say how videos and texts are cut, not how they are encoded."""
+    """Return a name without the marks of sampling and truncation, which do not affect encoding."""
     parsed = parse_model_name(name)
     return str(ModelName(parsed.base, parsed.merge, dims=parsed.dims, pixels=parsed.pixels))
 
 
 def refuse_sizes(name: ModelName) -> None:
-    """Raise EncoderError for a model with vectors of one size, or frames of one, unless none is given."""
+    """Raise EncoderError if ``#dims`` or ``#pixels`` is given, for a model with fixed sizes of vectors and frames."""
     for mark in ("dims", "pixels"):
         if getattr(name, mark) is not None:
             raise EncoderError(f"{mark} must not be given for {name.base}, which is not a Qwen3-VL-Embedding")
 
 
 def refuse_marks(name: ModelName) -> None:
-    """Raise EncoderError for a model that cannot merge tokens or cut texts, unless it need not."""
+    """Raise EncoderError if ``#merge`` or ``#words`` is given, for a model that supports neither."""
     if name.words is not None:
         raise EncoderError(f"words must not be given for {name.base}, which is not of CLIP's standard blocks")
     if name.merge != OFF:
@@ -180,14 +180,14 @@ class Recommendation:
 
     Attributes:
         model: Its full name, which an index records.
-        purpose: What it is for.
-        device: What it runs on at a bearable speed.
-        evidence: Why it is recommended, with the source.
+        purpose: Its purpose.
+        device: The least device for an acceptable speed.
+        evidence: The reason for the recommendation, with the source.
         licence: The licence of its weights.
         size_bytes: Size of the download.
-        frames_per_s: Frames a second on one core of an AMD EPYC in bf16, measured with random weights; None if not.
+        frames_per_s: Frames per second on one core of an AMD EPYC in bf16, with random weights; None if not measured.
         languages: The languages of its queries.
-        merge: How much its tokens are merged, unless its full name is given.
+        merge: Level of token merging, unless its full name is given.
     """
 
     model: str
@@ -254,7 +254,7 @@ RECOMMENDED = {
 
 
 def resolve_name(name: ModelName) -> ModelName:
-    """Return a name with the full name of a recommended model, and any other as it is.
+    """Return a name with the short name of a recommended model resolved; other names stay unchanged.
 
     >>> resolve_name(ModelName("good")).base, resolve_name(ModelName("ViT-B-32/openai")).base
     ('PE-Core-B-16/meta', 'ViT-B-32/openai')

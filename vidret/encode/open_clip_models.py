@@ -1,4 +1,4 @@
-"""Models of open_clip before they are loaded: their names, configurations, preprocessing and files."""
+"""Models of open_clip before loading: their names, configurations, preprocessing and files."""
 
 import difflib
 import json
@@ -18,7 +18,7 @@ from vidret.encode.open_clip_parts import import_part, read_configs
 from vidret.errors import EncoderError, UnknownEncoderError
 from vidret.types import Resize
 
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"  # of a repository or a folder
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"  # in a repository or a folder
 
 
 def read_resize(name: str, preprocess: dict[str, Any]) -> Resize:
@@ -37,11 +37,11 @@ def read_resize(name: str, preprocess: dict[str, Any]) -> Resize:
 
 
 def locate_clip(name: ModelName) -> ModelName:
-    """Return the name of a model with its architecture, and with the absolute path of its file, if it is one.
+    """Return the name of a model with its architecture, and with the absolute path of its file, if it has one.
 
     Raises:
         EncoderError: The name is unknown, its file does not exist, or its weights are missing and the hub is
-            unreachable, which is said at once, not after a minute of retries.
+            unreachable, which is reported at once, not after a minute of retries.
     """
     source = _find_source(name)
     if source.weights != RANDOM and source.scheme != FOLDER and not Path(source.weights).is_file():
@@ -85,7 +85,7 @@ def _find_source(name: ModelName) -> ModelName:
 def infer_architecture(path: Path) -> str:
     """Return the open_clip ViT whose parameters have the shapes in a file.
 
-    Raise EncoderError if none fits, or several do (with and without QuickGELU, shapes are equal but outputs are not).
+    Raise EncoderError if none or several fit (with and without QuickGELU, shapes are equal but outputs are not).
     """
     shapes = {name: tuple(weight.shape) for name, weight in read_weights(path, device="meta").items()}
     wanted = {key: shapes.get(key) for key in ("visual.conv1.weight", "visual.positional_embedding", "text_projection")}
@@ -118,7 +118,7 @@ def _shapes_of(config: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
 
 
 def list_weight_files(architecture: str, weights: str) -> tuple[str, list[str]]:
-    """Return the repository of a pretrained open_clip model, and the files of which one holds the weights.
+    """Return the repository of a pretrained open_clip model, and the possible files of its weights.
 
     The repository is empty if the weights are elsewhere.
     """
@@ -130,15 +130,15 @@ def list_weight_files(architecture: str, weights: str) -> tuple[str, list[str]]:
 
 
 def find_tokenizer_files(text: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the repositories that a text tower's configuration needs from transformers, each with a file of it."""
+    """Return the repositories that a text tower's configuration needs from transformers, each with one file."""
     names = (("hf_tokenizer_name", "tokenizer_config.json"), ("hf_model_name", "config.json"))
     return [(str(text[key]), file) for key, file in names if text.get(key)]
 
 
 def fetch_config(source: ModelName) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the configuration of a located model, and the settings of preprocessing that are not open_clip's own.
+    """Return the configuration of a located model, and its preprocessing settings other than open_clip's defaults.
 
-    The configuration is downloaded if the model is of the hub. Raise OSError or ValueError if it cannot be read.
+    For a model of the hub, the configuration is downloaded. Raise OSError or ValueError if it cannot be read.
     """
     pretrained = import_part("pretrained")
     if source.scheme not in OPEN_CLIP_SCHEMES:
@@ -154,10 +154,10 @@ def fetch_config(source: ModelName) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def fetch_weights(source: ModelName) -> Path | None:
-    """Return the file with the weights of a located model, which is downloaded unless it is in the cache.
+    """Return the file with the weights of a located model, downloaded unless it is cached.
 
-    Return None if the weights are random, or which file of a folder open_clip takes is not certain. Raise OSError or
-    RuntimeError if the file cannot be had.
+    Return None if the weights are random, or if it is uncertain which file of a folder open_clip loads. Raise OSError
+    or RuntimeError if the file cannot be downloaded.
     """
     pretrained = import_part("pretrained")
     if source.weights == RANDOM:
@@ -173,7 +173,7 @@ def fetch_weights(source: ModelName) -> Path | None:
 
 @contextmanager
 def one_line_errors(name: str) -> Iterator[None]:
-    """Raise what open_clip raises in the block as an EncoderError of one line, after the name of the model."""
+    """Convert errors of open_clip in the block to an EncoderError of one line with the name of the model."""
     try:
         yield
     except (RuntimeError, AssertionError, OSError, ValueError, KeyError, SafetensorError) as error:

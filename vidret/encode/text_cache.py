@@ -1,7 +1,7 @@
-"""Vectors of texts that stay the same, such as a model's bank of queries: encoded once on a machine, and kept in files.
+"""A cache in files for the vectors of fixed texts, such as a model's bank of queries, encoded once per machine.
 
-A file is named after the encoder and the texts, begins with a digest of the rest, and is used only while the encoder
-still gives its first text the same vectors. Files that are missing, damaged or cannot be written cost time only.
+A file is named after the encoder and the texts, begins with a digest of the rest, and is used only if the encoder still
+returns the same vectors for the first text. Missing, damaged or unwritable files only cost time.
 """
 
 import hashlib
@@ -34,11 +34,11 @@ class TextEncoder(Protocol):
 
 
 class IdentifiedEncoder(TextEncoder, Protocol):
-    """A text encoder whose vectors are the same wherever its fingerprint is."""
+    """A text encoder with a fingerprint; equal fingerprints mean equal vectors."""
 
     @property
     def fingerprint(self) -> str:
-        """What names its weights and how it uses them."""
+        """The identity of its weights and their use."""
 
 
 def encode_once(encoder: IdentifiedEncoder, texts: Sequence[str]) -> list[TextEmbedding]:
@@ -64,12 +64,12 @@ def locate_folder() -> Path:
 
 
 def _read(path: Path, texts: Sequence[str]) -> list[TextEmbedding]:
-    """Return the embeddings of a file; none if there is no sound one."""
+    """Return the embeddings in a file; empty if it is missing or damaged."""
     try:
         content = path.read_bytes()
         if content[:_DIGEST_BYTES] != _digest(content[_DIGEST_BYTES:]):
             return []
-        os.utime(path)  # the files used last are kept
+        os.utime(path)  # the most recently used files are kept
         tensors = load(content[_DIGEST_BYTES:])
     except (OSError, SafetensorError):
         return []
@@ -107,7 +107,7 @@ def _digest(content: bytes) -> bytes:
 
 
 def _are_close(one: TextEmbedding, other: TextEmbedding) -> bool:
-    """Return whether two embeddings of a text are of the same model and code."""
+    """Return whether two embeddings of a text are equal up to rounding, as from the same model and code."""
     if (one.states is None) != (other.states is None):
         return False
     parts = ((one.sentence, other.sentence), (one.words, other.words))

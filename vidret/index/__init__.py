@@ -1,7 +1,7 @@
-"""One indexing run, on threads here or on Ray; merging indexes. ``Engine.index`` begins here.
+"""Indexing runs, on threads of this process or on Ray; merging, copying and importing. ``Engine.index`` begins here.
 
 1. ``run_state.RunState.plan``: which files are new or changed.
-2. ``stages.LocalStages``: a file is identified, decoded by a process of its own, and its segments encoded.
-3. ``run.WorkerThreads``: one worker a file stores its segments, words, faces and voices as they arrive.
-4. ``run_state.RunState.close``: what is gone is told or removed, and what searches start from is saved.
+2. ``stages.LocalStages``: a file is identified, decoded by a separate process, and its segments are encoded.
+3. ``run.WorkerThreads``: one worker per file stores its segments, words, faces and voices as they arrive.
+4. ``run_state.RunState.close``: missing files are reported or removed, and the vectors for searches are saved.
 """

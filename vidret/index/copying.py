@@ -1,6 +1,6 @@
-"""Copy contents and their timed texts from one index to another as they are stored.
+"""Copying of stored contents and their timed texts from one index to another.
 
-Nothing is encoded again, but by ``change_sentence_model``.
+Nothing is encoded again, except by ``change_sentence_model``.
 
 Contents are identified by their fingerprints and segments by their numbers, so that an interrupted copy can be
 continued, and a repeated one adds nothing. Each source of a content (its speech, its on-screen text, its subtitles) is
@@ -36,12 +36,12 @@ from vidret.types import SegmentEmbedding
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-BATCH = 1024  # segments copied at once: about 100 MB if there are tokens
+BATCH = 1024  # segments copied at once: about 100 MB with tokens
 
 
 @dataclass(frozen=True, slots=True)
 class CopyJob:
-    """A content of an index that the target lacks, at least in part, with its number of stored segments there."""
+    """A content of an index that the target lacks, at least in part, with the number of segments in the index."""
 
     source: Store
     video: VideoRecord
@@ -51,8 +51,8 @@ class CopyJob:
 class ContentCopier:
     """Copies contents into a target index; ``video_ids`` are those of the target, by content.
 
-    Contents that were ``copied`` may have been completed, and those that are ``damaged`` have the reasons. ``counts``
-    are the numbers of ``known`` contents and of copied segments.
+    ``copied`` contents may have been completed by the copy, ``damaged`` ones have the reasons. ``counts`` are the
+    numbers of ``known`` contents and of copied segments.
     """
 
     def __init__(self, target: Store, on_advance: Callable[[int], None]) -> None:
@@ -78,13 +78,13 @@ class ContentCopier:
         return sorted(jobs, key=lambda job: not job.video.complete)
 
     def copy(self, jobs: Iterable[CopyJob]) -> None:
-        """Copy contents in batches, those of one source after another."""
+        """Copy contents in batches, source by source."""
         for source, source_jobs in groupby(jobs, attrgetter("source")):
             self._copy_from(source, source_jobs)
 
     def _copy_from(self, source: Store, jobs: Iterable[CopyJob]) -> None:
         batch: list[CopyJob] = []
-        missing: dict[int, CopyJob] = {}  # by the ids of segments in the source
+        missing: dict[int, CopyJob] = {}  # by segment id in the source
         for job in jobs:
             segment_ids = self._begin(job)
             if segment_ids is None:
@@ -99,7 +99,7 @@ class ContentCopier:
         self._copy_batch(source, batch, missing)
 
     def _begin(self, job: CopyJob) -> list[int] | None:
-        """Begin a video in the target, and return the ids in the source of the segments that are missing there.
+        """Begin a video in the target, and return the source ids of the segments that it lacks.
 
         None if there is nothing to copy: the target is complete by now, or both are incomplete with different segments.
         """
@@ -192,10 +192,10 @@ def choose_named(
     found: Iterable[tuple[Path, str, T]],
     compare: Callable[[T], object],
 ) -> tuple[list[tuple[Path, str, T]], list[str]]:
-    """Return what can be copied of things with names, and a note for each that cannot: another has its name.
+    """Return the named items that can be copied, and a note for each whose name another item has.
 
-    ``target`` is the folder of the merged index, which has what is ``known``; ``compare`` returns what of two things of
-    one name has to be equal.
+    ``target`` is the folder of the merged index, which has the ``known`` items; ``compare`` returns the value by which
+    two items of one name are the same.
     """
     origins = {name: (target, compare(thing)) for name, thing in known}
     new, notes = list[tuple[Path, str, T]](), list[str]()
@@ -226,12 +226,12 @@ def copy_concepts(target: Store, sources: Sequence[Store]) -> tuple[int, list[st
 def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str, int]) -> tuple[int, list[str]]:
     """Copy the watches that the target lacks.
 
-    A copied watch reports what is indexed later, and what it had not yet reported in its own index. Watches that the
-    target has report copied videos at the next run, as all that are new to it. ``video_ids`` are those
-    of the target, by content.
+    A copied watch reports videos that are indexed later, and those that it had not yet reported in its own index.
+    Watches of the target report copied videos at the next run, like all new ones. ``video_ids`` are those of the
+    target, by content.
 
     Returns:
-        How many were copied, and the notes of ``choose_named``.
+        The number copied, and the notes of ``choose_named``.
     """
     last = max(video_ids.values(), default=0)
     source_ids = {
@@ -274,9 +274,9 @@ class TrackCopyJob:
 
 
 class TextMerge:
-    """Copies tracks of indexes, the ``jobs`` after ``plan``, into a target index.
+    """Copies text tracks of indexes, the ``jobs`` after ``plan``, into a target index.
 
-    ``damaged`` are contents with damaged texts, and ``notes`` tell of sources whose texts cannot be copied, with
+    ``damaged`` has the contents with damaged texts, and ``notes`` the sources whose texts cannot be copied, with
     reasons.
     """
 
@@ -289,7 +289,7 @@ class TextMerge:
     ) -> None:
         """Set the folder of the target index, the texts to copy, and a function that is called after each track.
 
-        The vectors are computed again in a ``space``; None copies them.
+        The vectors are computed again in the given ``space``; None copies them.
         """
         self._target, self._sources, self._on_advance, self._space = target, sources, on_advance, space
         self.jobs: list[TrackCopyJob] = []
@@ -336,7 +336,7 @@ class TextMerge:
         return comparable
 
     def _copy_options(self, target: TextStore) -> None:
-        """Let the next run read further words as those of the first index were read; note the others."""
+        """Set the options of words in the target to those of the first index; note the others."""
         indexes = [target, *dict.fromkeys(job.source for job in self.jobs)]
         options = [(texts, str(known)) for texts in indexes if (known := texts.store.metadata.get(OPTIONS)) is not None]
         if not options:
@@ -376,7 +376,7 @@ class TextMerge:
             target.finish(copy, note=track.note)
 
     def _begin(self, target: TextStore, job: TrackCopyJob) -> TextTrack:
-        """Begin a track in the target. What the target has of it stays if it is part of the same reading."""
+        """Begin a track in the target. Its texts in the target stay if they are part of the same reading."""
         track = job.track
         duration_s = job.source.store.videos.get(track.id).duration
         copy = target.begin(track.fingerprint, track.source, track.model, duration_s=duration_s)
@@ -389,21 +389,21 @@ class TextMerge:
 
 
 def _is_better(new: TextTrack, old: TextTrack) -> bool:
-    """Return whether to take ``new``; of incomplete readings by the same model, the one that got further is taken."""
+    """Return whether to take ``new``; of incomplete readings by the same model, the longer one is taken."""
     if new.complete or old.complete:
         return new.complete and not old.complete
     return new.model == old.model and new.until_s > old.until_s
 
 
-MOVED = "sentences"  # folder of an index in which the vectors of its texts are computed again
+MOVED = "sentences"  # folder in an index for its texts with new vectors
 TOLD_EVERY_S = 60.0
 
 
 def change_sentence_model(index: Path, name: str) -> None:
-    """Compute the vectors of an index's texts again, by the model of this name, if another has made them.
+    """Compute the vectors of an index's texts again by the named model, unless they are by that model already.
 
-    No video is read. Searches have the old vectors until the end; a run that is killed begins again. Raise VidretError
-    if the model cannot be loaded, another process writes, or the vectors are not in FAISS.
+    No video is read. Searches use the old vectors until the end; a killed run starts again. Raise VidretError if the
+    model cannot be loaded, another process writes, or the vectors are not in FAISS.
     """
     if not TextStore.exists(index):
         return
@@ -417,7 +417,7 @@ def change_sentence_model(index: Path, name: str) -> None:
             raise StoreError(
                 f"{index}: store must be {FAISS} to change the sentence model, got {home}; first: {command}"
             )
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # from a killed run
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         logger.warning("%s: the vectors of %d texts are computed again, by %s", index, len(texts), space.name)
         with TextStore.create(folder, encoder=space.name, fingerprint=space.fingerprint, dim=space.dim) as begun:
@@ -434,5 +434,5 @@ def change_sentence_model(index: Path, name: str) -> None:
         merge.plan({track.fingerprint for track in texts.tracks()})
         merge.run()
         texts.store.upkeep.take_over(folder / FOLDER)
-    with TextStore.open(index, write=True) as texts:  # which makes the full-text index again
+    with TextStore.open(index, write=True) as texts:  # this rebuilds the full-text index
         texts.save()

@@ -1,4 +1,4 @@
-"""Index frames that a program holds in memory: a video of the index without a file."""
+"""Indexing of frames in memory, as a video without a file."""
 
 import hashlib
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _HASHED_AT_ONCE = 64  # frames
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameArrays:
-    """Frames in memory, with the path that names them in an index and when the last one ends, in seconds."""
+    """Frames in memory, with their path in an index and the end of the last one in seconds."""
 
     path: str
     frames: Frames
@@ -51,7 +51,7 @@ class FrameArrays:
 
 
 def check_frames(name: str, frames: np.ndarray, times_s: np.ndarray, duration_s: float | None) -> FrameArrays:
-    """Return frames to index, see ``Engine.index_frames``; raise VidretError if something about them is invalid."""
+    """Return the frames to index, see ``Engine.index_frames``; raise VidretError if an argument is invalid."""
     if not name or not name.isprintable() or "?" in name or "://" in name:
         raise VidretError(f"name must be printable, without ? and ://, got {name!r}")
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
@@ -82,12 +82,12 @@ def index_arrays(
 ) -> int:
     """Encode and store frames, unless their content is stored, and return the id of their video.
 
-    An interrupted call stores nothing that is searched; the next one starts again.
+    An interrupted call stores nothing searchable; the next one starts again.
     """
     content, start_s = arrays.fingerprint(), float(arrays.frames.times[0])
     video_id = store.videos.find_complete(content)
     if video_id is None:
-        if follow_shots:  # as of a decoded video
+        if follow_shots:  # as for a decoded video
             reader = SegmentReader(arrays, encoder.sampling, encoder.resize, start_s=start_s)
             segments = list(reader.read(_stream(arrays.frames)))
         else:
@@ -117,7 +117,7 @@ def index_arrays(
 
 
 def describe_arrays(arrays: FrameArrays) -> dict[str, object]:
-    """Return the facts that an index keeps of a video, as far as frames have them."""
+    """Return the facts about a video that frames in memory have."""
     num_frames, height, width, _ = arrays.frames.pixels.shape
     return {
         "path": arrays.path,
@@ -133,7 +133,7 @@ def describe_arrays(arrays: FrameArrays) -> dict[str, object]:
 
 
 def _stream(frames: Frames) -> Iterator[StreamedFrame]:
-    """Yield frames as a decoder does, with their brightness in the range of video, 16..235 (BT.601)."""
+    """Yield frames as a decoder does, with brightness in the video range, 16..235 (BT.601)."""
     for index, (picture, time_s) in enumerate(zip(frames.pixels, frames.times.tolist(), strict=True)):
         luma = picture.astype(np.float32) @ np.array([65.738, 129.057, 25.064], np.float32) / 256 + 16
         grey = grey_from_luma(np.rint(luma).astype(np.uint8))
@@ -141,7 +141,7 @@ def _stream(frames: Frames) -> Iterator[StreamedFrame]:
 
 
 def _cut_grid(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[DecodedSegment]:
-    """Yield the segments of a fixed grid, as of a decoded video."""
+    """Yield the segments of a fixed grid, as for a decoded video."""
     frames = arrays.frames
     cuts = cut_segments(arrays.duration, frames.times, sampling, start=float(frames.times[0]))
     for cut in cuts:

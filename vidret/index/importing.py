@@ -1,4 +1,4 @@
-"""Put vectors that another program made into an index: each video in turn, complete or not at all.
+"""Import of vectors from another program into an index, video by video, each complete or not at all.
 
 The vectors are in files that ``vidret export embeddings`` writes, or in a folder of clip-retrieval
 (https://github.com/rom1504/clip-retrieval), which holds ``img_emb/img_emb_0.npy``, float16 (row, dim), with
@@ -31,16 +31,16 @@ from vidret.video.workers.image_pool import ImagePool
 _UNIT_TOLERANCE = 0.01
 _SHORTEST_VECTOR = 1e-6
 _END_TOLERANCE_S = 1.0
-PROBE_TIMEOUT_S = 600.0  # all packets of a film are read
+PROBE_TIMEOUT_S = 600.0  # reading all packets of a film takes long
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did.
+    """The result of an import.
 
     Attributes:
         imported: Videos that are new in the index.
-        known: Videos whose content was in the index, with the vectors that it had.
+        known: Videos whose content was in the index already; it keeps its vectors.
         num_segments: Segments that were stored.
         num_rescaled: Vectors that were not of unit length, and were normalised.
         failed: Paths whose vectors were not taken, with reasons.
@@ -66,7 +66,7 @@ class _Film:
 
 
 def check_embeddings(embeddings: Embeddings, dim: int) -> tuple[Embeddings, int]:
-    """Return embeddings as unit vectors with absolute paths, and how many vectors were of another length.
+    """Return embeddings as unit vectors with absolute paths, and the number of vectors that were not of unit length.
 
     Raise VidretError if a vector is not finite, zero or of another dimension, or a time is invalid.
     """
@@ -102,7 +102,7 @@ def import_videos(
     num_rescaled: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
-    """Store the vectors that ``check_embeddings`` returns of every video; the same call continues a killed import."""
+    """Store the vectors of every video, checked by ``check_embeddings``; the same call continues a killed import."""
     rows = defaultdict[str, list[int]](list)
     for row, path in enumerate(embeddings.paths):
         rows[path].append(row)
@@ -126,7 +126,7 @@ def import_videos(
 def _inspect(
     path: str, times: Float64[np.ndarray, "row 2"], vectors: Float32[np.ndarray, "row dim"], pool: ImagePool
 ) -> tuple[_Film, Float64[np.ndarray, "row 2"]]:
-    """Return what an index stores of a video, and the times of its rows; one row without times is the whole video."""
+    """Return a video to store, and the times of its rows; one row without times is the whole video."""
     is_whole = bool(np.isnan(times).any())
     if is_whole and len(times) > 1:
         raise DecodeError(path, f"has {len(times)} vectors, and not all have start_s and end_s")
@@ -139,7 +139,7 @@ def _inspect(
         )
         return film, times
     stat = stat_file(path)
-    facts = pool.read_facts(path, stat)  # in another process, since the file may be hostile
+    facts = pool.read_facts(path, stat)  # in another process, since the file may be malicious
     start, duration = float(facts["start"]), float(facts["duration"])
     if not is_whole and times.max() > duration + _END_TOLERANCE_S:
         raise DecodeError(path, f"ends at {duration:g} s, before its vectors, at {times.max():g} s")
@@ -151,7 +151,7 @@ def _inspect(
 def _cut(
     film: _Film, times: Float64[np.ndarray, "row 2"], vectors: Float32[np.ndarray, "row dim"], sampling: Sampling
 ) -> Iterator[tuple[float, float, SegmentEmbedding]]:
-    """Yield the start, end and vectors of each segment; frames are joined to segments of as many as the encoder's."""
+    """Yield the start, end and vectors of each segment; frames are grouped into segments as long as the encoder's."""
     if (times[:, 0] < times[:, 1]).any() or len(times) == 1:
         for (start, end), vector in zip(times.tolist(), vectors, strict=True):
             yield start, end, SegmentEmbedding(vector, vector[None], np.array([(start + end) / 2]))
@@ -164,7 +164,7 @@ def _cut(
 
 
 def _mean(vectors: Float[np.ndarray, "row dim"]) -> Float[np.ndarray, " dim"]:
-    """Return the mean direction of vectors; the first of vectors that cancel out."""
+    """Return the mean direction of vectors, or the first vector if they cancel out."""
     mean = np.asarray(vectors.mean(axis=0))
     length = float(np.linalg.norm(mean))
     return np.asarray(mean / length if length > _SHORTEST_VECTOR else vectors[0])
@@ -198,8 +198,8 @@ def read_vectors(source: Path) -> Embeddings:
 
     The source is a .npy file beside a .csv of the same name, a .parquet or .safetensors file, or a folder of
     clip-retrieval. Paths are in a column path, video_path or image_path, times in start_s and end_s, or start and end.
-    Raise MissingExtraError if it needs the extra ``parquet``, or VidretError if it cannot be read, or vectors and rows
-    differ in number.
+    Raise MissingExtraError if the extra ``parquet`` is missing, or VidretError if the source cannot be read, or vectors
+    and rows differ in number.
     """
     readers = {".npy": _read_npy, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
     if not source.exists():
@@ -258,7 +258,7 @@ def _load_array(source: Path) -> Float[np.ndarray, "row dim"]:
         raise VidretError(f"{source}: cannot be read as an array: {read_fault(error)}") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
         raise VidretError(f"{source}: must be an array (row, dim) of floating-point numbers")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused
+    with np.errstate(over="ignore"):  # infinite values are refused later
         return array.astype(np.float32)
 
 

@@ -1,7 +1,7 @@
-"""Merge indexes that were built separately.
+"""Merging of separately built indexes.
 
-First it is decided which index to believe about each path, then the contents at these paths are copied, then the paths
-are written. An interrupted merge can be continued, and a repeated one adds nothing.
+First, an index is chosen as the source for each path, then the contents at these paths are copied, then the paths are
+written. An interrupted merge can be continued, and a repeated one adds nothing.
 """
 
 import os
@@ -44,13 +44,13 @@ from vidret.store.sounds import copy_sounds
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 
-# Of indexes that have seen the same content at a path, the one with the highest state is believed.
+# Among indexes with the same content at a path, the one with the highest state is believed.
 STATE_RANKS = {state: rank for rank, state in enumerate(("failed", "missing", "pending", "running", "done"))}
 
 
 @dataclass(frozen=True, slots=True)
 class FileClaim:
-    """What an index says about a path; ``content`` is the fingerprint of the file, empty if it is unknown."""
+    """The record of a path in an index; ``content`` is the fingerprint of the file, empty if unknown."""
 
     origin: Store
     record: FileRecord
@@ -58,12 +58,12 @@ class FileClaim:
 
     @property
     def mtime_ns(self) -> int:
-        """Return when the file was last modified according to the index, -1 if it is unknown."""
+        """Return the modification time of the file in the index, -1 if unknown."""
         return -1 if self.record.mtime_ns is None else self.record.mtime_ns
 
     @property
     def state_rank(self) -> int:
-        """Return how far the index got with the file."""
+        """Return the progress of the index with the file, as a rank."""
         return STATE_RANKS[self.record.state]
 
 
@@ -72,7 +72,7 @@ def compare_indexes(indexes: Sequence[Store]) -> tuple[dict[str, str], list[str]
 
     Returns:
         The facts about the aligner, the grounding head, the class of the encoder, and the models of faces and voices,
-        by their keys, each of the first index that has it; and notes on what differs.
+        by key, each from the first index that has it; and notes on differences.
 
     Raises:
         StoreError: Two indexes have different encoders, or tokens that were packed for different aligners.
@@ -127,7 +127,7 @@ def _describe_aligner(aligner: Mapping[str, str]) -> str:
 def is_more_reliable(new: FileClaim, old: FileClaim) -> bool:
     """Return whether to believe ``new`` rather than ``old``; if neither is more reliable, the older claim stays.
 
-    For the same content, the index that got further with it is believed. Otherwise the file has changed, and the claim
+    For the same content, the index with the higher state is believed. Otherwise the file has changed, and the claim
     with the later modification time is believed.
     """
     is_further = new.state_rank > old.state_rank
@@ -154,7 +154,7 @@ class MergeReport:
 
     Attributes:
         copied: Number of contents that were copied.
-        completed: Number of contents of which the target had only some segments before.
+        completed: Number of contents of which the target had only some segments.
         known: Number of contents that the target had already.
         num_segments: Number of copied segments.
         added: Number of paths that are new in the target.
@@ -241,7 +241,7 @@ def merge_indexes(
 
 
 def _allow_models(out: str | os.PathLike[str], indexes: Sequence[Store], texts: Sequence[TextStore]) -> None:
-    """Let the merged index use each model that all indexes with it may use."""
+    """Give the merged index consent to use the models that all of the indexes with them may use."""
     named = defaultdict[str, list[Path]](list)
     for index in indexes:
         for name in (index.encoder_name, *(get_fact(index, key) for key in MODEL_SETTINGS.values())):
@@ -257,7 +257,7 @@ def _allow_models(out: str | os.PathLike[str], indexes: Sequence[Store], texts: 
 
 
 class Merge:
-    """One merge in progress: the claims that are believed, and counts for the report."""
+    """A merge in progress: the believed claims, and counts for the report."""
 
     def __init__(
         self,
@@ -270,7 +270,7 @@ class Merge:
         self._own_records = {record.path: record for record in target.files.find()}
         self._copier = ContentCopier(target, self._advance)
         self._texts = TextMerge(target.path, texts, self._advance)
-        self._known_contents = frozenset(self._copier.video_ids)  # in the target before, at least in part
+        self._known_contents = frozenset(self._copier.video_ids)  # in the target before the merge, at least in part
         self._claims: dict[str, FileClaim] = {}
         self._disagreed: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
@@ -280,7 +280,7 @@ class Merge:
     def run(self, facts: Mapping[str, str]) -> None:
         """Copy everything except the vectors for search; ``facts`` are those of ``compare_indexes``."""
         for key, fact in facts.items():
-            if fact and self.target.metadata.get(key) is None:  # faces that were forgotten are not read again
+            if fact and self.target.metadata.get(key) is None:  # forgotten faces are not read again
                 self.target.metadata.set(key, fact)
         if not (self._known_contents or get_fact(self.target, SEGMENTS)):  # a new index
             rules = {key: get_fact(self.sources[0], key) for key in (SEGMENTS, SAMPLING, UNCALIBRATED)}

@@ -1,4 +1,4 @@
-"""What goes into an indexing run, on threads or on Ray, its progress, and what comes out of it."""
+"""The options, jobs, progress and report of an indexing run, on threads or on Ray."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FileJob:
-    """A file to index, with its size and modification time; ``disk_bytes`` is less than the size if it is sparse.
+    """A file to index, with its size and modification time; ``disk_bytes`` is less than the size of a sparse file.
 
     ``is_stored`` marks an unchanged file of which only words, faces or voices are missing.
     """
@@ -37,15 +37,15 @@ class Progress:
     """The progress of a run.
 
     Attributes:
-        num_files: Files that are new or changed, and so have to be read.
-        done: Those of them that are finished.
-        failed: Those of them that failed.
+        num_files: New and changed files, which have to be read.
+        done: Number of these that are finished.
+        failed: Number of these that failed.
         num_segments: Segments encoded so far.
         seconds: Seconds of video in these segments.
-        share: The fraction of the work that is done, by segments; see ``Workload``. It never falls.
+        share: The fraction of the work that is done, by segments; see ``Workload``. It never decreases.
         elapsed: Seconds since the run started.
-        interrupted: Whether the run only finishes what is in progress.
-        file: The path that is being read; the first one of several, and empty if none is.
+        interrupted: Whether the run only finishes segments in progress.
+        file: The path that is being read, the first of several; empty if none is.
     """
 
     num_files: int
@@ -66,11 +66,11 @@ class IndexReport:
     Attributes:
         encoded: Number of files that were encoded.
         linked: Number of files whose content was stored already, because they were moved, renamed or copied.
-        unchanged: Number of files whose content is as it was at the last run.
+        unchanged: Number of files whose content has not changed since the last run.
         moved: Old and new paths of the files that were moved or renamed since the last run.
-        deleted_copies: Paths of the files that were deleted since the last run, each with that of a copy
-            that is still there.
-        missing: Number of files in the index that no longer exist, and whose content is not elsewhere.
+        deleted_copies: Paths of the files that were deleted since the last run, each with the path of a copy
+            that still exists.
+        missing: Number of files in the index that no longer exist, without a copy of their content elsewhere.
         gone: Their paths.
         failed: Paths of files that cannot be read, with reasons.
         salvaged: Paths of files that could be read in part, with descriptions of the damage.
@@ -78,13 +78,13 @@ class IndexReport:
         seconds: Seconds of video in these segments.
         elapsed: Seconds that the run took.
         interrupted: Whether the run was interrupted.
-        pruned: What was removed from the index; None if ``prune`` was not requested.
+        pruned: Counts of removed items; None if ``prune`` was not requested.
         unpruned: Missing files that were not removed although ``prune`` was requested, because no listed folder with
             any video contains them: their drive may be unmounted.
         junk: See ``Listing``.
-        texts: Number of texts that were read, by source of words; empty if none was read.
-        tracks: Number of tracks of faces and of voices that were read; empty if none was.
-        workers: How many files were read at once, and why; empty if none had to be read.
+        texts: Number of texts that were read, by source of words; empty if none were read.
+        tracks: Number of tracks of faces and of voices that were read; empty if none were.
+        workers: The number of files read at once, and the reason for it; empty if none had to be read.
         speeds: Throughput of each stage of a run on Ray, by a description of its unit.
     """
 
@@ -161,7 +161,7 @@ class Workload:
         return next(iter(self._remaining), "")
 
     def share(self) -> float:
-        """Return the fraction of the work that is done, 0..1; it never falls."""
+        """Return the fraction of the work that is done, 0..1; it never decreases."""
         rate = self._opened_segments / self._opened_bytes if self._opened_bytes else 0.0
         total = self._known + max(len(self._unopened), self._unopened_bytes * rate)
         self._share = max(self._share, self._done / total if total else 1.0)
@@ -172,7 +172,7 @@ Pack = Callable[[SegmentEmbedding], bytes]
 
 
 class MomentRecorder(Protocol):
-    """Stores what a grounding head needs of the videos of a run.
+    """Stores the features of a run's videos that a grounding head needs.
 
     Attributes:
         num_layers: Number of the encoder's last layers that the head reads.
@@ -181,11 +181,11 @@ class MomentRecorder(Protocol):
     num_layers: int
 
     def record(self, content: str, layers: LayerTokens, segment: Segment, *, first: float) -> None:
-        """Store what the head needs of a segment, before it is committed; the video starts at ``first`` seconds."""
+        """Store the features of a segment, before it is committed; the video starts at ``first`` seconds."""
         ...
 
     def finish(self, path: str, content: str, segments: Sequence[Segment], *, first: float) -> None:
-        """Join what was stored of all segments of a video, before it is marked as complete."""
+        """Join the features of all segments of a video, before it is marked as complete."""
         ...
 
 
@@ -194,24 +194,23 @@ class IndexOptions:
     """Options of an indexing run.
 
     Attributes:
-        pack: Returns the bytes that are stored beside the vectors of an embedding; None stores none. On Ray it is
-            pickled.
+        pack: Returns the bytes to store beside the vectors of an embedding; None stores none. On Ray it is pickled.
         tokens: Whether ``pack`` needs token embeddings.
         workers: See ``Engine.index``.
         decoder: See ``Engine.index``.
         device: The device of the encoder. On any but the CPU, several segments are encoded together. With ``cuda:N``,
             that GPU also decodes (see ``DecodePool``), and a Ray started on this machine has only that GPU; a cluster
             assigns its own GPUs.
-        others: Further devices of that kind that encode and decode, each with the encoder loaded there. Not on Ray.
+        others: Other devices of that kind that encode and decode, each with the encoder loaded there. Not on Ray.
         timeout: See ``Engine.index``.
         retry_failed: See ``Engine.index``.
         prune_below: Remove missing files below these folders from the index, with their vectors; None removes nothing.
         shot_sampling: Which frames are decoded to cut segments at shots; None cuts them on a grid.
-        moments: Stores what a grounding head needs, from the pass that encodes; None for nothing. Not on Ray.
-        words: Which words are read besides the pictures; None for none.
-        tracks: By which models faces and voices are read, as far as they are.
-        started: Decoding processes that are starting already, on the CPU; None starts them. Not on Ray.
-        check: Called before the first file is encoded, if any has to be; its exception ends the run.
+        moments: Stores the features for a grounding head, from the pass that encodes; None for none. Not on Ray.
+        words: Which words to read besides the pictures; None for none.
+        tracks: The models by which faces and voices are read, by kind; empty for none.
+        started: Decoding processes that are already starting, on the CPU; None starts them. Not on Ray.
+        check: Called before the first file is encoded, if any has to be; an exception from it ends the run.
         on_progress: See ``Engine.index``.
     """
 
@@ -236,11 +235,11 @@ class IndexOptions:
 def record_rule(
     store: Store, *, shots: bool | None, mode: SamplingMode | None, whole: bool, decoder: Decoder
 ) -> SamplingMode | None:
-    """Return which frames a run decodes to follow shots, None for a fixed grid, and record it in the open index.
+    """Return which frames a run decodes to follow shots, None for a fixed grid; record the choice in the open index.
 
-    ``shots`` is whether segments follow shots, and ``mode`` which frames are decoded for it; None goes on as the index
-    does. A new index follows shots in the mode ``exact``, unless the encoder sees ``whole`` videos, each as one
-    segment. An index that was made before this could be chosen has a grid. Decord and torchcodec decode all frames.
+    ``shots`` is whether segments follow shots, and ``mode`` which frames are decoded for it; None keeps the index's
+    setting. A new index follows shots in the mode ``exact``, unless the encoder sees ``whole`` videos, each as one
+    segment. An index without a recorded setting has a grid. Decord and torchcodec decode all frames.
 
     Raises:
         VidretError: The mode or the decoder is unknown, they do not go together, shots are on for whole videos, or the

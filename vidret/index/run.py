@@ -1,9 +1,9 @@
-"""Index files with threads of this process: see what changed, decode, encode, store; stop and resume at any time.
+"""Indexing on threads of this process: find changed files, decode, encode, store. It can be stopped and resumed.
 
-There is one worker per core. A worker takes a file, has a process of its own decode it ahead, and commits its segments,
-which a thread for each core encodes one by one. So decoding and encoding share the cores as their loads require, also
-where there are few files. An accelerator is faster with many segments at once: one thread for each device encodes the
-segments that all workers have ready.
+There is one worker per core. A worker takes a file, lets its own process decode it ahead, and commits its segments,
+which one thread per core encodes one at a time. So decoding and encoding share the cores according to their loads, even
+with few files. An accelerator is faster with many segments at once: one thread per device encodes the segments that all
+workers have ready.
 """
 
 import queue
@@ -40,10 +40,10 @@ from vidret.video.workers.messages import (
 
 
 def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: IndexOptions) -> IndexReport:
-    """Index those of these absolute paths and URLs that are new or changed.
+    """Index the new and changed files among these absolute paths and URLs.
 
-    A file that cannot be read is recorded with its reason and does not stop the run. An interrupt (Ctrl-C) ends the run
-    after the segments in progress. However a run ends, committed segments stay, and the next run continues from there.
+    A file that cannot be read is recorded with the reason and does not stop the run. An interrupt (Ctrl-C) ends the run
+    after the segments in progress. Committed segments always stay, and the next run continues from there.
 
     Raises:
         VidretError: The index cannot be written, or the decoder fails on each of several files for the same unexpected
@@ -58,8 +58,8 @@ def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: I
 
 
 def run_workers(run_state: RunState, stages: Stages, num_workers: int, options: IndexOptions) -> None:
-    """Process the jobs of a run on so many threads; see ``RunState.watch``."""
-    import torch  # not above: a run that finds nothing new needs none, and decoders start meanwhile
+    """Process a run's jobs on ``num_workers`` threads; see ``RunState.watch``."""
+    import torch  # not above: a run without new files does not need it, and decoders start during the import
 
     num_threads = torch.get_num_threads()
     try:
@@ -70,7 +70,7 @@ def run_workers(run_state: RunState, stages: Stages, num_workers: int, options: 
 
 
 def choose_workers(wanted: int | None, num_jobs: int) -> tuple[int, str]:
-    """Return how many of the files to read at once, and that with its reason in words."""
+    """Return the number of files to read at once, and a sentence with the reason."""
     num_cores = count_cores()
     num_workers = min(wanted or num_cores, num_jobs)
     if num_workers == num_jobs:
@@ -80,13 +80,13 @@ def choose_workers(wanted: int | None, num_jobs: int) -> tuple[int, str]:
     return num_workers, f"{num_workers} {'file' if num_workers == 1 else 'files'} at once: {reason}"
 
 
-MAX_PENDING = 2  # segments of a worker that may wait to be encoded while it decodes ahead
-MAX_LOSSES = 10  # of workers while no segment of a file is stored
+MAX_PENDING = 2  # segments per worker that may wait for encoding while it decodes ahead
+MAX_LOSSES = 10  # lost workers in a row before a segment of the file is stored
 LOSS_PAUSE_S = 1.0
 
 
 class StopRun(Exception):  # noqa: N818  a request, not an error
-    """Raised in a worker to unwind it after a request to stop."""
+    """A request to stop, raised to unwind a worker."""
 
 
 class WorkerThreads:
@@ -102,19 +102,19 @@ class WorkerThreads:
             self._jobs.put(job)
 
     def make(self, num_workers: int) -> list[threading.Thread]:
-        """Return threads that are not started yet."""
+        """Return the threads, not yet started."""
         self._num_workers = num_workers
         return [threading.Thread(target=self._run, name="worker", daemon=True) for _ in range(num_workers)]
 
     def _count_threads(self) -> int:
-        """Return how many threads decode the next file: the cores that the files read beside it leave to it."""
+        """Return the number of decoding threads for the next file: its share of the cores among files in progress."""
         num_files = min(self._num_workers, self._num_busy + self._jobs.qsize())
         return max(1, count_cores() // max(1, num_files))
 
     def _run(self) -> None:
         import torch
 
-        torch.set_num_threads(1)  # there is a worker for each core
+        torch.set_num_threads(1)  # one worker per core
         try:
             while not self._run_state.stop.is_set():
                 try:
@@ -140,7 +140,7 @@ class WorkerThreads:
     def _index_file(self, job: FileJob) -> None:
         run_state, identity = self._run_state, self._stages.identify(job.path, self._check_stop)
         job = replace(job, num_bytes=identity.num_bytes, mtime_ns=identity.mtime_ns)
-        with self._lock_content(identity.fingerprint):  # a copy waits, and then finds its content stored
+        with self._lock_content(identity.fingerprint):  # a copy of the file waits, and then finds its content stored
             video_id = run_state.store.videos.find_complete(identity.fingerprint)
             if video_id is None:
                 reading = _Reading(replace(job, is_stored=False), identity)
@@ -155,7 +155,7 @@ class WorkerThreads:
                 run_state.end_words(job)
 
     def _read_words(self, job: FileJob, identity: Identity, video_id: int) -> None:
-        """Read only the words, faces and voices of a file; what cannot be read now is left to the next run."""
+        """Read only the words, faces and voices of a file; the next run retries any that cannot be read."""
         try:
             self._read_file(_Reading(job, identity, video_id, has_pictures=True))
         except DecodeError as error:
@@ -164,7 +164,7 @@ class WorkerThreads:
             self._run_state.end_words(job, error)
 
     def _list_paths(self, job: FileJob, video_id: int) -> Iterator[str]:
-        """Yield the paths of a video, looked up when they are wanted; one still to be read may hold something else."""
+        """Yield the paths of a video, looked up lazily; a path that is still to be read may hold other content."""
         files = self._run_state.store.files.of_video(video_id)
         yield from sorted({job.path} | {record.path for record in files if record.state == "done"})
 
@@ -177,12 +177,12 @@ class WorkerThreads:
             return self._content_locks[fingerprint]
 
     def _read_file(self, reading: "_Reading") -> None:
-        """Decode, encode and store a file, with its words; try again without what makes the decoder fail."""
+        """Decode, encode and store a file with its words; retry without a source that makes the decoder fail."""
         while True:
             try:
                 self._decode(reading)
                 return
-            except WorkerLostError as error:  # what is stored stays
+            except WorkerLostError as error:  # stored segments stay
                 reading.num_losses += 1
                 if reading.num_losses > MAX_LOSSES:
                     raise VidretError(f"the workers of the run are gone: {error}") from error
@@ -254,7 +254,7 @@ class WorkerThreads:
             raise
 
     def _finish_moments(self, reading: "_Reading") -> None:
-        """Join what a grounding head needs of a video, before the video is complete: a run that ends here goes on."""
+        """Join the features for a grounding head, before the video is complete so that a killed run repeats it."""
         if self._moments is not None:
             store = self._run_state.store
             segments = store.segments.get(store.segments.ids_of_video(reading.video_id))
@@ -262,7 +262,7 @@ class WorkerThreads:
             self._moments.finish(reading.job.path, content, segments, first=reading.start_s)
 
     def _plan(self, reading: "_Reading", opened: OpenedVideo) -> ReadPlan:
-        """Return what to read of an opened file: the segments that are not stored, and its words."""
+        """Return the plan for an opened file: the segments that are not stored, and its words."""
         words, segments = self._request_words(reading, opened), self._run_state.store.segments
         if reading.has_pictures:
             return ReadPlan({segment_index for segment_index, _, _ in opened.cuts}, None, words)
@@ -271,7 +271,7 @@ class WorkerThreads:
         return ReadPlan(segments.stored_indices(reading.video_id) if opened.cuts else (), start, words)
 
     def _request_words(self, reading: "_Reading", opened: OpenedVideo) -> ReadRequest:
-        """Return which words to read of an opened file, and whether its faces and voices."""
+        """Return which words to read of an opened file, and whether to read its faces and voices."""
         words, tracks, request = self._run_state.words, self._run_state.tracks, dict[Any, Mapping[str, Any]]()
         fingerprint = reading.identity.fingerprint
         if tracks is not None:
@@ -284,7 +284,7 @@ class WorkerThreads:
             reading.words = words.begin(fingerprint, paths, opened.duration)
         request |= reading.words.request()
         for source in [name for name in reading.words.remaining if KINDS[name].load_frame_reader is not None]:
-            # The frames that were sampled of a segment are found again from its start.
+            # The sampled frames of a segment follow from its start.
             store, start_s = self._run_state.store, request[source]["start_s"]
             stored = store.segments.get(store.segments.ids_of_video(reading.video_id))
             first = max(
@@ -296,10 +296,10 @@ class WorkerThreads:
 
 @dataclass(slots=True)
 class _Reading:
-    """The state of reading one file: its video, words, and faces and voices, once they have begun.
+    """The state of reading one file: its video, its words, and its faces and voices, each once begun.
 
-    ``num_losses`` counts the workers that were lost since the last segment was stored. The video is complete but for
-    its words if it ``has_pictures``; while frames are decoded, texts are read from them too.
+    ``num_losses`` counts the workers lost since the last segment was stored. A video that ``has_pictures`` lacks only
+    words; while frames are decoded, texts are read from them, too.
     """
 
     job: FileJob
@@ -321,7 +321,7 @@ class _Reading:
         """Abandon the source that was being read when the decoder failed; return False if there is none."""
         words = self.words
         if words is not None:
-            for source in words.remaining:  # in the order in which they are read
+            for source in words.remaining:  # in reading order
                 if (KINDS[source].load_frame_reader is not None) == self.is_decoding:
                     words.finish(source, reason)
                     return True

@@ -33,7 +33,7 @@ _SHORTEST_S = 1e-3
 
 @contextmanager
 def open_run(store: Store, options: IndexOptions) -> "Iterator[RunState]":
-    """Begin a run on an open store, with what reads words, faces and voices besides the pictures."""
+    """Begin a run on an open store, with the readers of words, faces and voices."""
     if options.words is not None and options.words.sentence_model:
         change_sentence_model(store.path, options.words.sentence_model)
     with (
@@ -49,7 +49,7 @@ class RunState:
     def __init__(
         self, store: Store, *, retry_failed: bool, words: WordsRun | None = None, tracks: TracksRun | None = None
     ) -> None:
-        """Start a run on an open store; ``words`` and ``tracks`` are what it reads besides the pictures."""
+        """Start a run on an open store; ``words`` and ``tracks`` are read besides the pictures."""
         self.store, self.retry_failed, self.words, self.tracks = store, retry_failed, words, tracks
         self.jobs: list[FileJob] = []
         self.interrupted = False
@@ -63,8 +63,8 @@ class RunState:
         self.storing_s = 0.0
         self._counts: dict[str, int] = defaultdict(int)
         self._newly_missing: set[str] = set()
-        self._found = set[str]()  # paths that had no file at the last run, or another content
-        self._may_be_touched = dict[str, int | None]()  # the contents that files with another size or time had
+        self._found = set[str]()  # paths without a file, or with another content, at the last run
+        self._may_be_touched = dict[str, int | None]()  # the former contents of files with another size or time
         self._failed: list[tuple[str, str]] = []
         self._undecoded: list[tuple[FileJob, DecodeError]] = []
         self._salvaged: list[tuple[str, str]] = []
@@ -75,7 +75,7 @@ class RunState:
     # Plan
 
     def plan(self, files: Sequence[str]) -> None:
-        """Set ``jobs`` to the files that are new or changed, largest first, so that workers finish together."""
+        """Set ``jobs`` to the new and changed files, largest first, so that workers finish together."""
         records = {record.path: record for record in self.store.files.find()}
         listed = set(files)
         self._mark_missing([record for path, record in records.items() if path not in listed])
@@ -83,14 +83,14 @@ class RunState:
         for path, result in stat_files(files):
             record = records.get(path)
             if isinstance(result, UnreachableError) and record is not None:
-                self._failed.append((path, result.reason))  # its record stays as it is until the next run
+                self._failed.append((path, result.reason))  # its record stays unchanged until the next run
                 continue
             if isinstance(result, DecodeError):
                 self.fail(path, result)
                 continue
             job = FileJob(path, result.st_size, read_mtime_ns(result), count_disk_bytes(result))
             if record is None or (record.num_bytes, record.mtime_ns) != (job.num_bytes, job.mtime_ns):
-                if record is not None and record.state in ("done", "pending"):  # the latter by an interrupted run
+                if record is not None and record.state in ("done", "pending"):  # pending: from an interrupted run
                     self._may_be_touched[path] = record.video
                 self._add_job(job)
             else:
@@ -101,7 +101,7 @@ class RunState:
         self.jobs.sort(key=lambda job: -job.disk_bytes)
 
     def prepare(self, files: Sequence[str], check: Callable[[], None] | None) -> bool:
-        """Plan a run and check that it can be done; return whether there is anything to do."""
+        """Plan a run and check that it can be carried out; return whether there is anything to do."""
         self.plan(files)
         if check is not None and not all(job.is_stored for job in self.jobs):
             check()
@@ -113,7 +113,7 @@ class RunState:
         is_complete = record.video is not None and self.store.videos.get(record.video).complete
         if record.state in ("done", "missing") and is_complete:
             self._counts["unchanged"] += 1
-            if record.state == "missing":  # it exists again
+            if record.state == "missing":  # the file exists again
                 self._found.add(job.path)
                 self.store.writer.set_file(job.path, state="done")
         elif record.state == "failed" and not self.retry_failed:
@@ -122,7 +122,7 @@ class RunState:
             self._add_job(job)
 
     def _plan_words(self, unchanged: Iterable[FileJob]) -> None:
-        """Add a job for each unchanged file of whose content words, faces or voices are still to be read."""
+        """Add a job for each unchanged file with words, faces or voices still to be read."""
         fingerprints, paths = self.store.videos.fingerprints(), defaultdict[int, list[str]](list)
         complete = {video.id for video in self.store.videos.find() if video.complete}
         for record in self.store.files.find(state="done"):
@@ -148,21 +148,21 @@ class RunState:
             self.store.writer.set_file(job.path, state="pending")
 
     def _mark_missing(self, others: Sequence[FileRecord]) -> None:
-        """Mark those of some files of the index that no longer exist."""
+        """Mark the files that no longer exist."""
         missing = find_missing(record.path for record in others)
         for record in others:
             if record.path in missing and record.state != "missing":
                 self._newly_missing.add(record.path)
-                # If it comes back, only a file that was done is known by its size: another may not hold its video.
+                # If a file comes back, its size identifies it only if it was done; otherwise it may hold another video.
                 num_bytes = None if record.state == "done" else -1
                 self.store.writer.set_file(record.path, state="missing", reason="the file is gone", num_bytes=num_bytes)
 
     def _sort_missing(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[str]]:
-        """Return the moved files with their new paths, the deleted ones with those of copies, and what is nowhere."""
+        """Return the moved files with their new paths, the deleted ones with paths of copies, and the missing ones."""
         missing = list(self.store.files.find(state="missing"))
         done = self.store.files.find(state="done") if missing else ()
         places = {record.video: record.path for record in sorted(done, key=lambda record: record.path in self._found)}
-        # What the last run knew a place of.
+        # The contents with a path at the last run.
         known = {record.video for record in done if record.path not in self._found}
         known |= {record.video for record in missing if record.path in self._newly_missing}
         new = sorted(
@@ -177,7 +177,7 @@ class RunState:
     # Record
 
     def begin(self, job: FileJob, fingerprint: str, opened: OpenedVideo) -> int:
-        """Begin or continue a video in the store, and return its id; ``job`` is the file that is being decoded."""
+        """Begin or continue a video in the store, and return its id; ``job`` is the file being decoded."""
         facts = {**opened.facts, "decoder": opened.decoder}
         video_id = self.store.writer.begin_video(
             fingerprint, duration=opened.duration, facts=facts, num_segments=len(opened.cuts) or None
@@ -197,17 +197,17 @@ class RunState:
         return video_id
 
     def add(self, job: FileJob, segment: NewSegment) -> None:
-        """Store a segment of a file, in one transaction with those of others that wait meanwhile.
+        """Store a segment of a file, in one transaction with other waiting segments.
 
         Raise VidretError if the index cannot be written; no later call succeeds then.
         """
         with self._lock:
             self._waiting.append(segment)
-        with self._storing:  # whoever comes first stores all that wait
+        with self._storing:  # the first thread stores all waiting segments
             since = time.monotonic()
             with self._lock:
                 waiting, self._waiting = self._waiting, []
-            if self._unwritable is not None:  # with this segment, perhaps
+            if self._unwritable is not None:  # the failed write may have had this segment
                 raise self._unwritable
             try:
                 if waiting:
@@ -237,7 +237,7 @@ class RunState:
                 self._salvaged.append((job.path, salvaged))
 
     def end_words(self, job: FileJob, error: DecodeError | None = None) -> None:
-        """Count a file of which only words were read, or say why they could not be read now; its pictures stay."""
+        """Count a file of which only words were read, or report why they could not be read; its pictures stay."""
         with self._lock:
             self._work.finish(job.path)
             self._counts["words" if error is None else "failed"] += 1
@@ -246,10 +246,10 @@ class RunState:
                 self._failed.append((job.path, f"its {what} could not be read: {error.reason}"))
 
     def fail(self, path: str, error: DecodeError, job: FileJob | None = None) -> None:
-        """Mark a file as failed, with its size and time, so that it is tried again only after it has changed.
+        """Mark a file as failed, with its size and time, so that it is retried only after a change.
 
-        A file without a job, at an unreachable URL, that the system does not let read, or that changed during this run
-        is tried again in any case.
+        A file without a job, at an unreachable URL, without permission to read it, or changed during this run is always
+        retried.
         """
         if job is not None:
             with self._lock:
@@ -257,7 +257,7 @@ class RunState:
                 self._work.finish(path)
         if isinstance(error, DecoderFailedError) and job is not None:
             with self._lock:
-                self._undecoded.append((job, error))  # ``close`` decides whether the file is at fault
+                self._undecoded.append((job, error))  # ``close`` decides whether the file is the cause
             return
         num_bytes, mtime_ns = -1, NO_TIME
         if job is not None and not isinstance(error, ChangedError) and not isinstance(error.__cause__, OSError):
@@ -270,15 +270,15 @@ class RunState:
     # End
 
     def end(self, error: BaseException) -> None:
-        """Stop the run because of an error that is no fault of a file, such as a full disk; ``watch`` raises it."""
+        """Stop the run because of an error that no file causes, such as a full disk; ``watch`` raises it."""
         self._broken = self._broken or error
         self.stop.set()
 
     def watch(self, threads: Sequence[threading.Thread], on_progress: Callable[[Progress], None] | None) -> None:
         """Run threads to their end and report progress; an interrupt sets ``stop``, and a second one is raised.
 
-        Progress is reported before the first thread starts, so that a short run is reported too. Raise the error passed
-        to ``end``, if there is one.
+        Progress is reported before the first thread starts, so that a short run is reported, too. Raise the error
+        passed to ``end``, if there is one.
         """
         report, waiting = on_progress or (lambda _progress: None), list(threads)
         try:
@@ -317,8 +317,8 @@ class RunState:
     def close(self, *, prune_below: Sequence[str] | None = None) -> IndexReport:
         """Save the vectors for search, and return the report of the run.
 
-        Missing files that only failed are removed from the index, and others below the folders ``prune_below``, unless
-        it is None. Raise VidretError if the decoder failed on every file, or the index cannot be written.
+        Missing files that had failed are removed from the index, and with ``prune_below``, all missing files below
+        these folders. Raise VidretError if the decoder failed on every file, or the index cannot be written.
         """
         self._settle_undecoded()
         self.store.upkeep.forget_files(
@@ -372,8 +372,8 @@ class RunState:
 
 
 def are_running(threads: Iterable[threading.Thread]) -> bool:
-    """Return whether any of these threads has not ended.
+    """Return whether any of the threads is still running.
 
-    Python 3.11 calls a thread dead once an interrupt has ended a call of its ``join``, though it may run.
+    Python 3.11 reports a running thread as dead if an interrupt has ended a call of its ``join``.
     """
     return not set(threads).isdisjoint(threading.enumerate())

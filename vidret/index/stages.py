@@ -1,4 +1,4 @@
-"""The stages of an indexing run before its results are stored: files are identified, decoded and encoded."""
+"""The stages of an indexing run before results are stored: identifying, decoding and encoding of files."""
 
 import os
 import queue
@@ -26,10 +26,10 @@ from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import Message, OpenedVideo, ReadPlan, ReadTexts
 from vidret.video.workers.pool import DecodePool
 
-if TYPE_CHECKING:  # decoding processes import this module, and no torch
+if TYPE_CHECKING:  # decoding processes import this module without torch
     from vidret.encode.encoder import Encoder
 
-SEGMENTS_AT_ONCE = 32  # in a batch on an accelerator; on a CPU core, single segments are as fast
+SEGMENTS_AT_ONCE = 32  # per batch on an accelerator; on a CPU core, single segments are as fast
 
 
 def open_decoders(
@@ -49,7 +49,7 @@ def open_decoders(
 
 
 class Stages(Protocol):
-    """Where the files of a run are identified, decoded and encoded: in this process, or on Ray."""
+    """The stages of a run, in this process or on Ray."""
 
     pack: Pack | None
 
@@ -62,7 +62,7 @@ class Stages(Protocol):
     ) -> Iterator[Message]:
         """Yield the messages of ``DecodePool.stream``; raise DecodeError if the file cannot be read, or has changed.
 
-        Raise WorkerLostError if the process or machine that read it is gone.
+        Raise WorkerLostError if the process or machine that reads it is gone.
         """
         ...
 
@@ -71,16 +71,16 @@ class Stages(Protocol):
         ...
 
     def embed(self, message: ReadTexts, space: SentenceSpace) -> Float32[np.ndarray, "text dim"] | None:
-        """Return the vectors of texts in the space of a sentence model; None to compute them where they are stored."""
+        """Return the vectors of texts in the space of a sentence model; None to compute them on storing."""
         ...
 
 
 class WorkerLostError(VidretError):
-    """The process or machine that did some work is gone; the work can be repeated elsewhere."""
+    """The process or machine that did the work is gone; the work can be repeated elsewhere."""
 
 
 def stream_unchanged(pool: DecodePool, path: str, identity: Identity, **options: Any) -> Iterator[Message]:
-    """Yield the messages of ``DecodePool.stream`` while the content of the file stays the same, or raise ChangedError.
+    """Yield the messages of ``DecodePool.stream``; raise ChangedError if the content of the file changes.
 
     Raise DecodeError if the file cannot be read.
     """
@@ -94,11 +94,11 @@ def encode_segments(
 ) -> list[SegmentEmbedding]:
     """Return the embeddings of segments, with token embeddings only if ``pack`` needs them.
 
-    Where the encoder encodes each frame on its own, a picture that several samples share is encoded once. Outputs of
-    the last ``num_layers`` layers come from the same pass.
+    If the encoder encodes frames independently, a picture that several samples share is encoded once. Outputs of the
+    last ``num_layers`` layers come from the same pass.
     """
     options: dict[str, Any] = {"tokens": tokens and pack is not None}
-    if num_layers:  # only a ``LayeredEncoder`` knows it
+    if num_layers:  # only a ``LayeredEncoder`` has this argument
         options["num_layers"] = num_layers
     if not getattr(encoder, "encodes_frames_alone", False):
         return encoder.encode_frames([segment.repeat() for segment in segments], **options)
@@ -112,7 +112,7 @@ def encode_segments(
 def repeat_frames(
     embedding: SegmentEmbedding, rows: Int64[np.ndarray, " sample"], times: Float64[np.ndarray, " sample"]
 ) -> SegmentEmbedding:
-    """Return the embedding of samples, given that of their different pictures and which of those each sample shows."""
+    """Return the embedding of samples, given that of the distinct pictures and the row of each sample's picture."""
 
     def repeat(values: np.ndarray | None) -> np.ndarray | None:
         """Repeat the part of each frame."""
@@ -159,10 +159,10 @@ Encode = Callable[[Sequence[SampledFrames]], list[SegmentEmbedding]]
 
 
 class EncodingThreads:
-    """Threads that encode the waiting segments of all workers, each several at once. Use them as a context manager."""
+    """Threads that encode the waiting segments of all workers in batches. Use them as a context manager."""
 
     def __init__(self, encoders: Sequence[Encode], *, at_once: int) -> None:
-        """Start nothing yet; there is a thread for each of ``encoders``, which takes up to ``at_once`` segments."""
+        """Set one thread per encoder, with batches of up to ``at_once`` segments; nothing starts yet."""
         self._at_once = at_once
         self._waiting: queue.SimpleQueue[tuple[SampledFrames, Future[SegmentEmbedding]] | None] = queue.SimpleQueue()
         self._threads = [
@@ -203,7 +203,7 @@ class EncodingThreads:
                     future.set_result(embedding)
 
     def _next_batch(self) -> list[tuple[SampledFrames, Future[SegmentEmbedding]]]:
-        """Wait for a segment, and return it with the others that are waiting; an empty batch ends the thread."""
+        """Wait for a segment, and return it with other waiting ones; an empty batch ends the thread."""
         batch: list[tuple[SampledFrames, Future[SegmentEmbedding]]] = []
         while len(batch) < self._at_once:
             try:
@@ -221,7 +221,7 @@ class LocalStages:
     """Stages in this process and its decoding processes. Use them as a context manager."""
 
     def __init__(self, encoder: "Encoder", options: IndexOptions, num_workers: int) -> None:
-        """Start nothing yet; ``num_workers`` files are decoded at once."""
+        """Set the number of files to decode at once; nothing starts yet."""
         self.pack = options.pack
         num_layers = 0 if options.moments is None else options.moments.num_layers
         encoders: list[Encode] = [
@@ -267,21 +267,21 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-RATE = 2.0  # frames of a clip per second, twice those of an index, so that some are close to its frames
+RATE = 2.0  # frames per second of a clip, twice the rate of an index, so that some are close to its frames
 TIMEOUT_S = 60.0
 
 
 def encode_clip(
     encoder: "Encoder", path: str, start: float | None, end: float | None
 ) -> tuple[Float[np.ndarray, "frame dim"], Float64[np.ndarray, " frame"], float, float]:
-    """Return the frame vectors of a clip with their times, and when the clip begins and ends, all in seconds.
+    """Return the frame vectors of a clip with their times, and the start and end of the clip, all in seconds.
 
     Raise DecodeError if the file cannot be read as video.
     """
     extent = [0.0, 0.0]
 
     def plan(opened: OpenedVideo) -> ReadPlan:
-        """Skip the segments that are outside the clip."""
+        """Skip segments outside the clip."""
         extent[0] = opened.start if start is None else max(start, opened.start)
         extent[1] = opened.duration if end is None else min(end, opened.duration)
         return ReadPlan(

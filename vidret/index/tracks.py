@@ -1,4 +1,4 @@
-"""The faces and voices of an indexing run: which videos they are wanted of, and their tracks as they arrive."""
+"""The faces and voices of an indexing run: which videos to read them from, and their tracks as they arrive."""
 
 import contextlib
 import logging
@@ -23,7 +23,7 @@ CONSENT = (
 def open_tracks(index: Store, models: Mapping[IdentityKind, str]) -> "Iterator[TracksRun | None]":
     """Open the identities of an index that is open for writing; None unless a model is named.
 
-    An index that reads a kind for the first time remembers it once its model is loaded, and says what that means. Raise
+    At the first reading of a kind, the index records the kind once its model is loaded, and logs what that means. Raise
     VidretError if a model is missing or damaged.
     """
     if not models:
@@ -47,16 +47,16 @@ class TracksRun:
     def __init__(
         self, store: IdentityStore, names: Mapping[IdentityKind, str], models: Mapping[IdentityKind, IdentityModel]
     ) -> None:
-        """Store the names of the models, and what is stored of them."""
+        """Store the names of the models, and their stored descriptions."""
         self._store, self._names, self._models, self._lock = store, names, models, threading.Lock()
         self.counts: dict[IdentityKind, int] = dict.fromkeys(names, 0)
 
     def list_wanted(self, content: str) -> list[IdentityKind]:
-        """Return what was not read of a content, given by its fingerprint, by these models."""
+        """Return the kinds that these models have not read of a content, given by its fingerprint."""
         return [kind for kind, model in self._models.items() if not self._store.is_read(content, model)]
 
     def describe_model(self, kind: IdentityKind) -> dict[str, object]:
-        """Return the name of a model, and its digest, which must be the same wherever it is loaded."""
+        """Return the name of a model and its digest, which must be the same on all machines."""
         return {"model": self._names[kind], "digest": self._models[kind].digest}
 
     def write(self, content: str, kind: IdentityKind, tracks: Sequence[Track]) -> None:
@@ -67,7 +67,7 @@ class TracksRun:
 
 
 def _load_model(kind: IdentityKind, name: str) -> IdentityModel:
-    """Load a model, and return what is stored of it."""
+    """Load a model, and return its stored description."""
     if kind == "face":
         from vidret.channels.people.reading import load_face_model
 
@@ -80,10 +80,10 @@ def _load_model(kind: IdentityKind, name: str) -> IdentityModel:
 
 
 class ContentTracks:
-    """The tracks of one content while they are read; those of a kind are stored once they are complete."""
+    """The tracks of one content while it is read; those of a kind are stored once complete."""
 
     def __init__(self, run: TracksRun, content: str, path: str) -> None:
-        """Start with what is wanted of the content."""
+        """Start with the kinds still to be read of the content."""
         self._run, self._content, self._path = run, content, path
         self._tracks: dict[IdentityKind, list[Track]] = {kind: [] for kind in run.list_wanted(content)}
 
@@ -93,17 +93,17 @@ class ContentTracks:
         return list(self._tracks)
 
     def request(self, start_s: float) -> dict[IdentityKind, dict[str, object]]:
-        """Return what ``DecodePool.stream`` shall read: what remains, again from the start of the video."""
+        """Return the request to ``DecodePool.stream``: the remaining kinds, again from the start of the video."""
         self._tracks = {kind: [] for kind in self._tracks}
         return {kind: {"start_s": start_s, **self._run.describe_model(kind)} for kind in self._tracks}
 
     def add(self, message: ReadTracks) -> None:
-        """Add further tracks."""
+        """Add the tracks of a message."""
         if message.source in self._tracks:
             self._tracks[message.source] += [unpack_track(row) for row in message.tracks]
 
     def finish(self, kind: IdentityKind, note: str) -> None:
-        """Store the tracks of a kind, unless a note says why not all was read: then the next run tries again."""
+        """Store the tracks of a kind; if a note says why not all were read, log it, and let the next run try again."""
         tracks = self._tracks.pop(kind, None)
         if note:
             path, what = strip_query(self._path), TRACK_KINDS[kind].name

@@ -1,4 +1,4 @@
-"""Frozen values shared by all rooms, and the methods that search: arrays in numpy, times in seconds.
+"""Frozen values shared by all packages, and the methods of ``Engine`` and its client: NumPy arrays, times in seconds.
 
 Nothing here imports torch, so that decoding processes start quickly and stay small, and only ``arrays`` imports NumPy.
 Inside an ``nn.Module`` values are plain tensors; ``Encoder`` and ``Store`` convert.
@@ -98,5 +98,5 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Import what holds arrays when it is asked for: a client, which needs no NumPy for words, starts fast."""
+        """Import a type with arrays at first use, so that a client, which needs no NumPy for texts, starts fast."""
         return getattr(import_module("vidret.types.arrays"), name)

@@ -1,4 +1,4 @@
-"""What holds arrays: frames, vectors, curves, and queries by image. The other types load without NumPy."""
+"""Types with arrays: frames, vectors, curves, and queries by image. The other types load without NumPy."""
 
 import os
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from vidret.types.results import CurveText, Hit, Moment
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 Vector = Float[np.ndarray, " dim"]
 
-HALF_BITS = np.int32(-0x70002000)  # the sign, exponent and fraction of a float16 in the places of those of a float32
-HALF_SCALE = np.float32(2.0**112)  # by the difference of the biases of their exponents
+HALF_BITS = np.int32(-0x70002000)  # the bits of a float16, moved to their positions in a float32
+HALF_SCALE = np.float32(2.0**112)  # corrects the difference of their exponent biases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,7 +38,7 @@ QUERY_RULE = "query must be text, events, an image, images with words or a vecto
 
 
 def list_query_texts(query: Query) -> list[str]:
-    """Return the texts of a query: its words, its events, or the words beside images; none for others."""
+    """Return the texts of a query: its words, its events, or the words beside images; empty for other queries."""
     if isinstance(query, Sequence):
         return [text for event in query.events for text in ([event] if isinstance(event, str) else event)]
     if isinstance(query, ComposedQuery):
@@ -46,12 +46,12 @@ def list_query_texts(query: Query) -> list[str]:
     return [query] if isinstance(query, str) else []
 
 
-# An example, or anything that stands for one: the path of an image or of a video of the index, an image, a result.
+# An example, or a value that is converted to one: the path of an image or an indexed video, an image, a result.
 ExampleLike = ConceptExample | Hit | Moment | Picture | str | os.PathLike[str]
 
 
 def as_example(example: ExampleLike) -> ConceptExample:
-    """Return anything that stands for an example as one; a hit stands for its best segment."""
+    """Return a value as a ``ConceptExample``; a hit is converted to its best segment."""
     if isinstance(example, ConceptExample):
         return example
     if isinstance(example, Hit):
@@ -228,9 +228,9 @@ class Curve:
 
 
 def widen_rows(vectors: Float[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
-    """Convert stored vectors, which are finite, to float32 by their bits, in a sixth of the time of NumPy.
+    """Convert finite float16 vectors to float32 by their bits, in a sixth of the time of NumPy.
 
-    Others are returned as they are.
+    Other types are converted by NumPy.
     """
     if vectors.dtype != np.float16:
         return vectors.astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""Collections: searches that an index keeps, and lists of moments that were picked by hand."""
+"""Collections: saved searches, and lists of moments picked by hand."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from vidret.types.results import Hit, Moment
 from vidret.types.rows import Shown
 
 Finds = Literal["", "videos", "moments"]
-LISTED = "list"  # what found a moment that was picked by hand
+LISTED = "list"  # ``Moment.by`` of a moment picked by hand
 OPTIONS: Mapping[str, type[SearchOptions] | type[LocateOptions]] = {"videos": SearchOptions, "moments": LocateOptions}
 
 
@@ -36,12 +36,12 @@ class ListedMoment:
 
     @classmethod
     def of_result(cls, result: Hit | Moment) -> "ListedMoment":
-        """Return a result as a moment to be listed: of a hit its best segment."""
+        """Return a result as a listed moment; for a hit, its best segment."""
         span, note = (result.segment, "") if isinstance(result, Hit) else (result, result.note)
         return cls(content="", path=result.path, start=span.start, end=span.end, note=note, video=result.video)
 
     def as_moment(self) -> Moment:
-        """Return what exports show of it, if its video is in the index."""
+        """Return it as a moment for exports; its video must be in the index."""
         assert self.video is not None
         return Moment(self.video, self.path, self.start, self.end, 0.0, by=LISTED, note=self.note)
 
@@ -90,7 +90,7 @@ class SavedCollection:
 
 
 def as_moments(results: Iterable[Hit | Moment]) -> list[Moment]:
-    """Return results as moments, for exports: of a hit its best segment."""
+    """Return results as moments for exports; for a hit, its best segment."""
     shared = ("video", "path", "score", "weak", "evidence", "events", "probability")
     return [
         result

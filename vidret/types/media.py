@@ -1,4 +1,4 @@
-"""What is in a video: segments, shots and timed texts, and how frames are sampled."""
+"""The contents of a video: segments, shots and timed texts; and how frames are sampled and resized."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal, get_args
 from vidret.types.rows import Shown, show_property
 
 Interpolation = Literal["bilinear", "bicubic"]
-# Generated are descriptions by a model.
+# ``generated`` means descriptions by a model.
 TextSource = Literal["speech", "screen", "subtitles", "generated", "sound"]
 Source = Literal["picture", TextSource]
 ShotKind = Literal["cut", "fade", "dissolve"]
 EmbeddingLevel = Literal["segment", "frame"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 TEXT_SOURCES: tuple[TextSource, ...] = get_args(TextSource)
-SOURCE_LABELS: Mapping[Source, str] = {  # what people read of them
+SOURCE_LABELS: Mapping[Source, str] = {  # labels for people
     "picture": "seen",
     "speech": "said",
     "screen": "on screen",
@@ -25,11 +25,11 @@ SOURCE_LABELS: Mapping[Source, str] = {  # what people read of them
 SHOT_KINDS: tuple[ShotKind, ...] = get_args(ShotKind)
 FrameRule = Literal["seconds", "clip4clip", "tempme", "segments", "mmeb", "mteb"]  # see ``Sampling``
 FRAME_RULES: tuple[FrameRule, ...] = get_args(FrameRule)
-NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown
+NO_TIME = -(1 << 62)  # an ``mtime_ns`` up to this is not a time: it marks a content, or is unknown
 
 
 def list_settings(settings: Any, always: Collection[str] = ()) -> dict[str, Any]:
-    """Return the fields of a dataclass without those that have their defaults, unless they are listed ``always``."""
+    """Return the fields of a dataclass that differ from their defaults, and those named in ``always``."""
     return {
         field.name: getattr(settings, field.name)
         for field in fields(settings)
@@ -57,7 +57,7 @@ class Resize:
     max_pixels: int = 0
 
     def __repr__(self) -> str:
-        """Return the first four fields, and the others if they are set: fingerprints of encoders are made of it."""
+        """Return the first four fields, and others if set. Fingerprints of encoders depend on this text."""
         always = ("shorter", "crop", "interpolation", "squash")
         return f"Resize({', '.join(f'{name}={value!r}' for name, value in list_settings(self, always).items())})"
 
@@ -89,11 +89,11 @@ class Sampling:
     sound_rate: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, without those that samplings did not always have while they have their defaults."""
+        """Return the fields, without those added in later versions if they have their defaults."""
         return list_settings(self, always=("num_frames", "fps", "whole"))
 
     def __repr__(self) -> str:
-        """Return the fields of ``to_dict``: fingerprints of encoders are made of it."""
+        """Return the fields of ``to_dict``. Fingerprints of encoders depend on this text."""
         return f"Sampling({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
 
 
@@ -146,7 +146,7 @@ class Shot:
     @property
     @show_property(Shown(everywhere=False, column=3))
     def length(self) -> float:
-        """Its duration in seconds."""
+        """The duration in seconds."""
         return self.end - self.start
 
 

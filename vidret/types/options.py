@@ -1,6 +1,6 @@
-"""How the options of a search describe themselves.
+"""Descriptions of search options, as annotations of the fields of their dataclasses.
 
-The command line, the HTTP API and its client make their options from these descriptions.
+The command line, the HTTP API and its client derive their options from these descriptions.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 from vidret.types.rows import read_value
 
 T = TypeVar("T")
-MOST = 10**9  # of anything that is counted
+MOST = 10**9  # of any count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedOption:
-    """An option with its name, the type of its values other than None, whether it may be None, and its default."""
+    """An option with its name, the type of its values, whether it may be None, and its default."""
 
     name: str
     type: Any
@@ -91,9 +91,9 @@ def _list_options(options_type: Any) -> tuple[NamedOption, ...]:
 
 
 def check_options(options: Any, error: type[Exception]) -> None:
-    """Check the values of a dataclass, and of the dataclasses in it, as far as no index decides about them.
+    """Check the values of a dataclass and of the dataclasses in it, as far as possible without an index.
 
-    Raise ``error`` if one has another type, or is a number out of range or a text that is none of its choices.
+    Raise ``error`` if a value has another type, is a number out of range, or is a text that is not one of its choices.
     """
     for field in fields(options):
         kind, value = field.type, getattr(options, field.name)
@@ -140,7 +140,7 @@ def flatten_options(options: Any) -> dict[str, Any]:
 
 
 def build_options(options_type: type[T], values: Mapping[str, Any]) -> T:
-    """Return a dataclass with the values that ``flatten_options`` returns; defaults replace those that are missing."""
+    """Return a dataclass from the values of ``flatten_options``; missing ones have their defaults."""
     given: dict[str, Any] = {}
     hints: dict[str, Any] = get_type_hints(options_type)
     for name, hint in hints.items():

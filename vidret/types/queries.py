@@ -1,4 +1,4 @@
-"""What to search for, and where. The options are also those of the command line and of the HTTP API."""
+"""Queries, filters and search options. The command line and the HTTP API derive their options from these."""
 
 import os
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ from vidret.types.options import Option
 from vidret.types.rows import Shown
 
 CANDIDATES = 200  # nearest segments that a search reranks by default
-RERANKERS = ("none", "mean", "ucofia", "glscl")  # that work without training
-MAX_EVENTS = 8  # of one query
-MAX_LOCATED = 100  # videos that one request to a server looks into
+RERANKERS = ("none", "mean", "ucofia", "glscl")  # available without training
+MAX_EVENTS = 8  # in one query
+MAX_LOCATED = 100  # videos per request to a server
 MAX_QUERY_LENGTH = 1000  # characters; text encoders read 77 to 256 tokens
 
 
@@ -36,13 +36,13 @@ class Sequence:
     verbatim: bool = False
 
     def __post_init__(self) -> None:
-        """Keep the events as tuples; a search checks them."""
+        """Convert the events to tuples; a search checks them."""
         if isinstance(self.events, Iterable) and not isinstance(self.events, str):
             steps = tuple(tuple(event) if isinstance(event, list | tuple) else event for event in self.events)
             object.__setattr__(self, "events", steps)
 
 
-VideoName = str | os.PathLike[str] | int  # the path of a video, a unique ending of it, or the id
+VideoName = str | os.PathLike[str] | int  # the path of a video, a unique ending of the path, or the id
 TimePoint = tuple[VideoName, float]  # a time of a video, in seconds
 
 
@@ -213,7 +213,7 @@ class SearchOptions:
             "aligner, none, or auto (the one that the index was prepared for).",
             panel="Model",
             metavar="NAME|FILE",
-            choices=("auto", *RERANKERS),  # no file: a request must not make a server open one
+            choices=("auto", *RERANKERS),  # no file: a request must not make the server open one
             http_help="Reranker of the candidates; auto is the one that the index was prepared for.",
         ),
     ] = "auto"

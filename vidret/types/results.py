@@ -1,4 +1,4 @@
-"""What a search returns: hits, moments, and footage that several videos share."""
+"""Results: hits, moments, curves, shared footage, copies, persons, and the findings of browsing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from vidret.types.media import Segment, Source, TextSource
 from vidret.types.rows import Shown, show_property
 
 Likelihood = Literal["likely", "possible", "unlikely"]
-LIKELY, UNLIKELY = 0.7, 0.28  # probabilities: of at least the first, and of less than the second
+LIKELY, UNLIKELY = 0.7, 0.28  # probabilities: likely from the first on, unlikely below the second
 
 VideoId = Annotated[int, Shown(told=True, example=7)]
 VideoPath = Annotated[str, Shown(told=True, column=1, holds="path", limit=300, example="/videos/beach.mp4")]
@@ -16,7 +16,7 @@ Copies = Annotated[tuple[str, ...], Shown(holds="path")]
 
 
 def rate_probability(probability: float | None) -> Likelihood | None:
-    """Return the word for a probability; None if there is none.
+    """Return the word for a probability; None without one.
 
     >>> rate_probability(0.9), rate_probability(0.5), rate_probability(0.1)
     ('likely', 'possible', 'unlikely')

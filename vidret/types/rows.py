@@ -1,7 +1,7 @@
-"""How results describe themselves.
+"""Conversion of results to rows and back, by annotations of the fields of their dataclasses.
 
-The command line (JSON and CSV), the HTTP API, its client and the MCP server make what they show of a result from the
-fields of its dataclass: a field that is added there is added everywhere.
+The command line (JSON and CSV), the HTTP API, its client and the MCP server derive their rows from the fields of a
+result's dataclass, so that a field added there appears everywhere.
 """
 
 import re
@@ -49,7 +49,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowField:
-    """A field of a row: its name, the type of its value, how it is shown, and how to get it from a result."""
+    """A field of a row: its name, the type of its value, how it is shown, and its getter."""
 
     name: str
     type: Any
@@ -59,7 +59,7 @@ class RowField:
 
 
 def show_property(shown: Shown) -> Callable[[Getter], Getter]:
-    """Return a decorator of the function of a property, which is then shown as a field is."""
+    """Return a decorator for the getter of a property, which is then shown like a field."""
 
     def mark(getter: Getter) -> Getter:
         getter.shown = shown  # type: ignore[attr-defined]
@@ -98,9 +98,9 @@ def to_row(result: Any, door: Door, show_path: Callable[[str], str], *, digits: 
 
     Args:
         result: A dataclass.
-        door: What the row is for.
-        show_path: Returns a path as it may be shown, such as ``vidret.text.show_path``.
-        digits: Decimals of all numbers; None for all that they have.
+        door: The interface that the row is for.
+        show_path: Returns the safe form of a path, such as ``vidret.text.show_path``.
+        digits: Decimals of all numbers; None for all of them.
     """
 
     def convert(value: Any, shown: Shown) -> Any:
@@ -126,10 +126,10 @@ def to_row(result: Any, door: Door, show_path: Callable[[str], str], *, digits: 
 
 
 def from_row(result_type: type[T], row: Any) -> T:
-    """Return a result from its row of the HTTP API; a field that it lacks has its default.
+    """Return a result from its row in the HTTP API; missing fields have their defaults.
 
     Raises:
-        ValueError: It is no JSON object, or a field is missing or has a value of another type.
+        ValueError: It is not a JSON object, or a field without a default is missing, or has a value of another type.
     """
     values: dict[str, Any] = {}
     dataclass_type: Any = result_type
@@ -154,7 +154,7 @@ def read_attributes(docstring: str) -> dict[str, str]:
     >>> read_attributes(RowField.__doc__ or ""), read_attributes(Shown.__doc__ or "")["column"]
     ({}, 'Its place among the columns of CSV; None if it is none of them.')
     """
-    _, _, section = cleandoc(docstring).partition("Attributes:\n")  # Python 3.13 has taken the indentation away
+    _, _, section = cleandoc(docstring).partition("Attributes:\n")  # Python 3.13 removes the indentation itself
     attributes = re.findall(r"^ {4}(\w+): ((?:.+\n?)(?: {8}.+\n?)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in attributes}
 
@@ -178,13 +178,13 @@ RULES = {bool: "true or false", float: "a number", int: "an integer", str: "a te
 
 
 def read_value(name: str, kind: Any, value: Any) -> Any:
-    """Return a value of JSON as a result has it.
+    """Return a JSON value converted to the type of a result's field.
 
     >>> read_value("span", tuple[float, float], [1, 2.5]), read_value("speed", float | None, None)
     ((1.0, 2.5), None)
 
     Raises:
-        ValueError: It has another type, or is a number that is not finite.
+        ValueError: The value has another type, or is a number that is not finite.
     """
     if type(value) is kind and kind is not float:
         return value
@@ -213,7 +213,7 @@ def read_value(name: str, kind: Any, value: Any) -> Any:
 
 @cache
 def _split_kind(kind: Any) -> tuple[Any, Any, tuple[Any, ...], bool]:
-    """Return a type that is not None, what it is of, what it holds, and whether None may stand for it."""
+    """Return a type without None, its origin, its arguments, and whether None is allowed."""
     kind, _ = split_hint(kind)
     members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     kind = next(member for member in members if member is not NoneType)
@@ -234,7 +234,7 @@ def _show(value: Any) -> str:
 
 
 def _read_numbers(name: str, value: Any) -> Any:
-    import numpy as np  # for arrays only, as jaxtyping describes them
+    import numpy as np  # for arrays only
 
     try:
         numbers = np.array(_check_type(name, list, value), np.float64)

@@ -1,4 +1,4 @@
-"""The methods that ``Engine`` and ``RemoteEngine`` share, with their documentation."""
+"""The common methods of ``Engine`` and ``RemoteEngine``, with their documentation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -64,37 +64,37 @@ class Searchable(ABC):
                 shown, and ``"some words"`` must be said or shown as they are.
             k: Maximum number of videos.
             offset: Number of best videos to skip, as for the next page.
-            at_least: Minimum probability, in 0..1; it leaves results out, and changes no ranking.
+            at_least: Minimum probability, in 0..1; it leaves results out, and does not change the ranking.
             candidates: Number of nearest segments to rerank. If they belong to fewer than ``k`` videos, the best few
-                segments of each further video are added.
-            rerank: ``ucofia``, ``glscl``, None for the best frames only, or ``auto`` for what the index was built for.
-                Queries without words use the best frames in any case. Anything but ``auto`` compares only pictures.
-            refine: Whether to order the best videos again by their likeness to each other (SuperGlobal). It finds more
-                of a kind, and by text a single video less surely. Compares only pictures.
+                segments of each other video are added.
+            rerank: ``ucofia``, ``glscl``, None for the best frames only, or ``auto`` for the ranker of the index.
+                Queries without words always use the best frames. Any value but ``auto`` compares only pictures.
+            refine: Whether to rerank the best videos by their similarity to each other (SuperGlobal). It finds more
+                videos of a kind, and a single video by text less reliably. Compares only pictures.
             filters: Videos to search.
             sources: What to compare a text query with: ``picture``, ``speech``, ``screen``, ``subtitles``; None for
                 everything that the index has.
             person: Names of persons who must be seen or heard, separated by commas, as with ``@name`` in the query.
-            like: Results that resemble what you look for most, as pairs of video and time in seconds. Every segment
-                is rated again by how much that choice tells for it (PicHunter), in any order of the choices. The query
-                may then be empty: it looks for what resembles them.
-            unlike: Results that differ from what you look for.
-            seen: Results that were shown, and are not what you look for: other scenes of their videos come first. None:
-                likes are compared with the first 20 of the query without feedback.
+            like: Results most like the target, as pairs of video and time in seconds. Every segment is scored again by
+                the evidence of these choices for it (PicHunter), in any order of the choices. The query may then be
+                empty: it finds segments similar to them.
+            unlike: Results that differ from the target.
+            seen: Results that were shown and are not the target: other scenes of their videos come first. None: likes
+                are compared with the first 20 results of the query without feedback.
             display: ``best`` first, or ``diverse``: the best one of each kind, for exploring.
             sort_by: An attribute, such as ``crowded``, two opposites, such as ``snowy/green``, or a taught ``@name``.
-                Of the best 200, those that are not unlikely, or that score nearly as high as the best, are sorted by
-                how much they have of it; the others follow.
+                Those of the best 200 that are not unlikely, or that score nearly as high as the best, are sorted by
+                the strength of the attribute; the others follow.
             copies: ``fold``: results that show the same footage are one, with ``near_copies``, where frame vectors
                 leave no doubt (``duplicates`` finds more); ``show``: each is a result.
 
         Returns:
-            Hits, best first, one per video with its best segment. Videos whose files are missing are omitted. A
-            hit without a probability is that of an image or a vector, whose scores are compared with nothing.
+            Hits, best first, one per video with its best segment. Videos whose files are missing are omitted.
+            Hits for an image or a vector have no probability, since their scores are not calibrated.
 
         Raises:
-            VidretError: The query is empty, k is below 1, or there is no index; or a probability is asked for, and the
-                query has none.
+            VidretError: The query is empty, k is below 1, or there is no index; or a minimum probability is given, and
+                results of the query have none.
             RemoteError: The server does not answer, or rejects the request.
         """
         options = SearchOptions(
@@ -146,9 +146,9 @@ class Searchable(ABC):
             filters: Videos to search.
             overlapping: Whether to include moments that overlap better ones: the ranked list of benchmarks.
             weak: Whether to include moments that stand out less than half as much as the best of their video.
-            snap: Whether moments that are found by the curve begin and end at cuts where they can.
-            refine_edges: Whether to decode and encode a few frames more around their other edges, which makes these
-                precise to about 0.1 s. A message says where that is not possible.
+            snap: Whether moments found by the curve begin and end at nearby cuts.
+            refine_edges: Whether to decode and encode a few more frames around their other edges, which makes these
+                precise to about 0.1 s. A message names the videos for which that is not possible.
             sources: As in ``search``.
             person: As in ``search``.
             copies: As in ``search``.
@@ -179,20 +179,20 @@ class Searchable(ABC):
 
 
 def _as_tuple(values: Any) -> Any:
-    """Return a list as a tuple; anything else as it is, which ``check_options`` refuses."""
+    """Return a list as a tuple; anything else unchanged, for ``check_options`` to refuse."""
     return tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else values
 
 
 class VideoLibrary(Searchable):
-    """What ``Engine`` and ``RemoteEngine`` offer besides: the footage, the concepts and the contents of an index.
+    """The other common methods of ``Engine`` and ``RemoteEngine``: footage, concepts, collections, contents.
 
-    Of a ``RemoteEngine``, paths are the server's, and each method raises ``RemoteError`` if the server does not answer
+    In a ``RemoteEngine``, paths are the server's, and each method raises ``RemoteError`` if the server does not answer
     or rejects the request.
     """
 
     @abstractmethod
     def close(self) -> None:
-        """Close what is open: the index, or the connection."""
+        """Close the index or the connection."""
 
     def __enter__(self) -> Self:
         return self
@@ -212,9 +212,9 @@ class VideoLibrary(Searchable):
         filters: Filters = ALL_VIDEOS,
         repeated: bool = False,
     ) -> list[SharedFootage]:
-        """Find where videos show the same footage as a clip, also if it is cropped, mirrored, recoloured or sped up.
+        """Find where videos show the same footage as a clip, even if it is cropped, mirrored, recoloured or sped up.
 
-        Frame vectors find and align it; decoded frames decide, so that a look-alike of the same place is no find.
+        Frame vectors find and align it; decoded frames confirm it, so that other footage of the place is not found.
 
         Args:
             clip: Path of a video, in the index or not, or the id of one of the index.
@@ -223,7 +223,7 @@ class VideoLibrary(Searchable):
             end: Where it ends; None for the end of the video.
             video: Path or id of the only video to look in; None for all.
             filters: Videos to look in.
-            repeated: Whether to find all stretches of each video, rather than the best.
+            repeated: Whether to find all spans of each video, not only the best.
 
         Raises:
             DecodeError: The clip cannot be read.
@@ -261,17 +261,17 @@ class VideoLibrary(Searchable):
         replace: bool = False,
         add: bool = False,
     ) -> Concept:
-        """Teach a concept by examples, and keep it in the index: ``@name`` then stands for it in any text query.
+        """Teach a concept by examples, and store it in the index: ``@name`` then stands for it in any text query.
 
         Args:
             name: A letter, then letters, digits, _ or -; upper and lower case are equal.
             yes: One or more examples: paths of images or of videos of the index, images, hits (their best segments),
                 moments, or ``ConceptExample``, which can be a stretch of a video.
-            no: Examples of what it is not, best those that look alike.
-            text: What the encoder reads for it; the name by default.
+            no: Counterexamples, ideally similar to it.
+            text: The text that the encoder reads for it; the name by default.
             replace: Whether to replace a concept of that name.
             add: Whether to add the examples to those of a concept of that name, if there is one; ``yes`` may then be
-                empty. A stretch that is an example already changes sides.
+                empty. A span that is an example already changes sides.
 
         Raises:
             VidretError: There is no example, one cannot be read, or the name is invalid or taken.
@@ -304,7 +304,7 @@ class VideoLibrary(Searchable):
         """
 
     def collect(self, name: str) -> list[Hit] | list[Moment]:
-        """Return what a collection holds now: the results of a saved search, or the moments of a list, in its order.
+        """Return the current contents of a collection: results of a saved search, or moments of a list, in its order.
 
         Moments whose videos are not in the index are left out here; ``collection`` has them.
 
@@ -321,18 +321,18 @@ class VideoLibrary(Searchable):
 
     @abstractmethod
     def save_collection(self, collection: SavedCollection) -> SavedCollection:
-        """Keep a list, or a search by ``SavedCollection.of_search``, in the index; return it as it is there.
+        """Store a list, or a search from ``SavedCollection.of_search``, in the index; return the stored collection.
 
-        It takes the place of the one of that name whose ``revision`` it has; a new one has revision 0.
+        It replaces the one of the same name and ``revision``; a new one has revision 0.
 
         Raises:
-            ConflictError: There is one of that name with another revision.
+            ConflictError: There is a collection of that name with another revision.
             VidretError: The name, the query, an option or a moment is invalid.
         """
 
     @abstractmethod
     def add_to_list(self, name: str, results: Sequence[Hit | Moment]) -> SavedCollection:
-        """Add moments to the end of a list, which is made if there is none; of a hit, its best segment.
+        """Add moments, or the best segments of hits, to the end of a list, which is created if needed.
 
         Raises:
             VidretError: The name is invalid or that of a saved search, or the index does not have a video.
@@ -355,7 +355,7 @@ class VideoLibrary(Searchable):
         Args:
             video: Path or id of the video.
             sources: ``speech``, ``screen``, ``subtitles``, ``generated`` and ``sound``; None for all but sounds.
-            unnamed: Whether speakers who have no name are told apart, as ``person-7``.
+            unnamed: Whether to distinguish speakers without a name, as ``person-7``.
 
         Raises:
             VidretError: The index does not have the video, or there is no such source.
@@ -363,7 +363,7 @@ class VideoLibrary(Searchable):
 
     @abstractmethod
     def shots(self, video: VideoName) -> list[Shot]:
-        """Return the shots of a video, as far as it is indexed, by time; empty if it was indexed without shots.
+        """Return the shots of the indexed part of a video, by time; empty if it was indexed without shots.
 
         Raises:
             VidretError: The index does not have the video.

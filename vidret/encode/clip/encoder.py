@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 class ClipEncoder:
     """A CLIP model; a segment's vector is the mean of its frames' class embeddings.
 
-    A segment's tokens are the patches that remain after merging, each with the number of original patches that it
-    stands for. Attributes are those of ``Encoder``, and ``device``. The model is kept in ``dtype``, low-rank updates
-    folded in; vectors are float32 of unit length.
+    A segment's tokens are the patches left after merging, each with the number of original patches in it. Attributes
+    are those of ``Encoder``, and ``device``. The model is kept in ``dtype``, low-rank updates folded in; vectors are
+    float32 of unit length.
 
     Models with prompts, token shift, or merging across frames encode each segment as one video. For Prompt Switch, a
     segment that does not make whole clips is padded with its last frame, and every clip spans the whole segment; the
@@ -52,9 +52,9 @@ class ClipEncoder:
     ) -> None:
         """Wrap a model with loaded weights and its tokenizer; ``batch_size`` counts frames (or texts).
 
-        ``int8_cosine`` makes the vision tower's layers int8 when it is first used: see ``quantize_tower``. ``compiler``
-        is the backend of ``torch.compile`` for the vision tower, None for none. ``cuts_texts`` cuts a text that is too
-        long to the tokens that the tokenizer returns, as in papers, instead of splitting it into clauses.
+        ``int8_cosine`` converts the vision tower's layers to int8 at first use; see ``quantize_tower``. ``compiler`` is
+        the backend of ``torch.compile`` for the vision tower, None for none. ``cuts_texts`` truncates long texts to the
+        tokens that the tokenizer returns, as in papers, instead of splitting them into clauses.
         """
         card = model.card
         self.name, self.card, self.device = name, card, str(device)
@@ -140,7 +140,7 @@ class ClipEncoder:
 
     @cached_property
     def _vision(self) -> VisionTower:
-        """Return the vision tower, in int8 and compiled if that was chosen; queries in text do not wait for it."""
+        """Return the vision tower, in int8 and compiled if chosen; prepared at first use, as text queries need none."""
         with self._lock:
             if self._int8_cosine is not None:
                 self._model.vision = quantize_tower(self._model.vision, self._int8_cosine)
@@ -192,7 +192,7 @@ class ClipEncoder:
     def _pick_layers(
         self, layers: Sequence[FrameTokens], video: int, rank: Int[torch.Tensor, " frame"], frames: Frames
     ) -> LayerTokens:
-        """Return the layers of one video of a batch, whose frames have the indices ``rank`` there."""
+        """Return the layers of one video of a batch, in which its frames have the indices ``rank``."""
         tokens = tuple(layer.tokens[video, rank].float().cpu().numpy() for layer in layers)
         if self.card.merging is None:
             return LayerTokens(tokens, frames.times)
@@ -232,7 +232,7 @@ def find_ends(texts: Sequence[str], ids: Int[torch.Tensor, "text word"]) -> list
 
 
 class _Host:
-    """The outputs of a batch, scaled to unit length and copied from the device once, and embeddings of their parts."""
+    """The outputs of a batch, scaled to unit length and copied from the device once, from which embeddings are made."""
 
     def __init__(
         self,
@@ -247,7 +247,7 @@ class _Host:
         self._mask = None if mask is None else mask.cpu().numpy()
 
     def embed(self, batch_index: slice | int, frames: Frames) -> SegmentEmbedding:
-        """Return the embedding of a segment, given which frames or which video of the batch it is."""
+        """Return the embedding of a segment, given its frames or its video in the batch."""
         rows, lengths = self._rows[batch_index], self._row_lengths[batch_index]
         if self._tokens is None or self._sizes is None:
             return SegmentEmbedding(average_units(rows), rows, frames.times, frame_lengths=lengths)

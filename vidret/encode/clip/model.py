@@ -1,4 +1,4 @@
-"""CLIP models with a card that describes them, and their files: safetensors with the card in the metadata."""
+"""CLIP models with their cards, their files (safetensors with the card in the metadata), and their cost."""
 
 import json
 import math
@@ -35,7 +35,7 @@ MAY_BE_0 = ("r", "lora_rank", "sound_rate")  # counts in a card; all others are 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """The description of a model: method, backbone, and everything that its forward depends on besides weights.
+    """The description of a model: method, backbone, and all settings that its forward pass needs besides weights.
 
     ``mean`` and ``std`` normalise pixels on the scale 0..1; ``sampling`` is the frame sampling it was trained with.
     """
@@ -62,7 +62,7 @@ class Card:
     def to_json(self) -> str:
         """Return the card as JSON.
 
-        What cards did not always have is left out while it is off, so that fingerprints of earlier models stay.
+        Fields added to cards later are left out while they are off, so that fingerprints of older models stay.
         """
         fields = {"format": FORMAT, **asdict(self), "sampling": self.sampling.to_dict()}
         if self.prompts is not None and not self.prompts.spread:
@@ -93,7 +93,7 @@ class Card:
             raise ValueError(f"not a model card: {error}") from error
 
     def check(self) -> None:
-        """Raise ValueError for counts and rates that no model has, and for an unknown rule of sampling."""
+        """Raise ValueError for counts and rates out of range, and for an unknown rule of sampling."""
         for part in (self, self.vision, self.text, self.sampling, self.merging, self.prompts):
             for known in fields(part) if part is not None else ():
                 value, least = getattr(part, known.name), int(known.type is int and known.name not in MAY_BE_0)
@@ -131,16 +131,16 @@ class ClipModel(nn.Module):
 
 
 class Undrawn(TorchFunctionMode):
-    """Leave weights as memory has them where modules made in the block would draw them.
+    """Leave the weights of modules made in the block uninitialised, instead of drawing them.
 
-    To draw them takes longer than to load all of a large model. On the device "meta" nothing is drawn either, but
-    PyTorch imports its compiler at the first random number there, which takes two seconds.
+    Drawing them takes longer than loading a large model. The device "meta" does not draw them either, but there PyTorch
+    imports its compiler at the first random number, which takes two seconds.
     """
 
     def __torch_function__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Call a function of PyTorch, or one that draws nothing in its place."""
+        """Call a function of PyTorch, replacing those that draw random numbers."""
         keywords = dict(kwargs or {})
         if function in DRAWING:
             return args[0] if args else keywords["tensor"]
@@ -153,7 +153,7 @@ def save_model(model: ClipModel, path: Path) -> None:
 
 
 def describe_towers(model: ClipModel) -> Part:
-    """Return the weights and the card of a model, as a file holds them."""
+    """Return the weights and the card of a model for its file."""
     return Part(json.loads(model.card.to_json()), model.state_dict())
 
 
@@ -189,9 +189,9 @@ def fill_model(card: Card, weights: Mapping[str, torch.Tensor], source: str) -> 
     """
     try:
         card.check()
-        if (layers := max(card.vision.layers, card.text.layers)) > len(weights):  # they would be made one by one
+        if (layers := max(card.vision.layers, card.text.layers)) > len(weights):  # else they would be made one by one
             raise VidretError(f"must have weights for {layers} layers, got {len(weights)} in all")
-        torch.tensor([card.mean, card.std]).reshape(2, 3)  # of each colour
+        torch.tensor([card.mean, card.std]).reshape(2, 3)  # per colour channel
         with Undrawn():
             model = ClipModel(card)
         load_exactly(model, weights)
@@ -204,15 +204,15 @@ def fill_model(card: Card, weights: Mapping[str, torch.Tensor], source: str) -> 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a model computes, and how large it is.
+    """The operations and the size of a model.
 
     Attributes:
         video_gmacs: Billions of multiply-adds of the vision tower for one video of the card's number of frames, which
             papers call GFLOPs; a factor of 4 is assumed between the widths of an MLP and its block.
-        output_tokens: Tokens of a video that the last layer leaves.
+        output_tokens: Tokens of a video after the last layer.
         num_parameters: Parameters of both towers.
-        num_added: Those of them that CLIP does not have: low-rank updates, temporal positions, prompts. These are what
-            TempMe trains.
+        num_added: Number of these that CLIP does not have: low-rank updates, temporal positions, prompts. TempMe trains
+            only these.
     """
 
     video_gmacs: float
@@ -222,7 +222,7 @@ class Cost:
 
 
 def measure_cost(card: Card) -> Cost:
-    """Return the cost of a model by its card; no weights are made."""
+    """Return the cost of a model from its card, without making weights."""
     vision, num_frames = card.vision, card.sampling.num_frames
     schedule = card.merging or MergeSchedule(layers=(), factors=(), r=0)
     num_prompts = card.prompts.num_prompts if card.prompts is not None else 0

@@ -1,4 +1,4 @@
-"""Tokens between the layers of the vision tower and after them, and which token belongs to which frame."""
+"""The tokens between and after the layers of the vision tower, and their assignment to frames."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from vidret.types import LayerTokens
 
 
 class Trunk(NamedTuple):
-    """The state between layers: tokens, the number of patches that each stands for, and False where one is padding."""
+    """The state between layers: tokens, the number of patches merged into each, and a mask, False for padding."""
 
     x: Float[Tensor, "sequence token width"]
     sizes: Float[Tensor, "sequence token"] | None
@@ -46,8 +46,8 @@ class FrameTokens(NamedTuple):
 
     Attributes:
         tokens: The tokens of each frame's sequence, the frame's own class token first, the others in order.
-        sizes: How many original tokens each token stands for; 0 where it is padding.
-        mask: False where a token is padding.
+        sizes: Number of original tokens merged into each token; 0 for padding.
+        mask: False for padding tokens.
     """
 
     tokens: Float[Tensor, "video frame token width"]
@@ -71,9 +71,9 @@ class VisionOutput(NamedTuple):
 
     Attributes:
         frames: Class tokens in time order.
-        tokens: The patches that remain after merging, of all sequences of a video.
-        sizes: How many original tokens each patch stands for.
-        mask: False where a patch is padding.
+        tokens: The patches left after merging, of all sequences of a video.
+        sizes: Number of original tokens merged into each patch.
+        mask: False for padding patches.
         layers: Outputs of the last layers, earliest first; empty unless requested.
     """
 
@@ -85,7 +85,7 @@ class VisionOutput(NamedTuple):
 
 
 def join_images(chunks: Sequence[FrameTokens]) -> FrameTokens:
-    """Return the tokens of images, given in chunks of videos of one frame, as those of one video."""
+    """Return the tokens of images, which are chunks of one-frame videos, as the tokens of one video."""
     joined = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     return FrameTokens(*(rearrange(part, "image 1 ... -> 1 image ...") for part in joined))
 

@@ -23,9 +23,9 @@ class PromptShape:
 
     Attributes:
         num_prompts: Prompts per frame, and number of frames that exchange theirs.
-        num_frames: Frames of a clip, whose class tokens attend to all of its prompts in the end.
-        spread: For token merging, which joins neighbours: whether frames stay in the order of time, those that exchange
-            prompts are spread over the video, as in Prompt Switch, and a clip is the whole video.
+        num_frames: Frames of a clip, whose class tokens attend to all of its prompts after the last layer.
+        spread: For token merging, which joins neighbours: whether frames stay in temporal order, while those that
+            exchange prompts are spread over the video, as in Prompt Switch, and a clip is the whole video.
     """
 
     num_prompts: int = 6
@@ -39,12 +39,12 @@ class PromptShape:
             )
 
     def check(self, num_frames: int) -> None:
-        """Raise ValueError unless ``num_frames`` frames make whole clips; a clip that is the whole video has any."""
+        """Raise ValueError unless ``num_frames`` frames make whole clips; with ``spread``, any number does."""
         if not self.spread and num_frames % self.num_frames:
             raise ValueError(f"num_frames must be a multiple of {self.num_frames}, got {num_frames}")
 
     def order(self, num_frames: int) -> list[int]:
-        """Return frame indices in the order in which they are encoded; see ``interleave``."""
+        """Return frame indices in encoding order; see ``interleave``."""
         return list(range(num_frames)) if self.spread else interleave(num_frames, self.num_frames)
 
     def count_chunks(self, padded: int) -> int:

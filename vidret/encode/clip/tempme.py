@@ -22,10 +22,10 @@ MIXED_PAIR = -torch.inf
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one layer does to each sequence.
+    """The plan of one layer for each sequence.
 
     Attributes:
-        join: How many neighbouring sequences become one.
+        join: Number of neighbouring sequences that are joined to one.
         clips: Sequences per video after joining.
         front: Class tokens per sequence after joining.
         length: Tokens per sequence after joining.
@@ -57,7 +57,7 @@ class MergeSchedule:
 
     Attributes:
         layers: Layers before which neighbouring sequences are joined (clip stage), rising.
-        factors: How many sequences are joined at each of ``layers``.
+        factors: Number of sequences joined at each of ``layers``.
         r: Tokens merged per frame in each layer before the first of ``layers`` (image stage).
         cross: Fraction of tokens merged across sequences when they are joined.
         intra: Fraction of tokens merged within a sequence in each layer of the clip stage.
@@ -88,7 +88,7 @@ class MergeSchedule:
         return -(-num_frames // unit) * unit
 
     def steps(self, num_frames: int, num_patches: int, num_layers: int, *, num_prompts: int = 0) -> list[Step]:
-        """Return what each layer does; all counts follow from the shapes."""
+        """Return the plan of each layer; all counts follow from the shapes."""
         factors = dict(zip(self.layers, self.factors, strict=True))
         if self.layers and self.layers[-1] >= num_layers:
             raise ValueError(f"layers must be below {num_layers}, got {self.layers}")
@@ -136,7 +136,7 @@ class MergeSchedule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MergePlan:
-    """Which tokens merge into which.
+    """The assignment of tokens to the tokens that they merge into.
 
     Patches are split by the parity of their absolute position: even ones form set A, odd ones set B. ``src`` holds the
     offsets in A that merge, ``dst`` the offset in B that each merges into, ``kept`` the other offsets in A, rising.
@@ -161,8 +161,8 @@ class MergePlan:
         """Return three sets of positions.
 
         Returns:
-            The old positions of the tokens that stay, in their new order; the old positions of the tokens that merge;
-            and the new positions of the tokens that they merge into.
+            The old positions of the kept tokens, in their new order; the old positions of the merged tokens; and the
+            new positions of the tokens that they merge into.
         """
         (start_a, start_b), stop, device = self.starts, self.length - self.back, self.src.device
         num = len(self.src)
@@ -185,8 +185,8 @@ def plan_merge(
 ) -> MergePlan:
     """Match the ``num_merged`` tokens of A with the highest cosine to a token of B, in float32.
 
-    Ties keep the order of the tokens on every device. Where ``mask`` is False a token is padding: it merges with
-    padding, and with a real token only when no other pair is left. Raise ValueError if A has fewer tokens than
+    Ties keep the order of the tokens on every device. Tokens with a ``mask`` of False are padding: they merge with
+    padding, and with a real token only if no other pair is left. Raise ValueError if A has fewer tokens than
     ``num_merged``, or B has none.
     """
     plan = MergePlan(front, back, metric.shape[1], *(torch.empty(len(metric), 0, dtype=torch.long),) * 3)

@@ -1,4 +1,4 @@
-"""CLIP's text tower, and its tokenizer, with a context length of one's choice as training uses it."""
+"""CLIP's text tower, and its tokenizer with any context length, for training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from vidret.encode.open_clip_parts import import_part
 from vidret.layers import Block
 
 NUM_PIECES = 49408  # word pieces of CLIP's tokenizer, with the start and the end token
-KEPT_POSITIONS = 20  # of CLIP's, which Long-CLIP leaves as they are: few captions that CLIP was trained on are longer
+KEPT_POSITIONS = 20  # of CLIP's, which Long-CLIP does not stretch: few of CLIP's training captions are longer
 
 
 @dataclass(frozen=True, slots=True)
 class TextShape:
-    """The sizes of a text tower; ``context`` is the maximum number of tokens, ``dim`` that of the joint space."""
+    """The sizes of a text tower; ``context`` is the maximum number of tokens, ``dim`` the width of the joint space."""
 
     context: int
     vocabulary: int
@@ -83,9 +83,9 @@ class TextTower(nn.Module):
 def stretch_positions(
     table: Float[Tensor, "word width"], *, factor: int = 4, kept: int = KEPT_POSITIONS
 ) -> Float[Tensor, "longer width"]:
-    """Return positions for longer texts: the first ``kept`` as they are, and ``factor`` times as many of the others.
+    """Return positions for longer texts: the first ``kept`` unchanged, and ``factor`` times as many of the others.
 
-    New positions are on the lines between neighbours, and after the last on the line through the last two. CLIP's 77
+    New positions are interpolated between neighbours, and extrapolated after the last from the last two. CLIP's 77
     positions become 248. Raise ValueError if there are fewer than two positions after those kept, or ``factor`` is not
     positive. Reference: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of CLIP", section 3.2.
     """
@@ -102,7 +102,7 @@ def stretch_positions(
 def clip_words(texts: Sequence[str], num_words: int) -> Int[Tensor, "text word"]:
     """Return each text's start token, word pieces and end token, padded with zeros to ``num_words``.
 
-    A longer text keeps its first ``num_words - 2`` pieces; the end token is always present.
+    Longer texts keep their first ``num_words - 2`` pieces; the end token is always present.
     """
     if num_words < 3:
         raise ValueError(f"num_words must be at least 3, got {num_words}")
@@ -111,6 +111,6 @@ def clip_words(texts: Sequence[str], num_words: int) -> Int[Tensor, "text word"]
 
 
 def clip_pieces() -> tuple[Callable[[str], list[int]], int, int]:
-    """Return a function from text to CLIP's word piece ids, the start token and the end token."""
+    """Return a function from a text to CLIP's word piece ids; and the start and end tokens."""
     tokenizer = import_part("tokenizer").SimpleTokenizer()
     return tokenizer.encode, tokenizer.sot_token_id, tokenizer.eot_token_id

@@ -23,7 +23,7 @@ SHIFT_BACK, SHIFT_AHEAD = 1, 4
 
 @dataclass(frozen=True, slots=True)
 class VisionShape:
-    """The sizes of a vision tower; ``image_size`` and ``patch`` in pixels, ``dim`` that of the joint space."""
+    """The sizes of a vision tower; ``image_size`` and ``patch`` in pixels, ``dim`` is the width of the joint space."""
 
     image_size: int
     patch: int
@@ -43,14 +43,14 @@ class VisionShape:
 class VisionTower(nn.Module):
     """A CLIP ViT over the frames of videos.
 
-    By default it computes what open_clip's does, with each frame as a sequence of its own. ``merging`` joins the
+    By default it computes the same as open_clip's tower, with each frame as one sequence. ``merging`` joins the
     sequences of a video and merges tokens (TempMe); ``prompts`` exchanges information between frames (Prompt Switch);
     ``token_shift`` takes some tokens of the last two blocks from neighbouring frames (TS2-Net, used by UCoFiA).
 
     No paper combines merging with prompts. Here prompts never merge, like class tokens, and joined clips keep all of
-    theirs, since the aggregation needs those of every frame. They switch in the image stage, where a sequence is a
-    frame. ``spread`` prompts also switch later, between the frames of different sequences, until one sequence holds the
-    whole video: Prompt Switch switches in every layer, and in one sequence there is nothing to exchange.
+    their prompts, since the aggregation needs those of every frame. Prompts switch in the image stage, where a sequence
+    is a frame. ``spread`` prompts also switch later, between frames of different sequences, until one sequence holds
+    the whole video: Prompt Switch switches in every layer, and within one sequence there is nothing to exchange.
 
     Attributes:
         checkpointing: In training, recompute layers in the backward pass instead of keeping their activations.
@@ -66,7 +66,7 @@ class VisionTower(nn.Module):
         token_shift: bool = False,
         lora_rank: int = 0,
     ) -> None:
-        """Build a tower with random weights; ``num_frames`` is the length that temporal positions are trained for."""
+        """Build a tower with random weights; ``num_frames`` is the trained number of temporal positions."""
         if token_shift and (merging is not None or prompts is not None):
             raise ValueError("token_shift must be alone, got it with merging or prompts")
         if token_shift and shape.num_patches < SHIFT_FOLD - 1:
@@ -108,8 +108,8 @@ class VisionTower(nn.Module):
         Args:
             images: Normalised pixels.
             num_frames: Frames per video; temporal positions are interpolated to it.
-            mask: False where a frame is padding, which does not affect the other frames.
-            tokens: Whether to return the remaining patches.
+            mask: False for padding frames, which do not affect the others.
+            tokens: Whether to return the patches left after merging.
             num_layers: Number of last layers whose outputs to return, at most all.
 
         Raises:
@@ -131,7 +131,7 @@ class VisionTower(nn.Module):
         return self._project(trunk, steps[-1], num_frames, tokens=tokens)._replace(layers=tuple(kept))
 
     def plan(self, num_frames: int) -> list[Step]:
-        """Return what each layer does to sequences; without merging they stay as they are."""
+        """Return the plan of each layer; without merging, sequences do not change."""
         schedule = self.merging or MergeSchedule(layers=(), factors=(), r=0)
         num_prompts = self.prompts.shape.num_prompts if self.prompts is not None else 0
         return schedule.steps(num_frames, self.shape.num_patches, self.shape.layers, num_prompts=num_prompts)
@@ -195,7 +195,7 @@ class VisionTower(nn.Module):
     def _join(self, layer: int, step: Step, trunk: Trunk, back: int) -> Trunk:
         """Join neighbouring sequences, add their temporal positions, and merge across them.
 
-        Tokens are matched as they are before the positions are added.
+        Tokens are matched without these positions.
         """
         factor, length = step.join, trunk.x.shape[1]
         order = join_order(factor, step.front // factor, back // factor, length).to(trunk.x.device)
@@ -214,7 +214,7 @@ class VisionTower(nn.Module):
         return merge_trunk(trunk, metric, step.cross, step.front, back) if step.cross else trunk
 
     def _positions_in_time(self, layer: int, clips: int) -> Float[Tensor, "clip width"]:
-        """Return a layer's temporal positions, interpolated to ``clips`` if that is not the trained number.
+        """Return a layer's temporal positions, interpolated to ``clips`` positions if needed.
 
         ``clips`` includes padding, so that a video gets the same positions alone and in a padded batch.
         """
@@ -226,13 +226,13 @@ class VisionTower(nn.Module):
         return rearrange(stretched, "1 width clip -> clip width")
 
     def _bias(self, trunk: Trunk) -> Float[Tensor, "sequence 1 1 token"] | None:
-        """Return the bias of attention logits: the logarithm of sizes, and -inf where a key is padding."""
+        """Return the bias of attention logits: the logarithm of sizes, and -inf for padding keys."""
         weighed = trunk.sizes is not None and self.merging is not None and self.merging.proportional
         bias = trunk.sizes.clamp(min=1).log() if weighed and trunk.sizes is not None else None
         if trunk.mask is not None:
             real = trunk.mask | ~trunk.mask.any(
                 dim=1, keepdim=True
-            )  # a row of -inf only would be NaN; nothing reads such a sequence
+            )  # a row of only -inf would be NaN; such a sequence is not used
             bias = (torch.zeros_like(real, dtype=torch.float32) if bias is None else bias).masked_fill(
                 ~real, -torch.inf
             )
@@ -269,11 +269,11 @@ class VisionTower(nn.Module):
 
 
 def compile_tower(tower: VisionTower, backend: str | Callable[..., Any]) -> None:
-    """Compile a tower in place by ``torch.compile``, which happens when it is first used.
+    """Set up compilation of a tower in place by ``torch.compile``; it is compiled at first use.
 
-    What exchanges or merges tokens between frames has other shapes in each layer and for each number of frames, and a
-    compilation of the whole for each of them does not end. There, attention and MLPs are compiled, once for all blocks
-    and shapes.
+    With exchange or merging of tokens between frames, shapes differ by layer and number of frames, and compiling the
+    whole tower for each of them does not end. In that case, attention and MLPs are compiled, once for all blocks and
+    shapes.
     """
     if tower.merging is None and tower.prompts is None and not tower.token_shift:
         tower.compile(backend=backend)
@@ -286,9 +286,9 @@ def compile_tower(tower: VisionTower, backend: str | Callable[..., Any]) -> None
 def shift_tokens(
     x: Float[Tensor, "sequence token width"], num_frames: int, mask: Bool[Tensor, " sequence"] | None = None
 ) -> Float[Tensor, "sequence token width"]:
-    """Replace two of seven tokens by those of the previous and of the next frame; the ends of a video keep their own.
+    """Replace two of seven tokens by those of the previous and the next frame; the ends of a video keep their own.
 
-    ``mask`` is False where a frame is padding, which ends a video.
+    ``mask`` is False for padding frames, which end a video.
     Reference: Liu et al. 2022, "TS2-Net", section 3.3, in the form that UCoFiA uses.
     """
     frames = rearrange(x, "(video frame) token width -> video frame token width", frame=num_frames)

@@ -1,6 +1,6 @@
 """Conversion of published checkpoints: weights are renamed, and a card is derived from their shapes.
 
-Every weight must be in its source's table of names or be ignored on purpose; an unknown name is an error.
+Every weight must be in its source's table of names, or be listed as ignored; an unknown name is an error.
 """
 
 import logging
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 Names = Mapping[str, str]
 
-WRAPPERS = ("model_ema", "state_dict", "model", "model_state_dict")  # names of weights in a checkpoint, averages first
+WRAPPERS = ("model_ema", "state_dict", "model", "model_state_dict")  # keys in a checkpoint, averages first
 PROMPT_KEY = "clip.vision_model.encoder.prompt_embedding"
 
 _PARTS = ("weight", "bias")
@@ -66,7 +66,7 @@ TEMPME: Names = {
 _SHIFTED = {key: name for key, name in _OPEN_BLOCK.items() if key.startswith("attn.")}
 UCOFIA: Names = {
     **{f"clip.{key}": name for key, name in OPEN_CLIP.items()},
-    # UCoFiA's token shift wraps, and so renames, the attention of the last two blocks.
+    # UCoFiA's token shift wraps the attention of the last two blocks, which renames it.
     **{
         f"clip.visual.transformer.resblocks.*.{key.replace('attn.', 'attn.net.', 1)}": f"vision.blocks.*.{name}"
         for key, name in _SHIFTED.items()
@@ -108,8 +108,8 @@ Heads = tuple[int, int]
 PROMPT_SWITCH_IGNORED = re.compile(r"caption_|clip\.(text|vision)_model\.embeddings\.position_ids$")
 LONG_POSITIONS = "positional_embedding_res"
 LONG_IGNORED = re.compile(r"(input_resolution|context_length|vocab_size)$")
-_LETTERS = {768: "B", 1024: "L", 1280: "H"}  # in names of ViTs, by width
-FRAME_MIXING = "frame_logit_weight"  # UCoFiA's matrix over the frames that it was trained for
+_LETTERS = {768: "B", 1024: "L", 1280: "H"}  # in the names of ViTs, by width
+FRAME_MIXING = "frame_logit_weight"  # UCoFiA's matrix over its trained number of frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +161,15 @@ def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frame
         return convert_state_dict(weights, source, schedule=schedule, prompts=prompts)
     except (EncoderError, ValueError) as error:
         raise EncoderError(f"{path}: {error}") from error
-    except (IndexError, TypeError, RuntimeError) as error:  # a weight of fewer axes, or that fits no other
+    except (IndexError, TypeError, RuntimeError) as error:  # a weight has too few axes, or does not match others
         raise EncoderError(f"{path}: must have weights of the shapes of {source}: {first_line(error)}") from error
 
 
 def read_weights(path: Path, *, device: str = "cpu") -> Weights:
     """Load a state dict without executing code from the file; wrapping dicts and ``module.`` prefixes are removed.
 
-    Of several states in a file, the first of ``WRAPPERS`` is taken, which is logged. With ``device="meta"`` only shapes
-    are loaded. Raise EncoderError if the file cannot be read, or contains anything but named tensors.
+    Of several states in a file, the first of ``WRAPPERS`` is loaded, which is logged. With ``device="meta"``, only
+    shapes are loaded. Raise EncoderError if the file cannot be read, or contains other values than named tensors.
     """
     try:
         state: Any = (
@@ -192,7 +192,7 @@ def read_weights(path: Path, *, device: str = "cpu") -> Weights:
 
 @lru_cache(maxsize=16)
 def _note_state(path: Path, taken: str, *states: str) -> None:
-    """Log, once for each file, which of several states is taken."""
+    """Log, once per file, which of several states is loaded."""
     if len(states) > 1:
         logger.warning("%s holds weights named %s: %s were taken", path, " and ".join(states), taken)
 
@@ -205,7 +205,7 @@ def _read_safetensors(path: Path, device: str) -> Weights:
 
 
 def first_line(error: Exception) -> str:
-    """Return an error as one line; torch's fill a page and advise to trust the file."""
+    """Return the first line of an error; torch's errors fill a page and advise to trust the file."""
     text = getattr(error, "strerror", None) or str(error)
     if refused := re.search(r"WeightsUnpickler error:\s*(.+?)(\. |\n|$)", text):
         text = refused[1]
@@ -214,7 +214,7 @@ def first_line(error: Exception) -> str:
 
 
 def measure_card(weights: Weights, *, method: str, heads: Heads | None) -> Card:
-    """Return the card whose tower sizes are those of weights with vidret's names.
+    """Return a card with the tower sizes of weights under vidret's names.
 
     Raise EncoderError if weights that determine a size are missing.
     """

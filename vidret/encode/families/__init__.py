@@ -1,1 +1,1 @@
-"""Families of encoders, each a way to load models by name; ``registry`` lists them."""
+"""Families of encoders, each of which loads models by name; ``registry`` lists them."""

@@ -55,7 +55,7 @@ def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
                 f"{path}: vocabulary must be CLIP's {NUM_PIECES} word pieces, got {card.text.vocabulary}"
             )
         source = replace(name, base=str(path))
-        towers = load_model(path, card)  # with as many temporal positions as were trained
+        towers = load_model(path, card)  # with the trained number of temporal positions
         towers.card = replace(card, sampling=name.sample(card.sampling))
         model: ClipModel | None = towers
     else:
@@ -68,7 +68,7 @@ def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
 
 
 def _load_foreign(name: ModelName, source: ModelName, device: torch.device, precision: str) -> Encoder:
-    """Load a model that open_clip itself runs, whose import takes seconds."""
+    """Load a model that open_clip itself runs; importing it takes seconds."""
     from vidret.encode.families.open_clip import OpenClipEncoder, load_open_clip
 
     model, tokenizer = load_open_clip(name, source)
@@ -79,7 +79,7 @@ def _load_foreign(name: ModelName, source: ModelName, device: torch.device, prec
 
 
 def read_compiler() -> str | None:
-    """Return the backend of ``torch.compile`` that ``VIDRET_COMPILE`` names; None if it is not set.
+    """Return the backend of ``torch.compile`` in ``VIDRET_COMPILE``; None if it is not set.
 
     Raise EncoderError if there is no such backend.
     """
@@ -111,8 +111,8 @@ def load_towers(name: str) -> ClipModel:
 def _load_standard(name: ModelName, source: ModelName) -> ClipModel | None:
     """Load a model of open_clip, located at ``source``; None if it is not a ViT with CLIP's standard blocks.
 
-    open_clip itself draws random weights, and loads those that do not fit as they are: it resizes positions, and says
-    what is missing.
+    open_clip itself draws random weights, and loads weights that do not fit: it resizes positions, and reports missing
+    weights.
     """
     with one_line_errors(name.base):
         config, preprocess = fetch_config(source)
@@ -135,10 +135,10 @@ def _load_standard(name: ModelName, source: ModelName) -> ClipModel | None:
     return from_open_clip(load_open_clip(name, source)[0].state_dict(), card)
 
 
-# open_clip's defaults of what its configurations say of a tower
+# open_clip's defaults for the configuration of a tower
 VISION_SIZES = {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "head_width": 64, "mlp_ratio": 4.0}
 TEXT_SIZES = {"context_length": 77, "vocab_size": NUM_PIECES, "width": 512, "layers": 12, "heads": 8, "mlp_ratio": 4.0}
-# Settings that CLIP's standard blocks have, and those that change none of our vectors. All others must be off.
+# Settings of CLIP's standard blocks, and settings without effect on our vectors. All others must be off.
 STANDARD = {"pool_type": ("tok", "argmax"), "block_type": ("default",), "proj_type": ("linear",)}
 WITHOUT_EFFECT = {"patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads", "pad_id", "eos_id"}
 
@@ -149,7 +149,7 @@ def derive_card(architecture: str, config: Mapping[str, Any], preprocess: Mappin
     Args:
         architecture: Its name.
         config: Its configuration.
-        preprocess: Its settings of preprocessing, of which those that are missing are open_clip's own.
+        preprocess: Its preprocessing settings; missing ones have open_clip's defaults.
 
     Raises:
         EncoderError: Images are not cropped to a square.
@@ -192,7 +192,7 @@ def derive_card(architecture: str, config: Mapping[str, Any], preprocess: Mappin
 
 
 def _read_sizes(tower: Mapping[str, Any], defaults: Mapping[str, float]) -> dict[str, Any] | None:
-    """Return the sizes of a tower, with the ratio of its MLPs in whole channels; None if it is not CLIP's own."""
+    """Return the sizes of a tower, with an MLP ratio that gives whole channels; None if it is not a CLIP tower."""
     others = {key: value for key, value in tower.items() if value and key not in defaults.keys() | WITHOUT_EFFECT}
     sizes = {key: tower.get(key, default) for key, default in defaults.items()}
     is_standard = all(value in STANDARD.get(key, ()) for key, value in others.items())

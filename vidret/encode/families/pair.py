@@ -1,7 +1,7 @@
-"""Two encoders as one: each vector is those of both side by side, so a similarity is the weighted mean of theirs.
+"""Two encoders as one: vectors are concatenated, so that a similarity is the weighted mean of both similarities.
 
-Everything that works with the vectors of an encoder works with those of a pair. Where one of them sees whole segments
-and the other single frames, both rank videos, and only the latter tells the frames of a segment apart.
+A pair works wherever an encoder does. If one encoder sees whole segments and the other single frames, both rank videos,
+and only the latter distinguishes the frames of a segment.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from vidret.types import Frames, SegmentEmbedding, TextEmbedding
 
 logger = logging.getLogger(__name__)
 
-SCALE = 100.0  # of the cosines in CLIP's softmax, and about that of models like it
+SCALE = 100.0  # factor of cosines in CLIP's softmax, and roughly in similar models
 
 
 class PairEncoder:
-    """Two encoders that see the same frames."""
+    """Two encoders of the same frames."""
 
     def __init__(self, first: Encoder, second: Encoder) -> None:
-        """Join two encoders: the second sees frames as the first one's are cut, at its own size.
+        """Join two encoders: the second gets frames with the first one's crop, at its own size.
 
         Raise EncoderError if one takes frames of whole videos, and the other of segments.
         """
@@ -34,7 +34,7 @@ class PairEncoder:
             raise EncoderError(f"{first.name} and {second.name} must both see whole videos, or segments")
         self._parts = first, second
         names = [parse_model_name(encoder.name) for encoder in self._parts]
-        parts = (str(ModelName(part.base, part.merge)) for part in names)  # what both share is said once, at the end
+        parts = (str(ModelName(part.base, part.merge)) for part in names)  # common marks are written once, at the end
         self.name = str(replace(names[0], base=PAIR.join(parts), merge="off"))
         self.dim = first.dim + second.dim
         self.device = str(getattr(first, "device", "cpu"))

@@ -1,4 +1,4 @@
-"""Qwen3-VL-Embedding: one vector for a shot or a stretch of a film, which a vision-language model sees as a video.
+"""Qwen3-VL-Embedding: one vector per segment, which a vision-language model sees as a video.
 
 The message, the sampling and the budget of pixels are those of its authors. Their code embeds the word NULL for a video
 that cannot be decoded; here such a file fails.
@@ -32,15 +32,15 @@ DOCUMENT = "Represent the user's input."
 QUERY = "Find a video that contains the following visual content."  # MMEB-V2's
 EMPTY = "NULL"
 FPS, MIN_FRAMES, MAX_FRAMES = 1.0, 4, 64
-SEGMENT_FRAMES = 16  # of a stretch without a cut
+SEGMENT_FRAMES = 16  # of a segment without a cut
 CONTEXT = 8192  # tokens
 TOTAL_PIXELS = 10 * 768 * 32 * 32  # of a video, for every second frame: two frames are merged
-MIN_TOKENS, MAX_TOKENS = 128, 768  # of a frame before it is merged with the next
+MIN_TOKENS, MAX_TOKENS = 128, 768  # per frame, before it is merged with the next
 MILLISECONDS = 1000.0
 
 
 def make_message(instruction: str, item: dict[str, str]) -> list[dict[str, Any]]:
-    """Return the conversation that is embedded: the instruction, then a text or a video."""
+    """Return the conversation to embed: the instruction, then a text or a video."""
     return [{"role": "system", "content": [{"type": "text", "text": instruction}]}, {"role": "user", "content": [item]}]
 
 
@@ -48,7 +48,7 @@ VIDEO = make_message(DOCUMENT, {"type": "video"})
 
 
 def thin_frames(num_frames: int, rate: float) -> Int64[np.ndarray, " chosen"]:
-    """Return which frames of a video are seen: one a second, evenly spread, from 4 (or all) to 64.
+    """Return the indices of the frames of a video to encode: one per second, evenly spread, from 4 (or all) to 64.
 
     >>> thin_frames(10, 2.0).tolist()
     [0, 2, 4, 7, 9]
@@ -66,7 +66,7 @@ def pool_last(
 
 
 class QwenVideoEncoder:
-    """Qwen3-VL-Embedding; a segment is one video, and its vector stands for each of its frames.
+    """Qwen3-VL-Embedding; a segment is one video, and its vector is used for each of its frames.
 
     Attributes are those of ``Encoder``, ``device``, and ``instruction``, which is put before queries.
     """
@@ -92,7 +92,7 @@ class QwenVideoEncoder:
 
     @property
     def prompts(self) -> dict[str, str]:
-        """The instructions by what they are put before."""
+        """The instructions by the kind of input that they precede."""
         return {"query": self.instruction, "document": DOCUMENT}
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
@@ -129,7 +129,7 @@ class QwenVideoEncoder:
         return make_message(self.instruction, {"type": "text", "text": text or EMPTY})
 
     def _write(self, message: Any) -> str:
-        """Return a message as the model reads it."""
+        """Return a message in the model's chat template."""
         return str(self._processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
 
     @torch.inference_mode()
@@ -140,7 +140,7 @@ class QwenVideoEncoder:
             videos["videos"] = [torch.from_numpy(frames.pixels).permute(0, 3, 1, 2) for frames in shown]
             videos["video_metadata"] = [describe_clock(frames) for frames in shown]
             videos |= {"do_sample_frames": False, "do_resize": False, "cap_pixels_per_frame": False}
-        with self._lock:  # a fast tokenizer is set to pad or not, for all threads
+        with self._lock:  # padding is a setting of a fast tokenizer for all threads
             inputs = self._processor(
                 text=[self._write(message) for message in messages],
                 padding=True,
@@ -156,7 +156,7 @@ class QwenVideoEncoder:
 
 
 def make_resize(processor: Any, num_frames: int, pixels: int | None) -> Resize:
-    """Return how frames are resized: within the budget of a video of ``num_frames``, or to at most ``pixels``."""
+    """Return the resizing of frames: within the budget of a video of ``num_frames``, or to at most ``pixels``."""
     multiple = int(processor.patch_size * processor.merge_size)
     budget = pixels or min(MAX_TOKENS * multiple**2, 2 * TOTAL_PIXELS // num_frames)
     side = max(multiple, math.isqrt(budget) // multiple * multiple)
@@ -166,7 +166,7 @@ def make_resize(processor: Any, num_frames: int, pixels: int | None) -> Resize:
 
 
 def show_frames(frames: Frames) -> Frames:
-    """Return the frames that the model sees of a segment."""
+    """Return the frames of a segment to encode."""
     seconds = float(frames.times[-1] - frames.times[0])
     rate = (len(frames) - 1) / seconds if seconds > 0 else FPS
     chosen = thin_frames(len(frames), rate)

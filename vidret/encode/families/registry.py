@@ -1,7 +1,7 @@
 """The families of encoders, and loading an encoder by name.
 
-A family is a module of this folder with a ``Loader``, and a case here. Encoders from elsewhere are found here: a class
-by its module and name, or by an entry point of an installed package.
+A family is a module of this folder with a ``Loader``, and a case here. User-defined encoders are found here, too: a
+class by its module and name, or by an entry point of an installed package.
 """
 
 import importlib
@@ -31,7 +31,7 @@ from vidret.encode.names import (
 )
 from vidret.errors import EncoderError, VidretError, read_fault
 
-Scheme = Literal["hf", "st", "endpoint"]  # families whose names begin with their own and a colon
+Scheme = Literal["hf", "st", "endpoint"]  # families whose model names begin with the scheme and a colon
 Family = Literal["starter", "pair", Scheme, "custom", "clip"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
@@ -40,11 +40,11 @@ class Loader(Protocol):
     """Loads the encoders of a family."""
 
     def __call__(self, name: ModelName, *, device: str, precision: str) -> Encoder:
-        """Load an encoder, whose name loads it again from any folder; see ``load_encoder``."""
+        """Load an encoder. Its ``name`` must load it again from any folder; see ``load_encoder``."""
 
 
 def find_family(name: ModelName) -> Family:
-    """Return the family that a name belongs to: the CLIP models, where it is none of the others."""
+    """Return the family of a name: the CLIP models, unless it is another one."""
     if name.base == STARTER:
         return "starter"
     if PAIR in name.base:
@@ -113,14 +113,14 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
             transformers, as ``hf:org/name`` or ``hf:FOLDER``, or of sentence-transformers, as ``st:org/name`` or
             ``st:FOLDER``; or your own class, as ``package.module:Class`` or the name of an entry point in the group
             ``vidret.encoders``; or an embeddings endpoint, as ``endpoint:URL?model=NAME``; or two of these with `` + ``
-            between them, which find by the mean of both. The suffix ``#whole``
-            encodes every video as one segment, as benchmarks do. ``#merge=gentle`` or ``#merge=half``, before it,
-            merges tokens of a CLIP ViT until 75 or 50 % of its multiply-adds are left: faster, and with other vectors.
+            between them, whose similarities are averaged. The suffix ``#whole`` encodes every video as one segment, as
+            benchmarks do. ``#merge=gentle`` or ``#merge=half``, before it, merges tokens of a CLIP ViT until 75 or 50 %
+            of its multiply-adds are left: faster, and with other vectors.
         device: ``auto`` (the accelerator that PyTorch finds, else the CPU), ``cpu``, ``cuda``, ``cuda:N``, ``xpu``,
             ``xpu:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``. For CLIP, ``auto`` is bf16 where the hardware
             supports it, fp16 on Apple's chips, and on other CPUs with int8 instructions int8 for frames, if their
-            vectors keep a cosine of 0.995 to fp32. For the starter it is fp32. int8 runs on CPUs, for CLIP ViTs.
+            vectors keep a cosine of 0.995 to fp32. For the starter it is fp32. int8 is for CLIP ViTs on CPUs only.
 
     Raises:
         DeviceError: There is no such device; raised before anything is loaded.
@@ -139,12 +139,12 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
         refuse_sizes(parsed)
     try:
         return find_loader(family)(parsed, device=chosen, precision=precision)
-    except OSError as error:  # of a name too long for a path, or a folder that may not be read
+    except OSError as error:  # the name is too long for a path, or a folder is not readable
         raise EncoderError(f"{name}: {read_fault(error)}") from error
 
 
 def load_pair(name: ModelName, *, device: str, precision: str) -> Encoder:
-    """Load the two encoders that a name joins; marks at its end are for both.
+    """Load the two encoders of a pair's name; marks at its end apply to both.
 
     Raise EncoderError if the name does not join two, or one of them cannot be loaded.
     """
@@ -169,15 +169,15 @@ def find_entry_point(name: str) -> EntryPoint | None:
 
 
 def list_entry_points() -> EntryPoints:
-    """Return the encoders that installed packages offer."""
+    """Return the entry points of encoders in installed packages."""
     return _read_entry_points(tuple(sys.path))
 
 
 @lru_cache(maxsize=1)
 def _read_entry_points(folders: tuple[str, ...]) -> EntryPoints:
-    """Return the encoders that packages in the folders of modules offer.
+    """Return the entry points of encoders in packages in these folders.
 
-    They are read once, as modules are: it opens a file of each package, for 10 ms, and each index asks.
+    They are read once, since that opens a file of each package (10 ms), and each opening of an index needs them.
     """
     return entry_points(group=GROUP)
 
@@ -192,7 +192,7 @@ def is_class_name(name: str) -> bool:
 
 
 def make_custom(name: str, role: str, protocol: type) -> Any:
-    """Return an instance of a class of the user, ``package.module:Class``, which plays a role such as "face model".
+    """Return an instance of a user's class, ``package.module:Class``, for a role such as "face model".
 
     Raise VidretError if the class does not exist, cannot be made, or lacks a member of the protocol.
     """
@@ -211,10 +211,9 @@ def make_custom(name: str, role: str, protocol: type) -> Any:
 def load_custom(name: ModelName, *, device: str, precision: str) -> Encoder:
     """Load an encoder by ``package.module:Class`` or the name of an entry point.
 
-    The class is called without arguments, or with those of ``device``, ``precision`` and ``whole`` that it has. Its
-    attribute ``name`` becomes the name it was loaded by, so that its indexes open again. Raise EncoderError if the
-    module or class does not exist, is not a class with the methods of an encoder, cannot be made, or lacks an
-    attribute.
+    The class is called without arguments, or with those of ``device``, ``precision`` and ``whole`` that it accepts. Its
+    attribute ``name`` is set to the given name, so that its indexes open again. Raise EncoderError if the module or
+    class does not exist, is not a class with the methods of an encoder, cannot be created, or lacks an attribute.
     """
     base, made_by = name.base, find_class(name.base)
     if not isinstance(made_by, type) or not all(hasattr(made_by, method) for method in ATTRIBUTES[-2:]):
@@ -241,7 +240,7 @@ def load_custom(name: ModelName, *, device: str, precision: str) -> Encoder:
 
 
 def find_class(name: str) -> Any:
-    """Return what ``package.module:Class`` or the name of an entry point stands for.
+    """Return the class of ``package.module:Class`` or of the name of an entry point.
 
     Raise EncoderError if the module or the class does not exist.
     """
@@ -257,9 +256,9 @@ def find_class(name: str) -> Any:
 
 
 def describe_class(encoder: Encoder) -> str:
-    """Return the name that loads an encoder's class, ``package.module:Class``; empty if none can.
+    """Return the name that loads an encoder's class, ``package.module:Class``; empty if it cannot be loaded by name.
 
-    A class inside another one or a function, or of the script that runs, cannot be imported by name.
+    A class inside another one or a function, or in the running script, cannot be imported by name.
     """
     made_by = type(encoder)
     name = f"{made_by.__module__}:{made_by.__qualname__}"

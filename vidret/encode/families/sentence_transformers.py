@@ -1,7 +1,7 @@
-"""Embedding models that sentence-transformers runs, by ``st:NAME``: of images and texts, or of texts only.
+"""Embedding models of sentence-transformers, by ``st:NAME``: of images and texts, or of texts only.
 
-Videos are seen as frames, each encoded on its own. Prompts are those of the model: ``query`` for queries and
-``document`` for frames and for texts that are found.
+Videos are encoded frame by frame. Prompts are those of the model: ``query`` for queries, ``document`` for frames and
+for stored texts.
 """
 
 import importlib
@@ -41,8 +41,7 @@ UNLIMITED = 1 << 20  # tokens, where a model states no limit
 class EmbeddingModelEncoder:
     """A model of sentence-transformers; a segment's vector is the mean of its frames' vectors.
 
-    Attributes are those of ``Encoder``, ``device``, and ``prompts``: those that the model puts before queries and
-    frames.
+    Attributes are those of ``Encoder``, ``device``, and ``prompts``, which the model puts before queries and frames.
     """
 
     encodes_frames_alone = True
@@ -74,7 +73,7 @@ class EmbeddingModelEncoder:
         return encode_clauses(texts, self._encode_short, self._fits, context=self._context, name=self.name)
 
     def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        with self._lock:  # a fast tokenizer is set to truncate or not, for all threads
+        with self._lock:  # truncation is a setting of a fast tokenizer for all threads
             rows = _encode_units(self._model.encode_query, list(texts)).numpy()
         return [TextEmbedding(text, row, row[None]) for text, row in zip(texts, rows, strict=True)]
 
@@ -86,17 +85,17 @@ class EmbeddingModelEncoder:
 
 
 class TextModel:
-    """A model of sentence-transformers as a ``SentenceModel``, for any threads; texts beyond its length are cut off."""
+    """A model of sentence-transformers as a thread-safe ``SentenceModel``; long texts are truncated to its length."""
 
     def __init__(self, model: Any) -> None:
         """Wrap a loaded model of texts."""
         self._model, self._lock = model.eval(), Lock()
-        prompts = {key: text for key, text in model.prompts.items() if text}  # versions differ in empty ones
+        prompts = {key: text for key, text in model.prompts.items() if text}  # versions differ about empty ones
         self.fingerprint = digest_weights(model.state_dict().items(), prompts, model.max_seq_length)
         self.dim = len(self._encode(model.encode_document, ["a text"])[0])
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
-        """Return unit vectors of texts that are found."""
+        """Return unit vectors of stored texts."""
         return self._encode(self._model.encode_document, texts) if texts else np.zeros((0, self.dim), np.float32)
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
@@ -104,7 +103,7 @@ class TextModel:
         return self._encode(self._model.encode_query, texts) if texts else np.zeros((0, self.dim), np.float32)
 
     def _encode(self, encode: Any, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
-        # Lone surrogates, of invalid file names and arguments, are no text for a tokenizer.
+        # Tokenizers refuse lone surrogates, as in invalid file names and arguments.
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         with self._lock:
             units: Float32[np.ndarray, "text dim"] = _encode_units(encode, clean).numpy()
@@ -112,12 +111,12 @@ class TextModel:
 
 
 def _encode_units(encode: Any, inputs: list[Any]) -> torch.Tensor:
-    """Return what a model gives for inputs, scaled to unit length, as float32 on the CPU."""
+    """Return a model's vectors for inputs, scaled to unit length, as float32 on the CPU."""
     vectors = encode(inputs, batch_size=BATCH_SIZE, convert_to_tensor=True, show_progress_bar=False)
     return functional.normalize(torch.as_tensor(vectors).float(), dim=-1).cpu()
 
 
-@lru_cache(maxsize=2)  # of one index, and of one that it is compared with
+@lru_cache(maxsize=2)  # of an index, and of another to compare with
 def load_text_model(name: str) -> TextModel:
     """Load ``st:org/name`` or ``st:FOLDER`` as a model of sentences. Code that comes with a model is never run.
 
@@ -139,7 +138,7 @@ def load_embedding_model(name: ModelName, *, device: str, precision: str) -> Emb
     cannot be reached, or the model does not encode images and texts.
     """
     repository = _find(name)
-    if repository.read_type() == MODEL_TYPE:  # it sees videos, and needs nothing of this library
+    if repository.read_type() == MODEL_TYPE:  # it sees videos, and does not need this library
         return load_qwen(repository, device=device, precision=precision)
     refuse_sizes(name)
     dtype = DTYPES[choose_float_precision(name.base, precision, torch.device(device))]
@@ -167,12 +166,12 @@ def _load(repository: Repository, device: str, dtype: torch.dtype) -> Any:
         return library.SentenceTransformer(
             repository.source, device=device, **repository.options, model_kwargs={"dtype": dtype}
         )
-    except Exception as error:  # the library documents none, and its versions raise different ones
+    except Exception as error:  # the library documents no exceptions, and versions differ
         raise EncoderError(f"{repository.name.base} cannot be loaded: {first_line(error)}") from error
 
 
 def _read_resize(name: str, model: Any) -> Resize:
-    """Return the frame size of a model's own processor; a common one for models that take any size."""
+    """Return the frame size of a model's processor; a usual one for models that take any size."""
     processor = getattr(getattr(model[0], "processor", None), "image_processor", None)
     try:
         return read_preprocessing(name, processor).resize

@@ -1,4 +1,4 @@
-"""Models of transformers that compare sounds with texts, CLAP and PE-A-Frame, or tag them with fixed names, AST.
+"""Sound models of transformers: CLAP and PE-A-Frame compare sounds with texts, AST tags them with fixed names.
 
 References: Wu et al. 2023, "Large-Scale Contrastive Language-Audio Pretraining with Feature Fusion and
 Keyword-to-Caption Augmentation"; Vyas et al. 2025, "Pushing the Frontier of Audiovisual Perception with Large-Scale
@@ -19,23 +19,23 @@ from vidret.encode.names import parse_model_name
 from vidret.errors import EncoderError
 
 SCHEME = "hf:"
-FRAMES_AT_ONCE = 10  # of PE-A-Frame, 0.04 s each, that are stored as one
-NAME_WORDS = 2  # up to which a text is the name of a sound, not a sentence
+FRAMES_AT_ONCE = 10  # of PE-A-Frame, 0.04 s each, averaged to one stored vector
+NAME_WORDS = 2  # a text of at most this many words is the name of a sound, not a sentence
 COLUMNS_PER_S = 100  # of the spectrogram of AST
-MIN_SAMPLES = 400  # of one of its columns
+MIN_SAMPLES = 400  # of one column
 TAGGER = "audio-spectrogram-transformer"
 TYPES = ("clap", "pe_audio", TAGGER)
 
 
 class SoundModel(Protocol):
-    """Compares sounds with texts by the dot product of their vectors.
+    """A model that compares sounds with texts by the dot product of their vectors.
 
     Attributes:
         sample_rate: Samples per second of mono sound in -1..1.
-        window_s: Length of a sound that is encoded at once, in seconds; the last one of a video may be shorter.
-        hop_s: From the start of one to the start of the next.
-        step_s: What each vector of a sound is of, from its start on.
-        is_calibrated: Whether dot products are log-odds that a sound is what a text says.
+        window_s: Duration of a window, which is encoded at once, in seconds; the last one of a video may be shorter.
+        hop_s: Seconds from the start of a window to the start of the next.
+        step_s: Seconds of sound per vector in a window.
+        is_calibrated: Whether dot products are log-odds that a text describes a sound.
     """
 
     sample_rate: int
@@ -45,14 +45,14 @@ class SoundModel(Protocol):
     is_calibrated: bool
 
     def encode_sounds(self, sounds: Sequence[Float32[np.ndarray, " sample"]]) -> Float32[np.ndarray, "sound step dim"]:
-        """Return the vectors of sounds of one length."""
+        """Return the vectors of sounds of equal length."""
 
     def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
         """Return the vector of each text."""
 
 
 class _Loaded:
-    """What both models share: the weights, and what prepares sounds and texts."""
+    """The base of sound models: the weights, and the preprocessing of sounds and texts."""
 
     kind, has_texts = "AutoModel", True
 
@@ -60,7 +60,7 @@ class _Loaded:
         self._model = repository.load_model(self.kind).eval()
         self._listener = repository.load("AutoFeatureExtractor")
         self._tokenizer: Any = repository.load("AutoTokenizer") if self.has_texts else None
-        self._lock = Lock()  # a fast tokenizer is set to truncate, for all threads
+        self._lock = Lock()  # truncation is a setting of a fast tokenizer for all threads
         self.sample_rate = int(self._listener.sampling_rate)
 
     def _tokenize(self, texts: Sequence[str]) -> Any:
@@ -70,7 +70,7 @@ class _Loaded:
                 list(texts),
                 padding=True,
                 truncation=True,
-                max_length=min(self._tokenizer.model_max_length, positions - 2),  # RoBERTa's first two are not used
+                max_length=min(self._tokenizer.model_max_length, positions - 2),  # RoBERTa does not use the first two
                 return_tensors="pt",
             )
 
@@ -79,28 +79,28 @@ class _Loaded:
 
 
 class ClapEncoder(_Loaded):
-    """CLAP: a unit vector of up to 10 s, which is repeated if it is shorter."""
+    """CLAP: one unit vector for a sound of up to 10 s; shorter sounds are repeated."""
 
     window_s, hop_s, step_s, is_calibrated = 10.0, 5.0, 10.0, False
 
     @torch.inference_mode()
     def encode_sounds(self, sounds: Sequence[Float32[np.ndarray, " sample"]]) -> Float32[np.ndarray, "sound 1 dim"]:
         """Return the unit vector of each sound."""
-        inputs = self._listen(sounds, truncation="rand_trunc", padding="repeatpad")  # what is not longer is not cut
+        inputs = self._listen(sounds, truncation="rand_trunc", padding="repeatpad")  # no sound is long enough to be cut
         output = self._model.get_audio_features(input_features=inputs["input_features"])
         return _read_vectors(output)[:, None]
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
-        """Return the unit vector of each text; the name of a sound becomes a sentence, as its authors do."""
+        """Return the unit vector of each text; the name of a sound is put into a sentence, as by the authors."""
         framed = [f"This is a sound of {text}." if len(text.split()) <= NAME_WORDS else text for text in texts]
         return _read_vectors(self._model.get_text_features(**self._tokenize(framed)))
 
 
 class FrameEncoder(_Loaded):
-    """PE-A-Frame: the mean of its vectors of 0.04 s in each 0.4 s; its logits are dot products.
+    """PE-A-Frame: the mean of its 0.04 s vectors over each 0.4 s; dot products are its logits.
 
-    The scale is in the vectors of texts, and the bias in a dimension of its own, which is 1 in those of sounds.
+    Text vectors include the scale, and the bias as an additional dimension, which is 1 in sound vectors.
     """
 
     window_s, hop_s, step_s, is_calibrated = 10.0, 10.0, 0.4, True
@@ -112,8 +112,8 @@ class FrameEncoder(_Loaded):
 
     @torch.inference_mode()
     def encode_sounds(self, sounds: Sequence[Float32[np.ndarray, " sample"]]) -> Float32[np.ndarray, "sound step dim"]:
-        """Return the vectors of each 0.4 s; what is left at the end belongs to the last one."""
-        missing = max(0, self._listener.hop_length + 1 - len(sounds[0]))  # fewer samples cannot be reflected
+        """Return the vector of each 0.4 s; the rest at the end belongs to the last one."""
+        missing = max(0, self._listener.hop_length + 1 - len(sounds[0]))  # too few samples for reflection padding
         inputs = self._listen([np.pad(sound, (0, missing)) for sound in sounds])
         frames = self._model.get_audio_embeds(inputs["input_values"], inputs["padding_mask"]).numpy()
         firsts = np.arange(0, max(frames.shape[1] // FRAMES_AT_ONCE, 1)) * FRAMES_AT_ONCE
@@ -131,9 +131,9 @@ class FrameEncoder(_Loaded):
 
 
 class SoundTagger(_Loaded):
-    """AST: which of the classes of AudioSet are heard in 10.24 s, any number of them.
+    """AST: the probabilities of the classes of AudioSet in 10.24 s, any number of which may be heard.
 
-    ``labels`` names its classes; what cuts windows for a ``SoundModel`` cuts them for it.
+    ``labels`` names its classes. Its windows are cut like those of a ``SoundModel``.
     """
 
     kind, has_texts = "ASTForAudioClassification", False
@@ -146,7 +146,7 @@ class SoundTagger(_Loaded):
 
     @torch.inference_mode()
     def encode_sounds(self, sounds: Sequence[Float32[np.ndarray, " sample"]]) -> Float32[np.ndarray, "sound 1 label"]:
-        """Return the probability of each class in each sound; silence follows one that is shorter than a window."""
+        """Return the probability of each class in each sound; short sounds are padded with silence."""
         missing = max(0, MIN_SAMPLES - len(sounds[0]))
         inputs = self._listen([np.pad(sound, (0, missing)) for sound in sounds])
         rated: Float32[np.ndarray, "sound label"] = self._model(inputs["input_values"]).logits.sigmoid().numpy()
@@ -161,10 +161,10 @@ def _read_vectors(output: Any) -> Float32[np.ndarray, "row dim"]:
 
 @functools.lru_cache(maxsize=1)
 def load_sound_model(name: str) -> SoundModel | SoundTagger:
-    """Load ``hf:org/name`` or ``hf:FOLDER``, or return it if it was loaded last. Code that comes with it is never run.
+    """Load ``hf:org/name`` or ``hf:FOLDER``, cached for the last model. Code that comes with a model is never run.
 
     Raise MissingExtraError if transformers is not installed, or EncoderError if the name is unknown, the hub cannot be
-    reached, or it is no model of sounds.
+    reached, or it is not a model of sounds.
     """
     if not name.startswith(SCHEME):
         raise EncoderError(f"sound model must be {SCHEME}org/name or {SCHEME}FOLDER, got {name}")
@@ -173,7 +173,7 @@ def load_sound_model(name: str) -> SoundModel | SoundTagger:
     if config.model_type not in TYPES:
         raise EncoderError(f"{name}: must be a model of one of the types {', '.join(TYPES)}, got {config.model_type}")
     if config.model_type == "clap":
-        if config.audio_config.enable_fusion:  # which hears random stretches of a sound
+        if config.audio_config.enable_fusion:  # it would hear random parts of a sound
             raise EncoderError(f"{name}: must be a CLAP without fusion, such as laion/clap-htsat-unfused")
         return ClapEncoder(repository)
     return SoundTagger(repository) if config.model_type == TAGGER else FrameEncoder(repository)

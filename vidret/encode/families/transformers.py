@@ -1,4 +1,4 @@
-"""Encoders that run a model of transformers: of images, frame by frame, or of videos, segment by segment."""
+"""Encoders with a model of transformers: of images, frame by frame, or of videos, segment by segment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,12 +28,12 @@ from vidret.errors import EncoderError
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
 
 BATCH_SIZE = 64  # frames
-FULL_SCALE = 32768  # of samples in 16 bits
+FULL_SCALE = 32768  # of 16-bit samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformersModel:
-    """A loaded model of transformers with everything that it is run with."""
+    """A loaded model of transformers with its settings and processors."""
 
     name: str
     model: Any
@@ -43,16 +43,16 @@ class TransformersModel:
     sampling: Sampling
     device: torch.device
     dtype: torch.dtype
-    listener: Any = None  # prepares the sound, for a model that hears
+    listener: Any = None  # prepares the sound, for a model with sound
 
 
 class _LoadedEncoder:
-    """What encoders of images and of videos share: the model on its device, and the texts."""
+    """The base of encoders of images and of videos: the model on its device, and the encoding of texts."""
 
     def __init__(self, loaded: TransformersModel) -> None:
         self._loaded, self._model_type, self._tokenizer = loaded, loaded.model_type, loaded.tokenizer
         self._model, self._device = loaded.model.eval(), loaded.device
-        self._lock = Lock()  # a fast tokenizer is set to truncate or not, for all threads
+        self._lock = Lock()  # truncation is a setting of a fast tokenizer for all threads
         longest = self._tokenizer.model_max_length
         positions = getattr(self._model.config.text_config, "max_position_embeddings", longest)
         self._context = min(self._model_type.context or positions, longest)
@@ -135,17 +135,17 @@ class TransformersEncoder(_LoadedEncoder):
 
 
 class TransformersVideoEncoder(_LoadedEncoder):
-    """A model of videos and texts, which gives each segment one vector; it is repeated for every frame.
+    """A model of videos and texts, with one vector per segment, which is repeated for every frame.
 
-    A segment is shown as the model's own number of frames, spread over it as in training; a model that hears gets its
-    sound too, or silence for an image. Attributes are those of ``Encoder``, and ``device``.
+    A segment is encoded with the model's number of frames, spread over it as in training; a model with sound gets its
+    sound, too, or silence for an image. Attributes are those of ``Encoder``, and ``device``.
     """
 
     encodes_frames_alone = False
     has_frame_vectors = False
 
     def __init__(self, loaded: TransformersModel, num_frames: int) -> None:
-        """Wrap a loaded model that sees ``num_frames`` at once."""
+        """Wrap a loaded model that takes ``num_frames`` frames at once."""
         super().__init__(loaded)
         self._num_frames = num_frames
         self._batch_size = max(1, BATCH_SIZE // num_frames)
@@ -160,7 +160,7 @@ class TransformersVideoEncoder(_LoadedEncoder):
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}, which encodes videos")
         vectors = np.empty((len(batch), self.dim), np.float32)
         lengths = [0 if self._loaded.listener is None else len(self._listen(frames)) for frames in batch]
-        for length in set(lengths):  # sounds of one length need no padding, which would change their vectors
+        for length in set(lengths):  # sounds of equal length need no padding, which would change their vectors
             rows = [row for row, sound_length in enumerate(lengths) if sound_length == length]
             for start in range(0, len(rows), self._batch_size):
                 chosen = rows[start : start + self._batch_size]
@@ -184,7 +184,7 @@ class TransformersVideoEncoder(_LoadedEncoder):
         return functional.normalize(output.pooler_output.float().reshape(len(batch), -1), dim=-1).cpu().numpy()
 
     def _listen(self, frames: Frames) -> Float32[np.ndarray, " sample"]:
-        """Return the sound of a segment in -1..1, at least one step of the model's; a second of silence for none."""
+        """Return the sound of a segment in -1..1, at least one step of the model; a second of silence without sound."""
         if frames.sound is None:
             return np.zeros(self.sampling.sound_rate, np.float32)
         missing = max(0, self._loaded.listener.hop_length - len(frames.sound))
@@ -229,9 +229,9 @@ def load_transformers(
 
 
 def _load_processors(repository: Repository) -> tuple[Any, Any, Any]:
-    """Return what prepares the frames, of images where there is one, else of videos; the sound; and the texts."""
+    """Return the processors of frames (of images, or else of videos), of sound, and of texts."""
     processor = repository.load("AutoProcessor")
-    # A processor has loaded the tokenizer already, which takes a second where a vocabulary is large.
+    # A processor has loaded the tokenizer already, which takes a second if the vocabulary is large.
     tokenizer = getattr(processor, "tokenizer", None) or repository.load("AutoTokenizer")
     for part in ("image_processor", "video_processor"):
         if getattr(processor, part, None) is not None:

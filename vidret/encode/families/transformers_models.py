@@ -1,7 +1,7 @@
-"""The types of models of transformers that vidret can run: how each encodes frames, videos, patches and words.
+"""The supported model types of transformers, with the functions that encode frames, videos, patches and words.
 
-A patch's vector is what the model's own pooling and projection give for only that patch, and a word's likewise, so
-that they are in the joint space.
+A patch's vector is the output of the model's pooling and projection for that patch alone, and likewise for words, so
+that these vectors are in the joint space.
 """
 
 import logging
@@ -21,12 +21,12 @@ from vidret.errors import EncoderError
 from vidret.types import Interpolation, Resize
 
 Inputs = Mapping[str, Tensor]
-Constants = tuple[float, ...]  # of the three channels, on the scale 0..1
+Constants = tuple[float, ...]  # per colour channel, on the scale 0..1
 PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))
-PE_FRAMES = 16  # of the PE-AV models that state a number
+PE_FRAMES = 16  # of the PE-AV models with a fixed number
 logger = logging.getLogger(__name__)
 
-# Pillow's numbers of the filters. Lanczos is not offered by the decoding processes.
+# Pillow's numbers of the filters. The decoding processes do not have Lanczos.
 FILTERS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 
 
@@ -40,7 +40,7 @@ def spread_frames(num_frames: int, wanted: int) -> list[int]:
 
 
 def spread_frames_down(num_frames: int, wanted: int) -> list[int]:
-    """Return the same with fractions rounded down, as the processor of PE-Video does.
+    """Return the same as ``spread_frames`` with fractions rounded down, as the processor of PE-Video does.
 
     >>> spread_frames_down(3, 6)
     [0, 0, 0, 1, 1, 2]
@@ -54,7 +54,7 @@ def _normalise_images(_model: Any, pixels: Tensor, mean: Constants, std: Constan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelType:
-    """How a model of transformers is called.
+    """The calls of a model type of transformers.
 
     Attributes:
         encode: From the model and its pixels, (frame, 3, height, width) or (video, frame, 3, height, width), to the
@@ -63,14 +63,14 @@ class ModelType:
         patches: From the model and these outputs to vectors of patches, (frame, patch, dim); None without patches.
         texts: From the model and the tokens of texts to the outputs of its text tower, likewise.
         words: From the model and the states of a text, (text, word, width), to vectors of words; None without them.
-        context: Number of tokens that texts were trained with; None if the configuration says it.
+        context: Number of tokens of texts in training; None if the configuration has it.
         pads: Whether the text tower was trained on texts padded to the full length.
         num_frames: From the configuration and the processor to the frames that a video-native model sees as one video;
             None for a model of images.
         choose: From the number of frames of a segment and this number to the indices of the frames that it sees.
         hear: From the model, its pixels and the inputs of its sound to outputs, for a video-native model that hears; it
-            takes the place of ``encode``.
-        canonicalise: From a text to that which the model was trained on.
+            replaces ``encode``.
+        canonicalise: From a text to the form that the model was trained on.
     """
 
     encode: Callable[[Any, Tensor], Any]
@@ -107,13 +107,13 @@ def _encode_naflex(model: Any, rows: Tensor) -> Any:
 
 
 def _project_patches(model: Any, output: Any) -> Tensor:
-    """Norm and project all states but the class token's, as the class token's is."""
+    """Normalise and project all states but the class token's, in the same way as the class token's."""
     projected: Tensor = model.visual_projection(model.vision_model.post_layernorm(output.last_hidden_state[:, 1:]))
     return projected
 
 
 def _pool_patches(model: Any, output: Any) -> Tensor:
-    """Pass each patch on its own to the attention that pools all patches."""
+    """Pass each patch alone to the attention that pools all patches."""
     states = output.last_hidden_state
     pooled = model.vision_model.head(rearrange(states, "frame patch width -> (frame patch) 1 width"))
     patches: Tensor = rearrange(pooled, "(frame patch) dim -> frame patch dim", frame=len(states))
@@ -121,15 +121,15 @@ def _pool_patches(model: Any, output: Any) -> Tensor:
 
 
 def _flatten_map(model: Any, output: Any) -> Tensor:
-    """Return the cells of a convolutional map, whose mean is the image's vector."""
+    """Return the cells of a convolutional map; their mean is the image's vector."""
     cells: Tensor = rearrange(output.last_hidden_state, "frame dim row column -> frame (row column) dim")
     return cells
 
 
 def _apply_head(model: Any, head: str, output: Any, states: Tensor) -> Any:
-    """Return an output of a part of PE-AV with the vectors that the model's own forward has.
+    """Return the output of a part of PE-AV with the vectors of the full model's forward pass.
 
-    The model has no call for only videos or only texts.
+    The model cannot encode only videos or only texts.
     """
     output["pooler_output"] = getattr(model, head)(states)
     return output
@@ -146,13 +146,13 @@ def _hear_videos(model: Any, pixels: Tensor, sound: Inputs) -> Any:
 
 
 def _encode_pe_texts(model: Any, tokens: Inputs, head: str) -> Any:
-    """Encode texts by the head for what they are compared with; the class token stands for the text."""
+    """Encode texts by the head for their counterpart, such as videos; the class token represents the text."""
     output = model.text_model(**tokens)
     return _apply_head(model, head, output, output.last_hidden_state[:, 0])
 
 
 def canonicalise(text: str) -> str:
-    """Return a text as VideoPrism was trained on it; neither its processor in transformers nor MTEB does this.
+    """Return a text in the form of VideoPrism's training; neither its processor in transformers nor MTEB does this.
 
     >>> canonicalise("Hello,  World!")
     'hello world.'
@@ -231,7 +231,7 @@ def read_preprocessing(name: str, processor: Any) -> Preprocessing:
     std: tuple[float, ...] = (1.0,) * 3
     if processor.do_normalize:
         mean, std = tuple(processor.image_mean), tuple(processor.image_std)
-    if getattr(processor, "include_top", False):  # EfficientNet's divides by the deviation again
+    if getattr(processor, "include_top", False):  # EfficientNet's processor divides by the deviation again
         std = tuple(a * b for a, b in zip(std, processor.image_std, strict=True))
     scale = 255 * factor
     return Preprocessing(
@@ -249,7 +249,7 @@ def read_frame_size(name: str, processor: Any) -> Resize:
             f"{name}: the processor's filter must be bilinear or bicubic, got Pillow's number {resample}"
         )
     patches = getattr(processor, "max_num_patches", None)
-    if patches is not None:  # as many patches as the model was trained with, as a square
+    if patches is not None:  # a square with the trained number of patches
         side = math.isqrt(patches) * processor.patch_size
         return Resize(side, side, FILTERS[resample], squash=True)
     size = dict(processor.size)

@@ -1,4 +1,4 @@
-"""Conversion of VideoPrism's released video-text weights, of JAX, to a folder that ``hf:FOLDER`` loads.
+"""Conversion of VideoPrism's released video-text weights from JAX to a folder that ``hf:FOLDER`` loads.
 
 Reference: google-deepmind/videoprism, "encoders.py" and "layers.py"; the names are those of its parameters.
 """
@@ -73,7 +73,7 @@ def convert_videoprism(weights: Path, vocabulary: Path, out: Path) -> None:
         out: The folder, new or not.
 
     Raises:
-        EncoderError: A file cannot be read, or has other weights than those of VideoPrism-LvT.
+        EncoderError: A file cannot be read, or its weights are not those of VideoPrism-LvT.
     """
     transformers: Any = importlib.import_module("transformers")
     parameters = read_npz(weights)
@@ -111,7 +111,7 @@ def read_npz(path: Path) -> dict[str, Float[np.ndarray, "..."]]:
 
 
 def rename_parameters(found: Parameters, path: Path) -> dict[str, torch.Tensor]:
-    """Return the parameters by the names of transformers, one for each layer of a stack.
+    """Return the parameters under the names of transformers, with stacks split into layers.
 
     Raise EncoderError if a name is unknown.
     """
@@ -130,7 +130,7 @@ def rename_parameters(found: Parameters, path: Path) -> dict[str, torch.Tensor]:
 
 
 def turn_parameter(name: str, value: Float[np.ndarray, "..."]) -> torch.Tensor:
-    """Return a parameter of one layer in the shape that transformers has."""
+    """Return a parameter of one layer in the shape of transformers."""
     if name == f"{PATCHES}/kernel":
         side = round((len(value) // 3) ** 0.5)
         value = rearrange(value, "(y x c) dim -> dim c 1 y x", y=side, x=side)
@@ -150,7 +150,7 @@ def turn_parameter(name: str, value: Float[np.ndarray, "..."]) -> torch.Tensor:
 
 
 def measure_config(found: Parameters) -> dict[str, dict[str, Any]]:
-    """Return the configuration that the shapes of the parameters state; raise EncoderError if a part is missing."""
+    """Return the configuration, by the shapes of the parameters; raise EncoderError if a part is missing."""
     try:
         queries = {stack: found[f"{stack}/self_attention/query/w"].shape for stack in STACKS}
         layers, width, heads = zip(*(shape[:3] for shape in queries.values()), strict=True)
@@ -170,14 +170,14 @@ def measure_config(found: Parameters) -> dict[str, dict[str, Any]]:
     return {"vision_config": vision, "text_config": words | {"max_position_embeddings": CONTEXT}}
 
 
-# The fields of SentencePiece's ModelProto, of its pieces, and of its NormalizerSpec.
+# Field numbers of SentencePiece's ModelProto, its pieces, and its NormalizerSpec.
 PIECES, NORMALIZER, PIECE, SCORE, CHARSMAP = 1, 3, 1, 2, 2
 
 
 def read_pieces(path: Path) -> tuple[list[tuple[str, float]], bytes]:
     """Return the pieces of a SentencePiece model with their scores, and its table of character replacements.
 
-    Raise EncoderError if the file cannot be read, or is no such model.
+    Raise EncoderError if the file cannot be read, or is not a SentencePiece model.
     """
     try:
         fields = list(read_fields(path.read_bytes()))
@@ -190,7 +190,7 @@ def read_pieces(path: Path) -> tuple[list[tuple[str, float]], bytes]:
 
 
 def read_fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the fields of a message of protocol buffers by number; numbers of variable length as they are stored."""
+    """Yield the fields of a protocol buffers message by number; varints stay encoded."""
     position = 0
 
     def read_number() -> int:

@@ -4,7 +4,7 @@ import os
 
 from vidret.errors import MissingExtraError
 
-# Ray reads these when it is imported: no output of its own.
+# Ray reads these at import; they turn off its output.
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",

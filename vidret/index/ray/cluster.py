@@ -1,4 +1,4 @@
-"""Connect to a Ray cluster, or start Ray on this machine, and put Ray's errors in a sentence."""
+"""Connecting to a Ray cluster, or starting Ray on this machine; and Ray's errors as one sentence."""
 
 import contextlib
 import logging
@@ -17,8 +17,8 @@ from vidret.index.stages import count_cores
 
 CONNECT_TIMEOUT_S = 10.0
 CUDA_VISIBLE = "CUDA_VISIBLE_DEVICES"
-OBJECT_STORE_BYTES = 1 << 30  # on this machine, for decoded segments that wait for an encoder
-# Environment variables that the nodes of a cluster need; workers on this machine inherit them.
+OBJECT_STORE_BYTES = 1 << 30  # on this machine, for decoded segments that wait for encoding
+# Environment variables for the nodes of a cluster; workers on this machine inherit them.
 FORWARDED_VARIABLES = ("PYTHONPATH", "HF_HUB_OFFLINE", "HF_HOME", "TORCH_HOME")
 
 
@@ -27,8 +27,8 @@ def join_cluster(address: str | None, device: str = CPU) -> Iterator[None]:
     """Connect to the Ray cluster at an address, or start Ray on this machine, for the duration of the block.
 
     An existing connection of this process is used and kept. The address is ``auto``, ``HOST:PORT``, or None to start
-    Ray here, with ``cuda:N`` on that GPU and no other. Raise VidretError if there is no cluster at the address, or Ray
-    cannot start.
+    Ray on this machine, for ``cuda:N`` with that GPU only. Raise VidretError if there is no cluster at the address, or
+    Ray cannot start.
     """
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if ray.is_initialized():
@@ -41,8 +41,8 @@ def join_cluster(address: str | None, device: str = CPU) -> Iterator[None]:
         ray.shutdown()
         problem = f"{address}: cannot be reached" if address else "Ray cannot start on this machine"
         raise VidretError(f"{problem} ({read_fault(error)})") from error
-    # There is no public way to keep it from writing to stdout, or from starting again for a thread that outlives the
-    # run after a second interrupt.
+    # No public option keeps Ray from writing to stdout, or from starting again for a thread that outlives the run after
+    # a second interrupt.
     ray._private.worker._worker_logs_enabled = False
     ray._private.auto_init_hook.enable_auto_connect = False
     try:
@@ -61,7 +61,7 @@ def _start(address: str | None, device: str) -> None:
             start = partial(ray.init, "local", include_dashboard=False, **resources, **quiet)
             try:
                 start()
-            except Exception:  # now and then its processes take longer to start than it waits for them
+            except Exception:  # sometimes its processes take longer to start than Ray waits for them
                 ray.shutdown()
                 start()
     else:
@@ -72,7 +72,7 @@ def _start(address: str | None, device: str) -> None:
 
 @contextlib.contextmanager
 def _show_one_gpu(gpu: int | None) -> Iterator[None]:
-    """Make a single GPU, given by its index in this process, visible to processes started inside; None does nothing."""
+    """Show only one GPU, by its index in this process, to processes started in the block; None changes nothing."""
     before = os.environ.get(CUDA_VISIBLE)
     if gpu is not None:
         os.environ[CUDA_VISIBLE] = before.split(",")[gpu].strip() if before else str(gpu)
@@ -86,7 +86,7 @@ def _show_one_gpu(gpu: int | None) -> Iterator[None]:
 
 
 def _check_port(address: str) -> None:
-    """Raise an error soon if nothing listens at an address; Ray itself tries for minutes."""
+    """Raise an error at once if nothing listens at an address; Ray itself retries for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
@@ -116,6 +116,6 @@ def describe_ray_error(error: BaseException) -> str:
     """Return the innermost cause of an error from Ray, in one sentence."""
     error = find_cause(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
-    if isinstance(error, UnserializableException):  # a traceback with the error in its last line
+    if isinstance(error, UnserializableException):  # its message is a traceback with the error in the last line
         return lines[-1]
     return f"{type(error).__name__}: {lines[0]}"

@@ -1,8 +1,8 @@
-"""An indexing run whose stages are on Ray: workers fingerprint, decode and encode, and the driver stores the results.
+"""An indexing run with stages on Ray: workers fingerprint, decode and encode, and the driver stores the results.
 
-The driver has a thread for each decoder, as a run on threads has. Frames go from the worker that decodes them to the
-one that encodes them; only embeddings come to the driver, the only writer of the index. It knows what is stored, so
-that after the loss of a worker it has a file read on from there, and so does the next run after the loss of the driver.
+As in a run on threads, the driver has a thread per decoder. Frames go from the worker that decodes them to the one that
+encodes them; only embeddings go to the driver, the only writer of the index. It knows which segments are stored, so
+that a file is resumed from there after the loss of a worker, and by the next run after the loss of the driver.
 """
 
 import asyncio
@@ -52,12 +52,12 @@ from vidret.video.workers.pool import DecodePool
 
 logger = logging.getLogger(__name__)
 
-# Fractions of a core for Ray's scheduler. Together they stay below a core, so that after the loss of nodes the actors
-# that restart on others leave room for decoders. The operating system divides the cores according to the load.
+# Fractions of a core for Ray's scheduler. Their sum is below 1, so that actors which restart on other nodes after the
+# loss of some leave room for decoders. The operating system divides the cores by load.
 DECODER_CPUS = 0.5
 ENCODER_CPUS = 0.1
 START = "seconds until Ray and the encoders were ready"
-OBJECTS_AHEAD = 4  # that a decoder may have sent and the driver not taken: two segments, each with its frames
+OBJECTS_AHEAD = 4  # objects from a decoder not yet taken by the driver: two segments, each with its frames
 POLL_S = 0.5
 START_TIMEOUT_S = 600.0  # until all encoders are loaded
 
@@ -74,13 +74,13 @@ def index_on_ray(
 ) -> IndexReport:
     """Index the files that are new or changed, as ``index_files`` does, with the stages on Ray.
 
-    Every node must have this version of vidret, and reach the files and the model under the same names. The first
+    Every node must have this version of vidret, and access to the files and the model by the same names. The first
     interrupt ends the run after the segments in progress, a second one at once.
 
-    Workers load the encoder by its name and in the ``precision`` of ``load_encoder``, and must get one with the same
-    fingerprint. The address of the cluster is ``auto`` or ``HOST:PORT``; None starts Ray on this machine for the
-    duration of the run. ``num_gpus_per_worker`` are GPUs for each model that encodes, such as 1 or 0.5; 0 encodes on
-    CPUs. By default it is 1 if the device is CUDA and the cluster has a GPU, else 0.
+    Workers load the encoder by name, with the ``precision`` of ``load_encoder``, and must get the same fingerprint. The
+    address of the cluster is ``auto`` or ``HOST:PORT``; None starts Ray on this machine for the duration of the run.
+    ``num_gpus_per_worker`` is the number of GPUs per encoder, such as 1 or 0.5; 0 encodes on CPUs. By default it is 1
+    if the device is CUDA and the cluster has a GPU, else 0.
 
     Raises:
         VidretError: The index cannot be written, the cluster cannot be reached or has too few GPUs, or a worker cannot
@@ -110,7 +110,7 @@ def index_on_ray(
 
 
 def choose_gpus(wanted: float | None, device: str) -> float:
-    """Return the GPUs of each model that encodes, which the cluster must have; see ``index_on_ray``."""
+    """Return the number of GPUs per encoder, which the cluster must have; see ``index_on_ray``."""
     num_gpus = ray.cluster_resources().get("GPU", 0.0)
     if wanted is None:
         return 1.0 if cuda_index(device) is not None and num_gpus >= 1 else 0.0
@@ -132,14 +132,14 @@ class RayStages:
         self.num_decoders = min(num_cores, num_jobs)
         num_encoders = min(int(resources.get("GPU", 0.0) / num_gpus) if num_gpus else num_cores, num_jobs)
         self.pack: Pack | None = _get_packed
-        # The tasks get these by reference: they are sent once.
+        # Tasks get these by reference, so that they are sent once.
         self._decoding = ray.put(
             (encoder.resize, encoder.sampling, replace(options, pack=None, check=None, on_progress=None))
         )
         tasks = {"num_cpus": DECODER_CPUS, "scheduling_strategy": "SPREAD"}
         self._identify = ray.remote(max_retries=-1, **tasks)(identify_file)
         streaming = {"num_returns": "streaming", "_generator_backpressure_num_objects": OBJECTS_AHEAD}
-        self._decode = ray.remote(max_retries=0, **streaming, **tasks)(decode_file)  # the driver repeats it itself
+        self._decode = ray.remote(max_retries=0, **streaming, **tasks)(decode_file)  # the driver itself retries
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._plans = ray.remote(num_cpus=0, scheduling_strategy=here)(Plans).remote()
         start = ray.remote(
@@ -153,13 +153,13 @@ class RayStages:
         ]
         self._lock, self._spent = Lock(), defaultdict[str, float](float)
         self._is_closed, self._threads = Event(), set[Thread]()
-        self._streams: dict[str, Any] = {}  # what decoders send, by the key of their plan
+        self._streams: dict[str, Any] = {}  # messages from decoders, by the key of their plan
         checks = [actor.check.remote() for actor in self._actors]
         if len(ray.wait(checks, num_returns=len(checks), timeout=START_TIMEOUT_S)[0]) < len(checks):
             raise VidretError(f"the {num_encoders} encoders must start within {START_TIMEOUT_S:g} s, got fewer")
         for check in checks:
             self._get(check)
-        # While an actor encodes a batch on a GPU, its next one is sent.
+        # While an actor encodes a batch on a GPU, the next one is sent.
         encoders = [partial(self._encode, actor) for actor in self._actors] * (2 if num_gpus else 1)
         self._encoding = EncodingThreads(encoders, at_once=SEGMENTS_AT_ONCE if num_gpus else 1)
         self.encode: Callable[[SampledFrames], Future[SegmentEmbedding]] = self._encoding.submit
@@ -173,7 +173,7 @@ class RayStages:
     def stream(
         self, path: str, identity: Identity, plan: Callable[[OpenedVideo], ReadPlan], num_threads: int
     ) -> Iterator[Message]:
-        """See ``Stages``; a decoder has one thread. The frames of a segment are a reference to where they are."""
+        """See ``Stages``; a decoder has one thread. The frames of a segment are a Ray reference."""
         self._threads.add(current_thread())
         key = uuid4().hex
         self._streams[key] = sent = self._decode.remote(path, identity, self._decoding, self._plans, key)
@@ -193,9 +193,9 @@ class RayStages:
             self._cancel(key)
 
     def _take_next(self, sent: Any) -> Any:
-        """Return the next reference of a decoder that has not said that it is at the end.
+        """Return the next reference from a decoder that has not sent its end.
 
-        If the decoder is lost, one of them is an error, which may be in the place of frames; then there are no more.
+        If the decoder is lost, one reference is an error, possibly in place of frames, and no others follow.
         """
         self._wait(sent)
         for reference in sent:
@@ -223,7 +223,7 @@ class RayStages:
         return {
             name: spent[output] / spent[stage]
             for name, (output, stage) in rates.items()
-            if spent.get(output) and spent.get(stage)  # none if only words were read
+            if spent.get(output) and spent.get(stage)  # empty if only words were read
         }
 
     def _encode(self, actor: Any, references: Sequence[Any]) -> list[SegmentEmbedding]:
@@ -241,7 +241,7 @@ class RayStages:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Wait for all threads that use Ray: shutting it down meanwhile crashes the process."""
+        """Wait for all threads that use Ray, since shutting it down during a call crashes the process."""
         self._is_closed.set()
         self._encoding.__exit__(*error)
         self._encoding.join()
@@ -251,7 +251,7 @@ class RayStages:
             self._cancel(key)
 
     def _wait(self, reference: Any, heartbeat: Callable[[], None] | None = None) -> None:
-        """Wait until remote code has returned, or a decoder has sent, what a reference stands for.
+        """Wait until a reference is available: remote code has returned it, or a decoder has sent it.
 
         Raise StopRun if these stages are closed.
         """
@@ -263,11 +263,11 @@ class RayStages:
         raise StopRun
 
     def _get(self, reference: Any, heartbeat: Callable[[], None] | None = None) -> Any:
-        """Return what remote code returned, or raise the ``VidretError`` that it returned in place of raising it.
+        """Return the result of remote code, or raise the ``VidretError`` that it returned as its result.
 
         Raises:
-            VidretError: It failed otherwise.
-            WorkerLostError: The process or node that had the result is gone.
+            VidretError: It failed in another way.
+            WorkerLostError: The process or node with the result is gone.
             StopRun: These stages are closed.
         """
         self._wait(reference, heartbeat)
@@ -283,11 +283,11 @@ class RayStages:
         return value
 
 
-# What runs on workers
+# Code that runs on workers
 
 
 class Plans:
-    """An actor through which the driver answers decoders."""
+    """An actor that passes the driver's answers to decoders."""
 
     def __init__(self) -> None:
         self._plans = defaultdict[str, "asyncio.Future[ReadPlan]"](asyncio.Future)
@@ -304,7 +304,7 @@ class Plans:
 
 
 def identify_file(path: str) -> Identity | VidretError:
-    """Return the identity of a file, or why it cannot be read."""
+    """Return the identity of a file, or the error if it cannot be read."""
     try:
         return identify(path)
     except VidretError as error:
@@ -314,9 +314,9 @@ def identify_file(path: str) -> Identity | VidretError:
 def decode_file(
     path: str, identity: Identity, decoding: tuple[Resize, Sampling, IndexOptions], plans: Any, key: str
 ) -> Iterator[Any]:
-    """Yield the messages about a file with the seconds that each took, each segment before its frames, or an error.
+    """Yield the messages about a file with their durations in seconds, each segment before its frames, or an error.
 
-    None in place of a message is the end.
+    None in place of a message marks the end.
     """
     since = time.monotonic()
     try:
@@ -335,7 +335,7 @@ def decode_file(
 
 
 def _name_host(error: Exception) -> VidretError:
-    """Return what is wrong with a file as it is, and anything else with the name of this machine."""
+    """Return an error of a file unchanged, and any other with the name of this machine."""
     if isinstance(error, DecodeError):
         return error
     reason = str(error) if isinstance(error, VidretError) else f"{type(error).__name__}: {error}"
@@ -364,12 +364,12 @@ class RemoteEncoder:
     def __init__(
         self, name: str, fingerprint: str, device: str, precision: str, pack: Pack | None, *, tokens: bool
     ) -> None:
-        """Load an encoder by name; if that fails, or its fingerprint differs, every call returns the error."""
+        """Load an encoder by name; if that fails or the fingerprint differs, every call returns the error."""
         import torch
 
         from vidret.encode.families.registry import load_encoder
 
-        torch.set_num_threads(1)  # there is an actor for each core
+        torch.set_num_threads(1)  # one actor per core
         self._pack, self._tokens, self._failure = pack, tokens, ""
         host = socket.gethostname()
         try:
@@ -382,18 +382,18 @@ class RemoteEncoder:
             self._failure = f"{name} must have the fingerprint {fingerprint}, {actual}"
 
     def check(self) -> VidretError | None:
-        """Return why the encoder cannot be used, None if it can."""
+        """Return the error if the encoder cannot be used, else None."""
         return VidretError(self._failure) if self._failure else None
 
     def encode(self, *segments: SampledFrames) -> "tuple[list[PackedEmbedding], float] | VidretError":
-        """Return the embeddings of segments, and the seconds that they took."""
+        """Return the embeddings of segments, and the duration in seconds."""
         if self._failure:
             return VidretError(self._failure)
         since = time.monotonic()
         try:
             embeddings = encode_segments(self._encoder, segments, pack=self._pack, tokens=self._tokens)
             packed = [_pack_embedding(embedding, self._pack) for embedding in embeddings]
-        except Exception as error:  # out of memory or a broken model, which other segments would meet as well
+        except Exception as error:  # out of memory or a broken model; other segments would fail, too
             reason = f"the encoder broke: {type(error).__name__}: {error}".splitlines()[0]
             return VidretError(f"{socket.gethostname()}: {reason}")
         return packed, time.monotonic() - since
@@ -411,7 +411,7 @@ class RemoteEncoder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedEmbedding(SegmentEmbedding):
-    """Only what is stored of an embedding, in the half floats in which it is stored, so that less has to be sent."""
+    """Only the stored parts of an embedding, as half floats, so that less is sent."""
 
     packed: bytes = b""
 
