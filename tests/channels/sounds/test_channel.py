@@ -95,6 +95,8 @@ def test_a_sound_is_located_where_it_is_heard(engine: Engine, query: str, expect
         best = engine.locate(query, k=1, sources=sources)[0]
         assert (Path(best.path).stem, best.start, best.end) == expected
         assert best.evidence[0].source == "sound"
+        alone = engine.locate(query, k=1, sources=sources, video=best.path)[0]
+        assert (alone.start, alone.end) == expected[1:], "also in one video"
 
 
 def test_all_moments_of_a_sound_are_found(engine: Engine) -> None:
