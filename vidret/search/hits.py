@@ -250,7 +250,7 @@ def _make_hit(index: OpenIndex, question: Question, found: FoundVideo) -> Hit:
     if question.query.structure.is_joint:
         video.cuts = find_cuts(index.store, video.video_id)
         video.length_s = index.store.read_sizes([video.video_id])[video.video_id].seconds
-        for span in find_placed_spans(video, question.query.structure, LocateOptions(k=1))[:1]:
+        for span in find_placed_spans(video, question.query.structure, LocateOptions(k=1)):
             events = list_events(span, question.query.structure)
     return Hit(
         video=video.video_id,

@@ -288,8 +288,6 @@ def adjust_points(
     videos: Mapping[int, VideoPictures], adjust: AdjustSpans, *, frames: bool
 ) -> dict[int, VideoPictures]:
     """Return the same points with their evidence adjusted, each over its time or, without ``frames``, its segment."""
-    if not videos:
-        return {}
     if frames:
         starts = ends = np.concatenate([points.times for points in videos.values()])
     else:
