@@ -224,6 +224,15 @@ def test_videos_that_come_later_are_found(folder: Path, tmp_path: Path) -> None:
         assert len(hits) == 4
 
 
+def test_equal_words_of_two_videos_are_found_in_both(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "three", tmp_path / "three")
+    for name in ("back", "white"):
+        say(tmp_path / "three", name, "speech", [(0.0, 2.0, "mind the gap")])
+    with Engine([folder / "one", tmp_path / "three"], NamedColours()) as joined:
+        hits = joined.search('"mind the gap"', k=5)
+        assert {Path(hit.path).stem for hit in hits} == {"back", "white"}
+
+
 def test_scores_are_corrected_if_all_indexes_are_calibrated(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
