@@ -1,5 +1,6 @@
 """Windows of audio in an index: what is added is read, once, and what is damaged is named."""
 
+import itertools
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.indexed_texts import add_words
 from vidret.errors import StoreError
 from vidret.store.sounds import FILE, SoundStore, copy_sounds, find_damaged_sounds
-from vidret.types import SoundWindows
+from vidret.store.texts.store import TextStore
+from vidret.types import SoundWindows, TextSource
 
 
 def make_windows(*starts: float, value: float = 1.0) -> SoundWindows:
@@ -90,9 +93,17 @@ def test_the_state_tells_one_video_from_another(tmp_path: Path) -> None:
     assert not SoundStore.exists(tmp_path / "nowhere")
 
 
+def read_complete(index: Path) -> set[tuple[str, TextSource]]:
+    with TextStore.open(index) as texts:
+        return {(track.fingerprint, track.source) for track in texts.tracks() if track.complete}
+
+
 def test_damaged_windows_are_left_out_and_named(tmp_path: Path) -> None:
     with SoundStore.create(tmp_path) as sounds:
         sounds.add("a", "m", make_windows(0, 1))
+    sources: tuple[TextSource, ...] = ("sound", "speech")
+    for content, source in itertools.product("ab", sources):
+        add_words(tmp_path, content, ["applause"], source=source)
     with closing(sqlite3.connect(tmp_path / FILE)) as database, database:
         database.execute("UPDATE windows SET vector = x'0011' WHERE start_s = 1")
     assert read_starts(tmp_path) == {"a": [0.0]}
@@ -101,15 +112,18 @@ def test_damaged_windows_are_left_out_and_named(tmp_path: Path) -> None:
     ]
     assert len(find_damaged_sounds(tmp_path, repair=True)) == 1
     assert find_damaged_sounds(tmp_path, repair=False) == []
+    assert read_complete(tmp_path) == {("a", "speech"), ("b", "sound"), ("b", "speech")}, "the next run reads it again"
 
 
 def test_a_file_that_is_no_database_is_named_and_removed(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database" * 100)
+    add_words(tmp_path, "a", ["applause"], source="sound")
     with pytest.raises(StoreError):
         SoundStore.open(tmp_path)
     assert len(find_damaged_sounds(tmp_path, repair=True)) == 1
     assert not SoundStore.exists(tmp_path)
     assert find_damaged_sounds(tmp_path, repair=True) == []
+    assert read_complete(tmp_path) == set(), "the next run reads all again"
 
 
 def test_a_file_whose_tables_cannot_be_made_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
