@@ -1,7 +1,7 @@
-"""What the user allowed an index to use that is not part of it: a model that it names, a server of its vectors.
+"""The user's consent to what an index may use that is not part of it: a model that it names, a server of its vectors.
 
-An index may come from anybody, so what it names is used only once the user has named it too, or built the index with
-it. That is remembered outside of the index, by its path.
+An index may come from anybody, so whatever it names is used only once the user has named it too, or built the index
+with it. Consent is stored outside of the index, by the index's path.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ VARIABLE = "VIDRET_ALLOW"  # names that any index may use, separated by spaces
 
 
 def allow(index: str | os.PathLike[str], name: str) -> None:
-    """Remember that an index may use what a name stands for; a failure is logged."""
+    """Record that an index may use what a name stands for; a failure is logged."""
     path = _locate(index, name)
     if path.exists():
         return
@@ -36,7 +36,7 @@ def is_allowed(index: str | os.PathLike[str], name: str) -> bool:
 
 
 def check_allowed(index: str | os.PathLike[str], name: str, *, option: str) -> None:
-    """Check that an index may use what it names; ``option`` is how the user names it.
+    """Check that an index may use what it names; ``option`` is the option by which users name it.
 
     Raises:
         StoreError: It may not.
@@ -48,7 +48,7 @@ def check_allowed(index: str | os.PathLike[str], name: str, *, option: str) -> N
 
 
 def _locate(index: str | os.PathLike[str], name: str) -> Path:
-    """Return the file that exists if an index may use a name."""
+    """Return the path of the file whose existence means that an index may use a name."""
     state = find_user_folder("XDG_STATE_HOME", "~/.local/state")
     key = os.fsencode(os.path.realpath(index)) + b"\n" + os.fsencode(name)
     return state / "vidret" / "allowed" / hashlib.blake2b(key, digest_size=16).hexdigest()

@@ -59,7 +59,7 @@ class Epochs:
             vectors, intact = features.read_videos(segments.rows[places], segments.row_sums[places])
             if intact.all():
                 return ids, vectors
-        # Some are damaged or gone, were written a moment ago, or have just been moved by a compaction.
+        # Some are damaged or deleted, or have just been written or moved by a compaction.
         features, locations = self.locate(ids)
         rows = np.array(
             [(key, location.row, location.row_sum) for key, location in locations.items()], np.int64
@@ -70,7 +70,7 @@ class Epochs:
         return (rows[:, 0], vectors) if intact.all() else (rows[intact, 0], vectors[intact])
 
     def read(self, ids: Sequence[int] | Ids, *, tokens: bool = True) -> StoredSegments:
-        """Read segments in the order of ``ids``, of those that exist and are intact.
+        """Read the segments that exist and are intact, in the order of ``ids``.
 
         Other processes may have deleted segments since a search. A damaged segment is skipped with one warning.
         """

@@ -26,7 +26,7 @@ Rows = Float16[np.ndarray, "_row dim"]
 Bytes = UInt8[np.ndarray, "_byte 1"]
 Numbers = Integer[np.ndarray, " piece"]
 BYTES_PER_VALUE = 2
-NAME = re.compile(r"((video|frames)(\.\d+)?\.f16|tokens(\.\d+)?\.bin)")  # those of ``feature_paths``
+NAME = re.compile(r"((video|frames)(\.\d+)?\.f16|tokens(\.\d+)?\.bin)")  # the names from ``feature_paths``
 
 
 def checksum_array(rows: np.ndarray) -> int:
@@ -60,14 +60,14 @@ class RowFile:
         return mapped[start:stop]
 
     def read(self, start: int, num_rows: int, checksum: int, what: str = "rows from {} are") -> Rows | Bytes:
-        """Return rows without copying that match their checksum; ``what`` begins the error for others."""
+        """Return rows without copying that match their checksum; ``what`` is the beginning of the error for others."""
         rows = self.view(start, start + num_rows)
         if checksum_array(rows) != checksum:
             raise StoreError(f"{self.path}: {what.format(start)} damaged (checksum); {REPAIR}")
         return rows
 
     def read_all(self, starts: Numbers, lengths: Numbers, checksums: Numbers) -> list[Rows | Bytes]:
-        """Return many pieces, each of so many rows from its start on, as ``read`` does."""
+        """Return many pieces as ``read`` does, each given by its first row and its number of rows."""
         ends = starts + lengths
         rows = self.view(0, int(ends.max(initial=0)))
         pieces = [rows[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
@@ -129,7 +129,7 @@ class Features:
         self.tail = (0, 0, 0)
 
     def resume(self, tail: tuple[int, int, int]) -> None:
-        """Continue after the rows in the catalog; truncate what an interrupted append left behind."""
+        """Continue after the rows in the catalog; truncate leftovers of an interrupted append."""
         for file, num_rows in zip(self._files, tail, strict=True):
             file.truncate(num_rows)
         self.tail = tail
@@ -207,7 +207,7 @@ class Features:
 
 
 def create_features(folder: Path, dim: int) -> None:
-    """Make the empty files of a new index, before its catalog, so that no reader finds a catalog without them."""
+    """Create the empty files of a new index before its catalog, so that no reader finds a catalog without them."""
     try:
         folder.mkdir(exist_ok=True)
         Features(folder, dim, 0, write=True).close()

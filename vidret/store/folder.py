@@ -28,7 +28,7 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
     if ADDRESS.match(str(folder)) and not Path(folder.parts[0]).exists():
         url = ADDRESS.sub(lambda match: match[0].rstrip("/") + "//", str(folder), count=1)
         raise StoreError(f"index must be a folder of a file system, got {url}")
-    if os.path.isfile(folder):  # noqa: PTH113  never raises, as for names too long
+    if os.path.isfile(folder):  # noqa: PTH113  never raises, not even for names that are too long
         raise StoreError(f"index must be a folder, got the file {folder}")
     return folder
 
@@ -36,8 +36,8 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
 def check_entries(folder: Path, *, deep: bool = True) -> None:
     """Check that a folder holds only files and folders, before any of them is written or deleted.
 
-    An index from elsewhere could otherwise lead out of its folder, by a link, or wait for ever, by a pipe. Folders
-    inside, such as that of thumbnails with many thousands of files, are checked too if ``deep``.
+    A foreign index could otherwise lead out of its folder by a link, or block forever by a pipe. Subfolders, such as
+    that of many thousands of thumbnails, are checked too if ``deep``.
 
     Raises:
         StoreError: It holds something else, or may not be read.
@@ -54,7 +54,7 @@ def check_entries(folder: Path, *, deep: bool = True) -> None:
 
 
 def read_place(folder: Path) -> tuple[int, int]:
-    """Return what identifies the catalog in a folder: another one in its place differs while the first one is open.
+    """Return the device and inode of a folder's catalog: one that replaces it differs while the first is open.
 
     Raises:
         StoreError: There is none, or it may not be read.
@@ -69,7 +69,7 @@ def read_place(folder: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def explain_refusal(path: Path) -> Iterator[None]:
-    """Convert the system's refusal to read a path to ``StoreError``: this user may not, or its disk is gone."""
+    """Convert errors of reading an existing path to ``StoreError``: no permission, or a lost disk."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
@@ -106,12 +106,12 @@ class WriteAccess:
             holder = read_at(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
             self._close()
             raise StoreError(f"{path.parent}: process {holder} is writing this index; wait for it to end")
-        if not _CONTENT.fullmatch(read_at(handle, 32, 0)):  # a hard link could make it anything
+        if not _CONTENT.fullmatch(read_at(handle, 32, 0)):  # by a hard link it could be any file
             self._close()
             raise StoreError(f"{path}: must hold only a process id, as the lock of an index does")
         os.ftruncate(handle, 0)
         write_at(handle, f"{os.getpid()}\n".encode(), 0)
-        # A forked child shares the lock: if the parent were killed, a surviving child would keep the index locked.
+        # A forked child shares the lock, and would keep the index locked if it outlived a killed parent.
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._close)
         return handle

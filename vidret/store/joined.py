@@ -1,7 +1,7 @@
-"""Several indexes that are searched as one, as if they were merged.
+"""Joined indexes: several indexes that are searched as one, as if they were merged.
 
-The ids of segments and videos have the number of their index in the high bits. A video that several indexes have is
-told by the id of one of them.
+The ids of segments and videos have the number of their index in the high bits. A video that several indexes have gets
+the id of one of them.
 """
 
 import os
@@ -38,13 +38,13 @@ from vidret.types import ALL_VIDEOS, Filters, Segment, ShotChange
 
 STRIDE = 1 << 33  # more than the ids of one index
 ONE_INDEX = "several indexes are searched as one; open only one of them for anything else"
-Copies = Mapping[int, Sequence[int]]  # of each id of a content that several indexes have: all its ids
+Copies = Mapping[int, Sequence[int]]  # all ids of a content that several indexes have, by each of them
 
 Matches = tuple[Mapping[int, Set[int]], Mapping[int, Set[int]]]
 
 
 class SearchedTogether:
-    """What searches read of several indexes; whatever else a class of one index can do raises an error."""
+    """The part of a class that searches use, for several indexes; all other members of the class raise an error."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -53,14 +53,14 @@ class SearchedTogether:
 
 
 class JoinedIds:
-    """The ids of open indexes, by the numbers of these."""
+    """Translates ids of joined indexes to those of the open indexes, which are numbered."""
 
     def __init__(self, indexes: Mapping[int, Store]) -> None:
         self.indexes, self.dim = indexes, next(iter(indexes.values())).dim
         self._known: tuple[object, Copies, dict[Filters, Matches]] = None, {}, {}
 
     def _read(self) -> tuple[Copies, dict[Filters, Matches]]:
-        """Return the ids of what several indexes have now, and what was found among them so far."""
+        """Return the copies in several indexes now, and the cached matches among them."""
         snapshots = {index_number: index.snapshot() for index_number, index in self.indexes.items()}
         position = tuple(snapshot.position for snapshot in snapshots.values())
         known = self._known
@@ -70,7 +70,7 @@ class JoinedIds:
 
     @property
     def copies(self) -> Copies:
-        """The ids of what several indexes have now; the first one, of a complete video if there is one, is told."""
+        """The ids of contents that several indexes have now; the first id, of a complete video if possible, is used."""
         return self._read()[0]
 
     def find_index(self, key: int) -> tuple[int, Store, int]:
@@ -81,7 +81,7 @@ class JoinedIds:
         return index_number, self.indexes[index_number], local_id
 
     def names(self) -> Callable[[int, int], int]:
-        """Return what tells the id of a video, given the number of an index and its id there."""
+        """Return the function that maps the number of an index and a video's id there to its joined id."""
         copies = self.copies
 
         def name(index_number: int, video: int) -> int:
@@ -117,7 +117,7 @@ class JoinedIds:
         return self._match(filters)[1]
 
     def _match(self, filters: Filters) -> Matches:
-        """Return the copies in each index that another one finds instead, and those that match elsewhere only."""
+        """Return the copies in each index that another index returns instead, and those that match only elsewhere."""
         copies, known = self._read()
 
         def find() -> Matches:
@@ -261,7 +261,7 @@ class JoinedFeatures(JoinedTable, Epochs):
 
 
 class JoinedMetadata(JoinedTable, Metadata):
-    """The metadata of several indexes: of each key, what the first index has that has it."""
+    """The metadata of several indexes: each key has the value of the first index that has one."""
 
     @override
     def get(self, key: str) -> str | bytes | None:
@@ -283,7 +283,7 @@ class JoinedSelection(Selection):
 
     @classmethod
     def join(cls, parts: Mapping[int, Selection]) -> "JoinedSelection":
-        """Return what is selected in each index as one."""
+        """Return the selections of the indexes as one."""
         num_segments = sum(part.num_segments for part in parts.values())
         return cls(np.zeros(0, np.uint8), num_segments, narrow=True, parts=parts)
 
@@ -298,7 +298,7 @@ class JoinedSelection(Selection):
 
 
 class JoinedStore(SearchedTogether, Store):
-    """Several indexes by their numbers, for any number of readers.
+    """Several numbered indexes as one, for any number of readers.
 
     A video that several indexes have is one video with the paths of all.
     """

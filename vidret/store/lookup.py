@@ -1,4 +1,4 @@
-"""Videos of an index by path, or by the end of one, and what is stored of them: vectors, shots, counts of facts."""
+"""Lookup of videos by path or the end of one, and reading of their stored vectors, shots and counts of facts."""
 
 import difflib
 import os
@@ -54,7 +54,7 @@ def read_video_name(video: object) -> str:
 
 
 def suggest_paths(videos: Iterable[StoredVideo], typed: str) -> str:
-    """Return which paths may be meant: those whose file names hold the typed one, or else are spelt nearly alike."""
+    """Return a hint for an error: the paths whose file names contain the typed one, or else are similar."""
     names = {path: compose(file_name(path)).casefold() for video in videos for path in video.paths}
     if any(is_below(path, absolute_path(typed)) for path in names):
         return ", since it is a folder, which vidret search and locate take by --folder"
@@ -69,7 +69,7 @@ def suggest_paths(videos: Iterable[StoredVideo], typed: str) -> str:
 def find_by_ending(videos: Iterable[StoredVideo], ending: str) -> StoredVideo | None:
     """Return the video with a path that ends with these parts, such as ``trip/a.mp4``; None if there is none.
 
-    Letters may be in another Unicode form than those of the path, unless a path has them just so.
+    A path in exactly this Unicode form is preferred to one in another form.
 
     Raises:
         VidretError: Several videos have such paths.
@@ -86,17 +86,17 @@ def find_by_ending(videos: Iterable[StoredVideo], ending: str) -> StoredVideo | 
 
 
 def _names(typed: str, path: str) -> bool:
-    """Return whether a path is what was typed, or ends with it after a slash."""
+    """Return whether a path equals the typed one, or ends with it after a slash."""
     return path == typed or path.endswith("/" + typed)  # an absolute path ends no other
 
 
 def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoName) -> list[StoredVideo]:
-    """Return the videos of an index with a path, those below it, or the one with an id or a path that ends so.
+    """Return the videos at or below a path, or the one with an id or a path that ends with it.
 
     ``list_videos`` returns those that match filters.
 
     Raises:
-        StoreError: The index has none.
+        StoreError: There is none.
         VidretError: Several videos have paths with that ending.
     """
     if isinstance(path, int | np.integer):
@@ -198,7 +198,7 @@ def list_shots(changes: Iterable[ShotChange], start: float, end: float) -> list[
 
 @dataclass(frozen=True, slots=True)
 class MomentCounts:
-    """The videos that are prepared for grounding heads, each counted once per head, and what their files take."""
+    """The videos that are prepared for grounding heads, each counted once per head, and the size of their files."""
 
     videos: int
     seconds: float
@@ -206,7 +206,7 @@ class MomentCounts:
 
     @property
     def bytes_per_hour(self) -> float:
-        """Return the size of what one head needs of an hour of video."""
+        """Return the size of one head's files for an hour of video."""
         return 3600 * self.num_bytes / max(self.seconds, 1.0)
 
 
@@ -218,7 +218,7 @@ def count_moments(store: "Store") -> MomentCounts:
     for path in paths:
         if path.stem in contents:
             video = store.videos.get(contents[path.stem])
-            with suppress(FileNotFoundError):  # another process may delete it meanwhile
+            with suppress(FileNotFoundError):  # another process may have just deleted it
                 num_bytes += path.stat().st_size
                 num_videos += 1
                 seconds += video.duration - video.start
@@ -302,7 +302,7 @@ def count_facets(snapshot: "Snapshot", filters: Filters, *, utc_offset_s: float 
 
 
 def _count_below(folders: Mapping[str, int]) -> Counter[str]:
-    """Return the numbers of folders with those of the folders in them."""
+    """Return the numbers of folders, including the folders below each."""
     below = Counter[str]()
     for folder, num_videos in folders.items():
         parents = accumulate(folder.split("/"), "{}/{}".format)

@@ -11,23 +11,23 @@ from vidret.types import Segment, SegmentEmbedding, ShotChange, TimedText
 
 FileState = Literal["pending", "running", "done", "failed", "missing"]
 FILE_STATES: tuple[str, ...] = get_args(FileState)
-DEAD_STATES: tuple[FileState, ...] = ("failed", "missing")  # a path in one of these makes no video searchable
+DEAD_STATES: tuple[FileState, ...] = ("failed", "missing")  # a path in one of these states makes no video searchable
 
 # Names shared by several packages: metadata keys, and the folder of prepared moments. The latter has a folder per
 # grounding head, whose subfolder KEPT has a file per prepared video, named after its fingerprint.
 RANKER, HEAD, CALIBRATION, CONCEPT, PROBABILITIES = "ranker", "head", "calibration", "concept", "judge"
-UNCALIBRATED = "uncalibrated"  # set where a run must not calibrate by itself
+UNCALIBRATED = "uncalibrated"  # set if a run must not calibrate automatically
 ENCODER_CLASS = "encoder class"
 MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"
 # The metadata key of the rule by which films are cut into segments, and its values; the grid if it was never set.
 SEGMENTS, FOLLOW_SHOTS, FIXED_GRID = "segments", "shots", "grid"
 IMPORTED = "imported"  # the fact that marks a video whose vectors another program made
-LANGUAGES, HEARD = "languages", "heard"  # the facts of a video that list what is heard in it, most heard first
+LANGUAGES, HEARD = "languages", "heard"  # the facts of a video that list its languages and sounds, longest first
 SEPARATORS = {LANGUAGES: " ", HEARD: "\n"}  # between what they list
-# What the HTTP API, its client and MCP tell of a video, by the names of the facts.
+# The properties of a video in the HTTP API, its client and MCP, by the names of the facts.
 TOLD_FACTS = {"width": "width", "height": "height", "average_rate": "fps"}
-HAS_TEXTS = "has texts"  # the metadata key that says that the index has a folder of texts
-SAMPLING = "sampling"  # the metadata key of which frames are decoded to follow shots; all of them if it was never set
+HAS_TEXTS = "has texts"  # the metadata key that is set if the index has a folder of texts
+SAMPLING = "sampling"  # the metadata key of the frames that are decoded to follow shots; all frames if it was never set
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class FileRecord:
 class VideoRecord:
     """A video, identified by its content. All ``num_segments`` planned segments are stored once it is ``complete``.
 
-    ``num_segments`` is 0 while a video is open-ended: it is known when the file has been decoded to its end.
+    ``num_segments`` is 0 while a video is open-ended: it is known once the file has been decoded to its end.
     """
 
     id: int
@@ -98,12 +98,12 @@ class StoredVideo:
 
     @property
     def extent(self) -> "Extent":
-        """When it begins and ends; 0 for a beginning that is not known."""
+        """Its start and end in seconds; 0 for an unknown start."""
         return Extent(_read_start(self.facts), self.duration)
 
 
 class VideoSize(NamedTuple):
-    """How much of a video is stored: its length, the number of its segments, and the row of the last one."""
+    """The stored part of a video: its length, the number of its segments, and the row of the last one."""
 
     id: int
     seconds: float
@@ -112,7 +112,7 @@ class VideoSize(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """When a video or a clip begins and ends, in seconds."""
+    """The start and the end of a video or a clip, in seconds."""
 
     start: float
     end: float
@@ -132,7 +132,7 @@ def _read_start(facts: Mapping[str, object]) -> float:
 class NewSegment:
     """A segment to store: its video, its index ``number`` there, and its ``start`` and ``end`` in seconds.
 
-    ``shots`` are the shot changes in it, and those close to its ends that were found with it. ``text`` is that of a
+    ``shots`` are the shot changes in it, and those close to its ends that were found with it. ``text`` is the text of a
     segment of a track.
     """
 
@@ -147,7 +147,7 @@ class NewSegment:
 
 
 class SegmentLocation(NamedTuple):
-    """Where the vectors and tokens of a segment are in the feature files, and their checksums."""
+    """The location of a segment's vectors and tokens in the feature files, and their checksums."""
 
     row: int
     frame_row: int
@@ -198,7 +198,7 @@ class BadFile:
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """The numbers of what ``Store.prune`` deleted; ``freed_bytes`` is 0 if too few rows were dead for a compaction."""
+    """The counts of deletions by ``Store.prune``; ``freed_bytes`` is 0 if too few rows were dead for a compaction."""
 
     files: int
     videos: int

@@ -1,6 +1,6 @@
-"""Files of an index beside its catalog: rows of one kind, replaced as a whole, also while another process indexes.
+"""Files of an index beside its catalog, with rows of one kind, which are replaced as a whole.
 
-Its collections and its watches are such rows.
+Its collections and its watches are such rows. They can be changed while another process indexes.
 """
 
 import json
@@ -19,15 +19,15 @@ from vidret.types import SavedCollection
 from vidret.types.rows import from_row
 
 MAX_WAIT_S = 30.0  # for another change, which takes milliseconds unless its process is stopped
-DAMAGE = (ValueError, OverflowError, LookupError, TypeError, AttributeError)  # of what was read
+DAMAGE = (ValueError, OverflowError, LookupError, TypeError, AttributeError)  # errors of reading damaged rows
 
 
 class NamedRow(Protocol):
-    """A row that is known by its name."""
+    """A row that is identified by its name."""
 
     @property
     def name(self) -> str:
-        """The only one of the file."""
+        """The name, unique in the file."""
 
 
 Row = TypeVar("Row", bound=NamedRow)
@@ -41,7 +41,7 @@ class RowsFile(Generic[Row]):
         self.kind, self._type, self._check = kind, row_type, check
 
     def path(self, index: Path) -> Path:
-        """Return where the rows of an index are, if it has any."""
+        """Return the path of the rows of an index, which exists if it has any."""
         return index / f"{self.kind}.json"
 
     def read(self, index: Path) -> list[Row]:
@@ -70,10 +70,10 @@ class RowsFile(Generic[Row]):
 
     @contextmanager
     def change(self, index: Path) -> Iterator[list[Row]]:
-        """Yield the rows of an index as a list to change, which is written at the end. Others wait meanwhile.
+        """Yield the rows of an index as a list to change, which is written at the end; other writers wait.
 
         Raises:
-            StoreError: The file cannot be read or written, or another process keeps it; the old one stays.
+            StoreError: The file cannot be read or written, or another process keeps it locked; the old one stays.
         """
         check_entries(index, deep=False)
         with locking(index / f"{self.kind}.lock", max_wait_s=MAX_WAIT_S):
@@ -84,7 +84,7 @@ class RowsFile(Generic[Row]):
                 self.write(index, rows)
 
     def remove(self, index: Path, name: str, what: str) -> None:
-        """Remove the row of a name; ``what`` says in the error what it is of.
+        """Remove the row of a name; ``what`` names the kind of row in the error.
 
         Raises:
             NotFoundError: There is none of this name.
@@ -96,7 +96,7 @@ class RowsFile(Generic[Row]):
             rows[:] = remaining
 
     def write(self, index: Path, rows: Sequence[Row]) -> None:
-        """Replace the rows of an index, which others must not change meanwhile; see ``change``."""
+        """Replace the rows of an index; the caller must hold the lock, see ``change``."""
         listed = [asdict(row) for row in rows]  # type: ignore[call-overload]
         with replacing(self.path(index), durable=True) as draft:
             draft.write_text(json.dumps({"checksum": _checksum(listed), self.kind: listed}, indent=1), "utf-8")
@@ -117,7 +117,7 @@ def _checksum(rows: object) -> int:
 
 
 def _check_collection(kept: SavedCollection) -> SavedCollection:
-    """Return a collection without the ids of videos; an index from elsewhere may hold anything in its place."""
+    """Return a collection without the ids of videos; raise for one that is invalid, as in a foreign index."""
     moments = tuple(replace(moment, video=None) for moment in kept.moments)
     if not all(0 <= moment.start < moment.end for moment in moments):
         raise ValueError("a row is not that of a collection")
@@ -143,13 +143,13 @@ def pick_collection(collections: Iterable[SavedCollection], name: str) -> SavedC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """A query that is asked of every video once, when it is complete.
+    """A query that is run on every video once, when it is complete.
 
     Attributes:
         name: Its name.
         query: Text.
         last_video: The greatest id of a video at the last report; ids only grow.
-        unreported: Ids up to that one of videos that were not there or not complete then, rising.
+        unreported: Ids up to ``last_video`` of videos that were missing or incomplete then, rising.
     """
 
     name: str
@@ -164,7 +164,7 @@ class Watch:
     def move(self, contents: Mapping[str, int], target: Mapping[str, int]) -> "Watch":
         """Return this watch for another index, given the ids of videos by content in its own and in the other one.
 
-        It still has to report there what it has not reported here, and what is not here.
+        There, it still reports the videos that it has not reported here, and those that are not here.
         """
         new = (video for content, video in target.items() if content not in contents or self.is_new(contents[content]))
         return replace(self, last_video=max(target.values(), default=0), unreported=tuple(sorted(new)))

@@ -1,4 +1,4 @@
-"""Databases of an index beside its catalog: each exists only in an index in which its kind of evidence was read."""
+"""Databases of an index beside its catalog; each exists only if its kind of evidence was read."""
 
 import os
 from abc import ABC, abstractmethod
@@ -17,10 +17,10 @@ class SideDatabase(ABC):
 
     Attributes:
         FILE: Its name in the folder of an index.
-        FORMAT: The version that it is written with.
+        FORMAT: The version of its format.
         SCHEMA: The statements that make its tables and indexes.
-        CONTENTS: The query for the fingerprints of the videos of which anything is stored.
-        ABSENT: What is said of an index without it.
+        CONTENTS: The query for the fingerprints of all videos with stored data.
+        ABSENT: The message for an index without it.
         PREPARE: Statements for each connection.
     """
 
@@ -51,7 +51,7 @@ class SideDatabase(ABC):
         version = self.database.value("PRAGMA user_version")
         if version > self.FORMAT:
             raise StoreError(f"{self.path}: format must be at most {self.FORMAT}, got {version}; update vidret")
-        # Also triggers, which may take for ever.
+        # Includes triggers, which could run forever.
         condition = "sql IS NOT NULL AND NOT (type = 'table' AND name = 'sqlite_sequence')"
         statements = [sql for (sql,) in self.database.rows(f"SELECT sql FROM sqlite_master WHERE {condition}")]
         if version != self.FORMAT or sorted(statements) != sorted(self.SCHEMA):
@@ -59,7 +59,7 @@ class SideDatabase(ABC):
 
     @classmethod
     def create(cls, index: str | os.PathLike[str]) -> Self:
-        """Open the file of an index for writing; make it if there is none.
+        """Open the file of an index for writing; create it if there is none.
 
         Raises:
             StoreError: It cannot be read, or the folder holds a link.
@@ -86,7 +86,7 @@ class SideDatabase(ABC):
 
     @classmethod
     def read_state(cls, index: str | os.PathLike[str]) -> tuple[int, ...]:
-        """Return what differs after every change of the file of an index; as fast however much it holds."""
+        """Return a state of the file of an index that differs after every change; fast for any size."""
         state: list[int] = []
         for name in (cls.FILE, f"{cls.FILE}-wal"):
             with suppress(FileNotFoundError):
@@ -95,7 +95,7 @@ class SideDatabase(ABC):
         return tuple(state)
 
     def prune(self, contents: Iterable[str]) -> None:
-        """Delete what is stored of all videos except those with these fingerprints."""
+        """Delete the data of all videos except those with these fingerprints."""
         kept = set(contents)
         gone = [content for (content,) in self.database.rows(self.CONTENTS) if content not in kept]
         if gone:
@@ -103,11 +103,11 @@ class SideDatabase(ABC):
 
     @abstractmethod
     def delete_contents(self, contents: Sequence[str]) -> None:
-        """Delete what is stored of some videos."""
+        """Delete the data of some videos."""
 
     @classmethod
     def pair(cls, target: Path, sources: Iterable[Path]) -> Iterator[tuple[Self, Self]]:
-        """Yield the file of the target, made if there is none, with that of each source that has one."""
+        """Yield the file of the target, created if needed, with that of each source that has one."""
         with ExitStack() as stack:
             target_store: Self | None = None
             for path in filter(cls.exists, sources):

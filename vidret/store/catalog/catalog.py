@@ -36,7 +36,7 @@ from vidret.store.snapshots.latest import Snapshots
 
 
 class Catalog:
-    """The tables of an index, by name, with metadata in ``tables``; and their snapshots."""
+    """The tables of an index as attributes, with metadata in ``tables``; and their snapshots."""
 
     def __init__(self, path: Path, *, write: bool) -> None:
         """Open an existing catalog.
@@ -110,7 +110,7 @@ CONSISTENCY_FIXES = (
 
 
 def find_bad_rows(database: Database) -> list[str]:
-    """Verify a whole catalog; return a description of each damage, of SQLite's structure, a row or a CREATE statement.
+    """Verify a whole catalog; describe each damaged part of SQLite's structure, row and CREATE statement.
 
     Raises:
         StoreError: The file has a newer format, or is not a catalog.
@@ -169,7 +169,7 @@ def _rebuild(old: Database) -> None:
 
 
 def _make_final(path: Path, error: StoreError) -> StoreError:
-    """Return why a catalog cannot be repaired, without the advice to repair it."""
+    """Return an error that says why a catalog cannot be repaired, without the advice to repair it."""
     reason = str(error).removesuffix(f"; {REPAIR}").removeprefix(f"{path}: ")
     return StoreError(f"{path}: cannot be repaired ({reason}); {NEW_INDEX}")
 
@@ -229,7 +229,7 @@ def _drop_segments_without_shots(old: Database, fresh: Database) -> None:
     follows_shots = f"SELECT 1 FROM meta WHERE key IN ('user.{SEGMENTS}', '{COPY}user.{SEGMENTS}') AND value = ?"
     if not fresh.value(follows_shots, FOLLOW_SHOTS):
         return
-    if len(ends) == 2:  # any segment between may have had some
+    if len(ends) == 2:  # any segment in between may have had shot changes
         fresh.run("DELETE FROM segments WHERE (?1 IS NULL OR id > ?1) AND (?2 IS NULL OR id < ?2)", *ends)
     elif _is_torn(old):  # rows may be missing without an error
         fresh.run("DELETE FROM segments WHERE id NOT IN (SELECT segment FROM shots)")

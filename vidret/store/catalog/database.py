@@ -26,7 +26,7 @@ State = tuple[int, int, int]
 WAIT_S = 30.0  # for a transaction of another process
 READ_ONLY_WAIT_S = 3.0  # for a writer that is opening or closing the file
 PAUSE_S = 0.005
-MAPPED = 1 << 31  # bytes of a file that a reader maps: a query reads hundreds of pages here and there
+MAPPED = 1 << 31  # bytes of a file that a reader maps: a query reads hundreds of scattered pages
 WAL_STATE: State = (0, 0, 0)  # the state of a file with a log
 FULL_ERRORS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN)  # also of a full disk
 TRANSIENT_ERRORS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # while a writer opens the file
@@ -37,7 +37,7 @@ NEW_INDEX = "build a new index"
 
 
 class DatabaseConnection:
-    """A connection of one thread, or of all, who take turns. ``state`` is that of the file when it was opened."""
+    """A connection of one thread, or of all in turns; ``state`` is that of the file when it was opened."""
 
     def __init__(self, handle: sqlite3.Connection, state: State = WAL_STATE) -> None:
         self.handle, self.state = handle, state
@@ -93,7 +93,7 @@ class Database:
                 self._own.connection = self._open_first()
 
     def _open_first(self) -> DatabaseConnection:
-        """Open the file for reading; as read-only if this process cannot make the file of shared memory beside it."""
+        """Open the file for reading; as read-only if this process cannot create the shared memory file beside it."""
         if not self._read_only:
             try:
                 connection = self._open()
@@ -118,7 +118,7 @@ class Database:
 
     @contextmanager
     def access(self) -> Iterator[DatabaseConnection]:
-        """Take this thread's turn on its connection."""
+        """Lock this thread's connection inside the context, and return it."""
         with as_store_error(self.path):
             connection = self._connect()
             with connection.turn:
@@ -144,7 +144,7 @@ class Database:
         self._is_closed = True
         for connection in list(self._opened):
             with connection.turn, contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
-                if self._write:  # empty the log: reading it without write permission is slow
+                if self._write:  # empty the log, since reading it without write permission is slow
                     connection.handle.execute("PRAGMA busy_timeout = 0")
                     connection.handle.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             connection.handle.close()
@@ -193,7 +193,7 @@ class Database:
         return rows[0][0] if rows else None
 
     def version(self) -> int | None:
-        """Return what changes when another connection commits; None where that says nothing about this thread's."""
+        """Return a number that changes when another connection commits; None for a writer or a read-only file."""
         return None if self._write or self._read_only else int(self.value("PRAGMA data_version"))
 
     def run(self, sql: str, *values: object) -> int:
@@ -226,7 +226,7 @@ class Database:
         return self._use_unchanged(read)
 
     def _use_unchanged(self, use: Callable[[State], T]) -> T:
-        """Return what is read of the file in a state, again while a writer opens, changes or closes it."""
+        """Return the result of ``use`` for a state of the file; retry while a writer opens, changes or closes it."""
         deadline = time.monotonic() + READ_ONLY_WAIT_S
         while True:
             state = self._read_state()
@@ -273,7 +273,7 @@ def checksum_values(kinds: str, *values: float | bytes | None) -> int | None:
 
 @lru_cache(maxsize=64)
 def _find_format(kinds: str) -> struct.Struct:
-    """Return a format of the schema, prepared once: each row that is read has a checksum."""
+    """Return a format of the schema, cached since it is needed for each row."""
     return struct.Struct(f"<{kinds}")
 
 
@@ -316,7 +316,7 @@ class ClosingConnection(sqlite3.Connection):
     """A connection that closes silently when it is dropped; from Python 3.13 on, Python's own warns."""
 
     def __del__(self) -> None:
-        with contextlib.suppress(sqlite3.ProgrammingError):  # it was never opened
+        with contextlib.suppress(sqlite3.ProgrammingError):  # the connection was never opened
             self.close()
 
 

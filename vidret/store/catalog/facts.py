@@ -1,4 +1,4 @@
-"""Filters by the facts of a video: when and where it was filmed, with what, and of which kind it is."""
+"""Filters by the facts of a video: time and place of filming, camera, format, languages and sounds."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ from vidret.store.records import HEARD, LANGUAGES, SEPARATORS
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
 KM_PER_DEGREE = 111.2
-NEAR_KM = 10.0  # around a place without a distance
+NEAR_KM = 10.0  # around a place given without a distance
 ORIENTATIONS = ("portrait", "square", "landscape")
-COMMON = frozenset(("folder", "min_seconds", "max_seconds", "after", "before"))  # what the catalog applies by SQL
+COMMON = frozenset(("folder", "min_seconds", "max_seconds", "after", "before"))  # applied by the catalog in SQL
 CAMERA_BYTES = 60
 LIST_BYTES = {LANGUAGES: 40, HEARD: 200}  # of the codes of ten languages, and the names of about fifteen sounds
 NUMBERS = ("latitude", "longitude", "width", "height", "average_rate", "has_audio", "hdr")
@@ -87,13 +87,12 @@ def parse_near(near: str) -> tuple[float, float, float]:
 def match_facts(
     filters: Filters, facts: np.ndarray, changed_s: Float64[np.ndarray, " file"]
 ) -> Bool[np.ndarray, " file"]:
-    """Return which files have the facts that filters ask for; an unknown fact does not match.
+    """Return a mask of the files whose facts match filters; an unknown fact does not match.
 
     Args:
         filters: Filters, of which those by folder, duration and modification time are ignored.
         facts: The facts of each file's video, of type ``FACT_ROW``.
-        changed_s: Modification time in seconds since 1970, NaN if unknown: of files that do not say when they were
-            filmed.
+        changed_s: Modification time in seconds since 1970, NaN if unknown: used for files without a time of filming.
 
     Raises:
         VidretError: ``near`` or ``orientation`` cannot be understood.
@@ -132,7 +131,7 @@ def _lists(name: str, wanted: str, fact: str) -> bool:
 
 
 def match_texts(texts: np.ndarray, matches: Callable[[str], bool]) -> Bool[np.ndarray, " file"]:
-    """Return which texts match, and are not empty; each different one is looked at once."""
+    """Return a mask of the texts that match and are not empty; each distinct one is tested once."""
     names, codes = np.unique(texts, return_inverse=True)
     is_match: Bool[np.ndarray, " name"] = np.array(
         [bool(name) and matches(name.decode(errors="replace")) for name in names.tolist()], bool

@@ -98,7 +98,7 @@ NULL = -(2**63 - 1)  # replaces NULL in checksums
 
 
 class RowLayout:
-    """The columns of a table by type, over which the checksum of a row is computed, in SQL or of a row that was read.
+    """The columns of a table by type, for the checksum of a row, which is computed in SQL or in Python.
 
     Text is included as bytes, since Python cannot decode damaged text, and with its type, which one bit may change.
     """
@@ -118,9 +118,9 @@ class RowLayout:
         self.sql = f"crc('{kinds}', {', '.join(values)})"
 
     def is_intact(self, row: Sequence[Any]) -> bool:
-        """Return whether the values of ``columns`` are those that were stored; none may be NULL.
+        """Return whether the values of ``columns`` match their checksum; none may be NULL.
 
-        Python checks many rows sooner than SQLite, which would call it, and take its lock, for each.
+        Python checks many rows faster than SQLite, which would call it, and take its lock, for each.
         """
         try:
             crc = zlib.crc32(self._pack(*row[: self._num_packed]))
@@ -165,8 +165,8 @@ def read_format(database: Database) -> int:
     """Return the format of a catalog, 0 if that is damaged or lost.
 
     Raises:
-        StoreError: The format is newer than this version supports, or the file has SQL of its own, which could take
-            for ever.
+        StoreError: The format is newer than this version supports, or the file has foreign SQL, which could run
+            forever.
     """
     for kind, name, sql in database.rows("SELECT type, name, sql FROM sqlite_master WHERE type IN ('view', 'trigger')"):
         if LOG.get(name) != sql:
@@ -209,11 +209,11 @@ class CheckedTables:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Let this thread read each value of the metadata, and the snapshot, only once: a query sees one state.
+        """Pin this thread to one state: each metadata value, and the snapshot, is read only once inside the context.
 
-        Values are kept for its next query unless another connection has committed since.
+        Values are reused by the thread's next query unless another connection has committed since.
         """
-        if self.held is not None:  # for a part of a query
+        if self.held is not None:  # nested, in a part of a query
             yield
             return
         version = self.database.version()
@@ -222,12 +222,12 @@ class CheckedTables:
         try:
             yield
         finally:
-            values.pop(SNAPSHOT, None)  # which may be large
+            values.pop(SNAPSHOT, None)  # it may be large
             self._held.values, self._held.kept = None, (version, values)
 
     @property
     def held(self) -> dict[str, Any] | None:
-        """What this thread has read of the state that it holds; None outside of ``hold``."""
+        """The values that this thread has read of its pinned state; None outside of ``hold``."""
         return getattr(self._held, "values", None)
 
     def forget_held(self) -> None:
@@ -304,10 +304,10 @@ class CheckedTables:
         return str(self.fact("encoder_name")), str(self.fact("encoder_fingerprint")), dim
 
     def check_fingerprint(self, fingerprint: str) -> None:
-        """Check that the index still has the encoder with which it was opened.
+        """Check that the index still has the encoder that it was opened with.
 
         Raises:
-            MovedError: Another process has moved it to another one.
+            MovedError: Another process has moved the index to another encoder.
         """
         if self.fact("encoder_fingerprint") != fingerprint:
             name = self.fact("encoder_name")
@@ -336,10 +336,10 @@ class CheckedTables:
 
 @contextmanager
 def reading_metadata(index: Path, what: str) -> Iterator[None]:
-    """Read a metadata value in the block; an index from elsewhere may hold anything in its place.
+    """Convert errors of reading a metadata value inside the context; a foreign index may have any value there.
 
     Raises:
-        StoreError: The value is not what is read.
+        StoreError: The value cannot be read.
     """
     try:
         yield
@@ -353,7 +353,7 @@ def parse_ranker(index: Path, stored: str | bytes | None) -> dict[str, str]:
     """Return the name, fingerprint and tokens of the ranker that an index records; empty if it records none.
 
     Raises:
-        StoreError: What is stored is no ranker.
+        StoreError: The stored value is no ranker.
     """
     with reading_metadata(index, "the recorded aligner"):
         recorded = json.loads(stored or "{}")

@@ -63,7 +63,7 @@ class Segments:
         return set(self.of_video(video))
 
     def resume_point(self, video: int) -> tuple[int, float | None]:
-        """Return how many segments of a video are stored without a gap, and the end of the last in seconds.
+        """Return the number of a video's first segments stored without a gap, and the end of the last in seconds.
 
         The end is None if the first is not stored.
 
@@ -166,8 +166,8 @@ class ShotChanges:
     def of_video(self, video: int) -> list[ShotChange]:
         """Return the shot changes of the stored part of a video, in time order; none from an index made without them.
 
-        One that two segments have, because a run was stopped between them, is returned once. A damaged row is skipped
-        with one warning.
+        A change stored with two segments, since a run was stopped between them, is returned once. A damaged row is
+        skipped with one warning.
         """
         rows = self._read("segment IN (SELECT id FROM segments WHERE video = ?)", int(video))
         kept = self._tables.drop_damaged("shots", rows)

@@ -1,7 +1,7 @@
-"""The tables of timed texts: a row a track, which is one source of one content as one model read it, and one a text.
+"""The tables of timed texts: a row per track, which is one source of one content as read by one model, and per text.
 
 The video of a track has no pictures: its segments are the texts, with their times and vectors, and the state of its one
-path says whether they are searched.
+path says if they can be searched.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ DAMAGED: FileState = "pending"  # the state in which a repair leaves a track, so
 
 @dataclass(frozen=True, slots=True)
 class TextTrack:
-    """One source of one content, named by its ``fingerprint``, as far as it was read.
+    """One source of one content, which is named by its ``fingerprint``.
 
-    ``until_s`` is the time up to which a ``model`` read it, ``num_texts`` how many texts are stored, and ``note`` why
-    nothing or not everything was read, empty otherwise.
+    ``until_s`` is the time up to which ``model`` has read it, ``num_texts`` the number of stored texts, and ``note``
+    the reason why nothing or not everything was read, empty otherwise.
     """
 
     id: int
@@ -50,7 +50,7 @@ class TextTables:
         self._tables, self._database = tables, tables.database
 
     def begin_track(self, video: int, content: str, source: TextSource, model: str) -> None:
-        """Make a video a track of which nothing was read yet."""
+        """Make a video a track, of which nothing has been read yet."""
         with self._database.transaction():
             sql = "REPLACE INTO tracks (track, content, source, model, until_s) VALUES (?, ?, ?, ?, 0.0)"
             self._database.run(sql, video, content, source, model)
@@ -86,7 +86,7 @@ class TextTables:
             self._tables.update_checksums("texts", "segment >= ?", texts[0][0])
 
     def sum_heard(self, source: TextSource) -> dict[str, dict[str, float]]:
-        """Return for how many seconds what is heard in each content: known languages of speech, or sounds by name."""
+        """Return the seconds of each known language of speech, or of each sound by name, heard in each content."""
         name = "language" if source == "speech" else "text"
         rows = self._database.rows(
             f'SELECT content, {name}, sum("end" - start) FROM texts JOIN segments ON segments.id = segment'

@@ -124,7 +124,7 @@ class Videos:
         return list(videos.values())
 
     def find_intact(self, ids: Iterable[int]) -> set[int]:
-        """Return which of some videos have an intact row; damaged rows are left out, with a warning."""
+        """Return the ids of those of some videos that have an intact row; damaged rows are left out, with a warning."""
         sql = f"SELECT id, {INTACT['videos']} FROM videos WHERE id IN {IN_IDS}"
         return {row[0] for row in self._tables.drop_damaged("videos", self._database.rows(sql, ids_to_json(list(ids))))}
 
@@ -132,7 +132,7 @@ class Videos:
         """Return the fingerprints of all videos, by id.
 
         Raises:
-            StoreError: A row is damaged. Left out, its video would seem deleted, and so would all that is kept of it.
+            StoreError: A row is damaged. If it were left out, its video and all its data would seem deleted.
         """
         rows = self._database.rows(f"SELECT id, fingerprint, {INTACT['videos']} FROM videos ORDER BY id")
         for video, _, intact in rows:
@@ -157,7 +157,7 @@ class Videos:
     def begin(self, fingerprint: str, duration: float, facts: Mapping[str, object], num_segments: int | None) -> int:
         """Return the id of a video, adding it if new; with another number of segments it starts over.
 
-        Without a number it is open-ended, and keeps the segments that it has.
+        Without a number, it is open-ended and keeps its segments.
         """
         with self._database.transaction():
             columns = f"id, num_segments, complete, {INTACT['videos']}"
@@ -199,7 +199,7 @@ class Videos:
                     self._tables.update_checksums("videos", "id = ?", video)
 
     def finish(self, video: int, salvaged: str, *, num_segments: int | None = None) -> None:
-        """Mark a video as complete, or as salvaged with what was lost; ``num_segments`` replaces the planned number."""
+        """Mark a video as complete, or as salvaged, with the losses; ``num_segments`` replaces the planned number."""
         with self._database.transaction():
             planned = self.get(video).num_segments  # raises for a damaged row, which must not get a valid checksum
             num_segments = planned if num_segments is None else num_segments

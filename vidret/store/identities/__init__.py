@@ -1,1 +1,1 @@
-"""Who is seen and heard in the videos of an index."""
+"""The identities of an index: tracks of faces and voices, and persons."""

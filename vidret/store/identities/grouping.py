@@ -1,4 +1,4 @@
-"""Which tracks are of one person: by their vectors, and for faces and voices by when they are there.
+"""Grouping of tracks into persons by their vectors, and pairing of faces with voices by their times.
 
 Tracks join the persons to whom they are nearest, and are then grouped by average linkage. Persons that exist only gain
 tracks, so that ids and names survive new videos.
@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 from vidret.store.identities.tracks import TrackColumns
 
-NEAREST = 3  # tracks of a person that a new one is compared with: one wrong one must not decide
+NEAREST = 3  # tracks of a person that a new one is compared with: so that a single wrong one does not decide
 MAX_LINKED = 4096  # tracks linked at once, whose distances take 134 MB
 BLOCK = 1 << 24  # distances computed at once
 NO_ROWS = np.zeros(0, np.int64)
@@ -28,15 +28,15 @@ def group_tracks(
     rejected: Set[tuple[int, int]],
     link_distance: float,
 ) -> Labels:
-    """Return the person of each track: one that exists, 0 for none, or -1, -2, ... for new ones of two tracks or more.
+    """Return the person of each track: an existing one, 0 for none, or -1, -2, ... for new ones of two tracks or more.
 
     Grouping again changes nothing.
 
     Args:
-        vectors: Of each track; Euclidean distances count.
-        persons: The person of each track so far, 0 for none. These stay.
+        vectors: Vector of each track, compared by Euclidean distance.
+        persons: The current person of each track, which is kept; 0 for none.
         apart: Rows of tracks that must not be of one person.
-        rejected: Rows of tracks and persons that they are not of.
+        rejected: Rows of tracks, each with a person that it does not belong to.
         link_distance: Mean distance below which tracks are of one person.
     """
     labels = persons.copy()
@@ -87,7 +87,7 @@ def _join(
     rejected: Set[tuple[int, int]],
     link_distance: float,
 ) -> bool:
-    """Let tracks join the persons to whom they are nearest, the nearest first; return whether any did."""
+    """Assign tracks to their nearest persons, the nearest first; return whether any was assigned."""
     alone, held = np.flatnonzero(labels == 0), np.flatnonzero(labels)
     held = held[np.argsort(labels[held], kind="stable")]
     starts = np.flatnonzero(np.diff(labels[held], prepend=0))
@@ -110,9 +110,9 @@ def _join(
 def split_components(
     vectors: Float32[np.ndarray, "track dim"], link_distance: float
 ) -> Iterator[Int64[np.ndarray, " _row"]]:
-    """Yield the rows of each set of two tracks or more that a chain of distances below the limit holds together.
+    """Yield the rows of each set of two or more tracks that are connected by distances below the limit.
 
-    Average linkage never joins tracks of different sets, so that each can be linked by itself.
+    Average linkage never joins tracks of different sets, so each can be linked by itself.
     """
     unreached = np.arange(len(vectors))
     while len(unreached):
@@ -130,7 +130,7 @@ def split_components(
 def _link(
     vectors: Float32[np.ndarray, "track dim"], rivals: Sequence[Set[int]], rows: Labels, link_distance: float
 ) -> list[Int64[np.ndarray, " _row"]]:
-    """Return the groups of two rows or more that average linkage makes of some tracks."""
+    """Return the groups of two or more rows that average linkage makes of some tracks."""
     distances = measure_distances(vectors, vectors)
     positions = {row: position for position, row in enumerate(rows.tolist())}
     for position, row_rivals in enumerate(rivals):
@@ -141,9 +141,9 @@ def _link(
 
 
 def link_by_average(distances: Float[np.ndarray, "row row"], link_distance: float) -> Int64[np.ndarray, " row"]:
-    """Return the group of each row: the two groups with the least mean distance become one while it is below a limit.
+    """Return the group of each row: the two groups with the least mean distance are merged while it is below the limit.
 
-    The mean of an infinite distance is infinite: rows at one are never in one group. ``distances`` is overwritten.
+    Rows at an infinite distance are never in one group, since its mean is infinite. ``distances`` is overwritten.
     """
     labels, sizes = np.arange(len(distances)), np.ones(len(distances))
     np.fill_diagonal(distances, np.inf)
@@ -156,7 +156,7 @@ def link_by_average(distances: Float[np.ndarray, "row row"], link_distance: floa
         distances[i], distances[:, i], distances[j], distances[:, j] = merged, merged, np.inf, np.inf
         sizes[i] += sizes[j]
         labels[labels == j] = i
-        stale = np.flatnonzero((nearest == i) | (nearest == j))  # means never come nearer than what they are of
+        stale = np.flatnonzero((nearest == i) | (nearest == j))  # a mean is never nearer than its parts
         nearest[stale] = distances[stale].argmin(1)
         least[stale] = distances[stale, nearest[stale]]
         least[j] = np.inf
@@ -166,7 +166,7 @@ def link_by_average(distances: Float[np.ndarray, "row row"], link_distance: floa
 def find_overlaps(
     contents: np.ndarray, starts: Float64[np.ndarray, " track"], ends: Float64[np.ndarray, " track"]
 ) -> Int64[np.ndarray, "pair 2"]:
-    """Return the rows of the pairs of tracks of one video that share some time."""
+    """Return the rows of pairs of tracks that overlap in time in one video."""
     order = np.lexsort((starts, contents))
     pairs: list[tuple[int, int]] = []
     new_video = np.flatnonzero(contents[order][1:] != contents[order][:-1]) + 1
@@ -185,7 +185,7 @@ MIN_TURNS, MIN_SHARE, MIN_DEVIATIONS = 4, 0.5, 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairOffer:
-    """A face and a voice, by the ids of their persons, that may be of one person.
+    """A face and a voice that may be of one person, given by the ids of their persons.
 
     The face is seen in ``num_seen`` of ``num_turns`` turns of the voice; by chance it would be in ``expected`` of them.
     """
@@ -198,12 +198,12 @@ class PairOffer:
 
 
 def find_pairs(faces: TrackColumns, voices: TrackColumns, durations: Mapping[str, float]) -> list[PairOffer]:
-    """Return the pairs in which each is the best partner of the other, the surest first.
+    """Return the pairs in which each is the best partner of the other, most certain first.
 
     Persons who are both seen and heard already are left out. ``durations`` are in seconds, by the fingerprint of the
-    video. A turn of a voice counts for a face that is seen in its middle. By chance, a face is seen then as often as it
-    is seen at all in that video. The count is a sum of independent draws, one a turn, and is measured in their standard
-    deviation.
+    video. A turn of a voice counts for a face that is seen in its middle. By chance, that happens as often as the face
+    is seen in the whole video. The count is a sum of independent draws, one per turn, and is measured in standard
+    deviations of it.
     """
     both = [*({*faces.persons.tolist()} & {*voices.persons.tolist()} | {0})]
     seen_in, heard_in = (_split_by_content(columns, both) for columns in (faces, voices))

@@ -1,6 +1,6 @@
-"""The persons of an index: what they are called, and which tracks are theirs, by clustering and by the user's word.
+"""The persons of an index: their names, and their tracks by clustering and by the user's decisions.
 
-What the user says stays: a person keeps the tracks that he gave it, and never gets back one that he took away.
+The user's decisions are final: a person keeps the tracks that it was given, and never gets back one that was taken.
 """
 
 import base64
@@ -25,7 +25,7 @@ from vidret.store.store import Store
 from vidret.text import MENTION_NAME, make_handle
 from vidret.types import Person, PersonTrack
 
-MIN_TRACKS = 2  # of a person without a name that is listed
+MIN_TRACKS = 2  # least number for a person without a name to be listed
 UNNAMED = re.compile(r"person-\d+")
 MAX_BEST = 12  # tracks that are shown of a person
 MAX_UNDONE = 50  # changes that can be undone
@@ -33,7 +33,7 @@ TABLES_OF_PERSONS = {"persons": "id", "assignments": "person", "rejections": "pe
 
 
 class Persons:
-    """The persons of one index. Each method opens the identities, so that any threads and processes may call them."""
+    """The persons of one index. Each method opens the identities, so any thread or process may call it."""
 
     def __init__(self, index: str | os.PathLike[str]) -> None:
         """Set the folder of an index."""
@@ -42,7 +42,7 @@ class Persons:
     def list_persons(self, kind: IdentityKind | None = None, *, hidden: bool = False) -> list[Person]:
         """Return the persons who are seen or heard, those with a name first, then by their time in videos.
 
-        Those without a name are listed from two tracks on, and those that are hidden only if ``hidden``.
+        Persons without a name are listed from ``MIN_TRACKS`` tracks on, and hidden ones only if ``hidden``.
         """
         if not IdentityStore.exists(self._index):
             return []
@@ -70,14 +70,14 @@ class Persons:
         return sorted(persons, key=lambda person: (not person.name, -person.seconds, person.id))
 
     def list_tracks(self, person: str | int, kind: IdentityKind) -> list[PersonTrack]:
-        """Return the tracks of a person, those that are farthest from the others first."""
+        """Return the tracks of a person, the most distant from the others first."""
         key = self.find(person)
         with self._open() as identities:
             columns = identities.columns(person=key, kind=kind)
         return self.read_tracks(columns.ids[np.argsort(-columns.scores, kind="stable")].tolist())
 
     def read_tracks(self, ids: Sequence[int]) -> list[PersonTrack]:
-        """Return tracks by their ids, without those whose video has no file any more."""
+        """Return tracks by their ids, without those whose video no longer has a file."""
         sql = f"""SELECT id, content, start_s, end_s, ifnull(by_user, 0) FROM tracks LEFT JOIN assignments ON track = id
             WHERE id IN {IN_IDS}"""
         with self._open() as identities, Store.open(self._index) as store:
@@ -132,7 +132,7 @@ class Persons:
             identities.database.run("UPDATE persons SET hidden = ? WHERE id = ?", hidden, key)
 
     def merge(self, person: str | int, others: Sequence[str | int]) -> None:
-        """Make several persons one, who keeps the id of the first, and the first name that there is."""
+        """Merge persons into one, who keeps the id of the first, and the first name among them."""
         keys = list(dict.fromkeys([self.find(person), *map(self.find, others)]))
         if len(keys) == 1:
             raise VidretError(f"persons to merge must be several, got {person} alone")
@@ -148,7 +148,7 @@ class Persons:
             database.run(f"DELETE FROM rejections WHERE person = ?1 AND track IN ({person_tracks})", kept)
 
     def split(self, person: str | int, tracks: Collection[int]) -> int:
-        """Make tracks of a person another one, and return its id. Neither gets a track of the other one again."""
+        """Move tracks of a person to a new one, and return its id. Neither gets a track of the other one again."""
         key = self.find(person)
         with self._change([key]) as identities:
             database, moved = identities.database, self._check_own(identities, key, tracks)
@@ -161,7 +161,7 @@ class Persons:
         return new
 
     def reject(self, person: str | int, tracks: Collection[int]) -> None:
-        """Take tracks from a person for ever, and with them those that only they held with it."""
+        """Take tracks from a person for good, and with them those that are no longer close to its other tracks."""
         key = self.find(person)
         with self._change([key]) as identities:
             database, moved = identities.database, self._check_own(identities, key, tracks)
@@ -172,7 +172,7 @@ class Persons:
                 person_rows = np.flatnonzero(columns.persons == key)
                 vectors = identities.vectors(columns.ids[person_rows])
                 if len(person_rows) < MIN_TRACKS:
-                    continue  # nothing is left to compare it with
+                    continue  # no other track is left to compare with
                 lost = [
                     track
                     for row, track in enumerate(columns.ids[person_rows].tolist())
@@ -183,7 +183,7 @@ class Persons:
         self.group()
 
     def undo(self) -> bool:
-        """Take back the last change that the user made; return whether there was one."""
+        """Undo the last change by the user; return whether there was one."""
         with self._open(write=True) as identities, identities.change():
             database = identities.database
             last = database.rows("SELECT id, before FROM changes ORDER BY id DESC LIMIT 1")
@@ -204,28 +204,28 @@ class Persons:
         return True
 
     def forget(self, person: str | int) -> int:
-        """Delete all that is stored of a person, so that no byte is left; return the number of tracks."""
+        """Erase all stored data of a person; return the number of tracks."""
         key = self.find(person)
         with self._open(write=True) as identities:
             rows = identities.database.rows("SELECT track FROM assignments WHERE person = ?", key)
             return identities.erase([track for (track,) in rows])
 
     def forget_video(self, content: str, kind: IdentityKind) -> int:
-        """Delete what is stored of a video, by its fingerprint; it is not read again. Return the number of tracks."""
+        """Erase the data of a video, by its fingerprint; it is not read again. Return the number of tracks."""
         with self._open(write=True) as identities:
             return identities.erase(identities.list_ids(content, kind))
 
     def forget_all(self, kind: IdentityKind) -> int:
         """Delete all tracks of a kind, and the file once it holds no other; return the number of tracks.
 
-        Later runs read none until they are asked to again.
+        Later runs read the kind only if it is requested again.
         """
         with Store.open(self._index, write=True) as store:
             store.metadata.set(MODEL_SETTINGS[kind], "")
         with self._open(write=True) as identities:
             with identities.change():
                 identities.database.run("DELETE FROM readings WHERE kind = ?", kind)
-            rows = identities.database.rows(f"SELECT id FROM tracks WHERE {OF_KIND}", kind)  # damaged ones, too
+            rows = identities.database.rows(f"SELECT id FROM tracks WHERE {OF_KIND}", kind)  # including damaged ones
             num_tracks = identities.erase([track for (track,) in rows])
             is_empty = not identities.readings()
         if is_empty:
@@ -233,7 +233,7 @@ class Persons:
         return num_tracks
 
     def export(self, person: str | int) -> dict[str, Any]:
-        """Return all that is stored of a person, as JSON can represent it; videos by their fingerprints."""
+        """Return all stored data of a person as JSON types; videos are given by their fingerprints."""
         key = self.find(person)
         with self._open() as identities:
             columns = identities.columns(person=key)
@@ -259,7 +259,7 @@ class Persons:
         return {"id": key, "name": name, "hidden": bool(hidden), "tracks": rows}
 
     def offer_pairs(self) -> list[PairOffer]:
-        """Return faces and voices that go together more often than chance, which ``merge`` would make one person."""
+        """Return faces and voices that occur together more often than by chance, as candidates for ``merge``."""
         if not IdentityStore.exists(self._index):
             return []
         with self._open() as identities, Store.open(self._index) as store:
@@ -274,7 +274,7 @@ class Persons:
             return identities.thumbnail(track_id)
 
     def group(self) -> None:
-        """Assign the tracks that have no person yet. Again, it changes nothing."""
+        """Assign the tracks that have no person yet; a second call changes nothing."""
         if not IdentityStore.exists(self._index):
             return
         with self._open(write=True) as identities:
@@ -290,7 +290,7 @@ class Persons:
 
     @contextmanager
     def _change(self, persons: Sequence[int]) -> Iterator[IdentityStore]:
-        """Commit what the block changes of persons, or nothing, so that it can be undone."""
+        """Commit the block's changes of persons, or nothing, and record them for ``undo``."""
         with self._open(write=True) as identities, identities.change():
             database, keys = identities.database, ids_to_json(persons)
             before: dict[str, Any] = {
@@ -315,16 +315,16 @@ class Persons:
 
 
 def list_handles(identities: IdentityStore) -> dict[str, int]:
-    """Return the persons by what may stand for them after an @: ``person-7``, and the name."""
+    """Return the persons by their handles, which follow an @: ``person-7``, and one of the name."""
     rows = identities.database.rows("SELECT id, name FROM persons")
     return {f"person-{key}": key for key, _ in rows} | {make_handle(name): key for key, name in rows if name}
 
 
 def check_no_person(index: Path, handle: str) -> None:
-    """Check that no person of an index is, or can be, called like a concept that is to be taught.
+    """Check that no person of an index has, or can have, the handle of a new concept.
 
     Raises:
-        VidretError: One is, or can be.
+        VidretError: A person has it, or can have it.
     """
     if UNNAMED.fullmatch(handle):
         raise VidretError(f"@{handle} is a person by its number: name the concept otherwise")
@@ -337,7 +337,7 @@ def check_no_person(index: Path, handle: str) -> None:
 
 
 def _group_model(identities: IdentityStore, model: IdentityModel) -> bool:
-    """Assign the tracks of one model that have no person yet; return False if others wrote meanwhile."""
+    """Assign the tracks of one model that have no person yet; return False if another process wrote first."""
     generation, columns = identities.generation, identities.columns(model=model.digest)
     places = {track: row for row, track in enumerate(columns.ids.tolist())}
     rejected = identities.database.rows("SELECT track, person FROM rejections")

@@ -1,7 +1,7 @@
 """The identities of an index: tracks of faces and voices, and the persons to whom they are assigned, in one file.
 
 The file exists only in an index in which people or speakers were read. Videos are named by the fingerprint of their
-content, so that identities survive moved files and another encoder. What is deleted is overwritten with zeros.
+content, so that identities survive moved files and another encoder. Deleted data is overwritten with zeros.
 """
 
 import json
@@ -28,7 +28,7 @@ from vidret.store.side_database import SideDatabase
 
 FILE = "identities.sqlite"
 SECURE = ("PRAGMA secure_delete = ON",)
-# A rejection is a track that the user said is not of a person. A change is what the user changed, to undo it.
+# A rejection is a track that the user took from a person. A change is the state before a user's change, for undo.
 SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL)",
     """CREATE TABLE models (
@@ -62,7 +62,7 @@ class IdentityStore(SideDatabase):
     """The identities of one index."""
 
     FILE, SCHEMA, PREPARE = FILE, SCHEMA, SECURE
-    CONTENTS = "SELECT content FROM readings UNION SELECT content FROM tracks"  # in which a kill left no reading
+    CONTENTS = "SELECT content FROM readings UNION SELECT content FROM tracks"  # killed runs leave tracks only
     ABSENT = "no people and no speakers were read in this index"
 
     @property
@@ -89,13 +89,13 @@ class IdentityStore(SideDatabase):
         ]
 
     def readings(self) -> list[tuple[str, IdentityModel]]:
-        """Return which videos were read, each with its model of each kind."""
+        """Return the videos that were read, each with its model, for each kind."""
         models = {model.digest: model for model in self.models()}
         rows = self.database.rows("SELECT content, model FROM readings ORDER BY content, kind")
         return [(content, models[digest]) for content, digest in rows if digest in models]
 
     def is_read(self, content: str, model: IdentityModel) -> bool:
-        """Return whether a video was read with a model, whatever was found."""
+        """Return whether a video was read with a model, even without a track."""
         sql = "SELECT 1 FROM readings WHERE content = ? AND kind = ? AND model = ?"
         return self.database.value(sql, content, model.kind, model.digest) is not None
 
@@ -141,7 +141,7 @@ class IdentityStore(SideDatabase):
         return vectors
 
     def tracks(self, content: str, kind: IdentityKind) -> dict[int, Track]:
-        """Return the tracks of a video with all that is stored of them, by id."""
+        """Return the tracks of a video with all their data, by id."""
         sql = f"""SELECT id, start_s, end_s, vector, quality, thumbnail, boxes FROM tracks
             WHERE content = ? AND {OF_KIND} AND {INTACT} ORDER BY id"""
         return {
@@ -166,10 +166,10 @@ class IdentityStore(SideDatabase):
     # Writing
 
     def write_tracks(self, content: str, model: IdentityModel, tracks: Sequence[Track]) -> list[int]:
-        """Store what a model found in a whole video, in place of what was stored of that kind; return the new ids.
+        """Store the tracks of a whole video by one model, replacing those of that kind; return the new ids.
 
-        A track that was stored before, at the same time and place, keeps its person and what the user said of it. No
-        tracks mark the video as read too.
+        A track that replaces one at the same time and place keeps its person and the user's decisions. A call without
+        tracks marks the video as read too.
 
         Raises:
             StoreError: A track is invalid, or the file cannot be written.
@@ -192,7 +192,7 @@ class IdentityStore(SideDatabase):
         return ids
 
     def _move_words_of_user(self, new_ids: Mapping[int, int]) -> None:
-        """Let new tracks stand for old ones in what the user said, and in what he can undo, within a change."""
+        """Replace old tracks by new ones in the user's decisions and in the changes to undo, within a change."""
         tables = ("assignments", "rejections")
         for table in tables:
             moved = [(new, old) for old, new in new_ids.items()]
@@ -240,19 +240,19 @@ class IdentityStore(SideDatabase):
         self.erase([key for content in contents for key in self.list_ids(content)])
 
     def erase(self, ids: Collection[int]) -> int:
-        """Delete tracks so that no byte of them is left in the file or its log, and persons whom no track shows then.
+        """Delete tracks, leaving no byte of them in the file or its log, and the persons that then have no track.
 
-        What can be undone is forgotten with them.
+        The changes to undo are deleted with them.
 
         Returns:
             The number of deleted tracks.
 
         Raises:
-            StoreError: Another process reads at this moment, so that its log must stay.
+            StoreError: Another process is reading, so the log must stay.
         """
         with self.change():
             pass
-        self._clear_log()  # that of an empty change: who reads now is known before anything is deleted
+        self._clear_log()  # of an empty change: it fails because of readers before anything is deleted
         with self.change():
             num_tracks = self.delete(ids)
             self._drop_unused_models()

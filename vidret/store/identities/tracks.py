@@ -1,4 +1,4 @@
-"""Tracks: stretches of a video in which one face or one voice was followed, as they are written and read."""
+"""Tracks: stretches of a video with one face or one voice, as written to and read from the identities of an index."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ from vidret.errors import StoreError
 
 IdentityKind = Literal["face", "voice"]
 IDENTITY_KINDS: tuple[IdentityKind, ...] = get_args(IdentityKind)
-# The metadata keys of the name of the model, which an index has that reads a kind.
+# The metadata keys of the model's name, in an index that reads a kind.
 MODEL_SETTINGS: Mapping[IdentityKind, str] = {"face": "people_model", "voice": "speakers_model"}
 SAME_TRACK = 0.5  # intersection over union, in time and of boxes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityModel:
-    """What made the vectors of tracks, by a digest of its weights and settings; those of others are never compared.
+    """The model of track vectors, by a digest of its weights and settings; vectors of two models are never compared.
 
     ``link_distance`` is the Euclidean distance of vectors below which two tracks are of one person.
     """
@@ -35,10 +35,10 @@ class Track:
 
     Attributes:
         start_s, end_s: In seconds.
-        vector: What it is compared by, in Euclidean distance; of unit length if the model compares cosines.
-        quality: How well it shows the person; higher is better.
+        vector: Vector for comparisons by Euclidean distance; of unit length if the model compares cosines.
+        quality: Quality of the track as a view of the person; higher is better.
         thumbnail: The best crop as JPEG; None for a voice.
-        boxes: Of a face, rows of time in seconds, x, y, width and height relative to the frame, rising in time.
+        boxes: For a face, rows of time in seconds, x, y, width and height relative to the frame, by time.
     """
 
     start_s: float
@@ -54,7 +54,7 @@ class TrackColumns:
     """Stored tracks as columns, by their ids, which are never used again.
 
     ``contents`` are the fingerprints of their videos, times are in seconds, ``persons`` 0 for none. ``by_user`` is
-    whether the user said who it is, and ``scores`` the distance from the person when it was assigned, 0 otherwise.
+    whether the user assigned it, and ``scores`` the distance from the person at the assignment, 0 otherwise.
     """
 
     ids: Int64[np.ndarray, " track"]
@@ -86,7 +86,7 @@ def check_track(track: Track, kind: IdentityKind) -> None:
 
 
 def pack_track(track: Track) -> dict[str, Any]:
-    """Return a track as JSON can hold it."""
+    """Return a track as JSON types."""
     boxes = np.zeros((0, 5), np.float32) if track.boxes is None else track.boxes
     return {
         "start_s": track.start_s,
@@ -111,7 +111,7 @@ def unpack_track(row: Mapping[str, Any]) -> Track:
 
 
 def match_tracks(old: Sequence[Track], new: Sequence[Track]) -> dict[int, int]:
-    """Return which new track is which old one, by row: those that overlap most, in time and, of faces, in the frame."""
+    """Return the row of the new track that matches each old one: those that overlap most, in time and in the frame."""
     overlaps = [
         (overlap, i, j)
         for i, one in enumerate(old)

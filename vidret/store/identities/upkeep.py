@@ -11,11 +11,11 @@ from vidret.store.catalog.database import REPAIR, Database, remove_database
 from vidret.store.identities.store import ADD_PERSON, FILE, INTACT, SCHEMA, TABLES, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, match_tracks
 
-# A person whom clustering by itself would not make again as it is.
+# A person that the user named, hid or changed, which clustering alone would not make again.
 SAID_BY_USER = """(name <> '' OR hidden OR id IN (SELECT person FROM assignments WHERE by_user)
     OR id IN (SELECT person FROM rejections))"""
 
-# What the user said of a track in the target stays.
+# Rejections in the target, and assignments to persons that its user changed, stay.
 ASSIGN = f"""INSERT INTO assignments (track, person, by_user, score) SELECT ?1, ?2, ?3, ?4
     WHERE NOT EXISTS (SELECT 1 FROM rejections WHERE track = ?1 AND person = ?2)
     ON CONFLICT (track) DO UPDATE SET person = excluded.person, by_user = excluded.by_user, score = excluded.score
@@ -52,8 +52,8 @@ def count_identities(index: Path) -> list[IdentityCounts]:
 def copy_identities(target: Path, sources: Sequence[Path], wanted: Container[str]) -> int:
     """Copy the identities of the wanted videos that the target lacks, and return how many tracks were copied.
 
-    Persons whom the user named or changed are copied with them, also for tracks that the target has, of which its user
-    said nothing: those of one name become one. Others are found again by clustering.
+    Persons whom the user named or changed are copied with them, also for tracks that the target has without a user's
+    assignment; persons of one name are merged. Other persons are found again by clustering.
     """
     num_copied = 0
     for target_store, source in IdentityStore.pair(target, sources):
@@ -77,7 +77,7 @@ def copy_identities(target: Path, sources: Sequence[Path], wanted: Container[str
 
 
 def _copy_persons(target_store: IdentityStore, source: IdentityStore, ids: dict[int, int]) -> None:
-    """Copy the persons whom the user named or changed, given the ids that tracks have in the target."""
+    """Copy the persons whom the user named or changed, given the ids of tracks in the target."""
     people = {
         person: (name, hidden)
         for person, name, hidden in source.database.rows(f"SELECT id, name, hidden FROM persons WHERE {SAID_BY_USER}")
@@ -110,9 +110,9 @@ def _find_or_add(identities: IdentityStore, name: str, hidden: int) -> int:
 
 
 def find_damaged_identities(index: Path, *, repair: bool) -> list[str]:
-    """Verify the identities of an index; return what is damaged. ``repair`` keeps what is intact.
+    """Verify the identities of an index; return descriptions of the damage. ``repair`` keeps intact rows.
 
-    Videos with a damaged track are read again by the next run. Of a file that SQLite cannot read, nothing is kept.
+    Videos with a damaged track are read again by the next run. Nothing is kept of a file that SQLite cannot read.
     """
     path = index / FILE
     if not path.exists():

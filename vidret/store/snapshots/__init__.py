@@ -1,1 +1,1 @@
-"""Snapshots of a catalog: numpy columns that answer for all rows."""
+"""Snapshots of a catalog: numpy columns of all rows, which answer queries without SQL."""

@@ -13,15 +13,15 @@ Ids = Int64[np.ndarray, " _id"]
 
 
 def are_ids(ids: Ids) -> bool:
-    """Return whether ids can be those of segments: ascending, none twice, from 0 to ``MAX_ID``."""
+    """Return whether ids can be those of segments: ascending, unique, from 0 to ``MAX_ID``."""
     return not len(ids) or bool(ids[0] >= 0 and ids[-1] <= MAX_ID and (ids[1:] > ids[:-1]).all())
 
 
 def make_bitmap(ids: Ids, chosen: Bool[np.ndarray, " _id"] | bool = True) -> Bits:
-    """Return ascending ids, or those of them that are chosen, as a bitmap; fast where none is missing between them.
+    """Return ascending ids, or the chosen ones, as a bitmap; fast for ids without gaps.
 
     Raises:
-        StoreError: They are no ids of segments, which would take all memory.
+        StoreError: They are no ids of segments: the bitmap could take all memory.
     """
     if len(ids) and not 0 <= ids[0] <= ids[-1] <= MAX_ID:
         raise StoreError(f"ids of segments must ascend from 0 to {MAX_ID}, got {ids[0]} to {ids[-1]}")
@@ -56,7 +56,7 @@ def add_ids(bits: Bits, ids: Ids) -> Bits:
 
 
 def contains(bits: Bits, ids: Ids) -> Bool[np.ndarray, " _id"]:
-    """Return which ids a bitmap has."""
+    """Return a mask of the ids that a bitmap has."""
     is_set = (ids >= 0) & (ids < 8 * len(bits))
     is_set[is_set] = bits[ids[is_set] >> 3] >> (ids[is_set] & 7).astype(np.uint8) & 1
     return is_set

@@ -1,8 +1,8 @@
-"""The log of a catalog: which files and videos have changed since a reader looked, so that it reads only these again.
+"""The log of a catalog: the files and videos that have changed, so that a reader reads only these again.
 
-Triggers of SQLite append to it in the transaction of each change. Of segments it tells only which videos lost some: new
-ones have rising ids. The end of an indexing run saves columns of all segments and trims the log; a reader that has not
-seen what was trimmed begins again with these columns. The log is derived: a repair makes a new one.
+Triggers of SQLite append to it in the transaction of each change. Of segments it records only the videos that lost
+some: new segments have rising ids. The end of an indexing run saves columns of all segments and trims the log; a reader
+that has missed trimmed entries starts again with these columns. The log is derived: a repair makes a new one.
 """
 
 import time
@@ -22,7 +22,7 @@ TRIGGERS = (
     ("DELETE ON segments", SEGMENTS, "OLD.video"),
 )
 # Short, so that all CREATE statements of a catalog fit one page. ``twin`` is a checksum that SQL computes, since other
-# programs may write; what is logged of a path need not be right for readers that open an index later.
+# programs may write. The logged value of a path need not be right for readers that open an index later.
 TWIN = {FILE: "length({})", VIDEO: "-{}", SEGMENTS: "-{}"}
 LOG = {
     "changes": "CREATE TABLE changes (number INTEGER PRIMARY KEY, kind TEXT, key, twin INTEGER)",
@@ -35,7 +35,7 @@ LOG = {
 
 
 class Position(NamedTuple):
-    """How much of a catalog was read: the first and the last number of its log, and the last segment."""
+    """A reader's position in a catalog: the first and the last number of its log, and the last segment."""
 
     start: int
     last: int
@@ -43,11 +43,11 @@ class Position(NamedTuple):
 
 
 class TrimmedLogError(Exception):
-    """What is asked for was trimmed from the log: its reader has to begin again."""
+    """The requested entries were trimmed from the log: the reader has to start again."""
 
 
 class Changes(NamedTuple):
-    """What has changed: paths, videos, and videos that lost segments."""
+    """Changes of a catalog: paths, videos, and videos that lost segments."""
 
     paths: list[bytes]
     videos: list[int]
@@ -55,14 +55,14 @@ class Changes(NamedTuple):
 
 
 def create_log(database: Database) -> None:
-    """Make the log of a new catalog, in a transaction of the caller."""
+    """Create the log of a new catalog, in a transaction of the caller."""
     for statement in LOG.values():
         database.run(statement)
     restart_log(database)
 
 
 def restart_log(database: Database) -> None:
-    """Let every reader begin again."""
+    """Empty the log, so that every reader starts again."""
     last = database.value("SELECT max(number) FROM changes") or 0
     database.run("DELETE FROM changes")
     # Above all numbers of an earlier log.
@@ -70,12 +70,12 @@ def restart_log(database: Database) -> None:
 
 
 def trim_log(database: Database, last: int) -> None:
-    """Forget what was logged before a number."""
+    """Delete the entries of the log before a number."""
     database.run("DELETE FROM changes WHERE number < ?", last)
 
 
 def read_position(database: Database) -> Position:
-    """Return the ends of the log."""
+    """Return the position of the end of the log."""
     numbers = "(SELECT min(number) FROM changes), (SELECT max(number) FROM changes)"
     last_segment = "SELECT seq FROM sqlite_sequence WHERE name = 'segments'"
     row = database.rows(f"SELECT {numbers}, ifnull(({last_segment}), 0)")[0]
@@ -83,12 +83,12 @@ def read_position(database: Database) -> Position:
 
 
 def read_changes(database: Database, after: Position) -> Changes:
-    """Return what has changed after a position. Reading it twice does no harm.
+    """Return the changes after a position; reading them twice is harmless.
 
     Raises:
-        TrimmedLogError: A writer has trimmed a part of it, perhaps a moment ago.
+        TrimmedLogError: A writer has trimmed some of them, perhaps just now.
     """
-    first = "(SELECT min(number) FROM changes)"  # in one statement: between two of them it may be trimmed
+    first = "(SELECT min(number) FROM changes)"  # one statement, since the log may be trimmed between two
     rows = database.rows(f"SELECT DISTINCT kind, key, {first} FROM changes WHERE number > ?", after.last)
     if rows and rows[0][2] > after.last:
         raise TrimmedLogError
@@ -97,7 +97,7 @@ def read_changes(database: Database, after: Position) -> Changes:
 
 
 def find_log_damage(database: Database) -> list[str]:
-    """Return what is damaged in the log of a catalog."""
+    """Return descriptions of the damage in the log of a catalog."""
     if has_damaged_statements(database):
         return ["the CREATE statements of the log are damaged"]
     twins = " OR ".join(f"kind = '{kind}' AND twin = {twin.format('key')}" for kind, twin in TWIN.items())
@@ -107,7 +107,7 @@ def find_log_damage(database: Database) -> list[str]:
 
 
 def has_damaged_statements(database: Database) -> bool:
-    """Return whether the CREATE statements of the log are not as they were written."""
+    """Return whether the CREATE statements of the log differ from the original ones."""
     rows = database.rows("SELECT name, tbl_name, rootpage <> 0, sql FROM sqlite_master WHERE name LIKE 'changes%'")
     tables = {"changes": "changes", **{f"changes_{i}": event.split()[-1] for i, (event, *_) in enumerate(TRIGGERS)}}
     return set(rows) != {(name, tables[name], name == "changes", sql) for name, sql in LOG.items()}

@@ -1,8 +1,8 @@
-"""Numpy columns that grow, and columns in files, so that opening an index reads no row of the catalog.
+"""Growing numpy columns, and files of columns, so that opening an index reads no row of the catalog.
 
 Rows are appended in place, and arrays that were handed out never change. The catalog lists the columns of a file with
-their checksums and the position at which they were complete. A file that is damaged, missing or of another time costs
-the time to compute them again, and no wrong result.
+their checksums and the position at which they were complete. A damaged, missing or outdated file costs the time to
+compute them again, but never gives a wrong result.
 """
 
 import json
@@ -29,7 +29,7 @@ class Columns:
     """Equally long numpy columns by name. One thread at a time may change them."""
 
     def __init__(self, dtypes: Mapping[str, type], rows: Mapping[str, np.ndarray] | None = None) -> None:
-        """Start with rows, which are copied only once others follow, or without any."""
+        """Start with rows, which are copied only when others follow, or without any."""
         self._columns = {name: np.zeros(0, dtype) if rows is None else rows[name] for name, dtype in dtypes.items()}
         self._num_rows = len(next(iter(self._columns.values())))
 
@@ -44,11 +44,11 @@ class Columns:
         return view
 
     def keys(self) -> KeysView[str]:
-        """Return the names, so that a ``dict`` can be made of the columns."""
+        """Return the names of the columns; with ``__getitem__``, this allows ``dict(columns)``."""
         return self._columns.keys()
 
     def append(self, rows: Mapping[str, np.ndarray], num_rows: int) -> None:
-        """Append rows; a full column that is not new gets room for as many again, so that appending stays cheap."""
+        """Append rows; a full column that is not new is doubled, so that appending stays cheap."""
         if not num_rows:
             return
         end = self._num_rows + num_rows
@@ -68,7 +68,7 @@ class Columns:
             self._columns[name] = column
 
     def set_last(self, name: str, values: np.ndarray, *, is_new: bool) -> None:
-        """Set the values of the last rows: in place if they are new, so that no array that was handed out has them."""
+        """Set the values of the last rows: in place if they are new, since no array that was handed out has them."""
         if not len(values):
             return
         first = self._num_rows - len(values)
@@ -86,10 +86,10 @@ Saved = dict[str, np.ndarray]
 
 
 def checksum_column(data: np.ndarray) -> int:
-    """Compute the CRC-32 of the sums of a column's bytes as words: of each block, and of each place in all blocks.
+    """Compute the CRC-32 of the sums of a column's bytes as words: per block, and per position over all blocks.
 
-    Any damage to one block changes its sum, unless it moves words or adds in one what it takes from another, which
-    changes the sums of their places. This takes a third of the time of a CRC-32 of all bytes.
+    Any damage to one block changes its sum, unless it moves words or shifts amounts between them, which changes the
+    sums of their positions. This takes a third of the time of a CRC-32 of all bytes.
     """
     data = data.view(np.uint8)
     blocks = data[: len(data) - len(data) % (8 * WORDS)].view(np.uint64).reshape(-1, WORDS)
@@ -100,7 +100,7 @@ def checksum_column(data: np.ndarray) -> int:
 def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
     """Write columns to a file durably; return the length, the offset and the checksum of each.
 
-    One that is zero throughout, as the frames of texts are, is not written, and its offset is -1.
+    A column of zeros, such as the frames of texts, is not written; its offset is -1.
 
     Raises:
         StoreError: The disk is full or fails.
@@ -117,7 +117,7 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> dict[str, li
 
 
 def read_columns(path: Path, listed: Any, dtypes: Mapping[str, type[np.generic]]) -> Saved | None:
-    """Return columns of a file given what ``write_columns`` returned; None, with a log, if not intact."""
+    """Return the columns of a file, given the result of ``write_columns``; None, with a log, if they are not intact."""
     try:
         with path.open("rb") as file:
             # Windows cannot replace a file that is mapped.
@@ -144,12 +144,12 @@ def read_columns(path: Path, listed: Any, dtypes: Mapping[str, type[np.generic]]
 
 
 def save_columns(folder: Path, columns: Mapping[str, np.ndarray], position: Position) -> str:
-    """Write the columns of a snapshot durably; return what the catalog must list.
+    """Write the columns of a snapshot durably; return the entry for the catalog.
 
     Raises:
         StoreError: The disk is full or fails.
     """
-    for draft in folder.glob(f"{FILE_NAME}.*{DRAFT}"):  # by a writer that was killed
+    for draft in folder.glob(f"{FILE_NAME}.*{DRAFT}"):  # left by a killed writer
         draft.unlink()
     listed = write_columns(folder / FILE_NAME, columns)
     return json.dumps({"version": VERSION, "columns": listed, "position": position})

@@ -1,4 +1,4 @@
-"""The latest snapshot of a catalog, extended by what is new when the catalog has changed."""
+"""The latest snapshot of a catalog, extended by new and changed rows when the catalog has changed."""
 
 import contextlib
 import threading
@@ -31,7 +31,7 @@ from vidret.store.snapshots.snapshot import (
 )
 
 NOTHING_READ = Position(-1, -1, 0)
-MIN_TAIL, TAIL_SHARE = 1000, 0.5  # files that are not in the order of their paths: from so many on they are sorted
+MIN_TAIL, TAIL_SHARE = 1000, 0.5  # unsorted files at the end: from this number and share on, all are sorted
 
 
 def read_dtypes(columns_type: type[SegmentColumns | VideoColumns | FileColumns]) -> dict[str, Any]:
@@ -43,19 +43,19 @@ def read_dtypes(columns_type: type[SegmentColumns | VideoColumns | FileColumns])
 SEGMENTS, VIDEOS, FILES = map(read_dtypes, (SegmentColumns, VideoColumns, FileColumns))
 FRAMES = {"times": np.float64}
 TABLES = {"segments": SEGMENTS, "videos": VIDEOS, "files": FILES, "frames": FRAMES}
-# In the order of ``SEGMENT_ROW``; wide, since the row of a foreign index may have any number.
+# In the order of ``SEGMENT_ROW``; wide, since rows of a foreign index may have any number.
 WHOLE = "ids videos numbers rows frame_rows num_frames token_bytes num_bytes row_sums frame_sums token_sums is_blob"
 SEGMENT_VALUES = np.dtype([*((name, np.int64) for name in WHOLE.split()), ("starts", np.float64), ("ends", np.float64)])
 SEGMENT_NAMES = [name for name in SEGMENT_VALUES.names or () if name in SEGMENTS]  # the other columns are computed
 VIDEO_NAMES = "ids", "durations", "complete", "imported", "stored", "facts"
 VIDEO_ROW = np.dtype([(name, VIDEOS[name]) for name in VIDEO_NAMES])
-TEXTS = ("fingerprints", "paths")  # each a column of bytes, and one of where each text ends
+TEXTS = ("fingerprints", "paths")  # each is a column of bytes, and a column of the ends of texts
 SAVED = {
     **{f"{table}.{name}": dtype for table, columns in TABLES.items() for name, dtype in columns.items()},
     **dict.fromkeys(("bits", *TEXTS), np.uint8),
     **{f"{name}.ends": np.int64 for name in TEXTS},
 }
-DEAD_SHARE = 0.25  # of segments, from which on all rows are read again before they are saved
+DEAD_SHARE = 0.25  # of the segments, above which all rows are read again before columns are saved
 # Casts, since a damaged row may have values of another type.
 DAMAGED_SEGMENT = (
     "id, ifnull(CAST(video AS INTEGER), -1), ifnull(CAST(number AS INTEGER) & 2147483647, 0),"
@@ -85,8 +85,8 @@ class Snapshots:
     def current(self) -> Snapshot:
         """Return a snapshot of the catalog as it is now.
 
-        What it holds was committed; it may hold more than its position says where a writer commits meanwhile, which the
-        next call reads again.
+        All its rows are committed. It may have rows beyond its position if a writer commits in between; the next call
+        reads those again.
         """
         held = self._tables.held
         if held is None:
@@ -102,13 +102,13 @@ class Snapshots:
             return latest
         while True:
             with (
-                contextlib.suppress(TrimmedLogError),  # after its position was read
+                contextlib.suppress(TrimmedLogError),  # if the log is trimmed after the position was read
                 self._database.access(),
                 self._lock,  # in this order: a thread may have begun a transaction
             ):
                 position = read_position(self._database)
                 if self._database.in_transaction:
-                    return SnapshotBuilder().advance(self._database, position)  # it may be rolled back
+                    return SnapshotBuilder().advance(self._database, position)  # the transaction may be rolled back
                 if self._latest is None or self._latest.position != position:
                     self._latest = self._read(position)
                 return self._latest
@@ -121,11 +121,11 @@ class Snapshots:
         try:
             return self._builder.advance(self._database, position)
         except BaseException:
-            self._builder, self._latest = SnapshotBuilder(), None  # it may have been half changed
+            self._builder, self._latest = SnapshotBuilder(), None  # the builder may be half changed
             raise
 
     def save(self) -> None:
-        """Write the columns to a file, for those who open the index; then trim the log."""
+        """Write the columns to a file, for processes that open the index; then trim the log."""
         position = self.current().position
         known = self._load(position)
         if known is not None and known[1][1:] == position[1:]:
@@ -141,7 +141,7 @@ class Snapshots:
             trim_log(self._database, position.last)
 
     def _load(self, position: Position) -> tuple[Saved, Position] | None:
-        """Return the saved columns if the log tells what has changed since."""
+        """Return the saved columns if the log has all changes since; else None."""
         listed = self._tables.derived(KEY)[0]
         saved = None if not listed else load_columns(self._folder, listed, SAVED)
         if saved is None or not (position.start <= saved[1].last <= position.last):
@@ -154,7 +154,7 @@ class Snapshots:
 
 
 class SnapshotBuilder:
-    """Columns that grow with a catalog; what it returned never changes."""
+    """Builds snapshots from columns that grow with a catalog; returned snapshots never change."""
 
     def __init__(self) -> None:
         self.position = NOTHING_READ
@@ -200,7 +200,7 @@ class SnapshotBuilder:
         return 1 - np.count_nonzero(self._segments["stored"]) / max(len(self._segments), 1)
 
     def advance(self, database: Database, position: Position) -> Snapshot:
-        """Read what is new at a position, and return the snapshot."""
+        """Read all changes up to a position, and return the snapshot."""
         is_first = self.position is NOTHING_READ
         changes = Changes([], [], []) if is_first else read_changes(database, self.position)
         was_live = self._videos["num_paths"] > 0
@@ -217,7 +217,7 @@ class SnapshotBuilder:
     # Videos
 
     def _add_videos(self, rows: np.ndarray, fingerprints: Sequence[bytes], asked: Sequence[int]) -> None:
-        """Set the values of known videos and append new ones; those asked for that were not found are deleted."""
+        """Set the values of known videos and append new ones; requested ones that were not found are deleted."""
         gone = sorted(set(asked) - set(rows["ids"].tolist()))
         if gone:
             missing = np.zeros(len(gone), VIDEO_ROW)
@@ -264,7 +264,7 @@ class SnapshotBuilder:
         self._videos.update("num_segments", videos, self._videos["num_segments"][videos] + counts[videos])
 
     def _drop_segments(self, database: Database, video_ids: Sequence[int]) -> bool:
-        """Mark the segments of some videos that are gone; return whether there are any."""
+        """Mark deleted segments of some videos; return whether there are any."""
         videos = find_rows(self._videos["ids"], np.array(video_ids, np.int64))
         flags = np.zeros(len(self._videos), bool)
         flags[videos[videos >= 0]] = True
@@ -280,7 +280,7 @@ class SnapshotBuilder:
         return len(gone) > 0
 
     def _refresh_searchable(self, was_live: np.ndarray, first_new: int, *, is_changed: bool) -> None:
-        """Set which segments are searchable: of new ones, and of all if that of old ones has changed."""
+        """Set the searchable flags of new segments, or of all if those of old ones have changed."""
         is_live = self._videos["num_paths"] > 0
         flipped = was_live != is_live[: len(was_live)]
         has_segments = self._videos["last_segments"][: len(was_live)] >= 0
@@ -300,7 +300,7 @@ class SnapshotBuilder:
     # Files
 
     def _add_files(self, rows: Sequence[tuple[bytes, int, int, int]], asked: Sequence[bytes]) -> None:
-        """Append rows of files, in place of those they had; those asked for that were not found are deleted."""
+        """Append new rows of files, replacing their old ones; requested ones that were not found are deleted."""
         paths = dict.fromkeys([*(row[0] for row in rows), *asked]) if self._paths else {}
         file_rows = map(self._find_file, paths)
         old = np.array([row for row in file_rows if row is not None], np.int64)
@@ -360,7 +360,7 @@ class SnapshotBuilder:
 
 
 def are_valid(saved: Saved, position: Position) -> bool:
-    """Return whether saved columns fit together; those of a foreign index may be anything."""
+    """Return whether saved columns are consistent; those of a foreign index may have any values."""
     lengths = {table: {len(saved[f"{table}.{name}"]) for name in dtypes} for table, dtypes in TABLES.items()}
     lengths["videos"].add(len(saved["fingerprints.ends"]))
     lengths["files"].add(len(saved["paths.ends"]))
@@ -385,7 +385,7 @@ def are_valid(saved: Saved, position: Position) -> bool:
 
 
 def split_texts(data: np.ndarray, ends: np.ndarray) -> list[bytes]:
-    """Return texts that follow one another, by where each ends."""
+    """Return concatenated texts, given the end of each."""
     buffer, stops = data.tobytes(), ends.tolist()
     return [buffer[start:end] for start, end in zip([0, *stops], stops, strict=False)]
 
@@ -393,7 +393,7 @@ def split_texts(data: np.ndarray, ends: np.ndarray) -> list[bytes]:
 def read_segment_rows(
     database: Database, after: int, position: Position
 ) -> tuple[np.ndarray, Float64[np.ndarray, " frame"]]:
-    """Return the rows of the segments after one, up to a position, and the times of the frames of all intact ones."""
+    """Return the rows of the segments after one, up to a position, and the frame times of the intact ones."""
     times = bytearray()
 
     def pick(row: tuple[Any, ...]) -> tuple[Any, ...]:

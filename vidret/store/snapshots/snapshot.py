@@ -1,6 +1,6 @@
 """An immutable view of the catalog at one time: numpy columns of its segments, videos and files.
 
-What a query asks of all rows is answered from these columns; SQL reads only the few rows that a query returns.
+Queries over all rows use these columns; SQL reads only the few rows that a query returns.
 """
 
 import heapq
@@ -23,8 +23,8 @@ from vidret.store.snapshots.changes import Position
 from vidret.text import compose, strip_query
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment
 
-LIVE_STATES = np.array([state not in DEAD_STATES for state in FILE_STATES] + [True])  # the last stands for any other
-MAX_REMEMBERED = 64  # answers to filters
+LIVE_STATES = np.array([state not in DEAD_STATES for state in FILE_STATES] + [True])  # the last is for unknown states
+MAX_REMEMBERED = 64  # cached results of filters
 UNREADABLE = -1
 
 K = TypeVar("K")
@@ -56,9 +56,9 @@ class SegmentColumns:
 
     ``video_rows`` are the rows of their videos, ``numbers`` their indices there, ``starts`` and ``ends`` in seconds.
     ``rows``, ``frame_rows`` and ``token_bytes`` are those of their vectors, of the first of their frames, and of the
-    first of the ``num_bytes`` of their tokens in the feature files, each with checksums, of an earlier epoch if a
-    compaction goes on; ``first_frames`` are those of their frames among ``frame_times``. A damaged row has the frame
-    row ``UNREADABLE``. Deleted ones are not ``stored``; others are ``searchable`` if their video has a live path.
+    first of the ``num_bytes`` of their tokens in the feature files, each with checksums, of the earlier epoch during a
+    compaction; ``first_frames`` are those of their frames among ``frame_times``. A damaged row has the frame row
+    ``UNREADABLE``. Deleted ones are not ``stored``; others are ``searchable`` if their video has a live path.
     """
 
     ids: Ids
@@ -83,9 +83,9 @@ class SegmentColumns:
 class VideoColumns:
     """The videos in the order of their ids.
 
-    ``fingerprints`` and the ``rows`` by them may have later ones too. ``durations`` are in seconds, ``facts`` of type
+    ``fingerprints`` and the ``rows`` by them may include later videos. ``durations`` are in seconds, ``facts`` of type
     ``FACT_ROW``; deleted ones are not ``stored``. ``num_paths`` counts live paths, ``num_segments`` stored segments,
-    which are all between the rows ``first_segments`` and ``last_segments``, perhaps with those of others.
+    which lie between the rows ``first_segments`` and ``last_segments``, perhaps among those of other videos.
     """
 
     ids: Ids
@@ -103,7 +103,7 @@ class VideoColumns:
 
 
 class PathNames:
-    """The rows of files by the last part of their paths, read when one is first looked for."""
+    """The rows of files by the last part of their paths, filled on the first lookup."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -111,7 +111,7 @@ class PathNames:
         self._num_read = 0
 
     def find(self, paths: Sequence[bytes], num_rows: int, name: str) -> list[int]:
-        """Return the rows of a name among the first rows."""
+        """Return the rows that have a name, among the first ``num_rows``."""
         with self._lock:
             for row in range(self._num_read, num_rows):
                 self._rows.setdefault(_make_name(os.fsdecode(paths[row])), []).append(row)
@@ -128,8 +128,8 @@ def _make_name(path: str) -> str:
 class FileColumns:
     """The files. A file that changes gets a new row, and its old one is no longer ``current``.
 
-    ``paths`` may have those of later rows too; the first ``num_sorted`` rise. ``video_rows`` are -1 for no video,
-    ``mtimes_ns`` the smallest number where unknown, ``states`` indices of ``FILE_STATES``.
+    ``paths`` may include later rows; the first ``num_sorted`` are sorted. ``video_rows`` are -1 for no video,
+    ``mtimes_ns`` the smallest integer if unknown, ``states`` indices of ``FILE_STATES``.
     """
 
     paths: Sequence[bytes]
@@ -157,7 +157,7 @@ class Snapshot:
     # Videos
 
     def match_videos(self, filters: Filters) -> Videos:
-        """Return which videos have a live path that matches, by row; ``ALL_VIDEOS`` matches all with a live path."""
+        """Return a mask by row of the videos with a live path that matches; ``ALL_VIDEOS`` matches any live path."""
         return remember(self._matching, filters, lambda: self._match_videos(filters))
 
     def _match_videos(self, filters: Filters) -> Videos:
@@ -168,7 +168,7 @@ class Snapshot:
         return matching
 
     def _match_files(self, filters: Filters) -> Bool[np.ndarray, " file"]:
-        """Return which files make a video searchable that matches."""
+        """Return a mask of the files that match and make their video searchable."""
         folder, inside, min_s, max_s, after_ns, before_ns = filter_values(filters)
         files = self.files
         rows: Bool[np.ndarray, " file"] = files.current & LIVE_STATES[files.states] & (files.video_rows >= 0)
@@ -187,7 +187,7 @@ class Snapshot:
         return rows
 
     def _find_in_folder(self, folder: bytes, inside: bytes) -> Bool[np.ndarray, " file"]:
-        """Return which files are the folder itself or are in it."""
+        """Return a mask of the files that are the folder itself or are in it."""
         paths, num_sorted = self.files.paths, self.files.num_sorted
         below = np.zeros(len(self.files.states), bool)
         below[bisect_left(paths, inside, hi=num_sorted) : bisect_left(paths, inside[:-1] + b"0", hi=num_sorted)] = True
@@ -198,13 +198,13 @@ class Snapshot:
         return below
 
     def first_files(self, filters: Filters) -> Ids:
-        """Return the row of one file that matches of each video that does, by video."""
+        """Return the row of one matching file for each matching video, by video."""
         rows = np.flatnonzero(self._match_files(filters))
         _, first = np.unique(self.files.video_rows[rows], return_index=True)
         return rows[first]
 
     def allow_videos(self, filters: Filters, excluded: Set[int] = frozenset()) -> Videos:
-        """Return which videos match, without some, by row."""
+        """Return a mask by row of the videos that match, without excluded ones."""
         allowed = self.match_videos(filters)
         if excluded:
             allowed = allowed.copy()
@@ -213,7 +213,7 @@ class Snapshot:
         return allowed
 
     def list_videos(self, filters: Filters, after: bytes, limit: int) -> list[tuple[bytes, int]]:
-        """Return the first path that matches, and the id, of the videos that match, by path, from after a path on."""
+        """Return the first matching path and the id of each matching video, by path, after a given path."""
         paths, num_sorted = self.files.paths, self.files.num_sorted
         rows = self._match_files(filters)
         rows[self._find_further(rows)] = False
@@ -224,13 +224,13 @@ class Snapshot:
         return [(paths[row], int(self.videos.ids[self.files.video_rows[row]])) for row in islice(merged, limit)]
 
     def _find_further(self, rows: Bool[np.ndarray, " file"]) -> Int64[np.ndarray, " row"]:
-        """Return the rows of those of some files that are not the first one of their video by path."""
+        """Return the rows of those files that are not the first one of their video by path."""
         paths, owners, num_sorted = self.files.paths, self.files.video_rows, self.files.num_sorted
         matching = np.flatnonzero(rows)
         shared = matching[self.videos.num_paths[owners[matching]] > 1]
         in_order, later = np.split(shared, [np.searchsorted(shared, num_sorted)])
         firsts = np.full(len(self.videos.ids), -1)
-        firsts[owners[in_order[::-1]]] = in_order[::-1]  # the last one that is set stays
+        firsts[owners[in_order[::-1]]] = in_order[::-1]  # the last assignment wins
         for row in later.tolist():
             if (first := firsts[owners[row]]) < 0 or paths[row] < paths[first]:
                 firsts[owners[row]] = row
@@ -300,7 +300,7 @@ class Snapshot:
             if row >= 0:
                 segment_rows = slice(videos.first_segments[row], videos.last_segments[row] + 1)
                 chosen = (segments.starts[segment_rows] <= end_s) & (segments.ends[segment_rows] >= start_s)
-                if len(chosen) > videos.num_segments[row]:  # some are deleted, or of other videos
+                if len(chosen) > videos.num_segments[row]:  # some are deleted, or belong to other videos
                     chosen &= (segments.video_rows[segment_rows] == row) & segments.stored[segment_rows]
                 segment_ids[index] = segments.ids[segment_rows][chosen]
         return segment_ids
@@ -337,10 +337,10 @@ class Snapshot:
 
 
 def find_rows(known: Ids, ids: Ids) -> Ids:
-    """Return the rows of ids among rising ones, -1 for those that are not there."""
+    """Return the rows of ids among rising known ones, -1 for unknown ones."""
     if not len(known):
         return np.full(len(ids), -1, np.int64)
-    rows: Ids = (ids - known[0]).clip(0, len(known) - 1)  # of an index that has lost none
+    rows: Ids = (ids - known[0]).clip(0, len(known) - 1)  # the rows in an index without deleted ids
     if (known[rows] == ids).all():
         return rows
     rows = np.searchsorted(known, ids).clip(max=len(known) - 1)
@@ -348,7 +348,7 @@ def find_rows(known: Ids, ids: Ids) -> Ids:
 
 
 def remember(cache: dict[K, V], key: K, compute: Callable[[], V], limit: int = MAX_REMEMBERED) -> V:
-    """Return the value of a key, computed if it is not among the last ones; for any threads."""
+    """Return the cached value of a key, computed if it is missing; the oldest ones are dropped. Thread-safe."""
     value = cache.get(key)
     if value is None:
         value = compute()
