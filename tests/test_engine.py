@@ -330,6 +330,13 @@ def test_another_index_in_the_place_of_an_open_one_is_searched(own: Engine, film
     assert old() is None, "what nobody uses stays open"
 
 
+def test_a_search_that_is_asked_again_logs_its_notes_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([])
+        assert [engine.search("red") for _ in range(3)] == [[]] * 3
+    assert caplog.messages == ["the index has no videos yet"]
+
+
 def test_info_counts_and_an_empty_index_has_no_results(engine: Engine, tmp_path: Path) -> None:
     info = engine.info()
     assert info.files["done"] == info.videos == info.complete_videos == 3

@@ -1,7 +1,7 @@
 """An index open for queries: its channels, the encoder of queries, and the persons that queries can name."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -32,14 +32,13 @@ class OpenIndex:
         pictures: The channel of its pictures.
         people: Its persons.
         segments: The space of its vectors, for likes and kinds.
-        told_missing: Paths of missing files that the log has named.
     """
 
     def __init__(self, store: Store, encoder: Encoder, models: Models) -> None:
         self.store, self.encoder = store, ConceptEncoder(encoder, store)
         self.pictures = PictureChannel(store, self.encoder, models.ranker, tokens=models.tokens)
         self.people, self.segments = KnownPersons(store), SegmentSpace(store)
-        self.told_missing = set[str]()
+        self._told = set[str]()
         self._texts: TextChannel | None = None
         self._sounds: SoundChannel | None = None
         self._refiner: EdgeRefiner | None = None
@@ -75,6 +74,12 @@ class OpenIndex:
         from vidret.search.browsing import Explorer
 
         return Explorer(self.store)
+
+    def choose_untold(self, told: Iterable[str]) -> list[str]:
+        """Return what the log has not told of this index: paths of missing files, or notes of searches."""
+        new = [text for text in dict.fromkeys(told) if text not in self._told]
+        self._told.update(new)
+        return new
 
     @contextmanager
     def hold(self) -> Iterator[None]:
