@@ -1,10 +1,11 @@
-"""Public names are unique: no two functions or classes of vidret share one."""
+"""Public names are unique, and variables are named by what they hold."""
 
 import ast
 from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "vidret"
+NO_NAMES = {"own", "each", "elem", "tmp", "curr", "cur"}
 
 
 def list_public_names(source: str) -> list[str]:
@@ -20,3 +21,15 @@ def test_no_public_name_is_defined_twice() -> None:
             modules[name].add(path.relative_to(ROOT.parent).as_posix())
     assert len(modules) > 500
     assert {name: sorted(paths) for name, paths in modules.items() if len(paths) > 1} == {}
+
+
+def list_variables(source: str) -> set[str]:
+    """Return the names of the variables and arguments of a module."""
+    nodes = list(ast.walk(ast.parse(source)))
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return stored | {node.arg for node in nodes if isinstance(node, ast.arg)}
+
+
+def test_no_variable_has_a_name_that_says_nothing() -> None:
+    variables = {path: list_variables(path.read_text("utf-8")) for path in ROOT.rglob("*.py")}
+    assert {path: names & NO_NAMES for path, names in variables.items() if names & NO_NAMES} == {}

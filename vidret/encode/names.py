@@ -75,14 +75,14 @@ class ModelName:
         )
         return f"{self.base}{'' if self.merge == OFF else MERGE + self.merge}{marks}{WHOLE if self.whole else ''}"
 
-    def sample(self, own: Sampling) -> Sampling:
+    def sample(self, default: Sampling) -> Sampling:
         """Return the sampling of a model, changed by the marks."""
         return replace(
-            own,
-            num_frames=self.frames or own.num_frames,
-            fps=self.fps or own.fps,
+            default,
+            num_frames=self.frames or default.num_frames,
+            fps=self.fps or default.fps,
             until_s=self.until_s,
-            rule=self.rule or own.rule,
+            rule=self.rule or default.rule,
             whole=self.whole,
         )
 

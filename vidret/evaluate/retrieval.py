@@ -52,9 +52,9 @@ class Bank:
         if not any(str(item).strip() for item in self.items):
             raise VidretError(f"{self.name}: the bank must contain at least one {self.kind}, got none")
 
-    def describe(self, own: Set[str] | Set[Path]) -> str:
+    def describe(self, tested: Set[str] | Set[Path]) -> str:
         """Return the bank's name and size, and how many of its items are among those of the test set."""
-        num_shared = sum(item in own for item in self.items)
+        num_shared = sum(item in tested for item in self.items)
         overlap = f", {num_shared} of them in the test set" if num_shared else ""
         return f"{len(self.items)} {'queries' if self.kind == 'query' else 'videos'} of {self.name}{overlap}"
 

@@ -240,17 +240,17 @@ class _Run:
 
 
 def choose_specific(
-    own: Float[np.ndarray, "segment dim"],
+    described: Float[np.ndarray, "segment dim"],
     others: Float[np.ndarray, "other dim"],
     sentences: Float[np.ndarray, "text dim"],
 ) -> int:
     """Return the index of the text for which the fewest other segments are more similar than its own.
 
-    Ties go to the text whose own segment exceeds the others' mean most. Without ``own``, it is the first text.
+    Ties go to the text whose own segment exceeds the others' mean most. Without ``described``, it is the first text.
     """
-    if not len(own) or not len(others):
+    if not len(described) or not len(others):
         return 0
-    similarity, elsewhere = (vectors.astype(np.float32) @ sentences.T for vectors in (own[:1], others))
+    similarity, elsewhere = (vectors.astype(np.float32) @ sentences.T for vectors in (described[:1], others))
     ranks, margins = (elsewhere > similarity).sum(axis=0), similarity[0] - elsewhere.mean(axis=0)
     return int(np.lexsort((-margins, ranks))[0])
 

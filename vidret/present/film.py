@@ -62,7 +62,7 @@ def cut_film(
         parts = [Path(scratch) / f"{moment_index}.mov" for moment_index in range(len(moments))]
         for moment_index, (moment, part) in enumerate(zip(moments, parts, strict=True)):
             frames = copies[moment_index] if is_copied else None
-            plan = partial(film_arguments, first=first, own=footage[moment.path], has_sound=has_sound)
+            plan = partial(film_arguments, first=first, footage=footage[moment.path], has_sound=has_sound)
             if frames is not None:
                 plan = partial(copy_arguments, frames=frames, audio=SOUND)
             with LocalFile(moment.path) as file:
@@ -73,7 +73,7 @@ def cut_film(
     return is_copied
 
 
-def film_arguments(span: CutSpan, out: Path, *, first: Footage, own: Footage, has_sound: bool) -> Arguments:
+def film_arguments(span: CutSpan, out: Path, *, first: Footage, footage: Footage, has_sound: bool) -> Arguments:
     """Return the arguments for ffmpeg of one part of a film, with the size and the rate of the first video."""
     span = replace(span, repeats=True)  # so that a still at the start is shown from there
     size = ":".join(str(max(2, side // 2 * 2)) for side in (first.width, first.height))
@@ -84,7 +84,7 @@ def film_arguments(span: CutSpan, out: Path, *, first: Footage, own: Footage, ha
     pictures = f"{span.trim},setpts={shift},{fit},fps={rate}:start_time=0"
     sound = f"atrim={span.bounds},asetpts={shift},aresample=48000:async=1:first_pts=0,apad,atrim=end={length_s}"
     encode = ["-vf", pictures, *ENCODE, "-af", sound, *SOUND, *CONTAINER, name_output(out)]
-    if has_sound and not own.has_audio:
+    if has_sound and not footage.has_audio:
         silence = ["-f", "lavfi", "-t", f"{length_s}", "-i", "anullsrc=r=48000:cl=stereo"]
         return [*silence, *span.seek], ["-map", "1:V:0", "-map", "0:a", *encode]
     return span.seek, ["-map", "0:V:0", "-map", "0:a:0?", *encode]

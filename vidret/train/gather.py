@@ -36,12 +36,12 @@ def gather(x: Shaped[Tensor, "own ..."]) -> Shaped[Tensor, "all ..."]:
     return torch.cat([rows[:num_rows] for rows, num_rows in zip(gathered, shapes[:, 0].tolist(), strict=True)])
 
 
-def gather_objects(own: list[Item]) -> list[Item]:
+def gather_objects(objects: list[Item]) -> list[Item]:
     """Concatenate the lists of all processes, in the order of the processes, without gradients."""
     if not is_distributed():
-        return own
+        return objects
     gathered: list[list[Item]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(gathered, own)
+    dist.all_gather_object(gathered, objects)
     return [item for items in gathered for item in items]
 
 
