@@ -1,1 +1,1 @@
-"""Encoders: frames and texts to vectors of one space."""
+"""Encoders, which map frames and texts to vectors of one space."""

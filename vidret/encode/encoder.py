@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Encoder(Protocol):
-    """Encode frames and text as unit vectors of one space, in which a dot product is a similarity.
+    """A model that encodes frames and texts as unit vectors of one space, in which a dot product is a similarity.
 
     Attributes:
         name: The name that loads the same encoder again.
@@ -54,7 +54,7 @@ class LayeredEncoder(Encoder, Protocol):
     def encode_frames(
         self, batch: Sequence[Frames], *, tokens: bool = False, num_layers: int = 0
     ) -> list[SegmentEmbedding]:
-        """Encode each item as one segment; ``num_layers`` adds the outputs of last layers from the same pass."""
+        """Encode each item as one segment; ``num_layers`` adds the outputs of this many last layers."""
 
     def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
         """Return the last ``num_layers`` layers of a video's frames, encoded ``sampling.num_frames`` at a time."""
@@ -116,7 +116,7 @@ def has_frame_vectors(encoder: Encoder) -> bool:
 def encode_each_frame(
     batch: Sequence[Frames], size: int, encode: "Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]"
 ) -> list[SegmentEmbedding]:
-    """Return the embeddings of segments whose frames are encoded one by one, in chunks of ``size`` across segments.
+    """Return the embeddings of segments whose frames are encoded independently, in chunks of ``size`` across segments.
 
     ``encode`` turns pixels (frame, height, width, 3) into unit vectors of frames (frame, dim), and of their patches
     (frame, patch, dim) or None, all on the CPU.
@@ -202,7 +202,7 @@ class EncodingSpeed:
 
 
 def measure_speed(encoder: Encoder) -> EncodingSpeed:
-    """Measure an encoder on random frames and queries; the best of several runs counts, after one to warm up.
+    """Measure an encoder on random frames and queries; the fastest of several runs counts, after a warm-up run.
 
     Each run has another query, since encoders may cache the last ones.
     """

@@ -99,7 +99,8 @@ def _split(text: str, fits: Callable[[str], bool], level: int) -> Iterator[str]:
 def join_clauses(text: str, clauses: Sequence[TextEmbedding]) -> TextEmbedding:
     """Return the embedding of a text from those of its clauses: their weighted mean, and all their words.
 
-    Weights are numbers of characters. The states are those of all clauses without their ends, and the mean of the ends.
+    Clauses are weighted by their number of characters. The states are those of all clauses except their ends, followed
+    by the mean of the ends.
     """
     lengths = np.array([len(clause.text) for clause in clauses], np.float32)
     weights = lengths / lengths.sum()

@@ -84,7 +84,7 @@ class CatalogEntry:
 
 
 def list_catalog(*, every: bool = False) -> Iterator[CatalogEntry]:
-    """Yield the models, the starter first; ``every`` adds all pretrained models of open_clip."""
+    """Yield the models, the starter first; ``every`` includes all pretrained models of open_clip."""
     yield _describe_starter()
     for entry in list_entry_points():
         yield CatalogEntry(name=entry.name, state="installed")

@@ -274,6 +274,6 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
 def check_precision(precision: str) -> None:
-    """Raise EncoderError unless a precision has a known name."""
+    """Raise EncoderError unless the name of a precision is known."""
     if precision not in PRECISIONS:
         raise EncoderError(f"precision must be auto, fp32, bf16, fp16 or int8, got {precision}")

@@ -23,7 +23,7 @@ CONFIG_KEYS = {"embed_dim", "vision_cfg", "text_cfg"}
 
 
 def import_part(name: Literal["pretrained", "tokenizer"]) -> Any:
-    """Return a module of open_clip.
+    """Import and return a module of open_clip.
 
     It is imported alone, in a stand-in for the real package, unless open_clip is imported already, or the module needs
     the rest in this version.

@@ -20,11 +20,11 @@ _NUM_SAMPLES, _COARSE = 2, 7  # images, and the side of their coarse grid
 def choose_precision(precision: str, device: torch.device) -> str:
     """Return the precision of a CLIP model on a device: the choice for ``auto``, or the given one.
 
-    ``auto`` is bf16 where the device supports it natively (twice as fast as fp32, cosine 0.999 to it). GPUs that only
-    emulate bf16, such as NVIDIA's below compute capability 8.0, are slower in it. On Apple's chips, the first of which
-    only emulate bf16, it is fp16. On CPUs without bf16 but with int8 instructions (VNNI), it is int8. Where a CPU has
+    ``auto`` is bf16 on devices that support it natively (twice as fast as fp32, cosine 0.999 to it). GPUs that only
+    emulate bf16, such as NVIDIA's below compute capability 8.0, are slower in it and use fp32. Apple's chips, the first
+    of which only emulate bf16, use fp16. CPUs without bf16 but with int8 instructions (VNNI) use int8. On CPUs with
     both, int8 is 1.3 times faster, but further from fp32: trained transformers (MiniLM, Whisper) kept a cosine of 0.998
-    in int8 and 0.9999 in bf16. Raise EncoderError if the device is not the CPU, and the precision int8.
+    in int8 and 0.9999 in bf16. Raise EncoderError if the precision is int8 and the device not a CPU.
     """
     if precision == "int8" and device.type != "cpu":
         raise EncoderError(f"the device of precision int8 must be cpu, got {device}")

@@ -42,7 +42,7 @@ class IdentifiedEncoder(TextEncoder, Protocol):
 
 
 def encode_once(encoder: IdentifiedEncoder, texts: Sequence[str]) -> list[TextEmbedding]:
-    """Return the embeddings of texts, from a file if this encoder has encoded them before.
+    """Return the embeddings of texts, from the cache if this encoder has encoded them before.
 
     Texts with @, which may mention the concepts of an index, are always encoded.
     """
@@ -75,7 +75,7 @@ def _read(path: Path, texts: Sequence[str]) -> list[TextEmbedding]:
         return []
 
     def split(name: str) -> Sequence[Any]:
-        """Return the rows of each text; None for all if the encoder has none."""
+        """Return the rows of each text in a tensor; None for each if the encoder has no such tensor."""
         if name not in tensors:
             return [None] * len(texts)
         return np.split(tensors[name], np.cumsum(tensors[f"num_{name}"])[:-1])

@@ -1,1 +1,1 @@
-"""From a path or URL to frames: probe, sampling and decoding, in processes that may crash or hang without harm."""
+"""Reading of videos from a path or URL: probing, sampling and decoding, in processes that may crash without harm."""

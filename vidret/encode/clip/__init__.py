@@ -1,1 +1,1 @@
-"""CLIP: its towers, with TempMe and Prompt Switch, and its weights."""
+"""CLIP: its towers, with TempMe and Prompt Switch, the encoder, and the conversion of published weights."""

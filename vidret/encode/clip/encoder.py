@@ -1,4 +1,4 @@
-"""CLIP as an encoder: plain, with TempMe's merging, with Prompt Switch, or with token shift."""
+"""The CLIP encoder: plain, with TempMe's token merging, with Prompt Switch, or with token shift."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -33,8 +33,8 @@ class ClipEncoder:
     float32 of unit length.
 
     Models with prompts, token shift, or merging across frames encode each segment as one video. For Prompt Switch, a
-    segment that does not make whole clips is padded with its last frame, and every clip spans the whole segment; the
-    vectors of padding are dropped.
+    segment is padded to whole clips with its last frame, and every clip spans the whole segment; the vectors of padding
+    are dropped.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ClipEncoder:
                     yield embedding
 
     def _order(self, num_frames: int) -> list[int]:
-        """Return the indices of the frames to feed, in order; Prompt Switch interleaves and pads them."""
+        """Return the indices of the frames in the order of the input; Prompt Switch interleaves and pads them."""
         prompts = self.card.prompts
         if prompts is None or prompts.spread:
             return list(range(num_frames))

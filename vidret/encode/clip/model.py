@@ -245,10 +245,10 @@ def _as_tuple(value: Any) -> Any:
 
 
 def merge_tokens(model: ClipModel, level: MergeLevel, *, name: str) -> ClipModel:
-    """Let the vision tower of a model merge tokens within each frame, in place, and return the model.
+    """Add token merging within each frame to a model's vision tower, in place, and return the model.
 
-    Frames stay independent of each other, and no weight changes. Raise EncoderError if the model merges tokens already,
-    or shifts them between frames, or is too small to merge so many.
+    Frames stay independent of each other, and no weight changes. Raise EncoderError if the model already merges tokens,
+    shifts them between frames, or has too few tokens for the level.
     """
     card = model.card
     if level == OFF:

@@ -42,7 +42,7 @@ def merge_trunk(
 class FrameTokens(NamedTuple):
     """The residual stream after one layer, before any norm or projection: the tokens of each frame, without prompts.
 
-    Frames that are joined to one sequence have the same patches, and each other's class tokens among them.
+    Frames that are joined to one sequence share their patches and class tokens.
 
     Attributes:
         tokens: The tokens of each frame's sequence, the frame's own class token first, the others in order.
@@ -56,7 +56,7 @@ class FrameTokens(NamedTuple):
 
 
 def split_frames(trunk: Trunk, step: Step, num_frames: int, stop: int) -> FrameTokens:
-    """Return the tokens of each frame after a layer; those of a sequence end at ``stop``."""
+    """Return the tokens of each frame after a layer; ``stop`` is the end of a sequence without its prompts."""
     device = trunk.x.device
     frame = rearrange(torch.arange(num_frames, device=device), "frame -> frame 1")
     video = rearrange(torch.arange(len(trunk.x) // step.clips, device=device), "video -> video 1 1")

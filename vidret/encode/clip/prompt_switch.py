@@ -85,7 +85,7 @@ class PromptCube(nn.Module):
         return torch.cat([tokens, rows.to(tokens.dtype)], dim=1)
 
     def mask(self, frames: Bool[Tensor, "video frame"]) -> Bool[Tensor, "sequence slot"]:
-        """Return the mask of prompts: True where both frames that a prompt is exchanged between are real."""
+        """Return the mask of prompts: True where both frames that exchange a prompt are real."""
         sizes = {"frame": self.shape.num_prompts, "chunk": self.shape.count_chunks(frames.shape[1])}
         chunks = rearrange(frames, "video (group frame chunk) -> video group chunk frame", **sizes)
         pairs = chunks[..., :, None] & chunks[..., None, :]

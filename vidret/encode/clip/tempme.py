@@ -53,7 +53,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class MergeSchedule:
-    """The layers at which sequences are joined, and how many tokens merge.
+    """The layers at which sequences are joined, and the number of tokens that merge.
 
     Attributes:
         layers: Layers before which neighbouring sequences are joined (clip stage), rising.

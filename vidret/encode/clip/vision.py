@@ -167,7 +167,7 @@ class VisionTower(nn.Module):
     def _layer(self, layer: int, step: Step, trunk: Trunk, num_frames: int, *, drop_patches: bool = False) -> Trunk:
         """Apply one layer: join and merge across clips, attention, merge within the clip, MLP.
 
-        ``drop_patches`` skips the patches in the last layer: only class tokens and prompts are needed after it.
+        ``drop_patches`` skips the patches in the last layer, after which only class tokens and prompts are needed.
         """
         block = cast(Block, self.blocks[layer])
         back = self._num_prompts(step)

@@ -287,7 +287,7 @@ def _from_glscl(weights: Weights, settings: ConversionSettings) -> ClipModel:
 
 
 def _take_clip(weights: Weights, method: str, heads: Heads | None) -> tuple[Weights, Card]:
-    """Return CLIP's weights and card, without the aligner's weights, which ``vidret.align`` converts."""
+    """Return CLIP's weights and card; the aligner's weights are converted by ``vidret.align``."""
     renamed = rename_weights(
         {name: weight for name, weight in weights.items() if name.startswith("clip.")}, UCOFIA, error=EncoderError
     )
@@ -295,7 +295,7 @@ def _take_clip(weights: Weights, method: str, heads: Heads | None) -> tuple[Weig
 
 
 def _from_longclip(weights: Weights, settings: ConversionSettings) -> ClipModel:
-    """Fold the two tables of positions into one: CLIP's own for the first 20, the trained one for the rest."""
+    """Convert Long-CLIP; its two tables of positions are joined: CLIP's own for the first 20, the trained one after."""
     table = {name: weight for name, weight in weights.items() if name != LONG_POSITIONS}
     if LONG_POSITIONS not in weights:
         raise EncoderError(f"1 weights missing: {LONG_POSITIONS}")

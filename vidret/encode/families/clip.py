@@ -1,4 +1,4 @@
-"""CLIP models by name: a vidret file, or a model of open_clip with the card derived from it."""
+"""Loading of CLIP models by name: a vidret file, or a model of open_clip, from which a card is derived."""
 
 import logging
 import os
@@ -30,10 +30,10 @@ COMPILE_VARIABLE = "VIDRET_COMPILE"
 def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
     """Load a CLIP model from a vidret file or from open_clip; names are described at ``load_encoder``.
 
-    The variable ``VIDRET_COMPILE`` names a backend of ``torch.compile``, such as ``inductor``, for the frames of ViTs
-    with CLIP's standard blocks. Raise EncoderError if the backend is unknown; or the name is unknown, the weights
-    cannot be downloaded, or they do not fit the architecture; or the precision is int8, and the device not the CPU or
-    the model not a ViT with CLIP's standard blocks; or the model cannot merge tokens.
+    The variable ``VIDRET_COMPILE`` names a backend of ``torch.compile``, such as ``inductor``, for the vision towers of
+    ViTs with CLIP's standard blocks. Raise EncoderError if the backend or the name is unknown; the weights cannot be
+    downloaded or do not fit the architecture; the precision is int8, and the device not the CPU or the model not a ViT
+    with CLIP's standard blocks; or the model cannot merge tokens.
     """
     torch_device = torch.device(device)
     chosen = choose_precision(precision, torch_device)
@@ -95,7 +95,7 @@ def read_compiler() -> str | None:
 def load_towers(name: str) -> ClipModel:
     """Load a model for training: in float32, with low-rank updates unfolded.
 
-    Raise EncoderError as in ``load_clip``, or the model is not a ViT with CLIP's standard blocks.
+    Raise EncoderError as in ``load_clip``, or if the model is not a ViT with CLIP's standard blocks.
     """
     path = Path(name).absolute()
     card = read_card(path) if path.is_file() else None

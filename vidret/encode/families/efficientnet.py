@@ -1,6 +1,6 @@
 """EfficientNet-Lite2, the image tower of the starter: its standardised logits mix the vectors of its classes.
 
-The forward pass is fast on one CPU core.
+The forward pass is optimised for one CPU core.
 
 Reference: Tan and Le 2019, "EfficientNet"; Sandler et al. 2018, "MobileNetV2", section 3 for inverted residuals.
 """
@@ -100,7 +100,7 @@ def mix_classes(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 def make_standardiser(weights: LiteWeights) -> nn.Linear:
     """Return a linear layer from pooled features to standardised logits, (logit - mean) / deviation.
 
-    Mean and deviation are those over the classifier's training set, with channels taken as independent.
+    Mean and deviation are over the classifier's training set, with channels taken as independent.
     """
     weight = weights.tensors["_fc.weight"].double()
     mean, variance = read_feature_moments(weights)
@@ -114,7 +114,7 @@ def make_standardiser(weights: LiteWeights) -> nn.Linear:
 def read_feature_moments(weights: LiteWeights) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and variance (channel) of pooled features over the classifier's training set.
 
-    By the last batch normalisation each channel is normal with mean ``bias`` and deviation ``|weight|``, before ReLU6.
+    After the last batch normalisation each channel is normal with mean ``bias`` and deviation ``|weight|``; then ReLU6.
     """
     last = weights.read_norm("_bn1")
     return clipped_normal(last.bias.double(), last.weight.double().abs(), RELU6)

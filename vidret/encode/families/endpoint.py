@@ -63,7 +63,7 @@ def parse_endpoint(address: str) -> EndpointName:
     """Parse the name of an endpoint, without its scheme.
 
     Raises:
-        EncoderError: It has no model, or an unknown or invalid parameter.
+        EncoderError: The name has no model, or an unknown or invalid parameter.
 
     >>> parse_endpoint("http://127.0.0.1:7997/v1?model=clip&size=336")
     EndpointName(url='http://127.0.0.1:7997/v1', model='clip', images='uris', size=336)
@@ -174,8 +174,7 @@ class EndpointEncoder:
 def load_endpoint(name: ModelName, *, device: str, precision: str) -> EndpointEncoder:
     """Connect to an endpoint, which chooses its own device.
 
-    Raise EncoderError if a precision is requested, or as for ``EndpointEncoder``, or EndpointError if the endpoint does
-    not answer with vectors.
+    Raise EncoderError if a precision is requested, and errors as ``EndpointEncoder`` does.
     """
     if precision != "auto":
         raise EncoderError(f"precision of an endpoint must be auto, got {precision}")

@@ -108,7 +108,7 @@ class OpenClipEncoder:
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment's frames, which must have the size that ``resize`` produces.
 
-        Raise EncoderError if ``tokens`` are requested of a tower whose patches cannot be pooled one by one.
+        Raise EncoderError if ``tokens`` are requested from a tower that cannot pool single patches.
         """
         return encode_each_frame(batch, BATCH_SIZE, partial(self._encode_images, tokens=tokens))
 
@@ -172,8 +172,8 @@ def fuse_branches(model: Any) -> Any:
 def encode_with_patches(name: str, visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the vectors of images (frame, dim) and of their patches (frame, patch, dim), not normalised.
 
-    Raise EncoderError if the tower is neither a ViT with a projection nor a trunk of timm, or its pooling takes whole
-    images only.
+    Raise EncoderError if the tower is neither a ViT with a projection nor a trunk of timm, or it cannot pool single
+    patches.
     """
     if isinstance(visual, open_clip.timm_model.TimmModel):
         return _encode_timm(name, visual, images)

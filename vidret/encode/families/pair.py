@@ -28,7 +28,7 @@ class PairEncoder:
     def __init__(self, first: Encoder, second: Encoder) -> None:
         """Join two encoders: the second gets frames with the first one's crop, at its own size.
 
-        Raise EncoderError if one takes frames of whole videos, and the other of segments.
+        Raise EncoderError if one samples whole videos and the other segments.
         """
         if first.sampling.whole != second.sampling.whole:
             raise EncoderError(f"{first.name} and {second.name} must both see whole videos, or segments")
@@ -55,7 +55,7 @@ class PairEncoder:
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment by both.
 
-        Raise EncoderError if ``tokens`` are requested: those of two encoders cannot be joined.
+        Raise EncoderError if ``tokens`` are requested, since those of two encoders cannot be joined.
         """
         if tokens:
             raise EncoderError(f"rerank must be none or mean for a pair of models, got tokens of {self.name}")
@@ -73,7 +73,7 @@ class PairEncoder:
         ]
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text by both, weighted by their scales: a similarity is the sum of their logits, scaled."""
+        """Encode each text by both, weighted by their scales: a similarity is the scaled sum of their logits."""
         pairs = zip(*(encoder.encode_text(texts) for encoder in self._parts), strict=True)
         return [self._join(text, [part.sentence for part in pair]) for text, pair in zip(texts, pairs, strict=True)]
 
@@ -84,7 +84,7 @@ class PairEncoder:
 
 
 def resize_square(pixels: UInt8[np.ndarray, "frame side side 3"], size: int) -> UInt8[np.ndarray, "frame size size 3"]:
-    """Return square frames at another size, smoothed where they shrink."""
+    """Return square frames resized to ``size``, with antialiasing."""
     if pixels.shape[1] == size:
         return pixels
     import torch

@@ -68,7 +68,7 @@ def pool_last(
 class QwenVideoEncoder:
     """Qwen3-VL-Embedding; a segment is one video, and its vector is used for each of its frames.
 
-    Attributes are those of ``Encoder``, ``device``, and ``instruction``, which is put before queries.
+    Attributes are those of ``Encoder``, ``device``, and ``instruction``, which precedes queries.
     """
 
     encodes_frames_alone = False
@@ -180,10 +180,9 @@ def describe_clock(frames: Frames) -> dict[str, Any]:
 
 
 def load_qwen(repository: Repository, *, device: str, precision: str) -> QwenVideoEncoder:
-    """Load a model.
+    """Load Qwen3-VL-Embedding from a repository.
 
-    Raise EncoderError if the files are not complete, the processor has no chat template, or the precision does not
-    apply.
+    Raise EncoderError if the files are incomplete, the processor has no chat template, or the precision does not apply.
     """
     name = repository.name
     dtype = DTYPES[choose_float_precision(name.base, precision, torch.device(device))]

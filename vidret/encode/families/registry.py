@@ -1,4 +1,4 @@
-"""The families of encoders, and loading an encoder by name.
+"""The registry of families of encoders, and loading an encoder by name.
 
 A family is a module of this folder with a ``Loader``, and a case here. User-defined encoders are found here, too: a
 class by its module and name, or by an entry point of an installed package.
@@ -58,7 +58,7 @@ def find_family(name: ModelName) -> Family:
 def find_loader(family: Family) -> Loader:
     """Return the loader of a family.
 
-    Each case imports its own libraries: open_clip takes seconds, and much of vidret runs without a model.
+    Each case imports its libraries only then: open_clip takes seconds, and much of vidret runs without a model.
     """
     match family:
         case "starter":
@@ -88,7 +88,7 @@ def find_loader(family: Family) -> Loader:
 
 
 def is_elsewhere(name: str) -> bool:
-    """Return whether loading an encoder by a name may run code, download, or send frames and texts to an endpoint.
+    """Return whether loading an encoder by this name may run code, download, or send data to an endpoint.
 
     >>> is_elsewhere("endpoint:https://host/v1?model=clip"), is_elsewhere("ViT-B-32/random"), is_elsewhere("starter")
     (True, False, False)
@@ -146,7 +146,7 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
 def load_pair(name: ModelName, *, device: str, precision: str) -> Encoder:
     """Load the two encoders of a pair's name; marks at its end apply to both.
 
-    Raise EncoderError if the name does not join two, or one of them cannot be loaded.
+    Raise EncoderError if the name does not have two parts, or one of them cannot be loaded.
     """
     from vidret.encode.families.pair import PairEncoder
 
@@ -164,7 +164,7 @@ ATTRIBUTES = ("dim", "fingerprint", "resize", "sampling", "encode_frames", "enco
 
 
 def find_entry_point(name: str) -> EntryPoint | None:
-    """Return the entry point of a name in the group ``vidret.encoders``; None if there is none."""
+    """Return the entry point with this name in the group ``vidret.encoders``; None if there is none."""
     return next(iter(list_entry_points().select(name=name)), None)
 
 
@@ -194,7 +194,7 @@ def is_class_name(name: str) -> bool:
 def make_custom(name: str, role: str, protocol: type) -> Any:
     """Return an instance of a user's class, ``package.module:Class``, for a role such as "face model".
 
-    Raise VidretError if the class does not exist, cannot be made, or lacks a member of the protocol.
+    Raise VidretError if the class does not exist, cannot be instantiated, or lacks a member of the protocol.
     """
     try:
         made = find_class(name)()

@@ -118,7 +118,7 @@ def _encode_units(encode: Any, inputs: list[Any]) -> torch.Tensor:
 
 @lru_cache(maxsize=2)  # of an index, and of another to compare with
 def load_text_model(name: str) -> TextModel:
-    """Load ``st:org/name`` or ``st:FOLDER`` as a model of sentences. Code that comes with a model is never run.
+    """Load ``st:org/name`` or ``st:FOLDER`` as a text model. Code that comes with a model is never run.
 
     Raise MissingExtraError if sentence-transformers is not installed, or EncoderError if the name is unknown, the hub
     cannot be reached, or the model does not encode texts.

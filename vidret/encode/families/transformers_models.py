@@ -186,7 +186,7 @@ _PE = ModelType(
     num_frames=_count_pe_frames,
     choose=spread_frames_down,
 )
-# By the model_type of the configuration. The context lengths are those of the models' own training and processors.
+# By the model_type of the configuration. Context lengths are those of the models' training and processors.
 MODEL_TYPES: Mapping[str, ModelType] = {
     "clip": _CLIP,
     "metaclip_2": _CLIP,
@@ -221,9 +221,8 @@ class Preprocessing:
 def read_preprocessing(name: str, processor: Any) -> Preprocessing:
     """Return the preprocessing of a processor for images or videos.
 
-    A processor computes ((pixel * factor - offset) - mean) / std; here the factor becomes 1 / 255 and the rest mean and
-    standard deviation. Raise EncoderError if its images are not square, or it needs another filter than bilinear or
-    bicubic.
+    A processor computes ((pixel * factor - offset) - mean) / std; mean and std returned here absorb the offset, and the
+    factor is 1 / 255. Raise EncoderError if its images are not square, or its filter is neither bilinear nor bicubic.
     """
     factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
     offset = 1.0 if getattr(processor, "rescale_offset", False) else 0.0
@@ -242,7 +241,7 @@ def read_preprocessing(name: str, processor: Any) -> Preprocessing:
 
 
 def read_frame_size(name: str, processor: Any) -> Resize:
-    """Return how a processor resizes and crops; raise EncoderError as ``read_preprocessing`` does."""
+    """Return the resizing and cropping of a processor; raise EncoderError as ``read_preprocessing`` does."""
     resample = int(processor.resample)
     if resample not in FILTERS:
         raise EncoderError(

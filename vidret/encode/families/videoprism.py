@@ -1,6 +1,6 @@
 """Conversion of VideoPrism's released video-text weights from JAX to a folder that ``hf:FOLDER`` loads.
 
-Reference: google-deepmind/videoprism, "encoders.py" and "layers.py"; the names are those of its parameters.
+Reference: google-deepmind/videoprism, "encoders.py" and "layers.py", whose names of parameters are used here.
 """
 
 import importlib
@@ -70,7 +70,7 @@ def convert_videoprism(weights: Path, vocabulary: Path, out: Path) -> None:
     Args:
         weights: The released .npz of VideoPrism-LvT.
         vocabulary: The SentencePiece model c4_en (T5's ``spiece.model``), which is released separately.
-        out: The folder, new or not.
+        out: The folder, which may exist.
 
     Raises:
         EncoderError: A file cannot be read, or its weights are not those of VideoPrism-LvT.
