@@ -107,7 +107,7 @@ class JoinedIds:
                 yield index_number, self.indexes[index_number], keys[keys // STRIDE == index_number] % STRIDE
 
     def select(self, filters: Filters, excluded: Set[int]) -> Iterator[tuple[int, Store, Set[int]]]:
-        """Yield the number of each index, the index, and what to leave out: also copies that another one finds."""
+        """Yield the number of each index, the index, and the videos to leave out, with copies that another returns."""
         repeated, left_out = self._match(filters)[0], self.list_copies(excluded)
         for index_number, index in self.indexes.items():
             yield index_number, index, repeated[index_number] | set(left_out[index_number])

@@ -37,7 +37,7 @@ class RowsFile(Generic[Row]):
     """A JSON file of dataclasses in the folder of an index, with a checksum."""
 
     def __init__(self, kind: str, row_type: type[Row], check: Callable[[Row], Row] = lambda row: row) -> None:
-        """Set what the rows are, which names the file, and what returns one as it is used, or raises ``ValueError``."""
+        """Set the kind of rows, which names the file, their type, and a check, which may raise ``ValueError``."""
         self.kind, self._type, self._check = kind, row_type, check
 
     def path(self, index: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What is heard in the videos of an index: vectors of windows of their audio, in one file.
+"""The sounds of an index: vectors of audio windows of its videos, in one file.
 
 The file exists only in an index in which sounds were read. Videos are named by the fingerprint of their content.
 """
@@ -27,7 +27,7 @@ INTACT = f"ifnull(checksum = {CHECKSUM}, 0)"
 
 @dataclass(frozen=True, slots=True)
 class WindowCounts:
-    """Counts of one model: the windows that it made, and the videos that they are of."""
+    """Counts of one model: its windows, and the videos that have them."""
 
     model: str
     windows: int
@@ -45,7 +45,7 @@ class SoundStore(SideDatabase):
         return self.database.rows("SELECT DISTINCT content, model FROM windows ORDER BY content, model")
 
     def find_ends(self) -> list[tuple[str, str, float]]:
-        """Return each content and model that has intact windows, and where these end, in seconds."""
+        """Return each content and model with intact windows, and the end of these in seconds."""
         return self.database.rows(
             f"SELECT content, model, max(end_s) FROM windows WHERE {INTACT} GROUP BY content, model"
         )
@@ -63,9 +63,9 @@ class SoundStore(SideDatabase):
         return {content: _stack(windows) for content, windows in grouped.items()}
 
     def add(self, content: str, model: str, windows: SoundWindows) -> None:
-        """Add windows, in place of those of another model of the same kind, and of those that begin at the same times.
+        """Add windows, replacing those of another model of the same kind, and those with the same starts.
 
-        A model that the user chose is of another kind than the one that is shipped; see ``is_chosen``.
+        Models chosen by the user and the bundled one are different kinds; see ``is_chosen``.
         """
         rows = [
             (content, model, float(start), float(end), vector.tobytes())
@@ -98,7 +98,7 @@ def _stack(rows: Sequence[tuple[float, float, bytes]]) -> SoundWindows:
 
 
 def is_chosen(model: str) -> bool:
-    """Return whether the user chose a model: then it has a colon in its name, which the one that is shipped has not."""
+    """Return whether the user chose a model: its name then has a colon, unlike that of the bundled one."""
     return ":" in model
 
 
@@ -112,7 +112,7 @@ def count_windows(index: Path) -> list[WindowCounts]:
 
 
 def copy_sounds(target: Path, sources: Sequence[Path], wanted: Container[str]) -> None:
-    """Copy the windows of the wanted videos that reach further than what the target has, as after an interruption."""
+    """Copy the windows of wanted videos that reach further than those of the target, which may be incomplete."""
     for target_store, source in SoundStore.pair(target, sources):
         known = {(content, is_chosen(model)): end_s for content, model, end_s in target_store.find_ends()}
         for content, model, end_s in source.find_ends():
@@ -121,7 +121,7 @@ def copy_sounds(target: Path, sources: Sequence[Path], wanted: Container[str]) -
 
 
 def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:
-    """Verify the sounds of an index; return what is damaged. ``repair`` deletes it; the next run reads it again."""
+    """Verify the sounds of an index; return the damage. ``repair`` deletes it, for the next run to read again."""
     path = index / FILE
     if not path.exists():
         return []
@@ -143,7 +143,7 @@ def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:
 
 
 def _read_again(index: Path, contents: Container[str] | None) -> None:
-    """Let the next run read the sounds of some contents, or of all."""
+    """Mark the sounds of some contents, or of all, for the next run to read again."""
     if TextStore.exists(index):
         with TextStore.open(index, write=True) as texts:
             for track in texts.tracks():

@@ -38,11 +38,11 @@ class Store:
 
     Attributes:
         path: Its folder.
-        place: What differs from an index that takes its place.
-        encoder_name, encoder_fingerprint, dim: What its vectors come from, and their dimension.
+        place: Device and inode of its catalog; those of an index that replaces it differ.
+        encoder_name, encoder_fingerprint, dim: The encoder of its vectors, and their dimension.
         files, videos, segments, shots, texts: Its tables, to read from.
         features: The vectors, frames and tokens of segments.
-        metadata: What other packages keep in it.
+        metadata: The metadata of other packages.
         writer: Adds files, videos and segments.
         upkeep: Prunes, saves, moves, verifies.
     """
@@ -82,8 +82,8 @@ class Store:
     ) -> "Store":
         """Create an index, or open an existing one, for writing.
 
-        ``vectors`` is where its vectors are stored: ``faiss`` or the address of a Milvus. It defaults to where they are
-        in an existing index, and to ``faiss`` for a new one.
+        ``vectors`` is the location of its vectors: ``faiss`` or the address of a Milvus. It defaults to the current one
+        of an existing index, and to ``faiss`` for a new one.
 
         Raises:
             StoreError: The index has another encoder, another process is writing it, it cannot be read, its vectors are
@@ -141,7 +141,7 @@ class Store:
                 (folder / CATALOG).lstat()
             except PermissionError:
                 raise
-            except (OSError, ValueError):  # so that a folder of videos is none, whatever it holds
+            except (OSError, ValueError):  # so that a folder of videos is never an index
                 return False
         check_entries(folder)
         return Catalog.exists(folder / CATALOG)
@@ -176,14 +176,14 @@ class Store:
         return self.select().num_segments
 
     def hold(self) -> AbstractContextManager[None]:
-        """Let this thread see the index as it is now, whatever is committed meanwhile."""
+        """Pin this thread to the current snapshot of the index; later commits stay invisible to it."""
         return self._catalog.tables.hold()
 
     def is_replaced(self) -> bool:
-        """Return whether the folder holds another index by now.
+        """Return whether another index has replaced this one in its folder.
 
         Raises:
-            StoreError: It holds none.
+            StoreError: The folder has no index.
         """
         return read_place(self.path) != self.place
 
@@ -195,7 +195,7 @@ class Store:
 
     @property
     def parts(self) -> "Mapping[int, Store]":
-        """The indexes that are searched as this one, by number: only itself, but see ``JoinedStore``."""
+        """The joined indexes by number; only this one, but see ``JoinedStore``."""
         return {0: self}
 
     @property
@@ -226,7 +226,7 @@ class Store:
 
     @property
     def home(self) -> str:
-        """Where the vectors are: ``faiss`` or the address of a Milvus."""
+        """The location of the vectors: ``faiss`` or the address of a Milvus."""
         return self._vectors.address
 
     def info(self) -> StoreInfo:
@@ -251,8 +251,8 @@ class Store:
     def repair_catalog(cls, path: str | os.PathLike[str]) -> list[str]:
         """Rebuild a damaged catalog from its intact rows; return descriptions of the damage.
 
-        Run it before ``open``, which may fail on a damaged catalog. The next run over the same files restores what was
-        lost.
+        Run it before ``open``, which may fail on a damaged catalog. The next run over the same files restores lost
+        rows.
 
         Raises:
             StoreError: There is no index, another process is writing it, or too much is lost.
@@ -286,7 +286,7 @@ class Store:
         return self.snapshot().read_segments(ids)
 
     def read_sizes(self, video_ids: Iterable[int]) -> dict[int, VideoSize]:
-        """Return how much is stored of some videos; of one that is unknown, nothing."""
+        """Return the stored sizes of some videos; 0 for unknown ones."""
         snapshot, ids = self.snapshot(), list(video_ids)
         rows, videos = snapshot.find_videos(ids).tolist(), snapshot.videos
         columns = videos.durations, videos.num_segments, videos.last_segments
@@ -308,9 +308,9 @@ class Store:
         return self.snapshot().find_contents(fingerprints)
 
     def list_page(self, filters: Filters, after: str, limit: int) -> tuple[list[StoredVideo], str | None]:
-        """Return the next videos that match, by their first path, after a path; '' for the first ones.
+        """Return the next matching videos by their first path, after a given path; '' starts at the first.
 
-        With them comes the path after which the next page begins, None for the last one. Videos with damaged rows are
+        Return also the path after which the next page begins, None for the last page. Videos with damaged rows are
         missing.
         """
         page = self.snapshot().list_videos(filters, os.fsencode(after), limit + 1)

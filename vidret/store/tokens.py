@@ -1,6 +1,6 @@
-"""The tokens of an index, by which its server knows who may do what, and the record of what was changed.
+"""The tokens of an index, which give rights to users of its server, and the record of their changes.
 
-Tokens are random, so that a plain hash of one tells nothing about it.
+Tokens are random, so a plain hash does not reveal them.
 """
 
 import hashlib
@@ -30,14 +30,14 @@ _NAME = re.compile(r"\w[\w.@-]{0,63}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredToken:
-    """A token as an index keeps it.
+    """A token as stored in an index.
 
     Attributes:
-        name: Who has it.
+        name: Name of its owner.
         digest: SHA-256 of the token, in hexadecimal.
         right: ``read``: search and watch; ``change``: also index, name, teach, and change collections.
-        collection: The only collection that it is for; empty for all of the index.
-        made: When it was made, in ISO 8601.
+        collection: The only collection that it gives access to; empty for the whole index.
+        made: Time of its creation in ISO 8601.
     """
 
     name: str
@@ -68,7 +68,7 @@ def make_token(index: Path, name: str, right: TokenRight, *, collection: str = "
 
 
 def find_token(kept: Sequence[StoredToken], token: str) -> StoredToken | None:
-    """Return the token of an index that somebody presents, None if it is none; all are compared in constant time."""
+    """Return the stored token that a presented one matches, None without; all are compared in constant time."""
     digest = _hash(token).encode()
     matching = [stored for stored in kept if hmac.compare_digest(stored.digest.encode("utf-8", "replace"), digest)]
     return matching[0] if matching else None
@@ -86,14 +86,14 @@ def record_change(index: Path, who: str, what: str, **details: Any) -> None:
         handle = os.open(index / RECORD, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(handle, "r+b") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
-            is_torn = file.read(1) not in (b"", b"\n")  # a full disk cut the last line
+            is_torn = file.read(1) not in (b"", b"\n")  # a full disk has cut the last line
             file.write(b"\n" * is_torn + json.dumps(row).encode() + b"\n")
     except OSError as error:
         raise StoreError(f"{index / RECORD}: cannot be written: {error.strerror}") from error
 
 
 def read_record(index: Path, limit: int) -> list[dict[str, Any]]:
-    """Return the last recorded changes, oldest first; ``DAMAGED`` for each line that is none.
+    """Return the last recorded changes, oldest first; ``DAMAGED`` for each invalid line.
 
     Raises:
         StoreError: The record cannot be read.

@@ -1,4 +1,4 @@
-"""Upkeep of an open index: pruning, saving and moving vectors, detection of damage, another content in its place."""
+"""Upkeep of an open index: pruning, saving and moving vectors, detection of damage, replacement of its content."""
 
 import contextlib
 import os
@@ -57,7 +57,7 @@ class Upkeep:
         return PruneReport(files=num_files, videos=num_videos, segments=num_segments, freed_bytes=freed_bytes)
 
     def forget_files(self, paths: Iterable[str]) -> None:
-        """Delete the records of some missing files; their videos, which other paths may have, stay."""
+        """Delete the records of some missing files; their videos stay, since other paths may have them."""
         with self._access, self._catalog.database.transaction():
             self._forget_missing(paths)
 
@@ -90,10 +90,9 @@ class Upkeep:
     ) -> None:
         """Move the vectors from ``source`` to ``target``, each ``faiss`` or an address as in ``create``.
 
-        ``source`` may be None: from where they are, if they are not there already.
-        The same call resumes a move that was killed, and does nothing after one that is complete. Searches use the old
-        location until the end; then the old copy is deleted. ``on_progress`` receives the number of videos done and the
-        total.
+        None for ``source`` is their current location, unless they are at ``target`` already. The same call resumes a
+        killed move, and does nothing after a complete one. Searches use the old location until the end; then the old
+        copy is deleted. ``on_progress`` receives the number of videos done and the total.
 
         Raises:
             StoreError: The vectors are not at ``source``, or a location cannot be reached.
@@ -102,10 +101,10 @@ class Upkeep:
             self._vectors.move(source, target, on_progress)
 
     def take_over(self, source: Path) -> None:
-        """Replace all that the index holds by what the index in the folder ``source`` holds, in one transaction.
+        """Replace the content of the index by that of the index in the folder ``source``, in one transaction.
 
-        Readers have the old content until then; afterwards they must open the index again, as must the caller. A folder
-        inside the index needs no further disk space where files can be linked.
+        Readers have the old content until then; afterwards they must open the index again, as must the caller. A source
+        inside the folder of the index needs no further disk space if files can be linked.
 
         Raises:
             StoreError: The vectors of the index are not in FAISS, or a file cannot be read.
@@ -117,7 +116,7 @@ class Upkeep:
                 raise StoreError(f"{self._folder}: {rule}; first: vidret store move")
             epoch, generation = int(tables.fact("epoch")) + 1, int(tables.fact("generation")) + 1
             _link_features(source / FEATURES, int(other.tables.fact("epoch")), self._folder / FEATURES, epoch)
-            remove_database(copy)  # of a process that was killed
+            remove_database(copy)  # left by a killed process
             with contextlib.closing(Database(copy, write=True, create=True)) as database:
                 other.database.replace(database)
                 copied = CheckedTables(database)
@@ -129,14 +128,14 @@ class Upkeep:
                 database.replace(self._catalog.database)
 
     def continue_ids(self, other: Path) -> None:
-        """Let the ids of new videos and segments go on after those of another index."""
+        """Make the ids of new videos and segments continue after those of another index."""
         target, sql = self._catalog.database, "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)"
         with self._access, contextlib.closing(Database(other / CATALOG, write=False)) as database, target.transaction():
             for table in ("videos", "segments"):
                 last = max(int(catalog.value(sql, table)) for catalog in (target, database))
                 target.run("DELETE FROM sqlite_sequence WHERE name = ?", table)
                 target.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, last)
-            self._catalog.tables.set_tail(*self._catalog.tables.tail())  # it repeats the last id
+            self._catalog.tables.set_tail(*self._catalog.tables.tail())  # the tail repeats the last id
 
     def verify_vectors(self, *, repair: bool = False) -> list[BadFile]:
         """Verify every byte of the saved vectors; return damaged files, which ``repair`` deletes to be rebuilt."""
@@ -157,7 +156,7 @@ class Upkeep:
             shards = tuple(entry for entry in manifest.shards if entry not in bad)
             flat = None if manifest.flat in bad else manifest.flat
             intact = replace(manifest, shards=shards, flat=flat)
-            with catalog.database.transaction(durable=True):  # the new generation makes open readers load the manifest
+            with catalog.database.transaction(durable=True):  # the new generation makes readers load the manifest
                 catalog.tables.set_meta(MANIFEST, intact.to_json())
                 catalog.database.run("DELETE FROM meta WHERE key = ?", HELD_IDS)
                 catalog.tables.increment_generation()
@@ -195,7 +194,7 @@ class Upkeep:
 def compact(catalog: Catalog, features: Features, folder: Path) -> Features | None:
     """Copy live rows to the next epoch's files if too many are dead; return the new files, or None.
 
-    Safe to kill at any time: the catalog refers either to the old files, or to the new ones, which are on disk by then.
+    Safe to kill at any time: the catalog refers either to the old files, or to the new ones, which are then on disk.
     The next writer removes the others.
     """
     sums = "total(1 + num_frames), total(num_bytes)"
@@ -217,16 +216,16 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
         catalog.segments.relocate(moved)
         catalog.tables.set_meta("epoch", fresh.epoch)
         catalog.tables.set_tail(*fresh.tail)
-        restart_log(catalog.database)  # snapshots hold the rows
+        restart_log(catalog.database)  # snapshots have the old rows
     for path in feature_paths(folder, epoch):
         remove_closed(path)
     return fresh
 
 
 def folder_size(path: Path) -> int:
-    """Return the total size of the files below a folder in bytes; files may disappear meanwhile."""
+    """Return the total size of the files below a folder in bytes; files may disappear in between."""
     size_bytes = 0
-    for parent, _, names in os.walk(path):  # which passes over folders that are gone
+    for parent, _, names in os.walk(path):  # it skips folders that are gone
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 size_bytes += Path(parent, name).stat().st_size
@@ -245,7 +244,7 @@ def _find_reason(features: Features, location: SegmentLocation) -> str:
 
 
 def _link_features(source: Path, source_epoch: int, target: Path, epoch: int) -> None:
-    """Link the feature files of an epoch under another epoch; copy them where there are no links."""
+    """Link the feature files of an epoch under another epoch; copy them if links are not supported."""
     for old, new in zip(feature_paths(source, source_epoch), feature_paths(target, epoch), strict=True):
         new.unlink(missing_ok=True)
         try:

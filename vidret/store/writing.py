@@ -52,8 +52,8 @@ class Writer:
     ) -> int:
         """Return the id of a video, adding it if new; with another number of segments it starts over.
 
-        If ``num_segments`` is None, the video is open-ended until ``finish_video``, and segments that are stored stay,
-        whatever number was planned before. ``duration`` is in seconds.
+        If ``num_segments`` is None, the video is open-ended until ``finish_video``, and stored segments stay, whatever
+        number was planned before. ``duration`` is in seconds.
         """
         if not (np.isfinite(duration) and duration >= 0):
             raise StoreError(f"duration must be finite and not negative, got {duration}")
@@ -65,8 +65,8 @@ class Writer:
     def add_segments(self, segments: Sequence[NewSegment]) -> list[int]:
         """Store segments, all or none, which are searchable at once, and return their ids in the same order.
 
-        They may belong to several videos added by ``begin_video``. One that is stored already stays unchanged; of
-        duplicates the first is stored. All are in memory together, so add a large corpus in batches of thousands.
+        They may belong to several videos added by ``begin_video``. A segment that is stored already stays unchanged; of
+        duplicates, the first is stored. All are in memory together, so add a large corpus in batches of thousands.
 
         Raises:
             StoreError: A value is invalid, or the disk is full or fails; nothing is stored then.
@@ -96,7 +96,7 @@ class Writer:
     def finish_video(self, video: int, *, salvaged: str = "") -> None:
         """Mark a video as complete; ``salvaged`` describes what was lost if it could not be read completely.
 
-        An open-ended video then has the segments that are stored.
+        An open-ended video then has the stored segments.
 
         Raises:
             StoreError: Segments are missing, and ``salvaged`` is empty; or none is stored of an open-ended video.
@@ -111,7 +111,7 @@ class Writer:
         self._catalog.videos.finish(video, salvaged, num_segments=planned)
 
     def end_video(self, video: int, *, note: str = "") -> None:
-        """Mark a video as complete with the segments that it has; ``note`` says why there are not more."""
+        """Mark a video as complete with the segments that it has; ``note`` is the reason why there are no more."""
         self._access.check()
         self._catalog.videos.finish(video, note, num_segments=len(self._catalog.segments.of_video(video)))
 

@@ -1,1 +1,1 @@
-"""The timed texts of an index: what is said and shown in its videos."""
+"""The timed texts of an index: speech, subtitles, screen text, sounds and descriptions of its videos."""

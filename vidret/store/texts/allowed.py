@@ -1,4 +1,4 @@
-"""Which texts a query may find: those of the videos and sources that it allows, as far as they can be searched."""
+"""The texts that a query may return: searchable ones of the allowed videos and sources."""
 
 import threading
 from collections.abc import Mapping, Set
@@ -19,7 +19,7 @@ Tracks = Bool[np.ndarray, " track"]
 class AllowedTexts:
     """The texts of some tracks: as segments for vectors and, by the ids of tracks, for the full-text index.
 
-    ``flags`` has a byte a track, 1 for an allowed one; it is None where all texts of the index are allowed.
+    ``flags`` has a byte a track, 1 for an allowed one; it is None if all texts of the index are allowed.
     """
 
     selection: Selection
@@ -27,7 +27,7 @@ class AllowedTexts:
 
 
 class TrackOwners:
-    """The video and the source of each track; both stores have these in their snapshots, by content."""
+    """The video and the source of each track, by content, from the snapshots of the texts and of the index."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class TrackOwners:
             return remember(self._allowed, key, find, MAX_REMEMBERED)
 
     def find_owners(self, texts: Snapshot, pictures: Snapshot, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
-        """Return the id of each track's video, -1 if none can be searched, and its source, by ``TEXT_SOURCES``."""
+        """Return the id of each track's video, -1 if it has no searchable one, and its source, by ``TEXT_SOURCES``."""
         with self._lock:
             self._update(texts, pictures)
             video_rows, sources = self._video_rows, self._sources
@@ -68,7 +68,7 @@ class TrackOwners:
     def _find_allowed(
         self, texts: Snapshot, pictures: Snapshot, videos: Videos, sources: tuple[TextSource, ...]
     ) -> Tracks:
-        """Return which tracks are of allowed videos and sources, by row."""
+        """Return a mask by row of the tracks of allowed videos and sources."""
         self._update(texts, pictures)
         num_tracks = len(texts.videos.ids)
         rows, codes = self._video_rows[:num_tracks], self._sources[:num_tracks]
@@ -78,7 +78,7 @@ class TrackOwners:
         return allowed & np.isin(codes, [TEXT_SOURCES.index(source) for source in sources])
 
     def _update(self, texts: Snapshot, pictures: Snapshot) -> None:
-        """Add new tracks, and look for the videos of those that have none, or one that was deleted."""
+        """Add new tracks, and look up the videos of tracks that have none, or a deleted one."""
         readings = texts.videos.rows, pictures.videos.rows
         if any(new is not old for new, old in zip(readings, self._readings, strict=True)):  # rows have other numbers
             self._readings = readings

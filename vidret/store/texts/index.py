@@ -1,7 +1,7 @@
 """Full-text search of timed texts: SQLite FTS5 with bm25, stems, phrases, and misspelt words.
 
-The index is derived from the stored texts and can be built again from them at any time. It holds the stems (Porter) of
-words, not the words: the stem of a stem may be another one, so that a query must not be stemmed twice. Texts in scripts
+The index is derived from the stored texts and can be built again from them at any time. It stores the stems (Porter) of
+words, not the words. The stem of a stem may differ from it, so a query must not be stemmed twice. Texts in scripts
 without spaces between words are split into single characters, so that phrases match inside them.
 """
 
@@ -22,12 +22,12 @@ from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.texts.stems import TOKENIZER, Stemmer, vary_numbers
 
 MIN_FUZZY_LETTERS = 5
-NUM_LETTERS = 61  # that masks tell apart
-STEM_OF_ONE = "on"  # and that of "on", which most texts hold
+NUM_LETTERS = 61  # that masks distinguish
+STEM_OF_ONE = "on"  # the stem of "on" too, which most texts contain
 
 
 class Vocabulary:
-    """The terms of an index as read so far, with the letters of each as a bit mask: a cheap bound on edit distances."""
+    """The terms read from an index so far, with the letters of each as a bit mask: a cheap bound on edit distances."""
 
     def __init__(self) -> None:
         self.last_id = 0
@@ -35,7 +35,7 @@ class Vocabulary:
         self._masks, self._lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
     def add(self, last_id: int, lines: str) -> None:
-        """Add terms, a line each, and the last one's id in the index."""
+        """Add terms, one per line, and set the id of the last one in the index."""
         self.last_id = last_id
         letters = np.array([f"{lines}\n"]).view(np.uint32)
         ends = np.flatnonzero(letters == ord("\n"))
@@ -80,16 +80,16 @@ MAX_TEXTS = 1 << 24  # of one track
 _WORD = re.compile(r"\w+")
 VOCABULARY = ("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)",)
 MAX_TERMS = 32  # of one query
-MAX_COUNTS, MAX_LISTED = 100_000, 4_000_000  # terms whose counts are remembered, and ids in their lists of texts
+MAX_COUNTS, MAX_LISTED = 100_000, 4_000_000  # terms whose counts are cached, and ids in their cached lists of texts
 MAX_FUZZY_TERMS = 12  # for one word of a query
 MAX_RANKED = 3000  # texts that FTS5 ranks itself, in about 3 ms
-MEASURED = 5  # times as many texts as are asked for, whose lengths are read
+MEASURED = 5  # texts whose lengths are read, in multiples of the requested number
 BM25_SATURATION, BM25_LENGTH, LEAST_RARITY = 1.2, 0.75, 1e-6  # of FTS5's bm25
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A word of a query: its stem, how many texts hold it, and the stored terms that are spelt nearly like it.
+    """A word of a query: its stem, the number of texts that contain it, and the stored terms with a similar spelling.
 
     ``similar`` maps those terms to their likeness, 0..1; and a small number in words to its digits, or the other way.
     """
@@ -110,10 +110,10 @@ class TextIndex:
         """
         self._path, self._lock, self._stemming = path, threading.Lock(), threading.Lock()
         self.in_memory = path is None
-        # How many texts hold a term, and which: slow for frequent words, which queries share.
+        # Counts and lists of the texts that contain a term: slow for frequent words, which queries share.
         self._counts: dict[str, int] = {}
         self._listed: dict[str, Int64[np.ndarray, " id"]] = {}
-        self._counted: object = None  # the version of the index for which they hold
+        self._counted: object = None  # the version of the index for which they are valid
         self._vocabulary = Vocabulary()
         self._database = Database(path, write=write or path is None, create=write, prepare=VOCABULARY)
         try:
@@ -148,7 +148,7 @@ class TextIndex:
             self._stemmer.close()
 
     def add(self, texts: Iterable[tuple[int, str]]) -> None:
-        """Add texts by id, all or none; one that is there already is replaced."""
+        """Add texts by id, all or none; existing ones are replaced."""
         given = list(texts)
         stems = self.stems([body for _, body in given])
         rows = [(int(text_id), " ".join(text_stems)) for (text_id, _), text_stems in zip(given, stems, strict=True)]
@@ -168,7 +168,7 @@ class TextIndex:
         self._database.run("DELETE FROM texts WHERE rowid >= ? AND rowid < ?", *ends)
 
     def find_damage(self) -> str:
-        """Verify the whole index; return what is damaged, '' if nothing is. The check runs on a copy."""
+        """Verify the whole index; return the damage, '' if there is none. The check runs on a copy."""
         with contextlib.closing(Database(None, write=True)) as copy:
             try:
                 self._database.replace(copy)
@@ -193,7 +193,7 @@ class TextIndex:
             return self._stemmer.stems(texts)
 
     def read_stems(self, ids: Int64[np.ndarray, " id"], texts: Sequence[str]) -> list[list[str]]:
-        """Return the stems of stored texts by id, in half of the time of ``stems``, which splits lost ones again."""
+        """Return the stems of stored texts by id, in half the time of ``stems``, which is used for lost ones."""
         sql = f"SELECT group_concat(id), group_concat(c0, char(10)) FROM texts_content WHERE id IN {IN_IDS}"
         keys, bodies = self._database.rows(sql, ids_to_json(ids))[0]
         text_ids, lines = read_ids(keys).tolist(), (bodies or "").split("\n")
@@ -214,10 +214,10 @@ class TextIndex:
         )
 
     def terms(self, text: str, silent: Collection[str] = ()) -> list[Term]:
-        """Return the distinct words of a query with what the index knows of each.
+        """Return the distinct words of a query as terms of the index.
 
-        Beside others, those with ``silent`` stems are not counted and have 0 texts: to count a stop word takes 25 ns a
-        text that holds it, which most may do.
+        Words with ``silent`` stems are not counted next to others, and have 0 texts: counting a stop word takes 25 ns
+        for each text that contains it, and most may.
         """
         variants = self.stems(vary_numbers(text))
         stems = list(dict.fromkeys(variants[0]))[:MAX_TERMS]
@@ -230,14 +230,14 @@ class TextIndex:
         return self._make_terms(near, silent)
 
     def _make_terms(self, near: Mapping[str, Mapping[str, float]], silent: Collection[str]) -> list[Term]:
-        """Return terms, given their stems and what is spelt nearly like each."""
+        """Return terms, given their stems and the similar spellings of each."""
         silent = silent if any(stem not in silent for stem in near) else ()
         counts = {stem: 0 if stem in silent else self._count(stem) for stem in near}
         return [Term(stem, counts[stem], self._choose_similar(near_stems)) for stem, near_stems in near.items()]
 
     def _read_changes(self) -> None:
-        """Read new terms, joined by SQLite, where rows take five times as long; forget counts if outdated."""
-        version = "(SELECT block FROM texts_data WHERE id = 10)"  # the structure, which counts what was written
+        """Read new terms, joined by SQLite, which takes a fifth of the time of rows; drop outdated counts."""
+        version = "(SELECT block FROM texts_data WHERE id = 10)"  # the structure record, which changes with each write
         is_intact = "typeof(term) = 'text' AND instr(term, '\n') = 0"
         sql = f"SELECT {version}, max(id), group_concat(term, '\n') FROM terms WHERE id > ? AND {is_intact}"
         version, last_id, terms = self._database.rows(sql, self._vocabulary.last_id)[0]
@@ -247,8 +247,8 @@ class TextIndex:
             self._counts, self._listed, self._counted = {}, {}, version
 
     def _count(self, term: str) -> int:
-        """Return the number of texts that hold a term."""
-        counts = self._counts  # another thread may replace them
+        """Return the number of texts that contain a term."""
+        counts = self._counts  # another thread may replace the attribute
         if term not in counts:
             counts[term] = self._database.value("SELECT doc FROM temp.vocabulary WHERE term = ?", term) or 0
         return counts[term]
@@ -261,8 +261,8 @@ class TextIndex:
     def search(self, terms: Sequence[str], k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
         """Return the ids of the ``k`` texts with the best bm25 for any of these terms, best first.
 
-        ``allowed`` has a byte a track, 1 for one whose texts may be returned; None for all. If the terms are in many
-        texts, how often a text repeats one is left out: FTS5 takes eight times as long to rank by it.
+        ``allowed`` has a byte a track, 1 for one whose texts may be returned; None for all. If many texts contain the
+        terms, repetitions within a text are ignored: FTS5 takes eight times as long to count them.
         """
         if not terms:
             return np.zeros(0, np.int64)
@@ -271,12 +271,12 @@ class TextIndex:
         return self._match(" OR ".join(_quote(term) for term in terms), k, allowed)
 
     def _rank_many(self, terms: Sequence[str], k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
-        """Rank by the terms that each text holds, and the best by their lengths too."""
+        """Rank texts by the terms that they contain, and the best of them by their lengths too."""
         num_texts, num_words = read_varints(self._database.value("SELECT block FROM texts_data WHERE id = 1"))[:2]
         ids_of_terms = [self._list_texts(term) for term in terms if self._count(term)]
         rarity = [max(math.log((num_texts - len(ids) + 0.5) / (len(ids) + 0.5)), LEAST_RARITY) for ids in ids_of_terms]
         listed = np.concatenate(ids_of_terms)
-        order = np.argsort(listed, kind="stable")  # lists rise, so that they are merged
+        order = np.argsort(listed, kind="stable")  # stable, since this merges sorted lists
         firsts = np.flatnonzero(np.diff(listed[order], prepend=-1))
         ids = listed[order[firsts]]
         scores = np.add.reduceat(np.repeat(rarity, [len(matches) for matches in ids_of_terms])[order], firsts)
@@ -285,7 +285,7 @@ class TextIndex:
             kept = tracks < len(flags)
             kept[kept] = flags[tracks[kept]] == 1
             ids, scores = ids[kept], scores[kept]
-        if len(ids) > MEASURED * k:  # not sorted, of which most are left out
+        if len(ids) > MEASURED * k:  # partitioned, not sorted, since most are left out
             chosen = np.flatnonzero(scores >= np.partition(scores, -MEASURED * k)[-MEASURED * k])
             ids, scores = ids[chosen], scores[chosen]
         best = np.sort(np.argsort(-scores, kind="stable")[: MEASURED * k])
@@ -300,8 +300,8 @@ class TextIndex:
         return ids[np.lexsort((ids, -ranks))[:k]]
 
     def _list_texts(self, term: str) -> Int64[np.ndarray, " id"]:
-        """Return the ids of the texts that hold a term, rising."""
-        listed = self._listed  # another thread may replace it
+        """Return the ids of the texts that contain a term, rising."""
+        listed = self._listed  # another thread may replace the attribute
         if term not in listed:
             if sum(map(len, listed.values())) > MAX_LISTED:
                 self._listed = listed = {}
@@ -310,19 +310,19 @@ class TextIndex:
         return listed[term]
 
     def find_phrase(self, phrase: str, k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
-        """Return the ids of up to ``k`` texts that hold these words next to one another, in this order."""
+        """Return the ids of up to ``k`` texts that contain these words next to one another, in this order."""
         expression = self._express(phrase)
         return self._match(expression, k, allowed) if expression else np.zeros(0, np.int64)
 
     def find_tracks(self, phrase: str) -> Int64[np.ndarray, " track"]:
-        """Return the tracks with a text that holds these words next to one another, in this order."""
+        """Return the tracks with a text that contains these words next to one another, in this order."""
         expression = self._express(phrase)
         sql = f"SELECT DISTINCT rowid / {MAX_TEXTS} FROM texts WHERE texts MATCH ?"
         rows = self._database.rows(sql, expression) if expression else []
         return np.array(sorted(row[0] for row in rows), np.int64)
 
     def _express(self, phrase: str) -> str:
-        """Return what FTS5 matches for a phrase, with its numbers in words or in digits; empty without a word."""
+        """Return the FTS5 expression of a phrase, with its numbers in words or in digits; empty without a word."""
         return " OR ".join(_quote(" ".join(stems)) for stems in self.stems(vary_numbers(phrase)) if stems)
 
     def _match(self, expression: str, k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
@@ -333,7 +333,7 @@ class TextIndex:
 
 
 def read_ids(joined: str | None) -> Int64[np.ndarray, " id"]:
-    """Return ids that SQLite has joined by commas: for each row, Python's lock would change hands.
+    """Parse ids that SQLite has joined by commas; reading rows would release Python's lock for each.
 
     >>> read_ids("3,14").tolist(), read_ids(None).tolist()
     ([3, 14], [])

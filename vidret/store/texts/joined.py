@@ -1,4 +1,4 @@
-"""The timed texts of several indexes, searched as one."""
+"""The timed texts of joined indexes."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import ExitStack
@@ -23,7 +23,7 @@ NOTHING = Selection(np.zeros(0, np.uint8), 0, narrow=True)
 
 
 def open_texts(store: Store) -> TextStore | None:
-    """Open the texts of an index, or of several that are searched as one; None if there are none.
+    """Open the texts of an index, or of several joined ones; None if there are none.
 
     Raises:
         StoreError: They cannot be read, or have vectors of different encoders.
@@ -42,7 +42,7 @@ def open_texts(store: Store) -> TextStore | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JoinedAllowed(AllowedTexts):
-    """The texts that may be found in each index."""
+    """The allowed texts of each index."""
 
     parts: Mapping[int, AllowedTexts]
 
@@ -50,7 +50,7 @@ class JoinedAllowed(AllowedTexts):
 class JoinedTextStore(SearchedTogether, TextStore):
     """The texts of several indexes by their numbers; ids of tracks and segments are as in ``JoinedIds``.
 
-    Texts that several indexes have of one content are told once.
+    Texts of one content in several indexes are returned once.
     """
 
     def __init__(self, texts: Mapping[int, TextStore], pictures: JoinedStore) -> None:
@@ -61,7 +61,7 @@ class JoinedTextStore(SearchedTogether, TextStore):
         except StoreError as error:
             raise StoreError(f"{error}; vidret index --sentence-model changes it") from error
         self.store, self._ids = joined, joined.ids
-        self._known: tuple[int, JoinedTextIndex] | None = None  # with the generation for which it holds
+        self._known: tuple[int, JoinedTextIndex] | None = None  # with the generation for which it is valid
 
     @override
     def close(self) -> None:
@@ -175,7 +175,7 @@ class JoinedTextStore(SearchedTogether, TextStore):
     def _ask(
         self, allowed: AllowedTexts | None, find: Callable[[TextStore, AllowedTexts | None], list[Ids]]
     ) -> list[list[Ids]]:
-        """Return what is found in each index: as much as in the merged one from each, since their ranks differ."""
+        """Return the results of each index, from each as many as from a merged one, since their ranks differ."""
         parts = allowed.parts if isinstance(allowed, JoinedAllowed) else dict.fromkeys(self._texts)
         return [
             [ids + index_number * STRIDE for ids in find(text_store, parts[index_number])]
@@ -184,10 +184,10 @@ class JoinedTextStore(SearchedTogether, TextStore):
 
 
 class JoinedTextIndex(SearchedTogether, TextIndex):
-    """What the full-text indexes of several indexes know of words."""
+    """The full-text indexes of several indexes as one."""
 
     def __init__(self, indexes: Mapping[int, TextIndex], copies: Mapping[int, Sequence[int]]) -> None:
-        """Set the indexes, and the tracks in each that another one has too, whose texts do not count again."""
+        """Set the indexes, and the tracks in each that another one also has, whose texts are not counted again."""
         self._indexes, self._first = indexes, next(iter(indexes.values()))
         self._flags = {
             index_number: np.isin(np.arange(track_ids[-1] + 1), track_ids).astype(np.uint8).tobytes()

@@ -1,4 +1,4 @@
-"""Stems of texts, remembered by word, and words of scripts without spaces."""
+"""Stemming of texts with a cache of words, and splitting of scripts without spaces."""
 
 import contextlib
 import re
@@ -22,14 +22,14 @@ _SMALL_NUMBERS = (
 _IN_DIGITS = {word: str(number) for number, word in enumerate(_SMALL_NUMBERS.split())}
 _IN_WORDS = {digits: word for word, digits in _IN_DIGITS.items()}
 _WORDS = re.compile(r"(\w+)")
-MAX_KNOWN_WORDS, MAX_KNOWN_LETTERS = 100_000, 64  # whose stems are remembered, about 20 MB
+MAX_KNOWN_WORDS, MAX_KNOWN_LETTERS = 100_000, 64  # limits of the cache of stems, about 20 MB
 
 
 class Stemmer:
-    """Splits texts into stems by FTS5 in memory, and remembers those of words; one thread at a time."""
+    """Splits texts into stems by FTS5 in memory, with a cache of words; one thread at a time."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[str, ...]] = {}  # the garbage collector walks lists, but no tuples of texts
+        self._known: dict[str, tuple[str, ...]] = {}  # the garbage collector skips tuples of texts, but not lists
         self._database = sqlite3.connect(
             ":memory:", check_same_thread=False, isolation_level=None, factory=ClosingConnection
         )
@@ -56,7 +56,7 @@ class Stemmer:
         return [list(chain.from_iterable(map(known.__getitem__, text_words))) for text_words in words]
 
     def split(self, texts: Sequence[str]) -> list[list[str]]:
-        """Return the stems (Porter) of each text, in order, without remembering any."""
+        """Return the stems (Porter) of each text, in order, without the cache."""
         if not texts:
             return []
         stems: list[list[tuple[int, str]]] = [[] for _ in texts]
@@ -78,12 +78,12 @@ def split_unspaced(text: str) -> str:
     """
     if text.isascii():  # most texts
         return text.replace("\0", " ")
-    storable = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")  # without lone surrogates
+    storable = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")  # replaces lone surrogates
     return _UNSPACED.sub(r" \1 ", storable)
 
 
 def vary_numbers(text: str) -> list[str]:
-    """Return a text, and with its small numbers in digits and in words if that differs; the words stay as many.
+    """Return a text, and variants with small numbers in digits and in words if they differ; the word count stays.
 
     >>> vary_numbers("Press one or 2")
     ['Press one or 2', 'Press 1 or 2', 'Press one or two']

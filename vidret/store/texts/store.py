@@ -1,4 +1,4 @@
-"""The timed texts of an index: what is said and shown in its videos, with sentence vectors and a full-text index.
+"""The store of an index's timed texts, with sentence vectors and a full-text index.
 
 Texts are in a store of their own inside the index, ``words/``, and get every guarantee of a store: commits that survive
 a killed writer, checksums, pruning, merging. A *track* is one source of one content (its speech, its on-screen text,
@@ -36,12 +36,12 @@ FOLDER, INDEX = TEXTS, "texts.sqlite"  # the full-text index
 BATCH = 5000
 P = ParamSpec("P")
 R = TypeVar("R")
-MISSING = FILE_STATES.index("missing")  # of a track that was replaced or removed
+MISSING = FILE_STATES.index("missing")  # the state of a track that was replaced or removed
 
 
 @dataclass(frozen=True, slots=True)
 class TextCounts:
-    """Counts of one source: its texts, the videos that have tracks of it, and those of which one is complete."""
+    """Counts of one source: its texts, the videos with tracks of it, and the videos with a complete one."""
 
     source: TextSource
     texts: int
@@ -50,7 +50,7 @@ class TextCounts:
 
 
 class FoundText(NamedTuple):
-    """What a query reads of a text: the id of its segment, its track, its times in seconds, its words, their stems."""
+    """A text as read by a query: the id of its segment, its track, times in seconds, words, and their stems."""
 
     id: int
     track: int
@@ -61,7 +61,7 @@ class FoundText(NamedTuple):
 
 
 def _locked(method: Callable[Concatenate["TextStore", P], R]) -> Callable[Concatenate["TextStore", P], R]:
-    """Let one thread at a time call a method of a store."""
+    """Return a method of a store that one thread at a time may call."""
 
     @functools.wraps(method)
     def call(store: "TextStore", /, *args: P.args, **options: P.kwargs) -> R:
@@ -78,10 +78,10 @@ class TextStore:
         """Use an open store; use ``create`` or ``open``."""
         self.store, self._folder, self._write = store, folder, write
         self._index: TextIndex | None = None
-        self._indexed = -1  # the generation that an index in memory has
+        self._indexed = -1  # the generation of the index in memory
         self._lock = threading.RLock()
         self._owners = TrackOwners()
-        # The texts of tracks that are being written, and the number of the next one.
+        # The texts of tracks being written, and the number of the next one.
         self._written: dict[int, tuple[set[tuple[str, int, int]], int]] = {}
         if write:
             try:
@@ -92,7 +92,7 @@ class TextStore:
 
     @property
     def index(self) -> TextIndex:
-        """The full-text index; a reader opens it when it is first used."""
+        """The full-text index; a reader opens it on first use."""
         with self._lock:
             if self._index is None:
                 self._index = _open_index(self._folder / INDEX, write=self._write)
@@ -103,7 +103,7 @@ class TextStore:
 
     @classmethod
     def create(cls, index: str | os.PathLike[str], *, encoder: str, fingerprint: str, dim: int) -> Self:
-        """Open the texts of an index for writing; make them if there are none, with their vectors where its own are.
+        """Open the texts of an index for writing; create them if there are none, with vectors next to the index's.
 
         Raises:
             StoreError: Another process writes them, or they have vectors of another encoder.
@@ -144,7 +144,7 @@ class TextStore:
         self.close()
 
     def __len__(self) -> int:
-        """Return the number of texts that a search may find."""
+        """Return the number of searchable texts."""
         return len(self.store)
 
     # Reading
@@ -156,7 +156,7 @@ class TextStore:
         excluded: Set[int] = frozenset(),
         sources: Sequence[Source] = SOURCES,
     ) -> AllowedTexts:
-        """Return the texts that a query may find: of the videos that match, without some of them, in some sources."""
+        """Return the texts that a query may return: those of some sources in matching videos that are not excluded."""
         text_sources = tuple(source for source in TEXT_SOURCES if source in sources)
         return self._owners.allow(self.store.snapshot(), pictures.snapshot(), filters, excluded, text_sources)
 
@@ -197,7 +197,7 @@ class TextStore:
         return sorted(texts, key=lambda stored: (stored.text.start, stored.text.end))
 
     def stored_ids(self) -> tuple[Ids, Ids]:
-        """Return the ids that all stored texts have in the full-text index, and the segment of each."""
+        """Return the ids of all stored texts in the full-text index, and the segment of each."""
         snapshot = self.store.snapshot()
         segments = snapshot.segments
         kept = segments.stored & self._find_tracks(snapshot)[segments.video_rows]
@@ -205,7 +205,7 @@ class TextStore:
         return tracks * MAX_TEXTS + segments.numbers[kept], segments.ids[kept]
 
     def _find_tracks(self, snapshot: Snapshot) -> Bool[np.ndarray, " track"]:
-        """Return which videos of the store are tracks, by row: those that were not replaced or removed."""
+        """Return a mask by row of the store's videos that are tracks, not replaced or removed ones."""
         files = snapshot.files
         owners = files.video_rows[files.current & (files.states != MISSING)]
         exists = np.zeros(len(snapshot.videos.ids), bool)
@@ -225,7 +225,7 @@ class TextStore:
     def search_words(self, terms: Sequence[str], k: int, allowed: AllowedTexts | None = None) -> Ids:
         """Return the segments of the ``k`` texts with the best bm25 for any of these stems, among all or those allowed.
 
-        Where the vectors are in Milvus, it searches them; what it does not have yet is searched here and comes last.
+        If the vectors are in Milvus, it searches the words; texts that it lacks are searched here and come last.
         """
         within = self.store.snapshot().everything if allowed is None else allowed.selection
         if not terms or not within.num_segments:
@@ -246,13 +246,13 @@ class TextStore:
         return np.concatenate([result.ids, missed_ids[~np.isin(missed_ids, result.ids)]])
 
     def find_phrase(self, phrase: str, k: int, allowed: AllowedTexts | None = None) -> Ids:
-        """Return the segments of up to ``k`` texts that hold these words next to one another, in this order."""
+        """Return the segments of up to ``k`` texts that contain these words next to one another, in this order."""
         return self.find_segments(self.index.find_phrase(phrase, k, None if allowed is None else allowed.flags))
 
     def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
         """Return the segments of texts that the full-text index found, in the same order.
 
-        Lost ones are left out, and those of tracks that are still hidden.
+        Lost texts and those of hidden tracks are left out.
         """
         snapshot = self.store.snapshot()
         videos, segments = snapshot.videos, snapshot.segments
@@ -270,11 +270,11 @@ class TextStore:
         return np.array(list(listed.values()), np.int64)
 
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
-        """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
+        """Return texts by the ids of their segments, in the given order, without deleted or damaged ones."""
         return self.store.texts.read(ids)
 
     def read_found(self, ids: Ids) -> tuple[list[FoundText], Float32[np.ndarray, "text dim"]]:
-        """Return what a query reads of texts and their vectors, rising by id, without those gone or damaged."""
+        """Return texts as read by a query, and their vectors, rising by id, without deleted or damaged ones."""
         words = self.store.texts.read_words(ids)
         kept, vectors = self.store.features.intact_vectors(np.fromiter(words, np.int64, len(words)))
         snapshot = self.store.snapshot()
@@ -291,7 +291,7 @@ class TextStore:
         return self._owners.find_owners(self.store.snapshot(), pictures.snapshot(), tracks)
 
     def intact_vectors(self, ids: Sequence[int] | Ids) -> dict[int, Float32[np.ndarray, " dim"]]:
-        """Return the sentence vectors of texts by id, without those that are gone or damaged."""
+        """Return the sentence vectors of texts by id, without deleted or damaged ones."""
         kept, vectors = self.store.features.intact_vectors(np.asarray(ids, np.int64))
         return dict(zip(kept.tolist(), vectors.astype(np.float32), strict=True))
 
@@ -313,11 +313,11 @@ class TextStore:
         return track
 
     def _start(self, fingerprint: str, source: TextSource, model: str, duration_s: float, *, is_known: bool) -> None:
-        """Let a track begin with no texts read; texts that are stored stay until they are read again."""
+        """Start a track without texts; stored texts stay until they are read again."""
         key = _make_key(fingerprint, source, model)
         video = self.store.writer.begin_video(key, duration=duration_s, facts={}, num_segments=MAX_TEXTS)
         others = [track for track in self.tracks(fingerprint) if track.source == source and track.complete]
-        state: FileState = "failed" if others else "done"  # what has failed is not searched
+        state: FileState = "failed" if others else "done"  # a failed track is not searched
         self.store.texts.begin_track(video, fingerprint, source, model)
         self.store.writer.set_file(key, state=state, reason="not complete" if others else "", video=video)
         if is_known:
@@ -331,11 +331,11 @@ class TextStore:
     ) -> int:
         """Store further texts of a track, which was read up to ``until_s``, and return how many are new.
 
-        They can be found at once. Texts that are stored already, by an interrupted run, are left out.
+        They are searchable at once. Texts already stored by an interrupted run are left out.
         """
         if track.id not in self._written:
             self._written[track.id] = self._read_written(track)
-        known, first = self._written.pop(track.id)  # after an error it is read again
+        known, first = self._written.pop(track.id)  # after an error the entry is read again
         rows = {_identify(text): row for row, text in reversed(list(enumerate(texts)))}
         kept = sorted(row for identity, row in rows.items() if identity not in known)
         segments = [
@@ -370,7 +370,7 @@ class TextStore:
 
     @_locked
     def prune(self, fingerprints: Iterable[str]) -> int:
-        """Forget the texts of all contents except these; return how many tracks were forgotten."""
+        """Remove the texts of all contents except these; return the number of removed tracks."""
         kept = set(fingerprints)
         gone = [track for track in self.tracks() if track.fingerprint not in kept]
         self.remove(gone)
@@ -385,7 +385,7 @@ class TextStore:
 
     @_locked
     def save(self) -> None:
-        """Save what a search needs, and delete what was replaced: the end of an indexing run."""
+        """Save the data that searches need, and delete replaced tracks, at the end of an indexing run."""
         if self.store.files.find(state="missing"):
             self.store.upkeep.prune()
         self.store.upkeep.save_vectors()
@@ -399,7 +399,7 @@ class TextStore:
 
     @_locked
     def restart(self, track: TextTrack) -> None:
-        """Mark a track for the next run to read from the start. What is stored stays searchable until then."""
+        """Mark a track for the next run to read from the start; stored texts stay searchable until then."""
         key = _make_key(track.fingerprint, track.source, track.model)
         record = self.store.files.get(key)
         self.store.texts.set_progress(track.id, 0.0)
@@ -407,7 +407,7 @@ class TextStore:
             self.store.writer.set_file(key, state=DAMAGED, reason=record.reason)
 
     def update_index(self) -> None:
-        """Make the full-text index hold exactly the stored texts, whatever was interrupted; without damaged ones."""
+        """Make the full-text index match the intact stored texts, whatever was interrupted."""
         (stored, rows), indexed = self.stored_ids(), self.index.ids()
         missing = ~np.isin(stored, indexed)
         ids = dict(zip(rows[missing].tolist(), stored[missing].tolist(), strict=True))
@@ -430,12 +430,12 @@ def _open_index(path: Path, *, write: bool) -> TextIndex:
 
 
 def _make_key(fingerprint: str, source: TextSource, model: str) -> str:
-    """Return the name of a track, under which the store has its state."""
+    """Return the key of a track, under which the store keeps its state."""
     return f"{fingerprint} {source} {model}"
 
 
 def _identify(text: TimedText) -> tuple[str, int, int]:
-    """Return what tells a text of a track from others: the words, and the times in milliseconds."""
+    """Return the identity of a text in its track: its words, and its times in milliseconds."""
     return text.text, round(text.start * 1000), round(text.end * 1000)
 
 

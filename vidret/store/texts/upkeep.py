@@ -23,12 +23,12 @@ from vidret.store.texts.store import FOLDER, INDEX, TextCounts, TextStore
 from vidret.text import sanitize
 from vidret.types import TEXT_SOURCES, TextSource, TimedText
 
-MIN_HEARD = 0.1  # share of what is said, of a language that is noted
+MIN_HEARD = 0.1  # least share of the speech for a language to be listed
 
 
 @dataclass(frozen=True, slots=True)
 class TextNote:
-    """Why nothing or not everything of one source of a file was read."""
+    """The reason why one source of a file was not read, or not completely."""
 
     path: str
     source: TextSource
@@ -58,15 +58,15 @@ def list_notes(store: Store) -> list[TextNote]:
     return sorted(notes, key=lambda note: (note.path, note.source))
 
 
-WORDS = tuple(source for source in TEXT_SOURCES if source != "sound")  # a transcript is of words unless asked for more
+WORDS = tuple(source for source in TEXT_SOURCES if source != "sound")  # the default sources of a transcript
 
 
 def read_transcript(
     store: Store, video_id: int, sources: Sequence[TextSource] | None = None, *, unnamed: bool = False
 ) -> list[TimedText]:
-    """Return the texts of a video by time, of all sources but sounds unless some are given, with the names of speakers.
+    """Return the texts of a video by time, of all sources but sounds by default, with the names of speakers.
 
-    ``unnamed`` also tells speakers without a name apart.
+    ``unnamed`` also labels speakers without a name.
 
     Raises:
         VidretError: There is no such source or video.
@@ -96,9 +96,9 @@ SPOKEN: tuple[TextSource, ...] = ("speech", "subtitles")
 def name_speakers(
     indexes: Iterable[Path], content: str, texts: Sequence[TimedText], *, unnamed: bool = False
 ) -> list[TimedText]:
-    """Return the texts of a video with who says each, as far as one of the indexes, by their folders, knows the voice.
+    """Return the texts of a video with their speakers, from the first index, by folder, that has its voices.
 
-    ``unnamed`` tells speakers who have no name apart as ``person-7``.
+    ``unnamed`` labels speakers without a name, such as ``person-7``.
     """
     for index in indexes:
         if not IdentityStore.exists(index):
@@ -113,7 +113,7 @@ def name_speakers(
 
 
 def _find_speaker(text: TimedText, voices: TrackColumns) -> int:
-    """Return the person who is heard longest during a text; 0 if that is none of the persons."""
+    """Return the person who is heard longest during a text; 0 if it is no known person."""
     if text.source not in SPOKEN:
         return 0
     heard_s = np.minimum(voices.ends, text.end) - np.maximum(voices.starts, text.start)
@@ -123,7 +123,7 @@ def _find_speaker(text: TimedText, voices: TrackColumns) -> int:
 
 
 def note_heard(store: Store) -> None:
-    """Note among the facts of each video which languages and sounds are heard in it, where that has changed."""
+    """Update the facts of each video that list the languages and the sounds heard in it."""
     if not TextStore.exists(store.path):
         return
     with TextStore.open(store.path) as texts:
@@ -141,7 +141,7 @@ def note_heard(store: Store) -> None:
 
 
 def list_heard(name: str, seconds: Mapping[str, float]) -> str:
-    """Return the fact that lists languages or sounds, those that are heard longest first, as far as it may be long."""
+    """Return the fact that lists languages or sounds, longest heard first, up to its maximum size."""
     least_s = MIN_HEARD * sum(seconds.values()) if name == LANGUAGES else 0.0
     listed = ""
     for label in sorted(seconds, key=lambda label: (-seconds[label], label)):
@@ -154,17 +154,17 @@ def list_heard(name: str, seconds: Mapping[str, float]) -> str:
 def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[str]:
     """Verify the texts of an index and their full-text index; return descriptions of the damage.
 
-    ``repair`` drops what is damaged and rebuilds what is derived; the next run reads the damaged tracks again.
+    ``repair`` drops damaged rows and rebuilds derived data; the next run reads the damaged tracks again.
 
     Raises:
-        StoreError: The catalog is damaged and is not to be repaired, or cannot be; or another process writes.
+        StoreError: The catalog is damaged and ``repair`` is False, or it cannot be repaired; or another process writes.
     """
     folder = Path(index) / FOLDER
     files = list((folder / FEATURES).glob("*"))
     if not any(path.stat().st_size for path in files) and not Store.exists(folder):
         return []  # nothing was ever stored; its creation may have been interrupted
     if repair and not files:
-        Store.open(folder, write=True).close()  # makes files of zeros, which fail their checksums
+        Store.open(folder, write=True).close()  # creates files of zeros, which fail their checksums
     try:
         lost_rows = Store.repair_catalog(folder) if repair else []
     except StoreError as error:
@@ -184,7 +184,7 @@ def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[s
 
 
 def find_lost_texts(store: Store, *, repair: bool) -> str:
-    """Return that the folder of the texts is missing, '' if it is not; ``repair`` makes it an index without texts."""
+    """Return an error if the folder of the texts is missing, else ''; ``repair`` makes it an index without texts."""
     folder = store.path / FOLDER
     if not store.metadata.get(HAS_TEXTS) or folder.exists():
         return ""
@@ -206,7 +206,7 @@ def _check_store(texts: TextStore, *, repair: bool) -> list[str]:
 
 
 def _check_index(texts: TextStore, path: Path) -> str:
-    """Return what is damaged in the full-text index, '' if nothing is.
+    """Return the damage of the full-text index, '' if there is none.
 
     A killed writer may leave texts in it that are not stored, which the next writer removes.
     """
@@ -219,5 +219,5 @@ def _check_index(texts: TextStore, path: Path) -> str:
             damage = index.find_damage()
     except StoreError as error:
         return str(error).removesuffix(f"; {REPAIR}")
-    missing = np.intersect1d(missing, texts.stored_ids()[0])  # another process may have removed a track meanwhile
+    missing = np.intersect1d(missing, texts.stored_ids()[0])  # another process may have just removed a track
     return damage or (f"{path}: {len(missing)} stored texts are missing" if len(missing) else "")

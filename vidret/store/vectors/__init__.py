@@ -1,1 +1,1 @@
-"""Searchable copies of the vectors of an index, one module a vector store, and where each index has its own."""
+"""Vector stores, which keep a searchable copy of an index's vectors: one module each, and a registry."""

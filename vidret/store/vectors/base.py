@@ -1,4 +1,4 @@
-"""The interface of vector stores, which find the nearest segments of a query, and where an index keeps its own."""
+"""The interface of vector stores, which find the nearest segments of a query, and the location of the vectors."""
 
 import json
 import re
@@ -43,17 +43,17 @@ class VectorIndex(Protocol):
     def search_within(self, queries: Queries, k: int, within: Selection) -> SearchResult:
         """Return scores and ids of the k best segments per query, within a selection of a snapshot.
 
-        Others are left out before the k best are chosen.
+        The selection is applied before the k best are chosen.
         """
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> "FoundWords | None":
         """Return the k texts of a selection with the best bm25 for any of these stems; None if it has no full text."""
 
     def prepare(self) -> None:
-        """Check, before a writer starts, that saving will be possible."""
+        """Check that saving will be possible, before a writer starts."""
 
     def note_changes(self, num_changes: int = 1) -> None:
-        """Handle changes that have just been made to the catalog."""
+        """Note changes that have just been made to the catalog."""
 
     def save(self) -> None:
         """Save all changes, so that opening the index is fast."""
@@ -75,7 +75,7 @@ class FoundWords:
 
 @dataclass(frozen=True, slots=True)
 class VectorLocation:
-    """Where an index keeps its vectors: a normalised address, and the name of its collection there."""
+    """The location of an index's vectors: a normalised address, and the name of its collection there."""
 
     address: str = FAISS
     name: str = ""
@@ -90,7 +90,7 @@ class VectorLocation:
         """Parse the result of ``to_json``; None means FAISS."""
         try:
             location = cls(**json.loads(text)) if text else cls()
-            if re.fullmatch("[0-9a-f]*", location.name):  # it becomes a part of SQL
+            if re.fullmatch("[0-9a-f]*", location.name):  # the name becomes a part of SQL
                 return location
         except (ValueError, TypeError):
             pass
@@ -105,8 +105,8 @@ class VectorLocation:
 class VectorOptions:
     """What a vector store is opened for: an index in a folder, whose catalog says which vectors ``epochs`` reads.
 
-    ``device`` is where to search, if the store can choose. ``on_progress`` receives the number of videos saved and the
-    total.
+    ``device`` is the device to search on, if the store can choose. ``on_progress`` receives the number of videos saved
+    and the total.
     """
 
     folder: Path
@@ -122,9 +122,9 @@ class VectorStore:
     """A kind of vector store, registered in ``registry``.
 
     Attributes:
-        forms: Its addresses, for messages; at the first, any index can have its vectors.
-        normalise: Returns an address as an index in a folder stores it; None if it is none of these.
-        is_part: Whether what is at a normalised address is part of the index, so that its user need not name it.
+        forms: Forms of its addresses, for messages; the first one is an address that suits any index.
+        normalise: Returns an address in the form that an index in a folder stores; None if it is of another store.
+        is_part: Returns whether the data at a normalised address is part of the index, so that users need not allow it.
         check: Raises a ``VidretError`` if vectors of a dimension cannot be stored at an address.
         open: Opens the vectors at a location; nothing is loaded or connected before it is needed.
     """

@@ -1,8 +1,8 @@
 """The vectors of an open index, reopened when another process moves them, and the move to another location.
 
 A move is resumable: it fills the new copy, switches, and deletes the old one. The catalog stores the location that
-searches use, and switches in one transaction. It also stores what a killed move leaves behind: ``moving`` is an
-incomplete copy, ``leaving`` a copy to be deleted.
+searches use, and switches in one transaction. It also lists the leftovers of a killed move: ``moving`` is an incomplete
+copy, ``leaving`` a copy to be deleted.
 """
 
 import logging
@@ -30,7 +30,7 @@ class CurrentVectors:
     """The vector index at the location in the catalog; nothing is loaded or connected before it is needed."""
 
     def __init__(self, options: VectorOptions) -> None:
-        """Open the vectors of an index where its catalog says that they are."""
+        """Open the vectors of an index at the location in its catalog."""
         self._options, self._catalog = options, options.catalog
         self._lock = threading.Lock()
         self._fingerprint = self._catalog.tables.fact("encoder_fingerprint")
@@ -59,7 +59,7 @@ class CurrentVectors:
             return self.index
 
     def ask(self, ask: Callable[[VectorIndex], T]) -> T:
-        """Return what the vector index answers, asked again if another process moves the vectors meanwhile."""
+        """Return the result of ``ask`` on the vector index; ask again if another process has moved the vectors."""
         while True:
             index, stored = self.reopen(), self._stored
             try:
@@ -92,7 +92,7 @@ class CurrentVectors:
         if leaving:
             self._delete_copy(LEAVING)
         if source != target and (came_from, current.address) == (source, target):
-            return  # the same move again, which had already switched
+            return  # the same move has already switched
         if source != current.address:
             raise StoreError(f"{folder}: source must be {current.address}, where the vectors are, got {source}")
         if target == source:

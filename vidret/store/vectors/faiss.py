@@ -29,8 +29,8 @@ class FaissVectors:
         self._catalog, self._epochs = options.catalog, options.epochs
         self._ivf_from, self._lock = ivf_from, threading.Lock()
         self._shards: Shards | None = None
-        self._text: str | None = None  # the manifest they were loaded from
-        self._searched: Selection | None = None  # what they hold
+        self._text: str | None = None  # the manifest that the shards were loaded from
+        self._searched: Selection | None = None  # the selection of all vectors in the shards
 
     @property
     def kind(self) -> str:
@@ -71,16 +71,16 @@ class FaissVectors:
         with self._catalog.database.transaction(durable=True):
             self._catalog.database.run("DELETE FROM meta WHERE key IN (?, ?)", MANIFEST, HELD_IDS)
         remove_others(self._folder, Manifest(self._dim, (), None))
-        with contextlib.suppress(OSError):  # it does not exist, or holds what is not vidret's
+        with contextlib.suppress(OSError):  # the folder does not exist, or has foreign files
             self._folder.rmdir()
 
     def close(self) -> None:
         """Do nothing: only memory is in use."""
 
     def _synchronise(self) -> Shards:
-        """Return all vectors, with those of segments that are new in the latest snapshot.
+        """Return all vectors, including those of new segments in the latest snapshot.
 
-        Other threads search meanwhile. Damaged vectors are read again whenever there are new ones.
+        Other threads can search at the same time. Damaged vectors are read again whenever there are new ones.
         """
         wanted = self._catalog.snapshots.current().everything
         if self._searched is not wanted:
@@ -93,7 +93,7 @@ class FaissVectors:
         return self._shards
 
     def _load(self) -> Shards:
-        """Load what was saved since the last call."""
+        """Load the files saved since the last call."""
         if self._shards is None:
             self._shards = Shards(self._dim, self._epochs.intact_vectors, device=self._device, ivf_from=self._ivf_from)
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Inner product search over float16 vectors with FAISS: the flat index, copies on a GPU, and what all kinds share.
+"""Inner product search over float16 vectors with FAISS: the flat index, copies on a GPU, and code shared by all kinds.
 
 FAISS on a GPU silently ignores a selector, and rejects more than 2,048 results or lists: such searches run on the CPU.
 
@@ -29,7 +29,7 @@ from vidret.types.arrays import widen_rows
 logger = logging.getLogger(__name__)
 
 Rows = Float16[np.ndarray, "id dim"]
-Read = Callable[[Ids], tuple[Ids, Rows]]  # returns the ids that can be read, ascending, and their vectors
+Read = Callable[[Ids], tuple[Ids, Rows]]  # returns those ids that can be read, ascending, and their vectors
 
 FLAT = "flat"
 BATCH = 16_384
@@ -93,9 +93,9 @@ def choose_faiss_device(faiss: Any, device: str) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IdFilter:
-    """The ids in a bitmap, which are roughly a ``fraction`` of all.
+    """A filter of the ids in a bitmap, which are roughly a ``fraction`` of all.
 
-    If it is ``narrow``, they are chosen by what they are, so that they may all be far from a query.
+    A ``narrow`` filter selects videos by their properties, so all its ids may be far from a query.
     """
 
     bits: Bits
@@ -128,7 +128,7 @@ def load_faiss() -> Any:
 
 
 def choose_search_device(device: str, *, is_given: bool) -> str:
-    """Return the device if it is a GPU that FAISS sees, else ``cpu``; ``is_given`` decides how loud that is logged."""
+    """Return the device if it is a GPU that FAISS sees, else ``cpu``; ``is_given`` sets the log level."""
     if device == CPU:
         return CPU
     chosen = choose_faiss_device(load_faiss(), device)
@@ -148,7 +148,7 @@ class Flat:
             StoreError: FAISS does not see the GPU.
         """
         self._faiss = f = load_faiss()
-        if choose_faiss_device(f, device) != device:  # copying an index would fail later, less clearly
+        if choose_faiss_device(f, device) != device:  # else copying would fail later, less clearly
             raise StoreError(f"device must be cpu or one of the {f.get_num_gpus()} GPUs visible to FAISS, got {device}")
         self.dim = dim
         self.ids: Ids = np.empty(0, np.int64)  # ascending
@@ -182,7 +182,7 @@ class Flat:
         """
         with path.open("rb") as file:
             head = file.read(INNER_OFFSET + 4)
-            if (head[:4], head[INNER_OFFSET:]) != (b"IxMp", b"IxSQ"):  # other kinds may name further files
+            if (head[:4], head[INNER_OFFSET:]) != (b"IxMp", b"IxSQ"):  # other kinds may refer to further files
                 raise ValueError("must be a flat index with ids")
             file.seek(0)
             index = self._faiss.read_index(self._faiss.PyCallbackIOReader(file.read))
@@ -211,7 +211,7 @@ def search_index(index: Any, queries: Queries, k: int, num_results: int, params:
 
 @contextlib.contextmanager
 def one_thread(queries: Queries) -> Iterator[None]:
-    """Keep FAISS to this thread for one query, which is 3 times faster so: idle threads spin and slow torch down."""
+    """Run FAISS on this thread for a single query, which is 3 times faster: idle threads spin and slow torch down."""
     f = load_faiss()
     threads = f.omp_get_max_threads()
     f.omp_set_num_threads(1 if len(queries) == 1 else threads)  # applies to this thread only
@@ -254,7 +254,7 @@ def make_writer(index: Any) -> Callable[[Callable[[bytes], None]], None]:
 
 
 EXACT_UP_TO = 30_000  # vectors; more are searched in lists of similar ones
-LISTS = 4  # lists, times the square root of the number of vectors
+LISTS = 4  # number of lists, per square root of the number of vectors
 PROBES = 12  # lists that are searched
 SAMPLES_PER_LIST = 32
 SEED = 1234

@@ -36,14 +36,14 @@ BITS = {"ivf-rabitq2": 2, "ivf-rabitq1": 1}  # per value; results of these shard
 KINDS = (IVF, *BITS)  # kinds of shards, from fine to coarse
 ID_BYTES = 8
 PROBES = 256  # lists to search, of 4,000 per million vectors: texts are far from all videos
-# By how much less like a query of unit length than the nearest list one may be to be searched. Texts are far from all
-# videos, but near to some of other texts: these are then found in a quarter to a third of the lists.
+# Maximum difference in similarity, for a query of unit length, between a searched list and the nearest one. Texts are
+# far from all videos, but near to some other texts, which are then found in a quarter to a third of the lists.
 NEAR = 0.35
-FAR = 4  # times as many vectors at most, where those that match a filter are far from a query
-MAX_COUNTED = 8  # bitmaps of which a shard remembers how many vectors each list has
+FAR = 4  # maximum factor of searched vectors, if those that match a filter are far from a query
+MAX_COUNTED = 8  # bitmaps for which a shard caches the number of vectors in each list
 ROUNDS = 10
 QUERY_BITS = 4  # as precise as 8 after refinement, and a quarter faster
-THREADS = min(4, os.cpu_count() or 1)  # of a query that has them to itself
+THREADS = min(4, os.cpu_count() or 1)  # of a query that runs alone
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -82,7 +82,7 @@ class Shard:
         self._counted: dict[int, tuple[Bits, Int64[np.ndarray, " list"]]] = {}  # by the bitmap's identity
 
     def _check_lists(self) -> None:
-        """Check that all lists are in the file, and hold all vectors: FAISS believes what the file says."""
+        """Check that all lists are in the file, and hold all vectors: FAISS does not check the file."""
         f, index, total = self._faiss, self._lists, self.entry.total
         lists, row_bytes = f.downcast_InvertedLists(index.invlists), index.code_size + ID_BYTES
         is_mapped = hasattr(f, "OnDiskInvertedLists")
@@ -101,7 +101,7 @@ class Shard:
 
     @cached_property
     def _listed(self) -> tuple[Ids, Int64[np.ndarray, " end"]]:
-        """The ids of one list after the other, and where each begins and the last one ends."""
+        """The concatenated ids of all lists, and the start of each list and the end of the last one."""
         lists, f = self._lists.invlists, self._faiss
         sizes = [lists.list_size(index) for index in range(self._lists.nlist)]
         ids = [f.rev_swig_ptr(lists.get_ids(index), size).copy() for index, size in enumerate(sizes) if size]
@@ -125,18 +125,18 @@ class Shard:
         if index is not self._index:
             return search_index(index, queries, k, num_results, self._make_params(**options))
         nearest = nearest or self._find_lists(rotated, num_probes)
-        if self.coarse and not (is_narrow or everywhere):  # a copy on a GPU, which has to find the same, cannot do so
+        if self.coarse and not (is_narrow or everywhere):  # a copy on a GPU cannot do this, and must find the same
             is_far = nearest.scores < nearest.scores[:, :1] - NEAR * np.linalg.norm(rotated, axis=1, keepdims=True)
             is_far[:, : max(PROBES // 4, self._count_needed(k))] = False  # lists may be short
             nearest.ids[is_far] = -1  # FAISS leaves these out
-        # Lists of compressed vectors are short: handing some to another thread takes a third more of CPU time. FAISS
-        # searches for many queries in threads of its own.
+        # Lists of compressed vectors are short: using another thread takes a third more CPU time. FAISS searches for
+        # many queries in threads of its own.
         parts = 1 if self.coarse or len(queries) > 1 else THREADS
         lists = SearchResult(nearest.scores[:, :num_probes], nearest.ids[:, :num_probes])
         return search_lists(self._lists, rotated, lists, k, num_results, self._make_params, options, parts)
 
     def _count_probes(self, k: int, id_filter: IdFilter | None) -> int:
-        """Return in how many lists nearest to a query to search; with a narrow filter, if it kept all vectors."""
+        """Return the number of nearest lists to search for a query; a narrow filter is not taken into account."""
         num_lists, total = int(self._lists.nlist), self.entry.total
         num_probes = min(num_lists, max(PROBES + 1, self._count_needed(k)))
         if id_filter is None or id_filter.narrow:
@@ -144,17 +144,17 @@ class Shard:
         return min(num_lists, int(num_probes / max(id_filter.fraction, 1 / total)) + 1)
 
     def _count_needed(self, k: int) -> int:
-        """Return how many lists have four times k vectors, on average."""
+        """Return the number of lists that have four times k vectors on average."""
         return int(4 * k * int(self._lists.nlist) / self.entry.total) + 1
 
     def _count_probes_within(
         self, nearest: Int64[np.ndarray, "query list"], num_probes: int, id_filter: IdFilter
     ) -> int:
-        """Return in how many lists to search with a filter, of all lists by nearness, where ``num_probes`` do without.
+        """Return the number of lists, by nearness, to search with a filter, given the number without one.
 
         The matching vectors in these lists decrease with the square root of the share that matches, which keeps recall
-        at least as high as without a filter. There are more of them if few match in the nearest lists: they are then
-        far from the query, where lists say less about what is in them.
+        at least as high as without a filter. More are searched if few match in the nearest lists: matches are then far
+        from the query, where lists predict their vectors less well.
         """
         num_lists, total = int(self._lists.nlist), self.entry.total
         matching = np.cumsum(self._count_matching(id_filter.bits)[nearest], axis=1)
@@ -171,7 +171,7 @@ class Shard:
             return SearchResult(*self._lists.quantizer.search(np.ascontiguousarray(rotated), num_lists))
 
     def _count_matching(self, bits: Bits) -> Int64[np.ndarray, " list"]:
-        """Return how many vectors of each list are in a bitmap."""
+        """Return the number of vectors of each list that are in a bitmap."""
 
         def count() -> tuple[Bits, Int64[np.ndarray, " list"]]:
             ids, ends = self._listed
@@ -183,7 +183,7 @@ class Shard:
         return remember(self._counted, id(bits), count, MAX_COUNTED)[1]  # no other one has this id while it is kept
 
     def _rotate(self, queries: Queries) -> Float32[np.ndarray, "query dim"]:
-        """Return queries as the lists have their vectors."""
+        """Return queries with the rotation of the lists' vectors."""
         if not self.coarse:
             return queries
         chain = self._index.chain
@@ -201,7 +201,7 @@ class Shard:
 def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> ManifestEntry | None:
     """Build a shard of the vectors of ids and write it; minutes per million vectors, so never part of a search.
 
-    The whole shard is in memory meanwhile. Returns None if no vector can be read.
+    The whole shard is in memory at that time. Return None if no vector can be read.
     """
     f = load_faiss()
     num_lists = round(LISTS * len(ids) ** 0.5)
@@ -262,9 +262,9 @@ _turn = threading.Lock()
 
 
 def map_parts(search: Callable[[T], R], parts: Sequence[T]) -> list[R]:
-    """Call a function for each part of a query: in a few threads, unless another query has these.
+    """Call a function for each part of a query: in a few threads, unless another query uses them.
 
-    Searches that run side by side thus have a thread each, which is what all of them together are done fastest with.
+    Concurrent searches thus have one thread each, with which all of them together are fastest.
     """
     if len(parts) > 1 and _turn.acquire(blocking=False):
         try:

@@ -67,7 +67,7 @@ class Manifest:
 
     @staticmethod
     def from_json(text: str | None) -> "Manifest | None":
-        """Parse the manifest in the catalog; None if nothing was saved, by another version, or nothing valid."""
+        """Parse the manifest in the catalog; None if nothing was saved, or it is invalid or of another version."""
         try:
             row = json.loads(text) if text else {}
             if row.pop("form", None) != VERSION:

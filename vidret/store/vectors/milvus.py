@@ -1,10 +1,10 @@
 """Vectors of an index in Milvus, with results that always agree with the catalog and the feature files.
 
-The catalog lists which segments a collection has. Ids are never reused and the vector of an id never changes, so that
-comparing sets of ids tells what is new there, and what is to be deleted. Milvus searches what it has; the few segments
-that it lacks are scored here, from the feature files. Ids from Milvus are verified against the catalog and scored by
-exact inner products with the stored vectors, so that an outdated or damaged collection causes no wrong result. The
-writer pushes after ``EVERY`` changes or ``SECONDS``, and at the end of a run.
+The catalog lists the segments in a collection. Ids are never reused and the vector of an id never changes, so comparing
+sets of ids gives the segments to push and to delete. Milvus searches its segments; the few that it lacks are scored
+here, from the feature files. Ids from Milvus are verified against the catalog and scored by exact inner products with
+the stored vectors, so that an outdated or damaged collection causes no wrong result. The writer pushes after ``EVERY``
+changes or ``SECONDS``, and at the end of a run.
 """
 
 import logging
@@ -52,7 +52,7 @@ QUERIES = 16  # queries whose candidates are read together
 
 
 class Pushed(NamedTuple):
-    """The ids of a collection's rows: those ``held`` are there, and none is that was never ``sent``."""
+    """The ids of a collection's rows: all ``held`` ones are in it, and it has none that was not ``sent``."""
 
     held: Bits
     sent: Bits
@@ -71,12 +71,12 @@ class MilvusVectors:
         self._catalog, self._epochs, self._on_progress = options.catalog, options.epochs, options.on_progress
         folder = options.folder.absolute()
         self._has_texts = folder.name == TEXTS and (folder.parent / CATALOG).is_file()
-        # The index whose user allows the address.
+        # The index whose consent covers the address.
         self._owner = folder.parent if self._has_texts else options.folder
         self._stemmer: Stemmer | None = None
         self._lock, self._pushing = threading.Lock(), threading.Lock()
         self._collection: Collection | None = None
-        self._loaded = self._prepared = False  # searchable; verified against what was pushed
+        self._loaded = self._prepared = False  # searchable; verified against the pushed ids
         self._pushed: tuple[list[object], Pushed] = [], NOTHING  # as it was last read
         self._num_changes, self._pushed_at = 0, time.monotonic()
 
@@ -127,7 +127,7 @@ class MilvusVectors:
         return FoundWords(_deepen(ask, k, within)[0][:k], tuple(sorted(owners)))
 
     def _make_expression(self, within: Selection, pushed: Pushed) -> str:
-        """Return an expression of Milvus that leaves out most of what is not in a selection."""
+        """Return a Milvus expression that excludes most rows that are not in a selection."""
         snapshot = self._catalog.snapshots.current()
         segments, videos = snapshot.segments, snapshot.videos
         is_in = videos.num_paths > 0
@@ -154,7 +154,7 @@ class MilvusVectors:
         return np.concatenate(kept), np.concatenate(products, axis=1)
 
     def _read_pushed(self) -> Pushed:
-        """Return what the collection has; nothing if that is not known."""
+        """Return the ids that the collection has; none if they are unknown."""
         stored = self._catalog.tables.derived(*self._keys)
         known, pushed = self._pushed
         if stored != known:
@@ -187,7 +187,7 @@ class MilvusVectors:
             self._open().flush()
 
     def drop(self) -> None:
-        """Delete what the catalog says of the collection, then the collection."""
+        """Delete the catalog's entries for the collection, then the collection."""
         self._catalog.database.run("DELETE FROM meta WHERE key IN (?, ?)", *self._keys)
         self._connect().drop()
         self.close()
@@ -270,7 +270,7 @@ class MilvusVectors:
                 self._catalog.tables.set_meta(key, pack_bitmap(bits))
 
     def _follow_progress(self, missing: Ids) -> Callable[[int], None]:
-        """Return what reports how many videos are whole in the collection, given how many of the missing rows are."""
+        """Return a function that reports the number of complete videos, given the number of missing rows pushed."""
         on_progress = self._on_progress
         if on_progress is None:
             return lambda _num_rows: None
@@ -293,7 +293,7 @@ class MilvusVectors:
     def _connect(self) -> Collection:
         with self._lock:
             if self._collection is None:
-                if self._address != MILVUS:  # which is a file in the index
+                if self._address != MILVUS:  # that is a file in the index
                     check_allowed(self._owner, self._address, option="--store")
                 self._collection = Collection(self._address, self._name, self._dim, self._folder)
             return self._collection
@@ -304,7 +304,7 @@ def _split(ids: Ids) -> Iterator[Ids]:
 
 
 def _deepen(ask: Callable[[int], list[Ids]], k: int, within: Selection) -> list[Ids]:
-    """Return k ids of a selection for each query, or more, from what the collection answers to a limit."""
+    """Return at least k ids of a selection for each query, by asking the collection with growing limits."""
     limit = min(k, LIMIT)
     while True:
         results = ask(limit)
@@ -313,7 +313,7 @@ def _deepen(ask: Callable[[int], list[Ids]], k: int, within: Selection) -> list[
             len(ids) < limit or len(kept_ids) >= k for ids, kept_ids in zip(results, kept, strict=True)
         ):
             return kept
-        limit = min(4 * limit, LIMIT)  # rows were added to the collection, or deleted from the catalog, meanwhile
+        limit = min(4 * limit, LIMIT)  # rows were just added to the collection, or deleted from the catalog
 
 
 STORE = VectorStore(

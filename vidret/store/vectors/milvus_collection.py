@@ -33,7 +33,7 @@ _BARE = re.compile(r"([^/@:]+|\[[0-9A-Fa-f:.]+\]):\d+(/\w+)?")
 
 
 def normalise_milvus(address: str, folder: Path) -> str | None:
-    """Return an address of Milvus in its normal form, None if it is none.
+    """Return an address of Milvus in its normal form, None for other addresses.
 
     A relative file is resolved against the current folder. ``milvus://`` means a file in the index folder, which moves
     with the folder.
@@ -127,7 +127,7 @@ class Collection:
         """
         self._pymilvus = load_pymilvus()
         self.name, self._address, self._dim = name, address, dim
-        self.has_words = False  # whether full text can be searched; known once it exists
+        self.has_words = False  # whether full text can be searched; known once the collection exists
         self._file = find_milvus_file(address, folder)
         uri, database = split_milvus_server(address) if self._file is None else (_lite.open(self._file, address), "")
         token = os.environ.get("MILVUS_TOKEN", "") if self._file is None else ""
@@ -156,7 +156,7 @@ class Collection:
                 self._create(analyzer)
             except self._pymilvus.MilvusException as error:
                 reason = _first_line(error.message)
-                self.drop()  # it may exist without its indexes
+                self.drop()  # the collection may exist without its indexes
             else:
                 self.has_words = True
                 return
@@ -303,7 +303,7 @@ class _Lite:
 
 
 class _LogCapture(logging.Filter):
-    """Captures why milvus-lite did not start, which it only logs, and suppresses the log record."""
+    """Captures the reason why milvus-lite did not start, which it only logs, and suppresses the log record."""
 
     error: BaseException | None = None
 

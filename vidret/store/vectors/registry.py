@@ -1,4 +1,4 @@
-"""The vector stores by the form of their addresses."""
+"""The registry of vector stores, which are found by the form of an address."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def normalise_address(address: str, folder: Path) -> str:
 
 
 def allow_address(index: Path, address: str) -> None:
-    """Remember that an index may keep its vectors at an address, which its user has named.
+    """Record that an index may keep its vectors at an address, since its user has named it.
 
     Raises:
         StoreError: The address is invalid.

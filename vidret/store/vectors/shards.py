@@ -1,7 +1,7 @@
 """The vectors of an index in shards on disk and flat indexes in memory for newer ones, searched together.
 
-Ids are never reused and the vector of an id never changes, so that comparing the sets of ids is enough to find out
-whether vectors are up to date. Shards and flat indexes never change either: searches go on while others are made.
+Ids are never reused and the vector of an id never changes, so comparing the sets of ids shows whether vectors are up to
+date. Shards and flat indexes never change either, so searches continue while others are built.
 """
 
 import logging
@@ -26,8 +26,8 @@ GROWTH = 2  # a shard is rebuilt together with at least half as many vectors, so
 MAX_DEAD_FRACTION = 0.3
 FASTEST = "ivf-rabitq2"  # reads a seventh of the bytes of float16
 REFINED = {"ivf-rabitq2": (4, 200), "ivf-rabitq1": (4, 400)}  # candidates to score exactly: per k, and minimum
-MAX_SCANNED, SCANNED_SHARE = 2048, 500  # a search scores all ids within it that are at most so many, or one in so many
-MERGED = 2  # a flat index of new vectors takes up those that are at most twice as large
+MAX_SCANNED, SCANNED_SHARE = 2048, 500  # narrow selections up to this size or share are scored exactly
+MERGED = 2  # a flat index of new vectors absorbs older ones up to this many times its size
 QUERY_BATCH = 16  # queries whose candidates are read together
 
 
@@ -42,9 +42,9 @@ class ShardSize:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """The vectors of shards and of flat indexes, each of which never changes, and the ids of all of them.
+    """The immutable shards and flat indexes of an index, and the ids of all their vectors.
 
-    ``flat_entry`` is the file of the flat index, if there is one and it is saved.
+    ``flat_entry`` is the file of the only flat index, if it is saved.
     """
 
     shards: tuple[Shard, ...]
@@ -72,7 +72,7 @@ class Shards:
             StoreError: FAISS does not see the GPU ``device``.
         """
         self._dim, self._read, self._device, self._ivf_from = dim, read, device, ivf_from
-        Flat(dim, device=device)  # raises without the GPU
+        Flat(dim, device=device)  # raises if the GPU is missing
         self._held = Held((), (), None, np.zeros(0, np.uint8))
 
     @property
@@ -105,11 +105,11 @@ class Shards:
         self._held = Held(shards, (flat,) if flat_entry else (), flat_entry, bits)
 
     def find_missing(self, wanted: Bits) -> Ids:
-        """Return the wanted ids of which there is no vector."""
+        """Return the wanted ids without a vector."""
         return list_ids(subtract(wanted, self._held.bits))
 
     def add(self, new_ids: Ids) -> None:
-        """Read the vectors of new ids into flat indexes: few of them, so that a vector moves only a few times."""
+        """Read the vectors of new ids into few flat indexes that grow fast, so that a vector moves only a few times."""
         if not len(new_ids):
             return
         flats, ids = list(self._held.flats), [new_ids]
@@ -125,9 +125,9 @@ class Shards:
         return flat
 
     def rebuild(self, folder: Path, kind: str, wanted: Bits) -> None:
-        """Hold the wanted ids, and build shards of a kind if there are enough; slow, so never part of a search.
+        """Load the wanted ids, and build shards of a kind if there are enough; slow, so never part of a search.
 
-        Shards may keep others.
+        Shards may keep other ids.
 
         Raises:
             StoreError: The disk is full or fails; nothing changes then.
@@ -158,7 +158,7 @@ class Shards:
                 yield Shard(folder, entry, self._dim, device=self._device)
 
     def save(self, folder: Path) -> Manifest:
-        """Write what is not on disk yet, after ``rebuild``; return the manifest of all files."""
+        """Write the flat index if it is not on disk yet, after ``rebuild``; return the manifest of all files."""
         held = self._held
         if held.flat_entry is None and held.num_flat:
             (flat,) = held.flats
@@ -249,7 +249,7 @@ def choose_rebuilt(shards: Sequence[ShardSize], num_loose: int, kind: str, ivf_f
     """Return the indices of the shards to rebuild, with the loose vectors, into new shards or the flat index.
 
     These are shards of another kind or with too many dead vectors. If that yields enough vectors for a shard, smaller
-    shards are added, so that there are few shards; full shards are not.
+    shards are added, to limit their number; full shards are not.
     """
     rebuilt = [
         index
@@ -268,7 +268,7 @@ def choose_rebuilt(shards: Sequence[ShardSize], num_loose: int, kind: str, ivf_f
 def choose_kind(num_vectors: int, dim: int, memory: int | None) -> str:
     """Return the finest kind of shard that fits in ``memory`` bytes, if none does the coarsest, with a warning.
 
-    Without a limit, return the fastest kind, which finds the same after exact refinement.
+    Without a limit, return the fastest kind, which finds the same segments after exact refinement.
     """
     if memory is None:
         return FASTEST
