@@ -347,17 +347,16 @@ class Engine(VideoLibrary):
             exclude: One or several shell patterns of names, or of paths in a listed folder, that are left out. Files
                 that are indexed already stay in the index.
             memory: Limit of the memory of vectors in bytes, 0 for none; None leaves it unchanged.
-            words: Whether to read what is said and shown besides the pictures, and which; None goes on as the index has
-                it, and reads all of them for a new index if the extra ``words`` is installed, unless VIDRET_WORDS says
-                otherwise. An index remembers the options.
-            people: Whether to find and follow faces, by which people can be searched for; None goes on as the index has
-                it, and a new index has none. A name reads them by that model. Faces are biometric data. An index
-                remembers it.
-            speakers: Whether to find who speaks when, by their voices; likewise.
-            shots: Whether segments follow shots or a fixed grid; None goes on as the index does. A new index follows
-                shots, unless the encoder sees whole videos, where True is refused. It cannot be changed later.
+            words: Whether to read words besides the pictures, and which; None keeps the index's setting, and reads all
+                of them for a new index if the extra ``words`` is installed, unless VIDRET_WORDS is set. An index stores
+                the options.
+            people: Whether to detect and track faces, for searches for people; None keeps the index's setting, which is
+                off in a new index. A name selects the model. Faces are biometric data. An index stores the setting.
+            speakers: Whether to find who speaks when, by their voices; otherwise as ``people``.
+            shots: Whether segments follow shots or a fixed grid; None keeps the index's setting. A new index follows
+                shots, unless the encoder sees whole videos, for which True is refused. It cannot be changed later.
             sampling: Which frames are decoded: ``exact`` all; ``balanced`` those that others refer to, without the loop
-                filter; ``fast`` only keyframes, of videos with six or more. None goes on as the index does, and means
+                filter; ``fast`` only keyframes, of videos with six or more. None keeps the index's setting, and means
                 ``exact`` for a new one. ``decord`` and ``torchcodec`` decode all, so they are refused with the others.
             on_progress: Called from this thread a few times per second.
             run: None for ``index_files``, on threads of this process; or ``index_on_ray`` with its own arguments bound.
@@ -577,7 +576,7 @@ class Engine(VideoLibrary):
 
         Args:
             answers: The videos that answer each query, paths or ids; none for a query that no video answers. There
-                must be queries of both kinds, about as often as they are asked.
+                must be queries of both kinds, in realistic proportions.
             on_progress: Called with the number of queries done and the total.
 
         Raises:
@@ -610,7 +609,7 @@ class Engine(VideoLibrary):
     def interpret(self, query: str | EventSequence, *, sources: Sequence[Source] | None = None) -> Interpretation:
         """Return the interpretation of a text query, or of a ``Sequence`` of events, in this index.
 
-        A sentence that is said or shown word for word is searched as plain words, whatever its grammar.
+        A sentence that is said or shown word for word is searched as plain words, without its grammar.
 
         Raises:
             VidretError: The query is invalid.
@@ -618,7 +617,7 @@ class Engine(VideoLibrary):
         return interpret_for(self._index, self._index.people.name_handles(query), sources)
 
     def list_search_notes(self, query: Query, options: SearchOptions | LocateOptions) -> list[str]:
-        """Return the notes on a search: what it asks for that no video has, or that its language is not understood."""
+        """Return the notes on a search: conditions that no video meets, or a language that is not understood."""
         from vidret.search.hits import list_search_notes
 
         return list_search_notes(self._index, query, options)

@@ -228,7 +228,7 @@ WorkersOption = Annotated[int | None, option("Files decoded at once; default: on
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The options that say where to look: in an index on this machine, or on a server."""
+    """The options for the place to search: an index on this machine, or a server."""
 
     context: typer.Context
     index: IndexOption = DEFAULT_INDEX
@@ -238,14 +238,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places(Place):
-    """The options that say where to look: in one or several indexes on this machine, or on a server."""
+    """The options for the place to search: one or several indexes on this machine, or a server."""
 
     index: IndexesOption = field(default_factory=lambda: [DEFAULT_INDEX])  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
-    """The options that say how an encoder is loaded."""
+    """The options for loading an encoder."""
 
     device: DeviceOption = "auto"
     precision: PrecisionOption = "auto"

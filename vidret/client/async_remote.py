@@ -32,12 +32,12 @@ def as_coroutine(
 class AsyncRemoteEngine:
     """The engine of a ``vidret serve`` for asyncio: the methods of ``RemoteEngine``, awaited.
 
-    An async context manager. Each request runs in a thread with a connection of its own; when all connections are in
+    An async context manager. Each request runs in a thread with its own connection; when all connections are in
     use, further requests wait in the order of their calls, and ``timeout`` does not include that wait.
 
     A cancelled call, also by ``asyncio.timeout``, raises at once. It is never sent if it was waiting. If it was sent,
-    its answer is dropped when it arrives, and its connection is in use until then; the server may have done what was
-    asked, such as ``teach`` or ``forget``.
+    its answer is dropped when it arrives, and its connection is in use until then; the server may have carried out the
+    request, such as ``teach`` or ``forget``.
 
     ``notes`` holds the server's notes on the last search. Read them before the next ``await``.
     """

@@ -147,7 +147,7 @@ class Server:
         The time limit holds between two events or keep-alives.
 
         Raises:
-            RemoteError: As in ``ask``; or the server says that it failed.
+            RemoteError: As in ``ask``; or the server reports a failure.
         """
         self._connection.close()  # the server may have closed it by now
         try:
@@ -165,7 +165,7 @@ class Server:
             self._connection.close()  # a part of the answer may be unread
 
     def _explain(self, response: HTTPResponse, content: bytes, fault: str = "") -> RemoteError:
-        """Return the error that a response describes, or one that says what is wrong with the response."""
+        """Return the error that a response describes, or one that reports what is wrong with the response."""
         status = response.status
         if not fault and response.headers.get_content_type() == "application/problem+json":
             with suppress(ValueError, LookupError, TypeError):
@@ -193,7 +193,7 @@ class Server:
         """Return the JPEG at a path.
 
         Raises:
-            RemoteError: As in ``ask``; or the server says why it has no image.
+            RemoteError: As in ``ask``; or the server has no image, with its reason.
         """
         response, content = self._send_with_retries("GET", self._root + path, None)
         self._check_token(response.status)
@@ -258,7 +258,7 @@ def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
 
     Raises:
         ValueError: A line is not UTF-8, or data is not JSON.
-        RemoteError: An event says that the server failed.
+        RemoteError: An event reports that the server failed.
     """
     name = ""
     for line in lines:

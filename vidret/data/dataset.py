@@ -58,7 +58,7 @@ class RetrievalBatch(NamedTuple):
 class Sample:
     """The frames of one video, its index in the split, its captions, and its key if it is to be augmented later.
 
-    ``text`` takes the place of the text of the only caption.
+    ``text`` replaces the text of the only caption.
     """
 
     video: int
@@ -147,7 +147,7 @@ def seed_augmentation(seed: int, key: Sequence[int]) -> np.random.Generator:
 def augment_batch(batch: RetrievalBatch, augmentation: Augmentation, seed: int) -> RetrievalBatch:
     """Return a batch with augmented videos, on the same device: a GPU takes a hundredth of a worker's time.
 
-    Padding frames stay black. A batch without keys is returned as it is.
+    Padding frames stay black. A batch without keys is returned unchanged.
     """
     if batch.keys is None:
         return batch

@@ -179,7 +179,7 @@ def normalise_pixels(
 
 
 BYTES_PER_VALUE = 2  # vectors are stored as float16
-REPEATS = 3  # of which the fastest counts
+REPEATS = 3  # runs; the fastest counts
 QUERY = "two people walk a dog along a beach at sunset"
 SECONDS_PER_HOUR = 3600
 

@@ -101,7 +101,7 @@ class ContentCopier:
     def _begin(self, job: CopyJob) -> list[int] | None:
         """Begin a video in the target, and return the source ids of the segments that it lacks.
 
-        None if there is nothing to copy: the target is complete by now, or both are incomplete with different segments.
+        Return None if there is nothing to copy: the target is complete, or both are incomplete with different segments.
         """
         video, content = job.video, job.video.fingerprint
         known_id = self.video_ids.get(content)
@@ -155,7 +155,7 @@ class ContentCopier:
         self._on_advance(sum(job.num_stored for job in batch))
 
     def _read(self, source: Store, ids: Sequence[int], jobs: Mapping[int, CopyJob]) -> list[NewSegment]:
-        """Return segments as they are stored; damaged ones are left out and recorded."""
+        """Return stored segments; damaged ones are left out and recorded."""
         try:
             rows = zip(
                 source.segments.get(ids),
@@ -209,7 +209,7 @@ def choose_named(
 
 
 def copy_concepts(target: Store, sources: Sequence[Store]) -> tuple[int, list[str]]:
-    """Copy the concepts that the target lacks; return how many were copied, and the notes of ``choose_named``."""
+    """Copy the concepts that the target lacks; return the number copied, and the notes of ``choose_named``."""
 
     def read(index: Store) -> Iterator[tuple[str, str | bytes]]:
         for key in index.metadata.keys(f"{CONCEPT}."):
@@ -249,7 +249,7 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
 
 
 def copy_collections(target: Store, sources: Sequence[Store]) -> tuple[int, list[str]]:
-    """Copy the collections that the target lacks; return how many were copied, and the notes of ``choose_named``."""
+    """Copy the collections that the target lacks; return the number copied, and the notes of ``choose_named``."""
     with COLLECTIONS.change(target.path) as collections:
         source_collections = (
             (source.path, saved.name, saved) for source in sources for saved in COLLECTIONS.read(source.path)

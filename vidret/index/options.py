@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class FileJob:
     """A file to index, with its size and modification time; ``disk_bytes`` is less than the size of a sparse file.
 
-    ``is_stored`` marks an unchanged file of which only words, faces or voices are missing.
+    ``is_stored`` marks an unchanged file that lacks only words, faces or voices.
     """
 
     path: str

@@ -157,7 +157,7 @@ def score_moments(
 ) -> MomentReport:
     """Score the spans predicted for each query in its own video.
 
-    R@k uses the first k spans in list order, whatever their scores. Average precision takes the first ``NUM_RANKED``
+    R@k uses the first k spans in list order, not by score. Average precision takes the first ``NUM_RANKED``
     spans in list order and sorts them by score, stably. A query with an empty list of spans is a miss.
 
     Args:

@@ -160,8 +160,8 @@ class CutSpan:
         end_us: Its end.
         seek_us: Where ffmpeg starts to read: well before the start, since right after a seek into an open group of
             pictures some frames cannot be decoded. Filters drop the rest. It is a whole second, which is a whole number
-                of frames if a tick is a frame, and not near the start of the video, where ffmpeg would seek to the
-                    second keyframe in some containers.
+            of frames if a tick is a frame, and not near the start of the video, where ffmpeg would seek to the
+            second keyframe in some containers.
         longest_gap_s: The largest step ahead of timestamps; a larger one is a restart of the clock.
         repeats: Frames are repeated for as long as they are shown, so that a span has one at its start.
     """

@@ -80,7 +80,7 @@ def format_moments(
         query: The query that the moments answer.
         first_rank: Rank of the first one, in CSV, JSON and on a page.
         fps: The frame rate of a timeline, in frames per second; None for that of most moments.
-        handles_s: Seconds of the video that a timeline shows before and after each moment, as far as it has them.
+        handles_s: Seconds of the video, at most, that a timeline shows before and after each moment.
         clip_url: URL of a moment's clip on a page, with ``{video}``, ``{start}`` and ``{end}``; empty for none.
 
     Raises:

@@ -27,7 +27,7 @@ POLL_S = 0.1
 # Out of memory, ffmpeg drops frames from a clip and still succeeds.
 _NO_MEMORY = ("Cannot allocate memory", "malloc", "get_buffer() failed", "Resource temporarily unavailable")
 _NO_DECODER = re.compile(r"(?=.*found for).*#(\d+:\d+)")  # the stream, as ffmpeg 7 or earlier ones name it
-MAX_CORES = 16  # one run keeps busy; its CPU time limit matters if this process is gone
+MAX_CORES = 16  # one run keeps busy; its CPU time limit matters if this process is killed
 # Sets the limits and becomes ffmpeg. Lower limits of the user are kept. If the machine runs out of memory, the kernel
 # kills ffmpeg first.
 _PROGRAM = """

@@ -109,7 +109,7 @@ TOKEN_PAGE = (
     '<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>vidret</title><p>'
     "This server requires a token: open the link that vidret serve printed, or /?token=TOKEN with yours."
 )
-OPEN_PATHS = ("/healthz", "/readyz")  # orchestrators ask these without a token; they say nothing about the videos
+OPEN_PATHS = ("/healthz", "/readyz")  # for orchestrators, without a token; they reveal nothing about the videos
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self'; "

@@ -89,9 +89,9 @@ def leads_through_link(path: str, file: BinaryIO) -> bool:
 
 
 def send_announced(send: Send) -> Send:
-    """Return a ``send`` that ends a response after as many bytes as its head announces: a recording may still grow.
+    """Return a ``send`` that ends a response at the length in its head, since a recording may still grow.
 
-    It raises OSError if there are fewer, as of a file that is written again meanwhile.
+    It raises OSError if there are fewer bytes, as when the file is overwritten during the response.
     """
     left, is_ended = 0, False
 

@@ -31,7 +31,7 @@ RETRY_AFTER_S = 600.0  # time before a file that failed slowly is tried again, u
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A frame of a file as it is now, at a time in seconds, at most ``width`` pixels wide."""
+    """A frame of the current content of a file, at a time in seconds, at most ``width`` pixels wide."""
 
     path: str
     file_stat: FileStat
@@ -40,7 +40,7 @@ class Thumbnail:
 
     @property
     def key(self) -> str:
-        """What differs for another frame, and for another content of the file."""
+        """The cache key, which differs for other frames and for other contents of the file."""
         version = str(self.file_stat.st_size), str(self.file_stat.st_mtime_ns)
         name = "\n".join((self.path, *version, f"{self.time:.2f}", str(self.width)))
         return hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
@@ -62,7 +62,7 @@ class Thumbnails:
         self._slow_failures: dict[tuple[str, int, int], tuple[float, str]] = {}  # time and reason, by file version
 
     async def find(self, path: str, time: float, width: int, file_stat: FileStat | None = None) -> Thumbnail:
-        """Return which frame of a file is shown at a time in seconds, at most ``width`` pixels wide."""
+        """Return the thumbnail of a file at a time in seconds, at most ``width`` pixels wide, without drawing it."""
         if file_stat is None:
             file_stat = await anyio.to_thread.run_sync(stat_file, path, limiter=self._stat_limiter)
         return Thumbnail(path, file_stat, time, width)

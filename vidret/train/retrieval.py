@@ -189,7 +189,7 @@ class RetrievalModule(TrainedModule):
     test_step = validation_step
 
     def summarize(self, evaluated: list[dict[str, Any]]) -> dict[str, float]:
-        """Score all texts against all videos, and return recalls and mean ranks; nothing if there is no text."""
+        """Score all texts against all videos, and return recalls and mean ranks; empty without texts."""
         metrics: dict[str, float] = {}
         if all(batch["texts"] is None for batch in evaluated):
             return metrics

@@ -60,8 +60,8 @@ class Searchable(ABC):
                 or a person.
                 They may name several events, ``"A, then B while C, no D"``; or a ``Sequence``; or an image, uint8
                 (height, width, 3); a ``ComposedQuery`` of images and words; or, on this machine, a vector of the
-                encoder, of any length. In an index that has words, a text query is also compared with what is said and
-                shown, and ``"some words"`` must be said or shown as they are.
+                encoder, of any length. In an index with words, a text query is also compared with what is said and
+                shown, and ``"some words"`` must be said or shown literally.
             k: Maximum number of videos.
             offset: Number of best videos to skip, as for the next page.
             at_least: Minimum probability, in 0..1; it leaves results out, and does not change the ranking.

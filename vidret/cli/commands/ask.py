@@ -84,6 +84,6 @@ def show_answer(answer: "CitedAnswer", *, as_json: bool) -> None:
         return
     cited = [to_row(moment, "json", show_path, digits=2) for moment in answer.cited]
     for row in cited:
-        del row["lines"]  # the text says what counts of them
+        del row["lines"]  # included in "text"
     shown = {"answer": answer.text, "shown": answer.is_shown, "cited": cited, "notes": answer.notes}
     write_stdout(json.dumps(shown, indent=2, ensure_ascii=False) + "\n")

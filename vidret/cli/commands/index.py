@@ -178,7 +178,7 @@ def choose_describer(asked: IndexChoices) -> "ChatEndpoint | None":
 def index_once(
     engine: "Engine", asked: IndexChoices, update: "Callable[..., IndexReport]", endpoint: "ChatEndpoint | None"
 ) -> tuple[int, bool]:
-    """Index what is new or changed, and report; return the exit code, and whether the run was interrupted."""
+    """Index new and changed files, and report; return the exit code, and whether the run was interrupted."""
     from vidret.language.describing import DescribeOptions
 
     with show_progress(as_json=asked.progress_json) as on_progress:

@@ -131,7 +131,7 @@ def print_facts(
 
 
 def print_failed(store: "Store", *, as_json: bool) -> None:
-    """Print the files that failed, with reasons, and the files of which words could not be read."""
+    """Print the files that failed, with reasons, and the files whose words could not be read."""
     from vidret.store.texts.upkeep import list_notes
     from vidret.video.audio import NO_TRACK
 
@@ -149,7 +149,7 @@ def print_failed(store: "Store", *, as_json: bool) -> None:
 
 
 def list_damage(store: "Store", index: Path, *, repair: bool) -> "Iterator[str]":
-    """Yield what is damaged in an index; ``repair`` drops it."""
+    """Yield the damaged parts of an index; ``repair`` drops them."""
     from vidret.channels.picture.calibration import find_damaged_calibrations
     from vidret.store.identities.upkeep import find_damaged_identities
     from vidret.store.rows_file import COLLECTIONS, WATCHES

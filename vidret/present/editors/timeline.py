@@ -39,7 +39,7 @@ class Footage:
         path: The path or URL.
         rate: Frames per second.
         start_s: When its first frame is shown, in seconds on a player's clock.
-        first_frame: The frame number of its own timecode at the first frame; 0 without a timecode.
+        first_frame: The number of the first frame by its timecode; 0 without a timecode.
         drop_frame: Whether that timecode is drop-frame.
         note: What is unknown or assumed, for people; empty if nothing is.
     """

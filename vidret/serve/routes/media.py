@@ -101,7 +101,7 @@ def draw_missing(reason: str, width: int) -> bytes:
 
 
 def open_local_video(engine: Engine, video_id: int, *, purpose: str) -> tuple[str, BinaryIO]:
-    """Return the first readable path of a video with its open file; ``purpose`` says what the server does with it."""
+    """Return the first readable path of a video with its open file; errors name the ``purpose``, such as "sends"."""
     try:
         path, file = open_video(engine, engine.video(video_id))
     except DecodeError as error:
