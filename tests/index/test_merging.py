@@ -73,6 +73,7 @@ def test_merged_index_equals_one_index_of_all_videos_and_a_repeated_merge_adds_n
     before, seen = read_files(one), list[tuple[int, int]]()
     report = merge_indexes([one, two], tmp_path / "out", on_progress=lambda done, total: seen.append((done, total)))
     assert get_counts(report) == (5, 0, 1, 20, 5, 0)
+    assert 0 <= report.elapsed < 600
     assert seen == sorted(seen)
     assert seen[-1] == (24 + 5, 24 + 5)
     assert read_files(one) == before, "sources are not changed"

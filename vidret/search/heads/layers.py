@@ -24,7 +24,6 @@ from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.checkpoint import load_head
 from vidret.ground.head import GroundingResult
 from vidret.ground.pieces import find_piece, join_pieces, load_projected, make_piece, save_piece, save_projected
-from vidret.ground.postprocess import choose_decay
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.spans import Span
 from vidret.ground.windows import MOST_WINDOWS, Window, choose_frames, ground_windows, join_results, place_steps
@@ -75,10 +74,6 @@ class Grounder:
         self._device = torch.device(choose_device(device))
         self._head.to(self._device)
         self.fps, self.similarity_weight = self.card.fps or FPS, self.card.similarity_weight
-        try:
-            choose_decay(self.card)  # fail now, not after the first video
-        except ValueError as error:
-            raise VidretError(f"{head}: {error}") from error
         self._dtype = getattr(torch, tokens)
         layers = encoder.encode_text_layers([""], self.num_layers)[0].layers
         self._check_width("text", layers, _count_inputs(self._head.block.query_map))
