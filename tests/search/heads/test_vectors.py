@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 import torch
 
+from tests.fakes import ColourEncoder
+from vidret.errors import VidretError
 from vidret.ground.checkpoint import VECTORS, HeadCard, load_head, save_head
 from vidret.ground.head import GroundingHead
-from vidret.search.heads.vectors import NUM_EXTRA, ground_vectors, make_inputs, place_vectors, stack_words
+from vidret.search.heads.vectors import (
+    NUM_EXTRA,
+    VectorGrounder,
+    ground_vectors,
+    make_inputs,
+    place_vectors,
+    stack_words,
+)
 from vidret.types import Segment, TextEmbedding
 
 DIM, WIDTH, HEADS = 7, 16, 2
@@ -81,3 +90,19 @@ def test_file_of_a_head_over_vectors_of_any_dimension_round_trips(tmp_path: Path
     assert own == card
     for name, weight in head.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name])
+
+
+class SevenColours(ColourEncoder):
+    dim = DIM
+
+
+def test_a_head_reads_only_vectors_of_its_encoder_at_its_rate(tmp_path: Path) -> None:
+    head, path = make_head().float(), tmp_path / "head.safetensors"
+    for rate, expected in ((2.0, 2.0), (None, 0.5)):
+        save_head(head, HeadCard.describe(head, backbone=ColourEncoder.name, fps=rate, reads=VECTORS), path)
+        assert VectorGrounder(path, SevenColours()).fps == expected
+    with pytest.raises(VidretError, match="vectors must have 7 dimensions, got 3 of colours"):
+        VectorGrounder(path, ColourEncoder())
+    save_head(head, HeadCard.describe(head, backbone="other", fps=None, reads=VECTORS), path)
+    with pytest.raises(VidretError, match="must read vectors of other, got an index of colours"):
+        VectorGrounder(path, SevenColours())
