@@ -155,3 +155,12 @@ def test_an_edge_that_two_moments_share_stays(limit: int, monkeypatch: pytest.Mo
     fine = refiner.refine(moments, {1: (curve, FrameScorer(np.array([1, 0, 0], np.float32), ()))}, {})
     assert fine[0].end == fine[1].start == 3.0
     assert (fine[0].start, fine[1].end) != (1.0, 5.0)
+
+
+def test_edges_at_cuts_and_gaps_stay() -> None:
+    scores, times = np.array([0.0, 1.0, 1.0, 1.0, 0.0, 0.0]), np.arange(6) + 0.5
+    curve = Curve(scores, times, 0.0, 6.0, best=1.0, cuts=(1.0,), gaps=((4.0, 4.2),))
+    moment = Moment(1, __file__, 1.0, 4.0, 1.0)
+    refiner = EdgeRefiner(LevelEncoder(np.linspace(0, 1, 600).tolist()))
+    refiner._pool = cast(ImagePool, FakePool(25.0))
+    assert refiner.refine([moment], {1: (curve, FrameScorer(np.array([1, 0, 0], np.float32), ()))}, {}) == [moment]
