@@ -28,12 +28,12 @@ class ColourNames:
     def encode_frames(self, batch: list[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each item as one segment."""
         rows = [unit(frames.pixels.mean(axis=(1, 2)) + 0.01) for frames in batch]
-        return [SegmentEmbedding(unit(row.mean(0)), row, each.times) for row, each in zip(rows, batch, strict=True)]
+        return [SegmentEmbedding(unit(row.mean(0)), row, frames.times) for row, frames in zip(rows, batch, strict=True)]
 
     def encode_text(self, texts: list[str]) -> list[TextEmbedding]:
         """Encode each text; one that names no colour is grey."""
         words = [
             [COLOURS[word] for word in text.lower().split() if word in COLOURS] or [(1.0, 1.0, 1.0)] for text in texts
         ]
-        rows = [unit(np.array(each)) for each in words]
+        rows = [unit(np.array(colours)) for colours in words]
         return [TextEmbedding(text, unit(row.mean(0)), row) for text, row in zip(texts, rows, strict=True)]

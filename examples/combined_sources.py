@@ -10,8 +10,8 @@ def main(index: str, query: str) -> None:
     with Engine.open(index) as engine:
         for hit in engine.search(query, k=3):
             print(f"{hit.path}  {hit.likelihood}")
-            for each in hit.evidence:
-                print(f"    {each.share:4.0%} {each.source} at {each.start:.1f} s  {each.text}")
+            for evidence in hit.evidence:
+                print(f"    {evidence.share:4.0%} {evidence.source} at {evidence.start:.1f} s  {evidence.text}")
         pictures = [hit.path for hit in engine.search(query, k=3, sources=["picture"])]
         print("by pictures alone:", ", ".join(pictures))
 

@@ -17,8 +17,8 @@ def main(index: str) -> None:
         table = engine.embeddings("frame")
     classes = sorted({Path(path).parent.name for path in table.paths})
     labels = np.array([classes.index(Path(path).parent.name) for path in table.paths])
-    number = np.unique(table.videos, return_inverse=True)[1]
-    held_out = number % 3 == 2
+    video_indices = np.unique(table.videos, return_inverse=True)[1]
+    held_out = video_indices % 3 == 2
     inputs, targets = table.vectors[~held_out], np.eye(len(classes))[labels[~held_out]]
     weights = np.linalg.solve(inputs.T @ inputs + 0.1 * np.eye(inputs.shape[1]), inputs.T @ targets)
     predicted = (table.vectors[held_out] @ weights).argmax(1)

@@ -263,7 +263,7 @@ def measure_ray(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
                 sys.exit(f"videos must be readable, got {report['failed'][0]}")
             starts.append(report["speeds"].get(START, 0.0))
             seconds[runner].append(report["elapsed"] - starts[-1])
-    medians = {runner: statistics.median(own) for runner, own in seconds.items()}
+    medians = {runner: statistics.median(durations) for runner, durations in seconds.items()}
     return {"seconds": medians, "start_s": max(starts), "throughput_of_ray": medians["local"] / medians["ray"]}
 
 

@@ -259,12 +259,12 @@ def measure_families(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
     makers |= {family: partial(match_open_clip, architecture) for family, architecture in OPEN_CLIP.items()}
     report: dict[str, Any] = {}
     for family, make in makers.items():
-        own = make()
-        check_vectors(family, own)
+        made = make()
+        check_vectors(family, made)
         runs: dict[str, Callable[[], Any]] = {
-            "vidret": partial(own.encoder.encode_frames, own.segments),
-            "library": lambda own=own: own.run(own.read()),  # type: ignore[misc]
-            "forward": partial(own.run, own.read()),
+            "vidret": partial(made.encoder.encode_frames, made.segments),
+            "library": lambda made=made: made.run(made.read()),  # type: ignore[misc]
+            "forward": partial(made.run, made.read()),
         }
         costs = take_turns(runs, given.repeats)
         report[family] = compare(costs, "library")["vidret"] | compare(costs, "forward")["vidret"]
@@ -308,7 +308,9 @@ def measure_matrix(given: argparse.Namespace, _: Path) -> dict[str, Any]:
         tokens = functional.normalize(torch.randn(num, KEPT, ALIGNED_DIM), dim=-1)
         videos = PreparedVideos(frames[:, 0], frames, tokens)
         texts = TextBatch(torch.randn(num, ALIGNED_DIM), torch.randn(num, WORDS, ALIGNED_DIM))
-        costs = take_turns({kind: partial(own.score, texts, videos) for kind, own in aligners.items()}, given.repeats)
+        costs = take_turns(
+            {kind: partial(aligner.score, texts, videos) for kind, aligner in aligners.items()}, given.repeats
+        )
         report[num] = {kind: round(1e6 * cost.cpu_s / num**2, 1) for kind, cost in costs.items()}
     return report
 
@@ -357,7 +359,7 @@ def measure_head(given: argparse.Namespace, _: Path) -> dict[str, Any]:
 
     @torch.inference_mode()
     def ask(num_clips: int, parts: dict[Window, ProjectedVideos]) -> None:
-        answers = [answer for own in parts.values() for answer in head.decode(head(own, query), fps=FPS)]
+        answers = [answer for projected in parts.values() for answer in head.decode(head(projected, query), fps=FPS)]
         postprocess_spans(join_results([*parts], answers, fps=FPS), card, duration=num_clips / FPS)
 
     runs = {}
@@ -376,15 +378,15 @@ def measure_corpus(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     with Engine(index, encoder) as engine:
         grounder = engine.grounder
         assert isinstance(grounder, Grounder)
-        places = [grounder.files.locate(f"made-{number}", keep=True) for number in range(given.indexed)]
+        places = [grounder.files.locate(f"made-{row}", keep=True) for row in range(given.indexed)]
     random, centre = np.random.default_rng(0), np.zeros(encoder.dim, np.float32)
     edges, window = [*np.arange(0.0, CLIPS / FPS - SEGMENT_S, SEGMENT_S), CLIPS / FPS], Window(0, CLIPS)
     with Store.open(index, write=True) as store:
-        for number, place in enumerate(places):
+        for video_index, place in enumerate(places):
             vectors = [made_index.make_segment(centre, int(SEGMENT_S), random, start=start) for start in edges[:-1]]
-            video = MadeVideo(place.stem, index / "files" / f"{number}.mp4", edges, vectors)
+            video = MadeVideo(place.stem, index / "files" / f"{video_index}.mp4", edges, vectors)
             made_index.add_videos(store, [video])
-            save_projected(place, [(window, make_projected(window, number))])
+            save_projected(place, [(window, make_projected(window, video_index))])
         store.upkeep.save_vectors()
     with Engine(index, encoder) as engine:
         locate = partial(engine.locate, k=5, overlapping=True, weak=True)

@@ -103,11 +103,11 @@ def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str
     frames = np.concatenate(stored).astype(np.float32)
     lines = [*(texts.read_text("utf-8").splitlines() if texts else []), *UNRELATED][: NUM_QUERIES // 3]
     sentences = np.stack([text.sentence for text in encoder.encode_text(lines)])
-    own = frames.shape[1]
+    encoder_dim = frames.shape[1]
     spread, axes = np.linalg.eigh(np.cov(frames.T, dtype=np.float64))
     spread, axes = np.maximum(spread[::-1], 0), axes[:, ::-1]
     spread = (1 - SHRINK) * spread + SHRINK * spread.mean()
-    taken, scale = np.arange(dim) * own // dim, (own / dim) ** 0.5
+    taken, scale = np.arange(dim) * encoder_dim // dim, (encoder_dim / dim) ** 0.5
     cloud = Cloud(
         (scale * (frames.mean(0) @ axes)[taken]).astype(np.float32),
         (scale * np.sqrt(spread)[taken]).astype(np.float32),
@@ -117,7 +117,7 @@ def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str
     told = {
         "frames": len(frames),
         "encoder": encoder.name,
-        "own_dim": own,
+        "own_dim": encoder_dim,
         "mean_length": round(float(np.linalg.norm(cloud.mean)), 3),
         "effective_dimensions": round(float(spread.sum() ** 2 / (spread**2).sum()), 1),
         "texts": len(lines),
@@ -204,7 +204,9 @@ def measure_store(path: Path, kind: str, asked: Path) -> dict[str, Any]:
             found = list[np.ndarray]()
             told[f"at {k}"] = time_queries(lambda query: found.append(store.search(query[None], k)[1][0]), queries)  # noqa: B023
             pairs = zip(found[-len(queries) :], truth[:, :k], strict=True)
-            recalls = [len({*own.tolist()} & {*expected.tolist()}) / len(expected) for own, expected in pairs]
+            recalls = [
+                len({*found_ids.tolist()} & {*expected.tolist()}) / len(expected) for found_ids, expected in pairs
+            ]
             for name, part in zip(QUERY_KINDS, np.array_split(recalls, 3), strict=True):
                 told[f"at {k}"][f"recall_{name}"] = round(float(np.mean(part)), 4)
     grown = [read_memory_mb(field) - old for field, old in zip(MEMORY_FIELDS, before, strict=True)]
@@ -227,7 +229,7 @@ def measure_searches(index: Path, encoder: MadeEncoder) -> dict[str, Any]:
         filters = {"none": search, "half": partial(search, filters=half), "thousandth": partial(search, filters=few)}
         told["filters"] = time_in_turn(filters, words, num_warm=len(words))  # what each reads is mapped then
         judged = [(hit.video, hit.time) for hit in search(words[0])]
-        likes = {f"{number} likes": partial(search, like=judged[:number], seen=judged) for number in (1, 3)}
+        likes = {f"{num_likes} likes": partial(search, like=judged[:num_likes], seen=judged) for num_likes in (1, 3)}
         told["feedback"] = time_in_turn({"none": search, **likes}, words, num_warm=len(words))
         told["ready"] = time_queries(lambda _: engine.check_index(), words)
         told["two_threads"] = measure_threads(search, words)

@@ -185,7 +185,7 @@ def measure_questions(given: argparse.Namespace, scratch: Path) -> dict[str, Any
     with Engine.open(make_index(given, scratch)) as engine:
         engine.teach(CONCEPT, [draw_image(rng) for _ in range(NUM_EXAMPLES)], replace=True)
         locate = partial(engine.locate, k=10, weak=True)
-        found = {kind: time_queries(engine.search, own[: given.queries]) for kind, own in questions.items()}
+        found = {kind: time_queries(engine.search, queries[: given.queries]) for kind, queries in questions.items()}
         moments = {f"moments: {kind}": time_queries(locate, questions[kind][: given.queries]) for kind in LOCATED}
         return found | moments
 
@@ -348,11 +348,16 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """Return what is printed."""
         quarter = max(1, len(self.memory_mb) // 4)
-        quarters = [self.memory_mb[number * quarter : (number + 1) * quarter] for number in (1, 2, 3)]
+        quarters = [
+            self.memory_mb[quarter_index * quarter : (quarter_index + 1) * quarter] for quarter_index in (1, 2, 3)
+        ]
         return {
-            **{kind: {"calls": len(own), **describe_ms(own)} for kind, own in sorted(self.calls.items())},
+            **{
+                kind: {"calls": len(call_times), **describe_ms(call_times)}
+                for kind, call_times in sorted(self.calls.items())
+            },
             "index_runs": self.num_runs,
-            "memory_mb": [round(statistics.median(own)) for own in quarters if own],
+            "memory_mb": [round(statistics.median(samples)) for samples in quarters if samples],
             "gone": len(self.gone),
             "errors": self.errors,
         }
@@ -411,7 +416,9 @@ def measure_soak(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with run_server(index, folder / "server.log") as (url, pid), ThreadPoolExecutor(given.clients + 2) as pool:
         ends = time.monotonic() + 60 * given.minutes
         memory = pool.submit(watch_memory, pid)
-        jobs = [pool.submit(run_client, url, number, queries, ends, record) for number in range(given.clients)]
+        jobs = [
+            pool.submit(run_client, url, client_index, queries, ends, record) for client_index in range(given.clients)
+        ]
         jobs.append(pool.submit(run_indexer, index, videos, waiting, ends, record))
         try:
             for job in jobs:

@@ -171,7 +171,7 @@ def like_cuda(half: bool) -> Iterator[None]:
 
 def count_saved(run: Callable[[], object], model: nn.Module, *, half: bool) -> int:
     """Return the bytes that autograd saves in a run, without weights."""
-    own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    weight_pointers = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     linear = [weight for name, weight in model.named_parameters() if not name.endswith("positions")]
     casts = {shape for weight in linear for shape in (weight.shape, weight.shape[::-1])}
     seen: dict[int, Any] = {}  # weak references to storages, by their addresses
@@ -180,7 +180,7 @@ def count_saved(run: Callable[[], object], model: nn.Module, *, half: bool) -> i
     def drop(x: Tensor) -> Tensor:
         nonlocal count
         storage, pointer = x.untyped_storage(), x.untyped_storage().data_ptr()
-        is_weight = pointer in own or (x.dtype == torch.bfloat16 and x.shape in casts)
+        is_weight = pointer in weight_pointers or (x.dtype == torch.bfloat16 and x.shape in casts)
         if not is_weight and (pointer not in seen or seen[pointer].expired()):
             seen[pointer] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
             count += storage.nbytes()

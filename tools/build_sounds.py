@@ -215,12 +215,12 @@ class Mixer:
         events = []
         for place in range(3):
             effect, duration_s = self._random.randrange(len(effects)), self._random.uniform(1.6, 2.6)
-            own = self._play_effect(load(effects[effect]), round(SAMPLE_RATE * duration_s))
+            effect_audio = self._play_effect(load(effects[effect]), round(SAMPLE_RATE * duration_s))
             start_s = 0.4 + 3.2 * place + self._random.uniform(0, 0.4)
-            if own is not None:
+            if effect_audio is not None:
                 at = round(SAMPLE_RATE * start_s)
-                own = own[: SIZE - at] * to_gain(level + self._random.uniform(-4, 4))
-                audio[at : at + len(own)] += own
+                effect_audio = effect_audio[: SIZE - at] * to_gain(level + self._random.uniform(-4, 4))
+                audio[at : at + len(effect_audio)] += effect_audio
                 middle_s = start_s + (duration_s - WINDOW_S) / 2 + self._random.uniform(-0.4, 0.4)
                 events.append((effect, max(0.0, middle_s)))
         return audio.clip(-1, 1), events
@@ -341,8 +341,8 @@ def fit_labels(features: Float32[np.ndarray, "step feature"], labels: Float[np.n
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.05)
     for _ in range(EPOCHS):
         for rows in torch.split(torch.randperm(len(inputs)), 256):
-            own = known[rows]
-            loss = binary_cross_entropy_with_logits(network(inputs[rows])[own], targets[rows][own])
+            is_known = known[rows]
+            loss = binary_cross_entropy_with_logits(network(inputs[rows])[is_known], targets[rows][is_known])
             step(optimizer, loss)
     return export(network, mean, deviation)
 
@@ -408,7 +408,8 @@ def export(network: torch.nn.Sequential, mean: Any, deviation: Any) -> Weights:
     """Return the weights of a network as they are stored."""
     names = ("hidden", "hidden_bias", "output", "output_bias")
     half = {
-        name: own.detach().numpy().astype(np.float16) for name, own in zip(names, network.parameters(), strict=True)
+        name: weight.detach().numpy().astype(np.float16)
+        for name, weight in zip(names, network.parameters(), strict=True)
     }
     return {"mean": mean, "deviation": deviation, **half}
 
@@ -420,9 +421,9 @@ def measure_labels(mixer: Mixer, number: int) -> dict[str, dict[str, float]]:
         audio, heard = mixer.draw()
         found = score_chunk(audio)[0] > HEARD
         for column, label in enumerate(LEARNT):
-            known, own = ~np.isnan(heard[:, column]), found[:, LABELS.index(label)]
+            known, is_found = ~np.isnan(heard[:, column]), found[:, LABELS.index(label)]
             is_there = heard[:, column] == 1
-            counts[label] += (own & is_there)[known].sum(), own[known].sum(), is_there[known].sum()
+            counts[label] += (is_found & is_there)[known].sum(), is_found[known].sum(), is_there[known].sum()
     return {
         label: {name: round(value, 4) for name, value in shares.items()}
         for label, (right, found, there) in counts.items()
@@ -531,26 +532,26 @@ class Films:
             for place in range(random.randrange(4)):
                 kind, seconds = random.choice(EVENTS), random.uniform(2, 5)
                 start_s = 13 * place + random.uniform(0.5, 7)
-                own = make_event(kind, seconds, random, rng) * to_gain(level + random.uniform(-4, 4))
+                event_audio = make_event(kind, seconds, random, rng) * to_gain(level + random.uniform(-4, 4))
                 at = round(start_s * SAMPLE_RATE)
-                own = own[: FILM_STRETCHES * SIZE - at]
-                audio[at : at + len(own)] += own
-                events.append((kind, start_s, start_s + len(own) / SAMPLE_RATE))
+                event_audio = event_audio[: FILM_STRETCHES * SIZE - at]
+                audio[at : at + len(event_audio)] += event_audio
+                events.append((kind, start_s, start_s + len(event_audio) / SAMPLE_RATE))
             self.windows.append(listen(audio.clip(-1, 1)))
             self.events.append(events)
         self.examples = {kind: [self._make_example(kind, random, rng) for _ in range(NUM_EXAMPLES)] for kind in EVENTS}
 
     def _make_example(self, kind: str, random: Random, rng: np.random.Generator) -> Float32[np.ndarray, " dim"]:
-        own = make_event(kind, EXAMPLE_S, random, rng) * to_gain(random.uniform(-30, -14))
-        noise = rng.standard_normal(len(own)).astype(np.float32) * to_gain(-65)
-        mean = listen((own + noise).clip(-1, 1)).vectors.astype(np.float32).mean(axis=0)
+        event_audio = make_event(kind, EXAMPLE_S, random, rng) * to_gain(random.uniform(-30, -14))
+        noise = rng.standard_normal(len(event_audio)).astype(np.float32) * to_gain(-65)
+        mean = listen((event_audio + noise).clip(-1, 1)).vectors.astype(np.float32).mean(axis=0)
         unit: Float32[np.ndarray, " dim"] = mean / np.linalg.norm(mean)
         return unit
 
     def find_overlaps(self, kind: str, film: int) -> Float[np.ndarray, " window"]:
         """Return how many seconds of each window of a film an event of a kind fills."""
         windows = self.windows[film]
-        spans = [(start, end) for own, start, end in self.events[film] if own == kind]
+        spans = [(start, end) for event_kind, start, end in self.events[film] if event_kind == kind]
         overlaps = [(np.minimum(windows.ends, end) - np.maximum(windows.starts, start)).clip(0) for start, end in spans]
         total: Float[np.ndarray, " window"] = np.sum([np.zeros(len(windows)), *overlaps], axis=0)
         return total
@@ -558,19 +559,21 @@ class Films:
 
 def measure_examples(films: Films) -> dict[str, dict[str, float]]:
     """Return the average precision of films and of windows in percent, by kind and on average."""
-    vectors = np.concatenate([own.vectors for own in films.windows]).astype(np.float32)
-    usual, edges = UsualWindows.of(vectors), np.cumsum([len(own) for own in films.windows])[:-1]
+    vectors = np.concatenate([film_windows.vectors for film_windows in films.windows]).astype(np.float32)
+    usual, edges = UsualWindows.of(vectors), np.cumsum([len(film_windows) for film_windows in films.windows])[:-1]
     by_film, by_window = dict[str, float](), dict[str, float]()
     for kind in EVENTS:
         scores = rate_windows(vectors, np.stack(films.examples[kind]), usual)  # as searches have it
-        best = np.array([own.max(initial=-np.inf) for own in np.split(scores, edges)])
-        has_kind = np.array([any(own == kind for own, *_ in events) for events in films.events])
+        best = np.array([film_scores.max(initial=-np.inf) for film_scores in np.split(scores, edges)])
+        has_kind = np.array([any(event_kind == kind for event_kind, *_ in events) for events in films.events])
         by_film[kind] = 100 * ranking_precision(best, has_kind)
         seconds = np.concatenate([films.find_overlaps(kind, film) for film in range(NUM_FILMS)])
         kept = (seconds == 0) | (seconds >= 1.0)
         by_window[kind] = 100 * ranking_precision(scores[kept], seconds[kept] > 0)
     results = {"films": by_film, "windows": by_window}
-    return {name: {**own, "mean": float(np.mean(list(own.values())))} for name, own in results.items()}
+    return {
+        name: {**precisions, "mean": float(np.mean(list(precisions.values())))} for name, precisions in results.items()
+    }
 
 
 def main() -> None:
@@ -594,7 +597,7 @@ def main() -> None:
         effects = [*sources.others, *(path for name in EFFECTS for path in find_effects(given.root, name))]
         save_file(fit_windows(*draw_effects(sources, effects)), WINDOW_WEIGHTS, metadata=provenance)
     sources = Sources.find(given.root, "test")
-    labels = {seed: measure_labels(Mixer(sources, seed), number) for seed, number in MEASURED.items()}
+    labels = {seed: measure_labels(Mixer(sources, seed), num_stretches) for seed, num_stretches in MEASURED.items()}
     print_json({"labels": labels, "examples": [measure_examples(Films(sources, seed)) for seed in (1, 2)]})
 
 

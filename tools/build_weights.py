@@ -67,8 +67,8 @@ class Sentences:
         rows = read_rows(CAPTIONS)
         weights = torch.zeros(len(rows), NUM_CLASSES)
         for line, row in enumerate(rows):
-            for rank, number in enumerate(row["classes"]):
-                weights[line, number] = DECAY**rank
+            for rank, class_index in enumerate(row["classes"]):
+                weights[line, class_index] = DECAY**rank
         lines = np.repeat(np.arange(len(rows)), [len(row["texts"]) for row in rows])
         is_caption = np.array([len(row["classes"]) > 1 for row in rows])[lines]
         return cls(embed([text for row in rows for text in row["texts"]]), lines, weights, is_caption)
@@ -80,8 +80,8 @@ class Sentences:
         classes = list(zip(open_clip.IMAGENET_CLASSNAMES, definitions, strict=True))
         texts = [template.format(name=name, definition=text) for template in TEMPLATES for name, text in classes]
         templates = embed(texts).reshape(len(TEMPLATES), NUM_CLASSES, -1).mean(0)
-        own = self.vectors[~self.is_caption].reshape(NUM_CLASSES, -1, self.vectors.shape[1]).mean(1)
-        return (templates + own) / 2
+        class_vectors = self.vectors[~self.is_caption].reshape(NUM_CLASSES, -1, self.vectors.shape[1]).mean(1)
+        return (templates + class_vectors) / 2
 
 
 def embed(texts: list[str]) -> Tensor:
@@ -110,7 +110,11 @@ def train(sentences: Sentences, start: Tensor, spread: Tensor, seed: int) -> Ten
     classes = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([classes])
     captions, others = np.flatnonzero(sentences.is_caption), np.flatnonzero(~sentences.is_caption)
-    num_captions, own, is_other = int(CAPTION_SHARE * BATCH), torch.arange(BATCH), ~torch.eye(BATCH, dtype=torch.bool)
+    num_captions, targets, is_other = (
+        int(CAPTION_SHARE * BATCH),
+        torch.arange(BATCH),
+        ~torch.eye(BATCH, dtype=torch.bool),
+    )
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
         drawn = (rng.choice(captions, num_captions, False), rng.choice(others, BATCH - num_captions, False))
@@ -121,7 +125,7 @@ def train(sentences: Sentences, start: Tensor, spread: Tensor, seed: int) -> Ten
         frames = mix_classes(draw_frames(sentences.weights[lines], spread, generator), classes - centre)
         logits = texts @ frames.T / TEMPERATURE
         logits = logits.masked_fill((lines[:, None] == lines) & is_other, -torch.inf)  # sentences of one line agree
-        loss = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
+        loss = functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -172,8 +176,12 @@ def build_intent() -> dict[str, Tensor]:
         weights, offsets = fit_intent(vectors[folds != fold], classes[folds != fold])
         guesses[folds == fold] = (vectors[folds == fold] @ weights.T + offsets).argmax(1)
     rows = [
-        (source, (classes == own).sum(), *(percent(guesses[classes == own] == other) for other in range(len(CLASSES))))
-        for own, source in enumerate(CLASSES)
+        (
+            source,
+            (classes == class_index).sum(),
+            *(percent(guesses[classes == class_index] == other) for other in range(len(CLASSES))),
+        )
+        for class_index, source in enumerate(CLASSES)
     ]
     print_rows(("asks for", "examples", *(f"read as {source}" for source in CLASSES)), rows)
     weights, offsets = fit_intent(vectors, classes)

@@ -162,9 +162,9 @@ def write_videos(setup: Setup) -> list[str]:
         grey = (columns + (2 + number) * rows // 2 + 3 * shift) * 255 // (width + 2 * height) % 256
         return np.stack([grey, 255 - grey, np.roll(grey, shift, axis=1)], axis=-1).astype(np.uint8)
 
-    paths = [setup.scratch / f"film-{number}.mp4" for number in range(2)]
-    for number, path in enumerate(paths):
-        frames = (draw(number, frame) for frame in range(seconds * FPS))
+    paths = [setup.scratch / f"film-{index}.mp4" for index in range(2)]
+    for film_index, path in enumerate(paths):
+        frames = (draw(film_index, frame) for frame in range(seconds * FPS))
         # BT.601 in H.273; GPUs do not decode untagged high definition
         write_film(path, frames, FPS, {"g": "25", "bf": "2", "preset": "ultrafast"}, colorspace=6)
     return list(map(str, paths))
@@ -202,9 +202,9 @@ def check_decoding(
             near = [read(here, chosen + step) for step in (-1, 1)]
         if there.fallback or len(found) != len(exact):
             raise RuntimeError(f"{path}: {there.fallback or 'frames are missing'}")
-        own, *others = (np.abs(found - frames).mean(axis=(1, 2, 3)) for frames in (exact, *near))
-        own[np.min(others, axis=0) < own - 0.5] = 255
-        difference, compared = max(difference, float(own.max())), compared + 1
+        differences, *others = (np.abs(found - frames).mean(axis=(1, 2, 3)) for frames in (exact, *near))
+        differences[np.min(others, axis=0) < differences - 0.5] = 255
+        difference, compared = max(difference, float(differences.max())), compared + 1
         costs += exact_cost.wall_s, found_cost.wall_s
     if not compared:
         raise NotHereError(f"none of {len(paths)} videos is of the kind that {setup.device} decodes")
@@ -271,8 +271,12 @@ def check_encoding(setup: Setup, kind: str, tolerance: float = 1e-3, precision: 
         has_frames = getattr(encoders[device], "has_frame_vectors", True)
         embeddings = encoders[device].encode_frames(segments, tokens=has_frames)
         texts = encoders[device].encode_text(["a dog on a beach", "two people play the piano", ""])
-        frames = np.concatenate([own.frames for own in embeddings])
-        return frames, np.stack([own.video for own in embeddings]), np.stack([text.sentence for text in texts])
+        frames = np.concatenate([embedding.frames for embedding in embeddings])
+        return (
+            frames,
+            np.stack([embedding.video for embedding in embeddings]),
+            np.stack([text.sentence for text in texts]),
+        )
 
     return compare(setup, encode, lambda here, there: max(map(gap, here, there)), tolerance)
 
@@ -349,9 +353,9 @@ def check_aligner(setup: Setup, aligner: Aligner | ConceptAligner) -> Outcome:
     videos = VideoBatch(torch.randn(num, NUM_FRAMES, dim, generator=generator))
 
     def score(device: str) -> np.ndarray:
-        own = aligner.to(device)
-        prepared: Any = own.prepare(move_batch(videos, device))
-        return cast(Any, own.score(move_batch(texts, device), prepared))[0].cpu().numpy()  # type: ignore[no-any-return]
+        device_aligner = aligner.to(device)
+        prepared: Any = device_aligner.prepare(move_batch(videos, device))
+        return cast(Any, device_aligner.score(move_batch(texts, device), prepared))[0].cpu().numpy()  # type: ignore[no-any-return]
 
     return compare(setup, score, lambda here, there: float(np.abs(here - there).max() / np.abs(here).max()), 1e-3)
 
@@ -432,14 +436,14 @@ def step_together(device: str, rank: int, world: int) -> Tensor:
     layers = nn.Linear(TOWER_WIDTH, TOWER_WIDTH), nn.GELU(), nn.Linear(TOWER_WIDTH, 32)
     model: nn.Module = nn.Sequential(*layers).to(device)
     videos, texts = torch.randn(2, NUM_PAIRS, TOWER_WIDTH)
-    own = torch.arange(NUM_PAIRS)[rank * NUM_PAIRS // world : (rank + 1) * NUM_PAIRS // world]
+    pair_indices = torch.arange(NUM_PAIRS)[rank * NUM_PAIRS // world : (rank + 1) * NUM_PAIRS // world]
     if dist.is_initialized():
         model = DistributedDataParallel(model)
         rows = [torch.zeros(1, device=device) for _ in range(world)]
         dist.all_gather(rows, torch.ones(1, device=device))  # also where there is one process, which gathers nothing
-    units = functional.normalize(model(torch.cat([videos[own], texts[own]]).to(device)), dim=-1)
+    units = functional.normalize(model(torch.cat([videos[pair_indices], texts[pair_indices]]).to(device)), dim=-1)
     found, asked = map(gather, units.chunk(2))
-    loss = retrieval_loss(20 * asked @ found.T, same=find_same_videos(gather(own.to(device))))
+    loss = retrieval_loss(20 * asked @ found.T, same=find_same_videos(gather(pair_indices.to(device))))
     torch.autograd.backward(loss)
     return torch.cat([weight.grad.flatten().cpu() for weight in model.parameters() if weight.grad is not None])
 
@@ -564,7 +568,7 @@ def describe(rows: Sequence[Row], device: str) -> str:
     home = str(Path.home())
     for row in rows:
         numbers = [row.cpu_s, row.device_s, row.difference, row.tolerance]
-        cells = ["" if number is None else f"{number:.3g}" for number in numbers]
+        cells = ["" if value is None else f"{value:.3g}" for value in numbers]
         note = row.reason.replace(tempfile.gettempdir(), "TMP").replace(home, "HOME").replace("|", "/")
         lines.append(f"| {row.path} | {' | '.join(cells)} | {row.verdict} | {note} |")
     return "\n".join(lines) + "\n"

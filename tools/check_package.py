@@ -24,8 +24,8 @@ PACKAGE = "vidret"
 def check_files(packed: Collection[str], tracked: Collection[str]) -> list[str]:
     """Return what is wrong with the paths in a wheel: those of the package that it lacks, and others."""
     needed = {path for path in tracked if path.startswith(f"{PACKAGE}/")}
-    own = needed | {path for path in packed if path.startswith(f"{PACKAGE}-")}  # with its metadata
-    lacking, strange = sorted(needed - set(packed)), sorted(set(packed) - own)
+    expected = needed | {path for path in packed if path.startswith(f"{PACKAGE}-")}  # with its metadata
+    lacking, strange = sorted(needed - set(packed)), sorted(set(packed) - expected)
     return [*(f"the wheel lacks {path}" for path in lacking), *(f"the wheel has {path}" for path in strange)]
 
 
@@ -43,9 +43,9 @@ def install(wheel: Path, folder: Path) -> Path:
     python, here = folder / "bin" / "python", sysconfig.get_path("purelib")
     _run(sys.executable, "-m", "venv", "--without-pip", folder)
     _run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel)
-    own = _read(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    site_packages = _read(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     # After its own packages, so that vidret is the wheel's; the checkout's entry in a .pth file there is not followed.
-    Path(own, "dependencies.pth").write_text(f"{here}\n", "utf-8")
+    Path(site_packages, "dependencies.pth").write_text(f"{here}\n", "utf-8")
     return python.parent
 
 

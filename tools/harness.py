@@ -84,8 +84,10 @@ def take_turns(runs: Mapping[str, Callable[[], object]], repeats: int, *, num_wa
             if turn >= num_warm:
                 costs[name].append(cost)
     return {
-        name: Cost(statistics.median(cost.cpu_s for cost in own), statistics.median(cost.wall_s for cost in own))
-        for name, own in costs.items()
+        name: Cost(
+            statistics.median(cost.cpu_s for cost in run_costs), statistics.median(cost.wall_s for cost in run_costs)
+        )
+        for name, run_costs in costs.items()
     }
 
 
@@ -105,7 +107,7 @@ def time_in_turn(
     for query in (*queries[:num_warm], *queries):
         for name, ask in asks.items():
             costs[name].append(measure(lambda ask=ask, query=query: ask(query)))  # type: ignore[misc]
-    return {name: describe_ms(own[-len(queries) :]) for name, own in costs.items()}
+    return {name: describe_ms(query_costs[-len(queries) :]) for name, query_costs in costs.items()}
 
 
 def describe_ms(costs: Sequence[Cost]) -> dict[str, float]:
@@ -144,11 +146,11 @@ def sum_over_processes(read: Callable[[Path], float], pid: int | str = "self") -
     """Return the sum of what is read from /proc/PID of a process and its descendants; those that end count as none."""
     folder = Path("/proc", str(pid))
     try:
-        own = read(folder)
+        value = read(folder)
         children = [child for task in folder.glob("task/*/children") for child in task.read_text().split()]
     except OSError:
         return 0.0
-    return own + sum(sum_over_processes(read, child) for child in children)
+    return value + sum(sum_over_processes(read, child) for child in children)
 
 
 def sum_memory_mb() -> float:

@@ -148,7 +148,7 @@ def learn_retrieval(method: str, world: Path, given: argparse.Namespace) -> dict
     data = open_data(world, setting, batch)
     cost = fit(module, data, world, given.precision or setting.precision, max_steps=steps)
     module.export(towers)
-    found = {"trained": sum(own.numel() for own in module.parameters() if own.requires_grad), **cost}
+    found = {"trained": sum(weight.numel() for weight in module.parameters() if weight.requires_grad), **cost}
     for split in SPLITS:
         scores, names = score_split(module, open_data(world, setting, batch, split))
         found[split] = measure(scores, names, read_pairs(world, split))
@@ -170,27 +170,27 @@ def score_split(module: RetrievalModule, data: RetrievalData) -> tuple[np.ndarra
     data.prepare_data()
     data.setup("test")
     module.eval()
-    for number, batch in enumerate(data.test_dataloader()):
-        module.validation_step(batch, number)
+    for batch_index, batch in enumerate(data.test_dataloader()):
+        module.validation_step(batch, batch_index)
     parts, module._evaluated = module._evaluated, []
     scores, truth = module.score(parts)
     order = np.argsort(truth, kind="stable")
     videos = torch.cat([part["videos"] for part in parts]).tolist()
-    names = [data.test.videos[number] for number in videos]
+    names = [data.test.videos[video_index] for video_index in videos]
     first = {int(truth[row]): row for row in reversed(order)}  # one caption a video
-    return scores[[first[number] for number in range(len(names))]], names
+    return scores[[first[video_index] for video_index in range(len(names))]], names
 
 
 def measure(scores: np.ndarray, names: Sequence[str], pairs: Sequence[CaptionPair]) -> dict[str, Any]:
     """Return recall in a gallery, and the share of captions that prefer their video in each kind of pair."""
     part = scores[:GALLERY, :GALLERY]
     ranks = 1 + (part > part.diagonal()[:, None]).sum(axis=1)
-    place = {name: number for number, name in enumerate(names)}
+    place = {name: index for index, name in enumerate(names)}
     right: defaultdict[str, list[float]] = defaultdict(list)
     for pair in pairs:
         a, b = (place[video] for video in pair.videos)
-        for own, other in ((a, b), (b, a)):
-            gap = scores[own, own] - scores[own, other]
+        for row, other in ((a, b), (b, a)):
+            gap = scores[row, row] - scores[row, other]
             right[pair.kind].append(1.0 if gap > 1e-5 else 0.5 if gap > -1e-5 else 0.0)
     kinds = {kind: percent(values) for kind, values in sorted(right.items())}
     return {"R@1": percent(ranks == 1), "R@5": percent(ranks <= 5), **kinds}
@@ -227,7 +227,7 @@ def measure_pair(world: Path, given: argparse.Namespace) -> dict[str, Any]:
                 scores = score_texts(engine, [caption.text for caption in split.captions], files, MEAN)[TOTAL]
             ranks = rank_matrix(scores, truth).t2v
             hits[kind] = np.bincount(truth, (ranks.higher == 0) / (1 + ranks.equal)) / np.bincount(truth)
-        gains = hits["both"] - max((hits[kind] for kind in PAIR), key=lambda own: float(own.mean()))
+        gains = hits["both"] - max((hits[kind] for kind in PAIR), key=lambda rates: float(rates.mean()))
         found[name] = {f"R@1 of {kind}": percent(rates) for kind, rates in hits.items()}
         found[name] |= {"gain": percent(gains), "error": round(100 * float(gains.std() / len(gains) ** 0.5), 1)}
     return found

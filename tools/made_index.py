@@ -55,9 +55,9 @@ def add_videos(store: Store, videos: Sequence[MadeVideo]) -> None:
     for video in videos:
         facts: dict[str, Any] = {"duration": video.edges[-1], "facts": {}, "num_segments": len(video.vectors)}
         ids.append(store.writer.begin_video(video.content, **facts))
-        for number, ((start, end), vectors) in enumerate(zip(pairwise(video.edges), video.vectors, strict=True)):
-            packed = video.packed[number] if video.packed else b""
-            segments.append(NewSegment(ids[-1], number, float(start), float(end), vectors, packed))
+        for segment_index, ((start, end), vectors) in enumerate(zip(pairwise(video.edges), video.vectors, strict=True)):
+            packed = video.packed[segment_index] if video.packed else b""
+            segments.append(NewSegment(ids[-1], segment_index, float(start), float(end), vectors, packed))
     store.writer.add_segments(segments)
     for video_id, video in zip(ids, videos, strict=True):
         video.file.parent.mkdir(parents=True, exist_ok=True)
@@ -162,14 +162,16 @@ def make_pictures(
             videos, numbers = [], range(first, min(first + at_once, num_videos))
             if store.videos.find_complete(f"made-{numbers[-1]}") is not None:
                 continue
-            for number in numbers:
-                folder = find_files(index) / ("even", "odd")[number % 2] / str(number * 500 // num_videos)
-                frames = draw(min(per_video, size - number * per_video), number)
+            for video_index in numbers:
+                folder = find_files(index) / ("even", "odd")[video_index % 2] / str(video_index * 500 // num_videos)
+                frames = draw(min(per_video, size - video_index * per_video), video_index)
                 made = [
                     SegmentEmbedding(frame, frame[None], np.array([start + SEGMENT_S / 2]))
                     for frame, start in zip(frames, edges, strict=False)
                 ]
-                videos.append(MadeVideo(f"made-{number}", folder / f"{number}.mp4", edges[: len(made) + 1], made))
+                videos.append(
+                    MadeVideo(f"made-{video_index}", folder / f"{video_index}.mp4", edges[: len(made) + 1], made)
+                )
             add_videos(store, videos)
 
 
@@ -181,12 +183,12 @@ def make_texts(index: Path, num_texts: int) -> None:
     with Store.open(index) as store:
         contents = list(store.videos.fingerprints().values())
     with TextStore.create(index, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as texts:
-        for number, rows in enumerate(np.array_split(np.arange(num_texts), len(contents))):
-            source: TextSource = "speech" if number % 2 else "screen"
-            track = texts.begin(contents[number], source, "made", duration_s=VIDEO_S)
+        for video_index, rows in enumerate(np.array_split(np.arange(num_texts), len(contents))):
+            source: TextSource = "speech" if video_index % 2 else "screen"
+            track = texts.begin(contents[video_index], source, "made", duration_s=VIDEO_S)
             if track.complete or not len(rows):
                 continue
-            lines = [" ".join(own) for own in draw_words(len(rows))]
+            lines = [" ".join(words) for words in draw_words(len(rows))]
             starts = np.sort(rng.uniform(0, VIDEO_S - 5, len(rows))).tolist()
             timed = [TimedText(start, start + 3, line, source) for start, line in zip(starts, lines, strict=True)]
             vectors = sentences[rng.integers(len(sentences), size=len(rows))]
@@ -215,14 +217,14 @@ def commit_segments(index: Path, interval_s: float) -> Iterator[int]:
         file = find_files(index) / f"{time.time_ns()}.mp4"
         file.touch()
         store.writer.set_file(str(file), state="running", video=video)
-        number = 0
+        segment_index = 0
         while True:
             vector = rng.standard_normal(store.dim, np.float32)
             vector /= np.linalg.norm(vector)
-            embedding = SegmentEmbedding(vector, vector[None], np.array([SEGMENT_S * (number + 0.5)]))
+            embedding = SegmentEmbedding(vector, vector[None], np.array([SEGMENT_S * (segment_index + 0.5)]))
             store.writer.add_segments(
-                [NewSegment(video, number, SEGMENT_S * number, SEGMENT_S * number + 12, embedding)]
+                [NewSegment(video, segment_index, SEGMENT_S * segment_index, SEGMENT_S * segment_index + 12, embedding)]
             )
-            yield number
-            number += 1
+            yield segment_index
+            segment_index += 1
             time.sleep(interval_s)

@@ -116,8 +116,8 @@ R2 = "the released configuration, which validates on the reported split; here tr
 
 def _moments(name: str, *, fps: float = 0.5, **model: Any) -> dict[str, Any]:
     encoder = f"ViT-B-32-quickgelu/openai#fps={fps:g}"
-    own = {"encoder": encoder, "fps": fps, "batch_size": 32, "saliency_range": [0.0, 1.0]}
-    return {"data": {**_data(name, name.replace("-", "_")), **own}, "model": {"lr": 2.5e-4, **model}}
+    data_settings = {"encoder": encoder, "fps": fps, "batch_size": 32, "saliency_range": [0.0, 1.0]}
+    return {"data": {**_data(name, name.replace("-", "_")), **data_settings}, "model": {"lr": 2.5e-4, **model}}
 
 
 CHARADES: dict[str, Any] = {"recipe": "charades", "drop_at": 30, "dropout": 0.35, "saliency_weight": 0.01}
@@ -164,10 +164,12 @@ def list_configs() -> Iterator[tuple[str, str, dict[str, Any]]]:
             stem = f"{name}_{variant_name}"
             if stem == variant.base or (variant.benchmarks and name not in variant.benchmarks):
                 continue
-            own = {"num_frames": on.data["num_frames"]} if "num_frames" in on.data else {}
+            benchmark_settings = {"num_frames": on.data["num_frames"]} if "num_frames" in on.data else {}
             if "num_words" in on.data and "num_words" in base["model"]["init_args"].get("options", {}):
-                own["options"] = {"num_words": on.data["num_words"]}
-            config = derive(base, {**variant.model, "out": f"models/{stem}.safetensors", **own}, on.data, NOTHING)
+                benchmark_settings["options"] = {"num_words": on.data["num_words"]}
+            config = derive(
+                base, {**variant.model, "out": f"models/{stem}.safetensors", **benchmark_settings}, on.data, NOTHING
+            )
             config = derive(config, *PAIRS.get((method, name), (NOTHING, NOTHING, NOTHING)))
             config["model"]["init_args"] |= choose_chunk(variant_name, config["data"]["init_args"])
             yield stem, f"{variant.title}, {on.title}.\n# Source: {variant.source}.", config

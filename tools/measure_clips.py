@@ -123,7 +123,7 @@ def find_category(caption: str) -> str | None:
 
 def average(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return the mean of each list."""
-    return {key: float(np.mean(own)) for key, own in values.items()}
+    return {key: float(np.mean(samples)) for key, samples in values.items()}
 
 
 def measure_concepts(given: argparse.Namespace, _: Path) -> dict[str, Any]:
@@ -182,8 +182,8 @@ def measure_classes(given: argparse.Namespace, _: Path) -> dict[str, Any]:
                 save_classes(store, composer, found, "measured")
                 concepts = name_concepts("measured", found.names)
                 for name, scores, concept in zip(found.names, logits.T, concepts, strict=True):
-                    for key, own in (("classify", scores), ("search", clips.rank(f"@{concept}"))):
-                        results[key].append(ranking_precision(own[rest], labels[rest] == name))
+                    for key, class_scores in (("classify", scores), ("search", clips.rank(f"@{concept}"))):
+                        results[key].append(ranking_precision(class_scores[rest], labels[rest] == name))
             report[f"{shots} examples"] = average(results)
     return report
 
@@ -194,7 +194,7 @@ def measure_composed(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     with open_clips(given) as clips:
         for name in CATEGORIES:
             for detail in DETAILS:
-                has_detail = np.array([re.search(rf"\b{detail}\b", own) is not None for own in clips.captions])
+                has_detail = np.array([re.search(rf"\b{detail}\b", caption) is not None for caption in clips.captions])
                 targets = (clips.labels == name) & has_detail
                 if targets.sum() < MIN_TARGETS:
                     continue
@@ -217,8 +217,8 @@ def measure_refined(given: argparse.Namespace, _: Path) -> dict[str, Any]:
                 scores, rest = clips.rank(read_middle_frame(path), refine=refine), clips.drop(row)
                 results["own video R@1"].append(100.0 * bool(scores.argmax() == row))
                 if (label := clips.labels[row]) is not None:
-                    own = ranking_precision(scores[rest], clips.labels[rest] == label)
-                    results["category by image, AP"].append(own)
+                    precision = ranking_precision(scores[rest], clips.labels[rest] == label)
+                    results["category by image, AP"].append(precision)
             report[key] = average(results)
     return report
 
@@ -327,12 +327,12 @@ def copy_source(path: Path, lengths: Mapping[str, float], padding: Sequence[str]
 
 def cut_look_alikes(path: Path, length_s: float, out: Path) -> Iterator[MadeFile]:
     """Cut a video into disjoint clips."""
-    rng, at, number = random.Random(f"{SEED}{path.name}"), 0.0, 0
+    rng, at, clip_index = random.Random(f"{SEED}{path.name}"), 0.0, 0
     while at + 2.5 <= length_s:
-        clip_s, target = min(rng.uniform(2.5, 5.0), length_s - at), f"{path.stem}.part{number}.mp4"
+        clip_s, target = min(rng.uniform(2.5, 5.0), length_s - at), f"{path.stem}.part{clip_index}.mp4"
         cut_clip(path, at, clip_s, SMALL, 26, out / target)
         yield MadeFile(target, "look-alike", clip_s, (Span(path.name, at, at + clip_s),))
-        at, number = at + clip_s + 0.5, number + 1
+        at, clip_index = at + clip_s + 0.5, clip_index + 1
 
 
 def make_corpus(data: Path, out: Path) -> None:
@@ -346,7 +346,7 @@ def make_corpus(data: Path, out: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         copies = threads.map(lambda name: list(copy_source(videos / name, lengths, padding, out)), sources)
         cuts = threads.map(lambda name: list(cut_look_alikes(videos / name, lengths[name], out)), long)
-        files, look_alikes = ([file for own in made for file in own] for made in (copies, cuts))
+        files, look_alikes = ([file for made_files in made for file in made_files] for made in (copies, cuts))
     for extra in look_alikes[NUM_LOOK_ALIKES:]:
         (out / extra.name).unlink()
     files += look_alikes[:NUM_LOOK_ALIKES]
@@ -383,15 +383,15 @@ def score_groups(groups: Sequence[CopyGroup], files: Mapping[str, MadeFile]) -> 
     found, num_listed = set[str](), 0  # a film that shows several sources is in a group of each
     wrong, errors_s = list[tuple[str, str]](), list[float]()
     for group in groups:
-        best, own = files[Path(group.best.path).name], [files[Path(file.path).name] for file in group.files]
-        for listed, file in zip(group.files[1:], own[1:], strict=True):
+        best, group_files = files[Path(group.best.path).name], [files[Path(file.path).name] for file in group.files]
+        for listed, file in zip(group.files[1:], group_files[1:], strict=True):
             num_listed += 1
             if share_footage(best, file) < LEAST_SHARE - 0.1:
                 wrong.append((best.name, file.name))
             elif (expected := map_time(listed.best_start, best, file)) is not None:
                 errors_s.append(abs(listed.start - expected))
-        sources = [file for file in own if file.kind == "source"]
-        found |= {file.name for file in own if any(share_footage(file, source) > 0 for source in sources)}
+        sources = [file for file in group_files if file.kind == "source"]
+        found |= {file.name for file in group_files if any(share_footage(file, source) > 0 for source in sources)}
     return {
         **count_by_kind(files, found),
         "precision": round(1 - len(wrong) / max(num_listed, 1), 3),
@@ -407,8 +407,8 @@ def count_by_kind(files: Mapping[str, MadeFile], found: Collection[str]) -> dict
     for file in files.values():
         if file.kind not in ORIGINALS:
             kinds[file.kind].append(file.name in found)
-    counts = {kind: f"{sum(own)} of {len(own)}" for kind, own in sorted(kinds.items())}
-    return {"found": counts, "recall": percent([flag for own in kinds.values() for flag in own])}
+    counts = {kind: f"{sum(flags)} of {len(flags)}" for kind, flags in sorted(kinds.items())}
+    return {"found": counts, "recall": percent([flag for flags in kinds.values() for flag in flags])}
 
 
 def read_truth(work: Path) -> dict[str, MadeFile]:

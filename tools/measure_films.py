@@ -60,9 +60,11 @@ def make_questions(films: Sequence[dict[str, Any]], count: int, seed: int) -> li
     events = [(film["file"], event) for film in films for event in film["events"]]
     films_of = Counter(event["id"] for _, event in events)
     for kind, templates in TEMPLATES.items():
-        own = [(file, event) for file, event in events if event["type"] == kind and films_of[event["id"]] == 1]
-        own = [(file, event) for file, event in own if event["visible"] and name_topic(kind, event["text"])]
-        for index, (file, event) in enumerate(rng.sample(own, min(count // 3, len(own)))):
+        kind_events = [(file, event) for file, event in events if event["type"] == kind and films_of[event["id"]] == 1]
+        kind_events = [
+            (file, event) for file, event in kind_events if event["visible"] and name_topic(kind, event["text"])
+        ]
+        for index, (file, event) in enumerate(rng.sample(kind_events, min(count // 3, len(kind_events)))):
             question = templates[index % len(templates)].format(name_topic(kind, event["text"]))
             asked.append(Asked(question, kind, file, tuple(event["window"])))
     return asked
@@ -98,7 +100,7 @@ def measure_questions(given: argparse.Namespace, scratch: Path) -> dict[str, Any
         asked = read_questions(given.written)
     else:
         films = read_rows(given.data / "films.jsonl")
-        made = [own for seed in range(given.seeds) for own in make_questions(films, given.questions, seed)]
+        made = [drawn for seed in range(given.seeds) for drawn in make_questions(films, given.questions, seed)]
         asked = list(dict.fromkeys(made))
     found, costs = defaultdict[str, list[list[bool]]](list), list[Cost]()
     with Engine.open(given.index or scratch) as engine:
@@ -188,7 +190,7 @@ def measure_cuts(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         engine.index([given.data / "videos"], words=False)
         films = [read_shots(engine, given.data / "videos" / row["file"]) for row in rows]
     cuts_s = [find_visible_cuts(row["events"], row["duration"]) for row in rows]
-    truths = {"known": [to_frames(own, film) for own, film in zip(cuts_s, films, strict=True)]}
+    truths = {"known": [to_frames(film_cuts_s, film) for film_cuts_s, film in zip(cuts_s, films, strict=True)]}
     if given.seen:
         seen = defaultdict[str, list[int]](list)
         for row in read_rows(given.seen):
@@ -201,7 +203,7 @@ def measure_cuts(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         num_right = sum(count_right(true, film.cuts) for film, true in zip(films, truth, strict=True))
         num_true, num_found = sum(map(len, truth)), sum(len(film.cuts) for film in films)
         shares = {"precision": num_right / max(num_found, 1), "recall": num_right / max(num_true, 1)}
-        report[name] = {"true": num_true, "found": num_found, **{key: round(own, 3) for key, own in shares.items()}}
+        report[name] = {"true": num_true, "found": num_found, **{key: round(share, 3) for key, share in shares.items()}}
     return report
 
 

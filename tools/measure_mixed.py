@@ -71,14 +71,14 @@ def read_queries(clips: Path, films: Path) -> list[AskedQuery]:
             elif event["id"] in files and sum(end - start for start, end in event["visible"]) > 1:
                 files[event["id"]].add(film["file"])
     queries = [
-        AskedQuery(caption, f"caption {number}", frozenset(files[stem]))
+        AskedQuery(caption, f"caption {caption_index}", frozenset(files[stem]))
         for stem, row in captions.items()
         if row["kind"] == "real"
-        for number, caption in enumerate(row["captions"][:2], start=1)
+        for caption_index, caption in enumerate(row["captions"][:2], start=1)
     ]
     for noun in sorted(NOUNS):
-        own = (files[stem] for stem in words if words[stem] & {noun, f"{noun}s"})
-        queries.append(AskedQuery(noun, "noun", frozenset[str]().union(*own)))
+        noun_files = (files[stem] for stem in words if words[stem] & {noun, f"{noun}s"})
+        queries.append(AskedQuery(noun, "noun", frozenset[str]().union(*noun_files)))
     only = sorted(word for word in set(spoken).difference(*words.values()) if len(spoken[word]) == 1)
     queries += [AskedQuery(word, "word said or shown", frozenset(spoken[word])) for word in only[::4]]
     for row in read_rows(films / "queries.jsonl"):
@@ -148,7 +148,7 @@ def main() -> None:
                     rated += ask_all(engine, queries, names, tallies)
         print(f"\n{'all' if size == sys.maxsize else size} videos")
         rows = (
-            (kind, *(f"{percent(own)} of {len(own)}" if own else "-" for own in tally))
+            (kind, *(f"{percent(flags)} of {len(flags)}" if flags else "-" for flags in tally))
             for kind, tally in tallies.items()
         )
         print_rows(("", "joined", "pictures only", "wrongly absent", "rightly absent"), rows)
@@ -160,11 +160,11 @@ def print_reliability(rated: Sequence[tuple[float, bool]]) -> None:
     print("\nprobability of a result: how many, how many are right")
     error = 0.0
     for low, high in pairwise(EDGES):
-        own = [(probability, right) for probability, right in rated if low <= probability < high]
-        if own:
-            mean, right = np.mean(own, axis=0)
-            error += abs(mean - right) * len(own) / len(rated)
-            print(f"  {low:4.2f} to {min(high, 1):4.2f}: {len(own):6d}  mean {mean:.2f}  right {right:.2f}")
+        in_bin = [(probability, right) for probability, right in rated if low <= probability < high]
+        if in_bin:
+            mean, right = np.mean(in_bin, axis=0)
+            error += abs(mean - right) * len(in_bin) / len(rated)
+            print(f"  {low:4.2f} to {min(high, 1):4.2f}: {len(in_bin):6d}  mean {mean:.2f}  right {right:.2f}")
     print(f"expected calibration error: {error:.3f}")
 
 

@@ -141,8 +141,8 @@ def measure_faces(given: argparse.Namespace, _: Path) -> dict[str, Any]:
     photos, backgrounds = load_photos(given.folder, model), read_backgrounds()
     rng, reader = np.random.default_rng(SEED), FaceReader(model)
     found, kept, num_false = list[bool](), list[bool](), 0
-    for number in range(NUM_FRAMES):
-        photo, look = photos[number % len(photos)], LOOKS[rng.integers(len(LOOKS))]
+    for frame_index in range(NUM_FRAMES):
+        photo, look = photos[frame_index % len(photos)], LOOKS[rng.integers(len(LOOKS))]
         size = float(np.exp(rng.uniform(*np.log(SIZES))))
         frame = backgrounds[rng.integers(len(backgrounds))].copy()
         drawn, box = photo.draw(size, look)
@@ -176,9 +176,9 @@ def make_film(path: Path, photos: list[Photo], backgrounds: list[Image.Image], r
         names = rng.choice(sorted({photo.person for photo in photos}), int(rng.integers(1, 3)), replace=False)
         cast = []
         for side, name in enumerate(names):
-            own = [photo for photo in photos if photo.person == name]
+            person_photos = [photo for photo in photos if photo.person == name]
             size = float(np.exp(rng.uniform(np.log(60), np.log(180))))
-            drawn, _ = own[rng.integers(len(own))].draw(size, LOOKS[rng.integers(len(LOOKS))])
+            drawn, _ = person_photos[rng.integers(len(person_photos))].draw(size, LOOKS[rng.integers(len(LOOKS))])
             cast.append((drawn, 120 + 560 * side, int(rng.integers(10, FRAME[1] - drawn.height))))
             truth.append((start_s, start_s + SHOT_S, (120 + 560 * side + drawn.width / 2) / FRAME[0], str(name)))
         for step in range(RATE * SHOT_S):
@@ -202,7 +202,7 @@ def name_track(track: Track, truth: list[Shown]) -> str:
 def measure_people(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Index films, and compare the clusters of their tracks with who is shown."""
     photos, backgrounds = load_photos(given.folder, load_face_model()), read_backgrounds()
-    rng, paths = np.random.default_rng(SEED), [scratch / f"{number}.mp4" for number in range(given.films)]
+    rng, paths = np.random.default_rng(SEED), [scratch / f"{film_index}.mp4" for film_index in range(given.films)]
     truth = {str(path): make_film(path, photos, backgrounds, rng) for path in paths}
     with Engine(scratch / "index", load_encoder()) as engine:
         engine.index(paths, words=False, people=True)
@@ -237,10 +237,10 @@ def compare_pairs(rows: list[tuple[str, int]]) -> dict[str, float]:
 def find_elsewhere(rows: list[tuple[str, str, int, np.ndarray]]) -> Iterator[bool]:
     """Yield whether the nearest track is theirs, of each person, known from one film, and each other film of theirs."""
     for name in sorted({name for _, name, _, _ in rows if name}):
-        first = min(path for path, own, _, _ in rows if own == name)
-        known = np.stack([vector for path, own, _, vector in rows if (path, own) == (first, name)])
-        for film in sorted({path for path, own, _, _ in rows if own == name and path != first}):
-            others = [(own, vector) for path, own, _, vector in rows if path == film]
+        first = min(path for path, person, _, _ in rows if person == name)
+        known = np.stack([vector for path, person, _, vector in rows if (path, person) == (first, name)])
+        for film in sorted({path for path, person, _, _ in rows if person == name and path != first}):
+            others = [(person, vector) for path, person, _, vector in rows if path == film]
             nearest = min(others, key=lambda row: float(np.linalg.norm(known - row[1], axis=1).min()))
             yield nearest[0] == name
 
@@ -254,8 +254,8 @@ def measure_cost(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     costs = take_turns(runs, given.repeats)
     few, many = (np.array([costs[f"{copies} {on}"].cpu_s for on in (False, True)]) for copies in COPIES)
     return {
-        name: {"pictures_cpu_s": round(own[0], 3), "ratio": round(own[1] / own[0], 2)}
-        for name, own in ((f"{COPIES[0]} copies", few), ("a further copy", (many - few) / (COPIES[1] - COPIES[0])))
+        name: {"pictures_cpu_s": round(cpu_s[0], 3), "ratio": round(cpu_s[1] / cpu_s[0], 2)}
+        for name, cpu_s in ((f"{COPIES[0]} copies", few), ("a further copy", (many - few) / (COPIES[1] - COPIES[0])))
     }
 
 
@@ -350,10 +350,10 @@ def make_films(given: argparse.Namespace, scratch: Path, half: int) -> dict[str,
     speakers = sorted(path for path in given.folder.iterdir() if path.is_dir())[half::2]
     voices = {path.name: sorted(path.glob("*.wav")) for path in speakers}
     rng, films = random.Random(half + 1), {}
-    for number in range(given.films):
+    for film_index in range(given.films):
         audio, spoken = make_sound(rng, voices, given.seconds)
-        path = scratch / f"film{half}-{number:02}.mp4"
-        picture = np.full((48, 64, 3), 5 * number % 256, np.uint8)
+        path = scratch / f"film{half}-{film_index:02}.mp4"
+        picture = np.full((48, 64, 3), 5 * film_index % 256, np.uint8)
         write_film(path, [picture] * int(5 * len(audio) / AUDIO_RATE), 5, audio=audio)
         films[str(path)] = spoken
     return films
@@ -384,8 +384,8 @@ def find_spoken(index: Path, content: str) -> list[Spoken]:
         voices = identities.columns(kind="voice", content=content)
         vectors = identities.vectors(voices.ids)
     people = [
-        str(person) if person else f"voice {hash(own.tobytes())}"
-        for person, own in zip(voices.persons.tolist(), vectors, strict=True)
+        str(person) if person else f"voice {hash(vector.tobytes())}"
+        for person, vector in zip(voices.persons.tolist(), vectors, strict=True)
     ]
     return list(map(Spoken, voices.starts.tolist(), voices.ends.tolist(), people))
 
@@ -404,7 +404,7 @@ def count_right_names(index: Path, films: dict[str, list[Spoken]]) -> tuple[int,
     for path, spoken in films.items():
         for turn in spoken:
             said_s[turn.speaker][path] += turn.end_s - turn.start_s
-    homes = {speaker: max(own, key=own.__getitem__) for speaker, own in said_s.items()}
+    homes = {speaker: max(seconds, key=seconds.__getitem__) for speaker, seconds in said_s.items()}
     names = {speaker: f"Speaker {letter}" for speaker, letter in zip(homes, ascii_lowercase, strict=False)}
 
     def find_names(path: str, turns: Sequence[Spoken], **options: bool) -> list[str]:
@@ -434,8 +434,8 @@ def measure_speakers(given: argparse.Namespace, scratch: Path) -> dict[str, Any]
     for name, films in sets.items():
         if alike:
             films = {
-                path: [turn._replace(speaker=alike) if alike in turn.speaker else turn for turn in own]
-                for path, own in films.items()
+                path: [turn._replace(speaker=alike) if alike in turn.speaker else turn for turn in turns]
+                for path, turns in films.items()
             }
         index = scratch / f"index-{len(report)}"
         with Engine.open(index) as engine:
@@ -457,7 +457,7 @@ def measure_speakers_cost(given: argparse.Namespace, scratch: Path) -> dict[str,
     runs = {str(on): index_run(scratch, encoder, sorted(films), words=words, speakers=on) for on in (False, True)}
     costs = take_turns(runs, given.repeats, num_warm=0)
     without_s, with_s = costs["False"].cpu_s, costs["True"].cpu_s
-    film_s = sum(own[-1].end_s for own in films.values())
+    film_s = sum(turns[-1].end_s for turns in films.values())
     return {"ratio": round(with_s / without_s, 2), "cpu_ms_a_second": round(1e3 * (with_s - without_s) / film_s)}
 
 

@@ -160,7 +160,9 @@ def run_index(files: list[str], mode: SamplingMode) -> tuple[Cost, Stored]:
             main_s = time.thread_time() - main_s
         with Store.create(Path(folder, "again"), **describe_encoder(encoder)) as store:
             video_id = store.writer.begin_video("all of them", duration=0.0, facts={}, num_segments=None)
-            moved = [replace(segment, video=video_id, number=number) for number, segment in enumerate(segments)]
+            moved = [
+                replace(segment, video=video_id, number=segment_index) for segment_index, segment in enumerate(segments)
+            ]
             started = time.thread_time()
             for start in range(0, len(moved), SEGMENTS_AT_ONCE):
                 store.writer.add_segments(moved[start : start + SEGMENTS_AT_ONCE])
@@ -191,9 +193,9 @@ class Throughput(NamedTuple):
 
 def predict(capacity: Mapping[str, float], workers: Sequence[Workers]) -> Throughput:
     """Return the greatest throughput that the units of each resource and the workers' own speed allow."""
-    limits = {**capacity, **{f"{DECODERS} {index}": own.num for index, own in enumerate(workers)}}
-    needs = [{**own.needs, f"{DECODERS} {index}": own.decode_s} for index, own in enumerate(workers)]
-    matrix = np.array([[own.get(name, 0.0) for own in needs] for name in limits])
+    limits = {**capacity, **{f"{DECODERS} {index}": group.num for index, group in enumerate(workers)}}
+    needs = [{**group.needs, f"{DECODERS} {index}": group.decode_s} for index, group in enumerate(workers)]
+    matrix = np.array([[group_needs.get(name, 0.0) for group_needs in needs] for name in limits])
     found = linprog(-np.ones(len(workers)), A_ub=matrix, b_ub=list(limits.values()))
     used = dict(zip(limits, (matrix @ found.x / list(limits.values())).tolist(), strict=True))
     return Throughput(-found.fun, used)

@@ -109,8 +109,8 @@ def plan_steps(plan: Plan) -> Iterator[Step]:
     """Yield all steps in order."""
     for name, seed, short, films in (("a", 0, SHORT, FILMS), ("b", 1, SHORT_B, (1, 1, 1))):
         command = [sys.executable, str(TOOLS / "make_synthetic.py"), str(plan.out / name), "--seed", str(seed)]
-        command += ["--short", *(str(plan.count(number, 40)) for number in short)]
-        command += ["--films", *(str(plan.count(number, 4)) for number in films), "--size", "64", "64"]
+        command += ["--short", *(str(plan.count(num_videos, 40)) for num_videos in short)]
+        command += ["--films", *(str(plan.count(num_films, 4)) for num_films in films), "--size", "64", "64"]
         yield Step(f"world {name}", command, plan.out / name / "qvhighlights")
     for seed in plan.seeds:
         yield from plan_retrieval(plan, seed)
@@ -204,8 +204,8 @@ def run_steps(steps: Sequence[Step], logs: Path) -> list[str]:
     waiting = [step for step in steps if not is_done(step, logs)]
     logs.mkdir(parents=True, exist_ok=True)
     tell(f"{len(steps) - len(waiting)} of {len(steps)} steps are done already")
-    for number, step in enumerate(waiting, 1):
-        tell(f"[{number}/{len(waiting)}] {step.name}: {shlex.join(step.command)}")
+    for step_index, step in enumerate(waiting, 1):
+        tell(f"[{step_index}/{len(waiting)}] {step.name}: {shlex.join(step.command)}")
         step.output.parent.mkdir(parents=True, exist_ok=True)
         if step.needs is not None and not step.needs.exists():
             failed.append(f"{step.name}: skipped, for there is no {step.needs}")
@@ -238,10 +238,10 @@ def read_scores(plan: Plan, names: Sequence[str], read: Callable[[Any], Any]) ->
     """Return what is read from the results of each name and seed for which there is a report."""
     paths = {name: [plan.report(name, seed) for seed in plan.seeds] for name in names}
     found = {
-        name: [read(json.loads(path.read_text("utf-8"))["results"]) for path in own if path.is_file()]
-        for name, own in paths.items()
+        name: [read(json.loads(path.read_text("utf-8"))["results"]) for path in report_paths if path.is_file()]
+        for name, report_paths in paths.items()
     }
-    return {name: own for name, own in found.items() if own}
+    return {name: scores for name, scores in found.items() if scores}
 
 
 def read_recall(results: Any) -> dict[str, float]:
@@ -278,8 +278,8 @@ def write_page(plan: Plan, failed: Sequence[str], seconds: float) -> Path:
     recalls, shares = ["R@1", "R@5", "R@10", "MnR"], ["R1@0.5", "R1@0.7", "mIoU"]
     names = {"A": (*METHODS, RERANKED, AFTER, *AVERAGED), "B": [on_b(name) for name in ("clip", AFTER, *AVERAGED)]}
     tables = [
-        (f"Text to video, test split of world {world}", read_scores(plan, own, read_recall), recalls)
-        for world, own in names.items()
+        (f"Text to video, test split of world {world}", read_scores(plan, world_names, read_recall), recalls)
+        for world, world_names in names.items()
     ]
     tables.append(("Moments in held-out films", read_scores(plan, ("curve", "head"), read_moments), shares))
     num_train, gallery = (plan.count(SHORT[place], 40) for place in (0, 2))

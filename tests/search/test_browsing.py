@@ -35,12 +35,12 @@ def draw(axis: int, seed: int) -> SegmentEmbedding:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with create(tmp_path_factory.mktemp("explorer")) as store:
         axes = [axis for axis, size in enumerate(SIZES) for _ in range(size)]
-        for number, axis in enumerate([*axes, 5]):
-            path = ODD if axis == 5 else f"/{axis}/{number}.mp4"
+        for video_index, axis in enumerate([*axes, 5]):
+            path = ODD if axis == 5 else f"/{axis}/{video_index}.mp4"
             video = store.writer.begin_video(path, duration=20.0, facts={}, num_segments=2)
             store.writer.set_file(path, state="done", video=video)
             for segment in range(2):
-                vectors = draw(axis, 2 * number + segment)
+                vectors = draw(axis, 2 * video_index + segment)
                 add_segment(store, video, segment, 10.0 * segment, 10.0 * segment + 10, vectors, tokens=b"")
             store.writer.finish_video(video)
         yield store
@@ -59,11 +59,11 @@ def test_what_is_alike_is_near_on_the_map(store: Store) -> None:
     moments = Explorer(store).draw_map()
     assert len(moments) == 2 * (sum(SIZES) + 1)
     places = {axis: [(m.x, m.y) for m in moments if read_axis(store, m.video) == axis] for axis in "012"}
-    centres = {axis: np.mean(own, axis=0) for axis, own in places.items()}
-    for axis, own in places.items():
-        for place in own:
+    centres = {axis: np.mean(axis_places, axis=0) for axis, axis_places in places.items()}
+    for axis, positions in places.items():
+        for place in positions:
             assert 0 <= min(place) <= max(place) <= 1
-            assert min(centres, key=lambda each: float(np.linalg.norm(centres[each] - place))) == axis
+            assert min(centres, key=lambda candidate: float(np.linalg.norm(centres[candidate] - place))) == axis
     assert Explorer(store).draw_map(Filters(folder="/none")) == []
 
 
@@ -102,9 +102,9 @@ def test_answers_are_those_of_the_index_as_it_is(store: Store) -> None:
 def test_answers_of_an_index_that_changes_meanwhile_are_not_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     explorer, compute = Explorer(store), Explorer._list_kinds
 
-    def change(own: Explorer, filters: Filters, limit: int) -> list[KindOfVideo]:
+    def change(patched: Explorer, filters: Filters, limit: int) -> list[KindOfVideo]:
         """Answer, and let the index change and another thread ask before the answer is kept."""
-        found = compute(own, filters, limit)
+        found = compute(patched, filters, limit)
         monkeypatch.setattr(Explorer, "_list_kinds", compute)
         video = store.writer.begin_video("late", duration=10.0, facts={}, num_segments=1)
         store.writer.set_file("/9/late.mp4", state="done", video=video)
@@ -120,11 +120,11 @@ def test_answers_of_an_index_that_changes_meanwhile_are_not_kept(store: Store, m
 
 def test_paths_are_those_that_match_and_files_may_go_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with create(tmp_path) as store:
-        for number in range(7):
-            video = store.writer.begin_video(f"v{number}", duration=10.0, facts={}, num_segments=1)
-            add_segment(store, video, 0, 0.0, 10.0, draw(number % 3, number), tokens=b"")
-            for folder in ("a", "b")[: 1 + (number == 0)]:
-                store.writer.set_file(f"/{folder}/{number}.mp4", state="done", video=video)
+        for video_index in range(7):
+            video = store.writer.begin_video(f"v{video_index}", duration=10.0, facts={}, num_segments=1)
+            add_segment(store, video, 0, 0.0, 10.0, draw(video_index % 3, video_index), tokens=b"")
+            for folder in ("a", "b")[: 1 + (video_index == 0)]:
+                store.writer.set_file(f"/{folder}/{video_index}.mp4", state="done", video=video)
         explorer = Explorer(store)
         assert [kind.path for kind in explorer.list_kinds(Filters(folder="/b"))] == ["/b/0.mp4"]
         assert [video.path for video in explorer.list_unusual(Filters(folder="/b"))] == ["/b/0.mp4"]

@@ -89,7 +89,7 @@ def test_moments_follow_their_videos_and_wait_for_those_that_are_gone(engine: En
     assert [moment.video is None for moment in kept.moments] == [False, True]
     assert Path(kept.moments[1].path).name == "blue.mp4", "it is said, not lost"
     assert len(engine.collect("best")) == 1
-    noted = engine.save_collection(replace(kept, moments=tuple(replace(each, note="x") for each in kept.moments)))
+    noted = engine.save_collection(replace(kept, moments=tuple(replace(moment, note="x") for moment in kept.moments)))
     assert [moment.note for moment in noted.moments] == ["x", "x"], "what is missing can be changed"
     shutil.move(tmp_path / "blue.mp4", films / "azure.mp4")
     engine.index([films])

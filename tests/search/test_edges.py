@@ -75,7 +75,7 @@ def test_a_video_that_cannot_be_read_is_not_refined(
     write_film(film, ("black", 1.0), *SCENES)
     with Engine(tmp_path / "made" / "index", AloneEncoder(), rerank="none") as engine:
         engine.index([film])
-        video = next(each.id for each in engine.videos() if str(film) in each.paths)
+        video = next(listed.id for listed in engine.videos() if str(film) in listed.paths)
         coarse = locate(engine, video=video)
         if change == "gone":
             film.unlink()
@@ -112,8 +112,8 @@ class LevelEncoder(AloneEncoder):
         self.plan = plan
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
-        vectors = [np.array([[self.plan[int(each.pixels[0, 0, 0, 0])], 0, 0]], np.float32) for each in batch]
-        return [SegmentEmbedding(each[0], each, frames.times) for each, frames in zip(vectors, batch, strict=True)]
+        vectors = [np.array([[self.plan[int(frames.pixels[0, 0, 0, 0])], 0, 0]], np.float32) for frames in batch]
+        return [SegmentEmbedding(rows[0], rows, frames.times) for rows, frames in zip(vectors, batch, strict=True)]
 
 
 @settings(max_examples=30)

@@ -26,7 +26,7 @@ QUERY = "a dog runs over a meadow"
 
 
 def at_angles(*degrees: float) -> np.ndarray:
-    return unit(np.array([[math.cos(math.radians(each)), math.sin(math.radians(each))] for each in degrees]))
+    return unit(np.array([[math.cos(math.radians(angle)), math.sin(math.radians(angle))] for angle in degrees]))
 
 
 def make_feedback(liked: np.ndarray, others: np.ndarray, typical: float = 0.3) -> Feedback:
@@ -87,12 +87,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Return an engine over videos of one segment each, in families of five that look alike."""
     rng = np.random.default_rng(0)
     with Engine(tmp_path_factory.mktemp("alike") / "index", PatchEncoder(raw=False), rerank="none") as engine:
-        for number in range(NUM_VIDEOS):
-            if number % 5 == 0:
+        for video_index in range(NUM_VIDEOS):
+            if video_index % 5 == 0:
                 family = rng.integers(0, 256, (4, 4, 3))
             tiles = np.clip(family + rng.integers(-15, 16, (4, 4, 3)), 0, 255)
             picture = np.kron(tiles, np.ones((8, 8, 1))).astype(np.uint8)
-            engine.index_frames(f"{number:02}", np.repeat(picture[None], 3, axis=0), np.arange(3.0))
+            engine.index_frames(f"{video_index:02}", np.repeat(picture[None], 3, axis=0), np.arange(3.0))
         yield engine
 
 
@@ -125,7 +125,7 @@ def test_every_score_is_that_of_the_query_plus_the_naive_evidence(engine: Engine
     found = engine.search(query, NUM_VIDEOS, like=like, unlike=unlike, seen=seen)
     vectors, typical = read_vectors(engine)
     temperature = 0.1 * (1 - typical) / 0.7
-    liked, others = (np.stack([vectors[video] for video, _ in each]) for each in (like, seen))
+    liked, others = (np.stack([vectors[video] for video, _ in pairs]) for pairs in (like, seen))
     for hit in found:
         added = 0.0
         for row in liked:

@@ -35,10 +35,10 @@ def make_scores(
     seen = np.array(pictures) if len(pictures) else np.full((len(texts), 20), ABSENT)
     matches = []
     for clause in texts:
-        own = []
+        clause_matches = []
         for start, end, score in clause:
-            own.append(Match(video_id=1, source=source, start=start, end=end, evidence=score, cover=cover))
-        matches.append(own)
+            clause_matches.append(Match(video_id=1, source=source, start=start, end=end, evidence=score, cover=cover))
+        matches.append(clause_matches)
     return VideoScores(1, times, seen, matches, [Segment(1, 0, 0.0, 20.0)])
 
 
@@ -330,10 +330,12 @@ def test_few_places_of_events_are_tried_where_nothing_moves(monkeypatch: pytest.
 def test_fewer_spans_of_a_video_are_the_first_of_more(seed: int, k: int, overlapping: bool, steps: Steps) -> None:
     rng, num_clauses = np.random.default_rng(seed), 1 if steps == ONE else 2
     starts = rng.integers(0, 17, (num_clauses, 3)).astype(float)
-    texts = [[(start, start + 2, float(rng.normal(2, 2))) for start in own] for own in starts.tolist()]
+    texts = [
+        [(start, start + 2, float(rng.normal(2, 2))) for start in clause_starts] for clause_starts in starts.tolist()
+    ]
     pictures = rng.normal(0, 3, (num_clauses, 10)).repeat(2, axis=1).tolist()
     scores, structure = make_scores(*texts, pictures=pictures), make_structure(steps)
-    fewer, more = (find(scores, structure, number, overlapping=overlapping) for number in (k, 20))
+    fewer, more = (find(scores, structure, limit, overlapping=overlapping) for limit in (k, 20))
     assert fewer == more[:k]
 
 

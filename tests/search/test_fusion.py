@@ -128,7 +128,7 @@ def test_hit_has_scores_and_evidence_of_its_sources(engine: Engine) -> None:
     assert (best.source, best.text, best.start, best.end) == ("screen", "platform nine", 0, 4)
     assert [best.text[start:end] for start, end in best.matches] == ["platform", "nine"]
     assert 0.5 < best.share <= 1
-    assert sum(each.share for each in hit.evidence) <= 1 + 1e-6
+    assert sum(evidence.share for evidence in hit.evidence) <= 1 + 1e-6
     assert hit.time == 0
     assert hit.segment.start <= hit.time <= hit.segment.end
 
@@ -152,25 +152,25 @@ def score_naively(engine: Engine, queries: Sequence[str]) -> list[dict[str, floa
         return float(np.mean(sorted(float(row @ text.sentence) for row in rows)[-TOP_FRAMES:]))
 
     unrelated = engine.encoder.encode_text(UNRELATED)
-    reached = [see(rows, each) for each in unrelated for own in frames.values() for rows in own]
+    reached = [see(rows, embedding) for embedding in unrelated for frame_rows in frames.values() for rows in frame_rows]
     mean, deviation = float(np.mean(reached)), max(float(np.std(reached)), MIN_DEVIATION)
     totals = []
     for query in queries:
-        clause, own_totals = make_clause(query), {}
+        clause, query_totals = make_clause(query), {}
         text = engine.encoder.encode_text([query])[0]
-        for name, own_frames in frames.items():
-            seen = max(see(rows, text) for rows in own_frames)
+        for name, video_frames in frames.items():
+            seen = max(see(rows, text) for rows in video_frames)
             scores = [PICTURE_SLOPE * (seen - mean) / deviation + PICTURE_OFFSET]
             if clause.source is not None:
                 scores[0] -= HINTED
                 if clause.content != clause.text and clause.source == "speech":
                     scores[0] -= REPORTED
             for source in ("speech", "screen", "subtitles"):
-                own = [rate_text_naively(query, row) for row in WORDS if row[:2] == (name, source)]
+                text_scores = [rate_text_naively(query, row) for row in WORDS if row[:2] == (name, source)]
                 # Texts that share no word with a query are silent, unless they mean it.
-                scores += [max(own)] if own and max(own) > 0 else []
-            own_totals[name] = float(np.log(np.sum(np.exp(scores))))
-        totals.append(own_totals)
+                scores += [max(text_scores)] if text_scores and max(text_scores) > 0 else []
+            query_totals[name] = float(np.log(np.sum(np.exp(scores))))
+        totals.append(query_totals)
     return totals
 
 
@@ -185,7 +185,7 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
     vector, text = encode([clause.content])[0], encode([said[4]])[0]
     typical = encode([*SENTENCES, *UNRELATED]).mean(axis=0)
     vectors = [encode([row[4]])[0] for row in WORDS if row[1] == source]
-    level = sum(float(own @ vector) for own in vectors) + PRIOR_TEXTS * float(typical @ vector)
+    level = sum(float(text_vector @ vector) for text_vector in vectors) + PRIOR_TEXTS * float(typical @ vector)
     level /= len(vectors) + PRIOR_TEXTS
     asked, held = clause.content.split(), said[4].split()
     told, whole, num_words = 0.0, 0.0, 0
@@ -193,9 +193,9 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
         if stem(word) in STOP_STEMS:
             continue
         num_words += 1
-        number = sum(word in row[4].split() for row in WORDS)
+        num_texts = sum(word in row[4].split() for row in WORDS)
         expected = 1 - (1 - find_word_share(word)) ** TYPICAL_WORDS
-        others = max(number - 1, 0) + ENGLISH_TEXTS * expected
+        others = max(num_texts - 1, 0) + ENGLISH_TEXTS * expected
         weight = -np.log(others / (len(WORDS) + ENGLISH_TEXTS))
         whole += weight
         told += weight if word in held else 0.0
@@ -277,7 +277,7 @@ def test_other_exclusions_lower_a_video_in_which_they_are_said(engine: Engine) -
 
 @pytest.mark.parametrize("query", ["white -red", "white, no red"])
 def test_negative_terms_lower_videos_that_show_nothing_else(engine: Engine, query: str) -> None:
-    seen, less = ({Path(hit.path).stem: hit.why["picture"] for hit in engine.search(each)} for each in ("white", query))
+    seen, less = ({Path(hit.path).stem: hit.why["picture"] for hit in engine.search(text)} for text in ("white", query))
     assert less["red"] < seen["red"] - 5
     assert seen["white"] - 2 < less["white"] <= seen["white"] + 1e-5
 
@@ -316,10 +316,10 @@ def test_sources_restrict_the_search(engine: Engine) -> None:
     assert search(engine, '"platform nine"', 10, "speech", "screen") == ["red"]
     hits = engine.search("good morning captain", sources=["subtitles"])
     assert names(hits) == ["blue"]
-    assert {each.source for hit in hits for each in hit.evidence} == {"subtitles"}
+    assert {evidence.source for hit in hits for evidence in hit.evidence} == {"subtitles"}
     pictures = engine.search("red", sources=["picture"])
     assert names(pictures)[0] == "red"
-    assert {each.source for hit in pictures for each in hit.evidence} == {"picture"}
+    assert {evidence.source for hit in pictures for evidence in hit.evidence} == {"picture"}
     assert all(set(hit.why) == {"picture", "frames"} for hit in pictures)
     for wrong, rule in (([], "have at least 1 item"), (["smell"], "be one of 'picture', 'speech', 'screen', ")):
         with pytest.raises(VidretError, match=f"sources must {rule}"):
@@ -445,7 +445,7 @@ def test_words_of_a_damaged_video_are_left_out_and_said_once(index: Path, caplog
             assert search(engine, "red", 1) == ["red"], "its pictures are intact"
         moments = engine.locate("platform nine", video=engine.search("red", 1)[0].path, weak=True)
     assert moments
-    assert all(each.source == "picture" for moment in moments for each in moment.evidence)
+    assert all(evidence.source == "picture" for moment in moments for evidence in moment.evidence)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert f"the row of {video} in videos is damaged" in warnings[0]

@@ -65,7 +65,7 @@ def test_spans_of_a_head_score_below_their_video_by_their_probability(engine: En
     assert grounder is not None
     for path, hit in hits.items():
         among, alone = select(moments, path), engine.locate(query, 1000, video=path, **ALL)
-        among_spans, alone_spans = ([(m.start, m.end) for m in each] for each in (among, alone))
+        among_spans, alone_spans = ([(m.start, m.end) for m in listed] for listed in (among, alone))
         np.testing.assert_allclose(among_spans, alone_spans, atol=1e-4)  # videos go through the head together
         np.testing.assert_allclose([m.score for m in among], [m.score for m in alone], atol=1e-2)
         grounded = describe_video(engine._index.pictures, hit.video, path)

@@ -42,18 +42,18 @@ def build(folder: Path, videos: Sequence[tuple[str, TextSource, str]]) -> Path:
         ) as store,
         open_texts(index) as texts,
     ):
-        for number, (name, source, text) in enumerate(videos):
+        for video_index, (name, source, text) in enumerate(videos):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-            video = store.writer.begin_video(f"v{number}", duration=12.0, facts={}, num_segments=1)
+            video = store.writer.begin_video(f"v{video_index}", duration=12.0, facts={}, num_segments=1)
             frames = unit(rng.standard_normal((2, encoder.dim))).astype(np.float32)
             embedding = SegmentEmbedding(unit(frames.mean(axis=0)), frames, np.array([2.0, 9.0]))
             store.writer.add_segments([NewSegment(video, 0, 0.0, 12.0, embedding)])
             store.writer.finish_video(video)
-            store.writer.set_file(str(path), state="done", video=video, num_bytes=0, mtime_ns=number)
+            store.writer.set_file(str(path), state="done", video=video, num_bytes=0, mtime_ns=video_index)
             if text:
-                track = texts.begin(f"v{number}", source, "model", duration_s=12.0)
+                track = texts.begin(f"v{video_index}", source, "model", duration_s=12.0)
                 timed = [TimedText(1.0, 3.0, text, source, 0.9, "en")]
                 texts.add(track, timed, FakeSentences().encode([text]), until_s=12.0)
                 texts.finish(track)
@@ -123,8 +123,8 @@ def test_texts_of_videos_that_are_gone_take_no_places(tmp_path: Path) -> None:
     videos: list[tuple[str, TextSource, str]] = [(f"gone/{i}.mp4", "speech", GREETING) for i in range(200)]
     index = build(tmp_path, [*videos, ("left.mp4", "speech", f"{GREETING} welcome")])
     with Store.open(index, write=True) as store:
-        for number in range(200):
-            store.writer.set_file(str(tmp_path / f"gone/{number}.mp4"), state="missing")
+        for video_index in range(200):
+            store.writer.set_file(str(tmp_path / f"gone/{video_index}.mp4"), state="missing")
     with Engine(index, NamedColours(), device="cpu") as engine:
         assert [Path(hit.path).name for hit in engine.search(f'"{GREETING}"', 10)] == ["left.mp4"]
 
@@ -181,7 +181,7 @@ def test_a_query_keeps_its_own_results_wherever_another_interrupts_it(engine: En
 
 def test_threads_search_the_full_text_side_by_side(tmp_path: Path) -> None:
     with closing(TextIndex(tmp_path / "a.sqlite", write=True)) as index:
-        index.add((number, f"word{number % 7} and more") for number in range(500))
+        index.add((text_id, f"word{text_id % 7} and more") for text_id in range(500))
     meeting = threading.Barrier(2)
     with closing(TextIndex(tmp_path / "a.sqlite", write=False)) as index, ThreadPoolExecutor(2) as pool:
 
@@ -191,4 +191,4 @@ def test_threads_search_the_full_text_side_by_side(tmp_path: Path) -> None:
             return sorted(index.search([f"word{word}"], 500).tolist())
 
         found = [pool.submit(search, word) for word in (1, 2)]
-        assert [each.result() for each in found] == [list(range(word, 500, 7)) for word in (1, 2)]
+        assert [future.result() for future in found] == [list(range(word, 500, 7)) for word in (1, 2)]

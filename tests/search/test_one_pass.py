@@ -61,15 +61,15 @@ def check_equal(one: dict[str, list[Any]], other: dict[str, list[Any]]) -> None:
     assert one.keys() == other.keys()
     for name, windows in one.items():
         assert [window for window, _ in windows] == [window for window, _ in other[name]]
-        for (_, own), (_, again) in zip(windows, other[name], strict=True):
-            for layer in range(len(own.layers)):
-                assert own.layers[layer].shape == again.layers[layer].shape
-                difference = own.layers[layer].int() - again.layers[layer].int()
+        for (_, projected), (_, again) in zip(windows, other[name], strict=True):
+            for layer in range(len(projected.layers)):
+                assert projected.layers[layer].shape == again.layers[layer].shape
+                difference = projected.layers[layer].int() - again.layers[layer].int()
                 assert difference.abs().max() <= 1
                 assert (difference != 0).float().mean() < 0.01
-                torch.testing.assert_close(own.scales[layer], again.scales[layer], rtol=2e-3, atol=0)
-                if own.biases[layer] is not None:
-                    torch.testing.assert_close(own.biases[layer], again.biases[layer])
+                torch.testing.assert_close(projected.scales[layer], again.scales[layer], rtol=2e-3, atol=0)
+                if projected.biases[layer] is not None:
+                    torch.testing.assert_close(projected.biases[layer], again.biases[layer])
 
 
 @pytest.mark.parametrize(("tower", "shots"), [("plain", True), ("plain", False), ("merging", True), ("prompts", False)])
@@ -118,7 +118,7 @@ def test_training_reads_what_an_index_stores(films: Path, tmp_path: Path, tower:
     module, _ = load_head(path)
     for span in spans:
         video = cache.read_video(cache.entries.find(span)[0])
-        ((window, own),) = stored[f"{fingerprint(span.path)}.zip"]
+        ((window, projected),) = stored[f"{fingerprint(span.path)}.zip"]
         assert window == (0, len(video.layers[0]))
         layers = [torch.from_numpy(layer.astype(np.float32))[None] for layer in video.layers]
         masks = None if video.masks is None else [torch.tensor(mask)[None] for mask in video.masks]
@@ -126,9 +126,9 @@ def test_training_reads_what_an_index_stores(films: Path, tmp_path: Path, tower:
         with torch.no_grad():
             trained = module.prepare(layers, token_masks=masks, sizes=sizes)
         for layer in range(NUM_LAYERS):
-            bias = own.biases[layer]
-            real = torch.ones(own.layers[layer].shape[:3], dtype=torch.bool) if bias is None else ~bias.isneginf()
-            one, two = own.tokens(layer)[real], trained.tokens(layer)[:, :, : real.shape[2]][real]
+            bias = projected.biases[layer]
+            real = torch.ones(projected.layers[layer].shape[:3], dtype=torch.bool) if bias is None else ~bias.isneginf()
+            one, two = projected.tokens(layer)[real], trained.tokens(layer)[:, :, : real.shape[2]][real]
             torch.testing.assert_close(one, two, rtol=0, atol=0.02 * float(two.abs().max()))
 
 

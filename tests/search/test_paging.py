@@ -34,7 +34,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def test_pages_are_parts_of_one_ranking(engine: Engine, query: Any, candidates: int) -> None:
     every = engine.search(query, NUM_VIDEOS, candidates=candidates)
     assert len({hit.video for hit in every}) == len(every) <= NUM_VIDEOS
-    if any(query is each for each in SINGLE):  # several events have no place where few segments were read
+    if any(query is single for single in SINGLE):  # several events have no place where few segments were read
         assert len(every) == NUM_VIDEOS
     for offset in (0, PAGE, 3 * PAGE):  # the last page is not full
         assert engine.search(query, PAGE, offset=offset, candidates=candidates) == every[offset : offset + PAGE]

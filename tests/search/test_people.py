@@ -95,7 +95,9 @@ def test_a_person_in_a_description_leads_and_what_the_detector_missed_is_found_b
 
 def test_evidence_says_who_is_seen_and_when(engine: Engine) -> None:
     hit = next(hit for hit in engine.search("@mum red") if name_film(hit) == "both")
-    assert [(each.person, each.source, each.start, each.end) for each in hit.evidence] == [("mum", "picture", 2, 10)]
+    assert [(evidence.person, evidence.source, evidence.start, evidence.end) for evidence in hit.evidence] == [
+        ("mum", "picture", 2, 10)
+    ]
     assert engine.locate("@mum red")[0].evidence[0].person == "mum"
     assert engine.search("red")[0].evidence == ()
 
@@ -243,10 +245,13 @@ spans = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 10)), min_size=1, 
 
 @given(tracks=spans, asked=spans, cuts=st.lists(st.integers(0, 50), max_size=4, unique=True))
 def test_presence_equals_loops(tracks: list[tuple[int, int]], asked: list[tuple[int, int]], cuts: list[int]) -> None:
-    own = np.array([(start, start + length, 0.5, 0) for start, length in tracks], np.float64)
+    video_tracks = np.array([(start, start + length, 0.5, 0) for start, length in tracks], np.float64)
     none = np.zeros(0, np.int64)
     elsewhere = np.array([[0.0, 60.0, 1.0, 0]])
-    videos, tracks_of_all = np.array([6, *[7] * len(own), 9]), np.concatenate([elsewhere, own, elsewhere])
+    videos, tracks_of_all = (
+        np.array([6, *[7] * len(video_tracks), 9]),
+        np.concatenate([elsewhere, video_tracks, elsewhere]),
+    )
     person = PersonSpans(handle="mum", videos=videos, tracks=tracks_of_all, segments=none, qualities=np.zeros(0))
     starts = np.array([start for start, _ in asked], np.float64)
     ends = starts + np.array([length for _, length in asked])
@@ -258,7 +263,7 @@ def test_presence_equals_loops(tracks: list[tuple[int, int]], asked: list[tuple[
     assert (before, after) == (1.0, 0.0)
     for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
         best = 0.0
-        for first, last, *_ in own.tolist():
+        for first, last, *_ in video_tracks.tolist():
             gap = max(0.0, first - end, start - last)
             middle = (start + end) / 2
             apart = [cut for cut in cuts if (middle < cut <= first) or (last < cut <= middle)]

@@ -63,7 +63,7 @@ def test_placements_are_valid_and_best_first(
 ) -> None:
     found = list(iterate_placements([make_spans(rows) for rows in steps], gaps, overlapping=overlapping))
     assert bool(found) == (place_naively(steps, gaps) is not None)
-    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+    assert [placed.score for placed in found] == sorted((placed.score for placed in found), reverse=True)
     for index, placement in enumerate(found):
         check(placement, steps, gaps)
         for other in found[:index]:
@@ -79,7 +79,7 @@ def test_next_placement_is_the_best_beside_the_first(steps: Sequence[Rows]) -> N
         left = [[row for row in rows if row[1] <= best.start] for rows in steps]
         right = [[row for row in rows if row[0] >= best.end] for rows in steps]
         rest = [score for score in (place_naively(left, gaps), place_naively(right, gaps)) if score is not None]
-        assert [each.score for each in found[1:]] == ([max(rest)] if rest else [])
+        assert [placement.score for placement in found[1:]] == ([max(rest)] if rest else [])
 
 
 @given(st.lists(st.one_of(st.integers(-3, 3).map(float), st.just(-np.inf)), max_size=9), st.data())

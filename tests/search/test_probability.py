@@ -83,7 +83,7 @@ def test_probabilities_are_ordered_as_scores(model: ProbabilityModel, scores: li
     videos = [model.video(score, scores[-1], size) for score in scores]
     indexes = [model.index(score, size) for score in scores]
     assert (videos, indexes) == (sorted(videos), sorted(indexes))
-    assert all(0 <= each <= 1 for each in videos + indexes)
+    assert all(0 <= probability <= 1 for probability in videos + indexes)
 
 
 @given(SCORES, SCORES, SIZES, SIZES)
@@ -113,10 +113,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def test_an_index_keeps_its_probabilities(store: Store) -> None:
     assert (load_probabilities(store, SOURCES), load_probabilities(store, ("picture",))) == (UNFITTED, PICTURES_ONLY)
     assert load_probabilities(store, ("picture", "picture")) == PICTURES_ONLY
-    own = ProbabilityModel(index_weights=(0.1, 0.2, 1 / 3), video_weights=(0.0, 0.5, -0.6, -0.7))
-    save_probabilities(store, own)
+    fitted = ProbabilityModel(index_weights=(0.1, 0.2, 1 / 3), video_weights=(0.0, 0.5, -0.6, -0.7))
+    save_probabilities(store, fitted)
     with Store.open(store.path) as reader:
-        assert load_probabilities(reader, SOURCES) == load_probabilities(reader, ("picture",)) == own
+        assert load_probabilities(reader, SOURCES) == load_probabilities(reader, ("picture",)) == fitted
         save_probabilities(store, UNFITTED)
         assert load_probabilities(reader, SOURCES) == UNFITTED
     assert not store.metadata.get(PROBABILITIES)
@@ -150,8 +150,8 @@ QUERIES = ("red", "blue", "yellow", "red, then black")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     folder = tmp_path_factory.mktemp("films")
     write_film(folder / "both.mp4", ("red", 3), ("black", 3), ("red", 4))
-    for number, colour in enumerate(("red", "green", "blue", "black", "red")):
-        write_film(folder / f"{number}.mp4", (colour, 3), ("green", 3), (colour, 2), salt=number)
+    for film_index, colour in enumerate(("red", "green", "blue", "black", "red")):
+        write_film(folder / f"{film_index}.mp4", (colour, 3), ("green", 3), (colour, 2), salt=film_index)
     with Engine(folder / "index", ColourEncoder()) as engine:
         engine.index([folder])
         yield engine
@@ -195,8 +195,8 @@ def test_videos_are_judged_one_by_one_where_moments_of_many_are_located(engine: 
 def test_moments_are_judged_as_the_best_of_the_index_where_videos_are_watched(engine: Engine) -> None:
     ids, best = [video.id for video in engine.videos()], LocateOptions(k=1)
     alone, among = (engine.locate_many(QUERIES, ids, best, among_all=among_all) for among_all in (False, True))
-    for query, own, judged in zip(QUERIES, alone, among, strict=True):
-        for [moment], [other] in zip(own, judged, strict=True):
+    for query, judged_alone, judged in zip(QUERIES, alone, among, strict=True):
+        for [moment], [other] in zip(judged_alone, judged, strict=True):
             assert replace(other, probability=moment.probability, weak=moment.weak) == moment
             assert (other.probability or 0) < (moment.probability or 0)
         standard = find_best_videos(engine._index, plan(engine._index, query), SearchOptions())[1][0].standard

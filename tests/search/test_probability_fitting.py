@@ -38,11 +38,11 @@ def make_query(name: str, is_answered: bool, scores: Sequence[float], rights: Se
 def draw_queries(draw: st.DrawFn, min_size: int = 1) -> list[ScoredQuery]:
     """Draw queries to one index."""
     queries = []
-    for number in range(draw(st.integers(min_size, 12))):
+    for query_index in range(draw(st.integers(min_size, 12))):
         scores = sorted(draw(st.lists(st.floats(-5, 12), min_size=1, max_size=4)), reverse=True)
         is_answered = draw(st.booleans())
         rights = [is_answered and draw(st.booleans()) for _ in scores]
-        name = draw(st.sampled_from("abc")) if is_answered else f"query {number}"
+        name = draw(st.sampled_from("abc")) if is_answered else f"query {query_index}"
         queries.append(make_query(name, is_answered, scores, rights))
     return queries
 
@@ -51,11 +51,11 @@ def draw_answers(model: ProbabilityModel, number: int, *, seed: int = 0) -> list
     """Return queries whose answers are as probable as a model says."""
     rng = np.random.default_rng(seed)
     queries = []
-    for each in range(number):
+    for query_index in range(number):
         scores = np.sort(rng.normal(2, 4, 10))[::-1]
         present = bool(rng.random() < model.index(scores[0], SIZE))
         rights = [bool(rng.random() < model.video(score, scores[0], SIZE)) for score in scores]
-        queries.append(make_query(f"{each}", present, scores.tolist(), rights))
+        queries.append(make_query(f"{query_index}", present, scores.tolist(), rights))
     return queries
 
 
@@ -180,10 +180,10 @@ def test_fit_is_chosen_where_it_helps_with_held_out_answers() -> None:
 
 def test_fit_to_what_the_other_half_contradicts_does_not_help() -> None:
     queries = []
-    for number in range(40):
-        present, is_second = number < 20, number % 2 == 1
+    for query_index in range(40):
+        present, is_second = query_index < 20, query_index % 2 == 1
         score = 9.0 if present != is_second else -3.0
-        queries.append(make_query(f"{number:02}", present, (score,), (present,)))
+        queries.append(make_query(f"{query_index:02}", present, (score,), (present,)))
     report = choose_probabilities(queries, UNFITTED)
     assert (report.index.helps, report.videos.helps, report.helps) == (False, False, False)
     assert report.model == UNFITTED != fit_probabilities(queries, UNFITTED)
@@ -204,21 +204,21 @@ def test_measures_of_the_default_are_those_of_all_answers() -> None:
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30))
 def test_calibration_error_agrees_with_its_naive_twin(rated: list[tuple[float, bool]]) -> None:
     error = 0.0
-    for number in range(10):
-        own = [(p, right) for p, right in rated if number == min(math.floor(p * 10), 9)]
-        if own:
-            mean, share = sum(p for p, _ in own) / len(own), sum(right for _, right in own) / len(own)
-            error += len(own) / len(rated) * abs(mean - share)
+    for bin_index in range(10):
+        in_bin = [(p, right) for p, right in rated if bin_index == min(math.floor(p * 10), 9)]
+        if in_bin:
+            mean, share = sum(p for p, _ in in_bin) / len(in_bin), sum(right for _, right in in_bin) / len(in_bin)
+            error += len(in_bin) / len(rated) * abs(mean - share)
     probabilities, rights = zip(*rated, strict=True)
     assert find_calibration_error(np.array(probabilities), np.array(rights)) == pytest.approx(error)
 
 
 @given(draw_queries(), st.integers(0, MIN_ANSWERS - 1), st.booleans())
 def test_few_answers_of_a_kind_are_refused(queries: list[ScoredQuery], few: int, is_answered: bool) -> None:
-    own = [query for query in queries if query.is_answered != is_answered]
-    own += [query for query in queries if query.is_answered == is_answered][:few]
+    few_queries = [query for query in queries if query.is_answered != is_answered]
+    few_queries += [query for query in queries if query.is_answered == is_answered][:few]
     with pytest.raises(VidretError, match=rf"at least {MIN_ANSWERS} queries that .* got \d+ and \d+$"):
-        choose_probabilities(own, UNFITTED)
+        choose_probabilities(few_queries, UNFITTED)
 
 
 # Through the engine
@@ -247,8 +247,8 @@ def index(indexed: Path, tmp_path: Path) -> Path:
 def list_answers(times: int) -> dict[str, list[str]]:
     """Return queries for the colours of films, and for what none shows; repeated in other words."""
     return {
-        f"{text}{' film' * each}": [f"{text}.mp4"] if text in COLOURS else []
-        for each in range(times)
+        f"{text}{' film' * repeat}": [f"{text}.mp4"] if text in COLOURS else []
+        for repeat in range(times)
         for text in COLOURS + NO_COLOURS
     }
 

@@ -23,10 +23,10 @@ class HalfStore(Store):
     def search(self, queries: np.ndarray, k: int, *given: Any, **options: Any) -> SearchResult:
         scores, ids = super().search(queries, 4 * k, *given, **options)
         kept_scores, kept_ids = np.full((len(ids), k), -np.inf, np.float32), np.full((len(ids), k), -1)
-        for row, own in enumerate(ids):
-            is_odd = own % 2 == 1
+        for row, row_ids in enumerate(ids):
+            is_odd = row_ids % 2 == 1
             num = min(k, is_odd.sum())
-            kept_scores[row, :num], kept_ids[row, :num] = scores[row, is_odd][:num], own[is_odd][:num]
+            kept_scores[row, :num], kept_ids[row, :num] = scores[row, is_odd][:num], row_ids[is_odd][:num]
         return SearchResult(kept_scores, kept_ids)
 
 
@@ -47,8 +47,8 @@ def write_index(path: Path, rows: Float[np.ndarray, "segment dim"]) -> Path:
         store.writer.set_file("/v.mp4", state="done", video=video)
         store.writer.add_segments(
             [
-                NewSegment(video, number, 0.0, 1.0, SegmentEmbedding(row, row[None], np.zeros(1)))
-                for number, row in enumerate(rows)
+                NewSegment(video, segment_index, 0.0, 1.0, SegmentEmbedding(row, row[None], np.zeros(1)))
+                for segment_index, row in enumerate(rows)
             ]
         )
         store.writer.finish_video(video)
@@ -101,10 +101,10 @@ def test_recall_equals_naive_twin(
     with kind.open(write_index(tmp_path, make_unit_vectors(80))) as store:
         queries = {"a": make_unit_vectors(4, seed=1), "b": make_unit_vectors(9, seed=2)}
         recalls = measure_recall(store, queries, candidates=30)
-        for name, own in queries.items():
-            assert recalls[name].searched == pytest.approx(naive_recall(store, own, 30, BEST))
-            assert recalls[name].asked == pytest.approx(naive_recall(store, own, BEST, BEST))
-            assert recalls[name].within == pytest.approx(naive_recall(store, own, 30, 30))
+        for name, vectors in queries.items():
+            assert recalls[name].searched == pytest.approx(naive_recall(store, vectors, 30, BEST))
+            assert recalls[name].asked == pytest.approx(naive_recall(store, vectors, BEST, BEST))
+            assert recalls[name].within == pytest.approx(naive_recall(store, vectors, 30, 30))
             assert recalls[name].low
 
 

@@ -34,10 +34,10 @@ class ColumnColours(NamedColours):
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with Engine(tmp_path_factory.mktemp("graded") / "index", ColumnColours(), rerank="none") as engine:
-        for number, num_blue in enumerate(SHARES):
+        for video_index, num_blue in enumerate(SHARES):
             names = ["red"] * 3 + ["blue"] * num_blue + ["yellow"] * (5 - num_blue)
             picture = np.tile(np.array([COLOURS[name] for name in names], np.uint8), (8, 1, 1))
-            engine.index_frames(f"{number}", np.tile(picture, (3, 1, 1, 1)), np.arange(3.0))
+            engine.index_frames(f"{video_index}", np.tile(picture, (3, 1, 1, 1)), np.arange(3.0))
         yield engine
 
 
@@ -96,7 +96,7 @@ GIVEN = st.tuples(st.sampled_from([None, 0.8, 0.2, 0.01]), st.sampled_from([9.0,
 
 @given(given_hits=st.lists(GIVEN, min_size=1), seed=st.integers(0, 100))
 def test_unlikely_hits_far_below_the_best_come_last(given_hits: list[tuple[float | None, float]], seed: int) -> None:
-    hits = [make_hit(number, *values) for number, values in enumerate(given_hits)]
+    hits = [make_hit(video_id, *values) for video_id, values in enumerate(given_hits)]
     vectors = np.random.default_rng(seed).standard_normal((len(hits), 3)).astype(np.float32)
     attribute = Attribute(name="x", direction=np.array([1.0, 0, 0]), mean=0.0, deviation=2.0)
     found = sort_hits(hits, list(vectors), attribute)

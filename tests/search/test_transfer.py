@@ -37,11 +37,11 @@ class SignEncoder:
         self.name, self.fingerprint = name, f"{name}-1"
         self._scale, self._shared, self._own = scale, tuple(shared), tuple(own)
         self.dim = DIM + len(shared) + 2 * len(own)
-        assert scale**2 + sum(each**2 for each in (*shared, *own)) == 1
+        assert scale**2 + sum(weight**2 for weight in (*shared, *own)) == 1
 
     def _widen(self, signs: np.ndarray, *, is_text: bool) -> np.ndarray:
-        own, none = self._own, (0.0,) * len(self._own)
-        parts = (*self._shared, *((*own, *none) if is_text else (*none, *own)))
+        unshared, none = self._own, (0.0,) * len(self._own)
+        parts = (*self._shared, *((*unshared, *none) if is_text else (*none, *unshared)))
         rows = np.concatenate([signs * self._scale / DIM**0.5, np.tile(parts, (len(signs), 1))], axis=1)
         return rows.astype(np.float32)
 

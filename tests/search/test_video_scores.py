@@ -75,18 +75,28 @@ def list_naively(video: VideoScores, step: tuple[int, ...]) -> list[Span]:
                 terms.append(max([ABSENT, *near]))
             total += log_sum(terms)
         spans.append((start, end, total / math.sqrt(len(step)), time))
-    for own in video.texts[step[0]] if len(step) == 1 else ():
-        terms = [own.evidence]
+    for text_match in video.texts[step[0]] if len(step) == 1 else ():
+        terms = [text_match.evidence]
         for source in ("speech", "screen", "subtitles"):
             others = [
                 other.evidence
                 for other in video.texts[step[0]]
-                if other.source == source != own.source and min(other.end, own.end) > max(other.start, own.start)
+                if other.source == source != text_match.source
+                and min(other.end, text_match.end) > max(other.start, text_match.start)
             ]
             terms += [max(others)] if others else []
-        seen = [video.pictures[step[0], i] for i, time in enumerate(times) if own.start <= time <= own.end]
+        seen = [
+            video.pictures[step[0], i] for i, time in enumerate(times) if text_match.start <= time <= text_match.end
+        ]
         terms += [max(seen)] if seen else []
-        spans.append((own.start, max(own.end, own.start + MIN_TEXT_S), log_sum(terms), (own.start + own.end) / 2))
+        spans.append(
+            (
+                text_match.start,
+                max(text_match.end, text_match.start + MIN_TEXT_S),
+                log_sum(terms),
+                (text_match.start + text_match.end) / 2,
+            )
+        )
     return spans
 
 
@@ -137,8 +147,8 @@ def rank_naively(
             for index, clause in enumerate(structure.clauses)
         ):
             continue
-        own = list(texts.get(video_id, [[] for _ in range(num_clauses)]))
-        video = make_video_scores(video_id, seen, own)
+        video_texts = list(texts.get(video_id, [[] for _ in range(num_clauses)]))
+        video = make_video_scores(video_id, seen, video_texts)
         combine_clauses(video, structure)
         if video.time_s:
             ranked.append((video_id, video.score, video.time_s))

@@ -127,7 +127,7 @@ def test_a_class_to_which_examples_are_added_is_taught_from_then_on(engine: Engi
     assert len(concept.yes) == 2
     with pytest.raises(VidretError, match="@kind-red is taught already: forget it"):
         engine.classify({"red": [paint("red")], "blue": [paint("blue")]}, save="kind")
-    assert [len(each.yes) for each in engine.concepts()] == [1, 2], "nothing was replaced"
+    assert [len(taught.yes) for taught in engine.concepts()] == [1, 2], "nothing was replaced"
 
 
 def test_wrong_classes_are_refused(engine: Engine, films: Path, tmp_path: Path) -> None:

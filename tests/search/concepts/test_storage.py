@@ -93,7 +93,7 @@ def test_one_image_teaches_a_concept_that_any_query_may_mention(engine: Engine, 
         {Path(hit.path).stem: hit.score for hit in engine.search(query, 7)}
         for query in ("@mascot", "@MASCOT with blue")
     ]
-    alone, moved = (each["blue"] - each["black"] for each in scores)
+    alone, moved = (video_scores["blue"] - video_scores["black"] for video_scores in scores)
     assert moved > alone, "words beside it count"
     moment = engine.locate("@mascot", 1, video=films / "both.mp4")[0]
     assert moment.start >= 3
@@ -106,10 +106,10 @@ def test_examples_are_images_videos_stretches_and_results(engine: Engine, films:
     hit = engine.search("red", 1)[0]
     moment = Moment(hit.video, str(films / "both.mp4"), 4.5, 8.0, 0.0)
     concept = engine.teach("warm", [tmp_path / "red.png", films / "red.mp4", stretch, moment, hit], [paint("blue")])
-    examples = [(Path(each.path).name, each.start) for each in concept.yes]
+    examples = [(Path(example.path).name, example.start) for example in concept.yes]
     assert examples[:3] == [("red.png", None), ("red.mp4", None), ("both.mp4", 4.5)]
     assert len(examples) == 4, "the stretch and the moment are one example"
-    assert [each.path for each in concept.no] == ["an image"]
+    assert [example.path for example in concept.no] == ["an image"]
     assert engine.concepts() == [concept]
     red = ColourEncoder().encode_text(["red"])[0].sentence
     with Store.open(engine.path) as store:
@@ -131,8 +131,8 @@ def test_further_examples_are_added_and_may_change_sides(engine: Engine, films: 
     files = [tmp_path / "red.png", films / "red.mp4"]
     engine.teach("lit", [*files, paint("white"), paint("white")])
     concept = engine.teach("lit", [paint("yellow"), files[1]], [files[0]], add=True)
-    assert [Path(each.path).name for each in concept.yes] == ["an image"] * 3 + ["red.mp4"]
-    assert [Path(each.path).name for each in concept.no] == ["red.png"]
+    assert [Path(example.path).name for example in concept.yes] == ["an image"] * 3 + ["red.mp4"]
+    assert [Path(example.path).name for example in concept.no] == ["red.png"]
     engine.teach("one", [stretch])
     with pytest.raises(VidretError, match="yes must hold an example of one, got none"):
         engine.teach("one", [], [stretch], add=True)
@@ -155,7 +155,7 @@ def test_events_mean_what_a_concept_has_learned_since(engine: Engine) -> None:
 def test_concepts_are_kept_replaced_and_forgotten(engine: Engine) -> None:
     engine.teach("one", [paint("red")])
     with Engine(engine.path, ColourEncoder()) as other:
-        assert [each.name for each in other.concepts()] == ["one"]
+        assert [concept.name for concept in other.concepts()] == ["one"]
     with pytest.raises(VidretError, match="@one is taught already: to teach it again, replace it"):
         engine.teach("ONE", [paint("blue")])
     engine.teach("one", [paint("blue")], replace=True)
@@ -218,7 +218,7 @@ def test_words_move_an_image(engine: Engine) -> None:
         {Path(hit.path).stem: hit.score for hit in engine.search(query, 7)}
         for query in (ComposedQuery(images=(image, image)), ComposedQuery(images=(image,), text="red"))
     ]
-    gains = [each["red"] - each["black"] for each in scores]
+    gains = [video_scores["red"] - video_scores["black"] for video_scores in scores]
     assert gains[1] > gains[0]
     middle = engine.search(ComposedQuery(images=(paint("red"), paint("green"))), 7)
     assert names(middle)[0] in ("yellow", "red", "green")
@@ -238,7 +238,7 @@ def test_a_composed_vector_has_the_level_and_spread_of_texts(engine: Engine) -> 
     with Store.open(engine.path) as store:
         composer = Composer(store, ColourEncoder())
         vector, offset = composer.compose([(np.array([1.0, 0.0, 0.0]), 1.0), (np.array([0.0, 5.0, 0.0]), 1.0)])
-        texts = np.stack([each.sentence for each in ColourEncoder().encode_text(["red", "blue", "green"])])
+        texts = np.stack([text.sentence for text in ColourEncoder().encode_text(["red", "blue", "green"])])
         scores = composer.sample.vectors @ vector + offset
         assert scores.std() == pytest.approx((texts @ composer.sample.vectors.T).std(axis=1).mean(), rel=0.5)
         assert abs(scores.mean()) < 1

@@ -119,16 +119,16 @@ def test_files_give_the_results_of_the_modules(
     exact = project_directly(films / name, head, encoder, [Window(*window) for window in windows], DTYPES[tokens])
     loaded = list(load_projected(videos.prepare(name), device=CPU))
     assert [window for window, _ in loaded] == windows
-    for (_, own), other in zip(loaded, exact, strict=True):
+    for (_, projected), other in zip(loaded, exact, strict=True):
         for kind in ("layers", "scales", "biases"):
-            for layer, (one, two) in enumerate(zip(getattr(own, kind), getattr(other, kind), strict=True)):
+            for layer, (one, two) in enumerate(zip(getattr(projected, kind), getattr(other, kind), strict=True)):
                 assert (one is None) == (two is None)
                 if kind == "biases" and one is not None and two is not None:
                     assert torch.equal(one, two)
                 elif kind == "layers":
-                    check_close(own, other, layer)
+                    check_close(projected, other, layer)
     if merging and name == "long.mp4":
-        biases = [own.biases[-1] for _, own in loaded]
+        biases = [videos_of_window.biases[-1] for _, videos_of_window in loaded]
         assert any(bias is not None and bias.isneginf().any() for bias in biases), (
             "parts have different numbers of tokens"
         )
@@ -161,12 +161,12 @@ def test_videos_together_give_the_spans_of_each(
     np.testing.assert_allclose(again[-1] or [], together[-1] or [], rtol=1e-5, atol=1e-6)
 
 
-def check_close(own: ProjectedVideos, other: ProjectedVideos, layer: int) -> None:
+def check_close(projected: ProjectedVideos, other: ProjectedVideos, layer: int) -> None:
     """Compare real tokens, of which files keep a part in float16 until the video's length is known."""
-    real = torch.ones(own.layers[layer].shape[:3], dtype=torch.bool)
-    if (bias := own.biases[layer]) is not None:
+    real = torch.ones(projected.layers[layer].shape[:3], dtype=torch.bool)
+    if (bias := projected.biases[layer]) is not None:
         real = ~bias.isneginf()
-    one, two = own.tokens(layer)[real], other.tokens(layer)[real].detach()
+    one, two = projected.tokens(layer)[real], other.tokens(layer)[real].detach()
     torch.testing.assert_close(one, two, rtol=0, atol=0.02 * float(two.abs().max()))
 
 
@@ -433,8 +433,8 @@ def test_unreadable_frame_is_replaced_by_the_nearest_of_its_segment(
 
     def stand_in(number: int) -> int:
         """Return the nearest readable frame of the segment, or if there is none, that of the step before."""
-        own = [frame for frame in readable if frame // at_once == number // at_once]
-        return min(own, key=lambda frame: abs(frame - number)) if own else stand_in(number - 1)
+        step_frames = [frame for frame in readable if frame // at_once == number // at_once]
+        return min(step_frames, key=lambda frame: abs(frame - number)) if step_frames else stand_in(number - 1)
 
     num_steps = min(60, (max(readable) // at_once + 1) * at_once)
 

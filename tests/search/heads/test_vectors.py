@@ -86,8 +86,8 @@ def test_file_of_a_head_over_vectors_of_any_dimension_round_trips(tmp_path: Path
     head, path = make_head().float(), tmp_path / "head.safetensors"
     card = HeadCard.describe(head, backbone="made-up", fps=1.0, reads=VECTORS)
     save_head(head, card, path)
-    again, own = load_head(path)
-    assert own == card
+    again, loaded_card = load_head(path)
+    assert loaded_card == card
     for name, weight in head.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name])
 

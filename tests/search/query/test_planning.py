@@ -69,7 +69,7 @@ def test_probabilities_agree_with_a_naive_twin(seed: int, num_texts: int) -> Non
             np.exp(sum(float(w) * float(x) for w, x in zip(row, vector, strict=True)) + float(offset))
             for row, offset in zip(tensors["weights"], tensors["offsets"], strict=True)
         ]
-        assert found == pytest.approx([own / sum(odds) for own in odds], rel=1e-4)
+        assert found == pytest.approx([source_odds / sum(odds) for source_odds in odds], rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_probabilities_agree_with_a_naive_twin(seed: int, num_texts: int) -> Non
 )
 def test_wording_tells_what_is_asked_for(source: str, queries: list[str]) -> None:
     for query, intent in zip(queries, read(*queries), strict=True):
-        assert max(intent, key=lambda own: intent[own]) == source, query
+        assert max(intent, key=lambda name: intent[name]) == source, query
         assert sum(intent.values()) == pytest.approx(1)
 
 
