@@ -237,7 +237,8 @@ def _locate(
     """
     options = LocateOptions(k=MOMENTS_PER_QUERY, weak=True, sources=query.sources, videos=VIDEOS_PER_QUERY)
     if videos:
-        moments = [moment for video in videos for moment in engine.locate_with(query.text, options, video=video)]
+        named = dict.fromkeys(videos)  # one that is named twice counts once
+        moments = [moment for video in named for moment in engine.locate_with(query.text, options, video=video)]
         moments.sort(key=lambda moment: -moment.score)
         ranks: dict[int, int] = {}
     else:
