@@ -1032,7 +1032,7 @@ class Engine(VideoLibrary):
             return self._clip_finder
 
     def _fold(self, results: list[Result]) -> list[Result]:
-        """Return results without further ones that show the same footage."""
+        """Return results without repeats of the same footage."""
         from vidret.copies.folding import CopyFolder
 
         with self._opening:

@@ -70,7 +70,7 @@ class DecoderFailedError(DecodeError):
 
 
 class ChangedError(DecodeError):
-    """A file whose content has changed while it was read."""
+    """A file whose content has changed since it was identified."""
 
 
 class EncoderError(VidretError):

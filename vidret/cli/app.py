@@ -190,7 +190,7 @@ class CommandApp(typer.Typer):
 
 
 class UnloadedCommand(Command):
-    """A command that knows only its line in the help, and imports its modules when it runs."""
+    """A command with only its line in the help, which imports its modules when it runs."""
 
     def __init__(self, name: str) -> None:
         panel, text = COMMANDS[name]

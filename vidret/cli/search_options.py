@@ -187,7 +187,7 @@ def draw_results(
     *,
     first_rank: int = 1,
 ) -> None:
-    """Write the contact sheet of results, numbered from ``first_rank``, if one is asked for."""
+    """Write the contact sheet of results, numbered from ``first_rank``, unless ``sheet`` is None."""
     if sheet is not None:
         from vidret.present.sheet import tiles_of_results, write_sheet
 

@@ -110,7 +110,7 @@ RULES: dict[str, Callable[[str], None]] = {
 def parse_names(
     text: str, allowed: Sequence[Name], *, option: str, rule: str = "must list some of"
 ) -> tuple[Name, ...]:
-    """Return the names in a list such as ``speech,screen``, in the order in which they are allowed."""
+    """Return the names in a list such as ``speech,screen``, in the order of ``allowed``."""
     chosen = [name.strip() for name in text.split(",")]
     for name in chosen:
         if name not in allowed:

@@ -142,7 +142,7 @@ class Server:
             raise self._explain(response, content, f"this fault: {error}") from None
 
     def follow(self, path: str, parse: Callable[[Iterator[tuple[str, Any]]], T], body: dict[str, Any]) -> T:
-        """Send a request, and return what ``parse`` makes of its answer's events, names with data, as they arrive.
+        """Send a request, and return the result of ``parse`` on its answer's events (name, data), read as they arrive.
 
         The time limit holds between two events or keep-alives.
 

@@ -76,7 +76,7 @@ class Stages(Protocol):
 
 
 class WorkerLostError(VidretError):
-    """The process or machine that did the work is gone; the work can be repeated elsewhere."""
+    """The process or machine that did the work is lost; the work can be repeated elsewhere."""
 
 
 def stream_unchanged(pool: DecodePool, path: str, identity: Identity, **options: Any) -> Iterator[Message]:

@@ -45,7 +45,7 @@ def cut_film(
     The film appears when it is complete. For the arguments see ``cut_moments``.
 
     Raises:
-        VidretError: As in ``cut_moments``; or there is no moment.
+        VidretError: As in ``cut_moments``; or there are no moments.
     """
     check_local(moments)
     if not moments:

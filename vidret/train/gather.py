@@ -2,8 +2,8 @@
 
 The backward pass sums the gradients of all processes for a process's own rows. So it differentiates the sum of the
 losses of all processes, and the mean over processes that data-parallel training takes is the gradient of the mean loss.
-Each process computes either the loss of the whole gathered batch, or that of its own rows against all columns: in both
-cases the mean loss is that of a single process with the whole batch, and so is its gradient.
+Each process computes either the loss of the whole gathered batch, or that of its own rows against all columns: if the
+mean over processes is the loss that a single process would compute, so is the gradient.
 """
 
 from typing import TypeVar

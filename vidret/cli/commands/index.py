@@ -167,7 +167,7 @@ def index_command(*, asked: IndexChoices) -> None:
 
 
 def choose_describer(asked: IndexChoices) -> "ChatEndpoint | None":
-    """Return the endpoint that describes segments, if one is asked for."""
+    """Return the endpoint that describes segments, None without ``--describe``."""
     if asked.describe is not None:
         return make_endpoint(asked.describe, asked.describe_model, DESCRIBE_TIMEOUT_S, name="describe")
     if asked.describe_choices > 1:

@@ -1,4 +1,4 @@
-"""The command ``vidret models``: what can be loaded here."""
+"""The command ``vidret models``: the models that this machine can load."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The command ``vidret train``: Lightning's command line for the methods of vidret, and further commands below it."""
+"""The command ``vidret train``: Lightning's command line for the methods of vidret, and other subcommands."""
 
 from pathlib import Path
 from typing import Annotated

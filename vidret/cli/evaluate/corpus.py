@@ -148,7 +148,7 @@ def probe_command(
 
 
 def show_probe(report: "ProbeReport") -> None:
-    """Print the results in words, and the tables behind them."""
+    """Print a summary of the results, and their tables."""
     from vidret.corpus.probe_page import explain_report, tabulate_corruptions, tabulate_pairs
 
     for line in explain_report(report):

@@ -267,7 +267,7 @@ class RayStages:
 
         Raises:
             VidretError: It failed in another way.
-            WorkerLostError: The process or node with the result is gone.
+            WorkerLostError: The process or node with the result is lost.
             StopRun: These stages are closed.
         """
         self._wait(reference, heartbeat)
