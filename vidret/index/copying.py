@@ -51,8 +51,8 @@ class CopyJob:
 class ContentCopier:
     """Copies contents into a target index; ``video_ids`` are those of the target, by content.
 
-    ``copied`` contents may have been completed by the copy, ``damaged`` ones have the reasons. ``counts`` are the
-    numbers of ``known`` contents and of copied segments.
+    ``copied`` are the contents that were copied or completed, ``damaged`` those with damaged segments, with reasons.
+    ``counts`` are the numbers of ``known`` contents and of copied segments.
     """
 
     def __init__(self, target: Store, on_advance: Callable[[int], None]) -> None:
@@ -64,7 +64,7 @@ class ContentCopier:
         self.counts: Counter[str] = Counter()
 
     def list_jobs(self, sources: Sequence[Store], wanted: Container[str]) -> list[CopyJob]:
-        """Return the wanted contents that are not complete in the target; those complete in a source come first."""
+        """Return a job for each wanted content that is not complete in the target; those complete in a source first."""
         jobs = []
         for source in sources:
             for video_id, content in source.videos.fingerprints().items():
@@ -123,7 +123,7 @@ class ContentCopier:
         return ids
 
     def _is_same_cut(self, job: CopyJob, known: VideoRecord) -> bool:
-        """Return whether both parts of an incomplete content are cut alike, so that one can complete the other."""
+        """Return whether source and target cut an incomplete content alike, so that one can complete the other."""
         if not job.video.open_ended:
             return known.num_segments == job.video.num_segments
         if not known.open_ended:
@@ -141,7 +141,7 @@ class ContentCopier:
         )
 
     def _copy_batch(self, source: Store, batch: Sequence[CopyJob], missing: Mapping[int, CopyJob]) -> None:
-        """Copy the missing segments of contents, and finish the videos that are complete now."""
+        """Copy the missing segments of contents, and finish the videos that this completes."""
         ids, num_damaged = list(missing), len(self.damaged)
         for first in range(0, len(ids), BATCH):
             segments = self._read(source, ids[first : first + BATCH], missing)
@@ -213,7 +213,7 @@ def copy_concepts(target: Store, sources: Sequence[Store]) -> tuple[int, list[st
 
     def read(index: Store) -> Iterator[tuple[str, str | bytes]]:
         for key in index.metadata.keys(f"{CONCEPT}."):
-            if concept := index.metadata.get(key):  # one that was forgotten is stored as empty
+            if concept := index.metadata.get(key):  # a forgotten concept is stored as empty
                 yield f"@{key.removeprefix(f'{CONCEPT}.')}", concept
 
     source_concepts = ((source.path, *named) for source in sources for named in read(source))
@@ -298,7 +298,7 @@ class TextMerge:
         self.notes: list[str] = []
 
     def plan(self, wanted: Container[str]) -> None:
-        """Choose the index to take each track of the wanted contents from."""
+        """Choose the index from which to copy each track of the wanted contents."""
         with ExitStack() as stack:
             target_texts = [stack.enter_context(TextStore.open(self._target))] if TextStore.exists(self._target) else []
             best: dict[tuple[str, str], TrackCopyJob] = {}

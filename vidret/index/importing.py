@@ -43,7 +43,7 @@ class ImportReport:
         known: Videos whose content was in the index already; it keeps its vectors.
         num_segments: Segments that were stored.
         num_rescaled: Vectors that were not of unit length, and were normalised.
-        failed: Paths whose vectors were not taken, with reasons.
+        failed: Paths whose vectors were not stored, with reasons.
     """
 
     imported: int = 0
@@ -307,7 +307,7 @@ def _read_safetensors(source: Path) -> Embeddings:
 
 
 def _make(columns: Columns, vectors: Float[np.ndarray, "row dim"], source: Path) -> Embeddings:
-    """Return a table as embeddings, after a check that there are as many paths and times as vectors."""
+    """Return embeddings from a table and its vectors; raise VidretError if they differ in number."""
     name = _find_column(columns, PATH_COLUMNS)
     if name is None:
         raise VidretError(f"{source}: must have a column {', '.join(PATH_COLUMNS)}, got {', '.join(columns)}")

@@ -100,7 +100,7 @@ def compare_indexes(indexes: Sequence[Store]) -> tuple[dict[str, str], list[str]
 
 
 def _compare_aligners(indexes: Sequence[Store]) -> list[str]:
-    """Return notes on aligners with different names."""
+    """Return notes on aligners with different names; raise StoreError if two aligners or their tokens differ."""
     # An empty index that was not prepared for an aligner is compatible with all.
     nothing = {"name": "nothing", "fingerprint": "", "tokens": "none"}
     recorded = [(index, get_fact(index, RANKER)) for index in indexes]
@@ -307,7 +307,7 @@ class Merge:
         self._counts["identities"] = copy_identities(self.target.path, [source.path for source in self.sources], wanted)
         Persons(self.target.path).group()
         for key in self.target.metadata.keys(f"{CONCEPT}."):
-            if self.target.metadata.get(key):  # one that was forgotten is stored as empty
+            if self.target.metadata.get(key):  # a forgotten concept is stored as empty
                 try:
                     check_no_person(self.target.path, key.removeprefix(f"{CONCEPT}."))
                 except VidretError as error:

@@ -71,7 +71,7 @@ class IndexReport:
         deleted_copies: Paths of the files that were deleted since the last run, each with the path of a copy
             that still exists.
         missing: Number of files in the index that no longer exist, without a copy of their content elsewhere.
-        gone: Their paths.
+        gone: Paths of the missing files.
         failed: Paths of files that cannot be read, with reasons.
         salvaged: Paths of files that could be read in part, with descriptions of the damage.
         num_segments: Number of segments that were encoded.
@@ -242,7 +242,7 @@ def record_rule(
     segment. An index without a recorded setting has a grid. Decord and torchcodec decode all frames.
 
     Raises:
-        VidretError: The mode or the decoder is unknown, they do not go together, shots are on for whole videos, or the
+        VidretError: The mode or the decoder is unknown, they cannot be combined, shots are on for whole videos, or the
             index was made with the other rule for segments.
     """
     if mode is not None and mode not in SAMPLING_MODES:

@@ -254,7 +254,7 @@ class WorkerThreads:
             raise
 
     def _finish_moments(self, reading: "_Reading") -> None:
-        """Join the features for a grounding head, before the video is complete so that a killed run repeats it."""
+        """Join the features for a grounding head; the video is not complete yet, so that the next run can repeat it."""
         if self._moments is not None:
             store = self._run_state.store
             segments = store.segments.get(store.segments.ids_of_video(reading.video_id))

@@ -317,7 +317,7 @@ class RunState:
     def close(self, *, prune_below: Sequence[str] | None = None) -> IndexReport:
         """Save the vectors for search, and return the report of the run.
 
-        Missing files that had failed are removed from the index, and with ``prune_below``, all missing files below
+        Missing files that were never read are removed from the index, and with ``prune_below``, all missing files below
         these folders. Raise VidretError if the decoder failed on every file, or the index cannot be written.
         """
         self._settle_undecoded()

@@ -23,8 +23,8 @@ CONSENT = (
 def open_tracks(index: Store, models: Mapping[IdentityKind, str]) -> "Iterator[TracksRun | None]":
     """Open the identities of an index that is open for writing; None unless a model is named.
 
-    At the first reading of a kind, the index records the kind once its model is loaded, and logs what that means. Raise
-    VidretError if a model is missing or damaged.
+    The index records the models once they are loaded. If it has not read a kind before, a warning says that faces and
+    voices are biometric data. Raise VidretError if a model is missing or damaged.
     """
     if not models:
         yield None
@@ -47,7 +47,7 @@ class TracksRun:
     def __init__(
         self, store: IdentityStore, names: Mapping[IdentityKind, str], models: Mapping[IdentityKind, IdentityModel]
     ) -> None:
-        """Store the names of the models, and their stored descriptions."""
+        """Set the store of identities, the names of the models, and their descriptions for the store."""
         self._store, self._names, self._models, self._lock = store, names, models, threading.Lock()
         self.counts: dict[IdentityKind, int] = dict.fromkeys(names, 0)
 
